@@ -1,0 +1,258 @@
+"""The seam: what a recipe may ask of a backend, and the values that cross.
+
+Tokens in, tokens out. A backend never sees text, documents or what a reward means; a
+recipe never sees a tensor. NumPy arrays and frozen dataclasses cross, nothing else.
+Left out: files. A backend hands its state over as arrays; `offapi.adapter` and
+`offapi.runs` write them, so both backends share one set of formats.
+
+Shape suffixes: `_P` prompts, `_G` completions of a group, `_T` tokens, `_V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offapi.errors import BackendError, nearest
+
+Floats = NDArray[np.float32]
+Arrays = Mapping[str, Floats]
+Metrics = Mapping[str, float]
+DType = Literal["float32", "bfloat16"]
+By = Literal["policy", "reference"]
+Loss = Literal["cross_entropy"]
+Finish = Literal["stop", "length"]
+
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """Shape of a low-rank adapter (arXiv 2106.09685): W + (alpha / rank) * B @ A.
+
+    PEFT's convention of the scale. mlx-lm's own `scale` is this alpha / rank.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] = LINEARS
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank, the factor of B @ A."""
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a backend holds at once. None of them changes a result beyond float order."""
+
+    train_tokens: int = 4096  # tokens of one micro-batch, shared prefix included once
+    logit_rows: int = 256  # rows of the vocabulary-wide head computed at a time
+    rollout_rows: int = 64  # completions decoded side by side
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What to load: a model folder, an adapter on it, and the numbers to compute in.
+
+    `adapter` is a PEFT folder. With `lora` a fresh adapter is drawn from `seed`; with
+    both, `adapter` is continued and must have that shape. `train=False` loads for
+    inference alone. `quantize` asks for a base in that many bits (MLX only).
+    """
+
+    path: Path
+    adapter: Path | None = None
+    lora: LoraSpec | None = None
+    dtype: DType = "float32"
+    device: str = "auto"  # torch: auto, cpu, cuda, cuda:1; mlx: auto, cpu, gpu
+    quantize: int | None = None  # bits
+    seed: int = 0
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn. temperature 0 is greedy.
+
+    Truncation is applied after the temperature, in the order top_k, top_p, min_p, and the
+    rest renormalised; behaviour logprobs are those of that distribution. `seed` and
+    `step` key the uniforms (see `offapi.randomness.uniforms`).
+    """
+
+    max_tokens: int
+    stop_ids: tuple[int, ...]
+    temperature: float = 0.0
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled continuation. `tokens` ends with the stop token where finish is "stop"."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]  # nats, under the distribution really sampled; same length as tokens
+    finish: Finish
+
+
+@dataclass(frozen=True)
+class Group:
+    """All completions of one prompt. `prompt` is its index in the call."""
+
+    prompt: int
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of tokens, either sampled by the policy (learned) or given (context)."""
+
+    tokens: tuple[int, ...]
+    sampled: bool
+    logprobs: tuple[float, ...] | None = None  # behaviour logprobs, sampled segments of a rollout
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Segments in order. Tokens are appended, never re-encoded, so training sees what was sampled."""
+
+    id: str
+    segments: tuple[Segment, ...]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """All token ids, shape (T,)."""
+        return tuple(token for segment in self.segments for token in segment.tokens)
+
+    @property
+    def mask(self) -> tuple[bool, ...]:
+        """Completion mask, shape (T,): True where the token was sampled, that is, is learned."""
+        return tuple(segment.sampled for segment in self.segments for _ in segment.tokens)
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Decoupled weight decay Adam (arXiv 1711.05101), bias-corrected, after global-norm clipping."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0  # clip to min(1, max / (norm + 1e-6)); 0: off
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Everything exact resume needs. Keys are PEFT's parameter names, arrays fp32.
+
+    `lora_A.weight` has shape (rank, in), `lora_B.weight` (out, rank).
+    """
+
+    adapter: Arrays
+    exp_avg: Arrays = field(default_factory=dict)
+    exp_avg_sq: Arrays = field(default_factory=dict)
+    step: int = 0  # optimizer steps taken
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes: held now, the peak since load, and what the device has."""
+
+    used: int
+    peak: int
+    total: int
+
+
+class Backend(Protocol):
+    """One loaded model. Both backends implement exactly this and pass one conformance suite."""
+
+    name: str
+    device: str
+
+    def rollout(
+        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None = None
+    ) -> Iterator[Group]:
+        """Yield one group of `n` completions for each prompt, as groups finish (any order).
+
+        The longest common prefix of all prompts is prefilled once a call, each prompt once a
+        group; finished rows leave the batch and waiting ones take their place. `keys` name
+        the prompts in the random stream (default: their index), so that a row draws the
+        same tokens whatever it is batched with.
+        """
+        ...
+
+    def score(self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0) -> list[Floats]:
+        """Logprobs (nats) of the tokens in each episode's mask, shape (mask.sum(),), fp32.
+
+        `by="reference"` scores with the adapter off. Position 0 has no context and may
+        not be masked.
+        """
+        ...
+
+    def forward_backward(self, batch: Sequence[Episode], loss: Loss) -> Metrics:
+        """Add the gradient of `loss` over the whole batch; the same for any micro-batch split.
+
+        cross_entropy: -(sum of masked logprobs) / (masked tokens of the whole batch), in nats.
+        Returns `loss` and `tokens` (masked). Raises ValueError for an episode without masked tokens.
+        """
+        ...
+
+    def optim_step(self, lr: float, optimizer: AdamW) -> Metrics:
+        """Clip, update the adapter, clear the gradients. Returns `grad_norm` (before clipping).
+
+        Raises BackendError, and changes nothing, when the gradient norm is not finite or
+        no gradient was accumulated.
+        """
+        ...
+
+    def state(self) -> TrainState:
+        """Adapter and optimizer as arrays, exact copies."""
+        ...
+
+    def restore(self, state: TrainState) -> None:
+        """Take `state` over. Raises BackendError when names or shapes do not fit."""
+        ...
+
+    def memory(self) -> Memory:
+        """Bytes used, peak and available on the device."""
+        ...
+
+    def close(self) -> None:
+        """Free the model. Further calls are undefined."""
+        ...
+
+
+class Load(Protocol):
+    """The entry point each backend package exports in the group `offapi.backends`."""
+
+    def __call__(self, spec: ModelSpec) -> Backend: ...
+
+
+def available() -> tuple[str, ...]:
+    """Names of the backends that are registered (their libraries may still be missing)."""
+    return tuple(sorted({entry.name for entry in entry_points(group="offapi.backends")}))
+
+
+def load(name: str, spec: ModelSpec) -> Backend:
+    """Load `spec` with the backend called `name`; raises BackendError when it cannot be had."""
+    found = {entry.name: entry for entry in entry_points(group="offapi.backends")}
+    if name not in found:
+        raise BackendError(f"unknown backend {name!r}.", next_step=nearest(name, found))
+    try:
+        start: Load = found[name].load()
+    except ImportError as error:
+        raise BackendError(
+            f"backend {name!r} is not usable here: {error}.",
+            next_step=f"Install it with `pip install 'offapi[{name}]'`, or choose another --backend.",
+        ) from error
+    return start(spec)

@@ -1,0 +1,63 @@
+"""A Llama of a few thousand weights with a byte tokenizer, written without torch, for tests that need no real model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+from safetensors.numpy import save_file
+
+HIDDEN, LAYERS, HEADS, KV_HEADS, INNER, VOCAB = 64, 2, 4, 2, 96, 300
+EOS = 257
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": HIDDEN,
+    "intermediate_size": INNER,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "head_dim": HIDDEN // HEADS,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "bos_token_id": 256,
+    "eos_token_id": EOS,
+    "dtype": "float32",
+}
+
+
+def write(folder: Path, seed: int = 0) -> Path:
+    """Write config and random weights into `folder` and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(seed)
+
+    def matrix(rows: int, columns: int) -> np.ndarray:
+        return (draw.standard_normal((rows, columns)) * 0.5 / np.sqrt(columns) * 2).astype(np.float32)
+
+    head = HIDDEN // HEADS
+    tensors = {"model.embed_tokens.weight": matrix(VOCAB, HIDDEN) * 4, "model.norm.weight": np.ones(HIDDEN, np.float32)}
+    for i in range(LAYERS):
+        shapes = {
+            "self_attn.q_proj": (HEADS * head, HIDDEN),
+            "self_attn.k_proj": (KV_HEADS * head, HIDDEN),
+            "self_attn.v_proj": (KV_HEADS * head, HIDDEN),
+            "self_attn.o_proj": (HIDDEN, HEADS * head),
+            "mlp.gate_proj": (INNER, HIDDEN),
+            "mlp.up_proj": (INNER, HIDDEN),
+            "mlp.down_proj": (HIDDEN, INNER),
+        }
+        tensors |= {f"model.layers.{i}.{name}.weight": matrix(*shape) for name, shape in shapes.items()}
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"model.layers.{i}.{norm}.weight"] = np.ones(HIDDEN, np.float32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_bytes(orjson.dumps(CONFIG))
+    (folder / "generation_config.json").write_bytes(orjson.dumps({"eos_token_id": [EOS], "bos_token_id": 256}))
+    return folder
