@@ -19,6 +19,8 @@ from offapi.errors import ModelError
 
 PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+NOT_PLAIN = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern")
+AGAIN = "Export the adapter again."
 
 
 def parameter(module: str, matrix: str) -> str:
@@ -62,8 +64,8 @@ def read_spec(folder: Path) -> LoraSpec:
     try:
         config: dict[str, Any] = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
-        raise ModelError(f"not valid JSON ({error}).", where=str(path), next_step="Export the adapter again.") from None
-    refused = [key for key in ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern") if config.get(key)]
+        raise ModelError(f"not valid JSON ({error}).", where=str(path), next_step=AGAIN) from None
+    refused = [key for key in NOT_PLAIN if config.get(key)]
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or refused:
         raise ModelError(
             f"only plain LoRA adapters are supported; this one has {', '.join(refused) or config.get('peft_type')}.",
@@ -72,7 +74,7 @@ def read_spec(folder: Path) -> LoraSpec:
         )
     targets = config.get("target_modules")
     if not isinstance(targets, list) or not isinstance(config.get("r"), int):
-        raise ModelError("`r` and a list of `target_modules` are needed.", where=str(path), next_step="Export it again.")
+        raise ModelError("`r` and a list of `target_modules` are needed.", where=str(path), next_step=AGAIN)
     return LoraSpec(rank=config["r"], alpha=float(config["lora_alpha"]), targets=tuple(sorted(targets)))
 
 
@@ -83,10 +85,10 @@ def read(folder: Path) -> tuple[LoraSpec, Arrays]:
     try:
         tensors = load(path.read_bytes())
     except FileNotFoundError:
-        raise ModelError(f"{WEIGHTS} is missing.", where=str(folder), next_step="Export the adapter again.") from None
+        raise ModelError(f"{WEIGHTS} is missing.", where=str(folder), next_step=AGAIN) from None
     except Exception as error:
-        raise ModelError(f"damaged safetensors ({error}).", where=str(path), next_step="Export it again.") from error
+        raise ModelError(f"damaged safetensors ({error}).", where=str(path), next_step=AGAIN) from error
     bad = [name for name in tensors if ".lora_A.weight" not in name and ".lora_B.weight" not in name]
     if bad or not tensors:
-        raise ModelError(f"not a LoRA adapter: {bad[:3] or 'no tensors'}.", where=str(path), next_step="Export it again.")
+        raise ModelError(f"not a LoRA adapter: {bad[:3] or 'no tensors'}.", where=str(path), next_step=AGAIN)
     return spec, {name: tensor.astype(np.float32) for name, tensor in tensors.items()}

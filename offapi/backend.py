@@ -10,6 +10,7 @@ Shape suffixes: `_P` prompts, `_G` completions of a group, `_T` tokens, `_V` voc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -248,6 +249,8 @@ def load(name: str, spec: ModelSpec) -> Backend:
     found = {entry.name: entry for entry in entry_points(group="offapi.backends")}
     if name not in found:
         raise BackendError(f"unknown backend {name!r}.", next_step=nearest(name, found))
+    # MKL's last bit otherwise depends on where in memory an array lies; resume promises byte equality.
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     try:
         start: Load = found[name].load()
     except ImportError as error:

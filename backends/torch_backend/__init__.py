@@ -1,0 +1,69 @@
+"""PyTorch on CUDA and on any CPU. See `offapi.backend.Backend` for the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from offapi.backend import (
+    AdamW,
+    Backend,
+    By,
+    Episode,
+    Floats,
+    Group,
+    Loss,
+    Memory,
+    Metrics,
+    ModelSpec,
+    Sampling,
+    TrainState,
+)
+
+from . import checkpoint, losses, optimizer, rollout
+from .policy import Policy, load_policy, measure_memory
+
+
+class TorchBackend:
+    """One loaded model; every verb is a function in the module of its name."""
+
+    name = "torch"
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.device = str(policy.device)
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens run through the model by `rollout` since load."""
+        return self.policy.prefilled_tokens
+
+    def rollout(
+        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None = None
+    ) -> Iterator[Group]:
+        return rollout.rollout(self.policy, prompts, n, sampling, keys)
+
+    def score(self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0) -> list[Floats]:
+        return losses.score(self.policy, episodes, by, temperature)
+
+    def forward_backward(self, batch: Sequence[Episode], loss: Loss) -> Metrics:
+        return losses.forward_backward(self.policy, batch, loss)
+
+    def optim_step(self, lr: float, optimizer_spec: AdamW) -> Metrics:
+        return optimizer.step(self.policy, lr, optimizer_spec)
+
+    def state(self) -> TrainState:
+        return checkpoint.state(self.policy)
+
+    def restore(self, state: TrainState) -> None:
+        checkpoint.restore(self.policy, state)
+
+    def memory(self) -> Memory:
+        return measure_memory(self.policy)
+
+    def close(self) -> None:
+        del self.policy
+
+
+def load(spec: ModelSpec) -> Backend:
+    """Load `spec` with torch. Raises BackendError or ModelError."""
+    return TorchBackend(load_policy(spec))

@@ -1,0 +1,55 @@
+"""Adapter and optimizer as arrays and back, bit for bit. Files are the core's business."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offapi.backend import Arrays, Floats, TrainState
+from offapi.errors import BackendError, ModelError
+
+from .optimizer import create
+from .policy import Policy, fill
+
+
+def state(policy: Policy) -> TrainState:
+    """See `Backend.state`."""
+    moments: dict[str, dict[str, Floats]] = {"exp_avg": {}, "exp_avg_sq": {}}
+    for name, parameter in policy.lora.items():
+        held = policy.optimizer.state.get(parameter, {}) if policy.optimizer else {}
+        for kind, arrays in moments.items():
+            if kind in held:
+                arrays[name] = _array(held[kind])
+    adapter = {name: _array(parameter.detach()) for name, parameter in policy.lora.items()}
+    return TrainState(adapter, moments["exp_avg"], moments["exp_avg_sq"], policy.steps)
+
+
+def restore(policy: Policy, saved: TrainState) -> None:
+    """See `Backend.restore`."""
+    try:
+        fill(policy.lora, saved.adapter)
+    except ModelError as error:
+        raise BackendError(f"the state does not fit: {error.what}") from error
+    optimizer = create(policy)
+    policy.steps = saved.step
+    if saved.step == 0:
+        return
+    for moments in (saved.exp_avg, saved.exp_avg_sq):
+        if moments.keys() != policy.lora.keys():
+            raise BackendError("the state lacks optimizer moments for some adapter matrices.")
+    for name, parameter in policy.lora.items():
+        parameter.grad = None
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(saved.step)),
+            "exp_avg": _tensor(saved.exp_avg, name, parameter),
+            "exp_avg_sq": _tensor(saved.exp_avg_sq, name, parameter),
+        }
+
+
+def _array(tensor: Tensor) -> Floats:
+    return np.array(tensor.detach().float().cpu().numpy(), dtype=np.float32, copy=True)
+
+
+def _tensor(arrays: Arrays, name: str, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.array(arrays[name], dtype=np.float32)).to(like.device)

@@ -1,0 +1,42 @@
+"""AdamW after global-norm clipping, through torch's own implementation. The learning rate comes from the core."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from offapi.backend import AdamW, Metrics
+from offapi.errors import BackendError
+
+from .policy import Policy
+
+
+def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
+    """See `Backend.optim_step`."""
+    parameters = [policy.lora[name] for name in sorted(policy.lora)]
+    if not parameters or any(parameter.grad is None for parameter in parameters):
+        raise BackendError("no gradient was accumulated.", next_step="Call forward_backward first, with LoRA.")
+    limit = spec.max_grad_norm or math.inf
+    norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    if not math.isfinite(norm):
+        for parameter in parameters:
+            parameter.grad = None
+        raise BackendError(
+            f"the gradient norm is {norm}; the step was refused and nothing was changed.",
+            next_step="Lower the learning rate, or train in float32.",
+        )
+    torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))
+    optimizer = policy.optimizer or create(policy)
+    for group in optimizer.param_groups:
+        group.update(lr=lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, weight_decay=spec.weight_decay)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    policy.steps += 1
+    return {"grad_norm": norm}
+
+
+def create(policy: Policy) -> torch.optim.AdamW:
+    """The policy's optimizer, over the adapter alone, in the order of names."""
+    policy.optimizer = torch.optim.AdamW([policy.lora[name] for name in sorted(policy.lora)], lr=0.0, foreach=False)
+    return policy.optimizer

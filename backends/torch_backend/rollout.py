@@ -1,0 +1,158 @@
+"""Completions, many rows side by side, the prompts' common prefix held once.
+
+Rows wait, are prefilled into free slots, decode one token a step and leave when finished.
+Left out: captured graphs, speculative decoding, and sampling more than one token a step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from offapi.backend import Completion, Floats, Group, Sampling
+from offapi.batching import common_prefix
+from offapi.randomness import uniforms
+
+from .cache import Decoding, Packed
+from .policy import Policy
+from .sampling import choose
+
+
+@dataclass
+class Row:
+    """A completion under way."""
+
+    prompt: int
+    sample: int
+    own: int  # prompt tokens after the shared prefix
+    uniforms: Floats  # (max_tokens,)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    def finish(self, sampling: Sampling) -> Completion | None:
+        """The completion, once its last token ends it."""
+        stopped = self.tokens[-1] in sampling.stop_ids
+        if not stopped and len(self.tokens) < sampling.max_tokens:
+            return None
+        return Completion(tuple(self.tokens), tuple(self.logprobs), "stop" if stopped else "length")
+
+
+@dataclass
+class Call:
+    """One call of `rollout`: what was asked, the rows decoding now (row i owns slot i), and groups not yet whole."""
+
+    policy: Policy
+    prompts: Sequence[Sequence[int]]
+    keys: Sequence[int]
+    n: int
+    sampling: Sampling
+    cache: Decoding
+    waiting: deque[int]
+    rows: list[Row] = field(default_factory=list)
+    done: dict[int, dict[int, Completion]] = field(default_factory=dict)
+
+
+def rollout(
+    policy: Policy, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None
+) -> Iterator[Group]:
+    """See `Backend.rollout`."""
+    if not prompts:
+        return
+    if min(len(prompt) for prompt in prompts) == 0:
+        raise ValueError("an empty prompt cannot be continued")
+    call = _start(policy, prompts, n, sampling, keys)
+    while call.waiting or call.rows:
+        with torch.inference_mode():
+            while call.waiting and len(call.rows) + n <= call.cache.room:
+                _prefill(call)
+                if any(row.finish(sampling) for row in call.rows):
+                    break
+            else:
+                _decode(call)
+        yield from _retire(call)
+
+
+def _start(
+    policy: Policy, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None
+) -> Call:
+    shared = common_prefix(prompts) if len(prompts) > 1 else 0
+    rows = min(max(policy.spec.limits.rollout_rows // n, 1), len(prompts)) * n
+    capacity = max(len(prompt) for prompt in prompts) - shared + sampling.max_tokens
+    cache = Decoding(room=rows, capacity=capacity, shared=shared)
+    if shared:
+        with torch.inference_mode():
+            _run(policy, [prompts[0][:shared]], 0, Packed(lengths=(shared,), keep=cache.prefix))
+    named = range(len(prompts)) if keys is None else keys
+    return Call(policy, prompts, named, n, sampling, cache, deque(range(len(prompts))))
+
+
+def _run(policy: Policy, rows: Sequence[Sequence[int]], start: int, layout: Packed) -> Tensor:
+    """Last hidden state of each of `rows`, whose positions begin at `start`, shape (rows, D)."""
+    tokens = torch.tensor([[token for row in rows for token in row]], device=policy.device)
+    positions = torch.tensor([[start + i for row in rows for i in range(len(row))]], device=policy.device)
+    ends = torch.tensor([len(row) for row in rows]).cumsum(0) - 1
+    policy.prefilled_tokens += tokens.shape[1]
+    return policy.hidden(tokens, positions, layout)[0, ends.to(policy.device)]
+
+
+def _prefill(call: Call) -> None:
+    """Run the next waiting prompts once, lay their keys out in slots, and draw each row's first token."""
+    shared, sampling, at = call.cache.shared, call.sampling, len(call.rows)
+    own: list[Sequence[int]] = []
+    budget = call.policy.spec.limits.train_tokens
+    while call.waiting and at + (len(own) + 1) * call.n <= call.cache.room:
+        row = call.prompts[call.waiting[0]][shared:]
+        budget -= len(row)
+        if own and budget < 0:
+            break
+        own.append(row)
+        index = call.waiting.popleft()
+        for sample in range(call.n):
+            noise = uniforms(sampling.seed, sampling.step, call.keys[index], sample, sampling.max_tokens)
+            call.rows.append(Row(index, sample, len(row), noise))
+    lengths = [len(row) for row in own]
+    layout = Packed(lengths=tuple(lengths), prefix=call.cache.prefix, keep={})
+    last = _run(call.policy, own, shared, layout)
+    call.cache.admit(layout.keep or {}, lengths, call.n, at)
+    _draw(call, call.rows[at:], (last @ call.policy.head.T).repeat_interleave(call.n, dim=0))
+
+
+def _decode(call: Call) -> None:
+    """One token for every row."""
+    cache, device = call.cache, call.policy.device
+    filled = [row.own + len(row.tokens) - 1 for row in call.rows]
+    cache.lengths, cache.longest = torch.tensor(filled, device=device), max(filled) + 1
+    tokens = torch.tensor([[row.tokens[-1] for row in call.rows]], device=device)
+    hidden = call.policy.hidden(tokens, (cache.lengths + cache.shared)[None], cache)[0]
+    _draw(call, call.rows, hidden @ call.policy.head.T)
+
+
+def _draw(call: Call, rows: Sequence[Row], logits: Tensor) -> None:
+    drawn = torch.tensor([row.uniforms[len(row.tokens)] for row in rows], device=logits.device)
+    tokens, logprobs = choose(logits, call.sampling, drawn)
+    for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+        row.tokens.append(token)
+        row.logprobs.append(logprob)
+
+
+def _retire(call: Call) -> Iterator[Group]:
+    """Yield the groups that became whole; the last row alive takes each finished one's slot."""
+    for i in reversed(range(len(call.rows))):
+        row = call.rows[i]
+        completion = row.finish(call.sampling)
+        if completion is None:
+            continue
+        last = call.rows.pop()
+        if i < len(call.rows):
+            call.rows[i] = last
+            with torch.inference_mode():
+                call.cache.move(len(call.rows), i)
+        group = call.done.setdefault(row.prompt, {})
+        group[row.sample] = completion
+        if len(group) == call.n:
+            del call.done[row.prompt]
+            yield Group(row.prompt, tuple(group[sample] for sample in range(call.n)))

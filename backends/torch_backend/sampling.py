@@ -1,0 +1,40 @@
+"""From logits to tokens: temperature, truncation, and the inverse CDF of a uniform drawn by the core."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from offapi.backend import Sampling
+
+
+def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (rows,) and their behaviour logprobs (rows,) from logits (rows, V) and uniforms (rows,)."""
+    logits = logits.float()
+    if sampling.temperature == 0:
+        tokens = logits.argmax(-1)
+        return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+    logprobs = truncate(logits / sampling.temperature, sampling).log_softmax(-1)
+    reached = logprobs.exp().cumsum(-1)
+    # Scaled by what the sum really reached, so that rounding can never leave a uniform above the last token.
+    tokens = torch.searchsorted(reached, uniforms[:, None] * reached[:, -1:], right=True)[:, 0]
+    last = logits.shape[-1] - 1 - (logprobs.isfinite()).flip(-1).float().argmax(-1)
+    tokens = torch.minimum(tokens, last)
+    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+
+
+def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Set what top_k, then top_p, then min_p cut away to -inf. Ties at an edge are all kept by top_k and min_p."""
+    if 0 < sampling.top_k < logits.shape[-1]:
+        edge = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < edge, float("-inf"))
+    if sampling.top_p < 1:
+        ordered, places = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+        # A token stays while the mass before it is under top_p: the smallest set that reaches it.
+        gone = ordered.cumsum(-1) - ordered >= sampling.top_p
+        logits = logits.masked_fill(torch.zeros_like(gone).scatter(1, places, gone), float("-inf"))
+    if sampling.min_p > 0:
+        probabilities = logits.softmax(-1)
+        edge = probabilities.max(-1, keepdim=True).values * sampling.min_p
+        logits = logits.masked_fill(probabilities < edge, float("-inf"))
+    return logits
