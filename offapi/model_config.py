@@ -1,0 +1,56 @@
+"""config.json in the one form that every loader reads alike.
+
+transformers 5 writes `rope_parameters`; mlx-lm's llama reads only `rope_theta` and `rope_scaling`, and
+falls back to 10000 without a word. Both are written here. So is `tie_word_embeddings`, whose default
+differs too. Left out: rope settings that differ by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from offapi.errors import ModelError
+
+DEFAULT_THETA = {"smollm3": 2_000_000.0}  # transformers' default where a config names none
+THETA = 10_000.0
+
+
+def normalise(config: Mapping[str, Any], tensors: Collection[str], where: str) -> dict[str, Any]:
+    """`config` with rope and tying spelled out. Raises ModelError when it contradicts itself."""
+    rope = _rope(config, where)
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    tied = config.get("tie_word_embeddings")
+    return dict(config) | {
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": None if rope["rope_type"] == "default" else scaling,
+        "rope_parameters": rope,
+        "tie_word_embeddings": "lm_head.weight" not in tensors if tied is None else bool(tied),
+    }
+
+
+def is_normal(config: Mapping[str, Any], normal: Mapping[str, Any]) -> bool:
+    """Whether a loader that knows only the older keys reads from `config` what `normal`, its normal form, says."""
+    return all(config.get(key) == normal[key] for key in ("rope_theta", "rope_scaling", "tie_word_embeddings"))
+
+
+def _rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings in transformers 5's form."""
+    new, old = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
+    if not isinstance(new, dict) or not isinstance(old, dict) or any(isinstance(v, dict) for v in new.values()):
+        raise ModelError(
+            "only one rope for all layers is supported.",
+            where=f"{where}, field 'rope_parameters'",
+            next_step="Choose another model.",
+        )
+    thetas = {float(d["rope_theta"]) for d in (new, old, config) if d.get("rope_theta") is not None}
+    kinds = {str(d.get("rope_type", d.get("type", "default"))) for d in (new, old) if d}
+    if len(thetas) > 1 or len(kinds) > 1:
+        raise ModelError(
+            f"rope_parameters and the older keys disagree ({sorted(thetas)}, {sorted(kinds)}).",
+            where=f"{where}, field 'rope_theta'",
+            next_step="Keep the pair the model was trained with.",
+        )
+    theta = thetas.pop() if thetas else DEFAULT_THETA.get(str(config.get("model_type")), THETA)
+    rest = {key: value for key, value in (old | new).items() if key != "type"}
+    return rest | {"rope_type": kinds.pop() if kinds else "default", "rope_theta": theta}

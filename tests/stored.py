@@ -1,0 +1,86 @@
+"""Small model folders and files as a user might bring them: the tiny Llama with a tokenizer, and its like in GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import orjson
+import tiny
+from safetensors.numpy import load_file
+from tokenizers import pre_tokenizers
+
+
+def alphabet() -> list[str]:
+    """The 256 characters that stand for bytes in byte-level BPE."""
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def folder(path: Path, **settings: Any) -> Path:
+    """A complete model folder; `settings` change config.json, None removes a key."""
+    tiny.write_chat(path)
+    config = {key: value for key, value in (tiny.CONFIG | settings).items() if value is not None}
+    (path / "config.json").write_bytes(orjson.dumps(config))
+    return path
+
+
+def write_gguf(path: Path, architecture: str, fields: Mapping[str, Any] | None = None, q8: bool = False) -> Path:
+    """The tiny model as llama.cpp's converter would write it; `fields` change its tokenizer's metadata."""
+    weights = load_file(tiny.write(path.parent / f"{path.stem}-weights") / "model.safetensors")
+    head, draw = tiny.HIDDEN // tiny.HEADS, np.random.default_rng(1)
+    out = gguf.GGUFWriter(path, architecture)
+    out.add_block_count(tiny.LAYERS)
+    out.add_context_length(512)
+    out.add_embedding_length(tiny.HIDDEN)
+    out.add_feed_forward_length(tiny.INNER)
+    out.add_head_count(tiny.HEADS)
+    out.add_head_count_kv(tiny.KV_HEADS)
+    out.add_layer_norm_rms_eps(1e-5)
+    out.add_rope_freq_base(100000.0)
+    out.add_rope_dimension_count(head)
+    if architecture == "qwen3":
+        out.add_key_length(head)
+        out.add_value_length(head)
+    add_tokenizer(out, dict(fields or {}))
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, tiny.LAYERS)
+    for name, value in weights.items():
+        heads = {"q_proj": tiny.HEADS, "k_proj": tiny.KV_HEADS}.get(name.split(".")[-2], 0)
+        if architecture == "llama" and heads:
+            value = value.reshape(heads, 2, head // 2, -1).swapaxes(1, 2).reshape(value.shape)
+        kind = gguf.GGMLQuantizationType.Q8_0 if q8 and value.ndim == 2 else gguf.GGMLQuantizationType.F32
+        out.add_tensor(str(names.get_name(name, (".weight",))), gguf.quantize(value, kind), raw_dtype=kind)
+    for i in range(tiny.LAYERS):
+        extra = {"attn_q_norm.weight": head, "attn_k_norm.weight": head} if architecture == "qwen3" else {}
+        if architecture == "qwen2":
+            keys = tiny.KV_HEADS * head
+            extra = {"attn_q.bias": tiny.HIDDEN, "attn_k.bias": keys, "attn_v.bias": keys}
+        for name, size in extra.items():
+            out.add_tensor(f"blk.{i}.{name}", draw.uniform(0.5, 1.5, size).astype(np.float32))
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
+
+
+def add_tokenizer(out: gguf.GGUFWriter, fields: dict[str, Any]) -> None:
+    """256 byte tokens, control tokens, and merges for "he", "12" and "  "."""
+    special = ["<|turn|>", "<|end|>", "<|im_end|>", "<think>"]
+    merges = ["h e", "1 2", "Ġ Ġ"]
+    words = alphabet() + [merge.replace(" ", "") for merge in merges] + special
+    words += [f"[PAD{i}]" for i in range(len(words), tiny.VOCAB)]
+    kinds = [{"<think>": 4}.get(word, 3 if word in special else 5 if word.startswith("[PAD") else 1) for word in words]
+    out.add_tokenizer_model(fields.pop("model", "gpt2"))
+    out.add_tokenizer_pre(fields.pop("pre", "smollm"))
+    out.add_token_list(words)
+    out.add_token_types(kinds)
+    out.add_token_merges(merges)
+    out.add_bos_token_id(words.index("<|turn|>"))
+    out.add_eos_token_id(words.index("<|end|>"))
+    out.add_chat_template(fields.pop("template", tiny.TEMPLATE))
+    if fields.pop("add_bos", False):
+        out.add_add_bos_token(True)
+    assert not fields
