@@ -1,0 +1,178 @@
+"""Files and folders that are on disk whole or not at all, also after a kill or a power cut.
+
+The protocol: write beside the target under a temporary name, fsync every file, then the
+manifest (sizes and SHA-256) last, fsync the folder, rename, fsync the parent. Left out:
+file systems whose rename is not atomic (some network mounts), and Windows.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from offapi.errors import RunError
+
+MANIFEST = "manifest.json"
+TEMPORARY = ".tmp-"
+SCHEMA = 1
+SORTED = orjson.OPT_SORT_KEYS
+
+
+class NotCommitted(RunError):
+    """Nothing was changed: the write failed before its rename."""
+
+    code = "not_committed"
+
+
+class DurabilityUncertain(RunError):
+    """The new version is in place, but the disk did not confirm that it survives a power cut."""
+
+    code = "durability_uncertain"
+
+
+class Damaged(RunError):
+    """A folder does not hold what its manifest says."""
+
+    code = "damaged"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` (mode 0600).
+
+    Raises NotCommitted, with the old content intact, or DurabilityUncertain.
+    """
+    temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
+
+    def discard() -> None:
+        temporary.unlink(missing_ok=True)
+
+    _commit(path, lambda: _write(temporary, data), lambda: os.replace(temporary, path), discard)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> None:
+    """Create the folder `path` (mode 0700) with `files` and a manifest that also holds `meta` (JSON values).
+
+    Raises NotCommitted, with nothing left behind, or DurabilityUncertain. `path` must not exist.
+    """
+    for name in files:
+        if name == MANIFEST or name.startswith(".") or Path(name).name != name:
+            raise ValueError(f"{name!r} cannot be a file in {path}: plain names only, and not {MANIFEST}")
+    temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
+
+    def write() -> None:
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "it exists already", str(path))
+        temporary.mkdir(mode=0o700)
+        for name, data in files.items():
+            _write(temporary / name, data)
+        _write(temporary / MANIFEST, _manifest(files, meta))
+        sync_folder(temporary)
+
+    _commit(path, write, lambda: temporary.rename(path), lambda: shutil.rmtree(temporary, ignore_errors=True))
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The `meta` of the folder `path`. Raises Damaged unless every byte is what was written."""
+    try:
+        manifest = orjson.loads((path / MANIFEST).read_bytes())
+        digest = manifest.pop("digest")
+        if hashlib.sha256(orjson.dumps(manifest, option=SORTED)).hexdigest() != digest:
+            raise Damaged(f"{MANIFEST} was changed.", where=str(path))
+        for name, entry in manifest["files"].items():
+            if sha256(path / name) != entry["sha256"]:
+                raise Damaged(f"{name} is not the file that was written.", where=str(path))
+        meta: dict[str, Any] = manifest["meta"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"incomplete or damaged ({error}).", where=str(path)) from error
+    return meta
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that no half of it is ever seen under its name."""
+    doomed = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(descriptor: int) -> None:
+    """Flush a file or folder to the platter. macOS's plain fsync stops at the drive's cache."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+        except OSError:  # not every file system knows it
+            pass
+    os.fsync(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames and new names inside `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _manifest(files: Mapping[str, bytes], meta: Mapping[str, Any]) -> bytes:
+    entries = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    manifest = {"schema": SCHEMA, "files": entries, "meta": dict(meta)}
+    digest = hashlib.sha256(orjson.dumps(manifest, option=SORTED)).hexdigest()
+    return orjson.dumps({**manifest, "digest": digest}, option=SORTED | orjson.OPT_INDENT_2)
+
+
+def _commit(path: Path, write: Callable[[], None], rename: Callable[[], object], discard: Callable[[], None]) -> None:
+    """Write, rename, sync the parent; on failure discard the temporary and say how far it came."""
+    try:
+        write()
+        rename()
+    except BaseException as error:
+        discard()
+        if not isinstance(error, OSError):
+            raise
+        raise NotCommitted(
+            f"could not be written: {error.strerror or error}.", where=str(path), next_step=_step(error)
+        ) from error
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        what = f"written, but the disk did not confirm it: {error.strerror or error}."
+        raise DurabilityUncertain(what, where=str(path), next_step="Check the disk before you rely on it.") from error
+
+
+def _step(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Free some space (or raise the quota or file size limit) and run it again; nothing was changed."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Make the folder writable, or choose another one; nothing was changed."
+    if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        return "Choose another name, or remove it first."
+    return "Check the path and the disk, and run it again; nothing was changed."

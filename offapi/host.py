@@ -1,0 +1,44 @@
+"""Facts about this machine and what is installed on it, for manifests and `offapi doctor`.
+
+Left out: whatever names a person or a place, such as user, host and paths.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+LIBRARIES = ("offapi", "numpy", "tokenizers", "transformers", "safetensors", "torch", "peft", "mlx", "mlx-lm")
+
+
+def versions() -> dict[str, str]:
+    """Installed version of each library that can change a number; missing ones are left out."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def facts() -> dict[str, Any]:
+    """Python, system, processor, CPUs this process may use, and memory in bytes."""
+    import psutil
+
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "cpus": cpus(),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def cpus() -> int:
+    """CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
