@@ -1,0 +1,231 @@
+"""Recipe TOML -> frozen dataclass, with every mistake named by file, line and field.
+
+Unknown keys fail. Relative paths in a file are relative to that file, those in `--set` to
+the working folder. Left out: environment variables, includes, and formats other than TOML.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from offapi.errors import ConfigError, nearest
+
+T = TypeVar("T")
+Key = tuple[str, ...]
+
+
+def load(path: Path, kind: type[T], overrides: Sequence[str] = ()) -> T:
+    """Read `path` as a `kind` (a dataclass), with `overrides` such as `lora.rank=8` on top.
+
+    Raises ConfigError for a file that is not TOML, an unknown or missing key, a value of
+    the wrong type, or one that the dataclass itself refuses with ValueError.
+    """
+    text = _text(path)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, line = _split_line(str(error))
+        raise ConfigError(f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Mend that line.") from None
+    values = _located(values, kind, path.absolute().parent)
+    source = _Source(path, text)
+    for override in overrides:
+        source = _set(values, override, source)
+    _no_unknown(values, kind, (), source)
+    try:
+        return msgspec.convert(values, kind, strict=True, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise _refused(str(error), values, kind, source) from None
+
+
+def peek(path: Path, key: str) -> Any:
+    """The value of a top-level `key` as the file has it, None without it. ConfigError when it is not TOML."""
+    try:
+        return tomllib.loads(_text(path)).get(key)
+    except tomllib.TOMLDecodeError as error:
+        what, line = _split_line(str(error))
+        raise ConfigError(f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Mend that line.") from None
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """`config` as values JSON can hold, defaults included, for a run's manifest."""
+    plain: dict[str, Any] = msgspec.to_builtins(asdict(config), enc_hook=_encode)  # alone it leaves defaults out
+    return plain
+
+
+class _Source:
+    """Where each key came from: a line of the file, or an override."""
+
+    def __init__(self, path: Path, text: str, overrides: Mapping[Key, str] | None = None) -> None:
+        self.path, self.text, self.overrides = path, text, dict(overrides or {})
+
+    def where(self, key: Key) -> str:
+        """`recipe.toml, line 3, field 'lora.rank'`, or `--set lora.rank=x`."""
+        for given, override in self.overrides.items():
+            if key and given[: len(key)] == key[: len(given)]:
+                return f"--set {override}"
+        line = _line_of(self.text, key)
+        return f"{self.path}" + (f", line {line}" if line else "") + (f", field {'.'.join(key)!r}" if key else "")
+
+    def overridden(self, key: Key) -> bool:
+        """Whether the value of `key` was given with --set."""
+        return key in self.overrides
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 ({error.reason}).", where=str(path), next_step="Save it as UTF-8.") from None
+    except OSError as error:
+        others = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        step = nearest(path.name, others) if others else "Check the path."
+        raise ConfigError(f"cannot be read: {error.strerror}.", where=str(path), next_step=step) from None
+
+
+def _split_line(message: str) -> tuple[str, str]:
+    """tomllib's message without its position, and `, line N`."""
+    found = re.search(r" \(at (?:line (\d+)|end of document).*\)$", message)
+    if not found:
+        return message, ""
+    return message[: found.start()], f", line {found[1]}" if found[1] else ", at its end"
+
+
+def _line_of(text: str, key: Key) -> int | None:
+    """1-based line of the statement that defines `key` or, failing that, the table it belongs to.
+
+    The shortest prefix of the file that is valid TOML and holds the key ends with that
+    statement, whatever its syntax.
+    """
+    lines = text.splitlines()
+    first = 1  # line after the last valid prefix, where the current statement starts
+    for end in range(1, len(lines) + 1):
+        try:
+            values: Any = tomllib.loads("\n".join(lines[:end]) + "\n")
+        except tomllib.TOMLDecodeError:
+            continue
+        if _holds(values, key):
+            return first
+        first = end + 1
+    return _line_of(text, key[:-1]) if len(key) > 1 else None
+
+
+def _holds(values: Any, key: Key) -> bool:
+    for part in key:
+        if isinstance(values, list):
+            if not part.isdigit() or int(part) >= len(values):
+                return False
+            values = values[int(part)]
+        elif isinstance(values, dict) and part in values:
+            values = values[part]
+        else:
+            return False
+    return True
+
+
+def _set(values: dict[str, Any], override: str, source: _Source) -> _Source:
+    """Put `a.b=value` into `values`; the source that remembers it."""
+    name, equals, raw = override.partition("=")
+    key = tuple(part.strip() for part in name.split("."))
+    if not equals or not all(key):
+        raise ConfigError("not of the form key=value.", where=f"--set {override}", next_step="Such as --set lr=5e-4.")
+    table = values
+    for part in key[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{part!r} is not a table.", where=f"--set {override}", next_step="See the recipe file.")
+    table[key[-1]] = _value(raw)
+    return _Source(source.path, source.text, {**source.overrides, key: override})
+
+
+def _value(raw: str) -> Any:
+    """`raw` as a TOML value, or as the string it is."""
+    try:
+        parsed = tomllib.loads(f"x = {raw}")
+    except tomllib.TOMLDecodeError:
+        return raw
+    known = isinstance(parsed["x"], bool | int | float | str | list | dict)
+    return parsed["x"] if known and len(parsed) == 1 else raw
+
+
+def _located(values: Any, kind: Any, folder: Path) -> Any:
+    """`values` with relative paths made absolute, wherever `kind` wants a Path."""
+    if is_dataclass(kind) and isinstance(values, dict):
+        hints = get_type_hints(kind)
+        return {name: _located(value, hints.get(name), folder) for name, value in values.items()}
+    if isinstance(values, list):
+        item = next(iter(get_args(kind)), None)
+        return [_located(value, item, folder) for value in values]
+    if isinstance(values, dict):
+        of = get_args(kind)[1] if len(get_args(kind)) == 2 else None
+        return {name: _located(value, of, folder) for name, value in values.items()}
+    if isinstance(values, str) and (kind is Path or Path in get_args(kind)):
+        return str(folder / Path(values).expanduser())
+    return values
+
+
+def _no_unknown(values: Any, kind: Any, key: Key, source: _Source) -> None:
+    kind = next((part for part in (kind, *get_args(kind)) if is_dataclass(part)), None)
+    if kind is None or not isinstance(values, dict):
+        return
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            where = source.where((*key, name))
+            raise ConfigError(f"unknown key {name!r}.", where=where, next_step=nearest(name, hints))
+        _no_unknown(value, hints[name], (*key, name), source)
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a configuration cannot hold a {type(value).__name__}")
+
+
+def _refused(message: str, values: dict[str, Any], kind: Any, source: _Source) -> ConfigError:
+    """msgspec's complaint as a ConfigError. Its message ends with ` - at `$.a.b[0]``."""
+    what, _, tail = message.partition(" - at `$")
+    key = tuple(re.findall(r"[^.\[\]`]+", tail))
+    missing = re.search(r"missing required field `(.+)`", what)
+    if missing:
+        where = source.where(key) if key else str(source.path)
+        name = ".".join((*key, missing[1]))
+        return ConfigError(
+            f"{name!r} is missing.", where=where, next_step=f"Add {missing[1]} = ..., or --set {name}=..."
+        )
+    value, choices = _at(values, key), _choices(kind, key)
+    if choices:
+        step = nearest(str(value), choices)
+    elif source.overridden(key) and "Expected `str`" in what:
+        step = f"Quote it, if a text is meant: --set '{'.'.join(key)}=\"...\"'."
+    else:
+        step = "Mend that value."
+    offending = "" if isinstance(value, dict | list) or repr(value) in what else f": {value!r}"
+    return ConfigError(f"{what}{offending}.", where=source.where(key), next_step=step)
+
+
+def _at(values: Any, key: Key) -> Any:
+    for part in key:
+        values = values[int(part)] if isinstance(values, list) else values[part]
+    return values
+
+
+def _choices(kind: Any, key: Key) -> list[str]:
+    """The strings a Literal field accepts; none for another kind of field."""
+    for part in key:
+        dataclass = next((each for each in (kind, *get_args(kind)) if is_dataclass(each)), None)
+        kind = get_type_hints(dataclass).get(part) if dataclass else None
+    literal = next((each for each in (kind, *get_args(kind)) if get_origin(each) is Literal), None)
+    return [str(choice) for choice in get_args(literal)]
