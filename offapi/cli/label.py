@@ -1,0 +1,220 @@
+"""`offapi label`: have a teacher label documents, told beforehand what it takes and afterwards what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from offapi.cli.output import Output, options
+from offapi.errors import ConfigError, TeacherError
+
+if TYPE_CHECKING:
+    from offapi.task import Task
+    from offapi.teachers.label import Plan, Tally, Watch
+    from offapi.teachers.labels import Label
+    from offapi.teachers.teacher import Price, Teacher
+
+FOR_ENDPOINTS = ("model", "concurrency", "timeout", "price_in", "price_out", "max_cost", "api_key_env")
+CONCURRENCY, TIMEOUT = 4, 120.0
+
+
+@click.command(short_help="Have a teacher label documents.")
+@click.option("--task", "task_file", type=click.Path(path_type=Path), required=True, help="The task file (Python).")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Documents: JSONL, or a folder of .txt.")
+@click.option("--teacher", "spec", required=True, help="local:NAME, http://HOST:PORT/v1, https://..., or recorded.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The labels file (JSONL), appended to.")
+@click.option("--shots", type=click.IntRange(0), help="Worked examples in the prompt.  [default: all the task has]")
+@click.option("--limit", type=click.IntRange(1), help="Only the first N documents.")
+@click.option("--retry-failed", is_flag=True, help="Ask again for documents that failed before.")
+@click.option("--backend", help="Where local:NAME runs: torch or mlx.  [default: what suits this machine]")
+@click.option("--model", help="Endpoint: the model's name there.  [default: the server's own]")
+@click.option("--concurrency", type=click.IntRange(1), help=f"Endpoint: requests at a time.  [default: {CONCURRENCY}]")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), help=f"Endpoint: seconds an attempt.  [default: {TIMEOUT:g}]"
+)
+@click.option("--price-in", type=click.FloatRange(0), help="Endpoint: dollars per million prompt tokens.")
+@click.option("--price-out", type=click.FloatRange(0), help="Endpoint: dollars per million answer tokens.")
+@click.option("--max-cost", type=click.FloatRange(0), help="Endpoint: stop before the labels file has cost more ($).")
+@click.option("--api-key-env", metavar="VARIABLE", help="Endpoint: environment variable that holds the API key.")
+@click.option(
+    "--teacher-terms-checked",
+    "terms_checked",
+    is_flag=True,
+    help="Needed for a teacher off this machine and network: most providers' terms forbid training other models on "
+    "their answers. Say that you have checked yours.",
+)
+@options
+def command(
+    output: Output,
+    *,
+    task_file: Path,
+    data: Path,
+    spec: str,
+    out: Path,
+    shots: int | None,
+    limit: int | None,
+    retry_failed: bool,
+    **settings: Any,
+) -> None:
+    """Have a teacher label documents. Stop it at any time: the same command goes on where it stopped.
+
+    Answers are kept raw, failures with their reason. Exit code 3: stopped at --max-cost.
+
+    \b
+    offapi label --task task.py --data docs.jsonl --teacher local:smollm2-135m-instruct --out labels.jsonl
+    offapi label --task task.py --data docs.jsonl --teacher http://127.0.0.1:8080/v1 --out labels.jsonl
+    """
+    from offapi import task as tasks
+    from offapi.data import documents
+    from offapi.teachers.label import label
+    from offapi.teachers.teacher import parse
+
+    unused = [name for name in FOR_ENDPOINTS if settings[name] is not None]
+    if parse(spec).kind != "endpoint" and unused:
+        named = ", ".join("--" + name.replace("_", "-") for name in unused)
+        raise ConfigError(f"{named} is for endpoints alone.", next_step="Leave it out, or name a URL with --teacher.")
+    task = tasks.load(task_file)
+    teacher = _teacher(spec, task, out, output, settings)
+    rows = documents.read(data)[:limit]
+    with _watch(output, teacher) as watch:
+        tally = label(task, rows, teacher, out, shots=shots, retry_failed=retry_failed, watch=watch)
+    if tally.asked and not tally.ok:
+        reasons = ", ".join(tally.failed)
+        hint = "Mend the cause and run the same command again with --retry-failed."
+        raise TeacherError(f"not one document was labelled: {reasons}.", where=str(out), next_step=hint)
+    output.result(_as_json(tally))
+
+
+def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[str, Any]) -> Teacher:
+    """The teacher `spec` names; whatever it can refuse, it refuses here, before anything is written."""
+    from offapi.teachers.teacher import parse
+
+    named = parse(spec)
+    if named.kind == "recorded":
+        from offapi.teachers.recorded import Recorded
+
+        return Recorded()
+    if named.kind == "local":
+        from offapi import models
+        from offapi.backend import default_backend
+        from offapi.teachers.local import Local
+
+        return Local(models.get(named.target), settings["backend"] or default_backend(), task.max_answer_tokens)
+    from offapi.teachers.endpoint import Endpoint, key_from
+
+    price = _price(settings["price_in"], settings["price_out"])
+    endpoint = Endpoint(
+        url=named.target,
+        max_tokens=task.max_answer_tokens,
+        model=settings["model"],
+        key=key_from(settings["api_key_env"]),
+        concurrency=settings["concurrency"] or CONCURRENCY,
+        timeout=settings["timeout"] or TIMEOUT,
+        price=price,
+        max_cost=settings["max_cost"],
+        terms_checked=settings["terms_checked"],
+        say=output.say,
+    )
+    return _within_cap(endpoint, out) if price and endpoint.max_cost is not None else endpoint
+
+
+def _within_cap(endpoint: Any, out: Path) -> Teacher:
+    """`endpoint` with what earlier runs into the same file have left of its cap."""
+    from dataclasses import replace
+
+    from offapi.teachers.labels import read
+
+    earlier = read(out).labels if out.is_file() else ()
+    spent = sum(endpoint.price.of(label.usage) for label in earlier if label.teacher == endpoint.name)
+    teacher: Teacher = replace(endpoint, max_cost=max(endpoint.max_cost - spent, 0.0))
+    return teacher
+
+
+def _price(prompt: float | None, completion: float | None) -> Price | None:
+    from offapi.teachers.teacher import Price
+
+    if (prompt is None) != (completion is None):
+        raise ConfigError("--price-in and --price-out go together.", next_step="Give both; 0 is a price too.")
+    return None if prompt is None or completion is None else Price(prompt, completion)
+
+
+@dataclass
+class _Shown:
+    """Progress so far: what has been answered in this run."""
+
+    done: int = 0
+    failed: int = 0
+    cost: float = 0.0
+
+    def note(self, priced: bool) -> str:
+        parts = [f"{self.failed} failed"] if self.failed else []
+        return ", ".join([*parts, *([f"${self.cost:.4f}"] if priced else [])])
+
+
+@contextmanager
+def _watch(output: Output, teacher: Teacher) -> Iterator[Watch]:
+    """Tell the plan, then progress, then the tally, whichever way it ends."""
+    from offapi.teachers.label import Watch
+
+    shown, price = _Shown(), teacher.price
+    bar: list[Callable[..., None]] = []
+    with ExitStack() as stack:
+
+        def planned(plan: Plan) -> None:
+            _tell_plan(output, teacher, plan)
+            if plan.asks:
+                bar.append(stack.enter_context(output.progress("labelling", plan.asks)))
+
+        def answered(label: Label) -> None:
+            shown.done += 1
+            shown.failed += label.status == "failed"
+            shown.cost += price.of(label.usage) if price else 0.0
+            bar[0](shown.done, shown.note(priced=bool(price and price.of(label.usage))))
+
+        def ended(tally: Tally) -> None:
+            stack.close()
+            _tell_tally(output, tally)
+
+        yield Watch(planned, answered, ended, output.say)
+
+
+def _tell_plan(output: Output, teacher: Teacher, plan: Plan) -> None:
+    kept = f" ({plan.ok} answered before)" if plan.ok else ""
+    output.say(f"{plan.asks} of {plan.documents} documents to label{kept} by {teacher.name}.")
+    if plan.failed:
+        output.say(f"{plan.failed} failed before and are left alone; --retry-failed asks for them again.")
+    if not plan.asks:
+        return
+    money = "" if plan.cost is None else f", up to about ${plan.cost:.4f}" if plan.cost else ", free"
+    output.say(f"About {plan.prompt_tokens} prompt tokens{money}.")
+
+
+def _tell_tally(output: Output, tally: Tally) -> None:
+    output.say(f"{tally.ok} of {tally.documents} labelled" + (f", {tally.left} left to ask." if tally.left else "."))
+    for reason, count in tally.failed.items():
+        output.say(f"  {count} failed: {reason}")
+    money = "" if tally.cost is None else f", ${tally.cost:.4f}"
+    tokens = f"{tally.usage.prompt_tokens} prompt and {tally.usage.completion_tokens} answer tokens"
+    output.say(f"This run: {tally.asked} answers, {tokens}, {tally.seconds:.1f} s{money}.")
+    output.say(f"Labels: {tally.path}")
+
+
+def _as_json(tally: Tally) -> dict[str, Any]:
+    return {
+        "labels": str(tally.path),
+        "teacher": tally.teacher,
+        "documents": tally.documents,
+        "ok": tally.ok,
+        "failed": dict(tally.failed),
+        "left": tally.left,
+        "asked": tally.asked,
+        "prompt_tokens": tally.usage.prompt_tokens,
+        "completion_tokens": tally.usage.completion_tokens,
+        "seconds": round(tally.seconds, 3),
+        "cost_usd": tally.cost,
+    }

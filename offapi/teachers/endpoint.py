@@ -1,0 +1,111 @@
+"""A teacher behind any OpenAI-compatible address: concurrent, patient, and never dearer than told.
+
+One event loop, a task a request. Left out: proxies, redirects and streaming; the
+network guard is opened for the one host and port, and nothing else is contacted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from offapi.errors import ConfigError
+from offapi.offline import allow
+from offapi.teachers import terms
+from offapi.teachers.teacher import Answered, Price, Request
+
+if TYPE_CHECKING:
+    import httpx2
+
+PORTS = {"http": 80, "https": 443}
+
+
+def _nobody(sentence: str) -> None:
+    del sentence
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to ask, how fast, and for how much. ConfigError for what cannot be asked.
+
+    A teacher off this machine and network needs `terms_checked`. `key` is sent as bearer
+    token and appears nowhere else. `say` is told when a server asks to wait.
+    """
+
+    url: str  # base, such as http://127.0.0.1:8080/v1
+    max_tokens: int  # of an answer
+    model: str | None = None
+    key: str | None = field(default=None, repr=False)
+    concurrency: int = 4  # requests under way
+    timeout: float = 120.0  # seconds for one attempt
+    price: Price | None = None
+    max_cost: float | None = None  # dollars for one call of `answers`
+    terms_checked: bool = False
+    say: Callable[[str], None] = _nobody
+
+    def __post_init__(self) -> None:
+        url = self.address
+        terms.require(url.raw_host.decode(), self.terms_checked)
+        if self.key and url.scheme == "http" and not terms.on_this_network(url.raw_host.decode()):
+            raise ConfigError("the key would cross the internet unencrypted.", next_step="Use https:// in --teacher.")
+        if self.concurrency < 1 or not self.timeout > 0:
+            raise ConfigError("--concurrency must be at least 1 and --timeout above 0 seconds.")
+        if self.max_cost is not None and (self.price is None or not self.max_cost >= 0):
+            hint = "Add --price-in and --price-out, in dollars per million tokens."
+            raise ConfigError("--max-cost must be a number of dollars and needs the prices.", next_step=hint)
+
+    @property
+    def address(self) -> httpx2.URL:
+        """The base URL as the client reads it; ConfigError when it is none."""
+        import httpx2
+
+        hint = "Write it as http://HOST:PORT/v1."
+        try:
+            url = httpx2.URL(self.url)
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ConfigError(f"not an address: {error}.", where="--teacher", next_step=hint) from None
+        if url.scheme not in PORTS or not url.host or not 0 < self.port_of(url) < 65536:
+            raise ConfigError("the address lacks a host or has an impossible port.", where="--teacher", next_step=hint)
+        if url.userinfo:
+            hint = "Put the key into an environment variable and name it with --api-key-env."
+            raise ConfigError("a name or password in the address would be logged.", where="--teacher", next_step=hint)
+        if url.query or url.fragment:
+            raise ConfigError("the address may not have a ? or # part.", where="--teacher", next_step=hint)
+        return url
+
+    @staticmethod
+    def port_of(url: httpx2.URL) -> int:
+        """The port `url` is reached at."""
+        return PORTS[url.scheme] if url.port is None else url.port
+
+    @property
+    def name(self) -> str:
+        """Address and model, as the labels file records them."""
+        return self.url.rstrip("/") + (f"#{self.model}" if self.model else "")
+
+    def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
+        """Ask all of them, `concurrency` at a time.
+
+        Ends with TeacherError when the server is gone or refuses everybody, with GateFailed
+        before `max_cost` could be exceeded; what was under way is finished and yielded first.
+        """
+        from offapi.teachers.session import Session
+
+        url = self.address
+        with allow(url.raw_host.decode(), self.port_of(url)), asyncio.Runner() as runner:
+            yield from Session(self, requests).run(runner)
+
+
+def key_from(variable: str | None) -> str | None:
+    """The API key in the environment variable so named. ConfigError when it is missing or cannot be a header."""
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(f"the environment variable {variable!r} is not set.", where="--api-key-env")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(f"the value of {variable!r} cannot be an API key.", where="--api-key-env")
+    return key

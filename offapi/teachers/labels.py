@@ -1,0 +1,166 @@
+"""The labels file: what a teacher answered, one JSON line a document, only ever appended to.
+
+A line is on disk before the next answer is waited for, so a killed run loses none. Left
+out: grading, which the recipes do, so that labels can be graded anew for nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import msgspec
+import orjson
+
+from offapi.errors import DataError, RunError
+from offapi.teachers.teacher import Usage
+
+Key = tuple[str, str, str]  # document, teacher, prompt
+
+
+@dataclass(frozen=True)
+class Label:
+    """One line: the teacher's raw text, and why it failed if it did."""
+
+    id: str
+    output: str
+    status: Literal["ok", "failed"]
+    usage: Usage
+    seconds: float
+    teacher: str
+    prompt_sha256: str
+    reason: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What makes this the same question: document, teacher and prompt."""
+        return self.id, self.teacher, self.prompt_sha256
+
+    def line(self) -> bytes:
+        """As written, with its newline; `reason` only where there is one."""
+        row = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if not self.reason:
+            del row["reason"]
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
+@dataclass(frozen=True)
+class Content:
+    """A labels file as read. The last line may have been cut off by a crash; it is then not part of `size`."""
+
+    labels: tuple[Label, ...]
+    size: int  # bytes of whole lines
+    torn: int  # bytes of the line cut off
+
+    @property
+    def warning(self) -> str:
+        """A sentence for the user when something was cut off."""
+        return f"The last line was cut off ({self.torn} bytes); its document is asked again." if self.torn else ""
+
+
+def read(path: Path) -> Content:
+    """Read a labels file. DataError names file, line and field of a row that is none; a torn last line is dropped."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    *lines, rest = raw.split(b"\n")
+    labels = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if rest:  # no newline at the end: torn by a crash, or saved by an editor
+        try:
+            return Content((*labels, _parse(path, len(lines) + 1, rest)), len(raw), 0)
+        except DataError:
+            return Content(tuple(labels), len(raw) - len(rest), len(rest))
+    return Content(tuple(labels), len(raw), 0)
+
+
+def settle(labels: Iterable[Label]) -> dict[Key, Label]:
+    """The label that counts for each question: an ok one over a failed one, then the later one."""
+    settled: dict[Key, Label] = {}
+    for label in labels:
+        before = settled.get(label.key)
+        if before is None or before.status == "failed" or label.status == "ok":
+            settled[label.key] = label
+    return settled
+
+
+class Log:
+    """A labels file open for appending, by one process at a time.
+
+    RunError when another one writes it, DataError when it is not a labels file or the disk is full.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        try:
+            self._take()
+            content = read(path)
+            self._size = content.size
+            self._open_end(torn=content.torn)
+        except BaseException:
+            os.close(self._file)
+            raise
+        self.warning = content.warning
+        self.settled: Mapping[Key, Label] = settle(content.labels)
+
+    def append(self, label: Label) -> None:
+        """Write one whole line and wait until it is on disk."""
+        self._write(label.line())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        os.close(self._file)
+
+    def _take(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = "Wait for that command to end, or write to another file with --out."
+            raise RunError("another process is writing this file.", where=str(self.path), next_step=hint) from None
+
+    def _open_end(self, torn: int) -> None:
+        """Leave the file at the end of a whole line, so that the next one starts where it should."""
+        if torn:
+            os.ftruncate(self._file, self._size)
+        if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
+            self._write(b"\n")
+
+    def _write(self, line: bytes) -> None:
+        try:
+            if os.write(self._file, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file)  # not the slow full sync of macOS: an answer lost to a power cut is asked again
+        except OSError as error:
+            os.ftruncate(self._file, self._size)
+            what = f"cannot write a label: {error.strerror}."
+            hint = "Free some space and run the command again; the labels before it are kept."
+            raise DataError.at(what, path=self.path, next_step=hint) from error
+        self._size += len(line)
+
+
+def _parse(path: Path, number: int, line: bytes) -> Label:
+    try:
+        return msgspec.json.decode(line, type=Label)
+    except msgspec.MsgspecError as error:
+        hint = "Is this a labels file written by `offapi label`? Nothing was changed; name another one with --out."
+        raise DataError.at(f"not a label: {error}.", path=path, line=number, next_step=hint) from None
+    except UnicodeDecodeError as error:
+        hint = "Save the file as UTF-8, or name another one with --out."
+        raise DataError.at(f"not UTF-8: {error.reason}.", path=path, line=number, next_step=hint) from None
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError.at(f"cannot open the labels file: {error.strerror}.", path=path, next_step="Check the path.")

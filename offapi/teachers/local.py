@@ -1,0 +1,68 @@
+"""A teacher on this machine: any model in the store, prompted with the task's worked examples, greedy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from offapi.backend import DType, ModelSpec, Sampling, load
+from offapi.chat import Chat
+from offapi.models import Model
+from offapi.teachers.teacher import FREE, Answered, Price, Request, Usage
+
+
+@dataclass(frozen=True)
+class Local:
+    """`model` on the backend called `backend`. The weights are loaded when the first answer is asked for."""
+
+    model: Model
+    backend: str
+    max_tokens: int
+    dtype: DType = "float32"
+    price: Price = FREE
+
+    @property
+    def name(self) -> str:
+        """As the user names it on the command line."""
+        return f"local:{self.model.name}"
+
+    def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
+        """Decode all requests in one batch that shares their common prefix; ModelError, BackendError as they come."""
+        chat = Chat.load(self.model.path)
+        prompts = [chat.prompt([dict(message) for message in request.messages]) for request in requests]
+        context = self._context()
+        fitting = [i for i, prompt in enumerate(prompts) if context is None or len(prompt) + self.max_tokens <= context]
+        for i in sorted(set(range(len(requests))) - set(fitting)):
+            size = f"{len(prompts[i])} prompt tokens and {self.max_tokens} for the answer, of {context}"
+            yield Answered(requests[i].id, "", reason=f"too long for the model: {size}")
+        if fitting:
+            yield from self._decode(chat, [requests[i] for i in fitting], [prompts[i] for i in fitting])
+
+    def _decode(
+        self, chat: Chat, requests: Sequence[Request], prompts: Sequence[Sequence[int]]
+    ) -> Generator[Answered, None, None]:
+        backend = load(self.backend, ModelSpec(path=self.model.path, dtype=self.dtype))
+        try:
+            since = time.perf_counter()
+            for group in backend.rollout(prompts, 1, Sampling(self.max_tokens, chat.stop_ids)):
+                completion, now = group.completions[0], time.perf_counter()
+                whole = completion.finish == "stop"
+                yield Answered(
+                    requests[group.prompt].id,
+                    chat.decode(completion.tokens[:-1] if whole else completion.tokens),
+                    reason="" if whole else "truncated",
+                    usage=Usage(len(prompts[group.prompt]), len(completion.tokens)),
+                    seconds=now - since,
+                )
+                since = now
+        finally:
+            backend.close()
+
+    def _context(self) -> int | None:
+        """Tokens the model was made for; None when its config does not say."""
+        config = orjson.loads((self.model.path / "config.json").read_bytes())
+        limit = config.get("max_position_embeddings")
+        return limit if isinstance(limit, int) else None

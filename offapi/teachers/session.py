@@ -1,0 +1,198 @@
+"""One labelling session with an endpoint: who is asked when, and what happens when nobody answers.
+
+One event loop, a task for each request under way, so nothing needs a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from offapi.errors import OffapiError, TeacherError
+from offapi.teachers import wire
+from offapi.teachers.budget import Budget
+from offapi.teachers.teacher import Answered, Price, Request, Usage
+
+if TYPE_CHECKING:
+    from offapi.teachers.endpoint import Endpoint
+
+ATTEMPTS = 6  # not counting those that found the server busy; a quarter of a minute at least, all in all
+BACKOFF = 0.5  # seconds before the second attempt; doubles
+LONGEST_BACKOFF = 30.0  # seconds
+LONGEST_WAIT = 600.0  # seconds a document may be put off, or a server may ask for at once
+SILENT = 3  # documents in a row without any answer that end the session
+LARGEST_REPLY = 8 << 20  # bytes
+CONNECT_SECONDS = 10.0
+
+UnderWay = set[asyncio.Task[Answered | None]]
+
+
+class Session:
+    """The state of one call of `Endpoint.answers`."""
+
+    def __init__(self, endpoint: Endpoint, requests: Sequence[Request]) -> None:
+        self.endpoint = endpoint
+        self.waiting = deque(requests)
+        self.budget = Budget(endpoint.price or Price(), endpoint.max_cost, endpoint.max_tokens)
+        self.options: dict[str, Any] = {"max_tokens": endpoint.max_tokens, "temperature": 0}
+        self.ended: OffapiError | None = None
+        self.end = asyncio.Event()
+        self.not_before = 0.0  # monotonic seconds
+        self.silent = 0
+
+    def run(self, runner: asyncio.Runner) -> Generator[Answered, None, None]:
+        """Yield answers as they come; see `Endpoint.answers`."""
+        client = self._client()
+        under_way: UnderWay = set()
+        try:
+            while under_way := self._fill(under_way, client, runner):
+                done, under_way = runner.run(_first(under_way))
+                yield from (answered for task in done if (answered := task.result()))
+        except KeyboardInterrupt:
+            finished = [task for task in under_way if task.done() and not task.cancelled() and not task.exception()]
+            yield from (answered for task in finished if (answered := task.result()))
+            raise
+        finally:
+            runner.run(client.aclose())
+        if self.waiting and self.ended is None:
+            self.ended = self.budget.exhausted()
+        if self.ended:
+            raise self.ended
+
+    def _client(self) -> httpx2.AsyncClient:
+        endpoint = self.endpoint
+        headers = {"content-type": "application/json"}
+        if endpoint.key:
+            headers["authorization"] = f"Bearer {endpoint.key}"
+        return httpx2.AsyncClient(
+            headers=headers,
+            timeout=httpx2.Timeout(endpoint.timeout, connect=min(CONNECT_SECONDS, endpoint.timeout)),
+            limits=httpx2.Limits(max_connections=endpoint.concurrency),
+            follow_redirects=False,
+            trust_env=False,  # a proxy or a .netrc would reach other hosts, or lend other keys
+        )
+
+    def _fill(self, under_way: UnderWay, client: httpx2.AsyncClient, runner: asyncio.Runner) -> UnderWay:
+        """`under_way` and as many more requests as may be sent now."""
+        tasks = set(under_way)
+        while self.waiting and self.ended is None and len(tasks) < self.endpoint.concurrency:
+            bound = self.budget.bound(self.waiting[0])
+            if not self.budget.affordable(bound):
+                break
+            self.budget.reserved += bound
+            tasks.add(runner.get_loop().create_task(self._ask(client, self.waiting.popleft(), bound)))
+        return tasks
+
+    async def _ask(self, client: httpx2.AsyncClient, request: Request, bound: float) -> Answered | None:
+        """The answer, or None when the session ended before there was one."""
+        try:
+            return await self._attempts(client, request, bound)
+        except OffapiError as error:
+            self._stop(error)
+            return None
+        finally:
+            self.budget.reserved -= bound
+
+    async def _attempts(self, client: httpx2.AsyncClient, request: Request, bound: float) -> Answered | None:
+        attempts, delay, patience = 0, BACKOFF, time.monotonic() + LONGEST_WAIT
+        while await self._turn():
+            started = time.perf_counter()
+            reply = await self._post(client, request)
+            seconds = time.perf_counter() - started
+            self.budget.settle(reply.usage, bound)
+            if not reply.again:
+                self._count(reply, heard=reply.status < 400)
+                return Answered(request.id, reply.output, reply.reason, reply.usage or Usage(), seconds)
+            busy = reply.wait is not None or reply.status == 429  # not failing: it will answer later
+            attempts += not busy or time.monotonic() > patience
+            if attempts == ATTEMPTS:
+                self._count(reply, heard=False)
+                return Answered(request.id, "", f"{reply.reason} ({ATTEMPTS} attempts)")
+            if not self.budget.affordable(0.0):
+                raise self.budget.exhausted()
+            await self._wait(reply, delay)
+            delay = min(delay * 2, LONGEST_BACKOFF)
+        return None
+
+    async def _post(self, client: httpx2.AsyncClient, request: Request) -> wire.Reply:
+        """One attempt, and another at once when the model only wants a parameter spelled otherwise."""
+        options = dict(self.options)
+        content = wire.body(request, self.endpoint.model, options)
+        try:
+            async with asyncio.timeout(self.endpoint.timeout):
+                reply = await self._exchange(client, content)
+        except (TimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout):
+            return wire.Reply(reason=f"timed out: no answer in {self.endpoint.timeout:g} s", again=True)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            return wire.Reply(reason=f"unreachable: {wire.describe(error)}", again=True, usage=Usage())
+        except httpx2.HTTPError as error:
+            return wire.Reply(reason=f"connection lost: {wire.describe(error)}", again=True)
+        if reply.unsupported in options:
+            self._respell(reply.unsupported)
+            return await self._post(client, request)
+        return reply
+
+    async def _exchange(self, client: httpx2.AsyncClient, content: bytes) -> wire.Reply:
+        url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
+        async with client.stream("POST", url, content=content) as response:
+            received = b""
+            async for chunk in response.aiter_bytes():
+                received += chunk
+                if len(received) > LARGEST_REPLY:
+                    return wire.Reply(reason=f"reply larger than {LARGEST_REPLY} bytes")
+        if self.endpoint.key:  # some servers quote the key in their errors
+            received = received.replace(self.endpoint.key.encode(), b"[key]")
+        return wire.read(response.status_code, response.headers, received)
+
+    def _respell(self, parameter: str) -> None:
+        """Newer models of some providers take neither `max_tokens` nor a temperature."""
+        value = self.options.pop(parameter, None)
+        if parameter == "max_tokens" and value is not None:
+            self.options["max_completion_tokens"] = value
+
+    def _count(self, reply: wire.Reply, heard: bool) -> None:
+        """End the session when nobody has answered for several documents."""
+        self.silent = 0 if heard else self.silent + 1
+        if self.silent >= SILENT:
+            what = f"{SILENT} documents in a row got no answer ({reply.reason})."
+            hint = "See that it runs, then run the same command again, with --retry-failed to ask for those too."
+            self._stop(TeacherError(what, next_step=hint))
+
+    async def _wait(self, reply: wire.Reply, backoff: float) -> None:
+        """Before another attempt. One who is told to wait makes all wait: the limit is the account's."""
+        if reply.wait is None:
+            await self._pause(backoff * random.uniform(1.0, 1.5))
+            return
+        if reply.wait > LONGEST_WAIT:
+            hint = "Run the same command again later; it goes on where it stopped."
+            raise TeacherError(f"the teacher asks to wait {reply.wait:.0f} s ({reply.reason}).", next_step=hint)
+        until = time.monotonic() + max(reply.wait, BACKOFF)
+        if until > self.not_before + 1:
+            self.endpoint.say(f"The teacher asks to wait {reply.wait:.0f} s ({reply.reason}).")
+        self.not_before = max(self.not_before, until)
+
+    async def _turn(self) -> bool:
+        """Wait until requests may be sent; False when the session ended meanwhile."""
+        while self.ended is None and (wait := self.not_before - time.monotonic()) > 0:
+            await self._pause(wait + random.uniform(0.0, 0.1))
+        return self.ended is None
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self.end.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _stop(self, error: OffapiError) -> None:
+        self.ended = self.ended or error
+        self.end.set()
+
+
+async def _first(tasks: UnderWay) -> tuple[UnderWay, UnderWay]:
+    return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,122 @@
+"""What a teacher is: something that answers requests, one after another, in whatever order they get done.
+
+Left out: files (`labels`), words (`offapi.task`), and each kind of teacher (`local`, `endpoint`, `recorded`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from offapi.errors import ConfigError
+
+Kind = Literal["local", "endpoint", "recorded"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens a teacher read and wrote, by its own count."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a teacher charges, in dollars per million tokens."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.prompt < math.inf and 0 <= self.completion < math.inf):
+            raise ConfigError(f"a price must be a number of dollars, not {self.prompt} and {self.completion}.")
+
+    def of(self, usage: Usage) -> float:
+        """Dollars for `usage`."""
+        return (usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion) / 1e6
+
+
+FREE = Price()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One document's question, as chat messages in OpenAI's shape. `id` is the document's."""
+
+    id: str
+    messages: tuple[Mapping[str, Any], ...]
+
+    @property
+    def prompt_sha256(self) -> str:
+        """Hash of the messages: another prompt is another question, and is asked anew."""
+        return hashlib.sha256(orjson.dumps(self.messages, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    @property
+    def prompt_bytes(self) -> int:
+        """UTF-8 bytes of what the messages say."""
+        return sum(len(str(message.get("content", "")).encode("utf-8", "replace")) for message in self.messages)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A teacher's answer, raw. With a `reason` it failed, and `output` is what there was all the same."""
+
+    id: str
+    output: str
+    reason: str = ""  # "kind" or "kind: detail"; empty when the answer is whole
+    usage: Usage = Usage()
+    seconds: float = 0.0  # an endpoint's latency; for a local batch the time since the answer before
+
+
+class Teacher(Protocol):
+    """Anything that answers requests. `name` goes into the labels file and holds no secret."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def price(self) -> Price | None:
+        """None: not known. A teacher on this machine costs nothing."""
+        ...
+
+    def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
+        """Answer lazily, in order of completion; an answer that failed is data, with its reason.
+
+        Ends early with an OffapiError when going on is no use; requests not yielded are
+        to be asked again.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A teacher as the user names it. `target`: a model's name or path, a base URL, or nothing."""
+
+    kind: Kind
+    target: str = ""
+
+
+def parse(spec: str) -> Spec:
+    """Read `local:NAME`, `http://HOST:PORT/v1`, `https://...` or `recorded`. ConfigError for anything else."""
+    if spec == "recorded":
+        return Spec("recorded")
+    if spec.startswith("local:") and spec != "local:":
+        return Spec("local", spec.removeprefix("local:"))
+    if spec.startswith(("http://", "https://")):
+        return Spec("endpoint", spec)
+    raise ConfigError(
+        f"unknown teacher {spec!r}.",
+        next_step="Write local:NAME (a model in the store), http://HOST:PORT/v1 (an endpoint) or recorded.",
+    )

@@ -1,0 +1,64 @@
+"""Packs: every token once, every target's row the token before it, whatever the budget."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from offapi.backend import Episode, Segment
+from offapi.batching import common_prefix, packs
+
+rows = st.lists(
+    st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=6), st.lists(st.integers(0, 2), min_size=1, max_size=4)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(rows, st.integers(1, 40))
+def test_each_target_is_predicted_from_the_whole_text_before_it(
+    drawn: list[tuple[list[int], list[int]]], budget: int
+) -> None:
+    episodes = [
+        Episode(str(i), (Segment(tuple(prompt), False), Segment(tuple(answer), True)))
+        for i, (prompt, answer) in enumerate(drawn)
+    ]
+    seen = []
+    for pack in packs(episodes, budget):
+        assert len(pack.tokens) == len(pack.positions) == pack.shared + sum(pack.lengths)
+        starts = [pack.shared + sum(pack.lengths[:i]) for i in range(len(pack.lengths))]
+        place = 0
+        for index, count, start in zip(pack.episodes, pack.counts, starts, strict=True):
+            tokens, mask = episodes[index].tokens, episodes[index].mask
+            learned = [t for t in range(len(tokens)) if mask[t]]
+            for t, row, target in zip(learned, pack.rows[place:][:count], pack.targets[place:][:count], strict=True):
+                assert target == tokens[t]
+                before = (
+                    pack.tokens[: row + 1]
+                    if row < pack.shared
+                    else (*pack.tokens[: pack.shared], *pack.tokens[start : row + 1])
+                )
+                assert before == tokens[:t]
+                assert pack.positions[row] == t - 1
+            place += count
+        seen += pack.episodes
+    assert seen == list(range(len(episodes)))
+
+
+def test_a_shared_prefix_stands_once() -> None:
+    episodes = [Episode(str(i), (Segment((7, 7, 7, i), False), Segment((9,), True))) for i in range(3)]
+    (pack,) = packs(episodes, 100)
+    assert pack.shared == 3
+    assert len(pack.tokens) == 3 + 3 * 2
+
+
+def test_common_prefix_leaves_every_row_a_token() -> None:
+    assert common_prefix([(1, 2), (1, 2)]) == 1
+    assert common_prefix([(1, 2, 3), (1, 2, 4, 5)]) == 2
+    assert common_prefix([(1,), (1, 2)]) == 0
+
+
+def test_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(ValueError, match="'mute' has nothing to learn"):
+        list(packs([Episode("mute", (Segment((1, 2), False),))], 10))
+    with pytest.raises(ValueError, match="first token"):
+        list(packs([Episode("early", (Segment((1, 2), True),))], 10))

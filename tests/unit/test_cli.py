@@ -1,0 +1,234 @@
+"""The command line: what is listed, what is loaded, how failures are told, what goes where."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from offapi import cli
+from offapi.cli.output import Output, options
+from offapi.errors import BackendError, ConfigError, DataError, GateFailed, ModelError, NetworkBlocked, RunError
+
+HEAVY = ("torch", "mlx", "transformers", "peft", "numpy", "scipy", "rich", "httpx2", "rapidfuzz", "msgspec", "psutil")
+
+
+def loaded_after(code: str) -> set[str]:
+    """Which heavy packages a fresh interpreter has imported after `code`."""
+    code += f"\nimport sys; print(*({HEAVY!r} & sys.modules.keys()), sep=',', file=sys.stderr)"
+    code = code.replace(f"{HEAVY!r} &", f"set({HEAVY!r}) &")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.split()[-1].split(",")) if done.stderr.split() else set()
+
+
+Fake = Callable[[Callable[..., Any]], None]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Make a function that takes an Output into the command `offapi try`."""
+
+    def add(function: Callable[..., Any]) -> None:
+        made = click.command()(options(function))
+        monkeypatch.setitem(cli.COMMANDS, "try", "Try.")
+        monkeypatch.setitem(sys.modules, "offapi.cli.try", SimpleNamespace(command=made))
+
+    return add
+
+
+def raising(error: BaseException) -> Callable[[Output], None]:
+    def fail(output: Output) -> None:
+        output.say("started")
+        raise error
+
+    return fail
+
+
+def test_help_lists_every_command_and_loads_none() -> None:
+    assert loaded_after("from offapi import cli; assert cli.run(['--help']) == 0") == set()
+    assert loaded_after("import offapi") == set()
+    done = subprocess.run([sys.executable, "-c", "from offapi.cli import main; main()", "-h"], capture_output=True)
+    for name, line in cli.COMMANDS.items():
+        assert f"{name} ".encode() in done.stdout
+        assert line.encode() in done.stdout
+
+
+def test_the_check_for_heavy_modules_can_fail() -> None:
+    assert loaded_after("import rich") == {"rich"}
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_commands_own_help_agrees_and_stays_light(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command: click.Command = import_module(f"offapi.cli.{name}").command
+    assert command.get_short_help_str(limit=200) == cli.COMMANDS[name]
+    assert cli.run([name, "--help"]) == 0
+    assert f"offapi {name} " in capsys.readouterr().out.split("Usage:", 1)[1], "no example"
+    heavy = loaded_after(f"from offapi import cli; assert cli.run(['{name}', '--help']) == 0")
+    assert heavy.isdisjoint({"torch", "mlx", "transformers", "peft", "scipy"})
+
+
+def test_no_command_is_left_off_the_list() -> None:
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "output"}
+    assert modules == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tain"], "Did you mean 'train'?"),
+        (["init"], "Missing argument"),
+        (["init", "x", "--jsn"], "--json"),
+        (["--nothing"], "No such option"),
+    ],
+)
+def test_usage_errors_exit_2_and_name_the_nearest(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in err
+    assert "next: See `offapi" in err
+
+
+def test_usage_errors_are_json_with_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["tain", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err)["code"] == "usage"
+
+
+def test_bare_offapi_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "code"),
+    [
+        (DataError.at("bad row", path="a.jsonl", line=3, field="id", next_step="Mend it."), 1, "data"),
+        (ModelError("gone", next_step="Mend it."), 1, "model"),
+        (BackendError("gone", next_step="Mend it."), 1, "backend"),
+        (RunError("locked", next_step="Mend it."), 1, "run"),
+        (NetworkBlocked("refused", next_step="Mend it."), 1, "network"),
+        (ConfigError("bad key", where="r.toml, line 2", next_step="Mend it."), 2, "config"),
+        (GateFailed("too bad", next_step="Mend it."), 3, "gate"),
+        (KeyboardInterrupt("Mend it."), 130, "interrupted"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full"), 1, "os"),
+        (ZeroDivisionError("a fault"), 1, "unexpected"),
+    ],
+)
+def test_errors_say_what_where_next(
+    error: BaseException, exit_code: int, code: str, command: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(raising(error))
+    assert cli.run(["try"]) == exit_code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "error: " in err
+    assert "next: " in err
+    assert "Traceback" not in err
+    assert cli.run(["try", "--json"]) == exit_code
+    out, err = capsys.readouterr()
+    assert out == ""
+    told = json.loads(err)
+    assert set(told) == {"code", "message", "next"}
+    assert told["code"] == code
+    assert told["next"]
+    if isinstance(error, DataError):
+        assert told["message"] == "a.jsonl, line 3, field 'id': bad row"
+
+
+def test_an_interrupt_says_how_to_go_on(command: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    command(raising(KeyboardInterrupt("offapi train r.toml --resume")))
+    assert cli.run(["try"]) == 130
+    assert "next: offapi train r.toml --resume" in capsys.readouterr().err
+
+
+def test_the_traceback_is_there_for_who_asks(
+    command: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(raising(ZeroDivisionError("a fault")))
+    assert cli.run(["try"]) == 1
+    err = capsys.readouterr().err
+    assert "unexpected ZeroDivisionError: a fault" in err
+    assert "OFFAPI_DEBUG=1" in err
+    monkeypatch.setenv("OFFAPI_DEBUG", "1")
+    assert cli.run(["try"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def talk(output: Output) -> None:
+    output.say("words")
+    with output.progress("working", 3) as advance:
+        for done in range(1, 4):
+            advance(done, "note")
+            time.sleep(0.02)
+    output.table(["name", "size"], [["a", 1], ["[b]", 22]])
+    output.result({"a": 1})
+
+
+def test_people_read_stderr_and_programs_stdout(command: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    command(talk)
+    assert cli.run(["try"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [line.rstrip() for line in err.splitlines()]
+    assert lines == ["words", "working ...", "working: 3/3, note", "name  size", "a     1", "[b]   22"]
+    assert cli.run(["try", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"a": 1}
+    assert out.count("\n") == 1
+    assert err == ""
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What `talk`, run as a command, writes to a terminal on stderr."""
+    here = str(Path(__file__).parent)
+    code = (
+        f"import sys, click; sys.path.insert(0, {here!r}); from types import SimpleNamespace as N\n"
+        "import test_cli as t; from offapi import cli; from offapi.cli.output import options\n"
+        "cli.COMMANDS['try'] = ''; sys.modules['offapi.cli.try'] = N(command=click.command()(options(t.talk)))\n"
+        "sys.exit(cli.run(['try', *sys.argv[1:]]))"
+    )
+    ours, theirs = pty.openpty()
+    inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env={**inherited, "TERM": "xterm", **environment},
+    )
+    os.close(theirs)
+    seen = b""
+    while select.select([ours], [], [], 20)[0]:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # Linux: the other end is closed
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(ours)
+    assert child.wait(20) == 0, seen
+    return seen.decode()
+
+
+def test_a_terminal_gets_a_bar_and_plain_gets_none() -> None:
+    assert "\x1b[" in on_a_terminal()
+    for plain in (on_a_terminal("--plain"), on_a_terminal(NO_COLOR="1")):
+        assert "\x1b" not in plain
+        assert "working: 3/3, note" in plain
