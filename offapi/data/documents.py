@@ -1,0 +1,94 @@
+"""Documents: what a task reads, with the answers that are known for them.
+
+JSONL rows `{"id", "document", "gold"?, "recorded_label"?}`, or a folder of .txt and .md
+files. Left out: PDF, and keeping other keys of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offapi.data import jsonl
+from offapi.errors import DataError
+
+SUFFIXES = (".txt", ".md")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text to read. `gold` is the known answer, `recorded_label` what some teacher once answered."""
+
+    id: str
+    text: str
+    gold: Mapping[str, Any] | None = None
+    recorded_label: Mapping[str, Any] | None = None
+
+
+def read(path: Path) -> list[Document]:
+    """The documents in a JSONL file or a folder, in the file's order or by name.
+
+    DataError, with file, line, field and next step, for anything that is not a document.
+    """
+    return _read_folder(path) if path.is_dir() else _read_rows(path)
+
+
+def write(path: Path, documents: Iterable[Document]) -> None:
+    """Write `documents` as JSONL that `read` gives back, the file whole or not at all."""
+    jsonl.write(path, map(as_row, documents))
+
+
+def as_row(document: Document) -> dict[str, Any]:
+    """`document` as a JSONL row; answers that are not known are left out."""
+    row: dict[str, Any] = {"id": document.id, "document": document.text}
+    if document.gold is not None:
+        row["gold"] = document.gold
+    if document.recorded_label is not None:
+        row["recorded_label"] = document.recorded_label
+    return row
+
+
+def _read_rows(path: Path) -> list[Document]:
+    rows = jsonl.read(path)
+    jsonl.unique_ids(rows)
+    return [_document(row) for row in rows]
+
+
+def _document(row: jsonl.Row) -> Document:
+    text = row.required("document", str)
+    if not text.strip():
+        raise row.error("the document is empty.", "document", "Remove the row, or give it its text.")
+    gold, label = row.optional("gold", dict), row.optional("recorded_label", dict)
+    return Document(row.required("id", str), text, gold, label)
+
+
+def _read_folder(path: Path) -> list[Document]:
+    """Every .txt and .md below `path`, hidden ones aside; its id is its path from there."""
+    found = sorted(
+        (file.relative_to(path).as_posix(), file)
+        for file in path.rglob("*")
+        if file.suffix.lower() in SUFFIXES and file.is_file() and not _hidden(file.relative_to(path))
+    )
+    if not found:
+        step = f"Put {' or '.join(SUFFIXES)} files into it, or name a .jsonl file."
+        raise DataError.at("there are no documents in this folder.", path=path, next_step=step)
+    return [Document(name, _text(file)) for name, file in found]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _text(file: Path) -> str:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 at byte {error.start + 1}."
+        raise DataError.at(what, path=file, next_step="Save the file as UTF-8.") from None
+    except OSError as error:
+        raise DataError.at(f"cannot read it: {error.strerror}.", path=file, next_step="Check the file.") from None
+    if not text.strip():
+        raise DataError.at("the document is empty.", path=file, next_step="Remove the file, or give it its text.")
+    return text

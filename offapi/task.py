@@ -1,0 +1,239 @@
+"""Task: one file a user writes, used by every recipe to prompt, to learn and to grade.
+
+The same object words the prompt, spells the answer the student learns, and scores any
+answer with its checks. Left out: tokens (`offapi.chat`) and tools (not yet).
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import orjson
+
+from offapi.checks import gold as gold_check
+from offapi.checks.schema import validator
+from offapi.checks.verdict import Answer, Check, Context, Match, Verdict, parse
+from offapi.errors import ConfigError, DataError, OffapiError, nearest
+
+Weighted = tuple[Check, float]
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A worked example: what a teacher is shown before the document it shall answer for."""
+
+    document: str
+    answer: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One check's share of a grade."""
+
+    score: float  # in [0, 1]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Grade:
+    """How good an answer is: the weighted mean of the checks' scores, each with its reason, and the value graded."""
+
+    score: float  # in [0, 1]
+    parts: Mapping[str, Part]
+    value: Mapping[str, Any] | None  # None: the text is not one JSON object
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to extract, how to say it, how to tell a good answer from a bad one.
+
+    `schema` is the JSON schema of the answer, an object; its properties' order is the
+    order answers are written in. `match` says how each field is compared with gold.
+    `checks` maps a name to (check, weight). ConfigError when the parts contradict each other.
+    """
+
+    name: str
+    instructions: str  # without examples
+    schema: Mapping[str, Any]
+    checks: Mapping[str, Weighted]
+    match: Mapping[str, Match]
+    examples: tuple[Example, ...] = ()
+    max_answer_tokens: int = 96
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    def messages(self, document: str, shots: int = 0) -> list[Message]:
+        """The chat that asks for `document`'s answer, the first `shots` examples worked before it.
+
+        All documents share everything before their own text, so a backend prefills it once.
+        """
+        if not 0 <= shots <= len(self.examples):
+            raise ConfigError(
+                f"task {self.name!r} has {len(self.examples)} worked examples, {shots} were asked for.",
+                next_step="Ask for fewer shots, or add `examples` to the task.",
+            )
+        chat: list[Message] = [{"role": "system", "content": self.instructions}]
+        for example in self.examples[:shots]:
+            chat.append({"role": "user", "content": example.document})
+            chat.append({"role": "assistant", "content": self.answer_text(example.answer)})
+        return [*chat, {"role": "user", "content": document}]
+
+    def answer_text(self, answer: Mapping[str, Any]) -> str:
+        """`answer` as the one JSON text the student learns: fields in the schema's order, no spaces.
+
+        Fields matched as numbers keep two decimals at least (128.50), as documents print
+        amounts, unless the schema calls them integers.
+        """
+        properties = self.schema["properties"]
+        names = [*(name for name in properties if name in answer), *sorted(set(answer) - set(properties))]
+        return "{" + ",".join(f"{_json(name)}:{self._spell(name, answer[name])}" for name in names) + "}"
+
+    def _spell(self, name: str, value: object) -> str:
+        if self.match.get(name) != "number" or not gold_check.is_number(value):
+            return _json(value)
+        if self.schema["properties"].get(name, {}).get("type") == "integer":
+            return str(int(value)) if value == int(value) else _json(value)
+        return f"{value:.2f}" if abs(value) < 1e15 and value == round(value, 2) else _json(value)
+
+    def grade(self, document: str, text: str, gold: Mapping[str, Any] | None = None, *, row: str = "") -> Grade:
+        """Score the answer `text` for `document`; `row` names it in errors.
+
+        ConfigError when a check raises or returns no score in [0, 1]: a faulty check is
+        never a score.
+        """
+        answer, context = parse(text), Context(self.schema, self.match, gold)
+        verdicts = {name: self._ask(name, document, answer, context, row) for name in self.checks}
+        weight = sum(weight for _, weight in self.checks.values())
+        total = sum(verdicts[name].score * weight for name, (_, weight) in self.checks.items())
+        parts = {name: Part(verdict.score, verdict.reason) for name, verdict in verdicts.items()}
+        return Grade(total / weight, parts, answer.value)
+
+    def _ask(self, name: str, document: str, answer: Answer, context: Context, row: str) -> Verdict:
+        check = self.checks[name][0]
+        where = f"task {self.name!r}, check {name!r}" + (f", row {row!r}" if row else "")
+        mend = "Mend the check; an answer it cannot judge should score 0 with a reason."
+        try:
+            verdict = check(document, answer, context)
+        except Exception as error:
+            raise ConfigError(f"the check raised {_describe(error)}.", where=where, next_step=mend) from error
+        if not isinstance(verdict, Verdict):
+            raise ConfigError(f"the check returned {verdict!r}, not a Verdict.", where=where, next_step=mend)
+        if not gold_check.is_number(verdict.score) or not 0.0 <= verdict.score <= 1.0:
+            raise ConfigError(f"the check scored {verdict.score!r}, not in [0, 1].", where=where, next_step=mend)
+        return verdict
+
+    def check_gold(self, gold: Mapping[str, Any], *, row: str) -> None:
+        """DataError naming `row` and the field when `gold` lacks a field of `match` or has it in a wrong type."""
+        for name, kind in self.match.items():
+            problem = "is missing" if name not in gold else gold_check.mistake(kind, gold[name])
+            if problem:
+                raise DataError(
+                    f"gold field {name!r} {problem}" + (f", got {gold[name]!r}." if name in gold else "."),
+                    where=f"document {row!r}",
+                    next_step=f"Task {self.name!r} compares the fields {', '.join(self.match)}.",
+                )
+
+
+def load(path: Path) -> Task:
+    """The `task` a Python file defines. The file is run: it is the user's own code.
+
+    ConfigError names the file and the line of whatever keeps it from being a task.
+    """
+    try:
+        source = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8: {error.reason}.", where=str(path), next_step="Save it as UTF-8.") from None
+    except OSError as error:
+        hint = "Name the Python file that defines `task`; `offapi init` writes one."
+        raise ConfigError(f"cannot read the task file: {error.strerror}.", where=str(path), next_step=hint) from None
+    module = ModuleType(f"offapi_task_{path.stem}")
+    module.__file__ = str(path)
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        raise _fault(path, error) from error
+    found = getattr(module, "task", None)
+    if not isinstance(found, Task):
+        what = "defines no `task`" if found is None else f"`task` is a {type(found).__name__}, not an offapi.Task"
+        raise ConfigError(f"{what}.", where=str(path), next_step="Write `task = offapi.Task(...)` in it.")
+    return found
+
+
+def _fault(path: Path, error: BaseException) -> ConfigError:
+    """`error`, raised while the file ran, at the last line of the file that led to it."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [None])[-1]
+    where = str(path) + (f", line {line}" if line else "")
+    if isinstance(error, OffapiError):
+        return ConfigError(error.what, where=where, next_step=error.next_step)
+    return ConfigError(f"{_describe(error)}.", where=where, next_step="Mend the task file.")
+
+
+def _describe(error: BaseException) -> str:
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _validate(task: Task) -> None:
+    """ConfigError at the first part of `task` that is wrong."""
+    _validate_words(task)
+    _validate_schema(task)
+    if not task.checks:
+        raise _wrong(task, "checks is empty", 'Add one, such as `"json": (offapi.checks.is_json, 1.0)`.')
+    for name, weighted in task.checks.items():
+        if not (isinstance(weighted, tuple) and len(weighted) == 2 and callable(weighted[0])):
+            raise _wrong(task, f"checks[{name!r}] is {weighted!r}", "Write (check, weight).")
+        weight = weighted[1]
+        if not gold_check.is_number(weight) or not math.isfinite(weight) or weight <= 0:
+            raise _wrong(task, f"checks[{name!r}] has the weight {weight!r}", "Weights are numbers above 0.")
+    for i, example in enumerate(task.examples):
+        if not example.document.strip():
+            raise _wrong(task, f"examples[{i}] has an empty document", "Give it one.")
+        errors = [error.message for error in validator(task.schema).iter_errors(dict(example.answer))]
+        if errors:
+            raise _wrong(task, f"examples[{i}] does not fit the schema: {errors[0]}", "Mend the example or the schema.")
+
+
+def _validate_words(task: Task) -> None:
+    for name in ("name", "instructions"):
+        text = getattr(task, name)
+        if not isinstance(text, str) or not text.strip():
+            raise _wrong(task, f"{name} is {text!r}", "It must be a text that is not empty.")
+    if not isinstance(task.max_answer_tokens, int) or task.max_answer_tokens < 1:
+        raise _wrong(task, f"max_answer_tokens is {task.max_answer_tokens!r}", "It must be a whole number above 0.")
+    if not isinstance(task.examples, tuple) or not all(isinstance(example, Example) for example in task.examples):
+        raise _wrong(task, "examples must be a tuple of offapi.Example", "Write `examples=(offapi.Example(...),)`.")
+
+
+def _validate_schema(task: Task) -> None:
+    if not isinstance(task.schema, Mapping) or not isinstance(task.schema.get("properties"), Mapping):
+        hint = 'Write `schema={"type": "object", "properties": {...}, "required": [...]}`.'
+        raise _wrong(task, "schema has no properties", hint)
+    try:
+        validator(task.schema)
+    except (ValueError, TypeError) as error:
+        raise _wrong(task, f"schema is no JSON schema: {error}", "See json-schema.org, draft 2020-12.") from None
+    if not task.match:
+        raise _wrong(task, "match is empty", 'Say how fields are compared, as in `match={"total": "number"}`.')
+    for name, kind in task.match.items():
+        if name not in task.schema["properties"]:
+            raise _wrong(task, f"match names {name!r}, not in the schema", nearest(name, task.schema["properties"]))
+        if kind not in ("text", "date", "number"):
+            raise _wrong(task, f"match[{name!r}] is {kind!r}", nearest(str(kind), ("text", "date", "number")))
+
+
+def _wrong(task: Task, what: str, next_step: str) -> ConfigError:
+    label = task.name if isinstance(task.name, str) else "?"
+    return ConfigError(f"task {label!r}: {what}.", next_step=next_step)
