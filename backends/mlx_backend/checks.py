@@ -1,0 +1,87 @@
+"""What must be true of a loaded model before its numbers are trusted; cheap enough for every load.
+
+The rotation base (a config key mlx-lm does not read makes it fall back to 10000 silently), and
+that the model's attention really goes through this backend's caches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from offapi.backend import ModelSpec
+from offapi.errors import ModelError
+
+from .cache import Block, blocks, extend
+
+if TYPE_CHECKING:
+    from .policy import Policy
+
+TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1}  # of the logits' norm: a wrong prefix is off by about 1
+KEEP_BASE = ("default", "dynamic", "linear", "llama3", "yarn")  # types whose first two frequencies show the base
+
+
+def check_rope(model: Any, config: dict[str, Any], path: Path) -> None:
+    """Raise ModelError unless the rotations are those of `config`, measured on the loaded modules."""
+    text = config.get("text_config") or config
+    declared = text.get("rope_parameters") or {}
+    nested = [value for value in declared.values() if isinstance(value, dict)] or [declared]
+    bases = {float(entry["rope_theta"]) for entry in nested if "rope_theta" in entry}
+    bases = bases or {float(text[key]) for key in ("rope_theta",) if key in text}
+    if not bases:
+        return
+    scaling = declared or text.get("rope_scaling") or {}
+    kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
+    ropes = [m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in ("rope", "rotary_emb")]
+    for frequencies in map(_frequencies, ropes):
+        if not any(_rotates(frequencies, base, kind) for base in bases):
+            used = float((frequencies[0] / frequencies[1]) ** len(frequencies))
+            raise ModelError(
+                f"mlx-lm rotates positions with base {used:.6g} or scales them otherwise; the config says "
+                f"rope_theta {', '.join(f'{base:g}' for base in sorted(bases))}, rope_type {kind!r}.",
+                where=str(path / "config.json"),
+                next_step="Add `rope_theta` (and `rope_scaling`) at the top level, as `offapi models add` does.",
+            )
+
+
+def _rotates(frequencies: NDArray[np.float64], base: float, kind: str) -> bool:
+    plain = base ** -(np.arange(len(frequencies)) / len(frequencies))
+    if kind in ("default", "dynamic"):
+        return bool(np.allclose(frequencies, plain, rtol=1e-3))
+    if kind not in KEEP_BASE:
+        return True
+    used = (frequencies[0] / frequencies[1]) ** len(frequencies)
+    return bool(abs(used / base - 1) < 1e-2 and not np.allclose(frequencies, plain, rtol=1e-3))
+
+
+def _frequencies(rope: Any) -> NDArray[np.float64]:
+    """Radians a position of each rotated pair, read off a rotation by one position."""
+    width = int(getattr(rope, "dims", None) or rope.dim)
+    traditional = bool(getattr(rope, "traditional", False))
+    first = slice(0, width, 2) if traditional else slice(0, width // 2)
+    second = slice(1, width, 2) if traditional else slice(width // 2, width)
+    vector = np.zeros((1, 1, 1, width), dtype=np.float32)
+    vector[..., first] = 1.0
+    turned = np.array(rope(mx.array(vector), offset=1), dtype=np.float64)[0, 0, 0]
+    angles: NDArray[np.float64] = np.arctan2(turned[second], turned[first])
+    return angles
+
+
+def check_attention(policy: Policy, spec: ModelSpec) -> None:
+    """Raise ModelError unless prefix, block and split head give what the model itself gives."""
+    tokens = mx.arange(1, 9)[None]
+    whole = policy.model(tokens)[0, 4:].astype(mx.float32)
+    first: list[Block] = blocks(None, policy.layers)
+    policy.hidden(tokens[:, :4], first)
+    hidden = policy.hidden(tokens[:, 4:], blocks(extend(None, first), policy.layers))
+    error = mx.linalg.norm(policy.logits(hidden[0]) - whole) / mx.linalg.norm(whole)
+    if not float(error) < TOLERANCE[spec.dtype]:
+        raise ModelError(
+            f"the attention of model type {policy.model.model_type!r} cannot share prefixes here.",
+            where=str(spec.path),
+            next_step="Use the torch backend for it.",
+        )

@@ -1,0 +1,50 @@
+"""AdamW on the LoRA matrices with a global-norm clip in front.
+
+mlx.optimizers does the arithmetic. Its bias correction is off unless asked for, and its step
+counter is set from ours, so that options may change from one step to the next.
+"""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import mlx.optimizers
+import numpy as np
+
+from offapi.backend import AdamW
+from offapi.errors import BackendError
+
+Tensors = dict[str, mx.array]
+Moments = dict[str, dict[str, mx.array]]  # name -> {"m": first, "v": second}
+
+
+def step(
+    parameters: Tensors, gradients: Tensors, moments: Moments, taken: int, lr: float, options: AdamW
+) -> tuple[Tensors, Moments, float]:
+    """New parameters, new moments and the gradient norm before clipping, after step number `taken` + 1.
+
+    Raises BackendError when the gradients are missing or their norm is not finite.
+    """
+    if not gradients:
+        raise BackendError("no gradient was accumulated.", next_step="Call forward_backward before optim_step.")
+    squares = mx.stack([mx.square(gradient).sum() for gradient in gradients.values()])
+    norm = float(np.sqrt(np.array(squares.sum())))
+    if not math.isfinite(norm):
+        raise BackendError(f"the gradient norm is {norm}; nothing was updated.", next_step="Lower the learning rate.")
+    factor = min(1.0, options.max_grad_norm / (norm + 1e-6)) if options.max_grad_norm > 0 else 1.0
+    rule = mlx.optimizers.AdamW(
+        learning_rate=lr,
+        betas=[options.beta1, options.beta2],
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+        bias_correction=True,
+    )
+    rule.state["step"] = mx.array(taken + 1, mx.uint64)
+    updated: Tensors = {}
+    after: Moments = {}
+    for name, parameter in parameters.items():
+        after[name] = dict(moments[name]) if name in moments else {k: mx.zeros_like(parameter) for k in "mv"}
+        updated[name] = rule.apply_single(factor * gradients[name], parameter, after[name])
+    mx.eval(updated, after)
+    return updated, after, norm

@@ -1,0 +1,204 @@
+"""Continuous batched decoding: prompts prefilled once, finished rows replaced, groups yielded as they finish.
+
+The prefix common to all prompts is computed and stored once; each prompt's own rest once, then
+copied into the slots of its completions. Left out: adding prompts while a call runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+import mlx.core as mx
+import numpy as np
+
+from offapi.backend import Completion, Finish, Floats, Group, Limits, Sampling
+from offapi.randomness import uniforms
+
+from .cache import Cursor, Prefix, Slots, blocks, extend
+from .policy import Policy
+from .sampling import choose
+
+COMPACT = 0.75  # share of slots in use below which the batch is copied into a smaller one
+
+
+@dataclass(eq=False)
+class Row:
+    """One completion on its way."""
+
+    prompt: int
+    sample: int
+    uniforms: Floats  # one for each token it may get
+    length: int  # columns filled in its slot
+    drawn: int = 0  # tokens asked of the device, at most `ahead` of which are not read yet
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish: Finish | None = None
+
+
+@dataclass
+class Ready:
+    """A prefilled prompt some of whose completions still wait for slots."""
+
+    prompt: int
+    own: Prefix  # keys and values of the prompt after the shared prefix
+    logits: mx.array  # at its last token, (V,)
+    started: int = 0
+
+
+@dataclass
+class Rollout:
+    """The running batch of one call."""
+
+    policy: Policy
+    prompts: Sequence[list[int]]
+    n: int
+    sampling: Sampling
+    keys: Sequence[int]
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        # Prompts of like length side by side pad least; the longest first, so that columns are reserved once.
+        self.waiting = deque(sorted(range(len(self.prompts)), key=lambda i: -len(self.prompts[i])))
+        self.ready: deque[Ready] = deque()
+        self.rows: list[Row | None] = [None] * min(self.limits.rollout_rows, self.n * len(self.prompts))
+        self.slots: list[Slots] = []  # one for each layer
+        self.last = mx.zeros((len(self.rows),), mx.int32)  # the token each slot continues from
+        self.unread: deque[tuple[list[Row | None], mx.array, mx.array]] = deque()
+        self.done: list[list[Row]] = [[] for _ in self.prompts]
+        self.prefix: Prefix | None = None
+        self.shared = 0  # tokens in `prefix`
+        # A GPU computes the next step while this one's tokens are read; on a CPU that only costs copies.
+        self.ahead = 1 if mx.default_device().type == mx.DeviceType.gpu else 0
+
+    def run(self) -> Iterator[Group]:
+        """Decode everything."""
+        self._prefill_shared()
+        while self.waiting or self.ready or self.unread or any(self.rows):
+            self._admit()
+            self._step()
+            while len(self.unread) > (self.ahead if any(self.rows) else 0):
+                yield from self._read()
+            self._compact()
+
+    def _prefill_shared(self) -> None:
+        first, last = min(self.prompts), max(self.prompts)  # in order of tokens, all others lie between
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+        self.shared = min(same, min(map(len, self.prompts)) - 1)
+        for start in range(0, self.shared, self.limits.train_tokens):
+            tokens = first[start : min(start + self.limits.train_tokens, self.shared)]
+            caches = blocks(self.prefix, self.policy.layers)
+            self.policy.hidden(mx.array(tokens)[None], caches)
+            self.prefix = extend(self.prefix, caches)
+            mx.eval(self.prefix)
+            self.policy.prefilled_tokens += len(tokens)
+
+    def _prefill(self, free: int) -> None:
+        """Compute the rests of as many waiting prompts as fill `free` slots and one micro-batch."""
+        width = len(self.prompts[self.waiting[0]]) - self.shared
+        fitting = max(1, min(-(-free // self.n), self.limits.train_tokens // width, len(self.waiting)))
+        chosen = [self.waiting.popleft() for _ in range(fitting)]
+        rests = [self.prompts[prompt][self.shared :] for prompt in chosen]
+        caches = blocks(self.prefix, self.policy.layers)
+        hidden = self.policy.hidden(mx.array([rest + [0] * (width - len(rest)) for rest in rests]), caches)
+        logits = self.policy.logits(mx.stack([hidden[i, len(rest) - 1] for i, rest in enumerate(rests)]))
+        mx.eval(logits, [(cache.keys, cache.values) for cache in caches])
+        for i, (prompt, rest) in enumerate(zip(chosen, rests, strict=True)):
+            own = tuple((cache.keys[i, :, : len(rest)], cache.values[i, :, : len(rest)]) for cache in caches)
+            self.ready.append(Ready(prompt, own, logits[i]))
+            self.policy.prefilled_tokens += len(rest)
+
+    def _admit(self) -> None:
+        """Fill the free slots, and draw the first token of each row that gets one."""
+        free = [slot for slot, row in enumerate(self.rows) if row is None]
+        begun: list[tuple[int, Row, mx.array]] = []
+        for slot in free:
+            if not self.ready and self.waiting:
+                self._prefill(len(free) - len(begun))
+            if self.ready:
+                begun.append((slot, *self._start(slot)))
+        if begun:
+            slots, rows, logits = zip(*begun, strict=True)
+            self.last[mx.array(slots)] = self._draw(list(rows), mx.stack(list(logits)))
+
+    def _start(self, slot: int) -> tuple[Row, mx.array]:
+        """Put the next completion of the first ready prompt into `slot`."""
+        ready, s = self.ready[0], self.sampling
+        length = ready.own[0][0].shape[1]
+        draws = uniforms(s.seed, s.step, self.keys[ready.prompt], ready.started, s.max_tokens)
+        row = self.rows[slot] = Row(ready.prompt, ready.started, draws, length)
+        if not self.slots:
+            prefix = self.prefix or (None,) * self.policy.layers
+            self.slots = [Slots(kv, len(self.rows), length + 1, own) for kv, own in zip(prefix, ready.own, strict=True)]
+        for layer, own in zip(self.slots, ready.own, strict=True):
+            layer.put(slot, own)
+        ready.started += 1
+        if ready.started == self.n:
+            self.ready.popleft()
+        return row, ready.logits
+
+    def _step(self) -> None:
+        """One more token for every row. Free slots run along and are not read."""
+        self._retire_full()
+        if not any(self.rows):
+            return
+        cursor = Cursor(self.shared, [row.length if row else 0 for row in self.rows])
+        for layer in self.slots:
+            layer.cursor = cursor
+        hidden = self.policy.hidden(self.last[:, None], self.slots)[:, 0]
+        for row in filter(None, self.rows):
+            row.length += 1
+        self.last = self._draw(list(self.rows), self.policy.logits(hidden))
+        mx.async_eval(  # type: ignore[no-untyped-call]
+            self.unread[-1][1:], [(layer.keys, layer.values) for layer in self.slots]
+        )
+        self._retire_full()
+
+    def _draw(self, rows: list[Row | None], logits: mx.array) -> mx.array:
+        """Draw the next token of each row from its logits; nothing is read back yet."""
+        draws = mx.array(np.array([row.uniforms[row.drawn] if row else 0.0 for row in rows], np.float32))
+        tokens, logprobs = choose(logits, draws, self.sampling)
+        for row in filter(None, rows):
+            row.drawn += 1
+        self.unread.append((rows, tokens, logprobs))
+        return tokens
+
+    def _retire_full(self) -> None:
+        """Free the slots of rows that need no further step, whatever their unread tokens are."""
+        self.rows = [row if row and row.drawn < self.sampling.max_tokens else None for row in self.rows]
+
+    def _read(self) -> Iterator[Group]:
+        """Take the oldest drawn tokens over, and yield the groups that they complete."""
+        rows, tokens, logprobs = self.unread.popleft()
+        for row, token, logprob in zip(rows, np.array(tokens).tolist(), np.array(logprobs).tolist(), strict=True):
+            if row is None or row.finish:
+                continue
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            if token in self.sampling.stop_ids:
+                row.finish = "stop"
+            elif len(row.tokens) == self.sampling.max_tokens:
+                row.finish = "length"
+            if row.finish:
+                self.done[row.prompt].append(row)
+                if len(self.done[row.prompt]) == self.n:
+                    yield _group(self.done[row.prompt])
+        self.rows = [None if row and row.finish else row for row in self.rows]
+
+    def _compact(self) -> None:
+        """Drop free slots once nothing waits for them and enough are free to pay for the copy."""
+        used = [slot for slot, row in enumerate(self.rows) if row]
+        if self.waiting or self.ready or not used or len(used) > COMPACT * len(self.rows):
+            return
+        kept = mx.array(used)
+        for layer in self.slots:
+            layer.take(kept)
+        self.rows, self.last = [self.rows[slot] for slot in used], self.last[kept]
+
+
+def _group(rows: list[Row]) -> Group:
+    ordered = sorted(rows, key=lambda row: row.sample)
+    completions = (Completion(tuple(row.tokens), tuple(row.logprobs), row.finish or "length") for row in ordered)
+    return Group(prompt=rows[0].prompt, completions=tuple(completions))

@@ -1,0 +1,60 @@
+"""From logits and one uniform a row to a token and the logprob it was really sampled with.
+
+Order: temperature, top-k, top-p, min-p, renormalise. Ties at a threshold are all kept, so that
+the kept set does not hang on how a sort breaks them.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from offapi.backend import Sampling
+
+from .numerics import exp
+
+
+def choose(logits: mx.array, uniforms: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array]:
+    """Tokens and their logprobs (nats), each (rows,), from fp32 `logits` (rows, V) and `uniforms` (rows,).
+
+    Sampled: the first kept token, in vocabulary order, at which the cumulative probability
+    exceeds the uniform. Temperature 0: the largest logit, with its logprob at temperature 1.
+    """
+    if sampling.temperature > 0:
+        logits = truncate(logits / sampling.temperature, sampling)
+    top = logits.max(axis=-1, keepdims=True)
+    weights = exp(logits - top)
+    if sampling.temperature > 0:
+        # Relative to the sum as rounded, so that a uniform close to 1 cannot fall behind the last token.
+        reached = mx.cumsum(weights, axis=-1)
+        first = (reached <= uniforms[:, None] * reached[:, -1:]).sum(axis=-1)
+        tokens = mx.minimum(first, mx.argmax(reached, axis=-1))
+    else:
+        tokens = mx.argmax(logits, axis=-1)
+    chosen = mx.take_along_axis(logits, tokens[:, None], axis=-1)
+    logprobs = chosen - top - mx.log(weights.sum(axis=-1, keepdims=True))
+    return tokens.astype(mx.int32), logprobs[:, 0]
+
+
+def truncate(logits: mx.array, sampling: Sampling) -> mx.array:
+    """`logits` (rows, V) with -inf outside the kept set."""
+    size = logits.shape[-1]
+    if 0 < sampling.top_k < size:
+        smallest = mx.topk(logits, sampling.top_k, axis=-1).min(axis=-1, keepdims=True)
+        logits = mx.where(logits >= smallest, logits, -mx.inf)
+    if sampling.top_p < 1.0:
+        logits = mx.where(logits >= _nucleus(logits, sampling), logits, -mx.inf)
+    if sampling.min_p > 0.0:
+        top = logits.max(axis=-1, keepdims=True)
+        logits = mx.where(exp(logits - top) >= sampling.min_p, logits, -mx.inf)
+    return logits
+
+
+def _nucleus(logits: mx.array, sampling: Sampling) -> mx.array:
+    """The smallest logit of the fewest tokens whose probability reaches top_p, shape (rows, 1)."""
+    if 0 < sampling.top_k < logits.shape[-1]:  # ties beyond top_k are below the sorted part only if equal to it
+        logits = mx.topk(logits, sampling.top_k, axis=-1)
+    ranked = -mx.sort(-logits, axis=-1)
+    weights = exp(ranked - ranked[:, :1])
+    before = mx.cumsum(weights, axis=-1) - weights
+    inside = before < sampling.top_p * weights.sum(axis=-1, keepdims=True)
+    return mx.where(inside, ranked, mx.inf).min(axis=-1, keepdims=True)

@@ -1,0 +1,83 @@
+"""Every test here runs on every backend, through the same contract, on the tiny model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numpy as np
+import oracle
+import pytest
+import tiny
+
+from offapi import backend as seam
+from offapi.backend import Arrays, Backend, LoraSpec, ModelSpec
+
+NEEDS = {"torch": ("torch", "peft"), "mlx": ("mlx", "mlx_lm")}
+SHAPE = LoraSpec(rank=4, alpha=6.0)
+
+Load = Callable[..., Backend]
+
+
+@pytest.fixture(params=sorted(NEEDS))
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """The backend under test; skipped where its libraries are not installed."""
+    name: str = request.param
+    missing = [library for library in NEEDS[name] if find_spec(library) is None]
+    if missing:
+        pytest.skip(f"{name}: {', '.join(missing)} not installed")
+    return name
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama."""
+    return tiny.write(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def truth(model_folder: Path) -> oracle.Llama:
+    """The same model in NumPy."""
+    return oracle.load(model_folder)
+
+
+@pytest.fixture
+def load(backend_name: str, model_folder: Path) -> Iterator[Load]:
+    """`load(lora=..., limits=...)` gives the tiny model on the backend under test, on the CPU, in fp32."""
+    opened: list[Backend] = []
+
+    def start(**fields: object) -> Backend:
+        name = str(fields.pop("name", backend_name))
+        spec = ModelSpec(**{"path": model_folder, "device": "cpu", **fields})  # type: ignore[arg-type]
+        opened.append(seam.load(name, spec))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def adapter() -> Arrays:
+    """An adapter of SHAPE whose both matrices are far from zero, as after training."""
+    draw = np.random.default_rng(7)
+    return {
+        name: (draw.standard_normal(shape) * 0.1).astype(np.float32)
+        for name, shape in sorted(oracle.adapter_shapes(SHAPE.rank).items())
+    }
+
+
+@pytest.fixture
+def adapted(load: Load, adapter: Arrays) -> Callable[..., Backend]:
+    """Like `load`, with `adapter` in place."""
+
+    def start(**fields: object) -> Backend:
+        loaded = load(lora=SHAPE, **fields)
+        loaded.restore(seam.TrainState(adapter=adapter))
+        return loaded
+
+    return start

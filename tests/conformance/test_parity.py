@@ -1,0 +1,152 @@
+"""Every backend computes the numbers recorded in the model folder, and a folder that means two things is caught."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+import stored
+
+from offapi import cli, models, parity
+from offapi.errors import BackendError, ModelError
+
+LIBRARIES = {"torch": "torch", "mlx": "mlx_lm"}
+
+
+@pytest.fixture
+def empty_home(tmp_path: Path, offapi_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of its own."""
+    monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def script() -> ModuleType:
+    """scripts/demo_parity.py, which wrote the demo model's record."""
+    path = Path(__file__).parents[2] / "scripts" / "demo_parity.py"
+    spec = importlib.util.spec_from_file_location("demo_parity", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def with_config(model: models.Model, folder: Path, **changes: Any) -> models.Model:
+    """The same weights beside a config changed after `add`; None removes a key."""
+    folder.mkdir()
+    for path in model.path.iterdir():
+        os.link(path, folder / path.name)
+    config = orjson.loads((model.path / "config.json").read_bytes()) | changes
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_bytes(orjson.dumps({k: v for k, v in config.items() if v is not None}))
+    return models.Model("changed", folder)
+
+
+def test_demo_model_matches_transformers(demo_model: models.Model, backend_name: str) -> None:
+    known = parity.read(demo_model.path)
+    assert known is not None
+    assert "transformers" in known.by
+    assert parity.measure(demo_model, backend_name) < parity.TOLERANCE
+
+
+def test_demo_record_is_what_transformers_computes(demo_model: models.Model) -> None:
+    pytest.importorskip("torch")
+    fresh, shipped = script().with_transformers(demo_model.path), parity.read(models.DEMO_PARITY.parent)
+    assert shipped is not None
+    assert shipped.sequences == fresh.sequences == parity.sequences(49152)
+    for ours, theirs in zip(shipped.logprobs, fresh.logprobs, strict=True):
+        assert np.abs(np.subtract(ours, theirs)).max() < 2e-4
+
+
+def test_the_rope_trap_is_caught_on_mlx(
+    demo_model: models.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rope_parameters alone, as transformers 5 writes it: mlx-lm's llama then takes 10000 without a word."""
+    pytest.importorskip("mlx_lm")
+    trap = with_config(demo_model, tmp_path / "trap", rope_theta=None, rope_scaling=None)
+    with pytest.raises(ModelError, match="models add"):
+        models.get(trap.path)
+    with pytest.raises(ModelError, match="rope_theta"):  # the backend's own check
+        parity.measure(trap, "mlx")
+    monkeypatch.setattr("offapi.backends.mlx_backend.policy.check_rope", lambda *_: None)
+    with pytest.raises(ModelError, match=r"mlx computes other logprobs than transformers.* nats apart"):
+        parity.measure(trap, "mlx")
+
+
+def test_a_rope_that_is_wrong_everywhere_is_caught(demo_model: models.Model, tmp_path: Path, backend_name: str) -> None:
+    trap = with_config(demo_model, tmp_path / "trap", rope_theta=10000.0, rope_parameters=None)
+    with pytest.raises(ModelError, match=f"{backend_name} computes other logprobs than transformers") as caught:
+        parity.measure(trap, backend_name)
+    assert "config.json" in caught.value.next_step
+
+
+def test_the_first_usable_backend_records_and_the_others_compare(
+    empty_home: Path, tmp_path: Path, backend_name: str
+) -> None:
+    model = models.add(stored.folder(tmp_path / "small"))
+    outcome = parity.establish(model)
+    assert outcome.recorded_by.split()[0] == ("torch" if importlib.util.find_spec("torch") else "mlx")
+    assert set(outcome.differences) | set(outcome.skipped) | {outcome.recorded_by.split()[0]} == set(LIBRARIES)
+    assert all(difference < parity.TOLERANCE for difference in outcome.differences.values())
+    assert "parity.json" in {path.name for path in models.verify("small").path.iterdir()}
+    assert parity.measure(model, backend_name) < parity.TOLERANCE
+    again = parity.establish(model)
+    assert again.recorded_by == outcome.recorded_by
+    assert backend_name in again.differences
+
+
+def test_other_numbers_and_none_are_refused(empty_home: Path, tmp_path: Path, backend_name: str) -> None:
+    model = models.add(stored.folder(tmp_path / "small"))
+    with pytest.raises(ModelError, match=r"no parity\.json"):
+        parity.measure(model, backend_name)
+    parity.establish(model)
+    known = parity.read(model.path)
+    assert known is not None
+    for wrong in (known.logprobs[0][0] + 0.01, float("nan")):
+        rows = ((wrong, *known.logprobs[0][1:]), *known.logprobs[1:])
+        content = parity.encode(replace(known, logprobs=rows))
+        (model.path / "parity.json").write_bytes(content.replace(b"null", b"NaN"))
+        with pytest.raises(ModelError, match=r"computes other logprobs|not a parity record|not valid JSON"):
+            parity.measure(model, backend_name)
+
+
+def test_the_store_never_keeps_a_model_that_fails(
+    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = stored.folder(tmp_path / "small")
+    monkeypatch.setattr(parity, "TOLERANCE", -1.0)  # so that the second backend fails
+    if not all(importlib.util.find_spec(library) for library in LIBRARIES.values()):
+        pytest.skip("needs both backends")
+    assert cli.run(["models", "add", str(source), "--json"]) == 1
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["code"] == "model"
+    assert models.listing() == []
+
+
+def test_add_tells_how_far_the_backends_are_apart(
+    empty_home: Path, tmp_path: Path, backend_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["models", "add", str(stored.folder(tmp_path / "small")), "--name", "s", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["name"], shown["source"], shown["bytes"]) == ("s", "folder", models.get("s").size)
+    assert shown["parity"]["recorded_by"]
+    assert all(apart < parity.TOLERANCE for apart in shown["parity"]["differences"].values())
+
+
+def test_without_a_usable_backend_a_model_is_stored_unchecked(
+    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unusable(name: str, spec: object) -> None:
+        raise BackendError(f"backend {name!r} is not usable here.")
+
+    monkeypatch.setattr("offapi.backend.load", unusable)
+    outcome = parity.establish(models.add(stored.folder(tmp_path / "small")))
+    assert outcome.recorded_by == ""
+    assert set(outcome.skipped) == {"torch", "mlx"}

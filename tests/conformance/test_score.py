@@ -1,0 +1,190 @@
+"""Logprobs of given tokens, by the policy and by the base alone, and adapters that come from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import oracle
+import orjson
+import pytest
+import tiny
+
+from offapi.adapter import encode, parameter
+from offapi.backend import Arrays, Backend, Episode, Limits, LoraSpec, Segment
+from offapi.errors import BackendError, ModelError
+
+Load = Callable[..., Backend]
+SHAPE = LoraSpec(rank=4, alpha=6.0)
+
+
+def episode(*parts: tuple[bool, range | tuple[int, ...]], name: str = "e") -> Episode:
+    return Episode(name, tuple(Segment(tuple(tokens), learned) for learned, tokens in parts))
+
+
+PREFIX = tuple(range(60, 85))
+EPISODES = [
+    episode((False, (*PREFIX, 1, 2)), (True, (3, 4, 5))),
+    episode((False, (*PREFIX, 7)), (True, range(8, 30))),
+    episode((False, PREFIX), (True, (9, 10)), (False, (11, 12, 13)), (True, (14, 257))),  # a tool answered
+    episode((False, (*PREFIX, 1, 2)), (True, (3, 4, 6, 7))),
+    episode((False, (5,)), (True, (6,))),
+]
+
+
+def close(found: list[np.ndarray], expected: list[np.ndarray], atol: float = 1e-4) -> None:
+    assert [one.shape for one in found] == [one.shape for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=atol)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, adapter: Arrays) -> Path:
+    """The adapter as PEFT lays it out."""
+    for name, content in encode(adapter, SHAPE, "tiny").items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 3.0])
+def test_policy_and_reference_against_numpy(
+    adapted: Load, truth: oracle.Llama, adapter: Arrays, temperature: float
+) -> None:
+    backend = adapted()
+    policy = [oracle.masked(truth.logits(e.tokens, adapter, SHAPE.scale), e, temperature) for e in EPISODES]
+    base = [oracle.masked(truth.logits(e.tokens), e, temperature) for e in EPISODES]
+    close(backend.score(EPISODES, temperature=temperature), policy)
+    close(backend.score(EPISODES, by="reference", temperature=temperature), base)
+    close(backend.score(EPISODES, temperature=temperature), policy)  # the adapter is on again
+    assert max(np.abs(a - b).max() for a, b in zip(policy, base, strict=True)) > 0.1
+
+
+@pytest.mark.parametrize("limits", [Limits(train_tokens=1), Limits(train_tokens=70), Limits(logit_rows=1)])
+def test_limits_change_nothing(adapted: Load, limits: Limits) -> None:
+    close(adapted(limits=limits).score(EPISODES), adapted().score(EPISODES), atol=2e-5)
+
+
+def test_twins_and_masks_inside_what_is_shared(adapted: Load, truth: oracle.Llama, adapter: Arrays) -> None:
+    shared = episode((False, PREFIX[:5]), (True, PREFIX[5:15]), (False, PREFIX[15:]), (True, (1, 2)))
+    twins = [shared, episode((False, PREFIX), (True, (1, 2))), shared]
+    expected = [oracle.masked(truth.logits(e.tokens, adapter, SHAPE.scale), e) for e in twins]
+    close(adapted().score(twins), expected)
+
+
+def test_without_an_adapter(load: Load, truth: oracle.Llama) -> None:
+    backend = load()
+    close(backend.score(EPISODES), [oracle.masked(truth.logits(e.tokens), e) for e in EPISODES])
+    assert backend.score([]) == []
+
+
+def test_a_fresh_adapter_changes_nothing(load: Load) -> None:
+    close(load(lora=SHAPE).score(EPISODES), load().score(EPISODES), atol=1e-6)
+
+
+def test_the_first_token_may_not_be_masked(load: Load) -> None:
+    with pytest.raises(ValueError, match="row-7"):
+        load().score([episode((True, (3, 4)), name="row-7")])
+
+
+def test_bfloat16_is_near(load: Load) -> None:
+    close(load(dtype="bfloat16").score(EPISODES), load().score(EPISODES), atol=0.5)
+
+
+def test_an_adapter_from_a_folder(load: Load, adapted: Load, folder: Path) -> None:
+    close(load(adapter=folder).score(EPISODES), adapted().score(EPISODES), atol=1e-6)
+    close(load(adapter=folder, lora=SHAPE).score(EPISODES), adapted().score(EPISODES), atol=1e-6)
+
+
+def test_an_adapter_loads_the_same_in_peft(load: Load, folder: Path, model_folder: Path) -> None:
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    import torch
+
+    base = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, folder)
+    with torch.no_grad():
+        logits = [model(torch.tensor([e.tokens])).logits[0].double().numpy() for e in EPISODES]
+    expected = [oracle.masked(one, e) for one, e in zip(logits, EPISODES, strict=True)]
+    close(load(adapter=folder).score(EPISODES), expected)
+
+
+def test_an_adapter_trained_on_one_backend_runs_on_the_other(load: Load, backend_name: str, tmp_path: Path) -> None:
+    from offapi.backend import AdamW
+
+    other = {"torch": "mlx", "mlx": "torch"}[backend_name]
+    if find_spec(other) is None:
+        pytest.skip(f"{other} is not installed")
+    here = load(lora=SHAPE)
+    for _ in range(3):
+        here.forward_backward(EPISODES, "cross_entropy")
+        here.optim_step(1e-2, AdamW())
+    for name, content in encode(here.state().adapter, SHAPE, "tiny").items():
+        (tmp_path / name).write_bytes(content)
+    expected = here.score(EPISODES)
+    close(load(name=other, adapter=tmp_path).score(EPISODES), expected)
+    assert np.abs(expected[1] - load().score(EPISODES)[1]).max() > 0.01
+
+
+def refuse(load: Load, folder: Path, adapter: Arrays, shape: LoraSpec = SHAPE) -> None:
+    for name, content in encode(adapter, shape, "tiny").items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(ModelError):
+        load(adapter=folder)
+
+
+def test_adapters_that_do_not_fit_are_refused(load: Load, folder: Path, adapter: Arrays) -> None:
+    a, b = (parameter("model.layers.0.mlp.up_proj", matrix) for matrix in "AB")
+    refuse(load, folder, {name: array for name, array in adapter.items() if name not in (a, b)})
+    refuse(load, folder, adapter | {parameter("model.layers.7.mlp.up_proj", "A"): adapter[a]})
+    refuse(load, folder, adapter | {a: adapter[a][:, :10]})
+    refuse(load, folder, adapter, LoraSpec(rank=2, alpha=6.0))
+    refuse(load, folder, adapter, LoraSpec(rank=4, alpha=6.0, targets=("q_proj",)))
+    refuse(load, folder, {name.replace("mlp", "ffn"): array for name, array in adapter.items()})
+
+
+def test_an_adapter_of_another_shape_than_asked_for_is_refused(load: Load, folder: Path) -> None:
+    with pytest.raises((ModelError, BackendError)):
+        load(adapter=folder, lora=LoraSpec(rank=4, alpha=12.0))
+
+
+def test_a_target_no_layer_has_is_refused(load: Load) -> None:
+    with pytest.raises((ModelError, BackendError), match="up_porj"):
+        load(lora=LoraSpec(rank=2, targets=("q_proj", "up_porj")))
+
+
+def changed(tmp_path: Path, **config: object) -> Path:
+    path = tiny.write(tmp_path / "changed")
+    settings = {key: value for key, value in (tiny.CONFIG | config).items() if value is not None}
+    (path / "config.json").write_bytes(orjson.dumps(settings))
+    return path
+
+
+def test_a_rotation_base_the_library_overlooks_is_refused_or_right(
+    load: Load, tmp_path: Path, truth: oracle.Llama
+) -> None:
+    """transformers 5 writes `rope_parameters`; a reader of `rope_theta` alone takes 10000 without a word."""
+    path = changed(tmp_path, rope_theta=None, rope_parameters={"rope_theta": 100000.0, "rope_type": "default"})
+    refused, found = "", []
+    try:
+        found = load(path=path).score(EPISODES)
+    except ModelError as error:
+        refused = str(error)
+    if refused:
+        assert "rope_theta" in refused
+    else:
+        close(found, [oracle.masked(truth.logits(e.tokens), e) for e in EPISODES])
+
+
+def test_code_in_a_model_folder_is_never_run(load: Load, tmp_path: Path) -> None:
+    path = changed(tmp_path, model_file="evil.py", auto_map={"AutoModelForCausalLM": "evil.Evil"}, model_type="evil")
+    (path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ModelError):
+        load(path=path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_without_a_model_is_refused(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        load(path=tmp_path)
