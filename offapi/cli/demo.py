@@ -1,0 +1,46 @@
+"""`offapi demo`: the main job in small, from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from offapi.cli.output import Output, options
+
+if TYPE_CHECKING:
+    from offapi.demo.run import Outcome
+
+
+@click.command(short_help="Distil a small model on generated invoices, from end to end.")
+@click.option("--backend", help="torch or mlx.  [default: what suits this machine]")
+@click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Where the run goes.")
+@click.option("--seed", default=0, show_default=True, help="Of the generated documents and of training.")
+@options
+def command(output: Output, *, backend: str | None, out: Path, seed: int) -> None:
+    """Distil a small model on generated invoices: label, grade, train, compare. No network, no key.
+
+    Interrupted, it goes on where it stopped when called again.
+
+    \b
+    offapi demo --backend torch
+    """
+    from offapi.backend import default_backend
+    from offapi.demo.run import Sizes, run
+
+    outcome = run(backend or default_backend(), out, Sizes(seed=seed), output)
+    show(outcome, output)
+    output.result(outcome.as_dict())
+
+
+def show(outcome: Outcome, output: Output) -> None:
+    """The three arms side by side, each field with its interval."""
+    names = list(outcome.arms)
+    tables = [outcome.arms[name].report.table() for name in names]
+    rows = [[field[0][0], *(cell for _, cell in field)] for field in zip(*tables, strict=True)]
+    for unit in ("prompt_tokens", "seconds"):
+        rows.append([f"{unit} a document", *(f"{outcome.arms[name].cost[unit]:g}" for name in names)])
+    output.say("")
+    output.table(["right, with 95% interval", *names], rows)
+    output.say(f"\nEverything is in {outcome.run}; the adapter is {outcome.run / 'adapter'}.")

@@ -1,0 +1,95 @@
+"""`offapi init`: a new task folder that runs as written, to be changed piece by piece into the user's own."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import orjson
+
+from offapi.cli.output import Output, options
+from offapi.errors import ConfigError
+
+if TYPE_CHECKING:
+    from offapi.demo.facts import Split
+
+SIZES: dict[Split, int] = {"train": 48, "val": 16}  # documents; enough to see it work in minutes
+RECIPES = ("distill.toml", "sft.toml")
+DOCSTRING = '''"""What to extract, how answers are checked, and a few worked examples. Change it into your task.
+
+The demo's task, as a start: vendor, date and total of an invoice.
+"""'''
+README = """\
+# A task for offapi
+
+It runs as it is:
+
+    offapi models add demo          # once
+    offapi train {folder}/distill.toml
+    offapi eval --task {folder}/task.py --data {folder}/val.jsonl --adapter runs/distill/adapter
+
+Then make it yours, one piece at a time:
+
+1. `task.py`: the instructions, the fields of the answer, the checks, three or four worked examples.
+2. `train.jsonl`: your documents, one a line: `{{"id": "1", "document": "..."}}`. What is in it now was generated.
+3. `val.jsonl`: 50 or more documents whose answers you have checked yourself, as `"gold": {{...}}`, and that are
+   not in `train.jsonl`.
+4. `distill.toml`: who labels (`teacher`), and how the student is trained. With a teacher elsewhere, label first:
+
+       offapi label --task {folder}/task.py --data {folder}/train.jsonl \\
+         --teacher http://127.0.0.1:8080/v1 --out labels.jsonl
+
+   and set `labels`. `sft.toml` learns the `gold` answers of `train.jsonl` instead: the baseline.
+"""
+
+
+@click.command(short_help="Write a new task folder that runs as written.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@options
+def command(output: Output, *, folder: Path) -> None:
+    """Write a new task folder that runs as written: task.py, documents, recipes and a README.
+
+    \b
+    offapi init my-task
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        step = "Name a new folder; nothing was changed."
+        raise ConfigError("there is something already, and init overwrites nothing.", where=str(folder), next_step=step)
+    contents = files(folder)
+    write(folder, contents)
+    output.say(f"Wrote {', '.join(contents)} into {folder}.")
+    output.say(f"Next: offapi train {folder / 'distill.toml'}   (once before: offapi models add demo)")
+    output.result({"folder": str(folder), "files": list(contents)})
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Name -> content of a task folder that will be called `folder`."""
+    from importlib.resources import files as resources
+
+    from offapi.data import documents
+    from offapi.demo import documents as generator
+    from offapi.demo import task
+
+    _, _, code = Path(task.__file__).read_text(encoding="utf-8").split('"""', 2)
+    found = {"task.py": f"{DOCSTRING}{code}".encode()}
+    for split, count in SIZES.items():
+        rows = (documents.as_row(document) for document in generator.generate(split, count))
+        found[f"{split}.jsonl"] = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+    configs = resources("offapi.recipes") / "configs"
+    found |= {name: (configs / name).read_bytes() for name in RECIPES}
+    return {**found, "README.md": README.format(folder=folder).encode()}
+
+
+def write(folder: Path, contents: dict[str, bytes]) -> None:
+    """Put `contents` into the new `folder`: all of them, or nothing."""
+    temporary = folder.absolute().parent / f".tmp-{folder.name}-{uuid.uuid4().hex}"
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

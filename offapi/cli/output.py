@@ -1,0 +1,137 @@
+"""What a command prints: one JSON object on stdout with --json, everything for people on stderr.
+
+rich is imported only for a terminal or a table, so that `--help` stays light. With --json
+and no terminal, stderr holds at most one error object. Left out: logging.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import orjson
+
+from offapi.errors import OffapiError
+from offapi.progress import Advance
+
+SECONDS_BETWEEN_LINES = 10.0  # progress without a terminal
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's words go. `json`: a program reads stdout; `plain`: no colour, no redrawing."""
+
+    json: bool = False
+    plain: bool = False
+
+    @property
+    def live(self) -> bool:
+        """True when stderr is a terminal that may be redrawn."""
+        return sys.stderr.isatty() and not self.plain
+
+    @property
+    def quiet(self) -> bool:
+        """True when nobody is there to read: --json, and stderr is no terminal."""
+        return self.json and not sys.stderr.isatty()
+
+    def say(self, text: str = "") -> None:
+        """One line for a person, on stderr."""
+        if not self.quiet:
+            click.echo(text, err=True, color=False if self.plain else None)
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Aligned columns for a person, on stderr."""
+        if self.quiet:
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*headers, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(Text(str(cell)) for cell in row))
+        self._console().print(table)
+
+    def result(self, value: Mapping[str, Any]) -> None:
+        """The command's one object, on stdout, with --json alone. Call it last: failures leave stdout empty."""
+        if self.json:
+            click.echo(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    @contextmanager
+    def progress(self, title: str, total: int | None = None) -> Iterator[Advance]:
+        """A bar on a terminal, a line now and then elsewhere. `total`: units of work, None if not known."""
+        if self.quiet:
+            yield lambda done, note="": None
+        elif not self.live:
+            yield _Lines(title, total, self.say)
+        else:
+            with self._bar(title, total) as advance:
+                yield advance
+
+    @contextmanager
+    def _bar(self, title: str, total: int | None) -> Iterator[Advance]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        note_column = TextColumn("{task.fields[note]}", markup=False)
+        with Progress(*columns, TimeRemainingColumn(), note_column, console=self._console()) as progress:
+            task = progress.add_task(title, total=total, note="")
+            yield lambda done, note="": progress.update(task, completed=done, note=note)
+
+    def _console(self) -> Any:
+        from rich.console import Console
+
+        width = None if self.live else 200  # columns; a log file wraps by itself
+        return Console(stderr=True, force_terminal=False if self.plain else None, highlight=False, width=width)
+
+
+class _Lines:
+    """Progress as plain lines: the first, the last, and one every ten seconds."""
+
+    def __init__(self, title: str, total: int | None, say: Callable[[str], None]) -> None:
+        self.title, self.total, self.say = title, total, say
+        self.started = self.said = time.monotonic()
+        say(f"{title} ...")
+
+    def __call__(self, done: int, note: str = "") -> None:
+        now = time.monotonic()
+        if done != self.total and now - self.said < SECONDS_BETWEEN_LINES:
+            return
+        self.said = now
+        share = f"{done}/{self.total}" if self.total else str(done)
+        left = (now - self.started) / done * (self.total - done) if self.total and done else 0.0
+        extra = [note] if note else []
+        extra += [f"about {left:.0f} s left"] if left >= 1 else []
+        self.say(f"{self.title}: {', '.join([share, *extra])}")
+
+
+def options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json and --plain to a command, which gets an `Output` as its first argument."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else there.")
+    @click.option("--plain", is_flag=True, help="No colours and no redrawn progress (also: NO_COLOR=1).")
+    @functools.wraps(function)
+    def command(*arguments: Any, as_json: bool, plain: bool, **values: Any) -> Any:
+        return function(Output(as_json, plain or bool(os.environ.get("NO_COLOR"))), *arguments, **values)
+
+    return command
+
+
+def show_error(error: OffapiError, out: Output) -> None:
+    """Print what, where and the next step on stderr; as {"code", "message", "next"} with --json."""
+    if out.json:
+        message = f"{error.where}: {error.what}" if error.where else error.what
+        shown = {"code": error.code, "message": message, "next": error.next_step}
+        click.echo(orjson.dumps(shown), err=True)
+        return
+    click.echo(f"{'error:' if out.plain else click.style('error:', fg='red', bold=True)} {error.what}", err=True)
+    if error.where:
+        click.echo(f"  where: {error.where}", err=True)
+    if error.next_step:
+        click.echo(f"   next: {error.next_step}", err=True)

@@ -1,0 +1,95 @@
+"""`offapi train`: run a recipe, resumable at any point."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from offapi.cli.output import Output, options
+from offapi.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from offapi.evaluate import Report
+
+RECIPES = ("sft", "distill")
+
+
+@click.command(short_help="Train a model with a recipe.")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--backend", help="torch or mlx.  [default: what suits this machine]")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the recipe.")
+@click.option("--resume", is_flag=True, help="Go on with the run of that name from its last checkpoint.")
+@options
+def command(output: Output, *, recipe: Path, backend: str | None, overrides: tuple[str, ...], resume: bool) -> None:
+    """Train a model with a recipe (TOML). Relative paths in it are relative to it.
+
+    Ctrl-C or a crash loses at most the steps since the last checkpoint: run the same
+    command with --resume.
+
+    \b
+    offapi train recipes/configs/distill.toml --backend mlx --set lr=5e-4
+    """
+    from offapi import config as configs
+    from offapi.backend import default_backend
+    from offapi.backend import find as find_backend
+    from offapi.runs import Run
+
+    module = find(recipe)
+    config = configs.load(recipe, module.Config, overrides)
+    name = backend or default_backend()
+    find_backend(name)
+    inputs = module.prepare(config, output)
+    manifest = describe(config)
+    if resume:
+        run = Run.open(config.out / config.name)
+    else:
+        run = Run.create(config.out, config.name, {**manifest, "backend": name})
+    with run.lock():
+        if resume:
+            run.resume(manifest)
+        report: Report | None = module.run(config, inputs, name, run, output, resume)
+    output.say(f"Everything is in {run.path}; the adapter is {run.path / 'adapter'}.")
+    if report is not None:
+        output.table(("field", "right, with 95% interval"), report.table())
+    output.result({"run": str(run.path), "report": report.as_dict() if report else None})
+
+
+def find(recipe: Path) -> ModuleType:
+    """The recipe module that the file's key `recipe` names."""
+    from offapi import config as configs
+
+    name = configs.peek(recipe, "recipe")
+    if name not in RECIPES:
+        what = f"recipe = {name!r} is not a recipe." if name else "the key 'recipe' is missing."
+        raise ConfigError(what, where=str(recipe), next_step=nearest(str(name), RECIPES))
+    return import_module(f"offapi.recipes.{name}")
+
+
+def describe(config: Any) -> dict[str, Any]:
+    """What the result depends on, for the manifest: the recipe as resolved, and the hashes of what it reads."""
+    from offapi import config as configs
+    from offapi.model_lock import LOCK
+    from offapi.models import get
+
+    folder = get(config.model).path
+    lock = folder / LOCK  # of a model in the store, instead of all its bytes
+    reads = {**config.reads(), "model": lock if lock.is_file() else folder}
+    return {"config": configs.resolved(config), "sha256": {name: _sha256(path) for name, path in reads.items()}}
+
+
+def _sha256(path: Path) -> str:
+    """Of a file, or of the names and bytes of all files in a folder."""
+    digest = hashlib.sha256()
+    try:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(file.relative_to(path.parent).as_posix().encode() + b"\0" + file.read_bytes())
+    except OSError as error:
+        step = "Check the path; relative ones are relative to the recipe file."
+        raise ConfigError(f"cannot be read: {error.strerror}.", where=str(path), next_step=step) from None
+    return digest.hexdigest()

@@ -1,0 +1,45 @@
+"""Synthetic invoices and receipts with known answers, the same for the same seed everywhere.
+
+Vendors do not cross splits, and test has layouts that train and val lack. A fifth of the
+pages look scanned. Left out: anything a person could not read the answer from.
+"""
+
+from __future__ import annotations
+
+from offapi.data.documents import Document
+from offapi.demo.draw import Draw
+from offapi.demo.facts import Facts, Split, draw_facts
+from offapi.demo.layouts import SHARED, TEST_ONLY
+
+SCANNED = 0.2  # share of pages
+_CONFUSED = {"o": "0", "O": "0", "l": "1", "I": "l", "S": "5", "B": "8", "e": "c", "a": "o", "m": "rn"}
+
+
+def generate(split: Split, count: int, seed: int = 0) -> list[Document]:
+    """`count` documents of `split` with gold vendor, date and total; fewer are the first of more."""
+    return [_document(split, i, seed) for i in range(count)]
+
+
+def _document(split: Split, index: int, seed: int) -> Document:
+    draw = Draw(f"offapi demo {seed} {split} {index}")
+    facts = draw_facts(draw, split)
+    layout = draw.pick((*SHARED, *TEST_ONLY) if split == "test" else SHARED)
+    lines = layout(facts, draw)
+    if draw.chance(SCANNED):
+        lines = [_scan(line, facts, draw) for line in lines]
+    gold = {"vendor": facts.vendor, "date": facts.day.isoformat(), "total": facts.money.value(facts.total)}
+    return Document(f"{split}-{seed}-{index:04}", "\n".join(lines), gold)
+
+
+def _scan(line: str, facts: Facts, draw: Draw) -> str:
+    """`line` as a poor scan reads it. Words of the vendor and words with digits stay, so the answer stays."""
+    kept = {*facts.vendor.lower().split(), *facts.written(facts.day).lower().split()}
+    words = [
+        word if word.lower() in kept or any(c.isdigit() for c in word) else _blur(word, draw)
+        for word in line.split(" ")
+    ]
+    return " ".join(words)
+
+
+def _blur(word: str, draw: Draw) -> str:
+    return "".join(_CONFUSED[char] if char in _CONFUSED and draw.chance(0.12) else char for char in word)

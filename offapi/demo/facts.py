@@ -1,0 +1,161 @@
+"""What a synthetic invoice or receipt says: who, when, what, how much, and in which spelling.
+
+All names are made up from word lists. Amounts are whole minor units (cents), so sums are
+exact. Left out: how a page is laid out (`layouts.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Literal
+
+from offapi.demo.draw import Draw
+from offapi.demo.words import DISHES, FORMS, GOODS, MONTHS, PEOPLE, STEMS, STREETS, TOWNS, TRADES
+
+Split = Literal["train", "val", "test"]
+DateStyle = Literal["iso", "slash", "us", "dots", "dashes", "long", "us long", "short", "caps"]
+
+
+@dataclass(frozen=True)
+class Money:
+    """How amounts are written: `before` and `after` the figure, its marks, and digits after the point."""
+
+    before: str
+    after: str
+    thousands: str
+    point: str
+    digits: int = 2
+
+    def plain(self, minor: int) -> str:
+        """The figure alone, as in a column of prices."""
+        whole, rest = divmod(minor, 10**self.digits)
+        grouped = f"{whole:,}".replace(",", self.thousands)
+        return f"{grouped}{self.point}{rest:0{self.digits}}" if self.digits else grouped
+
+    def __call__(self, minor: int) -> str:
+        """The figure with its currency."""
+        return f"{self.before}{self.plain(minor)}{self.after}"
+
+    def value(self, minor: int) -> float:
+        """The amount in major units, as gold holds it."""
+        return minor / float(10**self.digits)
+
+
+POUND, DOLLAR = Money("£", "", ",", "."), Money("$", "", ",", ".")
+EURO, EURO_COMMA, EURO_WORD = Money("€", "", ",", "."), Money("", " €", ".", ","), Money("EUR ", "", ",", ".")
+RINGGIT, FRANC, RUPEE = Money("RM", "", ",", "."), Money("CHF ", "", "'", "."), Money("Rs. ", "", ",", ".")
+KRONA, YEN = Money("", " kr", " ", ","), Money("¥", "", ",", ".", digits=0)
+
+# Month before day only with dollars, and only when the day is above 12: nothing is left to guess.
+_EUROPEAN: tuple[DateStyle, ...] = ("iso", "slash", "slash", "dots", "dashes", "long", "short", "caps")
+_AMERICAN: tuple[DateStyle, ...] = ("iso", "us", "us long", "short", "long")
+_MONEYS = (POUND, POUND, POUND, DOLLAR, DOLLAR, EURO, EURO_COMMA, EURO_WORD, RINGGIT, RINGGIT, FRANC, RUPEE, KRONA, YEN)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line sold. `price` is a unit's, in minor units."""
+
+    name: str
+    quantity: int
+    price: int
+
+    @property
+    def amount(self) -> int:
+        """Quantity times price, minor units."""
+        return self.quantity * self.price
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything a layout may print. Amounts in minor units; `total` is what is to be paid in the end."""
+
+    vendor: str
+    customer: str
+    address: str
+    number: str
+    day: date
+    due: date
+    time: str
+    items: tuple[Item, ...]
+    extra: int  # delivery, service or the like
+    rate: int  # tax, percent, on items and extra
+    money: Money
+    style: DateStyle
+
+    @property
+    def net(self) -> int:
+        """Before tax."""
+        return sum(item.amount for item in self.items) + self.extra
+
+    @property
+    def tax(self) -> int:
+        """On the net amount, rounded half up."""
+        return (self.net * self.rate + 50) // 100
+
+    @property
+    def total(self) -> int:
+        """Net plus tax."""
+        return self.net + self.tax
+
+    @property
+    def tendered(self) -> int:
+        """Cash handed over: the next round amount above the total."""
+        return (self.total // 2000 + 1) * 2000
+
+    def written(self, day: date) -> str:
+        """`day` in this document's style."""
+        return spell(day, self.style)
+
+
+def spell(day: date, style: DateStyle) -> str:
+    """`day` as a document writes it; English month names whatever the locale."""
+    month, d, m, y = MONTHS[day.month - 1], day.day, day.month, day.year
+    return {
+        "iso": f"{y}-{m:02}-{d:02}",
+        "slash": f"{d:02}/{m:02}/{y}",
+        "us": f"{m:02}/{d:02}/{y}",
+        "dots": f"{d:02}.{m:02}.{y}",
+        "dashes": f"{d:02}-{m:02}-{y}",
+        "long": f"{d} {month} {y}",
+        "us long": f"{month} {d}, {y}",
+        "short": f"{d:02}-{month[:3]}-{y % 100:02}",
+        "caps": f"{d:02} {month[:3].upper()} {y}",
+    }[style]
+
+
+def draw_facts(draw: Draw, split: Split) -> Facts:
+    """One document's facts, the vendor from `split`'s own."""
+    money = draw.pick(_MONEYS)
+    day = date(2023, 1, 1) + timedelta(days=draw.below(4 * 365))
+    style = draw.pick(_AMERICAN if money is DOLLAR else _EUROPEAN)
+    if style == "us" and day.day <= 12:
+        day = day.replace(day=day.day + 13)
+    goods = DISHES if draw.chance(0.3) else GOODS
+    return Facts(
+        vendor=_vendor(draw, STEMS[split]),
+        customer=draw.pick(PEOPLE),
+        address=f"{draw.between(1, 180)} {draw.pick(STREETS)}, {draw.pick(TOWNS)}",
+        number=f"{draw.pick(('INV-', 'R', '', '#', 'A/'))}{draw.between(1000, 99999)}",
+        day=day,
+        due=day + timedelta(days=draw.pick((14, 30))),
+        time=f"{draw.between(8, 21):02}:{draw.below(60):02}",
+        items=tuple(_item(draw, name) for name in draw.some(goods, draw.between(1, 3))),
+        extra=draw.pick((0, 350, 450, 500, 850, 1200)),
+        rate=draw.pick((0, 5, 6, 10, 20)),
+        money=money,
+        style=style,
+    )
+
+
+def _vendor(draw: Draw, stems: Sequence[str]) -> str:
+    (stem, partner), trade, form = draw.some(stems, 2), draw.pick(TRADES), draw.pick(FORMS)
+    return draw.pick((f"{stem} {trade}", f"{stem} {trade} {form}", f"{stem} & {partner} {form}", f"The {stem} {trade}"))
+
+
+def _item(draw: Draw, name: str) -> Item:
+    """Mostly small prices, in steps of five; some that make a total of thousands."""
+    highest = 4000 if name in GOODS and draw.chance(0.3) else 380
+    return Item(name, draw.between(1, 4), draw.between(30, highest) * 5)

@@ -1,0 +1,180 @@
+"""The main job in small, real from end to end: a model distilled into a cheaper form of itself.
+
+The teacher is the model with worked examples in its prompt, the student the same model that
+learns to do without them (context distillation, arXiv 2209.15189). Left out: endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from offapi import models, plan
+from offapi.backend import Backend, Limits, ModelSpec, load
+from offapi.chat import Chat
+from offapi.data import documents
+from offapi.data.documents import Document
+from offapi.demo import documents as generator
+from offapi.demo import task as task_file
+from offapi.demo.facts import Split
+from offapi.errors import ModelError
+from offapi.evaluate import Report, score_predictions
+from offapi.predict import predict
+from offapi.progress import Progress
+from offapi.runs import Run
+from offapi.task import Task
+
+RESULT = "result.json"
+MANIFEST = {"demo": 1}
+ANSWER_TOKENS = 42  # of a typical answer, for the time announced
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many documents are generated, from which seed, and how the student is trained on them."""
+
+    train: int = 160
+    val: int = 20
+    test: int = 60
+    seed: int = 0
+    epochs: float = 2.0
+    lr: float = 1e-3
+    batch_size: int = 4
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of base, teacher and student: how it scored, and what a document cost it."""
+
+    report: Report
+    cost: Mapping[str, float]  # per document: prompt_tokens, completion_tokens, seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All three, and where everything was written."""
+
+    arms: Mapping[str, Arm]
+    run: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `offapi demo --json` prints."""
+        return {**{name: arm.report.as_dict() for name, arm in self.arms.items()}, "run": str(self.run)}
+
+
+def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
+    """Everything, in a run folder of its own; a demo that was interrupted there is gone on with."""
+    model = stored_model(out)
+    folder, resume = open_folder(root, f"demo-{backend_name}")
+    with folder.lock():
+        if resume:
+            out.say(f"Going on with {folder.path}.")
+            folder.resume(MANIFEST)
+        task = task_file.task
+        paths = write_documents(folder, sizes)
+        test = documents.read(paths["test"])
+        chat = Chat.load(model.path)
+        base = load(backend_name, ModelSpec(path=model.path))
+        out.say(announce(base, chat, task, documents.read(paths["train"]), test, sizes))
+        shots = len(task.examples)
+        arms = {
+            "base": answer(base, chat, task, test, 0, folder, "base", out),
+            "teacher": answer(base, chat, task, test, shots, folder, "teacher", out),
+        }
+        base.close()
+        distil(backend_name, folder, paths, sizes, out, resume)
+        student = load(backend_name, ModelSpec(path=model.path, adapter=folder.path / "adapter"))
+        arms["student"] = answer(student, chat, task, test, 0, folder, "student", out)
+        student.close()
+        outcome = Outcome(arms, folder.path)
+        folder.write(RESULT, orjson.dumps(outcome.as_dict()))
+    return outcome
+
+
+def stored_model(out: Progress) -> models.Model:
+    """The demo's model, converted and locked at the first call."""
+    try:
+        return models.get("demo")
+    except ModelError:
+        out.say("Converting SmolLM2-135M-Instruct to safetensors, once.")
+        return models.add("demo")
+
+
+def open_folder(root: Path, name: str) -> tuple[Run, bool]:
+    """The unfinished run of that name to go on with, else a new one, numbered from the second on."""
+    number = 1
+    while True:
+        path = root / (name if number == 1 else f"{name}-{number}")
+        if not path.exists():
+            return Run.create(root, path.name, MANIFEST), False
+        if not (path / RESULT).exists():
+            return Run.open(path), True
+        number += 1
+
+
+def write_documents(folder: Run, sizes: Sizes) -> dict[str, Path]:
+    """Generate the three splits, and the task file beside them, into the run folder."""
+    counts: Mapping[Split, int] = {"train": sizes.train, "val": sizes.val, "test": sizes.test}
+    paths = {"task": folder.write("task.py", Path(task_file.__file__).read_bytes())}
+    for split, count in counts.items():
+        rows = map(documents.as_row, generator.generate(split, count, sizes.seed))
+        lines = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+        paths[split] = folder.write(f"{split}.jsonl", lines)
+    return paths
+
+
+def announce(
+    backend: Backend, chat: Chat, task: Task, train: list[Document], test: list[Document], sizes: Sizes
+) -> str:
+    """One sentence with the time all of it is expected to take here."""
+    speed = plan.measure(backend)
+    own = sum(len(chat.encode(row.text)) for row in train), sum(len(chat.encode(row.text)) for row in test)
+    asked = len(chat.prompt(task.messages("")))
+    read = speed.score * (own[0] + 3 * own[1]) + speed.decode * ANSWER_TOKENS * (len(train) + 3 * len(test))
+    learn = speed.train * sizes.epochs * (own[0] + (asked / sizes.batch_size + ANSWER_TOKENS) * len(train))
+    return (
+        f"{len(train)} documents to label and learn from, {len(test)} to test on:"
+        f" about {plan.duration(read + learn)} on this machine ({backend.name}, {backend.device})."
+    )
+
+
+def answer(
+    backend: Backend,
+    chat: Chat,
+    task: Task,
+    rows: list[Document],
+    shots: int,
+    folder: Run,
+    name: str,
+    out: Progress,
+) -> Arm:
+    """Answers of one arm to the test documents, kept in the run."""
+    out.say(f"{name}: {len(rows)} test documents, {shots} worked examples in the prompt")
+    found = predict(backend, chat, task, rows, out, shots)
+    report = score_predictions(task, rows, found.outputs)
+    folder.write(f"predictions-{name}.jsonl", report.jsonl())
+    return Arm(report, found.cost())
+
+
+def distil(
+    backend_name: str, folder: Run, paths: Mapping[str, Path], sizes: Sizes, out: Progress, resume: bool
+) -> None:
+    """The distill recipe on the generated training documents; their gold is not looked at."""
+    recipe = import_module("offapi.recipes.distill")
+    config = recipe.Config(
+        task=paths["task"],
+        data=paths["train"],
+        val=paths["val"],
+        teacher="local:demo",
+        epochs=sizes.epochs,
+        lr=sizes.lr,
+        batch_size=sizes.batch_size,
+        limits=Limits(train_tokens=2048),
+        seed=sizes.seed,
+    )
+    recipe.run(config, recipe.prepare(config, out), backend_name, folder, out, resume)

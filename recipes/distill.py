@@ -1,0 +1,163 @@
+"""Distillation: a teacher writes the labels, the task's checks throw the bad ones out, a student learns the rest.
+
+The student is asked without the worked examples its teacher had. Left out: learning from
+the teacher's distribution instead of its words, and asking again for what failed a check.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import orjson
+from offapi.evaluate import Report
+
+from offapi.backend import load
+from offapi.chat import Chat
+from offapi.data import documents
+from offapi.data.documents import Document
+from offapi.data.split import cap
+from offapi.errors import ConfigError, DataError
+from offapi.models import Model, get
+from offapi.progress import Progress
+from offapi.runs import Run
+from offapi.task import Grade, Task
+from offapi.task import load as load_task
+from offapi.teachers.label import Watch, label
+from offapi.teachers.labels import Label, read, settle
+from offapi.teachers.local import Local
+from offapi.teachers.recorded import Recorded
+from offapi.teachers.teacher import Teacher, parse
+
+from .sft import Training, answer_episode, fit_length, read_val, score, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Training):
+    """Keys of `recipe = "distill"`."""
+
+    recipe: Literal["distill"] = "distill"
+    data: Path  # documents; their gold answers, if any, are not looked at
+    teacher: str = "recorded"  # or local:NAME
+    labels: Path | None = None  # a file `offapi label` wrote, by any teacher, instead of asking one
+    shots: int | None = None  # worked examples in the teacher's prompt; default all of the task's
+    keep_from: float = 1.0  # the lowest grade a label may have
+    cap_field: str | None = None  # at most `cap_rows` labels for each value of this field
+    cap_rows: int = 8
+    name: str = "distill"
+
+    def reads(self) -> dict[str, Path]:
+        """The files the result depends on."""
+        optional = {"val": self.val, "labels": self.labels}
+        return {"task": self.task, "data": self.data, **{name: path for name, path in optional.items() if path}}
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A document, the teacher's answer to it as the student shall write it, and the answer's grade."""
+
+    document: Document
+    grade: Grade
+    output: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything the recipe reads, read and checked before anything is written."""
+
+    task: Task
+    model: Model
+    chat: Chat
+    rows: tuple[Document, ...]
+    val: tuple[Document, ...]
+    labels: tuple[Label, ...] | None  # already written, None: a teacher is asked
+
+
+def prepare(config: Config, out: Progress) -> Inputs:
+    """Read and check the inputs, the teacher's name included."""
+    task, model = load_task(config.task), get(config.model)
+    labels = tuple(settle(read(config.labels).labels).values()) if config.labels else None
+    if labels is None:
+        open_teacher(config, task, "")
+    rows = tuple(documents.read(config.data))
+    return Inputs(task, model, Chat.load(model.path), rows, read_val(config, task), labels)
+
+
+def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool) -> Report | None:
+    """Label, grade, keep, train and score; the report of `val`, None without it."""
+    task, chat = inputs.task, inputs.chat
+    labels = ask(config, inputs, backend_name, folder, out) if inputs.labels is None else inputs.labels
+    graded = grade(task, inputs.rows, labels)
+    folder.write("grades.jsonl", b"".join(map(as_line, graded)))
+    kept = keep(config, graded)
+    tell(graded, kept, out)
+
+    episodes = [answer_episode(chat, task, row.document.id, row.document.text, row.output) for row in kept]
+    backend = load(backend_name, config.spec(inputs.model))
+    train(backend, fit_length(episodes, config, out), config, inputs.model, folder, out, resume)
+    report = score(backend, chat, task, inputs.val, folder, out) if inputs.val else None
+    backend.close()
+    return report
+
+
+def ask(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress) -> Sequence[Label]:
+    """The teacher's answers, those already written down not asked for again."""
+    teacher = open_teacher(config, inputs.task, backend_name)
+    with out.progress(f"asking {teacher.name}", len(inputs.rows)) as advance:
+        done = iter(range(1, len(inputs.rows) + 1))
+        watch = Watch(answered=lambda _: advance(next(done)), say=out.say)
+        path = folder.path / "labels.jsonl"
+        return label(inputs.task, inputs.rows, teacher, path, shots=config.shots, watch=watch).labels
+
+
+def open_teacher(config: Config, task: Task, backend_name: str) -> Teacher:
+    """The teacher the recipe names. An endpoint is asked by `offapi label`, which knows its price and terms."""
+    named = parse(config.teacher)
+    if named.kind == "endpoint":
+        step = f"Run `offapi label --teacher {config.teacher} ... --out labels.jsonl, then set labels = 'labels.jsonl'."
+        raise ConfigError("a recipe asks no endpoint itself.", where=f"teacher = {config.teacher!r}", next_step=step)
+    if named.kind == "recorded":
+        return Recorded()
+    return Local(get(named.target), backend_name, task.max_answer_tokens, config.dtype)
+
+
+def grade(task: Task, rows: Sequence[Document], labels: Sequence[Label]) -> list[Graded]:
+    """Every answer with its grade by the task's checks; documents without an answer are left out."""
+    answered = {label.id: label for label in labels if label.status == "ok"}
+    graded = []
+    for row in rows:
+        if row.id in answered:
+            found = task.grade(row.text, answered[row.id].output, row=row.id)
+            output = answered[row.id].output if found.value is None else task.answer_text(found.value)
+            graded.append(Graded(row, found, output))
+    return graded
+
+
+def keep(config: Config, graded: Sequence[Graded]) -> list[Graded]:
+    """The answers good enough to learn, at most `cap_rows` for each value of `cap_field`."""
+    kept = [row for row in graded if row.grade.value is not None and row.grade.score >= config.keep_from]
+    if config.cap_field is not None:
+        answers = [Document(row.document.id, row.document.text, recorded_label=row.grade.value) for row in kept]
+        chosen = {row.id for row in cap(answers, config.cap_field, config.cap_rows, config.seed)}
+        kept = [row for row in kept if row.document.id in chosen]
+    if not kept:
+        step = "See grades.jsonl in the run for the reasons; lower keep_from, or choose a better teacher."
+        raise DataError(f"none of {len(graded)} labels reached the grade {config.keep_from}.", next_step=step)
+    return kept
+
+
+def tell(graded: Sequence[Graded], kept: Sequence[Graded], out: Progress) -> None:
+    """How many labels there are, how many stay, and which checks the others failed."""
+    failed = Counter(name for row in graded for name, part in row.grade.parts.items() if part.score < 1)
+    reasons = ", ".join(f"{name} {count}" for name, count in failed.most_common()) or "none"
+    out.say(f"Kept {len(kept)} of {len(graded)} labels. Failed checks: {reasons}.")
+
+
+def as_line(row: Graded) -> bytes:
+    """A row of grades.jsonl."""
+    parts = {name: {"score": part.score, "reason": part.reason} for name, part in row.grade.parts.items()}
+    line = {"id": row.document.id, "output": row.output, "score": row.grade.score, "checks": parts}
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

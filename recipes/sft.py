@@ -1,0 +1,194 @@
+"""Supervised fine-tuning on answers that are known: the baseline, and the last step of the other recipes.
+
+Reads documents with their answers, words them with the task, trains a LoRA adapter on the
+answers' tokens, and scores it on documents it has not seen. Left out: full fine-tuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import orjson
+from offapi.evaluate import Report, score_predictions
+
+from offapi import adapter, plan, trainstate
+from offapi.backend import AdamW, Backend, DType, Episode, Limits, LoraSpec, ModelSpec, load
+from offapi.chat import Chat, OnLong, fit
+from offapi.data import documents, examples
+from offapi.data.documents import Document
+from offapi.data.split import cap
+from offapi.errors import DataError
+from offapi.models import Model, get
+from offapi.predict import predict
+from offapi.progress import Progress
+from offapi.runs import Run
+from offapi.schedule import Schedule
+from offapi.task import Task
+from offapi.task import load as load_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How to train. Every recipe has these keys."""
+
+    task: Path  # the task file
+    val: Path | None = None  # documents with gold answers, scored at the end
+    name: str  # the run's folder, inside `out`
+    out: Path = Path("runs")
+    model: str = "demo"
+    lora: LoraSpec = LoraSpec()
+    lr: float = 5e-4
+    epochs: float = 2.0
+    batch_size: int = 4  # rows
+    warmup_steps: int = 10
+    max_tokens: int = 2048  # of a row, prompt and answer
+    on_long: OnLong = "refuse"
+    optimizer: AdamW = AdamW()
+    limits: Limits = Limits()
+    dtype: DType = "float32"
+    device: str = "auto"
+    quantize: int | None = None  # bits of the base; MLX only
+    seed: int = 0
+    checkpoint_every: int = 20  # steps
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "epochs", "batch_size", "max_tokens", "checkpoint_every"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0")
+
+    def spec(self, model: Model) -> ModelSpec:
+        """What the backend loads to train."""
+        return ModelSpec(
+            path=model.path,
+            lora=self.lora,
+            dtype=self.dtype,
+            device=self.device,
+            quantize=self.quantize,
+            seed=self.seed,
+            limits=self.limits,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Training):
+    """Keys of `recipe = "sft"`."""
+
+    recipe: Literal["sft"] = "sft"
+    data: Path  # documents with answers, or chats to learn whole
+    learn: Literal["gold", "recorded_label", "chats"] = "gold"
+    cap_field: str | None = None  # at most `cap_rows` documents for each value of this field
+    cap_rows: int = 8
+    name: str = "sft"
+
+    def reads(self) -> dict[str, Path]:
+        """The files the result depends on."""
+        return {"task": self.task, "data": self.data, **({"val": self.val} if self.val else {})}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything the recipe reads, read and checked before anything is written."""
+
+    task: Task
+    model: Model
+    chat: Chat
+    episodes: tuple[Episode, ...]
+    val: tuple[Document, ...]
+
+
+def prepare(config: Config, out: Progress) -> Inputs:
+    """Read and check the inputs."""
+    task, model = load_task(config.task), get(config.model)
+    chat = Chat.load(model.path)
+    episodes = fit_length(read_episodes(config, task, chat), config, out)
+    return Inputs(task, model, chat, episodes, read_val(config, task))
+
+
+def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool) -> Report | None:
+    """Train and score; the report of `val`, None without it."""
+    backend = load(backend_name, config.spec(inputs.model))
+    train(backend, inputs.episodes, config, inputs.model, folder, out, resume)
+    report = score(backend, inputs.chat, inputs.task, inputs.val, folder, out) if inputs.val else None
+    backend.close()
+    return report
+
+
+def read_val(config: Training, task: Task) -> tuple[Document, ...]:
+    """The documents to score the result on, each with the gold the task compares."""
+    rows = tuple(documents.read(config.val)) if config.val else ()
+    for row in rows:
+        task.check_gold(row.gold or {}, row=row.id)
+    return rows
+
+
+def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
+    """The rows to learn, worded by the task, or chats as they stand."""
+    if config.learn == "chats":
+        return [chat.episode(row.id, row.messages, row.tools) for row in examples.read(config.data)]
+    rows = documents.read(config.data)
+    if config.cap_field is not None:
+        rows = cap(rows, config.cap_field, config.cap_rows, config.seed)
+    episodes = []
+    for row in rows:
+        answer = row.gold if config.learn == "gold" else row.recorded_label
+        if answer is None:
+            step = f"Add {config.learn!r} to the row, remove it, or learn something else with `learn`."
+            raise DataError(f"document {row.id!r} has no {config.learn}.", where=str(config.data), next_step=step)
+        episodes.append(answer_episode(chat, task, row.id, row.text, task.answer_text(answer)))
+    return episodes
+
+
+def answer_episode(chat: Chat, task: Task, id: str, document: str, answer: str) -> Episode:
+    """A document and the answer to learn for it, without worked examples."""
+    return chat.episode(id, [*task.messages(document), {"role": "assistant", "content": answer}])
+
+
+def fit_length(episodes: Sequence[Episode], config: Training, out: Progress) -> tuple[Episode, ...]:
+    """The episodes within `max_tokens`; what was dropped is said."""
+    fitted = fit(episodes, config.max_tokens, config.on_long)
+    if fitted.dropped:
+        some = ", ".join(fitted.dropped[:3])
+        out.say(f"Dropped {len(fitted.dropped)} of {len(episodes)} rows over {config.max_tokens} tokens: {some} ...")
+    return fitted.episodes
+
+
+def train(
+    backend: Backend,
+    episodes: Sequence[Episode],
+    config: Training,
+    model: Model,
+    folder: Run,
+    out: Progress,
+    resume: bool,
+) -> None:
+    """Cross-entropy on the episodes' masked tokens, from the last checkpoint if there is one to `resume`."""
+    schedule = Schedule(
+        len(episodes), config.batch_size, config.epochs, config.lr, config.warmup_steps, seed=config.seed
+    )
+    checkpoint = folder.latest() if resume else None
+    if checkpoint is not None:
+        backend.restore(trainstate.read(checkpoint.path))
+        out.say(f"Resumed at step {checkpoint.step} of {schedule.steps}.")
+    first = checkpoint.step if checkpoint else 0
+    out.say(plan.training(backend, episodes, schedule, first, config.limits))
+    with out.progress("training", schedule.steps) as advance:
+        for step in range(first, schedule.steps):
+            metrics = backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")
+            lr = schedule.lr_at(step)
+            metrics = {**metrics, **backend.optim_step(lr, config.optimizer)}
+            folder.log(step + 1, {**metrics, "lr": lr})
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == schedule.steps:
+                folder.checkpoint(step + 1, trainstate.encode(backend.state(), config.lora, model.name), {})
+            advance(step + 1, f"loss {metrics['loss']:.3f}")
+    folder.write_folder("adapter", adapter.encode(backend.state().adapter, config.lora, model.name))
+
+
+def score(backend: Backend, chat: Chat, task: Task, rows: Sequence[Document], folder: Run, out: Progress) -> Report:
+    """Answer `rows` and compare with their gold; answers and report are kept in the run."""
+    report = score_predictions(task, rows, predict(backend, chat, task, rows, out).outputs)
+    folder.write("predictions.jsonl", report.jsonl())
+    folder.write("report.json", orjson.dumps(report.as_dict()))
+    return report

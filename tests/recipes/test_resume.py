@@ -1,0 +1,104 @@
+"""Killed at any moment, a run goes on and ends with the very same bytes."""
+
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+import workshop
+
+from offapi import adapter, trainstate
+from offapi.backend import AdamW, Episode, LoraSpec, ModelSpec, Segment, TrainState, load
+
+TIMEOUT = 120  # seconds
+
+
+def kill_after(recipe: Path, backend_name: str, steps: int, number: signal.Signals) -> None:
+    """Start a run and end it with signal `number` once `steps` steps are logged."""
+    words = workshop.start("train", str(recipe), "--backend", backend_name)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, env={**workshop.ENVIRONMENT}, text=True)
+    log = recipe.parent / "runs" / "sft" / "metrics.jsonl"
+    deadline = time.monotonic() + TIMEOUT
+    while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= steps):
+        assert time.monotonic() < deadline, "the run did not get that far"
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode != 0, "the run was over before it could be interrupted"
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "--resume" in errors
+
+
+def weights(recipe: Path) -> bytes:
+    return (recipe.parent / "runs" / "sft" / "adapter" / adapter.WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_resumed_run_ends_with_the_same_bytes(tmp_path: Path, backend_name: str, number: signal.Signals) -> None:
+    settings = {"epochs": 8.0, "checkpoint_every": 5}
+    straight = workshop.lay_out(tmp_path / "straight", **settings)
+    broken = workshop.lay_out(tmp_path / "broken", **settings)
+    done = workshop.offapi("train", str(straight), "--backend", backend_name)
+    assert done.returncode == 0, done.stderr
+
+    kill_after(broken, backend_name, 12, number)
+    assert not (broken.parent / "runs" / "sft" / "adapter").exists()
+    resumed = workshop.offapi("train", str(broken), "--backend", backend_name, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Resumed at step" in resumed.stderr
+    assert weights(broken) == weights(straight)
+    one, other = (workshop.metrics(recipe.parent / "runs" / "sft") for recipe in (straight, broken))
+    assert one == other
+
+
+def test_losing_the_moments_is_noticed(tmp_path: Path, backend_name: str) -> None:
+    """Negative control: without the optimizer's state the bytes differ, so the test above can fail."""
+    recipe = workshop.lay_out(tmp_path, epochs=4.0, checkpoint_every=5)
+    assert workshop.offapi("train", str(recipe), "--backend", backend_name).returncode == 0
+    state = trainstate.read(tmp_path / "runs" / "sft" / "checkpoints" / "step-000015")
+    forgetful = replace(state, exp_avg={name: array * 0 for name, array in state.exp_avg.items()})
+    assert after_a_step(tmp_path, backend_name, state) != after_a_step(tmp_path, backend_name, forgetful)
+
+
+def after_a_step(folder: Path, backend_name: str, state: TrainState) -> bytes:
+    """The adapter's bytes one step after `state`."""
+    backend = load(backend_name, ModelSpec(folder / "model", lora=LoraSpec(4, 8.0)))
+    backend.restore(state)
+    backend.forward_backward([Episode("a", (Segment((1, 2), False), Segment((3,), True)))], "cross_entropy")
+    backend.optim_step(1e-2, AdamW())
+    adapter = backend.state().adapter
+    return b"".join(adapter[name].tobytes() for name in sorted(adapter))
+
+
+def test_a_run_begun_on_one_backend_goes_on_on_the_other(tmp_path: Path) -> None:
+    recipe = workshop.lay_out(tmp_path, epochs=8.0, checkpoint_every=5)
+    kill_after(recipe, "torch", 12, signal.SIGKILL)
+    resumed = workshop.offapi("train", str(recipe), "--backend", "mlx", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    moved = workshop.metrics(tmp_path / "runs" / "sft")
+    shutil.rmtree(tmp_path / "runs")
+    assert workshop.offapi("train", str(recipe), "--backend", "torch").returncode == 0
+    stayed = workshop.metrics(tmp_path / "runs" / "sft")
+    assert [line["step"] for line in moved] == [line["step"] for line in stayed]
+    assert all(abs(a["loss"] - b["loss"]) < 1e-3 for a, b in zip(moved, stayed, strict=True))
+
+
+def test_resuming_something_else_is_refused(tmp_path: Path) -> None:
+    recipe = workshop.lay_out(tmp_path, epochs=1.0)
+    assert workshop.offapi("train", str(recipe)).returncode == 0
+    again = workshop.offapi("train", str(recipe))
+    assert again.returncode == 1
+    assert "--resume" in again.stderr
+    other = workshop.offapi("train", str(recipe), "--resume", "--set", "lr=0.5")
+    assert other.returncode == 1
+    assert "config.lr was 0.01" in other.stderr
+    with (tmp_path / "train.jsonl").open("ab") as file:
+        file.write(orjson.dumps(workshop.rows(11)[-1]) + b"\n")
+    changed = workshop.offapi("train", str(recipe), "--resume")
+    assert changed.returncode == 1
+    assert "sha256.data" in changed.stderr

@@ -1,0 +1,95 @@
+"""`offapi train` with the sft recipe, as a user runs it, on both backends."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+import workshop
+from safetensors.numpy import load_file
+
+from offapi import adapter
+
+
+def test_trains_scores_and_keeps_everything(tmp_path: Path, backend_name: str) -> None:
+    recipe = workshop.lay_out(tmp_path, epochs=4.0)
+    done = workshop.offapi("train", str(recipe), "--backend", backend_name, "--json")
+    assert done.returncode == 0, done.stderr
+    result = orjson.loads(done.stdout)
+    run = Path(result["run"])
+    assert run == tmp_path / "runs" / "sft"
+    lines = workshop.metrics(run)
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert lines[-1]["loss"] < lines[0]["loss"] / 2
+    assert result["report"]["n"] == 4
+    assert set(result["report"]["fields"]) == {"shop"}
+    predictions = (run / "predictions.jsonl").read_bytes().splitlines()
+    assert [orjson.loads(line)["id"] for line in predictions] == ["d0", "d1", "d2", "d3"]
+    spec, arrays = adapter.read(run / "adapter")
+    assert spec.rank == 4
+    assert any(abs(array).max() > 0 for name, array in arrays.items() if "lora_B" in name)
+    manifest = orjson.loads((run / "manifest.json").read_bytes())
+    assert manifest["backend"] == backend_name
+    assert set(manifest["sha256"]) == {"task", "data", "val", "model"}
+
+
+def test_set_overrides_the_file_and_the_manifest_says_so(tmp_path: Path) -> None:
+    recipe = workshop.lay_out(tmp_path)
+    done = workshop.offapi("train", str(recipe), "--set", "epochs=0.5", "--set", "lora.rank=2", "--set", "name=other")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "other"
+    assert len(workshop.metrics(run)) == 2
+    assert orjson.loads((run / "manifest.json").read_bytes())["config"]["lora"]["rank"] == 2
+    assert load_file(run / "adapter" / adapter.WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--set", "lr=fast"], ["--set lr=fast"]),
+        (["--set", "lerning_rate=1"], ["unknown key 'lerning_rate'"]),
+        (["--set", "model=nowhere"], ["no model", "offapi models add"]),
+        (["--backend", "jax"], ["unknown backend 'jax'", "mlx, torch"]),
+        (["--set", "max_tokens=20"], ["has", "tokens, more than max_tokens = 20", "on_long"]),
+    ],
+)
+def test_mistakes_are_told_and_leave_nothing(tmp_path: Path, words: list[str], told: list[str]) -> None:
+    recipe = workshop.lay_out(tmp_path)
+    done = workshop.offapi("train", str(recipe), *words, "--json")
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    for part in told:
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_rows_name_file_line_and_field(tmp_path: Path) -> None:
+    recipe = workshop.lay_out(tmp_path)
+    lines = workshop.rows(3)
+    lines[1]["document"] = 7
+    workshop.write_jsonl(tmp_path / "train.jsonl", lines)
+    done = workshop.offapi("train", str(recipe))
+    assert done.returncode == 1
+    assert "train.jsonl, line 2, field 'document'" in done.stderr
+    assert not (tmp_path / "runs" / "sft").exists()
+
+
+def test_a_row_without_the_answer_to_learn_is_named(tmp_path: Path) -> None:
+    recipe = workshop.lay_out(tmp_path)
+    lines = workshop.rows(3)
+    del lines[2]["gold"]
+    workshop.write_jsonl(tmp_path / "train.jsonl", lines)
+    done = workshop.offapi("train", str(recipe))
+    assert done.returncode == 1
+    assert "'d2' has no gold" in done.stderr
+
+
+def test_chats_are_learned_whole(tmp_path: Path, backend_name: str) -> None:
+    recipe = workshop.lay_out(tmp_path, learn="chats")
+    chats = [
+        {"id": f"c{i}", "messages": [{"role": "user", "content": "say a"}, {"role": "assistant", "content": "a" * 5}]}
+        for i in range(4)
+    ]
+    workshop.write_jsonl(tmp_path / "train.jsonl", chats)
+    done = workshop.offapi("train", str(recipe), "--backend", backend_name)
+    assert done.returncode == 0, done.stderr
+    assert workshop.metrics(tmp_path / "runs" / "sft")[0]["tokens"] == 2 * (5 + 1)
