@@ -1,1 +1,33 @@
-"""offapi: train a small model of your own, on your own machine, with no network."""
+"""offapi: train a small model of your own, on your own machine, with no network.
+
+Importing it installs the offline guard (see `offapi.offline`). The names below are
+imported when they are first used, so that `import offapi` stays light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from offapi.offline import install as _install
+
+if TYPE_CHECKING:
+    from offapi.task import Example, Task
+
+__version__ = "0.1.0"
+__all__ = ["Example", "Task", "__version__"]
+
+_HOMES = {"Task": "offapi.task", "Example": "offapi.task"}
+
+_install()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'offapi' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -11,9 +11,11 @@ Shape suffixes: `_P` prompts, `_G` completions of a group, `_T` tokens, `_V` voc
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -244,8 +246,15 @@ def available() -> tuple[str, ...]:
     return tuple(sorted({entry.name for entry in entry_points(group="offapi.backends")}))
 
 
-def load(name: str, spec: ModelSpec) -> Backend:
-    """Load `spec` with the backend called `name`; raises BackendError when it cannot be had."""
+def default_backend() -> str:
+    """mlx on Apple Silicon, torch elsewhere; the other where that one's library is not installed."""
+    apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+    first, second = ("mlx", "torch") if apple else ("torch", "mlx")
+    return second if find_spec(first) is None and find_spec(second) is not None else first
+
+
+def find(name: str) -> Load:
+    """The loader of the backend called `name`; BackendError when there is none, or its library is missing."""
     found = {entry.name: entry for entry in entry_points(group="offapi.backends")}
     if name not in found:
         raise BackendError(f"unknown backend {name!r}.", next_step=nearest(name, found))
@@ -258,4 +267,9 @@ def load(name: str, spec: ModelSpec) -> Backend:
             f"backend {name!r} is not usable here: {error}.",
             next_step=f"Install it with `pip install 'offapi[{name}]'`, or choose another --backend.",
         ) from error
-    return start(spec)
+    return start
+
+
+def load(name: str, spec: ModelSpec) -> Backend:
+    """Load `spec` with the backend called `name`; raises what `find` and the backend raise."""
+    return find(name)(spec)

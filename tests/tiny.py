@@ -61,3 +61,24 @@ def write(folder: Path, seed: int = 0) -> Path:
     (folder / "config.json").write_bytes(orjson.dumps(CONFIG))
     (folder / "generation_config.json").write_bytes(orjson.dumps({"eos_token_id": [EOS], "bos_token_id": 256}))
     return folder
+
+TEMPLATE = (
+    "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+)
+
+
+def write_chat(folder: Path, seed: int = 0) -> Path:
+    """`write`, with a byte tokenizer (`<|turn|>` is 256, `<|end|>` is EOS) and a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    write(folder, seed)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|turn|>", "<|end|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_bytes(orjson.dumps(settings))
+    return folder

@@ -1,0 +1,140 @@
+"""What works on this machine: backends, stored models and their parity, network guard, memory, disk.
+
+Every finding has a remedy. Left out: mending anything, and speed (see scripts/bench).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from pathlib import Path
+from typing import Literal
+
+from offapi import backend as backends
+from offapi import host, models, offline, parity
+from offapi.errors import BackendError, OffapiError
+from offapi.models import Model
+from offapi.safetensors_check import check_config
+
+Status = Literal["ok", "absent", "warning", "failed"]
+
+FREE_DISK = 2e9  # bytes: a converted small model, runs and their checkpoints
+FREE_MEMORY = 2e9  # bytes: the demo in fp32
+WHEEL = {"torch": "torch", "mlx": "mlx"}  # backend -> the distribution that computes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `absent` is no fault; `failed` closes the gate."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Findings as they are made; loading models takes some seconds each."""
+    yield _guard()
+    yield from _machine()
+    usable = []
+    for entry in sorted(entry_points(group="offapi.backends"), key=lambda entry: entry.name):
+        finding = _backend(entry)
+        usable += [entry.name] if finding.status in ("ok", "warning") else []
+        yield finding
+    if backends.default_backend() not in usable:
+        remedy = f"pip install 'offapi[{backends.default_backend()}]', or scripts/quickstart in a clone."
+        yield Finding("default backend", "failed", f"{backends.default_backend()} is not usable here.", remedy)
+    yield from _models(usable)
+
+
+def _guard() -> Finding:
+    if offline.working():
+        return Finding("network guard", "ok", "on: nothing but this machine can be reached")
+    return Finding("network guard", "failed", "not working", "Reinstall offapi; do not train on private data with it.")
+
+
+def _machine() -> Iterator[Finding]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    detail = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free, {host.cpus()} CPUs"
+    tight = memory.available < FREE_MEMORY
+    yield Finding("memory", "warning" if tight else "ok", detail, "Close other programs." if tight else "")
+    home = models.home()
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    detail = f"{free / 1e9:.1f} GB free for {home}"
+    if free < FREE_DISK:
+        yield Finding("disk", "warning", detail, "Free some space, or set OFFAPI_HOME to a folder on another disk.")
+    elif not _writable(existing):
+        yield Finding("disk", "failed", f"{existing} cannot be written", "Set OFFAPI_HOME to a folder of yours.")
+    else:
+        yield Finding("disk", "ok", detail)
+
+
+def _writable(folder: Path) -> bool:
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _backend(entry: EntryPoint) -> Finding:
+    """Whether the backend's library is there and can be imported, and what it computes with."""
+    name, install = f"{entry.name} backend", f"pip install 'offapi[{entry.name}]'"
+    try:
+        release = version(WHEEL.get(entry.name, entry.dist.name if entry.dist else entry.name))
+    except PackageNotFoundError:
+        return Finding(name, "absent", "not installed", install)
+    try:
+        module = import_module(entry.module)
+    except Exception as error:
+        why = f"{entry.name} {release} is installed, but cannot be imported: {error}"
+        return Finding(name, "failed", why, f"Reinstall it: {install} --force-reinstall")
+    detail, slow = f"{entry.name} {release}", False
+    if hasattr(module, "describe"):
+        detail += f", {module.describe()}"
+    if hasattr(module, "blas") and sys.platform == "linux":
+        report = module.blas.report()
+        detail += f", BLAS {report.path or 'built in'} at {report.gflops:.0f} GFLOP/s"
+        slow = report.slow
+    remedy = "Install torch beside it (its BLAS is used), or libopenblas0-pthread." if slow else ""
+    return Finding(name, "warning" if slow else "ok", detail, remedy)
+
+
+def _models(usable: list[str]) -> Iterator[Finding]:
+    found = models.listing()
+    if not found:
+        yield Finding("models", "warning", f"none in {models.store()}", "offapi models add demo")
+    for model in found:
+        try:
+            models.verify(model.name)
+        except OffapiError as error:
+            yield Finding(f"model {model.name}", "failed", error.what, error.next_step)
+            continue
+        yield Finding(f"model {model.name}", "ok", f"{model.size / 1e6:.0f} MB, every file as it was added")
+        for name in usable:
+            yield _parity(model, name)
+
+
+def _parity(model: Model, name: str) -> Finding:
+    """Whether the backend `name` computes what was recorded when the model was added."""
+    title = f"{model.name} on {name}"
+    try:
+        config = check_config(model.path)
+        if reason := parity.too_much(model.path, config, name):
+            return Finding(title, "absent", f"not compared: {reason}")
+        apart = parity.measure(model, name)
+    except BackendError as error:
+        return Finding(title, "warning", error.what, error.next_step)
+    except OffapiError as error:
+        return Finding(title, "failed", error.what, error.next_step)
+    return Finding(title, "ok", f"within {apart:.1g} nats of the record, {parity.TOLERANCE:g} allowed")

@@ -1,0 +1,170 @@
+"""Supervised fine-tuning: tokens a second and peak memory of offapi against TRL's SFTTrainer, or mlx-lm's trainer.
+
+Equal are rows, tokens, LoRA (r 16, alpha 32, all linears), AdamW, dtype, threads and rows a
+step; the loss is on the answers alone. Only real tokens count, padding does not. The first
+batch's losses must agree to 1e-3, or nothing is reported. Left out: several devices.
+
+The peer is yours to install: `pip install trl` for torch; mlx-lm comes with offapi[mlx].
+
+    python scripts/bench/sft.py --threads 2
+    python scripts/bench/sft.py --data receipts.jsonl --peer trl --peer trl-accumulate --json
+    python scripts/bench/sft.py --backend mlx
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import click
+import orjson
+import pairs
+import sft_peers
+from pairs import Clock, Result, finish
+
+GATE = 1e-3  # nats
+GOALS = {"tokens_per_second": 1.3, "peak_memory": 0.7}
+
+
+@click.command(help=__doc__, context_settings={"max_content_width": 120})
+@click.option("--backend", type=click.Choice(["torch", "mlx"]), default="torch", show_default=True)
+@click.option("--peer", "peers", multiple=True, help="trl, trl-padding-free, trl-accumulate; mlx-lm.  [trl or mlx-lm]")
+@click.option("--model", default="demo", show_default=True, help="Name in the store, or a folder.")
+@click.option("--data", type=click.Path(path_type=Path), help="JSONL of documents with gold.  [generated receipts]")
+@click.option("--task", "task_file", type=click.Path(path_type=Path), help="Task file.  [the demo's]")
+@click.option("--batch", default=4, show_default=True, help="Rows of a step.")
+@click.option("--steps", default=4, show_default=True, help="Steps that are timed.")
+@click.option("--warmup", default=1, show_default=True, help="Steps before them.")
+@click.option("--repeats", default=5, show_default=True, help="Pairs of runs.")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--train-tokens", default=4096, show_default=True, help="offapi's micro-batch, tokens.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object on stdout.")
+@click.option("--child", nargs=2, hidden=True)
+def main(
+    backend: str,
+    peers: tuple[str, ...],
+    model: str,
+    data: Path | None,
+    task_file: Path | None,
+    batch: int,
+    steps: int,
+    warmup: int,
+    repeats: int,
+    threads: int,
+    dtype: str,
+    device: str,
+    train_tokens: int,
+    as_json: bool,
+    child: tuple[str, str] | None,
+) -> None:
+    if child is not None:
+        return run(child[0], Path(child[1]))
+    peers = peers or (("trl",) if backend == "torch" else ("mlx-lm",))
+    work = prepare(model, data, task_file, batch * (warmup + steps)) | {
+        "backend": backend,
+        "batch": batch,
+        "warmup": warmup,
+        "dtype": dtype,
+        "device": device,
+        "train_tokens": train_tokens,
+    }
+    results = pairs.interleave(__file__, ("offapi", *peers), repeats, work, threads)
+    gate(results)
+    flops = {arm: found[0]["tokens"] * work["flops"] for arm, found in results.items()}
+    report = pairs.summary(results, threads, flops) | {
+        "ratios": {peer: pairs.ratios(results["offapi"], results[peer], "tokens_per_second") for peer in peers},
+        "goals": GOALS,
+        "rows": len(work["rows"]),
+        "batch": batch,
+        "dtype": dtype,
+    }
+    print(orjson.dumps(report).decode() if as_json else pairs.table(report))
+
+
+def prepare(name: str, data: Path | None, task_file: Path | None, count: int) -> Result:
+    """The model and the rows as tokens, `given` of which are the prompt."""
+    import rows
+
+    from offapi.chat import Chat
+    from offapi.models import get
+
+    model, task = get(name), rows.task(task_file)
+    chat = Chat.load(model.path)
+    made = []
+    for row in rows.read(data, count, chat):
+        answer = {"role": "assistant", "content": task.answer_text(row.gold or {})}
+        episode = chat.episode(row.id, [*task.messages(row.text), answer])
+        # Up to the token that ends the answer: what a template writes behind it is not learned.
+        end = len(episode.mask) - episode.mask[::-1].index(True)
+        made.append({"id": row.id, "tokens": episode.tokens[:end], "given": episode.mask.index(True)})
+    return {"model": str(model.path), "rows": made, "flops": flops_per_token(model.path)}
+
+
+def flops_per_token(folder: Path) -> float:
+    """4 N + 6 N_lora: forward and backward through N frozen weights of linears and LoRA's. Without head and attention."""
+    from safetensors import safe_open
+
+    total = 0.0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "np") as tensors:
+            for name in tensors.keys():
+                if name.endswith(tuple(f"{linear}.weight" for linear in sft_peers.LINEARS)):
+                    rows, columns = tensors.get_slice(name).get_shape()
+                    total += 4 * rows * columns + 6 * sft_peers.RANK * (rows + columns)
+    return total
+
+
+def run(arm: str, folder: Path) -> None:
+    """In the child: one arm."""
+    work = orjson.loads((folder / "work.json").read_bytes())
+    if arm == "offapi":
+        ours(work, folder)
+    elif arm == "mlx-lm":
+        sft_peers.mlx_lm(work, folder)
+    else:
+        sft_peers.trl(arm, work, folder)
+
+
+def ours(work: Result, folder: Path) -> None:
+    """The steps of recipes/sft.py."""
+    from offapi.backend import AdamW, Episode, Limits, LoraSpec, ModelSpec, Segment, load
+
+    def episode(row: Result) -> Episode:
+        tokens, given = tuple(row["tokens"]), row["given"]
+        return Episode(row["id"], (Segment(tokens[:given], False), Segment(tokens[given:], True)))
+
+    rows, size, warmup = [episode(row) for row in work["rows"]], work["batch"], work["warmup"]
+    batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+    spec = ModelSpec(
+        path=Path(work["model"]),
+        lora=LoraSpec(sft_peers.RANK, sft_peers.ALPHA),
+        dtype=work["dtype"],
+        device=work["device"],
+        limits=Limits(train_tokens=work["train_tokens"]),
+    )
+    backend = load(work["backend"], spec)
+    clock, losses = Clock(backend.device), []
+    for step, batch in enumerate(batches):
+        if step == warmup:
+            clock.start()
+        losses.append(backend.forward_backward(batch, "cross_entropy")["loss"])
+        backend.optim_step(sft_peers.LR, AdamW())
+    clock.stop()
+    tokens = sum(len(row.tokens) for batch in batches[warmup:] for row in batch)
+    finish(folder, clock, tokens, losses=losses)
+
+
+def gate(results: dict[str, list[Result]]) -> None:
+    """Exit 3 unless every arm began with the same loss: B is zero, so it is the base's."""
+    first = {arm: found[0]["losses"][0] for arm, found in results.items()}
+    pairs.note("loss on the first batch: " + ", ".join(f"{arm} {loss:.5f}" for arm, loss in first.items()))
+    if not all(math.isclose(loss, first["offapi"], rel_tol=0, abs_tol=GATE) for loss in first.values()):
+        pairs.note(f"error: the losses differ by more than {GATE}: the arms do not do the same work.")
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

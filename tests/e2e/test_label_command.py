@@ -1,0 +1,189 @@
+"""The installed `offapi label` command: local and recorded teachers, and everything it refuses before asking."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import parrot
+import pytest
+
+from offapi import models
+
+TASK = """
+import offapi
+from offapi import checks
+task = offapi.Task(
+    name="totals",
+    instructions="Read the total.",
+    schema={"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]},
+    checks={"json": (checks.is_json, 1.0)},
+    match={"total": "number"},
+    examples=(offapi.Example("A receipt: 7", {"total": 7}),),
+    max_answer_tokens=12,
+)
+"""
+ROWS = [
+    {"id": "one", "document": "Sum: 1", "recorded_label": {"total": 1.5}},
+    {"id": "two", "document": "Sum: 2"},
+    {"id": "for ever", "document": "Sum: 3"},
+    {"id": "too long", "document": "Sum: " + "1" * 3000},
+]
+
+
+def offapi(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run the installed command."""
+    command = [str(Path(sys.executable).parent / "offapi"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[object]:
+    """--task, --data and --out, ready to be followed by a teacher."""
+    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    out = tmp_path / "labels.jsonl"
+    return ["label", "--task", tmp_path / "task.py", "--data", tmp_path / "docs.jsonl", "--out", out]
+
+
+def rows(files: list[object]) -> dict[str, dict[str, Any]]:
+    """The labels file by document."""
+    lines = Path(str(files[-1])).read_text().splitlines()
+    return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def error(ran: subprocess.CompletedProcess[str], code: int) -> dict[str, str]:
+    """The error object of a --json run that failed with `code` and left stdout empty."""
+    assert (ran.returncode, ran.stdout) == (code, ""), ran.stderr
+    told: dict[str, str] = json.loads(ran.stderr)
+    assert set(told) == {"code", "message", "next"}
+    return told
+
+
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+def test_a_local_model_labels_and_is_not_asked_twice(files: list[object], tmp_path: Path, backend: str) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    folder = parrot.write(tmp_path / "parrot", {"1": ['{"total": ', "1.0}"], "2": ['{"total":', "2}"], "3": ["∞"]})
+    files += ["--teacher", f"local:{folder}", "--backend", backend]
+    ran = offapi(*files)
+    assert (ran.returncode, ran.stdout) == (0, "")
+    assert "4 of 4 documents to label by local:parrot" in ran.stderr
+    assert "2 of 4 labelled" in ran.stderr
+
+    labels = rows([*files[:7]])
+    assert {id: (row["output"], row.get("reason", "").split(":")[0]) for id, row in labels.items()} == {
+        "one": ('{"total": 1.0}', ""),
+        "two": ('{"total":2}', ""),
+        "for ever": ("∞" * 12, "truncated"),
+        "too long": ("", "too long for the model"),
+    }
+    assert labels["one"]["usage"]["completion_tokens"] == 3
+    assert labels["one"]["teacher"] == "local:parrot"
+
+    again = json.loads(offapi(*files, "--json").stdout)
+    assert (again["asked"], again["ok"], again["left"], again["cost_usd"]) == (0, 2, 0, 0.0)
+    assert again["failed"] == {"truncated": 1, "too long for the model": 1}
+
+
+def test_the_demo_model_reads_with_the_tasks_worked_examples(
+    files: list[object], tmp_path: Path, demo_model: models.Model
+) -> None:
+    examples = """(
+        offapi.Example("Shop A\\nCoffee 3.00\\nTOTAL 12.40", {"total": 12.4}),
+        offapi.Example("Shop B\\nTea 1.00\\nTOTAL 7.15", {"total": 7.15}),
+        offapi.Example("Shop C\\nCake 4.50\\nTOTAL 31.00", {"total": 31.0}),
+    )"""
+    (tmp_path / "task.py").write_text(TASK.replace('(offapi.Example("A receipt: 7", {"total": 7}),)', examples))
+    row = {"id": "x", "document": "Shop D\nBread 2.20\nTOTAL 18.65"}
+    (tmp_path / "docs.jsonl").write_text(json.dumps(row))
+    ran = offapi(*files, "--teacher", f"local:{demo_model.name}", "--json")
+    assert json.loads(ran.stdout)["ok"] == 1, ran.stderr
+    assert json.loads(rows(files)["x"]["output"]) == {"total": 18.65}
+
+
+def test_recorded_labels_need_no_model_and_the_limit_holds(files: list[object]) -> None:
+    ran = offapi(*files, "--teacher", "recorded", "--limit", 2, "--json")
+    assert json.loads(ran.stdout) == {
+        "labels": str(files[-1]),
+        "teacher": "recorded",
+        "documents": 2,
+        "ok": 1,
+        "failed": {"no recorded_label": 1},
+        "left": 0,
+        "asked": 2,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "seconds": pytest.approx(0, abs=5),
+        "cost_usd": 0.0,
+    }
+    assert ran.stderr == ""
+    assert json.loads(rows(files)["one"]["output"]) == {"total": 1.5}
+
+
+def test_nothing_labelled_is_a_failure(files: list[object], tmp_path: Path) -> None:
+    (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "x"}\n')
+    told = error(offapi(*files, "--teacher", "recorded", "--json"), 1)
+    assert "not one document was labelled: no recorded_label" in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        (["--teacher", "https://api.example.com/v1"], 2, "--teacher-terms-checked"),
+        (["--teacher", "gpt-4"], 2, "local:NAME"),
+        (["--teacher", "recorded", "--max-cost", "1"], 2, "--max-cost is for endpoints"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--max-cost", "1"], 2, "--price-in"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--price-in", "1"], 2, "--price-out"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--api-key-env", "NO_SUCH_KEY"], 2, "NO_SUCH_KEY"),
+        (["--teacher", "http://u:p@127.0.0.1:9/v1"], 2, "--api-key-env"),
+        (["--teacher", "recorded", "--shots", "-1"], 2, "--shots"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--shots", "5"], 2, "fewer shots"),
+        (["--teacher", "local:no-such-model"], 1, "no-such-model"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    files: list[object], more: list[str], code: int, says: str
+) -> None:
+    told = error(offapi(*files, *more, "--json"), code)
+    assert says in told["message"] + told["next"]
+    assert not Path(str(files[6])).exists()
+
+
+def test_faulty_files_are_named(files: list[object], tmp_path: Path) -> None:
+    (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "x"}\n{"id": "a", "document": "y"}\n')
+    told = error(offapi(*files, "--teacher", "recorded", "--json"), 1)
+    assert "docs.jsonl, line 2" in told["message"]
+    (tmp_path / "labels.jsonl").write_text('{"id": "a", "document": "x"}\n')
+    (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "x"}\n')
+    told = error(offapi(*files, "--teacher", "recorded", "--json"), 1)
+    assert "labels.jsonl, line 1" in told["message"]
+    assert (tmp_path / "labels.jsonl").read_text() == '{"id": "a", "document": "x"}\n'
+
+
+def test_the_cap_counts_earlier_runs_and_ends_with_its_own_exit_code(files: list[object]) -> None:
+    """An earlier run into the same file spent 2 dollars, so nothing may be asked at a cap of 2."""
+    line = {
+        "id": "gone",
+        "output": "x",
+        "status": "ok",
+        "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 100_000},
+        "seconds": 1.0,
+        "teacher": "http://127.0.0.1:9/v1#m",
+        "prompt_sha256": "0",
+    }
+    Path(str(files[-1])).write_text(json.dumps(line) + "\n")
+    prices = ["--price-in", 1, "--price-out", 10, "--max-cost", 2]
+    told = error(offapi(*files, "--teacher", "http://127.0.0.1:9/v1/", "--model", "m", *prices, "--json"), 3)
+    assert told["code"] == "gate"
+    assert "4 of 4 documents are left" in told["message"]
+
+
+def test_help_shows_an_example() -> None:
+    ran = offapi("label", "--help")
+    assert ran.returncode == 0
+    assert "--teacher local:smollm2-135m-instruct --out" in ran.stdout
