@@ -16,6 +16,7 @@ from typing import Literal
 
 from offapi import backend as backends
 from offapi import host, models, offline, parity
+from offapi.backend import ModelSpec
 from offapi.errors import BackendError, OffapiError
 from offapi.models import Model
 from offapi.safetensors_check import check_config
@@ -100,11 +101,9 @@ def _backend(entry: EntryPoint) -> Finding:
         why = f"{entry.name} {release} is installed, but cannot be imported: {error}"
         return Finding(name, "failed", why, f"Reinstall it: {install} --force-reinstall")
     detail, slow = f"{entry.name} {release}", False
-    if hasattr(module, "describe"):
-        detail += f", {module.describe()}"
     if hasattr(module, "blas") and sys.platform == "linux":
         report = module.blas.report()
-        detail += f", BLAS {report.path or 'built in'} at {report.gflops:.0f} GFLOP/s"
+        detail += f", BLAS {report.path or module.BLAS or 'of its wheel'} at {report.gflops:.0f} GFLOP/s"
         slow = report.slow
     remedy = "Install torch beside it (its BLAS is used), or libopenblas0-pthread." if slow else ""
     return Finding(name, "warning" if slow else "ok", detail, remedy)
@@ -126,15 +125,25 @@ def _models(usable: list[str]) -> Iterator[Finding]:
 
 
 def _parity(model: Model, name: str) -> Finding:
-    """Whether the backend `name` computes what was recorded when the model was added."""
+    """Whether the backend `name` computes what was recorded when the model was added, where, and with what memory."""
     title = f"{model.name} on {name}"
     try:
-        config = check_config(model.path)
-        if reason := parity.too_much(model.path, config, name):
+        record = parity.read(model.path)
+        if record is None:
+            return Finding(title, "warning", "no record to compare with", f"offapi models add {model.path}")
+        if reason := parity.too_much(model.path, check_config(model.path), name):
             return Finding(title, "absent", f"not compared: {reason}")
-        apart = parity.measure(model, name)
+        loaded = backends.load(name, ModelSpec(model.path))
+        try:
+            apart, memory = parity.check(loaded, record), loaded.memory()
+        finally:
+            loaded.close()
     except BackendError as error:
         return Finding(title, "warning", error.what, error.next_step)
     except OffapiError as error:
         return Finding(title, "failed", error.what, error.next_step)
-    return Finding(title, "ok", f"within {apart:.1g} nats of the record, {parity.TOLERANCE:g} allowed")
+    detail = f"{apart:.1g} nats from the record on {loaded.device}, {memory.total / 1e9:.0f} GB there"
+    if apart <= parity.TOLERANCE:
+        return Finding(title, "ok", detail)
+    remedy = "Do not train it here. `offapi models verify` tells whether a file changed; if not, report it."
+    return Finding(title, "failed", f"{detail}; {parity.TOLERANCE:g} is allowed", remedy)

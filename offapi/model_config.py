@@ -18,6 +18,7 @@ THETA = 10_000.0
 
 def normalise(config: Mapping[str, Any], tensors: Collection[str], where: str) -> dict[str, Any]:
     """`config` with rope and tying spelled out. Raises ModelError when it contradicts itself."""
+    _check_attention(config, where)
     rope = _rope(config, where)
     scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
     tied = config.get("tie_word_embeddings")
@@ -32,6 +33,17 @@ def normalise(config: Mapping[str, Any], tensors: Collection[str], where: str) -
 def is_normal(config: Mapping[str, Any], normal: Mapping[str, Any]) -> bool:
     """Whether a loader that knows only the older keys reads from `config` what `normal`, its normal form, says."""
     return all(config.get(key) == normal[key] for key in ("rope_theta", "rope_scaling", "tie_word_embeddings"))
+
+
+def _check_attention(config: Mapping[str, Any], where: str) -> None:
+    """Raises ModelError for attention that sees only a part of what came before."""
+    window = config.get("sliding_window") if config.get("model_type") == "mistral" else None
+    if window or config.get("use_sliding_window") or "sliding_attention" in (config.get("layer_types") or ()):
+        raise ModelError(
+            f"sliding windows ({window or config.get('sliding_window')} tokens) are not supported.",
+            where=f"{where}, field 'sliding_window'",
+            next_step="Where every text is shorter than the window, set it to null (use_sliding_window to false).",
+        )
 
 
 def _rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:

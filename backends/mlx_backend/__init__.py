@@ -6,9 +6,10 @@ Left out: distribution, models with windowed or recurrent caches, training more 
 # ruff: noqa: E402 -- the BLAS has to be open before anything imports mlx.core
 from __future__ import annotations
 
-from . import blas
+from . import allocator, blas
 
 BLAS = blas.open_fast()
+allocator.keep_large_blocks()
 
 from .model import MLXBackend, load
 

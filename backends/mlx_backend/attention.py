@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from .numerics import exp, slow_exp
+from .numerics import exp_below, slow_exp
 
 KV: TypeAlias = tuple[mx.array, mx.array]  # keys and values, each (kv_heads, tokens, head_dim)
 Mask: TypeAlias = mx.array | str | None  # bool, broadcast to (rows, 1, queries, keys); "causal"; all visible
@@ -47,7 +47,7 @@ def _attend(
     near = _masked((stacked @ keys.swapaxes(-1, -2)).astype(mx.float32), mask, length)
     top = near.max(axis=-1, keepdims=True)
     if not shared:
-        near = exp(near - mx.stop_gradient(top))
+        near = exp_below(near, top)
         mixed = near.astype(values.dtype) @ values / near.sum(axis=-1, keepdims=True).astype(values.dtype)
         return mixed.reshape(queries.shape)
 
@@ -59,8 +59,8 @@ def _attend(
 
     prefix_keys, prefix_values = shared
     far = (merge(stacked) @ prefix_keys.swapaxes(-1, -2)).astype(mx.float32)
-    top = mx.stop_gradient(mx.maximum(top, split(far.max(axis=-1, keepdims=True))))
-    near, far = exp(near - top), exp(far - merge(top))
+    top = mx.maximum(top, split(far.max(axis=-1, keepdims=True)))
+    near, far = exp_below(near, top), exp_below(far, merge(top))
     total = near.sum(axis=-1, keepdims=True) + split(far.sum(axis=-1, keepdims=True))
     mixed = near.astype(values.dtype) @ values + split(far.astype(values.dtype) @ prefix_values)
     return (mixed / total.astype(values.dtype)).reshape(queries.shape)

@@ -37,6 +37,7 @@ def check_rope(model: Any, config: dict[str, Any], path: Path) -> None:
     scaling = declared or text.get("rope_scaling") or {}
     kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
     ropes = [m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in ("rope", "rotary_emb")]
+    ropes = [m for m in ropes if hasattr(m, "dims") or hasattr(m, "dim")]  # smollm3 has layers without rotation
     for frequencies in map(_frequencies, ropes):
         if not any(_rotates(frequencies, base, kind) for base in bases):
             used = float((frequencies[0] / frequencies[1]) ** len(frequencies))

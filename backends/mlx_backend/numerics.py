@@ -25,8 +25,8 @@ def slow_exp() -> bool:
 
 # Fused in three parts, because a compiled function of any shape may not contain a view.
 @partial(mx.compile, shapeless=True)
-def _fraction(x: mx.array) -> tuple[mx.array, mx.array]:
-    power = mx.maximum(x, _LOWEST) * (1 / math.log(2))
+def _fraction(x: mx.array, top: mx.array) -> tuple[mx.array, mx.array]:
+    power = mx.maximum(x - top, _LOWEST) * (1 / math.log(2))
     shifted = power + _ROUND
     fraction = power - (shifted - _ROUND)
     value = fraction * _TAYLOR[-1] + _TAYLOR[-2]
@@ -41,29 +41,29 @@ def _raise(value: mx.array, shifted: mx.array) -> mx.array:
 
 
 @partial(mx.compile, shapeless=True)
-def _cut(x: mx.array, value: mx.array) -> mx.array:
-    return mx.where(x < _LOWEST, 0.0, value)
+def _cut(value: mx.array, shifted: mx.array) -> mx.array:
+    return mx.where(shifted <= _ROUND + _LOWEST / math.log(2) + 0.5, 0.0, value)
 
 
 @mx.custom_function
-def _fast_exp(x: mx.array) -> mx.array:
-    """exp for x <= 88, relative error 1e-6 at most (that of rounding x / ln 2), 0 below exp(-87)."""
-    value, shifted = _fraction(x)
-    return _cut(x, mx.view(_raise(mx.view(value, mx.int32), mx.view(shifted, mx.int32)), mx.float32))
+def _fast_exp(x: mx.array, top: mx.array) -> mx.array:
+    value, shifted = _fraction(x, top)
+    return _cut(mx.view(_raise(mx.view(value, mx.int32), mx.view(shifted, mx.int32)), mx.float32), shifted)
 
 
 @_fast_exp.vjp
-def _fast_exp_vjp(primal: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
-    return cotangent * output
+def _fast_exp_vjp(primals: list[mx.array], cotangent: mx.array, output: mx.array) -> tuple[mx.array, mx.array]:
+    return cotangent * output, mx.zeros_like(primals[1])
 
 
-def exp(x: mx.array) -> mx.array:
-    """exp of fp32 `x`, which must not exceed 0 by much (the maximum is subtracted first)."""
-    result: mx.array = _fast_exp(x) if slow_exp() else mx.exp(x)  # type: ignore[assignment]
+def exp_below(x: mx.array, top: mx.array) -> mx.array:
+    """exp(x - top) of fp32 `x` nowhere above `top`, which is a constant of the gradient; relative error 1e-6."""
+    top = mx.stop_gradient(top)
+    result: mx.array = _fast_exp(x, top) if slow_exp() else mx.exp(x - top)  # type: ignore[assignment]
     return result
 
 
 def log_sum_exp(x: mx.array) -> mx.array:
     """log(sum(exp(x))) over the last axis, kept with size 1; fp32."""
     top = mx.stop_gradient(x.max(axis=-1, keepdims=True))
-    return top + mx.log(exp(x - top).sum(axis=-1, keepdims=True))
+    return top + mx.log(exp_below(x, top).sum(axis=-1, keepdims=True))

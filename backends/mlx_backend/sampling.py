@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from offapi.backend import Sampling
 
-from .numerics import exp
+from .numerics import exp_below
 
 
 def choose(logits: mx.array, uniforms: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array]:
@@ -22,7 +22,7 @@ def choose(logits: mx.array, uniforms: mx.array, sampling: Sampling) -> tuple[mx
     if sampling.temperature > 0:
         logits = truncate(logits / sampling.temperature, sampling)
     top = logits.max(axis=-1, keepdims=True)
-    weights = exp(logits - top)
+    weights = exp_below(logits, top)
     if sampling.temperature > 0:
         # Relative to the sum as rounded, so that a uniform close to 1 cannot fall behind the last token.
         reached = mx.cumsum(weights, axis=-1)
@@ -45,7 +45,7 @@ def truncate(logits: mx.array, sampling: Sampling) -> mx.array:
         logits = mx.where(logits >= _nucleus(logits, sampling), logits, -mx.inf)
     if sampling.min_p > 0.0:
         top = logits.max(axis=-1, keepdims=True)
-        logits = mx.where(exp(logits - top) >= sampling.min_p, logits, -mx.inf)
+        logits = mx.where(exp_below(logits, top) >= sampling.min_p, logits, -mx.inf)
     return logits
 
 
@@ -54,7 +54,7 @@ def _nucleus(logits: mx.array, sampling: Sampling) -> mx.array:
     if 0 < sampling.top_k < logits.shape[-1]:  # ties beyond top_k are below the sorted part only if equal to it
         logits = mx.topk(logits, sampling.top_k, axis=-1)
     ranked = -mx.sort(-logits, axis=-1)
-    weights = exp(ranked - ranked[:, :1])
+    weights = exp_below(ranked, ranked[:, :1])
     before = mx.cumsum(weights, axis=-1) - weights
     inside = before < sampling.top_p * weights.sum(axis=-1, keepdims=True)
     return mx.where(inside, ranked, mx.inf).min(axis=-1, keepdims=True)

@@ -106,6 +106,7 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
 
         return Local(models.get(named.target), settings["backend"] or default_backend(), task.max_answer_tokens)
     from offapi.teachers.endpoint import Endpoint, key_from
+    from offapi.teachers.terms import on_this_network
 
     price = _price(settings["price_in"], settings["price_out"])
     endpoint = Endpoint(
@@ -120,6 +121,8 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
         terms_checked=settings["terms_checked"],
         say=output.say,
     )
+    if not on_this_network(endpoint.host):
+        output.say(f"The documents will be sent to {endpoint.host}, outside this network.")
     return _within_cap(endpoint, out) if price and endpoint.max_cost is not None else endpoint
 
 
@@ -151,9 +154,9 @@ class _Shown:
     failed: int = 0
     cost: float = 0.0
 
-    def note(self, priced: bool) -> str:
+    def note(self) -> str:
         parts = [f"{self.failed} failed"] if self.failed else []
-        return ", ".join([*parts, *([f"${self.cost:.4f}"] if priced else [])])
+        return ", ".join([*parts, *([f"${self.cost:.4f}"] if self.cost else [])])
 
 
 @contextmanager
@@ -174,7 +177,7 @@ def _watch(output: Output, teacher: Teacher) -> Iterator[Watch]:
             shown.done += 1
             shown.failed += label.status == "failed"
             shown.cost += price.of(label.usage) if price else 0.0
-            bar[0](shown.done, shown.note(priced=bool(price and price.of(label.usage))))
+            bar[0](shown.done, shown.note())
 
         def ended(tally: Tally) -> None:
             stack.close()
@@ -198,7 +201,7 @@ def _tell_tally(output: Output, tally: Tally) -> None:
     output.say(f"{tally.ok} of {tally.documents} labelled" + (f", {tally.left} left to ask." if tally.left else "."))
     for reason, count in tally.failed.items():
         output.say(f"  {count} failed: {reason}")
-    money = "" if tally.cost is None else f", ${tally.cost:.4f}"
+    money = f", ${tally.cost:.4f}" if tally.cost else ""
     tokens = f"{tally.usage.prompt_tokens} prompt and {tally.usage.completion_tokens} answer tokens"
     output.say(f"This run: {tally.asked} answers, {tokens}, {tally.seconds:.1f} s{money}.")
     output.say(f"Labels: {tally.path}")

@@ -47,9 +47,8 @@ class Endpoint:
     say: Callable[[str], None] = _nobody
 
     def __post_init__(self) -> None:
-        url = self.address
-        terms.require(url.raw_host.decode(), self.terms_checked)
-        if self.key and url.scheme == "http" and not terms.on_this_network(url.raw_host.decode()):
+        terms.require(self.host, self.terms_checked)
+        if self.key and self.address.scheme == "http" and not terms.on_this_network(self.host):
             raise ConfigError("the key would cross the internet unencrypted.", next_step="Use https:// in --teacher.")
         if self.concurrency < 1 or not self.timeout > 0:
             raise ConfigError("--concurrency must be at least 1 and --timeout above 0 seconds.")
@@ -67,7 +66,7 @@ class Endpoint:
             url = httpx2.URL(self.url)
         except (httpx2.InvalidURL, ValueError) as error:
             raise ConfigError(f"not an address: {error}.", where="--teacher", next_step=hint) from None
-        if url.scheme not in PORTS or not url.host or not 0 < self.port_of(url) < 65536:
+        if url.scheme not in PORTS or not url.host or not 0 < _port(url) < 65536:
             raise ConfigError("the address lacks a host or has an impossible port.", where="--teacher", next_step=hint)
         if url.userinfo:
             hint = "Put the key into an environment variable and name it with --api-key-env."
@@ -76,10 +75,15 @@ class Endpoint:
             raise ConfigError("the address may not have a ? or # part.", where="--teacher", next_step=hint)
         return url
 
-    @staticmethod
-    def port_of(url: httpx2.URL) -> int:
-        """The port `url` is reached at."""
-        return PORTS[url.scheme] if url.port is None else url.port
+    @property
+    def host(self) -> str:
+        """The host as it will be looked up and connected to."""
+        return self.address.raw_host.decode()
+
+    @property
+    def port(self) -> int:
+        """The port it is reached at."""
+        return _port(self.address)
 
     @property
     def name(self) -> str:
@@ -94,9 +98,12 @@ class Endpoint:
         """
         from offapi.teachers.session import Session
 
-        url = self.address
-        with allow(url.raw_host.decode(), self.port_of(url)), asyncio.Runner() as runner:
+        with allow(self.host, self.port), asyncio.Runner() as runner:
             yield from Session(self, requests).run(runner)
+
+
+def _port(url: httpx2.URL) -> int:
+    return PORTS[url.scheme] if url.port is None else url.port
 
 
 def key_from(variable: str | None) -> str | None:

@@ -161,7 +161,7 @@ class Session:
         self.silent = 0 if heard else self.silent + 1
         if self.silent >= SILENT:
             what = f"{SILENT} documents in a row got no answer ({reply.reason})."
-            hint = "See that it runs, then run the same command again, with --retry-failed to ask for those too."
+            hint = "Mend the cause, then run the same command again, with --retry-failed to ask for those too."
             self._stop(TeacherError(what, next_step=hint))
 
     async def _wait(self, reply: wire.Reply, backoff: float) -> None:

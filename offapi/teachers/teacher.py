@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import orjson
@@ -58,7 +59,7 @@ class Request:
     id: str
     messages: tuple[Mapping[str, Any], ...]
 
-    @property
+    @cached_property
     def prompt_sha256(self) -> str:
         """Hash of the messages: another prompt is another question, and is asked anew."""
         return hashlib.sha256(orjson.dumps(self.messages, option=orjson.OPT_SORT_KEYS)).hexdigest()

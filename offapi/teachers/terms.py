@@ -29,7 +29,7 @@ def on_this_network(host: str) -> bool:
     Anything else counts as remote, also odd spellings of an address, which a resolver may read otherwise.
     """
     try:
-        address = ipaddress.ip_address(host.strip("[]").split("%")[0])
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return host.lower().removesuffix(".").rsplit(".", 1)[-1] in LOCAL_NAMES
     address = getattr(address, "ipv4_mapped", None) or address

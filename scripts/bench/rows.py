@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 
 from offapi.chat import Chat
 from offapi.data import documents
@@ -15,6 +16,7 @@ from offapi.errors import DataError
 from offapi.task import Task
 from offapi.task import load as load_task
 
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SHORTEST, TYPICAL, LONGEST, SPREAD = 300, 500, 1000, 0.25  # tokens of a row; the spread is of their logarithm
 
 
@@ -46,3 +48,17 @@ def receipts(count: int, chat: Chat) -> list[Document]:
             text += "\n" + lines[draw.integers(len(lines))]
         made.append(Document(row.id, text, row.gold))
     return made
+
+
+def weights(folder: Path) -> tuple[list[tuple[int, int]], int]:
+    """Shapes of the layers' linears, and the number of weights in the embedding that predicts tokens."""
+    shapes, head = [], 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 -- it is no dict
+                shape = tensors.get_slice(name).get_shape()
+                if name.removesuffix(".weight").endswith(LINEARS):
+                    shapes.append((shape[0], shape[1]))
+                elif name in ("model.embed_tokens.weight", "lm_head.weight"):
+                    head = shape[0] * shape[1]
+    return shapes, head

@@ -100,21 +100,9 @@ def prepare(name: str, data: Path | None, task_file: Path | None, count: int) ->
         # Up to the token that ends the answer: what a template writes behind it is not learned.
         end = len(episode.mask) - episode.mask[::-1].index(True)
         made.append({"id": row.id, "tokens": episode.tokens[:end], "given": episode.mask.index(True)})
-    return {"model": str(model.path), "rows": made, "flops": flops_per_token(model.path)}
-
-
-def flops_per_token(folder: Path) -> float:
-    """4 N + 6 N_lora: forward and backward through N frozen weights of linears and LoRA's. Without head and attention."""
-    from safetensors import safe_open
-
-    total = 0.0
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "np") as tensors:
-            for name in tensors.keys():
-                if name.endswith(tuple(f"{linear}.weight" for linear in sft_peers.LINEARS)):
-                    rows, columns = tensors.get_slice(name).get_shape()
-                    total += 4 * rows * columns + 6 * sft_peers.RANK * (rows + columns)
-    return total
+    # Forward and backward through N frozen weights and N' of LoRA: 4 N + 6 N' a token. Head and attention aside.
+    flops = sum(4 * m * n + 6 * sft_peers.RANK * (m + n) for m, n in rows.weights(model.path)[0])
+    return {"model": str(model.path), "rows": made, "flops": flops}
 
 
 def run(arm: str, folder: Path) -> None:

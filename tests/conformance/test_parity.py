@@ -15,7 +15,7 @@ import orjson
 import pytest
 import stored
 
-from offapi import cli, models, parity
+from offapi import cli, models, parity, safetensors_check
 from offapi.errors import BackendError, ModelError
 
 LIBRARIES = {"torch": "torch", "mlx": "mlx_lm"}
@@ -101,6 +101,35 @@ def test_the_first_usable_backend_records_and_the_others_compare(
     again = parity.establish(model)
     assert again.recorded_by == outcome.recorded_by
     assert backend_name in again.differences
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": None},
+    "llama with llama3 rope": {"rope_scaling": LLAMA3},
+    "llama with linear rope": {"rope_scaling": {"type": "linear", "factor": 2.0}},
+    "mistral": {"architectures": ["MistralForCausalLM"]},
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], "tie_word_embeddings": None},
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"]},
+    "smollm3": {"architectures": ["SmolLM3ForCausalLM"], "num_hidden_layers": 4, "pad_token_id": 0},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_model_type_means_the_same_to_both(empty_home: Path, tmp_path: Path, kind: str) -> None:
+    if not all(importlib.util.find_spec(library) for library in LIBRARIES.values()):
+        pytest.skip("needs both backends")
+    assert {name.split()[0] for name in KINDS} == set(safetensors_check.MODEL_TYPES)
+    folder = stored.random_folder(tmp_path / "small", model_type=kind.split()[0], **KINDS[kind])
+    outcome = parity.establish(models.add(folder))
+    assert outcome.differences["mlx"] < parity.TOLERANCE
+    assert not outcome.skipped
 
 
 def test_other_numbers_and_none_are_refused(empty_home: Path, tmp_path: Path, backend_name: str) -> None:

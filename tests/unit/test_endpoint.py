@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import AF_INET, create_connection
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 
-from offapi.errors import GateFailed, TeacherError
+from offapi.errors import GateFailed, NetworkBlocked, TeacherError
 from offapi.teachers import session
 from offapi.teachers.endpoint import Endpoint
 from offapi.teachers.teacher import Answered, Price, Request, Usage
@@ -23,7 +25,7 @@ USAGE = Usage(100, 10)
 class Server:
     """Answers chat completions by `script(document, nth)`; what it returns as status 0 hangs up instead."""
 
-    def __init__(self, script: Callable[[str, int], Reply]) -> None:
+    def __init__(self, script: Callable[[str, int], Reply], host: str = "127.0.0.1") -> None:
         self.script, self.lock = script, threading.Lock()
         self.asked: list[str] = []
         self.bodies: list[dict[str, Any]] = []
@@ -41,10 +43,10 @@ class Server:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = ThreadingHTTPServer((host, 0), Handler)
         self.http.daemon_threads = True
         self.http.handle_error = lambda *arguments: None  # type: ignore[method-assign]  # clients hang up on purpose
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        self.url = f"http://{host}:{self.http.server_port}/v1"
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
@@ -77,8 +79,8 @@ def serve() -> Iterator[Callable[[Callable[[str, int], Reply]], Server]]:
     """Start servers; they stop with the test."""
     started: list[Server] = []
 
-    def start(script: Callable[[str, int], Reply]) -> Server:
-        started.append(Server(script))
+    def start(script: Callable[[str, int], Reply], host: str = "127.0.0.1") -> Server:
+        started.append(Server(script, host))
         return started[-1]
 
     yield start
@@ -290,18 +292,22 @@ def test_proxies_and_netrc_of_the_environment_are_left_alone(
 
 
 def test_newer_models_get_their_parameters_as_they_want_them(serve: Callable[..., Server]) -> None:
+    """All of them, also those refused while others have already found out."""
+
     def script(document: str, nth: int) -> Reply:
+        body = next(body for body in reversed(server.bodies) if body["messages"][-1]["content"] == document)
+        time.sleep(0.05)
         for parameter in ("max_tokens", "temperature"):
-            if parameter in server.bodies[-1]:
+            if parameter in body:
                 error = {"code": "unsupported_parameter", "param": parameter, "message": "no"}
                 return 400, {}, orjson.dumps({"error": error})
         return good()
 
     server = serve(script)
-    answers, error = ended(teacher(server, concurrency=1), ask("a", "b"))
-    assert ([x.reason for x in answers], error) == (["", ""], None)
-    assert server.asked == ["a", "a", "a", "b"]
-    assert server.bodies[-1] == {"messages": [{"role": "user", "content": "b"}], "max_completion_tokens": 10}
+    answers, error = ended(teacher(server, concurrency=3), ask(*"abcde"))
+    assert ([x.reason for x in answers], error) == ([""] * 5, None)
+    assert server.bodies[-1] == {"messages": server.bodies[-1]["messages"], "max_completion_tokens": 10}
+    assert len(server.asked) == 3 * 3 + 2
 
 
 def test_the_cap_is_never_exceeded_and_nearly_used(serve: Callable[..., Server]) -> None:
@@ -346,3 +352,20 @@ def test_an_abandoned_session_hangs_up(serve: Callable[..., Server]) -> None:
     answers.close()
     assert time.monotonic() - started < 1.0
     assert len(server.asked) <= 3
+
+
+def test_the_network_guard_opens_for_the_teacher_alone(serve: Callable[..., Server]) -> None:
+    """At an address of this machine that is not loopback, which the guard lets through without asking."""
+    everywhere = [entry.address for name in psutil.net_if_addrs().values() for entry in name if entry.family == AF_INET]
+    elsewhere = [address for address in everywhere if not address.startswith("127.")]
+    if not elsewhere:
+        pytest.skip("this machine has no address but loopback")
+    server, other = (serve(lambda document, nth: good(), elsewhere[0]) for _ in range(2))
+    answers = teacher(server, terms_checked=True).answers(ask("a"))
+    assert next(answers).output == "yes"
+    with pytest.raises(NetworkBlocked):
+        create_connection((elsewhere[0], other.http.server_port), timeout=1)
+    create_connection((elsewhere[0], server.http.server_port), timeout=1).close()
+    answers.close()
+    with pytest.raises(NetworkBlocked):
+        create_connection((elsewhere[0], server.http.server_port), timeout=1)

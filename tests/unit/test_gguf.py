@@ -14,7 +14,7 @@ import stored
 import tiny
 from safetensors.numpy import load_file
 
-from offapi import gguf_convert, models
+from offapi import gguf_convert, model_source, models
 from offapi.atomic import sha256
 from offapi.errors import ModelError
 from offapi.gguf_convert import WEIGHTS
@@ -64,7 +64,7 @@ def tokenizer(folder: Path, file: str | None = None) -> Any:
 
 
 def demo_file() -> Path:
-    return models._demo().path
+    return model_source.find("demo").path
 
 
 def test_demo_weights_are_what_transformers_reads(demo_model: models.Model) -> None:

