@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import orjson
-from offapi.evaluate import Report
 
 from offapi.backend import load
 from offapi.chat import Chat
@@ -21,6 +20,7 @@ from offapi.data import documents
 from offapi.data.documents import Document
 from offapi.data.split import cap
 from offapi.errors import ConfigError, DataError
+from offapi.evaluate import Report
 from offapi.models import Model, get
 from offapi.progress import Progress
 from offapi.runs import Run

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import orjson
-from offapi.evaluate import Report, score_predictions
 
 from offapi import adapter, plan, trainstate
 from offapi.backend import AdamW, Backend, DType, Episode, Limits, LoraSpec, ModelSpec, load
@@ -21,6 +20,7 @@ from offapi.data import documents, examples
 from offapi.data.documents import Document
 from offapi.data.split import cap
 from offapi.errors import DataError
+from offapi.evaluate import Report, score_predictions
 from offapi.models import Model, get
 from offapi.predict import predict
 from offapi.progress import Progress

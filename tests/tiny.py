@@ -62,6 +62,7 @@ def write(folder: Path, seed: int = 0) -> Path:
     (folder / "generation_config.json").write_bytes(orjson.dumps({"eos_token_id": [EOS], "bos_token_id": 256}))
     return folder
 
+
 TEMPLATE = (
     "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"

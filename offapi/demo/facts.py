@@ -6,13 +6,12 @@ exact. Left out: how a page is laid out (`layouts.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
 from offapi.demo.draw import Draw
-from offapi.demo.words import DISHES, FORMS, GOODS, MONTHS, PEOPLE, STEMS, STREETS, TOWNS, TRADES
+from offapi.demo.words import DISHES, FIRST, FORMS, GOODS, MONTHS, PEOPLE, SECOND, STREETS, TOWNS, TRADES
 
 Split = Literal["train", "val", "test"]
 DateStyle = Literal["iso", "slash", "us", "dots", "dashes", "long", "us long", "short", "caps"]
@@ -49,9 +48,9 @@ RINGGIT, FRANC, RUPEE = Money("RM", "", ",", "."), Money("CHF ", "", "'", "."), 
 KRONA, YEN = Money("", " kr", " ", ","), Money("¥", "", ",", ".", digits=0)
 
 # Month before day only with dollars, and only when the day is above 12: nothing is left to guess.
-_EUROPEAN: tuple[DateStyle, ...] = ("iso", "slash", "slash", "dots", "dashes", "long", "short", "caps")
-_AMERICAN: tuple[DateStyle, ...] = ("iso", "us", "us long", "short", "long")
-_MONEYS = (POUND, POUND, POUND, DOLLAR, DOLLAR, EURO, EURO_COMMA, EURO_WORD, RINGGIT, RINGGIT, FRANC, RUPEE, KRONA, YEN)
+_EUROPEAN: tuple[DateStyle, ...] = (*("iso",) * 14, *("slash",) * 4, "dots", "long", "short")
+_AMERICAN: tuple[DateStyle, ...] = (*("iso",) * 14, "us", "us", "us", "us long", "caps")
+_MONEYS = (*(POUND, DOLLAR, EURO, RINGGIT) * 4, EURO_WORD, FRANC, RUPEE, EURO_COMMA)
 
 
 @dataclass(frozen=True)
@@ -135,14 +134,14 @@ def draw_facts(draw: Draw, split: Split) -> Facts:
         day = day.replace(day=day.day + 13)
     goods = DISHES if draw.chance(0.3) else GOODS
     return Facts(
-        vendor=_vendor(draw, STEMS[split]),
+        vendor=_vendor(draw, split),
         customer=draw.pick(PEOPLE),
         address=f"{draw.between(1, 180)} {draw.pick(STREETS)}, {draw.pick(TOWNS)}",
         number=f"{draw.pick(('INV-', 'R', '', '#', 'A/'))}{draw.between(1000, 99999)}",
         day=day,
         due=day + timedelta(days=draw.pick((14, 30))),
         time=f"{draw.between(8, 21):02}:{draw.below(60):02}",
-        items=tuple(_item(draw, name) for name in draw.some(goods, draw.between(1, 3))),
+        items=tuple(_item(draw, name) for name in draw.some(goods, draw.between(1, 2))),
         extra=draw.pick((0, 350, 450, 500, 850, 1200)),
         rate=draw.pick((0, 5, 6, 10, 20)),
         money=money,
@@ -150,12 +149,12 @@ def draw_facts(draw: Draw, split: Split) -> Facts:
     )
 
 
-def _vendor(draw: Draw, stems: Sequence[str]) -> str:
-    (stem, partner), trade, form = draw.some(stems, 2), draw.pick(TRADES), draw.pick(FORMS)
-    return draw.pick((f"{stem} {trade}", f"{stem} {trade} {form}", f"{stem} & {partner} {form}", f"The {stem} {trade}"))
+def _vendor(draw: Draw, split: Split) -> str:
+    name, trade, form = f"{draw.pick(FIRST[split])} {draw.pick(SECOND)}", draw.pick(TRADES), draw.pick(FORMS)
+    return draw.pick((f"{name} {trade}", f"{name} {trade} {form}", f"{name} {form}"))
 
 
 def _item(draw: Draw, name: str) -> Item:
     """Mostly small prices, in steps of five; some that make a total of thousands."""
-    highest = 4000 if name in GOODS and draw.chance(0.3) else 380
+    highest = 4000 if draw.chance(0.1) else 380
     return Item(name, draw.between(1, 4), draw.between(30, highest) * 5)

@@ -1,6 +1,6 @@
 """Made-up names and goods for synthetic documents.
 
-Every vendor's name holds one stem or two, and a stem belongs to one split: vendors never cross.
+A vendor's name begins with a first word of its split, so vendors never cross splits.
 """
 
 from __future__ import annotations
@@ -10,21 +10,17 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(" ".join(part.split()) for part in text.split("|"))
 
 
-STEMS = {
-    "train": _words("""Harlow|Finch|Brightwater|Kestrel|Montrose|Olmedo|Larkin|Whitby|Sorrento|Ashdown|Calder|Penrose|
-        Vandermeer|Tamsin|Rosewood|Okafor|Lindqvist|Greenaway|Holloway|Castell|Marlowe|Dunmore|Ferreira|Takeda|
-        Bramble|Northgate|Silverdale|Pemberton|Quigley|Rahman|Stellan|Thornbury|Umbria|Velasco|Winslow|Yarrow|
-        Zeller|Abbot|Birchall|Corbin|Delacroix|Eastwick|Fairfax|Goldberg|Hartmann|Ivory|Jansen|Kowalski|Lombardi|
-        Mercer|Novak|Osborne|Pacific|Redfern|Sandoval|Tillman|Ulrich|Vickers|Westbrook|Ximenes"""),
-    "val": _words("""Ambrose|Beckett|Cordoba|Driscoll|Elmwood|Fontaine|Gillespie|Hawthorne|Iversen|Juniper|Keswick|
-        Lavender"""),
-    "test": _words("""Alderman|Bellamy|Caraway|Dunstan|Everett|Foxglove|Granada|Hollis|Inverness|Jarvis|Kingfisher|
-        Langford|Maddox|Nightingale|Oakley|Pickering|Quantock|Rutherford|Summerfield|Trelawney"""),
+FIRST = {
+    "train": _words("""Green|Blue|Silver|Golden|North|South|Bright|Old|New|River|Maple|Stone|Royal|Central|Sunny|Grand|
+        Happy|Red|Black|Summer|Ocean|Forest|Garden|Crystal|Diamond|Union|Liberty|Capital|Global|Modern"""),
+    "val": _words("White|East|Winter|Cedar|Harbor|Star"),
+    "test": _words("West|Lake|Spring|Oak|Iron|Crown|City|Pacific|Premier|Mountain"),
 }
-TRADES = _words("""Hardware|Bakery|Stationers|Motors|Plumbing|Electrical|Foods|Books|Pharmacy|Coffee House|
-    Garden Centre|Printing|Logistics|Software|Fabrics|Cycles|Optics|Kitchens|Timber|Cleaning Services|Grill|Tea Rooms|
-    Photo|Music|Pet Supplies|Office Supplies|Furniture|Market|Travel|Design Studio""")
-FORMS = _words("Ltd|Ltd|GmbH|Inc.|LLC|Sdn Bhd|S.L.|AB|AG|B.V.|Pty Ltd|Co.")
+SECOND = _words("""Valley|Hill|Street|Bridge|Park|House|Field|Gate|Point|Wood|Creek|Square|Coast|Line|Peak|Island|Tower|
+    View|Road|Corner""")
+TRADES = _words("""Hardware|Bakery|Books|Motors|Electric|Foods|Pharmacy|Coffee|Garden Centre|Printing|Software|Cycles|
+    Kitchen|Timber|Cleaning|Grill|Photo|Music|Pet Supplies|Office Supplies|Furniture|Market|Travel|Design""")
+FORMS = _words("Ltd|Ltd|GmbH|Inc|LLC|Sdn Bhd|Company|Group")
 PEOPLE = _words("""Anna Moreau|Ben Carter|Chloe Adams|Daniel Ortiz|Emma Schmidt|Farid Khan|Grace Lee|Hugo Martin|
     Ines Costa|Jack Turner|Karin Berg|Leo Rossi|Mia Brown|Noah Patel|Olga Petrova|Paul Dubois""")
 STREETS = _words("""High Street|Mill Lane|Station Road|Church Street|Park Avenue|Harbour Road|King Street|

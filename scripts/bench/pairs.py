@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -159,6 +159,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def or_exit(prepare: Callable[..., Result], *given: Any) -> Result:
+    """`prepare(*given)`, an error that is the user's to mend told without a traceback."""
+    from offapi.errors import OffapiError
+
+    try:
+        return prepare(*given)
+    except OffapiError as error:
+        sys.exit(f"error: {error}")
 
 
 def note(text: str) -> None:

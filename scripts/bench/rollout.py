@@ -1,4 +1,4 @@
-"""Greedy labelling of documents with worked examples in the prompt: offapi's rollout against HF generate, or mlx-lm's batches.
+"""Greedy labelling of documents, worked examples in the prompt: offapi against HF generate, or mlx-lm's batch_generate.
 
 All arms get the same prompts and must give the same tokens. The peer is run at several batch sizes,
 its rows sorted by length, and its best size counts. Only tokens before the one that ends an answer
@@ -54,7 +54,7 @@ def main(
 ) -> None:
     if child is not None:
         return run(child[0], Path(child[1]))
-    work = prepare(model, data, task_file, shots, count) | {"backend": backend, "device": device}
+    work = pairs.or_exit(prepare, model, data, task_file, shots, count) | {"backend": backend, "device": device}
     peer = "hf-generate" if backend == "torch" else "mlx-lm"
     peers = [f"{peer}-{size}" for size in sizes or (16, 32, 64)]
     results = pairs.interleave(__file__, ("offapi", *peers), repeats, work, threads)
@@ -135,12 +135,11 @@ def hf_generate(work: Result, size: int) -> Any:
 
     device = "cuda" if work["device"] == "auto" and torch.cuda.is_available() else work["device"]
     device = "cpu" if device == "auto" else device
-    model = AutoModelForCausalLM.from_pretrained(work["model"], dtype=torch.float32, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(work["model"], dtype=torch.float32, local_files_only=True)
     model.to(device).eval()
     stops, pad = work["stop_ids"], work["stop_ids"][0]
-    settings = GenerationConfig(
-        max_new_tokens=work["max_tokens"], do_sample=False, eos_token_id=stops, pad_token_id=pad, use_cache=True
-    )
+    limit = work["max_tokens"]
+    settings = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=stops, pad_token_id=pad)  # type: ignore[no-untyped-call]
 
     def answer(prompts: list[list[int]]) -> list[list[int]]:
         answers: dict[int, list[int]] = {}
@@ -149,9 +148,8 @@ def hf_generate(work: Result, size: int) -> Any:
             chosen = order[at : at + size]
             width = max(len(prompts[i]) for i in chosen)
             tokens = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen], device=device)
-            mask = torch.tensor(
-                [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen], device=device
-            )
+            real = [[int(place >= width - len(prompts[i])) for place in range(width)] for i in chosen]
+            mask = torch.tensor(real, device=device)
             with torch.inference_mode():
                 made = model.generate(tokens, attention_mask=mask, generation_config=settings)[:, width:].tolist()
             answers |= {i: until_stop(row, stops) for i, row in zip(chosen, made, strict=True)}
@@ -166,21 +164,16 @@ def mlx_lm(work: Result, size: int) -> Any:
     import mlx.core as mx
     from mlx_lm import batch_generate, load
 
-    loaded = load(work["model"])
-    model, tokenizer = loaded[0], loaded[1]
+    model, tokenizer, *_ = load(work["model"])
     model.set_dtype(mx.float32)
     tokenizer.eos_token_ids = set(work["stop_ids"])
 
     def answer(prompts: list[list[int]]) -> list[list[int]]:
+        limit = work["max_tokens"]
         made = batch_generate(
-            model,
-            tokenizer,
-            prompts,
-            max_tokens=work["max_tokens"],
-            completion_batch_size=size,
-            return_token_ids=True,
+            model, tokenizer, prompts, max_tokens=limit, completion_batch_size=size, return_token_ids=True
         )
-        return made.token_ids
+        return made.token_ids or []
 
     return "gpu" if mx.default_device().type == mx.DeviceType.gpu else "cpu", answer
 

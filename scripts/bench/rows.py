@@ -31,8 +31,8 @@ def read(path: Path | None, count: int, chat: Chat) -> list[Document]:
         return receipts(count, chat)
     found = [row for row in documents.read(path) if row.gold is not None][:count]
     if len(found) < count:
-        step = "Lower --steps, --batch or --count."
-        raise DataError(f"{count} documents with gold are needed, {len(found)} are there.", where=str(path), next_step=step)
+        what = f"{count} documents with gold are needed, {len(found)} are there."
+        raise DataError(what, where=str(path), next_step="Take fewer steps or documents.")
     return found
 
 

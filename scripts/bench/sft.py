@@ -63,7 +63,7 @@ def main(
     if child is not None:
         return run(child[0], Path(child[1]))
     peers = peers or (("trl",) if backend == "torch" else ("mlx-lm",))
-    work = prepare(model, data, task_file, batch * (warmup + steps)) | {
+    work = pairs.or_exit(prepare, model, data, task_file, batch * (warmup + steps)) | {
         "backend": backend,
         "batch": batch,
         "warmup": warmup,

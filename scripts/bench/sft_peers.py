@@ -40,7 +40,7 @@ def trl(arm: str, work: Result, folder: Path) -> None:
             losses[self.state.global_step] += float(loss)
             return loss
 
-    class Stops(TrainerCallback):  # type: ignore[misc]
+    class Stops(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == work["warmup"]:
                 clock.start()
@@ -70,12 +70,7 @@ def trl(arm: str, work: Result, folder: Path) -> None:
             report_to="none",
             disable_tqdm=True,
         ),
-        train_dataset=Dataset.from_list(
-            [
-                {"input_ids": row["tokens"], "completion_mask": [int(i >= row["given"]) for i in range(len(row["tokens"]))]}
-                for row in rows
-            ]
-        ),
+        train_dataset=Dataset.from_list([masked(row) for row in rows]),
         processing_class=AutoTokenizer.from_pretrained(work["model"], local_files_only=True),
         peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LINEARS, lora_dropout=0.0),
         callbacks=[Stops()],
@@ -83,6 +78,12 @@ def trl(arm: str, work: Result, folder: Path) -> None:
     clock = Clock(str(trainer.args.device))
     trainer.train()
     finish(folder, clock, sum(tokens[work["warmup"] :]), losses=losses)
+
+
+def masked(row: Result) -> Result:
+    """A row as SFTTrainer takes it when it is tokenized already."""
+    given, tokens = row["given"], row["tokens"]
+    return {"input_ids": tokens, "completion_mask": [0] * given + [1] * (len(tokens) - given)}
 
 
 def mlx_lm(work: Result, folder: Path) -> None:
@@ -102,18 +103,20 @@ def mlx_lm(work: Result, folder: Path) -> None:
     linear_to_lora_layers(model, -1, {"rank": RANK, "scale": ALPHA / RANK, "dropout": 0.0})
     mx.eval(model.parameters())
     clock = Clock("gpu" if mx.default_device().type == mx.DeviceType.gpu else "cpu")
-    inputs, spans = next(trainer.iterate_batches(rows[:batch], batch, 1 << 20))
+    batches: Any = trainer.iterate_batches
+    loss: Any = trainer.default_loss
+    inputs, spans = next(batches(rows[:batch], batch, 1 << 20))
     # Its loss counts one pad token a row; for the comparison of losses the row ends one token earlier.
-    first = trainer.default_loss(model, inputs, spans - mx.array([0, 1]))[0].item()
+    first = loss(model, inputs, spans - mx.array([0, 1]))[0].item()
     steps = len(rows) // batch
     tokens: list[int] = []
 
     def counted(**options: Any) -> Any:
-        for inputs, spans in trainer.iterate_batches(**options):
+        for inputs, spans in batches(**options):
             tokens.append(int(spans[:, 1].sum().item()))
             yield inputs, spans
 
-    class Stops(TrainingCallback):  # type: ignore[misc]
+    class Stops(TrainingCallback):
         def on_train_loss_report(self, info: Result) -> None:
             if info["iteration"] == work["warmup"]:
                 clock.start()

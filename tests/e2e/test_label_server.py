@@ -23,6 +23,7 @@ import pytest
 pytestmark = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx_lm.server is not installed: offapi[mlx]")
 
 COUNT, CONCURRENCY, WORDS = 24, 3, 80
+SERVER = "import sys; from mlx_lm.server import main; print('prepared', flush=True); sys.stdin.read(); main()"
 TASK = """
 import offapi
 from offapi import checks
@@ -57,18 +58,28 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.prepare()
         self.start()
 
-    def start(self) -> None:
-        """Start it and wait until it is healthy."""
+    def prepare(self) -> None:
+        """Start the process up to where the server would bind its port."""
         options = ["--model", self.model, "--host", "127.0.0.1", "--port", self.port, "--log-level", "DEBUG"]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlx_lm", "server", *map(str, options)],
-                stdout=log,
+            self.spare = subprocess.Popen(
+                [sys.executable, "-c", SERVER, *map(str, options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             )
+        assert self.spare.stdout
+        assert self.spare.stdout.readline() == b"prepared\n", self.log.read_text()[-2000:]
+
+    def start(self) -> None:
+        """Let the prepared process serve, and wait until it is healthy."""
+        self.process = self.spare
+        assert self.process.stdin
+        self.process.stdin.close()
         until(self._healthy, 60, lambda: self.log.read_text()[-2000:])
 
     def _healthy(self) -> bool:
@@ -91,7 +102,9 @@ class Server:
 def server(model: Path, tmp_path: Path) -> Iterator[Server]:
     running = Server(model, tmp_path / "server.log")
     yield running
-    running.kill()
+    for process in (running.process, running.spare):
+        process.kill()
+        process.wait()
 
 
 class Client:
@@ -200,6 +213,7 @@ def test_a_server_that_dies_and_stays_away_ends_it_with_reasons(server: Server, 
     assert failed
     assert all(row["reason"].startswith(("unreachable", "connection lost")) for row in failed)
 
+    server.prepare()
     server.start()
     result = client.finish("--retry-failed")
     assert (result["ok"], result["failed"], result["left"]) == (COUNT, {}, 0)
@@ -209,6 +223,7 @@ def test_a_server_that_dies_and_stays_away_ends_it_with_reasons(server: Server, 
 
 def test_a_server_that_is_restarted_is_waited_for(server: Server, tmp_path: Path) -> None:
     client = Client(tmp_path, server.url)
+    server.prepare()
     process = client.start()
     client.half_way(process)
     before = client.answered()

@@ -1,8 +1,8 @@
 """Packs: every token once, every target's row the token before it, whatever the budget."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-import pytest
 
 from offapi.backend import Episode, Segment
 from offapi.batching import common_prefix, packs

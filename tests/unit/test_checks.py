@@ -147,7 +147,9 @@ def test_a_date_is_found_as_people_and_scanners_write_it(text: str) -> None:
     assert date(2026, 4, 2) in dates(f"Date: {text} 14:05")
 
 
-@pytest.mark.parametrize("text", ["02/05/2026", "Apr 2026", "April 3, 2026", "31/02/2026", "call 02 04 20", "9902/04/20261"])
+@pytest.mark.parametrize(
+    "text", ["02/05/2026", "Apr 2026", "April 3, 2026", "31/02/2026", "call 02 04 20", "9902/04/20261"]
+)
 def test_a_date_that_is_not_there_is_not_found(text: str) -> None:
     assert date(2026, 4, 2) not in dates(text)
 

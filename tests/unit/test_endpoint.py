@@ -270,6 +270,19 @@ def test_what_was_under_way_is_kept_when_the_session_ends(serve: Callable[..., S
     assert sorted(server.asked) == ["a", "b"]
 
 
+def test_nobody_goes_on_waiting_once_the_session_has_ended(serve: Callable[..., Server]) -> None:
+    def script(document: str, nth: int) -> Reply:
+        if document == "a":
+            return 429, {"Retry-After": "300"}, b""
+        time.sleep(0.3)
+        return 401, {}, b""
+
+    started = time.monotonic()
+    answers, error = ended(teacher(serve(script), concurrency=2), ask("a", "b"))
+    assert (answers, type(error)) == ([], TeacherError)
+    assert time.monotonic() - started < 30
+
+
 def test_redirects_are_not_followed(serve: Callable[..., Server]) -> None:
     other = serve(lambda document, nth: good())
     server = serve(lambda document, nth: (307, {"Location": f"{other.url}/chat/completions"}, b""))

@@ -113,16 +113,18 @@ def test_an_early_end_keeps_what_there_is_and_says_what_is_left(tmp_path: Path) 
 
 
 def test_an_interrupt_keeps_what_there_is_and_closes_the_teacher(tmp_path: Path) -> None:
-    out, teacher, seen = tmp_path / "labels.jsonl", Scripted(), list[Tally]()
+    out, teacher, seen = tmp_path / "labels.jsonl", Scripted(), list[tuple[int, bool]]()
+
+    def ended(tally: Tally) -> None:
+        seen.append((tally.ok, teacher.closed))
 
     def interrupt(made: object) -> None:
         if len(teacher.asked) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="run the same command to go on"):
-        label(TASK, DOCUMENTS, teacher, out, watch=Watch(answered=interrupt, ended=seen.append))
-    assert teacher.closed
-    assert [tally.ok for tally in seen] == [3]
+        label(TASK, DOCUMENTS, teacher, out, watch=Watch(answered=interrupt, ended=ended))
+    assert seen == [(3, True)]
     assert [x.id for x in read(out).labels] == ["d0", "d1", "d2"]
 
 

@@ -1,0 +1,65 @@
+"""Distil from a frontier model's recorded answers to real receipts, and score on people's answers.
+
+DATA is a folder with train.jsonl (documents with "recorded_label"; their gold is taken out
+before anything reads them), val.jsonl (with "gold") and, for --more, unlabelled.jsonl.
+
+    python scripts/bench/receipts.py DATA --backend torch --epochs 2
+    python scripts/bench/receipts.py DATA --more 400 --epochs 2 --name more
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from offapi.data import documents
+
+TASK = Path(__file__).with_name("receipts_task.py").absolute()
+SETTINGS = {
+    "lr": "5e-4",
+    "batch_size": "4",
+    "cap_field": '"vendor"',
+    "cap_rows": "8",
+    "teacher": '"recorded"',
+    "on_long": '"drop"',
+    "max_tokens": "1536",
+}
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path, exists=True))
+@click.option("--backend", default="torch", show_default=True)
+@click.option("--epochs", default=2.0, show_default=True)
+@click.option("--more", default=0, help="Documents of unlabelled.jsonl to learn from as well.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True)
+@click.option("--name", default="receipts", show_default=True)
+@click.option("--resume", is_flag=True)
+@click.option("--set", "overrides", multiple=True)
+def main(
+    data: Path, backend: str, epochs: float, more: int, out: Path, name: str, resume: bool, overrides: tuple[str, ...]
+) -> None:
+    """Write the recipe into OUT, and run `offapi train` on it."""
+    folder = out.absolute() / f"{name}-inputs"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = documents.read(data / "train.jsonl")
+    if more:
+        rows += documents.read(data / "unlabelled.jsonl")[:more]
+    documents.write(folder / "train.jsonl", [replace(row, gold=None) for row in rows])
+    documents.write(folder / "val.jsonl", documents.read(data / "val.jsonl"))
+    lines = {**SETTINGS, "recipe": '"distill"', "name": f'"{name}"', "epochs": str(float(epochs))}
+    paths = {"task": TASK, "data": folder / "train.jsonl", "val": folder / "val.jsonl", "out": out.absolute()}
+    text = "".join(f"{key} = {value}\n" for key, value in lines.items())
+    text += "".join(f'{key} = "{path}"\n' for key, path in paths.items())
+    recipe = folder / "distill.toml"
+    recipe.write_text(text)
+    words = [str(Path(sys.executable).with_name("offapi")), "train", str(recipe), "--backend", backend]
+    words += [*(["--resume"] if resume else []), *(word for each in overrides for word in ("--set", each))]
+    sys.exit(subprocess.run(words, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()
