@@ -26,21 +26,19 @@ def write(folder: Path, answers: Mapping[str, Sequence[str]], context: int = 204
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer([piece for pieces in answers.values() for piece in pieces])
-    chains = [
-        [tokenizer.token_to_id(_byte(last)), *(tokenizer.token_to_id(piece) for piece in pieces)]
-        for last, pieces in answers.items()
-    ]
-    _save_weights(folder, tokenizer.get_vocab_size(), chains, tokenizer.token_to_id("<|end|>"), tokenizer)
+    vocab = tokenizer.get_vocab()
+    chains = [[vocab[_byte(last)], *(vocab[piece] for piece in pieces)] for last, pieces in answers.items()]
+    _save_weights(folder, vocab, chains)
     config = {
         **tiny.CONFIG,
         "num_hidden_layers": 1,
         "hidden_size": HIDDEN,
         "head_dim": HIDDEN // tiny.HEADS,
-        "vocab_size": tokenizer.get_vocab_size(),
+        "vocab_size": len(vocab),
         "max_position_embeddings": context,
         "tie_word_embeddings": False,
         "bos_token_id": None,
-        "eos_token_id": tokenizer.token_to_id("<|end|>"),
+        "eos_token_id": vocab["<|end|>"],
     }
     (folder / "config.json").write_bytes(orjson.dumps(config))
     (folder / "generation_config.json").write_bytes(orjson.dumps({"eos_token_id": [config["eos_token_id"]]}))
@@ -66,13 +64,12 @@ def _byte(character: str) -> str:
     return spelled
 
 
-def _save_weights(folder: Path, vocab: int, chains: Sequence[Sequence[int]], end: int, tokenizer: Tokenizer) -> None:
-    embed = np.random.default_rng(0).choice([-1.0, 1.0], (vocab, HIDDEN)).astype(np.float32)
-    head = np.zeros((vocab, HIDDEN), np.float32)
-    forever = tokenizer.token_to_id("∞")
+def _save_weights(folder: Path, vocab: Mapping[str, int], chains: Sequence[Sequence[int]]) -> None:
+    embed = np.random.default_rng(0).choice([-1.0, 1.0], (len(vocab), HIDDEN)).astype(np.float32)
+    head = np.zeros((len(vocab), HIDDEN), np.float32)
     for chain in chains:
-        for now, then in zip(chain, [*chain[1:], end], strict=True):
-            head[forever if now == forever else then] += embed[now]
+        for now, then in zip(chain, [*chain[1:], vocab["<|end|>"]], strict=True):
+            head[now if now == vocab.get("∞") else then] += embed[now]
     layer = "model.layers.0."
     size = HIDDEN // tiny.HEADS
     zeros = {
@@ -84,7 +81,9 @@ def _save_weights(folder: Path, vocab: int, chains: Sequence[Sequence[int]], end
         "mlp.up_proj": (tiny.INNER, HIDDEN),
         "mlp.down_proj": (HIDDEN, tiny.INNER),
     }
-    tensors = {f"{layer}{name}.weight": np.zeros(shape, np.float32) for name, shape in zeros.items()}
+    tensors: dict[str, np.ndarray] = {
+        f"{layer}{name}.weight": np.zeros(shape, np.float32) for name, shape in zeros.items()
+    }
     for norm in (f"{layer}input_layernorm", f"{layer}post_attention_layernorm", "model.norm"):
         tensors[f"{norm}.weight"] = np.ones(HIDDEN, np.float32)
     tensors |= {"model.embed_tokens.weight": embed, "lm_head.weight": head}

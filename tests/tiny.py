@@ -40,7 +40,7 @@ def write(folder: Path, seed: int = 0) -> Path:
     draw = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> np.ndarray:
-        return (draw.standard_normal((rows, columns)) * 0.5 / np.sqrt(columns) * 2).astype(np.float32)
+        return np.asarray(draw.standard_normal((rows, columns)) / np.sqrt(columns), dtype=np.float32)
 
     head = HIDDEN // HEADS
     tensors = {"model.embed_tokens.weight": matrix(VOCAB, HIDDEN) * 4, "model.norm.weight": np.ones(HIDDEN, np.float32)}

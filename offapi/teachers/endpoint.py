@@ -1,7 +1,7 @@
 """A teacher behind any OpenAI-compatible address: concurrent, patient, and never dearer than told.
 
-One event loop, a task a request. Left out: proxies, redirects and streaming; the
-network guard is opened for the one host and port, and nothing else is contacted.
+One event loop, a task a request, so it cannot be called from inside another loop. Left
+out: proxies, redirects and streaming; the network guard opens for the one host and port.
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ def key_from(variable: str | None) -> str | None:
     """The API key in the environment variable so named. ConfigError when it is missing or cannot be a header."""
     if variable is None:
         return None
+    if not variable.isidentifier():
+        raise ConfigError("that is no variable's name; do not paste the key itself.", where="--api-key-env")
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ConfigError(f"the environment variable {variable!r} is not set.", where="--api-key-env")

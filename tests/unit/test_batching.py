@@ -22,7 +22,7 @@ def test_each_target_is_predicted_from_the_whole_text_before_it(
         Episode(str(i), (Segment(tuple(prompt), False), Segment(tuple(answer), True)))
         for i, (prompt, answer) in enumerate(drawn)
     ]
-    seen = []
+    seen: list[int] = []
     for pack in packs(episodes, budget):
         assert len(pack.tokens) == len(pack.positions) == pack.shared + sum(pack.lengths)
         starts = [pack.shared + sum(pack.lengths[:i]) for i in range(len(pack.lengths))]

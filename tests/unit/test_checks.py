@@ -140,8 +140,9 @@ def test_a_date_is_found_in_any_style_and_its_neighbour_is_not(day: date, style:
 
 @pytest.mark.parametrize(
     "text",
-    ["2 Apr 2026", "2nd of April, 2026", "02.Apr.2026", "2 avril 2026", "2. April 2026", "2 de abril de 2026", "02/04/26",
-     "2026/4/2", "2026 04 02", "20260402", "2026APR02", "02-apr-26", "O2/O4/2O26", "Apr 2, 2026", "02 04 2026"],
+    ["2 Apr 2026", "2nd of April, 2026", "02.Apr.2026", "2 avril 2026", "2. April 2026", "2 de abril de 2026",
+     "02/04/26", "2026/4/2", "2026 04 02", "20260402", "2026APR02", "02-apr-26", "O2/O4/2O26", "Apr 2, 2026",
+     "02 04 2026"],
 )  # fmt: skip
 def test_a_date_is_found_as_people_and_scanners_write_it(text: str) -> None:
     assert date(2026, 4, 2) in dates(f"Date: {text} 14:05")
@@ -213,7 +214,8 @@ def test_source_check_names_what_is_missing_and_passes_over_nulls() -> None:
     right = in_source(document, parse('{"vendor":"Acme Ltd","date":"2026-04-02","total":8.5}'), context)
     assert right.score == 1.0
     wrong = in_source(document, parse('{"vendor":"Acme Ltd","date":"2026-04-03","total":9}'), context)
-    assert (wrong.score, wrong.reason) == (pytest.approx(1 / 3), "not in the document: date, total")
+    assert wrong.score == pytest.approx(1 / 3)
+    assert wrong.reason == "not in the document: date, total"
     assert in_source(document, parse('{"vendor":"Acme Ltd","date":null}'), context).score == 1.0
     assert in_source(document, parse('{"vendor":null}'), context).score == 0.0
 

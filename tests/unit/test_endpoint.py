@@ -101,6 +101,11 @@ def good(text: str = "yes", usage: Usage | None = USAGE) -> Reply:
     return 200, {}, orjson.dumps({**reply, "usage": told})
 
 
+def slow(seconds: float, reply: Reply) -> Reply:
+    time.sleep(seconds)
+    return reply
+
+
 def ask(*documents: str) -> list[Request]:
     return [Request(f"id-{text}", ({"role": "user", "content": text},)) for text in documents]
 
@@ -121,7 +126,7 @@ def ended(endpoint: Endpoint, requests: list[Request]) -> tuple[list[Answered], 
 
 
 def test_every_document_gets_its_own_answer_with_usage_and_latency(serve: Callable[..., Server]) -> None:
-    server = serve(lambda document, nth: (time.sleep(0.02), good(f"re {document}", Usage(len(document), 2)))[1])
+    server = serve(lambda document, nth: slow(0.02, good(f"re {document}", Usage(len(document), 2))))
     answers = list(teacher(server, model="m", key="sk-1").answers(ask("a", "bb", "ccc")))
     assert {(x.id, x.output, x.reason, x.usage.prompt_tokens) for x in answers} == {
         ("id-a", "re a", "", 1),
@@ -136,7 +141,7 @@ def test_every_document_gets_its_own_answer_with_usage_and_latency(serve: Callab
 
 
 def test_answers_come_as_they_are_done_and_requests_are_sent_as_room_is(serve: Callable[..., Server]) -> None:
-    server = serve(lambda document, nth: (time.sleep(1.0 if document == "slow" else 0.0), good())[1])
+    server = serve(lambda document, nth: slow(1.0 if document == "slow" else 0.0, good()))
     answers = teacher(server, concurrency=2).answers(ask("slow", "a", "b", "c"))
     assert [next(answers).id for _ in range(3)] == ["id-a", "id-b", "id-c"]
     assert next(answers).id == "id-slow"
@@ -144,7 +149,7 @@ def test_answers_come_as_they_are_done_and_requests_are_sent_as_room_is(serve: C
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_no_more_requests_under_way_than_told(serve: Callable[..., Server], width: int) -> None:
-    server = serve(lambda document, nth: (time.sleep(0.05), good())[1])
+    server = serve(lambda document, nth: slow(0.05, good()))
     assert len(list(teacher(server, concurrency=width).answers(ask(*"abcdefghi")))) == 9
     assert server.most_under_way == width
 
@@ -160,7 +165,7 @@ def test_errors_that_pass_are_tried_again(serve: Callable[..., Server]) -> None:
 
 def test_retry_after_keeps_everybody_waiting(serve: Callable[..., Server]) -> None:
     said: list[str] = []
-    server = serve(lambda document, nth: (429, {"Retry-After": "2"}, b"") if nth == 1 == len(server.asked) else good())
+    server = serve(lambda document, nth: (429, {"Retry-After": "2"}, b"") if (document, nth) == ("a", 1) else good())
     answers, error = ended(teacher(server, concurrency=1, say=said.append), ask("a", "b"))
     assert (len(answers), error) == (2, None)
     assert server.asked == ["a", "a", "b"]
@@ -202,7 +207,7 @@ def test_failures_are_data_with_their_reason(serve: Callable[..., Server]) -> No
 
 
 def test_a_server_that_hangs_is_left_after_the_timeout(serve: Callable[..., Server]) -> None:
-    server = serve(lambda document, nth: (time.sleep(0.6 if document == "hangs" else 0), good())[1])
+    server = serve(lambda document, nth: slow(0.6 if document == "hangs" else 0, good()))
     answers, error = ended(teacher(server, timeout=0.2), ask("hangs", "a", "b", "c"))
     assert error is None
     assert {x.id: x.reason for x in answers if x.reason} == {
@@ -263,7 +268,7 @@ def test_a_refused_key_ends_it_at_once_and_is_not_shown(serve: Callable[..., Ser
 
 
 def test_what_was_under_way_is_kept_when_the_session_ends(serve: Callable[..., Server]) -> None:
-    server = serve(lambda document, nth: (401, {}, b"") if document == "b" else (time.sleep(0.3), good())[1])
+    server = serve(lambda document, nth: (401, {}, b"") if document == "b" else slow(0.3, good()))
     answers, error = ended(teacher(server, concurrency=2), ask(*"abcd"))
     assert [x.id for x in answers] == ["id-a"]
     assert isinstance(error, TeacherError)
@@ -325,7 +330,7 @@ def test_newer_models_get_their_parameters_as_they_want_them(serve: Callable[...
 
 def test_the_cap_is_never_exceeded_and_nearly_used(serve: Callable[..., Server]) -> None:
     """Prompts of 2 bytes, charged 34 tokens (the bound with the template's); answers charged the 10 they may have."""
-    server = serve(lambda document, nth: (time.sleep(0.02), good(usage=Usage(34, 10)))[1])
+    server = serve(lambda document, nth: slow(0.02, good(usage=Usage(34, 10))))
     price = Price(1000.0, 1000.0)  # 0.044 dollars a request
     requests = ask(*(f"{i:02}" for i in range(40)))
     answers, error = ended(teacher(server, concurrency=8, price=price, max_cost=0.5), requests)
@@ -358,7 +363,7 @@ def test_enough_money_is_not_an_end(serve: Callable[..., Server]) -> None:
 
 
 def test_an_abandoned_session_hangs_up(serve: Callable[..., Server]) -> None:
-    server = serve(lambda document, nth: (time.sleep(0.0 if document == "a" else 5.0), good())[1])
+    server = serve(lambda document, nth: slow(0.0 if document == "a" else 5.0, good()))
     answers = teacher(server, concurrency=3).answers(ask(*"abcdef"))
     assert next(answers).id == "id-a"
     started = time.monotonic()

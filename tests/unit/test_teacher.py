@@ -108,6 +108,12 @@ def test_a_key_comes_from_the_environment_and_shows_nowhere(monkeypatch: pytest.
         assert not value or value not in str(caught.value)
 
 
+def test_a_key_pasted_in_place_of_its_name_is_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="no variable's name") as caught:
+        key_from("sk-secret")
+    assert "sk-secret" not in str(caught.value)
+
+
 def test_a_key_is_not_sent_over_the_internet_in_clear() -> None:
     with pytest.raises(ConfigError, match="unencrypted"):
         Endpoint("http://api.example.com/v1", 8, key="k", terms_checked=True)
