@@ -201,6 +201,8 @@ def _validate(task: Task) -> None:
     for i, example in enumerate(task.examples):
         if not example.document.strip():
             raise _wrong(task, f"examples[{i}] has an empty document", "Give it one.")
+        if not isinstance(example.answer, Mapping):
+            raise _wrong(task, f"examples[{i}] has the answer {example.answer!r}", "Write an object, {...}.")
         errors = [error.message for error in validator(task.schema).iter_errors(dict(example.answer))]
         if errors:
             raise _wrong(task, f"examples[{i}] does not fit the schema: {errors[0]}", "Mend the example or the schema.")

@@ -1,15 +1,16 @@
 """Attention of many rows to one shared prefix, kept once, and to each row's own keys.
 
 Both parts meet in one softmax, so this is plain attention with the prefix's keys repeated, to
-float order, without repeating them (the idea of arXiv 2402.05099). mlx-lm's models reach it
-through their own `scaled_dot_product_attention`, which asks the cache first.
+float order, without repeating them (arXiv 2402.05099). The backward pass recomputes the weights
+from their log-sum (2205.14135), so no score outlives its block of queries. mlx-lm's models
+come here through their own `scaled_dot_product_attention`, which asks the cache first.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import mlx.core as mx
@@ -19,6 +20,7 @@ from .numerics import exp_below, slow_exp
 
 KV: TypeAlias = tuple[mx.array, mx.array]  # keys and values, each (kv_heads, tokens, head_dim)
 Mask: TypeAlias = mx.array | str | None  # bool, broadcast to (rows, 1, queries, keys); "causal"; all visible
+BLOCK = 128  # queries computed at a time; causal blocks skip the keys after them
 
 
 def attend(
@@ -31,55 +33,113 @@ def attend(
     """
     if prefix is None and not slow_exp():
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
-    shared = prefix or ()
-    # Recomputed in the backward pass: a layer keeps its keys, never its scores.
-    run: Callable[..., mx.array] = mx.checkpoint(partial(_attend, scale=scale, mask=mask))
-    return run(queries, keys, values, *shared)
+
+    @mx.custom_function
+    def forward(*arrays: mx.array) -> KV:
+        return _forward(_Inputs(*arrays), mask)
+
+    @forward.vjp
+    def backward(arrays: tuple[mx.array, ...], cotangents: KV, outputs: KV) -> tuple[mx.array, ...]:
+        return _backward(_Inputs(*arrays), mask, cotangents[0], *outputs)
+
+    result: Any = forward(queries * scale, keys, values, *(prefix or ()))
+    out: mx.array = result[0]
+    return out
 
 
-def _attend(
-    queries: mx.array, keys: mx.array, values: mx.array, *shared: mx.array, scale: float, mask: Mask
-) -> mx.array:
-    rows, _, length, width = queries.shape
-    groups = keys.shape[1]
-    # The query heads of one key head lie side by side: (rows, groups, stacked queries, width).
-    stacked = (queries * scale).reshape(rows, groups, -1, width)
-    near = _masked((stacked @ keys.swapaxes(-1, -2)).astype(mx.float32), mask, length)
-    top = near.max(axis=-1, keepdims=True)
-    if not shared:
-        near = exp_below(near, top)
-        mixed = near.astype(values.dtype) @ values / near.sum(axis=-1, keepdims=True).astype(values.dtype)
-        return mixed.reshape(queries.shape)
+@dataclass(frozen=True)
+class _Inputs:
+    """What attention is a function of; `queries` are scaled."""
 
-    def merge(x: mx.array) -> mx.array:  # (rows, groups, q, ...) -> (groups, rows * q, ...)
-        return x.swapaxes(0, 1).reshape(groups, -1, x.shape[-1])
+    queries: mx.array
+    keys: mx.array
+    values: mx.array
+    prefix_keys: mx.array | None = None
+    prefix_values: mx.array | None = None
 
-    def split(x: mx.array) -> mx.array:
-        return x.reshape(groups, rows, -1, x.shape[-1]).swapaxes(0, 1)
+    def stack(self, x: mx.array, block: slice) -> mx.array:
+        """A block of (rows, heads, L, width), the heads of one key head side by side: (rows, kv_heads, q, width)."""
+        rows, _, _, width = x.shape
+        return x[:, :, block].reshape(rows, self.keys.shape[1], -1, width)
 
-    prefix_keys, prefix_values = shared
-    far = (merge(stacked) @ prefix_keys.swapaxes(-1, -2)).astype(mx.float32)
-    top = mx.maximum(top, split(far.max(axis=-1, keepdims=True)))
-    near, far = exp_below(near, top), exp_below(far, merge(top))
-    total = near.sum(axis=-1, keepdims=True) + split(far.sum(axis=-1, keepdims=True))
-    mixed = near.astype(values.dtype) @ values + split(far.astype(values.dtype) @ prefix_values)
-    return (mixed / total.astype(values.dtype)).reshape(queries.shape)
+    def blocks(self, mask: Mask) -> Iterator[tuple[slice, slice, mx.array | None]]:
+        """Queries, the keys they may see, and a mask among those, (rows or 1, 1, 1, L, T) or none."""
+        length = self.queries.shape[2]
+        if not isinstance(mask, str):
+            everything = slice(0, length), slice(0, self.keys.shape[2])
+            yield (*everything, mask if mask is None else mx.expand_dims(mask, 2))
+            return
+        for start in range(0, length, BLOCK):
+            end = min(start + BLOCK, length)
+            yield slice(start, end), slice(0, end), mx.tri(end - start, end, start, dtype=mx.bool_)
+
+    def near(self, stacked: mx.array, seen: slice, mask: mx.array | None) -> mx.array:
+        """Scores against the row's own keys, fp32, (rows, kv_heads, q, T)."""
+        scores = (stacked @ self.keys[:, :, seen].swapaxes(-1, -2)).astype(mx.float32)
+        if mask is None:
+            return scores
+        rows, groups, _, keys = scores.shape
+        by_head = scores.reshape(rows, groups, -1, mask.shape[-2], keys)
+        return mx.where(mask, by_head, -mx.inf).reshape(scores.shape)
+
+    def merge(self, x: mx.array) -> mx.array:
+        """(rows, kv_heads, q, width) to (kv_heads, rows * q, width): all rows against the one prefix."""
+        return x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])
+
+    def split(self, x: mx.array) -> mx.array:
+        """The inverse of `merge`."""
+        return x.reshape(x.shape[0], self.keys.shape[0], -1, x.shape[-1]).swapaxes(0, 1)
 
 
-def _masked(scores: mx.array, mask: Mask, length: int) -> mx.array:
-    """-inf where `mask` forbids; `scores` (rows, groups, heads of a group * length, keys)."""
-    if mask is None:
-        return scores
-    if isinstance(mask, str):
-        mask = causal(length)
-    rows, groups, _, keys = scores.shape
-    visible = mask if mask.ndim == 2 else mx.expand_dims(mask, 2)
-    return mx.where(visible, scores.reshape(rows, groups, -1, length, keys), -mx.inf).reshape(scores.shape)
+def _forward(x: _Inputs, mask: Mask) -> KV:
+    """The mixed values, and the log-sum of each query's exponentials (rows, kv_heads, q of all blocks, 1)."""
+    outs, sums = [], []
+    for block, seen, visible in x.blocks(mask):
+        stacked, values = x.stack(x.queries, block), x.values[:, :, seen]
+        near = x.near(stacked, seen, visible)
+        top = near.max(axis=-1, keepdims=True)
+        if x.prefix_keys is None or x.prefix_values is None:
+            near = exp_below(near, top)
+            total = near.sum(axis=-1, keepdims=True)
+            mixed = near.astype(values.dtype) @ values
+        else:
+            far = (x.merge(stacked) @ x.prefix_keys.swapaxes(-1, -2)).astype(mx.float32)
+            top = mx.maximum(top, x.split(far.max(axis=-1, keepdims=True)))
+            near, far = exp_below(near, top), exp_below(far, x.merge(top))
+            total = near.sum(axis=-1, keepdims=True) + x.split(far.sum(axis=-1, keepdims=True))
+            mixed = near.astype(values.dtype) @ values + x.split(far.astype(values.dtype) @ x.prefix_values)
+        rows, heads, _, width = x.queries.shape
+        outs.append((mixed / total.astype(values.dtype)).reshape(rows, heads, -1, width))
+        sums.append(top + mx.log(total))
+    return mx.concatenate(outs, axis=2), mx.concatenate(sums, axis=2)
 
 
-def causal(length: int) -> mx.array:
-    """True where the key is not after the query, shape (length, length)."""
-    return mx.tri(length, dtype=mx.bool_)
+def _backward(x: _Inputs, mask: Mask, cotangent: mx.array, out: mx.array, sums: mx.array) -> tuple[mx.array, ...]:
+    """Gradients with respect to every array of `x`, in order."""
+    kind, done = cotangent.dtype, 0
+    d_queries: list[mx.array] = []
+    d_keys, d_values = mx.zeros_like(x.keys), mx.zeros_like(x.values)
+    d_prefix = [] if x.prefix_keys is None else [mx.zeros_like(x.prefix_keys), mx.zeros_like(x.prefix_keys)]
+    for block, seen, visible in x.blocks(mask):
+        stacked, d_out = x.stack(x.queries, block), x.stack(cotangent, block)
+        log_sum = sums[:, :, done : done + stacked.shape[2]]
+        done += stacked.shape[2]
+        # d softmax: weights * (d weights - mean of d weights under the weights), the mean being d_out . out.
+        mean = (d_out * x.stack(out, block)).astype(mx.float32).sum(axis=-1, keepdims=True)
+        weights = exp_below(x.near(stacked, seen, visible), log_sum)
+        d_scores = (weights * (d_out @ x.values[:, :, seen].swapaxes(-1, -2) - mean)).astype(kind)
+        d_stacked = d_scores @ x.keys[:, :, seen]
+        d_keys = d_keys.at[:, :, seen].add(d_scores.swapaxes(-1, -2) @ stacked)
+        d_values = d_values.at[:, :, seen].add(weights.astype(kind).swapaxes(-1, -2) @ d_out)
+        if x.prefix_keys is not None and x.prefix_values is not None:
+            stacked, d_out = x.merge(stacked), x.merge(d_out)
+            weights = exp_below((stacked @ x.prefix_keys.swapaxes(-1, -2)).astype(mx.float32), x.merge(log_sum))
+            d_scores = (weights * (d_out @ x.prefix_values.swapaxes(-1, -2) - x.merge(mean))).astype(kind)
+            d_stacked = d_stacked + x.split(d_scores @ x.prefix_keys)
+            d_prefix[0] = d_prefix[0] + d_scores.swapaxes(-1, -2) @ stacked
+            d_prefix[1] = d_prefix[1] + weights.astype(kind).swapaxes(-1, -2) @ d_out
+        d_queries.append(d_stacked.reshape(x.queries[:, :, block].shape))
+    return mx.concatenate(d_queries, axis=2), d_keys, d_values, *d_prefix
 
 
 def install(model: Module) -> None:

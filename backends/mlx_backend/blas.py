@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+SYMBOL = "sgemm_"  # what the wheel's own C interface calls; the first global library that has it serves
 OPENBLAS = ("libopenblas.so.0", "libopenblas.so")
 SLOW = 8.0  # GFLOP/s on one core: the reference BLAS reaches 3, any real one 30 and more
 
@@ -55,7 +56,7 @@ def open_fast() -> str:
             library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
         except OSError:
             continue
-        if hasattr(library, "cblas_sgemm"):
+        if hasattr(library, SYMBOL):
             return name
     return ""
 
@@ -90,5 +91,5 @@ def report() -> Blas:
         start = time.perf_counter()
         mx.eval(matrix @ matrix)
         seconds = time.perf_counter() - start
-    path = _library_of("cblas_sgemm") if sys.platform == "linux" else ""
+    path = _library_of(SYMBOL) if sys.platform == "linux" else ""
     return Blas(path=path, gflops=2 * size**3 / seconds / 1e9)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from .attention import KV, Mask, attend, causal
+from .attention import KV, Mask, attend
 
 Prefix: TypeAlias = tuple[KV, ...]  # one pair for each layer
 GROWTH = 128  # columns added when a slot is full
@@ -35,7 +35,7 @@ class Block:
 
     def make_mask(self, length: int, return_array: bool = False, **_: Any) -> Mask:
         """Causal over the block's own tokens."""
-        return causal(length) if return_array else "causal"
+        return mx.tri(length, dtype=mx.bool_) if return_array else "causal"
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
         """Attention to the prefix and the block."""

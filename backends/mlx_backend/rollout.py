@@ -21,6 +21,7 @@ from .cache import Cursor, Prefix, Slots, blocks, extend
 from .policy import Policy
 from .sampling import choose
 
+PREFILL = 1024  # tokens of prompts computed at a time: enough to keep a device busy, few enough to pad little
 COMPACT = 0.75  # share of slots in use below which the batch is copied into a smaller one
 
 
@@ -96,9 +97,9 @@ class Rollout:
             self.policy.prefilled_tokens += len(tokens)
 
     def _prefill(self, free: int) -> None:
-        """Compute the rests of as many waiting prompts as fill `free` slots and one micro-batch."""
+        """Compute the rests of as many waiting prompts as fill `free` slots, at most PREFILL tokens of them."""
         width = len(self.prompts[self.waiting[0]]) - self.shared
-        fitting = max(1, min(-(-free // self.n), self.limits.train_tokens // width, len(self.waiting)))
+        fitting = max(1, min(-(-free // self.n), min(PREFILL, self.limits.train_tokens) // width, len(self.waiting)))
         chosen = [self.waiting.popleft() for _ in range(fitting)]
         rests = [self.prompts[prompt][self.shared :] for prompt in chosen]
         caches = blocks(self.prefix, self.policy.layers)

@@ -6,6 +6,8 @@ pages look scanned. Left out: anything a person could not read the answer from.
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from offapi.data.documents import Document
 from offapi.demo.draw import Draw
 from offapi.demo.facts import Facts, Split, draw_facts
@@ -34,12 +36,12 @@ def _document(split: Split, index: int, seed: int) -> Document:
 def _scan(line: str, facts: Facts, draw: Draw) -> str:
     """`line` as a poor scan reads it. Words of the vendor and words with digits stay, so the answer stays."""
     kept = {*facts.vendor.lower().split(), *facts.written(facts.day).lower().split()}
-    words = [
-        word if word.lower() in kept or any(c.isdigit() for c in word) else _blur(word, draw)
-        for word in line.split(" ")
-    ]
-    return " ".join(words)
+    return " ".join(word if _stays(word, kept) else _blur(word, draw) for word in line.split(" "))
+
+
+def _stays(word: str, kept: Set[str]) -> bool:
+    return word.lower().strip(":,") in kept or any(char.isdigit() for char in word)
 
 
 def _blur(word: str, draw: Draw) -> str:
-    return "".join(_CONFUSED[char] if char in _CONFUSED and draw.chance(0.12) else char for char in word)
+    return "".join(_CONFUSED[char] if char in _CONFUSED and draw.chance(0.06) else char for char in word)

@@ -11,27 +11,24 @@ from datetime import date, timedelta
 from typing import Literal
 
 from offapi.demo.draw import Draw
-from offapi.demo.words import DISHES, FIRST, FORMS, GOODS, MONTHS, PEOPLE, SECOND, STREETS, TOWNS, TRADES
+from offapi.demo.words import DISHES, FIRST, FORMS, GOODS, MONTHS, PEOPLE, SECOND, TRADES
 
 Split = Literal["train", "val", "test"]
-DateStyle = Literal["iso", "slash", "us", "dots", "dashes", "long", "us long", "short", "caps"]
+DateStyle = Literal["iso", "slash", "us", "dots", "long", "us long", "short", "caps"]
 
 
 @dataclass(frozen=True)
 class Money:
-    """How amounts are written: `before` and `after` the figure, its marks, and digits after the point."""
+    """How amounts are written: `before` and `after` the figure, and its marks."""
 
     before: str
     after: str
     thousands: str
     point: str
-    digits: int = 2
 
     def plain(self, minor: int) -> str:
         """The figure alone, as in a column of prices."""
-        whole, rest = divmod(minor, 10**self.digits)
-        grouped = f"{whole:,}".replace(",", self.thousands)
-        return f"{grouped}{self.point}{rest:0{self.digits}}" if self.digits else grouped
+        return f"{minor // 100:,}".replace(",", self.thousands) + f"{self.point}{minor % 100:02}"
 
     def __call__(self, minor: int) -> str:
         """The figure with its currency."""
@@ -39,17 +36,17 @@ class Money:
 
     def value(self, minor: int) -> float:
         """The amount in major units, as gold holds it."""
-        return minor / float(10**self.digits)
+        return minor / 100
 
 
 POUND, DOLLAR = Money("£", "", ",", "."), Money("$", "", ",", ".")
 EURO, EURO_COMMA, EURO_WORD = Money("€", "", ",", "."), Money("", " €", ".", ","), Money("EUR ", "", ",", ".")
 RINGGIT, FRANC, RUPEE = Money("RM", "", ",", "."), Money("CHF ", "", "'", "."), Money("Rs. ", "", ",", ".")
-KRONA, YEN = Money("", " kr", " ", ","), Money("¥", "", ",", ".", digits=0)
 
+# Mostly spellings and currencies that so small a teacher reads well; the others make its mistakes.
 # Month before day only with dollars, and only when the day is above 12: nothing is left to guess.
-_EUROPEAN: tuple[DateStyle, ...] = (*("iso",) * 14, *("slash",) * 4, "dots", "long", "short")
-_AMERICAN: tuple[DateStyle, ...] = (*("iso",) * 14, "us", "us", "us", "us long", "caps")
+_EUROPEAN: tuple[DateStyle, ...] = (*("iso",) * 18, *("slash",) * 4, "dots", "long", "short")
+_AMERICAN: tuple[DateStyle, ...] = (*("iso",) * 18, "us", "us", "us", "us long", "caps")
 _MONEYS = (*(POUND, DOLLAR, EURO, RINGGIT) * 4, EURO_WORD, FRANC, RUPEE, EURO_COMMA)
 
 
@@ -73,7 +70,6 @@ class Facts:
 
     vendor: str
     customer: str
-    address: str
     number: str
     day: date
     due: date
@@ -117,7 +113,6 @@ def spell(day: date, style: DateStyle) -> str:
         "slash": f"{d:02}/{m:02}/{y}",
         "us": f"{m:02}/{d:02}/{y}",
         "dots": f"{d:02}.{m:02}.{y}",
-        "dashes": f"{d:02}-{m:02}-{y}",
         "long": f"{d} {month} {y}",
         "us long": f"{month} {d}, {y}",
         "short": f"{d:02}-{month[:3]}-{y % 100:02}",
@@ -136,7 +131,6 @@ def draw_facts(draw: Draw, split: Split) -> Facts:
     return Facts(
         vendor=_vendor(draw, split),
         customer=draw.pick(PEOPLE),
-        address=f"{draw.between(1, 180)} {draw.pick(STREETS)}, {draw.pick(TOWNS)}",
         number=f"{draw.pick(('INV-', 'R', '', '#', 'A/'))}{draw.between(1000, 99999)}",
         day=day,
         due=day + timedelta(days=draw.pick((14, 30))),

@@ -44,7 +44,6 @@ CASH 20.00 CHANGE 7.10""",
     ),
     Example(
         """\
-Taxi receipt
 Date: 14 November 2023 09:15
 Fare: €48.00
 Tax 5%: €2.40

@@ -14,7 +14,7 @@ FIRST = {
     "train": _words("""Green|Blue|Silver|Golden|North|South|Bright|Old|New|River|Maple|Stone|Royal|Central|Sunny|Grand|
         Happy|Red|Black|Summer|Ocean|Forest|Garden|Crystal|Diamond|Union|Liberty|Capital|Global|Modern"""),
     "val": _words("White|East|Winter|Cedar|Harbor|Star"),
-    "test": _words("West|Lake|Spring|Oak|Iron|Crown|City|Pacific|Premier|Mountain"),
+    "test": _words("West|Lake|Spring|Oak|Iron|Crown|City|Pacific|Premier|Sunset"),
 }
 SECOND = _words("""Valley|Hill|Street|Bridge|Park|House|Field|Gate|Point|Wood|Creek|Square|Coast|Line|Peak|Island|Tower|
     View|Road|Corner""")
@@ -23,9 +23,6 @@ TRADES = _words("""Hardware|Bakery|Books|Motors|Electric|Foods|Pharmacy|Coffee|G
 FORMS = _words("Ltd|Ltd|GmbH|Inc|LLC|Sdn Bhd|Company|Group")
 PEOPLE = _words("""Anna Moreau|Ben Carter|Chloe Adams|Daniel Ortiz|Emma Schmidt|Farid Khan|Grace Lee|Hugo Martin|
     Ines Costa|Jack Turner|Karin Berg|Leo Rossi|Mia Brown|Noah Patel|Olga Petrova|Paul Dubois""")
-STREETS = _words("""High Street|Mill Lane|Station Road|Church Street|Park Avenue|Harbour Road|King Street|
-    Bridge Street""")
-TOWNS = _words("Leeds|Bristol|Hamburg|Lyon|Austin|Penang|Malmo|Porto|Zurich|Dublin|Utrecht|Seville|Perth|Boston")
 GOODS = _words("""Widget|Notebook A5|Desk lamp|Paint 5L|Steel bolts|Coffee beans|Printer paper|USB cable|Garden hose|
     Light bulbs|Oak shelf|Window seal|Brake pads|Copper pipe|Work gloves|Labels|Toner black|Filter bags|Hand soap|
     Door hinge|Ink pens|Batteries AA|Dust sheets|Tea towels""")

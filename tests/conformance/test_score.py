@@ -69,7 +69,8 @@ def test_limits_change_nothing(adapted: Load, limits: Limits) -> None:
 
 def test_twins_and_masks_inside_what_is_shared(adapted: Load, truth: oracle.Llama, adapter: Arrays) -> None:
     shared = episode((False, PREFIX[:5]), (True, PREFIX[5:15]), (False, PREFIX[15:]), (True, (1, 2)))
-    twins = [shared, episode((False, PREFIX), (True, (1, 2))), shared]
+    late = episode((False, PREFIX), (True, (1, 2, 3, 4)))  # the longest, so that what it masks late meets an early mask
+    twins = [shared, episode((False, PREFIX), (True, (1, 2))), shared, late]
     expected = [oracle.masked(truth.logits(e.tokens, adapter, SHAPE.scale), e) for e in twins]
     close(adapted().score(twins), expected)
 

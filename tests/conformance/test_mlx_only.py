@@ -1,0 +1,127 @@
+"""What only the MLX backend has: quantised bases, a second step under way while one is read, its BLAS."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offapi.backend import AdamW, Backend, Episode, LoraSpec, ModelSpec, Sampling, Segment
+from offapi.backend import load as load_backend
+from offapi.errors import ModelError
+
+pytest.importorskip("mlx_lm", reason="mlx is not installed")
+
+EPISODES = [Episode("e", (Segment((1, 2, 3), False), Segment((4, 5, 6, 7), True)))]
+PROMPTS = [(9, 8, 7, *range(20, 20 + i)) for i in range(1, 6)]
+
+
+def open_mlx(path: Path, **fields: object) -> Backend:
+    return load_backend("mlx", ModelSpec(path=path, device="cpu", **fields))  # type: ignore[arg-type]
+
+
+def in_mlx_format(source: Path, target: Path) -> Path:
+    """The model quantised to 4 bits and saved as mlx-lm saves it."""
+    import mlx.nn as nn
+    from mlx_lm.utils import load_model, save_config, save_model
+
+    model, config = load_model(source)
+    nn.quantize(model, 64, 4, class_predicate=lambda _, m: hasattr(m, "to_quantized") and m.weight.shape[-1] % 64 == 0)
+    save_model(target, model)
+    save_config(config | {"quantization": {"group_size": 64, "bits": 4}}, target / "config.json")
+    return target
+
+
+def test_a_quantised_base_is_the_same_at_load_and_from_a_folder(model_folder: Path, tmp_path: Path) -> None:
+    at_load = open_mlx(model_folder, quantize=4)
+    stored = open_mlx(in_mlx_format(model_folder, tmp_path / "q4"))
+    (full,), (one,), (other,) = (b.score(EPISODES) for b in (open_mlx(model_folder), at_load, stored))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert 1e-3 < np.abs(one - full).max() < 5
+
+
+def test_a_quantised_base_decodes_what_it_scores_and_trains(model_folder: Path) -> None:
+    backend = open_mlx(model_folder, quantize=4, lora=LoraSpec(rank=4, alpha=8.0))
+    (group,) = backend.rollout([(1, 2, 3)], 1, Sampling(max_tokens=8, stop_ids=(), temperature=3.0))
+    (completion,) = group.completions
+    episode = Episode("e", (Segment((1, 2, 3), False), Segment(completion.tokens, True)))
+    np.testing.assert_allclose(completion.logprobs, backend.score([episode], temperature=3.0)[0], atol=1e-4)
+    losses = []
+    for _ in range(5):
+        losses.append(backend.forward_backward(EPISODES, "cross_entropy")["loss"])
+        backend.optim_step(2e-2, AdamW())
+    assert losses[-1] < losses[0]
+
+
+def test_bits_that_cannot_be_had_are_refused(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="7 bits"):
+        open_mlx(model_folder, quantize=7)
+    with pytest.raises(ModelError, match="already"):
+        open_mlx(in_mlx_format(model_folder, tmp_path / "q4"), quantize=8)
+
+
+def test_reading_one_step_behind_gives_the_same_groups(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: rows that stopped run one step too far, which may not show."""
+    from offapi.backends.mlx_backend.rollout import Rollout
+
+    backend = open_mlx(model_folder)
+    sampling = Sampling(max_tokens=20, stop_ids=tuple(range(0, 300, 7)), temperature=4.0)
+
+    def groups() -> dict[int, list[tuple[int, ...]]]:
+        return {g.prompt: [c.tokens for c in g.completions] for g in backend.rollout(PROMPTS, 3, sampling)}
+
+    before, prepare = groups(), Rollout.__post_init__
+
+    def ahead(self: Rollout) -> None:
+        prepare(self)
+        self.ahead = 1
+
+    monkeypatch.setattr(Rollout, "__post_init__", ahead)
+    assert groups() == before
+
+
+def test_attention_in_blocks_has_the_gradient_of_plain_attention(model_folder: Path) -> None:
+    import mlx.core as mx
+
+    from offapi.backends.mlx_backend import attention
+
+    draw = np.random.default_rng(0)
+    rows, heads, groups, length, shared, width = 2, 4, 2, attention.BLOCK + 9, 5, 8
+    shapes = ((rows, heads, length, width), *[(rows, groups, length, width)] * 2, *[(groups, shared, width)] * 2)
+    arrays = [mx.array(draw.standard_normal(shape).astype(np.float32)) for shape in shapes]
+    weigh = mx.array(draw.standard_normal(shapes[0]).astype(np.float32))
+
+    def ours(q: mx.array, k: mx.array, v: mx.array, pk: mx.array, pv: mx.array) -> mx.array:
+        return (attention.attend(q, k, v, (pk, pv), 0.3, "causal") * weigh).sum()
+
+    def plain(q: mx.array, k: mx.array, v: mx.array, pk: mx.array, pv: mx.array) -> mx.array:
+        k, v = (
+            mx.concatenate([mx.broadcast_to(prefix[None], (rows, *prefix.shape)), own], axis=2)
+            for prefix, own in ((pk, k), (pv, v))
+        )
+        return (mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask="causal") * weigh).sum()
+
+    found, expected = (mx.value_and_grad(f, argnums=(0, 1, 2, 3, 4))(*arrays) for f in (ours, plain))
+    np.testing.assert_allclose(found[0].item(), expected[0].item(), rtol=1e-4)
+    for one, other in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has a fast BLAS of its own")
+def test_a_fast_blas_is_opened_without_importing_torch() -> None:
+    script = (
+        "import sys, importlib.util as u; s = u.spec_from_file_location('blas', sys.argv[1]);"
+        "blas = sys.modules['blas'] = u.module_from_spec(s); s.loader.exec_module(blas); opened = blas.open_fast();"
+        "assert 'torch' not in sys.modules; r = blas.report(); print(opened, r.path, r.slow)"
+    )
+    file = find_spec("offapi.backends.mlx_backend.blas").origin
+    done = subprocess.run([sys.executable, "-c", script, file], capture_output=True, text=True, check=True)
+    opened, used, slow = done.stdout.rsplit("\n", 2)[0].split(" ")
+    if not opened:
+        pytest.skip("no BLAS beside MLX's own is installed")
+    assert Path(used).name == Path(opened).name
+    assert slow == "False"

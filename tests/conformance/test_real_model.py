@@ -1,0 +1,115 @@
+"""The two backends on the real weights: same logprobs, same greedy tokens, same losses, one adapter for both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offapi import adapter
+from offapi.backend import AdamW, Backend, Episode, Floats, LoraSpec, ModelSpec, Sampling, Segment, load
+from offapi.chat import Chat
+from offapi.demo.documents import generate
+from offapi.demo.task import task
+from offapi.models import Model
+from offapi.schedule import Schedule
+
+TOLERANCE = 1e-3  # nats
+PROMPTS, STEPS = 20, 10
+
+pytestmark = pytest.mark.skipif(
+    find_spec("torch") is None or find_spec("mlx") is None, reason="needs both backends on one machine"
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one backend computed from the same start."""
+
+    logprobs: list[Floats]
+    greedy: list[tuple[int, ...]]
+    losses: list[float]
+    adapter: Path
+    adapted: list[Floats]  # logprobs after training
+
+
+@pytest.fixture(scope="module")
+def episodes(demo_model: Model) -> list[Episode]:
+    chat = Chat.load(demo_model.path)
+    return [
+        chat.episode(
+            row.id,
+            [*task.messages(row.text), {"role": "assistant", "content": task.answer_text(row.gold or {})}],
+        )
+        for row in generate("train", PROMPTS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def both(
+    demo_model: Model, episodes: list[Episode], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Trained]:
+    spec = ModelSpec(demo_model.path, lora=LoraSpec(8, 16.0), seed=1)
+    folder = tmp_path_factory.mktemp("adapters")
+    return {name: compute(load(name, spec), spec, episodes, folder / name) for name in ("torch", "mlx")}
+
+
+def compute(backend: Backend, spec: ModelSpec, episodes: list[Episode], folder: Path) -> Trained:
+    """Score every token, decode 16 greedily, take ten steps, and leave the adapter in `folder`."""
+    whole = [
+        Episode(row.id, (Segment(row.tokens[:1], sampled=False), Segment(row.tokens[1:], sampled=True)))
+        for row in episodes
+    ]
+    logprobs = backend.score(whole)
+    prompts = [row.segments[0].tokens for row in episodes]
+    found = {group.prompt: group for group in backend.rollout(prompts, 1, Sampling(16, (2,)))}
+    schedule = Schedule(rows=len(episodes), batch_size=2, epochs=1.0, lr=1e-3, warmup_steps=2, seed=0)
+    losses = []
+    for step in range(STEPS):
+        losses.append(backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")["loss"])
+        backend.optim_step(schedule.lr_at(step), AdamW())
+    folder.mkdir()
+    assert spec.lora is not None
+    for name, content in adapter.encode(backend.state().adapter, spec.lora).items():
+        (folder / name).write_bytes(content)
+    adapted = backend.score(episodes)
+    backend.close()
+    greedy = [found[i].completions[0].tokens for i in range(len(prompts))]
+    return Trained(logprobs, greedy, losses, folder, adapted)
+
+
+def farthest(one: list[Floats], other: list[Floats]) -> float:
+    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
+
+
+def test_logprobs_agree_on_every_token(both: dict[str, Trained]) -> None:
+    apart = farthest(both["torch"].logprobs, both["mlx"].logprobs)
+    print(f"logprobs apart by at most {apart:.1e} nats on {PROMPTS} prompts")
+    assert apart <= TOLERANCE
+
+
+def test_greedy_completions_are_the_same_tokens(both: dict[str, Trained]) -> None:
+    assert both["torch"].greedy == both["mlx"].greedy
+
+
+def test_ten_steps_have_the_same_losses(both: dict[str, Trained]) -> None:
+    one, other = both["torch"].losses, both["mlx"].losses
+    apart = max(abs(a - b) for a, b in zip(one, other, strict=True))
+    print(f"losses apart by at most {apart:.1e} over {STEPS} steps: {one[0]:.4f} to {one[-1]:.4f}")
+    assert apart <= TOLERANCE
+    assert one[-1] < one[0] - 0.1  # they learned, so there was something to agree on
+
+
+@pytest.mark.parametrize(("trained", "loaded"), [("torch", "mlx"), ("mlx", "torch")])
+def test_an_adapter_moves_to_the_other_backend(
+    both: dict[str, Trained], demo_model: Model, episodes: list[Episode], trained: str, loaded: str
+) -> None:
+    backend = load(loaded, ModelSpec(demo_model.path, adapter=both[trained].adapter))
+    some = [replace(row) for row in episodes[:6]]
+    apart = farthest(backend.score(some), both[trained].adapted[:6])
+    print(f"trained on {trained}, loaded on {loaded}: apart by at most {apart:.1e} nats")
+    assert apart <= TOLERANCE
+    assert farthest(backend.score(some, by="reference"), both[trained].adapted[:6]) > 0.1  # it is no silent no-op
