@@ -27,6 +27,7 @@ class Chat:
 
     tokenizer: Any
     stop_ids: tuple[int, ...]
+    special: tuple[str, ...] = ()  # texts that the tokenizer reads as one special token
 
     @classmethod
     def load(cls, folder: Path) -> Chat:
@@ -42,7 +43,8 @@ class Chat:
         stops = _stop_ids(folder) | ({tokenizer.eos_token_id} - {None})
         if not stops:
             raise ModelError("generation_config.json names no eos_token_id.", where=str(folder), next_step=ADD)
-        return cls(tokenizer, tuple(sorted(stops)))
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        return cls(tokenizer, tuple(sorted(stops)), tuple(sorted(special)))
 
     def prompt(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> tuple[int, ...]:
         """Token ids of `messages` up to where the assistant begins to write."""
@@ -96,9 +98,18 @@ class Chat:
         cut = ends[-1] + 1
         return [Segment(tokens[:cut], sampled=True), Segment(tokens[cut:], sampled=False)]
 
+    def _harmless(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """`message` with special tokens in its text broken up, so that a document cannot end its own turn."""
+        content = message.get("content")
+        if not isinstance(content, str):
+            return dict(message)
+        for token in self.special:
+            content = content.replace(token, f"{token[:1]} {token[1:]}")
+        return {**message, "content": content}
+
     def _render(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None, generate: bool) -> str:
         text: str = self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
+            [self._harmless(message) for message in messages],
             tools=None if tools is None else [dict(tool) for tool in tools],
             tokenize=False,
             add_generation_prompt=generate,

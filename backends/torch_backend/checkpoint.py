@@ -10,7 +10,7 @@ from offapi.backend import Arrays, Floats, TrainState
 from offapi.errors import BackendError, ModelError
 
 from .optimizer import create
-from .policy import Policy, fill
+from .policy import Policy, check_fit, fill
 
 
 def state(policy: Policy) -> TrainState:
@@ -28,16 +28,15 @@ def state(policy: Policy) -> TrainState:
 def restore(policy: Policy, saved: TrainState) -> None:
     """See `Backend.restore`."""
     try:
-        fill(policy.lora, saved.adapter)
+        for arrays in (saved.adapter, *((saved.exp_avg, saved.exp_avg_sq) if saved.step else ())):
+            check_fit(policy.lora, arrays)
     except ModelError as error:
-        raise BackendError(f"the state does not fit: {error.what}") from error
+        raise BackendError(f"the state does not fit: {error.what}", next_step=error.next_step) from error
+    fill(policy.lora, saved.adapter)
     optimizer = create(policy)
     policy.steps = saved.step
     if saved.step == 0:
         return
-    for moments in (saved.exp_avg, saved.exp_avg_sq):
-        if moments.keys() != policy.lora.keys():
-            raise BackendError("the state lacks optimizer moments for some adapter matrices.")
     for name, parameter in policy.lora.items():
         parameter.grad = None
         optimizer.state[parameter] = {

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from offapi.backend import By, Episode, Floats, Loss, Metrics
 from offapi.batching import Pack, packs
+from offapi.errors import BackendError
 
 from .cache import Packed
 from .policy import Policy
@@ -97,6 +98,8 @@ def forward_backward(policy: Policy, batch: Sequence[Episode], loss: Loss) -> Me
     """See `Backend.forward_backward`. The normaliser is the whole batch's, so any split gives one gradient."""
     if loss != "cross_entropy":
         raise ValueError(f"unknown loss {loss!r}")
+    if not policy.lora:
+        raise BackendError("this model was loaded without an adapter.", next_step="Load it with `lora` to train it.")
     todo = list(packs(batch, policy.spec.limits.train_tokens))
     tokens = sum(len(pack.targets) for pack in todo)
     total = 0.0

@@ -24,7 +24,7 @@ from transformers.modeling_utils import AttentionInterface
 
 from offapi import adapter as adapters
 from offapi.backend import Arrays, LoraSpec, Memory, ModelSpec
-from offapi.errors import BackendError, ModelError
+from offapi.errors import BackendError, ModelError, nearest
 from offapi.randomness import lora_matrices
 
 from .cache import Layout, attend
@@ -116,6 +116,11 @@ def inject(model: Any, spec: ModelSpec) -> dict[str, nn.Parameter]:
         return {}
     if spec.lora is not None and spec.lora != shape and sorted_shape(spec.lora) != sorted_shape(shape):
         raise ModelError(f"the adapter is {shape}, not {spec.lora}.", where=str(spec.adapter), next_step="Drop `lora`.")
+    linears = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for target in shape.targets:
+        if target not in linears:
+            step = nearest(target, linears)
+            raise ModelError(f"no linear layer {target!r} to adapt.", where=str(spec.path), next_step=step)
     alpha: Any = shape.alpha  # PEFT's annotation says int; it divides by the rank all the same
     config = LoraConfig(r=shape.rank, lora_alpha=alpha, target_modules=list(shape.targets), lora_dropout=0.0)
     inject_adapter_in_model(config, model)
@@ -144,18 +149,20 @@ def initial(lora: dict[str, nn.Parameter], seed: int, shape: LoraSpec) -> Arrays
     return arrays
 
 
-def fill(lora: dict[str, nn.Parameter], arrays: Arrays) -> None:
-    """Copy `arrays` into the parameters. Raises ModelError unless names and shapes agree exactly."""
+def check_fit(lora: dict[str, nn.Parameter], arrays: Arrays) -> None:
+    """Raise ModelError unless the names and shapes of `arrays` are the parameters' own."""
     if lora.keys() != arrays.keys():
         odd = sorted(lora.keys() ^ arrays.keys())
-        raise ModelError(
-            f"{len(odd)} adapter matrices do not fit this model, such as {odd[0]}.", next_step="Check base."
-        )
+        raise ModelError(f"{len(odd)} adapter matrices do not fit this model, such as {odd[0]}.", next_step=BASE)
     for name, parameter in lora.items():
         if tuple(parameter.shape) != arrays[name].shape:
-            raise ModelError(
-                f"{name} has shape {arrays[name].shape}, the model wants {tuple(parameter.shape)}.", next_step=BASE
-            )
+            wants, has = tuple(parameter.shape), arrays[name].shape
+            raise ModelError(f"{name} has shape {has}, the model wants {wants}.", next_step=BASE)
+
+
+def fill(lora: dict[str, nn.Parameter], arrays: Arrays) -> None:
+    """Copy `arrays` into the parameters; raises what `check_fit` raises, before anything is changed."""
+    check_fit(lora, arrays)
     with torch.no_grad():
         for name, parameter in lora.items():
             parameter.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))
@@ -168,4 +175,5 @@ def measure_memory(policy: Policy) -> Memory:
         return Memory(torch.cuda.memory_allocated(policy.device), torch.cuda.max_memory_allocated(policy.device), total)
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Memory(psutil.Process().memory_info().rss, peak, psutil.virtual_memory().total)
+    used = psutil.Process().memory_info().rss
+    return Memory(used, max(used, peak), psutil.virtual_memory().total)  # the two are not counted at one moment

@@ -49,9 +49,7 @@ def episodes(demo_model: Model) -> list[Episode]:
 
 
 @pytest.fixture(scope="module")
-def both(
-    demo_model: Model, episodes: list[Episode], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Trained]:
+def both(demo_model: Model, episodes: list[Episode], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
     spec = ModelSpec(demo_model.path, lora=LoraSpec(8, 16.0), seed=1)
     folder = tmp_path_factory.mktemp("adapters")
     return {name: compute(load(name, spec), spec, episodes, folder / name) for name in ("torch", "mlx")}
