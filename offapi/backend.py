@@ -56,7 +56,7 @@ class LoraSpec:
 class Limits:
     """How much a backend holds at once. None of them changes a result beyond float order."""
 
-    train_tokens: int = 4096  # tokens of one micro-batch, shared prefix included once
+    train_tokens: int = 2048  # tokens of one micro-batch, shared prefix included once
     logit_rows: int = 256  # rows of the vocabulary-wide head computed at a time
     rollout_rows: int = 64  # completions decoded side by side
 
@@ -181,6 +181,11 @@ class Backend(Protocol):
 
     name: str
     device: str
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens run through the model by `rollout` since load: what sharing prefixes saves shows here."""
+        ...
 
     def rollout(
         self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None = None

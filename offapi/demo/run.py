@@ -42,7 +42,7 @@ class Sizes:
     val: int = 20
     test: int = 60
     seed: int = 0
-    epochs: float = 2.0
+    epochs: float = 1.0
     lr: float = 1e-3
     batch_size: int = 4
 
