@@ -79,6 +79,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; prints every error itself."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # libraries' own bars would break ours, and --json
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # no torch is no fault where MLX computes
     out = Output(json="--json" in arguments, plain="--plain" in arguments or bool(os.environ.get("NO_COLOR")))
     try:
         returned = cli.main(list(arguments), prog_name="offapi", standalone_mode=False)
