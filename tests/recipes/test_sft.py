@@ -47,7 +47,7 @@ def test_set_overrides_the_file_and_the_manifest_says_so(tmp_path: Path) -> None
     [
         (["--set", "lr=fast"], ["--set lr=fast"]),
         (["--set", "lerning_rate=1"], ["unknown key 'lerning_rate'"]),
-        (["--set", "model=nowhere"], ["no model", "offapi models add"]),
+        (["--set", "model=nowhere"], ["no model 'nowhere'"]),
         (["--backend", "jax"], ["unknown backend 'jax'", "mlx, torch"]),
         (["--set", "max_tokens=20"], ["has", "tokens, more than max_tokens = 20", "on_long"]),
     ],
