@@ -7,7 +7,7 @@ learns to do without them (context distillation, arXiv 2209.15189). Left out: en
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from offapi.runs import Run
 from offapi.task import Task
 
 RESULT = "result.json"
-MANIFEST = {"demo": 1}
 ANSWER_TOKENS = 42  # of a typical answer, for the time announced
 
 
@@ -70,11 +69,12 @@ class Outcome:
 def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
     """Everything, in a run folder of its own; a demo that was interrupted there is gone on with."""
     model = stored_model(out)
-    folder, resume = open_folder(root, f"demo-{backend_name}")
+    manifest = {"demo": asdict(sizes)}
+    folder, resume = open_folder(root, f"demo-{backend_name}", manifest)
     with folder.lock():
         if resume:
             out.say(f"Going on with {folder.path}.")
-            folder.resume(MANIFEST)
+            folder.resume(manifest)
         task = task_file.task
         paths = write_documents(folder, sizes)
         test = documents.read(paths["test"])
@@ -105,13 +105,13 @@ def stored_model(out: Progress) -> models.Model:
         return models.add("demo")
 
 
-def open_folder(root: Path, name: str) -> tuple[Run, bool]:
+def open_folder(root: Path, name: str, manifest: Mapping[str, Any]) -> tuple[Run, bool]:
     """The unfinished run of that name to go on with, else a new one, numbered from the second on."""
     number = 1
     while True:
         path = root / (name if number == 1 else f"{name}-{number}")
         if not path.exists():
-            return Run.create(root, path.name, MANIFEST), False
+            return Run.create(root, path.name, manifest), False
         if not (path / RESULT).exists():
             return Run.open(path), True
         number += 1

@@ -1,12 +1,15 @@
 """The demo, in a smaller size, on the real model and on both backends."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import orjson
+import pytest
 
 from offapi import adapter
 from offapi.cli.output import Output
 from offapi.demo.run import RESULT, Sizes, open_folder, run
+from offapi.errors import RunError
 from offapi.models import Model
 
 SMALL = Sizes(train=8, val=2, test=4, epochs=2.0)
@@ -29,4 +32,13 @@ def test_from_model_to_student(tmp_path: Path, demo_model: Model, backend_name: 
     assert any(abs(matrix).max() > 0 for name, matrix in matrices.items() if "lora_B" in name)
     labels = (folder / "labels.jsonl").read_bytes().splitlines()
     assert len(labels) == SMALL.train
-    assert open_folder(tmp_path, folder.name)[0].path.name == f"{folder.name}-2"  # a finished one is left alone
+    assert open_folder(tmp_path, folder.name, {})[0].path.name == f"{folder.name}-2"  # a finished one is left alone
+
+
+def test_an_unfinished_demo_is_not_gone_on_with_as_another(tmp_path: Path) -> None:
+    first, _ = open_folder(tmp_path, "demo", {"demo": asdict(SMALL)})
+    again, resume = open_folder(tmp_path, "demo", {"demo": asdict(SMALL)})
+    assert resume
+    assert again == first
+    with again.lock(), pytest.raises(RunError, match=r"demo\.seed was 0"):
+        again.resume({"demo": asdict(replace(SMALL, seed=1))})
