@@ -19,6 +19,7 @@ import orjson
 from offapi.checks import gold as gold_check
 from offapi.checks.schema import validator
 from offapi.checks.verdict import Answer, Check, Context, Match, Verdict, parse
+from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError, OffapiError, nearest
 
 Weighted = tuple[Check, float]
@@ -103,13 +104,21 @@ class Task:
             return str(int(value)) if value == int(value) else _json(value)
         return f"{value:.2f}" if abs(value) < 1e15 and value == round(value, 2) else _json(value)
 
+    def grade_trace(self, trace: Trace) -> Grade:
+        """Score the last message of `trace` for what it was made from; raises what `grade` raises."""
+        context = Context(self.schema, self.match, trace.gold, trace.messages, trace.tools or ())
+        return self._grade(trace.document, trace.answer, context, trace.id)
+
     def grade(self, document: str, text: str, gold: Mapping[str, Any] | None = None, *, row: str = "") -> Grade:
         """Score the answer `text` for `document`; `row` names it in errors.
 
         ConfigError when a check raises or returns no score in [0, 1]: a faulty check is
         never a score.
         """
-        answer, context = parse(text), Context(self.schema, self.match, gold)
+        return self._grade(document, text, Context(self.schema, self.match, gold), row)
+
+    def _grade(self, document: str, text: str, context: Context, row: str) -> Grade:
+        answer = parse(text)
         verdicts = {name: self._ask(name, document, answer, context, row) for name in self.checks}
         weight = sum(weight for _, weight in self.checks.values())
         total = sum(verdicts[name].score * weight for name, (_, weight) in self.checks.items())

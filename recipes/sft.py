@@ -16,7 +16,7 @@ import orjson
 from offapi import adapter, plan, trainstate
 from offapi.backend import AdamW, Backend, DType, Episode, Limits, LoraSpec, ModelSpec, load
 from offapi.chat import Chat, OnLong, fit
-from offapi.data import documents, examples
+from offapi.data import documents, traces
 from offapi.data.documents import Document
 from offapi.data.split import cap
 from offapi.errors import DataError
@@ -127,7 +127,7 @@ def read_val(config: Training, task: Task) -> tuple[Document, ...]:
 def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
     """The rows to learn, worded by the task, or chats as they stand."""
     if config.learn == "chats":
-        return [chat.episode(row.id, row.messages, row.tools) for row in examples.read(config.data)]
+        return [chat.episode(row.id, row.messages, row.tools) for row in traces.read(config.data)]
     rows = documents.read(config.data)
     if config.cap_field is not None:
         rows = cap(rows, config.cap_field, config.cap_rows, config.seed)

@@ -7,13 +7,13 @@ repairing broken JSON, which would grade a repair instead of the model.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 import orjson
 
-Match = Literal["text", "date", "number"]
+Match = Literal["text", "date", "number", "list"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Context:
-    """What the task knows: the answer's JSON schema, each field's kind, and the gold answer where there is one."""
+    """What the task knows: the answer's JSON schema, each field's kind, and the gold answer where there is one.
+
+    `messages` and `tools` are the whole chat where the answer ends one: an agent's calls and what they returned.
+    """
 
     schema: Mapping[str, Any] = field(default_factory=dict)
     match: Mapping[str, Match] = field(default_factory=dict)
     gold: Mapping[str, Any] | None = None
+    messages: Sequence[Mapping[str, Any]] = ()
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 Check = Callable[[str, Answer, Context], Verdict]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from offapi.data import documents, examples, jsonl
+from offapi.data import documents, jsonl, traces
 from offapi.data.documents import Document
-from offapi.data.examples import ChatExample
 from offapi.data.split import cap
+from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
 
 ROW = b'{"id":"1","document":"a text","gold":{"a":1}}\n'
@@ -100,7 +100,7 @@ def test_a_folder_without_documents_is_refused(tmp_path: Path) -> None:
 
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-CHAT = ChatExample(
+CHAT = Trace(
     "1",
     (
         {"role": "system", "content": "s"},
@@ -114,9 +114,9 @@ CHAT = ChatExample(
 
 
 def test_chats_are_read_as_they_were_written(tmp_path: Path) -> None:
-    rows = [CHAT, ChatExample("2", CHAT.messages[-1:])]
-    examples.write(tmp_path / "e.jsonl", rows)
-    assert examples.read(tmp_path / "e.jsonl") == rows
+    rows = [CHAT, Trace("2", CHAT.messages[-1:])]
+    traces.write(tmp_path / "e.jsonl", rows)
+    assert traces.read(tmp_path / "e.jsonl") == rows
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_bad_chat_names_its_field(tmp_path: Path, row: str, field: str) -> Non
     path = tmp_path / "e.jsonl"
     path.write_text(row)
     with pytest.raises(DataError) as caught:
-        examples.read(path)
+        traces.read(path)
     assert caught.value.where == f"{path}, line 1, field {field!r}"
     assert caught.value.next_step
 

@@ -1,0 +1,137 @@
+"""Traces: what a model once did, JSONL rows of OpenAI's chat shape with the answer as the last message.
+
+    {"id", "messages": [...], "tools"?, "group"?, "gold"?, "source"?, "grade"?}
+
+Tool calls and their results are ordinary messages; `weight: 0` on an assistant message keeps
+it from being learned; `reasoning_content` holds its thinking. Left out: images and other
+content that is not text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from offapi.data import jsonl
+from offapi.errors import DataError, nearest
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One chat and where it came from. `tools` are the definitions the model was offered, if any."""
+
+    id: str
+    messages: tuple[Message, ...]
+    tools: tuple[Message, ...] | None = None
+    group: str | None = None  # conversation, session or document: rows that belong together
+    gold: Mapping[str, Any] | None = None  # the known answer
+    source: Mapping[str, Any] | None = None  # format, model, time, finish_reason, usage, cost ... as imported
+    grade: Mapping[str, Any] | None = None  # {"score", "checks": {NAME: {"score", "reason"}}}, from `offapi grade`
+
+    @property
+    def answer(self) -> str:
+        """The text of the last message, thinking aside; "" where it only calls tools."""
+        text = self.messages[-1].get("content") or ""
+        if text.startswith("<think>"):
+            text = text.partition("</think>")[2].lstrip()
+        return text
+
+    @property
+    def document(self) -> str:
+        """What the answer was made from: user and tool messages after the last plain answer before it.
+
+        Worked examples in a prompt, which end with such an answer, are therefore no source.
+        """
+        texts: list[str] = []
+        for message in self.messages[:-1]:
+            role = message["role"]
+            if role in ("user", "tool"):
+                texts.append(message.get("content") or "")
+            elif role == "assistant" and not message.get("tool_calls"):
+                texts.clear()
+        return "\n".join(texts)
+
+    @property
+    def single_shot(self) -> bool:
+        """Whether one question was answered at once: no tools, no earlier turns."""
+        return self.tools is None and sum(message["role"] in ("assistant", "tool") for message in self.messages) == 1
+
+
+def read(path: Path) -> list[Trace]:
+    """The traces in a JSONL file; DataError, with file, line, field and next step, for anything else."""
+    rows = jsonl.read(path)
+    jsonl.unique_ids(rows)
+    return [parse(row) for row in rows]
+
+
+def write(path: Path, traces: Iterable[Trace]) -> None:
+    """Write `traces` as JSONL that `read` gives back, the file whole or not at all."""
+    jsonl.write(path, map(as_row, traces))
+
+
+def as_row(trace: Trace) -> dict[str, Any]:
+    """`trace` as a JSONL row, without what is not known."""
+    row: dict[str, Any] = {"id": trace.id, "messages": list(trace.messages)}
+    more = {"tools": trace.tools and list(trace.tools), "group": trace.group, "gold": trace.gold}
+    more |= {"source": trace.source, "grade": trace.grade}
+    return row | {name: value for name, value in more.items() if value is not None}
+
+
+def parse(row: jsonl.Row) -> Trace:
+    """The trace in `row`; DataError at the field that keeps it from being one."""
+    messages = row.required("messages", list)
+    for i, message in enumerate(messages):
+        _check_message(row, f"messages[{i}]", message)
+    if not messages or messages[-1]["role"] != "assistant":
+        step = "End it with the assistant's answer, or remove the row: there is nothing to learn from it."
+        raise row.error("the last message is not the assistant's.", "messages", step)
+    tools = row.optional("tools", list)
+    for i, tool in enumerate(tools or ()):
+        if not isinstance(tool, dict):
+            raise row.error("must be an object.", f"tools[{i}]", "Write a tool definition of OpenAI's shape.")
+    try:
+        return msgspec.convert({**row.value, "messages": messages, "tools": tools or None}, Trace)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        raise row.error(f"{what}.", where.rstrip("`"), "Correct this row.") from None
+
+
+def _check_message(row: jsonl.Row, where: str, message: object) -> None:
+    if not isinstance(message, dict):
+        raise row.error("must be an object.", where, 'Write {"role": ..., "content": ...}.')
+    role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls")
+    if role not in ROLES:
+        raise row.error(f"{role!r} is not a role.", f"{where}.role", nearest(str(role), ROLES))
+    if calls is not None and role != "assistant":
+        raise row.error(f"only the assistant calls tools, not {role!r}.", f"{where}.tool_calls", "Correct this row.")
+    if content is None and calls:
+        _check_calls(row, f"{where}.tool_calls", calls)
+        return
+    if not isinstance(content, str):
+        kind = "missing" if content is None else f"a {type(content).__name__}"
+        raise row.error(f"must be a text, is {kind}.", f"{where}.content", "Only text can be learned; put it there.")
+    if calls:
+        _check_calls(row, f"{where}.tool_calls", calls)
+
+
+def _check_calls(row: jsonl.Row, where: str, calls: object) -> None:
+    error: DataError = row.error(
+        'each call must be {"type": "function", "function": {"name": TEXT, "arguments": JSON TEXT}}.',
+        where,
+        "Correct this row.",
+    )
+    if not isinstance(calls, list):
+        raise error
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise error
+        if not isinstance(function.get("arguments"), str):
+            raise error
