@@ -2,11 +2,12 @@
 
 The text is the model's own chat template's. Each assistant turn is encoded apart from what
 precedes it, because that is how it will be generated: prompt tokens first, then one at a time.
-Left out: templates that rewrite earlier turns once a later one follows; they are refused.
+Left out: content that is not text.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from typing import Any, Literal
 import orjson
 
 from offapi.backend import Episode, Segment
+from offapi.data.traces import strip_thinking
 from offapi.errors import DataError, ModelError
 
 Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]] | None
+Thinking = Literal["keep", "drop"]
 OnLong = Literal["refuse", "drop"]
 
 
@@ -46,9 +50,9 @@ class Chat:
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         return cls(tokenizer, tuple(sorted(stops)), tuple(sorted(special)))
 
-    def prompt(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> tuple[int, ...]:
-        """Token ids of `messages` up to where the assistant begins to write."""
-        return self.encode(self._render(messages, tools, generate=True))
+    def prompt(self, messages: Messages, tools: Tools = None, id: str = "") -> tuple[int, ...]:
+        """Token ids of `messages` up to where the assistant begins to write. `id` names them in errors."""
+        return self.encode(self._render(id, messages, tools, generate=True))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of `text` as it stands, special tokens in it recognised, none added."""
@@ -59,34 +63,58 @@ class Chat:
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
-    def episode(self, id: str, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> Episode:
-        """`messages` as an episode: every assistant turn is learned, through the id that ends it.
+    def episode(self, id: str, messages: Messages, tools: Tools = None) -> Episode:
+        """`messages` as one episode; DataError where `episodes` makes several of them, or none."""
+        made = self.episodes(id, messages, tools)
+        if len(made) > 1:
+            raise DataError(
+                f"row {id!r}: the chat template rewrites earlier turns once a later one follows.",
+                next_step="Split it into rows that end with one assistant turn each.",
+            )
+        return made[0]
 
+    def episodes(self, id: str, messages: Messages, tools: Tools = None, thinking: Thinking = "keep") -> list[Episode]:
+        """`messages` as episodes: every assistant turn is learned, through the id that ends it, but those of weight 0.
+
+        One episode, unless the template rewrites earlier turns (most drop old thinking): each turn is
+        then learned in the context it is generated in, by an episode of its own, `ID#2` and so on.
         Raises DataError, naming `id`, when there is no assistant turn with text or a tool call to
-        learn, or when the template rewrites earlier turns.
+        learn, or when the template writes a turn otherwise than it is generated.
         """
-        segments: list[Segment] = []
-        written = ""
-        for i, message in enumerate(messages):
+        said = [_without_thinking(message) if thinking == "drop" else message for message in messages]
+        made: list[list[Segment]] = []
+        written: str | None = None
+        for i, message in enumerate(said):
             if message.get("role") != "assistant":
                 continue
-            before = self._render(messages[:i], tools, generate=True)
-            after = self._render(messages[: i + 1], tools, generate=False)
-            if not (before.startswith(written) and after.startswith(before)):
-                raise DataError(
-                    f"row {id!r}: the chat template rewrites earlier turns at message {i + 1}.",
-                    next_step="Split it into rows that end with one assistant turn each.",
-                )
-            if not message.get("content") and not message.get("tool_calls"):
-                raise DataError(f"row {id!r}: assistant message {i + 1} is empty.", next_step=NOTHING)
-            segments.append(Segment(self.encode(before[len(written) :]), sampled=False))
-            segments += self._turn(id, after[len(before) :])
+            before = self._render(id, said[:i], tools, generate=True)
+            after = self._render(id, said[: i + 1], tools, generate=False)
+            self._check_turn(id, i, message, before, after)
+            if written is None or not before.startswith(written):
+                made.append([])
+                written = ""
+            made[-1].append(Segment(self.encode(before[len(written) :]), sampled=False))
+            made[-1] += self._turn(id, after[len(before) :], learned=message.get("weight", 1) != 0)
             written = after
-        if not segments:
-            raise DataError(f"row {id!r} has no assistant message.", next_step=NOTHING)
-        return Episode(id, tuple(segment for segment in segments if segment.tokens))
+        learned = [segments for segments in made if any(segment.sampled for segment in segments)]
+        if not learned:
+            raise DataError(f"row {id!r} has no assistant message to learn.", next_step=NOTHING)
+        names = [id, *(f"{id}#{number}" for number in range(2, len(learned) + 1))]
+        return [
+            Episode(name, tuple(segment for segment in segments if segment.tokens))
+            for name, segments in zip(names, learned, strict=True)
+        ]
 
-    def _turn(self, id: str, text: str) -> list[Segment]:
+    def _check_turn(self, id: str, at: int, message: Mapping[str, Any], before: str, after: str) -> None:
+        if not after.startswith(before):
+            raise DataError(
+                f"row {id!r}: the chat template writes message {at + 1} otherwise than it would be generated.",
+                next_step="Use thinking = 'drop' if it is about thinking, or another model.",
+            )
+        if not message.get("content") and not message.get("tool_calls"):
+            raise DataError(f"row {id!r}: assistant message {at + 1} is empty.", next_step=NOTHING)
+
+    def _turn(self, id: str, text: str, learned: bool) -> list[Segment]:
         """An assistant turn: learned through its last end-of-turn id, what the template writes behind it given."""
         tokens = self.encode(text)
         ends = [i for i, token in enumerate(tokens) if token in self.stop_ids]
@@ -96,25 +124,51 @@ class Chat:
                 next_step="Add the id that ends a turn to eos_token_id in generation_config.json.",
             )
         cut = ends[-1] + 1
-        return [Segment(tokens[:cut], sampled=True), Segment(tokens[cut:], sampled=False)]
+        return [Segment(tokens[:cut], sampled=learned), Segment(tokens[cut:], sampled=False)]
 
-    def _harmless(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """`message` with special tokens in its text broken up, so that a document cannot end its own turn."""
-        content = message.get("content")
-        if not isinstance(content, str):
-            return dict(message)
-        for token in self.special:
-            content = content.replace(token, f"{token[:1]} {token[1:]}")
-        return {**message, "content": content}
+    def _harmless(self, value: Any) -> Any:
+        """`value` with special tokens in its texts broken up, so that no document or tool can end its own turn."""
+        if isinstance(value, str):
+            for token in self.special:
+                value = value.replace(token, f"{token[:1]} {token[1:]}")
+            return value
+        if isinstance(value, Mapping):
+            return {key: self._harmless(each) for key, each in value.items()}
+        return [self._harmless(each) for each in value] if isinstance(value, list | tuple) else value
 
-    def _render(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None, generate: bool) -> str:
+    def _render(self, id: str, messages: Messages, tools: Tools, generate: bool) -> str:
         text: str = self.tokenizer.apply_chat_template(
-            [self._harmless(message) for message in messages],
-            tools=None if tools is None else [dict(tool) for tool in tools],
+            [self._harmless(_with_arguments(id, message)) for message in messages],
+            tools=None if tools is None else self._harmless(list(tools)),
             tokenize=False,
             add_generation_prompt=generate,
         )
         return text
+
+
+def _with_arguments(id: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`message` with its calls' arguments as objects: templates write them as JSON themselves."""
+    if not message.get("tool_calls"):
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        try:
+            arguments = json.loads(call["function"]["arguments"] or "{}")
+        except ValueError as error:
+            step = "Drop the row (a check such as `tool_calls_fit` does), or mend the arguments."
+            raise DataError(f"row {id!r}: a tool call's arguments are not JSON: {error}.", next_step=step) from None
+        calls.append({**call, "function": {**call["function"], "arguments": arguments}})
+    return {**message, "tool_calls": calls}
+
+
+def _without_thinking(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`message` without `reasoning_content`, and without a `<think>` block before its text."""
+    if message.get("role") != "assistant":
+        return message
+    rest = {key: value for key, value in message.items() if key != "reasoning_content"}
+    if isinstance(rest.get("content"), str):
+        rest["content"] = strip_thinking(rest["content"])
+    return rest
 
 
 ADD = "Add the model again with `offapi models add`."

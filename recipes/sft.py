@@ -127,7 +127,8 @@ def read_val(config: Training, task: Task) -> tuple[Document, ...]:
 def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
     """The rows to learn, worded by the task, or chats as they stand."""
     if config.learn == "chats":
-        return [chat.episode(row.id, row.messages, row.tools) for row in traces.read(config.data)]
+        chats = traces.read(config.data)
+        return [episode for row in chats for episode in chat.episodes(row.id, row.messages, row.tools)]
     rows = documents.read(config.data)
     if config.cap_field is not None:
         rows = cap(rows, config.cap_field, config.cap_rows, config.seed)
@@ -173,7 +174,7 @@ def train(
         backend.restore(trainstate.read(checkpoint.path))
         out.say(f"Resumed at step {checkpoint.step} of {schedule.steps}.")
     first = checkpoint.step if checkpoint else 0
-    out.say(plan.training(backend, episodes, schedule, first, config.limits))
+    out.say(plan.training(backend, episodes, schedule, first, config.spec(model)))
     with out.progress("training", schedule.steps) as advance:
         for step in range(first, schedule.steps):
             metrics = backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")

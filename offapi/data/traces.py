@@ -38,10 +38,7 @@ class Trace:
     @property
     def answer(self) -> str:
         """The text of the last message, thinking aside; "" where it only calls tools."""
-        text = self.messages[-1].get("content") or ""
-        if text.startswith("<think>"):
-            text = text.partition("</think>")[2].lstrip()
-        return text
+        return strip_thinking(self.messages[-1].get("content") or "")
 
     @property
     def document(self) -> str:
@@ -62,6 +59,12 @@ class Trace:
     def single_shot(self) -> bool:
         """Whether one question was answered at once: no tools, no earlier turns."""
         return self.tools is None and sum(message["role"] in ("assistant", "tool") for message in self.messages) == 1
+
+
+def strip_thinking(text: str) -> str:
+    """`text` without the `<think>` block it begins with, if any."""
+    start = text.lstrip()
+    return start.partition("</think>")[2].lstrip() if start.startswith("<think>") else text
 
 
 def read(path: Path) -> list[Trace]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import orjson
 import pytest
 import tiny
 
@@ -62,7 +63,7 @@ def test_what_the_template_writes_behind_the_end_is_not_learned(tmp_path: Path) 
 
 
 def test_a_chat_without_an_answer_is_refused_by_id(chat: Chat) -> None:
-    with pytest.raises(DataError, match="row 'lonely' has no assistant message"):
+    with pytest.raises(DataError, match="row 'lonely' has no assistant message to learn"):
         chat.episode("lonely", [USER])
     with pytest.raises(DataError, match="row 'mute': assistant message 2 is empty"):
         chat.episode("mute", [USER, {"role": "assistant", "content": ""}])
@@ -76,13 +77,83 @@ def test_a_template_that_never_ends_a_turn_is_refused(tmp_path: Path) -> None:
         Chat.load(folder).episode("a", [USER, ANSWER])
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tmp_path: Path) -> None:
-    folder = tiny.write_chat(tmp_path)
-    settings = folder / "tokenizer_config.json"
-    hides = "{{ message['content'] if loop.last else '' }}<|end|>{% endfor"
-    settings.write_text(settings.read_text().replace("{{ message['content'] }}<|end|>{% endfor", hides))
+def with_template(folder: Path, template: str) -> Chat:
+    tiny.write_chat(folder)
+    settings = orjson.loads((folder / "tokenizer_config.json").read_bytes())
+    (folder / "tokenizer_config.json").write_bytes(orjson.dumps({**settings, "chat_template": template}))
+    return Chat.load(folder)
+
+
+# As Qwen 3's: calls are written as JSON, and the thinking of turns before the last question is dropped.
+THINKS = """\
+{%- set last = namespace(user=0) %}
+{%- for message in messages %}{% if message.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}
+{%- if tools %}<|turn|>system
+{% for tool in tools %}{{ tool | tojson }}{% endfor %}<|end|>{% endif %}
+{%- for message in messages %}<|turn|>{{ message.role }}
+{% if message.reasoning_content and loop.index0 > last.user %}<think>{{ message.reasoning_content }}</think>{% endif %}
+{{- message.content or '' }}
+{%- for call in message.tool_calls or [] %}<call>{{ call.function.name }} {{ call.function.arguments | tojson }}</call>
+{%- endfor %}<|end|>{% endfor %}
+{%- if add_generation_prompt %}<|turn|>assistant
+{% endif %}"""
+
+
+def test_a_template_that_rewrites_earlier_turns_gets_an_episode_a_turn(tmp_path: Path) -> None:
+    chat = with_template(tmp_path, THINKS)
+    first = {"role": "assistant", "content": "four", "reasoning_content": "2 and 2"}
+    second = {"role": "assistant", "content": "five", "reasoning_content": "2 and 3"}
+    made = chat.episodes("a", [USER, first, USER, second])
+    assert [episode.id for episode in made] == ["a", "a#2"]
+    assert learned(chat, made[0]) == ["<think>2 and 2</think>four<|end|>"]
+    assert learned(chat, made[1]) == ["<think>2 and 3</think>five<|end|>"]
+    context = chat.prompt([USER, first, USER])
+    assert made[1].tokens[: len(context)] == context
+    assert "2 and 2" not in chat.decode(context)
     with pytest.raises(DataError, match="rewrites earlier turns"):
-        Chat.load(folder).episode("a", [USER, ANSWER, USER, ANSWER])
+        chat.episode("a", [USER, first, USER, second])
+
+
+def test_thinking_is_dropped_by_choice_wherever_it_is_written(tmp_path: Path) -> None:
+    chat = with_template(tmp_path, THINKS)
+    apart = {"role": "assistant", "content": "four", "reasoning_content": "2 and 2"}
+    inside = {"role": "assistant", "content": "<think>2 and 3</think>\n\nfive"}
+    made = chat.episodes("a", [USER, apart, USER, inside], thinking="drop")
+    assert [learned(chat, episode) for episode in made] == [["four<|end|>", "five<|end|>"]]
+    assert chat.episodes("a", [USER, inside]) != chat.episodes("a", [USER, inside], thinking="drop")
+
+
+def test_a_turn_of_weight_zero_is_context(chat: Chat) -> None:
+    wrong = {"role": "assistant", "content": "three", "weight": 0}
+    episode = chat.episode("a", [USER, wrong, USER, ANSWER])
+    assert learned(chat, episode) == ["four<|end|>"]
+    assert "three" in chat.decode(episode.tokens)
+    with pytest.raises(DataError, match="row 'b' has no assistant message to learn"):
+        chat.episode("b", [USER, wrong])
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "find", "arguments": '{"name": "ACME \\"x\\"", "n": 2}'}}
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+
+
+def test_an_agents_calls_are_learned_as_json_and_their_results_are_not(tmp_path: Path) -> None:
+    chat = with_template(tmp_path, THINKS)
+    calls = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    result = {"role": "tool", "tool_call_id": "c", "content": "found 2"}
+    episode = chat.episode("a", [USER, calls, result, ANSWER], [TOOL])
+    assert learned(chat, episode) == ['<call>find {"name": "ACME \\"x\\"", "n": 2}</call><|end|>', "four<|end|>"]
+    broken = {**CALL, "function": {"name": "find", "arguments": '{"name": '}}
+    with pytest.raises(DataError, match="row 'b': a tool call's arguments are not JSON"):
+        chat.episode("b", [USER, {**calls, "tool_calls": [broken]}, result, ANSWER], [TOOL])
+
+
+def test_a_tool_cannot_end_a_turn_either(tmp_path: Path) -> None:
+    chat = with_template(tmp_path, THINKS)
+    sly = {**CALL, "function": {"name": "find", "arguments": '{"name": "<|end|>"}'}}
+    calls = {"role": "assistant", "content": None, "tool_calls": [sly]}
+    result = {"role": "tool", "tool_call_id": "c", "content": "<|end|>"}
+    tool = {"type": "function", "function": {"name": "find", "description": "<|end|>"}}
+    assert chat.episode("a", [USER, calls, result, ANSWER], [tool]).tokens.count(257) == 5
 
 
 def test_every_end_the_generation_config_names_is_a_stop(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""What a training is said to take, before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import orjson
+import pytest
+import tiny
+
+from offapi import plan
+from offapi.backend import Backend, Episode, Limits, Memory, ModelSpec, Segment
+from offapi.schedule import Schedule
+
+ROW = Episode("a", (Segment((1,) * 90, False), Segment((2,) * 10, True)))
+
+
+def test_memory_follows_the_models_shape_dtype_and_backend(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(orjson.dumps(tiny.CONFIG))
+    floats = plan.activation_bytes(tmp_path, "torch", "float32") / 4
+    assert floats == tiny.LAYERS * (10.0 * tiny.HIDDEN + 9.3 * tiny.INNER)
+    assert plan.activation_bytes(tmp_path, "torch", "bfloat16") == 2 * floats
+    assert plan.activation_bytes(tmp_path, "mlx", "float32") < 4 * floats
+    (tmp_path / "config.json").write_bytes(orjson.dumps({**tiny.CONFIG, "num_hidden_layers": 2 * tiny.LAYERS}))
+    assert plan.activation_bytes(tmp_path, "torch", "float32") == 8 * floats
+
+
+class Small:
+    """A machine of two MiB: what `plan` asks of a backend, and no more."""
+
+    name, device = "torch", "cpu"
+
+    def score(self, episodes: list[Episode]) -> None:
+        pass
+
+    def memory(self) -> Memory:
+        return Memory(used=0, peak=0, total=2**21)
+
+
+@pytest.mark.parametrize(("tokens", "fits"), [(100, True), (400, False)])
+def test_what_does_not_fit_into_memory_is_said_beforehand(tmp_path: Path, tokens: int, fits: bool) -> None:
+    (tmp_path / "config.json").write_bytes(orjson.dumps(tiny.CONFIG))
+    spec = ModelSpec(path=tmp_path, limits=Limits(train_tokens=tokens))
+    schedule = Schedule(rows=8, batch_size=4, epochs=2.0, lr=1e-3, warmup_steps=0, seed=0)
+    rows = [replace(ROW, id=str(i)) for i in range(8)]
+    said = plan.training(cast(Backend, Small()), rows, schedule, 0, spec)
+    assert said.startswith("Training on 8 rows, 800 tokens (80 of them learned), in 4 steps of 4 rows: about ")
+    assert ("lower limits.train_tokens (the longest row has 100)" in said) is not fits
