@@ -86,12 +86,12 @@ def numbers(text: str) -> frozenset[float]:
     found: set[float] = set()
     for version in {text, _as_digits(text)}:
         for written in [*_GROUPED.findall(version), *_PLAIN.findall(version)]:
-            found |= _values(re.sub(r"\s?([.,])\s?", r"\1", written))
+            found |= values(re.sub(r"\s?([.,])\s?", r"\1", written))
     return frozenset(found)
 
 
-def _values(written: str) -> set[float]:
-    """The last mark starts a fraction; three digits after it may be thousands instead."""
+def values(written: str) -> set[float]:
+    """What `written` may mean: the last mark starts a fraction, or thousands where three digits follow it."""
     joined = float(re.sub(r"\D", "", written))
     marks = re.findall(r"[.,]", written)
     if not marks:

@@ -1,0 +1,111 @@
+"""Checks: the name is the seller's, as invoices, receipts and letters state it in their header.
+
+A shop's brand, its branch and its buyer are all printed too; the seller is a whole line above
+them, and where a line there ends in a legal form (Ltd, GmbH, Sdn Bhd), that company was paid.
+Left out: names printed only in a logo or at the foot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from offapi.checks.gold import bare
+from offapi.checks.verdict import Answer, Check, Context, Verdict
+
+HEADER_LINES = 8
+LINES_OF_A_NAME = 4  # narrow paper breaks names
+LONGEST_NAME = 120  # characters
+
+# After such a line comes the buyer, or what was bought.
+_HEADING = re.compile(
+    r"invoice|receipt|bill to|sold to|customer|client|fatura|factura|facture|fattura|factuur|rechnung|quittung", re.I
+)
+_LEGAL = re.compile(
+    r"(?<![^\W_])(?:(?i:ltd|limited|llc|llp|plc|incorporated|inc|corporation|corp|gmbh|ohg|ltda|lda|s\.?à?a?\.?r\.?l"
+    r"|s\.r\.l|srl|spa|s\.p\.a|aps|pty|pte|bhd|s\. ?[al]|[bn]\.v|a/s|s/b)|AG|KG|SE|S[AL]|SAS|BV|NV|AB|AS|OY|Oy)\.?$"
+)
+_IN_BRACKETS = re.compile(r"\s*\([^()]*\)$")
+_EDGES = " .,:;*#=-\t"
+
+
+def in_header(field: str) -> Check:
+    """A check: 1 when `field` is a line of the document's header, or a few joined, codes at the end aside."""
+
+    def check(document: str, answer: Answer, context: Context) -> Verdict:
+        return _verdict(field, answer, _lines(document), "no line of the header")
+
+    return check
+
+
+def legal_name(field: str) -> Check:
+    """A check: 1 when `field` is the company that the header names by its legal form, or when it names none."""
+
+    def check(document: str, answer: Answer, context: Context) -> Verdict:
+        names = _companies(document)
+        if answer.value is not None and not names:
+            return Verdict(1.0, "the header names no legal form")
+        return _verdict(field, answer, names, "not the company the header names")
+
+    return check
+
+
+def _verdict(field: str, answer: Answer, names: frozenset[str], wrong: str) -> Verdict:
+    if answer.value is None:
+        return Verdict(0.0, answer.error)
+    value = answer.value.get(field)
+    if isinstance(value, str) and bare(value) in names:
+        return Verdict(1.0, f"{field} stands in the header")
+    return Verdict(0.0, f"{field} is {wrong}: {value!r}")
+
+
+def header(document: str) -> list[str]:
+    """The first lines of `document`, up to a heading such as TAX INVOICE; headings at the very top are passed over."""
+    found: list[str] = []
+    for line in document.splitlines():
+        text = line.strip()
+        if not text or len(text) > LONGEST_NAME:
+            continue
+        if _HEADING.search(text):
+            if len(found) >= 2:
+                break
+            continue
+        found.append(text)
+        if len(found) == HEADER_LINES:
+            break
+    return found
+
+
+@lru_cache(maxsize=256)
+def _lines(document: str) -> frozenset[str]:
+    return frozenset(name for lines in _joined(header(document)) for name in _spellings(lines))
+
+
+@lru_cache(maxsize=256)
+def _companies(document: str) -> frozenset[str]:
+    joined = [lines for lines in _joined(header(document)) if _LEGAL.search(_without_codes(lines[-1]))]
+    return frozenset(name for lines in joined for name in _spellings(lines))
+
+
+def _joined(lines: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(len(lines)):
+        for last in range(first + 1, min(first + LINES_OF_A_NAME, len(lines)) + 1):
+            yield lines[first:last]
+
+
+def _spellings(lines: Sequence[str]) -> set[str]:
+    whole = " ".join(lines)
+    return {bare(whole), bare(_without_codes(whole))} - {""}
+
+
+def _without_codes(line: str) -> str:
+    """`line` without what companies print behind their name: (registration number), 12345-K, branch codes."""
+    while True:
+        shorter = _IN_BRACKETS.sub("", line.rstrip(_EDGES)).rstrip(_EDGES)
+        head, _, last = shorter.rpartition(" ")
+        if head and any(char.isdigit() for char in last):
+            shorter = head
+        if shorter == line:
+            return line
+        line = shorter
