@@ -1,0 +1,188 @@
+"""Which graded rows to learn from: the good ones, each document once, not too many of a kind.
+
+First rows that cannot be learned and near-duplicates go (the best of them stays), then those
+that miss a condition, then those over the cap. Ties fall by a seeded order. Left out:
+evaluation documents among the rows, which `contamination` finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offapi.checks.gold import bare
+from offapi.data.traces import Trace
+from offapi.grading import duplicates
+from offapi.randomness import order
+from offapi.task import Grade
+
+GROUP = "group"
+DEFAULT_THRESHOLD = 1.0
+NONE = -1  # a row without group, cap value or duplicate
+
+UNGRADED, EMPTY, DUPLICATE = "could not be graded", "no answer", "near-duplicate"
+LOW, NOT_BEST, NOT_TOP, CAPPED = "below the threshold", "not the best of its group", "not in the top", "over the cap"
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Conditions for a row to be kept; all that are given hold together. With none of the first three: grade 1."""
+
+    threshold: float | None = None  # the lowest grade
+    best: int | None = None  # so many of each trace group
+    top: float | None = None  # this fraction of all graded rows
+    cap: int | None = None  # at most so many rows for each value of `cap_by`
+    cap_by: str | None = None  # "group", or a field of the answer
+    near_duplicates: bool = True  # documents that are nearly the same are kept once
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
+            raise ValueError(f"threshold must lie in [0, 1], not be {self.threshold}")
+        if self.top is not None and not 0.0 < self.top <= 1.0:
+            raise ValueError(f"top must be above 0 and at most 1, not {self.top}")
+        for name in ("best", "cap"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if (self.cap is None) != (self.cap_by is None):
+            raise ValueError(
+                'cap and cap_by go together: how many rows, and for each value of what ("group" or a field)'
+            )
+
+    @property
+    def lowest(self) -> float | None:
+        """The threshold that holds, the default one where no condition is given."""
+        unset = self.threshold is None and self.best is None and self.top is None
+        return DEFAULT_THRESHOLD if unset else self.threshold
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graded row. `score` is None where a check failed to judge it."""
+
+    id: str
+    score: float | None
+    group: str | None
+    cap_value: str | None  # None: not subject to the cap
+    document: str
+    has_answer: bool
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Candidates by column, (N,) each. Groups, cap values and clusters of near-duplicates are numbers, or NONE."""
+
+    score: NDArray[np.float64]  # NaN: not graded
+    has_answer: Mask
+    group: NDArray[np.int64]
+    cap_value: NDArray[np.int64]
+    cluster: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Indices of the rows that are kept, in their old order, and how many were dropped for which reason."""
+
+    kept: tuple[int, ...]
+    dropped: Mapping[str, int]
+
+
+def candidates(rows: Iterable[tuple[Trace, Grade | None]], cap_by: str | None = None) -> list[Candidate]:
+    """Graded traces as candidates; a grade is None where a check failed."""
+    return [candidate(trace, grade, cap_by) for trace, grade in rows]
+
+
+def candidate(trace: Trace, grade: Grade | None, cap_by: str | None = None) -> Candidate:
+    """One graded trace. It has an answer when that is one JSON object or ends an agent's chat."""
+    found = grade is not None and grade.value is not None
+    agent = not trace.single_shot and bool(trace.answer.strip() or trace.messages[-1].get("tool_calls"))
+    value = cap_value(trace.group, grade.value if grade else None, cap_by)
+    return Candidate(trace.id, grade.score if grade else None, trace.group, value, trace.document, found or agent)
+
+
+def cap_value(group: str | None, answer: Mapping[str, Any] | None, cap_by: str | None) -> str | None:
+    """What the cap counts the row under: its group, or a field of its answer compared as text; None is not capped."""
+    if cap_by == GROUP:
+        return group
+    field = None if answer is None or cap_by is None else answer.get(cap_by)
+    return None if field is None else bare(str(field))
+
+
+def select(candidates: Sequence[Candidate], keep: Keep, seed: int) -> Selection:
+    """The candidates that `keep` wants, the same for the same seed."""
+    scores = np.array([np.nan if row.score is None else row.score for row in candidates], np.float64)
+    answers = np.array([row.has_answer for row in candidates], bool)
+    groups, capped = (numbered([getattr(row, name) for row in candidates]) for name in ("group", "cap_value"))
+    alone = np.full(len(candidates), NONE, np.int64)
+    cluster = duplicates.clusters([row.document for row in candidates]) if keep.near_duplicates else alone
+    mask, dropped = choose(Columns(scores, answers, groups, capped, cluster), keep, seed)
+    return Selection(tuple(int(i) for i in np.flatnonzero(mask)), dropped)
+
+
+def numbered(values: Sequence[str | None]) -> NDArray[np.int64]:
+    """Each value as the number of its first occurrence, None as NONE."""
+    seen: dict[str, int] = {}
+    return np.array([NONE if value is None else seen.setdefault(value, len(seen)) for value in values], np.int64)
+
+
+def choose(rows: Columns, keep: Keep, seed: int) -> tuple[Mask, dict[str, int]]:
+    """Which of `rows` are kept, and how many are dropped for which reason, the first that applies."""
+    tie = np.argsort(np.array(order(seed, 0, len(rows.score)), np.int64))
+    score = np.nan_to_num(rows.score, nan=-1.0)
+    best_first = np.lexsort((tie, -score))
+    rank = np.empty_like(best_first)
+    rank[best_first] = np.arange(len(rank))
+
+    mask, dropped = np.ones(len(score), bool), {}
+
+    def drop(reason: str, which: Mask) -> None:
+        if count := int((mask & which).sum()):
+            dropped[reason] = count
+        mask[which] = False
+
+    drop(UNGRADED, np.isnan(rows.score))
+    graded = int(mask.sum())
+    drop(EMPTY, ~rows.has_answer)
+    drop(DUPLICATE, _copies(rows, rank, mask, keep))
+    distinct = mask.copy()
+    if keep.lowest is not None:
+        drop(LOW, score < keep.lowest)
+    if keep.best is not None:
+        drop(NOT_BEST, ~_first(rows.group, rank, distinct, keep.best))
+    if keep.top is not None:
+        whole = np.zeros(len(score), np.int64)
+        drop(NOT_TOP, ~_first(whole, rank, distinct, max(1, round(keep.top * graded))))
+    if keep.cap is not None:
+        drop(CAPPED, ~_first(rows.cap_value, rank, mask.copy(), keep.cap))
+    return mask, dropped
+
+
+def _copies(rows: Columns, rank: NDArray[np.int64], mask: Mask, keep: Keep) -> Mask:
+    """Near-duplicates of a better row. With `best`, answers of one group are no copies of each other."""
+    if not keep.near_duplicates:
+        return np.zeros(len(rank), bool)
+    first = _first(rows.cluster, rank, mask, 1)
+    if keep.best is None:
+        return ~first
+    leads = first & mask & (rows.cluster != NONE) & (rows.group != NONE)
+    group_of = dict(zip(rows.cluster[leads].tolist(), rows.group[leads].tolist(), strict=True))
+    pairs = zip(rows.cluster.tolist(), rows.group.tolist(), strict=True)
+    same = np.array([group_of.get(cluster) == group != NONE for cluster, group in pairs], bool)
+    copies: Mask = ~(first | same)
+    return copies
+
+
+def _first(key: NDArray[np.int64], rank: NDArray[np.int64], mask: Mask, count: int) -> Mask:
+    """The `count` best-ranked rows of `mask` for each value of `key`, and all rows whose key is NONE."""
+    found: Mask = key == NONE
+    among = np.flatnonzero(mask & ~found)
+    among = among[np.lexsort((rank[among], key[among]))]
+    starts = np.concatenate([[True], key[among][1:] != key[among][:-1]]) if len(among) else np.zeros(0, bool)
+    place = np.arange(len(among)) - np.maximum.accumulate(np.where(starts, np.arange(len(among)), 0))
+    found[among[place < count]] = True
+    return found
