@@ -1,7 +1,8 @@
 """Near-duplicates: documents that share most of their runs of words and have the same numbers.
 
 Two receipts of one shop may differ in a date alone and are not the same receipt, so the numbers
-must agree; a scan that misread one stays beside the good scan. Candidates come from a sketch
+must agree; a scan that misread one stays beside the good scan. What many documents share, as
+instructions in a prompt, does not count. Candidates come from a sketch
 (locality-sensitive hashing: Indyk and Motwani, STOC 1998) and are then compared exactly. Left
 out: translations, and documents that contain one another.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.grading.shingles import Hashes, pieces, prints, shared
+from offapi.grading.shingles import Hashes, common, pieces, prints, shared
 
 SIMILAR = 0.8  # share of the runs of three words in either document that are in both
 BAND = 4  # components; in 12 bands, 0.998 of the pairs at SIMILAR agree in one whole band
@@ -35,9 +36,9 @@ class Sketches:
     sketch: NDArray[np.uint16]  # (N, SKETCH)
 
     @classmethod
-    def of(cls, documents: Sequence[str]) -> Sketches:
-        """The sketches of `documents`."""
-        found = [prints(some) for some in pieces(documents)]
+    def of(cls, documents: Sequence[str], common: Hashes) -> Sketches:
+        """The sketches of `documents`, runs in `common` aside."""
+        found = [prints(some, common) for some in pieces(documents)]
         parts = [(each.whole, each.number_sums, each.sketches) for each in found]
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
@@ -49,14 +50,16 @@ def clusters(documents: Sequence[str]) -> Numbers:
     """
     if not documents:
         return np.empty(0, np.int64)
-    return join(Sketches.of(documents), lambda pairs: compare(pairs, documents.__getitem__))
+    boring = common(documents)
+    rows = Sketches.of(documents, boring)
+    return join(rows, lambda pairs: compare(pairs, documents.__getitem__, boring))
 
 
-def compare(pairs: Pairs, text: Callable[[int], str]) -> NDArray[np.bool_]:
+def compare(pairs: Pairs, text: Callable[[int], str], common: Hashes) -> NDArray[np.bool_]:
     """Which pairs of documents with the same numbers are near-duplicates; `text` gives a document."""
     near = []
     for some in _pieces(pairs, 64):
-        found = prints([text(i) for i in some.ravel().tolist()])
+        found = prints([text(i) for i in some.ravel().tolist()], common)
         near += [shared(found.runs_of(i), found.runs_of(i + 1)) >= SIMILAR for i in range(0, 2 * len(some), 2)]
     return np.array(near, bool)
 

@@ -1,8 +1,8 @@
 """Which graded rows to learn from: the good ones, each document once, not too many of a kind.
 
 First rows that cannot be learned and near-duplicates go (the best of them stays), then those
-that miss a condition, then those over the cap. Ties fall by a seeded order. Left out:
-evaluation documents among the rows, which `contamination` finds.
+that miss a condition, then those over the cap. Ties fall by a seeded order. Left out: finding
+the rows to be refused, which `contamination` does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ GROUP = "group"
 DEFAULT_THRESHOLD = 1.0
 NONE = -1  # a row without group, cap value or duplicate
 
-UNGRADED, EMPTY, DUPLICATE = "could not be graded", "no answer", "near-duplicate"
+UNGRADED, EMPTY = "could not be graded", "no answer"
+REFUSED, DUPLICATE = "near an evaluation document", "near-duplicate"
 LOW, NOT_BEST, NOT_TOP, CAPPED = "below the threshold", "not the best of its group", "not in the top", "over the cap"
 
 Mask = NDArray[np.bool_]
@@ -71,6 +72,7 @@ class Candidate:
     cap_value: str | None  # None: not subject to the cap
     document: str
     has_answer: bool
+    refused: bool = False  # near an evaluation document
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Columns:
     group: NDArray[np.int64]
     cap_value: NDArray[np.int64]
     cluster: NDArray[np.int64]
+    refused: Mask
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,14 @@ def cap_value(group: str | None, answer: Mapping[str, Any] | None, cap_by: str |
 def select(candidates: Sequence[Candidate], keep: Keep, seed: int) -> Selection:
     """The candidates that `keep` wants, the same for the same seed."""
     scores = np.array([np.nan if row.score is None else row.score for row in candidates], np.float64)
-    answers = np.array([row.has_answer for row in candidates], bool)
+    answers, refused = (
+        np.array([getattr(row, name) for row in candidates], bool) for name in ("has_answer", "refused")
+    )
     groups, capped = (numbered([getattr(row, name) for row in candidates]) for name in ("group", "cap_value"))
     alone = np.full(len(candidates), NONE, np.int64)
     cluster = duplicates.clusters([row.document for row in candidates]) if keep.near_duplicates else alone
-    mask, dropped = choose(Columns(scores, answers, groups, capped, cluster), keep, seed)
+    columns = Columns(scores, answers, groups, capped, cluster, refused)
+    mask, dropped = choose(columns, keep, ranking(scores, seed))
     return Selection(tuple(int(i) for i in np.flatnonzero(mask)), dropped)
 
 
@@ -130,14 +136,18 @@ def numbered(values: Sequence[str | None]) -> NDArray[np.int64]:
     return np.array([NONE if value is None else seen.setdefault(value, len(seen)) for value in values], np.int64)
 
 
-def choose(rows: Columns, keep: Keep, seed: int) -> tuple[Mask, dict[str, int]]:
-    """Which of `rows` are kept, and how many are dropped for which reason, the first that applies."""
-    tie = np.argsort(np.array(order(seed, 0, len(rows.score)), np.int64))
-    score = np.nan_to_num(rows.score, nan=-1.0)
-    best_first = np.lexsort((tie, -score))
-    rank = np.empty_like(best_first)
-    rank[best_first] = np.arange(len(rank))
+def ranking(score: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+    """Each row's place when the best come first; ties fall by the seed."""
+    tie = np.empty(len(score), np.int64)
+    tie[np.array(order(seed, 0, len(score)), np.int64)] = np.arange(len(score))
+    rank = np.empty(len(score), np.int64)
+    rank[np.lexsort((tie, -np.nan_to_num(score, nan=-1.0)))] = np.arange(len(score))
+    return rank
 
+
+def choose(rows: Columns, keep: Keep, rank: NDArray[np.int64]) -> tuple[Mask, dict[str, int]]:
+    """Which of `rows` are kept, and how many are dropped for which reason, the first that applies."""
+    score = np.nan_to_num(rows.score, nan=-1.0)
     mask, dropped = np.ones(len(score), bool), {}
 
     def drop(reason: str, which: Mask) -> None:
@@ -148,6 +158,7 @@ def choose(rows: Columns, keep: Keep, seed: int) -> tuple[Mask, dict[str, int]]:
     drop(UNGRADED, np.isnan(rows.score))
     graded = int(mask.sum())
     drop(EMPTY, ~rows.has_answer)
+    drop(REFUSED, rows.refused)
     drop(DUPLICATE, _copies(rows, rank, mask, keep))
     distinct = mask.copy()
     if keep.lowest is not None:

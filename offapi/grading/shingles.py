@@ -19,9 +19,12 @@ Index = NDArray[np.int64]
 
 WORDS = 3  # in a run
 SKETCH = 48  # components of 16 bits: b-bit MinHash (Li and König, WWW 2010)
+SAMPLE = 1000  # texts that `common` looks at
+COMMON, FEW = 0.05, 20  # a run in more than this share, and number, of them is common
 LONGEST = 200_000  # characters of a text that count
 
 _U = np.uint64
+NOTHING: Hashes = np.empty(0, _U)
 _DRAW = np.random.Generator(np.random.Philox(3))
 _ODD = _DRAW.integers(0, 2**63, SKETCH, dtype=_U) * _U(2) + _U(1)
 _BYTE = _DRAW.integers(0, 2**64, 256, dtype=_U)  # a random value for each
@@ -43,7 +46,7 @@ class Prints:
     number_starts: Index  # (N + 1,)
 
     def runs_of(self, i: int) -> Hashes:
-        """The runs of text `i`, sorted, each once. A text of fewer words than a run has one."""
+        """The runs of text `i`, sorted, each once. There is at least one."""
         return np.unique(self.runs[self.run_starts[i] : self.run_starts[i + 1]])
 
     def numbers_of(self, i: int) -> Hashes:
@@ -76,8 +79,8 @@ def pieces(texts: Sequence[str], characters: int = 1_000_000) -> Iterator[Sequen
         yield texts[start:]
 
 
-def prints(texts: Sequence[str]) -> Prints:
-    """What `texts` are compared by."""
+def prints(texts: Sequence[str], common: Hashes = NOTHING) -> Prints:
+    """What `texts` are compared by; the runs in `common` do not count."""
     data = [_bare(text) for text in texts]
     ends = np.cumsum([len(part) for part in data], dtype=np.int64)
     words, digits, at = _words(np.frombuffer(b"".join(data), np.uint8))
@@ -86,12 +89,23 @@ def prints(texts: Sequence[str]) -> Prints:
     text = np.repeat(np.arange(len(texts)), np.diff(starts))
     inside = np.flatnonzero(text[: 1 - WORDS] == text[WORDS - 1 :])
     runs = _mixed(_between(words, inside, inside + WORDS))
-    short = np.flatnonzero(np.diff(starts) < WORDS)
-    run_text = np.concatenate([text[inside], short])
+    if len(common):
+        rare = ~np.isin(runs, common)
+        runs, inside = runs[rare], inside[rare]
+    empty = np.flatnonzero(np.bincount(text[inside], minlength=len(texts)) == 0)
+    run_text = np.concatenate([text[inside], empty])
     order = np.argsort(run_text, kind="stable")
     run_starts = np.searchsorted(run_text[order], np.arange(len(texts) + 1))
     number_starts = np.concatenate([[0], np.cumsum(digits)])[starts]
-    return Prints(whole, np.concatenate([runs, whole[short]])[order], run_starts, words[digits], number_starts)
+    return Prints(whole, np.concatenate([runs, whole[empty]])[order], run_starts, words[digits], number_starts)
+
+
+def common(texts: Sequence[str]) -> Hashes:
+    """Runs that so many of a thousand of `texts` have that they say nothing: instructions, forms."""
+    some = texts[:: -(-len(texts) // SAMPLE) or 1]
+    sets = [found.runs_of(i) for part in pieces(some) for found in [prints(part)] for i in range(len(part))]
+    runs, counts = np.unique(np.concatenate([*sets, NOTHING]), return_counts=True)
+    return runs[counts > max(COMMON * len(some), FEW)]
 
 
 def shared(a: Hashes, b: Hashes) -> float:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from offapi.data.traces import Trace
 from offapi.grading import duplicates, shingles
@@ -54,6 +56,12 @@ def test_the_cap_keeps_the_best_and_leaves_rows_without_a_value_alone() -> None:
     )
     assert found.kept == (1, 2, 3, 4)
     assert found.dropped == {"over the cap": 1}
+
+
+def test_a_refused_row_is_dropped_and_takes_no_place() -> None:
+    many = [*rows(1.0, 0.9, 0.8, group=["a"] * 3), Candidate("near", 1.0, "a", None, "text", True, refused=True)]
+    found = select(many, Keep(best=2), 0)
+    assert (found.kept, found.dropped) == ((0, 1), {"near an evaluation document": 1, "not the best of its group": 1})
 
 
 def test_ties_fall_by_the_seed_alone() -> None:
@@ -118,30 +126,32 @@ def test_traces_become_candidates() -> None:
     assert [row.cap_value for row in candidates([(trace, grade), (agent, bad)], "group")] == ["g", None]
 
 
-def similar_texts(count: int, seed: int) -> list[str]:
-    """Texts made of one template with words replaced, from none to most of them."""
+def similar_texts(templates: int, each: int, seed: int) -> list[str]:
+    """Texts made of templates with words replaced, from none to some of them."""
     draw = np.random.default_rng(seed)
-    template = [f"w{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(60)]
     texts = []
-    for _ in range(count):
-        words = list(template)
-        for i in draw.choice(60, draw.integers(0, 12), replace=False):
-            words[i] = "".join(draw.choice(list("abcdefgh"), 5))
-        texts.append(" ".join(words))
+    for _ in range(templates):
+        template = ["".join(draw.choice(list("klmnopqr"), 5)) for _ in range(60)]
+        for _ in range(each):
+            words = list(template)
+            for i in draw.choice(60, draw.integers(0, 12), replace=False):
+                words[i] = "".join(draw.choice(list("abcdefgh"), 5))
+            texts.append(" ".join(words))
     return texts
 
 
 def test_near_duplicates_are_those_that_comparing_every_pair_finds() -> None:
-    texts = similar_texts(150, seed=5)
+    texts = similar_texts(templates=15, each=20, seed=5)
     found = duplicates.clusters(texts)
     prints = shingles.prints(texts)
     sets = [prints.runs_of(i) for i in range(len(texts))]
-    near = {(a, b) for b in range(150) for a in range(b) if shingles.shared(sets[a], sets[b]) >= duplicates.SIMILAR}
+    near = [(a, b) for b in range(300) for a in range(b) if shingles.shared(sets[a], sets[b]) >= duplicates.SIMILAR]
     joined = sum(found[a] == found[b] for a, b in near)
     assert len(near) > 100
     assert joined >= 0.99 * len(near)
-    leaders = {int(i) for i in found}
-    assert all(found[i] == i for i in leaders)
+    assert all(found[i] == i for i in {int(i) for i in found})
+    linked = coo_matrix((np.ones(len(near)), np.transpose(near)), shape=(300, 300))
+    assert len(np.unique(found)) >= connected_components(linked, directed=False)[0]
 
 
 @given(st.lists(st.text(max_size=40), max_size=8), st.text(max_size=40))
