@@ -62,13 +62,14 @@ def read(path: Path) -> list[Row]:
     except OSError as error:
         raise DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step="Check the path.") from None
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")  # Windows editors put a mark before UTF-8
-    rows = [_row(path, i, line, last=i == len(lines)) for i, line in enumerate(lines, start=1) if line.strip()]
+    rows = [parse(path, i, line, last=i == len(lines)) for i, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
         raise DataError.at("there are no rows in it.", path=path, next_step="Give it one JSON object a line.")
     return rows
 
 
-def _row(path: Path, number: int, line: bytes, *, last: bool) -> Row:
+def parse(path: Path, number: int, line: bytes, *, last: bool = False) -> Row:
+    """The row in a line of `path`; DataError when it is not UTF-8, not JSON, or not an object."""
     try:
         line.decode("utf-8")
         value = orjson.loads(line)
