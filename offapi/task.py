@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import orjson
+from typing import Any, get_args
 
 from offapi.checks import gold as gold_check
+from offapi.checks import limit
 from offapi.checks.schema import validator
 from offapi.checks.verdict import Answer, Check, Context, Match, Verdict, parse
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError, OffapiError, nearest
+from offapi.spelling import spell
 
 Weighted = tuple[Check, float]
 Message = dict[str, Any]
@@ -34,12 +34,9 @@ class Example:
     answer: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Part:
-    """One check's share of a grade."""
-
-    score: float  # in [0, 1]
-    reason: str
+Part = Verdict  # one check's share of a grade
+KINDS: tuple[Match, ...] = get_args(Match)
+_MEND = "Mend the check; an answer it cannot judge should score 0 with a reason."
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,8 @@ class Task:
 
     `schema` is the JSON schema of the answer, an object; its properties' order is the
     order answers are written in. `match` says how each field is compared with gold.
-    `checks` maps a name to (check, weight). ConfigError when the parts contradict each other.
+    `checks` maps a name to (check, weight); all of them together may take `check_seconds` for an
+    answer (see `offapi.checks.limit`; None: no limit). ConfigError when the parts contradict each other.
     """
 
     name: str
@@ -67,6 +65,7 @@ class Task:
     match: Mapping[str, Match]
     examples: tuple[Example, ...] = ()
     max_answer_tokens: int = 96
+    check_seconds: float | None = 10.0
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -90,19 +89,9 @@ class Task:
     def answer_text(self, answer: Mapping[str, Any]) -> str:
         """`answer` as the one JSON text the student learns: fields in the schema's order, no spaces.
 
-        Fields matched as numbers keep two decimals at least (128.50), as documents print
-        amounts, unless the schema calls them integers.
+        Numbers keep two decimals at least (128.50), see `offapi.spelling`.
         """
-        properties = self.schema["properties"]
-        names = [*(name for name in properties if name in answer), *sorted(set(answer) - set(properties))]
-        return "{" + ",".join(f"{_json(name)}:{self._spell(name, answer[name])}" for name in names) + "}"
-
-    def _spell(self, name: str, value: object) -> str:
-        if self.match.get(name) != "number" or not gold_check.is_number(value):
-            return _json(value)
-        if self.schema["properties"].get(name, {}).get("type") == "integer":
-            return str(int(value)) if value == int(value) else _json(value)
-        return f"{value:.2f}" if abs(value) < 1e15 and value == round(value, 2) else _json(value)
+        return spell(answer, self.schema, self.match)
 
     def grade_trace(self, trace: Trace) -> Grade:
         """Score the last message of `trace` for what it was made from; raises what `grade` raises."""
@@ -119,25 +108,42 @@ class Task:
 
     def _grade(self, document: str, text: str, context: Context, row: str) -> Grade:
         answer = parse(text)
-        verdicts = {name: self._ask(name, document, answer, context, row) for name in self.checks}
-        weight = sum(weight for _, weight in self.checks.values())
-        total = sum(verdicts[name].score * weight for name, (_, weight) in self.checks.items())
-        parts = {name: Part(verdict.score, verdict.reason) for name, verdict in verdicts.items()}
-        return Grade(total / weight, parts, answer.value)
+        parts: dict[str, Verdict] = {}
+        total, weights, name = 0.0, 0.0, ""
+        alarm = limit.start(self.check_seconds)
+        try:
+            try:
+                for name, (check, weight) in self.checks.items():
+                    parts[name] = verdict = self._ask(name, check, document, answer, context, row)
+                    total += verdict.score * weight
+                    weights += weight
+            finally:
+                if alarm:
+                    limit.stop()
+        except limit.TimeUp:
+            if not alarm:
+                raise  # another task's check asked for this grade, and its time is up
+            what = f"the answer's checks took more than check_seconds = {self.check_seconds:g}; this one was at it."
+            mend = "Mend the check, or give the task more check_seconds."
+            raise ConfigError(what, where=self._where(name, row), next_step=mend) from None
+        return Grade(total / weights, parts, answer.value)
 
-    def _ask(self, name: str, document: str, answer: Answer, context: Context, row: str) -> Verdict:
-        check = self.checks[name][0]
-        where = f"task {self.name!r}, check {name!r}" + (f", row {row!r}" if row else "")
-        mend = "Mend the check; an answer it cannot judge should score 0 with a reason."
+    def _ask(self, name: str, check: Check, document: str, answer: Answer, context: Context, row: str) -> Verdict:
         try:
             verdict = check(document, answer, context)
         except Exception as error:
-            raise ConfigError(f"the check raised {_describe(error)}.", where=where, next_step=mend) from error
+            where = self._where(name, row)
+            raise ConfigError(f"the check raised {_describe(error)}.", where=where, next_step=_MEND) from error
         if not isinstance(verdict, Verdict):
-            raise ConfigError(f"the check returned {verdict!r}, not a Verdict.", where=where, next_step=mend)
-        if not gold_check.is_number(verdict.score) or not 0.0 <= verdict.score <= 1.0:
-            raise ConfigError(f"the check scored {verdict.score!r}, not in [0, 1].", where=where, next_step=mend)
-        return verdict
+            what = f"the check returned {verdict!r}, not a Verdict."
+        elif not gold_check.is_number(verdict.score) or not 0.0 <= verdict.score <= 1.0:
+            what = f"the check scored {verdict.score!r}, not in [0, 1]."
+        else:
+            return verdict
+        raise ConfigError(what, where=self._where(name, row), next_step=_MEND)
+
+    def _where(self, check: str, row: str) -> str:
+        return f"task {self.name!r}, check {check!r}" + (f", row {row!r}" if row else "")
 
     def check_gold(self, gold: Mapping[str, Any], *, row: str) -> None:
         """DataError naming `row` and the field when `gold` lacks a field of `match` or has it in a wrong type."""
@@ -191,10 +197,6 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
-
-
 def _validate(task: Task) -> None:
     """ConfigError at the first part of `task` that is wrong."""
     _validate_words(task)
@@ -224,6 +226,9 @@ def _validate_words(task: Task) -> None:
             raise _wrong(task, f"{name} is {text!r}", "It must be a text that is not empty.")
     if not isinstance(task.max_answer_tokens, int) or task.max_answer_tokens < 1:
         raise _wrong(task, f"max_answer_tokens is {task.max_answer_tokens!r}", "It must be a whole number above 0.")
+    seconds = task.check_seconds
+    if seconds is not None and not (gold_check.is_number(seconds) and 0 <= seconds < math.inf):
+        raise _wrong(task, f"check_seconds is {seconds!r}", "It must be a number of seconds, or None for no limit.")
     if not isinstance(task.examples, tuple) or not all(isinstance(example, Example) for example in task.examples):
         raise _wrong(task, "examples must be a tuple of offapi.Example", "Write `examples=(offapi.Example(...),)`.")
 
@@ -241,8 +246,8 @@ def _validate_schema(task: Task) -> None:
     for name, kind in task.match.items():
         if name not in task.schema["properties"]:
             raise _wrong(task, f"match names {name!r}, not in the schema", nearest(name, task.schema["properties"]))
-        if kind not in ("text", "date", "number"):
-            raise _wrong(task, f"match[{name!r}] is {kind!r}", nearest(str(kind), ("text", "date", "number")))
+        if kind not in KINDS:
+            raise _wrong(task, f"match[{name!r}] is {kind!r}", nearest(str(kind), KINDS))
 
 
 def _wrong(task: Task, what: str, next_step: str) -> ConfigError:

@@ -1,15 +1,28 @@
 """Checks: small pure functions that say how good an answer is, and why.
 
 A check takes (document, answer, context) and returns a `Verdict` with a score in [0, 1].
-Any function of that shape is a check; these are the ones that come with offapi.
+Any function of that shape is a check; these are the ones that come with offapi. Those with
+parameters, such as `in_range("total", low=0)`, make a check.
 """
 
-from offapi.checks.date_order import date_order
-from offapi.checks.final_total import final_total
+from offapi.checks.characters import clean_characters
+from offapi.checks.currency import known_currency
+from offapi.checks.days import not_before, not_future
 from offapi.checks.gold import matches_gold
+from offapi.checks.llm_judge import judge
+from offapi.checks.own_function import own
+from offapi.checks.ranges import in_range, one_of
+from offapi.checks.reading_order import date_order
+from offapi.checks.regular_expression import pattern
+from offapi.checks.repaired_json import repairable_json
+from offapi.checks.repetition import no_repetition
 from offapi.checks.schema import fits_schema
 from offapi.checks.seller import in_header, legal_name
 from offapi.checks.source_text import in_source
+from offapi.checks.sums import adds_up
+from offapi.checks.text_length import length
+from offapi.checks.tool_calls import tool_calls_fit
+from offapi.checks.total import final_total
 from offapi.checks.valid_json import is_json
 from offapi.checks.verdict import Answer, Check, Context, Match, Verdict
 
@@ -19,12 +32,26 @@ __all__ = [
     "Context",
     "Match",
     "Verdict",
+    "adds_up",
+    "clean_characters",
     "date_order",
     "final_total",
     "fits_schema",
     "in_header",
+    "in_range",
     "in_source",
     "is_json",
+    "judge",
+    "known_currency",
     "legal_name",
+    "length",
     "matches_gold",
+    "no_repetition",
+    "not_before",
+    "not_future",
+    "one_of",
+    "own",
+    "pattern",
+    "repairable_json",
+    "tool_calls_fit",
 ]

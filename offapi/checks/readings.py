@@ -74,6 +74,11 @@ def _days(year: str, month: str, day: str) -> set[date]:
     return found
 
 
+def month_names(month: int) -> tuple[str, ...]:
+    """What the names of `month`, 1 to 12, begin with in the languages known here, lower-case."""
+    return tuple(_MONTHS[month - 1].split())
+
+
 def _month(name: str) -> str:
     """The number of the month called `name` or shortened so, "0" where there is none."""
     low = unicodedata.normalize("NFC", name).casefold()

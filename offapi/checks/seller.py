@@ -8,7 +8,6 @@ Left out: names printed only in a logo or at the foot.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from offapi.checks.gold import bare
@@ -17,15 +16,17 @@ from offapi.checks.verdict import Answer, Check, Context, Verdict
 HEADER_LINES = 8
 LINES_OF_A_NAME = 4  # narrow paper breaks names
 LONGEST_NAME = 120  # characters
+_LOOKED_AT = 8000  # characters
 
 # After such a line comes the buyer, or what was bought.
 _HEADING = re.compile(
-    r"invoice|receipt|bill to|sold to|customer|client|fatura|factura|facture|fattura|factuur|rechnung|quittung", re.I
+    r"invoice|receipt|bill to|sold to|customer|client|fatura|factura|facture|fattura|factuur|rechnung|quittung"
 )
 _LEGAL = re.compile(
     r"(?<![^\W_])(?:(?i:ltd|limited|llc|llp|plc|incorporated|inc|corporation|corp|gmbh|ohg|ltda|lda|s\.?à?a?\.?r\.?l"
     r"|s\.r\.l|srl|spa|s\.p\.a|aps|pty|pte|bhd|s\. ?[al]|[bn]\.v|a/s|s/b)|AG|KG|SE|S[AL]|SAS|BV|NV|AB|AS|OY|Oy)\.?$"
 )
+_LONGEST_FORM = 20  # characters looked at; "incorporated." is the longest
 _IN_BRACKETS = re.compile(r"\s*\([^()]*\)$")
 _EDGES = " .,:;*#=-\t"
 
@@ -63,11 +64,11 @@ def _verdict(field: str, answer: Answer, names: frozenset[str], wrong: str) -> V
 def header(document: str) -> list[str]:
     """The first lines of `document`, up to a heading such as TAX INVOICE; headings at the very top are passed over."""
     found: list[str] = []
-    for line in document.splitlines():
+    for line in document[:_LOOKED_AT].splitlines():
         text = line.strip()
         if not text or len(text) > LONGEST_NAME:
             continue
-        if _HEADING.search(text):
+        if _HEADING.search(text.lower()):
             if len(found) >= 2:
                 break
             continue
@@ -77,26 +78,31 @@ def header(document: str) -> list[str]:
     return found
 
 
-@lru_cache(maxsize=256)
 def _lines(document: str) -> frozenset[str]:
-    return frozenset(name for lines in _joined(header(document)) for name in _spellings(lines))
+    return _names(document)[0]
+
+
+def _companies(document: str) -> frozenset[str]:
+    return _names(document)[1]
 
 
 @lru_cache(maxsize=256)
-def _companies(document: str) -> frozenset[str]:
-    joined = [lines for lines in _joined(header(document)) if _LEGAL.search(_without_codes(lines[-1]))]
-    return frozenset(name for lines in joined for name in _spellings(lines))
-
-
-def _joined(lines: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(len(lines)):
-        for last in range(first + 1, min(first + LINES_OF_A_NAME, len(lines)) + 1):
-            yield lines[first:last]
-
-
-def _spellings(lines: Sequence[str]) -> set[str]:
-    whole = " ".join(lines)
-    return {bare(whole), bare(_without_codes(whole))} - {""}
+def _names(document: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The header's lines, alone and joined, as `bare` spells them: all of them, and those that end in a legal form."""
+    lines = header(document)
+    whole = [bare(line) for line in lines]
+    shorter = [_without_codes(line) for line in lines]
+    legal = [_LEGAL.search(line[-_LONGEST_FORM:]) is not None for line in shorter]
+    names: list[str] = []
+    companies: list[str] = []
+    for last, line in enumerate(shorter):
+        for first in range(max(last + 1 - LINES_OF_A_NAME, 0), last + 1):
+            before = "".join(whole[first:last])
+            spelled = (before + whole[last], before + bare(line))
+            names += spelled
+            if legal[last]:
+                companies += spelled
+    return frozenset(names) - {""}, frozenset(companies) - {""}
 
 
 def _without_codes(line: str) -> str:

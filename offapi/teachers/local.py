@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import orjson
 
-from offapi.backend import DType, ModelSpec, Sampling, load
+from offapi.backend import Backend, DType, ModelSpec, Sampling, load
 from offapi.chat import Chat
 from offapi.models import Model
 from offapi.teachers.teacher import FREE, Answered, Price, Request, Usage
@@ -23,6 +24,7 @@ class Local:
     max_tokens: int
     dtype: DType = "float32"
     price: Price = FREE
+    keep_open: bool = False  # the weights stay loaded between calls of `answers`, for who asks one at a time
 
     @property
     def name(self) -> str:
@@ -31,7 +33,7 @@ class Local:
 
     def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
         """Decode all requests in one batch that shares their common prefix; ModelError, BackendError as they come."""
-        chat = Chat.load(self.model.path)
+        chat = self._chat
         prompts = [chat.prompt([dict(message) for message in request.messages]) for request in requests]
         context = self._context()
         fitting = [i for i, prompt in enumerate(prompts) if context is None or len(prompt) + self.max_tokens <= context]
@@ -44,7 +46,7 @@ class Local:
     def _decode(
         self, chat: Chat, requests: Sequence[Request], prompts: Sequence[Sequence[int]]
     ) -> Generator[Answered, None, None]:
-        backend = load(self.backend, ModelSpec(path=self.model.path, dtype=self.dtype))
+        backend = self._kept if self.keep_open else self._load()
         try:
             since = time.perf_counter()
             for group in backend.rollout(prompts, 1, Sampling(self.max_tokens, chat.stop_ids)):
@@ -59,7 +61,19 @@ class Local:
                 )
                 since = now
         finally:
-            backend.close()
+            if not self.keep_open:
+                backend.close()
+
+    @cached_property
+    def _chat(self) -> Chat:
+        return Chat.load(self.model.path)
+
+    @cached_property
+    def _kept(self) -> Backend:
+        return self._load()
+
+    def _load(self) -> Backend:
+        return load(self.backend, ModelSpec(path=self.model.path, dtype=self.dtype))
 
     def _context(self) -> int | None:
         """Tokens the model was made for; None when its config does not say."""

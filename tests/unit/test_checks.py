@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, timedelta
 from typing import Any
 
@@ -9,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offapi.checks import Context, Match, Verdict, fits_schema, in_source, is_json, matches_gold
-from offapi.checks.gold import bare, same
+from offapi.checks import Answer, Context, Match, Verdict, fits_schema, in_source, is_json, literals, matches_gold
+from offapi.checks.gold import bare, likeness, mistake, same
 from offapi.checks.readings import dates, numbers
 from offapi.checks.source_text import occurs
-from offapi.checks.verdict import parse
+from offapi.checks.verdict import _parse, parse
 from offapi.demo.facts import DateStyle, Money, spell
 
 SCHEMA: dict[str, Any] = {
@@ -68,6 +69,20 @@ def test_deep_nesting_that_could_not_be_written_back_is_refused() -> None:
 @given(st.text())
 def test_parsing_never_raises(text: str) -> None:
     parse(text)
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(max_size=4), JSONS, max_size=4), st.booleans(), st.sampled_from(["", " ", "x", "}"]))
+def test_the_fast_reading_of_an_answer_is_the_strict_one(value: dict[str, Any], spaced: bool, after: str) -> None:
+    text = json.dumps(value, separators=(", ", " : ") if spaced else (",", ":"), ensure_ascii=spaced) + after
+    for answer in (text, text.replace("1", "-0"), text.replace('"a"', '"b"'), text[:-2]):
+        assert repr(parse(answer)) == repr(_parse(answer))
 
 
 def test_schema_names_the_field_that_does_not_fit() -> None:
@@ -126,6 +141,57 @@ def test_gold_check_gives_the_share_and_the_names() -> None:
     assert matches_gold("", parse("nonsense"), context).score == 0.0
     with pytest.raises(ValueError, match="no gold"):
         matches_gold("", parse("{}"), Context(SCHEMA, MATCH))
+
+
+LINE, OTHER = {"name": "Rye loaf", "amount": 4.5}, {"name": "Tea", "amount": 2}
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "f1"),
+    [
+        ([LINE, OTHER], [OTHER, LINE], 1.0),
+        ([LINE], [LINE, OTHER], 2 / 3),
+        ([LINE, OTHER, OTHER], [LINE, OTHER], 0.8),
+        ([OTHER, OTHER], [OTHER], 2 / 3),
+        ([{"amount": 4.504, "name": "RYE-LOAF", "note": None}], [LINE], 1.0),
+        ([{**LINE, "note": "x"}], [LINE], 0.0),
+        ([{"name": "Rye loaf"}], [LINE], 0.0),
+        (["a", "B"], ["A.", "b"], 1.0),
+        ([1, 2.0], [2, 1.001], 1.0),
+        (["1"], [1], 0.0),
+        ([True], [1], 0.0),
+        ([True, None], [None, True], 1.0),
+        ([["a", "b"]], [["B", "A"]], 1.0),
+        ([["a", "b"]], [["a"]], 0.0),
+        ([], [], 1.0),
+        ([], ["a"], 0.0),
+        (["a"], [], 0.0),
+        ({"a": 1}, [1], 0.0),
+        (None, [], 0.0),
+        (None, None, 1.0),
+        ([], None, 0.0),
+    ],
+)
+def test_lists_are_compared_by_the_items_they_share(answer: object, gold: object, f1: float) -> None:
+    assert likeness("list", answer, gold) == pytest.approx(f1)
+    assert same("list", answer, gold) is (f1 == 1.0)
+
+
+def test_a_list_counts_by_its_f1_in_the_gold_check_and_may_not_be_anything_else() -> None:
+    context = Context({}, {"vendor": "text", "lines": "list"}, {"vendor": "A", "lines": ["x", "y"]})
+    found = matches_gold("", parse('{"vendor":"a","lines":["y"]}'), context)
+    assert found.score == pytest.approx((1 + 2 / 3) / 2)
+    assert found.reason == "differs from gold: lines"
+    assert [mistake("list", gold) for gold in ([], None, [1])] == [""] * 3
+    assert mistake("list", "x") == mistake("list", {"a": 1}) == "must be a list or null"
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=6), st.lists(st.sampled_from("abcd"), max_size=6), st.randoms())
+def test_f1_does_not_depend_on_order_or_side(one: list[str], other: list[str], random: Any) -> None:
+    f1 = likeness("list", one, other)
+    shuffled = random.sample(one, len(one))
+    assert f1 == likeness("list", shuffled, other) == likeness("list", other, one)
+    assert (f1 == 1.0) is (sorted(one) == sorted(other))
 
 
 STYLES: tuple[DateStyle, ...] = ("iso", "slash", "us", "dots", "long", "us long", "short", "caps")
@@ -218,6 +284,59 @@ def test_source_check_names_what_is_missing_and_passes_over_nulls() -> None:
     assert wrong.reason == "not in the document: date, total"
     assert in_source(document, parse('{"vendor":"Acme Ltd","date":null}'), context).score == 1.0
     assert in_source(document, parse('{"vendor":null}'), context).score == 0.0
+
+
+def test_the_items_of_a_list_are_looked_for_one_by_one() -> None:
+    document = "Acme Ltd\n2 x Rye loaf 4.50\nTea 2.00\n02/04/2026"
+    context = Context({}, {"vendor": "text", "lines": "list"})
+    lines = [{"name": "Rye loaf", "amount": 4.5, "gift": False}, {"name": "Tea", "amount": 3}, "2026-04-02", None]
+    found = in_source(document, Answer("", {"vendor": "Acme Ltd", "lines": lines}), context)
+    assert found.score == pytest.approx((1 + 3 / 4) / 2)
+    assert found.reason == "not in the document: lines"
+    assert in_source(document, Answer("", {"lines": []}), context).score == 1.0
+    assert in_source(document, Answer("", {"lines": "Tea"}), context).score == 0.0
+    assert occurs("list", lines[:1], document)
+    assert not occurs("list", lines, document)
+
+
+NUMBERY = st.text(alphabet="0125 .,-/'\n", max_size=16)
+
+
+@given(NUMBERY, st.sampled_from([0.0, 1.0, 2.0, 12.0, 0.5, 1.25, 12.5, 25.5, 1000.0, 1205.5, 5012.12, 1e13, -2.0]))
+def test_a_number_found_letter_for_letter_is_among_the_readings(text: str, value: float) -> None:
+    if literals.number_stands(value, text):
+        assert any(abs(abs(value) - found) < 0.005 for found in numbers(text))
+
+
+@given(NUMBERY, st.sampled_from([date(2001, 2, 1), date(2012, 1, 2), date(2005, 2, 5), date(2022, 12, 10)]))
+def test_a_date_found_letter_for_letter_is_among_the_readings(text: str, day: date) -> None:
+    if literals.date_stands(day, text):
+        assert day in dates(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "there"),
+    [
+        (128.5, "RM128.50", True),
+        (128.5, "(128,50)", True),
+        (128.5, "5.128.50", False),
+        (128.5, "128.505", False),
+        (28.5, "128.50 28.50", True),
+        (1234.5, "1,234.50", True),
+        (1234.5, "1.234,50", True),
+        (3, "3 x", True),
+        (3, "3 .50", False),
+        (3, "13", False),
+    ],
+)
+def test_plain_spellings_are_found_without_readings(value: float, text: str, there: bool) -> None:
+    assert literals.number_stands(value, text) is there
+
+
+def test_a_month_in_words_is_found_on_its_line_and_on_long_ones() -> None:
+    for text in ("x\n24 MAR 18 09:12\ny", "24 März 2018", "a" * 500 + " 24 mars 2018", "mark\nmarch\n24 Mar 18"):
+        assert occurs("date", "2018-03-24", text)
+        assert not occurs("date", "2018-03-25", text)
 
 
 @given(st.text(max_size=60))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +71,16 @@ def test_answers_have_one_spelling_that_reads_back(answer: dict[str, Any], text:
     assert json.loads(text) == answer
 
 
+def test_lists_are_spelled_like_fields() -> None:
+    lines = {"type": "array", "items": {"type": "object", "properties": {"n": {"type": "integer"}, "p": {}}}}
+    schema = {"type": "object", "properties": {"lines": lines, "tags": {"type": "array"}, "raw": {"type": "array"}}}
+    task = replace(TASK, schema=schema, match={"lines": "list", "tags": "list"}, examples=())
+    answer = {"tags": ["a", 2.5, None, [1]], "raw": [2.5], "lines": [{"p": 3, "n": 2.0}, {"z": True, "p": 1.125}]}
+    text = task.answer_text(answer)
+    assert text == ('{"lines":[{"n":2,"p":3.00},{"p":1.125,"z":true}],"tags":["a",2.50,null,[1.00]],"raw":[2.5]}')
+    assert json.loads(text) == answer
+
+
 def test_a_grade_is_the_weighted_mean_with_reasons() -> None:
     grade = TASK.grade("B\nTotal 3.00", '{"vendor":"B","total":4}')
     assert grade.parts["json"].score == 1.0
@@ -116,9 +130,68 @@ def test_a_faulty_check_is_an_error_naming_row_and_check_never_a_score(check: An
     assert said in caught.value.what
 
 
+def _loops(document: str, answer: Answer, context: Context) -> Verdict:
+    while True:
+        pass
+
+
+def _swallows(document: str, answer: Answer, context: Context) -> Verdict:
+    while True:
+        try:
+            time.sleep(9)
+        except Exception:
+            continue
+
+
+def _backtracks(document: str, answer: Answer, context: Context) -> Verdict:
+    return Verdict(float(bool(re.fullmatch(r"(a+)+b", "a" * 60))), "")
+
+
+@pytest.mark.parametrize("check", [_loops, _swallows, _backtracks])
+def test_a_check_that_takes_too_long_is_an_error_naming_row_and_check(check: Any) -> None:
+    task = replace(TASK, checks={"json": (is_json, 1.0), "slow": (check, 1.0)}, check_seconds=0.05)
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"more than check_seconds = 0\.05") as caught:
+        task.grade("d", "{}", row="row 7")
+    assert time.monotonic() - began < 5
+    assert "'slow'" in caught.value.where
+    assert "row 7" in caught.value.where
+    time.sleep(0.1)  # no alarm is left behind
+    assert replace(task, checks={"json": (is_json, 1.0)}).grade("d", "{}").score == 1.0
+
+
+def test_the_alarm_is_taken_back_and_set_once_where_tasks_ask_tasks() -> None:
+    inner = replace(TASK, check_seconds=0.05)
+
+    def asks(document: str, answer: Answer, context: Context) -> Verdict:
+        time.sleep(0.1)
+        return Verdict(inner.grade("B", "{}").score, "")
+
+    outer = replace(TASK, checks={"inner": (asks, 1.0)}, check_seconds=5.0)
+    assert outer.grade("d", "{}").score == 0.25
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert replace(outer, checks={"inner": (asks, 1.0)}, check_seconds=None).grade("d", "{}").score == 0.25
+    with pytest.raises(ConfigError, match=r"check_seconds = 0\.05"):
+        replace(outer, check_seconds=0.05).grade("d", "{}")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_in_other_threads_nothing_is_limited() -> None:
+    def sleeps(document: str, answer: Answer, context: Context) -> Verdict:
+        time.sleep(0.1)
+        return Verdict(1.0, "")
+
+    task = replace(TASK, checks={"slow": (sleeps, 1.0)}, check_seconds=0.02)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(task.grade, "d", "{}").result().score == 1.0
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"check_seconds": -1}, "check_seconds"),
+        ({"check_seconds": "5"}, "check_seconds"),
+        ({"check_seconds": float("nan")}, "check_seconds"),
         ({"name": " "}, "name"),
         ({"instructions": ""}, "instructions"),
         ({"schema": {"type": "object"}}, "no properties"),

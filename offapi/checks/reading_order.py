@@ -20,10 +20,13 @@ Order = Literal["day", "month", "year"]  # what comes first
 
 _PARTS = r"\s?[-./]\s?"
 _DATE = re.compile(rf"(?<!\d)(?=(\d{{1,4}}){_PARTS}(\d{{1,2}}){_PARTS}(\d{{4}}|\d{{1,2}})(?!\d))")
+_RUN = re.compile(r"\d{1,4}[ ]?[-./][-\d./ ]*\d")  # where dates may be: searching everywhere is slow
+_ZIP_CODE = re.compile(r"[A-Z][A-Z],? {1,2}\d{5}(?!\d)")
+_PHONE = re.compile(r"\(\d{3}\) ?\d{3}-\d{4}(?!\d)")
 _STATES = (
-    "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
+    " AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK "
+    "OR PA RI SC SD TN TX UT VT VA WA WV WI WY "
 )
-_UNITED_STATES = re.compile(rf"\b(?:{_STATES}),?\s+\d{{5}}(?:-\d{{4}})?\b|\(\d{{3}}\) ?\d{{3}}-\d{{4}}\b")
 
 
 def date_order(field: str, default: Order = "day") -> Check:
@@ -34,30 +37,38 @@ def date_order(field: str, default: Order = "day") -> Check:
             return Verdict(0.0, answer.error)
         value = answer.value.get(field)
         day = iso_date(value) if isinstance(value, str) else None
-        if day is None or day not in _readings(document, default, every=True):
+        possible, meant = _readings(document, default)
+        if day not in possible:
             return Verdict(1.0, "no date of numbers to judge")
-        if day in _readings(document, default, every=False):
+        if day in meant:
             return Verdict(1.0, f"{field} is read in the document's order")
         return Verdict(0.0, f"{field} is read against the document's order: {day}")
 
     return check
 
 
-@lru_cache(maxsize=512)
-def _readings(document: str, default: Order, every: bool) -> frozenset[date]:
-    """The days the document's dates of numbers mean: in `every` order, or in the one it uses where they allow it."""
-    read = [_days(*parts) for parts in _DATE.findall(document)]
-    if every:
-        return frozenset(day for days in read for day in days.values())
+@lru_cache(maxsize=256)
+def _readings(document: str, default: Order) -> tuple[frozenset[date], frozenset[date]]:
+    """The days the document's dates of numbers can mean, and those they mean in its order, where they allow it."""
+    runs = _RUN.finditer(document)
+    read = [_days(*parts) for run in runs for parts in _DATE.findall(document, run.start(), run.end())]
     order = _order(document, read, default)
-    return frozenset(day for days in read for day in ([days[order]] if order in days else days.values()))
+    meant = frozenset(day for days in read for day in ([days[order]] if order in days else days.values()))
+    return frozenset(day for days in read for day in days.values()), meant
 
 
 def _order(document: str, read: list[dict[Order, date]], default: Order) -> Order:
     told = Counter(next(iter(days)) for days in read if len(days) == 1 and "year" not in days)
     if told:
         return told.most_common(1)[0][0]
-    return "month" if _UNITED_STATES.search(document) else default
+    return "month" if _in_the_united_states(document) else default
+
+
+def _in_the_united_states(document: str) -> bool:
+    for code in _ZIP_CODE.finditer(document):
+        if f" {code[0][:2]} " in _STATES and not document[max(code.start() - 1, 0) : code.start()].isalnum():
+            return True
+    return _PHONE.search(document) is not None
 
 
 def _days(first: str, second: str, third: str) -> dict[Order, date]:

@@ -1,0 +1,150 @@
+"""Check: the amount is what was to be paid in the end, by what the document itself says.
+
+Receipts and invoices print many amounts beside the total: before rounding, before tax, the
+cash handed over. Three things tell them apart, in this order: cash less change, the line
+that rounds, the line that is labelled. Left out: adding up the items, which `adds_up` does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal
+
+from offapi.checks.gold import TOLERANCE, is_number
+from offapi.checks.readings import values
+from offapi.checks.verdict import Answer, Check, Context, Verdict
+
+LARGEST_ROUNDING = 0.5  # in the currency's unit; more is no rounding
+
+# With a fraction or marked thousands: 12.50, 1,234, .05. A plain 12 may be anything.
+_NUMBER = re.compile(r"[\d.][\d.,']*")
+_AMOUNT = re.compile(r"\d{1,3}(?:[.,']\d{3})*[.,]\d\d|\d+[.,]\d\d|\.\d\d|\d{1,3}(?:[.,']\d{3})+")
+_PLAIN = re.compile(r"\d+\.\d\d")
+_TORN = re.compile(r"(?<=\d) ?([.,]) ?(?=\d\d(?!\d))")  # 65 .70, as scans have it
+_GROUP = re.compile(r"(?<![\d.,])\d{1,3} $")  # what may stand before 234,50
+_CURRENCY = "rmus$€£¥₹"
+
+Label = Literal["total", "part", "tax", "given", "back", "rounding"]
+
+# How the words begin that say what an amount is, in the languages of `readings`.
+_STEMS: dict[Label, str] = {
+    "total": "total ttl amount due balance payable net gesamt summe betrag importe bedrag pagar payer pagare betalen",
+    "part": "sub qty quantity item saving disc excl before point",
+    "tax": "gst tax vat iva mwst tva btw",
+    "given": "cash tender paid pay received gegeben espèces efectivo contant dinheiro numerário",
+    "back": "change chg troco rückgeld rendu cambio wisselgeld",
+    "rounding": "round rnd arrond arredond arroton redond rundung afrond",
+}
+_LABEL: dict[str, Label] = {stem: label for label, stems in _STEMS.items() for stem in stems.split()}
+_STEM = re.compile("|".join(sorted(_LABEL, key=len, reverse=True)))
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What the document says of its total; each tuple is empty where it says nothing."""
+
+    printed: frozenset[float]
+    paid: tuple[float, ...]  # cash less change, where that amount is printed too
+    roundings: tuple[float, ...]
+    labelled: tuple[float, ...]
+
+
+def final_total(field: str) -> Check:
+    """A check: 0 when the document shows that another amount than `field` was to be paid, else 1."""
+
+    def check(document: str, answer: Answer, context: Context) -> Verdict:
+        if answer.value is None:
+            return Verdict(0.0, answer.error)
+        total = answer.value.get(field)
+        if not is_number(total):
+            return Verdict(0.0, f"{field} is no number")
+        return _judge(field, total, _evidence(document))
+
+    return check
+
+
+def _judge(field: str, total: float, said: _Evidence) -> Verdict:
+    if said.paid:
+        right = _among(total, said.paid)
+        return Verdict(float(right), f"{field} is {'' if right else 'not '}cash less change, {said.paid[0]:.2f}")
+    for rounding in said.roundings:
+        if _among(total + rounding, said.printed):
+            return Verdict(0.0, f"{field} is the amount before rounding to {total + rounding:.2f}")
+    if said.labelled and not _among(total, said.labelled):
+        return Verdict(0.0, f"{field} stands on no line that is labelled a total")
+    return Verdict(1.0, f"nothing speaks against {field}")
+
+
+def _among(amount: float, found: Iterable[float]) -> bool:
+    return any(abs(amount - other) <= TOLERANCE for other in found)
+
+
+@lru_cache(maxsize=256)
+def _evidence(document: str) -> _Evidence:
+    given: list[float] = []
+    back: list[float] = []
+    roundings: list[float] = []
+    labelled: list[float] = []
+    printed: set[float] = set()
+    before = ""
+    for line in document.lower().splitlines():
+        amounts = _amounts(line)
+        if amounts:
+            printed.update(map(abs, amounts))
+            labels = _labels(line) or _labels(before)
+            if "total" in labels:
+                labelled += amounts[-2:]  # two readings of one amount, or a summary's two columns
+            elif "back" in labels:
+                back += amounts[-2:]
+            elif "given" in labels:
+                given += amounts[-2:]
+            if "rounding" in labels:
+                roundings += [amount for amount in amounts if TOLERANCE < abs(amount) < LARGEST_ROUNDING]
+        before = "" if amounts else line
+    paid = {round(abs(cash) - abs(change), 2) for cash in given for change in back}
+    rounded = [amount + rounding for amount in labelled for rounding in roundings]
+    return _Evidence(
+        printed=frozenset(printed),
+        paid=tuple(amount for amount in paid if amount > 0 and _among(amount, printed)),
+        roundings=tuple(roundings),
+        labelled=(*labelled, *rounded),
+    )
+
+
+def _labels(line: str) -> set[Label]:
+    """What the words of `line` say its amount is. A part of the total, as `total tax` or `subtotal`, is no total."""
+    found = [(_LABEL[match[0]], match.start(), match.end()) for match in _STEM.finditer(line)]
+    labels = {label for label, _, _ in found}
+    for (label, _, end), (following, start, _) in pairwise(found):
+        if {label, following} == {"total", "tax"} and not line[end:start].strip(" :-"):
+            labels.add("part")
+    return labels - {"total"} if "part" in labels else labels
+
+
+def _amounts(line: str) -> list[float]:
+    """The amounts in `line`, lower-cased, each in every reading of its marks."""
+    if "." not in line and "," not in line and "'" not in line:
+        return []
+    if " ." in line or " ," in line or ". " in line or ", " in line:
+        line = _TORN.sub(r"\1", line)
+    found: list[float] = []
+    for match in _NUMBER.finditer(line):
+        written, start = match[0].rstrip(".,'"), match.start()
+        if _PLAIN.fullmatch(written):
+            readings = {float(written)}
+        elif _AMOUNT.fullmatch(written):
+            readings = values("0" + written if written[0] == "." else written)
+        else:
+            continue
+        if written[3:4] in (".", ",") and (group := _GROUP.search(line, max(start - 4, 0), start)):
+            readings = readings | values(
+                group[0].strip() + "," + written if written[3] == "." else group[0].strip() + "." + written
+            )
+        before = line[:start].rstrip(_CURRENCY)
+        negative = before[-1:] == "-" or line[match.end() : match.end() + 1] == "-"
+        found += [-amount for amount in readings] if negative else readings
+    return found
