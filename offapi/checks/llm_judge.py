@@ -149,9 +149,9 @@ def read(text: str, words: Sequence[str]) -> Opinion:
 
 
 def _settled(one: str, other: str) -> tuple[Preference, bool]:
-    """`one` is about (first, second), `other` about (second, first)."""
+    """`one` is about (first, second), `other` about (second, first); each is "" where there was no verdict."""
     swapped = {"FIRST": "SECOND", "SECOND": "FIRST", "TIE": "TIE"}.get(other)
-    consistent = one != "" and one == swapped
+    consistent = one == swapped
     preference: Preference = "first" if one == "FIRST" else "second" if one == "SECOND" else "tie"
     return (preference if consistent else "tie"), consistent
 

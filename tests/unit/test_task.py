@@ -161,19 +161,26 @@ def test_a_check_that_takes_too_long_is_an_error_naming_row_and_check(check: Any
 
 
 def test_the_alarm_is_taken_back_and_set_once_where_tasks_ask_tasks() -> None:
-    inner = replace(TASK, check_seconds=0.05)
+    def rests(document: str, answer: Answer, context: Context) -> Verdict:
+        time.sleep(0.1)
+        return Verdict(0.5, "")
+
+    inner = replace(TASK, checks={"rests": (rests, 1.0)}, check_seconds=0.05)
 
     def asks(document: str, answer: Answer, context: Context) -> Verdict:
-        time.sleep(0.1)
         return Verdict(inner.grade("B", "{}").score, "")
 
-    outer = replace(TASK, checks={"inner": (asks, 1.0)}, check_seconds=5.0)
-    assert outer.grade("d", "{}").score == 0.25
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    assert replace(outer, checks={"inner": (asks, 1.0)}, check_seconds=None).grade("d", "{}").score == 0.25
-    with pytest.raises(ConfigError, match=r"check_seconds = 0\.05"):
-        replace(outer, check_seconds=0.05).grade("d", "{}")
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    def asks_and_rests(document: str, answer: Answer, context: Context) -> Verdict:
+        replace(inner, checks={"json": (is_json, 1.0)}).grade("B", "{}")
+        return rests(document, answer, context)
+
+    for check in (asks, asks_and_rests):
+        outer = replace(TASK, checks={"outer": (check, 1.0)}, check_seconds=5.0)
+        assert outer.grade("d", "{}").score == 0.5  # inside another's, the inner limit does not count
+        with pytest.raises(ConfigError, match=r"^task 't', check 'outer': the answer's checks took more"):
+            replace(outer, check_seconds=0.05).grade("d", "{}")
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert replace(inner, check_seconds=None).grade("d", "{}").score == 0.5
 
 
 def test_in_other_threads_nothing_is_limited() -> None:
