@@ -30,6 +30,16 @@ class Near:
     numbers: float
 
 
+@dataclass(frozen=True)
+class Pair:
+    """As `Near`, by id."""
+
+    row: str
+    document: str
+    runs: float
+    numbers: float
+
+
 def near(texts: Sequence[str], evaluation: Sequence[str]) -> list[Near]:
     """Every pair of a text and an evaluation document that it is near, by text."""
     boring = np.union1d(common(texts), common(evaluation))

@@ -64,21 +64,26 @@ def compare(pairs: Pairs, text: Callable[[int], str], common: Hashes) -> NDArray
     return np.array(near, bool)
 
 
-def join(rows: Sketches, compare: Compare) -> Numbers:
-    """As `clusters`, from sketches; `compare` says which pairs of rows are near-duplicates."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    count = len(rows.whole)
+def join(rows: Sketches, compare: Compare | None) -> Numbers:
+    """As `clusters`, from sketches; `compare` says which pairs are near-duplicates, without it only exact ones are."""
     _, first, inverse = np.unique(rows.whole, return_index=True, return_inverse=True)
-    pairs = _candidates(rows, np.sort(first))
-    pairs = pairs[compare(pairs)] if len(pairs) else pairs
-    ends = np.concatenate([pairs, np.column_stack([np.arange(count), first[inverse]])])
-    graph = coo_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    _, label = connected_components(graph, directed=False)
-    _, leader, member = np.unique(label, return_index=True, return_inverse=True)
-    found: Numbers = leader[member].astype(np.int64)
+    pairs = _candidates(rows, np.sort(first)) if compare else np.empty((0, 2), np.int64)
+    pairs = pairs[compare(pairs)] if compare and len(pairs) else pairs
+    leader = np.arange(len(rows.whole))
+    for a, b in pairs.tolist():  # union-find: the smallest index leads
+        low, high = sorted((_lead(leader, a), _lead(leader, b)))
+        leader[high] = low
+    for i in np.unique(pairs).tolist():
+        leader[i] = _lead(leader, i)
+    found: Numbers = leader[first[inverse]]
     return found
+
+
+def _lead(leader: Numbers, i: int) -> int:
+    while leader[i] != i:
+        leader[i] = leader[leader[i]]
+        i = int(leader[i])
+    return i
 
 
 def _candidates(rows: Sketches, among: Numbers) -> Pairs:

@@ -22,9 +22,10 @@ from offapi.task import Grade
 
 GROUP = "group"
 DEFAULT_THRESHOLD = 1.0
+SLACK = 1e-9  # a mean of checks may fall short of 0.9 by rounding
 NONE = -1  # a row without group, cap value or duplicate
 
-UNGRADED, EMPTY = "could not be graded", "no answer"
+UNGRADED, EMPTY = "could not be graded", "no usable answer"
 REFUSED, DUPLICATE = "near an evaluation document", "near-duplicate"
 LOW, NOT_BEST, NOT_TOP, CAPPED = "below the threshold", "not the best of its group", "not in the top", "over the cap"
 
@@ -101,11 +102,17 @@ def candidates(rows: Iterable[tuple[Trace, Grade | None]], cap_by: str | None = 
 
 
 def candidate(trace: Trace, grade: Grade | None, cap_by: str | None = None) -> Candidate:
-    """One graded trace. It has an answer when that is one JSON object or ends an agent's chat."""
-    found = grade is not None and grade.value is not None
-    agent = not trace.single_shot and bool(trace.answer.strip() or trace.messages[-1].get("tool_calls"))
+    """One graded trace."""
     value = cap_value(trace.group, grade.value if grade else None, cap_by)
-    return Candidate(trace.id, grade.score if grade else None, trace.group, value, trace.document, found or agent)
+    score, answered = grade.score if grade else None, has_answer(trace, grade)
+    return Candidate(trace.id, score, trace.group, value, trace.document, answered)
+
+
+def has_answer(trace: Trace, grade: Grade | None) -> bool:
+    """Whether the answer is one JSON object, or ends an agent's chat, or was not graded."""
+    if grade is None or grade.value is not None:
+        return True
+    return not trace.single_shot and bool(trace.answer.strip() or trace.messages[-1].get("tool_calls"))
 
 
 def cap_value(group: str | None, answer: Mapping[str, Any] | None, cap_by: str | None) -> str | None:
@@ -155,14 +162,14 @@ def choose(rows: Columns, keep: Keep, rank: NDArray[np.int64]) -> tuple[Mask, di
             dropped[reason] = count
         mask[which] = False
 
-    drop(UNGRADED, np.isnan(rows.score))
-    graded = int(mask.sum())
     drop(EMPTY, ~rows.has_answer)
+    drop(UNGRADED, np.isnan(rows.score))
+    graded = int((~np.isnan(rows.score)).sum())
     drop(REFUSED, rows.refused)
     drop(DUPLICATE, _copies(rows, rank, mask, keep))
     distinct = mask.copy()
     if keep.lowest is not None:
-        drop(LOW, score < keep.lowest)
+        drop(LOW, score < keep.lowest - SLACK)
     if keep.best is not None:
         drop(NOT_BEST, ~_first(rows.group, rank, distinct, keep.best))
     if keep.top is not None:

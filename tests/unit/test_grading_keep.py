@@ -31,11 +31,11 @@ def rows(*scores: float | None, **columns: list[Any]) -> list[Candidate]:
 @pytest.mark.parametrize(
     ("keep", "kept", "dropped"),
     [
-        (Keep(), (0, 3), {"could not be graded": 1, "no answer": 1, "below the threshold": 2}),
-        (Keep(threshold=0.5), (0, 2, 3), {"could not be graded": 1, "no answer": 1, "below the threshold": 1}),
-        (Keep(best=1), (0, 3, 5), {"could not be graded": 1, "no answer": 1, "not the best of its group": 1}),
-        (Keep(best=1, threshold=0.3), (0, 3), {"could not be graded": 1, "no answer": 1, "below the threshold": 2}),
-        (Keep(top=0.4), (0, 3), {"could not be graded": 1, "no answer": 1, "not in the top": 2}),
+        (Keep(), (0, 3), {"could not be graded": 1, "no usable answer": 1, "below the threshold": 2}),
+        (Keep(threshold=0.5), (0, 2, 3), {"could not be graded": 1, "no usable answer": 1, "below the threshold": 1}),
+        (Keep(best=1), (0, 3, 5), {"could not be graded": 1, "no usable answer": 1, "not the best of its group": 1}),
+        (Keep(best=1, threshold=0.3), (0, 3), {"could not be graded": 1, "no usable answer": 1, "below the threshold": 2}),
+        (Keep(top=0.4), (0, 3), {"could not be graded": 1, "no usable answer": 1, "not in the top": 2}),
     ],
 )
 def test_the_conditions_hold_together_and_each_loss_has_a_reason(
@@ -120,7 +120,7 @@ def test_traces_become_candidates() -> None:
     grade, bad = Grade(0.5, {}, {"vendor": "Corner Ltd."}), Grade(0.1, {}, None)
     found = candidates([(trace, grade), (agent, bad), (plain, bad), (trace, None)], "vendor")
     assert found[0] == Candidate("a", 0.5, "g", "cornerltd", "Shop: Corner", True)
-    assert [row.has_answer for row in found] == [True, True, False, False]
+    assert [row.has_answer for row in found] == [True, True, False, True]
     assert [row.cap_value for row in found] == ["cornerltd", None, None, None]
     assert found[3].score is None
     assert [row.cap_value for row in candidates([(trace, grade), (agent, bad)], "group")] == ["g", None]

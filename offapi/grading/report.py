@@ -1,0 +1,163 @@
+"""What a graded set of rows is worth, as values: to print, to keep as grading.json, to print as --json.
+
+Left out: the samples, which are read from the file when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offapi.grading import advice, keep
+from offapi.grading.agreement import Agreement, agree, rate
+from offapi.grading.contamination import Pair
+from offapi.grading.keep import Columns, Keep
+from offapi.grading.table import Table, columns
+from offapi.grading.truth import Truth
+from offapi.stats.interval import Interval
+
+BINS = 10  # of the histogram; rows with exactly 1 stand apart
+THRESHOLDS, TOPS = (0.5, 0.8, 0.9, 1.0), (0.1, 0.25, 0.5)
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one check judged the rows that could be graded."""
+
+    name: str
+    passed: Interval  # share of rows with its full score
+    mean: float
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a keep rule would keep, without and with the cap, and how many of that are right where it is known."""
+
+    rule: str
+    kept: int
+    capped: int | None
+    right: Interval | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything about the rows, and what the keep rule that was asked for makes of them."""
+
+    rows: int
+    failed: int  # a check could not judge them
+    unanswered: int
+    histogram: tuple[int, ...]  # rows by score, in tenths, and those with 1
+    checks: tuple[Check, ...]
+    exact_duplicates: int  # rows beyond the first of the same words
+    near_duplicates: int  # rows beyond the first of nearly the same words, exact ones not counted
+    near_evaluation: tuple[Pair, ...]
+    evaluation: int | None  # documents that rows were compared with, None where there were none
+    rules: tuple[Rule, ...]
+    keep: Keep
+    kept: int
+    dropped: Mapping[str, int]
+    ceiling: Interval | None  # share of the kept rows that are right, where that is known
+    known: int  # kept rows whose truth is known
+    agreement: Agreement | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object for --json and grading.json."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Ceiling, size and the grader's worth, in words."""
+        told = advice.ceiling(self.ceiling, self.known, self.kept) + advice.enough(self.kept, self.evaluation)
+        return told + (self.agreement.lines() if self.agreement else [])
+
+
+@dataclass(frozen=True)
+class Sieve:
+    """Rows ready for any keep rule."""
+
+    columns: Columns
+    rank: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: Table, cluster: NDArray[np.int64], seed: int) -> Sieve:
+        """`cluster`: near-duplicates, from `duplicates`."""
+        found = columns(table, cluster)
+        return cls(found, keep.ranking(found.score, seed))
+
+    def kept(self, rule: Keep) -> tuple[Mask, dict[str, int]]:
+        """As `keep.choose`."""
+        return keep.choose(self.columns, rule, self.rank)
+
+
+def report(
+    table: Table,
+    sieve: Sieve,
+    checks: Sequence[str],
+    rule: Keep,
+    truth: Truth | None,
+    *,
+    want_precision: float,
+    pairs: Sequence[Pair] = (),
+    evaluation: int | None = None,
+) -> Report:
+    """The report on `table`, of which `rule` keeps some."""
+    score = table["score"]
+    graded = ~np.isnan(score)
+    mask, dropped = sieve.kept(rule)
+    whole = len(table) - len(np.unique(table["whole"]))
+    cluster = sieve.columns.cluster
+    return Report(
+        rows=len(table),
+        failed=int((~graded & table["has_answer"]).sum()),
+        unanswered=int((~graded & ~table["has_answer"]).sum()),
+        histogram=_histogram(score[graded]),
+        checks=tuple(_check(name, table["parts"][graded, i]) for i, name in enumerate(checks)) if graded.any() else (),
+        exact_duplicates=whole,
+        near_duplicates=len(table) - len(np.unique(cluster)) - whole,
+        near_evaluation=tuple(pairs),
+        evaluation=evaluation,
+        rules=tuple(_rule(sieve, each, name, rule, truth) for name, each in rules(rule, sieve.columns)),
+        keep=rule,
+        kept=int(mask.sum()),
+        dropped=dropped,
+        ceiling=truth.rate(mask) if truth else None,
+        known=int((truth.known & mask).sum()) if truth else 0,
+        agreement=_agreement(score, truth, want_precision) if truth else None,
+    )
+
+
+def rules(asked: Keep, rows: Columns) -> list[tuple[str, Keep]]:
+    """The rules to compare, with their names."""
+    found = [("grade 1" if each == 1 else f"grade {each:g} or more", Keep(threshold=each)) for each in THRESHOLDS]
+    if (rows.group != keep.NONE).any():
+        found.append(("best of each group", Keep(best=1)))
+    found += [(f"top {each:.0%}", Keep(top=each)) for each in TOPS]
+    return [(name, replace(each, near_duplicates=asked.near_duplicates)) for name, each in found]
+
+
+def _rule(sieve: Sieve, rule: Keep, name: str, asked: Keep, truth: Truth | None) -> Rule:
+    mask, _ = sieve.kept(rule)
+    capped = None if asked.cap is None else int(sieve.kept(replace(rule, cap=asked.cap, cap_by=asked.cap_by))[0].sum())
+    return Rule(name, int(mask.sum()), capped, truth.rate(mask) if truth else None)
+
+
+def _check(name: str, parts: NDArray[np.float32]) -> Check:
+    passed = rate(parts >= 1 - 1e-6)
+    assert passed is not None
+    return Check(name, passed, float(parts.mean(dtype=np.float64)))
+
+
+def _histogram(score: NDArray[np.float64]) -> tuple[int, ...]:
+    full = score >= 1 - keep.SLACK
+    tenths = np.minimum((score[~full] * BINS + 1e-6).astype(np.int64), BINS - 1)
+    return (*np.bincount(tenths, minlength=BINS).tolist(), int(full.sum()))
+
+
+def _agreement(score: NDArray[np.float64], truth: Truth, wanted: float) -> Agreement:
+    known = truth.known & ~np.isnan(score)
+    return agree(score[known], truth.right[known], wanted, truth.source, truth.weight[known], truth.unseen)

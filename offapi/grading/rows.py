@@ -1,0 +1,92 @@
+"""One line of a traces file: read, graded, and written again with its grade, byte for byte otherwise.
+
+A document with a `recorded_label` counts as a trace whose answer is that label. Left out: labels
+files, which hold no documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from offapi.checks.gold import compare
+from offapi.data import documents, jsonl, traces
+from offapi.data.traces import Trace
+from offapi.errors import DataError
+from offapi.grading.table import RIGHT, UNKNOWN, WRONG
+from offapi.task import Grade, Task
+
+NO_ANSWER = "there is no recorded answer"
+
+
+@dataclass(frozen=True)
+class Gold:
+    """Known answers from another file, by id and by document."""
+
+    by_id: Mapping[str, Mapping[str, Any]]
+    by_document: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path, task: Task) -> Gold:
+        """The gold of a documents file; DataError where there is none, or the task cannot compare it."""
+        rows = [row for row in documents.read(path) if row.gold is not None]
+        if not rows:
+            raise DataError("no document has gold.", where=str(path), next_step='Give some documents their "gold".')
+        for row in rows:
+            task.check_gold(row.gold or {}, row=row.id)
+        return cls({row.id: row.gold or {} for row in rows}, {row.text: row.gold or {} for row in rows})
+
+    def of(self, trace: Trace) -> Mapping[str, Any] | None:
+        """The known answer to `trace`, None where there is none."""
+        return self.by_id.get(trace.id) or self.by_document.get(trace.document)
+
+
+def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
+    """The trace in a line; DataError for anything else. A document without a recorded label has an empty answer."""
+    row = jsonl.parse(path, number, line.removeprefix(b"\xef\xbb\xbf"))
+    if not row.required("id", str).strip():
+        raise row.error("the id is empty.", "id", "Give every row an id of its own.")
+    if "messages" in row.value or "document" not in row.value:
+        return traces.parse(row)
+    label, gold, grade = (row.optional(name, dict) for name in ("recorded_label", "gold", "grade"))
+    text, answer = row.required("document", str), "" if label is None else task.answer_text(label)
+    messages = (*task.messages(text), {"role": "assistant", "content": answer})
+    return Trace(row.required("id", str), messages, group=row.optional("group", str), gold=gold, grade=grade)
+
+
+def answered(trace: Trace) -> bool:
+    """Whether there is an answer to grade."""
+    return bool(trace.answer.strip() or trace.messages[-1].get("tool_calls"))
+
+
+def judge(task: Task, trace: Trace, grade: Grade | None, gold: Gold | None) -> int:
+    """Whether the answer is RIGHT: all fields that `task` compares equal the known ones. UNKNOWN where none is known.
+
+    DataError where the task cannot compare the gold.
+    """
+    known = (gold.of(trace) if gold else None) or trace.gold
+    if known is None or grade is None:
+        return UNKNOWN
+    task.check_gold(known, row=trace.id)
+    return RIGHT if all(compare(grade.value, known, task.match).values()) else WRONG
+
+
+def graded(line: bytes, grade: Mapping[str, Any]) -> bytes:
+    """`line` with its grade, its other bytes as they were."""
+    bare = line.removeprefix(b"\xef\xbb\xbf").strip()
+    if b'"grade"' in bare:
+        value = orjson.loads(bare)
+        if "grade" in value:
+            del value["grade"]
+            bare = orjson.dumps(value)
+    return b'%b,"grade":%b}\n' % (bare[:-1].rstrip(), orjson.dumps(grade))
+
+
+def as_dict(grade: Grade, task_sha256: str) -> dict[str, Any]:
+    """A grade as the row keeps it."""
+    parts = {name: {"score": part.score, "reason": part.reason} for name, part in grade.parts.items()}
+    return {"score": grade.score, "checks": parts, "task": task_sha256}

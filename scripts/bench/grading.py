@@ -1,0 +1,119 @@
+"""`offapi grade` on many traces: rows a second, and the most memory that the command and its processes hold.
+
+The traces are invoices of the demo's generator, each with a reference number of its own, one
+in a hundred a copy of another. The checks are the cheap ones: JSON, schema, characters, length.
+
+    python scripts/bench/grading.py --rows 100000
+    python scripts/bench/grading.py --rows 1000000 --check source --json
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import orjson
+import psutil
+
+from offapi.demo import documents
+from offapi.demo import task as demo
+
+BASE = 2000  # different invoices
+POLL = 0.2  # seconds
+MIB = 1 << 20
+TASK = """
+import offapi
+from offapi import checks
+from offapi.demo import task as demo
+
+task = offapi.Task(
+    name="bench", instructions=demo.task.instructions, schema=demo.task.schema, match=demo.task.match,
+    checks={"json": (checks.is_json, 1.0), "schema": (checks.fits_schema, 1.0),
+            "characters": (checks.clean_characters, 1.0), "length": (checks.length(2, 500), 1.0)} | {MORE},
+)
+"""
+MORE = {"none": "{}", "source": '{"source": (checks.in_source, 1.0)}'}
+
+
+@click.command(help=__doc__, context_settings={"max_content_width": 120})
+@click.option("--rows", default=100_000, show_default=True)
+@click.option("--check", type=click.Choice(list(MORE)), default="none", show_default=True, help="One check more.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object on stdout.")
+def main(rows: int, check: str, as_json: bool) -> None:
+    """Make the traces, grade them, and print what it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        traces, task = Path(folder, "traces.jsonl"), Path(folder, "task.py")
+        task.write_text(TASK.replace("{MORE}", MORE[check]))
+        write(traces, rows)
+        command = [str(Path(sys.executable).with_name("offapi")), "grade", "--task", task, "--traces", traces]
+        command += ["--out", str(Path(folder, "graded.jsonl")), "--kept", str(Path(folder, "kept.jsonl"))]
+        found = {"rows": rows, "bytes": traces.stat().st_size, **measured(command)}
+    found["rows_per_second"] = rows / found["grading_seconds"]
+    if as_json:
+        print(orjson.dumps(found).decode())
+        return
+    for name, value in found.items():
+        print(f"{name:24} {value:,.1f}" if isinstance(value, float) else f"{name:24} {value:,}")
+
+
+def write(path: Path, rows: int) -> None:
+    """The traces, a tenth of them with a wrong total."""
+    draw = np.random.default_rng(0)
+    base = list(documents.generate("train", min(BASE, rows)))
+    with path.open("wb") as file:
+        for i in range(rows):
+            number = i if draw.random() > 0.01 or i == 0 else int(draw.integers(i))
+            row = base[number % len(base)]
+            answer = dict(row.gold or {})
+            if draw.random() < 0.1:
+                answer["total"] = None
+            question = demo.task.messages(f"{row.text}\nReference: {number * 7919 % 10**9:09d}")
+            messages = [*question, {"role": "assistant", "content": orjson.dumps(answer).decode()}]
+            value = {"id": f"trace-{i}", "messages": messages, "group": f"customer-{number % 50_000}"}
+            file.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def measured(command: list[object]) -> dict[str, float]:
+    """Seconds to the graded file and to the end, and the most memory held, of the command alone and of all."""
+    graded = Path(str(command[command.index("--out") + 1]))
+    start, most, most_command, graded_after = time.monotonic(), 0, 0, 0.0
+    process = psutil.Popen([str(word) for word in command])
+    while process.poll() is None:
+        own, children = held(process), sum(map(held, kin(process)))
+        most, most_command = max(most, own + children), max(most_command, own)
+        if not graded_after and graded.exists():
+            graded_after = time.monotonic() - start
+        time.sleep(POLL)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    total = time.monotonic() - start
+    return {
+        "grading_seconds": graded_after,
+        "seconds": total,
+        "most_mib_command": most_command / MIB,
+        "most_mib_all": most / MIB,
+    }
+
+
+def held(process: psutil.Process) -> int:
+    """Bytes of memory a process holds; 0 once it is gone."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def kin(process: psutil.Process) -> list[psutil.Process]:
+    """Its child processes."""
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+if __name__ == "__main__":
+    main()
