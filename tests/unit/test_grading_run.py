@@ -1,0 +1,285 @@
+"""Grading a file: what stops it, what does not, and that memory and disk say the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from offapi import cli, stage
+from offapi.data import traces
+from offapi.errors import DataError, GateFailed, RunError
+from offapi.grading import finding, inputs, memory, run, table, worker
+from offapi.grading.keep import Keep
+from offapi.grading.lines import Lines
+from offapi.grading.report import report
+from offapi.grading.truth import from_gold
+from offapi.progress import Advance
+from offapi.task import load
+
+TASK = """
+import itertools, os
+import offapi
+from offapi import checks
+
+def plausible(document, answer, context):
+    {EVIL}
+    total = (answer.value or {}).get("total", 0)
+    return checks.Verdict(1.0 if total < 1000 else 0.5, "plausible")
+
+task = offapi.Task(
+    name="totals",
+    instructions="Read the total.",
+    schema={"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]},
+    checks={"json": (checks.is_json, 1.0), "plausible": (plausible, 1.0)},
+    match={"total": "number"},
+    check_seconds=1,
+)
+"""
+
+
+class Quiet:
+    """Progress that is remembered."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.done: list[int] = []
+
+    def say(self, text: str = "") -> None:
+        self.said.append(text)
+
+    @contextmanager
+    def progress(self, title: str, total: int | None = None) -> Iterator[Advance]:
+        yield lambda done, note="": self.done.append(done)
+
+
+def trace(i: int, total: object, **more: object) -> dict[str, Any]:
+    """A trace about a receipt of its own."""
+    answer = json.dumps({"total": total}) if isinstance(total, int | float) else total
+    question = f"Receipt {i * 7919 % 100003}. We thank you for your order number {i}. Sum: {i}.50"
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"id": f"t{i}", "messages": messages, **more}
+
+
+def prepare(folder: Path, rows: list[dict[str, Any]], evil: str = "pass", **options: Any) -> inputs.Inputs:
+    """A task and a traces file in `folder`, read."""
+    (folder / "task.py").write_text(TASK.replace("{EVIL}", evil))
+    (folder / "traces.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    given: dict[str, Any] = {"cap_by": None, "gold": None, "against": (), **options}
+    return inputs.read(folder / "task.py", folder / "traces.jsonl", **given)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("evil", "said"),
+    [
+        ('raise KeyError("x")', "check 'plausible', row 't7': the check raised KeyError: 'x'."),
+        (
+            'return checks.Verdict(float("nan"), "")',
+            "check 'plausible', row 't7': the check scored nan, not in [0, 1].",
+        ),
+        ("os._exit(5)", "row 't7': check 'plausible' ended the process (exit code 5)."),
+        ("sum(itertools.repeat(1))", "row 't7': check 'plausible' took more than 1.3 s, heard no alarm and was ended"),
+        (
+            "exec('while True: pass')",
+            "check 'plausible', row 't7': the answer's checks took more than check_seconds = 1",
+        ),
+    ],
+    ids=["raises", "nan", "exits", "hangs in C", "loops"],
+)
+def test_a_row_that_a_check_cannot_judge_has_no_score_and_is_named(tmp_path: Path, evil: str, said: str) -> None:
+    read = prepare(tmp_path, [trace(i, i + 0.5) for i in range(12)], f'if "number 7." in document: {evil}')
+    graded = run.grade(read, tmp_path / "graded.jsonl", Quiet(), grace=0.3)
+    assert (graded.failed, np.isnan(graded.table["score"]).sum()) == (1, 1)
+    assert said in graded.first
+    rows = rows_of(tmp_path / "graded.jsonl")
+    assert [row["id"] for row in rows if "error" in row["grade"]] == ["t7"]
+    assert [row["grade"].get("score") for row in rows].count(1.0) == 11
+    with pytest.raises(GateFailed, match="a row could not be graded and will not be kept; the first: row 't7'"):
+        graded.gate()
+
+
+def test_many_such_rows_stop_it_at_once_and_again(tmp_path: Path) -> None:
+    read = prepare(tmp_path, [trace(i, 1.5) for i in range(3000)], 'raise ValueError("always")')
+    for _ in range(2):
+        with pytest.raises(GateFailed, match=r"more than 100 rows could not be graded, .* the first: row 't0'"):
+            run.grade(read, tmp_path / "graded.jsonl", Quiet())
+        assert not (tmp_path / "graded.jsonl").exists()
+
+
+def test_a_task_file_that_ends_the_process_is_not_tried_for_ever(tmp_path: Path) -> None:
+    read = prepare(tmp_path, [trace(1, 1.5)])
+    (tmp_path / "task.py").write_text("import os; os._exit(3)")
+    with pytest.raises(RunError, match="a grading process ended the process"):
+        run.grade(read, tmp_path / "graded.jsonl", Quiet())
+
+
+BAD = [
+    (b'{"id": "x", "messages": []}', "line 41, field 'messages': the last message is not"),
+    (b"{", "line 41: not JSON"),
+    (b'{"id": " ", "document": "a", "recorded_label": {}}', "line 41, field 'id': the id is empty"),
+    (b'{"id": "x", "document": "a", "recorded_label": {"total": 1}, "gold": {}}', "line 41, document 'x'"),
+    (b'{"id": "x", "document": 5}', "line 41, field 'document'"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), BAD)
+def test_a_row_that_is_none_is_named_by_its_line(tmp_path: Path, line: bytes, said: str) -> None:
+    read = prepare(tmp_path, [trace(i, 1.5) for i in range(40)])
+    data = read.traces.read_bytes().replace(b"\n", b"\n\n", 1)[:-1] + b"\n"
+    read.traces.write_bytes(data.replace(b"\n\n", b"\n") + line + b"\n")
+    grader = worker.Grader(read.settings, [0, 0])
+    start = data.replace(b"\n\n", b"\n").index(b'{"id":"t30"')
+    with pytest.raises(DataError) as error:
+        grader.grade(worker.Job(start, read.traces.stat().st_size))
+    assert said in str(error.value)
+
+
+def test_an_id_that_is_used_twice_is_named_with_both_lines(tmp_path: Path) -> None:
+    read = prepare(tmp_path, [trace(i % 5, 1.5) for i in range(7)])
+    with pytest.raises(DataError, match=r"line 6, field 'id': id 't0' was already used in line 1\."):
+        run.grade(read, tmp_path / "graded.jsonl", Quiet())
+
+
+class Stopped(Exception):
+    """Somebody pulled the plug."""
+
+
+class Stopping(Quiet):
+    """Progress that stops the work after twenty rows."""
+
+    @contextmanager
+    def progress(self, title: str, total: int | None = None) -> Iterator[Advance]:
+        def advance(done: int, note: str = "") -> None:
+            if done >= 20:
+                raise Stopped
+
+        yield advance
+
+
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a whole graded file, and one that was stopped."""
+    folder = tmp_path_factory.mktemp("unfinished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "JOB", 2000)
+        patch.setattr(stage, "SECONDS_BETWEEN_JOURNALS", 0.0)
+        read = prepare(folder, [trace(i, i + 0.5) for i in range(60)])
+        run.grade(read, folder / "whole.jsonl", Quiet())
+        with pytest.raises(Stopped):
+            run.grade(read, folder / "graded.jsonl", Stopping())
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["nothing", "table cut", "table changed", "journal cut", "other task"])
+def test_an_unfinished_file_is_gone_on_with_only_where_it_is_whole(
+    unfinished: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = shutil.copytree(unfinished, tmp_path / "copy")
+    out, side = folder / "graded.jsonl", folder / "graded.jsonl.part.table"
+    assert side.stat().st_size
+    match damage:
+        case "table cut":
+            side.write_bytes(side.read_bytes()[:-1000])
+        case "table changed":
+            side.write_bytes(b"x" + side.read_bytes()[1:])
+        case "journal cut":
+            journal = folder / "graded.jsonl.part.json"
+            journal.write_bytes(journal.read_bytes()[:-3])
+        case "other task":
+            (folder / "task.py").write_text((folder / "task.py").read_text() + "\n# other\n")
+    read, quiet = inputs.read(folder / "task.py", folder / "traces.jsonl", cap_by=None, gold=None, against=()), Quiet()
+    run.grade(read, out, quiet)
+    assert bool(quiet.said) is (damage == "nothing")
+    assert (out.read_bytes() == (folder / "whole.jsonl").read_bytes()) is (damage != "other task")
+    assert len(rows_of(out)) == 60
+    assert not side.exists()
+
+
+def test_memory_and_files_choose_and_tell_the_same(tmp_path: Path) -> None:
+    rows = [trace(i, i + 0.5 if i % 4 else 3000.0, gold={"total": i + 0.5}, group=f"g{i % 6}") for i in range(80)]
+    rows[9]["messages"][0] = rows[5]["messages"][0]
+    rows[11]["messages"][1]["content"] = "no object"
+    evaluation = rows[20]["messages"][0]["content"]
+    (tmp_path / "val.jsonl").write_bytes(orjson.dumps({"id": "v", "document": evaluation}))
+    rule = Keep(threshold=0.5, best=9, cap=5, cap_by="group")
+    read = prepare(tmp_path, rows, cap_by="group", against=(tmp_path / "val.jsonl",))
+    graded = run.grade(read, tmp_path / "graded.jsonl", Quiet())
+    with Lines(tmp_path / "graded.jsonl", graded.table, read.task) as lines:
+        sieve = finding.sieve(graded, lines, read, 3)
+        pairs = finding.near_evaluation(graded, lines, read)
+    checks, known = tuple(read.task.checks), from_gold(graded.table)
+    told = report(graded.table, sieve, checks, rule, known, want_precision=0.9, pairs=pairs, evaluation=1)
+
+    task = load(tmp_path / "task.py")
+    pairs_in_memory = [(row, task.grade_trace(row)) for row in traces.read(read.traces)]
+    chosen = memory.choose(pairs_in_memory, task, rule, 3, evaluation=[("v", evaluation)], want_precision=0.9)
+    assert chosen.report == told
+    assert chosen.kept == tuple(np.flatnonzero(sieve.kept(rule)[0]).tolist())
+    assert told.dropped["near an evaluation document"] == told.dropped["near-duplicate"] == 1
+    assert [pair.row for pair in told.near_evaluation] == ["t20"]
+    assert told.exact_duplicates == 1
+    assert told.ceiling is not None
+    assert json.loads(orjson.dumps(told.as_dict()))["kept"] == len(chosen.kept)
+
+
+def test_gold_from_another_file_is_found_by_id_and_by_document(tmp_path: Path) -> None:
+    rows = [trace(i, i + 0.5) for i in range(4)]
+    gold = [
+        {"id": "t1", "document": "?", "gold": {"total": 1.5}},
+        {"id": "other", "document": rows[2]["messages"][0]["content"], "gold": {"total": 99}},
+        {"id": "without", "document": "?"},
+    ]
+    (tmp_path / "gold.jsonl").write_bytes(b"\n".join(map(orjson.dumps, gold)))
+    read = prepare(tmp_path, rows, gold=tmp_path / "gold.jsonl")
+    done = worker.Grader(read.settings, [0, 0]).grade(worker.Job(0, read.traces.stat().st_size))
+    found: table.Table = np.frombuffer(done.table, table.kind(2))
+    assert found["right"].tolist() == [-1, 1, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--cap", "3"], 2, "cap and cap_by go together"),
+        (["--cap", "3", "--cap-by", "totel"], 2, "Did you mean 'total'?"),
+        (["--out", "traces.jsonl"], 2, "it is read by this command too"),
+        (["--kept", "graded.jsonl"], 2, "the same file"),
+        (["--review", "3"], 2, "this is no terminal"),
+        (["--traces", "nowhere.jsonl"], 1, "cannot read it"),
+        (["--gold", "traces.jsonl"], 1, "document"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused_before_anything_is_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    code: int,
+    said: str,
+) -> None:
+    prepare(tmp_path, [trace(1, 1.5)])
+    monkeypatch.chdir(tmp_path)
+    command = ["grade", "--task", "task.py", "--traces", "traces.jsonl", "--out", "graded.jsonl"]
+    assert cli.run([*command, *options]) == code
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "graded.jsonl").exists()
+
+
+def test_a_rule_that_keeps_nothing_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(tmp_path, [trace(1, 5000.0)])
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["grade", "--task", "task.py", "--traces", "traces.jsonl", "--kept", "kept.jsonl", "--json"]) == 1
+    assert "no row is kept" in capsys.readouterr().err
+    assert not (tmp_path / "kept.jsonl").exists()
