@@ -48,6 +48,8 @@ def test_what_is_recommended() -> None:
     sure = agree(score, right, 0.95, "gold")
     assert (sure.threshold, sure.certain) == (1.0, True)
     assert sure.lines()[0].endswith("so --threshold 1 gives the 95% you want.")
+    both = agree(score, right, 0.84, "gold")  # 0.9 comes out at 0.85, but only 1 is sure to have it
+    assert (both.threshold, both.certain) == (1.0, True)
     easy = agree(score, right, 0.7, "gold")
     assert (easy.threshold, easy.certain) == (0.9, True)
     none = agree(score, ~right, 0.95, "gold")

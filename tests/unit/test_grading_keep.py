@@ -35,7 +35,7 @@ def rows(*scores: float | None, **columns: list[Any]) -> list[Candidate]:
         (Keep(threshold=0.5), (0, 2, 3), {"below the threshold": 1}),
         (Keep(best=1), (0, 3, 5), {"not the best of its group": 1}),
         (Keep(best=1, threshold=0.3), (0, 3), {"below the threshold": 1, "not the best of its group": 1}),
-        (Keep(top=0.4), (0, 3), {"not in the top": 2}),
+        (Keep(top=0.5), (0, 3), {"not in the top": 2}),
     ],
 )
 def test_the_conditions_hold_together_and_each_loss_has_a_reason(
@@ -150,6 +150,18 @@ def test_near_duplicates_are_those_that_comparing_every_pair_finds() -> None:
     assert all(found[i] == i for i in {int(i) for i in found})
     linked = coo_matrix((np.ones(len(near)), np.transpose(near)), shape=(300, 300))
     assert len(np.unique(found)) >= connected_components(linked, directed=False)[0]
+
+
+def test_a_chain_of_near_duplicates_is_one_cluster_led_by_its_first() -> None:
+    words = [f"word{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(60)]
+    steps = []
+    for i in range(4):
+        steps.append(" ".join(words))
+        words[10 * i + 5], words[10 * i + 9] = f"new{chr(97 + i)}", f"newer{chr(97 + i)}"
+    prints = shingles.prints(steps)
+    shares = [shingles.shared(prints.runs_of(0), prints.runs_of(i)) for i in (1, 2)]
+    assert shares[0] >= duplicates.SIMILAR > shares[1]
+    assert duplicates.clusters([steps[0], steps[3], steps[1], steps[2]]).tolist() == [0, 0, 0, 0]
 
 
 @given(st.lists(st.text(max_size=40), max_size=8), st.text(max_size=40))

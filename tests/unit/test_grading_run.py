@@ -181,7 +181,9 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("damage", ["nothing", "table cut", "table changed", "journal cut", "other task"])
+@pytest.mark.parametrize(
+    "damage", ["none", "table ahead", "table cut", "table changed", "journal cut", "other task"]
+)
 def test_an_unfinished_file_is_gone_on_with_only_where_it_is_whole(
     unfinished: Path, tmp_path: Path, damage: str
 ) -> None:
@@ -189,6 +191,8 @@ def test_an_unfinished_file_is_gone_on_with_only_where_it_is_whole(
     out, side = folder / "graded.jsonl", folder / "graded.jsonl.part.table"
     assert side.stat().st_size
     match damage:
+        case "table ahead":  # as after a kill between table and journal
+            side.write_bytes(side.read_bytes() + b"x" * 100_000)
         case "table cut":
             side.write_bytes(side.read_bytes()[:-1000])
         case "table changed":
@@ -200,7 +204,7 @@ def test_an_unfinished_file_is_gone_on_with_only_where_it_is_whole(
             (folder / "task.py").write_text((folder / "task.py").read_text() + "\n# other\n")
     read, quiet = inputs.read(folder / "task.py", folder / "traces.jsonl", cap_by=None, gold=None, against=()), Quiet()
     run.grade(read, out, quiet)
-    assert bool(quiet.said) is (damage == "nothing")
+    assert bool(quiet.said) is (damage in ("none", "table ahead"))
     assert (out.read_bytes() == (folder / "whole.jsonl").read_bytes()) is (damage != "other task")
     assert len(rows_of(out)) == 60
     assert not side.exists()
