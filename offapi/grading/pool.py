@@ -23,6 +23,7 @@ from offapi.grading.worker import IDLE, Done, Job, Settings
 PROCESSES = 2
 GRACE = 5.0  # seconds beyond the task's `check_seconds`, which a check in C code does not hear
 AHEAD = 2  # jobs a process has, so that it never waits for the next
+WINDOW = 16  # jobs given out, answers that wait for an older one among them
 POLL = 0.5  # seconds
 
 
@@ -33,15 +34,13 @@ def grade(jobs: Iterator[Job], settings: Settings, checks: Sequence[str], second
     """
     first = list(islice(jobs, PROCESSES))  # a short file needs but one process
     jobs = chain(first, jobs)
-    processes = [_Process(settings, checks, seconds) for _ in first]
-    order: deque[Job] = deque()
+    processes: list[_Process] = []
+    order: deque[Job] = deque()  # given out, the oldest first
     answers: dict[int, Done | OffapiError] = {}
     try:
+        processes += [_Process(settings, checks, seconds) for _ in first]
         while True:
-            for process in sorted(processes, key=lambda each: len(each.jobs)):
-                while len(process.jobs) < AHEAD and len(order) < 4 * PROCESSES * AHEAD and (job := next(jobs, None)):
-                    order.append(job)
-                    process.give(job)
+            _give_out(jobs, processes, order)
             if not order:
                 return
             while order and order[0].start in answers:
@@ -54,6 +53,16 @@ def grade(jobs: Iterator[Job], settings: Settings, checks: Sequence[str], second
     finally:
         for process in processes:
             process.end()
+
+
+def _give_out(jobs: Iterator[Job], processes: Sequence[_Process], order: deque[Job]) -> None:
+    """Let every process have enough to do, but hold no more answers than fit in memory."""
+    while processes and len(order) < WINDOW:
+        process = min(processes, key=lambda each: len(each.jobs))
+        if len(process.jobs) == AHEAD or (job := next(jobs, None)) is None:
+            return
+        order.append(job)
+        process.give(job)
 
 
 def _collect(processes: Sequence[_Process], answers: dict[int, Done | OffapiError]) -> None:

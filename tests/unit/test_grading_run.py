@@ -181,9 +181,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "damage", ["none", "table ahead", "table cut", "table changed", "journal cut", "other task"]
-)
+@pytest.mark.parametrize("damage", ["none", "table ahead", "table cut", "table changed", "journal cut", "other task"])
 def test_an_unfinished_file_is_gone_on_with_only_where_it_is_whole(
     unfinished: Path, tmp_path: Path, damage: str
 ) -> None:
