@@ -47,7 +47,7 @@ class Gold:
 
 def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
     """The trace in a line; DataError for anything else. A document without a recorded label has an empty answer."""
-    row = jsonl.parse(path, number, line.removeprefix(b"\xef\xbb\xbf"))
+    row = _read(line, path, number)
     if not row.required("id", str).strip():
         raise row.error("the id is empty.", "id", "Give every row an id of its own.")
     if "messages" in row.value or "document" not in row.value:
@@ -56,6 +56,17 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
     text, answer = row.required("document", str), "" if label is None else task.answer_text(label)
     messages = (*task.messages(text), {"role": "assistant", "content": answer})
     return Trace(row.required("id", str), messages, group=row.optional("group", str), gold=gold, grade=grade)
+
+
+def _read(line: bytes, path: Path, number: int) -> jsonl.Row:
+    """As `jsonl.parse`, which is asked for its error alone: it would cost as much as all else here."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        value = None
+    if isinstance(value, dict):
+        return jsonl.Row(path, number, value)
+    return jsonl.parse(path, number, line.removeprefix(b"\xef\xbb\xbf"))
 
 
 def answered(trace: Trace) -> bool:

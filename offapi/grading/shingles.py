@@ -90,7 +90,7 @@ def prints(texts: Sequence[str], common: Hashes = NOTHING) -> Prints:
     inside = np.flatnonzero(text[: 1 - WORDS] == text[WORDS - 1 :])
     runs = _mixed(_between(words, inside, inside + WORDS))
     if len(common):
-        rare = ~np.isin(runs, common)
+        rare = common[np.searchsorted(common[:-1], runs)] != runs  # `common` is sorted
         runs, inside = runs[rare], inside[rare]
     empty = np.flatnonzero(np.bincount(text[inside], minlength=len(texts)) == 0)
     run_text = np.concatenate([text[inside], empty])

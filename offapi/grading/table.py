@@ -29,7 +29,7 @@ def kind(checks: int) -> np.dtype[np.void]:
     return np.dtype(
         [
             ("id", "u8"),
-            ("content", "u8"),  # document and answer
+            ("content", "u8"),  # document and answer: what a person says yes or no to
             ("length", "u4"),  # bytes of its line in the graded file
             ("score", "f8"),  # NaN: a check failed to judge it
             ("parts", "f4", (checks,)),
@@ -51,7 +51,7 @@ def of(rows: Sequence[tuple[Trace, Grade | None]], checks: int, cap_by: str | No
     if not rows:
         return table
     traces, grades = zip(*rows, strict=True)
-    table["id"], table["content"] = [digest(trace.id) for trace in traces], [content(trace) for trace in traces]
+    table["id"], table["content"] = [digest(trace.id) for trace in traces], [_answer(trace) for trace in traces]
     table["score"] = [np.nan if grade is None else grade.score for grade in grades]
     none = [np.nan] * checks
     table["parts"] = [none if grade is None else [part.score for part in grade.parts.values()] for grade in grades]
@@ -66,11 +66,12 @@ def of(rows: Sequence[tuple[Trace, Grade | None]], checks: int, cap_by: str | No
 def add_documents(
     table: Table, documents: Sequence[str], common: Hashes = NOTHING, evaluation: Evaluation | None = None
 ) -> None:
-    """What near-duplicates are found by, and which documents are near one of `evaluation`."""
+    """What near-duplicates are found by, and which documents are near one of `evaluation`. To be called once."""
     start = 0
     for some in pieces(documents):
         found, part = prints(some, common), table[start : start + len(some)]
         part["whole"], part["numbers"], part["sketch"] = found.whole, found.number_sums, found.sketches
+        part["content"] ^= found.whole
         if evaluation is not None:
             part["near"][[pair.row for pair in evaluation.near(found)]] = True
         start += len(some)
@@ -89,11 +90,11 @@ def columns(table: Table, cluster: NDArray[np.int64]) -> Columns:
     return Columns(score, answers, group, capped, cluster, np.ascontiguousarray(table["near"]))
 
 
-def content(trace: Trace) -> int:
-    """A hash of document and answer, calls included: what was judged when a person said yes or no."""
+def _answer(trace: Trace) -> int:
+    """A hash of the answer, calls included."""
     calls: Any = trace.messages[-1].get("tool_calls") or ()
     made = [f"{call['function']['name']}\0{call['function']['arguments']}" for call in calls]
-    return digest("\0".join([trace.document, trace.answer, *made]))
+    return digest("\0".join([trace.answer, *made]))
 
 
 def digest(text: str) -> int:

@@ -7,12 +7,13 @@ way, so that a check that never returns is known by name. Left out: deciding tha
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.data.traces import Trace
@@ -63,6 +64,8 @@ class Done:
 def serve(pipe: Connection, marker: Any, settings: Settings) -> None:
     """Answer jobs until the pipe ends. An error in the data or the task is the answer to its job."""
     os.dup2(2, 1)  # what a check prints must not mix with the command's one object on stdout
+    gc.freeze()  # rows make no cycles: looking for them at Python's usual pace costs a tenth of the time
+    gc.set_threshold(50_000, 20, 20)
     grader: Grader | None = None
     try:
         while True:
@@ -149,8 +152,7 @@ class Grader:
             return file.read(end - start)
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     """A line read and graded. `error`: why it has no grade."""
 
     trace: Trace
