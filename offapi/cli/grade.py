@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offapi.cli.ask import ask, require_terminal
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError, nearest
 
@@ -72,6 +71,8 @@ def command(
 
     _check_paths(traces, out, kept, gold, against)
     if review is not None:
+        from offapi.grading.ask import require_terminal
+
         require_terminal()
     keep = _keep(rule)
     read = inputs.read(task_file, traces, cap_by=keep.cap_by, gold=gold, against=against)
@@ -139,6 +140,8 @@ def _truth(output: Output, graded: Graded, lines: Lines, folder: Path, review: i
     reviews = Reviews.read(folder / NAME)
     rows = reviews.wanted(graded.table, review) if review is not None else []
     if rows:
+        from offapi.grading.ask import ask
+
         reviews = ask(output, rows, graded.table, lines, reviews)
     return truth.from_reviews(graded.table, reviews.of(graded.table))
 

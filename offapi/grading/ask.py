@@ -8,18 +8,14 @@ import termios
 import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-import click
-
-from offapi.cli.output import Output
+from offapi.data.traces import Trace
 from offapi.errors import ConfigError
-
-if TYPE_CHECKING:
-    from offapi.data.traces import Trace
-    from offapi.grading.lines import Lines
-    from offapi.grading.reviews import Reviews
-    from offapi.grading.table import Table
+from offapi.grading.lines import Lines
+from offapi.grading.reviews import Reviews
+from offapi.grading.samples import answer, clean
+from offapi.grading.table import Table
+from offapi.progress import Progress
 
 LINES = 40  # of a document before it is cut
 KEYS = "[y] right  [n] wrong  [s] skip  [m] whole document  [q] stop"
@@ -32,12 +28,12 @@ def require_terminal() -> None:
         raise ConfigError("--review asks a person, and this is no terminal.", next_step=step)
 
 
-def ask(output: Output, rows: Sequence[int], table: Table, lines: Lines, reviews: Reviews) -> Reviews:
+def ask(said: Progress, rows: Sequence[int], table: Table, lines: Lines, reviews: Reviews) -> Reviews:
     """Show each row and remember the answer at once; `q` ends it, and the rest is asked next time."""
-    output.say(f"Is every field of the answer right? {KEYS}. Answers are kept in {reviews.path}.")
+    said.say(f"Is every field of the answer right? {KEYS}. Answers are kept in {reviews.path}.")
     with _keys():
         for place, row in enumerate(rows, start=1):
-            key = _judged(output, f"{place} of {len(rows)}", lines.trace(row))
+            key = _judged(said, f"{place} of {len(rows)}", lines.trace(row))
             if key == "q":
                 break
             content = int(table["content"][row])
@@ -45,38 +41,41 @@ def ask(output: Output, rows: Sequence[int], table: Table, lines: Lines, reviews
     return reviews
 
 
-def _judged(output: Output, place: str, trace: Trace) -> str:
+def _judged(said: Progress, place: str, trace: Trace) -> str:
     """The key that was pressed for a row."""
     most = LINES
     while True:
-        _show(output, f"{place}: {trace.id}", trace, most)
+        _show(said, f"{place}: {trace.id}", trace, most)
         if (key := _key()) != "m":
             return key
         most = sys.maxsize
 
 
-def _show(output: Output, title: str, trace: Trace, most: int) -> None:
+def _show(said: Progress, title: str, trace: Trace, most: int) -> None:
     """A row, with at most so many lines of its document."""
-    from offapi.grading.samples import answer, clean
-
     document = clean(trace.document).splitlines()
-    output.say(f"\n--- {clean(title)} " + "-" * 40)
-    output.say("\n".join(document[:most]))
+    said.say(f"\n--- {clean(title)} " + "-" * 40)
+    said.say("\n".join(document[:most]))
     if len(document) > most:
-        output.say(f"... ({len(document) - most:,} more lines)")
-    output.say(f"--- answer:\n{answer(trace)}")
+        said.say(f"... ({len(document) - most:,} more lines)")
+    said.say(f"--- answer:\n{answer(trace)}")
 
 
 def _key() -> str:
     """The next key that means something; KeyboardInterrupt where the terminal is closed."""
     while True:
-        click.echo(f"{KEYS} ", err=True, nl=False)
+        _write(f"{KEYS} ")
         pressed = os.read(sys.stdin.fileno(), 1).decode("ascii", "replace").lower()
         if pressed in ("", "\x04"):
             raise KeyboardInterrupt
-        click.echo(pressed if pressed.isprintable() else "", err=True)
+        _write(f"{pressed if pressed.isprintable() else ''}\n")
         if pressed in ("y", "n", "s", "m", "q"):
             return pressed
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 @contextmanager
