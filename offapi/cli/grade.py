@@ -148,6 +148,8 @@ def _truth(output: Output, graded: Graded, lines: Lines, folder: Path, review: i
 
 def _tell(output: Output, told: Report, read: Inputs) -> None:
     """The report in tables and sentences."""
+    from offapi.grading.duplicates import COMPARED, SIMILAR
+
     output.say(f"\n{told.rows:,} rows, {told.failed:,} could not be graded, {told.unanswered:,} have no answer.")
     most = max(told.histogram, default=0) or 1
     names = [f"{i / 10:.1f} - {(i + 1) / 10:.1f}" for i in range(10)] + ["1.0"]
@@ -155,9 +157,10 @@ def _tell(output: Output, told: Report, read: Inputs) -> None:
     output.table(("grade", "rows", ""), bars)
     checks = [(check.name, check.passed.percent(), f"{check.mean:.3f}") for check in told.checks]
     output.table(("check", "passed %, with 95% interval", "mean"), checks)
+    estimated = ", estimated to 6 points where there are so many rows" if told.rows > COMPARED else ""
     output.say(
         f"Documents: {told.exact_duplicates:,} rows repeat another's word for word, {told.near_duplicates:,} nearly so "
-        "(the same numbers, and 80% of the runs of three words)."
+        f"(the same numbers, and {SIMILAR:.0%} of the runs of three words{estimated})."
     )
     _tell_rules(output, told)
     if told.agreement is not None:

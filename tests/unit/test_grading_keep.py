@@ -152,6 +152,19 @@ def test_near_duplicates_are_those_that_comparing_every_pair_finds() -> None:
     assert len(np.unique(found)) >= connected_components(linked, directed=False)[0]
 
 
+def test_many_documents_are_told_apart_by_their_sketches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = similar_texts(templates=15, each=20, seed=5)
+    compared = len(np.unique(duplicates.clusters(texts)))
+    monkeypatch.setattr(duplicates, "COMPARED", 100)
+    monkeypatch.setattr(duplicates, "compare", None)
+    assert len(np.unique(duplicates.clusters(texts))) == pytest.approx(compared, rel=0.1)
+
+
+def test_pairs_that_meet_in_one_row_are_one_cluster() -> None:
+    pairs = np.array([[0, 5], [1, 5], [3, 4], [2, 4]])
+    assert duplicates._united(np.arange(7), pairs).tolist() == [0, 0, 2, 2, 2, 0, 6]
+
+
 def test_a_chain_of_near_duplicates_is_one_cluster_led_by_its_first() -> None:
     words = [f"word{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(60)]
     steps = []
