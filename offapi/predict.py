@@ -1,6 +1,7 @@
-"""A loaded model's answers to documents, greedy, as evaluation and teachers' labels want them.
+"""A loaded model's answers to documents or to a trace's last turn, greedy or sampled, as evaluation wants them.
 
-Left out: sampling, tools, and answers from anything but a backend.
+Left out: tools that really run (a trace's recorded turns stand as they are), and answers
+from anything but a backend.
 """
 
 from __future__ import annotations
@@ -11,24 +12,27 @@ from dataclasses import dataclass
 
 from offapi.backend import Backend, Sampling
 from offapi.chat import Chat
-from offapi.data.documents import Document
+from offapi.data.traces import Trace
+from offapi.errors import ConfigError, DataError
 from offapi.progress import Progress
 from offapi.task import Task
+from offapi.testset import Row
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One raw output a document, in their order, and what they cost."""
+    """Raw outputs, `samples` a row, row by row, and what they cost."""
 
     outputs: tuple[str, ...]
     truncated: tuple[bool, ...]  # stopped by the token limit, not by the model
     prompt_tokens: int  # of all prompts, as an endpoint would count them
     completion_tokens: int
     seconds: float
+    samples: int = 1
 
     def cost(self) -> dict[str, float]:
         """Per document: prompt tokens, completion tokens and seconds."""
-        count = len(self.outputs)
+        count = len(self.outputs) // self.samples
         return {
             "prompt_tokens": round(self.prompt_tokens / count, 1),
             "completion_tokens": round(self.completion_tokens / count, 1),
@@ -37,19 +41,41 @@ class Predictions:
 
 
 def predict(
-    backend: Backend, chat: Chat, task: Task, documents: Sequence[Document], out: Progress, shots: int = 0
+    backend: Backend,
+    chat: Chat,
+    task: Task,
+    documents: Sequence[Row],
+    out: Progress,
+    shots: int = 0,
+    *,
+    samples: int = 1,
+    temperature: float = 0.0,
 ) -> Predictions:
-    """Ask the loaded model for every document's answer, `shots` worked examples in the prompt."""
-    prompts = [chat.prompt(task.messages(document.text, shots)) for document in documents]
-    outputs, truncated = [""] * len(documents), [False] * len(documents)
-    sampling = Sampling(max_tokens=task.max_answer_tokens, stop_ids=chat.stop_ids)
+    """Ask the loaded model for every row's answer, `shots` worked examples in a document's prompt."""
+    prompts = [prompt(chat, task, row, shots) for row in documents]
+    outputs, truncated = [""] * (len(prompts) * samples), [False] * (len(prompts) * samples)
+    sampling = Sampling(task.max_answer_tokens, chat.stop_ids, temperature=temperature)
     completion_tokens, started = 0, time.perf_counter()
-    with out.progress("reading", len(documents)) as advance:
-        for done, group in enumerate(backend.rollout(prompts, 1, sampling), start=1):
-            completion = group.completions[0]
-            outputs[group.prompt] = chat.decode(completion.tokens)
-            truncated[group.prompt] = completion.finish == "length"
-            completion_tokens += len(completion.tokens)
+    with out.progress("reading", len(prompts)) as advance:
+        for done, group in enumerate(backend.rollout(prompts, samples, sampling), start=1):
+            for at, completion in enumerate(group.completions, start=group.prompt * samples):
+                outputs[at] = chat.decode(completion.tokens)
+                truncated[at] = completion.finish == "length"
+                completion_tokens += len(completion.tokens)
             advance(done)
-    seconds = time.perf_counter() - started
-    return Predictions(tuple(outputs), tuple(truncated), sum(map(len, prompts)), completion_tokens, seconds)
+    seconds, prompt_tokens = time.perf_counter() - started, sum(map(len, prompts))
+    return Predictions(tuple(outputs), tuple(truncated), prompt_tokens, completion_tokens, seconds, samples)
+
+
+def prompt(chat: Chat, task: Task, row: Row, shots: int = 0) -> tuple[int, ...]:
+    """The tokens that ask for the answer: the task's words for a document, a trace's own turns before the last."""
+    if not isinstance(row, Trace):
+        return chat.prompt(task.messages(row.text, shots))
+    if shots:
+        raise ConfigError(
+            "traces bring their own prompts; worked examples cannot be added.", next_step="Leave --shots out."
+        )
+    if len(row.messages) < 2:
+        step = "Remove the row, or give it the messages before the answer."
+        raise DataError("nothing comes before the answer.", where=f"row {row.id!r}", next_step=step)
+    return chat.prompt(row.messages[:-1], row.tools, row.id)

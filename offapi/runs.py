@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ from offapi.errors import OffapiError, RunError, nearest
 
 MANIFEST, METRICS, CHECKPOINTS, LOCK = "manifest.json", "metrics.jsonl", "checkpoints", ".lock"
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
+SECONDS_TO_WAIT = 2.0
 
 _held: set[Path] = set()  # runs this process has locked
 
@@ -167,6 +169,34 @@ class Run:
         self._must_hold()
         return checkpoints.commit(self.path / CHECKPOINTS, step, files, meta, self._sync_metrics())
 
+    def count_scoring(self, data: str, n: int) -> int:
+        """Note in the manifest that `n` documents of the file with hash `data` were scored; how often it now was.
+
+        No attempt of the run: the lock is held for the moment, by whoever scores. Raises
+        RunError when another process holds it.
+        """
+        with self.alone():
+            manifest = self.manifest
+            scored = [*manifest.get("scored", []), {"data": data, "n": n, "at": _now()}]
+            atomic.write_file(self.path / MANIFEST, _json({**manifest, "scored": scored}))
+        return sum(entry["data"] == data for entry in scored)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run without beginning an attempt; nothing to do inside `lock`. Raises RunError as `lock` does.
+
+        Waits a little: another process that notes a scoring is done in a moment.
+        """
+        if self.path in _held:
+            yield
+            return
+        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _take(descriptor, self.path, until=time.monotonic() + SECONDS_TO_WAIT)
+            yield
+        finally:
+            os.close(descriptor)
+
     def latest(self) -> Checkpoint | None:
         """The newest intact checkpoint. Raises RunError when there are some and none is intact."""
         return checkpoints.latest(self.path / CHECKPOINTS)
@@ -204,10 +234,13 @@ class Run:
             )
 
 
-def _take(descriptor: int, path: Path) -> None:
+def _take(descriptor: int, path: Path, until: float = 0.0) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        if time.monotonic() < until:
+            time.sleep(0.05)
+            return _take(descriptor, path, until)
         holder = os.pread(descriptor, 32, 0).decode(errors="replace") or "another process"
         step = "Wait until it has ended, or end it; then run this again."
         raise RunError(f"this run is being written by {holder}.", where=str(path), next_step=step) from None

@@ -24,8 +24,9 @@ COMMANDS = {
     "init": "Write a new task folder that runs as written.",
     "models": "Add, list and verify the models in the store.",
     "label": "Have a teacher label documents.",
+    "grade": "Grade traces with a task's checks, and keep the best.",
     "train": "Train a model with a recipe.",
-    "eval": "Score a model on labelled documents, each field with its interval.",
+    "eval": "Score a model on labelled documents, or compare two, with intervals.",
 }
 NEXT_BY_ERRNO = {
     errno.ENOSPC: "The disk is full: free some space and run the command again.",

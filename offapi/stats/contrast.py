@@ -1,0 +1,60 @@
+"""A and B on the same documents, in one thing they are scored on: rates, difference, test, and what could be seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offapi.stats import bootstrap, paired
+from offapi.stats.interval import Interval, wilson
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A and B in one field. `difference` is A less B; p values are two-sided."""
+
+    a: Interval
+    b: Interval
+    difference: Interval
+    only_a: int  # documents that A alone has right, McNemar's b; of the mean: in which A is better
+    only_b: int  # McNemar's c
+    p: float
+    p_holm: float  # of a field: corrected for the number of fields
+    detectable: float  # the smallest true difference that is found with 80% power
+    non_inferior: bool  # A is less than the margin below B, by the interval's lower end
+
+
+def contrast(a: NDArray[Any], b: NDArray[Any], steps: int, groups: bootstrap.Groups, margin: float) -> Contrast:
+    """`a` and `b`: how many of `steps` things each document has right. Groups of documents are resampled whole."""
+    each = a.astype(np.int64) - b.astype(np.int64)
+    units = bootstrap.sums(each[:, None], groups)[0][:, 0].astype(np.int64)
+    only_a, only_b = int((each > 0).sum()), int((each < 0).sum())
+    plain = steps == 1 and len(units) == len(each)
+    p = paired.mcnemar(only_a, only_b) if plain else paired.sign_flip(units)
+    difference = _difference(each / steps, units / steps, groups, binary=steps == 1)
+    detectable = paired.detectable(units / steps, len(each))
+    rate_a, rate_b = (_rate(side, steps, groups) for side in (a, b))
+    return Contrast(rate_a, rate_b, difference, only_a, only_b, p, p, detectable, difference.low > -margin)
+
+
+def _rate(right: NDArray[Any], steps: int, groups: bootstrap.Groups) -> Interval:
+    return wilson(int(right.sum()), len(right)) if steps == 1 else bootstrap.rates(right[:, None] / steps, groups)[0]
+
+
+def _difference(each: NDArray[Any], units: NDArray[Any], groups: bootstrap.Groups, *, binary: bool) -> Interval:
+    """The bootstrap's interval; no narrower than the score interval where it would claim too much.
+
+    That is where few documents differ, or, for a mean, none. Groups count as fewer documents
+    by as much as their sums vary more than as many single documents would.
+    """
+    found = bootstrap.intervals(each[:, None], groups)[0]
+    if not binary and found.high > found.low:
+        return found
+    squares = float(each @ each)
+    alike = max(1.0, float(units @ units) / squares) if squares else len(each) / len(units)
+    better, worse = float(each[each > 0].sum()), -float(each[each < 0].sum())
+    score = paired.score_interval(better / alike, worse / alike, len(each) / alike)
+    return Interval(found.mean, min(found.low, score.low), max(found.high, score.high))
