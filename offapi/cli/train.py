@@ -16,7 +16,7 @@ from offapi.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from offapi.evaluate import Report
 
-RECIPES = ("sft", "distill")
+RECIPES = ("sft", "distill", "filtered_sft")
 
 
 @click.command(short_help="Train a model with a recipe.")

@@ -1,0 +1,51 @@
+"""Graded traces against as many random ones, on both backends: who is kept, what is written, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import workshop
+
+
+def lay_out(folder: Path, **keys: Any) -> Path:
+    """The workshop's documents as recorded answers, four of sixteen wrong."""
+    return workshop.lay_out(folder, "filtered_sft", count=16, wrong=4, **keys)
+
+
+def recipe(folder: Path, **keys: Any) -> Path:
+    path = lay_out(folder, **keys)
+    workshop.write_jsonl(folder / "val.jsonl", workshop.rows(24)[20:])  # others than those learned
+    path.write_text(path.read_text().replace('data = "train.jsonl"', 'traces = "train.jsonl"'))
+    return path
+
+
+def test_the_best_are_learned_and_compared_with_as_many_random_ones(tmp_path: Path, backend_name: str) -> None:
+    path = recipe(tmp_path, epochs=1.0)
+    done = workshop.offapi("train", str(path), "--backend", backend_name, "--json")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "filtered-sft"
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+    assert (run / "control" / "adapter" / "adapter_model.safetensors").is_file()
+    graded, control = workshop.metrics(run), workshop.metrics(run / "control")
+    assert len(graded) == len(control) > 0
+    assert [row["loss"] for row in graded] != [row["loss"] for row in control]
+    assert orjson.loads((run / "comparison.json").read_bytes())["n"] == 4
+    grading = orjson.loads((run / "grading.json").read_bytes())
+    assert (grading["rows"], grading["kept"]) == (16, 12)
+
+
+def test_documents_that_are_scored_are_not_learned(tmp_path: Path) -> None:
+    path = recipe(tmp_path, epochs=1.0, batch_size=1, control=False)
+    workshop.write_jsonl(tmp_path / "val.jsonl", workshop.rows(16)[14:])
+    done = workshop.offapi("train", str(path), "--backend", "torch")
+    assert done.returncode == 0, done.stderr
+    assert len(workshop.metrics(tmp_path / "runs" / "filtered-sft")) == 10
+
+
+def test_wrong_answers_are_not_among_the_kept(tmp_path: Path, backend_name: str) -> None:
+    path = recipe(tmp_path, epochs=1.0, batch_size=1, control=False)
+    done = workshop.offapi("train", str(path), "--backend", backend_name)
+    assert done.returncode == 0, done.stderr
+    assert len(workshop.metrics(tmp_path / "runs" / "filtered-sft")) == 12
