@@ -83,7 +83,8 @@ def command(
     if answers is not None:
         found = evaluate.read(answers)
     elif questions is not None:
-        found, told = _score(_asked(asked, data, against), questions, rival, common, output)
+        wanted = _asked(asked, [task_file, data, Path(against or RECORDED)], compared=against is not None)
+        found, told = _score(wanted, questions, rival, common, output)
     if rival is not None:
         compared = _compare(found, str(answers or asked["out"]), rival, margin, common, output)
         told = {**told, "against": compared} if told else compared
@@ -126,7 +127,7 @@ def _score(
     return scored.report.predictions, scored.as_dict()
 
 
-def _asked(values: dict[str, Any], data: Path | None, against: str | None) -> Asked:
+def _asked(values: dict[str, Any], reads: Sequence[Path | None], *, compared: bool) -> Asked:
     """ConfigError where sampling or --out cannot be as asked."""
     from offapi.scoring import Asked
 
@@ -135,11 +136,10 @@ def _asked(values: dict[str, Any], data: Path | None, against: str | None) -> As
         temperature = OWN_TEMPERATURE if samples > 1 else 0.0
     if samples > 1 and temperature == 0:
         raise ConfigError("at temperature 0 all samples are the same.", next_step="Raise --temperature.")
-    if temperature > 0 and against is not None:
+    if temperature > 0 and compared:
         step = "Compare greedy answers, one a document: leave --samples and --temperature out."
         raise ConfigError("sampled answers are not compared.", next_step=step)
-    taken = [path for path in (data, Path(against or "")) if path and path.exists() and path.is_file()]
-    if any(out.exists() and out.samefile(path) for path in taken):
+    if any(path and path.exists() and out.exists() and out.samefile(path) for path in reads):
         raise ConfigError("it is read by this command too.", where=f"--out {out}", next_step="Name another --out.")
     if not out.absolute().parent.is_dir():
         raise ConfigError("there is no such folder.", where=f"--out {out}", next_step="Make it, or name another.")

@@ -206,6 +206,7 @@ def test_a_file_against_the_recorded_answers(bench: Path) -> None:
         (["--task=task.py", "--data=val.jsonl", "--samples=2", "--temperature=0"], 2, "all samples are the same"),
         (["--task=task.py", "--data=val.jsonl", "--samples=2", "--against=b.jsonl"], 2, "sampled answers"),
         (["--task=task.py", "--data=val.jsonl", "--out=b.jsonl", "--against=b.jsonl"], 2, "read by this command"),
+        (["--task=task.py", "--data=val.jsonl", "--out=task.py"], 2, "read by this command"),
         (["--task=task.py", "--data=val.jsonl", "--out=no/p.jsonl"], 2, "no such folder"),
         (["--task=task.py", "--data=val.jsonl", "--model=model", "--against=b.jsonl"], 1, "not the same documents"),
         (["a.jsonl", "--against=none.jsonl"], 1, "No such file"),
