@@ -36,22 +36,26 @@ class Stage:
         self.part, self.journal = out.with_name(f"{out.name}.part"), out.with_name(f"{out.name}.part.json")
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = self._opened()
         except OSError as error:
             raise RunError(f"cannot be written: {error.strerror}.", where=str(out), next_step="Name another.") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._file)
-            step = "Wait for that command to end, or write to another file with --out."
-            raise RunError("another process is writing this file.", where=str(self.part), next_step=step) from None
         found = self._found()
         self.resumed = found is not None
-        self.state: dict[str, Any] = dict(start) if found is None else found["state"]
-        self.size: int = 0 if found is None else found["size"]  # bytes that count
+        # Bytes that count, and where to go on behind them: one value, so that Ctrl-C never parts them.
+        self._good: tuple[int, dict[str, Any]] = (0, dict(start)) if found is None else (found["size"], found["state"])
         self._journaled = time.monotonic()
         os.ftruncate(self._file, self.size)
         os.lseek(self._file, self.size, os.SEEK_SET)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the unfinished file that count."""
+        return self._good[0]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where to go on behind them."""
+        return self._good[1]
 
     def append(self, data: bytes, state: Mapping[str, Any]) -> None:
         """Add a batch; `state` (JSON values) is where to go on behind it."""
@@ -62,8 +66,7 @@ class Stage:
         except OSError as error:
             step = "Free some space and run the same command again: it goes on where it stopped."
             raise RunError(f"cannot be written: {error.strerror}.", where=str(self.part), next_step=step) from error
-        self.size += len(data)
-        self.state = dict(state)
+        self._good = (self.size + len(data), dict(state))
         if time.monotonic() - self._journaled >= SECONDS_BETWEEN_JOURNALS:
             self._note()
 
@@ -74,6 +77,11 @@ class Stage:
         self.journal.unlink(missing_ok=True)
         atomic.sync_folder(self.out.parent)
 
+    def discard(self) -> None:
+        """Leave nothing of it, and do not go on with it."""
+        self.journal.unlink(missing_ok=True)
+        self.part.unlink(missing_ok=True)
+
     def __enter__(self) -> Self:
         return self
 
@@ -83,6 +91,20 @@ class Stage:
                 self._note()
         finally:
             os.close(self._file)
+
+    def _opened(self) -> int:
+        """The unfinished file, locked. Raises RunError when another process has it."""
+        while True:
+            file = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                step = "Wait for that command to end, or write to another file with --out."
+                raise RunError("another process is writing this file.", where=str(self.part), next_step=step) from None
+            if self.part.exists() and os.path.samestat(os.fstat(file), self.part.stat()):
+                return file
+            os.close(file)  # another process gave it its name between our opening and our lock
 
     def _note(self) -> None:
         os.fsync(self._file)  # what the journal counts must be there

@@ -24,6 +24,7 @@ COMMANDS = {
     "init": "Write a new task folder that runs as written.",
     "models": "Add, list and verify the models in the store.",
     "label": "Have a teacher label documents.",
+    "traces": "Import traces from the logs of others.",
     "grade": "Grade traces with a task's checks, and keep the best.",
     "train": "Train a model with a recipe.",
     "eval": "Score a model on labelled documents, or compare two, with intervals.",

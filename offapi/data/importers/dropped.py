@@ -1,0 +1,69 @@
+"""Why a row gives no trace. The reasons are few and fixed, so that they can be counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that gives no trace. `hint`: how to have it recorded better; `detail`: what was found, for an error.
+
+    `malformed`: the row is not what its format says, which --strict refuses; the others are well
+    formed, but nothing can be learned from them.
+    """
+
+    reason: str
+    hint: str = ""
+    malformed: bool = False
+    detail: str = ""
+
+
+class Unusable(Exception):
+    """Raised where a row turns out to give no trace."""
+
+    def __init__(self, dropped: Dropped, detail: str = "") -> None:
+        self.dropped = Dropped(dropped.reason, dropped.hint, dropped.malformed, detail) if detail else dropped
+        super().__init__(dropped.reason)
+
+
+NOT_JSON = Dropped("not JSON", malformed=True)
+NOT_AN_OBJECT = Dropped("not a JSON object", malformed=True)
+NOTHING_IN_IT = Dropped("nothing in it that could be a row")
+TOO_DEEP = Dropped("nested too deeply, or a number beyond 64 bits", malformed=True)
+
+NO_MESSAGES = Dropped("no messages")
+NO_PROMPT = Dropped("no prompt: only an answer is recorded")
+NO_ANSWER = Dropped("no answer")
+EMPTY_TURN = Dropped("an empty answer in an earlier turn")
+NOT_ANSWERED = Dropped("the last message is not the assistant's")
+NOT_A_CALL = Dropped("not a model's answer: another kind of record")
+NOT_A_CHAT = Dropped("not a chat", "Text completions: use the generic format, with --map input= and --map output=.")
+DUPLICATE = Dropped("duplicate")
+
+CUT_OFF = Dropped("cut off at the token limit")
+FILTERED = Dropped("stopped by a content filter")
+REFUSED = Dropped("the model refused")
+FAILED = Dropped("the call failed")
+PAUSED = Dropped("not finished: paused for a tool of the provider")
+STREAMED = Dropped("streamed pieces", "Log the assembled response instead of its chunks.")
+CACHE_HIT = Dropped("cache hit: the answer was not made for this request")
+REDACTED = Dropped("content was redacted or shortened when it was logged")
+WEIGHTLESS = Dropped("weight 0: nothing in it is to be learned")
+
+IMAGE = Dropped("holds an image")
+AUDIO = Dropped("holds audio or video")
+DOCUMENT = Dropped("holds a file or document that is not text")
+UNKNOWN_CONTENT = Dropped("holds content of an unknown kind")
+HOSTED_TOOL = Dropped("uses a tool of the provider or a custom tool, which no local model has")
+EARLIER = Dropped("continues a conversation whose beginning is not recorded")
+
+BAD_MESSAGE = Dropped("a message is not an object with a role and text", malformed=True)
+BAD_ROLE = Dropped("a message's role is unknown", malformed=True)
+BAD_CALL = Dropped("a tool call has no name, or is not an object", malformed=True)
+BAD_TOOLS = Dropped("tools are not a list of definitions", malformed=True)
+BAD_WEIGHT = Dropped("a weight is not 0 or 1", malformed=True)
+
+NO_REQUEST = Dropped("a result without its request", "Name the file with the requests too.")
+NO_RESULT = Dropped("a request without a result", "Name the file with the results too.")
+AMBIGUOUS = Dropped("its custom_id belongs to several requests", "Import one batch at a time.")

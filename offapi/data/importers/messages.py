@@ -1,0 +1,218 @@
+"""Messages as any of the logs write them -> messages of OpenAI's shape, as a Trace holds them.
+
+One reading for all dialects, whose parts have different names: OpenAI's Chat Completions,
+Anthropic's blocks, OpenTelemetry's parts, LangChain's calls. The pieces of an answer are joined as
+they stand; the parts of any other message, which its sender wrote as separate blocks, by a line break.
+Passed over: encrypted or redacted thinking, annotations, log probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from offapi.data.importers import dropped
+from offapi.data.importers.dropped import Dropped, Unusable
+from offapi.data.importers.values import Json, first, ident, json_text, obj, text
+from offapi.data.traces import ROLES, Message
+
+ROLE_NAMES: Mapping[Json, str] = {"model": "assistant", "ai": "assistant", "human": "user", "function": "tool"}
+TEXTS = ("text", "input_text", "output_text")
+UNREADABLE = ("redacted_thinking", "compaction")
+OTHER: Mapping[str, Dropped] = {
+    "image": dropped.IMAGE,
+    "image_url": dropped.IMAGE,
+    "input_image": dropped.IMAGE,
+    "audio": dropped.AUDIO,
+    "input_audio": dropped.AUDIO,
+    "video": dropped.AUDIO,
+    "video_url": dropped.AUDIO,
+    "file": dropped.DOCUMENT,
+    "input_file": dropped.DOCUMENT,
+    "document": dropped.DOCUMENT,
+    "search_result": dropped.DOCUMENT,
+    "container_upload": dropped.DOCUMENT,
+    "refusal": dropped.REFUSED,
+    "server_tool_use": dropped.HOSTED_TOOL,
+    "mcp_tool_use": dropped.HOSTED_TOOL,
+    "server_tool_call": dropped.HOSTED_TOOL,
+    "server_tool_call_response": dropped.HOSTED_TOOL,
+}
+
+
+class Piece(NamedTuple):
+    """A part of a message: a text, thinking, a tool call, or a tool's result as a message of its own."""
+
+    kind: Literal["text", "thinking", "call", "result"]
+    value: Json
+
+
+def canonical(messages: Json) -> list[Message]:
+    """`messages` as a Trace holds them; Unusable where they cannot be had."""
+    if not isinstance(messages, list) or not messages:
+        raise Unusable(dropped.NO_MESSAGES)
+    made: list[Message] = []
+    for message in messages:
+        made += [message] if _is_canonical(message) else _read(message)
+    return made
+
+
+def _is_canonical(message: Json) -> bool:
+    """Whether it is a role and a text and nothing else, as nearly all are."""
+    if type(message) is not dict or len(message) != 2 or type(message.get("content")) is not str:
+        return False
+    return message.get("role") in ROLES
+
+
+def _read(message: Json) -> list[Message]:
+    if not isinstance(message, dict):
+        raise Unusable(dropped.BAD_MESSAGE)
+    given = first(message, "role", "type")
+    role = ROLE_NAMES.get(given, given) if isinstance(given, str) else ""
+    if role not in ROLES:
+        raise Unusable(dropped.BAD_ROLE, f"role {given!r}"[:60])
+    pieces = _pieces(message, role)
+    if role == "assistant":
+        return [_assistant(message, pieces)]
+    results = [piece.value for piece in pieces if piece.kind == "result"]
+    if role == "tool" and not results:
+        return [_result(first(message, "tool_call_id", "tool_use_id"), _joined(pieces, "\n"), name=message.get("name"))]
+    return results if role == "tool" else _in_order(message, role, pieces)
+
+
+def _pieces(message: Mapping[str, Json], role: str) -> list[Piece]:
+    content = first(message, "content", "parts")
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [Piece("text", content)]
+    if isinstance(content, list):
+        return [piece for part in content for piece in _part(part)]
+    if isinstance(content, dict) and "type" in content:
+        return _part(content)
+    if role == "tool":
+        return [Piece("text", json_text(content))]
+    raise Unusable(dropped.BAD_MESSAGE, "content is neither a text nor a list of parts")
+
+
+def _part(part: Json) -> list[Piece]:
+    if isinstance(part, str):
+        return [Piece("text", part)]
+    if not isinstance(part, dict):
+        raise Unusable(dropped.BAD_MESSAGE, "a part of the content is no object")
+    kind = part.get("type")
+    if kind in TEXTS:
+        return [Piece("text", _text(first(part, "text", "content")))]
+    if kind in ("thinking", "reasoning"):
+        return [Piece("thinking", _text(first(part, "thinking", "content", "text", "reasoning") or ""))]
+    if kind in ("tool_use", "tool_call", "tool-call"):
+        return [Piece("call", call(part))]
+    if kind in ("tool_result", "tool_call_response"):
+        id, content = first(part, "tool_use_id", "id"), first(part, "content", "response", "result")
+        return [Piece("result", _result(id, _result_text(content), failed=part.get("is_error") is True))]
+    if kind in UNREADABLE:
+        return []
+    if kind in ("blob", "uri"):  # OpenTelemetry: what it is, is said by its modality
+        kind = str(part.get("modality"))
+    raise Unusable(OTHER.get(kind, dropped.UNKNOWN_CONTENT) if isinstance(kind, str) else dropped.UNKNOWN_CONTENT)
+
+
+def _assistant(message: Mapping[str, Json], pieces: list[Piece]) -> Message:
+    if any(piece.kind == "result" for piece in pieces):
+        raise Unusable(dropped.HOSTED_TOOL)
+    said = _joined(pieces, "")
+    listed = obj(message.get("additional_kwargs")).get("tool_calls") or message.get("tool_calls")  # LangChain: as sent
+    calls = [call(each) for each in _calls(listed)] or [piece.value for piece in pieces if piece.kind == "call"]
+    if not calls and message.get("function_call") is not None:
+        calls = [call(message["function_call"])]
+    if message.get("audio"):
+        raise Unusable(dropped.AUDIO)
+    if text(message.get("refusal")) and not said and not calls:
+        raise Unusable(dropped.REFUSED)
+    made: dict[str, Json] = {"role": "assistant", "content": said if said or not calls else None}
+    thinking = "\n".join(piece.value for piece in pieces if piece.kind == "thinking" and piece.value)
+    thinking = text(message.get("reasoning_content")) or text(message.get("reasoning")) or thinking
+    if thinking:
+        made["reasoning_content"] = thinking
+    if calls:
+        made["tool_calls"] = calls
+    return made | _weight(message.get("weight")) | _name(message.get("name"))
+
+
+def _in_order(message: Mapping[str, Json], role: str, pieces: list[Piece]) -> list[Message]:
+    """A user's message; tools' results within it become messages of their own, where they stand."""
+    made: list[Message] = []
+    texts: list[str] = []
+    for piece in [*pieces, None]:
+        if piece is not None and piece.kind == "text":
+            texts.append(piece.value)
+            continue
+        if texts or (piece is None and not made):
+            made.append({"role": role, "content": "\n".join(texts), **_name(message.get("name"))})
+            texts = []
+        if piece is not None:
+            if piece.kind != "result":
+                raise Unusable(dropped.BAD_MESSAGE, f"a {role} message holds a {piece.kind}")
+            made.append(piece.value)
+    return made
+
+
+def call(found: Json) -> dict[str, Json]:
+    """A tool call in OpenAI's shape. Arguments that are text stay as they are, others become JSON text."""
+    inner = found.get("function") if isinstance(found, dict) else None
+    inner = inner if isinstance(inner, dict) else found
+    if not isinstance(inner, dict):
+        raise Unusable(dropped.BAD_CALL)
+    if found.get("type") == "custom":
+        raise Unusable(dropped.HOSTED_TOOL)
+    name, arguments = inner.get("name"), first(inner, "arguments", "args", "input")
+    if not isinstance(name, str) or not name:
+        raise Unusable(dropped.BAD_CALL)
+    if not isinstance(arguments, str):
+        arguments = "{}" if arguments is None else json_text(arguments)
+    id = ident(first(found, "id", "call_id"))
+    return {**({"id": id} if id else {}), "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _calls(listed: Json) -> list[Json]:
+    if listed is None:
+        return []
+    if not isinstance(listed, list):
+        raise Unusable(dropped.BAD_CALL)
+    return listed
+
+
+def _result(id: Json, content: str, *, failed: bool = False, name: Json = None) -> Message:
+    made: dict[str, Json] = {"role": "tool", **({"tool_call_id": ident(id)} if ident(id) else {}), **_name(name)}
+    return {**made, "content": content, **({"is_error": True} if failed else {})}
+
+
+def _result_text(content: Json) -> str:
+    """What a tool returned, as text: blocks of text joined, anything else that is no text as JSON."""
+    if content is None:
+        return ""
+    if isinstance(content, list) and all(isinstance(part, dict) and "type" in part for part in content):
+        return _joined([piece for part in content for piece in _part(part)], "\n")
+    return content if isinstance(content, str) else json_text(content)
+
+
+def _joined(pieces: list[Piece], between: str) -> str:
+    return between.join(piece.value for piece in pieces if piece.kind == "text")
+
+
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise Unusable(dropped.BAD_MESSAGE, "a part of text has no text")
+    return value
+
+
+def _name(value: Json) -> dict[str, Json]:
+    return {"name": value} if text(value) else {}
+
+
+def _weight(value: Json) -> dict[str, Json]:
+    if value is None:
+        return {}
+    if isinstance(value, bool) or value not in (0, 1):
+        raise Unusable(dropped.BAD_WEIGHT, f"weight {value!r}"[:60])
+    return {"weight": int(value)}

@@ -1,0 +1,229 @@
+"""Files of traces imported into one, resumable at any point, each row accounted for.
+
+The rows come in the files' order. Of rows with the same messages the first stays; an id that is taken
+gets a number. Both are known by 8 bytes of a hash, and after a kill from the rows already written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+
+from offapi.data import importers
+from offapi.data.importers import dropped, files, join, pool
+from offapi.data.importers.dropped import Dropped
+from offapi.data.importers.files import File, Job
+from offapi.data.importers.join import Half
+from offapi.data.importers.worker import Done, Row, Settings, digest
+from offapi.errors import DataError
+from offapi.progress import Progress
+from offapi.stage import Stage
+
+EXAMPLES = 3  # places named for each reason
+MEGA = 1_000_000
+FORMAT = 1  # of the output and its journal
+START: Mapping[str, Any] = {"file": 0, "at": 0, "records": 0, "read": 0, "usable": 0, "dropped": {}, "personal": {}}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be imported. `strict`: a malformed row is an error; `limit`: only so many rows are read."""
+
+    format: str
+    files: Sequence[File]
+    maps: Mapping[str, str]
+    strict: bool = False
+    limit: int | None = None
+
+    def key(self) -> dict[str, Any]:
+        """What the output depends on."""
+        about = {"format": self.format, "maps": dict(self.maps), "limit": self.limit, "version": FORMAT}
+        return {**about, "files": files.digests(self.files)}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why some rows gave no trace: how many, the first places, and what could be done."""
+
+    reason: str
+    count: int
+    places: tuple[str, ...]
+    hint: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of the rows. `personal`: rows, of those looked at, that seem to hold such data."""
+
+    out: Path
+    read: int
+    usable: int
+    dropped: tuple[Reason, ...]  # the most frequent first
+    personal: Mapping[str, int]
+
+
+def run(request: Request, out: Path, said: Progress) -> Imported:
+    """Import into `out`, or go on with an unfinished `out` made of the same files.
+
+    DataError where a file cannot be read, where no row is usable, and (exit code 2) at the first
+    malformed row of a strict import; then nothing is left at `out`.
+    """
+    importers.find(request.format, request.maps)
+    with Stage(out, request.key(), START) as stage:
+        if stage.resumed:
+            said.say(f"Going on after {stage.state['read']:,} rows read before.")
+        with _others(request, out, said) as others:
+            settings = Settings(request.format, request.maps, others)
+            try:
+                _go_on(stage, request, settings, said)
+            except DataError:
+                stage.discard()
+                raise
+        found = _imported(out, stage.state)
+        if not found.usable:
+            stage.discard()
+            raise _nothing(request, found)
+        stage.finish()
+    return found
+
+
+def _go_on(stage: Stage, request: Request, settings: Settings, said: Progress) -> None:
+    total = files.total(request.files)
+    seen = _Seen.of(stage.part, stage.size)
+    with said.progress("importing (MB)", max(total // MEGA, 1)) as advance:
+        if request.limit is not None and stage.state["read"] >= request.limit:
+            return
+        for job, done in pool.work(files.jobs(request.files, stage.state), settings):
+            left = None if request.limit is None else request.limit - stage.state["read"]
+            lines, state = _fold(stage.state, job, done, seen, request.strict, left)
+            stage.append(b"".join(lines), state)
+            advance(min(job.read, total) // MEGA, f"{state['read']:,} rows")
+            if request.limit is not None and state["read"] >= request.limit:
+                return
+
+
+def _fold(
+    before: Mapping[str, Any], job: Job, done: Done, seen: _Seen, strict: bool, left: int | None
+) -> tuple[list[bytes], dict[str, Any]]:
+    """The lines to be written for a job, and the state behind them."""
+    lines: list[bytes] = []
+    reasons = {reason: dict(value) for reason, value in before["dropped"].items()}
+    read = before["read"]
+    for row in islice(done.rows(), left):
+        read += 1
+        why = row.dropped or (None if seen.new(row) else dropped.DUPLICATE)
+        if why is None:
+            lines.append(seen.named(row))
+            continue
+        if strict and why.malformed:
+            raise _refused(job.file, row.record, why)
+        entry = reasons.setdefault(why.reason, {"count": 0, "places": [], "hint": why.hint})
+        entry["count"] += 1
+        if len(entry["places"]) < EXAMPLES:
+            entry["places"] = [*entry["places"], f"{job.file.name}:{row.record}"]
+    return lines, {
+        **job.end,
+        "read": read,
+        "usable": before["usable"] + len(lines),
+        "dropped": reasons,
+        "personal": dict(Counter(before["personal"]) + done.personal),
+    }
+
+
+class _Seen:
+    """What was written: the hashes of messages and of ids."""
+
+    def __init__(self) -> None:
+        self._messages: set[int] = set()
+        self._ids: set[int] = set()
+        self._numbers: dict[str, int] = {}  # the last number given to an id that was taken
+
+    @classmethod
+    def of(cls, part: Path, size: int) -> _Seen:
+        """What is in the first `size` bytes of an unfinished output."""
+        seen = cls()
+        with part.open("rb") as file:
+            while file.tell() < size:
+                row = orjson.loads(file.readline())
+                seen._messages.add(digest(orjson.dumps(row["messages"])))
+                seen._ids.add(digest(row["id"].encode()))
+        return seen
+
+    def new(self, row: Row) -> bool:
+        """Whether no row with the same messages was written; it counts as written now."""
+        count = len(self._messages)
+        self._messages.add(row.digest)
+        return len(self._messages) > count
+
+    def named(self, row: Row) -> bytes:
+        """The row's line, with a number behind its id where that is taken."""
+        id = row.id
+        while (found := digest(id.encode())) in self._ids:
+            self._numbers[row.id] = self._numbers.get(row.id, 1) + 1
+            id = f"{row.id}-{self._numbers[row.id]}"
+        self._ids.add(found)
+        return row.line if id == row.id else orjson.dumps({**orjson.loads(row.line), "id": id}) + b"\n"
+
+
+@contextmanager
+def _others(request: Request, out: Path, said: Progress) -> Iterator[Path | None]:
+    """The database in which requests and results of different files find each other, where the format has such."""
+    halves = importers.find(request.format, request.maps).halves
+    if halves is None:
+        yield None
+        return
+    with join.noted(out.with_name(f"{out.name}.part.join"), _halves(request, said)) as path:
+        yield path
+
+
+def _halves(request: Request, said: Progress) -> Iterator[Half]:
+    importer = importers.find(request.format, request.maps)
+    assert importer.halves is not None
+    total = files.total(request.files)
+    with said.progress("looking for requests and results apart (MB)", max(total // MEGA, 1)) as advance:
+        for job in files.jobs(request.files, START):
+            for record in job.records:
+                if any(mark in record for mark in importer.marks):
+                    yield from importer.halves(_decoded(record))
+            advance(min(job.read, total) // MEGA)
+
+
+def _decoded(record: bytes) -> Mapping[str, Any]:
+    try:
+        value = msgspec.json.decode(record)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _imported(out: Path, state: Mapping[str, Any]) -> Imported:
+    ordered = sorted(state["dropped"].items(), key=lambda pair: -pair[1]["count"])
+    reasons = [Reason(reason, each["count"], tuple(each["places"]), each["hint"]) for reason, each in ordered]
+    return Imported(out, state["read"], state["usable"], tuple(reasons), state["personal"])
+
+
+def _refused(file: File, record: int, why: Dropped) -> DataError:
+    step = "Mend or remove it, or import without --strict, which leaves it out and counts it."
+    what = f"{why.reason}: {why.detail}." if why.detail else f"{why.reason}."
+    error = DataError.at(what, path=file.path, line=record, next_step=step)
+    error.exit_code = 2
+    return error
+
+
+def _nothing(request: Request, found: Imported) -> DataError:
+    """The error where no row is usable."""
+    where = ", ".join(str(file.path) for file in request.files[:EXAMPLES])
+    if not found.dropped:
+        return DataError("there are no rows in it.", where=where, next_step="Name a file with JSON in it.")
+    reasons = "; ".join(f"{each.count:,} {each.reason} ({each.places[0]})" for each in found.dropped[:EXAMPLES])
+    hint = next((each.hint for each in found.dropped if each.hint), "")
+    step = hint or f"See whether it is of the format {request.format!r}: `offapi traces import --help` lists them."
+    return DataError(f"none of {found.read:,} rows is usable: {reasons}.", where=where, next_step=step)
