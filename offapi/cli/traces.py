@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 SAMPLES = 3
 SHOWN = 100  # characters of a sample's question and answer
-LOOKED_AT = "the first 1,000 rows of a file and one in 64 of the others were looked at"
 
 
 @click.group("traces", short_help="Import traces from the logs of others.")
@@ -122,10 +121,11 @@ def _tell(output: Output, imported: Imported) -> None:
         if each.hint:
             output.say(f"{each.reason}: {each.hint}")
     if imported.personal:
+        from offapi.data.importers.worker import LOOKED_AT, SPARSE
+
+        looked = f"the first {LOOKED_AT:,} rows of a file and one in {SPARSE} of the rest were looked at"
         kinds = ", ".join(f"{kind} in {count:,}" for kind, count in imported.personal.items())
-        output.say(
-            f"Warning: rows seem to hold {kinds}; {LOOKED_AT}. A model can learn and repeat what is in its traces."
-        )
+        output.say(f"Warning: rows seem to hold {kinds}; {looked}. A model can learn and repeat what is in its traces.")
     output.table(("id", "asked", "answered"), _samples(imported.out))
     output.say(f"Traces: {imported.out}. Grade them with `offapi grade --task task.py --traces {imported.out}`.")
 

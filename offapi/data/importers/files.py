@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def jobs(files: Sequence[File], start: Mapping[str, int]) -> Iterator[Job]:
         try:
             for first, records, end, read in _pieces(file, at, count):
                 yield Job(file, first, records, {"file": number, **end}, before + read)
-        except (EOFError, gzip.BadGzipFile, OSError) as error:
+        except (EOFError, zlib.error, OSError) as error:
             step = "It may have been cut short: copy it again, or unpack it as far as it goes."
             raise DataError.at(f"cannot be read: {error}.", path=file.path, next_step=step) from None
         before += file.size

@@ -1,8 +1,8 @@
 """Langfuse's observations, from the blob export (snake_case), the API and the web page's download (camelCase).
 
 A generation's input is a list of messages (or items of the Responses API), an object with `messages`
-and `tools`, or a plain text; its output a message, items, a text or a whole response; each perhaps as
-JSON text. LangChain's handler appends the tools' definitions as messages: they are told apart. Scores in
+and `tools`, or a plain text; its output a message, items, a whole response, or else what the model said;
+each perhaps as JSON text. LangChain's handler appends the tools' definitions as messages: they are told apart. Scores in
 the same object are kept in the source. Left out: Parquet and CSV, and observations that are no generation.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from offapi.data.importers import dropped, openai, responses
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped, Unusable
-from offapi.data.importers.values import Json, first, items, known, moment, obj, opened
+from offapi.data.importers.values import Json, first, items, json_text, known, moment, obj, opened
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
@@ -25,6 +25,7 @@ NO_CHAT = Dropped(
     "the input is neither messages nor a text",
     "Import it with the generic format, for instance --map input=$.input.question --map output=$.output.answer.",
 )
+IN_MESSAGES = ("role", "content", "parts", "tool_calls", "function_call", "type")  # one of them is in every message
 RESPONSE_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 Scores = Mapping[Json, Mapping[str, Json]]
 
@@ -90,7 +91,7 @@ def _row(asked: Json, answer: Json, found: Mapping[str, Json], about: Mapping[st
         return NO_CHAT
     ending = obj(obj(answer).get("response_metadata")).get("finish_reason") or obj(answer).get("finish_reason")
     try:
-        said, answered = _as_messages(request.get("messages")), _as_messages(answer)
+        said, answered = _as_messages(request.get("messages")), _as_messages(_answer(answer, found.get("output")))
     except Unusable as error:
         return error.dropped
     return build(said, answered, tools=request.get("tools"), finish_reason=ending, **about)
@@ -120,9 +121,19 @@ def _tool(message: Json) -> Mapping[str, Json]:
     return tool if isinstance(tool.get("function"), dict) or {"name", "parameters"} <= set(tool) else {}
 
 
+def _answer(answer: Json, written: Json) -> Json:
+    """A message or several as they are; other JSON is what the model said, as it was written where that is known."""
+    if all(isinstance(each, dict) and any(name in each for name in IN_MESSAGES) for each in _listed(answer)):
+        return answer
+    return written if isinstance(written, str) else json_text(answer)
+
+
+def _listed(given: Json) -> list[Json]:
+    return given if isinstance(given, list) else [given] if isinstance(given, dict) else []
+
+
 def _as_messages(given: Json) -> Json:
     """Items of the Responses API as messages, anything else as it is."""
-    listed = [given] if isinstance(given, dict) else given
-    if isinstance(listed, list) and any(obj(each).get("type") in RESPONSE_ITEMS for each in listed):
-        return responses.messages(listed)
+    if any(isinstance(each, dict) and each.get("type") in RESPONSE_ITEMS for each in _listed(given)):
+        return responses.messages(_listed(given))
     return given

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from offapi.data.importers import anthropic, dropped, openai
+from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped
-from offapi.data.importers.values import Json, first, items, json_text, known, moment, obj, opened
+from offapi.data.importers.values import Json, first, items, json_text, known, moment, obj, opened, text
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
@@ -38,7 +39,7 @@ def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
         yield dropped.CACHE_HIT
     elif not asked and not response:
         yield NO_CONTENT
-    elif any(mark in json_text([asked, response]) for mark in MARKS_OF_LOSS):
+    elif any(mark in json_text([asked, record.get("response")]) for mark in MARKS_OF_LOSS):
         yield dropped.REDACTED
     else:
         yield from _rows(record, sent, asked, response)
@@ -57,7 +58,9 @@ def _rows(
         trace_id=record.get("trace_id"),
         end_user=record.get("end_user"),
     )
-    if response.get("type") == "message":
+    if text(record.get("response")) and not response:
+        yield build(asked, record["response"], tools=request.get("tools"), model=record.get("model"), **about)
+    elif response.get("type") == "message":
         yield anthropic.exchange({**request, "messages": items(asked)}, response, **about)
     elif isinstance(response.get("output"), list):
         yield from openai.exchange({**request, "input": asked}, response, **about)

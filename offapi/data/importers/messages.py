@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from offapi.data.importers import dropped
+from offapi.data.importers.calls import call, calls, result
 from offapi.data.importers.dropped import Dropped, Unusable
-from offapi.data.importers.values import Json, first, ident, json_text, obj, text
+from offapi.data.importers.values import Json, first, json_text, obj, text
 from offapi.data.traces import ROLES, Message
 
 ROLE_NAMES: Mapping[Json, str] = {"model": "assistant", "ai": "assistant", "human": "user", "function": "tool"}
@@ -76,7 +77,7 @@ def _read(message: Json) -> list[Message]:
         return [_assistant(message, pieces)]
     results = [piece.value for piece in pieces if piece.kind == "result"]
     if role == "tool" and not results:
-        return [_result(first(message, "tool_call_id", "tool_use_id"), _joined(pieces, "\n"), name=message.get("name"))]
+        return [result(first(message, "tool_call_id", "tool_use_id"), _joined(pieces, "\n"), name=message.get("name"))]
     return results if role == "tool" else _in_order(message, role, pieces)
 
 
@@ -109,7 +110,7 @@ def _part(part: Json) -> list[Piece]:
         return [Piece("call", call(part))]
     if kind in ("tool_result", "tool_call_response"):
         id, content = first(part, "tool_use_id", "id"), first(part, "content", "response", "result")
-        return [Piece("result", _result(id, _result_text(content), failed=part.get("is_error") is True))]
+        return [Piece("result", result(id, _result_text(content), failed=part.get("is_error") is True))]
     if kind in UNREADABLE:
         return []
     if kind in ("blob", "uri"):  # OpenTelemetry: what it is, is said by its modality
@@ -120,23 +121,26 @@ def _part(part: Json) -> list[Piece]:
 def _assistant(message: Mapping[str, Json], pieces: list[Piece]) -> Message:
     if any(piece.kind == "result" for piece in pieces):
         raise Unusable(dropped.HOSTED_TOOL)
-    said = _joined(pieces, "")
-    listed = obj(message.get("additional_kwargs")).get("tool_calls") or message.get("tool_calls")  # LangChain: as sent
-    calls = [call(each) for each in _calls(listed)] or [piece.value for piece in pieces if piece.kind == "call"]
-    if not calls and message.get("function_call") is not None:
-        calls = [call(message["function_call"])]
     if message.get("audio"):
         raise Unusable(dropped.AUDIO)
-    if text(message.get("refusal")) and not said and not calls:
+    said, called = _joined(pieces, ""), _called(message) or [piece.value for piece in pieces if piece.kind == "call"]
+    if text(message.get("refusal")) and not said and not called:
         raise Unusable(dropped.REFUSED)
-    made: dict[str, Json] = {"role": "assistant", "content": said if said or not calls else None}
+    made: dict[str, Json] = {"role": "assistant", "content": said if said or not called else None}
     thinking = "\n".join(piece.value for piece in pieces if piece.kind == "thinking" and piece.value)
     thinking = text(message.get("reasoning_content")) or text(message.get("reasoning")) or thinking
     if thinking:
         made["reasoning_content"] = thinking
-    if calls:
-        made["tool_calls"] = calls
+    if called:
+        made["tool_calls"] = called
     return made | _weight(message.get("weight")) | _name(message.get("name"))
+
+
+def _called(message: Mapping[str, Json]) -> list[dict[str, Json]]:
+    """A message's calls: LangChain keeps those that were sent apart; of old there was one, without an id."""
+    listed = obj(message.get("additional_kwargs")).get("tool_calls") or message.get("tool_calls")
+    old = message.get("function_call")
+    return calls(listed) or ([] if old is None else [call(old)])
 
 
 def _in_order(message: Mapping[str, Json], role: str, pieces: list[Piece]) -> list[Message]:
@@ -155,36 +159,6 @@ def _in_order(message: Mapping[str, Json], role: str, pieces: list[Piece]) -> li
                 raise Unusable(dropped.BAD_MESSAGE, f"a {role} message holds a {piece.kind}")
             made.append(piece.value)
     return made
-
-
-def call(found: Json) -> dict[str, Json]:
-    """A tool call in OpenAI's shape. Arguments that are text stay as they are, others become JSON text."""
-    inner = found.get("function") if isinstance(found, dict) else None
-    inner = inner if isinstance(inner, dict) else found
-    if not isinstance(inner, dict):
-        raise Unusable(dropped.BAD_CALL)
-    if found.get("type") == "custom":
-        raise Unusable(dropped.HOSTED_TOOL)
-    name, arguments = inner.get("name"), first(inner, "arguments", "args", "input")
-    if not isinstance(name, str) or not name:
-        raise Unusable(dropped.BAD_CALL)
-    if not isinstance(arguments, str):
-        arguments = "{}" if arguments is None else json_text(arguments)
-    id = ident(first(found, "id", "call_id"))
-    return {**({"id": id} if id else {}), "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def _calls(listed: Json) -> list[Json]:
-    if listed is None:
-        return []
-    if not isinstance(listed, list):
-        raise Unusable(dropped.BAD_CALL)
-    return listed
-
-
-def _result(id: Json, content: str, *, failed: bool = False, name: Json = None) -> Message:
-    made: dict[str, Json] = {"role": "tool", **({"tool_call_id": ident(id)} if ident(id) else {}), **_name(name)}
-    return {**made, "content": content, **({"is_error": True} if failed else {})}
 
 
 def _result_text(content: Json) -> str:

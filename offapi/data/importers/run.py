@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import orjson
 
 from offapi.data import importers
-from offapi.data.importers import dropped, files, join, pool
+from offapi.data.importers import dropped, files, guess, join, pool
 from offapi.data.importers.dropped import Dropped
 from offapi.data.importers.files import File, Job
 from offapi.data.importers.join import Half
-from offapi.data.importers.worker import Done, Row, Settings, digest
+from offapi.data.importers.seen import Seen
+from offapi.data.importers.worker import Done, Settings
 from offapi.errors import DataError
 from offapi.progress import Progress
 from offapi.stage import Stage
@@ -97,7 +97,7 @@ def run(request: Request, out: Path, said: Progress) -> Imported:
 
 def _go_on(stage: Stage, request: Request, settings: Settings, said: Progress) -> None:
     total = files.total(request.files)
-    seen = _Seen.of(stage.part, stage.size)
+    seen = Seen.of(stage.part, stage.size)
     with said.progress("importing (MB)", max(total // MEGA, 1)) as advance:
         if request.limit is not None and stage.state["read"] >= request.limit:
             return
@@ -111,7 +111,7 @@ def _go_on(stage: Stage, request: Request, settings: Settings, said: Progress) -
 
 
 def _fold(
-    before: Mapping[str, Any], job: Job, done: Done, seen: _Seen, strict: bool, left: int | None
+    before: Mapping[str, Any], job: Job, done: Done, seen: Seen, strict: bool, left: int | None
 ) -> tuple[list[bytes], dict[str, Any]]:
     """The lines to be written for a job, and the state behind them."""
     lines: list[bytes] = []
@@ -136,41 +136,6 @@ def _fold(
         "dropped": reasons,
         "personal": dict(Counter(before["personal"]) + done.personal),
     }
-
-
-class _Seen:
-    """What was written: the hashes of messages and of ids."""
-
-    def __init__(self) -> None:
-        self._messages: set[int] = set()
-        self._ids: set[int] = set()
-        self._numbers: dict[str, int] = {}  # the last number given to an id that was taken
-
-    @classmethod
-    def of(cls, part: Path, size: int) -> _Seen:
-        """What is in the first `size` bytes of an unfinished output."""
-        seen = cls()
-        with part.open("rb") as file:
-            while file.tell() < size:
-                row = orjson.loads(file.readline())
-                seen._messages.add(digest(orjson.dumps(row["messages"])))
-                seen._ids.add(digest(row["id"].encode()))
-        return seen
-
-    def new(self, row: Row) -> bool:
-        """Whether no row with the same messages was written; it counts as written now."""
-        count = len(self._messages)
-        self._messages.add(row.digest)
-        return len(self._messages) > count
-
-    def named(self, row: Row) -> bytes:
-        """The row's line, with a number behind its id where that is taken."""
-        id = row.id
-        while (found := digest(id.encode())) in self._ids:
-            self._numbers[row.id] = self._numbers.get(row.id, 1) + 1
-            id = f"{row.id}-{self._numbers[row.id]}"
-        self._ids.add(found)
-        return row.line if id == row.id else orjson.dumps({**orjson.loads(row.line), "id": id}) + b"\n"
 
 
 @contextmanager
@@ -219,11 +184,12 @@ def _refused(file: File, record: int, why: Dropped) -> DataError:
 
 
 def _nothing(request: Request, found: Imported) -> DataError:
-    """The error where no row is usable."""
+    """The error where no row is usable. Where another format fits the file better, it is named."""
     where = ", ".join(str(file.path) for file in request.files[:EXAMPLES])
     if not found.dropped:
         return DataError("there are no rows in it.", where=where, next_step="Name a file with JSON in it.")
     reasons = "; ".join(f"{each.count:,} {each.reason} ({each.places[0]})" for each in found.dropped[:EXAMPLES])
-    hint = next((each.hint for each in found.dropped if each.hint), "")
-    step = hint or f"See whether it is of the format {request.format!r}: `offapi traces import --help` lists them."
+    hint = next((each.hint for each in found.dropped if each.hint), "See the formats: `offapi traces import --help`.")
+    better = guess.better(request.format, request.files)
+    step = f"It looks like the format {better!r}." if better else hint
     return DataError(f"none of {found.read:,} rows is usable: {reasons}.", where=where, next_step=step)

@@ -1,0 +1,43 @@
+"""Tool calls and their results in OpenAI's shape. Left out: custom tools, whose input is no JSON."""
+
+from __future__ import annotations
+
+from offapi.data.importers import dropped
+from offapi.data.importers.dropped import Unusable
+from offapi.data.importers.values import Json, first, ident, json_text, text
+from offapi.data.traces import Message
+
+
+def calls(listed: Json) -> list[dict[str, Json]]:
+    """The calls in a message's `tool_calls`."""
+    if listed is None:
+        return []
+    if not isinstance(listed, list):
+        raise Unusable(dropped.BAD_CALL)
+    return [call(each) for each in listed]
+
+
+def call(found: Json) -> dict[str, Json]:
+    """One call. Arguments that are text stay as they are, others become JSON text."""
+    if not isinstance(found, dict):
+        raise Unusable(dropped.BAD_CALL)
+    if found.get("type") == "custom":
+        raise Unusable(dropped.HOSTED_TOOL)
+    inner = found["function"] if isinstance(found.get("function"), dict) else found
+    name, arguments = inner.get("name"), first(inner, "arguments", "args", "input")
+    if not isinstance(name, str) or not name:
+        raise Unusable(dropped.BAD_CALL)
+    if not isinstance(arguments, str):
+        arguments = "{}" if arguments is None else json_text(arguments)
+    function = {"name": name, "arguments": arguments}
+    return {**_field("id", ident(first(found, "id", "call_id"))), "type": "function", "function": function}
+
+
+def result(id: Json, content: str, *, name: Json = None, failed: bool = False) -> Message:
+    """A tool's result as a message. `failed`: Anthropic's `is_error`, which OpenAI has no word for, is kept."""
+    made = {"role": "tool", **_field("tool_call_id", ident(id)), **_field("name", text(name)), "content": content}
+    return {**made, **_field("is_error", failed)}
+
+
+def _field(name: str, value: Json) -> dict[str, Json]:
+    return {name: value} if value else {}

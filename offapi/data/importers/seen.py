@@ -1,0 +1,47 @@
+"""Which messages and ids were written already, each known by 8 bytes of a hash: about 150 MB a million rows.
+
+Left out: near-duplicates, which grading looks for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+
+from offapi.data.importers.worker import Row, digest
+
+
+class Seen:
+    """What was written: the hashes of messages and of ids."""
+
+    def __init__(self) -> None:
+        self._messages: set[int] = set()
+        self._ids: set[int] = set()
+        self._numbers: dict[str, int] = {}  # the last number given to an id that was taken
+
+    @classmethod
+    def of(cls, part: Path, size: int) -> Seen:
+        """What is in the first `size` bytes of an unfinished output."""
+        seen = cls()
+        with part.open("rb") as file:
+            while file.tell() < size:
+                row = orjson.loads(file.readline())
+                seen._messages.add(digest(orjson.dumps(row["messages"])))
+                seen._ids.add(digest(row["id"].encode()))
+        return seen
+
+    def new(self, row: Row) -> bool:
+        """Whether no row with the same messages was written; it counts as written now."""
+        count = len(self._messages)
+        self._messages.add(row.digest)
+        return len(self._messages) > count
+
+    def named(self, row: Row) -> bytes:
+        """The row's line, with a number behind its id where that is taken."""
+        id = row.id
+        while (found := digest(id.encode())) in self._ids:
+            self._numbers[row.id] = self._numbers.get(row.id, 1) + 1
+            id = f"{row.id}-{self._numbers[row.id]}"
+        self._ids.add(found)
+        return row.line if id == row.id else orjson.dumps({**orjson.loads(row.line), "id": id}) + b"\n"
