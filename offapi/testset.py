@@ -36,6 +36,11 @@ def read(path: Path, task: Task, limit: int | None = None) -> Sequence[Row]:
     return rows
 
 
+def text(row: Row) -> str:
+    """What the answer is made from."""
+    return row.document if isinstance(row, Trace) else row.text
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file's bytes, whatever it is called; of a folder, of its files' names and bytes."""
     if not path.is_dir():

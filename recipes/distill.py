@@ -18,9 +18,11 @@ from offapi.backend import load
 from offapi.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
-from offapi.data.split import cap
+from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
 from offapi.evaluate import Report
+from offapi.grading.keep import Keep
+from offapi.grading.memory import choose
 from offapi.models import Model, get
 from offapi.progress import Progress
 from offapi.runs import Run
@@ -31,6 +33,7 @@ from offapi.teachers.labels import Label, read, settle
 from offapi.teachers.local import Local
 from offapi.teachers.recorded import Recorded
 from offapi.teachers.teacher import Teacher, parse
+from offapi.testset import Row, text
 
 from .sft import Training, answer_episode, fit_length, read_val, score, train
 
@@ -44,9 +47,7 @@ class Config(Training):
     teacher: str = "recorded"  # or local:NAME
     labels: Path | None = None  # a file `offapi label` wrote, by any teacher, instead of asking one
     shots: int | None = None  # worked examples in the teacher's prompt; default all of the task's
-    keep_from: float = 1.0  # the lowest grade a label may have
-    cap_field: str | None = None  # at most `cap_rows` labels for each value of this field
-    cap_rows: int = 8
+    keep: Keep = Keep()  # which labels are good enough to learn
     name: str = "distill"
 
     def reads(self) -> dict[str, Path]:
@@ -55,13 +56,7 @@ class Config(Training):
         return {"task": self.task, "data": self.data, **{name: path for name, path in optional.items() if path}}
 
 
-@dataclass(frozen=True)
-class Graded:
-    """A document, the teacher's answer to it as the student shall write it, and the answer's grade."""
-
-    document: Document
-    grade: Grade
-    output: str
+Graded = tuple[Trace, Grade]  # the question as the student is asked, with the teacher's answer, and its grade
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Inputs:
     model: Model
     chat: Chat
     rows: tuple[Document, ...]
-    val: tuple[Document, ...]
+    val: tuple[Row, ...]
     labels: tuple[Label, ...] | None  # already written, None: a teacher is asked
 
 
@@ -92,13 +87,14 @@ def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Pro
     labels = ask(config, inputs, backend_name, folder, out) if inputs.labels is None else inputs.labels
     graded = grade(task, inputs.rows, labels)
     folder.write("grades.jsonl", b"".join(map(as_line, graded)))
-    kept = keep(config, graded)
-    tell(graded, kept, out)
+    kept = keep(config, inputs, graded, folder, out)
 
-    episodes = [answer_episode(chat, task, row.document.id, row.document.text, row.output) for row in kept]
+    episodes = [
+        answer_episode(chat, task, trace.id, trace.document, learned(task, trace, grade)) for trace, grade in kept
+    ]
     backend = load(backend_name, config.spec(inputs.model))
     train(backend, fit_length(episodes, config, out), config, inputs.model, folder, out, resume)
-    report = score(backend, chat, task, inputs.val, folder, out) if inputs.val else None
+    report = score(backend, chat, task, inputs.val, folder, out, config.val)
     backend.close()
     return report
 
@@ -130,34 +126,35 @@ def grade(task: Task, rows: Sequence[Document], labels: Sequence[Label]) -> list
     graded = []
     for row in rows:
         if row.id in answered:
-            found = task.grade(row.text, answered[row.id].output, row=row.id)
-            output = answered[row.id].output if found.value is None else task.answer_text(found.value)
-            graded.append(Graded(row, found, output))
+            said = {"role": "assistant", "content": answered[row.id].output}
+            trace = Trace(row.id, (*task.messages(row.text), said))
+            graded.append((trace, task.grade_trace(trace)))
     return graded
 
 
-def keep(config: Config, graded: Sequence[Graded]) -> list[Graded]:
-    """The answers good enough to learn, at most `cap_rows` for each value of `cap_field`."""
-    kept = [row for row in graded if row.grade.value is not None and row.grade.score >= config.keep_from]
-    if config.cap_field is not None:
-        answers = [Document(row.document.id, row.document.text, recorded_label=row.grade.value) for row in kept]
-        chosen = {row.id for row in cap(answers, config.cap_field, config.cap_rows, config.seed)}
-        kept = [row for row in kept if row.document.id in chosen]
-    if not kept:
-        step = "See grades.jsonl in the run for the reasons; lower keep_from, or choose a better teacher."
-        raise DataError(f"none of {len(graded)} labels reached the grade {config.keep_from}.", next_step=step)
-    return kept
-
-
-def tell(graded: Sequence[Graded], kept: Sequence[Graded], out: Progress) -> None:
-    """How many labels there are, how many stay, and which checks the others failed."""
-    failed = Counter(name for row in graded for name, part in row.grade.parts.items() if part.score < 1)
+def keep(config: Config, inputs: Inputs, graded: Sequence[Graded], folder: Run, out: Progress) -> list[Graded]:
+    """The answers good enough to learn, none of documents near those that are scored; what was dropped is said."""
+    evaluation = [(row.id, text(row)) for row in inputs.val]
+    chosen = choose(graded, inputs.task, config.keep, config.seed, evaluation=evaluation)
+    folder.write("grading.json", orjson.dumps(chosen.report.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY))
+    failed = Counter(name for _, grade in graded for name, part in grade.parts.items() if part.score < 1)
     reasons = ", ".join(f"{name} {count}" for name, count in failed.most_common()) or "none"
-    out.say(f"Kept {len(kept)} of {len(graded)} labels. Failed checks: {reasons}.")
+    dropped = ", ".join(f"{reason} {count}" for reason, count in chosen.report.dropped.items()) or "none"
+    out.say(f"Kept {len(chosen.kept)} of {len(graded)} labels. Failed checks: {reasons}. Dropped: {dropped}.")
+    if not chosen.kept:
+        step = "See grades.jsonl in the run for the reasons; lower keep.threshold, or choose a better teacher."
+        raise DataError(f"none of {len(graded)} labels is kept.", next_step=step)
+    return [graded[i] for i in chosen.kept]
+
+
+def learned(task: Task, trace: Trace, grade: Grade) -> str:
+    """The answer as the task spells it, or as it stands where it is no JSON object."""
+    return trace.answer if grade.value is None else task.answer_text(grade.value)
 
 
 def as_line(row: Graded) -> bytes:
     """A row of grades.jsonl."""
-    parts = {name: {"score": part.score, "reason": part.reason} for name, part in row.grade.parts.items()}
-    line = {"id": row.document.id, "output": row.output, "score": row.grade.score, "checks": parts}
+    trace, grade = row
+    parts = {name: {"score": part.score, "reason": part.reason} for name, part in grade.parts.items()}
+    line = {"id": trace.id, "output": trace.answer, "score": grade.score, "checks": parts}
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

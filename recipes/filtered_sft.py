@@ -17,7 +17,6 @@ from offapi.backend import Episode, load
 from offapi.chat import Chat, Thinking
 from offapi.compare import compare
 from offapi.data import documents, jsonl, traces
-from offapi.data.documents import Document
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
 from offapi.evaluate import Report
@@ -29,7 +28,9 @@ from offapi.randomness import order
 from offapi.runs import Run
 from offapi.task import Grade, Task
 from offapi.task import load as load_task
+from offapi.testset import Row, text
 
+from .distill import learned
 from .sft import Training, answer_episode, fit_length, read_val, score, train
 
 CONTROL = "control"  # the other student's run, inside the run
@@ -61,7 +62,7 @@ class Inputs:
     chat: Chat
     kept: tuple[Episode, ...]
     random: tuple[Episode, ...]  # as many, whatever their grades
-    val: tuple[Document, ...]
+    val: tuple[Row, ...]
     report: bytes  # grading.json
 
 
@@ -70,7 +71,7 @@ def prepare(config: Config, out: Progress) -> Inputs:
     task, model = load_task(config.task), get(config.model)
     chat, val = Chat.load(model.path), read_val(config, task)
     rows = [(row, task.grade_trace(row)) for row in read_traces(config.traces, task)]
-    evaluation = [(row.id, row.text) for row in val]
+    evaluation = [(row.id, text(row)) for row in val]
     chosen = choose(rows, task, config.keep, config.seed, evaluation=evaluation)
     for line in chosen.report.lines():
         out.say(line)
@@ -102,6 +103,8 @@ def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Pro
     again = resume and (folder.path / CONTROL).exists()
     control = Run.open(folder.path / CONTROL) if again else Run.create(folder.path, CONTROL, {"control": True})
     with control.lock():
+        if again:
+            control.resume({"control": True})
         other = student(config, inputs, inputs.random, backend_name, control, out, again)
     if report is not None and other is not None:
         compared = compare(report.predictions, other.predictions, names=("graded", "ungraded"))
@@ -117,7 +120,7 @@ def student(
     """Train one student on `rows` and score it; None without val."""
     backend = load(backend_name, config.spec(inputs.model))
     train(backend, rows, config, inputs.model, folder, out, resume)
-    report = score(backend, inputs.chat, inputs.task, inputs.val, folder, out) if inputs.val else None
+    report = score(backend, inputs.chat, inputs.task, inputs.val, folder, out, config.val)
     backend.close()
     return report
 
@@ -150,6 +153,5 @@ def episodes(
         if not trace.single_shot:
             what = f"row {trace.id!r} has tools or several turns, which the task's question alone cannot stand for."
             raise ConfigError(what, where=str(config.traces), next_step='Set prompt = "trace".')
-        answer = trace.answer if grade.value is None else task.answer_text(grade.value)
-        made.append(answer_episode(chat, task, trace.id, trace.document, answer))
+        made.append(answer_episode(chat, task, trace.id, trace.document, learned(task, trace, grade)))
     return fit_length(made, config, out)

@@ -13,11 +13,10 @@ from typing import Literal
 
 import orjson
 
-from offapi import adapter, plan, trainstate
+from offapi import adapter, plan, testset, trainstate
 from offapi.backend import AdamW, Backend, DType, Episode, Limits, LoraSpec, ModelSpec, load
 from offapi.chat import Chat, OnLong, fit
 from offapi.data import documents, traces
-from offapi.data.documents import Document
 from offapi.data.split import cap
 from offapi.errors import DataError
 from offapi.evaluate import Report, score_predictions
@@ -28,6 +27,7 @@ from offapi.runs import Run
 from offapi.schedule import Schedule
 from offapi.task import Task
 from offapi.task import load as load_task
+from offapi.testset import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Inputs:
     model: Model
     chat: Chat
     episodes: tuple[Episode, ...]
-    val: tuple[Document, ...]
+    val: tuple[Row, ...]
 
 
 def prepare(config: Config, out: Progress) -> Inputs:
@@ -111,17 +111,14 @@ def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Pro
     """Train and score; the report of `val`, None without it."""
     backend = load(backend_name, config.spec(inputs.model))
     train(backend, inputs.episodes, config, inputs.model, folder, out, resume)
-    report = score(backend, inputs.chat, inputs.task, inputs.val, folder, out) if inputs.val else None
+    report = score(backend, inputs.chat, inputs.task, inputs.val, folder, out, config.val)
     backend.close()
     return report
 
 
-def read_val(config: Training, task: Task) -> tuple[Document, ...]:
-    """The documents to score the result on, each with the gold the task compares."""
-    rows = tuple(documents.read(config.val)) if config.val else ()
-    for row in rows:
-        task.check_gold(row.gold or {}, row=row.id)
-    return rows
+def read_val(config: Training, task: Task) -> tuple[Row, ...]:
+    """The rows to score the result on, documents or traces, each with the gold the task compares."""
+    return tuple(testset.read(config.val, task)) if config.val else ()
 
 
 def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
@@ -187,9 +184,14 @@ def train(
     folder.write_folder("adapter", adapter.encode(backend.state().adapter, config.lora, model.name))
 
 
-def score(backend: Backend, chat: Chat, task: Task, rows: Sequence[Document], folder: Run, out: Progress) -> Report:
-    """Answer `rows` and compare with their gold; answers and report are kept in the run."""
+def score(
+    backend: Backend, chat: Chat, task: Task, rows: Sequence[Row], folder: Run, out: Progress, data: Path | None
+) -> Report | None:
+    """Answer `rows`, those in the file `data`, and compare with their gold; kept in the run, and counted there."""
+    if data is None:
+        return None
     report = score_predictions(task, rows, predict(backend, chat, task, rows, out).outputs)
     folder.write("predictions.jsonl", report.jsonl())
     folder.write("report.json", orjson.dumps(report.as_dict()))
+    testset.count_scoring(folder, data, len(rows))
     return report

@@ -22,8 +22,7 @@ TASK = Path(__file__).with_name("receipts_task.py").absolute()
 SETTINGS = {
     "lr": "5e-4",
     "batch_size": "4",
-    "cap_field": '"vendor"',
-    "cap_rows": "8",
+    "keep": '{ cap = 8, cap_by = "vendor" }',
     "teacher": '"recorded"',
     "on_long": '"drop"',
     "max_tokens": "1536",

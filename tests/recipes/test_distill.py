@@ -10,12 +10,14 @@ def test_only_what_passes_the_checks_is_learned(tmp_path: Path, backend_name: st
     recipe = workshop.lay_out(tmp_path, "distill", count=8, wrong=3, teacher="recorded")
     done = workshop.offapi("train", str(recipe), "--backend", backend_name)
     assert done.returncode == 0, done.stderr
-    assert "Kept 5 of 8 labels. Failed checks: source 3." in done.stderr
+    assert "Kept 5 of 8 labels. Failed checks: source 3. Dropped: below the threshold 3." in done.stderr
     run = tmp_path / "runs" / "distill"
     grades = [orjson.loads(line) for line in (run / "grades.jsonl").read_bytes().splitlines()]
     assert [row["id"] for row in grades if row["score"] < 1] == ["d0", "d1", "d2"]
     assert grades[0]["checks"]["source"]["reason"] == "not in the document: shop"
     assert len(workshop.metrics(run)) == 2 * 3  # five rows in batches of two, twice
+    scored = orjson.loads((run / "manifest.json").read_bytes())["scored"]
+    assert [entry["n"] for entry in scored] == [4]
 
 
 def test_gold_is_never_looked_at(tmp_path: Path) -> None:

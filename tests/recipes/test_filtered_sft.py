@@ -16,7 +16,6 @@ def lay_out(folder: Path, **keys: Any) -> Path:
 
 def recipe(folder: Path, **keys: Any) -> Path:
     path = lay_out(folder, **keys)
-    workshop.write_jsonl(folder / "val.jsonl", workshop.rows(24)[20:])  # others than those learned
     path.write_text(path.read_text().replace('data = "train.jsonl"', 'traces = "train.jsonl"'))
     return path
 

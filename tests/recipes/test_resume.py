@@ -17,11 +17,11 @@ from offapi.backend import AdamW, Episode, LoraSpec, ModelSpec, Segment, TrainSt
 TIMEOUT = 120  # seconds
 
 
-def kill_after(recipe: Path, backend_name: str, steps: int, number: signal.Signals) -> None:
-    """Start a run and end it with signal `number` once `steps` steps are logged."""
+def kill_after(recipe: Path, backend_name: str, steps: int, number: signal.Signals, name: str = "sft") -> None:
+    """Start a run and end it with signal `number` once `steps` steps are logged in the run `name`."""
     words = workshop.start("train", str(recipe), "--backend", backend_name)
     process = subprocess.Popen(words, stderr=subprocess.PIPE, env={**workshop.ENVIRONMENT}, text=True)
-    log = recipe.parent / "runs" / "sft" / "metrics.jsonl"
+    log = recipe.parent / "runs" / name / "metrics.jsonl"
     deadline = time.monotonic() + TIMEOUT
     while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= steps):
         assert time.monotonic() < deadline, "the run did not get that far"
@@ -54,6 +54,24 @@ def test_resumed_run_ends_with_the_same_bytes(tmp_path: Path, backend_name: str,
     assert weights(broken) == weights(straight)
     one, other = (workshop.metrics(recipe.parent / "runs" / "sft") for recipe in (straight, broken))
     assert one == other
+
+
+def test_the_control_of_graded_traces_goes_on_where_it_was_killed(tmp_path: Path, backend_name: str) -> None:
+    recipes = []
+    for name in ("straight", "broken"):
+        settings = {"traces": "train.jsonl", "epochs": 8.0, "checkpoint_every": 5}
+        recipe = workshop.lay_out(tmp_path / name, "filtered_sft", count=12, wrong=4, **settings)
+        recipe.write_text(recipe.read_text().replace('data = "train.jsonl"\n', ""))
+        recipes.append(recipe)
+    straight, broken = recipes
+    assert workshop.offapi("train", str(straight), "--backend", backend_name).returncode == 0
+    kill_after(broken, backend_name, 12, signal.SIGKILL, "filtered-sft/control")
+    resumed = workshop.offapi("train", str(broken), "--backend", backend_name, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    for run in ("filtered-sft", "filtered-sft/control"):
+        one, other = (recipe.parent / "runs" / run for recipe in recipes)
+        assert workshop.metrics(one) == workshop.metrics(other)
+        assert (one / "adapter" / adapter.WEIGHTS).read_bytes() == (other / "adapter" / adapter.WEIGHTS).read_bytes()
 
 
 def test_losing_the_moments_is_noticed(tmp_path: Path, backend_name: str) -> None:

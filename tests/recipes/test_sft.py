@@ -23,7 +23,7 @@ def test_trains_scores_and_keeps_everything(tmp_path: Path, backend_name: str) -
     assert result["report"]["n"] == 4
     assert set(result["report"]["fields"]) == {"shop"}
     predictions = (run / "predictions.jsonl").read_bytes().splitlines()
-    assert [orjson.loads(line)["id"] for line in predictions] == ["d0", "d1", "d2", "d3"]
+    assert [orjson.loads(line)["id"] for line in predictions] == ["d20", "d21", "d22", "d23"]
     spec, arrays = adapter.read(run / "adapter")
     assert spec.rank == 4
     assert any(abs(array).max() > 0 for name, array in arrays.items() if "lora_B" in name)

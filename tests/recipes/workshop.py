@@ -51,7 +51,7 @@ def lay_out(folder: Path, recipe: str = "sft", count: int = 10, wrong: int = 0, 
     model = tiny.write_chat(folder / "model")
     (folder / "task.py").write_text(TASK)
     write_jsonl(folder / "train.jsonl", rows(count, wrong))
-    write_jsonl(folder / "val.jsonl", rows(4))
+    write_jsonl(folder / "val.jsonl", rows(24)[20:])  # none of them among those learned
     settings = {
         "recipe": recipe,
         "task": "task.py",
