@@ -301,6 +301,7 @@ ANSWERS = [
     ('{"total":  1.10}', '{"total":  1.10}'),
     ({"total": 1.5}, '{"total":1.5}'),
     ('["a", "b"]', '["a", "b"]'),
+    ({"type": "invoice", "content": "b"}, '{"type":"invoice","content":"b"}'),
     ("a", "a"),
 ]
 

@@ -14,6 +14,7 @@ from offapi.data.importers import dropped
 from offapi.data.importers.build import IN_MESSAGES, build
 from offapi.data.importers.dropped import Dropped
 from offapi.data.importers.jsonpath import Path, find, parse
+from offapi.data.importers.messages import is_message
 from offapi.data.importers.values import Json, ident, json_text, moment, opened
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, nearest
@@ -70,7 +71,7 @@ def _row(record: Mapping[str, Json], paths: Mapping[str, Path]) -> Trace | Dropp
 def _question(given: Json) -> Json:
     """What was asked: messages as they are, a text as the user's, other JSON as its text."""
     found = opened(given)
-    if isinstance(found, list) and all(isinstance(each, dict) and "role" in each for each in found):
+    if isinstance(found, list) and found and all(map(is_message, found)):
         return found
     if given is None or given == "":
         return None
@@ -79,8 +80,4 @@ def _question(given: Json) -> Json:
 
 def _answer(given: Json) -> Json:
     """What was answered: a message as it is, a text as it is, other JSON as its text."""
-    if given is None or isinstance(given, str):
-        return given
-    if isinstance(given, dict) and ("role" in given or "content" in given or "tool_calls" in given):
-        return given
-    return json_text(given)
+    return given if given is None or isinstance(given, str) or is_message(given) else json_text(given)

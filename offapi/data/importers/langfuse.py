@@ -2,8 +2,8 @@
 
 A generation's input is a list of messages (or items of the Responses API), an object with `messages`
 and `tools`, or a plain text; its output a message, items, a whole response, or else what the model said;
-each perhaps as JSON text. LangChain's handler appends the tools' definitions as messages: they are told apart. Scores in
-the same object are kept in the source. Left out: Parquet and CSV, and observations that are no generation.
+each perhaps as JSON text. LangChain's handler appends the tools' definitions as messages: they are told
+apart. Scores in the same object are kept in the source. Left out: Parquet and CSV, other observations.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from offapi.data.importers import dropped, openai, responses
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped, Unusable
+from offapi.data.importers.messages import is_message
 from offapi.data.importers.values import Json, first, items, json_text, known, moment, obj, opened
 from offapi.data.traces import Trace
 
@@ -25,7 +26,6 @@ NO_CHAT = Dropped(
     "the input is neither messages nor a text",
     "Import it with the generic format, for instance --map input=$.input.question --map output=$.output.answer.",
 )
-IN_MESSAGES = ("role", "content", "parts", "tool_calls", "function_call", "type")  # one of them is in every message
 RESPONSE_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 Scores = Mapping[Json, Mapping[str, Json]]
 
@@ -123,7 +123,7 @@ def _tool(message: Json) -> Mapping[str, Json]:
 
 def _answer(answer: Json, written: Json) -> Json:
     """A message or several as they are; other JSON is what the model said, as it was written where that is known."""
-    if all(isinstance(each, dict) and any(name in each for name in IN_MESSAGES) for each in _listed(answer)):
+    if all(is_message(each) or _is_item(each) for each in _listed(answer)):
         return answer
     return written if isinstance(written, str) else json_text(answer)
 
@@ -132,8 +132,12 @@ def _listed(given: Json) -> list[Json]:
     return given if isinstance(given, list) else [given] if isinstance(given, dict) else []
 
 
+def _is_item(each: Json) -> bool:
+    return isinstance(each, dict) and each.get("type") in RESPONSE_ITEMS
+
+
 def _as_messages(given: Json) -> Json:
     """Items of the Responses API as messages, anything else as it is."""
-    if any(isinstance(each, dict) and each.get("type") in RESPONSE_ITEMS for each in _listed(given)):
+    if any(map(_is_item, _listed(given))):
         return responses.messages(_listed(given))
     return given

@@ -58,6 +58,11 @@ def canonical(messages: Json) -> list[Message]:
     return made
 
 
+def is_message(value: Json) -> bool:
+    """Whether it shows by a role or by tool calls that it is a message, and not other JSON."""
+    return isinstance(value, dict) and (isinstance(value.get("role"), str) or "tool_calls" in value)
+
+
 def _is_canonical(message: Json) -> bool:
     """Whether it is a role and a text and nothing else, as nearly all are."""
     if type(message) is not dict or len(message) != 2 or type(message.get("content")) is not str:
