@@ -205,6 +205,8 @@ def _refused(message: str, values: dict[str, Any], kind: Any, source: _Source) -
         return ConfigError(
             f"{name!r} is missing.", where=where, next_step=f"Add {missing[1]} = ..., or --set {name}=..."
         )
+    if what.split(" ")[0] in get_type_hints(_dataclass_at(kind, key)):  # a dataclass's own refusal: "lr must be ..."
+        key = (*key, what.split(" ")[0])
     value, choices = _at(values, key), _choices(kind, key)
     if choices:
         step = nearest(str(value), choices)
@@ -217,9 +219,21 @@ def _refused(message: str, values: dict[str, Any], kind: Any, source: _Source) -
 
 
 def _at(values: Any, key: Key) -> Any:
+    """The value given for `key`; None where a default was refused."""
     for part in key:
-        values = values[int(part)] if isinstance(values, list) else values[part]
+        values = values[int(part)] if isinstance(values, list) else values.get(part)
     return values
+
+
+def _dataclass_at(kind: Any, key: Key) -> Any:
+    """The dataclass that `key` leads to from `kind`, or `kind` where it leads to none."""
+    for part in key:
+        inner = get_type_hints(kind).get(part)
+        found = next((each for each in (inner, *get_args(inner)) if is_dataclass(each)), None)
+        if found is None:
+            return kind
+        kind = found
+    return kind
 
 
 def _choices(kind: Any, key: Key) -> list[str]:

@@ -29,7 +29,14 @@ BITS = {
     **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
 }
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
-CODE_KEYS = ("auto_map", "model_file", "custom_pipeline", "custom_pipelines", "_attn_implementation_internal")
+CODE_KEYS = (
+    "auto_map",
+    "model_file",
+    "custom_pipeline",
+    "custom_pipelines",
+    "trust_remote_code",
+    "_attn_implementation_internal",
+)
 CODE_FILES = (".py", ".pyc", ".so", ".dylib", ".dll")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 SOURCE = "Take the model from somewhere you trust, or ask its author for plain safetensors."
@@ -82,7 +89,7 @@ def check_settings(value: Any, path: Path) -> None:
         return
     for key, entry in _items(value):
         hub = "implementation" in key and isinstance(entry, str) and "/" in entry
-        if (key in CODE_KEYS and entry is not None) or hub:
+        if (key in CODE_KEYS and entry not in (None, False)) or hub:
             raise ModelError(f"`{key}` asks the loader to run code.", where=str(path), next_step=SOURCE)
         if key == "chat_template" and len(orjson.dumps(entry)) > MAX_TEMPLATE:
             raise ModelError(f"the chat template exceeds {MAX_TEMPLATE} bytes.", where=str(path), next_step=SOURCE)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from offapi.demo.facts import Split
 
 SIZES: dict[Split, int] = {"train": 48, "val": 16}  # documents; enough to see it work in minutes
-RECIPES = ("distill.toml", "sft.toml")
+TRACES = 72
+RECIPES = ("distill.toml", "sft.toml", "filtered_sft.toml")
+WRONG_EVERY = 6  # of the made-up traces, one has a total that is not in its document
 DOCSTRING = '''"""What to extract, how answers are checked, and a few worked examples. Change it into your task.
 
 The demo's task, as a start: vendor, date and total of an invoice.
@@ -43,6 +45,11 @@ Then make it yours, one piece at a time:
          --teacher http://127.0.0.1:8080/v1 --out labels.jsonl
 
    and set `labels`. `sft.toml` learns the `gold` answers of `train.jsonl` instead: the baseline.
+5. `filtered_sft.toml` learns the best of what your agent already did. `traces.jsonl` is made up, with a mistake in
+   one of six; bring your own logs:
+
+       offapi traces import openai-ft your-log.jsonl --out {folder}/traces.jsonl
+       offapi grade --task {folder}/task.py --traces {folder}/traces.jsonl --against {folder}/val.jsonl
 """
 
 
@@ -78,9 +85,27 @@ def files(folder: Path) -> dict[str, bytes]:
     for split, count in SIZES.items():
         rows = (documents.as_row(document) for document in generator.generate(split, count))
         found[f"{split}.jsonl"] = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+    found["traces.jsonl"] = traces()
     configs = resources("offapi.recipes") / "configs"
     found |= {name: (configs / name).read_bytes() for name in RECIPES}
     return {**found, "README.md": README.format(folder=folder).encode()}
+
+
+def traces() -> bytes:
+    """Made-up traces of an agent that mostly does the demo's task well, as JSONL."""
+    from offapi.data.traces import Trace, as_row
+    from offapi.demo import documents as generator
+    from offapi.demo.task import task
+
+    lines = []
+    for i, document in enumerate(generator.generate("train", TRACES, seed=1)):
+        gold = dict(document.gold or {})
+        if i % WRONG_EVERY == 0:
+            gold["total"] = round(gold["total"] + 1.07, 2)
+        answer = {"role": "assistant", "content": task.answer_text(gold)}
+        trace = Trace(document.id, (*task.messages(document.text), answer))
+        lines.append(orjson.dumps(as_row(trace), option=orjson.OPT_APPEND_NEWLINE))
+    return b"".join(lines)
 
 
 def write(folder: Path, contents: dict[str, bytes]) -> None:

@@ -83,7 +83,7 @@ def command(
     rows = documents.read(data)[:limit]
     with _watch(output, teacher) as watch:
         tally = label(task, rows, teacher, out, shots=shots, retry_failed=retry_failed, watch=watch)
-    if tally.asked and not tally.ok:
+    if tally.failed and not tally.ok:
         reasons = ", ".join(tally.failed)
         hint = "Mend the cause and run the same command again with --retry-failed."
         raise TeacherError(f"not one document was labelled: {reasons}.", where=str(out), next_step=hint)

@@ -34,8 +34,8 @@ def test_version_and_help(offapi: Offapi) -> None:
 
 def test_init_writes_a_folder_that_loads(offapi: Offapi, tmp_path: Path) -> None:
     from offapi import config, task
-    from offapi.data import documents
-    from offapi.recipes import distill, sft
+    from offapi.data import documents, traces
+    from offapi.recipes import distill, filtered_sft, sft
 
     done = offapi("init", "my-task", "--json")
     assert done.returncode == 0, done.stderr
@@ -51,6 +51,9 @@ def test_init_writes_a_folder_that_loads(offapi: Offapi, tmp_path: Path) -> None
         )
     assert config.load(folder / "distill.toml", distill.Config).task == folder / "task.py"
     assert config.load(folder / "sft.toml", sft.Config).data == folder / "train.jsonl"
+    assert config.load(folder / "filtered_sft.toml", filtered_sft.Config).traces == folder / "traces.jsonl"
+    grades = [loaded.grade_trace(row).score for row in traces.read(folder / "traces.jsonl")]
+    assert (len(grades), sum(score == 1 for score in grades)) == (72, 60)
     assert list(tmp_path.iterdir()) == [folder], "nothing else was left"
 
 

@@ -106,7 +106,7 @@ def test_resolved_is_json_with_every_default(tmp_path: Path) -> None:
         ('train = "a"\nbackend = "trch"\n', 2, "backend", "'trch'", "Did you mean 'torch'?"),
         ('train = "a"\n[lora]\ntargets = [\n  "a",\n  3,\n]\n', 3, "lora.targets.1", "Expected `str`", "value"),
         ('train = "a"\nname = """\nlr = 1\n"""\nlr = "x"\n', 5, "lr", "Expected `float`", "value"),
-        ('train = "a"\n[lora]\nrank = 0\n', 2, "lora", "rank must be at least 1, not 0", "value"),
+        ('train = "a"\n[lora]\nrank = 0\n', 3, "lora.rank", "rank must be at least 1, not 0", "value"),
         ("train = 3\n", 1, "train", "Expected `Path`, got `int`: 3", "value"),
         ('train = "a"\nlora = 3\n', 2, "lora", "Expected `object`", "value"),
     ],

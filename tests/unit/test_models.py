@@ -141,6 +141,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "in tokenizer": (file("tokenizer_config.json", b'{"auto_map": {"AutoTokenizer": ["a", "b"]}}'), "auto_map"),
     "in generation": (file("generation_config.json", b'{"custom_pipeline": "x"}'), "custom_pipeline"),
     "model_file": (config_with(model_file="x.py"), "model_file"),
+    "trust_remote_code": (config_with(trust_remote_code=True), "trust_remote_code"),
     "internal": (config_with(_attn_implementation_internal="sdpa"), "_attn_implementation_internal"),
     "hub kernel": (config_with(attn_implementation="someone/kernel"), "attn_implementation"),
     "type": (config_with(model_type="lightglue"), "model type 'lightglue'"),
