@@ -1,0 +1,76 @@
+"""`offapi traces import` as it is used: what is printed, killed and gone on with, refused when strict."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SAMPLES = Path(__file__).parents[1] / "samples" / "traces"
+TIMEOUT = 60  # seconds
+
+
+def command(*words: object) -> list[str]:
+    return [str(Path(sys.executable).with_name("offapi")), "traces", "import", *map(str, words)]
+
+
+def offapi(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=TIMEOUT)
+
+
+def test_every_row_is_accounted_for(tmp_path: Path) -> None:
+    source, out = SAMPLES / "openai_ft.jsonl", tmp_path / "traces.jsonl"
+    done = offapi("openai-ft", source, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["read"] == len(source.read_text().splitlines())
+    assert told["usable"] == len(out.read_text().splitlines()) > 0
+    assert told["read"] == told["usable"] + sum(told["dropped"].values())
+
+
+def rows(path: Path, count: int) -> Path:
+    with path.open("w") as file:
+        for i in range(count):
+            asked = {"role": "user", "content": f"document {i} " + "word " * 60}
+            file.write(json.dumps({"messages": [asked, {"role": "assistant", "content": f'{{"n": {i}}}'}]}) + "\n")
+    return path
+
+
+def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    source = rows(tmp_path / "log.jsonl", 100_000)
+    straight, broken = tmp_path / "straight.jsonl", tmp_path / "broken.jsonl"
+    assert offapi("openai-ft", source, "--out", straight).returncode == 0
+    process = subprocess.Popen(
+        command("openai-ft", source, "--out", broken), stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    journal, deadline = tmp_path / "broken.jsonl.part.json", time.monotonic() + TIMEOUT
+    while process.poll() is None and not journal.exists():
+        assert time.monotonic() < deadline, "it did not get that far"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
+    assert not broken.exists(), "half a file under its name"
+    again = offapi("openai-ft", source, "--out", broken, "--json")
+    assert again.returncode == 0, again.stderr
+    assert broken.read_bytes() == straight.read_bytes()
+    assert json.loads(again.stdout)["read"] == 100_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jsonl", "log.jsonl", "straight.jsonl"]
+
+
+@pytest.mark.parametrize("format", ["openai-ft", "anthropic"])
+def test_strict_names_the_row_and_writes_nothing(tmp_path: Path, format: str) -> None:
+    source = tmp_path / "log.jsonl"
+    source.write_text(
+        '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n{"mess\n'
+    )
+    done = offapi(format, source, "--out", tmp_path / "out.jsonl", "--strict", "--json")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "log.jsonl, line" in json.loads(done.stderr)["message"]
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
