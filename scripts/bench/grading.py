@@ -9,23 +9,19 @@ in a hundred a copy of another. The checks are the cheap ones: JSON, schema, cha
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
 import numpy as np
 import orjson
-import psutil
+from weighed import measured, show
 
 from offapi.demo import documents
 from offapi.demo import task as demo
 
 BASE = 2000  # different invoices
-POLL = 0.2  # seconds
-MIB = 1 << 20
 TASK = """
 import offapi
 from offapi import checks
@@ -52,14 +48,10 @@ def main(rows: int, check: str, as_json: bool) -> None:
         write(traces, rows)
         command = [str(Path(sys.executable).with_name("offapi")), "grade", "--task", task, "--traces", traces]
         command += ["--out", str(Path(folder, "graded.jsonl")), "--kept", str(Path(folder, "kept.jsonl"))]
-        found = {"rows": rows, "bytes": traces.stat().st_size, **measured(command)}
+        found = {"rows": rows, "bytes": traces.stat().st_size, **measured(command, Path(folder, "graded.jsonl"))}
     found["rows_per_second"] = rows / found["grading_seconds"]
     found["rows_per_cpu_second"] = rows / found["cpu_seconds"]
-    if as_json:
-        print(orjson.dumps(found).decode())
-        return
-    for name, value in found.items():
-        print(f"{name:24} {value:,.1f}" if isinstance(value, float) else f"{name:24} {value:,}")
+    show(found, as_json)
 
 
 def write(path: Path, rows: int) -> None:
@@ -77,46 +69,6 @@ def write(path: Path, rows: int) -> None:
             messages = [*question, {"role": "assistant", "content": orjson.dumps(answer).decode()}]
             value = {"id": f"trace-{i}", "messages": messages, "group": f"customer-{number % 50_000}"}
             file.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
-
-
-def measured(command: list[object]) -> dict[str, float]:
-    """Seconds to the graded file and to the end, of all processors together, and the most memory held."""
-    graded = Path(str(command[command.index("--out") + 1]))
-    start, most, most_command, graded_after = time.monotonic(), 0, 0, 0.0
-    before = os.times()
-    process = psutil.Popen([str(word) for word in command])
-    while process.poll() is None:
-        own, children = held(process), sum(map(held, kin(process)))
-        most, most_command = max(most, own + children), max(most_command, own)
-        if not graded_after and graded.exists():
-            graded_after = time.monotonic() - start
-        time.sleep(POLL)
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    total, after = time.monotonic() - start, os.times()
-    return {
-        "cpu_seconds": sum(after[2:4]) - sum(before[2:4]),
-        "grading_seconds": graded_after,
-        "seconds": total,
-        "most_mib_command": most_command / MIB,
-        "most_mib_all": most / MIB,
-    }
-
-
-def held(process: psutil.Process) -> int:
-    """Bytes of memory a process holds; 0 once it is gone."""
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
-
-
-def kin(process: psutil.Process) -> list[psutil.Process]:
-    """Its child processes."""
-    try:
-        return list(process.children(recursive=True))
-    except psutil.Error:
-        return []
 
 
 if __name__ == "__main__":

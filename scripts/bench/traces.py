@@ -10,17 +10,14 @@ grading them takes, scripts/bench/grading.py measures.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
 import numpy as np
 import orjson
-import psutil
-from grading import MIB, POLL, held, kin
+from weighed import measured, show
 
 from offapi.demo import documents
 from offapi.demo import task as demo
@@ -43,14 +40,10 @@ def import_(rows: int, as_json: bool) -> None:
         source, out = Path(folder, "train.jsonl"), Path(folder, "traces.jsonl")
         write(source, rows)
         command = [str(Path(sys.executable).with_name("offapi")), "traces", "import", "openai-ft", source, "--out", out]
-        found = {"rows": rows, "bytes": source.stat().st_size, **measured([str(word) for word in command])}
+        found = {"rows": rows, "bytes": source.stat().st_size, **measured(command)}
     found["rows_per_second"] = rows / found["seconds"]
     found["rows_per_cpu_second"] = rows / found["cpu_seconds"]
-    if as_json:
-        print(orjson.dumps(found).decode())
-        return
-    for name, value in found.items():
-        print(f"{name:24} {value:,.1f}" if isinstance(value, float) else f"{name:24} {value:,}")
+    show(found, as_json)
 
 
 def write(path: Path, rows: int) -> None:
@@ -70,26 +63,6 @@ def write(path: Path, rows: int) -> None:
                 messages[-1] = {**messages[-1], "content": text + "\n" + "." * short}
                 line = orjson.dumps({"messages": [*messages, answer]})
             file.write(line[: -1 if draw.random() < 0.001 else None] + b"\n")
-
-
-def measured(command: list[str]) -> dict[str, float]:
-    """Seconds, those of all processors together, and the most memory held."""
-    start, most, most_command = time.monotonic(), 0, 0
-    before = os.times()
-    process = psutil.Popen(command)
-    while process.poll() is None:
-        own, children = held(process), sum(map(held, kin(process)))
-        most, most_command = max(most, own + children), max(most_command, own)
-        time.sleep(POLL)
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    total, after = time.monotonic() - start, os.times()
-    return {
-        "cpu_seconds": sum(after[2:4]) - sum(before[2:4]),
-        "seconds": total,
-        "most_mib_command": most_command / MIB,
-        "most_mib_all": most / MIB,
-    }
 
 
 if __name__ == "__main__":
