@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -74,7 +75,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point of the installed `offapi` command."""
+    """Entry point of the installed `offapi` command. SIGTERM, as schedulers send it, is a Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 

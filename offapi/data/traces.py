@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ class Trace:
     source: Mapping[str, Any] | None = None  # format, model, time, finish_reason, usage, cost ... as imported
     grade: Mapping[str, Any] | None = None  # {"score", "checks": {NAME: {"score", "reason"}}}, from `offapi grade`
 
-    @property
+    @cached_property
     def answer(self) -> str:
         """The text of the last message, thinking aside; "" where it only calls tools."""
         return strip_thinking(self.messages[-1].get("content") or "")
 
-    @property
+    @cached_property
     def document(self) -> str:
         """What the answer was made from: user and tool messages after the last plain answer before it.
 
