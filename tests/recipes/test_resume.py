@@ -4,7 +4,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import orjson
@@ -38,21 +40,35 @@ def weights(recipe: Path) -> bytes:
     return (recipe.parent / "runs" / "sft" / "adapter" / adapter.WEIGHTS).read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_resumed_run_ends_with_the_same_bytes(tmp_path: Path, backend_name: str, number: signal.Signals) -> None:
-    settings = {"epochs": 8.0, "checkpoint_every": 5}
-    straight = workshop.lay_out(tmp_path / "straight", **settings)
-    broken = workshop.lay_out(tmp_path / "broken", **settings)
-    done = workshop.offapi("train", str(straight), "--backend", backend_name)
-    assert done.returncode == 0, done.stderr
+SETTINGS = {"epochs": 8.0, "checkpoint_every": 5}
 
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The recipe of a run that was never stopped, by backend."""
+
+    @cache
+    def made(backend_name: str) -> Path:
+        recipe = workshop.lay_out(tmp_path_factory.mktemp(backend_name), **SETTINGS)
+        done = workshop.apart("train", str(recipe), "--backend", backend_name)
+        assert done.returncode == 0, done.stderr
+        return recipe
+
+    return made
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_resumed_run_ends_with_the_same_bytes(
+    tmp_path: Path, backend_name: str, straight: Callable[[str], Path], number: signal.Signals
+) -> None:
+    broken = workshop.lay_out(tmp_path, **SETTINGS)
     kill_after(broken, backend_name, 12, number)
     assert not (broken.parent / "runs" / "sft" / "adapter").exists()
-    resumed = workshop.offapi("train", str(broken), "--backend", backend_name, "--resume")
+    resumed = workshop.apart("train", str(broken), "--backend", backend_name, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "Resumed at step" in resumed.stderr
-    assert weights(broken) == weights(straight)
-    one, other = (workshop.metrics(recipe.parent / "runs" / "sft") for recipe in (straight, broken))
+    assert weights(broken) == weights(straight(backend_name))
+    one, other = (workshop.metrics(recipe.parent / "runs" / "sft") for recipe in (straight(backend_name), broken))
     assert one == other
 
 
@@ -64,9 +80,9 @@ def test_the_control_of_graded_traces_goes_on_where_it_was_killed(tmp_path: Path
         recipe.write_text(recipe.read_text().replace('data = "train.jsonl"\n', ""))
         recipes.append(recipe)
     straight, broken = recipes
-    assert workshop.offapi("train", str(straight), "--backend", backend_name).returncode == 0
+    assert workshop.apart("train", str(straight), "--backend", backend_name).returncode == 0
     kill_after(broken, backend_name, 12, signal.SIGKILL, "filtered-sft/control")
-    resumed = workshop.offapi("train", str(broken), "--backend", backend_name, "--resume")
+    resumed = workshop.apart("train", str(broken), "--backend", backend_name, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     for run in ("filtered-sft", "filtered-sft/control"):
         one, other = (recipe.parent / "runs" / run for recipe in recipes)

@@ -1,16 +1,20 @@
-"""A tiny model, a task and documents on disk, and the installed command run on them in a process of its own."""
+"""A tiny model, a task and documents on disk, and offapi run on them, here or in a process of its own."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import orjson
 import tiny
+
+from offapi import cli
 
 TASK = """
 import offapi
@@ -75,8 +79,17 @@ def lay_out(folder: Path, recipe: str = "sft", count: int = 10, wrong: int = 0, 
 ENVIRONMENT: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def offapi(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """`offapi WORDS` in a process of its own."""
+def offapi(*words: str) -> subprocess.CompletedProcess[str]:
+    """`offapi WORDS` in this process: torch is loaded once, not once a command."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with redirect_stdout(out), redirect_stderr(err):
+        code = cli.run(words)
+    shown = (stream.buffer.getvalue().decode() for stream in (out, err) if isinstance(stream.buffer, io.BytesIO))
+    return subprocess.CompletedProcess(words, code, *shown)
+
+
+def apart(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`offapi WORDS`, the installed command, in a process of its own."""
     return subprocess.run(start(*words), capture_output=True, text=True, env={**os.environ, **ENVIRONMENT}, **options)
 
 
