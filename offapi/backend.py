@@ -17,12 +17,15 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offapi.errors import BackendError, nearest
+
+if TYPE_CHECKING:
+    from offapi.objective import Experience, PolicyLoss, Rule, Update
 
 Floats = NDArray[np.float32]
 Arrays = Mapping[str, Floats]
@@ -98,6 +101,22 @@ class Sampling:
     seed: int = 0
     step: int = 0
 
+    @property
+    def truncated(self) -> bool:
+        """Whether some tokens could not be drawn: top_k, top_p or min_p is on."""
+        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The tokens that truncation left to draw from, at each of T positions: the sampling mask of arXiv 2512.02556.
+
+    `ids` are the token ids of all positions one after the other, ascending in each; `counts` (T,) how many each has.
+    """
+
+    ids: NDArray[np.int32]
+    counts: NDArray[np.int32]
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -106,6 +125,7 @@ class Completion:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]  # nats, under the distribution really sampled; same length as tokens
     finish: Finish
+    kept: Kept | None = None  # where the sampling was truncated
 
 
 @dataclass(frozen=True)
@@ -123,6 +143,7 @@ class Segment:
     tokens: tuple[int, ...]
     sampled: bool
     logprobs: tuple[float, ...] | None = None  # behaviour logprobs, sampled segments of a rollout
+    kept: Kept | None = None  # what truncated sampling left to draw from: logprobs are taken over these tokens
 
 
 @dataclass(frozen=True)
@@ -141,6 +162,22 @@ class Episode:
     def mask(self) -> tuple[bool, ...]:
         """Completion mask, shape (T,): True where the token was sampled, that is, is learned."""
         return tuple(segment.sampled for segment in self.segments for _ in segment.tokens)
+
+    @property
+    def behaviour(self) -> Floats | None:
+        """Behaviour logprobs of the masked tokens, shape (mask.sum(),); None where a sampled segment has none."""
+        sampled = [segment.logprobs for segment in self.segments if segment.sampled]
+        known = [logprobs for logprobs in sampled if logprobs is not None]
+        return np.array([x for each in known for x in each], np.float32) if len(known) == len(sampled) else None
+
+    @property
+    def kept(self) -> Kept | None:
+        """The kept sets of the masked tokens; None unless every sampled segment has them."""
+        sampled = [segment.kept for segment in self.segments if segment.sampled]
+        known = [kept for kept in sampled if kept is not None]
+        if not known or len(known) < len(sampled):
+            return None
+        return Kept(np.concatenate([k.ids for k in known]), np.concatenate([k.counts for k in known]))
 
 
 @dataclass(frozen=True)
@@ -202,8 +239,9 @@ class Backend(Protocol):
     def score(self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0) -> list[Floats]:
         """Logprobs (nats) of the tokens in each episode's mask, shape (mask.sum(),), fp32.
 
-        `by="reference"` scores with the adapter off. Position 0 has no context and may
-        not be masked.
+        `by="reference"` scores with the adapter that was loaded, or with none where it was
+        drawn fresh. An episode with kept sets is scored over those. Position 0 has no
+        context and may not be masked.
         """
         ...
 
@@ -215,8 +253,30 @@ class Backend(Protocol):
         """
         ...
 
+    def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
+        """The advantages of each group of `rewards` under `rule`, shape (G,) each; groups may differ in size.
+
+        Exactly 0 throughout a group whose rewards are all equal. Raises ValueError for a
+        reward that is not finite.
+        """
+        ...
+
+    def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
+        """Add the gradient of `loss` over the whole batch; the same for any micro-batch split.
+
+        Experiences of one prompt share its keys and values in the graph. One that cannot
+        contribute (advantage 0, and beta 0) is counted by the normaliser and not computed.
+        Metrics: `loss`; `tokens` computed; `ratio/mean`, `ratio/max`; and the share of tokens (of
+        sequences, for a ratio of sequences) clipped, `clip_ratio/low_mean`, `clip_ratio/high_mean`.
+        Raises ValueError for arrays that do not fit the episode, or a reference that beta needs and lacks.
+        """
+        ...
+
     def optim_step(self, lr: float, optimizer: AdamW) -> Metrics:
-        """Clip, update the adapter, clear the gradients. Returns `grad_norm` (before clipping).
+        """Clip, update the adapter, clear the gradients.
+
+        Returns `grad_norm` (before clipping), `adapter_norm` (Frobenius norm of all alpha / rank * B @ A
+        after the update) and `unreached`, the number of modules whose B got no gradient.
 
         Raises BackendError, and changes nothing, when the gradient norm is not finite or
         no gradient was accumulated.

@@ -1,4 +1,4 @@
-"""How ragged episodes are laid out for a forward pass: rows end to end, their common prefix once.
+"""How ragged episodes are laid out for a forward pass: rows end to end, the prefixes they share once.
 
 Pure token arithmetic that both backends share. Left out: padding, which a backend that
 wants rectangles adds itself.
@@ -13,21 +13,33 @@ from offapi.backend import Episode, Floats
 
 
 @dataclass(frozen=True)
+class Tree:
+    """Rows that share their first `shared` tokens: those once, then each episode's remaining tokens."""
+
+    episodes: tuple[int, ...]  # indices into the batch
+    shared: int
+    lengths: tuple[int, ...]  # of each row after the prefix
+
+
+@dataclass(frozen=True)
 class Pack:
-    """One micro-batch: `shared` prefix tokens, then each episode's remaining tokens.
+    """One micro-batch: trees end to end.
 
     `rows` are the places in `tokens` whose hidden state predicts `targets`, in the order
     of `episodes` and of the tokens in each; `counts` says how many belong to each.
     """
 
-    episodes: tuple[int, ...]  # indices into the batch
+    trees: tuple[Tree, ...]
     tokens: tuple[int, ...]  # (T,)
     positions: tuple[int, ...]  # (T,)
-    lengths: tuple[int, ...]  # of each row after the prefix
-    shared: int
     rows: tuple[int, ...]  # (N,)
     targets: tuple[int, ...]  # (N,)
     counts: tuple[int, ...]
+
+    @property
+    def episodes(self) -> tuple[int, ...]:
+        """Indices into the batch, in the order of `counts`."""
+        return tuple(index for tree in self.trees for index in tree.episodes)
 
     def split(self, values: Floats) -> Mapping[int, Floats]:
         """Per-target `values` (N,) handed back to the episodes they belong to."""
@@ -47,8 +59,9 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
 
 
 def packs(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
-    """Micro-batches of at most `budget` tokens each (a longer episode goes alone), in order.
+    """Micro-batches of at most `budget` tokens each (a longer episode goes alone).
 
+    The completions of one prompt make a tree; where every prompt is another, all episodes do.
     Raises ValueError for an episode without masked tokens or with its first token masked.
     """
     for episode in episodes:
@@ -57,34 +70,53 @@ def packs(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
         if episode.mask[0]:
             raise ValueError(f"episode {episode.id!r} masks its first token, which nothing predicts")
     tokens = [episode.tokens for episode in episodes]
-    shared = common_prefix(tokens) if len(tokens) > 1 else 0
-    chosen: list[int] = []
-    used = shared
-    for index, row in enumerate(tokens):
-        own = len(row) - shared
-        if chosen and used + own > budget:
-            yield _pack(episodes, tokens, chosen, shared)
-            chosen, used = [], shared
-        chosen.append(index)
-        used += own
-    if chosen:
-        yield _pack(episodes, tokens, chosen, shared)
+    trees: list[Tree] = []
+    used = 0
+    for members in _together(episodes):
+        shared = common_prefix([tokens[i] for i in members]) if len(members) > 1 else 0
+        grows = False  # whether the last tree is this group's
+        for index in members:
+            own = len(tokens[index]) - shared
+            if trees and used + own + (0 if grows else shared) > budget:
+                yield _pack(episodes, tokens, trees)
+                trees, used, grows = [], 0, False
+            used += own + (0 if grows else shared)
+            first = trees.pop() if grows else Tree((), shared, ())
+            trees.append(Tree((*first.episodes, index), shared, (*first.lengths, own)))
+            grows = True
+    if trees:
+        yield _pack(episodes, tokens, trees)
 
 
-def _pack(episodes: Sequence[Episode], tokens: Sequence[tuple[int, ...]], chosen: Sequence[int], shared: int) -> Pack:
-    shared = shared if len(chosen) > 1 else 0
-    flat = list(tokens[chosen[0]][:shared])
-    places = list(range(shared))
+def _together(episodes: Sequence[Episode]) -> list[list[int]]:
+    """Indices of episodes with one prompt each, or of all where no two have the same."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, episode in enumerate(episodes):
+        groups.setdefault(episode.tokens[: episode.mask.index(True)], []).append(index)
+    return list(groups.values()) if len(groups) < len(episodes) else [list(range(len(episodes)))]
+
+
+def _pack(episodes: Sequence[Episode], tokens: Sequence[tuple[int, ...]], trees: Sequence[Tree]) -> Pack:
+    trees = [_alone(tree) if len(tree.episodes) == 1 else tree for tree in trees]
+    flat: list[int] = []
+    places: list[int] = []
     rows: list[int] = []
     targets: list[int] = []
     counts: list[int] = []
-    for index in chosen:
-        offset = len(flat) - shared
-        learned = [t for t, on in enumerate(episodes[index].mask) if on]
-        rows += [t - 1 if t <= shared else offset + t - 1 for t in learned]
-        targets += [tokens[index][t] for t in learned]
-        counts.append(len(learned))
-        flat += tokens[index][shared:]
-        places += range(shared, len(tokens[index]))
-    lengths = tuple(len(tokens[index]) - shared for index in chosen)
-    return Pack(tuple(chosen), tuple(flat), tuple(places), lengths, shared, tuple(rows), tuple(targets), tuple(counts))
+    for tree in trees:
+        root, shared = len(flat), tree.shared
+        flat += tokens[tree.episodes[0]][:shared]
+        places += range(shared)
+        for index in tree.episodes:
+            offset = len(flat) - shared
+            learned = [t for t, on in enumerate(episodes[index].mask) if on]
+            rows += [root + t - 1 if t <= shared else offset + t - 1 for t in learned]
+            targets += [tokens[index][t] for t in learned]
+            counts.append(len(learned))
+            flat += tokens[index][shared:]
+            places += range(shared, len(tokens[index]))
+    return Pack(tuple(trees), tuple(flat), tuple(places), tuple(rows), tuple(targets), tuple(counts))
+
+
+def _alone(tree: Tree) -> Tree:
+    return Tree(tree.episodes, 0, (tree.shared + tree.lengths[0],))

@@ -18,8 +18,10 @@ from offapi.backend import (
     Sampling,
     TrainState,
 )
+from offapi.objective import Experience, PolicyLoss, Rule, Update
 
 from . import checkpoint, losses, optimizer, rollout
+from .advantages import advantages
 from .policy import Policy, load_policy, measure_memory
 
 
@@ -47,6 +49,12 @@ class TorchBackend:
 
     def forward_backward(self, batch: Sequence[Episode], loss: Loss) -> Metrics:
         return losses.forward_backward(self.policy, batch, loss)
+
+    def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
+        return advantages(rewards, rule, self.policy.device)
+
+    def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
+        return losses.policy_gradient(self.policy, batch, loss)
 
     def optim_step(self, lr: float, optimizer_spec: AdamW) -> Metrics:
         return optimizer.step(self.policy, lr, optimizer_spec)

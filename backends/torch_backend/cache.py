@@ -1,6 +1,6 @@
 """Attention over what a layout says each token may see, with the keys and values kept there.
 
-Two layouts. `Packed`: ragged rows laid end to end without padding, a prefix they share
+Two layouts. `Packed`: ragged rows laid end to end without padding, a prefix that some share
 standing once before them (exact: arXiv 2506.05433). `Decoding`: one new token a row; all
 rows attend to the shared prefix as one matrix product, to their own keys in a slot.
 Left out: paged caches and hand-written kernels.
@@ -23,13 +23,13 @@ Pair = tuple[Tensor, Tensor]  # keys and values, each (1, kv_heads, T, head_dim)
 
 @dataclass
 class Packed:
-    """Rows end to end: `lengths` tokens each, after `shared` tokens of prefix in the same pass.
+    """Trees end to end, `(shared, lengths)` each: `shared` tokens of prefix, then rows of `lengths` that see it.
 
-    `prefix` holds an earlier pass's keys and values by layer instead; `keep` collects this pass's.
+    `prefix` holds an earlier pass's keys and values by layer instead, seen by trees that
+    share nothing; `keep` collects this pass's.
     """
 
-    lengths: tuple[int, ...]
-    shared: int = 0
+    trees: tuple[tuple[int, tuple[int, ...]], ...]
     prefix: dict[int, Pair] = field(default_factory=dict)
     keep: dict[int, Pair] | None = None
     masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
@@ -37,14 +37,19 @@ class Packed:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         if self.keep is not None:
             self.keep[layer] = (k, v)
-        bounds = [self.shared] if self.shared else []
-        parts = [self._row(q[:, :, :n], (k[:, :, :n], v[:, :, :n]), None, scale, window) for n in bounds]
-        before = (k[:, :, : self.shared], v[:, :, : self.shared]) if self.shared else self.prefix.get(layer)
-        start = self.shared
-        for length in self.lengths:
-            rows = slice(start, start + length)
-            parts.append(self._row(q[:, :, rows], (k[:, :, rows], v[:, :, rows]), before, scale, window))
-            start += length
+        parts = []
+        start = 0
+        for shared, lengths in self.trees:
+            before = self.prefix.get(layer)
+            if shared:
+                rows = slice(start, start + shared)
+                before = (k[:, :, rows], v[:, :, rows])
+                parts.append(self._row(q[:, :, rows], before, None, scale, window))
+                start += shared
+            for length in lengths:
+                rows = slice(start, start + length)
+                parts.append(self._row(q[:, :, rows], (k[:, :, rows], v[:, :, rows]), before, scale, window))
+                start += length
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
     def _row(self, q: Tensor, own: Pair, before: Pair | None, scale: float, window: int | None) -> Tensor:

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from offapi import adapter as adapters
 from offapi.backend import AdamW, Metrics
 from offapi.errors import BackendError
 
@@ -26,6 +27,7 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
             f"the gradient norm is {norm}; the step was refused and nothing was changed.",
             next_step="Lower the learning rate, or train in float32.",
         )
+    unreached = sum(not bool(p.grad.any()) for n, p in policy.lora.items() if ".lora_B." in n and p.grad is not None)
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))
     optimizer = policy.optimizer or create(policy)
     for group in optimizer.param_groups:
@@ -33,7 +35,17 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     policy.steps += 1
-    return {"grad_norm": norm}
+    return {"grad_norm": norm, "adapter_norm": adapter_norm(policy), "unreached": float(unreached)}
+
+
+def adapter_norm(policy: Policy) -> float:
+    """Frobenius norm of all alpha / rank * B A together: ||B A||^2 is the sum of (B^T B) * (A A^T)."""
+    squares = []
+    with torch.no_grad():
+        for module in {adapters.module(name): None for name in policy.lora}:
+            a, b = (policy.lora[adapters.parameter(module, matrix)] for matrix in "AB")
+            squares.append(((b.T @ b) * (a @ a.T)).sum())
+        return policy.scale * math.sqrt(max(float(torch.stack(squares).sum()), 0.0))
 
 
 def create(policy: Policy) -> torch.optim.AdamW:

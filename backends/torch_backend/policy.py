@@ -42,9 +42,11 @@ class Policy:
     device: torch.device
     spec: ModelSpec
     lora: dict[str, nn.Parameter]  # PEFT's parameter name -> fp32 parameter
+    scale: float = 0.0  # alpha / rank of the adapter
     optimizer: torch.optim.AdamW | None = None
     steps: int = 0
     prefilled_tokens: int = field(default=0)
+    initial: dict[str, Tensor] = field(default_factory=dict)  # the loaded adapter: the reference of what it becomes
 
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """Last hidden states, shape (1, T, D), of packed `tokens` (1, T)."""
@@ -60,7 +62,11 @@ class Policy:
 
     @contextmanager
     def scored_by_reference(self) -> Iterator[None]:
-        """Inside, the adapter is off."""
+        """Inside, the adapter is the one that was loaded, or off where it was drawn fresh."""
+        if self.initial:
+            with self._swapped():
+                yield
+            return
         layers = [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
         try:
             for layer in layers:
@@ -69,6 +75,17 @@ class Policy:
         finally:
             for layer in layers:
                 layer.enable_adapters(True)
+
+    @contextmanager
+    def _swapped(self) -> Iterator[None]:
+        current = {name: parameter.data for name, parameter in self.lora.items()}
+        try:
+            for name, parameter in self.lora.items():
+                parameter.data = self.initial[name]
+            yield
+        finally:
+            for name, parameter in self.lora.items():
+                parameter.data = current[name]
 
 
 def load_policy(spec: ModelSpec) -> Policy:
@@ -92,7 +109,9 @@ def load_policy(spec: ModelSpec) -> Policy:
     model.requires_grad_(False)
     lora = inject(model, spec)
     model.to(device).train(False)
-    return Policy(model=model, device=device, spec=spec, lora=lora)
+    initial = {name: parameter.data.clone() for name, parameter in lora.items()} if spec.adapter else {}
+    shape = adapters.read_spec(spec.adapter) if spec.adapter else spec.lora
+    return Policy(model, device, spec, lora, scale=shape.scale if shape else 0.0, initial=initial)
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from offapi.backend import Completion, Floats, Group, Sampling
+from offapi.backend import Completion, Finish, Floats, Group, Kept, Sampling
 from offapi.batching import common_prefix
 from offapi.randomness import uniforms
 
@@ -32,13 +34,19 @@ class Row:
     uniforms: Floats  # (max_tokens,)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    kept: list[NDArray[np.int32]] = field(default_factory=list)  # ids truncation left, at each token
 
     def finish(self, sampling: Sampling) -> Completion | None:
         """The completion, once its last token ends it."""
         stopped = self.tokens[-1] in sampling.stop_ids
         if not stopped and len(self.tokens) < sampling.max_tokens:
             return None
-        return Completion(tuple(self.tokens), tuple(self.logprobs), "stop" if stopped else "length")
+        finish: Finish = "stop" if stopped else "length"
+        return Completion(tuple(self.tokens), tuple(self.logprobs), finish, _kept(self.kept) if self.kept else None)
+
+
+def _kept(ids: Sequence[NDArray[np.int32]]) -> Kept:
+    return Kept(np.concatenate(ids), np.array([len(each) for each in ids], np.int32))
 
 
 @dataclass
@@ -85,7 +93,7 @@ def _start(
     cache = Decoding(room=rows, capacity=capacity, shared=shared)
     if shared:
         with torch.inference_mode():
-            _run(policy, [prompts[0][:shared]], 0, Packed(lengths=(shared,), keep=cache.prefix))
+            _run(policy, [prompts[0][:shared]], 0, Packed(((0, (shared,)),), keep=cache.prefix))
     named = range(len(prompts)) if keys is None else keys
     return Call(policy, prompts, named, n, sampling, cache, deque(range(len(prompts))))
 
@@ -115,7 +123,7 @@ def _prefill(call: Call) -> None:
             noise = uniforms(sampling.seed, sampling.step, call.keys[index], sample, sampling.max_tokens)
             call.rows.append(Row(index, sample, len(row), noise))
     lengths = [len(row) for row in own]
-    layout = Packed(lengths=tuple(lengths), prefix=call.cache.prefix, keep={})
+    layout = Packed(((0, tuple(lengths)),), prefix=call.cache.prefix, keep={})
     last = _run(call.policy, own, shared, layout)
     call.cache.admit(layout.keep or {}, lengths, call.n, at)
     _draw(call, call.rows[at:], (last @ call.policy.head.T).repeat_interleave(call.n, dim=0))
@@ -133,10 +141,14 @@ def _decode(call: Call) -> None:
 
 def _draw(call: Call, rows: Sequence[Row], logits: Tensor) -> None:
     drawn = torch.tensor([row.uniforms[len(row.tokens)] for row in rows], device=logits.device)
-    tokens, logprobs = choose(logits, call.sampling, drawn)
+    tokens, logprobs, kept = choose(logits, call.sampling, drawn)
     for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
         row.tokens.append(token)
         row.logprobs.append(logprob)
+    if kept is not None:
+        counts, ids = kept.sum(-1).tolist(), kept.nonzero()[:, 1].int().cpu()
+        for row, part in zip(rows, torch.split(ids, counts), strict=True):
+            row.kept.append(part.numpy().copy())
 
 
 def _retire(call: Call) -> Iterator[Group]:

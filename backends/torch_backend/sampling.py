@@ -8,19 +8,23 @@ from torch import Tensor
 from offapi.backend import Sampling
 
 
-def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens (rows,) and their behaviour logprobs (rows,) from logits (rows, V) and uniforms (rows,)."""
+def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Tokens (rows,) and their behaviour logprobs (rows,) from logits (rows, V) and uniforms (rows,).
+
+    Third, where the sampling is truncated, which tokens could be drawn: bool (rows, V).
+    """
     logits = logits.float()
     if sampling.temperature == 0:
         tokens = logits.argmax(-1)
-        return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1), None
     logprobs = truncate(logits / sampling.temperature, sampling).log_softmax(-1)
     reached = logprobs.exp().cumsum(-1)
     # Scaled by what the sum really reached, so that rounding can never leave a uniform above the last token.
     tokens = torch.searchsorted(reached, uniforms[:, None] * reached[:, -1:], right=True)[:, 0]
     last = logits.shape[-1] - 1 - (logprobs.isfinite()).flip(-1).float().argmax(-1)
     tokens = torch.minimum(tokens, last)
-    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+    kept = logprobs.isfinite() if sampling.truncated else None
+    return tokens, logprobs.gather(1, tokens[:, None])[:, 0], kept
 
 
 def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
