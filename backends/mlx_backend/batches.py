@@ -9,16 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from offapi.backend import Episode
+import numpy as np
+from numpy.typing import NDArray
+
+from offapi.backend import Episode, Kept
+
+SLACK = 1.25  # of a line's own tokens: what it may add to a micro-batch, as larger ones keep a device busier
 
 
 @dataclass(frozen=True)
 class Line:
-    """An episode's tokens and the positions of its masked ones; `index` is its place in the call."""
+    """An episode's tokens, the positions of its masked ones and their kept sets; `index` is its place in the call."""
 
     index: int
     tokens: tuple[int, ...]
     masked: tuple[int, ...]
+    kept: Kept | None
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,32 @@ class MicroBatch:
 
 
 def lines(episodes: Sequence[Episode]) -> list[Line]:
-    """Raises ValueError where position 0, which has no context, is masked."""
+    """Raises ValueError where position 0, which has no context, is masked, or a kept set does not fit its tokens."""
     result = []
     for index, episode in enumerate(episodes):
         masked = tuple(position for position, flag in enumerate(episode.mask) if flag)
         if masked and masked[0] == 0:
             raise ValueError(f"episode {episode.id!r}: the first token has no context and may not be masked")
-        result.append(Line(index, episode.tokens, masked))
+        kept = episode.kept
+        if kept is not None and not _fits(kept, np.array(episode.tokens)[list(masked)]):
+            raise ValueError(f"episode {episode.id!r}: its kept sets are not one for each token, the token among them")
+        result.append(Line(index, episode.tokens, masked, kept))
     return result
 
 
+def _fits(kept: Kept, tokens: NDArray[np.int64]) -> bool:
+    if len(kept.counts) != len(tokens) or kept.counts.sum() != len(kept.ids) or not kept.counts.all():
+        return False
+    starts = np.cumsum(kept.counts) - kept.counts
+    return bool(np.logical_or.reduceat(kept.ids == np.repeat(tokens, kept.counts), starts).all())
+
+
 def micro_batches(todo: Sequence[Line], budget: int) -> list[MicroBatch]:
-    """Split `todo` into micro-batches of at most `budget` tokens, or one line where that alone has more."""
+    """Split `todo` into micro-batches of at most `budget` tokens, or one line where that alone has more.
+
+    A line joins others only where that computes little more than it has tokens itself: what a
+    group shares is not repeated for the sake of a stranger, nor is much padded.
+    """
     longest: dict[tuple[int, ...], int] = {}
     for line in todo:
         context = line.tokens[: line.masked[0]]
@@ -55,7 +75,8 @@ def micro_batches(todo: Sequence[Line], budget: int) -> list[MicroBatch]:
     ordered = sorted(todo, key=lambda line: (-longest[c := line.tokens[: line.masked[0]]], c, -len(line.tokens)))
     done: list[MicroBatch] = []
     for line in ordered:
-        if done and (grown := _with(done[-1], line)).tokens <= budget:
+        grown = _with(done[-1], line) if done else None
+        if grown and grown.tokens <= min(budget, done[-1].tokens + SLACK * len(line.tokens)):
             done[-1] = grown
         else:
             done.append(MicroBatch((line,), 0))

@@ -6,11 +6,12 @@ masked positions alone, `logit_rows` of them at a time, and are never kept for t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from offapi.backend import Episode, Floats, Limits
 
@@ -20,10 +21,15 @@ from .numerics import log_sum_exp
 from .policy import Policy
 
 Gradients = dict[str, mx.array]
+Share = Callable[[], tuple[mx.array, ...]]
+Pairs = tuple[mx.array, mx.array, mx.array]  # see _pairs
 
 
 def masked_logprobs(policy: Policy, batch: MicroBatch, limits: Limits, temperature: float = 1.0) -> mx.array:
-    """Logprobs (nats) of the masked tokens of all lines, one line after the other, fp32, shape (masked,)."""
+    """Logprobs (nats) of the masked tokens of all lines, one line after the other, fp32, shape (masked,).
+
+    Over the kept set of a token where its line has them, else over the vocabulary.
+    """
     prefix = None
     if batch.shared:
         caches = blocks(None, policy.layers)
@@ -37,16 +43,40 @@ def masked_logprobs(policy: Policy, batch: MicroBatch, limits: Limits, temperatu
     places = [row * width + at - 1 - batch.shared for row, line in enumerate(batch.lines) for at in line.masked]
     targets = mx.array([line.tokens[at] for line in batch.lines for at in line.masked])
     chosen = hidden.reshape(-1, hidden.shape[-1])[mx.array(places)]
+    kept = _kept(batch)
     parts = []
     for chunk in (slice(i, i + limits.logit_rows) for i in range(0, len(places), limits.logit_rows)):
-        head = mx.checkpoint(partial(_logprobs, policy=policy, targets=targets[chunk], temperature=temperature))
-        parts.append(head(chosen[chunk]))
+        head = partial(_logprobs, policy, targets[chunk], _pairs(kept[chunk]), temperature)
+        parts.append(mx.checkpoint(head)(chosen[chunk]))
     return mx.concatenate(parts)
 
 
-def _logprobs(hidden: mx.array, policy: Policy, targets: mx.array, temperature: float) -> mx.array:
+def _kept(batch: MicroBatch) -> list[NDArray[np.int32] | None]:
+    """The ids each masked token is drawn from, line after line; None: the whole vocabulary."""
+    sets: list[NDArray[np.int32] | None] = []
+    for line in batch.lines:
+        whole = [None] * len(line.masked)
+        sets += whole if line.kept is None else np.split(line.kept.ids, line.kept.counts.cumsum()[:-1])
+    return sets
+
+
+def _pairs(kept: Sequence[NDArray[np.int32] | None]) -> Pairs | None:
+    """Row and id of everything kept, and which rows keep all; None where all of them do."""
+    if all(ids is None for ids in kept):
+        return None
+    sets = [np.zeros(0, np.int32) if ids is None else ids for ids in kept]
+    rows = np.repeat(np.arange(len(sets)), [len(ids) for ids in sets])
+    return mx.array(rows), mx.array(np.concatenate(sets)), mx.array([ids is None for ids in kept])[:, None]
+
+
+def _logprobs(policy: Policy, targets: mx.array, kept: Pairs | None, temperature: float, hidden: mx.array) -> mx.array:
     logits = policy.logits(hidden)
     logits = logits if temperature == 1.0 else logits / temperature
+    if kept is not None:
+        rows, ids, every = kept
+        seen = mx.broadcast_to(every, logits.shape)
+        seen[rows, ids] = True
+        logits = mx.where(seen, logits, -mx.inf)
     return (mx.take_along_axis(logits, targets[:, None], axis=-1) - log_sum_exp(logits))[:, 0]
 
 
@@ -54,11 +84,16 @@ def score(policy: Policy, episodes: Sequence[Episode], limits: Limits, temperatu
     """Logprobs of each episode's masked tokens; an empty array where none is."""
     scored: list[Floats] = [np.zeros(0, dtype=np.float32) for _ in episodes]
     for batch in micro_batches([line for line in lines(episodes) if line.masked], limits.train_tokens):
-        flat = np.array(masked_logprobs(policy, batch, limits, temperature))
-        ends = np.cumsum([len(line.masked) for line in batch.lines])
-        for line, part in zip(batch.lines, np.split(flat, ends[:-1]), strict=True):
-            scored[line.index] = part.copy()
+        for line, part in by_line(batch, masked_logprobs(policy, batch, limits, temperature)):
+            scored[line.index] = part
     return scored
+
+
+def by_line(batch: MicroBatch, flat: mx.array) -> Iterator[tuple[Line, Floats]]:
+    """Each line with its share of an array that has one number a masked token."""
+    ends = np.cumsum([len(line.masked) for line in batch.lines])
+    for line, part in zip(batch.lines, np.split(np.array(flat), ends[:-1]), strict=True):
+        yield line, part.copy()
 
 
 def learnable(episodes: Sequence[Episode]) -> list[Line]:
@@ -78,19 +113,29 @@ def cross_entropy(
     """Loss (nats a masked token), masked tokens, and `gradients` with the loss's own added."""
     todo = learnable(episodes)
     total = sum(len(line.masked) for line in todo)
-    parameters = policy.parameters()
 
-    def share(candidate: Gradients, batch: MicroBatch) -> mx.array:
-        policy.assign(candidate)
-        return -masked_logprobs(policy, batch, limits).sum() / total
+    def share(batch: MicroBatch) -> tuple[mx.array]:
+        return (-masked_logprobs(policy, batch, limits).sum() / total,)
 
     loss = 0.0
+    for batch in micro_batches(todo, limits.train_tokens):
+        (part,), gradients = add_gradient(policy, partial(share, batch), gradients)
+        loss += float(np.array(part))
+    return loss, total, gradients
+
+
+def add_gradient(policy: Policy, share: Share, gradients: Gradients) -> tuple[tuple[mx.array, ...], Gradients]:
+    """What `share()` returns, and `gradients` with that of its first array (a scalar) added; all computed."""
+    parameters = policy.parameters()
+
+    def traced(candidate: Gradients) -> tuple[mx.array, ...]:
+        policy.assign(candidate)
+        return share()
+
     try:
-        for batch in micro_batches(todo, limits.train_tokens):
-            part, fresh = mx.value_and_grad(share)(parameters, batch)
-            gradients = {name: gradients[name] + fresh[name] if name in gradients else fresh[name] for name in fresh}
-            mx.eval(part, gradients)
-            loss += float(np.array(part))
+        found, fresh = mx.value_and_grad(traced)(parameters)
+        gradients = {name: gradients[name] + fresh[name] if name in gradients else fresh[name] for name in fresh}
+        mx.eval(found, gradients)
     finally:
         policy.assign(parameters)  # tracing left its own arrays in the layers
-    return loss, total, gradients
+    return found, gradients

@@ -11,10 +11,13 @@ import psutil
 
 from offapi.backend import AdamW, By, Episode, Floats, Group, Loss, Memory, Metrics, ModelSpec, Sampling, TrainState
 from offapi.errors import BackendError
+from offapi.objective import Experience, PolicyLoss, Rule, Update
 
 from . import checkpoint, losses
 from . import optimizer as adamw
-from .policy import load_policy, trainable
+from .advantages import advantages
+from .policy import adapter_norm, load_policy, trainable
+from .policy_gradient import policy_gradient
 from .rollout import Rollout
 
 
@@ -70,6 +73,16 @@ class MLXBackend:
         value, tokens, self._gradients = losses.cross_entropy(self._policy, batch, self._limits, self._gradients)
         return {"loss": value, "tokens": float(tokens)}
 
+    def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
+        """The advantages of each group of `rewards` under `rule`."""
+        return advantages(rewards, rule)
+
+    def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
+        """Add the gradient of `loss` over the whole batch."""
+        trainable(self._policy)
+        update, self._gradients = policy_gradient(self._policy, batch, self._limits, loss, self._gradients)
+        return update
+
     def optim_step(self, lr: float, optimizer: AdamW) -> Metrics:
         """Clip, update the adapter, clear the gradients."""
         gradients, self._gradients = self._gradients, {}
@@ -77,7 +90,11 @@ class MLXBackend:
         updated, self._moments, norm = adamw.step(parameters, gradients, self._moments, self._step, lr, optimizer)
         self._policy.assign(updated)
         self._step += 1
-        return {"grad_norm": norm}
+        return {
+            "grad_norm": norm,
+            "adapter_norm": adapter_norm(self._policy),
+            "unreached": float(adamw.unreached(gradients)),
+        }
 
     def state(self) -> TrainState:
         """Adapter and optimizer as arrays, exact copies."""

@@ -19,6 +19,12 @@ Tensors = dict[str, mx.array]
 Moments = dict[str, dict[str, mx.array]]  # name -> {"m": first, "v": second}
 
 
+def unreached(gradients: Tensors) -> int:
+    """Number of B matrices whose gradient is zero throughout."""
+    reached = [mx.any(gradient != 0) for name, gradient in gradients.items() if ".lora_B." in name]
+    return len(reached) - int(np.array(mx.stack(reached)).sum())
+
+
 def step(
     parameters: Tensors, gradients: Tensors, moments: Moments, taken: int, lr: float, options: AdamW
 ) -> tuple[Tensors, Moments, float]:
@@ -27,7 +33,9 @@ def step(
     Raises BackendError when the gradients are missing or their norm is not finite.
     """
     if not gradients:
-        raise BackendError("no gradient was accumulated.", next_step="Call forward_backward before optim_step.")
+        raise BackendError(
+            "no gradient was accumulated.", next_step="Call forward_backward or policy_gradient before optim_step."
+        )
     squares = mx.stack([mx.square(gradient).sum() for gradient in gradients.values()])
     norm = float(np.sqrt(np.array(squares.sum())))
     if not math.isfinite(norm):

@@ -7,6 +7,7 @@ than plain keys and values.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Policy:
     layers: int
     lora: dict[str, Any]
     shape: LoraSpec | None
+    loaded: dict[str, mx.array] | None = None  # the matrices of the adapter that was loaded; None: drawn fresh
     prefilled_tokens: int = 0  # prompt tokens that rollouts ran through the model since load
 
     def hidden(self, tokens: mx.array, caches: list[Any]) -> mx.array:
@@ -70,7 +72,15 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """The base alone: the adapter's scale is 0 inside."""
+        """Inside, the adapter is the one that was loaded, or off (its scale 0) where it was drawn fresh."""
+        if self.loaded is not None:
+            current = self.parameters()
+            try:
+                self.assign(self.loaded)
+                yield
+            finally:
+                self.assign(current)
+            return
         scales = {path: layer.scale for path, layer in self.lora.items()}
         try:
             for layer in self.lora.values():
@@ -96,6 +106,13 @@ class Policy:
             layer.lora_b = parameters[adapter.parameter(path, "B")]
 
 
+def adapter_norm(policy: Policy) -> float:
+    """Frobenius norm of all alpha / rank * B @ A, without forming them: |BA|^2 is the sum over (B^T B) * (A A^T)."""
+    pairs = [(layer.lora_a, layer.lora_b) for layer in policy.lora.values()]
+    squares = mx.stack([((b @ b.T) * (a.T @ a)).sum() for a, b in pairs])
+    return trainable(policy).scale * math.sqrt(max(0.0, float(np.array(squares.sum()))))
+
+
 def load_policy(spec: ModelSpec) -> Policy:
     """Load base and adapter. Raises ModelError for what is missing, damaged, refused or does not fit."""
     saved = adapter.read(spec.adapter) if spec.adapter else None
@@ -112,7 +129,9 @@ def load_policy(spec: ModelSpec) -> Policy:
     lora = _add_lora(model, shape, spec) if shape else {}
     policy = Policy(model=model, head=_head(model), layers=layers, lora=lora, shape=shape)
     arrays = saved[1] if saved else _initial(policy, spec.seed)
-    policy.assign(to_mlx(_checked(policy, arrays, str(spec.adapter or spec.path))))
+    matrices = to_mlx(_checked(policy, arrays, str(spec.adapter or spec.path)))
+    policy.assign(matrices)
+    policy.loaded = matrices if saved else None
     model.eval()
     mx.eval(model.parameters())
     check_attention(policy, spec)

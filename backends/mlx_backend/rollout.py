@@ -13,8 +13,9 @@ from itertools import takewhile
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
-from offapi.backend import Completion, Finish, Floats, Group, Limits, Sampling
+from offapi.backend import Completion, Finish, Floats, Group, Kept, Limits, Sampling
 from offapi.randomness import uniforms
 
 from .cache import Cursor, Prefix, Slots, blocks, extend
@@ -36,7 +37,36 @@ class Row:
     drawn: int = 0  # tokens asked of the device, at most `ahead` of which are not read yet
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    kept: list[NDArray[np.int32]] = field(default_factory=list)  # ids of each token's kept set, where truncated
     finish: Finish | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """One step's tokens and logprobs (slots,), and kept sets (slots, V) where truncated; not read from the device."""
+
+    rows: list[Row | None]
+    tokens: mx.array
+    logprobs: mx.array
+    kept: mx.array | None
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """What the device has to compute."""
+        return [array for array in (self.tokens, self.logprobs, self.kept) if array is not None]
+
+    def read(self) -> Iterator[Row]:
+        """Give every row that still runs its token, and yield it."""
+        kept = None if self.kept is None else np.array(self.kept)
+        drawn = zip(self.rows, np.array(self.tokens).tolist(), np.array(self.logprobs).tolist(), strict=True)
+        for slot, (row, token, logprob) in enumerate(drawn):
+            if row is None or row.finish:
+                continue
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            if kept is not None:
+                row.kept.append(np.flatnonzero(kept[slot]).astype(np.int32))
+            yield row
 
 
 @dataclass
@@ -67,7 +97,7 @@ class Rollout:
         self.rows: list[Row | None] = [None] * min(self.limits.rollout_rows, self.n * len(self.prompts))
         self.slots: list[Slots] = []  # one for each layer
         self.last = mx.zeros((len(self.rows),), mx.int32)  # the token each slot continues from
-        self.unread: deque[tuple[list[Row | None], mx.array, mx.array]] = deque()
+        self.unread: deque[Draw] = deque()
         self.done: list[list[Row]] = [[] for _ in self.prompts]
         self.prefix: Prefix | None = None
         self.shared = 0  # tokens in `prefix`
@@ -153,18 +183,18 @@ class Rollout:
             row.length += 1
         self.last = self._draw(list(self.rows), self.policy.logits(hidden))
         mx.async_eval(  # type: ignore[no-untyped-call]
-            self.unread[-1][1:], [(layer.keys, layer.values) for layer in self.slots]
+            self.unread[-1].arrays, [(layer.keys, layer.values) for layer in self.slots]
         )
         self._retire_full()
 
     def _draw(self, rows: list[Row | None], logits: mx.array) -> mx.array:
         """Draw the next token of each row from its logits; nothing is read back yet."""
         draws = mx.array(np.array([row.uniforms[row.drawn] if row else 0.0 for row in rows], np.float32))
-        tokens, logprobs = choose(logits, draws, self.sampling)
+        drawn = Draw(rows, *choose(logits, draws, self.sampling))
         for row in filter(None, rows):
             row.drawn += 1
-        self.unread.append((rows, tokens, logprobs))
-        return tokens
+        self.unread.append(drawn)
+        return drawn.tokens
 
     def _retire_full(self) -> None:
         """Free the slots of rows that need no further step, whatever their unread tokens are."""
@@ -172,13 +202,8 @@ class Rollout:
 
     def _read(self) -> Iterator[Group]:
         """Take the oldest drawn tokens over, and yield the groups that they complete."""
-        rows, tokens, logprobs = self.unread.popleft()
-        for row, token, logprob in zip(rows, np.array(tokens).tolist(), np.array(logprobs).tolist(), strict=True):
-            if row is None or row.finish:
-                continue
-            row.tokens.append(token)
-            row.logprobs.append(logprob)
-            if token in self.sampling.stop_ids:
+        for row in self.unread.popleft().read():
+            if row.tokens[-1] in self.sampling.stop_ids:
                 row.finish = "stop"
             elif len(row.tokens) == self.sampling.max_tokens:
                 row.finish = "length"
@@ -201,5 +226,10 @@ class Rollout:
 
 def _group(rows: list[Row]) -> Group:
     ordered = sorted(rows, key=lambda row: row.sample)
-    completions = (Completion(tuple(row.tokens), tuple(row.logprobs), row.finish or "length") for row in ordered)
-    return Group(prompt=rows[0].prompt, completions=tuple(completions))
+    return Group(prompt=rows[0].prompt, completions=tuple(map(_completion, ordered)))
+
+
+def _completion(row: Row) -> Completion:
+    counts = np.array([len(ids) for ids in row.kept], np.int32)
+    kept = Kept(np.concatenate(row.kept), counts) if row.kept else None
+    return Completion(tuple(row.tokens), tuple(row.logprobs), row.finish or "length", kept)

@@ -13,11 +13,12 @@ from offapi.backend import Sampling
 from .numerics import exp_below
 
 
-def choose(logits: mx.array, uniforms: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array]:
+def choose(logits: mx.array, uniforms: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array, mx.array | None]:
     """Tokens and their logprobs (nats), each (rows,), from fp32 `logits` (rows, V) and `uniforms` (rows,).
 
     Sampled: the first kept token, in vocabulary order, at which the cumulative probability
     exceeds the uniform. Temperature 0: the largest logit, with its logprob at temperature 1.
+    Where the sampling is truncated, the third is the kept sets, bool (rows, V).
     """
     if sampling.temperature > 0:
         logits = truncate(logits / sampling.temperature, sampling)
@@ -32,7 +33,8 @@ def choose(logits: mx.array, uniforms: mx.array, sampling: Sampling) -> tuple[mx
         tokens = mx.argmax(logits, axis=-1)
     chosen = mx.take_along_axis(logits, tokens[:, None], axis=-1)
     logprobs = chosen - top - mx.log(weights.sum(axis=-1, keepdims=True))
-    return tokens.astype(mx.int32), logprobs[:, 0]
+    kept = logits > -mx.inf if sampling.truncated else None
+    return tokens.astype(mx.int32), logprobs[:, 0], kept
 
 
 def truncate(logits: mx.array, sampling: Sampling) -> mx.array:
