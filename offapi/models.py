@@ -34,6 +34,12 @@ class Model:
     size: int = 0
 
 
+class UnknownModel(ModelError):
+    """There is no model of that name: a slip in what was typed (exit code 2, as click's usage errors)."""
+
+    exit_code = 2
+
+
 def home() -> Path:
     """Where offapi keeps its models: $OFFAPI_HOME, else ~/.offapi."""
     return Path(os.environ.get("OFFAPI_HOME") or Path.home() / ".offapi").absolute()
@@ -71,7 +77,8 @@ def get(name_or_path: str | Path) -> Model:
     """The model of that name in the store, or the folder at that path.
 
     Checks that the locked files, and no others, are there with their sizes; a folder outside
-    the store has its settings and headers checked as `add` does. Raises ModelError.
+    the store has its settings and headers checked as `add` does. Raises ModelError, UnknownModel
+    where there is neither.
     """
     name = DEMO_NAME if str(name_or_path) == DEMO else str(name_or_path)
     folder = Path(name_or_path).expanduser().absolute()
@@ -79,7 +86,7 @@ def get(name_or_path: str | Path) -> Model:
         folder = store() / name
     if not folder.is_dir():
         hint = "Add it with `offapi models add demo`." if name == DEMO_NAME else nearest(name, _names())
-        raise ModelError(f"no model {str(name_or_path)!r}.", where=str(store()), next_step=hint)
+        raise UnknownModel(f"no model {str(name_or_path)!r}.", where=str(store()), next_step=hint)
     if folder.parent == store():
         model_lock.check_sizes(folder)
         return _model(folder)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Distil a small model on generated invoices, from end to end.")
-@click.option("--backend", help="torch or mlx.  [default: what suits this machine]")
+@backend_option()
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Where the run goes.")
 @click.option("--seed", default=0, show_default=True, help="Of the generated documents and of training.")
 @options

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError
 
@@ -47,7 +48,7 @@ class Rival:
 @click.option("--against", metavar="FILE", help="Other predictions to compare with, or `recorded`: those in --data.")
 @click.option("--margin", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="How much less would do.")
 @click.option("--common", is_flag=True, help="Leave out documents that only one side answered.")
-@click.option("--backend", help="torch or mlx.  [default: what suits this machine]")
+@backend_option()
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @options
 def command(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, TeacherError
 
@@ -31,7 +32,7 @@ CONCURRENCY, TIMEOUT = 4, 120.0
 @click.option("--shots", type=click.IntRange(0), help="Worked examples in the prompt.  [default: all the task has]")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N documents.")
 @click.option("--retry-failed", is_flag=True, help="Ask again for documents that failed before.")
-@click.option("--backend", help="Where local:NAME runs: torch or mlx.  [default: what suits this machine]")
+@backend_option("Where local:NAME runs:")
 @click.option("--model", help="Endpoint: the model's name there.  [default: the server's own]")
 @click.option("--concurrency", type=click.IntRange(1), help=f"Endpoint: requests at a time.  [default: {CONCURRENCY}]")
 @click.option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, nearest
 
@@ -21,7 +22,7 @@ RECIPES = ("sft", "distill", "filtered_sft")
 
 @click.command(short_help="Train a model with a recipe.")
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--backend", help="torch or mlx.  [default: what suits this machine]")
+@backend_option()
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the recipe.")
 @click.option("--resume", is_flag=True, help="Go on with the run of that name from its last checkpoint.")
 @options

@@ -81,7 +81,7 @@ def test_a_commands_own_help_agrees_and_stays_light(name: str, capsys: pytest.Ca
 
 
 def test_no_command_is_left_off_the_list() -> None:
-    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "output"}
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "output", "backend_option"}
     assert modules == set(cli.COMMANDS)
 
 
@@ -92,6 +92,10 @@ def test_no_command_is_left_off_the_list() -> None:
         (["init"], "Missing argument"),
         (["init", "x", "--jsn"], "--json"),
         (["--nothing"], "No such option"),
+        (["demo", "--backend=troch"], "unknown backend 'troch'. Did you mean 'torch'?"),
+        (["train", "r.toml", "--backend=jax"], "unknown backend 'jax'. Known: mlx, torch."),
+        (["eval", "--task=t.py", "--data=d.jsonl", "--backend=jax"], "Known: mlx, torch."),
+        (["label", "--task=t", "--data=d", "--teacher=local:m", "--out=o", "--backend=jax"], "Known: mlx, torch."),
     ],
 )
 def test_usage_errors_exit_2_and_name_the_nearest(
@@ -102,6 +106,25 @@ def test_usage_errors_exit_2_and_name_the_nearest(
     assert out == ""
     assert says in err
     assert "next: See `offapi" in err
+
+
+def test_an_unknown_model_is_a_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
+    assert cli.run(["init", str(tmp_path / "task")]) == 0
+    (task, data), out = (f"{tmp_path}/task/{name}" for name in ("task.py", "val.jsonl")), str(tmp_path / "out.jsonl")
+    asked = [f"--task={task}", f"--data={data}", f"--out={out}"]
+    for words in (
+        ["eval", *asked, "--model=nowhere"],
+        ["label", *asked, "--teacher=local:nowhere"],
+        ["train", str(tmp_path / "task" / "sft.toml"), "--set=model=nowhere"],
+        ["models", "verify", "nowhere"],
+    ):
+        capsys.readouterr()
+        assert cli.run(words) == 2, words
+        assert "no model 'nowhere'" in capsys.readouterr().err
+    assert not Path(out).exists()
 
 
 def test_usage_errors_are_json_with_json(capsys: pytest.CaptureFixture[str]) -> None:
