@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +24,8 @@ from offapi.spelling import spell
 
 Weighted = tuple[Check, float]
 Message = dict[str, Any]
+Scores = Sequence[float | None]
+Reward = Callable[[Sequence[str], Sequence[str]], Scores | Awaitable[Scores]]  # (documents, answers), plain or async
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ _MEND = "Mend the check; an answer it cannot judge should score 0 with a reason.
 class Grade:
     """How good an answer is: the weighted mean of the checks' scores, each with its reason, and the value graded."""
 
-    score: float  # in [0, 1]
+    score: float  # in [0, 1]; audit checks do not count
     parts: Mapping[str, Part]
     value: Mapping[str, Any] | None  # None: the text is not one JSON object
 
@@ -56,6 +58,10 @@ class Task:
     order answers are written in. `match` says how each field is compared with gold.
     `checks` maps a name to (check, weight); all of them together may take `check_seconds` for an
     answer (see `offapi.checks.limit`; None: no limit). ConfigError when the parts contradict each other.
+
+    `audit` names checks that are scored and never rewarded: where the score rises and they do not,
+    a student games the others. `reward` scores a whole batch of answers at once in GRPO, in place of
+    the checks, which are all audit then: a finite number each, or None, which leaves that answer out.
     """
 
     name: str
@@ -66,6 +72,8 @@ class Task:
     examples: tuple[Example, ...] = ()
     max_answer_tokens: int = 96
     check_seconds: float | None = 10.0
+    audit: tuple[str, ...] = ()
+    reward: Reward | None = None
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -115,8 +123,9 @@ class Task:
             try:
                 for name, (check, weight) in self.checks.items():
                     parts[name] = verdict = self._ask(name, check, document, answer, context, row)
-                    total += verdict.score * weight
-                    weights += weight
+                    if name not in self.audit:
+                        total += verdict.score * weight
+                        weights += weight
             finally:
                 if alarm:
                     limit.stop()
@@ -133,7 +142,7 @@ class Task:
             verdict = check(document, answer, context)
         except Exception as error:
             where = self._where(name, row)
-            raise ConfigError(f"the check raised {_describe(error)}.", where=where, next_step=_MEND) from error
+            raise ConfigError(f"the check raised {describe(error)}.", where=where, next_step=_MEND) from error
         if not isinstance(verdict, Verdict):
             what = f"the check returned {verdict!r}, not a Verdict."
         elif not gold_check.is_number(verdict.score) or not 0.0 <= verdict.score <= 1.0:
@@ -189,10 +198,11 @@ def _fault(path: Path, error: BaseException) -> ConfigError:
     where = str(path) + (f", line {line}" if line else "")
     if isinstance(error, OffapiError):
         return ConfigError(error.what, where=where, next_step=error.next_step)
-    return ConfigError(f"{_describe(error)}.", where=where, next_step="Mend the task file.")
+    return ConfigError(f"{describe(error)}.", where=where, next_step="Mend the task file.")
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """An error's type and what it says."""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -209,6 +219,7 @@ def _validate(task: Task) -> None:
         weight = weighted[1]
         if not gold_check.is_number(weight) or not math.isfinite(weight) or weight <= 0:
             raise _wrong(task, f"checks[{name!r}] has the weight {weight!r}", "Weights are numbers above 0.")
+    _validate_audit(task)
     for i, example in enumerate(task.examples):
         if not example.document.strip():
             raise _wrong(task, f"examples[{i}] has an empty document", "Give it one.")
@@ -217,6 +228,18 @@ def _validate(task: Task) -> None:
         errors = [error.message for error in validator(task.schema).iter_errors(dict(example.answer))]
         if errors:
             raise _wrong(task, f"examples[{i}] does not fit the schema: {errors[0]}", "Mend the example or the schema.")
+
+
+def _validate_audit(task: Task) -> None:
+    if not isinstance(task.audit, tuple):
+        raise _wrong(task, f"audit is {task.audit!r}", 'Write a tuple of checks\' names, `audit=("json",)`.')
+    for name in task.audit:
+        if not isinstance(name, str) or name not in task.checks:
+            raise _wrong(task, f"audit names {name!r}, not one of the checks", nearest(str(name), task.checks))
+    if set(task.audit) == set(task.checks):
+        raise _wrong(task, "every check is audit, and none is left to score by", "Leave one check out of `audit`.")
+    if task.reward is not None and not callable(task.reward):
+        raise _wrong(task, f"reward is {task.reward!r}", "Write a function of (documents, answers).")
 
 
 def _validate_words(task: Task) -> None:

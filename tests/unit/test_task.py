@@ -92,6 +92,12 @@ def test_a_grade_is_the_weighted_mean_with_reasons() -> None:
     assert (broken.score, broken.value) == (0.0, None)
 
 
+def test_audit_checks_are_scored_and_do_not_count() -> None:
+    grade = replace(TASK, audit=("json",)).grade("B\nTotal 3.00", '{"vendor":"B","total":4}')
+    assert grade.score == 0.5
+    assert {name: part.score for name, part in grade.parts.items()} == {"json": 1.0, "source": 0.5}
+
+
 def test_gold_reaches_the_checks() -> None:
     task = replace(TASK, checks={"gold": (matches_gold, 1.0)})
     gold = {"vendor": "b", "total": 3.0, "count": None}
@@ -211,6 +217,11 @@ def test_in_other_threads_nothing_is_limited() -> None:
         ({"checks": {"a": is_json}}, "checks['a']"),
         ({"checks": {"a": (is_json, 0)}}, "weight 0"),
         ({"checks": {"a": (is_json, float("nan"))}}, "weight nan"),
+        ({"audit": ("jsn",)}, "audit names 'jsn'"),
+        ({"audit": (["json"],)}, "audit names ['json']"),
+        ({"audit": "json"}, "audit is 'json'"),
+        ({"audit": ("source", "json")}, "every check is audit"),
+        ({"reward": 1.0}, "reward is 1.0"),
         ({"max_answer_tokens": 0}, "max_answer_tokens"),
         ({"examples": [Example("d", {"vendor": "A", "total": 1})]}, "tuple"),
         ({"examples": (Example("d", {"vendor": "A"}),)}, "examples[0]"),
@@ -223,6 +234,11 @@ def test_a_task_that_contradicts_itself_is_refused(change: dict[str, Any], said:
         replace(TASK, **change)
     assert said in caught.value.what
     assert caught.value.next_step
+
+
+def test_an_unknown_audit_check_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'source'"):
+        replace(TASK, audit=("sources",))
 
 
 def test_gold_is_checked_before_it_is_used() -> None:
