@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,10 +18,11 @@ from uuid import uuid4
 import orjson
 
 from offapi.atomic import sha256, sync, write_file
-from offapi.errors import ModelError
+from offapi.errors import ModelError, RunError
 from offapi.safetensors_check import read_json
 
 LOCK, PARITY = "offapi.lock.json", "parity.json"
+VERIFIED = ".verified.json"  # what `check_content` read, so that nobody reads half a gigabyte at every start
 MAKE_ROOM = "Free some space, or set OFFAPI_HOME to a folder on another disk."
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -116,11 +117,36 @@ def check_sizes(folder: Path) -> None:
         raise _changed(folder / extra[0], "not one of the files that were added")
 
 
-def check_content(folder: Path) -> None:
-    """Raises ModelError naming the first locked file whose sha256 has changed."""
+def check_content(folder: Path, *, again: bool) -> None:
+    """Raises ModelError naming the first locked file whose sha256 has changed.
+
+    Unless `again`, a file that was read before, and whose size, time of change and inode are as they were,
+    is not read. A disk that lost a bit by itself is therefore found by `again` alone.
+    """
+    before, found = {} if again else _verified(folder), {}
     for name, entry in read(folder)["files"].items():
-        if sha256(folder / name) != entry["sha256"]:
+        found[name] = _stamp(folder / name, entry["sha256"])
+        if before.get(name) != found[name] and sha256(folder / name) != entry["sha256"]:
+            with suppress(OSError):
+                (folder / VERIFIED).unlink(missing_ok=True)
             raise _changed(folder / name, "its content has changed since it was added")
+    if before != found:
+        with suppress(OSError, RunError):  # a store that cannot be written is read each time
+            write_file(folder / VERIFIED, orjson.dumps(found))
+
+
+def _stamp(path: Path, locked: str) -> list[Any]:
+    now = path.stat()
+    return [locked, now.st_size, now.st_mtime_ns, now.st_ino]
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    """The stamps of the files that were read and found right."""
+    try:
+        found = orjson.loads((folder / VERIFIED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _entry(path: Path) -> dict[str, Any]:

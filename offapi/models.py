@@ -63,23 +63,50 @@ def add(source: str | Path, name: str | None = None) -> Model:
     target = store() / name
     with model_lock.whole(target) as folder:
         if folder is None:
-            return _same(get(name), found)
+            return _same(_find(name), found)
         license = _copy(found.path, folder) if found.kind == "folder" else _convert(found, folder)
         config = _normal_config(folder, found.path)
         (folder / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
         safetensors_check.check_folder(folder)
         origin = {"kind": found.kind, "path": str(found.path), "sha256": found.sha256, "license": license}
         model_lock.write(folder, origin)
-    return get(name)
+    return _find(name)
 
 
 def get(name_or_path: str | Path) -> Model:
-    """The model of that name in the store, or the folder at that path.
+    """The model of that name in the store, or the folder at that path, to be loaded.
 
-    Checks that the locked files, and no others, are there with their sizes; a folder outside
-    the store has its settings and headers checked as `add` does. Raises ModelError, UnknownModel
-    where there is neither.
+    Checks that the locked files, and no others, are there as they were added: their content is read
+    once, and again when they were touched. A folder outside the store has its settings and headers
+    checked as `add` does. Raises ModelError, UnknownModel where there is neither.
     """
+    model = _find(name_or_path)
+    if model.path.parent == store():
+        model_lock.check_content(model.path, again=False)
+    return model
+
+
+def listing() -> list[Model]:
+    """The models in the store by name; damaged ones too (`verify` says what is wrong)."""
+    return [_listed(store() / name) for name in _names() if (store() / name).is_dir()]
+
+
+def verify(name_or_path: str | Path) -> Model:
+    """Read every locked file again. Raises ModelError naming the first that is missing or changed."""
+    model = _find(name_or_path)
+    if model.path.parent != store():
+        raise ModelError("not in the store, so nothing to compare with.", where=str(model.path), next_step="Add it.")
+    model_lock.check_content(model.path, again=True)
+    return model
+
+
+def remove(name: str) -> None:
+    """Delete a stored model. It vanishes from the store at once, whole."""
+    model_lock.remove(_find(name).path)
+
+
+def _find(name_or_path: str | Path) -> Model:
+    """As `get`, without a look at the content of stored files."""
     name = DEMO_NAME if str(name_or_path) == DEMO else str(name_or_path)
     folder = Path(name_or_path).expanduser().absolute()
     if NAME.fullmatch(name) and (store() / name).is_dir():
@@ -98,25 +125,6 @@ def get(name_or_path: str | Path) -> Model:
             next_step=f"Add it with `offapi models add {folder}`, which writes both forms.",
         )
     return Model(folder.name, folder)
-
-
-def listing() -> list[Model]:
-    """The models in the store by name; damaged ones too (`verify` says what is wrong)."""
-    return [_listed(store() / name) for name in _names() if (store() / name).is_dir()]
-
-
-def verify(name_or_path: str | Path) -> Model:
-    """Read every locked file again. Raises ModelError naming the first that is missing or changed."""
-    model = get(name_or_path)
-    if model.path.parent != store():
-        raise ModelError("not in the store, so nothing to compare with.", where=str(model.path), next_step="Add it.")
-    model_lock.check_content(model.path)
-    return model
-
-
-def remove(name: str) -> None:
-    """Delete a stored model. It vanishes from the store at once, whole."""
-    model_lock.remove(get(name).path)
 
 
 def _names() -> list[str]:

@@ -20,6 +20,10 @@ import tiny
 from safetensors.numpy import load_file, save_file
 
 from offapi import cli, model_lock, model_source, models
+from offapi import config as configs
+from offapi.cli import train
+from offapi.cli.output import Output
+from offapi.cli.train import RECIPES
 from offapi.errors import ModelError
 
 
@@ -47,7 +51,7 @@ def test_a_folder_is_stored_locked_and_found_again(tmp_path: Path, home: Path) -
     model = models.add(source)
     assert (model.name, model.path, model.license) == ("Tiny-Llama", home / "models" / "Tiny-Llama", "mit")
     lock = orjson.loads((model.path / "offapi.lock.json").read_bytes())
-    on_disk = {path.name for path in model.path.iterdir()} - {"offapi.lock.json"}
+    on_disk = {path.name for path in model.path.iterdir()} - {"offapi.lock.json", ".verified.json"}
     assert set(lock["files"]) == on_disk == set(before) - {"training.log"}
     assert model.size == sum((model.path / name).stat().st_size for name in on_disk)
     assert models.get("Tiny-Llama") == models.verify("Tiny-Llama") == models.listing()[0] == model
@@ -211,9 +215,10 @@ def flip(path: Path) -> None:
 def test_damage_after_the_fact_is_found(tmp_path: Path) -> None:
     weights = models.add(stored.folder(tmp_path / "a"), "m").path / "model.safetensors"
     flip(weights)
-    assert models.get("m").name == "m"
-    with pytest.raises(ModelError, match="its content has changed"):
-        models.verify("m")
+    for look in (models.get, models.verify, models.get):
+        with pytest.raises(ModelError, match="its content has changed") as found:
+            look("m")
+        assert found.value.where == str(weights)
     os.truncate(weights, 10)
     with pytest.raises(ModelError, match="10 bytes instead of"):
         models.get("m")
@@ -226,6 +231,55 @@ def test_damage_after_the_fact_is_found(tmp_path: Path) -> None:
         assert [model.name for model in models.listing()] == ["m"]
         with pytest.raises(ModelError, match=r"lock|JSON"):
             models.get("m")
+
+
+def test_content_is_read_once_and_again_when_touched(tmp_path: Path) -> None:
+    weights = models.add(stored.folder(tmp_path / "a"), "m").path / "model.safetensors"
+    assert models.get("m").name == "m"
+    before = weights.stat()
+    flip(weights)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a disk that loses a bit leaves it
+    assert models.get("m").name == "m", "it is not read a second time"
+    with pytest.raises(ModelError, match="its content has changed"):
+        models.verify("m")
+    with pytest.raises(ModelError, match="its content has changed"):
+        models.get("m")  # what `verify` found is not forgotten
+    flip(weights)
+    assert models.get("m") == models.verify("m")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns - 1))
+    assert models.get("m").name == "m"
+    flip(weights)
+    with pytest.raises(ModelError, match="its content has changed"):
+        models.get("m")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"model.safetensors": 7}'])
+def test_a_damaged_note_of_what_was_read_is_not_believed(tmp_path: Path, content: bytes) -> None:
+    model = models.add(stored.folder(tmp_path / "a"), "m")
+    (model.path / ".verified.json").write_bytes(content)
+    assert models.get("m") == model
+    flip(model.path / "model.safetensors")
+    (model.path / ".verified.json").write_bytes(content)
+    with pytest.raises(ModelError, match="its content has changed"):
+        models.get("m")
+
+
+def test_no_command_loads_a_damaged_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = models.add(stored.folder(tmp_path / "a"), "m").path / "model.safetensors"
+    flip(weights)
+    assert cli.run(["init", str(tmp_path / "task")]) == 0
+    asked = [f"--task={tmp_path}/task/task.py", f"--data={tmp_path}/task/val.jsonl", f"--out={tmp_path}/out.jsonl"]
+    for words in (["eval", *asked, "--model=m"], ["label", *asked, "--teacher=local:m"]):
+        capsys.readouterr()
+        assert cli.run([*words, "--json"]) == 1, words
+        told = json.loads(capsys.readouterr().err)
+        assert (told["code"], str(weights) in told["message"]) == ("model", True)
+        assert "add the model again" in told["next"]
+    for recipe in RECIPES:  # not by the command, which imports a backend first
+        module = train.find(tmp_path / "task" / f"{recipe}.toml")
+        config = configs.load(tmp_path / "task" / f"{recipe}.toml", module.Config, ["model=m"])
+        with pytest.raises(ModelError, match="its content has changed"):
+            module.prepare(config, Output(json=True))
 
 
 def test_a_file_that_was_not_added_is_noticed(tmp_path: Path) -> None:
