@@ -7,7 +7,7 @@ drawn without a look at their grades. Left out: rating traces by anything but th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -78,9 +78,8 @@ def prepare(config: Config, out: Progress) -> Inputs:
     if not chosen.kept:
         step = "See `offapi grade` for the reasons; lower keep.threshold, or mend the checks."
         raise DataError(f"none of {len(rows)} traces is kept.", where=str(config.traces), next_step=step)
-    anything = replace(config.keep, threshold=0.0, best=None, top=None)
-    pool = choose(rows, task, anything, config.seed, evaluation=evaluation).kept
-    drawn = sorted(pool[i] for i in order(config.seed, 0, len(pool))[: len(chosen.kept)])
+    pool = order(config.seed, 0, len(chosen.eligible))
+    drawn = sorted(chosen.eligible[i] for i in pool[: len(chosen.kept)])
     kept, random = ([rows[i] for i in which] for which in (chosen.kept, drawn))
     return Inputs(
         task,

@@ -6,7 +6,7 @@ The same as `offapi grade` does with files. Left out: a person's reviews.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,9 +22,13 @@ from offapi.task import Grade, Task
 
 @dataclass(frozen=True)
 class Chosen:
-    """Indices of the kept rows in their order, and the report on all rows."""
+    """Indices of the kept rows in their order, and the report on all rows.
+
+    `eligible`: what the same rule keeps whatever the grades, a pool to draw a control from.
+    """
 
     kept: tuple[int, ...]
+    eligible: tuple[int, ...]
     report: Report
 
 
@@ -60,4 +64,6 @@ def choose(
         pairs=[Pair(graded[p.row][0].id, evaluation[p.document][0], p.runs, p.numbers) for p in pairs],
         evaluation=len(evaluation) or None,
     )
-    return Chosen(tuple(np.flatnonzero(sieve.kept(rule)[0]).tolist()), told)
+    anything = replace(rule, threshold=0.0, best=None, top=None)
+    kept, eligible = (tuple(np.flatnonzero(sieve.kept(each)[0]).tolist()) for each in (rule, anything))
+    return Chosen(kept, eligible, told)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,30 @@ def test_memory_and_files_choose_and_tell_the_same(tmp_path: Path) -> None:
     assert told.exact_duplicates == 1
     assert told.ceiling is not None
     assert json.loads(orjson.dumps(told.as_dict()))["kept"] == len(chosen.kept)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Keep(threshold=0.5, best=2, cap=5, cap_by="group"),
+        Keep(top=0.2),
+        Keep(near_duplicates=False),
+    ],
+)
+def test_the_eligible_are_what_the_rule_keeps_whatever_the_grades(tmp_path: Path, rule: Keep) -> None:
+    rows = [trace(i, i + 0.5 if i % 4 else 3000.0, group=f"g{i % 6}") for i in range(60)]
+    rows[9]["messages"][0] = rows[5]["messages"][0]  # of other groups: a copy either way
+    rows[12]["messages"][0] = rows[6]["messages"][0]  # of one group: none among the best of the group
+    rows[11]["messages"][1]["content"] = "no object"
+    task = load(prepare(tmp_path, rows).settings.task_file)
+    graded = [(row, task.grade_trace(row)) for row in traces.read(tmp_path / "traces.jsonl")]
+    evaluation = [("v", rows[20]["messages"][0]["content"])]
+    chosen = memory.choose(graded, task, rule, 3, evaluation=evaluation)
+    anything = replace(rule, threshold=0.0, best=None, top=None)
+    again = memory.choose(graded, task, anything, 3, evaluation=evaluation)
+    assert chosen.eligible == again.kept == again.eligible
+    assert 0 < len(chosen.kept) < len(chosen.eligible) < 60
+    assert not {11, 20} & set(chosen.eligible)
 
 
 def test_gold_from_another_file_is_found_by_id_and_by_document(tmp_path: Path) -> None:
