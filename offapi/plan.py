@@ -75,6 +75,38 @@ def training(backend: Backend, episodes: Sequence[Episode], schedule: Schedule, 
     )
 
 
+def reinforcement(
+    backend: Backend,
+    spec: ModelSpec,
+    schedule: Schedule,
+    prompts: Sequence[int],
+    *,
+    answer: int,
+    group: int,
+    updates: int,
+    looks: int,
+    heldout: Sequence[int],
+) -> str:
+    """One sentence: steps, completions, and the most they take, every one of them as long as it may get.
+
+    `prompts` and `heldout` are lengths in tokens, `answer` the longest completion, `group` the
+    completions of a prompt, `updates` from one batch, `looks` at the held-out documents.
+    """
+    speed, drawn = measure(backend), group * answer
+    asked = sum(prompts) / len(prompts)
+    one = speed.score * (2 * asked + drawn) + speed.decode * drawn + speed.train * (asked + drawn) * updates
+    look = speed.score * sum(heldout) + speed.decode * answer * len(heldout)
+    seconds = schedule.steps * schedule.batch_size * one + looks * look
+    micro = min(max(spec.limits.train_tokens, max(prompts) + answer), schedule.batch_size * (max(prompts) + drawn))
+    memory = backend.memory()
+    peak = memory.used + activation_bytes(spec.path, backend.name, spec.dtype) * micro
+    return (
+        f"{schedule.steps} steps of {schedule.batch_size} prompts with {group} completions each, {looks} looks at"
+        f" {len(heldout)} held-out documents: at most about {duration(seconds)}, {peak / 2**30:.1f} of"
+        f" {memory.total / 2**30:.0f} GiB."
+    )
+
+
 def duration(seconds: float) -> str:
     """`40 s`, `7 min` or `2.5 h`."""
     if seconds < 90:

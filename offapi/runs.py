@@ -127,11 +127,14 @@ class Run:
         self._attempt(step=checkpoint.step if checkpoint else 0)
         return checkpoint
 
-    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl. Raises NotCommitted, with no part of the line kept."""
+    def log(self, step: int, metrics: Mapping[str, Any], name: str = METRICS) -> None:
+        """Append one line to metrics.jsonl, or to another file `name`, which resuming does not cut back.
+
+        Raises NotCommitted, with no part of the line kept.
+        """
         self._must_hold()
         line = _json({"step": step, **metrics}) + b"\n"
-        descriptor = os.open(self.path / METRICS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             before = os.fstat(descriptor).st_size
             if os.write(descriptor, line) != len(line):
@@ -139,7 +142,7 @@ class Run:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             step_ = "Free some space, then continue with --resume."
-            where = str(self.path / METRICS)
+            where = str(self.path / name)
             raise atomic.NotCommitted(
                 f"could not be written: {error.strerror}.", where=where, next_step=step_
             ) from error

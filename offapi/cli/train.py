@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
 
 from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
@@ -17,7 +18,7 @@ from offapi.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from offapi.evaluate import Report
 
-RECIPES = ("sft", "distill", "filtered_sft")
+RECIPES = ("sft", "distill", "filtered_sft", "grpo")
 
 
 @click.command(short_help="Train a model with a recipe.")
@@ -25,8 +26,17 @@ RECIPES = ("sft", "distill", "filtered_sft")
 @backend_option()
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the recipe.")
 @click.option("--resume", is_flag=True, help="Go on with the run of that name from its last checkpoint.")
+@click.option("--allow", metavar="GATE", multiple=True, help="Go on past a gate of the grpo recipe that failed.")
 @options
-def command(output: Output, *, recipe: Path, backend: str | None, overrides: tuple[str, ...], resume: bool) -> None:
+def command(
+    output: Output,
+    *,
+    recipe: Path,
+    backend: str | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    allow: tuple[str, ...],
+) -> None:
     """Train a model with a recipe (TOML). Relative paths in it are relative to it.
 
     Ctrl-C or a crash loses at most the steps since the last checkpoint: run the same
@@ -41,7 +51,8 @@ def command(output: Output, *, recipe: Path, backend: str | None, overrides: tup
     from offapi.runs import Run
 
     module = find(recipe)
-    config = configs.load(recipe, module.Config, overrides)
+    allowed = (f"allow={orjson.dumps(allow).decode()}",) if allow else ()
+    config = configs.load(recipe, module.Config, (*overrides, *allowed))
     name = backend or default_backend()
     find_backend(name)
     inputs = module.prepare(config, output)
@@ -80,7 +91,8 @@ def describe(config: Any) -> dict[str, Any]:
     folder = get(config.model).path
     lock = folder / LOCK  # of a model in the store, instead of all its bytes
     reads = {**config.reads(), "model": lock if lock.is_file() else folder}
-    return {"config": configs.resolved(config), "sha256": {name: _sha256(path) for name, path in reads.items()}}
+    resolved = {key: value for key, value in configs.resolved(config).items() if key != "allow"}  # may change on resume
+    return {"config": resolved, "sha256": {name: _sha256(path) for name, path in reads.items()}}
 
 
 def _sha256(path: Path) -> str:

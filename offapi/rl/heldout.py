@@ -1,0 +1,123 @@
+"""Documents that are never trained on, scored every so often: is the reward still what is wanted?
+
+`reward` is what training raises; `audit` what it never sees: gold, and the checks that the task
+keeps aside. Reward that rises while the audit does not is reward hacking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from offapi.data import jsonl
+from offapi.rl.rollouts import Prompt, Sampler
+from offapi.stats.bootstrap import intervals
+from offapi.stats.interval import Interval
+
+RISE = 0.02  # of the reward, below which nothing is made of it
+SATURATED = 0.98  # an audit above this cannot rise
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One look at the held-out documents: a number each. `audits` is empty where nothing audits them."""
+
+    step: int
+    rewards: tuple[float, ...]
+    audits: tuple[float, ...]
+    texts: tuple[str, ...] = ()
+
+    @property
+    def reward(self) -> float:
+        """Mean reward."""
+        return fmean(self.rewards)
+
+    @property
+    def audit(self) -> float | None:
+        """Mean audit."""
+        return fmean(self.audits) if self.audits else None
+
+    @property
+    def score(self) -> float:
+        """What the best checkpoint is chosen by: the audit where there is one."""
+        return self.reward if self.audit is None else self.audit
+
+    def metrics(self) -> dict[str, float]:
+        """For metrics.jsonl."""
+        return {"heldout/reward": self.reward, **({} if self.audit is None else {"heldout/audit": self.audit})}
+
+    def rows(self, prompts: Sequence[Prompt]) -> bytes:
+        """A JSONL file: each document's answer, reward and audit."""
+        audits: Sequence[float | None] = self.audits or [None] * len(self.rewards)
+        rows = zip(prompts, self.texts, self.rewards, audits, strict=True)
+        return b"".join(
+            jsonl.line({"id": prompt.row.id, "output": text, "reward": reward, "audit": audit})
+            for prompt, text, reward, audit in rows
+        )
+
+
+def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
+    """Greedy answers to `prompts`, scored. A reward of None counts as 0."""
+    greedy = replace(sampler, n=1, sampling=replace(sampler.sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0))
+    answers = [group.rollouts[0] for group in greedy.groups(prompts, step)]
+    audited = all(answer.judged.audit for answer in answers)
+    return HeldOut(
+        step,
+        tuple(answer.reward or 0.0 for answer in answers),
+        tuple(fmean(answer.judged.audit.values()) for answer in answers) if audited else (),
+        tuple(answer.text for answer in answers),
+    )
+
+
+def best(history: Sequence[HeldOut]) -> HeldOut:
+    """The look with the highest score, the earliest of equals."""
+    return max(history, key=lambda one: (one.score, -one.step))
+
+
+def change(before: Sequence[float], after: Sequence[float]) -> Interval:
+    """Mean of after less before, document by document, with its 95% bootstrap interval."""
+    return intervals(np.subtract(after, before)[:, None])[0]
+
+
+def hacked(history: Sequence[HeldOut]) -> tuple[HeldOut, Interval, Interval] | None:
+    """The earlier look since which the reward surely rose and the audit did not, with both changes; None if none.
+
+    The audit must have fallen surely, or not have risen in the last two looks although it could.
+    """
+    last = history[-1]
+    if not last.audits:
+        return None
+    for base in {id(one): one for one in (history[0], best(history))}.values():
+        if base.step == last.step:
+            continue
+        reward, audit = change(base.rewards, last.rewards), change(base.audits, last.audits)
+        rose = reward.low > 0 and reward.mean >= RISE
+        recent = [one for one in history[-2:] if one.step > base.step]
+        flat = len(recent) == 2 and all(not _above(one, base) for one in recent) and fmean(base.audits) < SATURATED
+        if rose and (audit.high < 0 or (flat and base is history[0])):
+            return base, reward, audit
+    return None
+
+
+def _above(one: HeldOut, base: HeldOut) -> bool:
+    return fmean(one.audits) > fmean(base.audits)
+
+
+def examples(base: HeldOut, last: HeldOut, prompts: Sequence[Prompt], count: int = 3) -> list[dict[str, Any]]:
+    """The documents whose reward rose most beside their audit, with both answers."""
+    gain = np.subtract(last.rewards, base.rewards) - np.subtract(last.audits, base.audits)
+    worst = np.argsort(-gain, kind="stable")[:count]
+    return [
+        {
+            "id": prompts[i].row.id,
+            "before": base.texts[i],
+            "after": last.texts[i],
+            "reward": [base.rewards[i], last.rewards[i]],
+            "audit": [base.audits[i], last.audits[i]],
+        }
+        for i in map(int, worst)
+    ]

@@ -1,0 +1,55 @@
+"""The documents GRPO trains on and those it holds out, as prompts. Gold is optional, and audits alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from offapi.backend import Episode, Segment
+from offapi.chat import Chat, OnLong, fit
+from offapi.data import documents
+from offapi.data.documents import Document
+from offapi.errors import DataError
+from offapi.progress import Progress
+from offapi.randomness import order
+from offapi.rl.rollouts import Prompt
+from offapi.task import Task
+
+SHARE, LEAST, MOST = 0.1, 8, 64  # of the documents held out where no file of their own is given
+TEACHES = "Give it more documents, or hold out a file of their own (`val`)."
+
+
+def read(data: Path, val: Path | None, task: Task, seed: int) -> tuple[list[Document], list[Document]]:
+    """Documents to train on and documents held out: those in `val`, or a tenth of `data` drawn by `seed`.
+
+    DataError for a document in both, for gold the task cannot compare, and where too few are left.
+    """
+    rows = documents.read(data)
+    held = documents.read(val) if val else []
+    if not val:
+        count = min(max(round(SHARE * len(rows)), LEAST), MOST)
+        chosen = set(order(seed, 0, len(rows))[:count])
+        held, rows = [rows[i] for i in sorted(chosen)], [row for i, row in enumerate(rows) if i not in chosen]
+    texts = {row.text for row in held}
+    both = [row.id for row in rows if row.text in texts]
+    if both:
+        what = f"document {both[0]!r} is also held out ({len(both)} are): it would be trained on and scored."
+        raise DataError(what, where=str(data), next_step="Take it out of one of the files.")
+    if not rows:
+        raise DataError("no document is left to train on.", where=str(data), next_step=TEACHES)
+    for row in (*rows, *held):
+        if row.gold is not None:
+            task.check_gold(row.gold, row=row.id)
+    return rows, held
+
+
+def prompts(
+    rows: Sequence[Document], task: Task, chat: Chat, max_tokens: int, on_long: OnLong, out: Progress
+) -> tuple[Prompt, ...]:
+    """What asks for each document's answer; at most `max_tokens` with the answer, longer ones refused or dropped."""
+    asked = [Episode(row.id, (Segment(chat.prompt(task.messages(row.text)), sampled=False),)) for row in rows]
+    fitted = fit(asked, max_tokens - task.max_answer_tokens, on_long)
+    if fitted.dropped:
+        out.say(f"Dropped {len(fitted.dropped)} of {len(rows)} documents over {max_tokens} tokens with their answer.")
+    known = {row.id: row for row in rows}
+    return tuple(Prompt(known[episode.id], episode.tokens) for episode in fitted.episodes)

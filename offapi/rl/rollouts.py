@@ -1,0 +1,152 @@
+"""Groups of fresh completions with their rewards: sampled by the backend, scored meanwhile in processes of their own.
+
+A completion whose reward is None is left out of its group: no advantage, no loss. Left out:
+episodes of several turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from offapi.backend import Backend, Completion, Episode, Floats, Sampling, Segment
+from offapi.chat import Chat
+from offapi.data.documents import Document
+from offapi.objective import Experience, PolicyLoss
+from offapi.randomness import order
+from offapi.rl.rewards import Asked, Judged, Rewards
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A document and the tokens that ask for its answer."""
+
+    row: Document
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion, what its checks said, and the reward that it is trained on (None: it has none)."""
+
+    completion: Completion
+    text: str
+    judged: Judged
+    reward: float | None
+
+
+@dataclass(frozen=True)
+class RolloutGroup:
+    """All completions of one prompt."""
+
+    prompt: Prompt
+    rollouts: tuple[Rollout, ...]
+
+    @property
+    def rewarded(self) -> tuple[Rollout, ...]:
+        """Those that have a reward."""
+        return tuple(one for one in self.rollouts if one.reward is not None)
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        """Their rewards."""
+        return tuple(one.reward for one in self.rollouts if one.reward is not None)
+
+    @property
+    def flat(self) -> bool:
+        """Whether the group teaches nothing: no two rewards differ."""
+        return len(set(self.rewards)) < 2
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What it takes to sample and score. `overlong` is DAPO's soft limit in tokens (0: off)."""
+
+    backend: Backend
+    chat: Chat
+    rewards: Rewards
+    n: int
+    sampling: Sampling
+    overlong: int = 0
+
+    def groups(self, prompts: Sequence[Prompt], step: int) -> list[RolloutGroup]:
+        """A group for each of `prompts`, in order; `step` keys the random stream. Raises what rewarding raises."""
+        sampling = replace(self.sampling, step=step)
+        found, asked = {}, {}
+        for group in self.backend.rollout([prompt.tokens for prompt in prompts], self.n, sampling):
+            texts = [self.chat.decode(completion.tokens) for completion in group.completions]
+            asked[group.prompt] = self.rewards.submit([self.asked(prompts[group.prompt], text) for text in texts])
+            found[group.prompt] = tuple(zip(group.completions, texts, strict=True))
+        return [
+            RolloutGroup(
+                prompt,
+                tuple(
+                    Rollout(completion, text, judged, self._shaped(completion, judged.reward))
+                    for (completion, text), judged in zip(found[i], asked[i].result(), strict=True)
+                ),
+            )
+            for i, prompt in enumerate(prompts)
+        ]
+
+    def asked(self, prompt: Prompt, text: str) -> Asked:
+        """What the rewarding processes are told. Gold goes along for the audit alone."""
+        return Asked(prompt.row.id, prompt.row.text, text, prompt.row.gold)
+
+    def _shaped(self, completion: Completion, reward: float | None) -> float | None:
+        """`reward` with the soft overlong punishment of arXiv 2503.14476, equation 13."""
+        if reward is None or not self.overlong:
+            return reward
+        over = len(completion.tokens) - (self.sampling.max_tokens - self.overlong)
+        return reward - min(max(over, 0) / self.overlong, 1.0)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The groups of a step, and how many prompts were drawn in place of flat ones."""
+
+    groups: tuple[RolloutGroup, ...]
+    resampled: int = 0
+
+
+def sample(sampler: Sampler, prompts: Sequence[Prompt], pool: Sequence[Prompt], step: int, resamples: int) -> Sampled:
+    """Groups of `prompts`; flat ones replaced by those of other prompts from `pool`, at most `resamples` times.
+
+    Dynamic sampling, arXiv 2503.14476, section 3.2, with a limit: what is still flat then stays.
+    """
+    groups = sampler.groups(prompts, step * (resamples + 1))
+    drawn = 0
+    for again in range(1, resamples + 1):
+        flat = [i for i, group in enumerate(groups) if group.flat]
+        if not flat:
+            break
+        others = order(sampler.sampling.seed, 2**32 + step * resamples + again, len(pool))[: len(flat)]
+        fresh = sampler.groups([pool[i] for i in others], step * (resamples + 1) + again)
+        drawn += len(fresh)
+        for at, group in zip(flat, fresh, strict=False):
+            groups[at] = group
+    return Sampled(tuple(groups), drawn)
+
+
+def experiences(backend: Backend, groups: Sequence[RolloutGroup], loss: PolicyLoss) -> list[Experience]:
+    """Every rewarded completion with its advantage and the reference's logprobs, group by group."""
+    judged = [group for group in groups if group.rewards]
+    episodes = [_episode(group, i) for group in judged for i in range(len(group.rewarded))]
+    reference = backend.score(episodes, by="reference", temperature=loss.temperature) if episodes else []
+    found = backend.advantages([group.rewards for group in judged], loss.rule) if judged else []
+    advantages = [float(advantage) for group in found for advantage in group]
+    return [
+        Experience(episode, advantage, reference=logprobs)
+        for episode, advantage, logprobs in zip(episodes, advantages, reference, strict=True)
+    ]
+
+
+def carry_old(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) -> list[Experience]:
+    """`batch` with the logprobs of its first inner update as the old ones of the next."""
+    pairs = zip(batch, logprobs, strict=True)
+    return [replace(one, old=found) if one.old is None and found is not None else one for one, found in pairs]
+
+
+def _episode(group: RolloutGroup, i: int) -> Episode:
+    completion = group.rewarded[i].completion
+    sampled = Segment(completion.tokens, True, completion.logprobs, completion.kept)
+    return Episode(f"{group.prompt.row.id}#{i}", (Segment(group.prompt.tokens, False), sampled))

@@ -1,0 +1,90 @@
+"""GRPO: no answers, only documents and a score. The model's own fresh attempts are scored while it trains.
+
+Each step samples a group of completions for every prompt, rewards them by the task's checks in
+processes of their own, and raises what did better than its group. Held-out documents and the
+gates of `offapi.rl` watch whether it learns what is meant. Left out: agents' turns, value models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offapi.backend import load
+from offapi.chat import Chat
+from offapi.evaluate import Report
+from offapi.models import Model, get
+from offapi.progress import Progress
+from offapi.rl import gates, metrics
+from offapi.rl.clock import Clock
+from offapi.rl.prompts import prompts, read
+from offapi.rl.rewards import Rewards
+from offapi.rl.rollouts import Prompt, Sampled, Sampler, carry_old, experiences, sample
+from offapi.rl.watch import Watch
+from offapi.runs import Run
+from offapi.schedule import Schedule
+from offapi.task import Task
+from offapi.task import load as load_task
+
+from .grpo_keys import Config
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything the recipe reads, read and checked before anything is written."""
+
+    task: Task
+    model: Model
+    chat: Chat
+    prompts: tuple[Prompt, ...]
+    heldout: tuple[Prompt, ...]
+
+
+def prepare(config: Config, out: Progress) -> Inputs:
+    """Read and check the inputs."""
+    task, model = load_task(config.task), get(config.model)
+    chat = Chat.load(model.path)
+    rows, held = read(config.data, config.val, task, config.seed)
+    asked, kept = (prompts(each, task, chat, config.max_tokens, config.on_long, out) for each in (rows, held))
+    return Inputs(task, model, chat, asked, kept)
+
+
+def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool) -> Report | None:
+    """Train, watch, and keep the best adapter; the held-out documents' report where all have gold."""
+    backend = load(backend_name, config.spec(inputs.model))
+    rows, clock = len(inputs.prompts), Clock()
+    schedule = Schedule(rows, config.batch_size, config.epochs, config.lr, config.warmup_steps, seed=config.seed)
+    with Rewards(config.task, config.workers, config.reward_seconds, folder.path / "reward-failed.json") as rewards:
+        sampling = config.sampling(inputs.task, inputs.chat)
+        sampler = Sampler(backend, inputs.chat, rewards, config.num_generations, sampling, config.overlong)
+        watch = Watch(config, schedule.steps, sampler, inputs.heldout, folder, out, clock)
+        out.say(config.outlook(backend, inputs.task, inputs.model, schedule, inputs.prompts, inputs.heldout))
+        trail = watch.resume() if resume else watch.start()
+        with out.progress("training", schedule.steps) as advance:
+            for step in range(trail.step, schedule.steps):
+                with clock.phase("rollout"):
+                    batch = schedule.batch_at(step, inputs.prompts)
+                    sampled = sample(sampler, batch, inputs.prompts, step, config.max_resamples)
+                measured = update(config, inputs, watch, sampled, schedule.lr_at(step))
+                trail = watch.after(trail, sampled, measured)
+                advance(step + 1, f"reward {measured['reward']:.3f}, held out {trail.history[-1].reward:.3f}")
+        report = watch.finish(trail, inputs.task)
+    backend.close()
+    return report
+
+
+def update(config: Config, inputs: Inputs, watch: Watch, sampled: Sampled, lr: float) -> dict[str, float]:
+    """The updates from one batch of rollouts, and what they did; none where no group has a signal."""
+    backend, clock, loss = watch.backend, watch.clock, config.objective(inputs.task)
+    with clock.phase("reference"):
+        batch = experiences(backend, sampled.groups, loss)
+    measured = metrics.of_rollouts(sampled) | metrics.of_policy(batch)
+    if not any(one.advantage for one in batch):
+        return measured
+    for inner in range(config.num_iterations):
+        with clock.phase("train"):
+            found = backend.policy_gradient(batch, loss)
+            stepped = backend.optim_step(lr, config.optimizer)
+        measured |= metrics.of_update(batch, found, inner) | dict(stepped) | {"lr": lr}
+        watch.enforce(gates.of_update(measured, inner, config.dtype, config.quantize is not None))
+        batch = carry_old(batch, found.logprobs)
+    return measured
