@@ -55,6 +55,7 @@ def _end_with_parent() -> None:
         parent.join()
         os.killpg(0, signal.SIGKILL)
 
+    threading.Thread(target=watch, daemon=True).start()
     if sys.platform == "linux":  # threads do not run while C code holds the interpreter
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent.pid:
