@@ -310,6 +310,17 @@ def test_a_task_that_cannot_reward_or_compare_is_refused(tmp_path: Path) -> None
         judge(task_file(tmp_path, "os._exit(3)"))
 
 
+def test_a_process_that_ends_between_calls_is_no_fault_of_the_next_completions(tmp_path: Path) -> None:
+    body = "import threading\nthreading.Timer(0.2, os._exit, (4,)).start()\nreturn [1.0] * len(answers)"
+    path = reward_file(tmp_path, body)
+    with rewards(path) as processes:
+        processes.submit(BATCH).result()
+        time.sleep(0.4)
+        with pytest.raises(ConfigError, match=r"what it left running, ended its process \(exit code 4\)") as caught:
+            processes.submit(BATCH).result()
+        assert caught.value.where == str(path)
+
+
 def test_rewards_that_differ_from_one_time_to_the_next_are_found(tmp_path: Path) -> None:
     path = reward_file(tmp_path, "seen.append(1)\nreturn [1, None, None, len(seen)]", "seen = []\ndef")
     with rewards(path) as processes:
@@ -335,7 +346,8 @@ if __name__ == "__main__":
         print(rewards.submit([Asked("r", "d", "x")]).result()[0].reward)
 """
     (tmp_path / "main.py").write_text(code)
-    done = subprocess.run([sys.executable, tmp_path / "main.py"], capture_output=True, text=True, timeout=30)
+    command, buffered = [sys.executable, str(tmp_path / "main.py")], {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=buffered)
     assert done.stdout == "0.0\n"
     assert "said by the reward" in done.stderr
     assert "said in C" in done.stderr
