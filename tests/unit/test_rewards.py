@@ -379,7 +379,7 @@ def test_workers_hear_no_interrupt(tmp_path: Path) -> None:
             assert [one.reward for one in handle.result()] == [1.0] * 4
 
 
-@pytest.mark.parametrize("body", [*HANGS, "return [1.0] * len(answers)"])
+@pytest.mark.parametrize("body", [HANGS[0], HANGS[2], "return [1.0] * len(answers)"])
 def test_a_killed_trainer_leaves_no_worker(tmp_path: Path, body: str) -> None:
     if sys.platform != "linux" and "re.match" in body:
         pytest.skip("only Linux can end it")
