@@ -14,11 +14,11 @@ from offapi.chat import Chat
 from offapi.evaluate import Report
 from offapi.models import Model, get
 from offapi.progress import Progress
-from offapi.rl import gates, metrics
+from offapi.rl import gates, metrics, record
 from offapi.rl.clock import Clock
 from offapi.rl.prompts import prompts, read
 from offapi.rl.rewards import Rewards
-from offapi.rl.rollouts import Prompt, Sampled, Sampler, carry_old, experiences, sample
+from offapi.rl.rollouts import Prompt, RolloutGroup, Sampled, Sampler, carry_old, experiences, sample
 from offapi.rl.watch import Watch
 from offapi.runs import Run
 from offapi.schedule import Schedule
@@ -37,6 +37,7 @@ class Inputs:
     chat: Chat
     prompts: tuple[Prompt, ...]
     heldout: tuple[Prompt, ...]
+    recorded: tuple[RolloutGroup, ...]  # offline: what was sampled before
 
 
 def prepare(config: Config, out: Progress) -> Inputs:
@@ -45,29 +46,33 @@ def prepare(config: Config, out: Progress) -> Inputs:
     chat = Chat.load(model.path)
     rows, held = read(config.data, config.val, task, config.seed)
     asked, kept = (prompts(each, task, chat, config.max_tokens, config.on_long, out) for each in (rows, held))
-    return Inputs(task, model, chat, asked, kept)
+    recorded = record.read(config.rollouts, task, chat) if config.rollouts else ()
+    return Inputs(task, model, chat, asked, kept, tuple(recorded))
 
 
 def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool) -> Report | None:
     """Train, watch, and keep the best adapter; the held-out documents' report where all have gold."""
     backend = load(backend_name, config.spec(inputs.model))
-    rows, clock = len(inputs.prompts), Clock()
+    rows, clock = len(inputs.recorded or inputs.prompts), Clock()
     schedule = Schedule(rows, config.batch_size, config.epochs, config.lr, config.warmup_steps, seed=config.seed)
     with Rewards(config.task, config.workers, config.reward_seconds, folder.path / "reward-failed.json") as rewards:
         sampling = config.sampling(inputs.task, inputs.chat)
         sampler = Sampler(backend, inputs.chat, rewards, config.num_generations, sampling, config.overlong)
-        watch = Watch(config, schedule.steps, sampler, inputs.heldout, folder, out, clock)
+        watch = Watch(config, inputs.task, schedule.steps, sampler, inputs.heldout, folder, out, clock)
         out.say(config.outlook(backend, inputs.task, inputs.model, schedule, inputs.prompts, inputs.heldout))
         trail = watch.resume() if resume else watch.start()
         with out.progress("training", schedule.steps) as advance:
             for step in range(trail.step, schedule.steps):
-                with clock.phase("rollout"):
-                    batch = schedule.batch_at(step, inputs.prompts)
-                    sampled = sample(sampler, batch, inputs.prompts, step, config.max_resamples)
+                if inputs.recorded:
+                    sampled = Sampled(tuple(schedule.batch_at(step, inputs.recorded)))
+                else:
+                    with clock.phase("rollout"):
+                        batch = schedule.batch_at(step, inputs.prompts)
+                        sampled = sample(sampler, batch, inputs.prompts, step, config.max_resamples)
                 measured = update(config, inputs, watch, sampled, schedule.lr_at(step))
                 trail = watch.after(trail, sampled, measured)
                 advance(step + 1, f"reward {measured['reward']:.3f}, held out {trail.history[-1].reward:.3f}")
-        report = watch.finish(trail, inputs.task)
+        report = watch.finish(trail)
     backend.close()
     return report
 
@@ -76,7 +81,7 @@ def update(config: Config, inputs: Inputs, watch: Watch, sampled: Sampled, lr: f
     """The updates from one batch of rollouts, and what they did; none where no group has a signal."""
     backend, clock, loss = watch.backend, watch.clock, config.objective(inputs.task)
     with clock.phase("reference"):
-        batch = experiences(backend, sampled.groups, loss)
+        batch = experiences(backend, sampled.groups, loss, offline=bool(inputs.recorded))
     measured = metrics.of_rollouts(sampled) | metrics.of_policy(batch)
     if not any(one.advantage for one in batch):
         return measured
@@ -85,6 +90,7 @@ def update(config: Config, inputs: Inputs, watch: Watch, sampled: Sampled, lr: f
             found = backend.policy_gradient(batch, loss)
             stepped = backend.optim_step(lr, config.optimizer)
         measured |= metrics.of_update(batch, found, inner) | dict(stepped) | {"lr": lr}
-        watch.enforce(gates.of_update(measured, inner, config.dtype, config.quantize is not None))
+        rough, offline = config.quantize is not None, bool(inputs.recorded)
+        watch.enforce(gates.of_update(measured, inner, config.dtype, quantized=rough, offline=offline))
         batch = carry_old(batch, found.logprobs)
     return measured

@@ -27,6 +27,7 @@ class Config(Training):
     recipe: Literal["grpo"] = "grpo"
     data: Path  # documents; their gold, if any, is never rewarded
     adapter: Path | None = None  # a trained student to start from; it is the reference as well
+    rollouts: Path | None = None  # offline: graded traces, or a run's rollouts folder, instead of sampling
     loss: PolicyLoss = PolicyLoss()
     num_generations: int = 8  # completions of a prompt: the group
     num_iterations: int = 1  # updates from one batch of rollouts
@@ -55,7 +56,7 @@ class Config(Training):
 
     def reads(self) -> dict[str, Path]:
         """The files the result depends on."""
-        more = {"val": self.val, "adapter": self.adapter}
+        more = {"val": self.val, "adapter": self.adapter, "rollouts": self.rollouts}
         return {"task": self.task, "data": self.data, **{name: path for name, path in more.items() if path}}
 
     @property

@@ -26,6 +26,7 @@ RECIPES = ("sft", "distill", "filtered_sft", "grpo")
 @backend_option()
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the recipe.")
 @click.option("--resume", is_flag=True, help="Go on with the run of that name from its last checkpoint.")
+@click.option("--rollouts", type=click.Path(path_type=Path), help="Graded traces for the grpo recipe to learn offline.")
 @click.option("--allow", metavar="GATE", multiple=True, help="Go on past a gate of the grpo recipe that failed.")
 @options
 def command(
@@ -35,6 +36,7 @@ def command(
     backend: str | None,
     overrides: tuple[str, ...],
     resume: bool,
+    rollouts: Path | None,
     allow: tuple[str, ...],
 ) -> None:
     """Train a model with a recipe (TOML). Relative paths in it are relative to it.
@@ -51,8 +53,9 @@ def command(
     from offapi.runs import Run
 
     module = find(recipe)
-    allowed = (f"allow={orjson.dumps(allow).decode()}",) if allow else ()
-    config = configs.load(recipe, module.Config, (*overrides, *allowed))
+    more = [f"allow={orjson.dumps(allow).decode()}"] if allow else []
+    more += [f"rollouts={orjson.dumps(str(rollouts.absolute())).decode()}"] if rollouts else []
+    config = configs.load(recipe, module.Config, (*overrides, *more))
     name = backend or default_backend()
     find_backend(name)
     inputs = module.prepare(config, output)

@@ -52,21 +52,28 @@ def enforce(problems: Sequence[Problem], allow: Sequence[Gate], out: Progress) -
         out.say(f"Allowed ({problem.gate}): {problem.what}")
 
 
-def of_update(metrics: Mapping[str, float], inner: int, dtype: DType, quantized: bool) -> list[Problem]:
-    """After one inner update (0-based)."""
-    found = []
-    mean, most = (metrics[f"sampling/sampling_logp_difference/{kind}"] for kind in ("mean", "max"))
-    exact = dtype == "float32" and not quantized
-    if inner == 0 and (most > EXACT if exact else mean > ROUGH):
-        what = f"sampler and trainer disagree by {most:.2g} nats at most, {mean:.2g} on average, on the same weights."
-        found.append(Problem("mismatch", what, "Run `offapi doctor`; this is a fault of the backend or the model."))
-    clipped = metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"]
-    if inner == 0 and (metrics["ratio/mean"] != 1.0 or clipped):
-        what = f"the ratio before any update is {metrics['ratio/mean']:.6f}, not 1, and {clipped:.1%} is clipped."
-        found.append(Problem("ratio", what, "This is a fault of the backend."))
+def of_update(
+    metrics: Mapping[str, float], inner: int, dtype: DType, *, quantized: bool, offline: bool
+) -> list[Problem]:
+    """After one inner update (0-based). Offline, sampler and trainer are different policies from the start."""
+    found = [] if inner or offline else _first(metrics, exact=dtype == "float32" and not quantized)
     if metrics["grad_norm"] == 0.0 or metrics["unreached"]:
         where = f"{metrics['unreached']:.0f} of the adapted modules get none" if metrics["grad_norm"] else "it is zero"
         found.append(Problem("gradient", f"the gradient does not reach the adapter: {where}.", "Check `lora.targets`."))
+    return found
+
+
+def _first(metrics: Mapping[str, float], *, exact: bool) -> list[Problem]:
+    """Before any update the sampler and the trainer are one policy: their numbers must say so."""
+    found = []
+    mean, most = (metrics[f"sampling/sampling_logp_difference/{kind}"] for kind in ("mean", "max"))
+    if most > EXACT if exact else mean > ROUGH:
+        what = f"sampler and trainer disagree by {most:.2g} nats at most, {mean:.2g} on average, on the same weights."
+        found.append(Problem("mismatch", what, "Run `offapi doctor`; this is a fault of the backend or the model."))
+    clipped = metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"]
+    if metrics["ratio/mean"] != 1.0 or clipped:
+        what = f"the ratio before any update is {metrics['ratio/mean']:.6f}, not 1, and {clipped:.1%} is clipped."
+        found.append(Problem("ratio", what, "This is a fault of the backend."))
     return found
 
 

@@ -16,7 +16,7 @@ def of_rollouts(sampled: Sampled) -> dict[str, float]:
     """Rewards, each check's mean, groups without signal, lengths, and the entropy of the sampling (nats a token).
 
     The entropy is the mean of -log p over the sampled tokens, its unbiased estimate under the
-    distribution sampled from.
+    distribution sampled from; 0 where recorded traces do not tell.
     """
     rollouts = [one for group in sampled.groups for one in group.rollouts]
     lengths = [len(one.completion.tokens) for one in rollouts]
@@ -31,7 +31,7 @@ def of_rollouts(sampled: Sampled) -> dict[str, float]:
         **_means("audit/{}/mean", [one.judged.audit for one in rollouts]),
         "rewards/none": float(len(rollouts) - len(rewards)),
         "resampled_prompts": float(sampled.resampled),
-        "entropy": -fmean(drawn),
+        "entropy": -fmean(drawn) if drawn else 0.0,
         "completions/mean_length": fmean(lengths),
         "completions/min_length": float(min(lengths)),
         "completions/max_length": float(max(lengths)),

@@ -127,15 +127,20 @@ def sample(sampler: Sampler, prompts: Sequence[Prompt], pool: Sequence[Prompt], 
     return Sampled(tuple(groups), drawn)
 
 
-def experiences(backend: Backend, groups: Sequence[RolloutGroup], loss: PolicyLoss) -> list[Experience]:
-    """Every rewarded completion with its advantage and the reference's logprobs, group by group."""
+def experiences(
+    backend: Backend, groups: Sequence[RolloutGroup], loss: PolicyLoss, *, offline: bool = False
+) -> list[Experience]:
+    """Every rewarded completion with its advantage and the reference's logprobs, group by group.
+
+    `offline`: sampled by an earlier policy, whose logprobs, where they are known, are the old ones.
+    """
     judged = [group for group in groups if group.rewards]
     episodes = [_episode(group, i) for group in judged for i in range(len(group.rewarded))]
     reference = backend.score(episodes, by="reference", temperature=loss.temperature) if episodes else []
     found = backend.advantages([group.rewards for group in judged], loss.rule) if judged else []
     advantages = [float(advantage) for group in found for advantage in group]
     return [
-        Experience(episode, advantage, reference=logprobs)
+        Experience(episode, advantage, old=episode.behaviour if offline else None, reference=logprobs)
         for episode, advantage, logprobs in zip(episodes, advantages, reference, strict=True)
     ]
 
@@ -148,5 +153,5 @@ def carry_old(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) ->
 
 def _episode(group: RolloutGroup, i: int) -> Episode:
     completion = group.rewarded[i].completion
-    sampled = Segment(completion.tokens, True, completion.logprobs, completion.kept)
+    sampled = Segment(completion.tokens, True, completion.logprobs or None, completion.kept)
     return Episode(f"{group.prompt.row.id}#{i}", (Segment(group.prompt.tokens, False), sampled))

@@ -20,7 +20,7 @@ from offapi.backend import Backend, Episode, LoraSpec, Segment
 from offapi.errors import OffapiError
 from offapi.evaluate import Report, score_predictions
 from offapi.progress import Progress
-from offapi.rl import gates, heldout
+from offapi.rl import gates, heldout, record
 from offapi.rl.clock import TIMINGS, Clock
 from offapi.rl.gates import Gate, Problem, Streaks
 from offapi.rl.heldout import HeldOut
@@ -74,6 +74,7 @@ class Watch:
     def __init__(
         self,
         config: Watched,
+        task: Task,
         steps: int,
         sampler: Sampler,
         prompts: Sequence[Prompt],
@@ -81,7 +82,7 @@ class Watch:
         out: Progress,
         clock: Clock,
     ) -> None:
-        self.config, self.steps, self.sampler, self.prompts = config, steps, sampler, prompts
+        self.config, self.task, self.steps, self.sampler, self.prompts = config, task, steps, sampler, prompts
         self.folder, self.out, self.clock = folder, out, clock
         self.backend: Backend = sampler.backend
         self._base = probe(self.backend, prompts[0])
@@ -110,6 +111,9 @@ class Watch:
     def after(self, trail: Trail, sampled: Sampled, metrics: Mapping[str, float]) -> Trail:
         """One more step is done: gates, a look when it is time, metrics, a checkpoint when it is time."""
         trail = replace(trail, step=trail.step + 1, streaks=trail.streaks.after(metrics))
+        rollouts = record.encode(sampled.groups, self.task, trail.step)
+        (self.folder.path / record.FOLDER).mkdir(mode=0o700, exist_ok=True)
+        self.folder.write(f"{record.FOLDER}/{trail.step:06d}.jsonl", rollouts)
         self.enforce(gates.of_step(trail.streaks, sampled.groups, self.sampler.sampling.max_tokens))
         logged = dict(metrics)
         if trail.step % self.config.eval_every == 0 or trail.step == self.steps:
@@ -136,7 +140,7 @@ class Watch:
                 self.out.say(f"The best adapter so far is {self.folder.path / BEST}.")
             raise
 
-    def finish(self, trail: Trail, task: Task) -> Report | None:
+    def finish(self, trail: Trail) -> Report | None:
         """Put the best look's adapter in place; its report where all held-out documents have gold.
 
         GateFailed, with everything written, where nothing can be said to have been learned.
@@ -146,7 +150,7 @@ class Watch:
         self.folder.write_folder("adapter", adapter.encode(arrays, shape, self.config.model))
         report = None
         if all(prompt.row.gold is not None for prompt in self.prompts):
-            report = score_predictions(task, [prompt.row for prompt in self.prompts], best.texts)
+            report = score_predictions(self.task, [prompt.row for prompt in self.prompts], best.texts)
             self.folder.write("predictions.jsonl", report.jsonl())
             self.folder.write("report.json", orjson.dumps(report.as_dict()))
         reward = heldout.change(first.rewards, best.rewards)
