@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from offapi.backend import Episode, Floats
 
 
@@ -58,6 +60,20 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     return next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
 
 
+def check_kept(episode: Episode) -> None:
+    """ValueError unless the episode's kept sets, if any, are one for each masked token, the token among them."""
+    kept = episode.kept
+    if kept is None:
+        return
+    tokens = np.array(episode.tokens)[np.array(episode.mask)]
+    fits = len(kept.counts) == len(tokens) and kept.counts.sum() == len(kept.ids) and bool(kept.counts.all())
+    if fits:
+        starts = np.cumsum(kept.counts) - kept.counts
+        fits = bool(np.logical_or.reduceat(kept.ids == np.repeat(tokens, kept.counts), starts).all())
+    if not fits:
+        raise ValueError(f"episode {episode.id!r}: its kept sets are not one for each token, the token among them")
+
+
 def packs(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
     """Micro-batches of at most `budget` tokens each (a longer episode goes alone).
 
@@ -69,6 +85,7 @@ def packs(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
             raise ValueError(f"episode {episode.id!r} has nothing to learn: no token is in its completion mask")
         if episode.mask[0]:
             raise ValueError(f"episode {episode.id!r} masks its first token, which nothing predicts")
+        check_kept(episode)
     tokens = [episode.tokens for episode in episodes]
     trees: list[Tree] = []
     used = 0

@@ -8,7 +8,7 @@ Shape suffixes: `_B` sequences of a batch, `_T` completion tokens of one of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,3 +105,18 @@ class Update:
 
     metrics: Metrics
     logprobs: tuple[Floats | None, ...]
+
+
+def check(batch: Sequence[Experience], loss: PolicyLoss) -> None:
+    """ValueError, naming the episode, for arrays that do not fit its mask, or a reference that beta needs and lacks."""
+    if not batch:
+        raise ValueError("a batch to train on needs at least one experience")
+    for one in batch:
+        name, tokens = one.episode.id, sum(one.episode.mask)
+        if loss.beta > 0 and one.reference is None:
+            raise ValueError(f"episode {name!r} has no reference logprobs, which beta {loss.beta:g} needs")
+        arrays = {"behaviour": one.episode.behaviour, "old": one.old, "reference": one.reference}
+        for kind, array in arrays.items():
+            if array is not None and array.shape != (tokens,):
+                what = f"episode {name!r} has {tokens} masked tokens and {kind} logprobs of shape {array.shape}"
+                raise ValueError(what)

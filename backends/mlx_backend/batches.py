@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-import numpy as np
-from numpy.typing import NDArray
-
 from offapi.backend import Episode, Kept
+from offapi.batching import check_kept
 
 SLACK = 1.25  # of a line's own tokens: what it may add to a micro-batch, as larger ones keep a device busier
 
@@ -47,18 +45,9 @@ def lines(episodes: Sequence[Episode]) -> list[Line]:
         masked = tuple(position for position, flag in enumerate(episode.mask) if flag)
         if masked and masked[0] == 0:
             raise ValueError(f"episode {episode.id!r}: the first token has no context and may not be masked")
-        kept = episode.kept
-        if kept is not None and not _fits(kept, np.array(episode.tokens)[list(masked)]):
-            raise ValueError(f"episode {episode.id!r}: its kept sets are not one for each token, the token among them")
-        result.append(Line(index, episode.tokens, masked, kept))
+        check_kept(episode)
+        result.append(Line(index, episode.tokens, masked, episode.kept))
     return result
-
-
-def _fits(kept: Kept, tokens: NDArray[np.int64]) -> bool:
-    if len(kept.counts) != len(tokens) or kept.counts.sum() != len(kept.ids) or not kept.counts.all():
-        return False
-    starts = np.cumsum(kept.counts) - kept.counts
-    return bool(np.logical_or.reduceat(kept.ids == np.repeat(tokens, kept.counts), starts).all())
 
 
 def micro_batches(todo: Sequence[Line], budget: int) -> list[MicroBatch]:

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from offapi.backend import Floats, Limits, Metrics
-from offapi.objective import Experience, PolicyLoss, Update
+from offapi.objective import Experience, PolicyLoss, Update, check
 
 from .batches import Line, MicroBatch, micro_batches
 from .losses import Gradients, add_gradient, by_line, learnable, masked_logprobs
@@ -29,9 +29,8 @@ def policy_gradient(
     policy: Policy, batch: Sequence[Experience], limits: Limits, loss: PolicyLoss, gradients: Gradients
 ) -> tuple[Update, Gradients]:
     """What was found, and `gradients` with the loss's own added. See `Backend.policy_gradient`."""
+    check(batch, loss)
     found = learnable([experience.episode for experience in batch])
-    for line, experience in zip(found, batch, strict=True):
-        _check(experience, len(line.masked), loss)
     totals = Totals(len(found), sum(len(line.masked) for line in found))
     todo = [line for line in found if loss.beta > 0 or batch[line.index].advantage != 0]
     logprobs: list[Floats | None] = [None] * len(batch)
@@ -74,17 +73,6 @@ def _end_to_end(arrays: list[Floats | None], lengths: list[int], otherwise: mx.a
     ends = np.cumsum(lengths)[:-1].tolist()
     parts = zip(arrays, mx.split(mx.stop_gradient(otherwise), ends), strict=True)
     return mx.concatenate([part if array is None else mx.array(array) for array, part in parts])
-
-
-def _check(experience: Experience, tokens: int, loss: PolicyLoss) -> None:
-    """Raises ValueError for arrays that do not fit `tokens` masked tokens, or a reference that is needed."""
-    name = experience.episode.id
-    if loss.beta > 0 and experience.reference is None:
-        raise ValueError(f"episode {name!r} has no reference logprobs, which beta {loss.beta:g} needs")
-    arrays = {"behaviour": experience.episode.behaviour, "old": experience.old, "reference": experience.reference}
-    for kind, array in arrays.items():
-        if array is not None and array.shape != (tokens,):
-            raise ValueError(f"episode {name!r} has {tokens} masked tokens and {kind} logprobs of shape {array.shape}")
 
 
 def _metrics(value: float, todo: Sequence[Line], parts: Sequence[np.ndarray]) -> Metrics:

@@ -23,6 +23,7 @@ from offapi.objective import Experience, PolicyLoss, Rule, Update
 from . import checkpoint, losses, optimizer, rollout
 from .advantages import advantages
 from .policy import Policy, load_policy, measure_memory
+from .policy_gradient import policy_gradient
 
 
 class TorchBackend:
@@ -54,7 +55,7 @@ class TorchBackend:
         return advantages(rewards, rule, self.policy.device)
 
     def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
-        return losses.policy_gradient(self.policy, batch, loss)
+        return policy_gradient(self.policy, batch, loss)
 
     def optim_step(self, lr: float, optimizer_spec: AdamW) -> Metrics:
         return optimizer.step(self.policy, lr, optimizer_spec)

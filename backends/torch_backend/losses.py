@@ -10,21 +10,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from offapi.backend import By, Episode, Floats, Loss, Metrics
+from offapi.backend import By, Episode, Floats, Kept, Loss, Metrics
 from offapi.batching import Pack, packs
 from offapi.errors import BackendError
-from offapi.objective import Experience, PolicyLoss, Update
 
 from .cache import Packed
-from .kept import KeptRows, place_kept
 from .policy import Policy
-from .policy_loss import policy_loss
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """`ids` (K,) of the tokens kept in row `rows` (K,), ascending; `limited` (N,) says which rows have a set."""
+
+    ids: Tensor
+    rows: Tensor
+    limited: Tensor
+
+    def mask(self, logits: Tensor, start: int) -> Tensor:
+        """`logits` (n, V) of the rows from `start` on, -inf outside their sets."""
+        first, last = torch.searchsorted(self.rows, torch.tensor([start, start + len(logits)], device=logits.device))
+        gone = self.limited[start : start + len(logits), None].expand(logits.shape).clone()
+        gone[self.rows[first:last] - start, self.ids[first:last]] = False
+        return logits.masked_fill(gone, float("-inf"))
+
+
+def place_kept(kept: Sequence[Kept | None], counts: Sequence[int], device: torch.device) -> KeptRows | None:
+    """The sets of episodes with `counts` rows each, end to end; None where no episode has any."""
+    if all(one is None for one in kept):
+        return None
+    ids: list[np.ndarray] = []
+    sizes: list[np.ndarray] = []
+    for one, count in zip(kept, counts, strict=True):
+        ids.append(np.zeros(0, np.int32) if one is None else one.ids)
+        sizes.append(np.zeros(count, np.int32) if one is None else one.counts)
+    size = torch.from_numpy(np.concatenate(sizes)).to(device).long()
+    rows = torch.repeat_interleave(torch.arange(len(size), device=device), size)
+    return KeptRows(torch.from_numpy(np.concatenate(ids)).to(device).long(), rows, size > 0)
 
 
 class SelectedLogprobs(torch.autograd.Function):
@@ -101,67 +129,7 @@ def _losses(policy: Policy, batch: Sequence[Episode], todo: Sequence[Pack], toke
         yield -logprobs(policy, pack, batch).sum() / tokens
 
 
-def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
-    """See `Backend.policy_gradient`. What cannot contribute is not computed: its summand is exactly 0."""
-    check_trainable(policy)
-    tokens = sum(sum(one.episode.mask) for one in batch)
-    live = [i for i, one in enumerate(batch) if one.advantage != 0 or loss.beta]
-    found: dict[int, Floats] = {}
-    total = 0.0
-    statistics = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0])
-    for pack in packs([batch[i].episode for i in live], policy.spec.limits.train_tokens):
-        members = [batch[live[i]] for i in pack.episodes]
-        current = logprobs(policy, pack, [batch[i].episode for i in live], loss.temperature)
-        value, seen = policy_loss(
-            current,
-            old=_flat([one.old for one in members], pack, policy),
-            behaviour=_flat([one.episode.behaviour for one in members], pack, policy),
-            reference=_flat([one.reference for one in members], pack, policy),
-            advantages=torch.tensor([one.advantage for one in members], dtype=torch.float32, device=policy.device),
-            lengths=pack.counts,
-            loss=loss,
-            sequences=len(batch),
-            tokens=tokens,
-        )
-        value.backward()  # type: ignore[no-untyped-call]
-        total += float(value.detach())
-        statistics = combine(statistics, seen.cpu())
-        found |= {live[i]: part for i, part in pack.split(current.detach().cpu().numpy()).items()}
-    kept = tuple(found.get(i) for i in range(len(batch)))
-    return Update({"loss": total, "tokens": float(sum(map(len, found.values()))), **described(statistics)}, kept)
-
-
 def check_trainable(policy: Policy) -> None:
     """Raise BackendError without an adapter to train."""
     if not policy.lora:
         raise BackendError("this model was loaded without an adapter.", next_step="Load it with `lora` to train it.")
-
-
-def combine(one: Tensor, other: Tensor) -> Tensor:
-    """Statistics of two parts: sums add up, the largest is the larger one."""
-    both = one + other
-    both[1] = torch.maximum(one[1], other[1])
-    return both
-
-
-def described(statistics: Tensor) -> Metrics:
-    """Statistics of the whole batch by their names in the metrics."""
-    total, largest, low, high, count = statistics.tolist()
-    if not count:
-        return {"ratio/mean": 1.0, "ratio/max": 1.0, "clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.0}
-    return {
-        "ratio/mean": total / count,
-        "ratio/max": largest,
-        "clip_ratio/low_mean": low / count,
-        "clip_ratio/high_mean": high / count,
-    }
-
-
-def _flat(arrays: Sequence[Floats | None], pack: Pack, policy: Policy) -> Tensor | None:
-    """Arrays of a pack's episodes end to end, (N,); None unless all have one."""
-    known = [array for array in arrays if array is not None]
-    if len(known) < len(arrays):
-        return None
-    if tuple(map(len, known)) != pack.counts:
-        raise ValueError("an experience's logprobs do not fit its episode's completion mask")
-    return torch.from_numpy(np.concatenate(known).astype(np.float32)).to(policy.device)

@@ -35,13 +35,19 @@ def policy_loss(
     sizes = torch.tensor(lengths, device=logprobs.device)
     rows = torch.repeat_interleave(torch.arange(len(lengths), device=logprobs.device), sizes)
     log_ratio = logprobs - (logprobs.detach() if old is None else old)
-    each = _ratios(log_ratio, rows, sizes, loss)
-    ratio = each if loss.shape.ratio == "token" else each[rows]
-    a = advantages.to(logprobs.dtype)[rows]
+    of_token = loss.shape.ratio == "token"
+    levels = log_ratio if of_token else _by_sequence(log_ratio, rows, sizes, loss)
+    a = advantages.to(logprobs.dtype)
+    a = a[rows] if of_token else a
+    ratios, low, high = _clipped(levels.detach(), a, loss)
     if loss.shape.clipped:
-        part = -torch.minimum(ratio * a, ratio.clamp(1 - loss.low, 1 + loss.high) * a)
+        # A clipped ratio is a constant, and may not meet the gradient of an overflown exponential.
+        cut = low | high
+        bound = torch.where(low, logprobs.new_tensor(1 - loss.low), logprobs.new_tensor(1 + loss.high))
+        gain = torch.where(cut, bound, levels.masked_fill(cut, 0.0).exp()) * a
+        part = -(gain if of_token else gain[rows])
     else:
-        part = -ratio.detach().clamp(max=1 + loss.high) * a * logprobs
+        part = -ratios.clamp(max=1 + loss.high) * a * logprobs
     if behaviour is not None and loss.tis_cap:
         start = logprobs.detach() if old is None else old
         part = part * (start - behaviour).exp().clamp(max=loss.tis_cap)
@@ -50,15 +56,23 @@ def policy_loss(
             raise ValueError("beta is above 0, and an experience has no reference logprobs")
         part = part + loss.beta * _kl(logprobs, log_ratio, reference, loss)
     weight = _weights(sizes.to(logprobs.dtype), loss, sequences, tokens)[rows]
-    return (part * weight).sum(), _statistics(each.detach(), a, rows, loss)
+    counts = (low.sum(), high.sum(), ratios.new_tensor(float(len(ratios))))
+    return (part * weight).sum(), torch.stack((ratios.sum(), ratios.max(), *counts))
 
 
-def _ratios(log_ratio: Tensor, rows: Tensor, sizes: Tensor, loss: PolicyLoss) -> Tensor:
-    """rho of every token (N,), or of every sequence (E,)."""
-    if loss.shape.ratio == "token":
-        return log_ratio.exp()
+def _by_sequence(log_ratio: Tensor, rows: Tensor, sizes: Tensor, loss: PolicyLoss) -> Tensor:
+    """The log-ratio of every sequence (E,): the sum of its tokens', or their mean."""
     summed = log_ratio.new_zeros(len(sizes)).index_add(0, rows, log_ratio)
-    return (summed / sizes if loss.shape.ratio == "sequence_mean" else summed).exp()
+    return summed / sizes if loss.shape.ratio == "sequence_mean" else summed
+
+
+def _clipped(log_ratios: Tensor, a: Tensor, loss: PolicyLoss) -> tuple[Tensor, Tensor, Tensor]:
+    """The ratios, and which of them the rule clips from below and from above."""
+    ratios = log_ratios.exp()
+    above, below = ratios > 1 + loss.high, ratios < 1 - loss.low
+    if not loss.shape.clipped:
+        return ratios, torch.zeros_like(below), above
+    return ratios, below & (a < 0), above & (a > 0)
 
 
 def _kl(logprobs: Tensor, log_ratio: Tensor, reference: Tensor, loss: PolicyLoss) -> Tensor:
@@ -76,13 +90,3 @@ def _weights(sizes: Tensor, loss: PolicyLoss, sequences: int, tokens: int) -> Te
             return torch.ones_like(sizes) / tokens
         case "length":
             return torch.ones_like(sizes) / (sequences * loss.max_tokens)
-
-
-def _statistics(ratios: Tensor, a: Tensor, rows: Tensor, loss: PolicyLoss) -> Tensor:
-    if loss.shape.ratio != "token":
-        a = a.new_zeros(len(ratios)).index_copy(0, rows, a)
-    above, below = ratios > 1 + loss.high, ratios < 1 - loss.low
-    high = above & (a > 0) if loss.shape.clipped else above
-    low = below & (a < 0) & loss.shape.clipped
-    units = torch.tensor(float(len(ratios)), dtype=ratios.dtype, device=ratios.device)
-    return torch.stack((ratios.sum(), ratios.max(), low.sum(), high.sum(), units))
