@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SIZES: dict[Split, int] = {"train": 48, "val": 16}  # documents; enough to see it work in minutes
 TRACES = 72
-RECIPES = ("distill.toml", "sft.toml", "filtered_sft.toml")
+RECIPES = ("distill.toml", "sft.toml", "filtered_sft.toml", "grpo.toml")
 WRONG_EVERY = 6  # of the made-up traces, one has a total that is not in its document
 DOCSTRING = '''"""What to extract, how answers are checked, and a few worked examples. Change it into your task.
 
@@ -50,6 +50,11 @@ Then make it yours, one piece at a time:
 
        offapi traces import openai-ft your-log.jsonl --out {folder}/traces.jsonl
        offapi grade --task {folder}/task.py --traces {folder}/traces.jsonl --against {folder}/val.jsonl
+
+6. `grpo.toml` goes on from a student with documents alone: its fresh attempts are scored by the checks of `task.py`.
+   Reward what you mean: a check that can be satisfied by something else will be.
+
+       offapi train {folder}/grpo.toml --set adapter="$PWD/runs/distill/adapter"
 """
 
 

@@ -80,7 +80,7 @@ def write_documents(out: Path, unlabelled: int) -> None:
 def train(recipe: Path, backend: str, keys: dict[str, object], overrides: Sequence[str] = ()) -> None:
     """`offapi train`, going on with a run that was interrupted, and skipping one that is done."""
     run = recipe.parent / str(keys["name"])
-    if (run / "adapter").is_dir() and (run / "report.json").exists():
+    if (run / "learned.json").exists() or (run / "report.json").exists():
         return
     recipe.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in keys.items()))
     more = [word for each in overrides for word in ("--set", each)]
