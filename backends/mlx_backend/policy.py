@@ -30,7 +30,7 @@ from offapi.backend import Arrays, LoraSpec, ModelSpec
 from offapi.errors import BackendError, ModelError, nearest
 from offapi.randomness import lora_matrices
 
-from .attention import install
+from . import activations, attention
 from .checks import check_attention, check_rope
 
 GROUP = 64  # weights that share a scale where a base is quantised at load, mlx-lm's default
@@ -184,7 +184,8 @@ def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
         raise ModelError(f"model type {config.get('model_type')!r} is not supported on MLX.", where=str(file))
     model.set_dtype(getattr(mx, spec.dtype))
     _quantize(model, config, spec)
-    install(model)
+    attention.install(model)
+    activations.install(model)
     return model, config
 
 

@@ -112,6 +112,69 @@ def test_attention_in_blocks_has_the_gradient_of_plain_attention(model_folder: P
         np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_swiglu_and_its_gradient_are_those_of_mlx_lm(kind: str) -> None:
+    from importlib import import_module
+
+    ours = import_module("offapi.backends.mlx_backend.activations").swiglu  # opens the BLAS, so first
+    import mlx.core as mx
+    from mlx_lm.models.activations import swiglu as plain
+
+    draw = np.random.default_rng(0)
+    gate, x, weigh = (mx.array(draw.standard_normal((50, 7)).astype(np.float32) * 4) for _ in range(3))
+    gate[0, :4] = mx.array([0.0, 100.0, -100.0, -88.0])
+    with mx.stream(mx.cpu):
+        arrays = [array.astype(getattr(mx, kind)) for array in (gate, x)]
+        found, expected = (mx.vjp(f, arrays, [weigh.astype(arrays[0].dtype)]) for f in (ours, plain))
+    for one, other in zip([*found[0], *found[1]], [*expected[0], *expected[1]], strict=True):
+        assert one.dtype == other.dtype
+        expected_array = np.array(other.astype(mx.float32))
+        tolerance = {"float32": 1e-5, "bfloat16": 0.03}[kind] * (1 + np.abs(expected_array).max())
+        np.testing.assert_allclose(np.array(one.astype(mx.float32)), expected_array, atol=tolerance)
+
+
+def test_a_groups_prompt_stands_once_beside_other_groups() -> None:
+    from offapi.backends.mlx_backend.batches import lines, micro_batches
+
+    def episode(group: int, length: int) -> Episode:
+        return Episode("e", (Segment((1, 2, group, *range(50)), False), Segment((7,) * length, True)))
+
+    groups = lines([episode(group, length) for length in (4, 9, 30) for group in range(3)])
+    batches = micro_batches(groups, 10_000)
+    assert [(batch.shared, len(batch.lines)) for batch in batches] == [(52, 3)] * 3
+    singles = lines([episode(group, 4) for group in range(6)])
+    assert [len(batch.lines) for batch in micro_batches(singles, 10_000)] == [6]
+    assert sorted(line.index for batch in micro_batches(groups, 100) for line in batch.lines) == list(range(9))
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_kept_sets_hold_what_could_be_drawn(model_folder: Path, ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from offapi.backends.mlx_backend.rollout import Rollout
+
+    prepare = Rollout.__post_init__
+
+    def at(self: Rollout) -> None:
+        prepare(self)
+        self.ahead = ahead
+
+    monkeypatch.setattr(Rollout, "__post_init__", at)
+    backend = open_mlx(model_folder)
+    sampling = Sampling(max_tokens=12, stop_ids=tuple(range(0, 300, 7)), temperature=4.0, top_k=40, top_p=0.9)
+    for group in backend.rollout(PROMPTS, 3, sampling):
+        for completion in group.completions:
+            episode = Episode(
+                "e",
+                (
+                    Segment(PROMPTS[group.prompt], False),
+                    Segment(completion.tokens, True, completion.logprobs, completion.kept),
+                ),
+            )
+            assert completion.kept is not None
+            assert len(completion.kept.counts) == len(completion.tokens)
+            assert completion.kept.counts.max() <= 40
+            np.testing.assert_allclose(completion.logprobs, backend.score([episode], temperature=4.0)[0], atol=1e-4)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has a fast BLAS of its own")
 def test_a_fast_blas_is_opened_without_importing_torch() -> None:
     script = (
