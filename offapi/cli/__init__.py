@@ -29,6 +29,7 @@ COMMANDS = {
     "grade": "Grade traces with a task's checks, and keep the best.",
     "train": "Train a model with a recipe.",
     "eval": "Score a model on labelled documents, or compare two, with intervals.",
+    "report": "Write what became of a run as one HTML file, or as Markdown.",
 }
 NEXT_BY_ERRNO = {
     errno.ENOSPC: "The disk is full: free some space and run the command again.",

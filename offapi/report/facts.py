@@ -1,0 +1,249 @@
+"""What was done and with what, out of a run's manifest; and what a reader should know before the figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from offapi.plan import duration
+from offapi.report.reading import Object, Record, mapping, number
+from offapi.report.tables import Table, differing, flat, text
+from offapi.stats.interval import Interval
+
+Kind = Literal["good", "warn", "bad", "info"]
+GIB = 2**30
+MOST = 20  # lines of a list that a run may make arbitrarily long
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence to read first, and how bad it is."""
+
+    kind: Kind
+    text: str
+
+
+def made(record: Record) -> list[Table]:
+    """The manifest in tables."""
+    return [
+        table
+        for table in (
+            _made(record),
+            _inputs(record),
+            _attempts(record),
+            _network(record),
+            _times(record),
+            _scorings(record),
+            _grading(record),
+            _keys(record),
+        )
+        if table.rows
+    ]
+
+
+def apart(records: Sequence[Record]) -> Table | None:
+    """The recipe's keys in which several runs differ."""
+    columns = [
+        {"backend": one.manifest.get("backend"), **flat(one.config), **flat(mapping(one.manifest, "sha256"), "sha256.")}
+        for one in records
+    ]
+    names = [name for name in differing(columns) if name != "name"]
+    if len(records) < 2 or not names:
+        return None
+    rows = tuple((name, *(_short(column.get(name)) for column in columns)) for name in names)
+    return Table("Where the runs differ", ("key", *(one.name for one in records)), rows)
+
+
+def notes(record: Record) -> list[Note]:
+    """How the run ended, whether it was gamed, what it learned, how often its test set was looked at, the network."""
+    return [*_ending(record), *_gamed(record), *_learned(record), *_looked_at(record), *_reached(record)]
+
+
+def _made(record: Record) -> Table:
+    config, manifest = record.config, record.manifest
+    lora = mapping(config, "lora")
+    host = mapping(record.attempts[-1], "host") if record.attempts else {}
+    named = {
+        "recipe": record.recipe,
+        "model": config.get("model"),
+        "starts from": config.get("adapter"),
+        "teacher": config.get("teacher"),
+        "backend": manifest.get("backend"),
+        "steps": f"{record.steps:,}",
+        "learning rate": config.get("lr"),
+        "epochs": config.get("epochs"),
+        "batch": config.get("batch_size"),
+        "adapter": f"LoRA, rank {lora['rank']}, alpha {lora.get('alpha')}" if lora.get("rank") else None,
+        "group": config.get("num_generations"),
+        "loss": mapping(config, "loss").get("rule"),
+        "seed": config.get("seed"),
+        "precision": config.get("dtype"),
+        "machine": _machine(host),
+        "software": ", ".join(f"{k} {v}" for k, v in mapping(record.attempts[-1], "versions").items())
+        if record.attempts
+        else None,
+        "began": manifest.get("created"),
+        "folder": str(record.path),
+    }
+    rows = tuple((name, text(value)) for name, value in named.items() if value is not None and value != "")
+    return Table("The run", (), rows)
+
+
+def _inputs(record: Record) -> Table:
+    hashes = mapping(record.manifest, "sha256")
+    rows = tuple((name, text(record.config.get(name)), text(value)) for name, value in hashes.items())
+    return Table("What it read", ("input", "where", "SHA-256"), rows)
+
+
+def _attempts(record: Record) -> Table:
+    rows = [
+        (
+            str(i),
+            text(one.get("started")),
+            _took(one),
+            text(one.get("step", 0)),
+            text(one.get("outcome", "not ended")),
+        )
+        for i, one in enumerate(record.attempts, start=1)
+    ]
+    return Table("Attempts", ("", "started", "took", "from step", "outcome"), tuple(rows[-MOST:]))
+
+
+def _network(record: Record) -> Table:
+    rows = []
+    for one in record.attempts:
+        seen = mapping(one, "network")
+        rows += [
+            ("refused", text(each.get("target")), text(each.get("caller")), text(each.get("count")))
+            for each in seen.get("refused") or ()
+        ]
+        rows += [
+            ("opened", f"{each.get('host')}:{each.get('port')}", "", text(each.get("connections")))
+            for each in seen.get("opened") or ()
+        ]
+    return Table("Network", ("", "target", "asked for by", "times"), tuple(rows[:MOST]))
+
+
+def _times(record: Record) -> Table:
+    """Seconds by phase, where the run kept them."""
+    total: Counter[str] = Counter()
+    for row in record.timings:
+        total.update({k.removeprefix("seconds/"): number(v) or 0.0 for k, v in row.items() if k.startswith("seconds/")})
+    whole = sum(total.values())
+    rows = tuple((name, f"{seconds:,.1f} s", f"{100 * seconds / whole:.0f} %") for name, seconds in total.most_common())
+    return Table("Where the time went", ("phase", "seconds", "share"), rows if whole else ())
+
+
+def _scorings(record: Record) -> Table:
+    scored = [one for one in record.manifest.get("scored") or () if isinstance(one, dict)]
+    times = Counter(text(one.get("data")) for one in scored)
+    last = {text(one.get("data")): one for one in scored}
+    rows = tuple(
+        (data, str(count), text(last[data].get("n")), text(last[data].get("at"))) for data, count in times.most_common()
+    )
+    return Table("Scorings", ("test set, SHA-256", "times", "documents", "last"), rows[:MOST])
+
+
+def _grading(record: Record) -> Table:
+    told = record.files.get("grading", {})
+    found: dict[str, object] = {"answers": told.get("rows"), "kept": told.get("kept"), "rule": told.get("rule")}
+    found |= {f"dropped: {name}": count for name, count in mapping(told, "dropped").items()}
+    for check in told.get("checks") or ():
+        if isinstance(check, dict) and isinstance(check.get("passed"), dict):
+            found[f"pass “{check.get('name')}”"] = f"{Interval(**check['passed']).percent()} %"
+    rows = tuple((name, text(value)) for name, value in found.items() if value is not None)
+    return Table("What was graded, and what was kept", (), rows)
+
+
+def _keys(record: Record) -> Table:
+    rows = tuple((name, text(value)) for name, value in flat(record.config).items())
+    return Table("Every key of the recipe, as resolved", (), rows)
+
+
+def _ending(record: Record) -> list[Note]:
+    last = record.attempts[-1] if record.attempts else {}
+    outcome, done = last.get("outcome"), f"{record.steps:,} steps were logged"
+    if outcome == "finished":
+        return []
+    if outcome == "failed":
+        return [Note("bad", f"The last attempt failed; {done}. See what it printed, then continue it with --resume.")]
+    if outcome == "interrupted":
+        return [Note("warn", f"The run was interrupted; {done}. Continue it with --resume.")]
+    return [Note("warn", f"The run has not ended, or was killed; {done}. These figures are not its last.")]
+
+
+def _gamed(record: Record) -> list[Note]:
+    told = record.files.get("hacking")
+    if not told:
+        return []
+    what = f"The reward was being gamed at step {told.get('step')}: since step {told.get('since')} it rose on held-out"
+    return [Note("bad", f"{what} documents while what it stands for, the audit, did not.")]
+
+
+def _learned(record: Record) -> list[Note]:
+    told = record.files.get("learned", {})
+    if not isinstance(told.get("reward"), dict):
+        return []
+    reward = Interval(**told["reward"])
+    audit = Interval(**told["audit"]).points() if isinstance(told.get("audit"), dict) else None
+    changed = f"reward {reward.points()} points" + (f", audit {audit} points" if audit else "")
+    where = f"on {told.get('n')} held-out documents, best at step {told.get('best_step')}"
+    if reward.low <= 0:
+        return [Note("warn", f"Nothing can be said to have been learned: {changed} {where}.")]
+    chosen = "The adapter was chosen on these documents: score it on others before you rely on the figure."
+    return [Note("good", f"It learned: {changed} {where}. {chosen}")]
+
+
+def _looked_at(record: Record) -> list[Note]:
+    if record.recipe == "grpo":  # which looks at it as it trains, and says so
+        return []
+    times = Counter(one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict))
+    most = max(times.values(), default=0)
+    what = f"A test set has been scored {most} times for this run: pick on validation, report on test once."
+    return [Note("warn", what)] if most > 1 else []
+
+
+def _reached(record: Record) -> list[Note]:
+    seen = [mapping(one, "network") for one in record.attempts]
+    refused, opened = (sum(len(one.get(kind) or ()) for one in seen) for kind in ("refused", "opened"))
+    if refused:
+        return [Note("warn", f"{refused} network attempts were refused by the offline guard; see “Network”.")]
+    if opened:
+        return [Note("info", f"The network was opened for {opened} hosts; see “Network”.")]
+    guarded = seen and all(one.get("guard") for one in seen if one)
+    return [Note("good", "No network attempt was made while it ran.")] if guarded and any(seen) else []
+
+
+def took(record: Record) -> float | None:
+    """Seconds of all its attempts that ended."""
+    found = [seconds for one in record.attempts if (seconds := _seconds(one)) is not None]
+    return sum(found) if found else None
+
+
+def _took(one: Object) -> str:
+    seconds = _seconds(one)
+    return "—" if seconds is None else duration(seconds)
+
+
+def _seconds(one: Object) -> float | None:
+    try:
+        return (datetime.fromisoformat(one["ended"]) - datetime.fromisoformat(one["started"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _machine(host: Object) -> str:
+    memory = number(host.get("memory_bytes"))
+    known = [text(host[name]) for name in ("system", "machine") if host.get(name)]
+    known += [f"{text(host['cpus'])} CPUs"] if host.get("cpus") else []
+    known += [f"{memory / GIB:.0f} GiB"] if memory else []
+    known += [f"Python {text(host['python'])}"] if host.get("python") else []
+    return ", ".join(known)
+
+
+def _short(value: object) -> str:
+    shown = text(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -1,0 +1,90 @@
+"""The report as Markdown: the figures of the page, its charts in words, without the sample browser.
+
+What documents, answers and names hold is escaped, so that no Markdown viewer takes it for markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from offapi.report.charts import Chart
+from offapi.report.tables import Table
+from offapi.report.telling import Story
+
+MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|^[-+=]|(?<=^\d)[.)])")  # http:// would be linked as well
+SIGNS = {"good": "✓", "info": "·", "warn": "!", "bad": "✗"}
+LONG = 200  # characters of a cell
+
+
+def render(story: Story) -> str:
+    """The whole text."""
+    return "\n".join(_lines(story)).rstrip() + "\n"
+
+
+def _lines(story: Story) -> Iterator[str]:
+    yield from (f"# {escape(story.title)}", "", escape(story.lede), "")
+    yield from (f"- **{one.value}** {one.name}{f' ({one.note})' if one.note else ''}" for one in story.figures)
+    yield from ("", *(f"- {SIGNS[note.kind]} {escape(note.text)}" for note in story.notes), "")
+    if story.roads:
+        yield from ("## Which road", "", *_table(story.roads.table), *_list(story.roads.verdicts))
+    if story.accuracy:
+        yield from ("## How much is right", "", *_table(story.accuracy.table))
+    for one in story.differences:
+        yield from (*_table(one.table), *_list(one.verdicts))
+    yield from _charts("## How it learned", story.learning)
+    yield from _charts("## Health of GRPO", story.health)
+    if story.gamed:
+        yield from _table(story.gamed)
+    if story.cost:
+        yield from ("## Cost", "", escape(story.cost.verdict), "")
+        for table in story.cost.tables:
+            yield from _table(table)
+        yield from _charts("", story.cost.charts)
+    yield from ("## What was done, and with what", "")
+    for table in [*([story.apart] if story.apart else []), *(table for _, tables in story.made for table in tables)]:
+        yield from _table(table)
+    yield from ("## Again", "")
+    for command in story.commands:
+        yield from (f"{escape(command.what)}:", "", *_code(command.text), "")
+    yield f"Written by offapi {story.version}."
+
+
+def escape(text: str) -> str:
+    """`text` on one line, read by no Markdown viewer as markup."""
+    return MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
+def _list(lines: Sequence[str]) -> list[str]:
+    return [*(f"- {escape(line)}" for line in lines), ""]
+
+
+def _charts(title: str, charts: Sequence[Chart]) -> Iterator[str]:
+    if charts:
+        yield from ([title, ""] if title else [])
+        yield from (
+            f"- **{escape(one.title)}**{f' ({one.unit})' if one.unit else ''}: {escape(one.told)}" for one in charts
+        )
+        yield ""
+
+
+def _table(table: Table) -> Iterator[str]:
+    width = len(table.head) or len(table.rows[0])
+    if table.title:
+        yield from (f"### {escape(table.title)}", "")
+    yield _row(table.head or ("",) * width)
+    yield _row(("---",) * width, raw=True)
+    yield from map(_row, table.rows)
+    yield from ("", *([escape(table.note), ""] if table.note else []))
+
+
+def _row(cells: Sequence[str], *, raw: bool = False) -> str:
+    shown = cells if raw else [escape(cell if len(cell) <= LONG else f"{cell[: LONG - 1]}…") for cell in cells]
+    return f"| {' | '.join(shown)} |"
+
+
+def _code(text: str) -> Iterator[str]:
+    """Fenced by more backticks than stand in it in a row."""
+    most = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, most + 1)
+    yield from (fence, text.rstrip("\n"), fence)
