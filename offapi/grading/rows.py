@@ -15,7 +15,7 @@ import orjson
 
 from offapi.checks.gold import compare
 from offapi.data import documents, jsonl, traces
-from offapi.data.traces import Trace
+from offapi.data.traces import ROLES, Trace
 from offapi.errors import DataError
 from offapi.grading.table import RIGHT, UNKNOWN, WRONG
 from offapi.task import Grade, Task
@@ -47,7 +47,11 @@ class Gold:
 
 def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
     """The trace in a line; DataError for anything else. A document without a recorded label has an empty answer."""
-    row = _read(line, path, number)
+    value = _read(line)
+    if value is not None and (trace := _plain(value)) is not None:
+        return trace
+    whole = line.removeprefix(b"\xef\xbb\xbf")
+    row = jsonl.parse(path, number, whole) if value is None else jsonl.Row(path, number, value)
     if not row.required("id", str).strip():
         raise row.error("the id is empty.", "id", "Give every row an id of its own.")
     if "messages" in row.value or "document" not in row.value:
@@ -58,15 +62,36 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
     return Trace(row.required("id", str), messages, group=row.optional("group", str), gold=gold, grade=grade)
 
 
-def _read(line: bytes, path: Path, number: int) -> jsonl.Row:
-    """As `jsonl.parse`, which is asked for its error alone: it would cost as much as all else here."""
+def _read(line: bytes) -> dict[str, Any] | None:
+    """The object in a line; None where `jsonl.parse`, which costs more, is to say what is wrong."""
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
-        value = None
-    if isinstance(value, dict):
-        return jsonl.Row(path, number, value)
-    return jsonl.parse(path, number, line.removeprefix(b"\xef\xbb\xbf"))
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _plain(value: Mapping[str, Any]) -> Trace | None:
+    """The trace in a row with no tools and nothing amiss, as `traces.parse` gives it, in a third of the time.
+
+    None: `traces.parse` must look.
+    """
+    id, messages = value.get("id"), value.get("messages")
+    if type(id) is not str or not id.strip() or type(messages) is not list or not messages:
+        return None
+    if value.get("tools") not in (None, []):
+        return None
+    for message in messages:
+        if type(message) is not dict or message.get("tool_calls") is not None:
+            return None
+        if message.get("role") not in ROLES or type(message.get("content")) is not str:
+            return None
+    group, objects = value.get("group"), [value.get(name) for name in ("gold", "source", "grade")]
+    if message["role"] != "assistant" or not (group is None or type(group) is str):
+        return None
+    if any(each is not None and type(each) is not dict for each in objects):
+        return None
+    return Trace(id, tuple(messages), None, group, *objects)
 
 
 def answered(trace: Trace) -> bool:

@@ -32,6 +32,8 @@ _BASE = 0x9E3779B97F4A7C15
 _NO_SPACES = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
 )  # Thai, CJK ...
+_LEADS = {0xE0, 0xE1, *range(0xE3, 0xEA), 0xEF, 0xF0}  # first bytes of those characters in UTF-8, and of others
+_SPACED = bytes(set(range(256)) - _LEADS)
 _SPACES = bytes(i if i >= 128 or chr(i).isalnum() else 32 for i in range(256))
 
 
@@ -117,9 +119,10 @@ def shared(a: Hashes, b: Hashes) -> float:
 def _bare(text: str) -> bytes:
     """Lower case, every mark a space, and a space at the end."""
     low = text[:LONGEST].casefold()
-    if not low.isascii():
-        low = _NO_SPACES.sub(r" \1 ", low)
-    return low.encode("utf-8", "surrogatepass").translate(_SPACES) + b" "
+    data = low.encode("utf-8", "surrogatepass")
+    if data.translate(None, _SPACED):  # several times faster than a search for the characters themselves
+        data = _NO_SPACES.sub(r" \1 ", low).encode("utf-8", "surrogatepass")
+    return data.translate(_SPACES) + b" "
 
 
 def _words(data: NDArray[np.uint8]) -> tuple[Hashes, NDArray[np.bool_], Index]:

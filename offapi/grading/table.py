@@ -51,7 +51,7 @@ def of(rows: Sequence[tuple[Trace, Grade | None]], checks: int, cap_by: str | No
     if not rows:
         return table
     traces, grades = zip(*rows, strict=True)
-    table["id"], table["content"] = [digest(trace.id) for trace in traces], [_answer(trace) for trace in traces]
+    table["id"], table["content"] = digests([trace.id for trace in traces]), digests([_answer(row) for row in traces])
     table["score"] = [np.nan if grade is None else grade.score for grade in grades]
     none = [np.nan] * checks
     table["parts"] = [none if grade is None else [part.score for part in grade.parts.values()] for grade in grades]
@@ -90,16 +90,25 @@ def columns(table: Table, cluster: NDArray[np.int64]) -> Columns:
     return Columns(score, answers, group, capped, cluster, np.ascontiguousarray(table["near"]))
 
 
-def _answer(trace: Trace) -> int:
-    """A hash of the answer, calls included."""
+def _answer(trace: Trace) -> str:
+    """The answer, calls included."""
     calls: Any = trace.messages[-1].get("tool_calls") or ()
     made = [f"{call['function']['name']}\0{call['function']['arguments']}" for call in calls]
-    return digest("\0".join([trace.answer, *made]))
+    return "\0".join([trace.answer, *made]) if made else trace.answer
 
 
 def digest(text: str) -> int:
     """A hash of 64 bits, the same everywhere."""
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(_hash(text), "little")
+
+
+def digests(texts: Sequence[str]) -> Hashes:
+    """The hashes of `texts`, (N,)."""
+    return np.frombuffer(b"".join(map(_hash, texts)), "<u8").astype(np.uint64)
+
+
+def _hash(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def number(value: str | None) -> int:

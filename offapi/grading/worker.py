@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from offapi.checks import limit
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError, OffapiError
@@ -72,7 +73,9 @@ def serve(pipe: Connection, marker: Any, settings: Settings) -> None:
             job: Job = pipe.recv()
             try:
                 grader = grader or Grader(settings, marker)
-                pipe.send(grader.grade(job))
+                with limit.lasting():
+                    done = grader.grade(job)
+                pipe.send(done)
             except OffapiError as error:
                 pipe.send(error)
             finally:

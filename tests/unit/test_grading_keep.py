@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,14 @@ def test_a_chain_of_near_duplicates_is_one_cluster_led_by_its_first() -> None:
     shares = [shingles.shared(prints.runs_of(0), prints.runs_of(i)) for i in (1, 2)]
     assert shares[0] >= duplicates.SIMILAR > shares[1]
     assert duplicates.clusters([steps[0], steps[3], steps[1], steps[2]]).tolist() == [0, 0, 0, 0]
+
+
+def test_every_character_that_is_a_word_of_its_own_is_looked_for() -> None:
+    everything = "".join(map(chr, range(sys.maxunicode + 1)))
+    found = shingles._NO_SPACES.findall(everything)
+    assert len(found) > 100_000
+    assert all(each.encode().translate(None, shingles._SPACED) for each in found)
+    assert shingles._bare("中文 a") == " 中 文 a ".replace(" 中 文 ", " 中  文  ").encode()
 
 
 @given(st.lists(st.text(max_size=40), max_size=8), st.text(max_size=40))

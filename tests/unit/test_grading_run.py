@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from offapi import cli, stage
-from offapi.data import traces
+from offapi.checks import limit
+from offapi.data import jsonl, traces
 from offapi.errors import DataError, GateFailed, RunError
 from offapi.grading import finding, inputs, memory, run, table, worker
+from offapi.grading import rows as grading_rows
 from offapi.grading.keep import Keep
 from offapi.grading.lines import Lines
 from offapi.grading.report import report
@@ -209,6 +214,18 @@ def test_an_unfinished_file_is_gone_on_with_only_where_it_is_whole(
     assert not side.exists()
 
 
+@given(st.lists(st.integers(0, 11)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_are_joined_in_the_order_asked_for(tmp_path: Path, some: list[int]) -> None:
+    lines = [b"x" * i + b"\n" for i in range(12)]
+    (tmp_path / "rows").write_bytes(b"".join(lines))
+    found = np.zeros(12, table.kind(1))
+    found["length"] = [len(line) for line in lines]
+    task = load(prepare(tmp_path, [trace(1, 1.5)]).settings.task_file)
+    with Lines(tmp_path / "rows", found, task) as read:
+        assert read.joined(some) == b"".join(lines[i] for i in some) == b"".join(map(read.line, some))
+
+
 def test_memory_and_files_choose_and_tell_the_same(tmp_path: Path) -> None:
     rows = [trace(i, i + 0.5 if i % 4 else 3000.0, gold={"total": i + 0.5}, group=f"g{i % 6}") for i in range(80)]
     rows[9]["messages"][0] = rows[5]["messages"][0]
@@ -258,6 +275,74 @@ def test_the_eligible_are_what_the_rule_keeps_whatever_the_grades(tmp_path: Path
     assert chosen.eligible == again.kept == again.eligible
     assert 0 < len(chosen.kept) < len(chosen.eligible) < 60
     assert not {11, 20} & set(chosen.eligible)
+
+
+MESSAGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "tool", "usr", None, ["user"]])},
+    optional={
+        "content": st.sampled_from(["", "text", None, 3, ["text"]]),
+        "tool_calls": st.sampled_from([None, [], [{"function": {"name": "f", "arguments": "{}"}}], {}]),
+        "weight": st.sampled_from([0, 1]),
+    },
+)
+OBJECTS: st.SearchStrategy[Any] = st.sampled_from([None, {}, {"a": 1}, [], "a", 0])
+ROWS = st.fixed_dictionaries(
+    {"id": st.sampled_from(["a", "a", "", " ", 1, None])},
+    optional={
+        "messages": st.one_of(
+            st.lists(MESSAGES, max_size=3),
+            st.lists(MESSAGES, max_size=2).map(lambda some: [*some, {"role": "assistant", "content": "x"}]),
+            st.sampled_from(["text", {}, None, [1]]),
+        ),
+        "tools": st.sampled_from([None, [], [{"type": "function"}], [1], {}, "", 0, False]),
+        "group": st.sampled_from([None, "g", "", 1]),
+        **dict.fromkeys(("gold", "source", "grade"), OBJECTS),
+        "more": st.just(1),
+    },
+)
+
+
+@settings(max_examples=1000)
+@given(ROWS)
+def test_the_quick_reading_of_a_row_takes_what_the_thorough_one_takes(row: dict[str, Any]) -> None:
+    quick = grading_rows._plain(row)
+    if quick is not None:
+        assert quick == traces.parse(jsonl.Row(Path("t.jsonl"), 1, row))
+        assert quick.id.strip()
+
+
+def test_the_quick_reading_is_the_usual_one() -> None:
+    assert grading_rows._plain(trace(1, 1.5, group="g", gold={"total": 1.5})) is not None
+
+
+def test_one_alarm_serves_many_answers_and_each_has_all_its_time() -> None:
+    def spin(seconds: float, limit_seconds: float) -> float | None:
+        """When the alarm rang in an answer that takes `seconds`; None: it did not."""
+        start = time.monotonic()
+        assert limit.start(limit_seconds)
+        try:
+            while time.monotonic() < start + seconds:
+                pass
+        except limit.TimeUp:
+            return time.monotonic() - start
+        finally:
+            limit.stop()
+        return None
+
+    with limit.lasting():
+        assert [spin(0.1, 0.25) for _ in range(4)] == [None] * 4, "the first one's alarm rings in the third"
+        for seconds in (0.25, 0.1, 0.4):
+            rang = spin(2, seconds)
+            assert rang is not None
+            assert seconds <= rang < seconds + 0.3
+        assert spin(0.05, 0.1) is None
+        time.sleep(0.2)  # it rings where no answer is under way
+        assert spin(0.05, 0.2) is None
+    time.sleep(0.3)
+    assert spin(2, 0.1) is not None
+    with limit.lasting():
+        assert spin(0.02, 5.0) is None
+        assert spin(2, 0.1) is not None, "an alarm that would ring too late is not waited for"
 
 
 def test_gold_from_another_file_is_found_by_id_and_by_document(tmp_path: Path) -> None:
