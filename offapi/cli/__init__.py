@@ -29,6 +29,7 @@ COMMANDS = {
     "grade": "Grade traces with a task's checks, and keep the best.",
     "train": "Train a model with a recipe.",
     "eval": "Score a model on labelled documents, or compare two, with intervals.",
+    "cost": "Reckon own costs beside the API's, and where they meet.",
     "report": "Write what became of a run as one HTML file, or as Markdown.",
 }
 NEXT_BY_ERRNO = {

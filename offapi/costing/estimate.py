@@ -1,0 +1,156 @@
+"""Does an own model pay? Three cases beside the API, break-even with its range, what the answer hangs on.
+
+Left out: where the inputs come from (`inputs`, `from_run`, `measure`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from offapi.costing import draws, model
+from offapi.costing.inputs import Inputs
+from offapi.costing.model import CASES, HOURS, Numbers
+
+SURE = 0.9  # share of the draws that makes a verdict
+NEVER = "never"
+NAMES = {"owned": "a machine you own", "bought": "a machine you buy", "rented": "a machine you rent"}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure with all inputs at their likeliest, and its 5th and 95th percentile; None stands for never."""
+
+    likely: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, likely: Numbers, drawn: Numbers) -> Spread:
+        """From the figure (1,) and its draws (N,), infinite where there is none."""
+        tail = (1 - draws.LEVEL) / 2
+        low, high = np.quantile(drawn, (tail, 1 - tail), method="inverted_cdf")  # infinite ones stay so
+        return cls(*(float(x) if np.isfinite(x) else None for x in (likely[0], low, high)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to run the own model."""
+
+    name: str
+    parts: Mapping[str, float]  # of a month, likely
+    monthly: Spread
+    per_request: Spread
+    break_even_requests: Spread  # a month
+    break_even_month: Spread
+    machines: float  # needed at the likely volume and speed, in parts
+    whole_machines: float  # what a month costs if machines can only be had whole
+    fits: bool
+    cheaper: float  # share of draws in which a month costs less than at the API
+
+    @property
+    def verdict(self) -> str:
+        """`pays`, `stay on the API` or `cannot tell`."""
+        if not self.fits or self.cheaper <= 1 - SURE:
+            return "stay on the API"
+        return "pays" if self.cheaper >= SURE else "cannot tell"
+
+
+@dataclass(frozen=True)
+class Swing:
+    """What a month saves over the API with one input at its low and its high end, the others likely."""
+
+    key: str
+    at_low: float
+    at_high: float
+
+    @property
+    def decides(self) -> bool:
+        """Whether the answer changes between the two."""
+        return (self.at_low > 0) != (self.at_high > 0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The whole answer."""
+
+    inputs: Inputs
+    api: Spread  # a month
+    api_per_request: Spread
+    cases: tuple[Case, ...]
+    best: Case  # the one the sensitivity is of
+    swings: tuple[Swing, ...]
+
+    @property
+    def verdict(self) -> str:
+        """`pays` where a case does, `stay on the API` where none can, else `cannot tell`."""
+        found = {case.verdict for case in self.cases}
+        return next((name for name in ("pays", "cannot tell") if name in found), "stay on the API")
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `--json` prints. Money in `currency`, null for never."""
+        known = {key: {**asdict(one.range), "source": one.source} for key, one in self.inputs.known.items()}
+        cases = {
+            case.name: {**{k: v for k, v in asdict(case).items() if k != "name"}, "verdict": case.verdict}
+            for case in self.cases
+        }
+        swings = [asdict(swing) | {"decides": swing.decides} for swing in self.swings]
+        return {
+            "verdict": self.verdict,
+            "currency": self.inputs.currency,
+            "prices_dated": self.inputs.dated,
+            "api": {"monthly": asdict(self.api), "per_request": asdict(self.api_per_request)},
+            "cases": cases,
+            "sensitivity": {
+                "case": self.best.name,
+                "inputs": swings,
+            },
+            "inputs": known,
+            "assumed": self.inputs.assumed(),
+            "method": {
+                "draws": draws.DRAWS,
+                "seed": draws.SEED,
+                "level": draws.LEVEL,
+                "sure": SURE,
+                "distribution": "triangular, independent",
+                "hours_a_month": HOURS,
+            },
+        }
+
+
+def estimate(inputs: Inputs) -> Estimate:
+    """Reckon all three cases, once at the likeliest inputs and once for every draw."""
+    one, many = draws.likely(inputs), draws.drawn(inputs)
+    cases = tuple(_case(name, one, many) for name in CASES)
+    fitting = [case for case in cases if case.fits] or list(cases)
+    best = min(fitting, key=lambda case: case.monthly.likely or 0.0)
+    api = [model.api_request(model.complete(values)) for values in (one, many)]
+    monthly = Spread.of(api[0] * one["requests"], api[1] * many["requests"])
+    swings = tuple(Swing(*row) for row in draws.swings(inputs, best.name))
+    return Estimate(inputs, monthly, Spread.of(*api), cases, best, swings)
+
+
+def _case(name: str, one: model.Values, many: model.Values) -> Case:
+    costs, drawn = model.of(name, one), model.of(name, many)
+    asked, asked_drawn = one["requests"], many["requests"]
+    monthly, monthly_drawn = costs.monthly(asked), drawn.monthly(asked_drawn)
+    needed = float((asked / costs.capacity)[0])
+    machine = costs.rent + costs.purchase / costs.purchase_months + costs.idle_energy
+    extra = max(0.0, np.ceil(needed) - needed) if needed > 1 else 0.0
+    cheaper = drawn.fits(asked_drawn) & (monthly_drawn < drawn.api * asked_drawn)
+    paid = [model.payback_month(c, v["requests"], v["growth"]) for c, v in ((costs, one), (drawn, many))]
+    return Case(
+        name=name,
+        parts={part: float(value[0]) for part, value in costs.month(asked).items()},
+        monthly=Spread.of(monthly, monthly_drawn),
+        per_request=Spread.of(monthly / asked, monthly_drawn / asked_drawn),
+        break_even_requests=Spread.of(costs.break_even(), drawn.break_even()),
+        break_even_month=Spread.of(*paid),
+        machines=needed,
+        whole_machines=float((monthly + machine * extra)[0]),
+        fits=bool(costs.fits(asked)[0]),
+        cheaper=float(cheaper.mean()),
+    )

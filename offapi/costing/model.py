@@ -1,0 +1,158 @@
+"""What a month costs, on one's own model and at the API, and where the two meet.
+
+    own = hardware share + kWh x tariff + (labels + review + training) / months between retrainings
+          + operation + setup / months the task lives + escalated share x API
+    API = requests x tokens x prices (prompt, cached prompt, answer), less the batch's discount
+
+A machine is paid for at least in its share; what lies beyond its capacity is paid for by the
+part used, so that a request never gets dearer with volume. Shapes: every figure is an array
+of draws, (N,). Left out: interest, tax, resale, and whole machines (`machines` tells how many).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+HOURS = 365 * 24 / 12  # of a month: 730
+CASES = ("owned", "bought", "rented")
+
+Numbers = NDArray[np.float64]
+Values = Mapping[str, Numbers]
+
+
+def complete(values: Values) -> dict[str, Numbers]:
+    """`values` with what follows from others filled in, each (N,)."""
+    found = dict(values)
+    found.setdefault("price_cached", found["price_in"])
+    found.setdefault("own_tokens", found["output_tokens"])
+    if "seconds" not in found:
+        found["seconds"] = found["own_tokens"] / found["tokens_per_second"]
+    found.setdefault("label_price", api_request(found))
+    return found
+
+
+def api_request(v: Values) -> Numbers:
+    """Price of a request at the API."""
+    prompt = (1 - v["cached_share"]) * v["price_in"] + v["cached_share"] * v["price_cached"]
+    dollars = (v["input_tokens"] * prompt + v["output_tokens"] * v["price_out"]) / 1e6
+    return dollars * (1 - v["batch_share"] * v["batch_discount"])
+
+
+@dataclass(frozen=True)
+class Costs:
+    """One case's prices, by what they go with."""
+
+    api: Numbers  # of a request
+    setup: Numbers  # once
+    horizon_months: Numbers
+    retraining: Mapping[str, Numbers]  # labels, review, training: each time
+    months_between: Numbers
+    operation: Numbers  # a month
+    escalation: Numbers  # a request
+    busy_energy: Numbers  # a request, beyond that of waiting
+    idle_energy: Numbers  # a machine and month
+    rent: Numbers  # a machine and month
+    purchase: Numbers  # a machine
+    purchase_months: Numbers  # that it lasts
+    floor: Numbers  # machines paid for at least
+    capacity: Numbers  # requests a machine can answer in a month
+    most_machines: float  # that there are
+
+    def machines(self, requests: Numbers) -> Numbers:
+        """Machines paid for, in parts."""
+        return np.maximum(self.floor, requests / self.capacity)
+
+    def fits(self, requests: Numbers) -> NDArray[np.bool_]:
+        """Whether there are machines enough."""
+        return requests / self.capacity <= self.most_machines
+
+    def month(self, requests: Numbers) -> dict[str, Numbers]:
+        """What goes into a month of so many requests, part by part."""
+        machines = self.machines(requests)
+        return {
+            "hardware": (self.rent + self.purchase / self.purchase_months) * machines,
+            "energy": self.idle_energy * machines + self.busy_energy * requests,
+            **{name: price / self.months_between for name, price in self.retraining.items()},
+            "operation": self.operation,
+            "setup": self.setup / self.horizon_months,
+            "escalation": self.escalation * requests,
+        }
+
+    def monthly(self, requests: Numbers) -> Numbers:
+        """What a month of so many requests costs."""
+        return sum(self.month(requests).values(), np.zeros(1))
+
+    def break_even(self) -> Numbers:
+        """Requests a month from which the own model is cheaper; infinite where it never is.
+
+        The own cost is a line up to what the paid machines can do, and a steeper one beyond; a
+        request gets cheaper along both, so they meet the API's line once at most.
+        """
+        fixed = sum(self.retraining.values(), np.zeros(1)) / self.months_between
+        fixed = fixed + self.operation + self.setup / self.horizon_months
+        machine = self.rent + self.purchase / self.purchase_months + self.idle_energy
+        gain = self.api - self.escalation - self.busy_energy  # of a request, machines aside
+        within = _divide(fixed + machine * self.floor, gain)
+        beyond = _divide(fixed, gain - machine / self.capacity)
+        found = np.where(within <= self.floor * self.capacity, within, beyond)
+        return np.where(found <= self.most_machines * self.capacity, found, np.inf)
+
+
+def of(case: str, values: Values) -> Costs:
+    """The prices of `case`: a machine one owns already, one that is bought, or one that is rented."""
+    v = complete(values)
+    none = np.zeros(1)
+    idle = np.minimum(v["idle_watts"], v["watts"])
+    kwh = v["tariff"] / 1000  # a watt for an hour
+    hours = v["seconds"] / 3600
+    rented, bought = case == "rented", case == "bought"
+    training = v["training_hours"] * (v["rent"] if rented else v["watts"] * kwh)
+    labels, review = v["labels"] * v["label_price"], v["review_hours"] * v["hourly_rate"]
+    return Costs(
+        api=api_request(v),
+        setup=v["setup_hours"] * v["hourly_rate"],
+        horizon_months=v["horizon_months"],
+        retraining={"labels": labels, "review": review, "training": training},
+        months_between=v["months_between_retrainings"],
+        operation=v["operation_hours"] * v["hourly_rate"],
+        escalation=v["escalated_share"] * api_request(v),
+        busy_energy=none if rented else hours * (v["watts"] - idle) * kwh,
+        idle_energy=none if rented else HOURS * idle * kwh,
+        rent=HOURS * v["rent"] if rented else none,
+        purchase=v["hardware_price"] if bought else none,
+        purchase_months=v["hardware_months"],
+        floor=v["rent_hours"] / HOURS if rented else v["hardware_share"],
+        capacity=HOURS * v["utilisation"] / hours,
+        most_machines=1.0 if case == "owned" else np.inf,
+    )
+
+
+def payback_month(costs: Costs, requests: Numbers, growth: Numbers) -> Numbers:
+    """The month from which on all that was paid is less than the API's bills by then, (N,); infinite where never.
+
+    Paid when due: setup, machines and the first training in the first month. It has to stay
+    so until the task ends.
+    """
+    last = int(np.ceil(costs.horizon_months).max())
+    t = np.arange(1, last + 1)  # months, (M,)
+    asked = requests[:, None] * (1 + growth[:, None]) ** (t - 1)
+    machines = np.maximum(costs.floor[:, None], asked / costs.capacity[:, None])
+    bought = np.maximum.accumulate(machines, axis=1) * np.ceil(t / costs.purchase_months[:, None])
+    retraining = sum(costs.retraining.values(), np.zeros(1))[:, None] * np.ceil(t / costs.months_between[:, None])
+    running = (costs.rent + costs.idle_energy)[:, None] * machines + costs.operation[:, None]
+    running = running + (costs.busy_energy + costs.escalation)[:, None] * asked
+    own = costs.setup[:, None] + costs.purchase[:, None] * bought + retraining + np.cumsum(running, axis=1)
+    dearer = (own > np.cumsum(costs.api[:, None] * asked, axis=1)) & (t <= np.ceil(costs.horizon_months)[:, None])
+    dearer |= ~costs.fits(asked.max(axis=1))[:, None]
+    month = 1 + np.where(dearer.any(axis=1), last - np.argmax(dearer[:, ::-1], axis=1), 0)
+    return np.where(month <= costs.horizon_months, month, np.inf)
+
+
+def _divide(fixed: Numbers, gain: Numbers) -> Numbers:
+    """`fixed` / `gain`; infinite where nothing is gained."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gain > 0, fixed / gain, np.inf)

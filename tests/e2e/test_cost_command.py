@@ -1,0 +1,152 @@
+"""`offapi cost` as a user runs it: the example, flags on top, a run that is measured, mistakes told."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import tiny
+
+Done = subprocess.CompletedProcess[str]
+TASK = """
+import offapi
+from offapi.checks import is_json
+
+task = offapi.Task(
+    name="letters",
+    instructions="Name the shop.",
+    schema={"type": "object", "properties": {"shop": {"type": "string"}}, "required": ["shop"]},
+    checks={"json": (is_json, 1.0)},
+    match={"shop": "text"},
+    max_answer_tokens=12,
+)
+"""
+RECIPE = """
+recipe = "sft"
+task = "task.py"
+data = "val.jsonl"
+val = "val.jsonl"
+model = "model"
+out = "runs"
+epochs = 1.0
+[lora]
+rank = 4
+"""
+
+
+def offapi(*words: str, cwd: Path) -> Done:
+    """`offapi WORDS` in `cwd`, in this process: importing a backend takes longer than all of these tests."""
+    from offapi import cli
+
+    stdout, stderr = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(stream, write_through=True) for stream in (stdout, stderr))
+    with chdir(cwd), redirect_stdout(out), redirect_stderr(err):
+        code = cli.run(words)
+    return subprocess.CompletedProcess(["offapi", *words], code, stdout.getvalue().decode(), stderr.getvalue().decode())
+
+
+def told(done: Done) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = orjson.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example of a costs file, and a tiny trained run."""
+    folder = tmp_path_factory.mktemp("bench")
+    tiny.write_chat(folder / "model")
+    (folder / "task.py").write_text(TASK)
+    (folder / "sft.toml").write_text(RECIPE)
+    rows = [
+        {"id": f"d{i}", "document": f"from {shop}", "gold": {"shop": shop}} for i, shop in enumerate(("Ash", "Elm"))
+    ]
+    (folder / "val.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    done = offapi("train", "sft.toml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert offapi("cost", "--example=costs.toml", cwd=folder).returncode == 0
+    return folder
+
+
+def test_the_example_is_reckoned_for_people_and_for_programs(bench: Path) -> None:
+    people = offapi("cost", "--from=costs.toml", cwd=bench)
+    assert (people.returncode, people.stdout) == (0, "")
+    for said in ("owned", "bought", "rented", "break-even, requests a month", "what weighs most", "assumed", "2026-11"):
+        assert said in people.stderr
+    found = told(offapi("cost", "--from=costs.toml", "--json", cwd=bench))
+    assert found["verdict"] == "stay on the API"
+    assert found["prices_dated"] == "2026-11"
+    assert list(found["cases"]) == ["owned", "bought", "rented"]
+    assert found["cases"]["owned"]["break_even_requests"]["likely"] > 50_000
+    assert told(offapi("cost", "--from=costs.toml", "--json", cwd=bench)) == found, "the seed is fixed"
+
+
+def test_flags_go_before_files_and_later_files_before_earlier_ones(bench: Path) -> None:
+    (bench / "more.toml").write_text('requests = 3000000\ncurrency = "€"\n')
+    found = told(offapi("cost", "--from=costs.toml", "--from=more.toml", "--json", cwd=bench))
+    assert (found["inputs"]["requests"]["source"], found["currency"]) == ("more.toml", "€")
+    assert found["verdict"] == "pays"
+    words = ["cost", "--from=costs.toml", "--from=more.toml", "--requests=1000:2000:3000", "--json"]
+    found = told(offapi(*words, cwd=bench))
+    assert found["inputs"]["requests"] == {"low": 1000, "likely": 2000, "high": 3000, "source": "--requests"}
+    assert found["verdict"] == "stay on the API"
+
+
+def test_a_run_tells_what_it_knows_and_files_go_before_it(bench: Path) -> None:
+    found = told(offapi("cost", "--from=costs.toml", "--run=runs/sft", "--json", cwd=bench))
+    assert found["inputs"]["training_hours"]["source"] == "sft: attempts in manifest.json"
+    assert found["inputs"]["own_tokens"]["source"] == "sft: 2 answers in predictions.jsonl"
+    assert found["inputs"]["seconds"]["source"] == "costs.toml"
+
+
+def test_the_tokens_of_a_runs_answers_by_hand(bench: Path) -> None:
+    """The tiny tokenizer's tokens are bytes: two and four, and an end each."""
+    shutil.copytree(bench / "runs/sft", bench / "runs/copy")
+    row = {"value": None, "correct": {"shop": False}, "gold": {"shop": "Ash"}}
+    rows = [{"id": "a", "output": "ab", **row}, {"id": "b", "output": "abcd", **row}]
+    (bench / "runs/copy/predictions.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    found = told(offapi("cost", "--from=costs.toml", "--run=runs/copy", "--json", cwd=bench))
+    assert found["inputs"]["own_tokens"]["likely"] == 4.0
+
+
+def test_a_run_that_is_measured(bench: Path) -> None:
+    """What was measured goes before the file's guess, and scores nothing."""
+    before = (bench / "runs/sft/manifest.json").read_bytes()
+    words = ["cost", "--from=costs.toml", "--run=runs/sft", "--measure=2", "--json"]
+    found = told(offapi(*words, cwd=bench))
+    assert found["inputs"]["seconds"]["source"].startswith("measured on 2 documents, ")
+    assert 0 < found["inputs"]["seconds"]["likely"] < 5
+    assert found["inputs"]["own_tokens"]["likely"] <= 12
+    assert (bench / "runs/sft/manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 2, "--requests"),
+        (["--measure=2"], 2, "no effect without --run"),
+        (["--from=none.toml"], 2, "cannot be read"),
+        (["--from=typo.toml"], 2, "unknown key 'price_inn'"),
+        (["--from=costs.toml", "--tariff=cheap"], 2, "number or low:likely:high"),
+        (["--from=costs.toml", "--tokens-per-second=1", "--seconds=1"], 2, "say the same"),
+        (["--from=costs.toml", "--run=runs/sft2"], 1, "there is no run here"),
+        (["--from=costs.toml", "--run=other", "--measure=1"], 2, "it has no model"),
+        (["--example=costs.toml"], 2, "there is something already"),
+        (["--prices=x"], 2, "No such option"),
+    ],
+)
+def test_mistakes_are_told(bench: Path, words: list[str], code: int, said: str) -> None:
+    (bench / "typo.toml").write_text("price_inn = 1\n")
+    (bench / "other").mkdir(exist_ok=True)
+    (bench / "other/manifest.json").write_text("{}")
+    done = offapi("cost", *words, "--json", cwd=bench)
+    assert (done.returncode, done.stdout) == (code, "")
+    error = orjson.loads(done.stderr)
+    assert said in error["message"]
+    assert error["next"]
