@@ -1,13 +1,14 @@
 """Documents: what a task reads, with the answers that are known for them.
 
 JSONL rows `{"id", "document", "gold"?, "recorded_label"?}`, or a folder of .txt and .md
-files. Left out: PDF, and keeping other keys of a row.
+files. Other keys are passed over, unless they look like a slip. Left out: PDF.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from offapi.data import jsonl
 from offapi.errors import DataError
 
 SUFFIXES = (".txt", ".md")
+OPTIONAL = ("gold", "recorded_label")
+ALIKE = 0.85  # difflib's ratio: one letter of "gold", or two of "recorded_label"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,17 @@ def as_row(document: Document) -> dict[str, Any]:
     return row
 
 
+def check_keys(row: jsonl.Row) -> None:
+    """DataError at an object whose key is nearly "gold" or "recorded_label": it would be passed over in silence."""
+    for name, value in row.value.items():
+        if name in OPTIONAL or not isinstance(value, dict):
+            continue
+        meant = get_close_matches(name.lower(), OPTIONAL, n=1, cutoff=ALIKE)
+        if meant and meant[0] not in row.value:
+            step = f"Did you mean {meant[0]!r}? If not, give it another name."
+            raise row.error(f"{name!r} is no key of documents.", name, step)
+
+
 def _read_rows(path: Path) -> list[Document]:
     rows = jsonl.read(path)
     jsonl.unique_ids(rows)
@@ -60,6 +74,7 @@ def _document(row: jsonl.Row) -> Document:
     text = row.required("document", str)
     if not text.strip():
         raise row.error("the document is empty.", "document", "Remove the row, or give it its text.")
+    check_keys(row)
     gold, label = row.optional("gold", dict), row.optional("recorded_label", dict)
     return Document(row.required("id", str), text, gold, label)
 

@@ -56,6 +56,7 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
         raise row.error("the id is empty.", "id", "Give every row an id of its own.")
     if "messages" in row.value or "document" not in row.value:
         return traces.parse(row)
+    documents.check_keys(row)
     label, gold, grade = (row.optional(name, dict) for name in ("recorded_label", "gold", "grade"))
     text, answer = row.required("document", str), "" if label is None else task.answer_text(label)
     messages = (*task.messages(text), {"role": "assistant", "content": answer})

@@ -55,6 +55,10 @@ def test_windows_files_blank_lines_and_other_keys_are_read(tmp_path: Path) -> No
         (b'{"id":"2","document":" \\n\\t"}\n', "document", "empty"),
         (b'{"id":"2","document":"x","gold":"y"}\n', "gold", "an object"),
         (b'{"id":"2","document":"x","recorded_label":[]}\n', "recorded_label", "an object"),
+        (b'{"id":"2","document":"x","Gold":{"a":1}}\n', "Gold", "Did you mean 'gold'?"),
+        (b'{"id":"2","document":"x","golds":{}}\n', "golds", "Did you mean 'gold'?"),
+        (b'{"id":"2","document":"x","gold":{},"recorded_labels":{}}\n', "recorded_labels", "mean 'recorded_label'?"),
+        (b'{"id":"2","document":"x","recordedLabel":{}}\n', "recordedLabel", "mean 'recorded_label'?"),
     ],
 )
 def test_a_bad_row_names_file_line_field_and_next_step(tmp_path: Path, bad: bytes, field: str, said: str) -> None:
@@ -65,6 +69,13 @@ def test_a_bad_row_names_file_line_field_and_next_step(tmp_path: Path, bad: byte
     assert caught.value.where == f"{path}, line 3" + (f", field {field!r}" if field else "")
     assert said in str(caught.value)
     assert caught.value.next_step
+
+
+def test_keys_that_are_no_slips_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    others = b'"recorded_at":{"a":1},"ids":{},"document_id":{},"meta":{"Gold":{}},"label":{},"golds":[1],"Gold":"text"'
+    path.write_bytes(b'{"id":"1","document":"x",%b}\n{"id":"2","document":"x","gold":{},"Gold":{}}\n' % others)
+    assert documents.read(path) == [Document("1", "x"), Document("2", "x", {})]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
