@@ -85,7 +85,7 @@ def _made(record: Record) -> Table:
         "software": ", ".join(f"{k} {v}" for k, v in mapping(record.attempts[-1], "versions").items())
         if record.attempts
         else None,
-        "began": manifest.get("created"),
+        "began": _when(manifest.get("created")),
         "folder": str(record.path),
     }
     rows = tuple((name, text(value)) for name, value in named.items() if value is not None and value != "")
@@ -102,7 +102,7 @@ def _attempts(record: Record) -> Table:
     rows = [
         (
             str(i),
-            text(one.get("started")),
+            _when(one.get("started")),
             _took(one),
             text(one.get("step", 0)),
             text(one.get("outcome", "not ended")),
@@ -142,7 +142,8 @@ def _scorings(record: Record) -> Table:
     times = Counter(text(one.get("data")) for one in scored)
     last = {text(one.get("data")): one for one in scored}
     rows = tuple(
-        (data, str(count), text(last[data].get("n")), text(last[data].get("at"))) for data, count in times.most_common()
+        (data, str(count), text(last[data].get("n")), _when(last[data].get("at")))
+        for data, count in times.most_common()
     )
     return Table("Scorings", ("test set, SHA-256", "times", "documents", "last"), rows[:MOST])
 
@@ -235,10 +236,18 @@ def _seconds(one: Object) -> float | None:
         return None
 
 
+def _when(value: object) -> str:
+    """`2026-11-26 00:21 UTC`; what is no time as it is."""
+    try:
+        return datetime.fromisoformat(str(value)).strftime("%Y-%m-%d %H:%M %Z")
+    except ValueError:
+        return text(value)
+
+
 def _machine(host: Object) -> str:
     memory = number(host.get("memory_bytes"))
     known = [text(host[name]) for name in ("system", "machine") if host.get(name)]
-    known += [f"{text(host['cpus'])} CPUs"] if host.get("cpus") else []
+    known += [f"{text(host['cpus'])} CPU{'' if host['cpus'] == 1 else 's'}"] if host.get("cpus") else []
     known += [f"{memory / GIB:.0f} GiB"] if memory else []
     known += [f"Python {text(host['python'])}"] if host.get("python") else []
     return ", ".join(known)

@@ -133,7 +133,7 @@ def _figures(record: Record, rates: Sequence[Rates], shown: Samples | None) -> l
 
 
 def _compared(differences: Sequence[Difference]) -> list[Note]:
-    return [Note("info", f"{one.headline[0].upper()}{one.headline[1:]}") for one in differences]
+    return [Note("info", one.headline) for one in differences]
 
 
 def _gamed(record: Record) -> Table | None:

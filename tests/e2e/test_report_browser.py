@@ -1,0 +1,193 @@
+"""The report in headless Chromium: silent, asks for nothing, runs nothing of what it shows, and its filters work."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from offapi import evaluate
+from offapi.report import html
+from offapi.report.telling import tell
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+workshop: Any = import_module("workshop")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+HOSTILE = (
+    "<script>window.pwned=1</script>",
+    "</script><script>window.pwned=1</script>",
+    '"><img src=x onerror="window.pwned=1">',
+    "<a href=javascript:window.pwned=1>{{7*7}}</a>",
+)
+PAGE, FOREIGN = "file://", "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script><style>*{}</style>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if find_spec("playwright") is None or path is None:
+        pytest.skip("no browser here: apt-get install chromium, pip install playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])  # tests may run as root
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a run of the tiny model under a hostile name, with hostile rows among its own, against other answers."""
+    if find_spec("torch") is None:
+        pytest.skip("torch is not installed here")
+    home = tmp_path_factory.mktemp("browser")
+    done = workshop.offapi("train", str(workshop.lay_out(home, epochs=1.0)), "--backend", "torch")
+    assert done.returncode == 0, done.stderr
+    run = home / "runs" / HOSTILE[2]
+    (home / "runs" / "sft").rename(run)
+    documents = [
+        {"id": f"{text}{i}", "document": text * (i + 1), "gold": {HOSTILE[1]: text, "shop": "Ash"}}
+        for i, text in enumerate(HOSTILE)
+    ]
+    workshop.write_jsonl(home / "hostile.jsonl", documents)
+    old = evaluate.read(run / "predictions.jsonl")
+    own = [
+        _answer(row, one, i, shop="Ash" if i == 0 else "Elm")
+        for i, (row, one) in enumerate(zip(old, documents, strict=True))
+    ]
+    (run / "predictions.jsonl").write_bytes(evaluate.write(own))
+    other = home / "other.jsonl"
+    other.write_bytes(evaluate.write([own[0], _answer(own[1], documents[1], 1, shop="Ash"), *own[2:]]))
+    manifest = orjson.loads((run / "manifest.json").read_bytes())
+    config = {**manifest["config"], "val": str(home / "hostile.jsonl"), HOSTILE[0]: HOSTILE[1]}
+    (run / "manifest.json").write_bytes(
+        orjson.dumps({**manifest, "config": config, "scored": [], "backend": HOSTILE[1]})
+    )
+    page = home / "report.html"
+    page.write_text(html.render(tell([run, other])))
+    return page
+
+
+@pytest.fixture
+def page(browser: Any, report: Path) -> Iterator[Any]:
+    """The report, open; at the end of the test nothing may have been said, asked for or run."""
+    opened = browser.new_page()
+    said: list[str] = []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("dialog", lambda dialog: said.append(dialog.message))
+    opened.on("request", lambda request: said.append(request.url))
+    opened.goto(f"{PAGE}{report}")
+    yield opened
+    assert opened.evaluate("window.pwned") is None
+    assert said == [f"{PAGE}{report}"]
+    opened.close()
+
+
+def _answer(row: evaluate.Prediction, document: dict[str, Any], i: int, shop: str) -> evaluate.Prediction:
+    gold = document["gold"]
+    value = {**gold, "shop": shop}
+    output = orjson.dumps(value).decode() + HOSTILE[i]
+    correct = {HOSTILE[1]: True, "shop": shop == gold["shop"]}
+    return replace(row, id=document["id"], output=output, value=value, correct=correct, gold=gold)
+
+
+def listed(page: Any) -> list[str]:
+    return [node.text_content() for node in page.query_selector_all("#list li .id")]
+
+
+def test_it_opens_and_shows_hostile_rows_as_text(page: Any) -> None:
+    assert HOSTILE[2] in page.text_content("h1")
+    assert listed(page) == [f"{text}{i}" for i, text in enumerate(HOSTILE)]
+    for i, text in enumerate(HOSTILE):
+        page.click(f"#item-{i}")
+        assert page.text_content("#one h3") == f"{text}{i}"
+        assert page.text_content("#one .text") == text * (i + 1)
+        assert text in page.text_content("#one dl")
+        page.click("#one summary")
+        assert text in page.text_content("#one .raw")
+    assert page.query_selector_all("#one img, #one script, #one a, main img") == []
+
+
+def test_filters_orders_and_search(page: Any) -> None:
+    page.click("text=Failing")
+    assert len(listed(page)) == 3
+    assert page.text_content("#count") == "3 of 4 documents"
+    page.select_option("select[name=field]", label=HOSTILE[1])
+    assert listed(page) == []
+    page.select_option("select[name=field]", label="shop")
+    assert len(listed(page)) == 3
+    page.click("text=Flipped")
+    assert listed(page) == [f"{HOSTILE[1]}1"]
+    page.click("text=All 4")
+    page.select_option("select[name=order]", "grade")
+    assert listed(page)[-1] == f"{HOSTILE[0]}0"
+    page.select_option("select[name=order]", "long")
+    assert listed(page)[0] == f"{HOSTILE[3]}3"
+    page.fill("input[type=search]", "ONERROR img")
+    assert listed(page) == [f"{HOSTILE[2]}2"]
+    page.fill("input[type=search]", "nowhere to be found")
+    assert (listed(page), page.text_content("#one")) == ([], "")
+
+
+def test_the_differing_field_is_marked(page: Any) -> None:
+    page.click("#item-1")
+    marks = [node.text_content() for node in page.query_selector_all("#one mark.off")]
+    assert marks == ["Elm"]
+    signs = [
+        node.text_content()
+        for node in page.query_selector_all("#one .field:last-child .right, #one .field:last-child .wrong")
+    ]
+    assert signs == ["✗", "✓"]
+
+
+def test_the_keyboard_alone_is_enough(page: Any) -> None:
+    for key, shown in (("j", 1), ("j", 2), ("k", 1)):
+        page.keyboard.press(key)
+        assert page.text_content("#one h3").endswith(str(shown))
+    page.keyboard.press("f")
+    assert len(listed(page)) == 3
+    page.keyboard.press("/")
+    page.keyboard.type("jfa")
+    assert page.input_value("input[type=search]") == "jfa"
+    page.fill("input[type=search]", "")
+    page.keyboard.press("Escape")
+    page.keyboard.press("End")
+    assert page.text_content("#one h3").endswith("3")
+    assert page.get_attribute("#list", "aria-activedescendant") == "item-2"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [340, 1100])
+def test_it_fits_the_screen_in_both_schemes(page: Any, scheme: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    for drawn in page.query_selector_all("svg.chart"):
+        assert drawn.get_attribute("role") == "img"
+        assert drawn.bounding_box()["width"] > 250
+
+
+def test_the_policy_stops_what_escaping_would_miss(browser: Any, report: Path) -> None:
+    """Markup planted in the open page, as if a text had not been escaped: nothing runs, loads or restyles."""
+    opened = browser.new_page()
+    refused: list[str] = []
+    opened.on("console", lambda message: refused.append(message.text))
+    opened.goto(f"{PAGE}{report}")
+    opened.evaluate("text => document.body.append(document.createRange().createContextualFragment(text))", FOREIGN)
+    opened.wait_for_timeout(200)
+    assert opened.evaluate("window.pwned") is None
+    assert len([text for text in refused if "Content Security Policy" in text]) >= 3
+    opened.close()
