@@ -57,8 +57,8 @@ def test_control_loopback_is_not_an_attempt(tmp_path: Path) -> None:
     assert calls == []
 
 
-def test_a_whole_recipe(tmp_path: Path, backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model is added, looked at, trained with a recipe and evaluated; the run's manifest saw no attempt either."""
+def test_whole_recipes(tmp_path: Path, backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model is added, looked at, trained with two recipes and evaluated; no manifest saw an attempt either."""
     monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
     stored.folder(tmp_path / "tiny")
     short = [f"--set={change}" for change in ("model=tiny", "epochs=0.2", "max_tokens=1800", "on_long=drop")]
@@ -68,6 +68,7 @@ def test_a_whole_recipe(tmp_path: Path, backend_name: str, monkeypatch: pytest.M
         ["models", "add", "tiny"],
         ["doctor"],
         ["train", "task/sft.toml", f"--backend={backend_name}", *short],
+        ["train", "task/filtered_sft.toml", f"--backend={backend_name}", *short],
         ["eval", *paths, "--model=tiny", "--limit=2", f"--backend={backend_name}"],
     ]
     one_process = (
@@ -77,5 +78,6 @@ def test_a_whole_recipe(tmp_path: Path, backend_name: str, monkeypatch: pytest.M
     assert done.returncode == 0, done.stderr
     assert calls == []
     assert (tmp_path / "predictions.jsonl").exists(), "the last command ran"
-    manifest = orjson.loads((tmp_path / "runs/sft/manifest.json").read_bytes())
-    assert manifest["attempts"][-1]["network"] == {"guard": True, "refused": [], "opened": []}
+    for run in ("sft", "filtered-sft", "filtered-sft/control"):
+        manifest = orjson.loads((tmp_path / "runs" / run / "manifest.json").read_bytes())
+        assert manifest["attempts"][-1]["network"] == {"guard": True, "refused": [], "opened": []}
