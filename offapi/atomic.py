@@ -58,10 +58,11 @@ def write_file(path: Path, data: bytes) -> None:
     _commit(path, lambda: _write(temporary, data), lambda: os.replace(temporary, path), discard)
 
 
-def write_folder(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> None:
+def write_folder(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any], *, replace: bool = False) -> None:
     """Create the folder `path` (mode 0700) with `files` and a manifest that also holds `meta` (JSON values).
 
-    Raises NotCommitted, with nothing left behind, or DurabilityUncertain. `path` must not exist.
+    `replace`: an earlier folder there stays until the new one is on disk whole; without it there must be none.
+    Raises NotCommitted, with nothing left behind, or DurabilityUncertain.
     """
     for name in files:
         if name == MANIFEST or name.startswith(".") or Path(name).name != name:
@@ -69,7 +70,7 @@ def write_folder(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]
     temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
 
     def write() -> None:
-        if path.exists():
+        if path.exists() and not replace:
             raise FileExistsError(errno.EEXIST, "it exists already", str(path))
         temporary.mkdir(mode=0o700)
         for name, data in files.items():
@@ -77,7 +78,14 @@ def write_folder(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]
         _write(temporary / MANIFEST, _manifest(files, meta))
         sync_folder(temporary)
 
-    _commit(path, write, lambda: temporary.rename(path), lambda: shutil.rmtree(temporary, ignore_errors=True))
+    def rename() -> None:
+        doomed = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
+        if path.exists():  # no rename replaces a folder that holds something
+            path.rename(doomed)
+        temporary.rename(path)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    _commit(path, write, rename, lambda: shutil.rmtree(temporary, ignore_errors=True))
 
 
 def verify(path: Path) -> dict[str, Any]:

@@ -93,8 +93,7 @@ class Run:
         try:
             _take(descriptor, self.path)
             _held.add(self.path)
-            checkpoints.sweep(self.path)
-            checkpoints.sweep(self.path / CHECKPOINTS)
+            self._sweep()
             outcome = "failed"
             try:
                 self._attempt(started=_now(), step=0, versions=host.versions(), host=host.facts())
@@ -158,11 +157,8 @@ class Run:
     def write_folder(self, name: str, files: Mapping[str, bytes]) -> Path:
         """Write the folder `name` in the run folder, whole or not at all, in place of an earlier one."""
         self._must_hold()
-        path = self.path / name
-        if path.exists():
-            atomic.remove_folder(path)
-        atomic.write_folder(path, files, {})
-        return path
+        atomic.write_folder(self.path / name, files, {}, replace=True)
+        return self.path / name
 
     def checkpoint(self, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> Checkpoint:
         """Commit `files` and `meta` as checkpoint `step`, then drop old ones. The same one twice is no error.
@@ -203,6 +199,12 @@ class Run:
     def latest(self) -> Checkpoint | None:
         """The newest intact checkpoint. Raises RunError when there are some and none is intact."""
         return checkpoints.latest(self.path / CHECKPOINTS)
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left, here and in the folders that are no runs of their own."""
+        inside = [path for path in self.path.iterdir() if path.is_dir() and not (path / MANIFEST).exists()]
+        for folder in (*inside, self.path):
+            checkpoints.sweep(folder)
 
     def _sync_metrics(self) -> int:
         """Make metrics.jsonl durable; its length in bytes."""

@@ -30,6 +30,7 @@ from offapi.task import Task
 from offapi.testset import count_scoring
 
 BEST, HACKING, LEARNED = "best", "hacking.json", "learned.json"
+BEST_WEIGHTS = "best.safetensors"  # in a checkpoint: the best adapter until then
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,19 @@ class Watch:
         return trail
 
     def resume(self) -> Trail:
-        """Take the last checkpoint over; without one, start."""
+        """Take the last checkpoint over, with its best adapter and its alarm; without one, start."""
         checkpoint = self.folder.latest()
         if checkpoint is None:
             return self.start()
+        for name in checkpoint.skipped:
+            self.out.say(f"Checkpoint {name} is damaged: the one before it is taken.")
         self.backend.restore(trainstate.read(checkpoint.path))
+        best = {adapter.CONFIG: adapter.CONFIG, adapter.WEIGHTS: BEST_WEIGHTS}
+        self.folder.write_folder(BEST, {name: (checkpoint.path / kept).read_bytes() for name, kept in best.items()})
         self.out.say(f"Resumed at step {checkpoint.step} of {self.steps}.")
-        return Trail.of(checkpoint.meta)
+        trail = Trail.of(checkpoint.meta)
+        self._alarm(trail)
+        return trail
 
     def after(self, trail: Trail, sampled: Sampled, metrics: Mapping[str, float]) -> Trail:
         """One more step is done: gates, a look when it is time, metrics, a checkpoint when it is time."""
@@ -127,7 +134,8 @@ class Watch:
         self.folder.log(trail.step, self.clock.take(), TIMINGS)
         if trail.step % self.config.checkpoint_every == 0 or trail.step == self.steps:
             files = trainstate.encode(self.backend.state(), self.config.shape, self.config.model)
-            self.folder.checkpoint(trail.step, files, asdict(trail))
+            best = (self.folder.path / BEST / adapter.WEIGHTS).read_bytes()
+            self.folder.checkpoint(trail.step, {**files, BEST_WEIGHTS: best}, asdict(trail))
         self._alarm(trail)
         return trail
 
