@@ -29,6 +29,8 @@ COMMANDS = {
     "grade": "Grade traces with a task's checks, and keep the best.",
     "train": "Train a model with a recipe.",
     "eval": "Score a model on labelled documents, or compare two, with intervals.",
+    "compare": "Run the roads the data allow, and tell which pays.",
+    "curve": "Tell how accuracy grows with examples, and how many more are needed.",
     "cost": "Reckon own costs beside the API's, and where they meet.",
     "report": "Write what became of a run as one HTML file, or as Markdown.",
 }

@@ -1,0 +1,249 @@
+"""`offapi compare` and `offapi curve` on a tiny model: everything real, arms reused, killed and gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import workshop
+
+KEYS = """
+recipe = "compare"
+task = "task.py"
+documents = "train.jsonl"
+test = "test.jsonl"
+model = "model"
+out = "runs"
+device = "cpu"
+label_minutes = 2.0
+lora = { rank = 4, alpha = 8.0 }
+"""
+TABLES = """
+[sft]
+lr = 1e-2
+epochs = 1.0
+batch_size = 4
+checkpoint_every = 2
+[distill]
+epochs = 1.0
+batch_size = 4
+checkpoint_every = 2
+[filtered_sft]
+epochs = 1.0
+batch_size = 4
+[grpo]
+start = "base"
+batch_size = 4
+num_generations = 2
+workers = 1
+epochs = 0.25
+"""
+SUPERVISED = 'roads = ["sft", "distill", "filtered_sft"]\nteacher = "recorded"\n'
+
+
+def lay_out(folder: Path, keys: str = SUPERVISED, tables: str = TABLES) -> Path:
+    """Sixteen documents, the first four with a wrong recorded label, ten to test on; the comparison's file."""
+    workshop.lay_out(folder, count=16, wrong=4)
+    workshop.write_jsonl(folder / "test.jsonl", workshop.rows(40)[30:])
+    model = f'model = "{folder / "model"}"'
+    path = folder / "compare.toml"
+    path.write_text(KEYS.replace('model = "model"', model) + keys + tables)
+    return path
+
+
+def offapi(*words: str, code: int = 0) -> dict[str, Any]:
+    done = workshop.offapi(*words, "--json")
+    assert done.returncode == code, done.stderr
+    told: dict[str, Any] = orjson.loads(done.stdout if code == 0 else done.stderr)
+    return told
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """Every file below `folder` with its last change."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def trained(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Each arm that was trained: when its steps were written, and its answers to the test."""
+    arms = [path.parent for path in sorted((folder / "runs/arms").glob("*/metrics.jsonl"))]
+    return {
+        arm.name: ((arm / "metrics.jsonl").stat().st_mtime_ns, next(arm.glob("test-*.jsonl")).read_bytes())
+        for arm in arms
+    }
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished comparison of the three supervised roads."""
+    file = lay_out(tmp_path_factory.mktemp("bench") / "all")
+    done = workshop.offapi("compare", str(file), "--backend", "torch")
+    assert done.returncode == 0, done.stderr
+    (file.parent / "stderr").write_text(done.stderr)
+    return file
+
+
+def test_one_table_of_what_each_road_took_and_gave(bench: Path) -> None:
+    told = orjson.loads((bench.parent / "runs/compare/compare.json").read_bytes())
+    rows = told["rows"]
+    assert list(rows) == ["recorded", "base", "sft", "distill", "filtered_sft"]
+    assert [rows[road]["arm"]["rows"] for road in ("sft", "distill", "filtered_sft")] == [16, 12, 12]
+    assert [rows[road]["cost"]["human_minutes"] for road in ("sft", "distill", "filtered_sft")] == [32.0, 0.0, 0.0]
+    assert all(rows[road]["cost"]["machine_minutes"] > 0 for road in ("sft", "distill", "filtered_sft"))
+    assert rows["distill"]["arm"]["ceiling"]["right"]["mean"] == 0.75
+    assert rows["filtered_sft"]["arm"]["ceiling"]["right"]["mean"] == 1.0
+    assert rows["recorded"]["report"]["all_fields"]["mean"] == 1.0
+    assert all(rows[road]["report"]["n"] == 10 for road in rows)
+    for road in ("sft", "distill", "filtered_sft"):
+        assert rows[road]["to_best"] is not None or road == told["best"]
+        assert rows[road]["to_recorded"]["only_b"] == 10  # a tiny model has nothing right
+        assert "cannot tell" in rows[road]["verdict"]
+        assert Path(rows[road]["predictions"]).is_file()
+    assert (told["correction"], told["take"]) == ("Holm over 6 pairs", "base")
+    said = (bench.parent / "stderr").read_text()
+    for words in (
+        "rows used",
+        "12 of 16",
+        "your labels",
+        "the teacher: 75.0",
+        "less the recorded",
+        "Assumed: 2 minutes",
+    ):
+        assert words in said
+
+
+def test_a_second_time_nothing_is_done_again(bench: Path) -> None:
+    before = tree(bench.parent / "runs/arms")
+    done = workshop.offapi("compare", str(bench), "--backend", "torch", "--set", "label_minutes=5.0")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("done before") == 3
+    assert tree(bench.parent / "runs/arms") == before
+
+
+def test_what_an_arm_depends_on_makes_another_arm(bench: Path) -> None:
+    before = trained(bench.parent)
+    told = offapi("compare", str(bench), "--backend=torch", "--set=sft.lr=0.02", "--set=name=other")
+    new = trained(bench.parent)
+    assert new.items() > before.items()
+    (made,) = new.keys() - before.keys()
+    assert made.startswith("sft-")
+    assert Path(told["rows"]["sft"]["arm"]["path"]).name == made
+    counted = orjson.loads((bench.parent / "runs/arms" / made / "manifest.json").read_bytes())
+    assert [one["n"] for one in counted["scored"]] == [10]
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "dry")
+    before = tree(tmp_path)
+    told = offapi("compare", str(file), "--backend=torch", "--dry-run", "--set=roads=['sft','grpo']")
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "dry/runs").exists()
+    assert list(told["arms"]) == ["sft", "grpo"]
+    assert all(arm["seconds"] > 0 and arm["memory_bytes"] > 0 and arm["kwh"] > 0 for arm in told["arms"].values())
+    curve = offapi("curve", str(file), "--backend=torch", "--dry-run", "--sizes=4,8,16", "--draws=2")
+    assert curve["points"] == 6
+    assert curve["seconds"] > 0
+    assert tree(tmp_path) == before
+
+
+def test_killed_between_and_inside_arms_it_goes_on(bench: Path, tmp_path: Path) -> None:
+    """The arms have the names they have elsewhere, so what they come to can be compared with those."""
+    file = lay_out(tmp_path / "killed")
+    arms = tmp_path / "killed/runs/arms"
+    words = workshop.start("compare", str(file), "--backend", "torch", "--plain")
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env={**os.environ, **workshop.ENVIRONMENT})
+    deadline = time.monotonic() + 120
+    while not list(arms.glob("sft-*/arm.json")) or not list(arms.glob("distill-*/metrics.jsonl")):
+        assert process.poll() is None, "it was over before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(arms.glob("filtered-sft-*")), "it was killed too late to tell"
+    (first,) = arms.glob("sft-*")
+    finished = (first / "metrics.jsonl").stat().st_mtime_ns
+    done = workshop.offapi("compare", str(file), "--backend", "torch")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("done before") == 1
+    assert done.stderr.count("going on with") == 1
+    assert (first / "metrics.jsonl").stat().st_mtime_ns == finished
+    whole, broken = trained(bench.parent), trained(file.parent)
+    assert broken.keys() <= whole.keys()
+    assert len(broken) == 3
+    assert {name: answers for name, (_, answers) in broken.items()} == {name: whole[name][1] for name in broken}
+    (second,) = arms.glob("distill-*")
+    attempts = orjson.loads((second / "manifest.json").read_bytes())["attempts"]
+    seconds = (second / "seconds.jsonl").read_bytes().splitlines()
+    assert len(attempts) == len(seconds) == 2  # the killed attempt's time is counted too
+
+
+def test_a_gate_that_fails_is_a_result(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "grpo", 'roads = ["grpo"]\n')
+    told = offapi("compare", str(file), "--backend=torch")
+    row = told["rows"]["grpo"]
+    assert row["arm"]["gate"]
+    assert row["arm"]["ceiling"] is None
+    assert row["report"]["n"] == 10
+    assert told["take"] == "base"
+    again = workshop.offapi("compare", str(file), "--backend", "torch")
+    assert "grpo: done before" in again.stderr
+    assert row["arm"]["gate"] in again.stderr
+    assert "none" in again.stderr
+
+
+def test_roads_the_data_do_not_allow_are_left_out_and_said(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "none", "")
+    rows = [{**row, "recorded_label": {"shop": "Nowhere Inc"}} for row in workshop.rows(16)]
+    workshop.write_jsonl(tmp_path / "none/train.jsonl", rows)
+    told = offapi("compare", str(file), "--backend=torch", "--set=minutes=1e-9")
+    assert list(told["rows"]) == ["recorded", "base"]
+    assert told["left_out"]["filtered_sft"].startswith("none of 16 traces is kept")
+    assert "no teacher is named" in told["left_out"]["distill"]
+    assert "allowed" in told["left_out"]["sft"]
+    assert "allowed" in told["left_out"]["grpo"]
+    refused = offapi("compare", str(file), "--backend=torch", "--set=roads=['distill']", code=2)
+    assert "distill cannot be taken" in refused["message"]
+
+
+def test_the_teachers_tokens_and_price_are_counted(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "labels", 'roads = ["distill"]\nlabels = "labels.jsonl"\n')
+    usage, common = {"prompt_tokens": 1000, "completion_tokens": 100}, {"status": "ok", "seconds": 0.1, "teacher": "t"}
+    rows = [*workshop.rows(16), *workshop.rows(40)[30:]]
+    lines = [
+        {"id": row["id"], "output": orjson.dumps(row["gold"]).decode(), "prompt_sha256": "", "usage": usage, **common}
+        for row in rows
+    ]
+    workshop.write_jsonl(tmp_path / "labels/labels.jsonl", lines)
+    told = offapi("compare", str(file), "--backend=torch", "--set=price={prompt=1.0,completion=10.0}")
+    cost = told["rows"]["distill"]["cost"]
+    assert cost["usage"] == {"prompt_tokens": 16_000, "completion_tokens": 1_600}
+    assert cost["dollars"] == pytest.approx(0.032)
+    assert told["rows"]["teacher"]["report"]["all_fields"]["mean"] == 1.0  # its labels hold the test documents too
+
+
+def test_a_curve_goes_on_and_shares_the_comparisons_arm(bench: Path) -> None:
+    words = ["curve", str(bench), "--backend=torch", "--sizes=4,8,16", "--draws=2", "--want=0.9"]
+    before = trained(bench.parent)
+    told = offapi(*words)
+    assert [(one["rows"], one["draw"]) for one in told["points"]] == [(4, 0), (8, 0), (16, 0), (4, 1), (8, 1), (16, 1)]
+    after = trained(bench.parent)
+    assert len(after.keys() - before.keys()) == 5  # all sixteen rows, first draw: that is the comparison's
+    assert {name: after[name] for name in before} == before
+    assert told["answer"]["kind"] == "never"  # a tiny model has nothing right, however many rows
+    assert orjson.loads((bench.parent / "runs/compare/curve-sft.json").read_bytes()) == told
+    again = workshop.offapi(*words)
+    assert again.stderr.count("done before") == 6
+    assert "More data of this kind will not get you there" in again.stderr
+    kept = offapi("curve", str(bench), "--backend=torch", "--sizes=8,12,16", "--draws=1", "--road=filtered_sft")
+    assert [one["rows"] for one in kept["points"]][-1] == 12  # of sixteen, those that pass the checks
+
+
+def test_no_curve_of_what_cannot_be_drawn(bench: Path) -> None:
+    words = ["curve", str(bench), "--road=distill", "--set=teacher=local:demo", "--sizes=4,8,16"]
+    assert "offapi label" in offapi(*words, code=2)["message"]
+    assert "16 rows" in offapi("curve", str(bench), code=2)["message"]

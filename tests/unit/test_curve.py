@@ -1,0 +1,152 @@
+"""The curve through accuracies: it finds a known law, says what it cannot know, and draws are nested."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from offapi.errors import ConfigError, DataError
+from offapi.roads.draws import nested, sizes
+from offapi.roads.fit import FAR, Law, Points, answer, fit, law, search
+
+SIZES = (25, 50, 100, 200, 400)
+
+
+def points(true: Law, sizes: tuple[int, ...] = SIZES, draws: int = 3, documents: int = 200, seed: int = 0) -> Points:
+    """Test documents of fixed hardness, right where the law (and a little luck of the draw) beats it."""
+    random = np.random.default_rng(seed)
+    hard = (np.arange(documents) + 0.5) / documents
+    rows, draw, right = [], [], []
+    for d in range(draws):
+        for size in sizes:
+            luck = random.normal(0, 0.01)
+            rows.append(size)
+            draw.append(d)
+            right.append(hard < true.at(size) + luck + random.normal(0, 0.03, documents))
+    return Points(np.array(rows, float), np.array(draw), np.array(right, float), np.arange(documents))
+
+
+def test_an_exact_law_is_recovered() -> None:
+    true = Law(0.92, 2.0, 0.6)
+    n = np.array(SIZES, float)
+    found = law(n, np.array([true.at(size) for size in SIZES]), np.ones(len(n)))
+    assert found.a == pytest.approx(true.a, abs=1e-3)
+    assert found.b == pytest.approx(true.b, rel=0.02)
+    assert found.c == pytest.approx(true.c, abs=5e-3)
+
+
+def test_weights_decide_between_draws_that_disagree() -> None:
+    n = np.array([*SIZES, *SIZES], float)
+    one, other = Law(0.9, 2.0, 0.7), Law(0.6, 1.0, 0.7)
+    accuracy = np.array([each.at(size) for each in (one, other) for size in SIZES])
+    found = law(n, accuracy, np.repeat([1.0, 1e-9], len(SIZES)))
+    assert found.at(400) == pytest.approx(one.at(400), abs=1e-3)
+
+
+def test_rows_needed_are_the_laws_inverse() -> None:
+    true = Law(0.92, 2.0, 0.6)
+    assert true.at(true.need(0.85)) == pytest.approx(0.85)
+    assert true.need(0.92) == float("inf")
+    assert Law(0.5, 0.0, 1.0).need(0.6) == float("inf")
+
+
+def test_the_band_holds_the_truth_and_narrows_with_documents() -> None:
+    true = Law(0.9, 2.0, 0.6)
+    few, many = (fit(points(true, documents=d)) for d in (60, 600))
+    for found in (few, many):
+        band = found.band(400)
+        assert band.low <= true.at(400) <= band.high
+    assert (many.band(400).high - many.band(400).low) < 0.6 * (few.band(400).high - few.band(400).low)
+
+
+def test_how_many_more_is_told_with_a_range() -> None:
+    true = Law(0.98, 6.0, 0.6)
+    want = true.at(800)
+    found = answer(fit(points(true, documents=600)), want)
+    assert found.kind == "more"
+    assert found.rows is not None
+    assert found.low is not None
+    assert 400 < found.low <= 800
+    assert 550 <= found.rows <= 1200
+    assert found.high is None or found.high >= 800
+    assert "more rows for" in found.text
+
+
+def test_what_is_there_already_is_told() -> None:
+    found = answer(fit(points(Law(0.95, 2.0, 0.6))), 0.7)
+    assert found.kind == "there"
+    assert "400 rows are enough for 70%" in found.text
+
+
+def test_a_flat_curve_will_not_get_you_there() -> None:
+    found = answer(fit(points(Law(0.6, 0.0, 1.0))), 0.9)
+    assert found.kind == "never"
+    assert found.rows is None
+    assert found.text.startswith("More data of this kind will not get you there")
+
+
+def test_a_curve_that_saturates_below_will_not_get_you_there_either() -> None:
+    found = answer(fit(points(Law(0.7, 20.0, 1.2), documents=600)), 0.9)
+    assert found.kind == "never"
+
+
+def test_beyond_four_times_the_rows_nothing_is_promised() -> None:
+    true = Law(1.0, 1.2, 0.15)  # still rising slowly: 0.9 takes millions of rows
+    want = true.at(400 * FAR * 2)
+    found = answer(fit(points(true, documents=200)), want)
+    assert found.kind == "beyond"
+    assert (found.rows, found.high) == (None, None)
+    assert "cannot be extrapolated" in found.text
+    assert "1600 rows" in found.text
+
+
+def test_nothing_right_anywhere_is_no_certainty() -> None:
+    some = points(Law(0.5, 0.0, 1.0), documents=10)
+    found = fit(replace(some, right=np.zeros((15, 10))))
+    band = found.band(400)
+    assert band.low == pytest.approx(0, abs=1e-3)
+    assert band.high > 0.2  # Wilson's, of none in ten
+
+
+def test_the_quick_search_finds_what_least_squares_finds() -> None:
+    some = points(Law(0.9, 2.0, 0.6))
+    ones = np.ones(len(some.rows))
+    quick, slow = search(some.rows, some.means, ones), law(some.rows, some.means, ones)
+    for n in (25, 100, 400, 1600):
+        assert quick.at(n) == pytest.approx(slow.at(n), abs=3e-3)
+
+
+def test_groups_of_documents_are_resampled_together() -> None:
+    true = Law(0.9, 2.0, 0.6)
+    alone = points(true, documents=200)
+    groups = Points(alone.rows, alone.draw, alone.right, np.arange(200) // 50)
+    wide, narrow = fit(groups).band(400), fit(alone).band(400)
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+
+
+def test_two_sizes_are_no_curve() -> None:
+    with pytest.raises(DataError, match="2 sizes"):
+        fit(points(Law(0.9, 2.0, 0.6), sizes=(25, 50)))
+
+
+def test_sizes_double_up_to_all() -> None:
+    assert sizes(230) == (25, 50, 100, 200, 230)
+    assert sizes(100) == (25, 50, 100)
+    assert sizes(16, (8, 4, 16)) == (4, 8, 16)
+
+
+@pytest.mark.parametrize(("count", "asked"), [(40, ()), (16, (4, 8)), (16, (4, 8, 17)), (16, (0, 4, 8))])
+def test_no_curve_of_too_few_sizes_or_rows_there_are_not(count: int, asked: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=str(count)):
+        sizes(count, asked)
+
+
+def test_draws_are_nested_and_differ() -> None:
+    rows = list(range(100))
+    small, large = nested(rows, 25, 1), nested(rows, 50, 1)
+    assert set(small) < set(large)
+    assert large == sorted(large)
+    assert set(nested(rows, 25, 2)) != set(small)
+    assert nested(rows, 100, 5) == rows
