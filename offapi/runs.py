@@ -225,9 +225,9 @@ class Run:
             os.truncate(path, length)
 
     def _attempt(self, **facts: Any) -> None:
-        """Add to the last attempt in the manifest; `started` begins a new one."""
+        """Add to the last attempt in the manifest, or begin one with `started` (or where a full disk kept it out)."""
         manifest = self.manifest
-        if "started" in facts:
+        if "started" in facts or not manifest["attempts"]:
             manifest["attempts"].append({})
         manifest["attempts"][-1] |= facts
         atomic.write_file(self.path / MANIFEST, _json(manifest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -64,14 +65,27 @@ def command(
         run = Run.open(config.out / config.name)
     else:
         run = Run.create(config.out, config.name, {**manifest, "backend": name})
-    with run.lock():
-        if resume:
-            run.resume(manifest)
-        report: Report | None = module.run(config, inputs, name, run, output, resume)
+    try:
+        with run.lock():
+            if resume:
+                run.resume(manifest)
+            report: Report | None = module.run(config, inputs, name, run, output, resume)
+    except Exception:
+        if not resume:
+            _remove_empty(run.path)
+        raise
     output.say(f"Everything is in {run.path}; the adapter is {run.path / 'adapter'}.")
     if report is not None:
         output.table(("field", "right, with 95% interval"), report.table())
     output.result({"run": str(run.path), "report": report.as_dict() if report else None})
+
+
+def _remove_empty(run: Path) -> None:
+    """Remove a new run that came to nothing, as on a full disk: there is nothing in it to go on from."""
+    from offapi.runs import LOCK, MANIFEST
+
+    if {path.name for path in run.rglob("*") if path.is_file() and path.stat().st_size} <= {MANIFEST, LOCK}:
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def find(recipe: Path) -> ModuleType:

@@ -93,18 +93,14 @@ def settle(labels: Iterable[Label]) -> dict[Key, Label]:
 class Log:
     """A labels file open for appending, by one process at a time.
 
-    RunError when another one writes it, DataError when it is not a labels file or the disk is full.
+    A file that is new and gets no line does not stay. RunError when another one writes it, DataError when
+    it is not a labels file or the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._new = path, not path.exists()
+        self._file = self._opened()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        except OSError as error:
-            raise _unreadable(path, error) from None
-        try:
-            self._take()
             content = read(path)
             self._size = content.size
             self._open_end(torn=content.torn)
@@ -122,14 +118,27 @@ class Log:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._new and not self._size:
+            self.path.unlink(missing_ok=True)
         os.close(self._file)
 
-    def _take(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            hint = "Wait for that command to end, or write to another file with --out."
-            raise RunError("another process is writing this file.", where=str(self.path), next_step=hint) from None
+    def _opened(self) -> int:
+        """The file, locked. Raises RunError when another process has it."""
+        while True:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            except OSError as error:
+                raise _unreadable(self.path, error) from None
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                hint = "Wait for that command to end, or write to another file with --out."
+                raise RunError("another process is writing this file.", where=str(self.path), next_step=hint) from None
+            if self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat()):
+                return file
+            os.close(file)  # its writer removed it between our opening and our lock
 
     def _open_end(self, torn: int) -> None:
         """Leave the file at the end of a whole line, so that the next one starts where it should."""

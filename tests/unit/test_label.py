@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+import faults
 import pytest
 
 import offapi
 from offapi import checks
 from offapi.data.documents import Document
-from offapi.errors import TeacherError
+from offapi.errors import DataError, TeacherError
 from offapi.teachers.label import Plan, Tally, Watch, label
 from offapi.teachers.labels import read
 from offapi.teachers.recorded import Recorded
@@ -168,3 +170,22 @@ def test_a_recorded_label_that_changed_or_came_is_taken(tmp_path: Path) -> None:
     tally = label(TASK, changed, Recorded(), out)
     assert [x.output for x in tally.labels] == [TASK.answer_text({"total": n}) for n in (6, 7)]
     assert label(TASK, changed, Recorded(), out).asked == 0
+
+
+def test_a_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
+    out = tmp_path / "labels.jsonl"
+    with faults.fail_at(1, "write", errno.ENOSPC), pytest.raises(DataError, match="No space left"):
+        label(TASK, DOCUMENTS, Scripted(), out)
+    assert list(tmp_path.iterdir()) == []
+    with faults.fail_at(2, "write", errno.ENOSPC), pytest.raises(DataError, match="No space left"):
+        label(TASK, DOCUMENTS, Scripted(), out)
+    assert [kept.id for kept in read(out).labels] == ["d0"], "what was answered stays"
+    assert label(TASK, DOCUMENTS, Scripted(), out).ok == 4
+
+
+def test_an_empty_file_of_the_users_stays(tmp_path: Path) -> None:
+    out = tmp_path / "labels.jsonl"
+    out.touch()
+    with pytest.raises(TeacherError):
+        label(TASK, DOCUMENTS, Scripted(ends_at="d0"), out)
+    assert out.exists()

@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_opened_is_an_error_with_its_path(tmp_path: Path) 
 
 
 def test_labels_are_for_their_owner_alone(tmp_path: Path) -> None:
-    assert os.stat(filled(tmp_path / "labels.jsonl")).st_mode & 0o077 == 0
+    assert os.stat(filled(tmp_path / "labels.jsonl", made("a"))).st_mode & 0o077 == 0
 
 
 def test_an_ok_label_counts_before_a_failed_one_and_a_later_before_an_earlier() -> None:
