@@ -28,9 +28,9 @@ COMMANDS = {
     "traces": "Import traces from the logs of others.",
     "grade": "Grade traces with a task's checks, and keep the best.",
     "train": "Train a model with a recipe.",
-    "eval": "Score a model on labelled documents, or compare two, with intervals.",
+    "eval": "Score a model on known answers, or compare two, with intervals.",
     "compare": "Run the roads the data allow, and tell which pays.",
-    "curve": "Tell how accuracy grows with examples, and how many more are needed.",
+    "curve": "Tell how accuracy grows with examples, and whether more would do.",
     "cost": "Reckon own costs beside the API's, and where they meet.",
     "report": "Write what became of a run as one HTML file, or as Markdown.",
 }

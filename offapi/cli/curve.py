@@ -23,7 +23,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str | Non
         raise click.BadParameter(f"{text!r} is not of the form 25,50,100.") from None
 
 
-@click.command(short_help="Tell how accuracy grows with examples, and how many more are needed.")
+@click.command(short_help="Tell how accuracy grows with examples, and whether more would do.")
 @click.argument("file", type=click.Path(path_type=Path))
 @backend_option()
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the file.")

@@ -34,7 +34,7 @@ class Rival:
     missing: int = 0
 
 
-@click.command(short_help="Score a model on labelled documents, or compare two, with intervals.")
+@click.command(short_help="Score a model on known answers, or compare two, with intervals.")
 @click.argument("answers", type=FILE, required=False)
 @click.option("--task", "task_file", type=FILE, help="The task file (Python).")
 @click.option("--data", type=FILE, help="Documents or traces with gold answers (JSONL).")
