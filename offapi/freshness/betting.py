@@ -1,0 +1,134 @@
+"""Has a mean in [0, 1] fallen below the reference's? e-processes, which may be looked at after every row.
+
+A gambler bets on each fresh value x at odds that are fair were the mean q: wealth is multiplied by 1 + b (q - x),
+b set before x is seen, and is a nonnegative supermartingale while the mean is q or more (the capital process of
+Waudby-Smith and Ramdas, arXiv 2010.09686, betting as their aGRAPA does). By Ville's inequality it ever reaches 1/a
+with probability a at most. The reference's own mean m is not known either: a second gambler bets on the reference
+that its mean is above m, and the product of both, the least over all m, is what counts. Left out: rows that depend
+on one another, and rises, which are falls of 1 - x.
+
+Shapes: S series, J gamblers, K points for m, V values, B rows of a block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+STEPS = 200  # values are taken to the nearest 1 / STEPS, the reference's as the fresh ones
+BLOCK = 25  # rows between bets
+MEMORY = np.array([200.0, 2000.0])  # (J,): rows after which what a gambler saw counts half
+PRIOR = 25.0  # rows of the reference that a gambler begins with
+MOST = 0.95  # of its wealth that a gambler may lose at once
+EDGE = 1e-9
+_KEPT = 0.5 ** (BLOCK / MEMORY)
+_REFERENCE_BETS = np.array([0.0, 1.5, 3.0, 6.0, 12.0])  # in standard errors of the reference's mean; 0 keeps its stake
+
+Numbers = NDArray[np.float64]
+Counts = NDArray[np.int64]
+VALUES = np.arange(STEPS + 1) / STEPS  # (V,)
+
+
+@dataclass(frozen=True)
+class Test:
+    """What the fresh rows of S series are held against: cells of m, each with a mean q and the reference's evidence."""
+
+    q: Numbers  # (S, K): the reference's mean at a cell's lower end, less the margin
+    evidence: Numbers  # (S, K): log wealth of who bet that the reference's mean is above the cell's upper end
+    mean: Numbers  # (S,), of the reference
+    square: Numbers  # (S,): its mean square
+    floor: Numbers  # (S,): variances are taken to be no less
+
+
+@dataclass(frozen=True)
+class Bets:
+    """Where the gamblers stand after whole blocks of rows."""
+
+    wealth: Numbers  # (S, J, K): logs
+    rows: Numbers  # (J,): the rows remembered, older ones for less
+    sums: Numbers  # (S, J), of their values
+    squares: Numbers  # (S, J)
+
+    @classmethod
+    def start(cls, test: Test) -> Bets:
+        """Nobody has won anything yet."""
+        series, gamblers = len(test.mean), len(MEMORY)
+        none = np.zeros((series, gamblers))
+        return cls(np.zeros((series, gamblers, test.q.shape[1])), np.zeros(gamblers), none, none)
+
+
+def against(reference: Counts, margin: float) -> Test:
+    """A test of `the fresh mean is the reference's less margin, or more` for each series of (S, V) counts."""
+    n = reference.sum(axis=1)
+    shared = reference / np.maximum(n, 1)[:, None]
+    mean, square = shared @ VALUES, shared @ VALUES**2
+    floor = 1.0 / np.maximum(n, 1)
+    grid = _grid(mean, np.sqrt(np.maximum(square - mean**2, floor) * floor))
+    evidence = np.array([log_above(one, at) for one, at in zip(reference, grid[:, 1:], strict=True)])
+    return Test(np.clip(grid[:, :-1] - margin, 0.0, 1.0 - EDGE), evidence, mean, square, floor)
+
+
+def log_above(counts: Counts, at: Numbers) -> Numbers:
+    """Logs of e-values against `the mean is at[k] or less`, (K,), from (V,) counts and for `at` above 0.
+
+    Each bet is in standard deviations of a coin with that mean, so the wealth falls where `at` rises.
+    """
+    used = np.flatnonzero(counts)
+    size = np.sqrt(at / np.maximum(1.0 - at, EDGE)) * _REFERENCE_BETS[:, None] / np.sqrt(max(counts.sum(), 1))
+    gain = np.minimum(size, MOST) * (VALUES[used][:, None, None] / at - 1.0)
+    return _log_mean((counts[used][:, None, None] * np.log1p(gain)).sum(axis=0))
+
+
+def after(test: Test, bets: Bets, values: Numbers) -> Bets:
+    """The bets after one more whole block of rows, (BLOCK, S)."""
+    return Bets(
+        _wealth(test, bets, values),
+        _KEPT * bets.rows + len(values),
+        _KEPT * bets.sums + values.sum(axis=0)[:, None],
+        _KEPT * bets.squares + (values**2).sum(axis=0)[:, None],
+    )
+
+
+def log_e(test: Test, bets: Bets, values: Numbers) -> Numbers:
+    """Logs of the e-values, (S,), after the rows of `bets` and those of a block not yet whole, (B, S).
+
+    Within a cell of m nobody's wealth is less than at the end that was taken, so their least is the least of all m.
+    """
+    wealth = _log_mean(_wealth(test, bets, values).swapaxes(0, 1))
+    return np.asarray((wealth + test.evidence).min(axis=1))
+
+
+def _wealth(test: Test, bets: Bets, values: Numbers) -> Numbers:
+    q = test.q[:, None, :]
+    bet = _bet(test, bets)
+    gain = np.ones_like(bet)
+    for row in values:
+        gain *= 1.0 + bet * (q - row[:, None, None])
+    return bets.wealth + np.log(gain)
+
+
+def _bet(test: Test, bets: Bets) -> Numbers:
+    """aGRAPA, gap / (variance + gap²), (S, J, K): nothing where the rows so far lie above q."""
+    rows = bets.rows + PRIOR
+    mean = (bets.sums + PRIOR * test.mean[:, None]) / rows
+    square = (bets.squares + PRIOR * test.square[:, None]) / rows
+    variance = np.maximum(square - mean**2, test.floor[:, None])[..., None]
+    gap = np.maximum(test.q[:, None, :] - mean[..., None], 0.0)
+    return np.asarray(np.minimum(gap / (variance + gap**2), MOST / (1.0 - test.q[:, None, :])))
+
+
+def _grid(mean: Numbers, error: Numbers) -> Numbers:
+    """Ends of cells from 0 to 1, (S, K + 1), small where the reference's mean may lie: which loses least."""
+    near = np.clip(mean[:, None] + error[:, None] * np.arange(-64, 17) / 8, 0.0, 1.0)
+    coarse = np.broadcast_to(np.linspace(0.0, 1.0, 41), (len(mean), 41))
+    found = np.sort(np.concatenate([coarse, near], axis=1), axis=1)
+    found[:, 1:] = np.maximum(found[:, 1:], EDGE)
+    return found
+
+
+def _log_mean(logs: Numbers) -> Numbers:
+    """The log of the mean over the first axis."""
+    most = logs.max(axis=0)
+    return np.asarray(np.log(np.exp(logs - most).mean(axis=0)) + most)

@@ -1,0 +1,37 @@
+"""Lengths, which know no upper bound, as places in [0, 1] among the reference's: ½ is its median."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PER_DOUBLING, MARKS = 64, 2048  # marks are 1% apart
+
+Numbers = NDArray[np.float64]
+
+
+def marks(lengths: Numbers) -> NDArray[np.int64]:
+    """The mark of each length: lengths below 64 have one of their own."""
+    return np.asarray(np.minimum(np.log2(1.0 + lengths) * PER_DOUBLING, MARKS - 1), np.int64)
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """How many lengths fell on each mark, (MARKS,)."""
+
+    counts: NDArray[np.int64]
+
+    def places(self) -> Numbers:
+        """Of each mark, (MARKS,): the share of lengths below it, and half of those on it. ½ for a ruler of nothing."""
+        n = int(self.counts.sum())
+        return (np.cumsum(self.counts) - self.counts / 2) / n if n else np.full(MARKS, 0.5)
+
+    def median(self) -> float:
+        """The median length, within 1%; NaN of nothing."""
+        n = int(self.counts.sum())
+        if not n:
+            return float("nan")
+        mark = int(np.searchsorted(np.cumsum(self.counts), n / 2))
+        return float(np.ceil(2 ** (mark / PER_DOUBLING) - 1 - 1e-9))
