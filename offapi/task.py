@@ -19,7 +19,7 @@ from offapi.checks import limit
 from offapi.checks.schema import validator
 from offapi.checks.verdict import Answer, Check, Context, Match, Verdict, parse
 from offapi.data.traces import Trace
-from offapi.errors import ConfigError, DataError, OffapiError, nearest
+from offapi.errors import ConfigError, DataError, NetworkBlocked, OffapiError, nearest
 from offapi.spelling import spell
 
 Weighted = tuple[Check, float]
@@ -169,7 +169,8 @@ class Task:
 def load(path: Path) -> Task:
     """The `task` a Python file defines. The file is run: it is the user's own code.
 
-    ConfigError names the file and the line of whatever keeps it from being a task.
+    ConfigError names the file and the line of whatever keeps it from being a task, NetworkBlocked
+    those that asked for the network.
     """
     try:
         source = path.read_text("utf-8")
@@ -191,14 +192,23 @@ def load(path: Path) -> Task:
     return found
 
 
-def _fault(path: Path, error: BaseException) -> ConfigError:
+def _fault(path: Path, error: BaseException) -> OffapiError:
     """`error`, raised while the file ran, at the last line of the file that led to it."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [None])[-1]
     where = str(path) + (f", line {line}" if line else "")
+    if blocked := _blocked(error):
+        return NetworkBlocked(blocked.what, where=where, next_step=blocked.next_step)
     if isinstance(error, OffapiError):
         return ConfigError(error.what, where=where, next_step=error.next_step)
     return ConfigError(f"{describe(error)}.", where=where, next_step="Mend the task file.")
+
+
+def _blocked(error: BaseException | None) -> NetworkBlocked | None:
+    """The guard's refusal that `error` is, or that a library told as an error of its own."""
+    while error is not None and not isinstance(error, NetworkBlocked):
+        error = error.__cause__ or (error.__context__ if isinstance(error, OSError) else None)
+    return error
 
 
 def describe(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from offapi import offline
+from offapi import cli, offline
 from offapi.errors import NetworkBlocked
 
 OUTSIDE = "192.0.2.1"  # TEST-NET-1 (RFC 5737): nobody's
@@ -167,3 +168,25 @@ def test_where_the_guard_ends_a_namespace_does_not() -> None:
         pytest.skip("unshare -rn is not installed or not permitted here")
     done = subprocess.run(["unshare", "-rn", sys.executable, "-c", raw], capture_output=True, text=True)
     assert done.stdout.split() == ["-1", "101"], done.stderr  # ENETUNREACH
+
+
+@pytest.mark.parametrize(
+    ("ask", "code"),
+    [
+        ("import socket\nsocket.create_connection((WHERE, 80), 5)", "network"),
+        ("import urllib.request\nurllib.request.urlopen(f'http://{WHERE}/schema.json', timeout=5)", "network"),
+        ("try:\n    __import__('socket').create_connection((WHERE, 80), 5)\nexcept OSError: undefined", "config"),
+    ],
+)
+def test_a_task_file_that_asks_for_the_network_is_told_so(
+    tmp_path: Path, ask: str, code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "task.py").write_text(f"WHERE = {OUTSIDE!r}\n{ask}\n")
+    (tmp_path / "d.jsonl").write_text('{"id": "1", "document": "x"}\n')
+    asked = ["label", f"--task={tmp_path}/task.py", f"--data={tmp_path}/d.jsonl", "--teacher=recorded"]
+    assert cli.run([*asked, f"--out={tmp_path}/o.jsonl", "--json"]) == (1 if code == "network" else 2)
+    told = json.loads(capsys.readouterr().err)
+    assert told["code"] == code
+    assert f"task.py, line {3 if code == 'network' else 4}: " in told["message"]
+    assert (f"the network guard refused {OUTSIDE}:80" in told["message"]) is (code == "network")
+    assert ("offapi works offline" in told["next"]) is (code == "network")
