@@ -98,11 +98,11 @@ def difference(told: Object) -> Difference:
     rows = {**told["fields"], ALL: told["all_fields"], MEAN: told["mean"]}
     head = ("", a, b, f"{a} − {b}, points", f"only {a}", f"only {b}", "p")
     cells = tuple(_row(name, one) for name, one in rows.items())
-    corrected = "by Holm over the fields" if len(told["fields"]) > 1 else "exact"
+    corrected = ", those of the fields corrected (Holm)" if len(told["fields"]) > 1 else ""
     left = sum(told.get("left_out") or ())
     note = (
         f"{told['n']} documents{f', {left} left out that only one answered' if left else ''}."
-        f" Percent right and differences with 95% intervals; p of the fields {corrected}."
+        f" Percent right and differences with 95% intervals; exact p{corrected}."
     )
     verdicts = tuple(f"{name}: {one['verdict']}." for name, one in rows.items() if one.get("verdict"))
     return Difference(

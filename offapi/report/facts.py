@@ -1,29 +1,18 @@
-"""What was done and with what, out of a run's manifest; and what a reader should know before the figures."""
+"""What was done and with what, as tables out of a run's manifest and what it wrote beside."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from offapi.plan import duration
 from offapi.report.reading import Object, Record, mapping, number
 from offapi.report.tables import Table, differing, flat, text
 from offapi.stats.interval import Interval
 
-Kind = Literal["good", "warn", "bad", "info"]
 GIB = 2**30
 MOST = 20  # lines of a list that a run may make arbitrarily long
-
-
-@dataclass(frozen=True)
-class Note:
-    """A sentence to read first, and how bad it is."""
-
-    kind: Kind
-    text: str
 
 
 def made(record: Record) -> list[Table]:
@@ -55,11 +44,6 @@ def apart(records: Sequence[Record]) -> Table | None:
         return None
     rows = tuple((name, *(_short(column.get(name)) for column in columns)) for name in names)
     return Table("Where the runs differ", ("key", *(one.name for one in records)), rows)
-
-
-def notes(record: Record) -> list[Note]:
-    """How the run ended, whether it was gamed, what it learned, how often its test set was looked at, the network."""
-    return [*_ending(record), *_gamed(record), *_learned(record), *_looked_at(record), *_reached(record)]
 
 
 def _made(record: Record) -> Table:
@@ -162,60 +146,6 @@ def _grading(record: Record) -> Table:
 def _keys(record: Record) -> Table:
     rows = tuple((name, text(value)) for name, value in flat(record.config).items())
     return Table("Every key of the recipe, as resolved", (), rows)
-
-
-def _ending(record: Record) -> list[Note]:
-    last = record.attempts[-1] if record.attempts else {}
-    outcome, done = last.get("outcome"), f"{record.steps:,} steps were logged"
-    if outcome == "finished":
-        return []
-    if outcome == "failed":
-        return [Note("bad", f"The last attempt failed; {done}. See what it printed, then continue it with --resume.")]
-    if outcome == "interrupted":
-        return [Note("warn", f"The run was interrupted; {done}. Continue it with --resume.")]
-    return [Note("warn", f"The run has not ended, or was killed; {done}. These figures are not its last.")]
-
-
-def _gamed(record: Record) -> list[Note]:
-    told = record.files.get("hacking")
-    if not told:
-        return []
-    what = f"The reward was being gamed at step {told.get('step')}: since step {told.get('since')} it rose on held-out"
-    return [Note("bad", f"{what} documents while what it stands for, the audit, did not.")]
-
-
-def _learned(record: Record) -> list[Note]:
-    told = record.files.get("learned", {})
-    if not isinstance(told.get("reward"), dict):
-        return []
-    reward = Interval(**told["reward"])
-    audit = Interval(**told["audit"]).points() if isinstance(told.get("audit"), dict) else None
-    changed = f"reward {reward.points()} points" + (f", audit {audit} points" if audit else "")
-    where = f"on {told.get('n')} held-out documents, best at step {told.get('best_step')}"
-    if reward.low <= 0:
-        return [Note("warn", f"Nothing can be said to have been learned: {changed} {where}.")]
-    chosen = "The adapter was chosen on these documents: score it on others before you rely on the figure."
-    return [Note("good", f"It learned: {changed} {where}. {chosen}")]
-
-
-def _looked_at(record: Record) -> list[Note]:
-    if record.recipe == "grpo":  # which looks at it as it trains, and says so
-        return []
-    times = Counter(one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict))
-    most = max(times.values(), default=0)
-    what = f"A test set has been scored {most} times for this run: pick on validation, report on test once."
-    return [Note("warn", what)] if most > 1 else []
-
-
-def _reached(record: Record) -> list[Note]:
-    seen = [mapping(one, "network") for one in record.attempts]
-    refused, opened = (sum(len(one.get(kind) or ()) for one in seen) for kind in ("refused", "opened"))
-    if refused:
-        return [Note("warn", f"{refused} network attempts were refused by the offline guard; see “Network”.")]
-    if opened:
-        return [Note("info", f"The network was opened for {opened} hosts; see “Network”.")]
-    guarded = seen and all(one.get("guard") for one in seen if one)
-    return [Note("good", "No network attempt was made while it ran.")] if guarded and any(seen) else []
 
 
 def took(record: Record) -> float | None:

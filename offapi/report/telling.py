@@ -14,7 +14,7 @@ from offapi.report.accuracy import Accuracy, Difference, Rates
 from offapi.report.again import Command
 from offapi.report.charts import Chart
 from offapi.report.cost import Cost
-from offapi.report.facts import Note
+from offapi.report.notes import Note, notes
 from offapi.report.reading import Answers, Object, Record, document, predictions, read
 from offapi.report.roads import Roads
 from offapi.report.samples import Samples
@@ -75,7 +75,7 @@ def tell(runs: Sequence[Path], *, cost_file: Path | None = None, with_documents:
         first.name if len(records) == 1 else " · ".join(one.name for one in records),
         _lede(first),
         tuple(_figures(first, rates, shown)),
-        (*facts.notes(first), *_compared(differences), *(Note("info", one) for one in refused)),
+        (*notes(first), *_compared(differences), *(Note("info", one) for one in refused)),
         roads.read(compared),
         accuracy.accuracy(rates),
         tuple(differences),
@@ -109,7 +109,7 @@ def _lede(record: Record) -> str:
     backend = record.manifest.get("backend")
     how = f" on {text(backend)}" if backend else ""
     seed = f", seed {text(config['seed'])}" if "seed" in config else ""
-    return f"Recipe {record.recipe}, model {model}{how}, {record.steps:,} steps{seed}."
+    return f"Recipe {record.recipe}, {model}{how}, {record.steps:,} steps{seed}."
 
 
 def _figures(record: Record, rates: Sequence[Rates], shown: Samples | None) -> list[Figure]:

@@ -1,0 +1,79 @@
+"""What a reader should know before the figures: how the run ended, whether it was gamed, what it asked of the network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from offapi.report.reading import Record, mapping
+from offapi.stats.interval import Interval
+
+Kind = Literal["good", "warn", "bad", "info"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence to read first, and how bad it is."""
+
+    kind: Kind
+    text: str
+
+
+def notes(record: Record) -> list[Note]:
+    """How the run ended, whether it was gamed, what it learned, how often its test set was looked at, the network."""
+    return [*_ending(record), *_gamed(record), *_learned(record), *_looked_at(record), *_reached(record)]
+
+
+def _ending(record: Record) -> list[Note]:
+    last = record.attempts[-1] if record.attempts else {}
+    outcome, done = last.get("outcome"), f"{record.steps:,} steps were logged"
+    if outcome == "finished":
+        return []
+    if outcome == "failed":
+        return [Note("bad", f"The last attempt failed; {done}. See what it printed, then continue it with --resume.")]
+    if outcome == "interrupted":
+        return [Note("warn", f"The run was interrupted; {done}. Continue it with --resume.")]
+    return [Note("warn", f"The run has not ended, or was killed; {done}. These figures are not its last.")]
+
+
+def _gamed(record: Record) -> list[Note]:
+    told = record.files.get("hacking")
+    if not told:
+        return []
+    what = f"The reward was being gamed at step {told.get('step')}: since step {told.get('since')} it rose on held-out"
+    return [Note("bad", f"{what} documents while what it stands for, the audit, did not.")]
+
+
+def _learned(record: Record) -> list[Note]:
+    told = record.files.get("learned", {})
+    if not isinstance(told.get("reward"), dict):
+        return []
+    reward = Interval(**told["reward"])
+    audit = Interval(**told["audit"]).points() if isinstance(told.get("audit"), dict) else None
+    changed = f"reward {reward.points()} points" + (f", audit {audit} points" if audit else "")
+    where = f"on {told.get('n')} held-out documents, best at step {told.get('best_step')}"
+    if reward.low <= 0:
+        return [Note("warn", f"Nothing can be said to have been learned: {changed} {where}.")]
+    chosen = "The adapter was chosen on these documents: score it on others before you rely on the figure."
+    return [Note("good", f"It learned: {changed} {where}. {chosen}")]
+
+
+def _looked_at(record: Record) -> list[Note]:
+    if record.recipe == "grpo":  # which looks at it as it trains, and says so
+        return []
+    times = Counter(one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict))
+    most = max(times.values(), default=0)
+    what = f"A test set has been scored {most} times for this run: pick on validation, report on test once."
+    return [Note("warn", what)] if most > 1 else []
+
+
+def _reached(record: Record) -> list[Note]:
+    seen = [mapping(one, "network") for one in record.attempts]
+    refused, opened = (sum(len(one.get(kind) or ()) for one in seen) for kind in ("refused", "opened"))
+    if refused:
+        return [Note("warn", f"{refused} network attempts were refused by the offline guard; see “Network”.")]
+    if opened:
+        return [Note("info", f"The network was opened for {opened} hosts; see “Network”.")]
+    guarded = seen and all(one.get("guard") for one in seen if one)
+    return [Note("good", "No network attempt was made while it ran.")] if guarded and any(seen) else []
