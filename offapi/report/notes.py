@@ -1,4 +1,4 @@
-"""What a reader should know before the figures: how the run ended, whether it was gamed, what it asked of the network."""
+"""What a reader should know before the figures: how the run ended, whether it was gamed, what it learned."""
 
 from __future__ import annotations
 
