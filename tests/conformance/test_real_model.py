@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from offapi.schedule import Schedule
 
 TOLERANCE = 1e-3  # nats
 PROMPTS, STEPS = 20, 10
+MOVED = 6  # of the prompts, scored with the adapter too
+SYSTEM = {"role": "system", "content": "Answer in JSON."}  # the task's own words are most of a prompt, and all alike
 
 pytestmark = pytest.mark.skipif(
     find_spec("torch") is None or find_spec("mlx") is None, reason="needs both backends on one machine"
@@ -33,7 +35,7 @@ class Trained:
     greedy: list[tuple[int, ...]]
     losses: list[float]
     adapter: Path
-    adapted: list[Floats]  # logprobs after training
+    adapted: list[Floats]  # logprobs of the first answers after training
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def episodes(demo_model: Model) -> list[Episode]:
     return [
         chat.episode(
             row.id,
-            [*task.messages(row.text), {"role": "assistant", "content": task.answer_text(row.gold or {})}],
+            [SYSTEM, task.messages(row.text)[-1], {"role": "assistant", "content": task.answer_text(row.gold or {})}],
         )
         for row in generate("train", PROMPTS)
     ]
@@ -60,7 +62,7 @@ def compute(backend: Backend, spec: ModelSpec, episodes: list[Episode], folder: 
     logprobs = backend.score(episodes)
     prompts = [row.segments[0].tokens for row in episodes]
     found = {group.prompt: group for group in backend.rollout(prompts, 1, Sampling(16, (2,)))}
-    schedule = Schedule(rows=len(episodes), batch_size=2, epochs=1.0, lr=1e-3, warmup_steps=2, seed=0)
+    schedule = Schedule(rows=len(episodes), batch_size=1, epochs=1.0, lr=1e-3, warmup_steps=2, seed=0)
     losses = []
     for step in range(STEPS):
         losses.append(backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")["loss"])
@@ -69,7 +71,7 @@ def compute(backend: Backend, spec: ModelSpec, episodes: list[Episode], folder: 
     assert spec.lora is not None
     for name, content in adapter.encode(backend.state().adapter, spec.lora).items():
         (folder / name).write_bytes(content)
-    adapted = backend.score(episodes)
+    adapted = backend.score(episodes[:MOVED])
     backend.close()
     greedy = [found[i].completions[0].tokens for i in range(len(prompts))]
     return Trained(logprobs, greedy, losses, folder, adapted)
@@ -102,8 +104,7 @@ def test_an_adapter_moves_to_the_other_backend(
     both: dict[str, Trained], demo_model: Model, episodes: list[Episode], trained: str, loaded: str
 ) -> None:
     backend = load(loaded, ModelSpec(demo_model.path, adapter=both[trained].adapter))
-    some = [replace(row) for row in episodes[:6]]
-    apart = farthest(backend.score(some), both[trained].adapted[:6])
+    apart = farthest(backend.score(episodes[:MOVED]), both[trained].adapted)
     print(f"trained on {trained}, loaded on {loaded}: apart by at most {apart:.1e} nats")
     assert apart <= TOLERANCE
-    assert farthest(backend.score(some, by="reference"), both[trained].adapted[:6]) > 0.1  # it is no silent no-op
+    assert farthest(both[trained].logprobs[:MOVED], both[trained].adapted) > 0.1  # it is no silent no-op
