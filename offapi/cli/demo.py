@@ -45,3 +45,4 @@ def show(outcome: Outcome, output: Output) -> None:
     output.say("")
     output.table(["right, with 95% interval", *names], rows)
     output.say(f"\nEverything is in {outcome.run}; the adapter is {outcome.run / 'adapter'}.")
+    output.say(f"To look at: {outcome.run / 'report.html'}")

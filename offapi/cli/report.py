@@ -38,19 +38,16 @@ def command(
     offapi report runs/distill
     offapi report runs/grpo runs/sft base.jsonl --out report.html
     """
-    from offapi import atomic
-    from offapi.report import html, markdown
-    from offapi.report.telling import tell
+    from offapi.report.write import write
 
     if out is not None and not out.absolute().parent.is_dir():
         raise ConfigError("there is no such folder.", where=f"--out {out}", next_step="Make it, or name another.")
-    story = tell(runs, cost_file=cost_file, with_documents=not (no_documents or as_markdown))
     path = out or runs[0] / ("report.md" if as_markdown else "report.html")
-    page = (markdown if as_markdown else html).render(story).encode()
-    atomic.write_file(path, page)
+    with_documents = not (no_documents or as_markdown)
+    story, size = write(runs, path, cost_file=cost_file, as_markdown=as_markdown, documents=with_documents)
     documents = story.samples.documents if story.samples else 0
     told = f", {documents} documents in it" if documents else ", no documents in it"
-    output.say(f"Report: {path} ({len(page) / 1000:,.0f} kB{told}).")
+    output.say(f"Report: {path} ({size / 1000:,.0f} kB{told}).")
     for note in () if as_markdown or no_documents or not story.samples else story.samples.notes:
         output.say(f"  {note}")
-    output.result({"report": str(path), "bytes": len(page), "documents": documents})
+    output.result({"report": str(path), "bytes": size, "documents": documents})

@@ -26,10 +26,11 @@ from offapi.errors import ModelError
 from offapi.evaluate import Report, score_predictions
 from offapi.predict import predict
 from offapi.progress import Progress
+from offapi.report.write import write as write_report
 from offapi.runs import Run
 from offapi.task import Task
 
-RESULT = "result.json"
+RESULT, REPORT = "result.json", "report.html"
 ANSWER_TOKENS = 42  # of a typical answer, for the time announced
 
 
@@ -93,6 +94,7 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
         student.close()
         outcome = Outcome(arms, folder.path)
         folder.write(RESULT, orjson.dumps(outcome.as_dict()))
+    write_report([outcome.run], outcome.run / REPORT)
     return outcome
 
 

@@ -1,0 +1,25 @@
+"""A report on disk: read what the runs hold, render it, put it in place whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from offapi import atomic
+from offapi.report import html, markdown
+from offapi.report.telling import Story, tell
+
+
+def write(
+    runs: Sequence[Path],
+    path: Path,
+    *,
+    cost_file: Path | None = None,
+    as_markdown: bool = False,
+    documents: bool = True,
+) -> tuple[Story, int]:
+    """The report of `runs` in `path`; what it tells, and its size in bytes. Raises what reading and writing raise."""
+    story = tell(runs, cost_file=cost_file, with_documents=documents)
+    page = (markdown if as_markdown else html).render(story).encode()
+    atomic.write_file(path, page)
+    return story, len(page)
