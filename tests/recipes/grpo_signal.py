@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,9 @@ def serve(backend_name: str) -> None:
     from offapi.backend import find
 
     find(backend_name)
-    import offapi.recipes.grpo  # noqa: F401 -- imported once, not once a run
-
-    if backend_name == "torch":
-        import transformers.models.llama.modeling_llama  # noqa: F401
+    later = ["offapi.recipes.grpo", "transformers.models.llama.modeling_llama"]
+    for name in [*later, "mlx_lm.models.llama"] if backend_name == "mlx" else later:
+        import_module(name)  # once, not once a run
     print("ready", flush=True)
     for line in sys.stdin.buffer:
         request = orjson.loads(line)
