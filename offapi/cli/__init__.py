@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": "Run the roads the data allow, and tell which pays.",
     "curve": "Tell how accuracy grows with examples, and whether more would do.",
     "cost": "Reckon own costs beside the API's, and where they meet.",
+    "advise": "Say which road to take, and when to take none.",
     "report": "Write what became of a run as one HTML file, or as Markdown.",
 }
 NEXT_BY_ERRNO = {

@@ -1,0 +1,152 @@
+"""`offapi advise` as a user runs it: flags, a terminal that asks, what was measured, a picture, mistakes told."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+Done = subprocess.CompletedProcess[str]
+OFFAPI = str(Path(sys.executable).with_name("offapi"))
+TRACES = ("--narrow=yes", "--volume=400000", "--traces=5000", "--scorable=yes", "--terms=allowed")
+QUESTIONS = 16
+
+
+def offapi(*words: str, cwd: Path) -> Done:
+    """`offapi WORDS` in `cwd`, in this process."""
+    from offapi import cli
+
+    stdout, stderr = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(stream, write_through=True) for stream in (stdout, stderr))
+    with chdir(cwd), redirect_stdout(out), redirect_stderr(err):
+        code = cli.run(words)
+    return subprocess.CompletedProcess(["offapi", *words], code, stdout.getvalue().decode(), stderr.getvalue().decode())
+
+
+def told(done: Done) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = orjson.loads(done.stdout)
+    return found
+
+
+def in_terminal(*words: str, typed: str, cwd: Path) -> tuple[int, str]:
+    """Exit code and all that the installed command showed in a terminal where `typed` was typed."""
+    main, end = pty.openpty()
+    process = subprocess.Popen([OFFAPI, *words], stdin=end, stdout=end, stderr=end, cwd=cwd)
+    os.close(end)
+    os.write(main, typed.encode())
+    shown = b""
+    while True:
+        try:
+            more = os.read(main, 65536)
+        except OSError:  # Linux: the other end is closed
+            break
+        if not more:
+            break
+        shown += more
+    os.close(main)
+    return process.wait(timeout=30), shown.decode(errors="replace")
+
+
+def test_for_people_and_for_programs(tmp_path: Path) -> None:
+    people = offapi("advise", *TRACES, "--svg=way.svg", cwd=tmp_path)
+    assert (people.returncode, people.stdout) == (0, "")
+    for said in (
+        "Take this road: Graded",
+        "Not taken:",
+        "What would change this:",
+        "rule of thumb",
+        "Begin with:",
+        "━▶ [",
+    ):
+        assert said in people.stderr
+    assert (tmp_path / "way.svg").read_text().startswith("<svg ")
+    found = told(offapi("advise", *TRACES, "--json", cwd=tmp_path))
+    assert (found["road"], found["decided_by"], len(found["commands"])) == ("graded", "traces", 3)
+    assert found["answers"]["volume"] == 400000
+
+
+def test_a_terminal_is_asked_and_every_question_can_be_skipped(tmp_path: Path) -> None:
+    code, shown = in_terminal("advise", "--volume=400000", typed="yes\n" + "\n" * (QUESTIONS - 2), cwd=tmp_path)
+    assert code == 0, shown
+    assert f"{QUESTIONS - 1} questions; Enter skips one" in shown
+    assert "Do not train yet: collect first" in shown
+    code, shown = in_terminal("advise", typed="perhaps\nno\n" + "\n" * (QUESTIONS - 1), cwd=tmp_path)
+    assert code == 0, shown
+    assert "must be one of yes, no" in shown
+    assert "Take this road: Do not train." in shown
+
+
+def test_a_terminal_that_is_closed_while_asked(tmp_path: Path) -> None:
+    code, shown = in_terminal("advise", typed="\x04", cwd=tmp_path)
+    assert code == 130
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("flag", ["--json", "--no-input"])
+def test_nothing_is_asked_when_a_program_reads(tmp_path: Path, flag: str) -> None:
+    code, shown = in_terminal("advise", "--narrow=no", flag, typed="", cwd=tmp_path)
+    assert code == 0
+    assert "Enter skips" not in shown
+
+
+def test_what_cost_reckoned_is_taken(tmp_path: Path) -> None:
+    """The real command's own object: at these prices a million requests pay, twenty thousand do not."""
+    flags = ["--input-tokens=1000", "--output-tokens=100", "--price-in=3", "--price-out=15", "--seconds=0.2", "--json"]
+    for requests, road in (("1000000", "sft"), ("20000", "api")):
+        (tmp_path / "cost.json").write_text(offapi("cost", f"--requests={requests}", *flags, cwd=tmp_path).stdout)
+        found = told(offapi("advise", "--labels=900", "--measured=cost.json", "--json", cwd=tmp_path))
+        assert (found["road"], found["answers"]["volume"]) == (road, float(requests))
+        volume = next(one for one in found["thresholds"] if one["name"] == "volume")
+        assert volume["source"].startswith("measured: cost.json, break-even on a machine ")
+        assert 20_000 < volume["value"] < 200_000
+
+
+def test_a_flag_goes_before_what_was_measured(tmp_path: Path) -> None:
+    told_before = {"take": "sft", "rows": {"sft": {}, "teacher": {"report": {"all_fields": {"mean": 0.5}}}}}
+    (tmp_path / "compare.json").write_bytes(orjson.dumps(told_before))
+    words = ["advise", "--measured=compare.json", "--json"]
+    assert told(offapi(*words, cwd=tmp_path))["answers"] == {"measured": "sft", "teacher_quality": 0.5}
+    found = told(offapi(*words, "--teacher-quality=90%", cwd=tmp_path))
+    assert (found["answers"]["teacher_quality"], found["decided_by"]) == (0.9, "measured")
+
+
+def test_it_imports_no_numbers(tmp_path: Path) -> None:
+    command = [OFFAPI, "advise", *TRACES, "--json"]
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert told(done)["road"] == "graded"
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "offapi.advising.engine" in imported
+    assert not imported & {"numpy", "scipy", "transformers", "torch", "mlx.core"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 2, "not one question is answered"),
+        (["--narrow=maybe"], 2, "must be one of yes, no"),
+        (["--target=95"], 2, "0 to 1"),
+        (["--volume=-5"], 2, "0 or more"),
+        (["--narow=yes"], 2, "No such option"),
+        (["--narrow=yes", "--svg=no/way.svg"], 2, "no such folder"),
+        (["--narrow=yes", "--measured=none.json"], 1, "cannot be read"),
+        (["--narrow=yes", "--measured=odd.json"], 1, "nothing in it is known"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_written(tmp_path: Path, words: list[str], code: int, said: str) -> None:
+    (tmp_path / "odd.json").write_text("{}")
+    done = offapi("advise", *words, "--json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    error = orjson.loads(done.stderr)
+    assert said in error["message"]
+    assert error["next"]
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.json"]
