@@ -21,7 +21,7 @@ from offapi.model_lock import LOCK
 from offapi.roads import material
 from offapi.roads.keys import Keys, Road
 
-ARMS, DATA = "arms", "data"  # folders in `out`: the arms of all comparisons, what they read
+ARMS, DATA = "arms", "arms/data"  # folders in `out`: the arms of all comparisons, what they read
 DIGITS = 12  # of a hash in a name
 
 

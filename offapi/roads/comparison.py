@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from offapi import evaluate, models
+from offapi import atomic, evaluate
 from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.evaluate import Report
@@ -23,6 +23,7 @@ from offapi.roads.keys import Keys, Road
 from offapi.roads.material import Material
 from offapi.roads.outcome import Outcome
 from offapi.roads.outlook import Outlook, measure, outlook
+from offapi.roads.scored import Scored
 from offapi.roads.verdict import BASE, Entry, Verdicts, judge
 from offapi.scoring import Questions
 from offapi.teachers import labels
@@ -93,8 +94,8 @@ def run(plan: Plan, out: Progress) -> Found:
     """Everything, in order. A road that the data turn out not to allow is left out, unless it was asked for by name."""
     keys, backend = plan.keys, plan.backend
     left_out = {**plan.left_out, **(_over_budget(plan, out) if keys.minutes is not None else {})}
-    answers = {BASE: scored.model(BASE, keys.model, 0, keys, plan.questions, backend, out)}
-    reports = _references(plan, left_out, answers, out)
+    answers = _references(plan, left_out, out)
+    answers[BASE] = scored.model(BASE, keys.model, 0, keys, plan.questions, backend, out)
     arms: dict[Road, Arm] = {}
     outcomes: dict[Road, Outcome] = {}
     for each in plan.arms:
@@ -104,7 +105,7 @@ def run(plan: Plan, out: Progress) -> Found:
         if reached is not None and reached.adapter is not None:
             arms[each.road], outcomes[each.road] = each, reached
             answers[each.road] = scored.student(each.path, reached.adapter, keys, plan.questions, backend, out)
-    reports |= {name: found.report for name, found in answers.items()}
+    reports = {name: found.report for name, found in answers.items()}
     costs: dict[str, Cost] = {road: cost(keys, found, outcomes) for road, found in arms.items()}
     hours = {BASE: 0.0, **{road: each.hours for road, each in costs.items()}}
     entries = [Entry(name, report, hours.get(name)) for name, report in reports.items()]
@@ -128,31 +129,38 @@ def _reach(plan: Plan, arm: Arm, left_out: dict[str, str], out: Progress) -> Out
     return found
 
 
-def _references(
-    plan: Plan, left_out: dict[str, str], answers: dict[str, scored.Scored], out: Progress
-) -> dict[str, Report]:
+def _references(plan: Plan, left_out: dict[str, str], out: Progress) -> dict[str, Scored]:
     """The recorded answers and the teacher, where there are any, on the test set; reasons go to `left_out`."""
-    reports, keys, task = {}, plan.keys, plan.material.task
+    keys, task, test = plan.keys, plan.material.task, plan.material.test
+    found: dict[str, Scored] = {}
     try:
-        reports[RECORDED] = Report.of(evaluate.recorded(task, plan.material.test)[0])
+        found[RECORDED] = _old(keys, RECORDED, Report.of(evaluate.recorded(task, test)[0]))
     except DataError:
         left_out[RECORDED] = "the test set has no recorded answers"
     named = parse(keys.teacher) if keys.teacher else None
     if keys.labels is not None:
         said = {one.id: one.output for one in labels.settle(labels.read(keys.labels).labels).values()}
-        if all(row.id in said for row in plan.material.test):
-            outputs = [said[row.id] for row in plan.material.test]
-            reports[TEACHER] = evaluate.score_predictions(task, plan.material.test, outputs)
+        if all(row.id in said for row in test):
+            report = evaluate.score_predictions(task, test, [said[row.id] for row in test])
+            found[TEACHER] = _old(keys, TEACHER, report)
         else:
             left_out[TEACHER] = "its labels do not hold the test documents"
     elif named is not None and named.kind == "local":
         shots = keys.table("distill").get("shots", len(task.examples))
-        if shots and any(isinstance(row, Trace) for row in plan.material.test):
+        if shots and any(isinstance(row, Trace) for row in test):
             left_out[TEACHER] = "the test set's traces bring their own prompts, without its worked examples"
         else:
-            models.get(named.target)
-            answers[TEACHER] = scored.model(TEACHER, named.target, shots, keys, plan.questions, plan.backend, out)
-    return reports
+            found[TEACHER] = scored.model(TEACHER, named.target, shots, keys, plan.questions, plan.backend, out)
+    return found
+
+
+def _old(keys: Keys, name: str, report: Report) -> Scored:
+    """Answers that are known already, kept beside the comparison as those that were asked for are beside their arms."""
+    folder = keys.out / keys.name
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / f"predictions-{name}.jsonl").absolute()
+    atomic.write_file(path, report.jsonl())
+    return Scored(report, {}, path)
 
 
 def _over_budget(plan: Plan, out: Progress) -> dict[str, str]:

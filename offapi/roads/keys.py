@@ -74,6 +74,8 @@ class Keys:
                 raise ValueError(f"{name} may not be negative")
         if not 0 < self.margin < 1:
             raise ValueError("margin must lie between 0 and 1")
+        if Path(self.name).name != self.name or self.name == "arms":
+            raise ValueError("name must be a plain name, and not 'arms', where all comparisons keep theirs")
         if self.roads is not None and len(set(self.roads)) != len(self.roads):
             raise ValueError("roads names one twice")
 

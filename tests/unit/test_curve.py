@@ -14,10 +14,17 @@ from offapi.roads.fit import FAR, Law, Points, answer, fit, law, search
 SIZES = (25, 50, 100, 200, 400)
 
 
-def points(true: Law, sizes: tuple[int, ...] = SIZES, draws: int = 3, documents: int = 200, seed: int = 0) -> Points:
-    """Test documents of fixed hardness, right where the law (and a little luck of the draw) beats it."""
+def points(
+    true: Law,
+    sizes: tuple[int, ...] = SIZES,
+    draws: int = 3,
+    documents: int = 200,
+    seed: int = 0,
+    fixed: bool = True,
+) -> Points:
+    """Test documents as hard as can be spread evenly (`fixed`) or drawn, right where law and luck beat it."""
     random = np.random.default_rng(seed)
-    hard = (np.arange(documents) + 0.5) / documents
+    hard = (np.arange(documents) + 0.5) / documents if fixed else random.random(documents)
     rows, draw, right = [], [], []
     for d in range(draws):
         for size in sizes:
@@ -59,6 +66,19 @@ def test_the_band_holds_the_truth_and_narrows_with_documents() -> None:
         band = found.band(400)
         assert band.low <= true.at(400) <= band.high
     assert (many.band(400).high - many.band(400).low) < 0.6 * (few.band(400).high - few.band(400).low)
+
+
+def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Also at twice the rows; 95% of 30 is 28.5, and fewer than 25 would be seen once in two hundred."""
+    true, held = Law(0.9, 2.0, 0.6), {400: 0, 800: 0}
+    for seed in range(30):
+        found = fit(points(true, draws=3, documents=200, seed=seed, fixed=False))
+        for n in held:
+            band = found.band(n)
+            held[n] += band.low <= true.at(n) <= band.high
+    assert min(held.values()) >= 25
+    wide = fit(points(true, seed=1, fixed=False)).band(400)
+    assert wide.high - wide.low < 0.15
 
 
 def test_how_many_more_is_told_with_a_range() -> None:

@@ -100,6 +100,8 @@ def test_tables_hold_the_keys_of_the_recipes(folder: Path) -> None:
         ("grpo.start=sftt", "--set grpo.start=sftt"),
         ("sft.lr=fast", "--set sft.lr=fast"),
         ("margin=2", "--set margin=2"),
+        ("name=arms", "--set name=arms"),
+        ("name=a/b", "--set name=a/b"),
         ("roads=['sft','sft']", "--set roads=['sft','sft']"),
     ],
 )
@@ -119,6 +121,15 @@ def test_another_recipe_is_no_comparison(folder: Path) -> None:
     (folder / "sft.toml").write_text('recipe = "sft"\n')
     with pytest.raises(ConfigError, match="is no comparison"):
         keys.load(folder / "sft.toml")
+
+
+def test_the_file_to_copy_fits_every_recipe(folder: Path) -> None:
+    written = Path(__file__).parents[2] / "recipes/configs/compare.toml"
+    (folder / "copy.toml").write_bytes(written.read_bytes())
+    found = keys.load(folder / "copy.toml")
+    for road in ROADS:
+        data = {"traces" if road == "filtered_sft" else "data": folder / "train.jsonl"}
+        assert found.recipe_config(road, **data).lora.rank == 16
 
 
 def test_better_than_what_takes_fewer_hours() -> None:
