@@ -32,7 +32,7 @@ LABELLED, VAL, TEST = 40, 40, 120
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--unlabelled", default=160, show_default=True, help="Documents without answers.")
 @click.option("--epochs", default=1.0, show_default=True)
-@click.option("--lr", default="1e-4", show_default=True)
+@click.option("--lr", default="4e-4", show_default=True)
 @click.option("--rule", default="dr_grpo", show_default=True)
 @click.option("--control/--no-control", default=True, show_default=True)
 @click.option("--set", "overrides", multiple=True)
@@ -58,10 +58,10 @@ def main(
     student = out / f"sft-{backend}" / "adapter"
     score(out, backend, student, f"before-{backend}")
     keys = {"recipe": "grpo", "data": out / "unlabelled.jsonl", "adapter": student, **common}
-    keys |= {"epochs": epochs, "eval_every": 10, "loss": {"rule": rule}}
+    keys |= {"epochs": epochs, "eval_every": 10, "warmup_steps": 4, "loss": {"rule": rule}}
     arms: list[tuple[str, dict[str, object]]]
     arms = [(f"grpo-{backend}-{seed}", {"seed": seed, "lr": float(lr)}) for seed in range(seeds)]
-    arms += [(f"lr0-{backend}", {"seed": 0, "lr": 1e-30})] if control else []
+    arms += [(f"lr0-{backend}", {"seed": 0, "lr": 1e-30, "epochs": epochs / 4})] if control else []
     for name, more in arms:
         train(out / f"{name}.toml", backend, {**keys, **more, "name": name}, overrides)
         score(out, backend, out / name / "adapter", f"after-{name}")
