@@ -29,7 +29,7 @@ from offapi.task import Task
 
 JOB = 256 * 1024  # bytes of the file that a process gets at a time
 MOST_FAILED = 100  # rows that checks may fail to judge; with more the checks are at fault
-REPEATED, GROUPED, REFERENCE = "counted before", "of a group counted before", "in the reference"
+BLANK, REPEATED, GROUPED, REFERENCE = "blank", "counted before", "of a group counted before", "in the reference"
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,9 @@ class Source:
         start = end = at = 0
         with _opened(self.path) as file:
             for number, line in enumerate(file, start=1):
-                if line.strip() and (reason := self._passed_over(line, number, ids)):
-                    tally.passed_over[reason] += 1
+                reason = self._passed_over(line, number, ids) if line.strip() else BLANK
+                if reason:
+                    tally.passed_over.update([reason] if reason != BLANK else [])
                     if end > start:
                         yield Job(start, end)
                     start = at + len(line)

@@ -75,7 +75,8 @@ def _few(
         bar = max(bar, side * limit)
     better = np.flatnonzero(side * values > bar)
     first = better[np.argsort(-side * values[better], kind="stable")[:SHOWN]]
-    rows = [Row(traces[i].id, float(values[i]), _short(told(traces[i], float(values[i])))) for i in first.tolist()]
+    new = [(traces[i], float(values[i])) for i in first.tolist()]
+    rows = [Row(_short(trace.id), value, _short(told(trace, value))) for trace, value in new]
     return tuple(sorted([*before, *rows], key=lambda row: -side * row.value)[:SHOWN])
 
 

@@ -1,0 +1,122 @@
+"""The installed `offapi drift` command: day after day on a log that grows, what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TASK = """
+import offapi
+from offapi import checks
+
+def low(document, answer, context):
+    print("a check may print")
+    return checks.Verdict(float((answer.value or {}).get("total", 0) < 1000), "looked")
+
+task = offapi.Task(
+    name="totals",
+    instructions="Read the total.",
+    schema={"type": "object", "properties": {"total": {"type": "number"}}},
+    checks={"json": (checks.is_json, 1.0), "low": (low, 1.0), "gold": (checks.matches_gold, 1.0)},
+    match={"total": "number"},
+)
+"""
+OFFAPI = str(Path(sys.executable).parent / "offapi")
+
+
+def row(i: int, prefix: str, bad: bool = False) -> str:
+    draw = random.Random(f"{prefix}{i}")
+    total = draw.randint(100, 900) * (10 if bad else 1)
+    question = f"Receipt {i}\n" + "1 x thing 5.00\n" * draw.randint(1, 6) + f"Sum: {total}"
+    chat = [{"role": "user", "content": question}, {"role": "assistant", "content": json.dumps({"total": total})}]
+    return json.dumps({"id": f"{prefix}{i}", "messages": chat, "gold": {"total": total}}) + "\n"
+
+
+def drift(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    files = ("--task", "task.py", "--reference", "ref.jsonl", "--fresh", "served.jsonl")
+    return subprocess.run(
+        [OFFAPI, "drift", *files, *more], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def folder(path: Path) -> Path:
+    (path / "task.py").write_text(TASK)
+    (path / "ref.jsonl").write_text("".join(row(i, "r") for i in range(500)))
+    return path
+
+
+def test_day_after_day_until_it_says_retrain(tmp_path: Path) -> None:
+    served, state = folder(tmp_path) / "served.jsonl", tmp_path / "drift.json"
+    served.write_text("".join(row(i, "a") for i in range(200)))
+    first = drift(tmp_path, "--state", "drift.json", "--json")
+    assert first.returncode == 0, first.stderr
+    told = json.loads(first.stdout)
+    assert (told["verdict"], told["fresh_rows"], told["new_rows"], told["next"]) == ("fresh", 200, 200, [])
+    assert [one["name"] for one in told["watched"]][:3] == ["check json", "check low", "total missing"]
+    assert told["alarm"] == len(told["watched"]) / 0.05
+    assert told["right"]["fresh"]["mean"] == 1.0
+
+    again = json.loads(drift(tmp_path, "--state", "drift.json", "--json").stdout)
+    assert (again["fresh_rows"], again["new_rows"], again["passed_over"]) == (200, 0, {"counted before": 200})
+    assert again["watched"] == told["watched"]
+
+    with served.open("a") as file:
+        file.writelines(row(i, "b", bad=i % 3 == 0) for i in range(300))
+    last = drift(tmp_path, "--state", "drift.json")
+    assert (last.returncode, last.stdout) == (3, "")
+    for words in (
+        "300 new rows, 500 in all; passed over: 200 counted before.",
+        "RETRAIN: check low -20.0",
+        "Rule: retrain when the highest e of a check reached 180 (9 things watched / 0.05)",
+        "check low: rows that drove it",
+        "b0                              ",
+        "Right in every field where gold is known: reference 100.0 [99.2–100.0]%, fresh 100.0",
+        f"Next: offapi train retrain/filtered_sft.toml --set traces={served} --set name=retrain-",
+    ):
+        assert words in last.stderr, last.stderr
+    as_json = drift(tmp_path, "--state", "drift.json", "--json")
+    assert (as_json.returncode, json.loads(as_json.stdout)["verdict"]) == (3, "retrain")
+    assert state.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_it_refuses_leaves_the_state_alone(tmp_path: Path) -> None:
+    served, state = folder(tmp_path) / "served.jsonl", tmp_path / "drift.json"
+    served.write_text(row(1, "a"))
+    assert drift(tmp_path, "--state", "drift.json").returncode == 0
+    before = state.read_bytes()
+    served.write_text(row(1, "a") + row(2, "a") + '{"id": "x"}\n')
+    for more, code, words in (
+        ([], 1, "served.jsonl, line 3, field 'messages'"),
+        (["--margin", "0.1"], 2, "it belongs to another margin"),
+    ):
+        ran = drift(tmp_path, "--state", "drift.json", "--json", *more)
+        assert (ran.returncode, ran.stdout) == (code, "")
+        assert words in json.loads(ran.stderr.splitlines()[-1])["message"]
+        assert state.read_bytes() == before
+
+    state.write_bytes(before[:-9])
+    ran = drift(tmp_path, "--state", "drift.json")
+    assert ran.returncode == 1
+    assert "no whole state file" in ran.stderr
+    for name, words in (("ref.jsonl", "read by this command too"), ("no/x", "no such folder")):
+        ran = drift(tmp_path, "--state", name)
+        assert (ran.returncode, words in ran.stderr) == (2, True), ran.stderr
+
+    served.write_text(row(5, "r"))
+    assert "there is no fresh row in it (1 in the reference)" in drift(tmp_path).stderr
+    (tmp_path / "ref.jsonl").write_text("")
+    ran = drift(tmp_path)
+    assert (ran.returncode, "there are no rows in it" in ran.stderr) == (1, True)
+
+
+def test_an_object_for_programs_has_no_numbers_that_json_lacks(tmp_path: Path) -> None:
+    served = folder(tmp_path) / "served.jsonl"
+    served.write_text(row(1, "a"))
+    found: dict[str, Any] = json.loads(drift(tmp_path, "--json").stdout)
+    assert found["watched"][0]["lately"] is None
+    assert found["watched"][0]["highest_e"] == 1.0
+    assert found["state"] is None
