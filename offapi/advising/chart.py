@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from offapi.advising.engine import Advice
-from offapi.advising.rules import BY_ROAD, GATES, LAST
+from offapi.advising.roads import BY_ROAD
+from offapi.advising.rules import GATES, LAST
 
 State = Literal["passed", "taken", "after"]
 
@@ -27,9 +28,14 @@ class Step:
     known: bool  # whether anything it asks for was answered
 
     @property
+    def leads(self) -> str:
+        """Where it can lead, in words; more than two roads are not spelled out."""
+        return " / ".join(self.roads) if len(self.roads) <= 2 else "What it found best"
+
+    @property
     def went_on(self) -> str:
         """The answer that goes on, and whether anybody gave it."""
-        return self.on if self.known or self.state != "passed" else f"{self.on}, as far as is known: not answered"
+        return self.on if self.known or self.state != "passed" else f"{self.on} (not answered)"
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,14 @@ def steps(advice: Advice) -> tuple[list[Step], End]:
     found = []
     for gate in GATES:
         state: State = "taken" if gate == advice.gate else "passed" if gate in advice.passed else "after"
-        roads = dict.fromkeys(BY_ROAD[row.road].name for row in gate.rows)
+        roads = dict.fromkeys(BY_ROAD[row.road].short for row in gate.rows)
         if state == "taken":
-            roads = {advice.road.name: None}
+            roads = {advice.road.short: None}
         asked = {when.split()[0] for row in gate.rows for when in row.when}
         found.append(
             Step(gate.asks, gate.exit, gate.on, tuple(roads), state, not asked.isdisjoint(advice.known.answers))
         )
-    return found, End(BY_ROAD[LAST.road].name, advice.gate is None)
+    return found, End(BY_ROAD[LAST.road].short, advice.gate is None)
 
 
 def draw(advice: Advice) -> list[str]:
@@ -68,14 +74,8 @@ def _gate(step: Step) -> Sequence[str]:
     if step.state == "taken":
         return [f"◆ {step.asks}", f"┗━ {step.exit} ━▶ {_marked(step.roads[0], True)}", f"╷  {step.on}"]
     node, line, branch = ("◆", "┃", "┠") if step.state == "passed" else ("◇", "│", "├")
-    return [f"{node} {step.asks}", f"{branch}─ {step.exit} ─▷ {_roads(step.roads)}", f"{line}  {step.went_on}"]
+    return [f"{node} {step.asks}", f"{branch}─ {step.exit} ─▷ {step.leads}", f"{line}  {step.went_on}"]
 
 
 def _marked(road: str, taken: bool) -> str:
     return f"[ {road.upper()} ]" if taken else road
-
-
-def _roads(roads: Sequence[str]) -> str:
-    """Where a gate not taken leads; more than two are not spelled out."""
-    short = [road.split(":")[0] for road in roads]
-    return " / ".join(short) if len(short) <= 2 else "what it found best"

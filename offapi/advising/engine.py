@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from offapi.advising.questions import QUESTIONS, Answers, Question, Value
-from offapi.advising.rules import BY_ROAD, GATES, LAST, NOTES, THRESHOLDS, Gate, Road, Row, Threshold
+from offapi.advising.roads import BY_ROAD, Road
+from offapi.advising.rules import GATES, LAST, NOTES, Gate, Row
+from offapi.advising.thresholds import THRESHOLDS, Threshold
 
 Op = Literal["is", "is-not", "below", "not-below", "at-least", "above"]
 WORDS = {

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from offapi.advising.questions import Value
-from offapi.advising.rules import Threshold
+from offapi.advising.thresholds import Threshold
 from offapi.errors import DataError
 
 WRITERS = "Name what `offapi compare`, `offapi curve` or `offapi cost` printed with --json."

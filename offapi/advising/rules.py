@@ -1,4 +1,4 @@
-"""The advice, as data: thresholds with their source, roads with their commands, and the gates that lead to them.
+"""The advice, as data: the gates of the flowchart, and the road each leads to.
 
 A gate's rows are tried in order, gates in order; the first row whose conditions all hold
 decides. A condition is `QUESTION OP VALUE`: VALUE is a choice, a threshold's name, or
@@ -10,25 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Threshold:
-    """A figure that decides, and where it is from."""
-
-    name: str
-    value: float
-    unit: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Road:
-    """A road: what it is called, what speaks against it, and the first three commands on it."""
-
-    key: str
-    name: str
-    against: str
-    commands: tuple[str, str, str]
+from offapi.advising.roads import BY_ROAD
 
 
 @dataclass(frozen=True)
@@ -59,103 +41,6 @@ class Note:
     roads: tuple[str, ...]
     text: str
 
-
-RULE = "rule of thumb: "
-THRESHOLDS = (
-    Threshold("check", 50, "labels", RULE + "90% right of 50 is only known to be 79% to 96% (Wilson's interval)"),
-    Threshold(
-        "answers",
-        200,
-        "answers",
-        RULE
-        + "118 kept labels brought the demo's student to its teacher's level, 612 on real receipts did not (README)",
-    ),
-    Threshold("prompts", 200, "documents", RULE + "as many as answers; each is sampled in groups, again and again"),
-    Threshold(
-        "signal", 0.05, "share", RULE + "a group of 8 answers, each right with 5%, holds a right one in 34% of cases"
-    ),
-    Threshold(
-        "volume",
-        150_000,
-        "requests a month",
-        RULE
-        + "break-even of `offapi cost` on a machine one owns, at its example prices of 2026-11 (116,000 to 349,000)",
-    ),
-    Threshold(
-        "burst_volume", 300_000, "requests a month", RULE + "twice `volume`: in bursts a machine stands idle in between"
-    ),
-    Threshold("life", 6, "months", RULE + "the retraining interval that `offapi cost` assumes: one model's life"),
-)
-
-INIT = "offapi init my-task"
-EVAL = "offapi eval --task my-task/task.py --data my-task/val.jsonl"
-COST = "offapi cost --example costs.toml"
-IMPORT = "offapi traces import openai your-log.jsonl --out my-task/traces.jsonl"
-ROADS = (
-    Road(
-        "no",
-        "Do not train",
-        "the work for a model that only a narrow task repays",
-        (INIT, f"{EVAL} --shots 4", IMPORT),
-    ),
-    Road(
-        "api",
-        "Stay on the API",
-        "a model can be taken away or get worse overnight, and the bill grows with use",
-        (INIT, IMPORT, COST),
-    ),
-    Road(
-        "collect",
-        "Do not train yet: collect first",
-        "it postpones",
-        (INIT, IMPORT, "offapi grade --task my-task/task.py --traces my-task/traces.jsonl --review 30"),
-    ),
-    Road(
-        "prompt",
-        "Prompt a local model, with worked examples",
-        "long prompts, and what the model cannot do as it is",
-        (INIT, "offapi models add demo", f"{EVAL} --shots 4"),
-    ),
-    Road(
-        "sft",
-        "Supervised fine-tuning on labels that people checked",
-        "every further label is a person's work; its ceiling is your labels",
-        (INIT, "offapi train my-task/sft.toml", f"{EVAL} --adapter runs/sft/adapter"),
-    ),
-    Road(
-        "distill",
-        "Distillation: a teacher labels, checks throw the bad labels out",
-        "the teacher is approached, never beaten, and its mistakes are learned too",
-        (
-            INIT,
-            "offapi label --task my-task/task.py --data my-task/train.jsonl --teacher {teacher} --out labels.jsonl",
-            "offapi train my-task/distill.toml --set labels=labels.jsonl",
-        ),
-    ),
-    Road(
-        "graded",
-        "Graded fine-tuning on your agent's own traces",
-        "its ceiling is your agent's best behaviour, and the strong traces may be few",
-        (INIT, IMPORT, "offapi train my-task/filtered_sft.toml"),
-    ),
-    Road(
-        "grpo",
-        "GRPO from the base: documents and a score, no answers",
-        "the dearest to run, and it learns whatever the score rewards, meant or not",
-        (INIT, f"{EVAL} --samples 8", "offapi train my-task/grpo.toml"),
-    ),
-    Road(
-        "grpo_after",
-        "GRPO after fine-tuning: a student first, then documents and a score",
-        "two trainings to look after, and the score has to be honest",
-        (
-            INIT,
-            "offapi train my-task/{first}.toml",
-            'offapi train my-task/grpo.toml --set adapter="$PWD/runs/{first}/adapter"',
-        ),
-    ),
-)
-BY_ROAD = {road.key: road for road in ROADS}
 
 NARROW = "A small model replaces a large one on a narrow task alone."
 NOBODY = "A trained model goes stale from the day its training stops; nobody would notice and retrain it."
@@ -290,7 +175,7 @@ GATES = (
     ),
     Gate(
         "start",
-        "Is the base never right, with some labels to start it?",
+        "Is the base never right, with labels to start it?",
         "yes",
         "no",
         (

@@ -7,8 +7,8 @@ from html import escape
 from offapi.advising.chart import Step, steps
 from offapi.advising.engine import Advice
 
-WIDTH, ROW, BOX = 860, 64, 36  # pixels: of the page, from gate to gate, of a box
-LEFT, GATE, RIGHT, ROAD = 20, 380, 480, 360  # where gates begin, how wide; where roads begin, how wide
+WIDTH, ROW, BOX = 900, 64, 36  # pixels: of the page, from gate to gate, of a box
+LEFT, GATE, RIGHT, ROAD = 20, 450, 550, 330  # where gates begin, how wide; where roads begin, how wide
 STYLE = """
 svg { font: 13px system-ui, sans-serif; background: #fff }
 rect { fill: #f4f4f5; stroke: #a1a1aa } line { stroke: #a1a1aa; stroke-width: 1.5 } text { fill: #27272a }
@@ -43,16 +43,11 @@ def _step(step: Step, top: int) -> str:
             _line(centre, bottom, centre, top + ROW, goes_on),
             _line(LEFT + GATE, middle, RIGHT, middle, taken),
             _box(LEFT, top, GATE, step.asks, on),
-            _box(RIGHT, top, ROAD, _short(step.roads), taken),
+            _box(RIGHT, top, ROAD, step.leads, taken),
             _text(centre + 8, bottom + 18, step.went_on, goes_on),
             _text(LEFT + GATE + 36, middle - 6, step.exit, taken),
         ]
     )
-
-
-def _short(roads: tuple[str, ...]) -> str:
-    short = [road.split(":")[0] for road in roads]
-    return " / ".join(short) if len(short) <= 2 else "What it found best"
 
 
 def _box(x: int, y: int, width: int, text: str, state: str) -> str:

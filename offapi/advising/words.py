@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from offapi.advising.engine import Advice, number
-from offapi.advising.rules import BY_ROAD, Threshold
+from offapi.advising.roads import BY_ROAD
+from offapi.advising.thresholds import Threshold
 
 CHANGES = 8  # told to people; all are in --json
 

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from offapi.advising import chart, measured, svg, words
 from offapi.advising.engine import Known, advise, decide
 from offapi.advising.questions import BY_KEY, MEASURED, QUESTIONS, Answers, Question, Value
-from offapi.advising.rules import BY_ROAD, GATES, LAST, NOTES, ROADS, THRESHOLDS
+from offapi.advising.roads import BY_ROAD, ROADS
+from offapi.advising.rules import GATES, LAST, NOTES
+from offapi.advising.thresholds import THRESHOLDS
 from offapi.cli import COMMANDS
 from offapi.errors import DataError
 
@@ -182,7 +184,7 @@ anybody = st.fixed_dictionaries({}, optional={question.key: answer(question) for
 def test_whoever_asks_gets_an_answer_and_a_chart_that_marks_one_way(answers: Answers) -> None:
     found = advise(answers)
     lines = chart.draw(found)
-    assert sum(f"[ {found.road.name.upper()} ]" in line for line in lines) == 1
+    assert sum(f"[ {found.road.short.upper()} ]" in line for line in lines) == 1
     assert sum("━▶" in line or "▶ [" in line for line in lines) == 1
     assert sum(line.startswith("◆") for line in lines) == len(found.passed) + (found.gate is not None)
     assert words.lines(found)
@@ -357,15 +359,25 @@ def test_the_picture_asks_for_nothing_and_marks_the_way() -> None:
     assert "url(" not in text
     marked = [group for group in root.iter("{http://www.w3.org/2000/svg}g") if group.get("class") == "on"]
     said = [element.text for group in marked for element in group.iter("{http://www.w3.org/2000/svg}text")]
-    assert found.road.name in said
+    assert found.road.short in said
     assert "Is the task narrow?" in said
     assert "Distillation" not in said
+
+
+def test_words_fit_their_boxes() -> None:
+    """At 8.4 pixels a bold letter, which is more than the fonts it may be drawn in take."""
+    steps, end = chart.steps(advise({**GOOD, "labels": 900}))
+    for step in steps:
+        assert 24 + 8.4 * len(step.asks) <= svg.GATE, step.asks
+        assert 24 + 8.0 * len(step.leads) <= svg.ROAD, step.leads
+    assert svg.RIGHT + svg.ROAD + svg.LEFT == svg.WIDTH
+    assert 24 + 8.4 * len(end.road) <= svg.GATE
 
 
 def test_what_nobody_answered_is_marked() -> None:
     lines = chart.draw(advise({"narrow": "yes", "labels": 900}))
     assert lines[2] == "┃  yes"
-    assert lines[5] == "┃  yes, as far as is known: not answered"
+    assert lines[5] == "┃  yes (not answered)"
 
 
 @pytest.mark.parametrize(
