@@ -29,8 +29,8 @@ GRADE = "Grade the traces with `offapi grade`, or take a run's own rollouts."
 def encode(groups: Sequence[RolloutGroup], task: Task, step: int) -> bytes:
     """The groups of a step as JSONL traces, `group` naming the prompt they share."""
     return b"".join(
-        jsonl.line(traces.as_row(_trace(group, i, one, task, step)))
-        for group in groups
+        jsonl.line(traces.as_row(_trace(f"{step}.{at}/{group.prompt.row.id}", group, i, one, task)))
+        for at, group in enumerate(groups)  # a prompt may be there twice, resampled
         for i, one in enumerate(group.rollouts)
     )
 
@@ -58,8 +58,7 @@ def read(path: Path, task: Task, chat: Chat) -> list[RolloutGroup]:
     return groups
 
 
-def _trace(group: RolloutGroup, i: int, one: Rollout, task: Task, step: int) -> Trace:
-    row = group.prompt.row
+def _trace(name: str, group: RolloutGroup, i: int, one: Rollout, task: Task) -> Trace:
     said = {"role": "assistant", "content": one.text}
     source = {
         "tokens": list(one.completion.tokens),
@@ -71,8 +70,7 @@ def _trace(group: RolloutGroup, i: int, one: Rollout, task: Task, step: int) -> 
     }
     checks = {name: {"score": score, "reason": ""} for name, score in one.judged.parts.items()}
     grade = {"score": one.reward, "checks": checks}
-    name = f"{step}/{row.id}"
-    return Trace(f"{name}#{i}", (*task.messages(row.text), said), group=name, source=source, grade=grade)
+    return Trace(f"{name}#{i}", (*task.messages(group.prompt.row.text), said), group=name, source=source, grade=grade)
 
 
 def _group(members: Sequence[Trace], chat: Chat) -> RolloutGroup:
@@ -89,9 +87,11 @@ def _rollout(trace: Trace, chat: Chat) -> Rollout:
     source: Mapping[str, Any] = trace.source or {}
     grade = cast(Mapping[str, Any], trace.grade)
     tokens, logprobs = tuple(source.get("tokens") or ()), tuple(source.get("logprobs") or ())
-    if not tokens or len(tokens) != len(logprobs):
+    if not tokens or chat.decode(tokens) != trace.messages[-1]["content"]:  # another tokenizer's
         segments = chat.episode(trace.id, trace.messages).segments
         tokens, logprobs = next(segment.tokens for segment in segments if segment.sampled), ()
+    elif len(tokens) != len(logprobs):
+        logprobs = ()
     parts = {name: float(check["score"]) for name, check in (grade.get("checks") or {}).items()}
     judged = Judged(float(grade["score"]), parts, source.get("audit") or {})
     finish: Finish = "length" if source.get("finish") == "length" else "stop"
