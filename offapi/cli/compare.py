@@ -41,10 +41,11 @@ def command(output: Output, *, file: Path, backend: str | None, overrides: tuple
     keys = all_keys.load(file, overrides)
     name = backend or default_backend()
     find(name)
-    output.result(_expect(keys, name, output) if dry_run else _run(keys, name, output))
+    output.result(expect(keys, name, output) if dry_run else run(keys, name, output))
 
 
-def _run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
+def run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
+    """The whole comparison, kept, shown, and as `--json` prints it."""
     from offapi import atomic
     from offapi.roads import comparison, table
 
@@ -64,7 +65,7 @@ def _run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     return told
 
 
-def _expect(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
+def expect(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     """What all of it would take, with nothing left behind."""
     from offapi.plan import duration
     from offapi.roads import comparison

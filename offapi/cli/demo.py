@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @backend_option()
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Where the run goes.")
 @click.option("--seed", default=0, show_default=True, help="Of the generated documents and of training.")
+@click.option("--full", is_flag=True, help="Then compare the roads, reckon the cost, and report (half an hour more).")
 @options
-def command(output: Output, *, backend: str | None, out: Path, seed: int) -> None:
+def command(output: Output, *, backend: str | None, out: Path, seed: int, full: bool) -> None:
     """Distil a small model on generated invoices: label, grade, train, compare. No network, no key.
 
     Interrupted, it goes on where it stopped when called again.
@@ -30,9 +31,27 @@ def command(output: Output, *, backend: str | None, out: Path, seed: int) -> Non
     from offapi.backend import default_backend
     from offapi.demo.run import Sizes, run
 
-    outcome = run(backend or default_backend(), out, Sizes(seed=seed), output)
+    name = backend or default_backend()
+    outcome = run(name, out, Sizes(seed=seed), output)
     show(outcome, output)
-    output.result(outcome.as_dict())
+    more = compare_roads(outcome.run.absolute(), name, output) if full else {}
+    output.result(outcome.as_dict() | more)
+
+
+def compare_roads(run: Path, backend: str, output: Output) -> dict[str, Any]:
+    """The roads, said to take so long before they are taken; then their costs, and one report of it all."""
+    from offapi.cli import compare
+    from offapi.costing import words
+    from offapi.demo import full
+    from offapi.roads import keys as all_keys
+
+    keys = all_keys.load(full.write_recipe(run), ())
+    compare.expect(keys, backend, output)
+    told = compare.run(keys, backend, output)
+    for line in words.lines(full.reckon(run)):
+        output.say(line)
+    output.say(f"To look at: {full.write_report(run)}")
+    return {"compare": told}
 
 
 def show(outcome: Outcome, output: Output) -> None:

@@ -1,0 +1,57 @@
+"""What `offapi demo --full` adds: the roads compared on the demo's task, what they cost, and a report of it all.
+
+Left out: graded traces, of which the demo has none.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import orjson
+
+from offapi import atomic
+from offapi.costing import from_run
+from offapi.costing.estimate import Estimate, estimate
+from offapi.costing.inputs import Layer, resolve
+from offapi.report.write import write
+from offapi.runs import Run
+
+RECIPE, COMPARISON = "compare.toml", "compare"
+PRICES = "prices-2026-11.toml"
+KEYS = """\
+# The roads on the demo's task: hand labels, the demo's own teacher, and GRPO from the student of the hand labels.
+recipe = "compare"
+name = "{name}"
+out = {out}
+task = "task.py"
+documents = "train.jsonl"
+test = "test.jsonl"
+val = "val.jsonl"
+labels = "labels.jsonl"
+sft = {{ epochs = 1.0, lr = 1e-3 }}
+distill = {{ epochs = 1.0, lr = 1e-3 }}
+grpo = {{ start = "sft", epochs = 0.5, lr = 4e-4, warmup_steps = 4, eval_every = 10 }}
+"""
+
+
+def write_recipe(run: Path) -> Path:
+    """The comparison's file in the demo's run folder."""
+    text = KEYS.format(name=COMPARISON, out=orjson.dumps(str(run)).decode())
+    atomic.write_file(run / RECIPE, text.encode())
+    return run / RECIPE
+
+
+def reckon(run: Path) -> Estimate:
+    """What the student costs beside an API, by the example prices and what the run measured; kept as cost.json."""
+    with_prices = Layer.of_file(Path(str(files("offapi.costing") / PRICES)))
+    found = estimate(resolve([with_prices, from_run.read(Run.open(run))]))
+    atomic.write_file(run / COMPARISON / "cost.json", orjson.dumps(found.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY))
+    return found
+
+
+def write_report(run: Path) -> Path:
+    """The page that holds the comparison and the costs."""
+    path = run / COMPARISON / "report.html"
+    write([run / COMPARISON], path)
+    return path
