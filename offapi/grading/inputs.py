@@ -73,15 +73,15 @@ def texts(path: Path) -> list[tuple[str, str]]:
 
 def _measured(path: Path) -> tuple[int, str]:
     """How many lines a file has, and its SHA-256. DataError where it cannot be read or is empty."""
-    lines, digest, last = 0, hashlib.sha256(), b""
+    lines, digest, last, rows = 0, hashlib.sha256(), b"", False
     try:
         with path.open("rb") as file:
             while piece := file.read(PIECE):
-                lines, last = lines + piece.count(b"\n"), piece
+                lines, last, rows = lines + piece.count(b"\n"), piece, rows or not piece.isspace()
                 digest.update(piece)
     except OSError as error:
         raise DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step="Check the path.") from None
-    if not last:
+    if not rows:
         raise DataError.at("there are no rows in it.", path=path, next_step="Give it one JSON object a line.")
     return lines + (not last.endswith(b"\n")), digest.hexdigest()
 

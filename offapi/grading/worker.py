@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from offapi.checks import limit
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.data.traces import Trace
@@ -110,7 +112,7 @@ class Grader:
             [row.right for row in found],
         )
         columns["length"] = [len(line) for line in lines]
-        columns["has_answer"] &= [row.error != rows.NO_ANSWER for row in found]
+        columns["has_answer"] &= np.array([row.error != rows.NO_ANSWER for row in found], bool)
         documents = [row.trace.document for row in found]
         table.add_documents(columns, documents, self._settings.common, self._evaluation)
         failed = tuple((row.trace.id, row.error) for row in found if row.error and row.error != rows.NO_ANSWER)

@@ -94,6 +94,14 @@ def test_every_row_gets_its_grade_and_keeps_its_other_bytes(tmp_path: Path) -> N
     assert not list(tmp_path.glob("*.part*"))
 
 
+def test_a_file_of_blank_lines_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(TASK.replace("{EVIL}", ""))
+    (tmp_path / "traces.jsonl").write_text("\n \n")
+    words = ["grade", "--task", str(tmp_path / "task.py"), "--traces", str(tmp_path / "traces.jsonl")]
+    done = subprocess.run([OFFAPI, *words], capture_output=True, text=True)
+    assert (done.returncode, "there are no rows in it" in done.stderr) == (1, True), done.stderr
+
+
 def test_a_person_reads_tables(tmp_path: Path) -> None:
     rows = [trace(i, i + 0.5 if i % 3 else 5000.0, gold={"total": i + 0.5}, group=f"g{i % 5}") for i in range(60)]
     ran = Folder(tmp_path, rows).run("--cap", 7, "--cap-by", "group", "--show", 2)
