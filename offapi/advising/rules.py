@@ -188,7 +188,7 @@ GATES = (
     ),
     Gate(
         "score",
-        "Is there a score, and a base that is right at times?",
+        "Is there a score, and a base right at times?",
         "yes",
         "no",
         (
