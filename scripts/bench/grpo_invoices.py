@@ -3,7 +3,8 @@
 Generated invoices (the demo's, test with layouts that train lacks). The student is trained by the
 sft recipe on 40 answers, then by grpo on other documents whose answers nobody gives: only the checks
 of grpo_invoices_task.py. Test answers before and after are compared document by document; lr 0 is
-the control that must not learn.
+the control that must not learn. What it sampled, all of it from the student as it began, is then
+learned offline: the same losses, as many completions, as many steps.
 
     python scripts/bench/grpo_invoices.py OUT --backend torch --seeds 3
 """
@@ -61,7 +62,10 @@ def main(
     keys |= {"epochs": epochs, "eval_every": 10, "warmup_steps": 4, "loss": {"rule": rule}}
     arms: list[tuple[str, dict[str, object]]]
     arms = [(f"grpo-{backend}-{seed}", {"seed": seed, "lr": float(lr)}) for seed in range(seeds)]
-    arms += [(f"lr0-{backend}", {"seed": 0, "lr": 1e-30, "epochs": epochs / 4})] if control else []
+    if control:
+        still = f"lr0-{backend}"
+        recorded = {"rollouts": out / still / "rollouts", "seed": 0, "lr": float(lr)}
+        arms += [(still, {"seed": 0, "lr": 1e-30}), (f"offline-{backend}", recorded)]
     for name, more in arms:
         train(out / f"{name}.toml", backend, {**keys, **more, "name": name}, overrides)
         score(out, backend, out / name / "adapter", f"after-{name}")
