@@ -172,7 +172,8 @@ def _method(found: Found) -> Sequence[str]:
     return [
         f"{n} test documents; `all fields` is what is judged. A road's rival is the best that takes"
         f" fewer hours; p values by Holm over all {found.verdicts.pairs} pairs of roads, intervals each 95% by itself.",
-        f"Assumed: {keys.label_minutes:g} minutes of a person for a gold answer, {keys.watts:g} W. Measured: minutes."
+        f"Assumed: {keys.label_minutes:g} min of a person for a gold answer, {keys.watts:g} W. Measured: minutes."
+        " Each road was trained once; another seed would move it too."
         " Not counted: the task, its checks, the val and test answers, which every road needs.",
         *([f"{near} documents or traces near a test document were left out of every road."] if near else []),
     ]
