@@ -11,16 +11,17 @@ from typing import Any
 
 import orjson
 
-from offapi import __version__, atomic, evaluate, testset
-from offapi.backend import DType
-from offapi.evaluate import Report
+from offapi import __version__, atomic, evaluate, models, testset
+from offapi.backend import ModelSpec, load
+from offapi.chat import Chat
+from offapi.evaluate import Report, score_predictions
+from offapi.predict import predict
 from offapi.progress import Progress
 from offapi.roads import arm as arms
 from offapi.roads.arm import ARMS, DIGITS
 from offapi.roads.keys import Keys
 from offapi.runs import Run
-from offapi.scoring import Asked, Questions
-from offapi.scoring import score as ask
+from offapi.scoring import Questions
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,12 @@ class Scored:
 
 
 def student(folder: Path, adapter: str, keys: Keys, questions: Questions, backend: str, out: Progress) -> Scored:
-    """The student in the run `folder`, asked as it was trained, without worked examples."""
-    return _scored(folder, keys.model, folder / adapter, 0, keys.dtype, questions, backend, out)
+    """The student in the run `folder`, asked as it was trained, without worked examples; counted in the run."""
+    found = done(folder, questions)
+    if found is None:
+        found = _ask(folder, keys, keys.model, folder / adapter, 0, questions, backend, out)
+        testset.count_scoring(Run.open(folder), questions.data, len(questions.rows))
+    return found
 
 
 def model(kind: str, name: str, shots: int, keys: Keys, questions: Questions, backend: str, out: Progress) -> Scored:
@@ -44,12 +49,14 @@ def model(kind: str, name: str, shots: int, keys: Keys, questions: Questions, ba
         "offapi": __version__,
         "shots": shots,
         "dtype": keys.dtype,
+        "quantize": keys.quantize,
+        "device": keys.device,
         "sha256": {"task": testset.digest(keys.task), "model": arms.model_hash(name)},
     }
     path = (keys.out / ARMS / arms.named(kind, manifest)).absolute()
     if not path.exists():
         Run.create(path.parent, path.name, manifest)
-    return _scored(path, name, None, shots, keys.dtype, questions, backend, out)
+    return done(path, questions) or _ask(path, keys, name, None, shots, questions, backend, out)
 
 
 def done(folder: Path, questions: Questions) -> Scored | None:
@@ -60,25 +67,28 @@ def done(folder: Path, questions: Questions) -> Scored | None:
     return Scored(Report.of(evaluate.read(answers)), orjson.loads(cost.read_bytes()), answers)
 
 
-def _scored(
+def _ask(
     folder: Path,
+    keys: Keys,
     name: str,
     adapter: Path | None,
     shots: int,
-    dtype: DType,
     questions: Questions,
     backend: str,
     out: Progress,
 ) -> Scored:
-    found = done(folder, questions)
-    if found is not None:
-        return found
-    answers, cost = _paths(folder, questions)
-    told = ask(Asked(name, adapter, shots, 1, 0.0, answers, backend, dtype), questions, out)
-    atomic.write_file(cost, orjson.dumps(told.cost.cost()))  # last: with it the scoring is whole
-    found = done(folder, questions)
-    assert found is not None
-    return found
+    """Greedy answers in the numbers the student is trained in, written down, their cost last: with it all is there."""
+    path, (answers, cost) = models.get(name).path, _paths(folder, questions)
+    spec = ModelSpec(path, adapter, dtype=keys.dtype, device=keys.device, quantize=keys.quantize, limits=keys.limits)
+    loaded = load(backend, spec)
+    try:
+        found = predict(loaded, Chat.load(path), questions.task, questions.rows, out, shots)
+    finally:
+        loaded.close()
+    report = score_predictions(questions.task, questions.rows, found.outputs)
+    atomic.write_file(answers, report.jsonl())
+    atomic.write_file(cost, orjson.dumps(found.cost()))
+    return Scored(report, found.cost(), answers)
 
 
 def _paths(folder: Path, questions: Questions) -> tuple[Path, Path]:
