@@ -16,9 +16,9 @@ from offapi.errors import ConfigError
 if TYPE_CHECKING:
     from offapi.demo.facts import Split
 
-SIZES: dict[Split, int] = {"train": 48, "val": 16}  # documents; enough to see it work in minutes
+SIZES: dict[Split, int] = {"train": 48, "val": 16, "test": 24}  # documents; enough to see it work in minutes
 TRACES = 72
-RECIPES = ("distill.toml", "sft.toml", "filtered_sft.toml", "grpo.toml")
+RECIPES = ("distill.toml", "sft.toml", "filtered_sft.toml", "grpo.toml", "compare.toml")
 WRONG_EVERY = 6  # of the made-up traces, one has a total that is not in its document
 DOCSTRING = '''"""What to extract, how answers are checked, and a few worked examples. Change it into your task.
 
@@ -55,6 +55,10 @@ Then make it yours, one piece at a time:
    Reward what you mean: a check that can be satisfied by something else will be.
 
        offapi train {folder}/grpo.toml --set adapter="$PWD/runs/distill/adapter"
+
+7. `compare.toml` runs all of them on one test set, `test.jsonl`, and tells which pays. Ask first what it takes:
+
+       offapi compare {folder}/compare.toml --dry-run
 """
 
 

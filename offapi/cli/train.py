@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from offapi.evaluate import Report
 
 RECIPES = ("sft", "distill", "filtered_sft", "grpo")
+MAY_CHANGE = ("allow", "workers", "reward_seconds")  # when a run is resumed: nothing it makes depends on them
 
 
 @click.command(short_help="Train a model with a recipe.")
@@ -108,7 +109,7 @@ def describe(config: Any) -> dict[str, Any]:
     folder = get(config.model).path
     lock = folder / LOCK  # of a model in the store, instead of all its bytes
     reads = {**config.reads(), "model": lock if lock.is_file() else folder}
-    resolved = {key: value for key, value in configs.resolved(config).items() if key != "allow"}  # may change on resume
+    resolved = {key: value for key, value in configs.resolved(config).items() if key not in MAY_CHANGE}
     return {"config": resolved, "sha256": {name: _sha256(path) for name, path in reads.items()}}
 
 
