@@ -29,6 +29,7 @@ COMMANDS = {
     "grade": "Grade traces with a task's checks, and keep the best.",
     "train": "Train a model with a recipe.",
     "eval": "Score a model on known answers, or compare two, with intervals.",
+    "drift": "Tell from fresh traces whether a model has gone stale.",
     "compare": "Run the roads the data allow, and tell which pays.",
     "curve": "Tell how accuracy grows with examples, and whether more would do.",
     "cost": "Reckon own costs beside the API's, and where they meet.",
