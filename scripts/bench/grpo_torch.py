@@ -130,22 +130,23 @@ def hf_generate(_: str, work: Result, folder: Path) -> None:
     timed(work, folder, Clock(str(model.device)), sample)
 
 
-def add_gradient(model: Any, work: Result, prompts: list[list[int]]) -> int:
-    """GRPO's loss on the given completions: one prompt's rows at a time, the prompt in every row."""
+def add_gradient(model: Any, work: Result, prompts: list[list[int]], at_once: int) -> int:
+    """GRPO's loss on the given completions, `at_once` rows of a prompt at a time, the prompt in every row."""
     import torch
 
-    counted = 0
+    counted, group = 0, work["group"]
     for prompt, completions in zip(prompts, work["completions"], strict=True):
-        targets = torch.tensor(completions, device=model.device)
-        rows = torch.cat((torch.tensor(prompt, device=model.device).expand(len(targets), -1), targets), dim=1)
-        logits = model(input_ids=rows, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1]
-        logprobs = logits.log_softmax(-1).gather(2, targets[..., None])[..., 0]
-        ratios = (logprobs - logprobs.detach()).exp()
-        advantages = torch.tensor(work["advantages"], device=model.device)[:, None]
-        gain = torch.minimum(ratios * advantages, ratios.clamp(1 - CLIP, 1 + CLIP) * advantages)
-        loss: Any = -gain.mean() / len(prompts)
-        loss.backward()
-        counted += targets.numel()
+        for at in range(0, group, at_once):
+            targets = torch.tensor(completions[at : at + at_once], device=model.device)
+            advantages = torch.tensor(work["advantages"][at : at + at_once], device=model.device)[:, None]
+            rows = torch.cat((torch.tensor(prompt, device=model.device).expand(len(targets), -1), targets), dim=1)
+            logits = model(input_ids=rows, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1]
+            logprobs = logits.log_softmax(-1).gather(2, targets[..., None])[..., 0]
+            ratios = (logprobs - logprobs.detach()).exp()
+            gain = torch.minimum(ratios * advantages, ratios.clamp(1 - CLIP, 1 + CLIP) * advantages)
+            loss: Any = -gain.mean(1).sum() / (group * len(prompts))
+            loss.backward()
+            counted += targets.numel()
     return counted
 
 
@@ -158,7 +159,7 @@ def peft_loop(_: str, work: Result, folder: Path) -> None:
     optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.0)
 
     def update(_: list[list[int]]) -> int:
-        counted = add_gradient(model, work, work["tokens"][-work["prompts"] :])
+        counted = add_gradient(model, work, work["tokens"][-work["prompts"] :], work["group"])
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -176,5 +177,5 @@ def gates(work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]) ->
     for name, parameter in matrices.items():
         parameter.data = torch.tensor(adapter[name], device=model.device)
     answers = [generate(model, work, [prompt], 1)[0] for prompt in prompts]
-    add_gradient(model, work, prompts)
+    add_gradient(model, work, prompts, 1)
     return answers, {name: parameter.grad.cpu().numpy() for name, parameter in matrices.items()}
