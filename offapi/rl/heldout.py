@@ -75,8 +75,8 @@ def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
 
 
 def best(history: Sequence[HeldOut]) -> HeldOut:
-    """The look with the highest score, the earliest of equals."""
-    return max(history, key=lambda one: (one.score, -one.step))
+    """The look with the highest score; of equals that with the highest reward, then the earliest."""
+    return max(history, key=lambda one: (one.score, one.reward, -one.step))
 
 
 def change(before: Sequence[float], after: Sequence[float]) -> Interval:

@@ -1,7 +1,7 @@
 """The task of `grpo_invoices.py`: the demo's, rewarded by checks that read the document and never see gold.
 
-Rewarding the vendor for occurring in the document alone taught students to name the customer:
-hence `is_seller`.
+Where the vendor had only to occur in the document, students learned to name the customer; where
+it had to stand there as whole words, to name a part of it. Hence `is_seller`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ from offapi.checks import date_order, final_total, fits_schema, in_source, is_js
 from offapi.checks.verdict import Answer, Context, Verdict
 from offapi.demo.task import task as demo
 
-BUYER = re.compile(
-    r"(?:bill(?:ed)? to|guest|dear|received from|customer|ship(?:ped)? to|sold to|for):?\s*$", re.IGNORECASE
-)
+# Before and behind a seller's name on its line, as the training documents have it.
+BEFORE = re.compile(r"^\W*(?:(?:sold|operated|issued|billed) by|from|seller|vendor|merchant|invoice|receipt)\b(?:\s+-)?:?\s*", re.I)
+BEHIND = re.compile(r"(?:\s+-\s|:\s|\s*\|).*$")
+
+
+def sellers(document: str) -> set[str]:
+    """The lines that may name the seller, what stands around the name cut off."""
+    lines = (BEHIND.sub("", BEFORE.sub("", line)).strip(" *#=.,-") for line in document.splitlines())
+    return {line.casefold() for line in lines if line}
 
 
 def is_seller(document: str, answer: Answer, context: Context) -> Verdict:
-    """1 when the vendor stands in the document letter by letter, as whole words, and not where a buyer is named."""
-    vendor = str((answer.value or {}).get("vendor") or "").strip()
-    found = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(vendor)}(?!\w)", document, re.IGNORECASE)]
-    if not vendor or not found:
-        return Verdict(0.0, "not in the document as it is written")
-    buyer = all(BUYER.search(document[:at]) for at in found)
-    return Verdict(0.0, "stands where the buyer is named") if buyer else Verdict(1.0, "stands in the document")
+    """1 when the vendor is all of a line that may name the seller."""
+    vendor = (answer.value or {}).get("vendor")
+    right = isinstance(vendor, str) and vendor.casefold() in sellers(document)
+    return Verdict(float(right), "a line of its own" if right else "no line of its own")
 
 
 task = replace(

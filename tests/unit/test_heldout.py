@@ -44,10 +44,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offapi.stats.bootstrap.means.__defaults__", (None, 500, 0))
 
 
-def test_the_score_is_the_audit_where_there_is_one_and_the_first_of_equals_is_best() -> None:
+def test_the_score_is_the_audit_where_there_is_one_and_of_equals_the_reward_then_the_first_is_best() -> None:
     history = [look(0, [0.2, 0.4], [0.5, 0.5]), look(5, [0.9, 0.9], [0.5, 0.5]), look(9, [1, 1], [0.4, 0.5])]
     assert [one.score for one in history] == [0.5, 0.5, 0.45]
-    assert heldout.best(history).step == 0
+    assert heldout.best(history).step == 5
+    assert heldout.best([*history[:2], look(7, [0.9, 0.9], [0.5, 0.5])]).step == 5
     without = [look(0, [0.2, 0.4]), look(5, [0.9, 0.9]), look(9, [0.9, 0.9])]
     assert without[0].audit is None
     assert without[0].score == pytest.approx(0.3)
