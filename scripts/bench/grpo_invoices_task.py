@@ -14,7 +14,9 @@ from offapi.checks.verdict import Answer, Context, Verdict
 from offapi.demo.task import task as demo
 
 # Before and behind a seller's name on its line, as the training documents have it.
-BEFORE = re.compile(r"^\W*(?:(?:sold|operated|issued|billed) by|from|seller|vendor|merchant|invoice|receipt)\b(?:\s+-)?:?\s*", re.I)
+BEFORE = re.compile(
+    r"^\W*(?:(?:sold|operated|issued|billed) by|from|seller|vendor|merchant|invoice|receipt)\b(?:\s+-)?:?\s*", re.I
+)
 BEHIND = re.compile(r"(?:\s+-\s|:\s|\s*\|).*$")
 
 

@@ -1,4 +1,4 @@
-"""Does GRPO move SmolLM2-135M from its base? Texts of 20 tokens, rewarded by their length in tokens alone.
+"""Does GRPO move SmolLM2-135M from its base? Texts of 32 tokens, rewarded by their length in tokens alone.
 
 Several seeds, and lr 0 as the control that must not move. Before and after are greedy answers to 48
 prompts that are not trained on.
@@ -30,7 +30,7 @@ THINGS = (
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--backend", default="torch", show_default=True)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--lr", default="1e-4", show_default=True)
+@click.option("--lr", default="4e-4", show_default=True)
 @click.option("--epochs", default=1.5, show_default=True)
 @click.option("--set", "overrides", multiple=True)
 def main(out: Path, backend: str, seeds: int, lr: str, epochs: float, overrides: tuple[str, ...]) -> None:
@@ -41,7 +41,7 @@ def main(out: Path, backend: str, seeds: int, lr: str, epochs: float, overrides:
     documents.write(out / "train.jsonl", rows[:112])
     documents.write(out / "val.jsonl", rows[112:])
     keys = {"recipe": "grpo", "task": TASK, "data": out / "train.jsonl", "val": out / "val.jsonl", "out": out}
-    keys |= {"model": "demo", "epochs": epochs, "eval_every": 14}
+    keys |= {"model": "demo", "epochs": epochs, "eval_every": 14, "warmup_steps": 4}
     arms: list[tuple[str, dict[str, object]]]
     arms = [(f"length-{backend}-{seed}", {"seed": seed, "lr": float(lr)}) for seed in range(seeds)]
     arms += [(f"length-lr0-{backend}", {"seed": 0, "lr": 1e-30, "epochs": epochs / 3})]

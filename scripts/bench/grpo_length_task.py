@@ -13,7 +13,7 @@ import offapi
 from offapi.checks.verdict import Answer, Context, Verdict
 from offapi.models import get
 
-TARGET, MOST = 20, 48  # tokens
+TARGET, MOST = 32, 64  # tokens
 
 
 @cache
@@ -30,7 +30,7 @@ def near_target(document: str, answer: Answer, context: Context) -> Verdict:
 
 task = offapi.Task(
     name="length",
-    instructions="Write about what the user names.",
+    instructions="Write one sentence about what the user names.",
     schema={"type": "object", "properties": {"text": {"type": "string"}}},
     checks={"length": (near_target, 1.0)},
     match={"text": "text"},
