@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offapi.backend import Episode, Floats
+from offapi.episodes import Episode, Floats
 
 
 @dataclass(frozen=True)

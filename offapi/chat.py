@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import orjson
 
-from offapi.backend import Episode, Segment
 from offapi.data.traces import strip_thinking
+from offapi.episodes import Episode, Segment
 from offapi.errors import DataError, ModelError
 
 Messages = Sequence[Mapping[str, Any]]

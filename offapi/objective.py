@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from offapi.backend import Episode, Floats, Metrics
+from offapi.episodes import Episode, Floats, Metrics
 
 Rule = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "maxrl"]
 STD_EPS = 1e-4  # added to a group's standard deviation (Bessel's), as TRL does

@@ -17,7 +17,8 @@ import orjson
 
 from offapi import backend as backends
 from offapi import model_lock
-from offapi.backend import Backend, Episode, ModelSpec, Segment
+from offapi.backend import Backend, ModelSpec
+from offapi.episodes import Episode, Segment
 from offapi.errors import BackendError, ModelError
 from offapi.models import Model
 from offapi.randomness import uniforms

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import orjson
 
-from offapi.backend import Backend, DType, Episode, ModelSpec, Segment
+from offapi.backend import Backend, DType, ModelSpec
+from offapi.episodes import Episode, Segment
 from offapi.schedule import Schedule
 
 TRAIN_PER_SCORE = 3.2  # time of a training token in scored tokens: forward, backward, and LoRA's share

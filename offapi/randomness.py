@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from offapi.backend import Floats
+from offapi.episodes import Floats
 
 
 def _generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:

@@ -13,11 +13,12 @@ from typing import Literal
 
 import orjson
 
-from offapi.backend import Episode, load
+from offapi.backend import load
 from offapi.chat import Chat, Thinking
 from offapi.compare import compare
 from offapi.data import documents, jsonl, traces
 from offapi.data.traces import Trace
+from offapi.episodes import Episode
 from offapi.errors import ConfigError, DataError
 from offapi.evaluate import Report
 from offapi.grading.keep import Keep

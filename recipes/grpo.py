@@ -64,7 +64,7 @@ def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Pro
         with out.progress("training", schedule.steps) as advance:
             for step in range(trail.step, schedule.steps):
                 if inputs.recorded:
-                    sampled = Sampled(tuple(schedule.batch_at(step, inputs.recorded)))
+                    sampled = Sampled(tuple(schedule.batch_at(step, inputs.recorded)), recorded=True)
                 else:
                     with clock.phase("rollout"):
                         batch = schedule.batch_at(step, inputs.prompts)

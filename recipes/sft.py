@@ -14,10 +14,11 @@ from typing import Literal
 import orjson
 
 from offapi import adapter, plan, testset, trainstate
-from offapi.backend import AdamW, Backend, DType, Episode, Limits, LoraSpec, ModelSpec, load
+from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec, load
 from offapi.chat import Chat, OnLong, fit
 from offapi.data import documents, traces
 from offapi.data.split import cap
+from offapi.episodes import Episode
 from offapi.errors import DataError
 from offapi.evaluate import Report, score_predictions
 from offapi.models import Model, get

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from offapi.backend import Floats
+from offapi.episodes import Floats
 from offapi.objective import RULES, STD_EPS, Rule
 
 SMALLEST_MEAN = 1e-12  # a mean below this is 0, and divides nothing

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from offapi.backend import Episode, Kept
 from offapi.batching import check_kept
+from offapi.episodes import Episode, Kept
 
 SLACK = 1.25  # of a line's own tokens: what it may add to a micro-batch, as larger ones keep a device busier
 

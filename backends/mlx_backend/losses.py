@@ -13,7 +13,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.backend import Episode, Floats, Limits
+from offapi.backend import Limits
+from offapi.episodes import Episode, Floats
 
 from .batches import Line, MicroBatch, lines, micro_batches
 from .cache import blocks, extend

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 import psutil
 
-from offapi.backend import AdamW, By, Episode, Floats, Group, Loss, Memory, Metrics, ModelSpec, Sampling, TrainState
+from offapi.backend import AdamW, By, Group, Loss, Memory, ModelSpec, Sampling, TrainState
+from offapi.episodes import Episode, Floats, Metrics
 from offapi.errors import BackendError
 from offapi.objective import Experience, PolicyLoss, Rule, Update
 

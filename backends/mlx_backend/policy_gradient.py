@@ -9,7 +9,8 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from offapi.backend import Floats, Limits, Metrics
+from offapi.backend import Limits
+from offapi.episodes import Floats, Metrics
 from offapi.objective import Experience, PolicyLoss, Update, check
 
 from .batches import Line, MicroBatch, micro_batches

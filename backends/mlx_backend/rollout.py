@@ -15,7 +15,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.backend import Completion, Finish, Floats, Group, Kept, Limits, Sampling
+from offapi.backend import Completion, Finish, Group, Limits, Sampling
+from offapi.episodes import Floats, Kept
 from offapi.randomness import uniforms
 
 from .cache import Cursor, Prefix, Slots, blocks, extend

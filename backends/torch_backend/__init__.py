@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from offapi.backend import (
-    AdamW,
-    Backend,
-    By,
-    Episode,
-    Floats,
-    Group,
-    Loss,
-    Memory,
-    Metrics,
-    ModelSpec,
-    Sampling,
-    TrainState,
-)
+from offapi.backend import AdamW, Backend, By, Group, Loss, Memory, ModelSpec, Sampling, TrainState
+from offapi.episodes import Episode, Floats, Metrics
 from offapi.objective import Experience, PolicyLoss, Rule, Update
 
 from . import checkpoint, losses, optimizer, rollout

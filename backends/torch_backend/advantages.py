@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from offapi.backend import Floats
+from offapi.episodes import Floats
 from offapi.objective import RULES, STD_EPS, Rule
 
 NO_MEAN = 1e-12  # a mean reward nearer to 0 gives maxrl no signal

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offapi.backend import Arrays, Floats, TrainState
+from offapi.backend import Arrays, TrainState
+from offapi.episodes import Floats
 from offapi.errors import BackendError, ModelError
 
 from .optimizer import create

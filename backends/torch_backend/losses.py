@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offapi.backend import By, Episode, Floats, Kept, Loss, Metrics
+from offapi.backend import By, Loss
 from offapi.batching import Pack, packs
+from offapi.episodes import Episode, Floats, Kept, Metrics
 from offapi.errors import BackendError
 
 from .cache import Packed

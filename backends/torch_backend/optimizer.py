@@ -7,7 +7,8 @@ import math
 import torch
 
 from offapi import adapter as adapters
-from offapi.backend import AdamW, Metrics
+from offapi.backend import AdamW
+from offapi.episodes import Metrics
 from offapi.errors import BackendError
 
 from .policy import Policy

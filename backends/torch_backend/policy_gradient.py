@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offapi.backend import Floats, Metrics
 from offapi.batching import packs
+from offapi.episodes import Floats, Metrics
 from offapi.objective import Experience, PolicyLoss, Update, check
 
 from .losses import check_trainable, logprobs

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offapi.backend import Completion, Finish, Floats, Group, Kept, Sampling
+from offapi.backend import Completion, Finish, Group, Sampling
 from offapi.batching import common_prefix
+from offapi.episodes import Floats, Kept
 from offapi.randomness import uniforms
 
 from .cache import Decoding, Packed

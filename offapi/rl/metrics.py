@@ -7,7 +7,7 @@ from statistics import fmean
 
 import numpy as np
 
-from offapi.backend import Floats
+from offapi.episodes import Floats
 from offapi.objective import Experience, Update
 from offapi.rl.rollouts import RolloutGroup, Sampled
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from offapi.backend import Episode, Segment
 from offapi.chat import Chat, OnLong, fit
 from offapi.data import documents
 from offapi.data.documents import Document
+from offapi.episodes import Episode, Segment
 from offapi.errors import DataError
 from offapi.progress import Progress
 from offapi.randomness import order

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from offapi.backend import Backend, Completion, Episode, Floats, Sampling, Segment
+from offapi.backend import Backend, Completion, Sampling
 from offapi.chat import Chat
 from offapi.data.documents import Document
+from offapi.episodes import Episode, Floats, Segment
 from offapi.objective import Experience, PolicyLoss
 from offapi.randomness import order
 from offapi.rl.rewards import Asked, Judged, Rewards
@@ -102,10 +103,11 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The groups of a step, and how many prompts were drawn in place of flat ones."""
+    """The groups of a step, and how many prompts were drawn in place of flat ones. `recorded`: in an earlier run."""
 
     groups: tuple[RolloutGroup, ...]
     resampled: int = 0
+    recorded: bool = False
 
 
 def sample(sampler: Sampler, prompts: Sequence[Prompt], pool: Sequence[Prompt], step: int, resamples: int) -> Sampled:

@@ -16,7 +16,8 @@ import numpy as np
 import orjson
 
 from offapi import adapter, trainstate
-from offapi.backend import Backend, Episode, LoraSpec, Segment
+from offapi.backend import Backend, LoraSpec
+from offapi.episodes import Episode, Segment
 from offapi.errors import OffapiError
 from offapi.evaluate import Report, score_predictions
 from offapi.progress import Progress
@@ -118,10 +119,10 @@ class Watch:
     def after(self, trail: Trail, sampled: Sampled, metrics: Mapping[str, float]) -> Trail:
         """One more step is done: gates, a look when it is time, metrics, a checkpoint when it is time."""
         trail = replace(trail, step=trail.step + 1, streaks=trail.streaks.after(metrics))
-        rollouts = record.encode(sampled.groups, self.task, trail.step)
-        (self.folder.path / record.FOLDER).mkdir(mode=0o700, exist_ok=True)
-        self.folder.write(f"{record.FOLDER}/{trail.step:06d}.jsonl", rollouts)
-        self.enforce(gates.of_step(trail.streaks, sampled.groups, self.sampler.sampling.max_tokens))
+        if not sampled.recorded:
+            rollouts = record.encode(sampled.groups, self.task, trail.step)
+            (self.folder.path / record.FOLDER).mkdir(mode=0o700, exist_ok=True)
+            self.folder.write(f"{record.FOLDER}/{trail.step:06d}.jsonl", rollouts)
         logged = dict(metrics)
         if trail.step % self.config.eval_every == 0 or trail.step == self.steps:
             with self.clock.phase("heldout"):
@@ -136,6 +137,7 @@ class Watch:
             files = trainstate.encode(self.backend.state(), self.config.shape, self.config.model)
             best = (self.folder.path / BEST / adapter.WEIGHTS).read_bytes()
             self.folder.checkpoint(trail.step, {**files, BEST_WEIGHTS: best}, asdict(trail))
+        self.enforce(gates.of_step(trail.streaks, sampled.groups, self.sampler.sampling.max_tokens))
         self._alarm(trail)
         return trail
 

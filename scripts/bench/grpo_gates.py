@@ -52,7 +52,7 @@ def loss(work: Result) -> PolicyLoss:
 
 def given(work: Result) -> list[Experience]:
     """The given completions with their advantages."""
-    from offapi.backend import Episode, Segment
+    from offapi.episodes import Episode, Segment
     from offapi.objective import Experience
 
     made: list[Experience] = []
@@ -89,7 +89,8 @@ def ours(work: Result) -> tuple[list[list[int]], float, Arrays, Arrays]:
     """Greedy tokens, the largest distance of sampler and trainer, the adapter, and its gradient."""
     import numpy as np
 
-    from offapi.backend import AdamW, Episode, Segment, TrainState
+    from offapi.backend import AdamW, TrainState
+    from offapi.episodes import Episode, Segment
 
     backend, prompts = load(work), last_prompts(work)
     draw = np.random.default_rng(0)

@@ -118,7 +118,8 @@ def run(arm: str, folder: Path) -> None:
 
 def ours(work: Result, folder: Path) -> None:
     """The steps of recipes/sft.py."""
-    from offapi.backend import AdamW, Episode, Limits, LoraSpec, ModelSpec, Segment, load
+    from offapi.backend import AdamW, Limits, LoraSpec, ModelSpec, load
+    from offapi.episodes import Episode, Segment
 
     def episode(row: Result) -> Episode:
         tokens, given = tuple(row["tokens"]), row["given"]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from offapi.adapter import parameter
-from offapi.backend import Episode, Sampling
+from offapi.backend import Sampling
+from offapi.episodes import Episode
 
 Array = NDArray[np.float64]
 LINEARS = {

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offapi.backend import AdamW, Backend, Episode, LoraSpec, ModelSpec, Sampling, Segment
+from offapi.backend import AdamW, Backend, LoraSpec, ModelSpec, Sampling
 from offapi.backend import load as load_backend
+from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
 
 # Looked for, not imported: whoever imports mlx before the backend does keeps it from opening the faster BLAS.

@@ -16,20 +16,8 @@ import tiny
 from policy_oracle import Array, Sample
 
 from offapi.adapter import encode, module, parameter
-from offapi.backend import (
-    AdamW,
-    Arrays,
-    Backend,
-    Completion,
-    Episode,
-    Kept,
-    Limits,
-    LoraSpec,
-    Metrics,
-    Sampling,
-    Segment,
-    TrainState,
-)
+from offapi.backend import AdamW, Arrays, Backend, Completion, Limits, LoraSpec, Sampling, TrainState
+from offapi.episodes import Episode, Kept, Metrics, Segment
 from offapi.errors import BackendError
 from offapi.objective import Experience, PolicyLoss, Update
 

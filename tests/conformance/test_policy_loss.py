@@ -15,7 +15,7 @@ import policy_oracle
 import pytest
 from policy_oracle import Array, Sample
 
-from offapi.backend import Floats
+from offapi.episodes import Floats
 from offapi.objective import RULES, PolicyLoss
 
 GOLDEN = orjson.loads((Path(__file__).parent / "grpo_golden.json").read_bytes())

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from offapi import adapter
-from offapi.backend import AdamW, Backend, Episode, Floats, LoraSpec, ModelSpec, Sampling, load
+from offapi.backend import AdamW, Backend, LoraSpec, ModelSpec, Sampling, load
 from offapi.chat import Chat
 from offapi.demo.documents import generate
 from offapi.demo.task import task
+from offapi.episodes import Episode, Floats
 from offapi.models import Model
 from offapi.schedule import Schedule
 

@@ -9,7 +9,8 @@ import numpy as np
 import oracle
 import pytest
 
-from offapi.backend import Arrays, Backend, Completion, Episode, Limits, Sampling, Segment
+from offapi.backend import Arrays, Backend, Completion, Limits, Sampling
+from offapi.episodes import Episode, Segment
 from offapi.randomness import uniforms
 
 Load = Callable[..., Backend]

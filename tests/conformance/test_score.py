@@ -13,7 +13,8 @@ import pytest
 import tiny
 
 from offapi.adapter import encode, parameter
-from offapi.backend import Arrays, Backend, Episode, Limits, LoraSpec, Segment
+from offapi.backend import Arrays, Backend, Limits, LoraSpec
+from offapi.episodes import Episode, Segment
 from offapi.errors import BackendError, ModelError
 
 Load = Callable[..., Backend]

@@ -9,7 +9,8 @@ import numpy as np
 import oracle
 import pytest
 
-from offapi.backend import AdamW, Arrays, Backend, Episode, Limits, LoraSpec, Segment, TrainState
+from offapi.backend import AdamW, Arrays, Backend, Limits, LoraSpec, TrainState
+from offapi.episodes import Episode, Segment
 from offapi.errors import BackendError
 
 Load = Callable[..., Backend]

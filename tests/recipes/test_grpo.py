@@ -15,8 +15,9 @@ import workshop
 from safetensors.numpy import load_file
 
 from offapi import adapter, trainstate
-from offapi.backend import AdamW, Episode, LoraSpec, ModelSpec, Segment, load
+from offapi.backend import AdamW, LoraSpec, ModelSpec, load
 from offapi.data.documents import Document
+from offapi.episodes import Episode, Segment
 from offapi.rl.rollouts import Prompt
 from offapi.rl.watch import probe
 

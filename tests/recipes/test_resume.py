@@ -14,7 +14,8 @@ import pytest
 import workshop
 
 from offapi import adapter, trainstate
-from offapi.backend import AdamW, Episode, LoraSpec, ModelSpec, Segment, TrainState, load
+from offapi.backend import AdamW, LoraSpec, ModelSpec, TrainState, load
+from offapi.episodes import Episode, Segment
 
 TIMEOUT = 120  # seconds
 

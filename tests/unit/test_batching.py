@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offapi.backend import Episode, Segment
 from offapi.batching import Pack, common_prefix, packs
+from offapi.episodes import Episode, Segment
 
 rows = st.lists(
     st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=6), st.lists(st.integers(0, 2), min_size=1, max_size=4)),

@@ -6,8 +6,8 @@ import orjson
 import pytest
 import tiny
 
-from offapi.backend import Episode, Segment
 from offapi.chat import Chat, fit
+from offapi.episodes import Episode, Segment
 from offapi.errors import DataError
 
 USER, ANSWER = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "four"}

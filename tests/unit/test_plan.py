@@ -11,7 +11,8 @@ import pytest
 import tiny
 
 from offapi import plan
-from offapi.backend import Backend, Episode, Limits, Memory, ModelSpec, Segment
+from offapi.backend import Backend, Limits, Memory, ModelSpec
+from offapi.episodes import Episode, Segment
 from offapi.schedule import Schedule
 
 ROW = Episode("a", (Segment((1,) * 90, False), Segment((2,) * 10, True)))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tiny
 
-from offapi.backend import Completion, Kept
+from offapi.backend import Completion
 from offapi.chat import Chat
 from offapi.checks import is_json
 from offapi.data import jsonl
 from offapi.data.documents import Document
+from offapi.episodes import Kept
 from offapi.errors import DataError
 from offapi.rl import record
 from offapi.rl.rewards import Judged

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from offapi.backend import Completion, Episode, Finish, Segment
+from offapi.backend import Completion, Finish
 from offapi.data.documents import Document
+from offapi.episodes import Episode, Segment
 from offapi.objective import Experience, Update
 from offapi.rl import metrics
 from offapi.rl.rewards import Judged
