@@ -122,7 +122,7 @@ def test_a_reward_without_signal_stops_the_run_with_the_reason(
     assert done.returncode == 3
     assert f"for 10 steps no two completions of a prompt had different rewards: {why}." in done.stderr
     assert "--allow signal" in done.stderr
-    assert len(steps(tmp_path / "runs" / "grpo")) == 9  # the tenth is not logged
+    assert len(steps(tmp_path / "runs" / "grpo")) == 10
 
 
 def test_completions_that_are_cut_off_stop_the_run(tmp_path: Path, student: Path) -> None:
