@@ -88,7 +88,7 @@ def rollout(
 def _start(
     policy: Policy, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None
 ) -> Call:
-    shared = common_prefix(prompts) if len(prompts) > 1 else 0
+    shared = common_prefix(prompts)  # of one prompt all but its last token: its completions read it once
     rows = min(max(policy.spec.limits.rollout_rows // n, 1), len(prompts)) * n
     capacity = max(len(prompt) for prompt in prompts) - shared + sampling.max_tokens
     cache = Decoding(room=rows, capacity=capacity, shared=shared)
