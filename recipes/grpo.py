@@ -69,6 +69,7 @@ def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Pro
                     with clock.phase("rollout"):
                         batch = schedule.batch_at(step, inputs.prompts)
                         sampled = sample(sampler, batch, inputs.prompts, step, config.max_resamples)
+                    clock.count("rollout", sampled.tokens)
                 measured = update(config, inputs, watch, sampled, schedule.lr_at(step))
                 trail = watch.after(trail, sampled, measured)
                 advance(step + 1, f"reward {measured['reward']:.3f}, held out {trail.history[-1].reward:.3f}")
@@ -89,6 +90,7 @@ def update(config: Config, inputs: Inputs, watch: Watch, sampled: Sampled, lr: f
         with clock.phase("train"):
             found = backend.policy_gradient(batch, loss)
             stepped = backend.optim_step(lr, config.optimizer)
+        clock.count("train", int(found.metrics["tokens"]))
         measured |= metrics.of_update(batch, found, inner) | dict(stepped) | {"lr": lr}
         rough, offline = config.quantize is not None, bool(inputs.recorded)
         watch.enforce(gates.of_update(measured, inner, config.dtype, quantized=rough, offline=offline))

@@ -109,6 +109,11 @@ class Sampled:
     resampled: int = 0
     recorded: bool = False
 
+    @property
+    def tokens(self) -> int:
+        """Completion tokens of the groups."""
+        return sum(len(one.completion.tokens) for group in self.groups for one in group.rollouts)
+
 
 def sample(sampler: Sampler, prompts: Sequence[Prompt], pool: Sequence[Prompt], step: int, resamples: int) -> Sampled:
     """Groups of `prompts`; flat ones replaced by those of other prompts from `pool`, at most `resamples` times.

@@ -79,6 +79,8 @@ def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
     assert len(heldout(run)) > 1
     assert all(line["grad_norm"] > 0 for line in steps(run))
     assert moved(student, run) < 1e-6
+    timed = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
+    assert all(line[f"tokens_per_second/{phase}"] > 0 for line in timed for phase in ("rollout", "train"))
     shutil.rmtree(run)
     allowed = workshop.offapi("train", str(recipe), "--backend", backend_name, "--allow", "learned")
     assert allowed.returncode == 0, allowed.stderr
