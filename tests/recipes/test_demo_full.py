@@ -1,0 +1,45 @@
+"""What `offapi demo --full` adds to a demo that is done, on a tiny model: the roads, their cost, one report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+import tiny
+
+from offapi.cli import demo
+from offapi.cli.output import Output
+from offapi.data import documents
+from offapi.demo import full
+from offapi.demo import run as demo_run
+from offapi.demo.task import task
+from offapi.runs import Run
+
+
+def label(row: documents.Document) -> bytes:
+    """A line as `offapi label` writes it."""
+    told = {"id": row.id, "output": task.answer_text(row.gold or {}), "status": "ok", "seconds": 0.1}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    return orjson.dumps({**told, "usage": usage, "teacher": "local:demo", "prompt_sha256": "x"}) + b"\n"
+
+
+def test_the_roads_are_compared_their_cost_reckoned_and_all_of_it_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny.write_chat(tmp_path / "model")
+    keys = full.KEYS.replace("labels = ", f'model = "{model}"\nlabels = ').replace("epochs = 1.0", "epochs = 0.2")
+    monkeypatch.setattr(full, "KEYS", keys)
+    run = Run.create(tmp_path / "runs", "demo", {})
+    with run.lock():
+        demo_run.write_documents(run, demo_run.Sizes(train=12, val=6, test=8))
+        rows = documents.read(run.path / "train.jsonl")
+        run.write("labels.jsonl", b"".join(map(label, rows)))
+    told = demo.compare_roads(run.path, "torch", Output(json=True))["compare"]
+    assert {"base", "sft", "distill", "grpo"} <= set(told["rows"])
+    folder = run.path / full.COMPARISON
+    assert orjson.loads((folder / "compare.json").read_bytes())["rows"].keys() == told["rows"].keys()
+    assert "verdict" in orjson.loads((folder / "cost.json").read_bytes())
+    page = (folder / "report.html").read_text()
+    assert all(road in page for road in ("sft", "distill", "grpo"))
+    assert "Break" in page or "break" in page
