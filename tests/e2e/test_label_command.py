@@ -144,7 +144,7 @@ def test_nothing_labelled_is_a_failure(files: list[object], tmp_path: Path) -> N
         (["--teacher", "http://u:p@127.0.0.1:9/v1"], 2, "--api-key-env"),
         (["--teacher", "recorded", "--shots", "-1"], 2, "--shots"),
         (["--teacher", "http://127.0.0.1:9/v1", "--shots", "5"], 2, "fewer shots"),
-        (["--teacher", "local:no-such-model"], 1, "no-such-model"),
+        (["--teacher", "local:no-such-model"], 2, "no-such-model"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(
