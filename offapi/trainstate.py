@@ -49,7 +49,3 @@ def read(folder: Path) -> TrainState:
         kind: {name.split("/", 1)[1]: a for name, a in moments.items() if name.startswith(f"{kind}/")} for kind in KINDS
     }
     return TrainState(matrices, held["exp_avg"], held["exp_avg_sq"], step)
-
-
-def _of(moments: Arrays, kind: str) -> Arrays:
-    return {name.removeprefix(f"{kind}/"): array for name, array in moments.items() if name.startswith(f"{kind}/")}

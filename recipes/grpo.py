@@ -17,7 +17,7 @@ from offapi.progress import Progress
 from offapi.rl import gates, metrics, record
 from offapi.rl.clock import Clock
 from offapi.rl.prompts import prompts, read
-from offapi.rl.rewards import Rewards
+from offapi.rl.rewards import Rewards, rewarded
 from offapi.rl.rollouts import Prompt, RolloutGroup, Sampled, Sampler, carry_old, experiences, sample
 from offapi.rl.watch import Watch
 from offapi.runs import Run
@@ -43,6 +43,7 @@ class Inputs:
 def prepare(config: Config, out: Progress) -> Inputs:
     """Read and check the inputs."""
     task, model = load_task(config.task), get(config.model)
+    rewarded(task)  # refuses a task with nothing to reward, before anything is written
     chat = Chat.load(model.path)
     rows, held = read(config.data, config.val, task, config.seed)
     asked, kept = (prompts(each, task, chat, config.max_tokens, config.on_long, out) for each in (rows, held))

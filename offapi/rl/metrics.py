@@ -39,12 +39,17 @@ def of_rollouts(sampled: Sampled) -> dict[str, float]:
     }
 
 
-def of_policy(batch: Sequence[Experience]) -> dict[str, float]:
-    """KL(pi || reference), estimated by k3 (Schulman): mean over the tokens of exp(d) - d - 1, d = log ref - log pi."""
-    pairs = [(one.reference, one.episode.behaviour) for one in batch]
-    apart = [
-        (reference - own).astype(np.float64) for reference, own in pairs if reference is not None and own is not None
+def of_policy(batch: Sequence[Experience], logprobs: Sequence[Floats | None] = ()) -> dict[str, float]:
+    """KL(pi || reference), estimated by k3 (Schulman): mean over the tokens of exp(d) - d - 1, d = log ref - log pi.
+
+    pi's are the policy's own `logprobs` where they were computed, else those it was sampled with.
+    """
+    own = [*logprobs, *[None] * (len(batch) - len(logprobs))]
+    pairs = [
+        (one.reference, one.episode.behaviour if computed is None else computed)
+        for one, computed in zip(batch, own, strict=True)
     ]
+    apart = [(reference - pi).astype(np.float64) for reference, pi in pairs if reference is not None and pi is not None]
     if not apart:
         return {"kl": 0.0}
     d = np.concatenate(apart)
@@ -58,6 +63,7 @@ def of_update(batch: Sequence[Experience], update: Update, inner: int) -> dict[s
     apart = _apart(batch, update.logprobs)
     return {
         **update.metrics,
+        **of_policy(batch, update.logprobs),  # offline the sampler was another policy
         "sampling/sampling_logp_difference/mean": float(apart.mean()) if len(apart) else 0.0,
         "sampling/sampling_logp_difference/max": float(apart.max()) if len(apart) else 0.0,
     }

@@ -157,6 +157,18 @@ def test_a_reward_that_raises_stops_the_run_and_its_completion_is_kept(tmp_path:
     assert repr(told["asked"][0]["text"]) in told["what"]
 
 
+def test_a_task_that_rewards_gold_alone_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    recipe = workshop.lay_out(tmp_path, "grpo")
+    task = (tmp_path / "task.py").read_text()
+    start, end = task.index("    checks="), task.index("    match=")
+    gold = '    checks={"gold": (offapi.checks.matches_gold, 1.0)},\n'
+    (tmp_path / "task.py").write_text(task[:start] + gold + task[end:])
+    done = workshop.offapi("train", str(recipe))
+    assert done.returncode == 2
+    assert "nothing to reward: gold never is" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_gate_that_does_not_exist_cannot_be_allowed(tmp_path: Path, student: Path) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"])
     done = workshop.offapi("train", str(recipe), "--allow", "everything")

@@ -73,6 +73,9 @@ def test_kl_is_k3_over_all_tokens() -> None:
     d = np.array([-0.5, 1.0, 0.0])
     assert metrics.of_policy(batch) == pytest.approx({"kl": float(np.mean(np.exp(d) - d - 1))}, rel=1e-6)
     assert metrics.of_policy([experience([-1.0])]) == {"kl": 0.0}
+    moved = [np.array([-2.0, -2.0], np.float32), None, np.array([-1.0], np.float32)]  # the policy's own, where computed
+    d = np.array([0.5, 1.0, 0.0, -2.0])
+    assert metrics.of_policy(batch, moved) == pytest.approx({"kl": float(np.mean(np.exp(d) - d - 1))}, rel=1e-6)
 
 
 def test_sampler_and_trainer_are_compared_where_both_are_known() -> None:
@@ -81,6 +84,7 @@ def test_sampler_and_trainer_are_compared_where_both_are_known() -> None:
     assert metrics.of_update(batch, update, 0) == pytest.approx(
         {
             "loss": 0.5,
+            "kl": 0.0,  # no reference is known
             "sampling/sampling_logp_difference/mean": 0.2,
             "sampling/sampling_logp_difference/max": 0.3,
         },
