@@ -10,15 +10,16 @@ import asyncio
 import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import httpx2
 
 from offapi.errors import ConfigError
 from offapi.offline import allow
 from offapi.teachers import terms
+from offapi.teachers.budget import Budget
+from offapi.teachers.connection import Connection
+from offapi.teachers.session import Session
 from offapi.teachers.teacher import Answered, Price, Request
-
-if TYPE_CHECKING:
-    import httpx2
 
 PORTS = {"http": 80, "https": 443}
 
@@ -59,8 +60,6 @@ class Endpoint:
     @property
     def address(self) -> httpx2.URL:
         """The base URL as the client reads it; ConfigError when it is none."""
-        import httpx2
-
         hint = "Write it as http://HOST:PORT/v1."
         try:
             url = httpx2.URL(self.url)
@@ -96,10 +95,10 @@ class Endpoint:
         Ends with TeacherError when the server is gone or refuses everybody, with GateFailed
         before `max_cost` could be exceeded; what was under way is finished and yielded first.
         """
-        from offapi.teachers.session import Session
-
         with allow(self.host, self.port), asyncio.Runner() as runner:
-            yield from Session(self, requests).run(runner)
+            connection = Connection(self.url, self.model, self.key, self.timeout, self.concurrency)
+            budget = Budget(self.price or Price(), self.max_cost, self.max_tokens)
+            yield from Session(connection, budget, requests, self.concurrency, self.say).run(runner)
 
 
 def _port(url: httpx2.URL) -> int:

@@ -9,38 +9,39 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any
-
-import httpx2
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 from offapi.errors import OffapiError, TeacherError
-from offapi.teachers import wire
 from offapi.teachers.budget import Budget
-from offapi.teachers.teacher import Answered, Price, Request, Usage
-
-if TYPE_CHECKING:
-    from offapi.teachers.endpoint import Endpoint
+from offapi.teachers.connection import Connection
+from offapi.teachers.teacher import Answered, Request, Usage
+from offapi.teachers.wire import Reply
 
 ATTEMPTS = 6  # not counting those that found the server busy; a quarter of a minute at least, all in all
 BACKOFF = 0.5  # seconds before the second attempt; doubles
 LONGEST_BACKOFF = 30.0  # seconds
 LONGEST_WAIT = 600.0  # seconds a document may be put off, or a server may ask for at once
 SILENT = 3  # documents in a row without any answer that end the session
-LARGEST_REPLY = 8 << 20  # bytes
-CONNECT_SECONDS = 10.0
 
 UnderWay = set[asyncio.Task[Answered | None]]
 
 
 class Session:
-    """The state of one call of `Endpoint.answers`."""
+    """Requests on their way over one connection, within one budget. `say` is told when a server asks to wait."""
 
-    def __init__(self, endpoint: Endpoint, requests: Sequence[Request]) -> None:
-        self.endpoint = endpoint
+    def __init__(
+        self,
+        connection: Connection,
+        budget: Budget,
+        requests: Sequence[Request],
+        concurrency: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self.connection, self.budget = connection, budget
         self.waiting = deque(requests)
-        self.budget = Budget(endpoint.price or Price(), endpoint.max_cost, endpoint.max_tokens)
-        self.options: dict[str, Any] = {"max_tokens": endpoint.max_tokens, "temperature": 0}
+        self.concurrency, self.say = concurrency, say
+        self.options: dict[str, Any] = {"max_tokens": budget.max_tokens, "temperature": 0}
         self.ended: OffapiError | None = None
         self.end = asyncio.Event()
         self.not_before = 0.0  # monotonic seconds
@@ -48,10 +49,9 @@ class Session:
 
     def run(self, runner: asyncio.Runner) -> Generator[Answered, None, None]:
         """Yield answers as they come; see `Endpoint.answers`."""
-        client = self._client()
         under_way: UnderWay = set()
         try:
-            while under_way := self._fill(under_way, client, runner):
+            while under_way := self._fill(under_way, runner):
                 done, under_way = runner.run(_first(under_way))
                 yield from (answered for task in done if (answered := task.result()))
         except KeyboardInterrupt:
@@ -59,51 +59,38 @@ class Session:
             yield from (answered for task in finished if (answered := task.result()))
             raise
         finally:
-            runner.run(client.aclose())
+            runner.run(self.connection.close())
         if self.waiting and self.ended is None:
             self.ended = self.budget.exhausted()
         if self.ended:
             raise self.ended
 
-    def _client(self) -> httpx2.AsyncClient:
-        endpoint = self.endpoint
-        headers = {"content-type": "application/json"}
-        if endpoint.key:
-            headers["authorization"] = f"Bearer {endpoint.key}"
-        return httpx2.AsyncClient(
-            headers=headers,
-            timeout=httpx2.Timeout(endpoint.timeout, connect=min(CONNECT_SECONDS, endpoint.timeout)),
-            limits=httpx2.Limits(max_connections=endpoint.concurrency),
-            follow_redirects=False,
-            trust_env=False,  # a proxy or a .netrc would reach other hosts, or lend other keys
-        )
-
-    def _fill(self, under_way: UnderWay, client: httpx2.AsyncClient, runner: asyncio.Runner) -> UnderWay:
+    def _fill(self, under_way: UnderWay, runner: asyncio.Runner) -> UnderWay:
         """`under_way` and as many more requests as may be sent now."""
         tasks = set(under_way)
-        while self.waiting and self.ended is None and len(tasks) < self.endpoint.concurrency:
+        while self.waiting and self.ended is None and len(tasks) < self.concurrency:
             bound = self.budget.bound(self.waiting[0])
             if not self.budget.affordable(bound):
                 break
             self.budget.reserved += bound
-            tasks.add(runner.get_loop().create_task(self._ask(client, self.waiting.popleft(), bound)))
+            tasks.add(runner.get_loop().create_task(self._ask(self.waiting.popleft(), bound)))
         return tasks
 
-    async def _ask(self, client: httpx2.AsyncClient, request: Request, bound: float) -> Answered | None:
+    async def _ask(self, request: Request, bound: float) -> Answered | None:
         """The answer, or None when the session ended before there was one."""
         try:
-            return await self._attempts(client, request, bound)
+            return await self._attempts(request, bound)
         except OffapiError as error:
             self._stop(error)
             return None
         finally:
             self.budget.reserved -= bound
 
-    async def _attempts(self, client: httpx2.AsyncClient, request: Request, bound: float) -> Answered | None:
+    async def _attempts(self, request: Request, bound: float) -> Answered | None:
         attempts, delay, patience = 0, BACKOFF, time.monotonic() + LONGEST_WAIT
         while await self._turn():
             started = time.perf_counter()
-            reply = await self._post(client, request)
+            reply = await self._post(request)
             seconds = time.perf_counter() - started
             self.budget.settle(reply.usage, bound)
             if not reply.again:
@@ -120,35 +107,14 @@ class Session:
             delay = min(delay * 2, LONGEST_BACKOFF)
         return None
 
-    async def _post(self, client: httpx2.AsyncClient, request: Request) -> wire.Reply:
+    async def _post(self, request: Request) -> Reply:
         """One attempt, and another at once when the model only wants a parameter spelled otherwise."""
         options = dict(self.options)
-        content = wire.body(request, self.endpoint.model, options)
-        try:
-            async with asyncio.timeout(self.endpoint.timeout):
-                reply = await self._exchange(client, content)
-        except (TimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout):
-            return wire.Reply(reason=f"timed out: no answer in {self.endpoint.timeout:g} s", again=True)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            return wire.Reply(reason=f"unreachable: {wire.describe(error)}", again=True, usage=Usage())
-        except httpx2.HTTPError as error:
-            return wire.Reply(reason=f"connection lost: {wire.describe(error)}", again=True)
+        reply = await self.connection.post(request, options)
         if reply.unsupported in options:
             self._respell(reply.unsupported)
-            return await self._post(client, request)
+            return await self._post(request)
         return reply
-
-    async def _exchange(self, client: httpx2.AsyncClient, content: bytes) -> wire.Reply:
-        url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
-        async with client.stream("POST", url, content=content) as response:
-            received = b""
-            async for chunk in response.aiter_bytes():
-                received += chunk
-                if len(received) > LARGEST_REPLY:
-                    return wire.Reply(reason=f"reply larger than {LARGEST_REPLY} bytes")
-        if self.endpoint.key:  # some servers quote the key in their errors
-            received = received.replace(self.endpoint.key.encode(), b"[key]")
-        return wire.read(response.status_code, response.headers, received)
 
     def _respell(self, parameter: str) -> None:
         """Newer models of some providers take neither `max_tokens` nor a temperature."""
@@ -156,7 +122,7 @@ class Session:
         if parameter == "max_tokens" and value is not None:
             self.options["max_completion_tokens"] = value
 
-    def _count(self, reply: wire.Reply, heard: bool) -> None:
+    def _count(self, reply: Reply, heard: bool) -> None:
         """End the session when nobody has answered for several documents."""
         self.silent = 0 if heard else self.silent + 1
         if self.silent >= SILENT:
@@ -164,7 +130,7 @@ class Session:
             hint = "Mend the cause, then run the same command again, with --retry-failed to ask for those too."
             self._stop(TeacherError(what, next_step=hint))
 
-    async def _wait(self, reply: wire.Reply, backoff: float) -> None:
+    async def _wait(self, reply: Reply, backoff: float) -> None:
         """Before another attempt. One who is told to wait makes all wait: the limit is the account's."""
         if reply.wait is None:
             await self._pause(backoff * random.uniform(1.0, 1.5))
@@ -174,7 +140,7 @@ class Session:
             raise TeacherError(f"the teacher asks to wait {reply.wait:.0f} s ({reply.reason}).", next_step=hint)
         until = time.monotonic() + max(reply.wait, BACKOFF)
         if until > self.not_before + 1:
-            self.endpoint.say(f"The teacher asks to wait {reply.wait:.0f} s ({reply.reason}).")
+            self.say(f"The teacher asks to wait {reply.wait:.0f} s ({reply.reason}).")
         self.not_before = max(self.not_before, until)
 
     async def _turn(self) -> bool:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from offapi.errors import GateFailed, NetworkBlocked, TeacherError
-from offapi.teachers import session
+from offapi.teachers import connection, session
 from offapi.teachers.endpoint import Endpoint
 from offapi.teachers.teacher import Answered, Price, Request, Usage
 
@@ -237,7 +237,7 @@ def test_a_server_that_drips_is_left_after_the_timeout_too(serve: Callable[..., 
 
 
 def test_an_endless_reply_is_cut(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "LARGEST_REPLY", 10_000)
+    monkeypatch.setattr(connection, "LARGEST_REPLY", 10_000)
     server = serve(lambda document, nth: (200, {}, b" " * 1_000_000))
     answers, _ = ended(teacher(server), ask("a"))
     assert answers[0].reason == "reply larger than 10000 bytes"

@@ -1,0 +1,64 @@
+"""The way to an endpoint: one attempt at one request, and the reply, or why there was none.
+
+Left out: whether and when to try again (`session`), and what a reply means (`wire`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+
+from offapi.teachers import wire
+from offapi.teachers.teacher import Request, Usage
+
+LARGEST_REPLY = 8 << 20  # bytes
+CONNECT_SECONDS = 10.0
+
+
+class Connection:
+    """A client for the base `url`; `timeout` is in seconds, for one attempt."""
+
+    def __init__(self, url: str, model: str | None, key: str | None, timeout: float, concurrency: int) -> None:
+        self.url = f"{url.rstrip('/')}/chat/completions"
+        self.model, self.key, self.timeout = model, key, timeout
+        headers = {"content-type": "application/json"}
+        if key:
+            headers["authorization"] = f"Bearer {key}"
+        self.client = httpx2.AsyncClient(
+            headers=headers,
+            timeout=httpx2.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
+            limits=httpx2.Limits(max_connections=concurrency),
+            follow_redirects=False,
+            trust_env=False,  # a proxy or a .netrc would reach other hosts, or lend other keys
+        )
+
+    async def post(self, request: Request, options: Mapping[str, Any]) -> wire.Reply:
+        """One attempt. A server that is away, slow or breaks off is a reply too, with its reason."""
+        content = wire.body(request, self.model, options)
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self._exchange(content)
+        except (TimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout):
+            return wire.Reply(reason=f"timed out: no answer in {self.timeout:g} s", again=True)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            return wire.Reply(reason=f"unreachable: {wire.describe(error)}", again=True, usage=Usage())
+        except httpx2.HTTPError as error:
+            return wire.Reply(reason=f"connection lost: {wire.describe(error)}", again=True)
+
+    async def close(self) -> None:
+        """Drop what is open."""
+        await self.client.aclose()
+
+    async def _exchange(self, content: bytes) -> wire.Reply:
+        async with self.client.stream("POST", self.url, content=content) as response:
+            received = b""
+            async for chunk in response.aiter_bytes():
+                received += chunk
+                if len(received) > LARGEST_REPLY:
+                    return wire.Reply(reason=f"reply larger than {LARGEST_REPLY} bytes")
+        if self.key:  # some servers quote the key in their errors
+            received = received.replace(self.key.encode(), b"[key]")
+        return wire.read(response.status_code, response.headers, received)
