@@ -16,6 +16,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from multiprocessing.connection import wait
 
+from offapi import spawned
 from offapi.errors import OffapiError, RunError
 from offapi.grading import worker
 from offapi.grading.worker import IDLE, Done, Job, Settings
@@ -92,11 +93,7 @@ class _Process:
         self._marker = self._context.RawArray("q", [IDLE, 0])
         arguments = (theirs, self._marker, self._settings)
         self._process = self._context.Process(target=worker.serve, args=arguments, daemon=True)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # theirs too: we end them ourselves
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        spawned.start(self._process, signal.SIGINT)  # we end it ourselves
         theirs.close()
         self._row, self._spent, self._looked = IDLE, 0.0, time.monotonic()
 

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from threading import Lock
 from types import TracebackType
 
-from offapi import atomic
+from offapi import atomic, spawned
 from offapi.errors import ConfigError, OffapiError, RunError
 from offapi.rl.judge import BATCH, Asked, Fault, Judged, Note, rewarded
 from offapi.rl.reward_worker import serve
@@ -111,11 +111,7 @@ class _Process:
         self._note: Note = context.RawValue(Note)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, self._note, task_file), daemon=True)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # until it handles them
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        spawned.start(self._process, signal.SIGINT, signal.SIGTERM)  # until it handles them
         theirs.close()
 
     def ask(self, asked: tuple[Asked, ...], seconds: float) -> list[Judged] | Fault | OffapiError:

@@ -14,6 +14,7 @@ from itertools import chain, cycle, islice
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
+from offapi import spawned
 from offapi.data.importers.files import Job
 from offapi.data.importers.worker import Done, Settings, Worker, serve
 from offapi.errors import RunError
@@ -66,10 +67,6 @@ def _start(settings: Settings) -> tuple[SpawnProcess, Connection]:
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, settings), daemon=True)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # theirs too: we end them ourselves
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    spawned.start(process, signal.SIGINT)  # we end it ourselves
     theirs.close()
     return process, ours

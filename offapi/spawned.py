@@ -1,0 +1,20 @@
+"""Starting a process of Python's multiprocessing that the terminal's Ctrl-C does not reach.
+
+Its starter hears the signal, and ends it. Left out: Windows.
+"""
+
+from __future__ import annotations
+
+import signal
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+
+
+def start(process: BaseProcess, *deaf_to: signal.Signals) -> None:
+    """Start `process` with those signals held back from its first moment on."""
+    resource_tracker.ensure_running()  # the first spawn starts it, which would unblock the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf_to)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
