@@ -9,10 +9,8 @@ runs on more than one machine. See `offapi.atomic` for how files are written.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +24,7 @@ import orjson
 from offapi import atomic, checkpoints, host, offline
 from offapi.checkpoints import Checkpoint
 from offapi.errors import OffapiError, RunError, nearest
+from offapi.lock import hold
 
 MANIFEST, METRICS, CHECKPOINTS, LOCK = "manifest.json", "metrics.jsonl", "checkpoints", ".lock"
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
@@ -89,9 +88,7 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for writing, as one attempt in its manifest. Raises RunError when another process holds it."""
-        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            _take(descriptor, self.path)
+        with hold(self.path / LOCK, "this run", str(self.path)):
             _held.add(self.path)
             self._sweep()
             outcome = "failed"
@@ -106,8 +103,6 @@ class Run:
                 with suppress(*(() if outcome == "finished" else (OffapiError,))):  # the first error is the one to tell
                     self._attempt(ended=_now(), outcome=outcome, network=offline.report())
                 _held.discard(self.path)
-        finally:
-            os.close(descriptor)
 
     def resume(self, manifest: Mapping[str, Any]) -> Checkpoint | None:
         """The checkpoint to go on from (None: none was taken yet), with metrics cut back to it.
@@ -189,12 +184,8 @@ class Run:
         if self.path in _held:
             yield
             return
-        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            _take(descriptor, self.path, until=time.monotonic() + SECONDS_TO_WAIT)
+        with hold(self.path / LOCK, "this run", str(self.path), SECONDS_TO_WAIT):
             yield
-        finally:
-            os.close(descriptor)
 
     def latest(self) -> Checkpoint | None:
         """The newest intact checkpoint. Raises RunError when there are some and none is intact."""
@@ -237,20 +228,6 @@ class Run:
             raise RunError(
                 "this run is not locked.", where=str(self.path), next_step="Write inside `with run.lock():`."
             )
-
-
-def _take(descriptor: int, path: Path, until: float = 0.0) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if time.monotonic() < until:
-            time.sleep(0.05)
-            return _take(descriptor, path, until)
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace") or "another process"
-        step = "Wait until it has ended, or end it; then run this again."
-        raise RunError(f"this run is being written by {holder}.", where=str(path), next_step=step) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
 
 
 def _difference(old: Any, new: Any, field: str = "") -> tuple[str, Any, Any] | None:

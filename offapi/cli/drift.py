@@ -69,14 +69,15 @@ def command(
     _check_paths(state_file, (task_file, reference, fresh))
     task = goldfree.load(task_file)
     watching, tally = watched(task), Tally()
-    known = references.read(Source(reference, task_file, task, watching), output)
-    watch = Watch(known, watching, margin)
-    key = {"format": state.FORMAT, "task": sha256(task_file), "reference": sha256(reference), "margin": margin}
-    before = state.read(state_file, key, watch.start()) if state_file else watch.start()
-    after = watch.run(before, Source(fresh, task_file, task, watching, known.ids), tally, output)
-    _tell_rows(output, fresh, after, after.rows - before.rows, known.tally, tally)
-    if state_file is not None:
-        state.write(state_file, key, after)
+    with state.alone(state_file):
+        known = references.read(Source(reference, task_file, task, watching), output)
+        watch = Watch(known, watching, margin)
+        key = {"format": state.FORMAT, "task": sha256(task_file), "reference": sha256(reference), "margin": margin}
+        before = state.read(state_file, key, watch.start()) if state_file else watch.start()
+        after = watch.run(before, Source(fresh, task_file, task, watching, known.ids), tally, output)
+        _tell_rows(output, fresh, after, after.rows - before.rows, known.tally, tally)
+        if state_file is not None:
+            state.write(state_file, key, after)
     told = verdict.report(watch, after, false_alarm)
     following = verdict.commands(told.verdict, task_file, fresh)
     _tell(output, told, following)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from offapi.errors import ConfigError, RunError
 from offapi.freshness.betting import BLOCK, STEPS, Bets, Test
 from offapi.freshness.ids import Ids
 from offapi.freshness.tops import Row
+from offapi.lock import hold
 
 FORMAT = 1
 
@@ -41,6 +43,16 @@ class State:
         """Before any row."""
         nothing = np.zeros((watched, STEPS + 1), np.int64)
         return cls(0, nothing, Bets.start(test), np.zeros((0, watched), np.int64), np.zeros(watched))
+
+
+@contextmanager
+def alone(path: Path | None) -> Iterator[None]:
+    """Hold `path` from reading it to writing it; None holds nothing. RunError when another process has it."""
+    if path is None:
+        yield
+        return
+    with hold(path.with_name(f".{path.name}.lock"), "this state", f"--state {path}"):
+        yield
 
 
 def read(path: Path, key: Mapping[str, Any], fresh: State) -> State:

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,40 @@ def test_an_object_for_programs_has_no_numbers_that_json_lacks(tmp_path: Path) -
     assert found["watched"][0]["lately"] is None
     assert found["watched"][0]["highest_e"] == 1.0
     assert found["state"] is None
+
+
+def test_of_two_at_once_the_second_is_refused_and_no_row_is_lost(tmp_path: Path) -> None:
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    waiting = (
+        "import pathlib, time\n\ndef low(document, answer, context):\n"
+        f"    while 'SLOW' in document and not pathlib.Path({str(go)!r}).exists():\n"
+        f"        pathlib.Path({str(begun)!r}).touch()\n        time.sleep(0.02)\n"
+    )
+    folder(tmp_path)
+    (tmp_path / "task.py").write_text(TASK.replace("def low(document, answer, context):\n", waiting))
+    served, state = tmp_path / "served.jsonl", tmp_path / "drift.json"
+    served.write_text(row(1, "a"))
+    assert drift(tmp_path, "--state", "drift.json").returncode == 0
+    before = state.read_bytes()
+
+    slow = tmp_path / "slow.jsonl"
+    slow.write_text(row(2, "a").replace("Receipt", "SLOW receipt"))
+    files = ("--task", "task.py", "--reference", "ref.jsonl", "--fresh", "slow.jsonl", "--state", "drift.json")
+    first = subprocess.Popen([OFFAPI, "drift", *files], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while not begun.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        served.write_text(row(3, "a"))
+        second = drift(tmp_path, "--state", "drift.json", "--json")
+        assert (second.returncode, second.stdout) == (1, "")
+        told = json.loads(second.stderr)
+        assert told["code"] == "run"
+        assert told["message"] == f"--state drift.json: this state is being written by process {first.pid}."
+        assert state.read_bytes() == before
+    finally:
+        go.touch()
+        first.wait(60)
+    assert first.returncode == 0
+    assert json.loads(drift(tmp_path, "--state", "drift.json", "--json").stdout)["fresh_rows"] == 3
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [".drift.json.lock"]

@@ -1,0 +1,47 @@
+"""One process at a time: a lock that the system lets go when its holder ends, however it ends.
+
+Left out: machines that share a folder, and Windows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from offapi.errors import RunError
+
+SECONDS_BETWEEN_TRIES = 0.05
+
+
+@contextmanager
+def hold(file: Path, what: str, where: str, seconds: float = 0.0) -> Iterator[None]:
+    """Hold the lock `file`, which stays. Waits at most `seconds`; then a RunError names the process that has it.
+
+    `what`, at `where`, is what it keeps from others, for the message.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        until = time.monotonic() + seconds
+        while not _taken(descriptor):
+            if time.monotonic() >= until:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace") or "another process"
+                step = "Wait until it has ended, or end it; then run this again."
+                raise RunError(f"{what} is being written by {holder}.", where=where, next_step=step)
+            time.sleep(SECONDS_BETWEEN_TRIES)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
