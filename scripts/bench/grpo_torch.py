@@ -16,13 +16,49 @@ from pairs import Clock, Result, finish
 
 def trl(arm: str, work: Result, folder: Path) -> None:
     """GRPOTrainer. Prompts are given as tokens, so it encodes no text."""
+    sampling, tokens = Sampling(), list[int]()
+    trainer = trl_trainer(trl_settings(arm, work, folder), work, sampling, tokens)
+    clock = Clock(str(trainer.args.device))
+    trainer.add_callback(stops(work, sampling, clock))
+    trainer.train()
+    finish(folder, clock, sum(tokens[work["warmup"] :]), phases=sampling.phases(clock))
+
+
+def trl_settings(arm: str, work: Result, folder: Path) -> Any:
+    """TRL's GRPOConfig."""
+    from trl import GRPOConfig
+
+    cpu = work["device"] == "cpu"
+    return GRPOConfig(
+        output_dir=str(folder / "trl"),
+        model_init_kwargs={"dtype": "float32"},
+        per_device_train_batch_size=work["prompts"] * work["group"],
+        num_generations=work["group"],
+        max_completion_length=work["completion"],
+        generation_kwargs={"eos_token_id": NO_END},
+        max_steps=work["warmup"] + work["steps"],
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        loss_type="grpo",
+        epsilon=CLIP,
+        shuffle_dataset=False,
+        gradient_checkpointing=arm == "trl-default",
+        bf16=False,
+        use_cpu=cpu,
+        dataloader_pin_memory=not cpu,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def trl_trainer(settings: Any, work: Result, sampling: Sampling, tokens: list[int]) -> Any:
+    """A GRPOTrainer that times its sampling and appends each step's sampled tokens to `tokens`."""
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoTokenizer, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
-
-    rows, cpu, sampling = work["prompts"] * work["group"], work["device"] == "cpu", Sampling()
-    steps, tokens = work["warmup"] + work["steps"], []
+    from transformers import AutoTokenizer
+    from trl import GRPOTrainer
 
     class Counting(GRPOTrainer):  # type: ignore[misc]
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -34,55 +70,38 @@ def trl(arm: str, work: Result, folder: Path) -> None:
             tokens.append(int(made["completion_mask"].sum()))
             return made
 
-    class Stops(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 0 and not work["warmup"]:
-                clock.start()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == steps:
-                clock.stop()
-            if state.global_step == work["warmup"]:
-                sampling.seconds = 0.0
-                clock.start()
-
     def rewards(completions: list[str], **_: Any) -> list[float]:
         return [reward(text) for text in completions]
 
     trainer = Counting(
         model=work["model"],
         reward_funcs=rewards,
-        args=GRPOConfig(
-            output_dir=str(folder / "trl"),
-            model_init_kwargs={"dtype": "float32"},
-            per_device_train_batch_size=rows,
-            num_generations=work["group"],
-            max_completion_length=work["completion"],
-            generation_kwargs={"eos_token_id": NO_END},
-            max_steps=steps,
-            learning_rate=LR,
-            lr_scheduler_type="constant",
-            loss_type="grpo",
-            epsilon=CLIP,
-            shuffle_dataset=False,
-            gradient_checkpointing=arm == "trl-default",
-            bf16=False,
-            use_cpu=cpu,
-            dataloader_pin_memory=not cpu,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        ),
+        args=settings,
         train_dataset=Dataset.from_list([{"prompt": str(i)} for i in range(len(work["tokens"]))]),
         processing_class=AutoTokenizer.from_pretrained(work["model"], local_files_only=True),
         peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LINEARS, lora_dropout=0.0),
-        callbacks=[Stops()],
     )
     trainer.eos_token_ids = [NO_END]
-    clock = Clock(str(trainer.args.device))
-    trainer.train()
-    finish(folder, clock, sum(tokens[work["warmup"] :]), phases=sampling.phases(clock))
+    return trainer
+
+
+def stops(work: Result, sampling: Sampling, clock: Clock) -> Any:
+    """A callback of the trainer's that lets `clock` run over the steps after the warm-up."""
+    from transformers import TrainerCallback
+
+    class Stops(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 0 and not work["warmup"]:
+                clock.start()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == work["warmup"] + work["steps"]:
+                clock.stop()
+            if state.global_step == work["warmup"]:
+                sampling.seconds = 0.0
+                clock.start()
+
+    return Stops()
 
 
 def peft_model(work: Result) -> Any:
