@@ -7,7 +7,7 @@ that the model's attention really goes through this backend's caches.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -17,9 +17,7 @@ from offapi.backend import ModelSpec
 from offapi.errors import ModelError
 
 from .cache import Block, blocks, extend
-
-if TYPE_CHECKING:
-    from .policy import Policy
+from .policy import Policy
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1}  # of the logits' norm: a wrong prefix is off by about 1
 KEEP_BASE = ("default", "dynamic", "linear", "llama3", "yarn")  # types whose first two frequencies show the base

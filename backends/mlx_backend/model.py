@@ -17,7 +17,8 @@ from offapi.objective import Experience, PolicyLoss, Rule, Update
 from . import checkpoint, losses
 from . import optimizer as adamw
 from .advantages import advantages
-from .policy import adapter_norm, load_policy, trainable
+from .loader import load_policy
+from .policy import adapter_norm, trainable
 from .policy_gradient import policy_gradient
 from .rollout import Rollout
 

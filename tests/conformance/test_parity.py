@@ -76,7 +76,7 @@ def test_the_rope_trap_is_caught_on_mlx(
         models.get(trap.path)
     with pytest.raises(ModelError, match="rope_theta"):  # the backend's own check
         parity.measure(trap, "mlx")
-    monkeypatch.setattr("offapi.backends.mlx_backend.policy.check_rope", lambda *_: None)
+    monkeypatch.setattr("offapi.backends.mlx_backend.loader.check_rope", lambda *_: None)
     with pytest.raises(ModelError, match=r"mlx computes other logprobs than transformers.* nats apart"):
         parity.measure(trap, "mlx")
 

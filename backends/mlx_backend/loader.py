@@ -1,0 +1,160 @@
+"""A policy from its files: an mlx-lm base, and LoRA matrices drawn by the core or read from PEFT.
+
+Left out: models whose files bring code, other caches than plain keys and values.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import orjson
+from mlx.nn.layers.base import Module
+from mlx.nn.layers.linear import Linear
+from mlx.nn.layers.quantized import QuantizedLinear, quantize
+from mlx.utils import tree_unflatten
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.tuner.lora import LoRALinear
+from mlx_lm.utils import load_model
+
+from offapi import adapter
+from offapi.backend import Arrays, LoraSpec, ModelSpec
+from offapi.errors import ModelError, nearest
+from offapi.randomness import lora_matrices
+
+from . import activations, attention
+from .checks import check_attention, check_rope
+from .policy import Policy, misfit, to_mlx
+
+GROUP = 64  # weights that share a scale where a base is quantised at load, mlx-lm's default
+BITS = (2, 3, 4, 5, 6, 8)
+
+
+class _Given(Module):
+    """Stands for the layers in front of a head, and hands on what it is given."""
+
+    def __init__(self, embed_tokens: Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.embed_tokens = embed_tokens
+
+    def __call__(self, hidden: mx.array, *_: Any, **__: Any) -> mx.array:
+        return hidden
+
+
+def load_policy(spec: ModelSpec) -> Policy:
+    """Load base and adapter. Raises ModelError for what is missing, damaged, refused or does not fit."""
+    saved = adapter.read(spec.adapter) if spec.adapter else None
+    shape = saved[0] if saved else spec.lora
+    if saved and spec.lora and _plain(saved[0]) != _plain(spec.lora):
+        raise ModelError(
+            f"the adapter has {_describe(saved[0])}, the recipe asks for {_describe(spec.lora)}.",
+            where=str(spec.adapter),
+            next_step="Ask for the adapter's shape, or start without it.",
+        )
+    model, config = _load_base(spec)
+    layers = len(model.layers)
+    check_rope(model, config, spec.path)
+    lora = _add_lora(model, shape, spec) if shape else {}
+    policy = Policy(model=model, head=_head(model), layers=layers, lora=lora, shape=shape)
+    arrays = saved[1] if saved else _initial(policy, spec.seed)
+    matrices = to_mlx(_checked(policy, arrays, str(spec.adapter or spec.path)))
+    policy.assign(matrices)
+    policy.loaded = matrices if saved else None
+    model.eval()
+    mx.eval(model.parameters())
+    check_attention(policy, spec)
+    return policy
+
+
+def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
+    path = Path(spec.path)
+    file = path / "config.json"
+    try:
+        config = orjson.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(
+            "no model here (no config.json).", where=str(path), next_step="See `offapi models list`."
+        ) from None
+    except orjson.JSONDecodeError as error:
+        raise ModelError(f"not valid JSON ({error}).", where=str(file), next_step="Add the model again.") from None
+    if config.get("model_file") is not None:
+        raise ModelError(
+            "the model wants to run code of its own (`model_file`), which is refused.",
+            where=str(file),
+            next_step="Use a model of a type mlx-lm knows.",
+        )
+    try:
+        model, config = load_model(path, lazy=False, strict=True)
+    except Exception as error:  # whatever mlx-lm and the file reader raise for a bad folder
+        what = f"mlx-lm cannot load it: {error}"
+        raise ModelError(what, where=str(path), next_step="Run `offapi models verify`.") from error
+    if any(type(cache) is not KVCache for cache in make_prompt_cache(model)) or not hasattr(model, "model"):
+        raise ModelError(f"model type {config.get('model_type')!r} is not supported on MLX.", where=str(file))
+    model.set_dtype(getattr(mx, spec.dtype))
+    _quantize(model, config, spec)
+    attention.install(model)
+    activations.install(model)
+    return model, config
+
+
+def _quantize(model: Module, config: dict[str, Any], spec: ModelSpec) -> None:
+    if spec.quantize is None:
+        return
+    present = config.get("quantization") or config.get("quantization_config")
+    if spec.quantize not in BITS or present:
+        raise ModelError(
+            "it is quantised already." if present else f"{spec.quantize} bits are not possible on MLX.",
+            where=str(spec.path),
+            next_step="Load it without asking for bits." if present else f"Choose one of {', '.join(map(str, BITS))}.",
+        )
+
+    def fits(_: str, module: Module) -> bool:
+        return hasattr(module, "to_quantized") and module.weight.shape[-1] % GROUP == 0
+
+    quantize(model, group_size=GROUP, bits=spec.quantize, class_predicate=fits)
+
+
+def _head(model: Module) -> Module:
+    head = copy.copy(model)
+    head.model = _Given(model.model.embed_tokens)
+    return head
+
+
+def _add_lora(model: Any, shape: LoraSpec, spec: ModelSpec) -> dict[str, Any]:
+    modules = ((path, module) for path, module in model.named_modules() if path.startswith("model."))
+    inside = {path: module for path, module in modules if isinstance(module, Linear | QuantizedLinear)}
+    known = {path.rsplit(".", 1)[-1] for path in inside}
+    for target in shape.targets:
+        if not any(path.endswith(f".{target}") for path in inside):
+            where, next_step = str(spec.path), nearest(target, known)
+            raise ModelError(f"no linear layer {target!r} to adapt.", where=where, next_step=next_step)
+    chosen = {path: m for path, m in inside.items() if path.endswith(tuple(f".{target}" for target in shape.targets))}
+    lora = {path: LoRALinear.from_base(m, r=shape.rank, dropout=0.0, scale=shape.scale) for path, m in chosen.items()}
+    model.update_modules(tree_unflatten(list(lora.items())))
+    return lora
+
+
+def _initial(policy: Policy, seed: int) -> Arrays:
+    arrays: dict[str, Any] = {}
+    for path, layer in policy.lora.items():
+        (inputs, rank), outputs = layer.lora_a.shape, layer.lora_b.shape[1]
+        a, b = lora_matrices(seed, path, rank, inputs, outputs)
+        arrays |= {adapter.parameter(path, "A"): a, adapter.parameter(path, "B"): b}
+    return arrays
+
+
+def _checked(policy: Policy, arrays: Arrays, where: str) -> Arrays:
+    problem = misfit(arrays, policy.parameters())
+    if problem:
+        raise ModelError(f"the adapter does not fit the model: {problem}.", where=where, next_step="Use its own base.")
+    return arrays
+
+
+def _plain(shape: LoraSpec) -> tuple[int, float, tuple[str, ...]]:
+    return shape.rank, shape.alpha, tuple(sorted(shape.targets))
+
+
+def _describe(shape: LoraSpec) -> str:
+    return f"rank {shape.rank}, alpha {shape.alpha:g} on {', '.join(sorted(shape.targets))}"
