@@ -30,6 +30,12 @@ class Checkpoint:
     metrics_bytes: int  # length of metrics.jsonl when it was taken
     skipped: tuple[str, ...] = ()
 
+    def resumed(self, steps: int) -> str:
+        """One line: at which of `steps` a run goes on, and which newer checkpoints are damaged."""
+        names = ", ".join(self.skipped)
+        damaged = f"checkpoints {names} are damaged" if len(self.skipped) > 1 else f"checkpoint {names} is damaged"
+        return f"Resumed at step {self.step} of {steps}{f': {damaged}' if names else ''}."
+
 
 def commit(
     folder: Path, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any], metrics_bytes: int

@@ -170,7 +170,7 @@ def train(
     checkpoint = folder.latest() if resume else None
     if checkpoint is not None:
         backend.restore(trainstate.read(checkpoint.path))
-        out.say(f"Resumed at step {checkpoint.step} of {schedule.steps}.")
+        out.say(checkpoint.resumed(schedule.steps))
     first = checkpoint.step if checkpoint else 0
     out.say(plan.training(backend, episodes, schedule, first, config.spec(model)))
     with out.progress("training", schedule.steps) as advance:

@@ -106,12 +106,10 @@ class Watch:
         checkpoint = self.folder.latest()
         if checkpoint is None:
             return self.start()
-        for name in checkpoint.skipped:
-            self.out.say(f"Checkpoint {name} is damaged: the one before it is taken.")
         self.backend.restore(trainstate.read(checkpoint.path))
         best = {adapter.CONFIG: adapter.CONFIG, adapter.WEIGHTS: BEST_WEIGHTS}
         self.folder.write_folder(BEST, {name: (checkpoint.path / kept).read_bytes() for name, kept in best.items()})
-        self.out.say(f"Resumed at step {checkpoint.step} of {self.steps}.")
+        self.out.say(checkpoint.resumed(self.steps))
         trail = Trail.of(checkpoint.meta)
         self._alarm(trail)
         return trail

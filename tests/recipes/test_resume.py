@@ -91,6 +91,35 @@ def test_the_control_of_graded_traces_goes_on_where_it_was_killed(tmp_path: Path
         assert (one / "adapter" / adapter.WEIGHTS).read_bytes() == (other / "adapter" / adapter.WEIGHTS).read_bytes()
 
 
+@pytest.mark.parametrize("recipe", ["sft", "distill", "filtered_sft"])
+def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(tmp_path: Path, backend_name: str, recipe: str) -> None:
+    path = workshop.lay_out(tmp_path, recipe)
+    if recipe == "filtered_sft":
+        path.write_text(path.read_text().replace('data = "train.jsonl"', 'traces = "train.jsonl"\ncontrol = false'))
+    run = tmp_path / "runs" / recipe.replace("_", "-")
+    assert workshop.offapi("train", str(path), "--backend", backend_name).returncode == 0
+    before = (run / "adapter" / adapter.WEIGHTS).read_bytes()
+    shutil.rmtree(run / "adapter")
+    flip(run / "checkpoints" / "step-000010" / trainstate.OPTIMIZER)
+    resumed = workshop.offapi("train", str(path), "--backend", backend_name, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    said = [line for line in resumed.stderr.splitlines() if line.startswith("Resumed")]
+    assert said == ["Resumed at step 8 of 10: checkpoint step-000010 is damaged."]
+    assert (run / "adapter" / adapter.WEIGHTS).read_bytes() == before
+    for name in ("step-000008", "step-000010"):
+        flip(run / "checkpoints" / name / adapter.WEIGHTS)
+    refused = workshop.offapi("train", str(path), "--backend", backend_name, "--resume")
+    assert refused.returncode == 1
+    assert "no checkpoint is intact" in refused.stderr
+    assert (run / "adapter" / adapter.WEIGHTS).read_bytes() == before
+
+
+def flip(path: Path) -> None:
+    """Change the last byte."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
 def test_losing_the_moments_is_noticed(tmp_path: Path, backend_name: str) -> None:
     """Negative control: without the optimizer's state the bytes differ, so the test above can fail."""
     recipe = workshop.lay_out(tmp_path, epochs=4.0, checkpoint_every=5)

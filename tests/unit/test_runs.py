@@ -196,6 +196,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path) -> None:
         checkpoint = run.resume(MANIFEST)
         assert checkpoint is not None
         assert (checkpoint.step, checkpoint.skipped) == (2, ("step-000004",))
+        assert checkpoint.resumed(8) == "Resumed at step 2 of 8: checkpoint step-000004 is damaged."
         assert metric_steps(run) == [1, 2]
         run.checkpoint(4, files(4), {"seen": 4})  # takes the damaged one's place
     holds(run, 4)
