@@ -30,6 +30,11 @@ class Predictions:
     seconds: float
     samples: int = 1
 
+    def totals(self) -> dict[str, float]:
+        """Of all documents: seconds of answering, prompt tokens, completion tokens."""
+        tokens = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        return {"seconds": self.seconds, **tokens}
+
     def cost(self) -> dict[str, float]:
         """Per document: prompt tokens, completion tokens and seconds."""
         count = len(self.outputs) // self.samples

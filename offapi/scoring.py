@@ -58,8 +58,9 @@ class Scored:
     out: Path
 
     def as_dict(self) -> dict[str, Any]:
-        """What `offapi eval --json` prints: the report, and how often this test set was scored for the run."""
-        return self.report.as_dict() | ({} if self.times is None else {"scored": self.times})
+        """What `offapi eval --json` prints: the report, what answering took, how often the run was scored on this."""
+        scored = {} if self.times is None else {"scored": self.times}
+        return {**self.report.as_dict(), **self.cost.totals(), **scored}
 
     def lines(self) -> list[str]:
         """For people: cost, answers cut off, the count, where everything is."""

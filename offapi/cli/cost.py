@@ -28,7 +28,7 @@ def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(short_help="Reckon own costs beside the API's, and where they meet.")
 @click.option("--from", "files", type=FILE, multiple=True, help="Inputs from a TOML file; the last one counts.")
-@click.option("--run", "run_folder", type=FILE, help="Take from a run what it tells: tokens, seconds, training hours.")
+@click.option("--run", "run_folder", type=FILE, help="What a run tells, or a file that `eval --json` printed.")
 @click.option("--measure", type=click.IntRange(1), metavar="N", help="Ask the run's model for N documents; time it.")
 @click.option("--example", type=FILE, help="Write an example of a --from file, and do nothing else.")
 @inputs
@@ -50,6 +50,7 @@ def command(
     \b
     offapi cost --example costs.toml
     offapi cost --from costs.toml --run runs/distill --measure 50
+    offapi cost --from costs.toml --run eval.json
     offapi cost --from costs.toml --requests 20000:50000:80000 --escalated-share 0.1
     """
     if example is not None:
@@ -75,11 +76,13 @@ def command(
 
 
 def _of_run(folder: Path, measure: int | None, output: Output) -> list[Layer]:
-    """What the run tells, then what its model shows when asked: that goes before a file's guess."""
-    from offapi.costing import from_run
+    """What the run tells, then what its model shows or showed when asked: that goes before a file's guess."""
+    from offapi.costing import from_eval, from_run
     from offapi.costing import measure as measuring
     from offapi.runs import Run
 
+    if folder.is_file() and measure is None:
+        return [Layer({}, {}), from_eval.read(folder)]
     run = Run.open(folder)
     return [from_run.read(run), *([measuring.measure(run, measure, output)] if measure else [])]
 

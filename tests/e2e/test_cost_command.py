@@ -126,6 +126,20 @@ def test_a_run_that_is_measured(bench: Path) -> None:
     assert (bench / "runs/sft/manifest.json").read_bytes() == before
 
 
+def test_what_eval_measured_goes_before_the_files_guess(bench: Path) -> None:
+    evaluated = offapi("eval", "--task=task.py", "--data=val.jsonl", "--model=model", "--json", cwd=bench)
+    (bench / "eval.json").write_text(evaluated.stdout)
+    found = told(offapi("cost", "--from=costs.toml", "--run=eval.json", "--json", cwd=bench))["inputs"]
+    measured = orjson.loads(evaluated.stdout)
+    assert found["seconds"]["likely"] == pytest.approx(measured["seconds"] / 2)
+    assert found["own_tokens"]["likely"] == measured["completion_tokens"] / 2
+    assert found["seconds"]["source"] == found["own_tokens"]["source"] == "eval.json: measured on 2 answers"
+    assert "eval.json" not in found["training_hours"]["source"]
+    (bench / "eval.json").write_bytes(orjson.dumps({**measured, "samples": 2}))
+    sampled = told(offapi("cost", "--from=costs.toml", "--run=eval.json", "--json", cwd=bench))["inputs"]
+    assert sampled["own_tokens"]["likely"] == measured["completion_tokens"] / 4
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -137,12 +151,18 @@ def test_a_run_that_is_measured(bench: Path) -> None:
         (["--from=costs.toml", "--tokens-per-second=1", "--seconds=1"], 2, "say the same"),
         (["--from=costs.toml", "--run=runs/sft2"], 1, "there is no run here"),
         (["--from=costs.toml", "--run=other", "--measure=1"], 2, "it has no model"),
+        (["--from=costs.toml", "--run=old.json"], 1, "old.json: no measured answers in it: Object missing required"),
+        (["--from=costs.toml", "--run=none.json"], 1, "none.json: no measured answers in it: Expected `int` >= 1"),
+        (["--from=costs.toml", "--run=costs.toml"], 1, "costs.toml: no measured answers in it: JSON is malformed"),
+        (["--from=costs.toml", "--run=old.json", "--measure=1"], 1, "there is no run here"),
         (["--example=costs.toml"], 2, "there is something already"),
         (["--prices=x"], 2, "No such option"),
     ],
 )
 def test_mistakes_are_told(bench: Path, words: list[str], code: int, said: str) -> None:
     (bench / "typo.toml").write_text("price_inn = 1\n")
+    (bench / "old.json").write_text('{"n": 2, "mean": 0.5}')
+    (bench / "none.json").write_text('{"n": 0, "seconds": 1, "completion_tokens": 1}')
     (bench / "other").mkdir(exist_ok=True)
     (bench / "other/manifest.json").write_text("{}")
     done = offapi("cost", *words, "--json", cwd=bench)

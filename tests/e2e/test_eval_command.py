@@ -14,6 +14,9 @@ import orjson
 import pytest
 import tiny
 
+from offapi.chat import Chat
+from offapi.task import load
+
 Done = subprocess.CompletedProcess[str]
 OFFAPI = str(Path(sys.executable).with_name("offapi"))
 TASK = """
@@ -110,7 +113,8 @@ def predictions(path: Path, wrong: set[int], ids: range = range(40), **more: Any
 
 def test_scoring_an_adapter_is_counted_in_its_run(bench: Path) -> None:
     first = told(on(bench, "--adapter=runs/sft/adapter", "--json"))
-    assert list(first) == ["n", "mean", "all_fields", "fields", "scored"]
+    measured = ["seconds", "prompt_tokens", "completion_tokens"]
+    assert list(first) == ["n", "mean", "all_fields", "fields", *measured, "scored"]
     again = on(bench, "--adapter=runs/sft/adapter")
     count = first["scored"] + 1
     assert f"This test set has now been scored {count} times for this run; pick on validation" in again.stderr
@@ -118,6 +122,17 @@ def test_scoring_an_adapter_is_counted_in_its_run(bench: Path) -> None:
     assert manifest["scored"][-1]["n"] == 4
     assert [attempt["outcome"] for attempt in manifest["attempts"]] == ["finished"]
     assert "scored" not in told(on(bench, "--json")), "no run trained the bare model"
+
+
+def test_what_answering_took_is_told_in_whole(bench: Path) -> None:
+    """Prompt tokens are those of the prompts; the tiny tokenizer's tokens are bytes, an answer's end is one more."""
+    one, four = (told(on(bench, f"--limit={n}", f"--out=took{n}.jsonl", "--json")) for n in (1, 4))
+    chat, task = Chat.load(bench / "model"), load(bench / "task.py")
+    asked = [len(chat.prompt(task.messages(row["document"]))) for row in documents(4)]
+    assert (one["prompt_tokens"], four["prompt_tokens"]) == (asked[0], sum(asked))
+    assert 0 < one["completion_tokens"] <= task.max_answer_tokens
+    assert one["completion_tokens"] < four["completion_tokens"] <= 4 * task.max_answer_tokens
+    assert 0 < four["seconds"] < 60
 
 
 def test_samples(bench: Path) -> None:
@@ -128,7 +143,7 @@ def test_samples(bench: Path) -> None:
     assert [(row["id"], row["sample"]) for row in rows] == [(f"d{i}", k) for i in (0, 1) for k in range(3)]
     assert len({row["output"] for row in rows}) > 1, "they are sampled"
     again = told(on(bench, "--samples=3", "--limit=2", "--out=s2.jsonl", "--json"))
-    assert again == found
+    assert {**again, "seconds": 0} == {**found, "seconds": 0}
     assert (bench / "s2.jsonl").read_bytes() == (bench / "s.jsonl").read_bytes(), "the seed is fixed"
 
 
