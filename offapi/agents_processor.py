@@ -3,13 +3,14 @@
 The SDK's own export leaves both out. Copy this file into the agent's project (`offapi traces processor`
 prints it): it needs nothing but Python, and importing it from offapi would close that program's network.
 
-    from agents import add_trace_processor
+    from agents import set_trace_processors
     from agents_processor import LocalTraces
 
-    add_trace_processor(LocalTraces("agent-traces.jsonl"))
+    set_trace_processors([LocalTraces("agent-traces.jsonl")])
 
-Then: `offapi traces import agents-sdk agent-traces.jsonl --out traces.jsonl`. Left out: spans of anything
-but models, and rotating the file.
+It takes the place of the SDK's export to OpenAI, which `add_trace_processor` would leave on. Tracing itself
+must not be disabled. Then: `offapi traces import agents-sdk agent-traces.jsonl --out traces.jsonl`.
+Left out: spans of anything but models, and rotating the file.
 """
 
 from __future__ import annotations
@@ -60,4 +61,6 @@ class LocalTraces:
 
 def _plain(value: Any) -> Any:
     """The SDK's pydantic objects as JSON values."""
-    return value.model_dump(mode="json", exclude_none=True) if hasattr(value, "model_dump") else str(value)
+    if not hasattr(value, "model_dump"):
+        return str(value)
+    return value.model_dump(mode="json", exclude_none=True, warnings=False)  # servers stray from the specification

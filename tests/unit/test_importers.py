@@ -7,6 +7,7 @@ library itself, talking to a server on loopback.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from offapi.data import traces
 from offapi.data.importers import files, langfuse
 from offapi.data.importers.run import Imported, Request, run
-from offapi.errors import ConfigError
+from offapi.errors import ConfigError, DataError
 from offapi.progress import Advance
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "traces"
@@ -337,11 +338,15 @@ def test_agents_sdk(tmp_path: Path) -> None:
     """Recorded: openai-agents 0.24.0 with offapi/agents_processor.py; the export has the SDK's own shape."""
     rows, imported = read(tmp_path / "out.jsonl", "agents-sdk", "agents_sdk.jsonl", "agents_export.json")
     chats = list(rows.values())
-    assert [row.group for row in chats] == ["thread-responses"] * 2 + ["thread-chat_completions"] * 2
+    groups = ("thread-responses", "thread-chat_completions", "thread-streamed")
+    assert [row.group for row in chats] == [group for group in groups for _ in range(2)]
     check_weather(chats[1], "call_01xyz", '{"city":"Paris"}')
     check_weather(chats[3], "call_03abc")
+    check_weather(chats[5], "call_05abc")
+    assert chats[4].messages[-1]["reasoning_content"] == "The user wants the weather."
     assert reasons(imported) == {
         "the call failed": 1,
+        "cut off at the token limit": 1,
         "an exported span, which holds no messages": 1,
         "not a model's answer: another kind of record": 2,
     }
@@ -373,6 +378,8 @@ def test_generic(tmp_path: Path) -> None:
         ({"messages": "$.a[*]"}, "is not a path"),
         ({"messages": "$..a"}, "is not a path"),
         ({"messages": "$.a["}, "is not a path"),
+        ({"messages": "$.a\udcff"}, "is not a path"),
+        ({"messages": "$['\udcff']"}, "is not a path"),
     ],
 )
 def test_a_map_that_names_no_place_is_refused(tmp_path: Path, maps: dict[str, str], said: str) -> None:
@@ -380,3 +387,23 @@ def test_a_map_that_names_no_place_is_refused(tmp_path: Path, maps: dict[str, st
         read(tmp_path / "out.jsonl", "generic", "generic.jsonl", maps=maps)
     assert said in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["openai-ft", "openai"])  # read once, and first for halves
+def test_a_file_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path, format: str) -> None:
+    cut, out = tmp_path / "cut.json", tmp_path / "out.jsonl"
+    cut.write_bytes(b'[{"messages": [')
+    with pytest.raises(DataError, match="not one whole JSON array"):
+        run(Request(format, files.find([cut], but=out), {}), out, Quiet())
+    assert list(tmp_path.iterdir()) == [cut]
+
+
+def test_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    named = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.jsonl"))
+    try:
+        named.write_bytes((SAMPLES / "openai_ft.jsonl").read_bytes())
+    except OSError:
+        pytest.skip("this file system has no such names")
+    out = tmp_path / "out.jsonl"
+    run(Request("openai-ft", files.find([named], but=out), {}), out, Quiet())
+    assert traces.read(out)[0].id == "a\\xff-1"

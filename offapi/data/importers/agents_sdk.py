@@ -1,7 +1,8 @@
 """OpenAI Agents SDK: the spans that `offapi/agents_processor.py` writes, one for each answer of a model.
 
-Left out: spans of agents, tools and guardrails. The definitions of the tools are only in spans of the
-Responses API.
+The system prompt and the tools of a Responses span are those that the response repeats. A Chat
+Completions span names no tools and no finish reason: an answer that used up `max_tokens` was cut off.
+Left out: spans of agents, tools and guardrails.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from collections.abc import Iterator, Mapping
 
 from offapi.data.importers import dropped, responses
 from offapi.data.importers.build import build
-from offapi.data.importers.dropped import Dropped
+from offapi.data.importers.dropped import Dropped, Unusable
 from offapi.data.importers.values import Json, first, items, obj
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
     "an exported span, which holds no messages",
-    "The SDK's own export leaves them out: install the tracing processor that `offapi traces processor` prints, "
-    "and run the agent again.",
+    "The SDK's own export leaves them out: install the tracing processor that `offapi traces processor` prints, leave "
+    "trace_include_sensitive_data at True, and run the agent again.",
 )
 
 
@@ -44,7 +45,20 @@ def _row(span: Mapping[str, Json]) -> Trace | Dropped:
     if kind == "response":
         response = obj(data.get("response"))
         return responses.row({"input": data.get("input")}, response, **about) if response else NO_CONTENT
+    return _generation(data, about)
+
+
+def _generation(data: Mapping[str, Json], about: Mapping[str, Json]) -> Trace | Dropped:
     asked, answers = items(data.get("input")), items(data.get("output"))
     if not asked and not answers:
         return NO_CONTENT
-    return build(asked, answers, model=data.get("model"), usage=data.get("usage"), **about)
+    streamed = obj(answers[0]) if answers else {}
+    if "output" in streamed:  # of a stream the SDK makes a response of the Responses API
+        try:
+            answers = responses.messages(items(streamed["output"]))
+        except Unusable as error:
+            return error.dropped
+    usage, most = data.get("usage"), obj(data.get("model_config")).get("max_tokens")
+    made = obj(usage).get("output_tokens")
+    cut = isinstance(made, int) and isinstance(most, int) and made >= most
+    return build(asked, answers, finish_reason="length" if cut else None, model=data.get("model"), usage=usage, **about)

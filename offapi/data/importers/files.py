@@ -70,7 +70,8 @@ def find(paths: Sequence[Path], *, but: Path) -> list[File]:
 def _file(path: Path, name: str) -> File:
     try:
         with path.open("rb"):
-            return File(path, name, path.stat().st_size)
+            written = os.fsencode(name).decode("utf-8", "backslashreplace")  # on Linux a name can be any bytes
+            return File(path, written, path.stat().st_size)
     except OSError as error:
         raise DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step="Check the path.") from None
 

@@ -11,7 +11,8 @@ from offapi.data.importers.values import Json, opened
 from offapi.errors import ConfigError
 
 Path = tuple[str | int, ...]
-STEP = re.compile(r"""\.([^.\[\]'"\s]+) | \[(\d+)\] | \['([^']*)'\] | \["([^"]*)"\]""", re.VERBOSE)
+LONE = r"\ud800-\udfff"  # how Python holds bytes of a command line that are no UTF-8
+STEP = re.compile(rf"""\.([^.\[\]'"\s{LONE}]+) | \[(\d+)\] | \['([^'{LONE}]*)'\] | \["([^"{LONE}]*)"\]""", re.VERBOSE)
 
 
 def parse(written: str, where: str) -> Path:

@@ -80,13 +80,12 @@ def run(request: Request, out: Path, said: Progress) -> Imported:
     with Stage(out, request.key(), START) as stage:
         if stage.resumed:
             said.say(f"Going on after {stage.state['read']:,} rows read before.")
-        with _others(request, out, said) as others:
-            settings = Settings(request.format, request.maps, others)
-            try:
-                _go_on(stage, request, settings, said)
-            except DataError:
-                stage.discard()
-                raise
+        try:
+            with _others(request, out, said) as others:
+                _go_on(stage, request, Settings(request.format, request.maps, others), said)
+        except DataError:
+            stage.discard()
+            raise
         found = _imported(out, stage.state)
         if not found.usable:
             stage.discard()
