@@ -1,6 +1,6 @@
-"""What a piece of work will cost, said before it starts, from a short measurement of the loaded model.
+"""What a piece of work will take, in numbers, from a short measurement of the loaded model.
 
-Left out: electricity and money (`offapi cost` will know those).
+Left out: the words for them (`plan_words`), electricity and money (`offapi cost` knows those).
 """
 
 from __future__ import annotations
@@ -58,58 +58,70 @@ def activation_bytes(folder: Path, backend_name: str, dtype: DType) -> float:
     return float(numbers * config["num_hidden_layers"] * (4 if dtype == "float32" else 2))
 
 
-def training(backend: Backend, episodes: Sequence[Episode], schedule: Schedule, first: int, spec: ModelSpec) -> str:
-    """One sentence: steps, tokens, expected time and memory of the training still to do."""
-    tokens = sum(len(episode.tokens) for episode in episodes)
-    learned = sum(sum(episode.mask) for episode in episodes)
-    left = (schedule.steps - first) / schedule.per_epoch
-    seconds = measure(backend).train * tokens * left
-    longest = max(len(episode.tokens) for episode in episodes)
+@dataclass(frozen=True)
+class Machine:
+    """A machine with a model loaded: how fast it is, the bytes it holds and has."""
+
+    backend: str
+    speed: Speed
+    used: float
+    total: float
+
+    @classmethod
+    def of(cls, backend: Backend) -> Machine:
+        """The machine of a loaded backend, measured."""
+        speed, memory = measure(backend), backend.memory()
+        return cls(backend.name, speed, memory.used, memory.total)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a piece of work takes: its time, and all that is held at its peak."""
+
+    seconds: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What a reinforcement asks: prompts and held-out ones by their lengths in tokens, how often, how many updates."""
+
+    prompts: Sequence[int]
+    heldout: Sequence[int]
+    answer: int  # tokens of the longest completion
+    group: int  # completions of a prompt
+    updates: int  # from one batch
+    eval_every: int  # steps between looks at the held-out prompts
+
+    def looks(self, steps: int) -> int:
+        """At the held-out prompts, in so many steps."""
+        return 1 + -(-steps // self.eval_every)
+
+
+def reading(speed: Speed, prompts: Sequence[int], answer: int) -> float:
+    """Seconds to answer prompts of those lengths, each with `answer` tokens at most."""
+    return speed.score * sum(prompts) + speed.decode * answer * len(prompts)
+
+
+def training(machine: Machine, rows: Sequence[int], schedule: Schedule, spec: ModelSpec, first: int = 0) -> Work:
+    """The steps from `first` on over rows of those lengths in tokens."""
+    left, longest = (schedule.steps - first) / schedule.per_epoch, max(rows)
     micro = min(max(spec.limits.train_tokens, longest), schedule.batch_size * longest)
-    memory = backend.memory()
-    peak = memory.used + activation_bytes(spec.path, backend.name, spec.dtype) * micro
-    more = f" More than there is: lower limits.train_tokens (the longest row has {longest})."
-    return (
-        f"Training on {len(episodes)} rows, {tokens:,} tokens ({learned:,} of them learned), in"
-        f" {schedule.steps - first} steps of {schedule.batch_size} rows: about {duration(seconds)},"
-        f" {peak / 2**30:.1f} of {memory.total / 2**30:.0f} GiB.{more if peak > memory.total else ''}"
-    )
+    return Work(machine.speed.train * sum(rows) * left, _peak(machine, spec, micro))
 
 
-def reinforcement(
-    backend: Backend,
-    spec: ModelSpec,
-    schedule: Schedule,
-    prompts: Sequence[int],
-    *,
-    answer: int,
-    group: int,
-    updates: int,
-    looks: int,
-    heldout: Sequence[int],
-) -> str:
-    """One sentence: steps, completions, and the most they take, every one of them as long as it may get.
-
-    `prompts` and `heldout` are lengths in tokens, `answer` the longest completion, `group` the
-    completions of a prompt, `updates` from one batch, `looks` at the held-out documents.
-    """
-    speed, drawn = measure(backend), group * answer
-    asked = sum(prompts) / len(prompts)
-    one = speed.score * (2 * asked + drawn) + speed.decode * drawn + speed.train * (asked + drawn) * updates
-    look = speed.score * sum(heldout) + speed.decode * answer * len(heldout)
-    seconds = schedule.steps * schedule.batch_size * one + looks * look
-    micro = min(max(spec.limits.train_tokens, max(prompts) + answer), schedule.batch_size * (max(prompts) + drawn))
-    memory = backend.memory()
-    peak = memory.used + activation_bytes(spec.path, backend.name, spec.dtype) * micro
-    return (
-        f"{schedule.steps} steps of {schedule.batch_size} prompts with {group} completions each, {looks} looks at"
-        f" {len(heldout)} held-out documents: at most about {duration(seconds)}, {peak / 2**30:.1f} of"
-        f" {memory.total / 2**30:.0f} GiB."
-    )
+def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: ModelSpec) -> Work:
+    """The most it takes, every completion as long as it may get."""
+    speed, drawn = machine.speed, rounds.group * rounds.answer
+    asked = sum(rounds.prompts) / len(rounds.prompts)
+    one = speed.score * (2 * asked + drawn) + speed.decode * drawn + speed.train * (asked + drawn) * rounds.updates
+    look = reading(speed, rounds.heldout, rounds.answer)
+    longest = max(rounds.prompts)
+    micro = min(max(spec.limits.train_tokens, longest + rounds.answer), schedule.batch_size * (longest + drawn))
+    seconds = schedule.steps * schedule.batch_size * one + rounds.looks(schedule.steps) * look
+    return Work(seconds, _peak(machine, spec, micro))
 
 
-def duration(seconds: float) -> str:
-    """`40 s`, `7 min` or `2.5 h`."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _peak(machine: Machine, spec: ModelSpec, tokens: int) -> float:
+    """Bytes with a micro-batch of so many tokens under way."""
+    return machine.used + activation_bytes(spec.path, machine.backend, spec.dtype) * tokens

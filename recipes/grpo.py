@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from offapi import plan_words
 from offapi.backend import load
 from offapi.chat import Chat
 from offapi.evaluate import Report
@@ -21,7 +22,6 @@ from offapi.rl.rewards import Rewards, rewarded
 from offapi.rl.rollouts import Prompt, RolloutGroup, Sampled, Sampler, carry_old, experiences, sample
 from offapi.rl.watch import Watch
 from offapi.runs import Run
-from offapi.schedule import Schedule
 from offapi.task import Task
 from offapi.task import load as load_task
 
@@ -54,13 +54,14 @@ def prepare(config: Config, out: Progress) -> Inputs:
 def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool) -> Report | None:
     """Train, watch, and keep the best adapter; the held-out documents' report where all have gold."""
     backend = load(backend_name, config.spec(inputs.model))
-    rows, clock = len(inputs.recorded or inputs.prompts), Clock()
-    schedule = Schedule(rows, config.batch_size, config.epochs, config.lr, config.warmup_steps, seed=config.seed)
+    clock = Clock()
+    schedule = config.schedule(len(inputs.recorded or inputs.prompts))
     with Rewards(config.task, config.workers, config.reward_seconds, folder.path / "reward-failed.json") as rewards:
         sampling = config.sampling(inputs.task, inputs.chat)
         sampler = Sampler(backend, inputs.chat, rewards, config.num_generations, sampling, config.overlong)
         watch = Watch(config, inputs.task, schedule.steps, sampler, inputs.heldout, folder, out, clock)
-        out.say(config.outlook(backend, inputs.task, inputs.model, schedule, inputs.prompts, inputs.heldout))
+        rounds = config.rounds(inputs.task, inputs.prompts, inputs.heldout)
+        out.say(plan_words.reinforcement(backend, rounds, schedule, config.spec(inputs.model)))
         trail = watch.resume() if resume else watch.start()
         with out.progress("training", schedule.steps) as advance:
             for step in range(trail.step, schedule.steps):

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from offapi import adapter, plan
-from offapi.backend import Backend, LoraSpec, ModelSpec, Sampling
+from offapi import adapter
+from offapi.backend import LoraSpec, ModelSpec, Sampling
 from offapi.chat import Chat
 from offapi.models import Model
 from offapi.objective import PolicyLoss
+from offapi.plan import Rounds
 from offapi.rl.gates import Gate
 from offapi.rl.rollouts import Prompt
-from offapi.schedule import Schedule
 from offapi.task import Task
 
 from .sft import Training
@@ -85,24 +85,13 @@ class Config(Training):
         """The loss, with what follows from the sampling."""
         return replace(self.loss, temperature=self.temperature, max_tokens=task.max_answer_tokens)
 
-    def outlook(
-        self,
-        backend: Backend,
-        task: Task,
-        model: Model,
-        schedule: Schedule,
-        prompts: Sequence[Prompt],
-        heldout: Sequence[Prompt],
-    ) -> str:
-        """What the run will take, said before it starts."""
-        return plan.reinforcement(
-            backend,
-            self.spec(model),
-            schedule,
+    def rounds(self, task: Task, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> Rounds:
+        """What it asks of the model, to say beforehand how long that takes."""
+        return Rounds(
             [len(prompt.tokens) for prompt in prompts],
+            [len(prompt.tokens) for prompt in heldout],
             answer=task.max_answer_tokens,
             group=self.num_generations,
             updates=self.num_iterations,
-            looks=1 + -(-schedule.steps // self.eval_every),
-            heldout=[len(prompt.tokens) for prompt in heldout],
+            eval_every=self.eval_every,
         )

@@ -13,7 +13,7 @@ from typing import Literal
 
 import orjson
 
-from offapi import adapter, plan, testset, trainstate
+from offapi import adapter, plan_words, testset, trainstate
 from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec, load
 from offapi.chat import Chat, OnLong, fit
 from offapi.data import documents, traces
@@ -59,6 +59,10 @@ class Training:
         for name in ("lr", "epochs", "batch_size", "max_tokens", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
+
+    def schedule(self, rows: int) -> Schedule:
+        """The steps over so many rows."""
+        return Schedule(rows, self.batch_size, self.epochs, self.lr, self.warmup_steps, seed=self.seed)
 
     def spec(self, model: Model) -> ModelSpec:
         """What the backend loads to train."""
@@ -164,15 +168,13 @@ def train(
     resume: bool,
 ) -> None:
     """Cross-entropy on the episodes' masked tokens, from the last checkpoint if there is one to `resume`."""
-    schedule = Schedule(
-        len(episodes), config.batch_size, config.epochs, config.lr, config.warmup_steps, seed=config.seed
-    )
+    schedule = config.schedule(len(episodes))
     checkpoint = folder.latest() if resume else None
     if checkpoint is not None:
         backend.restore(trainstate.read(checkpoint.path))
         out.say(checkpoint.resumed(schedule.steps))
     first = checkpoint.step if checkpoint else 0
-    out.say(plan.training(backend, episodes, schedule, first, config.spec(model)))
+    out.say(plan_words.training(backend, episodes, schedule, first, config.spec(model)))
     with out.progress("training", schedule.steps) as advance:
         for step in range(first, schedule.steps):
             metrics = backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")

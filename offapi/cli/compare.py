@@ -67,7 +67,7 @@ def run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
 
 def expect(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     """What all of it would take, with nothing left behind."""
-    from offapi.plan import duration
+    from offapi.plan_words import duration
     from offapi.roads import comparison
     from offapi.roads.cost import kwh
 

@@ -92,7 +92,7 @@ def _run(
 
 def _expect(keys: Keys, road: Road, backend: str, sizes: tuple[int, ...], draws: int, output: Output) -> dict[str, Any]:
     """What all points would take, with nothing left behind."""
-    from offapi.plan import duration
+    from offapi.plan_words import duration
     from offapi.roads import curve
     from offapi.roads.cost import kwh
 

@@ -24,6 +24,7 @@ from offapi.demo import task as task_file
 from offapi.demo.facts import Split
 from offapi.errors import ModelError
 from offapi.evaluate import Report, score_predictions
+from offapi.plan_words import duration
 from offapi.predict import predict
 from offapi.progress import Progress
 from offapi.report.write import write as write_report
@@ -141,7 +142,7 @@ def announce(
     learn = speed.train * sizes.epochs * (own[0] + (asked / sizes.batch_size + ANSWER_TOKENS) * len(train))
     return (
         f"{len(train)} documents to label and learn from, {len(test)} to test on:"
-        f" about {plan.duration(read + learn)} on this machine ({backend.name}, {backend.device})."
+        f" about {duration(read + learn)} on this machine ({backend.name}, {backend.device})."
     )
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from offapi.plan import duration
+from offapi.plan_words import duration
 from offapi.report.reading import Object, Record, mapping, number
 from offapi.report.tables import Table, differing, flat, text
 from offapi.stats.interval import Interval

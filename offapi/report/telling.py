@@ -8,7 +8,7 @@ from pathlib import Path
 
 from offapi import __version__
 from offapi.errors import DataError
-from offapi.plan import duration
+from offapi.plan_words import duration
 from offapi.report import accuracy, again, cost, curves, facts, roads, samples
 from offapi.report.accuracy import Accuracy, Difference, Rates
 from offapi.report.again import Command

@@ -14,7 +14,7 @@ from offapi import atomic, evaluate
 from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.evaluate import Report
-from offapi.plan import duration
+from offapi.plan_words import duration
 from offapi.progress import Progress
 from offapi.roads import material, outcome, scored
 from offapi.roads.arm import DATA, Arm, arm
