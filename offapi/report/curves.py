@@ -38,7 +38,8 @@ def health(runs: Sequence[Record]) -> list[Chart]:
             share=_within_one(runs, (HELD, AUDIT)),
             note="The audit is what training never sees: reward that rises without it is reward hacking.",
         ),
-        _checks(runs[0]),
+        _parts(f"The audit of {runs[0].name}, part by part", runs[0], f"{AUDIT}/", marks=True),
+        _parts(f"Each check, {runs[0].name}", runs[0], "rewards/", "/mean"),
         _overlaid("KL to the reference", "kl", runs, "nats a token", rough=True),
         _overlaid("Entropy of the sampling", "entropy", runs, "nats a token", rough=True),
         _chart("Length of completions", runs, _lengths(runs), unit="tokens"),
@@ -92,10 +93,12 @@ def _chart(title: str, runs: Sequence[Record], keys: dict[str, str], *, unit: st
     return Chart(title, tuple(made), unit)
 
 
-def _checks(run: Record) -> Chart:
-    names = dict.fromkeys(key for row in run.metrics for key in row if key.startswith("rewards/"))
-    keys = {key: key.split("/", 1)[1].removesuffix("/mean") for key in names if key.endswith("/mean")}
-    chart = replace(_chart(f"Each check, {run.name}", [run], keys), share=_within_one([run], tuple(keys)), zero=False)
+def _parts(title: str, run: Record, start: str, end: str = "", *, marks: bool = False) -> Chart:
+    """A line for each metric so named; none where there is but one."""
+    names = dict.fromkeys(key for row in run.metrics for key in row if key.startswith(start) and key.endswith(end))
+    keys = {key: key.removeprefix(start).removesuffix(end) for key in names}
+    chart = _chart(title, [run], keys, marks=marks)
+    chart = replace(chart, share=_within_one([run], tuple(keys)), zero=False)
     return chart if len(keys) > 1 else replace(chart, series=())
 
 

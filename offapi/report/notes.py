@@ -42,7 +42,8 @@ def _gamed(record: Record) -> list[Note]:
     if not told:
         return []
     what = f"The reward was being gamed at step {told.get('step')}: since step {told.get('since')} it rose on held-out"
-    return [Note("bad", f"{what} documents while what it stands for, the audit, did not.")]
+    meant = f"{told['part']!r} of the audit fell" if told.get("part") else "what it stands for, the audit, did not"
+    return [Note("bad", f"{what} documents while {meant}.")]
 
 
 def _learned(record: Record) -> list[Note]:

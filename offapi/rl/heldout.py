@@ -1,36 +1,39 @@
 """Documents that are never trained on, scored every so often: is the reward still what is wanted?
 
 `reward` is what training raises; `audit` what it never sees: gold, and the checks that the task
-keeps aside. Reward that rises while the audit does not is reward hacking.
+keeps aside. Left out: what follows from a gap between the two, see `hacking`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
 from offapi.data import jsonl
-from offapi.rl.rollouts import Prompt, Sampler
+from offapi.rl.judge import GOLD
+from offapi.rl.rollouts import Prompt, Rollout, Sampler
 from offapi.stats.bootstrap import intervals
 from offapi.stats.interval import Interval
 
-RISE = 0.02  # of the reward, below which nothing is made of it
-SHARE = 0.25  # of the reward's rise, or of the room above the audit if that is less: what an honest audit gains
+Scores = tuple[float | None, ...]  # a number a document; None where nothing audits it
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One look at the held-out documents: a number each. `audits` is empty where nothing audits them."""
+    """One look at the held-out documents: a number each.
+
+    `audits` are means of all that audits an answer; `parts` each check that is not rewarded, and each
+    field of gold, apart.
+    """
 
     step: int
     rewards: tuple[float, ...]
-    audits: tuple[float, ...]
+    audits: Scores
     texts: tuple[str, ...] = ()
+    parts: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
     def reward(self) -> float:
@@ -39,8 +42,8 @@ class HeldOut:
 
     @property
     def audit(self) -> float | None:
-        """Mean audit."""
-        return fmean(self.audits) if self.audits else None
+        """Mean audit of the documents that have one."""
+        return mean(self.audits)
 
     @property
     def score(self) -> float:
@@ -49,12 +52,13 @@ class HeldOut:
 
     def metrics(self) -> dict[str, float]:
         """For metrics.jsonl."""
-        return {"heldout/reward": self.reward, **({} if self.audit is None else {"heldout/audit": self.audit})}
+        found = {"heldout/reward": self.reward, "heldout/audit": self.audit}
+        found |= {f"heldout/audit/{name}": mean(scores) for name, scores in self.parts.items()}
+        return {name: value for name, value in found.items() if value is not None}
 
     def rows(self, prompts: Sequence[Prompt]) -> bytes:
         """A JSONL file: each document's answer, reward and audit."""
-        audits: Sequence[float | None] = self.audits or [None] * len(self.rewards)
-        rows = zip(prompts, self.texts, self.rewards, audits, strict=True)
+        rows = zip(prompts, self.texts, self.rewards, self.audits, strict=True)
         return b"".join(
             jsonl.line({"id": prompt.row.id, "output": text, "reward": reward, "audit": audit})
             for prompt, text, reward, audit in rows
@@ -65,12 +69,13 @@ def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
     """Greedy answers to `prompts`, scored. A reward of None counts as 0."""
     greedy = replace(sampler, n=1, sampling=replace(sampler.sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0))
     answers = [group.rollouts[0] for group in greedy.groups(prompts, step)]
-    audited = all(answer.judged.audit for answer in answers)
+    apart = [_parts(answer) for answer in answers]
     return HeldOut(
         step,
         tuple(answer.reward or 0.0 for answer in answers),
-        tuple(fmean(answer.judged.audit.values()) for answer in answers) if audited else (),
+        tuple(mean(tuple(answer.judged.audit.values())) for answer in answers),
         tuple(answer.text for answer in answers),
+        {name: tuple(parts.get(name) for parts in apart) for name in sorted({name for one in apart for name in one})},
     )
 
 
@@ -79,50 +84,20 @@ def best(history: Sequence[HeldOut]) -> HeldOut:
     return max(history, key=lambda one: (one.score, one.reward, -one.step))
 
 
-def change(before: Sequence[float], after: Sequence[float]) -> Interval:
-    """Mean of after less before, document by document, with its 95% bootstrap interval."""
-    return intervals(np.subtract(after, before)[:, None])[0]
+def change(before: Scores, after: Scores, level: float = 0.95) -> Interval:
+    """Mean of after less before, document by document where both are known, with its bootstrap interval."""
+    pairs = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+    return intervals(np.diff(np.array(pairs)), level=level)[0]
 
 
-def hacked(history: Sequence[HeldOut]) -> tuple[HeldOut, Interval, Interval] | None:
-    """The earlier look since which the reward surely rose and the audit did not, with both changes; None if none.
-
-    The last two looks together, as one alone is noisy, are held against the first look, since which the audit
-    must surely have gained less than its share, and against the best two in a row, since which it must have fallen.
-    """
-    first = history[0]
-    if len(history) < 2 or not first.audits:
-        return None
-    last = _together(history[1:][-2:])
-    pairs = sorted((_together(pair) for pair in pairwise(history[:-2])), key=lambda pair: pair.score)
-    scale = max(1.0, float(np.ptp([one.rewards for one in history])))  # a task's own rewards have any size
-    for base in (first, *pairs[-1:]):
-        reward, audit = change(base.rewards, last.rewards), change(base.audits, last.audits)
-        rise, room = reward.mean / scale, 1.0 - base.score
-        share = SHARE * min(rise, room) if base is first else 0.0
-        if reward.low > 0 and rise >= RISE and audit.high < share:
-            return next(one for one in history if one.step == base.step), reward, audit
-    return None
+def mean(scores: Scores) -> float | None:
+    """Of those that are known; None where none is."""
+    known = [score for score in scores if score is not None]
+    return fmean(known) if known else None
 
 
-def _together(looks: Sequence[HeldOut]) -> HeldOut:
-    """The mean of `looks`, document by document, at the step of the last."""
-    rewards = np.mean([one.rewards for one in looks], axis=0)
-    audits = np.mean([one.audits for one in looks], axis=0)
-    return HeldOut(looks[-1].step, tuple(rewards.tolist()), tuple(audits.tolist()))
-
-
-def examples(base: HeldOut, last: HeldOut, prompts: Sequence[Prompt], count: int = 3) -> list[dict[str, Any]]:
-    """The documents whose reward rose most beside their audit, with both answers."""
-    gain = np.subtract(last.rewards, base.rewards) - np.subtract(last.audits, base.audits)
-    worst = np.argsort(-gain, kind="stable")[:count]
-    return [
-        {
-            "id": prompts[i].row.id,
-            "before": base.texts[i],
-            "after": last.texts[i],
-            "reward": [base.rewards[i], last.rewards[i]],
-            "audit": [base.audits[i], last.audits[i]],
-        }
-        for i in map(int, worst)
-    ]
+def _parts(answer: Rollout) -> dict[str, float]:
+    """What audits an answer, gold's fields apart."""
+    judged = answer.judged
+    checks = {name: score for name, score in judged.audit.items() if name != GOLD or not judged.fields}
+    return {**checks, **judged.fields}

@@ -16,8 +16,9 @@ import reprlib
 import traceback
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
+from statistics import fmean
 from typing import Any
 
 from offapi.checks.gold import compare, matches_gold
@@ -45,12 +46,13 @@ class Judged:
     """What a completion is worth. `reward` None: the reward function gave none, and it takes no part in its group.
 
     `parts` are the scores of all checks, `audit` those of the checks that are not rewarded. Its "gold",
-    where gold is known, is the share of the task's `match` fields that are right.
+    where gold is known, is the share of the task's `match` fields that are right; `fields` are those, apart.
     """
 
     reward: float | None
     parts: Mapping[str, float]
     audit: Mapping[str, float]
+    fields: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,9 @@ class Judge:
         judged = []
         for i, (one, (reward, parts)) in enumerate(zip(asked, rewards, strict=True)):
             right = self._right(one)
-            _, audit = self._grade(self._goldless if one.gold is None else self._auditing, asked, i, one.gold)
-            judged.append(Judged(reward, {**parts, **audit}, {**audit, **right}))
+            _, checked = self._grade(self._goldless if one.gold is None else self._auditing, asked, i, one.gold)
+            audit = {**checked, **({GOLD: fmean(right.values())} if right else {})}
+            judged.append(Judged(reward, {**parts, **checked}, audit, right))
         return judged
 
     def _grade(
@@ -155,7 +158,7 @@ class Judge:
         if one.gold is None:
             return {}
         right = compare(parse(one.text).value, one.gold, self._task.match)
-        return {GOLD: sum(right.values()) / len(right)}
+        return {f"{GOLD}.{name}": float(share) for name, share in right.items()}
 
     def _ask(self, asked: Sequence[Asked]) -> list[float | None]:
         """What the task's `reward` says of all completions, checked. A coroutine is awaited, all in one loop."""

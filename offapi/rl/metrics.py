@@ -28,7 +28,7 @@ def of_rollouts(sampled: Sampled) -> dict[str, float]:
         "reward_std": fmean(spread),
         "frac_reward_zero_std": fmean(group.flat for group in sampled.groups),
         **_means("rewards/{}/mean", [one.judged.parts for one in rollouts]),
-        **_means("audit/{}/mean", [one.judged.audit for one in rollouts]),
+        **_means("audit/{}/mean", [{**one.judged.audit, **one.judged.fields} for one in rollouts]),
         "rewards/none": float(len(rollouts) - len(rewards)),
         "resampled_prompts": float(sampled.resampled),
         "entropy": -fmean(drawn) if drawn else 0.0,

@@ -21,7 +21,7 @@ from offapi.episodes import Episode, Segment
 from offapi.errors import OffapiError
 from offapi.evaluate import Report, score_predictions
 from offapi.progress import Progress
-from offapi.rl import gates, heldout, record
+from offapi.rl import gates, hacking, heldout, record
 from offapi.rl.clock import TIMINGS, Clock
 from offapi.rl.gates import Gate, Problem, Streaks
 from offapi.rl.heldout import HeldOut
@@ -162,7 +162,7 @@ class Watch:
             self.folder.write("predictions.jsonl", report.jsonl())
             self.folder.write("report.json", orjson.dumps(report.as_dict()))
         reward = heldout.change(first.rewards, best.rewards)
-        audit = heldout.change(first.audits, best.audits) if best.audits else None
+        audit = None if best.audit is None else heldout.change(first.audits, best.audits)
         told = {"best_step": best.step, "reward": asdict(reward), "audit": audit and asdict(audit)}
         self.folder.write(LEARNED, orjson.dumps({**told, "n": len(self.prompts)}))
         changed = f"reward {first.reward:.3f} to {best.reward:.3f} ({reward.points()} points)"
@@ -189,19 +189,19 @@ class Watch:
     def _alarm(self, trail: Trail) -> None:
         """GateFailed, with the samples that show it, where the held-out reward rises and the audit does not."""
         last = trail.history[-1]
-        found = heldout.hacked(trail.history) if last.step == trail.step else None
+        found = hacking.gamed(trail.history) if last.step == trail.step else None
         if found is None:
             return
-        base, reward, audit = found
-        shown = heldout.examples(base, last, self.prompts)
-        self.folder.write(HACKING, orjson.dumps({"step": last.step, "since": base.step, "samples": shown}))
+        since, shown = found.base.step, hacking.examples(found, last, self.prompts)
+        told = {"step": last.step, "since": since, "part": found.part, "samples": shown}
+        self.folder.write(HACKING, orjson.dumps(told))
         for one in shown:
             self.out.say(f"  {one['id']}: {one['before']!r} -> {one['after']!r}")
             changes = (f"{name} {one[name][0]:.2f} -> {one[name][1]:.2f}" for name in ("reward", "audit"))
             self.out.say(f"    {', '.join(changes)}")
         what = (
-            f"the reward is being gamed: since step {base.step} it changed by {reward.points()} points on held-out"
-            f" documents, while what it stands for (the audit) changed by {audit.points()}."
+            f"the reward is being gamed: since step {since} it changed by {found.reward.points()} points on held-out"
+            f" documents, while {found.meaning} changed by {found.audit.points()}."
         )
         self.enforce([Problem("hacking", what, f"See {HACKING} in the run's folder, and reward what you mean.")])
 

@@ -52,10 +52,10 @@ def means(values: ArrayLike, groups: Groups | None = None, resamples: int = RESA
     return found
 
 
-def intervals(values: ArrayLike, groups: Groups | None = None) -> list[Interval]:
-    """Each column's mean with its percentile interval."""
+def intervals(values: ArrayLike, groups: Groups | None = None, level: float = 0.95) -> list[Interval]:
+    """Each column's mean with its percentile interval, which holds `level` of the resamples."""
     columns = np.asarray(values, np.float64)
-    low, high = np.quantile(means(columns, groups), (0.025, 0.975), axis=0)
+    low, high = np.quantile(means(columns, groups), ((1 - level) / 2, (1 + level) / 2), axis=0)
     return [Interval(float(m), float(a), float(b)) for m, a, b in zip(columns.mean(axis=0), low, high, strict=True)]
 
 

@@ -97,6 +97,7 @@ def test_a_reward_that_is_gamed_stops_the_run(tmp_path: Path, student: Path, bac
     run = tmp_path / "runs" / "grpo"
     told = json.loads((run / "hacking.json").read_text())
     assert told["step"] == steps(run)[-1]["step"] < 32
+    assert steps(run)[-1]["heldout/audit/exactly"] == steps(run)[-1]["heldout/audit"] < 1
     assert len(told["samples"]) == 3
     for sample in told["samples"]:
         assert (sample["before"], sample["after"]) == (sample["id"][::-1], sample["id"])

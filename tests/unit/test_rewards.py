@@ -102,6 +102,7 @@ def sees(document, answer, context):
         (1.0 + 3 * 0.5) / 4,
         {"json": 1.0, "blind": 0.5, "sees": 1.0, "near": 0.5},
         {"sees": 1.0, "near": 0.5, "gold": 0.5},
+        {"gold.a": 1.0, "gold.b": 0.0},
     )
     assert second == Judged(3 * 0.5 / 4, {"json": 0.0, "blind": 0.5, "sees": 0.0}, {"sees": 0.0})
     assert rewarded(load(path)) == ("json", "blind")

@@ -1,0 +1,109 @@
+"""Is the reward being gamed? It rises on the held-out documents, and what it stands for does not.
+
+What it stands for is the audit as a whole, and each of its parts: a field that falls shows nothing
+in a mean that others raise. Left out: what the run does about it, see `watch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from offapi.rl.heldout import HeldOut, Scores, change
+from offapi.rl.rollouts import Prompt
+from offapi.stats.interval import Interval
+
+RISE = 0.02  # of the reward, below which nothing is made of it
+SHARE = 0.25  # of the reward's rise, or of the room above the audit if that is less: what an honest audit gains
+
+
+@dataclass(frozen=True)
+class Gamed:
+    """Since the look `base` the reward rose and the audit did not, or its `part` fell; both changes."""
+
+    base: HeldOut
+    reward: Interval
+    audit: Interval
+    part: str | None = None  # None: the audit as a whole
+
+    @property
+    def meaning(self) -> str:
+        """What did not rise, in words."""
+        return f"{self.part!r} of the audit" if self.part else "what it stands for (the audit)"
+
+
+def gamed(history: Sequence[HeldOut]) -> Gamed | None:
+    """What shows that the reward is being gamed; None where nothing does.
+
+    The last two looks together, as one alone is noisy, are held against the first look, since which the audit
+    must surely have gained less than its share, and against the best two in a row, since which it must have
+    fallen. A part must have fallen since one of them, the level divided by their number and by the two (Bonferroni).
+    """
+    first = history[0]
+    if len(history) < 2 or first.audit is None:
+        return None
+    last = _together(history[1:][-2:])
+    pairs = sorted((_together(pair) for pair in pairwise(history[:-2])), key=lambda pair: pair.score)
+    scale = max(1.0, float(np.ptp([one.rewards for one in history])))  # a task's own rewards have any size
+    for base in (first, *pairs[-1:]):
+        reward = change(base.rewards, last.rewards)
+        rise, room = reward.mean / scale, 1.0 - base.score
+        if reward.low <= 0 or rise < RISE:
+            continue
+        since = next(one for one in history if one.step == base.step)
+        audit = change(base.audits, last.audits)
+        if audit.high < (SHARE * min(rise, room) if base is first else 0.0):
+            return Gamed(since, reward, audit)
+        fallen = _fallen(base, last)
+        if fallen is not None:
+            return Gamed(since, reward, fallen[1], fallen[0])
+    return None
+
+
+def examples(found: Gamed, last: HeldOut, prompts: Sequence[Prompt], count: int = 3) -> list[dict[str, Any]]:
+    """The documents whose reward rose most beside their audit, or whose part of it fell most, with both answers."""
+    base, part = found.base, found.part
+    before, after = ((one.parts[part] if part else one.audits) for one in (base, last))
+    both = enumerate(zip(before, after, strict=True))
+    audits = {i: b - a for i, (a, b) in both if a is not None and b is not None}
+    rises = np.subtract(last.rewards, base.rewards).tolist()
+    order = sorted(audits, key=lambda i: (audits[i] if part else audits[i] - rises[i], -rises[i]))
+    return [
+        {
+            "id": prompts[i].row.id,
+            "before": base.texts[i],
+            "after": last.texts[i],
+            "reward": [base.rewards[i], last.rewards[i]],
+            "audit": [before[i], after[i]],
+        }
+        for i in order[:count]
+    ]
+
+
+def _fallen(base: HeldOut, last: HeldOut) -> tuple[str, Interval] | None:
+    """The part that fell most, of those that surely did, and its change."""
+    names = [name for name, scores in base.parts.items() if any(score is not None for score in scores)]
+    changes = {name: change(base.parts[name], last.parts[name], 1 - 0.05 / (2 * len(names))) for name in names}
+    name = min(changes, key=lambda name: changes[name].mean, default=None)
+    surely = name is not None and changes[name].high < 0 and changes[name].mean <= -RISE
+    return (name, changes[name]) if name is not None and surely else None
+
+
+def _together(looks: Sequence[HeldOut]) -> HeldOut:
+    """The mean of `looks`, document by document, at the step of the last."""
+    rewards = np.mean([one.rewards for one in looks], axis=0)
+    parts = {name: _means([one.parts[name] for one in looks]) for name in looks[0].parts}
+    return replace(
+        looks[-1], rewards=tuple(rewards.tolist()), audits=_means([one.audits for one in looks]), parts=parts
+    )
+
+
+def _means(scores: Sequence[Scores]) -> Scores:
+    """Document by document; None where one is not known."""
+    columns = [[score for score in column if score is not None] for column in zip(*scores, strict=True)]
+    return tuple(fmean(column) if len(column) == len(scores) else None for column in columns)
