@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pty
 import subprocess
-import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
+from workshop import apart, environment, offapi, start, told
 
-Done = subprocess.CompletedProcess[str]
-OFFAPI = str(Path(sys.executable).with_name("offapi"))
 TRACES = ("--narrow=yes", "--volume=400000", "--traces=5000", "--scorable=yes", "--terms=allowed")
 QUESTIONS = 16
-
-
-def offapi(*words: str, cwd: Path) -> Done:
-    """`offapi WORDS` in `cwd`, in this process."""
-    from offapi import cli
-
-    stdout, stderr = io.BytesIO(), io.BytesIO()
-    out, err = (io.TextIOWrapper(stream, write_through=True) for stream in (stdout, stderr))
-    with chdir(cwd), redirect_stdout(out), redirect_stderr(err):
-        code = cli.run(words)
-    return subprocess.CompletedProcess(["offapi", *words], code, stdout.getvalue().decode(), stderr.getvalue().decode())
-
-
-def told(done: Done) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = orjson.loads(done.stdout)
-    return found
 
 
 def in_terminal(*words: str, typed: str, cwd: Path) -> tuple[int, str]:
     """Exit code and all that the installed command showed in a terminal where `typed` was typed."""
     main, end = pty.openpty()
-    process = subprocess.Popen([OFFAPI, *words], stdin=end, stdout=end, stderr=end, cwd=cwd)
+    process = subprocess.Popen(start(*words), stdin=end, stdout=end, stderr=end, cwd=cwd)
     os.close(end)
     os.write(main, typed.encode())
     shown = b""
@@ -120,9 +98,7 @@ def test_a_flag_goes_before_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_it_imports_no_numbers(tmp_path: Path) -> None:
-    command = [OFFAPI, "advise", *TRACES, "--json"]
-    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    done = apart("advise", *TRACES, "--json", env=environment(PYTHONPROFILEIMPORTTIME="1"), cwd=tmp_path)
     assert told(done)["road"] == "graded"
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "offapi.advising.engine" in imported

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from workshop import Done, apart
 
-OFFAPI = str(Path(sys.executable).with_name("offapi"))
-
-Offapi = Callable[..., "subprocess.CompletedProcess[str]"]
+Offapi = Callable[..., Done]
 
 
 @pytest.fixture
 def offapi(tmp_path: Path) -> Offapi:
     """Run `offapi ARGUMENTS` in a folder of its own."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([OFFAPI, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=300)
-
-    return run
+    return partial(apart, cwd=tmp_path)
 
 
 def test_version_and_help(offapi: Offapi) -> None:

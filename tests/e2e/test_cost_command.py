@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-import subprocess
-from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 import tiny
+from workshop import TASK, offapi, told, write_jsonl
 
-Done = subprocess.CompletedProcess[str]
-TASK = """
-import offapi
-from offapi.checks import is_json
-
-task = offapi.Task(
-    name="letters",
-    instructions="Name the shop.",
-    schema={"type": "object", "properties": {"shop": {"type": "string"}}, "required": ["shop"]},
-    checks={"json": (is_json, 1.0)},
-    match={"shop": "text"},
-    max_answer_tokens=12,
-)
-"""
 RECIPE = """
 recipe = "sft"
 task = "task.py"
@@ -40,23 +23,6 @@ rank = 4
 """
 
 
-def offapi(*words: str, cwd: Path) -> Done:
-    """`offapi WORDS` in `cwd`, in this process: importing a backend takes longer than all of these tests."""
-    from offapi import cli
-
-    stdout, stderr = io.BytesIO(), io.BytesIO()
-    out, err = (io.TextIOWrapper(stream, write_through=True) for stream in (stdout, stderr))
-    with chdir(cwd), redirect_stdout(out), redirect_stderr(err):
-        code = cli.run(words)
-    return subprocess.CompletedProcess(["offapi", *words], code, stdout.getvalue().decode(), stderr.getvalue().decode())
-
-
-def told(done: Done) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = orjson.loads(done.stdout)
-    return found
-
-
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example of a costs file, and a tiny trained run."""
@@ -67,7 +33,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [
         {"id": f"d{i}", "document": f"from {shop}", "gold": {"shop": shop}} for i, shop in enumerate(("Ash", "Elm"))
     ]
-    (folder / "val.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    write_jsonl(folder / "val.jsonl", rows)
     done = offapi("train", "sft.toml", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert offapi("cost", "--example=costs.toml", cwd=folder).returncode == 0
@@ -110,7 +76,7 @@ def test_the_tokens_of_a_runs_answers_by_hand(bench: Path) -> None:
     shutil.copytree(bench / "runs/sft", bench / "runs/copy")
     row = {"value": None, "correct": {"shop": False}, "gold": {"shop": "Ash"}}
     rows = [{"id": "a", "output": "ab", **row}, {"id": "b", "output": "abcd", **row}]
-    (bench / "runs/copy/predictions.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    write_jsonl(bench / "runs/copy/predictions.jsonl", rows)
     found = told(offapi("cost", "--from=costs.toml", "--run=runs/copy", "--json", cwd=bench))
     assert found["inputs"]["own_tokens"]["likely"] == 4.0
 
@@ -122,7 +88,7 @@ def test_a_run_that_is_measured(bench: Path) -> None:
     found = told(offapi(*words, cwd=bench))
     assert found["inputs"]["seconds"]["source"].startswith("measured on 2 documents, ")
     assert 0 < found["inputs"]["seconds"]["likely"] < 5
-    assert found["inputs"]["own_tokens"]["likely"] <= 12
+    assert found["inputs"]["own_tokens"]["likely"] <= 20
     assert (bench / "runs/sft/manifest.json").read_bytes() == before
 
 

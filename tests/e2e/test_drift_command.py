@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
+
+from workshop import Done, apart, start, until
 
 TASK = """
 import offapi
@@ -26,7 +26,6 @@ task = offapi.Task(
     match={"total": "number"},
 )
 """
-OFFAPI = str(Path(sys.executable).parent / "offapi")
 
 
 def row(i: int, prefix: str, bad: bool = False) -> str:
@@ -37,11 +36,9 @@ def row(i: int, prefix: str, bad: bool = False) -> str:
     return json.dumps({"id": f"{prefix}{i}", "messages": chat, "gold": {"total": total}}) + "\n"
 
 
-def drift(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def drift(folder: Path, *more: str) -> Done:
     files = ("--task", "task.py", "--reference", "ref.jsonl", "--fresh", "served.jsonl")
-    return subprocess.run(
-        [OFFAPI, "drift", *files, *more], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
+    return apart("drift", *files, *more, cwd=folder)
 
 
 def folder(path: Path) -> Path:
@@ -140,11 +137,9 @@ def test_of_two_at_once_the_second_is_refused_and_no_row_is_lost(tmp_path: Path)
     slow = tmp_path / "slow.jsonl"
     slow.write_text(row(2, "a").replace("Receipt", "SLOW receipt"))
     files = ("--task", "task.py", "--reference", "ref.jsonl", "--fresh", "slow.jsonl", "--state", "drift.json")
-    first = subprocess.Popen([OFFAPI, "drift", *files], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(start("drift", *files), cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 60
-        while not begun.exists() and time.monotonic() < until:
-            time.sleep(0.02)
+        until(begun.exists)
         served.write_text(row(3, "a"))
         second = drift(tmp_path, "--state", "drift.json", "--json")
         assert (second.returncode, second.stdout) == (1, "")

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import os
-import subprocess
-import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 import tiny
+from workshop import TASK, Done, apart, environment, offapi, told, write_jsonl
 
 from offapi.chat import Chat
 from offapi.task import load
 
-Done = subprocess.CompletedProcess[str]
-OFFAPI = str(Path(sys.executable).with_name("offapi"))
-TASK = """
-import offapi
-from offapi.checks import is_json
-
-task = offapi.Task(
-    name="letters",
-    instructions="Name the shop.",
-    schema={"type": "object", "properties": {"shop": {"type": "string"}}, "required": ["shop"]},
-    checks={"json": (is_json, 1.0)},
-    match={"shop": "text"},
-    max_answer_tokens=12,
-)
-"""
 RECIPE = """
 recipe = "sft"
 task = "task.py"
@@ -55,22 +36,6 @@ def documents(count: int, wrong: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
-    return path
-
-
-def offapi(*words: str, cwd: Path) -> Done:
-    """`offapi WORDS` in `cwd`, in this process: importing a backend takes longer than all of these tests."""
-    from offapi import cli
-
-    stdout, stderr = io.BytesIO(), io.BytesIO()
-    out, err = (io.TextIOWrapper(stream, write_through=True) for stream in (stdout, stderr))
-    with chdir(cwd), redirect_stdout(out), redirect_stderr(err):
-        code = cli.run(words)
-    return subprocess.CompletedProcess(["offapi", *words], code, stdout.getvalue().decode(), stderr.getvalue().decode())
-
-
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny trained run, and everything it was made from."""
@@ -87,12 +52,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def on(bench: Path, *words: str) -> Done:
     """`offapi eval` of the tiny model on its documents, with `words`."""
     return offapi("eval", "--task=task.py", "--data=val.jsonl", "--model=model", *words, cwd=bench)
-
-
-def told(done: Done) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = orjson.loads(done.stdout)
-    return found
 
 
 def predictions(path: Path, wrong: set[int], ids: range = range(40), **more: Any) -> Path:
@@ -182,8 +141,7 @@ def test_two_files_are_compared_and_no_model_is_loaded(bench: Path) -> None:
 
 def test_the_installed_command_compares_without_a_backend(bench: Path) -> None:
     a, b = predictions(bench / "a.jsonl", {1}), predictions(bench / "b.jsonl", {2})
-    command = [OFFAPI, "eval", str(a), "--against", str(b), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"})
+    done = apart("eval", a, "--against", b, "--json", env=environment(PYTHONPROFILEIMPORTTIME="1"))
     assert told(done)["all_fields"]["p"] == 1.0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "scipy.stats" in imported

@@ -8,24 +8,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import faults
-import orjson
 import pytest
 import tiny
+import workshop
 
 from offapi import cli
 
-TASK = """
-import offapi
-from offapi.checks import is_json
-
-task = offapi.Task(
-    name="letters",
-    instructions="Name the shop.",
-    schema={"type": "object", "properties": {"shop": {"type": "string"}}, "required": ["shop"]},
-    checks={"json": (is_json, 1.0)},
-    match={"shop": "text"},
-)
-"""
 RECIPE = """
 recipe = "sft"
 task = "task.py"
@@ -57,10 +45,10 @@ def test_a_run_that_came_to_nothing_does_not_stay(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny.write_chat(tmp_path / "model")
-    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "task.py").write_text(workshop.TASK)
     (tmp_path / "sft.toml").write_text(RECIPE)
     rows = [{"id": f"d{i}", "document": f"from {i}", "gold": {"shop": f"{i}"}} for i in range(4)]
-    (tmp_path / "train.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    workshop.write_jsonl(tmp_path / "train.jsonl", rows)
     run = tmp_path / "runs" / "sft"
     for n in (1, 2, 3):  # the manifest, the attempt in it, the first step
         with full_from(n):

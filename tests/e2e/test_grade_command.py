@@ -8,10 +8,11 @@ import pty
 import select
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from workshop import Done, apart, start, until
 
 TASK = """
 import itertools, os
@@ -32,7 +33,6 @@ task = offapi.Task(
     check_seconds=60,
 )
 """
-OFFAPI = str(Path(sys.executable).parent / "offapi")
 
 
 def trace(i: int, total: object, **more: object) -> dict[str, Any]:
@@ -52,11 +52,10 @@ class Folder:
         self.traces = path / "traces.jsonl"
         self.traces.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.out = path / "graded.jsonl"
-        self.command = [OFFAPI, "grade", "--task", path / "task.py", "--traces", self.traces, "--out", self.out]
+        self.words = ["grade", "--task", path / "task.py", "--traces", self.traces, "--out", self.out]
 
-    def run(self, *more: object) -> subprocess.CompletedProcess[str]:
-        command = list(map(str, [*self.command, *more]))
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    def run(self, *more: object) -> Done:
+        return apart(*self.words, *more)
 
     def rows(self, name: str = "graded.jsonl") -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.path / name).read_text().splitlines()]
@@ -98,7 +97,7 @@ def test_a_file_of_blank_lines_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK.replace("{EVIL}", ""))
     (tmp_path / "traces.jsonl").write_text("\n \n")
     words = ["grade", "--task", str(tmp_path / "task.py"), "--traces", str(tmp_path / "traces.jsonl")]
-    done = subprocess.run([OFFAPI, *words], capture_output=True, text=True)
+    done = apart(*words)
     assert (done.returncode, "there are no rows in it" in done.stderr) == (1, True), done.stderr
 
 
@@ -143,10 +142,8 @@ def test_killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Pa
     assert whole.run("--kept", whole.path / "kept.jsonl").returncode == 0
 
     journal = killed.path / "graded.jsonl.part.json"
-    process = subprocess.Popen(list(map(str, killed.command)), stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not journal.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    process = subprocess.Popen(start(*killed.words), stderr=subprocess.DEVNULL, start_new_session=True)
+    until(lambda: journal.exists() or process.poll() is not None)
     assert process.poll() is None, "it ended before it could be killed"
     process.kill()
     process.wait()
@@ -162,10 +159,10 @@ def test_killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Pa
 class Person:
     """Somebody at a terminal."""
 
-    def __init__(self, command: list[Any]) -> None:
+    def __init__(self, command: list[str]) -> None:
         self.pid, self.screen = pty.fork()
         if self.pid == 0:
-            os.execv(command[0], list(map(str, command)))
+            os.execv(command[0], command)
         self.seen = ""
 
     def wait_for(self, words: str) -> None:
@@ -199,7 +196,7 @@ def test_a_person_is_asked_once_and_remembered(tmp_path: Path) -> None:
     rows = [trace(i, i + 0.5 if i < 20 else 5000.0) for i in range(24)]
     rows[3]["messages"][0]["content"] += "\n\x1b[2Jline\n" * 60
     folder = Folder(tmp_path, rows)
-    command = [*folder.command, "--review", 6, "--want-precision", 0.5]
+    command = start(*folder.words, "--review", 6, "--want-precision", 0.5)
     person = Person(command)
     person.wait_for("1 of 6")
     person.wait_for("[q] stop ")
@@ -230,20 +227,14 @@ def test_a_person_is_asked_once_and_remembered(tmp_path: Path) -> None:
 
 def test_control_c_stops_it_and_leaves_no_process(tmp_path: Path) -> None:
     folder = Folder(tmp_path, [trace(i, 1.5) for i in range(3000)], "import time; time.sleep(0.01)")
-    process = subprocess.Popen(
-        list(map(str, folder.command)), stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    while not (tmp_path / "graded.jsonl.part").exists():
-        time.sleep(0.02)
+    process = subprocess.Popen(start(*folder.words), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    until((tmp_path / "graded.jsonl.part").exists)
     time.sleep(1.0)
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in told
-    deadline = time.monotonic() + 10
-    while alive(process.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not alive(process.pid), seconds=10)
 
 
 def alive(group: int) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import parrot
 import pytest
+from workshop import Done, apart
 
 from offapi import models
 
@@ -35,12 +34,6 @@ ROWS = [
 ]
 
 
-def offapi(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run the installed command."""
-    command = [str(Path(sys.executable).parent / "offapi"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> list[object]:
     """--task, --data and --out, ready to be followed by a teacher."""
@@ -56,7 +49,7 @@ def rows(files: list[object]) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in map(json.loads, lines)}
 
 
-def error(ran: subprocess.CompletedProcess[str], code: int) -> dict[str, str]:
+def error(ran: Done, code: int) -> dict[str, str]:
     """The error object of a --json run that failed with `code` and left stdout empty."""
     assert (ran.returncode, ran.stdout) == (code, ""), ran.stderr
     told: dict[str, str] = json.loads(ran.stderr)
@@ -70,7 +63,7 @@ def test_a_local_model_labels_and_is_not_asked_twice(files: list[object], tmp_pa
         pytest.skip(f"{backend} is not installed")
     folder = parrot.write(tmp_path / "parrot", {"1": ['{"total": ', "1.0}"], "2": ['{"total":', "2}"], "3": ["∞"]})
     files += ["--teacher", f"local:{folder}", "--backend", backend]
-    ran = offapi(*files)
+    ran = apart(*files)
     assert (ran.returncode, ran.stdout) == (0, "")
     assert "4 of 4 documents to label by local:parrot" in ran.stderr
     assert "2 of 4 labelled" in ran.stderr
@@ -85,7 +78,7 @@ def test_a_local_model_labels_and_is_not_asked_twice(files: list[object], tmp_pa
     assert labels["one"]["usage"]["completion_tokens"] == 3
     assert labels["one"]["teacher"] == "local:parrot"
 
-    again = json.loads(offapi(*files, "--json").stdout)
+    again = json.loads(apart(*files, "--json").stdout)
     assert (again["asked"], again["ok"], again["left"], again["cost_usd"]) == (0, 2, 0, 0.0)
     assert again["failed"] == {"truncated": 1, "too long for the model": 1}
 
@@ -101,13 +94,13 @@ def test_the_demo_model_reads_with_the_tasks_worked_examples(
     (tmp_path / "task.py").write_text(TASK.replace('(offapi.Example("A receipt: 7", {"total": 7}),)', examples))
     row = {"id": "x", "document": "Shop D\nBread 2.20\nTOTAL 18.65"}
     (tmp_path / "docs.jsonl").write_text(json.dumps(row))
-    ran = offapi(*files, "--teacher", f"local:{demo_model.name}", "--json")
+    ran = apart(*files, "--teacher", f"local:{demo_model.name}", "--json")
     assert json.loads(ran.stdout)["ok"] == 1, ran.stderr
     assert json.loads(rows(files)["x"]["output"]) == {"total": 18.65}
 
 
 def test_recorded_labels_need_no_model_and_the_limit_holds(files: list[object]) -> None:
-    ran = offapi(*files, "--teacher", "recorded", "--limit", 2, "--json")
+    ran = apart(*files, "--teacher", "recorded", "--limit", 2, "--json")
     assert json.loads(ran.stdout) == {
         "labels": str(files[-1]),
         "teacher": "recorded",
@@ -128,7 +121,7 @@ def test_recorded_labels_need_no_model_and_the_limit_holds(files: list[object]) 
 def test_nothing_labelled_is_a_failure(files: list[object], tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "x"}\n')
     for _ in range(2):  # the second time nothing is asked, and still nothing is labelled
-        told = error(offapi(*files, "--teacher", "recorded", "--json"), 1)
+        told = error(apart(*files, "--teacher", "recorded", "--json"), 1)
         assert "not one document was labelled: no recorded_label" in told["message"]
 
 
@@ -150,18 +143,18 @@ def test_nothing_labelled_is_a_failure(files: list[object], tmp_path: Path) -> N
 def test_what_cannot_work_is_refused_before_anything_is_written(
     files: list[object], more: list[str], code: int, says: str
 ) -> None:
-    told = error(offapi(*files, *more, "--json"), code)
+    told = error(apart(*files, *more, "--json"), code)
     assert says in told["message"] + told["next"]
     assert not Path(str(files[6])).exists()
 
 
 def test_faulty_files_are_named(files: list[object], tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "x"}\n{"id": "a", "document": "y"}\n')
-    told = error(offapi(*files, "--teacher", "recorded", "--json"), 1)
+    told = error(apart(*files, "--teacher", "recorded", "--json"), 1)
     assert "docs.jsonl, line 2" in told["message"]
     (tmp_path / "labels.jsonl").write_text('{"id": "a", "document": "x"}\n')
     (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "x"}\n')
-    told = error(offapi(*files, "--teacher", "recorded", "--json"), 1)
+    told = error(apart(*files, "--teacher", "recorded", "--json"), 1)
     assert "labels.jsonl, line 1" in told["message"]
     assert (tmp_path / "labels.jsonl").read_text() == '{"id": "a", "document": "x"}\n'
 
@@ -179,12 +172,12 @@ def test_the_cap_counts_earlier_runs_and_ends_with_its_own_exit_code(files: list
     }
     Path(str(files[-1])).write_text(json.dumps(line) + "\n")
     prices = ["--price-in", 1, "--price-out", 10, "--max-cost", 2]
-    told = error(offapi(*files, "--teacher", "http://127.0.0.1:9/v1/", "--model", "m", *prices, "--json"), 3)
+    told = error(apart(*files, "--teacher", "http://127.0.0.1:9/v1/", "--model", "m", *prices, "--json"), 3)
     assert told["code"] == "gate"
     assert "4 of 4 documents are left" in told["message"]
 
 
 def test_help_shows_an_example() -> None:
-    ran = offapi("label", "--help")
+    ran = apart("label", "--help")
     assert ran.returncode == 0
     assert "--teacher local:smollm2-135m-instruct --out" in ran.stdout

@@ -9,16 +9,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import parrot
 import pytest
+from workshop import start, until
 
 pytestmark = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx_lm.server is not installed: offapi[mlx]")
 
@@ -80,7 +80,7 @@ class Server:
         self.process = self.spare
         assert self.process.stdin
         self.process.stdin.close()
-        until(self._healthy, 60, lambda: self.log.read_text()[-2000:])
+        until(self._healthy, lambda: self.log.read_text()[-2000:])
 
     def _healthy(self) -> bool:
         try:
@@ -115,13 +115,11 @@ class Client:
         (folder / "task.py").write_text(TASK)
         rows = [{"id": f"doc {i}", "document": f"doc {i} {'xy'[i % 2]}"} for i in range(COUNT)]
         (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        command = Path(sys.executable).parent / "offapi"
-        self.command = [str(command), "label", "--task", folder / "task.py", "--data", folder / "docs.jsonl"]
-        self.command += ["--teacher", url, "--out", self.out, "--concurrency", CONCURRENCY, "--json"]
+        self.words = ["label", "--task", folder / "task.py", "--data", folder / "docs.jsonl"]
+        self.words += ["--teacher", url, "--out", self.out, "--concurrency", CONCURRENCY, "--json"]
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
-        words = [str(word) for word in (*self.command, *more)]
-        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(start(*self.words, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def finish(self, *more: str) -> dict[str, Any]:
         """Run to the end, which must be a success, and return the result."""
@@ -141,16 +139,9 @@ class Client:
 
     def half_way(self, process: subprocess.Popen[bytes]) -> None:
         """Wait until some answers are in and others are not."""
-        until(lambda: len(self.rows()) >= COUNT // 3, 60, lambda: f"{len(self.rows())} rows")
+        until(lambda: len(self.rows()) >= COUNT // 3, lambda: f"{len(self.rows())} rows")
         assert process.poll() is None
         assert len(self.rows()) < COUNT
-
-
-def until(done: Callable[[], bool], seconds: float, why: Callable[[], str]) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.02)
 
 
 def assert_complete(client: Client) -> None:

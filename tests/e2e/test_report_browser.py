@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import workshop
 
 from offapi import evaluate
 from offapi.report import html
 from offapi.report.telling import tell
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
-workshop: Any = import_module("workshop")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 HOSTILE = (

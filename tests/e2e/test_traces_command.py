@@ -6,27 +6,22 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from workshop import Done, apart, start, until
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "traces"
 TIMEOUT = 60  # seconds
 
 
-def command(*words: object) -> list[str]:
-    return [str(Path(sys.executable).with_name("offapi")), "traces", "import", *map(str, words)]
-
-
-def offapi(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), capture_output=True, text=True, timeout=TIMEOUT)
+def imported(*words: object) -> Done:
+    return apart("traces", "import", *words)
 
 
 def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     source, out = SAMPLES / "openai_ft.jsonl", tmp_path / "traces.jsonl"
-    done = offapi("openai-ft", source, "--out", out, "--json")
+    done = imported("openai-ft", source, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["read"] == len(source.read_text().splitlines())
@@ -46,14 +41,11 @@ def rows(path: Path, count: int) -> Path:
 def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, number: signal.Signals) -> None:
     source = rows(tmp_path / "log.jsonl", 100_000)
     straight, broken = tmp_path / "straight.jsonl", tmp_path / "broken.jsonl"
-    assert offapi("openai-ft", source, "--out", straight).returncode == 0
-    process = subprocess.Popen(
-        command("openai-ft", source, "--out", broken), stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    journal, deadline = tmp_path / "broken.jsonl.part.json", time.monotonic() + TIMEOUT
-    while process.poll() is None and not journal.exists():
-        assert time.monotonic() < deadline, "it did not get that far"
-        time.sleep(0.005)
+    assert imported("openai-ft", source, "--out", straight).returncode == 0
+    words = start("traces", "import", "openai-ft", source, "--out", broken)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    journal = tmp_path / "broken.jsonl.part.json"
+    until(lambda: process.poll() is not None or journal.exists())
     if number == signal.SIGKILL:
         os.killpg(process.pid, number)
     process.send_signal(number)  # a scheduler ends the command alone; its workers are its own affair
@@ -62,7 +54,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, number: 
     assert process.returncode == wanted, "it was over before it could be ended"
     assert ("interrupted" in errors) == (number == signal.SIGTERM)
     assert not broken.exists(), "half a file under its name"
-    again = offapi("openai-ft", source, "--out", broken, "--json")
+    again = imported("openai-ft", source, "--out", broken, "--json")
     assert again.returncode == 0, again.stderr
     assert broken.read_bytes() == straight.read_bytes()
     assert json.loads(again.stdout)["read"] == 100_000
@@ -75,7 +67,7 @@ def test_strict_names_the_row_and_writes_nothing(tmp_path: Path, format: str) ->
     source.write_text(
         '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n{"mess\n'
     )
-    done = offapi(format, source, "--out", tmp_path / "out.jsonl", "--strict", "--json")
+    done = imported(format, source, "--out", tmp_path / "out.jsonl", "--strict", "--json")
     assert done.returncode == 2
     assert done.stdout == ""
     assert "log.jsonl, line" in json.loads(done.stderr)["message"]

@@ -1,4 +1,4 @@
-"""Puts this folder on sys.path, so that its tests can `import workshop`."""
+"""Puts this folder on sys.path, so that its tests can `import grpo_workshop`."""
 
 import sys
 from pathlib import Path

@@ -89,7 +89,7 @@ class Runner:
         script = f"import sys; sys.path[:0] = {sys.path!r}; import grpo_signal; grpo_signal.serve({backend_name!r})"
         words = [sys.executable, "-c", script]
         self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**workshop.ENVIRONMENT}
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=workshop.environment()
         )
         self.backend_name = backend_name
         assert self._process.stdout

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +154,13 @@ def test_killed_between_and_inside_arms_it_goes_on(bench: Path, tmp_path: Path) 
     file = lay_out(tmp_path / "killed")
     arms = tmp_path / "killed/runs/arms"
     words = workshop.start("compare", str(file), "--backend", "torch", "--plain")
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env={**os.environ, **workshop.ENVIRONMENT})
-    deadline = time.monotonic() + 120
-    while not list(arms.glob("sft-*/arm.json")) or not list(arms.glob("distill-*/checkpoints/step-*")):
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=workshop.environment())
+
+    def in_the_second_arm() -> bool:
         assert process.poll() is None, "it was over before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+        return any(arms.glob("sft-*/arm.json")) and any(arms.glob("distill-*/checkpoints/step-*"))
+
+    workshop.until(in_the_second_arm)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not list(arms.glob("filtered-sft-*")), "it was killed too late to tell"

@@ -3,7 +3,6 @@
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -23,12 +22,9 @@ TIMEOUT = 120  # seconds
 def kill_after(recipe: Path, backend_name: str, steps: int, number: signal.Signals, name: str = "sft") -> None:
     """Start a run and end it with signal `number` once `steps` steps are logged in the run `name`."""
     words = workshop.start("train", str(recipe), "--backend", backend_name)
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, env={**workshop.ENVIRONMENT}, text=True)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, env=workshop.environment(), text=True)
     log = recipe.parent / "runs" / name / "metrics.jsonl"
-    deadline = time.monotonic() + TIMEOUT
-    while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= steps):
-        assert time.monotonic() < deadline, "the run did not get that far"
-        time.sleep(0.005)
+    workshop.until(lambda: process.poll() is not None or (log.exists() and log.read_bytes().count(b"\n") >= steps))
     process.send_signal(number)
     _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode != 0, "the run was over before it could be interrupted"

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+import workshop
 
 from offapi.errors import ConfigError, DataError
 from offapi.evaluate import Prediction, Report
@@ -20,18 +21,6 @@ from offapi.roads.outcome import Outcome
 from offapi.roads.verdict import Entry, judge
 from offapi.teachers.teacher import Price, Usage
 
-TASK = """
-import offapi
-from offapi.checks import is_json
-
-task = offapi.Task(
-    name="letters",
-    instructions="Name the shop.",
-    schema={"type": "object", "properties": {"shop": {"type": "string"}}, "required": ["shop"]},
-    checks={"json": (is_json, 1.0)},
-    match={"shop": "text"},
-)
-"""
 FILE = """
 recipe = "compare"
 task = "task.py"
@@ -51,7 +40,7 @@ loss = { rule = "rloo" }
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "task.py").write_text(workshop.TASK)
     (tmp_path / "compare.toml").write_text(FILE)
     documents(tmp_path / "train.jsonl", range(20))
     documents(tmp_path / "test.jsonl", range(50, 54))
@@ -65,7 +54,7 @@ def documents(path: Path, numbers: range, **more: Any) -> None:
         for i in numbers
     ]
     rows = [{name: value for name, value in row.items() if value is not None} for row in rows]
-    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    workshop.write_jsonl(path, rows)
 
 
 def report(right: int, of: int, offset: int = 0) -> Report:

@@ -6,8 +6,9 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+import time
+from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ task = offapi.Task(
     max_answer_tokens=20,
 )
 """
+Done = subprocess.CompletedProcess[str]
 SHOPS = ("Ash", "Birch", "Cedar", "Elm")
 
 
@@ -76,26 +78,49 @@ def lay_out(folder: Path, recipe: str = "sft", count: int = 10, wrong: int = 0, 
     return path
 
 
-ENVIRONMENT: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+TIMEOUT = 300  # seconds
 
 
-def offapi(*words: str) -> subprocess.CompletedProcess[str]:
+def offapi(*words: str, cwd: Path | None = None) -> Done:
     """`offapi WORDS` in this process: torch is loaded once, not once a command."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
-    with redirect_stdout(out), redirect_stderr(err):
+    stdout, stderr = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in (stdout, stderr))
+    with chdir(cwd or Path.cwd()), redirect_stdout(out), redirect_stderr(err):
         code = cli.run(words)
-    shown = (stream.buffer.getvalue().decode() for stream in (out, err) if isinstance(stream.buffer, io.BytesIO))
-    return subprocess.CompletedProcess(words, code, *shown)
+    return Done(start(*words), code, stdout.getvalue().decode(), stderr.getvalue().decode())
 
 
-def apart(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def apart(*words: object, **options: Any) -> Done:
     """`offapi WORDS`, the installed command, in a process of its own."""
-    return subprocess.run(start(*words), capture_output=True, text=True, env={**os.environ, **ENVIRONMENT}, **options)
+    settings = {"env": environment(), "timeout": TIMEOUT, **options}
+    return subprocess.run(start(*words), capture_output=True, text=True, check=False, **settings)
 
 
-def start(*words: str) -> list[str]:
+def environment(**more: str) -> dict[str, str]:
+    """For a process that shares the machine with other tests: one thread, and none that spins."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **more}
+
+
+def start(*words: object) -> list[str]:
     """The command line of the installed offapi."""
-    return [str(Path(sys.executable).with_name("offapi")), *words]
+    return [str(Path(sys.executable).with_name("offapi")), *map(str, words)]
+
+
+def told(done: Done) -> dict[str, Any]:
+    """What a command that succeeded wrote to stdout with --json."""
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = orjson.loads(done.stdout)
+    return found
+
+
+def until(
+    done: Callable[[], object], why: Callable[[], str] = lambda: "it did not get that far", seconds: float = 120.0
+) -> None:
+    """Wait for `done`, and fail with `why` after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.005)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
