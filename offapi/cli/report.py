@@ -43,11 +43,11 @@ def command(
     if out is not None and not out.absolute().parent.is_dir():
         raise ConfigError("there is no such folder.", where=f"--out {out}", next_step="Make it, or name another.")
     path = out or runs[0] / ("report.md" if as_markdown else "report.html")
-    with_documents = not (no_documents or as_markdown)
-    story, size = write(runs, path, cost_file=cost_file, as_markdown=as_markdown, documents=with_documents)
-    documents = story.samples.documents if story.samples else 0
+    story, size = write(runs, path, cost_file=cost_file, as_markdown=as_markdown, documents=not no_documents)
+    shown = (story.samples.first if as_markdown else story.samples.rows) if story.samples else ()
+    documents = sum(row.document is not None for row in shown)
     told = f", {documents} documents in it" if documents else ", no documents in it"
     output.say(f"Report: {path} ({size / 1000:,.0f} kB{told}).")
-    for note in () if as_markdown or no_documents or not story.samples else story.samples.notes:
+    for note in () if no_documents or not story.samples else story.samples.notes:
         output.say(f"  {note}")
     output.result({"report": str(path), "bytes": size, "documents": documents})

@@ -1,4 +1,4 @@
-"""The report as Markdown: the figures of the page, its charts in words, without the sample browser.
+"""The report as Markdown: the figures of the page, its charts in words, the first of its samples.
 
 What documents, answers and names hold is escaped, so that no Markdown viewer takes it for markup.
 """
@@ -9,12 +9,14 @@ import re
 from collections.abc import Iterator, Sequence
 
 from offapi.report.charts import Chart
+from offapi.report.reading import Object
+from offapi.report.samples import Sample, Samples
 from offapi.report.tables import Table
 from offapi.report.telling import Story
 
 MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|^[-+=]|(?<=^\d)[.)])")  # http:// would be linked as well
 SIGNS = {"good": "✓", "info": "·", "warn": "!", "bad": "✗"}
-LONG = 200  # characters of a cell
+LONG, LONG_TEXT = 200, 2_000  # characters of a cell, and of a document or an answer
 
 
 def render(story: Story) -> str:
@@ -41,6 +43,8 @@ def _lines(story: Story) -> Iterator[str]:
         for table in story.cost.tables:
             yield from _table(table)
         yield from _charts("", story.cost.charts)
+    if story.samples:
+        yield from _samples(story.samples)
     yield from ("## What was done, and with what", "")
     for table in [*([story.apart] if story.apart else []), *(table for _, tables in story.made for table in tables)]:
         yield from _table(table)
@@ -53,6 +57,46 @@ def _lines(story: Story) -> Iterator[str]:
 def escape(text: str) -> str:
     """`text` on one line, read by no Markdown viewer as markup."""
     return MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
+def _samples(samples: Samples) -> Iterator[str]:
+    failing = sum(row.fails for row in samples.first)
+    told = f"{len(samples.first)} of {samples.total} documents are here, {failing} of them failing."
+    yield from ("## Samples", "", " ".join([told, *map(escape, samples.notes)]), "")
+    for row in samples.first:
+        yield from (f"### {escape(_cut(row.id, LONG))}", "")
+        if row.document is not None:
+            yield from (*_code(_cut(row.document, LONG_TEXT)), "")
+        yield from _answers(row, samples)
+
+
+def _answers(row: Sample, samples: Samples) -> Iterator[str]:
+    """By field beside the gold; word by word where an answer is no JSON or nothing says what is right."""
+    answered = [(name, one) for name, one in zip(samples.systems, row.answers, strict=True) if one is not None]
+    scored = [(name, one) for name, one in answered if one.get("right")]
+    if scored:
+        rows = [
+            (field, "nothing" if gold is None else gold, *(_judged(one, i) for _, one in scored))
+            for i, (field, gold) in enumerate(zip(samples.fields, row.gold, strict=True))
+        ]
+        yield from _table(Table("", ("field", "expected", *(name for name, _ in scored)), tuple(rows)))
+    for name, one in answered:
+        if one.get("values") is None:
+            grade = "" if one.get("grade") is None else f", grade {one['grade']:.2f}"
+            yield from (f"{escape(name)}{grade}:", "", *_code(_cut(one["output"], LONG_TEXT)), "")
+
+
+def _judged(answer: Object, i: int) -> str:
+    """The answer's `i`-th field, and whether it is right."""
+    right, values = answer["right"], answer["values"]
+    if i >= len(right):
+        return ""
+    value = "not JSON" if values is None else "nothing" if values[i] is None else values[i]
+    return f"{'✓' if right[i] else '✗'} {value}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _list(lines: Sequence[str]) -> list[str]:
@@ -79,7 +123,7 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _row(cells: Sequence[str], *, raw: bool = False) -> str:
-    shown = cells if raw else [escape(cell if len(cell) <= LONG else f"{cell[: LONG - 1]}…") for cell in cells]
+    shown = cells if raw else [escape(_cut(cell, LONG)) for cell in cells]
     return f"| {' | '.join(shown)} |"
 
 

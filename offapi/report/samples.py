@@ -19,6 +19,7 @@ from offapi.report.reading import Answers, Look, Object, Record, number
 from offapi.report.tables import text
 
 MANY = 500  # rows; those that fail or flip before the others
+FEW = 5  # rows of a page without a browser
 LONG, LONG_ANSWER = 20_000, 4_000  # characters; the rest is cut
 BEFORE = "before training"
 
@@ -58,6 +59,11 @@ class Samples:
     def documents(self) -> int:
         """How many documents' texts are there."""
         return sum(row.document is not None for row in self.rows)
+
+    @property
+    def first(self) -> tuple[Sample, ...]:
+        """The few that a page without a browser shows, as they come; those that fail before the others."""
+        return tuple(sorted(self.rows, key=lambda row: not row.fails)[:FEW])
 
     def as_dict(self) -> dict[str, Any]:
         """What the page's script reads."""

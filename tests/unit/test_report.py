@@ -22,6 +22,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from offapi import config as configs
 from offapi import evaluate
@@ -284,6 +285,67 @@ def test_hostile_names_documents_and_answers_are_text(folder: Path, run: Callabl
     assert not re.search(r"(?<!\\)[<`]", re.sub(r"```.*?```", "", markdown.render(tell([evil])), flags=re.DOTALL))
 
 
+ESCAPES = (
+    "```\n# Pwned\n<script>window.pwned=1</script>\n[a](javascript:window.pwned=1)",
+    "~~~\n````\n`````\n| a | b |\n| --- | --- |\n| <b>c</b> | d |",
+    "</code></pre><img src=x onerror=pwned>\r```\r\r# Pwned\r\n\r\n- [ ] item",
+    "    \n> ```\n\n\n<!--\n\x0c```\x0b\u2028```\u2029``` `` ` |",
+)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_no_document_and_no_answer_leaves_its_fence(run: Callable[[str], Path], tmp_path: Path, as_json: bool) -> None:
+    """A CommonMark parser sees the same headings and tables as without them, and the texts whole in their fences."""
+    copy, val = run("sft"), tmp_path / "evil.jsonl"
+    rows = evaluate.read(copy / "predictions.jsonl")
+    assert len(rows) == len(ESCAPES)
+    bad = [
+        replace(row, id=text, output=text, value={"shop": text} if as_json else None, correct={"shop": False})
+        for row, text in zip(rows, ESCAPES, strict=True)
+    ]
+    (copy / "predictions.jsonl").write_bytes(evaluate.write(bad))
+    documents = [{"id": row.id, "document": row.id, "gold": row.gold} for row in bad]
+    workshop.write_jsonl(val, documents)
+    change(copy / "manifest.json", config={"recipe": "sft", "val": str(val)}, scored=[])
+    story = tell([copy])
+    text = markdown.render(story)
+    found = MarkdownIt("commonmark").enable("table").parse(text)
+    fenced = [token.content.rstrip("\n") for token in found if token.type == "fence"]
+    whole = [re.sub("\r\n?", "\n", one).rstrip("\n") for one in ESCAPES]
+    assert fenced[: 4 if as_json else 8] == [one for one in whole for _ in range(1 if as_json else 2)]
+    assert not [token for token in found if token.type in ("html_block", "code_block", "blockquote_open")]
+    inside = [child for token in found for child in token.children or ()]
+    assert not {child.type for child in inside} & {"html_inline", "link_open", "image", "code_inline"}
+    headings = [found[i + 1].content for i, token in enumerate(found) if token.type == "heading_open"]
+    assert [one for one in headings if "Pwned" in one] == [markdown.escape(one) for one in ESCAPES if "Pwned" in one]
+    assert headings[: headings.index("Samples")] == ["sft", "How much is right", "How it learned"]
+    without = MarkdownIt("commonmark").enable("table").parse(markdown.render(tell([copy], with_documents=False)))
+    opened = [[token.type for token in one].count("table_open") for one in (found, without)]
+    assert opened[0] == opened[1] > len(ESCAPES)
+
+
+def test_the_markdown_shows_the_first_samples_that_fail(folder: Path, run: Callable[[str], Path]) -> None:
+    copy = run("sft")
+    rows = evaluate.read(copy / "predictions.jsonl")
+    right = [replace(row, value=row.gold, correct={"shop": i != 2}) for i, row in enumerate(rows)]
+    (copy / "predictions.jsonl").write_bytes(evaluate.write(right))
+    story = tell([copy])
+    assert story.samples
+    assert [row.id for row in story.samples.first] == ["d22", "d20", "d21", "d23"]
+    text = markdown.render(story)
+    assert "4 of 4 documents are here, 1 of them failing." in text
+    assert "### d22\n\n```\nfrom Cedarw, no 22\n```\n\n| field | expected | sft |" in text
+    assert "| shop | Cedarw | ✗ Cedarw |" in text
+    assert "| shop | Ashu | ✓ Ashu |" in text
+    without = markdown.render(tell([copy], with_documents=False))
+    assert "from Cedarw" not in without
+    assert "| shop | Cedarw | ✗ Cedarw |" in without
+    many = replace(story.samples, rows=story.samples.rows * 3)
+    assert len(many.first) == samples.FEW
+    looked = markdown.render(tell([folder / "grpo"]))
+    assert re.search(r"\n(grpo|before training), grade \d\.\d\d:\n\n```", looked)
+
+
 def test_a_run_under_way_reads_as_far_as_it_came(run: Callable[[str], Path]) -> None:
     copy = run("sft")
     for name in ("predictions.jsonl", "report.json"):
@@ -311,6 +373,11 @@ def test_the_command_says_where_it_wrote_and_how_much(folder: Path, tmp_path: Pa
     done = workshop.offapi("report", str(folder / "sft"), "--md")
     assert (folder / "sft" / "report.md").read_text().startswith("# sft\n")
     assert "report.md" in done.stderr
+    assert "from Ashu, no 20" in (folder / "sft" / "report.md").read_text()
+    assert ", 4 documents in it)" in done.stderr
+    done = workshop.offapi("report", str(folder / "sft"), "--md", "--no-documents", "--json")
+    assert orjson.loads(done.stdout)["documents"] == 0
+    assert "from Ashu" not in (folder / "sft" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
