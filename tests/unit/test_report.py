@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from base64 import b64encode
@@ -20,6 +19,7 @@ from typing import Any
 
 import orjson
 import pytest
+import workshop
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -29,9 +29,6 @@ from offapi import evaluate
 from offapi.cli.train import MAY_CHANGE
 from offapi.report import again, charts, cost, html, markdown, reading, roads, samples, scale
 from offapi.report.telling import Story, tell
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
-workshop: Any = import_module("workshop")
 
 HOSTILE = (
     "<script>window.pwned=1</script>",
@@ -81,8 +78,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     traced = workshop.lay_out(home, "filtered_sft", count=16, wrong=4, epochs=1.0)
     traced.write_text(traced.read_text().replace('data = "train.jsonl"', 'traces = "train.jsonl"'))
     train(traced)
-    grpo = {"num_generations": 2, "eval_every": 2, "workers": 1, "device": "cpu", "allow": ["cut", "learned"]}
-    train(workshop.lay_out(home, "grpo", count=8, **{"epochs": 1.0, **grpo}))
+    grpo: dict[str, Any] = {
+        "num_generations": 2,
+        "eval_every": 2,
+        "workers": 1,
+        "device": "cpu",
+        "allow": ["cut", "learned"],
+    }
+    train(workshop.lay_out(home, "grpo", count=8, epochs=1.0, **grpo))
     return home / "runs"
 
 
