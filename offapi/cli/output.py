@@ -7,6 +7,7 @@ and no terminal, stderr holds at most one error object. Left out: logging.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
 import time
@@ -61,7 +62,7 @@ class Output:
     def result(self, value: Mapping[str, Any]) -> None:
         """The command's one object, on stdout, with --json alone. Call it last: failures leave stdout empty."""
         if self.json:
-            click.echo(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+            click.echo(_encoded(value))
 
     @contextmanager
     def progress(self, title: str, total: int | None = None) -> Iterator[Advance]:
@@ -111,6 +112,14 @@ class _Lines:
         self.say(f"{self.title}: {', '.join([share, *extra])}")
 
 
+def _encoded(value: Mapping[str, Any]) -> bytes:
+    """As JSON. A file name may be bytes that are no UTF-8, which orjson refuses: they become `\\udcff`."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:
+        return json.dumps(value, default=lambda one: one.tolist()).encode()
+
+
 def options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json and --plain to a command, which gets an `Output` as its first argument."""
 
@@ -128,7 +137,7 @@ def show_error(error: OffapiError, out: Output) -> None:
     if out.json:
         message = f"{error.where}: {error.what}" if error.where else error.what
         shown = {"code": error.code, "message": message, "next": error.next_step}
-        click.echo(orjson.dumps(shown), err=True)
+        click.echo(_encoded(shown), err=True)
         return
     click.echo(f"{'error:' if out.plain else click.style('error:', fg='red', bold=True)} {error.what}", err=True)
     if error.where:

@@ -71,6 +71,12 @@ def test_a_run_that_is_missing_is_named(offapi: Offapi, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_name_that_is_not_utf_8_is_told_in_json(offapi: Offapi) -> None:
+    done = offapi("report", "run\udcff", "--json")
+    assert done.returncode == 1
+    assert "run\udcff" in json.loads(done.stderr)["message"]
+
+
 def test_doctor_finds_a_damaged_model_and_closes_the_gate(
     offapi: Offapi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
