@@ -1,7 +1,8 @@
 """Two systems' answers to the same documents: which is better, may one replace the other, or can nobody tell?
 
-Rates with Wilson's intervals, differences with a paired bootstrap, exact McNemar, and what so
-many documents could show at all. Left out: sampled answers, and more than two systems at once.
+Rates with Wilson's intervals (a bootstrap where documents share groups), differences with a paired
+bootstrap, exact McNemar, and what so many documents could show at all. Left out: sampled answers,
+and more than two systems at once.
 """
 
 from __future__ import annotations
@@ -83,9 +84,11 @@ class Comparison:
         return f"{a} {right} in {one.only_a} (b), {b} in {one.only_b} (c): exact {test} {_p(one.p)}{corrected}."
 
     def _method(self) -> str:
-        whole = f" in {self.units} groups" if self.units < self.n else ""
+        whole, rates = "", "Wilson's"
+        if self.units < self.n:
+            whole, rates = f" in {self.units} groups", "a bootstrap of groups, no narrower than Wilson's"
         return (
-            f"{self.n} documents{whole}. 95% intervals: of rates Wilson's; of differences a paired bootstrap"
+            f"{self.n} documents{whole}. 95% intervals: of rates {rates}; of differences a paired bootstrap"
             f" ({bootstrap.RESAMPLES} resamples), no narrower than Tango's score interval where documents are few."
         )
 

@@ -1,7 +1,8 @@
 """How good are these answers: per-field accuracy against gold, with 95% intervals.
 
-Left out: producing the answers (`offapi.predict`), several sampled answers a document
-(`offapi.sampled`), and comparing two systems (`offapi.compare`).
+Documents of one `group` are alike, and the intervals count them together. Left out: producing
+the answers (`offapi.predict`), several sampled answers a document (`offapi.sampled`), and
+comparing two systems (`offapi.compare`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from offapi.checks.verdict import parse
 from offapi.data import jsonl
 from offapi.data.traces import Trace, strip_thinking
 from offapi.errors import DataError
+from offapi.stats.bootstrap import count, shares
 from offapi.stats.interval import Interval
 from offapi.task import Task
 from offapi.testset import Row
@@ -60,10 +62,11 @@ class Report:
         if not predictions:
             raise DataError("there are no documents to evaluate.", next_step="Name a file that has some.")
         correct = [row.correct for row in predictions]
-        fields = {name: Interval.of([row[name] for row in correct]) for name in correct[0]}
-        mean = sum(field.mean for field in fields.values()) / len(fields)
-        everything = Interval.of([all(row.values()) for row in correct])
-        return cls(len(correct), mean, everything, fields, tuple(predictions))
+        right = [[row[name] for row in correct] for name in correct[0]]
+        everything = [all(row.values()) for row in correct]
+        *each, whole = shares([*right, everything], [row.group for row in predictions])
+        mean = sum(field.mean for field in each) / len(each)
+        return cls(len(correct), mean, whole, dict(zip(correct[0], each, strict=True)), tuple(predictions))
 
     def as_dict(self) -> dict[str, Any]:
         """The object `--json` prints: everything but the predictions."""
@@ -78,7 +81,9 @@ class Report:
         """For people: each field, all of them together, their mean; in percent, with the interval."""
         named = {**self.fields, "all fields": self.all_fields}
         rows = [(name, interval.percent()) for name, interval in named.items()]
-        return [*rows, ("mean of the fields", f"{100 * self.mean:.1f}"), ("documents", str(self.n))]
+        units = count([row.group for row in self.predictions])
+        documents = f"{self.n} in {units} groups" if units < self.n else str(self.n)
+        return [*rows, ("mean of the fields", f"{100 * self.mean:.1f}"), ("documents", documents)]
 
 
 def predictions(task: Task, rows: Sequence[Row], outputs: Sequence[str]) -> list[Prediction]:

@@ -65,7 +65,7 @@ def accuracy(found: Sequence[Rates]) -> Accuracy | None:
     rows.append((MEAN, *(f"{100 * one.mean:.1f}" for one in found)))
     rows.append(("documents", *(str(one.n) for one in found)))
     head = ("field", *(one.name for one in found))
-    note = "Percent right, with Wilson's 95% interval. “all fields” is the share of documents with every field right."
+    note = "Percent right, with 95% intervals. “all fields” is the share of documents with every field right."
     legend = tuple((one.name, swatch(i)) for i, one in enumerate(found))
     return Accuracy(intervals("Share of documents right, by field", drawn), legend, Table("", head, tuple(rows), note))
 

@@ -60,9 +60,27 @@ def intervals(values: ArrayLike, groups: Groups | None = None, level: float = 0.
 
 
 def rates(values: ArrayLike, groups: Groups | None = None) -> list[Interval]:
-    """`intervals` of columns in [0, 1]; Wilson's where all documents are alike and the bootstrap sees no spread."""
+    """`intervals` of columns in [0, 1]; Wilson's on the number of groups where the bootstrap sees no spread.
+
+    It sees none where all groups are alike, as all right: few groups show less than many documents.
+    """
     columns = np.asarray(values, np.float64)
-    return [_wide(found, len(columns)) for found in intervals(columns, groups)]
+    units = len(columns) if groups is None else count(groups)
+    return [_wide(found, units) for found in intervals(columns, groups)]
+
+
+def shares(right: Sequence[ArrayLike], groups: Groups) -> list[Interval]:
+    """The share of True in each of `right`: Wilson's interval where every document stands alone.
+
+    Where some share a group it is that of `rates`, and no narrower than Wilson's over documents,
+    since few groups make a bootstrap too sure.
+    """
+    columns = np.array(right, np.float64).T
+    alone = [wilson(int(column.sum()), len(column)) for column in columns.T]
+    if count(groups) == len(columns):
+        return alone
+    pairs = zip(rates(columns, groups), alone, strict=True)
+    return [Interval(one.mean, min(found.low, one.low), max(found.high, one.high)) for found, one in pairs]
 
 
 def _wide(found: Interval, n: int) -> Interval:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offapi.stats import bootstrap, paired
-from offapi.stats.interval import Interval, wilson
+from offapi.stats.interval import Interval
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ def contrast(a: NDArray[Any], b: NDArray[Any], steps: int, groups: bootstrap.Gro
     plain = steps == 1 and len(units) == len(each)
     p = paired.mcnemar(only_a, only_b) if plain else paired.sign_flip(units)
     difference = _difference(each / steps, units / steps, groups, binary=steps == 1)
-    detectable = paired.detectable(units / steps, len(each))
+    detectable = paired.detectable(units / steps, len(each), 1 / steps)
     rate_a, rate_b = (_rate(side, steps, groups) for side in (a, b))
     return Contrast(rate_a, rate_b, difference, only_a, only_b, p, p, detectable, difference.low > -margin)
 
 
 def _rate(right: NDArray[Any], steps: int, groups: bootstrap.Groups) -> Interval:
-    return wilson(int(right.sum()), len(right)) if steps == 1 else bootstrap.rates(right[:, None] / steps, groups)[0]
+    return bootstrap.shares([right], groups)[0] if steps == 1 else bootstrap.rates(right[:, None] / steps, groups)[0]
 
 
 def _difference(each: NDArray[Any], units: NDArray[Any], groups: bootstrap.Groups, *, binary: bool) -> Interval:

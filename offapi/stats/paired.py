@@ -57,18 +57,19 @@ def holm(ps: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def detectable(differences: NDArray[np.float64], n: int) -> float:
+def detectable(differences: NDArray[np.float64], n: int, step: float = 1.0) -> float:
     """The smallest true difference of rates that this test set shows with 80% power at the 5% level.
 
     2.8 * sqrt(discordance / n), discordance being the share of documents on which the two
     differ (Connor, Biometrics 43, 1987; Miller, arXiv 2411.00640, section 5). `differences`
     are one for each independent unit, documents or sums over groups, of `n` documents: the
     general form is 2.8 * sqrt(sum of squares) / n. Never below what an exact test can show
-    at all, and 1 with too few units to show anything.
+    at all, `FEWEST` documents that differ by the smallest `step` one can (1 / fields for a mean
+    of fields), and 1 with too few units to show anything.
     """
     if len(differences) < FEWEST:
         return 1.0
-    return min(1.0, max(EIGHTY_PERCENT * sqrt(float(differences @ differences)), FEWEST) / n)
+    return min(1.0, max(EIGHTY_PERCENT * sqrt(float(differences @ differences)), FEWEST * step) / n)
 
 
 def score_interval(b: float, c: float, n: float) -> Interval:

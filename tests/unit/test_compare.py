@@ -112,7 +112,8 @@ def test_documents_of_one_group_count_together() -> None:
     assert (found.n, found.units) == (N, 81)
     assert found.fields["vendor"].p > 0.5
     assert found.verdict("vendor").startswith("cannot tell")
-    assert "100 documents in 81 groups" in found.lines()[-1]
+    assert "100 documents in 81 groups. 95% intervals: of rates a bootstrap of groups" in found.lines()[-1]
+    assert found.fields["vendor"].a.low < compare(A, B).fields["vendor"].a.low
 
 
 def test_the_order_of_rows_does_not_matter() -> None:

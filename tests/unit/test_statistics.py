@@ -175,6 +175,21 @@ def test_groups_are_drawn_whole() -> None:
     assert bootstrap.count(["a", None, None, "a"]) == 3
 
 
+def test_the_rate_of_documents_in_groups_is_as_unsure_as_its_groups() -> None:
+    """Two groups, one all right and one all wrong, show nothing; all alike, as little as two documents."""
+    pair = ["a"] * 50 + ["b"] * 50
+    half, perfect, almost = [True] * 50 + [False] * 50, [True] * 100, [True] * 99 + [False]
+    found = bootstrap.shares([half, perfect, [False] * 100, almost], pair)
+    assert (found[0].mean, found[0].low, found[0].high) == (0.5, 0.0, 1.0)
+    assert (found[1], found[2]) == (wilson(2, 2), wilson(0, 2))
+    assert found[3].low == wilson(99, 100).low, "few groups make a bootstrap too sure"
+    assert bootstrap.rates(np.ones((100, 1)), pair) == [wilson(2, 2)]
+    alone = [f"g{i}" for i in range(100)]
+    assert bootstrap.shares([half], alone) == bootstrap.shares([half], [None] * 100) == [wilson(50, 100)]
+    grouped = contrast(np.array(half), np.array(perfect), 1, pair, MARGIN)
+    assert (grouped.a, grouped.b) == (found[0], found[1])
+
+
 def test_memory_and_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).random((500, 2))
     whole = bootstrap.means(values, resamples=200)
@@ -205,6 +220,17 @@ def test_what_too_few_documents_can_show() -> None:
     assert paired.mcnemar(paired.FEWEST, 0) < 0.05 <= paired.mcnemar(paired.FEWEST - 1, 0)
     assert paired.detectable(np.zeros(5), 5) == 1.0
     assert paired.detectable(np.zeros(100), 100) == 0.06, "six documents of a hundred, all one way"
+
+
+def test_of_a_mean_a_smaller_difference_shows_than_of_a_field() -> None:
+    """Eight of a hundred documents differ by one field of four: two points, and significant."""
+    a = np.array([4] * 8 + [3] * 92)
+    found = contrast(a, np.full(100, 3), 4, [None] * 100, MARGIN)
+    assert found.difference.mean == pytest.approx(0.02)
+    assert found.p == pytest.approx(2 / 2**8)
+    assert found.detectable == pytest.approx(2.8 * sqrt(8 / 16) / 100)
+    alike = contrast(a, a, 4, [None] * 100, MARGIN)
+    assert alike.detectable == pytest.approx(6 / 4 / 100), "six documents that differ by one field, all one way"
 
 
 # the contrast, at its edges
