@@ -54,7 +54,7 @@ def _learned(record: Record) -> list[Note]:
     audit = Interval(**told["audit"]).points() if isinstance(told.get("audit"), dict) else None
     changed = f"reward {reward.points()} points" + (f", audit {audit} points" if audit else "")
     where = f"on {told.get('n')} held-out documents, best at step {told.get('best_step')}"
-    if reward.low <= 0:
+    if not told.get("learned", reward.low > 0):
         return [Note("warn", f"Nothing can be said to have been learned: {changed} {where}.")]
     chosen = "The adapter was chosen on these documents: score it on others before you rely on the figure."
     return [Note("good", f"It learned: {changed} {where}. {chosen}")]

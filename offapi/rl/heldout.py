@@ -17,7 +17,9 @@ from offapi.rl.judge import GOLD
 from offapi.rl.rollouts import Prompt, Rollout, Sampler
 from offapi.stats.bootstrap import intervals
 from offapi.stats.interval import Interval
+from offapi.stats.paired import best_of
 
+SURE = 0.025  # one-sided p below which a rise is no luck
 Scores = tuple[float | None, ...]  # a number a document; None where nothing audits it
 
 
@@ -88,6 +90,15 @@ def change(before: Scores, after: Scores, level: float = 0.95) -> Interval:
     """Mean of after less before, document by document where both are known, with its bootstrap interval."""
     pairs = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
     return intervals(np.diff(np.array(pairs)), level=level)[0]
+
+
+def chance(history: Sequence[HeldOut], chosen: HeldOut) -> float:
+    """How likely luck alone lifts a look's reward over the first one's as far as `chosen`'s; one-sided p."""
+    looks = history[1:]
+    if chosen is history[0]:
+        return 1.0
+    rises = np.array([np.subtract(one.rewards, history[0].rewards) for one in looks]).T
+    return best_of(rises, next(i for i, one in enumerate(looks) if one is chosen))
 
 
 def mean(scores: Scores) -> float | None:

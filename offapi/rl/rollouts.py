@@ -13,6 +13,7 @@ from offapi.backend import Backend, Completion, Sampling
 from offapi.chat import Chat
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Floats, Segment
+from offapi.errors import ConfigError
 from offapi.objective import Experience, PolicyLoss
 from offapi.randomness import order
 from offapi.rl.rewards import Asked, Judged, Rewards
@@ -140,7 +141,10 @@ def experiences(
     """Every rewarded completion with its advantage and the reference's logprobs, group by group.
 
     `offline`: sampled by an earlier policy, whose logprobs, where they are known, are the old ones.
+    ConfigError for a reward that the rule cannot take.
     """
+    if loss.shape.advantage == "mean":
+        _refuse_negative(groups, loss)
     judged = [group for group in groups if group.rewards]
     episodes = [_episode(group, i) for group in judged for i in range(len(group.rewarded))]
     reference = backend.score(episodes, by="reference", temperature=loss.temperature) if episodes else []
@@ -150,6 +154,16 @@ def experiences(
         Experience(episode, advantage, old=episode.behaviour if offline else None, reference=logprobs)
         for episode, advantage, logprobs in zip(episodes, advantages, reference, strict=True)
     ]
+
+
+def _refuse_negative(groups: Sequence[RolloutGroup], loss: PolicyLoss) -> None:
+    """Below 0 the mean turns the advantages' signs round: the worst answer would be raised."""
+    for group in groups:
+        low = min(group.rewards, default=0.0)
+        if low < 0:
+            what = f"{group.prompt.row.id!r} has an answer with reward {low:g}, and {loss.rule} divides by their mean."
+            step = "Shift the rewards to 0 or more (`overlong` lowers them too), or take another rule."
+            raise ConfigError(what, where="loss.rule", next_step=step)
 
 
 def carry_old(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) -> list[Experience]:

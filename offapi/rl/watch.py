@@ -163,15 +163,18 @@ class Watch:
             self.folder.write("report.json", orjson.dumps(report.as_dict()))
         reward = heldout.change(first.rewards, best.rewards)
         audit = None if best.audit is None else heldout.change(first.audits, best.audits)
-        told = {"best_step": best.step, "reward": asdict(reward), "audit": audit and asdict(audit)}
-        self.folder.write(LEARNED, orjson.dumps({**told, "n": len(self.prompts)}))
+        p = heldout.chance(trail.history, best)
+        learned = reward.low > 0 and p <= heldout.SURE
+        told = {"best_step": best.step, "reward": asdict(reward), "audit": audit and asdict(audit), "p": p}
+        self.folder.write(LEARNED, orjson.dumps({**told, "learned": learned, "n": len(self.prompts)}))
         changed = f"reward {first.reward:.3f} to {best.reward:.3f} ({reward.points()} points)"
         if audit is not None:
             changed += f", audit {first.audit:.3f} to {best.audit:.3f} ({audit.points()})"
         self.out.say(f"Best at step {best.step}, on {len(self.prompts)} held-out documents: {changed}.")
         self.out.say("It was chosen on these documents: score it on others before you rely on the figure.")
-        if reward.low <= 0:
-            what = "on the held-out documents the reward did not surely rise: nothing can be said to have been learned."
+        if not learned:
+            what = f"on the held-out documents the reward did not surely rise (p = {p:.2g}, with the best look chosen):"
+            what += " nothing can be said to have been learned."
             self.enforce([Problem("learned", what, "Train longer, raise lr, or hold out more documents (`val`).")])
         return report
 

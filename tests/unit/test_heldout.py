@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import orjson
 import pytest
+from numpy.typing import NDArray
 
 from offapi.data.documents import Document
 from offapi.rl import heldout
@@ -13,9 +15,9 @@ from offapi.rl.heldout import HeldOut
 from offapi.rl.rollouts import Prompt
 
 
-def look(step: int, reward: Sequence[float], audit: Sequence[float] = ()) -> HeldOut:
+def look(step: int, reward: Sequence[float] | NDArray[np.bool_], audit: Sequence[float] = ()) -> HeldOut:
     audits = tuple(audit) or (None,) * len(reward)
-    return HeldOut(step, tuple(reward), audits, tuple(f"{step}:{i}" for i in range(len(reward))))
+    return HeldOut(step, tuple(map(float, reward)), audits, tuple(f"{step}:{i}" for i in range(len(reward))))
 
 
 def test_the_score_is_the_audit_where_there_is_one_and_of_equals_the_reward_then_the_first_is_best() -> None:
@@ -40,6 +42,30 @@ def test_metrics_and_rows_leave_out_an_audit_that_is_not_there() -> None:
 def test_change_is_paired_by_document() -> None:
     found = heldout.change((0.0, 0.5) * 20, (0.1, 0.6) * 20)
     assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_luck_is_seldom_taken_for_learning_however_often_one_looks() -> None:
+    """A policy that changes without getting better: at each look a share of documents is answered anew."""
+    learned = 0
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        right = draw.random(40) < 0.5
+        history = [look(0, right)]
+        for step in range(1, 11):
+            right = np.where(draw.random(40) < 0.3, draw.random(40) < 0.5, right)
+            history.append(look(step, right))
+        best = heldout.best(history)
+        learned += heldout.chance(history, best) <= heldout.SURE
+    assert learned <= 9  # of 200 at 2.5%: more than 9 in one case of thirty
+
+
+def test_what_was_learned_is_no_luck_and_one_document_shows_nothing() -> None:
+    history = [look(0, [0.2, 0.4] * 20), look(5, [0.2, 0.4] * 20), look(9, [0.3, 0.6] * 20)]
+    assert heldout.chance(history, history[2]) < 0.001
+    assert heldout.chance(history, history[1]) == 1.0
+    assert heldout.chance(history, history[0]) == 1.0
+    alone = [look(0, [0.2]), look(5, [0.3])]
+    assert heldout.chance(alone, alone[1]) == pytest.approx(0.5, abs=0.02)
 
 
 def test_documents_without_gold_take_no_part_in_the_audit() -> None:

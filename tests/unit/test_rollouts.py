@@ -14,6 +14,7 @@ from offapi.backend import Backend, Completion, Group, LoraSpec, ModelSpec, Samp
 from offapi.backend import load as load_backend
 from offapi.chat import Chat
 from offapi.data.documents import Document
+from offapi.errors import ConfigError
 from offapi.objective import PolicyLoss
 from offapi.rl.rewards import Judged, Rewards
 from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup, Sampler, carry_old, experiences, sample
@@ -158,6 +159,14 @@ def test_an_experience_holds_what_was_sampled_and_the_references_logprobs(chat: 
         np.testing.assert_array_equal(one.reference, reference)
     assert batch[1].episode.behaviour is not None
     assert batch[1].episode.behaviour.tolist() == [-2.0] * 3
+
+
+def test_a_rule_that_divides_by_the_mean_takes_no_reward_below_0(chat: Chat, backend: Backend) -> None:
+    groups = [group_of(chat, "a", 1.0, 0.0), group_of(chat, "b", 0.5, -0.25)]
+    assert experiences(backend, groups[:1], PolicyLoss("maxrl"))
+    assert experiences(backend, groups, PolicyLoss("rloo"))
+    with pytest.raises(ConfigError, match=r"'b' has an answer with reward -0\.25, and maxrl divides"):
+        experiences(backend, groups, PolicyLoss("maxrl"))
 
 
 def test_offline_the_behaviour_is_the_old_policy_where_it_is_known(chat: Chat, backend: Backend) -> None:

@@ -194,7 +194,17 @@ def test_memory_and_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).random((500, 2))
     whole = bootstrap.means(values, resamples=200)
     monkeypatch.setattr(bootstrap, "CELLS", 1_500)
-    assert np.array_equal(bootstrap.means(values, resamples=200), whole)
+    np.testing.assert_allclose(bootstrap.means(values, resamples=200), whole, rtol=1e-12)  # BLAS rounds by shape
+
+
+def test_the_best_of_one_look_is_the_sign_flip_test_and_of_many_asks_for_more() -> None:
+    differences = np.array([1, 1, 1, -1, 1, 1, 0, 1, 1, 1])
+    alone = paired.best_of(differences[:, None].astype(float), 0)
+    assert alone == pytest.approx(paired.sign_flip(differences) / 2, abs=0.005)
+    others = np.random.default_rng(0).integers(-1, 2, (10, 9))
+    many = paired.best_of(np.column_stack([differences, others]).astype(float), 0)
+    assert 1.5 * alone < many <= 10 * alone
+    assert paired.best_of(np.column_stack([differences] * 9).astype(float), 3) == alone
 
 
 # what a test set can show
