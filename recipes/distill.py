@@ -50,6 +50,11 @@ class Config(Training):
     keep: Keep = Keep()  # which labels are good enough to learn
     name: str = "distill"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep.by_group:
+            raise ValueError(f"keep has {self.keep.by_group}, but labels have no groups: one is kept for each document")
+
     def reads(self) -> dict[str, Path]:
         """The files the result depends on."""
         optional = {"val": self.val, "labels": self.labels}
@@ -113,7 +118,9 @@ def open_teacher(config: Config, task: Task, backend_name: str) -> Teacher:
     """The teacher the recipe names. An endpoint is asked by `offapi label`, which knows its price and terms."""
     named = parse(config.teacher)
     if named.kind == "endpoint":
-        step = f"Run `offapi label --teacher {config.teacher} ... --out labels.jsonl, then set labels = 'labels.jsonl'."
+        step = (
+            f"Run `offapi label --teacher {config.teacher} ... --out labels.jsonl`, then set labels = 'labels.jsonl'."
+        )
         raise ConfigError("a recipe asks no endpoint itself.", where=f"teacher = {config.teacher!r}", next_step=step)
     if named.kind == "recorded":
         return Recorded()

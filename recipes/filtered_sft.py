@@ -21,7 +21,7 @@ from offapi.data.traces import Trace
 from offapi.episodes import Episode
 from offapi.errors import ConfigError, DataError
 from offapi.evaluate import Report
-from offapi.grading.keep import Keep
+from offapi.grading.keep import Keep, require_groups
 from offapi.grading.memory import choose
 from offapi.models import Model, get
 from offapi.progress import Progress
@@ -71,7 +71,9 @@ def prepare(config: Config, out: Progress) -> Inputs:
     """Read, grade and choose; say what the grades are worth."""
     task, model = load_task(config.task), get(config.model)
     chat, val = Chat.load(model.path), read_val(config, task)
-    rows = [(row, task.grade_trace(row)) for row in read_traces(config.traces, task)]
+    found = read_traces(config.traces, task)
+    require_groups(config.keep, (row.group for row in found), config.traces)
+    rows = [(row, task.grade_trace(row)) for row in found]
     evaluation = [(row.id, text(row)) for row in val]
     chosen = choose(rows, task, config.keep, config.seed, evaluation=evaluation)
     for line in chosen.report.lines():

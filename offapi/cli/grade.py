@@ -31,7 +31,7 @@ DECONTAMINATION = "decontamination.jsonl"
 @click.option("--out", type=FILE, default="graded.jsonl", show_default=True, help="Every row with its grade.")
 @click.option("--kept", type=FILE, help="Write the rows that are kept here.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Keep grades from this on.  [default: 1]")
-@click.option("--best", type=click.IntRange(1), help="Keep so many of each trace group.")
+@click.option("--best", type=click.IntRange(1), help="Keep so many of each trace group; needs rows with one.")
 @click.option("--top", type=click.FloatRange(0, 1, min_open=True), help="Keep this fraction, the best.")
 @click.option("--cap", type=click.IntRange(1), help="Keep at most so many rows for each value of --cap-by.")
 @click.option("--cap-by", metavar="FIELD", help="`group`, or a field of the answer.")
@@ -66,6 +66,7 @@ def command(
     offapi grade --task task.py --traces traces.jsonl --cap 20 --cap-by vendor --kept kept.jsonl
     """
     from offapi.grading import finding, inputs, run
+    from offapi.grading.keep import require_groups
     from offapi.grading.lines import Lines
     from offapi.grading.report import report
 
@@ -77,6 +78,7 @@ def command(
     keep = _keep(rule)
     read = inputs.read(task_file, traces, cap_by=keep.cap_by, gold=gold, against=against)
     _check_field(keep, read)
+    require_groups(keep, inputs.groups(traces, read.task), traces)
     graded = run.grade(read, out, output)
     with Lines(out, graded.table, read.task) as lines:
         output.say("Looking for near-duplicates ...")

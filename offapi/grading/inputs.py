@@ -71,6 +71,16 @@ def texts(path: Path) -> list[tuple[str, str]]:
     return [(row.id, row.text) for row in documents.read(path)]
 
 
+def groups(path: Path, task: Task) -> Iterator[str | None]:
+    """The group of each row of a traces file; rows that are none are passed over."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                yield rows.parse(line, path, 0, task).group
+            except DataError:
+                continue
+
+
 def _measured(path: Path) -> tuple[int, str]:
     """How many lines a file has, and its SHA-256. DataError where it cannot be read or is empty."""
     lines, digest, last, rows = 0, hashlib.sha256(), b"", False

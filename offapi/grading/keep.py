@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from offapi.checks.gold import bare
 from offapi.data.traces import Trace
+from offapi.errors import DataError
 from offapi.grading import duplicates
 from offapi.randomness import order
 from offapi.task import Grade
@@ -61,6 +63,12 @@ class Keep:
         """The threshold that holds, the default one where no condition is given."""
         unset = self.threshold is None and self.best is None and self.top is None
         return DEFAULT_THRESHOLD if unset else self.threshold
+
+    @property
+    def by_group(self) -> str:
+        """The conditions that go by groups, as a recipe has them; "" without."""
+        best = [f"best = {self.best}"] if self.best is not None else []
+        return " and ".join([*best, *(['cap_by = "group"'] if self.cap_by == GROUP else [])])
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,19 @@ def cap_value(group: str | None, answer: Mapping[str, Any] | None, cap_by: str |
         return group
     field = None if answer is None or cap_by is None else answer.get(cap_by)
     return None if field is None else bare(str(field))
+
+
+def require_groups(keep: Keep, groups: Iterable[str | None], path: Path) -> None:
+    """DataError where `keep` goes by groups and no row of `path` has one: every row would be kept, whatever its grade.
+
+    Rows without a group are not grouped by their prompts: near-duplicates go already, the best of them stays.
+    """
+    known = iter(groups) if keep.by_group else iter(())
+    first = next(known, GROUP)
+    if first is None and all(group is None for group in known):
+        step = 'Keep by a threshold or by top, or give the traces of one prompt the same "group".'
+        what = f"no row has a group, so {keep.by_group} would drop none."
+        raise DataError.at(what, path=path, field=GROUP, next_step=step)
 
 
 def select(candidates: Sequence[Candidate], keep: Keep, seed: int) -> Selection:

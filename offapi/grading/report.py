@@ -56,6 +56,7 @@ class Report:
     checks: tuple[Check, ...]
     exact_duplicates: int  # rows beyond the first of the same words
     near_duplicates: int  # rows beyond the first of nearly the same words, exact ones not counted
+    without_group: int
     near_evaluation: tuple[Pair, ...]
     evaluation: int | None  # documents that rows were compared with, None where there were none
     rules: tuple[Rule, ...]
@@ -71,9 +72,19 @@ class Report:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Ceiling, size and the grader's worth, in words."""
+        """Rows that no condition on groups touches, ceiling, size and the grader's worth, in words."""
         told = advice.ceiling(self.ceiling, self.known, self.kept) + advice.enough(self.kept, self.evaluation)
-        return told + (self.agreement.lines() if self.agreement else [])
+        return [*self._ungrouped(), *told, *(self.agreement.lines() if self.agreement else [])]
+
+    def _ungrouped(self) -> list[str]:
+        """How many rows a condition on groups does not touch."""
+        if not (self.keep.by_group and self.without_group):
+            return []
+        told = (
+            f"{self.without_group:,} of {self.rows:,} rows have no group, and {self.keep.by_group} drops none of them"
+        )
+        whatever = self.keep.lowest is None and self.keep.top is None
+        return [f"{told}{', whatever their grade: add a threshold' if whatever else ''}."]
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,7 @@ def report(
         checks=tuple(_check(name, table["parts"][graded, i]) for i, name in enumerate(checks)) if graded.any() else (),
         exact_duplicates=whole,
         near_duplicates=len(table) - len(np.unique(cluster)) - whole,
+        without_group=int((table["group"] == keep.NONE).sum()),
         near_evaluation=tuple(pairs),
         evaluation=evaluation,
         rules=tuple(_rule(sieve, each, name, rule, truth) for name, each in rules(rule, sieve.columns)),

@@ -46,7 +46,16 @@ def test_a_recipe_sends_an_endpoint_to_label(tmp_path: Path) -> None:
     recipe = workshop.lay_out(tmp_path, "distill", teacher="https://api.example.com/v1")
     done = workshop.offapi("train", str(recipe))
     assert done.returncode == 2
-    assert "offapi label" in done.stderr
+    assert "`offapi label --teacher https://api.example.com/v1 ... --out labels.jsonl`, then set" in done.stderr
+
+
+def test_labels_have_no_groups_to_keep_by(tmp_path: Path) -> None:
+    recipe = workshop.lay_out(tmp_path, "distill", teacher="recorded")
+    for keep in ("{best = 1}", '{cap = 2, cap_by = "group"}'):
+        done = workshop.offapi("train", str(recipe), "--set", f"keep={keep}")
+        assert done.returncode == 2
+        assert "labels have no groups" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_nothing_kept_is_an_error_with_the_reasons_place(tmp_path: Path) -> None:

@@ -48,3 +48,11 @@ def test_wrong_answers_are_not_among_the_kept(tmp_path: Path, backend_name: str)
     done = workshop.offapi("train", str(path), "--backend", backend_name)
     assert done.returncode == 0, done.stderr
     assert len(workshop.metrics(tmp_path / "runs" / "filtered-sft")) == 12
+
+
+def test_keeping_by_groups_needs_traces_that_have_some(tmp_path: Path) -> None:
+    done = workshop.offapi("train", str(recipe(tmp_path)), "--set", "keep={best = 1}")
+    assert done.returncode == 1
+    assert "no row has a group, so best = 1 would drop none." in done.stderr
+    assert "train.jsonl, field 'group'" in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from offapi.data.traces import Trace
+from offapi.errors import DataError
 from offapi.grading import duplicates, shingles
-from offapi.grading.keep import Candidate, Keep, candidates, select
+from offapi.grading.keep import Candidate, Keep, candidates, require_groups, select
 from offapi.task import Grade
 
 LETTER = "Dear Sir or Madam, please find enclosed the goods that were ordered, together with an invoice for them. "
@@ -107,6 +109,18 @@ def test_no_row_is_lost_and_every_rule_holds(raw: list[tuple[float | None, str, 
 def test_a_rule_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Keep(**wrong)
+
+
+def test_a_condition_on_groups_needs_a_row_that_has_one() -> None:
+    path = Path("traces.jsonl")
+    for keep, named in ((Keep(best=1), "best = 1"), (Keep(cap=2, cap_by="group"), 'cap_by = "group"')):
+        with pytest.raises(DataError, match=f"no row has a group, so {named} would drop none") as caught:
+            require_groups(keep, [None, None], path)
+        assert caught.value.where == "traces.jsonl, field 'group'"
+        assert "threshold" in caught.value.next_step
+        require_groups(keep, [None, "g"], path)
+        require_groups(keep, [], path)
+    require_groups(Keep(top=0.5), [None], path)
 
 
 def test_traces_become_candidates() -> None:

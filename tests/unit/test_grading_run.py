@@ -395,6 +395,30 @@ def test_options_that_cannot_be_meant_are_refused_before_anything_is_written(
     assert not (tmp_path / "graded.jsonl").exists()
 
 
+def test_rows_without_group_are_refused_or_counted_where_the_rule_goes_by_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [trace(i, 3000.0 if i % 3 else 1.5) for i in range(9)]
+    prepare(tmp_path, rows)
+    monkeypatch.chdir(tmp_path)
+    command = ["grade", "--task", "task.py", "--traces", "traces.jsonl", "--out", "graded.jsonl"]
+    for options in (["--best", "1"], ["--cap", "1", "--cap-by", "group"]):
+        assert cli.run([*command, *options]) == 1
+        err = capsys.readouterr().err
+        assert "no row has a group" in err
+        assert "traces.jsonl, field 'group'" in err
+        assert not (tmp_path / "graded.jsonl").exists()
+    prepare(tmp_path, [row | {"group": "g"} if i < 5 else row for i, row in enumerate(rows)])
+    assert cli.run([*command, "--best", "1"]) == 0
+    said = "4 of 9 rows have no group, and best = 1 drops none of them"
+    assert f"{said}, whatever their grade: add a threshold." in capsys.readouterr().err
+    assert cli.run([*command, "--best", "1", "--threshold", "1"]) == 0
+    assert f"{said}.\n" in capsys.readouterr().err
+    assert cli.run([*command, "--best", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["without_group"], told["kept"]) == (4, 5)
+
+
 def test_a_rule_that_keeps_nothing_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
