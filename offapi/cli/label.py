@@ -128,14 +128,14 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
 
 
 def _within_cap(endpoint: Any, out: Path) -> Teacher:
-    """`endpoint` with what earlier runs into the same file have left of its cap."""
+    """`endpoint`, told what earlier runs into the same file have cost."""
     from dataclasses import replace
 
     from offapi.teachers.labels import read
 
     earlier = read(out).labels if out.is_file() else ()
-    spent = sum(endpoint.price.of(label.usage) for label in earlier if label.teacher == endpoint.name)
-    teacher: Teacher = replace(endpoint, max_cost=max(endpoint.max_cost - spent, 0.0))
+    paid = sum(endpoint.price.of(label.usage) for label in earlier if label.teacher == endpoint.name)
+    teacher: Teacher = replace(endpoint, paid=paid)
     return teacher
 
 

@@ -21,6 +21,7 @@ class Budget:
     price: Price
     cap: float | None
     max_tokens: int  # of an answer
+    paid: float = 0.0  # before this session; counts against the cap
     spent: float = 0.0  # by the replies' usage
     doubtful: float = 0.0  # bound of attempts whose usage is not known but may be charged
     reserved: float = 0.0  # bound of requests under way
@@ -32,7 +33,7 @@ class Budget:
 
     def affordable(self, more: float) -> bool:
         """Whether the cap holds if `more` is spent on top of everything under way."""
-        return self.cap is None or self.spent + self.doubtful + self.reserved + more <= self.cap
+        return self.cap is None or self.paid + self.spent + self.doubtful + self.reserved + more <= self.cap
 
     def settle(self, usage: Usage | None, bound: float) -> None:
         """Count an attempt: by `usage`, or by its bound when nobody knows."""
@@ -44,7 +45,8 @@ class Budget:
     def exhausted(self) -> GateFailed:
         """The error that ends a session at its cap."""
         doubt = f", and up to ${self.doubtful:.4f} for answers that were cut off" if self.doubtful else ""
+        whole = f" in this call and ${self.paid + self.spent:.4f} for the labels file in all" if self.paid else ""
         return GateFailed(
-            f"stopped before --max-cost could be exceeded: ${self.spent:.4f} was spent{doubt}.",
+            f"stopped before --max-cost could be exceeded: ${self.spent:.4f} was spent{whole}{doubt}.",
             next_step="Raise --max-cost and run the same command again; no document is asked twice.",
         )

@@ -43,7 +43,8 @@ class Endpoint:
     concurrency: int = 4  # requests under way
     timeout: float = 120.0  # seconds for one attempt
     price: Price | None = None
-    max_cost: float | None = None  # dollars for one call of `answers`
+    max_cost: float | None = None  # dollars, `paid` among them
+    paid: float = 0.0  # dollars that earlier calls cost
     terms_checked: bool = False
     say: Callable[[str], None] = _nobody
 
@@ -97,7 +98,7 @@ class Endpoint:
         """
         with allow(self.host, self.port), asyncio.Runner() as runner:
             connection = Connection(self.url, self.model, self.key, self.timeout, self.concurrency)
-            budget = Budget(self.price or Price(), self.max_cost, self.max_tokens)
+            budget = Budget(self.price or Price(), self.max_cost, self.max_tokens, self.paid)
             yield from Session(connection, budget, requests, self.concurrency, self.say).run(runner)
 
 

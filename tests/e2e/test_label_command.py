@@ -174,6 +174,7 @@ def test_the_cap_counts_earlier_runs_and_ends_with_its_own_exit_code(files: list
     prices = ["--price-in", 1, "--price-out", 10, "--max-cost", 2]
     told = error(apart(*files, "--teacher", "http://127.0.0.1:9/v1/", "--model", "m", *prices, "--json"), 3)
     assert told["code"] == "gate"
+    assert "$0.0000 was spent in this call and $2.0000 for the labels file in all" in told["message"]
     assert "4 of 4 documents are left" in told["message"]
 
 

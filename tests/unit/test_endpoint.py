@@ -337,7 +337,16 @@ def test_the_cap_is_never_exceeded_and_nearly_used(serve: Callable[..., Server])
     assert isinstance(error, GateFailed)
     assert error.exit_code == 3
     assert len(server.asked) == len(answers) == 11  # 11 * 0.044 = 0.484, 12 would be 0.528
-    assert "$0.4840 was spent" in str(error)
+    assert "$0.4840 was spent." in str(error)
+
+
+def test_what_was_paid_before_counts_against_the_cap_and_is_told_apart(serve: Callable[..., Server]) -> None:
+    server = serve(lambda document, nth: good(usage=Usage(34, 10)))
+    price = Price(1000.0, 1000.0)  # 0.044 dollars a request
+    requests = ask(*(f"{i:02}" for i in range(4)))
+    answers, error = ended(teacher(server, concurrency=1, price=price, max_cost=0.5, paid=0.4), requests)
+    assert len(server.asked) == len(answers) == 2
+    assert "$0.0880 was spent in this call and $0.4880 for the labels file in all." in str(error)
 
 
 def test_attempts_that_may_have_been_charged_count_against_the_cap(serve: Callable[..., Server]) -> None:
