@@ -50,7 +50,7 @@ def read(path: Path) -> Measured:
 
 def _cost(told: dict[str, Any], path: str) -> Measured:
     best = told["sensitivity"]["case"]
-    meets = told["cases"][best]["break_even_requests"]
+    meets = told["cases"][best]["break_even_start"]  # with the growth that was reckoned with
     volume = meets["likely"] if meets["likely"] is not None else ALMOST_NEVER
     span = ", ".join(f"{meets[end]:,.0f}" if meets[end] is not None else "never" for end in ("low", "high"))
     source = f"measured: {path}, break-even on a machine {best} [{span}]"

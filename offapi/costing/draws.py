@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from offapi.costing.horizon import live
 from offapi.costing.inputs import INPUTS, Inputs, Range
 from offapi.costing.model import Numbers, of
 
@@ -41,9 +42,9 @@ def triangular(range: Range, uniforms: Numbers) -> Numbers:
 
 
 def swings(inputs: Inputs, case: str) -> list[tuple[str, float, float]]:
-    """Of each uncertain input: what a month saves over the API with it at its low and at its high, all others likely.
+    """Of each uncertain input: what is saved over the API with it at its low and at its high, all others likely.
 
-    The one with the largest difference first.
+    A month, on average over the task's life. The one with the largest difference first.
     """
     base = likely(inputs)
     found: list[tuple[str, float, float]] = []
@@ -56,5 +57,5 @@ def swings(inputs: Inputs, case: str) -> list[tuple[str, float, float]]:
 
 
 def _saving(values: Mapping[str, Numbers], case: str) -> float:
-    costs, requests = of(case, values), values["requests"]
-    return float((costs.api * requests - costs.monthly(requests))[0])
+    life = live(of(case, values), values["requests"], values["growth"])
+    return float(((life.api_total - life.total) / values["horizon_months"])[0])

@@ -1,4 +1,4 @@
-"""Does an own model pay? Three cases beside the API, break-even with its range, what the answer hangs on.
+"""Does an own model pay while its task lives? Three cases beside the API, break-even, what the answer hangs on.
 
 Left out: where the inputs come from (`inputs`, `from_run`, `measure`).
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from offapi.costing import draws, model
+from offapi.costing import draws, horizon, model
 from offapi.costing.inputs import Inputs
 from offapi.costing.model import CASES, HOURS, Numbers
 
@@ -41,19 +41,23 @@ class Case:
     """One way to run the own model."""
 
     name: str
-    parts: Mapping[str, float]  # of a month, likely
-    monthly: Spread
+    parts: Mapping[str, float]  # of the first month, likely
+    monthly: Spread  # the first month
     per_request: Spread
-    break_even_requests: Spread  # a month
+    total: Spread  # while the task lives
+    break_even_requests: Spread  # a month, of one month by itself
+    break_even_start: Spread  # requests in the first month from which it is cheaper in all
     break_even_month: Spread
-    machines: float  # needed at the likely volume and speed, in parts
-    whole_machines: float  # what a month costs if machines can only be had whole
+    machines: float  # needed in the first month at the likely volume and speed, in parts
+    most_machines: float  # needed in the fullest month
+    whole_machines: float  # what the first month costs if machines can only be had whole
     fits: bool
-    cheaper: float  # share of draws in which a month costs less than at the API
+    cheaper: float  # share of draws in which it costs less than the API in all
+    cheaper_at_first: float  # in which the first month by itself does
 
     @property
     def verdict(self) -> str:
-        """`pays`, `stay on the API` or `cannot tell`."""
+        """`pays`, `stay on the API` or `cannot tell`, of all the months that the task lives."""
         if not self.fits or self.cheaper <= 1 - SURE:
             return "stay on the API"
         return "pays" if self.cheaper >= SURE else "cannot tell"
@@ -61,7 +65,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Swing:
-    """What a month saves over the API with one input at its low and its high end, the others likely."""
+    """What an average month saves over the API with one input at its low and its high end, the others likely."""
 
     key: str
     at_low: float
@@ -78,8 +82,9 @@ class Estimate:
     """The whole answer."""
 
     inputs: Inputs
-    api: Spread  # a month
+    api: Spread  # the first month
     api_per_request: Spread
+    api_total: Spread  # while the task lives
     cases: tuple[Case, ...]
     best: Case  # the one the sensitivity is of
     swings: tuple[Swing, ...]
@@ -102,7 +107,11 @@ class Estimate:
             "verdict": self.verdict,
             "currency": self.inputs.currency,
             "prices_dated": self.inputs.dated,
-            "api": {"monthly": asdict(self.api), "per_request": asdict(self.api_per_request)},
+            "api": {
+                "monthly": asdict(self.api),
+                "per_request": asdict(self.api_per_request),
+                "total": asdict(self.api_total),
+            },
             "cases": cases,
             "sensitivity": {
                 "case": self.best.name,
@@ -124,33 +133,41 @@ class Estimate:
 def estimate(inputs: Inputs) -> Estimate:
     """Reckon all three cases, once at the likeliest inputs and once for every draw."""
     one, many = draws.likely(inputs), draws.drawn(inputs)
-    cases = tuple(_case(name, one, many) for name in CASES)
+    cases = tuple(reckon(name, one, many) for name in CASES)
     fitting = [case for case in cases if case.fits] or list(cases)
-    best = min(fitting, key=lambda case: case.monthly.likely or 0.0)
+    best = min(fitting, key=lambda case: case.total.likely or 0.0)
     api = [model.api_request(model.complete(values)) for values in (one, many)]
     monthly = Spread.of(api[0] * one["requests"], api[1] * many["requests"])
+    lives = [horizon.live(model.of("owned", v), v["requests"], v["growth"]) for v in (one, many)]
+    total = Spread.of(*(life.api_total for life in lives))
     swings = tuple(Swing(*row) for row in draws.swings(inputs, best.name))
-    return Estimate(inputs, monthly, Spread.of(*api), cases, best, swings)
+    return Estimate(inputs, monthly, Spread.of(*api), total, cases, best, swings)
 
 
-def _case(name: str, one: model.Values, many: model.Values) -> Case:
+def reckon(name: str, one: model.Values, many: model.Values) -> Case:
+    """The case `name`, at the likeliest inputs `one`, and over the draws `many`."""
     costs, drawn = model.of(name, one), model.of(name, many)
     asked, asked_drawn = one["requests"], many["requests"]
+    life, lives = horizon.live(costs, asked, one["growth"]), horizon.live(drawn, asked_drawn, many["growth"])
     monthly, monthly_drawn = costs.monthly(asked), drawn.monthly(asked_drawn)
     needed = float((asked / costs.capacity)[0])
     machine = costs.rent + costs.purchase / costs.purchase_months + costs.idle_energy
     extra = max(0.0, np.ceil(needed) - needed) if needed > 1 else 0.0
-    cheaper = drawn.fits(asked_drawn) & (monthly_drawn < drawn.api * asked_drawn)
-    paid = [model.payback_month(c, v["requests"], v["growth"]) for c, v in ((costs, one), (drawn, many))]
+    at_first = drawn.fits(asked_drawn) & (monthly_drawn < drawn.api * asked_drawn)
+    starts = horizon.break_even(costs, one["growth"]), horizon.break_even(drawn, many["growth"])
     return Case(
         name=name,
         parts={part: float(value[0]) for part, value in costs.month(asked).items()},
         monthly=Spread.of(monthly, monthly_drawn),
         per_request=Spread.of(monthly / asked, monthly_drawn / asked_drawn),
+        total=Spread.of(life.total, lives.total),
         break_even_requests=Spread.of(costs.break_even(), drawn.break_even()),
-        break_even_month=Spread.of(*paid),
+        break_even_start=Spread.of(*starts),
+        break_even_month=Spread.of(life.payback_month(), lives.payback_month()),
         machines=needed,
+        most_machines=float((life.most / costs.capacity)[0]),
         whole_machines=float((monthly + machine * extra)[0]),
-        fits=bool(costs.fits(asked)[0]),
-        cheaper=float(cheaper.mean()),
+        fits=bool(life.fits[0]),
+        cheaper=float(lives.cheaper.mean()),
+        cheaper_at_first=float(at_first.mean()),
     )

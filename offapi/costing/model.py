@@ -6,7 +6,8 @@
 
 A machine is paid for at least in its share; what lies beyond its capacity is paid for by the
 part used, so that a request never gets dearer with volume. Shapes: every figure is an array
-of draws, (N,). Left out: interest, tax, resale, and whole machines (`machines` tells how many).
+of draws, (N,). Left out: growth (`horizon`), interest, tax, resale, and whole machines
+(`machines` tells how many).
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ class Costs:
     capacity: Numbers  # requests a machine can answer in a month
     most_machines: float  # that there are
 
+    @property
+    def retraining_price(self) -> Numbers:
+        """Of one retraining in all."""
+        return sum(self.retraining.values(), np.zeros(1))
+
     def machines(self, requests: Numbers) -> Numbers:
         """Machines paid for, in parts."""
         return np.maximum(self.floor, requests / self.capacity)
@@ -92,8 +98,7 @@ class Costs:
         The own cost is a line up to what the paid machines can do, and a steeper one beyond; a
         request gets cheaper along both, so they meet the API's line once at most.
         """
-        fixed = sum(self.retraining.values(), np.zeros(1)) / self.months_between
-        fixed = fixed + self.operation + self.setup / self.horizon_months
+        fixed = self.retraining_price / self.months_between + self.operation + self.setup / self.horizon_months
         machine = self.rent + self.purchase / self.purchase_months + self.idle_energy
         gain = self.api - self.escalation - self.busy_energy  # of a request, machines aside
         within = _divide(fixed + machine * self.floor, gain)
@@ -129,27 +134,6 @@ def of(case: str, values: Values) -> Costs:
         capacity=HOURS * v["utilisation"] / hours,
         most_machines=1.0 if case == "owned" else np.inf,
     )
-
-
-def payback_month(costs: Costs, requests: Numbers, growth: Numbers) -> Numbers:
-    """The month from which on all that was paid is less than the API's bills by then, (N,); infinite where never.
-
-    Paid when due: setup, machines and the first training in the first month. It has to stay
-    so until the task ends.
-    """
-    last = int(np.ceil(costs.horizon_months).max())
-    t = np.arange(1, last + 1)  # months, (M,)
-    asked = requests[:, None] * (1 + growth[:, None]) ** (t - 1)
-    machines = np.maximum(costs.floor[:, None], asked / costs.capacity[:, None])
-    bought = np.maximum.accumulate(machines, axis=1) * np.ceil(t / costs.purchase_months[:, None])
-    retraining = sum(costs.retraining.values(), np.zeros(1))[:, None] * np.ceil(t / costs.months_between[:, None])
-    running = (costs.rent + costs.idle_energy)[:, None] * machines + costs.operation[:, None]
-    running = running + (costs.busy_energy + costs.escalation)[:, None] * asked
-    own = costs.setup[:, None] + costs.purchase[:, None] * bought + retraining + np.cumsum(running, axis=1)
-    dearer = (own > np.cumsum(costs.api[:, None] * asked, axis=1)) & (t <= np.ceil(costs.horizon_months)[:, None])
-    dearer |= ~costs.fits(asked.max(axis=1))[:, None]
-    month = 1 + np.where(dearer.any(axis=1), last - np.argmax(dearer[:, ::-1], axis=1), 0)
-    return np.where(month <= costs.horizon_months, month, np.inf)
 
 
 def _divide(fixed: Numbers, gain: Numbers) -> Numbers:

@@ -22,20 +22,26 @@ def money(amount: float | None, currency: str) -> str:
 
 
 def cost_table(found: Estimate) -> tuple[Sequence[str], Rows]:
-    """Headers and rows: what a month costs, part by part, and what 1,000 requests do."""
+    """Headers and rows: the first month part by part, 1,000 requests, all the months together, where they meet."""
     currency, cases = found.inputs.currency, found.cases
     rows: Rows = [(part, *(money(case.parts[part], currency) for case in cases), "") for part in cases[0].parts]
     spreads = [case.monthly for case in cases] + [found.api]
     single = [case.per_request for case in cases] + [found.api_per_request]
+    totals = [case.total for case in cases] + [found.api_total]
     rows += [
-        ("a month", *(money(one.likely, currency) for one in spreads)),
+        ("the first month", *(money(one.likely, currency) for one in spreads)),
         ("  5% to 95%", *(_span(one, currency) for one in spreads)),
-        ("1,000 requests", *(money(1000 * (one.likely or 0.0), currency) for one in single)),
-        ("break-even, requests a month", *(_count(case.break_even_requests.likely) for case in cases), ""),
-        ("  5% to 95%", *(_counts(case.break_even_requests) for case in cases), ""),
-        ("break-even, month", *(_count(case.break_even_month.likely) for case in cases), ""),
-        ("  5% to 95%", *(_counts(case.break_even_month) for case in cases), ""),
-        ("cheaper than the API in", *(f"{100 * case.cheaper:.0f}% of draws" for case in cases), ""),
+        ("  cheaper than the API in", *(f"{100 * case.cheaper_at_first:.0f}% of draws" for case in cases), ""),
+        ("  break-even, requests a month", *(_count(case.break_even_requests.likely) for case in cases), ""),
+        ("    5% to 95%", *(_counts(case.break_even_requests) for case in cases), ""),
+        ("  1,000 requests", *(money(1000 * (one.likely or 0.0), currency) for one in single)),
+        (f"all {_months(found)}", *(money(one.likely, currency) for one in totals)),
+        ("  5% to 95%", *(_span(one, currency) for one in totals)),
+        ("  cheaper than the API in", *(f"{100 * case.cheaper:.0f}% of draws" for case in cases), ""),
+        ("  break-even, month", *(_count(case.break_even_month.likely) for case in cases), ""),
+        ("    5% to 95%", *(_counts(case.break_even_month) for case in cases), ""),
+        ("  break-even, requests in the first", *(_count(case.break_even_start.likely) for case in cases), ""),
+        ("    5% to 95%", *(_counts(case.break_even_start) for case in cases), ""),
     ]
     return ("", *(case.name for case in cases), "API"), rows
 
@@ -76,29 +82,49 @@ def lines(found: Estimate) -> list[str]:
 
 
 def _headline(found: Estimate) -> str:
+    over = f"over the task's {_months(found)}"
     if found.verdict == "stay on the API":
-        return "Stay on the API: at this volume an own model costs more."
+        return f"Stay on the API: {over} an own model costs more."
     if found.verdict == "cannot tell":
         deciding = [swing.key for swing in found.swings if swing.decides][:3]
         hangs = f" It hangs on {', '.join(deciding)}." if deciding else ""
-        return f"Cannot tell which is cheaper.{hangs}"
+        return f"Cannot tell which is cheaper {over}.{hangs}"
     paying = [NAMES[case.name] for case in found.cases if case.verdict == "pays"]
-    return f"An own model pays: on {', or '.join(paying)}."
+    return f"An own model pays {over}: on {', or '.join(paying)}."
 
 
 def _because(case: Case, found: Estimate) -> str:
     if not case.fits:
-        return f"not enough, it would take {case.machines:.1f}."
+        when = " in the fullest month" if case.most_machines > case.machines else ""
+        return f"not enough, it would take {case.most_machines:.1f}{when}."
+    month, start = case.break_even_month.likely, case.break_even_start.likely
+    own, api = (money(one.likely, found.inputs.currency) for one in (case.total, found.api_total))
+    paid = f"paid back in month {month:.0f}" if month is not None else "not paid back while the task lives"
+    at = f"from about {start:,.0f} requests in the first month" if start is not None else "at no volume"
     draws = f"cheaper in {100 * case.cheaper:.0f}% of draws"
-    meets = case.break_even_requests.likely
-    at = f"from about {meets:,.0f} requests a month" if meets is not None else "at no volume"
-    month = case.break_even_month.likely
-    paid = f", paid back in month {month:.0f}" if month is not None else ", not paid back while the task lives"
-    whole = ""
-    if case.machines > 1:
-        dearer = money(case.whole_machines, found.inputs.currency)
-        whole = f" It takes {case.machines:.1f} machines; whole ones would cost {dearer} a month."
-    return f"{case.verdict} ({draws}; likely {at}{paid}).{whole}"
+    said = f"{case.verdict} ({draws}; likely {own} against {api} at the API, {paid}; it pays {at})."
+    return said + _first_month(case, found) + _whole_machines(case, found)
+
+
+def _first_month(case: Case, found: Estimate) -> str:
+    """The first month by itself, where it says something else than all of them together."""
+    own, api = case.monthly.likely or 0.0, found.api.likely or 0.0
+    if (own < api) == (case.break_even_month.likely is not None):
+        return ""
+    amounts = " against ".join(money(one, found.inputs.currency) for one in (own, api))
+    return f" The first month by itself is {'cheaper' if own < api else 'dearer'}: {amounts}."
+
+
+def _whole_machines(case: Case, found: Estimate) -> str:
+    if case.machines <= 1:
+        return ""
+    dearer = money(case.whole_machines, found.inputs.currency)
+    return f" It takes {case.machines:.1f} machines; whole ones would cost {dearer} a month."
+
+
+def _months(found: Estimate) -> str:
+    horizon = found.inputs.known["horizon_months"].range
+    return f"{'likely ' if horizon.uncertain else ''}{horizon.likely:g} months"
 
 
 def _span(one: Spread, currency: str) -> str:

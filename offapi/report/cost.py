@@ -13,7 +13,10 @@ from offapi.report.scale import brief
 from offapi.report.tables import Table, text
 
 API, NEVER = "API", "never"
-DRAWN = "Each own line joins what was reckoned: the month's cost at this volume, and the break-even with the API."
+DRAWN = (
+    "Each own line joins what was reckoned of one month: its cost at the first month's requests, and the break-even"
+    " with the API. Growth counts in the verdict, not here."
+)
 MOST = 12  # inputs of the sensitivity
 
 
@@ -49,11 +52,12 @@ def _table(told: Object, cases: Mapping[str, Object]) -> Table:
         (text(part), *(_amount(mapping(case, "parts").get(part), money) for case in cases.values()), "")
         for part in parts
     ]
-    for name, key, sign in (("a month", "monthly", money), ("a request", "per_request", money)):
-        rows.append((name, *(_spread(one.get(key), sign) for one in columns)))
+    for name, key in (("the first month", "monthly"), ("a request in it", "per_request"), ("while it lives", "total")):
+        rows.append((name, *(_spread(one.get(key), money) for one in columns)))
     for name, key in (
-        ("break-even, requests a month", "break_even_requests"),
-        ("break-even, month", "break_even_month"),
+        ("break-even of one month, requests", "break_even_requests"),
+        ("break-even while it lives, requests in the first month", "break_even_start"),
+        ("break-even while it lives, month", "break_even_month"),
     ):
         rows.append((name, *(_spread(case.get(key), "") for case in cases.values()), ""))
     rows.append(("verdict", *(text(case.get("verdict")) for case in cases.values()), ""))
@@ -89,7 +93,9 @@ def _plot(told: Object, cases: Mapping[str, Object]) -> Chart:
             lines.append(Series(text(name), tuple(sorted(known.items())), slot, marks=True))
         furthest = 1.1 * max([volume, *(x for line in lines for x, _ in line.points)])
         lines.insert(0, Series(API, ((0.0, 0.0), (furthest, furthest * price))))
-    return Chart("Where it breaks even", tuple(lines), f"{_currency(told)} a month", "requests a month", note=DRAWN)
+    return Chart(
+        "Where a month breaks even", tuple(lines), f"{_currency(told)} a month", "requests a month", note=DRAWN
+    )
 
 
 def _currency(told: Object) -> str:

@@ -88,6 +88,15 @@ def test_what_cost_reckoned_is_taken(tmp_path: Path) -> None:
         assert 20_000 < volume["value"] < 200_000
 
 
+def test_growth_that_pays_is_no_reason_to_stay(tmp_path: Path) -> None:
+    flags = "--requests=60000 --growth=0.08 --horizon-months=36 --input-tokens=1500 --output-tokens=150 --price-in=2"
+    done = offapi("cost", *flags.split(), "--price-out=8", "--seconds=0.3", "--json", cwd=tmp_path)
+    (tmp_path / "cost.json").write_text(done.stdout)
+    assert told(done)["verdict"] == "pays"
+    found = told(offapi("advise", "--labels=900", "--measured=cost.json", "--json", cwd=tmp_path))
+    assert (found["road"], found["answers"]["volume"]) == ("sft", 60_000.0)
+
+
 def test_a_flag_goes_before_what_was_measured(tmp_path: Path) -> None:
     told_before = {"take": "sft", "rows": {"sft": {}, "teacher": {"report": {"all_fields": {"mean": 0.5}}}}}
     (tmp_path / "compare.json").write_bytes(orjson.dumps(told_before))

@@ -271,7 +271,7 @@ def test_the_rules_of_thumb_that_are_arithmetic() -> None:
 COST = {
     "verdict": "cannot tell",
     "sensitivity": {"case": "owned", "inputs": []},
-    "cases": {"owned": {"break_even_requests": {"likely": 20_000.0, "low": 9_000.0, "high": None}}},
+    "cases": {"owned": {"break_even_start": {"likely": 20_000.0, "low": 9_000.0, "high": None}}},
     "inputs": {"requests": {"likely": 30_000.0}},
 }
 CURVE = {
@@ -307,7 +307,7 @@ def test_a_measured_break_even_stands_for_the_rule_of_thumb(tmp_path: Path) -> N
 
 def test_a_break_even_that_never_comes_keeps_one_on_the_api(tmp_path: Path) -> None:
     never = {"likely": None, "low": None, "high": None}
-    found = read(tmp_path, {**COST, "cases": {"owned": {"break_even_requests": never}}})
+    found = read(tmp_path, {**COST, "cases": {"owned": {"break_even_start": never}}})
     advice = advise({"labels": 900, "volume": 1e9}, found.thresholds)
     assert advice.road.key == "api"
     assert any("no volume" in line for line in words.lines(advice))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from offapi.costing import draws, from_run, model, power, words
-from offapi.costing.estimate import Estimate, estimate
+from offapi.costing import draws, from_run, horizon, model, power, words
+from offapi.costing.estimate import Estimate, estimate, reckon
 from offapi.costing.inputs import ASSUMED, BY_KEY, INPUTS, Layer, Quantity, Range, resolve
 from offapi.costing.model import CASES, Numbers, of
 from offapi.errors import ConfigError
@@ -164,7 +165,7 @@ PLAIN = {"setup_hours": 2.0, "operation_hours": 0.0, "idle_watts": 0.0, "watts":
 
 def paid_back(case: str, **changes: float) -> float:
     found = values(**PLAIN, **changes)
-    return one(model.payback_month(of(case, found), found["requests"], found["growth"]))
+    return one(horizon.live(of(case, found), found["requests"], found["growth"]).payback_month())
 
 
 def test_the_month_of_payback_by_hand() -> None:
@@ -182,6 +183,18 @@ def test_payback_ends_with_the_task() -> None:
     assert paid_back("owned", horizon_months=4.0) == np.inf
     assert paid_back("owned", horizon_months=5.0) == 5
     assert paid_back("bought", horizon_months=24.0) == np.inf  # 3600 more
+
+
+def test_a_whole_life_by_hand() -> None:
+    """Months of 100, 150 and 225 requests, and half of one of 337.5; bought for two months each."""
+    changes = {"requests": 100.0, "growth": 0.5, "horizon_months": 3.5, "hardware_months": 2.0}
+    found = values(**changes, hardware_price=10.0, months_between_retrainings=3.0)
+    life = horizon.live(of("bought", found), found["requests"], found["growth"])
+    asked = 100 + 150 + 225 + 337.5 / 2
+    assert one(life.api_total) == pytest.approx(API * asked)
+    once = 24 * 50 + 2 * 10 + 2 * (5 + 100 + 10 * 200 * 0.2 / 1000)
+    assert one(life.total) == pytest.approx(once + 3.5 * (50 + IDLE) + (BUSY + ESCALATION) * asked)
+    assert not life.cheaper[0]
 
 
 def test_growth_pays_back_sooner_and_past_the_machine_never() -> None:
@@ -249,6 +262,59 @@ def test_at_break_even_both_cost_the_same(world: Mapping[str, Numbers], case: st
         assert one(costs.monthly(many)) >= one(costs.api * many) * (1 - 1e-9)
 
 
+@st.composite
+def lives(draw: st.DrawFn) -> dict[str, Numbers]:
+    """Any inputs whose requests grow or shrink, for some months."""
+    months = draw(st.one_of(st.integers(1, 24).map(float), st.floats(1.0, 24.0)))
+    more = {"growth": draw(st.floats(-0.5, 0.5)), "horizon_months": months}
+    return draw(worlds()) | {key: np.array([value]) for key, value in more.items()}
+
+
+def in_all(case: str, world: Mapping[str, Numbers], requests: float) -> tuple[float, float]:
+    """What is paid for the own model and at the API, month by month, by the prices of a single month."""
+    costs = of(case, world)
+    months, growth = float(world["horizon_months"][0]), float(world["growth"][0])
+    own, api, most = one(costs.setup), 0.0, 0.0
+    for t in range(math.ceil(months)):
+        part, asked = min(1.0, months - t), np.array([requests * (1 + growth) ** t])
+        if not costs.fits(asked)[0]:
+            own = math.inf
+        parts, machines = costs.month(asked), one(costs.machines(asked))
+        most = max(most, machines)
+        rent = one(costs.rent) * machines
+        own += part * (rent + sum(one(parts[name]) for name in ("energy", "operation", "escalation")))
+        api += part * one(costs.api * asked)
+    retrained, replaced = (math.ceil(months / one(each)) for each in (costs.months_between, costs.purchase_months))
+    prices = sum(one(price) for price in costs.retraining.values())
+    return own + retrained * prices + replaced * most * one(costs.purchase), api
+
+
+@given(lives(), st.sampled_from(CASES), st.floats(0.1, 3.0))
+def test_the_verdict_is_own_if_and_only_if_it_costs_less_over_the_whole_life(
+    world: Mapping[str, Numbers], case: str, times: float
+) -> None:
+    start = one(horizon.break_even(of(case, world), world["growth"]))
+    requests = times * start if 0 < start < math.inf else times * 1000.0
+    own, api = in_all(case, world, requests)
+    assume(own == math.inf or abs(own - api) > 1e-6 * api)
+    asked = {**world, "requests": np.array([requests])}
+    found = reckon(case, asked, asked)
+    assert found.verdict == ("pays" if own < api else "stay on the API")
+    assert (found.break_even_month.likely is not None) == (own < api)
+    if found.fits:
+        assert found.total.likely == pytest.approx(own)
+        assert (found.verdict == "pays") == (start < requests)
+
+
+@given(lives(), st.sampled_from(CASES), st.floats(1.0, 3.0))
+def test_more_volume_never_makes_a_request_of_a_whole_life_dearer(
+    world: Mapping[str, Numbers], case: str, times: float
+) -> None:
+    few, costs = world["requests"], of(case, world)
+    before, after = (one(horizon.live(costs, asked, world["growth"]).total / asked) for asked in (few, few * times))
+    assert after <= before * (1 + 1e-9)
+
+
 def test_kilowatt_hours_by_hand() -> None:
     """A 1000 W machine for an hour a request is a kWh: 0.30 at 0.30."""
     found = values(watts=1000.0, idle_watts=0.0, seconds=3600.0, tariff=0.3, utilisation=1.0)
@@ -302,6 +368,38 @@ def test_near_break_even_nobody_can_tell_and_the_inputs_that_decide_are_named() 
     assert found.verdict == "cannot tell"
     assert any(swing.decides for swing in found.swings)
     assert "It hangs on" in words.lines(found)[0]
+
+
+GROWING = {"requests": "60000", "growth": "0.08", "horizon_months": "36", "input_tokens": "1500"}
+GROWING |= {"output_tokens": "150", "price_in": "2", "price_out": "8", "seconds": "0.3"}
+
+
+def test_growth_counts_in_the_verdict_and_the_first_month_is_told_apart() -> None:
+    found = estimated(**GROWING)
+    assert (found.verdict, [case.verdict for case in found.cases[:2]]) == ("pays", ["pays", "pays"])
+    owned = found.cases[0]
+    assert owned.cheaper > 0.9
+    assert owned.cheaper_at_first < 0.01
+    said = words.lines(found)
+    assert said[0] == "An own model pays over the task's 36 months: on a machine you own, or a machine you buy."
+    assert "pays (cheaper in 99% of draws;" in said[1]
+    assert "paid back in month 20" in said[1]
+    assert said[1].endswith("The first month by itself is dearer: $442 against $252.")
+    assert "decides" not in str(words.swing_table(found)[1]), "no input alone turns what all months save"
+
+
+def test_shrinking_requests_count_too() -> None:
+    shrinking = estimated(growth="-0.5")
+    assert estimated().verdict == "pays"
+    assert shrinking.verdict == "stay on the API"
+    assert "The first month by itself is cheaper: " in words.lines(shrinking)[1]
+
+
+def test_a_machine_that_is_outgrown_is_not_enough() -> None:
+    found = estimated(**{**GROWING, "growth": "0.2"})
+    assert (found.cases[0].fits, found.cases[0].verdict) == (False, "stay on the API")
+    assert found.cases[0].machines < 1
+    assert "in the fullest month." in words.lines(found)[1]
 
 
 def test_a_certain_estimate_has_no_spread() -> None:

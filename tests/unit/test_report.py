@@ -427,8 +427,8 @@ def test_costs_are_shown_where_they_are_understood(folder: Path, tmp_path: Path)
     story = tell([folder / "sft"], cost_file=file)
     assert story.cost
     assert story.cost.charts[0].series[1].points == ((1000.0, 100.0), (2000.0, 120.0))
-    assert ("a month", "$100 [$80 to never]", "—") in story.cost.tables[0].rows
-    assert "Where it breaks even" in html.render(story)
+    assert ("the first month", "$100 [$80 to never]", "—") in story.cost.tables[0].rows
+    assert "Where a month breaks even" in html.render(story)
     assert tell([folder / "sft"]).cost is None
 
 
