@@ -75,7 +75,10 @@ def read_spec(folder: Path) -> LoraSpec:
     targets = config.get("target_modules")
     if not isinstance(targets, list) or not isinstance(config.get("r"), int):
         raise ModelError("`r` and a list of `target_modules` are needed.", where=str(path), next_step=AGAIN)
-    return LoraSpec(rank=config["r"], alpha=float(config["lora_alpha"]), targets=tuple(sorted(targets)))
+    try:
+        return LoraSpec(rank=config["r"], alpha=float(config["lora_alpha"]), targets=tuple(sorted(targets)))
+    except ValueError as error:
+        raise ModelError(f"{error}.", where=str(path), next_step=AGAIN) from None
 
 
 def read(folder: Path) -> tuple[LoraSpec, Arrays]:

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
+from offapi.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
 from offapi.episodes import Episode, Floats, Kept, Metrics
 from offapi.errors import BackendError, nearest
 from offapi.objective import Experience, PolicyLoss, Rule, Update
@@ -43,6 +44,9 @@ class LoraSpec:
     alpha: float = 32.0
     targets: tuple[str, ...] = LINEARS
 
+    def __post_init__(self) -> None:
+        require(self, {"rank": AT_LEAST_1, "alpha": ABOVE_0})
+
     @property
     def scale(self) -> float:
         """alpha / rank, the factor of B @ A."""
@@ -56,6 +60,9 @@ class Limits:
     train_tokens: int = 2048  # tokens of one micro-batch, shared prefix included once
     logit_rows: int = 256  # rows of the vocabulary-wide head computed at a time
     rollout_rows: int = 64  # completions decoded side by side
+
+    def __post_init__(self) -> None:
+        require(self, dict.fromkeys(("train_tokens", "logit_rows", "rollout_rows"), AT_LEAST_1))
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,11 @@ class AdamW:
     eps: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0  # clip to min(1, max / (norm + 1e-6)); 0: off
+
+    def __post_init__(self) -> None:
+        decay: Bound = (lambda beta: 0 <= beta < 1, "0 or more and below 1")
+        require(self, {"beta1": decay, "beta2": decay, "eps": ABOVE_0})
+        require(self, dict.fromkeys(("weight_decay", "max_grad_norm"), AT_LEAST_0))
 
 
 @dataclass(frozen=True)

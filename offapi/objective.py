@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from offapi.bounds import AT_LEAST_0, require
 from offapi.episodes import Episode, Floats, Metrics
 
 Rule = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "maxrl"]
@@ -66,6 +67,13 @@ class PolicyLoss:
     tis_cap: float = 2.0  # truncated importance sampling: a token's weight is min(pi_old / behaviour, cap); 0: off
     temperature: float = 1.0  # of the sampling, at which logprobs are taken
     max_tokens: int = 1  # longest completion allowed: the constant that dr_grpo divides by
+
+    def __post_init__(self) -> None:
+        require(self, dict.fromkeys(("epsilon", "epsilon_high", "beta", "tis_cap"), AT_LEAST_0))
+        if self.epsilon is not None and not self.shape.clipped:
+            raise ValueError(
+                f"epsilon has no effect with {self.rule}, which bounds ratios from above alone (epsilon_high)"
+            )
 
     @property
     def shape(self) -> Shape:

@@ -44,6 +44,7 @@ def prepare(config: Config, out: Progress) -> Inputs:
     """Read and check the inputs."""
     task, model = load_task(config.task), get(config.model)
     rewarded(task)  # refuses a task with nothing to reward, before anything is written
+    config.check(task)
     chat = Chat.load(model.path)
     rows, held = read(config.data, config.val, task, config.seed)
     asked, kept = (prompts(each, task, chat, config.max_tokens, config.on_long, out) for each in (rows, held))

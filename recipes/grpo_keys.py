@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Literal
 
 from offapi import adapter
 from offapi.backend import LoraSpec, ModelSpec, Sampling
+from offapi.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
 from offapi.chat import Chat
+from offapi.errors import ConfigError
 from offapi.models import Model
 from offapi.objective import PolicyLoss
 from offapi.plan import Rounds
@@ -18,6 +21,21 @@ from offapi.rl.rollouts import Prompt
 from offapi.task import Task
 
 from .sft import Training
+
+COLDEST = 0.05  # float32 logits are good to some 5e-5, which over this are the 1e-3 nats of the mismatch gate
+BOUNDS: Mapping[str, Bound] = {
+    "num_generations": (lambda n: n >= 2, "2 or more"),
+    "num_iterations": AT_LEAST_1,
+    "temperature": (lambda t: COLDEST <= t < inf, f"{COLDEST} or more"),
+    "top_k": AT_LEAST_0,
+    "top_p": (lambda p: 0 < p <= 1, "above 0 and at most 1"),
+    "min_p": (lambda p: 0 <= p < 1, "0 or more and below 1"),
+    "max_resamples": AT_LEAST_0,
+    "overlong": AT_LEAST_0,
+    "eval_every": AT_LEAST_1,
+    "workers": AT_LEAST_1,
+    "reward_seconds": ABOVE_0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +65,18 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_generations < 2:
-            raise ValueError("num_generations must be 2 or more")
+        require(self, BOUNDS)
         if self.loss.temperature != 1.0 or self.loss.max_tokens != 1:
             raise ValueError("loss.temperature and loss.max_tokens follow from the sampling; set temperature")
-        if self.temperature <= 0:
-            raise ValueError("temperature must be above 0")
+
+    def check(self, task: Task) -> None:
+        """ConfigError for keys that do not fit the task."""
+        if self.overlong >= task.max_answer_tokens:
+            what = (
+                f"overlong = {self.overlong} leaves none of an answer's {task.max_answer_tokens} tokens free of cost."
+            )
+            step = "Lower `overlong` in the recipe, or raise the task's max_answer_tokens."
+            raise ConfigError(what, where=f"{self.task}, field 'max_answer_tokens'", next_step=step)
 
     def reads(self) -> dict[str, Path]:
         """The files the result depends on."""

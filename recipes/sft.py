@@ -15,6 +15,7 @@ import orjson
 
 from offapi import adapter, plan_words, testset, trainstate
 from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec, load
+from offapi.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, require
 from offapi.chat import Chat, OnLong, fit
 from offapi.data import documents, traces
 from offapi.data.split import cap
@@ -41,7 +42,7 @@ class Training:
     out: Path = Path("runs")
     model: str = "demo"
     lora: LoraSpec = LoraSpec()
-    lr: float = 5e-4
+    lr: float = 5e-4  # 0: a control, which changes nothing
     epochs: float = 2.0
     batch_size: int = 4  # rows
     warmup_steps: int = 10
@@ -56,9 +57,8 @@ class Training:
     checkpoint_every: int = 20  # steps
 
     def __post_init__(self) -> None:
-        for name in ("lr", "epochs", "batch_size", "max_tokens", "checkpoint_every"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0")
+        counts = dict.fromkeys(("batch_size", "max_tokens", "checkpoint_every"), AT_LEAST_1)
+        require(self, {**counts, "lr": AT_LEAST_0, "epochs": ABOVE_0, "warmup_steps": AT_LEAST_0})
 
     def schedule(self, rows: int) -> Schedule:
         """The steps over so many rows."""

@@ -22,7 +22,7 @@ def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLos
     check_trainable(policy)
     check(batch, loss)
     tokens = sum(sum(one.episode.mask) for one in batch)
-    live = [one for one in batch if one.advantage != 0 or loss.beta]
+    live = [one for one in batch if one.advantage != 0 or loss.beta > 0]
     episodes = [one.episode for one in live]
     found: dict[int, Floats] = {}
     total, statistics = 0.0, torch.zeros(5)
@@ -46,7 +46,7 @@ def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLos
         statistics = _combined(statistics, seen.cpu())
         found |= pack.split(current.detach().cpu().numpy())
     computed = iter(range(len(live)))
-    parts = tuple(found[next(computed)] if one.advantage != 0 or loss.beta else None for one in batch)
+    parts = tuple(found[next(computed)] if one.advantage != 0 or loss.beta > 0 else None for one in batch)
     return Update({"loss": total, "tokens": float(sum(map(len, found.values()))), **_described(statistics)}, parts)
 
 

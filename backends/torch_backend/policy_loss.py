@@ -48,10 +48,10 @@ def policy_loss(
         part = -(gain if of_token else gain[rows])
     else:
         part = -ratios.clamp(max=1 + loss.high) * a * logprobs
-    if behaviour is not None and loss.tis_cap:
+    if behaviour is not None and loss.tis_cap > 0:
         start = logprobs.detach() if old is None else old
         part = part * (start - behaviour).exp().clamp(max=loss.tis_cap)
-    if loss.beta:
+    if loss.beta > 0:
         if reference is None:
             raise ValueError("beta is above 0, and an experience has no reference logprobs")
         part = part + loss.beta * _kl(logprobs, log_ratio, reference, loss)

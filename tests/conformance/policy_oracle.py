@@ -193,8 +193,9 @@ def loss(
     max_tokens: int = 1,
     **extras: Any,
 ) -> Any:
-    """The loss of a whole batch; the two epsilons are given together or not at all."""
-    clip = {} if epsilon is None else {"low": epsilon, "high": epsilon_high}
+    """The loss of a whole batch; an epsilon that is not given is the rule's own."""
+    given = {"low": epsilon, "high": epsilon_high}
+    clip = {name: value for name, value in given.items() if value is not None}
     return LOSSES[rule](batch, Extras(**extras), max_tokens, **clip)
 
 
