@@ -53,6 +53,7 @@ def step(
     after: Moments = {}
     for name, parameter in parameters.items():
         after[name] = dict(moments[name]) if name in moments else {k: mx.zeros_like(parameter) for k in "mv"}
-        updated[name] = rule.apply_single(factor * gradients[name], parameter, after[name])
+        moved = rule.apply_single(factor * gradients[name], parameter, after[name])
+        updated[name] = moved if lr else parameter  # adding 0 would turn -0.0 into 0.0
     mx.eval(updated, after)
     return updated, after, norm

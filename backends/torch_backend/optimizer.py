@@ -33,7 +33,10 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
     optimizer = policy.optimizer or create(policy)
     for group in optimizer.param_groups:
         group.update(lr=lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, weight_decay=spec.weight_decay)
+    before = [] if lr else [parameter.detach().clone() for parameter in parameters]
     optimizer.step()
+    for parameter, still in zip(parameters, before, strict=False):  # adding 0 would turn -0.0 into 0.0
+        parameter.data.copy_(still)
     optimizer.zero_grad(set_to_none=True)
     policy.steps += 1
     return {"grad_norm": norm, "adapter_norm": adapter_norm(policy), "unreached": float(unreached)}

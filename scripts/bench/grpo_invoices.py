@@ -65,7 +65,7 @@ def main(
     if control:
         still = f"lr0-{backend}"
         recorded = {"rollouts": out / still / "rollouts", "seed": 0, "lr": float(lr)}
-        arms += [(still, {"seed": 0, "lr": 1e-30}), (f"offline-{backend}", recorded)]
+        arms += [(still, {"seed": 0, "lr": 0.0}), (f"offline-{backend}", recorded)]
     for name, more in arms:
         train(out / f"{name}.toml", backend, {**keys, **more, "name": name}, overrides)
         score(out, backend, out / name / "adapter", f"after-{name}")

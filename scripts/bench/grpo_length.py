@@ -44,7 +44,7 @@ def main(out: Path, backend: str, seeds: int, lr: str, epochs: float, overrides:
     keys |= {"model": "demo", "epochs": epochs, "eval_every": 14, "warmup_steps": 4}
     arms: list[tuple[str, dict[str, object]]]
     arms = [(f"length-{backend}-{seed}", {"seed": seed, "lr": float(lr)}) for seed in range(seeds)]
-    arms += [(f"length-lr0-{backend}", {"seed": 0, "lr": 1e-30, "epochs": epochs / 3})]
+    arms += [(f"length-lr0-{backend}", {"seed": 0, "lr": 0.0, "epochs": epochs / 3})]
     for name, more in arms:
         train(out / f"{name}.toml", backend, {**keys, **more, "name": name}, overrides)
     for name, _ in arms:

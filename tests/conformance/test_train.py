@@ -238,3 +238,16 @@ def test_an_episode_with_nothing_to_learn_is_refused_by_name(adapted: Load) -> N
 def test_memory_is_reported(load: Load) -> None:
     memory = load(lora=SHAPE).memory()
     assert 0 < memory.used <= memory.peak <= memory.total
+
+
+def test_a_step_at_rate_0_leaves_the_adapters_bytes_as_they_are(load: Load, adapter: Arrays) -> None:
+    backend = load(lora=SHAPE)
+    before = {name: np.where(np.abs(array) < 0.01, np.float32(-0.0), array) for name, array in adapter.items()}
+    backend.restore(TrainState(adapter=before))
+    for step in (1, 2):
+        backend.forward_backward(BATCH, "cross_entropy")
+        assert backend.optim_step(0.0, AdamW(weight_decay=0.1))["grad_norm"] > 0
+        after = backend.state()
+        assert {n: a.tobytes() for n, a in after.adapter.items()} == {n: a.tobytes() for n, a in before.items()}
+        assert after.step == step
+    assert np.abs(flat(after.exp_avg)).max() > 0

@@ -68,7 +68,7 @@ def test_a_rewarded_behaviour_is_learned(tmp_path: Path, student: Path, backend_
 def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
     tmp_path: Path, student: Path, backend_name: str
 ) -> None:
-    recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], lr=1e-30, epochs=0.3, eval_every=2)
+    recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], lr=0.0, epochs=0.3, eval_every=2)
     done = workshop.offapi("train", str(recipe), "--backend", backend_name, "--json")
     assert done.returncode == 3
     assert "nothing can be said to have been learned" in done.stderr
@@ -78,7 +78,7 @@ def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
     assert len(set(heldout(run))) == 1
     assert len(heldout(run)) > 1
     assert all(line["grad_norm"] > 0 for line in steps(run))
-    assert moved(student, run) < 1e-6
+    assert moved(student, run) == 0.0
     timed = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
     assert all(line[f"tokens_per_second/{phase}"] > 0 for line in timed for phase in ("rollout", "train"))
     shutil.rmtree(run)
