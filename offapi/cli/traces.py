@@ -81,7 +81,15 @@ def import_(
     imported = run(Request(format, found, _maps(maps), strict, limit), out, output)
     _tell(output, imported)
     reasons = {each.reason: each.count for each in imported.dropped}
-    output.result({"read": imported.read, "usable": imported.usable, "dropped": reasons, "out": str(out)})
+    output.result(
+        {
+            "read": imported.read,
+            "paired": imported.paired,
+            "usable": imported.usable,
+            "dropped": reasons,
+            "out": str(out),
+        }
+    )
 
 
 @command.command()
@@ -114,6 +122,12 @@ def _tell(output: Output, imported: Imported) -> None:
     """What became of the rows, warnings, samples, and where the rest is."""
     lost = sum(each.count for each in imported.dropped)
     output.say(f"{imported.read:,} rows read, {imported.usable:,} usable, {lost:,} dropped.")
+    if imported.paired:
+        entries = imported.read + imported.paired
+        output.say(
+            f"{imported.paired:,} requests lie apart from their results and are counted with them: "
+            f"{entries:,} requests and results make {imported.read:,} rows."
+        )
     if imported.dropped:
         rows = [(each.reason, f"{each.count:,}", ", ".join(each.places)) for each in imported.dropped]
         output.table(("dropped because", "rows", "the first"), rows)

@@ -33,7 +33,7 @@ class Trace:
     tools: tuple[Message, ...] | None = None
     group: str | None = None  # conversation, session or document: rows that belong together
     gold: Mapping[str, Any] | None = None  # the known answer
-    source: Mapping[str, Any] | None = None  # format, model, time, finish_reason, usage, cost ... as imported
+    source: Mapping[str, Any] | None = None  # format, model, ts, params, usage, scores, cost ... as imported
     grade: Mapping[str, Any] | None = None  # {"score", "checks": {NAME: {"score", "reason"}}}, from `offapi grade`
 
     @cached_property

@@ -29,6 +29,14 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     assert told["read"] == told["usable"] + sum(told["dropped"].values())
 
 
+def test_a_batch_says_how_its_requests_and_results_make_rows(tmp_path: Path) -> None:
+    names = [SAMPLES / f"openai_batch_{name}.jsonl" for name in ("input", "output")]
+    done = imported("openai", *names, "--out", tmp_path / "traces.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "5 rows read, 2 usable, 3 dropped." in done.stderr
+    assert "2 requests lie apart from their results and are counted with them: 7 requests and results" in done.stderr
+
+
 def rows(path: Path, count: int) -> Path:
     with path.open("w") as file:
         for i in range(count):

@@ -114,6 +114,7 @@ def test_openai_pairs(tmp_path: Path) -> None:
         "model": "gpt-4o-mini-2024-07-18",
         "usage": {"prompt_tokens": 57, "completion_tokens": 17, "total_tokens": 74},
         "ts": "2025-11-24T16:00:01+00:00",
+        "params": {"temperature": 0.2},
     }
     assert rows["chatcmpl-0003"].group == "chatcmpl-0003"  # one of two choices
 
@@ -150,6 +151,8 @@ def test_an_openai_batch_is_joined_whatever_the_files_order(tmp_path: Path, turn
         "a result without its request": 1,
         "the call failed": 1,
     }
+    lines = sum(len((SAMPLES / name).read_text().splitlines()) for name in names)
+    assert (imported.paired, imported.read + imported.paired) == (3, lines)  # the third's result is an error
     assert list(tmp_path.iterdir()) == [tmp_path / "out.jsonl"]
 
 
@@ -165,6 +168,18 @@ def test_a_custom_id_of_several_requests_joins_nothing(tmp_path: Path) -> None:
     rows, imported = read(tmp_path / "out.jsonl", "openai", str(source))
     assert list(rows) == ["2"]
     assert reasons(imported) == {"its custom_id belongs to several requests": 1}
+
+
+@pytest.mark.parametrize(("limit", "paired"), [(1, 3), (2, 4), (9, 4)])
+def test_paired_requests_are_counted_as_far_as_is_read(tmp_path: Path, limit: int, paired: int) -> None:
+    ids = [f"request-{i}" for i in range(4)]
+    requests = [{"custom_id": id, "body": {"messages": [{"role": "user", "content": id}]}} for id in ids]
+    body = {"choices": [{"message": {"role": "assistant", "content": "A"}, "finish_reason": "stop"}]}
+    results = [{"custom_id": id, "response": {"status_code": 200, "body": body}} for id in ids]
+    source = tmp_path / "batch.jsonl"
+    source.write_text("\n".join(map(json.dumps, [*requests[:3], *results[:2], requests[3], *results[2:]])))
+    _, imported = read(tmp_path / "out.jsonl", "openai", str(source), limit=limit)
+    assert (imported.read, imported.paired) == (min(limit, 4), paired)
 
 
 def test_openai_stored_completions_are_joined_with_their_messages(tmp_path: Path) -> None:

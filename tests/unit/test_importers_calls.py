@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from offapi.data import importers
-from offapi.data.importers.dropped import Dropped, Unusable
+from offapi.data.importers.dropped import TOOL_INCOMPLETE, Dropped, Unusable
 from offapi.data.importers.messages import canonical
 from offapi.data.traces import Trace
 
@@ -204,6 +204,72 @@ def test_a_chat_with_tools_comes_back_the_same(
     assert list(row.tools or ()) == TOOLS
     called = row.messages[2]["tool_calls"][0]["function"]["arguments"]
     assert json.loads(called) == TRICKY
+
+
+def turns(*said: str) -> list[Row]:
+    """A chat in short: "u" asks, "a" answers, "+1 2" calls with these ids, "=1" is a result; "+" and "=" have no id."""
+    made: list[Row] = []
+    for each in said:
+        ids = each[1:].split() or [""]
+        if each[0] == "+":
+            made.append({"role": "assistant", "content": None, "tool_calls": [named(id) for id in ids]})
+        elif each[0] == "=":
+            made.append({"role": "tool", "content": "r", **({"tool_call_id": ids[0]} if ids[0] else {})})
+        else:
+            made.append({"role": {"u": "user", "a": "assistant"}[each], "content": each})
+    return made
+
+
+def named(id: str) -> Row:
+    made = call(id, "{}")
+    return made if id else {name: value for name, value in made.items() if name != "id"}
+
+
+INCOMPLETE = [
+    ("u", "+1 2", "=1", "a"),
+    ("u", "+1 2", "=1", "u", "a"),
+    ("u", "+1", "=9", "a"),
+    ("u", "+1 1", "=1", "a"),
+    ("u", "+", "+", "=", "a"),
+    ("u", "+1", "a"),
+    ("u", "+1", "u", "+2"),
+    ("u", "+1", "u", "a", "=1", "a"),
+    ("u", "+1", "=1", "+2 3", "=3", "+4"),
+]
+COMPLETE = [
+    ("u", "+1 2", "=2", "=1", "a"),
+    ("u", "+1", "=1", "u", "+1", "=1", "a"),
+    ("u", "+1", "=", "a"),
+    ("u", "+", "=1", "a"),
+    ("u", "+1", "u", "=1", "u", "a"),
+    ("u", "+1", "a", "=1", "a"),  # one turn in two messages, as the Responses API has it
+    ("u", "=1", "a"),
+    ("u", "+1", "=1", "+2 3"),
+    ("u", "+1 2"),
+]
+
+
+@pytest.mark.parametrize("said", INCOMPLETE, ids=" ".join)
+def test_a_call_without_its_result_in_an_earlier_turn_is_dropped(said: tuple[str, ...]) -> None:
+    *asked, answer = turns(*said)
+    pair = {"request": {"messages": asked}, "response": {"choices": [{"message": answer}]}}
+    for format, record in (("openai-ft", {"messages": turns(*said)}), ("openai", pair)):
+        assert list(rows(format, record)) == [TOOL_INCOMPLETE]
+
+
+@pytest.mark.parametrize("said", COMPLETE, ids=" ".join)
+def test_a_chat_may_end_in_calls_and_results_come_in_any_order(said: tuple[str, ...]) -> None:
+    (row,) = rows("openai-ft", {"messages": turns(*said)})
+    assert isinstance(row, Trace)
+    assert list(row.messages) == turns(*said)
+
+
+def test_an_answer_of_a_call_and_a_text_awaits_the_result() -> None:
+    text = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "t"}]}
+    output = [text, {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"}, text]
+    (row,) = rows("openai", {"request": {"input": "u"}, "response": {"status": "completed", "output": output}})
+    assert isinstance(row, Trace)
+    assert [bool(message.get("tool_calls")) for message in row.messages] == [False, True, False]
 
 
 @pytest.mark.parametrize("results", [[{"type": "tool_result", "tool_use_id": "c", "content": "x", "is_error": True}]])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offapi.data.importers import dropped, responses
+from offapi.data.importers import dropped, params, responses
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped, Unusable
 from offapi.data.importers.values import Json, first, items, obj
@@ -58,7 +58,8 @@ def _generation(data: Mapping[str, Json], about: Mapping[str, Json]) -> Trace | 
             answers = responses.messages(items(streamed["output"]))
         except Unusable as error:
             return error.dropped
-    usage, most = data.get("usage"), obj(data.get("model_config")).get("max_tokens")
-    made = obj(usage).get("output_tokens")
+    usage, settings = data.get("usage"), obj(data.get("model_config"))
+    made, most = obj(usage).get("output_tokens"), settings.get("max_tokens")
     cut = isinstance(made, int) and isinstance(most, int) and made >= most
-    return build(asked, answers, finish_reason="length" if cut else None, model=data.get("model"), usage=usage, **about)
+    about = {**about, "model": data.get("model"), "usage": usage, "params": params.stated(settings)}
+    return build(asked, answers, finish_reason="length" if cut else None, **about)

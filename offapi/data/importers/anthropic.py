@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offapi.data.importers import dropped
+from offapi.data.importers import dropped, params
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped
 from offapi.data.importers.join import Half
@@ -55,7 +55,7 @@ def exchange(request: Mapping[str, Json], response: Mapping[str, Json], **about:
         finish_reason=response.get("stop_reason"),
         model=first(response, "model") or request.get("model"),
         usage=response.get("usage"),
-        **{**about, "id": about.get("id") or response.get("id")},
+        **{"params": params.requested(request), **about, "id": about.get("id") or response.get("id")},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from offapi.data.importers import dropped
+from offapi.data.importers import calls, dropped
 from offapi.data.importers.dropped import Dropped, Unusable
 from offapi.data.importers.messages import canonical
 from offapi.data.importers.tools import definitions
@@ -42,13 +42,17 @@ def build(
     """The trace of `messages` and the `answer` to them. `source`: what else is known of it.
 
     An id of "" is given later. Nothing is guessed: what is not a chat with an answer is Dropped.
+    An answer may end in tool calls; any other call must have its result.
     """
     try:
         ending = ENDINGS.get(finish_reason.lower()) if isinstance(finish_reason, str) else None
         if ending is not None:
             raise Unusable(ending)
-        said = _said(messages, answer)
+        asked, answered = _said(messages, answer)
+        said = [*asked, *answered]
         _check(said)
+        if any("tool_calls" in message for message in said) and not calls.complete(asked, answered):
+            raise Unusable(dropped.TOOL_INCOMPLETE)
         offered, left_out = definitions(tools) if tools else ([], [])
     except Unusable as error:
         return error.dropped
@@ -62,9 +66,11 @@ def build(
     )
 
 
-def _said(messages: Json, answer: Json) -> list[Message]:
+def _said(messages: Json, answer: Json) -> tuple[list[Message], list[Message]]:
+    """What came before the answer, and the answer, which may be several messages."""
     if answer is IN_MESSAGES:
-        return canonical(messages)
+        said = canonical(messages)
+        return said[:-1], said[-1:]
     if isinstance(messages, str) and messages.strip():
         messages = [{"role": "user", "content": messages}]
     if messages is None or messages == []:
@@ -75,7 +81,7 @@ def _said(messages: Json, answer: Json) -> list[Message]:
         answer = [{**answer, "role": answer.get("role") or "assistant"}]
     if not isinstance(answer, list) or not answer:
         raise Unusable(dropped.NO_ANSWER)
-    return [*canonical(messages), *canonical(answer)]
+    return canonical(messages), canonical(answer)
 
 
 def _check(said: Sequence[Message]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from offapi.data.importers import dropped
 from offapi.data.importers.dropped import Unusable
 from offapi.data.importers.values import Json, first, ident, json_text, text
@@ -37,6 +39,29 @@ def result(id: Json, content: str, *, name: Json = None, failed: bool = False) -
     """A tool's result as a message. `failed`: Anthropic's `is_error`, which OpenAI has no word for, is kept."""
     made = {"role": "tool", **_field("tool_call_id", ident(id)), **_field("name", text(name)), "content": content}
     return {**made, **_field("is_error", failed)}
+
+
+def complete(asked: Sequence[Message], answered: Sequence[Message]) -> bool:
+    """Whether every call has its result before the model's next turn. Calls of the answer itself await theirs."""
+    awaited: list[tuple[str, bool]] = []  # ids of calls without a result so far, and whether they must get one
+    before = ""
+    for i, message in enumerate([*asked, *answered]):
+        if message["role"] == "assistant":
+            if awaited and before != "assistant":
+                return False
+            awaited += [(call.get("id", ""), i < len(asked)) for call in message.get("tool_calls", ())]
+        elif message["role"] == "tool":
+            _settle(awaited, message.get("tool_call_id", ""))
+        before = message["role"]
+    return not any(must for _, must in awaited)
+
+
+def _settle(awaited: list[tuple[str, bool]], id: str) -> None:
+    """Take out the call that a result answers: the one of its id, else the first where one of them has no id."""
+    same = [i for i, (other, _) in enumerate(awaited) if other == id]
+    unnamed = [i for i, (other, _) in enumerate(awaited) if not other or not id]
+    if same or unnamed:
+        del awaited[(same or unnamed)[0]]
 
 
 def _field(name: str, value: Json) -> dict[str, Json]:

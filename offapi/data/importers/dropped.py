@@ -41,6 +41,7 @@ NOT_A_CALL = Dropped("not a model's answer: another kind of record")
 NOT_A_CHAT = Dropped("not a chat", "Text completions: use the generic format, with --map input= and --map output=.")
 DUPLICATE = Dropped("duplicate")
 
+TOOL_INCOMPLETE = Dropped("tool-incomplete: a tool call in an earlier turn has no result")
 CUT_OFF = Dropped("cut off at the token limit")
 FILTERED = Dropped("stopped by a content filter")
 REFUSED = Dropped("the model refused")
@@ -64,6 +65,7 @@ BAD_CALL = Dropped("a tool call has no name, or is not an object", malformed=Tru
 BAD_TOOLS = Dropped("tools are not a list of definitions", malformed=True)
 BAD_WEIGHT = Dropped("a weight is not 0 or 1", malformed=True)
 
+PAIRED = Dropped("a request that is part of its result's row")  # no row of its own, so not counted as dropped
 NO_REQUEST = Dropped("a result without its request", "Name the file with the requests too.")
 NO_RESULT = Dropped("a request without a result", "Name the file with the results too.")
 AMBIGUOUS = Dropped("its custom_id belongs to several requests", "Import one batch at a time.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offapi.data.importers import dropped, openai, responses
+from offapi.data.importers import dropped, openai, params, responses
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped, Unusable
 from offapi.data.importers.messages import is_message
@@ -81,6 +81,7 @@ def _about(found: Mapping[str, Json], trace: Mapping[str, Json], scores: Scores)
         cost=first(found, "totalCost", "total_cost", "calculatedTotalCost"),
         trace_id=trace_id,
         prompt=first(found, "promptName", "prompt_name"),
+        params=params.stated(obj(first(found, "modelParameters", "model_parameters"))),
         scores={**scores.get(str(trace_id), {}), **scores.get(str(id), {})},
     )
 
@@ -94,6 +95,7 @@ def _row(asked: Json, answer: Json, found: Mapping[str, Json], about: Mapping[st
         said, answered = _as_messages(request.get("messages")), _as_messages(_answer(answer, found.get("output")))
     except Unusable as error:
         return error.dropped
+    about = {"params": params.requested(request), **about}
     return build(said, answered, tools=request.get("tools"), finish_reason=ending, **about)
 
 

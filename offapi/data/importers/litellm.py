@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offapi.data.importers import anthropic, dropped, openai
+from offapi.data.importers import anthropic, dropped, openai, params
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped
 from offapi.data.importers.values import Json, first, items, json_text, known, moment, obj, opened, text
@@ -57,6 +57,7 @@ def _rows(
         cost=first(record, "response_cost", "spend"),
         trace_id=record.get("trace_id"),
         end_user=record.get("end_user"),
+        params=params.requested(sent) | params.stated(parameters),
     )
     if text(record.get("response")) and not response:
         yield build(asked, record["response"], tools=request.get("tools"), model=record.get("model"), **about)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offapi.data.importers import dropped, responses
+from offapi.data.importers import dropped, params, responses
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped
 from offapi.data.importers.join import Half
@@ -36,6 +36,7 @@ def exchange(request: Mapping[str, Json], response: Mapping[str, Json], **about:
     choices = items(response.get("choices"))
     about.setdefault("ts", moment(first(response, "created", "created_at")))
     about["id"] = about.get("id") or response.get("id")
+    about["params"] = about.get("params") or params.requested(request, response)
     if response.get("error") or response.get("status_code") not in (None, 200):
         yield dropped.FAILED
     elif choices:

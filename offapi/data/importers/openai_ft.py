@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from offapi.data.importers import params
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import BAD_WEIGHT, WEIGHTLESS, Dropped
 from offapi.data.importers.values import Json, first
@@ -41,4 +42,5 @@ def _row(record: Mapping[str, Json]) -> Trace | Dropped:
     if weight == 0:
         return WEIGHTLESS
     tools = first(record, "tools", "functions")
-    return build(record.get("messages"), tools=tools, id=record.get("id"), weight=weight)
+    settings = params.requested(record)
+    return build(record.get("messages"), tools=tools, id=record.get("id"), weight=weight, params=settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offapi.data.importers import dropped, openai
+from offapi.data.importers import dropped, openai, params
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped
 from offapi.data.importers.flat import numbered
@@ -51,6 +51,7 @@ def _rows(span: Span, record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
         "group": _value(found, "session.id") or span.trace_id,
         "ts": span.started,
         "trace_id": span.trace_id,
+        "params": params.stated(obj(_value(found, "llm.invocation_parameters"))),
     }
     if not asked or not answers:
         yield from _raw(found, about) if _value(found, "input.value") else [NO_CONTENT]

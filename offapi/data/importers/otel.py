@@ -2,17 +2,19 @@
 
 Messages are looked for in the attributes of the span (`gen_ai.input.messages`), in its events, in the
 log records that stand for it, and in the numbered attributes of older instrumentations
-(`gen_ai.prompt.0.content`). Left out: log records of single messages, and content kept elsewhere.
+(`gen_ai.prompt.0.content`); scores as `otel_scores` says. Left out: log records of single messages, and
+content kept elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from offapi.data.importers import dropped
+from offapi.data.importers import dropped, otel_scores, params
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped
 from offapi.data.importers.flat import numbered
+from offapi.data.importers.otel_scores import Scores
 from offapi.data.importers.otlp import Span, spans
 from offapi.data.importers.values import Json, first, items, known, obj, opened
 from offapi.data.traces import Trace
@@ -32,36 +34,41 @@ USAGE = {
     "cache_write": ("gen_ai.usage.cache_write.input_tokens", "gen_ai.usage.cache_creation.input_tokens"),
     "reasoning": ("gen_ai.usage.reasoning.output_tokens",),
 }
+REQUEST = ("gen_ai.request.", "gen_ai.openai.request.", "openai.request.")
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
     """The rows in `record`: one for each span, or for each of a span's answers."""
-    for span in spans(record):
-        yield from _rows(span)
+    found = list(spans(record))
+    scores = otel_scores.apart(found)
+    for span in found:
+        yield from _rows(span, scores)
 
 
-def _rows(span: Span) -> Iterator[Trace | Dropped]:
+def _rows(span: Span, scores: Scores) -> Iterator[Trace | Dropped]:
     found = dict(span.attributes)
     for name, attributes in span.events:
         if name == DETAILS:
             found |= attributes
     operation = first(found, "gen_ai.operation.name", "llm.request.type")
     calls = operation in CALLS if operation else _models(found)
-    if not calls:
-        yield dropped.NOT_A_CALL
+    if otel_scores.is_apart(span):
+        yield otel_scores.APART
+    elif not calls:
+        yield otel_scores.OF_ANOTHER if otel_scores.of(span, {}) else dropped.NOT_A_CALL
     elif span.failed:
         yield dropped.FAILED
     elif span.name in ROLES or span.name == "gen_ai.choice":
         yield NO_CONTENT
     else:
-        yield from _answers(span, found)
+        yield from _answers(span, found, otel_scores.of(span, scores))
 
 
 def _models(found: Mapping[str, Json]) -> bool:
     return first(found, "gen_ai.request.model", "gen_ai.response.model", "gen_ai.system") is not None
 
 
-def _answers(span: Span, found: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
+def _answers(span: Span, found: Mapping[str, Json], scores: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
     asked, answers = _recorded(found) or _numbered(found) or _events(span) or ([], [])
     if not asked and not answers:
         yield NO_CONTENT
@@ -82,7 +89,16 @@ def _answers(span: Span, found: Mapping[str, Json]) -> Iterator[Trace | Dropped]
             ts=span.started,
             usage=known(**{name: first(found, *names) for name, names in USAGE.items()}),
             trace_id=span.trace_id,
+            params=_params(found),
+            scores=scores,
         )
+
+
+def _params(found: Mapping[str, Json]) -> dict[str, Json]:
+    asked = {
+        key.removeprefix(start): value for start in REQUEST for key, value in found.items() if key.startswith(start)
+    }
+    return params.stated(asked)
 
 
 def _recorded(found: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:

@@ -28,6 +28,7 @@ class Span:
     attributes: Mapping[str, Json]
     events: tuple[tuple[str, Mapping[str, Json]], ...]
     id: Json
+    parent_id: Json
     trace_id: Json
     started: str | None
     failed: bool
@@ -58,6 +59,7 @@ def _span(found: Mapping[str, Json]) -> Span:
         attributes=attributes,
         events=tuple((str(event.get("name")), _attributes(event)) for event in map(obj, items(found.get("events")))),
         id=first(found, "spanId", "span_id", "context.span_id") or context.get("span_id"),
+        parent_id=first(found, "parentSpanId", "parent_span_id", "parent_id"),
         trace_id=first(found, "traceId", "trace_id", "context.trace_id") or context.get("trace_id"),
         started=moment(first(found, *STARTED)),
         failed=failed in FAILED or bool(attributes.get("error.type")),

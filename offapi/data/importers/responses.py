@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from offapi.data.importers import dropped
+from offapi.data.importers import dropped, params
 from offapi.data.importers.build import build
 from offapi.data.importers.dropped import Dropped, Unusable
 from offapi.data.importers.values import Json, first, items, obj, text
@@ -33,7 +33,7 @@ def row(request: Mapping[str, Json], response: Mapping[str, Json], **about: Json
         finish_reason=detail if status == "incomplete" and detail else status,
         model=first(response, "model") or request.get("model"),
         usage=response.get("usage"),
-        **about,
+        **{"params": params.requested(request, response), **about},
     )
 
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,9 @@ from offapi.stage import Stage
 
 EXAMPLES = 3  # places named for each reason
 MEGA = 1_000_000
-FORMAT = 1  # of the output and its journal
-START: Mapping[str, Any] = {"file": 0, "at": 0, "records": 0, "read": 0, "usable": 0, "dropped": {}, "personal": {}}
+FORMAT = 2  # of the output and its journal
+PLACE: Mapping[str, Any] = {"file": 0, "at": 0, "records": 0}
+START: Mapping[str, Any] = {**PLACE, "read": 0, "paired": 0, "usable": 0, "dropped": {}, "personal": {}}
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,14 @@ class Reason:
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of the rows. `personal`: rows, of those looked at, that seem to hold such data."""
+    """What became of the rows. `paired`: requests that lay apart from their results, each a part of the result's row.
+
+    `personal`: rows, of those looked at, that seem to hold such data.
+    """
 
     out: Path
     read: int
+    paired: int
     usable: int
     dropped: tuple[Reason, ...]  # the most frequent first
     personal: Mapping[str, int]
@@ -115,8 +119,13 @@ def _fold(
     """The lines to be written for a job, and the state behind them."""
     lines: list[bytes] = []
     reasons = {reason: dict(value) for reason, value in before["dropped"].items()}
-    read = before["read"]
-    for row in islice(done.rows(), left):
+    read, paired = before["read"], before["paired"]
+    for row in done.rows():
+        if row.dropped == dropped.PAIRED:
+            paired += 1
+            continue
+        if left is not None and read - before["read"] >= left:
+            break
         read += 1
         why = row.dropped or (None if seen.new(row) else dropped.DUPLICATE)
         if why is None:
@@ -131,6 +140,7 @@ def _fold(
     return lines, {
         **job.end,
         "read": read,
+        "paired": paired,
         "usable": before["usable"] + len(lines),
         "dropped": reasons,
         "personal": dict(Counter(before["personal"]) + done.personal),
@@ -171,7 +181,7 @@ def _decoded(record: bytes) -> Mapping[str, Any]:
 def _imported(out: Path, state: Mapping[str, Any]) -> Imported:
     ordered = sorted(state["dropped"].items(), key=lambda pair: -pair[1]["count"])
     reasons = [Reason(reason, each["count"], tuple(each["places"]), each["hint"]) for reason, each in ordered]
-    return Imported(out, state["read"], state["usable"], tuple(reasons), state["personal"])
+    return Imported(out, state["read"], state["paired"], state["usable"], tuple(reasons), state["personal"])
 
 
 def _refused(file: File, record: int, why: Dropped) -> DataError:

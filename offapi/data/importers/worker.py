@@ -86,14 +86,14 @@ class Worker:
                 continue
             outcomes = self._outcomes(record) or [dropped.NOTHING_IN_IT]
             place = {"format": self._format, "file": name, "line": number}
-            some = [_row(outcome, place, stem) for outcome in outcomes if outcome is not None]
+            some = [_row(outcome, place, stem) for outcome in outcomes]
             rows += some
             if number <= LOOKED_AT or number % SPARSE == 0:
                 found.update(kind for row in some for kind in personal.kinds(row.line))
         return Done(tuple(zip(*rows, strict=True)) or ((),) * len(Row._fields), found)
 
-    def _outcomes(self, record: bytes) -> list[Trace | Dropped | None]:
-        """What the importer makes of a record; None for a request whose result is the row.
+    def _outcomes(self, record: bytes) -> list[Trace | Dropped]:
+        """What the importer makes of a record; PAIRED for a request whose result is the row.
 
         An importer's own error is a reason too, and not the end of the import.
         """
@@ -113,7 +113,7 @@ class Worker:
             reason = f"offapi could not read it ({type(error).__name__}): please report it"
             return [Dropped(reason, malformed=True, detail=str(error))]
 
-    def _joined(self, value: Mapping[str, Any], others: Others) -> Iterator[Trace | Dropped | None]:
+    def _joined(self, value: Mapping[str, Any], others: Others) -> Iterator[Trace | Dropped]:
         """As `_outcomes`, of a record that may be a request or a result without the other."""
         halves = list(self._importer.halves(value)) if self._importer.halves else []
         if not halves:
@@ -125,7 +125,7 @@ class Worker:
                 yield error.dropped
                 continue
             if whole is None:
-                yield None
+                yield dropped.PAIRED
             else:
                 yield from self._importer.rows(whole)
 
