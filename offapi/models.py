@@ -112,7 +112,7 @@ def _find(name_or_path: str | Path) -> Model:
     if NAME.fullmatch(name) and (store() / name).is_dir():
         folder = store() / name
     if not folder.is_dir():
-        hint = "Add it with `offapi models add demo`." if name == DEMO_NAME else nearest(name, _names())
+        hint = "Add it with `offapi models add demo`." if name == DEMO_NAME else nearest(name, _usable())
         raise UnknownModel(f"no model {str(name_or_path)!r}.", where=str(store()), next_step=hint)
     if folder.parent == store():
         model_lock.check_sizes(folder)
@@ -129,6 +129,12 @@ def _find(name_or_path: str | Path) -> Model:
 
 def _names() -> list[str]:
     return sorted(path.name for path in store().glob("[!.]*"))
+
+
+def _usable() -> list[str]:
+    """Every name that `get` takes, the short one of the demo's model too."""
+    names = _names()
+    return [*names, DEMO] if DEMO_NAME in names else names
 
 
 def _listed(folder: Path) -> Model:

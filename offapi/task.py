@@ -7,9 +7,10 @@ answer with its checks. Left out: tokens (`offapi.chat`) and tools (not yet).
 from __future__ import annotations
 
 import math
+import re
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -201,7 +202,17 @@ def _fault(path: Path, error: BaseException) -> OffapiError:
         return NetworkBlocked(blocked.what, where=where, next_step=blocked.next_step)
     if isinstance(error, OffapiError):
         return ConfigError(error.what, where=where, next_step=error.next_step)
-    return ConfigError(f"{describe(error)}.", where=where, next_step="Mend the task file.")
+    return _unknown(error, where) or ConfigError(f"{describe(error)}.", where=where, next_step="Mend the task file.")
+
+
+def _unknown(error: BaseException, where: str) -> ConfigError | None:
+    """The error for an argument that Task or Example does not have, None where that is not what `error` says."""
+    found = re.match(r"(Task|Example)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if not found or not isinstance(error, TypeError):
+        return None
+    known = [field.name for field in fields({"Task": Task, "Example": Example}[found[1]])]
+    step = nearest(found[2], known)
+    return ConfigError(f"offapi.{found[1]} has no argument {found[2]!r}.", where=where, next_step=step)
 
 
 def _blocked(error: BaseException | None) -> NetworkBlocked | None:

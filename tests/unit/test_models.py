@@ -202,6 +202,9 @@ def test_missing_models_name_the_nearest(tmp_path: Path) -> None:
         models.get("invoice")
     with pytest.raises(ModelError, match="offapi models add demo"):
         models.get("demo")
+    models.add(stored.folder(tmp_path / "b"), "smollm2-135m-instruct")
+    with pytest.raises(ModelError, match=r"Known: demo, invoices, smollm2-135m-instruct\."):
+        models.get("nowhere")
     with pytest.raises(ModelError, match="downloads nothing"):
         models.add("acme/small")
 

@@ -1,7 +1,13 @@
 """Which rows a step learns from, and how the learning rate goes."""
 
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 
+from offapi import config
+from offapi.cli.init import SIZES
 from offapi.schedule import Schedule
 
 SCHEDULE = Schedule(rows=10, batch_size=4, epochs=3.0, lr=1.0, warmup_steps=2, seed=5)
@@ -26,3 +32,16 @@ def test_the_rate_warms_up_then_falls_to_nearly_zero() -> None:
     assert rates[0] == pytest.approx(1 / 3)
     assert rates[2] == max(rates) == pytest.approx(7 / 9)
     assert rates[-1] == pytest.approx(1 / 9)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rows"),
+    [("sft", SIZES["train"]), ("distill", SIZES["train"] // 2), ("filtered_sft", 60), ("grpo", SIZES["train"])],
+)
+def test_the_first_recipes_of_a_user_warm_up_for_a_tenth_of_their_steps_at_most(recipe: str, rows: int) -> None:
+    """Of what `offapi init` writes; rows of distill and filtered_sft as their checks leave some."""
+    path = Path(__file__).parents[2] / "recipes" / "configs" / f"{recipe}.toml"
+    loaded = config.load(path, import_module(f"offapi.recipes.{recipe}").Config)
+    assert 0 < 10 * loaded.warmup_steps <= loaded.schedule(rows).steps
+    compared = tomllib.loads((path.with_name("compare.toml")).read_text())[recipe]
+    assert (compared["epochs"], compared["warmup_steps"]) == (loaded.epochs, loaded.warmup_steps)

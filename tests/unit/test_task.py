@@ -297,6 +297,30 @@ def test_a_bug_in_a_task_file_names_file_and_line(tmp_path: Path, source: str, l
     assert caught.value.next_step
 
 
+@pytest.mark.parametrize(
+    ("argument", "said", "step"),
+    [
+        ("max_answer_token=9", "offapi.Task has no argument 'max_answer_token'.", "Did you mean 'max_answer_tokens'?"),
+        ("zzz=9", "offapi.Task has no argument 'zzz'.", "Known: audit, check_seconds, checks"),
+        (
+            "examples=(offapi.Example('d', {}, anser={}),)",
+            "offapi.Example has no argument 'anser'.",
+            "Did you mean 'answer'?",
+        ),
+    ],
+)
+def test_an_argument_that_a_task_does_not_have_names_the_nearest(
+    tmp_path: Path, argument: str, said: str, step: str
+) -> None:
+    path = tmp_path / "task.py"
+    path.write_text(GOOD.replace("Task(", f"Task(\n    {argument},"))
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert caught.value.what == said
+    assert caught.value.next_step.startswith(step)
+    assert ", line " in caught.value.where
+
+
 def test_a_task_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         load(tmp_path / "none.py")
