@@ -2,7 +2,8 @@
 
 A tripwire for accidents, not a sandbox: it sees what Python's own sockets do. Left out,
 because an audit hook cannot see it: connections made in C, and other programs that are
-started. The proof that offapi stays offline is its test in an empty network namespace.
+started (offapi's own helper processes report what they tried, see `offapi.journal`). The proof
+that offapi stays offline is its test in an empty network namespace.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from threading import RLock
+from typing import Any, Literal
 
 from offapi.errors import NetworkBlocked
 
@@ -41,8 +43,13 @@ class Hole:
     addresses: set[str] = field(default_factory=set, compare=False)  # what the host's name resolved to
 
 
+Kind = Literal["refused", "opened"]
+Attempt = tuple[Kind, str, str | int, int]  # refused: target, caller; opened: host, port; and how often
+
 _refused: Counter[tuple[str, str]] = Counter()  # (target, caller)
-_opened: Counter[Hole] = Counter()  # connections through each hole
+_opened: Counter[tuple[str, int]] = Counter()  # connections through the hole for (host, port)
+_counting = RLock()
+_keep: Callable[[Attempt], object] | None = None
 _holes: tuple[Hole, ...] = ()
 _installed = False
 
@@ -64,7 +71,8 @@ def allow(host: str, port: int) -> Iterator[None]:
     """Let this process reach `host`:`port` inside the block. The hole and its use are part of `report`."""
     global _holes
     hole = Hole(host.lower().strip("[]"), port)
-    _opened[hole] += 0
+    if (hole.host, hole.port) not in _opened:
+        count(("opened", hole.host, hole.port, 0))
     _holes = (*_holes, hole)
     try:
         yield
@@ -75,10 +83,27 @@ def allow(host: str, port: int) -> Iterator[None]:
 
 
 def report() -> dict[str, Any]:
-    """Network attempts of this process so far, for a run's manifest."""
-    refused = [{"target": target, "caller": caller, "count": n} for (target, caller), n in _refused.items()]
-    opened = [{"host": hole.host, "port": hole.port, "connections": n} for hole, n in _opened.items()]
+    """Network attempts so far, of this process and of helpers that have ended, for a run's manifest."""
+    with _counting:
+        refused = [{"target": target, "caller": caller, "count": n} for (target, caller), n in _refused.items()]
+        opened = [{"host": host, "port": port, "connections": n} for (host, port), n in _opened.items()]
     return {"guard": _installed, "refused": refused, "opened": opened}
+
+
+def count(attempt: Attempt) -> None:
+    """Make `attempt`, perhaps a helper process's, part of `report`."""
+    kind, target, by, n = attempt
+    counter: Counter[Any] = _opened if kind == "opened" else _refused
+    with _counting:
+        counter[target, by] += n
+    if _keep is not None:
+        _keep(attempt)
+
+
+def keep(how: Callable[[Attempt], object]) -> None:
+    """Have every attempt from now on given to `how` too, before it is made."""
+    global _keep
+    _keep = how
 
 
 def working() -> bool:
@@ -128,17 +153,18 @@ _TARGETS: Mapping[str, Any] = {
 def _judge(event: str, host: Any, port: Any) -> None:
     """Return when the target may be reached, else count it and raise NetworkBlocked."""
     name = host.decode("ascii", "replace") if isinstance(host, bytes | bytearray) else str(host)
+    connects = event == "socket.connect"
+    for hole in _holes:  # one for this machine is counted too
+        if _through(hole, name.lower(), port, connects):
+            if connects:
+                count(("opened", hole.host, hole.port, 1))
+            return
     if _loopback(name):
         return
-    connects = event == "socket.connect"
-    for hole in _holes:
-        if _through(hole, name.lower(), port, connects):
-            _opened[hole] += connects
-            return
     target = name if port is None else f"{name}:{port}"
     caller = _caller()
     if name != PROBE:
-        _refused[target, caller] += 1
+        count(("refused", target, caller, 1))
     raise NetworkBlocked(f"the network guard refused {target}, asked for by {caller}.", next_step=ALLOWED_BY)
 
 
@@ -160,7 +186,8 @@ def _through(hole: Hole, name: str, port: Any, connects: bool) -> bool:
         return False
     if name == hole.host or name in hole.addresses:
         return True
-    if connects:  # names with many addresses answer with others each time: ask again
+    perhaps = not _loopback(name) or _loopback(hole.host)  # else only the port is the same
+    if connects and perhaps:  # names with many addresses answer with others each time: ask again
         import socket
 
         with suppress(OSError):

@@ -11,14 +11,16 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
 import orjson
 
+from offapi import offline
 from offapi.errors import OffapiError
 from offapi.progress import Advance
 
@@ -31,6 +33,7 @@ class Output:
 
     json: bool = False
     plain: bool = False
+    _before: Counter[tuple[str, int]] = field(default_factory=lambda: _connections(), repr=False, compare=False)
 
     @property
     def live(self) -> bool:
@@ -60,9 +63,21 @@ class Output:
         self._console().print(table)
 
     def result(self, value: Mapping[str, Any]) -> None:
-        """The command's one object, on stdout, with --json alone. Call it last: failures leave stdout empty."""
+        """The command's one object, on stdout, with --json alone. Call it last: failures leave stdout empty.
+
+        Where hosts were connected to since the command began, they are in it.
+        """
         if self.json:
-            click.echo(_encoded(value))
+            opened = [{"host": host, "port": port, "connections": n} for (host, port), n in self._opened().items()]
+            click.echo(_encoded({**value, **({"opened": opened} if opened else {})}))
+
+    def say_opened(self) -> None:
+        """For a person: each host that was connected to since the command began, and how often."""
+        for (host, port), n in self._opened().items():
+            self.say(f"Network: {n:,} connections to {host}:{port}, failed ones included.")
+
+    def _opened(self) -> Counter[tuple[str, int]]:
+        return _connections() - self._before
 
     @contextmanager
     def progress(self, title: str, total: int | None = None) -> Iterator[Advance]:
@@ -112,6 +127,11 @@ class _Lines:
         self.say(f"{self.title}: {', '.join([share, *extra])}")
 
 
+def _connections() -> Counter[tuple[str, int]]:
+    """Attempts to connect through the guard's holes so far, by host and port."""
+    return Counter({(each["host"], each["port"]): each["connections"] for each in offline.report()["opened"]})
+
+
 def _encoded(value: Mapping[str, Any]) -> bytes:
     """As JSON. A file name may be bytes that are no UTF-8, which orjson refuses: they become `\\udcff`."""
     try:
@@ -127,7 +147,11 @@ def options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--plain", is_flag=True, help="No colours and no redrawn progress (also: NO_COLOR=1).")
     @functools.wraps(function)
     def command(*arguments: Any, as_json: bool, plain: bool, **values: Any) -> Any:
-        return function(Output(as_json, plain or bool(os.environ.get("NO_COLOR"))), *arguments, **values)
+        out = Output(as_json, plain or bool(os.environ.get("NO_COLOR")))
+        try:
+            return function(out, *arguments, **values)
+        finally:
+            out.say_opened()
 
     return command
 

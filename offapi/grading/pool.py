@@ -20,6 +20,7 @@ from offapi import spawned
 from offapi.errors import OffapiError, RunError
 from offapi.grading import worker
 from offapi.grading.worker import IDLE, Done, Job, Settings
+from offapi.journal import Journal
 
 PROCESSES = 2
 GRACE = 5.0  # seconds beyond the task's `check_seconds`, which a check in C code does not hear
@@ -91,7 +92,8 @@ class _Process:
     def _start(self) -> None:
         self.pipe, theirs = self._context.Pipe()
         self._marker = self._context.RawArray("q", [IDLE, 0])
-        arguments = (theirs, self._marker, self._settings)
+        self._journal = Journal()
+        arguments = (theirs, self._marker, self._settings, self._journal)
         self._process = self._context.Process(target=worker.serve, args=arguments, daemon=True)
         spawned.start(self._process, signal.SIGINT)  # we end it ourselves
         theirs.close()
@@ -139,6 +141,7 @@ class _Process:
         self._process.kill()
         self._process.join()
         self.pipe.close()
+        self._journal.close()
 
 
 def _ending(code: int | None) -> str:

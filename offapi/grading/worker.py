@@ -24,6 +24,7 @@ from offapi.errors import ConfigError, DataError, OffapiError
 from offapi.grading import rows, table
 from offapi.grading.contamination import Evaluation
 from offapi.grading.shingles import Hashes
+from offapi.journal import Journal
 from offapi.task import Grade, Task
 from offapi.task import load as load_task
 
@@ -64,8 +65,9 @@ class Done:
     failed: tuple[tuple[str, str], ...]
 
 
-def serve(pipe: Connection, marker: Any, settings: Settings) -> None:
+def serve(pipe: Connection, marker: Any, settings: Settings, journal: Journal) -> None:
     """Answer jobs until the pipe ends. An error in the data or the task is the answer to its job."""
+    journal.keep()
     os.dup2(2, 1)  # what a check prints must not mix with the command's one object on stdout
     gc.freeze()  # rows make no cycles: looking for them at Python's usual pace costs a tenth of the time
     gc.set_threshold(50_000, 20, 20)

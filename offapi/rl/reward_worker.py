@@ -19,12 +19,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from offapi.errors import OffapiError
+from offapi.journal import Journal
 from offapi.rl.judge import Asked, Fault, Judge, Judged, Note
 from offapi.task import load
 
 
-def serve(pipe: Connection, note: Note, task_file: Path) -> None:
+def serve(pipe: Connection, note: Note, task_file: Path, journal: Journal) -> None:
     """Answer batches until the pipe ends."""
+    journal.keep()
     os.setsid()  # what a reward starts is ended with this process, and Ctrl-C is the trainer's
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which programs that a reward starts would inherit

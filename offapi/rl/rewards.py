@@ -23,6 +23,7 @@ from types import TracebackType
 
 from offapi import atomic, spawned
 from offapi.errors import ConfigError, OffapiError, RunError
+from offapi.journal import Journal
 from offapi.rl.judge import BATCH, Asked, Fault, Judged, Note, rewarded
 from offapi.rl.reward_worker import serve
 
@@ -110,7 +111,9 @@ class _Process:
         self._task_file, self._ended = task_file, False
         self._note: Note = context.RawValue(Note)
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, self._note, task_file), daemon=True)
+        self._journal = Journal()
+        arguments = (theirs, self._note, task_file, self._journal)
+        self._process = context.Process(target=serve, args=arguments, daemon=True)
         spawned.start(self._process, signal.SIGINT, signal.SIGTERM)  # until it handles them
         theirs.close()
 
@@ -150,7 +153,7 @@ class _Process:
         return Fault(f"the call {what}", where, STEP, self._note.index, "")
 
     def end(self) -> None:
-        """End it and all it started, and take its exit code, so that no zombie is left."""
+        """End it and all it started, and take its exit code and journal, so that no zombie and no attempt is left."""
         if self._ended:
             return  # its id may be another's by now
         self._ended = True
@@ -159,6 +162,7 @@ class _Process:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
+        self._journal.close()
 
 
 def _ending(code: int | None) -> str:
