@@ -15,9 +15,11 @@ import orjson
 from offapi.advising.questions import Value
 from offapi.advising.thresholds import Threshold
 from offapi.errors import DataError
+from offapi.stats import enough
 
 WRITERS = "Name what `offapi compare`, `offapi curve` or `offapi cost` printed with --json."
-ROADS = {"sft": "sft", "distill": "distill", "filtered_sft": "graded", "base": "base"}
+ROADS = {"sft": "sft", "distill": "distill", "filtered_sft": "graded"}
+BASE, UNDECIDED, NOT_WORTH = "base", "cannot tell", "not worth its hours"  # how verdicts of a comparison begin
 ALMOST_NEVER = 1e12  # requests a month, where a volume never breaks even
 
 
@@ -74,14 +76,30 @@ def _curve(told: dict[str, Any], path: str) -> Measured:
 
 
 def _comparison(told: dict[str, Any], path: str) -> Measured:
+    """A road where it is shown to be better; `base` where each road is shown not to be worth its hours."""
     taken, rows = told["take"], told["rows"]
+    verdicts = {name: rows[name].get("verdict") or "" for name in rows if name != BASE}
+    roads = {name: said for name, said in verdicts.items() if said.startswith((UNDECIDED, NOT_WORTH))}
     answers: dict[str, Value] = {}
     if taken == "grpo":
         answers["measured"] = "grpo_after" if (rows[taken].get("arm") or {}).get("start") else "grpo"
     elif taken in ROADS:
         answers["measured"] = ROADS[taken]
-    teacher = next((rows[name] for name in ("recorded", "teacher") if name in rows), None)
-    if teacher is not None:
-        answers["teacher_quality"] = teacher["report"]["all_fields"]["mean"]
-    said = f"{path}: take {taken}; {rows[taken].get('verdict', '')}".rstrip("; ")
-    return Measured(answers=answers, said=(f"{said}.",))
+    elif roads and all(said.startswith(NOT_WORTH) for said in roads.values()):
+        answers["measured"] = BASE
+    for key, names in (("teacher_quality", ("recorded", "teacher")), ("prompted", (BASE,))):
+        found = next((rows[name]["report"] for name in names if "report" in rows.get(name, {})), None)
+        if found is not None:
+            answers[key] = found["all_fields"]["mean"]
+    if taken != BASE:
+        return Measured(answers=answers, said=(f"{path}: take {taken}; {verdicts[taken]}".rstrip("; ") + ".",))
+    said = [_undecided(told, name) if why.startswith(UNDECIDED) else f"{name}: {why}" for name, why in roads.items()]
+    return Measured(answers=answers, said=tuple(f"{path}: {one}." for one in said or ["no road was compared"]))
+
+
+def _undecided(told: dict[str, Any], name: str) -> str:
+    """That the comparison could not tell, and how many documents could."""
+    row, n, margin = told["rows"][name], told["test"]["documents"], told["margin"]
+    needed = enough.documents(row["to_rival"]["only_a"] + row["to_rival"]["only_b"], n, margin)
+    documents = f"{n} test document{'' if n == 1 else 's'}"
+    return f"cannot tell {name} from {row['rival']} in {documents}; about {needed:,} would show {100 * margin:g} points"

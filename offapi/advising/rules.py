@@ -108,16 +108,16 @@ GATES = (
         "Has a comparison on your own task decided?",
         "yes",
         "no",
-        tuple(
-            Row((f"measured is {found}",), road, "Your own comparison says so.")
-            for found, road in (
-                ("base", "prompt"),
-                ("sft", "sft"),
-                ("distill", "distill"),
-                ("graded", "graded"),
-                ("grpo", "grpo"),
-                ("grpo_after", "grpo_after"),
-            )
+        (
+            Row(
+                ("measured is base", "prompted not-below @target"),
+                "prompt",
+                "Your own comparison says so: no road is worth its hours.",
+            ),
+            *(
+                Row((f"measured is {road}",), road, "Your own comparison says so.")
+                for road in ("sft", "distill", "graded", "grpo", "grpo_after")
+            ),
         ),
     ),
     Gate(

@@ -12,14 +12,13 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from offapi.stats.enough import EIGHTY_PERCENT, FEWEST
 from offapi.stats.interval import Interval
 
 Integers = NDArray[np.int64]
 
 Z = 1.959963984540054  # two-sided 95%
 DRAWS = 10_000  # of signs
-EIGHTY_PERCENT = 2.8  # 1.960 + 0.842: two-sided 5%, power 80%
-FEWEST = 6  # differing documents, all one way: the fewest an exact test calls significant (2 / 2**6 < 0.05)
 
 
 def mcnemar(b: int, c: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from shlex import split
@@ -22,6 +23,8 @@ from offapi.advising.rules import GATES, LAST, NOTES
 from offapi.advising.thresholds import THRESHOLDS
 from offapi.cli import COMMANDS
 from offapi.errors import DataError
+from offapi.evaluate import Prediction, Report
+from offapi.roads.verdict import Entry, judge
 
 OPS = {"is", "is-not", "below", "not-below", "at-least", "above"}
 GOOD: Answers = {"narrow": "yes", "maintainer": "somebody", "lifetime": 24, "volume": 500_000, "tried": "yes"}
@@ -328,9 +331,58 @@ def test_a_comparison_decides(tmp_path: Path) -> None:
     assert found.answers == {"measured": "graded", "teacher_quality": 0.63}
     assert advise({**GOOD, "labels": 900, **found.answers}).road.key == "graded"
     assert read(tmp_path, {**COMPARED, "take": "grpo"}).answers == {"measured": "grpo_after", "teacher_quality": 0.63}
-    assert read(tmp_path, {"take": "base", "rows": {"base": {}}}).answers == {"measured": "base"}
-    assert advise({**GOOD, "measured": "base"}).road.key == "prompt"
+    assert read(tmp_path, {"take": "base", "rows": {"base": {}}}).answers == {}
     assert advise({**GOOD, "volume": 1, "measured": "sft"}).road.key == "api", "it says nothing of cost"
+
+
+def compared(n: int, **right: tuple[int, float]) -> dict[str, Any]:
+    """What `offapi compare` tells of `n` documents, of which each road has so many right, for so many hours."""
+    reports = {
+        name: Report.of([Prediction(f"d{i}", "", None, {"shop": i < k}, {"shop": "x"}) for i in range(n)])
+        for name, (k, _) in right.items()
+    }
+    found = judge([Entry(name, reports[name], hours) for name, (_, hours) in right.items()], 0.05)
+    rows = {name: {"report": reports[name].as_dict(), **asdict(one)} for name, one in found.rows.items()}
+    told = {"take": found.take, "rows": rows, "test": {"documents": n}, "margin": 0.05}
+    return dict(orjson.loads(orjson.dumps(told)))
+
+
+def test_a_comparison_that_cannot_tell_decides_nothing(tmp_path: Path) -> None:
+    """Ten documents, none right before: nothing is known of the roads, and 300 labels are there."""
+    found = read(tmp_path, compared(10, base=(0, 0.0), sft=(2, 1.0), distill=(0, 2.0)))
+    assert found.answers == {"prompted": 0.0}
+    advice = advise({"labels": 300, **found.answers}, found.thresholds)
+    assert (advice.road.key, advice.gate and advice.gate.key) == ("sft", "labels")
+    said = "\n".join(words.lines(advice, found.said))
+    assert "cannot tell sft from base in 10 test documents; about 628 would show 5 points." in said
+    assert "cannot tell distill from sft in 10 test documents; about 628 would show 5 points." in said
+    one = read(tmp_path, compared(1, base=(0, 0.0), sft=(1, 1.0)))
+    assert "in 1 test document;" in one.said[0]
+
+
+def test_a_base_that_is_good_enough_is_taken(tmp_path: Path) -> None:
+    found = read(tmp_path, compared(10, base=(9, 0.0), sft=(10, 1.0)))
+    assert found.answers is not None
+    assert advise({"labels": 300, "target": 0.9, **found.answers}).road.key == "prompt"
+    assert advise({"labels": 300, "target": 0.95, **found.answers}).road.key == "sft"
+
+
+def test_roads_that_are_shown_not_to_be_worth_it_are_not_taken(tmp_path: Path) -> None:
+    found = read(tmp_path, compared(400, base=(200, 0.0), sft=(201, 1.0)))
+    assert found.answers == {"measured": "base", "prompted": 0.5}
+    assert "not worth its hours" in found.said[0]
+    advice = advise({"labels": 300, **found.answers})
+    assert (advice.road.key, advice.row.because) == (
+        "prompt",
+        "Your own comparison says so: no road is worth its hours.",
+    )
+    assert advise({"labels": 300, "target": 0.9, **found.answers}).road.key == "sft", "it is not what was asked for"
+
+
+def test_a_road_that_is_shown_to_be_better_is_taken(tmp_path: Path) -> None:
+    found = read(tmp_path, compared(100, base=(10, 0.0), distill=(60, 1.0), sft=(62, 2.0)))
+    assert found.answers == {"measured": "distill", "prompted": 0.1}
+    assert advise({"labels": 300, **found.answers}).road.key == "distill"
 
 
 @pytest.mark.parametrize(

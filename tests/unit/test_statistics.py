@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
-from offapi.stats import bootstrap, paired
+from offapi.stats import bootstrap, enough, paired
 from offapi.stats.contrast import Contrast, contrast
 from offapi.stats.interval import Interval, wilson
 from offapi.stats.samples import pass_all, pass_any, sizes
@@ -227,9 +227,17 @@ def test_the_detectable_difference_is_found_four_times_in_five(n: int, discordan
 
 
 def test_what_too_few_documents_can_show() -> None:
-    assert paired.mcnemar(paired.FEWEST, 0) < 0.05 <= paired.mcnemar(paired.FEWEST - 1, 0)
+    assert paired.mcnemar(enough.FEWEST, 0) < 0.05 <= paired.mcnemar(enough.FEWEST - 1, 0)
     assert paired.detectable(np.zeros(5), 5) == 1.0
     assert paired.detectable(np.zeros(100), 100) == 0.06, "six documents of a hundred, all one way"
+
+
+def test_as_many_documents_as_it_takes_show_the_difference() -> None:
+    n = enough.documents(20, 100, 0.05)
+    assert n == 628  # 0.2 x (2.8 / 0.05)^2 = 627.2
+    assert paired.detectable(np.repeat([1.0, 0.0], [n // 5, n - n // 5]), n) == pytest.approx(0.05, rel=0.01)
+    assert enough.documents(0, 1000, 0.05) == enough.documents(50, 1000, 0.05), "5 points take 5% that differ"
+    assert enough.documents(1, 1, 0.5) == 32
 
 
 def test_of_a_mean_a_smaller_difference_shows_than_of_a_field() -> None:
