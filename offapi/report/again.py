@@ -1,4 +1,4 @@
-"""The commands that make a run again, from its manifest. Left out: fetching models and data."""
+"""The commands that make a run or a comparison again, from its resolved keys. Left out: fetching models and data."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from offapi.report.reading import Record
+from offapi.report.reading import Object, Record, mapping
 from offapi.report.tables import text
 
-RECIPE = "recipe.toml"
+RECIPE, COMPARISON = "recipe.toml", "compare.toml"
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,9 @@ class Command:
     text: str
 
 
-def commands(records: Sequence[Record], others: Sequence[Path]) -> list[Command]:
-    """How to train, resume and score the first run again, and to write this report."""
-    first = records[0]
-    report = Command("This report", _line("report", *(str(one.path) for one in records), *map(str, others)))
+def commands(first: Record, named: Sequence[Path]) -> list[Command]:
+    """How to train, resume and score a run again, and to write this report, of the paths that were named."""
+    report = _report(named)
     if first.recipe == "demo":
         seed = text(first.config.get("seed", 0))
         return [Command("The whole demo", _line("demo", *_backend(first), "--seed", seed)), report]
@@ -47,6 +46,17 @@ def commands(records: Sequence[Record], others: Sequence[Path]) -> list[Command]
     ]
 
 
+def comparison(told: Object, named: Sequence[Path]) -> list[Command]:
+    """How to compare again, and to write this report, of the paths that were named."""
+    config, backend = mapping(told, "config"), told.get("backend")
+    words = ["compare", COMPARISON, *(["--backend", text(backend)] if backend else [])]
+    again = [
+        Command(f"The comparison as it was resolved: save it as {COMPARISON}", toml(config)),
+        Command("Compare, with the arms that are there taken as they are", _line(*words)),
+    ]
+    return [*(again if config else []), _report(named)]
+
+
 def toml(config: Mapping[str, Any]) -> str:
     """A recipe's keys as TOML, tables last; keys without a value are left out."""
     plain = {name: value for name, value in config.items() if not isinstance(value, dict)}
@@ -62,6 +72,10 @@ def _score(record: Record) -> list[Command]:
     words = ["--task", config["task"], "--data", config["val"], "--model", config.get("model", "demo")]
     adapter = ["--adapter", str(record.path / "adapter"), *_backend(record), "--out", "predictions.jsonl"]
     return [Command("Score the adapter", _line("eval", *map(text, words), *adapter))]
+
+
+def _report(named: Sequence[Path]) -> Command:
+    return Command("This report", _line("report", *(str(path.absolute()) for path in named)))
 
 
 def _backend(record: Record) -> list[str]:

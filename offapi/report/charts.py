@@ -16,7 +16,7 @@ from offapi.stats.interval import Interval
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 36
-SLOTS = 6  # looks that a series may have
+SLOTS = 7  # looks that a series may have: a comparison's four roads and three references
 MARK = 4  # pixels
 CORNERS: Mapping[int, Sequence[tuple[float, float]]] = {  # square, diamond, triangle
     1: ((-1, -1), (1, -1), (1, 1), (-1, 1)),

@@ -26,14 +26,15 @@ def render(story: Story) -> str:
 
 def _lines(story: Story) -> Iterator[str]:
     yield from (f"# {escape(story.title)}", "", escape(story.lede), "")
-    yield from (f"- **{one.value}** {one.name}{f' ({one.note})' if one.note else ''}" for one in story.figures)
+    for one in story.figures:
+        yield f"- **{escape(one.value)}** {escape(one.name)}{f' ({escape(one.note)})' if one.note else ''}"
     yield from ("", *(f"- {SIGNS[note.kind]} {escape(note.text)}" for note in story.notes), "")
     if story.roads:
         yield from ("## Which road", "", *_table(story.roads.table), *_list(story.roads.verdicts))
     if story.accuracy:
         yield from ("## How much is right", "", *_table(story.accuracy.table))
-    for one in story.differences:
-        yield from (*_table(one.table), *_list(one.verdicts))
+    for difference in story.differences:
+        yield from (*_table(difference.table), *_list(difference.verdicts))
     yield from _charts("## How it learned", story.learning)
     yield from _charts("## Health of GRPO", story.health)
     if story.gamed:
@@ -61,8 +62,10 @@ def escape(text: str) -> str:
 
 def _samples(samples: Samples) -> Iterator[str]:
     failing = sum(row.fails for row in samples.first)
-    told = f"{len(samples.first)} of {samples.total} documents are here, {failing} of them failing."
-    yield from ("## Samples", "", " ".join([told, *map(escape, samples.notes)]), "")
+    flipped = f", {sum(row.flips for row in samples.first)} flipped" if samples.whose else ""
+    told = f"{len(samples.first)} of {samples.total} documents are here, {failing} of them failing{flipped}."
+    words = [one for one in (samples.whose, *samples.notes) if one]
+    yield from ("## Samples", "", " ".join([told, *map(escape, words)]), "")
     for row in samples.first:
         yield from (f"### {escape(_cut(row.id, LONG))}", "")
         if row.document is not None:

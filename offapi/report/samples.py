@@ -1,27 +1,22 @@
-"""The documents and their answers, as the sample browser shows them.
-
-Documents are read from where the run read them, matched by id, and left out where the file has
-changed since. Left out: traces' earlier turns, and rows beyond `MANY`.
-"""
+"""The documents and their answers, as the sample browser shows them. Left out: rows beyond `MANY`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from offapi import testset
-from offapi.data import documents, jsonl, traces
-from offapi.errors import OffapiError
 from offapi.evaluate import Prediction
+from offapi.report import sources
 from offapi.report.reading import Answers, Look, Object, Record, number
+from offapi.report.sources import Source, cut
 from offapi.report.tables import text
 
 MANY = 500  # rows; those that fail or flip before the others
 FEW = 5  # rows of a page without a browser
-LONG, LONG_ANSWER = 20_000, 4_000  # characters; the rest is cut
+LONG_ANSWER = 4_000  # characters; the rest is cut
 BEFORE = "before training"
+ASIDE = "Left out with --no-documents."
 
 
 @dataclass(frozen=True)
@@ -32,6 +27,7 @@ class Sample:
     document: str | None
     gold: tuple[str | None, ...]  # by field
     answers: tuple[Object | None, ...]  # output, values, right, grade
+    rivals: int | None = None  # how many of the others can make it flip; all of them where nothing is said
 
     @property
     def fails(self) -> bool:
@@ -41,8 +37,9 @@ class Sample:
 
     @property
     def flips(self) -> bool:
-        """Whether another system is right where the run's own answer is not, or the other way round."""
-        return any(other is not None and _differ(self.answers[0] or {}, other) for other in self.answers[1:])
+        """Whether a rival is right where the run's own answer is not, or the other way round."""
+        others = self.answers[1:] if self.rivals is None else self.answers[1 : 1 + self.rivals]
+        return any(other is not None and _differ(self.answers[0] or {}, other) for other in others)
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,15 @@ class Samples:
     rows: tuple[Sample, ...]
     total: int
     notes: tuple[str, ...] = ()
+    rivals: int | None = None
+
+    @property
+    def whose(self) -> str:
+        """Of whom failing and flipped are told, where it is one system against one other among several."""
+        if self.rivals != 1 or len(self.systems) < 2:
+            return ""
+        a, b = self.systems[:2]
+        return f"Failing: {a} is wrong somewhere. Flipped: in some field one of {a} and {b} is right, the other wrong."
 
     @property
     def documents(self) -> int:
@@ -62,16 +68,17 @@ class Samples:
 
     @property
     def first(self) -> tuple[Sample, ...]:
-        """The few that a page without a browser shows, as they come; those that fail before the others."""
-        return tuple(sorted(self.rows, key=lambda row: not row.fails)[:FEW])
+        """The few that a page without a browser shows, as they come: failing before others, flipped ones first."""
+        return tuple(sorted(self.rows, key=lambda row: (not row.fails, not row.flips))[:FEW])
 
     def as_dict(self) -> dict[str, Any]:
         """What the page's script reads."""
         rows = [{"id": row.id, "document": row.document, "gold": row.gold, "answers": row.answers} for row in self.rows]
-        return {"systems": self.systems, "fields": self.fields, "rows": rows}
+        rivals = len(self.systems) if self.rivals is None else self.rivals
+        return {"systems": self.systems, "fields": self.fields, "rivals": rivals, "rows": rows}
 
 
-def samples(record: Record, answers: Sequence[Answers], *, with_documents: bool) -> Samples | None:
+def of_run(record: Record, answers: Sequence[Answers], *, with_documents: bool) -> Samples | None:
     """The run's own answers beside those of `answers`, or its held-out looks; None where it has neither."""
     best = best_look(record)
     grades = {row["id"]: number(row.get("reward")) for row in best.rows} if best else {}
@@ -83,25 +90,42 @@ def samples(record: Record, answers: Sequence[Answers], *, with_documents: bool)
         systems = [(record.name, _looked(best)), *systems] if best else systems
     if best is not None and best.step != record.looks[0].step:
         systems.append((BEFORE, _looked(record.looks[0])))
+    return _samples(systems, answers, sources.of_run(record) if with_documents else None)
+
+
+def of_roads(answers: Sequence[Answers], test: Source | None, *, with_documents: bool) -> Samples | None:
+    """The first of `answers` against the second, the others beside them; None where there are none."""
+    systems = [(one.name, {id: _scored(row, {}) for id, row in one.by_id.items()}) for one in answers]
+    known = [test] if test else []
+    return _samples(systems, answers, known if with_documents else None, rivals=1)
+
+
+def _samples(
+    systems: Sequence[tuple[str, Mapping[str, Object]]],
+    answers: Sequence[Answers],
+    known: Sequence[Source] | None,
+    rivals: int | None = None,
+) -> Samples | None:
+    """The documents that the first system answered, those that fail or flip before the others where they are many."""
     if not systems:
         return None
     fields = answers[0].fields if answers else []
     golds = {id: row.gold for one in reversed(answers) for id, row in one.by_id.items()}
     wanted = list(systems[0][1])
-    read, notes = read_documents(record, golds, wanted) if with_documents else ({}, ["Left out with --no-documents."])
+    read, notes = ({}, [ASIDE]) if known is None else sources.texts(known, golds, wanted)
     rows = [
         Sample(
             id,
             read.get(id),
             tuple(_value(golds.get(id, {}), field) for field in fields) if id in golds else (),
             tuple(found.get(id) for _, found in systems),
+            rivals,
         )
         for id in wanted
     ]
     kept = sorted(sorted(range(len(rows)), key=lambda i: not (rows[i].fails or rows[i].flips))[:MANY])
-    return Samples(
-        tuple(name for name, _ in systems), tuple(fields), tuple(rows[i] for i in kept), len(rows), tuple(notes)
-    )
+    names, shown = tuple(name for name, _ in systems), tuple(rows[i] for i in kept)
+    return Samples(names, tuple(fields), shown, len(rows), tuple(notes), rivals)
 
 
 def best_look(record: Record) -> Look | None:
@@ -110,50 +134,16 @@ def best_look(record: Record) -> Look | None:
     return next((look for look in record.looks if look.step == step), record.looks[-1] if record.looks else None)
 
 
-def read_documents(
-    record: Record, golds: Mapping[str, Mapping[str, Any]], ids: Sequence[str]
-) -> tuple[dict[str, str], list[str]]:
-    """The texts of the documents `ids`, as far as the run can still read them, and why some are missing."""
-    config, wanted = record.config, set(ids)
-    files = [config.get("val"), record.path / "test.jsonl" if record.recipe == "demo" else None, config.get("data")]
-    notes: list[str] = []
-    for path in (Path(file) for file in files if isinstance(file, str | Path)):
-        try:
-            rows = _rows(path)
-            changed = str(path) == config.get("val") and _changed(record, path)
-        except (OffapiError, OSError) as error:
-            notes.append(f"{path} cannot be read: {getattr(error, 'what', error)}")
-            continue
-        if changed:
-            notes.append(f"{path} has changed since the run: its documents are left out.")
-            continue
-        same = [row for row in rows if row.id in wanted and golds.get(row.id, row.gold) == row.gold]
-        if same:
-            return {row.id: _cut(testset.text(row), LONG) for row in same}, notes
-    return {}, notes or ["The run does not say where its documents are."]
-
-
-def _rows(path: Path) -> Sequence[testset.Row]:
-    """Documents or traces, whichever the file holds; without a task there is no more to check."""
-    first = {} if path.is_dir() else jsonl.read(path)[0].value
-    return traces.read(path) if "messages" in first and "document" not in first else documents.read(path)
-
-
-def _changed(record: Record, path: Path) -> bool:
-    scored = {one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict)}
-    return bool(scored) and testset.digest(path) not in scored
-
-
 def _scored(row: Prediction, grades: Mapping[str, float | None]) -> Object:
     values = None if row.value is None else [_value(row.value, field) for field in row.correct]
     right = list(row.correct.values())
-    return {"output": _cut(row.output, LONG_ANSWER), "values": values, "right": right, "grade": grades.get(row.id)}
+    return {"output": cut(row.output, LONG_ANSWER), "values": values, "right": right, "grade": grades.get(row.id)}
 
 
 def _looked(look: Look) -> dict[str, Object]:
     return {
         str(row["id"]): {
-            "output": _cut(str(row.get("output", "")), LONG_ANSWER),
+            "output": cut(str(row.get("output", "")), LONG_ANSWER),
             "values": None,
             "right": None,
             "grade": number(row.get("reward")),
@@ -171,8 +161,4 @@ def _differ(own: Object, other: Object) -> bool:
 
 def _value(values: Mapping[str, Any], field: str) -> str | None:
     """As text, None where it is absent or null: a script's numbers would lose digits."""
-    return None if values.get(field) is None else _cut(text(values[field]), LONG_ANSWER)
-
-
-def _cut(value: str, most: int) -> str:
-    return value if len(value) <= most else f"{value[:most]}\n… ({len(value) - most:,} more characters)"
+    return None if values.get(field) is None else cut(text(values[field]), LONG_ANSWER)

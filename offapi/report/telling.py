@@ -7,28 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from offapi import __version__
-from offapi.errors import DataError
-from offapi.plan_words import duration
-from offapi.report import accuracy, again, cost, curves, facts, roads, samples
+from offapi.report import accuracy, again, cost, curves, facts, headline, roads, samples
 from offapi.report.accuracy import Accuracy, Difference, Rates
 from offapi.report.again import Command
 from offapi.report.charts import Chart
 from offapi.report.cost import Cost
+from offapi.report.headline import Figure
 from offapi.report.notes import Note, notes
 from offapi.report.reading import Answers, Object, Record, document, predictions, read
-from offapi.report.roads import Roads
+from offapi.report.roads import Comparison, Roads
 from offapi.report.samples import Samples
 from offapi.report.tables import Table, text
-from offapi.runs import MANIFEST
 
-
-@dataclass(frozen=True)
-class Figure:
-    """One of the few numbers that stand at the top."""
-
-    name: str
-    value: str
-    note: str = ""
+COST = "cost.json"
 
 
 @dataclass(frozen=True)
@@ -53,83 +44,113 @@ class Story:
     version: str = __version__
 
 
+@dataclass(frozen=True)
+class Read:
+    """What a report is about. `answers`: of the system it is about first; `extra`, the last ones, were named beside."""
+
+    records: tuple[Record, ...]
+    answers: tuple[Answers, ...]
+    extra: int
+    control: Answers | None = None
+    compared: Comparison | None = None
+
+
 def tell(runs: Sequence[Path], *, cost_file: Path | None = None, with_documents: bool = True) -> Story:
-    """The report of the first run, beside the others: runs, or predictions files (`.jsonl`).
+    """The report of the first run or comparison, beside the others: runs, or predictions files (`.jsonl`).
 
     Raises RunError or DataError for a path that is neither, and for damaged files.
     """
-    compared, runs = _arms(runs)
-    records = _named([read(runs[0]), *(read(path) for path in runs[1:] if path.suffix != ".jsonl")])
-    others = [path for path in runs[1:] if path.suffix == ".jsonl"]
-    first = records[0]
-    control = _control(first)
-    own = first.answers and first.answers[0].name == first.name
-    answers = [*first.answers, *([control] if control else []), *(one.answers[0] for one in records[1:] if one.answers)]
-    answers = _unique([*answers, *map(predictions, others)])
-    control = next((one for one in answers if control and one.name == control.name), None)
-    rates = accuracy.rates(first, answers)
-    differences, refused = accuracy.differences(first, answers, control) if own or first.recipe == "demo" else ([], [])
-    shown = samples.samples(first, answers, with_documents=with_documents)
-    price = cost.read(document(cost_file)) if cost_file else cost.read(first.files.get("cost", {}))
+    compared = roads.find(runs[0])
+    found = _read_roads(compared, runs[1:]) if compared else _read_runs(runs)
+    rates = accuracy.rates(found.records[0], found.answers)
+    differences, refused = _differences(found)
+    more = (*_compared(differences), *(Note("info", one) for one in refused))
+    title, lede, figures = _head(found, rates)
     return Story(
-        first.name if len(records) == 1 else " · ".join(one.name for one in records),
-        _lede(first),
-        tuple(_figures(first, rates, shown)),
-        (*notes(first), *_compared(differences), *(Note("info", one) for one in refused)),
-        roads.read(compared),
+        title,
+        lede,
+        figures,
+        (*_notes(found), *more),
+        roads.read(compared.told) if compared else None,
         accuracy.accuracy(rates),
         tuple(differences),
-        tuple(curves.learning(records)),
-        tuple(curves.health(records)),
-        _gamed(first),
-        price,
-        shown,
-        facts.apart(records),
-        tuple((one.name, tuple(facts.made(one))) for one in records),
-        tuple(again.commands(records, others)),
+        tuple(curves.learning(found.records)),
+        tuple(curves.health(found.records)),
+        next(filter(None, map(_gamed, found.records if compared else found.records[:1])), None),
+        cost.read(_cost(found, cost_file)),
+        _samples(found, with_documents),
+        facts.apart(found.records),
+        tuple((one.name, tuple(facts.made(one))) for one in found.records),
+        tuple(again.comparison(compared.told, runs) if compared else again.commands(found.records[0], runs)),
     )
 
 
-def _arms(runs: Sequence[Path]) -> tuple[Object, Sequence[Path]]:
-    """What compare.json in a comparison's folder says, and the runs of its arms in that folder's place."""
-    found = runs[0] / roads.FILE
-    if not found.is_file() or (runs[0] / MANIFEST).is_file():
-        return {}, runs
-    compared = document(found)
-    arms = [path for path in roads.arms(compared) if (path / MANIFEST).is_file()]
-    if not arms:
-        step = "Name the folders of its arms, or run the comparison again."
-        raise DataError.at("the runs it compares are not there.", path=found, next_step=step)
-    return compared, [*arms, *runs[1:]]
+def _read_runs(runs: Sequence[Path]) -> Read:
+    """The first run with whatever it was measured against, and the others."""
+    records = _named([read(runs[0]), *(read(path) for path in runs[1:] if path.suffix != ".jsonl")])
+    first, control = records[0], _control(records[0])
+    beside = _beside(records[1:], runs[1:])
+    answers = _unique([*first.answers, *([control] if control else []), *beside])
+    kept = next((one for one in answers if control and one.name == control.name), None)
+    return Read(tuple(records), tuple(answers), len(beside), kept)
 
 
-def _lede(record: Record) -> str:
-    config = record.config
-    model = text(config.get("model", "demo")).rstrip("/").rsplit("/", 1)[-1]
-    backend = record.manifest.get("backend")
-    how = f" on {text(backend)}" if backend else ""
-    seed = f", seed {text(config['seed'])}" if "seed" in config else ""
-    return f"Recipe {record.recipe}, {model}{how}, {record.steps:,} steps{seed}."
+def _read_roads(compared: Comparison, more: Sequence[Path]) -> Read:
+    """The arms under the names of their roads, with the answers to the test set, and whatever was named beside."""
+    arms = [_renamed(read(path), name) for name, path in compared.arms.items()]
+    records = _named([*arms, *(read(path) for path in more if path.suffix != ".jsonl")])
+    beside = _beside(records[len(arms) :], more)
+    answers = _unique([*compared.answers, *beside])
+    return Read(tuple(records), tuple(answers), len(beside), compared=compared)
 
 
-def _figures(record: Record, rates: Sequence[Rates], shown: Samples | None) -> list[Figure]:
-    found = []
-    if rates:
-        whole = rates[0].fields[accuracy.ALL]
-        between = f"{100 * whole.low:.0f} to {100 * whole.high:.0f} % (95%)"
-        found.append(Figure("documents all right", f"{100 * whole.mean:.1f} %", between))
-        found.append(Figure("fields right", f"{100 * rates[0].mean:.1f} %", f"{rates[0].n} documents"))
-    look = samples.best_look(record)
-    rewards = [row["reward"] for row in look.rows if isinstance(row.get("reward"), int | float)] if look else []
-    if look and rewards:
-        found.append(Figure("held-out reward", f"{sum(rewards) / len(rewards):.3f}", f"at step {look.step}"))
-    losses = [y for _, y in curves.points(record.metrics, curves.LOSS) if y is not None]
-    if losses and not rewards:
-        last = losses[-max(1, len(losses) // 20) :]
-        found.append(Figure("loss at the end", f"{sum(last) / len(last):.3f}", f"from {losses[0]:.3f}"))
-    seconds = facts.took(record)
-    found.append(Figure("steps", f"{record.steps:,}", f"in {duration(seconds)}" if seconds else ""))
-    return found
+def _beside(records: Sequence[Record], paths: Sequence[Path]) -> list[Answers]:
+    files = [predictions(path) for path in paths if path.suffix == ".jsonl"]
+    return [*(one.answers[0] for one in records if one.answers), *files]
+
+
+def _head(found: Read, rates: Sequence[Rates]) -> tuple[str, str, tuple[Figure, ...]]:
+    """Title, sentence and figures; of a comparison those of its best road and of the reference."""
+    first, compared = found.records[0], found.compared
+    if compared is None:
+        title = " · ".join(one.name for one in found.records)
+        return title, headline.lede(first), tuple(headline.figures(first, rates, samples.best_look(first)))
+    beside = [one.name for one in found.records[len(compared.arms) :]]
+    take = [Figure("the road to take", text(compared.told["take"]))] if compared.told.get("take") else []
+    right = [headline.all_right(one, f"documents all right, {one.name}") for one in rates[:2]]
+    return " · ".join([compared.folder.name, *beside]), compared.lede, (*take, *right)
+
+
+def _notes(found: Read) -> list[Note]:
+    """Of a run, or of every arm: what all of them say once, else under the arm's name."""
+    if found.compared is None:
+        return notes(found.records[0])
+    told = {one.name: notes(one) for one in found.records[: len(found.compared.arms)]}
+    same = [note for note in next(iter(told.values())) if all(note in each for each in told.values())]
+    named = [replace(n, text=f"{name}: {n.text}") for name, each in told.items() for n in each if n not in same]
+    return [*named, *same]
+
+
+def _differences(found: Read) -> tuple[list[Difference], list[str]]:
+    """Of the first run to the others. The roads were judged together; here they are set against what is beside."""
+    first, answers = found.records[0], found.answers
+    if found.compared:
+        beside = answers[len(answers) - found.extra :]
+        return accuracy.differences(first, [*answers[:1], *beside], None) if beside else ([], [])
+    own = first.answers and first.answers[0].name == first.name
+    return accuracy.differences(first, answers, found.control) if own or first.recipe == "demo" else ([], [])
+
+
+def _samples(found: Read, with_documents: bool) -> Samples | None:
+    if found.compared:
+        return samples.of_roads(found.answers, found.compared.test, with_documents=with_documents)
+    return samples.of_run(found.records[0], found.answers, with_documents=with_documents)
+
+
+def _cost(found: Read, file: Path | None) -> Object:
+    """What was named, else what lies beside the run's or the comparison's own files."""
+    beside = (found.compared.folder if found.compared else found.records[0].path) / COST
+    return document(file or beside) if file or beside.is_file() else {}
 
 
 def _compared(differences: Sequence[Difference]) -> list[Note]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from offapi import config as configs
+from offapi import testset
 from offapi.roads.comparison import RECORDED, TEACHER, Found
 from offapi.roads.cost import Cost
 from offapi.roads.keys import Road
@@ -72,9 +74,15 @@ def as_dict(found: Found) -> dict[str, Any]:
     assumed = {"label_minutes": keys.label_minutes, "watts": keys.watts, "price": keys.price and asdict(keys.price)}
     return {
         "name": keys.name,
+        "config": configs.resolved(keys),
         "backend": plan.backend,
         "model": keys.model,
-        "test": {"documents": len(plan.material.test), "near_left_out": plan.material.near},
+        "test": {
+            "documents": len(plan.material.test),
+            "near_left_out": plan.material.near,
+            "data": str(keys.test.absolute()),
+            "sha256": testset.digest(keys.test),
+        },
         "assumed": assumed,
         "margin": keys.margin,
         "correction": f"Holm over {found.verdicts.pairs} pairs",

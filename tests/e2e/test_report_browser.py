@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import compared
 import orjson
 import pytest
 import workshop
@@ -74,9 +75,38 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page
 
 
+@pytest.fixture(scope="module")
+def roads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a comparison of four roads with hostile documents; the best, sft, and the recorded answers differ in one."""
+    home = tmp_path_factory.mktemp("roads")
+    rows = [
+        {"id": f"{text}{i}", "document": text * (i + 1), "gold": {HOSTILE[1]: text, "shop": "Ash"}}
+        for i, text in enumerate(HOSTILE)
+    ]
+    right = {"recorded": (0, 3), "base": (), "sft": (0, 1, 3), "distill": (0,), "filtered_sft": (0,), "grpo": (1,)}
+    answers = {
+        name: [compared.answer(row, shop="Ash" if i in which else "Elm") for i, row in enumerate(rows)]
+        for name, which in right.items()
+    }
+    page = home / "report.html"
+    page.write_text(html.render(tell([compared.write(home, rows, answers)])))
+    return page
+
+
 @pytest.fixture
 def page(browser: Any, report: Path) -> Iterator[Any]:
-    """The report, open; at the end of the test nothing may have been said, asked for or run."""
+    """The report of a run, open."""
+    yield from silent(browser, report)
+
+
+@pytest.fixture
+def roads_page(browser: Any, roads: Path) -> Iterator[Any]:
+    """The report of a comparison, open."""
+    yield from silent(browser, roads)
+
+
+def silent(browser: Any, report: Path) -> Iterator[Any]:
+    """`report`, open; at the end of the test nothing may have been said, asked for or run."""
     opened = browser.new_page()
     said: list[str] = []
     opened.on("console", lambda message: said.append(message.text))
@@ -163,9 +193,28 @@ def test_the_keyboard_alone_is_enough(page: Any) -> None:
     assert page.get_attribute("#list", "aria-activedescendant") == "item-2"
 
 
+def test_a_comparison_shows_its_best_road_against_the_reference(roads_page: Any) -> None:
+    assert listed(roads_page) == [f"{text}{i}" for i, text in enumerate(HOSTILE)]
+    roads_page.click("text=Failing 1")
+    assert listed(roads_page) == [f"{HOSTILE[2]}2"]
+    roads_page.click("text=Flipped 1")
+    assert listed(roads_page) == [f"{HOSTILE[1]}1"]
+    assert roads_page.text_content("#one .text") == HOSTILE[1] * 2
+    said = [node.text_content() for node in roads_page.query_selector_all("#one .field:last-child dd")]
+    expected = ["expectedAsh", "sftAsh✓", "recordedElm✗", "base, distill, filtered_sftElm✗", "grpoAsh✓"]
+    assert said == expected
+    marks = [node.text_content() for node in roads_page.query_selector_all("#one mark.off")]
+    assert marks == ["Elm", "Elm"]
+    roads_page.select_option("select[name=order]", "long")
+    roads_page.click("text=All 4")
+    assert listed(roads_page)[0] == f"{HOSTILE[3]}3"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [340, 1100])
-def test_it_fits_the_screen_in_both_schemes(page: Any, scheme: str, width: int) -> None:
+@pytest.mark.parametrize("of", ["page", "roads_page"])
+def test_it_fits_the_screen_in_both_schemes(request: pytest.FixtureRequest, of: str, scheme: str, width: int) -> None:
+    page = request.getfixturevalue(of)
     page.set_viewport_size({"width": width, "height": 800})
     page.emulate_media(color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

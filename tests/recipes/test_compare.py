@@ -11,6 +11,10 @@ import orjson
 import pytest
 import workshop
 
+from offapi import config as configs
+from offapi.report.telling import tell
+from offapi.roads import keys as all_keys
+
 KEYS = """
 recipe = "compare"
 task = "task.py"
@@ -113,6 +117,22 @@ def test_one_table_of_what_each_road_took_and_gave(bench: Path) -> None:
         "Assumed: 2 min of",
     ):
         assert words in said
+
+
+def test_its_report_shows_the_test_documents_and_how_to_compare_again(bench: Path, tmp_path: Path) -> None:
+    folder = bench.parent / "runs/compare"
+    done = workshop.offapi("report", str(folder), "--out", str(tmp_path / "page.html"), "--json")
+    assert workshop.told(done)["documents"] == 10
+    story = tell([folder])
+    assert story.samples
+    assert story.samples.systems[1] == "recorded"
+    assert set(story.samples.systems) == {"recorded", "base", "sft", "distill", "filtered_sft"}
+    assert all(row.document and row.flips for row in story.samples.rows)  # a tiny model has nothing right
+    again = tmp_path / "again.toml"
+    again.write_text(story.commands[0].text)
+    assert configs.resolved(all_keys.load(again)) == configs.resolved(all_keys.load(bench))
+    assert story.commands[1].text == "offapi compare compare.toml --backend torch"
+    assert ", no 30" in (tmp_path / "page.html").read_text()
 
 
 def test_a_second_time_nothing_is_done_again(bench: Path) -> None:

@@ -444,7 +444,7 @@ def test_a_comparison_of_roads_is_its_arms(folder: Path, tmp_path: Path) -> None
     }
     (tmp_path / roads.FILE).write_bytes(orjson.dumps({"rows": rows, "take": "sft", "left_out": {"grpo": HOSTILE[0]}}))
     story = tell([tmp_path])
-    assert story.title == "sft"
+    assert (story.title, story.made[0][0]) == (tmp_path.name, "sft")
     assert story.roads
     assert story.roads.table.head == ("", "base", "sft")
     assert story.roads.verdicts[0] == "sft: not worth its hours."

@@ -25,7 +25,7 @@
 
   const block = document.getElementById("data");
   if (!block) return;
-  const { systems, fields, rows } = JSON.parse(block.textContent);
+  const { systems, fields, rivals, rows } = JSON.parse(block.textContent);
   const browser = document.getElementById("browser");
   const form = browser.querySelector("form");
   const list = document.getElementById("list");
@@ -46,7 +46,7 @@
       if (!right) return grade(own(row)) < 1;
       return i < 0 ? right.includes(false) : !right[i];
     },
-    flipped: (row, i) => row.answers.slice(1).some((other) => {
+    flipped: (row, i) => row.answers.slice(1, 1 + rivals).some((other) => {
       if (!other) return false;
       if (own(row).right && other.right) return differ(own(row), other, i);
       return own(row).grade !== null && other.grade !== null && own(row).grade !== other.grade;
@@ -116,20 +116,31 @@
     return node;
   };
 
+  // Systems that say the same share a line, but for the first and those it is set against.
+  const alike = (row, i) => {
+    const groups = new Map();
+    row.answers.forEach((answer, j) => {
+      if (!answer || !answer.right) return;
+      const value = answer.values ? answer.values[i] : null;
+      const key = JSON.stringify([j <= rivals ? j : "", answer.values === null, value, answer.right[i]]);
+      const names = groups.has(key) ? `${groups.get(key).names}, ${systems[j]}` : systems[j];
+      groups.set(key, { names, answer, value });
+    });
+    return [...groups.values()];
+  };
+
   const verdicts = (row) => {
     const node = make("dl");
     fields.forEach((field, i) => {
       const gold = row.gold[i];
       const part = make("div", undefined, "field");
       part.append(make("dt", field), line("expected", gold == null ? make("bdi", "nothing", "absent") : make("bdi", gold)));
-      row.answers.forEach((answer, j) => {
-        if (!answer || !answer.right) return;
-        const value = answer.values && answer.values[i];
+      alike(row, i).forEach(({ names, answer, value }) => {
         const right = answer.right[i];
         const shown = value == null ? make("bdi", answer.values ? "nothing" : "not JSON", "absent") : right || gold == null ? make("bdi", value) : marked(value, gold);
         const sign = make("span", right ? "✓" : "✗", right ? "right" : "wrong");
         sign.setAttribute("aria-label", right ? "right" : "wrong");
-        part.append(line(systems[j], shown, sign));
+        part.append(line(names, shown, sign));
       });
       node.append(part);
     });
