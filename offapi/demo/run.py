@@ -14,18 +14,19 @@ from typing import Any
 
 import orjson
 
-from offapi import models, plan
+from offapi import __version__, models, plan, testset
+from offapi.atomic import sha256
 from offapi.backend import Backend, Limits, ModelSpec, load
 from offapi.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
 from offapi.demo import documents as generator
 from offapi.demo import task as task_file
+from offapi.demo.arm import Arm, Exam
 from offapi.demo.facts import Split
 from offapi.errors import ModelError
-from offapi.evaluate import Report, score_predictions
+from offapi.model_lock import LOCK
 from offapi.plan_words import duration
-from offapi.predict import predict
 from offapi.progress import Progress
 from offapi.report.write import write as write_report
 from offapi.runs import Run
@@ -46,14 +47,6 @@ class Sizes:
     epochs: float = 1.0
     lr: float = 1e-3
     batch_size: int = 4
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One of base, teacher and student: how it scored, and what a document cost it."""
-
-    report: Report
-    cost: Mapping[str, float]  # per document: prompt_tokens, completion_tokens, seconds
 
 
 @dataclass(frozen=True)
@@ -81,17 +74,17 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
         paths = write_documents(folder, sizes)
         test = documents.read(paths["test"])
         chat = Chat.load(model.path)
+        exam = Exam(folder, task, test, describe(backend_name, model, paths))
+        shots = {"base": 0, "teacher": len(task.examples)}
+        left = 1 + sum(exam.kept(name, count) is None for name, count in shots.items())
         base = load(backend_name, ModelSpec(path=model.path))
-        out.say(announce(base, chat, task, documents.read(paths["train"]), test, sizes))
-        shots = len(task.examples)
-        arms = {
-            "base": answer(base, chat, task, test, 0, folder, "base", out),
-            "teacher": answer(base, chat, task, test, shots, folder, "teacher", out),
-        }
+        out.say(announce(base, chat, task, documents.read(paths["train"]), test, sizes, left))
+        arms = {name: exam.sit(base, chat, name, count, out) for name, count in shots.items()}
         base.close()
         distil(backend_name, folder, paths, sizes, out, resume)
-        student = load(backend_name, ModelSpec(path=model.path, adapter=folder.path / "adapter"))
-        arms["student"] = answer(student, chat, task, test, 0, folder, "student", out)
+        adapter = folder.path / "adapter"
+        student = load(backend_name, ModelSpec(path=model.path, adapter=adapter))
+        arms["student"] = exam.sit(student, chat, "student", 0, out, adapter=testset.digest(adapter))
         student.close()
         outcome = Outcome(arms, folder.path)
         folder.write(RESULT, orjson.dumps(outcome.as_dict()))
@@ -131,37 +124,26 @@ def write_documents(folder: Run, sizes: Sizes) -> dict[str, Path]:
     return paths
 
 
+def describe(backend_name: str, model: models.Model, paths: Mapping[str, Path]) -> dict[str, Any]:
+    """What the answers to the test documents depend on, beside worked examples and adapter."""
+    read = {"model": model.path / LOCK, "task": paths["task"], "test": paths["test"]}
+    hashes = {name: sha256(path) for name, path in read.items()}
+    return {"backend": backend_name, "offapi": __version__, "sha256": hashes}
+
+
 def announce(
-    backend: Backend, chat: Chat, task: Task, train: list[Document], test: list[Document], sizes: Sizes
+    backend: Backend, chat: Chat, task: Task, train: list[Document], test: list[Document], sizes: Sizes, arms: int
 ) -> str:
-    """One sentence with the time all of it is expected to take here."""
+    """One sentence with the time all of it is expected to take here, with `arms` still to be tested."""
     speed = plan.measure(backend)
     own = sum(len(chat.encode(row.text)) for row in train), sum(len(chat.encode(row.text)) for row in test)
     asked = len(chat.prompt(task.messages("")))
-    read = speed.score * (own[0] + 3 * own[1]) + speed.decode * ANSWER_TOKENS * (len(train) + 3 * len(test))
+    read = speed.score * (own[0] + arms * own[1]) + speed.decode * ANSWER_TOKENS * (len(train) + arms * len(test))
     learn = speed.train * sizes.epochs * (own[0] + (asked / sizes.batch_size + ANSWER_TOKENS) * len(train))
     return (
         f"{len(train)} documents to label and learn from, {len(test)} to test on:"
         f" about {duration(read + learn)} on this machine ({backend.name}, {backend.device})."
     )
-
-
-def answer(
-    backend: Backend,
-    chat: Chat,
-    task: Task,
-    rows: list[Document],
-    shots: int,
-    folder: Run,
-    name: str,
-    out: Progress,
-) -> Arm:
-    """Answers of one arm to the test documents, kept in the run."""
-    out.say(f"{name}: {len(rows)} test documents, {shots} worked examples in the prompt")
-    found = predict(backend, chat, task, rows, out, shots)
-    report = score_predictions(task, rows, found.outputs)
-    folder.write(f"predictions-{name}.jsonl", report.jsonl())
-    return Arm(report, found.cost())
 
 
 def distil(

@@ -1,22 +1,51 @@
 """The demo, in a smaller size, on the real model and on both backends."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from offapi import adapter
 from offapi.cli.output import Output
+from offapi.demo import arm as demo_arm
+from offapi.demo import documents
+from offapi.demo import run as demo_run
+from offapi.demo.arm import Exam
 from offapi.demo.run import RESULT, Sizes, open_folder, run
+from offapi.demo.task import task
 from offapi.errors import RunError
 from offapi.models import Model
+from offapi.predict import Predictions
+from offapi.runs import Run
 
 SMALL = Sizes(train=4, val=1, test=2, epochs=1.0)  # one step: what is learned is not the point
 
 
-def test_from_model_to_student(tmp_path: Path, demo_model: Model, backend_name: str) -> None:
+def counted(monkeypatch: pytest.MonkeyPatch, predict: Callable[..., Predictions]) -> list[int]:
+    """The worked examples of every arm that is asked from here on, by `predict`."""
+    asked: list[int] = []
+
+    def noted(*arguments: Any) -> Predictions:
+        asked.append(arguments[-1])
+        return predict(*arguments)
+
+    monkeypatch.setattr(demo_arm, "predict", noted)
+    return asked
+
+
+def test_from_model_to_student(
+    tmp_path: Path, demo_model: Model, backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = counted(monkeypatch, demo_arm.predict)
+    with monkeypatch.context() as patch:
+        patch.setattr(demo_run, "distil", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(backend_name, tmp_path, SMALL, Output(json=True))
     outcome = run(backend_name, tmp_path, SMALL, Output(json=True))
+    assert asked == [0, len(task.examples), 0], "base and teacher are asked once, whatever happens later"
     result = outcome.as_dict()
     assert list(result) == ["base", "teacher", "student", "run"]
     assert result["base"]["mean"] < 0.1 < result["teacher"]["mean"]
@@ -33,6 +62,35 @@ def test_from_model_to_student(tmp_path: Path, demo_model: Model, backend_name: 
     labels = (folder / "labels.jsonl").read_bytes().splitlines()
     assert len(labels) == SMALL.train
     assert open_folder(tmp_path, folder.name, {})[0].path.name == f"{folder.name}-2"  # a finished one is left alone
+
+
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_answers_are_reused_where_nothing_they_depend_on_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = list(documents.generate("test", 2, 0))
+    said = [task.answer_text(rows[0].gold or {}), "no JSON"]
+    asked = counted(monkeypatch, lambda *arguments: Predictions(tuple(said), (False, False), 20, 10, 3.0))
+    backend: Any = None
+    folder, out = Run.create(tmp_path, "demo", {}), Output(json=True)
+    exam = Exam(folder, task, rows, {"model": "m", "test": "t"})
+    with folder.lock():
+        first = exam.sit(backend, backend, "base", 0, out)
+        assert exam.sit(backend, backend, "base", 0, out) == first
+        assert (first.report.all_fields.mean, first.cost["seconds"], len(asked)) == (0.5, 1.5, 1)
+        assert exam.kept("teacher", 0) is None
+        assert exam.kept("base", 4) is None
+        assert exam.kept("base", 0, adapter="a") is None
+        assert replace(exam, key={"model": "other", "test": "t"}).kept("base", 0) is None
+        exam.sit(backend, backend, "base", 0, out, adapter="a")
+        assert exam.kept("base", 0) is None
+        answers = folder.path / "predictions-base.jsonl"
+        answers.write_bytes(answers.read_bytes().replace(b"no JSON", b"no json"))
+        assert exam.kept("base", 0, adapter="a") is None
+    assert asked == [0, 0]
 
 
 def test_an_unfinished_demo_is_not_gone_on_with_as_another(tmp_path: Path) -> None:
