@@ -104,6 +104,9 @@ def judge(
 
     An endpoint may have a name for its model (`served`) and a key (in the environment variable
     `key_env`). An address off this machine sees your documents and needs `elsewhere=True`.
+
+    Before its verdicts count, `offapi.checks.agreement.agreement` tells how far they agree with people's,
+    and `offapi.checks.agreement.order_swap` whether its preferences stand when two answers change places.
     """
     from offapi.teachers.teacher import parse
 

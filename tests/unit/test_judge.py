@@ -153,6 +153,11 @@ def test_agreement_counts_what_it_got_wrong_and_what_it_did_not_judge(serve: Cal
     assert (plain.raw, plain.failed_right) == (wilson(1, 2), 1)
 
 
+def test_whoever_reads_of_the_judge_finds_how_to_measure_it() -> None:
+    named = re.findall(r"`offapi\.checks\.agreement\.(\w+)`", judge.__doc__ or "")
+    assert named == [agreement.__name__, order_swap.__name__]
+
+
 def test_kappa_is_nothing_by_chance() -> None:
     both = [(True, True), (True, False), (False, True), (False, False)]
     assert kappa(both) == pytest.approx(0.0)
