@@ -11,11 +11,36 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 import stored
+import workshop
 
+LENGTH = """
+
+def length(document, answer, context):
+    return offapi.checks.Verdict(len(answer.text) % 5 / 4, "")
+
+
+task = dataclasses.replace(task, checks={**task.checks, "length": (length, 1.0)})
+"""
+COMPARISON = """
+recipe = "compare"
+task = "task.py"
+documents = "train.jsonl"
+test = "val.jsonl"
+model = "model"
+out = "runs"
+roads = ["sft", "distill", "filtered_sft", "grpo"]
+teacher = "recorded"
+lora = { rank = 4, alpha = 8.0 }
+sft = { epochs = 1.0, batch_size = 4 }
+distill = { epochs = 1.0, batch_size = 4, keep = { threshold = 0.5 } }
+filtered_sft = { epochs = 1.0, batch_size = 4, keep = { threshold = 0.5 } }
+grpo = { start = "sft", epochs = 0.5, batch_size = 4, num_generations = 4, workers = 2 }
+"""
 CALLS = "trace=connect,sendto,sendmsg,sendmmsg"
 OUTSIDE = re.compile(r'inet_(?:addr\(|pton\(AF_INET6, )"(?!127\.|::1")')  # as strace writes addresses
 
@@ -71,13 +96,65 @@ def test_whole_recipes(tmp_path: Path, backend_name: str, monkeypatch: pytest.Mo
         ["train", "task/filtered_sft.toml", f"--backend={backend_name}", *short],
         ["eval", *paths, "--model=tiny", "--limit=2", f"--backend={backend_name}"],
     ]
+    together(commands, tmp_path)
+    assert (tmp_path / "predictions.jsonl").exists(), "the last command ran"
+    for run in ("sft", "filtered-sft", "filtered-sft/control"):
+        assert network(tmp_path / "runs" / run) == {"guard": True, "refused": [], "opened": []}
+
+
+def test_grpo_and_every_command_that_says_which_road_pays(tmp_path: Path, backend_name: str) -> None:
+    """GRPO with its reward processes, alone and in a comparison; then all that reads what those left."""
+    grpo: dict[str, Any] = {
+        "num_generations": 4,
+        "batch_size": 4,
+        "workers": 2,
+        "eval_every": 2,
+        "allow": ["cut", "learned"],
+    }
+    workshop.lay_out(tmp_path, "grpo", count=12, epochs=1.0, **grpo)
+    (tmp_path / "task.py").write_text(f"import dataclasses\n{workshop.TASK}{LENGTH}")
+    (tmp_path / "compare.toml").write_text(COMPARISON.replace('"model"', f'"{tmp_path / "model"}"'))
+    for name, shops in (("reference", 40), ("fresh", 20)):
+        workshop.write_jsonl(tmp_path / f"{name}.jsonl", [served(name, row) for row in workshop.rows(shops)])
+    backend = f"--backend={backend_name}"
+    commands = [
+        ["train", "grpo.toml", backend],
+        ["compare", "compare.toml", backend],
+        ["curve", "compare.toml", backend, "--sizes=4,8,12", "--draws=1"],
+        ["cost", "--example=costs.toml"],
+        ["cost", "--from=costs.toml", "--run=runs/grpo"],
+        ["advise", "--labels=12", "--measured=runs/compare/compare.json", "--svg=advice.svg", "--no-input"],
+        ["report", "runs/compare"],
+        ["report", "runs/grpo", "--md"],
+        ["drift", "--task=task.py", "--reference=reference.jsonl", "--fresh=fresh.jsonl", "--state=drift.json"],
+    ]
+    together(commands, tmp_path)
+    assert (tmp_path / "drift.json").exists(), "the last command ran"
+    arms = list((tmp_path / "runs/arms").glob("*-*"))
+    assert {arm.name.rsplit("-", 1)[0] for arm in arms} == {"base", "sft", "distill", "filtered-sft", "grpo"}
+    for run in (tmp_path / "runs/grpo", *(arm for arm in arms if not arm.name.startswith("base"))):
+        assert network(run) == {"guard": True, "refused": [], "opened": []}
+    assert any(line.get("grad_norm") for line in workshop.metrics(tmp_path / "runs/grpo")), "there was a signal"
+
+
+def served(window: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A trace of a document and its gold, as it was served."""
+    said = orjson.dumps(row["gold"]).decode()
+    turns = [{"role": "user", "content": row["document"]}, {"role": "assistant", "content": said}]
+    return {"id": f"{window}-{row['id']}", "messages": turns}
+
+
+def together(commands: list[list[str]], folder: Path) -> None:
+    """All of them in one process without a network, which loads torch or mlx once: none fails, none reaches out."""
     one_process = (
         f"import sys\nfrom offapi import cli\nfor each in {commands!r}:\n    cli.run(each) and sys.exit(each[0])"
     )
-    done, calls = alone(sys.executable, "-c", one_process, cwd=tmp_path)
+    done, calls = alone(sys.executable, "-c", one_process, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert calls == []
-    assert (tmp_path / "predictions.jsonl").exists(), "the last command ran"
-    for run in ("sft", "filtered-sft", "filtered-sft/control"):
-        manifest = orjson.loads((tmp_path / "runs" / run / "manifest.json").read_bytes())
-        assert manifest["attempts"][-1]["network"] == {"guard": True, "refused": [], "opened": []}
+
+
+def network(run: Path) -> dict[str, Any]:
+    """What the run's manifest says of the network in its last attempt."""
+    found: dict[str, Any] = orjson.loads((run / "manifest.json").read_bytes())["attempts"][-1]["network"]
+    return found
