@@ -11,6 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,6 +42,8 @@ class Stage:
             raise RunError(f"cannot be written: {error.strerror}.", where=str(out), next_step="Name another.") from None
         found = self._found()
         self.resumed = found is not None
+        if found is None:
+            self.journal.unlink(missing_ok=True)  # it counts bytes of another content
         # Bytes that count, and where to go on behind them: one value, so that Ctrl-C never parts them.
         self._good: tuple[int, dict[str, Any]] = (0, dict(start)) if found is None else (found["size"], found["state"])
         self._journaled = time.monotonic()
@@ -59,21 +62,22 @@ class Stage:
 
     def append(self, data: bytes, state: Mapping[str, Any]) -> None:
         """Add a batch; `state` (JSON values) is where to go on behind it."""
-        left = memoryview(data)
         try:
-            while left:
-                left = left[os.write(self._file, left) :]
-        except OSError as error:
-            step = "Free some space and run the same command again: it goes on where it stopped."
-            raise RunError(f"cannot be written: {error.strerror}.", where=str(self.part), next_step=step) from error
+            append(self._file, data, self.part)
+        except RunError:
+            os.ftruncate(self._file, self.size)  # room for the journal
+            raise
         self._good = (self.size + len(data), dict(state))
         if time.monotonic() - self._journaled >= SECONDS_BETWEEN_JOURNALS:
             self._note()
 
     def finish(self) -> None:
         """Give the file its name."""
-        atomic.sync(self._file)
-        os.replace(self.part, self.out)
+        try:
+            atomic.sync(self._file)
+            os.replace(self.part, self.out)
+        except OSError as error:
+            raise _refused(error, self.out) from error
         self.journal.unlink(missing_ok=True)
         atomic.sync_folder(self.out.parent)
 
@@ -88,9 +92,17 @@ class Stage:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             if kind is not None and self.part.exists():
-                self._note()
+                self._leave()
         finally:
             os.close(self._file)
+
+    def _leave(self) -> None:
+        """What there is to go on with; nothing where nothing counts, or where the disk takes no journal."""
+        if self.size:
+            with suppress(OSError, atomic.NotCommitted, atomic.DurabilityUncertain):
+                self._note()
+        if not self.size or not self.journal.exists():
+            self.discard()
 
     def _opened(self) -> int:
         """The unfinished file, locked. Raises RunError when another process has it."""
@@ -119,3 +131,18 @@ class Stage:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if fits else None
+
+
+def append(file: int, data: bytes, path: Path) -> None:
+    """Write all of `data` to `file`, which lies at `path`. Raises RunError when the disk refuses."""
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[os.write(file, left) :]
+    except OSError as error:
+        raise _refused(error, path) from error
+
+
+def _refused(error: OSError, path: Path) -> RunError:
+    step = "Free some space and run the same command again: it goes on where it stopped."
+    return RunError(f"cannot be written: {error.strerror}.", where=str(path), next_step=step)

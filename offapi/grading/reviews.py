@@ -18,6 +18,7 @@ from offapi.errors import DataError
 from offapi.grading.table import Table
 from offapi.grading.truth import STRATA, bands
 from offapi.randomness import order
+from offapi.stage import append
 
 NAME = "reviews.jsonl"
 
@@ -37,14 +38,14 @@ class Reviews:
         return cls(path, dict(_parse(path, number, line) for number, line in enumerate(lines, start=1)))
 
     def add(self, id: str, content: int, right: bool | None) -> Reviews:
-        """With one more answer, which is on disk when this returns."""
+        """With one more answer, which is on disk when this returns. Raises RunError when the disk refuses."""
         line = orjson.dumps({"id": id, "content": f"{content:016x}", "right": right}, option=orjson.OPT_APPEND_NEWLINE)
         file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             data = os.pread(file, os.fstat(file).st_size, 0)
             os.ftruncate(file, data.rfind(b"\n") + 1)
             os.lseek(file, 0, os.SEEK_END)
-            os.write(file, line)
+            append(file, line, self.path)
             os.fsync(file)
         finally:
             os.close(file)

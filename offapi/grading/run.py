@@ -25,7 +25,7 @@ from offapi.grading.inputs import Inputs
 from offapi.grading.table import Table
 from offapi.grading.worker import Done, Job
 from offapi.progress import Progress
-from offapi.stage import Stage
+from offapi.stage import Stage, append
 
 JOB = 256 * 1024  # bytes of the traces file that a process gets at a time
 MOST_FAILED = 100  # rows that checks may fail to judge; with more the checks are at fault, and grading stops
@@ -61,14 +61,18 @@ def grade(inputs: Inputs, out: Path, said: Progress, grace: float = pool.GRACE) 
     """
     side, size = out.with_name(f"{out.name}.part.table"), table.kind(len(inputs.task.checks)).itemsize
     _forget_damaged(out, side, size)
-    with Stage(out, inputs.key, START) as stage, _Side(side, stage.state["rows"] * size) as aside:
-        if stage.resumed:
-            said.say(f"Going on after {stage.state['rows']:,} rows graded before.")
-        _grade_on(stage, aside, inputs, said, grace)
-        found: Table = np.fromfile(side, table.kind(len(inputs.task.checks)))
-        _unique_ids(found, inputs.traces)
-        stage.finish()
-    side.unlink()
+    stage = Stage(out, inputs.key, START)
+    try:
+        with stage, _Side(side, stage.state["rows"] * size) as aside:
+            if stage.resumed:
+                said.say(f"Going on after {stage.state['rows']:,} rows graded before.")
+            _grade_on(stage, aside, inputs, said, grace)
+            found: Table = np.fromfile(side, table.kind(len(inputs.task.checks)))
+            _unique_ids(found, inputs.traces)
+            stage.finish()
+    finally:
+        if not stage.part.exists():
+            side.unlink(missing_ok=True)
     return Graded(out, found, stage.state["failed"], stage.state["first"])
 
 
@@ -120,15 +124,14 @@ class _Side:
     """The table's file, cut to the rows that count."""
 
     def __init__(self, path: Path, size: int) -> None:
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self._file, size)
         os.lseek(self._file, size, os.SEEK_SET)
 
     def append(self, data: bytes) -> None:
         """Add rows; they count once the journal of the graded file says so."""
-        left = memoryview(data)
-        while left:
-            left = left[os.write(self._file, left) :]
+        append(self._file, data, self._path)
 
     def __enter__(self) -> Self:
         return self

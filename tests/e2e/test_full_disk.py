@@ -1,18 +1,27 @@
-"""A disk that fills up while `offapi train` begins: a run that came to nothing does not stay, one with steps does."""
+"""A disk that fills up while a command writes: an error with a next step, and nothing half-made under a name.
+
+A run that came to nothing does not stay, one with steps does; what a command can go on with stays as well.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import faults
+import orjson
 import pytest
 import tiny
 import workshop
 
 from offapi import cli
+from offapi.data.importers import join
+from offapi.errors import RunError
+from offapi.grading.reviews import Reviews
 
 RECIPE = """
 recipe = "sft"
@@ -28,14 +37,15 @@ rank = 4
 
 
 def full_from(n: int) -> AbstractContextManager[None]:
-    """From the n-th write on, none succeeds."""
+    """From the n-th write to a file on, none succeeds."""
     left = n
 
-    def tick(called: str, *_: object) -> None:
+    def tick(called: str, args: tuple[Any, ...], _: object) -> None:
         nonlocal left
-        left -= called == "write"
-        if called == "write" and left <= 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if called == "write" and stat.S_ISREG(os.fstat(args[0]).st_mode):
+            left -= 1
+            if left <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     return faults.watching(tick)
 
@@ -62,3 +72,118 @@ def test_a_run_that_came_to_nothing_does_not_stay(
     assert (run / "metrics.jsonl").read_bytes().count(b"\n") == 1
     assert cli.run(["train", "sft.toml", "--backend=torch", "--resume"]) == 0
     assert (run / "adapter").is_dir()
+
+
+def lay_out(folder: Path, count: int = 6) -> None:
+    """A task, documents, traces, a fine-tuning file and Batch files in `folder`, and a folder for what is made."""
+    (folder / "task.py").write_text(workshop.TASK)
+    documents = workshop.rows(count) if count < 26 else []
+    chats = [
+        [
+            {"role": "user", "content": f"from Ash no {i}, {'many thanks ' * 9}"},
+            {"role": "assistant", "content": '{"shop":"Ash"}'},
+        ]
+        for i in range(count)
+    ]
+    asked = [{"custom_id": f"c{i}", "body": {"model": "m", "messages": chat[:1]}} for i, chat in enumerate(chats)]
+    said = [
+        {
+            "custom_id": f"c{i}",
+            "response": {"status_code": 200, "body": {"choices": [{"message": chat[1], "finish_reason": "stop"}]}},
+        }
+        for i, chat in enumerate(chats)
+    ]
+    files = {
+        "docs": documents,
+        "traces": [{"id": f"t{i}", "messages": chat} for i, chat in enumerate(chats)],
+        "ft": [{"messages": chat} for chat in chats],
+        "asked": [{**row, "method": "POST", "url": "/v1/chat/completions"} for row in asked],
+        "said": said,
+    }
+    for name, rows in files.items():
+        workshop.write_jsonl(folder / f"{name}.jsonl", rows)
+    (folder / "made").mkdir()
+
+
+GRADE = ["grade", "--task=task.py", "--traces=traces.jsonl", "--out=made/graded.jsonl", "--kept=made/kept.jsonl"]
+IMPORT = ["traces", "import", "openai-ft", "ft.jsonl", "--out=made/traces.jsonl"]
+BATCH = ["traces", "import", "openai", "asked.jsonl", "said.jsonl", "--out=made/traces.jsonl"]
+LABEL = ["label", "--task=task.py", "--data=docs.jsonl", "--teacher=recorded", "--out=made/labels.jsonl"]
+EVAL = ["eval", "--task=task.py", "--data=docs.jsonl", "--model=model", "--out=made/answers.jsonl", "--backend=torch"]
+
+
+@pytest.mark.parametrize(
+    ("words", "writes"),  # how many a command makes, and what is left when each is the first that fails
+    [
+        (GRADE, [[], [], ["graded.jsonl"]]),  # table, rows; then the kept rows
+        (IMPORT, [[]]),
+        (BATCH, [[]]),
+        (LABEL, [[], *[["labels.jsonl"]] * 5]),
+        (EVAL, [[]]),
+    ],
+    ids=["grade", "import", "import of Batch files", "label", "eval"],
+)
+def test_a_command_whose_disk_is_full_says_so_and_works_when_it_is_not(
+    words: list[str],
+    writes: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path)
+    if words == EVAL:
+        tiny.write_chat(tmp_path / "model")
+    made = tmp_path / "made"
+    for n, left in enumerate(writes, start=1):
+        with full_from(n):
+            assert cli.run(words) == 1
+        err = capsys.readouterr().err
+        assert "No space left on device" in err
+        assert "  where: made/" in err
+        assert "next: Free some space" in err
+        assert sorted(path.name for path in made.iterdir()) == left, n
+        for path in made.iterdir():
+            assert all(map(orjson.loads, path.read_bytes().splitlines()))
+            path.unlink()
+    with full_from(len(writes) + 1):
+        assert cli.run(words) == 0, "more writes than were tried"
+    assert not list(made.glob("*.part*"))
+
+
+def test_a_full_disk_under_the_join_of_batch_files_is_no_unexpected_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path, count=200)
+    monkeypatch.setattr(join, "TABLES", f"PRAGMA max_page_count = 4; {join.TABLES}")
+    assert cli.run(BATCH) == 1
+    err = capsys.readouterr().err
+    assert "database or disk is full" in err
+    assert "next: Free some space" in err
+    assert not list((tmp_path / "made").iterdir())
+
+
+def test_a_review_that_the_disk_refuses_is_told_and_the_ones_before_stay(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.jsonl"
+    first = Reviews.read(path).add("a", 1, True)
+    with full_from(1), pytest.raises(RunError, match="Free some space") as caught:
+        first.add("b", 2, False)
+    assert caught.value.where == str(path)
+    assert Reviews.read(path).answers == {1: True}
+
+
+@pytest.mark.parametrize("words", [GRADE, IMPORT], ids=["grade", "import"])
+def test_on_a_small_disk_nothing_has_its_name_and_what_is_there_can_be_gone_on_with(
+    words: list[str], tmp_path: Path
+) -> None:
+    lay_out(tmp_path, count=2000)
+    moved = [word.replace("made/", "/mnt/there/") for word in words]
+    script = f"import os; os.chdir({str(tmp_path)!r})\nfrom offapi import cli\n"
+    script += f"code = cli.run({moved!r})\nprint(code, *sorted(os.listdir('/mnt/there')))"
+    done = faults.on_small_disk(script, size="160k")
+    code, *left = done.stdout.split()
+    assert code == "1", done.stderr
+    assert "Free some space" in done.stderr
+    assert all(".part" in name for name in left), left
+    assert [name.endswith(".part.json") for name in left].count(True) == bool(left)

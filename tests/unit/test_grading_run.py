@@ -359,12 +359,16 @@ def test_gold_from_another_file_is_found_by_id_and_by_document(tmp_path: Path) -
     assert found["right"].tolist() == [-1, 1, 0, -1]
 
 
-def test_a_slip_in_the_key_of_recorded_answers_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_slip_in_the_key_of_recorded_answers_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     prepare(tmp_path, [{"id": "d", "document": "Sum: 1.50", "recorded_labels": {"total": 1.5}}])
+    monkeypatch.chdir(tmp_path)
     assert cli.run(["grade", f"--task={tmp_path}/task.py", f"--traces={tmp_path}/traces.jsonl"]) == 1
     err = capsys.readouterr().err
     assert "traces.jsonl, line 1, field 'recorded_labels'" in err
     assert "Did you mean 'recorded_label'?" in err
+    assert not list(tmp_path.glob("graded*"))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import faults
 import orjson
 import pytest
 
-from offapi import stage
+from offapi import atomic, stage
 from offapi.errors import RunError
 from offapi.stage import Stage
 
@@ -63,6 +63,15 @@ def test_other_inputs_begin_anew(tmp_path: Path) -> None:
     half(tmp_path / "out")
     assert not make(tmp_path / "out", key={**KEY, "input": "b"})
     assert (tmp_path / "out").read_bytes() == WHOLE
+
+
+def test_the_journal_of_other_inputs_counts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half(tmp_path / "out")
+    monkeypatch.setattr(stage, "SECONDS_BETWEEN_JOURNALS", 1e9)
+    killed = faults.kill_at(9, lambda: make(tmp_path / "out", key={**KEY, "input": "b"}))
+    assert killed
+    assert (tmp_path / "out.part").stat().st_size > sum(map(len, BATCHES[:3]))
+    assert not make(tmp_path / "out")
 
 
 @pytest.mark.parametrize("stop", range(1, 6))
@@ -142,6 +151,36 @@ def test_a_full_disk_says_what_to_do_and_is_gone_on_with(tmp_path: Path, n: int)
         make(tmp_path / "out")
     assert not (tmp_path / "out").exists()
     make(tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == WHOLE
+
+
+def test_what_came_to_nothing_does_not_stay(tmp_path: Path) -> None:
+    half(tmp_path / "out", 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_takes_no_journal_hides_no_error_and_keeps_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half(tmp_path / "out", 2)
+
+    def full(*_: object) -> None:
+        raise atomic.NotCommitted("could not be written")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "SECONDS_BETWEEN_JOURNALS", 1e9)
+        patched.setattr(atomic, "write_file", full)
+        half(tmp_path / "out", 4)
+    assert make(tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == WHOLE
+
+
+def test_a_disk_that_fills_up_at_the_very_end_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "SECONDS_BETWEEN_JOURNALS", 1e9)
+    with faults.fail_at(1, "fsync", errno.EDQUOT), pytest.raises(RunError, match="Free some space") as caught:
+        make(tmp_path / "out")
+    assert caught.value.where == str(tmp_path / "out")
+    assert make(tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == WHOLE
 
 

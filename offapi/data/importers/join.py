@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ import msgspec
 from offapi.data.importers import dropped
 from offapi.data.importers.dropped import Unusable
 from offapi.data.importers.values import Json
+from offapi.errors import RunError
 
 BATCH = 5000  # rows a transaction
 
@@ -40,22 +41,29 @@ class Half(NamedTuple):
 
 @contextmanager
 def noted(path: Path, halves: Iterable[Half]) -> Iterator[Path]:
-    """A database of `halves` at `path`, while the block lasts."""
+    """A database of `halves` at `path`, while the block lasts. Raises RunError when the disk refuses."""
     path.unlink(missing_ok=True)
     try:
-        with sqlite3.connect(path) as base:
-            base.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + TABLES)
-            for count, half in enumerate(halves, start=1):
-                if half.request is None:
-                    base.execute("INSERT OR IGNORE INTO results VALUES (?)", (half.key,))
-                else:
-                    base.execute(NOTE_REQUEST, (half.key, msgspec.json.encode(half.request)))
-                if count % BATCH == 0:
-                    base.commit()
-        base.close()
+        try:
+            _note(path, halves)
+        except sqlite3.Error as error:
+            step = "Free some space beside --out and run the same command again."
+            raise RunError(f"cannot be written: {error}.", where=str(path), next_step=step) from error
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _note(path: Path, halves: Iterable[Half]) -> None:
+    with closing(sqlite3.connect(path)) as base, base:
+        base.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + TABLES)
+        for count, half in enumerate(halves, start=1):
+            if half.request is None:
+                base.execute("INSERT OR IGNORE INTO results VALUES (?)", (half.key,))
+            else:
+                base.execute(NOTE_REQUEST, (half.key, msgspec.json.encode(half.request)))
+            if count % BATCH == 0:
+                base.commit()
 
 
 class Others:
