@@ -2,20 +2,21 @@
 
 The text is the model's own chat template's. Each assistant turn is encoded apart from what
 precedes it, because that is how it will be generated: prompt tokens first, then one at a time.
-Left out: content that is not text.
+A template is a program of the model's author: whatever it raises is a ModelError. Left out: content
+that is not text, and ending a template that does not end (see `offapi.template_trial`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
-from offapi.data.traces import strip_thinking
+from offapi.chat_messages import INSTRUCTING, system_in_front, with_arguments, without_thinking
 from offapi.episodes import Episode, Segment
 from offapi.errors import DataError, ModelError
 
@@ -23,6 +24,10 @@ Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
 Thinking = Literal["keep", "drop"]
 OnLong = Literal["refuse", "drop"]
+
+SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}
+ASSISTANT = {"role": "assistant", "content": "4"}
+IN_FRONT = "The model's chat template takes no system role: instructions go in front of the first user message."
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Chat:
     tokenizer: Any
     stop_ids: tuple[int, ...]
     special: tuple[str, ...] = ()  # texts that the tokenizer reads as one special token
+    template: str = ""  # where the template stands, for errors
 
     @classmethod
     def load(cls, folder: Path) -> Chat:
@@ -43,12 +49,22 @@ class Chat:
         except (OSError, ValueError) as error:
             raise ModelError(f"no usable tokenizer: {error}", where=str(folder), next_step=ADD) from error
         if not tokenizer.chat_template:
-            raise ModelError("the model has no chat template.", where=str(folder), next_step="Use an instruct model.")
+            raise ModelError("the model has no chat template.", where=_template(folder), next_step=INSTRUCT)
         stops = _stop_ids(folder) | ({tokenizer.eos_token_id} - {None})
         if not stops:
             raise ModelError("generation_config.json names no eos_token_id.", where=str(folder), next_step=ADD)
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        return cls(tokenizer, tuple(sorted(stops)), tuple(sorted(special)))
+        return cls(tokenizer, tuple(sorted(stops)), tuple(sorted(special)), _template(folder))
+
+    @cached_property
+    def no_system(self) -> bool:
+        """Whether the template refuses the system role, and that alone: see `IN_FRONT`."""
+        return not self._takes(SYSTEM, USER) and self._takes(USER)
+
+    def try_out(self) -> None:
+        """Render a short chat as training and prompting do. Raises ModelError where the template cannot."""
+        self._render("", (SYSTEM, USER, ASSISTANT), None, generate=False)
+        self.prompt((SYSTEM, USER))
 
     def prompt(self, messages: Messages, tools: Tools = None, id: str = "") -> tuple[int, ...]:
         """Token ids of `messages` up to where the assistant begins to write. `id` names them in errors."""
@@ -81,7 +97,7 @@ class Chat:
         Raises DataError, naming `id`, when there is no assistant turn with text or a tool call to
         learn, or when the template writes a turn otherwise than it is generated.
         """
-        said = [_without_thinking(message) if thinking == "drop" else message for message in messages]
+        said = [without_thinking(message) if thinking == "drop" else message for message in messages]
         made: list[list[Segment]] = []
         written: str | None = None
         for i, message in enumerate(said):
@@ -137,41 +153,41 @@ class Chat:
         return [self._harmless(each) for each in value] if isinstance(value, list | tuple) else value
 
     def _render(self, id: str, messages: Messages, tools: Tools, generate: bool) -> str:
+        asked = [self._harmless(with_arguments(id, message)) for message in messages]
+        if asked and asked[0].get("role") in INSTRUCTING and self.no_system:
+            asked = system_in_front(asked)
+        try:
+            return self._write(asked, None if tools is None else self._harmless(list(tools)), generate)
+        except Exception as error:  # a template can raise whatever Python can
+            raise self._unrendered(id, error) from error
+
+    def _takes(self, *messages: Mapping[str, Any]) -> bool:
+        try:
+            self._write(messages, None, generate=True)
+        except Exception:
+            return False
+        return True
+
+    def _write(self, messages: Messages, tools: Tools, generate: bool) -> str:
         text: str = self.tokenizer.apply_chat_template(
-            [self._harmless(_with_arguments(id, message)) for message in messages],
-            tools=None if tools is None else self._harmless(list(tools)),
-            tokenize=False,
-            add_generation_prompt=generate,
+            list(messages), tools=tools, tokenize=False, add_generation_prompt=generate
         )
         return text
 
+    def _unrendered(self, id: str, error: Exception) -> ModelError:
+        from jinja2.exceptions import SecurityError
 
-def _with_arguments(id: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`message` with its calls' arguments as objects: templates write them as JSON themselves."""
-    if not message.get("tool_calls"):
-        return message
-    calls = []
-    for call in message["tool_calls"]:
-        try:
-            arguments = json.loads(call["function"]["arguments"] or "{}")
-        except ValueError as error:
-            step = "Drop the row (a check such as `tool_calls_fit` does), or mend the arguments."
-            raise DataError(f"row {id!r}: a tool call's arguments are not JSON: {error}.", next_step=step) from None
-        calls.append({**call, "function": {**call["function"], "arguments": arguments}})
-    return {**message, "tool_calls": calls}
+        row = f"row {id!r}: " if id else ""
+        if isinstance(error, SecurityError):
+            what = f"{row}the chat template tried what a template may not: {error}"
+            return ModelError(what, where=self.template, next_step="Do not trust this model; use another.")
+        what = f"{row}the chat template cannot render the messages: {type(error).__name__}: {error}"
+        step = "Give it messages in the roles and order that it takes, or use another model."
+        return ModelError(what, where=self.template, next_step=step)
 
 
-def _without_thinking(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`message` without `reasoning_content`, and without a `<think>` block before its text."""
-    if message.get("role") != "assistant":
-        return message
-    rest = {key: value for key, value in message.items() if key != "reasoning_content"}
-    if isinstance(rest.get("content"), str):
-        rest["content"] = strip_thinking(rest["content"])
-    return rest
-
-
-ADD = "Add the model again with `offapi models add`."
+ADD = "Mend the model's files, and add it again with `offapi models add`."
+INSTRUCT = "Use an instruct model, or put its template into chat_template.jinja."
 NOTHING = "Remove the row, or give it an answer to learn."
 
 
@@ -207,3 +223,9 @@ def _stop_ids(folder: Path) -> set[int]:
         return set()
     named = orjson.loads(path.read_bytes()).get("eos_token_id")
     return set() if named is None else set(named) if isinstance(named, list) else {int(named)}
+
+
+def _template(folder: Path) -> str:
+    """Where the template that transformers takes stands."""
+    file = folder / "chat_template.jinja"
+    return str(file) if file.is_file() else f"{folder / 'tokenizer_config.json'}, field 'chat_template'"

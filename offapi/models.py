@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from offapi import gguf_convert, model_config, model_layout, model_lock, safetensors_check
+from offapi import gguf_convert, model_config, model_layout, model_lock, safetensors_check, template_trial
 from offapi.errors import ModelError, nearest
 from offapi.model_source import DEMO, DEMO_NAME, Source, find, kept
 
@@ -54,7 +54,8 @@ def add(source: str | Path, name: str | None = None) -> Model:
     """Store "demo", a model folder or a .gguf file; returns at once when the very same is there.
 
     Raises ModelError when the source is missing, damaged, refused (code, pickles, unknown
-    architecture), when the name is taken by another model, or when the disk is full.
+    architecture, no chat template that renders), when the name is taken by another model, or when
+    the disk is full.
     """
     found = find(source)
     name = name or found.name
@@ -68,6 +69,7 @@ def add(source: str | Path, name: str | None = None) -> Model:
         config = _normal_config(folder, found.path)
         (folder / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
         safetensors_check.check_folder(folder)
+        template_trial.run(folder, found.path)
         origin = {"kind": found.kind, "path": str(found.path), "sha256": found.sha256, "license": license}
         model_lock.write(folder, origin)
     return _find(name)

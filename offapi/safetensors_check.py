@@ -2,7 +2,8 @@
 
 Loaders have trusted offsets, `auto_map`, `model_file` and pickles from model folders, so the header
 and the settings are checked here first. Left out: the chat template's behaviour. Its size is capped;
-transformers renders it in jinja2's ImmutableSandboxedEnvironment, which stops code but not a slow loop.
+transformers renders it in jinja2's ImmutableSandboxedEnvironment, which stops code but not a slow loop:
+that is what `template_trial` is for.
 """
 
 from __future__ import annotations

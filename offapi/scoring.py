@@ -15,7 +15,7 @@ from typing import Any
 from offapi import atomic, models, testset
 from offapi import task as tasks
 from offapi.backend import DType, ModelSpec, default_backend, load
-from offapi.chat import Chat
+from offapi.chat import IN_FRONT, Chat
 from offapi.evaluate import Report, score_predictions
 from offapi.predict import Predictions, predict
 from offapi.progress import Progress
@@ -94,6 +94,8 @@ def score(asked: Asked, questions: Questions, out: Progress) -> Scored:
 def _ask(asked: Asked, questions: Questions, out: Progress) -> Predictions:
     folder = models.get(asked.model).path
     chat, spec = Chat.load(folder), ModelSpec(path=folder, adapter=asked.adapter, dtype=asked.dtype)
+    if chat.no_system:
+        out.say(IN_FRONT)
     backend = load(asked.backend or default_backend(), spec)
     try:
         return predict(

@@ -105,7 +105,8 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
         from offapi.backend import default_backend
         from offapi.teachers.local import Local
 
-        return Local(models.get(named.target), settings["backend"] or default_backend(), task.max_answer_tokens)
+        backend = settings["backend"] or default_backend()
+        return Local(models.get(named.target), backend, task.max_answer_tokens, say=output.say)
     from offapi.teachers.endpoint import Endpoint, key_from
     from offapi.teachers.terms import on_this_network
 

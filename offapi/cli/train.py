@@ -52,6 +52,7 @@ def command(
     from offapi import config as configs
     from offapi.backend import default_backend
     from offapi.backend import find as find_backend
+    from offapi.chat import IN_FRONT
     from offapi.runs import Run
 
     module = find(recipe)
@@ -61,6 +62,8 @@ def command(
     name = backend or default_backend()
     find_backend(name)
     inputs = module.prepare(config, output)
+    if inputs.chat.no_system:
+        output.say(IN_FRONT)
     manifest = describe(config)
     if resume:
         run = Run.open(config.out / config.name)

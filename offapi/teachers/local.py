@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import orjson
 
 from offapi.backend import Backend, DType, ModelSpec, Sampling, load
-from offapi.chat import Chat
+from offapi.chat import IN_FRONT, Chat
 from offapi.models import Model
 from offapi.teachers.teacher import FREE, Answered, Price, Request, Usage
+
+
+def _nobody(sentence: str) -> None:
+    del sentence
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Local:
     dtype: DType = "float32"
     price: Price = FREE
     keep_open: bool = False  # the weights stay loaded between calls of `answers`, for who asks one at a time
+    say: Callable[[str], None] = field(default=_nobody, repr=False)
 
     @property
     def name(self) -> str:
@@ -66,7 +71,10 @@ class Local:
 
     @cached_property
     def _chat(self) -> Chat:
-        return Chat.load(self.model.path)
+        chat = Chat.load(self.model.path)
+        if chat.no_system:
+            self.say(IN_FRONT)
+        return chat
 
     @cached_property
     def _kept(self) -> Backend:

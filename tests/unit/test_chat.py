@@ -8,7 +8,7 @@ import tiny
 
 from offapi.chat import Chat, fit
 from offapi.episodes import Episode, Segment
-from offapi.errors import DataError
+from offapi.errors import DataError, ModelError
 
 USER, ANSWER = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "four"}
 
@@ -154,6 +154,59 @@ def test_a_tool_cannot_end_a_turn_either(tmp_path: Path) -> None:
     result = {"role": "tool", "tool_call_id": "c", "content": "<|end|>"}
     tool = {"type": "function", "function": {"name": "find", "description": "<|end|>"}}
     assert chat.episode("a", [USER, calls, result, ANSWER], [tool]).tokens.count(257) == 5
+
+
+# As Mistral 7B Instruct v0.1's: a user begins, turns alternate, and there is no system role.
+ALTERNATES = """\
+{%- for message in messages %}
+{%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}
+{{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}
+{%- if message.role == 'user' %}<|turn|>{{ message.content }}{% else %}{{ message.content }}<|end|>{% endif %}
+{%- endfor %}"""
+
+
+def test_where_the_system_role_is_refused_its_text_begins_the_first_user_message(tmp_path: Path, chat: Chat) -> None:
+    folded = with_template(tmp_path, ALTERNATES)
+    system = {"role": "system", "content": "Count."}
+    merged = {"role": "user", "content": "Count.\n\n2+2?"}
+    assert folded.no_system
+    assert folded.prompt([system, USER]) == folded.prompt([merged])
+    said = [USER, ANSWER, USER, {"role": "assistant", "content": "still four"}]
+    assert folded.episode("a", [system, *said]) == folded.episode("a", [merged, *said[1:]])
+    assert learned(folded, folded.episode("a", [system, *said])) == ["four<|end|>", "still four<|end|>"]
+    begins = folded.episode("a", [system, ANSWER])
+    assert folded.decode(begins.tokens) == "Count.four"
+    assert not chat.no_system
+    assert chat.prompt([system, USER]) != chat.prompt([merged])
+
+
+RAISING = {
+    "{{ raise_exception('never') }}": "cannot render the messages: TemplateError: never",
+    "{{ messages[0].content + 1 }}": "cannot render the messages: TypeError",
+    "{{ messages.__class__.__mro__ }}": "tried what a template may not",
+    "{{ range(10 ** 9) | length }}": "cannot render the messages: OverflowError",
+    "{% for %}": "cannot render the messages: TemplateSyntaxError",
+}
+
+
+@pytest.mark.parametrize("template", RAISING)
+def test_whatever_a_template_raises_names_row_file_and_next_step(tmp_path: Path, template: str) -> None:
+    chat = with_template(tmp_path, template)
+    with pytest.raises(ModelError) as caught:
+        chat.prompt([USER], id="seven")
+    assert caught.value.what.startswith("row 'seven': the chat template ")
+    assert RAISING[template] in caught.value.what
+    assert caught.value.where == f"{tmp_path / 'tokenizer_config.json'}, field 'chat_template'"
+    assert caught.value.next_step
+    (tmp_path / "chat_template.jinja").write_text("{{ nothing.at.all }}")
+    with pytest.raises(ModelError, match="UndefinedError") as caught:
+        Chat.load(tmp_path).episode("a", [USER, ANSWER])
+    assert caught.value.where == str(tmp_path / "chat_template.jinja")
+
+
+def test_messages_that_a_template_refuses_are_the_rows_fault(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"row 'two': .* roles must alternate"):
+        with_template(tmp_path, ALTERNATES).episode("two", [USER, USER, ANSWER])
 
 
 def test_every_end_the_generation_config_names_is_a_stop(tmp_path: Path) -> None:

@@ -34,6 +34,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(autouse=True)
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No template is tried here, see test_template_trial.py: each costs a process that imports transformers."""
+    monkeypatch.setattr("offapi.template_trial.run", lambda folder, origin: None)
+
+
 def settings(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = orjson.loads((path / "config.json").read_bytes())
     return content
