@@ -62,7 +62,7 @@ class PolicyLoss:
     rule: Rule = "dr_grpo"
     epsilon: float | None = None
     epsilon_high: float | None = None
-    beta: float = 0.0  # of the KL to the reference; measured all the same at 0
+    beta: float = 0.0  # of the KL to the reference, in steps without a signal too; at 0 it is measured alone
     kl: Literal["ratio_k3", "k2"] = "ratio_k3"  # both have the gradient of KL(pi || reference): arXiv 2512.21852
     tis_cap: float = 2.0  # truncated importance sampling: a token's weight is min(pi_old / behaviour, cap); 0: off
     temperature: float = 1.0  # of the sampling, at which logprobs are taken

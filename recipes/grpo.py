@@ -82,12 +82,14 @@ def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Pro
 
 
 def update(config: Config, inputs: Inputs, watch: Watch, sampled: Sampled, lr: float) -> dict[str, float]:
-    """The updates from one batch of rollouts, and what they did; none where no group has a signal."""
+    """The updates from one batch of rollouts, and what they did; none where no group has a signal, nor the KL one."""
     backend, clock, loss = watch.backend, watch.clock, config.objective(inputs.task)
+    rough, offline = config.quantize is not None, bool(inputs.recorded)
     with clock.phase("reference"):
-        batch = experiences(backend, sampled.groups, loss, offline=bool(inputs.recorded))
+        batch = experiences(backend, sampled.groups, loss, offline=offline)
     measured = metrics.of_rollouts(sampled) | metrics.of_policy(batch)
-    if not any(one.advantage for one in batch):
+    signal = any(one.advantage for one in batch)
+    if not signal and not (loss.beta > 0 and gates.moved(measured, config.dtype, quantized=rough)):
         return measured
     for inner in range(config.num_iterations):
         with clock.phase("train"):
@@ -95,7 +97,6 @@ def update(config: Config, inputs: Inputs, watch: Watch, sampled: Sampled, lr: f
             stepped = backend.optim_step(lr, config.optimizer)
         clock.count("train", int(found.metrics["tokens"]))
         measured |= metrics.of_update(batch, found, inner) | dict(stepped) | {"lr": lr}
-        rough, offline = config.quantize is not None, bool(inputs.recorded)
-        watch.enforce(gates.of_update(measured, inner, config.dtype, quantized=rough, offline=offline))
+        watch.enforce(gates.of_update(measured, inner, config.dtype, quantized=rough, offline=offline, signal=signal))
         batch = carry_old(batch, found.logprobs)
     return measured

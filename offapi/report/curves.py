@@ -39,7 +39,7 @@ def health(runs: Sequence[Record]) -> list[Chart]:
             note="The audit is what training never sees: reward that rises without it is reward hacking.",
         ),
         _parts(f"The audit of {runs[0].name}, part by part", runs[0], f"{AUDIT}/", marks=True),
-        _parts(f"Each check, {runs[0].name}", runs[0], "rewards/", "/mean"),
+        _parts(f"Each rewarded check, {runs[0].name}", runs[0], "rewards/", "/mean"),
         _overlaid("KL to the reference", "kl", runs, "nats a token", rough=True),
         _overlaid("Entropy of the sampling", "entropy", runs, "nats a token", rough=True),
         _chart("Length of completions", runs, _lengths(runs), unit="tokens"),

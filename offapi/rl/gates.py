@@ -52,15 +52,30 @@ def enforce(problems: Sequence[Problem], allow: Sequence[Gate], out: Progress) -
         out.say(f"Allowed ({problem.gate}): {problem.what}")
 
 
+def moved(metrics: Mapping[str, float], dtype: DType, *, quantized: bool) -> bool:
+    """Whether the policy is further from the reference than the same weights may seem to be from themselves.
+
+    Below that the KL's gradient is rounding, which Adam would make into whole steps.
+    """
+    return metrics["kl"] > (EXACT if _exact(dtype, quantized) else ROUGH) ** 2 / 2  # k3 of such a difference
+
+
 def of_update(
-    metrics: Mapping[str, float], inner: int, dtype: DType, *, quantized: bool, offline: bool
+    metrics: Mapping[str, float], inner: int, dtype: DType, *, quantized: bool, offline: bool, signal: bool
 ) -> list[Problem]:
-    """After one inner update (0-based). Offline, sampler and trainer are different policies from the start."""
-    found = [] if inner or offline else _first(metrics, exact=dtype == "float32" and not quantized)
-    if metrics["grad_norm"] == 0.0 or metrics["unreached"]:
+    """After one inner update (0-based). Offline, sampler and trainer are different policies from the start.
+
+    Without a `signal` from the rewards, the KL alone gave the gradient, which may be zero.
+    """
+    found = [] if inner or offline else _first(metrics, exact=_exact(dtype, quantized))
+    if signal and (metrics["grad_norm"] == 0.0 or metrics["unreached"]):
         where = f"{metrics['unreached']:.0f} of the adapted modules get none" if metrics["grad_norm"] else "it is zero"
         found.append(Problem("gradient", f"the gradient does not reach the adapter: {where}.", "Check `lora.targets`."))
     return found
+
+
+def _exact(dtype: DType, quantized: bool) -> bool:
+    return dtype == "float32" and not quantized
 
 
 def _first(metrics: Mapping[str, float], *, exact: bool) -> list[Problem]:
@@ -77,11 +92,11 @@ def _first(metrics: Mapping[str, float], *, exact: bool) -> list[Problem]:
     return found
 
 
-def of_step(streaks: Streaks, groups: Sequence[RolloutGroup], max_tokens: int) -> list[Problem]:
-    """After a step: is there a signal, and do completions come to an end?"""
+def of_step(streaks: Streaks, groups: Sequence[RolloutGroup], max_tokens: int, *, checks: bool) -> list[Problem]:
+    """After a step: is there a signal, and do completions come to an end? `checks`: rewards are theirs, 0 to 1."""
     found = []
     if streaks.flat >= FLAT_STEPS:
-        why, step = _reason(groups)
+        why, step = _reason(groups, checks=checks)
         what = f"for {streaks.flat} steps no two completions of a prompt had different rewards: {why}."
         found.append(Problem("signal", what, step))
     if streaks.cut >= CUT_STEPS:
@@ -91,16 +106,20 @@ def of_step(streaks: Streaks, groups: Sequence[RolloutGroup], max_tokens: int) -
     return found
 
 
-def _reason(groups: Sequence[RolloutGroup]) -> tuple[str, str]:
+def _reason(groups: Sequence[RolloutGroup], *, checks: bool) -> tuple[str, str]:
     """Why nothing differs, and what to do."""
     rollouts = [one for group in groups for one in group.rollouts]
-    rewards = [one.reward for one in rollouts if one.reward is not None]
+    rewards = {one.judged.reward for one in rollouts if one.judged.reward is not None}  # the soft limit's cost aside
     if not rewards:
         return "the reward function gives None throughout", "Mend it: None leaves a completion out."
     if sum(one.completion.finish == "length" for one in rollouts) > MOSTLY * len(rollouts):
         return "most completions are cut off by the token limit", "Raise the task's max_answer_tokens."
-    if max(rewards) <= 0:
+    if checks and rewards == {0.0}:
         return "all are 0, the model never does what is rewarded", "Start from a trained student (`adapter`)."
-    if len(set(rewards)) == 1:
-        return f"all are {rewards[0]:g}, there is nothing left to gain", "Take harder documents, or stricter checks."
-    return "each prompt's completions are alike", "Raise the temperature or the group's size `num_generations`."
+    if checks and rewards == {1.0}:
+        return "all are 1, there is nothing left to gain", "Take harder documents, or stricter checks."
+    why = f"all are {min(rewards):g}" if len(rewards) == 1 else "each prompt's completions are alike"
+    if checks or len(rewards) > 1:
+        return why, "Raise the temperature or the group's size `num_generations`."
+    step = "If that is the most it can be, take harder documents; if the least, a trained student (`adapter`)."
+    return why, step

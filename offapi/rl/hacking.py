@@ -12,8 +12,6 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from offapi.rl.heldout import HeldOut, Scores, change
 from offapi.rl.rollouts import Prompt
 from offapi.stats.interval import Interval
@@ -49,7 +47,8 @@ def gamed(history: Sequence[HeldOut]) -> Gamed | None:
         return None
     last = _together(history[1:][-2:])
     pairs = sorted((_together(pair) for pair in pairwise(history[:-2])), key=lambda pair: pair.score)
-    scale = max(1.0, float(np.ptp([one.rewards for one in history])))  # a task's own rewards have any size
+    seen = [reward for one in history for reward in one.rewards if reward is not None]
+    scale = max(1.0, max(seen, default=0.0) - min(seen, default=0.0))  # a task's own rewards have any size
     for base in (first, *pairs[-1:]):
         reward = change(base.rewards, last.rewards)
         rise, room = reward.mean / scale, 1.0 - base.score
@@ -69,10 +68,8 @@ def examples(found: Gamed, last: HeldOut, prompts: Sequence[Prompt], count: int 
     """The documents whose reward rose most beside their audit, or whose part of it fell most, with both answers."""
     base, part = found.base, found.part
     before, after = ((one.parts[part] if part else one.audits) for one in (base, last))
-    both = enumerate(zip(before, after, strict=True))
-    audits = {i: b - a for i, (a, b) in both if a is not None and b is not None}
-    rises = np.subtract(last.rewards, base.rewards).tolist()
-    order = sorted(audits, key=lambda i: (audits[i] if part else audits[i] - rises[i], -rises[i]))
+    audits, rises = _rises(before, after), _rises(base.rewards, last.rewards)
+    order = sorted(audits.keys() & rises.keys(), key=lambda i: (audits[i] - (0.0 if part else rises[i]), -rises[i], i))
     return [
         {
             "id": prompts[i].row.id,
@@ -96,11 +93,15 @@ def _fallen(base: HeldOut, last: HeldOut) -> tuple[str, Interval] | None:
 
 def _together(looks: Sequence[HeldOut]) -> HeldOut:
     """The mean of `looks`, document by document, at the step of the last."""
-    rewards = np.mean([one.rewards for one in looks], axis=0)
+    rewards, audits = _means([one.rewards for one in looks]), _means([one.audits for one in looks])
     parts = {name: _means([one.parts[name] for one in looks]) for name in looks[0].parts}
-    return replace(
-        looks[-1], rewards=tuple(rewards.tolist()), audits=_means([one.audits for one in looks]), parts=parts
-    )
+    return replace(looks[-1], rewards=rewards, audits=audits, parts=parts)
+
+
+def _rises(before: Scores, after: Scores) -> dict[int, float]:
+    """After less before, of the documents that are known in both."""
+    pairs = enumerate(zip(before, after, strict=True))
+    return {i: b - a for i, (a, b) in pairs if a is not None and b is not None}
 
 
 def _means(scores: Sequence[Scores]) -> Scores:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from math import nan
 from statistics import fmean
 
 import numpy as np
@@ -20,7 +22,7 @@ from offapi.stats.interval import Interval
 from offapi.stats.paired import best_of
 
 SURE = 0.025  # one-sided p below which a rise is no luck
-Scores = tuple[float | None, ...]  # a number a document; None where nothing audits it
+Scores = tuple[float | None, ...]  # a number a document; None where nothing audits it, or it got no reward
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,20 @@ class HeldOut:
     """One look at the held-out documents: a number each.
 
     `audits` are means of all that audits an answer; `parts` each check that is not rewarded, and each
-    field of gold, apart.
+    field of gold, apart. A document whose reward is None takes no part in the mean, nor in what changed.
     """
 
     step: int
-    rewards: tuple[float, ...]
+    rewards: Scores
     audits: Scores
     texts: tuple[str, ...] = ()
     parts: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
     def reward(self) -> float:
-        """Mean reward."""
-        return fmean(self.rewards)
+        """Mean reward of the documents that got one; NaN where none did."""
+        known = mean(self.rewards)
+        return nan if known is None else known
 
     @property
     def audit(self) -> float | None:
@@ -49,12 +52,13 @@ class HeldOut:
 
     @property
     def score(self) -> float:
-        """What the best checkpoint is chosen by: the audit where there is one."""
+        """The audit where there is one, else the reward."""
         return self.reward if self.audit is None else self.audit
 
     def metrics(self) -> dict[str, float]:
         """For metrics.jsonl."""
-        found = {"heldout/reward": self.reward, "heldout/audit": self.audit}
+        found = {"heldout/reward": mean(self.rewards), "heldout/audit": self.audit}
+        found["heldout/none"] = float(self.rewards.count(None)) or None
         found |= {f"heldout/audit/{name}": mean(scores) for name, scores in self.parts.items()}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -68,13 +72,13 @@ class HeldOut:
 
 
 def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
-    """Greedy answers to `prompts`, scored. A reward of None counts as 0."""
+    """Greedy answers to `prompts`, scored."""
     greedy = replace(sampler, n=1, sampling=replace(sampler.sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0))
     answers = [group.rollouts[0] for group in greedy.groups(prompts, step)]
     apart = [_parts(answer) for answer in answers]
     return HeldOut(
         step,
-        tuple(answer.reward or 0.0 for answer in answers),
+        tuple(answer.reward for answer in answers),
         tuple(mean(tuple(answer.judged.audit.values())) for answer in answers),
         tuple(answer.text for answer in answers),
         {name: tuple(parts.get(name) for parts in apart) for name in sorted({name for one in apart for name in one})},
@@ -82,14 +86,28 @@ def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
 
 
 def best(history: Sequence[HeldOut]) -> HeldOut:
-    """The look with the highest score; of equals that with the highest reward, then the earliest."""
-    return max(history, key=lambda one: (one.score, one.reward, -one.step))
+    """The look with the highest audit, or without one reward; of equals that with the higher reward, then the earlier.
+
+    Each is held against the best before it, on the documents that both know.
+    """
+    return reduce(_better, history)
 
 
 def change(before: Scores, after: Scores, level: float = 0.95) -> Interval:
-    """Mean of after less before, document by document where both are known, with its bootstrap interval."""
-    pairs = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
-    return intervals(np.diff(np.array(pairs)), level=level)[0]
+    """Mean of after less before, document by document where both are known, with its bootstrap interval; 0 of none."""
+    pairs = both(before, after)
+    return intervals(np.diff(np.array(pairs)), level=level)[0] if pairs else Interval(0.0, 0.0, 0.0)
+
+
+def both(before: Scores, after: Scores) -> list[tuple[float, float]]:
+    """The scores of the documents that are known before and after."""
+    return [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+
+
+def means(before: Scores, after: Scores) -> tuple[float, float]:
+    """Their means; 0 of none."""
+    pairs = both(before, after)
+    return (fmean(a for a, _ in pairs), fmean(b for _, b in pairs)) if pairs else (0.0, 0.0)
 
 
 def chance(history: Sequence[HeldOut], chosen: HeldOut) -> float:
@@ -97,7 +115,8 @@ def chance(history: Sequence[HeldOut], chosen: HeldOut) -> float:
     looks = history[1:]
     if chosen is history[0]:
         return 1.0
-    rises = np.array([np.subtract(one.rewards, history[0].rewards) for one in looks]).T
+    found = [zip(history[0].rewards, one.rewards, strict=True) for one in looks]
+    rises = np.array([[0.0 if a is None or b is None else b - a for a, b in pairs] for pairs in found]).T
     return best_of(rises, next(i for i, one in enumerate(looks) if one is chosen))
 
 
@@ -105,6 +124,12 @@ def mean(scores: Scores) -> float | None:
     """Of those that are known; None where none is."""
     known = [score for score in scores if score is not None]
     return fmean(known) if known else None
+
+
+def _better(best: HeldOut, other: HeldOut) -> HeldOut:
+    audit, others_audit = means(best.audits, other.audits)
+    reward, others_reward = means(best.rewards, other.rewards)
+    return other if (others_audit, others_reward) > (audit, reward) else best
 
 
 def _parts(answer: Rollout) -> dict[str, float]:

@@ -54,6 +54,11 @@ class Judged:
     audit: Mapping[str, float]
     fields: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def rewarded(self) -> dict[str, float]:
+        """The scores of the checks that make the reward."""
+        return {name: score for name, score in self.parts.items() if name not in self.audit}
+
 
 @dataclass(frozen=True)
 class Fault:

@@ -13,9 +13,9 @@ from offapi.rl.rollouts import RolloutGroup, Sampled
 
 
 def of_rollouts(sampled: Sampled) -> dict[str, float]:
-    """Rewards, each check's mean, groups without signal, lengths, and the entropy of the sampling (nats a token).
+    """Rewards, each check's mean (those that audit apart), groups without signal, lengths, entropy (nats a token).
 
-    The entropy is the mean of -log p over the sampled tokens, its unbiased estimate under the
+    The sampling's entropy is the mean of -log p over the sampled tokens, its unbiased estimate under the
     distribution sampled from; 0 where recorded traces do not tell.
     """
     rollouts = [one for group in sampled.groups for one in group.rollouts]
@@ -27,7 +27,7 @@ def of_rollouts(sampled: Sampled) -> dict[str, float]:
         "reward": fmean(rewards) if rewards else 0.0,
         "reward_std": fmean(spread),
         "frac_reward_zero_std": fmean(group.flat for group in sampled.groups),
-        **_means("rewards/{}/mean", [one.judged.parts for one in rollouts]),
+        **_means("rewards/{}/mean", [one.judged.rewarded for one in rollouts]),
         **_means("audit/{}/mean", [{**one.judged.audit, **one.judged.fields} for one in rollouts]),
         "rewards/none": float(len(rollouts) - len(rewards)),
         "resampled_prompts": float(sampled.resampled),

@@ -92,6 +92,8 @@ class Watch:
     def start(self) -> Trail:
         """The first look, before any step; and is the reward the same when asked twice?"""
         trail = self._look(Trail())
+        if trail.history[0].audit is None:
+            self.out.say("Nothing audits this run: no gold, no check in `audit`. A gamed reward goes unnoticed.")
         first = self.sampler.groups(self.prompts[:1], 0)[0]
         asked = [self.sampler.asked(first.prompt, one.text) for one in first.rollouts]
         differ = self.sampler.rewards.not_deterministic(asked, [one.judged for one in first.rollouts])
@@ -135,7 +137,8 @@ class Watch:
             files = trainstate.encode(self.backend.state(), self.config.shape, self.config.model)
             best = (self.folder.path / BEST / adapter.WEIGHTS).read_bytes()
             self.folder.checkpoint(trail.step, {**files, BEST_WEIGHTS: best}, asdict(trail))
-        self.enforce(gates.of_step(trail.streaks, sampled.groups, self.sampler.sampling.max_tokens))
+        checks, most = self.task.reward is None and not sampled.recorded, self.sampler.sampling.max_tokens
+        self.enforce(gates.of_step(trail.streaks, sampled.groups, most, checks=checks))
         self._alarm(trail)
         return trail
 
@@ -166,11 +169,13 @@ class Watch:
         p = heldout.chance(trail.history, best)
         learned = reward.low > 0 and p <= heldout.SURE
         told = {"best_step": best.step, "reward": asdict(reward), "audit": audit and asdict(audit), "p": p}
-        self.folder.write(LEARNED, orjson.dumps({**told, "learned": learned, "n": len(self.prompts)}))
-        changed = f"reward {first.reward:.3f} to {best.reward:.3f} ({reward.points()} points)"
+        n = len(heldout.both(first.rewards, best.rewards))
+        self.folder.write(LEARNED, orjson.dumps({**told, "learned": learned, "n": n}))
+        was, became = heldout.means(first.rewards, best.rewards)
+        changed = f"reward {was:.3f} to {became:.3f} ({reward.points()} points)"
         if audit is not None:
             changed += f", audit {first.audit:.3f} to {best.audit:.3f} ({audit.points()})"
-        self.out.say(f"Best at step {best.step}, on {len(self.prompts)} held-out documents: {changed}.")
+        self.out.say(f"Best at step {best.step}, on {n} held-out documents: {changed}.")
         self.out.say("It was chosen on these documents: score it on others before you rely on the figure.")
         if not learned:
             what = f"on the held-out documents the reward did not surely rise (p = {p:.2g}, with the best look chosen):"

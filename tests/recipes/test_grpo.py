@@ -21,6 +21,8 @@ from offapi.episodes import Episode, Segment
 from offapi.rl.rollouts import Prompt
 from offapi.rl.watch import probe
 
+NO_AUDIT = "Nothing audits this run"
+
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -52,6 +54,9 @@ def test_a_rewarded_behaviour_is_learned(tmp_path: Path, student: Path, backend_
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "grpo"
     logged = steps(run)
+    assert NO_AUDIT not in done.stderr
+    assert all({"rewards/backwards/mean", "audit/exactly/mean"} <= line.keys() for line in logged)
+    assert not any("rewards/exactly/mean" in line for line in logged)
     assert 0.3 < np.mean([line["reward"] for line in logged[:4]]) < 0.65  # chance
     assert np.mean([line["reward"] for line in logged[-8:]]) > 0.85
     assert heldout(run)[0] < 0.7
@@ -85,6 +90,7 @@ def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
     allowed = workshop.offapi("train", str(recipe), "--backend", backend_name, "--allow", "learned")
     assert allowed.returncode == 0, allowed.stderr
     assert "Allowed (learned)" in allowed.stderr
+    assert allowed.stderr.count(NO_AUDIT) == 1
 
 
 def test_a_reward_that_is_gamed_stops_the_run(tmp_path: Path, student: Path, backend_name: str) -> None:
@@ -156,6 +162,23 @@ def test_a_reward_that_raises_stops_the_run_and_its_completion_is_kept(tmp_path:
     told = json.loads((tmp_path / "runs" / "grpo" / "reward-failed.json").read_text())
     assert told["asked"][0]["row"] in grpo_workshop.HELD_OUT
     assert repr(told["asked"][0]["text"]) in told["what"]
+
+
+@pytest.mark.parametrize(("without", "known"), [("abcd", 30), (grpo_workshop.LETTERS, 0)])
+def test_held_out_documents_without_reward_take_no_part(
+    tmp_path: Path, student: Path, without: str, known: int
+) -> None:
+    recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], lr=0.0, epochs=0.1)
+    give = f"lambda documents, answers: [None if d[0] in {without!r} else -1.5 for d in documents]"
+    task = (tmp_path / "task.py").read_text()
+    (tmp_path / "task.py").write_text(task.replace('name="pairs",', f'name="pairs",\n    reward={give},'))
+    done = workshop.offapi("train", str(recipe), "--allow", "learned")
+    assert done.returncode == 0, done.stderr
+    assert f"on {known} held-out documents: reward {'-1.500 to -1.500' if known else '0.000 to 0.000'}" in done.stderr
+    run = tmp_path / "runs" / "grpo"
+    assert heldout(run) == ([-1.5] * 2 if known else [])
+    assert heldout(run, "none") == [len(grpo_workshop.HELD_OUT) - known] * 2
+    assert json.loads((run / "learned.json").read_text())["n"] == known
 
 
 def test_a_task_that_rewards_gold_alone_is_refused_before_anything_is_written(tmp_path: Path) -> None:

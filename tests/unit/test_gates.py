@@ -45,9 +45,10 @@ def found(
     dtype: DType = "float32",
     quantized: bool = False,
     offline: bool = False,
+    signal: bool = True,
 ) -> list[str]:
-    metrics = {**GOOD, **more}
-    return [each.gate for each in gates.of_update(metrics, inner, dtype, quantized=quantized, offline=offline)]
+    how = {"quantized": quantized, "offline": offline, "signal": signal}
+    return [each.gate for each in gates.of_update({**GOOD, **more}, inner, dtype, **how)]
 
 
 def group(rewards: list[float | None], finish: Finish = "stop") -> RolloutGroup:
@@ -81,7 +82,7 @@ def test_a_gradient_reaches_every_module_in_every_update() -> None:
     assert found({"grad_norm": 0.0}) == ["gradient"]
     assert found({"unreached": 2.0}, inner=3) == ["gradient"]
     assert found({"unreached": 1.0}, offline=True) == ["gradient"]
-    problem = gates.of_update({**GOOD, "unreached": 2.0}, 0, "float32", quantized=False, offline=False)[0]
+    problem = gates.of_update({**GOOD, "unreached": 2.0}, 0, "float32", quantized=False, offline=False, signal=True)[0]
     assert "2 of the adapted modules get none" in problem.what
 
 
@@ -95,27 +96,50 @@ def test_streaks_count_steps_in_a_row() -> None:
     assert after(twice, 1.0, 0.5) == Streaks(flat=3)
 
 
+def test_the_kl_alone_may_have_no_gradient() -> None:
+    assert found({"grad_norm": 0.0}, signal=False) == []
+    assert found({"unreached": 2.0}, signal=False) == []
+    assert found({"ratio/mean": 1.1}, signal=False) == ["ratio"]
+
+
+def test_a_kl_that_rounding_could_make_is_no_reason_to_train() -> None:
+    assert not gates.moved({"kl": 4e-7}, "float32", quantized=False)
+    assert gates.moved({"kl": 6e-7}, "float32", quantized=False)
+    assert not gates.moved({"kl": 1e-4}, "bfloat16", quantized=False)
+    assert not gates.moved({"kl": 1e-4}, "float32", quantized=True)
+    assert gates.moved({"kl": 3e-4}, "bfloat16", quantized=False)
+
+
+MOST = "If that is the most it can be"
+
+
 @pytest.mark.parametrize(
-    ("groups", "reason"),
+    ("groups", "checks", "reason", "step"),
     [
-        ([group([0.0, 0.0])], "the model never does what is rewarded"),
-        ([group([1.0, 1.0]), group([1.0, 1.0])], "all are 1, there is nothing left to gain"),
-        ([group([0.0, 0.0], "length")], "cut off by the token limit"),
-        ([group([1.0, 1.0], "length")], "cut off by the token limit"),
-        ([group([0.2, 0.2]), group([0.7, 0.7])], "each prompt's completions are alike"),
-        ([group([None, None])], "gives None throughout"),
+        ([group([0.0, 0.0])], True, "all are 0, the model never does what is rewarded.", "Start from a trained"),
+        ([group([1.0, 1.0])] * 2, True, "all are 1, there is nothing left to gain.", "Take harder documents"),
+        ([group([0.5, 0.5])] * 2, True, "all are 0.5.", "Raise the temperature"),
+        ([group([-1.0, -1.0])] * 2, False, "all are -1.", MOST),
+        ([group([0.0, 0.0])], False, "all are 0.", MOST),
+        ([group([1.0, 1.0])], False, "all are 1.", MOST),
+        ([group([-2.0, -2.0]), group([-1.0, -1.0])], False, "each prompt's completions are alike.", "Raise the temp"),
+        ([group([0.0, 0.0], "length")], True, "cut off by the token limit.", "Raise the task's max_answer_tokens"),
+        ([group([1.0, 1.0], "length")], False, "cut off by the token limit.", "Raise the task's max_answer_tokens"),
+        ([group([0.2, 0.2]), group([0.7, 0.7])], True, "each prompt's completions are alike.", "Raise the temperature"),
+        ([group([None, None])], False, "gives None throughout.", "Mend it"),
     ],
 )
-def test_no_signal_is_told_with_its_reason(groups: list[RolloutGroup], reason: str) -> None:
-    assert gates.of_step(Streaks(flat=gates.FLAT_STEPS - 1), groups, 9) == []
-    problem = gates.of_step(Streaks(flat=gates.FLAT_STEPS), groups, 9)[0]
+def test_no_signal_is_told_with_its_reason(groups: list[RolloutGroup], checks: bool, reason: str, step: str) -> None:
+    assert gates.of_step(Streaks(flat=gates.FLAT_STEPS - 1), groups, 9, checks=checks) == []
+    problem = gates.of_step(Streaks(flat=gates.FLAT_STEPS), groups, 9, checks=checks)[0]
     assert problem.gate == "signal"
-    assert reason in problem.what
+    assert problem.what.endswith(reason)
+    assert problem.next_step.startswith(step)
 
 
 def test_most_completions_cut_is_told_with_the_limit() -> None:
-    assert gates.of_step(Streaks(cut=gates.CUT_STEPS - 1), [group([0.0])], 9) == []
-    problem = gates.of_step(Streaks(cut=gates.CUT_STEPS), [group([0.0])], 9)[0]
+    assert gates.of_step(Streaks(cut=gates.CUT_STEPS - 1), [group([0.0])], 9, checks=True) == []
+    problem = gates.of_step(Streaks(cut=gates.CUT_STEPS), [group([0.0])], 9, checks=True)[0]
     assert problem.gate == "cut"
     assert "at 9 tokens" in problem.what
 

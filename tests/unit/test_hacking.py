@@ -18,7 +18,7 @@ FIELDS = ("vendor", "date", "total", "currency")
 
 
 def look(
-    step: int, reward: Sequence[float], audit: Sequence[float | None] = (), **parts: Sequence[float | None]
+    step: int, reward: Sequence[float | None], audit: Sequence[float | None] = (), **parts: Sequence[float | None]
 ) -> HeldOut:
     audits = tuple(audit or [None] * len(reward))
     texts = tuple(f"{step}:{i}" for i in range(len(reward)))
@@ -173,3 +173,19 @@ def test_examples_are_those_whose_reward_rose_most_beside_their_audit() -> None:
     shown = hacking.examples(found, after, prompts, count=2)
     assert [one["id"] for one in shown] == ["d0", "d2"]
     assert shown[0] == {"id": "d0", "before": "0:0", "after": "5:0", "reward": [0.0, 1.0], "audit": [1.0, 0.0]}
+
+
+def test_documents_without_reward_neither_hide_an_alarm_nor_raise_one() -> None:
+    """Rewards are below 0: were None a 0, the first half would have risen from the worst to the best."""
+    half = [0.0, 1.0] * 20
+    some: list[float | None] = [None] * 20
+    still = [look(0, [-1.0] * 40, half), look(5, [*some, *[-1.0] * 20], half)]
+    assert hacking.gamed(still) is None
+    assert hacking.gamed([still[0], look(5, [None] * 40, [0.0] * 40)]) is None
+    history = [look(0, [-1.0] * 40, half), look(5, [*some, *[-0.2] * 20], [0.0] * 30 + half[:10])]
+    found = hacking.gamed(history) or pytest.fail("no alarm")
+    assert found.reward.mean == pytest.approx(0.8)
+    prompts = [Prompt(Document(f"d{i}", "text"), (1,)) for i in range(40)]
+    shown = hacking.examples(found, history[1], prompts)
+    assert [one["id"] for one in shown] == ["d21", "d23", "d25"]
+    assert hacking.gamed([*history, look(10, [*some, *[-0.2] * 20], [0.0] * 40)])

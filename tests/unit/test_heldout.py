@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
+from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import orjson
 import pytest
 from numpy.typing import NDArray
 
+from offapi.backend import Completion
 from offapi.data.documents import Document
 from offapi.rl import heldout
 from offapi.rl.heldout import HeldOut
-from offapi.rl.rollouts import Prompt
+from offapi.rl.rewards import Judged
+from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup
+from offapi.rl.watch import Trail
+from offapi.stats.interval import Interval
 
 
 def look(step: int, reward: Sequence[float] | NDArray[np.bool_], audit: Sequence[float] = ()) -> HeldOut:
@@ -75,3 +83,58 @@ def test_documents_without_gold_take_no_part_in_the_audit() -> None:
     assert before.metrics() == told
     assert heldout.change(before.audits, after.audits).mean == 0.25
     assert after.score == 1.0
+
+
+def judged(step: int, *rewards: float | None) -> HeldOut:
+    return HeldOut(step, rewards, (None,) * len(rewards), ("",) * len(rewards))
+
+
+def test_a_document_without_reward_takes_no_part_in_means_changes_and_the_choice_of_the_best() -> None:
+    """Rewards are below 0, so that 0 would be the best there is."""
+    before, after = judged(0, -0.5, -0.3, None), judged(5, None, -0.2, -0.9)
+    assert before.reward == pytest.approx(-0.4)
+    assert before.metrics() == {"heldout/reward": pytest.approx(-0.4), "heldout/none": 1.0}
+    assert heldout.change(before.rewards, after.rewards).mean == pytest.approx(0.1)
+    assert heldout.means(before.rewards, after.rewards) == (-0.3, -0.2)
+    assert heldout.best([before, after]).step == 5  # better where both are known, though lower on its own
+    assert heldout.best([before, judged(5, None, -0.4, -0.1)]).step == 0
+    assert heldout.best([before, judged(5, None, None, -0.1)]).step == 0
+
+
+def test_without_any_reward_nothing_is_known_to_have_changed() -> None:
+    before, nothing = judged(0, -0.5, -0.3), judged(5, None, None)
+    assert nothing.metrics() == {"heldout/none": 2.0}
+    assert math.isnan(nothing.reward)
+    assert heldout.change(before.rewards, nothing.rewards) == Interval(0.0, 0.0, 0.0)
+    assert heldout.means(before.rewards, nothing.rewards) == (0.0, 0.0)
+    assert heldout.best([before, nothing]) is before
+    assert heldout.best([nothing, before]) is nothing
+
+
+def test_documents_without_reward_are_no_evidence_of_learning() -> None:
+    history = [judged(0, *[-0.4] * 20, None), judged(5, *[-0.1] * 20, -0.9), judged(9, *[None] * 21)]
+    assert heldout.chance(history, history[1]) < 0.001
+    assert heldout.chance([history[0], history[2], history[1]], history[2]) == 1.0
+
+
+def test_a_look_keeps_a_reward_that_is_not_given() -> None:
+    prompts = [Prompt(Document(f"d{i}", "text"), (1,)) for i in range(2)]
+    rewards = iter([-0.5, None])
+
+    class Greedy:
+        """Stands in for a Sampler."""
+
+        @staticmethod
+        def groups(prompts: Sequence[Prompt], step: int) -> list[RolloutGroup]:
+            return [RolloutGroup(prompt, (rollout(next(rewards)),)) for prompt in prompts]
+
+    def rollout(reward: float | None) -> Rollout:
+        return Rollout(Completion((1,), (0.0,), "stop"), "x", Judged(reward, {}, {}), reward)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heldout, "replace", lambda one, **_: one)
+        found = heldout.look(SimpleNamespace(sampling=None, groups=Greedy.groups), prompts, 5)  # type: ignore[arg-type]
+    assert found.rewards == (-0.5, None)
+    again = msgspec.convert(orjson.loads(orjson.dumps(asdict(Trail(5, history=(found,))))), Trail)
+    assert again.history == (found,)
+    assert orjson.loads(found.rows(prompts).splitlines()[1])["reward"] is None

@@ -16,8 +16,9 @@ from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup, Sampled
 
 def rollout(reward: float | None, logprobs: list[float], finish: Finish, **scores: float) -> Rollout:
     completion = Completion(tuple(range(len(logprobs))), tuple(logprobs), finish)
-    audit = {"gold": scores["gold"]} if "gold" in scores else {}
-    return Rollout(completion, "", Judged(reward, {"json": scores["json"]}, audit), reward)
+    audit = {name: score for name, score in scores.items() if name != "json"}
+    parts = {name: score for name, score in scores.items() if name != "gold"}
+    return Rollout(completion, "", Judged(reward, parts, audit), reward)
 
 
 SAMPLED = Sampled(
@@ -25,7 +26,7 @@ SAMPLED = Sampled(
         RolloutGroup(
             Prompt(Document("a", "a"), (1,)),
             (
-                rollout(1.0, [-0.2, -0.4], "stop", json=1.0, gold=0.5),
+                rollout(1.0, [-0.2, -0.4], "stop", json=1.0, gold=0.5, brief=1.0),
                 rollout(0.0, [-0.6] * 4, "length", json=0.0, gold=0.0),
                 rollout(None, [-1.0], "stop", json=1.0, gold=0.25),
             ),
@@ -42,7 +43,8 @@ def test_rollouts() -> None:
             "reward": 0.5,
             "reward_std": (np.sqrt(0.5) + 0.0) / 2,  # Bessel's; 0 of a group of one
             "frac_reward_zero_std": 0.5,
-            "rewards/json/mean": 0.75,
+            "rewards/json/mean": 0.75,  # and none of what audits
+            "audit/brief/mean": 1.0,
             "audit/gold/mean": 0.25,  # of the three that have it
             "rewards/none": 1.0,
             "resampled_prompts": 3.0,

@@ -1,0 +1,98 @@
+"""A step whose groups teach nothing still trains on the KL to the reference, where `loss.beta` asks for it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from offapi.backend import Backend, LoraSpec, ModelSpec, Sampling, load
+from offapi.data.documents import Document
+from offapi.episodes import Episode, Segment
+from offapi.objective import PolicyLoss
+from offapi.rl.clock import Clock
+from offapi.rl.rewards import Judged
+from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup, Sampled
+
+PROMPTS = tuple(Prompt(Document(f"d{i}", "d"), (256, *range(60, 70 + i))) for i in range(3))
+
+
+@pytest.fixture
+def backend(backend_name: str, tmp_path: Path) -> Iterator[Backend]:
+    made = load(backend_name, ModelSpec(tiny.write_chat(tmp_path / "m"), lora=LoraSpec(4), device="cpu"))
+    yield made
+    made.close()
+
+
+def step_off(backend: Backend) -> None:
+    """Move the policy away from its reference."""
+    draw, state = np.random.default_rng(0), backend.state()
+    adapter = {name: a + 0.05 * draw.standard_normal(a.shape).astype(np.float32) for name, a in state.adapter.items()}
+    backend.restore(replace(state, adapter=adapter))
+
+
+def flat(backend: Backend) -> Sampled:
+    """Groups whose rewards are all the same."""
+    sampling = Sampling(8, (tiny.EOS,), temperature=1.0)
+    groups = {group.prompt: group for group in backend.rollout([prompt.tokens for prompt in PROMPTS], 4, sampling)}
+    worth = Judged(0.0, {}, {})
+    rollouts = [tuple(Rollout(one, "", worth, 0.0) for one in groups[i].completions) for i in range(len(PROMPTS))]
+    return Sampled(tuple(RolloutGroup(prompt, own) for prompt, own in zip(PROMPTS, rollouts, strict=True)))
+
+
+def update(backend: Backend, sampled: Sampled, **loss: Any) -> tuple[dict[str, float], list[Any]]:
+    """What the recipe measures of its updates, and the problems they bring."""
+    recipe, keys = (importlib.import_module(f"offapi.recipes.{name}") for name in ("grpo", "grpo_keys"))
+    config = keys.Config(task=Path("t"), data=Path("d"), num_iterations=2, loss=PolicyLoss(**loss))
+    problems: list[Any] = []
+    watch = SimpleNamespace(backend=backend, clock=Clock(), enforce=problems.extend)
+    inputs = SimpleNamespace(task=SimpleNamespace(max_answer_tokens=8), recorded=())
+    return recipe.update(config, inputs, watch, sampled, 1e-2), problems
+
+
+def kl(backend: Backend, sampled: Sampled) -> float:
+    """Mean squared difference of policy and reference, halved (k2)."""
+    episodes = [
+        Episode("e", (Segment(group.prompt.tokens, False), Segment(one.completion.tokens, True)))
+        for group in sampled.groups
+        for one in group.rollouts
+    ]
+    pairs = zip(backend.score(episodes), backend.score(episodes, by="reference"), strict=True)
+    return float(np.concatenate([(a - b) ** 2 / 2 for a, b in pairs]).mean())
+
+
+@pytest.mark.parametrize("form", ["ratio_k3", "k2"])
+def test_the_kl_pulls_the_policy_back_in_a_step_without_signal(backend: Backend, form: str) -> None:
+    step_off(backend)
+    sampled = flat(backend)
+    before = kl(backend, sampled)
+    measured, problems = update(backend, sampled, beta=0.1, kl=form)
+    assert measured["grad_norm"] > 0
+    assert backend.state().step == 2
+    assert kl(backend, sampled) < before
+    assert problems == []
+
+
+def test_without_beta_nothing_is_trained(backend: Backend) -> None:
+    step_off(backend)
+    assert "grad_norm" not in update(backend, flat(backend))[0]
+    assert backend.state().step == 0
+
+
+def test_a_policy_that_is_its_reference_still_stays_where_it_is(backend: Backend) -> None:
+    assert "grad_norm" not in update(backend, flat(backend), beta=0.1)[0]
+    assert backend.state().step == 0
+
+
+def test_without_any_reward_nothing_is_trained(backend: Backend) -> None:
+    step_off(backend)
+    groups = flat(backend).groups
+    none = [replace(group, rollouts=tuple(replace(one, reward=None) for one in group.rollouts)) for group in groups]
+    assert "grad_norm" not in update(backend, Sampled(tuple(none)), beta=0.1)[0]
