@@ -65,9 +65,10 @@ def _cost(told: dict[str, Any], path: str) -> Measured:
 
 
 def _curve(told: dict[str, Any], path: str) -> Measured:
-    answer = told["answer"]
+    answer, gain = told["answer"], told["doubling"]
+    if answer is None and gain is None:
+        return Measured(said=(f"{path}: {told['misfit']}",))
     if answer is None:
-        gain = told["doubling"]
         return Measured(said=(f"{path}: twice the rows would bring {100 * gain['mean']:+.1f} points.",))
     if answer["rows"] is None:
         return Measured(said=(f"{path}: {answer['text']}",))

@@ -69,7 +69,7 @@ def _run(
 ) -> dict[str, Any]:
     from offapi import atomic
     from offapi.roads import curve
-    from offapi.roads.fit import answer
+    from offapi.roads.need import answer
 
     plan = curve.plan(keys, road, backend, sizes, draws)
     reached = curve.run(plan, output)

@@ -20,9 +20,10 @@ from offapi.progress import Progress
 from offapi.roads import material, outcome, scored
 from offapi.roads.arm import DATA, Arm, arm
 from offapi.roads.draws import nested, sizes
-from offapi.roads.fit import FAR, Answer, Curve, Points, fit
+from offapi.roads.fit import Curve, Points, fit
 from offapi.roads.keys import Keys, Road
 from offapi.roads.material import Material
+from offapi.roads.need import FAR, Answer
 from offapi.roads.outlook import measure, outlook
 from offapi.scoring import Questions
 
@@ -129,7 +130,7 @@ def table(reached: Sequence[Reached], curve: Curve) -> list[tuple[str, ...]]:
         some = [one for one in reached if one.point.size == size]
         means, rows = [fmean(one.right) for one in some], fmean(one.rows for one in some)
         spread = f"{100 * stdev(means):.1f}" if len(means) > 1 else "–"
-        fitted = curve.band(rows).percent()
+        fitted = "–" if curve.misfit else curve.band(rows).percent()
         lines.append((f"{rows:.0f}", f"{len(some)}", f"{100 * fmean(means):.1f}", spread, fitted))
     return lines
 
@@ -137,6 +138,9 @@ def table(reached: Sequence[Reached], curve: Curve) -> list[tuple[str, ...]]:
 def lines(plan: Plan, curve: Curve, answer: Answer | None) -> list[str]:
     """What the curve says, and how far it may be trusted."""
     draws = len({point.draw for point in plan.points})
+    if curve.misfit is not None:
+        reached = [answer.text] if answer and answer.kind == "there" else []
+        return [curve.misfit, *reached]
     few = " One draw tells nothing of how much another would differ: take --draws 3." if draws < 2 else ""
     return [
         f"Twice the rows would bring about {curve.doubling().points()} points.",
@@ -155,13 +159,15 @@ def as_dict(plan: Plan, reached: Sequence[Reached], curve: Curve, answer: Answer
         for one in reached
     ]
     steps = sorted({float(one.rows) for one in reached} | {2 * curve.have, FAR * curve.have})
+    forecast = curve.misfit is None
     return {
         "road": plan.road,
         "backend": plan.backend,
         "test": len(plan.material.test),
         "points": points,
         "law": asdict(curve.law),
-        "curve": [{"rows": n, **asdict(curve.band(n))} for n in steps],
-        "doubling": asdict(curve.doubling()),
+        "misfit": curve.misfit,
+        "curve": [{"rows": n, **asdict(curve.band(n))} for n in steps] if forecast else [],
+        "doubling": asdict(curve.doubling()) if forecast else None,
         "answer": asdict(answer) if answer else None,
     }

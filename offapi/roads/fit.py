@@ -1,31 +1,29 @@
-"""A saturating curve through accuracies at several sizes, how sure it is, and what it says of more rows.
+"""A saturating curve through accuracies at several sizes, and how sure it is.
 
 accuracy(n) = a - b * n^-c, the power law of learning curves (Hestness et al., arXiv 1712.00409;
 fitted to accuracies as in Mahmood et al., arXiv 2207.01725). Uncertainty by a bootstrap over
-draws and over test documents at once. Beyond four times the rows there are, nothing is claimed.
+draws and over test documents at once. Left out: how many rows it takes (`need`), and whether the
+law fits at all (`misfit`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 from dataclasses import dataclass
-from math import inf, isinf
-from typing import Literal
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offapi.errors import DataError
+from offapi.roads import misfit
 from offapi.stats.interval import Interval, wilson
 
 Numbers = NDArray[np.float64]
 RESAMPLES, SEED = 400, 0
 LOWEST_C, HIGHEST_C = 0.1, 3.0
 GRID = np.geomspace(LOWEST_C, HIGHEST_C, 70)  # of c, in steps of 5%
-FAR = 4  # times the rows there are
-NO_SPREAD = 1e-3
-
-Kind = Literal["there", "more", "beyond", "never"]
+NO_SPREAD = misfit.NO_SPREAD
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,11 @@ class Law:
 
     def at(self, n: float) -> float:
         """Accuracy with `n` rows."""
-        return float(self.a - self.b * n**-self.c)
+        return float(self.through(np.array([n]))[0])
+
+    def through(self, rows: Numbers) -> Numbers:
+        """Accuracy with each number of `rows`."""
+        return np.asarray(self.a - self.b * rows**-self.c)
 
     def need(self, want: float) -> float:
         """Rows for the accuracy `want`; infinite where the law never reaches it."""
@@ -72,7 +74,14 @@ class Curve:
     law: Law
     resampled: tuple[Law, ...]
     have: float  # rows of the largest point
-    documents: int = 0  # of the test set
+    measured: tuple[tuple[float, float], ...]  # rows and accuracy of each size, over its draws; the largest first
+    documents: int  # of the test set
+    misfit: str | None = None  # why the law does not hold, where it does not
+
+    def reached(self, want: float) -> tuple[float, float] | None:
+        """The smallest size from which on `want` was measured, and its accuracy."""
+        enough = itertools.takewhile(lambda one: one[1] >= want - 1e-9, self.measured)
+        return next(reversed(list(enough)), None)
 
     def band(self, n: float) -> Interval:
         """Accuracy at `n` rows, with its 95% interval."""
@@ -90,18 +99,6 @@ class Curve:
         return Interval(mean, min(float(low), mean), max(float(high), mean))
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Rows in all for the accuracy `want`, with their 95% range; None beyond four times what there is."""
-
-    want: float
-    kind: Kind
-    rows: float | None
-    low: float | None
-    high: float | None
-    text: str
-
-
 def fit(points: Points) -> Curve:
     """The law by least squares, and again for each resample. DataError with fewer than three sizes."""
     if len(np.unique(points.rows)) < 3:
@@ -109,7 +106,8 @@ def fit(points: Points) -> Curve:
         raise DataError(f"{len(np.unique(points.rows))} sizes do not make a curve.", next_step=step)
     random = np.random.Generator(np.random.Philox(SEED))
     draws, units = np.unique(points.draw), np.unique(points.unit)
-    resampled = []
+    level = misfit.levels(points.rows, points.draw)
+    resampled, signs = [], []
     for _ in range(RESAMPLES):
         of_draw = random.multinomial(len(draws), np.full(len(draws), 1 / len(draws)))
         of_unit = random.multinomial(len(units), np.full(len(units), 1 / len(units)))
@@ -118,10 +116,17 @@ def fit(points: Points) -> Curve:
         used = weights > 0
         if len(np.unique(points.rows[used])) < 3:  # draws whose sizes differ, and too few of them
             continue
-        accuracy = points.right[used] @ documents / documents.sum()
-        resampled.append(search(points.rows[used], accuracy, weights[used]))
-    whole = law(points.rows, points.means, np.ones(len(points.rows)))
-    return Curve(whole, tuple(resampled or [whole]), float(points.rows.max()), points.right.shape[1])
+        accuracy = points.right @ documents / documents.sum()
+        resampled.append(search(points.rows[used], accuracy[used], weights[used]))
+        signs.append(misfit.signs(points.rows, level, accuracy, resampled[-1].through(points.rows), weights))
+    ones = np.ones(len(points.rows))
+    whole = law(points.rows, points.means, ones)
+    sizes, means = (np.bincount(level, each) / np.bincount(level) for each in (points.rows, points.means))
+    seen = misfit.signs(points.rows, level, points.means, whole.through(points.rows), ones)
+    wrong = misfit.told(seen, signs, sizes, means, len(draws)) if signs else None
+    measured = tuple(zip(sizes.tolist(), means.tolist(), strict=True))
+    have, documents = float(points.rows.max()), points.right.shape[1]
+    return Curve(whole, tuple(resampled or [whole]), have, measured, documents, wrong)
 
 
 def law(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
@@ -152,52 +157,3 @@ def search(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
     a = np.minimum(a, 1.0)
     best = int(np.argmin(((a[:, None] - b[:, None] * gaps - accuracy) ** 2) @ share))
     return Law(float(a[best]), float(b[best] * rows.min() ** GRID[best]), float(GRID[best]))
-
-
-def answer(curve: Curve, want: float, what: str = "rows") -> Answer:
-    """How many rows it takes to get `want` right, or that more of them will not do."""
-    have, far = curve.have, FAR * curve.have
-    here, there = curve.band(have), curve.band(far)
-    rows = curve.law.need(want)
-    low, high = _range([one.need(want) for one in curve.resampled])
-    low, high = min(low, rows), max(high, rows)
-    goal = f"{100 * want:.0f}%"
-    if here.mean >= want:
-        surely = "" if here.low >= want else f", though it may be {100 * here.low:.1f}%"
-        text = f"{have:.0f} {what} are enough for {goal}: they give {100 * here.mean:.1f}%{surely}."
-        return Answer(want, "there", _within(rows, far), _within(low, far), _within(high, far), text)
-    if there.high < want:
-        text = (
-            f"More data of this kind will not get you there: with {far:.0f} {what}, {FAR} times what there is,"
-            f" {100 * there.mean:.1f} [{100 * there.low:.1f}–{100 * there.high:.1f}]% would be right, not {goal}."
-            " Mend the labels or the task, or take a larger model."
-        )
-        return Answer(want, "never", None, None, None, text)
-    if rows > far:
-        least = f", and at least {_round(low - have)} more," if have < low <= far else ""
-        text = (
-            f"Cannot tell how many {what} {goal} takes: more than {FAR} times what there is by the curve{least}"
-            f" and so far it cannot be extrapolated. With {far:.0f} {what} expect {there.percent()}%; ask again then."
-        )
-        return Answer(want, "beyond", None, _within(low, far), None, text)
-    most = f"{_round(high - have)}" if high <= far else f"more than {_round(far - have)}"
-    text = (
-        f"About {_round(rows - have)} more {what} for {goal}, {_round(max(low - have, 0))} to {most}"
-        f" (95%), beside the {have:.0f} there are."
-    )
-    return Answer(want, "more", rows, low, _within(high, far), text)
-
-
-def _range(needs: Sequence[float]) -> tuple[float, float]:
-    """2.5% and 97.5% of numbers that may be infinite."""
-    ranked = sorted(needs)
-    return ranked[int(0.025 * len(ranked))], ranked[min(int(0.975 * len(ranked)), len(ranked) - 1)]
-
-
-def _within(rows: float, far: float) -> float | None:
-    return None if isinf(rows) or rows > far else rows
-
-
-def _round(rows: float) -> str:
-    """Two digits are more than is known."""
-    return f"{float(f'{max(rows, 0):.2g}'):,.0f}"

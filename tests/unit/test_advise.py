@@ -324,6 +324,9 @@ def test_a_curve_says_how_many_answers_it_takes(tmp_path: Path) -> None:
     never = read(tmp_path, {**CURVE, "answer": {"want": 0.9, "rows": None, "text": "More data will not."}})
     assert (never.thresholds, never.said[0].endswith("More data will not.")) == ((), True)
     assert "+2.0 points" in read(tmp_path, {**CURVE, "answer": None}).said[0]
+    for answer in (None, {"want": 0.9, "rows": None, "text": "No forecast: x."}):
+        unfit = read(tmp_path, {**CURVE, "answer": answer, "doubling": None, "misfit": "No forecast: x."})
+        assert (unfit.thresholds, unfit.said[0].endswith("No forecast: x.")) == ((), True)
 
 
 def test_a_comparison_decides(tmp_path: Path) -> None:

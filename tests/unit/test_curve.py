@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from offapi.errors import ConfigError, DataError
+from offapi.roads import curve
 from offapi.roads.draws import nested, sizes
-from offapi.roads.fit import FAR, Law, Points, answer, fit, law, search
+from offapi.roads.fit import Law, Points, fit, law, search
+from offapi.roads.need import FAR, answer
 
 SIZES = (25, 50, 100, 200, 400)
 
@@ -97,7 +101,86 @@ def test_how_many_more_is_told_with_a_range() -> None:
 def test_what_is_there_already_is_told() -> None:
     found = answer(fit(points(Law(0.95, 2.0, 0.6))), 0.7)
     assert found.kind == "there"
-    assert "400 rows are enough for 70%" in found.text
+    assert (found.rows, found.text[:28]) == (50, "50 rows are enough for 70%: ")
+
+
+def test_all_right_is_reached_at_the_smallest_size() -> None:
+    """By the law it is never: its a is a little below 1."""
+    some = points(Law(0.5, 0.0, 1.0))
+    found = answer(fit(replace(some, right=np.ones_like(some.right))), 1.0)
+    assert (found.kind, found.rows) == ("there", 25)
+    assert found.text == "25 rows are enough for 100%: they give 100.0%, though it may be 98.1%."
+
+
+def test_a_target_that_was_reached_and_lost_again_is_not_there() -> None:
+    some = points(Law(0.7, 0.0, 1.0))
+    lucky = np.array([0.72 if size == 50 else 0.66 for size in some.rows])
+    found = fit(replace(some, right=(np.arange(200) < 200 * lucky[:, None]).astype(float)))
+    assert found.reached(0.7) is None
+    reached = found.reached(0.6)
+    assert reached
+    assert (reached[0], round(reached[1], 6)) == (25, 0.66)
+
+
+def measured(accuracies: dict[int, float], draws: int = 3, documents: int = 200) -> Points:
+    """So many documents right with each size; each draw and size has two of its own wrong and two more right."""
+    random = np.random.default_rng(0)
+    rows = np.tile(list(accuracies), draws)
+    right = np.array([np.arange(documents) < accuracies[int(n)] * documents for n in rows])
+    for row in right:
+        row[random.choice(np.flatnonzero(row), 2)] = False
+        row[random.choice(np.flatnonzero(~row), 2)] = True
+    return Points(
+        rows.astype(float), np.repeat(np.arange(draws), len(accuracies)), right.astype(float), np.arange(documents)
+    )
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_accuracy_that_falls_with_more_rows_is_no_forecast(draws: int) -> None:
+    found = fit(measured({25: 0.85, 50: 0.75, 100: 0.62, 200: 0.5}, draws))
+    assert found.misfit
+    assert found.misfit.startswith("No forecast: the more rows, the less is right, 85.")
+    assert "Most was right with 25 rows: 85." in found.misfit
+    assert answer(found, 0.7).kind == "misfit"
+    assert answer(found, 0.7).text == found.misfit
+    assert answer(found, 0.4).text.startswith("25 rows are enough for 40%: they give 85.")
+
+
+def test_points_that_no_saturating_curve_goes_through_are_no_forecast() -> None:
+    found = fit(measured({25: 0.5, 50: 0.6, 100: 0.85, 200: 0.6, 400: 0.65}))
+    assert found.misfit
+    assert "with 100 rows they lie" in found.misfit
+    assert "points above the nearest one" in found.misfit
+    assert answer(found, 0.9).kind == "misfit"
+
+
+def test_what_fits_is_not_refused() -> None:
+    """At the 5% level: more than three of thirty would be seen once in sixteen."""
+    laws = (Law(0.9, 2.0, 0.6), Law(0.6, 0.0, 1.0), Law(1.0, 1.2, 0.15))
+    refused = [fit(points(each, seed=seed, fixed=False)).misfit for each in laws for seed in range(10)]
+    assert len([one for one in refused if one]) <= 3
+
+
+def test_without_a_forecast_none_is_shown() -> None:
+    """Neither twice the rows nor the curve; a target that was reached is said all the same."""
+    some = measured({25: 0.85, 50: 0.75, 100: 0.62, 200: 0.5})
+    found = fit(some)
+    reached: Any = [
+        SimpleNamespace(
+            rows=int(n), right=row.tolist(), point=SimpleNamespace(size=int(n), draw=d, arm=SimpleNamespace(path="x"))
+        )
+        for n, d, row in zip(some.rows, some.draw, some.right, strict=True)
+    ]
+    plan: Any = SimpleNamespace(
+        points=[one.point for one in reached], road="sft", backend="torch", material=SimpleNamespace(test=range(200))
+    )
+    assert {line[-1] for line in curve.table(reached, found)} == {"–"}
+    assert curve.lines(plan, found, answer(found, 0.8)) == [found.misfit]
+    said = curve.lines(plan, found, answer(found, 0.4))
+    assert (said[0], said[1][:15]) == (found.misfit, "25 rows are eno")
+    told = curve.as_dict(plan, reached, found, answer(found, 0.8))
+    assert (told["misfit"], told["doubling"], told["curve"]) == (found.misfit, None, [])
+    assert told["answer"]["rows"] is None
 
 
 def test_a_flat_curve_will_not_get_you_there() -> None:
