@@ -225,6 +225,15 @@ def test_it_fits_the_screen_in_both_schemes(request: pytest.FixtureRequest, of: 
         assert drawn.bounding_box()["width"] > 250
 
 
+def test_a_wide_table_keeps_its_names_in_sight(roads_page: Any) -> None:
+    roads_page.set_viewport_size({"width": 340, "height": 800})
+    table = roads_page.query_selector("#roads .scroll")
+    table.evaluate("node => node.scrollLeft = 400")
+    assert table.evaluate("node => node.scrollLeft") > 100
+    for name in ("tbody th", "caption span"):
+        assert table.query_selector(name).bounding_box()["x"] >= table.bounding_box()["x"]
+
+
 def test_the_policy_stops_what_escaping_would_miss(browser: Any, report: Path) -> None:
     """Markup planted in the open page, as if a text had not been escaped: nothing runs, loads or restyles."""
     opened = browser.new_page()
