@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -40,7 +40,7 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, root: Path, name: str, manifest: Mapping[str, Any]) -> Run:
+    def create(cls, root: Path, name: str, manifest: Mapping[str, Any]) -> Self:
         """Make `root`/`name`. `manifest` is what the run depends on: config, seed, hashes of model, data and task.
 
         Raises RunError when the name is taken or cannot be written.
@@ -67,7 +67,7 @@ class Run:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path) -> Self:
         """The run in `path`. Raises RunError when there is none."""
         path = path.absolute()
         if not (path / MANIFEST).is_file():

@@ -141,12 +141,14 @@ def lines(plan: Plan, curve: Curve, answer: Answer | None) -> list[str]:
     if curve.misfit is not None:
         reached = [answer.text] if answer and answer.kind == "there" else []
         return [curve.misfit, *reached]
+    test = len(plan.material.test)
+    documents = f"{test} test document{'' if test == 1 else 's'}"
     few = " One draw tells nothing of how much another would differ: take --draws 3." if draws < 2 else ""
     return [
         f"Twice the rows would bring about {curve.doubling().points()} points.",
         *([answer.text] if answer else []),
         f"Fitted: all fields right = a - b n^-c, a = {curve.law.a:.3f}, c = {curve.law.c:.2f}; 95% intervals by a"
-        f" bootstrap over {draws} nested draws and {len(plan.material.test)} test documents. Beyond {FAR} times the"
+        f" bootstrap over {draws} nested draw{'' if draws == 1 else 's'} and {documents}. Beyond {FAR} times the"
         f" {curve.have:.0f} rows it says nothing.{few}",
     ]
 

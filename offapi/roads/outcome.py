@@ -5,12 +5,8 @@ A gate of grpo that fails is a result like another. Left out: scoring on the tes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -23,14 +19,14 @@ from offapi.progress import Progress
 from offapi.rl.watch import BEST
 from offapi.roads.arm import Arm
 from offapi.roads.keys import recipe
-from offapi.runs import METRICS, Run
+from offapi.roads.timed import Timed
 from offapi.stats.interval import Interval
 from offapi.task import Task
 from offapi.teachers import labels
 from offapi.teachers.labels import Label
 from offapi.teachers.teacher import Usage
 
-DONE, SECONDS = "arm.json", "seconds.jsonl"
+DONE = "arm.json"
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Outcome:
 
     rows: int  # learned from; of grpo: documents that were sampled for
     of: int  # that could have been
-    seconds: float  # of the machine, all attempts together
+    seconds: float  # of the machine, that the result is made of
     adapter: str | None
     gate: str | None = None  # what failed
     usage: Usage | None = None  # the teacher's tokens, None where nobody counted
@@ -70,27 +66,24 @@ def reach(arm: Arm, task: Task, backend: str, out: Progress) -> Outcome:
     inputs = module.prepare(arm.config, out)
     resume = arm.path.exists()
     out.say(f"{arm.road}: {'going on with' if resume else 'in'} {arm.path}.")
-    run = Run.open(arm.path) if resume else Run.create(arm.path.parent, arm.path.name, arm.manifest)
-    lost = _lost(run) if resume else None
+    run = Timed.open(arm.path) if resume else Timed.create(arm.path.parent, arm.path.name, arm.manifest)
     gate = None
     with run.lock():
         if resume:
             run.resume(arm.manifest)
-            if lost is not None:
-                run.log(0, {"seconds": lost}, SECONDS)
-        with _timed(run):
-            try:
-                module.run(arm.config, inputs, backend, run, out, resume)
-            except GateFailed as error:
-                gate = error.what
-                out.say(f"{arm.road}: {gate} That is its result; remove {arm.path} to try it again.")
+        run.begin()
+        try:
+            module.run(arm.config, inputs, backend, run, out, resume)
+        except GateFailed as error:
+            gate = error.what
+            out.say(f"{arm.road}: {gate} That is its result; remove {arm.path} to try it again.")
         outcome = _outcome(arm, inputs, task, run, gate)
         run.write(DONE, orjson.dumps(asdict(outcome)))
     return outcome
 
 
-def _outcome(arm: Arm, inputs: Any, task: Task, run: Run, gate: str | None) -> Outcome:
-    seconds = sum(line["seconds"] for line in _lines(run.path / SECONDS))
+def _outcome(arm: Arm, inputs: Any, task: Task, run: Timed, gate: str | None) -> Outcome:
+    seconds = run.work.seconds
     adapter = next((name for name in ("adapter", BEST) if (run.path / name).is_dir()), None)
     if arm.road == "grpo":
         return Outcome(len(inputs.prompts), len(inputs.prompts), seconds, adapter, gate)
@@ -121,27 +114,3 @@ def _teacher(arm: Arm, task: Task, answers: list[Label]) -> Ceiling | None:
         return None
     report = Report.of([prediction(task, row, said[row.id]) for row in known])
     return Ceiling(report.all_fields, report.n)
-
-
-@contextmanager
-def _timed(run: Run) -> Iterator[None]:
-    """Note in the run how long this attempt takes, also where it ends early."""
-    started = perf_counter()
-    try:
-        yield
-    finally:
-        run.log(0, {"seconds": perf_counter() - started}, SECONDS)
-
-
-def _lost(run: Run) -> float | None:
-    """Seconds of a last attempt that was killed, up to the last it wrote; None where it was noted."""
-    attempts = run.manifest["attempts"]
-    if len(_lines(run.path / SECONDS)) >= len(attempts):
-        return None
-    started = datetime.fromisoformat(attempts[-1]["started"]).astimezone(UTC).timestamp()
-    written = [path.stat().st_mtime for name in (METRICS, "labels.jsonl") if (path := run.path / name).is_file()]
-    return max(0.0, max(written, default=started) - started)
-
-
-def _lines(path: Path) -> list[dict[str, float]]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []

@@ -178,10 +178,18 @@ def _method(found: Found) -> Sequence[str]:
     keys, n = found.plan.keys, len(found.plan.material.test)
     near = found.plan.material.near
     return [
-        f"{n} test documents; `all fields` is what is judged. A road's rival is the best that takes"
+        f"{n} test document{_s(n)}; `all fields` is what is judged. A road's rival is the best that takes"
         f" fewer hours; p values by Holm over all {found.verdicts.pairs} pairs of roads, intervals each 95% by itself.",
         f"Assumed: {keys.label_minutes:g} min of a person for a gold answer, {keys.watts:g} W. Measured: minutes."
         " Each road was trained once; another seed would move it too."
         " Not counted: the task, its checks, the val and test answers, which every road needs.",
-        *([f"{near} documents or traces near a test document were left out of every road."] if near else []),
+        *(
+            [f"{near} document{_s(near)} or trace{_s(near)} near a test document left out of every road."]
+            if near
+            else []
+        ),
     ]
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

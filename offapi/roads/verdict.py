@@ -87,9 +87,10 @@ def verdict(one: Contrast, rival: str, margin: float, n: int) -> str:
         return f"not worth its hours: worse by {_span(-high, -low)} points than {rival}"
     if high < margin:
         return f"not worth its hours: at most {100 * max(high, 0):.1f} points better than {rival}"
+    documents = f"{n} document{'' if n == 1 else 's'}"
     if one.detectable >= 1:
-        return f"cannot tell from {rival} (no difference would show in {n} documents)"
-    return f"cannot tell from {rival} (below {100 * one.detectable:.1f} points would not show in {n} documents)"
+        return f"cannot tell from {rival} (no difference would show in {documents})"
+    return f"cannot tell from {rival} (below {100 * one.detectable:.1f} points would not show in {documents})"
 
 
 def _pairs(roads: Sequence[Entry], margin: float) -> dict[tuple[str, str], Contrast]:

@@ -178,6 +178,8 @@ def test_without_a_forecast_none_is_shown() -> None:
     assert curve.lines(plan, found, answer(found, 0.8)) == [found.misfit]
     said = curve.lines(plan, found, answer(found, 0.4))
     assert (said[0], said[1][:15]) == (found.misfit, "25 rows are eno")
+    plan.points, plan.material.test = [one for one in plan.points if one.draw == 0], range(1)
+    assert "over 1 nested draw and 1 test document." in curve.lines(plan, fit(points(Law(0.6, 0.0, 1.0))), None)[-1]
     told = curve.as_dict(plan, reached, found, answer(found, 0.8))
     assert (told["misfit"], told["doubling"], told["curve"]) == (found.misfit, None, [])
     assert told["answer"]["rows"] is None

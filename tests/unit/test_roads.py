@@ -13,11 +13,12 @@ import workshop
 
 from offapi.errors import ConfigError, DataError
 from offapi.evaluate import Prediction, Report
-from offapi.roads import cost, keys, material
+from offapi.roads import cost, keys, material, outcome, table, timed
 from offapi.roads.arm import Arm
 from offapi.roads.cost import Cost
 from offapi.roads.keys import ROADS
 from offapi.roads.outcome import Outcome
+from offapi.roads.timed import Timed
 from offapi.roads.verdict import Entry, judge
 from offapi.teachers.teacher import Price, Usage
 
@@ -147,7 +148,9 @@ def test_few_documents_cannot_tell() -> None:
     assert judge(some, 0.05).rows["sft"].verdict.startswith("cannot tell from base (below ")
     assert judge(some, 0.05).take == "base"
     few = [Entry("base", report(1, 4), 0.0), Entry("sft", report(3, 4), 1.0)]
-    assert "no difference would show in 4 documents" in judge(few, 0.05).rows["sft"].verdict
+    assert "no difference would show in 4 documents)" in judge(few, 0.05).rows["sft"].verdict
+    single = [Entry("base", report(0, 1), 0.0), Entry("sft", report(1, 1), 1.0)]
+    assert "no difference would show in 1 document)" in judge(single, 0.05).rows["sft"].verdict
 
 
 def test_one_of_many_roads_must_be_surer() -> None:
@@ -172,6 +175,58 @@ def test_references_are_compared_with_and_never_taken() -> None:
     old = found.rows["sft"].to_recorded
     assert old is not None
     assert old.difference.mean == pytest.approx(-1 / 200)
+
+
+def test_one_document_is_no_plural(folder: Path) -> None:
+    asked = keys.load(folder / "compare.toml")
+    found: Any = SimpleNamespace(
+        plan=SimpleNamespace(keys=asked, material=SimpleNamespace(test=[1], near=1)),
+        verdicts=judge([Entry("base", report(0, 1), 0.0)], 0.05),
+        **{key: {} for key in ("costs", "outcomes", "left_out", "reports")},
+    )
+    said = " ".join(table.lines(found))
+    assert "1 test document; " in said
+    assert "1 document or trace near a test document left out of every road." in said
+
+
+class Killed(BaseException):
+    """As if the process had been."""
+
+
+def test_work_that_was_lost_counts_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds to load, one a step, a checkpoint every four, two to score: killed twice, it is 22 all the same."""
+    now, kills = [0.0], [2, 7, 99]
+
+    def run(config: Any, inputs: Any, backend: str, run: Timed, out: Any, resume: bool) -> None:
+        now[0] += 10
+        checkpoint = run.latest() if resume else None
+        for step in range(checkpoint.step if checkpoint else 0, 10):
+            if step == kills[0]:
+                raise Killed
+            now[0] += 1
+            if (step + 1) % 4 == 0 or step == 9:
+                run.checkpoint(step + 1, {"weights": bytes([step])}, {})
+        now[0] += 2
+
+    module = SimpleNamespace(prepare=lambda config, out: SimpleNamespace(episodes=(1, 2)), run=run)
+    monkeypatch.setattr(outcome, "recipe", lambda road: module)
+    monkeypatch.setattr(timed, "perf_counter", lambda: now[0])
+    arm = Arm("sft", SimpleNamespace(), {}, folder / "arms/sft-0")
+    out: Any = SimpleNamespace(say=lambda line: None)
+    while kills[0] != 99:
+        with pytest.raises(Killed):
+            outcome.reach(arm, SimpleNamespace(), "torch", out)  # type: ignore[arg-type]
+        now[0] += 1000
+        del kills[0]
+    assert outcome.reach(arm, SimpleNamespace(), "torch", out).seconds == 22.0  # type: ignore[arg-type]
+
+
+def test_labels_that_were_kept_count(tmp_path: Path) -> None:
+    run = Timed.create(tmp_path, "distill-0", {})
+    label = {"output": "{}", "status": "ok", "prompt_sha256": "", "teacher": "local:x", "usage": {}}
+    workshop.write_jsonl(run.path / "labels.jsonl", [{"id": f"d{i}", "seconds": 1.5, **label} for i in range(4)])
+    run.begin()
+    assert 6.0 <= run.work.seconds < 7.0
 
 
 def test_costs_add_up_along_the_start(folder: Path) -> None:
