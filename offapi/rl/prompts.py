@@ -25,11 +25,7 @@ def read(data: Path, val: Path | None, task: Task, seed: int) -> tuple[list[Docu
     DataError for a document in both, for gold the task cannot compare, and where too few are left.
     """
     rows = documents.read(data)
-    held = documents.read(val) if val else []
-    if not val:
-        count = min(max(round(SHARE * len(rows)), LEAST), MOST)
-        chosen = set(order(seed, 0, len(rows))[:count])
-        held, rows = [rows[i] for i in sorted(chosen)], [row for i, row in enumerate(rows) if i not in chosen]
+    rows, held = (rows, documents.read(val)) if val else hold_out(rows, seed)
     texts = {row.text for row in held}
     both = [row.id for row in rows if row.text in texts]
     if both:
@@ -41,6 +37,13 @@ def read(data: Path, val: Path | None, task: Task, seed: int) -> tuple[list[Docu
         if row.gold is not None:
             task.check_gold(row.gold, row=row.id)
     return rows, held
+
+
+def hold_out(rows: Sequence[Document], seed: int) -> tuple[list[Document], list[Document]]:
+    """A tenth of `rows`, drawn by `seed`, apart from the others: those others, and the tenth."""
+    count = min(max(round(SHARE * len(rows)), LEAST), MOST)
+    chosen = set(order(seed, 0, len(rows))[:count])
+    return [row for i, row in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
 
 
 def prompts(

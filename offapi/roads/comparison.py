@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offapi import atomic, evaluate
+from offapi.data import documents
 from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.evaluate import Report
@@ -68,10 +69,14 @@ def plan(keys: Keys, backend: str, data: Path | None = None) -> Plan:
     found = material.read(keys)
     roads, refused = material.choose(keys, found)
     folder = data or keys.out / DATA
+    looks: dict[str, Path] = {}
+    if keys.val is None and "grpo" in roads and (keys.start or "sft") in roads:
+        found = material.set_aside(found, keys.seed)
+        looks = {"val": material.write(folder, [documents.as_row(row) for row in found.held])}
     made: dict[str, Arm] = {}
     for road in roads:
         start = made.get(keys.start or "sft") if road == "grpo" else None
-        made[road] = arm(keys, road, found.rows(road), backend, folder, start=start)
+        made[road] = arm(keys, road, found.rows(road), backend, folder, start=start, **(looks if start else {}))
     return Plan(keys, backend, found, tuple(made.values()), {str(road): why for road, why in refused.items()})
 
 

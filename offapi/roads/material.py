@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from offapi.data import documents, jsonl, traces
 from offapi.data.documents import Document
 from offapi.errors import ConfigError, DataError
 from offapi.grading.contamination import near
+from offapi.rl.prompts import hold_out
 from offapi.roads.keys import ROADS, Keys, Road
 from offapi.task import Task
 from offapi.task import load as load_task
@@ -36,6 +37,8 @@ class Material:
     test: tuple[Row, ...]
     near: int  # documents and traces that were left out, being near the test set
     distil: str | None  # why there can be no distillation, None where there can
+    asked: tuple[str, ...] = ()  # the text that each of `traces` answers
+    held: tuple[Document, ...] = ()  # set aside for grpo's looks
 
     @property
     def gold(self) -> list[Document]:
@@ -72,12 +75,23 @@ def read(keys: Keys) -> Material:
             raise DataError(what, where=str(keys.val), next_step="Take it out of one of the files.")
     rows = documents.read(keys.documents)
     known, dropped = _apart([(row, row.text) for row in rows], held)
-    chats, dropped_too = _apart(_traces(keys, rows), held)
+    chats, dropped_too = _apart([((row, text), text) for row, text in _traces(keys, rows)], held)
     if not known:
         what = "every document is near one of the test set."
         raise DataError(what, where=str(keys.documents), next_step="Hold out other documents.")
     more = dropped_too if keys.traces else 0
-    return Material(task, tuple(known), tuple(chats), test, dropped + more, _no_teacher(keys))
+    said, asked = (tuple(pair[i] for pair in chats) for i in (0, 1))
+    return Material(task, tuple(known), said, test, dropped + more, _no_teacher(keys), asked)
+
+
+def set_aside(found: Material, seed: int) -> Material:
+    """Hold out what grpo looks at, as it does itself, before its start learns of it; near documents go too."""
+    rest, held = hold_out(found.documents, seed)
+    texts = [row.text for row in held]
+    known, _ = _apart([(row, row.text) for row in rest], texts)
+    chats, _ = _apart([(pair, pair[1]) for pair in zip(found.traces, found.asked, strict=True)], texts)
+    said, asked = (tuple(pair[i] for pair in chats) for i in (0, 1))
+    return replace(found, documents=tuple(known), traces=said, asked=asked, held=tuple(held))
 
 
 def write(folder: Path, rows: Rows) -> Path:

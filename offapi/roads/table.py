@@ -80,6 +80,7 @@ def as_dict(found: Found) -> dict[str, Any]:
         "test": {
             "documents": len(plan.material.test),
             "near_left_out": plan.material.near,
+            "set_aside": len(plan.material.held),
             "data": str(keys.test.absolute()),
             "sha256": testset.digest(keys.test),
         },
@@ -176,7 +177,7 @@ def _hours(found: Found, name: str) -> float:
 
 def _method(found: Found) -> Sequence[str]:
     keys, n = found.plan.keys, len(found.plan.material.test)
-    near = found.plan.material.near
+    near, held = found.plan.material.near, len(found.plan.material.held)
     return [
         f"{n} test document{_s(n)}; `all fields` is what is judged. A road's rival is the best that takes"
         f" fewer hours; p values by Holm over all {found.verdicts.pairs} pairs of roads, intervals each 95% by itself.",
@@ -188,6 +189,7 @@ def _method(found: Found) -> Sequence[str]:
             if near
             else []
         ),
+        *([f"{held} documents set aside from every road for grpo to choose its step on; or set val."] if held else []),
     ]
 
 

@@ -219,6 +219,20 @@ def test_a_gate_that_fails_is_a_result(tmp_path: Path) -> None:
     assert "none" in again.stderr
 
 
+def test_grpo_looks_at_documents_that_its_start_did_not_learn(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "start", 'roads = ["sft", "grpo"]\n', TABLES.replace('start = "base"', 'start = "sft"'))
+    told = offapi("compare", str(file), "--backend=torch")
+    assert told["test"]["set_aside"] == 8
+    assert told["rows"]["sft"]["arm"]["rows"] == 8
+    arm = next((tmp_path / "start/runs/arms").glob("grpo-*"))
+    looked = {orjson.loads(line)["id"] for line in (arm / "heldout-000000.jsonl").read_bytes().splitlines()}
+    assert len(looked) == 8
+    files = [path.read_bytes().splitlines() for path in (tmp_path / "start/runs/arms/data").glob("*.jsonl")]
+    read = [{orjson.loads(line)["id"] for line in lines} for lines in files]
+    assert looked in read
+    assert all(not ids & looked for ids in read if ids != looked)
+
+
 def test_roads_the_data_do_not_allow_are_left_out_and_said(tmp_path: Path) -> None:
     file = lay_out(tmp_path / "none", "")
     rows = [{**row, "recorded_label": {"shop": "Nowhere Inc"}} for row in workshop.rows(16)]

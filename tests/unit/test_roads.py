@@ -13,6 +13,7 @@ import workshop
 
 from offapi.errors import ConfigError, DataError
 from offapi.evaluate import Prediction, Report
+from offapi.rl.prompts import hold_out
 from offapi.roads import cost, keys, material, outcome, table, timed
 from offapi.roads.arm import Arm
 from offapi.roads.cost import Cost
@@ -180,7 +181,7 @@ def test_references_are_compared_with_and_never_taken() -> None:
 def test_one_document_is_no_plural(folder: Path) -> None:
     asked = keys.load(folder / "compare.toml")
     found: Any = SimpleNamespace(
-        plan=SimpleNamespace(keys=asked, material=SimpleNamespace(test=[1], near=1)),
+        plan=SimpleNamespace(keys=asked, material=SimpleNamespace(test=[1], near=1, held=())),
         verdicts=judge([Entry("base", report(0, 1), 0.0)], 0.05),
         **{key: {} for key in ("costs", "outcomes", "left_out", "reports")},
     )
@@ -290,6 +291,21 @@ def test_documents_near_the_test_set_are_left_out_of_every_road(folder: Path) ->
     documents(folder / "test.jsonl", range(0, 30))
     with pytest.raises(DataError, match="every document is near"):
         material.read(keys.load(folder / "compare.toml"))
+
+
+def test_what_grpo_looks_at_is_set_aside_from_every_road(folder: Path) -> None:
+    """Its start would know those documents by heart: an audit by them would be near its ceiling from the first."""
+    documents(folder / "train.jsonl", range(100, 140), recorded_label={"shop": "s"})
+    found = material.read(keys.load(folder / "compare.toml"))
+    rest = material.set_aside(found, seed=3)
+    held = {row.id for row in rest.held}
+    assert len(held) == 8
+    assert [row.id for row in rest.held] == [row.id for row in hold_out(found.documents, 3)[1]]
+    for road in ROADS:
+        ids = {row["id"] for row in rest.rows(road)}
+        assert ids
+        assert not ids & held
+    assert len(rest.rows("filtered_sft")) == len(rest.asked)
 
 
 def test_val_and_test_may_not_share_documents(folder: Path) -> None:
