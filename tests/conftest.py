@@ -17,6 +17,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from offapi import model_source, models
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    help = "where the conformance tests compute: cpu, or gpu (CUDA for torch, CUDA or Metal for mlx)"
+    parser.addoption("--device", choices=["cpu", "gpu"], default="cpu", help=help)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def offapi_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The store of this session, also for the processes that tests start."""

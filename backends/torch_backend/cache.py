@@ -77,7 +77,7 @@ class Packed:
 class Decoding:
     """A slot of keys and values for every row, (room, kv_heads, capacity, head_dim) a layer, allocated once.
 
-    Rows 0 to n - 1 are alive. `lengths` (n,) says where each row's new token goes.
+    A step's rows are the first ones. `lengths` (rows,) says where each row's new token goes.
     """
 
     room: int  # rows
@@ -86,7 +86,8 @@ class Decoding:
     prefix: dict[int, Pair] = field(default_factory=dict)
     slots: dict[int, Pair] = field(default_factory=dict)
     lengths: Tensor = field(default_factory=lambda: torch.empty(0))
-    longest: int = 0  # of the rows in this step, the new token included
+    longest: int = 0  # keys read of every row: at least those it has, the new token's included
+    unseen: dict[int | None, Tensor] = field(default_factory=dict)  # this step's, by window
 
     def admit(self, packed: dict[int, Pair], lengths: Sequence[int], copies: int, at: int) -> None:
         """Copy rows laid end to end, `copies` times each, into the slots from `at` on."""
@@ -104,6 +105,11 @@ class Decoding:
             for slot in pair:
                 slot[target] = slot[source]
 
+    def place(self, lengths: Tensor, longest: int) -> None:
+        """Say where this step's rows stand."""
+        self.lengths, self.longest = lengths, longest
+        self.unseen.clear()
+
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         """q, k, v arrive as one packed row: (1, heads, rows, head_dim)."""
         keys, values = self.slots[layer]
@@ -114,16 +120,23 @@ class Decoding:
         grouped = q[0].transpose(0, 1).reshape(rows, kv_heads, -1, dim)  # (rows, kv, heads per kv, dim)
         own_k, own_v = keys[:rows, :, : self.longest], values[:rows, :, : self.longest]
         scores = torch.matmul(grouped, own_k.transpose(2, 3)).float() * scale
-        places = torch.arange(self.longest, device=q.device)
-        hidden = places[None] > self.lengths[:, None]
-        if window is not None:
-            hidden |= places[None] <= self.lengths[:, None] - window
-        scores = scores.masked_fill(hidden[:, None, None], float("-inf"))
+        scores = scores.masked_fill(self._unseen(window)[:, None, None], float("-inf"))
         if layer not in self.prefix:
             mixed = torch.matmul(scores.softmax(-1).to(q.dtype), own_v)
         else:
             mixed = self._with_prefix(layer, grouped, scores, own_v, scale, window)
         return mixed.reshape(rows, -1, dim).transpose(0, 1)[None]
+
+    def _unseen(self, window: int | None) -> Tensor:
+        """Which of its own keys a row may not see (rows, longest); the same for every layer of one window."""
+        known = self.unseen.get(window)
+        if known is None:
+            places = torch.arange(self.longest, device=self.lengths.device)
+            known = places[None] > self.lengths[:, None]
+            if window is not None:
+                known |= places[None] <= self.lengths[:, None] - window
+            self.unseen[window] = known
+        return known
 
     def _with_prefix(
         self, layer: int, grouped: Tensor, own: Tensor, own_v: Tensor, scale: float, window: int | None

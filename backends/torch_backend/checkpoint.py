@@ -10,8 +10,9 @@ from offapi.backend import Arrays, TrainState
 from offapi.episodes import Floats
 from offapi.errors import BackendError, ModelError
 
+from .lora import check_fit, fill
 from .optimizer import create
-from .policy import Policy, check_fit, fill
+from .policy import Policy
 
 
 def state(policy: Policy) -> TrainState:

@@ -1,13 +1,13 @@
 """Completions, many rows side by side, the prompts' common prefix held once.
 
 Rows wait, are prefilled into free slots, decode one token a step and leave when finished.
-Left out: captured graphs, speculative decoding, and sampling more than one token a step.
+Left out: speculative decoding, and sampling more than one token a step.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,8 +21,11 @@ from offapi.episodes import Floats, Kept
 from offapi.randomness import uniforms
 
 from .cache import Decoding, Packed
+from .graphs import Graphs
 from .policy import Policy
-from .sampling import choose
+from .sampling import Drawn, choose
+
+Decode = Callable[[Sequence[int], Sequence[int], Sequence[float]], Drawn]  # tokens, keys held, noise of each row
 
 
 @dataclass
@@ -36,6 +39,11 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     kept: list[NDArray[np.int32]] = field(default_factory=list)  # ids truncation left, at each token
+
+    @property
+    def noise(self) -> float:
+        """The uniform that draws its next token."""
+        return float(self.uniforms[len(self.tokens)])
 
     def finish(self, sampling: Sampling) -> Completion | None:
         """The completion, once its last token ends it."""
@@ -60,6 +68,7 @@ class Call:
     n: int
     sampling: Sampling
     cache: Decoding
+    decode: Decode
     waiting: deque[int]
     rows: list[Row] = field(default_factory=list)
     done: dict[int, dict[int, Completion]] = field(default_factory=dict)
@@ -96,7 +105,8 @@ def _start(
         with torch.inference_mode():
             _run(policy, [prompts[0][:shared]], 0, Packed(((0, (shared,)),), keep=cache.prefix))
     named = range(len(prompts)) if keys is None else keys
-    return Call(policy, prompts, named, n, sampling, cache, deque(range(len(prompts))))
+    decode = _decoder(policy, cache, sampling)
+    return Call(policy, prompts, named, n, sampling, cache, decode, deque(range(len(prompts))))
 
 
 def _run(policy: Policy, rows: Sequence[Sequence[int]], start: int, layout: Packed) -> Tensor:
@@ -127,22 +137,35 @@ def _prefill(call: Call) -> None:
     layout = Packed(((0, tuple(lengths)),), prefix=call.cache.prefix, keep={})
     last = _run(call.policy, own, shared, layout)
     call.cache.admit(layout.keep or {}, lengths, call.n, at)
-    _draw(call, call.rows[at:], (last @ call.policy.head.T).repeat_interleave(call.n, dim=0))
+    logits = (last @ call.policy.head.T).repeat_interleave(call.n, dim=0)
+    drawn = torch.tensor([row.noise for row in call.rows[at:]], device=logits.device)
+    _append(call.rows[at:], choose(logits, sampling, drawn))
+
+
+def _decoder(policy: Policy, cache: Decoding, sampling: Sampling) -> Decode:
+    """What decodes a token for each row: the model as it is, or on CUDA its steps captured."""
+
+    def step(tokens: Tensor, filled: Tensor, noise: Tensor, longest: int) -> Drawn:
+        cache.place(filled, longest)
+        hidden = policy.hidden(tokens[None], (filled + cache.shared)[None], cache)[0]
+        return choose(hidden @ policy.head.T, sampling, noise)
+
+    def eager(tokens: Sequence[int], filled: Sequence[int], noise: Sequence[float]) -> Drawn:
+        held = torch.tensor([tokens, filled], device=policy.device)
+        return step(held[0], held[1], torch.tensor(noise, device=policy.device), max(filled) + 1)
+
+    return Graphs(step, cache.room, cache.capacity, policy.device) if policy.device.type == "cuda" else eager
 
 
 def _decode(call: Call) -> None:
     """One token for every row."""
-    cache, device = call.cache, call.policy.device
+    tokens = [row.tokens[-1] for row in call.rows]
     filled = [row.own + len(row.tokens) - 1 for row in call.rows]
-    cache.lengths, cache.longest = torch.tensor(filled, device=device), max(filled) + 1
-    tokens = torch.tensor([[row.tokens[-1] for row in call.rows]], device=device)
-    hidden = call.policy.hidden(tokens, (cache.lengths + cache.shared)[None], cache)[0]
-    _draw(call, call.rows, hidden @ call.policy.head.T)
+    _append(call.rows, call.decode(tokens, filled, [row.noise for row in call.rows]))
 
 
-def _draw(call: Call, rows: Sequence[Row], logits: Tensor) -> None:
-    drawn = torch.tensor([row.uniforms[len(row.tokens)] for row in rows], device=logits.device)
-    tokens, logprobs, kept = choose(logits, call.sampling, drawn)
+def _append(rows: Sequence[Row], drawn: Drawn) -> None:
+    tokens, logprobs, kept = drawn
     for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
         row.tokens.append(token)
         row.logprobs.append(logprob)

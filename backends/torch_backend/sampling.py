@@ -7,8 +7,10 @@ from torch import Tensor
 
 from offapi.backend import Sampling
 
+Drawn = tuple[Tensor, Tensor, Tensor | None]
 
-def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+
+def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Drawn:
     """Tokens (rows,) and their behaviour logprobs (rows,) from logits (rows, V) and uniforms (rows,).
 
     Third, where the sampling is truncated, which tokens could be drawn: bool (rows, V).

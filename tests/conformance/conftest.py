@@ -1,4 +1,7 @@
-"""Every test here runs on every backend, through the same contract, on the tiny model."""
+"""Every test here runs on every backend, through the same contract, on the tiny model.
+
+On the CPU, unless asked for the GPU: ./scripts/test tests/conformance --device gpu
+"""
 
 from __future__ import annotations
 
@@ -46,13 +49,15 @@ def truth(model_folder: Path) -> oracle.Llama:
 
 
 @pytest.fixture
-def load(backend_name: str, model_folder: Path) -> Iterator[Load]:
-    """`load(lora=..., limits=...)` gives the tiny model on the backend under test, on the CPU, in fp32."""
+def load(backend_name: str, model_folder: Path, request: pytest.FixtureRequest) -> Iterator[Load]:
+    """`load(lora=..., limits=...)` gives the tiny model on the backend and the device under test, in fp32."""
     opened: list[Backend] = []
+    on_gpu = request.config.getoption("--device") == "gpu"
 
     def start(**fields: object) -> Backend:
         name = str(fields.pop("name", backend_name))
-        spec = ModelSpec(**{"path": model_folder, "device": "cpu", **fields})  # type: ignore[arg-type]
+        device = ({"torch": "cuda", "mlx": "gpu"} if on_gpu else dict.fromkeys(NEEDS, "cpu"))[name]
+        spec = ModelSpec(**{"path": model_folder, "device": device, **fields})  # type: ignore[arg-type]
         opened.append(seam.load(name, spec))
         return opened[-1]
 

@@ -1,0 +1,98 @@
+"""Captured decoding: the graphs of a step, and what they give. All but the arithmetic of sizes needs CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offapi.backend import AdamW, Arrays, Backend, Completion, Limits, LoraSpec, ModelSpec, Sampling, TrainState
+from offapi.backend import load as load_backend
+from offapi.episodes import Episode, Segment
+
+torch = pytest.importorskip("torch")
+graphs = pytest.importorskip("offapi.backends.torch_backend.graphs")
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+SHAPE = LoraSpec(rank=4, alpha=6.0)
+PROMPTS = [(*range(40, 60), *range(1, 2 + 3 * i)) for i in range(6)]
+SAMPLED = Sampling(max_tokens=40, stop_ids=(), temperature=2.0, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("longest", "capacity", "keys"), [(1, 600, 512), (512, 600, 512), (513, 600, 600), (513, 5000, 1024), (3, 70, 70)]
+)
+def test_few_sizes_of_graphs(longest: int, capacity: int, keys: int) -> None:
+    assert graphs.bucket(longest, capacity) == keys
+
+
+@pytest.fixture
+def on_cuda(model_folder: Path, adapter: Arrays) -> Iterator[Backend]:
+    backend = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cuda"))
+    backend.restore(TrainState(adapter=adapter))
+    yield backend
+    backend.close()
+
+
+def drawn(backend: Backend, sampling: Sampling = SAMPLED, n: int = 2) -> list[tuple[Completion, ...]]:
+    found = {group.prompt: group.completions for group in backend.rollout(PROMPTS, n, sampling)}
+    return [found[i] for i in range(len(PROMPTS))]
+
+
+def same(some: list[tuple[Completion, ...]], others: list[tuple[Completion, ...]]) -> None:
+    for one, other in zip(sum(some, ()), sum(others, ()), strict=True):
+        assert (one.tokens, one.finish) == (other.tokens, other.finish)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
+@cuda
+@pytest.mark.parametrize("change", [{}, {"temperature": 0.0}, {"top_p": 0.7}, {"stop_ids": tuple(range(0, 300, 9))}])
+def test_graphs_of_every_size_draw_what_the_cpu_draws(
+    on_cuda: Backend, model_folder: Path, adapter: Arrays, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(graphs, "LEAST", 8)
+    captured: list[int] = []
+    capture = graphs.Graphs._capture
+    monkeypatch.setattr(graphs.Graphs, "_capture", lambda self, keys: captured.append(keys) or capture(self, keys))
+    cpu = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cpu"))
+    cpu.restore(TrainState(adapter=adapter))
+    sampling = replace(SAMPLED, **change)
+    same(drawn(on_cuda, sampling), drawn(cpu, sampling))
+    assert len(set(captured)) == len(captured) > 1
+
+
+@cuda
+def test_fewer_slots_than_rows_change_nothing(on_cuda: Backend, model_folder: Path, adapter: Arrays) -> None:
+    few = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cuda", limits=Limits(rollout_rows=4)))
+    few.restore(TrainState(adapter=adapter))
+    stopping = replace(SAMPLED, stop_ids=tuple(range(0, 300, 9)))
+    same(drawn(few, stopping), drawn(on_cuda, stopping))
+
+
+@cuda
+def test_a_step_of_training_is_seen_by_the_next_rollout(on_cuda: Backend) -> None:
+    before = drawn(on_cuda)
+    batch = [Episode("", (Segment(PROMPTS[0], False), Segment((7, 8, 9), True)))]
+    on_cuda.forward_backward(batch, "cross_entropy")
+    on_cuda.optim_step(0.05, AdamW())
+    after = drawn(on_cuda)
+    assert after != before
+    done = [(PROMPTS[i], one) for i, group in enumerate(after) for one in group]
+    episodes = [Episode("", (Segment(prompt, False), Segment(one.tokens, True))) for prompt, one in done]
+    on_cuda.score(episodes, by="reference")
+    for (_, one), scored in zip(done, on_cuda.score(episodes, temperature=2.0), strict=True):
+        np.testing.assert_allclose(one.logprobs, scored, atol=1e-4)
+
+
+@cuda
+def test_bfloat16_scores_what_it_sampled(model_folder: Path, adapter: Arrays) -> None:
+    backend = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cuda", dtype="bfloat16"))
+    backend.restore(TrainState(adapter=adapter))
+    done = [(PROMPTS[i], one) for i, group in enumerate(drawn(backend)) for one in group]
+    episodes = [Episode("", (Segment(prompt, False), Segment(one.tokens, True))) for prompt, one in done]
+    for (_, one), scored in zip(done, backend.score(episodes, temperature=2.0), strict=True):
+        np.testing.assert_allclose(one.logprobs, scored, atol=0.1)
