@@ -18,6 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from offapi.errors import BackendError
 
+from .rectangles import Rectangles, Row, rectangles
+
 Pair = tuple[Tensor, Tensor]  # keys and values, each (1, kv_heads, T, head_dim)
 
 
@@ -33,10 +35,39 @@ class Packed:
     prefix: dict[int, Pair] = field(default_factory=dict)
     keep: dict[int, Pair] | None = None
     masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
+    laid: dict[int | None, Rectangles] = field(default_factory=dict)  # by window
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         if self.keep is not None:
             self.keep[layer] = (k, v)
+        return (self.by_rectangles if q.is_cuda else self.by_rows)(layer, q, k, v, scale, window)
+
+    def by_rectangles(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+        """All rows in a few calls: for devices that wait for launches."""
+        earlier = 0
+        if layer in self.prefix:
+            before = self.prefix[layer]
+            earlier = before[0].shape[2]
+            k, v = torch.cat((before[0], k), dim=2), torch.cat((before[1], v), dim=2)
+        if window not in self.laid:
+            self.laid[window] = rectangles(self._rows(earlier), earlier, window, q.device)
+        return self.laid[window].attend(q, k, v, scale)
+
+    def _rows(self, earlier: int) -> list[Row]:
+        rows: list[Row] = []
+        start = 0
+        for shared, lengths in self.trees:
+            root = start
+            if shared:
+                rows.append(Row(root, shared))
+                start += shared
+            for length in lengths:
+                rows.append(Row(start, length, root if shared else 0, shared or earlier))
+                start += length
+        return rows
+
+    def by_rows(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+        """A call for each row, nothing padded: for devices whose arithmetic is dear."""
         parts = []
         start = 0
         for shared, lengths in self.trees:

@@ -1,6 +1,6 @@
 """LoRA matrices in a model: PEFT puts them there and names them; here they are filled, and applied in fewer kernels.
 
-Left out: dropout, several adapters at once, and merging into the base, which drifts.
+Left out: dropout, several adapters at once, and merging into the base itself, which drifts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from offapi import adapter as adapters
 from offapi.backend import Arrays, LoraSpec, ModelSpec
@@ -23,19 +24,31 @@ NAME = "default"  # PEFT's, of the one adapter
 BASE = "Load it on the base model it was trained on."
 
 
-def forward(layer: Linear, x: Tensor) -> Tensor:
+def forward(layer: Any, x: Tensor) -> Tensor:
     """x W^T + scale (x A^T) B^T, shape (..., out); A and B in their own dtype, as PEFT's forward does it.
 
     Three kernels for PEFT's five: the scale and the sum are part of the product with B.
     """
+    if layer.merged_weight is not None:
+        merged: Tensor = linear(x, layer.merged_weight, layer.base_layer.bias)
+        return merged
     base: Tensor = layer.base_layer(x)
     if layer.disable_adapters:
         return base
-    a: Any = layer.lora_A[NAME].weight
-    b: Any = layer.lora_B[NAME].weight
+    a, b = matrices(layer)
     inner = x.to(a.dtype).flatten(0, -2) @ a.T
     flat = base.to(a.dtype).flatten(0, -2)
     return torch.addmm(flat, inner, b.T, alpha=layer.scaling[NAME]).to(base.dtype).view(base.shape)
+
+
+def matrices(layer: Any) -> tuple[Any, Any]:
+    """A (rank, in) and B (out, rank)."""
+    return layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+
+
+def adapted(model: nn.Module) -> list[Any]:
+    """The layers that have an adapter."""
+    return [layer for layer in model.modules() if isinstance(layer, Linear)]
 
 
 def inject(model: Any, spec: ModelSpec) -> dict[str, nn.Parameter]:
@@ -60,9 +73,8 @@ def inject(model: Any, spec: ModelSpec) -> dict[str, nn.Parameter]:
     }
     for parameter in lora.values():
         parameter.data = parameter.data.float()
-    for layer in model.modules():
-        if isinstance(layer, Linear):
-            layer.forward = MethodType(forward, layer)  # type: ignore[method-assign]
+    for layer in adapted(model):
+        layer.forward, layer.merged_weight = MethodType(forward, layer), None
     fill(lora, initial(lora, spec.seed, shape) if arrays is None else arrays)
     return lora
 

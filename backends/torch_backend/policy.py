@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,9 @@ from offapi.backend import Memory, ModelSpec
 from offapi.errors import BackendError, ModelError
 
 from .cache import Layout, attend
-from .lora import inject
+from .lora import adapted, inject
+from .merged import Merged
+from .norms import fuse
 
 ATTENTION = "offapi"
 AttentionInterface.register(ATTENTION, attend)
@@ -44,12 +46,29 @@ class Policy:
     steps: int = 0
     prefilled_tokens: int = field(default=0)
     initial: dict[str, Tensor] = field(default_factory=dict)  # the loaded adapter: the reference of what it becomes
+    merged: Merged | None = None  # where it was worth its memory
 
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """Last hidden states, shape (1, T, D), of packed `tokens` (1, T)."""
         out = self.model.model(input_ids=tokens, position_ids=positions, use_cache=False, layout=layout)
         states: Tensor = out.last_hidden_state
         return states
+
+    def sampled_hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+        """`hidden` for rollouts, from the weights of `prepare_rollout`."""
+        with self.merged.applied() if self.merged else nullcontext():
+            return self.hidden(tokens, positions, layout)
+
+    def prepare_rollout(self) -> None:
+        """On CUDA merge the adapter as it is now into a copy of the weights, if a quarter of what is free holds one."""
+        if self.device.type != "cuda" or not self.lora:
+            return
+        if self.merged is None:
+            needed = sum(layer.base_layer.weight.nbytes for layer in adapted(self.model))
+            if needed > torch.cuda.mem_get_info(self.device)[0] // 4:
+                return
+            self.merged = Merged(self.model)
+        self.merged.refresh()
 
     @property
     def head(self) -> Tensor:
@@ -106,6 +125,8 @@ def load_policy(spec: ModelSpec) -> Policy:
     model.requires_grad_(False)
     lora = inject(model, spec)
     model.to(device).train(False)
+    if device.type == "cuda":
+        fuse(model)
     initial = {name: parameter.data.clone() for name, parameter in lora.items()} if spec.adapter else {}
     shape = adapters.read_spec(spec.adapter) if spec.adapter else spec.lora
     return Policy(model, device, spec, lora, scale=shape.scale if shape else 0.0, initial=initial)

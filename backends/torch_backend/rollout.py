@@ -97,6 +97,7 @@ def rollout(
 def _start(
     policy: Policy, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None
 ) -> Call:
+    policy.prepare_rollout()
     shared = common_prefix(prompts)  # of one prompt all but its last token: its completions read it once
     rows = min(max(policy.spec.limits.rollout_rows // n, 1), len(prompts)) * n
     capacity = max(len(prompt) for prompt in prompts) - shared + sampling.max_tokens
@@ -115,7 +116,7 @@ def _run(policy: Policy, rows: Sequence[Sequence[int]], start: int, layout: Pack
     positions = torch.tensor([[start + i for row in rows for i in range(len(row))]], device=policy.device)
     ends = torch.tensor([len(row) for row in rows]).cumsum(0) - 1
     policy.prefilled_tokens += tokens.shape[1]
-    return policy.hidden(tokens, positions, layout)[0, ends.to(policy.device)]
+    return policy.sampled_hidden(tokens, positions, layout)[0, ends.to(policy.device)]
 
 
 def _prefill(call: Call) -> None:
@@ -147,7 +148,7 @@ def _decoder(policy: Policy, cache: Decoding, sampling: Sampling) -> Decode:
 
     def step(tokens: Tensor, filled: Tensor, noise: Tensor, longest: int) -> Drawn:
         cache.place(filled, longest)
-        hidden = policy.hidden(tokens[None], (filled + cache.shared)[None], cache)[0]
+        hidden = policy.sampled_hidden(tokens[None], (filled + cache.shared)[None], cache)[0]
         return choose(hidden @ policy.head.T, sampling, noise)
 
     def eager(tokens: Sequence[int], filled: Sequence[int], noise: Sequence[float]) -> Drawn:

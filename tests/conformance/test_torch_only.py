@@ -1,4 +1,4 @@
-"""Captured decoding: the graphs of a step, and what they give. All but the arithmetic of sizes needs CUDA."""
+"""What only the torch backend has: LoRA merged into a copy for rollouts, and decoding captured as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -28,6 +28,46 @@ SAMPLED = Sampling(max_tokens=40, stop_ids=(), temperature=2.0, seed=3)
 )
 def test_few_sizes_of_graphs(longest: int, capacity: int, keys: int) -> None:
     assert graphs.bucket(longest, capacity) == keys
+
+
+def test_a_merged_copy_computes_what_base_and_adapter_do(model_folder: Path, adapter: Arrays) -> None:
+    merged = pytest.importorskip("offapi.backends.torch_backend.merged")
+    backend = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cpu"))
+    plain = drawn(backend)
+    policy: Any = getattr(backend, "policy")  # noqa: B009
+    policy.merged = merged.Merged(policy.model)
+    policy.merged.refresh()
+    same(drawn(backend), plain)
+    backend.restore(TrainState(adapter=adapter))
+    same(drawn(backend), plain)  # what it was made of
+    policy.merged.refresh()
+    after = drawn(backend)
+    assert after != plain
+    policy.merged = None
+    same(drawn(backend), after)
+    base = policy.model.model.layers[0].mlp.up_proj.base_layer.weight
+    assert all(weight.data_ptr() != base.data_ptr() for weight in merged.Merged(policy.model).weights)
+
+
+def test_plain_norms_are_fused_and_others_left_alone(model_folder: Path) -> None:
+    norms = pytest.importorskip("offapi.backends.torch_backend.norms")
+
+    class OffsetRMSNorm(torch.nn.Module):  # type: ignore[misc]
+        """Gemma's."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = torch.nn.Parameter(torch.full((8,), 0.2)), 1e-6
+
+        def forward(self, x: Any) -> Any:
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
+
+    backend = load_backend("torch", ModelSpec(model_folder, device="cpu"))
+    plain, policy = drawn(backend), getattr(backend, "policy")  # noqa: B009
+    count = sum(type(module).__name__ == "LlamaRMSNorm" for module in policy.model.modules())
+    assert norms.fuse(policy.model) == count > 0
+    same(drawn(backend), plain)
+    assert norms.fuse(OffsetRMSNorm()) == 0
 
 
 @pytest.fixture
