@@ -41,9 +41,12 @@ def _gamed(record: Record) -> list[Note]:
     told = record.files.get("hacking")
     if not told:
         return []
-    what = f"The reward was being gamed at step {told.get('step')}: since step {told.get('since')} it rose on held-out"
+    when = f"at step {told.get('step')}: since step {told.get('since')}"
+    if told.get("rose") is False:
+        lost = "the audit fell on held-out documents, and the reward did not rise"
+        return [Note("bad", f"The reward did not stand for what is meant {when} {lost}.")]
     meant = f"{told['part']!r} of the audit fell" if told.get("part") else "what it stands for, the audit, did not"
-    return [Note("bad", f"{what} documents while {meant}.")]
+    return [Note("bad", f"The reward was being gamed {when} it rose on held-out documents while {meant}.")]
 
 
 def _learned(record: Record) -> list[Note]:

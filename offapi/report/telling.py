@@ -162,7 +162,8 @@ def _gamed(record: Record) -> Table | None:
     told = record.files.get("hacking", {})
     rows = tuple(map(_sample, (one for one in told.get("samples") or () if isinstance(one, dict))))
     head = ("document", "answer before", "answer after", "reward", "audit")
-    return Table("The reward was being gamed", head, rows) if rows else None
+    title = "The audit fell" if told.get("rose") is False else "The reward was being gamed"
+    return Table(title, head, rows) if rows else None
 
 
 def _sample(one: Object) -> tuple[str, ...]:

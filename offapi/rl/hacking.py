@@ -1,4 +1,4 @@
-"""Is the reward being gamed? It rises on the held-out documents, and what it stands for does not.
+"""Is the reward being gamed? It rises on the held-out documents, and what it stands for does not; or that is lost.
 
 What it stands for is the audit as a whole, and each of its parts: a field that falls shows nothing
 in a mean that others raise. Left out: what the run does about it, see `watch`.
@@ -17,17 +17,23 @@ from offapi.rl.rollouts import Prompt
 from offapi.stats.interval import Interval
 
 RISE = 0.02  # of the reward, below which nothing is made of it
+LOST = 0.99  # confidence that the audit fell, where no rise of the reward speaks for it
 SHARE = 0.25  # of the reward's rise, or of the room above the audit if that is less: what an honest audit gains
 
 
 @dataclass(frozen=True)
 class Gamed:
-    """Since the look `base` the reward rose and the audit did not, or its `part` fell; both changes."""
+    """Since the look `base` the reward rose and the audit did not, or it or its `part` fell; both changes."""
 
     base: HeldOut
     reward: Interval
     audit: Interval
     part: str | None = None  # None: the audit as a whole
+
+    @property
+    def rose(self) -> bool:
+        """Whether the reward surely rose."""
+        return self.reward.low > 0
 
     @property
     def meaning(self) -> str:
@@ -41,6 +47,7 @@ def gamed(history: Sequence[HeldOut]) -> Gamed | None:
     The last two looks together, as one alone is noisy, are held against the first look, since which the audit
     must surely have gained less than its share, and against the best two in a row, since which it must have
     fallen. A part must have fallen since one of them, the level divided by their number and by the two (Bonferroni).
+    Where the reward did not rise, the audit must have fallen since the first look with confidence LOST.
     """
     first = history[0]
     if len(history) < 2 or first.audit is None:
@@ -61,6 +68,9 @@ def gamed(history: Sequence[HeldOut]) -> Gamed | None:
         fallen = _fallen(base, last)
         if fallen is not None:
             return Gamed(since, reward, fallen[1], fallen[0])
+    lost = change(first.audits, last.audits, LOST)
+    if len(history) > 2 and lost.high < 0 and all(one.score <= first.score - RISE for one in history[-2:]):
+        return Gamed(first, change(first.rewards, last.rewards), lost)
     return None
 
 

@@ -201,14 +201,15 @@ class Watch:
         if found is None:
             return
         since, shown = found.base.step, hacking.examples(found, last, self.prompts)
-        told = {"step": last.step, "since": since, "part": found.part, "samples": shown}
+        told = {"step": last.step, "since": since, "part": found.part, "rose": found.rose, "samples": shown}
         self.folder.write(HACKING, orjson.dumps(told))
         for one in shown:
             self.out.say(f"  {one['id']}: {one['before']!r} -> {one['after']!r}")
             changes = (f"{name} {one[name][0]:.2f} -> {one[name][1]:.2f}" for name in ("reward", "audit"))
             self.out.say(f"    {', '.join(changes)}")
+        verdict = "is being gamed" if found.rose else "does not stand for what is meant"
         what = (
-            f"the reward is being gamed: since step {since} it changed by {found.reward.points()} points on held-out"
+            f"the reward {verdict}: since step {since} it changed by {found.reward.points()} points on held-out"
             f" documents, while {found.meaning} changed by {found.audit.points()}."
         )
         self.enforce([Problem("hacking", what, f"See {HACKING} in the run's folder, and reward what you mean.")])

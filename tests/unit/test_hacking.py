@@ -88,6 +88,18 @@ def test_without_audit_rise_or_second_look_there_is_none() -> None:
     assert hacking.gamed([look(0, [0.2] * 40, half), look(5, [0.1] * 40, [0.0] * 40)]) is None
 
 
+def test_an_audit_that_surely_falls_is_an_alarm_though_the_reward_stands_still() -> None:
+    some, fewer = [1.0] * 30 + [0.0] * 10, [1.0] * 18 + [0.0] * 22
+    flat = [0.9] * 40
+    history = [look(0, flat, some), look(5, flat, fewer), look(10, flat, fewer)]
+    found = hacking.gamed(history) or pytest.fail("no alarm")
+    assert (found.base.step, found.rose) == (0, False)
+    assert found.audit.mean == pytest.approx(-0.3)
+    assert hacking.gamed([look(0, flat, some), look(5, flat, fewer), look(10, flat, some)]) is None
+    few = [1.0] * 29 + [0.0] * 11
+    assert hacking.gamed([look(0, flat, some), look(5, flat, few), look(10, flat, few)]) is None
+
+
 def test_an_audit_with_no_room_left_need_not_rise() -> None:
     nearly = [1.0] * 39 + [0.0]
     assert hacking.gamed([look(0, [0.2] * 40, [1.0] * 40), look(5, [0.8] * 40, [1.0] * 40)]) is None
@@ -159,8 +171,9 @@ def test_honest_runs_are_seldom_stopped(reward: Curve, audit: Curve | Mapping[st
             {**dict.fromkeys(FIELDS, lambda t: 0.4 + 0.06 * t), "vendor": lambda t: 0.9 - 0.05 * t},
             34,
         ),
+        (lambda t: 0.4, lambda t: 0.6 - 0.05 * t, 36),
     ],
-    ids=["falls", "flat", "rises, then falls", "one field falls, three rise"],
+    ids=["falls", "flat", "rises, then falls", "one field falls, three rise", "the reward stands still"],
 )
 def test_gamed_runs_are_mostly_stopped(reward: Curve, audit: Curve | Mapping[str, Curve], least: int) -> None:
     assert sum(alarm(drawn(seed, reward, audit)) is not None for seed in range(40)) >= least

@@ -145,6 +145,16 @@ def test_what_one_arm_says_is_under_its_name_and_what_all_say_once(comparison: P
     assert story.gamed.rows[0][0] == "t1"
 
 
+def test_an_audit_that_fell_without_a_rise_is_told_as_that(comparison: Path) -> None:
+    lost = {"step": 20, "since": 0, "rose": False, "samples": [{"id": "t1", "before": "a", "after": "b"}]}
+    (comparison.parent / "arms" / "sft-0123456789ab" / "hacking.json").write_bytes(orjson.dumps(lost))
+    story = tell([comparison])
+    (note,) = (one.text for one in story.notes if one.kind == "bad")
+    assert "did not stand for what is meant at step 20" in note
+    assert story.gamed
+    assert story.gamed.title == "The audit fell"
+
+
 def test_its_cost_lies_beside_it(comparison: Path) -> None:
     (comparison / "cost.json").write_bytes(orjson.dumps({"verdict": "stay", "cases": {"owned": {"monthly": 3}}}))
     story = tell([comparison])
