@@ -25,16 +25,25 @@ def choose(logits: mx.array, uniforms: mx.array, sampling: Sampling) -> tuple[mx
     top = logits.max(axis=-1, keepdims=True)
     weights = exp_below(logits, top)
     if sampling.temperature > 0:
-        # Relative to the sum as rounded, so that a uniform close to 1 cannot fall behind the last token.
-        reached = mx.cumsum(weights, axis=-1)
-        first = (reached <= uniforms[:, None] * reached[:, -1:]).sum(axis=-1)
-        tokens = mx.minimum(first, mx.argmax(reached, axis=-1))
+        tokens = first_beyond(mx.cumsum(weights, axis=-1), weights > 0, uniforms)
     else:
         tokens = mx.argmax(logits, axis=-1)
     chosen = mx.take_along_axis(logits, tokens[:, None], axis=-1)
     logprobs = chosen - top - mx.log(weights.sum(axis=-1, keepdims=True))
     kept = logits > -mx.inf if sampling.truncated else None
     return tokens.astype(mx.int32), logprobs[:, 0], kept
+
+
+def first_beyond(reached: mx.array, possible: mx.array, uniforms: mx.array) -> mx.array:
+    """The first possible token (rows,) whose cumulative weight `reached` (rows, V) exceeds its share.
+
+    A parallel sum is rounded block by block: it can fall where nothing is added. So uniforms are scaled by
+    what it reached, and no token of weight 0 is drawn.
+    """
+    places = mx.arange(reached.shape[-1])
+    last = mx.where(possible, places, 0).max(axis=-1)
+    beyond = mx.logical_and(possible, reached > uniforms[:, None] * reached[:, -1:])
+    return mx.minimum(mx.where(beyond, places, reached.shape[-1]).min(axis=-1), last)
 
 
 def truncate(logits: mx.array, sampling: Sampling) -> mx.array:

@@ -20,13 +20,22 @@ def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Drawn:
         tokens = logits.argmax(-1)
         return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1), None
     logprobs = truncate(logits / sampling.temperature, sampling).log_softmax(-1)
-    reached = logprobs.exp().cumsum(-1)
-    # Scaled by what the sum really reached, so that rounding can never leave a uniform above the last token.
-    tokens = torch.searchsorted(reached, uniforms[:, None] * reached[:, -1:], right=True)[:, 0]
-    last = logits.shape[-1] - 1 - (logprobs.isfinite()).flip(-1).float().argmax(-1)
-    tokens = torch.minimum(tokens, last)
+    probabilities = logprobs.exp()
+    tokens = first_beyond(probabilities.cumsum(-1), probabilities > 0, uniforms)
     kept = logprobs.isfinite() if sampling.truncated else None
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0], kept
+
+
+def first_beyond(reached: Tensor, possible: Tensor, uniforms: Tensor) -> Tensor:
+    """The first possible token (rows,) whose cumulative probability `reached` (rows, V) exceeds its uniform.
+
+    A parallel sum is rounded block by block: it can stop short of 1, or fall where nothing is added. So
+    uniforms are scaled by what it reached, and no token of probability 0 is drawn.
+    """
+    places = torch.arange(reached.shape[-1], device=reached.device)
+    last = torch.where(possible, places, 0).amax(-1)
+    beyond = possible & (reached > uniforms[:, None] * reached[:, -1:])
+    return torch.minimum(torch.where(beyond, places, reached.shape[-1]).amin(-1), last)
 
 
 def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
