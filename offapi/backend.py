@@ -57,12 +57,17 @@ class LoraSpec:
 class Limits:
     """How much a backend holds at once. None of them changes a result beyond float order."""
 
-    train_tokens: int = 2048  # tokens of one micro-batch, shared prefix included once
+    train_tokens: int | None = None  # of one micro-batch, shared prefix included once; None: what suits the device
     logit_rows: int = 256  # rows of the vocabulary-wide head computed at a time
     rollout_rows: int = 64  # completions decoded side by side
 
     def __post_init__(self) -> None:
         require(self, dict.fromkeys(("train_tokens", "logit_rows", "rollout_rows"), AT_LEAST_1))
+
+    @property
+    def micro_batch(self) -> int:
+        """Tokens of one micro-batch: `train_tokens`, or 2048."""
+        return 2048 if self.train_tokens is None else self.train_tokens
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,11 @@ class Backend(Protocol):
 
     name: str
     device: str
+
+    @property
+    def limits(self) -> Limits:
+        """How much it holds at once: as asked for, or as suits the device."""
+        ...
 
     @property
     def prefilled_tokens(self) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from offapi.backend import Backend, DType, ModelSpec
+from offapi.backend import Backend, DType, Limits, ModelSpec
 from offapi.episodes import Episode, Segment
 from offapi.schedule import Schedule
 
@@ -66,12 +66,13 @@ class Machine:
     speed: Speed
     used: float
     total: float
+    micro_batch: int = Limits().micro_batch  # tokens
 
     @classmethod
     def of(cls, backend: Backend) -> Machine:
         """The machine of a loaded backend, measured."""
         speed, memory = measure(backend), backend.memory()
-        return cls(backend.name, speed, memory.used, memory.total)
+        return cls(backend.name, speed, memory.used, memory.total, backend.limits.micro_batch)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def reading(speed: Speed, prompts: Sequence[int], answer: int) -> float:
 def training(machine: Machine, rows: Sequence[int], schedule: Schedule, spec: ModelSpec, first: int = 0) -> Work:
     """The steps from `first` on over rows of those lengths in tokens."""
     left, longest = (schedule.steps - first) / schedule.per_epoch, max(rows)
-    micro = min(max(spec.limits.train_tokens, longest), schedule.batch_size * longest)
+    micro = min(max(machine.micro_batch, longest), schedule.batch_size * longest)
     return Work(machine.speed.train * sum(rows) * left, _peak(machine, spec, micro))
 
 
@@ -117,7 +118,7 @@ def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: Mo
     one = speed.score * (2 * asked + drawn) + speed.decode * drawn + speed.train * (asked + drawn) * rounds.updates
     look = reading(speed, rounds.heldout, rounds.answer)
     longest = max(rounds.prompts)
-    micro = min(max(spec.limits.train_tokens, longest + rounds.answer), schedule.batch_size * (longest + drawn))
+    micro = min(max(machine.micro_batch, longest + rounds.answer), schedule.batch_size * (longest + drawn))
     seconds = schedule.steps * schedule.batch_size * one + rounds.looks(schedule.steps) * look
     return Work(seconds, _peak(machine, spec, micro))
 

@@ -84,7 +84,7 @@ def _logprobs(policy: Policy, targets: mx.array, kept: Pairs | None, temperature
 def score(policy: Policy, episodes: Sequence[Episode], limits: Limits, temperature: float) -> list[Floats]:
     """Logprobs of each episode's masked tokens; an empty array where none is."""
     scored: list[Floats] = [np.zeros(0, dtype=np.float32) for _ in episodes]
-    for batch in micro_batches([line for line in lines(episodes) if line.masked], limits.train_tokens):
+    for batch in micro_batches([line for line in lines(episodes) if line.masked], limits.micro_batch):
         for line, part in by_line(batch, masked_logprobs(policy, batch, limits, temperature)):
             scored[line.index] = part
     return scored
@@ -119,7 +119,7 @@ def cross_entropy(
         return (-masked_logprobs(policy, batch, limits).sum() / total,)
 
     loss = 0.0
-    for batch in micro_batches(todo, limits.train_tokens):
+    for batch in micro_batches(todo, limits.micro_batch):
         (part,), gradients = add_gradient(policy, partial(share, batch), gradients)
         loss += float(np.array(part))
     return loss, total, gradients

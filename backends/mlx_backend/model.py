@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 import psutil
 
-from offapi.backend import AdamW, By, Group, Loss, Memory, ModelSpec, Sampling, TrainState
+from offapi.backend import AdamW, By, Group, Limits, Loss, Memory, ModelSpec, Sampling, TrainState
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.errors import BackendError
 from offapi.objective import Experience, PolicyLoss, Rule, Update
@@ -41,6 +41,11 @@ class MLXBackend:
         self._gradients: losses.Gradients = {}
         self._moments: adamw.Moments = {}
         self._step = 0
+
+    @property
+    def limits(self) -> Limits:
+        """How much it holds at once."""
+        return self._limits
 
     @property
     def prefilled_tokens(self) -> int:

@@ -36,7 +36,7 @@ def policy_gradient(
     todo = [line for line in found if loss.beta > 0 or batch[line.index].advantage != 0]
     logprobs: list[Floats | None] = [None] * len(batch)
     value, parts = 0.0, []
-    for micro in micro_batches(todo, limits.train_tokens):
+    for micro in micro_batches(todo, limits.micro_batch):
         share = partial(_share, policy, micro, [batch[line.index] for line in micro.lines], limits, loss, totals)
         (part, stats, flat), gradients = add_gradient(policy, share, gradients)
         value += float(np.array(part))

@@ -119,8 +119,8 @@ class Rollout:
         first, last = min(self.prompts), max(self.prompts)  # in order of tokens, all others lie between
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
         self.shared = min(same, min(map(len, self.prompts)) - 1)
-        for start in range(0, self.shared, self.limits.train_tokens):
-            tokens = first[start : min(start + self.limits.train_tokens, self.shared)]
+        for start in range(0, self.shared, self.limits.micro_batch):
+            tokens = first[start : min(start + self.limits.micro_batch, self.shared)]
             caches = blocks(self.prefix, self.policy.layers)
             self.policy.hidden(mx.array(tokens)[None], caches)
             self.prefix = extend(self.prefix, caches)
@@ -130,7 +130,7 @@ class Rollout:
     def _prefill(self, free: int) -> None:
         """Compute the rests of as many waiting prompts as fill `free` slots, at most PREFILL tokens of them."""
         width = len(self.prompts[self.waiting[0]]) - self.shared
-        fitting = max(1, min(-(-free // self.n), min(PREFILL, self.limits.train_tokens) // width, len(self.waiting)))
+        fitting = max(1, min(-(-free // self.n), min(PREFILL, self.limits.micro_batch) // width, len(self.waiting)))
         chosen = [self.waiting.popleft() for _ in range(fitting)]
         rests = [self.prompts[prompt][self.shared :] for prompt in chosen]
         caches = blocks(self.prefix, self.policy.layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from offapi.backend import AdamW, Backend, By, Group, Loss, Memory, ModelSpec, Sampling, TrainState
+from offapi.backend import AdamW, Backend, By, Group, Limits, Loss, Memory, ModelSpec, Sampling, TrainState
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.objective import Experience, PolicyLoss, Rule, Update
 
@@ -22,6 +22,11 @@ class TorchBackend:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.device = str(policy.device)
+
+    @property
+    def limits(self) -> Limits:
+        """How much it holds at once."""
+        return self.policy.spec.limits
 
     @property
     def prefilled_tokens(self) -> int:

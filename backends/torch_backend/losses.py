@@ -105,7 +105,7 @@ def score(policy: Policy, episodes: Sequence[Episode], by: By, temperature: floa
     """See `Backend.score`."""
     found: dict[int, Floats] = {}
     with policy.scored_by_reference() if by == "reference" else nullcontext(), torch.inference_mode():
-        for pack in packs(episodes, policy.spec.limits.train_tokens):
+        for pack in packs(episodes, policy.spec.limits.micro_batch):
             values = logprobs(policy, pack, episodes, temperature).cpu().numpy()
             found.update(pack.split(values))
     return [found[i] for i in range(len(episodes))]
@@ -116,7 +116,7 @@ def forward_backward(policy: Policy, batch: Sequence[Episode], loss: Loss) -> Me
     if loss != "cross_entropy":
         raise ValueError(f"unknown loss {loss!r}")
     check_trainable(policy)
-    todo = list(packs(batch, policy.spec.limits.train_tokens))
+    todo = list(packs(batch, policy.spec.limits.micro_batch))
     tokens = sum(len(pack.targets) for pack in todo)
     total = 0.0
     for part in _losses(policy, batch, todo, tokens):

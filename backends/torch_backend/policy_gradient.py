@@ -26,7 +26,7 @@ def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLos
     episodes = [one.episode for one in live]
     found: dict[int, Floats] = {}
     total, statistics = 0.0, torch.zeros(5)
-    for pack in packs(episodes, policy.spec.limits.train_tokens):
+    for pack in packs(episodes, policy.spec.limits.micro_batch):
         members = [live[i] for i in pack.episodes]
         current = logprobs(policy, pack, episodes, loss.temperature)
         old = _flat([one.old for one in members], current, pack.counts)

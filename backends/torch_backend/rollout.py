@@ -123,7 +123,7 @@ def _prefill(call: Call) -> None:
     """Run the next waiting prompts once, lay their keys out in slots, and draw each row's first token."""
     shared, sampling, at = call.cache.shared, call.sampling, len(call.rows)
     own: list[Sequence[int]] = []
-    budget = call.policy.spec.limits.train_tokens
+    budget = call.policy.spec.limits.micro_batch
     while call.waiting and at + (len(own) + 1) * call.n <= call.cache.room:
         row = call.prompts[call.waiting[0]][shared:]
         budget -= len(row)

