@@ -46,7 +46,7 @@ def prepare(config: Config, out: Progress) -> Inputs:
     rewarded(task)  # refuses a task with nothing to reward, before anything is written
     config.check(task)
     chat = Chat.load(model.path)
-    rows, held = read(config.data, config.val, task, config.seed)
+    rows, held = read(config.data, config.val, task, config.seed, config.adapter)
     asked, kept = (prompts(each, task, chat, config.max_tokens, config.on_long, out) for each in (rows, held))
     recorded = record.read(config.rollouts, task, chat) if config.rollouts else ()
     return Inputs(task, model, chat, asked, kept, tuple(recorded))

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @backend_option()
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Where the run goes.")
 @click.option("--seed", default=0, show_default=True, help="Of the generated documents and of training.")
-@click.option("--full", is_flag=True, help="Then compare the roads, reckon the cost, and report (half an hour more).")
+@click.option(
+    "--full", is_flag=True, help="Then compare the roads, reckon the cost, and report (about 15 minutes more)."
+)
 @options
 def command(output: Output, *, backend: str | None, out: Path, seed: int, full: bool) -> None:
     """Distil a small model on generated invoices: label, grade, train, compare. No network, no key.

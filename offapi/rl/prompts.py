@@ -12,6 +12,7 @@ from offapi.episodes import Episode, Segment
 from offapi.errors import DataError
 from offapi.progress import Progress
 from offapi.randomness import order
+from offapi.rl.known import known
 from offapi.rl.rollouts import Prompt
 from offapi.task import Task
 
@@ -19,13 +20,21 @@ SHARE, LEAST, MOST = 0.1, 8, 64  # of the documents held out where no file of th
 TEACHES = "Give it more documents, or hold out a file of their own (`val`)."
 
 
-def read(data: Path, val: Path | None, task: Task, seed: int) -> tuple[list[Document], list[Document]]:
+def read(
+    data: Path, val: Path | None, task: Task, seed: int, adapter: Path | None = None
+) -> tuple[list[Document], list[Document]]:
     """Documents to train on and documents held out: those in `val`, or a tenth of `data` drawn by `seed`.
 
-    DataError for a document in both, for gold the task cannot compare, and where too few are left.
+    DataError for a document in both, for one held out that `adapter` has learned, for gold the task cannot
+    compare, and where too few are left.
     """
-    rows = documents.read(data)
-    rows, held = (rows, documents.read(val)) if val else hold_out(rows, seed)
+    rows, learned = documents.read(data), known(adapter)
+    rows, held = (rows, documents.read(val)) if val else hold_out(rows, seed, learned)
+    known_by_heart = [row.id for row in held if row.text in learned]
+    if known_by_heart:
+        what = f"document {known_by_heart[0]!r} is held out, and the adapter has learned it ({len(known_by_heart)} are)"
+        step = "Hold out documents that it has not seen: name their file as `val`."
+        raise DataError(f"{what}: it would show memory.", where=str(val or data), next_step=step)
     texts = {row.text for row in held}
     both = [row.id for row in rows if row.text in texts]
     if both:
@@ -39,10 +48,16 @@ def read(data: Path, val: Path | None, task: Task, seed: int) -> tuple[list[Docu
     return rows, held
 
 
-def hold_out(rows: Sequence[Document], seed: int) -> tuple[list[Document], list[Document]]:
-    """A tenth of `rows`, drawn by `seed`, apart from the others: those others, and the tenth."""
+def hold_out(
+    rows: Sequence[Document], seed: int, learned: frozenset[str] = frozenset()
+) -> tuple[list[Document], list[Document]]:
+    """A tenth of `rows`, drawn by `seed`, apart from the others: those others, and the tenth.
+
+    Of documents whose text is in `learned` only where the others are too few.
+    """
     count = min(max(round(SHARE * len(rows)), LEAST), MOST)
-    chosen = set(order(seed, 0, len(rows))[:count])
+    drawn = sorted(order(seed, 0, len(rows)), key=lambda i: rows[i].text in learned)
+    chosen = set(drawn[:count])
     return [row for i, row in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
 
 

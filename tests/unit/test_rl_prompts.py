@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import tiny
 
@@ -49,6 +50,49 @@ def test_a_tenth_is_held_out_within_limits(tmp_path: Path, count: int, held: int
     rows, kept = prompts.read(written(tmp_path / "d.jsonl", count), None, TASK, 0)
     assert len(kept) == held
     assert sorted(row.id for row in (*rows, *kept)) == sorted(f"d{i}" for i in range(count))
+
+
+def learner(folder: Path, **reads: str) -> Path:
+    """The adapter of a run that read those files."""
+    (folder / "run" / "adapter").mkdir(parents=True)
+    (folder / "run" / "manifest.json").write_bytes(orjson.dumps({"config": {"task": "t.py", **reads}}))
+    return folder / "run" / "adapter"
+
+
+def test_what_the_adapter_has_learned_is_not_held_out(tmp_path: Path) -> None:
+    path = written(tmp_path / "d.jsonl", 100)
+    adapter = learner(tmp_path, data=str(written(tmp_path / "few.jsonl", 60)))
+    _, free = prompts.read(path, None, TASK, 0)
+    rows, held = prompts.read(path, None, TASK, 0, adapter)
+    assert any(int(row.id[1:]) < 60 for row in free)
+    assert len(held) == 10
+    assert all(int(row.id[1:]) >= 60 for row in held)
+    assert len(rows) == 90
+
+
+def test_where_it_has_learned_nearly_all_a_file_is_asked_for(tmp_path: Path) -> None:
+    path = written(tmp_path / "d.jsonl", 100)
+    said = [{"role": "user", "content": "text 4"}, {"role": "assistant", "content": "{}"}]
+    (tmp_path / "traces.jsonl").write_bytes(jsonl.line({"id": "t", "messages": said}))
+    adapter = learner(tmp_path, data=str(written(tmp_path / "most.jsonl", 95)), traces=str(tmp_path / "traces.jsonl"))
+    with pytest.raises(DataError, match=r"the adapter has learned it \(5 are\)") as caught:
+        prompts.read(path, None, TASK, 0, adapter)
+    assert "`val`" in str(caught.value)
+    val = written(tmp_path / "v.jsonl", 9, first=200)
+    assert len(prompts.read(path, val, TASK, 0, adapter)[1]) == 9
+    (tmp_path / "traces.jsonl").write_bytes(
+        jsonl.line({"id": "t", "messages": [{**said[0], "content": "text 204"}, said[1]]})
+    )
+    with pytest.raises(DataError, match=r"'d204' is held out, and the adapter has learned it \(1 are\)"):
+        prompts.read(path, val, TASK, 0, adapter)
+
+
+@pytest.mark.parametrize("manifest", [b"", b"{", b'{"config": 3}', b'{"config": {"data": "/nowhere.jsonl"}}'])
+def test_of_an_adapter_without_its_run_nothing_is_known(tmp_path: Path, manifest: bytes) -> None:
+    path = written(tmp_path / "d.jsonl", 100)
+    adapter = learner(tmp_path)
+    (adapter.parent / "manifest.json").write_bytes(manifest)
+    assert prompts.read(path, None, TASK, 0, adapter) == prompts.read(path, None, TASK, 0)
 
 
 def test_which_are_held_out_depends_on_the_seed_alone(tmp_path: Path) -> None:
