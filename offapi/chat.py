@@ -58,8 +58,8 @@ class Chat:
 
     @cached_property
     def no_system(self) -> bool:
-        """Whether the template refuses the system role, and that alone: see `IN_FRONT`."""
-        return not self._takes(SYSTEM, USER) and self._takes(USER)
+        """Whether the template refuses the system role, or leaves its text out, and that alone: see `IN_FRONT`."""
+        return SYSTEM["content"] not in self._tried(SYSTEM, USER) and USER["content"] in self._tried(USER)
 
     def try_out(self) -> None:
         """Render a short chat as training and prompting do. Raises ModelError where the template cannot."""
@@ -161,12 +161,12 @@ class Chat:
         except Exception as error:  # a template can raise whatever Python can
             raise self._unrendered(id, error) from error
 
-    def _takes(self, *messages: Mapping[str, Any]) -> bool:
+    def _tried(self, *messages: Mapping[str, Any]) -> str:
+        """What the template writes; nothing where it refuses."""
         try:
-            self._write(messages, None, generate=True)
+            return self._write(messages, None, generate=True)
         except Exception:
-            return False
-        return True
+            return ""
 
     def _write(self, messages: Messages, tools: Tools, generate: bool) -> str:
         text: str = self.tokenizer.apply_chat_template(

@@ -165,8 +165,19 @@ ALTERNATES = """\
 {%- endfor %}"""
 
 
-def test_where_the_system_role_is_refused_its_text_begins_the_first_user_message(tmp_path: Path, chat: Chat) -> None:
-    folded = with_template(tmp_path, ALTERNATES)
+# Writes nothing of a system message, and says nothing.
+DROPS = """\
+{%- for message in messages %}
+{%- if message.role == 'user' %}<|turn|>{{ message.content }}{% endif %}
+{%- if message.role == 'assistant' %}{{ message.content }}<|end|>{% endif %}
+{%- endfor %}"""
+
+
+@pytest.mark.parametrize("template", [ALTERNATES, DROPS], ids=["refuses", "drops"])
+def test_where_the_system_role_is_refused_its_text_begins_the_first_user_message(
+    tmp_path: Path, chat: Chat, template: str
+) -> None:
+    folded = with_template(tmp_path, template)
     system = {"role": "system", "content": "Count."}
     merged = {"role": "user", "content": "Count.\n\n2+2?"}
     assert folded.no_system
