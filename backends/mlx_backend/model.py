@@ -115,7 +115,8 @@ class MLXBackend:
     def memory(self) -> Memory:
         """MLX's own buffers on a GPU; the process on a CPU, where the peak is the process's."""
         if mx.default_device().type == mx.DeviceType.gpu:
-            total = int(mx.device_info().get("memory_size", mx.device_info().get("total_memory", 0)))
+            info = mx.device_info()
+            total = int(info.get("memory_size") or info["total_memory"])  # Metal's name for it, CUDA's
             return Memory(used=mx.get_active_memory(), peak=mx.get_peak_memory(), total=total)
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

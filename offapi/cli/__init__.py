@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,12 @@ NEXT_BY_ERRNO = {
     errno.EROFS: "That file system is read-only: choose a path elsewhere.",
     errno.ENOENT: "Check the path.",
 }
+# Each library's words for it: torch on CUDA, torch on the CPU, MLX.
+MEMORY_IS_FULL = re.compile(r"out of ?memory|can't allocate memory|unable to allocate|attempting to allocate", re.I)
+SMALLER = (
+    "Lower limits.train_tokens or limits.rollout_rows (`--set limits.train_tokens=1024`; with --resume too), or take"
+    ' dtype = "bfloat16" or a smaller model.'
+)
 
 
 class Commands(click.Group):
@@ -123,6 +130,8 @@ def _in_words(error: Exception) -> OffapiError:
     if isinstance(error, OSError) and error.errno in NEXT_BY_ERRNO:
         what = f"{error.strerror or error}.".lower()
         return _told(OffapiError(what, where=str(error.filename or ""), next_step=NEXT_BY_ERRNO[error.errno]), "os", 1)
+    if isinstance(error, MemoryError) or MEMORY_IS_FULL.search(f"{type(error).__name__} {error}"):
+        return _told(OffapiError(f"the memory is full: {error}", next_step=SMALLER), "memory", 1)
     step = "Run it again with OFFAPI_DEBUG=1 to see the traceback, and report that with `offapi doctor --json`."
     return _told(OffapiError(f"unexpected {type(error).__name__}: {error}", next_step=step), "unexpected", 1)
 

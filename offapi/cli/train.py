@@ -18,6 +18,7 @@ from offapi.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from offapi.evaluate import Report
+    from offapi.runs import Run
 
 RECIPES = ("sft", "distill", "filtered_sft", "grpo")
 MAY_CHANGE = ("allow", "workers", "reward_seconds")  # when a run is resumed: nothing it makes depends on them
@@ -72,7 +73,7 @@ def command(
     try:
         with run.lock():
             if resume:
-                run.resume(manifest)
+                run.resume(with_its_limits(manifest, run))
             report: Report | None = module.run(config, inputs, name, run, output, resume)
     except Exception:
         if not resume:
@@ -82,6 +83,12 @@ def command(
     if report is not None:
         output.table(("field", "right, with 95% interval"), report.table())
     output.result({"run": str(run.path), "report": report.as_dict() if report else None})
+
+
+def with_its_limits(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
+    """`manifest` with the limits that `run` began with: one that ran out of memory goes on with lower ones."""
+    limits = run.manifest.get("config", {}).get("limits")
+    return {**manifest, "config": {**manifest["config"], "limits": limits}}
 
 
 def _remove_empty(run: Path) -> None:

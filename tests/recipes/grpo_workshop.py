@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ PAIRS = tuple("".join(pair) for pair in itertools.permutations(LETTERS, 2))
 HELD_OUT = PAIRS[::6]  # 40 of 240
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}<|turn|>{{ message['content'] }}\n"
-    "{% elif message['role'] == 'assistant' %}{{ message['content'] }}<|end|>{% endif %}{% endfor %}"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] }}<|end|>"
+    "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
 )
 TASK = """
 import random
@@ -62,7 +64,7 @@ def counts(document, answer, context):
 
 task = offapi.Task(
     name="pairs",
-    instructions="Say it backwards.",
+    instructions=".",
     schema={"type": "object", "properties": {"out": {"type": "string"}}},
     match={"out": "text"},
     checks={CHECKS},
@@ -93,16 +95,21 @@ def write_recipe(folder: Path, name: str, shape: int, **keys: Any) -> Path:
 
 
 def warm_up(folder: Path) -> Path:
-    """A student that answers a pair of letters with the pair or its reverse, evenly: the run's adapter folder.
+    """A student that answers a pair of letters with the pair or its reverse, evenly: its adapter folder.
 
-    `folder` then holds the model as well.
+    `folder` then holds the model as well. Away from its run, which would tell that it has seen all pairs: evenly, so
+    the held-out ones show nothing that it remembers.
     """
     model = write_model(folder / "model")
     (folder / "task.py").write_text(task_text(["backwards"]))
     chats = [
         {
             "id": f"{pair}{said}",
-            "messages": [{"role": "user", "content": pair}, {"role": "assistant", "content": said}],
+            "messages": [
+                {"role": "system", "content": "."},
+                {"role": "user", "content": pair},
+                {"role": "assistant", "content": said},
+            ],
         }
         for pair in PAIRS
         for said in (pair, pair[::-1])
@@ -113,7 +120,7 @@ def warm_up(folder: Path) -> Path:
     recipe = write_recipe(folder, "sft", 16, recipe="sft", **keys, **sizes)
     done = workshop.offapi("train", str(recipe))
     assert done.returncode == 0, done.stderr
-    return folder / "runs" / "sft" / "adapter"
+    return shutil.copytree(folder / "runs" / "sft" / "adapter", folder / "kept" / "student" / "adapter")
 
 
 def lay_out(

@@ -152,6 +152,9 @@ def test_bare_offapi_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
         (KeyboardInterrupt("Mend it."), 130, "interrupted"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full"), 1, "os"),
         (ZeroDivisionError("a fault"), 1, "unexpected"),
+        (MemoryError(), 1, "memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."), 1, "memory"),
+        (RuntimeError("[metal::malloc] Attempting to allocate 9 bytes which is greater than ..."), 1, "memory"),
     ],
 )
 def test_errors_say_what_where_next(
@@ -173,6 +176,17 @@ def test_errors_say_what_where_next(
     assert told["next"]
     if isinstance(error, DataError):
         assert told["message"] == "a.jsonl, line 3, field 'id': bad row"
+
+
+def test_memory_that_torch_cannot_have_is_told_with_what_to_lower(
+    command: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch")
+    command(lambda *_: torch.empty(10**15))
+    assert cli.run(["try"]) == 1
+    err = capsys.readouterr().err
+    assert "the memory is full" in err
+    assert "limits.train_tokens" in err
 
 
 def test_an_interrupt_says_how_to_go_on(command: Fake, capsys: pytest.CaptureFixture[str]) -> None:
