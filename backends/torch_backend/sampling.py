@@ -32,10 +32,10 @@ def first_beyond(reached: Tensor, possible: Tensor, uniforms: Tensor) -> Tensor:
     A parallel sum is rounded block by block: it can stop short of 1, or fall where nothing is added. So
     uniforms are scaled by what it reached, and no token of probability 0 is drawn.
     """
-    places = torch.arange(reached.shape[-1], device=reached.device)
+    places = torch.arange(reached.shape[-1], dtype=torch.int32, device=reached.device)
     last = torch.where(possible, places, 0).amax(-1)
     beyond = possible & (reached > uniforms[:, None] * reached[:, -1:])
-    return torch.minimum(torch.where(beyond, places, reached.shape[-1]).amin(-1), last)
+    return torch.minimum(torch.where(beyond, places, reached.shape[-1]).amin(-1), last).long()
 
 
 def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
