@@ -1,107 +1,17 @@
-"""Attention over what a layout says each token may see, with the keys and values kept there.
+"""Keys and values of rows that are decoded, one new token a row.
 
-Two layouts. `Packed`: ragged rows laid end to end without padding, a prefix that some share
-standing once before them (exact: arXiv 2506.05433). `Decoding`: one new token a row; all
-rows attend to the shared prefix as one matrix product, to their own keys in a slot.
-Left out: paged caches and hand-written kernels.
+All rows attend to the shared prefix as one matrix product, to their own keys in a slot. Left out: paged caches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-
-from offapi.errors import BackendError
-
-from .rectangles import Rectangles, Row, rectangles
+from torch import Tensor
 
 Pair = tuple[Tensor, Tensor]  # keys and values, each (1, kv_heads, T, head_dim)
-
-
-@dataclass
-class Packed:
-    """Trees end to end, `(shared, lengths)` each: `shared` tokens of prefix, then rows of `lengths` that see it.
-
-    `prefix` holds an earlier pass's keys and values by layer instead, seen by trees that
-    share nothing; `keep` collects this pass's.
-    """
-
-    trees: tuple[tuple[int, tuple[int, ...]], ...]
-    prefix: dict[int, Pair] = field(default_factory=dict)
-    keep: dict[int, Pair] | None = None
-    masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
-    laid: dict[int | None, Rectangles] = field(default_factory=dict)  # by window
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
-        if self.keep is not None:
-            self.keep[layer] = (k, v)
-        return (self.by_rectangles if q.is_cuda else self.by_rows)(layer, q, k, v, scale, window)
-
-    def by_rectangles(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
-        """All rows in a few calls: for devices that wait for launches."""
-        earlier = 0
-        if layer in self.prefix:
-            before = self.prefix[layer]
-            earlier = before[0].shape[2]
-            k, v = torch.cat((before[0], k), dim=2), torch.cat((before[1], v), dim=2)
-        if window not in self.laid:
-            self.laid[window] = rectangles(self._rows(earlier), earlier, window, q.device)
-        return self.laid[window].attend(q, k, v, scale)
-
-    def _rows(self, earlier: int) -> list[Row]:
-        rows: list[Row] = []
-        start = 0
-        for shared, lengths in self.trees:
-            root = start
-            if shared:
-                rows.append(Row(root, shared))
-                start += shared
-            for length in lengths:
-                rows.append(Row(start, length, root if shared else 0, shared or earlier))
-                start += length
-        return rows
-
-    def by_rows(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
-        """A call for each row, nothing padded: for devices whose arithmetic is dear."""
-        parts = []
-        start = 0
-        for shared, lengths in self.trees:
-            before = self.prefix.get(layer)
-            if shared:
-                rows = slice(start, start + shared)
-                before = (k[:, :, rows], v[:, :, rows])
-                parts.append(self._row(q[:, :, rows], before, None, scale, window))
-                start += shared
-            for length in lengths:
-                rows = slice(start, start + length)
-                parts.append(self._row(q[:, :, rows], (k[:, :, rows], v[:, :, rows]), before, scale, window))
-                start += length
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-
-    def _row(self, q: Tensor, own: Pair, before: Pair | None, scale: float, window: int | None) -> Tensor:
-        if before is not None:
-            own = (torch.cat((before[0], own[0]), dim=2), torch.cat((before[1], own[1]), dim=2))
-        k, v = own
-        gqa = k.shape[1] != q.shape[1]
-        if before is None and (window is None or q.shape[2] <= window):
-            return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=gqa)
-        mask = self._mask(q.shape[2], k.shape[2], window, q.device)
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=gqa)
-
-    def _mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-        """Causal for the last `queries` of `keys` positions, within `window`; the same for every layer."""
-        known = self.masks.get((queries, keys, window))
-        if known is None:
-            known = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
-            if window is not None:
-                known &= known.new_ones(queries, keys).triu(keys - queries - window + 1)
-            self.masks[(queries, keys, window)] = known
-        return known
 
 
 @dataclass
@@ -185,27 +95,3 @@ class Decoding:
         first = weights[..., : self.shared].transpose(0, 1).reshape(kv_heads, rows * heads, self.shared)
         ours = torch.matmul(first, v[0]).reshape(kv_heads, rows, heads, dim).transpose(0, 1)
         return ours + torch.matmul(weights[..., self.shared :], own_v)
-
-
-Layout = Packed | Decoding
-
-
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    layout: Layout,
-    sliding_window: int | None = None,
-    **rest: Any,
-) -> tuple[Tensor, None]:
-    """The attention function transformers calls in every layer; (1, heads, T, dim) in, (1, T, heads, dim) out."""
-    odd = [name for name in ("softcap", "s_aux") if rest.get(name) is not None]
-    if odd or attention_mask is not None:
-        raise BackendError(
-            f"this architecture's attention needs {odd or 'a mask of its own'}.", next_step="Use another."
-        )
-    layer: Any = module.layer_idx
-    return layout.attend(layer, query, key, value, scaling, sliding_window).transpose(1, 2), None

@@ -22,7 +22,7 @@ from offapi.batching import Pack, packs
 from offapi.episodes import Episode, Floats, Kept, Metrics
 from offapi.errors import BackendError
 
-from .cache import Packed
+from .packed import Packed
 from .policy import Policy
 
 

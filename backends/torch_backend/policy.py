@@ -1,4 +1,4 @@
-"""The model in torch: base weights through transformers, LoRA through PEFT, attention through `cache.attend`.
+"""The model in torch: base weights through transformers, LoRA through PEFT, attention through `attention.attend`.
 
 Left out: quantised bases (no format of theirs runs on every torch device), sharding over
 devices, and architectures whose attention is more than softmax over keys in a window.
@@ -25,7 +25,7 @@ from offapi.backend import Limits, Memory, ModelSpec
 from offapi.errors import BackendError, ModelError
 from offapi.plan import activation_bytes
 
-from .cache import Layout, attend
+from .attention import Layout, attend
 from .lora import adapted, inject
 from .merged import Merged
 from .norms import fuse

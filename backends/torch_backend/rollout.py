@@ -20,8 +20,9 @@ from offapi.batching import common_prefix
 from offapi.episodes import Floats, Kept
 from offapi.randomness import uniforms
 
-from .cache import Decoding, Packed
+from .cache import Decoding
 from .graphs import Graphs
+from .packed import Packed
 from .policy import Policy
 from .sampling import Drawn, choose
 

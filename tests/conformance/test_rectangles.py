@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-cache = pytest.importorskip("offapi.backends.torch_backend.cache")
+packed = pytest.importorskip("offapi.backends.torch_backend.packed")
 
 TREES = {
     "alone": ((0, (7,)),),
@@ -33,7 +33,7 @@ def test_rectangles_give_what_rows_give(name: str, earlier: int, window: int | N
     for how in ("by_rows", "by_rectangles"):
         q, k, v = draw(count, 6, 0), draw(count, 2, 1), draw(count, 2, 2)
         before = (draw(earlier, 2, 3), draw(earlier, 2, 4)) if earlier else ()
-        layout = cache.Packed(trees, prefix={0: before} if before else {})
+        layout = packed.Packed(trees, prefix={0: before} if before else {})
         out = getattr(layout, how)(0, q, k, v, 0.3, window)
         weights = draw(count, 6, 5).detach()
         (out * weights).sum().backward()
@@ -44,6 +44,6 @@ def test_rectangles_give_what_rows_give(name: str, earlier: int, window: int | N
 
 
 def test_rows_of_like_length_share_a_call() -> None:
-    rows = [cache.Row(0, 8), cache.Row(8, 15), cache.Row(23, 16), cache.Row(39, 9, 0, 8), cache.Row(48, 12, 0, 8)]
-    made = cache.rectangles(rows, 0, None, torch.device("cpu"))
+    rows = [packed.Row(0, 8), packed.Row(8, 15), packed.Row(23, 16), packed.Row(39, 9, 0, 8), packed.Row(48, 12, 0, 8)]
+    made = packed.rectangles(rows, 0, None, torch.device("cpu"))
     assert sorted(part.shape[:2] for part in made.parts) == [(1, 16), (2, 12), (2, 15)]
