@@ -88,6 +88,12 @@ def write_folder(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]
     _commit(path, write, rename, lambda: shutil.rmtree(temporary, ignore_errors=True))
 
 
+def need_room(path: Path, size: int) -> None:
+    """Raise the OSError of a full disk, naming `path`, where fewer than `size` bytes are free for it."""
+    if shutil.disk_usage(path.absolute().parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def verify(path: Path) -> dict[str, Any]:
     """The `meta` of the folder `path`. Raises Damaged unless every byte is what was written."""
     try:

@@ -73,6 +73,13 @@ class Policy:
         self.merged.refresh()
 
     @property
+    def capturable(self) -> bool:
+        """Whether a CUDA graph can hold its steps: not where the rotary embedding looks at lengths on the CPU."""
+        config = self.model.config
+        rope = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
+        return self.device.type == "cuda" and not any(kind in rope for kind in ("dynamic", "longrope"))
+
+    @property
     def head(self) -> Tensor:
         """Output embedding, shape (V, D)."""
         weight: Tensor = self.model.get_output_embeddings().weight

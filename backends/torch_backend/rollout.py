@@ -156,7 +156,7 @@ def _decoder(policy: Policy, cache: Decoding, sampling: Sampling) -> Decode:
         held = torch.tensor([tokens, filled], device=policy.device)
         return step(held[0], held[1], torch.tensor(noise, device=policy.device), max(filled) + 1)
 
-    return Graphs(step, cache.room, cache.capacity, policy.device) if policy.device.type == "cuda" else eager
+    return Graphs(step, cache.room, cache.capacity, policy.device) if policy.capturable else eager
 
 
 def _decode(call: Call) -> None:

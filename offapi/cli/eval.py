@@ -114,9 +114,12 @@ def _score(
     wanted: Asked, questions: Questions, rival: Rival | None, common: bool, output: Output
 ) -> tuple[Sequence[Prediction], dict[str, Any]]:
     """The model's answers, and what `--json` tells of them."""
-    from offapi import evaluate, scoring
+    from offapi import atomic, evaluate, scoring
     from offapi.compare import match
 
+    # Before minutes of answering: a row holds the answer, of some four bytes a token, and about 1 KB beside it.
+    row = 1024 + 4 * questions.task.max_answer_tokens
+    atomic.need_room(wanted.out, wanted.samples * len(questions.rows) * row)
     if rival is not None:  # what keeps the two apart is told before the model is asked
         unanswered = evaluate.predictions(questions.task, questions.rows, [""] * len(questions.rows))
         with _naming(str(questions.data), rival.name):

@@ -59,6 +59,15 @@ def test_micro_batches_on_cuda_grow_with_free_memory_and_yield_to_the_users(mode
     assert fitting(replace(spec, limits=Limits(train_tokens=300)), 10**12).micro_batch == 300
 
 
+def test_steps_whose_rotary_embedding_grows_are_not_captured(model_folder: Path) -> None:
+    policy = getattr(load_backend("torch", ModelSpec(model_folder, device="cpu")), "policy")  # noqa: B009
+    assert not policy.capturable
+    policy.device = torch.device("cuda")
+    assert policy.capturable
+    policy.model.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    assert not policy.capturable
+
+
 def test_plain_norms_are_fused_and_others_left_alone(model_folder: Path) -> None:
     norms = pytest.importorskip("offapi.backends.torch_backend.norms")
 

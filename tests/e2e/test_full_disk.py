@@ -10,6 +10,7 @@ import os
 import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import faults
@@ -48,6 +49,23 @@ def full_from(n: int) -> AbstractContextManager[None]:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     return faults.watching(tick)
+
+
+def test_eval_asks_no_model_where_its_answers_would_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task.py").write_text(workshop.TASK)
+    rows = [{"id": f"d{i}", "document": f"from {i}", "gold": {"shop": f"{i}"}} for i in range(40)]
+    workshop.write_jsonl(tmp_path / "test.jsonl", rows)
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr("offapi.atomic.shutil.disk_usage", lambda _: SimpleNamespace(free=40 * 1024))
+    words = ["eval", "--task", "task.py", "--data", "test.jsonl", "--model", "model", "--out", "said.jsonl"]
+    assert cli.run(words) == 1
+    err = capsys.readouterr().err
+    assert "said.jsonl" in err
+    assert "The disk is full" in err
+    assert not (tmp_path / "said.jsonl").exists()
 
 
 def test_a_run_that_came_to_nothing_does_not_stay(
