@@ -78,14 +78,14 @@ def test_tokens_and_logprobs_are_those_of_the_inverse_cdf(
 
 
 def test_sums_that_round_unevenly_draw_no_impossible_token(backend_name: str) -> None:
-    """As a GPU's parallel sums do: lower where nothing was added, and short of the whole at the end."""
+    """As a GPU's parallel sums do: lower or higher where nothing was added, and short of the whole at the end."""
     draw = import_module(f"offapi.backends.{backend_name}_backend.sampling").first_beyond
     array = import_module({"torch": "torch", "mlx": "mlx.core"}[backend_name])
     make = array.tensor if backend_name == "torch" else array.array
-    reached = [[0.0, 0.3, 0.2999, 0.3, 0.8, 0.7999, 0.7999]] * 5
-    possible = [[False, True, False, False, True, False, False]] * 5
-    drawn = draw(make(reached), make(possible), make([0.0, 0.3, 0.375, 0.38, 0.99999994]))
-    assert drawn.tolist() == [1, 1, 1, 4, 4]
+    reached = [[0.0, 0.3, 0.2999, 0.3001, 0.8, 0.7999, 0.7999]] * 6
+    possible = [[False, True, False, False, True, False, False]] * 6
+    drawn = draw(make(reached), make(possible), make([0.0, 0.3, 0.375, 0.3751, 0.38, 0.99999994]))
+    assert drawn.tolist() == [1, 1, 1, 4, 4, 4]
 
 
 def test_kinds_of_sampling_really_differ(load: Load) -> None:

@@ -96,6 +96,7 @@ def test_an_audit_that_surely_falls_is_an_alarm_though_the_reward_stands_still()
     assert (found.base.step, found.rose) == (0, False)
     assert found.audit.mean == pytest.approx(-0.3)
     assert hacking.gamed([look(0, flat, some), look(5, flat, fewer), look(10, flat, some)]) is None
+    assert hacking.gamed([look(0, flat, some), look(5, flat, some), look(10, flat, [0.0] * 40)]) is None
     few = [1.0] * 29 + [0.0] * 11
     assert hacking.gamed([look(0, flat, some), look(5, flat, few), look(10, flat, few)]) is None
 
