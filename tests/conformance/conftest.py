@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +25,9 @@ NEEDS = {"torch": ("torch", "peft"), "mlx": ("mlx", "mlx_lm")}
 SHAPE = LoraSpec(rank=4, alpha=6.0)
 
 Load = Callable[..., Backend]
+
+if find_spec("mlx_lm") is not None:  # whoever imports mlx first decides on its BLAS, for the whole process
+    import_module("offapi.backends.mlx_backend")
 
 
 @pytest.fixture(params=sorted(NEEDS))
