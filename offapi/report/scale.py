@@ -26,7 +26,8 @@ class Scale:
 def scale(values: Iterable[float], start: float, end: float, *, zero: bool = False, count: int = 5) -> Scale:
     """A scale whose ends are ticks and that holds all `values`, also 0 where `zero`; about `count` ticks."""
     known = [*values, *([0.0] if zero else [])] or [0.0, 1.0]
-    low, high = min(known), max(known)
+    # Numbers with no fifth of themselves are 0 here.
+    low, high = (0.0 if abs(end) < 1e-300 else end for end in (min(known), max(known)))
     if low == high:
         low, high = (0.0, high * 2) if high > 0 else (low * 2, 0.0) if low < 0 else (0.0, 1.0)
     step = _round_up((high - low) / count)

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 import pytest
 import workshop
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -453,6 +453,7 @@ def test_a_comparison_of_roads_is_its_arms(folder: Path, tmp_path: Path) -> None
 
 
 @given(st.lists(st.floats(-1e12, 1e12, allow_nan=False).map(lambda x: float(f"{x:.6g}")), min_size=1), st.booleans())
+@example(values=[5e-324], zero=False)
 def test_an_axis_holds_every_value_between_round_ticks(values: list[float], zero: bool) -> None:
     found = scale.scale(values, 0, 100, zero=zero)
     assert 2 <= len(found.ticks) <= 8
