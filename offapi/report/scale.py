@@ -27,7 +27,7 @@ def scale(values: Iterable[float], start: float, end: float, *, zero: bool = Fal
     """A scale whose ends are ticks and that holds all `values`, also 0 where `zero`; about `count` ticks."""
     known = [*values, *([0.0] if zero else [])] or [0.0, 1.0]
     # Numbers with no fifth of themselves are 0 here.
-    low, high = (0.0 if abs(end) < 1e-300 else end for end in (min(known), max(known)))
+    low, high = (0.0 if abs(one) < 1e-300 else one for one in (min(known), max(known)))
     if low == high:
         low, high = (0.0, high * 2) if high > 0 else (low * 2, 0.0) if low < 0 else (0.0, 1.0)
     step = _round_up((high - low) / count)
