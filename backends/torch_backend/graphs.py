@@ -1,4 +1,4 @@
-"""Decoding steps captured as CUDA graphs: a step's two thousand small kernels start without the CPU.
+"""Decoding steps captured as CUDA graphs: a step's many small kernels start without the CPU.
 
 A graph replays on fixed addresses and shapes, so a step covers every slot, empty ones too,
 and reads a fixed number of keys. Left out: graphs kept from one call of `rollout` to the next.

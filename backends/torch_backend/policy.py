@@ -159,7 +159,7 @@ def choose_device(name: str) -> torch.device:
 def fitting(spec: ModelSpec, free: int) -> Limits:
     """The limits, and where none is given the largest micro-batch up to LARGEST that half of `free` bytes holds.
 
-    A GPU that waits for launches trains 2.5 (fp32) to 7 times (bf16) as fast in micro-batches of 16,384 tokens.
+    A GPU that waits for launches trains 3 (fp32) to 7 times (bf16) as fast in micro-batches of 16,384 tokens.
     """
     if spec.limits.train_tokens is not None:
         return spec.limits

@@ -50,18 +50,12 @@ class Rectangles:
         done = []
         for part in self.parts:
             rows, length, keys = part.shape
-            one, other, third = (
-                _taken(x, places, rows, size)
-                for x, places, size in (
-                    (flat_q, part.queries, length),
-                    (flat_k, part.keys, keys),
-                    (flat_v, part.keys, keys),
-                )
-            )
+            own_q = _taken(flat_q, part.queries, rows, length)
+            own_k, own_v = (_taken(x, part.keys, rows, keys) for x in (flat_k, flat_v))
             if copies > 1:  # written out: the kernels that hold no scores take no groups in fp32
-                other, third = (x.repeat_interleave(copies, dim=1) for x in (other, third))
+                own_k, own_v = (x.repeat_interleave(copies, dim=1) for x in (own_k, own_v))
             mixed = scaled_dot_product_attention(
-                one, other, third, attn_mask=part.seen, is_causal=part.seen is None, scale=scale
+                own_q, own_k, own_v, attn_mask=part.seen, is_causal=part.seen is None, scale=scale
             )
             done.append(mixed.transpose(1, 2).flatten(0, 1).index_select(0, part.real))
         whole = done[0] if len(done) == 1 else torch.cat(done)

@@ -84,10 +84,12 @@ def main(
         return len(batch) * completion_tokens
 
     found = {"decode": rate(decode, repeats), "train": rate(train, repeats)}
+    nats = [apart(backend, prompts, group, sampling)]
     plain(backend)
+    nats.append(apart(backend, prompts, group, sampling))
     found["decode, not captured"] = rate(decode, repeats)
     report: dict[str, Any] = {"tokens_per_second": {name: round(value) for name, value in found.items()}}
-    report["ratio"] = round(found["decode"] / found["decode, not captured"], 2)
+    report |= {"ratio": round(found["decode"] / found["decode, not captured"], 2), "sampler_to_trainer_nats": nats}
     if bandwidth is not None:
         length = prompt_tokens / 2 + completion_tokens / 2  # of a row's own keys, on average
         limit = rows / (read(SHAPES[shape], dtype, rows, length, prompt_tokens / 2) / bandwidth / 1e9)
@@ -147,24 +149,22 @@ def rate(work: Callable[[], int], repeats: int) -> float:
     return median(rates[1:])
 
 
-def plain(backend: Backend) -> None:
-    """Decode as on a CPU: no graphs, no merged copy."""
-    from offapi.backends.torch_backend import rollout
+def apart(backend: Backend, prompts: Sequence[Sequence[int]], group: int, sampling: Sampling) -> float:
+    """The largest distance of the sampler's logprobs from the trainer's, in nats."""
+    done = [(prompts[g.prompt], one) for g in backend.rollout(prompts, group, sampling) for one in g.completions]
+    episodes = [
+        Episode(str(i), (Segment(tuple(prompt), False), Segment(one.tokens, True)))
+        for i, (prompt, one) in enumerate(done)
+    ]
+    scored = zip(backend.score(episodes), done, strict=True)
+    return max(float(np.abs(values - np.array(one.logprobs)).max()) for values, (_, one) in scored)
 
+
+def plain(backend: Backend) -> None:
+    """Decode as on a CPU from here on: no graphs, no merged copy."""
     policy: Any = vars(backend)["policy"]
     policy.merged, policy.prepare_rollout = None, lambda: None
-    vars(rollout)["Graphs"] = Eager
-
-
-class Eager:
-    """In the place of `Graphs`: runs the step each time."""
-
-    def __init__(self, step: Callable[..., Any], room: int, capacity: int, device: torch.device) -> None:
-        self.step, self.device = step, device
-
-    def __call__(self, tokens: Sequence[int], filled: Sequence[int], noise: Sequence[float]) -> Any:
-        held = torch.tensor([tokens, filled], device=self.device)
-        return self.step(held[0], held[1], torch.tensor(noise, device=self.device), max(filled) + 1)
+    type(policy).capturable = property(lambda _: False)
 
 
 def read(shape: Shape, dtype: str, rows: int, own: float, shared: float) -> float:

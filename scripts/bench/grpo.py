@@ -76,7 +76,7 @@ def main(
     peers = [name for name, peer in PEERS.items() if (name in chosen if chosen else peer.backend == backend)]
     if any(PEERS[name].backend != backend for name in peers):
         raise click.UsageError(f"choose peers of --backend {backend}")
-    gates = grpo_gates.check(pairs.interleave(__file__, ["gates"], 1, work, threads)["gates"][0])
+    gates = grpo_gates.check(pairs.interleave(__file__, ["gates"], 1, work, threads)["gates"][0]["gates"])
     phases = dict.fromkeys(PEERS[name].phase for name in peers)
     arms = [arm for phase in phases for arm in (f"offapi-{phase}", *(n for n in peers if PEERS[n].phase == phase))]
     results = pairs.interleave(__file__, arms, repeats, work, threads)

@@ -147,11 +147,19 @@ def test_a_step_of_training_is_seen_by_the_next_rollout(on_cuda: Backend) -> Non
         np.testing.assert_allclose(one.logprobs, scored, atol=1e-4)
 
 
-@cuda
-def test_bfloat16_scores_what_it_sampled(model_folder: Path, adapter: Arrays) -> None:
-    backend = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cuda", dtype="bfloat16"))
+@pytest.mark.parametrize("device", ["cpu", "cpu, merged", pytest.param("cuda", marks=cuda)])
+def test_bfloat16_scores_what_it_sampled(model_folder: Path, adapter: Arrays, device: str) -> None:
+    """To bfloat16's rounding: on the CPU, six seeds, merged or not, the mean is up to 0.009 and the largest 0.11."""
+    spec = ModelSpec(model_folder, lora=SHAPE, device=device.partition(",")[0], dtype="bfloat16")
+    backend = load_backend("torch", spec)
     backend.restore(TrainState(adapter=adapter))
+    if "merged" in device:
+        policy = getattr(backend, "policy")  # noqa: B009
+        policy.merged = pytest.importorskip("offapi.backends.torch_backend.merged").Merged(policy.model)
+        policy.merged.refresh()
     done = [(PROMPTS[i], one) for i, group in enumerate(drawn(backend)) for one in group]
     episodes = [Episode("", (Segment(prompt, False), Segment(one.tokens, True))) for prompt, one in done]
-    for (_, one), scored in zip(done, backend.score(episodes, temperature=2.0), strict=True):
-        assert np.abs(scored - np.array(one.logprobs)).max() < 0.3  # logits of the tiny model reach 20
+    scores = backend.score(episodes, temperature=2.0)
+    apart = np.concatenate([np.abs(s - np.array(c.logprobs)) for s, (_, c) in zip(scores, done, strict=True)])
+    assert apart.mean() < 0.012
+    assert apart.max() < 0.15
