@@ -249,7 +249,7 @@ class Backend(Protocol):
         ...
 
     def restore(self, state: TrainState) -> None:
-        """Take `state` over. Raises BackendError when names or shapes do not fit."""
+        """Take `state` over, and drop gradients. Raises BackendError when names or shapes do not fit."""
         ...
 
     def memory(self) -> Memory:

@@ -35,12 +35,13 @@ def restore(policy: Policy, saved: TrainState) -> None:
     except ModelError as error:
         raise BackendError(f"the state does not fit: {error.what}", next_step=error.next_step) from error
     fill(policy.lora, saved.adapter)
+    for parameter in policy.lora.values():
+        parameter.grad = None
     optimizer = create(policy)
     policy.steps = saved.step
     if saved.step == 0:
         return
     for name, parameter in policy.lora.items():
-        parameter.grad = None
         optimizer.state[parameter] = {
             "step": torch.tensor(float(saved.step)),
             "exp_avg": _tensor(saved.exp_avg, name, parameter),

@@ -224,6 +224,16 @@ def test_a_step_without_gradients_is_refused(adapted: Load) -> None:
         backend.optim_step(1e-2, AdamW())
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_restored_state_has_no_gradient(load: Load, steps: int) -> None:
+    backend = load(lora=SHAPE)
+    state = train(backend, steps)
+    backend.forward_backward(BATCH, "cross_entropy")
+    backend.restore(state)
+    with pytest.raises(BackendError, match="gradient"):
+        backend.optim_step(1e-2, AdamW())
+
+
 def test_training_needs_an_adapter(load: Load) -> None:
     with pytest.raises(BackendError):
         train(load(), 1)
