@@ -27,6 +27,7 @@ class Decoding:
     prefix: dict[int, Pair] = field(default_factory=dict)
     slots: dict[int, Pair] = field(default_factory=dict)
     lengths: Tensor = field(default_factory=lambda: torch.empty(0))
+    rows: Tensor = field(default_factory=lambda: torch.empty(0))  # 0, 1, ... of this step
     longest: int = 0  # keys read of every row: at least those it has, the new token's included
     unseen: dict[int | None, Tensor] = field(default_factory=dict)  # this step's, by window
 
@@ -49,49 +50,62 @@ class Decoding:
     def place(self, lengths: Tensor, longest: int) -> None:
         """Say where this step's rows stand."""
         self.lengths, self.longest = lengths, longest
+        self.rows = torch.arange(len(lengths), device=lengths.device)
         self.unseen.clear()
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         """q, k, v arrive as one packed row: (1, heads, rows, head_dim)."""
         keys, values = self.slots[layer]
         rows, kv_heads, dim = q.shape[2], k.shape[1], q.shape[3]
-        at = torch.arange(rows, device=q.device)
-        keys[at, :, self.lengths] = k[0].transpose(0, 1)
-        values[at, :, self.lengths] = v[0].transpose(0, 1)
-        grouped = q[0].transpose(0, 1).reshape(rows, kv_heads, -1, dim)  # (rows, kv, heads per kv, dim)
-        own_k, own_v = keys[:rows, :, : self.longest], values[:rows, :, : self.longest]
-        scores = torch.matmul(grouped, own_k.transpose(2, 3)).float() * scale
-        scores = scores.masked_fill(self._unseen(window)[:, None, None], float("-inf"))
+        keys[self.rows, :, self.lengths] = k[0].transpose(0, 1)
+        values[self.rows, :, self.lengths] = v[0].transpose(0, 1)
+        grouped = q[0].transpose(0, 1).reshape(rows * kv_heads, -1, dim)  # each with the heads of one key head
+        own_k, own_v = (slot[:rows, :, : self.longest].flatten(0, 1) for slot in (keys, values))
+        # Scale and mask are part of the product: on a GPU each would be a kernel of its own.
+        scores = torch.baddbmm(self._unseen(window, kv_heads, q.dtype), grouped, own_k.transpose(1, 2), alpha=scale)
         if layer not in self.prefix:
-            mixed = torch.matmul(scores.softmax(-1).to(q.dtype), own_v)
+            mixed = torch.bmm(softmax(scores), own_v)
         else:
             mixed = self._with_prefix(layer, grouped, scores, own_v, scale, window)
         return mixed.reshape(rows, -1, dim).transpose(0, 1)[None]
 
-    def _unseen(self, window: int | None) -> Tensor:
-        """Which of its own keys a row may not see (rows, longest); the same for every layer of one window."""
+    def _unseen(self, window: int | None, kv_heads: int, dtype: torch.dtype) -> Tensor:
+        """-inf where a row may not see one of its own keys (rows * kv_heads, 1, longest), else 0; of all layers."""
         known = self.unseen.get(window)
         if known is None:
             places = torch.arange(self.longest, device=self.lengths.device)
-            known = places[None] > self.lengths[:, None]
+            gone = places[None] > self.lengths[:, None]
             if window is not None:
-                known |= places[None] <= self.lengths[:, None] - window
-            self.unseen[window] = known
+                gone |= places[None] <= self.lengths[:, None] - window
+            known = torch.zeros(gone.shape, dtype=dtype, device=gone.device).masked_fill(gone, float("-inf"))
+            known = self.unseen[window] = known.repeat_interleave(kv_heads, dim=0)[:, None]
         return known
 
     def _with_prefix(
         self, layer: int, grouped: Tensor, own: Tensor, own_v: Tensor, scale: float, window: int | None
     ) -> Tensor:
         """One softmax over shared and own keys; the shared ones are read once for all rows (arXiv 2402.05099)."""
-        rows, kv_heads, heads, dim = grouped.shape
-        k, v = self.prefix[layer]
-        flat = grouped.transpose(0, 1).reshape(kv_heads, rows * heads, dim)
-        scores = torch.matmul(flat, k[0].transpose(1, 2)).float() * scale
-        scores = scores.reshape(kv_heads, rows, heads, self.shared).transpose(0, 1)
+        k, v = self.prefix[layer][0][0], self.prefix[layer][1][0]
+        kv_heads, (each, heads, _) = k.shape[0], grouped.shape
+        rows = each // kv_heads
+
+        def merge(x: Tensor) -> Tensor:
+            """(rows * kv_heads, heads, width) to (kv_heads, rows * heads, width): all rows against the one prefix."""
+            return x.view(rows, kv_heads, heads, -1).transpose(0, 1).reshape(kv_heads, rows * heads, -1)
+
+        def split(x: Tensor) -> Tensor:
+            """The inverse of `merge`."""
+            return x.view(kv_heads, rows, heads, -1).transpose(0, 1).reshape(each, heads, -1)
+
+        scores = split(torch.baddbmm(grouped.new_empty(()), merge(grouped), k.transpose(1, 2), beta=0, alpha=scale))
         if window is not None:
             gone = torch.arange(self.shared, device=own.device)[None] <= self.lengths[:, None] + self.shared - window
-            scores = scores.masked_fill(gone[:, None, None], float("-inf"))
-        weights = torch.cat((scores, own), dim=-1).softmax(-1).to(grouped.dtype)
-        first = weights[..., : self.shared].transpose(0, 1).reshape(kv_heads, rows * heads, self.shared)
-        ours = torch.matmul(first, v[0]).reshape(kv_heads, rows, heads, dim).transpose(0, 1)
-        return ours + torch.matmul(weights[..., self.shared :], own_v)
+            scores = scores.masked_fill(gone.repeat_interleave(kv_heads, dim=0)[:, None], float("-inf"))
+        weights = softmax(torch.cat((scores, own), dim=-1))
+        shared = split(torch.bmm(merge(weights[..., : self.shared]), v))
+        return torch.baddbmm(shared, weights[..., self.shared :], own_v)
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Over the last dimension, computed in float32."""
+    return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)

@@ -13,7 +13,6 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from offapi import adapter as adapters
 from offapi.backend import Arrays, LoraSpec, ModelSpec
@@ -29,9 +28,9 @@ def forward(layer: Any, x: Tensor) -> Tensor:
 
     Three kernels for PEFT's five: the scale and the sum are part of the product with B.
     """
-    if layer.merged_weight is not None:
-        merged: Tensor = linear(x, layer.merged_weight, layer.base_layer.bias)
-        return merged
+    if layer.product is not None:
+        found: Tensor = layer.product(x)
+        return found
     base: Tensor = layer.base_layer(x)
     if layer.disable_adapters:
         return base
@@ -74,7 +73,7 @@ def inject(model: Any, spec: ModelSpec) -> dict[str, nn.Parameter]:
     for parameter in lora.values():
         parameter.data = parameter.data.float()
     for layer in adapted(model):
-        layer.forward, layer.merged_weight = MethodType(forward, layer), None
+        layer.forward, layer.product = MethodType(forward, layer), None
     fill(lora, initial(lora, spec.seed, shape) if arrays is None else arrays)
     return lora
 

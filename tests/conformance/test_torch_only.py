@@ -46,8 +46,26 @@ def test_a_merged_copy_computes_what_base_and_adapter_do(model_folder: Path, ada
     assert after != plain
     policy.merged = None
     same(drawn(backend), after)
+
+
+def test_what_reads_one_input_is_multiplied_at_once(model_folder: Path, adapter: Arrays) -> None:
+    merged = pytest.importorskip("offapi.backends.torch_backend.merged")
+    backend = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cpu"))
+    backend.restore(TrainState(adapter=adapter))
+    plain = drawn(backend)
+    policy: Any = getattr(backend, "policy")  # noqa: B009
+    for i, block in enumerate(policy.model.model.layers):
+        for layer in (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj, block.mlp.down_proj):
+            layer.base_layer.bias = torch.nn.Parameter(torch.full((layer.base_layer.weight.shape[0],), 0.1 * (i + 1)))
+    biased = drawn(backend)
+    assert biased != plain
+    policy.merged = merged.Merged(policy.model)
+    policy.merged.refresh()
+    assert len(policy.merged.products) == 4 * len(policy.model.model.layers)
+    same(drawn(backend), biased)
     base = policy.model.model.layers[0].mlp.up_proj.base_layer.weight
-    assert all(weight.data_ptr() != base.data_ptr() for weight in merged.Merged(policy.model).weights)
+    assert all(product.weight.data_ptr() != base.data_ptr() for product in policy.merged.products)
+    assert not any(product.parts for product in policy.merged.products)  # nothing is held between steps
 
 
 def test_micro_batches_on_cuda_grow_with_free_memory_and_yield_to_the_users(model_folder: Path) -> None:
