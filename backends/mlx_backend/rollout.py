@@ -102,8 +102,7 @@ class Rollout:
         self.done: list[list[Row]] = [[] for _ in self.prompts]
         self.prefix: Prefix | None = None
         self.shared = 0  # tokens in `prefix`
-        # A GPU computes the next step while this one's tokens are read; on a CPU that only costs copies.
-        self.ahead = 1 if mx.default_device().type == mx.DeviceType.gpu else 0
+        self.ahead = ahead()
 
     def run(self) -> Iterator[Group]:
         """Decode everything."""
@@ -153,7 +152,9 @@ class Rollout:
                 begun.append((slot, *self._start(slot)))
         if begun:
             slots, rows, logits = zip(*begun, strict=True)
-            self.last[mx.array(slots)] = self._draw(list(rows), mx.stack(list(logits)))
+            # Not in place: the array may be a draw's that is not read yet, of rows that had these slots before.
+            tokens = self._draw(list(rows), mx.stack(list(logits)))
+            self.last = mx.put_along_axis(self.last, mx.array(slots), tokens, axis=0)
 
     def _start(self, slot: int) -> tuple[Row, mx.array]:
         """Put the next completion of the first ready prompt into `slot`."""
@@ -223,6 +224,11 @@ class Rollout:
         for layer in self.slots:
             layer.take(kept)
         self.rows, self.last = [self.rows[slot] for slot in used], self.last[kept]
+
+
+def ahead() -> int:
+    """Draws left unread: a GPU computes the next step while one's tokens are read; on a CPU that only costs copies."""
+    return 1 if mx.default_device().type == mx.DeviceType.gpu else 0
 
 
 def _group(rows: list[Row]) -> Group:

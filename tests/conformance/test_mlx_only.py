@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offapi.backend import AdamW, Backend, LoraSpec, ModelSpec, Sampling
+from offapi.backend import AdamW, Backend, Completion, Limits, LoraSpec, ModelSpec, Sampling
 from offapi.backend import load as load_backend
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
@@ -66,24 +66,29 @@ def test_bits_that_cannot_be_had_are_refused(model_folder: Path, tmp_path: Path)
         open_mlx(in_mlx_format(model_folder, tmp_path / "q4"), quantize=8)
 
 
-def test_reading_one_step_behind_gives_the_same_groups(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: rows that stopped run one step too far, which may not show."""
-    from offapi.backends.mlx_backend.rollout import Rollout
+@pytest.mark.parametrize("rows", [2, 5, 64])
+def test_reading_one_step_behind_gives_the_same_groups(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """As on a GPU: rows run one step too far, and others get their slots before they are read; neither may show."""
+    from offapi.backends.mlx_backend import rollout
 
-    backend = open_mlx(model_folder)
-    sampling = Sampling(max_tokens=20, stop_ids=tuple(range(0, 300, 7)), temperature=4.0)
+    backend = open_mlx(model_folder, limits=Limits(rollout_rows=rows))
+    sampling = Sampling(max_tokens=6, stop_ids=tuple(range(0, 300, 7)), temperature=4.0, top_p=0.6)
 
-    def groups() -> dict[int, list[tuple[int, ...]]]:
-        return {g.prompt: [c.tokens for c in g.completions] for g in backend.rollout(PROMPTS, 3, sampling)}
+    def groups() -> list[Completion]:
+        found = {g.prompt: g.completions for g in backend.rollout(PROMPTS, 3, sampling)}
+        return [one for prompt in sorted(found) for one in found[prompt]]
 
-    before, prepare = groups(), Rollout.__post_init__
-
-    def ahead(self: Rollout) -> None:
-        prepare(self)
-        self.ahead = 1
-
-    monkeypatch.setattr(Rollout, "__post_init__", ahead)
-    assert groups() == before
+    before = groups()
+    assert {one.finish for one in before} == {"stop", "length"}
+    monkeypatch.setattr(rollout, "ahead", lambda: 1)
+    for one, other in zip(before, groups(), strict=True):
+        assert (one.tokens, one.finish) == (other.tokens, other.finish)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+        assert one.kept is not None
+        assert other.kept is not None
+        np.testing.assert_array_equal(one.kept.ids, other.kept.ids)
 
 
 def test_attention_in_blocks_has_the_gradient_of_plain_attention(model_folder: Path) -> None:
