@@ -178,8 +178,8 @@ class Watch:
         self.out.say(f"Best at step {best.step}, on {n} held-out documents: {changed}.")
         self.out.say("It was chosen on these documents: score it on others before you rely on the figure.")
         if not learned:
-            what = f"on the held-out documents the reward did not surely rise (p = {p:.2g}, with the best look chosen):"
-            what += " nothing can be said to have been learned."
+            what = "on the held-out documents the reward did not surely rise (one-sided, with the best look chosen, "
+            what += f"p = {p:.2g}; sure is {heldout.SURE} or less): nothing can be said to have been learned."
             self.enforce([Problem("learned", what, "Train longer, raise lr, or hold out more documents (`val`).")])
         return report
 
