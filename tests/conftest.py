@@ -5,6 +5,7 @@ converting the demo model again.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -15,6 +16,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from offapi import model_source, models
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; what tests start would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,4 +1,4 @@
-"""The adapter merged into a second copy of the weights it adapts, for rollouts: half of the products are saved.
+"""The adapter merged into a second copy of the weights it adapts, for rollouts: 4 products a block instead of 21.
 
 Layers that read the same input (queries, keys and values; gate and up) have their copies in one matrix.
 Left out: merging into the base's own weights, which drifts, and training through the copy.
