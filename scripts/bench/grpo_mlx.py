@@ -120,7 +120,7 @@ def step(arm: str, work: Result, folder: Path) -> None:
     finish(folder, clock, sum(tokens[work["warmup"] :]), phases=sampling.phases(clock))
 
 
-def gates(work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]) -> tuple[Any, Any, None]:
+def gates(work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]) -> tuple[list[list[int]], dict[str, Any]]:
     """Greedy tokens by mlx-lm, and the gradient by mlx-lm-lora's loss, row by row, with `adapter` on the model."""
     model, tokenizer = load(work)
     import mlx.core as mx
@@ -147,4 +147,4 @@ def gates(work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]) ->
             flat: Any = tree_flatten(gradient)
             for own, array in flat:
                 total[names[own]] += np.array(array).T / (len(prompts) * len(completions))
-    return made.token_ids or [], total, None
+    return made.token_ids or [], total

@@ -6,7 +6,7 @@ exist for GPUs alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +187,8 @@ def peft_loop(_: str, work: Result, folder: Path) -> None:
     timed(work, folder, Clock(str(model.device)), update)
 
 
-def gates(work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]) -> tuple[Any, Any, Callable[[], Any]]:
-    """Greedy tokens, and the adapter's gradient by PEFT's names; when asked, the same gradient in float64."""
+def gates(work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]) -> tuple[list[list[int]], dict[str, Any]]:
+    """Greedy tokens, and the adapter's gradient by PEFT's names, with `adapter` on the model."""
     import torch
 
     model = peft_model(work).eval()
@@ -196,15 +196,5 @@ def gates(work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]) ->
     for name, parameter in matrices.items():
         parameter.data = torch.tensor(adapter[name], device=model.device)
     answers = [generate(model, work, [prompt], 1)[0] for prompt in prompts]
-
-    def gradient() -> dict[str, Any]:
-        add_gradient(model, work, prompts, 1)
-        found = {name: parameter.grad.double().cpu().numpy() for name, parameter in matrices.items()}
-        model.zero_grad()
-        return found
-
-    def exact() -> dict[str, Any]:
-        model.double()
-        return gradient()
-
-    return answers, gradient(), exact
+    add_gradient(model, work, prompts, 1)
+    return answers, {name: parameter.grad.cpu().numpy() for name, parameter in matrices.items()}
