@@ -1,6 +1,6 @@
 """offapi: train a small model of your own, on your own machine, with no network.
 
-Importing it installs the offline guard (see `offapi.offline`). The names below are
+Importing it installs the offline guard (see `offapi.network.guard`). The names below are
 imported when they are first used, so that `import offapi` stays light.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from offapi.offline import install as _install
+from offapi.network.guard import install as _install
 
 if TYPE_CHECKING:
-    from offapi.task import Example, Task
+    from offapi.task.task import Example, Task
 
 __version__ = "0.1.0"
 __all__ = ["Example", "Task", "__version__"]

@@ -3,7 +3,7 @@
 Tokens in, tokens out. A backend never sees text, documents or what a reward means; a
 recipe never sees a tensor. NumPy arrays and frozen dataclasses cross, nothing else.
 Left out: files. A backend hands its state over as arrays; `offapi.adapter` and
-`offapi.runs` write them, so both backends share one set of formats.
+`offapi.training.run` write them, so both backends share one set of formats.
 
 Shape suffixes: `_P` prompts, `_G` completions of a group, `_T` tokens, `_V` vocabulary.
 """
@@ -19,10 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
-from offapi.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
+from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
 from offapi.episodes import Episode, Floats, Kept, Metrics
 from offapi.errors import BackendError, nearest
-from offapi.objective import Experience, PolicyLoss, Rule, Update
+from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
 Arrays = Mapping[str, Floats]
 DType = Literal["float32", "bfloat16"]

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from offapi import backend as backends
-from offapi import host, models, offline, parity
 from offapi.backend import ModelSpec
 from offapi.errors import BackendError, OffapiError
-from offapi.models import Model
-from offapi.safetensors_check import check_config
+from offapi.models import parity, store
+from offapi.models.safe_folder import check_config
+from offapi.models.store import Model
+from offapi.network import guard
+from offapi.training import host
 
 Status = Literal["ok", "absent", "warning", "failed"]
 
@@ -54,7 +56,7 @@ def examine() -> Iterator[Finding]:
 
 
 def _guard() -> Finding:
-    if offline.working():
+    if guard.working():
         return Finding("network guard", "ok", "on: nothing but this machine can be reached")
     return Finding("network guard", "failed", "not working", "Reinstall offapi; do not train on private data with it.")
 
@@ -66,7 +68,7 @@ def _machine() -> Iterator[Finding]:
     detail = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free, {host.cpus()} CPUs"
     tight = memory.available < FREE_MEMORY
     yield Finding("memory", "warning" if tight else "ok", detail, "Close other programs." if tight else "")
-    home = models.home()
+    home = store.home()
     existing = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     detail = f"{free / 1e9:.1f} GB free for {home}"
@@ -110,12 +112,12 @@ def _backend(entry: EntryPoint) -> Finding:
 
 
 def _models(usable: list[str]) -> Iterator[Finding]:
-    found = models.listing()
+    found = store.listing()
     if not found:
-        yield Finding("models", "warning", f"none in {models.store()}", "offapi models add demo")
+        yield Finding("models", "warning", f"none in {store.store()}", "offapi models add demo")
     for model in found:
         try:
-            models.verify(model.name)
+            store.verify(model.name)
         except OffapiError as error:
             yield Finding(f"model {model.name}", "failed", error.what, error.next_step)
             continue

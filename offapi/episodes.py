@@ -1,7 +1,7 @@
 """Episodes: what a model is trained on and scores, runs of tokens that are given or sampled.
 
 A single-shot answer is an episode of two segments, a chat with tools one of many. Everything
-trains on these. Left out: where the tokens come from (`offapi.chat`, a backend's rollout).
+trains on these. Left out: where the tokens come from (`offapi.chat.chat`, a backend's rollout).
 """
 
 from __future__ import annotations

@@ -15,25 +15,25 @@ from typing import Literal
 import orjson
 
 from offapi.backend import load
-from offapi.chat import Chat
+from offapi.chat.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
-from offapi.evaluate import Report
+from offapi.evaluation.accuracy import Report
+from offapi.evaluation.test_set import Row, text
 from offapi.grading.keep import Keep
-from offapi.grading.memory import choose
-from offapi.models import Model, get
+from offapi.grading.select import choose
+from offapi.models.store import Model, get
 from offapi.progress import Progress
-from offapi.runs import Run
-from offapi.task import Grade, Task
-from offapi.task import load as load_task
-from offapi.teachers.label import Watch, label
-from offapi.teachers.labels import Label, read, settle
+from offapi.task.task import Grade, Task
+from offapi.task.task import load as load_task
+from offapi.teachers.labelling import Watch, label
+from offapi.teachers.labels_file import Label, read, settle
 from offapi.teachers.local import Local
 from offapi.teachers.recorded import Recorded
 from offapi.teachers.teacher import Teacher, parse
-from offapi.testset import Row, text
+from offapi.training.run import Run
 
 from .sft import Training, answer_episode, fit_length, read_val, score, train
 

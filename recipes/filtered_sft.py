@@ -14,22 +14,23 @@ from typing import Literal
 import orjson
 
 from offapi.backend import load
-from offapi.chat import Chat, Thinking
-from offapi.compare import compare
-from offapi.data import documents, jsonl, traces
+from offapi.chat.chat import Chat, Thinking
+from offapi.data import documents, traces
 from offapi.data.traces import Trace
 from offapi.episodes import Episode
 from offapi.errors import ConfigError, DataError
-from offapi.evaluate import Report
+from offapi.evaluation.accuracy import Report
+from offapi.evaluation.compare import compare
+from offapi.evaluation.test_set import Row, text
+from offapi.files import jsonl
 from offapi.grading.keep import Keep, require_groups
-from offapi.grading.memory import choose
-from offapi.models import Model, get
+from offapi.grading.select import choose
+from offapi.models.store import Model, get
 from offapi.progress import Progress
 from offapi.randomness import order
-from offapi.runs import Run
-from offapi.task import Grade, Task
-from offapi.task import load as load_task
-from offapi.testset import Row, text
+from offapi.task.task import Grade, Task
+from offapi.task.task import load as load_task
+from offapi.training.run import Run
 
 from .distill import learned
 from .sft import Training, answer_episode, fit_length, read_val, score, train

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offapi import plan_words
 from offapi.backend import load
-from offapi.chat import Chat
-from offapi.evaluate import Report
-from offapi.models import Model, get
+from offapi.chat.chat import Chat
+from offapi.evaluation.accuracy import Report
+from offapi.models.store import Model, get
 from offapi.progress import Progress
-from offapi.rl import gates, metrics, record
-from offapi.rl.clock import Clock
+from offapi.rl import gates, metrics, rollout_files
+from offapi.rl.monitor import Watch
 from offapi.rl.prompts import prompts, read
-from offapi.rl.rewards import Rewards, rewarded
+from offapi.rl.reward_pool import Rewards, rewarded
 from offapi.rl.rollouts import Prompt, RolloutGroup, Sampled, Sampler, carry_old, experiences, sample
-from offapi.rl.watch import Watch
-from offapi.runs import Run
-from offapi.task import Task
-from offapi.task import load as load_task
+from offapi.rl.timings import Clock
+from offapi.task.task import Task
+from offapi.task.task import load as load_task
+from offapi.training import forecast_text
+from offapi.training.run import Run
 
-from .grpo_keys import Config
+from .grpo_config import Config
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def prepare(config: Config, out: Progress) -> Inputs:
     chat = Chat.load(model.path)
     rows, held = read(config.data, config.val, task, config.seed, config.adapter)
     asked, kept = (prompts(each, task, chat, config.max_tokens, config.on_long, out) for each in (rows, held))
-    recorded = record.read(config.rollouts, task, chat) if config.rollouts else ()
+    recorded = rollout_files.read(config.rollouts, task, chat) if config.rollouts else ()
     return Inputs(task, model, chat, asked, kept, tuple(recorded))
 
 
@@ -62,7 +62,7 @@ def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Pro
         sampler = Sampler(backend, inputs.chat, rewards, config.num_generations, sampling, config.overlong)
         watch = Watch(config, inputs.task, schedule.steps, sampler, inputs.heldout, folder, out, clock)
         rounds = config.rounds(inputs.task, inputs.prompts, inputs.heldout)
-        out.say(plan_words.reinforcement(backend, rounds, schedule, config.spec(inputs.model)))
+        out.say(forecast_text.reinforcement(backend, rounds, schedule, config.spec(inputs.model)))
         trail = watch.resume() if resume else watch.start()
         with out.progress("training", schedule.steps) as advance:
             for step in range(trail.step, schedule.steps):

@@ -13,23 +13,25 @@ from typing import Literal
 
 import orjson
 
-from offapi import adapter, plan_words, testset, trainstate
+from offapi import adapter
 from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec, load
-from offapi.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, require
-from offapi.chat import Chat, OnLong, fit
+from offapi.chat.chat import Chat, OnLong, fit
+from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, require
 from offapi.data import documents, traces
-from offapi.data.split import cap
+from offapi.data.cap import cap
 from offapi.episodes import Episode
 from offapi.errors import DataError
-from offapi.evaluate import Report, score_predictions
-from offapi.models import Model, get
-from offapi.predict import predict
+from offapi.evaluation import test_set
+from offapi.evaluation.accuracy import Report, score_predictions
+from offapi.evaluation.predict import predict
+from offapi.evaluation.test_set import Row
+from offapi.models.store import Model, get
 from offapi.progress import Progress
-from offapi.runs import Run
-from offapi.schedule import Schedule
-from offapi.task import Task
-from offapi.task import load as load_task
-from offapi.testset import Row
+from offapi.task.task import Task
+from offapi.task.task import load as load_task
+from offapi.training import forecast_text, train_state
+from offapi.training.run import Run
+from offapi.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Pro
 
 def read_val(config: Training, task: Task) -> tuple[Row, ...]:
     """The rows to score the result on, documents or traces, each with the gold the task compares."""
-    return tuple(testset.read(config.val, task)) if config.val else ()
+    return tuple(test_set.read(config.val, task)) if config.val else ()
 
 
 def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
@@ -171,10 +173,10 @@ def train(
     schedule = config.schedule(len(episodes))
     checkpoint = folder.latest() if resume else None
     if checkpoint is not None:
-        backend.restore(trainstate.read(checkpoint.path))
+        backend.restore(train_state.read(checkpoint.path))
         out.say(checkpoint.resumed(schedule.steps))
     first = checkpoint.step if checkpoint else 0
-    out.say(plan_words.training(backend, episodes, schedule, first, config.spec(model)))
+    out.say(forecast_text.training(backend, episodes, schedule, first, config.spec(model)))
     with out.progress("training", schedule.steps) as advance:
         for step in range(first, schedule.steps):
             metrics = backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")
@@ -182,7 +184,7 @@ def train(
             metrics = {**metrics, **backend.optim_step(lr, config.optimizer)}
             folder.log(step + 1, {**metrics, "lr": lr})
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == schedule.steps:
-                folder.checkpoint(step + 1, trainstate.encode(backend.state(), config.lora, model.name), {})
+                folder.checkpoint(step + 1, train_state.encode(backend.state(), config.lora, model.name), {})
             advance(step + 1, f"loss {metrics['loss']:.3f}")
     folder.write_folder("adapter", adapter.encode(backend.state().adapter, config.lora, model.name))
 
@@ -196,5 +198,5 @@ def score(
     report = score_predictions(task, rows, predict(backend, chat, task, rows, out).outputs)
     folder.write("predictions.jsonl", report.jsonl())
     folder.write("report.json", orjson.dumps(report.as_dict()))
-    testset.count_scoring(folder, data, len(rows))
+    test_set.count_scoring(folder, data, len(rows))
     return report

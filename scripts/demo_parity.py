@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from offapi import models, parity
+from offapi.models import parity, store
 
 
 def with_transformers(folder: Path) -> parity.ParityRecord:
@@ -30,6 +30,6 @@ def with_transformers(folder: Path) -> parity.ParityRecord:
 
 
 if __name__ == "__main__":
-    model = models.add("demo")
-    models.DEMO_PARITY.write_bytes(parity.encode(with_transformers(model.path)))
-    print(f"wrote {models.DEMO_PARITY}")
+    model = store.add("demo")
+    store.DEMO_PARITY.write_bytes(parity.encode(with_transformers(model.path)))
+    print(f"wrote {store.DEMO_PARITY}")

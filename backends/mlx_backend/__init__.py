@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 
-from . import allocator, blas
+from .linux_cpu import allocator, blas
 
 # float32 means float32: MLX's matrix products otherwise keep 10 bits of it on CUDA and on Apple's M5.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 BLAS = blas.open_fast()
 allocator.keep_large_blocks()
 
-from .model import MLXBackend, load
+from .backend import MLXBackend, load
 
 __all__ = ["BLAS", "MLXBackend", "blas", "load"]

@@ -8,13 +8,14 @@ import mlx.core as mx
 import numpy as np
 
 from offapi.episodes import Floats
-from offapi.objective import RULES, STD_EPS, Rule
+from offapi.policy_loss import RULES, STD_EPS, Rule
 
 SMALLEST_MEAN = 1e-12  # a mean below this is 0, and divides nothing
 
 
 def advantages(rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
-    """Advantages (G,) of each group under `rule` (see `offapi.objective.Shape`), exactly 0 where all rewards are equal.
+    """Advantages (G,) of each group under `rule` (see `offapi.policy_loss.Shape`), exactly 0 where all rewards
+    are equal.
 
     Computed in float64 where the device has it. Raises ValueError for a reward that is not finite, or an empty group.
     """

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from .numerics import exp_below, slow_exp
+from .linux_cpu.fast_exp import exp_below, slow_exp
 
 KV: TypeAlias = tuple[mx.array, mx.array]  # keys and values, each (kv_heads, tokens, head_dim)
 Mask: TypeAlias = mx.array | str | None  # bool, broadcast to (rows, 1, queries, keys); "causal"; all visible

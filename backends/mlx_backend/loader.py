@@ -24,8 +24,9 @@ from offapi.backend import Arrays, LoraSpec, ModelSpec
 from offapi.errors import ModelError, nearest
 from offapi.randomness import lora_matrices
 
-from . import activations, attention
-from .checks import check_attention, check_rope
+from . import attention
+from .linux_cpu import fast_swiglu
+from .load_checks import check_attention, check_rope
 from .policy import Policy, misfit, to_mlx
 
 GROUP = 64  # weights that share a scale where a base is quantised at load, mlx-lm's default
@@ -95,7 +96,7 @@ def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
     model.set_dtype(getattr(mx, spec.dtype))
     _quantize(model, config, spec)
     attention.install(model)
-    activations.install(model)
+    fast_swiglu.install(model)
     return model, config
 
 

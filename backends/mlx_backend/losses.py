@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from offapi.backend import Limits
 from offapi.episodes import Episode, Floats
 
-from .batches import Line, MicroBatch, lines, micro_batches
 from .cache import blocks, extend
-from .numerics import log_sum_exp
+from .linux_cpu.fast_exp import log_sum_exp
+from .micro_batches import Line, MicroBatch, lines, micro_batches
 from .policy import Policy
 
 Gradients = dict[str, mx.array]

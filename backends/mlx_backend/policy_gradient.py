@@ -11,10 +11,10 @@ import numpy as np
 
 from offapi.backend import Limits
 from offapi.episodes import Floats, Metrics
-from offapi.objective import Experience, PolicyLoss, Update, check
+from offapi.policy_loss import Experience, PolicyLoss, Update, check
 
-from .batches import Line, MicroBatch, micro_batches
 from .losses import Gradients, add_gradient, by_line, learnable, masked_logprobs
+from .micro_batches import Line, MicroBatch, micro_batches
 from .policy import Policy
 from .policy_loss import policy_loss
 

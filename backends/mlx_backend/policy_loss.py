@@ -1,4 +1,4 @@
-"""The loss of GRPO and its relatives as a pure function of logprobs; what the rules are stands in `offapi.objective`.
+"""The loss of GRPO and its relatives as a pure function of logprobs; what the rules are stands in `offapi.policy_loss`.
 
 Left out: where the logprobs come from, and micro-batches: a part's loss is a summand of the batch's.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from offapi.objective import PolicyLoss
+from offapi.policy_loss import PolicyLoss
 
 
 def policy_loss(

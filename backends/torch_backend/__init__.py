@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from offapi.backend import AdamW, Backend, By, Group, Limits, Loss, Memory, ModelSpec, Sampling, TrainState
 from offapi.episodes import Episode, Floats, Metrics
-from offapi.objective import Experience, PolicyLoss, Rule, Update
+from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
 from . import checkpoint, losses, optimizer, rollout
 from .advantages import advantages

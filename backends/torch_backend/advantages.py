@@ -1,4 +1,4 @@
-"""Advantages of groups of rewards, all groups at once on the device. The rules' table is `offapi.objective.RULES`."""
+"""Advantages of groups of rewards, all groups at once on the device. The rules' table is `offapi.policy_loss.RULES`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from offapi.episodes import Floats
-from offapi.objective import RULES, STD_EPS, Rule
+from offapi.policy_loss import RULES, STD_EPS, Rule
 
 NO_MEAN = 1e-12  # a mean reward nearer to 0 gives maxrl no signal
 

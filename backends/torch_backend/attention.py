@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from offapi.errors import BackendError
 
 from .cache import Decoding
-from .packed import Packed
+from .packed_attention import Packed
 
 Layout = Packed | Decoding
 

@@ -22,7 +22,7 @@ from offapi.batching import Pack, packs
 from offapi.episodes import Episode, Floats, Kept, Metrics
 from offapi.errors import BackendError
 
-from .packed import Packed
+from .packed_attention import Packed
 from .policy import Policy
 
 

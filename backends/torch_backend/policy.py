@@ -23,12 +23,12 @@ from transformers.modeling_utils import AttentionInterface
 from offapi import adapter as adapters
 from offapi.backend import Limits, Memory, ModelSpec
 from offapi.errors import BackendError, ModelError
-from offapi.plan import activation_bytes
+from offapi.training.forecast import activation_bytes
 
 from .attention import Layout, attend
+from .fused_norms import fuse
 from .lora import adapted, inject
-from .merged import Merged
-from .norms import fuse
+from .merged_weights import Merged
 
 ATTENTION = "offapi"
 LARGEST = 16384  # tokens of a micro-batch on CUDA

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from offapi.batching import packs
 from offapi.episodes import Floats, Metrics
-from offapi.objective import Experience, PolicyLoss, Update, check
+from offapi.policy_loss import Experience, PolicyLoss, Update, check
 
 from .losses import check_trainable, logprobs
 from .policy import Policy

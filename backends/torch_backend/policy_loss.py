@@ -1,4 +1,4 @@
-"""The policy losses as one function of per-token logprobs. The rules' table is `offapi.objective.RULES`.
+"""The policy losses as one function of per-token logprobs. The rules' table is `offapi.policy_loss.RULES`.
 
 Per token: -min(rho A, clip(rho) A) weighted by truncated importance sampling, and beta times
 the KL to the reference; summed with weights whose normalisers are the whole batch's.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from offapi.objective import PolicyLoss
+from offapi.policy_loss import PolicyLoss
 
 
 def policy_loss(

@@ -21,8 +21,8 @@ from offapi.episodes import Floats, Kept
 from offapi.randomness import uniforms
 
 from .cache import Decoding
-from .graphs import Graphs
-from .packed import Packed
+from .cuda_graphs import Graphs
+from .packed_attention import Packed
 from .policy import Policy
 from .sampling import Drawn, choose
 

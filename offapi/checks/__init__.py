@@ -7,23 +7,23 @@ parameters, such as `in_range("total", low=0)`, make a check.
 
 from offapi.checks.characters import clean_characters
 from offapi.checks.currency import known_currency
-from offapi.checks.days import not_before, not_future
+from offapi.checks.custom import own
+from offapi.checks.dates import not_before, not_future
 from offapi.checks.gold import matches_gold
+from offapi.checks.in_source import in_source
+from offapi.checks.invoices.date_order import date_order
+from offapi.checks.invoices.seller import in_header, legal_name
+from offapi.checks.invoices.total import final_total
+from offapi.checks.json_form import is_json
+from offapi.checks.length import length
 from offapi.checks.llm_judge import judge
-from offapi.checks.own_function import own
+from offapi.checks.pattern import pattern
 from offapi.checks.ranges import in_range, one_of
-from offapi.checks.reading_order import date_order
-from offapi.checks.regular_expression import pattern
 from offapi.checks.repaired_json import repairable_json
 from offapi.checks.repetition import no_repetition
 from offapi.checks.schema import fits_schema
-from offapi.checks.seller import in_header, legal_name
-from offapi.checks.source_text import in_source
 from offapi.checks.sums import adds_up
-from offapi.checks.text_length import length
 from offapi.checks.tool_calls import tool_calls_fit
-from offapi.checks.total import final_total
-from offapi.checks.valid_json import is_json
 from offapi.checks.verdict import Answer, Check, Context, Match, Verdict
 
 __all__ = [

@@ -117,7 +117,7 @@ def judge(
         raise ConfigError("a judge must be able to answer.", next_step="Write local:NAME or http://HOST:PORT/v1.")
     if named.kind == "local":
         from offapi.backend import default_backend
-        from offapi.models import get
+        from offapi.models.store import get
         from offapi.teachers.local import Local
 
         return Judge(rubric, Local(get(named.target), backend or default_backend(), max_tokens, keep_open=True))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offapi.advising.questions import BY_KEY, QUESTIONS, Answers, Question, Value
+from offapi.advise.questions import BY_KEY, QUESTIONS, Answers, Question, Value
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from offapi.advising.measured import Measured
+    from offapi.advise.measured import Measured
 
 FILE = click.Path(path_type=Path)
 
@@ -51,10 +51,10 @@ def command(
     offapi advise --narrow yes --volume 400000 --traces 5000 --scorable yes --terms allowed
     offapi advise --labels 800 --measured compare.json --measured cost.json --svg advice.svg
     """
-    from offapi.advising import measured as files
-    from offapi.advising import words
-    from offapi.advising.chart import draw
-    from offapi.advising.engine import advise
+    from offapi.advise import measured as files
+    from offapi.advise import text as words
+    from offapi.advise.engine import advise
+    from offapi.advise.flowchart import draw
 
     if svg is not None and not svg.absolute().parent.is_dir():
         raise ConfigError("there is no such folder.", where=f"--svg {svg}", next_step="Make it, or name another.")
@@ -113,8 +113,8 @@ def _measured(found: list[Measured]) -> dict[str, Value]:
 
 
 def _write_svg(path: Path, advice: Any, output: Output) -> None:
-    from offapi import atomic
-    from offapi.advising import svg
+    from offapi.advise import flowchart_svg as svg
+    from offapi.files import atomic
 
     atomic.write_file(path, svg.draw(advice).encode())
     output.say(f"Flowchart: {path}")

@@ -13,8 +13,8 @@ from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 
 if TYPE_CHECKING:
-    from offapi.roads.comparison import Found
-    from offapi.roads.keys import Keys
+    from offapi.compare.config import Keys
+    from offapi.compare.run import Found
 
 RESULT = "compare.json"
 
@@ -36,7 +36,7 @@ def command(output: Output, *, file: Path, backend: str | None, overrides: tuple
     offapi compare compare.toml --backend torch --set sft.epochs=3
     """
     from offapi.backend import default_backend, find
-    from offapi.roads import keys as all_keys
+    from offapi.compare import config as all_keys
 
     keys = all_keys.load(file, overrides)
     name = backend or default_backend()
@@ -46,8 +46,9 @@ def command(output: Output, *, file: Path, backend: str | None, overrides: tuple
 
 def run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     """The whole comparison, kept, shown, and as `--json` prints it."""
-    from offapi import atomic
-    from offapi.roads import comparison, table
+    from offapi.compare import run as comparison
+    from offapi.compare import table
+    from offapi.files import atomic
 
     plan = comparison.plan(keys, backend)
     for road, why in plan.left_out.items():
@@ -67,9 +68,9 @@ def run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
 
 def expect(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     """What all of it would take, with nothing left behind."""
-    from offapi.plan_words import duration
-    from offapi.roads import comparison
-    from offapi.roads.cost import kwh
+    from offapi.compare import run as comparison
+    from offapi.compare.effort import kwh
+    from offapi.training.forecast_text import duration
 
     with tempfile.TemporaryDirectory() as folder:
         plan = comparison.plan(keys, backend, Path(folder))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from offapi.cli.output import Output, options
-from offapi.costing.inputs import INPUTS, Layer, resolve
+from offapi.cost.inputs import INPUTS, Layer, resolve
 from offapi.errors import ConfigError
 
 FILE = click.Path(path_type=Path)
@@ -63,23 +63,23 @@ def command(
     told = _of_run(run_folder, measure, output) if run_folder is not None else []
     known = resolve([*told[:1], *written, *told[1:], flags])
 
-    from offapi.costing import words
-    from offapi.costing.estimate import estimate
+    from offapi.cost import text
+    from offapi.cost.estimate import estimate
 
     found = estimate(known)
-    for table in (words.input_table, words.cost_table, words.swing_table):
+    for table in (text.input_table, text.cost_table, text.swing_table):
         output.table(*table(found))
         output.say()
-    for line in words.lines(found):
+    for line in text.lines(found):
         output.say(line)
     output.result(found.as_dict())
 
 
 def _of_run(folder: Path, measure: int | None, output: Output) -> list[Layer]:
     """What the run tells, then what its model shows or showed when asked: that goes before a file's guess."""
-    from offapi.costing import from_eval, from_run
-    from offapi.costing import measure as measuring
-    from offapi.runs import Run
+    from offapi.cost import from_eval, from_run
+    from offapi.cost import measure as measuring
+    from offapi.training.run import Run
 
     if folder.is_file() and measure is None:
         return [Layer({}, {}), from_eval.read(folder)]
@@ -92,6 +92,6 @@ def _write_example(path: Path, output: Output) -> None:
 
     if path.exists():
         raise ConfigError("there is something already.", where=f"--example {path}", next_step="Name a new file.")
-    path.write_bytes((resources("offapi.costing") / EXAMPLE).read_bytes())
+    path.write_bytes((resources("offapi.cost") / EXAMPLE).read_bytes())
     output.say(f"Wrote {path}: every figure in it is an assumption. Next: offapi cost --from {path}")
     output.result({"example": str(path)})

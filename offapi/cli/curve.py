@@ -13,7 +13,7 @@ from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 
 if TYPE_CHECKING:
-    from offapi.roads.keys import Keys, Road
+    from offapi.compare.config import Keys, Road
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
@@ -55,7 +55,7 @@ def command(
     offapi curve compare.toml --road filtered_sft --draws 5 --dry-run
     """
     from offapi.backend import default_backend, find
-    from offapi.roads import keys as all_keys
+    from offapi.compare import config as all_keys
 
     keys = all_keys.load(file, overrides)
     name = backend or default_backend()
@@ -67,24 +67,22 @@ def command(
 def _run(
     keys: Keys, road: Road, backend: str, sizes: tuple[int, ...], draws: int, want: float | None, output: Output
 ) -> dict[str, Any]:
-    from offapi import atomic
-    from offapi.roads import curve
-    from offapi.roads.need import answer
+    from offapi.compare.curve import run
+    from offapi.compare.curve.rows_needed import answer
+    from offapi.files import atomic
 
-    plan = curve.plan(keys, road, backend, sizes, draws)
-    reached = curve.run(plan, output)
-    found = curve.through(reached)
+    plan = run.plan(keys, road, backend, sizes, draws)
+    reached = run.run(plan, output)
+    found = run.through(reached)
     answered = answer(found, want) if want is not None else None
-    told = curve.as_dict(plan, reached, found, answered)
+    told = run.as_dict(plan, reached, found, answered)
     folder = keys.out / keys.name
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"curve-{road}.json"
     atomic.write_file(path, orjson.dumps(told))
     output.say()
-    output.table(
-        ("rows", "draws", "right, %", "± over draws", "fitted, with 95% interval"), curve.table(reached, found)
-    )
-    for line in curve.lines(plan, found, answered):
+    output.table(("rows", "draws", "right, %", "± over draws", "fitted, with 95% interval"), run.table(reached, found))
+    for line in run.lines(plan, found, answered):
         output.say(line)
     output.say(f"Everything is in {path}; the arms are in {keys.out / 'arms'}.")
     return told
@@ -92,13 +90,13 @@ def _run(
 
 def _expect(keys: Keys, road: Road, backend: str, sizes: tuple[int, ...], draws: int, output: Output) -> dict[str, Any]:
     """What all points would take, with nothing left behind."""
-    from offapi.plan_words import duration
-    from offapi.roads import curve
-    from offapi.roads.cost import kwh
+    from offapi.compare.curve import run
+    from offapi.compare.effort import kwh
+    from offapi.training.forecast_text import duration
 
     with tempfile.TemporaryDirectory() as folder:
-        plan = curve.plan(keys, road, backend, sizes, draws, Path(folder))
-        seconds = curve.expect(plan, output)
+        plan = run.plan(keys, road, backend, sizes, draws, Path(folder))
+        seconds = run.expect(plan, output)
     energy = kwh(keys, seconds)
     output.say(
         f"{len(plan.points)} students: at most {duration(seconds)}, {energy:.2g} kWh at {keys.watts:g} W (assumed)."

@@ -43,14 +43,14 @@ def command(output: Output, *, backend: str | None, out: Path, seed: int, full: 
 def compare_roads(run: Path, backend: str, output: Output) -> dict[str, Any]:
     """The roads, said to take so long before they are taken; then their costs, and one report of it all."""
     from offapi.cli import compare
-    from offapi.costing import words
+    from offapi.compare import config as all_keys
+    from offapi.cost import text
     from offapi.demo import full
-    from offapi.roads import keys as all_keys
 
     keys = all_keys.load(full.write_recipe(run), ())
     compare.expect(keys, backend, output)
     told = compare.run(keys, backend, output)
-    for line in words.lines(full.reckon(run)):
+    for line in text.lines(full.reckon(run)):
         output.say(line)
     output.say(f"To look at: {full.write_report(run)}")
     return {"compare": told}

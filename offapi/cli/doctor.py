@@ -23,7 +23,8 @@ def command(output: Output) -> None:
     offapi doctor
     offapi doctor --json
     """
-    from offapi import doctor, host
+    from offapi import doctor
+    from offapi.training import host
 
     findings = []
     for finding in doctor.examine():

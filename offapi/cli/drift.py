@@ -11,10 +11,10 @@ from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from offapi.freshness.reading import Tally
-    from offapi.freshness.state import State
-    from offapi.freshness.tops import Row
-    from offapi.freshness.verdict import Report
+    from offapi.drift.outliers import Row
+    from offapi.drift.report import Report
+    from offapi.drift.rows import Tally
+    from offapi.drift.state import State
 
 FILE = click.Path(path_type=Path)
 RETRAIN = 3  # the exit code
@@ -59,15 +59,15 @@ def command(
     \b
     offapi drift --task task.py --reference launch.jsonl --fresh served.jsonl --state drift.json
     """
-    from offapi.atomic import sha256
-    from offapi.freshness import goldfree, state, verdict
-    from offapi.freshness import reference as references
-    from offapi.freshness.reading import Source, Tally
-    from offapi.freshness.watch import Watch
-    from offapi.freshness.watched import watched
+    from offapi.drift import reference as references
+    from offapi.drift import report, state, without_gold
+    from offapi.drift.monitor import Watch
+    from offapi.drift.rows import Source, Tally
+    from offapi.drift.signals import watched
+    from offapi.files.atomic import sha256
 
     _check_paths(state_file, (task_file, reference, fresh))
-    task = goldfree.load(task_file)
+    task = without_gold.load(task_file)
     watching, tally = watched(task), Tally()
     with state.alone(state_file):
         known = references.read(Source(reference, task_file, task, watching), output)
@@ -78,8 +78,8 @@ def command(
         _tell_rows(output, fresh, after, after.rows - before.rows, known.tally, tally)
         if state_file is not None:
             state.write(state_file, key, after)
-    told = verdict.report(watch, after, false_alarm)
-    following = verdict.commands(told.verdict, task_file, fresh)
+    told = report.report(watch, after, false_alarm)
+    following = report.commands(told.verdict, task_file, fresh)
     _tell(output, told, following)
     output.result(
         {

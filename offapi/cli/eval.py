@@ -16,8 +16,8 @@ from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from offapi.evaluate import Prediction
-    from offapi.scoring import Asked, Questions
+    from offapi.evaluation.accuracy import Prediction
+    from offapi.evaluation.evaluate import Asked, Questions
 
 FILE = click.Path(path_type=Path)
 RECORDED = "recorded"
@@ -74,7 +74,8 @@ def command(
     offapi eval student.jsonl --against teacher.jsonl --margin 0.05
     offapi eval student.jsonl --against recorded --task task.py --data val.jsonl
     """
-    from offapi import evaluate, scoring
+    from offapi.evaluation import accuracy
+    from offapi.evaluation import evaluate as scoring
 
     _check_usage(answers, task_file, data, against)
     questions = scoring.questions(task_file, data, limit) if task_file and data else None
@@ -82,7 +83,7 @@ def command(
     found: Sequence[Prediction] = ()
     told: dict[str, Any] = {}
     if answers is not None:
-        found = evaluate.read(answers)
+        found = accuracy.read(answers)
     elif questions is not None:
         wanted = _asked(asked, [task_file, data, Path(against or RECORDED)], compared=against is not None)
         found, told = _score(wanted, questions, rival, common, output)
@@ -114,14 +115,16 @@ def _score(
     wanted: Asked, questions: Questions, rival: Rival | None, common: bool, output: Output
 ) -> tuple[Sequence[Prediction], dict[str, Any]]:
     """The model's answers, and what `--json` tells of them."""
-    from offapi import atomic, evaluate, scoring
-    from offapi.compare import match
+    from offapi.evaluation import accuracy
+    from offapi.evaluation import evaluate as scoring
+    from offapi.evaluation.compare import match
+    from offapi.files import atomic
 
     # Before minutes of answering: a row holds the answer, of some four bytes a token, and about 1 KB beside it.
     row = 1024 + 4 * questions.task.max_answer_tokens
     atomic.need_room(wanted.out, wanted.samples * len(questions.rows) * row)
     if rival is not None:  # what keeps the two apart is told before the model is asked
-        unanswered = evaluate.predictions(questions.task, questions.rows, [""] * len(questions.rows))
+        unanswered = accuracy.predictions(questions.task, questions.rows, [""] * len(questions.rows))
         with _naming(str(questions.data), rival.name):
             match(unanswered, rival.answers, common=common)
     scored = scoring.score(wanted, questions, output)
@@ -133,7 +136,7 @@ def _score(
 
 def _asked(values: dict[str, Any], reads: Sequence[Path | None], *, compared: bool) -> Asked:
     """ConfigError where sampling or --out cannot be as asked."""
-    from offapi.scoring import Asked
+    from offapi.evaluation.evaluate import Asked
 
     samples, temperature, out = values["samples"], values["temperature"], values["out"]
     if temperature is None:
@@ -151,11 +154,11 @@ def _asked(values: dict[str, Any], reads: Sequence[Path | None], *, compared: bo
 
 
 def _rival(against: str, questions: Questions | None, common: bool, output: Output) -> Rival:
-    from offapi import evaluate
+    from offapi.evaluation import accuracy
 
     if against != RECORDED or questions is None:
-        return Rival(against, evaluate.read(Path(against)))
-    answers, missing = evaluate.recorded(questions.task, questions.rows)
+        return Rival(against, accuracy.read(Path(against)))
+    answers, missing = accuracy.recorded(questions.task, questions.rows)
     if missing:
         counted = "are left out" if common else "count as wrong (--common leaves them out)"
         output.say(f"{len(missing)} of {len(answers)} documents have no recorded answer and {counted}.")
@@ -166,7 +169,7 @@ def _rival(against: str, questions: Questions | None, common: bool, output: Outp
 def _compare(
     found: Sequence[Prediction], name: str, rival: Rival, margin: float, common: bool, output: Output
 ) -> dict[str, Any]:
-    from offapi.compare import compare
+    from offapi.evaluation.compare import compare
 
     with _naming(name, rival.name):
         compared = compare(found, rival.answers, margin=margin, common=common)

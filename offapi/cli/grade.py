@@ -12,11 +12,11 @@ from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
-    from offapi.grading.inputs import Inputs
+    from offapi.grading.file.grade_file import Graded
+    from offapi.grading.file.inputs import Inputs
+    from offapi.grading.file.row_reader import Lines
     from offapi.grading.keep import Keep
-    from offapi.grading.lines import Lines
     from offapi.grading.report import Report, Sieve
-    from offapi.grading.run import Graded
     from offapi.grading.truth import Truth
 
 FILE = click.Path(path_type=Path)
@@ -65,24 +65,24 @@ def command(
     offapi grade --task task.py --traces traces.jsonl --against val.jsonl --review 30
     offapi grade --task task.py --traces traces.jsonl --cap 20 --cap-by vendor --kept kept.jsonl
     """
-    from offapi.grading import finding, inputs, run
+    from offapi.grading.file import grade_file, inputs, kept_file
+    from offapi.grading.file.row_reader import Lines
     from offapi.grading.keep import require_groups
-    from offapi.grading.lines import Lines
     from offapi.grading.report import report
 
     _check_paths(traces, out, kept, gold, against)
     if review is not None:
-        from offapi.grading.ask import require_terminal
+        from offapi.grading.file.review_terminal import require_terminal
 
         require_terminal()
     keep = _keep(rule)
     read = inputs.read(task_file, traces, cap_by=keep.cap_by, gold=gold, against=against)
     _check_field(keep, read)
     require_groups(keep, inputs.groups(traces, read.task), traces)
-    graded = run.grade(read, out, output)
+    graded = grade_file.grade(read, out, output)
     with Lines(out, graded.table, read.task) as lines:
         output.say("Looking for near-duplicates ...")
-        sieve = finding.sieve(graded, lines, read, SEED)
+        sieve = kept_file.sieve(graded, lines, read, SEED)
         told = report(
             graded.table,
             sieve,
@@ -90,7 +90,7 @@ def command(
             keep,
             _truth(output, graded, lines, traces.parent, review),
             want_precision=want_precision,
-            pairs=finding.near_evaluation(graded, lines, read),
+            pairs=kept_file.near_evaluation(graded, lines, read),
             evaluation=len(read.evaluation) if against else None,
         )
         _tell(output, told, read)
@@ -132,7 +132,7 @@ def _check_field(keep: Keep, read: Inputs) -> None:
 def _truth(output: Output, graded: Graded, lines: Lines, folder: Path, review: int | None) -> Truth | None:
     """What gold says or, where there is none, a person."""
     from offapi.grading import truth
-    from offapi.grading.reviews import NAME, Reviews
+    from offapi.grading.file.reviews import NAME, Reviews
 
     known = truth.from_gold(graded.table)
     if known is not None:
@@ -142,7 +142,7 @@ def _truth(output: Output, graded: Graded, lines: Lines, folder: Path, review: i
     reviews = Reviews.read(folder / NAME)
     rows = reviews.wanted(graded.table, review) if review is not None else []
     if rows:
-        from offapi.grading.ask import ask
+        from offapi.grading.file.review_terminal import ask
 
         reviews = ask(output, rows, graded.table, lines, reviews)
     return truth.from_reviews(graded.table, reviews.of(graded.table))
@@ -150,7 +150,7 @@ def _truth(output: Output, graded: Graded, lines: Lines, folder: Path, review: i
 
 def _tell(output: Output, told: Report, read: Inputs) -> None:
     """The report in tables and sentences."""
-    from offapi.grading.duplicates import COMPARED, SIMILAR
+    from offapi.grading.similarity.near_duplicates import COMPARED, SIMILAR
 
     output.say(f"\n{told.rows:,} rows, {told.failed:,} could not be graded, {told.unanswered:,} have no answer.")
     most = max(told.histogram, default=0) or 1
@@ -190,7 +190,7 @@ def _tell_rules(output: Output, told: Report) -> None:
 
 def _show(output: Output, sieve: Sieve, lines: Lines, count: int | None) -> dict[str, Any]:
     """The worst and the best rows, document, answer and reasons side by side."""
-    from offapi.grading.samples import extremes
+    from offapi.grading.file.extremes import extremes
 
     if count is None:
         return {}
@@ -203,7 +203,7 @@ def _show(output: Output, sieve: Sieve, lines: Lines, count: int | None) -> dict
 
 def _write_pairs(output: Output, told: Report, out: Path) -> dict[str, Any]:
     """The pairs near an evaluation document, all in a file, some shown."""
-    from offapi.data import jsonl
+    from offapi.files import jsonl
 
     path, pairs = out.with_name(DECONTAMINATION), told.near_evaluation
     jsonl.write(path, map(asdict, pairs))
@@ -217,12 +217,12 @@ def _write_pairs(output: Output, told: Report, out: Path) -> dict[str, Any]:
 
 def _write_kept(output: Output, path: Path, sieve: Sieve, keep: Keep, lines: Lines, read: Inputs) -> dict[str, Any]:
     """The rows that are kept; DataError where there are none."""
-    from offapi.grading import finding
+    from offapi.grading.file import kept_file
 
     mask, _ = sieve.kept(keep)
     if not mask.any():
         step = "See the table for what other rules keep."
         raise DataError("no row is kept, so the file is not written.", where=f"--kept {path}", next_step=step)
-    finding.write_kept(path, mask, lines, {**read.key, "keep": asdict(keep), "seed": SEED})
+    kept_file.write_kept(path, mask, lines, {**read.key, "keep": asdict(keep), "seed": SEED})
     output.say(f"Kept rows: {path}")
     return {"kept_rows": str(path)}

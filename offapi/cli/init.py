@@ -86,7 +86,7 @@ def files(folder: Path) -> dict[str, bytes]:
     from importlib.resources import files as resources
 
     from offapi.data import documents
-    from offapi.demo import documents as generator
+    from offapi.demo import generate as generator
     from offapi.demo import task
 
     _, _, code = Path(task.__file__).read_text(encoding="utf-8").split('"""', 2)
@@ -103,7 +103,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def traces() -> bytes:
     """Made-up traces of an agent that mostly does the demo's task well, as JSONL."""
     from offapi.data.traces import Trace, as_row
-    from offapi.demo import documents as generator
+    from offapi.demo import generate as generator
     from offapi.demo.task import task
 
     lines = []

@@ -15,9 +15,9 @@ from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, TeacherError
 
 if TYPE_CHECKING:
-    from offapi.task import Task
-    from offapi.teachers.label import Plan, Tally, Watch
-    from offapi.teachers.labels import Label
+    from offapi.task.task import Task
+    from offapi.teachers.labelling import Plan, Tally, Watch
+    from offapi.teachers.labels_file import Label
     from offapi.teachers.teacher import Price, Teacher
 
 FOR_ENDPOINTS = ("model", "concurrency", "timeout", "price_in", "price_out", "max_cost", "api_key_env")
@@ -70,9 +70,9 @@ def command(
     offapi label --task task.py --data docs.jsonl --teacher local:smollm2-135m-instruct --out labels.jsonl
     offapi label --task task.py --data docs.jsonl --teacher http://127.0.0.1:8080/v1 --out labels.jsonl
     """
-    from offapi import task as tasks
     from offapi.data import documents
-    from offapi.teachers.label import label
+    from offapi.task import task as tasks
+    from offapi.teachers.labelling import label
     from offapi.teachers.teacher import parse
 
     unused = [name for name in FOR_ENDPOINTS if settings[name] is not None]
@@ -101,12 +101,12 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
 
         return Recorded()
     if named.kind == "local":
-        from offapi import models
         from offapi.backend import default_backend
+        from offapi.models import store
         from offapi.teachers.local import Local
 
         backend = settings["backend"] or default_backend()
-        return Local(models.get(named.target), backend, task.max_answer_tokens, say=output.say)
+        return Local(store.get(named.target), backend, task.max_answer_tokens, say=output.say)
     from offapi.teachers.endpoint import Endpoint, key_from
     from offapi.teachers.terms import on_this_network
 
@@ -132,7 +132,7 @@ def _within_cap(endpoint: Any, out: Path) -> Teacher:
     """`endpoint`, told what earlier runs into the same file have cost."""
     from dataclasses import replace
 
-    from offapi.teachers.labels import read
+    from offapi.teachers.labels_file import read
 
     earlier = read(out).labels if out.is_file() else ()
     paid = sum(endpoint.price.of(label.usage) for label in earlier if label.teacher == endpoint.name)
@@ -164,7 +164,7 @@ class _Shown:
 @contextmanager
 def _watch(output: Output, teacher: Teacher) -> Iterator[Watch]:
     """Tell the plan, then progress, then the tally, whichever way it ends."""
-    from offapi.teachers.label import Watch
+    from offapi.teachers.labelling import Watch
 
     shown, price = _Shown(), teacher.price
     bar: list[Callable[..., None]] = []

@@ -10,8 +10,8 @@ from offapi.cli.output import Output, options
 from offapi.errors import ModelError
 
 if TYPE_CHECKING:
-    from offapi.models import Model
-    from offapi.parity import Outcome
+    from offapi.models.parity import Outcome
+    from offapi.models.store import Model
 
 
 @click.group("models")
@@ -41,24 +41,24 @@ def add(out: Output, source: str, name: str | None) -> None:
       offapi models add demo
       offapi models add ./Qwen2.5-0.5B-Instruct --name qwen-small
     """
-    from offapi import models, parity
-    from offapi.chat import IN_FRONT, Chat
+    from offapi.chat.chat import IN_FRONT, Chat
+    from offapi.models import parity, store
 
     out.say(f"Adding {source} ...")
-    before = {model.name for model in models.listing()}
-    model = models.add(source, name)
+    before = {model.name for model in store.listing()}
+    model = store.add(source, name)
     try:
         outcome = parity.establish(model)
     except BaseException:  # an unchecked or wrong model does not stay
         if model.name not in before:
-            models.remove(model.name)
+            store.remove(model.name)
         raise
     out.say(f"{model.name}: {model.size / 1e6:.0f} MB in {model.path}")
     for line in _parity_lines(outcome):
         out.say(line)
     if Chat.load(model.path).no_system:
         out.say(IN_FRONT)
-    out.result(_shown(models.get(model.name)) | {"parity": _parity(outcome)})
+    out.result(_shown(store.get(model.name)) | {"parity": _parity(outcome)})
 
 
 @command.command("list")
@@ -70,11 +70,11 @@ def list_(out: Output) -> None:
     Example:
       offapi models list --json
     """
-    from offapi import models
+    from offapi.models import store
 
-    found = models.listing()
+    found = store.listing()
     if not found:
-        out.say(f"No model in {models.store()}. Add one with `offapi models add demo`.")
+        out.say(f"No model in {store.store()}. Add one with `offapi models add demo`.")
     else:
         rows = [(model.name, f"{model.size / 1e6:.0f} MB", model.source, model.license or "-") for model in found]
         out.table(("name", "size", "source", "licence"), rows)
@@ -91,13 +91,13 @@ def verify(out: Output, name: str | None) -> None:
     Example:
       offapi models verify demo
     """
-    from offapi import models
+    from offapi.models import store
 
-    names = [name] if name else [model.name for model in models.listing()]
+    names = [name] if name else [model.name for model in store.listing()]
     wrong: list[ModelError] = []
     for each in names:
         try:
-            models.verify(each)
+            store.verify(each)
             out.say(f"{each}: every file is as it was added")
         except ModelError as error:
             wrong.append(error)

@@ -20,8 +20,8 @@ from typing import Any
 import click
 import orjson
 
-from offapi import offline
 from offapi.errors import OffapiError
+from offapi.network import guard
 from offapi.progress import Advance
 
 SECONDS_BETWEEN_LINES = 10.0  # progress without a terminal
@@ -129,7 +129,7 @@ class _Lines:
 
 def _connections() -> Counter[tuple[str, int]]:
     """Attempts to connect through the guard's holes so far, by host and port."""
-    return Counter({(each["host"], each["port"]): each["connections"] for each in offline.report()["opened"]})
+    return Counter({(each["host"], each["port"]): each["connections"] for each in guard.report()["opened"]})
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:

@@ -68,7 +68,8 @@ def import_(
     offapi traces import openai batch_input.jsonl batch_output.jsonl --out traces.jsonl
     offapi traces import generic log.jsonl --map input=$.prompt --map output=$.reply.text --map group=$.user
     """
-    from offapi.data.importers import FORMATS, files
+    from offapi.data.importers import records as files
+    from offapi.data.importers.importer import FORMATS
     from offapi.data.importers.run import Request, run
 
     if format not in FORMATS:
@@ -103,7 +104,7 @@ def processor() -> None:
     """
     from importlib.resources import files
 
-    click.echo(files("offapi").joinpath("agents_processor.py").read_text(encoding="utf-8"), nl=False)
+    click.echo(files("offapi.data.importers").joinpath("agents_processor.py").read_text(encoding="utf-8"), nl=False)
 
 
 def _maps(given: tuple[str, ...]) -> dict[str, str]:

@@ -17,8 +17,8 @@ from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from offapi.evaluate import Report
-    from offapi.runs import Run
+    from offapi.evaluation.accuracy import Report
+    from offapi.training.run import Run
 
 RECIPES = ("sft", "distill", "filtered_sft", "grpo")
 MAY_CHANGE = ("allow", "workers", "reward_seconds")  # when a run is resumed: nothing it makes depends on them
@@ -50,11 +50,11 @@ def command(
     \b
     offapi train recipes/configs/distill.toml --backend mlx --set lr=5e-4
     """
-    from offapi import config as configs
     from offapi.backend import default_backend
     from offapi.backend import find as find_backend
-    from offapi.chat import IN_FRONT
-    from offapi.runs import Run
+    from offapi.chat.chat import IN_FRONT
+    from offapi.config import load as configs
+    from offapi.training.run import Run
 
     module = find(recipe)
     more = [f"allow={orjson.dumps(allow).decode()}"] if allow else []
@@ -93,7 +93,7 @@ def with_its_limits(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
 
 def _remove_empty(run: Path) -> None:
     """Remove a new run that came to nothing, as on a full disk: there is nothing in it to go on from."""
-    from offapi.runs import LOCK, MANIFEST
+    from offapi.training.run import LOCK, MANIFEST
 
     if {path.name for path in run.rglob("*") if path.is_file() and path.stat().st_size} <= {MANIFEST, LOCK}:
         shutil.rmtree(run, ignore_errors=True)
@@ -101,7 +101,7 @@ def _remove_empty(run: Path) -> None:
 
 def find(recipe: Path) -> ModuleType:
     """The recipe module that the file's key `recipe` names."""
-    from offapi import config as configs
+    from offapi.config import load as configs
 
     name = configs.peek(recipe, "recipe")
     if name not in RECIPES:
@@ -112,9 +112,9 @@ def find(recipe: Path) -> ModuleType:
 
 def describe(config: Any) -> dict[str, Any]:
     """What the result depends on, for the manifest: the recipe as resolved, and the hashes of what it reads."""
-    from offapi import config as configs
-    from offapi.model_lock import LOCK
-    from offapi.models import get
+    from offapi.config import load as configs
+    from offapi.models.lock import LOCK
+    from offapi.models.store import get
 
     folder = get(config.model).path
     lock = folder / LOCK  # of a model in the store, instead of all its bytes

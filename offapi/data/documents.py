@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from offapi.data import jsonl
 from offapi.errors import DataError
+from offapi.files import jsonl
 
 SUFFIXES = (".txt", ".md")
 OPTIONAL = ("gold", "recorded_label")

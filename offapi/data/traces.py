@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from offapi.data import jsonl
 from offapi.errors import DataError, nearest
+from offapi.files import jsonl
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 Message = Mapping[str, Any]

@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from typing import Literal
 
 from offapi.demo.draw import Draw
-from offapi.demo.words import DISHES, FIRST, FORMS, GOODS, MONTHS, PEOPLE, SECOND, TRADES
+from offapi.demo.word_lists import DISHES, FIRST, FORMS, GOODS, MONTHS, PEOPLE, SECOND, TRADES
 
 Split = Literal["train", "val", "test"]
 DateStyle = Literal["iso", "slash", "us", "dots", "long", "us long", "short", "caps"]

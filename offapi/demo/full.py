@@ -10,12 +10,12 @@ from pathlib import Path
 
 import orjson
 
-from offapi import atomic
-from offapi.costing import from_run
-from offapi.costing.estimate import Estimate, estimate
-from offapi.costing.inputs import Layer, resolve
+from offapi.cost import from_run
+from offapi.cost.estimate import Estimate, estimate
+from offapi.cost.inputs import Layer, resolve
+from offapi.files import atomic
 from offapi.report.write import write
-from offapi.runs import Run
+from offapi.training.run import Run
 
 RECIPE, COMPARISON = "compare.toml", "compare"
 PRICES = "prices-2026-11.toml"
@@ -44,7 +44,7 @@ def write_recipe(run: Path) -> Path:
 
 def reckon(run: Path) -> Estimate:
     """What the student costs beside an API, by the example prices and what the run measured; kept as cost.json."""
-    with_prices = Layer.of_file(Path(str(files("offapi.costing") / PRICES)))
+    with_prices = Layer.of_file(Path(str(files("offapi.cost") / PRICES)))
     found = estimate(resolve([with_prices, from_run.read(Run.open(run))]))
     atomic.write_file(run / COMPARISON / "cost.json", orjson.dumps(found.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY))
     return found

@@ -14,23 +14,26 @@ from typing import Any
 
 import orjson
 
-from offapi import __version__, models, plan, testset
-from offapi.atomic import sha256
+from offapi import __version__
 from offapi.backend import Backend, ModelSpec, load
-from offapi.chat import Chat
+from offapi.chat.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
-from offapi.demo import documents as generator
+from offapi.demo import generate as generator
 from offapi.demo import task as task_file
-from offapi.demo.arm import Arm, Exam
+from offapi.demo.answers import Arm, Exam
 from offapi.demo.facts import Split
 from offapi.errors import ModelError
-from offapi.model_lock import LOCK
-from offapi.plan_words import duration
+from offapi.evaluation import test_set
+from offapi.files.atomic import sha256
+from offapi.models import store
+from offapi.models.lock import LOCK
 from offapi.progress import Progress
 from offapi.report.write import write as write_report
-from offapi.runs import Run
-from offapi.task import Task
+from offapi.task.task import Task
+from offapi.training import forecast
+from offapi.training.forecast_text import duration
+from offapi.training.run import Run
 
 RESULT, REPORT = "result.json", "report.html"
 ANSWER_TOKENS = 42  # of a typical answer, for the time announced
@@ -84,7 +87,7 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
         distil(backend_name, folder, paths, sizes, out, resume)
         adapter = folder.path / "adapter"
         student = load(backend_name, ModelSpec(path=model.path, adapter=adapter))
-        arms["student"] = exam.sit(student, chat, "student", 0, out, adapter=testset.digest(adapter))
+        arms["student"] = exam.sit(student, chat, "student", 0, out, adapter=test_set.digest(adapter))
         student.close()
         outcome = Outcome(arms, folder.path)
         folder.write(RESULT, orjson.dumps(outcome.as_dict()))
@@ -92,13 +95,13 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
     return outcome
 
 
-def stored_model(out: Progress) -> models.Model:
+def stored_model(out: Progress) -> store.Model:
     """The demo's model, converted and locked at the first call."""
     try:
-        return models.get("demo")
+        return store.get("demo")
     except ModelError:
         out.say("Converting SmolLM2-135M-Instruct to safetensors, once.")
-        return models.add("demo")
+        return store.add("demo")
 
 
 def open_folder(root: Path, name: str, manifest: Mapping[str, Any]) -> tuple[Run, bool]:
@@ -124,7 +127,7 @@ def write_documents(folder: Run, sizes: Sizes) -> dict[str, Path]:
     return paths
 
 
-def describe(backend_name: str, model: models.Model, paths: Mapping[str, Path]) -> dict[str, Any]:
+def describe(backend_name: str, model: store.Model, paths: Mapping[str, Path]) -> dict[str, Any]:
     """What the answers to the test documents depend on, beside worked examples and adapter."""
     read = {"model": model.path / LOCK, "task": paths["task"], "test": paths["test"]}
     hashes = {name: sha256(path) for name, path in read.items()}
@@ -135,7 +138,7 @@ def announce(
     backend: Backend, chat: Chat, task: Task, train: list[Document], test: list[Document], sizes: Sizes, arms: int
 ) -> str:
     """One sentence with the time all of it is expected to take here, with `arms` still to be tested."""
-    speed = plan.measure(backend)
+    speed = forecast.measure(backend)
     own = sum(len(chat.encode(row.text)) for row in train), sum(len(chat.encode(row.text)) for row in test)
     asked = len(chat.prompt(task.messages("")))
     read = speed.score * (own[0] + arms * own[1]) + speed.decode * ANSWER_TOKENS * (len(train) + arms * len(test))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import sqrt
 
-from offapi.stats.enough import EIGHTY_PERCENT
 from offapi.stats.interval import Interval
+from offapi.stats.sample_size import EIGHTY_PERCENT
 
 FEWEST, SOME = 50, 200  # rows
 BASIS = "OpenAI's fine-tuning guide starts at 50 examples and sees gains from 50 to 100"

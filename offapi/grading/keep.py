@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from offapi.checks.gold import bare
 from offapi.data.traces import Trace
 from offapi.errors import DataError
-from offapi.grading import duplicates
+from offapi.grading.similarity import near_duplicates as duplicates
 from offapi.randomness import order
-from offapi.task import Grade
+from offapi.task.task import Grade
 
 GROUP = "group"
 DEFAULT_THRESHOLD = 1.0

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offapi.grading import advice, keep
-from offapi.grading.agreement import Agreement, agree, rate
-from offapi.grading.contamination import Pair
+from offapi.grading.grader_accuracy import Agreement, agree, rate
 from offapi.grading.keep import Columns, Keep
+from offapi.grading.similarity.contamination import Pair
 from offapi.grading.table import Table, columns
 from offapi.grading.truth import Truth
 from offapi.stats.interval import Interval

@@ -14,11 +14,12 @@ from typing import Any
 import orjson
 
 from offapi.checks.gold import compare
-from offapi.data import documents, jsonl, traces
+from offapi.data import documents, traces
 from offapi.data.traces import ROLES, Trace
 from offapi.errors import DataError
+from offapi.files import jsonl
 from offapi.grading.table import RIGHT, UNKNOWN, WRONG
-from offapi.task import Grade, Task
+from offapi.task.task import Grade, Task
 
 NO_ANSWER = "there is no recorded answer"
 

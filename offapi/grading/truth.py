@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.grading.agreement import rate
+from offapi.grading.grader_accuracy import rate
 from offapi.grading.table import RIGHT, UNKNOWN, Table
 from offapi.stats.interval import Interval
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from offapi import compare
 from offapi.errors import DataError
-from offapi.evaluate import Prediction, Report
-from offapi.report.charts import SLOTS, intervals, swatch
-from offapi.report.reading import Answers, Object, Record, mapping
-from offapi.report.tables import Table
+from offapi.evaluation import compare
+from offapi.evaluation.accuracy import Prediction, Report
+from offapi.report.render.charts import SLOTS, intervals, swatch
+from offapi.report.render.table import Table
+from offapi.report.run_files import Answers, Object, Record, mapping
 from offapi.stats.interval import Interval
 
 ALL, MEAN = compare.ALL, compare.MEAN

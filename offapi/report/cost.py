@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from offapi.report.charts import Chart, Series
-from offapi.report.reading import Object, mapping, number
-from offapi.report.scale import brief
-from offapi.report.tables import Table, text
+from offapi.report.render.axes import brief
+from offapi.report.render.charts import Chart, Series
+from offapi.report.render.table import Table, text
+from offapi.report.run_files import Object, mapping, number
 
 API, NEVER = "API", "never"
 DRAWN = (

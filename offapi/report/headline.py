@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from offapi.plan_words import duration
-from offapi.report import curves, facts
+from offapi.report import learning, run_facts
 from offapi.report.accuracy import ALL, Rates
-from offapi.report.reading import Look, Record
-from offapi.report.tables import text
+from offapi.report.render.table import text
+from offapi.report.run_files import Look, Record
+from offapi.training.forecast_text import duration
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ def figures(record: Record, rates: Sequence[Rates], look: Look | None) -> list[F
     rewards = [row["reward"] for row in look.rows if isinstance(row.get("reward"), int | float)] if look else []
     if look and rewards:
         found.append(Figure("held-out reward", f"{sum(rewards) / len(rewards):.3f}", f"at step {look.step}"))
-    losses = [y for _, y in curves.points(record.metrics, curves.LOSS) if y is not None]
+    losses = [y for _, y in learning.points(record.metrics, learning.LOSS) if y is not None]
     if losses and not rewards:
         last = losses[-max(1, len(losses) // 20) :]
         found.append(Figure("loss at the end", f"{sum(last) / len(last):.3f}", f"from {losses[0]:.3f}"))
-    seconds = facts.took(record)
+    seconds = run_facts.took(record)
     found.append(Figure("steps", f"{record.steps:,}", f"in {duration(seconds)}" if seconds else ""))
     return found
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from offapi.report.reading import Record, mapping
+from offapi.report.run_files import Record, mapping
 from offapi.stats.interval import Interval
 
 Kind = Literal["good", "warn", "bad", "info"]

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offapi.evaluate import Prediction
-from offapi.report import sources
-from offapi.report.reading import Answers, Look, Object, Record, number
-from offapi.report.sources import Source, cut
-from offapi.report.tables import text
+from offapi.evaluation.accuracy import Prediction
+from offapi.report import document_files
+from offapi.report.document_files import Source, cut
+from offapi.report.render.table import text
+from offapi.report.run_files import Answers, Look, Object, Record, number
 
 MANY = 500  # rows; those that fail or flip before the others
 FEW = 5  # rows of a page without a browser
@@ -90,7 +90,7 @@ def of_run(record: Record, answers: Sequence[Answers], *, with_documents: bool) 
         systems = [(record.name, _looked(best)), *systems] if best else systems
     if best is not None and best.step != record.looks[0].step:
         systems.append((BEFORE, _looked(record.looks[0])))
-    return _samples(systems, answers, sources.of_run(record) if with_documents else None)
+    return _samples(systems, answers, document_files.of_run(record) if with_documents else None)
 
 
 def of_roads(answers: Sequence[Answers], test: Source | None, *, with_documents: bool) -> Samples | None:
@@ -112,7 +112,7 @@ def _samples(
     fields = answers[0].fields if answers else []
     golds = {id: row.gold for one in reversed(answers) for id, row in one.by_id.items()}
     wanted = list(systems[0][1])
-    read, notes = ({}, [ASIDE]) if known is None else sources.texts(known, golds, wanted)
+    read, notes = ({}, [ASIDE]) if known is None else document_files.texts(known, golds, wanted)
     rows = [
         Sample(
             id,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from offapi import atomic
-from offapi.report import html, markdown
-from offapi.report.telling import Story, tell
+from offapi.files import atomic
+from offapi.report.render import html, markdown
+from offapi.report.story import Story, tell
 
 
 def write(

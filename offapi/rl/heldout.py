@@ -14,8 +14,8 @@ from statistics import fmean
 
 import numpy as np
 
-from offapi.data import jsonl
-from offapi.rl.judge import GOLD
+from offapi.files import jsonl
+from offapi.rl.reward import GOLD
 from offapi.rl.rollouts import Prompt, Rollout, Sampler
 from offapi.stats.bootstrap import intervals
 from offapi.stats.interval import Interval

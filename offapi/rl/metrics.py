@@ -8,7 +8,7 @@ from statistics import fmean
 import numpy as np
 
 from offapi.episodes import Floats
-from offapi.objective import Experience, Update
+from offapi.policy_loss import Experience, Update
 from offapi.rl.rollouts import RolloutGroup, Sampled
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from offapi.chat import Chat, OnLong, fit
+from offapi.chat.chat import Chat, OnLong, fit
 from offapi.data import documents
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Segment
 from offapi.errors import DataError
 from offapi.progress import Progress
 from offapi.randomness import order
-from offapi.rl.known import known
+from offapi.rl.learned_documents import known
 from offapi.rl.rollouts import Prompt
-from offapi.task import Task
+from offapi.task.task import Task
 
 SHARE, LEAST, MOST = 0.1, 8, 64  # of the documents held out where no file of their own is given
 TEACHES = "Give it more documents, or hold out a file of their own (`val`)."

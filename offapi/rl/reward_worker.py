@@ -19,9 +19,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from offapi.errors import OffapiError
-from offapi.journal import Journal
-from offapi.rl.judge import Asked, Fault, Judge, Judged, Note
-from offapi.task import load
+from offapi.network.helper_log import Journal
+from offapi.rl.reward import Asked, Fault, Judge, Judged, Note
+from offapi.task.task import load
 
 
 def serve(pipe: Connection, note: Note, task_file: Path, journal: Journal) -> None:

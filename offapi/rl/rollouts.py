@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from offapi.backend import Backend, Completion, Sampling
-from offapi.chat import Chat
+from offapi.chat.chat import Chat
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Floats, Segment
 from offapi.errors import ConfigError
-from offapi.objective import Experience, PolicyLoss
+from offapi.policy_loss import Experience, PolicyLoss
 from offapi.randomness import order
-from offapi.rl.rewards import Asked, Judged, Rewards
+from offapi.rl.reward_pool import Asked, Judged, Rewards
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.stats.enough import EIGHTY_PERCENT, FEWEST
 from offapi.stats.interval import Interval
+from offapi.stats.sample_size import EIGHTY_PERCENT, FEWEST
 
 Integers = NDArray[np.int64]
 

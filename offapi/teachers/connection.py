@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from offapi.teachers import wire
+from offapi.teachers import chat_completions
 from offapi.teachers.teacher import Request, Usage
 
 LARGEST_REPLY = 8 << 20  # bytes
@@ -35,30 +35,32 @@ class Connection:
             trust_env=False,  # a proxy or a .netrc would reach other hosts, or lend other keys
         )
 
-    async def post(self, request: Request, options: Mapping[str, Any]) -> wire.Reply:
+    async def post(self, request: Request, options: Mapping[str, Any]) -> chat_completions.Reply:
         """One attempt. A server that is away, slow or breaks off is a reply too, with its reason."""
-        content = wire.body(request, self.model, options)
+        content = chat_completions.body(request, self.model, options)
         try:
             async with asyncio.timeout(self.timeout):
                 return await self._exchange(content)
         except (TimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout):
-            return wire.Reply(reason=f"timed out: no answer in {self.timeout:g} s", again=True)
+            return chat_completions.Reply(reason=f"timed out: no answer in {self.timeout:g} s", again=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            return wire.Reply(reason=f"unreachable: {wire.describe(error)}", again=True, usage=Usage())
+            return chat_completions.Reply(
+                reason=f"unreachable: {chat_completions.describe(error)}", again=True, usage=Usage()
+            )
         except httpx2.HTTPError as error:
-            return wire.Reply(reason=f"connection lost: {wire.describe(error)}", again=True)
+            return chat_completions.Reply(reason=f"connection lost: {chat_completions.describe(error)}", again=True)
 
     async def close(self) -> None:
         """Drop what is open."""
         await self.client.aclose()
 
-    async def _exchange(self, content: bytes) -> wire.Reply:
+    async def _exchange(self, content: bytes) -> chat_completions.Reply:
         async with self.client.stream("POST", self.url, content=content) as response:
             received = b""
             async for chunk in response.aiter_bytes():
                 received += chunk
                 if len(received) > LARGEST_REPLY:
-                    return wire.Reply(reason=f"reply larger than {LARGEST_REPLY} bytes")
+                    return chat_completions.Reply(reason=f"reply larger than {LARGEST_REPLY} bytes")
         if self.key:  # some servers quote the key in their errors
             received = received.replace(self.key.encode(), b"[key]")
-        return wire.read(response.status_code, response.headers, received)
+        return chat_completions.read(response.status_code, response.headers, received)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import httpx2
 
 from offapi.errors import ConfigError
-from offapi.offline import allow
+from offapi.network.guard import allow
 from offapi.teachers import terms
 from offapi.teachers.budget import Budget
 from offapi.teachers.connection import Connection

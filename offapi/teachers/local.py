@@ -10,8 +10,8 @@ from functools import cached_property
 import orjson
 
 from offapi.backend import Backend, DType, ModelSpec, Sampling, load
-from offapi.chat import IN_FRONT, Chat
-from offapi.models import Model
+from offapi.chat.chat import IN_FRONT, Chat
+from offapi.models.store import Model
 from offapi.teachers.teacher import FREE, Answered, Price, Request, Usage
 
 

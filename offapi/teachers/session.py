@@ -14,9 +14,9 @@ from typing import Any
 
 from offapi.errors import OffapiError, TeacherError
 from offapi.teachers.budget import Budget
+from offapi.teachers.chat_completions import Reply
 from offapi.teachers.connection import Connection
 from offapi.teachers.teacher import Answered, Request, Usage
-from offapi.teachers.wire import Reply
 
 ATTEMPTS = 6  # not counting those that found the server busy; a quarter of a minute at least, all in all
 BACKOFF = 0.5  # seconds before the second attempt; doubles

@@ -24,7 +24,7 @@ import torch
 
 from offapi.backend import Backend, DType, Limits, LoraSpec, ModelSpec, Sampling, TrainState, load
 from offapi.episodes import Episode, Segment
-from offapi.objective import Experience, PolicyLoss
+from offapi.policy_loss import Experience, PolicyLoss
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 from weighed import measured, show
 
-from offapi.demo import documents
+from offapi.demo import generate
 from offapi.demo import task as demo
 
 BASE = 2000  # different invoices
@@ -57,7 +57,7 @@ def main(rows: int, check: str, as_json: bool) -> None:
 def write(path: Path, rows: int) -> None:
     """The traces, a tenth of them with a wrong total."""
     draw = np.random.default_rng(0)
-    base = list(documents.generate("train", min(BASE, rows)))
+    base = list(generate.generate("train", min(BASE, rows)))
     with path.open("wb") as file:
         for i in range(rows):
             number = i if draw.random() > 0.01 or i == 0 else int(draw.integers(i))

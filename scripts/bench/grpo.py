@@ -97,9 +97,9 @@ def prepare(name: str, sizes: Result) -> Result:
     import numpy as np
     import rows
 
-    from offapi.chat import Chat
-    from offapi.demo import documents as generator
-    from offapi.models import get
+    from offapi.chat.chat import Chat
+    from offapi.demo import generate as generator
+    from offapi.models.store import get
 
     model, group = get(name), sizes["group"]
     chat, count = Chat.load(model.path), (sizes["warmup"] + sizes["steps"]) * sizes["prompts"]
@@ -146,12 +146,12 @@ def run(arm: str, folder: Path) -> None:
 def step(work: Result, folder: Path) -> None:
     """The steps of recipes/grpo.py: what it samples, rewards, scores, measures and updates."""
     from offapi.backend import AdamW
-    from offapi.chat import Chat
+    from offapi.chat.chat import Chat
     from offapi.data.documents import Document
     from offapi.rl import metrics
-    from offapi.rl.clock import Clock as Phases
-    from offapi.rl.rewards import Asked, Rewards
+    from offapi.rl.reward_pool import Asked, Rewards
     from offapi.rl.rollouts import Prompt, Sampler, experiences, sample
+    from offapi.rl.timings import Clock as Phases
 
     (folder / "task.py").write_text(grpo_common.TASK)
     backend, loss, n = grpo_gates.load(work), grpo_gates.loss(work), work["prompts"]

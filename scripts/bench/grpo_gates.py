@@ -18,7 +18,7 @@ from pairs import Clock, Result, finish
 
 if TYPE_CHECKING:
     from offapi.backend import Arrays, Backend, Sampling
-    from offapi.objective import Experience, PolicyLoss
+    from offapi.policy_loss import Experience, PolicyLoss
 
 LIMITS = {
     "greedy tokens that differ": 0.0,
@@ -45,7 +45,7 @@ def sampling(work: Result, temperature: float) -> Sampling:
 
 def loss(work: Result) -> PolicyLoss:
     """GRPO's own, as in the peers' arms."""
-    from offapi.objective import PolicyLoss
+    from offapi.policy_loss import PolicyLoss
 
     return PolicyLoss("grpo", max_tokens=work["completion"])
 
@@ -53,7 +53,7 @@ def loss(work: Result) -> PolicyLoss:
 def given(work: Result) -> list[Experience]:
     """The given completions with their advantages."""
     from offapi.episodes import Episode, Segment
-    from offapi.objective import Experience
+    from offapi.policy_loss import Experience
 
     made: list[Experience] = []
     for prompt, completions in zip(last_prompts(work), work["completions"], strict=True):

@@ -21,7 +21,7 @@ import click
 import orjson
 
 from offapi.data import documents
-from offapi.demo.documents import generate
+from offapi.demo.generate import generate
 
 TASK = Path(__file__).with_name("grpo_invoices_task.py").absolute()
 LABELLED, VAL, TEST = 40, 40, 120

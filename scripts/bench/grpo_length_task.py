@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 import offapi
 from offapi.checks.verdict import Answer, Context, Verdict
-from offapi.models import get
+from offapi.models.store import get
 
 TARGET, MOST = 32, 64  # tokens
 

@@ -17,10 +17,10 @@ import click
 import orjson
 from grpo_invoices import train
 
-from offapi.compare import compare
 from offapi.data import documents
-from offapi.evaluate import Report, score_predictions
-from offapi.task import load
+from offapi.evaluation.accuracy import Report, score_predictions
+from offapi.evaluation.compare import compare
+from offapi.task.task import load
 
 TASK = Path(__file__).with_name("receipts_task.py").absolute()
 

@@ -76,9 +76,9 @@ def prepare(name: str, data: Path | None, task_file: Path | None, shots: int, co
     import rows
 
     from offapi.batching import common_prefix
-    from offapi.chat import Chat
-    from offapi.demo import documents as generator
-    from offapi.models import get
+    from offapi.chat.chat import Chat
+    from offapi.demo import generate as generator
+    from offapi.models.store import get
 
     found, task = get(name), rows.task(task_file)
     chat = Chat.load(found.path)

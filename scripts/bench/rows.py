@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from offapi.chat import Chat
+from offapi.chat.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
-from offapi.demo import documents as generator
+from offapi.demo import generate as generator
 from offapi.demo import task as demo
 from offapi.errors import DataError
-from offapi.task import Task
-from offapi.task import load as load_task
+from offapi.task.task import Task
+from offapi.task.task import load as load_task
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SHORTEST, TYPICAL, LONGEST, SPREAD = 300, 500, 1000, 0.25  # tokens of a row; the spread is of their logarithm

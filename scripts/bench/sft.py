@@ -88,8 +88,8 @@ def prepare(name: str, data: Path | None, task_file: Path | None, count: int) ->
     """The model and the rows as tokens, `given` of which are the prompt."""
     import rows
 
-    from offapi.chat import Chat
-    from offapi.models import get
+    from offapi.chat.chat import Chat
+    from offapi.models.store import get
 
     model, task = get(name), rows.task(task_file)
     chat = Chat.load(model.path)

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 from weighed import measured, show
 
-from offapi.demo import documents
+from offapi.demo import generate
 from offapi.demo import task as demo
 
 BASE = 2000  # different invoices
@@ -49,7 +49,7 @@ def import_(rows: int, as_json: bool) -> None:
 def write(path: Path, rows: int) -> None:
     """The fine-tuning file."""
     draw = np.random.default_rng(0)
-    base = list(documents.generate("train", min(BASE, rows)))
+    base = list(generate.generate("train", min(BASE, rows)))
     with path.open("wb") as file:
         for i in range(rows):
             number = i if draw.random() > 0.01 or i == 0 else int(draw.integers(i))

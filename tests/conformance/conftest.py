@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import oracle
 import pytest
-import tiny
+import tiny_llama
 
 from offapi import backend as seam
 from offapi.backend import Arrays, Backend, LoraSpec, ModelSpec
@@ -43,7 +43,7 @@ def backend_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny Llama."""
-    return tiny.write(tmp_path_factory.mktemp("tiny"))
+    return tiny_llama.write(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

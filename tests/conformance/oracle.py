@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-import tiny
+import tiny_llama
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -23,20 +23,20 @@ from offapi.episodes import Episode
 
 Array = NDArray[np.float64]
 LINEARS = {
-    "self_attn.q_proj": (tiny.HIDDEN, tiny.HIDDEN),
-    "self_attn.k_proj": (tiny.HIDDEN // tiny.HEADS * tiny.KV_HEADS, tiny.HIDDEN),
-    "self_attn.v_proj": (tiny.HIDDEN // tiny.HEADS * tiny.KV_HEADS, tiny.HIDDEN),
-    "self_attn.o_proj": (tiny.HIDDEN, tiny.HIDDEN),
-    "mlp.gate_proj": (tiny.INNER, tiny.HIDDEN),
-    "mlp.up_proj": (tiny.INNER, tiny.HIDDEN),
-    "mlp.down_proj": (tiny.HIDDEN, tiny.INNER),
+    "self_attn.q_proj": (tiny_llama.HIDDEN, tiny_llama.HIDDEN),
+    "self_attn.k_proj": (tiny_llama.HIDDEN // tiny_llama.HEADS * tiny_llama.KV_HEADS, tiny_llama.HIDDEN),
+    "self_attn.v_proj": (tiny_llama.HIDDEN // tiny_llama.HEADS * tiny_llama.KV_HEADS, tiny_llama.HIDDEN),
+    "self_attn.o_proj": (tiny_llama.HIDDEN, tiny_llama.HIDDEN),
+    "mlp.gate_proj": (tiny_llama.INNER, tiny_llama.HIDDEN),
+    "mlp.up_proj": (tiny_llama.INNER, tiny_llama.HIDDEN),
+    "mlp.down_proj": (tiny_llama.HIDDEN, tiny_llama.INNER),
 }
 
 
 def adapter_shapes(rank: int) -> dict[str, tuple[int, int]]:
     """PEFT's parameter name -> shape, of LoRA on every linear."""
     shapes = {}
-    for layer in range(tiny.LAYERS):
+    for layer in range(tiny_llama.LAYERS):
         for name, (outputs, inputs) in LINEARS.items():
             module = f"model.layers.{layer}.{name}"
             shapes |= {parameter(module, "A"): (rank, inputs), parameter(module, "B"): (outputs, rank)}
@@ -53,7 +53,7 @@ class Llama:
     def logits(self, tokens: Sequence[int], adapter: Mapping[str, Any] | None = None, scale: float = 0.0) -> Array:
         """Logits after each of `tokens`, shape (T, V); `scale` is the adapter's alpha / rank."""
         h = self.weights["model.embed_tokens.weight"][list(tokens)]
-        for layer in range(tiny.LAYERS):
+        for layer in range(tiny_llama.LAYERS):
             at = f"model.layers.{layer}."
 
             def linear(x: Array, name: str, at: str = at) -> Array:
@@ -78,7 +78,7 @@ class Llama:
 
     def heads(self, x: Array) -> Array:
         """(T, heads * width) to (heads, T, width)."""
-        return x.reshape(len(x), -1, tiny.HIDDEN // tiny.HEADS).swapaxes(0, 1)
+        return x.reshape(len(x), -1, tiny_llama.HIDDEN // tiny_llama.HEADS).swapaxes(0, 1)
 
     def turn(self, x: Array) -> Array:
         """Rotate the pairs (i, i + width / 2) by position * base^(-2 i / width)."""
@@ -89,7 +89,7 @@ class Llama:
         return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
     def attend(self, q: Array, k: Array, v: Array) -> Array:
-        each = tiny.HEADS // tiny.KV_HEADS
+        each = tiny_llama.HEADS // tiny_llama.KV_HEADS
         k, v = np.repeat(k, each, axis=0), np.repeat(v, each, axis=0)
         scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
         scores = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)

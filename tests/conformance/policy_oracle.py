@@ -1,7 +1,7 @@
 """Advantages and losses of GRPO and its relatives in NumPy, float64, each written out from its paper.
 
 Gradients are complex steps (Squire and Trapp, SIAM Review 1998): exact to the last bits, and a
-stop-gradient is the real part. Nothing here is shared with `offapi.objective`'s table.
+stop-gradient is the real part. Nothing here is shared with `offapi.policy_loss`'s table.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def test_attention_in_blocks_has_the_gradient_of_plain_attention(model_folder: P
 def test_swiglu_and_its_gradient_are_those_of_mlx_lm(kind: str) -> None:
     from importlib import import_module
 
-    ours = import_module("offapi.backends.mlx_backend.activations").swiglu  # opens the BLAS, so first
+    ours = import_module("offapi.backends.mlx_backend.linux_cpu.fast_swiglu").swiglu  # opens the BLAS, so first
     import mlx.core as mx
     from mlx_lm.models.activations import swiglu as plain
 
@@ -140,7 +140,7 @@ def test_swiglu_and_its_gradient_are_those_of_mlx_lm(kind: str) -> None:
 
 
 def test_a_groups_prompt_stands_once_beside_other_groups() -> None:
-    from offapi.backends.mlx_backend.batches import lines, micro_batches
+    from offapi.backends.mlx_backend.micro_batches import lines, micro_batches
 
     def episode(group: int, length: int) -> Episode:
         return Episode("e", (Segment((1, 2, group, *range(50)), False), Segment((7,) * length, True)))
@@ -188,7 +188,7 @@ def test_a_fast_blas_is_opened_without_importing_torch() -> None:
         "blas = sys.modules['blas'] = u.module_from_spec(s); s.loader.exec_module(blas); opened = blas.open_fast();"
         "assert 'torch' not in sys.modules; r = blas.report(); print(opened, r.path, r.slow)"
     )
-    file = find_spec("offapi.backends.mlx_backend.blas").origin
+    file = find_spec("offapi.backends.mlx_backend.linux_cpu.blas").origin
     done = subprocess.run([sys.executable, "-c", script, file], capture_output=True, text=True, check=True)
     opened, used, slow = done.stdout.rsplit("\n", 2)[0].split(" ")
     if not opened:

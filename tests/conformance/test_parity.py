@@ -10,13 +10,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import model_files
 import numpy as np
 import orjson
 import pytest
-import stored
 
-from offapi import cli, models, parity, safetensors_check
+from offapi import cli
 from offapi.errors import BackendError, ModelError
+from offapi.models import parity, safe_folder, store
 
 LIBRARIES = {"torch": "torch", "mlx": "mlx_lm"}
 
@@ -39,7 +40,7 @@ def script() -> ModuleType:
     return module
 
 
-def with_config(model: models.Model, folder: Path, **changes: Any) -> models.Model:
+def with_config(model: store.Model, folder: Path, **changes: Any) -> store.Model:
     """The same weights beside a config changed after `add`; None removes a key."""
     folder.mkdir()
     for path in model.path.iterdir():
@@ -47,19 +48,19 @@ def with_config(model: models.Model, folder: Path, **changes: Any) -> models.Mod
     config = orjson.loads((model.path / "config.json").read_bytes()) | changes
     (folder / "config.json").unlink()
     (folder / "config.json").write_bytes(orjson.dumps({k: v for k, v in config.items() if v is not None}))
-    return models.Model("changed", folder)
+    return store.Model("changed", folder)
 
 
-def test_demo_model_matches_transformers(demo_model: models.Model, backend_name: str) -> None:
+def test_demo_model_matches_transformers(demo_model: store.Model, backend_name: str) -> None:
     known = parity.read(demo_model.path)
     assert known is not None
     assert "transformers" in known.by
     assert parity.measure(demo_model, backend_name) < parity.TOLERANCE
 
 
-def test_demo_record_is_what_transformers_computes(demo_model: models.Model) -> None:
+def test_demo_record_is_what_transformers_computes(demo_model: store.Model) -> None:
     pytest.importorskip("torch")
-    fresh, shipped = script().with_transformers(demo_model.path), parity.read(models.DEMO_PARITY.parent)
+    fresh, shipped = script().with_transformers(demo_model.path), parity.read(store.DEMO_PARITY.parent)
     assert shipped is not None
     assert shipped.sequences == fresh.sequences == parity.sequences(49152)
     for ours, theirs in zip(shipped.logprobs, fresh.logprobs, strict=True):
@@ -67,13 +68,13 @@ def test_demo_record_is_what_transformers_computes(demo_model: models.Model) -> 
 
 
 def test_the_rope_trap_is_caught_on_mlx(
-    demo_model: models.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo_model: store.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """rope_parameters alone, as transformers 5 writes it: mlx-lm's llama then takes 10000 without a word."""
     pytest.importorskip("mlx_lm")
     trap = with_config(demo_model, tmp_path / "trap", rope_theta=None, rope_scaling=None)
     with pytest.raises(ModelError, match="models add"):
-        models.get(trap.path)
+        store.get(trap.path)
     with pytest.raises(ModelError, match="rope_theta"):  # the backend's own check
         parity.measure(trap, "mlx")
     monkeypatch.setattr("offapi.backends.mlx_backend.loader.check_rope", lambda *_: None)
@@ -81,7 +82,7 @@ def test_the_rope_trap_is_caught_on_mlx(
         parity.measure(trap, "mlx")
 
 
-def test_a_rope_that_is_wrong_everywhere_is_caught(demo_model: models.Model, tmp_path: Path, backend_name: str) -> None:
+def test_a_rope_that_is_wrong_everywhere_is_caught(demo_model: store.Model, tmp_path: Path, backend_name: str) -> None:
     trap = with_config(demo_model, tmp_path / "trap", rope_theta=10000.0, rope_parameters=None)
     with pytest.raises(ModelError, match=f"{backend_name} computes other logprobs than transformers") as caught:
         parity.measure(trap, backend_name)
@@ -91,12 +92,12 @@ def test_a_rope_that_is_wrong_everywhere_is_caught(demo_model: models.Model, tmp
 def test_the_first_usable_backend_records_and_the_others_compare(
     empty_home: Path, tmp_path: Path, backend_name: str
 ) -> None:
-    model = models.add(stored.folder(tmp_path / "small"))
+    model = store.add(model_files.folder(tmp_path / "small"))
     outcome = parity.establish(model)
     assert outcome.recorded_by.split()[0] == ("torch" if importlib.util.find_spec("torch") else "mlx")
     assert set(outcome.differences) | set(outcome.skipped) | {outcome.recorded_by.split()[0]} == set(LIBRARIES)
     assert all(difference < parity.TOLERANCE for difference in outcome.differences.values())
-    assert "parity.json" in {path.name for path in models.verify("small").path.iterdir()}
+    assert "parity.json" in {path.name for path in store.verify("small").path.iterdir()}
     assert parity.measure(model, backend_name) < parity.TOLERANCE
     again = parity.establish(model)
     assert again.recorded_by == outcome.recorded_by
@@ -125,15 +126,15 @@ KINDS: dict[str, dict[str, Any]] = {
 def test_every_model_type_means_the_same_to_both(empty_home: Path, tmp_path: Path, kind: str) -> None:
     if not all(importlib.util.find_spec(library) for library in LIBRARIES.values()):
         pytest.skip("needs both backends")
-    assert {name.split()[0] for name in KINDS} == set(safetensors_check.MODEL_TYPES)
-    folder = stored.random_folder(tmp_path / "small", model_type=kind.split()[0], **KINDS[kind])
-    outcome = parity.establish(models.add(folder))
+    assert {name.split()[0] for name in KINDS} == set(safe_folder.MODEL_TYPES)
+    folder = model_files.random_folder(tmp_path / "small", model_type=kind.split()[0], **KINDS[kind])
+    outcome = parity.establish(store.add(folder))
     assert outcome.differences["mlx"] < parity.TOLERANCE
     assert not outcome.skipped
 
 
 def test_other_numbers_and_none_are_refused(empty_home: Path, tmp_path: Path, backend_name: str) -> None:
-    model = models.add(stored.folder(tmp_path / "small"))
+    model = store.add(model_files.folder(tmp_path / "small"))
     with pytest.raises(ModelError, match=r"no parity\.json"):
         parity.measure(model, backend_name)
     parity.establish(model)
@@ -150,21 +151,21 @@ def test_other_numbers_and_none_are_refused(empty_home: Path, tmp_path: Path, ba
 def test_the_store_never_keeps_a_model_that_fails(
     empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = stored.folder(tmp_path / "small")
+    source = model_files.folder(tmp_path / "small")
     monkeypatch.setattr(parity, "TOLERANCE", -1.0)  # so that the second backend fails
     if not all(importlib.util.find_spec(library) for library in LIBRARIES.values()):
         pytest.skip("needs both backends")
     assert cli.run(["models", "add", str(source), "--json"]) == 1
     assert json.loads(capsys.readouterr().err.splitlines()[-1])["code"] == "model"
-    assert models.listing() == []
+    assert store.listing() == []
 
 
 def test_add_tells_how_far_the_backends_are_apart(
     empty_home: Path, tmp_path: Path, backend_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["models", "add", str(stored.folder(tmp_path / "small")), "--name", "s", "--json"]) == 0
+    assert cli.run(["models", "add", str(model_files.folder(tmp_path / "small")), "--name", "s", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert (shown["name"], shown["source"], shown["bytes"]) == ("s", "folder", models.get("s").size)
+    assert (shown["name"], shown["source"], shown["bytes"]) == ("s", "folder", store.get("s").size)
     assert shown["parity"]["recorded_by"]
     assert all(apart < parity.TOLERANCE for apart in shown["parity"]["differences"].values())
 
@@ -176,6 +177,6 @@ def test_without_a_usable_backend_a_model_is_stored_unchecked(
         raise BackendError(f"backend {name!r} is not usable here.")
 
     monkeypatch.setattr("offapi.backend.load", unusable)
-    outcome = parity.establish(models.add(stored.folder(tmp_path / "small")))
+    outcome = parity.establish(store.add(model_files.folder(tmp_path / "small")))
     assert outcome.recorded_by == ""
     assert set(outcome.skipped) == {"torch", "mlx"}

@@ -12,14 +12,14 @@ import numpy as np
 import oracle
 import policy_oracle
 import pytest
-import tiny
+import tiny_llama
 from policy_oracle import Array, Sample
 
 from offapi.adapter import encode, module, parameter
 from offapi.backend import AdamW, Arrays, Backend, Completion, Limits, LoraSpec, Sampling, TrainState
 from offapi.episodes import Episode, Kept, Metrics, Segment
 from offapi.errors import BackendError
-from offapi.objective import Experience, PolicyLoss, Update
+from offapi.policy_loss import Experience, PolicyLoss, Update
 
 Load = Callable[..., Backend]
 SHAPE = LoraSpec(rank=4, alpha=6.0)
@@ -49,7 +49,7 @@ def with_kept(one: Episode) -> Episode:
     """One sampled segment, each of whose tokens was kept beside five others."""
     prompt, sampled = one.segments
     rng = np.random.default_rng(len(sampled.tokens))
-    sets = [np.union1d(rng.choice(tiny.VOCAB, 5, replace=False), [token]) for token in sampled.tokens]
+    sets = [np.union1d(rng.choice(tiny_llama.VOCAB, 5, replace=False), [token]) for token in sampled.tokens]
     kept = Kept(np.concatenate(sets).astype(np.int32), np.array(list(map(len, sets)), np.int32))
     return replace(one, segments=(prompt, replace(sampled, kept=kept)))
 

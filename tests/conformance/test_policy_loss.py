@@ -16,7 +16,7 @@ import pytest
 from policy_oracle import Array, Sample
 
 from offapi.episodes import Floats
-from offapi.objective import RULES, PolicyLoss
+from offapi.policy_loss import RULES, PolicyLoss
 
 GOLDEN = orjson.loads((Path(__file__).parent / "grpo_golden.json").read_bytes())
 ATOL = {"torch": 1e-13, "mlx": 1e-6}  # MLX computes exp of float64 to 5e-7

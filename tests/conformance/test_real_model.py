@@ -11,12 +11,12 @@ import pytest
 
 from offapi import adapter
 from offapi.backend import AdamW, Backend, LoraSpec, ModelSpec, Sampling, load
-from offapi.chat import Chat
-from offapi.demo.documents import generate
+from offapi.chat.chat import Chat
+from offapi.demo.generate import generate
 from offapi.demo.task import task
 from offapi.episodes import Episode, Floats
-from offapi.models import Model
-from offapi.schedule import Schedule
+from offapi.models.store import Model
+from offapi.training.schedule import Schedule
 
 TOLERANCE = 1e-3  # nats
 PROMPTS, STEPS = 20, 10

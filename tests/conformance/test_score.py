@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import orjson
 import pytest
-import tiny
+import tiny_llama
 
 from offapi.adapter import encode, parameter
 from offapi.backend import Arrays, Backend, Limits, LoraSpec
@@ -157,8 +157,8 @@ def test_a_target_no_layer_has_is_refused(load: Load) -> None:
 
 
 def changed(tmp_path: Path, **config: object) -> Path:
-    path = tiny.write(tmp_path / "changed")
-    settings = {key: value for key, value in (tiny.CONFIG | config).items() if value is not None}
+    path = tiny_llama.write(tmp_path / "changed")
+    settings = {key: value for key, value in (tiny_llama.CONFIG | config).items() if value is not None}
     (path / "config.json").write_bytes(orjson.dumps(settings))
     return path
 

@@ -13,10 +13,10 @@ import pytest
 from offapi.backend import AdamW, Arrays, Backend, Completion, Limits, LoraSpec, ModelSpec, Sampling, TrainState
 from offapi.backend import load as load_backend
 from offapi.episodes import Episode, Segment
-from offapi.plan import activation_bytes
+from offapi.training.forecast import activation_bytes
 
 torch = pytest.importorskip("torch")
-graphs = pytest.importorskip("offapi.backends.torch_backend.graphs")
+graphs = pytest.importorskip("offapi.backends.torch_backend.cuda_graphs")
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 SHAPE = LoraSpec(rank=4, alpha=6.0)
@@ -32,7 +32,7 @@ def test_few_sizes_of_graphs(longest: int, capacity: int, keys: int) -> None:
 
 
 def test_a_merged_copy_computes_what_base_and_adapter_do(model_folder: Path, adapter: Arrays) -> None:
-    merged = pytest.importorskip("offapi.backends.torch_backend.merged")
+    merged = pytest.importorskip("offapi.backends.torch_backend.merged_weights")
     backend = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cpu"))
     plain = drawn(backend)
     policy: Any = getattr(backend, "policy")  # noqa: B009
@@ -49,7 +49,7 @@ def test_a_merged_copy_computes_what_base_and_adapter_do(model_folder: Path, ada
 
 
 def test_what_reads_one_input_is_multiplied_at_once(model_folder: Path, adapter: Arrays) -> None:
-    merged = pytest.importorskip("offapi.backends.torch_backend.merged")
+    merged = pytest.importorskip("offapi.backends.torch_backend.merged_weights")
     backend = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cpu"))
     backend.restore(TrainState(adapter=adapter))
     plain = drawn(backend)
@@ -87,7 +87,7 @@ def test_steps_whose_rotary_embedding_grows_are_not_captured(model_folder: Path)
 
 
 def test_plain_norms_are_fused_and_others_left_alone(model_folder: Path) -> None:
-    norms = pytest.importorskip("offapi.backends.torch_backend.norms")
+    norms = pytest.importorskip("offapi.backends.torch_backend.fused_norms")
 
     class OffsetRMSNorm(torch.nn.Module):  # type: ignore[misc]
         """Gemma's."""
@@ -173,7 +173,7 @@ def test_bfloat16_scores_what_it_sampled(model_folder: Path, adapter: Arrays, de
     backend.restore(TrainState(adapter=adapter))
     if "merged" in device:
         policy = getattr(backend, "policy")  # noqa: B009
-        policy.merged = pytest.importorskip("offapi.backends.torch_backend.merged").Merged(policy.model)
+        policy.merged = pytest.importorskip("offapi.backends.torch_backend.merged_weights").Merged(policy.model)
         policy.merged.refresh()
     done = [(PROMPTS[i], one) for i, group in enumerate(drawn(backend)) for one in group]
     episodes = [Episode("", (Segment(prompt, False), Segment(one.tokens, True))) for prompt, one in done]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from workshop import apart, environment, offapi, start, told
+from recipe_folder import apart, environment, offapi, start, told
 
 TRACES = ("--narrow=yes", "--volume=400000", "--traces=5000", "--scorable=yes", "--terms=allowed")
 QUESTIONS = 16
@@ -110,7 +110,7 @@ def test_it_imports_no_numbers(tmp_path: Path) -> None:
     done = apart("advise", *TRACES, "--json", env=environment(PYTHONPROFILEIMPORTTIME="1"), cwd=tmp_path)
     assert told(done)["road"] == "graded"
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "offapi.advising.engine" in imported
+    assert "offapi.advise.engine" in imported
     assert not imported & {"numpy", "scipy", "transformers", "torch", "mlx.core"}
 
 

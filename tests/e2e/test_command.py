@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from workshop import Done, apart
+from recipe_folder import Done, apart
 
 Offapi = Callable[..., Done]
 
@@ -28,9 +28,10 @@ def test_version_and_help(offapi: Offapi) -> None:
 
 
 def test_init_writes_a_folder_that_loads(offapi: Offapi, tmp_path: Path) -> None:
-    from offapi import config, task
+    from offapi.config import load
     from offapi.data import documents, traces
     from offapi.recipes import distill, filtered_sft, sft
+    from offapi.task import task
 
     done = offapi("init", "my-task", "--json")
     assert done.returncode == 0, done.stderr
@@ -44,9 +45,9 @@ def test_init_writes_a_folder_that_loads(offapi: Offapi, tmp_path: Path) -> None
         assert all(
             row.gold is not None and loaded.grade(row.text, loaded.answer_text(row.gold)).score > 0 for row in rows
         )
-    assert config.load(folder / "distill.toml", distill.Config).task == folder / "task.py"
-    assert config.load(folder / "sft.toml", sft.Config).data == folder / "train.jsonl"
-    assert config.load(folder / "filtered_sft.toml", filtered_sft.Config).traces == folder / "traces.jsonl"
+    assert load.load(folder / "distill.toml", distill.Config).task == folder / "task.py"
+    assert load.load(folder / "sft.toml", sft.Config).data == folder / "train.jsonl"
+    assert load.load(folder / "filtered_sft.toml", filtered_sft.Config).traces == folder / "traces.jsonl"
     grades = [loaded.grade_trace(row).score for row in traces.read(folder / "traces.jsonl")]
     assert (len(grades), sum(score == 1 for score in grades)) == (72, 60)
     assert list(tmp_path.iterdir()) == [folder], "nothing else was left"
@@ -80,12 +81,12 @@ def test_a_name_that_is_not_utf_8_is_told_in_json(offapi: Offapi) -> None:
 def test_doctor_finds_a_damaged_model_and_closes_the_gate(
     offapi: Offapi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import stored
+    import model_files
 
-    from offapi import models
+    from offapi.models import store
 
     monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
-    model = models.add(stored.folder(tmp_path / "tiny"))
+    model = store.add(model_files.folder(tmp_path / "tiny"))
     weights = model.path / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1

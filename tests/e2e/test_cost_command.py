@@ -7,8 +7,8 @@ from pathlib import Path
 
 import orjson
 import pytest
-import tiny
-from workshop import TASK, offapi, told, write_jsonl
+import tiny_llama
+from recipe_folder import TASK, offapi, told, write_jsonl
 
 RECIPE = """
 recipe = "sft"
@@ -27,7 +27,7 @@ rank = 4
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example of a costs file, and a tiny trained run."""
     folder = tmp_path_factory.mktemp("bench")
-    tiny.write_chat(folder / "model")
+    tiny_llama.write_chat(folder / "model")
     (folder / "task.py").write_text(TASK)
     (folder / "sft.toml").write_text(RECIPE)
     rows = [

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from workshop import Done, apart, start, until
+from recipe_folder import Done, apart, start, until
 
 TASK = """
 import offapi

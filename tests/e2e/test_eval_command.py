@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 import pytest
-import tiny
-from workshop import TASK, Done, apart, environment, offapi, told, write_jsonl
+import tiny_llama
+from recipe_folder import TASK, Done, apart, environment, offapi, told, write_jsonl
 
-from offapi.chat import Chat
-from offapi.task import load
+from offapi.chat.chat import Chat
+from offapi.task.task import load
 
 RECIPE = """
 recipe = "sft"
@@ -40,7 +40,7 @@ def documents(count: int, wrong: int = 0) -> list[dict[str, Any]]:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny trained run, and everything it was made from."""
     folder = tmp_path_factory.mktemp("bench")
-    tiny.write_chat(folder / "model")
+    tiny_llama.write_chat(folder / "model")
     (folder / "task.py").write_text(TASK)
     (folder / "sft.toml").write_text(RECIPE)
     write_jsonl(folder / "val.jsonl", documents(4))
@@ -203,13 +203,13 @@ def test_mistakes_are_told_and_nothing_is_written(bench: Path, words: list[str],
 
 
 def test_a_run_that_cannot_be_written_is_scored_uncounted(bench: Path, tmp_path: Path) -> None:
-    from offapi import testset
-    from offapi.runs import Run
+    from offapi.evaluation import test_set
+    from offapi.training.run import Run
 
     run = Run.create(tmp_path, "read", {})
     (run.path / ".lock").mkdir()  # as unwritable as a read-only disk, also to root
     with pytest.raises(OSError, match="directory"):
-        testset.count_scoring(run, bench / "val.jsonl", 1)
+        test_set.count_scoring(run, bench / "val.jsonl", 1)
     (run.path / "adapter").mkdir()
     for file in (bench / "runs/sft/adapter").iterdir():
         (run.path / "adapter" / file.name).write_bytes(file.read_bytes())

@@ -12,16 +12,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import faults
+import disk_faults
 import orjson
 import pytest
-import tiny
-import workshop
+import recipe_folder
+import tiny_llama
 
 from offapi import cli
-from offapi.data.importers import join
+from offapi.data.importers import pairs
 from offapi.errors import RunError
-from offapi.grading.reviews import Reviews
+from offapi.grading.file.reviews import Reviews
 
 RECIPE = """
 recipe = "sft"
@@ -47,16 +47,16 @@ def full_from(n: int) -> AbstractContextManager[None]:
             if left <= 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    return faults.watching(tick)
+    return disk_faults.watching(tick)
 
 
 def test_eval_asks_no_model_where_its_answers_would_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "task.py").write_text(workshop.TASK)
+    (tmp_path / "task.py").write_text(recipe_folder.TASK)
     rows = [{"id": f"d{i}", "document": f"from {i}", "gold": {"shop": f"{i}"}} for i in range(40)]
-    workshop.write_jsonl(tmp_path / "test.jsonl", rows)
+    recipe_folder.write_jsonl(tmp_path / "test.jsonl", rows)
     words = ["eval", "--task", "task.py", "--data", "test.jsonl", "--model", "none", "--out", "said.jsonl"]
     assert cli.run([*words, f"--samples={10**12}"]) == 1  # 40 PB
     err = capsys.readouterr().err
@@ -69,11 +69,11 @@ def test_a_run_that_came_to_nothing_does_not_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny.write_chat(tmp_path / "model")
-    (tmp_path / "task.py").write_text(workshop.TASK)
+    tiny_llama.write_chat(tmp_path / "model")
+    (tmp_path / "task.py").write_text(recipe_folder.TASK)
     (tmp_path / "sft.toml").write_text(RECIPE)
     rows = [{"id": f"d{i}", "document": f"from {i}", "gold": {"shop": f"{i}"}} for i in range(4)]
-    workshop.write_jsonl(tmp_path / "train.jsonl", rows)
+    recipe_folder.write_jsonl(tmp_path / "train.jsonl", rows)
     run = tmp_path / "runs" / "sft"
     for n in (1, 2, 3):  # the manifest, the attempt in it, the first step
         with full_from(n):
@@ -91,8 +91,8 @@ def test_a_run_that_came_to_nothing_does_not_stay(
 
 def lay_out(folder: Path, count: int = 6) -> None:
     """A task, documents, traces, a fine-tuning file and Batch files in `folder`, and a folder for what is made."""
-    (folder / "task.py").write_text(workshop.TASK)
-    documents = workshop.rows(count) if count < 26 else []
+    (folder / "task.py").write_text(recipe_folder.TASK)
+    documents = recipe_folder.rows(count) if count < 26 else []
     chats = [
         [
             {"role": "user", "content": f"from Ash no {i}, {'many thanks ' * 9}"},
@@ -116,7 +116,7 @@ def lay_out(folder: Path, count: int = 6) -> None:
         "said": said,
     }
     for name, rows in files.items():
-        workshop.write_jsonl(folder / f"{name}.jsonl", rows)
+        recipe_folder.write_jsonl(folder / f"{name}.jsonl", rows)
     (folder / "made").mkdir()
 
 
@@ -148,7 +148,7 @@ def test_a_command_whose_disk_is_full_says_so_and_works_when_it_is_not(
     monkeypatch.chdir(tmp_path)
     lay_out(tmp_path)
     if words == EVAL:
-        tiny.write_chat(tmp_path / "model")
+        tiny_llama.write_chat(tmp_path / "model")
     made = tmp_path / "made"
     for n, left in enumerate(writes, start=1):
         with full_from(n):
@@ -171,7 +171,7 @@ def test_a_full_disk_under_the_join_of_batch_files_is_no_unexpected_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     lay_out(tmp_path, count=200)
-    monkeypatch.setattr(join, "TABLES", f"PRAGMA max_page_count = 4; {join.TABLES}")
+    monkeypatch.setattr(pairs, "TABLES", f"PRAGMA max_page_count = 4; {pairs.TABLES}")
     assert cli.run(BATCH) == 1
     err = capsys.readouterr().err
     assert "database or disk is full" in err
@@ -196,7 +196,7 @@ def test_on_a_small_disk_nothing_has_its_name_and_what_is_there_can_be_gone_on_w
     moved = [word.replace("made/", "/mnt/there/") for word in words]
     script = f"import os; os.chdir({str(tmp_path)!r})\nfrom offapi import cli\n"
     script += f"code = cli.run({moved!r})\nprint(code, *sorted(os.listdir('/mnt/there')))"
-    done = faults.on_small_disk(script, size="160k")
+    done = disk_faults.on_small_disk(script, size="160k")
     code, *left = done.stdout.split()
     assert code == "1", done.stderr
     assert "Free some space" in done.stderr

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workshop import Done, apart, start, until
+from recipe_folder import Done, apart, start, until
 
 TASK = """
 import itertools, os

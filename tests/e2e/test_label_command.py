@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import parrot
+import bigram_llama
 import pytest
-from workshop import Done, apart
+from recipe_folder import Done, apart
 
-from offapi import models
+from offapi.models import store
 
 TASK = """
 import offapi
@@ -61,7 +61,9 @@ def error(ran: Done, code: int) -> dict[str, str]:
 def test_a_local_model_labels_and_is_not_asked_twice(files: list[object], tmp_path: Path, backend: str) -> None:
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    folder = parrot.write(tmp_path / "parrot", {"1": ['{"total": ', "1.0}"], "2": ['{"total":', "2}"], "3": ["∞"]})
+    folder = bigram_llama.write(
+        tmp_path / "parrot", {"1": ['{"total": ', "1.0}"], "2": ['{"total":', "2}"], "3": ["∞"]}
+    )
     files += ["--teacher", f"local:{folder}", "--backend", backend]
     ran = apart(*files)
     assert (ran.returncode, ran.stdout) == (0, "")
@@ -84,7 +86,7 @@ def test_a_local_model_labels_and_is_not_asked_twice(files: list[object], tmp_pa
 
 
 def test_the_demo_model_reads_with_the_tasks_worked_examples(
-    files: list[object], tmp_path: Path, demo_model: models.Model
+    files: list[object], tmp_path: Path, demo_model: store.Model
 ) -> None:
     examples = """(
         offapi.Example("Shop A\\nCoffee 3.00\\nTOTAL 12.40", {"total": 12.4}),

@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import parrot
+import bigram_llama
 import pytest
-from workshop import start, until
+from recipe_folder import start, until
 
 pytestmark = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx_lm.server is not installed: offapi[mlx]")
 
@@ -46,7 +46,7 @@ def answer(last: str) -> list[str]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose answer depends on the document."""
-    return parrot.write(tmp_path_factory.mktemp("model") / "parrot", {last: answer(last) for last in "xy"})
+    return bigram_llama.write(tmp_path_factory.mktemp("model") / "parrot", {last: answer(last) for last in "xy"})
 
 
 class Server:

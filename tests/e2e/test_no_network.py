@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import model_files
 import orjson
 import pytest
-import stored
-import workshop
+import recipe_folder
 
 LENGTH = """
 
@@ -85,7 +85,7 @@ def test_control_loopback_is_not_an_attempt(tmp_path: Path) -> None:
 def test_whole_recipes(tmp_path: Path, backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model is added, looked at, trained with two recipes and evaluated; no manifest saw an attempt either."""
     monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
-    stored.folder(tmp_path / "tiny")
+    model_files.folder(tmp_path / "tiny")
     short = [f"--set={change}" for change in ("model=tiny", "epochs=0.2", "max_tokens=1800", "on_long=drop")]
     paths = ["--task=task/task.py", "--data=task/val.jsonl", "--adapter=runs/sft/adapter"]
     commands = [
@@ -111,11 +111,11 @@ def test_grpo_and_every_command_that_says_which_road_pays(tmp_path: Path, backen
         "eval_every": 2,
         "allow": ["cut", "learned"],
     }
-    workshop.lay_out(tmp_path, "grpo", count=12, epochs=1.0, **grpo)
-    (tmp_path / "task.py").write_text(f"import dataclasses\n{workshop.TASK}{LENGTH}")
+    recipe_folder.lay_out(tmp_path, "grpo", count=12, epochs=1.0, **grpo)
+    (tmp_path / "task.py").write_text(f"import dataclasses\n{recipe_folder.TASK}{LENGTH}")
     (tmp_path / "compare.toml").write_text(COMPARISON.replace('"model"', f'"{tmp_path / "model"}"'))
     for name, shops in (("reference", 40), ("fresh", 20)):
-        workshop.write_jsonl(tmp_path / f"{name}.jsonl", [served(name, row) for row in workshop.rows(shops)])
+        recipe_folder.write_jsonl(tmp_path / f"{name}.jsonl", [served(name, row) for row in recipe_folder.rows(shops)])
     backend = f"--backend={backend_name}"
     commands = [
         ["train", "grpo.toml", backend],
@@ -134,7 +134,7 @@ def test_grpo_and_every_command_that_says_which_road_pays(tmp_path: Path, backen
     assert {arm.name.rsplit("-", 1)[0] for arm in arms} == {"base", "sft", "distill", "filtered-sft", "grpo"}
     for run in (tmp_path / "runs/grpo", *(arm for arm in arms if not arm.name.startswith("base"))):
         assert network(run) == {"guard": True, "refused": [], "opened": []}
-    assert any(line.get("grad_norm") for line in workshop.metrics(tmp_path / "runs/grpo")), "there was a signal"
+    assert any(line.get("grad_norm") for line in recipe_folder.metrics(tmp_path / "runs/grpo")), "there was a signal"
 
 
 def served(window: str, row: dict[str, Any]) -> dict[str, Any]:

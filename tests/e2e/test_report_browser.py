@@ -9,14 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import compared
+import comparison_folder
 import orjson
 import pytest
-import workshop
+import recipe_folder
 
-from offapi import evaluate
-from offapi.report import html
-from offapi.report.telling import tell
+from offapi.evaluation import accuracy
+from offapi.report.render import html
+from offapi.report.story import tell
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 HOSTILE = (
@@ -48,7 +48,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if find_spec("torch") is None:
         pytest.skip("torch is not installed here")
     home = tmp_path_factory.mktemp("browser")
-    done = workshop.offapi("train", str(workshop.lay_out(home, epochs=1.0)), "--backend", "torch")
+    done = recipe_folder.offapi("train", str(recipe_folder.lay_out(home, epochs=1.0)), "--backend", "torch")
     assert done.returncode == 0, done.stderr
     run = home / "runs" / HOSTILE[2]
     (home / "runs" / "sft").rename(run)
@@ -56,15 +56,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"id": f"{text}{i}", "document": text * (i + 1), "gold": {HOSTILE[1]: text, "shop": "Ash"}}
         for i, text in enumerate(HOSTILE)
     ]
-    workshop.write_jsonl(home / "hostile.jsonl", documents)
-    old = evaluate.read(run / "predictions.jsonl")
+    recipe_folder.write_jsonl(home / "hostile.jsonl", documents)
+    old = accuracy.read(run / "predictions.jsonl")
     own = [
         _answer(row, one, i, shop="Ash" if i == 0 else "Elm")
         for i, (row, one) in enumerate(zip(old, documents, strict=True))
     ]
-    (run / "predictions.jsonl").write_bytes(evaluate.write(own))
+    (run / "predictions.jsonl").write_bytes(accuracy.write(own))
     other = home / "other.jsonl"
-    other.write_bytes(evaluate.write([own[0], _answer(own[1], documents[1], 1, shop="Ash"), *own[2:]]))
+    other.write_bytes(accuracy.write([own[0], _answer(own[1], documents[1], 1, shop="Ash"), *own[2:]]))
     manifest = orjson.loads((run / "manifest.json").read_bytes())
     config = {**manifest["config"], "val": str(home / "hostile.jsonl"), HOSTILE[0]: HOSTILE[1]}
     (run / "manifest.json").write_bytes(
@@ -85,11 +85,11 @@ def roads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     right = {"recorded": (0, 3), "base": (), "sft": (0, 1, 3), "distill": (0,), "filtered_sft": (0,), "grpo": (1,)}
     answers = {
-        name: [compared.answer(row, shop="Ash" if i in which else "Elm") for i, row in enumerate(rows)]
+        name: [comparison_folder.answer(row, shop="Ash" if i in which else "Elm") for i, row in enumerate(rows)]
         for name, which in right.items()
     }
     page = home / "report.html"
-    page.write_text(html.render(tell([compared.write(home, rows, answers)])))
+    page.write_text(html.render(tell([comparison_folder.write(home, rows, answers)])))
     return page
 
 
@@ -120,7 +120,7 @@ def silent(browser: Any, report: Path) -> Iterator[Any]:
     opened.close()
 
 
-def _answer(row: evaluate.Prediction, document: dict[str, Any], i: int, shop: str) -> evaluate.Prediction:
+def _answer(row: accuracy.Prediction, document: dict[str, Any], i: int, shop: str) -> accuracy.Prediction:
     gold = document["gold"]
     value = {**gold, "shop": shop}
     output = orjson.dumps(value).decode() + HOSTILE[i]

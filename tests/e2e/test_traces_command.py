@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from workshop import Done, apart, start, until
+from recipe_folder import Done, apart, start, until
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "traces"
 TIMEOUT = 60  # seconds

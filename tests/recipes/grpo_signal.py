@@ -19,11 +19,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import faults
+import disk_faults
 import orjson
-import workshop
+import recipe_folder
 
-from offapi.rl.clock import TIMINGS
+from offapi.rl.timings import TIMINGS
 
 TASK = """
 import offapi
@@ -54,11 +54,11 @@ NOT_COMPARED = ("manifest.json", ".lock", TIMINGS)  # times, process ids, attemp
 def lay_out(folder: Path, **keys: Any) -> Path:
     """A GRPO recipe and all it needs, in `folder`; the recipe's path."""
     settings = {"allow": ["cut", "learned"], "num_iterations": 2, "max_resamples": 1, "checkpoint_every": 2, **keys}
-    recipe = workshop.lay_out(folder, "grpo", count=10, **{**KEYS, **settings})
+    recipe = recipe_folder.lay_out(folder, "grpo", count=10, **{**KEYS, **settings})
     (folder / "task.py").write_text(TASK)
     for name in ("train", "val"):  # gold would audit what nothing here rewards
         rows = [orjson.loads(line) for line in (folder / f"{name}.jsonl").read_bytes().splitlines()]
-        workshop.write_jsonl(folder / f"{name}.jsonl", [{k: row[k] for k in ("id", "document")} for row in rows])
+        recipe_folder.write_jsonl(folder / f"{name}.jsonl", [{k: row[k] for k in ("id", "document")} for row in rows])
     return recipe
 
 
@@ -89,7 +89,7 @@ class Runner:
         script = f"import sys; sys.path[:0] = {sys.path!r}; import grpo_signal; grpo_signal.serve({backend_name!r})"
         words = [sys.executable, "-c", script]
         self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=workshop.environment()
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=recipe_folder.environment()
         )
         self.backend_name = backend_name
         assert self._process.stdout
@@ -182,13 +182,13 @@ def full_disk(n: int) -> AbstractContextManager[None]:
         if left <= 0 and name in ("write", "mkdir") and not (name == "write" and args[0] == 2):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    return faults.watching(tick)
+    return disk_faults.watching(tick)
 
 
 def _owner(at: str) -> tuple[type, str]:
+    from offapi.rl.monitor import Watch
     from offapi.rl.rollouts import Sampler
-    from offapi.rl.watch import Watch
-    from offapi.runs import Run
+    from offapi.training.run import Run
 
     kinds: dict[type, tuple[str, ...]] = {Sampler: ("groups",), Watch: ("after",)}
     kinds[Run] = ("checkpoint", "write", "write_folder", "log")
@@ -201,7 +201,7 @@ def _owner(at: str) -> tuple[type, str]:
 
 def _backends() -> list[type]:
     found = []
-    for module, name in (("torch_backend", "TorchBackend"), ("mlx_backend.model", "MLXBackend")):
+    for module, name in (("torch_backend", "TorchBackend"), ("mlx_backend.backend", "MLXBackend")):
         loaded = sys.modules.get(f"offapi.backends.{module}")
         found += [getattr(loaded, name)] if loaded else []
     return found
@@ -222,7 +222,7 @@ def _kill_in(fault: Fault) -> None:
     def called(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        with faults.watching(tick) if calls == fault.n and fault.operation else nullcontext():
+        with disk_faults.watching(tick) if calls == fault.n and fault.operation else nullcontext():
             returned = real(*args, **kwargs)
         if calls == fault.n and not fault.operation:
             os.kill(os.getpid(), signal.SIGKILL)

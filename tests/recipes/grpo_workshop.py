@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import tiny
-import workshop
+import recipe_folder
+import tiny_llama
 
 LETTERS = "abcdefghijklmnop"
 PAIRS = tuple("".join(pair) for pair in itertools.permutations(LETTERS, 2))
@@ -76,7 +76,7 @@ task = offapi.Task(
 
 def write_model(folder: Path) -> Path:
     """The tiny model with a template of nothing but the document."""
-    tiny.write_chat(folder)
+    tiny_llama.write_chat(folder)
     path = folder / "tokenizer_config.json"
     path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), "chat_template": TEMPLATE}))
     return folder
@@ -114,11 +114,11 @@ def warm_up(folder: Path) -> Path:
         for pair in PAIRS
         for said in (pair, pair[::-1])
     ]
-    workshop.write_jsonl(folder / "chats.jsonl", chats)
+    recipe_folder.write_jsonl(folder / "chats.jsonl", chats)
     keys = {"task": "task.py", "data": "chats.jsonl", "learn": "chats", "model": str(model), "out": "runs"}
     sizes = {"lr": 5e-3, "epochs": 20.0, "batch_size": 32, "checkpoint_every": 1000}
     recipe = write_recipe(folder, "sft", 16, recipe="sft", **keys, **sizes)
-    done = workshop.offapi("train", str(recipe))
+    done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 0, done.stderr
     return shutil.copytree(folder / "runs" / "sft" / "adapter", folder / "kept" / "student" / "adapter")
 
@@ -130,8 +130,8 @@ def lay_out(
     folder.mkdir(exist_ok=True)
     (folder / "task.py").write_text(task_text(checks, audit, tokens))
     rows = [{"id": pair, "document": pair} for pair in PAIRS]
-    workshop.write_jsonl(folder / "train.jsonl", [row for row in rows if row["id"] not in HELD_OUT])
-    workshop.write_jsonl(folder / "val.jsonl", [row for row in rows if row["id"] in HELD_OUT])
+    recipe_folder.write_jsonl(folder / "train.jsonl", [row for row in rows if row["id"] not in HELD_OUT])
+    recipe_folder.write_jsonl(folder / "val.jsonl", [row for row in rows if row["id"] in HELD_OUT])
     settings = {
         "recipe": "grpo",
         "task": "task.py",

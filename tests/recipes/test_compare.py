@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 import pytest
-import workshop
+import recipe_folder
 
-from offapi import config as configs
-from offapi.report.telling import tell
-from offapi.roads import keys as all_keys
+from offapi.compare import config as all_keys
+from offapi.config import load as configs
+from offapi.report.story import tell
 
 KEYS = """
 recipe = "compare"
@@ -51,8 +51,8 @@ SUPERVISED = 'roads = ["sft", "distill", "filtered_sft"]\nteacher = "recorded"\n
 
 def lay_out(folder: Path, keys: str = SUPERVISED, tables: str = TABLES) -> Path:
     """Sixteen documents, the first four with a wrong recorded label, ten to test on; the comparison's file."""
-    workshop.lay_out(folder, count=16, wrong=4)
-    workshop.write_jsonl(folder / "test.jsonl", workshop.rows(40)[30:])
+    recipe_folder.lay_out(folder, count=16, wrong=4)
+    recipe_folder.write_jsonl(folder / "test.jsonl", recipe_folder.rows(40)[30:])
     model = f'model = "{folder / "model"}"'
     path = folder / "compare.toml"
     path.write_text(KEYS.replace('model = "model"', model) + keys + tables)
@@ -60,7 +60,7 @@ def lay_out(folder: Path, keys: str = SUPERVISED, tables: str = TABLES) -> Path:
 
 
 def offapi(*words: str, code: int = 0) -> dict[str, Any]:
-    done = workshop.offapi(*words, "--json")
+    done = recipe_folder.offapi(*words, "--json")
     assert done.returncode == code, done.stderr
     told: dict[str, Any] = orjson.loads(done.stdout if code == 0 else done.stderr)
     return told
@@ -84,7 +84,7 @@ def trained(folder: Path) -> dict[str, tuple[int, bytes]]:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished comparison of the three supervised roads."""
     file = lay_out(tmp_path_factory.mktemp("bench") / "all")
-    done = workshop.offapi("compare", str(file), "--backend", "torch")
+    done = recipe_folder.offapi("compare", str(file), "--backend", "torch")
     assert done.returncode == 0, done.stderr
     (file.parent / "stderr").write_text(done.stderr)
     return file
@@ -121,8 +121,8 @@ def test_one_table_of_what_each_road_took_and_gave(bench: Path) -> None:
 
 def test_its_report_shows_the_test_documents_and_how_to_compare_again(bench: Path, tmp_path: Path) -> None:
     folder = bench.parent / "runs/compare"
-    done = workshop.offapi("report", str(folder), "--out", str(tmp_path / "page.html"), "--json")
-    assert workshop.told(done)["documents"] == 10
+    done = recipe_folder.offapi("report", str(folder), "--out", str(tmp_path / "page.html"), "--json")
+    assert recipe_folder.told(done)["documents"] == 10
     story = tell([folder])
     assert story.samples
     assert story.samples.systems[1] == "recorded"
@@ -137,7 +137,7 @@ def test_its_report_shows_the_test_documents_and_how_to_compare_again(bench: Pat
 
 def test_a_second_time_nothing_is_done_again(bench: Path) -> None:
     before = tree(bench.parent / "runs/arms")
-    done = workshop.offapi("compare", str(bench), "--backend", "torch", "--set", "label_minutes=5.0")
+    done = recipe_folder.offapi("compare", str(bench), "--backend", "torch", "--set", "label_minutes=5.0")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("done before") == 3
     assert tree(bench.parent / "runs/arms") == before
@@ -173,20 +173,20 @@ def test_killed_between_and_inside_arms_it_goes_on(bench: Path, tmp_path: Path) 
     """The arms have the names they have elsewhere, so what they come to can be compared with those."""
     file = lay_out(tmp_path / "killed")
     arms = tmp_path / "killed/runs/arms"
-    words = workshop.start("compare", str(file), "--backend", "torch", "--plain")
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=workshop.environment())
+    words = recipe_folder.start("compare", str(file), "--backend", "torch", "--plain")
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=recipe_folder.environment())
 
     def in_the_second_arm() -> bool:
         assert process.poll() is None, "it was over before it could be killed"
         return any(arms.glob("sft-*/arm.json")) and any(arms.glob("distill-*/checkpoints/step-*"))
 
-    workshop.until(in_the_second_arm)
+    recipe_folder.until(in_the_second_arm)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not list(arms.glob("filtered-sft-*")), "it was killed too late to tell"
     (first,) = arms.glob("sft-*")
     finished = (first / "metrics.jsonl").stat().st_mtime_ns
-    done = workshop.offapi("compare", str(file), "--backend", "torch")
+    done = recipe_folder.offapi("compare", str(file), "--backend", "torch")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("done before") == 1
     assert done.stderr.count("going on with") == 1
@@ -197,7 +197,7 @@ def test_killed_between_and_inside_arms_it_goes_on(bench: Path, tmp_path: Path) 
     assert len(broken) == 3
     assert {name: answers for name, (_, answers) in broken.items()} == {name: whole[name][1] for name in broken}
     (second,) = arms.glob("distill-*")
-    assert workshop.metrics(second) == workshop.metrics(bench.parent / "runs/arms" / second.name)
+    assert recipe_folder.metrics(second) == recipe_folder.metrics(bench.parent / "runs/arms" / second.name)
     attempts = orjson.loads((second / "manifest.json").read_bytes())["attempts"]
     noted = {line["step"]: line["seconds"] for line in map(orjson.loads, (second / "seconds.jsonl").open("rb"))}
     assert len(attempts) == 2
@@ -213,7 +213,7 @@ def test_a_gate_that_fails_is_a_result(tmp_path: Path) -> None:
     assert row["arm"]["ceiling"] is None
     assert row["report"]["n"] == 10
     assert told["take"] == "base"
-    again = workshop.offapi("compare", str(file), "--backend", "torch")
+    again = recipe_folder.offapi("compare", str(file), "--backend", "torch")
     assert "grpo: done before" in again.stderr
     assert row["arm"]["gate"] in again.stderr
     assert "none" in again.stderr
@@ -235,8 +235,8 @@ def test_grpo_looks_at_documents_that_its_start_did_not_learn(tmp_path: Path) ->
 
 def test_roads_the_data_do_not_allow_are_left_out_and_said(tmp_path: Path) -> None:
     file = lay_out(tmp_path / "none", "")
-    rows = [{**row, "recorded_label": {"shop": "Nowhere Inc"}} for row in workshop.rows(16)]
-    workshop.write_jsonl(tmp_path / "none/train.jsonl", rows)
+    rows = [{**row, "recorded_label": {"shop": "Nowhere Inc"}} for row in recipe_folder.rows(16)]
+    recipe_folder.write_jsonl(tmp_path / "none/train.jsonl", rows)
     told = offapi("compare", str(file), "--backend=torch", "--set=minutes=1e-9")
     assert list(told["rows"]) == ["recorded", "base"]
     assert told["left_out"]["filtered_sft"].startswith("none of 16 traces is kept")
@@ -250,12 +250,12 @@ def test_roads_the_data_do_not_allow_are_left_out_and_said(tmp_path: Path) -> No
 def test_the_teachers_tokens_and_price_are_counted(tmp_path: Path) -> None:
     file = lay_out(tmp_path / "labels", 'roads = ["distill"]\nlabels = "labels.jsonl"\n')
     usage, common = {"prompt_tokens": 1000, "completion_tokens": 100}, {"status": "ok", "seconds": 0.1, "teacher": "t"}
-    rows = [*workshop.rows(16), *workshop.rows(40)[30:]]
+    rows = [*recipe_folder.rows(16), *recipe_folder.rows(40)[30:]]
     lines = [
         {"id": row["id"], "output": orjson.dumps(row["gold"]).decode(), "prompt_sha256": "", "usage": usage, **common}
         for row in rows
     ]
-    workshop.write_jsonl(tmp_path / "labels/labels.jsonl", lines)
+    recipe_folder.write_jsonl(tmp_path / "labels/labels.jsonl", lines)
     told = offapi("compare", str(file), "--backend=torch", "--set=price={prompt=1.0,completion=10.0}")
     cost = told["rows"]["distill"]["cost"]
     assert cost["usage"] == {"prompt_tokens": 16_000, "completion_tokens": 1_600}
@@ -273,7 +273,7 @@ def test_a_curve_goes_on_and_shares_the_comparisons_arm(bench: Path) -> None:
     assert {name: after[name] for name in before} == before
     assert told["answer"]["kind"] == "never"  # a tiny model has nothing right, however many rows
     assert orjson.loads((bench.parent / "runs/compare/curve-sft.json").read_bytes()) == told
-    again = workshop.offapi(*words)
+    again = recipe_folder.offapi(*words)
     assert again.stderr.count("done before") == 6
     assert "More data of this kind will not get you there" in again.stderr
     kept = offapi("curve", str(bench), "--backend=torch", "--sizes=8,12,16", "--draws=1", "--road=filtered_sft")

@@ -10,16 +10,16 @@ import pytest
 
 from offapi import adapter
 from offapi.cli.output import Output
-from offapi.demo import arm as demo_arm
-from offapi.demo import documents
+from offapi.demo import answers as demo_arm
+from offapi.demo import generate
 from offapi.demo import run as demo_run
-from offapi.demo.arm import Exam
+from offapi.demo.answers import Exam
 from offapi.demo.run import RESULT, Sizes, open_folder, run
 from offapi.demo.task import task
 from offapi.errors import RunError
-from offapi.models import Model
-from offapi.predict import Predictions
-from offapi.runs import Run
+from offapi.evaluation.predict import Predictions
+from offapi.models.store import Model
+from offapi.training.run import Run
 
 SMALL = Sizes(train=4, val=1, test=2, epochs=1.0)  # one step: what is learned is not the point
 
@@ -71,7 +71,7 @@ def interrupted(*arguments: object) -> None:
 def test_answers_are_reused_where_nothing_they_depend_on_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = list(documents.generate("test", 2, 0))
+    rows = list(generate.generate("test", 2, 0))
     said = [task.answer_text(rows[0].gold or {}), "no JSON"]
     asked = counted(monkeypatch, lambda *arguments: Predictions(tuple(said), (False, False), 20, 10, 3.0))
     backend: Any = None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-import tiny
+import tiny_llama
 
 from offapi.cli import demo
 from offapi.cli.output import Output
@@ -14,7 +14,7 @@ from offapi.data import documents
 from offapi.demo import full
 from offapi.demo import run as demo_run
 from offapi.demo.task import task
-from offapi.runs import Run
+from offapi.training.run import Run
 
 
 def label(row: documents.Document) -> bytes:
@@ -27,7 +27,7 @@ def label(row: documents.Document) -> bytes:
 def test_the_roads_are_compared_their_cost_reckoned_and_all_of_it_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = tiny.write_chat(tmp_path / "model")
+    model = tiny_llama.write_chat(tmp_path / "model")
     keys = full.KEYS.replace("labels = ", f'model = "{model}"\nlabels = ').replace("epochs = 1.0", "epochs = 0.2")
     monkeypatch.setattr(full, "KEYS", keys)
     run = Run.create(tmp_path / "runs", "demo", {})

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import workshop
+import recipe_folder
 
 
 def lay_out(folder: Path, **keys: Any) -> Path:
     """The workshop's documents as recorded answers, four of sixteen wrong."""
-    return workshop.lay_out(folder, "filtered_sft", count=16, wrong=4, **keys)
+    return recipe_folder.lay_out(folder, "filtered_sft", count=16, wrong=4, **keys)
 
 
 def recipe(folder: Path, **keys: Any) -> Path:
@@ -22,12 +22,12 @@ def recipe(folder: Path, **keys: Any) -> Path:
 
 def test_the_best_are_learned_and_compared_with_as_many_random_ones(tmp_path: Path, backend_name: str) -> None:
     path = recipe(tmp_path, epochs=1.0)
-    done = workshop.offapi("train", str(path), "--backend", backend_name, "--json")
+    done = recipe_folder.offapi("train", str(path), "--backend", backend_name, "--json")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "filtered-sft"
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
     assert (run / "control" / "adapter" / "adapter_model.safetensors").is_file()
-    graded, control = workshop.metrics(run), workshop.metrics(run / "control")
+    graded, control = recipe_folder.metrics(run), recipe_folder.metrics(run / "control")
     assert len(graded) == len(control) > 0
     assert [row["loss"] for row in graded] != [row["loss"] for row in control]
     assert orjson.loads((run / "comparison.json").read_bytes())["n"] == 4
@@ -37,21 +37,21 @@ def test_the_best_are_learned_and_compared_with_as_many_random_ones(tmp_path: Pa
 
 def test_documents_that_are_scored_are_not_learned(tmp_path: Path) -> None:
     path = recipe(tmp_path, epochs=1.0, batch_size=1, control=False)
-    workshop.write_jsonl(tmp_path / "val.jsonl", workshop.rows(16)[14:])
-    done = workshop.offapi("train", str(path), "--backend", "torch")
+    recipe_folder.write_jsonl(tmp_path / "val.jsonl", recipe_folder.rows(16)[14:])
+    done = recipe_folder.offapi("train", str(path), "--backend", "torch")
     assert done.returncode == 0, done.stderr
-    assert len(workshop.metrics(tmp_path / "runs" / "filtered-sft")) == 10
+    assert len(recipe_folder.metrics(tmp_path / "runs" / "filtered-sft")) == 10
 
 
 def test_wrong_answers_are_not_among_the_kept(tmp_path: Path, backend_name: str) -> None:
     path = recipe(tmp_path, epochs=1.0, batch_size=1, control=False)
-    done = workshop.offapi("train", str(path), "--backend", backend_name)
+    done = recipe_folder.offapi("train", str(path), "--backend", backend_name)
     assert done.returncode == 0, done.stderr
-    assert len(workshop.metrics(tmp_path / "runs" / "filtered-sft")) == 12
+    assert len(recipe_folder.metrics(tmp_path / "runs" / "filtered-sft")) == 12
 
 
 def test_keeping_by_groups_needs_traces_that_have_some(tmp_path: Path) -> None:
-    done = workshop.offapi("train", str(recipe(tmp_path)), "--set", "keep={best = 1}")
+    done = recipe_folder.offapi("train", str(recipe(tmp_path)), "--set", "keep={best = 1}")
     assert done.returncode == 1
     assert "no row has a group, so best = 1 would drop none." in done.stderr
     assert "train.jsonl, field 'group'" in done.stderr

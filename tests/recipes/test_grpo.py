@@ -10,16 +10,17 @@ from typing import Any
 import grpo_workshop
 import numpy as np
 import pytest
-import tiny
-import workshop
+import recipe_folder
+import tiny_llama
 from safetensors.numpy import load_file
 
-from offapi import adapter, trainstate
+from offapi import adapter
 from offapi.backend import AdamW, LoraSpec, ModelSpec, load
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Segment
+from offapi.rl.monitor import probe
 from offapi.rl.rollouts import Prompt
-from offapi.rl.watch import probe
+from offapi.training import train_state
 
 NO_AUDIT = "Nothing audits this run"
 
@@ -33,24 +34,24 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def moved(student: Path, run: Path) -> float:
     """How far the run's last step is from where it began: the largest difference of a weight."""
     before = load_file(student / adapter.WEIGHTS)
-    after = trainstate.read(max((run / "checkpoints").iterdir())).adapter
+    after = train_state.read(max((run / "checkpoints").iterdir())).adapter
     return max(float(np.abs(after[name] - before[name]).max()) for name in before)
 
 
 def heldout(run: Path, name: str = "reward") -> list[float]:
     """That figure of every look at the held-out documents."""
-    return [line[f"heldout/{name}"] for line in workshop.metrics(run) if f"heldout/{name}" in line]
+    return [line[f"heldout/{name}"] for line in recipe_folder.metrics(run) if f"heldout/{name}" in line]
 
 
 def steps(run: Path) -> list[dict[str, Any]]:
     """The metrics of the training steps."""
-    return [line for line in workshop.metrics(run) if line["step"]]
+    return [line for line in recipe_folder.metrics(run) if line["step"]]
 
 
 def test_a_rewarded_behaviour_is_learned(tmp_path: Path, student: Path, backend_name: str) -> None:
     """An honest reward beside an audit of the same aim: no alarm, and pairs never trained on are said backwards."""
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], ["exactly"], epochs=4.0)
-    done = workshop.offapi("train", str(recipe), "--backend", backend_name)
+    done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "grpo"
     logged = steps(run)
@@ -66,7 +67,7 @@ def test_a_rewarded_behaviour_is_learned(tmp_path: Path, student: Path, backend_
     assert learned["reward"]["low"] > 0
     best = run / "best" / adapter.WEIGHTS
     assert best.read_bytes() == (run / "adapter" / adapter.WEIGHTS).read_bytes()
-    audits = {line["step"]: line["heldout/audit"] for line in workshop.metrics(run) if "heldout/audit" in line}
+    audits = {line["step"]: line["heldout/audit"] for line in recipe_folder.metrics(run) if "heldout/audit" in line}
     assert audits[learned["best_step"]] == max(audits.values())
 
 
@@ -74,7 +75,7 @@ def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
     tmp_path: Path, student: Path, backend_name: str
 ) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], lr=0.0, epochs=0.3, eval_every=2)
-    done = workshop.offapi("train", str(recipe), "--backend", backend_name, "--json")
+    done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name, "--json")
     assert done.returncode == 3
     assert "nothing can be said to have been learned" in done.stderr
     assert "--allow learned" in done.stderr
@@ -87,7 +88,7 @@ def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
     timed = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
     assert all(line[f"tokens_per_second/{phase}"] > 0 for line in timed for phase in ("rollout", "train"))
     shutil.rmtree(run)
-    allowed = workshop.offapi("train", str(recipe), "--backend", backend_name, "--allow", "learned")
+    allowed = recipe_folder.offapi("train", str(recipe), "--backend", backend_name, "--allow", "learned")
     assert allowed.returncode == 0, allowed.stderr
     assert "Allowed (learned)" in allowed.stderr
     assert allowed.stderr.count(NO_AUDIT) == 1
@@ -96,7 +97,7 @@ def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
 def test_a_reward_that_is_gamed_stops_the_run(tmp_path: Path, student: Path, backend_name: str) -> None:
     """Rewarded is what undoes what is meant: the audit falls as the reward rises."""
     recipe = grpo_workshop.lay_out(tmp_path, student, ["forwards"], ["exactly"], epochs=2.5)
-    done = workshop.offapi("train", str(recipe), "--backend", backend_name)
+    done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name)
     assert done.returncode == 3, done.stderr
     assert "the reward is being gamed" in done.stderr
     assert "--allow hacking" in done.stderr
@@ -111,7 +112,7 @@ def test_a_reward_that_is_gamed_stops_the_run(tmp_path: Path, student: Path, bac
     assert (run / "best" / adapter.WEIGHTS).is_file()
     assert str(run / "best") in done.stderr
     assert not (run / "adapter").exists()
-    allowed = workshop.offapi("train", str(recipe), "--backend", backend_name, "--resume", "--allow", "hacking")
+    allowed = recipe_folder.offapi("train", str(recipe), "--backend", backend_name, "--resume", "--allow", "hacking")
     assert "Allowed (hacking)" in allowed.stderr
     assert steps(run)[-1]["step"] == 32
 
@@ -127,7 +128,7 @@ def test_a_reward_without_signal_stops_the_run_with_the_reason(
     tmp_path: Path, student: Path, check: str, why: str
 ) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, [check], epochs=0.8)
-    done = workshop.offapi("train", str(recipe))
+    done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 3
     assert f"for 10 steps no two completions of a prompt had different rewards: {why}." in done.stderr
     assert "--allow signal" in done.stderr
@@ -136,11 +137,11 @@ def test_a_reward_without_signal_stops_the_run_with_the_reason(
 
 def test_completions_that_are_cut_off_stop_the_run(tmp_path: Path, student: Path) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["never"], tokens=2, epochs=0.8)
-    done = workshop.offapi("train", str(recipe))
+    done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 3
     assert "for 5 steps most completions were cut off at 2 tokens" in done.stderr
     shutil.rmtree(tmp_path / "runs")
-    done = workshop.offapi("train", str(recipe), "--allow", "cut")
+    done = recipe_folder.offapi("train", str(recipe), "--allow", "cut")
     assert done.returncode == 3
     assert "most completions are cut off by the token limit" in done.stderr
 
@@ -148,7 +149,7 @@ def test_completions_that_are_cut_off_stop_the_run(tmp_path: Path, student: Path
 @pytest.mark.parametrize("check", ["chance", "counts"])
 def test_a_reward_by_chance_stops_the_run(tmp_path: Path, student: Path, check: str) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, [check], epochs=0.1)
-    done = workshop.offapi("train", str(recipe))
+    done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 3
     assert f"the same answers to {grpo_workshop.HELD_OUT[0]!r} got other rewards" in done.stderr
     assert "--allow deterministic" in done.stderr
@@ -156,7 +157,7 @@ def test_a_reward_by_chance_stops_the_run(tmp_path: Path, student: Path, check: 
 
 def test_a_reward_that_raises_stops_the_run_and_its_completion_is_kept(tmp_path: Path, student: Path) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["raises"], epochs=0.1)
-    done = workshop.offapi("train", str(recipe))
+    done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 2
     assert "the check raised ValueError: cannot judge" in done.stderr
     told = json.loads((tmp_path / "runs" / "grpo" / "reward-failed.json").read_text())
@@ -172,7 +173,7 @@ def test_held_out_documents_without_reward_take_no_part(
     give = f"lambda documents, answers: [None if d[0] in {without!r} else -1.5 for d in documents]"
     task = (tmp_path / "task.py").read_text()
     (tmp_path / "task.py").write_text(task.replace('name="pairs",', f'name="pairs",\n    reward={give},'))
-    done = workshop.offapi("train", str(recipe), "--allow", "learned")
+    done = recipe_folder.offapi("train", str(recipe), "--allow", "learned")
     assert done.returncode == 0, done.stderr
     assert f"on {known} held-out documents: reward {'-1.500 to -1.500' if known else '0.000 to 0.000'}" in done.stderr
     run = tmp_path / "runs" / "grpo"
@@ -182,12 +183,12 @@ def test_held_out_documents_without_reward_take_no_part(
 
 
 def test_a_task_that_rewards_gold_alone_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    recipe = workshop.lay_out(tmp_path, "grpo")
+    recipe = recipe_folder.lay_out(tmp_path, "grpo")
     task = (tmp_path / "task.py").read_text()
     start, end = task.index("    checks="), task.index("    match=")
     gold = '    checks={"gold": (offapi.checks.matches_gold, 1.0)},\n'
     (tmp_path / "task.py").write_text(task[:start] + gold + task[end:])
-    done = workshop.offapi("train", str(recipe))
+    done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 2
     assert "nothing to reward: gold never is" in done.stderr
     assert not (tmp_path / "runs").exists()
@@ -195,7 +196,7 @@ def test_a_task_that_rewards_gold_alone_is_refused_before_anything_is_written(tm
 
 def test_a_gate_that_does_not_exist_cannot_be_allowed(tmp_path: Path, student: Path) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"])
-    done = workshop.offapi("train", str(recipe), "--allow", "everything")
+    done = recipe_folder.offapi("train", str(recipe), "--allow", "everything")
     assert done.returncode == 2
     assert "everything" in done.stderr
     assert not (tmp_path / "runs").exists()
@@ -203,10 +204,10 @@ def test_a_gate_that_does_not_exist_cannot_be_allowed(tmp_path: Path, student: P
 
 def test_prompts_without_signal_are_replaced_in_a_run(tmp_path: Path, student: Path) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], max_resamples=2, num_generations=2, epochs=0.25)
-    done = workshop.offapi("train", str(recipe), "--allow", "learned")
+    done = recipe_folder.offapi("train", str(recipe), "--allow", "learned")
     assert done.returncode == 0, done.stderr
     assert all(line["resampled_prompts"] > 0 for line in steps(tmp_path / "runs" / "grpo"))
-    again = workshop.offapi(
+    again = recipe_folder.offapi(
         "train", str(recipe), "--set", "name=offline", "--rollouts", str(tmp_path / "runs" / "grpo" / "rollouts"),
         "--allow", "learned",
     )  # fmt: skip
@@ -216,10 +217,10 @@ def test_prompts_without_signal_are_replaced_in_a_run(tmp_path: Path, student: P
 def test_the_rollouts_of_a_run_are_learned_from_offline(tmp_path: Path, student: Path, backend_name: str) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], epochs=0.4, lr=1e-3)
     words = ("train", str(recipe), "--backend", backend_name, "--allow", "learned")
-    assert workshop.offapi(*words).returncode == 0
+    assert recipe_folder.offapi(*words).returncode == 0
     rollouts = tmp_path / "runs" / "grpo" / "rollouts"
     more = ("--set", "name=offline", "--set", "num_iterations=1", "--set", "epochs=1.0")
-    done = workshop.offapi(*words, "--rollouts", str(rollouts), *more)
+    done = recipe_folder.offapi(*words, "--rollouts", str(rollouts), *more)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "offline"
     assert moved(student, run) > 1e-4
@@ -234,7 +235,7 @@ def test_truncated_sampling_is_trained_over_what_was_kept(
     tmp_path: Path, student: Path, backend_name: str, truncation: dict[str, float]
 ) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], epochs=0.15, **truncation)
-    done = workshop.offapi("train", str(recipe), "--backend", backend_name, "--allow", "learned")
+    done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name, "--allow", "learned")
     assert done.returncode == 0, done.stderr
     logged = steps(tmp_path / "runs" / "grpo")
     assert all(line["sampling/sampling_logp_difference/max"] < 1e-4 for line in logged)
@@ -243,9 +244,9 @@ def test_truncated_sampling_is_trained_over_what_was_kept(
 
 def test_a_base_that_changes_stops_the_run(tmp_path: Path, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = iter(range(9))
-    monkeypatch.setattr("offapi.rl.watch.probe", lambda backend, prompt: bytes([next(seen)]))
+    monkeypatch.setattr("offapi.rl.monitor.probe", lambda backend, prompt: bytes([next(seen)]))
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], epochs=0.1)
-    done = workshop.offapi("train", str(recipe))
+    done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 3
     assert "the base model's own logprobs have changed" in done.stderr
     assert "--allow base" in done.stderr
@@ -255,7 +256,7 @@ def test_the_probe_sees_another_base_and_no_training(tmp_path: Path, backend_nam
     prompt = Prompt(Document("d", "d"), (256, 97, 98, 99, 10))
     seen = []
     for seed in (0, 1):
-        spec = ModelSpec(tiny.write(tmp_path / str(seed), seed), lora=LoraSpec(4), device="cpu")
+        spec = ModelSpec(tiny_llama.write(tmp_path / str(seed), seed), lora=LoraSpec(4), device="cpu")
         backend = load(backend_name, spec)
         seen.append(probe(backend, prompt))
         backend.forward_backward([Episode("e", (Segment((97,), False), Segment((98,), True)))], "cross_entropy")

@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_llama
 
 from offapi.backend import Backend, LoraSpec, ModelSpec, Sampling, load
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Segment
-from offapi.objective import PolicyLoss
-from offapi.rl.clock import Clock
-from offapi.rl.rewards import Judged
+from offapi.policy_loss import PolicyLoss
+from offapi.rl.reward_pool import Judged
 from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup, Sampled
+from offapi.rl.timings import Clock
 
 PROMPTS = tuple(Prompt(Document(f"d{i}", "d"), (256, *range(60, 70 + i))) for i in range(3))
 
 
 @pytest.fixture
 def backend(backend_name: str, tmp_path: Path) -> Iterator[Backend]:
-    made = load(backend_name, ModelSpec(tiny.write_chat(tmp_path / "m"), lora=LoraSpec(4), device="cpu"))
+    made = load(backend_name, ModelSpec(tiny_llama.write_chat(tmp_path / "m"), lora=LoraSpec(4), device="cpu"))
     yield made
     made.close()
 
@@ -40,7 +40,7 @@ def step_off(backend: Backend) -> None:
 
 def flat(backend: Backend) -> Sampled:
     """Groups whose rewards are all the same."""
-    sampling = Sampling(8, (tiny.EOS,), temperature=1.0)
+    sampling = Sampling(8, (tiny_llama.EOS,), temperature=1.0)
     groups = {group.prompt: group for group in backend.rollout([prompt.tokens for prompt in PROMPTS], 4, sampling)}
     worth = Judged(0.0, {}, {})
     rollouts = [tuple(Rollout(one, "", worth, 0.0) for one in groups[i].completions) for i in range(len(PROMPTS))]
@@ -49,7 +49,7 @@ def flat(backend: Backend) -> Sampled:
 
 def update(backend: Backend, sampled: Sampled, **loss: Any) -> tuple[dict[str, float], list[Any]]:
     """What the recipe measures of its updates, and the problems they bring."""
-    recipe, keys = (importlib.import_module(f"offapi.recipes.{name}") for name in ("grpo", "grpo_keys"))
+    recipe, keys = (importlib.import_module(f"offapi.recipes.{name}") for name in ("grpo", "grpo_config"))
     config = keys.Config(task=Path("t"), data=Path("d"), num_iterations=2, loss=PolicyLoss(**loss))
     problems: list[Any] = []
     watch = SimpleNamespace(backend=backend, clock=Clock(), enforce=problems.extend)

@@ -13,19 +13,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import faults
+import disk_faults
 import grpo_signal
 import numpy as np
 import orjson
 import pytest
-import workshop
+import recipe_folder
 from grpo_signal import Fault, Runner, contents
 
-from offapi import atomic, trainstate
 from offapi.backend import LoraSpec
-from offapi.checkpoints import Checkpoint
-from offapi.rl.watch import Trail
-from offapi.runs import Run
+from offapi.files import atomic
+from offapi.rl.monitor import Trail
+from offapi.training import train_state
+from offapi.training.checkpoints import Checkpoint
+from offapi.training.run import Run
 
 KILLED = -9
 LAST, BEFORE = "step-000005", "step-000004"
@@ -114,7 +115,7 @@ def ground(grounds: Callable[[str], Ground], backend_name: str) -> Ground:
 
 def test_the_runs_compared_have_everything_in_them(ground: Ground) -> None:
     """Five steps of two updates, flat groups replaced, something learned, a best look that is not the last."""
-    log = workshop.metrics(ground.kept)
+    log = recipe_folder.metrics(ground.kept)
     assert [line["step"] for line in log] == [0, 1, 2, 3, 4, 5]
     assert all(line["resampled_prompts"] > 0 and line["grad_norm"] > 0 for line in log[1:])
     assert log[-1]["heldout/reward"] > log[0]["heldout/reward"]
@@ -153,7 +154,7 @@ def last_checkpoint(ground: Ground, name: str = LAST) -> tuple[dict[str, bytes],
 def operations_of_a_checkpoint(ground: Ground) -> int:
     ground.again()
     shutil.rmtree(ground.run / "checkpoints" / LAST)
-    return faults.count(lambda: commit(ground.run, *last_checkpoint(ground)))
+    return disk_faults.count(lambda: commit(ground.run, *last_checkpoint(ground)))
 
 
 def commit(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> None:
@@ -169,12 +170,12 @@ def test_killed_at_any_operation_of_a_checkpoint_a_whole_one_is_left(ground: Gro
     for n in range(1, total + 1):
         ground.again()
         shutil.rmtree(ground.run / "checkpoints" / LAST)
-        assert faults.kill_at(n, lambda: commit(ground.run, files, meta))
+        assert disk_faults.kill_at(n, lambda: commit(ground.run, files, meta))
         latest = Run.open(ground.run).latest()
         assert latest is not None
         whole = {path.name: path.read_bytes() for path in latest.path.iterdir()}
         assert all(whole[name] == data for name, data in last_checkpoint(ground, latest.path.name)[0].items())
-        assert Trail.of(latest.meta).step == trainstate.read(latest.path).step // 2 == latest.step
+        assert Trail.of(latest.meta).step == train_state.read(latest.path).step // 2 == latest.step
         found.append(latest.step)
     assert found == sorted(found)
     assert set(found) == {4, 5}
@@ -203,7 +204,7 @@ def test_a_flipped_bit_falls_back_to_the_checkpoint_before(ground: Ground) -> No
     ground.again()
     shutil.rmtree(ground.run / "adapter")
     shutil.rmtree(ground.run / "best")
-    flip(ground.run / "checkpoints" / LAST / trainstate.OPTIMIZER)
+    flip(ground.run / "checkpoints" / LAST / train_state.OPTIMIZER)
     done = ground.train()
     assert done.returncode == 0, done.stderr
     assert f"{LAST} is damaged" in done.stderr
@@ -236,7 +237,7 @@ def forget(ground: Ground, item: str) -> None:
     folder = ground.run / "checkpoints" / BEFORE
     checkpoint = Run.open(ground.run).latest()
     assert checkpoint is not None
-    state, trail = trainstate.read(folder), Trail.of(checkpoint.meta)
+    state, trail = train_state.read(folder), Trail.of(checkpoint.meta)
     if item == "optimizer step":
         state = replace(state, step=0)
     elif item == "streaks":
@@ -246,7 +247,7 @@ def forget(ground: Ground, item: str) -> None:
     elif item != "nothing":
         state = replace(state, exp_avg={name: np.zeros_like(a) for name, a in state.exp_avg.items()})
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != atomic.MANIFEST}
-    files |= trainstate.encode(state, LoraSpec(4, 8.0), str(ground.recipe.parent / "model"))
+    files |= train_state.encode(state, LoraSpec(4, 8.0), str(ground.recipe.parent / "model"))
     shutil.rmtree(folder)
     with Run.open(ground.run).lock():
         rewritten(ground, checkpoint, files, asdict(trail))
@@ -299,7 +300,7 @@ def test_killed_at_random_moments_again_and_again(
 ) -> None:
     long = {"epochs": 8.0 if SOAK else 4.0, "lr": 1e-3, "allow": ["cut", "learned", "signal", "hacking"]}
     ground = prepared(tmp_path, runners(backend_name), **long)
-    assert sum(line.get("grad_norm", 0.0) > 0 for line in workshop.metrics(ground.kept)) > 0.3 * 5 * long["epochs"]
+    assert sum(line.get("grad_norm", 0.0) > 0 for line in recipe_folder.metrics(ground.kept)) > 0.3 * 5 * long["epochs"]
     draw = random.Random(backend_name)
     share, kills = ground.seconds / KILLS, 0
     while kills < KILLS:
@@ -320,6 +321,6 @@ def test_a_full_disk_leaves_the_best_so_far(tmp_path: Path, n: int) -> None:
     with run.lock():
         run.write_folder("best", {"a": b"1", "b": b"2"})
         before = contents(run.path)
-        with faults.fail_at(n, "write", errno.ENOSPC), pytest.raises(atomic.NotCommitted):
+        with disk_faults.fail_at(n, "write", errno.ENOSPC), pytest.raises(atomic.NotCommitted):
             run.write_folder("best", {"a": b"3", "b": b"4"})
         assert contents(run.path) == before

@@ -10,21 +10,22 @@ from pathlib import Path
 
 import orjson
 import pytest
-import workshop
+import recipe_folder
 
-from offapi import adapter, trainstate
+from offapi import adapter
 from offapi.backend import AdamW, LoraSpec, ModelSpec, TrainState, load
 from offapi.episodes import Episode, Segment
+from offapi.training import train_state
 
 TIMEOUT = 120  # seconds
 
 
 def kill_after(recipe: Path, backend_name: str, steps: int, number: signal.Signals, name: str = "sft") -> None:
     """Start a run and end it with signal `number` once `steps` steps are logged in the run `name`."""
-    words = workshop.start("train", str(recipe), "--backend", backend_name)
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, env=workshop.environment(), text=True)
+    words = recipe_folder.start("train", str(recipe), "--backend", backend_name)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, env=recipe_folder.environment(), text=True)
     log = recipe.parent / "runs" / name / "metrics.jsonl"
-    workshop.until(lambda: process.poll() is not None or (log.exists() and log.read_bytes().count(b"\n") >= steps))
+    recipe_folder.until(lambda: process.poll() is not None or (log.exists() and log.read_bytes().count(b"\n") >= steps))
     process.send_signal(number)
     _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode != 0, "the run was over before it could be interrupted"
@@ -46,8 +47,8 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     @cache
     def made(backend_name: str) -> Path:
-        recipe = workshop.lay_out(tmp_path_factory.mktemp(backend_name), **SETTINGS)
-        done = workshop.apart("train", str(recipe), "--backend", backend_name)
+        recipe = recipe_folder.lay_out(tmp_path_factory.mktemp(backend_name), **SETTINGS)
+        done = recipe_folder.apart("train", str(recipe), "--backend", backend_name)
         assert done.returncode == 0, done.stderr
         return recipe
 
@@ -58,15 +59,15 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def test_resumed_run_ends_with_the_same_bytes(
     tmp_path: Path, backend_name: str, straight: Callable[[str], Path], number: signal.Signals
 ) -> None:
-    broken = workshop.lay_out(tmp_path, **SETTINGS)
+    broken = recipe_folder.lay_out(tmp_path, **SETTINGS)
     kill_after(broken, backend_name, 12, number)
     assert not (broken.parent / "runs" / "sft" / "adapter").exists()
     lower = ("--set", "limits.rollout_rows=8")  # as after a full memory; training holds no rollouts
-    resumed = workshop.apart("train", str(broken), "--backend", backend_name, "--resume", *lower)
+    resumed = recipe_folder.apart("train", str(broken), "--backend", backend_name, "--resume", *lower)
     assert resumed.returncode == 0, resumed.stderr
     assert "Resumed at step" in resumed.stderr
     assert weights(broken) == weights(straight(backend_name))
-    one, other = (workshop.metrics(recipe.parent / "runs" / "sft") for recipe in (straight(backend_name), broken))
+    one, other = (recipe_folder.metrics(recipe.parent / "runs" / "sft") for recipe in (straight(backend_name), broken))
     assert one == other
 
 
@@ -74,38 +75,38 @@ def test_the_control_of_graded_traces_goes_on_where_it_was_killed(tmp_path: Path
     recipes = []
     for name in ("straight", "broken"):
         settings = {"traces": "train.jsonl", "epochs": 8.0, "checkpoint_every": 5}
-        recipe = workshop.lay_out(tmp_path / name, "filtered_sft", count=12, wrong=4, **settings)
+        recipe = recipe_folder.lay_out(tmp_path / name, "filtered_sft", count=12, wrong=4, **settings)
         recipe.write_text(recipe.read_text().replace('data = "train.jsonl"\n', ""))
         recipes.append(recipe)
     straight, broken = recipes
-    assert workshop.apart("train", str(straight), "--backend", backend_name).returncode == 0
+    assert recipe_folder.apart("train", str(straight), "--backend", backend_name).returncode == 0
     kill_after(broken, backend_name, 12, signal.SIGKILL, "filtered-sft/control")
-    resumed = workshop.apart("train", str(broken), "--backend", backend_name, "--resume")
+    resumed = recipe_folder.apart("train", str(broken), "--backend", backend_name, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     for run in ("filtered-sft", "filtered-sft/control"):
         one, other = (recipe.parent / "runs" / run for recipe in recipes)
-        assert workshop.metrics(one) == workshop.metrics(other)
+        assert recipe_folder.metrics(one) == recipe_folder.metrics(other)
         assert (one / "adapter" / adapter.WEIGHTS).read_bytes() == (other / "adapter" / adapter.WEIGHTS).read_bytes()
 
 
 @pytest.mark.parametrize("recipe", ["sft", "distill", "filtered_sft"])
 def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(tmp_path: Path, backend_name: str, recipe: str) -> None:
-    path = workshop.lay_out(tmp_path, recipe)
+    path = recipe_folder.lay_out(tmp_path, recipe)
     if recipe == "filtered_sft":
         path.write_text(path.read_text().replace('data = "train.jsonl"', 'traces = "train.jsonl"\ncontrol = false'))
     run = tmp_path / "runs" / recipe.replace("_", "-")
-    assert workshop.offapi("train", str(path), "--backend", backend_name).returncode == 0
+    assert recipe_folder.offapi("train", str(path), "--backend", backend_name).returncode == 0
     before = (run / "adapter" / adapter.WEIGHTS).read_bytes()
     shutil.rmtree(run / "adapter")
-    flip(run / "checkpoints" / "step-000010" / trainstate.OPTIMIZER)
-    resumed = workshop.offapi("train", str(path), "--backend", backend_name, "--resume")
+    flip(run / "checkpoints" / "step-000010" / train_state.OPTIMIZER)
+    resumed = recipe_folder.offapi("train", str(path), "--backend", backend_name, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     said = [line for line in resumed.stderr.splitlines() if line.startswith("Resumed")]
     assert said == ["Resumed at step 8 of 10: checkpoint step-000010 is damaged."]
     assert (run / "adapter" / adapter.WEIGHTS).read_bytes() == before
     for name in ("step-000008", "step-000010"):
         flip(run / "checkpoints" / name / adapter.WEIGHTS)
-    refused = workshop.offapi("train", str(path), "--backend", backend_name, "--resume")
+    refused = recipe_folder.offapi("train", str(path), "--backend", backend_name, "--resume")
     assert refused.returncode == 1
     assert "no checkpoint is intact" in refused.stderr
     assert (run / "adapter" / adapter.WEIGHTS).read_bytes() == before
@@ -119,9 +120,9 @@ def flip(path: Path) -> None:
 
 def test_losing_the_moments_is_noticed(tmp_path: Path, backend_name: str) -> None:
     """Negative control: without the optimizer's state the bytes differ, so the test above can fail."""
-    recipe = workshop.lay_out(tmp_path, epochs=4.0, checkpoint_every=5)
-    assert workshop.offapi("train", str(recipe), "--backend", backend_name).returncode == 0
-    state = trainstate.read(tmp_path / "runs" / "sft" / "checkpoints" / "step-000015")
+    recipe = recipe_folder.lay_out(tmp_path, epochs=4.0, checkpoint_every=5)
+    assert recipe_folder.offapi("train", str(recipe), "--backend", backend_name).returncode == 0
+    state = train_state.read(tmp_path / "runs" / "sft" / "checkpoints" / "step-000015")
     forgetful = replace(state, exp_avg={name: array * 0 for name, array in state.exp_avg.items()})
     assert after_a_step(tmp_path, backend_name, state) != after_a_step(tmp_path, backend_name, forgetful)
 
@@ -137,29 +138,29 @@ def after_a_step(folder: Path, backend_name: str, state: TrainState) -> bytes:
 
 
 def test_a_run_begun_on_one_backend_goes_on_on_the_other(tmp_path: Path) -> None:
-    recipe = workshop.lay_out(tmp_path, epochs=8.0, checkpoint_every=5)
+    recipe = recipe_folder.lay_out(tmp_path, epochs=8.0, checkpoint_every=5)
     kill_after(recipe, "torch", 12, signal.SIGKILL)
-    resumed = workshop.offapi("train", str(recipe), "--backend", "mlx", "--resume")
+    resumed = recipe_folder.offapi("train", str(recipe), "--backend", "mlx", "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    moved = workshop.metrics(tmp_path / "runs" / "sft")
+    moved = recipe_folder.metrics(tmp_path / "runs" / "sft")
     shutil.rmtree(tmp_path / "runs")
-    assert workshop.offapi("train", str(recipe), "--backend", "torch").returncode == 0
-    stayed = workshop.metrics(tmp_path / "runs" / "sft")
+    assert recipe_folder.offapi("train", str(recipe), "--backend", "torch").returncode == 0
+    stayed = recipe_folder.metrics(tmp_path / "runs" / "sft")
     assert [line["step"] for line in moved] == [line["step"] for line in stayed]
     assert all(abs(a["loss"] - b["loss"]) < 1e-3 for a, b in zip(moved, stayed, strict=True))
 
 
 def test_resuming_something_else_is_refused(tmp_path: Path) -> None:
-    recipe = workshop.lay_out(tmp_path, epochs=1.0)
-    assert workshop.offapi("train", str(recipe)).returncode == 0
-    again = workshop.offapi("train", str(recipe))
+    recipe = recipe_folder.lay_out(tmp_path, epochs=1.0)
+    assert recipe_folder.offapi("train", str(recipe)).returncode == 0
+    again = recipe_folder.offapi("train", str(recipe))
     assert again.returncode == 1
     assert "--resume" in again.stderr
-    other = workshop.offapi("train", str(recipe), "--resume", "--set", "lr=0.5")
+    other = recipe_folder.offapi("train", str(recipe), "--resume", "--set", "lr=0.5")
     assert other.returncode == 1
     assert "config.lr was 0.01" in other.stderr
     with (tmp_path / "train.jsonl").open("ab") as file:
-        file.write(orjson.dumps(workshop.rows(11)[-1]) + b"\n")
-    changed = workshop.offapi("train", str(recipe), "--resume")
+        file.write(orjson.dumps(recipe_folder.rows(11)[-1]) + b"\n")
+    changed = recipe_folder.offapi("train", str(recipe), "--resume")
     assert changed.returncode == 1
     assert "sha256.data" in changed.stderr

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import orjson
 import pytest
-import workshop
+import recipe_folder
 from safetensors.numpy import load_file
 
 from offapi import adapter
 
 
 def test_trains_scores_and_keeps_everything(tmp_path: Path, backend_name: str) -> None:
-    recipe = workshop.lay_out(tmp_path, epochs=4.0)
-    done = workshop.offapi("train", str(recipe), "--backend", backend_name, "--json")
+    recipe = recipe_folder.lay_out(tmp_path, epochs=4.0)
+    done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name, "--json")
     assert done.returncode == 0, done.stderr
     result = orjson.loads(done.stdout)
     run = Path(result["run"])
     assert run == tmp_path / "runs" / "sft"
-    lines = workshop.metrics(run)
+    lines = recipe_folder.metrics(run)
     assert [line["step"] for line in lines] == list(range(1, 21))
     assert lines[-1]["loss"] < lines[0]["loss"] / 2
     assert result["report"]["n"] == 4
@@ -33,11 +33,13 @@ def test_trains_scores_and_keeps_everything(tmp_path: Path, backend_name: str) -
 
 
 def test_set_overrides_the_file_and_the_manifest_says_so(tmp_path: Path) -> None:
-    recipe = workshop.lay_out(tmp_path)
-    done = workshop.offapi("train", str(recipe), "--set", "epochs=0.5", "--set", "lora.rank=2", "--set", "name=other")
+    recipe = recipe_folder.lay_out(tmp_path)
+    done = recipe_folder.offapi(
+        "train", str(recipe), "--set", "epochs=0.5", "--set", "lora.rank=2", "--set", "name=other"
+    )
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "other"
-    assert len(workshop.metrics(run)) == 2
+    assert len(recipe_folder.metrics(run)) == 2
     assert orjson.loads((run / "manifest.json").read_bytes())["config"]["lora"]["rank"] == 2
     assert load_file(run / "adapter" / adapter.WEIGHTS)
 
@@ -53,8 +55,8 @@ def test_set_overrides_the_file_and_the_manifest_says_so(tmp_path: Path) -> None
     ],
 )
 def test_mistakes_are_told_and_leave_nothing(tmp_path: Path, words: list[str], told: list[str]) -> None:
-    recipe = workshop.lay_out(tmp_path)
-    done = workshop.offapi("train", str(recipe), *words, "--json")
+    recipe = recipe_folder.lay_out(tmp_path)
+    done = recipe_folder.offapi("train", str(recipe), *words, "--json")
     assert done.returncode in (1, 2)
     assert done.stdout == ""
     for part in told:
@@ -63,33 +65,33 @@ def test_mistakes_are_told_and_leave_nothing(tmp_path: Path, words: list[str], t
 
 
 def test_bad_rows_name_file_line_and_field(tmp_path: Path) -> None:
-    recipe = workshop.lay_out(tmp_path)
-    lines = workshop.rows(3)
+    recipe = recipe_folder.lay_out(tmp_path)
+    lines = recipe_folder.rows(3)
     lines[1]["document"] = 7
-    workshop.write_jsonl(tmp_path / "train.jsonl", lines)
-    done = workshop.offapi("train", str(recipe))
+    recipe_folder.write_jsonl(tmp_path / "train.jsonl", lines)
+    done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 1
     assert "train.jsonl, line 2, field 'document'" in done.stderr
     assert not (tmp_path / "runs" / "sft").exists()
 
 
 def test_a_row_without_the_answer_to_learn_is_named(tmp_path: Path) -> None:
-    recipe = workshop.lay_out(tmp_path)
-    lines = workshop.rows(3)
+    recipe = recipe_folder.lay_out(tmp_path)
+    lines = recipe_folder.rows(3)
     del lines[2]["gold"]
-    workshop.write_jsonl(tmp_path / "train.jsonl", lines)
-    done = workshop.offapi("train", str(recipe))
+    recipe_folder.write_jsonl(tmp_path / "train.jsonl", lines)
+    done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 1
     assert "'d2' has no gold" in done.stderr
 
 
 def test_chats_are_learned_whole(tmp_path: Path, backend_name: str) -> None:
-    recipe = workshop.lay_out(tmp_path, learn="chats")
+    recipe = recipe_folder.lay_out(tmp_path, learn="chats")
     chats = [
         {"id": f"c{i}", "messages": [{"role": "user", "content": "say a"}, {"role": "assistant", "content": "a" * 5}]}
         for i in range(4)
     ]
-    workshop.write_jsonl(tmp_path / "train.jsonl", chats)
-    done = workshop.offapi("train", str(recipe), "--backend", backend_name)
+    recipe_folder.write_jsonl(tmp_path / "train.jsonl", chats)
+    done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name)
     assert done.returncode == 0, done.stderr
-    assert workshop.metrics(tmp_path / "runs" / "sft")[0]["tokens"] == 2 * (5 + 1)
+    assert recipe_folder.metrics(tmp_path / "runs" / "sft")[0]["tokens"] == 2 * (5 + 1)

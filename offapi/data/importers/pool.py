@@ -14,10 +14,10 @@ from itertools import chain, cycle, islice
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from offapi import spawned
-from offapi.data.importers.files import Job
+from offapi.data.importers.records import Job
 from offapi.data.importers.worker import Done, Settings, Worker, serve
 from offapi.errors import RunError
+from offapi.workers import spawn
 
 PROCESSES = 2
 
@@ -67,6 +67,6 @@ def _start(settings: Settings) -> tuple[SpawnProcess, Connection]:
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, settings), daemon=True)
-    spawned.start(process, signal.SIGINT)  # we end it ourselves
+    spawn.start(process, signal.SIGINT)  # we end it ourselves
     theirs.close()
     return process, ours

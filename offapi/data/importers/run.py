@@ -15,16 +15,18 @@ from typing import Any
 
 import msgspec
 
-from offapi.data import importers
-from offapi.data.importers import dropped, files, guess, join, pool
-from offapi.data.importers.dropped import Dropped
-from offapi.data.importers.files import File, Job
-from offapi.data.importers.join import Half
-from offapi.data.importers.seen import Seen
+from offapi.data.importers import guess_format, pairs, pool
+from offapi.data.importers import importer as importers
+from offapi.data.importers import records as files
+from offapi.data.importers.pairs import Half
+from offapi.data.importers.records import File, Job
+from offapi.data.importers.shared import reasons as dropped
+from offapi.data.importers.shared.reasons import Dropped
 from offapi.data.importers.worker import Done, Settings
+from offapi.data.importers.written import Seen
 from offapi.errors import DataError
+from offapi.files.staged import Stage
 from offapi.progress import Progress
-from offapi.stage import Stage
 
 EXAMPLES = 3  # places named for each reason
 MEGA = 1_000_000
@@ -154,7 +156,7 @@ def _others(request: Request, out: Path, said: Progress) -> Iterator[Path | None
     if halves is None:
         yield None
         return
-    with join.noted(out.with_name(f"{out.name}.part.join"), _halves(request, said)) as path:
+    with pairs.noted(out.with_name(f"{out.name}.part.join"), _halves(request, said)) as path:
         yield path
 
 
@@ -199,6 +201,6 @@ def _nothing(request: Request, found: Imported) -> DataError:
         return DataError("there are no rows in it.", where=where, next_step="Name a file with JSON in it.")
     reasons = "; ".join(f"{each.count:,} {each.reason} ({each.places[0]})" for each in found.dropped[:EXAMPLES])
     hint = next((each.hint for each in found.dropped if each.hint), "See the formats: `offapi traces import --help`.")
-    better = guess.better(request.format, request.files)
+    better = guess_format.better(request.format, request.files)
     step = f"It looks like the format {better!r}." if better else hint
     return DataError(f"none of {found.read:,} rows is usable: {reasons}.", where=where, next_step=step)

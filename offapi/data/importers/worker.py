@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
-from offapi.data import importers
-from offapi.data.importers import dropped, personal
-from offapi.data.importers.dropped import Dropped, Unusable
-from offapi.data.importers.files import Job
-from offapi.data.importers.join import Others
+from offapi.data.importers import importer
+from offapi.data.importers import personal_data as personal
+from offapi.data.importers.pairs import Others
+from offapi.data.importers.records import Job
+from offapi.data.importers.shared import reasons as dropped
+from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.traces import Trace, as_row
 
 LOOKED_AT = 1000  # records of a file in which personal data is looked for; beyond, one in SPARSE
@@ -73,7 +74,7 @@ class Worker:
     """A format's importer with what it needs."""
 
     def __init__(self, settings: Settings) -> None:
-        self._format, self._importer = settings.format, importers.find(settings.format, settings.maps)
+        self._format, self._importer = settings.format, importer.find(settings.format, settings.maps)
         self._others = Others(settings.others) if settings.others else None
 
     def work(self, job: Job) -> Done:

@@ -1,0 +1,142 @@
+"""The Backend object: one policy, its optimizer's state, and the calls of the contract (offapi.backend.Backend)."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator, Sequence
+
+import mlx.core as mx
+import psutil
+
+from offapi.backend import AdamW, By, Group, Limits, Loss, Memory, ModelSpec, Sampling, TrainState
+from offapi.episodes import Episode, Floats, Metrics
+from offapi.errors import BackendError
+from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
+
+from . import checkpoint, losses
+from . import optimizer as adamw
+from .advantages import advantages
+from .loader import load_policy
+from .policy import adapter_norm, trainable
+from .policy_gradient import policy_gradient
+from .rollout import Rollout
+
+
+def load(spec: ModelSpec) -> MLXBackend:
+    """Load `spec`. Raises ModelError for the model's faults, BackendError for a device that is not there."""
+    return MLXBackend(spec)
+
+
+class MLXBackend:
+    """Implements offapi.backend.Backend; see there for units, shapes and errors."""
+
+    name = "mlx"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.device = _use(spec.device)
+        mx.reset_peak_memory()
+        self._limits = spec.limits
+        self._policy = load_policy(spec)
+        self._gradients: losses.Gradients = {}
+        self._moments: adamw.Moments = {}
+        self._step = 0
+
+    @property
+    def limits(self) -> Limits:
+        """How much it holds at once."""
+        return self._limits
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens run through the model by `rollout` since load."""
+        return self._policy.prefilled_tokens
+
+    def rollout(
+        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None = None
+    ) -> Iterator[Group]:
+        """Yield one group of `n` completions for each prompt, as groups finish."""
+        keys = range(len(prompts)) if keys is None else keys
+        if n < 1 or sampling.max_tokens < 1 or not all(prompts) or len(keys) != len(prompts):
+            raise ValueError(
+                "a rollout needs n and max_tokens of at least 1, tokens in every prompt, and a key for each"
+            )
+        if not prompts:
+            return iter(())
+        return Rollout(self._policy, [list(p) for p in prompts], n, sampling, keys, self._limits).run()
+
+    def score(self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0) -> list[Floats]:
+        """Logprobs (nats) of the tokens in each episode's mask."""
+        if by == "reference":
+            with self._policy.reference():
+                return losses.score(self._policy, episodes, self._limits, temperature)
+        return losses.score(self._policy, episodes, self._limits, temperature)
+
+    def forward_backward(self, batch: Sequence[Episode], loss: Loss) -> Metrics:
+        """Add the gradient of `loss` over the whole batch."""
+        trainable(self._policy)
+        if loss != "cross_entropy":
+            raise BackendError(f"unknown loss {loss!r}.", next_step="Known: cross_entropy.")
+        value, tokens, self._gradients = losses.cross_entropy(self._policy, batch, self._limits, self._gradients)
+        return {"loss": value, "tokens": float(tokens)}
+
+    def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
+        """The advantages of each group of `rewards` under `rule`."""
+        return advantages(rewards, rule)
+
+    def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
+        """Add the gradient of `loss` over the whole batch."""
+        trainable(self._policy)
+        update, self._gradients = policy_gradient(self._policy, batch, self._limits, loss, self._gradients)
+        return update
+
+    def optim_step(self, lr: float, optimizer: AdamW) -> Metrics:
+        """Clip, update the adapter, clear the gradients."""
+        gradients, self._gradients = self._gradients, {}
+        parameters = self._policy.parameters()
+        updated, self._moments, norm = adamw.step(parameters, gradients, self._moments, self._step, lr, optimizer)
+        self._policy.assign(updated)
+        self._step += 1
+        return {
+            "grad_norm": norm,
+            "adapter_norm": adapter_norm(self._policy),
+            "unreached": float(adamw.unreached(gradients)),
+        }
+
+    def state(self) -> TrainState:
+        """Adapter and optimizer as arrays, exact copies."""
+        return checkpoint.state(self._policy, self._moments, self._step)
+
+    def restore(self, state: TrainState) -> None:
+        """Take `state` over; gradients that were accumulated are dropped."""
+        self._moments = checkpoint.restore(self._policy, state)
+        self._gradients, self._step = {}, state.step
+
+    def memory(self) -> Memory:
+        """MLX's own buffers on a GPU; the process on a CPU, where the peak is the process's."""
+        if mx.default_device().type == mx.DeviceType.gpu:
+            info = mx.device_info()
+            total = int(info.get("memory_size") or info["total_memory"])  # Metal's name for it, CUDA's
+            return Memory(used=mx.get_active_memory(), peak=mx.get_peak_memory(), total=total)
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        used = psutil.Process().memory_info().rss
+        return Memory(used=used, peak=max(peak, used), total=psutil.virtual_memory().total)
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._policy
+        self._gradients, self._moments = {}, {}
+        mx.clear_cache()
+
+
+def _use(device: str) -> str:
+    """Make `device` the default one and return its name."""
+    if device not in ("auto", "cpu", "gpu"):
+        raise BackendError(f"unknown MLX device {device!r}.", next_step="Known: auto, cpu, gpu.")
+    gpu = mx.is_available(mx.gpu)
+    if device == "gpu" and not gpu:
+        raise BackendError("no GPU that MLX can use.", next_step="Use --device cpu, or the torch backend.")
+    chosen = "gpu" if gpu and device != "cpu" else "cpu"
+    mx.set_default_device(mx.gpu if chosen == "gpu" else mx.cpu)
+    return chosen

@@ -1,0 +1,182 @@
+"""Evaluates the rules: the road, the way to it, the road not taken, and what would change the advice.
+
+Left out: the rules themselves (`rules`) and all words but those made of conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from offapi.advise.questions import QUESTIONS, Answers, Question, Value
+from offapi.advise.recipes import BY_ROAD, Road
+from offapi.advise.rules import GATES, LAST, NOTES, Gate, Row
+from offapi.advise.thresholds import THRESHOLDS, Threshold
+
+Op = Literal["is", "is-not", "below", "not-below", "at-least", "above"]
+WORDS = {
+    "is": "is not {value}",
+    "is-not": "is {value}",
+    "below": "is not below {value}",
+    "not-below": "is below {value}",
+    "at-least": "is below {value}",
+    "above": "is not above {value}",
+}  # of a condition that does not hold
+STEP = 1e-3  # of a share, to get below a threshold
+
+
+@dataclass(frozen=True)
+class Known:
+    """The answers, and the thresholds in force."""
+
+    answers: Answers
+    thresholds: Mapping[str, Threshold]
+
+    def value(self, name: str) -> Value | None:
+        """What a condition's VALUE stands for: an answer, a threshold, or the choice itself."""
+        if name.startswith("@"):
+            return self.answers.get(name[1:])
+        return self.thresholds[name].value if name in self.thresholds else name
+
+    def holds(self, condition: str) -> bool:
+        """Whether a condition is known to hold."""
+        key, op, name = condition.split()
+        answer, value = self.answers.get(key), self.value(name)
+        if answer is None or value is None:
+            return op in ("is-not", "not-below")
+        if op in ("is", "is-not"):
+            return (answer == value) == (op == "is")
+        a, b = float(answer), float(value)
+        return {"below": a < b, "not-below": a >= b, "at-least": a >= b, "above": a > b}[op]
+
+    def failing(self, row: Row) -> list[str]:
+        """The conditions of `row` that do not hold."""
+        return [condition for condition in row.when if not self.holds(condition)]
+
+    def fails(self, condition: str) -> str:
+        """Why a condition does not hold, in words."""
+        key, op, name = condition.split()
+        if key not in self.answers:
+            return f"{key} is not known"
+        value = self.value(name)
+        if value is None:
+            return f"{name[1:]} is not known"
+        limit = value if isinstance(value, str) else number(value)
+        return f"{key} {WORDS[op].format(value=limit)}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another answer to one question, and the road it leads to."""
+
+    question: str
+    answer: str
+    road: str
+    known: bool  # whether the question was answered
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The road taken, and all that was weighed."""
+
+    road: Road
+    row: Row
+    passed: tuple[Gate, ...]  # before the one that decided
+    gate: Gate | None  # that decided; None: none did
+    other: Road
+    why_not: str
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+    known: Known
+
+    @property
+    def commands(self) -> list[str]:
+        """The first three, with what the answers tell filled in."""
+        elsewhere = self.known.answers.get("teacher") == "elsewhere"
+        teacher = "https://YOUR-TEACHER/v1 --teacher-terms-checked" if elsewhere else "http://127.0.0.1:8080/v1"
+        first = next((name for name, row in STARTS if not self.known.failing(row)), "sft")
+        return [command.replace("{teacher}", teacher).replace("{first}", first) for command in self.road.commands]
+
+
+STARTS = (  # of a student that GRPO goes on from: the first that the data allow
+    ("sft", Row(("labels at-least check",), "", "")),
+    ("filtered_sft", Row(("traces at-least answers",), "", "")),
+    ("distill", Row(("teacher is-not none",), "", "")),
+)
+
+
+def advise(answers: Answers, measured: Sequence[Threshold] = ()) -> Advice:
+    """The advice for `answers`; thresholds that were `measured` stand in for rules of thumb of the same name."""
+    known = Known(answers, {one.name: one for one in (*THRESHOLDS, *measured)})
+    gate, row = decide(known)
+    passed = GATES[: GATES.index(gate)] if gate else GATES
+    other, why_not = _other(known, gate, row)
+    notes = [note.text for note in NOTES if row.road in note.roads and not known.failing(Row(note.when, "", ""))]
+    road = BY_ROAD[row.road]
+    return Advice(road, row, tuple(passed), gate, other, why_not, tuple(changes(known, road)), tuple(notes), known)
+
+
+def decide(known: Known) -> tuple[Gate | None, Row]:
+    """The first row whose conditions all hold, and its gate."""
+    return next(_matches(known), (None, LAST))
+
+
+def _matches(known: Known) -> Iterator[tuple[Gate | None, Row]]:
+    return ((gate, row) for gate in GATES for row in gate.rows if not known.failing(row))
+
+
+def _other(known: Known, gate: Gate | None, row: Row) -> tuple[Road, str]:
+    """The road that comes next, and why it is not taken: it comes after, or what it lacks."""
+    later = next((found for _, found in _matches(known) if found.road != row.road), None)
+    if later is not None:
+        road = BY_ROAD[later.road]
+        return road, f"It would be next, but: {row.because} Against it: {road.against}."
+    rows = [
+        each for each_gate in GATES for each in each_gate.rows if each.road != row.road and each_gate.key != "measured"
+    ]
+    training = [each for each in rows if each.road not in ("no", "api", "prompt")]
+    nearest = min(training, key=lambda each: len(known.failing(each)))
+    return BY_ROAD[nearest.road], f"Not now: {', '.join(map(known.fails, known.failing(nearest)))}."
+
+
+def changes(known: Known, road: Road) -> list[Change]:
+    """Of every question, each other road that another answer to it alone leads to, with the nearest such answer."""
+    found = []
+    for question in QUESTIONS:
+        seen: dict[str, str] = {}
+        for value, text in sorted(_others(known, question), key=lambda each: _distance(known, question, each[0])):
+            row = decide(replace(known, answers={**known.answers, question.key: value}))[1]
+            if row.road != road.key:
+                seen.setdefault(row.road, text)
+        found += [Change(question.key, text, name, question.key in known.answers) for name, text in seen.items()]
+    return found
+
+
+def _others(known: Known, question: Question) -> list[tuple[Value, str]]:
+    """Answers that could matter, and in words: other choices; numbers on both sides of what they are compared with."""
+    if question.kind == "choice":
+        return [(choice, choice) for choice in question.choices if choice != known.answers.get(question.key)]
+    compared: set[float] = set()
+    for key, _, name in (when.split() for gate in GATES for row in gate.rows for when in row.when):
+        values = [known.value(name)] if key == question.key else []
+        values += [known.answers.get(key)] if name == f"@{question.key}" else []
+        compared |= {float(value) for value in values if isinstance(value, float | int)}
+    step, most = (STEP, 1.0) if question.kind == "share" else (1, float("inf"))
+    sides: list[tuple[float, str]] = []
+    for limit in sorted(compared):
+        shown = number(limit)
+        sides += [(limit - step, f"below {shown}"), (limit, f"{shown} or more"), (limit + step, f"above {shown}")]
+    return [(value, text) for value, text in sides if 0 <= value <= most]
+
+
+def _distance(known: Known, question: Question, value: Value) -> float:
+    now = known.answers.get(question.key)
+    if isinstance(value, str) or isinstance(now, str) or now is None:
+        return 0.0
+    return abs(value - now)
+
+
+def number(value: float) -> str:
+    """As `150,000` or `0.05`."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:g}"

@@ -1,0 +1,81 @@
+"""The flowchart, as text for a terminal: every gate, where it leads, and the way taken in heavy lines.
+
+Left out: a picture (`svg`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from offapi.advise.engine import Advice
+from offapi.advise.recipes import BY_ROAD
+from offapi.advise.rules import GATES, LAST
+
+State = Literal["passed", "taken", "after"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A gate as drawn. `roads`: where it can lead; of the gate that decided, where it did."""
+
+    asks: str
+    exit: str
+    on: str
+    roads: tuple[str, ...]
+    state: State
+    known: bool  # whether anything it asks for was answered
+
+    @property
+    def leads(self) -> str:
+        """Where it can lead, in words; more than two roads are not spelled out."""
+        return " / ".join(self.roads) if len(self.roads) <= 2 else "What it found best"
+
+    @property
+    def went_on(self) -> str:
+        """The answer that goes on, and whether anybody gave it."""
+        return self.on if self.known or self.state != "passed" else f"{self.on} (not answered)"
+
+
+@dataclass(frozen=True)
+class End:
+    """Where one comes to if no gate decides."""
+
+    road: str
+    taken: bool
+
+
+def steps(advice: Advice) -> tuple[list[Step], End]:
+    """The gates in order, each with its part in the way, and the end."""
+    found = []
+    for gate in GATES:
+        state: State = "taken" if gate == advice.gate else "passed" if gate in advice.passed else "after"
+        roads = dict.fromkeys(BY_ROAD[row.road].short for row in gate.rows)
+        if state == "taken":
+            roads = {advice.road.short: None}
+        asked = {when.split()[0] for row in gate.rows for when in row.when}
+        found.append(
+            Step(gate.asks, gate.exit, gate.on, tuple(roads), state, not asked.isdisjoint(advice.known.answers))
+        )
+    return found, End(BY_ROAD[LAST.road].short, advice.gate is None)
+
+
+def draw(advice: Advice) -> list[str]:
+    """Lines of the flowchart, for a fixed-width font."""
+    drawn, end = steps(advice)
+    lines: list[str] = []
+    for step in drawn:
+        lines += _gate(step)
+    return [*lines, f"{'▶' if end.taken else '▷'} {_marked(end.road, end.taken)}"]
+
+
+def _gate(step: Step) -> Sequence[str]:
+    if step.state == "taken":
+        return [f"◆ {step.asks}", f"┗━ {step.exit} ━▶ {_marked(step.roads[0], True)}", f"╷  {step.on}"]
+    node, line, branch = ("◆", "┃", "┠") if step.state == "passed" else ("◇", "│", "├")
+    return [f"{node} {step.asks}", f"{branch}─ {step.exit} ─▷ {step.leads}", f"{line}  {step.went_on}"]
+
+
+def _marked(road: str, taken: bool) -> str:
+    return f"[ {road.upper()} ]" if taken else road

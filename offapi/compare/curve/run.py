@@ -1,0 +1,176 @@
+"""Accuracy against the number of rows learned from: one arm for each size and draw, then the curve through them.
+
+The arms are those of `offapi.compare.arm`, so that a curve goes on point by point, and its largest
+point is the comparison's own arm. Left out: grpo, whose rows have no answers to count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from offapi.compare import data as material
+from offapi.compare import score_arm, train_arm
+from offapi.compare.arm import DATA, Arm, arm
+from offapi.compare.config import Keys, Road
+from offapi.compare.curve.nested_samples import nested, sizes
+from offapi.compare.curve.power_law import Curve, Points, fit
+from offapi.compare.curve.rows_needed import FAR, Answer
+from offapi.compare.data import Material
+from offapi.compare.forecast import measure, outlook
+from offapi.errors import ConfigError, DataError
+from offapi.evaluation.accuracy import Prediction
+from offapi.evaluation.evaluate import Questions
+from offapi.progress import Progress
+
+
+@dataclass(frozen=True)
+class Point:
+    """One student: `size` rows drawn, by the nested draw number `draw`."""
+
+    size: int
+    draw: int
+    arm: Arm
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A point that was reached: how many of the drawn rows were learned from, and the answers."""
+
+    point: Point
+    rows: int
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def right(self) -> list[bool]:
+        """Which test documents are right in all fields."""
+        return [all(row.correct.values()) for row in self.predictions]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All points, smallest first in each draw."""
+
+    keys: Keys
+    road: Road
+    backend: str
+    material: Material
+    points: tuple[Point, ...]
+
+
+def plan(keys: Keys, road: Road, backend: str, asked: Sequence[int], draws: int, data: Path | None = None) -> Plan:
+    """Read everything and name the points. ConfigError where the road cannot be drawn from."""
+    found = material.read(keys)
+    why = found.refusal(road)
+    if why is None and road == "distill" and keys.labels is None and keys.teacher != "recorded":
+        why = "its teacher would be asked again for every point: label once with `offapi label`, then set labels"
+    if why is not None:
+        raise ConfigError(
+            f"there is no curve of {road}: {why}.", where="--road", next_step="Mend that, or name another."
+        )
+    rows = found.rows(road)
+    folder, points = data or keys.out / DATA, []
+    for draw in range(draws):
+        for size in sizes(len(rows), asked):
+            some = nested(rows, size, draw)
+            points.append(Point(size, draw, arm(keys, road, some, backend, folder, seed=keys.seed + draw)))
+    return Plan(keys, road, backend, found, tuple(points))
+
+
+def expect(plan: Plan, out: Progress) -> float:
+    """Seconds that the points not yet done take at most."""
+    machine, seconds = measure(plan.keys, plan.backend), 0.0
+    for point in plan.points:
+        if train_arm.read(point.arm) is None:
+            try:
+                seconds += outlook(point.arm, plan.material.task, plan.material.test, machine, out).seconds
+            except DataError as error:
+                out.say(f"{point.size} rows, draw {point.draw}: {error.what}")
+    return seconds
+
+
+def run(plan: Plan, out: Progress) -> list[Reached]:
+    """Every point trained and scored; one whose rows are all dropped is said and left out."""
+    questions = Questions(plan.material.task, plan.keys.test, plan.material.test)
+    found = []
+    for point in plan.points:
+        out.say(f"{point.size} rows, draw {point.draw + 1}")
+        try:
+            reached = train_arm.reach(point.arm, plan.material.task, plan.backend, out)
+        except DataError as error:
+            out.say(f"{point.size} rows, draw {point.draw + 1}, come to nothing: {error.what}")
+            continue
+        told = score_arm.student(point.arm.path, reached.adapter or "adapter", plan.keys, questions, plan.backend, out)
+        found.append(Reached(point, reached.rows, told.report.predictions))
+    return found
+
+
+def through(reached: Sequence[Reached]) -> Curve:
+    """The curve through the points. DataError where there are too few."""
+    groups: dict[object, int] = {}
+    rows = reached[0].predictions if reached else ()
+    units = [groups.setdefault(i if row.group is None else row.group, len(groups)) for i, row in enumerate(rows)]
+    points = Points(
+        np.array([one.rows for one in reached], np.float64),
+        np.array([one.point.draw for one in reached], np.int64),
+        np.array([one.right for one in reached], np.float64),
+        np.array(units, np.int64),
+    )
+    return fit(points)
+
+
+def table(reached: Sequence[Reached], curve: Curve) -> list[tuple[str, ...]]:
+    """For people, a line for each size: rows, accuracy over draws, and the curve there."""
+    lines: list[tuple[str, ...]] = []
+    for size in sorted({one.point.size for one in reached}):
+        some = [one for one in reached if one.point.size == size]
+        means, rows = [fmean(one.right) for one in some], fmean(one.rows for one in some)
+        spread = f"{100 * stdev(means):.1f}" if len(means) > 1 else "–"
+        fitted = "–" if curve.misfit else curve.band(rows).percent()
+        lines.append((f"{rows:.0f}", f"{len(some)}", f"{100 * fmean(means):.1f}", spread, fitted))
+    return lines
+
+
+def lines(plan: Plan, curve: Curve, answer: Answer | None) -> list[str]:
+    """What the curve says, and how far it may be trusted."""
+    draws = len({point.draw for point in plan.points})
+    if curve.misfit is not None:
+        reached = [answer.text] if answer and answer.kind == "there" else []
+        return [curve.misfit, *reached]
+    test = len(plan.material.test)
+    documents = f"{test} test document{'' if test == 1 else 's'}"
+    few = " One draw tells nothing of how much another would differ: take --draws 3." if draws < 2 else ""
+    return [
+        f"Twice the rows would bring about {curve.doubling().points()} points.",
+        *([answer.text] if answer else []),
+        f"Fitted: all fields right = a - b n^-c, a = {curve.law.a:.3f}, c = {curve.law.c:.2f}; 95% intervals by a"
+        f" bootstrap over {draws} nested draw{'' if draws == 1 else 's'} and {documents}. Beyond {FAR} times the"
+        f" {curve.have:.0f} rows it says nothing.{few}",
+    ]
+
+
+def as_dict(plan: Plan, reached: Sequence[Reached], curve: Curve, answer: Answer | None) -> dict[str, Any]:
+    """The object for --json."""
+    points: list[Mapping[str, Any]] = [
+        {"rows": one.rows, "drawn": one.point.size, "draw": one.point.draw, "right": fmean(one.right)}
+        | {"arm": str(one.point.arm.path)}
+        for one in reached
+    ]
+    steps = sorted({float(one.rows) for one in reached} | {2 * curve.have, FAR * curve.have})
+    forecast = curve.misfit is None
+    return {
+        "road": plan.road,
+        "backend": plan.backend,
+        "test": len(plan.material.test),
+        "points": points,
+        "law": asdict(curve.law),
+        "misfit": curve.misfit,
+        "curve": [{"rows": n, **asdict(curve.band(n))} for n in steps] if forecast else [],
+        "doubling": asdict(curve.doubling()) if forecast else None,
+        "answer": asdict(answer) if answer else None,
+    }

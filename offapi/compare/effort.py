@@ -1,0 +1,66 @@
+"""What a road took: a person's minutes (assumed), teacher tokens, machine minutes (measured), kWh (stated watts).
+
+Left out: what the task, the checks, the val and the test answers took, which every road needs;
+and what a served answer costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from offapi.compare.arm import Arm
+from offapi.compare.config import Keys, Road
+from offapi.compare.train_arm import Outcome
+from offapi.teachers.teacher import Usage
+
+LOCAL = "local:"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a road, with the road it started from. `usage` and `dollars` are None where nobody counted them."""
+
+    human_minutes: float
+    machine_minutes: float
+    kwh: float
+    usage: Usage | None = Usage()
+    dollars: float | None = 0.0
+
+    @property
+    def hours(self) -> float:
+        """A person's and the machine's together."""
+        return (self.human_minutes + self.machine_minutes) / 60
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.human_minutes + other.human_minutes,
+            self.machine_minutes + other.machine_minutes,
+            self.kwh + other.kwh,
+            None if self.usage is None or other.usage is None else self.usage + other.usage,
+            None if self.dollars is None or other.dollars is None else self.dollars + other.dollars,
+        )
+
+
+def cost(keys: Keys, arm: Arm, outcomes: Mapping[Road, Outcome]) -> Cost:
+    """What the arm took, and whatever it started from."""
+    outcome = outcomes[arm.road]
+    minutes = outcome.seconds / 60
+    labelling = keys.label_minutes * outcome.rows if arm.road == "sft" else 0.0
+    usage, dollars = _teacher(keys, outcome) if arm.road == "distill" else (Usage(), 0.0)
+    own = Cost(labelling, minutes, kwh(keys, outcome.seconds), usage, dollars)
+    return own + cost(keys, arm.start, outcomes) if arm.start else own
+
+
+def kwh(keys: Keys, seconds: float) -> float:
+    """Energy at the stated power."""
+    return seconds / 3600 * keys.watts / 1000
+
+
+def _teacher(keys: Keys, outcome: Outcome) -> tuple[Usage | None, float | None]:
+    if outcome.usage is None:
+        return None, None
+    local = keys.labels is None and (keys.teacher or "").startswith(LOCAL)
+    if keys.price is None:
+        return outcome.usage, 0.0 if local else None
+    return outcome.usage, keys.price.of(outcome.usage)

@@ -1,0 +1,116 @@
+"""What became of an arm: trained by its recipe, once, with the time it took and the rows it learned from.
+
+A gate of grpo that fails is a result like another. Left out: scoring on the test set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+
+from offapi.compare.arm import Arm
+from offapi.compare.config import recipe
+from offapi.compare.timed_run import Timed
+from offapi.data import documents
+from offapi.errors import GateFailed
+from offapi.evaluation.accuracy import Report, prediction
+from offapi.progress import Progress
+from offapi.rl.monitor import BEST
+from offapi.stats.interval import Interval
+from offapi.task.task import Task
+from offapi.teachers import labels_file
+from offapi.teachers.labels_file import Label
+from offapi.teachers.teacher import Usage
+
+DONE = "arm.json"
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """How good the answers are that a road learns from: all fields right, over `n` of them that gold tells of."""
+
+    right: Interval
+    n: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished arm. `adapter`: the folder in the run, None where the recipe left none."""
+
+    rows: int  # learned from; of grpo: documents that were sampled for
+    of: int  # that could have been
+    seconds: float  # of the machine, that the result is made of
+    adapter: str | None
+    gate: str | None = None  # what failed
+    usage: Usage | None = None  # the teacher's tokens, None where nobody counted
+    ceiling: Ceiling | None = None
+
+
+def read(arm: Arm) -> Outcome | None:
+    """The outcome of an arm that is done; None where it is not."""
+    path = arm.path / DONE
+    return msgspec.json.decode(path.read_bytes(), type=Outcome) if path.is_file() else None
+
+
+def reach(arm: Arm, task: Task, backend: str, out: Progress) -> Outcome:
+    """Train the arm, or go on with it, or take what is there. Raises what its recipe raises, gates aside."""
+    done = read(arm)
+    if done is not None:
+        out.say(f"{arm.road}: done before, in {arm.path}.")
+        return done
+    module = recipe(arm.road)
+    inputs = module.prepare(arm.config, out)
+    resume = arm.path.exists()
+    out.say(f"{arm.road}: {'going on with' if resume else 'in'} {arm.path}.")
+    run = Timed.open(arm.path) if resume else Timed.create(arm.path.parent, arm.path.name, arm.manifest)
+    gate = None
+    with run.lock():
+        if resume:
+            run.resume(arm.manifest)
+        run.begin()
+        try:
+            module.run(arm.config, inputs, backend, run, out, resume)
+        except GateFailed as error:
+            gate = error.what
+            out.say(f"{arm.road}: {gate} That is its result; remove {arm.path} to try it again.")
+        outcome = _outcome(arm, inputs, task, run, gate)
+        run.write(DONE, orjson.dumps(asdict(outcome)))
+    return outcome
+
+
+def _outcome(arm: Arm, inputs: Any, task: Task, run: Timed, gate: str | None) -> Outcome:
+    seconds = run.work.seconds
+    adapter = next((name for name in ("adapter", BEST) if (run.path / name).is_dir()), None)
+    if arm.road == "grpo":
+        return Outcome(len(inputs.prompts), len(inputs.prompts), seconds, adapter, gate)
+    if arm.road == "sft":
+        return Outcome(len(inputs.episodes), len(inputs.episodes), seconds, adapter, gate)
+    graded = orjson.loads((run.path / "grading.json").read_bytes())
+    if arm.road == "filtered_sft":
+        found = graded["ceiling"] and Ceiling(Interval(**graded["ceiling"]), graded["known"])
+        return Outcome(graded["kept"], graded["rows"], seconds, adapter, gate, ceiling=found)
+    answers = [one for one in _labels(arm, run.path) if one.status == "ok"]
+    used = sum((one.usage for one in answers), Usage())
+    usage = used if used != Usage() else None
+    return Outcome(graded["kept"], graded["rows"], seconds, adapter, gate, usage, _teacher(arm, task, answers))
+
+
+def _labels(arm: Arm, folder: Path) -> list[Label]:
+    """What the teacher said of the arm's documents."""
+    ids = {row.id for row in documents.read(arm.config.data)}
+    path = arm.config.labels or folder / "labels.jsonl"
+    return [one for one in labels_file.settle(labels_file.read(path).labels).values() if one.id in ids]
+
+
+def _teacher(arm: Arm, task: Task, answers: list[Label]) -> Ceiling | None:
+    """The teacher's own accuracy, over the documents whose gold is known."""
+    said = {one.id: one.output for one in answers}
+    known = [row for row in documents.read(arm.config.data) if row.gold is not None and row.id in said]
+    if not known:
+        return None
+    report = Report.of([prediction(task, row, said[row.id]) for row in known])
+    return Ceiling(report.all_fields, report.n)

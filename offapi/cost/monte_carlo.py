@@ -1,0 +1,61 @@
+"""Uncertain inputs: draws of all of them at once, and the swing of each alone.
+
+A range is a triangular distribution, each input independent of the others, by inverse CDF from
+NumPy's counter-based Philox with a fixed seed. Left out: correlations, and other shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from offapi.cost.inputs import INPUTS, Inputs, Range
+from offapi.cost.lifetime import live
+from offapi.cost.model import Numbers, of
+
+DRAWS, SEED = 10_000, 0
+LEVEL = 0.9  # of the ranges told: from the 5th to the 95th percentile
+
+
+def likely(inputs: Inputs) -> dict[str, Numbers]:
+    """Every input at its likeliest, (1,)."""
+    return {key: np.array([quantity.range.likely]) for key, quantity in inputs.known.items()}
+
+
+def drawn(inputs: Inputs, count: int = DRAWS, seed: int = SEED) -> dict[str, Numbers]:
+    """Every input (count,), drawn. An input's draws do not depend on which others are uncertain."""
+    uniforms = np.random.Generator(np.random.Philox(seed)).random((len(INPUTS), count))
+    rows = {row.key: uniforms[i] for i, row in enumerate(INPUTS)}
+    return {key: triangular(quantity.range, rows[key]) for key, quantity in inputs.known.items()}
+
+
+def triangular(range: Range, uniforms: Numbers) -> Numbers:
+    """The inverse CDF of the triangular distribution from low over likely to high."""
+    low, mode, high = range.low, range.likely, range.high
+    if low == high:
+        return np.full_like(uniforms, low)
+    width = high - low
+    rising = low + np.sqrt(uniforms * width * (mode - low))
+    falling = high - np.sqrt((1 - uniforms) * width * (high - mode))
+    return np.clip(np.where(uniforms < (mode - low) / width, rising, falling), low, high)
+
+
+def swings(inputs: Inputs, case: str) -> list[tuple[str, float, float]]:
+    """Of each uncertain input: what is saved over the API with it at its low and at its high, all others likely.
+
+    A month, on average over the task's life. The one with the largest difference first.
+    """
+    base = likely(inputs)
+    found: list[tuple[str, float, float]] = []
+    for key, quantity in inputs.known.items():
+        if quantity.range.uncertain:
+            ends = (quantity.range.low, quantity.range.high)
+            low, high = (_saving({**base, key: np.array([end])}, case) for end in ends)
+            found.append((key, low, high))
+    return sorted(found, key=lambda row: -abs(row[2] - row[1]))
+
+
+def _saving(values: Mapping[str, Numbers], case: str) -> float:
+    life = live(of(case, values), values["requests"], values["growth"])
+    return float(((life.api_total - life.total) / values["horizon_months"])[0])

@@ -1,0 +1,66 @@
+"""OpenAI Agents SDK: the spans that `offapi/data/importers/agents_processor.py` writes, one for each answer of a model.
+
+The system prompt and the tools of a Responses span are those that the response repeats. A Chat
+Completions span names no tools and no finish reason: an answer that used up `max_tokens` was cut off.
+Left out: spans of agents, tools and guardrails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from offapi.data.importers.shared import reasons, responses_api
+from offapi.data.importers.shared import settings as params
+from offapi.data.importers.shared.loose_json import Json, first, items, obj
+from offapi.data.importers.shared.reasons import Dropped, Unusable
+from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.traces import Trace
+
+NO_CONTENT = Dropped(
+    "an exported span, which holds no messages",
+    "The SDK's own export leaves them out: install the tracing processor that `offapi traces processor` prints, leave "
+    "trace_include_sensitive_data at True, and run the agent again.",
+)
+
+
+def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
+    """The rows in `record`: a span, or an export's list of them."""
+    exported = record.get("data")
+    for span in map(obj, exported) if isinstance(exported, list) else [record]:
+        yield _row(span)
+
+
+def _row(span: Mapping[str, Json]) -> Trace | Dropped:
+    data = obj(span.get("span_data"))
+    kind = data.get("type")
+    about = {
+        "id": span.get("id"),
+        "group": first(span, "group_id", "trace_id"),
+        "ts": span.get("started_at"),
+        "trace_id": span.get("trace_id"),
+    }
+    if kind not in ("response", "generation"):
+        return reasons.NOT_A_CALL
+    if span.get("error"):
+        return reasons.FAILED
+    if kind == "response":
+        response = obj(data.get("response"))
+        return responses_api.row({"input": data.get("input")}, response, **about) if response else NO_CONTENT
+    return _generation(data, about)
+
+
+def _generation(data: Mapping[str, Json], about: Mapping[str, Json]) -> Trace | Dropped:
+    asked, answers = items(data.get("input")), items(data.get("output"))
+    if not asked and not answers:
+        return NO_CONTENT
+    streamed = obj(answers[0]) if answers else {}
+    if "output" in streamed:  # of a stream the SDK makes a response of the Responses API
+        try:
+            answers = responses_api.messages(items(streamed["output"]))
+        except Unusable as error:
+            return error.dropped
+    usage, settings = data.get("usage"), obj(data.get("model_config"))
+    made, most = obj(usage).get("output_tokens"), settings.get("max_tokens")
+    cut = isinstance(made, int) and isinstance(most, int) and made >= most
+    about = {**about, "model": data.get("model"), "usage": usage, "params": params.stated(settings)}
+    return build(asked, answers, finish_reason="length" if cut else None, **about)

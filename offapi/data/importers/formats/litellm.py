@@ -1,0 +1,70 @@
+"""LiteLLM's logs: the proxy's table SpendLogs, and the standard logging payload that callbacks get.
+
+Left out: rows answered from the cache, which repeat another's answer, and whatever LiteLLM redacted or
+shortened when it stored it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from offapi.data.importers.formats import anthropic, openai
+from offapi.data.importers.shared import reasons, settings
+from offapi.data.importers.shared.loose_json import Json, first, items, json_text, known, moment, obj, opened, text
+from offapi.data.importers.shared.reasons import Dropped
+from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.traces import Trace
+
+NO_CONTENT = Dropped(
+    "a row without prompt and answer",
+    "The proxy stores them only with `store_prompts_in_spend_logs: true` under general_settings, and some versions "
+    "leave the columns empty even then: log the standard logging payload with a callback (s3, gcs_bucket, custom).",
+)
+MARKS_OF_LOSS = ("litellm_truncated", "redacted-by-litellm")
+CHATS = ("completion", "acompletion", "responses", "aresponses", "anthropic_messages", "", None)
+
+
+def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
+    """The rows in `record`: one, or one for each choice."""
+    sent = obj(record.get("proxy_server_request"))
+    sent = obj(sent.get("body")) or sent
+    asked, response = opened(record.get("messages")) or None, obj(record.get("response"))
+    if asked is None and sent:
+        asked = first(sent, "messages", "input")
+    logged = "call_type" in record or "request_id" in record or "response" in record
+    if not logged or record.get("call_type") not in CHATS:
+        yield reasons.NOT_A_CALL
+    elif record.get("status") == "failure" or record.get("error_str"):
+        yield reasons.FAILED
+    elif str(record.get("cache_hit")).lower() == "true":
+        yield reasons.CACHE_HIT
+    elif not asked and not response:
+        yield NO_CONTENT
+    elif any(mark in json_text([asked, record.get("response")]) for mark in MARKS_OF_LOSS):
+        yield reasons.REDACTED
+    else:
+        yield from _rows(record, sent, asked, response)
+
+
+def _rows(
+    record: Mapping[str, Json], sent: Mapping[str, Json], asked: Json, response: Mapping[str, Json]
+) -> Iterator[Trace | Dropped]:
+    parameters = obj(record.get("model_parameters"))
+    request = {**sent, **parameters, "model": record.get("model")}
+    about = known(
+        id=first(record, "request_id", "id"),
+        group=record.get("session_id") or record.get("trace_id"),
+        ts=moment(record.get("startTime")),
+        cost=first(record, "response_cost", "spend"),
+        trace_id=record.get("trace_id"),
+        end_user=record.get("end_user"),
+        params=settings.requested(sent) | settings.stated(parameters),
+    )
+    if text(record.get("response")) and not response:
+        yield build(asked, record["response"], tools=request.get("tools"), model=record.get("model"), **about)
+    elif response.get("type") == "message":
+        yield anthropic.exchange({**request, "messages": items(asked)}, response, **about)
+    elif isinstance(response.get("output"), list):
+        yield from openai.exchange({**request, "input": asked}, response, **about)
+    else:
+        yield from openai.exchange({**request, "messages": asked}, response, **about)

@@ -1,0 +1,46 @@
+"""OpenAI's fine-tuning files for chat models, a training example a line.
+
+    {"messages": [{"role", "content", "tool_calls", "weight"}, ...], "tools": [...]}
+
+The older `functions` and `function_call` become tools and tool calls. A `weight` beside `messages`
+(as Fireworks has it) is kept in the source. Left out: preference pairs (DPO), which hold two answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from offapi.data.importers.shared import settings as params
+from offapi.data.importers.shared.loose_json import Json, first
+from offapi.data.importers.shared.reasons import BAD_WEIGHT, WEIGHTLESS, Dropped
+from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.traces import Trace
+
+PAIR = Dropped(
+    "a preference pair (DPO), not a chat", "There is no one answer to learn; `offapi` has no recipe for pairs."
+)
+COMPLETION = Dropped(
+    "a prompt with its completion, not a chat",
+    "Import it with the generic format, --map input=$.prompt --map output=$.completion.",
+)
+
+
+def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
+    """The one row in `record`."""
+    yield _row(record)
+
+
+def _row(record: Mapping[str, Json]) -> Trace | Dropped:
+    weight = record.get("weight")
+    if "messages" not in record:
+        if "preferred_output" in record or "non_preferred_output" in record:
+            return PAIR
+        if "prompt" in record and "completion" in record:
+            return COMPLETION
+    if isinstance(weight, bool) or not isinstance(weight, int | float | None):
+        return BAD_WEIGHT
+    if weight == 0:
+        return WEIGHTLESS
+    tools = first(record, "tools", "functions")
+    settings = params.requested(record)
+    return build(record.get("messages"), tools=tools, id=record.get("id"), weight=weight, params=settings)

@@ -1,0 +1,130 @@
+"""OpenTelemetry spans of models (GenAI semantic conventions), under the names of their several versions.
+
+Messages are looked for in the attributes of the span (`gen_ai.input.messages`), in its events, in the
+log records that stand for it, and in the numbered attributes of older instrumentations
+(`gen_ai.prompt.0.content`); scores as `otel_scores` says. Left out: log records of single messages, and
+content kept elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from offapi.data.importers.shared import otel_scores, reasons, settings
+from offapi.data.importers.shared.flat_keys import numbered
+from offapi.data.importers.shared.loose_json import Json, first, items, known, obj, opened
+from offapi.data.importers.shared.otel_scores import Scores
+from offapi.data.importers.shared.otlp import Span, spans
+from offapi.data.importers.shared.reasons import Dropped
+from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.traces import Trace
+
+NO_CONTENT = Dropped(
+    "a span without messages",
+    "Set OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY (older instrumentations: true) where the "
+    "application runs, and record again; what was not recorded cannot be had back.",
+)
+CALLS = ("chat", "generate_content", "text_completion", "completion")
+DETAILS = "gen_ai.client.inference.operation.details"
+ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
+USAGE = {
+    "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
+    "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
+    "cache_read": ("gen_ai.usage.cache_read.input_tokens",),
+    "cache_write": ("gen_ai.usage.cache_write.input_tokens", "gen_ai.usage.cache_creation.input_tokens"),
+    "reasoning": ("gen_ai.usage.reasoning.output_tokens",),
+}
+REQUEST = ("gen_ai.request.", "gen_ai.openai.request.", "openai.request.")
+
+
+def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
+    """The rows in `record`: one for each span, or for each of a span's answers."""
+    found = list(spans(record))
+    scores = otel_scores.apart(found)
+    for span in found:
+        yield from _rows(span, scores)
+
+
+def _rows(span: Span, scores: Scores) -> Iterator[Trace | Dropped]:
+    found = dict(span.attributes)
+    for name, attributes in span.events:
+        if name == DETAILS:
+            found |= attributes
+    operation = first(found, "gen_ai.operation.name", "llm.request.type")
+    calls = operation in CALLS if operation else _models(found)
+    if otel_scores.is_apart(span):
+        yield otel_scores.APART
+    elif not calls:
+        yield otel_scores.OF_ANOTHER if otel_scores.of(span, {}) else reasons.NOT_A_CALL
+    elif span.failed:
+        yield reasons.FAILED
+    elif span.name in ROLES or span.name == "gen_ai.choice":
+        yield NO_CONTENT
+    else:
+        yield from _answers(span, found, otel_scores.of(span, scores))
+
+
+def _models(found: Mapping[str, Json]) -> bool:
+    return first(found, "gen_ai.request.model", "gen_ai.response.model", "gen_ai.system") is not None
+
+
+def _answers(span: Span, found: Mapping[str, Json], scores: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
+    asked, answers = _recorded(found) or _numbered(found) or _events(span) or ([], [])
+    if not asked and not answers:
+        yield NO_CONTENT
+        return
+    instructions = opened(found.get("gen_ai.system_instructions"))
+    system = [{"role": "system", "content": instructions}] if instructions else []
+    endings = items(found.get("gen_ai.response.finish_reasons"))
+    for i, answer in enumerate(answers or [None]):
+        ending = endings[i] if i < len(endings) else obj(answer).get("finish_reason")
+        yield build(
+            [*system, *asked] if asked else asked,
+            answer,
+            tools=first(found, "gen_ai.tool.definitions", "gen_ai.request.tools"),
+            id=span.id,
+            group=found.get("gen_ai.conversation.id") or span.trace_id,
+            finish_reason=ending,
+            model=first(found, "gen_ai.response.model", "gen_ai.request.model"),
+            ts=span.started,
+            usage=known(**{name: first(found, *names) for name, names in USAGE.items()}),
+            trace_id=span.trace_id,
+            params=_params(found),
+            scores=scores,
+        )
+
+
+def _params(found: Mapping[str, Json]) -> dict[str, Json]:
+    asked = {
+        key.removeprefix(start): value for start in REQUEST for key, value in found.items() if key.startswith(start)
+    }
+    return settings.stated(asked)
+
+
+def _recorded(found: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
+    """Messages in one attribute, structured or as JSON text; `gen_ai.prompt` and `gen_ai.completion` of old."""
+    asked = items(first(found, "gen_ai.input.messages", "gen_ai.prompt"))
+    answers = items(first(found, "gen_ai.output.messages", "gen_ai.completion"))
+    return (asked, answers) if asked or answers else None
+
+
+def _numbered(found: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
+    asked, answers = numbered(found, "gen_ai.prompt"), numbered(found, "gen_ai.completion")
+    return (asked, answers) if asked or answers else None
+
+
+def _events(span: Span) -> tuple[Sequence[Json], Sequence[Json]] | None:
+    """A span's events, one for each message. Their body lies in an attribute, as JSON text, or is the attributes."""
+    asked: list[Json] = []
+    answers: list[Json] = []
+    for name, attributes in span.events:
+        body = obj(attributes.get("gen_ai.event.content")) or attributes
+        if name in ROLES:
+            asked.append({"tool_call_id": body.get("id"), **body, "role": body.get("role") or ROLES[name]})
+        elif name == "gen_ai.choice":
+            answers.append({**obj(body.get("message")), "finish_reason": body.get("finish_reason")})
+        elif name == "gen_ai.content.prompt":
+            asked += items(attributes.get("gen_ai.prompt"))
+        elif name == "gen_ai.content.completion":
+            answers += items(attributes.get("gen_ai.completion"))
+    return (asked, answers) if asked or answers else None

@@ -1,0 +1,48 @@
+"""What people log of their models, read into traces: one file a format.
+
+A format's module has `rows(record)`, which gives for one record of a file (a line, or an element of
+an array) a Trace or a Dropped with its reason for everything in it that could be one. Formats whose
+requests and results lie in different files have `halves(record)` too, see `join`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from offapi.data.importers.pairs import Half
+from offapi.data.importers.shared.reasons import Dropped
+from offapi.data.traces import Trace
+
+FORMATS: Mapping[str, str] = {
+    "openai-ft": "OpenAI's fine-tuning files for chat models",
+    "openai": "requests with their responses, Batch files, stored completions; Chat Completions and Responses",
+    "anthropic": "Messages requests with their responses, and batches",
+    "otel": "OpenTelemetry GenAI spans and events, OTLP/JSON or flat",
+    "openinference": "OpenInference spans, Phoenix exports",
+    "langfuse": "observations from the API, the blob export or the web page",
+    "litellm": "SpendLogs and the standard logging payload",
+    "agents-sdk": "OpenAI Agents SDK, through `offapi traces processor`",
+    "generic": "any JSON, with --map",
+}
+
+
+@dataclass(frozen=True)
+class Importer:
+    """A format's module. `marks`: bytes without which a record is no half of one; empty where there are no halves."""
+
+    rows: Callable[[Mapping[str, Any]], Iterator[Trace | Dropped]]
+    halves: Callable[[Mapping[str, Any]], Iterator[Half]] | None = None
+    marks: tuple[bytes, ...] = ()
+
+
+def find(format: str, maps: Mapping[str, str]) -> Importer:
+    """The importer of a format in FORMATS. `maps`: what --map gave, for `generic`."""
+    if format == "generic":
+        from offapi.data.importers.formats.generic import mapped
+
+        return Importer(mapped(maps))
+    module = import_module(f"{__package__}.formats.{format.replace('-', '_')}")
+    return Importer(module.rows, getattr(module, "halves", None), getattr(module, "MARKS", ()))

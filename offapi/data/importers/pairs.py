@@ -1,0 +1,93 @@
+"""Requests and results that lie in different files, joined by their id.
+
+Both sides are noted in a temporary database beside the output before the import begins, and found
+there when a result's turn comes: memory stays flat, and the order is the results'. An id that several
+different requests have joins nothing, since batches like to number theirs alike.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from offapi.data.importers.shared import reasons
+from offapi.data.importers.shared.loose_json import Json
+from offapi.data.importers.shared.reasons import Unusable
+from offapi.errors import RunError
+
+BATCH = 5000  # rows a transaction
+
+TABLES = """
+CREATE TABLE requests (key TEXT PRIMARY KEY, body BLOB, several INT) WITHOUT ROWID;
+CREATE TABLE results (key TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+NOTE_REQUEST = (
+    "INSERT INTO requests VALUES (?, ?, 0) ON CONFLICT DO UPDATE SET several = several OR body != excluded.body"
+)
+
+
+class Half(NamedTuple):
+    """A request, or a result (`request` is None), that says nothing without the other."""
+
+    key: str
+    record: Json
+    request: Json
+
+
+@contextmanager
+def noted(path: Path, halves: Iterable[Half]) -> Iterator[Path]:
+    """A database of `halves` at `path`, while the block lasts. Raises RunError when the disk refuses."""
+    path.unlink(missing_ok=True)
+    try:
+        try:
+            _note(path, halves)
+        except sqlite3.Error as error:
+            step = "Free some space beside --out and run the same command again."
+            raise RunError(f"cannot be written: {error}.", where=str(path), next_step=step) from error
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _note(path: Path, halves: Iterable[Half]) -> None:
+    with closing(sqlite3.connect(path)) as base, base:
+        base.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + TABLES)
+        for count, half in enumerate(halves, start=1):
+            if half.request is None:
+                base.execute("INSERT OR IGNORE INTO results VALUES (?)", (half.key,))
+            else:
+                base.execute(NOTE_REQUEST, (half.key, msgspec.json.encode(half.request)))
+            if count % BATCH == 0:
+                base.commit()
+
+
+class Others:
+    """The other halves, looked up by key."""
+
+    def __init__(self, path: Path) -> None:
+        self._base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+
+    def whole(self, half: Half) -> Json:
+        """A result's record with its request; None for a request whose result gives the row. Unusable without."""
+        if half.request is not None:
+            if self._one("SELECT 1 FROM results WHERE key = ?", half.key) is None:
+                raise Unusable(reasons.NO_RESULT)
+            return None
+        found = self._one("SELECT body, several FROM requests WHERE key = ?", half.key)
+        if found is None:
+            raise Unusable(reasons.NO_REQUEST)
+        if found[1]:
+            raise Unusable(reasons.AMBIGUOUS)
+        return {**half.record, "request": msgspec.json.decode(found[0])}
+
+    def _one(self, query: str, key: str) -> tuple[Json, ...] | None:
+        found: tuple[Json, ...] | None = self._base.execute(query, (key,)).fetchone()
+        return found
+
+    def close(self) -> None:
+        self._base.close()

@@ -1,0 +1,199 @@
+"""The files of an import as records: lines of JSON Lines, elements of an array, a single object; gzipped or not.
+
+What a file is, its content says and not its name. A record stays bytes here, so that reading is cheap
+and everything else can be done in other processes. Left out: arrays beyond LARGEST, which are held whole.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import msgspec
+
+from offapi.errors import DataError
+from offapi.files.atomic import sha256
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+LARGEST = 256 << 20  # bytes of a file that is one array or one object
+JOB = 1 << 20  # bytes of records that a process gets at a time
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of records. `name`: what traces say they come from."""
+
+    path: Path
+    name: str
+    size: int  # bytes on disk
+
+    @property
+    def stem(self) -> str:
+        """`name` without what says that it is JSON."""
+        for suffix in sorted(SUFFIXES, key=len, reverse=True):
+            if self.name.endswith(suffix):
+                return self.name.removesuffix(suffix)
+        return self.name
+
+
+class Job(NamedTuple):
+    """Some records of a file. `first`: the number of the first of them; `end`: where the next job begins."""
+
+    file: File
+    first: int  # 1-based; of lines, or of an array's elements
+    records: tuple[bytes, ...]
+    end: Mapping[str, int]
+    read: int  # bytes on disk up to here, of all files
+
+
+def find(paths: Sequence[Path], *, but: Path) -> list[File]:
+    """The files named, and those in the folders named, in order. `but`: the output, which is none of them."""
+    found: list[File] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(each for each in path.rglob("*") if each.name.endswith(SUFFIXES) and each.is_file())
+            found += [_file(each, each.relative_to(path).as_posix()) for each in inside if not _same(each, but)]
+        else:
+            found.append(_file(path, path.name))
+    if not found:
+        step = f"Name files, or a folder with files that end with {', '.join(SUFFIXES)}."
+        raise DataError.at("there is nothing to import.", path=paths[0], next_step=step)
+    return found
+
+
+def _file(path: Path, name: str) -> File:
+    try:
+        with path.open("rb"):
+            written = os.fsencode(name).decode("utf-8", "backslashreplace")  # on Linux a name can be any bytes
+            return File(path, written, path.stat().st_size)
+    except OSError as error:
+        raise DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step="Check the path.") from None
+
+
+def _same(path: Path, other: Path) -> bool:
+    return other.exists() and path.samefile(other)
+
+
+def digests(files: Sequence[File]) -> list[list[Any]]:
+    """What the files hold, for knowing them again."""
+    return [[file.name, file.size, sha256(file.path)] for file in files]
+
+
+def jobs(files: Sequence[File], start: Mapping[str, int]) -> Iterator[Job]:
+    """The records from `start` on (`file`, `at` in bytes, `records` before it). DataError for what cannot be read."""
+    before = sum(file.size for file in files[: start["file"]])
+    for number in range(start["file"], len(files)):
+        file = files[number]
+        at, count = (start["at"], start["records"]) if number == start["file"] else (0, 0)
+        try:
+            for first, records, end, read in _pieces(file, at, count):
+                yield Job(file, first, records, {"file": number, **end}, before + read)
+        except (EOFError, zlib.error, OSError) as error:
+            step = "It may have been cut short: copy it again, or unpack it as far as it goes."
+            raise DataError.at(f"cannot be read: {error}.", path=file.path, next_step=step) from None
+        before += file.size
+
+
+Piece = tuple[int, tuple[bytes, ...], dict[str, int], int]
+
+
+def _pieces(file: File, at: int, count: int) -> Iterator[Piece]:
+    with file.path.open("rb") as raw:
+        magic = raw.read(4)
+        raw.seek(0)
+        if magic == b"PAR1":
+            step = "Export JSON Lines instead, or convert it (duckdb: COPY (FROM 'FILE') TO 'x.jsonl')."
+            raise DataError.at("a Parquet file.", path=file.path, next_step=step)
+        stream: IO[bytes] = gzip.open(raw) if magic[:2] == b"\x1f\x8b" else raw  # type: ignore[assignment]  # noqa: SIM115
+        with stream:
+            yield from _lines(file, stream, raw, at, count) if _is_lines(stream) else _whole(file, stream, raw, count)
+
+
+def _is_lines(stream: IO[bytes]) -> bool:
+    """Whether a line is a record, and not the whole file an array or one object over several lines."""
+    head, whole = b"", b""
+    while not head and (line := stream.readline(LARGEST)):
+        head = line.removeprefix(BOM).strip()
+    stream.seek(0)
+    if head[:1] == b"{" and not _is_json(head):
+        whole = stream.read(LARGEST).removeprefix(BOM)
+        stream.seek(0)
+    return head[:1] != b"[" and not (whole and _is_json(whole))
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _lines(file: File, stream: IO[bytes], raw: IO[bytes], at: int, count: int) -> Iterator[Piece]:
+    stream.seek(at)
+    left = b""
+    while data := stream.read(JOB):
+        lines = (left + data).split(b"\n")
+        left = lines.pop()
+        if lines:
+            at += sum(map(len, lines)) + len(lines)
+            yield count + 1, _unmarked(lines, count), {"at": at, "records": count + len(lines)}, raw.tell()
+            count += len(lines)
+        if len(left) > LARGEST:
+            raise _too_large(file, "one line")
+    if left:
+        yield count + 1, _unmarked([left], count), {"at": at + len(left), "records": count + 1}, raw.tell()
+
+
+def _unmarked(lines: list[bytes], count: int) -> tuple[bytes, ...]:
+    if count == 0:
+        lines[0] = lines[0].removeprefix(BOM)  # Windows editors put a mark before UTF-8
+    return tuple(lines)
+
+
+def _whole(file: File, stream: IO[bytes], raw: IO[bytes], count: int) -> Iterator[Piece]:
+    """The elements of an array, or the one object in the file."""
+    data = stream.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise _too_large(file, "one JSON value")
+    records = _elements(file, data.removeprefix(BOM))
+    size = raw.tell()
+    while count < len(records):
+        taken, length = 0, 0
+        while count + taken < len(records) and (not taken or length < JOB):
+            length += len(records[count + taken])
+            taken += 1
+        some = tuple(map(bytes, records[count : count + taken]))
+        yield count + 1, some, {"at": 0, "records": count + taken}, size * (count + taken) // len(records)
+        count += taken
+
+
+def _elements(file: File, data: bytes) -> Sequence[msgspec.Raw | bytes]:
+    if data.lstrip()[:1] != b"[":
+        return [data]
+    try:
+        return msgspec.json.decode(data, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError) as error:
+        step = "It may have been cut short; write it again, whole, or as JSON Lines."
+        raise DataError.at(f"not one whole JSON array: {error}.", path=file.path, next_step=step) from None
+
+
+def _too_large(file: File, what: str) -> DataError:
+    step = "Write it as JSON Lines, one object a line (jq -c '.[]' FILE): a file of those can be of any size."
+    return DataError.at(f"{what} of more than {LARGEST >> 20} MiB.", path=file.path, next_step=step)
+
+
+def total(files: Sequence[File]) -> int:
+    """Bytes on disk of all files."""
+    return sum(file.size for file in files)
+
+
+def is_output(path: Path, files: Sequence[File]) -> bool:
+    """Whether `path` is one of the files."""
+    return os.path.exists(path) and any(_same(file.path, path) for file in files)

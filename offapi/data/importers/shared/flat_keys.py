@@ -1,0 +1,50 @@
+"""Attributes whose keys are paths, `a.0.b.c`, as objects and arrays again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from offapi.data.importers.shared.loose_json import Json
+
+Tree = dict[str, Json]
+
+
+def numbered(attributes: Mapping[str, Json], prefix: str) -> list[Json]:
+    """The array that the attributes below `prefix` spell out, whether flat, nested or half of each."""
+    tree: Tree = {}
+    for key, value in attributes.items():
+        if key.startswith(prefix + "."):
+            _put(tree, key[len(prefix) + 1 :].split("."), value)
+        elif key == prefix and isinstance(value, list):
+            for i, each in enumerate(value):
+                _put(tree, [str(i)], each)
+        elif prefix.startswith(key + ".") and isinstance(value, dict):
+            return numbered(value, prefix[len(key) + 1 :])
+    found = _array(tree)
+    return found if isinstance(found, list) else []
+
+
+def _put(tree: Tree, path: list[str], value: Json) -> None:
+    """Set what lies at `path`; the keys of an object there may be paths too."""
+    for step in path[:-1]:
+        tree = tree.setdefault(step, {})
+        if not isinstance(tree, dict):  # a value where others have a branch: what came first stays
+            return
+    if isinstance(value, dict) and value:
+        for key, each in value.items():
+            _put(tree, [path[-1], *key.split(".")], each)
+    elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        for i, each in enumerate(value):
+            _put(tree, [path[-1], str(i)], each)
+    else:
+        tree.setdefault(path[-1], value)
+
+
+def _array(tree: Json) -> Json:
+    """`tree` with objects whose keys are all numbers as arrays, in the numbers' order."""
+    if not isinstance(tree, dict):
+        return tree
+    below = {key: _array(value) for key, value in tree.items()}
+    if below and all(key.isdecimal() and key.isascii() for key in below):
+        return [below[key] for key in sorted(below, key=int)]
+    return below

@@ -1,0 +1,102 @@
+"""The last step of every importer: messages and what is known of them -> a Trace, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from offapi.data.importers.shared import reasons, tool_calls
+from offapi.data.importers.shared.loose_json import Json, ident, known
+from offapi.data.importers.shared.messages import canonical
+from offapi.data.importers.shared.reasons import Dropped, Unusable
+from offapi.data.importers.shared.tool_definitions import definitions
+from offapi.data.traces import Message, Trace
+
+IN_MESSAGES: Json = object()  # the answer is the last of the messages
+ENDINGS: Mapping[str, Dropped] = {
+    "length": reasons.CUT_OFF,
+    "max_tokens": reasons.CUT_OFF,
+    "max_output_tokens": reasons.CUT_OFF,
+    "model_context_window_exceeded": reasons.CUT_OFF,
+    "incomplete": reasons.CUT_OFF,
+    "content_filter": reasons.FILTERED,
+    "safety": reasons.FILTERED,
+    "refusal": reasons.REFUSED,
+    "error": reasons.FAILED,
+    "failed": reasons.FAILED,
+    "cancelled": reasons.FAILED,
+    "pause_turn": reasons.PAUSED,
+}
+
+
+def build(
+    messages: Json,
+    answer: Json = IN_MESSAGES,
+    *,
+    tools: Json = None,
+    id: Json = "",
+    group: Json = None,
+    gold: Json = None,
+    finish_reason: Json = None,
+    **source: Json,
+) -> Trace | Dropped:
+    """The trace of `messages` and the `answer` to them. `source`: what else is known of it.
+
+    An id of "" is given later. Nothing is guessed: what is not a chat with an answer is Dropped.
+    An answer may end in tool calls; any other call must have its result.
+    """
+    try:
+        ending = ENDINGS.get(finish_reason.lower()) if isinstance(finish_reason, str) else None
+        if ending is not None:
+            raise Unusable(ending)
+        asked, answered = _said(messages, answer)
+        said = [*asked, *answered]
+        _check(said)
+        if any("tool_calls" in message for message in said) and not tool_calls.complete(asked, answered):
+            raise Unusable(reasons.TOOL_INCOMPLETE)
+        offered, left_out = definitions(tools) if tools else ([], [])
+    except Unusable as error:
+        return error.dropped
+    return Trace(
+        id=ident(id) if id else "",
+        messages=tuple(said),
+        tools=tuple(offered) or None,
+        group=(ident(group) if group else None) or None,
+        gold=gold if isinstance(gold, dict) else None,
+        source=known(finish_reason=finish_reason, **source, tools_left_out=left_out),
+    )
+
+
+def _said(messages: Json, answer: Json) -> tuple[list[Message], list[Message]]:
+    """What came before the answer, and the answer, which may be several messages."""
+    if answer is IN_MESSAGES:
+        said = canonical(messages)
+        return said[:-1], said[-1:]
+    if isinstance(messages, str) and messages.strip():
+        messages = [{"role": "user", "content": messages}]
+    if messages is None or messages == []:
+        raise Unusable(reasons.NO_MESSAGES if answer is None else reasons.NO_PROMPT)
+    if isinstance(answer, str):
+        answer = {"content": answer}
+    if isinstance(answer, dict):
+        answer = [{**answer, "role": answer.get("role") or "assistant"}]
+    if not isinstance(answer, list) or not answer:
+        raise Unusable(reasons.NO_ANSWER)
+    return canonical(messages), canonical(answer)
+
+
+def _check(said: Sequence[Message]) -> None:
+    """Unusable unless it ends with an answer, answers something, and something in it is to be learned."""
+    if said[-1]["role"] != "assistant":
+        raise Unusable(reasons.NOT_ANSWERED)
+    asked = learned = False
+    for message in said:
+        if message["role"] != "assistant":
+            asked = True
+            continue
+        learned = learned or message.get("weight") != 0
+        if not (message["content"] and message["content"].strip()) and not message.get("tool_calls"):
+            raise Unusable(reasons.NO_ANSWER if message is said[-1] else reasons.EMPTY_TURN)
+    if not asked:
+        raise Unusable(reasons.NO_PROMPT)
+    if not learned:
+        raise Unusable(reasons.WEIGHTLESS)

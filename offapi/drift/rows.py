@@ -1,0 +1,142 @@
+"""A traces file read once, graded without gold, each row counted once: batches of rows as numbers.
+
+Rows whose id, or whose group, was counted already are passed over before they are graded.
+Left out: what is made of the numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from offapi.data.traces import Trace
+from offapi.drift import without_gold
+from offapi.drift.signals import Watched, values
+from offapi.errors import ConfigError, DataError
+from offapi.grading import rows, table
+from offapi.grading.file import pool
+from offapi.grading.file.worker import Done, Job, Settings
+from offapi.grading.similarity.character_runs import Texts
+from offapi.grading.similarity.hash_set import Ids
+from offapi.grading.similarity.shingles import NOTHING
+from offapi.task.task import Task
+
+JOB = 256 * 1024  # bytes of the file that a process gets at a time
+MOST_FAILED = 100  # rows that checks may fail to judge; with more the checks are at fault
+BLANK, REPEATED, GROUPED, REFERENCE = "blank", "counted before", "of a group counted before", "in the reference"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N graded rows that were not counted before."""
+
+    traces: Sequence[Trace]
+    texts: Texts  # their documents
+    values: NDArray[np.float64]  # (N, W)
+    right: NDArray[np.int8]  # whether all fields equal gold, or table.UNKNOWN
+
+
+@dataclass
+class Tally:
+    """How many rows were passed over, by reason, and those that a check failed to judge."""
+
+    passed_over: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
+    first: str = ""  # of those, and why
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file and the task that grades it. `reference`: rows that do not count because they are in that file."""
+
+    path: Path
+    task_file: Path
+    task: Task  # without gold
+    watching: Sequence[Watched]
+    reference: Ids = field(default_factory=Ids)
+
+    def batches(self, ids: Ids, tally: Tally) -> Iterator[Batch]:
+        """All rows not in `ids`, which are put there. DataError, with line and field, at a row that is no trace.
+
+        ConfigError when more than MOST_FAILED rows could not be judged.
+        """
+        seconds = self.task.check_seconds + pool.GRACE if self.task.check_seconds else None
+        with without_gold.file(self.task_file) as task_file:
+            settings = Settings(task_file, "", self.path, None, None, (), NOTHING)
+            for done in pool.grade(self.jobs(ids, tally), settings, tuple(self.task.checks), seconds):
+                tally.failed += len(done.failed)
+                tally.first = tally.first or next((f"row {id!r}: {why}" for id, why in done.failed), "")
+                if tally.failed > MOST_FAILED:
+                    step = "Mend the check: it sees no gold here, and an answer it cannot judge should score 0."
+                    what = f"more than {MOST_FAILED} rows could not be graded; the first: {tally.first}"
+                    raise ConfigError(what, where=str(self.path), next_step=step)
+                yield self._batch(done)
+
+    def jobs(self, ids: Ids, tally: Tally) -> Iterator[Job]:
+        """Stretches of lines whose rows are not in `ids`, which are put there."""
+        start = end = at = 0
+        with _opened(self.path) as file:
+            for number, line in enumerate(file, start=1):
+                reason = self._passed_over(line, number, ids) if line.strip() else BLANK
+                if reason:
+                    tally.passed_over.update([reason] if reason != BLANK else [])
+                    if end > start:
+                        yield Job(start, end)
+                    start = at + len(line)
+                at += len(line)
+                end = at
+                if end - start >= JOB:
+                    yield Job(start, end)
+                    start = end
+        if end > start:
+            yield Job(start, end)
+
+    def _passed_over(self, line: bytes, number: int, ids: Ids) -> str:
+        """Why a row does not count, "" where it does or is none, which grading will say better."""
+        try:
+            row = orjson.loads(line.removeprefix(b"\xef\xbb\xbf"))
+        except orjson.JSONDecodeError:
+            return ""
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+            return ""
+        if "document" in row and "messages" not in row and row.get("recorded_label") is None:
+            what, step = "the document has no answer.", 'Give it the served answer as "recorded_label".'
+            raise DataError.at(what, path=self.path, line=number, field="recorded_label", next_step=step)
+        id = table.digest(row["id"])
+        group = table.digest(f"group\0{row['group']}") if isinstance(row.get("group"), str) else None
+        if id in self.reference or group in self.reference:
+            return REFERENCE
+        if id in ids or group in ids:
+            return REPEATED if id in ids else GROUPED
+        ids.add(id)
+        if group is not None:
+            ids.add(group)
+        return ""
+
+    def _batch(self, done: Done) -> Batch:
+        right = np.frombuffer(done.table, table.kind(len(self.task.checks)))["right"]
+        failed = {id for id, _ in done.failed}
+        lines = [rows.parse(line, self.path, 0, self.task) for line in done.lines.split(b"\n") if line]
+        kept = np.array([trace.id not in failed for trace in lines], bool)
+        traces = [trace for trace in lines if trace.id not in failed]
+        texts = Texts.of([trace.document for trace in traces])
+        return Batch(traces, texts, values(traces, self.watching, texts), right[kept])
+
+
+def _opened(path: Path) -> Any:
+    """The file; DataError where it cannot be read or holds nothing."""
+    try:
+        file = path.open("rb")
+        if not path.stat().st_size:
+            file.close()
+            raise DataError.at("there are no rows in it.", path=path, next_step="Give it one JSON object a line.")
+    except OSError as error:
+        raise DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step="Check the path.") from None
+    return file

@@ -1,0 +1,182 @@
+"""How good are these answers: per-field accuracy against gold, with 95% intervals.
+
+Documents of one `group` are alike, and the intervals count them together. Left out: producing
+the answers (`offapi.evaluation.predict`), several sampled answers a document
+(`offapi.evaluation.sampled_accuracy`), and comparing two systems (`offapi.evaluation.compare`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from offapi.checks.gold import compare
+from offapi.checks.verdict import parse
+from offapi.data.traces import Trace, strip_thinking
+from offapi.errors import DataError
+from offapi.evaluation.test_set import Row
+from offapi.files import jsonl
+from offapi.stats.bootstrap import count, shares
+from offapi.stats.interval import Interval
+from offapi.task.task import Task
+
+__all__ = ["Interval", "Prediction", "Report", "predictions", "read", "recorded", "score_predictions"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer against its gold. `value` is None where the output is not one JSON object."""
+
+    id: str
+    output: str
+    value: Mapping[str, Any] | None
+    correct: Mapping[str, bool]
+    gold: Mapping[str, Any]
+    group: str | None = None  # conversation or other unit that the document belongs to
+    sample: int | None = None  # number of the answer, where several were sampled
+
+    def as_row(self) -> dict[str, Any]:
+        """A row of predictions.jsonl; `group` and `sample` only where there are some."""
+        row = {"id": self.id, "output": self.output, "value": self.value, "correct": self.correct, "gold": self.gold}
+        more = {"group": self.group, "sample": self.sample}
+        return row | {name: value for name, value in more.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Accuracy over `n` documents. `mean` is the mean of the fields' means, `all_fields` the rate of rows all right."""
+
+    n: int
+    mean: float
+    all_fields: Interval
+    fields: Mapping[str, Interval]
+    predictions: tuple[Prediction, ...]
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction]) -> Report:
+        """The accuracies of `predictions`; DataError when there are none."""
+        if not predictions:
+            raise DataError("there are no documents to evaluate.", next_step="Name a file that has some.")
+        correct = [row.correct for row in predictions]
+        right = [[row[name] for row in correct] for name in correct[0]]
+        everything = [all(row.values()) for row in correct]
+        *each, whole = shares([*right, everything], [row.group for row in predictions])
+        mean = sum(field.mean for field in each) / len(each)
+        return cls(len(correct), mean, whole, dict(zip(correct[0], each, strict=True)), tuple(predictions))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object `--json` prints: everything but the predictions."""
+        fields = {name: asdict(interval) for name, interval in self.fields.items()}
+        return {"n": self.n, "mean": self.mean, "all_fields": asdict(self.all_fields), "fields": fields}
+
+    def jsonl(self) -> bytes:
+        """The content of predictions.jsonl, a line a document."""
+        return write(self.predictions)
+
+    def table(self) -> list[tuple[str, str]]:
+        """For people: each field, all of them together, their mean; in percent, with the interval."""
+        named = {**self.fields, "all fields": self.all_fields}
+        rows = [(name, interval.percent()) for name, interval in named.items()]
+        units = count([row.group for row in self.predictions])
+        documents = f"{self.n} in {units} groups" if units < self.n else str(self.n)
+        return [*rows, ("mean of the fields", f"{100 * self.mean:.1f}"), ("documents", documents)]
+
+
+def predictions(task: Task, rows: Sequence[Row], outputs: Sequence[str]) -> list[Prediction]:
+    """Each output beside its row's gold, field by field.
+
+    DataError names the row that has no gold, or gold that the task cannot compare.
+    ValueError when there are not as many outputs as rows.
+    """
+    return [prediction(task, row, output) for row, output in zip(rows, outputs, strict=True)]
+
+
+def prediction(task: Task, row: Row, output: str, sample: int | None = None) -> Prediction:
+    """`output`, thinking before it aside, beside the gold of `row`. DataError where that cannot be compared."""
+    gold = _gold(task, row)
+    value = parse(strip_thinking(output)).value
+    return Prediction(row.id, output, value, compare(value, gold, task.match), gold, _group(row), sample)
+
+
+def score_predictions(task: Task, documents: Sequence[Row], outputs: Sequence[str]) -> Report:
+    """How well `outputs` answer `documents`, in the same order. Raises as `predictions` and `Report.of` do."""
+    return Report.of(predictions(task, documents, outputs))
+
+
+def recorded(task: Task, rows: Sequence[Row]) -> tuple[list[Prediction], list[str]]:
+    """What was once answered, scored: a document's `recorded_label`, a trace's last message.
+
+    A document without one counts as wrong in every field; their ids come second.
+    DataError when no row has one.
+    """
+    answers = [row.answer if isinstance(row, Trace) else row.recorded_label for row in rows]
+    missing = [row.id for row, answer in zip(rows, answers, strict=True) if answer is None]
+    if len(missing) == len(rows):
+        step = 'Give the documents their "recorded_label", or compare with a predictions file.'
+        raise DataError("no document has a recorded answer.", next_step=step)
+    return [_recorded(task, row, answer) for row, answer in zip(rows, answers, strict=True)], missing
+
+
+def write(predictions: Iterable[Prediction]) -> bytes:
+    """The content of a predictions file."""
+    return b"".join(jsonl.line(row.as_row()) for row in predictions)
+
+
+def read(path: Path) -> list[Prediction]:
+    """The answers in a predictions file; DataError, with file, line, field and next step, for anything else."""
+    seen: dict[tuple[str, int | None], int] = {}
+    found: list[Prediction] = []
+    for row in jsonl.read(path):
+        one = _parse(row)
+        if found and one.correct.keys() != found[0].correct.keys():
+            what = f"scored on {', '.join(one.correct)}, the rows before on {', '.join(found[0].correct)}."
+            raise row.error(what, "correct", "Keep the answers of one task in a file.")
+        if (one.id, one.sample) in seen:
+            what = f"id {one.id!r} was already used in line {seen[one.id, one.sample]}."
+            raise row.error(what, "id", "Keep one answer a document.")
+        seen[one.id, one.sample] = row.line
+        found.append(one)
+    return found
+
+
+def _parse(row: jsonl.Row) -> Prediction:
+    correct, sample = row.required("correct", dict), row.value.get("sample")
+    for name, right in correct.items():
+        if not isinstance(right, bool):
+            raise row.error(f"must be true or false, got {orjson.dumps(right).decode()}.", f"correct.{name}", EVAL)
+    if not correct:
+        raise row.error("no field was scored.", "correct", EVAL)
+    if sample is not None and (not isinstance(sample, int) or isinstance(sample, bool)):
+        raise row.error(f"must be a whole number, got {orjson.dumps(sample).decode()}.", "sample", EVAL)
+    gold, group = row.required("gold", dict), row.optional("group", str)
+    output, value = row.required("output", str), row.optional("value", dict)
+    return Prediction(row.required("id", str), output, value, correct, gold, group, sample)
+
+
+EVAL = "Write the file with `offapi eval --out`."
+
+
+def _gold(task: Task, row: Row) -> Mapping[str, Any]:
+    if row.gold is None:
+        raise DataError(
+            "there is no gold answer to compare with.",
+            where=f"document {row.id!r}",
+            next_step='Give every document to be evaluated its "gold".',
+        )
+    task.check_gold(row.gold, row=row.id)
+    return row.gold
+
+
+def _group(row: Row) -> str | None:
+    return row.group if isinstance(row, Trace) else None
+
+
+def _recorded(task: Task, row: Row, answer: str | Mapping[str, Any] | None) -> Prediction:
+    if isinstance(answer, str):
+        return prediction(task, row, answer)
+    gold, output = _gold(task, row), "" if answer is None else task.answer_text(answer)
+    return Prediction(row.id, output, answer, compare(answer, gold, task.match), gold, _group(row))

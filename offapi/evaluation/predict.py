@@ -1,0 +1,86 @@
+"""A loaded model's answers to documents or to a trace's last turn, greedy or sampled, as evaluation wants them.
+
+Left out: tools that really run (a trace's recorded turns stand as they are), and answers
+from anything but a backend.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from offapi.backend import Backend, Sampling
+from offapi.chat.chat import Chat
+from offapi.data.traces import Trace
+from offapi.errors import ConfigError, DataError
+from offapi.evaluation.test_set import Row
+from offapi.progress import Progress
+from offapi.task.task import Task
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Raw outputs, `samples` a row, row by row, and what they cost."""
+
+    outputs: tuple[str, ...]
+    truncated: tuple[bool, ...]  # stopped by the token limit, not by the model
+    prompt_tokens: int  # of all prompts, as an endpoint would count them
+    completion_tokens: int
+    seconds: float
+    samples: int = 1
+
+    def totals(self) -> dict[str, float]:
+        """Of all documents: seconds of answering, prompt tokens, completion tokens."""
+        tokens = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        return {"seconds": self.seconds, **tokens}
+
+    def cost(self) -> dict[str, float]:
+        """Per document: prompt tokens, completion tokens and seconds."""
+        count = len(self.outputs) // self.samples
+        return {
+            "prompt_tokens": round(self.prompt_tokens / count, 1),
+            "completion_tokens": round(self.completion_tokens / count, 1),
+            "seconds": round(self.seconds / count, 3),
+        }
+
+
+def predict(
+    backend: Backend,
+    chat: Chat,
+    task: Task,
+    documents: Sequence[Row],
+    out: Progress,
+    shots: int = 0,
+    *,
+    samples: int = 1,
+    temperature: float = 0.0,
+) -> Predictions:
+    """Ask the loaded model for every row's answer, `shots` worked examples in a document's prompt."""
+    prompts = [prompt(chat, task, row, shots) for row in documents]
+    outputs, truncated = [""] * (len(prompts) * samples), [False] * (len(prompts) * samples)
+    sampling = Sampling(task.max_answer_tokens, chat.stop_ids, temperature=temperature)
+    completion_tokens, started = 0, time.perf_counter()
+    with out.progress("reading", len(prompts)) as advance:
+        for done, group in enumerate(backend.rollout(prompts, samples, sampling), start=1):
+            for at, completion in enumerate(group.completions, start=group.prompt * samples):
+                outputs[at] = chat.decode(completion.tokens)
+                truncated[at] = completion.finish == "length"
+                completion_tokens += len(completion.tokens)
+            advance(done)
+    seconds, prompt_tokens = time.perf_counter() - started, sum(map(len, prompts))
+    return Predictions(tuple(outputs), tuple(truncated), prompt_tokens, completion_tokens, seconds, samples)
+
+
+def prompt(chat: Chat, task: Task, row: Row, shots: int = 0) -> tuple[int, ...]:
+    """The tokens that ask for the answer: the task's words for a document, a trace's own turns before the last."""
+    if not isinstance(row, Trace):
+        return chat.prompt(task.messages(row.text, shots))
+    if shots:
+        raise ConfigError(
+            "traces bring their own prompts; worked examples cannot be added.", next_step="Leave --shots out."
+        )
+    if len(row.messages) < 2:
+        step = "Remove the row, or give it the messages before the answer."
+        raise DataError("nothing comes before the answer.", where=f"row {row.id!r}", next_step=step)
+    return chat.prompt(row.messages[:-1], row.tools, row.id)

@@ -1,0 +1,148 @@
+"""A long file made batch by batch, gone on with after a kill, and seen under its name only when it is whole.
+
+    OUT.part  the batches so far      OUT.part.json  how much of it counts, and where to go on
+
+Left out: what a batch is. The caller says with `state` where it is to go on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from offapi.errors import RunError
+from offapi.files import atomic
+
+SECONDS_BETWEEN_JOURNALS = 1.0
+
+
+class Stage:
+    """The file that will be `out`, open for appending by one process at a time.
+
+    `key` is what the content depends on (hashes, options): with the same key an unfinished
+    file is gone on with, else it is begun anew. Raises RunError when another process writes
+    it or the disk refuses.
+    """
+
+    def __init__(self, out: Path, key: Mapping[str, Any], start: Mapping[str, Any]) -> None:
+        self.out, self.key = out, orjson.loads(orjson.dumps(dict(key)))
+        self.part, self.journal = out.with_name(f"{out.name}.part"), out.with_name(f"{out.name}.part.json")
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._opened()
+        except OSError as error:
+            raise RunError(f"cannot be written: {error.strerror}.", where=str(out), next_step="Name another.") from None
+        found = self._found()
+        self.resumed = found is not None
+        if found is None:
+            self.journal.unlink(missing_ok=True)  # it counts bytes of another content
+        # Bytes that count, and where to go on behind them: one value, so that Ctrl-C never parts them.
+        self._good: tuple[int, dict[str, Any]] = (0, dict(start)) if found is None else (found["size"], found["state"])
+        self._journaled = time.monotonic()
+        os.ftruncate(self._file, self.size)
+        os.lseek(self._file, self.size, os.SEEK_SET)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the unfinished file that count."""
+        return self._good[0]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where to go on behind them."""
+        return self._good[1]
+
+    def append(self, data: bytes, state: Mapping[str, Any]) -> None:
+        """Add a batch; `state` (JSON values) is where to go on behind it."""
+        try:
+            append(self._file, data, self.part)
+        except RunError:
+            os.ftruncate(self._file, self.size)  # room for the journal
+            raise
+        self._good = (self.size + len(data), dict(state))
+        if time.monotonic() - self._journaled >= SECONDS_BETWEEN_JOURNALS:
+            self._note()
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        try:
+            atomic.sync(self._file)
+            os.replace(self.part, self.out)
+        except OSError as error:
+            raise _refused(error, self.out) from error
+        self.journal.unlink(missing_ok=True)
+        atomic.sync_folder(self.out.parent)
+
+    def discard(self) -> None:
+        """Leave nothing of it, and do not go on with it."""
+        self.journal.unlink(missing_ok=True)
+        self.part.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if kind is not None and self.part.exists():
+                self._leave()
+        finally:
+            os.close(self._file)
+
+    def _leave(self) -> None:
+        """What there is to go on with; nothing where nothing counts, or where the disk takes no journal."""
+        if self.size:
+            with suppress(OSError, atomic.NotCommitted, atomic.DurabilityUncertain):
+                self._note()
+        if not self.size or not self.journal.exists():
+            self.discard()
+
+    def _opened(self) -> int:
+        """The unfinished file, locked. Raises RunError when another process has it."""
+        while True:
+            file = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                step = "Wait for that command to end, or write to another file with --out."
+                raise RunError("another process is writing this file.", where=str(self.part), next_step=step) from None
+            if self.part.exists() and os.path.samestat(os.fstat(file), self.part.stat()):
+                return file
+            os.close(file)  # another process gave it its name between our opening and our lock
+
+    def _note(self) -> None:
+        os.fsync(self._file)  # what the journal counts must be there
+        atomic.write_file(self.journal, orjson.dumps({"key": self.key, "size": self.size, "state": self.state}))
+        self._journaled = time.monotonic()
+
+    def _found(self) -> dict[str, Any] | None:
+        """The journal of an unfinished file with the same key, None where there is none to go on with."""
+        try:
+            found: dict[str, Any] = orjson.loads(self.journal.read_bytes())
+            fits = found["key"] == self.key and 0 < found["size"] <= os.fstat(self._file).st_size
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return found if fits else None
+
+
+def append(file: int, data: bytes, path: Path) -> None:
+    """Write all of `data` to `file`, which lies at `path`. Raises RunError when the disk refuses."""
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[os.write(file, left) :]
+    except OSError as error:
+        raise _refused(error, path) from error
+
+
+def _refused(error: OSError, path: Path) -> RunError:
+    step = "Free some space and run the same command again: it goes on where it stopped."
+    return RunError(f"cannot be written: {error.strerror}.", where=str(path), next_step=step)

@@ -1,0 +1,64 @@
+"""Rows to look at: document, answer and what the checks said. Text is made safe for a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from offapi.data.traces import Trace
+from offapi.grading.file.row_reader import Lines
+from offapi.grading.report import Sieve
+
+EXCERPT_LINES, EXCERPT = 12, 600  # characters
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a document may not move the cursor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A graded row as a person reads it."""
+
+    id: str
+    score: float
+    document: str  # its beginning
+    answer: str
+    reasons: tuple[str, ...]  # a check, its score and its reason each
+
+
+def extremes(sieve: Sieve, lines: Lines, count: int) -> tuple[list[Sample], list[Sample]]:
+    """The `count` worst and the `count` best rows, the worst and the best first; no row is in both."""
+    graded = np.flatnonzero(~np.isnan(sieve.columns.score))
+    best_first = graded[np.argsort(sieve.rank[graded])]
+    count = min(count, len(best_first) // 2) if len(best_first) > 1 else len(best_first)
+    return _samples(lines, best_first[::-1][:count].tolist()), _samples(lines, best_first[:count].tolist())
+
+
+def _samples(lines: Lines, rows: Sequence[int]) -> list[Sample]:
+    return [sample(lines.trace(row)) for row in rows]
+
+
+def sample(trace: Trace) -> Sample:
+    """A row with its grade."""
+    checks = (trace.grade or {})["checks"]
+    reasons = tuple(f"{name} {part['score']:g}: {clean(part['reason'])}" for name, part in checks.items())
+    return Sample(trace.id, (trace.grade or {})["score"], excerpt(trace.document), answer(trace), reasons)
+
+
+def excerpt(text: str) -> str:
+    """The beginning of `text`, and how much is left out."""
+    shown = "\n".join(clean(text).splitlines()[:EXCERPT_LINES])[:EXCERPT]
+    return shown + (f" … ({len(text) - len(shown):,} more characters)" if len(shown) < len(text.rstrip()) else "")
+
+
+def answer(trace: Trace) -> str:
+    """The answer, and the calls it makes."""
+    calls = trace.messages[-1].get("tool_calls") or ()
+    made = [f"{call['function']['name']}({call['function']['arguments']})" for call in calls]
+    return clean("\n".join([*([trace.answer] if trace.answer else []), *made]))
+
+
+def clean(text: str) -> str:
+    """`text` without what a terminal would obey."""
+    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))

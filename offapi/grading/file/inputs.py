@@ -1,0 +1,115 @@
+"""Everything that grading a file depends on, read and checked before the first row is graded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offapi.checks import matches_gold
+from offapi.data import documents, traces
+from offapi.errors import DataError
+from offapi.files import jsonl
+from offapi.files.atomic import sha256
+from offapi.grading import rows
+from offapi.grading.file.worker import Settings
+from offapi.grading.similarity.shingles import SAMPLE, common
+from offapi.task.task import Task
+from offapi.task.task import load as load_task
+
+FORMAT = 1  # of the graded file and its table
+PIECE = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The task, the traces file and what it is compared with. `lines` are the file's, blank ones included."""
+
+    task: Task
+    traces: Path
+    evaluation: tuple[tuple[str, str], ...]  # id and text of the documents that no kept row may be near to
+    settings: Settings
+    key: Mapping[str, Any]  # what the graded file depends on
+    lines: int
+
+    @property
+    def gold_checks(self) -> tuple[str, ...]:
+        """Checks that look at gold: a grader with one cannot be graded by gold."""
+        return tuple(name for name, (check, _) in self.task.checks.items() if check is matches_gold)
+
+
+def read(
+    task_file: Path, traces_file: Path, *, cap_by: str | None, gold: Path | None, against: tuple[Path, ...]
+) -> Inputs:
+    """Read and check the inputs. DataError, with file and line, for what is none, but for the traces themselves."""
+    task = load_task(task_file)
+    if gold is not None:
+        rows.Gold.read(gold, task)
+    evaluation = tuple(row for path in against for row in texts(path))
+    lines, digest = _measured(traces_file)
+    held = tuple(text for _, text in evaluation)
+    boring = np.union1d(common(list(_sample(traces_file, task))), common(held))
+    settings = Settings(task_file, sha256(task_file), traces_file, cap_by, gold, held, boring)
+    key: dict[str, Any] = {
+        "task": settings.task_sha256,
+        "traces": digest,
+        "gold": sha256(gold) if gold else None,
+        "cap_by": cap_by,
+    }
+    key |= {"against": hashlib.sha256(repr(evaluation).encode("utf-8", "surrogatepass")).hexdigest(), "format": FORMAT}
+    return Inputs(task, traces_file, evaluation, settings, key, lines)
+
+
+def texts(path: Path) -> list[tuple[str, str]]:
+    """Id and text of each row of a documents or traces file."""
+    first = {} if path.is_dir() else jsonl.read(path)[0].value
+    if "messages" in first and "document" not in first:
+        return [(row.id, row.document) for row in traces.read(path)]
+    return [(row.id, row.text) for row in documents.read(path)]
+
+
+def groups(path: Path, task: Task) -> Iterator[str | None]:
+    """The group of each row of a traces file; rows that are none are passed over."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                yield rows.parse(line, path, 0, task).group
+            except DataError:
+                continue
+
+
+def _measured(path: Path) -> tuple[int, str]:
+    """How many lines a file has, and its SHA-256. DataError where it cannot be read or is empty."""
+    lines, digest, last, rows = 0, hashlib.sha256(), b"", False
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):
+                lines, last, rows = lines + piece.count(b"\n"), piece, rows or not piece.isspace()
+                digest.update(piece)
+    except OSError as error:
+        raise DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step="Check the path.") from None
+    if not rows:
+        raise DataError.at("there are no rows in it.", path=path, next_step="Give it one JSON object a line.")
+    return lines + (not last.endswith(b"\n")), digest.hexdigest()
+
+
+def _sample(path: Path, task: Task) -> Iterator[str]:
+    """The documents of about `SAMPLE` rows, from all over the file; rows that are none are passed over."""
+    with path.open("rb") as file:
+        size, end = path.stat().st_size, 0
+        for start in range(0, size, max(1, size // SAMPLE)):
+            if start < end:
+                continue
+            file.seek(max(start - 1, 0))
+            if start:
+                file.readline()  # the rest of a line; no more than its end where one starts here
+            line = file.readline()
+            end = file.tell()
+            try:
+                yield rows.parse(line, path, 0, task).document
+            except DataError:
+                continue

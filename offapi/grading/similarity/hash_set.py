@@ -1,0 +1,34 @@
+"""Which rows were counted already: hashes of their ids, eight bytes each, to be kept between calls."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from offapi.grading.similarity.shingles import NOTHING, Hashes
+
+FOLD = 50_000  # new ones before they are sorted in
+
+
+class Ids:
+    """A set of hashes."""
+
+    def __init__(self, known: Hashes = NOTHING) -> None:
+        self._known, self._new = known, set[int]()
+
+    def __contains__(self, digest: int | None) -> bool:
+        if digest is None:
+            return False
+        if digest in self._new:
+            return True
+        at = int(np.searchsorted(self._known, np.uint64(digest)))
+        return at < len(self._known) and int(self._known[at]) == digest
+
+    def add(self, digest: int) -> None:
+        """Put one in."""
+        self._new.add(digest)
+        if len(self._new) >= FOLD:
+            self._known, self._new = self.sorted(), set()
+
+    def sorted(self) -> Hashes:
+        """All of them, each once."""
+        return np.union1d(self._known, np.fromiter(self._new, np.uint64, len(self._new)))

@@ -1,0 +1,134 @@
+"""Near-duplicates: documents that share most of their runs of words and have the same numbers.
+
+Two receipts of one shop may differ in a date alone and are not the same receipt, so the numbers
+must agree; a scan that misread one stays beside the good scan. What many documents share, as
+instructions in a prompt, does not count. Candidates come from a sketch
+(locality-sensitive hashing: Indyk and Motwani, STOC 1998) and are compared exactly, up to
+`COMPARED` documents. Left out: translations, and documents that contain one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offapi.grading.similarity.shingles import Hashes, common, pieces, prints, shared
+
+SIMILAR = 0.8  # share of the runs of three words in either document that are in both
+BAND = 4  # components; in 12 bands, 0.998 of the pairs at SIMILAR agree in one whole band
+NEIGHBOURS = 8  # of a row in a band that it is compared with, besides the first
+SURELY_LESS = SIMILAR - 0.15  # of the components: 2.6 standard errors, and the pair is not compared
+COMPARED = 200_000  # documents; of more, pairs are not read again
+
+Numbers = NDArray[np.int64]
+Pairs = NDArray[np.int64]  # (P, 2), row indices
+Compare = Callable[[Pairs], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Sketches:
+    """What near-duplicates are found by, a row a document: 112 bytes each."""
+
+    whole: NDArray[np.uint64]  # (N,)
+    numbers: NDArray[np.uint64]  # (N,)
+    sketch: NDArray[np.uint16]  # (N, SKETCH)
+
+    @classmethod
+    def of(cls, documents: Sequence[str], common: Hashes) -> Sketches:
+        """The sketches of `documents`, runs in `common` aside."""
+        found = [prints(some, common) for some in pieces(documents)]
+        parts = [(each.whole, each.number_sums, each.sketches) for each in found]
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def clusters(documents: Sequence[str]) -> Numbers:
+    """For each document the index of the first one that it is a near-duplicate of, directly or through others.
+
+    That is its own index where it is the first, or the only one.
+    """
+    if not documents:
+        return np.empty(0, np.int64)
+    boring = common(documents)
+    rows = Sketches.of(documents, boring)
+    return join(rows, lambda pairs: compare(pairs, documents.__getitem__, boring))
+
+
+def compare(pairs: Pairs, text: Callable[[int], str], common: Hashes) -> NDArray[np.bool_]:
+    """Which pairs of documents with the same numbers are near-duplicates; `text` gives a document."""
+    near = []
+    for some in _pieces(pairs, 64):
+        found = prints([text(i) for i in some.ravel().tolist()], common)
+        near += [shared(found.runs_of(i), found.runs_of(i + 1)) >= SIMILAR for i in range(0, 2 * len(some), 2)]
+    return np.array(near, bool)
+
+
+def join(rows: Sketches, compare: Compare | None) -> Numbers:
+    """As `clusters`, from sketches; `compare` says which pairs are near-duplicates, without it only exact ones are.
+
+    Of more than `COMPARED` documents the sketches alone decide, with a standard error of 6 points.
+    """
+    _, first, inverse = np.unique(rows.whole, return_index=True, return_inverse=True)
+    leader, apart = np.arange(len(rows.whole)), np.empty(0, np.int64)
+    for pairs in _candidates(rows, np.sort(first)) if compare else ():
+        pairs = np.sort(pairs[leader[pairs[:, 0]] != leader[pairs[:, 1]]], axis=1)
+        codes, once = np.unique(pairs[:, 0] * len(leader) + pairs[:, 1], return_index=True)
+        pairs = pairs[once[~np.isin(codes, apart, assume_unique=True)]]
+        shares = _shares(rows, pairs)
+        if compare is None or len(leader) > COMPARED:
+            leader = _united(leader, pairs[shares >= SIMILAR])
+            continue
+        pairs = pairs[shares >= SURELY_LESS]
+        near = compare(pairs)
+        leader = _united(leader, pairs[near])
+        apart = np.union1d(apart, pairs[~near] @ np.array([len(leader), 1]))
+    found: Numbers = leader[first[inverse]]
+    return found
+
+
+def _united(leader: Numbers, pairs: Pairs) -> Numbers:
+    """Each one's leader, the smallest of its cluster, when the pairs are joined too."""
+    while len(pairs):
+        ends = np.sort(leader[pairs], axis=1)
+        pairs, ends = (each[ends[:, 0] != ends[:, 1]] for each in (pairs, ends))
+        leader = leader.copy()
+        np.minimum.at(leader, ends[:, 1], ends[:, 0])
+        while not np.array_equal(leader, leader[leader]):
+            leader = leader[leader]
+    return leader
+
+
+def _candidates(rows: Sketches, among: Numbers) -> Iterator[Pairs]:
+    """Pairs of different documents with the same numbers that agree in a whole band."""
+    _, which, counts = np.unique(rows.numbers[among], return_inverse=True, return_counts=True)
+    among = among[counts[which] > 1]
+    if len(among):
+        bands = rows.sketch[among].view(np.uint64)
+        for i in range(bands.shape[1]):
+            # By the next band too, so that those most alike stand side by side.
+            order = np.lexsort((bands[:, (i + 1) % bands.shape[1]], rows.numbers[among], bands[:, i]))
+            yield from (among[pairs] for pairs in _neighbours(order, bands[order, i], rows.numbers[among[order]]))
+
+
+def _neighbours(order: Numbers, band: Hashes, numbers: Hashes) -> Iterator[Pairs]:
+    """Rows of `order` that agree in band and numbers: each with the first, and with the next few."""
+    same = np.concatenate([[False], (np.diff(band) == 0) & (np.diff(numbers) == 0)])
+    first = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+    yield np.column_stack([order, order[first]])[same]
+    for distance in range(1, NEIGHBOURS + 1):
+        near = first[distance:] == first[:-distance]
+        if not near.any():
+            return
+        yield np.column_stack([order[distance:], order[:-distance]])[near]
+
+
+def _shares(rows: Sketches, pairs: Pairs) -> NDArray[np.float64]:
+    """The share of components in which each pair's sketches agree."""
+    shares = [np.mean(rows.sketch[some[:, 0]] == rows.sketch[some[:, 1]], axis=1) for some in _pieces(pairs, 100_000)]
+    return np.concatenate([*shares, np.empty(0)])
+
+
+def _pieces(pairs: Pairs, size: int) -> list[Pairs]:
+    return [pairs[at : at + size] for at in range(0, len(pairs), size)]

@@ -1,0 +1,175 @@
+"""One stored model folder: made whole or not at all, and locked by the size and sha256 of each file.
+
+The lock catches damage and slips, not somebody who can write the store: they can write the lock too.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from offapi.errors import ModelError, RunError
+from offapi.files.atomic import sha256, sync, write_file
+from offapi.models.safe_folder import read_json
+
+LOCK, PARITY = "offapi.lock.json", "parity.json"
+VERIFIED = ".verified.json"  # what `check_content` read, so that nobody reads half a gigabyte at every start
+MAKE_ROOM = "Free some space, or set OFFAPI_HOME to a folder on another disk."
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path | None]:
+    """A hidden folder to fill, renamed to `target` at the end; None when `target` is there already.
+
+    Whatever goes wrong, nothing is left. Other processes wait for their turn. Raises ModelError
+    in place of OSError.
+    """
+    try:
+        with _turn(target.parent):
+            if target.exists():
+                yield None
+                return
+            folder = target.parent / f".tmp-{uuid4().hex}"
+            folder.mkdir(mode=0o700)
+            try:
+                yield folder
+                for path in (*folder.iterdir(), folder):
+                    _sync(path)
+                folder.rename(target)
+                _sync(target.parent)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        full = error.errno in FULL
+        raise ModelError(
+            "the disk is full; nothing was stored." if full else f"{error.strerror or error}; nothing was stored.",
+            where=str(target.parent if full else error.filename or target),
+            next_step=MAKE_ROOM if full else "Check the path and its permissions.",
+        ) from error
+
+
+@contextmanager
+def _turn(models: Path) -> Iterator[None]:
+    """Hold the store; what a killed process left is cleared first."""
+    models.mkdir(parents=True, exist_ok=True)
+    with (models / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for stale in models.glob(".tmp-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        yield
+
+
+def remove(folder: Path) -> None:
+    """Delete a stored folder; it disappears from the store by one rename."""
+    with _turn(folder.parent):
+        doomed = folder.with_name(f".tmp-{uuid4().hex}")
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def write(folder: Path, source: Mapping[str, Any]) -> None:
+    """Hash every file of `folder` into its lock, which replaces the old one by rename."""
+    files = {path.name: _entry(path) for path in sorted(folder.glob("[!.]*")) if path.name != LOCK}
+    lock = {"version": 1, "source": source, "files": files}
+    write_file(folder / LOCK, orjson.dumps(lock, option=orjson.OPT_INDENT_2))
+
+
+def put(folder: Path, name: str, content: bytes) -> None:
+    """Write one file into a stored folder and its lock."""
+    lock = read(folder)
+    write_file(folder / name, content)
+    lock["files"][name] = _entry(folder / name)
+    write_file(folder / LOCK, orjson.dumps(lock, option=orjson.OPT_INDENT_2))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The lock of a stored folder. Raises ModelError when it is missing or damaged."""
+    path = folder / LOCK
+    if not path.is_file():
+        raise _changed(path, "missing")
+    lock = read_json(path)
+    match lock:
+        case {"files": dict(files), "source": dict()} if all(map(_is_entry, files.items())):
+            return dict(lock)
+    raise _changed(path, "not a lock that offapi wrote")
+
+
+def check_sizes(folder: Path) -> None:
+    """Raises ModelError unless the locked files, and no others, are there with their sizes."""
+    files = read(folder)["files"]
+    for name, entry in files.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise _changed(path, "missing")
+        if path.stat().st_size != entry["size"]:
+            raise _changed(path, f"{path.stat().st_size} bytes instead of {entry['size']}")
+    if extra := sorted({path.name for path in folder.glob("[!.]*")} - {*files, LOCK}):
+        raise _changed(folder / extra[0], "not one of the files that were added")
+
+
+def check_content(folder: Path, *, again: bool) -> None:
+    """Raises ModelError naming the first locked file whose sha256 has changed.
+
+    Unless `again`, a file that was read before, and whose size, time of change and inode are as they were,
+    is not read. A disk that lost a bit by itself is therefore found by `again` alone.
+    """
+    before, found = {} if again else _verified(folder), {}
+    for name, entry in read(folder)["files"].items():
+        found[name] = _stamp(folder / name, entry["sha256"])
+        if before.get(name) != found[name] and sha256(folder / name) != entry["sha256"]:
+            with suppress(OSError):
+                (folder / VERIFIED).unlink(missing_ok=True)
+            raise _changed(folder / name, "its content has changed since it was added")
+    if before != found:
+        with suppress(OSError, RunError):  # a store that cannot be written is read each time
+            write_file(folder / VERIFIED, orjson.dumps(found))
+
+
+def _stamp(path: Path, locked: str) -> list[Any]:
+    now = path.stat()
+    return [locked, now.st_size, now.st_mtime_ns, now.st_ino]
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    """The stamps of the files that were read and found right."""
+    try:
+        found = orjson.loads((folder / VERIFIED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256(path), "size": path.stat().st_size}
+
+
+def _is_entry(item: tuple[str, Any]) -> bool:
+    name, entry = item
+    plain = Path(name).name == name
+    return plain and isinstance(entry, dict) and isinstance(entry.get("size"), int) and "sha256" in entry
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        sync(file)
+    finally:
+        os.close(file)
+
+
+def _changed(path: Path, what: str) -> ModelError:
+    return ModelError(
+        f"this stored model is damaged: {what}.",
+        where=str(path),
+        next_step=f"Delete the folder {path.parent} and add the model again.",
+    )

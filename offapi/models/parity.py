@@ -1,0 +1,167 @@
+"""Do the backends compute the same from one model folder? A few fixed token sequences tell.
+
+The tokens are drawn from a fixed seed, so neither tokenizer nor template plays a part. The logprobs
+in the folder's `parity.json` are the truth: for the demo model they come with offapi, computed by
+transformers; for others the first usable backend writes them. Left out: adapters and other dtypes than fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from offapi import backend as backends
+from offapi.backend import Backend, ModelSpec
+from offapi.episodes import Episode, Segment
+from offapi.errors import BackendError, ModelError
+from offapi.models import lock
+from offapi.models.safe_folder import check_config, check_weights, read_json
+from offapi.models.store import Model
+from offapi.randomness import uniforms
+
+TOLERANCE = 1e-3  # nats
+SEED = 20261
+LENGTHS = (5, 24, 61, 130)  # tokens; a wrong rope shows more the longer the sequence
+ORDER = ("torch", "mlx")  # who records first: transformers' implementation is the models' own
+
+
+@dataclass(frozen=True)
+class ParityRecord:
+    """Logprobs (nats) of `sequences` by `by`; row i has one fewer than sequence i, whose first token has no context."""
+
+    by: str
+    sequences: tuple[tuple[int, ...], ...]
+    logprobs: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `establish` found: who recorded ("" where nobody could), nats apart, and who was left out why."""
+
+    recorded_by: str
+    differences: Mapping[str, float] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+def sequences(vocabulary: int) -> tuple[tuple[int, ...], ...]:
+    """The fixed sequences for a model of that many tokens."""
+    draws = [uniforms(SEED, 0, i, 0, length) for i, length in enumerate(LENGTHS)]
+    return tuple(tuple(int(u * vocabulary) for u in draw.astype(np.float64)) for draw in draws)
+
+
+def record(backend: Backend, tokens: Sequence[tuple[int, ...]], by: str) -> ParityRecord:
+    """What `backend` computes for `tokens`."""
+    rows = backend.score(_episodes(tokens))
+    return ParityRecord(by, tuple(tokens), tuple(tuple(round(float(x), 6) for x in row) for row in rows))
+
+
+def check(backend: Backend, record: ParityRecord) -> float:
+    """The largest difference (nats) between `backend` and the record; not a number if either has one."""
+    rows = backend.score(_episodes(record.sequences))
+    pairs = zip(rows, record.logprobs, strict=True)
+    return float(np.max([np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b))) for a, b in pairs]))
+
+
+def measure(model: Model, name: str) -> float:
+    """Load `model` with the backend `name` and compare it with its record.
+
+    Raises ModelError when they differ by more than TOLERANCE or there is no record, BackendError
+    when the backend cannot be used here.
+    """
+    known = read(model.path)
+    if known is None:
+        raise ModelError(f"no {lock.PARITY}.", where=str(model.path), next_step="Add the model again.")
+    return _compare(model, name, known)
+
+
+def establish(model: Model) -> Outcome:
+    """Compare every usable backend with the stored model's record, which the first one writes if there is none.
+
+    Raises ModelError when one differs by more than TOLERANCE.
+    """
+    known, config = read(model.path), check_config(model.path)
+    differences: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+    for name in sorted(backends.available(), key=lambda name: (name not in ORDER, name != ORDER[0], name)):
+        if reason := too_much(model.path, config, name):
+            skipped[name] = reason
+            continue
+        try:
+            if known is None:
+                known = _record(model, name, config)
+                lock.put(model.path, lock.PARITY, encode(known))
+            else:
+                differences[name] = _compare(model, name, known)
+        except BackendError as error:
+            skipped[name] = error.what
+    return Outcome(known.by if known else "", differences, skipped)
+
+
+def encode(record: ParityRecord) -> bytes:
+    """The content of `parity.json`."""
+    pairs = zip(record.sequences, record.logprobs, strict=True)
+    rows = [{"tokens": tokens, "logprobs": logprobs} for tokens, logprobs in pairs]
+    return orjson.dumps({"version": 1, "by": record.by, "sequences": rows})
+
+
+def read(folder: Path) -> ParityRecord | None:
+    """The record in `folder`, None if it has none. Raises ModelError when it is damaged."""
+    path = folder / lock.PARITY
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    try:
+        rows = [(tuple(map(int, row["tokens"])), tuple(map(float, row["logprobs"]))) for row in content["sequences"]]
+        if not rows or any(len(logprobs) != len(tokens) - 1 for tokens, logprobs in rows):
+            raise ValueError("every token but the first needs a logprob")
+        return ParityRecord(str(content["by"]), tuple(row[0] for row in rows), tuple(row[1] for row in rows))
+    except (KeyError, TypeError, ValueError) as error:
+        again = "Delete the model's folder and add it again."
+        raise ModelError(f"not a parity record ({error}).", where=str(path), next_step=again) from None
+
+
+def _record(model: Model, name: str, config: Mapping[str, Any]) -> ParityRecord:
+    backend = backends.load(name, ModelSpec(model.path))
+    try:
+        return record(backend, sequences(int(config["vocab_size"])), f"{name} on {backend.device}")
+    finally:
+        backend.close()
+
+
+def _compare(model: Model, name: str, known: ParityRecord) -> float:
+    backend = backends.load(name, ModelSpec(model.path))
+    try:
+        difference = check(backend, known)
+    finally:
+        backend.close()
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"{name} computes other logprobs than {known.by}: {difference:.3g} nats apart, {TOLERANCE:g} allowed.",
+            where=str(model.path),
+            next_step="Do not train it: a setting in config.json means something else to that backend. "
+            "`offapi models verify` tells whether a file has changed.",
+        )
+    return difference
+
+
+def _episodes(tokens: Sequence[tuple[int, ...]]) -> list[Episode]:
+    return [
+        Episode(f"parity-{i}", (Segment(row[:1], sampled=False), Segment(row[1:], sampled=True)))
+        for i, row in enumerate(tokens)
+    ]
+
+
+def too_much(folder: Path, config: Mapping[str, Any], name: str) -> str:
+    """Why the backend `name` should not even try to load `folder` in fp32, or ""."""
+    import psutil
+
+    if config.get("quantization"):
+        return "" if name == "mlx" else "weights quantised for MLX"
+    need = 4 * sum(int(np.prod(shape)) for _, shape in check_weights(folder).values())  # bytes
+    free = int(psutil.virtual_memory().available)
+    return f"needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free" if need > free else ""

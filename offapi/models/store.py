@@ -1,0 +1,205 @@
+"""The store of models: plain folders, checked when added, locked by hash, under `home()/models`.
+
+`add` copies or converts into a hidden folder and renames it when everything is there, so that a
+model is complete or absent. Left out: downloads. A model comes from this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from offapi.chat import template_probe
+from offapi.errors import ModelError, nearest
+from offapi.models import expected_tensors, gguf_weights, normal_config, safe_folder
+from offapi.models import lock as model_lock
+from offapi.models.source import DEMO, DEMO_NAME, Source, find, kept
+
+DEMO_PARITY = Path(__file__).parents[1] / "demo" / model_lock.PARITY
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MARGIN = 64_000_000  # bytes left free on the disk
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder. `source` and `license` are "" and `size` (bytes) 0 where no lock tells."""
+
+    name: str
+    path: Path
+    source: str = ""
+    license: str = ""
+    size: int = 0
+
+
+class UnknownModel(ModelError):
+    """There is no model of that name: a slip in what was typed (exit code 2, as click's usage errors)."""
+
+    exit_code = 2
+
+
+def home() -> Path:
+    """Where offapi keeps its models: $OFFAPI_HOME, else ~/.offapi."""
+    return Path(os.environ.get("OFFAPI_HOME") or Path.home() / ".offapi").absolute()
+
+
+def store() -> Path:
+    """The folder of model folders."""
+    return home() / "models"
+
+
+def add(source: str | Path, name: str | None = None) -> Model:
+    """Store "demo", a model folder or a .gguf file; returns at once when the very same is there.
+
+    Raises ModelError when the source is missing, damaged, refused (code, pickles, unknown
+    architecture, no chat template that renders), when the name is taken by another model, or when
+    the disk is full.
+    """
+    found = find(source)
+    name = name or found.name
+    if not NAME.fullmatch(name) or name == DEMO:
+        raise ModelError(f"{name!r} cannot be a name.", next_step="Use letters, digits, '.', '_', '-': `--name NAME`.")
+    target = store() / name
+    with model_lock.whole(target) as folder:
+        if folder is None:
+            return _same(_find(name), found)
+        license = _copy(found.path, folder) if found.kind == "folder" else _convert(found, folder)
+        config = _normal_config(folder, found.path)
+        (folder / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
+        safe_folder.check_folder(folder)
+        template_probe.run(folder, found.path)
+        origin = {"kind": found.kind, "path": str(found.path), "sha256": found.sha256, "license": license}
+        model_lock.write(folder, origin)
+    return _find(name)
+
+
+def get(name_or_path: str | Path) -> Model:
+    """The model of that name in the store, or the folder at that path, to be loaded.
+
+    Checks that the locked files, and no others, are there as they were added: their content is read
+    once, and again when they were touched. A folder outside the store has its settings and headers
+    checked as `add` does. Raises ModelError, UnknownModel where there is neither.
+    """
+    model = _find(name_or_path)
+    if model.path.parent == store():
+        model_lock.check_content(model.path, again=False)
+    return model
+
+
+def listing() -> list[Model]:
+    """The models in the store by name; damaged ones too (`verify` says what is wrong)."""
+    return [_listed(store() / name) for name in _names() if (store() / name).is_dir()]
+
+
+def verify(name_or_path: str | Path) -> Model:
+    """Read every locked file again. Raises ModelError naming the first that is missing or changed."""
+    model = _find(name_or_path)
+    if model.path.parent != store():
+        raise ModelError("not in the store, so nothing to compare with.", where=str(model.path), next_step="Add it.")
+    model_lock.check_content(model.path, again=True)
+    return model
+
+
+def remove(name: str) -> None:
+    """Delete a stored model. It vanishes from the store at once, whole."""
+    model_lock.remove(_find(name).path)
+
+
+def _find(name_or_path: str | Path) -> Model:
+    """As `get`, without a look at the content of stored files."""
+    name = DEMO_NAME if str(name_or_path) == DEMO else str(name_or_path)
+    folder = Path(name_or_path).expanduser().absolute()
+    if NAME.fullmatch(name) and (store() / name).is_dir():
+        folder = store() / name
+    if not folder.is_dir():
+        hint = "Add it with `offapi models add demo`." if name == DEMO_NAME else nearest(name, _usable())
+        raise UnknownModel(f"no model {str(name_or_path)!r}.", where=str(store()), next_step=hint)
+    if folder.parent == store():
+        model_lock.check_sizes(folder)
+        return _model(folder)
+    safe_folder.check_folder(folder)
+    if not normal_config.is_normal(safe_folder.check_config(folder), _normal_config(folder, folder)):
+        raise ModelError(
+            "config.json leaves open, or says in one form alone, what loaders then read differently.",
+            where=str(folder),
+            next_step=f"Add it with `offapi models add {folder}`, which writes both forms.",
+        )
+    return Model(folder.name, folder)
+
+
+def _names() -> list[str]:
+    return sorted(path.name for path in store().glob("[!.]*"))
+
+
+def _usable() -> list[str]:
+    """Every name that `get` takes, the short one of the demo's model too."""
+    names = _names()
+    return [*names, DEMO] if DEMO_NAME in names else names
+
+
+def _listed(folder: Path) -> Model:
+    try:
+        return _model(folder)
+    except ModelError:  # a damaged lock; whoever uses the model is told
+        return Model(folder.name, folder)
+
+
+def _model(folder: Path) -> Model:
+    lock = model_lock.read(folder)
+    size = sum(entry["size"] for entry in lock["files"].values())
+    return Model(folder.name, folder, lock["source"].get("kind", ""), lock["source"].get("license", ""), size)
+
+
+def _same(model: Model, found: Source) -> Model:
+    if model_lock.read(model.path)["source"].get("sha256") == found.sha256:
+        return model
+    raise ModelError(
+        f"the name {model.name!r} is taken by another model.",
+        where=str(model.path),
+        next_step="Choose another with `--name NAME`.",
+    )
+
+
+def _normal_config(folder: Path, origin: Path) -> dict[str, object]:
+    """The config of `folder`, normalised and compared with its tensors; errors name `origin`."""
+    where, tensors = str(origin), safe_folder.check_weights(folder)
+    config = normal_config.normalise(safe_folder.check_config(folder), tensors, where)
+    expected_tensors.check(config, {name: shape for name, (_, shape) in tensors.items()}, where)
+    return config
+
+
+def _copy(source: Path, folder: Path) -> str:
+    """Copy the files a loader may need; returns the licence the model card names, or ""."""
+    files = kept(source)
+    _room(folder, sum(path.stat().st_size for path in files))
+    for path in files:
+        shutil.copyfile(path, folder / path.name)
+    card = folder / "README.md"
+    text = card.read_text(errors="replace")[:4000] if card.is_file() else ""
+    named = re.match(r"---\n(?:.*\n)*?license: *(\S+)", text)
+    return named.group(1) if named else ""
+
+
+def _convert(found: Source, folder: Path) -> str:
+    """Convert a GGUF file; returns its licence, or ""."""
+    file = gguf_weights.read(found.path)
+    _room(folder, file.bytes_after())
+    gguf_weights.convert(file, folder)
+    if found.kind == "demo" and DEMO_PARITY.is_file():
+        shutil.copyfile(DEMO_PARITY, folder / model_lock.PARITY)
+    return file.license
+
+
+def _room(folder: Path, need: int) -> None:
+    """Raises ModelError when the disk cannot take `need` bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < need + MARGIN:
+        raise ModelError(
+            f"the model needs {need / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB left.",
+            where=str(store()),
+            next_step=model_lock.MAKE_ROOM,
+        )

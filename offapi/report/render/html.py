@@ -1,0 +1,52 @@
+"""The report as one HTML file that asks nothing of anywhere.
+
+Every text is escaped by Jinja or markupsafe, data for the script as well; a content security
+policy lets nothing run or load but the page's own style and script, by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+import orjson
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from offapi.report.story import Story
+
+UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&'\u2028\u2029"}
+
+
+def render(story: Story) -> str:
+    """The whole file."""
+    loader = PackageLoader("offapi.report.render", "templates")
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    style, script = (_source(loader, pages, name) for name in ("page.css", "page.js"))
+    return pages.get_template("page.html").render(
+        story=story,
+        style=style,
+        script=script,
+        policy=policy(style, script),
+        data=data(story.samples.as_dict()) if story.samples else "",
+    )
+
+
+def policy(style: str, script: str) -> str:
+    """The content security policy under which `style` and `script` alone may be used."""
+    kept = "; ".join(f"{kind}-src 'sha256-{_hash(text)}'" for kind, text in (("style", style), ("script", script)))
+    return f"default-src 'none'; {kept}; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def data(value: Any) -> Markup:
+    """`value` as JSON that can stand inside a script element: no sign in it ends that, or is markup."""
+    return Markup(orjson.dumps(value).decode().translate(UNSAFE))
+
+
+def _source(loader: PackageLoader, pages: Environment, name: str) -> Markup:
+    return Markup(loader.get_source(pages, name)[0])
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

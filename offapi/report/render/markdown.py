@@ -1,0 +1,137 @@
+"""The report as Markdown: the figures of the page, its charts in words, the first of its samples.
+
+What documents, answers and names hold is escaped, so that no Markdown viewer takes it for markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from offapi.report.render.charts import Chart
+from offapi.report.render.table import Table
+from offapi.report.run_files import Object
+from offapi.report.samples import Sample, Samples
+from offapi.report.story import Story
+
+MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|^[-+=]|(?<=^\d)[.)])")  # http:// would be linked as well
+SIGNS = {"good": "✓", "info": "·", "warn": "!", "bad": "✗"}
+LONG, LONG_TEXT = 200, 2_000  # characters of a cell, and of a document or an answer
+
+
+def render(story: Story) -> str:
+    """The whole text."""
+    return "\n".join(_lines(story)).rstrip() + "\n"
+
+
+def _lines(story: Story) -> Iterator[str]:
+    yield from (f"# {escape(story.title)}", "", escape(story.lede), "")
+    for one in story.figures:
+        yield f"- **{escape(one.value)}** {escape(one.name)}{f' ({escape(one.note)})' if one.note else ''}"
+    yield from ("", *(f"- {SIGNS[note.kind]} {escape(note.text)}" for note in story.notes), "")
+    if story.roads:
+        yield from ("## Which road", "", *_table(story.roads.table), *_list(story.roads.verdicts))
+    if story.accuracy:
+        yield from ("## How much is right", "", *_table(story.accuracy.table))
+    for difference in story.differences:
+        yield from (*_table(difference.table), *_list(difference.verdicts))
+    yield from _charts("## How it learned", story.learning)
+    yield from _charts("## Health of GRPO", story.health)
+    if story.gamed:
+        yield from _table(story.gamed)
+    if story.cost:
+        yield from ("## Cost", "", escape(story.cost.verdict), "")
+        for table in story.cost.tables:
+            yield from _table(table)
+        yield from _charts("", story.cost.charts)
+    if story.samples:
+        yield from _samples(story.samples)
+    yield from ("## What was done, and with what", "")
+    for table in [*([story.apart] if story.apart else []), *(table for _, tables in story.made for table in tables)]:
+        yield from _table(table)
+    yield from ("## Again", "")
+    for command in story.commands:
+        yield from (f"{escape(command.what)}:", "", *_code(command.text), "")
+    yield f"Written by offapi {story.version}."
+
+
+def escape(text: str) -> str:
+    """`text` on one line, read by no Markdown viewer as markup."""
+    return MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
+def _samples(samples: Samples) -> Iterator[str]:
+    failing = sum(row.fails for row in samples.first)
+    flipped = f", {sum(row.flips for row in samples.first)} flipped" if samples.whose else ""
+    told = f"{len(samples.first)} of {samples.total} documents are here, {failing} of them failing{flipped}."
+    words = [one for one in (samples.whose, *samples.notes) if one]
+    yield from ("## Samples", "", " ".join([told, *map(escape, words)]), "")
+    for row in samples.first:
+        yield from (f"### {escape(_cut(row.id, LONG))}", "")
+        if row.document is not None:
+            yield from (*_code(_cut(row.document, LONG_TEXT)), "")
+        yield from _answers(row, samples)
+
+
+def _answers(row: Sample, samples: Samples) -> Iterator[str]:
+    """By field beside the gold; word by word where an answer is no JSON or nothing says what is right."""
+    answered = [(name, one) for name, one in zip(samples.systems, row.answers, strict=True) if one is not None]
+    scored = [(name, one) for name, one in answered if one.get("right")]
+    if scored:
+        rows = [
+            (field, "nothing" if gold is None else gold, *(_judged(one, i) for _, one in scored))
+            for i, (field, gold) in enumerate(zip(samples.fields, row.gold, strict=True))
+        ]
+        yield from _table(Table("", ("field", "expected", *(name for name, _ in scored)), tuple(rows)))
+    for name, one in answered:
+        if one.get("values") is None:
+            grade = "" if one.get("grade") is None else f", grade {one['grade']:.2f}"
+            yield from (f"{escape(name)}{grade}:", "", *_code(_cut(one["output"], LONG_TEXT)), "")
+
+
+def _judged(answer: Object, i: int) -> str:
+    """The answer's `i`-th field, and whether it is right."""
+    right, values = answer["right"], answer["values"]
+    if i >= len(right):
+        return ""
+    value = "not JSON" if values is None else "nothing" if values[i] is None else values[i]
+    return f"{'✓' if right[i] else '✗'} {value}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _list(lines: Sequence[str]) -> list[str]:
+    return [*(f"- {escape(line)}" for line in lines), ""]
+
+
+def _charts(title: str, charts: Sequence[Chart]) -> Iterator[str]:
+    if charts:
+        yield from ([title, ""] if title else [])
+        yield from (
+            f"- **{escape(one.title)}**{f' ({one.unit})' if one.unit else ''}: {escape(one.told)}" for one in charts
+        )
+        yield ""
+
+
+def _table(table: Table) -> Iterator[str]:
+    width = len(table.head) or len(table.rows[0])
+    if table.title:
+        yield from (f"### {escape(table.title)}", "")
+    yield _row(table.head or ("",) * width)
+    yield _row(("---",) * width, raw=True)
+    yield from map(_row, table.rows)
+    yield from ("", *([escape(table.note), ""] if table.note else []))
+
+
+def _row(cells: Sequence[str], *, raw: bool = False) -> str:
+    shown = cells if raw else [escape(_cut(cell, LONG)) for cell in cells]
+    return f"| {' | '.join(shown)} |"
+
+
+def _code(text: str) -> Iterator[str]:
+    """Fenced by more backticks than stand in it in a row."""
+    most = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, most + 1)
+    yield from (fence, text.rstrip("\n"), fence)

@@ -1,0 +1,188 @@
+"""What was done and with what, as tables out of a run's manifest and what it wrote beside."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+from offapi.report.render.table import Table, differing, flat, text
+from offapi.report.run_files import Object, Record, mapping, number
+from offapi.stats.interval import Interval
+from offapi.training.forecast_text import duration
+
+GIB = 2**30
+MOST = 20  # lines of a list that a run may make arbitrarily long
+
+
+def made(record: Record) -> list[Table]:
+    """The manifest in tables."""
+    return [
+        table
+        for table in (
+            _made(record),
+            _inputs(record),
+            _attempts(record),
+            _network(record),
+            _times(record),
+            _scorings(record),
+            _grading(record),
+            _keys(record),
+        )
+        if table.rows
+    ]
+
+
+def apart(records: Sequence[Record]) -> Table | None:
+    """The recipe's keys in which several runs differ."""
+    columns = [
+        {"backend": one.manifest.get("backend"), **flat(one.config), **flat(mapping(one.manifest, "sha256"), "sha256.")}
+        for one in records
+    ]
+    names = [name for name in differing(columns) if name != "name"]
+    if len(records) < 2 or not names:
+        return None
+    rows = tuple((name, *(_short(column.get(name)) for column in columns)) for name in names)
+    return Table("Where the runs differ", ("key", *(one.name for one in records)), rows)
+
+
+def _made(record: Record) -> Table:
+    config, manifest = record.config, record.manifest
+    lora = mapping(config, "lora")
+    host = mapping(record.attempts[-1], "host") if record.attempts else {}
+    named = {
+        "recipe": record.recipe,
+        "model": config.get("model"),
+        "starts from": config.get("adapter"),
+        "teacher": config.get("teacher"),
+        "backend": manifest.get("backend"),
+        "steps": f"{record.steps:,}",
+        "learning rate": config.get("lr"),
+        "epochs": config.get("epochs"),
+        "batch": config.get("batch_size"),
+        "adapter": f"LoRA, rank {lora['rank']}, alpha {lora.get('alpha')}" if lora.get("rank") else None,
+        "group": config.get("num_generations"),
+        "loss": mapping(config, "loss").get("rule"),
+        "seed": config.get("seed"),
+        "precision": config.get("dtype"),
+        "machine": _machine(host),
+        "software": ", ".join(f"{k} {v}" for k, v in mapping(record.attempts[-1], "versions").items())
+        if record.attempts
+        else None,
+        "began": _when(manifest.get("created")),
+        "folder": str(record.path),
+    }
+    rows = tuple((name, text(value)) for name, value in named.items() if value is not None and value != "")
+    return Table("The run", (), rows)
+
+
+def _inputs(record: Record) -> Table:
+    hashes = mapping(record.manifest, "sha256")
+    rows = tuple((name, text(record.config.get(name)), text(value)) for name, value in hashes.items())
+    return Table("What it read", ("input", "where", "SHA-256"), rows)
+
+
+def _attempts(record: Record) -> Table:
+    rows = [
+        (
+            str(i),
+            _when(one.get("started")),
+            _took(one),
+            text(one.get("step", 0)),
+            text(one.get("outcome", "not ended")),
+        )
+        for i, one in enumerate(record.attempts, start=1)
+    ]
+    return Table("Attempts", ("", "started", "took", "from step", "outcome"), tuple(rows[-MOST:]))
+
+
+def _network(record: Record) -> Table:
+    rows = []
+    for one in record.attempts:
+        seen = mapping(one, "network")
+        rows += [
+            ("refused", text(each.get("target")), text(each.get("caller")), text(each.get("count")))
+            for each in seen.get("refused") or ()
+        ]
+        rows += [
+            ("opened", f"{each.get('host')}:{each.get('port')}", "", text(each.get("connections")))
+            for each in seen.get("opened") or ()
+        ]
+    return Table("Network", ("", "target", "asked for by", "times"), tuple(rows[:MOST]))
+
+
+def _times(record: Record) -> Table:
+    """Seconds by phase, where the run kept them."""
+    total: Counter[str] = Counter()
+    for row in record.timings:
+        total.update({k.removeprefix("seconds/"): number(v) or 0.0 for k, v in row.items() if k.startswith("seconds/")})
+    whole = sum(total.values())
+    rows = tuple((name, f"{seconds:,.1f} s", f"{100 * seconds / whole:.0f} %") for name, seconds in total.most_common())
+    return Table("Where the time went", ("phase", "seconds", "share"), rows if whole else ())
+
+
+def _scorings(record: Record) -> Table:
+    scored = [one for one in record.manifest.get("scored") or () if isinstance(one, dict)]
+    times = Counter(text(one.get("data")) for one in scored)
+    last = {text(one.get("data")): one for one in scored}
+    rows = tuple(
+        (data, str(count), text(last[data].get("n")), _when(last[data].get("at")))
+        for data, count in times.most_common()
+    )
+    return Table("Scorings", ("test set, SHA-256", "times", "documents", "last"), rows[:MOST])
+
+
+def _grading(record: Record) -> Table:
+    told = record.files.get("grading", {})
+    found: dict[str, object] = {"answers": told.get("rows"), "kept": told.get("kept"), "rule": told.get("rule")}
+    found |= {f"dropped: {name}": count for name, count in mapping(told, "dropped").items()}
+    for check in told.get("checks") or ():
+        if isinstance(check, dict) and isinstance(check.get("passed"), dict):
+            found[f"pass “{check.get('name')}”"] = f"{Interval(**check['passed']).percent()} %"
+    rows = tuple((name, text(value)) for name, value in found.items() if value is not None)
+    return Table("What was graded, and what was kept", (), rows)
+
+
+def _keys(record: Record) -> Table:
+    rows = tuple((name, text(value)) for name, value in flat(record.config).items())
+    return Table("Every key of the recipe, as resolved", (), rows)
+
+
+def took(record: Record) -> float | None:
+    """Seconds of all its attempts that ended."""
+    found = [seconds for one in record.attempts if (seconds := _seconds(one)) is not None]
+    return sum(found) if found else None
+
+
+def _took(one: Object) -> str:
+    seconds = _seconds(one)
+    return "—" if seconds is None else duration(seconds)
+
+
+def _seconds(one: Object) -> float | None:
+    try:
+        return (datetime.fromisoformat(one["ended"]) - datetime.fromisoformat(one["started"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _when(value: object) -> str:
+    """`2026-11-26 00:21 UTC`; what is no time as it is."""
+    try:
+        return datetime.fromisoformat(str(value)).strftime("%Y-%m-%d %H:%M %Z")
+    except ValueError:
+        return text(value)
+
+
+def _machine(host: Object) -> str:
+    memory = number(host.get("memory_bytes"))
+    known = [text(host[name]) for name in ("system", "machine") if host.get(name)]
+    known += [f"{text(host['cpus'])} CPU{'' if host['cpus'] == 1 else 's'}"] if host.get("cpus") else []
+    known += [f"{memory / GIB:.0f} GiB"] if memory else []
+    known += [f"Python {text(host['python'])}"] if host.get("python") else []
+    return ", ".join(known)
+
+
+def _short(value: object) -> str:
+    shown = text(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -1,0 +1,202 @@
+"""Everything a report says, reckoned once, for HTML and Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from offapi import __version__
+from offapi.report import accuracy, cost, headline, run_facts, samples
+from offapi.report import commands as again
+from offapi.report import comparison as roads
+from offapi.report import learning as curves
+from offapi.report.accuracy import Accuracy, Difference, Rates
+from offapi.report.commands import Command
+from offapi.report.comparison import Comparison, Roads
+from offapi.report.cost import Cost
+from offapi.report.headline import Figure
+from offapi.report.notes import Note, notes
+from offapi.report.render.charts import Chart
+from offapi.report.render.table import Table, text
+from offapi.report.run_files import Answers, Object, Record, document, predictions, read
+from offapi.report.samples import Samples
+
+COST = "cost.json"
+
+
+@dataclass(frozen=True)
+class Story:
+    """The parts of a report in the order they are read; empty ones are left out of the page."""
+
+    title: str
+    lede: str
+    figures: tuple[Figure, ...]
+    notes: tuple[Note, ...]
+    roads: Roads | None
+    accuracy: Accuracy | None
+    differences: tuple[Difference, ...]
+    learning: tuple[Chart, ...]
+    health: tuple[Chart, ...]
+    gamed: Table | None
+    cost: Cost | None
+    samples: Samples | None
+    apart: Table | None
+    made: tuple[tuple[str, tuple[Table, ...]], ...]  # by run
+    commands: tuple[Command, ...]
+    version: str = __version__
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a report is about. `answers`: of the system it is about first; `extra`, the last ones, were named beside."""
+
+    records: tuple[Record, ...]
+    answers: tuple[Answers, ...]
+    extra: int
+    control: Answers | None = None
+    compared: Comparison | None = None
+
+
+def tell(runs: Sequence[Path], *, cost_file: Path | None = None, with_documents: bool = True) -> Story:
+    """The report of the first run or comparison, beside the others: runs, or predictions files (`.jsonl`).
+
+    Raises RunError or DataError for a path that is neither, and for damaged files.
+    """
+    compared = roads.find(runs[0])
+    found = _read_roads(compared, runs[1:]) if compared else _read_runs(runs)
+    rates = accuracy.rates(found.records[0], found.answers)
+    differences, refused = _differences(found)
+    more = (*_compared(differences), *(Note("info", one) for one in refused))
+    title, lede, figures = _head(found, rates)
+    return Story(
+        title,
+        lede,
+        figures,
+        (*_notes(found), *more),
+        roads.read(compared.told) if compared else None,
+        accuracy.accuracy(rates),
+        tuple(differences),
+        tuple(curves.learning(found.records)),
+        tuple(curves.health(found.records)),
+        next(filter(None, map(_gamed, found.records if compared else found.records[:1])), None),
+        cost.read(_cost(found, cost_file)),
+        _samples(found, with_documents),
+        run_facts.apart(found.records),
+        tuple((one.name, tuple(run_facts.made(one))) for one in found.records),
+        tuple(again.comparison(compared.told, runs) if compared else again.commands(found.records[0], runs)),
+    )
+
+
+def _read_runs(runs: Sequence[Path]) -> Read:
+    """The first run with whatever it was measured against, and the others."""
+    records = _named([read(runs[0]), *(read(path) for path in runs[1:] if path.suffix != ".jsonl")])
+    first, control = records[0], _control(records[0])
+    beside = _beside(records[1:], runs[1:])
+    answers = _unique([*first.answers, *([control] if control else []), *beside])
+    kept = next((one for one in answers if control and one.name == control.name), None)
+    return Read(tuple(records), tuple(answers), len(beside), kept)
+
+
+def _read_roads(compared: Comparison, more: Sequence[Path]) -> Read:
+    """The arms under the names of their roads, with the answers to the test set, and whatever was named beside."""
+    arms = [_renamed(read(path), name) for name, path in compared.arms.items()]
+    records = _named([*arms, *(read(path) for path in more if path.suffix != ".jsonl")])
+    beside = _beside(records[len(arms) :], more)
+    answers = _unique([*compared.answers, *beside])
+    return Read(tuple(records), tuple(answers), len(beside), compared=compared)
+
+
+def _beside(records: Sequence[Record], paths: Sequence[Path]) -> list[Answers]:
+    files = [predictions(path) for path in paths if path.suffix == ".jsonl"]
+    return [*(one.answers[0] for one in records if one.answers), *files]
+
+
+def _head(found: Read, rates: Sequence[Rates]) -> tuple[str, str, tuple[Figure, ...]]:
+    """Title, sentence and figures; of a comparison those of its best road and of the reference."""
+    first, compared = found.records[0], found.compared
+    if compared is None:
+        title = " · ".join(one.name for one in found.records)
+        return title, headline.lede(first), tuple(headline.figures(first, rates, samples.best_look(first)))
+    beside = [one.name for one in found.records[len(compared.arms) :]]
+    take = [Figure("the road to take", text(compared.told["take"]))] if compared.told.get("take") else []
+    right = [headline.all_right(one, f"documents all right, {one.name}") for one in rates[:2]]
+    return " · ".join([compared.folder.name, *beside]), compared.lede, (*take, *right)
+
+
+def _notes(found: Read) -> list[Note]:
+    """Of a run, or of every arm: what all of them say once, else under the arm's name."""
+    if found.compared is None:
+        return notes(found.records[0])
+    told = {one.name: notes(one) for one in found.records[: len(found.compared.arms)]}
+    same = [note for note in next(iter(told.values())) if all(note in each for each in told.values())]
+    named = [replace(n, text=f"{name}: {n.text}") for name, each in told.items() for n in each if n not in same]
+    return [*named, *same]
+
+
+def _differences(found: Read) -> tuple[list[Difference], list[str]]:
+    """Of the first run to the others. The roads were judged together; here they are set against what is beside."""
+    first, answers = found.records[0], found.answers
+    if found.compared:
+        beside = answers[len(answers) - found.extra :]
+        return accuracy.differences(first, [*answers[:1], *beside], None) if beside else ([], [])
+    own = first.answers and first.answers[0].name == first.name
+    return accuracy.differences(first, answers, found.control) if own or first.recipe == "demo" else ([], [])
+
+
+def _samples(found: Read, with_documents: bool) -> Samples | None:
+    if found.compared:
+        return samples.of_roads(found.answers, found.compared.test, with_documents=with_documents)
+    return samples.of_run(found.records[0], found.answers, with_documents=with_documents)
+
+
+def _cost(found: Read, file: Path | None) -> Object:
+    """What was named, else what lies beside the run's or the comparison's own files."""
+    beside = (found.compared.folder if found.compared else found.records[0].path) / COST
+    return document(file or beside) if file or beside.is_file() else {}
+
+
+def _compared(differences: Sequence[Difference]) -> list[Note]:
+    return [Note("info", one.headline) for one in differences]
+
+
+def _gamed(record: Record) -> Table | None:
+    """The held-out documents whose reward rose without their audit."""
+    told = record.files.get("hacking", {})
+    rows = tuple(map(_sample, (one for one in told.get("samples") or () if isinstance(one, dict))))
+    head = ("document", "answer before", "answer after", "reward", "audit")
+    title = "The audit fell" if told.get("rose") is False else "The reward was being gamed"
+    return Table(title, head, rows) if rows else None
+
+
+def _sample(one: Object) -> tuple[str, ...]:
+    changes = (" → ".join(f"{value:.2f}" for value in one.get(name) or ()) for name in ("reward", "audit"))
+    return text(one.get("id")), text(one.get("before")), text(one.get("after")), *changes
+
+
+def _control(record: Record) -> Answers | None:
+    found = record.control.answers if record.control else ()
+    return replace(found[0], name="control") if found else None
+
+
+def _named(records: Sequence[Record]) -> list[Record]:
+    """With names that tell them apart: folders of the same name are shown with the one they lie in."""
+    names = [one.name for one in records]
+    return [
+        one if names.count(one.name) == 1 else _renamed(one, f"{one.path.parent.name}/{one.name}") for one in records
+    ]
+
+
+def _renamed(record: Record, name: str) -> Record:
+    answers = tuple(replace(one, name=name) if one.name == record.name else one for one in record.answers)
+    return replace(record, name=name, answers=answers)
+
+
+def _unique(answers: Sequence[Answers]) -> list[Answers]:
+    """Names numbered where they are used twice."""
+    seen: dict[str, int] = {}
+    found = []
+    for one in answers:
+        seen[one.name] = times = seen.get(one.name, 0) + 1
+        found.append(one if times == 1 else replace(one, name=f"{one.name} ({times})"))
+    return found

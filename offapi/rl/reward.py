@@ -1,0 +1,220 @@
+"""How one batch of completions is judged: by the task's own `reward`, or by its checks, and always by the audit.
+
+Rewards come first and see no gold. Before each call of the user's code it is noted what is called and
+for which completion, so that another process can name a call that never returns. Left out: how long
+a call may take, see `rewards`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import inspect
+import math
+import reprlib
+import traceback
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from numbers import Real
+from statistics import fmean
+from typing import Any
+
+from offapi.checks.gold import compare, matches_gold
+from offapi.checks.verdict import Answer, Check, Context, Verdict, parse
+from offapi.errors import ConfigError
+from offapi.task.task import Task, describe
+
+BATCH = -1  # in place of a completion's number: all of them
+GOLD = "gold"  # the audit of the fields of `match`
+MEND = "Mend it; where it cannot judge, it should return None, which leaves the completion out."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A completion, the document it answers, and that document's known answer, which no reward sees."""
+
+    row: str  # the document's id
+    document: str
+    text: str
+    gold: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a completion is worth. `reward` None: the reward function gave none, and it takes no part in its group.
+
+    `parts` are the scores of all checks, `audit` those of the checks that are not rewarded. Its "gold",
+    where gold is known, is the share of the task's `match` fields that are right; `fields` are those, apart.
+    """
+
+    reward: float | None
+    parts: Mapping[str, float]
+    audit: Mapping[str, float]
+    fields: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def rewarded(self) -> dict[str, float]:
+        """The scores of the checks that make the reward."""
+        return {name: score for name, score in self.parts.items() if name not in self.audit}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a batch has no rewards; `index` of the completion that did it, or BATCH."""
+
+    what: str
+    where: str
+    next_step: str
+    index: int
+    traceback: str
+
+
+class Note(ctypes.Structure):
+    """What a process is at: the number of the call, the completion it is for, and its name, "" between calls."""
+
+    calls: int
+    index: int
+    name: bytes
+    _fields_ = [("calls", ctypes.c_int64), ("index", ctypes.c_int64), ("name", ctypes.c_char * 240)]
+
+    def begin(self, name: str) -> None:
+        self.calls += 1
+        self.name = name.encode("utf-8", "replace")[:239]
+
+    def at(self, asked: Sequence[Asked]) -> str:
+        """The call under way and the rows of `asked` it is for."""
+        first, last = (asked[0], asked[-1]) if self.index == BATCH else (asked[self.index],) * 2
+        rows = f"row {first.row!r}" if first.row == last.row else f"rows {first.row!r} to {last.row!r}"
+        return f"{self.name.decode('utf-8', 'ignore')}, {rows}"
+
+
+def rewarded(task: Task) -> tuple[str, ...]:
+    """Names of the checks that make the reward: none of the audit, none that needs gold, none beside a `reward`.
+
+    ConfigError where nothing would be left to reward.
+    """
+    if task.reward is not None:
+        return ()
+    names = [name for name, (check, _) in task.checks.items() if name not in task.audit and check is not matches_gold]
+    if not names:
+        step = "Add a check that needs no gold, or a `reward` function, to the task."
+        raise ConfigError(f"task {task.name!r} has nothing to reward: gold never is.", next_step=step)
+    return tuple(names)
+
+
+class Judge:
+    """A task as GRPO asks it: rewards first, without gold, then the audit with it."""
+
+    def __init__(self, task: Task, note: Note, loop: asyncio.Runner) -> None:
+        self._task, self._note, self._loop = task, note, loop
+        names = rewarded(task)
+        audit = [name for name in task.checks if name not in names]
+        self._rewarding = self._part(names)
+        self._auditing = self._part(audit)
+        self._goldless = self._part([name for name in audit if task.checks[name][0] is not matches_gold])
+
+    def _part(self, names: Sequence[str]) -> Task | None:
+        """The task with some of its checks, each noted before it runs; None without any."""
+        all_checks = self._task.checks
+        checks = {name: (_noted(name, all_checks[name][0], self._note), all_checks[name][1]) for name in names}
+        return replace(self._task, checks=checks, audit=()) if checks else None
+
+    def judge(self, asked: Sequence[Asked]) -> list[Judged] | Fault:
+        """Each completion's reward, in order. DataError where the task cannot compare the gold."""
+        for one in asked:
+            if one.gold is not None:
+                self._task.check_gold(one.gold, row=one.row)
+        self._note.index = BATCH
+        try:
+            return self._judge(asked)
+        except ConfigError as error:
+            shown = "".join(traceback.format_exception(error.__cause__ or error))
+            return Fault(error.what, error.where, error.next_step, self._note.index, shown)
+
+    def _judge(self, asked: Sequence[Asked]) -> list[Judged]:
+        if self._task.reward is not None:
+            rewards: list[tuple[float | None, Mapping[str, float]]] = [(reward, {}) for reward in self._ask(asked)]
+        else:
+            rewards = [self._grade(self._rewarding, asked, i, None) for i in range(len(asked))]
+        judged = []
+        for i, (one, (reward, parts)) in enumerate(zip(asked, rewards, strict=True)):
+            right = self._right(one)
+            _, checked = self._grade(self._goldless if one.gold is None else self._auditing, asked, i, one.gold)
+            audit = {**checked, **({GOLD: fmean(right.values())} if right else {})}
+            judged.append(Judged(reward, {**parts, **checked}, audit, right))
+        return judged
+
+    def _grade(
+        self, task: Task | None, asked: Sequence[Asked], index: int, gold: Mapping[str, Any] | None
+    ) -> tuple[float, Mapping[str, float]]:
+        """The weighted mean of the checks of `task`, and each one's score."""
+        if task is None:
+            return 0.0, {}
+        self._note.index, one = index, asked[index]
+        try:
+            grade = task.grade(one.document, one.text, gold, row=one.row)
+        except SystemExit as error:
+            raise self._wrong(f"the check raised {describe(error)}.", asked) from error
+        return float(grade.score), {str(name): float(part.score) for name, part in grade.parts.items()}
+
+    def _right(self, one: Asked) -> dict[str, float]:
+        if one.gold is None:
+            return {}
+        right = compare(parse(one.text).value, one.gold, self._task.match)
+        return {f"{GOLD}.{name}": float(share) for name, share in right.items()}
+
+    def _ask(self, asked: Sequence[Asked]) -> list[float | None]:
+        """What the task's `reward` says of all completions, checked. A coroutine is awaited, all in one loop."""
+        reward = self._task.reward
+        assert reward is not None
+        name = getattr(reward, "__name__", type(reward).__name__)
+        self._note.begin(f"reward {name!r}")
+        try:
+            found: object = reward([one.document for one in asked], [one.text for one in asked])
+            if inspect.isawaitable(found):
+                found = self._loop.run(_wait(found))
+            given = _listed(found)
+        except BaseException as error:  # SystemExit too
+            raise self._wrong(f"the function raised {describe(error)}.", asked) from error
+        if given is None:
+            raise self._wrong(f"the function returned {reprlib.repr(found)}, not a list of numbers.", asked)
+        if len(given) != len(asked):
+            raise self._wrong(f"the function returned {len(given)} rewards for {len(asked)} completions.", asked)
+        return [self._number(value, asked, i) for i, value in enumerate(given)]
+
+    def _number(self, value: object, asked: Sequence[Asked], index: int) -> float | None:
+        if value is None:
+            return None
+        with suppress(OverflowError):
+            if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+                return float(value)
+        self._note.index = index
+        raise self._wrong(f"the function gave {reprlib.repr(value)}, not a finite number or None.", asked)
+
+    def _wrong(self, what: str, asked: Sequence[Asked]) -> ConfigError:
+        where = f"task {self._task.name!r}, {self._note.at(asked)}"
+        return ConfigError(what, where=where, next_step=MEND)
+
+
+def _noted(name: str, check: Check, note: Note) -> Check:
+    """`check`, noted before it runs."""
+
+    @functools.wraps(check)
+    def noted(document: str, answer: Answer, context: Context) -> Verdict:
+        note.begin(f"check {name!r}")
+        return check(document, answer, context)
+
+    return noted
+
+
+def _listed(found: object) -> list[object] | None:
+    """A list, tuple or array as a list; None for what is none, or has no order."""
+    if not isinstance(found, Iterable) or not hasattr(found, "__getitem__") or isinstance(found, str | bytes | Mapping):
+        return None
+    return list(found)
+
+
+async def _wait(found: Awaitable[object]) -> object:
+    return await found

@@ -1,0 +1,196 @@
+"""Label documents with a teacher: ask for what the labels file lacks, write each answer down at once.
+
+Left out: grading. A label is the teacher's raw text; the recipes grade it with the task's checks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offapi.errors import OffapiError
+from offapi.teachers.labels_file import Label, Log
+from offapi.teachers.recorded import Recorded
+from offapi.teachers.teacher import Answered, Price, Request, Teacher, Usage
+
+if TYPE_CHECKING:
+    from offapi.data.documents import Document
+    from offapi.task.task import Task
+
+BYTES_PER_TOKEN = 4  # of English prose; only the announced estimate uses it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to be asked, told before it is. Token and dollar figures are estimates."""
+
+    documents: int
+    ok: int  # answered before, by this teacher to this very prompt
+    failed: int  # failed before, and not asked again now
+    asks: int
+    prompt_tokens: int
+    cost: float | None  # dollars if every answer has its full length; None: no prices known
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Where the labels of these documents stand: documents = ok + failed + left."""
+
+    documents: int
+    ok: int
+    failed: Mapping[str, int]  # kind of reason -> documents
+    left: int  # not asked yet
+    asked: int  # in this call; the figures below are of this call too
+    usage: Usage
+    seconds: float
+    cost: float | None  # dollars; None: no prices known
+    teacher: str
+    path: Path
+    labels: tuple[Label, ...] = field(default=(), repr=False)  # of the documents, in their order
+
+
+def _ignore(*values: Any) -> None:
+    del values
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how it goes. `ended` is called on success, on errors and on Ctrl-C alike."""
+
+    planned: Callable[[Plan], None] = _ignore
+    answered: Callable[[Label], None] = _ignore
+    ended: Callable[[Tally], None] = _ignore
+    say: Callable[[str], None] = _ignore
+
+
+def label(
+    task: Task,
+    documents: Sequence[Document],
+    teacher: Teacher,
+    out: Path,
+    *,
+    shots: int | None = None,
+    retry_failed: bool = False,
+    watch: Watch | None = None,
+) -> Tally:
+    """Have `teacher` label `documents` into the labels file `out`, going on where an earlier call stopped.
+
+    A document that this teacher answered for this very prompt is not asked again; a failed
+    one only with `retry_failed`. `shots`: worked examples in the prompt (default all).
+    Raises DataError or RunError for the file, TeacherError or GateFailed when labelling
+    ended early; what was answered until then is kept.
+    """
+    watch = watch or Watch()
+    asked = requests(task, documents, teacher, len(task.examples) if shots is None else shots)
+    with Log(out) as log:
+        if log.warning:
+            watch.say(f"{out}: {log.warning}")
+        known = {request.id: log.settled.get(_key(request, teacher)) for request in asked}
+        todo = [request for request in asked if _due(known[request.id], retry_failed)]
+        watch.planned(_plan(known, todo, teacher.price, task.max_answer_tokens))
+        work = _Work({id: label for id, label in known.items() if label}, started=time.perf_counter())
+        try:
+            _ask(teacher, todo, log, work, watch)
+        except OffapiError as error:
+            tally = work.tally(asked, teacher, out)
+            raise type(error)(
+                f"{error.what} {tally.left} of {tally.documents} documents are left to ask.",
+                where=error.where,
+                next_step=error.next_step,
+            ) from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"All answers so far are in {out}; run the same command to go on.") from None
+        finally:
+            tally = work.tally(asked, teacher, out)
+            watch.ended(tally)
+    return tally
+
+
+def requests(task: Task, documents: Sequence[Document], teacher: Teacher, shots: int) -> list[Request]:
+    """What `teacher` is asked for each document. A recorded answer is the last message of its request."""
+    if not isinstance(teacher, Recorded):
+        return [Request(document.id, tuple(task.messages(document.text, shots))) for document in documents]
+    chats = []
+    for document in documents:
+        chat = task.messages(document.text)
+        if document.recorded_label is not None:
+            chat = [*chat, {"role": "assistant", "content": task.answer_text(document.recorded_label)}]
+        chats.append(Request(document.id, tuple(chat)))
+    return chats
+
+
+@dataclass
+class _Work:
+    """What changes while labelling: the label of each document so far, and the totals of this call."""
+
+    labels: dict[str, Label]
+    started: float
+    asked: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+    def add(self, label: Label) -> None:
+        self.labels[label.id] = label
+        self.asked += 1
+        self.usage += label.usage
+
+    def tally(self, asked: Sequence[Request], teacher: Teacher, out: Path) -> Tally:
+        made = tuple(self.labels[request.id] for request in asked if request.id in self.labels)
+        failed = Counter(label.reason.split(":")[0].split(" (")[0] for label in made if label.status == "failed")
+        return Tally(
+            documents=len(asked),
+            ok=len(made) - failed.total(),
+            failed=dict(failed.most_common()),
+            left=len(asked) - len(made),
+            asked=self.asked,
+            usage=self.usage,
+            seconds=time.perf_counter() - self.started,
+            cost=None if teacher.price is None else teacher.price.of(self.usage),
+            teacher=teacher.name,
+            path=out,
+            labels=made,
+        )
+
+
+def _ask(teacher: Teacher, todo: Sequence[Request], log: Log, work: _Work, watch: Watch) -> None:
+    if not todo:
+        return
+    hashes = {request.id: request.prompt_sha256 for request in todo}
+    with closing(teacher.answers(todo)) as answers:
+        for answered in answers:
+            label = _label(answered, teacher, hashes[answered.id])
+            log.append(label)
+            work.add(label)
+            watch.answered(label)
+
+
+def _label(answered: Answered, teacher: Teacher, prompt_sha256: str) -> Label:
+    return Label(
+        id=answered.id,
+        output=answered.output,
+        status="failed" if answered.reason else "ok",
+        usage=answered.usage,
+        seconds=round(answered.seconds, 4),
+        teacher=teacher.name,
+        prompt_sha256=prompt_sha256,
+        reason=answered.reason,
+    )
+
+
+def _key(request: Request, teacher: Teacher) -> tuple[str, str, str]:
+    return request.id, teacher.name, request.prompt_sha256
+
+
+def _due(label: Label | None, retry_failed: bool) -> bool:
+    return label is None or (retry_failed and label.status == "failed")
+
+
+def _plan(known: Mapping[str, Label | None], todo: Sequence[Request], price: Price | None, max_tokens: int) -> Plan:
+    ok = sum(label is not None and label.status == "ok" for label in known.values())
+    tokens = sum(request.prompt_bytes for request in todo) // BYTES_PER_TOKEN
+    cost = price.of(Usage(tokens, max_tokens * len(todo))) if price else None
+    return Plan(len(known), ok, len(known) - ok - len(todo), len(todo), tokens, cost)

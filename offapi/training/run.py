@@ -1,0 +1,254 @@
+"""A run folder: manifest, metrics, and checkpoints that survive kills, full disks and flipped bits.
+
+    runs/NAME/manifest.json  metrics.jsonl  checkpoints/step-000010/  checkpoints/latest
+
+Folders are 0700, files 0600. Left out: what a checkpoint holds (the recipe's files), and
+runs on more than one machine. See `offapi.files.atomic` for how files are written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from offapi.errors import OffapiError, RunError, nearest
+from offapi.files import atomic
+from offapi.files.lock import hold
+from offapi.network import guard
+from offapi.training import checkpoints, host
+from offapi.training.checkpoints import Checkpoint
+
+MANIFEST, METRICS, CHECKPOINTS, LOCK = "manifest.json", "metrics.jsonl", "checkpoints", ".lock"
+NUMPY = orjson.OPT_SERIALIZE_NUMPY
+SECONDS_TO_WAIT = 2.0
+
+_held: set[Path] = set()  # runs this process has locked
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. Writing needs `lock`."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, root: Path, name: str, manifest: Mapping[str, Any]) -> Self:
+        """Make `root`/`name`. `manifest` is what the run depends on: config, seed, hashes of model, data and task.
+
+        Raises RunError when the name is taken or cannot be written.
+        """
+        if Path(name).name != name or name.startswith("."):
+            raise RunError(f"{name!r} is not a usable run name.", next_step="Use a plain name without slashes.")
+        path = (root / name).absolute()
+        if path.exists():
+            step = "Continue it with --resume, or choose another name."
+            raise RunError("there is a run of that name already.", where=str(path), next_step=step)
+        temporary = path.parent / f"{atomic.TEMPORARY}{name}-{uuid.uuid4().hex}"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir(mode=0o700)
+            (temporary / CHECKPOINTS).mkdir(mode=0o700)
+            atomic.write_file(temporary / MANIFEST, _json({**manifest, "created": _now(), "attempts": []}))
+            temporary.rename(path)
+            atomic.sync_folder(path.parent)
+        except OSError as error:
+            step = "Choose a folder that can be written, with --out or in the recipe."
+            raise RunError(f"cannot be created: {error.strerror}.", where=str(path), next_step=step) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The run in `path`. Raises RunError when there is none."""
+        path = path.absolute()
+        if not (path / MANIFEST).is_file():
+            beside = sorted(other.parent.name for other in path.parent.glob(f"*/{MANIFEST}"))
+            raise RunError("there is no run here.", where=str(path), next_step=nearest(path.name, beside))
+        return cls(path)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the run depends on, and its attempts so far. Raises RunError when it is unreadable."""
+        try:
+            manifest: dict[str, Any] = orjson.loads((self.path / MANIFEST).read_bytes())
+        except (OSError, ValueError) as error:
+            step = "Restore the file from a backup, or start a new run."
+            raise RunError(f"unreadable ({error}).", where=str(self.path / MANIFEST), next_step=step) from error
+        return manifest
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing, as one attempt in its manifest. Raises RunError when another process holds it."""
+        with hold(self.path / LOCK, "this run", str(self.path)):
+            _held.add(self.path)
+            self._sweep()
+            outcome = "failed"
+            try:
+                self._attempt(started=_now(), step=0, versions=host.versions(), host=host.facts())
+                yield
+                outcome = "finished"
+            except KeyboardInterrupt:
+                outcome = "interrupted"
+                raise
+            finally:
+                with suppress(*(() if outcome == "finished" else (OffapiError,))):  # the first error is the one to tell
+                    self._attempt(ended=_now(), outcome=outcome, network=guard.report())
+                _held.discard(self.path)
+
+    def resume(self, manifest: Mapping[str, Any]) -> Checkpoint | None:
+        """The checkpoint to go on from (None: none was taken yet), with metrics cut back to it.
+
+        Raises RunError naming the first field of `manifest` that is not what the run began with.
+        """
+        self._must_hold()
+        found = _difference(self.manifest, orjson.loads(_json(manifest)))
+        if found:
+            field, old, new = found
+            what = f"{field} was {_brief(old)} when this run began and is {_brief(new)} now."
+            step = "Resume with what it began with, or start a new run."
+            raise RunError(what, where=str(self.path / MANIFEST), next_step=step)
+        checkpoint = self.latest()
+        self._cut_metrics(checkpoint.metrics_bytes if checkpoint else 0)
+        self._attempt(step=checkpoint.step if checkpoint else 0)
+        return checkpoint
+
+    def log(self, step: int, metrics: Mapping[str, Any], name: str = METRICS) -> None:
+        """Append one line to metrics.jsonl, or to another file `name`, which resuming does not cut back.
+
+        Raises NotCommitted, with no part of the line kept.
+        """
+        self._must_hold()
+        line = _json({"step": step, **metrics}) + b"\n"
+        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            before = os.fstat(descriptor).st_size
+            if os.write(descriptor, line) != len(line):
+                os.ftruncate(descriptor, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            step_ = "Free some space, then continue with --resume."
+            where = str(self.path / name)
+            raise atomic.NotCommitted(
+                f"could not be written: {error.strerror}.", where=where, next_step=step_
+            ) from error
+        finally:
+            os.close(descriptor)
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Write the file `name` in the run folder, whole or not at all."""
+        self._must_hold()
+        atomic.write_file(self.path / name, data)
+        return self.path / name
+
+    def write_folder(self, name: str, files: Mapping[str, bytes]) -> Path:
+        """Write the folder `name` in the run folder, whole or not at all, in place of an earlier one."""
+        self._must_hold()
+        atomic.write_folder(self.path / name, files, {}, replace=True)
+        return self.path / name
+
+    def checkpoint(self, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> Checkpoint:
+        """Commit `files` and `meta` as checkpoint `step`, then drop old ones. The same one twice is no error.
+
+        Raises NotCommitted (earlier checkpoints stay) or DurabilityUncertain.
+        """
+        self._must_hold()
+        return checkpoints.commit(self.path / CHECKPOINTS, step, files, meta, self._sync_metrics())
+
+    def count_scoring(self, data: str, n: int) -> int:
+        """Note in the manifest that `n` documents of the file with hash `data` were scored; how often it now was.
+
+        No attempt of the run: the lock is held for the moment, by whoever scores. Raises
+        RunError when another process holds it.
+        """
+        with self.alone():
+            manifest = self.manifest
+            scored = [*manifest.get("scored", []), {"data": data, "n": n, "at": _now()}]
+            atomic.write_file(self.path / MANIFEST, _json({**manifest, "scored": scored}))
+        return sum(entry["data"] == data for entry in scored)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run without beginning an attempt; nothing to do inside `lock`. Raises RunError as `lock` does.
+
+        Waits a little: another process that notes a scoring is done in a moment.
+        """
+        if self.path in _held:
+            yield
+            return
+        with hold(self.path / LOCK, "this run", str(self.path), SECONDS_TO_WAIT):
+            yield
+
+    def latest(self) -> Checkpoint | None:
+        """The newest intact checkpoint. Raises RunError when there are some and none is intact."""
+        return checkpoints.latest(self.path / CHECKPOINTS)
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left, here and in the folders that are no runs of their own."""
+        inside = [path for path in self.path.iterdir() if path.is_dir() and not (path / MANIFEST).exists()]
+        for folder in (*inside, self.path):
+            checkpoints.sweep(folder)
+
+    def _sync_metrics(self) -> int:
+        """Make metrics.jsonl durable; its length in bytes."""
+        descriptor = os.open(self.path / METRICS, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            atomic.sync(descriptor)
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    def _cut_metrics(self, length: int) -> None:
+        path = self.path / METRICS
+        have = path.stat().st_size if path.exists() else 0
+        if have < length:
+            step = "Restore the file, or start a new run."
+            raise RunError(f"{have} bytes, the checkpoint counted {length}.", where=str(path), next_step=step)
+        if have > length:
+            os.truncate(path, length)
+
+    def _attempt(self, **facts: Any) -> None:
+        """Add to the last attempt in the manifest, or begin one with `started` (or where a full disk kept it out)."""
+        manifest = self.manifest
+        if "started" in facts or not manifest["attempts"]:
+            manifest["attempts"].append({})
+        manifest["attempts"][-1] |= facts
+        atomic.write_file(self.path / MANIFEST, _json(manifest))
+
+    def _must_hold(self) -> None:
+        if self.path not in _held:
+            raise RunError(
+                "this run is not locked.", where=str(self.path), next_step="Write inside `with run.lock():`."
+            )
+
+
+def _difference(old: Any, new: Any, field: str = "") -> tuple[str, Any, Any] | None:
+    """The first field of `new` whose value in `old` is another, as (dotted name, old, new)."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return None if old == new else (field, old, new)
+    keys = new.keys() if not field else {**old, **new}  # at the top the run knows more than its caller
+    found = (_difference(old.get(key), new.get(key), f"{field}.{key}" if field else key) for key in keys)
+    return next((difference for difference in found if difference), None)
+
+
+def _brief(value: Any) -> str:
+    text = "missing" if value is None else orjson.dumps(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(value, option=NUMPY)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

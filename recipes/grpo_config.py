@@ -1,0 +1,121 @@
+"""The keys of the GRPO recipe. What each rule of `[loss]` means stands in `offapi.policy_loss`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Literal
+
+from offapi import adapter
+from offapi.backend import LoraSpec, ModelSpec, Sampling
+from offapi.chat.chat import Chat
+from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
+from offapi.errors import ConfigError
+from offapi.models.store import Model
+from offapi.policy_loss import PolicyLoss
+from offapi.rl.gates import Gate
+from offapi.rl.rollouts import Prompt
+from offapi.task.task import Task
+from offapi.training.forecast import Rounds
+
+from .sft import Training
+
+COLDEST = 0.05  # float32 logits are good to some 5e-5, which over this are the 1e-3 nats of the mismatch gate
+BOUNDS: Mapping[str, Bound] = {
+    "num_generations": (lambda n: n >= 2, "2 or more"),
+    "num_iterations": AT_LEAST_1,
+    "temperature": (lambda t: COLDEST <= t < inf, f"{COLDEST} or more"),
+    "top_k": AT_LEAST_0,
+    "top_p": (lambda p: 0 < p <= 1, "above 0 and at most 1"),
+    "min_p": (lambda p: 0 <= p < 1, "0 or more and below 1"),
+    "max_resamples": AT_LEAST_0,
+    "overlong": AT_LEAST_0,
+    "eval_every": AT_LEAST_1,
+    "workers": AT_LEAST_1,
+    "reward_seconds": ABOVE_0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Training):
+    """Keys of `recipe = "grpo"`. `batch_size` counts prompts; `epochs` passes over the documents."""
+
+    recipe: Literal["grpo"] = "grpo"
+    data: Path  # documents; their gold, if any, is never rewarded
+    adapter: Path | None = None  # a trained student to start from; it is the reference as well
+    rollouts: Path | None = None  # offline: graded traces, or a run's rollouts folder, instead of sampling
+    loss: PolicyLoss = PolicyLoss()
+    num_generations: int = 8  # completions of a prompt: the group
+    num_iterations: int = 1  # updates from one batch of rollouts
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    max_resamples: int = 0  # DAPO's dynamic sampling: how often prompts without signal are replaced
+    overlong: int = 0  # DAPO's soft limit: the last so many tokens cost reward
+    eval_every: int = 20  # steps between looks at the held-out documents
+    workers: int = 2  # processes that reward
+    reward_seconds: float = 10.0  # one call of a check may take
+    allow: tuple[Gate, ...] = ()
+    epochs: float = 1.0
+    lr: float = 1e-4
+    name: str = "grpo"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, BOUNDS)
+        if self.loss.temperature != 1.0 or self.loss.max_tokens != 1:
+            raise ValueError("loss.temperature and loss.max_tokens follow from the sampling; set temperature")
+
+    def check(self, task: Task) -> None:
+        """ConfigError for keys that do not fit the task."""
+        if self.overlong >= task.max_answer_tokens:
+            what = (
+                f"overlong = {self.overlong} leaves none of an answer's {task.max_answer_tokens} tokens free of cost."
+            )
+            step = "Lower `overlong` in the recipe, or raise the task's max_answer_tokens."
+            raise ConfigError(what, where=f"{self.task}, field 'max_answer_tokens'", next_step=step)
+
+    def reads(self) -> dict[str, Path]:
+        """The files the result depends on."""
+        more = {"val": self.val, "adapter": self.adapter, "rollouts": self.rollouts}
+        return {"task": self.task, "data": self.data, **{name: path for name, path in more.items() if path}}
+
+    @property
+    def shape(self) -> LoraSpec:
+        """The shape of what is trained: the loaded adapter's, or a fresh one's."""
+        return adapter.read_spec(self.adapter) if self.adapter else self.lora
+
+    def spec(self, model: Model) -> ModelSpec:
+        """What the backend loads to train."""
+        fresh = super().spec(model)
+        return replace(fresh, adapter=self.adapter, lora=None) if self.adapter else fresh
+
+    def sampling(self, task: Task, chat: Chat) -> Sampling:
+        """How completions are drawn."""
+        return Sampling(
+            max_tokens=task.max_answer_tokens,
+            stop_ids=chat.stop_ids,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            seed=self.seed,
+        )
+
+    def objective(self, task: Task) -> PolicyLoss:
+        """The loss, with what follows from the sampling."""
+        return replace(self.loss, temperature=self.temperature, max_tokens=task.max_answer_tokens)
+
+    def rounds(self, task: Task, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> Rounds:
+        """What it asks of the model, to say beforehand how long that takes."""
+        return Rounds(
+            [len(prompt.tokens) for prompt in prompts],
+            [len(prompt.tokens) for prompt in heldout],
+            answer=task.max_answer_tokens,
+            group=self.num_generations,
+            updates=self.num_iterations,
+            eval_every=self.eval_every,
+        )

@@ -1,0 +1,59 @@
+"""What `offapi compare` leaves in a folder, written by hand: arms with answers to the test set, and compare.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import recipe_folder
+
+from offapi.evaluation import accuracy, test_set
+from offapi.evaluation.accuracy import Prediction, Report
+from offapi.training.run import Run
+
+ROADS = ("sft", "distill", "filtered_sft", "grpo")
+SAID: Mapping[str, Any] = {"outcome": "finished", "network": {"guard": True, "refused": [], "opened": []}}
+
+
+def answer(row: Mapping[str, Any], **said: Any) -> Prediction:
+    """The gold of a document with some fields said otherwise."""
+    gold = row["gold"]
+    value = {**gold, **said}
+    correct = {field: value[field] == gold[field] for field in gold}
+    return Prediction(row["id"], orjson.dumps(value).decode(), value, correct, gold)
+
+
+def write(folder: Path, test: Sequence[Mapping[str, Any]], answers: Mapping[str, Sequence[Prediction]]) -> Path:
+    """The comparison `runs/compare` of the rows `answers`, of which those in `ROADS` are arms; its folder."""
+    data = recipe_folder.write_jsonl(folder / "test.jsonl", [dict(row) for row in test])
+    rows = {name: _row(folder / "runs", name, Report.of(found)) for name, found in answers.items()}
+    told = {
+        "backend": "torch",
+        "model": "/models/tiny",
+        "test": {"documents": len(test), "data": str(data), "sha256": test_set.digest(data)},
+        "best": next(iter(rows)),
+        "take": next(iter(rows)),
+        "rows": rows,
+        "left_out": {},
+    }
+    path = folder / "runs" / "compare"
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "compare.json").write_bytes(orjson.dumps(told))
+    return path
+
+
+def change(path: Path, **facts: Any) -> None:
+    """Other facts in the comparison's file."""
+    told = orjson.loads((path / "compare.json").read_bytes())
+    (path / "compare.json").write_bytes(orjson.dumps({**told, **facts}))
+
+
+def _row(runs: Path, name: str, report: Report) -> dict[str, Any]:
+    row: dict[str, Any] = {"source": "somewhere", "report": report.as_dict(), "verdict": f"{name} is judged"}
+    run = Run.create(runs / "arms", f"{name.replace('_', '-')}-0123456789ab", {"config": {"recipe": name}})
+    path = run.path / "test-0123456789ab.jsonl"
+    path.write_bytes(accuracy.write(report.predictions))
+    arm = {"arm": {"path": str(run.path), "rows": 8, "of": 8}} if name in ROADS else {}
+    return {**row, "predictions": str(path), **arm}
