@@ -1,4 +1,9 @@
-"""The backends, installed as `offapi.backends`. This folder refuses to be imported under its bare name."""
+"""The backends, installed as `offapi.backends`.
+
+This folder refuses to be imported under its bare name.
+"""
 
 if __name__ != "offapi.backends":
-    raise ImportError("Import this package as `offapi.backends`, from an installed offapi (`pip install -e .`).")
+    raise ImportError(
+        "Import this package as `offapi.backends`, from an installed offapi (`pip install -e .`)."
+    )

@@ -57,7 +57,9 @@ class LoraSpec:
 class Limits:
     """How much a backend holds at once. None of them changes a result beyond float order."""
 
-    train_tokens: int | None = None  # of one micro-batch, shared prefix included once; None: what suits the device
+    train_tokens: int | None = (
+        None  # of one micro-batch, shared prefix included once; None: what suits the device
+    )
     logit_rows: int = 256  # rows of the vocabulary-wide head computed at a time
     rollout_rows: int = 64  # completions decoded side by side
 
@@ -118,7 +120,9 @@ class Completion:
     """One sampled continuation. `tokens` ends with the stop token where finish is "stop"."""
 
     tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]  # nats, under the distribution really sampled; same length as tokens
+    logprobs: tuple[
+        float, ...
+    ]  # nats, under the distribution really sampled; same length as tokens
     finish: Finish
     kept: Kept | None = None  # where the sampling was truncated
 
@@ -133,7 +137,9 @@ class Group:
 
 @dataclass(frozen=True)
 class AdamW:
-    """Decoupled weight decay Adam (arXiv 1711.05101), bias-corrected, after global-norm clipping."""
+    """Decoupled weight decay Adam (arXiv 1711.05101),
+    bias-corrected, after global-norm clipping.
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -182,11 +188,17 @@ class Backend(Protocol):
 
     @property
     def prefilled_tokens(self) -> int:
-        """Prompt tokens run through the model by `rollout` since load: what sharing prefixes saves shows here."""
+        """Prompt tokens run through the model by `rollout`
+        since load: what sharing prefixes saves shows here.
+        """
         ...
 
     def rollout(
-        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        keys: Sequence[int] | None = None,
     ) -> Iterator[Group]:
         """Yield one group of `n` completions for each prompt, as groups finish (any order).
 
@@ -197,7 +209,9 @@ class Backend(Protocol):
         """
         ...
 
-    def score(self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0) -> list[Floats]:
+    def score(
+        self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0
+    ) -> list[Floats]:
         """Logprobs (nats) of the tokens in each episode's mask, shape (mask.sum(),), fp32.
 
         `by="reference"` scores with the adapter that was loaded, or with none where it was
@@ -210,12 +224,14 @@ class Backend(Protocol):
         """Add the gradient of `loss` over the whole batch; the same for any micro-batch split.
 
         cross_entropy: -(sum of masked logprobs) / (masked tokens of the whole batch), in nats.
-        Returns `loss` and `tokens` (masked). Raises ValueError for an episode without masked tokens.
+        Returns `loss` and `tokens` (masked). Raises ValueError for an episode without masked
+        tokens.
         """
         ...
 
     def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
-        """The advantages of each group of `rewards` under `rule`, shape (G,) each; groups may differ in size.
+        """The advantages of each group of `rewards` under
+        `rule`, shape (G,) each; groups may differ in size.
 
         Exactly 0 throughout a group whose rewards are all equal. Raises ValueError for a
         reward that is not finite.
@@ -225,19 +241,20 @@ class Backend(Protocol):
     def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
         """Add the gradient of `loss` over the whole batch; the same for any micro-batch split.
 
-        Experiences of one prompt share its keys and values in the graph. One that cannot
-        contribute (advantage 0, and beta 0) is counted by the normaliser and not computed.
+        Experiences of one prompt share its keys and values in the graph. One that cannot contribute
+        (advantage 0, and beta 0) is counted by the normaliser and not computed.
         Metrics: `loss`; `tokens` computed; `ratio/mean`, `ratio/max`; and the share of tokens (of
         sequences, for a ratio of sequences) clipped, `clip_ratio/low_mean`, `clip_ratio/high_mean`.
-        Raises ValueError for arrays that do not fit the episode, or a reference that beta needs and lacks.
+        Raises ValueError for arrays that do not fit the episode, or a reference that beta needs and
+        lacks.
         """
         ...
 
     def optim_step(self, lr: float, optimizer: AdamW) -> Metrics:
         """Clip, update the adapter, clear the gradients.
 
-        Returns `grad_norm` (before clipping), `adapter_norm` (Frobenius norm of all alpha / rank * B @ A
-        after the update) and `unreached`, the number of modules whose B got no gradient.
+        Returns `grad_norm` (before clipping), `adapter_norm` (Frobenius norm of all alpha / rank *
+        B @ A after the update) and `unreached`, the number of modules whose B got no gradient.
 
         Raises BackendError, and changes nothing, when the gradient norm is not finite or
         no gradient was accumulated.
@@ -249,7 +266,10 @@ class Backend(Protocol):
         ...
 
     def restore(self, state: TrainState) -> None:
-        """Take `state` over, and drop gradients. Raises BackendError when names or shapes do not fit."""
+        """Take `state` over, and drop gradients.
+
+        Raises BackendError when names or shapes do not fit.
+        """
         ...
 
     def memory(self) -> Memory:
@@ -273,25 +293,32 @@ def available() -> tuple[str, ...]:
 
 
 def default_backend() -> str:
-    """mlx on Apple Silicon, torch elsewhere; the other where that one's library is not installed."""
+    """mlx on Apple Silicon, torch elsewhere; the
+    other where that one's library is not installed.
+    """
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     first, second = ("mlx", "torch") if apple else ("torch", "mlx")
     return second if find_spec(first) is None and find_spec(second) is not None else first
 
 
 def find(name: str) -> Load:
-    """The loader of the backend called `name`; BackendError when there is none, or its library is missing."""
+    """The loader of the backend called `name`; BackendError
+    when there is none, or its library is missing.
+    """
     found = {entry.name: entry for entry in entry_points(group="offapi.backends")}
     if name not in found:
         raise BackendError(f"unknown backend {name!r}.", next_step=nearest(name, found))
-    # MKL's last bit otherwise depends on where in memory an array lies; resume promises byte equality.
+    # MKL's last bit otherwise depends on where in memory
+    # an array lies; resume promises byte equality.
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     try:
         start: Load = found[name].load()
     except ImportError as error:
         raise BackendError(
             f"backend {name!r} is not usable here: {error}.",
-            next_step=f"Install it with `pip install 'offapi[{name}]'`, or choose another --backend.",
+            next_step=(
+                f"Install it with `pip install 'offapi[{name}]'`, or choose another --backend."
+            ),
         ) from error
     return start
 

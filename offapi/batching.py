@@ -1,4 +1,5 @@
-"""How ragged episodes are laid out for a forward pass: rows end to end, the prefixes they share once.
+"""How ragged episodes are laid out for a forward
+pass: rows end to end, the prefixes they share once.
 
 Pure token arithmetic that both backends share. Left out: padding, which a backend that
 wants rectangles adds itself.
@@ -16,7 +17,9 @@ from offapi.episodes import Episode, Floats
 
 @dataclass(frozen=True)
 class Tree:
-    """Rows that share their first `shared` tokens: those once, then each episode's remaining tokens."""
+    """Rows that share their first `shared` tokens:
+    those once, then each episode's remaining tokens.
+    """
 
     episodes: tuple[int, ...]  # indices into the batch
     shared: int
@@ -53,7 +56,9 @@ class Pack:
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Length of the longest prefix that all rows share, leaving every row at least one token of its own."""
+    """Length of the longest prefix that all rows share,
+    leaving every row at least one token of its own.
+    """
     shortest = min(rows, key=len)
     limit = len(shortest) - 1
     first, last = min(map(tuple, rows)), max(map(tuple, rows))
@@ -61,17 +66,28 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
 
 
 def check_kept(episode: Episode) -> None:
-    """ValueError unless the episode's kept sets, if any, are one for each masked token, the token among them."""
+    """ValueError unless the episode's kept sets, if any,
+    are one for each masked token, the token among them.
+    """
     kept = episode.kept
     if kept is None:
         return
     tokens = np.array(episode.tokens)[np.array(episode.mask)]
-    fits = len(kept.counts) == len(tokens) and kept.counts.sum() == len(kept.ids) and bool(kept.counts.all())
+    fits = (
+        len(kept.counts) == len(tokens)
+        and kept.counts.sum() == len(kept.ids)
+        and bool(kept.counts.all())
+    )
     if fits:
         starts = np.cumsum(kept.counts) - kept.counts
-        fits = bool(np.logical_or.reduceat(kept.ids == np.repeat(tokens, kept.counts), starts).all())
+        fits = bool(
+            np.logical_or.reduceat(kept.ids == np.repeat(tokens, kept.counts), starts).all()
+        )
     if not fits:
-        raise ValueError(f"episode {episode.id!r}: its kept sets are not one for each token, the token among them")
+        raise ValueError(
+            f"episode {episode.id!r}: its kept sets are not one for each token, the token among"
+            " them"
+        )
 
 
 def packs(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
@@ -82,9 +98,13 @@ def packs(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
     """
     for episode in episodes:
         if not any(episode.mask):
-            raise ValueError(f"episode {episode.id!r} has nothing to learn: no token is in its completion mask")
+            raise ValueError(
+                f"episode {episode.id!r} has nothing to learn: no token is in its completion mask"
+            )
         if episode.mask[0]:
-            raise ValueError(f"episode {episode.id!r} masks its first token, which nothing predicts")
+            raise ValueError(
+                f"episode {episode.id!r} masks its first token, which nothing predicts"
+            )
         check_kept(episode)
     tokens = [episode.tokens for episode in episodes]
     trees: list[Tree] = []
@@ -113,7 +133,9 @@ def _together(episodes: Sequence[Episode]) -> list[list[int]]:
     return list(groups.values()) if len(groups) < len(episodes) else [list(range(len(episodes)))]
 
 
-def _pack(episodes: Sequence[Episode], tokens: Sequence[tuple[int, ...]], trees: Sequence[Tree]) -> Pack:
+def _pack(
+    episodes: Sequence[Episode], tokens: Sequence[tuple[int, ...]], trees: Sequence[Tree]
+) -> Pack:
     trees = [_alone(tree) if len(tree.episodes) == 1 else tree for tree in trees]
     flat: list[int] = []
     places: list[int] = []
@@ -132,7 +154,9 @@ def _pack(episodes: Sequence[Episode], tokens: Sequence[tuple[int, ...]], trees:
             counts.append(len(learned))
             flat += tokens[index][shared:]
             places += range(shared, len(tokens[index]))
-    return Pack(tuple(trees), tuple(flat), tuple(places), tuple(rows), tuple(targets), tuple(counts))
+    return Pack(
+        tuple(trees), tuple(flat), tuple(places), tuple(rows), tuple(targets), tuple(counts)
+    )
 
 
 def _alone(tree: Tree) -> Tree:

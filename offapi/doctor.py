@@ -1,4 +1,5 @@
-"""What works on this machine: backends, stored models and their parity, network guard, memory, disk.
+"""What works on this machine: backends, stored
+models and their parity, network guard, memory, disk.
 
 Every finding has a remedy. Left out: mending anything, and speed (see scripts/bench).
 """
@@ -50,15 +51,24 @@ def examine() -> Iterator[Finding]:
         usable += [entry.name] if finding.status in ("ok", "warning") else []
         yield finding
     if backends.default_backend() not in usable:
-        remedy = f"pip install 'offapi[{backends.default_backend()}]', or scripts/quickstart in a clone."
-        yield Finding("default backend", "failed", f"{backends.default_backend()} is not usable here.", remedy)
+        remedy = (
+            f"pip install 'offapi[{backends.default_backend()}]', or scripts/quickstart in a clone."
+        )
+        yield Finding(
+            "default backend", "failed", f"{backends.default_backend()} is not usable here.", remedy
+        )
     yield from _models(usable)
 
 
 def _guard() -> Finding:
     if guard.working():
         return Finding("network guard", "ok", "on: nothing but this machine can be reached")
-    return Finding("network guard", "failed", "not working", "Reinstall offapi; do not train on private data with it.")
+    return Finding(
+        "network guard",
+        "failed",
+        "not working",
+        "Reinstall offapi; do not train on private data with it.",
+    )
 
 
 def _machine() -> Iterator[Finding]:
@@ -67,15 +77,27 @@ def _machine() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     detail = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free, {host.cpus()} CPUs"
     tight = memory.available < FREE_MEMORY
-    yield Finding("memory", "warning" if tight else "ok", detail, "Close other programs." if tight else "")
+    yield Finding(
+        "memory", "warning" if tight else "ok", detail, "Close other programs." if tight else ""
+    )
     home = store.home()
     existing = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     detail = f"{free / 1e9:.1f} GB free for {home}"
     if free < FREE_DISK:
-        yield Finding("disk", "warning", detail, "Free some space, or set OFFAPI_HOME to a folder on another disk.")
+        yield Finding(
+            "disk",
+            "warning",
+            detail,
+            "Free some space, or set OFFAPI_HOME to a folder on another disk.",
+        )
     elif not _writable(existing):
-        yield Finding("disk", "failed", f"{existing} cannot be written", "Set OFFAPI_HOME to a folder of yours.")
+        yield Finding(
+            "disk",
+            "failed",
+            f"{existing} cannot be written",
+            "Set OFFAPI_HOME to a folder of yours.",
+        )
     else:
         yield Finding("disk", "ok", detail)
 
@@ -105,7 +127,9 @@ def _backend(entry: EntryPoint) -> Finding:
     detail, slow = f"{entry.name} {release}", False
     if hasattr(module, "blas") and sys.platform == "linux":
         report = module.blas.report()
-        detail += f", BLAS {report.path or module.BLAS or 'of its wheel'} at {report.gflops:.0f} GFLOP/s"
+        detail += (
+            f", BLAS {report.path or module.BLAS or 'of its wheel'} at {report.gflops:.0f} GFLOP/s"
+        )
         slow = report.slow
     remedy = "Install torch beside it (its BLAS is used), or libopenblas0-pthread." if slow else ""
     return Finding(name, "warning" if slow else "ok", detail, remedy)
@@ -121,18 +145,24 @@ def _models(usable: list[str]) -> Iterator[Finding]:
         except OffapiError as error:
             yield Finding(f"model {model.name}", "failed", error.what, error.next_step)
             continue
-        yield Finding(f"model {model.name}", "ok", f"{model.size / 1e6:.0f} MB, every file as it was added")
+        yield Finding(
+            f"model {model.name}", "ok", f"{model.size / 1e6:.0f} MB, every file as it was added"
+        )
         for name in usable:
             yield _parity(model, name)
 
 
 def _parity(model: Model, name: str) -> Finding:
-    """Whether the backend `name` computes what was recorded when the model was added, where, and with what memory."""
+    """Whether the backend `name` computes what was recorded
+    when the model was added, where, and with what memory.
+    """
     title = f"{model.name} on {name}"
     try:
         record = parity.read(model.path)
         if record is None:
-            return Finding(title, "warning", "no record to compare with", f"offapi models add {model.path}")
+            return Finding(
+                title, "warning", "no record to compare with", f"offapi models add {model.path}"
+            )
         if reason := parity.too_much(model.path, check_config(model.path), name):
             return Finding(title, "absent", f"not compared: {reason}")
         loaded = backends.load(name, ModelSpec(model.path))
@@ -144,8 +174,13 @@ def _parity(model: Model, name: str) -> Finding:
         return Finding(title, "warning", error.what, error.next_step)
     except OffapiError as error:
         return Finding(title, "failed", error.what, error.next_step)
-    detail = f"{apart:.1g} nats from the record on {loaded.device}, {memory.total / 1e9:.0f} GB there"
+    detail = (
+        f"{apart:.1g} nats from the record on {loaded.device}, {memory.total / 1e9:.0f} GB there"
+    )
     if apart <= parity.TOLERANCE:
         return Finding(title, "ok", detail)
-    remedy = "Do not train it here. `offapi models verify` tells whether a file changed; if not, report it."
+    remedy = (
+        "Do not train it here. `offapi models verify` tells whether a file changed; if not,"
+        " report it."
+    )
     return Finding(title, "failed", f"{detail}; {parity.TOLERANCE:g} is allowed", remedy)

@@ -18,9 +18,11 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """The tokens that truncation left to draw from, at each of T positions: the sampling mask of arXiv 2512.02556.
+    """The tokens that truncation left to draw from, at each
+    of T positions: the sampling mask of arXiv 2512.02556.
 
-    `ids` are the token ids of all positions one after the other, ascending in each; `counts` (T,) how many each has.
+    `ids` are the token ids of all positions one after the
+    other, ascending in each; `counts` (T,) how many each has.
     """
 
     ids: NDArray[np.int32]
@@ -34,12 +36,16 @@ class Segment:
     tokens: tuple[int, ...]
     sampled: bool
     logprobs: tuple[float, ...] | None = None  # behaviour logprobs, sampled segments of a rollout
-    kept: Kept | None = None  # what truncated sampling left to draw from: logprobs are taken over these tokens
+    kept: Kept | None = (
+        None  # what truncated sampling left to draw from: logprobs are taken over these tokens
+    )
 
 
 @dataclass(frozen=True)
 class Episode:
-    """Segments in order. Tokens are appended, never re-encoded, so training sees what was sampled."""
+    """Segments in order. Tokens are appended, never
+    re-encoded, so training sees what was sampled.
+    """
 
     id: str
     segments: tuple[Segment, ...]
@@ -56,10 +62,16 @@ class Episode:
 
     @property
     def behaviour(self) -> Floats | None:
-        """Behaviour logprobs of the masked tokens, shape (mask.sum(),); None where a sampled segment has none."""
+        """Behaviour logprobs of the masked tokens, shape
+        (mask.sum(),); None where a sampled segment has none.
+        """
         sampled = [segment.logprobs for segment in self.segments if segment.sampled]
         known = [logprobs for logprobs in sampled if logprobs is not None]
-        return np.array([x for each in known for x in each], np.float32) if len(known) == len(sampled) else None
+        return (
+            np.array([x for each in known for x in each], np.float32)
+            if len(known) == len(sampled)
+            else None
+        )
 
     @property
     def kept(self) -> Kept | None:
@@ -68,4 +80,6 @@ class Episode:
         known = [kept for kept in sampled if kept is not None]
         if not known or len(known) < len(sampled):
             return None
-        return Kept(np.concatenate([k.ids for k in known]), np.concatenate([k.counts for k in known]))
+        return Kept(
+            np.concatenate([k.ids for k in known]), np.concatenate([k.counts for k in known])
+        )

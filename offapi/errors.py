@@ -22,7 +22,9 @@ class OffapiError(Exception):
 
     def __init__(self, what: str, *, where: str = "", next_step: str = "") -> None:
         self.what, self.where, self.next_step = what, where, next_step
-        super().__init__(" ".join(part for part in (where and f"{where}:", what, next_step) if part))
+        super().__init__(
+            " ".join(part for part in (where and f"{where}:", what, next_step) if part)
+        )
 
 
 class DataError(OffapiError):
@@ -32,10 +34,20 @@ class DataError(OffapiError):
 
     @classmethod
     def at(
-        cls, what: str, *, path: Path | str, line: int | None = None, field: str = "", next_step: str = ""
+        cls,
+        what: str,
+        *,
+        path: Path | str,
+        line: int | None = None,
+        field: str = "",
+        next_step: str = "",
     ) -> DataError:
         """An error at `path`, its 1-based `line` and `field`."""
-        where = str(path) + (f", line {line}" if line is not None else "") + (f", field {field!r}" if field else "")
+        where = (
+            str(path)
+            + (f", line {line}" if line is not None else "")
+            + (f", field {field!r}" if field else "")
+        )
         return cls(what, where=where, next_step=next_step)
 
 

@@ -1,4 +1,5 @@
-"""What GRPO and its relatives optimise: the rules as a table, their knobs, and what a sampled episode brings along.
+"""What GRPO and its relatives optimise: the rules as a
+table, their knobs, and what a sampled episode brings along.
 
 Advantages and losses are computed in the backends, on the device; this module says what they
 compute. Left out: rules with a value model, and losses over whole distributions.
@@ -23,8 +24,9 @@ STD_EPS = 1e-4  # added to a group's standard deviation (Bessel's), as TRL does
 class Shape:
     """How a rule turns a group's rewards r and the ratios rho = pi / pi_old into a loss.
 
-    `advantage`: std (r - mean) / (std + 1e-4); centred r - mean; leave_one_out r minus the mean of the
-    others; mean (r - mean) / mean. A group whose rewards are all equal has advantages of exactly 0.
+    `advantage`: std (r - mean) / (std + 1e-4); centred r - mean; leave_one_out r minus the mean of
+    the others; mean (r - mean) / mean. A group whose rewards are all equal has advantages of
+    exactly 0.
     `ratio`: of a token; or of its sequence, exp of the tokens' mean or summed log-ratio.
     `clipped`: min(rho A, clip(rho, 1 - low, 1 + high) A); or else min(rho, 1 + high) as a constant
     factor of A log pi (CISPO). `aggregation`: mean over sequences of the mean over their tokens;
@@ -43,8 +45,12 @@ RULES: Mapping[Rule, Shape] = {
     "grpo": Shape("std", "token", True, "sequence", 0.2, 0.2),  # arXiv 2402.03300, equation 3
     "dr_grpo": Shape("centred", "token", True, "length", 0.2, 0.2),  # arXiv 2503.20783, section 3.2
     "dapo": Shape("std", "token", True, "token", 0.2, 0.28),  # arXiv 2503.14476, equation 8
-    "gspo": Shape("std", "sequence_mean", True, "sequence", 3e-4, 4e-4),  # arXiv 2507.18071, equations 5 to 7
-    "cispo": Shape("std", "token", False, "token", 1.0, 0.28),  # arXiv 2506.13585, equations 4 and 5
+    "gspo": Shape(
+        "std", "sequence_mean", True, "sequence", 3e-4, 4e-4
+    ),  # arXiv 2507.18071, equations 5 to 7
+    "cispo": Shape(
+        "std", "token", False, "token", 1.0, 0.28
+    ),  # arXiv 2506.13585, equations 4 and 5
     "rloo": Shape("leave_one_out", "sequence_sum", True, "sequence", 0.2, 0.2),  # arXiv 2402.14740
     "maxrl": Shape("mean", "token", True, "token", 0.2, 0.2),  # arXiv 2602.02710
 }
@@ -62,9 +68,14 @@ class PolicyLoss:
     rule: Rule = "dr_grpo"
     epsilon: float | None = None
     epsilon_high: float | None = None
-    beta: float = 0.0  # of the KL to the reference, in steps without a signal too; at 0 it is measured alone
-    kl: Literal["ratio_k3", "k2"] = "ratio_k3"  # both have the gradient of KL(pi || reference): arXiv 2512.21852
-    tis_cap: float = 2.0  # truncated importance sampling: a token's weight is min(pi_old / behaviour, cap); 0: off
+    beta: float = (
+        0.0  # of the KL to the reference, in steps without a signal too; at 0 it is measured alone
+    )
+    kl: Literal["ratio_k3", "k2"] = (
+        "ratio_k3"  # both have the gradient of KL(pi || reference): arXiv 2512.21852
+    )
+    # truncated importance sampling: a token's weight is min(pi_old / behaviour, cap); 0: off
+    tis_cap: float = 2.0
     temperature: float = 1.0  # of the sampling, at which logprobs are taken
     max_tokens: int = 1  # longest completion allowed: the constant that dr_grpo divides by
 
@@ -72,7 +83,8 @@ class PolicyLoss:
         require(self, dict.fromkeys(("epsilon", "epsilon_high", "beta", "tis_cap"), AT_LEAST_0))
         if self.epsilon is not None and not self.shape.clipped:
             raise ValueError(
-                f"epsilon has no effect with {self.rule}, which bounds ratios from above alone (epsilon_high)"
+                f"epsilon has no effect with {self.rule}, which bounds ratios from above alone"
+                " (epsilon_high)"
             )
 
     @property
@@ -87,7 +99,9 @@ class PolicyLoss:
 
     @property
     def high(self) -> float:
-        """How far above 1 a ratio may go: epsilon_high, epsilon where that alone is given, the rule's own else."""
+        """How far above 1 a ratio may go: epsilon_high,
+        epsilon where that alone is given, the rule's own else.
+        """
         symmetric = self.shape.low == self.shape.high
         given = self.epsilon if symmetric and self.epsilon_high is None else self.epsilon_high
         return self.shape.high if given is None else given
@@ -95,7 +109,8 @@ class PolicyLoss:
 
 @dataclass(frozen=True, eq=False)
 class Experience:
-    """A sampled episode with what its reward made of it. Arrays are one number a masked token, nats, shape (T,).
+    """A sampled episode with what its reward made of it.
+    Arrays are one number a masked token, nats, shape (T,).
 
     The episode's sampled segments carry the behaviour logprobs. `old` are this backend's own
     logprobs before the first inner update; None says that this is the first, and the ratio is 1.
@@ -109,22 +124,32 @@ class Experience:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What `Backend.policy_gradient` found. `logprobs` (T,) of each experience, None where it was not computed."""
+    """What `Backend.policy_gradient` found.
+
+    `logprobs` (T,) of each experience, None where it was not computed.
+    """
 
     metrics: Metrics
     logprobs: tuple[Floats | None, ...]
 
 
 def check(batch: Sequence[Experience], loss: PolicyLoss) -> None:
-    """ValueError, naming the episode, for arrays that do not fit its mask, or a reference that beta needs and lacks."""
+    """ValueError, naming the episode, for arrays that do not
+    fit its mask, or a reference that beta needs and lacks.
+    """
     if not batch:
         raise ValueError("a batch to train on needs at least one experience")
     for one in batch:
         name, tokens = one.episode.id, sum(one.episode.mask)
         if loss.beta > 0 and one.reference is None:
-            raise ValueError(f"episode {name!r} has no reference logprobs, which beta {loss.beta:g} needs")
+            raise ValueError(
+                f"episode {name!r} has no reference logprobs, which beta {loss.beta:g} needs"
+            )
         arrays = {"behaviour": one.episode.behaviour, "old": one.old, "reference": one.reference}
         for kind, array in arrays.items():
             if array is not None and array.shape != (tokens,):
-                what = f"episode {name!r} has {tokens} masked tokens and {kind} logprobs of shape {array.shape}"
+                what = (
+                    f"episode {name!r} has {tokens} masked tokens and {kind} logprobs of shape"
+                    f" {array.shape}"
+                )
                 raise ValueError(what)

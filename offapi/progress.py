@@ -1,4 +1,7 @@
-"""What a long piece of work tells whoever waits for it. The command line's `Output` is one of these."""
+"""What a long piece of work tells whoever waits for it.
+
+The command line's `Output` is one of these.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""All random numbers, drawn by NumPy's counter-based Philox, so they depend on no backend, batch or restart."""
+"""All random numbers, drawn by NumPy's counter-based
+Philox, so they depend on no backend, batch or restart.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,11 @@ def uniforms(seed: int, step: int, prompt: int, sample: int, count: int) -> Floa
     return _generator(seed, "rollout", sample, prompt, step).random(count, dtype=np.float32)
 
 
-def lora_matrices(seed: int, module: str, rank: int, in_features: int, out_features: int) -> tuple[Floats, Floats]:
-    """Initial A (rank, in) and B (out, rank) of `module`, a dotted path such as `model.layers.0.mlp.up_proj`.
+def lora_matrices(
+    seed: int, module: str, rank: int, in_features: int, out_features: int
+) -> tuple[Floats, Floats]:
+    """Initial A (rank, in) and B (out, rank) of `module`,
+    a dotted path such as `model.layers.0.mlp.up_proj`.
 
     A is uniform in ±1/sqrt(in), PEFT's default (Kaiming with a = sqrt 5); B is zero.
     """

@@ -1,4 +1,5 @@
-"""Distillation: a teacher writes the labels, the task's checks throw the bad ones out, a student learns the rest.
+"""Distillation: a teacher writes the labels, the task's
+checks throw the bad ones out, a student learns the rest.
 
 The student is asked without the worked examples its teacher had. Left out: learning from
 the teacher's distribution instead of its words, and asking again for what failed a check.
@@ -53,15 +54,24 @@ class Config(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.keep.by_group:
-            raise ValueError(f"keep has {self.keep.by_group}, but labels have no groups: one is kept for each document")
+            raise ValueError(
+                f"keep has {self.keep.by_group}, but labels have no groups: one is kept for each"
+                " document"
+            )
 
     def reads(self) -> dict[str, Path]:
         """The files the result depends on."""
         optional = {"val": self.val, "labels": self.labels}
-        return {"task": self.task, "data": self.data, **{name: path for name, path in optional.items() if path}}
+        return {
+            "task": self.task,
+            "data": self.data,
+            **{name: path for name, path in optional.items() if path},
+        }
 
 
-Graded = tuple[Trace, Grade]  # the question as the student is asked, with the teacher's answer, and its grade
+Graded = tuple[
+    Trace, Grade
+]  # the question as the student is asked, with the teacher's answer, and its grade
 
 
 @dataclass(frozen=True)
@@ -86,16 +96,21 @@ def prepare(config: Config, out: Progress) -> Inputs:
     return Inputs(task, model, Chat.load(model.path), rows, read_val(config, task), labels)
 
 
-def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool) -> Report | None:
+def run(
+    config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool
+) -> Report | None:
     """Label, grade, keep, train and score; the report of `val`, None without it."""
     task, chat = inputs.task, inputs.chat
-    labels = ask(config, inputs, backend_name, folder, out) if inputs.labels is None else inputs.labels
+    labels = (
+        ask(config, inputs, backend_name, folder, out) if inputs.labels is None else inputs.labels
+    )
     graded = grade(task, inputs.rows, labels)
     folder.write("grades.jsonl", b"".join(map(as_line, graded)))
     kept = keep(config, inputs, graded, folder, out)
 
     episodes = [
-        answer_episode(chat, task, trace.id, trace.document, learned(task, trace, grade)) for trace, grade in kept
+        answer_episode(chat, task, trace.id, trace.document, learned(task, trace, grade))
+        for trace, grade in kept
     ]
     backend = load(backend_name, config.spec(inputs.model))
     train(backend, fit_length(episodes, config, out), config, inputs.model, folder, out, resume)
@@ -104,31 +119,45 @@ def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Pro
     return report
 
 
-def ask(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress) -> Sequence[Label]:
+def ask(
+    config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress
+) -> Sequence[Label]:
     """The teacher's answers, those already written down not asked for again."""
     teacher = open_teacher(config, inputs.task, backend_name)
     with out.progress(f"asking {teacher.name}", len(inputs.rows)) as advance:
         done = iter(range(1, len(inputs.rows) + 1))
         watch = Watch(answered=lambda _: advance(next(done)), say=out.say)
         path = folder.path / "labels.jsonl"
-        return label(inputs.task, inputs.rows, teacher, path, shots=config.shots, watch=watch).labels
+        return label(
+            inputs.task, inputs.rows, teacher, path, shots=config.shots, watch=watch
+        ).labels
 
 
 def open_teacher(config: Config, task: Task, backend_name: str) -> Teacher:
-    """The teacher the recipe names. An endpoint is asked by `offapi label`, which knows its price and terms."""
+    """The teacher the recipe names.
+
+    An endpoint is asked by `offapi label`, which knows its price and terms.
+    """
     named = parse(config.teacher)
     if named.kind == "endpoint":
         step = (
-            f"Run `offapi label --teacher {config.teacher} ... --out labels.jsonl`, then set labels = 'labels.jsonl'."
+            f"Run `offapi label --teacher {config.teacher} ... --out labels.jsonl`, then set labels"
+            " = 'labels.jsonl'."
         )
-        raise ConfigError("a recipe asks no endpoint itself.", where=f"teacher = {config.teacher!r}", next_step=step)
+        raise ConfigError(
+            "a recipe asks no endpoint itself.",
+            where=f"teacher = {config.teacher!r}",
+            next_step=step,
+        )
     if named.kind == "recorded":
         return Recorded()
     return Local(get(named.target), backend_name, task.max_answer_tokens, config.dtype)
 
 
 def grade(task: Task, rows: Sequence[Document], labels: Sequence[Label]) -> list[Graded]:
-    """Every answer with its grade by the task's checks; documents without an answer are left out."""
+    """Every answer with its grade by the task's
+    checks; documents without an answer are left out.
+    """
     answered = {label.id: label for label in labels if label.status == "ok"}
     graded = []
     for row in rows:
@@ -139,17 +168,33 @@ def grade(task: Task, rows: Sequence[Document], labels: Sequence[Label]) -> list
     return graded
 
 
-def keep(config: Config, inputs: Inputs, graded: Sequence[Graded], folder: Run, out: Progress) -> list[Graded]:
-    """The answers good enough to learn, none of documents near those that are scored; what was dropped is said."""
+def keep(
+    config: Config, inputs: Inputs, graded: Sequence[Graded], folder: Run, out: Progress
+) -> list[Graded]:
+    """The answers good enough to learn, none of documents
+    near those that are scored; what was dropped is said.
+    """
     evaluation = [(row.id, text(row)) for row in inputs.val]
     chosen = choose(graded, inputs.task, config.keep, config.seed, evaluation=evaluation)
-    folder.write("grading.json", orjson.dumps(chosen.report.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY))
-    failed = Counter(name for _, grade in graded for name, part in grade.parts.items() if part.score < 1)
+    folder.write(
+        "grading.json", orjson.dumps(chosen.report.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)
+    )
+    failed = Counter(
+        name for _, grade in graded for name, part in grade.parts.items() if part.score < 1
+    )
     reasons = ", ".join(f"{name} {count}" for name, count in failed.most_common()) or "none"
-    dropped = ", ".join(f"{reason} {count}" for reason, count in chosen.report.dropped.items()) or "none"
-    out.say(f"Kept {len(chosen.kept)} of {len(graded)} labels. Failed checks: {reasons}. Dropped: {dropped}.")
+    dropped = (
+        ", ".join(f"{reason} {count}" for reason, count in chosen.report.dropped.items()) or "none"
+    )
+    out.say(
+        f"Kept {len(chosen.kept)} of {len(graded)} labels. Failed checks: {reasons}. Dropped:"
+        f" {dropped}."
+    )
     if not chosen.kept:
-        step = "See grades.jsonl in the run for the reasons; lower keep.threshold, or choose a better teacher."
+        step = (
+            "See grades.jsonl in the run for the reasons; lower keep.threshold, or choose a better"
+            " teacher."
+        )
         raise DataError(f"none of {len(graded)} labels is kept.", next_step=step)
     return [graded[i] for i in chosen.kept]
 
@@ -162,6 +207,8 @@ def learned(task: Task, trace: Trace, grade: Grade) -> str:
 def as_line(row: Graded) -> bytes:
     """A row of grades.jsonl."""
     trace, grade = row
-    parts = {name: {"score": part.score, "reason": part.reason} for name, part in grade.parts.items()}
+    parts = {
+        name: {"score": part.score, "reason": part.reason} for name, part in grade.parts.items()
+    }
     line = {"id": trace.id, "output": trace.answer, "score": grade.score, "checks": parts}
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,4 +1,5 @@
-"""Filtered SFT: grade what an agent already did, keep the best, learn it; beside it, as many random traces.
+"""Filtered SFT: grade what an agent already did, keep
+the best, learn it; beside it, as many random traces.
 
 The second student tells whether grading helped: it learns from the same number of traces,
 drawn without a look at their grades. Left out: rating traces by anything but the task's checks.
@@ -45,7 +46,9 @@ class Config(Training):
     recipe: Literal["filtered_sft"] = "filtered_sft"
     traces: Path  # chats that end with the agent's answer, or documents with "recorded_label"
     keep: Keep = Keep()
-    prompt: Literal["task", "trace"] = "task"  # the question as the task words it, or as the trace has it
+    prompt: Literal["task", "trace"] = (
+        "task"  # the question as the task words it, or as the trace has it
+    )
     thinking: Thinking = "drop"
     control: bool = True  # train the second student
     name: str = "filtered-sft"
@@ -81,7 +84,9 @@ def prepare(config: Config, out: Progress) -> Inputs:
         out.say(line)
     if not chosen.kept:
         step = "See `offapi grade` for the reasons; lower keep.threshold, or mend the checks."
-        raise DataError(f"none of {len(rows)} traces is kept.", where=str(config.traces), next_step=step)
+        raise DataError(
+            f"none of {len(rows)} traces is kept.", where=str(config.traces), next_step=step
+        )
     pool = order(config.seed, 0, len(chosen.eligible))
     drawn = sorted(chosen.eligible[i] for i in pool[: len(chosen.kept)])
     kept, random = ([rows[i] for i in which] for which in (chosen.kept, drawn))
@@ -96,29 +101,45 @@ def prepare(config: Config, out: Progress) -> Inputs:
     )
 
 
-def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool) -> Report | None:
-    """Train on what was kept, then on as many random traces; the kept ones' report, both compared."""
+def run(
+    config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool
+) -> Report | None:
+    """Train on what was kept, then on as many random
+    traces; the kept ones' report, both compared.
+    """
     folder.write("grading.json", inputs.report)
     report = student(config, inputs, inputs.kept, backend_name, folder, out, resume)
     if not config.control:
         return report
     out.say(f"The control: {len(inputs.random)} episodes of traces drawn whatever their grades.")
     again = resume and (folder.path / CONTROL).exists()
-    control = Run.open(folder.path / CONTROL) if again else Run.create(folder.path, CONTROL, {"control": True})
+    control = (
+        Run.open(folder.path / CONTROL)
+        if again
+        else Run.create(folder.path, CONTROL, {"control": True})
+    )
     with control.lock():
         if again:
             control.resume({"control": True})
         other = student(config, inputs, inputs.random, backend_name, control, out, again)
     if report is not None and other is not None:
         compared = compare(report.predictions, other.predictions, names=("graded", "ungraded"))
-        folder.write("comparison.json", orjson.dumps(compared.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY))
+        folder.write(
+            "comparison.json", orjson.dumps(compared.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)
+        )
         for line in compared.lines():
             out.say(line)
     return report
 
 
 def student(
-    config: Config, inputs: Inputs, rows: Sequence[Episode], backend_name: str, folder: Run, out: Progress, resume: bool
+    config: Config,
+    inputs: Inputs,
+    rows: Sequence[Episode],
+    backend_name: str,
+    folder: Run,
+    out: Progress,
+    resume: bool,
 ) -> Report | None:
     """Train one student on `rows` and score it; None without val."""
     backend = load(backend_name, config.spec(inputs.model))
@@ -129,7 +150,9 @@ def student(
 
 
 def read_traces(path: Path, task: Task) -> list[Trace]:
-    """The traces in `path`; of documents, their recorded answers as answers to the task's question."""
+    """The traces in `path`; of documents, their
+    recorded answers as answers to the task's question.
+    """
     if "messages" in jsonl.read(path)[0].value:
         return traces.read(path)
     return [
@@ -154,7 +177,12 @@ def episodes(
             made += chat.episodes(trace.id, trace.messages, trace.tools, config.thinking)
             continue
         if not trace.single_shot:
-            what = f"row {trace.id!r} has tools or several turns, which the task's question alone cannot stand for."
+            what = (
+                f"row {trace.id!r} has tools or several turns, which the task's question alone"
+                " cannot stand for."
+            )
             raise ConfigError(what, where=str(config.traces), next_step='Set prompt = "trace".')
-        made.append(answer_episode(chat, task, trace.id, trace.document, learned(task, trace, grade)))
+        made.append(
+            answer_episode(chat, task, trace.id, trace.document, learned(task, trace, grade))
+        )
     return fit_length(made, config, out)

@@ -22,7 +22,8 @@ from offapi.training.forecast import Rounds
 
 from .sft import Training
 
-COLDEST = 0.05  # float32 logits are good to some 5e-5, which over this are the 1e-3 nats of the mismatch gate
+# float32 logits are good to some 5e-5, which over this are the 1e-3 nats of the mismatch gate
+COLDEST = 0.05
 BOUNDS: Mapping[str, Bound] = {
     "num_generations": (lambda n: n >= 2, "2 or more"),
     "num_iterations": AT_LEAST_1,
@@ -40,12 +41,17 @@ BOUNDS: Mapping[str, Bound] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Training):
-    """Keys of `recipe = "grpo"`. `batch_size` counts prompts; `epochs` passes over the documents."""
+    """Keys of `recipe = "grpo"`.
+
+    `batch_size` counts prompts; `epochs` passes over the documents.
+    """
 
     recipe: Literal["grpo"] = "grpo"
     data: Path  # documents; their gold, if any, is never rewarded
     adapter: Path | None = None  # a trained student to start from; it is the reference as well
-    rollouts: Path | None = None  # offline: graded traces, or a run's rollouts folder, instead of sampling
+    rollouts: Path | None = (
+        None  # offline: graded traces, or a run's rollouts folder, instead of sampling
+    )
     loss: PolicyLoss = PolicyLoss()
     num_generations: int = 8  # completions of a prompt: the group
     num_iterations: int = 1  # updates from one batch of rollouts
@@ -67,13 +73,16 @@ class Config(Training):
         super().__post_init__()
         require(self, BOUNDS)
         if self.loss.temperature != 1.0 or self.loss.max_tokens != 1:
-            raise ValueError("loss.temperature and loss.max_tokens follow from the sampling; set temperature")
+            raise ValueError(
+                "loss.temperature and loss.max_tokens follow from the sampling; set temperature"
+            )
 
     def check(self, task: Task) -> None:
         """ConfigError for keys that do not fit the task."""
         if self.overlong >= task.max_answer_tokens:
             what = (
-                f"overlong = {self.overlong} leaves none of an answer's {task.max_answer_tokens} tokens free of cost."
+                f"overlong = {self.overlong} leaves none of an answer's {task.max_answer_tokens}"
+                " tokens free of cost."
             )
             step = "Lower `overlong` in the recipe, or raise the task's max_answer_tokens."
             raise ConfigError(what, where=f"{self.task}, field 'max_answer_tokens'", next_step=step)
@@ -81,7 +90,11 @@ class Config(Training):
     def reads(self) -> dict[str, Path]:
         """The files the result depends on."""
         more = {"val": self.val, "adapter": self.adapter, "rollouts": self.rollouts}
-        return {"task": self.task, "data": self.data, **{name: path for name, path in more.items() if path}}
+        return {
+            "task": self.task,
+            "data": self.data,
+            **{name: path for name, path in more.items() if path},
+        }
 
     @property
     def shape(self) -> LoraSpec:

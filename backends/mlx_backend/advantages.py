@@ -14,10 +14,11 @@ SMALLEST_MEAN = 1e-12  # a mean below this is 0, and divides nothing
 
 
 def advantages(rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
-    """Advantages (G,) of each group under `rule` (see `offapi.policy_loss.Shape`), exactly 0 where all rewards
-    are equal.
+    """Advantages (G,) of each group under `rule` (see
+    `offapi.policy_loss.Shape`), exactly 0 where all rewards are equal.
 
-    Computed in float64 where the device has it. Raises ValueError for a reward that is not finite, or an empty group.
+    Computed in float64 where the device has it. Raises ValueError
+    for a reward that is not finite, or an empty group.
     """
     sizes = [len(group) for group in rewards]
     if not sizes or not all(sizes):
@@ -27,7 +28,10 @@ def advantages(rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
     padded[real] = [reward for group in rewards for reward in group]
     if not np.isfinite(padded).all():
         group, place = np.argwhere(~np.isfinite(padded))[0]
-        raise ValueError(f"the reward {rewards[group][place]} of completion {place} in group {group} is not finite")
+        raise ValueError(
+            f"the reward {rewards[group][place]} of completion {place} in group {group} is not"
+            " finite"
+        )
     kind = mx.float32 if mx.default_device().type == mx.DeviceType.gpu else mx.float64
     found = np.array(_advantages(mx.array(padded, kind), mx.array(real), RULES[rule].advantage))
     return [row[:size].astype(np.float32) for row, size in zip(found, sizes, strict=True)]
@@ -40,7 +44,9 @@ def _advantages(rewards: mx.array, real: mx.array, kind: str) -> mx.array:
     centred = mx.where(real, rewards - mean, 0.0)
     others = mx.maximum(count - 1, 1)
     if kind == "std":  # Bessel's
-        centred = centred / (mx.sqrt(mx.square(centred).sum(axis=1, keepdims=True) / others) + STD_EPS)
+        centred = centred / (
+            mx.sqrt(mx.square(centred).sum(axis=1, keepdims=True) / others) + STD_EPS
+        )
     elif kind == "leave_one_out":
         centred = centred * count / others
     elif kind == "mean":

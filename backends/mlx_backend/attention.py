@@ -19,7 +19,9 @@ from mlx.nn.layers.base import Module
 from .linux_cpu.fast_exp import exp_below, slow_exp
 
 KV: TypeAlias = tuple[mx.array, mx.array]  # keys and values, each (kv_heads, tokens, head_dim)
-Mask: TypeAlias = mx.array | str | None  # bool, broadcast to (rows, 1, queries, keys); "causal"; all visible
+Mask: TypeAlias = (
+    mx.array | str | None
+)  # bool, broadcast to (rows, 1, queries, keys); "causal"; all visible
 BLOCK = 128  # queries computed at a time; causal blocks skip the keys after them
 
 
@@ -58,12 +60,16 @@ class _Inputs:
     prefix_values: mx.array | None = None
 
     def stack(self, x: mx.array, block: slice) -> mx.array:
-        """A block of (rows, heads, L, width), the heads of one key head side by side: (rows, kv_heads, q, width)."""
+        """A block of (rows, heads, L, width), the heads of
+        one key head side by side: (rows, kv_heads, q, width).
+        """
         rows, _, _, width = x.shape
         return x[:, :, block].reshape(rows, self.keys.shape[1], -1, width)
 
     def blocks(self, mask: Mask) -> Iterator[tuple[slice, slice, mx.array | None]]:
-        """Queries, the keys they may see, and a mask among those, (rows or 1, 1, 1, L, T) or none."""
+        """Queries, the keys they may see, and a mask
+        among those, (rows or 1, 1, 1, L, T) or none.
+        """
         length = self.queries.shape[2]
         if not isinstance(mask, str):
             everything = slice(0, length), slice(0, self.keys.shape[2])
@@ -83,7 +89,9 @@ class _Inputs:
         return mx.where(mask, by_head, -mx.inf).reshape(scores.shape)
 
     def merge(self, x: mx.array) -> mx.array:
-        """(rows, kv_heads, q, width) to (kv_heads, rows * q, width): all rows against the one prefix."""
+        """(rows, kv_heads, q, width) to (kv_heads, rows
+        * q, width): all rows against the one prefix.
+        """
         return x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])
 
     def split(self, x: mx.array) -> mx.array:
@@ -92,7 +100,9 @@ class _Inputs:
 
 
 def _forward(x: _Inputs, mask: Mask) -> KV:
-    """The mixed values, and the log-sum of each query's exponentials (rows, kv_heads, q of all blocks, 1)."""
+    """The mixed values, and the log-sum of each query's
+    exponentials (rows, kv_heads, q of all blocks, 1).
+    """
     outs, sums = [], []
     for block, seen, visible in x.blocks(mask):
         stacked, values = x.stack(x.queries, block), x.values[:, :, seen]
@@ -107,24 +117,33 @@ def _forward(x: _Inputs, mask: Mask) -> KV:
             top = mx.maximum(top, x.split(far.max(axis=-1, keepdims=True)))
             near, far = exp_below(near, top), exp_below(far, x.merge(top))
             total = near.sum(axis=-1, keepdims=True) + x.split(far.sum(axis=-1, keepdims=True))
-            mixed = near.astype(values.dtype) @ values + x.split(far.astype(values.dtype) @ x.prefix_values)
+            mixed = near.astype(values.dtype) @ values + x.split(
+                far.astype(values.dtype) @ x.prefix_values
+            )
         rows, heads, _, width = x.queries.shape
         outs.append((mixed / total.astype(values.dtype)).reshape(rows, heads, -1, width))
         sums.append(top + mx.log(total))
     return mx.concatenate(outs, axis=2), mx.concatenate(sums, axis=2)
 
 
-def _backward(x: _Inputs, mask: Mask, cotangent: mx.array, out: mx.array, sums: mx.array) -> tuple[mx.array, ...]:
+def _backward(
+    x: _Inputs, mask: Mask, cotangent: mx.array, out: mx.array, sums: mx.array
+) -> tuple[mx.array, ...]:
     """Gradients with respect to every array of `x`, in order."""
     kind, done = cotangent.dtype, 0
     d_queries: list[mx.array] = []
     d_keys, d_values = mx.zeros_like(x.keys), mx.zeros_like(x.values)
-    d_prefix = [] if x.prefix_keys is None else [mx.zeros_like(x.prefix_keys), mx.zeros_like(x.prefix_keys)]
+    d_prefix = (
+        []
+        if x.prefix_keys is None
+        else [mx.zeros_like(x.prefix_keys), mx.zeros_like(x.prefix_keys)]
+    )
     for block, seen, visible in x.blocks(mask):
         stacked, d_out = x.stack(x.queries, block), x.stack(cotangent, block)
         log_sum = sums[:, :, done : done + stacked.shape[2]]
         done += stacked.shape[2]
-        # d softmax: weights * (d weights - mean of d weights under the weights), the mean being d_out . out.
+        # d softmax: weights * (d weights - mean of d weights
+        # under the weights), the mean being d_out . out.
         mean = (d_out * x.stack(out, block)).astype(mx.float32).sum(axis=-1, keepdims=True)
         weights = exp_below(x.near(stacked, seen, visible), log_sum)
         d_scores = (weights * (d_out @ x.values[:, :, seen].swapaxes(-1, -2) - mean)).astype(kind)
@@ -133,8 +152,12 @@ def _backward(x: _Inputs, mask: Mask, cotangent: mx.array, out: mx.array, sums: 
         d_values = d_values.at[:, :, seen].add(weights.astype(kind).swapaxes(-1, -2) @ d_out)
         if x.prefix_keys is not None and x.prefix_values is not None:
             stacked, d_out = x.merge(stacked), x.merge(d_out)
-            weights = exp_below((stacked @ x.prefix_keys.swapaxes(-1, -2)).astype(mx.float32), x.merge(log_sum))
-            d_scores = (weights * (d_out @ x.prefix_values.swapaxes(-1, -2) - x.merge(mean))).astype(kind)
+            weights = exp_below(
+                (stacked @ x.prefix_keys.swapaxes(-1, -2)).astype(mx.float32), x.merge(log_sum)
+            )
+            d_scores = (
+                weights * (d_out @ x.prefix_values.swapaxes(-1, -2) - x.merge(mean))
+            ).astype(kind)
             d_stacked = d_stacked + x.split(d_scores @ x.prefix_keys)
             d_prefix[0] = d_prefix[0] + d_scores.swapaxes(-1, -2) @ stacked
             d_prefix[1] = d_prefix[1] + weights.astype(kind).swapaxes(-1, -2) @ d_out
@@ -143,7 +166,10 @@ def _backward(x: _Inputs, mask: Mask, cotangent: mx.array, out: mx.array, sums: 
 
 
 def install(model: Module) -> None:
-    """Let the modules of `model` ask their cache to attend. Other caches and models are served as before."""
+    """Let the modules of `model` ask their cache to attend.
+
+    Other caches and models are served as before.
+    """
     for name in {type(module).__module__ for module in model.modules()}:  # type: ignore[no-untyped-call]
         module = sys.modules[name]
         original = getattr(module, "scaled_dot_product_attention", None)

@@ -1,4 +1,6 @@
-"""The Backend object: one policy, its optimizer's state, and the calls of the contract (offapi.backend.Backend)."""
+"""The Backend object: one policy, its optimizer's state,
+and the calls of the contract (offapi.backend.Backend).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from .rollout import Rollout
 
 
 def load(spec: ModelSpec) -> MLXBackend:
-    """Load `spec`. Raises ModelError for the model's faults, BackendError for a device that is not there."""
+    """Load `spec`. Raises ModelError for the model's
+    faults, BackendError for a device that is not there.
+    """
     return MLXBackend(spec)
 
 
@@ -53,19 +57,28 @@ class MLXBackend:
         return self._policy.prefilled_tokens
 
     def rollout(
-        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        keys: Sequence[int] | None = None,
     ) -> Iterator[Group]:
         """Yield one group of `n` completions for each prompt, as groups finish."""
         keys = range(len(prompts)) if keys is None else keys
         if n < 1 or sampling.max_tokens < 1 or not all(prompts) or len(keys) != len(prompts):
             raise ValueError(
-                "a rollout needs n and max_tokens of at least 1, tokens in every prompt, and a key for each"
+                "a rollout needs n and max_tokens of at least 1, tokens in every prompt, and a key"
+                " for each"
             )
         if not prompts:
             return iter(())
-        return Rollout(self._policy, [list(p) for p in prompts], n, sampling, keys, self._limits).run()
+        return Rollout(
+            self._policy, [list(p) for p in prompts], n, sampling, keys, self._limits
+        ).run()
 
-    def score(self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0) -> list[Floats]:
+    def score(
+        self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0
+    ) -> list[Floats]:
         """Logprobs (nats) of the tokens in each episode's mask."""
         if by == "reference":
             with self._policy.reference():
@@ -77,7 +90,9 @@ class MLXBackend:
         trainable(self._policy)
         if loss != "cross_entropy":
             raise BackendError(f"unknown loss {loss!r}.", next_step="Known: cross_entropy.")
-        value, tokens, self._gradients = losses.cross_entropy(self._policy, batch, self._limits, self._gradients)
+        value, tokens, self._gradients = losses.cross_entropy(
+            self._policy, batch, self._limits, self._gradients
+        )
         return {"loss": value, "tokens": float(tokens)}
 
     def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
@@ -87,14 +102,18 @@ class MLXBackend:
     def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
         """Add the gradient of `loss` over the whole batch."""
         trainable(self._policy)
-        update, self._gradients = policy_gradient(self._policy, batch, self._limits, loss, self._gradients)
+        update, self._gradients = policy_gradient(
+            self._policy, batch, self._limits, loss, self._gradients
+        )
         return update
 
     def optim_step(self, lr: float, optimizer: AdamW) -> Metrics:
         """Clip, update the adapter, clear the gradients."""
         gradients, self._gradients = self._gradients, {}
         parameters = self._policy.parameters()
-        updated, self._moments, norm = adamw.step(parameters, gradients, self._moments, self._step, lr, optimizer)
+        updated, self._moments, norm = adamw.step(
+            parameters, gradients, self._moments, self._step, lr, optimizer
+        )
         self._policy.assign(updated)
         self._step += 1
         return {
@@ -116,7 +135,9 @@ class MLXBackend:
         """MLX's own buffers on a GPU; the process on a CPU, where the peak is the process's."""
         if mx.default_device().type == mx.DeviceType.gpu:
             info = mx.device_info()
-            total = int(info.get("memory_size") or info["total_memory"])  # Metal's name for it, CUDA's
+            total = int(
+                info.get("memory_size") or info["total_memory"]
+            )  # Metal's name for it, CUDA's
             return Memory(used=mx.get_active_memory(), peak=mx.get_peak_memory(), total=total)
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -136,7 +157,9 @@ def _use(device: str) -> str:
         raise BackendError(f"unknown MLX device {device!r}.", next_step="Known: auto, cpu, gpu.")
     gpu = mx.is_available(mx.gpu)
     if device == "gpu" and not gpu:
-        raise BackendError("no GPU that MLX can use.", next_step="Use --device cpu, or the torch backend.")
+        raise BackendError(
+            "no GPU that MLX can use.", next_step="Use --device cpu, or the torch backend."
+        )
     chosen = "gpu" if gpu and device != "cpu" else "cpu"
     mx.set_default_device(mx.gpu if chosen == "gpu" else mx.cpu)
     return chosen

@@ -37,7 +37,9 @@ class Block:
         """Causal over the block's own tokens."""
         return mx.tri(length, dtype=mx.bool_) if return_array else "causal"
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
+    def attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask
+    ) -> mx.array:
         """Attention to the prefix and the block."""
         return attend(queries, keys, values, self.prefix, scale, mask)
 
@@ -53,7 +55,10 @@ def extend(prefix: Prefix | None, caches: Sequence[Block]) -> Prefix:
     if prefix is None:
         return own
     joined = zip(prefix, own, strict=True)
-    return tuple((mx.concatenate([a, c], axis=1), mx.concatenate([b, d], axis=1)) for (a, b), (c, d) in joined)
+    return tuple(
+        (mx.concatenate([a, c], axis=1), mx.concatenate([b, d], axis=1))
+        for (a, b), (c, d) in joined
+    )
 
 
 class Cursor:
@@ -69,13 +74,17 @@ class Cursor:
 
 
 class Slots:
-    """One layer's keys and values of the rows being decoded, shape (slots, kv_heads, columns, head_dim)."""
+    """One layer's keys and values of the rows being
+    decoded, shape (slots, kv_heads, columns, head_dim).
+    """
 
     cursor: Cursor
 
     def __init__(self, prefix: KV | None, slots: int, columns: int, like: KV) -> None:
         self.prefix = prefix
-        self.keys, self.values = (mx.zeros((slots, x.shape[0], columns, x.shape[2]), x.dtype) for x in like)
+        self.keys, self.values = (
+            mx.zeros((slots, x.shape[0], columns, x.shape[2]), x.dtype) for x in like
+        )
 
     @property
     def offset(self) -> mx.array:
@@ -111,6 +120,8 @@ class Slots:
         """The columns each row has filled, its new token included."""
         return self.cursor.mask
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
+    def attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask
+    ) -> mx.array:
         """Attention to the prefix and the row's own columns."""
         return attend(queries, keys, values, self.prefix, scale, mask)

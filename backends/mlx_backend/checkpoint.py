@@ -1,4 +1,7 @@
-"""Adapter and optimizer out of the device as exact copies, and back. Files are the core's affair."""
+"""Adapter and optimizer out of the device as exact copies, and back.
+
+Files are the core's affair.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,25 @@ def state(policy: Policy, moments: Moments, step: int) -> TrainState:
 
 
 def restore(policy: Policy, saved: TrainState) -> Moments:
-    """Put `saved` in place and return its moments. Raises BackendError, and changes nothing, when it does not fit."""
+    """Put `saved` in place and return its moments.
+
+    Raises BackendError, and changes nothing, when it does not fit.
+    """
     expected = policy.parameters()
-    for part, arrays in (("adapter", saved.adapter), ("exp_avg", saved.exp_avg), ("exp_avg_sq", saved.exp_avg_sq)):
-        fresh = part != "adapter" and not arrays and saved.step == 0  # no step taken, no moments yet
+    for part, arrays in (
+        ("adapter", saved.adapter),
+        ("exp_avg", saved.exp_avg),
+        ("exp_avg_sq", saved.exp_avg_sq),
+    ):
+        fresh = (
+            part != "adapter" and not arrays and saved.step == 0
+        )  # no step taken, no moments yet
         problem = "" if fresh else misfit(arrays, expected)
         if problem:
-            raise BackendError(f"the saved {part} does not fit this model: {problem}.", next_step="Use its own model.")
+            raise BackendError(
+                f"the saved {part} does not fit this model: {problem}.",
+                next_step="Use its own model.",
+            )
     policy.assign(to_mlx(saved.adapter))
     first, second = to_mlx(saved.exp_avg), to_mlx(saved.exp_avg_sq)
     return {name: {"m": first[name], "v": second[name]} for name in first}

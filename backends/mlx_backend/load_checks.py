@@ -19,12 +19,23 @@ from offapi.errors import ModelError
 from .cache import Block, blocks, extend
 from .policy import Policy
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1}  # of the logits' norm: a wrong prefix is off by about 1
-KEEP_BASE = ("default", "dynamic", "linear", "llama3", "yarn")  # types whose first two frequencies show the base
+TOLERANCE = {
+    "float32": 1e-3,
+    "bfloat16": 1e-1,
+}  # of the logits' norm: a wrong prefix is off by about 1
+KEEP_BASE = (
+    "default",
+    "dynamic",
+    "linear",
+    "llama3",
+    "yarn",
+)  # types whose first two frequencies show the base
 
 
 def check_rope(model: Any, config: dict[str, Any], path: Path) -> None:
-    """Raise ModelError unless the rotations are those of `config`, measured on the loaded modules."""
+    """Raise ModelError unless the rotations are those
+    of `config`, measured on the loaded modules.
+    """
     text = config.get("text_config") or config
     declared = text.get("rope_parameters") or {}
     nested = [value for value in declared.values() if isinstance(value, dict)] or [declared]
@@ -34,16 +45,24 @@ def check_rope(model: Any, config: dict[str, Any], path: Path) -> None:
         return
     scaling = declared or text.get("rope_scaling") or {}
     kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
-    ropes = [m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in ("rope", "rotary_emb")]
-    ropes = [m for m in ropes if hasattr(m, "dims") or hasattr(m, "dim")]  # smollm3 has layers without rotation
+    ropes = [
+        m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in ("rope", "rotary_emb")
+    ]
+    ropes = [
+        m for m in ropes if hasattr(m, "dims") or hasattr(m, "dim")
+    ]  # smollm3 has layers without rotation
     for frequencies in map(_frequencies, ropes):
         if not any(_rotates(frequencies, base, kind) for base in bases):
             used = float((frequencies[0] / frequencies[1]) ** len(frequencies))
             raise ModelError(
-                f"mlx-lm rotates positions with base {used:.6g} or scales them otherwise; the config says "
-                f"rope_theta {', '.join(f'{base:g}' for base in sorted(bases))}, rope_type {kind!r}.",
+                f"mlx-lm rotates positions with base {used:.6g} or scales them otherwise; the"
+                f" config says rope_theta {', '.join(f'{base:g}' for base in sorted(bases))},"
+                f" rope_type {kind!r}.",
                 where=str(path / "config.json"),
-                next_step="Add `rope_theta` (and `rope_scaling`) at the top level, as `offapi models add` does.",
+                next_step=(
+                    "Add `rope_theta` (and `rope_scaling`) at the top level, as `offapi models add`"
+                    " does."
+                ),
             )
 
 

@@ -45,7 +45,10 @@ class _Given(Module):
 
 
 def load_policy(spec: ModelSpec) -> Policy:
-    """Load base and adapter. Raises ModelError for what is missing, damaged, refused or does not fit."""
+    """Load base and adapter.
+
+    Raises ModelError for what is missing, damaged, refused or does not fit.
+    """
     saved = adapter.read(spec.adapter) if spec.adapter else None
     shape = saved[0] if saved else spec.lora
     if saved and spec.lora and _plain(saved[0]) != _plain(spec.lora):
@@ -76,10 +79,14 @@ def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
         config = orjson.loads(file.read_bytes())
     except FileNotFoundError:
         raise ModelError(
-            "no model here (no config.json).", where=str(path), next_step="See `offapi models list`."
+            "no model here (no config.json).",
+            where=str(path),
+            next_step="See `offapi models list`.",
         ) from None
     except orjson.JSONDecodeError as error:
-        raise ModelError(f"not valid JSON ({error}).", where=str(file), next_step="Add the model again.") from None
+        raise ModelError(
+            f"not valid JSON ({error}).", where=str(file), next_step="Add the model again."
+        ) from None
     if config.get("model_file") is not None:
         raise ModelError(
             "the model wants to run code of its own (`model_file`), which is refused.",
@@ -91,8 +98,12 @@ def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
     except Exception as error:  # whatever mlx-lm and the file reader raise for a bad folder
         what = f"mlx-lm cannot load it: {error}"
         raise ModelError(what, where=str(path), next_step="Run `offapi models verify`.") from error
-    if any(type(cache) is not KVCache for cache in make_prompt_cache(model)) or not hasattr(model, "model"):
-        raise ModelError(f"model type {config.get('model_type')!r} is not supported on MLX.", where=str(file))
+    if any(type(cache) is not KVCache for cache in make_prompt_cache(model)) or not hasattr(
+        model, "model"
+    ):
+        raise ModelError(
+            f"model type {config.get('model_type')!r} is not supported on MLX.", where=str(file)
+        )
     model.set_dtype(getattr(mx, spec.dtype))
     _quantize(model, config, spec)
     attention.install(model)
@@ -106,9 +117,13 @@ def _quantize(model: Module, config: dict[str, Any], spec: ModelSpec) -> None:
     present = config.get("quantization") or config.get("quantization_config")
     if spec.quantize not in BITS or present:
         raise ModelError(
-            "it is quantised already." if present else f"{spec.quantize} bits are not possible on MLX.",
+            "it is quantised already."
+            if present
+            else f"{spec.quantize} bits are not possible on MLX.",
             where=str(spec.path),
-            next_step="Load it without asking for bits." if present else f"Choose one of {', '.join(map(str, BITS))}.",
+            next_step="Load it without asking for bits."
+            if present
+            else f"Choose one of {', '.join(map(str, BITS))}.",
         )
 
     def fits(_: str, module: Module) -> bool:
@@ -124,15 +139,28 @@ def _head(model: Module) -> Module:
 
 
 def _add_lora(model: Any, shape: LoraSpec, spec: ModelSpec) -> dict[str, Any]:
-    modules = ((path, module) for path, module in model.named_modules() if path.startswith("model."))
-    inside = {path: module for path, module in modules if isinstance(module, Linear | QuantizedLinear)}
+    modules = (
+        (path, module) for path, module in model.named_modules() if path.startswith("model.")
+    )
+    inside = {
+        path: module for path, module in modules if isinstance(module, Linear | QuantizedLinear)
+    }
     known = {path.rsplit(".", 1)[-1] for path in inside}
     for target in shape.targets:
         if not any(path.endswith(f".{target}") for path in inside):
             where, next_step = str(spec.path), nearest(target, known)
-            raise ModelError(f"no linear layer {target!r} to adapt.", where=where, next_step=next_step)
-    chosen = {path: m for path, m in inside.items() if path.endswith(tuple(f".{target}" for target in shape.targets))}
-    lora = {path: LoRALinear.from_base(m, r=shape.rank, dropout=0.0, scale=shape.scale) for path, m in chosen.items()}
+            raise ModelError(
+                f"no linear layer {target!r} to adapt.", where=where, next_step=next_step
+            )
+    chosen = {
+        path: m
+        for path, m in inside.items()
+        if path.endswith(tuple(f".{target}" for target in shape.targets))
+    }
+    lora = {
+        path: LoRALinear.from_base(m, r=shape.rank, dropout=0.0, scale=shape.scale)
+        for path, m in chosen.items()
+    }
     model.update_modules(tree_unflatten(list(lora.items())))
     return lora
 
@@ -149,7 +177,11 @@ def _initial(policy: Policy, seed: int) -> Arrays:
 def _checked(policy: Policy, arrays: Arrays, where: str) -> Arrays:
     problem = misfit(arrays, policy.parameters())
     if problem:
-        raise ModelError(f"the adapter does not fit the model: {problem}.", where=where, next_step="Use its own base.")
+        raise ModelError(
+            f"the adapter does not fit the model: {problem}.",
+            where=where,
+            next_step="Use its own base.",
+        )
     return arrays
 
 

@@ -26,8 +26,11 @@ Share = Callable[[], tuple[mx.array, ...]]
 Pairs = tuple[mx.array, mx.array, mx.array]  # see _pairs
 
 
-def masked_logprobs(policy: Policy, batch: MicroBatch, limits: Limits, temperature: float = 1.0) -> mx.array:
-    """Logprobs (nats) of the masked tokens of all lines, one line after the other, fp32, shape (masked,).
+def masked_logprobs(
+    policy: Policy, batch: MicroBatch, limits: Limits, temperature: float = 1.0
+) -> mx.array:
+    """Logprobs (nats) of the masked tokens of all lines,
+    one line after the other, fp32, shape (masked,).
 
     Over the kept set of a token where its line has them, else over the vocabulary.
     """
@@ -41,12 +44,18 @@ def masked_logprobs(policy: Policy, batch: MicroBatch, limits: Limits, temperatu
     width = max(map(len, rests))
     tokens = mx.array([rest + (0,) * (width - len(rest)) for rest in rests])
     hidden = policy.hidden(tokens, blocks(prefix, policy.layers))
-    places = [row * width + at - 1 - batch.shared for row, line in enumerate(batch.lines) for at in line.masked]
+    places = [
+        row * width + at - 1 - batch.shared
+        for row, line in enumerate(batch.lines)
+        for at in line.masked
+    ]
     targets = mx.array([line.tokens[at] for line in batch.lines for at in line.masked])
     chosen = hidden.reshape(-1, hidden.shape[-1])[mx.array(places)]
     kept = _kept(batch)
     parts = []
-    for chunk in (slice(i, i + limits.logit_rows) for i in range(0, len(places), limits.logit_rows)):
+    for chunk in (
+        slice(i, i + limits.logit_rows) for i in range(0, len(places), limits.logit_rows)
+    ):
         head = partial(_logprobs, policy, targets[chunk], _pairs(kept[chunk]), temperature)
         parts.append(mx.checkpoint(head)(chosen[chunk]))
     return mx.concatenate(parts)
@@ -57,7 +66,9 @@ def _kept(batch: MicroBatch) -> list[NDArray[np.int32] | None]:
     sets: list[NDArray[np.int32] | None] = []
     for line in batch.lines:
         whole = [None] * len(line.masked)
-        sets += whole if line.kept is None else np.split(line.kept.ids, line.kept.counts.cumsum()[:-1])
+        sets += (
+            whole if line.kept is None else np.split(line.kept.ids, line.kept.counts.cumsum()[:-1])
+        )
     return sets
 
 
@@ -67,10 +78,16 @@ def _pairs(kept: Sequence[NDArray[np.int32] | None]) -> Pairs | None:
         return None
     sets = [np.zeros(0, np.int32) if ids is None else ids for ids in kept]
     rows = np.repeat(np.arange(len(sets)), [len(ids) for ids in sets])
-    return mx.array(rows), mx.array(np.concatenate(sets)), mx.array([ids is None for ids in kept])[:, None]
+    return (
+        mx.array(rows),
+        mx.array(np.concatenate(sets)),
+        mx.array([ids is None for ids in kept])[:, None],
+    )
 
 
-def _logprobs(policy: Policy, targets: mx.array, kept: Pairs | None, temperature: float, hidden: mx.array) -> mx.array:
+def _logprobs(
+    policy: Policy, targets: mx.array, kept: Pairs | None, temperature: float, hidden: mx.array
+) -> mx.array:
     logits = policy.logits(hidden)
     logits = logits if temperature == 1.0 else logits / temperature
     if kept is not None:
@@ -81,10 +98,14 @@ def _logprobs(policy: Policy, targets: mx.array, kept: Pairs | None, temperature
     return (mx.take_along_axis(logits, targets[:, None], axis=-1) - log_sum_exp(logits))[:, 0]
 
 
-def score(policy: Policy, episodes: Sequence[Episode], limits: Limits, temperature: float) -> list[Floats]:
+def score(
+    policy: Policy, episodes: Sequence[Episode], limits: Limits, temperature: float
+) -> list[Floats]:
     """Logprobs of each episode's masked tokens; an empty array where none is."""
     scored: list[Floats] = [np.zeros(0, dtype=np.float32) for _ in episodes]
-    for batch in micro_batches([line for line in lines(episodes) if line.masked], limits.micro_batch):
+    for batch in micro_batches(
+        [line for line in lines(episodes) if line.masked], limits.micro_batch
+    ):
         for line, part in by_line(batch, masked_logprobs(policy, batch, limits, temperature)):
             scored[line.index] = part
     return scored
@@ -104,7 +125,9 @@ def learnable(episodes: Sequence[Episode]) -> list[Line]:
         raise ValueError("a batch to train on needs at least one episode")
     for line in found:
         if not line.masked:
-            raise ValueError(f"episode {episodes[line.index].id!r} has no masked tokens, so nothing to learn")
+            raise ValueError(
+                f"episode {episodes[line.index].id!r} has no masked tokens, so nothing to learn"
+            )
     return found
 
 
@@ -125,8 +148,12 @@ def cross_entropy(
     return loss, total, gradients
 
 
-def add_gradient(policy: Policy, share: Share, gradients: Gradients) -> tuple[tuple[mx.array, ...], Gradients]:
-    """What `share()` returns, and `gradients` with that of its first array (a scalar) added; all computed."""
+def add_gradient(
+    policy: Policy, share: Share, gradients: Gradients
+) -> tuple[tuple[mx.array, ...], Gradients]:
+    """What `share()` returns, and `gradients` with that
+    of its first array (a scalar) added; all computed.
+    """
     parameters = policy.parameters()
 
     def traced(candidate: Gradients) -> tuple[mx.array, ...]:
@@ -135,7 +162,10 @@ def add_gradient(policy: Policy, share: Share, gradients: Gradients) -> tuple[tu
 
     try:
         found, fresh = mx.value_and_grad(traced)(parameters)
-        gradients = {name: gradients[name] + fresh[name] if name in gradients else fresh[name] for name in fresh}
+        gradients = {
+            name: gradients[name] + fresh[name] if name in gradients else fresh[name]
+            for name in fresh
+        }
         mx.eval(found, gradients)
     finally:
         policy.assign(parameters)  # tracing left its own arrays in the layers

@@ -12,12 +12,15 @@ from itertools import takewhile
 from offapi.batching import check_kept
 from offapi.episodes import Episode, Kept
 
-SLACK = 1.25  # of a line's own tokens: what it may add to a micro-batch, as larger ones keep a device busier
+# of a line's own tokens: what it may add to a micro-batch, as larger ones keep a device busier
+SLACK = 1.25
 
 
 @dataclass(frozen=True)
 class Line:
-    """An episode's tokens, the positions of its masked ones and their kept sets; `index` is its place in the call."""
+    """An episode's tokens, the positions of its masked ones
+    and their kept sets; `index` is its place in the call.
+    """
 
     index: int
     tokens: tuple[int, ...]
@@ -27,31 +30,42 @@ class Line:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Lines whose first `shared` tokens are the same and precede the position before any masked one."""
+    """Lines whose first `shared` tokens are the same
+    and precede the position before any masked one.
+    """
 
     lines: tuple[Line, ...]
     shared: int
 
     @property
     def tokens(self) -> int:
-        """Positions computed: the shared prefix once, and every line's rest padded to the longest."""
-        return self.shared + len(self.lines) * (max(len(line.tokens) for line in self.lines) - self.shared)
+        """Positions computed: the shared prefix once,
+        and every line's rest padded to the longest.
+        """
+        return self.shared + len(self.lines) * (
+            max(len(line.tokens) for line in self.lines) - self.shared
+        )
 
 
 def lines(episodes: Sequence[Episode]) -> list[Line]:
-    """Raises ValueError where position 0, which has no context, is masked, or a kept set does not fit its tokens."""
+    """Raises ValueError where position 0, which has no
+    context, is masked, or a kept set does not fit its tokens.
+    """
     result = []
     for index, episode in enumerate(episodes):
         masked = tuple(position for position, flag in enumerate(episode.mask) if flag)
         if masked and masked[0] == 0:
-            raise ValueError(f"episode {episode.id!r}: the first token has no context and may not be masked")
+            raise ValueError(
+                f"episode {episode.id!r}: the first token has no context and may not be masked"
+            )
         check_kept(episode)
         result.append(Line(index, episode.tokens, masked, episode.kept))
     return result
 
 
 def micro_batches(todo: Sequence[Line], budget: int) -> list[MicroBatch]:
-    """Split `todo` into micro-batches of at most `budget` tokens, or one line where that alone has more.
+    """Split `todo` into micro-batches of at most `budget`
+    tokens, or one line where that alone has more.
 
     A line joins others only where that computes little more than it has tokens itself: what a
     group shares is not repeated for the sake of a stranger, nor is much padded.
@@ -61,7 +75,9 @@ def micro_batches(todo: Sequence[Line], budget: int) -> list[MicroBatch]:
         context = line.tokens[: line.masked[0]]
         longest[context] = max(longest.get(context, 0), len(line.tokens))
     # Lines of one context (a group's completions) stay together; contexts go by their longest line.
-    ordered = sorted(todo, key=lambda line: (-longest[c := line.tokens[: line.masked[0]]], c, -len(line.tokens)))
+    ordered = sorted(
+        todo, key=lambda line: (-longest[c := line.tokens[: line.masked[0]]], c, -len(line.tokens))
+    )
     done: list[MicroBatch] = []
     for line in ordered:
         grown = _with(done[-1], line) if done else None

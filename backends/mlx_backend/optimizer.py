@@ -28,18 +28,23 @@ def unreached(gradients: Tensors) -> int:
 def step(
     parameters: Tensors, gradients: Tensors, moments: Moments, taken: int, lr: float, options: AdamW
 ) -> tuple[Tensors, Moments, float]:
-    """New parameters, new moments and the gradient norm before clipping, after step number `taken` + 1.
+    """New parameters, new moments and the gradient norm
+    before clipping, after step number `taken` + 1.
 
     Raises BackendError when the gradients are missing or their norm is not finite.
     """
     if not gradients:
         raise BackendError(
-            "no gradient was accumulated.", next_step="Call forward_backward or policy_gradient before optim_step."
+            "no gradient was accumulated.",
+            next_step="Call forward_backward or policy_gradient before optim_step.",
         )
     squares = mx.stack([mx.square(gradient).sum() for gradient in gradients.values()])
     norm = float(np.sqrt(np.array(squares.sum())))
     if not math.isfinite(norm):
-        raise BackendError(f"the gradient norm is {norm}; nothing was updated.", next_step="Lower the learning rate.")
+        raise BackendError(
+            f"the gradient norm is {norm}; nothing was updated.",
+            next_step="Lower the learning rate.",
+        )
     factor = min(1.0, options.max_grad_norm / (norm + 1e-6)) if options.max_grad_norm > 0 else 1.0
     rule = mlx.optimizers.AdamW(
         learning_rate=lr,
@@ -52,7 +57,9 @@ def step(
     updated: Tensors = {}
     after: Moments = {}
     for name, parameter in parameters.items():
-        after[name] = dict(moments[name]) if name in moments else {k: mx.zeros_like(parameter) for k in "mv"}
+        after[name] = (
+            dict(moments[name]) if name in moments else {k: mx.zeros_like(parameter) for k in "mv"}
+        )
         moved = rule.apply_single(factor * gradients[name], parameter, after[name])
         updated[name] = moved if lr else parameter  # adding 0 would turn -0.0 into 0.0
     mx.eval(updated, after)

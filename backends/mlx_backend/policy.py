@@ -1,4 +1,5 @@
-"""One loaded model: an mlx-lm base, frozen, and the LoRA matrices on it, fp32; and their layout here and in PEFT.
+"""One loaded model: an mlx-lm base, frozen, and the LoRA
+matrices on it, fp32; and their layout here and in PEFT.
 
 Left out: how it is loaded (`loader`), and training anything but LoRA on linears.
 """
@@ -21,14 +22,18 @@ from offapi.errors import BackendError
 
 @dataclass
 class Policy:
-    """The model, its vocabulary head apart, and its LoRA layers by dotted path (empty: inference alone)."""
+    """The model, its vocabulary head apart, and its
+    LoRA layers by dotted path (empty: inference alone).
+    """
 
     model: Any
     head: Any
     layers: int
     lora: dict[str, Any]
     shape: LoraSpec | None
-    loaded: dict[str, mx.array] | None = None  # the matrices of the adapter that was loaded; None: drawn fresh
+    loaded: dict[str, mx.array] | None = (
+        None  # the matrices of the adapter that was loaded; None: drawn fresh
+    )
     prefilled_tokens: int = 0  # prompt tokens that rollouts ran through the model since load
 
     def hidden(self, tokens: mx.array, caches: list[Any]) -> mx.array:
@@ -43,7 +48,9 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside, the adapter is the one that was loaded, or off (its scale 0) where it was drawn fresh."""
+        """Inside, the adapter is the one that was loaded,
+        or off (its scale 0) where it was drawn fresh.
+        """
         if self.loaded is not None:
             current = self.parameters()
             try:
@@ -78,7 +85,9 @@ class Policy:
 
 
 def adapter_norm(policy: Policy) -> float:
-    """Frobenius norm of all alpha / rank * B @ A, without forming them: |BA|^2 is the sum over (B^T B) * (A A^T)."""
+    """Frobenius norm of all alpha / rank * B @ A, without
+    forming them: |BA|^2 is the sum over (B^T B) * (A A^T).
+    """
     pairs = [(layer.lora_a, layer.lora_b) for layer in policy.lora.values()]
     squares = mx.stack([((b @ b.T) * (a.T @ a)).sum() for a, b in pairs])
     return trainable(policy).scale * math.sqrt(max(0.0, float(np.array(squares.sum()))))
@@ -87,7 +96,10 @@ def adapter_norm(policy: Policy) -> float:
 def trainable(policy: Policy) -> LoraSpec:
     """The LoRA shape. Raises BackendError when the model was loaded for inference alone."""
     if policy.shape is None:
-        raise BackendError("this model was loaded without an adapter.", next_step="Load it with `lora` to train it.")
+        raise BackendError(
+            "this model was loaded without an adapter.",
+            next_step="Load it with `lora` to train it.",
+        )
     return policy.shape
 
 
@@ -102,10 +114,18 @@ def to_peft(arrays: dict[str, mx.array]) -> dict[str, np.ndarray[Any, np.dtype[n
 
 
 def misfit(arrays: Arrays, expected: dict[str, mx.array]) -> str:
-    """How names or shapes of PEFT-layout `arrays` differ from MLX-layout `expected`; "" when they fit."""
-    missing, extra = sorted(expected.keys() - arrays.keys()), sorted(arrays.keys() - expected.keys())
+    """How names or shapes of PEFT-layout `arrays`
+    differ from MLX-layout `expected`; "" when they fit.
+    """
+    missing, extra = (
+        sorted(expected.keys() - arrays.keys()),
+        sorted(arrays.keys() - expected.keys()),
+    )
     if missing or extra:
-        return f"{len(missing)} matrices missing {missing[:2]}, {len(extra)} not in the model {extra[:2]}"
+        return (
+            f"{len(missing)} matrices missing {missing[:2]}, {len(extra)} not in the model"
+            f" {extra[:2]}"
+        )
     wrong = [name for name, array in expected.items() if arrays[name].shape != array.shape[::-1]]
     first = wrong[0] if wrong else ""
     return first and f"{first} has shape {arrays[first].shape}, not {expected[first].shape[::-1]}"

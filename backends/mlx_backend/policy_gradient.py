@@ -1,4 +1,6 @@
-"""The policy loss over a batch of experiences: which of them count, in what micro-batches, and what is measured."""
+"""The policy loss over a batch of experiences: which of
+them count, in what micro-batches, and what is measured.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ class Totals(NamedTuple):
 
 
 def policy_gradient(
-    policy: Policy, batch: Sequence[Experience], limits: Limits, loss: PolicyLoss, gradients: Gradients
+    policy: Policy,
+    batch: Sequence[Experience],
+    limits: Limits,
+    loss: PolicyLoss,
+    gradients: Gradients,
 ) -> tuple[Update, Gradients]:
     """What was found, and `gradients` with the loss's own added. See `Backend.policy_gradient`."""
     check(batch, loss)
@@ -37,7 +43,9 @@ def policy_gradient(
     logprobs: list[Floats | None] = [None] * len(batch)
     value, parts = 0.0, []
     for micro in micro_batches(todo, limits.micro_batch):
-        share = partial(_share, policy, micro, [batch[line.index] for line in micro.lines], limits, loss, totals)
+        share = partial(
+            _share, policy, micro, [batch[line.index] for line in micro.lines], limits, loss, totals
+        )
         (part, stats, flat), gradients = add_gradient(policy, share, gradients)
         value += float(np.array(part))
         parts.append(np.array(stats, np.float64))
@@ -47,7 +55,12 @@ def policy_gradient(
 
 
 def _share(
-    policy: Policy, micro: MicroBatch, batch: list[Experience], limits: Limits, loss: PolicyLoss, totals: Totals
+    policy: Policy,
+    micro: MicroBatch,
+    batch: list[Experience],
+    limits: Limits,
+    loss: PolicyLoss,
+    totals: Totals,
 ) -> tuple[mx.array, ...]:
     """The micro-batch's summand of the loss, its statistics and its logprobs."""
     lengths = [len(line.masked) for line in micro.lines]
@@ -56,7 +69,9 @@ def _share(
     part, stats = policy_loss(
         logprobs,
         old=old,
-        behaviour=_end_to_end([e.episode.behaviour for e in batch], lengths, logprobs if old is None else old),
+        behaviour=_end_to_end(
+            [e.episode.behaviour for e in batch], lengths, logprobs if old is None else old
+        ),
         reference=_end_to_end([e.reference for e in batch], lengths, logprobs),
         advantages=mx.array([e.advantage for e in batch]),
         lengths=lengths,
@@ -67,8 +82,12 @@ def _share(
     return part, stats, logprobs
 
 
-def _end_to_end(arrays: list[Floats | None], lengths: list[int], otherwise: mx.array) -> mx.array | None:
-    """`arrays` joined, those that are missing taken from `otherwise` as constants; None where all are."""
+def _end_to_end(
+    arrays: list[Floats | None], lengths: list[int], otherwise: mx.array
+) -> mx.array | None:
+    """`arrays` joined, those that are missing taken
+    from `otherwise` as constants; None where all are.
+    """
     if all(array is None for array in arrays):
         return None
     ends = np.cumsum(lengths)[:-1].tolist()
@@ -79,7 +98,12 @@ def _end_to_end(arrays: list[Floats | None], lengths: list[int], otherwise: mx.a
 def _metrics(value: float, todo: Sequence[Line], parts: Sequence[np.ndarray]) -> Metrics:
     metrics = {"loss": value, "tokens": float(sum(len(line.masked) for line in todo))}
     if not parts:
-        return metrics | {"ratio/mean": 1.0, "ratio/max": 1.0, "clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.0}
+        return metrics | {
+            "ratio/mean": 1.0,
+            "ratio/max": 1.0,
+            "clip_ratio/low_mean": 0.0,
+            "clip_ratio/high_mean": 0.0,
+        }
     ratios, _, low, high, units = np.sum(parts, axis=0)
     return metrics | {
         "ratio/mean": float(ratios / units),

@@ -1,6 +1,8 @@
-"""The loss of GRPO and its relatives as a pure function of logprobs; what the rules are stands in `offapi.policy_loss`.
+"""The loss of GRPO and its relatives as a pure function of
+logprobs; what the rules are stands in `offapi.policy_loss`.
 
-Left out: where the logprobs come from, and micro-batches: a part's loss is a summand of the batch's.
+Left out: where the logprobs come from, and
+micro-batches: a part's loss is a summand of the batch's.
 """
 
 from __future__ import annotations
@@ -25,21 +27,25 @@ def policy_loss(
     sequences: int,
     tokens: int,
 ) -> tuple[mx.array, mx.array]:
-    """The summand that E episodes add to the loss of a batch of `sequences` episodes with `tokens` masked tokens.
+    """The summand that E episodes add to the loss of a batch
+    of `sequences` episodes with `tokens` masked tokens.
 
-    `logprobs` (N,) are those of the episodes end to end, nats, `lengths` (E,) says how many each has; `old`,
-    `behaviour` and `reference` are (N,) too, constants. No `old`: the logprobs themselves, so the ratio is 1. No
+    `logprobs` (N,) are those of the episodes end to end, nats, `lengths` (E,) says how many each
+    has; `old`, `behaviour` and `reference` are (N,) too, constants. No `old`: the logprobs
+    themselves, so the ratio is 1. No
     `behaviour`: no importance weight. `advantages` (E,). The dtype is that of `logprobs`.
 
-    Returns the scalar, and statistics (5,): the sum of the ratios, the largest, how many were clipped
-    low and high, and how many there are (tokens, or sequences for a ratio of sequences).
+    Returns the scalar, and statistics (5,): the sum of the ratios, the largest, how many were
+    clipped low and high, and how many there are (tokens, or sequences for a ratio of sequences).
     """
     owner = mx.array(np.repeat(np.arange(len(lengths)), lengths))  # of each token
     counts = mx.array(list(lengths)).astype(logprobs.dtype)
     old = mx.stop_gradient(logprobs) if old is None else old
     log_ratios = _log_ratios(logprobs - old, owner, counts, loss)
     of_token = loss.shape.ratio == "token"
-    ratios, low, high = _clipped(mx.stop_gradient(log_ratios), advantages[owner] if of_token else advantages, loss)
+    ratios, low, high = _clipped(
+        mx.stop_gradient(log_ratios), advantages[owner] if of_token else advantages, loss
+    )
     stats = mx.stack([ratios.sum(), ratios.max(), low.sum(), high.sum(), mx.array(ratios.size)])
     if not of_token:
         log_ratios, ratios, low, high = log_ratios[owner], ratios[owner], low[owner], high[owner]
@@ -56,10 +62,14 @@ def policy_loss(
         if reference is None:
             raise ValueError("beta is above 0, and an experience has no reference logprobs")
         each = each + loss.beta * _divergence(logprobs, old, reference, loss)
-    return (each * _weights(counts, owner, loss, sequences, tokens)).sum(), stats.astype(logprobs.dtype)
+    return (each * _weights(counts, owner, loss, sequences, tokens)).sum(), stats.astype(
+        logprobs.dtype
+    )
 
 
-def _log_ratios(of_tokens: mx.array, owner: mx.array, counts: mx.array, loss: PolicyLoss) -> mx.array:
+def _log_ratios(
+    of_tokens: mx.array, owner: mx.array, counts: mx.array, loss: PolicyLoss
+) -> mx.array:
     """Of each token (N,), or of each sequence (E,)."""
     if loss.shape.ratio == "token":
         return of_tokens
@@ -67,7 +77,9 @@ def _log_ratios(of_tokens: mx.array, owner: mx.array, counts: mx.array, loss: Po
     return sums / counts if loss.shape.ratio == "sequence_mean" else sums
 
 
-def _clipped(log_ratios: mx.array, advantages: mx.array, loss: PolicyLoss) -> tuple[mx.array, mx.array, mx.array]:
+def _clipped(
+    log_ratios: mx.array, advantages: mx.array, loss: PolicyLoss
+) -> tuple[mx.array, mx.array, mx.array]:
     """The ratios, and which of them the rule clips from below and from above."""
     ratios = mx.exp(log_ratios)
     above = ratios > 1 + loss.high
@@ -76,15 +88,21 @@ def _clipped(log_ratios: mx.array, advantages: mx.array, loss: PolicyLoss) -> tu
     return ratios, (advantages < 0) & (ratios < 1 - loss.low), (advantages > 0) & above
 
 
-def _divergence(logprobs: mx.array, old: mx.array, reference: mx.array, loss: PolicyLoss) -> mx.array:
-    """An estimate of KL(pi || reference) at each token whose gradient is the KL's (arXiv 2512.21852)."""
+def _divergence(
+    logprobs: mx.array, old: mx.array, reference: mx.array, loss: PolicyLoss
+) -> mx.array:
+    """An estimate of KL(pi || reference) at each token
+    whose gradient is the KL's (arXiv 2512.21852).
+    """
     d = reference - logprobs
     if loss.kl == "k2":
         return mx.square(d) / 2
     return mx.exp(logprobs - old) * (mx.exp(d) - d - 1)
 
 
-def _weights(counts: mx.array, owner: mx.array, loss: PolicyLoss, sequences: int, tokens: int) -> mx.array:
+def _weights(
+    counts: mx.array, owner: mx.array, loss: PolicyLoss, sequences: int, tokens: int
+) -> mx.array:
     """What each token's loss is multiplied by, broadcast to (N,)."""
     if loss.shape.aggregation == "sequence":
         return 1 / (sequences * counts[owner])

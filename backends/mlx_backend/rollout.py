@@ -1,4 +1,5 @@
-"""Continuous batched decoding: prompts prefilled once, finished rows replaced, groups yielded as they finish.
+"""Continuous batched decoding: prompts prefilled once,
+finished rows replaced, groups yielded as they finish.
 
 The prefix common to all prompts is computed and stored once; each prompt's own rest once, then
 copied into the slots of its completions. Left out: adding prompts while a call runs.
@@ -23,7 +24,8 @@ from .cache import Cursor, Prefix, Slots, blocks, extend
 from .policy import Policy
 from .sampling import choose
 
-PREFILL = 1024  # tokens of prompts computed at a time: enough to keep a device busy, few enough to pad little
+# tokens of prompts computed at a time: enough to keep a device busy, few enough to pad little
+PREFILL = 1024
 COMPACT = 0.75  # share of slots in use below which the batch is copied into a smaller one
 
 
@@ -38,13 +40,17 @@ class Row:
     drawn: int = 0  # tokens asked of the device, at most `ahead` of which are not read yet
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    kept: list[NDArray[np.int32]] = field(default_factory=list)  # ids of each token's kept set, where truncated
+    kept: list[NDArray[np.int32]] = field(
+        default_factory=list
+    )  # ids of each token's kept set, where truncated
     finish: Finish | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """One step's tokens and logprobs (slots,), and kept sets (slots, V) where truncated; not read from the device."""
+    """One step's tokens and logprobs (slots,), and kept sets
+    (slots, V) where truncated; not read from the device.
+    """
 
     rows: list[Row | None]
     tokens: mx.array
@@ -59,7 +65,9 @@ class Draw:
     def read(self) -> Iterator[Row]:
         """Give every row that still runs its token, and yield it."""
         kept = None if self.kept is None else np.array(self.kept)
-        drawn = zip(self.rows, np.array(self.tokens).tolist(), np.array(self.logprobs).tolist(), strict=True)
+        drawn = zip(
+            self.rows, np.array(self.tokens).tolist(), np.array(self.logprobs).tolist(), strict=True
+        )
         for slot, (row, token, logprob) in enumerate(drawn):
             if row is None or row.finish:
                 continue
@@ -92,10 +100,13 @@ class Rollout:
     limits: Limits
 
     def __post_init__(self) -> None:
-        # Prompts of like length side by side pad least; the longest first, so that columns are reserved once.
+        # Prompts of like length side by side pad least; the
+        # longest first, so that columns are reserved once.
         self.waiting = deque(sorted(range(len(self.prompts)), key=lambda i: -len(self.prompts[i])))
         self.ready: deque[Ready] = deque()
-        self.rows: list[Row | None] = [None] * min(self.limits.rollout_rows, self.n * len(self.prompts))
+        self.rows: list[Row | None] = [None] * min(
+            self.limits.rollout_rows, self.n * len(self.prompts)
+        )
         self.slots: list[Slots] = []  # one for each layer
         self.last = mx.zeros((len(self.rows),), mx.int32)  # the token each slot continues from
         self.unread: deque[Draw] = deque()
@@ -115,8 +126,13 @@ class Rollout:
             self._compact()
 
     def _prefill_shared(self) -> None:
-        first, last = min(self.prompts), max(self.prompts)  # in order of tokens, all others lie between
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+        first, last = (
+            min(self.prompts),
+            max(self.prompts),
+        )  # in order of tokens, all others lie between
+        same = sum(
+            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+        )
         self.shared = min(same, min(map(len, self.prompts)) - 1)
         for start in range(0, self.shared, self.limits.micro_batch):
             tokens = first[start : min(start + self.limits.micro_batch, self.shared)]
@@ -127,17 +143,32 @@ class Rollout:
             self.policy.prefilled_tokens += len(tokens)
 
     def _prefill(self, free: int) -> None:
-        """Compute the rests of as many waiting prompts as fill `free` slots, at most PREFILL tokens of them."""
+        """Compute the rests of as many waiting prompts as
+        fill `free` slots, at most PREFILL tokens of them.
+        """
         width = len(self.prompts[self.waiting[0]]) - self.shared
-        fitting = max(1, min(-(-free // self.n), min(PREFILL, self.limits.micro_batch) // width, len(self.waiting)))
+        fitting = max(
+            1,
+            min(
+                -(-free // self.n),
+                min(PREFILL, self.limits.micro_batch) // width,
+                len(self.waiting),
+            ),
+        )
         chosen = [self.waiting.popleft() for _ in range(fitting)]
         rests = [self.prompts[prompt][self.shared :] for prompt in chosen]
         caches = blocks(self.prefix, self.policy.layers)
-        hidden = self.policy.hidden(mx.array([rest + [0] * (width - len(rest)) for rest in rests]), caches)
-        logits = self.policy.logits(mx.stack([hidden[i, len(rest) - 1] for i, rest in enumerate(rests)]))
+        hidden = self.policy.hidden(
+            mx.array([rest + [0] * (width - len(rest)) for rest in rests]), caches
+        )
+        logits = self.policy.logits(
+            mx.stack([hidden[i, len(rest) - 1] for i, rest in enumerate(rests)])
+        )
         mx.eval(logits, [(cache.keys, cache.values) for cache in caches])
         for i, (prompt, rest) in enumerate(zip(chosen, rests, strict=True)):
-            own = tuple((cache.keys[i, :, : len(rest)], cache.values[i, :, : len(rest)]) for cache in caches)
+            own = tuple(
+                (cache.keys[i, :, : len(rest)], cache.values[i, :, : len(rest)]) for cache in caches
+            )
             self.ready.append(Ready(prompt, own, logits[i]))
             self.policy.prefilled_tokens += len(rest)
 
@@ -152,7 +183,8 @@ class Rollout:
                 begun.append((slot, *self._start(slot)))
         if begun:
             slots, rows, logits = zip(*begun, strict=True)
-            # Not in place: the array may be a draw's that is not read yet, of rows that had these slots before.
+            # Not in place: the array may be a draw's that is
+            # not read yet, of rows that had these slots before.
             tokens = self._draw(list(rows), mx.stack(list(logits)))
             self.last = mx.put_along_axis(self.last, mx.array(slots), tokens, axis=0)
 
@@ -164,7 +196,10 @@ class Rollout:
         row = self.rows[slot] = Row(ready.prompt, ready.started, draws, length)
         if not self.slots:
             prefix = self.prefix or (None,) * self.policy.layers
-            self.slots = [Slots(kv, len(self.rows), length + 1, own) for kv, own in zip(prefix, ready.own, strict=True)]
+            self.slots = [
+                Slots(kv, len(self.rows), length + 1, own)
+                for kv, own in zip(prefix, ready.own, strict=True)
+            ]
         for layer, own in zip(self.slots, ready.own, strict=True):
             layer.put(slot, own)
         ready.started += 1
@@ -191,7 +226,9 @@ class Rollout:
 
     def _draw(self, rows: list[Row | None], logits: mx.array) -> mx.array:
         """Draw the next token of each row from its logits; nothing is read back yet."""
-        draws = mx.array(np.array([row.uniforms[row.drawn] if row else 0.0 for row in rows], np.float32))
+        draws = mx.array(
+            np.array([row.uniforms[row.drawn] if row else 0.0 for row in rows], np.float32)
+        )
         drawn = Draw(rows, *choose(logits, draws, self.sampling))
         for row in filter(None, rows):
             row.drawn += 1
@@ -200,7 +237,9 @@ class Rollout:
 
     def _retire_full(self) -> None:
         """Free the slots of rows that need no further step, whatever their unread tokens are."""
-        self.rows = [row if row and row.drawn < self.sampling.max_tokens else None for row in self.rows]
+        self.rows = [
+            row if row and row.drawn < self.sampling.max_tokens else None for row in self.rows
+        ]
 
     def _read(self) -> Iterator[Group]:
         """Take the oldest drawn tokens over, and yield the groups that they complete."""
@@ -227,7 +266,9 @@ class Rollout:
 
 
 def ahead() -> int:
-    """Draws left unread: a GPU computes the next step while one's tokens are read; on a CPU that only costs copies."""
+    """Draws left unread: a GPU computes the next step while
+    one's tokens are read; on a CPU that only costs copies.
+    """
     return 1 if mx.default_device().type == mx.DeviceType.gpu else 0
 
 

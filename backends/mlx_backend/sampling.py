@@ -13,8 +13,11 @@ from offapi.backend import Sampling
 from .linux_cpu.fast_exp import exp_below
 
 
-def choose(logits: mx.array, uniforms: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array, mx.array | None]:
-    """Tokens and their logprobs (nats), each (rows,), from fp32 `logits` (rows, V) and `uniforms` (rows,).
+def choose(
+    logits: mx.array, uniforms: mx.array, sampling: Sampling
+) -> tuple[mx.array, mx.array, mx.array | None]:
+    """Tokens and their logprobs (nats), each (rows,),
+    from fp32 `logits` (rows, V) and `uniforms` (rows,).
 
     Sampled: the first kept token, in vocabulary order, at which the cumulative probability
     exceeds the uniform. Temperature 0: the largest logit, with its logprob at temperature 1.
@@ -35,10 +38,11 @@ def choose(logits: mx.array, uniforms: mx.array, sampling: Sampling) -> tuple[mx
 
 
 def first_beyond(reached: mx.array, possible: mx.array, uniforms: mx.array) -> mx.array:
-    """The first possible token (rows,) whose cumulative weight `reached` (rows, V) exceeds its share.
+    """The first possible token (rows,) whose cumulative
+    weight `reached` (rows, V) exceeds its share.
 
-    A parallel sum is rounded block by block: it can fall where nothing is added. So uniforms are scaled by
-    what it reached, and no token of weight 0 is drawn.
+    A parallel sum is rounded block by block: it can fall where nothing is added. So uniforms are
+    scaled by what it reached, and no token of weight 0 is drawn.
     """
     places = mx.arange(reached.shape[-1])
     last = mx.where(possible, places, 0).max(axis=-1)
@@ -62,7 +66,9 @@ def truncate(logits: mx.array, sampling: Sampling) -> mx.array:
 
 def _nucleus(logits: mx.array, sampling: Sampling) -> mx.array:
     """The smallest logit of the fewest tokens whose probability reaches top_p, shape (rows, 1)."""
-    if 0 < sampling.top_k < logits.shape[-1]:  # ties beyond top_k are below the sorted part only if equal to it
+    if (
+        0 < sampling.top_k < logits.shape[-1]
+    ):  # ties beyond top_k are below the sorted part only if equal to it
         logits = mx.topk(logits, sampling.top_k, axis=-1)
     ranked = -mx.sort(-logits, axis=-1)
     weights = exp_below(ranked, ranked[:, :1])

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from offapi.backend import AdamW, Backend, By, Group, Limits, Loss, Memory, ModelSpec, Sampling, TrainState
+from offapi.backend import (
+    AdamW,
+    Backend,
+    By,
+    Group,
+    Limits,
+    Loss,
+    Memory,
+    ModelSpec,
+    Sampling,
+    TrainState,
+)
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
@@ -34,11 +45,17 @@ class TorchBackend:
         return self.policy.prefilled_tokens
 
     def rollout(
-        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        keys: Sequence[int] | None = None,
     ) -> Iterator[Group]:
         return rollout.rollout(self.policy, prompts, n, sampling, keys)
 
-    def score(self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0) -> list[Floats]:
+    def score(
+        self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0
+    ) -> list[Floats]:
         return losses.score(self.policy, episodes, by, temperature)
 
     def forward_backward(self, batch: Sequence[Episode], loss: Loss) -> Metrics:

@@ -1,4 +1,5 @@
-"""Packed rows attended side by side, as rectangles of rows of like length: few large kernels instead of many small.
+"""Packed rows attended side by side, as rectangles of rows
+of like length: few large kernels instead of many small.
 
 A GPU waits for the launches of row after row; here one call takes all rows whose length and
 whose prefix have the same power of two above them, so that padding at most doubles either.
@@ -17,7 +18,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 @dataclass(frozen=True)
 class Row:
-    """`length` tokens from place `start` of the pack on, which also see the `before` keys from `prefix` on."""
+    """`length` tokens from place `start` of the pack on,
+    which also see the `before` keys from `prefix` on.
+    """
 
     start: int
     length: int
@@ -44,7 +47,10 @@ class Rectangles:
     order: Tensor  # (T,) where each place of the pack is in the parts' real queries end to end
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """q (1, H, T, D); k and v (1, KV, T', D), of as many places as the rows name. Gives (1, H, T, D)."""
+        """q (1, H, T, D); k and v (1, KV, T', D), of as many places as the rows name.
+
+        Gives (1, H, T, D).
+        """
         copies = q.shape[1] // k.shape[1]
         flat_q, flat_k, flat_v = (x[0].transpose(0, 1) for x in (q, k, v))  # (T, heads, D)
         done = []
@@ -67,10 +73,14 @@ def _taken(x: Tensor, places: Tensor, rows: int, size: int) -> Tensor:
     return x.index_select(0, places).view(rows, size, *x.shape[1:]).transpose(1, 2)
 
 
-def rectangles(rows: Sequence[Row], earlier: int, window: int | None, device: torch.device) -> Rectangles:
-    """Lay out `rows`, which together hold every query's place once; each token sees those before it in `window`.
+def rectangles(
+    rows: Sequence[Row], earlier: int, window: int | None, device: torch.device
+) -> Rectangles:
+    """Lay out `rows`, which together hold every query's
+    place once; each token sees those before it in `window`.
 
-    The keys stand after `earlier` ones of another pass, and `Row.prefix` counts from the first of those.
+    The keys stand after `earlier` ones of another pass,
+    and `Row.prefix` counts from the first of those.
     """
     classes: dict[tuple[int, int], list[Row]] = {}
     for row in rows:
@@ -84,7 +94,9 @@ def rectangles(rows: Sequence[Row], earlier: int, window: int | None, device: to
     return Rectangles(tuple(parts), order.to(device))
 
 
-def _rectangle(rows: Sequence[Row], earlier: int, window: int | None, device: torch.device) -> Rectangle:
+def _rectangle(
+    rows: Sequence[Row], earlier: int, window: int | None, device: torch.device
+) -> Rectangle:
     length, before = max(row.length for row in rows), max(row.before for row in rows)
     keys = -(-(before + length) // 8) * 8 if before else length  # masks are read eight at a time
     numbers = torch.tensor([(row.start, row.length, row.prefix, row.before) for row in rows])
@@ -93,7 +105,9 @@ def _rectangle(rows: Sequence[Row], earlier: int, window: int | None, device: to
     real = at < lengths
     queries = torch.where(real, starts + at, 0)
     own, early = (key >= 0) & (key < lengths), (key < 0) & (key >= -befores)
-    places = torch.where(own, earlier + starts + key, torch.where(early, prefixes + befores + key, 0))
+    places = torch.where(
+        own, earlier + starts + key, torch.where(early, prefixes + befores + key, 0)
+    )
     seen = None
     if before or window is not None:
         seen = _seen(at[..., None], key[:, None], own | early, window)
@@ -107,7 +121,10 @@ def _rectangle(rows: Sequence[Row], earlier: int, window: int | None, device: to
 
 
 def _seen(at: Tensor, key: Tensor, there: Tensor, window: int | None) -> Tensor:
-    """(R, L, S): a key that is there, not after its query, within the window. Padding sees one key, to be no NaN."""
+    """(R, L, S): a key that is there, not after its query, within the window.
+
+    Padding sees one key, to be no NaN.
+    """
     seen = there[:, None] & (key <= at)
     if window is not None:
         seen &= key > at - window

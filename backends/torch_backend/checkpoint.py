@@ -33,7 +33,9 @@ def restore(policy: Policy, saved: TrainState) -> None:
         for arrays in (saved.adapter, *((saved.exp_avg, saved.exp_avg_sq) if saved.step else ())):
             check_fit(policy.lora, arrays)
     except ModelError as error:
-        raise BackendError(f"the state does not fit: {error.what}", next_step=error.next_step) from error
+        raise BackendError(
+            f"the state does not fit: {error.what}", next_step=error.next_step
+        ) from error
     fill(policy.lora, saved.adapter)
     for parameter in policy.lora.values():
         parameter.grad = None

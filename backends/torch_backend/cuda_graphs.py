@@ -13,7 +13,9 @@ from torch import Tensor
 
 from .sampling import Drawn
 
-Step = Callable[[Tensor, Tensor, Tensor, int], Drawn]  # tokens, filled, noise (rows,); keys read of a row
+Step = Callable[
+    [Tensor, Tensor, Tensor, int], Drawn
+]  # tokens, filled, noise (rows,); keys read of a row
 LEAST = 512  # keys: below, one graph does
 
 
@@ -27,7 +29,9 @@ class Graphs:
         self.pool = torch.cuda.graph_pool_handle()
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Drawn]] = {}
 
-    def __call__(self, tokens: Sequence[int], filled: Sequence[int], noise: Sequence[float]) -> Drawn:
+    def __call__(
+        self, tokens: Sequence[int], filled: Sequence[int], noise: Sequence[float]
+    ) -> Drawn:
         """Decode one token for each row. What it returns is overwritten by the next call."""
         rows, empty = len(tokens), [0] * (self.whole.shape[1] - len(tokens))
         self.whole.copy_(torch.tensor([[*tokens, *empty], [*filled, *empty]]))
@@ -40,7 +44,9 @@ class Graphs:
         return chosen[:rows], logprobs[:rows], None if kept is None else kept[:rows]
 
     def _capture(self, longest: int) -> tuple[torch.cuda.CUDAGraph, Drawn]:
-        """Record the step on what the inputs hold; a run before it makes the libraries ready, and is repeated."""
+        """Record the step on what the inputs hold; a run
+        before it makes the libraries ready, and is repeated.
+        """
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

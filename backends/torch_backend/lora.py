@@ -1,4 +1,5 @@
-"""LoRA matrices in a model: PEFT puts them there and names them; here they are filled, and applied in fewer kernels.
+"""LoRA matrices in a model: PEFT puts them there and names
+them; here they are filled, and applied in fewer kernels.
 
 Left out: dropout, several adapters at once, and merging into the base itself, which drifts.
 """
@@ -24,7 +25,8 @@ BASE = "Load it on the base model it was trained on."
 
 
 def forward(layer: Any, x: Tensor) -> Tensor:
-    """x W^T + scale (x A^T) B^T, shape (..., out); A and B in their own dtype, as PEFT's forward does it.
+    """x W^T + scale (x A^T) B^T, shape (..., out); A
+    and B in their own dtype, as PEFT's forward does it.
 
     Three kernels for PEFT's five: the scale and the sum are part of the product with B.
     """
@@ -51,19 +53,38 @@ def adapted(model: nn.Module) -> list[Any]:
 
 
 def inject(model: Any, spec: ModelSpec) -> dict[str, nn.Parameter]:
-    """Put LoRA layers into `model` and fill them from `spec.adapter`, or from the seed. Empty without LoRA."""
+    """Put LoRA layers into `model` and fill them from `spec.adapter`, or from the seed.
+
+    Empty without LoRA.
+    """
     shape, arrays = (spec.lora, None) if spec.adapter is None else adapters.read(spec.adapter)
     if shape is None:
         return {}
-    if spec.lora is not None and spec.lora != shape and sorted_shape(spec.lora) != sorted_shape(shape):
-        raise ModelError(f"the adapter is {shape}, not {spec.lora}.", where=str(spec.adapter), next_step="Drop `lora`.")
-    linears = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if (
+        spec.lora is not None
+        and spec.lora != shape
+        and sorted_shape(spec.lora) != sorted_shape(shape)
+    ):
+        raise ModelError(
+            f"the adapter is {shape}, not {spec.lora}.",
+            where=str(spec.adapter),
+            next_step="Drop `lora`.",
+        )
+    linears = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
     for target in shape.targets:
         if target not in linears:
             step = nearest(target, linears)
-            raise ModelError(f"no linear layer {target!r} to adapt.", where=str(spec.path), next_step=step)
+            raise ModelError(
+                f"no linear layer {target!r} to adapt.", where=str(spec.path), next_step=step
+            )
     alpha: Any = shape.alpha  # PEFT's annotation says int; it divides by the rank all the same
-    config = LoraConfig(r=shape.rank, lora_alpha=alpha, target_modules=list(shape.targets), lora_dropout=0.0)
+    config = LoraConfig(
+        r=shape.rank, lora_alpha=alpha, target_modules=list(shape.targets), lora_dropout=0.0
+    )
     inject_adapter_in_model(config, model)
     lora = {
         adapters.PREFIX + name.replace(".default.", "."): parameter
@@ -88,7 +109,9 @@ def initial(lora: dict[str, nn.Parameter], seed: int, shape: LoraSpec) -> Arrays
     arrays = {}
     for module in sorted({adapters.module(name) for name in lora}):
         a, b = adapters.parameter(module, "A"), adapters.parameter(module, "B")
-        arrays[a], arrays[b] = lora_matrices(seed, module, shape.rank, lora[a].shape[1], lora[b].shape[0])
+        arrays[a], arrays[b] = lora_matrices(
+            seed, module, shape.rank, lora[a].shape[1], lora[b].shape[0]
+        )
     return arrays
 
 
@@ -96,7 +119,9 @@ def check_fit(lora: dict[str, nn.Parameter], arrays: Arrays) -> None:
     """Raise ModelError unless the names and shapes of `arrays` are the parameters' own."""
     if lora.keys() != arrays.keys():
         odd = sorted(lora.keys() ^ arrays.keys())
-        raise ModelError(f"{len(odd)} adapter matrices do not fit this model, such as {odd[0]}.", next_step=BASE)
+        raise ModelError(
+            f"{len(odd)} adapter matrices do not fit this model, such as {odd[0]}.", next_step=BASE
+        )
     for name, parameter in lora.items():
         if tuple(parameter.shape) != arrays[name].shape:
             wants, has = tuple(parameter.shape), arrays[name].shape
@@ -104,7 +129,9 @@ def check_fit(lora: dict[str, nn.Parameter], arrays: Arrays) -> None:
 
 
 def fill(lora: dict[str, nn.Parameter], arrays: Arrays) -> None:
-    """Copy `arrays` into the parameters; raises what `check_fit` raises, before anything is changed."""
+    """Copy `arrays` into the parameters; raises what
+    `check_fit` raises, before anything is changed.
+    """
     check_fit(lora, arrays)
     with torch.no_grad():
         for name, parameter in lora.items():

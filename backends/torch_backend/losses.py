@@ -28,7 +28,9 @@ from .policy import Policy
 
 @dataclass(frozen=True)
 class KeptRows:
-    """`ids` (K,) of the tokens kept in row `rows` (K,), ascending; `limited` (N,) says which rows have a set."""
+    """`ids` (K,) of the tokens kept in row `rows` (K,),
+    ascending; `limited` (N,) says which rows have a set.
+    """
 
     ids: Tensor
     rows: Tensor
@@ -36,13 +38,17 @@ class KeptRows:
 
     def mask(self, logits: Tensor, start: int) -> Tensor:
         """`logits` (n, V) of the rows from `start` on, -inf outside their sets."""
-        first, last = torch.searchsorted(self.rows, torch.tensor([start, start + len(logits)], device=logits.device))
+        first, last = torch.searchsorted(
+            self.rows, torch.tensor([start, start + len(logits)], device=logits.device)
+        )
         gone = self.limited[start : start + len(logits), None].expand(logits.shape).clone()
         gone[self.rows[first:last] - start, self.ids[first:last]] = False
         return logits.masked_fill(gone, float("-inf"))
 
 
-def place_kept(kept: Sequence[Kept | None], counts: Sequence[int], device: torch.device) -> KeptRows | None:
+def place_kept(
+    kept: Sequence[Kept | None], counts: Sequence[int], device: torch.device
+) -> KeptRows | None:
     """The sets of episodes with `counts` rows each, end to end; None where no episode has any."""
     if all(one is None for one in kept):
         return None
@@ -57,14 +63,21 @@ def place_kept(kept: Sequence[Kept | None], counts: Sequence[int], device: torch
 
 
 class SelectedLogprobs(torch.autograd.Function):
-    """log softmax(h W^T / temperature)[target], shape (N,), in chunks of rows; over kept tokens where some are.
+    """log softmax(h W^T / temperature)[target], shape (N,),
+    in chunks of rows; over kept tokens where some are.
 
     d logp / d h = (W[target] - softmax(h W^T / temperature) W) / temperature, kept as (N, D).
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int, kept: KeptRows | None
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        temperature: float,
+        chunk: int,
+        kept: KeptRows | None,
     ) -> Tensor:
         wants = ctx.needs_input_grad[0]
         logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
@@ -89,11 +102,15 @@ class SelectedLogprobs(torch.autograd.Function):
         return (gradients[0][:, None] * jacobian).to(jacobian.dtype), None, None, None, None, None
 
 
-def logprobs(policy: Policy, pack: Pack, episodes: Sequence[Episode], temperature: float = 1.0) -> Tensor:
+def logprobs(
+    policy: Policy, pack: Pack, episodes: Sequence[Episode], temperature: float = 1.0
+) -> Tensor:
     """Logprobs (nats) of the pack's targets in order, shape (N,), differentiable in the adapter."""
     device = policy.device
     layout = Packed(tuple((tree.shared, tree.lengths) for tree in pack.trees))
-    tokens, positions = (torch.tensor([numbers], device=device) for numbers in (pack.tokens, pack.positions))
+    tokens, positions = (
+        torch.tensor([numbers], device=device) for numbers in (pack.tokens, pack.positions)
+    )
     hidden = policy.hidden(tokens, positions, layout)[0, torch.tensor(pack.rows, device=device)]
     targets, chunk = torch.tensor(pack.targets, device=device), policy.spec.limits.logit_rows
     kept = place_kept([episodes[i].kept for i in pack.episodes], pack.counts, device)
@@ -104,7 +121,10 @@ def logprobs(policy: Policy, pack: Pack, episodes: Sequence[Episode], temperatur
 def score(policy: Policy, episodes: Sequence[Episode], by: By, temperature: float) -> list[Floats]:
     """See `Backend.score`."""
     found: dict[int, Floats] = {}
-    with policy.scored_by_reference() if by == "reference" else nullcontext(), torch.inference_mode():
+    with (
+        policy.scored_by_reference() if by == "reference" else nullcontext(),
+        torch.inference_mode(),
+    ):
         for pack in packs(episodes, policy.spec.limits.micro_batch):
             values = logprobs(policy, pack, episodes, temperature).cpu().numpy()
             found.update(pack.split(values))
@@ -112,7 +132,10 @@ def score(policy: Policy, episodes: Sequence[Episode], by: By, temperature: floa
 
 
 def forward_backward(policy: Policy, batch: Sequence[Episode], loss: Loss) -> Metrics:
-    """See `Backend.forward_backward`. The normaliser is the whole batch's, so any split gives one gradient."""
+    """See `Backend.forward_backward`.
+
+    The normaliser is the whole batch's, so any split gives one gradient.
+    """
     if loss != "cross_entropy":
         raise ValueError(f"unknown loss {loss!r}")
     check_trainable(policy)
@@ -125,7 +148,9 @@ def forward_backward(policy: Policy, batch: Sequence[Episode], loss: Loss) -> Me
     return {"loss": total, "tokens": float(tokens)}
 
 
-def _losses(policy: Policy, batch: Sequence[Episode], todo: Sequence[Pack], tokens: int) -> Iterator[Tensor]:
+def _losses(
+    policy: Policy, batch: Sequence[Episode], todo: Sequence[Pack], tokens: int
+) -> Iterator[Tensor]:
     for pack in todo:
         yield -logprobs(policy, pack, batch).sum() / tokens
 
@@ -133,4 +158,7 @@ def _losses(policy: Policy, batch: Sequence[Episode], todo: Sequence[Pack], toke
 def check_trainable(policy: Policy) -> None:
     """Raise BackendError without an adapter to train."""
     if not policy.lora:
-        raise BackendError("this model was loaded without an adapter.", next_step="Load it with `lora` to train it.")
+        raise BackendError(
+            "this model was loaded without an adapter.",
+            next_step="Load it with `lora` to train it.",
+        )

@@ -1,4 +1,7 @@
-"""AdamW after global-norm clipping, through torch's own implementation. The learning rate comes from the core."""
+"""AdamW after global-norm clipping, through torch's own implementation.
+
+The learning rate comes from the core.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
     """See `Backend.optim_step`."""
     parameters = [policy.lora[name] for name in sorted(policy.lora)]
     if not parameters or any(parameter.grad is None for parameter in parameters):
-        raise BackendError("no gradient was accumulated.", next_step="Call forward_backward first, with LoRA.")
+        raise BackendError(
+            "no gradient was accumulated.", next_step="Call forward_backward first, with LoRA."
+        )
     limit = spec.max_grad_norm or math.inf
     norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     if not math.isfinite(norm):
@@ -28,14 +33,22 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
             f"the gradient norm is {norm}; the step was refused and nothing was changed.",
             next_step="Lower the learning rate, or train in float32.",
         )
-    unreached = sum(not bool(p.grad.any()) for n, p in policy.lora.items() if ".lora_B." in n and p.grad is not None)
+    unreached = sum(
+        not bool(p.grad.any())
+        for n, p in policy.lora.items()
+        if ".lora_B." in n and p.grad is not None
+    )
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))
     optimizer = policy.optimizer or create(policy)
     for group in optimizer.param_groups:
-        group.update(lr=lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, weight_decay=spec.weight_decay)
+        group.update(
+            lr=lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, weight_decay=spec.weight_decay
+        )
     before = [] if lr else [parameter.detach().clone() for parameter in parameters]
     optimizer.step()
-    for parameter, still in zip(parameters, before, strict=False):  # adding 0 would turn -0.0 into 0.0
+    for parameter, still in zip(
+        parameters, before, strict=False
+    ):  # adding 0 would turn -0.0 into 0.0
         parameter.data.copy_(still)
     optimizer.zero_grad(set_to_none=True)
     policy.steps += 1
@@ -43,7 +56,9 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
 
 
 def adapter_norm(policy: Policy) -> float:
-    """Frobenius norm of all alpha / rank * B A together: ||B A||^2 is the sum of (B^T B) * (A A^T)."""
+    """Frobenius norm of all alpha / rank * B A
+    together: ||B A||^2 is the sum of (B^T B) * (A A^T).
+    """
     squares = []
     with torch.no_grad():
         for module in {adapters.module(name): None for name in policy.lora}:
@@ -54,5 +69,7 @@ def adapter_norm(policy: Policy) -> float:
 
 def create(policy: Policy) -> torch.optim.AdamW:
     """The policy's optimizer, over the adapter alone, in the order of names."""
-    policy.optimizer = torch.optim.AdamW([policy.lora[name] for name in sorted(policy.lora)], lr=0.0, foreach=False)
+    policy.optimizer = torch.optim.AdamW(
+        [policy.lora[name] for name in sorted(policy.lora)], lr=0.0, foreach=False
+    )
     return policy.optimizer

@@ -1,7 +1,7 @@
 """Ragged rows laid end to end without padding, a prefix that some share standing once before them.
 
-Exact: the prefix's keys and values are in the graph once, and every row attends to them (arXiv 2506.05433).
-Left out: hand-written kernels.
+Exact: the prefix's keys and values are in the graph once, and every row attends to them (arXiv
+2506.05433). Left out: hand-written kernels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .cache import Pair
 
 @dataclass
 class Packed:
-    """Trees end to end, `(shared, lengths)` each: `shared` tokens of prefix, then rows of `lengths` that see it.
+    """Trees end to end, `(shared, lengths)` each: `shared`
+    tokens of prefix, then rows of `lengths` that see it.
 
     `prefix` holds an earlier pass's keys and values by layer instead, seen by trees that
     share nothing; `keep` collects this pass's.
@@ -30,12 +31,16 @@ class Packed:
     masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
     laid: dict[int | None, Rectangles] = field(default_factory=dict)  # by window
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
+    ) -> Tensor:
         if self.keep is not None:
             self.keep[layer] = (k, v)
         return (self.by_rectangles if q.is_cuda else self.by_rows)(layer, q, k, v, scale, window)
 
-    def by_rectangles(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+    def by_rectangles(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
+    ) -> Tensor:
         """All rows in a few calls: for devices that wait for launches."""
         earlier = 0
         if layer in self.prefix:
@@ -59,7 +64,9 @@ class Packed:
                 start += length
         return rows
 
-    def by_rows(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+    def by_rows(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
+    ) -> Tensor:
         """A call for each row, nothing padded: for devices whose arithmetic is dear."""
         parts = []
         start = 0
@@ -72,22 +79,30 @@ class Packed:
                 start += shared
             for length in lengths:
                 rows = slice(start, start + length)
-                parts.append(self._row(q[:, :, rows], (k[:, :, rows], v[:, :, rows]), before, scale, window))
+                parts.append(
+                    self._row(q[:, :, rows], (k[:, :, rows], v[:, :, rows]), before, scale, window)
+                )
                 start += length
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
-    def _row(self, q: Tensor, own: Pair, before: Pair | None, scale: float, window: int | None) -> Tensor:
+    def _row(
+        self, q: Tensor, own: Pair, before: Pair | None, scale: float, window: int | None
+    ) -> Tensor:
         if before is not None:
             own = (torch.cat((before[0], own[0]), dim=2), torch.cat((before[1], own[1]), dim=2))
         k, v = own
         gqa = k.shape[1] != q.shape[1]
         if before is None and (window is None or q.shape[2] <= window):
-            return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=gqa)
+            return scaled_dot_product_attention(
+                q, k, v, is_causal=True, scale=scale, enable_gqa=gqa
+            )
         mask = self._mask(q.shape[2], k.shape[2], window, q.device)
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=gqa)
 
     def _mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-        """Causal for the last `queries` of `keys` positions, within `window`; the same for every layer."""
+        """Causal for the last `queries` of `keys` positions,
+        within `window`; the same for every layer.
+        """
         known = self.masks.get((queries, keys, window))
         if known is None:
             known = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)

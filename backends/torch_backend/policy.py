@@ -1,4 +1,5 @@
-"""The model in torch: base weights through transformers, LoRA through PEFT, attention through `attention.attend`.
+"""The model in torch: base weights through transformers,
+LoRA through PEFT, attention through `attention.attend`.
 
 Left out: quantised bases (no format of theirs runs on every torch device), sharding over
 devices, and architectures whose attention is more than softmax over keys in a window.
@@ -47,12 +48,16 @@ class Policy:
     optimizer: torch.optim.AdamW | None = None
     steps: int = 0
     prefilled_tokens: int = field(default=0)
-    initial: dict[str, Tensor] = field(default_factory=dict)  # the loaded adapter: the reference of what it becomes
+    initial: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # the loaded adapter: the reference of what it becomes
     merged: Merged | None = None  # where it was worth its memory
 
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """Last hidden states, shape (1, T, D), of packed `tokens` (1, T)."""
-        out = self.model.model(input_ids=tokens, position_ids=positions, use_cache=False, layout=layout)
+        out = self.model.model(
+            input_ids=tokens, position_ids=positions, use_cache=False, layout=layout
+        )
         states: Tensor = out.last_hidden_state
         return states
 
@@ -62,7 +67,9 @@ class Policy:
             return self.hidden(tokens, positions, layout)
 
     def prepare_rollout(self) -> None:
-        """On CUDA merge the adapter as it is now into a copy of the weights, if a quarter of what is free holds one."""
+        """On CUDA merge the adapter as it is now into a copy
+        of the weights, if a quarter of what is free holds one.
+        """
         if self.device.type != "cuda" or not self.lora:
             return
         if self.merged is None:
@@ -74,10 +81,16 @@ class Policy:
 
     @property
     def capturable(self) -> bool:
-        """Whether a CUDA graph can hold its steps: not where the rotary embedding looks at lengths on the CPU."""
+        """Whether a CUDA graph can hold its steps: not where
+        the rotary embedding looks at lengths on the CPU.
+        """
         config = self.model.config
-        rope = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
-        return self.device.type == "cuda" and not any(kind in rope for kind in ("dynamic", "longrope"))
+        rope = str(
+            getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+        )
+        return self.device.type == "cuda" and not any(
+            kind in rope for kind in ("dynamic", "longrope")
+        )
 
     @property
     def head(self) -> Tensor:
@@ -114,9 +127,14 @@ class Policy:
 
 
 def load_policy(spec: ModelSpec) -> Policy:
-    """Load base and adapter. Raises BackendError for a device or dtype it lacks, ModelError for a bad folder."""
+    """Load base and adapter.
+
+    Raises BackendError for a device or dtype it lacks, ModelError for a bad folder.
+    """
     if spec.quantize is not None:
-        raise BackendError("torch has no quantised base here.", next_step="Drop `quantize`, or use --backend mlx.")
+        raise BackendError(
+            "torch has no quantised base here.", next_step="Drop `quantize`, or use --backend mlx."
+        )
     device = choose_device(spec.device)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -137,13 +155,18 @@ def load_policy(spec: ModelSpec) -> Policy:
     if device.type == "cuda":
         fuse(model)
         spec = replace(spec, limits=fitting(spec, torch.cuda.mem_get_info(device)[0]))
-    initial = {name: parameter.data.clone() for name, parameter in lora.items()} if spec.adapter else {}
+    initial = (
+        {name: parameter.data.clone() for name, parameter in lora.items()} if spec.adapter else {}
+    )
     shape = adapters.read_spec(spec.adapter) if spec.adapter else spec.lora
     return Policy(model, device, spec, lora, scale=shape.scale if shape else 0.0, initial=initial)
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU. Raises BackendError for a device that is not there."""
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises BackendError for a device that is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -157,9 +180,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def fitting(spec: ModelSpec, free: int) -> Limits:
-    """The limits, and where none is given the largest micro-batch up to LARGEST that half of `free` bytes holds.
+    """The limits, and where none is given the largest
+    micro-batch up to LARGEST that half of `free` bytes holds.
 
-    A GPU that waits for launches trains 3 (fp32) to 7 times (bf16) as fast in micro-batches of 16,384 tokens.
+    A GPU that waits for launches trains 3 (fp32) to 7
+    times (bf16) as fast in micro-batches of 16,384 tokens.
     """
     if spec.limits.train_tokens is not None:
         return spec.limits
@@ -173,8 +198,14 @@ def measure_memory(policy: Policy) -> Memory:
     """Device bytes on CUDA, the process's resident bytes on the CPU."""
     if policy.device.type == "cuda":
         total = torch.cuda.get_device_properties(policy.device).total_memory
-        return Memory(torch.cuda.memory_allocated(policy.device), torch.cuda.max_memory_allocated(policy.device), total)
+        return Memory(
+            torch.cuda.memory_allocated(policy.device),
+            torch.cuda.max_memory_allocated(policy.device),
+            total,
+        )
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     used = psutil.Process().memory_info().rss
-    return Memory(used, max(used, peak), psutil.virtual_memory().total)  # the two are not counted at one moment
+    return Memory(
+        used, max(used, peak), psutil.virtual_memory().total
+    )  # the two are not counted at one moment

@@ -1,4 +1,6 @@
-"""The policy loss over a batch of experiences: which of them count, in what micro-batches, and what is measured."""
+"""The policy loss over a batch of experiences: which of
+them count, in what micro-batches, and what is measured.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from .policy_loss import policy_loss
 
 
 def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
-    """See `Backend.policy_gradient`. What cannot contribute is not computed: its summand is exactly 0."""
+    """See `Backend.policy_gradient`.
+
+    What cannot contribute is not computed: its summand is exactly 0.
+    """
     check_trainable(policy)
     check(batch, loss)
     tokens = sum(sum(one.episode.mask) for one in batch)
@@ -33,9 +38,15 @@ def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLos
         value, seen = policy_loss(
             current,
             old=old,
-            behaviour=_flat([one.episode.behaviour for one in members], current if old is None else old, pack.counts),
+            behaviour=_flat(
+                [one.episode.behaviour for one in members],
+                current if old is None else old,
+                pack.counts,
+            ),
             reference=_flat([one.reference for one in members], current, pack.counts),
-            advantages=torch.tensor([one.advantage for one in members], dtype=torch.float32, device=policy.device),
+            advantages=torch.tensor(
+                [one.advantage for one in members], dtype=torch.float32, device=policy.device
+            ),
             lengths=pack.counts,
             loss=loss,
             sequences=len(batch),
@@ -46,12 +57,21 @@ def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLos
         statistics = _combined(statistics, seen.cpu())
         found |= pack.split(current.detach().cpu().numpy())
     computed = iter(range(len(live)))
-    parts = tuple(found[next(computed)] if one.advantage != 0 or loss.beta > 0 else None for one in batch)
-    return Update({"loss": total, "tokens": float(sum(map(len, found.values()))), **_described(statistics)}, parts)
+    parts = tuple(
+        found[next(computed)] if one.advantage != 0 or loss.beta > 0 else None for one in batch
+    )
+    return Update(
+        {"loss": total, "tokens": float(sum(map(len, found.values()))), **_described(statistics)},
+        parts,
+    )
 
 
-def _flat(arrays: Sequence[Floats | None], otherwise: Tensor, counts: Sequence[int]) -> Tensor | None:
-    """`arrays` end to end (N,), those that are missing taken from `otherwise` as constants; None where all are."""
+def _flat(
+    arrays: Sequence[Floats | None], otherwise: Tensor, counts: Sequence[int]
+) -> Tensor | None:
+    """`arrays` end to end (N,), those that are missing
+    taken from `otherwise` as constants; None where all are.
+    """
     if all(array is None for array in arrays):
         return None
     parts = torch.split(otherwise.detach(), list(counts))
@@ -75,7 +95,12 @@ def _described(statistics: Tensor) -> Metrics:
     """Statistics of the whole batch by their names in the metrics."""
     total, largest, low, high, count = statistics.tolist()
     if not count:
-        return {"ratio/mean": 1.0, "ratio/max": 1.0, "clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.0}
+        return {
+            "ratio/mean": 1.0,
+            "ratio/max": 1.0,
+            "clip_ratio/low_mean": 0.0,
+            "clip_ratio/high_mean": 0.0,
+        }
     return {
         "ratio/mean": total / count,
         "ratio/max": largest,

@@ -1,4 +1,5 @@
-"""The policy losses as one function of per-token logprobs. The rules' table is `offapi.policy_loss.RULES`.
+"""The policy losses as one function of per-token
+logprobs. The rules' table is `offapi.policy_loss.RULES`.
 
 Per token: -min(rho A, clip(rho) A) weighted by truncated importance sampling, and beta times
 the KL to the reference; summed with weights whose normalisers are the whole batch's.
@@ -28,9 +29,10 @@ def policy_loss(
 ) -> tuple[Tensor, Tensor]:
     """This part's summand of the loss, and its statistics.
 
-    `logprobs`, `old`, `behaviour`, `reference` (N,) of E episodes end to end, `lengths` of each, `advantages` (E,).
-    `old` None is the logprobs themselves, held constant. `sequences` and `tokens` count the whole batch.
-    Statistics (5,): sum of ratios, largest, clipped low, clipped high, and how many ratios there are.
+    `logprobs`, `old`, `behaviour`, `reference` (N,) of E episodes end to end, `lengths` of each,
+    `advantages` (E,). `old` None is the logprobs themselves, held constant. `sequences` and
+    `tokens` count the whole batch. Statistics (5,): sum of ratios, largest, clipped low, clipped
+    high, and how many ratios there are.
     """
     sizes = torch.tensor(lengths, device=logprobs.device)
     rows = torch.repeat_interleave(torch.arange(len(lengths), device=logprobs.device), sizes)
@@ -43,7 +45,9 @@ def policy_loss(
     if loss.shape.clipped:
         # A clipped ratio is a constant, and may not meet the gradient of an overflown exponential.
         cut = low | high
-        bound = torch.where(low, logprobs.new_tensor(1 - loss.low), logprobs.new_tensor(1 + loss.high))
+        bound = torch.where(
+            low, logprobs.new_tensor(1 - loss.low), logprobs.new_tensor(1 + loss.high)
+        )
         gain = torch.where(cut, bound, levels.masked_fill(cut, 0.0).exp()) * a
         part = -(gain if of_token else gain[rows])
     else:
@@ -76,7 +80,9 @@ def _clipped(log_ratios: Tensor, a: Tensor, loss: PolicyLoss) -> tuple[Tensor, T
 
 
 def _kl(logprobs: Tensor, log_ratio: Tensor, reference: Tensor, loss: PolicyLoss) -> Tensor:
-    """An estimate (N,) whose gradient is that of KL(pi || reference): rho k3, or k2 (Schulman's names)."""
+    """An estimate (N,) whose gradient is that of KL(pi
+    || reference): rho k3, or k2 (Schulman's names).
+    """
     d = reference - logprobs
     return d.square() / 2 if loss.kl == "k2" else log_ratio.exp() * (d.exp() - d - 1)
 

@@ -26,7 +26,9 @@ from .packed_attention import Packed
 from .policy import Policy
 from .sampling import Drawn, choose
 
-Decode = Callable[[Sequence[int], Sequence[int], Sequence[float]], Drawn]  # tokens, keys held, noise of each row
+Decode = Callable[
+    [Sequence[int], Sequence[int], Sequence[float]], Drawn
+]  # tokens, keys held, noise of each row
 
 
 @dataclass
@@ -39,7 +41,9 @@ class Row:
     uniforms: Floats  # (max_tokens,)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    kept: list[NDArray[np.int32]] = field(default_factory=list)  # ids truncation left, at each token
+    kept: list[NDArray[np.int32]] = field(
+        default_factory=list
+    )  # ids truncation left, at each token
 
     @property
     def noise(self) -> float:
@@ -52,7 +56,12 @@ class Row:
         if not stopped and len(self.tokens) < sampling.max_tokens:
             return None
         finish: Finish = "stop" if stopped else "length"
-        return Completion(tuple(self.tokens), tuple(self.logprobs), finish, _kept(self.kept) if self.kept else None)
+        return Completion(
+            tuple(self.tokens),
+            tuple(self.logprobs),
+            finish,
+            _kept(self.kept) if self.kept else None,
+        )
 
 
 def _kept(ids: Sequence[NDArray[np.int32]]) -> Kept:
@@ -61,7 +70,9 @@ def _kept(ids: Sequence[NDArray[np.int32]]) -> Kept:
 
 @dataclass
 class Call:
-    """One call of `rollout`: what was asked, the rows decoding now (row i owns slot i), and groups not yet whole."""
+    """One call of `rollout`: what was asked, the rows decoding
+    now (row i owns slot i), and groups not yet whole.
+    """
 
     policy: Policy
     prompts: Sequence[Sequence[int]]
@@ -76,7 +87,11 @@ class Call:
 
 
 def rollout(
-    policy: Policy, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    sampling: Sampling,
+    keys: Sequence[int] | None,
 ) -> Iterator[Group]:
     """See `Backend.rollout`."""
     if not prompts:
@@ -96,10 +111,16 @@ def rollout(
 
 
 def _start(
-    policy: Policy, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, keys: Sequence[int] | None
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    sampling: Sampling,
+    keys: Sequence[int] | None,
 ) -> Call:
     policy.prepare_rollout()
-    shared = common_prefix(prompts)  # of one prompt all but its last token: its completions read it once
+    shared = common_prefix(
+        prompts
+    )  # of one prompt all but its last token: its completions read it once
     rows = min(max(policy.spec.limits.rollout_rows // n, 1), len(prompts)) * n
     capacity = max(len(prompt) for prompt in prompts) - shared + sampling.max_tokens
     cache = Decoding(room=rows, capacity=capacity, shared=shared)
@@ -114,14 +135,18 @@ def _start(
 def _run(policy: Policy, rows: Sequence[Sequence[int]], start: int, layout: Packed) -> Tensor:
     """Last hidden state of each of `rows`, whose positions begin at `start`, shape (rows, D)."""
     tokens = torch.tensor([[token for row in rows for token in row]], device=policy.device)
-    positions = torch.tensor([[start + i for row in rows for i in range(len(row))]], device=policy.device)
+    positions = torch.tensor(
+        [[start + i for row in rows for i in range(len(row))]], device=policy.device
+    )
     ends = torch.tensor([len(row) for row in rows]).cumsum(0) - 1
     policy.prefilled_tokens += tokens.shape[1]
     return policy.sampled_hidden(tokens, positions, layout)[0, ends.to(policy.device)]
 
 
 def _prefill(call: Call) -> None:
-    """Run the next waiting prompts once, lay their keys out in slots, and draw each row's first token."""
+    """Run the next waiting prompts once, lay their
+    keys out in slots, and draw each row's first token.
+    """
     shared, sampling, at = call.cache.shared, call.sampling, len(call.rows)
     own: list[Sequence[int]] = []
     budget = call.policy.spec.limits.micro_batch
@@ -133,7 +158,9 @@ def _prefill(call: Call) -> None:
         own.append(row)
         index = call.waiting.popleft()
         for sample in range(call.n):
-            noise = uniforms(sampling.seed, sampling.step, call.keys[index], sample, sampling.max_tokens)
+            noise = uniforms(
+                sampling.seed, sampling.step, call.keys[index], sample, sampling.max_tokens
+            )
             call.rows.append(Row(index, sample, len(row), noise))
     lengths = [len(row) for row in own]
     layout = Packed(((0, tuple(lengths)),), prefix=call.cache.prefix, keep={})

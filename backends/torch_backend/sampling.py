@@ -1,4 +1,6 @@
-"""From logits to tokens: temperature, truncation, and the inverse CDF of a uniform drawn by the core."""
+"""From logits to tokens: temperature, truncation,
+and the inverse CDF of a uniform drawn by the core.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ Drawn = tuple[Tensor, Tensor, Tensor | None]
 
 
 def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Drawn:
-    """Tokens (rows,) and their behaviour logprobs (rows,) from logits (rows, V) and uniforms (rows,).
+    """Tokens (rows,) and their behaviour logprobs
+    (rows,) from logits (rows, V) and uniforms (rows,).
 
     Third, where the sampling is truncated, which tokens could be drawn: bool (rows, V).
     """
@@ -27,10 +30,11 @@ def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Drawn:
 
 
 def first_beyond(reached: Tensor, possible: Tensor, uniforms: Tensor) -> Tensor:
-    """The first possible token (rows,) whose cumulative probability `reached` (rows, V) exceeds its uniform.
+    """The first possible token (rows,) whose cumulative
+    probability `reached` (rows, V) exceeds its uniform.
 
-    A parallel sum is rounded block by block: it can stop short of 1, or fall where nothing is added. So
-    uniforms are scaled by what it reached, and no token of probability 0 is drawn.
+    A parallel sum is rounded block by block: it can stop short of 1, or fall where nothing is
+    added. So uniforms are scaled by what it reached, and no token of probability 0 is drawn.
     """
     places = torch.arange(reached.shape[-1], dtype=torch.int32, device=reached.device)
     last = torch.where(possible, places, 0).amax(-1)
@@ -39,7 +43,10 @@ def first_beyond(reached: Tensor, possible: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Set what top_k, then top_p, then min_p cut away to -inf. Ties at an edge are all kept by top_k and min_p."""
+    """Set what top_k, then top_p, then min_p cut away to -inf.
+
+    Ties at an edge are all kept by top_k and min_p.
+    """
     if 0 < sampling.top_k < logits.shape[-1]:
         edge = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < edge, float("-inf"))

@@ -1,4 +1,5 @@
-"""Evaluates the rules: the road, the way to it, the road not taken, and what would change the advice.
+"""Evaluates the rules: the road, the way to it, the
+road not taken, and what would change the advice.
 
 Left out: the rules themselves (`rules`) and all words but those made of conditions.
 """
@@ -94,9 +95,16 @@ class Advice:
     def commands(self) -> list[str]:
         """The first three, with what the answers tell filled in."""
         elsewhere = self.known.answers.get("teacher") == "elsewhere"
-        teacher = "https://YOUR-TEACHER/v1 --teacher-terms-checked" if elsewhere else "http://127.0.0.1:8080/v1"
+        teacher = (
+            "https://YOUR-TEACHER/v1 --teacher-terms-checked"
+            if elsewhere
+            else "http://127.0.0.1:8080/v1"
+        )
         first = next((name for name, row in STARTS if not self.known.failing(row)), "sft")
-        return [command.replace("{teacher}", teacher).replace("{first}", first) for command in self.road.commands]
+        return [
+            command.replace("{teacher}", teacher).replace("{first}", first)
+            for command in self.road.commands
+        ]
 
 
 STARTS = (  # of a student that GRPO goes on from: the first that the data allow
@@ -107,14 +115,30 @@ STARTS = (  # of a student that GRPO goes on from: the first that the data allow
 
 
 def advise(answers: Answers, measured: Sequence[Threshold] = ()) -> Advice:
-    """The advice for `answers`; thresholds that were `measured` stand in for rules of thumb of the same name."""
+    """The advice for `answers`; thresholds that were
+    `measured` stand in for rules of thumb of the same name.
+    """
     known = Known(answers, {one.name: one for one in (*THRESHOLDS, *measured)})
     gate, row = decide(known)
     passed = GATES[: GATES.index(gate)] if gate else GATES
     other, why_not = _other(known, gate, row)
-    notes = [note.text for note in NOTES if row.road in note.roads and not known.failing(Row(note.when, "", ""))]
+    notes = [
+        note.text
+        for note in NOTES
+        if row.road in note.roads and not known.failing(Row(note.when, "", ""))
+    ]
     road = BY_ROAD[row.road]
-    return Advice(road, row, tuple(passed), gate, other, why_not, tuple(changes(known, road)), tuple(notes), known)
+    return Advice(
+        road,
+        row,
+        tuple(passed),
+        gate,
+        other,
+        why_not,
+        tuple(changes(known, road)),
+        tuple(notes),
+        known,
+    )
 
 
 def decide(known: Known) -> tuple[Gate | None, Row]:
@@ -133,7 +157,10 @@ def _other(known: Known, gate: Gate | None, row: Row) -> tuple[Road, str]:
         road = BY_ROAD[later.road]
         return road, f"It would be next, but: {row.because} Against it: {road.against}."
     rows = [
-        each for each_gate in GATES for each in each_gate.rows if each.road != row.road and each_gate.key != "measured"
+        each
+        for each_gate in GATES
+        for each in each_gate.rows
+        if each.road != row.road and each_gate.key != "measured"
     ]
     training = [each for each in rows if each.road not in ("no", "api", "prompt")]
     nearest = min(training, key=lambda each: len(known.failing(each)))
@@ -141,22 +168,35 @@ def _other(known: Known, gate: Gate | None, row: Row) -> tuple[Road, str]:
 
 
 def changes(known: Known, road: Road) -> list[Change]:
-    """Of every question, each other road that another answer to it alone leads to, with the nearest such answer."""
+    """Of every question, each other road that another answer
+    to it alone leads to, with the nearest such answer.
+    """
     found = []
     for question in QUESTIONS:
         seen: dict[str, str] = {}
-        for value, text in sorted(_others(known, question), key=lambda each: _distance(known, question, each[0])):
+        for value, text in sorted(
+            _others(known, question), key=lambda each: _distance(known, question, each[0])
+        ):
             row = decide(replace(known, answers={**known.answers, question.key: value}))[1]
             if row.road != road.key:
                 seen.setdefault(row.road, text)
-        found += [Change(question.key, text, name, question.key in known.answers) for name, text in seen.items()]
+        found += [
+            Change(question.key, text, name, question.key in known.answers)
+            for name, text in seen.items()
+        ]
     return found
 
 
 def _others(known: Known, question: Question) -> list[tuple[Value, str]]:
-    """Answers that could matter, and in words: other choices; numbers on both sides of what they are compared with."""
+    """Answers that could matter, and in words: other choices;
+    numbers on both sides of what they are compared with.
+    """
     if question.kind == "choice":
-        return [(choice, choice) for choice in question.choices if choice != known.answers.get(question.key)]
+        return [
+            (choice, choice)
+            for choice in question.choices
+            if choice != known.answers.get(question.key)
+        ]
     compared: set[float] = set()
     for key, _, name in (when.split() for gate in GATES for row in gate.rows for when in row.when):
         values = [known.value(name)] if key == question.key else []
@@ -166,7 +206,11 @@ def _others(known: Known, question: Question) -> list[tuple[Value, str]]:
     sides: list[tuple[float, str]] = []
     for limit in sorted(compared):
         shown = number(limit)
-        sides += [(limit - step, f"below {shown}"), (limit, f"{shown} or more"), (limit + step, f"above {shown}")]
+        sides += [
+            (limit - step, f"below {shown}"),
+            (limit, f"{shown} or more"),
+            (limit + step, f"above {shown}"),
+        ]
     return [(value, text) for value, text in sides if 0 <= value <= most]
 
 

@@ -1,4 +1,5 @@
-"""The flowchart, as text for a terminal: every gate, where it leads, and the way taken in heavy lines.
+"""The flowchart, as text for a terminal: every gate,
+where it leads, and the way taken in heavy lines.
 
 Left out: a picture (`svg`).
 """
@@ -50,13 +51,22 @@ def steps(advice: Advice) -> tuple[list[Step], End]:
     """The gates in order, each with its part in the way, and the end."""
     found = []
     for gate in GATES:
-        state: State = "taken" if gate == advice.gate else "passed" if gate in advice.passed else "after"
+        state: State = (
+            "taken" if gate == advice.gate else "passed" if gate in advice.passed else "after"
+        )
         roads = dict.fromkeys(BY_ROAD[row.road].short for row in gate.rows)
         if state == "taken":
             roads = {advice.road.short: None}
         asked = {when.split()[0] for row in gate.rows for when in row.when}
         found.append(
-            Step(gate.asks, gate.exit, gate.on, tuple(roads), state, not asked.isdisjoint(advice.known.answers))
+            Step(
+                gate.asks,
+                gate.exit,
+                gate.on,
+                tuple(roads),
+                state,
+                not asked.isdisjoint(advice.known.answers),
+            )
         )
     return found, End(BY_ROAD[LAST.road].short, advice.gate is None)
 
@@ -72,9 +82,17 @@ def draw(advice: Advice) -> list[str]:
 
 def _gate(step: Step) -> Sequence[str]:
     if step.state == "taken":
-        return [f"◆ {step.asks}", f"┗━ {step.exit} ━▶ {_marked(step.roads[0], True)}", f"╷  {step.on}"]
+        return [
+            f"◆ {step.asks}",
+            f"┗━ {step.exit} ━▶ {_marked(step.roads[0], True)}",
+            f"╷  {step.on}",
+        ]
     node, line, branch = ("◆", "┃", "┠") if step.state == "passed" else ("◇", "│", "├")
-    return [f"{node} {step.asks}", f"{branch}─ {step.exit} ─▷ {step.leads}", f"{line}  {step.went_on}"]
+    return [
+        f"{node} {step.asks}",
+        f"{branch}─ {step.exit} ─▷ {step.leads}",
+        f"{line}  {step.went_on}",
+    ]
 
 
 def _marked(road: str, taken: bool) -> str:

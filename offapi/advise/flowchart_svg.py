@@ -1,4 +1,6 @@
-"""The flowchart as one SVG file that asks for nothing: dark and light, the way taken in a heavy line."""
+"""The flowchart as one SVG file that asks for nothing:
+dark and light, the way taken in a heavy line.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,18 @@ from offapi.advise.engine import Advice
 from offapi.advise.flowchart import Step, steps
 
 WIDTH, ROW, BOX = 900, 64, 36  # pixels: of the page, from gate to gate, of a box
-LEFT, GATE, RIGHT, ROAD = 20, 450, 550, 330  # where gates begin, how wide; where roads begin, how wide
+LEFT, GATE, RIGHT, ROAD = (
+    20,
+    450,
+    550,
+    330,
+)  # where gates begin, how wide; where roads begin, how wide
 STYLE = """
 svg { font: 13px system-ui, sans-serif; background: #fff }
-rect { fill: #f4f4f5; stroke: #a1a1aa } line { stroke: #a1a1aa; stroke-width: 1.5 } text { fill: #27272a }
-.on rect { fill: #dbeafe; stroke: #1d4ed8; stroke-width: 2.5 } line.on { stroke: #1d4ed8; stroke-width: 4 }
+rect { fill: #f4f4f5; stroke: #a1a1aa } line { stroke: #a1a1aa; stroke-width: 1.5 }
+text { fill: #27272a }
+.on rect { fill: #dbeafe; stroke: #1d4ed8; stroke-width: 2.5 }
+line.on { stroke: #1d4ed8; stroke-width: 4 }
 .on text { font-weight: 600 } .after { opacity: .55 }
 @media (prefers-color-scheme: dark) {
   svg { background: #18181b } rect { fill: #27272a; stroke: #71717a } text { fill: #f4f4f5 }
@@ -29,14 +38,18 @@ def draw(advice: Advice) -> str:
     last = _box(LEFT, LEFT + ROW * len(drawn), GATE, end.road, "on" if end.taken else "after")
     said = escape(f"{advice.road.name}. {advice.row.because}")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{said}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"'
+        f' aria-label="{said}">'
         f"<title>{said}</title><style>{STYLE}</style>{''.join(parts)}{last}</svg>\n"
     )
 
 
 def _step(step: Step, top: int) -> str:
     middle, bottom, centre = top + BOX // 2, top + BOX, LEFT + GATE // 2
-    on, taken = ("after" if step.state == "after" else "on"), ("on" if step.state == "taken" else "after")
+    on, taken = (
+        ("after" if step.state == "after" else "on"),
+        ("on" if step.state == "taken" else "after"),
+    )
     goes_on = "on" if step.state == "passed" else "after"
     return "".join(
         [

@@ -1,4 +1,5 @@
-"""What `offapi compare`, `curve` and `cost` found on one's own task, in place of rules of thumb and skipped answers.
+"""What `offapi compare`, `curve` and `cost` found on one's
+own task, in place of rules of thumb and skipped answers.
 
 Reads their --json objects. Left out: what they do not tell about the advice.
 """
@@ -19,13 +20,19 @@ from offapi.stats import sample_size
 
 WRITERS = "Name what `offapi compare`, `offapi curve` or `offapi cost` printed with --json."
 ROADS = {"sft": "sft", "distill": "distill", "filtered_sft": "graded"}
-BASE, UNDECIDED, NOT_WORTH = "base", "cannot tell", "not worth its hours"  # how verdicts of a comparison begin
+BASE, UNDECIDED, NOT_WORTH = (
+    "base",
+    "cannot tell",
+    "not worth its hours",
+)  # how verdicts of a comparison begin
 ALMOST_NEVER = 1e12  # requests a month, where a volume never breaks even
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Thresholds that were measured, answers that stand where a question was skipped, and what else it said."""
+    """Thresholds that were measured, answers that stand
+    where a question was skipped, and what else it said.
+    """
 
     thresholds: tuple[Threshold, ...] = ()
     answers: Mapping[str, Value] | None = None
@@ -37,7 +44,9 @@ def read(path: Path) -> Measured:
     try:
         told: Any = orjson.loads(path.read_bytes())
     except OSError as error:
-        raise DataError.at(f"cannot be read: {error.strerror}.", path=path, next_step="Check the path.") from None
+        raise DataError.at(
+            f"cannot be read: {error.strerror}.", path=path, next_step="Check the path."
+        ) from None
     except orjson.JSONDecodeError as error:
         raise DataError.at(f"not JSON: {error}.", path=path, next_step=WRITERS) from None
     readers = (("cases", _cost), ("law", _curve), ("take", _comparison))
@@ -46,7 +55,9 @@ def read(path: Path) -> Measured:
         if reader is not None:
             return reader(told, str(path))
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError.at(f"not as it was written: {error!r}.", path=path, next_step=WRITERS) from None
+        raise DataError.at(
+            f"not as it was written: {error!r}.", path=path, next_step=WRITERS
+        ) from None
     raise DataError.at("nothing in it is known here.", path=path, next_step=WRITERS)
 
 
@@ -54,7 +65,9 @@ def _cost(told: dict[str, Any], path: str) -> Measured:
     best = told["sensitivity"]["case"]
     meets = told["cases"][best]["break_even_start"]  # with the growth that was reckoned with
     volume = meets["likely"] if meets["likely"] is not None else ALMOST_NEVER
-    span = ", ".join(f"{meets[end]:,.0f}" if meets[end] is not None else "never" for end in ("low", "high"))
+    span = ", ".join(
+        f"{meets[end]:,.0f}" if meets[end] is not None else "never" for end in ("low", "high")
+    )
     source = f"measured: {path}, break-even on a machine {best} [{span}]"
     both = (
         Threshold("volume", volume, "requests a month", source),
@@ -69,33 +82,53 @@ def _curve(told: dict[str, Any], path: str) -> Measured:
     if answer is None and gain is None:
         return Measured(said=(f"{path}: {told['misfit']}",))
     if answer is None:
-        return Measured(said=(f"{path}: twice the rows would bring {100 * gain['mean']:+.1f} points.",))
+        return Measured(
+            said=(f"{path}: twice the rows would bring {100 * gain['mean']:+.1f} points.",)
+        )
     if answer["rows"] is None:
         return Measured(said=(f"{path}: {answer['text']}",))
     source = f"measured: {path}, for {100 * answer['want']:.0f}% by {told['road']}"
-    return Measured((Threshold("answers", answer["rows"], "answers", source),), said=(f"{path}: {answer['text']}",))
+    return Measured(
+        (Threshold("answers", answer["rows"], "answers", source),),
+        said=(f"{path}: {answer['text']}",),
+    )
 
 
 def _comparison(told: dict[str, Any], path: str) -> Measured:
-    """A road where it is shown to be better; `base` where each road is shown not to be worth its hours."""
+    """A road where it is shown to be better; `base`
+    where each road is shown not to be worth its hours.
+    """
     taken, rows = told["take"], told["rows"]
     verdicts = {name: rows[name].get("verdict") or "" for name in rows if name != BASE}
-    roads = {name: said for name, said in verdicts.items() if said.startswith((UNDECIDED, NOT_WORTH))}
+    roads = {
+        name: said for name, said in verdicts.items() if said.startswith((UNDECIDED, NOT_WORTH))
+    }
     answers: dict[str, Value] = {}
     if taken == "grpo":
-        answers["measured"] = "grpo_after" if (rows[taken].get("arm") or {}).get("start") else "grpo"
+        answers["measured"] = (
+            "grpo_after" if (rows[taken].get("arm") or {}).get("start") else "grpo"
+        )
     elif taken in ROADS:
         answers["measured"] = ROADS[taken]
     elif roads and all(said.startswith(NOT_WORTH) for said in roads.values()):
         answers["measured"] = BASE
     for key, names in (("teacher_quality", ("recorded", "teacher")), ("prompted", (BASE,))):
-        found = next((rows[name]["report"] for name in names if "report" in rows.get(name, {})), None)
+        found = next(
+            (rows[name]["report"] for name in names if "report" in rows.get(name, {})), None
+        )
         if found is not None:
             answers[key] = found["all_fields"]["mean"]
     if taken != BASE:
-        return Measured(answers=answers, said=(f"{path}: take {taken}; {verdicts[taken]}".rstrip("; ") + ".",))
-    said = [_undecided(told, name) if why.startswith(UNDECIDED) else f"{name}: {why}" for name, why in roads.items()]
-    return Measured(answers=answers, said=tuple(f"{path}: {one}." for one in said or ["no road was compared"]))
+        return Measured(
+            answers=answers, said=(f"{path}: take {taken}; {verdicts[taken]}".rstrip("; ") + ".",)
+        )
+    said = [
+        _undecided(told, name) if why.startswith(UNDECIDED) else f"{name}: {why}"
+        for name, why in roads.items()
+    ]
+    return Measured(
+        answers=answers, said=tuple(f"{path}: {one}." for one in said or ["no road was compared"])
+    )
 
 
 def _undecided(told: dict[str, Any], name: str) -> str:
@@ -103,4 +136,7 @@ def _undecided(told: dict[str, Any], name: str) -> str:
     row, n, margin = told["rows"][name], told["test"]["documents"], told["margin"]
     needed = sample_size.documents(row["to_rival"]["only_a"] + row["to_rival"]["only_b"], n, margin)
     documents = f"{n} test document{'' if n == 1 else 's'}"
-    return f"cannot tell {name} from {row['rival']} in {documents}; about {needed:,} would show {100 * margin:g} points"
+    return (
+        f"cannot tell {name} from {row['rival']} in {documents}; about {needed:,} would show"
+        f" {100 * margin:g} points"
+    )

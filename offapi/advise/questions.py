@@ -1,4 +1,7 @@
-"""What has to be known to advise. Every question may be skipped. Left out: what follows from the answers (`rules`)."""
+"""What has to be known to advise.
+
+Every question may be skipped. Left out: what follows from the answers (`rules`).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,12 @@ class Question:
     @property
     def hint(self) -> str:
         """What an answer looks like."""
-        return {"choice": "/".join(self.choices), "count": "a number", "months": "months", "share": "0 to 1"}[self.kind]
+        return {
+            "choice": "/".join(self.choices),
+            "count": "a number",
+            "months": "months",
+            "share": "0 to 1",
+        }[self.kind]
 
     def read(self, text: str) -> Value:
         """`text` as an answer; ValueError, with the reason, where it is none."""
@@ -40,11 +48,15 @@ class Question:
                 raise ValueError(f"must be one of {', '.join(self.choices)}")
             return text if text in self.choices else found[0]
         try:
-            number = float(text.rstrip("%")) / (100 if text.endswith("%") and self.kind == "share" else 1)
+            number = float(text.rstrip("%")) / (
+                100 if text.endswith("%") and self.kind == "share" else 1
+            )
         except ValueError:
             raise ValueError(f"must be {self.hint}") from None
         if not 0 <= number < math.inf or (self.kind == "share" and number > 1):
-            raise ValueError(f"must be {self.hint}" if self.kind == "share" else "must be 0 or more")
+            raise ValueError(
+                f"must be {self.hint}" if self.kind == "share" else "must be 0 or more"
+            )
         return number
 
 
@@ -65,7 +77,9 @@ QUESTIONS = (
     Question("lifetime", "How many months will the task live?", "months"),
     Question("volume", "How many requests a month?", "count"),
     _choice("swings", "Do they come evenly, or in bursts?", "steady", "bursts"),
-    _choice("tried", "Was a small local model tried, with worked examples in its prompt?", "yes", "no"),
+    _choice(
+        "tried", "Was a small local model tried, with worked examples in its prompt?", "yes", "no"
+    ),
     Question("prompted", "Which share of documents did it get wholly right?", "share"),
     Question("target", "Which share has to be wholly right?", "share"),
     Question("inputs", "How many documents do you have?", "count"),
@@ -78,7 +92,9 @@ QUESTIONS = (
         "local",
         "elsewhere",
     ),
-    Question("teacher_quality", "Which share does it (or your present agent) get wholly right?", "share"),
+    Question(
+        "teacher_quality", "Which share does it (or your present agent) get wholly right?", "share"
+    ),
     _choice(
         "terms",
         "Do the terms of whoever wrote those answers allow training on them?",
@@ -86,10 +102,23 @@ QUESTIONS = (
         "forbidden",
         "unchecked",
     ),
-    _choice("scorable", "Can a function score an answer without knowing the right one?", "yes", "partly", "no"),
+    _choice(
+        "scorable",
+        "Can a function score an answer without knowing the right one?",
+        "yes",
+        "partly",
+        "no",
+    ),
 )
 BY_KEY = {question.key: question for question in QUESTIONS}
 # What a comparison on the user's own task found; read from its file, never asked.
 MEASURED = _choice(
-    "measured", "Which road won on your own task?", "base", "sft", "distill", "graded", "grpo", "grpo_after"
+    "measured",
+    "Which road won on your own task?",
+    "base",
+    "sft",
+    "distill",
+    "graded",
+    "grpo",
+    "grpo_after",
 )

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Road:
-    """A road: what it is called, in short too, what speaks against it, and the first three commands on it."""
+    """A road: what it is called, in short too, what
+    speaks against it, and the first three commands on it.
+    """
 
     key: str
     name: str
@@ -40,7 +42,11 @@ ROADS = (
         "Do not train yet: collect first",
         "Collect first",
         "it postpones",
-        (INIT, IMPORT, "offapi grade --task my-task/task.py --traces my-task/traces.jsonl --review 30"),
+        (
+            INIT,
+            IMPORT,
+            "offapi grade --task my-task/task.py --traces my-task/traces.jsonl --review 30",
+        ),
     ),
     Road(
         "prompt",
@@ -63,7 +69,10 @@ ROADS = (
         "the teacher is approached, never beaten, and its mistakes are learned too",
         (
             INIT,
-            "offapi label --task my-task/task.py --data my-task/train.jsonl --teacher {teacher} --out labels.jsonl",
+            (
+                "offapi label --task my-task/task.py --data my-task/train.jsonl --teacher {teacher}"
+                " --out labels.jsonl"
+            ),
             "offapi train my-task/distill.toml --set labels=labels.jsonl",
         ),
     ),

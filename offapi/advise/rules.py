@@ -24,7 +24,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Gate:
-    """A question of the flowchart: `exit` is the answer that leaves it, `on` the one that goes on."""
+    """A question of the flowchart: `exit` is the
+    answer that leaves it, `on` the one that goes on.
+    """
 
     key: str
     asks: str
@@ -43,21 +45,38 @@ class Note:
 
 
 NARROW = "A small model replaces a large one on a narrow task alone."
-NOBODY = "A trained model goes stale from the day its training stops; nobody would notice and retrain it."
+NOBODY = (
+    "A trained model goes stale from the day its training stops; nobody would notice and"
+    " retrain it."
+)
 SHORT = "The work once done is not earned back in so short a life."
 FEW = "At this volume the people's hours cost more than the API."
-BEATS = "What you need lies above what any answer you could copy reaches; only a score goes further, from a student on."
+BEATS = (
+    "What you need lies above what any answer you could copy reaches; only a score goes further,"
+    " from a student on."
+)
 TERMS = "terms is-not forbidden"
 LOCAL = ("teacher is local", TERMS, "inputs at-least answers")
 ELSEWHERE = ("teacher is elsewhere", "privacy is-not stays", TERMS, "inputs at-least answers")
-ABOVE = ("scorable is yes", "target above @teacher_quality", "maintainer is expert", "inputs at-least prompts")
+ABOVE = (
+    "scorable is yes",
+    "target above @teacher_quality",
+    "maintainer is expert",
+    "inputs at-least prompts",
+)
 GATES = (
     Gate(
         "narrow",
         "Is the task narrow?",
         "no",
         "yes",
-        (Row(("narrow is no",), "no", f"{NARROW} Cut a narrow part off it, or stay with a large one."),),
+        (
+            Row(
+                ("narrow is no",),
+                "no",
+                f"{NARROW} Cut a narrow part off it, or stay with a large one.",
+            ),
+        ),
     ),
     Gate(
         "maintainer",
@@ -65,7 +84,11 @@ GATES = (
         "no",
         "yes",
         (
-            Row(("maintainer is nobody", "privacy is stays"), "prompt", f"{NOBODY} A prompted one asks for less."),
+            Row(
+                ("maintainer is nobody", "privacy is stays"),
+                "prompt",
+                f"{NOBODY} A prompted one asks for less.",
+            ),
             Row(("maintainer is nobody",), "api", NOBODY),
         ),
     ),
@@ -99,8 +122,16 @@ GATES = (
         "yes",
         "no",
         (
-            Row(("prompted at-least @target",), "prompt", "It already is as good as you need, without any training."),
-            Row(("tried is no",), "prompt", "It costs an afternoon, and tells what training would have to add."),
+            Row(
+                ("prompted at-least @target",),
+                "prompt",
+                "It already is as good as you need, without any training.",
+            ),
+            Row(
+                ("tried is no",),
+                "prompt",
+                "It costs an afternoon, and tells what training would have to add.",
+            ),
         ),
     ),
     Gate(
@@ -169,8 +200,14 @@ GATES = (
         "yes",
         "no",
         (
-            Row(LOCAL, "distill", "A teacher on your own machines labels what people would have to."),
-            Row(ELSEWHERE, "distill", "A teacher labels what people would have to, and is paid once."),
+            Row(
+                LOCAL, "distill", "A teacher on your own machines labels what people would have to."
+            ),
+            Row(
+                ELSEWHERE,
+                "distill",
+                "A teacher labels what people would have to, and is paid once.",
+            ),
         ),
     ),
     Gate(
@@ -180,9 +217,15 @@ GATES = (
         "no",
         (
             Row(
-                ("scorable is yes", "inputs at-least prompts", "prompted below signal", "labels at-least check"),
+                (
+                    "scorable is yes",
+                    "inputs at-least prompts",
+                    "prompted below signal",
+                    "labels at-least check",
+                ),
                 "grpo_after",
-                "A base that is never right learns nothing from a score; your labels bring it to where it can.",
+                "A base that is never right learns nothing from a score; your labels bring it to"
+                " where it can.",
             ),
         ),
     ),
@@ -208,13 +251,17 @@ GATES = (
             Row(
                 ("labels at-least check",),
                 "sft",
-                "Few labels, and nothing else to learn from: learn them; `offapi curve` tells how many more it takes.",
+                "Few labels, and nothing else to learn from: learn them; `offapi curve` tells how"
+                " many more it takes.",
             ),
         ),
     ),
 )
 LAST = Row(
-    (), "collect", "Nothing is known that a model could learn from: too few labels and traces, no teacher, no score."
+    (),
+    "collect",
+    "Nothing is known that a model could learn from: too few labels and traces, no teacher, no"
+    " score.",
 )
 
 COPIES = ("sft", "distill", "graded")
@@ -224,14 +271,26 @@ NOTES = (
         ("distill", "graded", "grpo_after"),
         "Read the terms first: most forbid training on answers.",
     ),
-    Note(("terms is forbidden",), tuple(BY_ROAD), "Answers whose terms forbid training are left out of this advice."),
+    Note(
+        ("terms is forbidden",),
+        tuple(BY_ROAD),
+        "Answers whose terms forbid training are left out of this advice.",
+    ),
     Note(
         ("target above @teacher_quality",),
         ("distill", "graded"),
         "What you need lies above the teacher's own level: this road ends below it.",
     ),
-    Note(("scorable is yes",), COPIES, "Afterwards `offapi train my-task/grpo.toml` can go on from this student."),
-    Note(("scorable is no",), COPIES, "Without a score you cannot grade what is served: keep a checked sample."),
+    Note(
+        ("scorable is yes",),
+        COPIES,
+        "Afterwards `offapi train my-task/grpo.toml` can go on from this student.",
+    ),
+    Note(
+        ("scorable is no",),
+        COPIES,
+        "Without a score you cannot grade what is served: keep a checked sample.",
+    ),
     Note(
         ("maintainer is somebody",),
         ("grpo", "grpo_after"),

@@ -1,4 +1,7 @@
-"""Advice in words for people, and as the object for --json. Left out: the flowchart (`chart`, `svg`)."""
+"""Advice in words for people, and as the object for --json.
+
+Left out: the flowchart (`chart`, `svg`).
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,19 @@ CHANGES = 8  # told to people; all are in --json
 
 
 def lines(advice: Advice, said: Sequence[str] = ()) -> list[str]:
-    """The road, the one not taken, what would change it, the figures it rests on, the first commands."""
-    told = [f"Take this road: {advice.road.name}.", f"  {advice.row.because}", *(f"  {note}" for note in advice.notes)]
+    """The road, the one not taken, what would change
+    it, the figures it rests on, the first commands.
+    """
+    told = [
+        f"Take this road: {advice.road.name}.",
+        f"  {advice.row.because}",
+        *(f"  {note}" for note in advice.notes),
+    ]
     told += [f"Not taken: {advice.other.name}.", f"  {advice.why_not}"]
     told += (
-        ["What would change this:", *_changes(advice)] if advice.changes else ["No single answer would change this."]
+        ["What would change this:", *_changes(advice)]
+        if advice.changes
+        else ["No single answer would change this."]
     )
     told += ["Figures it rests on:", *(f"  {_figure(one)}" for one in used(advice))]
     told += [f"  {line}" for line in said]
@@ -29,7 +40,11 @@ def used(advice: Advice) -> list[Threshold]:
     """The thresholds of the gates up to the one that decided, in the order they are met."""
     gates = [*advice.passed, *([advice.gate] if advice.gate else [])]
     named = [when.split()[2] for gate in gates for row in gate.rows for when in row.when]
-    return [advice.known.thresholds[name] for name in dict.fromkeys(named) if name in advice.known.thresholds]
+    return [
+        advice.known.thresholds[name]
+        for name in dict.fromkeys(named)
+        if name in advice.known.thresholds
+    ]
 
 
 def as_dict(advice: Advice, said: Sequence[str] = ()) -> dict[str, Any]:
@@ -54,8 +69,8 @@ def _changes(advice: Advice) -> list[str]:
     """Answers given first: they are known, and would have to change."""
     ordered = sorted(advice.changes, key=lambda change: not change.known)
     told = [
-        f"  {change.question.replace('_', ' ')} {change.answer}{'' if change.known else ' (not answered)'}:"
-        f" {BY_ROAD[change.road].name}"
+        f"  {change.question.replace('_', ' ')}"
+        f" {change.answer}{'' if change.known else ' (not answered)'}: {BY_ROAD[change.road].name}"
         for change in ordered[:CHANGES]
     ]
     more = len(ordered) - CHANGES

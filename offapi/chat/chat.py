@@ -27,12 +27,18 @@ OnLong = Literal["refuse", "drop"]
 
 SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}
 ASSISTANT = {"role": "assistant", "content": "4"}
-IN_FRONT = "The model's chat template takes no system role: instructions go in front of the first user message."
+IN_FRONT = (
+    "The model's chat template takes no system role: instructions go in front of the first user"
+    " message."
+)
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A model's tokenizer and template. `stop_ids` are all ids that end a turn; any of them is learned."""
+    """A model's tokenizer and template.
+
+    `stop_ids` are all ids that end a turn; any of them is learned.
+    """
 
     tokenizer: Any
     stop_ids: tuple[int, ...]
@@ -41,33 +47,54 @@ class Chat:
 
     @classmethod
     def load(cls, folder: Path) -> Chat:
-        """The chat of the model in `folder`. Raises ModelError without tokenizer, template or end-of-turn ids."""
+        """The chat of the model in `folder`.
+
+        Raises ModelError without tokenizer, template or end-of-turn ids.
+        """
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
-            raise ModelError(f"no usable tokenizer: {error}", where=str(folder), next_step=ADD) from error
+            raise ModelError(
+                f"no usable tokenizer: {error}", where=str(folder), next_step=ADD
+            ) from error
         if not tokenizer.chat_template:
-            raise ModelError("the model has no chat template.", where=_template(folder), next_step=INSTRUCT)
+            raise ModelError(
+                "the model has no chat template.", where=_template(folder), next_step=INSTRUCT
+            )
         stops = _stop_ids(folder) | ({tokenizer.eos_token_id} - {None})
         if not stops:
-            raise ModelError("generation_config.json names no eos_token_id.", where=str(folder), next_step=ADD)
+            raise ModelError(
+                "generation_config.json names no eos_token_id.", where=str(folder), next_step=ADD
+            )
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         return cls(tokenizer, tuple(sorted(stops)), tuple(sorted(special)), _template(folder))
 
     @cached_property
     def no_system(self) -> bool:
-        """Whether the template refuses the system role, or leaves its text out, and that alone: see `IN_FRONT`."""
-        return SYSTEM["content"] not in self._tried(SYSTEM, USER) and USER["content"] in self._tried(USER)
+        """Whether the template refuses the system role, or
+        leaves its text out, and that alone: see `IN_FRONT`.
+        """
+        return SYSTEM["content"] not in self._tried(SYSTEM, USER) and USER[
+            "content"
+        ] in self._tried(USER)
 
     def try_out(self) -> None:
-        """Render a short chat as training and prompting do. Raises ModelError where the template cannot."""
+        """Render a short chat as training and prompting do.
+
+        Raises ModelError where the template cannot.
+        """
         self._render("", (SYSTEM, USER, ASSISTANT), None, generate=False)
         self.prompt((SYSTEM, USER))
 
     def prompt(self, messages: Messages, tools: Tools = None, id: str = "") -> tuple[int, ...]:
-        """Token ids of `messages` up to where the assistant begins to write. `id` names them in errors."""
+        """Token ids of `messages` up to where the assistant begins to write.
+
+        `id` names them in errors.
+        """
         return self.encode(self._render(id, messages, tools, generate=True))
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -76,7 +103,9 @@ class Chat:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of a completion, without special tokens."""
-        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self.tokenizer.decode(
+            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return text
 
     def episode(self, id: str, messages: Messages, tools: Tools = None) -> Episode:
@@ -89,15 +118,20 @@ class Chat:
             )
         return made[0]
 
-    def episodes(self, id: str, messages: Messages, tools: Tools = None, thinking: Thinking = "keep") -> list[Episode]:
-        """`messages` as episodes: every assistant turn is learned, through the id that ends it, but those of weight 0.
+    def episodes(
+        self, id: str, messages: Messages, tools: Tools = None, thinking: Thinking = "keep"
+    ) -> list[Episode]:
+        """`messages` as episodes: every assistant turn is learned,
+        through the id that ends it, but those of weight 0.
 
-        One episode, unless the template rewrites earlier turns (most drop old thinking): each turn is
-        then learned in the context it is generated in, by an episode of its own, `ID#2` and so on.
-        Raises DataError, naming `id`, when there is no assistant turn with text or a tool call to
-        learn, or when the template writes a turn otherwise than it is generated.
+        One episode, unless the template rewrites earlier turns (most drop old thinking): each turn
+        is then learned in the context it is generated in, by an episode of its own, `ID#2` and so
+        on. Raises DataError, naming `id`, when there is no assistant turn with text or a tool call
+        to learn, or when the template writes a turn otherwise than it is generated.
         """
-        said = [without_thinking(message) if thinking == "drop" else message for message in messages]
+        said = [
+            without_thinking(message) if thinking == "drop" else message for message in messages
+        ]
         made: list[list[Segment]] = []
         written: str | None = None
         for i, message in enumerate(said):
@@ -121,43 +155,55 @@ class Chat:
             for name, segments in zip(names, learned, strict=True)
         ]
 
-    def _check_turn(self, id: str, at: int, message: Mapping[str, Any], before: str, after: str) -> None:
+    def _check_turn(
+        self, id: str, at: int, message: Mapping[str, Any], before: str, after: str
+    ) -> None:
         if not after.startswith(before):
             raise DataError(
-                f"row {id!r}: the chat template writes message {at + 1} otherwise than it would be generated.",
+                f"row {id!r}: the chat template writes message {at + 1} otherwise than it would be"
+                " generated.",
                 next_step="Use thinking = 'drop' if it is about thinking, or another model.",
             )
         if not message.get("content") and not message.get("tool_calls"):
             raise DataError(f"row {id!r}: assistant message {at + 1} is empty.", next_step=NOTHING)
 
     def _turn(self, id: str, text: str, learned: bool) -> list[Segment]:
-        """An assistant turn: learned through its last end-of-turn id, what the template writes behind it given."""
+        """An assistant turn: learned through its last
+        end-of-turn id, what the template writes behind it given.
+        """
         tokens = self.encode(text)
         ends = [i for i, token in enumerate(tokens) if token in self.stop_ids]
         if not ends or ends[-1] == 0:
             raise DataError(
-                f"row {id!r}: the template does not end the assistant's turn with any of the ids {self.stop_ids}.",
+                f"row {id!r}: the template does not end the assistant's turn with any of the ids"
+                f" {self.stop_ids}.",
                 next_step="Add the id that ends a turn to eos_token_id in generation_config.json.",
             )
         cut = ends[-1] + 1
         return [Segment(tokens[:cut], sampled=learned), Segment(tokens[cut:], sampled=False)]
 
     def _harmless(self, value: Any) -> Any:
-        """`value` with special tokens in its texts broken up, so that no document or tool can end its own turn."""
+        """`value` with special tokens in its texts broken
+        up, so that no document or tool can end its own turn.
+        """
         if isinstance(value, str):
             for token in self.special:
                 value = value.replace(token, f"{token[:1]} {token[1:]}")
             return value
         if isinstance(value, Mapping):
             return {key: self._harmless(each) for key, each in value.items()}
-        return [self._harmless(each) for each in value] if isinstance(value, list | tuple) else value
+        return (
+            [self._harmless(each) for each in value] if isinstance(value, list | tuple) else value
+        )
 
     def _render(self, id: str, messages: Messages, tools: Tools, generate: bool) -> str:
         asked = [self._harmless(with_arguments(id, message)) for message in messages]
         if asked and asked[0].get("role") in INSTRUCTING and self.no_system:
             asked = system_in_front(asked)
         try:
-            return self._write(asked, None if tools is None else self._harmless(list(tools)), generate)
+            return self._write(
+                asked, None if tools is None else self._harmless(list(tools)), generate
+            )
         except Exception as error:  # a template can raise whatever Python can
             raise self._unrendered(id, error) from error
 
@@ -180,7 +226,9 @@ class Chat:
         row = f"row {id!r}: " if id else ""
         if isinstance(error, SecurityError):
             what = f"{row}the chat template tried what a template may not: {error}"
-            return ModelError(what, where=self.template, next_step="Do not trust this model; use another.")
+            return ModelError(
+                what, where=self.template, next_step="Do not trust this model; use another."
+            )
         what = f"{row}the chat template cannot render the messages: {type(error).__name__}: {error}"
         step = "Give it messages in the roles and order that it takes, or use another model."
         return ModelError(what, where=self.template, next_step=step)
@@ -207,13 +255,18 @@ def fit(episodes: Sequence[Episode], max_tokens: int, on_long: OnLong) -> Fitted
     long = [episode for episode in episodes if len(episode.tokens) > max_tokens]
     if long and on_long == "refuse":
         raise DataError(
-            f"row {long[0].id!r} has {len(long[0].tokens)} tokens, more than max_tokens = {max_tokens}"
-            f" ({len(long)} of {len(episodes)} rows are too long).",
-            next_step=f"Set max_tokens = {max(len(e.tokens) for e in long)}, or on_long = 'drop' to leave them out.",
+            f"row {long[0].id!r} has {len(long[0].tokens)} tokens, more than max_tokens ="
+            f" {max_tokens} ({len(long)} of {len(episodes)} rows are too long).",
+            next_step=(
+                f"Set max_tokens = {max(len(e.tokens) for e in long)}, or on_long = 'drop' to leave"
+                " them out."
+            ),
         )
     kept = tuple(episode for episode in episodes if len(episode.tokens) <= max_tokens)
     if not kept:
-        raise DataError(f"no row fits into max_tokens = {max_tokens}.", next_step="Raise max_tokens.")
+        raise DataError(
+            f"no row fits into max_tokens = {max_tokens}.", next_step="Raise max_tokens."
+        )
     return Fitted(kept, tuple(episode.id for episode in long))
 
 
@@ -228,4 +281,8 @@ def _stop_ids(folder: Path) -> set[int]:
 def _template(folder: Path) -> str:
     """Where the template that transformers takes stands."""
     file = folder / "chat_template.jinja"
-    return str(file) if file.is_file() else f"{folder / 'tokenizer_config.json'}, field 'chat_template'"
+    return (
+        str(file)
+        if file.is_file()
+        else f"{folder / 'tokenizer_config.json'}, field 'chat_template'"
+    )

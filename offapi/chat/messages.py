@@ -1,4 +1,6 @@
-"""Chat messages as templates want them: calls' arguments as objects, thinking dropped, no system role."""
+"""Chat messages as templates want them: calls'
+arguments as objects, thinking dropped, no system role.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def with_arguments(id: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
             arguments = json.loads(call["function"]["arguments"] or "{}")
         except ValueError as error:
             step = "Drop the row (a check such as `tool_calls_fit` does), or mend the arguments."
-            raise DataError(f"row {id!r}: a tool call's arguments are not JSON: {error}.", next_step=step) from None
+            raise DataError(
+                f"row {id!r}: a tool call's arguments are not JSON: {error}.", next_step=step
+            ) from None
         calls.append({**call, "function": {**call["function"], "arguments": arguments}})
     return {**message, "tool_calls": calls}
 
@@ -39,11 +43,14 @@ INSTRUCTING = ("system", "developer")  # a template without the one has not the 
 
 
 def system_in_front(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """`messages` for a template without a system role: its text begins the first user message, or is one of its own.
+    """`messages` for a template without a system role: its
+    text begins the first user message, or is one of its own.
 
     What becomes of the first messages does not depend on those after the first assistant's.
     """
-    count = next((i for i, one in enumerate(messages) if one.get("role") not in INSTRUCTING), len(messages))
+    count = next(
+        (i for i, one in enumerate(messages) if one.get("role") not in INSTRUCTING), len(messages)
+    )
     text = "\n\n".join(str(one.get("content") or "") for one in messages[:count])
     rest = list(messages[count:])
     if count and rest and rest[0].get("role") == "user":

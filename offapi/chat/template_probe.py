@@ -1,4 +1,5 @@
-"""A model's chat template rendered for the first time, in a process with limits, before the model is stored.
+"""A model's chat template rendered for the first time,
+in a process with limits, before the model is stored.
 
 jinja2's sandbox stops code, not a loop without end or a number without bound. Afterwards the lock's
 hash holds the template fixed. Left out: folders that are used without being added.
@@ -21,14 +22,21 @@ from offapi.errors import ModelError
 SECONDS = 10  # of computing; a template takes milliseconds
 MEMORY = 2 << 30  # bytes beyond what the tokenizer took
 PATIENCE = 600.0  # seconds, for importing and all, on a busy machine
-REFUSE = "Take the model from somewhere you trust, or put a template that works into chat_template.jinja."
+REFUSE = (
+    "Take the model from somewhere you trust, or put a template that works into"
+    " chat_template.jinja."
+)
 
 
 def run(folder: Path, origin: Path) -> None:
-    """Raises ModelError, naming `origin`, unless the model in `folder` has a template that renders a chat."""
+    """Raises ModelError, naming `origin`, unless the
+    model in `folder` has a template that renders a chat.
+    """
     command = [sys.executable, "-P", "-m", "offapi.chat.template_probe", str(folder), str(SECONDS)]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
+        )
     except subprocess.TimeoutExpired:
         raise _endless(origin) from None
     if done.returncode == -signal.SIGXCPU:
@@ -45,7 +53,9 @@ def run(folder: Path, origin: Path) -> None:
 
 
 def _endless(origin: Path) -> ModelError:
-    return ModelError(f"the chat template did not end within {SECONDS} s.", where=str(origin), next_step=REFUSE)
+    return ModelError(
+        f"the chat template did not end within {SECONDS} s.", where=str(origin), next_step=REFUSE
+    )
 
 
 def _try(folder: Path, seconds: int) -> None:
@@ -65,7 +75,9 @@ def _try(folder: Path, seconds: int) -> None:
 
 
 def _limit(seconds: int) -> None:
-    """Let the system end this process after so many more seconds of computing, and refuse it much more memory."""
+    """Let the system end this process after so many more
+    seconds of computing, and refuse it much more memory.
+    """
     import psutil
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -36,7 +36,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A check against labels. `kappa` (Cohen 1960) takes away what chance agrees on; None where all is one class."""
+    """A check against labels.
+
+    `kappa` (Cohen 1960) takes away what chance agrees on; None where all is one class.
+    """
 
     rows: int
     unread: int  # answers without a verdict: in none of the figures
@@ -48,7 +51,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Swaps:
-    """A judge asked both ways round. `raw`: how often its preference is the labelled one; None without labels."""
+    """A judge asked both ways round.
+
+    `raw`: how often its preference is the labelled one; None without labels.
+    """
 
     pairs: int
     consistent: Interval
@@ -56,9 +62,17 @@ class Swaps:
 
 
 def agreement(check: Check, rows: Sequence[Labelled], context: Context | None = None) -> Agreement:
-    """Ask `check` about `rows`, a judge about all together, and compare; ValueError where none gets a verdict."""
-    said = _judged(check, rows) if isinstance(check, Judge) else _checked(check, rows, context or Context())
-    read = [(passed, row.right) for passed, row in zip(said, rows, strict=True) if passed is not None]
+    """Ask `check` about `rows`, a judge about all together,
+    and compare; ValueError where none gets a verdict.
+    """
+    said = (
+        _judged(check, rows)
+        if isinstance(check, Judge)
+        else _checked(check, rows, context or Context())
+    )
+    read = [
+        (passed, row.right) for passed, row in zip(said, rows, strict=True) if passed is not None
+    ]
     if not read:
         raise ValueError(f"none of {len(rows)} answers got a verdict")
     same = sum(passed == right for passed, right in read)
@@ -73,9 +87,15 @@ def agreement(check: Check, rows: Sequence[Labelled], context: Context | None = 
 
 
 def order_swap(judge: Judge, pairs: Sequence[Pair]) -> Swaps:
-    """Ask `judge` about each of `pairs` in both orders, and count where it stands by its preference."""
+    """Ask `judge` about each of `pairs` in both orders,
+    and count where it stands by its preference.
+    """
     found = judge.preferences([(pair.document, pair.first, pair.second) for pair in pairs])
-    labelled = [preference == pair.better for (preference, _), pair in zip(found, pairs, strict=True) if pair.better]
+    labelled = [
+        preference == pair.better
+        for (preference, _), pair in zip(found, pairs, strict=True)
+        if pair.better
+    ]
     return Swaps(
         pairs=len(pairs),
         consistent=Interval.of([consistent for _, consistent in found]),

@@ -17,7 +17,9 @@ _NEVER = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff0-\uffff"
     "\ufdd0-\ufdef\ue000-\uf8ff\U000e0000-\U000e007f\U000f0000-\U0010ffff\ud800-\udfff]"
 )
-_MOJIBAKE = re.compile(r"[\u00a0-\u00ff][\u0080-\u00bf\u0152-\u2122]+")  # what UTF-8 looks like in a Western code page
+_MOJIBAKE = re.compile(
+    r"[\u00a0-\u00ff][\u0080-\u00bf\u0152-\u2122]+"
+)  # what UTF-8 looks like in a Western code page
 _WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones may be units: kΩ
 
 
@@ -29,7 +31,10 @@ def clean_characters(document: str, answer: Answer, context: Context) -> Verdict
     text = answer.text
     if text.isascii() and text.isprintable() and "\\u" not in text:
         return _CLEAN
-    for part in (text, *(_texts(answer.value) if "\\u" in text and answer.value is not None else ())):
+    for part in (
+        text,
+        *(_texts(answer.value) if "\\u" in text and answer.value is not None else ()),
+    ):
         found = _NEVER.search(part)
         if found:
             return Verdict(0.0, f"U+{ord(found[0]):04X} at character {found.start()}")
@@ -50,7 +55,9 @@ def _strange_word(text: str, document: str) -> str:
 
 
 def _decodes(text: str) -> str:
-    """What `text` becomes when the bytes it stood for are read as the UTF-8 they are, "" when they are none."""
+    """What `text` becomes when the bytes it stood for are
+    read as the UTF-8 they are, "" when they are none.
+    """
     for page in ("cp1252", "latin-1"):
         try:
             return text.encode(page).decode("utf-8")

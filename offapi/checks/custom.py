@@ -11,7 +11,8 @@ Judgement = bool | float | tuple[bool | float, str]
 
 
 def own(function: Callable[[str, Mapping[str, Any]], Judgement]) -> Check:
-    """A check that asks `function(document, value)`: true or false, a score from 0 to 1, or (score, reason).
+    """A check that asks `function(document, value)`: true
+    or false, a score from 0 to 1, or (score, reason).
 
     `value` is the answer's JSON object; an answer that is none scores 0 without asking.
     Anything else it returns, None included, is an error and never a score.
@@ -28,7 +29,10 @@ def own(function: Callable[[str, Mapping[str, Any]], Judgement]) -> Check:
         if isinstance(score, bool):
             score = float(score)
         if not isinstance(score, int | float) or not isinstance(reason, str):
-            raise TypeError(f"{name} returned {said!r}, not a score from 0 to 1, true or false, or (score, reason)")
+            raise TypeError(
+                f"{name} returned {said!r}, not a score from 0 to 1, true or false, or (score,"
+                " reason)"
+            )
         return Verdict(score, reason or f"{name} says {score:g}")
 
     return check

@@ -1,4 +1,7 @@
-"""Checks: a date lies within the possible. Dates are texts as YYYY-MM-DD. Left out: times of day."""
+"""Checks: a date lies within the possible.
+
+Dates are texts as YYYY-MM-DD. Left out: times of day.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ from offapi.errors import ConfigError
 
 
 def not_future(field: str, today: date | str | None = None) -> Check:
-    """A check: the share of the dates at `field` up to `today`; by default, up to the day it is graded on.
+    """A check: the share of the dates at `field` up to
+    `today`; by default, up to the day it is graded on.
 
     Give `today` for traces that shall be graded the same way tomorrow.
     """
     fixed = None if today is None else _day(today, "today")
-    return each(field, _test(lambda day: f"{day} is in the future" if day > (fixed or date.today()) else ""))
+    return each(
+        field, _test(lambda day: f"{day} is in the future" if day > (fixed or date.today()) else "")
+    )
 
 
 def not_before(field: str, first: date | str) -> Check:

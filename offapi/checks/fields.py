@@ -1,4 +1,5 @@
-"""Where a check finds its values in an answer, and a check of one field made from a test of one value.
+"""Where a check finds its values in an answer, and
+a check of one field made from a test of one value.
 
 A path names a field, fields in it with dots, and all items of a list with []:
 `total`, `seller.name`, `lines[].amount`. Left out: names that hold a dot or [].
@@ -17,7 +18,8 @@ Test = Callable[[Any], str]
 
 
 def each(path: str, test: Test) -> Check:
-    """A check: the share of the values at `path` that pass `test`, which says what is wrong with one or "".
+    """A check: the share of the values at `path` that
+    pass `test`, which says what is wrong with one or "".
 
     Absent and null values are passed over, and an answer without any scores 1: whether a
     field must be there is the schema's to say.
@@ -49,16 +51,22 @@ def _follow(value: Mapping[str, Any], path: Steps) -> list[Any]:
     found: list[Any] = [value]
     for name, listed in path:
         inner = [part.get(name) for part in found if isinstance(part, Mapping)]
-        found = [item for part in inner if isinstance(part, list) for item in part] if listed else inner
+        found = (
+            [item for part in inner if isinstance(part, list) for item in part] if listed else inner
+        )
     return [part for part in found if part is not None]
 
 
 @lru_cache(maxsize=256)
 def steps(path: str) -> Steps:
-    """The names in `path`, each with whether all items of its list are meant. ConfigError where it is no path."""
+    """The names in `path`, each with whether all items of its list are meant.
+
+    ConfigError where it is no path.
+    """
     made = tuple((step.removesuffix("[]"), step.endswith("[]")) for step in path.split("."))
     if not all(name and "[" not in name and "]" not in name for name, _ in made):
         raise ConfigError(
-            f"{path!r} is no path to a field.", next_step="Write it as `total`, `seller.name` or `lines[].amount`."
+            f"{path!r} is no path to a field.",
+            next_step="Write it as `total`, `seller.name` or `lines[].amount`.",
         )
     return made

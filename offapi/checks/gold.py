@@ -20,32 +20,47 @@ _SLACK = 1e-9  # 0.125 - 0.12 is 0.0050000000000000044 in binary
 
 
 def matches_gold(document: str, answer: Answer, context: Context) -> Verdict:
-    """Mean over the fields in `context.match`: 1 where equal to gold, a list's F1; ValueError without gold."""
+    """Mean over the fields in `context.match`: 1 where
+    equal to gold, a list's F1; ValueError without gold.
+    """
     if context.gold is None:
         raise ValueError("there is no gold answer to compare with")
     value = answer.value
     if value is None:
         return Verdict(0.0, f"differs from gold: {', '.join(context.match)}")
-    near = {name: likeness(kind, value.get(name), context.gold[name]) for name, kind in context.match.items()}
+    near = {
+        name: likeness(kind, value.get(name), context.gold[name])
+        for name, kind in context.match.items()
+    }
     wrong = [name for name, score in near.items() if score < 1.0]
     reason = f"differs from gold: {', '.join(wrong)}" if wrong else "equals gold"
     return Verdict(sum(near.values()) / len(near), reason)
 
 
-def compare(value: Mapping[str, Any] | None, gold: Mapping[str, Any], match: Mapping[str, Match]) -> dict[str, bool]:
-    """Whether each field of `match` is right. A null gold field wants null or nothing; no value is all wrong."""
+def compare(
+    value: Mapping[str, Any] | None, gold: Mapping[str, Any], match: Mapping[str, Match]
+) -> dict[str, bool]:
+    """Whether each field of `match` is right.
+
+    A null gold field wants null or nothing; no value is all wrong.
+    """
     if value is None:
         return dict.fromkeys(match, False)
     return {name: same(kind, value.get(name), gold[name]) for name, kind in match.items()}
 
 
 def same(kind: Match, answer: object, gold: object) -> bool:
-    """Whether `answer` equals `gold` as a text, date, number or list. Types count: "8.5" is no number."""
+    """Whether `answer` equals `gold` as a text, date, number or list.
+
+    Types count: "8.5" is no number.
+    """
     return likeness(kind, answer, gold) == 1.0
 
 
 def likeness(kind: Match, answer: object, gold: object) -> float:
-    """1 where `answer` equals `gold`, else 0; of two lists, twice the items they share over the items they have."""
+    """1 where `answer` equals `gold`, else 0; of two lists,
+    twice the items they share over the items they have.
+    """
     if gold is None or answer is None:
         return float(answer is gold)
     if kind == "number":
@@ -71,7 +86,9 @@ def _f1(answer: Sequence[object], gold: Sequence[object]) -> float:
 
 
 def same_item(item: object, gold: object) -> bool:
-    """Whether two JSON values are equal: texts and numbers as fields are, objects field by field, null as absent."""
+    """Whether two JSON values are equal: texts and numbers
+    as fields are, objects field by field, null as absent.
+    """
     if isinstance(gold, Mapping) and isinstance(item, Mapping):
         return all(same_item(item.get(name), gold.get(name)) for name in {*gold, *item})
     if isinstance(gold, list) and isinstance(item, list):
@@ -97,7 +114,9 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def bare(text: str) -> str:
-    """Lower-case letters and digits of `text`, in any script, composed (NFKC); the rest is dropped."""
+    """Lower-case letters and digits of `text`, in
+    any script, composed (NFKC); the rest is dropped.
+    """
     if text.isascii():
         return text.lower().encode().translate(None, _DROPPED).decode()
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
@@ -109,7 +128,9 @@ _DROPPED = bytes(code for code in range(128) if not chr(code).isalnum())
 
 @lru_cache(maxsize=4096)
 def _counts(char: str) -> bool:
-    """Letters, digits, and the marks that spell vowels in some scripts (class below 200), not stray accents."""
+    """Letters, digits, and the marks that spell vowels
+    in some scripts (class below 200), not stray accents.
+    """
     kind = unicodedata.category(char)[0]
     return kind in "LN" or (kind == "M" and unicodedata.combining(char) < 200)
 
@@ -117,7 +138,11 @@ def _counts(char: str) -> bool:
 def iso_date(text: str) -> date | None:
     """The date that `text` spells as YYYY-MM-DD, or None."""
     try:
-        return date.fromisoformat(text) if len(text) == 10 and text[4] == text[7] == "-" and text.isascii() else None
+        return (
+            date.fromisoformat(text)
+            if len(text) == 10 and text[4] == text[7] == "-" and text.isascii()
+            else None
+        )
     except ValueError:
         return None
 

@@ -24,7 +24,8 @@ _SHORT = 5  # characters; below this a near miss is another word
 
 
 def in_source(document: str, answer: Answer, context: Context) -> Verdict:
-    """Share of the answer's fields (those in `context.match`, null ones aside) whose value is in the document.
+    """Share of the answer's fields (those in `context.match`,
+    null ones aside) whose value is in the document.
 
     A list counts by the share of its items that are there, an object in it only as a whole.
     """
@@ -34,16 +35,25 @@ def in_source(document: str, answer: Answer, context: Context) -> Verdict:
     for name, kind in context.match.items():
         value = answer.value.get(name)
         if value is not None:
-            found[name] = _share(value, document) if kind == "list" else float(occurs(kind, value, document))
+            found[name] = (
+                _share(value, document) if kind == "list" else float(occurs(kind, value, document))
+            )
     if not found:
         return Verdict(0.0, "no field has a value")
     missing = [name for name, share in found.items() if share < 1.0]
-    reason = f"not in the document: {', '.join(missing)}" if missing else "all values are in the document"
+    reason = (
+        f"not in the document: {', '.join(missing)}"
+        if missing
+        else "all values are in the document"
+    )
     return Verdict(sum(found.values()) / len(found), reason)
 
 
 def occurs(kind: Match, value: object, document: str) -> bool:
-    """Whether `document` holds `value` in any usual spelling of its kind. A number's sign is not asked for."""
+    """Whether `document` holds `value` in any usual spelling of its kind.
+
+    A number's sign is not asked for.
+    """
     if kind == "number":
         return is_number(value) and (
             literals.number_stands(value, document)
@@ -62,7 +72,9 @@ def occurs(kind: Match, value: object, document: str) -> bool:
 
 
 def _in_words(day: date, document: str) -> bool:
-    """Whether a line that may name the month gives `day`; a line alone is read much faster than the document."""
+    """Whether a line that may name the month gives `day`;
+    a line alone is read much faster than the document.
+    """
     lower = document.lower()
     for name in month_names(day.month):
         at = lower.find(name)
@@ -83,7 +95,11 @@ def _share(value: object, document: str) -> float:
 
 def _holds(item: object, document: str) -> bool:
     return all(
-        occurs("number" if is_number(leaf) else "date" if iso_date(str(leaf)) else "text", leaf, document)
+        occurs(
+            "number" if is_number(leaf) else "date" if iso_date(str(leaf)) else "text",
+            leaf,
+            document,
+        )
         for leaf in _leaves(item)
     )
 

@@ -15,12 +15,19 @@ _FRACTION = re.compile(r"\d|\s?[.,]\s?\d")
 
 
 def number_stands(value: float, text: str) -> bool:
-    """Whether `value`, its sign aside, is printed in `text`: 128.50 or 128,50, 1,234.50 or 1.234,50, 128."""
-    return any(spelling in text and _stands(spelling, text, goes_on) for spelling, goes_on in _amounts(abs(value)))
+    """Whether `value`, its sign aside, is printed in
+    `text`: 128.50 or 128,50, 1,234.50 or 1.234,50, 128.
+    """
+    return any(
+        spelling in text and _stands(spelling, text, goes_on)
+        for spelling, goes_on in _amounts(abs(value))
+    )
 
 
 def date_stands(day: date, text: str) -> bool:
-    """Whether `day` is printed in `text` in numbers, in any order: 2026-04-02, 02/04/2026, 4.2.26."""
+    """Whether `day` is printed in `text` in numbers,
+    in any order: 2026-04-02, 02/04/2026, 4.2.26.
+    """
     return any(spelling in text and _stands(spelling, text, _LONGER) for spelling in _days(day))
 
 
@@ -30,8 +37,12 @@ def _amounts(value: float) -> tuple[tuple[str, re.Pattern[str]], ...]:
     if not value < 1e12 or abs(round(value, 2) - value) > 1e-9:
         return ()
     english = [f"{value:.2f}", f"{value:,.2f}"]
-    spelled = dict.fromkeys([*english, *(spelling.translate(_SWAPPED) for spelling in english)], _LONGER)
-    return tuple((spelled | {str(int(value)): _FRACTION} if value == int(value) else spelled).items())
+    spelled = dict.fromkeys(
+        [*english, *(spelling.translate(_SWAPPED) for spelling in english)], _LONGER
+    )
+    return tuple(
+        (spelled | {str(int(value)): _FRACTION} if value == int(value) else spelled).items()
+    )
 
 
 _SWAPPED = str.maketrans(",.", ".,")
@@ -48,11 +59,15 @@ def _days(day: date) -> tuple[str, ...]:
 
 
 def _stands(spelling: str, text: str, goes_on: re.Pattern[str]) -> bool:
-    """Whether `spelling` is in `text` at a place where no number goes on before it, nor, by `goes_on`, behind it."""
+    """Whether `spelling` is in `text` at a place where no
+    number goes on before it, nor, by `goes_on`, behind it.
+    """
     at = text.find(spelling)
     while at >= 0:
         before = text[max(at - 4, 0) : at].rstrip()
-        inside = text[at - 1 : at].isdigit() or (before[-1:] in _MARKS and before[:-1].rstrip()[-1:].isdigit())
+        inside = text[at - 1 : at].isdigit() or (
+            before[-1:] in _MARKS and before[:-1].rstrip()[-1:].isdigit()
+        )
         if not inside and not goes_on.match(text, at + len(spelling)):
             return True
         at = text.find(spelling, at + 1)

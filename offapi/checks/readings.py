@@ -11,10 +11,12 @@ import unicodedata
 from datetime import date
 from functools import lru_cache
 
-# First letters that tell the months apart in English, German, French, Spanish, Italian, Portuguese and Dutch.
+# First letters that tell the months apart in English,
+# German, French, Spanish, Italian, Portuguese and Dutch.
 _MONTHS = (
-    "jan ene gen", "feb fev fév", "mar mär mrz maa", "apr abr avr", "may mai mag mei maj", "jun juin giu",
-    "jul juil lug", "aug ago aou aoû", "sep set", "oct okt out ott", "nov", "dec dez dic déc",
+    "jan ene gen", "feb fev fév", "mar mär mrz maa", "apr abr avr", "may mai mag mei maj",
+    "jun juin giu", "jul juil lug", "aug ago aou aoû",
+    "sep set", "oct okt out ott", "nov", "dec dez dic déc",
 )  # fmt: skip
 _MONTH = {prefix: i for i, prefixes in enumerate(_MONTHS, start=1) for prefix in prefixes.split()}
 
@@ -29,7 +31,9 @@ _MONTH_WORD = r"([^\W\d_]{3,12})"
 _DAY_MONTH = re.compile(
     rf"{_AT}(\d{{1,2}})(?:st|nd|rd|th|er|º)?{_GAP}(?:of|de)?{_GAP}{_MONTH_WORD}{_GAP}(?:de\s)?(\d{{4}}|\d\d){_END}"
 )
-_MONTH_DAY = re.compile(rf"(?<![^\W_])(?={_MONTH_WORD}{_GAP}(\d{{1,2}})(?:st|nd|rd|th)?[\s.,/'-]+(\d{{4}}|\d\d){_END}")
+_MONTH_DAY = re.compile(
+    rf"(?<![^\W_])(?={_MONTH_WORD}{_GAP}(\d{{1,2}})(?:st|nd|rd|th)?[\s.,/'-]+(\d{{4}}|\d\d){_END}"
+)
 _YEAR_MONTH = re.compile(rf"{_AT}(\d{{4}}){_GAP}{_MONTH_WORD}{_GAP}(\d{{1,2}}){_END}")
 
 _FRACTION = r"(?:\s?[.,]\s?\d{1,2}(?!\d))?"
@@ -87,7 +91,9 @@ def _month(name: str) -> str:
 
 @lru_cache(maxsize=256)
 def numbers(text: str) -> frozenset[float]:
-    """Every number `text` may mean, without its sign: 1.234,50 and 1,234.50 and 1 234.50 are 1234.5."""
+    """Every number `text` may mean, without its sign:
+    1.234,50 and 1,234.50 and 1 234.50 are 1234.5.
+    """
     found: set[float] = set()
     for version in {text, _as_digits(text)}:
         for written in [*_GROUPED.findall(version), *_PLAIN.findall(version)]:
@@ -96,7 +102,9 @@ def numbers(text: str) -> frozenset[float]:
 
 
 def values(written: str) -> set[float]:
-    """What `written` may mean: the last mark starts a fraction, or thousands where three digits follow it."""
+    """What `written` may mean: the last mark starts a
+    fraction, or thousands where three digits follow it.
+    """
     joined = float(re.sub(r"\D", "", written))
     marks = re.findall(r"[.,]", written)
     if not marks:
@@ -107,5 +115,7 @@ def values(written: str) -> set[float]:
 
 
 def _as_digits(text: str) -> str:
-    """`text` with the letters that scans make of digits (O, l, S, B …) read as digits where they stand in numbers."""
+    """`text` with the letters that scans make of digits (O,
+    l, S, B …) read as digits where they stand in numbers.
+    """
     return _NEAR_DIGIT.sub(lambda found: found[0].translate(_OCR_DIGITS), text)

@@ -11,10 +11,17 @@ from offapi.errors import ConfigError
 
 
 def repairable_json(repaired: float = 0.5) -> Check:
-    """A check: 1 for one JSON object, `repaired` for what json-repair makes one of that is not empty, else 0."""
+    """A check: 1 for one JSON object, `repaired` for what
+    json-repair makes one of that is not empty, else 0.
+    """
     if not 0.0 <= repaired <= 1.0:
-        raise ConfigError(f"repairable_json has repaired = {repaired!r}.", next_step="Give a score from 0 to 1.")
-    whole, mended = Verdict(1.0, "one JSON object"), Verdict(repaired, "one JSON object after repair")
+        raise ConfigError(
+            f"repairable_json has repaired = {repaired!r}.", next_step="Give a score from 0 to 1."
+        )
+    whole, mended = (
+        Verdict(1.0, "one JSON object"),
+        Verdict(repaired, "one JSON object after repair"),
+    )
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is not None:

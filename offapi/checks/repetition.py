@@ -10,11 +10,15 @@ from offapi.errors import ConfigError
 
 SHORTEST = 40  # characters of a loop, all its rounds together
 LONGEST_ROUND = 100  # characters
-_GRAM, _STRIDE = 8, 16  # every loop holds a piece that begins at a multiple of the stride and comes again
+_GRAM, _STRIDE = (
+    8,
+    16,
+)  # every loop holds a piece that begins at a multiple of the stride and comes again
 
 
 def no_repetition(rounds: int = 8) -> Check:
-    """A check: 0 when a stretch of up to 100 characters follows itself until it stands there `rounds` times, else 1.
+    """A check: 0 when a stretch of up to 100 characters follows
+    itself until it stands there `rounds` times, else 1.
 
     Passed over: less than 40 characters in all, and what the document repeats as well.
     """
@@ -28,14 +32,19 @@ def no_repetition(rounds: int = 8) -> Check:
             found = _loop(text, anchor, rounds)
             if found and text[found[0] : found[0] + SHORTEST] not in document:
                 first, period, size = found
-                return Verdict(0.0, f"{text[first : first + period]!r} stands there {size // period} times on end")
+                return Verdict(
+                    0.0,
+                    f"{text[first : first + period]!r} stands there {size // period} times on end",
+                )
         return fine
 
     return check
 
 
 def _loop(text: str, anchor: int, rounds: int) -> tuple[int, int, int] | None:
-    """Where the loop around `anchor` begins, how long a round is, and how long it is; None where there is none."""
+    """Where the loop around `anchor` begins, how long a
+    round is, and how long it is; None where there is none.
+    """
     gram = text[anchor : anchor + _GRAM]
     again = text.find(gram, anchor + 1, anchor + LONGEST_ROUND + _GRAM)
     while again >= 0:

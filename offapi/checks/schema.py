@@ -16,7 +16,9 @@ from offapi.checks.verdict import Answer, Context, Verdict
 
 
 def fits_schema(document: str, answer: Answer, context: Context) -> Verdict:
-    """1 when the answer fits `context.schema` (JSON Schema, draft 2020-12 unless it names another), else 0."""
+    """1 when the answer fits `context.schema` (JSON
+    Schema, draft 2020-12 unless it names another), else 0.
+    """
     if answer.value is None:
         return Verdict(0.0, answer.error)
     try:
@@ -35,7 +37,9 @@ def validator(schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
 @lru_cache(maxsize=64)
 def _compiled(schema: bytes) -> jsonschema_rs.Validator:
     try:
-        return jsonschema_rs.validator_for(orjson.loads(schema), retriever=_refuse, validate_formats=True)
+        return jsonschema_rs.validator_for(
+            orjson.loads(schema), retriever=_refuse, validate_formats=True
+        )
     except jsonschema_rs.ValidationError as error:
         raise ValueError(error.message) from None
 

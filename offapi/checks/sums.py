@@ -1,4 +1,7 @@
-"""Check: the parts add up to the total, within the answer. Left out: prices times quantities, percentages."""
+"""Check: the parts add up to the total, within the answer.
+
+Left out: prices times quantities, percentages.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,12 @@ _SLACK = 1e-9  # a cent is not a cent in binary
 
 
 def adds_up(
-    parts: Sequence[str] = ("lines[].amount", "delivery", "tax"), total: str = "total", tolerance: float = 0.01
+    parts: Sequence[str] = ("lines[].amount", "delivery", "tax"),
+    total: str = "total",
+    tolerance: float = 0.01,
 ) -> Check:
-    """A check: 1 when all numbers at the paths `parts` add up to the one at `total`, within `tolerance`, else 0.
+    """A check: 1 when all numbers at the paths `parts` add
+    up to the one at `total`, within `tolerance`, else 0.
 
     An absent or null part counts as nothing. Without a total, or without any part, there is
     nothing to add up and the answer scores 1: whether they must be there is the schema's to say.

@@ -1,4 +1,5 @@
-"""Check: an agent called only tools it had, with arguments that fit them, and every call was answered.
+"""Check: an agent called only tools it had, with
+arguments that fit them, and every call was answered.
 
 Left out: whether a call was wise, and whether its result was used.
 """
@@ -18,7 +19,8 @@ _FIT = Verdict(1.0, "every tool call fits and is answered")
 
 
 def tool_calls_fit(document: str, answer: Answer, context: Context) -> Verdict:
-    """Share of the tool calls in `context.messages` that name a tool of `context.tools`, fit it and have a result.
+    """Share of the tool calls in `context.messages` that
+    name a tool of `context.tools`, fit it and have a result.
 
     Calls in the last message cannot have a result yet. 1 where nothing was called.
     """
@@ -64,7 +66,9 @@ def _mistake(call: Mapping[str, Any], offered: Mapping[str, Mapping[str, Any]]) 
 
 
 def _unanswered(calls: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> set[int]:
-    """Which of `calls` have no tool message before the next turn: by id, or by order where there are no ids."""
+    """Which of `calls` have no tool message before the
+    next turn: by id, or by order where there are no ids.
+    """
     if not after:
         return set()
     results: list[Any] = []

@@ -26,7 +26,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer: its text, and the object in it, or None and the error that kept it from being one."""
+    """A model's answer: its text, and the object in it,
+    or None and the error that kept it from being one.
+    """
 
     text: str
     value: Mapping[str, Any] | None
@@ -35,9 +37,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Context:
-    """What the task knows: the answer's JSON schema, each field's kind, and the gold answer where there is one.
+    """What the task knows: the answer's JSON schema, each
+    field's kind, and the gold answer where there is one.
 
-    `messages` and `tools` are the whole chat where the answer ends one: an agent's calls and what they returned.
+    `messages` and `tools` are the whole chat where the
+    answer ends one: an agent's calls and what they returned.
     """
 
     schema: Mapping[str, Any] = field(default_factory=dict)
@@ -61,14 +65,17 @@ def parse(text: str) -> Answer:
 
 
 def _plain(text: str) -> dict[str, Any] | None:
-    """The object in `text` where orjson's reading alone shows that nothing is to be refused: several times faster."""
+    """The object in `text` where orjson's reading alone shows
+    that nothing is to be refused: several times faster.
+    """
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
     if type(value) is not dict or text.count("{") + text.count("[") > _FLAT:
         return None
-    # A key given twice leaves fewer keys than colons; a colon inside a text only sends it to the slow reading.
+    # A key given twice leaves fewer keys than colons; a
+    # colon inside a text only sends it to the slow reading.
     return value if _keys(value) == text.count(":") else None
 
 
@@ -77,7 +84,9 @@ _DOUBTFUL = -(1 << 40)
 
 
 def _keys(value: dict[str, Any] | list[Any]) -> int:
-    """How many keys are in `value`; far below 0 where it holds a float that stands for a number beyond 64 bits."""
+    """How many keys are in `value`; far below 0 where it
+    holds a float that stands for a number beyond 64 bits.
+    """
     count, parts = (len(value), value.values()) if isinstance(value, dict) else (0, value)
     for part in parts:
         kind = type(part)
@@ -91,7 +100,9 @@ def _keys(value: dict[str, Any] | list[Any]) -> int:
 
 def _parse(text: str) -> Answer:
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite
+        )
         orjson.dumps(value)  # what cannot be written to predictions.jsonl is no answer
     except json.JSONDecodeError as error:
         return Answer(text, None, f"not JSON: {error.msg} at character {error.pos}")
@@ -104,7 +115,14 @@ def _parse(text: str) -> Answer:
     return Answer(text, value)
 
 
-_KINDS = {list: "array", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
+_KINDS = {
+    list: "array",
+    str: "string",
+    int: "number",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The `offapi` command: one module per subcommand, imported when it is invoked or its help is asked for.
+"""The `offapi` command: one module per subcommand,
+imported when it is invoked or its help is asked for.
 
 `main` alone turns errors into words and exit codes: 0 done, 1 error, 2 usage or
 configuration, 3 ran but a gate failed, 130 interrupted.
@@ -45,10 +46,12 @@ NEXT_BY_ERRNO = {
     errno.ENOENT: "Check the path.",
 }
 # Each library's words for it: torch on CUDA, torch on the CPU, MLX.
-MEMORY_IS_FULL = re.compile(r"out of ?memory|can't allocate memory|unable to allocate|attempting to allocate", re.I)
+MEMORY_IS_FULL = re.compile(
+    r"out of ?memory|can't allocate memory|unable to allocate|attempting to allocate", re.I
+)
 SMALLER = (
-    "Lower limits.train_tokens or limits.rollout_rows (`--set limits.train_tokens=1024`; with --resume too), or take"
-    ' dtype = "bfloat16" or a smaller model.'
+    "Lower limits.train_tokens or limits.rollout_rows (`--set limits.train_tokens=1024`; with"
+    ' --resume too), or take dtype = "bfloat16" or a smaller model.'
 )
 
 
@@ -60,7 +63,9 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import `offapi.cli.<name>` and return its `command`; an unknown name fails with the nearest one."""
+        """Import `offapi.cli.<name>` and return its
+        `command`; an unknown name fails with the nearest one.
+        """
         if cmd_name not in COMMANDS:
             if not ctx.resilient_parsing:  # that is, unless a shell asks what could follow
                 ctx.fail(f"No such command {cmd_name!r}. {nearest(cmd_name, COMMANDS)}")
@@ -74,7 +79,9 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="offapi")
 def cli() -> None:
     """Train a small model of your own, on your own machine, with no network.
@@ -88,16 +95,25 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point of the installed `offapi` command. SIGTERM, as schedulers send it, is a Ctrl-C."""
+    """Entry point of the installed `offapi` command.
+
+    SIGTERM, as schedulers send it, is a Ctrl-C.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; prints every error itself."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # libraries' own bars would break ours, and --json
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # no torch is no fault where MLX computes
-    out = Output(json="--json" in arguments, plain="--plain" in arguments or bool(os.environ.get("NO_COLOR")))
+    os.environ.setdefault(
+        "HF_HUB_DISABLE_PROGRESS_BARS", "1"
+    )  # libraries' own bars would break ours, and --json
+    os.environ.setdefault(
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"
+    )  # no torch is no fault where MLX computes
+    out = Output(
+        json="--json" in arguments, plain="--plain" in arguments or bool(os.environ.get("NO_COLOR"))
+    )
     try:
         returned = cli.main(list(arguments), prog_name="offapi", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -129,11 +145,22 @@ def _in_words(error: Exception) -> OffapiError:
         return _told(OffapiError(error.format_message(), next_step=step), code, error.exit_code)
     if isinstance(error, OSError) and error.errno in NEXT_BY_ERRNO:
         what = f"{error.strerror or error}.".lower()
-        return _told(OffapiError(what, where=str(error.filename or ""), next_step=NEXT_BY_ERRNO[error.errno]), "os", 1)
+        return _told(
+            OffapiError(
+                what, where=str(error.filename or ""), next_step=NEXT_BY_ERRNO[error.errno]
+            ),
+            "os",
+            1,
+        )
     if isinstance(error, MemoryError) or MEMORY_IS_FULL.search(f"{type(error).__name__} {error}"):
         return _told(OffapiError(f"the memory is full: {error}", next_step=SMALLER), "memory", 1)
-    step = "Run it again with OFFAPI_DEBUG=1 to see the traceback, and report that with `offapi doctor --json`."
-    return _told(OffapiError(f"unexpected {type(error).__name__}: {error}", next_step=step), "unexpected", 1)
+    step = (
+        "Run it again with OFFAPI_DEBUG=1 to see the traceback, and report that with `offapi doctor"
+        " --json`."
+    )
+    return _told(
+        OffapiError(f"unexpected {type(error).__name__}: {error}", next_step=step), "unexpected", 1
+    )
 
 
 def _told(error: OffapiError, code: str, exit_code: int) -> OffapiError:

@@ -22,14 +22,20 @@ FILE = click.Path(path_type=Path)
 def questions(function: Callable[..., Any]) -> Callable[..., Any]:
     """A flag for every question, in the order they are asked."""
     for question in reversed(QUESTIONS):
-        metavar = "|".join(question.choices) or {"share": "SHARE", "months": "MONTHS"}.get(question.kind, "N")
-        function = click.option(question.flag, question.key, metavar=metavar, help=question.asks)(function)
+        metavar = "|".join(question.choices) or {"share": "SHARE", "months": "MONTHS"}.get(
+            question.kind, "N"
+        )
+        function = click.option(question.flag, question.key, metavar=metavar, help=question.asks)(
+            function
+        )
     return function
 
 
 @click.command(short_help="Say which road to take, and when to take none.")
 @questions
-@click.option("--measured", type=FILE, multiple=True, help="What compare, curve or cost printed with --json.")
+@click.option(
+    "--measured", type=FILE, multiple=True, help="What compare, curve or cost printed with --json."
+)
 @click.option("--svg", type=FILE, help="Write the flowchart as a picture too.")
 @click.option("--no-input", is_flag=True, help="Ask nothing, also in a terminal.")
 @options
@@ -57,14 +63,19 @@ def command(
     from offapi.advise.flowchart import draw
 
     if svg is not None and not svg.absolute().parent.is_dir():
-        raise ConfigError("there is no such folder.", where=f"--svg {svg}", next_step="Make it, or name another.")
+        raise ConfigError(
+            "there is no such folder.", where=f"--svg {svg}", next_step="Make it, or name another."
+        )
     found = [files.read(path) for path in measured]
     answers = _given(given)
     if not (no_input or output.json) and sys.stdin.isatty() and sys.stderr.isatty():
         answers = _ask(answers, output)
     answers = {**_measured(found), **answers}
     if not answers:
-        step = "Give what you know as flags, such as --narrow yes --volume 50000, or run it in a terminal."
+        step = (
+            "Give what you know as flags, such as --narrow yes --volume 50000, or run it in a"
+            " terminal."
+        )
         raise ConfigError("not one question is answered.", next_step=step)
     advice = advise(answers, [threshold for one in found for threshold in one.thresholds])
     said = [line for one in found for line in one.said]
@@ -84,8 +95,14 @@ def _given(given: Mapping[str, str | None]) -> Answers:
             try:
                 answers[key] = question.read(text)
             except ValueError as error:
-                step = nearest(text, question.choices) if question.choices else f"{question.asks} {question.hint}."
-                raise ConfigError(f"{error}.", where=f"{question.flag} {text}", next_step=step) from None
+                step = (
+                    nearest(text, question.choices)
+                    if question.choices
+                    else f"{question.asks} {question.hint}."
+                )
+                raise ConfigError(
+                    f"{error}.", where=f"{question.flag} {text}", next_step=step
+                ) from None
     return answers
 
 
@@ -94,12 +111,19 @@ def _ask(answers: Answers, output: Output) -> Answers:
     open_ones = [question for question in QUESTIONS if question.key not in answers]
     if open_ones:
         output.say(f"{len(open_ones)} questions; Enter skips one. Nothing leaves this machine.")
-    return {**answers, **{question.key: value for question in open_ones if (value := _asked(question)) is not None}}
+    return {
+        **answers,
+        **{
+            question.key: value for question in open_ones if (value := _asked(question)) is not None
+        },
+    }
 
 
 def _asked(question: Question) -> Value | None:
     while True:
-        text = click.prompt(f"{question.asks} [{question.hint}]", default="", show_default=False, err=True).strip()
+        text = click.prompt(
+            f"{question.asks} [{question.hint}]", default="", show_default=False, err=True
+        ).strip()
         if not text:
             return None
         try:

@@ -9,7 +9,10 @@ import click
 
 
 def backend_option(help: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add --backend; a name that no backend has is a usage error. `help` goes before what all commands say."""
+    """Add --backend; a name that no backend has is a usage error.
+
+    `help` goes before what all commands say.
+    """
     said = f"{help} torch or mlx.  [default: what suits this machine]".lstrip()
     return click.option("--backend", help=said, callback=_known)
 

@@ -1,4 +1,6 @@
-"""`offapi compare`: the roads to a model of one's own, on one task, with what each takes and gives."""
+"""`offapi compare`: the roads to a model of one's
+own, on one task, with what each takes and gives.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,16 @@ RESULT = "compare.json"
 @click.command(short_help="Run the roads the data allow, and tell which pays.")
 @click.argument("file", type=click.Path(path_type=Path))
 @backend_option()
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the file.")
-@click.option("--dry-run", is_flag=True, help="Say how long, how much memory and how many kWh; write nothing.")
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the file."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Say how long, how much memory and how many kWh; write nothing."
+)
 @options
-def command(output: Output, *, file: Path, backend: str | None, overrides: tuple[str, ...], dry_run: bool) -> None:
+def command(
+    output: Output, *, file: Path, backend: str | None, overrides: tuple[str, ...], dry_run: bool
+) -> None:
     """Run the roads that the data allow (sft, distill, filtered_sft, grpo) with one student and one test set.
 
     Each road is an arm in a folder named by all it depends on. Stopped at any time, the same
@@ -84,11 +92,28 @@ def expect(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
             continue
         memory, energy = one.memory / 2**30, kwh(keys, one.seconds)
         size = f"{memory:.1f} of {one.total / 2**30:.0f} GiB"
-        rows.append((road, str(one.rows), f"at most {duration(one.seconds)}", size, f"{energy:.2g}"))
-        told[road] = {"rows": one.rows, "seconds": one.seconds, "memory_bytes": one.memory, "kwh": energy}
+        rows.append(
+            (road, str(one.rows), f"at most {duration(one.seconds)}", size, f"{energy:.2g}")
+        )
+        told[road] = {
+            "rows": one.rows,
+            "seconds": one.seconds,
+            "memory_bytes": one.memory,
+            "kwh": energy,
+        }
     for name, why in plan.left_out.items():
         output.say(f"{name} is left out: {why}.")
-    output.table(("road", "rows", "time, with scoring", "memory", f"kWh at {keys.watts:g} W (assumed)"), rows)
+    output.table(
+        ("road", "rows", "time, with scoring", "memory", f"kWh at {keys.watts:g} W (assumed)"), rows
+    )
     total = sum(one.seconds for one in found.values() if one)
-    output.say(f"Together at most {duration(total)}, {kwh(keys, total):.2g} kWh. Nothing was written.")
-    return {"arms": told, "seconds": total, "kwh": kwh(keys, total), "watts": keys.watts, "left_out": plan.left_out}
+    output.say(
+        f"Together at most {duration(total)}, {kwh(keys, total):.2g} kWh. Nothing was written."
+    )
+    return {
+        "arms": told,
+        "seconds": total,
+        "kwh": kwh(keys, total),
+        "watts": keys.watts,
+        "left_out": plan.left_out,
+    }

@@ -1,4 +1,6 @@
-"""`offapi cost`: what an own model costs beside the API, where they break even, and what that hangs on."""
+"""`offapi cost`: what an own model costs beside the
+API, where they break even, and what that hangs on.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,35 @@ def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
     for row in reversed(INPUTS):
         assumed = row.assumed or row.follows
         more = f"  [{'assumed' if row.assumed else 'else'}: {assumed}]" if assumed else ""
-        told = f"{row.help}{more}" if not row.unit.startswith("per") else f"{row.help} ({row.unit}){more}"
+        told = (
+            f"{row.help}{more}"
+            if not row.unit.startswith("per")
+            else f"{row.help} ({row.unit}){more}"
+        )
         function = click.option(row.flag, row.key, metavar="RANGE", help=told)(function)
     return function
 
 
 @click.command(short_help="Reckon own costs beside the API's, and where they meet.")
-@click.option("--from", "files", type=FILE, multiple=True, help="Inputs from a TOML file; the last one counts.")
-@click.option("--run", "run_folder", type=FILE, help="What a run tells, or a file that `eval --json` printed.")
-@click.option("--measure", type=click.IntRange(1), metavar="N", help="Ask the run's model for N documents; time it.")
-@click.option("--example", type=FILE, help="Write an example of a --from file, and do nothing else.")
+@click.option(
+    "--from",
+    "files",
+    type=FILE,
+    multiple=True,
+    help="Inputs from a TOML file; the last one counts.",
+)
+@click.option(
+    "--run", "run_folder", type=FILE, help="What a run tells, or a file that `eval --json` printed."
+)
+@click.option(
+    "--measure",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Ask the run's model for N documents; time it.",
+)
+@click.option(
+    "--example", type=FILE, help="Write an example of a --from file, and do nothing else."
+)
 @inputs
 @options
 def command(
@@ -76,7 +97,9 @@ def command(
 
 
 def _of_run(folder: Path, measure: int | None, output: Output) -> list[Layer]:
-    """What the run tells, then what its model shows or showed when asked: that goes before a file's guess."""
+    """What the run tells, then what its model shows or
+    showed when asked: that goes before a file's guess.
+    """
     from offapi.cost import from_eval, from_run
     from offapi.cost import measure as measuring
     from offapi.training.run import Run
@@ -91,7 +114,11 @@ def _write_example(path: Path, output: Output) -> None:
     from importlib.resources import files as resources
 
     if path.exists():
-        raise ConfigError("there is something already.", where=f"--example {path}", next_step="Name a new file.")
+        raise ConfigError(
+            "there is something already.", where=f"--example {path}", next_step="Name a new file."
+        )
     path.write_bytes((resources("offapi.cost") / EXAMPLE).read_bytes())
-    output.say(f"Wrote {path}: every figure in it is an assumption. Next: offapi cost --from {path}")
+    output.say(
+        f"Wrote {path}: every figure in it is an assumption. Next: offapi cost --from {path}"
+    )
     output.result({"example": str(path)})

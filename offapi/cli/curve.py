@@ -1,4 +1,6 @@
-"""`offapi curve`: how accuracy grows with the rows learned from, and whether more of them would do."""
+"""`offapi curve`: how accuracy grows with the rows
+learned from, and whether more of them would do.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from offapi.compare.config import Keys, Road
 
 
-def _numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
+def _numbers(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
@@ -26,11 +30,29 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str | Non
 @click.command(short_help="Tell how accuracy grows with examples, and whether more would do.")
 @click.argument("file", type=click.Path(path_type=Path))
 @backend_option()
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the file.")
-@click.option("--road", type=click.Choice(["sft", "distill", "filtered_sft"]), default="sft", show_default=True)
-@click.option("--sizes", metavar="N,N,N", callback=_numbers, help="Rows to draw.  [default: 25,50,100 ... and all]")
-@click.option("--draws", type=click.IntRange(1), default=3, show_default=True, help="Draws of each size.")
-@click.option("--want", type=click.FloatRange(0, 1), help="How many more for this share of documents all right?")
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the file."
+)
+@click.option(
+    "--road",
+    type=click.Choice(["sft", "distill", "filtered_sft"]),
+    default="sft",
+    show_default=True,
+)
+@click.option(
+    "--sizes",
+    metavar="N,N,N",
+    callback=_numbers,
+    help="Rows to draw.  [default: 25,50,100 ... and all]",
+)
+@click.option(
+    "--draws", type=click.IntRange(1), default=3, show_default=True, help="Draws of each size."
+)
+@click.option(
+    "--want",
+    type=click.FloatRange(0, 1),
+    help="How many more for this share of documents all right?",
+)
 @click.option("--dry-run", is_flag=True, help="Say how long and how many kWh; write nothing.")
 @options
 def command(
@@ -65,7 +87,13 @@ def command(
 
 
 def _run(
-    keys: Keys, road: Road, backend: str, sizes: tuple[int, ...], draws: int, want: float | None, output: Output
+    keys: Keys,
+    road: Road,
+    backend: str,
+    sizes: tuple[int, ...],
+    draws: int,
+    want: float | None,
+    output: Output,
 ) -> dict[str, Any]:
     from offapi.compare.curve import run
     from offapi.compare.curve.rows_needed import answer
@@ -81,14 +109,19 @@ def _run(
     path = folder / f"curve-{road}.json"
     atomic.write_file(path, orjson.dumps(told))
     output.say()
-    output.table(("rows", "draws", "right, %", "± over draws", "fitted, with 95% interval"), run.table(reached, found))
+    output.table(
+        ("rows", "draws", "right, %", "± over draws", "fitted, with 95% interval"),
+        run.table(reached, found),
+    )
     for line in run.lines(plan, found, answered):
         output.say(line)
     output.say(f"Everything is in {path}; the arms are in {keys.out / 'arms'}.")
     return told
 
 
-def _expect(keys: Keys, road: Road, backend: str, sizes: tuple[int, ...], draws: int, output: Output) -> dict[str, Any]:
+def _expect(
+    keys: Keys, road: Road, backend: str, sizes: tuple[int, ...], draws: int, output: Output
+) -> dict[str, Any]:
     """What all points would take, with nothing left behind."""
     from offapi.compare.curve import run
     from offapi.compare.effort import kwh
@@ -99,7 +132,7 @@ def _expect(keys: Keys, road: Road, backend: str, sizes: tuple[int, ...], draws:
         seconds = run.expect(plan, output)
     energy = kwh(keys, seconds)
     output.say(
-        f"{len(plan.points)} students: at most {duration(seconds)}, {energy:.2g} kWh at {keys.watts:g} W (assumed)."
-        " Nothing was written."
+        f"{len(plan.points)} students: at most {duration(seconds)}, {energy:.2g} kWh at"
+        f" {keys.watts:g} W (assumed). Nothing was written."
     )
     return {"points": len(plan.points), "seconds": seconds, "kwh": energy, "watts": keys.watts}

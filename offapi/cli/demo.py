@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Distil a small model on generated invoices, from end to end.")
 @backend_option()
-@click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Where the run goes.")
-@click.option("--seed", default=0, show_default=True, help="Of the generated documents and of training.")
 @click.option(
-    "--full", is_flag=True, help="Then compare the roads, reckon the cost, and report (about 15 minutes more)."
+    "--out",
+    type=click.Path(path_type=Path),
+    default="runs",
+    show_default=True,
+    help="Where the run goes.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Of the generated documents and of training."
+)
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Then compare the roads, reckon the cost, and report (about 15 minutes more).",
 )
 @options
 def command(output: Output, *, backend: str | None, out: Path, seed: int, full: bool) -> None:
@@ -41,7 +51,9 @@ def command(output: Output, *, backend: str | None, out: Path, seed: int, full: 
 
 
 def compare_roads(run: Path, backend: str, output: Output) -> dict[str, Any]:
-    """The roads, said to take so long before they are taken; then their costs, and one report of it all."""
+    """The roads, said to take so long before they are
+    taken; then their costs, and one report of it all.
+    """
     from offapi.cli import compare
     from offapi.compare import config as all_keys
     from offapi.cost import text
@@ -62,7 +74,9 @@ def show(outcome: Outcome, output: Output) -> None:
     tables = [outcome.arms[name].report.table() for name in names]
     rows = [[field[0][0], *(cell for _, cell in field)] for field in zip(*tables, strict=True)]
     for unit in ("prompt_tokens", "seconds"):
-        rows.append([f"{unit} a document", *(f"{outcome.arms[name].cost[unit]:g}" for name in names)])
+        rows.append(
+            [f"{unit} a document", *(f"{outcome.arms[name].cost[unit]:g}" for name in names)]
+        )
     output.say("")
     output.table(["right, with 95% interval", *names], rows)
     output.say(f"\nEverything is in {outcome.run}; the adapter is {outcome.run / 'adapter'}.")

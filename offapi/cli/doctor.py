@@ -34,6 +34,8 @@ def command(output: Output) -> None:
             output.say(f"{'':10}{finding.remedy}")
     failed = [finding.name for finding in findings if finding.status == "failed"]
     checks = [asdict(finding) for finding in findings]
-    output.result({"ok": not failed, "checks": checks, "versions": host.versions(), "host": host.facts()})
+    output.result(
+        {"ok": not failed, "checks": checks, "versions": host.versions(), "host": host.facts()}
+    )
     if failed:
         raise GateFailed(f"to be mended: {', '.join(failed)}.", next_step="See the remedies above.")

@@ -22,9 +22,15 @@ RETRAIN = 3  # the exit code
 
 @click.command(short_help="Tell from fresh traces whether a model has gone stale.")
 @click.option("--task", "task_file", type=FILE, required=True, help="The task file (Python).")
-@click.option("--reference", type=FILE, required=True, help="Traces served when all was well (JSONL).")
-@click.option("--fresh", type=FILE, required=True, help="Traces served since (JSONL); the log may just grow.")
-@click.option("--state", "state_file", type=FILE, help="Keep here what was counted, and go on from it.")
+@click.option(
+    "--reference", type=FILE, required=True, help="Traces served when all was well (JSONL)."
+)
+@click.option(
+    "--fresh", type=FILE, required=True, help="Traces served since (JSONL); the log may just grow."
+)
+@click.option(
+    "--state", "state_file", type=FILE, help="Keep here what was counted, and go on from it."
+)
 @click.option(
     "--false-alarm",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -72,9 +78,16 @@ def command(
     with state.alone(state_file):
         known = references.read(Source(reference, task_file, task, watching), output)
         watch = Watch(known, watching, margin)
-        key = {"format": state.FORMAT, "task": sha256(task_file), "reference": sha256(reference), "margin": margin}
+        key = {
+            "format": state.FORMAT,
+            "task": sha256(task_file),
+            "reference": sha256(reference),
+            "margin": margin,
+        }
         before = state.read(state_file, key, watch.start()) if state_file else watch.start()
-        after = watch.run(before, Source(fresh, task_file, task, watching, known.ids), tally, output)
+        after = watch.run(
+            before, Source(fresh, task_file, task, watching, known.ids), tally, output
+        )
         _tell_rows(output, fresh, after, after.rows - before.rows, known.tally, tally)
         if state_file is not None:
             state.write(state_file, key, after)
@@ -99,27 +112,43 @@ def _check_paths(state_file: Path | None, reads: tuple[Path, ...]) -> None:
         return
     if state_file.exists() and any(path.exists() and state_file.samefile(path) for path in reads):
         step = "Name another file."
-        raise ConfigError("it is read by this command too.", where=f"--state {state_file}", next_step=step)
+        raise ConfigError(
+            "it is read by this command too.", where=f"--state {state_file}", next_step=step
+        )
     if not state_file.absolute().parent.is_dir():
         step = "Make it, or name another."
         raise ConfigError("there is no such folder.", where=f"--state {state_file}", next_step=step)
 
 
-def _tell_rows(output: Output, fresh: Path, after: State, new: int, known: Tally, tally: Tally) -> None:
+def _tell_rows(
+    output: Output, fresh: Path, after: State, new: int, known: Tally, tally: Tally
+) -> None:
     """Which rows counted and which did not; DataError where there is none."""
     passed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(tally.passed_over.items()))
     if not after.rows:
         what = f"there is no fresh row in it{f' ({passed})' if passed else ''}."
         raise DataError.at(what, path=fresh, next_step="Give it rows served since the reference.")
-    output.say(f"{new:,} new rows, {after.rows:,} in all{f'; passed over: {passed}' if passed else ''}.")
+    output.say(
+        f"{new:,} new rows, {after.rows:,} in all{f'; passed over: {passed}' if passed else ''}."
+    )
     for name, rows in (("reference", known), ("fresh", tally)):
         if rows.failed:
             several = "1 row" if rows.failed == 1 else f"{rows.failed} rows"
-            output.say(f"{several} ({name}) could not be graded and do not count; the first: {rows.first}")
+            output.say(
+                f"{several} ({name}) could not be graded and do not count; the first: {rows.first}"
+            )
 
 
 def _tell(output: Output, told: Report, following: list[str]) -> None:
-    headers = ("watched", "reference %", "fresh %", "lately %", "difference, 95% interval", "highest e", "")
+    headers = (
+        "watched",
+        "reference %",
+        "fresh %",
+        "lately %",
+        "difference, 95% interval",
+        "highest e",
+        "",
+    )
     output.table(headers, [one.cells() for one in told.watched])
     output.say("Lengths are places among the reference's lengths; the intervals are for one look.")
     for line in told.lines():

@@ -1,4 +1,6 @@
-"""`offapi eval`: a model's answers against gold, or two systems' answers against each other, with intervals."""
+"""`offapi eval`: a model's answers against gold, or two
+systems' answers against each other, with intervals.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,17 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 RECORDED = "recorded"
 OWN_TEMPERATURE = 1.0  # the distribution that the model learned
-FOR_MODELS = ("model", "adapter", "shots", "samples", "temperature", "limit", "out", "backend", "dtype")
+FOR_MODELS = (
+    "model",
+    "adapter",
+    "shots",
+    "samples",
+    "temperature",
+    "limit",
+    "out",
+    "backend",
+    "dtype",
+)
 
 
 @dataclass(frozen=True)
@@ -38,18 +50,48 @@ class Rival:
 @click.argument("answers", type=FILE, required=False)
 @click.option("--task", "task_file", type=FILE, help="The task file (Python).")
 @click.option("--data", type=FILE, help="Documents or traces with gold answers (JSONL).")
-@click.option("--model", default="demo", show_default=True, help="A model in the store, or its folder.")
+@click.option(
+    "--model", default="demo", show_default=True, help="A model in the store, or its folder."
+)
 @click.option("--adapter", type=FILE, help="An adapter folder, such as runs/NAME/adapter.")
-@click.option("--shots", type=click.IntRange(0), default=0, show_default=True, help="Worked examples in the prompt.")
-@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers to sample a document.")
-@click.option("--temperature", type=click.FloatRange(0, 10), help="Of sampling.  [default: 0, or 1 with --samples]")
+@click.option(
+    "--shots",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Worked examples in the prompt.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Answers to sample a document.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 10),
+    help="Of sampling.  [default: 0, or 1 with --samples]",
+)
 @click.option("--limit", type=click.IntRange(1), help="Only the first N documents.")
 @click.option("--out", type=FILE, default="predictions.jsonl", show_default=True)
-@click.option("--against", metavar="FILE", help="Other predictions to compare with, or `recorded`: those in --data.")
-@click.option("--margin", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="How much less would do.")
+@click.option(
+    "--against",
+    metavar="FILE",
+    help="Other predictions to compare with, or `recorded`: those in --data.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="How much less would do.",
+)
 @click.option("--common", is_flag=True, help="Leave out documents that only one side answered.")
 @backend_option()
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+)
 @options
 def command(
     output: Output,
@@ -85,7 +127,9 @@ def command(
     if answers is not None:
         found = accuracy.read(answers)
     elif questions is not None:
-        wanted = _asked(asked, [task_file, data, Path(against or RECORDED)], compared=against is not None)
+        wanted = _asked(
+            asked, [task_file, data, Path(against or RECORDED)], compared=against is not None
+        )
         found, told = _score(wanted, questions, rival, common, output)
     if rival is not None:
         compared = _compare(found, str(answers or asked["out"]), rival, margin, common, output)
@@ -93,10 +137,16 @@ def command(
     output.result(told)
 
 
-def _check_usage(answers: Path | None, task_file: Path | None, data: Path | None, against: str | None) -> None:
+def _check_usage(
+    answers: Path | None, task_file: Path | None, data: Path | None, against: str | None
+) -> None:
     """UsageError for options that do not go together: none may be without effect."""
     context = click.get_current_context()
-    given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    given = {
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
     reads = answers is None or against == RECORDED
     if reads and (task_file is None or data is None):
         instead = "" if answers else ", or name a predictions file to compare with another"
@@ -107,7 +157,11 @@ def _check_usage(answers: Path | None, task_file: Path | None, data: Path | None
     unused += [name for name in ("task_file", "data") if name in given and not reads]
     unused += [name for name in ("margin", "common") if name in given and against is None]
     if unused:
-        why = "no model is asked, the answers are there" if answers else "nothing is compared without --against"
+        why = (
+            "no model is asked, the answers are there"
+            if answers
+            else "nothing is compared without --against"
+        )
         raise click.UsageError(f"--{unused[0].removesuffix('_file')} has no effect: {why}.")
 
 
@@ -120,11 +174,14 @@ def _score(
     from offapi.evaluation.compare import match
     from offapi.files import atomic
 
-    # Before minutes of answering: a row holds the answer, of some four bytes a token, and about 1 KB beside it.
+    # Before minutes of answering: a row holds the answer,
+    # of some four bytes a token, and about 1 KB beside it.
     row = 1024 + 4 * questions.task.max_answer_tokens
     atomic.need_room(wanted.out, wanted.samples * len(questions.rows) * row)
     if rival is not None:  # what keeps the two apart is told before the model is asked
-        unanswered = accuracy.predictions(questions.task, questions.rows, [""] * len(questions.rows))
+        unanswered = accuracy.predictions(
+            questions.task, questions.rows, [""] * len(questions.rows)
+        )
         with _naming(str(questions.data), rival.name):
             match(unanswered, rival.answers, common=common)
     scored = scoring.score(wanted, questions, output)
@@ -142,14 +199,20 @@ def _asked(values: dict[str, Any], reads: Sequence[Path | None], *, compared: bo
     if temperature is None:
         temperature = OWN_TEMPERATURE if samples > 1 else 0.0
     if samples > 1 and temperature == 0:
-        raise ConfigError("at temperature 0 all samples are the same.", next_step="Raise --temperature.")
+        raise ConfigError(
+            "at temperature 0 all samples are the same.", next_step="Raise --temperature."
+        )
     if temperature > 0 and compared:
         step = "Compare greedy answers, one a document: leave --samples and --temperature out."
         raise ConfigError("sampled answers are not compared.", next_step=step)
     if any(path and path.exists() and out.exists() and out.samefile(path) for path in reads):
-        raise ConfigError("it is read by this command too.", where=f"--out {out}", next_step="Name another --out.")
+        raise ConfigError(
+            "it is read by this command too.", where=f"--out {out}", next_step="Name another --out."
+        )
     if not out.absolute().parent.is_dir():
-        raise ConfigError("there is no such folder.", where=f"--out {out}", next_step="Make it, or name another.")
+        raise ConfigError(
+            "there is no such folder.", where=f"--out {out}", next_step="Make it, or name another."
+        )
     return Asked(**{**values, "temperature": temperature})
 
 
@@ -161,13 +224,20 @@ def _rival(against: str, questions: Questions | None, common: bool, output: Outp
     answers, missing = accuracy.recorded(questions.task, questions.rows)
     if missing:
         counted = "are left out" if common else "count as wrong (--common leaves them out)"
-        output.say(f"{len(missing)} of {len(answers)} documents have no recorded answer and {counted}.")
+        output.say(
+            f"{len(missing)} of {len(answers)} documents have no recorded answer and {counted}."
+        )
     kept = [row for row in answers if row.id not in set(missing)] if common else answers
     return Rival(RECORDED, kept, len(missing))
 
 
 def _compare(
-    found: Sequence[Prediction], name: str, rival: Rival, margin: float, common: bool, output: Output
+    found: Sequence[Prediction],
+    name: str,
+    rival: Rival,
+    margin: float,
+    common: bool,
+    output: Output,
 ) -> dict[str, Any]:
     from offapi.evaluation.compare import compare
 

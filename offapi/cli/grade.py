@@ -1,4 +1,6 @@
-"""`offapi grade`: grade traces with a task's checks, say what the grades are worth, keep the best."""
+"""`offapi grade`: grade traces with a task's checks,
+say what the grades are worth, keep the best.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,37 @@ DECONTAMINATION = "decontamination.jsonl"
 
 @click.command(short_help="Grade traces with a task's checks, and keep the best.")
 @click.option("--task", "task_file", type=FILE, required=True, help="The task file (Python).")
-@click.option("--traces", type=FILE, required=True, help="Traces, or documents with a recorded_label (JSONL).")
-@click.option("--out", type=FILE, default="graded.jsonl", show_default=True, help="Every row with its grade.")
+@click.option(
+    "--traces", type=FILE, required=True, help="Traces, or documents with a recorded_label (JSONL)."
+)
+@click.option(
+    "--out", type=FILE, default="graded.jsonl", show_default=True, help="Every row with its grade."
+)
 @click.option("--kept", type=FILE, help="Write the rows that are kept here.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Keep grades from this on.  [default: 1]")
-@click.option("--best", type=click.IntRange(1), help="Keep so many of each trace group; needs rows with one.")
-@click.option("--top", type=click.FloatRange(0, 1, min_open=True), help="Keep this fraction, the best.")
-@click.option("--cap", type=click.IntRange(1), help="Keep at most so many rows for each value of --cap-by.")
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), help="Keep grades from this on.  [default: 1]"
+)
+@click.option(
+    "--best", type=click.IntRange(1), help="Keep so many of each trace group; needs rows with one."
+)
+@click.option(
+    "--top", type=click.FloatRange(0, 1, min_open=True), help="Keep this fraction, the best."
+)
+@click.option(
+    "--cap", type=click.IntRange(1), help="Keep at most so many rows for each value of --cap-by."
+)
 @click.option("--cap-by", metavar="FIELD", help="`group`, or a field of the answer.")
-@click.option("--against", type=FILE, multiple=True, help="Evaluation documents: rows near one are not kept.")
+@click.option(
+    "--against", type=FILE, multiple=True, help="Evaluation documents: rows near one are not kept."
+)
 @click.option("--gold", type=FILE, help="Documents with gold answers, to grade the grader with.")
 @click.option("--want-precision", type=click.FloatRange(0, 1), default=0.95, show_default=True)
-@click.option("--review", type=click.IntRange(1), help="Judge so many rows yourself, where there is no gold.")
-@click.option("--show", type=click.IntRange(1), help="Show so many of the worst and of the best rows.")
+@click.option(
+    "--review", type=click.IntRange(1), help="Judge so many rows yourself, where there is no gold."
+)
+@click.option(
+    "--show", type=click.IntRange(1), help="Show so many of the worst and of the best rows."
+)
 @options
 def command(
     output: Output,
@@ -101,14 +121,22 @@ def command(
     output.result(result)
 
 
-def _check_paths(traces: Path, out: Path, kept: Path | None, gold: Path | None, against: tuple[Path, ...]) -> None:
+def _check_paths(
+    traces: Path, out: Path, kept: Path | None, gold: Path | None, against: tuple[Path, ...]
+) -> None:
     """ConfigError when a file would be written over one that is read, or twice."""
     reads = [path for path in (traces, gold, *against) if path is not None and path.exists()]
     for name, path in (("--out", out), ("--kept", kept)):
         if path is not None and path.exists() and any(path.samefile(other) for other in reads):
-            raise ConfigError("it is read by this command too.", where=f"{name} {path}", next_step="Name another file.")
+            raise ConfigError(
+                "it is read by this command too.",
+                where=f"{name} {path}",
+                next_step="Name another file.",
+            )
     if kept is not None and kept.absolute() == out.absolute():
-        raise ConfigError("--out and --kept are the same file.", where=str(out), next_step="Name another file.")
+        raise ConfigError(
+            "--out and --kept are the same file.", where=str(out), next_step="Name another file."
+        )
 
 
 def _keep(rule: dict[str, Any]) -> Keep:
@@ -126,10 +154,14 @@ def _check_field(keep: Keep, read: Inputs) -> None:
     known = (GROUP, *read.task.schema["properties"])
     if keep.cap_by is not None and keep.cap_by not in known:
         what = f"the task's answers have no field {keep.cap_by!r}."
-        raise ConfigError(what, where=f"--cap-by {keep.cap_by}", next_step=nearest(keep.cap_by, known))
+        raise ConfigError(
+            what, where=f"--cap-by {keep.cap_by}", next_step=nearest(keep.cap_by, known)
+        )
 
 
-def _truth(output: Output, graded: Graded, lines: Lines, folder: Path, review: int | None) -> Truth | None:
+def _truth(
+    output: Output, graded: Graded, lines: Lines, folder: Path, review: int | None
+) -> Truth | None:
     """What gold says or, where there is none, a person."""
     from offapi.grading import truth
     from offapi.grading.file.reviews import NAME, Reviews
@@ -137,7 +169,9 @@ def _truth(output: Output, graded: Graded, lines: Lines, folder: Path, review: i
     known = truth.from_gold(graded.table)
     if known is not None:
         if review is not None:
-            output.say("Some rows have gold, which tells more than a review would: nothing is asked.")
+            output.say(
+                "Some rows have gold, which tells more than a review would: nothing is asked."
+            )
         return known
     reviews = Reviews.read(folder / NAME)
     rows = reviews.wanted(graded.table, review) if review is not None else []
@@ -152,24 +186,41 @@ def _tell(output: Output, told: Report, read: Inputs) -> None:
     """The report in tables and sentences."""
     from offapi.grading.similarity.near_duplicates import COMPARED, SIMILAR
 
-    output.say(f"\n{told.rows:,} rows, {told.failed:,} could not be graded, {told.unanswered:,} have no answer.")
+    output.say(
+        f"\n{told.rows:,} rows, {told.failed:,} could not be graded, {told.unanswered:,} have no"
+        " answer."
+    )
     most = max(told.histogram, default=0) or 1
     names = [f"{i / 10:.1f} - {(i + 1) / 10:.1f}" for i in range(10)] + ["1.0"]
-    bars = [(name, f"{n:,}", "#" * round(40 * n / most)) for name, n in zip(names, told.histogram, strict=True)]
+    bars = [
+        (name, f"{n:,}", "#" * round(40 * n / most))
+        for name, n in zip(names, told.histogram, strict=True)
+    ]
     output.table(("grade", "rows", ""), bars)
     checks = [(check.name, check.passed.percent(), f"{check.mean:.3f}") for check in told.checks]
     output.table(("check", "passed %, with 95% interval", "mean"), checks)
-    estimated = ", estimated to 6 points where there are so many rows" if told.rows > COMPARED else ""
+    estimated = (
+        ", estimated to 6 points where there are so many rows" if told.rows > COMPARED else ""
+    )
     output.say(
-        f"Documents: {told.exact_duplicates:,} rows repeat another's word for word, {told.near_duplicates:,} nearly so "
-        f"(the same numbers, and {SIMILAR:.0%} of the runs of three words{estimated})."
+        f"Documents: {told.exact_duplicates:,} rows repeat another's word for word,"
+        f" {told.near_duplicates:,} nearly so (the same numbers, and {SIMILAR:.0%} of the runs of"
+        f" three words{estimated})."
     )
     _tell_rules(output, told)
     if told.agreement is not None:
-        output.say(f"The grader, graded by {told.agreement.source} on {told.agreement.judged:,} rows:")
-        output.table(("grade from", "judged", "right among those %", "of all right ones %"), told.agreement.table())
+        output.say(
+            f"The grader, graded by {told.agreement.source} on {told.agreement.judged:,} rows:"
+        )
+        output.table(
+            ("grade from", "judged", "right among those %", "of all right ones %"),
+            told.agreement.table(),
+        )
         for name in read.gold_checks if told.agreement.source == "gold" else ():
-            output.say(f"Check {name!r} looks at the gold answer, so this table says nothing of rows without gold.")
+            output.say(
+                f"Check {name!r} looks at the gold answer, so this table says nothing of rows"
+                " without gold."
+            )
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in told.dropped.items()) or "none"
     output.say(f"Kept by the rule asked for: {told.kept:,} of {told.rows:,}; dropped: {dropped}.")
     for line in told.lines():
@@ -179,7 +230,12 @@ def _tell(output: Output, told: Report, read: Inputs) -> None:
 def _tell_rules(output: Output, told: Report) -> None:
     """What each rule would keep; a column for the cap and for the truth where there are such."""
     capped, known = told.keep.cap is not None, told.agreement is not None
-    headers = ("rule", "keeps", *(("with the cap",) if capped else ()), *(("right %",) if known else ()))
+    headers = (
+        "rule",
+        "keeps",
+        *(("with the cap",) if capped else ()),
+        *(("right %",) if known else ()),
+    )
     rows = []
     for rule in told.rules:
         right = rule.right.percent() if rule.right else "not known"
@@ -196,7 +252,10 @@ def _show(output: Output, sieve: Sieve, lines: Lines, count: int | None) -> dict
         return {}
     found = dict(zip(("worst", "best"), extremes(sieve, lines, count), strict=True))
     for name, samples in found.items():
-        rows = [(f"{one.id}\n{one.score:.3f}", one.document, one.answer, "\n".join(one.reasons)) for one in samples]
+        rows = [
+            (f"{one.id}\n{one.score:.3f}", one.document, one.answer, "\n".join(one.reasons))
+            for one in samples
+        ]
         output.table((name, "document", "answer", "checks"), rows)
     return {name: [asdict(one) for one in samples] for name, samples in found.items()}
 
@@ -208,21 +267,31 @@ def _write_pairs(output: Output, told: Report, out: Path) -> dict[str, Any]:
     path, pairs = out.with_name(DECONTAMINATION), told.near_evaluation
     jsonl.write(path, map(asdict, pairs))
     rows = len({pair.row for pair in pairs})
-    output.say(f"{rows:,} rows are near one of {told.evaluation:,} evaluation documents and are not kept ({path}).")
-    shown = [(pair.row, pair.document, f"{pair.runs:.0%}", f"{pair.numbers:.0%}") for pair in pairs[:PAIRS_SHOWN]]
+    output.say(
+        f"{rows:,} rows are near one of {told.evaluation:,} evaluation documents and are not kept"
+        f" ({path})."
+    )
+    shown = [
+        (pair.row, pair.document, f"{pair.runs:.0%}", f"{pair.numbers:.0%}")
+        for pair in pairs[:PAIRS_SHOWN]
+    ]
     if shown:
         output.table(("row", "evaluation document", "holds of its text", "of its numbers"), shown)
     return {"decontamination": str(path)}
 
 
-def _write_kept(output: Output, path: Path, sieve: Sieve, keep: Keep, lines: Lines, read: Inputs) -> dict[str, Any]:
+def _write_kept(
+    output: Output, path: Path, sieve: Sieve, keep: Keep, lines: Lines, read: Inputs
+) -> dict[str, Any]:
     """The rows that are kept; DataError where there are none."""
     from offapi.grading.file import kept_file
 
     mask, _ = sieve.kept(keep)
     if not mask.any():
         step = "See the table for what other rules keep."
-        raise DataError("no row is kept, so the file is not written.", where=f"--kept {path}", next_step=step)
+        raise DataError(
+            "no row is kept, so the file is not written.", where=f"--kept {path}", next_step=step
+        )
     kept_file.write_kept(path, mask, lines, {**read.key, "keep": asdict(keep), "seed": SEED})
     output.say(f"Kept rows: {path}")
     return {"kept_rows": str(path)}

@@ -1,4 +1,6 @@
-"""`offapi init`: a new task folder that runs as written, to be changed piece by piece into the user's own."""
+"""`offapi init`: a new task folder that runs as written,
+to be changed piece by piece into the user's own.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,11 @@ from offapi.errors import ConfigError
 if TYPE_CHECKING:
     from offapi.demo.facts import Split
 
-SIZES: dict[Split, int] = {"train": 48, "val": 16, "test": 24}  # documents; enough to see it work in minutes
+SIZES: dict[Split, int] = {
+    "train": 48,
+    "val": 16,
+    "test": 24,
+}  # documents; enough to see it work in minutes
 TRACES = 72
 RECIPES = ("distill.toml", "sft.toml", "filtered_sft.toml", "grpo.toml", "compare.toml")
 WRONG_EVERY = 6  # of the made-up traces, one has a total that is not in its document
@@ -73,11 +79,17 @@ def command(output: Output, *, folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         step = "Name a new folder; nothing was changed."
-        raise ConfigError("there is something already, and init overwrites nothing.", where=str(folder), next_step=step)
+        raise ConfigError(
+            "there is something already, and init overwrites nothing.",
+            where=str(folder),
+            next_step=step,
+        )
     contents = files(folder)
     write(folder, contents)
     output.say(f"Wrote {', '.join(contents)} into {folder}.")
-    output.say(f"Next: offapi train {folder / 'distill.toml'}   (once before: offapi models add demo)")
+    output.say(
+        f"Next: offapi train {folder / 'distill.toml'}   (once before: offapi models add demo)"
+    )
     output.result({"folder": str(folder), "files": list(contents)})
 
 
@@ -93,7 +105,9 @@ def files(folder: Path) -> dict[str, bytes]:
     found = {"task.py": f"{DOCSTRING}{code}".encode()}
     for split, count in SIZES.items():
         rows = (documents.as_row(document) for document in generator.generate(split, count))
-        found[f"{split}.jsonl"] = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+        found[f"{split}.jsonl"] = b"".join(
+            orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows
+        )
     found["traces.jsonl"] = traces()
     configs = resources("offapi.recipes") / "configs"
     found |= {name: (configs / name).read_bytes() for name in RECIPES}

@@ -1,4 +1,6 @@
-"""`offapi label`: have a teacher label documents, told beforehand what it takes and afterwards what it took."""
+"""`offapi label`: have a teacher label documents, told
+beforehand what it takes and afterwards what it took.
+"""
 
 from __future__ import annotations
 
@@ -20,34 +22,87 @@ if TYPE_CHECKING:
     from offapi.teachers.labels_file import Label
     from offapi.teachers.teacher import Price, Teacher
 
-FOR_ENDPOINTS = ("model", "concurrency", "timeout", "price_in", "price_out", "max_cost", "api_key_env")
+FOR_ENDPOINTS = (
+    "model",
+    "concurrency",
+    "timeout",
+    "price_in",
+    "price_out",
+    "max_cost",
+    "api_key_env",
+)
 CONCURRENCY, TIMEOUT = 4, 120.0
 
 
 @click.command(short_help="Have a teacher label documents.")
-@click.option("--task", "task_file", type=click.Path(path_type=Path), required=True, help="The task file (Python).")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Documents: JSONL, or a folder of .txt.")
-@click.option("--teacher", "spec", required=True, help="local:NAME, http://HOST:PORT/v1, https://..., or recorded.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The labels file (JSONL), appended to.")
-@click.option("--shots", type=click.IntRange(0), help="Worked examples in the prompt.  [default: all the task has]")
+@click.option(
+    "--task",
+    "task_file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The task file (Python).",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Documents: JSONL, or a folder of .txt.",
+)
+@click.option(
+    "--teacher",
+    "spec",
+    required=True,
+    help="local:NAME, http://HOST:PORT/v1, https://..., or recorded.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The labels file (JSONL), appended to.",
+)
+@click.option(
+    "--shots",
+    type=click.IntRange(0),
+    help="Worked examples in the prompt.  [default: all the task has]",
+)
 @click.option("--limit", type=click.IntRange(1), help="Only the first N documents.")
 @click.option("--retry-failed", is_flag=True, help="Ask again for documents that failed before.")
 @backend_option("Where local:NAME runs:")
 @click.option("--model", help="Endpoint: the model's name there.  [default: the server's own]")
-@click.option("--concurrency", type=click.IntRange(1), help=f"Endpoint: requests at a time.  [default: {CONCURRENCY}]")
 @click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), help=f"Endpoint: seconds an attempt.  [default: {TIMEOUT:g}]"
+    "--concurrency",
+    type=click.IntRange(1),
+    help=f"Endpoint: requests at a time.  [default: {CONCURRENCY}]",
 )
-@click.option("--price-in", type=click.FloatRange(0), help="Endpoint: dollars per million prompt tokens.")
-@click.option("--price-out", type=click.FloatRange(0), help="Endpoint: dollars per million answer tokens.")
-@click.option("--max-cost", type=click.FloatRange(0), help="Endpoint: stop before the labels file has cost more ($).")
-@click.option("--api-key-env", metavar="VARIABLE", help="Endpoint: environment variable that holds the API key.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    help=f"Endpoint: seconds an attempt.  [default: {TIMEOUT:g}]",
+)
+@click.option(
+    "--price-in", type=click.FloatRange(0), help="Endpoint: dollars per million prompt tokens."
+)
+@click.option(
+    "--price-out", type=click.FloatRange(0), help="Endpoint: dollars per million answer tokens."
+)
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(0),
+    help="Endpoint: stop before the labels file has cost more ($).",
+)
+@click.option(
+    "--api-key-env",
+    metavar="VARIABLE",
+    help="Endpoint: environment variable that holds the API key.",
+)
 @click.option(
     "--teacher-terms-checked",
     "terms_checked",
     is_flag=True,
-    help="Needed for a teacher off this machine and network: most providers' terms forbid training other models on "
-    "their answers. Say that you have checked yours.",
+    help=(
+        "Needed for a teacher off this machine and network: most providers' terms forbid training"
+        " other models on their answers. Say that you have checked yours."
+    ),
 )
 @options
 def command(
@@ -78,7 +133,10 @@ def command(
     unused = [name for name in FOR_ENDPOINTS if settings[name] is not None]
     if parse(spec).kind != "endpoint" and unused:
         named = ", ".join("--" + name.replace("_", "-") for name in unused)
-        raise ConfigError(f"{named} is for endpoints alone.", next_step="Leave it out, or name a URL with --teacher.")
+        raise ConfigError(
+            f"{named} is for endpoints alone.",
+            next_step="Leave it out, or name a URL with --teacher.",
+        )
     task = tasks.load(task_file)
     teacher = _teacher(spec, task, out, output, settings)
     rows = documents.read(data)[:limit]
@@ -87,12 +145,16 @@ def command(
     if tally.failed and not tally.ok:
         reasons = ", ".join(tally.failed)
         hint = "Mend the cause and run the same command again with --retry-failed."
-        raise TeacherError(f"not one document was labelled: {reasons}.", where=str(out), next_step=hint)
+        raise TeacherError(
+            f"not one document was labelled: {reasons}.", where=str(out), next_step=hint
+        )
     output.result(_as_json(tally))
 
 
 def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[str, Any]) -> Teacher:
-    """The teacher `spec` names; whatever it can refuse, it refuses here, before anything is written."""
+    """The teacher `spec` names; whatever it can refuse,
+    it refuses here, before anything is written.
+    """
     from offapi.teachers.teacher import parse
 
     named = parse(spec)
@@ -135,7 +197,9 @@ def _within_cap(endpoint: Any, out: Path) -> Teacher:
     from offapi.teachers.labels_file import read
 
     earlier = read(out).labels if out.is_file() else ()
-    paid = sum(endpoint.price.of(label.usage) for label in earlier if label.teacher == endpoint.name)
+    paid = sum(
+        endpoint.price.of(label.usage) for label in earlier if label.teacher == endpoint.name
+    )
     teacher: Teacher = replace(endpoint, paid=paid)
     return teacher
 
@@ -144,7 +208,9 @@ def _price(prompt: float | None, completion: float | None) -> Price | None:
     from offapi.teachers.teacher import Price
 
     if (prompt is None) != (completion is None):
-        raise ConfigError("--price-in and --price-out go together.", next_step="Give both; 0 is a price too.")
+        raise ConfigError(
+            "--price-in and --price-out go together.", next_step="Give both; 0 is a price too."
+        )
     return None if prompt is None or completion is None else Price(prompt, completion)
 
 
@@ -192,15 +258,22 @@ def _tell_plan(output: Output, teacher: Teacher, plan: Plan) -> None:
     kept = f" ({plan.ok} answered before)" if plan.ok else ""
     output.say(f"{plan.asks} of {plan.documents} documents to label{kept} by {teacher.name}.")
     if plan.failed:
-        output.say(f"{plan.failed} failed before and are left alone; --retry-failed asks for them again.")
+        output.say(
+            f"{plan.failed} failed before and are left alone; --retry-failed asks for them again."
+        )
     if not plan.asks:
         return
-    money = "" if plan.cost is None else f", up to about ${plan.cost:.4f}" if plan.cost else ", free"
+    money = (
+        "" if plan.cost is None else f", up to about ${plan.cost:.4f}" if plan.cost else ", free"
+    )
     output.say(f"About {plan.prompt_tokens} prompt tokens{money}.")
 
 
 def _tell_tally(output: Output, tally: Tally) -> None:
-    output.say(f"{tally.ok} of {tally.documents} labelled" + (f", {tally.left} left to ask." if tally.left else "."))
+    output.say(
+        f"{tally.ok} of {tally.documents} labelled"
+        + (f", {tally.left} left to ask." if tally.left else ".")
+    )
     for reason, count in tally.failed.items():
         output.say(f"  {count} failed: {reason}")
     money = f", ${tally.cost:.4f}" if tally.cost else ""

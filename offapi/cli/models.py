@@ -76,7 +76,10 @@ def list_(out: Output) -> None:
     if not found:
         out.say(f"No model in {store.store()}. Add one with `offapi models add demo`.")
     else:
-        rows = [(model.name, f"{model.size / 1e6:.0f} MB", model.source, model.license or "-") for model in found]
+        rows = [
+            (model.name, f"{model.size / 1e6:.0f} MB", model.source, model.license or "-")
+            for model in found
+        ]
         out.table(("name", "size", "source", "licence"), rows)
     out.result({"models": [_shown(model) for model in found]})
 
@@ -127,7 +130,10 @@ def _parity(outcome: Outcome) -> dict[str, Any]:
 
 def _parity_lines(outcome: Outcome) -> list[str]:
     against = f"logprobs recorded by {outcome.recorded_by}" if outcome.recorded_by else ""
-    lines = [f"{name}: within {apart:.1g} nats of the {against}" for name, apart in outcome.differences.items()]
+    lines = [
+        f"{name}: within {apart:.1g} nats of the {against}"
+        for name, apart in outcome.differences.items()
+    ]
     if against and not lines:
         lines = [f"The {against}; no other backend here to compare."]
     return lines + [f"{name}: not compared ({reason})" for name, reason in outcome.skipped.items()]

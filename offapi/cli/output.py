@@ -29,11 +29,16 @@ SECONDS_BETWEEN_LINES = 10.0  # progress without a terminal
 
 @dataclass(frozen=True)
 class Output:
-    """Where a command's words go. `json`: a program reads stdout; `plain`: no colour, no redrawing."""
+    """Where a command's words go.
+
+    `json`: a program reads stdout; `plain`: no colour, no redrawing.
+    """
 
     json: bool = False
     plain: bool = False
-    _before: Counter[tuple[str, int]] = field(default_factory=lambda: _connections(), repr=False, compare=False)
+    _before: Counter[tuple[str, int]] = field(
+        default_factory=lambda: _connections(), repr=False, compare=False
+    )
 
     @property
     def live(self) -> bool:
@@ -63,12 +68,16 @@ class Output:
         self._console().print(table)
 
     def result(self, value: Mapping[str, Any]) -> None:
-        """The command's one object, on stdout, with --json alone. Call it last: failures leave stdout empty.
+        """The command's one object, on stdout, with --json
+        alone. Call it last: failures leave stdout empty.
 
         Where hosts were connected to since the command began, they are in it.
         """
         if self.json:
-            opened = [{"host": host, "port": port, "connections": n} for (host, port), n in self._opened().items()]
+            opened = [
+                {"host": host, "port": port, "connections": n}
+                for (host, port), n in self._opened().items()
+            ]
             click.echo(_encoded({**value, **({"opened": opened} if opened else {})}))
 
     def say_opened(self) -> None:
@@ -81,7 +90,10 @@ class Output:
 
     @contextmanager
     def progress(self, title: str, total: int | None = None) -> Iterator[Advance]:
-        """A bar on a terminal, a line now and then elsewhere. `total`: units of work, None if not known."""
+        """A bar on a terminal, a line now and then elsewhere.
+
+        `total`: units of work, None if not known.
+        """
         if self.quiet:
             yield lambda done, note="": None
         elif not self.live:
@@ -92,11 +104,23 @@ class Output:
 
     @contextmanager
     def _bar(self, title: str, total: int | None) -> Iterator[Advance]:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+        )
         note_column = TextColumn("{task.fields[note]}", markup=False)
-        with Progress(*columns, TimeRemainingColumn(), note_column, console=self._console()) as progress:
+        with Progress(
+            *columns, TimeRemainingColumn(), note_column, console=self._console()
+        ) as progress:
             task = progress.add_task(title, total=total, note="")
             yield lambda done, note="": progress.update(task, completed=done, note=note)
 
@@ -104,7 +128,9 @@ class Output:
         from rich.console import Console
 
         width = None if self.live else 200  # columns; a log file wraps by itself
-        return Console(stderr=True, force_terminal=False if self.plain else None, highlight=False, width=width)
+        return Console(
+            stderr=True, force_terminal=False if self.plain else None, highlight=False, width=width
+        )
 
 
 class _Lines:
@@ -129,11 +155,15 @@ class _Lines:
 
 def _connections() -> Counter[tuple[str, int]]:
     """Attempts to connect through the guard's holes so far, by host and port."""
-    return Counter({(each["host"], each["port"]): each["connections"] for each in guard.report()["opened"]})
+    return Counter(
+        {(each["host"], each["port"]): each["connections"] for each in guard.report()["opened"]}
+    )
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:
-    """As JSON. A file name may be bytes that are no UTF-8, which orjson refuses: they become `\\udcff`."""
+    """As JSON. A file name may be bytes that are no
+    UTF-8, which orjson refuses: they become `\\udcff`.
+    """
     try:
         return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
@@ -143,8 +173,15 @@ def _encoded(value: Mapping[str, Any]) -> bytes:
 def options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json and --plain to a command, which gets an `Output` as its first argument."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else there.")
-    @click.option("--plain", is_flag=True, help="No colours and no redrawn progress (also: NO_COLOR=1).")
+    @click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Print one JSON object on stdout and nothing else there.",
+    )
+    @click.option(
+        "--plain", is_flag=True, help="No colours and no redrawn progress (also: NO_COLOR=1)."
+    )
     @functools.wraps(function)
     def command(*arguments: Any, as_json: bool, plain: bool, **values: Any) -> Any:
         out = Output(as_json, plain or bool(os.environ.get("NO_COLOR")))
@@ -163,7 +200,10 @@ def show_error(error: OffapiError, out: Output) -> None:
         shown = {"code": error.code, "message": message, "next": error.next_step}
         click.echo(_encoded(shown), err=True)
         return
-    click.echo(f"{'error:' if out.plain else click.style('error:', fg='red', bold=True)} {error.what}", err=True)
+    click.echo(
+        f"{'error:' if out.plain else click.style('error:', fg='red', bold=True)} {error.what}",
+        err=True,
+    )
     if error.where:
         click.echo(f"  where: {error.where}", err=True)
     if error.next_step:

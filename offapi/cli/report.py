@@ -15,9 +15,20 @@ FILE = click.Path(path_type=Path)
 @click.command(short_help="Write what became of a run as one HTML file, or as Markdown.")
 @click.argument("runs", type=FILE, nargs=-1, required=True, metavar="RUN [RUN2 | FILE.jsonl]...")
 @click.option("--md", "as_markdown", is_flag=True, help="Markdown instead of HTML.")
-@click.option("--out", type=FILE, help="Where it goes.  [default: RUN/report.html, or RUN/report.md]")
-@click.option("--cost", "cost_file", type=FILE, help="What `offapi cost --json` printed.  [default: RUN/cost.json]")
-@click.option("--no-documents", is_flag=True, help="Leave the documents' text out; ids, answers and gold stay.")
+@click.option(
+    "--out", type=FILE, help="Where it goes.  [default: RUN/report.html, or RUN/report.md]"
+)
+@click.option(
+    "--cost",
+    "cost_file",
+    type=FILE,
+    help="What `offapi cost --json` printed.  [default: RUN/cost.json]",
+)
+@click.option(
+    "--no-documents",
+    is_flag=True,
+    help="Leave the documents' text out; ids, answers and gold stay.",
+)
 @options
 def command(
     output: Output,
@@ -41,9 +52,13 @@ def command(
     from offapi.report.write import write
 
     if out is not None and not out.absolute().parent.is_dir():
-        raise ConfigError("there is no such folder.", where=f"--out {out}", next_step="Make it, or name another.")
+        raise ConfigError(
+            "there is no such folder.", where=f"--out {out}", next_step="Make it, or name another."
+        )
     path = out or runs[0] / ("report.md" if as_markdown else "report.html")
-    story, size = write(runs, path, cost_file=cost_file, as_markdown=as_markdown, documents=not no_documents)
+    story, size = write(
+        runs, path, cost_file=cost_file, as_markdown=as_markdown, documents=not no_documents
+    )
     shown = (story.samples.first if as_markdown else story.samples.rows) if story.samples else ()
     documents = sum(row.document is not None for row in shown)
     told = f", {documents} documents in it" if documents else ", no documents in it"

@@ -30,8 +30,12 @@ def command() -> None:
 @command.command("import")
 @click.argument("format", metavar="FORMAT")
 @click.argument("paths", metavar="FILE...", type=FILE, nargs=-1, required=True)
-@click.option("--out", type=FILE, default="traces.jsonl", show_default=True, help="The traces, JSON Lines.")
-@click.option("--map", "maps", metavar="NAME=$.PATH", multiple=True, help="For generic: where something lies.")
+@click.option(
+    "--out", type=FILE, default="traces.jsonl", show_default=True, help="The traces, JSON Lines."
+)
+@click.option(
+    "--map", "maps", metavar="NAME=$.PATH", multiple=True, help="For generic: where something lies."
+)
 @click.option("--strict", is_flag=True, help="Stop at the first malformed row, with exit code 2.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N rows.")
 @options
@@ -73,12 +77,18 @@ def import_(
     from offapi.data.importers.run import Request, run
 
     if format not in FORMATS:
-        raise ConfigError(f"{format!r} is not a format.", where="FORMAT", next_step=nearest(format, FORMATS))
+        raise ConfigError(
+            f"{format!r} is not a format.", where="FORMAT", next_step=nearest(format, FORMATS)
+        )
     found = files.find(paths, but=out)
     if files.is_output(out, found):
-        raise ConfigError("it is read by this command too.", where=f"--out {out}", next_step="Name another file.")
+        raise ConfigError(
+            "it is read by this command too.", where=f"--out {out}", next_step="Name another file."
+        )
     if maps and format != "generic":
-        raise ConfigError("--map has no effect.", where=f"FORMAT {format}", next_step="Use the format generic.")
+        raise ConfigError(
+            "--map has no effect.", where=f"FORMAT {format}", next_step="Use the format generic."
+        )
     imported = run(Request(format, found, _maps(maps), strict, limit), out, output)
     _tell(output, imported)
     reasons = {each.reason: each.count for each in imported.dropped}
@@ -104,7 +114,10 @@ def processor() -> None:
     """
     from importlib.resources import files
 
-    click.echo(files("offapi.data.importers").joinpath("agents_processor.py").read_text(encoding="utf-8"), nl=False)
+    click.echo(
+        files("offapi.data.importers").joinpath("agents_processor.py").read_text(encoding="utf-8"),
+        nl=False,
+    )
 
 
 def _maps(given: tuple[str, ...]) -> dict[str, str]:
@@ -114,7 +127,9 @@ def _maps(given: tuple[str, ...]) -> dict[str, str]:
         name, equals, path = each.partition("=")
         if not equals or name in found:
             what = f"{name!r} is mapped twice." if equals else f"{each!r} names no place."
-            raise ConfigError(what, where="--map", next_step="Write --map NAME=$.PATH, each name once.")
+            raise ConfigError(
+                what, where="--map", next_step="Write --map NAME=$.PATH, each name once."
+            )
         found[name] = path
     return found
 
@@ -130,7 +145,9 @@ def _tell(output: Output, imported: Imported) -> None:
             f"{entries:,} requests and results make {imported.read:,} rows."
         )
     if imported.dropped:
-        rows = [(each.reason, f"{each.count:,}", ", ".join(each.places)) for each in imported.dropped]
+        rows = [
+            (each.reason, f"{each.count:,}", ", ".join(each.places)) for each in imported.dropped
+        ]
         output.table(("dropped because", "rows", "the first"), rows)
     for each in imported.dropped:
         if each.hint:
@@ -138,11 +155,19 @@ def _tell(output: Output, imported: Imported) -> None:
     if imported.personal:
         from offapi.data.importers.worker import LOOKED_AT, SPARSE
 
-        looked = f"the first {LOOKED_AT:,} rows of a file and one in {SPARSE} of the rest were looked at"
+        looked = (
+            f"the first {LOOKED_AT:,} rows of a file and one in {SPARSE} of the rest were looked at"
+        )
         kinds = ", ".join(f"{kind} in {count:,}" for kind, count in imported.personal.items())
-        output.say(f"Warning: rows seem to hold {kinds}; {looked}. A model can learn and repeat what is in its traces.")
+        output.say(
+            f"Warning: rows seem to hold {kinds}; {looked}. A model can learn and repeat what is in"
+            " its traces."
+        )
     output.table(("id", "asked", "answered"), _samples(imported.out))
-    output.say(f"Traces: {imported.out}. Grade them with `offapi grade --task task.py --traces {imported.out}`.")
+    output.say(
+        f"Traces: {imported.out}. Grade them with `offapi grade --task task.py --traces"
+        f" {imported.out}`."
+    )
 
 
 def _samples(path: Path) -> list[tuple[str, str, str]]:
@@ -161,7 +186,9 @@ def _samples(path: Path) -> list[tuple[str, str, str]]:
             if line:
                 row = orjson.loads(line)
                 trace = Trace(row["id"], tuple(row["messages"]))
-                calls = [call["function"]["name"] for call in trace.messages[-1].get("tool_calls") or ()]
+                calls = [
+                    call["function"]["name"] for call in trace.messages[-1].get("tool_calls") or ()
+                ]
                 answer = trace.answer or f"calls {', '.join(calls)}"
                 found[trace.id] = (_short(trace.id), _short(trace.document), _short(answer))
     return list(found.values())

@@ -21,16 +21,33 @@ if TYPE_CHECKING:
     from offapi.training.run import Run
 
 RECIPES = ("sft", "distill", "filtered_sft", "grpo")
-MAY_CHANGE = ("allow", "workers", "reward_seconds")  # when a run is resumed: nothing it makes depends on them
+MAY_CHANGE = (
+    "allow",
+    "workers",
+    "reward_seconds",
+)  # when a run is resumed: nothing it makes depends on them
 
 
 @click.command(short_help="Train a model with a recipe.")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @backend_option()
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the recipe.")
-@click.option("--resume", is_flag=True, help="Go on with the run of that name from its last checkpoint.")
-@click.option("--rollouts", type=click.Path(path_type=Path), help="Graded traces for the grpo recipe to learn offline.")
-@click.option("--allow", metavar="GATE", multiple=True, help="Go on past a gate of the grpo recipe that failed.")
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the recipe."
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run of that name from its last checkpoint."
+)
+@click.option(
+    "--rollouts",
+    type=click.Path(path_type=Path),
+    help="Graded traces for the grpo recipe to learn offline.",
+)
+@click.option(
+    "--allow",
+    metavar="GATE",
+    multiple=True,
+    help="Go on past a gate of the grpo recipe that failed.",
+)
 @options
 def command(
     output: Output,
@@ -86,16 +103,23 @@ def command(
 
 
 def with_its_limits(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
-    """`manifest` with the limits that `run` began with: one that ran out of memory goes on with lower ones."""
+    """`manifest` with the limits that `run` began with:
+    one that ran out of memory goes on with lower ones.
+    """
     limits = run.manifest.get("config", {}).get("limits")
     return {**manifest, "config": {**manifest["config"], "limits": limits}}
 
 
 def _remove_empty(run: Path) -> None:
-    """Remove a new run that came to nothing, as on a full disk: there is nothing in it to go on from."""
+    """Remove a new run that came to nothing, as on a
+    full disk: there is nothing in it to go on from.
+    """
     from offapi.training.run import LOCK, MANIFEST
 
-    if {path.name for path in run.rglob("*") if path.is_file() and path.stat().st_size} <= {MANIFEST, LOCK}:
+    if {path.name for path in run.rglob("*") if path.is_file() and path.stat().st_size} <= {
+        MANIFEST,
+        LOCK,
+    }:
         shutil.rmtree(run, ignore_errors=True)
 
 
@@ -111,7 +135,9 @@ def find(recipe: Path) -> ModuleType:
 
 
 def describe(config: Any) -> dict[str, Any]:
-    """What the result depends on, for the manifest: the recipe as resolved, and the hashes of what it reads."""
+    """What the result depends on, for the manifest: the
+    recipe as resolved, and the hashes of what it reads.
+    """
     from offapi.config import load as configs
     from offapi.models.lock import LOCK
     from offapi.models.store import get
@@ -119,7 +145,9 @@ def describe(config: Any) -> dict[str, Any]:
     folder = get(config.model).path
     lock = folder / LOCK  # of a model in the store, instead of all its bytes
     reads = {**config.reads(), "model": lock if lock.is_file() else folder}
-    resolved = {key: value for key, value in configs.resolved(config).items() if key not in MAY_CHANGE}
+    resolved = {
+        key: value for key, value in configs.resolved(config).items() if key not in MAY_CHANGE
+    }
     return {"config": resolved, "sha256": {name: _sha256(path) for name, path in reads.items()}}
 
 
@@ -129,8 +157,12 @@ def _sha256(path: Path) -> str:
     try:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
-                digest.update(file.relative_to(path.parent).as_posix().encode() + b"\0" + file.read_bytes())
+                digest.update(
+                    file.relative_to(path.parent).as_posix().encode() + b"\0" + file.read_bytes()
+                )
     except OSError as error:
         step = "Check the path; relative ones are relative to the recipe file."
-        raise ConfigError(f"cannot be read: {error.strerror}.", where=str(path), next_step=step) from None
+        raise ConfigError(
+            f"cannot be read: {error.strerror}.", where=str(path), next_step=step
+        ) from None
     return digest.hexdigest()

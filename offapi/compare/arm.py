@@ -1,6 +1,8 @@
-"""An arm of a comparison: one road with all its keys and inputs, in a run folder named by their hash.
+"""An arm of a comparison: one road with all its keys
+and inputs, in a run folder named by their hash.
 
-So the same arm is the same folder: done before, it is not done again; under way, it is gone on with.
+So the same arm is the same folder: done before, it
+is not done again; under way, it is gone on with.
 """
 
 from __future__ import annotations
@@ -45,9 +47,18 @@ class Arm:
 
 
 def arm(
-    keys: Keys, road: Road, rows: material.Rows, backend: str, data: Path, *, start: Arm | None = None, **more: Any
+    keys: Keys,
+    road: Road,
+    rows: material.Rows,
+    backend: str,
+    data: Path,
+    *,
+    start: Arm | None = None,
+    **more: Any,
 ) -> Arm:
-    """The arm of `road` on `rows`, which are written to the folder `data`; `more` keys go over the file's."""
+    """The arm of `road` on `rows`, which are written to
+    the folder `data`; `more` keys go over the file's.
+    """
     file = material.write(data, rows)
     inputs: dict[str, Any] = {"traces" if road == "filtered_sft" else "data": file, "val": keys.val}
     if road == "distill":
@@ -58,7 +69,9 @@ def arm(
     name = named(road, manifest)
     if start is not None:
         config = replace(config, adapter=start.path / "adapter")
-    return Arm(road, replace(config, name=name), manifest, (keys.out / ARMS / name).absolute(), start)
+    return Arm(
+        road, replace(config, name=name), manifest, (keys.out / ARMS / name).absolute(), start
+    )
 
 
 def describe(config: Any, road: Road, backend: str, start: Arm | None) -> dict[str, Any]:
@@ -66,7 +79,9 @@ def describe(config: Any, road: Road, backend: str, start: Arm | None) -> dict[s
     reads = config.reads()
     places = {"name", "out", "model", "adapter", *reads}
     keys = {name: value for name, value in configs.resolved(config).items() if name not in places}
-    hashes = {name: _digest(path) for name, path in reads.items()} | {"model": model_hash(config.model)}
+    hashes = {name: _digest(path) for name, path in reads.items()} | {
+        "model": model_hash(config.model)
+    }
     return {
         "road": road,
         "backend": backend,
@@ -94,4 +109,6 @@ def _digest(path: Path) -> str:
         return test_set.digest(path)
     except OSError as error:
         step = "Check the path; relative ones are relative to the file that names them."
-        raise DataError(f"cannot be read: {error.strerror}.", where=str(path), next_step=step) from None
+        raise DataError(
+            f"cannot be read: {error.strerror}.", where=str(path), next_step=step
+        ) from None

@@ -1,4 +1,5 @@
-"""The keys of a comparison: what all roads share, and for each road a table with keys of its recipe.
+"""The keys of a comparison: what all roads share,
+and for each road a table with keys of its recipe.
 
 The tables are made from the recipes' own keys, so that both know the same ones. Left out: the
 keys that a comparison sets itself (data, names, where a student starts from).
@@ -22,7 +23,16 @@ from offapi.teachers.teacher import Price
 Road = Literal["sft", "distill", "filtered_sft", "grpo"]
 Start = Literal["base", "sft", "distill", "filtered_sft"]
 ROADS: tuple[Road, ...] = get_args(Road)  # in the order they are run
-STUDENT = ("model", "lora", "max_tokens", "dtype", "device", "quantize", "seed", "limits")  # the same in every road
+STUDENT = (
+    "model",
+    "lora",
+    "max_tokens",
+    "dtype",
+    "device",
+    "quantize",
+    "seed",
+    "limits",
+)  # the same in every road
 SET_HERE = (
     "recipe",
     "task",
@@ -41,11 +51,15 @@ SET_HERE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """Keys of `recipe = "compare"`, which `offapi curve` reads too. `load` adds a table for each road."""
+    """Keys of `recipe = "compare"`, which `offapi curve` reads too.
+
+    `load` adds a table for each road.
+    """
 
     recipe: Literal["compare"] = "compare"
     task: Path
-    documents: Path  # with gold, with recorded_label, or neither: what a row has decides which road can use it
+    # with gold, with recorded_label, or neither: what a row has decides which road can use it
+    documents: Path
     test: Path  # documents or traces with gold, on which every road is scored
     val: Path | None = None  # documents with gold; grpo picks its best step on them
     traces: Path | None = None  # for filtered_sft; without, the documents' recorded labels
@@ -75,7 +89,9 @@ class Keys:
         if not 0 < self.margin < 1:
             raise ValueError("margin must lie between 0 and 1")
         if Path(self.name).name != self.name or self.name == "arms":
-            raise ValueError("name must be a plain name, and not 'arms', where all comparisons keep theirs")
+            raise ValueError(
+                "name must be a plain name, and not 'arms', where all comparisons keep theirs"
+            )
         if self.roads is not None and len(set(self.roads)) != len(self.roads):
             raise ValueError("roads names one twice")
 
@@ -83,7 +99,9 @@ class Keys:
         """The keys given for `road`, `start` aside."""
         table = getattr(self, road)
         given = {each.name: getattr(table, each.name) for each in fields(table)}
-        return {name: value for name, value in given.items() if value is not None and name != "start"}
+        return {
+            name: value for name, value in given.items() if value is not None and name != "start"
+        }
 
     @property
     def start(self) -> Start | None:
@@ -94,9 +112,13 @@ class Keys:
     def recipe_config(self, road: Road, **more: Any) -> Any:
         """The `Config` of the road's recipe. ConfigError for a value that the recipe refuses."""
         student = {name: getattr(self, name) for name in STUDENT}
-        control = {"control": False} if road == "filtered_sft" else {}  # a second student is no part of the road
+        control = (
+            {"control": False} if road == "filtered_sft" else {}
+        )  # a second student is no part of the road
         try:
-            return recipe(road).Config(task=self.task, **student, **{**control, **self.table(road)}, **more)
+            return recipe(road).Config(
+                task=self.task, **student, **{**control, **self.table(road)}, **more
+            )
         except ValueError as error:
             raise ConfigError(f"{error}.", where=f"[{road}]", next_step="Mend that key.") from None
 

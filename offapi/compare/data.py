@@ -30,7 +30,9 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Material:
-    """All that is read. `traces` are rows as the filtered_sft recipe reads them: chats, or documents."""
+    """All that is read. `traces` are rows as the
+    filtered_sft recipe reads them: chats, or documents.
+    """
 
     task: Task
     documents: tuple[Document, ...]
@@ -64,7 +66,9 @@ class Material:
 
 
 def read(keys: Keys) -> Material:
-    """Read everything; DataError where a row is wrong, or the val and test sets share a document."""
+    """Read everything; DataError where a row is
+    wrong, or the val and test sets share a document.
+    """
     task = load_task(keys.task)
     test = tuple(test_set.read(keys.test, task))
     held = [test_set.text(row) for row in test]
@@ -86,17 +90,23 @@ def read(keys: Keys) -> Material:
 
 
 def set_aside(found: Material, seed: int) -> Material:
-    """Hold out what grpo looks at, as it does itself, before its start learns of it; near documents go too."""
+    """Hold out what grpo looks at, as it does itself,
+    before its start learns of it; near documents go too.
+    """
     rest, held = hold_out(found.documents, seed)
     texts = [row.text for row in held]
     known, _ = _apart([(row, row.text) for row in rest], texts)
-    chats, _ = _apart([(pair, pair[1]) for pair in zip(found.traces, found.asked, strict=True)], texts)
+    chats, _ = _apart(
+        [(pair, pair[1]) for pair in zip(found.traces, found.asked, strict=True)], texts
+    )
     said, asked = (tuple(pair[i] for pair in chats) for i in (0, 1))
     return replace(found, documents=tuple(known), traces=said, asked=asked, held=tuple(held))
 
 
 def write(folder: Path, rows: Rows) -> Path:
-    """The file in `folder` that holds `rows`, named by their content; written where it is missing."""
+    """The file in `folder` that holds `rows`, named
+    by their content; written where it is missing.
+    """
     data = b"".join(map(jsonl.line, rows))
     path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
     if not path.exists():
@@ -106,7 +116,10 @@ def write(folder: Path, rows: Rows) -> Path:
 
 
 def choose(keys: Keys, material: Material) -> tuple[list[Road], dict[Road, str]]:
-    """The roads to take, in their order, and why others are left out. ConfigError where a named one cannot be."""
+    """The roads to take, in their order, and why others are left out.
+
+    ConfigError where a named one cannot be.
+    """
     refused = {road: why for road in ROADS if (why := material.refusal(road)) is not None}
     wanted = set(keys.roads or ROADS)
     if keys.roads is not None:
@@ -114,7 +127,11 @@ def choose(keys: Keys, material: Material) -> tuple[list[Road], dict[Road, str]]
             wanted.add(keys.start)  # type: ignore[arg-type]
         named = next((road for road in ROADS if road in wanted and road in refused), None)
         if named is not None:
-            raise ConfigError(f"{named} cannot be taken: {refused[named]}.", where="roads", next_step="Leave it out.")
+            raise ConfigError(
+                f"{named} cannot be taken: {refused[named]}.",
+                where="roads",
+                next_step="Leave it out.",
+            )
         refused |= {road: "not asked for" for road in ROADS if road not in wanted}
     return [road for road in ROADS if road in wanted and road not in refused], refused
 
@@ -144,5 +161,8 @@ def _no_teacher(keys: Keys) -> str | None:
     if keys.teacher is None:
         return "no teacher is named: set teacher, or labels to what `offapi label` wrote"
     if parse(keys.teacher).kind == "endpoint":
-        return f"a comparison asks no endpoint: label with `offapi label --teacher {keys.teacher}`, then set labels"
+        return (
+            f"a comparison asks no endpoint: label with `offapi label --teacher {keys.teacher}`,"
+            " then set labels"
+        )
     return None

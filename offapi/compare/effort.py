@@ -1,4 +1,5 @@
-"""What a road took: a person's minutes (assumed), teacher tokens, machine minutes (measured), kWh (stated watts).
+"""What a road took: a person's minutes (assumed), teacher
+tokens, machine minutes (measured), kWh (stated watts).
 
 Left out: what the task, the checks, the val and the test answers took, which every road needs;
 and what a served answer costs.
@@ -19,7 +20,10 @@ LOCAL = "local:"
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a road, with the road it started from. `usage` and `dollars` are None where nobody counted them."""
+    """Of a road, with the road it started from.
+
+    `usage` and `dollars` are None where nobody counted them.
+    """
 
     human_minutes: float
     machine_minutes: float

@@ -1,4 +1,5 @@
-"""How long the arms will take, and how much memory, before any is begun: upper bounds, answers at full length.
+"""How long the arms will take, and how much memory,
+before any is begun: upper bounds, answers at full length.
 
 Left out: what is not known beforehand, such as answers that end early or fail the checks.
 """
@@ -35,7 +36,9 @@ class Outlook:
 def measure(keys: Keys, backend: str) -> Machine:
     """Load the student once and time it."""
     path = store.get(keys.model).path
-    found: Backend = load(backend, ModelSpec(path, dtype=keys.dtype, device=keys.device, limits=keys.limits))
+    found: Backend = load(
+        backend, ModelSpec(path, dtype=keys.dtype, device=keys.device, limits=keys.limits)
+    )
     try:
         return Machine.of(found)
     finally:
@@ -43,22 +46,39 @@ def measure(keys: Keys, backend: str) -> Machine:
 
 
 def outlook(arm: Arm, task: Task, test: Sequence[Row], machine: Machine, out: Progress) -> Outlook:
-    """What training the arm and scoring it on `test` take at most. Raises what its recipe's `prepare` raises."""
+    """What training the arm and scoring it on `test` take at most.
+
+    Raises what its recipe's `prepare` raises.
+    """
     config = arm.config
     inputs = recipe(arm.road).prepare(config, out)
-    chat, answer, speed, spec = inputs.chat, task.max_answer_tokens, machine.speed, config.spec(inputs.model)
+    chat, answer, speed, spec = (
+        inputs.chat,
+        task.max_answer_tokens,
+        machine.speed,
+        config.spec(inputs.model),
+    )
     seconds = forecast.reading(speed, [len(prompt(chat, task, row)) for row in test], answer)
     if arm.road == "grpo":
-        rounds, schedule = config.rounds(task, inputs.prompts, inputs.heldout), config.schedule(len(inputs.prompts))
+        rounds, schedule = (
+            config.rounds(task, inputs.prompts, inputs.heldout),
+            config.schedule(len(inputs.prompts)),
+        )
         work = forecast.reinforcement(machine, rounds, schedule, spec)
         return Outlook(len(inputs.prompts), seconds + work.seconds, work.bytes, machine.total)
     if arm.road == "distill" and inputs.labels is None and config.teacher != "recorded":
         shots = len(task.examples) if config.shots is None else config.shots
         texts = [len(chat.encode(each.text)) for each in inputs.rows]
-        seconds += forecast.reading(speed, [*texts, len(chat.prompt(task.messages("", shots)))], answer)
+        seconds += forecast.reading(
+            speed, [*texts, len(chat.prompt(task.messages("", shots)))], answer
+        )
     students = _students(arm, inputs, chat, task)
-    works = [forecast.training(machine, rows, config.schedule(len(rows)), spec) for rows in students]
-    seconds += len(works) * forecast.reading(speed, [len(prompt(chat, task, row)) for row in inputs.val], answer)
+    works = [
+        forecast.training(machine, rows, config.schedule(len(rows)), spec) for rows in students
+    ]
+    seconds += len(works) * forecast.reading(
+        speed, [len(prompt(chat, task, row)) for row in inputs.val], answer
+    )
     seconds += sum(work.seconds for work in works)
     return Outlook(len(students[0]), seconds, max(work.bytes for work in works), machine.total)
 
@@ -66,6 +86,11 @@ def outlook(arm: Arm, task: Task, test: Sequence[Row], machine: Machine, out: Pr
 def _students(arm: Arm, inputs: Any, chat: Chat, task: Task) -> list[list[int]]:
     """Tokens of each row that each student learns."""
     if arm.road == "distill":
-        return [[len(chat.prompt(task.messages(row.text))) + task.max_answer_tokens for row in inputs.rows]]
+        return [
+            [
+                len(chat.prompt(task.messages(row.text))) + task.max_answer_tokens
+                for row in inputs.rows
+            ]
+        ]
     learned = (inputs.kept, inputs.random) if arm.road == "filtered_sft" else (inputs.episodes,)
     return [[len(each.tokens) for each in rows] for rows in learned if rows]

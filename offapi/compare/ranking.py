@@ -1,4 +1,5 @@
-"""Which road was worth it: every road against the best one that takes fewer hours, all at once honestly.
+"""Which road was worth it: every road against the
+best one that takes fewer hours, all at once honestly.
 
 The rule. A road's rival is the one that scores best among those that take fewer hours (the base
 takes none). Surely better, by Holm and with its interval above 0: "better by x–y points". Surely
@@ -32,7 +33,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Judged:
-    """Differences in "all fields right": this row less the other. None where there is nothing to compare with."""
+    """Differences in "all fields right": this row less the other.
+
+    None where there is nothing to compare with.
+    """
 
     verdict: str
     rival: str | None = None
@@ -53,8 +57,12 @@ class Verdicts:
 
 
 def judge(entries: Sequence[Entry], margin: float, recorded: str | None = None) -> Verdicts:
-    """Judge `entries`, of which the one called `recorded`, if any, holds the frontier's old answers."""
-    roads = sorted((one for one in entries if one.hours is not None), key=lambda one: one.hours or 0.0)
+    """Judge `entries`, of which the one called
+    `recorded`, if any, holds the frontier's old answers.
+    """
+    roads = sorted(
+        (one for one in entries if one.hours is not None), key=lambda one: one.hours or 0.0
+    )
     pairs = _pairs(roads, margin)
     best = max(roads, key=_rate).name  # the first of equals, which takes the fewest hours
     against = next((one for one in entries if one.name == recorded), None)
@@ -67,7 +75,11 @@ def judge(entries: Sequence[Entry], margin: float, recorded: str | None = None) 
             take = road.name
         old = to_recorded.get(road.name)
         rows[road.name] = Judged(
-            verdict(to_rival, rival, margin, road.report.n) if to_rival and rival else "where the roads start",
+            (
+                verdict(to_rival, rival, margin, road.report.n)
+                if to_rival and rival
+                else "where the roads start"
+            ),
             rival,
             to_rival,
             pairs.get((road.name, best)),
@@ -90,7 +102,10 @@ def verdict(one: Contrast, rival: str, margin: float, n: int) -> str:
     documents = f"{n} document{'' if n == 1 else 's'}"
     if one.detectable >= 1:
         return f"cannot tell from {rival} (no difference would show in {documents})"
-    return f"cannot tell from {rival} (below {100 * one.detectable:.1f} points would not show in {documents})"
+    return (
+        f"cannot tell from {rival} (below {100 * one.detectable:.1f} points would not show in"
+        f" {documents})"
+    )
 
 
 def _pairs(roads: Sequence[Entry], margin: float) -> dict[tuple[str, str], Contrast]:
@@ -114,7 +129,9 @@ def _to_recorded(roads: Sequence[Entry], recorded: Entry, margin: float) -> dict
 
 def _contrast(a: Entry, b: Entry, margin: float) -> Contrast:
     names = (a.name, b.name)
-    return compare(a.report.predictions, b.report.predictions, margin=margin, names=names).all_fields
+    return compare(
+        a.report.predictions, b.report.predictions, margin=margin, names=names
+    ).all_fields
 
 
 def _better(one: Contrast) -> bool:

@@ -1,4 +1,5 @@
-"""A comparison from end to end: its arms planned, reached one by one, scored on one test set and judged.
+"""A comparison from end to end: its arms planned,
+reached one by one, scored on one test set and judged.
 
 Killed at any moment it goes on where it was: a finished arm is taken as it is, one under way is
 resumed by its recipe. Left out: how it is shown (`table`).
@@ -53,21 +54,28 @@ class Plan:
 
 @dataclass(frozen=True)
 class Found:
-    """A finished comparison. `reports`: every row's accuracy; `costs` and `outcomes`: the roads' alone."""
+    """A finished comparison.
+
+    `reports`: every row's accuracy; `costs` and `outcomes`: the roads' alone.
+    """
 
     plan: Plan
     arms: Mapping[Road, Arm]
     outcomes: Mapping[Road, Outcome]
     reports: Mapping[str, Report]
     costs: Mapping[str, Cost]
-    answering: Mapping[str, Mapping[str, float]]  # what an answer costs, of the rows that were asked
+    answering: Mapping[
+        str, Mapping[str, float]
+    ]  # what an answer costs, of the rows that were asked
     predictions: Mapping[str, Path]
     verdicts: Verdicts
     left_out: Mapping[str, str]
 
 
 def plan(keys: Keys, backend: str, data: Path | None = None) -> Plan:
-    """Read everything and name the arms; what they read goes to the folder `data`, inside `out` by default."""
+    """Read everything and name the arms; what they read
+    goes to the folder `data`, inside `out` by default.
+    """
     found = material.read(keys)
     roads, refused = material.choose(keys, found)
     folder = data or keys.out / DATA
@@ -78,18 +86,33 @@ def plan(keys: Keys, backend: str, data: Path | None = None) -> Plan:
     made: dict[str, Arm] = {}
     for road in roads:
         start = made.get(keys.start or "sft") if road == "grpo" else None
-        made[road] = arm(keys, road, found.rows(road), backend, folder, start=start, **(looks if start else {}))
-    return Plan(keys, backend, found, tuple(made.values()), {str(road): why for road, why in refused.items()})
+        made[road] = arm(
+            keys, road, found.rows(road), backend, folder, start=start, **(looks if start else {})
+        )
+    return Plan(
+        keys,
+        backend,
+        found,
+        tuple(made.values()),
+        {str(road): why for road, why in refused.items()},
+    )
 
 
 def expect(plan: Plan, out: Progress) -> dict[Road, Outlook | None]:
-    """What each arm takes; None of one that is done. An arm that cannot be has no entry, and it is said."""
+    """What each arm takes; None of one that is done.
+
+    An arm that cannot be has no entry, and it is said.
+    """
     machine = measure(plan.keys, plan.backend)
     found: dict[Road, Outlook | None] = {}
     for each in plan.arms:
         try:
             done = train_arm.read(each) is not None
-            found[each.road] = None if done else outlook(each, plan.material.task, plan.material.test, machine, out)
+            found[each.road] = (
+                None
+                if done
+                else outlook(each, plan.material.task, plan.material.test, machine, out)
+            )
         except DataError as error:
             if plan.keys.roads is not None:
                 raise
@@ -98,7 +121,9 @@ def expect(plan: Plan, out: Progress) -> dict[Road, Outlook | None]:
 
 
 def run(plan: Plan, out: Progress) -> Found:
-    """Everything, in order. A road that the data turn out not to allow is left out, unless it was asked for by name."""
+    """Everything, in order. A road that the data turn out not
+    to allow is left out, unless it was asked for by name.
+    """
     keys, backend = plan.keys, plan.backend
     left_out = {**plan.left_out, **(_over_budget(plan, out) if keys.minutes is not None else {})}
     answers = _references(plan, left_out, out)
@@ -111,7 +136,9 @@ def run(plan: Plan, out: Progress) -> Found:
         reached = None if each.road in left_out else _reach(plan, each, left_out, out)
         if reached is not None and reached.adapter is not None:
             arms[each.road], outcomes[each.road] = each, reached
-            answers[each.road] = score_arm.student(each.path, reached.adapter, keys, plan.questions, backend, out)
+            answers[each.road] = score_arm.student(
+                each.path, reached.adapter, keys, plan.questions, backend, out
+            )
     reports = {name: found.report for name, found in answers.items()}
     costs: dict[str, Cost] = {road: cost(keys, found, outcomes) for road, found in arms.items()}
     hours = {BASE: 0.0, **{road: each.hours for road, each in costs.items()}}
@@ -123,7 +150,9 @@ def run(plan: Plan, out: Progress) -> Found:
 
 
 def _reach(plan: Plan, arm: Arm, left_out: dict[str, str], out: Progress) -> Outcome | None:
-    """What becomes of the arm; None, with the reason in `left_out`, where it comes to no student."""
+    """What becomes of the arm; None, with the reason
+    in `left_out`, where it comes to no student.
+    """
     try:
         found = train_arm.reach(arm, plan.material.task, plan.backend, out)
     except DataError as error:
@@ -137,7 +166,9 @@ def _reach(plan: Plan, arm: Arm, left_out: dict[str, str], out: Progress) -> Out
 
 
 def _references(plan: Plan, left_out: dict[str, str], out: Progress) -> dict[str, Scored]:
-    """The recorded answers and the teacher, where there are any, on the test set; reasons go to `left_out`."""
+    """The recorded answers and the teacher, where there
+    are any, on the test set; reasons go to `left_out`.
+    """
     keys, task, test = plan.keys, plan.material.task, plan.material.test
     found: dict[str, Scored] = {}
     try:
@@ -146,7 +177,10 @@ def _references(plan: Plan, left_out: dict[str, str], out: Progress) -> dict[str
         left_out[RECORDED] = "the test set has no recorded answers"
     named = parse(keys.teacher) if keys.teacher else None
     if keys.labels is not None:
-        said = {one.id: one.output for one in labels_file.settle(labels_file.read(keys.labels).labels).values()}
+        said = {
+            one.id: one.output
+            for one in labels_file.settle(labels_file.read(keys.labels).labels).values()
+        }
         if all(row.id in said for row in test):
             report = accuracy.score_predictions(task, test, [said[row.id] for row in test])
             found[TEACHER] = _old(keys, TEACHER, report)
@@ -155,14 +189,20 @@ def _references(plan: Plan, left_out: dict[str, str], out: Progress) -> dict[str
     elif named is not None and named.kind == "local":
         shots = keys.table("distill").get("shots", len(task.examples))
         if shots and any(isinstance(row, Trace) for row in test):
-            left_out[TEACHER] = "the test set's traces bring their own prompts, without its worked examples"
+            left_out[TEACHER] = (
+                "the test set's traces bring their own prompts, without its worked examples"
+            )
         else:
-            found[TEACHER] = score_arm.model(TEACHER, named.target, shots, keys, plan.questions, plan.backend, out)
+            found[TEACHER] = score_arm.model(
+                TEACHER, named.target, shots, keys, plan.questions, plan.backend, out
+            )
     return found
 
 
 def _old(keys: Keys, name: str, report: Report) -> Scored:
-    """Answers that are known already, kept beside the comparison as those that were asked for are beside their arms."""
+    """Answers that are known already, kept beside the comparison
+    as those that were asked for are beside their arms.
+    """
     folder = keys.out / keys.name
     folder.mkdir(parents=True, exist_ok=True)
     path = (folder / f"predictions-{name}.jsonl").absolute()
@@ -177,6 +217,9 @@ def _over_budget(plan: Plan, out: Progress) -> dict[str, str]:
     fresh = {each.road for each in plan.arms if not each.path.exists()}
     for road, expected in (expect(plan, out) if fresh else {}).items():
         if expected is not None and road in fresh and expected.seconds > budget:
-            took = f"it would take up to {duration(expected.seconds)} of the {duration(budget)} allowed"
+            took = (
+                f"it would take up to {duration(expected.seconds)} of the {duration(budget)}"
+                " allowed"
+            )
             found[road] = f"{took}; lower its epochs"
     return found

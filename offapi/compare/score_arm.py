@@ -1,4 +1,5 @@
-"""A row of the comparison scored on the test set: its predictions and what an answer costs, kept beside the arm.
+"""A row of the comparison scored on the test set: its
+predictions and what an answer costs, kept beside the arm.
 
 Left out: the training.
 """
@@ -29,15 +30,22 @@ from offapi.training.run import Run
 
 @dataclass(frozen=True)
 class Scored:
-    """Accuracy on the test set. `cost` of a document: prompt tokens, completion tokens and seconds."""
+    """Accuracy on the test set.
+
+    `cost` of a document: prompt tokens, completion tokens and seconds.
+    """
 
     report: Report
     cost: dict[str, float]
     path: Path
 
 
-def student(folder: Path, adapter: str, keys: Keys, questions: Questions, backend: str, out: Progress) -> Scored:
-    """The student in the run `folder`, asked as it was trained, without worked examples; counted in the run."""
+def student(
+    folder: Path, adapter: str, keys: Keys, questions: Questions, backend: str, out: Progress
+) -> Scored:
+    """The student in the run `folder`, asked as it was
+    trained, without worked examples; counted in the run.
+    """
     found = done(folder, questions)
     if found is None:
         found = _ask(folder, keys, keys.model, folder / adapter, 0, questions, backend, out)
@@ -45,7 +53,9 @@ def student(folder: Path, adapter: str, keys: Keys, questions: Questions, backen
     return found
 
 
-def model(kind: str, name: str, shots: int, keys: Keys, questions: Questions, backend: str, out: Progress) -> Scored:
+def model(
+    kind: str, name: str, shots: int, keys: Keys, questions: Questions, backend: str, out: Progress
+) -> Scored:
     """A model as it is, base or teacher; kept in a folder of its own among the arms."""
     manifest: dict[str, Any] = {
         "backend": backend,
@@ -80,9 +90,18 @@ def _ask(
     backend: str,
     out: Progress,
 ) -> Scored:
-    """Greedy answers in the numbers the student is trained in, written down, their cost last: with it all is there."""
+    """Greedy answers in the numbers the student is trained
+    in, written down, their cost last: with it all is there.
+    """
     path, (answers, cost) = store.get(name).path, _paths(folder, questions)
-    spec = ModelSpec(path, adapter, dtype=keys.dtype, device=keys.device, quantize=keys.quantize, limits=keys.limits)
+    spec = ModelSpec(
+        path,
+        adapter,
+        dtype=keys.dtype,
+        device=keys.device,
+        quantize=keys.quantize,
+        limits=keys.limits,
+    )
     loaded = load(backend, spec)
     try:
         found = predict(loaded, Chat.load(path), questions.task, questions.rows, out, shots)

@@ -1,4 +1,6 @@
-"""A finished comparison shown: one table with a column for each row of it, sentences, and the object for --json."""
+"""A finished comparison shown: one table with a column
+for each row of it, sentences, and the object for --json.
+"""
 
 from __future__ import annotations
 
@@ -37,17 +39,31 @@ def table(found: Found) -> list[list[str]]:
     lines = [
         ["rows used", *(_rows(found, name) for name in names)],
         ["where they came from", *(_source(found, name) for name in names)],
-        ["human minutes (assumed)", *(_cost(found, name, lambda c: f"{c.human_minutes:.0f}") for name in names)],
+        [
+            "human minutes (assumed)",
+            *(_cost(found, name, lambda c: f"{c.human_minutes:.0f}") for name in names),
+        ],
         ["teacher tokens, in + out", *(_cost(found, name, _tokens) for name in names)],
         ["teacher's price", *(_cost(found, name, _dollars) for name in names)],
-        ["machine minutes", *(_cost(found, name, lambda c: f"{c.machine_minutes:.1f}") for name in names)],
+        [
+            "machine minutes",
+            *(_cost(found, name, lambda c: f"{c.machine_minutes:.1f}") for name in names),
+        ],
         ["kWh", *(_cost(found, name, lambda c: f"{c.kwh:.3g}") for name in names)],
     ]
     fields = list(next(iter(found.reports.values())).fields)
-    lines += [[field, *(found.reports[name].fields[field].percent() for name in names)] for field in fields]
+    lines += [
+        [field, *(found.reports[name].fields[field].percent() for name in names)]
+        for field in fields
+    ]
     lines.append(["all fields", *(found.reports[name].all_fields.percent() for name in names)])
     judged = found.verdicts.rows
-    lines.append([f"less the best ({found.verdicts.best})", *(_points(judged[name].to_best) for name in names)])
+    lines.append(
+        [
+            f"less the best ({found.verdicts.best})",
+            *(_points(judged[name].to_best) for name in names),
+        ]
+    )
     if RECORDED in found.reports:
         lines.append(["less the recorded", *(_points(judged[name].to_recorded) for name in names)])
     return [*lines, ["ceiling", *(_ceiling(found, name) for name in names)]]
@@ -58,12 +74,21 @@ def lines(found: Found) -> list[str]:
     keys, verdicts = found.plan.keys, found.verdicts
     roads = [name for name in _order(found) if name in found.costs]
     told = [f"{name}: {verdicts.rows[name].verdict}." for name in roads]
-    told += [f"{road}: {one.gate}" for road, one in found.outcomes.items() if one.gate and road in roads]
-    told += [f"Left out: {name}, {why.rstrip('.')}." for name, why in found.left_out.items() if why != "not asked for"]
+    told += [
+        f"{road}: {one.gate}" for road, one in found.outcomes.items() if one.gate and road in roads
+    ]
+    told += [
+        f"Left out: {name}, {why.rstrip('.')}."
+        for name, why in found.left_out.items()
+        if why != "not asked for"
+    ]
     if RECORDED in found.reports:
         near = f"{100 * keys.margin:.1f} points"
         able = [name for name in roads if verdicts.rows[name].replaces]
-        told.append(f"Not more than {near} below the recorded answers: {', '.join(able) or 'none is shown to be'}.")
+        told.append(
+            f"Not more than {near} below the recorded answers:"
+            f" {', '.join(able) or 'none is shown to be'}."
+        )
     told.append(f"Take {verdicts.take}: " + _take(found))
     return [*told, *_method(found)]
 
@@ -71,7 +96,11 @@ def lines(found: Found) -> list[str]:
 def as_dict(found: Found) -> dict[str, Any]:
     """The object for compare.json and --json."""
     plan, keys = found.plan, found.plan.keys
-    assumed = {"label_minutes": keys.label_minutes, "watts": keys.watts, "price": keys.price and asdict(keys.price)}
+    assumed = {
+        "label_minutes": keys.label_minutes,
+        "watts": keys.watts,
+        "price": keys.price and asdict(keys.price),
+    }
     return {
         "name": keys.name,
         "config": configs.resolved(keys),
@@ -104,7 +133,11 @@ def _row(found: Found, name: str) -> dict[str, Any]:
     if road is not None:
         outcome, cost = found.outcomes[road], found.costs[name]
         arm = found.arms[road]
-        row["arm"] = {"path": str(arm.path), "start": arm.start.road if arm.start else None, **asdict(outcome)}
+        row["arm"] = {
+            "path": str(arm.path),
+            "start": arm.start.road if arm.start else None,
+            **asdict(outcome),
+        }
         row["cost"] = {**asdict(cost), "hours": cost.hours}
     return row
 
@@ -140,7 +173,11 @@ def _cost(found: Found, name: str, told: Any) -> str:
 def _tokens(cost: Cost) -> str:
     if cost.usage is None:
         return "not counted"
-    return f"{cost.usage.prompt_tokens:,} + {cost.usage.completion_tokens:,}" if cost.usage.prompt_tokens else "none"
+    return (
+        f"{cost.usage.prompt_tokens:,} + {cost.usage.completion_tokens:,}"
+        if cost.usage.prompt_tokens
+        else "none"
+    )
 
 
 def _dollars(cost: Cost) -> str:
@@ -161,11 +198,19 @@ def _ceiling(found: Found, name: str) -> str:
         return "none"
     known = found.outcomes[road].ceiling
     whose = "the teacher" if road == "distill" else "the kept traces"
-    return f"{whose}: {known.right.percent()} of {known.n}" if known else f"{whose}, not known without gold"
+    return (
+        f"{whose}: {known.right.percent()} of {known.n}"
+        if known
+        else f"{whose}, not known without gold"
+    )
 
 
 def _take(found: Found) -> str:
-    dearer = [name for name, cost in found.costs.items() if cost.hours > _hours(found, found.verdicts.take)]
+    dearer = [
+        name
+        for name, cost in found.costs.items()
+        if cost.hours > _hours(found, found.verdicts.take)
+    ]
     if not dearer:
         return "it is shown to be better than what takes fewer hours."
     return f"nothing that takes more hours ({', '.join(dearer)}) is shown to be better."
@@ -179,17 +224,32 @@ def _method(found: Found) -> Sequence[str]:
     keys, n = found.plan.keys, len(found.plan.material.test)
     near, held = found.plan.material.near, len(found.plan.material.held)
     return [
-        f"{n} test document{_s(n)}; `all fields` is what is judged. A road's rival is the best that takes"
-        f" fewer hours; p values by Holm over all {found.verdicts.pairs} pairs of roads, intervals each 95% by itself.",
-        f"Assumed: {keys.label_minutes:g} min of a person for a gold answer, {keys.watts:g} W. Measured: minutes."
-        " Each road was trained once; another seed would move it too."
-        " Not counted: the task, its checks, the val and test answers, which every road needs.",
+        (
+            f"{n} test document{_s(n)}; `all fields` is what is judged. A road's rival is the best"
+            f" that takes fewer hours; p values by Holm over all {found.verdicts.pairs} pairs of"
+            " roads, intervals each 95% by itself."
+        ),
+        (
+            f"Assumed: {keys.label_minutes:g} min of a person for a gold answer, {keys.watts:g} W."
+            " Measured: minutes. Each road was trained once; another seed would move it too. Not"
+            " counted: the task, its checks, the val and test answers, which every road needs."
+        ),
         *(
-            [f"{near} document{_s(near)} or trace{_s(near)} near a test document left out of every road."]
+            [
+                f"{near} document{_s(near)} or trace{_s(near)} near a test document left out of"
+                " every road."
+            ]
             if near
             else []
         ),
-        *([f"{held} documents set aside from every road for grpo to choose its step on; or set val."] if held else []),
+        *(
+            [
+                f"{held} documents set aside from every road for grpo to choose its step on; or set"
+                " val."
+            ]
+            if held
+            else []
+        ),
     ]
 
 

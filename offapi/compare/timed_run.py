@@ -1,4 +1,5 @@
-"""The seconds of work that a run's result is made of, through kills: what was lost and done again counts once.
+"""The seconds of work that a run's result is made of,
+through kills: what was lost and done again counts once.
 
 Each checkpoint notes the seconds that led to it; who goes on from it counts on from there, and from
 the moment it was read. Left out: loading the model once more, which is no part of the result.
@@ -45,9 +46,13 @@ class Timed(Run):
     work: Work = field(default_factory=Work)
 
     def begin(self) -> None:
-        """Of an attempt that was killed before its first checkpoint, the labels alone are still of use."""
+        """Of an attempt that was killed before its first
+        checkpoint, the labels alone are still of use.
+        """
         path = self.path / LABELS
-        self.work.begin(sum(one.seconds for one in labels_file.read(path).labels) if path.is_file() else 0.0)
+        self.work.begin(
+            sum(one.seconds for one in labels_file.read(path).labels) if path.is_file() else 0.0
+        )
 
     def latest(self) -> Checkpoint | None:
         """The checkpoint to go on from: what was done after it is lost."""
@@ -56,13 +61,17 @@ class Timed(Run):
             self.work.begin(self._led_to(found.step))
         return found
 
-    def checkpoint(self, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> Checkpoint:
+    def checkpoint(
+        self, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any]
+    ) -> Checkpoint:
         """Note the work first: a checkpoint that is there has its line."""
         self.log(step, {"seconds": self.work.seconds}, SECONDS)
         return super().checkpoint(step, files, meta)
 
     def _led_to(self, step: int) -> float:
-        """The last line of `step` counts: earlier ones are of checkpoints that were damaged and made again."""
+        """The last line of `step` counts: earlier ones are
+        of checkpoints that were damaged and made again.
+        """
         noted = {line["step"]: line["seconds"] for line in _lines(self.path / SECONDS)}
         return noted.get(step, 0.0)
 

@@ -1,4 +1,5 @@
-"""What became of an arm: trained by its recipe, once, with the time it took and the rows it learned from.
+"""What became of an arm: trained by its recipe, once,
+with the time it took and the rows it learned from.
 
 A gate of grpo that fails is a result like another. Left out: scoring on the test set.
 """
@@ -31,7 +32,9 @@ DONE = "arm.json"
 
 @dataclass(frozen=True)
 class Ceiling:
-    """How good the answers are that a road learns from: all fields right, over `n` of them that gold tells of."""
+    """How good the answers are that a road learns from:
+    all fields right, over `n` of them that gold tells of.
+    """
 
     right: Interval
     n: int
@@ -57,7 +60,10 @@ def read(arm: Arm) -> Outcome | None:
 
 
 def reach(arm: Arm, task: Task, backend: str, out: Progress) -> Outcome:
-    """Train the arm, or go on with it, or take what is there. Raises what its recipe raises, gates aside."""
+    """Train the arm, or go on with it, or take what is there.
+
+    Raises what its recipe raises, gates aside.
+    """
     done = read(arm)
     if done is not None:
         out.say(f"{arm.road}: done before, in {arm.path}.")
@@ -66,7 +72,11 @@ def reach(arm: Arm, task: Task, backend: str, out: Progress) -> Outcome:
     inputs = module.prepare(arm.config, out)
     resume = arm.path.exists()
     out.say(f"{arm.road}: {'going on with' if resume else 'in'} {arm.path}.")
-    run = Timed.open(arm.path) if resume else Timed.create(arm.path.parent, arm.path.name, arm.manifest)
+    run = (
+        Timed.open(arm.path)
+        if resume
+        else Timed.create(arm.path.parent, arm.path.name, arm.manifest)
+    )
     gate = None
     with run.lock():
         if resume:
@@ -96,20 +106,26 @@ def _outcome(arm: Arm, inputs: Any, task: Task, run: Timed, gate: str | None) ->
     answers = [one for one in _labels(arm, run.path) if one.status == "ok"]
     used = sum((one.usage for one in answers), Usage())
     usage = used if used != Usage() else None
-    return Outcome(graded["kept"], graded["rows"], seconds, adapter, gate, usage, _teacher(arm, task, answers))
+    return Outcome(
+        graded["kept"], graded["rows"], seconds, adapter, gate, usage, _teacher(arm, task, answers)
+    )
 
 
 def _labels(arm: Arm, folder: Path) -> list[Label]:
     """What the teacher said of the arm's documents."""
     ids = {row.id for row in documents.read(arm.config.data)}
     path = arm.config.labels or folder / "labels.jsonl"
-    return [one for one in labels_file.settle(labels_file.read(path).labels).values() if one.id in ids]
+    return [
+        one for one in labels_file.settle(labels_file.read(path).labels).values() if one.id in ids
+    ]
 
 
 def _teacher(arm: Arm, task: Task, answers: list[Label]) -> Ceiling | None:
     """The teacher's own accuracy, over the documents whose gold is known."""
     said = {one.id: one.output for one in answers}
-    known = [row for row in documents.read(arm.config.data) if row.gold is not None and row.id in said]
+    known = [
+        row for row in documents.read(arm.config.data) if row.gold is not None and row.id in said
+    ]
     if not known:
         return None
     report = Report.of([prediction(task, row, said[row.id]) for row in known])

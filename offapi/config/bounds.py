@@ -1,4 +1,5 @@
-"""What the numbers of a recipe may be, as a table: a dataclass's `__post_init__` refuses the first that is not.
+"""What the numbers of a recipe may be, as a table: a
+dataclass's `__post_init__` refuses the first that is not.
 
 Left out: types, which msgspec checks, and conditions between two keys.
 """
@@ -16,7 +17,9 @@ ABOVE_0: Bound = (lambda x: 0 < x < inf, "above 0")
 
 
 def require(keys: object, bounds: Mapping[str, Bound]) -> None:
-    """ValueError, naming the key and what is allowed, for a number out of its bound; a None is not looked at."""
+    """ValueError, naming the key and what is allowed, for
+    a number out of its bound; a None is not looked at.
+    """
     for name, (holds, words) in bounds.items():
         value = getattr(keys, name)
         if value is not None and not holds(value):

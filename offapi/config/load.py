@@ -32,7 +32,9 @@ def load(path: Path, kind: type[T], overrides: Sequence[str] = ()) -> T:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         what, line = _split_line(str(error))
-        raise ConfigError(f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Mend that line.") from None
+        raise ConfigError(
+            f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Mend that line."
+        ) from None
     values = _located(values, kind, path.absolute().parent)
     source = _Source(path, text)
     for override in overrides:
@@ -45,17 +47,24 @@ def load(path: Path, kind: type[T], overrides: Sequence[str] = ()) -> T:
 
 
 def peek(path: Path, key: str) -> Any:
-    """The value of a top-level `key` as the file has it, None without it. ConfigError when it is not TOML."""
+    """The value of a top-level `key` as the file has it, None without it.
+
+    ConfigError when it is not TOML.
+    """
     try:
         return tomllib.loads(_text(path)).get(key)
     except tomllib.TOMLDecodeError as error:
         what, line = _split_line(str(error))
-        raise ConfigError(f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Mend that line.") from None
+        raise ConfigError(
+            f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Mend that line."
+        ) from None
 
 
 def resolved(config: Any) -> dict[str, Any]:
     """`config` as values JSON can hold, defaults included, for a run's manifest."""
-    plain: dict[str, Any] = msgspec.to_builtins(asdict(config), enc_hook=_encode)  # alone it leaves defaults out
+    plain: dict[str, Any] = msgspec.to_builtins(
+        asdict(config), enc_hook=_encode
+    )  # alone it leaves defaults out
     return plain
 
 
@@ -71,7 +80,11 @@ class _Source:
             if key and given[: len(key)] == key[: len(given)]:
                 return f"--set {override}"
         line = _line_of(self.text, key)
-        return f"{self.path}" + (f", line {line}" if line else "") + (f", field {'.'.join(key)!r}" if key else "")
+        return (
+            f"{self.path}"
+            + (f", line {line}" if line else "")
+            + (f", field {'.'.join(key)!r}" if key else "")
+        )
 
     def overridden(self, key: Key) -> bool:
         """Whether the value of `key` was given with --set."""
@@ -82,11 +95,17 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"not UTF-8 ({error.reason}).", where=str(path), next_step="Save it as UTF-8.") from None
+        raise ConfigError(
+            f"not UTF-8 ({error.reason}).", where=str(path), next_step="Save it as UTF-8."
+        ) from None
     except OSError as error:
-        others = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        others = (
+            [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        )
         step = nearest(path.name, others) if others else "Check the path."
-        raise ConfigError(f"cannot be read: {error.strerror}.", where=str(path), next_step=step) from None
+        raise ConfigError(
+            f"cannot be read: {error.strerror}.", where=str(path), next_step=step
+        ) from None
 
 
 def _split_line(message: str) -> tuple[str, str]:
@@ -134,12 +153,20 @@ def _set(values: dict[str, Any], override: str, source: _Source) -> _Source:
     name, equals, raw = override.partition("=")
     key = tuple(part.strip() for part in name.split("."))
     if not equals or not all(key):
-        raise ConfigError("not of the form key=value.", where=f"--set {override}", next_step="Such as --set lr=5e-4.")
+        raise ConfigError(
+            "not of the form key=value.",
+            where=f"--set {override}",
+            next_step="Such as --set lr=5e-4.",
+        )
     table = values
     for part in key[:-1]:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"{part!r} is not a table.", where=f"--set {override}", next_step="See the recipe file.")
+            raise ConfigError(
+                f"{part!r} is not a table.",
+                where=f"--set {override}",
+                next_step="See the recipe file.",
+            )
     table[key[-1]] = _value(raw)
     return _Source(source.path, source.text, {**source.overrides, key: override})
 
@@ -203,9 +230,13 @@ def _refused(message: str, values: dict[str, Any], kind: Any, source: _Source) -
         where = source.where(key) if key else str(source.path)
         name = ".".join((*key, missing[1]))
         return ConfigError(
-            f"{name!r} is missing.", where=where, next_step=f"Add {missing[1]} = ..., or --set {name}=..."
+            f"{name!r} is missing.",
+            where=where,
+            next_step=f"Add {missing[1]} = ..., or --set {name}=...",
         )
-    if what.split(" ")[0] in get_type_hints(_dataclass_at(kind, key)):  # a dataclass's own refusal: "lr must be ..."
+    if what.split(" ")[0] in get_type_hints(
+        _dataclass_at(kind, key)
+    ):  # a dataclass's own refusal: "lr must be ..."
         key = (*key, what.split(" ")[0])
     value, choices = _at(values, key), _choices(kind, key)
     if choices:

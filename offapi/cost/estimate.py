@@ -1,4 +1,5 @@
-"""Does an own model pay while its task lives? Three cases beside the API, break-even, what the answer hangs on.
+"""Does an own model pay while its task lives? Three cases
+beside the API, break-even, what the answer hangs on.
 
 Left out: where the inputs come from (`inputs`, `from_run`, `measure`).
 """
@@ -17,12 +18,18 @@ from offapi.cost.model import CASES, HOURS, Numbers
 
 SURE = 0.9  # share of the draws that makes a verdict
 NEVER = "never"
-NAMES = {"owned": "a machine you own", "bought": "a machine you buy", "rented": "a machine you rent"}
+NAMES = {
+    "owned": "a machine you own",
+    "bought": "a machine you buy",
+    "rented": "a machine you rent",
+}
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure with all inputs at their likeliest, and its 5th and 95th percentile; None stands for never."""
+    """A figure with all inputs at their likeliest, and
+    its 5th and 95th percentile; None stands for never.
+    """
 
     likely: float | None
     low: float | None
@@ -32,7 +39,9 @@ class Spread:
     def of(cls, likely: Numbers, drawn: Numbers) -> Spread:
         """From the figure (1,) and its draws (N,), infinite where there is none."""
         tail = (1 - monte_carlo.LEVEL) / 2
-        low, high = np.quantile(drawn, (tail, 1 - tail), method="inverted_cdf")  # infinite ones stay so
+        low, high = np.quantile(
+            drawn, (tail, 1 - tail), method="inverted_cdf"
+        )  # infinite ones stay so
         return cls(*(float(x) if np.isfinite(x) else None for x in (likely[0], low, high)))
 
 
@@ -65,7 +74,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Swing:
-    """What an average month saves over the API with one input at its low and its high end, the others likely."""
+    """What an average month saves over the API with one
+    input at its low and its high end, the others likely.
+    """
 
     key: str
     at_low: float
@@ -97,9 +108,15 @@ class Estimate:
 
     def as_dict(self) -> dict[str, Any]:
         """What `--json` prints. Money in `currency`, null for never."""
-        known = {key: {**asdict(one.range), "source": one.source} for key, one in self.inputs.known.items()}
+        known = {
+            key: {**asdict(one.range), "source": one.source}
+            for key, one in self.inputs.known.items()
+        }
         cases = {
-            case.name: {**{k: v for k, v in asdict(case).items() if k != "name"}, "verdict": case.verdict}
+            case.name: {
+                **{k: v for k, v in asdict(case).items() if k != "name"},
+                "verdict": case.verdict,
+            }
             for case in self.cases
         }
         swings = [asdict(swing) | {"decides": swing.decides} for swing in self.swings]
@@ -148,7 +165,10 @@ def reckon(name: str, one: model.Values, many: model.Values) -> Case:
     """The case `name`, at the likeliest inputs `one`, and over the draws `many`."""
     costs, drawn = model.of(name, one), model.of(name, many)
     asked, asked_drawn = one["requests"], many["requests"]
-    life, lives = lifetime.live(costs, asked, one["growth"]), lifetime.live(drawn, asked_drawn, many["growth"])
+    life, lives = (
+        lifetime.live(costs, asked, one["growth"]),
+        lifetime.live(drawn, asked_drawn, many["growth"]),
+    )
     monthly, monthly_drawn = costs.monthly(asked), drawn.monthly(asked_drawn)
     needed = float((asked / costs.capacity)[0])
     machine = costs.rent + costs.purchase / costs.purchase_months + costs.idle_energy

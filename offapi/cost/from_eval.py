@@ -32,7 +32,9 @@ def read(path: Path) -> Layer:
         told = msgspec.json.decode(path.read_bytes(), type=Told)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         step = "Write it with `offapi eval --task ... --data ... --json`, or name a run's folder."
-        raise DataError.at(f"no measured answers in it: {error}.", path=path, next_step=step) from None
+        raise DataError.at(
+            f"no measured answers in it: {error}.", path=path, next_step=step
+        ) from None
     answers = told.n * told.samples
     where = f"{path.name}: measured on {answers} answers"
     known = {"seconds": told.seconds / answers, "own_tokens": told.completion_tokens / answers}

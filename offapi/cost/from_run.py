@@ -1,4 +1,5 @@
-"""What a run folder tells about costs: tokens of its answers, seconds of a document, hours of training.
+"""What a run folder tells about costs: tokens of its
+answers, seconds of a document, hours of training.
 
 Nothing is guessed: what the folder does not hold stays unknown. Left out: asking the model
 anew (`measure`).
@@ -29,7 +30,13 @@ from offapi.training.run import Run
 def read(run: Run) -> Layer:
     """All that the run tells. RunError or DataError where its files are damaged."""
     found = {**training(run), **looks(run), **answers(run), **scored(run), **asked(run)}
-    return Layer({key: Quantity(Range(x, x, x), f"{run.path.name}: {where}") for key, (x, where) in found.items()}, {})
+    return Layer(
+        {
+            key: Quantity(Range(x, x, x), f"{run.path.name}: {where}")
+            for key, (x, where) in found.items()
+        },
+        {},
+    )
 
 
 Told = dict[str, tuple[float, str]]  # by input: the figure, and where in the run it is from
@@ -49,15 +56,23 @@ def training(run: Run) -> Told:
 
 
 def looks(run: Run) -> Told:
-    """Seconds of a held-out document, many side by side, as the looks of a GRPO run were timed (with grading)."""
+    """Seconds of a held-out document, many side by side,
+    as the looks of a GRPO run were timed (with grading).
+    """
     found = sorted(run.path.glob("heldout-*.jsonl"))
     if not found or not (run.path / TIMINGS).is_file():
         return {}
-    timed = [row.value["seconds/heldout"] for row in jsonl.read(run.path / TIMINGS) if "seconds/heldout" in row.value]
+    timed = [
+        row.value["seconds/heldout"]
+        for row in jsonl.read(run.path / TIMINGS)
+        if "seconds/heldout" in row.value
+    ]
     count = len(jsonl.read(found[-1]))
     if not timed:
         return {}
-    return {"seconds": (median(timed) / count, f"{len(timed)} looks at {count} documents in {TIMINGS}")}
+    return {
+        "seconds": (median(timed) / count, f"{len(timed)} looks at {count} documents in {TIMINGS}")
+    }
 
 
 def answers(run: Run) -> Told:
@@ -70,11 +85,15 @@ def answers(run: Run) -> Told:
     except ModelError:
         return {}
     lengths = [1 + len(chat.encode(row.output)) for row in accuracy.read(path)]
-    return {"own_tokens": (round(fmean(lengths), 1), f"{len(lengths)} answers in predictions.jsonl")}
+    return {
+        "own_tokens": (round(fmean(lengths), 1), f"{len(lengths)} answers in predictions.jsonl")
+    }
 
 
 def scored(run: Run) -> Told:
-    """Seconds and tokens of a document where `offapi compare` or `curve` scored the run's student on a test set."""
+    """Seconds and tokens of a document where `offapi compare`
+    or `curve` scored the run's student on a test set.
+    """
     for path in sorted(run.path.glob("test-*.json")):
         cost = orjson.loads(path.read_bytes())
         figures = {"seconds": cost["seconds"], "own_tokens": cost["completion_tokens"]}
@@ -87,12 +106,19 @@ def asked(run: Run) -> Told:
     path = _labels(run)
     if path is None:
         return {}
-    counted = [one.usage for one in labels_file.settle(labels_file.read(path).labels).values() if _by_endpoint(one)]
+    counted = [
+        one.usage
+        for one in labels_file.settle(labels_file.read(path).labels).values()
+        if _by_endpoint(one)
+    ]
     if not counted:
         return {}
     whole, n = sum(counted, Usage()), len(counted)
     where = f"{n} answers of the teacher in {path.name}"
-    return {"input_tokens": (whole.prompt_tokens / n, where), "output_tokens": (whole.completion_tokens / n, where)}
+    return {
+        "input_tokens": (whole.prompt_tokens / n, where),
+        "output_tokens": (whole.completion_tokens / n, where),
+    }
 
 
 def _labels(run: Run) -> Path | None:
@@ -102,4 +128,8 @@ def _labels(run: Run) -> Path | None:
 
 
 def _by_endpoint(one: labels_file.Label) -> bool:
-    return one.status == "ok" and one.usage.completion_tokens > 0 and one.teacher.startswith(("http://", "https://"))
+    return (
+        one.status == "ok"
+        and one.usage.completion_tokens > 0
+        and one.teacher.startswith(("http://", "https://"))
+    )

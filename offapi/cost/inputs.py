@@ -1,4 +1,5 @@
-"""What a cost estimate needs to know: each input's name, unit, bounds, and the assumption made where nobody gives it.
+"""What a cost estimate needs to know: each input's name,
+unit, bounds, and the assumption made where nobody gives it.
 
 One table for flags, TOML keys and the list of assumptions. Left out: the arithmetic (`model`)
 and where measured inputs come from (`from_run`, `measure`).
@@ -20,7 +21,10 @@ STATED = ("currency", "dated")  # texts a file may hold beside the inputs
 
 @dataclass(frozen=True)
 class Range:
-    """What an input may be, and is most likely to be. Raises ValueError unless low <= likely <= high, all finite."""
+    """What an input may be, and is most likely to be.
+
+    Raises ValueError unless low <= likely <= high, all finite.
+    """
 
     low: float
     likely: float
@@ -48,12 +52,16 @@ class Range:
 
     def text(self) -> str:
         """As `0.25 (0.1 to 0.4)`."""
-        return f"{self.likely:,g}" + (f" ({self.low:,g} to {self.high:,g})" if self.uncertain else "")
+        return f"{self.likely:,g}" + (
+            f" ({self.low:,g} to {self.high:,g})" if self.uncertain else ""
+        )
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input. Without `assumed` it has to be given or measured, or follows from others as `follows` says."""
+    """An input. Without `assumed` it has to be given or
+    measured, or follows from others as `follows` says.
+    """
 
     key: str
     unit: str
@@ -74,7 +82,9 @@ class Input:
         found = Range.parse(given)
         if found.low < self.least or found.high > self.most or (self.positive and found.low <= 0):
             least = "above 0" if self.positive else f"at least {self.least:g}"
-            raise ValueError(f"must be {least}" + (f" and at most {self.most:g}" if self.most < math.inf else ""))
+            raise ValueError(
+                f"must be {least}" + (f" and at most {self.most:g}" if self.most < math.inf else "")
+            )
         return found
 
 
@@ -88,15 +98,26 @@ class Quantity:
 
 INPUTS = (
     Input("requests", "a month", "Requests a month, in the first.", positive=True),
-    Input("growth", "a month", "By how much requests grow each month: 0.05 is 5%.", "0", least=-0.9, most=1.0),
+    Input(
+        "growth",
+        "a month",
+        "By how much requests grow each month: 0.05 is 5%.",
+        "0",
+        least=-0.9,
+        most=1.0,
+    ),
     Input("input_tokens", "tokens", "Of a request's prompt, as the API counts them.", most=1e9),
     Input("output_tokens", "tokens", "Of its answer, as the API counts them.", most=1e9),
     Input("price_in", "per million tokens", "What the API asks for prompt tokens."),
     Input("price_out", "per million tokens", "What the API asks for answer tokens."),
     Input("price_cached", "per million tokens", "For cached prompt tokens.", follows="as price_in"),
     Input("cached_share", "share", "Of the prompt tokens that are cached.", "0", most=1.0),
-    Input("batch_share", "share", "Of the requests that can wait for the API's batch.", "0", most=1.0),
-    Input("batch_discount", "share", "By how much the batch is cheaper: 0.5 is half.", "0", most=1.0),
+    Input(
+        "batch_share", "share", "Of the requests that can wait for the API's batch.", "0", most=1.0
+    ),
+    Input(
+        "batch_discount", "share", "By how much the batch is cheaper: 0.5 is half.", "0", most=1.0
+    ),
     Input("seconds", "s", "Of the machine that a request takes, many side by side.", positive=True),
     Input(
         "tokens_per_second",
@@ -104,7 +125,13 @@ INPUTS = (
         "That the own model writes, reading included, many side by side, instead of --seconds.",
         positive=True,
     ),
-    Input("own_tokens", "tokens", "That the own model writes a request.", follows="as output_tokens", most=1e9),
+    Input(
+        "own_tokens",
+        "tokens",
+        "That the own model writes a request.",
+        follows="as output_tokens",
+        most=1e9,
+    ),
     Input(
         "utilisation",
         "share",
@@ -113,29 +140,67 @@ INPUTS = (
         most=1.0,
         positive=True,
     ),
-    Input("escalated_share", "share", "Of the requests that still go on to the API.", "0:0.05:0.2", most=1.0),
+    Input(
+        "escalated_share",
+        "share",
+        "Of the requests that still go on to the API.",
+        "0:0.05:0.2",
+        most=1.0,
+    ),
     Input("watts", "W", "Of the machine at work.", "50:300:600"),
     Input("idle_watts", "W", "Of the machine waiting.", "10:50:100"),
     Input("tariff", "per kWh", "Price of electricity.", "0.1:0.25:0.4"),
     Input("hardware_price", "", "Of a machine, where one is bought.", "1500:3000:6000"),
     Input("hardware_months", "months", "That a machine lasts.", "24:36:60", positive=True),
-    Input("hardware_share", "share", "Of the machine that this task has to pay for, at least.", "1", most=1.0),
+    Input(
+        "hardware_share",
+        "share",
+        "Of the machine that this task has to pay for, at least.",
+        "1",
+        most=1.0,
+    ),
     Input("rent", "an hour", "Of a rented machine.", "0.5:1.5:4"),
-    Input("rent_hours", "hours a month", "That it is rented, at least: 730 is always.", "730", most=730.0),
+    Input(
+        "rent_hours",
+        "hours a month",
+        "That it is rented, at least: 730 is always.",
+        "730",
+        most=730.0,
+    ),
     Input("labels", "each retraining", "Labels that are paid for.", "200:500:1000"),
     Input("label_price", "each", "Of a label.", follows="as a request at the API"),
-    Input("review_hours", "each retraining", "Of a person: reviewing labels, training, evaluating.", "4:8:24"),
+    Input(
+        "review_hours",
+        "each retraining",
+        "Of a person: reviewing labels, training, evaluating.",
+        "4:8:24",
+    ),
     Input("training_hours", "each retraining", "Of the machine.", "1:4:12"),
-    Input("months_between_retrainings", "months", "How long a model stays good enough.", "3:6:12", positive=True),
+    Input(
+        "months_between_retrainings",
+        "months",
+        "How long a model stays good enough.",
+        "3:6:12",
+        positive=True,
+    ),
     Input("setup_hours", "once", "Of a person, until the first model serves.", "20:60:160"),
     Input("operation_hours", "a month", "Of a person, to keep it serving.", "1:3:8"),
     Input("hourly_rate", "an hour", "Of that person.", "40:70:120"),
-    Input("horizon_months", "months", "How long the task will live.", "12:24:48", least=1.0, most=240.0),
+    Input(
+        "horizon_months",
+        "months",
+        "How long the task will live.",
+        "12:24:48",
+        least=1.0,
+        most=240.0,
+    ),
 )
 BY_KEY = {row.key: row for row in INPUTS}
 SPEEDS = ("seconds", "tokens_per_second")  # one of them
 
-_FIELDS = [(row.key, float | str | None, None) for row in INPUTS] + [(key, str | None, None) for key in STATED]
+_FIELDS = [(row.key, float | str | None, None) for row in INPUTS] + [
+    (key, str | None, None) for key in STATED
+]
 
 
 def _check(given: Any) -> None:
@@ -149,12 +214,16 @@ def _check(given: Any) -> None:
 
 
 # The keys of a costs file: the rows above, all optional.
-File = make_dataclass("File", _FIELDS, frozen=True, kw_only=True, namespace={"__post_init__": _check})
+File = make_dataclass(
+    "File", _FIELDS, frozen=True, kw_only=True, namespace={"__post_init__": _check}
+)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Every input that is known, by key; the currency, and the date of the prices where a file tells."""
+    """Every input that is known, by key; the currency,
+    and the date of the prices where a file tells.
+    """
 
     known: Mapping[str, Quantity]
     currency: str = "$"
@@ -174,11 +243,19 @@ class Layer:
 
     @classmethod
     def of_file(cls, path: Path) -> Layer:
-        """A TOML file; ConfigError with file, line and field for an unknown key or a value out of bounds."""
+        """A TOML file; ConfigError with file, line and
+        field for an unknown key or a value out of bounds.
+        """
         from offapi.config import load
 
-        values = {key: value for key, value in vars(load.load(path, File)).items() if value is not None}
-        known = {key: Quantity(BY_KEY[key].read(value), str(path)) for key, value in values.items() if key in BY_KEY}
+        values = {
+            key: value for key, value in vars(load.load(path, File)).items() if value is not None
+        }
+        known = {
+            key: Quantity(BY_KEY[key].read(value), str(path))
+            for key, value in values.items()
+            if key in BY_KEY
+        }
         return cls(known, {key: values[key] for key in STATED if key in values})
 
     @classmethod
@@ -191,33 +268,53 @@ class Layer:
                 known[key] = Quantity(row.read(value), row.flag)
             except ValueError as error:
                 step = f"Such as {row.flag} {row.assumed or '100'}: {row.help}"
-                raise ConfigError(f"{error}.", where=f"{row.flag} {value}", next_step=step) from None
+                raise ConfigError(
+                    f"{error}.", where=f"{row.flag} {value}", next_step=step
+                ) from None
         return cls(known, {})
 
 
 def resolve(layers: Sequence[Layer]) -> Inputs:
-    """The layers, later ones first, then the assumptions. ConfigError for what is missing, or said twice."""
+    """The layers, later ones first, then the assumptions.
+
+    ConfigError for what is missing, or said twice.
+    """
     known: dict[str, Quantity] = {}
     stated: dict[str, str] = {}
     for layer in layers:
         speeds = [key for key in SPEEDS if key in layer.known]
         if len(speeds) == 2:
             where = ", ".join(sorted({layer.known[key].source for key in speeds}))
-            raise ConfigError("seconds and tokens_per_second say the same.", where=where, next_step="Keep one of them.")
+            raise ConfigError(
+                "seconds and tokens_per_second say the same.",
+                where=where,
+                next_step="Keep one of them.",
+            )
         known = {key: value for key, value in known.items() if not (speeds and key in SPEEDS)}
         known |= layer.known
         stated |= layer.stated
-    assumed = {row.key: Quantity(row.read(row.assumed), ASSUMED) for row in INPUTS if row.assumed is not None}
+    assumed = {
+        row.key: Quantity(row.read(row.assumed), ASSUMED)
+        for row in INPUTS
+        if row.assumed is not None
+    }
     known = {row.key: (assumed | known)[row.key] for row in INPUTS if row.key in assumed | known}
     _complete(known)
     return Inputs(known, stated.get("currency", "$"), stated.get("dated"))
 
 
 def _complete(known: Mapping[str, Quantity]) -> None:
-    needed = [row for row in INPUTS if row.assumed is None and row.follows is None and row.key not in SPEEDS]
+    needed = [
+        row
+        for row in INPUTS
+        if row.assumed is None and row.follows is None and row.key not in SPEEDS
+    ]
     missing = [f"{row.flag} ({row.help.rstrip('.')})" for row in needed if row.key not in known]
     if not any(key in known for key in SPEEDS):
         missing.append("--seconds or --tokens-per-second (or a --run with --measure)")
     if missing:
-        step = "Give them as flags, or in a file with --from; `offapi cost --example costs.toml` writes one to change."
+        step = (
+            "Give them as flags, or in a file with --from; `offapi cost --example costs.toml`"
+            " writes one to change."
+        )
         raise ConfigError(f"not known, and not assumed: {'; '.join(missing)}.", next_step=step)

@@ -1,4 +1,5 @@
-"""The task's whole life: what is paid month by month on one's own model and at the API, and from when it pays.
+"""The task's whole life: what is paid month by month on
+one's own model and at the API, and from when it pays.
 
 Paid when due: setup, machines and the first training in the first month; a last month that is not
 whole counts by its part. Shapes: N draws, M months. Left out: what a machine that outlives the task
@@ -17,7 +18,10 @@ from offapi.cost.model import Costs, Numbers
 
 @dataclass(frozen=True)
 class Life:
-    """`own` and `api`: all that was paid by the end of each month, (N, M). `fits`: machines enough in all of them."""
+    """`own` and `api`: all that was paid by the end of each month, (N, M).
+
+    `fits`: machines enough in all of them.
+    """
 
     own: Numbers
     api: Numbers
@@ -41,22 +45,35 @@ class Life:
         return self.fits & (self.total < self.api_total)
 
     def payback_month(self) -> Numbers:
-        """The month from which on, to the end, less was paid than at the API; infinite unless it is cheaper in all."""
+        """The month from which on, to the end, less was paid
+        than at the API; infinite unless it is cheaper in all.
+        """
         dearer = (self.own >= self.api) & self.within
         last = np.where(dearer.any(axis=1), dearer.shape[1] - np.argmax(dearer[:, ::-1], axis=1), 0)
         return np.where(self.cheaper, last + 1.0, np.inf)
 
 
 def live(costs: Costs, requests: Numbers, growth: Numbers) -> Life:
-    """The life of a task that is asked `requests` in its first month, and `growth` more in each that follows."""
+    """The life of a task that is asked `requests` in its
+    first month, and `growth` more in each that follows.
+    """
     ends, parts = _months(costs)
     asked = requests[:, None] * _grown(growth, parts)
-    machines = np.where(parts > 0, np.maximum(costs.floor[:, None], asked / costs.capacity[:, None]), 0.0)
-    bought = np.maximum.accumulate(machines, axis=1) * np.ceil(ends / costs.purchase_months[:, None])
+    machines = np.where(
+        parts > 0, np.maximum(costs.floor[:, None], asked / costs.capacity[:, None]), 0.0
+    )
+    bought = np.maximum.accumulate(machines, axis=1) * np.ceil(
+        ends / costs.purchase_months[:, None]
+    )
     trained = costs.retraining_price[:, None] * np.ceil(ends / costs.months_between[:, None])
     running = (costs.rent + costs.idle_energy)[:, None] * machines + costs.operation[:, None]
     running = running + (costs.busy_energy + costs.escalation)[:, None] * asked
-    own = costs.setup[:, None] + costs.purchase[:, None] * bought + trained + np.cumsum(running * parts, axis=1)
+    own = (
+        costs.setup[:, None]
+        + costs.purchase[:, None] * bought
+        + trained
+        + np.cumsum(running * parts, axis=1)
+    )
     api = np.cumsum(costs.api[:, None] * asked * parts, axis=1)
     most = np.where(parts > 0, asked, 0.0).max(axis=1)
     own, api = np.broadcast_arrays(own, api)
@@ -64,7 +81,8 @@ def live(costs: Costs, requests: Numbers, growth: Numbers) -> Life:
 
 
 def break_even(costs: Costs, growth: Numbers) -> Numbers:
-    """Requests in the first month from which the own model is cheaper in all, (N,); infinite where it never is.
+    """Requests in the first month from which the own model
+    is cheaper in all, (N,); infinite where it never is.
 
     What it costs more than the API is convex and piecewise linear in them, so Newton's method
     from 0 meets the root in as many steps as there are pieces, and never passes it.
@@ -82,11 +100,21 @@ def break_even(costs: Costs, growth: Numbers) -> Numbers:
     with np.errstate(divide="ignore", invalid="ignore"):
         for _ in range(parts.shape[1] + 2):
             machines = np.maximum(floor, found[:, None] * each)
-            dearer = fixed + (price * machines).sum(axis=1) + bought * np.maximum(costs.floor, found * fullest)
+            dearer = (
+                fixed
+                + (price * machines).sum(axis=1)
+                + bought * np.maximum(costs.floor, found * fullest)
+            )
             dearer = dearer + single * found
             busy = found[:, None] * each >= floor
-            slope = single + (price * each * busy).sum(axis=1) + bought * fullest * (found * fullest >= costs.floor)
-            step = np.where(slope < 0, np.maximum(dearer, 0.0) / -slope, np.where(dearer >= 0, np.inf, 0.0))
+            slope = (
+                single
+                + (price * each * busy).sum(axis=1)
+                + bought * fullest * (found * fullest >= costs.floor)
+            )
+            step = np.where(
+                slope < 0, np.maximum(dearer, 0.0) / -slope, np.where(dearer >= 0, np.inf, 0.0)
+            )
             stays = ~np.isfinite(found) | (step <= 1e-12 * found)
             if stays.all():
                 break
@@ -95,7 +123,9 @@ def break_even(costs: Costs, growth: Numbers) -> Numbers:
 
 
 def _months(costs: Costs) -> tuple[Numbers, Numbers]:
-    """Of each month: when it ends, the life's end at the latest, and the part of it that the task lives; (N, M)."""
+    """Of each month: when it ends, the life's end at the
+    latest, and the part of it that the task lives; (N, M).
+    """
     horizon = costs.horizon_months[:, None]
     t = np.arange(1, int(np.ceil(horizon).max()) + 1)
     return np.minimum(t, horizon), np.clip(horizon - t + 1, 0.0, 1.0)

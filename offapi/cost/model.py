@@ -98,7 +98,11 @@ class Costs:
         The own cost is a line up to what the paid machines can do, and a steeper one beyond; a
         request gets cheaper along both, so they meet the API's line once at most.
         """
-        fixed = self.retraining_price / self.months_between + self.operation + self.setup / self.horizon_months
+        fixed = (
+            self.retraining_price / self.months_between
+            + self.operation
+            + self.setup / self.horizon_months
+        )
         machine = self.rent + self.purchase / self.purchase_months + self.idle_energy
         gain = self.api - self.escalation - self.busy_energy  # of a request, machines aside
         within = _divide(fixed + machine * self.floor, gain)
@@ -108,7 +112,9 @@ class Costs:
 
 
 def of(case: str, values: Values) -> Costs:
-    """The prices of `case`: a machine one owns already, one that is bought, or one that is rented."""
+    """The prices of `case`: a machine one owns
+    already, one that is bought, or one that is rented.
+    """
     v = complete(values)
     none = np.zeros(1)
     idle = np.minimum(v["idle_watts"], v["watts"])

@@ -42,7 +42,8 @@ def triangular(range: Range, uniforms: Numbers) -> Numbers:
 
 
 def swings(inputs: Inputs, case: str) -> list[tuple[str, float, float]]:
-    """Of each uncertain input: what is saved over the API with it at its low and at its high, all others likely.
+    """Of each uncertain input: what is saved over the API
+    with it at its low and at its high, all others likely.
 
     A month, on average over the task's life. The one with the largest difference first.
     """

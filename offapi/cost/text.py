@@ -17,30 +17,57 @@ def money(amount: float | None, currency: str) -> str:
     if amount is None:
         return NEVER
     sign, size = "-" if amount < 0 else "", abs(amount)
-    shown = f"{size:,.0f}" if size >= 100 else f"{size:.2f}" if size >= 0.1 or not size else f"{size:.2g}"
+    shown = (
+        f"{size:,.0f}"
+        if size >= 100
+        else f"{size:.2f}"
+        if size >= 0.1 or not size
+        else f"{size:.2g}"
+    )
     return f"{sign}{currency}{shown}"
 
 
 def cost_table(found: Estimate) -> tuple[Sequence[str], Rows]:
-    """Headers and rows: the first month part by part, 1,000 requests, all the months together, where they meet."""
+    """Headers and rows: the first month part by part, 1,000
+    requests, all the months together, where they meet.
+    """
     currency, cases = found.inputs.currency, found.cases
-    rows: Rows = [(part, *(money(case.parts[part], currency) for case in cases), "") for part in cases[0].parts]
+    rows: Rows = [
+        (part, *(money(case.parts[part], currency) for case in cases), "")
+        for part in cases[0].parts
+    ]
     spreads = [case.monthly for case in cases] + [found.api]
     single = [case.per_request for case in cases] + [found.api_per_request]
     totals = [case.total for case in cases] + [found.api_total]
     rows += [
         ("the first month", *(money(one.likely, currency) for one in spreads)),
         ("  5% to 95%", *(_span(one, currency) for one in spreads)),
-        ("  cheaper than the API in", *(f"{100 * case.cheaper_at_first:.0f}% of draws" for case in cases), ""),
-        ("  break-even, requests a month", *(_count(case.break_even_requests.likely) for case in cases), ""),
+        (
+            "  cheaper than the API in",
+            *(f"{100 * case.cheaper_at_first:.0f}% of draws" for case in cases),
+            "",
+        ),
+        (
+            "  break-even, requests a month",
+            *(_count(case.break_even_requests.likely) for case in cases),
+            "",
+        ),
         ("    5% to 95%", *(_counts(case.break_even_requests) for case in cases), ""),
         ("  1,000 requests", *(money(1000 * (one.likely or 0.0), currency) for one in single)),
         (f"all {_months(found)}", *(money(one.likely, currency) for one in totals)),
         ("  5% to 95%", *(_span(one, currency) for one in totals)),
-        ("  cheaper than the API in", *(f"{100 * case.cheaper:.0f}% of draws" for case in cases), ""),
+        (
+            "  cheaper than the API in",
+            *(f"{100 * case.cheaper:.0f}% of draws" for case in cases),
+            "",
+        ),
         ("  break-even, month", *(_count(case.break_even_month.likely) for case in cases), ""),
         ("    5% to 95%", *(_counts(case.break_even_month) for case in cases), ""),
-        ("  break-even, requests in the first", *(_count(case.break_even_start.likely) for case in cases), ""),
+        (
+            "  break-even, requests in the first",
+            *(_count(case.break_even_start.likely) for case in cases),
+            "",
+        ),
         ("    5% to 95%", *(_counts(case.break_even_start) for case in cases), ""),
     ]
     return ("", *(case.name for case in cases), "API"), rows
@@ -59,7 +86,9 @@ def swing_table(found: Estimate) -> tuple[Sequence[str], Rows]:
 
 
 def input_table(found: Estimate) -> tuple[Sequence[str], Rows]:
-    """Headers and rows: every input, and where it is from; those that were measured or given first."""
+    """Headers and rows: every input, and where it is
+    from; those that were measured or given first.
+    """
     known = sorted(found.inputs.known.items(), key=lambda item: item[1].source == ASSUMED)
     rows: Rows = [(key, one.range.text(), BY_KEY[key].unit, one.source) for key, one in known]
     followed = [row for row in BY_KEY.values() if row.follows and row.key not in found.inputs.known]
@@ -75,7 +104,9 @@ def lines(found: Estimate) -> list[str]:
     said += [f"  {NAMES[case.name]}: {_because(case, found)}" for case in found.cases]
     assumed = len(found.inputs.assumed())
     if assumed:
-        said.append(f"{assumed} inputs are assumptions of offapi's, not yours: give those that weigh most.")
+        said.append(
+            f"{assumed} inputs are assumptions of offapi's, not yours: give those that weigh most."
+        )
     if found.inputs.dated:
         said.append(f"Prices as of {found.inputs.dated}; nothing was fetched.")
     return said
@@ -99,8 +130,16 @@ def _because(case: Case, found: Estimate) -> str:
         return f"not enough, it would take {case.most_machines:.1f}{when}."
     month, start = case.break_even_month.likely, case.break_even_start.likely
     own, api = (money(one.likely, found.inputs.currency) for one in (case.total, found.api_total))
-    paid = f"paid back in month {month:.0f}" if month is not None else "not paid back while the task lives"
-    at = f"from about {start:,.0f} requests in the first month" if start is not None else "at no volume"
+    paid = (
+        f"paid back in month {month:.0f}"
+        if month is not None
+        else "not paid back while the task lives"
+    )
+    at = (
+        f"from about {start:,.0f} requests in the first month"
+        if start is not None
+        else "at no volume"
+    )
     draws = f"cheaper in {100 * case.cheaper:.0f}% of draws"
     said = f"{case.verdict} ({draws}; likely {own} against {api} at the API, {paid}; it pays {at})."
     return said + _first_month(case, found) + _whole_machines(case, found)

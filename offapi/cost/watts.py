@@ -59,7 +59,9 @@ def _nvidia() -> Meter:
     cards = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
 
     def joules() -> float:
-        return 0.001 * sum(int(nvml.nvmlDeviceGetTotalEnergyConsumption(card)) for card in cards)  # from mJ
+        return 0.001 * sum(
+            int(nvml.nvmlDeviceGetTotalEnergyConsumption(card)) for card in cards
+        )  # from mJ
 
     joules()
     return Meter(joules, f"{len(cards)} NVIDIA card{'s' if len(cards) > 1 else ''} alone")
@@ -70,7 +72,13 @@ def _apple() -> Meter:
 
     def joules() -> float:
         counted = monitor.get_cumulative_energy()
-        parts = (counted.cpu_total_mj, counted.gpu_mj, counted.gpu_sram_mj, counted.dram_mj, counted.ane_mj)
+        parts = (
+            counted.cpu_total_mj,
+            counted.gpu_mj,
+            counted.gpu_sram_mj,
+            counted.dram_mj,
+            counted.ane_mj,
+        )
         return 0.001 * sum(int(part or 0) for part in parts)  # from mJ
 
     joules()

@@ -1,4 +1,5 @@
-"""Fewer rows of what is frequent: real logs are skewed, and a model learns the few big senders by heart.
+"""Fewer rows of what is frequent: real logs are skewed,
+and a model learns the few big senders by heart.
 
 Left out: making train, validation and test sets; that is the owner's to decide.
 """
@@ -15,13 +16,16 @@ from offapi.randomness import order
 
 
 def cap(documents: Sequence[Document], field: str, limit: int, seed: int = 0) -> list[Document]:
-    """At most `limit` documents for each value of the answer's `field`, drawn by `seed`, in their old order.
+    """At most `limit` documents for each value of the
+    answer's `field`, drawn by `seed`, in their old order.
 
     The field is the gold answer's, else the recorded label's, compared as text; documents
     that have neither are all kept. ConfigError when `limit` is below 1.
     """
     if limit < 1:
-        raise ConfigError(f"at most {limit} rows a group leaves nothing.", next_step="Give a limit of 1 or more.")
+        raise ConfigError(
+            f"at most {limit} rows a group leaves nothing.", next_step="Give a limit of 1 or more."
+        )
     kept: list[int] = []
     used: Counter[str] = Counter()
     for i in order(seed, 0, len(documents)):

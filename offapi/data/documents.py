@@ -22,7 +22,9 @@ ALIKE = 0.85  # difflib's ratio: one letter of "gold", or two of "recorded_label
 
 @dataclass(frozen=True)
 class Document:
-    """One text to read. `gold` is the known answer, `recorded_label` what some teacher once answered."""
+    """One text to read. `gold` is the known answer,
+    `recorded_label` what some teacher once answered.
+    """
 
     id: str
     text: str
@@ -54,7 +56,9 @@ def as_row(document: Document) -> dict[str, Any]:
 
 
 def check_keys(row: jsonl.Row) -> None:
-    """DataError at an object whose key is nearly "gold" or "recorded_label": it would be passed over in silence."""
+    """DataError at an object whose key is nearly "gold" or
+    "recorded_label": it would be passed over in silence.
+    """
     for name, value in row.value.items():
         if name in OPTIONAL or not isinstance(value, dict):
             continue
@@ -73,7 +77,9 @@ def _read_rows(path: Path) -> list[Document]:
 def _document(row: jsonl.Row) -> Document:
     text = row.required("document", str)
     if not text.strip():
-        raise row.error("the document is empty.", "document", "Remove the row, or give it its text.")
+        raise row.error(
+            "the document is empty.", "document", "Remove the row, or give it its text."
+        )
     check_keys(row)
     gold, label = row.optional("gold", dict), row.optional("recorded_label", dict)
     return Document(row.required("id", str), text, gold, label)
@@ -84,7 +90,9 @@ def _read_folder(path: Path) -> list[Document]:
     found = sorted(
         (file.relative_to(path).as_posix(), file)
         for file in path.rglob("*")
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not _hidden(file.relative_to(path))
+        if file.suffix.lower() in SUFFIXES
+        and file.is_file()
+        and not _hidden(file.relative_to(path))
     )
     if not found:
         step = f"Put {' or '.join(SUFFIXES)} files into it, or name a .jsonl file."
@@ -103,7 +111,11 @@ def _text(file: Path) -> str:
         what = f"not UTF-8 at byte {error.start + 1}."
         raise DataError.at(what, path=file, next_step="Save the file as UTF-8.") from None
     except OSError as error:
-        raise DataError.at(f"cannot read it: {error.strerror}.", path=file, next_step="Check the file.") from None
+        raise DataError.at(
+            f"cannot read it: {error.strerror}.", path=file, next_step="Check the file."
+        ) from None
     if not text.strip():
-        raise DataError.at("the document is empty.", path=file, next_step="Remove the file, or give it its text.")
+        raise DataError.at(
+            "the document is empty.", path=file, next_step="Remove the file, or give it its text."
+        )
     return text

@@ -1,4 +1,5 @@
-"""Traces: what a model once did, JSONL rows of OpenAI's chat shape with the answer as the last message.
+"""Traces: what a model once did, JSONL rows of OpenAI's
+chat shape with the answer as the last message.
 
     {"id", "messages": [...], "tools"?, "group"?, "gold"?, "source"?, "grade"?}
 
@@ -26,15 +27,22 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Trace:
-    """One chat and where it came from. `tools` are the definitions the model was offered, if any."""
+    """One chat and where it came from.
+
+    `tools` are the definitions the model was offered, if any.
+    """
 
     id: str
     messages: tuple[Message, ...]
     tools: tuple[Message, ...] | None = None
     group: str | None = None  # conversation, session or document: rows that belong together
     gold: Mapping[str, Any] | None = None  # the known answer
-    source: Mapping[str, Any] | None = None  # format, model, ts, params, usage, scores, cost ... as imported
-    grade: Mapping[str, Any] | None = None  # {"score", "checks": {NAME: {"score", "reason"}}}, from `offapi grade`
+    source: Mapping[str, Any] | None = (
+        None  # format, model, ts, params, usage, scores, cost ... as imported
+    )
+    grade: Mapping[str, Any] | None = (
+        None  # {"score", "checks": {NAME: {"score", "reason"}}}, from `offapi grade`
+    )
 
     @cached_property
     def answer(self) -> str:
@@ -43,7 +51,8 @@ class Trace:
 
     @cached_property
     def document(self) -> str:
-        """What the answer was made from: user and tool messages after the last plain answer before it.
+        """What the answer was made from: user and tool
+        messages after the last plain answer before it.
 
         Worked examples in a prompt, which end with such an answer, are therefore no source.
         """
@@ -59,7 +68,10 @@ class Trace:
     @property
     def single_shot(self) -> bool:
         """Whether one question was answered at once: no tools, no earlier turns."""
-        return self.tools is None and sum(message["role"] in ("assistant", "tool") for message in self.messages) == 1
+        return (
+            self.tools is None
+            and sum(message["role"] in ("assistant", "tool") for message in self.messages) == 1
+        )
 
 
 def strip_thinking(text: str) -> str:
@@ -69,7 +81,9 @@ def strip_thinking(text: str) -> str:
 
 
 def read(path: Path) -> list[Trace]:
-    """The traces in a JSONL file; DataError, with file, line, field and next step, for anything else."""
+    """The traces in a JSONL file; DataError, with
+    file, line, field and next step, for anything else.
+    """
     rows = jsonl.read(path)
     jsonl.unique_ids(rows)
     return [parse(row) for row in rows]
@@ -94,12 +108,17 @@ def parse(row: jsonl.Row) -> Trace:
     for i, message in enumerate(messages):
         _check_message(row, f"messages[{i}]", message)
     if not messages or messages[-1]["role"] != "assistant":
-        step = "End it with the assistant's answer, or remove the row: there is nothing to learn from it."
+        step = (
+            "End it with the assistant's answer, or remove the row: there is nothing to learn"
+            " from it."
+        )
         raise row.error("the last message is not the assistant's.", "messages", step)
     tools = row.optional("tools", list)
     for i, tool in enumerate(tools or ()):
         if not isinstance(tool, dict):
-            raise row.error("must be an object.", f"tools[{i}]", "Write a tool definition of OpenAI's shape.")
+            raise row.error(
+                "must be an object.", f"tools[{i}]", "Write a tool definition of OpenAI's shape."
+            )
     try:
         return msgspec.convert({**row.value, "messages": messages, "tools": tools or None}, Trace)
     except msgspec.ValidationError as error:
@@ -114,20 +133,29 @@ def _check_message(row: jsonl.Row, where: str, message: object) -> None:
     if role not in ROLES:
         raise row.error(f"{role!r} is not a role.", f"{where}.role", nearest(str(role), ROLES))
     if calls is not None and role != "assistant":
-        raise row.error(f"only the assistant calls tools, not {role!r}.", f"{where}.tool_calls", "Correct this row.")
+        raise row.error(
+            f"only the assistant calls tools, not {role!r}.",
+            f"{where}.tool_calls",
+            "Correct this row.",
+        )
     if content is None and calls:
         _check_calls(row, f"{where}.tool_calls", calls)
         return
     if not isinstance(content, str):
         kind = "missing" if content is None else f"a {type(content).__name__}"
-        raise row.error(f"must be a text, is {kind}.", f"{where}.content", "Only text can be learned; put it there.")
+        raise row.error(
+            f"must be a text, is {kind}.",
+            f"{where}.content",
+            "Only text can be learned; put it there.",
+        )
     if calls:
         _check_calls(row, f"{where}.tool_calls", calls)
 
 
 def _check_calls(row: jsonl.Row, where: str, calls: object) -> None:
     error: DataError = row.error(
-        'each call must be {"type": "function", "function": {"name": TEXT, "arguments": JSON TEXT}}.',
+        'each call must be {"type": "function", "function": {"name": TEXT, "arguments": JSON'
+        " TEXT}}.",
         where,
         "Correct this row.",
     )

@@ -1,9 +1,10 @@
 """One of the demo's three arms: base, teacher or student, asked about the test documents.
 
-    predictions-NAME.jsonl  its answers      predictions-NAME.json  what they came from, and what they cost
+    predictions-NAME.jsonl  its answers      predictions-NAME.json
+    what they came from, and what they cost
 
-Answers in the run's folder are reused where model, task, worked examples and documents are still the same.
-Left out: going on in the middle of an arm.
+Answers in the run's folder are reused where model, task, worked examples and documents are still
+the same. Left out: going on in the middle of an arm.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Exam:
-    """The test documents, and a run's folder to keep the answers in. `key`: what all arms' answers depend on."""
+    """The test documents, and a run's folder to keep the answers in.
+
+    `key`: what all arms' answers depend on.
+    """
 
     folder: Run
     task: Task
@@ -44,7 +48,14 @@ class Exam:
     key: Mapping[str, Any]
 
     def sit(
-        self, backend: Backend, chat: Chat, name: str, shots: int, out: Progress, *, adapter: str | None = None
+        self,
+        backend: Backend,
+        chat: Chat,
+        name: str,
+        shots: int,
+        out: Progress,
+        *,
+        adapter: str | None = None,
     ) -> Arm:
         """The arm `name` with `shots` worked examples in its prompt, as it was kept or asked now.
 

@@ -1,4 +1,7 @@
-"""A stream of draws named by a text. Only `Random.random` is used: Python promises its sequence for good."""
+"""A stream of draws named by a text.
+
+Only `Random.random` is used: Python promises its sequence for good.
+"""
 
 from __future__ import annotations
 

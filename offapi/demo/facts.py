@@ -40,8 +40,16 @@ class Money:
 
 
 POUND, DOLLAR = Money("£", "", ",", "."), Money("$", "", ",", ".")
-EURO, EURO_COMMA, EURO_WORD = Money("€", "", ",", "."), Money("", " €", ".", ","), Money("EUR ", "", ",", ".")
-RINGGIT, FRANC, RUPEE = Money("RM", "", ",", "."), Money("CHF ", "", "'", "."), Money("Rs. ", "", ",", ".")
+EURO, EURO_COMMA, EURO_WORD = (
+    Money("€", "", ",", "."),
+    Money("", " €", ".", ","),
+    Money("EUR ", "", ",", "."),
+)
+RINGGIT, FRANC, RUPEE = (
+    Money("RM", "", ",", "."),
+    Money("CHF ", "", "'", "."),
+    Money("Rs. ", "", ",", "."),
+)
 
 # Mostly spellings and currencies that so small a teacher reads well; the others make its mistakes.
 # Month before day only with dollars, and only when the day is above 12: nothing is left to guess.
@@ -66,7 +74,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything a layout may print. Amounts in minor units; `total` is what is to be paid in the end."""
+    """Everything a layout may print.
+
+    Amounts in minor units; `total` is what is to be paid in the end.
+    """
 
     vendor: str
     customer: str
@@ -144,7 +155,11 @@ def draw_facts(draw: Draw, split: Split) -> Facts:
 
 
 def _vendor(draw: Draw, split: Split) -> str:
-    name, trade, form = f"{draw.pick(FIRST[split])} {draw.pick(SECOND)}", draw.pick(TRADES), draw.pick(FORMS)
+    name, trade, form = (
+        f"{draw.pick(FIRST[split])} {draw.pick(SECOND)}",
+        draw.pick(TRADES),
+        draw.pick(FORMS),
+    )
     return draw.pick((f"{name} {trade}", f"{name} {trade} {form}", f"{name} {form}"))
 
 

@@ -1,4 +1,5 @@
-"""What `offapi demo --full` adds: the roads compared on the demo's task, what they cost, and a report of it all.
+"""What `offapi demo --full` adds: the roads compared on
+the demo's task, what they cost, and a report of it all.
 
 Left out: graded traces, of which the demo has none.
 """
@@ -20,7 +21,8 @@ from offapi.training.run import Run
 RECIPE, COMPARISON = "compare.toml", "compare"
 PRICES = "prices-2026-11.toml"
 KEYS = """\
-# The roads on the demo's task: hand labels, the demo's own teacher, and GRPO from the student of the hand labels.
+# The roads on the demo's task: hand labels, the demo's own teacher,
+# and GRPO from the student of the hand labels.
 recipe = "compare"
 name = "{name}"
 out = {out}
@@ -43,10 +45,15 @@ def write_recipe(run: Path) -> Path:
 
 
 def reckon(run: Path) -> Estimate:
-    """What the student costs beside an API, by the example prices and what the run measured; kept as cost.json."""
+    """What the student costs beside an API, by the example
+    prices and what the run measured; kept as cost.json.
+    """
     with_prices = Layer.of_file(Path(str(files("offapi.cost") / PRICES)))
     found = estimate(resolve([with_prices, from_run.read(Run.open(run))]))
-    atomic.write_file(run / COMPARISON / "cost.json", orjson.dumps(found.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY))
+    atomic.write_file(
+        run / COMPARISON / "cost.json",
+        orjson.dumps(found.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY),
+    )
     return found
 
 

@@ -14,11 +14,23 @@ from offapi.demo.facts import Facts, Split, draw_facts
 from offapi.demo.layouts import SHARED, TEST_ONLY
 
 SCANNED = 0.2  # share of pages
-_CONFUSED = {"o": "0", "O": "0", "l": "1", "I": "l", "S": "5", "B": "8", "e": "c", "a": "o", "m": "rn"}
+_CONFUSED = {
+    "o": "0",
+    "O": "0",
+    "l": "1",
+    "I": "l",
+    "S": "5",
+    "B": "8",
+    "e": "c",
+    "a": "o",
+    "m": "rn",
+}
 
 
 def generate(split: Split, count: int, seed: int = 0) -> list[Document]:
-    """`count` documents of `split` with gold vendor, date and total; fewer are the first of more."""
+    """`count` documents of `split` with gold vendor,
+    date and total; fewer are the first of more.
+    """
     return [_document(split, i, seed) for i in range(count)]
 
 
@@ -29,12 +41,19 @@ def _document(split: Split, index: int, seed: int) -> Document:
     lines = layout(facts, draw)
     if draw.chance(SCANNED):
         lines = [_scan(line, facts, draw) for line in lines]
-    gold = {"vendor": facts.vendor, "date": facts.day.isoformat(), "total": facts.money.value(facts.total)}
+    gold = {
+        "vendor": facts.vendor,
+        "date": facts.day.isoformat(),
+        "total": facts.money.value(facts.total),
+    }
     return Document(f"{split}-{seed}-{index:04}", "\n".join(lines), gold)
 
 
 def _scan(line: str, facts: Facts, draw: Draw) -> str:
-    """`line` as a poor scan reads it. Words of the vendor and words with digits stay, so the answer stays."""
+    """`line` as a poor scan reads it.
+
+    Words of the vendor and words with digits stay, so the answer stays.
+    """
     kept = {*facts.vendor.lower().split(), *facts.written(facts.day).lower().split()}
     return " ".join(word if _stays(word, kept) else _blur(word, draw) for word in line.split(" "))
 
@@ -44,4 +63,6 @@ def _stays(word: str, kept: Set[str]) -> bool:
 
 
 def _blur(word: str, draw: Draw) -> str:
-    return "".join(_CONFUSED[char] if char in _CONFUSED and draw.chance(0.06) else char for char in word)
+    return "".join(
+        _CONFUSED[char] if char in _CONFUSED and draw.chance(0.06) else char for char in word
+    )

@@ -80,9 +80,20 @@ def letter_invoice(f: Facts, draw: Draw) -> list[str]:
 def table_invoice(f: Facts, draw: Draw) -> list[str]:
     """A table with bars, as some converters write it."""
     rows = [f"| {i.name} | {i.quantity} | {f.money.plain(i.amount)} |" for i in f.items]
-    extra = [f"| {draw.pick(('Freight', 'Packing'))} | 1 | {f.money.plain(f.extra)} |"] if f.extra else []
+    extra = (
+        [f"| {draw.pick(('Freight', 'Packing'))} | 1 | {f.money.plain(f.extra)} |"]
+        if f.extra
+        else []
+    )
     tax = [f"| Tax | {f.rate}% | {f.money.plain(f.tax)} |"] if f.rate else []
-    return [f"{f.vendor}", f"Date: {f.written(f.day)}", *rows, *extra, *tax, f"Total: {f.money(f.total)}"]
+    return [
+        f"{f.vendor}",
+        f"Date: {f.written(f.day)}",
+        *rows,
+        *extra,
+        *tax,
+        f"Total: {f.money(f.total)}",
+    ]
 
 
 def restaurant(f: Facts, draw: Draw) -> list[str]:
@@ -190,7 +201,10 @@ def subscription(f: Facts, draw: Draw) -> list[str]:
     return [
         f"Sold by: {f.vendor}",
         f"Date: {f.written(f.day)}",
-        f"{draw.pick(('Team plan', 'Pro plan', 'Storage plan'))}, {draw.between(2, 20)} seats: {f.money(f.net)}",
+        (
+            f"{draw.pick(('Team plan', 'Pro plan', 'Storage plan'))}, {draw.between(2, 20)} seats:"
+            f" {f.money(f.net)}"
+        ),
         *_tax(f, "Tax"),
         f"Total paid: {f.money(f.total)}",
     ]

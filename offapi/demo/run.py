@@ -61,7 +61,10 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """What `offapi demo --json` prints."""
-        return {**{name: arm.report.as_dict() for name, arm in self.arms.items()}, "run": str(self.run)}
+        return {
+            **{name: arm.report.as_dict() for name, arm in self.arms.items()},
+            "run": str(self.run),
+        }
 
 
 def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
@@ -87,7 +90,9 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
         distil(backend_name, folder, paths, sizes, out, resume)
         adapter = folder.path / "adapter"
         student = load(backend_name, ModelSpec(path=model.path, adapter=adapter))
-        arms["student"] = exam.sit(student, chat, "student", 0, out, adapter=test_set.digest(adapter))
+        arms["student"] = exam.sit(
+            student, chat, "student", 0, out, adapter=test_set.digest(adapter)
+        )
         student.close()
         outcome = Outcome(arms, folder.path)
         folder.write(RESULT, orjson.dumps(outcome.as_dict()))
@@ -105,7 +110,9 @@ def stored_model(out: Progress) -> store.Model:
 
 
 def open_folder(root: Path, name: str, manifest: Mapping[str, Any]) -> tuple[Run, bool]:
-    """The unfinished run of that name to go on with, else a new one, numbered from the second on."""
+    """The unfinished run of that name to go on with,
+    else a new one, numbered from the second on.
+    """
     number = 1
     while True:
         path = root / (name if number == 1 else f"{name}-{number}")
@@ -135,14 +142,31 @@ def describe(backend_name: str, model: store.Model, paths: Mapping[str, Path]) -
 
 
 def announce(
-    backend: Backend, chat: Chat, task: Task, train: list[Document], test: list[Document], sizes: Sizes, arms: int
+    backend: Backend,
+    chat: Chat,
+    task: Task,
+    train: list[Document],
+    test: list[Document],
+    sizes: Sizes,
+    arms: int,
 ) -> str:
-    """One sentence with the time all of it is expected to take here, with `arms` still to be tested."""
+    """One sentence with the time all of it is expected
+    to take here, with `arms` still to be tested.
+    """
     speed = forecast.measure(backend)
-    own = sum(len(chat.encode(row.text)) for row in train), sum(len(chat.encode(row.text)) for row in test)
+    own = (
+        sum(len(chat.encode(row.text)) for row in train),
+        sum(len(chat.encode(row.text)) for row in test),
+    )
     asked = len(chat.prompt(task.messages("")))
-    read = speed.score * (own[0] + arms * own[1]) + speed.decode * ANSWER_TOKENS * (len(train) + arms * len(test))
-    learn = speed.train * sizes.epochs * (own[0] + (asked / sizes.batch_size + ANSWER_TOKENS) * len(train))
+    read = speed.score * (own[0] + arms * own[1]) + speed.decode * ANSWER_TOKENS * (
+        len(train) + arms * len(test)
+    )
+    learn = (
+        speed.train
+        * sizes.epochs
+        * (own[0] + (asked / sizes.batch_size + ANSWER_TOKENS) * len(train))
+    )
     return (
         f"{len(train)} documents to label and learn from, {len(test)} to test on:"
         f" about {duration(read + learn)} on this machine ({backend.name}, {backend.device})."
@@ -150,7 +174,12 @@ def announce(
 
 
 def distil(
-    backend_name: str, folder: Run, paths: Mapping[str, Path], sizes: Sizes, out: Progress, resume: bool
+    backend_name: str,
+    folder: Run,
+    paths: Mapping[str, Path],
+    sizes: Sizes,
+    out: Progress,
+    resume: bool,
 ) -> None:
     """The distill recipe on the generated training documents; their gold is not looked at."""
     recipe = import_module("offapi.recipes.distill")

@@ -10,7 +10,7 @@ from offapi.task.task import Example, Task
 
 INSTRUCTIONS = """\
 Read the invoice or receipt and answer with one JSON object and nothing else:
-vendor: who is paid, date: when it was issued, as YYYY-MM-DD, total: what is to be paid in the end."""
+vendor: who is paid, date: when it was issued, as YYYY-MM-DD, total: what is to be paid in the end."""  # noqa: E501
 
 SCHEMA = {
     "type": "object",
@@ -69,7 +69,11 @@ task = Task(
     name="receipts",
     instructions=INSTRUCTIONS,
     schema=SCHEMA,
-    checks={"valid JSON": (is_json, 1.0), "required fields": (fits_schema, 1.0), "in the document": (in_source, 1.0)},
+    checks={
+        "valid JSON": (is_json, 1.0),
+        "required fields": (fits_schema, 1.0),
+        "in the document": (in_source, 1.0),
+    },
     match={"vendor": "text", "date": "date", "total": "number"},
     examples=EXAMPLES,
     max_answer_tokens=64,

@@ -1,4 +1,6 @@
-"""Fresh rows held against the reference, one after another: the state after them is the same however they come."""
+"""Fresh rows held against the reference, one after another:
+the state after them is the same however they come.
+"""
 
 from __future__ import annotations
 
@@ -49,24 +51,46 @@ class Watch:
         """The state after a batch."""
         raw, steps = self.reference.measured(batch, self.watching)
         state = self.counted(state, steps)
-        found = outliers.merged(state.tops, batch, raw, self.watching, self.reference.rulers, self.reference.known)
-        right, gold = int((batch.right == table.RIGHT).sum()), int((batch.right != table.UNKNOWN).sum())
+        found = outliers.merged(
+            state.tops, batch, raw, self.watching, self.reference.rulers, self.reference.known
+        )
+        right, gold = (
+            int((batch.right == table.RIGHT).sum()),
+            int((batch.right != table.UNKNOWN).sum()),
+        )
         return replace(state, tops=found, right=(state.right[0] + right, state.right[1] + gold))
 
     def counted(self, state: State, steps: Steps) -> State:
-        """The state after rows whose values are `steps`, (N, W), of 1 / STEPS; a look after each block."""
+        """The state after rows whose values are `steps`,
+        (N, W), of 1 / STEPS; a look after each block.
+        """
         left = np.concatenate([state.pending, steps])
         bets, peak = state.bets, state.peak
         whole = len(left) // BLOCK * BLOCK
         for at in range(0, whole, BLOCK):
             bets = sequential_test.after(self.test, bets, self._series(left[at : at + BLOCK]))
-            peak = np.maximum(peak, self._joined(sequential_test.log_e(self.test, bets, self._series(left[:0]))))
-        counts = state.counts + np.array([np.bincount(column, minlength=STEPS + 1) for column in steps.T])
-        return replace(state, rows=state.rows + len(steps), counts=counts, bets=bets, pending=left[whole:], peak=peak)
+            peak = np.maximum(
+                peak, self._joined(sequential_test.log_e(self.test, bets, self._series(left[:0])))
+            )
+        counts = state.counts + np.array(
+            [np.bincount(column, minlength=STEPS + 1) for column in steps.T]
+        )
+        return replace(
+            state,
+            rows=state.rows + len(steps),
+            counts=counts,
+            bets=bets,
+            pending=left[whole:],
+            peak=peak,
+        )
 
     def log_e(self, state: State) -> NDArray[np.float64]:
-        """Logs of the e-values now, (W,): where both ways count, the mean of a fall's and a rise's."""
-        return self._joined(sequential_test.log_e(self.test, state.bets, self._series(state.pending)))
+        """Logs of the e-values now, (W,): where both
+        ways count, the mean of a fall's and a rise's.
+        """
+        return self._joined(
+            sequential_test.log_e(self.test, state.bets, self._series(state.pending))
+        )
 
     def lately(self, state: State) -> NDArray[np.float64]:
         """(W,): means of about the last few hundred rows; NaN before the first block."""

@@ -1,4 +1,6 @@
-"""The rows that stand out: the few lowest and highest of each thing that is watched, with the reason."""
+"""The rows that stand out: the few lowest and highest
+of each thing that is watched, with the reason.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def merged(
     rulers: Mapping[str, Ruler],
     known: Known,
 ) -> Tops:
-    """`tops` with the rows of a batch, whose values are `raw` (N, W). Of equal rows the earlier one stays."""
+    """`tops` with the rows of a batch, whose values are `raw` (N, W).
+
+    Of equal rows the earlier one stays.
+    """
     found = dict(tops)
     score = raw[:, [one.kind == "check" for one in watching]].mean(axis=1)
     found[WORST] = _few(found.get(WORST, ()), score, batch.traces, -1, 1.0, _worst)
@@ -54,7 +59,13 @@ def merged(
         for side in (-1, 1):
             if one.kind in ("check", "field") and side != (-1 if one.kind == "check" else 1):
                 continue
-            limit = 1.0 if one.kind == "check" else 0.0 if one.kind == "field" or one.name == NOVEL else None
+            limit = (
+                1.0
+                if one.kind == "check"
+                else 0.0
+                if one.kind == "field" or one.name == NOVEL
+                else None
+            )
             told = _teller(one, rulers, known)
             before = found.get(key(one.name, side), ())
             found[key(one.name, side)] = _few(before, raw[:, i], batch.traces, side, limit, told)
@@ -69,7 +80,9 @@ def _few(
     limit: float | None,
     told: Callable[[Trace, float], str],
 ) -> tuple[Row, ...]:
-    """The few that stand out among those `before` and the new ones, none of which may have the value `limit`."""
+    """The few that stand out among those `before` and the
+    new ones, none of which may have the value `limit`.
+    """
     bar = side * before[-1].value if len(before) == SHOWN else -np.inf
     if limit is not None:
         bar = max(bar, side * limit)
@@ -80,7 +93,9 @@ def _few(
     return tuple(sorted([*before, *rows], key=lambda row: -side * row.value)[:SHOWN])
 
 
-def _teller(one: Watched, rulers: Mapping[str, Ruler], known: Known) -> Callable[[Trace, float], str]:
+def _teller(
+    one: Watched, rulers: Mapping[str, Ruler], known: Known
+) -> Callable[[Trace, float], str]:
     """What is said of a row that stands out in one thing."""
     if one.kind == "check":
         return lambda trace, value: _reason(trace, one.of)
@@ -90,7 +105,9 @@ def _teller(one: Watched, rulers: Mapping[str, Ruler], known: Known) -> Callable
         unit, median = UNITS[one.name], rulers[one.name].median()
         return lambda trace, value: f"{value:,.0f} {unit}, the reference's median is {median:,.0f}"
     if one.name == NOVEL:
-        return lambda trace, value: f"{value:.0%} new, such as {known.longest_new(trace.document)[:STRETCH]!r}"
+        return lambda trace, value: (
+            f"{value:.0%} new, such as {known.longest_new(trace.document)[:STRETCH]!r}"
+        )
     return lambda trace, value: f"{value:.0%}"
 
 
@@ -98,7 +115,9 @@ def _worst(trace: Trace, value: float) -> str:
     checks = (trace.grade or {}).get("checks")
     if not checks:
         return "there is no answer"
-    return "; ".join(f"{name}: {part['reason']}" for name, part in checks.items() if part["score"] < 1.0)
+    return "; ".join(
+        f"{name}: {part['reason']}" for name, part in checks.items() if part["score"] < 1.0
+    )
 
 
 def _reason(trace: Trace, check: str) -> str:

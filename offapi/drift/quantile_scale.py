@@ -1,4 +1,6 @@
-"""Lengths, which know no upper bound, as places in [0, 1] among the reference's: ½ is its median."""
+"""Lengths, which know no upper bound, as places
+in [0, 1] among the reference's: ½ is its median.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class Ruler:
     counts: NDArray[np.int64]
 
     def places(self) -> Numbers:
-        """Of each mark, (MARKS,): the share of lengths below it, and half of those on it. ½ for a ruler of nothing."""
+        """Of each mark, (MARKS,): the share of lengths below
+        it, and half of those on it. ½ for a ruler of nothing.
+        """
         n = int(self.counts.sum())
         return (np.cumsum(self.counts) - self.counts / 2) / n if n else np.full(MARKS, 0.5)
 

@@ -28,7 +28,10 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reference:
-    """The reference's rows, counted. `counts` (W, STEPS + 1) of the values that fresh rows are compared with."""
+    """The reference's rows, counted.
+
+    `counts` (W, STEPS + 1) of the values that fresh rows are compared with.
+    """
 
     rows: int
     counts: NDArray[np.int64]
@@ -38,7 +41,9 @@ class Reference:
     right: tuple[int, int]  # rows right in all fields, of those with gold
     tally: Tally
 
-    def measured(self, batch: Batch, watching: Sequence[Watched]) -> tuple[Numbers, NDArray[np.int64]]:
+    def measured(
+        self, batch: Batch, watching: Sequence[Watched]
+    ) -> tuple[Numbers, NDArray[np.int64]]:
         """A batch's values with its novelty, and as steps of [0, 1], both (N, W)."""
         raw = batch.values.copy()
         raw[:, _column(watching, NOVEL)] = batch.texts.share(self.known.novel(batch.texts))
@@ -55,7 +60,9 @@ def read(source: Source, said: Progress) -> Reference:
             advance(first.rows)
     if not first.rows:
         raise DataError.at(
-            "there are no rows in it.", path=source.path, next_step="Give it rows served when all was well."
+            "there are no rows in it.",
+            path=source.path,
+            next_step="Give it rows served when all was well.",
         )
     counts, rulers = first.counted()
     counts[_column(source.watching, NOVEL)] = _novelty(source, first.known, said)
@@ -63,7 +70,9 @@ def read(source: Source, said: Progress) -> Reference:
 
 
 class _First:
-    """The first pass: everything but the novelty of the half that is compared with, which needs all of the other."""
+    """The first pass: everything but the novelty of the half
+    that is compared with, which needs all of the other.
+    """
 
     def __init__(self, watching: Sequence[Watched]) -> None:
         self._watching, self.known = watching, Known()
@@ -91,12 +100,16 @@ class _First:
         for name, ruler in rulers.items():
             weights = self._marks[name][1]
             places = _rounded(ruler.places())
-            self._counts[_column(self._watching, name)] = np.bincount(places, weights, STEPS + 1).astype(np.int64)
+            self._counts[_column(self._watching, name)] = np.bincount(
+                places, weights, STEPS + 1
+            ).astype(np.int64)
         return self._counts, rulers
 
 
 def _novelty(source: Source, known: Known, said: Progress) -> NDArray[np.int64]:
-    """Counts of the novelty of the half that is compared with; the file is read again, not graded."""
+    """Counts of the novelty of the half that is
+    compared with; the file is read again, not graded.
+    """
     counts, done = np.zeros(STEPS + 1, np.int64), 0
     with said.progress("comparing its halves") as advance, source.path.open("rb") as file:
         for job in source.jobs(Ids(), Tally()):
@@ -104,7 +117,9 @@ def _novelty(source: Source, known: Known, said: Progress) -> NDArray[np.int64]:
             lines = [line for line in file.read(job.end - job.start).split(b"\n") if line.strip()]
             traces = [rows.parse(line, source.path, 0, source.task) for line in lines]
             half = _compared([trace.id for trace in traces])
-            some = [trace.document for trace, compared in zip(traces, half, strict=True) if compared]
+            some = [
+                trace.document for trace, compared in zip(traces, half, strict=True) if compared
+            ]
             texts = Texts.of(some)
             counts += np.bincount(_rounded(texts.share(known.novel(texts))), minlength=STEPS + 1)
             done += len(traces)
@@ -112,7 +127,9 @@ def _novelty(source: Source, known: Known, said: Progress) -> NDArray[np.int64]:
     return counts
 
 
-def _steps(raw: Numbers, watching: Sequence[Watched], rulers: Mapping[str, Ruler]) -> NDArray[np.int64]:
+def _steps(
+    raw: Numbers, watching: Sequence[Watched], rulers: Mapping[str, Ruler]
+) -> NDArray[np.int64]:
     found = np.empty(raw.shape, np.int64)
     for i, one in enumerate(watching):
         places = rulers[one.name].places()[marks(raw[:, i])] if one.name in rulers else raw[:, i]

@@ -1,4 +1,6 @@
-"""Fresh, watch or retrain: what the e-values say, how far each thing moved, which rows drove it, what to do next."""
+"""Fresh, watch or retrain: what the e-values say, how far
+each thing moved, which rows drove it, what to do next.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class Finding:
-    """One watched thing. Means lie in [0, 1]; a length's is its mean place among the reference's lengths."""
+    """One watched thing. Means lie in [0, 1]; a length's
+    is its mean place among the reference's lengths.
+    """
 
     name: str
     kind: Kind
@@ -45,7 +49,13 @@ class Finding:
         """A line of the table."""
         lately = "" if self.lately is None else f"{100 * self.lately:.1f}"
         means = (f"{100 * self.reference:.1f}", f"{100 * self.fresh:.1f}", lately)
-        return (self.name, *means, self.difference.points(), f"{self.highest_e:,.2g}", "moved" if self.moved else "")
+        return (
+            self.name,
+            *means,
+            self.difference.points(),
+            f"{self.highest_e:,.2g}",
+            "moved" if self.moved else "",
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,9 @@ class Report:
     warning: float  # the e-value at which a check alone is watched
     worst: tuple[Row, ...]
     most_novel: tuple[Row, ...]
-    right: Mapping[str, Interval | None]  # rows right in all fields where gold is known; no part of the verdict
+    right: Mapping[
+        str, Interval | None
+    ]  # rows right in all fields where gold is known; no part of the verdict
 
     def as_dict(self) -> dict[str, Any]:
         """The object for --json."""
@@ -73,23 +85,35 @@ class Report:
         moved = [one for one in self.watched if one.moved]
         told = [f"{self.verdict.upper()}: {self._why(moved)}", f"Rule: {self.rule}"]
         if self.reference_rows < FEW:
-            told.append(f"A reference of {self.reference_rows:,} rows can show little: give it {FEW} or more.")
-        known = [f"{name} {found.percent()}%" for name, found in self.right.items() if found is not None]
+            told.append(
+                f"A reference of {self.reference_rows:,} rows can show little: give it {FEW} or"
+                " more."
+            )
+        known = [
+            f"{name} {found.percent()}%" for name, found in self.right.items() if found is not None
+        ]
         if known:
-            told.append(f"Right in every field where gold is known: {', '.join(known)}. No part of the verdict.")
+            told.append(
+                f"Right in every field where gold is known: {', '.join(known)}. No part of the"
+                " verdict."
+            )
         return told
 
     def _why(self, moved: Sequence[Finding]) -> str:
         if moved:
             return "; ".join(f"{one.name} {one.difference.points()} points" for one in moved) + "."
         if self.verdict == "watch":
-            low = max((one for one in self.watched if one.kind == "check"), key=lambda one: one.highest_e)
+            low = max(
+                (one for one in self.watched if one.kind == "check"), key=lambda one: one.highest_e
+            )
             return f"{low.name} may have fallen: {low.difference.points()} points."
         return f"nothing moved as far as {self.fresh_rows:,} rows can tell."
 
 
 def report(watch: Watch, state: State, rate: float) -> Report:
-    """What `state`, of one row or more, says, when at most `rate` of all watches without drift shall raise an alarm."""
+    """What `state`, of one row or more, says, when at most
+    `rate` of all watches without drift shall raise an alarm.
+    """
     alarm, warning = len(watch.watching) / rate, 1.0 / rate
     findings = _findings(watch, state, log(alarm))
     checks = [one for one in findings if one.kind == "check"]
@@ -120,7 +144,11 @@ def commands(verdict: Verdict, task_file: Path, fresh: Path) -> list[str]:
         return []
     if verdict == "watch":
         return [f"offapi grade --task {task} --traces {traces} --review 30"]
-    recipe, more, first = task_file.parent / "filtered_sft.toml", f"--set name=retrain-{date.today()}", []
+    recipe, more, first = (
+        task_file.parent / "filtered_sft.toml",
+        f"--set name=retrain-{date.today()}",
+        [],
+    )
     if not recipe.is_file():
         recipe, first = Path("retrain/filtered_sft.toml"), ["offapi init retrain"]
         more += f" --set task={task} --set val=LABELLED.jsonl"
@@ -137,15 +165,18 @@ def _findings(watch: Watch, state: State, alarm: float) -> tuple[Finding, ...]:
         recent = None if np.isnan(lately[i]) else float(lately[i])
         rows = state.tops.get(key(one.name, side), ()) if moved else ()
         means = _mean(before), _mean(now)
-        found.append(Finding(one.name, one.kind, *means, recent, difference, e, highest, moved, rows))
+        found.append(
+            Finding(one.name, one.kind, *means, recent, difference, e, highest, moved, rows)
+        )
     return tuple(found)
 
 
 def _rule(watched: int, alarm: float, warning: float, rate: float) -> str:
     return (
-        f"retrain when the highest e of a check reached {alarm:,.0f} ({watched} things watched / {rate:g}); watch when "
-        f"that of anything else did, or that of a check {warning:,.0f}; else fresh. Where nothing drifts and rows are "
-        f"independent, at most {rate:.2%} of watches ever see an e of {alarm:,.0f}, however often they look."
+        f"retrain when the highest e of a check reached {alarm:,.0f} ({watched} things watched /"
+        f" {rate:g}); watch when that of anything else did, or that of a check {warning:,.0f}; else"
+        f" fresh. Where nothing drifts and rows are independent, at most {rate:.2%} of watches ever"
+        f" see an e of {alarm:,.0f}, however often they look."
     )
 
 
@@ -158,7 +189,9 @@ def _mean(counts: NDArray[np.int64]) -> float:
 
 
 def _difference(fresh: NDArray[np.int64], reference: NDArray[np.int64]) -> Interval:
-    """Newcombe's interval (Statistics in Medicine 17, 1998, method 10) from the two means' score intervals."""
+    """Newcombe's interval (Statistics in Medicine 17,
+    1998, method 10) from the two means' score intervals.
+    """
     a, b = _score_interval(fresh), _score_interval(reference)
     difference = a.mean - b.mean
     low = difference - sqrt((a.mean - a.low) ** 2 + (b.high - b.mean) ** 2)
@@ -173,5 +206,10 @@ def _score_interval(counts: NDArray[np.int64]) -> Interval:
         return Interval(mean, 0.0, 1.0)
     variance = float(counts @ (VALUES - mean) ** 2) / n
     coins = n * mean * (1 - mean) / variance if variance > 0 else float(n)
-    middle, spread = mean + Z**2 / (2 * coins), Z * sqrt(mean * (1 - mean) / coins + Z**2 / (4 * coins**2))
-    return Interval(mean, (middle - spread) / (1 + Z**2 / coins), (middle + spread) / (1 + Z**2 / coins))
+    middle, spread = (
+        mean + Z**2 / (2 * coins),
+        Z * sqrt(mean * (1 - mean) / coins + Z**2 / (4 * coins**2)),
+    )
+    return Interval(
+        mean, (middle - spread) / (1 + Z**2 / coins), (middle + spread) / (1 + Z**2 / coins)
+    )

@@ -30,7 +30,12 @@ from offapi.task.task import Task
 
 JOB = 256 * 1024  # bytes of the file that a process gets at a time
 MOST_FAILED = 100  # rows that checks may fail to judge; with more the checks are at fault
-BLANK, REPEATED, GROUPED, REFERENCE = "blank", "counted before", "of a group counted before", "in the reference"
+BLANK, REPEATED, GROUPED, REFERENCE = (
+    "blank",
+    "counted before",
+    "of a group counted before",
+    "in the reference",
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Source:
-    """A file and the task that grades it. `reference`: rows that do not count because they are in that file."""
+    """A file and the task that grades it.
+
+    `reference`: rows that do not count because they are in that file.
+    """
 
     path: Path
     task_file: Path
@@ -63,19 +71,30 @@ class Source:
     reference: Ids = field(default_factory=Ids)
 
     def batches(self, ids: Ids, tally: Tally) -> Iterator[Batch]:
-        """All rows not in `ids`, which are put there. DataError, with line and field, at a row that is no trace.
+        """All rows not in `ids`, which are put there. DataError,
+        with line and field, at a row that is no trace.
 
         ConfigError when more than MOST_FAILED rows could not be judged.
         """
         seconds = self.task.check_seconds + pool.GRACE if self.task.check_seconds else None
         with without_gold.file(self.task_file) as task_file:
             settings = Settings(task_file, "", self.path, None, None, (), NOTHING)
-            for done in pool.grade(self.jobs(ids, tally), settings, tuple(self.task.checks), seconds):
+            for done in pool.grade(
+                self.jobs(ids, tally), settings, tuple(self.task.checks), seconds
+            ):
                 tally.failed += len(done.failed)
-                tally.first = tally.first or next((f"row {id!r}: {why}" for id, why in done.failed), "")
+                tally.first = tally.first or next(
+                    (f"row {id!r}: {why}" for id, why in done.failed), ""
+                )
                 if tally.failed > MOST_FAILED:
-                    step = "Mend the check: it sees no gold here, and an answer it cannot judge should score 0."
-                    what = f"more than {MOST_FAILED} rows could not be graded; the first: {tally.first}"
+                    step = (
+                        "Mend the check: it sees no gold here, and an answer it cannot judge should"
+                        " score 0."
+                    )
+                    what = (
+                        f"more than {MOST_FAILED} rows could not be graded; the first:"
+                        f" {tally.first}"
+                    )
                     raise ConfigError(what, where=str(self.path), next_step=step)
                 yield self._batch(done)
 
@@ -107,10 +126,17 @@ class Source:
         if not isinstance(row, dict) or not isinstance(row.get("id"), str):
             return ""
         if "document" in row and "messages" not in row and row.get("recorded_label") is None:
-            what, step = "the document has no answer.", 'Give it the served answer as "recorded_label".'
-            raise DataError.at(what, path=self.path, line=number, field="recorded_label", next_step=step)
+            what, step = (
+                "the document has no answer.",
+                'Give it the served answer as "recorded_label".',
+            )
+            raise DataError.at(
+                what, path=self.path, line=number, field="recorded_label", next_step=step
+            )
         id = table.digest(row["id"])
-        group = table.digest(f"group\0{row['group']}") if isinstance(row.get("group"), str) else None
+        group = (
+            table.digest(f"group\0{row['group']}") if isinstance(row.get("group"), str) else None
+        )
         if id in self.reference or group in self.reference:
             return REFERENCE
         if id in ids or group in ids:
@@ -123,7 +149,9 @@ class Source:
     def _batch(self, done: Done) -> Batch:
         right = np.frombuffer(done.table, table.kind(len(self.task.checks)))["right"]
         failed = {id for id, _ in done.failed}
-        lines = [rows.parse(line, self.path, 0, self.task) for line in done.lines.split(b"\n") if line]
+        lines = [
+            rows.parse(line, self.path, 0, self.task) for line in done.lines.split(b"\n") if line
+        ]
         kept = np.array([trace.id not in failed for trace in lines], bool)
         traces = [trace for trace in lines if trace.id not in failed]
         texts = Texts.of([trace.document for trace in traces])
@@ -136,7 +164,11 @@ def _opened(path: Path) -> Any:
         file = path.open("rb")
         if not path.stat().st_size:
             file.close()
-            raise DataError.at("there are no rows in it.", path=path, next_step="Give it one JSON object a line.")
+            raise DataError.at(
+                "there are no rows in it.", path=path, next_step="Give it one JSON object a line."
+            )
     except OSError as error:
-        raise DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step="Check the path.") from None
+        raise DataError.at(
+            f"cannot read it: {error.strerror}.", path=path, next_step="Check the path."
+        ) from None
     return file

@@ -1,11 +1,13 @@
-"""Has a mean in [0, 1] fallen below the reference's? e-processes, which may be looked at after every row.
+"""Has a mean in [0, 1] fallen below the reference's?
+e-processes, which may be looked at after every row.
 
-A gambler bets on each fresh value x at odds that are fair were the mean q: wealth is multiplied by 1 + b (q - x),
-b set before x is seen, and is a nonnegative supermartingale while the mean is q or more (the capital process of
-Waudby-Smith and Ramdas, arXiv 2010.09686, betting as their aGRAPA does). By Ville's inequality it ever reaches 1/a
-with probability a at most. The reference's own mean m is not known either: a second gambler bets on the reference
-that its mean is above m, and the product of both, the least over all m, is what counts. Left out: rows that depend
-on one another, and rises, which are falls of 1 - x.
+A gambler bets on each fresh value x at odds that are fair were the mean q: wealth is multiplied by
+1 + b (q - x), b set before x is seen, and is a nonnegative supermartingale while the mean is q or
+more (the capital process of Waudby-Smith and Ramdas, arXiv 2010.09686, betting as their aGRAPA
+does). By Ville's inequality it ever reaches 1/a with probability a at most. The reference's own
+mean m is not known either: a second gambler bets on the reference that its mean is above m, and the
+product of both, the least over all m, is what counts. Left out: rows that depend on one another,
+and rises, which are falls of 1 - x.
 
 Shapes: S series, J gamblers, K points for m, V values, B rows of a block.
 """
@@ -24,7 +26,9 @@ PRIOR = 25.0  # rows of the reference that a gambler begins with
 MOST = 0.95  # of its wealth that a gambler may lose at once
 EDGE = 1e-9
 _KEPT = 0.5 ** (BLOCK / MEMORY)
-_REFERENCE_BETS = np.array([0.0, 1.5, 3.0, 6.0, 12.0])  # in standard errors of the reference's mean; 0 keeps its stake
+_REFERENCE_BETS = np.array(
+    [0.0, 1.5, 3.0, 6.0, 12.0]
+)  # in standard errors of the reference's mean; 0 keeps its stake
 
 Numbers = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -33,10 +37,13 @@ VALUES = np.arange(STEPS + 1) / STEPS  # (V,)
 
 @dataclass(frozen=True)
 class Test:
-    """What the fresh rows of S series are held against: cells of m, each with a mean q and the reference's evidence."""
+    """What the fresh rows of S series are held against: cells
+    of m, each with a mean q and the reference's evidence.
+    """
 
     q: Numbers  # (S, K): the reference's mean at a cell's lower end, less the margin
-    evidence: Numbers  # (S, K): log wealth of who bet that the reference's mean is above the cell's upper end
+    # (S, K): log wealth of who bet that the reference's mean is above the cell's upper end
+    evidence: Numbers
     mean: Numbers  # (S,), of the reference
     square: Numbers  # (S,): its mean square
     floor: Numbers  # (S,): variances are taken to be no less
@@ -60,23 +67,33 @@ class Bets:
 
 
 def against(reference: Counts, margin: float) -> Test:
-    """A test of `the fresh mean is the reference's less margin, or more` for each series of (S, V) counts."""
+    """A test of `the fresh mean is the reference's less
+    margin, or more` for each series of (S, V) counts.
+    """
     n = reference.sum(axis=1)
     shared = reference / np.maximum(n, 1)[:, None]
     mean, square = shared @ VALUES, shared @ VALUES**2
     floor = 1.0 / np.maximum(n, 1)
     grid = _grid(mean, np.sqrt(np.maximum(square - mean**2, floor) * floor))
-    evidence = np.array([log_above(one, at) for one, at in zip(reference, grid[:, 1:], strict=True)])
+    evidence = np.array(
+        [log_above(one, at) for one, at in zip(reference, grid[:, 1:], strict=True)]
+    )
     return Test(np.clip(grid[:, :-1] - margin, 0.0, 1.0 - EDGE), evidence, mean, square, floor)
 
 
 def log_above(counts: Counts, at: Numbers) -> Numbers:
-    """Logs of e-values against `the mean is at[k] or less`, (K,), from (V,) counts and for `at` above 0.
+    """Logs of e-values against `the mean is at[k] or
+    less`, (K,), from (V,) counts and for `at` above 0.
 
-    Each bet is in standard deviations of a coin with that mean, so the wealth falls where `at` rises.
+    Each bet is in standard deviations of a coin with
+    that mean, so the wealth falls where `at` rises.
     """
     used = np.flatnonzero(counts)
-    size = np.sqrt(at / np.maximum(1.0 - at, EDGE)) * _REFERENCE_BETS[:, None] / np.sqrt(max(counts.sum(), 1))
+    size = (
+        np.sqrt(at / np.maximum(1.0 - at, EDGE))
+        * _REFERENCE_BETS[:, None]
+        / np.sqrt(max(counts.sum(), 1))
+    )
     gain = np.minimum(size, MOST) * (VALUES[used][:, None, None] / at - 1.0)
     return _log_mean((counts[used][:, None, None] * np.log1p(gain)).sum(axis=0))
 
@@ -92,9 +109,11 @@ def after(test: Test, bets: Bets, values: Numbers) -> Bets:
 
 
 def log_e(test: Test, bets: Bets, values: Numbers) -> Numbers:
-    """Logs of the e-values, (S,), after the rows of `bets` and those of a block not yet whole, (B, S).
+    """Logs of the e-values, (S,), after the rows of
+    `bets` and those of a block not yet whole, (B, S).
 
-    Within a cell of m nobody's wealth is less than at the end that was taken, so their least is the least of all m.
+    Within a cell of m nobody's wealth is less than at the
+    end that was taken, so their least is the least of all m.
     """
     wealth = _log_mean(_wealth(test, bets, values).swapaxes(0, 1))
     return np.asarray((wealth + test.evidence).min(axis=1))
@@ -120,7 +139,9 @@ def _bet(test: Test, bets: Bets) -> Numbers:
 
 
 def _grid(mean: Numbers, error: Numbers) -> Numbers:
-    """Ends of cells from 0 to 1, (S, K + 1), small where the reference's mean may lie: which loses least."""
+    """Ends of cells from 0 to 1, (S, K + 1), small where
+    the reference's mean may lie: which loses least.
+    """
     near = np.clip(mean[:, None] + error[:, None] * np.arange(-64, 17) / 8, 0.0, 1.0)
     coarse = np.broadcast_to(np.linspace(0.0, 1.0, 41), (len(mean), 41))
     found = np.sort(np.concatenate([coarse, near], axis=1), axis=1)

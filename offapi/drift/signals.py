@@ -1,4 +1,6 @@
-"""What is watched of every row, each as a number: checks, missing fields, the document, the answer."""
+"""What is watched of every row, each as a number:
+checks, missing fields, the document, the answer.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,17 @@ from offapi.grading.similarity.character_runs import Texts
 from offapi.task.task import Task
 
 Kind = Literal["check", "field", "input", "answer"]
-CHARACTERS, LINES, ANSWER = "document length in characters", "document length in lines", "answer length in characters"
+CHARACTERS, LINES, ANSWER = (
+    "document length in characters",
+    "document length in lines",
+    "answer length in characters",
+)
 DIGITS, NON_ASCII, NOVEL = "share of digits", "share of non-ASCII", "share of new character runs"
 LENGTHS = (CHARACTERS, LINES, ANSWER)
-HALVED = (*LENGTHS, NOVEL)  # one half of the reference is what they are measured by, the other is compared with
+HALVED = (
+    *LENGTHS,
+    NOVEL,
+)  # one half of the reference is what they are measured by, the other is compared with
 
 
 @dataclass(frozen=True)
@@ -39,12 +48,17 @@ def watched(task: Task) -> tuple[Watched, ...]:
     """What `task` has to watch, in the order of the columns; checks come first."""
     checks = [Watched(f"check {name}", "check", name) for name in task.checks]
     fields = [Watched(f"{name} missing", "field", name) for name in task.schema["properties"]]
-    inputs = [Watched(name, "input", name) for name in (CHARACTERS, LINES, DIGITS, NON_ASCII, NOVEL)]
+    inputs = [
+        Watched(name, "input", name) for name in (CHARACTERS, LINES, DIGITS, NON_ASCII, NOVEL)
+    ]
     return (*checks, *fields, *inputs, Watched(ANSWER, "answer", ANSWER))
 
 
-def values(traces: Sequence[Trace], watching: Sequence[Watched], texts: Texts) -> NDArray[np.float64]:
-    """(N, W) for graded traces: scores, 1 for a missing field, lengths in characters or lines, shares.
+def values(
+    traces: Sequence[Trace], watching: Sequence[Watched], texts: Texts
+) -> NDArray[np.float64]:
+    """(N, W) for graded traces: scores, 1 for a missing
+    field, lengths in characters or lines, shares.
 
     Novelty is left at 0, it is not known here. An answer of nothing fails every check.
     """

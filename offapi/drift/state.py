@@ -1,4 +1,6 @@
-"""What is known of the fresh rows so far: a JSON file that grows by a few bytes for each, and goes on between calls."""
+"""What is known of the fresh rows so far: a JSON file that
+grows by a few bytes for each, and goes on between calls.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class State:
-    """All that a later call needs. W things are watched, in S series (the falls of all, then the rises of some)."""
+    """All that a later call needs.
+
+    W things are watched, in S series (the falls of all, then the rises of some).
+    """
 
     rows: int
     counts: NDArray[np.int64]  # (W, STEPS + 1)
@@ -42,12 +47,17 @@ class State:
     def start(cls, test: Test, watched: int) -> State:
         """Before any row."""
         nothing = np.zeros((watched, STEPS + 1), np.int64)
-        return cls(0, nothing, Bets.start(test), np.zeros((0, watched), np.int64), np.zeros(watched))
+        return cls(
+            0, nothing, Bets.start(test), np.zeros((0, watched), np.int64), np.zeros(watched)
+        )
 
 
 @contextmanager
 def alone(path: Path | None) -> Iterator[None]:
-    """Hold `path` from reading it to writing it; None holds nothing. RunError when another process has it."""
+    """Hold `path` from reading it to writing it; None holds nothing.
+
+    RunError when another process has it.
+    """
     if path is None:
         yield
         return
@@ -58,7 +68,8 @@ def alone(path: Path | None) -> Iterator[None]:
 def read(path: Path, key: Mapping[str, Any], fresh: State) -> State:
     """The state in `path`, or `fresh` where there is no file.
 
-    ConfigError when it was made with another task, reference or margin; RunError when it is damaged.
+    ConfigError when it was made with another task,
+    reference or margin; RunError when it is damaged.
     """
     try:
         data = path.read_bytes()
@@ -71,14 +82,18 @@ def read(path: Path, key: Mapping[str, Any], fresh: State) -> State:
             return _state(found, fresh)
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
         step = "Name another file with --state: that begins anew."
-        raise RunError(f"this is no whole state file ({error}).", where=f"--state {path}", next_step=step) from None
+        raise RunError(
+            f"this is no whole state file ({error}).", where=f"--state {path}", next_step=step
+        ) from None
     step = "Name another file with --state: another comparison begins anew."
     raise ConfigError(f"it belongs to another {other[0]}.", where=f"--state {path}", next_step=step)
 
 
 def write(path: Path, key: Mapping[str, Any], state: State) -> None:
     """Replace `path`, whole or not at all."""
-    bets = {name: _packed(getattr(state.bets, name)) for name in ("wealth", "rows", "sums", "squares")}
+    bets = {
+        name: _packed(getattr(state.bets, name)) for name in ("wealth", "rows", "sums", "squares")
+    }
     counts = [{str(step): int(row[step]) for step in np.flatnonzero(row)} for row in state.counts]
     value = {
         "key": {**key},
@@ -105,7 +120,9 @@ def _state(found: Mapping[str, Any], fresh: State) -> State:
     bets = Bets(*(_unpacked(found["bets"][name], getattr(fresh.bets, name)) for name in names))
     pending = np.array(found["pending"], np.int64).reshape(-1, len(counts))
     peak = np.array(found["peak"], np.float64).reshape(len(counts))
-    rows, failed, right = msgspec.convert([found[name] for name in ("rows", "failed", "right")], Numbers)
+    rows, failed, right = msgspec.convert(
+        [found[name] for name in ("rows", "failed", "right")], Numbers
+    )
     if (counts.sum(axis=1) != rows).any() or (counts < 0).any() or len(pending) != rows % BLOCK:
         raise ValueError("its rows do not add up")
     if ((pending < 0) | (pending > STEPS)).any() or np.isnan(peak).any():

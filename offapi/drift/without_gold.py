@@ -1,4 +1,6 @@
-"""A task as it can watch what is served: without its gold checks, and with no gold shown to the others."""
+"""A task as it can watch what is served: without its
+gold checks, and with no gold shown to the others.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,19 @@ from offapi.task.task import load as load_task
 
 
 def load(path: Path) -> Task:
-    """The task in `path`; ConfigError where no check would be left. Checks of the audit count as all others."""
+    """The task in `path`; ConfigError where no check would be left.
+
+    Checks of the audit count as all others.
+    """
     task = load_task(path)
     checks = {name: pair for name, pair in task.checks.items() if pair[0] is not matches_gold}
     if not checks:
         step = "Add a check that needs no gold to the task: what is served has none."
-        raise ConfigError(f"task {task.name!r} has no check but those against gold.", where=str(path), next_step=step)
+        raise ConfigError(
+            f"task {task.name!r} has no check but those against gold.",
+            where=str(path),
+            next_step=step,
+        )
     shown = {name: (_blind(check), weight) for name, (check, weight) in checks.items()}
     return replace(task, checks=shown, audit=(), reward=None)
 
@@ -43,6 +52,8 @@ def file(path: Path) -> Iterator[Path]:
 def _blind(check: Check) -> Check:
     @functools.wraps(check)
     def blind(document: str, answer: Answer, context: Context) -> Verdict:
-        return check(document, answer, context if context.gold is None else replace(context, gold=None))
+        return check(
+            document, answer, context if context.gold is None else replace(context, gold=None)
+        )
 
     return blind

@@ -24,7 +24,15 @@ from offapi.stats.bootstrap import count, shares
 from offapi.stats.interval import Interval
 from offapi.task.task import Task
 
-__all__ = ["Interval", "Prediction", "Report", "predictions", "read", "recorded", "score_predictions"]
+__all__ = [
+    "Interval",
+    "Prediction",
+    "Report",
+    "predictions",
+    "read",
+    "recorded",
+    "score_predictions",
+]
 
 
 @dataclass(frozen=True)
@@ -41,14 +49,23 @@ class Prediction:
 
     def as_row(self) -> dict[str, Any]:
         """A row of predictions.jsonl; `group` and `sample` only where there are some."""
-        row = {"id": self.id, "output": self.output, "value": self.value, "correct": self.correct, "gold": self.gold}
+        row = {
+            "id": self.id,
+            "output": self.output,
+            "value": self.value,
+            "correct": self.correct,
+            "gold": self.gold,
+        }
         more = {"group": self.group, "sample": self.sample}
         return row | {name: value for name, value in more.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Report:
-    """Accuracy over `n` documents. `mean` is the mean of the fields' means, `all_fields` the rate of rows all right."""
+    """Accuracy over `n` documents.
+
+    `mean` is the mean of the fields' means, `all_fields` the rate of rows all right.
+    """
 
     n: int
     mean: float
@@ -60,25 +77,36 @@ class Report:
     def of(cls, predictions: Sequence[Prediction]) -> Report:
         """The accuracies of `predictions`; DataError when there are none."""
         if not predictions:
-            raise DataError("there are no documents to evaluate.", next_step="Name a file that has some.")
+            raise DataError(
+                "there are no documents to evaluate.", next_step="Name a file that has some."
+            )
         correct = [row.correct for row in predictions]
         right = [[row[name] for row in correct] for name in correct[0]]
         everything = [all(row.values()) for row in correct]
         *each, whole = shares([*right, everything], [row.group for row in predictions])
         mean = sum(field.mean for field in each) / len(each)
-        return cls(len(correct), mean, whole, dict(zip(correct[0], each, strict=True)), tuple(predictions))
+        return cls(
+            len(correct), mean, whole, dict(zip(correct[0], each, strict=True)), tuple(predictions)
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The object `--json` prints: everything but the predictions."""
         fields = {name: asdict(interval) for name, interval in self.fields.items()}
-        return {"n": self.n, "mean": self.mean, "all_fields": asdict(self.all_fields), "fields": fields}
+        return {
+            "n": self.n,
+            "mean": self.mean,
+            "all_fields": asdict(self.all_fields),
+            "fields": fields,
+        }
 
     def jsonl(self) -> bytes:
         """The content of predictions.jsonl, a line a document."""
         return write(self.predictions)
 
     def table(self) -> list[tuple[str, str]]:
-        """For people: each field, all of them together, their mean; in percent, with the interval."""
+        """For people: each field, all of them together,
+        their mean; in percent, with the interval.
+        """
         named = {**self.fields, "all fields": self.all_fields}
         rows = [(name, interval.percent()) for name, interval in named.items()]
         units = count([row.group for row in self.predictions])
@@ -96,14 +124,22 @@ def predictions(task: Task, rows: Sequence[Row], outputs: Sequence[str]) -> list
 
 
 def prediction(task: Task, row: Row, output: str, sample: int | None = None) -> Prediction:
-    """`output`, thinking before it aside, beside the gold of `row`. DataError where that cannot be compared."""
+    """`output`, thinking before it aside, beside the gold of `row`.
+
+    DataError where that cannot be compared.
+    """
     gold = _gold(task, row)
     value = parse(strip_thinking(output)).value
-    return Prediction(row.id, output, value, compare(value, gold, task.match), gold, _group(row), sample)
+    return Prediction(
+        row.id, output, value, compare(value, gold, task.match), gold, _group(row), sample
+    )
 
 
 def score_predictions(task: Task, documents: Sequence[Row], outputs: Sequence[str]) -> Report:
-    """How well `outputs` answer `documents`, in the same order. Raises as `predictions` and `Report.of` do."""
+    """How well `outputs` answer `documents`, in the same order.
+
+    Raises as `predictions` and `Report.of` do.
+    """
     return Report.of(predictions(task, documents, outputs))
 
 
@@ -118,7 +154,9 @@ def recorded(task: Task, rows: Sequence[Row]) -> tuple[list[Prediction], list[st
     if len(missing) == len(rows):
         step = 'Give the documents their "recorded_label", or compare with a predictions file.'
         raise DataError("no document has a recorded answer.", next_step=step)
-    return [_recorded(task, row, answer) for row, answer in zip(rows, answers, strict=True)], missing
+    return [
+        _recorded(task, row, answer) for row, answer in zip(rows, answers, strict=True)
+    ], missing
 
 
 def write(predictions: Iterable[Prediction]) -> bytes:
@@ -127,13 +165,18 @@ def write(predictions: Iterable[Prediction]) -> bytes:
 
 
 def read(path: Path) -> list[Prediction]:
-    """The answers in a predictions file; DataError, with file, line, field and next step, for anything else."""
+    """The answers in a predictions file; DataError, with
+    file, line, field and next step, for anything else.
+    """
     seen: dict[tuple[str, int | None], int] = {}
     found: list[Prediction] = []
     for row in jsonl.read(path):
         one = _parse(row)
         if found and one.correct.keys() != found[0].correct.keys():
-            what = f"scored on {', '.join(one.correct)}, the rows before on {', '.join(found[0].correct)}."
+            what = (
+                f"scored on {', '.join(one.correct)}, the rows before on"
+                f" {', '.join(found[0].correct)}."
+            )
             raise row.error(what, "correct", "Keep the answers of one task in a file.")
         if (one.id, one.sample) in seen:
             what = f"id {one.id!r} was already used in line {seen[one.id, one.sample]}."
@@ -147,11 +190,17 @@ def _parse(row: jsonl.Row) -> Prediction:
     correct, sample = row.required("correct", dict), row.value.get("sample")
     for name, right in correct.items():
         if not isinstance(right, bool):
-            raise row.error(f"must be true or false, got {orjson.dumps(right).decode()}.", f"correct.{name}", EVAL)
+            raise row.error(
+                f"must be true or false, got {orjson.dumps(right).decode()}.",
+                f"correct.{name}",
+                EVAL,
+            )
     if not correct:
         raise row.error("no field was scored.", "correct", EVAL)
     if sample is not None and (not isinstance(sample, int) or isinstance(sample, bool)):
-        raise row.error(f"must be a whole number, got {orjson.dumps(sample).decode()}.", "sample", EVAL)
+        raise row.error(
+            f"must be a whole number, got {orjson.dumps(sample).decode()}.", "sample", EVAL
+        )
     gold, group = row.required("gold", dict), row.optional("group", str)
     output, value = row.required("output", str), row.optional("value", dict)
     return Prediction(row.required("id", str), output, value, correct, gold, group, sample)

@@ -1,4 +1,5 @@
-"""Two systems' answers to the same documents: which is better, may one replace the other, or can nobody tell?
+"""Two systems' answers to the same documents: which is
+better, may one replace the other, or can nobody tell?
 
 Rates with Wilson's intervals (a bootstrap where documents share groups), differences with a paired
 bootstrap, exact McNemar, and what so many documents could show at all. Left out: sampled answers,
@@ -44,29 +45,47 @@ class Comparison:
         return {**self.fields, ALL: self.all_fields, MEAN: self.mean}
 
     def verdict(self, field: str) -> str:
-        """Who is better in `field` (also "all fields", "mean of the fields"), or that it cannot be told, and why."""
+        """Who is better in `field` (also "all fields", "mean
+        of the fields"), or that it cannot be told, and why.
+        """
         one = self.rows[field]
         if one.p_holm < LEVEL and one.difference.mean:
             return f"{self.names[one.difference.mean < 0]} is better"
         documents = f"{self.n} document{'s' if self.n > 1 else ''}"
         if one.detectable >= 1:
             return f"cannot tell (no difference would show in {documents})"
-        return f"cannot tell (a difference below {_points(one.detectable)} would not show in {documents})"
+        return (
+            f"cannot tell (a difference below {_points(one.detectable)} would not show in"
+            f" {documents})"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """What `--json` prints."""
-        told = {name: {**asdict(one), "verdict": self.verdict(name)} for name, one in self.rows.items()}
+        told = {
+            name: {**asdict(one), "verdict": self.verdict(name)} for name, one in self.rows.items()
+        }
         everything, mean = told.pop(ALL), told.pop(MEAN)
-        facts = {name: getattr(self, name) for name in ("names", "n", "units", "margin", "left_out")}
-        method = {"resamples": bootstrap.RESAMPLES, "seed": bootstrap.SEED, "correction": "Holm over the fields"}
+        facts = {
+            name: getattr(self, name) for name in ("names", "n", "units", "margin", "left_out")
+        }
+        method = {
+            "resamples": bootstrap.RESAMPLES,
+            "seed": bootstrap.SEED,
+            "correction": "Holm over the fields",
+        }
         return {**facts, **method, "fields": told, "all_fields": everything, "mean": mean}
 
     def table(self) -> list[tuple[str, str, str, str]]:
         """For people: name, A's rate, B's rate, and A less B in points."""
-        return [(name, one.a.percent(), one.b.percent(), one.difference.points()) for name, one in self.rows.items()]
+        return [
+            (name, one.a.percent(), one.b.percent(), one.difference.points())
+            for name, one in self.rows.items()
+        ]
 
     def lines(self) -> list[str]:
-        """Sentences for people: each verdict with its evidence, whether A may replace B, and how it was reckoned."""
+        """Sentences for people: each verdict with its evidence,
+        whether A may replace B, and how it was reckoned.
+        """
         a, b = self.names
         return [
             *(f"{name}: {self.verdict(name)}. {self._evidence(name)}" for name in self.rows),
@@ -80,21 +99,36 @@ class Comparison:
         one, (a, b) = self.rows[name], self.names
         right = "better" if name == MEAN else "alone right"
         test = "sign-flip test" if name == MEAN or self.units < self.n else "McNemar"
-        corrected = f", {_p(one.p_holm)} by Holm over {len(self.fields)} fields" if name in self.fields else ""
-        return f"{a} {right} in {one.only_a} (b), {b} in {one.only_b} (c): exact {test} {_p(one.p)}{corrected}."
+        corrected = (
+            f", {_p(one.p_holm)} by Holm over {len(self.fields)} fields"
+            if name in self.fields
+            else ""
+        )
+        return (
+            f"{a} {right} in {one.only_a} (b), {b} in {one.only_b} (c): exact {test}"
+            f" {_p(one.p)}{corrected}."
+        )
 
     def _method(self) -> str:
         whole, rates = "", "Wilson's"
         if self.units < self.n:
-            whole, rates = f" in {self.units} groups", "a bootstrap of groups, no narrower than Wilson's"
+            whole, rates = (
+                f" in {self.units} groups",
+                "a bootstrap of groups, no narrower than Wilson's",
+            )
         return (
-            f"{self.n} documents{whole}. 95% intervals: of rates {rates}; of differences a paired bootstrap"
-            f" ({bootstrap.RESAMPLES} resamples), no narrower than Tango's score interval where documents are few."
+            f"{self.n} documents{whole}. 95% intervals: of rates {rates}; of differences a paired"
+            f" bootstrap ({bootstrap.RESAMPLES} resamples), no narrower than Tango's score interval"
+            " where documents are few."
         )
 
     def _left_out(self) -> list[str]:
         (only_a, only_b), (a, b) = self.left_out, self.names
-        return [f"Left out: {only_a} documents that only {a} answered, {only_b} only {b}."] if only_a + only_b else []
+        return (
+            [f"Left out: {only_a} documents that only {a} answered, {only_b} only {b}."]
+            if only_a + only_b
+            else []
+        )
 
 
 def compare(
@@ -115,16 +149,24 @@ def compare(
     fields = list(pairs[0][0].correct)
     groups = [one.group if one.group is not None else other.group for one, other in pairs]
     right_a, right_b = (_right([pair[side] for pair in pairs], fields) for side in (0, 1))
-    made = [contrast(one, other, 1, groups, margin) for one, other in zip(right_a, right_b, strict=True)]
+    made = [
+        contrast(one, other, 1, groups, margin) for one, other in zip(right_a, right_b, strict=True)
+    ]
     holm = paired.holm([one.p for one in made])
     named = {name: replace(one, p_holm=p) for name, one, p in zip(fields, made, holm, strict=True)}
     everything = contrast(np.all(right_a, axis=0), np.all(right_b, axis=0), 1, groups, margin)
     mean = contrast(np.sum(right_a, axis=0), np.sum(right_b, axis=0), len(fields), groups, margin)
-    return Comparison(names, len(pairs), bootstrap.count(groups), margin, left_out, named, everything, mean)
+    return Comparison(
+        names, len(pairs), bootstrap.count(groups), margin, left_out, named, everything, mean
+    )
 
 
 def match(
-    a: Sequence[Prediction], b: Sequence[Prediction], *, common: bool = False, names: Names = ("A", "B")
+    a: Sequence[Prediction],
+    b: Sequence[Prediction],
+    *,
+    common: bool = False,
+    names: Names = ("A", "B"),
 ) -> tuple[list[tuple[Prediction, Prediction]], tuple[int, int]]:
     """Both answers to each document, in A's order, and how many only A, only B answered.
 
@@ -134,9 +176,15 @@ def match(
     only = [id for id in by_a if id not in by_b], [id for id in by_b if id not in by_a]
     pairs = [(row, by_b[id]) for id, row in by_a.items() if id in by_b]
     if not pairs or (any(only) and not common):
-        said = [f"only in {name}: {_some(ids)}" for name, ids in zip(names, only, strict=True) if ids]
-        step = "Compare answers to the same documents" + (", or those both have with --common." if pairs else ".")
-        raise DataError(f"not the same documents; {'; '.join(said) or 'there are none'}.", next_step=step)
+        said = [
+            f"only in {name}: {_some(ids)}" for name, ids in zip(names, only, strict=True) if ids
+        ]
+        step = "Compare answers to the same documents" + (
+            ", or those both have with --common." if pairs else "."
+        )
+        raise DataError(
+            f"not the same documents; {'; '.join(said) or 'there are none'}.", next_step=step
+        )
     fields = pairs[0][0].correct
     for pair in pairs:
         _check_pair(pair, list(fields), names)
@@ -147,7 +195,9 @@ def _check_pair(pair: tuple[Prediction, Prediction], fields: Sequence[str], name
     for row, name in zip(pair, names, strict=True):
         if set(row.correct) != set(fields):
             what = f"{name} was scored on {', '.join(row.correct)}, not on {', '.join(fields)}."
-            raise DataError(what, where=f"document {row.id!r}", next_step="Compare answers of one task.")
+            raise DataError(
+                what, where=f"document {row.id!r}", next_step="Compare answers of one task."
+            )
     for field in fields:
         golds = [row.gold.get(field) for row in pair]
         if golds[0] != golds[1]:
@@ -165,7 +215,10 @@ def _by_id(rows: Sequence[Prediction], name: str) -> dict[str, Prediction]:
     found: dict[str, Prediction] = {}
     for row in rows:
         if row.sample is not None:
-            what, step = "holds sampled answers, several a document.", "Evaluate it without --temperature to compare."
+            what, step = (
+                "holds sampled answers, several a document.",
+                "Evaluate it without --temperature to compare.",
+            )
             raise DataError(f"{name} {what}", next_step=step)
         if found.setdefault(row.id, row) is not row:
             what = f"{name} answers document {row.id!r} twice."

@@ -1,4 +1,5 @@
-"""A model's answers to a test set: asked for, scored, written down, and counted in the run that trained it.
+"""A model's answers to a test set: asked for, scored,
+written down, and counted in the run that trained it.
 
 Counted, because a test set that is looked at often is no test any more. Left out: what is
 shown of it (`offapi.cli.eval`).
@@ -56,11 +57,15 @@ class Scored:
 
     report: Report | SampledReport
     cost: Predictions
-    times: int | None  # that this test set was scored for the run; None where no run trained this model
+    times: (
+        int | None
+    )  # that this test set was scored for the run; None where no run trained this model
     out: Path
 
     def as_dict(self) -> dict[str, Any]:
-        """What `offapi eval --json` prints: the report, what answering took, how often the run was scored on this."""
+        """What `offapi eval --json` prints: the report, what
+        answering took, how often the run was scored on this.
+        """
         scored = {} if self.times is None else {"scored": self.times}
         return {**self.report.as_dict(), **self.cost.totals(), **scored}
 
@@ -69,8 +74,15 @@ class Scored:
         cost, cut = self.cost.cost(), sum(self.cost.truncated)
         lines = [f"{cost['prompt_tokens']:g} prompt tokens and {cost['seconds']:g} s a document."]
         if cut:
-            lines.append(f"{cut} of {len(self.cost.truncated)} answers were cut off at the task's max_answer_tokens.")
-        return [*lines, *([test_set.told(self.times)] if self.times else []), f"Predictions: {self.out}"]
+            lines.append(
+                f"{cut} of {len(self.cost.truncated)} answers were cut off at the task's"
+                " max_answer_tokens."
+            )
+        return [
+            *lines,
+            *([test_set.told(self.times)] if self.times else []),
+            f"Predictions: {self.out}",
+        ]
 
 
 def questions(task_file: Path, data: Path, limit: int | None) -> Questions:
@@ -80,17 +92,26 @@ def questions(task_file: Path, data: Path, limit: int | None) -> Questions:
 
 
 def score(asked: Asked, questions: Questions, out: Progress) -> Scored:
-    """Ask, score, write the predictions, count. RunError when the adapter's run is being written meanwhile."""
+    """Ask, score, write the predictions, count.
+
+    RunError when the adapter's run is being written meanwhile.
+    """
     run = test_set.run_of(asked.adapter) if asked.adapter else None
     if run is not None:
         _check_free(run)
     found = _ask(asked, questions, out)
     if asked.temperature == 0:
-        report: Report | SampledReport = score_predictions(questions.task, questions.rows, found.outputs)
+        report: Report | SampledReport = score_predictions(
+            questions.task, questions.rows, found.outputs
+        )
     else:
-        report = score_samples(questions.task, questions.rows, found.outputs, asked.samples, asked.temperature)
+        report = score_samples(
+            questions.task, questions.rows, found.outputs, asked.samples, asked.temperature
+        )
     atomic.write_file(asked.out, report.jsonl())
-    return Scored(report, found, _count(run, questions, out) if run is not None else None, asked.out)
+    return Scored(
+        report, found, _count(run, questions, out) if run is not None else None, asked.out
+    )
 
 
 def _ask(asked: Asked, questions: Questions, out: Progress) -> Predictions:
@@ -115,13 +136,17 @@ def _ask(asked: Asked, questions: Questions, out: Progress) -> Predictions:
 
 
 def _check_free(run: Run) -> None:
-    """RunError when another process writes the run: its adapter may change, and the scoring cannot be counted."""
+    """RunError when another process writes the run: its
+    adapter may change, and the scoring cannot be counted.
+    """
     with suppress(OSError), run.alone():
         pass
 
 
 def _count(run: Run, questions: Questions, out: Progress) -> int | None:
-    """How often the test set was now scored for the run; None, and said, where the run cannot be written."""
+    """How often the test set was now scored for the run;
+    None, and said, where the run cannot be written.
+    """
     try:
         return count_scoring(run, questions.data, len(questions.rows))
     except (OSError, atomic.NotCommitted) as error:

@@ -1,4 +1,5 @@
-"""A loaded model's answers to documents or to a trace's last turn, greedy or sampled, as evaluation wants them.
+"""A loaded model's answers to documents or to a trace's
+last turn, greedy or sampled, as evaluation wants them.
 
 Left out: tools that really run (a trace's recorded turns stand as they are), and answers
 from anything but a backend.
@@ -56,7 +57,9 @@ def predict(
     samples: int = 1,
     temperature: float = 0.0,
 ) -> Predictions:
-    """Ask the loaded model for every row's answer, `shots` worked examples in a document's prompt."""
+    """Ask the loaded model for every row's answer,
+    `shots` worked examples in a document's prompt.
+    """
     prompts = [prompt(chat, task, row, shots) for row in documents]
     outputs, truncated = [""] * (len(prompts) * samples), [False] * (len(prompts) * samples)
     sampling = Sampling(task.max_answer_tokens, chat.stop_ids, temperature=temperature)
@@ -69,16 +72,21 @@ def predict(
                 completion_tokens += len(completion.tokens)
             advance(done)
     seconds, prompt_tokens = time.perf_counter() - started, sum(map(len, prompts))
-    return Predictions(tuple(outputs), tuple(truncated), prompt_tokens, completion_tokens, seconds, samples)
+    return Predictions(
+        tuple(outputs), tuple(truncated), prompt_tokens, completion_tokens, seconds, samples
+    )
 
 
 def prompt(chat: Chat, task: Task, row: Row, shots: int = 0) -> tuple[int, ...]:
-    """The tokens that ask for the answer: the task's words for a document, a trace's own turns before the last."""
+    """The tokens that ask for the answer: the task's words
+    for a document, a trace's own turns before the last.
+    """
     if not isinstance(row, Trace):
         return chat.prompt(task.messages(row.text, shots))
     if shots:
         raise ConfigError(
-            "traces bring their own prompts; worked examples cannot be added.", next_step="Leave --shots out."
+            "traces bring their own prompts; worked examples cannot be added.",
+            next_step="Leave --shots out.",
         )
     if len(row.messages) < 2:
         step = "Remove the row, or give it the messages before the answer."

@@ -24,7 +24,9 @@ from offapi.task.task import Task
 
 @dataclass(frozen=True)
 class SampledReport:
-    """Accuracy of one sample, pass@k and pass^k by k, over `n` documents of `samples` answers each."""
+    """Accuracy of one sample, pass@k and pass^k by
+    k, over `n` documents of `samples` answers each.
+    """
 
     n: int
     samples: int
@@ -37,14 +39,21 @@ class SampledReport:
     predictions: tuple[Prediction, ...]
 
     @classmethod
-    def of(cls, predictions: Sequence[Prediction], samples: int, temperature: float) -> SampledReport:
+    def of(
+        cls, predictions: Sequence[Prediction], samples: int, temperature: float
+    ) -> SampledReport:
         """The figures of `predictions`, `samples` a document and those of one document in a row."""
         if not predictions:
-            raise DataError("there are no documents to evaluate.", next_step="Name a file that has some.")
+            raise DataError(
+                "there are no documents to evaluate.", next_step="Name a file that has some."
+            )
         documents = [predictions[at : at + samples] for at in range(0, len(predictions), samples)]
         names, ks = list(predictions[0].correct), sizes(samples)
         right = [sum(all(one.correct.values()) for one in document) for document in documents]
-        shares = [[sum(one.correct[name] for one in document) / samples for name in names] for document in documents]
+        shares = [
+            [sum(one.correct[name] for one in document) / samples for name in names]
+            for document in documents
+        ]
         some = [[pass_any(samples, c, k) for k in ks] for c in right]
         every = [[pass_all(samples, c, k) for k in ks] for c in right]
         columns = np.hstack([np.array(part, np.float64) for part in (shares, some, every)])
@@ -53,7 +62,17 @@ class SampledReport:
         any_k = dict(zip(ks, found[len(names) : len(names) + len(ks)], strict=True))
         all_k = dict(zip(ks, found[len(names) + len(ks) :], strict=True))
         mean = sum(field.mean for field in fields.values()) / len(fields)
-        return cls(len(documents), samples, temperature, mean, any_k[1], fields, any_k, all_k, tuple(predictions))
+        return cls(
+            len(documents),
+            samples,
+            temperature,
+            mean,
+            any_k[1],
+            fields,
+            any_k,
+            all_k,
+            tuple(predictions),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The object `--json` prints: a report's keys, and those of sampling."""
@@ -65,7 +84,10 @@ class SampledReport:
             "fields": {name: asdict(interval) for name, interval in self.fields.items()},
             "samples": self.samples,
             "temperature": self.temperature,
-            **{name: {str(k): asdict(one) for k, one in found.items()} for name, found in passes.items()},
+            **{
+                name: {str(k): asdict(one) for k, one in found.items()}
+                for name, found in passes.items()
+            },
         }
 
     def jsonl(self) -> bytes:
@@ -73,10 +95,21 @@ class SampledReport:
         return accuracy.write(self.predictions)
 
     def table(self) -> list[tuple[str, str]]:
-        """For people: what one sample has right, then one of k and all of k; in percent, with the interval."""
-        rows = [(f"{name}, one sample", interval.percent()) for name, interval in self.fields.items()]
-        rows += [(f"pass@{k}: one of {k} all right", found.percent()) for k, found in self.pass_any.items()]
-        rows += [(f"pass^{k}: all of {k} all right", found.percent()) for k, found in self.pass_all.items() if k > 1]
+        """For people: what one sample has right, then one
+        of k and all of k; in percent, with the interval.
+        """
+        rows = [
+            (f"{name}, one sample", interval.percent()) for name, interval in self.fields.items()
+        ]
+        rows += [
+            (f"pass@{k}: one of {k} all right", found.percent())
+            for k, found in self.pass_any.items()
+        ]
+        rows += [
+            (f"pass^{k}: all of {k} all right", found.percent())
+            for k, found in self.pass_all.items()
+            if k > 1
+        ]
         facts = f"{self.n}, {self.samples} samples each at temperature {self.temperature:g}"
         return [*rows, ("mean of the fields", f"{100 * self.mean:.1f}"), ("documents", facts)]
 
@@ -84,6 +117,12 @@ class SampledReport:
 def score_samples(
     task: Task, rows: Sequence[Row], outputs: Sequence[str], samples: int, temperature: float
 ) -> SampledReport:
-    """How well `samples` outputs for each row answer them, row by row. Raises as `evaluate.predictions` does."""
-    made = [accuracy.prediction(task, rows[at // samples], output, at % samples) for at, output in enumerate(outputs)]
+    """How well `samples` outputs for each row answer them, row by row.
+
+    Raises as `evaluate.predictions` does.
+    """
+    made = [
+        accuracy.prediction(task, rows[at // samples], output, at % samples)
+        for at, output in enumerate(outputs)
+    ]
     return SampledReport.of(made, samples, temperature)

@@ -1,4 +1,5 @@
-"""What a model is scored on: documents with gold answers, or traces whose last turn has a known answer.
+"""What a model is scored on: documents with gold
+answers, or traces whose last turn has a known answer.
 
 Every row's gold is checked before a model is loaded, and every scoring is counted in the run
 that trained it. Left out: rows without gold, which only a grader can score.
@@ -43,7 +44,9 @@ def text(row: Row) -> str:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, whatever it is called; of a folder, of its files' names and bytes."""
+    """SHA-256 of a file's bytes, whatever it is
+    called; of a folder, of its files' names and bytes.
+    """
     if not path.is_dir():
         return sha256(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -52,20 +55,29 @@ def digest(path: Path) -> str:
 
 
 def count_scoring(run: Run, data: Path, n: int) -> int:
-    """Note in the run's manifest that `n` rows of the file `data` were scored; how often that file now was."""
+    """Note in the run's manifest that `n` rows of the
+    file `data` were scored; how often that file now was.
+    """
     return run.count_scoring(digest(data), n)
 
 
 def told(times: int) -> str:
     """The count as a sentence, and what to make of it."""
     often = "once" if times == 1 else f"{times} times"
-    return f"This test set has now been scored {often} for this run; pick on validation, report on test once."
+    return (
+        f"This test set has now been scored {often} for this run; pick on validation, report on"
+        " test once."
+    )
 
 
 def run_of(adapter: Path) -> Run | None:
-    """The run that wrote the folder `adapter`, its final one or a checkpoint; None where it lies elsewhere."""
+    """The run that wrote the folder `adapter`, its final
+    one or a checkpoint; None where it lies elsewhere.
+    """
     around = adapter.resolve().parents[:2]
-    found = (path for path in around if (path / MANIFEST).is_file() and (path / CHECKPOINTS).is_dir())
+    found = (
+        path for path in around if (path / MANIFEST).is_file() and (path / CHECKPOINTS).is_dir()
+    )
     return next(map(Run.open, found), None)
 
 

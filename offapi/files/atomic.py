@@ -58,15 +58,20 @@ def write_file(path: Path, data: bytes) -> None:
     _commit(path, lambda: _write(temporary, data), lambda: os.replace(temporary, path), discard)
 
 
-def write_folder(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any], *, replace: bool = False) -> None:
-    """Create the folder `path` (mode 0700) with `files` and a manifest that also holds `meta` (JSON values).
+def write_folder(
+    path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any], *, replace: bool = False
+) -> None:
+    """Create the folder `path` (mode 0700) with `files`
+    and a manifest that also holds `meta` (JSON values).
 
-    `replace`: an earlier folder there stays until the new one is on disk whole; without it there must be none.
-    Raises NotCommitted, with nothing left behind, or DurabilityUncertain.
+    `replace`: an earlier folder there stays until the new one is on disk whole; without it there
+    must be none. Raises NotCommitted, with nothing left behind, or DurabilityUncertain.
     """
     for name in files:
         if name == MANIFEST or name.startswith(".") or Path(name).name != name:
-            raise ValueError(f"{name!r} cannot be a file in {path}: plain names only, and not {MANIFEST}")
+            raise ValueError(
+                f"{name!r} cannot be a file in {path}: plain names only, and not {MANIFEST}"
+            )
     temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
 
     def write() -> None:
@@ -89,7 +94,9 @@ def write_folder(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]
 
 
 def need_room(path: Path, size: int) -> None:
-    """Raise the OSError of a full disk, naming `path`, where fewer than `size` bytes are free for it."""
+    """Raise the OSError of a full disk, naming `path`,
+    where fewer than `size` bytes are free for it.
+    """
     if shutil.disk_usage(path.absolute().parent).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
@@ -157,13 +164,18 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _manifest(files: Mapping[str, bytes], meta: Mapping[str, Any]) -> bytes:
-    entries = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    entries = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in files.items()
+    }
     manifest = {"schema": SCHEMA, "files": entries, "meta": dict(meta)}
     digest = hashlib.sha256(orjson.dumps(manifest, option=SORTED)).hexdigest()
     return orjson.dumps({**manifest, "digest": digest}, option=SORTED | orjson.OPT_INDENT_2)
 
 
-def _commit(path: Path, write: Callable[[], None], rename: Callable[[], object], discard: Callable[[], None]) -> None:
+def _commit(
+    path: Path, write: Callable[[], None], rename: Callable[[], object], discard: Callable[[], None]
+) -> None:
     """Write, rename, sync the parent; on failure discard the temporary and say how far it came."""
     try:
         write()
@@ -173,18 +185,25 @@ def _commit(path: Path, write: Callable[[], None], rename: Callable[[], object],
         if not isinstance(error, OSError):
             raise
         raise NotCommitted(
-            f"could not be written: {error.strerror or error}.", where=str(path), next_step=_step(error)
+            f"could not be written: {error.strerror or error}.",
+            where=str(path),
+            next_step=_step(error),
         ) from error
     try:
         sync_folder(path.parent)
     except OSError as error:
         what = f"written, but the disk did not confirm it: {error.strerror or error}."
-        raise DurabilityUncertain(what, where=str(path), next_step="Check the disk before you rely on it.") from error
+        raise DurabilityUncertain(
+            what, where=str(path), next_step="Check the disk before you rely on it."
+        ) from error
 
 
 def _step(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "Free some space (or raise the quota or file size limit) and run it again; nothing was changed."
+        return (
+            "Free some space (or raise the quota or file size limit) and run it again; nothing was"
+            " changed."
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "Make the folder writable, or choose another one; nothing was changed."
     if error.errno in (errno.EEXIST, errno.ENOTEMPTY):

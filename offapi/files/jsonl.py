@@ -32,7 +32,9 @@ class Row:
         """Field `name`, which must be there and be a str, dict or list; DataError otherwise."""
         if name not in self.value:
             close = nearest(name, self.value)
-            raise self.error(f"{name!r} is missing.", name, f'Every row needs "{name}", {_KINDS[kind]}. {close}')
+            raise self.error(
+                f"{name!r} is missing.", name, f'Every row needs "{name}", {_KINDS[kind]}. {close}'
+            )
         return self._typed(name, kind)
 
     def optional(self, name: str, kind: type[T]) -> T | None:
@@ -43,7 +45,9 @@ class Row:
         found = self.value[name]
         if not isinstance(found, kind):
             shown = orjson.dumps(found)[:40].decode("utf-8", "replace")
-            raise self.error(f"{name!r} must be {_KINDS[kind]}, got {shown}.", name, "Correct this row.")
+            raise self.error(
+                f"{name!r} must be {_KINDS[kind]}, got {shown}.", name, "Correct this row."
+            )
         return found
 
     def error(self, what: str, field: str = "", next_step: str = "") -> DataError:
@@ -60,11 +64,21 @@ def read(path: Path) -> list[Row]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step="Check the path.") from None
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")  # Windows editors put a mark before UTF-8
-    rows = [parse(path, i, line, last=i == len(lines)) for i, line in enumerate(lines, start=1) if line.strip()]
+        raise DataError.at(
+            f"cannot read it: {error.strerror}.", path=path, next_step="Check the path."
+        ) from None
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(
+        b"\n"
+    )  # Windows editors put a mark before UTF-8
+    rows = [
+        parse(path, i, line, last=i == len(lines))
+        for i, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
     if not rows:
-        raise DataError.at("there are no rows in it.", path=path, next_step="Give it one JSON object a line.")
+        raise DataError.at(
+            "there are no rows in it.", path=path, next_step="Give it one JSON object a line."
+        )
     return rows
 
 
@@ -75,7 +89,9 @@ def parse(path: Path, number: int, line: bytes, *, last: bool = False) -> Row:
         value = orjson.loads(line)
     except UnicodeDecodeError as error:
         what = f"not UTF-8 at byte {error.start + 1} of the line."
-        raise DataError.at(what, path=path, line=number, next_step="Save the file as UTF-8.") from None
+        raise DataError.at(
+            what, path=path, line=number, next_step="Save the file as UTF-8."
+        ) from None
     except orjson.JSONDecodeError as error:
         cut = "It is the last line and may have been cut short; " if last else ""
         raise DataError.at(
@@ -86,7 +102,9 @@ def parse(path: Path, number: int, line: bytes, *, last: bool = False) -> Row:
         ) from None
     if not isinstance(value, dict):
         what = f"a JSON {type(value).__name__}, not an object."
-        raise DataError.at(what, path=path, line=number, next_step="Write one JSON object on each line.")
+        raise DataError.at(
+            what, path=path, line=number, next_step="Write one JSON object on each line."
+        )
     return Row(path, number, value)
 
 

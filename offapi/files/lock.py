@@ -19,7 +19,8 @@ SECONDS_BETWEEN_TRIES = 0.05
 
 @contextmanager
 def hold(file: Path, what: str, where: str, seconds: float = 0.0) -> Iterator[None]:
-    """Hold the lock `file`, which stays. Waits at most `seconds`; then a RunError names the process that has it.
+    """Hold the lock `file`, which stays. Waits at most
+    `seconds`; then a RunError names the process that has it.
 
     `what`, at `where`, is what it keeps from others, for the message.
     """

@@ -1,4 +1,5 @@
-"""A long file made batch by batch, gone on with after a kill, and seen under its name only when it is whole.
+"""A long file made batch by batch, gone on with after
+a kill, and seen under its name only when it is whole.
 
     OUT.part  the batches so far      OUT.part.json  how much of it counts, and where to go on
 
@@ -34,18 +35,26 @@ class Stage:
 
     def __init__(self, out: Path, key: Mapping[str, Any], start: Mapping[str, Any]) -> None:
         self.out, self.key = out, orjson.loads(orjson.dumps(dict(key)))
-        self.part, self.journal = out.with_name(f"{out.name}.part"), out.with_name(f"{out.name}.part.json")
+        self.part, self.journal = (
+            out.with_name(f"{out.name}.part"),
+            out.with_name(f"{out.name}.part.json"),
+        )
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._opened()
         except OSError as error:
-            raise RunError(f"cannot be written: {error.strerror}.", where=str(out), next_step="Name another.") from None
+            raise RunError(
+                f"cannot be written: {error.strerror}.", where=str(out), next_step="Name another."
+            ) from None
         found = self._found()
         self.resumed = found is not None
         if found is None:
             self.journal.unlink(missing_ok=True)  # it counts bytes of another content
-        # Bytes that count, and where to go on behind them: one value, so that Ctrl-C never parts them.
-        self._good: tuple[int, dict[str, Any]] = (0, dict(start)) if found is None else (found["size"], found["state"])
+        # Bytes that count, and where to go on behind them:
+        # one value, so that Ctrl-C never parts them.
+        self._good: tuple[int, dict[str, Any]] = (
+            (0, dict(start)) if found is None else (found["size"], found["state"])
+        )
         self._journaled = time.monotonic()
         os.ftruncate(self._file, self.size)
         os.lseek(self._file, self.size, os.SEEK_SET)
@@ -89,7 +98,12 @@ class Stage:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         try:
             if kind is not None and self.part.exists():
                 self._leave()
@@ -97,7 +111,9 @@ class Stage:
             os.close(self._file)
 
     def _leave(self) -> None:
-        """What there is to go on with; nothing where nothing counts, or where the disk takes no journal."""
+        """What there is to go on with; nothing where
+        nothing counts, or where the disk takes no journal.
+        """
         if self.size:
             with suppress(OSError, atomic.NotCommitted, atomic.DurabilityUncertain):
                 self._note()
@@ -113,18 +129,24 @@ class Stage:
             except BlockingIOError:
                 os.close(file)
                 step = "Wait for that command to end, or write to another file with --out."
-                raise RunError("another process is writing this file.", where=str(self.part), next_step=step) from None
+                raise RunError(
+                    "another process is writing this file.", where=str(self.part), next_step=step
+                ) from None
             if self.part.exists() and os.path.samestat(os.fstat(file), self.part.stat()):
                 return file
             os.close(file)  # another process gave it its name between our opening and our lock
 
     def _note(self) -> None:
         os.fsync(self._file)  # what the journal counts must be there
-        atomic.write_file(self.journal, orjson.dumps({"key": self.key, "size": self.size, "state": self.state}))
+        atomic.write_file(
+            self.journal, orjson.dumps({"key": self.key, "size": self.size, "state": self.state})
+        )
         self._journaled = time.monotonic()
 
     def _found(self) -> dict[str, Any] | None:
-        """The journal of an unfinished file with the same key, None where there is none to go on with."""
+        """The journal of an unfinished file with the
+        same key, None where there is none to go on with.
+        """
         try:
             found: dict[str, Any] = orjson.loads(self.journal.read_bytes())
             fits = found["key"] == self.key and 0 < found["size"] <= os.fstat(self._file).st_size
@@ -134,7 +156,10 @@ class Stage:
 
 
 def append(file: int, data: bytes, path: Path) -> None:
-    """Write all of `data` to `file`, which lies at `path`. Raises RunError when the disk refuses."""
+    """Write all of `data` to `file`, which lies at `path`.
+
+    Raises RunError when the disk refuses.
+    """
     left = memoryview(data)
     try:
         while left:

@@ -18,12 +18,12 @@ def ceiling(right: Interval | None, known: int, kept: int) -> list[str]:
         return []
     if right is None:
         return [
-            "How many of the kept rows are right is not known: add gold to some, name a file with --gold, "
-            "or judge 30 yourself with --review 30."
+            "How many of the kept rows are right is not known: add gold to some, name a file with"
+            " --gold, or judge 30 yourself with --review 30."
         ]
     return [
-        f"Ceiling: of the kept rows, {right.percent()}% are right in every field ({known:,} known). "
-        "A student trained on them approaches that, and rarely passes it."
+        f"Ceiling: of the kept rows, {right.percent()}% are right in every field ({known:,} known)."
+        " A student trained on them approaches that, and rarely passes it."
     ]
 
 
@@ -32,15 +32,24 @@ def enough(kept: int, evaluation: int | None) -> list[str]:
     if kept < FEWEST:
         told = f"{kept} rows are too few: do not train on fewer than {FEWEST} ({BASIS})."
     elif kept < SOME:
-        told = f"{kept} rows are few: expect the form of the answers to be learned, and more rows to help ({BASIS})."
+        told = (
+            f"{kept} rows are few: expect the form of the answers to be learned, and more rows to"
+            f" help ({BASIS})."
+        )
     else:
-        told = f"{kept:,} rows are enough to start ({BASIS}); whether more would help, only training on more shows."
+        told = (
+            f"{kept:,} rows are enough to start ({BASIS}); whether more would help, only training"
+            " on more shows."
+        )
     return [told, f"Afterwards, {_detectable(evaluation)}"]
 
 
 def _detectable(evaluation: int | None) -> str:
     if evaluation:
-        return f"the {evaluation:,} evaluation documents can show a difference of {_points(evaluation)} points or more."
+        return (
+            f"the {evaluation:,} evaluation documents can show a difference of"
+            f" {_points(evaluation)} points or more."
+        )
     return (
         f"an evaluation of 100 documents can show a difference of {_points(100)} points or more, "
         f"one of 400 of {_points(400)}."

@@ -1,4 +1,5 @@
-"""Grade the grader: how often is a row right that scores so high, and how many right rows score so high?
+"""Grade the grader: how often is a row right that
+scores so high, and how many right rows score so high?
 
 Right means that every field the task compares equals gold, or that a person said so. A row that
 stands for several (drawn from its score's stratum) counts as several, with an interval for the
@@ -19,7 +20,16 @@ from offapi.stats.interval import Interval
 from offapi.stats.paired import Z
 
 MOST_LEVELS = 8
-GRID = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)  # thresholds, where the scores are too many to take each
+GRID = (
+    0.0,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    0.95,
+    1.0,
+)  # thresholds, where the scores are too many to take each
 
 Scores = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -39,7 +49,8 @@ class Level:
 class Agreement:
     """What the grader's scores are worth, and the threshold for a wanted precision.
 
-    `threshold`: the lowest whose precision is at least `wanted`. `certain`: so is the lower end of its interval.
+    `threshold`: the lowest whose precision is at least
+    `wanted`. `certain`: so is the lower end of its interval.
     """
 
     source: str  # of the truth: "gold", "review" or "gold and review"
@@ -57,24 +68,43 @@ class Agreement:
         aim = f"{100 * self.wanted:g}%"
         if self.threshold is None:
             found = f"{best.threshold:g} with {best.precision.percent()}%"
-            return [f"No threshold gives {aim} right; the best is {found}. Add a check that sees what is still wrong."]
+            return [
+                f"No threshold gives {aim} right; the best is {found}. Add a check that sees what"
+                " is still wrong."
+            ]
         level = next(level for level in self.levels if level.threshold == self.threshold)
         assert level.precision is not None
-        told = f"At {level.threshold:g} and above, {level.precision.percent()}% are right in every field"
+        told = (
+            f"At {level.threshold:g} and above, {level.precision.percent()}% are right in every"
+            " field"
+        )
         if self.certain:
             return [f"{told}, so --threshold {level.threshold:g} gives the {aim} you want."]
-        return [f"{told}. {level.judged} judged rows cannot tell whether that is {aim}{_more(level, self.wanted)}."]
+        return [
+            f"{told}. {level.judged} judged rows cannot tell whether that is"
+            f" {aim}{_more(level, self.wanted)}."
+        ]
 
     def table(self) -> list[tuple[str, str, str, str]]:
         """For people: threshold, judged rows, precision, recall."""
         return [
-            (f"{level.threshold:g}", f"{level.judged:,}", _percent(level.precision), _percent(level.recall))
+            (
+                f"{level.threshold:g}",
+                f"{level.judged:,}",
+                _percent(level.precision),
+                _percent(level.recall),
+            )
             for level in self.levels
         ]
 
 
 def agree(
-    score: Scores, right: Mask, wanted: float, source: str, weight: Scores | None = None, unseen: Scores | None = None
+    score: Scores,
+    right: Mask,
+    wanted: float,
+    source: str,
+    weight: Scores | None = None,
+    unseen: Scores | None = None,
 ) -> Agreement:
     """`score` and `right` of the rows whose truth is known, and for how many rows each stands.
 
@@ -83,15 +113,21 @@ def agree(
     weight = np.ones(len(score)) if weight is None else weight
     lowest = -1.0 if unseen is None or not len(unseen) else float(unseen.max())
     levels = tuple(_level(t, score, right, weight, lowest) for t in thresholds(score))
-    sure = [level.threshold for level in levels if level.precision and level.precision.low >= wanted]
-    seems = [level.threshold for level in levels if level.precision and level.precision.mean >= wanted]
+    sure = [
+        level.threshold for level in levels if level.precision and level.precision.low >= wanted
+    ]
+    seems = [
+        level.threshold for level in levels if level.precision and level.precision.mean >= wanted
+    ]
     threshold = min(sure or seems, default=None)
     return Agreement(source, len(score), levels, wanted, threshold, bool(sure))
 
 
 def thresholds(score: Scores) -> tuple[float, ...]:
     """Every score there is, or where they are many a grid."""
-    each = sorted({floor(s * 1e4 + 1e-6) / 1e4 for s in score.tolist()})  # down, so that a shown one holds its rows
+    each = sorted(
+        {floor(s * 1e4 + 1e-6) / 1e4 for s in score.tolist()}
+    )  # down, so that a shown one holds its rows
     return tuple(each) if len(each) <= MOST_LEVELS else GRID
 
 

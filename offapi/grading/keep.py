@@ -29,14 +29,22 @@ NONE = -1  # a row without group, cap value or duplicate
 
 UNGRADED, EMPTY = "could not be graded", "no usable answer"
 REFUSED, DUPLICATE = "near an evaluation document", "near-duplicate"
-LOW, NOT_BEST, NOT_TOP, CAPPED = "below the threshold", "not the best of its group", "not in the top", "over the cap"
+LOW, NOT_BEST, NOT_TOP, CAPPED = (
+    "below the threshold",
+    "not the best of its group",
+    "not in the top",
+    "over the cap",
+)
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Conditions for a row to be kept; all that are given hold together. With none of the first three: grade 1."""
+    """Conditions for a row to be kept; all that are given hold together.
+
+    With none of the first three: grade 1.
+    """
 
     threshold: float | None = None  # the lowest grade
     best: int | None = None  # so many of each trace group
@@ -55,7 +63,8 @@ class Keep:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
         if (self.cap is None) != (self.cap_by is None):
             raise ValueError(
-                'cap and cap_by go together: how many rows, and for each value of what ("group" or a field)'
+                'cap and cap_by go together: how many rows, and for each value of what ("group" or'
+                " a field)"
             )
 
     @property
@@ -86,7 +95,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Columns:
-    """Candidates by column, (N,) each. Groups, cap values and clusters of near-duplicates are numbers, or NONE."""
+    """Candidates by column, (N,) each.
+
+    Groups, cap values and clusters of near-duplicates are numbers, or NONE.
+    """
 
     score: NDArray[np.float64]  # NaN: not graded
     has_answer: Mask
@@ -98,13 +110,17 @@ class Columns:
 
 @dataclass(frozen=True)
 class Selection:
-    """Indices of the rows that are kept, in their old order, and how many were dropped for which reason."""
+    """Indices of the rows that are kept, in their old
+    order, and how many were dropped for which reason.
+    """
 
     kept: tuple[int, ...]
     dropped: Mapping[str, int]
 
 
-def candidates(rows: Iterable[tuple[Trace, Grade | None]], cap_by: str | None = None) -> list[Candidate]:
+def candidates(
+    rows: Iterable[tuple[Trace, Grade | None]], cap_by: str | None = None
+) -> list[Candidate]:
     """Graded traces as candidates; a grade is None where a check failed."""
     return [candidate(trace, grade, cap_by) for trace, grade in rows]
 
@@ -120,11 +136,17 @@ def has_answer(trace: Trace, grade: Grade | None) -> bool:
     """Whether the answer is one JSON object, or ends an agent's chat, or was not graded."""
     if grade is None or grade.value is not None:
         return True
-    return not trace.single_shot and bool(trace.answer.strip() or trace.messages[-1].get("tool_calls"))
+    return not trace.single_shot and bool(
+        trace.answer.strip() or trace.messages[-1].get("tool_calls")
+    )
 
 
-def cap_value(group: str | None, answer: Mapping[str, Any] | None, cap_by: str | None) -> str | None:
-    """What the cap counts the row under: its group, or a field of its answer compared as text; None is not capped."""
+def cap_value(
+    group: str | None, answer: Mapping[str, Any] | None, cap_by: str | None
+) -> str | None:
+    """What the cap counts the row under: its group, or a
+    field of its answer compared as text; None is not capped.
+    """
     if cap_by == GROUP:
         return group
     field = None if answer is None or cap_by is None else answer.get(cap_by)
@@ -132,9 +154,11 @@ def cap_value(group: str | None, answer: Mapping[str, Any] | None, cap_by: str |
 
 
 def require_groups(keep: Keep, groups: Iterable[str | None], path: Path) -> None:
-    """DataError where `keep` goes by groups and no row of `path` has one: every row would be kept, whatever its grade.
+    """DataError where `keep` goes by groups and no row of
+    `path` has one: every row would be kept, whatever its grade.
 
-    Rows without a group are not grouped by their prompts: near-duplicates go already, the best of them stays.
+    Rows without a group are not grouped by their prompts:
+    near-duplicates go already, the best of them stays.
     """
     known = iter(groups) if keep.by_group else iter(())
     first = next(known, GROUP)
@@ -146,13 +170,20 @@ def require_groups(keep: Keep, groups: Iterable[str | None], path: Path) -> None
 
 def select(candidates: Sequence[Candidate], keep: Keep, seed: int) -> Selection:
     """The candidates that `keep` wants, the same for the same seed."""
-    scores = np.array([np.nan if row.score is None else row.score for row in candidates], np.float64)
-    answers, refused = (
-        np.array([getattr(row, name) for row in candidates], bool) for name in ("has_answer", "refused")
+    scores = np.array(
+        [np.nan if row.score is None else row.score for row in candidates], np.float64
     )
-    groups, capped = (numbered([getattr(row, name) for row in candidates]) for name in ("group", "cap_value"))
+    answers, refused = (
+        np.array([getattr(row, name) for row in candidates], bool)
+        for name in ("has_answer", "refused")
+    )
+    groups, capped = (
+        numbered([getattr(row, name) for row in candidates]) for name in ("group", "cap_value")
+    )
     alone = np.full(len(candidates), NONE, np.int64)
-    cluster = duplicates.clusters([row.document for row in candidates]) if keep.near_duplicates else alone
+    cluster = (
+        duplicates.clusters([row.document for row in candidates]) if keep.near_duplicates else alone
+    )
     columns = Columns(scores, answers, groups, capped, cluster, refused)
     mask, dropped = choose(columns, keep, ranking(scores, seed))
     return Selection(tuple(int(i) for i in np.flatnonzero(mask)), dropped)
@@ -161,7 +192,9 @@ def select(candidates: Sequence[Candidate], keep: Keep, seed: int) -> Selection:
 def numbered(values: Sequence[str | None]) -> NDArray[np.int64]:
     """Each value as the number of its first occurrence, None as NONE."""
     seen: dict[str, int] = {}
-    return np.array([NONE if value is None else seen.setdefault(value, len(seen)) for value in values], np.int64)
+    return np.array(
+        [NONE if value is None else seen.setdefault(value, len(seen)) for value in values], np.int64
+    )
 
 
 def ranking(score: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
@@ -174,7 +207,9 @@ def ranking(score: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
 
 
 def choose(rows: Columns, keep: Keep, rank: NDArray[np.int64]) -> tuple[Mask, dict[str, int]]:
-    """Which of `rows` are kept, and how many are dropped for which reason, the first that applies."""
+    """Which of `rows` are kept, and how many are
+    dropped for which reason, the first that applies.
+    """
     score = np.nan_to_num(rows.score, nan=-1.0)
     mask, dropped = np.ones(len(score), bool), {}
 
@@ -202,7 +237,10 @@ def choose(rows: Columns, keep: Keep, rank: NDArray[np.int64]) -> tuple[Mask, di
 
 
 def _copies(rows: Columns, rank: NDArray[np.int64], mask: Mask, keep: Keep) -> Mask:
-    """Near-duplicates of a better row. With `best`, answers of one group are no copies of each other."""
+    """Near-duplicates of a better row.
+
+    With `best`, answers of one group are no copies of each other.
+    """
     if not keep.near_duplicates:
         return np.zeros(len(rank), bool)
     first = _first(rows.cluster, rank, mask, 1)
@@ -217,11 +255,19 @@ def _copies(rows: Columns, rank: NDArray[np.int64], mask: Mask, keep: Keep) -> M
 
 
 def _first(key: NDArray[np.int64], rank: NDArray[np.int64], mask: Mask, count: int) -> Mask:
-    """The `count` best-ranked rows of `mask` for each value of `key`, and all rows whose key is NONE."""
+    """The `count` best-ranked rows of `mask` for each
+    value of `key`, and all rows whose key is NONE.
+    """
     found: Mask = key == NONE
     among = np.flatnonzero(mask & ~found)
     among = among[np.lexsort((rank[among], key[among]))]
-    starts = np.concatenate([[True], key[among][1:] != key[among][:-1]]) if len(among) else np.zeros(0, bool)
-    place = np.arange(len(among)) - np.maximum.accumulate(np.where(starts, np.arange(len(among)), 0))
+    starts = (
+        np.concatenate([[True], key[among][1:] != key[among][:-1]])
+        if len(among)
+        else np.zeros(0, bool)
+    )
+    place = np.arange(len(among)) - np.maximum.accumulate(
+        np.where(starts, np.arange(len(among)), 0)
+    )
     found[among[place < count]] = True
     return found

@@ -1,4 +1,5 @@
-"""What a graded set of rows is worth, as values: to print, to keep as grading.json, to print as --json.
+"""What a graded set of rows is worth, as values: to
+print, to keep as grading.json, to print as --json.
 
 Left out: the samples, which are read from the file when they are asked for.
 """
@@ -37,7 +38,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a keep rule would keep, without and with the cap, and how many of that are right where it is known."""
+    """What a keep rule would keep, without and with the
+    cap, and how many of that are right where it is known.
+    """
 
     rule: str
     kept: int
@@ -72,8 +75,12 @@ class Report:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Rows that no condition on groups touches, ceiling, size and the grader's worth, in words."""
-        told = advice.ceiling(self.ceiling, self.known, self.kept) + advice.enough(self.kept, self.evaluation)
+        """Rows that no condition on groups touches,
+        ceiling, size and the grader's worth, in words.
+        """
+        told = advice.ceiling(self.ceiling, self.known, self.kept) + advice.enough(
+            self.kept, self.evaluation
+        )
         return [*self._ungrouped(), *told, *(self.agreement.lines() if self.agreement else [])]
 
     def _ungrouped(self) -> list[str]:
@@ -81,7 +88,8 @@ class Report:
         if not (self.keep.by_group and self.without_group):
             return []
         told = (
-            f"{self.without_group:,} of {self.rows:,} rows have no group, and {self.keep.by_group} drops none of them"
+            f"{self.without_group:,} of {self.rows:,} rows have no group, and {self.keep.by_group}"
+            " drops none of them"
         )
         whatever = self.keep.lowest is None and self.keep.top is None
         return [f"{told}{', whatever their grade: add a threshold' if whatever else ''}."]
@@ -127,13 +135,19 @@ def report(
         failed=int((~graded & table["has_answer"]).sum()),
         unanswered=int((~graded & ~table["has_answer"]).sum()),
         histogram=_histogram(score[graded]),
-        checks=tuple(_check(name, table["parts"][graded, i]) for i, name in enumerate(checks)) if graded.any() else (),
+        checks=(
+            tuple(_check(name, table["parts"][graded, i]) for i, name in enumerate(checks))
+            if graded.any()
+            else ()
+        ),
         exact_duplicates=whole,
         near_duplicates=len(table) - len(np.unique(cluster)) - whole,
         without_group=int((table["group"] == keep.NONE).sum()),
         near_evaluation=tuple(pairs),
         evaluation=evaluation,
-        rules=tuple(_rule(sieve, each, name, rule, truth) for name, each in rules(rule, sieve.columns)),
+        rules=tuple(
+            _rule(sieve, each, name, rule, truth) for name, each in rules(rule, sieve.columns)
+        ),
         keep=rule,
         kept=int(mask.sum()),
         dropped=dropped,
@@ -145,7 +159,10 @@ def report(
 
 def rules(asked: Keep, rows: Columns) -> list[tuple[str, Keep]]:
     """The rules to compare, with their names."""
-    found = [("grade 1" if each == 1 else f"grade {each:g} or more", Keep(threshold=each)) for each in THRESHOLDS]
+    found = [
+        ("grade 1" if each == 1 else f"grade {each:g} or more", Keep(threshold=each))
+        for each in THRESHOLDS
+    ]
     if (rows.group != keep.NONE).any():
         found.append(("best of each group", Keep(best=1)))
     found += [(f"top {each:.0%}", Keep(top=each)) for each in TOPS]
@@ -154,7 +171,11 @@ def rules(asked: Keep, rows: Columns) -> list[tuple[str, Keep]]:
 
 def _rule(sieve: Sieve, rule: Keep, name: str, asked: Keep, truth: Truth | None) -> Rule:
     mask, _ = sieve.kept(rule)
-    capped = None if asked.cap is None else int(sieve.kept(replace(rule, cap=asked.cap, cap_by=asked.cap_by))[0].sum())
+    capped = (
+        None
+        if asked.cap is None
+        else int(sieve.kept(replace(rule, cap=asked.cap, cap_by=asked.cap_by))[0].sum())
+    )
     return Rule(name, int(mask.sum()), capped, truth.rate(mask) if truth else None)
 
 
@@ -172,4 +193,6 @@ def _histogram(score: NDArray[np.float64]) -> tuple[int, ...]:
 
 def _agreement(score: NDArray[np.float64], truth: Truth, wanted: float) -> Agreement:
     known = truth.known & ~np.isnan(score)
-    return agree(score[known], truth.right[known], wanted, truth.source, truth.weight[known], truth.unseen)
+    return agree(
+        score[known], truth.right[known], wanted, truth.source, truth.weight[known], truth.unseen
+    )

@@ -1,4 +1,5 @@
-"""One line of a traces file: read, graded, and written again with its grade, byte for byte otherwise.
+"""One line of a traces file: read, graded, and
+written again with its grade, byte for byte otherwise.
 
 A document with a `recorded_label` counts as a trace whose answer is that label. Left out: labels
 files, which hold no documents.
@@ -33,13 +34,21 @@ class Gold:
 
     @classmethod
     def read(cls, path: Path, task: Task) -> Gold:
-        """The gold of a documents file; DataError where there is none, or the task cannot compare it."""
+        """The gold of a documents file; DataError where
+        there is none, or the task cannot compare it.
+        """
         rows = [row for row in documents.read(path) if row.gold is not None]
         if not rows:
-            raise DataError("no document has gold.", where=str(path), next_step='Give some documents their "gold".')
+            raise DataError(
+                "no document has gold.",
+                where=str(path),
+                next_step='Give some documents their "gold".',
+            )
         for row in rows:
             task.check_gold(row.gold or {}, row=row.id)
-        return cls({row.id: row.gold or {} for row in rows}, {row.text: row.gold or {} for row in rows})
+        return cls(
+            {row.id: row.gold or {} for row in rows}, {row.text: row.gold or {} for row in rows}
+        )
 
     def of(self, trace: Trace) -> Mapping[str, Any] | None:
         """The known answer to `trace`, None where there is none."""
@@ -47,7 +56,10 @@ class Gold:
 
 
 def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
-    """The trace in a line; DataError for anything else. A document without a recorded label has an empty answer."""
+    """The trace in a line; DataError for anything else.
+
+    A document without a recorded label has an empty answer.
+    """
     value = _read(line)
     if value is not None and (trace := _plain(value)) is not None:
         return trace
@@ -61,7 +73,9 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
     label, gold, grade = (row.optional(name, dict) for name in ("recorded_label", "gold", "grade"))
     text, answer = row.required("document", str), "" if label is None else task.answer_text(label)
     messages = (*task.messages(text), {"role": "assistant", "content": answer})
-    return Trace(row.required("id", str), messages, group=row.optional("group", str), gold=gold, grade=grade)
+    return Trace(
+        row.required("id", str), messages, group=row.optional("group", str), gold=gold, grade=grade
+    )
 
 
 def _read(line: bytes) -> dict[str, Any] | None:
@@ -74,7 +88,8 @@ def _read(line: bytes) -> dict[str, Any] | None:
 
 
 def _plain(value: Mapping[str, Any]) -> Trace | None:
-    """The trace in a row with no tools and nothing amiss, as `traces.parse` gives it, in a third of the time.
+    """The trace in a row with no tools and nothing amiss,
+    as `traces.parse` gives it, in a third of the time.
 
     None: `traces.parse` must look.
     """
@@ -102,7 +117,8 @@ def answered(trace: Trace) -> bool:
 
 
 def judge(task: Task, trace: Trace, grade: Grade | None, gold: Gold | None) -> int:
-    """Whether the answer is RIGHT: all fields that `task` compares equal the known ones. UNKNOWN where none is known.
+    """Whether the answer is RIGHT: all fields that `task`
+    compares equal the known ones. UNKNOWN where none is known.
 
     DataError where the task cannot compare the gold.
     """
@@ -126,5 +142,7 @@ def graded(line: bytes, grade: Mapping[str, Any]) -> bytes:
 
 def as_dict(grade: Grade, task_sha256: str) -> dict[str, Any]:
     """A grade as the row keeps it."""
-    parts = {name: {"score": part.score, "reason": part.reason} for name, part in grade.parts.items()}
+    parts = {
+        name: {"score": part.score, "reason": part.reason} for name, part in grade.parts.items()
+    }
     return {"score": grade.score, "checks": parts, "task": task_sha256}

@@ -41,7 +41,8 @@ def choose(
     evaluation: Sequence[tuple[str, str]] = (),
     want_precision: float = 0.95,
 ) -> Chosen:
-    """Keep rows of `graded` (a grade is None where a check failed), none near `evaluation`, ids and texts.
+    """Keep rows of `graded` (a grade is None where a
+    check failed), none near `evaluation`, ids and texts.
 
     A trace's own gold, where it has some, tells how many of the kept rows are right.
     """
@@ -61,9 +62,13 @@ def choose(
         rule,
         from_gold(found),
         want_precision=want_precision,
-        pairs=[Pair(graded[p.row][0].id, evaluation[p.document][0], p.runs, p.numbers) for p in pairs],
+        pairs=[
+            Pair(graded[p.row][0].id, evaluation[p.document][0], p.runs, p.numbers) for p in pairs
+        ],
         evaluation=len(evaluation) or None,
     )
     anything = replace(rule, threshold=0.0, best=None, top=None)
-    kept, eligible = (tuple(np.flatnonzero(sieve.kept(each)[0]).tolist()) for each in (rule, anything))
+    kept, eligible = (
+        tuple(np.flatnonzero(sieve.kept(each)[0]).tolist()) for each in (rule, anything)
+    )
     return Chosen(kept, eligible, told)

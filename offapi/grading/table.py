@@ -1,4 +1,5 @@
-"""Graded rows as columns, 150 bytes and a few a row: all that the report and the keep rules look at.
+"""Graded rows as columns, 150 bytes and a few a
+row: all that the report and the keep rules look at.
 
 Texts are held as hashes, so that a million rows fit in memory. Left out: the rows themselves,
 which stay in their file.
@@ -45,41 +46,72 @@ def kind(checks: int) -> np.dtype[np.void]:
     )
 
 
-def of(rows: Sequence[tuple[Trace, Grade | None]], checks: int, cap_by: str | None, right: Sequence[int]) -> Table:
-    """Rows as a table, without what `add_documents` adds; `right` says of each whether its answer is."""
+def of(
+    rows: Sequence[tuple[Trace, Grade | None]],
+    checks: int,
+    cap_by: str | None,
+    right: Sequence[int],
+) -> Table:
+    """Rows as a table, without what `add_documents`
+    adds; `right` says of each whether its answer is.
+    """
     table = np.zeros(len(rows), kind(checks))
     if not rows:
         return table
     traces, grades = zip(*rows, strict=True)
-    table["id"], table["content"] = digests([trace.id for trace in traces]), digests([_answer(row) for row in traces])
+    table["id"], table["content"] = (
+        digests([trace.id for trace in traces]),
+        digests([_answer(row) for row in traces]),
+    )
     table["score"] = [np.nan if grade is None else grade.score for grade in grades]
     none = [np.nan] * checks
-    table["parts"] = [none if grade is None else [part.score for part in grade.parts.values()] for grade in grades]
+    table["parts"] = [
+        none if grade is None else [part.score for part in grade.parts.values()] for grade in grades
+    ]
     table["has_answer"], table["right"] = [has_answer(*row) for row in rows], right
     table["group"] = [number(trace.group) for trace in traces]
     answers = (grade and grade.value for grade in grades)
-    capped = [cap_value(trace.group, answer, cap_by) for trace, answer in zip(traces, answers, strict=True)]
+    capped = [
+        cap_value(trace.group, answer, cap_by)
+        for trace, answer in zip(traces, answers, strict=True)
+    ]
     table["cap_value"] = [number(value) for value in capped]
     return table
 
 
 def add_documents(
-    table: Table, documents: Sequence[str], common: Hashes = NOTHING, evaluation: Evaluation | None = None
+    table: Table,
+    documents: Sequence[str],
+    common: Hashes = NOTHING,
+    evaluation: Evaluation | None = None,
 ) -> None:
-    """What near-duplicates are found by, and which documents are near one of `evaluation`. To be called once."""
+    """What near-duplicates are found by, and which documents are near one of `evaluation`.
+
+    To be called once.
+    """
     start = 0
     for some in pieces(documents):
         found, part = prints(some, common), table[start : start + len(some)]
-        part["whole"], part["numbers"], part["sketch"] = found.whole, found.number_sums, found.sketches
+        part["whole"], part["numbers"], part["sketch"] = (
+            found.whole,
+            found.number_sums,
+            found.sketches,
+        )
         part["content"] ^= found.whole
         if evaluation is not None:
             part["near"][[pair.row for pair in evaluation.near(found)]] = True
         start += len(some)
 
 
-def clusters(table: Table, text: Callable[[int], str], common: Hashes, *, near: bool = True) -> NDArray[np.int64]:
-    """Near-duplicates among the rows, or only exact ones, as `duplicates.join` gives them; `text` gives a document."""
-    sketches = Sketches(*(np.ascontiguousarray(table[name]) for name in ("whole", "numbers", "sketch")))
+def clusters(
+    table: Table, text: Callable[[int], str], common: Hashes, *, near: bool = True
+) -> NDArray[np.int64]:
+    """Near-duplicates among the rows, or only exact ones, as
+    `duplicates.join` gives them; `text` gives a document.
+    """
+    sketches = Sketches(
+        *(np.ascontiguousarray(table[name]) for name in ("whole", "numbers", "sketch"))
+    )
     return join(sketches, (lambda pairs: compare(pairs, text, common)) if near else None)
 
 

@@ -1,4 +1,6 @@
-"""Which rows are known to be right or wrong, from gold or from a person, and for how many rows each stands."""
+"""Which rows are known to be right or wrong, from gold
+or from a person, and for how many rows each stands.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Truth:
-    """(N,) each, over all rows. `weight` is 1 with gold: rows with gold are taken for a fair sample of all."""
+    """(N,) each, over all rows.
+
+    `weight` is 1 with gold: rows with gold are taken for a fair sample of all.
+    """
 
     known: Mask
     right: Mask  # False where not known
@@ -43,7 +48,10 @@ def from_gold(table: Table) -> Truth | None:
 
 
 def from_reviews(table: Table, answers: Mapping[int, bool]) -> Truth | None:
-    """What a person said of some rows, by index; each stands for its band of scores. None without any."""
+    """What a person said of some rows, by index; each stands for its band of scores.
+
+    None without any.
+    """
     if not answers:
         return None
     known, right = np.zeros(len(table), bool), np.zeros(len(table), bool)
@@ -51,11 +59,15 @@ def from_reviews(table: Table, answers: Mapping[int, bool]) -> Truth | None:
     right[list(answers)] = list(answers.values())
     graded = ~np.isnan(table["score"])
     band = bands(table["score"])
-    sizes, seen = (np.bincount(band[rows], minlength=len(STRATA) + 1) for rows in (graded, graded & known))
+    sizes, seen = (
+        np.bincount(band[rows], minlength=len(STRATA) + 1) for rows in (graded, graded & known)
+    )
     weight = (sizes / np.maximum(seen, 1))[band]
     return Truth(known, right, weight, table["score"][graded & (seen[band] == 0)], "review")
 
 
 def bands(score: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The band of each score, 0 for the lowest; rows that were not graded have one too, and it means nothing."""
+    """The band of each score, 0 for the lowest; rows that
+    were not graded have one too, and it means nothing.
+    """
     return np.searchsorted(np.array(STRATA) - 1e-9, score, "right")

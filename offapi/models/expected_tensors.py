@@ -1,7 +1,8 @@
 """Which tensors, of which shapes, a model of a given config consists of.
 
 transformers fills a missing tensor with random numbers and warns; this says no instead. One layout
-serves every model type offapi knows. Left out: MLX-quantised folders, whose shapes depend on the packing.
+serves every model type offapi knows. Left out: MLX-quantised folders, whose shapes depend on the
+packing.
 """
 
 from __future__ import annotations
@@ -24,12 +25,20 @@ def check(config: Mapping[str, Any], found: Shapes, where: str) -> None:
     for name, shape in wanted.items():
         if found.get(name) != shape:
             has = f"has shape {found[name]}" if name in found else "is missing"
-            raise ModelError(f"tensor {name!r} {has}; config.json asks for {shape}.", where=where, next_step=_NEXT)
-    extra = [name for name in found if name not in wanted and not name.endswith("rotary_emb.inv_freq")]
+            raise ModelError(
+                f"tensor {name!r} {has}; config.json asks for {shape}.",
+                where=where,
+                next_step=_NEXT,
+            )
+    extra = [
+        name for name in found if name not in wanted and not name.endswith("rotary_emb.inv_freq")
+    ]
     if config.get("tie_word_embeddings") and "lm_head.weight" in extra:
         extra.remove("lm_head.weight")
     if extra:
-        raise ModelError(f"tensor {extra[0]!r} has no place in this model.", where=where, next_step=_NEXT)
+        raise ModelError(
+            f"tensor {extra[0]!r} has no place in this model.", where=where, next_step=_NEXT
+        )
 
 
 _NEXT = "Check that weights and config.json belong together, and copy them again."
@@ -42,7 +51,9 @@ def expected(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]
         value = config.get(key) if config.get(key) is not None else default
         if type(value) is not int or not 1 <= value <= MOST:
             raise ModelError(
-                f"{value!r} is not a whole number from 1 to {MOST}.", where=f"{where}, field {key!r}", next_step=_NEXT
+                f"{value!r} is not a whole number from 1 to {MOST}.",
+                where=f"{where}, field {key!r}",
+                next_step=_NEXT,
             )
         return value
 
@@ -60,13 +71,21 @@ def expected(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]
         "mlp.up_proj": (inner, hidden, mlp_bias),
         "mlp.down_proj": (hidden, inner, mlp_bias),
     }
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocab, hidden),
+        "model.norm.weight": (hidden,),
+    }
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (vocab, hidden)
     for layer in (f"model.layers.{i}" for i in range(min(size("num_hidden_layers"), MOST_LAYERS))):
-        shapes |= {f"{layer}.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+        shapes |= {
+            f"{layer}.{name}.weight": (hidden,)
+            for name in ("input_layernorm", "post_attention_layernorm")
+        }
         if kind in HEAD_NORMS:
-            shapes |= {f"{layer}.self_attn.{name}.weight": (width,) for name in ("q_norm", "k_norm")}
+            shapes |= {
+                f"{layer}.self_attn.{name}.weight": (width,) for name in ("q_norm", "k_norm")
+            }
         for name, (rows, columns, bias) in linears.items():
             shapes[f"{layer}.{name}.weight"] = (rows, columns)
             if bias:

@@ -21,12 +21,26 @@ from offapi.errors import ModelError
 VERSIONS = (2, 3)
 MAX_DIMENSIONS = 4
 STRING, ARRAY = 8, 9
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: `shape` outermost first, as in numpy; `kind` is ggml's number of its block type."""
+    """One tensor: `shape` outermost first, as in
+    numpy; `kind` is ggml's number of its block type.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -53,7 +67,9 @@ class Gguf:
             self.tensors = self._header()
         except (ValueError, struct.error) as error:
             raise ModelError(
-                f"not a readable GGUF file ({error}).", where=str(path), next_step="Download or copy it again."
+                f"not a readable GGUF file ({error}).",
+                where=str(path),
+                next_step="Download or copy it again.",
             ) from error
 
     def array(self, tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -91,12 +107,18 @@ class Gguf:
         shape = tuple(reversed([self._number("Q") for _ in range(dimensions)]))
         return name, shape, self._number("I"), self._number("Q")
 
-    def _place(self, start: int, name: str, shape: tuple[int, ...], kind: int, offset: int) -> Tensor:
+    def _place(
+        self, start: int, name: str, shape: tuple[int, ...], kind: int, offset: int
+    ) -> Tensor:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
         per_block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         size = math.prod(shape) // per_block * block_bytes
-        if math.prod(shape) == 0 or shape[-1] % per_block or start + offset + size > len(self._data):
+        if (
+            math.prod(shape) == 0
+            or shape[-1] % per_block
+            or start + offset + size > len(self._data)
+        ):
             raise Damaged(f"tensor {name!r} of shape {shape} does not fit in the file")
         return Tensor(name, shape, kind, start + offset, size)
 

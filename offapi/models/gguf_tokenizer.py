@@ -16,7 +16,8 @@ from offapi.errors import ModelError
 CONTROL, USER_DEFINED = 3, 4  # llama.cpp's token types
 MAX_TEMPLATE = 100_000  # characters
 
-# Split expressions of the models' own tokenizer.json; "" stands for GPT-2's, which ByteLevel has built in.
+# Split expressions of the models' own tokenizer.json;
+# "" stands for GPT-2's, which ByteLevel has built in.
 QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -25,11 +26,22 @@ LLAMA3 = QWEN2.replace(r"|\p{N}| ", r"|\p{N}{1,3}| ")
 SPLITS = {"gpt-2": "", "smollm": "", "qwen2": QWEN2, "deepseek-r1-qwen": QWEN2, "llama-bpe": LLAMA3}
 
 # Control tokens that models end a turn with, where their template writes them.
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|eom_id|>", "<end_of_turn>", "<|end_of_turn|>", "<|endoftext|>")
+TURN_ENDS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+    "<|endoftext|>",
+)
 
 
 def files(fields: Mapping[str, Any], where: str) -> dict[str, bytes]:
-    """File name -> content of tokenizer, template and generation config. Raises ModelError for what is not known."""
+    """File name -> content of tokenizer, template and generation config.
+
+    Raises ModelError for what is not known.
+    """
     template = fields.get("tokenizer.chat_template")
     if template is not None and (not isinstance(template, str) or len(template) > MAX_TEMPLATE):
         raise ModelError(
@@ -49,7 +61,9 @@ def files(fields: Mapping[str, Any], where: str) -> dict[str, bytes]:
     made = {
         "tokenizer.json": _tokenizer(fields, where).encode(),
         "tokenizer_config.json": orjson.dumps(config, option=orjson.OPT_INDENT_2),
-        "generation_config.json": orjson.dumps(_generation(fields, tokens, template or ""), option=orjson.OPT_INDENT_2),
+        "generation_config.json": orjson.dumps(
+            _generation(fields, tokens, template or ""), option=orjson.OPT_INDENT_2
+        ),
     }
     return made | ({"chat_template.jinja": template.encode()} if template else {})
 
@@ -63,7 +77,9 @@ _SPECIAL = {
 
 
 def turn_ends(fields: Mapping[str, Any], tokens: list[str], template: str) -> list[int]:
-    """Ids that end a turn: the file's eos and eot, and a known end-of-turn token that the template writes."""
+    """Ids that end a turn: the file's eos and eot, and
+    a known end-of-turn token that the template writes.
+    """
     ids = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     kinds = fields.get("tokenizer.ggml.token_type", [])
     index = {token: i for i, token in enumerate(tokens) if i < len(kinds) and kinds[i] == CONTROL}
@@ -84,7 +100,11 @@ def _token(fields: Mapping[str, Any], key: str, tokens: list[str], where: str) -
     if index is None:
         return None
     if not isinstance(index, int) or not 0 <= index < len(tokens):
-        raise ModelError(f"{key} is {index!r}, outside the vocabulary.", where=where, next_step="The file is damaged.")
+        raise ModelError(
+            f"{key} is {index!r}, outside the vocabulary.",
+            where=where,
+            next_step="The file is damaged.",
+        )
     return tokens[index]
 
 
@@ -99,15 +119,20 @@ def _tokenizer(fields: Mapping[str, Any], where: str) -> str:
     kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in SPLITS:
         raise ModelError(
-            f"tokenizer {kind!r} with splitting {pre!r} is not known (byte-level BPE with {', '.join(SPLITS)} is).",
+            f"tokenizer {kind!r} with splitting {pre!r} is not known (byte-level BPE with"
+            f" {', '.join(SPLITS)} is).",
             where=where,
-            next_step="Add the model from its safetensors folder instead, which has a tokenizer.json.",
+            next_step=(
+                "Add the model from its safetensors folder instead, which has a tokenizer.json."
+            ),
         )
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
-        raise ModelError("the vocabulary names a token twice.", where=where, next_step="The file is damaged.")
+        raise ModelError(
+            "the vocabulary names a token twice.", where=where, next_step="The file is damaged."
+        )
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre == "llama-bpe"))
     _set_split(tokenizer, str(pre))
     tokenizer.decoder = decoders.ByteLevel()
@@ -120,7 +145,9 @@ def _tokenizer(fields: Mapping[str, Any], where: str) -> str:
     bos = _token(fields, "tokenizer.ggml.bos_token_id", tokens, where)
     if fields.get("tokenizer.ggml.add_bos_token") and bos is not None:
         pair = (bos, vocab[bos])
-        tokenizer.post_processor = processors.TemplateProcessing(f"{bos} $A", f"{bos} $A {bos} $B", [pair])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            f"{bos} $A", f"{bos} $A {bos} $B", [pair]
+        )
     return str(tokenizer.to_str())
 
 

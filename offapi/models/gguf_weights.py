@@ -1,8 +1,8 @@
 """GGUF file -> model folder (safetensors, config, tokenizer), without torch.
 
 Weights are stored in fp32, the exact values the quantised blocks stand for, one tensor in memory at
-a time. Left out: every architecture but llama, qwen2 and qwen3, mixtures of experts, and rope scaling
-other than linear.
+a time. Left out: every architecture but llama, qwen2 and qwen3, mixtures of experts, and rope
+scaling other than linear.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from offapi.models.expected_tensors import Shapes
 from offapi.models.gguf_reader import Gguf, Tensor
 
 WEIGHTS = "model.safetensors"
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
 Array = np.ndarray[Any, np.dtype[np.float32]]
 OTHERWISE = "Add the model from its safetensors folder instead."
 OUTER = {
@@ -79,21 +83,34 @@ def read(path: Path) -> Source:
     source = Source(file, str(file.fields.get("general.architecture")))
     if source.architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise source.refuse(f"architecture {source.architecture!r} cannot be converted ({known} can).")
+        raise source.refuse(
+            f"architecture {source.architecture!r} cannot be converted ({known} can)."
+        )
     return source
 
 
 def convert(source: Source, folder: Path) -> None:
-    """Write the model folder. Raises ModelError for what cannot be converted, OSError for a full disk."""
+    """Write the model folder.
+
+    Raises ModelError for what cannot be converted, OSError for a full disk.
+    """
     try:
         config, shapes, files = _understand(source)
     except ModelError:
         raise
-    except Exception as error:  # metadata of any type, and tokenizers raises plain Exception for a bad vocabulary
-        raise source.refuse(f"its metadata is damaged ({type(error).__name__}: {error}).") from error
+    except (
+        Exception
+    ) as error:  # metadata of any type, and tokenizers raises plain Exception for a bad vocabulary
+        raise source.refuse(
+            f"its metadata is damaged ({type(error).__name__}: {error})."
+        ) from error
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    _write(folder / WEIGHTS, shapes, (_values(tensor, source, config) for tensor in source.file.tensors))
+    _write(
+        folder / WEIGHTS,
+        shapes,
+        (_values(tensor, source, config) for tensor in source.file.tensors),
+    )
 
 
 def _understand(source: Source) -> tuple[dict[str, Any], Shapes, dict[str, bytes]]:
@@ -134,7 +151,9 @@ def _config(source: Source) -> dict[str, Any]:
     }
     ids = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
     found = {key: fields.get(f"tokenizer.ggml.{name}_token_id") for key, name in ids.items()}
-    return config | _rope(source) | {key: value for key, value in found.items() if value is not None}
+    return (
+        config | _rope(source) | {key: value for key, value in found.items() if value is not None}
+    )
 
 
 def _rope(source: Source) -> dict[str, Any]:
@@ -144,7 +163,12 @@ def _rope(source: Source) -> dict[str, Any]:
         raise source.refuse(f"rope scaling {kind!r} cannot be converted.")
     if kind == "none":
         return theta
-    return theta | {"rope_scaling": {"rope_type": "linear", "factor": _short(source.number("rope.scaling.factor"))}}
+    return theta | {
+        "rope_scaling": {
+            "rope_type": "linear",
+            "factor": _short(source.number("rope.scaling.factor")),
+        }
+    }
 
 
 def _short(value: float) -> float:
@@ -157,9 +181,14 @@ def _name(name: str, source: Source) -> str:
     if name in OUTER:
         return OUTER[name]
     match name.split("."):
-        case ["blk", layer, inner, "weight" | "bias" as kind] if layer.isdecimal() and inner in INNER:
+        case ["blk", layer, inner, "weight" | "bias" as kind] if (
+            layer.isdecimal() and inner in INNER
+        ):
             return f"model.layers.{layer}.{INNER[inner]}.{kind}"
-    what = f"tensor {name!r} is not one a plain {source.architecture} has (experts, or scaled rope frequencies?)."
+    what = (
+        f"tensor {name!r} is not one a plain {source.architecture} has (experts, or scaled rope"
+        " frequencies?)."
+    )
     raise source.refuse(what)
 
 
@@ -169,19 +198,30 @@ def _values(tensor: Tensor, source: Source, config: Mapping[str, Any]) -> Array:
         array = source.file.array(tensor)
     except NotImplementedError as error:
         raise source.refuse(f"tensor {tensor.name!r}: {error}.") from None
-    heads = {"attn_q": int(config["num_attention_heads"]), "attn_k": int(config["num_key_value_heads"])}
+    heads = {
+        "attn_q": int(config["num_attention_heads"]),
+        "attn_k": int(config["num_key_value_heads"]),
+    }
     part = tensor.name.split(".")[2] if tensor.name.startswith("blk.") else ""
-    return _unpermute(array, heads[part]) if source.architecture == "llama" and part in heads else array
+    return (
+        _unpermute(array, heads[part])
+        if source.architecture == "llama" and part in heads
+        else array
+    )
 
 
 def _unpermute(array: Array, heads: int) -> Array:
-    """Undo llama.cpp's interleaving of the two rotary halves of each head (its convert_hf_to_gguf.py)."""
+    """Undo llama.cpp's interleaving of the two rotary
+    halves of each head (its convert_hf_to_gguf.py).
+    """
     half = array.shape[0] // heads // 2
     return array.reshape(heads, half, 2, -1).swapaxes(1, 2).reshape(array.shape)
 
 
 def _write(path: Path, shapes: Shapes, arrays: Iterable[Array]) -> None:
-    """A safetensors file of fp32 tensors, streamed: the library's writer wants all of them in memory."""
+    """A safetensors file of fp32 tensors, streamed:
+    the library's writer wants all of them in memory.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():

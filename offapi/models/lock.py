@@ -1,6 +1,8 @@
-"""One stored model folder: made whole or not at all, and locked by the size and sha256 of each file.
+"""One stored model folder: made whole or not at
+all, and locked by the size and sha256 of each file.
 
-The lock catches damage and slips, not somebody who can write the store: they can write the lock too.
+The lock catches damage and slips, not somebody who
+can write the store: they can write the lock too.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from offapi.files.atomic import sha256, sync, write_file
 from offapi.models.safe_folder import read_json
 
 LOCK, PARITY = "offapi.lock.json", "parity.json"
-VERIFIED = ".verified.json"  # what `check_content` read, so that nobody reads half a gigabyte at every start
+# what `check_content` read, so that nobody reads half a gigabyte at every start
+VERIFIED = ".verified.json"
 MAKE_ROOM = "Free some space, or set OFFAPI_HOME to a folder on another disk."
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -52,7 +55,9 @@ def whole(target: Path) -> Iterator[Path | None]:
     except OSError as error:
         full = error.errno in FULL
         raise ModelError(
-            "the disk is full; nothing was stored." if full else f"{error.strerror or error}; nothing was stored.",
+            "the disk is full; nothing was stored."
+            if full
+            else f"{error.strerror or error}; nothing was stored.",
             where=str(target.parent if full else error.filename or target),
             next_step=MAKE_ROOM if full else "Check the path and its permissions.",
         ) from error
@@ -120,8 +125,8 @@ def check_sizes(folder: Path) -> None:
 def check_content(folder: Path, *, again: bool) -> None:
     """Raises ModelError naming the first locked file whose sha256 has changed.
 
-    Unless `again`, a file that was read before, and whose size, time of change and inode are as they were,
-    is not read. A disk that lost a bit by itself is therefore found by `again` alone.
+    Unless `again`, a file that was read before, and whose size, time of change and inode are as
+    they were, is not read. A disk that lost a bit by itself is therefore found by `again` alone.
     """
     before, found = {} if again else _verified(folder), {}
     for name, entry in read(folder)["files"].items():
@@ -156,7 +161,12 @@ def _entry(path: Path) -> dict[str, Any]:
 def _is_entry(item: tuple[str, Any]) -> bool:
     name, entry = item
     plain = Path(name).name == name
-    return plain and isinstance(entry, dict) and isinstance(entry.get("size"), int) and "sha256" in entry
+    return (
+        plain
+        and isinstance(entry, dict)
+        and isinstance(entry.get("size"), int)
+        and "sha256" in entry
+    )
 
 
 def _sync(path: Path) -> None:

@@ -1,8 +1,8 @@
 """config.json in the one form that every loader reads alike.
 
-transformers 5 writes `rope_parameters`; mlx-lm's llama reads only `rope_theta` and `rope_scaling`, and
-falls back to 10000 without a word. Both are written here. So is `tie_word_embeddings`, whose default
-differs too. Left out: rope settings that differ by layer.
+transformers 5 writes `rope_parameters`; mlx-lm's llama reads only `rope_theta` and `rope_scaling`,
+and falls back to 10000 without a word. Both are written here. So is `tie_word_embeddings`, whose
+default differs too. Left out: rope settings that differ by layer.
 """
 
 from __future__ import annotations
@@ -31,25 +31,41 @@ def normalise(config: Mapping[str, Any], tensors: Collection[str], where: str) -
 
 
 def is_normal(config: Mapping[str, Any], normal: Mapping[str, Any]) -> bool:
-    """Whether a loader that knows only the older keys reads from `config` what `normal`, its normal form, says."""
-    return all(config.get(key) == normal[key] for key in ("rope_theta", "rope_scaling", "tie_word_embeddings"))
+    """Whether a loader that knows only the older keys reads
+    from `config` what `normal`, its normal form, says.
+    """
+    return all(
+        config.get(key) == normal[key]
+        for key in ("rope_theta", "rope_scaling", "tie_word_embeddings")
+    )
 
 
 def _check_attention(config: Mapping[str, Any], where: str) -> None:
     """Raises ModelError for attention that sees only a part of what came before."""
     window = config.get("sliding_window") if config.get("model_type") == "mistral" else None
-    if window or config.get("use_sliding_window") or "sliding_attention" in (config.get("layer_types") or ()):
+    if (
+        window
+        or config.get("use_sliding_window")
+        or "sliding_attention" in (config.get("layer_types") or ())
+    ):
         raise ModelError(
             f"sliding windows ({window or config.get('sliding_window')} tokens) are not supported.",
             where=f"{where}, field 'sliding_window'",
-            next_step="Where every text is shorter than the window, set it to null (use_sliding_window to false).",
+            next_step=(
+                "Where every text is shorter than the window, set it to null (use_sliding_window to"
+                " false)."
+            ),
         )
 
 
 def _rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The settings in transformers 5's form."""
     new, old = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
-    if not isinstance(new, dict) or not isinstance(old, dict) or any(isinstance(v, dict) for v in new.values()):
+    if (
+        not isinstance(new, dict)
+        or not isinstance(old, dict)
+        or any(isinstance(v, dict) for v in new.values())
+    ):
         raise ModelError(
             "only one rope for all layers is supported.",
             where=f"{where}, field 'rope_parameters'",

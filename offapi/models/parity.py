@@ -2,7 +2,8 @@
 
 The tokens are drawn from a fixed seed, so neither tokenizer nor template plays a part. The logprobs
 in the folder's `parity.json` are the truth: for the demo model they come with offapi, computed by
-transformers; for others the first usable backend writes them. Left out: adapters and other dtypes than fp32.
+transformers; for others the first usable backend writes them. Left out: adapters and other dtypes
+than fp32.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ ORDER = ("torch", "mlx")  # who records first: transformers' implementation is t
 
 @dataclass(frozen=True)
 class ParityRecord:
-    """Logprobs (nats) of `sequences` by `by`; row i has one fewer than sequence i, whose first token has no context."""
+    """Logprobs (nats) of `sequences` by `by`; row i has one
+    fewer than sequence i, whose first token has no context.
+    """
 
     by: str
     sequences: tuple[tuple[int, ...], ...]
@@ -41,7 +44,9 @@ class ParityRecord:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `establish` found: who recorded ("" where nobody could), nats apart, and who was left out why."""
+    """What `establish` found: who recorded ("" where
+    nobody could), nats apart, and who was left out why.
+    """
 
     recorded_by: str
     differences: Mapping[str, float] = field(default_factory=dict)
@@ -57,14 +62,20 @@ def sequences(vocabulary: int) -> tuple[tuple[int, ...], ...]:
 def record(backend: Backend, tokens: Sequence[tuple[int, ...]], by: str) -> ParityRecord:
     """What `backend` computes for `tokens`."""
     rows = backend.score(_episodes(tokens))
-    return ParityRecord(by, tuple(tokens), tuple(tuple(round(float(x), 6) for x in row) for row in rows))
+    return ParityRecord(
+        by, tuple(tokens), tuple(tuple(round(float(x), 6) for x in row) for row in rows)
+    )
 
 
 def check(backend: Backend, record: ParityRecord) -> float:
-    """The largest difference (nats) between `backend` and the record; not a number if either has one."""
+    """The largest difference (nats) between `backend`
+    and the record; not a number if either has one.
+    """
     rows = backend.score(_episodes(record.sequences))
     pairs = zip(rows, record.logprobs, strict=True)
-    return float(np.max([np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b))) for a, b in pairs]))
+    return float(
+        np.max([np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b))) for a, b in pairs])
+    )
 
 
 def measure(model: Model, name: str) -> float:
@@ -75,19 +86,24 @@ def measure(model: Model, name: str) -> float:
     """
     known = read(model.path)
     if known is None:
-        raise ModelError(f"no {lock.PARITY}.", where=str(model.path), next_step="Add the model again.")
+        raise ModelError(
+            f"no {lock.PARITY}.", where=str(model.path), next_step="Add the model again."
+        )
     return _compare(model, name, known)
 
 
 def establish(model: Model) -> Outcome:
-    """Compare every usable backend with the stored model's record, which the first one writes if there is none.
+    """Compare every usable backend with the stored model's
+    record, which the first one writes if there is none.
 
     Raises ModelError when one differs by more than TOLERANCE.
     """
     known, config = read(model.path), check_config(model.path)
     differences: dict[str, float] = {}
     skipped: dict[str, str] = {}
-    for name in sorted(backends.available(), key=lambda name: (name not in ORDER, name != ORDER[0], name)):
+    for name in sorted(
+        backends.available(), key=lambda name: (name not in ORDER, name != ORDER[0], name)
+    ):
         if reason := too_much(model.path, config, name):
             skipped[name] = reason
             continue
@@ -116,13 +132,20 @@ def read(folder: Path) -> ParityRecord | None:
         return None
     content = read_json(path)
     try:
-        rows = [(tuple(map(int, row["tokens"])), tuple(map(float, row["logprobs"]))) for row in content["sequences"]]
+        rows = [
+            (tuple(map(int, row["tokens"])), tuple(map(float, row["logprobs"])))
+            for row in content["sequences"]
+        ]
         if not rows or any(len(logprobs) != len(tokens) - 1 for tokens, logprobs in rows):
             raise ValueError("every token but the first needs a logprob")
-        return ParityRecord(str(content["by"]), tuple(row[0] for row in rows), tuple(row[1] for row in rows))
+        return ParityRecord(
+            str(content["by"]), tuple(row[0] for row in rows), tuple(row[1] for row in rows)
+        )
     except (KeyError, TypeError, ValueError) as error:
         again = "Delete the model's folder and add it again."
-        raise ModelError(f"not a parity record ({error}).", where=str(path), next_step=again) from None
+        raise ModelError(
+            f"not a parity record ({error}).", where=str(path), next_step=again
+        ) from None
 
 
 def _record(model: Model, name: str, config: Mapping[str, Any]) -> ParityRecord:
@@ -141,10 +164,13 @@ def _compare(model: Model, name: str, known: ParityRecord) -> float:
         backend.close()
     if not difference <= TOLERANCE:
         raise ModelError(
-            f"{name} computes other logprobs than {known.by}: {difference:.3g} nats apart, {TOLERANCE:g} allowed.",
+            f"{name} computes other logprobs than {known.by}: {difference:.3g} nats apart,"
+            f" {TOLERANCE:g} allowed.",
             where=str(model.path),
-            next_step="Do not train it: a setting in config.json means something else to that backend. "
-            "`offapi models verify` tells whether a file has changed.",
+            next_step=(
+                "Do not train it: a setting in config.json means something else to that backend. "
+                "`offapi models verify` tells whether a file has changed."
+            ),
         )
     return difference
 

@@ -1,9 +1,9 @@
 """What a model folder must be before any loader sees it: plain tensors, plain settings, no code.
 
 Loaders have trusted offsets, `auto_map`, `model_file` and pickles from model folders, so the header
-and the settings are checked here first. Left out: the chat template's behaviour. Its size is capped;
-transformers renders it in jinja2's ImmutableSandboxedEnvironment, which stops code but not a slow loop:
-that is what `template_trial` is for.
+and the settings are checked here first. Left out: the chat template's behaviour. Its size is
+capped; transformers renders it in jinja2's ImmutableSandboxedEnvironment, which stops code but not
+a slow loop: that is what `template_trial` is for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from offapi.errors import ModelError
 MAX_HEADER = 100_000_000  # bytes
 MAX_DIMENSIONS = 8
 MAX_TEMPLATE = 100_000  # bytes
-MAX_JSON = {"tokenizer.json": 64_000_000, "model.safetensors.index.json": 64_000_000, "vocab.json": 64_000_000}
+MAX_JSON = {
+    "tokenizer.json": 64_000_000,
+    "model.safetensors.index.json": 64_000_000,
+    "vocab.json": 64_000_000,
+}
 MAX_OTHER_JSON = 4_000_000  # bytes
 BITS = {
     **dict.fromkeys(("F64", "I64", "U64"), 64),
@@ -51,13 +55,21 @@ def check_folder(folder: Path) -> None:
             continue
         if path.suffix.lower() in PICKLES:
             raise ModelError(
-                "a pickle can run code when it is loaded.", where=str(path), next_step=f"Delete it if the weights "
-                f"are also there as safetensors, and add the folder again. {SOURCE}"
-            )  # fmt: skip
+                "a pickle can run code when it is loaded.",
+                where=str(path),
+                next_step=(
+                    "Delete it if the weights are also there as safetensors, and add the"
+                    f" folder again. {SOURCE}"
+                ),
+            )
         if path.suffix.lower() in CODE_FILES:
             raise ModelError("a model folder may not hold code.", where=str(path), next_step=SOURCE)
         if path.suffix == ".jinja" and path.stat().st_size > MAX_TEMPLATE:
-            raise ModelError(f"the chat template exceeds {MAX_TEMPLATE} bytes.", where=str(path), next_step=SOURCE)
+            raise ModelError(
+                f"the chat template exceeds {MAX_TEMPLATE} bytes.",
+                where=str(path),
+                next_step=SOURCE,
+            )
         if path.suffix == ".json":
             check_settings(read_json(path), path)
     check_config(folder)
@@ -65,35 +77,55 @@ def check_folder(folder: Path) -> None:
 
 
 def check_inside(path: Path, folder: Path) -> None:
-    """Raises ModelError when `path` leads out of `folder` (a hub cache's snapshot may lead to its own blobs)."""
+    """Raises ModelError when `path` leads out of `folder`
+    (a hub cache's snapshot may lead to its own blobs).
+    """
     root = folder.resolve()
     if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
         root = root.parent.parent
     if not path.resolve().is_relative_to(root):
-        raise ModelError("links out of the model folder.", where=str(path), next_step="Copy the file itself there.")
+        raise ModelError(
+            "links out of the model folder.",
+            where=str(path),
+            next_step="Copy the file itself there.",
+        )
 
 
 def read_json(path: Path) -> Any:
     """The parsed file. Raises ModelError when it is too large or not JSON."""
     limit = MAX_JSON.get(path.name, MAX_OTHER_JSON)
     if path.stat().st_size > limit:
-        raise ModelError(f"larger than the {limit} bytes such a file may have.", where=str(path), next_step=SOURCE)
+        raise ModelError(
+            f"larger than the {limit} bytes such a file may have.",
+            where=str(path),
+            next_step=SOURCE,
+        )
     try:
         return orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
-        raise ModelError(f"not valid JSON ({error}).", where=str(path), next_step="Copy the file again.") from None
+        raise ModelError(
+            f"not valid JSON ({error}).", where=str(path), next_step="Copy the file again."
+        ) from None
 
 
 def check_settings(value: Any, path: Path) -> None:
-    """Raises ModelError for a setting, at any depth, that makes some loader run code from elsewhere."""
+    """Raises ModelError for a setting, at any depth,
+    that makes some loader run code from elsewhere.
+    """
     if path.name in ("tokenizer.json", "vocab.json"):
         return
     for key, entry in _items(value):
         hub = "implementation" in key and isinstance(entry, str) and "/" in entry
         if (key in CODE_KEYS and entry not in (None, False)) or hub:
-            raise ModelError(f"`{key}` asks the loader to run code.", where=str(path), next_step=SOURCE)
+            raise ModelError(
+                f"`{key}` asks the loader to run code.", where=str(path), next_step=SOURCE
+            )
         if key == "chat_template" and len(orjson.dumps(entry)) > MAX_TEMPLATE:
-            raise ModelError(f"the chat template exceeds {MAX_TEMPLATE} bytes.", where=str(path), next_step=SOURCE)
+            raise ModelError(
+                f"the chat template exceeds {MAX_TEMPLATE} bytes.",
+                where=str(path),
+                next_step=SOURCE,
+            )
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
@@ -107,10 +139,15 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def check_config(folder: Path) -> dict[str, Any]:
-    """config.json as a dict. Raises ModelError for a model type or a quantisation that is not known."""
+    """config.json as a dict.
+
+    Raises ModelError for a model type or a quantisation that is not known.
+    """
     path = folder / "config.json"
     if not path.is_file():
-        raise ModelError("no config.json here.", where=str(folder), next_step="A model folder has one.")
+        raise ModelError(
+            "no config.json here.", where=str(folder), next_step="A model folder has one."
+        )
     config = read_json(path)
     if not isinstance(config, dict) or config.get("model_type") not in MODEL_TYPES:
         found = config.get("model_type") if isinstance(config, dict) else None
@@ -130,22 +167,35 @@ def check_config(folder: Path) -> dict[str, Any]:
 
 
 def check_weights(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name -> (dtype, shape) over all `model*.safetensors`. Raises ModelError where they or the index do not fit."""
+    """Name -> (dtype, shape) over all `model*.safetensors`.
+
+    Raises ModelError where they or the index do not fit.
+    """
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
-        raise ModelError("no model*.safetensors here.", where=str(folder), next_step="Add safetensors or a GGUF file.")
+        raise ModelError(
+            "no model*.safetensors here.",
+            where=str(folder),
+            next_step="Add safetensors or a GGUF file.",
+        )
     for path in files:
         header = check_header(path)
         if twice := sorted(found.keys() & header.keys()):
-            raise ModelError(f"tensor {twice[0]!r} is in two files.", where=str(path), next_step=SOURCE)
+            raise ModelError(
+                f"tensor {twice[0]!r} is in two files.", where=str(path), next_step=SOURCE
+            )
         found |= header
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         content = read_json(index)
         wanted = content.get("weight_map") if isinstance(content, dict) else None
         if not isinstance(wanted, dict) or wanted.keys() != found.keys():
-            raise ModelError("lists other tensors than the files hold.", where=str(index), next_step="Copy it again.")
+            raise ModelError(
+                "lists other tensors than the files hold.",
+                where=str(index),
+                next_step="Copy it again.",
+            )
     return found
 
 
@@ -167,24 +217,40 @@ def check_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     if not isinstance(header, dict):
         raise _damaged("the header is not an object", path)
     metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    if not isinstance(metadata, dict) or not all(
+        isinstance(value, str) for value in metadata.values()
+    ):
         raise _damaged("its metadata is not text", path)
     return _check_tensors(header, size - 8 - length, path)
 
 
-def _check_tensors(header: Mapping[str, Any], size: int, path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _check_tensors(
+    header: Mapping[str, Any], size: int, path: Path
+) -> dict[str, tuple[str, tuple[int, ...]]]:
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
     spans = []
     for name, entry in header.items():
         match entry:
-            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(end)]} if len(entry) == 3:
+            case {
+                "dtype": str(dtype),
+                "shape": [*shape],
+                "data_offsets": [int(start), int(end)],
+            } if len(entry) == 3:
                 pass
             case _:
-                raise _damaged(f"tensor {name!r} is not described by dtype, shape and data_offsets", path)
-        if dtype not in BITS or len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
+                raise _damaged(
+                    f"tensor {name!r} is not described by dtype, shape and data_offsets", path
+                )
+        if (
+            dtype not in BITS
+            or len(shape) > MAX_DIMENSIONS
+            or not all(type(n) is int and n >= 0 for n in shape)
+        ):
             raise _damaged(f"tensor {name!r} has dtype {dtype!r} and shape {shape!r}", path)
         if end - start != math.prod(shape) * BITS[dtype] // 8:
-            raise _damaged(f"tensor {name!r} spans {end - start} bytes, not what its shape needs", path)
+            raise _damaged(
+                f"tensor {name!r} spans {end - start} bytes, not what its shape needs", path
+            )
         spans.append((start, end, name))
         found[name] = (dtype, tuple(shape))
     expected = 0
@@ -205,4 +271,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _damaged(what: str, path: Path) -> ModelError:
-    return ModelError(f"damaged safetensors: {what}.", where=str(path), next_step="Download or copy the file again.")
+    return ModelError(
+        f"damaged safetensors: {what}.",
+        where=str(path),
+        next_step="Download or copy the file again.",
+    )

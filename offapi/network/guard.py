@@ -1,9 +1,9 @@
 """The network guard: importing offapi turns it on, for this process and the libraries in it.
 
-A tripwire for accidents, not a sandbox: it sees what Python's own sockets do. Left out,
-because an audit hook cannot see it: connections made in C, and other programs that are
-started (offapi's own helper processes report what they tried, see `offapi.network.helper_log`). The proof
-that offapi stays offline is its test in an empty network namespace.
+A tripwire for accidents, not a sandbox: it sees what Python's own sockets do. Left out, because an
+audit hook cannot see it: connections made in C, and other programs that are started (offapi's own
+helper processes report what they tried, see `offapi.network.helper_log`). The proof that offapi
+stays offline is its test in an empty network namespace.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ SWITCHES = {
     "DO_NOT_TRACK": "1",
     "WANDB_MODE": "offline",
 }
-ALLOWED_BY = "offapi works offline; only `offapi label --teacher http://HOST:PORT/v1` connects, to that address alone."
+ALLOWED_BY = (
+    "offapi works offline; only `offapi label --teacher http://HOST:PORT/v1` connects, to that"
+    " address alone."
+)
 PROBE = "offapi.invalid"  # what `working` looks up: a name that can never exist (RFC 6761)
 
 
@@ -40,11 +43,15 @@ class Hole:
 
     host: str
     port: int
-    addresses: set[str] = field(default_factory=set, compare=False)  # what the host's name resolved to
+    addresses: set[str] = field(
+        default_factory=set, compare=False
+    )  # what the host's name resolved to
 
 
 Kind = Literal["refused", "opened"]
-Attempt = tuple[Kind, str, str | int, int]  # refused: target, caller; opened: host, port; and how often
+Attempt = tuple[
+    Kind, str, str | int, int
+]  # refused: target, caller; opened: host, port; and how often
 
 _refused: Counter[tuple[str, str]] = Counter()  # (target, caller)
 _opened: Counter[tuple[str, int]] = Counter()  # connections through the hole for (host, port)
@@ -68,7 +75,10 @@ def install() -> None:
 
 @contextmanager
 def allow(host: str, port: int) -> Iterator[None]:
-    """Let this process reach `host`:`port` inside the block. The hole and its use are part of `report`."""
+    """Let this process reach `host`:`port` inside the block.
+
+    The hole and its use are part of `report`.
+    """
     global _holes
     hole = Hole(host.lower().strip("[]"), port)
     if (hole.host, hole.port) not in _opened:
@@ -83,10 +93,17 @@ def allow(host: str, port: int) -> Iterator[None]:
 
 
 def report() -> dict[str, Any]:
-    """Network attempts so far, of this process and of helpers that have ended, for a run's manifest."""
+    """Network attempts so far, of this process and
+    of helpers that have ended, for a run's manifest.
+    """
     with _counting:
-        refused = [{"target": target, "caller": caller, "count": n} for (target, caller), n in _refused.items()]
-        opened = [{"host": host, "port": port, "connections": n} for (host, port), n in _opened.items()]
+        refused = [
+            {"target": target, "caller": caller, "count": n}
+            for (target, caller), n in _refused.items()
+        ]
+        opened = [
+            {"host": host, "port": port, "connections": n} for (host, port), n in _opened.items()
+        ]
     return {"guard": _installed, "refused": refused, "opened": opened}
 
 
@@ -107,7 +124,10 @@ def keep(how: Callable[[Attempt], object]) -> None:
 
 
 def working() -> bool:
-    """Whether the guard really refuses, tried with a look-up of a name that cannot exist. Not counted in `report`."""
+    """Whether the guard really refuses, tried with a look-up of a name that cannot exist.
+
+    Not counted in `report`.
+    """
     import socket
 
     try:
@@ -132,7 +152,9 @@ def _of_socket(arguments: tuple[Any, ...]) -> tuple[Any, Any] | None:
     import socket
 
     family, address = arguments[0].family, arguments[1]
-    if family == getattr(socket, "AF_UNIX", None) or address is None:  # None: sendmsg on a connected socket
+    if (
+        family == getattr(socket, "AF_UNIX", None) or address is None
+    ):  # None: sendmsg on a connected socket
         return None
     if family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple):
         return address[0], address[1]
@@ -143,7 +165,9 @@ _TARGETS: Mapping[str, Any] = {
     "socket.connect": _of_socket,
     "socket.sendto": _of_socket,
     "socket.sendmsg": _of_socket,
-    "socket.getaddrinfo": lambda arguments: (arguments[0], arguments[1]) if arguments[0] else None,  # none: wildcard
+    "socket.getaddrinfo": lambda arguments: (
+        (arguments[0], arguments[1]) if arguments[0] else None
+    ),  # none: wildcard
     "socket.gethostbyname": lambda arguments: (arguments[0], None),
     "socket.gethostbyaddr": lambda arguments: (arguments[0], None),
     "socket.getnameinfo": lambda arguments: (arguments[0][0], arguments[0][1]),
@@ -165,7 +189,9 @@ def _judge(event: str, host: Any, port: Any) -> None:
     caller = _caller()
     if name != PROBE:
         count(("refused", target, caller, 1))
-    raise NetworkBlocked(f"the network guard refused {target}, asked for by {caller}.", next_step=ALLOWED_BY)
+    raise NetworkBlocked(
+        f"the network guard refused {target}, asked for by {caller}.", next_step=ALLOWED_BY
+    )
 
 
 def _loopback(name: str) -> bool:
@@ -191,7 +217,9 @@ def _through(hole: Hole, name: str, port: Any, connects: bool) -> bool:
         import socket
 
         with suppress(OSError):
-            hole.addresses.update(str(entry[4][0]) for entry in socket.getaddrinfo(hole.host, hole.port))
+            hole.addresses.update(
+                str(entry[4][0]) for entry in socket.getaddrinfo(hole.host, hole.port)
+            )
     return name in hole.addresses
 
 

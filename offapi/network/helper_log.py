@@ -1,4 +1,5 @@
-"""The network attempts of a helper process, written as they are made, so that ending it by force loses none.
+"""The network attempts of a helper process, written as
+they are made, so that ending it by force loses none.
 
 The file has no name and is inherited: it lasts as long as a process has it open. Left out: Windows.
 """
@@ -32,7 +33,10 @@ class Journal:
         guard.keep(lambda attempt: os.write(self._descriptor, json.dumps(attempt).encode() + b"\n"))
 
     def close(self) -> None:
-        """In its starter, once it has ended: count its attempts as this process's own. Again is no error."""
+        """In its starter, once it has ended: count its attempts as this process's own.
+
+        Again is no error.
+        """
         if self._closed:
             return
         self._closed = True

@@ -1,4 +1,6 @@
-"""How much is right: each system's rates by field, and its difference to the run's own, with intervals."""
+"""How much is right: each system's rates by field,
+and its difference to the run's own, with intervals.
+"""
 
 from __future__ import annotations
 
@@ -60,14 +62,26 @@ def accuracy(found: Sequence[Rates]) -> Accuracy | None:
         return None
     names = dict.fromkeys(name for one in found for name in one.fields if name != ALL)
     fields = [*names, ALL]
-    drawn = [(f, [(one.name, i, one.fields[f]) for i, one in enumerate(found) if f in one.fields]) for f in fields]
-    rows = [(f, *(one.fields[f].percent() if f in one.fields else "—" for one in found)) for f in fields]
+    drawn = [
+        (f, [(one.name, i, one.fields[f]) for i, one in enumerate(found) if f in one.fields])
+        for f in fields
+    ]
+    rows = [
+        (f, *(one.fields[f].percent() if f in one.fields else "—" for one in found)) for f in fields
+    ]
     rows.append((MEAN, *(f"{100 * one.mean:.1f}" for one in found)))
     rows.append(("documents", *(str(one.n) for one in found)))
     head = ("field", *(one.name for one in found))
-    note = "Percent right, with 95% intervals. “all fields” is the share of documents with every field right."
+    note = (
+        "Percent right, with 95% intervals. “all fields” is the share of documents with every field"
+        " right."
+    )
     legend = tuple((one.name, swatch(i)) for i, one in enumerate(found))
-    return Accuracy(intervals("Share of documents right, by field", drawn), legend, Table("", head, tuple(rows), note))
+    return Accuracy(
+        intervals("Share of documents right, by field", drawn),
+        legend,
+        Table("", head, tuple(rows), note),
+    )
 
 
 def differences(
@@ -104,9 +118,13 @@ def difference(told: Object) -> Difference:
         f"{told['n']} documents{f', {left} left out that only one answered' if left else ''}."
         f" Percent right and differences with 95% intervals; exact p{corrected}."
     )
-    verdicts = tuple(f"{name}: {one['verdict']}." for name, one in rows.items() if one.get("verdict"))
+    verdicts = tuple(
+        f"{name}: {one['verdict']}." for name, one in rows.items() if one.get("verdict")
+    )
     return Difference(
-        Table(f"{a} against {b}", head, cells, note), f"{a} against {b}, {ALL}: {rows[ALL]['verdict']}.", verdicts
+        Table(f"{a} against {b}", head, cells, note),
+        f"{a} against {b}, {ALL}: {rows[ALL]['verdict']}.",
+        verdicts,
     )
 
 
@@ -114,7 +132,14 @@ def _row(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
     a, b, apart = (Interval(**one[side]) for side in ("a", "b", "difference"))
     p = one["p"] if name in (ALL, MEAN) else one["p_holm"]
     only = (str(one["only_a"]), str(one["only_b"]))
-    return name, a.percent(), b.percent(), apart.points(), *only, "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return (
+        name,
+        a.percent(),
+        b.percent(),
+        apart.points(),
+        *only,
+        "< 0.001" if p < 0.001 else f"{p:.3f}",
+    )
 
 
 def _greedy(answers: Answers) -> list[Prediction]:
@@ -129,7 +154,12 @@ def _of(answers: Answers) -> Rates:
 
 def _told(name: str, report: Object) -> Rates:
     fields = {field: Interval(**one) for field, one in mapping(report, "fields").items()}
-    return Rates(name, int(report["n"]), float(report["mean"]), {**fields, ALL: Interval(**report["all_fields"])})
+    return Rates(
+        name,
+        int(report["n"]),
+        float(report["mean"]),
+        {**fields, ALL: Interval(**report["all_fields"])},
+    )
 
 
 def _is_comparison(told: Object) -> bool:

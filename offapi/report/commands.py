@@ -1,4 +1,7 @@
-"""The commands that make a run or a comparison again, from its resolved keys. Left out: fetching models and data."""
+"""The commands that make a run or a comparison again, from its resolved keys.
+
+Left out: fetching models and data.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ class Command:
 
 
 def commands(first: Record, named: Sequence[Path]) -> list[Command]:
-    """How to train, resume and score a run again, and to write this report, of the paths that were named."""
+    """How to train, resume and score a run again, and
+    to write this report, of the paths that were named.
+    """
     report = _report(named)
     if first.recipe == "demo":
         seed = text(first.config.get("seed", 0))
@@ -37,7 +42,8 @@ def commands(first: Record, named: Sequence[Path]) -> list[Command]:
     finished = bool(first.attempts) and first.attempts[-1].get("outcome") == "finished"
     return [
         Command(
-            f"The recipe as it was resolved: save it as {RECIPE}, under another name to train anew", toml(first.config)
+            f"The recipe as it was resolved: save it as {RECIPE}, under another name to train anew",
+            toml(first.config),
         ),
         Command("Train", _line(*train)),
         *([] if finished else [Command("Go on with this run", _line(*train, "--resume"))]),
@@ -61,7 +67,10 @@ def toml(config: Mapping[str, Any]) -> str:
     """A recipe's keys as TOML, tables last; keys without a value are left out."""
     plain = {name: value for name, value in config.items() if not isinstance(value, dict)}
     tables = {name: value for name, value in config.items() if isinstance(value, dict)}
-    parts = [_pairs(plain), *(f"\n[{_key(name)}]\n{_pairs(value)}" for name, value in tables.items())]
+    parts = [
+        _pairs(plain),
+        *(f"\n[{_key(name)}]\n{_pairs(value)}" for name, value in tables.items()),
+    ]
     return "".join(parts)
 
 
@@ -69,8 +78,21 @@ def _score(record: Record) -> list[Command]:
     config = record.config
     if not (config.get("task") and config.get("val") and (record.path / "adapter").is_dir()):
         return []
-    words = ["--task", config["task"], "--data", config["val"], "--model", config.get("model", "demo")]
-    adapter = ["--adapter", str(record.path / "adapter"), *_backend(record), "--out", "predictions.jsonl"]
+    words = [
+        "--task",
+        config["task"],
+        "--data",
+        config["val"],
+        "--model",
+        config.get("model", "demo"),
+    ]
+    adapter = [
+        "--adapter",
+        str(record.path / "adapter"),
+        *_backend(record),
+        "--out",
+        "predictions.jsonl",
+    ]
     return [Command("Score the adapter", _line("eval", *map(text, words), *adapter))]
 
 
@@ -88,7 +110,9 @@ def _line(*words: str) -> str:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    return "".join(f"{_key(name)} = {_value(value)}\n" for name, value in values.items() if value is not None)
+    return "".join(
+        f"{_key(name)} = {_value(value)}\n" for name, value in values.items() if value is not None
+    )
 
 
 def _key(name: str) -> str:
@@ -96,9 +120,15 @@ def _key(name: str) -> str:
 
 
 def _value(value: Any) -> str:
-    """JSON is TOML for strings, numbers, booleans and arrays, but for DEL, which TOML wants escaped."""
+    """JSON is TOML for strings, numbers, booleans and
+    arrays, but for DEL, which TOML wants escaped.
+    """
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + "}"
+        return (
+            "{"
+            + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None)
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
     return orjson.dumps(value).decode().replace("\x7f", "\\u007f")

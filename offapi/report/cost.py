@@ -1,4 +1,7 @@
-"""What `offapi cost --json` reckoned, as tables and a break-even plot. A shape that is not known is left out."""
+"""What `offapi cost --json` reckoned, as tables and a break-even plot.
+
+A shape that is not known is left out.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from offapi.report.run_files import Object, mapping, number
 
 API, NEVER = "API", "never"
 DRAWN = (
-    "Each own line joins what was reckoned of one month: its cost at the first month's requests, and the break-even"
-    " with the API. Growth counts in the verdict, not here."
+    "Each own line joins what was reckoned of one month: its cost at the first month's requests,"
+    " and the break-even with the API. Growth counts in the verdict, not here."
 )
 MOST = 12  # inputs of the sensitivity
 
@@ -40,7 +43,9 @@ def read(told: Object) -> Cost | None:
         verdict = f"{text(told.get('verdict', ''))}".strip()
         dated = f" Prices as of {text(told['prices_dated'])}." if told.get("prices_dated") else ""
         headline = f"{verdict[:1].upper()}{verdict[1:]}.{dated}" if verdict else dated.strip()
-        return Cost(headline, tuple(one for one in tables if one.rows), (chart,) if chart.series else ())
+        return Cost(
+            headline, tuple(one for one in tables if one.rows), (chart,) if chart.series else ()
+        )
     return None
 
 
@@ -49,10 +54,18 @@ def _table(told: Object, cases: Mapping[str, Object]) -> Table:
     columns = [*cases.values(), api]
     parts = dict.fromkeys(part for case in cases.values() for part in mapping(case, "parts"))
     rows = [
-        (text(part), *(_amount(mapping(case, "parts").get(part), money) for case in cases.values()), "")
+        (
+            text(part),
+            *(_amount(mapping(case, "parts").get(part), money) for case in cases.values()),
+            "",
+        )
         for part in parts
     ]
-    for name, key in (("the first month", "monthly"), ("a request in it", "per_request"), ("while it lives", "total")):
+    for name, key in (
+        ("the first month", "monthly"),
+        ("a request in it", "per_request"),
+        ("while it lives", "total"),
+    ):
         rows.append((name, *(_spread(one.get(key), money) for one in columns)))
     for name, key in (
         ("break-even of one month, requests", "break_even_requests"),
@@ -77,11 +90,15 @@ def _weights(told: Object) -> Table:
         )
         for one in found[:MOST]
     )
-    return Table("What weighs most", ("input", "saved a month at its low end", "at its high end", ""), rows)
+    return Table(
+        "What weighs most", ("input", "saved a month at its low end", "at its high end", ""), rows
+    )
 
 
 def _plot(told: Object, cases: Mapping[str, Object]) -> Chart:
-    """Cost of a month over requests: the API's line, and for each case the points that are known."""
+    """Cost of a month over requests: the API's line,
+    and for each case the points that are known.
+    """
     price = number(mapping(mapping(told, "api"), "per_request").get("likely"))
     volume = number(mapping(mapping(told, "inputs"), "requests").get("likely"))
     lines = []
@@ -89,12 +106,18 @@ def _plot(told: Object, cases: Mapping[str, Object]) -> Chart:
         for slot, (name, case) in enumerate(cases.items(), start=1):
             even = number(mapping(case, "break_even_requests").get("likely"))
             month = number(mapping(case, "monthly").get("likely"))
-            known = {x: y for x, y in ((volume, month), (even, even and even * price)) if x is not None}
+            known = {
+                x: y for x, y in ((volume, month), (even, even and even * price)) if x is not None
+            }
             lines.append(Series(text(name), tuple(sorted(known.items())), slot, marks=True))
         furthest = 1.1 * max([volume, *(x for line in lines for x, _ in line.points)])
         lines.insert(0, Series(API, ((0.0, 0.0), (furthest, furthest * price))))
     return Chart(
-        "Where a month breaks even", tuple(lines), f"{_currency(told)} a month", "requests a month", note=DRAWN
+        "Where a month breaks even",
+        tuple(lines),
+        f"{_currency(told)} a month",
+        "requests a month",
+        note=DRAWN,
     )
 
 

@@ -1,4 +1,5 @@
-"""Where a report's documents are: in the files that a run or a comparison read, as long as those are the same.
+"""Where a report's documents are: in the files that a
+run or a comparison read, as long as those are the same.
 
 Left out: traces' earlier turns.
 """
@@ -21,7 +22,9 @@ LONG = 20_000  # characters; the rest is cut
 
 @dataclass(frozen=True)
 class Source:
-    """Where documents may lie; `digests` of the file when it was read, none where nobody noted it."""
+    """Where documents may lie; `digests` of the file
+    when it was read, none where nobody noted it.
+    """
 
     path: Path
     digests: frozenset[str] = frozenset()
@@ -30,7 +33,9 @@ class Source:
 def texts(
     sources: Sequence[Source], golds: Mapping[str, Mapping[str, Any]], ids: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
-    """The texts of the documents `ids`, as far as they can still be read, and why some are missing."""
+    """The texts of the documents `ids`, as far as
+    they can still be read, and why some are missing.
+    """
     wanted, notes = set(ids), []
     for source in sources:
         path = source.path
@@ -52,7 +57,9 @@ def texts(
 def of_run(record: Record) -> list[Source]:
     """Where a run's documents may lie, the first that has them to be used."""
     config = record.config
-    scored = {one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict)}
+    scored = {
+        one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict)
+    }
     noted = frozenset(digest for digest in scored if isinstance(digest, str))
     made = Source(record.path / "test.jsonl") if record.recipe == "demo" else None
     val, data = (config.get(name) for name in ("val", "data"))
@@ -66,9 +73,17 @@ def of_run(record: Record) -> list[Source]:
 def _rows(path: Path) -> Sequence[test_set.Row]:
     """Documents or traces, whichever the file holds; without a task there is no more to check."""
     first = {} if path.is_dir() else jsonl.read(path)[0].value
-    return traces.read(path) if "messages" in first and "document" not in first else documents.read(path)
+    return (
+        traces.read(path)
+        if "messages" in first and "document" not in first
+        else documents.read(path)
+    )
 
 
 def cut(value: str, most: int) -> str:
     """At most the first `most` characters, and how many more there are."""
-    return value if len(value) <= most else f"{value[:most]}\n… ({len(value) - most:,} more characters)"
+    return (
+        value
+        if len(value) <= most
+        else f"{value[:most]}\n… ({len(value) - most:,} more characters)"
+    )

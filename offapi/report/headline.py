@@ -36,14 +36,24 @@ def figures(record: Record, rates: Sequence[Rates], look: Look | None) -> list[F
     found = []
     if rates:
         found.append(all_right(rates[0], "documents all right"))
-        found.append(Figure("fields right", f"{100 * rates[0].mean:.1f} %", f"{rates[0].n} documents"))
-    rewards = [row["reward"] for row in look.rows if isinstance(row.get("reward"), int | float)] if look else []
+        found.append(
+            Figure("fields right", f"{100 * rates[0].mean:.1f} %", f"{rates[0].n} documents")
+        )
+    rewards = (
+        [row["reward"] for row in look.rows if isinstance(row.get("reward"), int | float)]
+        if look
+        else []
+    )
     if look and rewards:
-        found.append(Figure("held-out reward", f"{sum(rewards) / len(rewards):.3f}", f"at step {look.step}"))
+        found.append(
+            Figure("held-out reward", f"{sum(rewards) / len(rewards):.3f}", f"at step {look.step}")
+        )
     losses = [y for _, y in learning.points(record.metrics, learning.LOSS) if y is not None]
     if losses and not rewards:
         last = losses[-max(1, len(losses) // 20) :]
-        found.append(Figure("loss at the end", f"{sum(last) / len(last):.3f}", f"from {losses[0]:.3f}"))
+        found.append(
+            Figure("loss at the end", f"{sum(last) / len(last):.3f}", f"from {losses[0]:.3f}")
+        )
     seconds = run_facts.took(record)
     found.append(Figure("steps", f"{record.steps:,}", f"in {duration(seconds)}" if seconds else ""))
     return found
@@ -52,7 +62,11 @@ def figures(record: Record, rates: Sequence[Rates], look: Look | None) -> list[F
 def all_right(rates: Rates, name: str) -> Figure:
     """The share of documents with every field right."""
     whole = rates.fields[ALL]
-    return Figure(name, f"{100 * whole.mean:.1f} %", f"{100 * whole.low:.0f} to {100 * whole.high:.0f} % (95%)")
+    return Figure(
+        name,
+        f"{100 * whole.mean:.1f} %",
+        f"{100 * whole.low:.0f} to {100 * whole.high:.0f} % (95%)",
+    )
 
 
 def model_name(model: object) -> str:

@@ -16,9 +16,14 @@ CUT, FLAT = "completions/clipped_ratio", "frac_reward_zero_std"
 
 def learning(runs: Sequence[Record]) -> list[Chart]:
     """Loss, learning rate and gradient over the steps, the runs and their controls overlaid."""
-    ways = [*runs, *(replace(run.control, name=f"{run.name}, control") for run in runs if run.control)]
+    ways = [
+        *runs,
+        *(replace(run.control, name=f"{run.name}, control") for run in runs if run.control),
+    ]
     found = [
-        _overlaid("Loss", LOSS, ways, "nats a token", zero=not _any_below_zero(ways, LOSS), rough=True),
+        _overlaid(
+            "Loss", LOSS, ways, "nats a token", zero=not _any_below_zero(ways, LOSS), rough=True
+        ),
         _overlaid("Learning rate", LR, ways),
         _overlaid("Gradient norm", GRADIENT, ways, rough=True),
     ]
@@ -31,12 +36,22 @@ def health(runs: Sequence[Record]) -> list[Chart]:
     if not runs:
         return []
     found = [
-        _overlaid("Reward in training", REWARD, runs, zero=False, share=_within_one(runs, (REWARD,)), rough=True),
+        _overlaid(
+            "Reward in training",
+            REWARD,
+            runs,
+            zero=False,
+            share=_within_one(runs, (REWARD,)),
+            rough=True,
+        ),
         replace(
             _chart("On held-out documents", runs, {HELD: "reward", AUDIT: "audit"}, marks=True),
             zero=False,
             share=_within_one(runs, (HELD, AUDIT)),
-            note="The audit is what training never sees: reward that rises without it is reward hacking.",
+            note=(
+                "The audit is what training never sees: reward that rises without it is reward"
+                " hacking."
+            ),
         ),
         _parts(f"The audit of {runs[0].name}, part by part", runs[0], f"{AUDIT}/", marks=True),
         _parts(f"Each rewarded check, {runs[0].name}", runs[0], "rewards/", "/mean"),
@@ -46,13 +61,18 @@ def health(runs: Sequence[Record]) -> list[Chart]:
         replace(
             _chart("Cut off, and without signal", runs, {CUT: "cut off", FLAT: "no signal"}),
             share=True,
-            note="Share of completions cut off at the token limit; of groups whose rewards are all the same.",
+            note=(
+                "Share of completions cut off at the token limit; of groups whose rewards are all"
+                " the same."
+            ),
         ),
     ]
     return [chart for chart in found if chart.series]
 
 
-def series(name: str, points: Sequence[Point], slot: int, *, marks: bool = False, rough: bool = False) -> Series:
+def series(
+    name: str, points: Sequence[Point], slot: int, *, marks: bool = False, rough: bool = False
+) -> Series:
     """A line through `points`; of `rough` and many ones their moving average, before them."""
     points = thin(points)
     if not rough or len(points) < 30:
@@ -77,25 +97,40 @@ def _overlaid(
     rough: bool = False,
 ) -> Chart:
     made = [(run.name, points(run.metrics, key)) for run in runs]
-    lines = [series(name, found, slot, rough=rough) for slot, (name, found) in enumerate(made[:SLOTS]) if found]
+    lines = [
+        series(name, found, slot, rough=rough)
+        for slot, (name, found) in enumerate(made[:SLOTS])
+        if found
+    ]
     note = RAW if any(one.raw for one in lines) else ""
     return Chart(title, tuple(lines), unit, zero=zero, share=share, note=note)
 
 
-def _chart(title: str, runs: Sequence[Record], keys: dict[str, str], *, unit: str = "", marks: bool = False) -> Chart:
+def _chart(
+    title: str, runs: Sequence[Record], keys: dict[str, str], *, unit: str = "", marks: bool = False
+) -> Chart:
     """Several metrics of several runs in one chart, as many as can be told apart."""
     made: list[Series] = []
     for run in runs:
         for key, name in keys.items():
             found = points(run.metrics, key)
             if found and len(made) < SLOTS:
-                made.append(series(f"{run.name}, {name}" if len(runs) > 1 else name, found, len(made), marks=marks))
+                made.append(
+                    series(
+                        f"{run.name}, {name}" if len(runs) > 1 else name,
+                        found,
+                        len(made),
+                        marks=marks,
+                    )
+                )
     return Chart(title, tuple(made), unit)
 
 
 def _parts(title: str, run: Record, start: str, end: str = "", *, marks: bool = False) -> Chart:
     """A line for each metric so named; none where there is but one."""
-    names = dict.fromkeys(key for row in run.metrics for key in row if key.startswith(start) and key.endswith(end))
+    names = dict.fromkeys(
+        key for row in run.metrics for key in row if key.startswith(start) and key.endswith(end)
+    )
     keys = {key: key.removeprefix(start).removesuffix(end) for key in names}
     chart = _chart(title, [run], keys, marks=marks)
     chart = replace(chart, share=_within_one([run], tuple(keys)), zero=False)

@@ -1,4 +1,6 @@
-"""What a reader should know before the figures: how the run ended, whether it was gamed, what it learned."""
+"""What a reader should know before the figures: how
+the run ended, whether it was gamed, what it learned.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,16 @@ class Note:
 
 
 def notes(record: Record) -> list[Note]:
-    """How the run ended, whether it was gamed, what it learned, how often its test set was looked at, the network."""
-    return [*_ending(record), *_gamed(record), *_learned(record), *_looked_at(record), *_reached(record)]
+    """How the run ended, whether it was gamed, what it
+    learned, how often its test set was looked at, the network.
+    """
+    return [
+        *_ending(record),
+        *_gamed(record),
+        *_learned(record),
+        *_looked_at(record),
+        *_reached(record),
+    ]
 
 
 def _ending(record: Record) -> list[Note]:
@@ -31,10 +41,20 @@ def _ending(record: Record) -> list[Note]:
     if outcome == "finished":
         return []
     if outcome == "failed":
-        return [Note("bad", f"The last attempt failed; {done}. See what it printed, then continue it with --resume.")]
+        return [
+            Note(
+                "bad",
+                f"The last attempt failed; {done}. See what it printed, then continue it with"
+                " --resume.",
+            )
+        ]
     if outcome == "interrupted":
         return [Note("warn", f"The run was interrupted; {done}. Continue it with --resume.")]
-    return [Note("warn", f"The run has not ended, or was killed; {done}. These figures are not its last.")]
+    return [
+        Note(
+            "warn", f"The run has not ended, or was killed; {done}. These figures are not its last."
+        )
+    ]
 
 
 def _gamed(record: Record) -> list[Note]:
@@ -45,8 +65,16 @@ def _gamed(record: Record) -> list[Note]:
     if told.get("rose") is False:
         lost = "the audit fell on held-out documents, and the reward did not rise"
         return [Note("bad", f"The reward did not stand for what is meant {when} {lost}.")]
-    meant = f"{told['part']!r} of the audit fell" if told.get("part") else "what it stands for, the audit, did not"
-    return [Note("bad", f"The reward was being gamed {when} it rose on held-out documents while {meant}.")]
+    meant = (
+        f"{told['part']!r} of the audit fell"
+        if told.get("part")
+        else "what it stands for, the audit, did not"
+    )
+    return [
+        Note(
+            "bad", f"The reward was being gamed {when} it rose on held-out documents while {meant}."
+        )
+    ]
 
 
 def _learned(record: Record) -> list[Note]:
@@ -59,25 +87,42 @@ def _learned(record: Record) -> list[Note]:
     where = f"on {told.get('n')} held-out documents, best at step {told.get('best_step')}"
     if not told.get("learned", reward.low > 0):
         return [Note("warn", f"Nothing can be said to have been learned: {changed} {where}.")]
-    chosen = "The adapter was chosen on these documents: score it on others before you rely on the figure."
+    chosen = (
+        "The adapter was chosen on these documents: score it on others before you rely on the"
+        " figure."
+    )
     return [Note("good", f"It learned: {changed} {where}. {chosen}")]
 
 
 def _looked_at(record: Record) -> list[Note]:
     if record.recipe == "grpo":  # which looks at it as it trains, and says so
         return []
-    times = Counter(one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict))
+    times = Counter(
+        one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict)
+    )
     most = max(times.values(), default=0)
-    what = f"A test set has been scored {most} times for this run: pick on validation, report on test once."
+    what = (
+        f"A test set has been scored {most} times for this run: pick on validation, report on test"
+        " once."
+    )
     return [Note("warn", what)] if most > 1 else []
 
 
 def _reached(record: Record) -> list[Note]:
     seen = [mapping(one, "network") for one in record.attempts]
-    refused, opened = (sum(len(one.get(kind) or ()) for one in seen) for kind in ("refused", "opened"))
+    refused, opened = (
+        sum(len(one.get(kind) or ()) for one in seen) for kind in ("refused", "opened")
+    )
     if refused:
-        return [Note("warn", f"{refused} network attempts were refused by the offline guard; see “Network”.")]
+        return [
+            Note(
+                "warn",
+                f"{refused} network attempts were refused by the offline guard; see “Network”.",
+            )
+        ]
     if opened:
         return [Note("info", f"The network was opened for {opened} hosts; see “Network”.")]
     guarded = seen and all(one.get("guard") for one in seen if one)
-    return [Note("good", "No network attempt was made while it ran.")] if guarded and any(seen) else []
+    return (
+        [Note("good", "No network attempt was made while it ran.")] if guarded and any(seen) else []
+    )

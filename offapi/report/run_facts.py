@@ -36,7 +36,11 @@ def made(record: Record) -> list[Table]:
 def apart(records: Sequence[Record]) -> Table | None:
     """The recipe's keys in which several runs differ."""
     columns = [
-        {"backend": one.manifest.get("backend"), **flat(one.config), **flat(mapping(one.manifest, "sha256"), "sha256.")}
+        {
+            "backend": one.manifest.get("backend"),
+            **flat(one.config),
+            **flat(mapping(one.manifest, "sha256"), "sha256."),
+        }
         for one in records
     ]
     names = [name for name in differing(columns) if name != "name"]
@@ -60,25 +64,33 @@ def _made(record: Record) -> Table:
         "learning rate": config.get("lr"),
         "epochs": config.get("epochs"),
         "batch": config.get("batch_size"),
-        "adapter": f"LoRA, rank {lora['rank']}, alpha {lora.get('alpha')}" if lora.get("rank") else None,
+        "adapter": f"LoRA, rank {lora['rank']}, alpha {lora.get('alpha')}"
+        if lora.get("rank")
+        else None,
         "group": config.get("num_generations"),
         "loss": mapping(config, "loss").get("rule"),
         "seed": config.get("seed"),
         "precision": config.get("dtype"),
         "machine": _machine(host),
-        "software": ", ".join(f"{k} {v}" for k, v in mapping(record.attempts[-1], "versions").items())
+        "software": ", ".join(
+            f"{k} {v}" for k, v in mapping(record.attempts[-1], "versions").items()
+        )
         if record.attempts
         else None,
         "began": _when(manifest.get("created")),
         "folder": str(record.path),
     }
-    rows = tuple((name, text(value)) for name, value in named.items() if value is not None and value != "")
+    rows = tuple(
+        (name, text(value)) for name, value in named.items() if value is not None and value != ""
+    )
     return Table("The run", (), rows)
 
 
 def _inputs(record: Record) -> Table:
     hashes = mapping(record.manifest, "sha256")
-    rows = tuple((name, text(record.config.get(name)), text(value)) for name, value in hashes.items())
+    rows = tuple(
+        (name, text(record.config.get(name)), text(value)) for name, value in hashes.items()
+    )
     return Table("What it read", ("input", "where", "SHA-256"), rows)
 
 
@@ -115,9 +127,18 @@ def _times(record: Record) -> Table:
     """Seconds by phase, where the run kept them."""
     total: Counter[str] = Counter()
     for row in record.timings:
-        total.update({k.removeprefix("seconds/"): number(v) or 0.0 for k, v in row.items() if k.startswith("seconds/")})
+        total.update(
+            {
+                k.removeprefix("seconds/"): number(v) or 0.0
+                for k, v in row.items()
+                if k.startswith("seconds/")
+            }
+        )
     whole = sum(total.values())
-    rows = tuple((name, f"{seconds:,.1f} s", f"{100 * seconds / whole:.0f} %") for name, seconds in total.most_common())
+    rows = tuple(
+        (name, f"{seconds:,.1f} s", f"{100 * seconds / whole:.0f} %")
+        for name, seconds in total.most_common()
+    )
     return Table("Where the time went", ("phase", "seconds", "share"), rows if whole else ())
 
 
@@ -134,7 +155,11 @@ def _scorings(record: Record) -> Table:
 
 def _grading(record: Record) -> Table:
     told = record.files.get("grading", {})
-    found: dict[str, object] = {"answers": told.get("rows"), "kept": told.get("kept"), "rule": told.get("rule")}
+    found: dict[str, object] = {
+        "answers": told.get("rows"),
+        "kept": told.get("kept"),
+        "rule": told.get("rule"),
+    }
     found |= {f"dropped: {name}": count for name, count in mapping(told, "dropped").items()}
     for check in told.get("checks") or ():
         if isinstance(check, dict) and isinstance(check.get("passed"), dict):
@@ -161,7 +186,9 @@ def _took(one: Object) -> str:
 
 def _seconds(one: Object) -> float | None:
     try:
-        return (datetime.fromisoformat(one["ended"]) - datetime.fromisoformat(one["started"])).total_seconds()
+        return (
+            datetime.fromisoformat(one["ended"]) - datetime.fromisoformat(one["started"])
+        ).total_seconds()
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -177,7 +204,9 @@ def _when(value: object) -> str:
 def _machine(host: Object) -> str:
     memory = number(host.get("memory_bytes"))
     known = [text(host[name]) for name in ("system", "machine") if host.get(name)]
-    known += [f"{text(host['cpus'])} CPU{'' if host['cpus'] == 1 else 's'}"] if host.get("cpus") else []
+    known += (
+        [f"{text(host['cpus'])} CPU{'' if host['cpus'] == 1 else 's'}"] if host.get("cpus") else []
+    )
     known += [f"{memory / GIB:.0f} GiB"] if memory else []
     known += [f"Python {text(host['python'])}"] if host.get("python") else []
     return ", ".join(known)

@@ -48,7 +48,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Look:
-    """A GRPO run's answers to its held-out documents after `step` steps, with no gold to say right or wrong."""
+    """A GRPO run's answers to its held-out documents after
+    `step` steps, with no gold to say right or wrong.
+    """
 
     step: int
     rows: tuple[Object, ...]  # id, output, reward, audit
@@ -63,7 +65,9 @@ class Record:
     manifest: Object
     metrics: tuple[Object, ...]  # a line a step
     timings: tuple[Object, ...]
-    files: Mapping[str, Object]  # the JSON objects beside the manifest, by stem: report, comparison, learned, ...
+    files: Mapping[
+        str, Object
+    ]  # the JSON objects beside the manifest, by stem: report, comparison, learned, ...
     answers: tuple[Answers, ...]  # the run's own first
     looks: tuple[Look, ...]
     control: Record | None = None
@@ -86,7 +90,10 @@ class Record:
     @property
     def steps(self) -> int:
         """The last step that was logged."""
-        return max((int(row["step"]) for row in self.metrics if number(row.get("step")) is not None), default=0)
+        return max(
+            (int(row["step"]) for row in self.metrics if number(row.get("step")) is not None),
+            default=0,
+        )
 
 
 def read(path: Path) -> Record:
@@ -103,14 +110,20 @@ def read(path: Path) -> Record:
         lines(folder / "timings.jsonl"),
         {file.stem: document(file) for file in names},
         tuple(_answers(folder)),
-        tuple(Look(int(file.stem[8:]), lines(file)) for file in sorted(folder.glob("heldout-[0-9]*.jsonl"))),
+        tuple(
+            Look(int(file.stem[8:]), lines(file))
+            for file in sorted(folder.glob("heldout-[0-9]*.jsonl"))
+        ),
         read(inside) if (inside / "manifest.json").is_file() else None,
     )
 
 
 def predictions(path: Path) -> Answers:
     """A predictions file that `offapi eval` wrote. DataError for anything else."""
-    return Answers(path.stem if path.stem != ANSWERS else path.absolute().parent.name, tuple(accuracy.read(path)))
+    return Answers(
+        path.stem if path.stem != ANSWERS else path.absolute().parent.name,
+        tuple(accuracy.read(path)),
+    )
 
 
 def document(path: Path) -> Object:
@@ -118,17 +131,25 @@ def document(path: Path) -> Object:
     try:
         value = orjson.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError.at(f"unreadable ({error}).", path=path, next_step="Restore the file, or remove it.") from None
+        raise DataError.at(
+            f"unreadable ({error}).", path=path, next_step="Restore the file, or remove it."
+        ) from None
     if not isinstance(value, dict):
-        raise DataError.at("not a JSON object.", path=path, next_step="Restore the file, or remove it.")
+        raise DataError.at(
+            "not a JSON object.", path=path, next_step="Restore the file, or remove it."
+        )
     return value
 
 
 def lines(path: Path) -> tuple[Object, ...]:
-    """The objects in a JSONL file, none where it is missing; a last line that is still being written is left out."""
+    """The objects in a JSONL file, none where it is missing;
+    a last line that is still being written is left out.
+    """
     data = path.read_bytes() if path.is_file() else b""
     whole = data[: data.rfind(b"\n") + 1].split(b"\n")
-    return tuple(jsonl.parse(path, i, line).value for i, line in enumerate(whole, start=1) if line.strip())
+    return tuple(
+        jsonl.parse(path, i, line).value for i, line in enumerate(whole, start=1) if line.strip()
+    )
 
 
 def mapping(value: Object, name: str) -> Object:
@@ -148,6 +169,10 @@ def _answers(folder: Path) -> list[Answers]:
     found = []
     if (folder / f"{ANSWERS}.jsonl").is_file():
         found.append(Answers(folder.name, tuple(accuracy.read(folder / f"{ANSWERS}.jsonl"))))
-    others = {file.stem.removeprefix(f"{ANSWERS}-"): file for file in folder.glob(f"{ANSWERS}-*.jsonl")}
-    order = sorted(others, key=lambda name: (ASIDE.index(name) if name in ASIDE else len(ASIDE), name))
+    others = {
+        file.stem.removeprefix(f"{ANSWERS}-"): file for file in folder.glob(f"{ANSWERS}-*.jsonl")
+    }
+    order = sorted(
+        others, key=lambda name: (ASIDE.index(name) if name in ASIDE else len(ASIDE), name)
+    )
     return [*found, *(Answers(name, tuple(accuracy.read(others[name]))) for name in order)]

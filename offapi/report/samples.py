@@ -1,4 +1,7 @@
-"""The documents and their answers, as the sample browser shows them. Left out: rows beyond `MANY`."""
+"""The documents and their answers, as the sample browser shows them.
+
+Left out: rows beyond `MANY`.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,15 @@ class Sample:
     document: str | None
     gold: tuple[str | None, ...]  # by field
     answers: tuple[Object | None, ...]  # output, values, right, grade
-    rivals: int | None = None  # how many of the others can make it flip; all of them where nothing is said
+    rivals: int | None = (
+        None  # how many of the others can make it flip; all of them where nothing is said
+    )
 
     @property
     def fails(self) -> bool:
-        """Whether the run's own answer is wrong somewhere, or, without gold, not of the highest grade."""
+        """Whether the run's own answer is wrong somewhere,
+        or, without gold, not of the highest grade.
+        """
         own = self.answers[0] or {}
         return not all(own["right"]) if own.get("right") else (own.get("grade") or 0.0) < 1.0
 
@@ -55,11 +62,16 @@ class Samples:
 
     @property
     def whose(self) -> str:
-        """Of whom failing and flipped are told, where it is one system against one other among several."""
+        """Of whom failing and flipped are told, where it
+        is one system against one other among several.
+        """
         if self.rivals != 1 or len(self.systems) < 2:
             return ""
         a, b = self.systems[:2]
-        return f"Failing: {a} is wrong somewhere. Flipped: in some field one of {a} and {b} is right, the other wrong."
+        return (
+            f"Failing: {a} is wrong somewhere. Flipped: in some field one of {a} and {b} is right,"
+            " the other wrong."
+        )
 
     @property
     def documents(self) -> int:
@@ -68,18 +80,25 @@ class Samples:
 
     @property
     def first(self) -> tuple[Sample, ...]:
-        """The few that a page without a browser shows, as they come: failing before others, flipped ones first."""
+        """The few that a page without a browser shows, as
+        they come: failing before others, flipped ones first.
+        """
         return tuple(sorted(self.rows, key=lambda row: (not row.fails, not row.flips))[:FEW])
 
     def as_dict(self) -> dict[str, Any]:
         """What the page's script reads."""
-        rows = [{"id": row.id, "document": row.document, "gold": row.gold, "answers": row.answers} for row in self.rows]
+        rows = [
+            {"id": row.id, "document": row.document, "gold": row.gold, "answers": row.answers}
+            for row in self.rows
+        ]
         rivals = len(self.systems) if self.rivals is None else self.rivals
         return {"systems": self.systems, "fields": self.fields, "rivals": rivals, "rows": rows}
 
 
 def of_run(record: Record, answers: Sequence[Answers], *, with_documents: bool) -> Samples | None:
-    """The run's own answers beside those of `answers`, or its held-out looks; None where it has neither."""
+    """The run's own answers beside those of `answers`,
+    or its held-out looks; None where it has neither.
+    """
     best = best_look(record)
     grades = {row["id"]: number(row.get("reward")) for row in best.rows} if best else {}
     systems = [
@@ -93,9 +112,15 @@ def of_run(record: Record, answers: Sequence[Answers], *, with_documents: bool) 
     return _samples(systems, answers, document_files.of_run(record) if with_documents else None)
 
 
-def of_roads(answers: Sequence[Answers], test: Source | None, *, with_documents: bool) -> Samples | None:
-    """The first of `answers` against the second, the others beside them; None where there are none."""
-    systems = [(one.name, {id: _scored(row, {}) for id, row in one.by_id.items()}) for one in answers]
+def of_roads(
+    answers: Sequence[Answers], test: Source | None, *, with_documents: bool
+) -> Samples | None:
+    """The first of `answers` against the second, the
+    others beside them; None where there are none.
+    """
+    systems = [
+        (one.name, {id: _scored(row, {}) for id, row in one.by_id.items()}) for one in answers
+    ]
     known = [test] if test else []
     return _samples(systems, answers, known if with_documents else None, rivals=1)
 
@@ -106,7 +131,9 @@ def _samples(
     known: Sequence[Source] | None,
     rivals: int | None = None,
 ) -> Samples | None:
-    """The documents that the first system answered, those that fail or flip before the others where they are many."""
+    """The documents that the first system answered, those
+    that fail or flip before the others where they are many.
+    """
     if not systems:
         return None
     fields = answers[0].fields if answers else []
@@ -123,7 +150,9 @@ def _samples(
         )
         for id in wanted
     ]
-    kept = sorted(sorted(range(len(rows)), key=lambda i: not (rows[i].fails or rows[i].flips))[:MANY])
+    kept = sorted(
+        sorted(range(len(rows)), key=lambda i: not (rows[i].fails or rows[i].flips))[:MANY]
+    )
     names, shown = tuple(name for name, _ in systems), tuple(rows[i] for i in kept)
     return Samples(names, tuple(fields), shown, len(rows), tuple(notes), rivals)
 
@@ -131,13 +160,21 @@ def _samples(
 def best_look(record: Record) -> Look | None:
     """The look whose adapter the run kept; the last one while it has none."""
     step = record.files.get("learned", {}).get("best_step")
-    return next((look for look in record.looks if look.step == step), record.looks[-1] if record.looks else None)
+    return next(
+        (look for look in record.looks if look.step == step),
+        record.looks[-1] if record.looks else None,
+    )
 
 
 def _scored(row: Prediction, grades: Mapping[str, float | None]) -> Object:
     values = None if row.value is None else [_value(row.value, field) for field in row.correct]
     right = list(row.correct.values())
-    return {"output": cut(row.output, LONG_ANSWER), "values": values, "right": right, "grade": grades.get(row.id)}
+    return {
+        "output": cut(row.output, LONG_ANSWER),
+        "values": values,
+        "right": right,
+        "grade": grades.get(row.id),
+    }
 
 
 def _looked(look: Look) -> dict[str, Object]:
@@ -156,7 +193,11 @@ def _looked(look: Look) -> dict[str, Object]:
 def _differ(own: Object, other: Object) -> bool:
     if own.get("right") and other.get("right"):
         return list(own["right"]) != list(other["right"])
-    return own.get("grade") is not None and other.get("grade") is not None and own["grade"] != other["grade"]
+    return (
+        own.get("grade") is not None
+        and other.get("grade") is not None
+        and own["grade"] != other["grade"]
+    )
 
 
 def _value(values: Mapping[str, Any], field: str) -> str | None:

@@ -49,7 +49,10 @@ class Story:
 
 @dataclass(frozen=True)
 class Read:
-    """What a report is about. `answers`: of the system it is about first; `extra`, the last ones, were named beside."""
+    """What a report is about.
+
+    `answers`: of the system it is about first; `extra`, the last ones, were named beside.
+    """
 
     records: tuple[Record, ...]
     answers: tuple[Answers, ...]
@@ -58,8 +61,11 @@ class Read:
     compared: Comparison | None = None
 
 
-def tell(runs: Sequence[Path], *, cost_file: Path | None = None, with_documents: bool = True) -> Story:
-    """The report of the first run or comparison, beside the others: runs, or predictions files (`.jsonl`).
+def tell(
+    runs: Sequence[Path], *, cost_file: Path | None = None, with_documents: bool = True
+) -> Story:
+    """The report of the first run or comparison, beside
+    the others: runs, or predictions files (`.jsonl`).
 
     Raises RunError or DataError for a path that is neither, and for damaged files.
     """
@@ -84,7 +90,11 @@ def tell(runs: Sequence[Path], *, cost_file: Path | None = None, with_documents:
         _samples(found, with_documents),
         run_facts.apart(found.records),
         tuple((one.name, tuple(run_facts.made(one))) for one in found.records),
-        tuple(again.comparison(compared.told, runs) if compared else again.commands(found.records[0], runs)),
+        tuple(
+            again.comparison(compared.told, runs)
+            if compared
+            else again.commands(found.records[0], runs)
+        ),
     )
 
 
@@ -99,7 +109,9 @@ def _read_runs(runs: Sequence[Path]) -> Read:
 
 
 def _read_roads(compared: Comparison, more: Sequence[Path]) -> Read:
-    """The arms under the names of their roads, with the answers to the test set, and whatever was named beside."""
+    """The arms under the names of their roads, with the
+    answers to the test set, and whatever was named beside.
+    """
     arms = [_renamed(read(path), name) for name, path in compared.arms.items()]
     records = _named([*arms, *(read(path) for path in more if path.suffix != ".jsonl")])
     beside = _beside(records[len(arms) :], more)
@@ -117,9 +129,17 @@ def _head(found: Read, rates: Sequence[Rates]) -> tuple[str, str, tuple[Figure, 
     first, compared = found.records[0], found.compared
     if compared is None:
         title = " · ".join(one.name for one in found.records)
-        return title, headline.lede(first), tuple(headline.figures(first, rates, samples.best_look(first)))
+        return (
+            title,
+            headline.lede(first),
+            tuple(headline.figures(first, rates, samples.best_look(first))),
+        )
     beside = [one.name for one in found.records[len(compared.arms) :]]
-    take = [Figure("the road to take", text(compared.told["take"]))] if compared.told.get("take") else []
+    take = (
+        [Figure("the road to take", text(compared.told["take"]))]
+        if compared.told.get("take")
+        else []
+    )
     right = [headline.all_right(one, f"documents all right, {one.name}") for one in rates[:2]]
     return " · ".join([compared.folder.name, *beside]), compared.lede, (*take, *right)
 
@@ -129,19 +149,33 @@ def _notes(found: Read) -> list[Note]:
     if found.compared is None:
         return notes(found.records[0])
     told = {one.name: notes(one) for one in found.records[: len(found.compared.arms)]}
-    same = [note for note in next(iter(told.values())) if all(note in each for each in told.values())]
-    named = [replace(n, text=f"{name}: {n.text}") for name, each in told.items() for n in each if n not in same]
+    same = [
+        note for note in next(iter(told.values())) if all(note in each for each in told.values())
+    ]
+    named = [
+        replace(n, text=f"{name}: {n.text}")
+        for name, each in told.items()
+        for n in each
+        if n not in same
+    ]
     return [*named, *same]
 
 
 def _differences(found: Read) -> tuple[list[Difference], list[str]]:
-    """Of the first run to the others. The roads were judged together; here they are set against what is beside."""
+    """Of the first run to the others.
+
+    The roads were judged together; here they are set against what is beside.
+    """
     first, answers = found.records[0], found.answers
     if found.compared:
         beside = answers[len(answers) - found.extra :]
         return accuracy.differences(first, [*answers[:1], *beside], None) if beside else ([], [])
     own = first.answers and first.answers[0].name == first.name
-    return accuracy.differences(first, answers, found.control) if own or first.recipe == "demo" else ([], [])
+    return (
+        accuracy.differences(first, answers, found.control)
+        if own or first.recipe == "demo"
+        else ([], [])
+    )
 
 
 def _samples(found: Read, with_documents: bool) -> Samples | None:
@@ -170,7 +204,9 @@ def _gamed(record: Record) -> Table | None:
 
 
 def _sample(one: Object) -> tuple[str, ...]:
-    changes = (" → ".join(f"{value:.2f}" for value in one.get(name) or ()) for name in ("reward", "audit"))
+    changes = (
+        " → ".join(f"{value:.2f}" for value in one.get(name) or ()) for name in ("reward", "audit")
+    )
     return text(one.get("id")), text(one.get("before")), text(one.get("after")), *changes
 
 
@@ -180,15 +216,20 @@ def _control(record: Record) -> Answers | None:
 
 
 def _named(records: Sequence[Record]) -> list[Record]:
-    """With names that tell them apart: folders of the same name are shown with the one they lie in."""
+    """With names that tell them apart: folders of
+    the same name are shown with the one they lie in.
+    """
     names = [one.name for one in records]
     return [
-        one if names.count(one.name) == 1 else _renamed(one, f"{one.path.parent.name}/{one.name}") for one in records
+        one if names.count(one.name) == 1 else _renamed(one, f"{one.path.parent.name}/{one.name}")
+        for one in records
     ]
 
 
 def _renamed(record: Record, name: str) -> Record:
-    answers = tuple(replace(one, name=name) if one.name == record.name else one for one in record.answers)
+    answers = tuple(
+        replace(one, name=name) if one.name == record.name else one for one in record.answers
+    )
     return replace(record, name=name, answers=answers)
 
 

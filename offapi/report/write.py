@@ -18,7 +18,10 @@ def write(
     as_markdown: bool = False,
     documents: bool = True,
 ) -> tuple[Story, int]:
-    """The report of `runs` in `path`; what it tells, and its size in bytes. Raises what reading and writing raise."""
+    """The report of `runs` in `path`; what it tells, and its size in bytes.
+
+    Raises what reading and writing raise.
+    """
     story = tell(runs, cost_file=cost_file, with_documents=documents)
     page = (markdown if as_markdown else html).render(story).encode()
     atomic.write_file(path, page)

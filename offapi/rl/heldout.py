@@ -22,15 +22,18 @@ from offapi.stats.interval import Interval
 from offapi.stats.paired import best_of
 
 SURE = 0.025  # one-sided p below which a rise is no luck
-Scores = tuple[float | None, ...]  # a number a document; None where nothing audits it, or it got no reward
+Scores = tuple[
+    float | None, ...
+]  # a number a document; None where nothing audits it, or it got no reward
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """One look at the held-out documents: a number each.
 
-    `audits` are means of all that audits an answer; `parts` each check that is not rewarded, and each
-    field of gold, apart. A document whose reward is None takes no part in the mean, nor in what changed.
+    `audits` are means of all that audits an answer; `parts` each check that is not rewarded, and
+    each field of gold, apart. A document whose reward is None takes no part in the mean, nor in
+    what changed.
     """
 
     step: int
@@ -73,7 +76,11 @@ class HeldOut:
 
 def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
     """Greedy answers to `prompts`, scored."""
-    greedy = replace(sampler, n=1, sampling=replace(sampler.sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0))
+    greedy = replace(
+        sampler,
+        n=1,
+        sampling=replace(sampler.sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0),
+    )
     answers = [group.rollouts[0] for group in greedy.groups(prompts, step)]
     apart = [_parts(answer) for answer in answers]
     return HeldOut(
@@ -81,12 +88,16 @@ def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
         tuple(answer.reward for answer in answers),
         tuple(mean(tuple(answer.judged.audit.values())) for answer in answers),
         tuple(answer.text for answer in answers),
-        {name: tuple(parts.get(name) for parts in apart) for name in sorted({name for one in apart for name in one})},
+        {
+            name: tuple(parts.get(name) for parts in apart)
+            for name in sorted({name for one in apart for name in one})
+        },
     )
 
 
 def best(history: Sequence[HeldOut]) -> HeldOut:
-    """The look with the highest audit, or without one reward; of equals that with the higher reward, then the earlier.
+    """The look with the highest audit, or without one reward;
+    of equals that with the higher reward, then the earlier.
 
     Each is held against the best before it, on the documents that both know.
     """
@@ -94,7 +105,9 @@ def best(history: Sequence[HeldOut]) -> HeldOut:
 
 
 def change(before: Scores, after: Scores, level: float = 0.95) -> Interval:
-    """Mean of after less before, document by document where both are known, with its bootstrap interval; 0 of none."""
+    """Mean of after less before, document by document where
+    both are known, with its bootstrap interval; 0 of none.
+    """
     pairs = both(before, after)
     return intervals(np.diff(np.array(pairs)), level=level)[0] if pairs else Interval(0.0, 0.0, 0.0)
 
@@ -111,12 +124,16 @@ def means(before: Scores, after: Scores) -> tuple[float, float]:
 
 
 def chance(history: Sequence[HeldOut], chosen: HeldOut) -> float:
-    """How likely luck alone lifts a look's reward over the first one's as far as `chosen`'s; one-sided p."""
+    """How likely luck alone lifts a look's reward over
+    the first one's as far as `chosen`'s; one-sided p.
+    """
     looks = history[1:]
     if chosen is history[0]:
         return 1.0
     found = [zip(history[0].rewards, one.rewards, strict=True) for one in looks]
-    rises = np.array([[0.0 if a is None or b is None else b - a for a, b in pairs] for pairs in found]).T
+    rises = np.array(
+        [[0.0 if a is None or b is None else b - a for a, b in pairs] for pairs in found]
+    ).T
     return best_of(rises, next(i for i, one in enumerate(looks) if one is chosen))
 
 
@@ -135,5 +152,7 @@ def _better(best: HeldOut, other: HeldOut) -> HeldOut:
 def _parts(answer: Rollout) -> dict[str, float]:
     """What audits an answer, gold's fields apart."""
     judged = answer.judged
-    checks = {name: score for name, score in judged.audit.items() if name != GOLD or not judged.fields}
+    checks = {
+        name: score for name, score in judged.audit.items() if name != GOLD or not judged.fields
+    }
     return {**checks, **judged.fields}

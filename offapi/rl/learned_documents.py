@@ -1,4 +1,5 @@
-"""The documents that the adapter a run starts from has learned: held out, they would show memory, not skill.
+"""The documents that the adapter a run starts from has
+learned: held out, they would show memory, not skill.
 
 Left out: adapters whose run folder is gone, or whose data have moved; nothing is known of those.
 """
@@ -26,13 +27,17 @@ class _Manifest(msgspec.Struct):
 
 
 def known(adapter: Path | None) -> frozenset[str]:
-    """The texts that the run around `adapter` names as its data; empty where there is no run, or no such file."""
+    """The texts that the run around `adapter` names as its
+    data; empty where there is no run, or no such file.
+    """
     manifest = adapter.parent / MANIFEST if adapter else None
     if manifest is None or not manifest.is_file():
         return frozenset()
     try:
         reads = msgspec.convert(orjson.loads(manifest.read_bytes()), _Manifest).config
-        return frozenset().union(*(_texts(Path(path)) for path in (reads.data, reads.traces) if path))
+        return frozenset().union(
+            *(_texts(Path(path)) for path in (reads.data, reads.traces) if path)
+        )
     except (DataError, OSError, orjson.JSONDecodeError, msgspec.ValidationError):
         return frozenset()
 

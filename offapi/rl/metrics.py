@@ -1,4 +1,7 @@
-"""What every step of GRPO logs, under TRL's names. Left out: seconds, which would differ between two equal runs."""
+"""What every step of GRPO logs, under TRL's names.
+
+Left out: seconds, which would differ between two equal runs.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from offapi.rl.rollouts import RolloutGroup, Sampled
 
 
 def of_rollouts(sampled: Sampled) -> dict[str, float]:
-    """Rewards, each check's mean (those that audit apart), groups without signal, lengths, entropy (nats a token).
+    """Rewards, each check's mean (those that audit apart),
+    groups without signal, lengths, entropy (nats a token).
 
-    The sampling's entropy is the mean of -log p over the sampled tokens, its unbiased estimate under the
-    distribution sampled from; 0 where recorded traces do not tell.
+    The sampling's entropy is the mean of -log p over the sampled tokens, its unbiased estimate
+    under the distribution sampled from; 0 where recorded traces do not tell.
     """
     rollouts = [one for group in sampled.groups for one in group.rollouts]
     lengths = [len(one.completion.tokens) for one in rollouts]
@@ -39,8 +43,11 @@ def of_rollouts(sampled: Sampled) -> dict[str, float]:
     }
 
 
-def of_policy(batch: Sequence[Experience], logprobs: Sequence[Floats | None] = ()) -> dict[str, float]:
-    """KL(pi || reference), estimated by k3 (Schulman): mean over the tokens of exp(d) - d - 1, d = log ref - log pi.
+def of_policy(
+    batch: Sequence[Experience], logprobs: Sequence[Floats | None] = ()
+) -> dict[str, float]:
+    """KL(pi || reference), estimated by k3 (Schulman): mean
+    over the tokens of exp(d) - d - 1, d = log ref - log pi.
 
     pi's are the policy's own `logprobs` where they were computed, else those it was sampled with.
     """
@@ -49,7 +56,11 @@ def of_policy(batch: Sequence[Experience], logprobs: Sequence[Floats | None] = (
         (one.reference, one.episode.behaviour if computed is None else computed)
         for one, computed in zip(batch, own, strict=True)
     ]
-    apart = [(reference - pi).astype(np.float64) for reference, pi in pairs if reference is not None and pi is not None]
+    apart = [
+        (reference - pi).astype(np.float64)
+        for reference, pi in pairs
+        if reference is not None and pi is not None
+    ]
     if not apart:
         return {"kl": 0.0}
     d = np.concatenate(apart)
@@ -57,7 +68,9 @@ def of_policy(batch: Sequence[Experience], logprobs: Sequence[Floats | None] = (
 
 
 def of_update(batch: Sequence[Experience], update: Update, inner: int) -> dict[str, float]:
-    """An inner update's metrics; of the first also how far sampler and trainer lie apart on the same weights."""
+    """An inner update's metrics; of the first also how
+    far sampler and trainer lie apart on the same weights.
+    """
     if inner:
         return dict(update.metrics)
     apart = _apart(batch, update.logprobs)

@@ -1,4 +1,5 @@
-"""Watches a GRPO run: held-out looks, the best adapter, gates, checkpoints, and what may be said at the end.
+"""Watches a GRPO run: held-out looks, the best adapter,
+gates, checkpoints, and what may be said at the end.
 
 What it has seen is a `Trail`, which every checkpoint holds, so that a resumed run knows what
 the first one knew. Left out: the training itself, which is the recipe's.
@@ -85,7 +86,13 @@ class Watch:
         out: Progress,
         clock: Clock,
     ) -> None:
-        self.config, self.task, self.steps, self.sampler, self.prompts = config, task, steps, sampler, prompts
+        self.config, self.task, self.steps, self.sampler, self.prompts = (
+            config,
+            task,
+            steps,
+            sampler,
+            prompts,
+        )
         self.folder, self.out, self.clock = folder, out, clock
         self.backend: Backend = sampler.backend
         self._base = probe(self.backend, prompts[0])
@@ -94,31 +101,46 @@ class Watch:
         """The first look, before any step; and is the reward the same when asked twice?"""
         trail = self._look(Trail())
         if trail.history[0].audit is None:
-            self.out.say("Nothing audits this run: no gold, no check in `audit`. A gamed reward goes unnoticed.")
+            self.out.say(
+                "Nothing audits this run: no gold, no check in `audit`. A gamed reward goes"
+                " unnoticed."
+            )
         first = self.sampler.groups(self.prompts[:1], 0)[0]
         asked = [self.sampler.asked(first.prompt, one.text) for one in first.rollouts]
-        differ = self.sampler.rewards.not_deterministic(asked, [one.judged for one in first.rollouts])
+        differ = self.sampler.rewards.not_deterministic(
+            asked, [one.judged for one in first.rollouts]
+        )
         if differ:
-            what = f"the same answers to {differ[0]!r} got other rewards when they were scored again."
-            self.enforce([Problem("deterministic", what, "Take chance and clocks out of the checks.")])
+            what = (
+                f"the same answers to {differ[0]!r} got other rewards when they were scored again."
+            )
+            self.enforce(
+                [Problem("deterministic", what, "Take chance and clocks out of the checks.")]
+            )
         self.folder.log(0, trail.history[-1].metrics())
         return trail
 
     def resume(self) -> Trail:
-        """Take the last checkpoint over, with its best adapter and its alarm; without one, start."""
+        """Take the last checkpoint over, with its best
+        adapter and its alarm; without one, start.
+        """
         checkpoint = self.folder.latest()
         if checkpoint is None:
             return self.start()
         self.backend.restore(train_state.read(checkpoint.path))
         best = {adapter.CONFIG: adapter.CONFIG, adapter.WEIGHTS: BEST_WEIGHTS}
-        self.folder.write_folder(BEST, {name: (checkpoint.path / kept).read_bytes() for name, kept in best.items()})
+        self.folder.write_folder(
+            BEST, {name: (checkpoint.path / kept).read_bytes() for name, kept in best.items()}
+        )
         self.out.say(checkpoint.resumed(self.steps))
         trail = Trail.of(checkpoint.meta)
         self._alarm(trail)
         return trail
 
     def after(self, trail: Trail, sampled: Sampled, metrics: Mapping[str, float]) -> Trail:
-        """One more step is done: gates, a look when it is time, metrics, a checkpoint when it is time."""
+        """One more step is done: gates, a look when it
+        is time, metrics, a checkpoint when it is time.
+        """
         trail = replace(trail, step=trail.step + 1, streaks=trail.streaks.after(metrics))
         if not sampled.recorded:
             rollouts = rollout_files.encode(sampled.groups, self.task, trail.step)
@@ -131,14 +153,25 @@ class Watch:
             logged |= trail.history[-1].metrics()
             if probe(self.backend, self.prompts[0]) != self._base:
                 what = "the base model's own logprobs have changed since the run began."
-                self.enforce([Problem("base", what, "This is a fault of the backend; run `offapi models verify`.")])
+                self.enforce(
+                    [
+                        Problem(
+                            "base",
+                            what,
+                            "This is a fault of the backend; run `offapi models verify`.",
+                        )
+                    ]
+                )
         self.folder.log(trail.step, logged)
         self.folder.log(trail.step, self.clock.take(), TIMINGS)
         if trail.step % self.config.checkpoint_every == 0 or trail.step == self.steps:
             files = train_state.encode(self.backend.state(), self.config.shape, self.config.model)
             best = (self.folder.path / BEST / adapter.WEIGHTS).read_bytes()
             self.folder.checkpoint(trail.step, {**files, BEST_WEIGHTS: best}, asdict(trail))
-        checks, most = self.task.reward is None and not sampled.recorded, self.sampler.sampling.max_tokens
+        checks, most = (
+            self.task.reward is None and not sampled.recorded,
+            self.sampler.sampling.max_tokens,
+        )
         self.enforce(gates.of_step(trail.streaks, sampled.groups, most, checks=checks))
         self._alarm(trail)
         return trail
@@ -162,14 +195,21 @@ class Watch:
         self.folder.write_folder("adapter", adapter.encode(arrays, shape, self.config.model))
         report = None
         if all(prompt.row.gold is not None for prompt in self.prompts):
-            report = score_predictions(self.task, [prompt.row for prompt in self.prompts], best.texts)
+            report = score_predictions(
+                self.task, [prompt.row for prompt in self.prompts], best.texts
+            )
             self.folder.write("predictions.jsonl", report.jsonl())
             self.folder.write("report.json", orjson.dumps(report.as_dict()))
         reward = heldout.change(first.rewards, best.rewards)
         audit = None if best.audit is None else heldout.change(first.audits, best.audits)
         p = heldout.chance(trail.history, best)
         learned = reward.low > 0 and p <= heldout.SURE
-        told = {"best_step": best.step, "reward": asdict(reward), "audit": audit and asdict(audit), "p": p}
+        told = {
+            "best_step": best.step,
+            "reward": asdict(reward),
+            "audit": audit and asdict(audit),
+            "p": p,
+        }
         n = len(heldout.both(first.rewards, best.rewards))
         self.folder.write(LEARNED, orjson.dumps({**told, "learned": learned, "n": n}))
         was, became = heldout.means(first.rewards, best.rewards)
@@ -177,11 +217,27 @@ class Watch:
         if audit is not None:
             changed += f", audit {first.audit:.3f} to {best.audit:.3f} ({audit.points()})"
         self.out.say(f"Best at step {best.step}, on {n} held-out documents: {changed}.")
-        self.out.say("It was chosen on these documents: score it on others before you rely on the figure.")
+        self.out.say(
+            "It was chosen on these documents: score it on others before you rely on the figure."
+        )
         if not learned:
-            what = "on the held-out documents the reward did not surely rise (one-sided, with the best look chosen, "
-            what += f"p = {p:.2g}; sure is {heldout.SURE} or less): nothing can be said to have been learned."
-            self.enforce([Problem("learned", what, "Train longer, raise lr, or hold out more documents (`val`).")])
+            what = (
+                "on the held-out documents the reward did not surely rise (one-sided, with the best"
+                " look chosen, "
+            )
+            what += (
+                f"p = {p:.2g}; sure is {heldout.SURE} or less): nothing can be said to have been"
+                " learned."
+            )
+            self.enforce(
+                [
+                    Problem(
+                        "learned",
+                        what,
+                        "Train longer, raise lr, or hold out more documents (`val`).",
+                    )
+                ]
+            )
         return report
 
     def _look(self, trail: Trail) -> Trail:
@@ -190,30 +246,48 @@ class Watch:
         history = (*trail.history, seen)
         if heldout.best(history) is seen:
             arrays = self.backend.state().adapter
-            self.folder.write_folder(BEST, adapter.encode(arrays, self.config.shape, self.config.model))
+            self.folder.write_folder(
+                BEST, adapter.encode(arrays, self.config.shape, self.config.model)
+            )
         if self.config.val is not None:
             count_scoring(self.folder, self.config.val, len(self.prompts))
         return replace(trail, history=history)
 
     def _alarm(self, trail: Trail) -> None:
-        """GateFailed, with the samples that show it, where the held-out reward rises and the audit does not."""
+        """GateFailed, with the samples that show it, where
+        the held-out reward rises and the audit does not.
+        """
         last = trail.history[-1]
         found = reward_hacking.gamed(trail.history) if last.step == trail.step else None
         if found is None:
             return
         since, shown = found.base.step, reward_hacking.examples(found, last, self.prompts)
-        told = {"step": last.step, "since": since, "part": found.part, "rose": found.rose, "samples": shown}
+        told = {
+            "step": last.step,
+            "since": since,
+            "part": found.part,
+            "rose": found.rose,
+            "samples": shown,
+        }
         self.folder.write(HACKING, orjson.dumps(told))
         for one in shown:
             self.out.say(f"  {one['id']}: {one['before']!r} -> {one['after']!r}")
-            changes = (f"{name} {one[name][0]:.2f} -> {one[name][1]:.2f}" for name in ("reward", "audit"))
+            changes = (
+                f"{name} {one[name][0]:.2f} -> {one[name][1]:.2f}" for name in ("reward", "audit")
+            )
             self.out.say(f"    {', '.join(changes)}")
         verdict = "is being gamed" if found.rose else "does not stand for what is meant"
         what = (
-            f"the reward {verdict}: since step {since} it changed by {found.reward.points()} points on held-out"
-            f" documents, while {found.meaning} changed by {found.audit.points()}."
+            f"the reward {verdict}: since step {since} it changed by {found.reward.points()} points"
+            f" on held-out documents, while {found.meaning} changed by {found.audit.points()}."
         )
-        self.enforce([Problem("hacking", what, f"See {HACKING} in the run's folder, and reward what you mean.")])
+        self.enforce(
+            [
+                Problem(
+                    "hacking", what, f"See {HACKING} in the run's folder, and reward what you mean."
+                )
+            ]
+        )
 
 
 def probe(backend: Backend, prompt: Prompt) -> bytes:

@@ -1,4 +1,7 @@
-"""The documents GRPO trains on and those it holds out, as prompts. Gold is optional, and audits alone."""
+"""The documents GRPO trains on and those it holds out, as prompts.
+
+Gold is optional, and audits alone.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +26,29 @@ TEACHES = "Give it more documents, or hold out a file of their own (`val`)."
 def read(
     data: Path, val: Path | None, task: Task, seed: int, adapter: Path | None = None
 ) -> tuple[list[Document], list[Document]]:
-    """Documents to train on and documents held out: those in `val`, or a tenth of `data` drawn by `seed`.
+    """Documents to train on and documents held out:
+    those in `val`, or a tenth of `data` drawn by `seed`.
 
-    DataError for a document in both, for one held out that `adapter` has learned, for gold the task cannot
-    compare, and where too few are left.
+    DataError for a document in both, for one held out that `adapter` has learned, for gold the task
+    cannot compare, and where too few are left.
     """
     rows, learned = documents.read(data), known(adapter)
     rows, held = (rows, documents.read(val)) if val else hold_out(rows, seed, learned)
     known_by_heart = [row.id for row in held if row.text in learned]
     if known_by_heart:
-        what = f"document {known_by_heart[0]!r} is held out, and the adapter has learned it ({len(known_by_heart)} are)"
+        what = (
+            f"document {known_by_heart[0]!r} is held out, and the adapter has learned it"
+            f" ({len(known_by_heart)} are)"
+        )
         step = "Hold out documents that it has not seen: name their file as `val`."
         raise DataError(f"{what}: it would show memory.", where=str(val or data), next_step=step)
     texts = {row.text for row in held}
     both = [row.id for row in rows if row.text in texts]
     if both:
-        what = f"document {both[0]!r} is also held out ({len(both)} are): it would be trained on and scored."
+        what = (
+            f"document {both[0]!r} is also held out ({len(both)} are): it would be trained on and"
+            " scored."
+        )
         raise DataError(what, where=str(data), next_step="Take it out of one of the files.")
     if not rows:
         raise DataError("no document is left to train on.", where=str(data), next_step=TEACHES)
@@ -62,12 +72,25 @@ def hold_out(
 
 
 def prompts(
-    rows: Sequence[Document], task: Task, chat: Chat, max_tokens: int, on_long: OnLong, out: Progress
+    rows: Sequence[Document],
+    task: Task,
+    chat: Chat,
+    max_tokens: int,
+    on_long: OnLong,
+    out: Progress,
 ) -> tuple[Prompt, ...]:
-    """What asks for each document's answer; at most `max_tokens` with the answer, longer ones refused or dropped."""
-    asked = [Episode(row.id, (Segment(chat.prompt(task.messages(row.text)), sampled=False),)) for row in rows]
+    """What asks for each document's answer; at most `max_tokens`
+    with the answer, longer ones refused or dropped.
+    """
+    asked = [
+        Episode(row.id, (Segment(chat.prompt(task.messages(row.text)), sampled=False),))
+        for row in rows
+    ]
     fitted = fit(asked, max_tokens - task.max_answer_tokens, on_long)
     if fitted.dropped:
-        out.say(f"Dropped {len(fitted.dropped)} of {len(rows)} documents over {max_tokens} tokens with their answer.")
+        out.say(
+            f"Dropped {len(fitted.dropped)} of {len(rows)} documents over {max_tokens} tokens with"
+            " their answer."
+        )
     known = {row.id: row for row in rows}
     return tuple(Prompt(known[episode.id], episode.tokens) for episode in fitted.episodes)

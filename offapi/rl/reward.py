@@ -1,8 +1,9 @@
-"""How one batch of completions is judged: by the task's own `reward`, or by its checks, and always by the audit.
+"""How one batch of completions is judged: by the task's
+own `reward`, or by its checks, and always by the audit.
 
-Rewards come first and see no gold. Before each call of the user's code it is noted what is called and
-for which completion, so that another process can name a call that never returns. Left out: how long
-a call may take, see `rewards`.
+Rewards come first and see no gold. Before each call of the user's code it is noted what is called
+and for which completion, so that another process can name a call that never returns. Left out: how
+long a call may take, see `rewards`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ MEND = "Mend it; where it cannot judge, it should return None, which leaves the 
 
 @dataclass(frozen=True)
 class Asked:
-    """A completion, the document it answers, and that document's known answer, which no reward sees."""
+    """A completion, the document it answers, and that
+    document's known answer, which no reward sees.
+    """
 
     row: str  # the document's id
     document: str
@@ -43,10 +46,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a completion is worth. `reward` None: the reward function gave none, and it takes no part in its group.
+    """What a completion is worth. `reward` None: the reward
+    function gave none, and it takes no part in its group.
 
-    `parts` are the scores of all checks, `audit` those of the checks that are not rewarded. Its "gold",
-    where gold is known, is the share of the task's `match` fields that are right; `fields` are those, apart.
+    `parts` are the scores of all checks, `audit` those of the checks that are not rewarded. Its
+    "gold", where gold is known, is the share of the task's `match` fields that are right; `fields`
+    are those, apart.
     """
 
     reward: float | None
@@ -72,7 +77,9 @@ class Fault:
 
 
 class Note(ctypes.Structure):
-    """What a process is at: the number of the call, the completion it is for, and its name, "" between calls."""
+    """What a process is at: the number of the call, the
+    completion it is for, and its name, "" between calls.
+    """
 
     calls: int
     index: int
@@ -86,21 +93,30 @@ class Note(ctypes.Structure):
     def at(self, asked: Sequence[Asked]) -> str:
         """The call under way and the rows of `asked` it is for."""
         first, last = (asked[0], asked[-1]) if self.index == BATCH else (asked[self.index],) * 2
-        rows = f"row {first.row!r}" if first.row == last.row else f"rows {first.row!r} to {last.row!r}"
+        rows = (
+            f"row {first.row!r}" if first.row == last.row else f"rows {first.row!r} to {last.row!r}"
+        )
         return f"{self.name.decode('utf-8', 'ignore')}, {rows}"
 
 
 def rewarded(task: Task) -> tuple[str, ...]:
-    """Names of the checks that make the reward: none of the audit, none that needs gold, none beside a `reward`.
+    """Names of the checks that make the reward: none of the
+    audit, none that needs gold, none beside a `reward`.
 
     ConfigError where nothing would be left to reward.
     """
     if task.reward is not None:
         return ()
-    names = [name for name, (check, _) in task.checks.items() if name not in task.audit and check is not matches_gold]
+    names = [
+        name
+        for name, (check, _) in task.checks.items()
+        if name not in task.audit and check is not matches_gold
+    ]
     if not names:
         step = "Add a check that needs no gold, or a `reward` function, to the task."
-        raise ConfigError(f"task {task.name!r} has nothing to reward: gold never is.", next_step=step)
+        raise ConfigError(
+            f"task {task.name!r} has nothing to reward: gold never is.", next_step=step
+        )
     return tuple(names)
 
 
@@ -113,12 +129,17 @@ class Judge:
         audit = [name for name in task.checks if name not in names]
         self._rewarding = self._part(names)
         self._auditing = self._part(audit)
-        self._goldless = self._part([name for name in audit if task.checks[name][0] is not matches_gold])
+        self._goldless = self._part(
+            [name for name in audit if task.checks[name][0] is not matches_gold]
+        )
 
     def _part(self, names: Sequence[str]) -> Task | None:
         """The task with some of its checks, each noted before it runs; None without any."""
         all_checks = self._task.checks
-        checks = {name: (_noted(name, all_checks[name][0], self._note), all_checks[name][1]) for name in names}
+        checks = {
+            name: (_noted(name, all_checks[name][0], self._note), all_checks[name][1])
+            for name in names
+        }
         return replace(self._task, checks=checks, audit=()) if checks else None
 
     def judge(self, asked: Sequence[Asked]) -> list[Judged] | Fault:
@@ -135,13 +156,17 @@ class Judge:
 
     def _judge(self, asked: Sequence[Asked]) -> list[Judged]:
         if self._task.reward is not None:
-            rewards: list[tuple[float | None, Mapping[str, float]]] = [(reward, {}) for reward in self._ask(asked)]
+            rewards: list[tuple[float | None, Mapping[str, float]]] = [
+                (reward, {}) for reward in self._ask(asked)
+            ]
         else:
             rewards = [self._grade(self._rewarding, asked, i, None) for i in range(len(asked))]
         judged = []
         for i, (one, (reward, parts)) in enumerate(zip(asked, rewards, strict=True)):
             right = self._right(one)
-            _, checked = self._grade(self._goldless if one.gold is None else self._auditing, asked, i, one.gold)
+            _, checked = self._grade(
+                self._goldless if one.gold is None else self._auditing, asked, i, one.gold
+            )
             audit = {**checked, **({GOLD: fmean(right.values())} if right else {})}
             judged.append(Judged(reward, {**parts, **checked}, audit, right))
         return judged
@@ -157,7 +182,9 @@ class Judge:
             grade = task.grade(one.document, one.text, gold, row=one.row)
         except SystemExit as error:
             raise self._wrong(f"the check raised {describe(error)}.", asked) from error
-        return float(grade.score), {str(name): float(part.score) for name, part in grade.parts.items()}
+        return float(grade.score), {
+            str(name): float(part.score) for name, part in grade.parts.items()
+        }
 
     def _right(self, one: Asked) -> dict[str, float]:
         if one.gold is None:
@@ -166,7 +193,10 @@ class Judge:
         return {f"{GOLD}.{name}": float(share) for name, share in right.items()}
 
     def _ask(self, asked: Sequence[Asked]) -> list[float | None]:
-        """What the task's `reward` says of all completions, checked. A coroutine is awaited, all in one loop."""
+        """What the task's `reward` says of all completions, checked.
+
+        A coroutine is awaited, all in one loop.
+        """
         reward = self._task.reward
         assert reward is not None
         name = getattr(reward, "__name__", type(reward).__name__)
@@ -179,9 +209,13 @@ class Judge:
         except BaseException as error:  # SystemExit too
             raise self._wrong(f"the function raised {describe(error)}.", asked) from error
         if given is None:
-            raise self._wrong(f"the function returned {reprlib.repr(found)}, not a list of numbers.", asked)
+            raise self._wrong(
+                f"the function returned {reprlib.repr(found)}, not a list of numbers.", asked
+            )
         if len(given) != len(asked):
-            raise self._wrong(f"the function returned {len(given)} rewards for {len(asked)} completions.", asked)
+            raise self._wrong(
+                f"the function returned {len(given)} rewards for {len(asked)} completions.", asked
+            )
         return [self._number(value, asked, i) for i, value in enumerate(given)]
 
     def _number(self, value: object, asked: Sequence[Asked], index: int) -> float | None:
@@ -191,7 +225,9 @@ class Judge:
             if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
                 return float(value)
         self._note.index = index
-        raise self._wrong(f"the function gave {reprlib.repr(value)}, not a finite number or None.", asked)
+        raise self._wrong(
+            f"the function gave {reprlib.repr(value)}, not a finite number or None.", asked
+        )
 
     def _wrong(self, what: str, asked: Sequence[Asked]) -> ConfigError:
         where = f"task {self._task.name!r}, {self._note.at(asked)}"
@@ -211,7 +247,11 @@ def _noted(name: str, check: Check, note: Note) -> Check:
 
 def _listed(found: object) -> list[object] | None:
     """A list, tuple or array as a list; None for what is none, or has no order."""
-    if not isinstance(found, Iterable) or not hasattr(found, "__getitem__") or isinstance(found, str | bytes | Mapping):
+    if (
+        not isinstance(found, Iterable)
+        or not hasattr(found, "__getitem__")
+        or isinstance(found, str | bytes | Mapping)
+    ):
         return None
     return list(found)
 

@@ -1,4 +1,5 @@
-"""Is the reward being gamed? It rises on the held-out documents, and what it stands for does not; or that is lost.
+"""Is the reward being gamed? It rises on the held-out
+documents, and what it stands for does not; or that is lost.
 
 What it stands for is the audit as a whole, and each of its parts: a field that falls shows nothing
 in a mean that others raise. Left out: what the run does about it, see `watch`.
@@ -18,12 +19,15 @@ from offapi.stats.interval import Interval
 
 RISE = 0.02  # of the reward, below which nothing is made of it
 LOST = 0.99  # confidence that the audit fell, where no rise of the reward speaks for it
-SHARE = 0.25  # of the reward's rise, or of the room above the audit if that is less: what an honest audit gains
+# of the reward's rise, or of the room above the audit if that is less: what an honest audit gains
+SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Gamed:
-    """Since the look `base` the reward rose and the audit did not, or it or its `part` fell; both changes."""
+    """Since the look `base` the reward rose and the audit
+    did not, or it or its `part` fell; both changes.
+    """
 
     base: HeldOut
     reward: Interval
@@ -44,18 +48,23 @@ class Gamed:
 def gamed(history: Sequence[HeldOut]) -> Gamed | None:
     """What shows that the reward is being gamed; None where nothing does.
 
-    The last two looks together, as one alone is noisy, are held against the first look, since which the audit
-    must surely have gained less than its share, and against the best two in a row, since which it must have
-    fallen. A part must have fallen since one of them, the level divided by their number and by the two (Bonferroni).
-    Where the reward did not rise, the audit must have fallen since the first look with confidence LOST.
+    The last two looks together, as one alone is noisy, are held against the first look, since which
+    the audit must surely have gained less than its share, and against the best two in a row, since
+    which it must have fallen. A part must have fallen since one of them, the level divided by their
+    number and by the two (Bonferroni). Where the reward did not rise, the audit must have fallen
+    since the first look with confidence LOST.
     """
     first = history[0]
     if len(history) < 2 or first.audit is None:
         return None
     last = _together(history[1:][-2:])
-    pairs = sorted((_together(pair) for pair in pairwise(history[:-2])), key=lambda pair: pair.score)
+    pairs = sorted(
+        (_together(pair) for pair in pairwise(history[:-2])), key=lambda pair: pair.score
+    )
     seen = [reward for one in history for reward in one.rewards if reward is not None]
-    scale = max(1.0, max(seen, default=0.0) - min(seen, default=0.0))  # a task's own rewards have any size
+    scale = max(
+        1.0, max(seen, default=0.0) - min(seen, default=0.0)
+    )  # a task's own rewards have any size
     for base in (first, *pairs[-1:]):
         reward = change(base.rewards, last.rewards)
         rise, room = reward.mean / scale, 1.0 - base.score
@@ -69,17 +78,28 @@ def gamed(history: Sequence[HeldOut]) -> Gamed | None:
         if fallen is not None:
             return Gamed(since, reward, fallen[1], fallen[0])
     lost = change(first.audits, last.audits, LOST)
-    if len(history) > 2 and lost.high < 0 and all(one.score <= first.score - RISE for one in history[-2:]):
+    if (
+        len(history) > 2
+        and lost.high < 0
+        and all(one.score <= first.score - RISE for one in history[-2:])
+    ):
         return Gamed(first, change(first.rewards, last.rewards), lost)
     return None
 
 
-def examples(found: Gamed, last: HeldOut, prompts: Sequence[Prompt], count: int = 3) -> list[dict[str, Any]]:
-    """The documents whose reward rose most beside their audit, or whose part of it fell most, with both answers."""
+def examples(
+    found: Gamed, last: HeldOut, prompts: Sequence[Prompt], count: int = 3
+) -> list[dict[str, Any]]:
+    """The documents whose reward rose most beside their
+    audit, or whose part of it fell most, with both answers.
+    """
     base, part = found.base, found.part
     before, after = ((one.parts[part] if part else one.audits) for one in (base, last))
     audits, rises = _rises(before, after), _rises(base.rewards, last.rewards)
-    order = sorted(audits.keys() & rises.keys(), key=lambda i: (audits[i] - (0.0 if part else rises[i]), -rises[i], i))
+    order = sorted(
+        audits.keys() & rises.keys(),
+        key=lambda i: (audits[i] - (0.0 if part else rises[i]), -rises[i], i),
+    )
     return [
         {
             "id": prompts[i].row.id,
@@ -94,8 +114,13 @@ def examples(found: Gamed, last: HeldOut, prompts: Sequence[Prompt], count: int 
 
 def _fallen(base: HeldOut, last: HeldOut) -> tuple[str, Interval] | None:
     """The part that fell most, of those that surely did, and its change."""
-    names = [name for name, scores in base.parts.items() if any(score is not None for score in scores)]
-    changes = {name: change(base.parts[name], last.parts[name], 1 - 0.05 / (2 * len(names))) for name in names}
+    names = [
+        name for name, scores in base.parts.items() if any(score is not None for score in scores)
+    ]
+    changes = {
+        name: change(base.parts[name], last.parts[name], 1 - 0.05 / (2 * len(names)))
+        for name in names
+    }
     name = min(changes, key=lambda name: changes[name].mean, default=None)
     surely = name is not None and changes[name].high < 0 and changes[name].mean <= -RISE
     return (name, changes[name]) if name is not None and surely else None
@@ -116,5 +141,7 @@ def _rises(before: Scores, after: Scores) -> dict[int, float]:
 
 def _means(scores: Sequence[Scores]) -> Scores:
     """Document by document; None where one is not known."""
-    columns = [[score for score in column if score is not None] for column in zip(*scores, strict=True)]
+    columns = [
+        [score for score in column if score is not None] for column in zip(*scores, strict=True)
+    ]
     return tuple(fmean(column) if len(column) == len(scores) else None for column in columns)

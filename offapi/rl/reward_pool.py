@@ -42,7 +42,12 @@ class Rewards:
     """
 
     def __init__(self, task_file: Path, workers: int, seconds: float, kept: Path) -> None:
-        self._task_file, self._workers, self._seconds, self._kept = task_file, workers, seconds, kept
+        self._task_file, self._workers, self._seconds, self._kept = (
+            task_file,
+            workers,
+            seconds,
+            kept,
+        )
         self._failure: OffapiError | None = None
         self._lock = Lock()
         self._closed = False
@@ -55,24 +60,35 @@ class Rewards:
         self._threads = ThreadPoolExecutor(self._workers)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self._closed = True
         for process in self._processes:
             process.end()
         self._threads.shutdown(cancel_futures=True)
 
     def submit(self, asked: Sequence[Asked]) -> Future[list[Judged]]:
-        """Have a batch judged, as a whole, in one process; returns at once. Batches spread over the processes.
+        """Have a batch judged, as a whole, in one process;
+        returns at once. Batches spread over the processes.
 
-        The result is in the batch's order. It raises ConfigError where the user's code raised, gave no finite
-        number (or None), or too few, took too long or ended its process; then so do all results after it.
+        The result is in the batch's order. It raises ConfigError where the user's code raised, gave
+        no finite number (or None), or too few, took too long or ended its process; then so do all
+        results after it.
         """
         return self._threads.submit(self._judge, tuple(asked))
 
     def not_deterministic(self, asked: Sequence[Asked], judged: Sequence[Judged]) -> list[str]:
-        """The rows of which some reward differs when `asked`, first judged as `judged`, is judged again."""
+        """The rows of which some reward differs when
+        `asked`, first judged as `judged`, is judged again.
+        """
         pairs = zip(asked, judged, self.submit(asked).result(), strict=True)
-        return list(dict.fromkeys(one.row for one, first, again in pairs if first.reward != again.reward))
+        return list(
+            dict.fromkeys(one.row for one, first, again in pairs if first.reward != again.reward)
+        )
 
     def _judge(self, asked: tuple[Asked, ...]) -> list[Judged]:
         if not asked:
@@ -85,7 +101,9 @@ class Rewards:
                     return answer
                 with self._lock:
                     if self._failure is None and not self._closed:
-                        self._failure = self._stop(answer, asked) if isinstance(answer, Fault) else answer
+                        self._failure = (
+                            self._stop(answer, asked) if isinstance(answer, Fault) else answer
+                        )
             raise self._failure or RunError("the rewarding processes were ended.")
         finally:
             self._idle.put(process)
@@ -94,14 +112,20 @@ class Rewards:
         """The error that ends the run, once the completions that led to it are kept."""
         blamed = asked if fault.index == BATCH else (asked[fault.index],)
         told = {"what": fault.what, "where": fault.where, "asked": [asdict(one) for one in blamed]}
-        text = json.dumps({**told, "traceback": fault.traceback}, ensure_ascii=False, indent=1, default=str)
+        text = json.dumps(
+            {**told, "traceback": fault.traceback}, ensure_ascii=False, indent=1, default=str
+        )
         try:
-            atomic.write_file(self._kept, text.encode("utf-8", "backslashreplace"))  # a lone surrogate: JSON's escape
+            atomic.write_file(
+                self._kept, text.encode("utf-8", "backslashreplace")
+            )  # a lone surrogate: JSON's escape
             kept = f"Kept in {self._kept}: "
         except RunError as error:
             kept = f"Not kept ({error.what}): "
         kept += "the completion" if len(blamed) == 1 else f"the {len(blamed)} completions"
-        return ConfigError(fault.what, where=fault.where, next_step=f"{fault.next_step} {kept}, and the traceback.")
+        return ConfigError(
+            fault.what, where=fault.where, next_step=f"{fault.next_step} {kept}, and the traceback."
+        )
 
 
 class _Process:
@@ -119,11 +143,15 @@ class _Process:
         theirs.close()
 
     def ask(self, asked: tuple[Asked, ...], seconds: float) -> list[Judged] | Fault | OffapiError:
-        """The answer to a batch, or that no call of it may take `seconds` and that its process ended."""
+        """The answer to a batch, or that no call of it
+        may take `seconds` and that its process ended.
+        """
         with suppress(OSError):  # it died: `recv` finds out
             self._pipe.send(asked)
         if not self._answers(seconds):
-            fault = self._fault(f"took more than {seconds:g} s and was ended with its process.", asked)
+            fault = self._fault(
+                f"took more than {seconds:g} s and was ended with its process.", asked
+            )
             self.end()
             return fault
         try:
@@ -135,7 +163,10 @@ class _Process:
         return answer
 
     def _answers(self, seconds: float) -> bool:
-        """Wait for the answer; False when one call takes too long. A suspended machine or command does not count."""
+        """Wait for the answer; False when one call takes too long.
+
+        A suspended machine or command does not count.
+        """
         call, spent, looked = 0, 0.0, time.monotonic()
         while not self._pipe.poll(POLL):
             now = time.monotonic()
@@ -149,17 +180,23 @@ class _Process:
     def _fault(self, what: str, asked: tuple[Asked, ...]) -> Fault:
         if not self._note.name:
             what = f"loading it, or what it left running, {what}"
-            return Fault(what, str(self._task_file), "See what it does when it is loaded.", BATCH, "")
+            return Fault(
+                what, str(self._task_file), "See what it does when it is loaded.", BATCH, ""
+            )
         where = f"{self._task_file}, {self._note.at(asked)}"
         return Fault(f"the call {what}", where, STEP, self._note.index, "")
 
     def end(self) -> None:
-        """End it and all it started, and take its exit code and journal, so that no zombie and no attempt is left."""
+        """End it and all it started, and take its exit code
+        and journal, so that no zombie and no attempt is left.
+        """
         if self._ended:
             return  # its id may be another's by now
         self._ended = True
         assert self._process.pid
-        with suppress(ProcessLookupError, PermissionError):  # it does not lead a group yet, or none is left
+        with suppress(
+            ProcessLookupError, PermissionError
+        ):  # it does not lead a group yet, or none is left
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
@@ -167,4 +204,8 @@ class _Process:
 
 
 def _ending(code: int | None) -> str:
-    return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+    return (
+        f"signal {signal.Signals(-code).name}"
+        if code is not None and code < 0
+        else f"exit code {code}"
+    )

@@ -29,7 +29,9 @@ def serve(pipe: Connection, note: Note, task_file: Path, journal: Journal) -> No
     journal.keep()
     os.setsid()  # what a reward starts is ended with this process, and Ctrl-C is the trainer's
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # not SIG_IGN, which programs that a reward starts would inherit
+        signal.signal(
+            number, lambda *_: None
+        )  # not SIG_IGN, which programs that a reward starts would inherit
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     _end_with_parent()
     os.dup2(2, 1)  # what a reward prints must not mix with the command's one object on stdout

@@ -1,4 +1,5 @@
-"""Rollouts as graded traces on disk, and graded traces as rollouts: training offline on what was sampled before.
+"""Rollouts as graded traces on disk, and graded traces
+as rollouts: training offline on what was sampled before.
 
 A row of a run's own rollouts holds the token ids and behaviour logprobs in `source`, so that
 importance weights are exact. Of other traces neither is known: the ratio is then 1, and a
@@ -39,22 +40,30 @@ def encode(groups: Sequence[RolloutGroup], task: Task, step: int) -> bytes:
 def read(path: Path, task: Task, chat: Chat) -> list[RolloutGroup]:
     """The groups of two traces or more in a file, or in a run's folder of them.
 
-    DataError for a trace without a grade, or with tools or several turns, and where no group is left.
+    DataError for a trace without a grade, or with
+    tools or several turns, and where no group is left.
     """
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     found: dict[tuple[Path, str], list[Trace]] = {}
     for file in files:
         for trace in traces.read(file):
             if trace.grade is None or "score" not in trace.grade:
-                raise DataError.at(f"trace {trace.id!r} has no grade.", path=file, field="grade", next_step=GRADE)
+                raise DataError.at(
+                    f"trace {trace.id!r} has no grade.", path=file, field="grade", next_step=GRADE
+                )
             if not trace.single_shot:
                 step = "Take traces of one question and one answer."
-                raise DataError.at(f"trace {trace.id!r} has several turns.", path=file, next_step=step)
+                raise DataError.at(
+                    f"trace {trace.id!r} has several turns.", path=file, next_step=step
+                )
             if trace.grade["score"] is not None:  # of a run's own: the reward function gave it none
                 found.setdefault((file, trace.group or trace.document), []).append(trace)
     groups = [_group(group, chat) for group in found.values() if len(group) > 1]
     if not groups:
-        step = 'Give the traces of one prompt the same "group"; one answer alone is neither better nor worse.'
+        step = (
+            'Give the traces of one prompt the same "group"; one answer alone is neither better nor'
+            " worse."
+        )
         raise DataError.at("no prompt has two answers.", path=path, field="group", next_step=step)
     return groups
 
@@ -63,15 +72,21 @@ def _trace(name: str, group: RolloutGroup, i: int, one: Rollout, task: Task) -> 
     said = {"role": "assistant", "content": one.text}
     source = {
         "tokens": list(one.completion.tokens),
-        "logprobs": list(one.completion.logprobs)
-        if one.completion.kept is None
-        else None,  # of a truncated distribution
+        "logprobs": (
+            list(one.completion.logprobs) if one.completion.kept is None else None
+        ),  # of a truncated distribution
         "finish": one.completion.finish,
         "audit": dict(one.judged.audit),
     }
     checks = {name: {"score": score, "reason": ""} for name, score in one.judged.parts.items()}
     grade = {"score": one.reward, "checks": checks}
-    return Trace(f"{name}#{i}", (*task.messages(group.prompt.row.text), said), group=name, source=source, grade=grade)
+    return Trace(
+        f"{name}#{i}",
+        (*task.messages(group.prompt.row.text), said),
+        group=name,
+        source=source,
+        grade=grade,
+    )
 
 
 def _group(members: Sequence[Trace], chat: Chat) -> RolloutGroup:
@@ -81,7 +96,9 @@ def _group(members: Sequence[Trace], chat: Chat) -> RolloutGroup:
     if not all(one.completion.logprobs for one in rollouts):
         best = max(one.reward or 0.0 for one in rollouts)
         rollouts = [replace(one, reward=float(one.reward == best)) for one in rollouts]
-    return RolloutGroup(Prompt(Document(first.id, first.document, first.gold), asked), tuple(rollouts))
+    return RolloutGroup(
+        Prompt(Document(first.id, first.document, first.gold), asked), tuple(rollouts)
+    )
 
 
 def _rollout(trace: Trace, chat: Chat) -> Rollout:

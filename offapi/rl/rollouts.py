@@ -1,4 +1,5 @@
-"""Groups of fresh completions with their rewards: sampled by the backend, scored meanwhile in processes of their own.
+"""Groups of fresh completions with their rewards: sampled
+by the backend, scored meanwhile in processes of their own.
 
 A completion whose reward is None is left out of its group: no advantage, no loss. Left out:
 episodes of several turns.
@@ -29,7 +30,9 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion, what its checks said, and the reward that it is trained on (None: it has none)."""
+    """One completion, what its checks said, and the
+    reward that it is trained on (None: it has none).
+    """
 
     completion: Completion
     text: str
@@ -72,12 +75,17 @@ class Sampler:
     overlong: int = 0
 
     def groups(self, prompts: Sequence[Prompt], step: int) -> list[RolloutGroup]:
-        """A group for each of `prompts`, in order; `step` keys the random stream. Raises what rewarding raises."""
+        """A group for each of `prompts`, in order; `step` keys the random stream.
+
+        Raises what rewarding raises.
+        """
         sampling = replace(self.sampling, step=step)
         found, asked = {}, {}
         for group in self.backend.rollout([prompt.tokens for prompt in prompts], self.n, sampling):
             texts = [self.chat.decode(completion.tokens) for completion in group.completions]
-            asked[group.prompt] = self.rewards.submit([self.asked(prompts[group.prompt], text) for text in texts])
+            asked[group.prompt] = self.rewards.submit(
+                [self.asked(prompts[group.prompt], text) for text in texts]
+            )
             found[group.prompt] = tuple(zip(group.completions, texts, strict=True))
         return [
             RolloutGroup(
@@ -104,7 +112,10 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The groups of a step, and how many prompts were drawn in place of flat ones. `recorded`: in an earlier run."""
+    """The groups of a step, and how many prompts were drawn in place of flat ones.
+
+    `recorded`: in an earlier run.
+    """
 
     groups: tuple[RolloutGroup, ...]
     resampled: int = 0
@@ -116,8 +127,11 @@ class Sampled:
         return sum(len(one.completion.tokens) for group in self.groups for one in group.rollouts)
 
 
-def sample(sampler: Sampler, prompts: Sequence[Prompt], pool: Sequence[Prompt], step: int, resamples: int) -> Sampled:
-    """Groups of `prompts`; flat ones replaced by those of other prompts from `pool`, at most `resamples` times.
+def sample(
+    sampler: Sampler, prompts: Sequence[Prompt], pool: Sequence[Prompt], step: int, resamples: int
+) -> Sampled:
+    """Groups of `prompts`; flat ones replaced by those of
+    other prompts from `pool`, at most `resamples` times.
 
     Dynamic sampling, arXiv 2503.14476, section 3.2, with a limit: what is still flat then stays.
     """
@@ -127,7 +141,9 @@ def sample(sampler: Sampler, prompts: Sequence[Prompt], pool: Sequence[Prompt], 
         flat = [i for i, group in enumerate(groups) if group.flat]
         if not flat:
             break
-        others = order(sampler.sampling.seed, 2**32 + step * resamples + again, len(pool))[: len(flat)]
+        others = order(sampler.sampling.seed, 2**32 + step * resamples + again, len(pool))[
+            : len(flat)
+        ]
         fresh = sampler.groups([pool[i] for i in others], step * (resamples + 1) + again)
         drawn += len(fresh)
         for at, group in zip(flat, fresh, strict=False):
@@ -147,11 +163,15 @@ def experiences(
         _refuse_negative(groups, loss)
     judged = [group for group in groups if group.rewards]
     episodes = [_episode(group, i) for group in judged for i in range(len(group.rewarded))]
-    reference = backend.score(episodes, by="reference", temperature=loss.temperature) if episodes else []
+    reference = (
+        backend.score(episodes, by="reference", temperature=loss.temperature) if episodes else []
+    )
     found = backend.advantages([group.rewards for group in judged], loss.rule) if judged else []
     advantages = [float(advantage) for group in found for advantage in group]
     return [
-        Experience(episode, advantage, old=episode.behaviour if offline else None, reference=logprobs)
+        Experience(
+            episode, advantage, old=episode.behaviour if offline else None, reference=logprobs
+        )
         for episode, advantage, logprobs in zip(episodes, advantages, reference, strict=True)
     ]
 
@@ -161,15 +181,23 @@ def _refuse_negative(groups: Sequence[RolloutGroup], loss: PolicyLoss) -> None:
     for group in groups:
         low = min(group.rewards, default=0.0)
         if low < 0:
-            what = f"{group.prompt.row.id!r} has an answer with reward {low:g}, and {loss.rule} divides by their mean."
-            step = "Shift the rewards to 0 or more (`overlong` lowers them too), or take another rule."
+            what = (
+                f"{group.prompt.row.id!r} has an answer with reward {low:g}, and {loss.rule}"
+                " divides by their mean."
+            )
+            step = (
+                "Shift the rewards to 0 or more (`overlong` lowers them too), or take another rule."
+            )
             raise ConfigError(what, where="loss.rule", next_step=step)
 
 
 def carry_old(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) -> list[Experience]:
     """`batch` with the logprobs of its first inner update as the old ones of the next."""
     pairs = zip(batch, logprobs, strict=True)
-    return [replace(one, old=found) if one.old is None and found is not None else one for one, found in pairs]
+    return [
+        replace(one, old=found) if one.old is None and found is not None else one
+        for one, found in pairs
+    ]
 
 
 def _episode(group: RolloutGroup, i: int) -> Episode:

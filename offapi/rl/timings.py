@@ -1,4 +1,7 @@
-"""Seconds of each phase of a step. They stay out of the metrics, which two equal runs have in common byte for byte."""
+"""Seconds of each phase of a step.
+
+They stay out of the metrics, which two equal runs have in common byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,10 @@ class Clock:
     def take(self) -> dict[str, float]:
         """Seconds of each phase and its tokens a second; the clock starts anew."""
         taken = {f"seconds/{name}": seconds for name, seconds in self.seconds.items()}
-        rates = {f"tokens_per_second/{n}": t / self.seconds[n] for n, t in self.tokens.items() if self.seconds.get(n)}
+        rates = {
+            f"tokens_per_second/{n}": t / self.seconds[n]
+            for n, t in self.tokens.items()
+            if self.seconds.get(n)
+        }
         self.seconds, self.tokens = {}, {}
         return taken | rates

@@ -1,4 +1,5 @@
-"""The bootstrap over documents (Efron 1979), percentile intervals, whole groups of documents at a time.
+"""The bootstrap over documents (Efron 1979), percentile
+intervals, whole groups of documents at a time.
 
 Documents that are alike are drawn together by one multinomial, so that a million documents
 with a few kinds of outcome cost what a few kinds cost. Left out: bias correction (BCa).
@@ -27,19 +28,29 @@ def count(groups: Groups) -> int:
 
 
 def sums(values: ArrayLike, groups: Groups | None) -> tuple[Numbers, Numbers]:
-    """Column sums of `values` (n, m) by group, shape (groups, m), and each group's size. None stands alone."""
+    """Column sums of `values` (n, m) by group, shape (groups, m), and each group's size.
+
+    None stands alone.
+    """
     values = np.asarray(values, np.float64)
     if groups is None or not any(group is not None for group in groups):
         return values, np.ones(len(values))
     names: dict[object, int] = {}
-    index = [names.setdefault(i if group is None else group, len(names)) for i, group in enumerate(groups)]
+    index = [
+        names.setdefault(i if group is None else group, len(names))
+        for i, group in enumerate(groups)
+    ]
     totals = np.zeros((len(names), values.shape[1]))
     np.add.at(totals, index, values)
     return totals, np.bincount(index).astype(np.float64)
 
 
-def means(values: ArrayLike, groups: Groups | None = None, resamples: int = RESAMPLES, seed: int = SEED) -> Numbers:
-    """Column means of `values` (n, m) over `resamples` draws with replacement, shape (resamples, m)."""
+def means(
+    values: ArrayLike, groups: Groups | None = None, resamples: int = RESAMPLES, seed: int = SEED
+) -> Numbers:
+    """Column means of `values` (n, m) over `resamples`
+    draws with replacement, shape (resamples, m).
+    """
     totals, sizes = sums(values, groups)
     kinds, counts = np.unique(np.column_stack([totals, sizes]), axis=0, return_counts=True)
     draw = np.random.Generator(np.random.Philox(seed))
@@ -52,15 +63,21 @@ def means(values: ArrayLike, groups: Groups | None = None, resamples: int = RESA
     return found
 
 
-def intervals(values: ArrayLike, groups: Groups | None = None, level: float = 0.95) -> list[Interval]:
+def intervals(
+    values: ArrayLike, groups: Groups | None = None, level: float = 0.95
+) -> list[Interval]:
     """Each column's mean with its percentile interval, which holds `level` of the resamples."""
     columns = np.asarray(values, np.float64)
     low, high = np.quantile(means(columns, groups), ((1 - level) / 2, (1 + level) / 2), axis=0)
-    return [Interval(float(m), float(a), float(b)) for m, a, b in zip(columns.mean(axis=0), low, high, strict=True)]
+    return [
+        Interval(float(m), float(a), float(b))
+        for m, a, b in zip(columns.mean(axis=0), low, high, strict=True)
+    ]
 
 
 def rates(values: ArrayLike, groups: Groups | None = None) -> list[Interval]:
-    """`intervals` of columns in [0, 1]; Wilson's on the number of groups where the bootstrap sees no spread.
+    """`intervals` of columns in [0, 1]; Wilson's on the
+    number of groups where the bootstrap sees no spread.
 
     It sees none where all groups are alike, as all right: few groups show less than many documents.
     """
@@ -80,7 +97,10 @@ def shares(right: Sequence[ArrayLike], groups: Groups) -> list[Interval]:
     if count(groups) == len(columns):
         return alone
     pairs = zip(rates(columns, groups), alone, strict=True)
-    return [Interval(one.mean, min(found.low, one.low), max(found.high, one.high)) for found, one in pairs]
+    return [
+        Interval(one.mean, min(found.low, one.low), max(found.high, one.high))
+        for found, one in pairs
+    ]
 
 
 def _wide(found: Interval, n: int) -> Interval:

@@ -1,4 +1,6 @@
-"""A and B on the same documents, in one thing they are scored on: rates, difference, test, and what could be seen."""
+"""A and B on the same documents, in one thing they are
+scored on: rates, difference, test, and what could be seen.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,13 @@ class Contrast:
     non_inferior: bool  # A is less than the margin below B, by the interval's lower end
 
 
-def contrast(a: NDArray[Any], b: NDArray[Any], steps: int, groups: bootstrap.Groups, margin: float) -> Contrast:
-    """`a` and `b`: how many of `steps` things each document has right. Groups of documents are resampled whole."""
+def contrast(
+    a: NDArray[Any], b: NDArray[Any], steps: int, groups: bootstrap.Groups, margin: float
+) -> Contrast:
+    """`a` and `b`: how many of `steps` things each document has right.
+
+    Groups of documents are resampled whole.
+    """
     each = a.astype(np.int64) - b.astype(np.int64)
     units = bootstrap.sums(each[:, None], groups)[0][:, 0].astype(np.int64)
     only_a, only_b = int((each > 0).sum()), int((each < 0).sum())
@@ -37,14 +44,22 @@ def contrast(a: NDArray[Any], b: NDArray[Any], steps: int, groups: bootstrap.Gro
     difference = _difference(each / steps, units / steps, groups, binary=steps == 1)
     detectable = paired.detectable(units / steps, len(each), 1 / steps)
     rate_a, rate_b = (_rate(side, steps, groups) for side in (a, b))
-    return Contrast(rate_a, rate_b, difference, only_a, only_b, p, p, detectable, difference.low > -margin)
+    return Contrast(
+        rate_a, rate_b, difference, only_a, only_b, p, p, detectable, difference.low > -margin
+    )
 
 
 def _rate(right: NDArray[Any], steps: int, groups: bootstrap.Groups) -> Interval:
-    return bootstrap.shares([right], groups)[0] if steps == 1 else bootstrap.rates(right[:, None] / steps, groups)[0]
+    return (
+        bootstrap.shares([right], groups)[0]
+        if steps == 1
+        else bootstrap.rates(right[:, None] / steps, groups)[0]
+    )
 
 
-def _difference(each: NDArray[Any], units: NDArray[Any], groups: bootstrap.Groups, *, binary: bool) -> Interval:
+def _difference(
+    each: NDArray[Any], units: NDArray[Any], groups: bootstrap.Groups, *, binary: bool
+) -> Interval:
     """The bootstrap's interval; no narrower than the score interval where it would claim too much.
 
     That is where few documents differ, or, for a mean, none. Groups count as fewer documents

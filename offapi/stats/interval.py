@@ -16,7 +16,9 @@ class Interval:
 
     @classmethod
     def of(cls, right: Sequence[bool]) -> Interval:
-        """The share of True in `right`, which may not be empty, with its score interval (Wilson 1927)."""
+        """The share of True in `right`, which may not
+        be empty, with its score interval (Wilson 1927).
+        """
         return wilson(sum(right), len(right))
 
     def percent(self) -> str:

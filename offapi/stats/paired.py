@@ -22,7 +22,9 @@ DRAWS = 10_000  # of signs
 
 
 def mcnemar(b: int, c: int) -> float:
-    """Exact two-sided p of McNemar's test (1947): b documents only A has right, c only B; 1 where there are none."""
+    """Exact two-sided p of McNemar's test (1947): b documents
+    only A has right, c only B; 1 where there are none.
+    """
     from scipy.stats import binomtest
 
     return float(binomtest(b, b + c).pvalue) if b + c else 1.0
@@ -32,7 +34,8 @@ def sign_flip(differences: Integers) -> float:
     """Exact two-sided p of the sign-flip test: how often random signs make |sum| as large as it is.
 
     With differences of -1, 0 and 1 it is McNemar's test; sums over groups keep it valid where
-    documents of a group are alike. From the product of cosines that is the sum's characteristic function.
+    documents of a group are alike. From the product of cosines that is the sum's characteristic
+    function.
     """
     sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
     top = int(sizes @ counts)
@@ -49,10 +52,12 @@ def sign_flip(differences: Integers) -> float:
 
 
 def best_of(looks: NDArray[np.float64], chosen: int) -> float:
-    """One-sided p of column `chosen` of `looks` (n, k), the best of k differences of the same n documents.
+    """One-sided p of column `chosen` of `looks` (n, k),
+    the best of k differences of the same n documents.
 
     How often random signs, one a document, make any column's sum as large as the chosen one's: the
-    maximum's own distribution (Westfall and Young 1993), so that choosing is allowed for. 10,000 draws.
+    maximum's own distribution (Westfall and Young 1993), so that choosing is allowed for. 10,000
+    draws.
     """
     draw = np.random.Generator(np.random.Philox(0))
     signs = draw.integers(0, 2, (DRAWS, len(looks)), np.int8) * 2.0 - 1.0
@@ -61,7 +66,9 @@ def best_of(looks: NDArray[np.float64], chosen: int) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values for several questions at once (Holm 1979): reject those below the level as if each were alone."""
+    """p values for several questions at once (Holm 1979):
+    reject those below the level as if each were alone.
+    """
     order = np.argsort(ps, kind="stable")
     scaled = np.asarray(ps)[order] * np.arange(len(ps), 0, -1)
     adjusted = np.empty(len(ps))
@@ -70,7 +77,8 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def detectable(differences: NDArray[np.float64], n: int, step: float = 1.0) -> float:
-    """The smallest true difference of rates that this test set shows with 80% power at the 5% level.
+    """The smallest true difference of rates that this
+    test set shows with 80% power at the 5% level.
 
     2.8 * sqrt(discordance / n), discordance being the share of documents on which the two
     differ (Connor, Biometrics 43, 1987; Miller, arXiv 2411.00640, section 5). `differences`
@@ -85,7 +93,9 @@ def detectable(differences: NDArray[np.float64], n: int, step: float = 1.0) -> f
 
 
 def score_interval(b: float, c: float, n: float) -> Interval:
-    """(b - c) / n with Tango's score interval (Statistics in Medicine 17, 1998), honest also where b + c is small."""
+    """(b - c) / n with Tango's score interval (Statistics
+    in Medicine 17, 1998), honest also where b + c is small.
+    """
     from scipy.optimize import brentq
 
     mean = (b - c) / n
@@ -94,7 +104,9 @@ def score_interval(b: float, c: float, n: float) -> Interval:
         """How many standard errors the difference lies above `delta`."""
         half = (2 * n - b + c) * delta - b - c
         shared = (sqrt(half * half + 8 * n * c * delta * (1 - delta)) - half) / (4 * n)
-        return float((b - c - n * delta) / sqrt(max(n * (2 * shared + delta * (1 - delta)), 1e-300)))
+        return float(
+            (b - c - n * delta) / sqrt(max(n * (2 * shared + delta * (1 - delta)), 1e-300))
+        )
 
     edge = 1 - 1e-12
     low = -1.0 if mean <= -edge else brentq(lambda delta: standardised(delta) - Z, -edge, mean)

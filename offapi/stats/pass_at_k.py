@@ -10,12 +10,16 @@ from math import prod
 
 
 def pass_all(n: int, c: int, k: int) -> float:
-    """pass^k, C(c, k) / C(n, k): the chance that k samples are all right (tau-bench, arXiv 2406.12045)."""
+    """pass^k, C(c, k) / C(n, k): the chance that k
+    samples are all right (tau-bench, arXiv 2406.12045).
+    """
     return prod((c - i) / (n - i) for i in range(k)) if c >= k else 0.0
 
 
 def pass_any(n: int, c: int, k: int) -> float:
-    """pass@k, 1 - C(n - c, k) / C(n, k): the chance that one of k samples is right (arXiv 2107.03374)."""
+    """pass@k, 1 - C(n - c, k) / C(n, k): the chance
+    that one of k samples is right (arXiv 2107.03374).
+    """
     return 1.0 - pass_all(n, n - c, k)
 
 

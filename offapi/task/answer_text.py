@@ -17,13 +17,17 @@ def spell(answer: Mapping[str, Any], schema: Mapping[str, Any], match: Mapping[s
     Fields that `match` calls numbers, and numbers in what it calls lists, keep two decimals at
     least (128.50), as documents print amounts, unless the schema calls them integers.
     """
-    return _object(answer, schema, [name for name, kind in match.items() if kind in ("number", "list")])
+    return _object(
+        answer, schema, [name for name, kind in match.items() if kind in ("number", "list")]
+    )
 
 
 def _object(value: Mapping[str, Any], schema: Mapping[str, Any], amounts: Collection[str]) -> str:
     properties: Mapping[str, Any] = schema.get("properties") or {}
     names = [*(name for name in properties if name in value), *sorted(set(value) - set(properties))]
-    spelled = [(name, _value(value[name], properties.get(name, {}), name in amounts)) for name in names]
+    spelled = [
+        (name, _value(value[name], properties.get(name, {}), name in amounts)) for name in names
+    ]
     return "{" + ",".join(f"{_json(name)}:{text}" for name, text in spelled) + "}"
 
 

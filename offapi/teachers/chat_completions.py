@@ -24,7 +24,9 @@ REASON_CHARACTERS = 300  # some servers echo the whole request in an error
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply. With `reason` it is no answer; `again` says that the same request may yet get one."""
+    """One reply. With `reason` it is no answer;
+    `again` says that the same request may yet get one.
+    """
 
     output: str = ""
     reason: str = ""
@@ -42,17 +44,29 @@ def body(request: Request, model: str | None, options: Mapping[str, Any]) -> byt
 
 
 def read(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-    """What the reply means. TeacherError when no other request could fare better (key, quota, address)."""
+    """What the reply means. TeacherError when no other
+    request could fare better (key, quota, address).
+    """
     if 200 <= status < 300:
         return _completion(content)
     error = _error(content)
     reason = f"HTTP {status}" + (f": {error['message']}" if error["message"] else "")
     if status in (401, 402) or error["code"] == "insufficient_quota":
-        hint = "Name the environment variable that holds your key with --api-key-env, and see that the account pays."
+        hint = (
+            "Name the environment variable that holds your key with --api-key-env, and see that the"
+            " account pays."
+        )
         raise TeacherError(f"the teacher refused access ({reason}).", next_step=hint)
     if status in (404, 405) or 300 <= status < 400:
-        hint = "Check the address (it ends in /v1 with most servers) and --model. Redirects are not followed."
-        to = f" It redirects to {clean(headers['location'])}." if 300 <= status < 400 and "location" in headers else ""
+        hint = (
+            "Check the address (it ends in /v1 with most servers) and --model. Redirects are not"
+            " followed."
+        )
+        to = (
+            f" It redirects to {clean(headers['location'])}."
+            if 300 <= status < 400 and "location" in headers
+            else ""
+        )
         raise TeacherError(f"nothing answers there ({reason}).{to}", next_step=hint)
     refused = Reply(reason=reason, status=status, usage=Usage())
     if status == 400 and error["code"].startswith("unsupported"):
@@ -62,19 +76,26 @@ def read(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
 
 
 def retry_after(value: str, now: float | None = None) -> float | None:
-    """Seconds from now that a Retry-After header names (RFC 9110, 10.2.3): a number or a date. None: none readable."""
+    """Seconds from now that a Retry-After header names (RFC 9110, 10.2.3): a number or a date.
+
+    None: none readable.
+    """
     try:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now)
+            seconds = parsedate_to_datetime(value).timestamp() - (
+                time.time() if now is None else now
+            )
         except ValueError:
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def clean(text: str) -> str:
-    """`text` from a server, fit for a terminal and a log: one line, no control characters, not long."""
+    """`text` from a server, fit for a terminal and a
+    log: one line, no control characters, not long.
+    """
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= REASON_CHARACTERS else line[:REASON_CHARACTERS] + "..."
 
@@ -92,7 +113,11 @@ def _completion(content: bytes) -> Reply:
     try:
         choice = value["choices"][0]
         message = choice["message"]
-        text, refusal, finish = message.get("content"), message.get("refusal"), choice.get("finish_reason")
+        text, refusal, finish = (
+            message.get("content"),
+            message.get("refusal"),
+            choice.get("finish_reason"),
+        )
     except (KeyError, IndexError, TypeError, AttributeError):
         if isinstance(value, dict) and value.get("error"):
             return Reply(reason=f"error: {_error(content)['message']}")
@@ -125,12 +150,16 @@ def _usage(value: object) -> Usage | None:
 
 
 def _error(content: bytes) -> dict[str, str]:
-    """Message, code and param of an error reply, in OpenAI's shape or the simpler ones servers use."""
+    """Message, code and param of an error reply, in
+    OpenAI's shape or the simpler ones servers use.
+    """
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError:
         value = content.decode("utf-8", "replace")
     if isinstance(value, dict):
-        value = next((value[name] for name in ("error", "message", "detail") if value.get(name)), "")
+        value = next(
+            (value[name] for name in ("error", "message", "detail") if value.get(name)), ""
+        )
     fields = value if isinstance(value, dict) else {"message": value}
     return {name: clean(str(fields.get(name) or "")) for name in ("message", "code", "param")}

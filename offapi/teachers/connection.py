@@ -21,7 +21,9 @@ CONNECT_SECONDS = 10.0
 class Connection:
     """A client for the base `url`; `timeout` is in seconds, for one attempt."""
 
-    def __init__(self, url: str, model: str | None, key: str | None, timeout: float, concurrency: int) -> None:
+    def __init__(
+        self, url: str, model: str | None, key: str | None, timeout: float, concurrency: int
+    ) -> None:
         self.url = f"{url.rstrip('/')}/chat/completions"
         self.model, self.key, self.timeout = model, key, timeout
         headers = {"content-type": "application/json"}
@@ -36,19 +38,25 @@ class Connection:
         )
 
     async def post(self, request: Request, options: Mapping[str, Any]) -> chat_completions.Reply:
-        """One attempt. A server that is away, slow or breaks off is a reply too, with its reason."""
+        """One attempt. A server that is away, slow or
+        breaks off is a reply too, with its reason.
+        """
         content = chat_completions.body(request, self.model, options)
         try:
             async with asyncio.timeout(self.timeout):
                 return await self._exchange(content)
         except (TimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout):
-            return chat_completions.Reply(reason=f"timed out: no answer in {self.timeout:g} s", again=True)
+            return chat_completions.Reply(
+                reason=f"timed out: no answer in {self.timeout:g} s", again=True
+            )
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             return chat_completions.Reply(
                 reason=f"unreachable: {chat_completions.describe(error)}", again=True, usage=Usage()
             )
         except httpx2.HTTPError as error:
-            return chat_completions.Reply(reason=f"connection lost: {chat_completions.describe(error)}", again=True)
+            return chat_completions.Reply(
+                reason=f"connection lost: {chat_completions.describe(error)}", again=True
+            )
 
     async def close(self) -> None:
         """Drop what is open."""

@@ -51,12 +51,17 @@ class Endpoint:
     def __post_init__(self) -> None:
         terms.require(self.host, self.terms_checked)
         if self.key and self.address.scheme == "http" and not terms.on_this_network(self.host):
-            raise ConfigError("the key would cross the internet unencrypted.", next_step="Use https:// in --teacher.")
+            raise ConfigError(
+                "the key would cross the internet unencrypted.",
+                next_step="Use https:// in --teacher.",
+            )
         if self.concurrency < 1 or not self.timeout > 0:
             raise ConfigError("--concurrency must be at least 1 and --timeout above 0 seconds.")
         if self.max_cost is not None and (self.price is None or not self.max_cost >= 0):
             hint = "Add --price-in and --price-out, in dollars per million tokens."
-            raise ConfigError("--max-cost must be a number of dollars and needs the prices.", next_step=hint)
+            raise ConfigError(
+                "--max-cost must be a number of dollars and needs the prices.", next_step=hint
+            )
 
     @property
     def address(self) -> httpx2.URL:
@@ -65,14 +70,26 @@ class Endpoint:
         try:
             url = httpx2.URL(self.url)
         except (httpx2.InvalidURL, ValueError) as error:
-            raise ConfigError(f"not an address: {error}.", where="--teacher", next_step=hint) from None
+            raise ConfigError(
+                f"not an address: {error}.", where="--teacher", next_step=hint
+            ) from None
         if url.scheme not in PORTS or not url.host or not 0 < _port(url) < 65536:
-            raise ConfigError("the address lacks a host or has an impossible port.", where="--teacher", next_step=hint)
+            raise ConfigError(
+                "the address lacks a host or has an impossible port.",
+                where="--teacher",
+                next_step=hint,
+            )
         if url.userinfo:
             hint = "Put the key into an environment variable and name it with --api-key-env."
-            raise ConfigError("a name or password in the address would be logged.", where="--teacher", next_step=hint)
+            raise ConfigError(
+                "a name or password in the address would be logged.",
+                where="--teacher",
+                next_step=hint,
+            )
         if url.query or url.fragment:
-            raise ConfigError("the address may not have a ? or # part.", where="--teacher", next_step=hint)
+            raise ConfigError(
+                "the address may not have a ? or # part.", where="--teacher", next_step=hint
+            )
         return url
 
     @property
@@ -107,14 +124,21 @@ def _port(url: httpx2.URL) -> int:
 
 
 def key_from(variable: str | None) -> str | None:
-    """The API key in the environment variable so named. ConfigError when it is missing or cannot be a header."""
+    """The API key in the environment variable so named.
+
+    ConfigError when it is missing or cannot be a header.
+    """
     if variable is None:
         return None
     if not variable.isidentifier():
-        raise ConfigError("that is no variable's name; do not paste the key itself.", where="--api-key-env")
+        raise ConfigError(
+            "that is no variable's name; do not paste the key itself.", where="--api-key-env"
+        )
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise ConfigError(f"the environment variable {variable!r} is not set.", where="--api-key-env")
+        raise ConfigError(
+            f"the environment variable {variable!r} is not set.", where="--api-key-env"
+        )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError(f"the value of {variable!r} cannot be an API key.", where="--api-key-env")
     return key

@@ -1,4 +1,5 @@
-"""Label documents with a teacher: ask for what the labels file lacks, write each answer down at once.
+"""Label documents with a teacher: ask for what the
+labels file lacks, write each answer down at once.
 
 Left out: grading. A label is the teacher's raw text; the recipes grade it with the task's checks.
 """
@@ -78,7 +79,8 @@ def label(
     retry_failed: bool = False,
     watch: Watch | None = None,
 ) -> Tally:
-    """Have `teacher` label `documents` into the labels file `out`, going on where an earlier call stopped.
+    """Have `teacher` label `documents` into the labels
+    file `out`, going on where an earlier call stopped.
 
     A document that this teacher answered for this very prompt is not asked again; a failed
     one only with `retry_failed`. `shots`: worked examples in the prompt (default all).
@@ -93,7 +95,9 @@ def label(
         known = {request.id: log.settled.get(_key(request, teacher)) for request in asked}
         todo = [request for request in asked if _due(known[request.id], retry_failed)]
         watch.planned(_plan(known, todo, teacher.price, task.max_answer_tokens))
-        work = _Work({id: label for id, label in known.items() if label}, started=time.perf_counter())
+        work = _Work(
+            {id: label for id, label in known.items() if label}, started=time.perf_counter()
+        )
         try:
             _ask(teacher, todo, log, work, watch)
         except OffapiError as error:
@@ -104,29 +108,44 @@ def label(
                 next_step=error.next_step,
             ) from error
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"All answers so far are in {out}; run the same command to go on.") from None
+            raise KeyboardInterrupt(
+                f"All answers so far are in {out}; run the same command to go on."
+            ) from None
         finally:
             tally = work.tally(asked, teacher, out)
             watch.ended(tally)
     return tally
 
 
-def requests(task: Task, documents: Sequence[Document], teacher: Teacher, shots: int) -> list[Request]:
-    """What `teacher` is asked for each document. A recorded answer is the last message of its request."""
+def requests(
+    task: Task, documents: Sequence[Document], teacher: Teacher, shots: int
+) -> list[Request]:
+    """What `teacher` is asked for each document.
+
+    A recorded answer is the last message of its request.
+    """
     if not isinstance(teacher, Recorded):
-        return [Request(document.id, tuple(task.messages(document.text, shots))) for document in documents]
+        return [
+            Request(document.id, tuple(task.messages(document.text, shots)))
+            for document in documents
+        ]
     chats = []
     for document in documents:
         chat = task.messages(document.text)
         if document.recorded_label is not None:
-            chat = [*chat, {"role": "assistant", "content": task.answer_text(document.recorded_label)}]
+            chat = [
+                *chat,
+                {"role": "assistant", "content": task.answer_text(document.recorded_label)},
+            ]
         chats.append(Request(document.id, tuple(chat)))
     return chats
 
 
 @dataclass
 class _Work:
-    """What changes while labelling: the label of each document so far, and the totals of this call."""
+    """What changes while labelling: the label of each
+    document so far, and the totals of this call.
+    """
 
     labels: dict[str, Label]
     started: float
@@ -140,7 +159,9 @@ class _Work:
 
     def tally(self, asked: Sequence[Request], teacher: Teacher, out: Path) -> Tally:
         made = tuple(self.labels[request.id] for request in asked if request.id in self.labels)
-        failed = Counter(label.reason.split(":")[0].split(" (")[0] for label in made if label.status == "failed")
+        failed = Counter(
+            label.reason.split(":")[0].split(" (")[0] for label in made if label.status == "failed"
+        )
         return Tally(
             documents=len(asked),
             ok=len(made) - failed.total(),
@@ -189,7 +210,9 @@ def _due(label: Label | None, retry_failed: bool) -> bool:
     return label is None or (retry_failed and label.status == "failed")
 
 
-def _plan(known: Mapping[str, Label | None], todo: Sequence[Request], price: Price | None, max_tokens: int) -> Plan:
+def _plan(
+    known: Mapping[str, Label | None], todo: Sequence[Request], price: Price | None, max_tokens: int
+) -> Plan:
     ok = sum(label is not None and label.status == "ok" for label in known.values())
     tokens = sum(request.prompt_bytes for request in todo) // BYTES_PER_TOKEN
     cost = price.of(Usage(tokens, max_tokens * len(todo))) if price else None

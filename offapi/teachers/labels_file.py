@@ -52,7 +52,10 @@ class Label:
 
 @dataclass(frozen=True)
 class Content:
-    """A labels file as read. The last line may have been cut off by a crash; it is then not part of `size`."""
+    """A labels file as read.
+
+    The last line may have been cut off by a crash; it is then not part of `size`.
+    """
 
     labels: tuple[Label, ...]
     size: int  # bytes of whole lines
@@ -61,17 +64,25 @@ class Content:
     @property
     def warning(self) -> str:
         """A sentence for the user when something was cut off."""
-        return f"The last line was cut off ({self.torn} bytes); its document is asked again." if self.torn else ""
+        return (
+            f"The last line was cut off ({self.torn} bytes); its document is asked again."
+            if self.torn
+            else ""
+        )
 
 
 def read(path: Path) -> Content:
-    """Read a labels file. DataError names file, line and field of a row that is none; a torn last line is dropped."""
+    """Read a labels file. DataError names file, line and
+    field of a row that is none; a torn last line is dropped.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from None
     *lines, rest = raw.split(b"\n")
-    labels = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    labels = [
+        _parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()
+    ]
     if rest:  # no newline at the end: torn by a crash, or saved by an editor
         try:
             return Content((*labels, _parse(path, len(lines) + 1, rest)), len(raw), 0)
@@ -93,8 +104,8 @@ def settle(labels: Iterable[Label]) -> dict[Key, Label]:
 class Log:
     """A labels file open for appending, by one process at a time.
 
-    A file that is new and gets no line does not stay. RunError when another one writes it, DataError when
-    it is not a labels file or the disk is full.
+    A file that is new and gets no line does not stay. RunError when another one writes it,
+    DataError when it is not a labels file or the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -117,7 +128,12 @@ class Log:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if self._new and not self._size:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
@@ -135,13 +151,17 @@ class Log:
             except BlockingIOError:
                 os.close(file)
                 hint = "Wait for that command to end, or write to another file with --out."
-                raise RunError("another process is writing this file.", where=str(self.path), next_step=hint) from None
+                raise RunError(
+                    "another process is writing this file.", where=str(self.path), next_step=hint
+                ) from None
             if self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat()):
                 return file
             os.close(file)  # its writer removed it between our opening and our lock
 
     def _open_end(self, torn: int) -> None:
-        """Leave the file at the end of a whole line, so that the next one starts where it should."""
+        """Leave the file at the end of a whole line,
+        so that the next one starts where it should.
+        """
         if torn:
             os.ftruncate(self._file, self._size)
         if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
@@ -151,7 +171,9 @@ class Log:
         try:
             if os.write(self._file, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file)  # not the slow full sync of macOS: an answer lost to a power cut is asked again
+            os.fsync(
+                self._file
+            )  # not the slow full sync of macOS: an answer lost to a power cut is asked again
         except OSError as error:
             os.ftruncate(self._file, self._size)
             what = f"cannot write a label: {error.strerror}."
@@ -164,12 +186,21 @@ def _parse(path: Path, number: int, line: bytes) -> Label:
     try:
         return msgspec.json.decode(line, type=Label)
     except msgspec.MsgspecError as error:
-        hint = "Is this a labels file written by `offapi label`? Nothing was changed; name another one with --out."
-        raise DataError.at(f"not a label: {error}.", path=path, line=number, next_step=hint) from None
+        hint = (
+            "Is this a labels file written by `offapi label`? Nothing was changed; name another one"
+            " with --out."
+        )
+        raise DataError.at(
+            f"not a label: {error}.", path=path, line=number, next_step=hint
+        ) from None
     except UnicodeDecodeError as error:
         hint = "Save the file as UTF-8, or name another one with --out."
-        raise DataError.at(f"not UTF-8: {error.reason}.", path=path, line=number, next_step=hint) from None
+        raise DataError.at(
+            f"not UTF-8: {error.reason}.", path=path, line=number, next_step=hint
+        ) from None
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError.at(f"cannot open the labels file: {error.strerror}.", path=path, next_step="Check the path.")
+    return DataError.at(
+        f"cannot open the labels file: {error.strerror}.", path=path, next_step="Check the path."
+    )

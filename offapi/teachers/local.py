@@ -1,4 +1,6 @@
-"""A teacher on this machine: any model in the store, prompted with the task's worked examples, greedy."""
+"""A teacher on this machine: any model in the store,
+prompted with the task's worked examples, greedy.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,19 @@ def _nobody(sentence: str) -> None:
 
 @dataclass(frozen=True)
 class Local:
-    """`model` on the backend called `backend`. The weights are loaded when the first answer is asked for."""
+    """`model` on the backend called `backend`.
+
+    The weights are loaded when the first answer is asked for.
+    """
 
     model: Model
     backend: str
     max_tokens: int
     dtype: DType = "float32"
     price: Price = FREE
-    keep_open: bool = False  # the weights stay loaded between calls of `answers`, for who asks one at a time
+    keep_open: bool = (
+        False  # the weights stay loaded between calls of `answers`, for who asks one at a time
+    )
     say: Callable[[str], None] = field(default=_nobody, repr=False)
 
     @property
@@ -37,16 +44,29 @@ class Local:
         return f"local:{self.model.name}"
 
     def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
-        """Decode all requests in one batch that shares their common prefix; ModelError, BackendError as they come."""
+        """Decode all requests in one batch that shares their
+        common prefix; ModelError, BackendError as they come.
+        """
         chat = self._chat
-        prompts = [chat.prompt([dict(message) for message in request.messages]) for request in requests]
+        prompts = [
+            chat.prompt([dict(message) for message in request.messages]) for request in requests
+        ]
         context = self._context()
-        fitting = [i for i, prompt in enumerate(prompts) if context is None or len(prompt) + self.max_tokens <= context]
+        fitting = [
+            i
+            for i, prompt in enumerate(prompts)
+            if context is None or len(prompt) + self.max_tokens <= context
+        ]
         for i in sorted(set(range(len(requests))) - set(fitting)):
-            size = f"{len(prompts[i])} prompt tokens and {self.max_tokens} for the answer, of {context}"
+            size = (
+                f"{len(prompts[i])} prompt tokens and {self.max_tokens} for the answer, of"
+                f" {context}"
+            )
             yield Answered(requests[i].id, "", reason=f"too long for the model: {size}")
         if fitting:
-            yield from self._decode(chat, [requests[i] for i in fitting], [prompts[i] for i in fitting])
+            yield from self._decode(
+                chat, [requests[i] for i in fitting], [prompts[i] for i in fitting]
+            )
 
     def _decode(
         self, chat: Chat, requests: Sequence[Request], prompts: Sequence[Sequence[int]]

@@ -1,4 +1,6 @@
-"""The teacher that answered long ago: labels already in the documents file, spelled as the task spells answers."""
+"""The teacher that answered long ago: labels already in
+the documents file, spelled as the task spells answers.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ from offapi.teachers.chat_completions import Reply
 from offapi.teachers.connection import Connection
 from offapi.teachers.teacher import Answered, Request, Usage
 
-ATTEMPTS = 6  # not counting those that found the server busy; a quarter of a minute at least, all in all
+ATTEMPTS = (
+    6  # not counting those that found the server busy; a quarter of a minute at least, all in all
+)
 BACKOFF = 0.5  # seconds before the second attempt; doubles
 LONGEST_BACKOFF = 30.0  # seconds
 LONGEST_WAIT = 600.0  # seconds a document may be put off, or a server may ask for at once
@@ -28,7 +30,10 @@ UnderWay = set[asyncio.Task[Answered | None]]
 
 
 class Session:
-    """Requests on their way over one connection, within one budget. `say` is told when a server asks to wait."""
+    """Requests on their way over one connection, within one budget.
+
+    `say` is told when a server asks to wait.
+    """
 
     def __init__(
         self,
@@ -55,7 +60,11 @@ class Session:
                 done, under_way = runner.run(_first(under_way))
                 yield from (answered for task in done if (answered := task.result()))
         except KeyboardInterrupt:
-            finished = [task for task in under_way if task.done() and not task.cancelled() and not task.exception()]
+            finished = [
+                task
+                for task in under_way
+                if task.done() and not task.cancelled() and not task.exception()
+            ]
             yield from (answered for task in finished if (answered := task.result()))
             raise
         finally:
@@ -95,8 +104,12 @@ class Session:
             self.budget.settle(reply.usage, bound)
             if not reply.again:
                 self._count(reply, heard=reply.status < 400)
-                return Answered(request.id, reply.output, reply.reason, reply.usage or Usage(), seconds)
-            busy = reply.wait is not None or reply.status == 429  # not failing: it will answer later
+                return Answered(
+                    request.id, reply.output, reply.reason, reply.usage or Usage(), seconds
+                )
+            busy = (
+                reply.wait is not None or reply.status == 429
+            )  # not failing: it will answer later
             attempts += not busy or time.monotonic() > patience
             if attempts == ATTEMPTS:
                 self._count(reply, heard=False)
@@ -108,7 +121,9 @@ class Session:
         return None
 
     async def _post(self, request: Request) -> Reply:
-        """One attempt, and another at once when the model only wants a parameter spelled otherwise."""
+        """One attempt, and another at once when the
+        model only wants a parameter spelled otherwise.
+        """
         options = dict(self.options)
         reply = await self.connection.post(request, options)
         if reply.unsupported in options:
@@ -127,17 +142,25 @@ class Session:
         self.silent = 0 if heard else self.silent + 1
         if self.silent >= SILENT:
             what = f"{SILENT} documents in a row got no answer ({reply.reason})."
-            hint = "Mend the cause, then run the same command again, with --retry-failed to ask for those too."
+            hint = (
+                "Mend the cause, then run the same command again, with --retry-failed to ask for"
+                " those too."
+            )
             self._stop(TeacherError(what, next_step=hint))
 
     async def _wait(self, reply: Reply, backoff: float) -> None:
-        """Before another attempt. One who is told to wait makes all wait: the limit is the account's."""
+        """Before another attempt.
+
+        One who is told to wait makes all wait: the limit is the account's.
+        """
         if reply.wait is None:
             await self._pause(backoff * random.uniform(1.0, 1.5))
             return
         if reply.wait > LONGEST_WAIT:
             hint = "Run the same command again later; it goes on where it stopped."
-            raise TeacherError(f"the teacher asks to wait {reply.wait:.0f} s ({reply.reason}).", next_step=hint)
+            raise TeacherError(
+                f"the teacher asks to wait {reply.wait:.0f} s ({reply.reason}).", next_step=hint
+            )
         until = time.monotonic() + max(reply.wait, BACKOFF)
         if until > self.not_before + 1:
             self.say(f"The teacher asks to wait {reply.wait:.0f} s ({reply.reason}).")

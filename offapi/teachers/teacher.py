@@ -1,6 +1,8 @@
-"""What a teacher is: something that answers requests, one after another, in whatever order they get done.
+"""What a teacher is: something that answers requests,
+one after another, in whatever order they get done.
 
-Left out: files (`labels`), words (`offapi.task`), and each kind of teacher (`local`, `endpoint`, `recorded`).
+Left out: files (`labels`), words (`offapi.task`), and
+each kind of teacher (`local`, `endpoint`, `recorded`).
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class Price:
 
     def __post_init__(self) -> None:
         if not (0 <= self.prompt < math.inf and 0 <= self.completion < math.inf):
-            raise ConfigError(f"a price must be a number of dollars, not {self.prompt} and {self.completion}.")
+            raise ConfigError(
+                f"a price must be a number of dollars, not {self.prompt} and {self.completion}."
+            )
 
     def of(self, usage: Usage) -> float:
         """Dollars for `usage`."""
@@ -67,18 +71,26 @@ class Request:
     @property
     def prompt_bytes(self) -> int:
         """UTF-8 bytes of what the messages say."""
-        return sum(len(str(message.get("content", "")).encode("utf-8", "replace")) for message in self.messages)
+        return sum(
+            len(str(message.get("content", "")).encode("utf-8", "replace"))
+            for message in self.messages
+        )
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A teacher's answer, raw. With a `reason` it failed, and `output` is what there was all the same."""
+    """A teacher's answer, raw.
+
+    With a `reason` it failed, and `output` is what there was all the same.
+    """
 
     id: str
     output: str
     reason: str = ""  # "kind" or "kind: detail"; empty when the answer is whole
     usage: Usage = Usage()
-    seconds: float = 0.0  # an endpoint's latency; for a local batch the time since the answer before
+    seconds: float = (
+        0.0  # an endpoint's latency; for a local batch the time since the answer before
+    )
 
 
 class Teacher(Protocol):
@@ -110,7 +122,10 @@ class Spec:
 
 
 def parse(spec: str) -> Spec:
-    """Read `local:NAME`, `http://HOST:PORT/v1`, `https://...` or `recorded`. ConfigError for anything else."""
+    """Read `local:NAME`, `http://HOST:PORT/v1`, `https://...` or `recorded`.
+
+    ConfigError for anything else.
+    """
     if spec == "recorded":
         return Spec("recorded")
     if spec.startswith("local:") and spec != "local:":
@@ -119,5 +134,8 @@ def parse(spec: str) -> Spec:
         return Spec("endpoint", spec)
     raise ConfigError(
         f"unknown teacher {spec!r}.",
-        next_step="Write local:NAME (a model in the store), http://HOST:PORT/v1 (an endpoint) or recorded.",
+        next_step=(
+            "Write local:NAME (a model in the store), http://HOST:PORT/v1 (an endpoint) or"
+            " recorded."
+        ),
     )

@@ -13,20 +13,27 @@ NETWORKS = tuple(
     ipaddress.ip_network(block)
     for block in (
         *("127.0.0.0/8", "::1/128"),  # loopback
-        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # private: RFC 1918, RFC 4193
+        *(
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "fc00::/7",
+        ),  # private: RFC 1918, RFC 4193
         *("169.254.0.0/16", "fe80::/10"),  # link-local
     )
 )
 LOCAL_NAMES = ("localhost", "local", "lan", "internal")  # the name itself, or its last label
 WHY = (
-    "most providers' terms forbid training other models on their answers, and your documents would leave this network."
+    "most providers' terms forbid training other models on their answers, and your documents would"
+    " leave this network."
 )
 
 
 def on_this_network(host: str) -> bool:
     """True for loopback, private and link-local addresses and names that only a local network has.
 
-    Anything else counts as remote, also odd spellings of an address, which a resolver may read otherwise.
+    Anything else counts as remote, also odd spellings
+    of an address, which a resolver may read otherwise.
     """
     try:
         address = ipaddress.ip_address(host.strip("[]"))

@@ -33,14 +33,19 @@ class Checkpoint:
     def resumed(self, steps: int) -> str:
         """One line: at which of `steps` a run goes on, and which newer checkpoints are damaged."""
         names = ", ".join(self.skipped)
-        damaged = f"checkpoints {names} are damaged" if len(self.skipped) > 1 else f"checkpoint {names} is damaged"
+        damaged = (
+            f"checkpoints {names} are damaged"
+            if len(self.skipped) > 1
+            else f"checkpoint {names} is damaged"
+        )
         return f"Resumed at step {self.step} of {steps}{f': {damaged}' if names else ''}."
 
 
 def commit(
     folder: Path, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any], metrics_bytes: int
 ) -> Checkpoint:
-    """Write checkpoint `step` into `folder` and prune. The same files at the same step again change nothing.
+    """Write checkpoint `step` into `folder` and prune.
+    The same files at the same step again change nothing.
 
     Raises NotCommitted (earlier checkpoints stay), DurabilityUncertain, or RunError when
     that step holds other files.
@@ -49,17 +54,28 @@ def commit(
     if path.exists() and not _holds(path, files):
         atomic.remove_folder(path)
     if not path.exists():
-        atomic.write_folder(path, files, {"step": step, "metrics_bytes": metrics_bytes, "meta": meta})
-        atomic.write_file(folder / LATEST, path.name.encode() + b"\n")  # for people; `latest` below looks itself
+        atomic.write_folder(
+            path, files, {"step": step, "metrics_bytes": metrics_bytes, "meta": meta}
+        )
+        atomic.write_file(
+            folder / LATEST, path.name.encode() + b"\n"
+        )  # for people; `latest` below looks itself
     prune(folder)
     return Checkpoint(step, path, meta, metrics_bytes)
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest intact checkpoint, None when none was taken. Raises RunError when none is intact."""
+    """The newest intact checkpoint, None when none was taken.
+
+    Raises RunError when none is intact.
+    """
     checkpoint = next(_intact(folder), None)
     if checkpoint is None and _paths(folder):
-        raise RunError("no checkpoint is intact.", where=str(folder), next_step="Check the disk, and start a new run.")
+        raise RunError(
+            "no checkpoint is intact.",
+            where=str(folder),
+            next_step="Check the disk, and start a new run.",
+        )
     return checkpoint
 
 
@@ -100,11 +116,19 @@ def _intact(folder: Path) -> Iterator[Checkpoint]:
 
 
 def _holds(path: Path, files: Mapping[str, bytes]) -> bool:
-    """Whether the checkpoint in `path` holds `files`. False when damaged; RunError when it holds others."""
+    """Whether the checkpoint in `path` holds `files`.
+
+    False when damaged; RunError when it holds others.
+    """
     try:
         atomic.verify(path)
     except atomic.Damaged:
         return False
-    if all((path / name).is_file() and (path / name).read_bytes() == data for name, data in files.items()):
+    if all(
+        (path / name).is_file() and (path / name).read_bytes() == data
+        for name, data in files.items()
+    ):
         return True
-    raise RunError("this step has another checkpoint.", where=str(path), next_step="Start a new run.")
+    raise RunError(
+        "this step has another checkpoint.", where=str(path), next_step="Start a new run."
+    )

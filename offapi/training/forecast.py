@@ -16,10 +16,13 @@ from offapi.backend import Backend, DType, Limits, ModelSpec
 from offapi.episodes import Episode, Segment
 from offapi.training.schedule import Schedule
 
-TRAIN_PER_SCORE = 3.2  # time of a training token in scored tokens: forward, backward, and LoRA's share
+TRAIN_PER_SCORE = (
+    3.2  # time of a training token in scored tokens: forward, backward, and LoRA's share
+)
 DECODE_PER_SCORE = 3.5  # time of a decoded token, many rows side by side, in scored tokens
-# Numbers held at the peak of a backward pass, a token and layer, in hidden and in inner sizes: the growth
-# of resident memory on three shapes of model (hidden 512 to 960, inner 1536 to 4096), within 5%.
+# Numbers held at the peak of a backward pass, a token and layer, in hidden and in inner sizes: the
+# growth of resident memory on three shapes of model (hidden 512 to 960, inner 1536 to 4096), within
+# 5%.
 KEPT = {"torch": (10.0, 9.3), "mlx": (8.2, 5.5)}
 
 
@@ -51,7 +54,9 @@ def measure(backend: Backend, tokens: int = 256) -> Speed:
 
 
 def activation_bytes(folder: Path, backend_name: str, dtype: DType) -> float:
-    """What a token of a micro-batch holds at the peak of its backward pass through the model in `folder`."""
+    """What a token of a micro-batch holds at the peak
+    of its backward pass through the model in `folder`.
+    """
     config = orjson.loads((folder / "config.json").read_bytes())
     hidden, inner = KEPT.get(backend_name, KEPT["torch"])
     numbers = hidden * config["hidden_size"] + inner * config["intermediate_size"]
@@ -85,7 +90,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What a reinforcement asks: prompts and held-out ones by their lengths in tokens, how often, how many updates."""
+    """What a reinforcement asks: prompts and held-out ones
+    by their lengths in tokens, how often, how many updates.
+    """
 
     prompts: Sequence[int]
     heldout: Sequence[int]
@@ -104,7 +111,9 @@ def reading(speed: Speed, prompts: Sequence[int], answer: int) -> float:
     return speed.score * sum(prompts) + speed.decode * answer * len(prompts)
 
 
-def training(machine: Machine, rows: Sequence[int], schedule: Schedule, spec: ModelSpec, first: int = 0) -> Work:
+def training(
+    machine: Machine, rows: Sequence[int], schedule: Schedule, spec: ModelSpec, first: int = 0
+) -> Work:
     """The steps from `first` on over rows of those lengths in tokens."""
     left, longest = (schedule.steps - first) / schedule.per_epoch, max(rows)
     micro = min(max(machine.micro_batch, longest), schedule.batch_size * longest)
@@ -115,10 +124,16 @@ def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: Mo
     """The most it takes, every completion as long as it may get."""
     speed, drawn = machine.speed, rounds.group * rounds.answer
     asked = sum(rounds.prompts) / len(rounds.prompts)
-    one = speed.score * (2 * asked + drawn) + speed.decode * drawn + speed.train * (asked + drawn) * rounds.updates
+    one = (
+        speed.score * (2 * asked + drawn)
+        + speed.decode * drawn
+        + speed.train * (asked + drawn) * rounds.updates
+    )
     look = reading(speed, rounds.heldout, rounds.answer)
     longest = max(rounds.prompts)
-    micro = min(max(machine.micro_batch, longest + rounds.answer), schedule.batch_size * (longest + drawn))
+    micro = min(
+        max(machine.micro_batch, longest + rounds.answer), schedule.batch_size * (longest + drawn)
+    )
     seconds = schedule.steps * schedule.batch_size * one + rounds.looks(schedule.steps) * look
     return Work(seconds, _peak(machine, spec, micro))
 

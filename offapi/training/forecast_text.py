@@ -1,4 +1,7 @@
-"""What a piece of work will take, said in a sentence before it starts. Left out: the arithmetic (`plan`)."""
+"""What a piece of work will take, said in a sentence before it starts.
+
+Left out: the arithmetic (`plan`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from offapi.training.forecast import Machine, Rounds
 from offapi.training.schedule import Schedule
 
 
-def training(backend: Backend, episodes: Sequence[Episode], schedule: Schedule, first: int, spec: ModelSpec) -> str:
+def training(
+    backend: Backend, episodes: Sequence[Episode], schedule: Schedule, first: int, spec: ModelSpec
+) -> str:
     """Steps, tokens, expected time and memory of the training still to do."""
     machine, rows = Machine.of(backend), [len(episode.tokens) for episode in episodes]
     work = forecast.training(machine, rows, schedule, spec, first)
@@ -19,8 +24,9 @@ def training(backend: Backend, episodes: Sequence[Episode], schedule: Schedule, 
     more = f" More than there is: lower limits.train_tokens (the longest row has {max(rows)})."
     return (
         f"Training on {len(rows)} rows, {sum(rows):,} tokens ({learned:,} of them learned), in"
-        f" {schedule.steps - first} steps of {schedule.batch_size} rows: about {duration(work.seconds)},"
-        f" {work.bytes / 2**30:.1f} of {machine.total / 2**30:.0f} GiB.{more if work.bytes > machine.total else ''}"
+        f" {schedule.steps - first} steps of {schedule.batch_size} rows: about"
+        f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of {machine.total / 2**30:.0f}"
+        f" GiB.{more if work.bytes > machine.total else ''}"
     )
 
 
@@ -29,9 +35,10 @@ def reinforcement(backend: Backend, rounds: Rounds, schedule: Schedule, spec: Mo
     machine = Machine.of(backend)
     work = forecast.reinforcement(machine, rounds, schedule, spec)
     return (
-        f"{schedule.steps} steps of {schedule.batch_size} prompts with {rounds.group} completions each,"
-        f" {rounds.looks(schedule.steps)} looks at {len(rounds.heldout)} held-out documents: at most about"
-        f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of {machine.total / 2**30:.0f} GiB."
+        f"{schedule.steps} steps of {schedule.batch_size} prompts with {rounds.group} completions"
+        f" each, {rounds.looks(schedule.steps)} looks at {len(rounds.heldout)} held-out documents:"
+        f" at most about {duration(work.seconds)}, {work.bytes / 2**30:.1f} of"
+        f" {machine.total / 2**30:.0f} GiB."
     )
 
 

@@ -10,7 +10,17 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-LIBRARIES = ("offapi", "numpy", "tokenizers", "transformers", "safetensors", "torch", "peft", "mlx", "mlx-lm")
+LIBRARIES = (
+    "offapi",
+    "numpy",
+    "tokenizers",
+    "transformers",
+    "safetensors",
+    "torch",
+    "peft",
+    "mlx",
+    "mlx-lm",
+)
 
 
 def versions() -> dict[str, str]:

@@ -43,12 +43,15 @@ class Run:
 
     @classmethod
     def create(cls, root: Path, name: str, manifest: Mapping[str, Any]) -> Self:
-        """Make `root`/`name`. `manifest` is what the run depends on: config, seed, hashes of model, data and task.
+        """Make `root`/`name`. `manifest` is what the run depends
+        on: config, seed, hashes of model, data and task.
 
         Raises RunError when the name is taken or cannot be written.
         """
         if Path(name).name != name or name.startswith("."):
-            raise RunError(f"{name!r} is not a usable run name.", next_step="Use a plain name without slashes.")
+            raise RunError(
+                f"{name!r} is not a usable run name.", next_step="Use a plain name without slashes."
+            )
         path = (root / name).absolute()
         if path.exists():
             step = "Continue it with --resume, or choose another name."
@@ -58,12 +61,16 @@ class Run:
             root.mkdir(parents=True, exist_ok=True)
             temporary.mkdir(mode=0o700)
             (temporary / CHECKPOINTS).mkdir(mode=0o700)
-            atomic.write_file(temporary / MANIFEST, _json({**manifest, "created": _now(), "attempts": []}))
+            atomic.write_file(
+                temporary / MANIFEST, _json({**manifest, "created": _now(), "attempts": []})
+            )
             temporary.rename(path)
             atomic.sync_folder(path.parent)
         except OSError as error:
             step = "Choose a folder that can be written, with --out or in the recipe."
-            raise RunError(f"cannot be created: {error.strerror}.", where=str(path), next_step=step) from error
+            raise RunError(
+                f"cannot be created: {error.strerror}.", where=str(path), next_step=step
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return cls(path)
@@ -74,22 +81,32 @@ class Run:
         path = path.absolute()
         if not (path / MANIFEST).is_file():
             beside = sorted(other.parent.name for other in path.parent.glob(f"*/{MANIFEST}"))
-            raise RunError("there is no run here.", where=str(path), next_step=nearest(path.name, beside))
+            raise RunError(
+                "there is no run here.", where=str(path), next_step=nearest(path.name, beside)
+            )
         return cls(path)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the run depends on, and its attempts so far. Raises RunError when it is unreadable."""
+        """What the run depends on, and its attempts so far.
+
+        Raises RunError when it is unreadable.
+        """
         try:
             manifest: dict[str, Any] = orjson.loads((self.path / MANIFEST).read_bytes())
         except (OSError, ValueError) as error:
             step = "Restore the file from a backup, or start a new run."
-            raise RunError(f"unreadable ({error}).", where=str(self.path / MANIFEST), next_step=step) from error
+            raise RunError(
+                f"unreadable ({error}).", where=str(self.path / MANIFEST), next_step=step
+            ) from error
         return manifest
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for writing, as one attempt in its manifest. Raises RunError when another process holds it."""
+        """Hold the run for writing, as one attempt in its manifest.
+
+        Raises RunError when another process holds it.
+        """
         with hold(self.path / LOCK, "this run", str(self.path)):
             _held.add(self.path)
             self._sweep()
@@ -102,7 +119,9 @@ class Run:
                 outcome = "interrupted"
                 raise
             finally:
-                with suppress(*(() if outcome == "finished" else (OffapiError,))):  # the first error is the one to tell
+                with suppress(
+                    *(() if outcome == "finished" else (OffapiError,))
+                ):  # the first error is the one to tell
                     self._attempt(ended=_now(), outcome=outcome, network=guard.report())
                 _held.discard(self.path)
 
@@ -124,7 +143,8 @@ class Run:
         return checkpoint
 
     def log(self, step: int, metrics: Mapping[str, Any], name: str = METRICS) -> None:
-        """Append one line to metrics.jsonl, or to another file `name`, which resuming does not cut back.
+        """Append one line to metrics.jsonl, or to another
+        file `name`, which resuming does not cut back.
 
         Raises NotCommitted, with no part of the line kept.
         """
@@ -152,13 +172,18 @@ class Run:
         return self.path / name
 
     def write_folder(self, name: str, files: Mapping[str, bytes]) -> Path:
-        """Write the folder `name` in the run folder, whole or not at all, in place of an earlier one."""
+        """Write the folder `name` in the run folder,
+        whole or not at all, in place of an earlier one.
+        """
         self._must_hold()
         atomic.write_folder(self.path / name, files, {}, replace=True)
         return self.path / name
 
-    def checkpoint(self, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> Checkpoint:
-        """Commit `files` and `meta` as checkpoint `step`, then drop old ones. The same one twice is no error.
+    def checkpoint(
+        self, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any]
+    ) -> Checkpoint:
+        """Commit `files` and `meta` as checkpoint `step`,
+        then drop old ones. The same one twice is no error.
 
         Raises NotCommitted (earlier checkpoints stay) or DurabilityUncertain.
         """
@@ -166,7 +191,8 @@ class Run:
         return checkpoints.commit(self.path / CHECKPOINTS, step, files, meta, self._sync_metrics())
 
     def count_scoring(self, data: str, n: int) -> int:
-        """Note in the manifest that `n` documents of the file with hash `data` were scored; how often it now was.
+        """Note in the manifest that `n` documents of the file
+        with hash `data` were scored; how often it now was.
 
         No attempt of the run: the lock is held for the moment, by whoever scores. Raises
         RunError when another process holds it.
@@ -179,7 +205,8 @@ class Run:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the run without beginning an attempt; nothing to do inside `lock`. Raises RunError as `lock` does.
+        """Hold the run without beginning an attempt; nothing
+        to do inside `lock`. Raises RunError as `lock` does.
 
         Waits a little: another process that notes a scoring is done in a moment.
         """
@@ -194,8 +221,12 @@ class Run:
         return checkpoints.latest(self.path / CHECKPOINTS)
 
     def _sweep(self) -> None:
-        """Remove what killed writers left, here and in the folders that are no runs of their own."""
-        inside = [path for path in self.path.iterdir() if path.is_dir() and not (path / MANIFEST).exists()]
+        """Remove what killed writers left, here and
+        in the folders that are no runs of their own.
+        """
+        inside = [
+            path for path in self.path.iterdir() if path.is_dir() and not (path / MANIFEST).exists()
+        ]
         for folder in (*inside, self.path):
             checkpoints.sweep(folder)
 
@@ -213,12 +244,16 @@ class Run:
         have = path.stat().st_size if path.exists() else 0
         if have < length:
             step = "Restore the file, or start a new run."
-            raise RunError(f"{have} bytes, the checkpoint counted {length}.", where=str(path), next_step=step)
+            raise RunError(
+                f"{have} bytes, the checkpoint counted {length}.", where=str(path), next_step=step
+            )
         if have > length:
             os.truncate(path, length)
 
     def _attempt(self, **facts: Any) -> None:
-        """Add to the last attempt in the manifest, or begin one with `started` (or where a full disk kept it out)."""
+        """Add to the last attempt in the manifest, or begin
+        one with `started` (or where a full disk kept it out).
+        """
         manifest = self.manifest
         if "started" in facts or not manifest["attempts"]:
             manifest["attempts"].append({})
@@ -228,7 +263,9 @@ class Run:
     def _must_hold(self) -> None:
         if self.path not in _held:
             raise RunError(
-                "this run is not locked.", where=str(self.path), next_step="Write inside `with run.lock():`."
+                "this run is not locked.",
+                where=str(self.path),
+                next_step="Write inside `with run.lock():`.",
             )
 
 
@@ -236,8 +273,12 @@ def _difference(old: Any, new: Any, field: str = "") -> tuple[str, Any, Any] | N
     """The first field of `new` whose value in `old` is another, as (dotted name, old, new)."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return None if old == new else (field, old, new)
-    keys = new.keys() if not field else {**old, **new}  # at the top the run knows more than its caller
-    found = (_difference(old.get(key), new.get(key), f"{field}.{key}" if field else key) for key in keys)
+    keys = (
+        new.keys() if not field else {**old, **new}
+    )  # at the top the run knows more than its caller
+    found = (
+        _difference(old.get(key), new.get(key), f"{field}.{key}" if field else key) for key in keys
+    )
     return next((difference for difference in found if difference), None)
 
 

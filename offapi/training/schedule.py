@@ -1,4 +1,7 @@
-"""Which rows a step learns from, and at what learning rate. Both follow from the step's number alone."""
+"""Which rows a step learns from, and at what learning rate.
+
+Both follow from the step's number alone.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Schedule:
-    """`epochs` passes over `rows` rows in batches of `batch_size`; linear warm-up, then linear decay to zero."""
+    """`epochs` passes over `rows` rows in batches of
+    `batch_size`; linear warm-up, then linear decay to zero.
+    """
 
     rows: int
     batch_size: int
@@ -40,5 +45,7 @@ class Schedule:
     def batch_at(self, step: int, items: Sequence[T]) -> list[T]:
         """The rows of the 0-based `step`, in an order drawn anew each epoch."""
         epoch, place = divmod(step, self.per_epoch)
-        chosen = order(self.seed, epoch, self.rows)[place * self.batch_size : (place + 1) * self.batch_size]
+        chosen = order(self.seed, epoch, self.rows)[
+            place * self.batch_size : (place + 1) * self.batch_size
+        ]
         return [items[i] for i in chosen]

@@ -1,4 +1,5 @@
-"""A training state as files and back: PEFT's adapter, loadable as it lies, and the optimizer's moments beside it.
+"""A training state as files and back: PEFT's adapter,
+loadable as it lies, and the optimizer's moments beside it.
 
 No pickle anywhere. Both backends write and read the same files, so a run begun on one
 can go on on the other. Left out: where the files go and how they get there (`offapi.training.run`).
@@ -46,6 +47,9 @@ def read(folder: Path) -> TrainState:
             f"damaged checkpoint: {error}", where=str(folder), next_step="Resume from an older one."
         ) from error
     held = {
-        kind: {name.split("/", 1)[1]: a for name, a in moments.items() if name.startswith(f"{kind}/")} for kind in KINDS
+        kind: {
+            name.split("/", 1)[1]: a for name, a in moments.items() if name.startswith(f"{kind}/")
+        }
+        for kind in KINDS
     }
     return TrainState(matrices, held["exp_avg"], held["exp_avg_sq"], step)

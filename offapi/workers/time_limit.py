@@ -17,7 +17,10 @@ from types import FrameType
 _set = getattr(signal, "setitimer", None)
 _armed = False
 _lasting = False
-_due = _rings = 0.0  # monotonic seconds: when the answer's time is up, and when the alarm that was left set rings
+_due = _rings = (
+    # monotonic seconds: when the answer's time is up, and when the alarm that was left set rings
+    0.0
+)
 
 
 class TimeUp(BaseException):
@@ -25,9 +28,16 @@ class TimeUp(BaseException):
 
 
 def start(seconds: float | None) -> bool:
-    """Raise TimeUp here in `seconds` (None or 0: never); whether the alarm was set, and `stop` is due."""
+    """Raise TimeUp here in `seconds` (None or 0: never);
+    whether the alarm was set, and `stop` is due.
+    """
     global _armed, _due, _rings
-    if not seconds or _armed or _set is None or threading.current_thread() is not threading.main_thread():
+    if (
+        not seconds
+        or _armed
+        or _set is None
+        or threading.current_thread() is not threading.main_thread()
+    ):
         return False
     if not _listening():
         return False
@@ -53,7 +63,8 @@ def stop() -> None:
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """For many answers: the alarm stays set between them, and is put off when it rings too soon for the one under way.
+    """For many answers: the alarm stays set between them, and
+    is put off when it rings too soon for the one under way.
 
     That saves an answer two system calls. Within, the alarm is ours alone.
     """

@@ -1,7 +1,9 @@
-"""Decoding and the gradient of a GRPO step on a GPU: tokens a second, beside steps not captured, and the limit.
+"""Decoding and the gradient of a GRPO step on a GPU:
+tokens a second, beside steps not captured, and the limit.
 
-Models of real shapes with random weights (nothing is downloaded), an adapter of rank 16 on every linear layer.
-The limit is that of memory: weights and keys read once a token at --bandwidth. Left out: other trainers (`grpo.py`).
+Models of real shapes with random weights (nothing is downloaded), an adapter of rank 16 on every
+linear layer. The limit is that of memory: weights and keys read once a token at --bandwidth. Left
+out: other trainers (`grpo.py`).
 
     python scripts/bench/gpu.py --bandwidth 4300
     python scripts/bench/gpu.py --shape 0.5B --dtype bfloat16 --prompts 32 --rows 256
@@ -44,11 +46,15 @@ SHAPES = {"135M": Shape(576, 1536, 30, 9, 3, 49152), "0.5B": Shape(896, 4864, 24
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
 @click.option("--shape", type=click.Choice(list(SHAPES)), default="135M", show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+)
 @click.option("--device", default="cuda", show_default=True)
 @click.option("--prompts", "count", default=8, show_default=True)
 @click.option("--group", default=8, show_default=True, help="Completions of a prompt.")
-@click.option("--prompt-tokens", default=512, show_default=True, help="Half of them shared by all prompts.")
+@click.option(
+    "--prompt-tokens", default=512, show_default=True, help="Half of them shared by all prompts."
+)
 @click.option("--completion-tokens", default=128, show_default=True)
 @click.option("--rows", default=64, show_default=True, help="Completions decoded side by side.")
 @click.option("--repeats", default=3, show_default=True)
@@ -68,7 +74,9 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = write(Path(name), SHAPES[shape])
         limits = Limits(rollout_rows=rows)
-        spec = ModelSpec(folder, lora=LoraSpec(), dtype=cast(DType, dtype), device=device, limits=limits)
+        spec = ModelSpec(
+            folder, lora=LoraSpec(), dtype=cast(DType, dtype), device=device, limits=limits
+        )
         backend = trained(load("torch", spec))
     prompts, sampling = draw(count, prompt_tokens), Sampling(completion_tokens, (), temperature=1.0)
 
@@ -88,15 +96,29 @@ def main(
     plain(backend)
     nats.append(apart(backend, prompts, group, sampling))
     found["decode, not captured"] = rate(decode, repeats)
-    report: dict[str, Any] = {"tokens_per_second": {name: round(value) for name, value in found.items()}}
-    report |= {"ratio": round(found["decode"] / found["decode, not captured"], 2), "sampler_to_trainer_nats": nats}
+    report: dict[str, Any] = {
+        "tokens_per_second": {name: round(value) for name, value in found.items()}
+    }
+    report |= {
+        "ratio": round(found["decode"] / found["decode, not captured"], 2),
+        "sampler_to_trainer_nats": nats,
+    }
     if bandwidth is not None:
         length = prompt_tokens / 2 + completion_tokens / 2  # of a row's own keys, on average
-        limit = rows / (read(SHAPES[shape], dtype, rows, length, prompt_tokens / 2) / bandwidth / 1e9)
+        limit = rows / (
+            read(SHAPES[shape], dtype, rows, length, prompt_tokens / 2) / bandwidth / 1e9
+        )
         report |= {"limit": round(limit), "of_limit": round(found["decode"] / limit, 3)}
-    report |= {"train_tokens": backend.limits.micro_batch, "peak_gib": round(backend.memory().peak / 2**30, 2)}
+    report |= {
+        "train_tokens": backend.limits.micro_batch,
+        "peak_gib": round(backend.memory().peak / 2**30, 2),
+    }
     name = torch.cuda.get_device_name() if device == "cuda" else device
-    click.echo(orjson.dumps({"device": name, "torch": torch.__version__, "shape": shape, "dtype": dtype} | report))
+    click.echo(
+        orjson.dumps(
+            {"device": name, "torch": torch.__version__, "shape": shape, "dtype": dtype} | report
+        )
+    )
 
 
 def write(folder: Path, shape: Shape) -> Path:
@@ -113,7 +135,9 @@ def trained(backend: Backend) -> Backend:
     """With an adapter as after training: B not zero."""
     noise, adapter = np.random.default_rng(0), backend.state().adapter
     moved = {
-        name: np.float32(0.01) * noise.standard_normal(array.shape, np.float32) if ".lora_B." in name else array
+        name: np.float32(0.01) * noise.standard_normal(array.shape, np.float32)
+        if ".lora_B." in name
+        else array
         for name, array in adapter.items()
     }
     backend.restore(TrainState(moved))
@@ -132,7 +156,10 @@ def experiences(prompts: Sequence[Sequence[int]], group: int, length: int) -> li
     noise, made = np.random.default_rng(1), list[Experience]()
     for prompt in prompts:
         for i in range(group):
-            segments = Segment(tuple(prompt), False), Segment(tuple(noise.integers(0, 40000, length).tolist()), True)
+            segments = (
+                Segment(tuple(prompt), False),
+                Segment(tuple(noise.integers(0, 40000, length).tolist()), True),
+            )
             made.append(Experience(Episode(str(len(made)), segments), 1.0 - 2.0 * (i % 2)))
     return made
 
@@ -149,9 +176,15 @@ def rate(work: Callable[[], int], repeats: int) -> float:
     return median(rates[1:])
 
 
-def apart(backend: Backend, prompts: Sequence[Sequence[int]], group: int, sampling: Sampling) -> float:
+def apart(
+    backend: Backend, prompts: Sequence[Sequence[int]], group: int, sampling: Sampling
+) -> float:
     """The largest distance of the sampler's logprobs from the trainer's, in nats."""
-    done = [(prompts[g.prompt], one) for g in backend.rollout(prompts, group, sampling) for one in g.completions]
+    done = [
+        (prompts[g.prompt], one)
+        for g in backend.rollout(prompts, group, sampling)
+        for one in g.completions
+    ]
     episodes = [
         Episode(str(i), (Segment(tuple(prompt), False), Segment(one.tokens, True)))
         for i, (prompt, one) in enumerate(done)
@@ -168,7 +201,9 @@ def plain(backend: Backend) -> None:
 
 
 def read(shape: Shape, dtype: str, rows: int, own: float, shared: float) -> float:
-    """Bytes a decoding step reads at least: weights, each row's own keys and values, the shared ones once."""
+    """Bytes a decoding step reads at least: weights,
+    each row's own keys and values, the shared ones once.
+    """
     size = 4 if dtype == "float32" else 2
     dim = shape.hidden_size // shape.num_attention_heads
     linears = 2 * shape.hidden_size**2 + 2 * shape.hidden_size * dim * shape.num_key_value_heads

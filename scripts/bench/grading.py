@@ -1,4 +1,5 @@
-"""`offapi grade` on many traces: rows a second, and the most memory that the command and its processes hold.
+"""`offapi grade` on many traces: rows a second, and the
+most memory that the command and its processes hold.
 
 The traces are invoices of the demo's generator, each with a reference number of its own, one
 in a hundred a copy of another. The checks are the cheap ones: JSON, schema, characters, length.
@@ -28,9 +29,11 @@ from offapi import checks
 from offapi.demo import task as demo
 
 task = offapi.Task(
-    name="bench", instructions=demo.task.instructions, schema=demo.task.schema, match=demo.task.match,
+    name="bench", instructions=demo.task.instructions, schema=demo.task.schema,
+    match=demo.task.match,
     checks={"json": (checks.is_json, 1.0), "schema": (checks.fits_schema, 1.0),
-            "characters": (checks.clean_characters, 1.0), "length": (checks.length(2, 500), 1.0)} | {MORE},
+            "characters": (checks.clean_characters, 1.0),
+            "length": (checks.length(2, 500), 1.0)} | {MORE},
 )
 """
 MORE = {"none": "{}", "source": '{"source": (checks.in_source, 1.0)}'}
@@ -38,7 +41,13 @@ MORE = {"none": "{}", "source": '{"source": (checks.in_source, 1.0)}'}
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
 @click.option("--rows", default=100_000, show_default=True)
-@click.option("--check", type=click.Choice(list(MORE)), default="none", show_default=True, help="One check more.")
+@click.option(
+    "--check",
+    type=click.Choice(list(MORE)),
+    default="none",
+    show_default=True,
+    help="One check more.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one object on stdout.")
 def main(rows: int, check: str, as_json: bool) -> None:
     """Make the traces, grade them, and print what it took."""
@@ -46,9 +55,25 @@ def main(rows: int, check: str, as_json: bool) -> None:
         traces, task = Path(folder, "traces.jsonl"), Path(folder, "task.py")
         task.write_text(TASK.replace("{MORE}", MORE[check]))
         write(traces, rows)
-        command = [str(Path(sys.executable).with_name("offapi")), "grade", "--task", task, "--traces", traces]
-        command += ["--out", str(Path(folder, "graded.jsonl")), "--kept", str(Path(folder, "kept.jsonl"))]
-        found = {"rows": rows, "bytes": traces.stat().st_size, **measured(command, Path(folder, "graded.jsonl"))}
+        command = [
+            str(Path(sys.executable).with_name("offapi")),
+            "grade",
+            "--task",
+            task,
+            "--traces",
+            traces,
+        ]
+        command += [
+            "--out",
+            str(Path(folder, "graded.jsonl")),
+            "--kept",
+            str(Path(folder, "kept.jsonl")),
+        ]
+        found = {
+            "rows": rows,
+            "bytes": traces.stat().st_size,
+            **measured(command, Path(folder, "graded.jsonl")),
+        }
     found["rows_per_second"] = rows / found["grading_seconds"]
     found["rows_per_cpu_second"] = rows / found["cpu_seconds"]
     show(found, as_json)
@@ -67,7 +92,11 @@ def write(path: Path, rows: int) -> None:
                 answer["total"] = None
             question = demo.task.messages(f"{row.text}\nReference: {number * 7919 % 10**9:09d}")
             messages = [*question, {"role": "assistant", "content": orjson.dumps(answer).decode()}]
-            value = {"id": f"trace-{i}", "messages": messages, "group": f"customer-{number % 50_000}"}
+            value = {
+                "id": f"trace-{i}",
+                "messages": messages,
+                "group": f"customer-{number % 50_000}",
+            }
             file.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
 
 

@@ -1,15 +1,15 @@
 """A whole GRPO step, and its parts: offapi against TRL's GRPOTrainer, or mlx-lm-lora's trainer.
 
 Equal are weights, prompts, group, completion lengths (no token ends one), LoRA (r 16, alpha 32, all
-linears), AdamW, fp32, threads, BLAS, temperature 1, beta 0, one update a step and the reward, a cheap
-function of the text. offapi's step is its recipe's, which scores with the reference too, for the KL;
-the peers skip that at beta 0. Its rewards run in a process of their own, whose memory is not counted.
-Left out: ragged lengths, several updates a step.
+linears), AdamW, fp32, threads, BLAS, temperature 1, beta 0, one update a step and the reward, a
+cheap function of the text. offapi's step is its recipe's, which scores with the reference too, for
+the KL; the peers skip that at beta 0. Its rewards run in a process of their own, whose memory is
+not counted. Left out: ragged lengths, several updates a step.
 
-Three phases: step; rollout, sampling alone; train, the update from given completions alone. hf-generate
-and peft-loop take each prompt once per completion. trl is TRL without gradient checkpointing, which it
-has by default (trl-default). mlx-lm-lora decodes one completion at a time, its default, or the whole group
-(-group); mlx-rollout is its sampling alone.
+Three phases: step; rollout, sampling alone; train, the update from given completions alone.
+hf-generate and peft-loop take each prompt once per completion. trl is TRL without gradient
+checkpointing, which it has by default (trl-default). mlx-lm-lora decodes one completion at a time,
+its default, or the whole group (-group); mlx-rollout is its sampling alone.
 
 The peers are yours to install, beside offapi and without changing what it has:
 
@@ -39,7 +39,9 @@ UNIT = "tokens_per_second"
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
 @click.option("--backend", type=click.Choice(["torch", "mlx"]), default="torch", show_default=True)
-@click.option("--peer", "chosen", multiple=True, type=click.Choice(list(PEERS)), help="[all of the backend]")
+@click.option(
+    "--peer", "chosen", multiple=True, type=click.Choice(list(PEERS)), help="[all of the backend]"
+)
 @click.option("--model", default="demo", show_default=True, help="Name in the store, or a folder.")
 @click.option("--prompt-tokens", default=512, show_default=True)
 @click.option("--completion-tokens", default=64, show_default=True)
@@ -70,19 +72,40 @@ def main(
 ) -> None:
     if child is not None:
         return run(child[0], Path(child[1]))
-    sizes = {"prompt": prompt_tokens, "completion": completion_tokens, "group": group, "prompts": prompts}
+    sizes = {
+        "prompt": prompt_tokens,
+        "completion": completion_tokens,
+        "group": group,
+        "prompts": prompts,
+    }
     sizes |= {"steps": steps, "warmup": warmup}
     work = pairs.or_exit(prepare, model, sizes) | {"backend": backend, "device": device}
-    peers = [name for name, peer in PEERS.items() if (name in chosen if chosen else peer.backend == backend)]
+    peers = [
+        name
+        for name, peer in PEERS.items()
+        if (name in chosen if chosen else peer.backend == backend)
+    ]
     if any(PEERS[name].backend != backend for name in peers):
         raise click.UsageError(f"choose peers of --backend {backend}")
-    gates = grpo_gates.check(pairs.interleave(__file__, ["gates"], 1, work, threads)["gates"][0]["gates"])
+    gates = grpo_gates.check(
+        pairs.interleave(__file__, ["gates"], 1, work, threads)["gates"][0]["gates"]
+    )
     phases = dict.fromkeys(PEERS[name].phase for name in peers)
-    arms = [arm for phase in phases for arm in (f"offapi-{phase}", *(n for n in peers if PEERS[n].phase == phase))]
+    arms = [
+        arm
+        for phase in phases
+        for arm in (f"offapi-{phase}", *(n for n in peers if PEERS[n].phase == phase))
+    ]
     results = pairs.interleave(__file__, arms, repeats, work, threads)
-    flops = {arm: work["flops"][PEERS[arm].phase if arm in PEERS else arm.removeprefix("offapi-")] for arm in arms}
+    flops = {
+        arm: work["flops"][PEERS[arm].phase if arm in PEERS else arm.removeprefix("offapi-")]
+        for arm in arms
+    }
     report = pairs.summary(results, threads, flops) | {
-        "ratios": {name: pairs.ratios(results[f"offapi-{PEERS[name].phase}"], results[name], UNIT) for name in peers},
+        "ratios": {
+            name: pairs.ratios(results[f"offapi-{PEERS[name].phase}"], results[name], UNIT)
+            for name in peers
+        },
         "goals": {name: PEERS[name].goals for name in peers},
         "phases": {arm: seconds(found) for arm, found in results.items() if "phases" in found[0]},
         "gates": gates,
@@ -93,7 +116,9 @@ def main(
 
 
 def prepare(name: str, sizes: Result) -> Result:
-    """The model; as tokens, every step's prompts, and the given completions of the last one's; the arithmetic."""
+    """The model; as tokens, every step's prompts, and the
+    given completions of the last one's; the arithmetic.
+    """
     import numpy as np
     import rows
 
@@ -110,7 +135,10 @@ def prepare(name: str, sizes: Result) -> Result:
         text = "\n--\n".join(row.text for row in generator.generate("train", documents))
         tokens, documents = chat.encode(text), 2 * documents
     given = tokens[count * sizes["prompt"] :]
-    completions = [given[i * sizes["completion"] :][: sizes["completion"]] for i in range(sizes["prompts"] * group)]
+    completions = [
+        given[i * sizes["completion"] :][: sizes["completion"]]
+        for i in range(sizes["prompts"] * group)
+    ]
     rewards = np.sqrt(1.0 + np.arange(group))
     advantages = (rewards - rewards.mean()) / rewards.std(ddof=1)
     return sizes | {
@@ -123,8 +151,14 @@ def prepare(name: str, sizes: Result) -> Result:
 
 
 def flops(shapes: list[tuple[int, int]], head: int, sizes: Result) -> dict[str, float]:
-    """What a phase needs at least, each prompt computed once: linears and head, forward and back. Attention aside."""
-    linears, lora = sum(m * n for m, n in shapes), sum(grpo_common.RANK * (m + n) for m, n in shapes)
+    """What a phase needs at least, each prompt computed once: linears and head, forward and back.
+
+    Attention aside.
+    """
+    linears, lora = (
+        sum(m * n for m, n in shapes),
+        sum(grpo_common.RANK * (m + n) for m, n in shapes),
+    )
     done = sizes["group"] * sizes["completion"]
     rollout = 2.0 * linears * (sizes["prompt"] + done) + 2.0 * head * done
     train = (4.0 * linears + 6.0 * lora) * (sizes["prompt"] + done) + 4.0 * head * done
@@ -138,9 +172,12 @@ def run(arm: str, folder: Path) -> None:
     if arm in PEERS:
         PEERS[arm].run(arm, work, folder)
     else:
-        {"gates": grpo_gates.run, "offapi-step": step, "offapi-rollout": rollout, "offapi-train": train}[arm](
-            work, folder
-        )
+        {
+            "gates": grpo_gates.run,
+            "offapi-step": step,
+            "offapi-rollout": rollout,
+            "offapi-train": train,
+        }[arm](work, folder)
 
 
 def step(work: Result, folder: Path) -> None:
@@ -155,11 +192,19 @@ def step(work: Result, folder: Path) -> None:
 
     (folder / "task.py").write_text(grpo_common.TASK)
     backend, loss, n = grpo_gates.load(work), grpo_gates.loss(work), work["prompts"]
-    prompts = [Prompt(Document(str(i), ""), tuple(tokens)) for i, tokens in enumerate(work["tokens"])]
+    prompts = [
+        Prompt(Document(str(i), ""), tuple(tokens)) for i, tokens in enumerate(work["tokens"])
+    ]
     clock, phases, tokens = Clock(backend.device), Phases(), 0
     with Rewards(folder / "task.py", 1, 60.0, folder / "failed.json") as rewards:
         rewards.submit([Asked("", "", "")]).result()  # its process has started
-        sampler = Sampler(backend, Chat.load(Path(work["model"])), rewards, work["group"], grpo_gates.sampling(work, 1))
+        sampler = Sampler(
+            backend,
+            Chat.load(Path(work["model"])),
+            rewards,
+            work["group"],
+            grpo_gates.sampling(work, 1),
+        )
         for at in range(work["warmup"] + work["steps"]):
             if at == work["warmup"]:
                 phases.take()
@@ -173,7 +218,9 @@ def step(work: Result, folder: Path) -> None:
             with phases.phase("train"):
                 metrics.of_update(batch, backend.policy_gradient(batch, loss), 0)
                 backend.optim_step(grpo_common.LR, AdamW())
-            tokens += sum(len(one.completion.tokens) for group in sampled.groups for one in group.rollouts)
+            tokens += sum(
+                len(one.completion.tokens) for group in sampled.groups for one in group.rollouts
+            )
         clock.stop()
     spent = {name.removeprefix("seconds/"): seconds for name, seconds in phases.take().items()}
     finish(folder, clock, tokens, phases=spent)
@@ -212,18 +259,30 @@ def seconds(found: list[Result]) -> dict[str, float]:
 def table(report: Result) -> str:
     """`report` for a person."""
     sizes, gates = report["sizes"], report["gates"]
-    asked = f"{sizes['prompts']} prompts of {sizes['prompt']} tokens a step, {sizes['group']} completions of "
+    asked = (
+        f"{sizes['prompts']} prompts of {sizes['prompt']} tokens a step, {sizes['group']}"
+        " completions of "
+    )
     lines = [f"{asked}{sizes['completion']}; {sizes['steps']} steps after {sizes['warmup']}", ""]
     lines.append(pairs.table(report | {"ratios": {}}))
     lines += ["", "seconds of a whole step's phases (rollout with reward)"]
     for arm, phases in report["phases"].items():
-        lines.append(f"  {arm:20} " + ", ".join(f"{name} {value:.2f}" for name, value in phases.items()))
+        lines.append(
+            f"  {arm:20} " + ", ".join(f"{name} {value:.2f}" for name, value in phases.items())
+        )
     for peer, found in report["ratios"].items():
         lines += ["", f"offapi-{PEERS[peer].phase} : {peer}"]
         for name, spread in found.items():
             goal = report["goals"][peer].get(name)
-            wanted = "" if goal is None else f", goal {goal} {'reached' if reached(name, goal, spread) else 'MISSED'}"
-            lines.append(f"  {name:26} {spread['median']:.2f} ({spread['low']:.2f} to {spread['high']:.2f}){wanted}")
+            wanted = (
+                ""
+                if goal is None
+                else f", goal {goal} {'reached' if reached(name, goal, spread) else 'MISSED'}"
+            )
+            lines.append(
+                f"  {name:26} {spread['median']:.2f} ({spread['low']:.2f} to"
+                f" {spread['high']:.2f}){wanted}"
+            )
     lines += ["", "gates: " + ", ".join(f"{name} {value:.2g}" for name, value in gates.items())]
     return "\n".join(lines)
 

@@ -1,4 +1,6 @@
-"""What the arms of the GRPO bench have in common: what no option sets, the reward, and how an arm is timed."""
+"""What the arms of the GRPO bench have in common: what
+no option sets, the reward, and how an arm is timed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ def reward(text: str) -> float:
 
 
 def timed(work: Result, folder: Path, clock: Clock, act: Callable[[list[list[int]]], int]) -> None:
-    """`act` on each step's prompts, the warm-up's untimed. It returns the completion tokens it worked through."""
+    """`act` on each step's prompts, the warm-up's untimed.
+
+    It returns the completion tokens it worked through.
+    """
     n, tokens = work["prompts"], 0
     for step in range(work["warmup"] + work["steps"]):
         if step == work["warmup"]:
@@ -40,7 +45,9 @@ def timed(work: Result, folder: Path, clock: Clock, act: Callable[[list[list[int
 
 @dataclass
 class Sampling:
-    """Seconds in rollouts with their rewards since the clock was started; the rest of a step is training."""
+    """Seconds in rollouts with their rewards since the
+    clock was started; the rest of a step is training.
+    """
 
     seconds: float = 0.0
 

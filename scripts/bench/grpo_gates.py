@@ -1,7 +1,9 @@
-"""What must hold before a GRPO step is timed: the arms do the same work, and offapi's shortcuts are exact.
+"""What must hold before a GRPO step is timed: the arms
+do the same work, and offapi's shortcuts are exact.
 
-In one process, offapi first, then the peer's own library on the same weights and the same adapter (not
-a fresh one, whose B is zero): greedy tokens, logprobs of what was sampled, and the adapter's gradient.
+In one process, offapi first, then the peer's own library on the same weights and the same adapter
+(not a fresh one, whose B is zero): greedy tokens, logprobs of what was sampled, and the adapter's
+gradient.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ def load(work: Result) -> Backend:
     from offapi import backend
 
     lora = backend.LoraSpec(RANK, ALPHA)
-    return backend.load(work["backend"], backend.ModelSpec(Path(work["model"]), lora=lora, device=work["device"]))
+    return backend.load(
+        work["backend"], backend.ModelSpec(Path(work["model"]), lora=lora, device=work["device"])
+    )
 
 
 def sampling(work: Result, temperature: float) -> Sampling:
@@ -74,12 +78,14 @@ def run(work: Result, folder: Path) -> None:
     clock = Clock("cpu")
     clock.start()
     answers, apart, adapter, gradient = ours(work)
-    their_answers, their_gradient = (grpo_torch.gates if work["backend"] == "torch" else grpo_mlx.gates)(
-        work, last_prompts(work), adapter
-    )
+    their_answers, their_gradient = (
+        grpo_torch.gates if work["backend"] == "torch" else grpo_mlx.gates
+    )(work, last_prompts(work), adapter)
     clock.stop()
     differing = sum(
-        a != b for own, their in zip(answers, their_answers, strict=True) for a, b in zip(own, their, strict=True)
+        a != b
+        for own, their in zip(answers, their_answers, strict=True)
+        for a, b in zip(own, their, strict=True)
     )
     found = (float(differing), apart, distance(gradient, their_gradient))
     finish(folder, clock, sum(map(len, answers)), gates=dict(zip(LIMITS, found, strict=True)))
@@ -96,12 +102,15 @@ def ours(work: Result) -> tuple[list[list[int]], float, Arrays, Arrays]:
     draw = np.random.default_rng(0)
     state = backend.state().adapter
     adapter = {
-        name: np.float32(SPREAD) * draw.standard_normal(array.shape, np.float32) if ".lora_B." in name else array
+        name: np.float32(SPREAD) * draw.standard_normal(array.shape, np.float32)
+        if ".lora_B." in name
+        else array
         for name, array in sorted(state.items())
     }
     backend.restore(TrainState(adapter))
     answers = {
-        group.prompt: list(group.completions[0].tokens) for group in backend.rollout(prompts, 1, sampling(work, 0))
+        group.prompt: list(group.completions[0].tokens)
+        for group in backend.rollout(prompts, 1, sampling(work, 0))
     }
     rollouts = [
         (prompts[group.prompt], completion)
@@ -117,7 +126,10 @@ def ours(work: Result) -> tuple[list[list[int]], float, Arrays, Arrays]:
     backend.policy_gradient(given(work), loss(work))
     backend.optim_step(0.0, AdamW(max_grad_norm=0.0))
     # After one step from nothing, the first moment is (1 - beta1) times the gradient.
-    gradient = {name: array / np.float32(1 - AdamW().beta1) for name, array in backend.state().exp_avg.items()}
+    gradient = {
+        name: array / np.float32(1 - AdamW().beta1)
+        for name, array in backend.state().exp_avg.items()
+    }
     backend.close()
     return [answers[i] for i in range(len(prompts))], apart, adapter, gradient
 
@@ -138,7 +150,9 @@ def check(found: dict[str, float]) -> dict[str, float]:
     """Exit 3 unless every gate holds."""
     for name, value in found.items():
         holds = value <= LIMITS[name]
-        pairs.note(f"gate: {name} {value:.2g}, at most {LIMITS[name]:g}: {'holds' if holds else 'FAILS'}")
+        pairs.note(
+            f"gate: {name} {value:.2g}, at most {LIMITS[name]:g}: {'holds' if holds else 'FAILS'}"
+        )
     if not all(value <= LIMITS[name] for name, value in found.items()):
         pairs.note("error: a gate fails: the arms do not do the same work, and nothing was timed.")
         sys.exit(3)

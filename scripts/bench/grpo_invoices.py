@@ -1,10 +1,11 @@
-"""Does GRPO learn a real task? A student taught by 40 labelled invoices goes on with documents alone.
+"""Does GRPO learn a real task? A student taught by
+40 labelled invoices goes on with documents alone.
 
 Generated invoices (the demo's, test with layouts that train lacks). The student is trained by the
-sft recipe on 40 answers, then by grpo on other documents whose answers nobody gives: only the checks
-of grpo_invoices_task.py. Test answers before and after are compared document by document; lr 0 is
-the control that must not learn. What it sampled, all of it from the student as it began, is then
-learned offline: the same losses, as many completions, as many steps.
+sft recipe on 40 answers, then by grpo on other documents whose answers nobody gives: only the
+checks of grpo_invoices_task.py. Test answers before and after are compared document by document; lr
+0 is the control that must not learn. What it sampled, all of it from the student as it began, is
+then learned offline: the same losses, as many completions, as many steps.
 
     python scripts/bench/grpo_invoices.py OUT --backend torch --seeds 3
 """
@@ -54,7 +55,9 @@ def main(
     write_documents(out, unlabelled)
     common = {"task": TASK, "val": out / "val.jsonl", "out": out, "model": "demo"}
     train(
-        out / "sft.toml", backend, {"recipe": "sft", "name": f"sft-{backend}", "data": out / "labelled.jsonl", **common}
+        out / "sft.toml",
+        backend,
+        {"recipe": "sft", "name": f"sft-{backend}", "data": out / "labelled.jsonl", **common},
     )
     student = out / f"sft-{backend}" / "adapter"
     score(out, backend, student, f"before-{backend}")
@@ -69,19 +72,28 @@ def main(
     for name, more in arms:
         train(out / f"{name}.toml", backend, {**keys, **more, "name": name}, overrides)
         score(out, backend, out / name / "adapter", f"after-{name}")
-        offapi("eval", str(out / f"after-{name}.jsonl"), "--against", str(out / f"before-{backend}.jsonl"))
+        offapi(
+            "eval",
+            str(out / f"after-{name}.jsonl"),
+            "--against",
+            str(out / f"before-{backend}.jsonl"),
+        )
 
 
 def write_documents(out: Path, unlabelled: int) -> None:
     """The four files; the unlabelled documents have no gold."""
     train_rows = generate("train", LABELLED + unlabelled)
     documents.write(out / "labelled.jsonl", train_rows[:LABELLED])
-    documents.write(out / "unlabelled.jsonl", [replace(row, gold=None) for row in train_rows[LABELLED:]])
+    documents.write(
+        out / "unlabelled.jsonl", [replace(row, gold=None) for row in train_rows[LABELLED:]]
+    )
     documents.write(out / "val.jsonl", generate("val", VAL))
     documents.write(out / "test.jsonl", generate("test", TEST))
 
 
-def train(recipe: Path, backend: str, keys: dict[str, object], overrides: Sequence[str] = ()) -> None:
+def train(
+    recipe: Path, backend: str, keys: dict[str, object], overrides: Sequence[str] = ()
+) -> None:
     """`offapi train`, going on with a run that was interrupted, and skipping one that is done."""
     run = recipe.parent / str(keys["name"])
     if (run / "learned.json").exists() or (run / "report.json").exists():
@@ -109,7 +121,9 @@ def score(out: Path, backend: str, adapter: Path, name: str) -> None:
 
 
 def offapi(*words: str) -> None:
-    """The installed command; a gate that failed (exit code 3) is a result, anything else ends this."""
+    """The installed command; a gate that failed (exit
+    code 3) is a result, anything else ends this.
+    """
     click.echo(f"$ offapi {' '.join(words)}")
     done = subprocess.run([str(Path(sys.executable).with_name("offapi")), *words], check=False)
     if done.returncode not in (0, 3):

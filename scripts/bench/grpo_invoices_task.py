@@ -1,4 +1,5 @@
-"""The task of `grpo_invoices.py`: the demo's, rewarded by checks that read the document and never see gold.
+"""The task of `grpo_invoices.py`: the demo's, rewarded
+by checks that read the document and never see gold.
 
 Where the vendor had only to occur in the document, students learned to name the customer; where
 it had to stand there as whole words, to name a part of it. Hence `is_seller`.
@@ -15,14 +16,18 @@ from offapi.demo.task import task as demo
 
 # Before and behind a seller's name on its line, as the training documents have it.
 BEFORE = re.compile(
-    r"^\W*(?:(?:sold|operated|issued|billed) by|from|seller|vendor|merchant|invoice|receipt)\b(?:\s+-)?:?\s*", re.I
+    r"^\W*(?:(?:sold|operated|issued|billed)"
+    r" by|from|seller|vendor|merchant|invoice|receipt)\b(?:\s+-)?:?\s*",
+    re.I,
 )
 BEHIND = re.compile(r"(?:\s+-\s|:\s|\s*\|).*$")
 
 
 def sellers(document: str) -> set[str]:
     """The lines that may name the seller, what stands around the name cut off."""
-    lines = (BEHIND.sub("", BEFORE.sub("", line)).strip(" *#=.,-") for line in document.splitlines())
+    lines = (
+        BEHIND.sub("", BEFORE.sub("", line)).strip(" *#=.,-") for line in document.splitlines()
+    )
     return {line.casefold() for line in lines if line}
 
 

@@ -1,4 +1,5 @@
-"""Does GRPO move SmolLM2-135M from its base? Texts of 32 tokens, rewarded by their length in tokens alone.
+"""Does GRPO move SmolLM2-135M from its base? Texts of
+32 tokens, rewarded by their length in tokens alone.
 
 Several seeds, and lr 0 as the control that must not move. Before and after are greedy answers to 48
 prompts that are not trained on.
@@ -18,7 +19,16 @@ from offapi.data import documents
 from offapi.data.documents import Document
 
 TASK = Path(__file__).with_name("grpo_length_task.py").absolute()
-KINDS = ("a small", "an old", "a quiet", "the best", "a strange", "the last", "a modern", "my first")
+KINDS = (
+    "a small",
+    "an old",
+    "a quiet",
+    "the best",
+    "a strange",
+    "the last",
+    "a modern",
+    "my first",
+)
 THINGS = (
     *("garden", "river", "bakery", "teacher", "bridge", "library", "market", "winter"),
     *("machine", "island", "kitchen", "violin", "forest", "station", "doctor", "museum"),
@@ -33,14 +43,22 @@ THINGS = (
 @click.option("--lr", default="4e-4", show_default=True)
 @click.option("--epochs", default=1.5, show_default=True)
 @click.option("--set", "overrides", multiple=True)
-def main(out: Path, backend: str, seeds: int, lr: str, epochs: float, overrides: tuple[str, ...]) -> None:
+def main(
+    out: Path, backend: str, seeds: int, lr: str, epochs: float, overrides: tuple[str, ...]
+) -> None:
     """Train every arm, and print reward before and after."""
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     rows = [Document(f"{kind} {thing}", f"{kind} {thing}") for thing in THINGS for kind in KINDS]
     documents.write(out / "train.jsonl", rows[:112])
     documents.write(out / "val.jsonl", rows[112:])
-    keys = {"recipe": "grpo", "task": TASK, "data": out / "train.jsonl", "val": out / "val.jsonl", "out": out}
+    keys = {
+        "recipe": "grpo",
+        "task": TASK,
+        "data": out / "train.jsonl",
+        "val": out / "val.jsonl",
+        "out": out,
+    }
     keys |= {"model": "demo", "epochs": epochs, "eval_every": 14, "warmup_steps": 4}
     arms: list[tuple[str, dict[str, object]]]
     arms = [(f"length-{backend}-{seed}", {"seed": seed, "lr": float(lr)}) for seed in range(seeds)]
@@ -48,9 +66,17 @@ def main(out: Path, backend: str, seeds: int, lr: str, epochs: float, overrides:
     for name, more in arms:
         train(out / f"{name}.toml", backend, {**keys, **more, "name": name}, overrides)
     for name, _ in arms:
-        looks = [orjson.loads(line) for line in (out / name / "metrics.jsonl").read_bytes().splitlines()]
-        held = [(line["step"], round(line["heldout/reward"], 3)) for line in looks if "heldout/reward" in line]
-        click.echo(f"{name}: held-out reward by step {held}; {(out / name / 'learned.json').read_text()}")
+        looks = [
+            orjson.loads(line) for line in (out / name / "metrics.jsonl").read_bytes().splitlines()
+        ]
+        held = [
+            (line["step"], round(line["heldout/reward"], 3))
+            for line in looks
+            if "heldout/reward" in line
+        ]
+        click.echo(
+            f"{name}: held-out reward by step {held}; {(out / name / 'learned.json').read_text()}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The task of `grpo_length.py`: a text of TARGET tokens about something. The score is how near it comes.
+"""The task of `grpo_length.py`: a text of TARGET
+tokens about something. The score is how near it comes.
 
-Tokens are the model's own, not characters. There is no right answer, so nothing is compared with gold.
+Tokens are the model's own, not characters. There is
+no right answer, so nothing is compared with gold.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from pairs import Clock, Result, finish
 
 
 def load(work: Result) -> tuple[Any, Any]:
-    """mlx-lm's model with a fresh adapter, and its tokenizer, which knows of no token that ends a text."""
+    """mlx-lm's model with a fresh adapter, and its
+    tokenizer, which knows of no token that ends a text.
+    """
     import_module("offapi.backends.mlx_backend")  # opens the BLAS that offapi's arm has
     import mlx.core as mx
     import mlx_lm
@@ -50,21 +52,34 @@ def rollout(arm: str, work: Result, folder: Path) -> None:
 
     def sample(prompts: list[list[int]]) -> int:
         drawn = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-        sizes = {"max_tokens": work["completion"], "group_size": work["group"], "batch_size": at_once(arm, work)}
-        completions, *_ = trainer.generate_grpo(model, tokenizer, prompts, end_token="", **sizes, **drawn)
+        sizes = {
+            "max_tokens": work["completion"],
+            "group_size": work["group"],
+            "batch_size": at_once(arm, work),
+        }
+        completions, *_ = trainer.generate_grpo(
+            model, tokenizer, prompts, end_token="", **sizes, **drawn
+        )
         return sum(completion.size for completion in completions)
 
     timed(work, folder, clock_here(), sample)
 
 
 def step(arm: str, work: Result, folder: Path) -> None:
-    """mlx-lm-lora's train_grpo, on batches of its own form: always the same prompts, whatever it decodes at once."""
+    """mlx-lm-lora's train_grpo, on batches of its own form:
+    always the same prompts, whatever it decodes at once.
+    """
     model, tokenizer = load(work)
     import mlx.optimizers
     from mlx_lm.tuner.callbacks import TrainingCallback
 
     trainer: Any = import_module("mlx_lm_lora.trainer.grpo_trainer")
-    clock, sampling, steps, n = clock_here(), Sampling(), work["warmup"] + work["steps"], work["prompts"]
+    clock, sampling, steps, n = (
+        clock_here(),
+        Sampling(),
+        work["warmup"] + work["steps"],
+        work["prompts"],
+    )
     tokens: list[int] = []
     generate = trainer.generate_grpo
 
@@ -120,8 +135,12 @@ def step(arm: str, work: Result, folder: Path) -> None:
     finish(folder, clock, sum(tokens[work["warmup"] :]), phases=sampling.phases(clock))
 
 
-def gates(work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]) -> tuple[list[list[int]], dict[str, Any]]:
-    """Greedy tokens by mlx-lm, and the gradient by mlx-lm-lora's loss, row by row, with `adapter` on the model."""
+def gates(
+    work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]
+) -> tuple[list[list[int]], dict[str, Any]]:
+    """Greedy tokens by mlx-lm, and the gradient by
+    mlx-lm-lora's loss, row by row, with `adapter` on the model.
+    """
     model, tokenizer = load(work)
     import mlx.core as mx
     import numpy as np
@@ -136,14 +155,25 @@ def gates(work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]) ->
         if hasattr(module, "lora_a")
         for m in ("A", "B")
     }
-    model.load_weights([(own, mx.array(adapter[name].T)) for own, name in names.items()], strict=False)
-    made = batch_generate(model, tokenizer, prompts, max_tokens=work["completion"], return_token_ids=True)
+    model.load_weights(
+        [(own, mx.array(adapter[name].T)) for own, name in names.items()], strict=False
+    )
+    made = batch_generate(
+        model, tokenizer, prompts, max_tokens=work["completion"], return_token_ids=True
+    )
     slope = value_and_grad(model, trainer.grpo_loss)
     total = {name: np.zeros_like(adapter[name]) for name in names.values()}
     for i, completions in enumerate(work["completions"]):
         for completion, advantage in zip(completions, work["advantages"], strict=True):
-            options = {"beta": 0.0, "epsilon": CLIP, "batch_indices": [i], "advantages": mx.array([advantage])}
-            _, gradient = slope(model, None, (prompts,), completions=[mx.array(completion)], **options)
+            options = {
+                "beta": 0.0,
+                "epsilon": CLIP,
+                "batch_indices": [i],
+                "advantages": mx.array([advantage]),
+            }
+            _, gradient = slope(
+                model, None, (prompts,), completions=[mx.array(completion)], **options
+            )
             flat: Any = tree_flatten(gradient)
             for own, array in flat:
                 total[names[own]] += np.array(array).T / (len(prompts) * len(completions))

@@ -14,7 +14,9 @@ from pairs import Result
 
 @dataclass(frozen=True)
 class Peer:
-    """What offapi is compared with: whose backend, in which phase, how, and what ratios are wanted."""
+    """What offapi is compared with: whose backend,
+    in which phase, how, and what ratios are wanted.
+    """
 
     backend: str
     phase: str
@@ -24,7 +26,9 @@ class Peer:
 
 PEERS: Mapping[str, Peer] = {
     "trl": Peer("torch", "step", grpo_torch.trl, {"tokens_per_second": 3.0, "peak_memory": 0.5}),
-    "trl-default": Peer("torch", "step", grpo_torch.trl, {"tokens_per_second": 3.0, "peak_memory": 0.5}),
+    "trl-default": Peer(
+        "torch", "step", grpo_torch.trl, {"tokens_per_second": 3.0, "peak_memory": 0.5}
+    ),
     "hf-generate": Peer("torch", "rollout", grpo_torch.hf_generate, {"tokens_per_second": 2.0}),
     "peft-loop": Peer("torch", "train", grpo_torch.peft_loop, {"tokens_per_second": 3.0}),
     "mlx-lm-lora": Peer("mlx", "step", grpo_mlx.step),

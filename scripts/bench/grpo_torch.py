@@ -1,4 +1,5 @@
-"""GRPO on torch elsewhere, set up as a careful user would for what offapi does: TRL, and transformers with PEFT.
+"""GRPO on torch elsewhere, set up as a careful user would
+for what offapi does: TRL, and transformers with PEFT.
 
 Each arm runs in a process of its own and knows nothing of offapi. Left out: vLLM, and kernels that
 exist for GPUs alone.
@@ -61,7 +62,9 @@ def trl_trainer(settings: Any, work: Result, sampling: Sampling, tokens: list[in
     from trl import GRPOTrainer
 
     class Counting(GRPOTrainer):  # type: ignore[misc]
-        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        def _tokenize_prompts(
+            self, prompts: list[str]
+        ) -> tuple[list[list[int]], None, dict[str, Any]]:
             return [work["tokens"][int(prompt)] for prompt in prompts], None, {}
 
         def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -111,9 +114,13 @@ def peft_model(work: Result) -> Any:
     from transformers import AutoModelForCausalLM
 
     cuda = work["device"] == "auto" and torch.cuda.is_available()
-    base: Any = AutoModelForCausalLM.from_pretrained(work["model"], dtype=torch.float32, local_files_only=True)
+    base: Any = AutoModelForCausalLM.from_pretrained(
+        work["model"], dtype=torch.float32, local_files_only=True
+    )
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LINEARS, lora_dropout=0.0)
-    model: Any = get_peft_model(base, config).to("cuda" if cuda else work["device"].replace("auto", "cpu"))
+    model: Any = get_peft_model(base, config).to(
+        "cuda" if cuda else work["device"].replace("auto", "cpu")
+    )
     return model
 
 
@@ -134,7 +141,9 @@ def generate(model: Any, work: Result, prompts: list[list[int]], copies: int) ->
     )
     tokens = torch.tensor(prompts, device=model.device)
     with torch.inference_mode():
-        made = model.generate(input_ids=tokens, attention_mask=torch.ones_like(tokens), generation_config=settings)
+        made = model.generate(
+            input_ids=tokens, attention_mask=torch.ones_like(tokens), generation_config=settings
+        )
     answers: list[list[int]] = made[:, tokens.shape[1] :].tolist()
     return answers
 
@@ -150,16 +159,24 @@ def hf_generate(_: str, work: Result, folder: Path) -> None:
 
 
 def add_gradient(model: Any, work: Result, prompts: list[list[int]], at_once: int) -> int:
-    """GRPO's loss on the given completions, `at_once` rows of a prompt at a time, the prompt in every row."""
+    """GRPO's loss on the given completions, `at_once`
+    rows of a prompt at a time, the prompt in every row.
+    """
     import torch
 
     counted, group = 0, work["group"]
     for prompt, completions in zip(prompts, work["completions"], strict=True):
         for at in range(0, group, at_once):
             targets = torch.tensor(completions[at : at + at_once], device=model.device)
-            advantages = torch.tensor(work["advantages"][at : at + at_once], device=model.device)[:, None]
-            rows = torch.cat((torch.tensor(prompt, device=model.device).expand(len(targets), -1), targets), dim=1)
-            logits = model(input_ids=rows, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1]
+            advantages = torch.tensor(work["advantages"][at : at + at_once], device=model.device)[
+                :, None
+            ]
+            rows = torch.cat(
+                (torch.tensor(prompt, device=model.device).expand(len(targets), -1), targets), dim=1
+            )
+            logits = model(
+                input_ids=rows, use_cache=False, logits_to_keep=targets.shape[1] + 1
+            ).logits[:, :-1]
             logprobs = logits.log_softmax(-1).gather(2, targets[..., None])[..., 0]
             ratios = (logprobs - logprobs.detach()).exp()
             gain = torch.minimum(ratios * advantages, ratios.clamp(1 - CLIP, 1 + CLIP) * advantages)
@@ -187,12 +204,16 @@ def peft_loop(_: str, work: Result, folder: Path) -> None:
     timed(work, folder, Clock(str(model.device)), update)
 
 
-def gates(work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]) -> tuple[list[list[int]], dict[str, Any]]:
+def gates(
+    work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]
+) -> tuple[list[list[int]], dict[str, Any]]:
     """Greedy tokens, and the adapter's gradient by PEFT's names, with `adapter` on the model."""
     import torch
 
     model = peft_model(work).eval()
-    matrices = {name.replace(".default.", "."): p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = {
+        name.replace(".default.", "."): p for name, p in model.named_parameters() if p.requires_grad
+    }
     for name, parameter in matrices.items():
         parameter.data = torch.tensor(adapter[name], device=model.device)
     answers = [generate(model, work, [prompt], 1)[0] for prompt in prompts]

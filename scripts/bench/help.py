@@ -1,4 +1,5 @@
-"""CPU time of `offapi --help` against a bare `import click, orjson`, arms interleaved. Exits 1 above --most.
+"""CPU time of `offapi --help` against a bare `import
+click, orjson`, arms interleaved. Exits 1 above --most.
 
 Usage: python scripts/bench/help.py [--repeats 15] [--most 3.0]
 """
@@ -24,16 +25,23 @@ def cpu_seconds(command: list[str]) -> float:
     before = os.times()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     after = os.times()
-    return after.children_user - before.children_user + after.children_system - before.children_system
+    return (
+        after.children_user - before.children_user + after.children_system - before.children_system
+    )
 
 
 def main() -> int:
     """Print the median of each arm and of the ratios of its pairs with the first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--most", type=float, default=3.0, help="the largest ratio of `offapi --help` that passes")
+    parser.add_argument(
+        "--most", type=float, default=3.0, help="the largest ratio of `offapi --help` that passes"
+    )
     options = parser.parse_args()
-    rounds = [{name: cpu_seconds(command) for name, command in ARMS.items()} for _ in range(options.repeats + 1)]
+    rounds = [
+        {name: cpu_seconds(command) for name, command in ARMS.items()}
+        for _ in range(options.repeats + 1)
+    ]
     rounds = rounds[1:]  # the first one fills the caches
     ratios = {}
     for name in ARMS:
@@ -41,7 +49,10 @@ def main() -> int:
         pairs = [seconds[name] / seconds["import click, orjson"] for seconds in rounds]
         ratios[name] = statistics.median(pairs)
         spread = f"{min(pairs):.2f} to {max(pairs):.2f}"
-        print(f"{name:22} {1000 * statistics.median(times):6.1f} ms  ratio {ratios[name]:.2f} ({spread})")
+        print(
+            f"{name:22} {1000 * statistics.median(times):6.1f} ms  ratio {ratios[name]:.2f}"
+            f" ({spread})"
+        )
     return int(ratios["offapi --help"] > options.most)
 
 

@@ -1,4 +1,5 @@
-"""Arms measured in turn, A B A B, each in a process of its own, and the ratios of neighbouring pairs.
+"""Arms measured in turn, A B A B, each in a process
+of its own, and the ratios of neighbouring pairs.
 
 A shared machine is faster in one minute than in the next; neighbours see the same minute, so
 the ratios of pairs hold where the seconds themselves do not. Left out: tests of significance.
@@ -69,7 +70,9 @@ def peak_bytes(device: str) -> int:
 def interleave(
     script: str, arms: Sequence[str], repeats: int, work: Mapping[str, Any], threads: int
 ) -> dict[str, list[Result]]:
-    """`repeats` results of each arm, taken in turn: `script --child ARM FOLDER`, `work` in FOLDER/work.json."""
+    """`repeats` results of each arm, taken in turn: `script
+    --child ARM FOLDER`, `work` in FOLDER/work.json.
+    """
     results: dict[str, list[Result]] = {arm: [] for arm in arms}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -79,19 +82,31 @@ def interleave(
                 result = _child(script, arm, folder, threads)
                 results[arm].append(result)
                 speed = result["tokens"] / result["seconds"]
-                note(f"{repeat + 1}/{repeats} {arm}: {speed:.1f} tokens/s, {result['seconds']:.1f} s")
+                note(
+                    f"{repeat + 1}/{repeats} {arm}: {speed:.1f} tokens/s, {result['seconds']:.1f} s"
+                )
     return results
 
 
 def _child(script: str, arm: str, folder: Path, threads: int) -> Result:
-    counts = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    environment = {**os.environ, **counts, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    counts = {
+        name: str(threads)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    }
+    environment = {
+        **os.environ,
+        **counts,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     result = folder / "result.json"
     result.unlink(missing_ok=True)
     log = folder / "log"
     with log.open("wb") as out:
         command = [sys.executable, script, "--child", arm, str(folder)]
-        code = subprocess.run(command, env=environment, stdout=out, stderr=subprocess.STDOUT).returncode
+        code = subprocess.run(
+            command, env=environment, stdout=out, stderr=subprocess.STDOUT
+        ).returncode
     if code or not result.exists():
         note(log.read_text(errors="replace")[-4000:])
         sys.exit(f"error: arm {arm!r} failed with exit code {code}; its last output is above.")
@@ -101,12 +116,20 @@ def _child(script: str, arm: str, folder: Path, threads: int) -> Result:
 
 def finish(folder: Path, clock: Clock, tokens: int, **more: Any) -> None:
     """What a child hands back. The BLAS is timed here too, so that it sees the same minute."""
-    result = {**clock.measured, "tokens": tokens, "device": clock.device, "blas_gflops": gemm_gflops(), **more}
+    result = {
+        **clock.measured,
+        "tokens": tokens,
+        "device": clock.device,
+        "blas_gflops": gemm_gflops(),
+        **more,
+    }
     (folder / "result.json").write_bytes(orjson.dumps(result))
 
 
 def gemm_gflops() -> float:
-    """fp32 products of 1024 x 1024 by NumPy's BLAS, the best of ten: what this many threads can do at most."""
+    """fp32 products of 1024 x 1024 by NumPy's BLAS, the
+    best of ten: what this many threads can do at most.
+    """
     import numpy as np
 
     size = 1024
@@ -128,26 +151,40 @@ def ratios(ours: Sequence[Result], theirs: Sequence[Result], unit: str) -> Resul
     pairs = list(zip(ours, theirs, strict=True))
     return {
         unit: spread([b["seconds"] * a["tokens"] / a["seconds"] / b["tokens"] for a, b in pairs]),
-        f"{unit}_by_cpu": spread([b["cpu_seconds"] * a["tokens"] / a["cpu_seconds"] / b["tokens"] for a, b in pairs]),
+        f"{unit}_by_cpu": spread(
+            [b["cpu_seconds"] * a["tokens"] / a["cpu_seconds"] / b["tokens"] for a, b in pairs]
+        ),
         "peak_memory": spread([a["peak_bytes"] / b["peak_bytes"] for a, b in pairs]),
     }
 
 
-def summary(results: Mapping[str, Sequence[Result]], threads: int, flops: Mapping[str, float]) -> Result:
-    """A row for each arm: medians over the repeats. `flops` is the arithmetic that the work needs, by arm."""
+def summary(
+    results: Mapping[str, Sequence[Result]], threads: int, flops: Mapping[str, float]
+) -> Result:
+    """A row for each arm: medians over the repeats.
+
+    `flops` is the arithmetic that the work needs, by arm.
+    """
     rows = {}
     for arm, found in results.items():
         seconds = median(result["seconds"] for result in found)
         rows[arm] = {
             "tokens_per_second": median(result["tokens"] / result["seconds"] for result in found),
-            "tokens_per_cpu_second": median(result["tokens"] / result["cpu_seconds"] for result in found),
+            "tokens_per_cpu_second": median(
+                result["tokens"] / result["cpu_seconds"] for result in found
+            ),
             "seconds": seconds,
             "peak_mib": median(result["peak_bytes"] for result in found) / 2**20,
             "device": found[0]["device"],
             "gflops": flops[arm] / seconds / 1e9,
             "blas_gflops": median(result["blas_gflops"] for result in found),
         }
-    return {"arms": rows, "threads": threads, "machine": platform.platform(), "versions": versions()}
+    return {
+        "arms": rows,
+        "threads": threads,
+        "machine": platform.platform(),
+        "versions": versions(),
+    }
 
 
 def versions() -> dict[str, str]:
@@ -178,7 +215,10 @@ def note(text: str) -> None:
 
 def table(report: Result) -> str:
     """`report` for a person."""
-    lines = [f"{'arm':18}{'tokens/s':>10}{'/cpu s':>9}{'s':>8}{'peak MiB':>10}{'GFLOP/s':>9}{'of BLAS':>9}"]
+    lines = [
+        f"{'arm':18}{'tokens/s':>10}{'/cpu s':>9}{'s':>8}{'peak MiB':>10}"
+        f"{'GFLOP/s':>9}{'of BLAS':>9}"
+    ]
     for arm, row in report["arms"].items():
         share = f"{row['gflops'] / row['blas_gflops']:.0%}"
         lines.append(
@@ -190,7 +230,10 @@ def table(report: Result) -> str:
         for name, spread in found.items():
             goal = report["goals"].get(name)
             wanted = f", goal {goal}" if goal else ""
-            lines.append(f"  {name:26} {spread['median']:.2f} ({spread['low']:.2f} to {spread['high']:.2f}){wanted}")
+            lines.append(
+                f"  {name:26} {spread['median']:.2f} ({spread['low']:.2f} to"
+                f" {spread['high']:.2f}){wanted}"
+            )
     named = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     device = next(iter(report["arms"].values()))["device"]
     lines.append(f"{device}, {report['threads']} threads, {report['machine']}; {named}")

@@ -7,8 +7,8 @@ before anything reads them), val.jsonl (with "gold") and, for --more, unlabelled
     python scripts/bench/receipts.py DATA --more 400 --epochs 2 --name more
     python scripts/bench/receipts.py DATA --graded --more 1006 --epochs 1 --cap 4 --name graded
 
-With --graded the recipe is filtered_sft: beside the student a control learns from as many random answers,
-and the gold of the training documents stays in the file, for the report alone.
+With --graded the recipe is filtered_sft: beside the student a control learns from as many random
+answers, and the gold of the training documents stays in the file, for the report alone.
 """
 
 from __future__ import annotations
@@ -60,9 +60,13 @@ def main(
     rows = documents.read(data / "train.jsonl")
     if more:
         rows += documents.read(data / "unlabelled.jsonl")[:more]
-    documents.write(folder / "train.jsonl", rows if graded else [replace(row, gold=None) for row in rows])
+    documents.write(
+        folder / "train.jsonl", rows if graded else [replace(row, gold=None) for row in rows]
+    )
     documents.write(folder / "val.jsonl", documents.read(data / "val.jsonl"))
-    kind = {"recipe": '"filtered_sft"'} if graded else {"recipe": '"distill"', "teacher": '"recorded"'}
+    kind = (
+        {"recipe": '"filtered_sft"'} if graded else {"recipe": '"distill"', "teacher": '"recorded"'}
+    )
     lines = {**SETTINGS, **kind, "name": f'"{name}"', "epochs": str(float(epochs))}
     lines["keep"] = f'{{ cap = {cap}, cap_by = "vendor" }}'
     paths = {
@@ -75,8 +79,17 @@ def main(
     text += "".join(f'{key} = "{path}"\n' for key, path in paths.items())
     recipe = folder / "distill.toml"
     recipe.write_text(text)
-    words = [str(Path(sys.executable).with_name("offapi")), "train", str(recipe), "--backend", backend]
-    words += [*(["--resume"] if resume else []), *(word for each in overrides for word in ("--set", each))]
+    words = [
+        str(Path(sys.executable).with_name("offapi")),
+        "train",
+        str(recipe),
+        "--backend",
+        backend,
+    ]
+    words += [
+        *(["--resume"] if resume else []),
+        *(word for each in overrides for word in ("--set", each)),
+    ]
     sys.exit(subprocess.run(words, check=False).returncode)
 
 

@@ -1,4 +1,5 @@
-"""Which supervised road pays on real receipts? `offapi compare` with people's answers and a frontier model's.
+"""Which supervised road pays on real receipts? `offapi
+compare` with people's answers and a frontier model's.
 
 DATA is a folder with train.jsonl (documents with "gold" and "recorded_label"), unlabelled.jsonl
 (documents with "recorded_label") and val.jsonl (with "gold"), which is the test set here.
@@ -6,8 +7,8 @@ DATA is a folder with train.jsonl (documents with "gold" and "recorded_label"), 
     python scripts/bench/receipts_compare.py DATA OUT --dry-run
     python scripts/bench/receipts_compare.py DATA OUT
 
-Hand labels and the teacher's answers are those of at most eight receipts of a shop; graded SFT chooses from all
-recorded answers. `receipts_grpo.py` goes on from there.
+Hand labels and the teacher's answers are those of at most eight receipts of a shop; graded SFT
+chooses from all recorded answers. `receipts_grpo.py` goes on from there.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ roads = ["sft", "distill", "filtered_sft"]
 max_tokens = 1536
 sft = {{ epochs = 2.0, lr = 5e-4, batch_size = 4, on_long = "drop" }}
 distill = {{ epochs = 2.0, lr = 5e-4, batch_size = 4, on_long = "drop" }}
-filtered_sft = {{ epochs = 1.0, lr = 5e-4, batch_size = 4, on_long = "drop", keep = {{ cap = 4, cap_by = "vendor" }} }}
+filtered_sft = {{ epochs = 1.0, lr = 5e-4, batch_size = 4, on_long = "drop", \
+keep = {{ cap = 4, cap_by = "vendor" }} }}
 """
 
 
@@ -49,7 +51,9 @@ filtered_sft = {{ epochs = 1.0, lr = 5e-4, batch_size = 4, on_long = "drop", kee
 @click.option("--cap", default=8, show_default=True, help="Receipts of one shop with an answer.")
 @click.option("--dry-run", is_flag=True)
 @click.option("--set", "overrides", multiple=True)
-def main(data: Path, out: Path, backend: str, cap: int, dry_run: bool, overrides: tuple[str, ...]) -> None:
+def main(
+    data: Path, out: Path, backend: str, cap: int, dry_run: bool, overrides: tuple[str, ...]
+) -> None:
     """Write what the comparison reads into OUT, and run it; a second call goes on."""
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
@@ -57,12 +61,23 @@ def main(data: Path, out: Path, backend: str, cap: int, dry_run: bool, overrides
     capped = cap_shops(labelled, cap)
     silent = [replace(row, recorded_label=None) for row in more[: len(capped)]]
     documents.write(out / "documents.jsonl", [*capped, *silent])
-    documents.write(out / "recorded.jsonl", [row for row in [*labelled, *more] if row.recorded_label])
+    documents.write(
+        out / "recorded.jsonl", [row for row in [*labelled, *more] if row.recorded_label]
+    )
     documents.write(out / "test.jsonl", documents.read(data / "val.jsonl"))
     file = out / "compare.toml"
     file.write_text(KEYS.format(backend=backend, out=out, task=TASK))
-    words = [str(Path(sys.executable).with_name("offapi")), "compare", str(file), "--backend", backend]
-    words += [*(["--dry-run"] if dry_run else []), *(word for each in overrides for word in ("--set", each))]
+    words = [
+        str(Path(sys.executable).with_name("offapi")),
+        "compare",
+        str(file),
+        "--backend",
+        backend,
+    ]
+    words += [
+        *(["--dry-run"] if dry_run else []),
+        *(word for each in overrides for word in ("--set", each)),
+    ]
     sys.exit(subprocess.run(words, check=False).returncode)
 
 

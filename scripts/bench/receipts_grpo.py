@@ -1,8 +1,9 @@
-"""GRPO on real receipts: from the hand-labelled student on, documents alone, rewarded by checks; gold is the audit.
+"""GRPO on real receipts: from the hand-labelled student
+on, documents alone, rewarded by checks; gold is the audit.
 
 DATA is a folder as `receipts_compare.py` reads it, OUT the folder that it wrote: its student of the
-hand labels and its documents are taken from there, without their answers. The held-out documents are
-val.jsonl; no step is chosen on them: the first and the last look are compared.
+hand labels and its documents are taken from there, without their answers. The held-out documents
+are val.jsonl; no step is chosen on them: the first and the last look are compared.
 
     python scripts/bench/receipts_compare.py DATA OUT
     python scripts/bench/receipts_grpo.py DATA OUT
@@ -36,10 +37,25 @@ def main(data: Path, out: Path, backend: str, passes: float, lr: float, name: st
     """Train, and compare the last look with the first."""
     out = out.absolute()
     rows = documents.read(out / "documents.jsonl")
-    documents.write(out / "silent.jsonl", [replace(row, gold=None, recorded_label=None) for row in rows])
+    documents.write(
+        out / "silent.jsonl", [replace(row, gold=None, recorded_label=None) for row in rows]
+    )
     student = next((out / "arms").glob("sft-*/adapter"))
-    keys = {"recipe": "grpo", "name": name, "task": TASK, "data": out / "silent.jsonl", "val": out / "test.jsonl"}
-    keys |= {"adapter": student, "out": out, "epochs": passes, "lr": lr, "warmup_steps": 4, "eval_every": 10}
+    keys = {
+        "recipe": "grpo",
+        "name": name,
+        "task": TASK,
+        "data": out / "silent.jsonl",
+        "val": out / "test.jsonl",
+    }
+    keys |= {
+        "adapter": student,
+        "out": out,
+        "epochs": passes,
+        "lr": lr,
+        "warmup_steps": 4,
+        "eval_every": 10,
+    }
     train(out / f"{name}.toml", backend, {**keys, "on_long": "drop", "max_tokens": 1536})
     looks = sorted((out / name).glob("heldout-*.jsonl"))
     first, last = (report(data / "val.jsonl", look) for look in (looks[0], looks[-1]))

@@ -7,7 +7,15 @@ the text spells otherwise cannot be learned from it, so it must be a line of the
 from __future__ import annotations
 
 import offapi
-from offapi.checks import date_order, final_total, fits_schema, in_header, in_source, is_json, legal_name
+from offapi.checks import (
+    date_order,
+    final_total,
+    fits_schema,
+    in_header,
+    in_source,
+    is_json,
+    legal_name,
+)
 
 task = offapi.Task(
     name="receipts",

@@ -1,4 +1,5 @@
-"""Greedy labelling of documents, worked examples in the prompt: offapi against HF generate, or mlx-lm's batch_generate.
+"""Greedy labelling of documents, worked examples in the
+prompt: offapi against HF generate, or mlx-lm's batch_generate.
 
 All arms get the same prompts and must give the same tokens. The peer is run at several batch sizes,
 its rows sorted by length, and its best size counts. Only tokens before the one that ends an answer
@@ -27,10 +28,20 @@ GOALS = {"tokens_per_second": 2.0}
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
 @click.option("--backend", type=click.Choice(["torch", "mlx"]), default="torch", show_default=True)
-@click.option("--peer-batch", "sizes", multiple=True, type=int, help="Rows the peer decodes at once.  [16, 32, 64]")
+@click.option(
+    "--peer-batch",
+    "sizes",
+    multiple=True,
+    type=int,
+    help="Rows the peer decodes at once.  [16, 32, 64]",
+)
 @click.option("--model", default="demo", show_default=True, help="Name in the store, or a folder.")
-@click.option("--data", type=click.Path(path_type=Path), help="JSONL of documents with gold.  [the demo's]")
-@click.option("--task", "task_file", type=click.Path(path_type=Path), help="Task file.  [the demo's]")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="JSONL of documents with gold.  [the demo's]"
+)
+@click.option(
+    "--task", "task_file", type=click.Path(path_type=Path), help="Task file.  [the demo's]"
+)
 @click.option("--shots", default=4, show_default=True, help="Worked examples in the prompt.")
 @click.option("--count", default=64, show_default=True, help="Documents.")
 @click.option("--repeats", default=5, show_default=True, help="Pairs of runs.")
@@ -54,12 +65,17 @@ def main(
 ) -> None:
     if child is not None:
         return run(child[0], Path(child[1]))
-    work = pairs.or_exit(prepare, model, data, task_file, shots, count) | {"backend": backend, "device": device}
+    work = pairs.or_exit(prepare, model, data, task_file, shots, count) | {
+        "backend": backend,
+        "device": device,
+    }
     peer = "hf-generate" if backend == "torch" else "mlx-lm"
     peers = [f"{peer}-{size}" for size in sizes or (16, 32, 64)]
     results = pairs.interleave(__file__, ("offapi", *peers), repeats, work, threads)
     same = gate(results)
-    flops = dict.fromkeys(results, work["flops"] + work["flops_per_token"] * results["offapi"][0]["tokens"])
+    flops = dict.fromkeys(
+        results, work["flops"] + work["flops_per_token"] * results["offapi"][0]["tokens"]
+    )
     report = pairs.summary(results, threads, flops)
     best = max(peers, key=lambda name: report["arms"][name]["tokens_per_second"])
     report |= {
@@ -72,7 +88,9 @@ def main(
 
 
 def prepare(name: str, data: Path | None, task_file: Path | None, shots: int, count: int) -> Result:
-    """The model, the prompts as tokens, and the arithmetic of prefilling them with their common prefix once."""
+    """The model, the prompts as tokens, and the arithmetic
+    of prefilling them with their common prefix once.
+    """
     import rows
 
     from offapi.batching import common_prefix
@@ -122,7 +140,9 @@ def ours(work: Result) -> Any:
     sampling = Sampling(max_tokens=work["max_tokens"], stop_ids=tuple(work["stop_ids"]))
 
     def answer(prompts: list[list[int]]) -> list[list[int]]:
-        groups = {group.prompt: group.completions[0] for group in backend.rollout(prompts, 1, sampling)}
+        groups = {
+            group.prompt: group.completions[0] for group in backend.rollout(prompts, 1, sampling)
+        }
         return [until_stop(groups[i].tokens, work["stop_ids"]) for i in range(len(prompts))]
 
     return backend.device, answer
@@ -135,11 +155,15 @@ def hf_generate(work: Result, size: int) -> Any:
 
     device = "cuda" if work["device"] == "auto" and torch.cuda.is_available() else work["device"]
     device = "cpu" if device == "auto" else device
-    model: Any = AutoModelForCausalLM.from_pretrained(work["model"], dtype=torch.float32, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        work["model"], dtype=torch.float32, local_files_only=True
+    )
     model.to(device).eval()
     stops, pad = work["stop_ids"], work["stop_ids"][0]
     limit = work["max_tokens"]
-    settings = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=stops, pad_token_id=pad)  # type: ignore[no-untyped-call]
+    settings = GenerationConfig(
+        max_new_tokens=limit, do_sample=False, eos_token_id=stops, pad_token_id=pad
+    )  # type: ignore[no-untyped-call]
 
     def answer(prompts: list[list[int]]) -> list[list[int]]:
         answers: dict[int, list[int]] = {}
@@ -147,11 +171,17 @@ def hf_generate(work: Result, size: int) -> Any:
         for at in range(0, len(order), size):
             chosen = order[at : at + size]
             width = max(len(prompts[i]) for i in chosen)
-            tokens = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen], device=device)
-            real = [[int(place >= width - len(prompts[i])) for place in range(width)] for i in chosen]
+            tokens = torch.tensor(
+                [[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen], device=device
+            )
+            real = [
+                [int(place >= width - len(prompts[i])) for place in range(width)] for i in chosen
+            ]
             mask = torch.tensor(real, device=device)
             with torch.inference_mode():
-                made = model.generate(tokens, attention_mask=mask, generation_config=settings)[:, width:].tolist()
+                made = model.generate(tokens, attention_mask=mask, generation_config=settings)[
+                    :, width:
+                ].tolist()
             answers |= {i: until_stop(row, stops) for i, row in zip(chosen, made, strict=True)}
         return [answers[i] for i in range(len(prompts))]
 
@@ -159,7 +189,9 @@ def hf_generate(work: Result, size: int) -> Any:
 
 
 def mlx_lm(work: Result, size: int) -> Any:
-    """mlx-lm's batch_generate with `size` rows decoded at once; it replaces finished rows itself."""
+    """mlx-lm's batch_generate with `size` rows
+    decoded at once; it replaces finished rows itself.
+    """
     import_module("offapi.backends.mlx_backend")  # opens the BLAS that offapi's arm has
     import mlx.core as mx
     from mlx_lm import batch_generate, load
@@ -171,7 +203,12 @@ def mlx_lm(work: Result, size: int) -> Any:
     def answer(prompts: list[list[int]]) -> list[list[int]]:
         limit = work["max_tokens"]
         made = batch_generate(
-            model, tokenizer, prompts, max_tokens=limit, completion_batch_size=size, return_token_ids=True
+            model,
+            tokenizer,
+            prompts,
+            max_tokens=limit,
+            completion_batch_size=size,
+            return_token_ids=True,
         )
         return made.token_ids or []
 

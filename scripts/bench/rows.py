@@ -1,4 +1,6 @@
-"""What the benches work on: documents with known answers, real ones or generated ones of like length."""
+"""What the benches work on: documents with known
+answers, real ones or generated ones of like length.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ from offapi.task.task import Task
 from offapi.task.task import load as load_task
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-SHORTEST, TYPICAL, LONGEST, SPREAD = 300, 500, 1000, 0.25  # tokens of a row; the spread is of their logarithm
+SHORTEST, TYPICAL, LONGEST, SPREAD = (
+    300,
+    500,
+    1000,
+    0.25,
+)  # tokens of a row; the spread is of their logarithm
 
 
 def task(path: Path | None) -> Task:
@@ -37,10 +44,14 @@ def read(path: Path | None, count: int, chat: Chat) -> list[Document]:
 
 
 def receipts(count: int, chat: Chat) -> list[Document]:
-    """Generated documents, each with lines of others behind it up to a length drawn as real receipts' is."""
+    """Generated documents, each with lines of others
+    behind it up to a length drawn as real receipts' is.
+    """
     draw = np.random.default_rng(0)
     lengths = np.clip(TYPICAL * np.exp(SPREAD * draw.standard_normal(count)), SHORTEST, LONGEST)
-    lines = [line for row in generator.generate("val", 40 * count) for line in row.text.splitlines()]
+    lines = [
+        line for row in generator.generate("val", 40 * count) for line in row.text.splitlines()
+    ]
     made = []
     for row, length in zip(generator.generate("train", count), lengths, strict=True):
         text = row.text + "\n--"
@@ -51,7 +62,9 @@ def receipts(count: int, chat: Chat) -> list[Document]:
 
 
 def weights(folder: Path) -> tuple[list[tuple[int, int]], int]:
-    """Shapes of the layers' linears, and the number of weights in the embedding that predicts tokens."""
+    """Shapes of the layers' linears, and the number
+    of weights in the embedding that predicts tokens.
+    """
     shapes, head = [], 0
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "np") as tensors:

@@ -1,4 +1,5 @@
-"""Supervised fine-tuning: tokens a second and peak memory of offapi against TRL's SFTTrainer, or mlx-lm's trainer.
+"""Supervised fine-tuning: tokens a second and peak memory
+of offapi against TRL's SFTTrainer, or mlx-lm's trainer.
 
 Equal are rows, tokens, LoRA (r 16, alpha 32, all linears), AdamW, dtype, threads and rows a
 step; the loss is on the answers alone. Only real tokens count, padding does not. The first
@@ -29,18 +30,33 @@ GOALS = {"tokens_per_second": 1.3, "peak_memory": 0.7}
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
 @click.option("--backend", type=click.Choice(["torch", "mlx"]), default="torch", show_default=True)
-@click.option("--peer", "peers", multiple=True, help="trl, trl-padding-free, trl-accumulate; mlx-lm.  [trl or mlx-lm]")
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    help="trl, trl-padding-free, trl-accumulate; mlx-lm.  [trl or mlx-lm]",
+)
 @click.option("--model", default="demo", show_default=True, help="Name in the store, or a folder.")
-@click.option("--data", type=click.Path(path_type=Path), help="JSONL of documents with gold.  [generated receipts]")
-@click.option("--task", "task_file", type=click.Path(path_type=Path), help="Task file.  [the demo's]")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="JSONL of documents with gold.  [generated receipts]",
+)
+@click.option(
+    "--task", "task_file", type=click.Path(path_type=Path), help="Task file.  [the demo's]"
+)
 @click.option("--batch", default=4, show_default=True, help="Rows of a step.")
 @click.option("--steps", default=4, show_default=True, help="Steps that are timed.")
 @click.option("--warmup", default=1, show_default=True, help="Steps before them.")
 @click.option("--repeats", default=5, show_default=True, help="Pairs of runs.")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+)
 @click.option("--device", default="auto", show_default=True)
-@click.option("--train-tokens", default=4096, show_default=True, help="offapi's micro-batch, tokens.")
+@click.option(
+    "--train-tokens", default=4096, show_default=True, help="offapi's micro-batch, tokens."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one object on stdout.")
 @click.option("--child", nargs=2, hidden=True)
 def main(
@@ -75,7 +91,10 @@ def main(
     gate(results)
     flops = {arm: found[0]["tokens"] * work["flops"] for arm, found in results.items()}
     report = pairs.summary(results, threads, flops) | {
-        "ratios": {peer: pairs.ratios(results["offapi"], results[peer], "tokens_per_second") for peer in peers},
+        "ratios": {
+            peer: pairs.ratios(results["offapi"], results[peer], "tokens_per_second")
+            for peer in peers
+        },
         "goals": GOALS,
         "rows": len(work["rows"]),
         "batch": batch,
@@ -99,8 +118,11 @@ def prepare(name: str, data: Path | None, task_file: Path | None, count: int) ->
         episode = chat.episode(row.id, [*task.messages(row.text), answer])
         # Up to the token that ends the answer: what a template writes behind it is not learned.
         end = len(episode.mask) - episode.mask[::-1].index(True)
-        made.append({"id": row.id, "tokens": episode.tokens[:end], "given": episode.mask.index(True)})
-    # Forward and backward through N frozen weights and N' of LoRA: 4 N + 6 N' a token. Head and attention aside.
+        made.append(
+            {"id": row.id, "tokens": episode.tokens[:end], "given": episode.mask.index(True)}
+        )
+    # Forward and backward through N frozen weights and N'
+    # of LoRA: 4 N + 6 N' a token. Head and attention aside.
     flops = sum(4 * m * n + 6 * sft_peers.RANK * (m + n) for m, n in rows.weights(model.path)[0])
     return {"model": str(model.path), "rows": made, "flops": flops}
 
@@ -149,9 +171,15 @@ def ours(work: Result, folder: Path) -> None:
 def gate(results: dict[str, list[Result]]) -> None:
     """Exit 3 unless every arm began with the same loss: B is zero, so it is the base's."""
     first = {arm: found[0]["losses"][0] for arm, found in results.items()}
-    pairs.note("loss on the first batch: " + ", ".join(f"{arm} {loss:.5f}" for arm, loss in first.items()))
-    if not all(math.isclose(loss, first["offapi"], rel_tol=0, abs_tol=GATE) for loss in first.values()):
-        pairs.note(f"error: the losses differ by more than {GATE}: the arms do not do the same work.")
+    pairs.note(
+        "loss on the first batch: " + ", ".join(f"{arm} {loss:.5f}" for arm, loss in first.items())
+    )
+    if not all(
+        math.isclose(loss, first["offapi"], rel_tol=0, abs_tol=GATE) for loss in first.values()
+    ):
+        pairs.note(
+            f"error: the losses differ by more than {GATE}: the arms do not do the same work."
+        )
         sys.exit(3)
 
 

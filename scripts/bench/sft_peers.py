@@ -17,7 +17,9 @@ LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 TRL = {
     "trl": (),  # batches padded to their longest row, SFTTrainer's default
     "trl-padding-free": ("padding_free",),  # a batch's rows end to end, as packing does it
-    "trl-accumulate": ("accumulate",),  # row by row, the gradients added up: no padding, least memory
+    "trl-accumulate": (
+        "accumulate",
+    ),  # row by row, the gradients added up: no padding, least memory
 }
 
 
@@ -34,7 +36,11 @@ def trl(arm: str, work: Result, folder: Path) -> None:
 
     class Counting(SFTTrainer):  # type: ignore[misc]
         def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
-            real = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
+            real = (
+                inputs["attention_mask"].sum()
+                if "attention_mask" in inputs
+                else inputs["input_ids"].numel()
+            )
             loss = super().training_step(model, inputs, *rest)
             tokens[self.state.global_step] += int(real)
             losses[self.state.global_step] += float(loss)
@@ -87,7 +93,9 @@ def masked(row: Result) -> Result:
 
 
 def mlx_lm(work: Result, folder: Path) -> None:
-    """mlx-lm's trainer with its own batches (rows of like length together, padded to 32) and its own loss."""
+    """mlx-lm's trainer with its own batches (rows of
+    like length together, padded to 32) and its own loss.
+    """
     import_module("offapi.backends.mlx_backend")  # opens the BLAS that offapi's arm has
     import mlx.core as mx
     import mlx.optimizers
@@ -106,7 +114,8 @@ def mlx_lm(work: Result, folder: Path) -> None:
     batches: Any = trainer.iterate_batches
     loss: Any = trainer.default_loss
     inputs, spans = next(batches(rows[:batch], batch, 1 << 20))
-    # Its loss counts one pad token a row; for the comparison of losses the row ends one token earlier.
+    # Its loss counts one pad token a row; for the
+    # comparison of losses the row ends one token earlier.
     first = loss(model, inputs, spans - mx.array([0, 1]))[0].item()
     steps = len(rows) // batch
     tokens: list[int] = []

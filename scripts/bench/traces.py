@@ -1,4 +1,5 @@
-"""`offapi traces` on many rows: rows a second, and the most memory that the command and its processes hold.
+"""`offapi traces` on many rows: rows a second, and the
+most memory that the command and its processes hold.
 
 The rows are of OpenAI's fine-tuning shape, about 1 KB each: invoices of the demo's generator with a
 reference number of their own, one in a hundred a copy of another, one in a thousand not JSON. What
@@ -39,7 +40,15 @@ def import_(rows: int, as_json: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder, "train.jsonl"), Path(folder, "traces.jsonl")
         write(source, rows)
-        command = [str(Path(sys.executable).with_name("offapi")), "traces", "import", "openai-ft", source, "--out", out]
+        command = [
+            str(Path(sys.executable).with_name("offapi")),
+            "traces",
+            "import",
+            "openai-ft",
+            source,
+            "--out",
+            out,
+        ]
         found = {"rows": rows, "bytes": source.stat().st_size, **measured(command)}
     found["rows_per_second"] = rows / found["seconds"]
     found["rows_per_cpu_second"] = rows / found["cpu_seconds"]

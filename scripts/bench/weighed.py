@@ -1,4 +1,6 @@
-"""A command as a whole: seconds, processor time, and the most memory that it and its processes hold."""
+"""A command as a whole: seconds, processor time,
+and the most memory that it and its processes hold.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ MIB = 2**20
 
 
 def measured(command: Sequence[object], until: Path | None = None) -> dict[str, float]:
-    """Seconds to the end (and to where the file `until` is there), of all processors together, and memory in MiB."""
+    """Seconds to the end (and to where the file `until` is
+    there), of all processors together, and memory in MiB.
+    """
     start, most, most_command, seen = time.monotonic(), 0, 0, 0.0
     before = os.times()
     process = psutil.Popen([str(word) for word in command])

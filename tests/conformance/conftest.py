@@ -26,7 +26,9 @@ SHAPE = LoraSpec(rank=4, alpha=6.0)
 
 Load = Callable[..., Backend]
 
-if find_spec("mlx_lm") is not None:  # whoever imports mlx first decides on its BLAS, for the whole process
+if (
+    find_spec("mlx_lm") is not None
+):  # whoever imports mlx first decides on its BLAS, for the whole process
     import_module("offapi.backends.mlx_backend")
 
 
@@ -54,7 +56,9 @@ def truth(model_folder: Path) -> oracle.Llama:
 
 @pytest.fixture
 def load(backend_name: str, model_folder: Path, request: pytest.FixtureRequest) -> Iterator[Load]:
-    """`load(lora=..., limits=...)` gives the tiny model on the backend and the device under test, in fp32."""
+    """`load(lora=..., limits=...)` gives the tiny model
+    on the backend and the device under test, in fp32.
+    """
     opened: list[Backend] = []
     on_gpu = request.config.getoption("--device") == "gpu"
 

@@ -1,4 +1,5 @@
-"""The tiny Llama in NumPy, float64, written from the papers alone: what both backends are measured against.
+"""The tiny Llama in NumPy, float64, written from the
+papers alone: what both backends are measured against.
 
 RMSNorm (arXiv 1910.07467), rotary positions (2104.09864), grouped heads (2305.13245), SwiGLU
 (2002.05202), LoRA (2106.09685), and the truncations of sampling.
@@ -24,8 +25,14 @@ from offapi.episodes import Episode
 Array = NDArray[np.float64]
 LINEARS = {
     "self_attn.q_proj": (tiny_llama.HIDDEN, tiny_llama.HIDDEN),
-    "self_attn.k_proj": (tiny_llama.HIDDEN // tiny_llama.HEADS * tiny_llama.KV_HEADS, tiny_llama.HIDDEN),
-    "self_attn.v_proj": (tiny_llama.HIDDEN // tiny_llama.HEADS * tiny_llama.KV_HEADS, tiny_llama.HIDDEN),
+    "self_attn.k_proj": (
+        tiny_llama.HIDDEN // tiny_llama.HEADS * tiny_llama.KV_HEADS,
+        tiny_llama.HIDDEN,
+    ),
+    "self_attn.v_proj": (
+        tiny_llama.HIDDEN // tiny_llama.HEADS * tiny_llama.KV_HEADS,
+        tiny_llama.HIDDEN,
+    ),
     "self_attn.o_proj": (tiny_llama.HIDDEN, tiny_llama.HIDDEN),
     "mlp.gate_proj": (tiny_llama.INNER, tiny_llama.HIDDEN),
     "mlp.up_proj": (tiny_llama.INNER, tiny_llama.HIDDEN),
@@ -39,7 +46,10 @@ def adapter_shapes(rank: int) -> dict[str, tuple[int, int]]:
     for layer in range(tiny_llama.LAYERS):
         for name, (outputs, inputs) in LINEARS.items():
             module = f"model.layers.{layer}.{name}"
-            shapes |= {parameter(module, "A"): (rank, inputs), parameter(module, "B"): (outputs, rank)}
+            shapes |= {
+                parameter(module, "A"): (rank, inputs),
+                parameter(module, "B"): (outputs, rank),
+            }
     return shapes
 
 
@@ -50,7 +60,9 @@ class Llama:
     weights: Mapping[str, Array]
     config: Mapping[str, Any]
 
-    def logits(self, tokens: Sequence[int], adapter: Mapping[str, Any] | None = None, scale: float = 0.0) -> Array:
+    def logits(
+        self, tokens: Sequence[int], adapter: Mapping[str, Any] | None = None, scale: float = 0.0
+    ) -> Array:
         """Logits after each of `tokens`, shape (T, V); `scale` is the adapter's alpha / rank."""
         h = self.weights["model.embed_tokens.weight"][list(tokens)]
         for layer in range(tiny_llama.LAYERS):
@@ -59,7 +71,9 @@ class Llama:
             def linear(x: Array, name: str, at: str = at) -> Array:
                 y = x @ self.weights[f"{at}{name}.weight"].T
                 if adapter:
-                    a, b = (np.asarray(adapter[parameter(at + name, m)], dtype=np.float64) for m in "AB")
+                    a, b = (
+                        np.asarray(adapter[parameter(at + name, m)], dtype=np.float64) for m in "AB"
+                    )
                     y = y + scale * (x @ a.T @ b.T)
                 return y
 
@@ -83,7 +97,9 @@ class Llama:
     def turn(self, x: Array) -> Array:
         """Rotate the pairs (i, i + width / 2) by position * base^(-2 i / width)."""
         half = x.shape[-1] // 2
-        angles = np.arange(x.shape[1])[:, None] * self.config["rope_theta"] ** -(np.arange(half) / half)
+        angles = np.arange(x.shape[1])[:, None] * self.config["rope_theta"] ** -(
+            np.arange(half) / half
+        )
         first, second = x[..., :half], x[..., half:]
         cos, sin = np.cos(angles), np.sin(angles)
         return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
@@ -98,7 +114,10 @@ class Llama:
 
 def load(folder: Path) -> Llama:
     """Read the model that `tiny.write` wrote."""
-    weights = {name: array.astype(np.float64) for name, array in load_file(folder / "model.safetensors").items()}
+    weights = {
+        name: array.astype(np.float64)
+        for name, array in load_file(folder / "model.safetensors").items()
+    }
     return Llama(weights, orjson.loads((folder / "config.json").read_bytes()))
 
 
@@ -112,7 +131,9 @@ def log_softmax(x: Array) -> Array:
 def masked(logits: Array, episode: Episode, temperature: float = 1.0) -> Array:
     """Logprobs of the episode's masked tokens, from the logits after each of its tokens."""
     logprobs = log_softmax(logits / temperature)
-    return np.array([logprobs[t - 1, token] for t, token in enumerate(episode.tokens) if episode.mask[t]])
+    return np.array(
+        [logprobs[t - 1, token] for t, token in enumerate(episode.tokens) if episode.mask[t]]
+    )
 
 
 def sampled(logits: Array, sampling: Sampling) -> Array:

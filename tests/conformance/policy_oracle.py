@@ -1,4 +1,5 @@
-"""Advantages and losses of GRPO and its relatives in NumPy, float64, each written out from its paper.
+"""Advantages and losses of GRPO and its relatives
+in NumPy, float64, each written out from its paper.
 
 Gradients are complex steps (Squire and Trapp, SIAM Review 1998): exact to the last bits, and a
 stop-gradient is the real part. Nothing here is shared with `offapi.policy_loss`'s table.
@@ -21,7 +22,9 @@ STEP = 1e-30
 
 
 def by_standard_deviation(rewards: Sequence[float]) -> Array:
-    """(r - mean) / (std + 1e-4), std of G - 1 degrees of freedom (arXiv 2402.03300, section 4.1.2; TRL's epsilon)."""
+    """(r - mean) / (std + 1e-4), std of G - 1 degrees of
+    freedom (arXiv 2402.03300, section 4.1.2; TRL's epsilon).
+    """
     r = np.asarray(rewards, np.float64)
     if len(r) < 2 or (r == r[0]).all():
         return np.zeros(len(r))
@@ -82,7 +85,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Extras:
-    """What is added to any rule: beta times a KL to the reference, and truncated importance sampling."""
+    """What is added to any rule: beta times a KL to
+    the reference, and truncated importance sampling.
+    """
 
     beta: float = 0.0
     kl: str = "ratio_k3"
@@ -110,7 +115,9 @@ def k2(sample: Sample) -> Array:
 
 
 def ratio_k3(sample: Sample) -> Array:
-    """pi / pi_old (pi_ref / pi - log(pi_ref / pi) - 1) (DeepSeek-V3.2, arXiv 2512.02556, section 3.1)."""
+    """pi / pi_old (pi_ref / pi - log(pi_ref / pi) -
+    1) (DeepSeek-V3.2, arXiv 2512.02556, section 3.1).
+    """
     assert sample.reference is not None
     d = sample.reference - sample.logprobs
     return np.asarray(np.exp(sample.log_ratio) * (np.exp(d) - d - 1))
@@ -118,30 +125,46 @@ def ratio_k3(sample: Sample) -> Array:
 
 def pessimistic(ratio: Array, advantage: float, low: float, high: float) -> Array:
     """min(rho A, clip(rho, 1 - low, 1 + high) A) (arXiv 1707.06347, equation 7)."""
-    clipped = np.where(ratio.real < 1 - low, 1 - low, np.where(ratio.real > 1 + high, 1 + high, ratio))
+    clipped = np.where(
+        ratio.real < 1 - low, 1 - low, np.where(ratio.real > 1 + high, 1 + high, ratio)
+    )
     free, held = ratio * advantage, clipped * advantage
     return np.where(free.real <= held.real, free, held)
 
 
-def grpo(batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.2) -> Any:
+def grpo(
+    batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.2
+) -> Any:
     """1/B sum_i 1/T_i sum_t, ratios of tokens (arXiv 2402.03300, equation 3)."""
-    costs = [extras.cost(s, pessimistic(np.exp(s.log_ratio), s.advantage, low, high)) for s in batch]
+    costs = [
+        extras.cost(s, pessimistic(np.exp(s.log_ratio), s.advantage, low, high)) for s in batch
+    ]
     return sum(cost.sum() / len(cost) for cost in costs) / len(batch)
 
 
-def dr_grpo(batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.2) -> Any:
+def dr_grpo(
+    batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.2
+) -> Any:
     """1/(B L) sum_i sum_t: a constant instead of each length (arXiv 2503.20783, section 3.2)."""
-    costs = [extras.cost(s, pessimistic(np.exp(s.log_ratio), s.advantage, low, high)) for s in batch]
+    costs = [
+        extras.cost(s, pessimistic(np.exp(s.log_ratio), s.advantage, low, high)) for s in batch
+    ]
     return sum(cost.sum() for cost in costs) / (len(batch) * longest)
 
 
-def dapo(batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.28) -> Any:
+def dapo(
+    batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.28
+) -> Any:
     """1/N sum over all tokens, clipped higher above (arXiv 2503.14476, equation 8)."""
-    costs = [extras.cost(s, pessimistic(np.exp(s.log_ratio), s.advantage, low, high)) for s in batch]
+    costs = [
+        extras.cost(s, pessimistic(np.exp(s.log_ratio), s.advantage, low, high)) for s in batch
+    ]
     return sum(cost.sum() for cost in costs) / sum(len(cost) for cost in costs)
 
 
-def gspo(batch: Sequence[Sample], extras: Extras, longest: int, low: float = 3e-4, high: float = 4e-4) -> Any:
+def gspo(
+    batch: Sequence[Sample], extras: Extras, longest: int, low: float = 3e-4, high: float = 4e-4
+) -> Any:
     """s_i = exp(mean_t log rho_t), the mean over sequences (arXiv 2507.18071, equations 5 to 7)."""
     total = 0.0
     for s in batch:
@@ -150,8 +173,12 @@ def gspo(batch: Sequence[Sample], extras: Extras, longest: int, low: float = 3e-
     return total / len(batch)
 
 
-def cispo(batch: Sequence[Sample], extras: Extras, longest: int, low: float = 1.0, high: float = 0.28) -> Any:
-    """sg(min(rho, 1 + high)) A log pi, the mean over tokens, no bound below (arXiv 2506.13585, equations 4, 5)."""
+def cispo(
+    batch: Sequence[Sample], extras: Extras, longest: int, low: float = 1.0, high: float = 0.28
+) -> Any:
+    """sg(min(rho, 1 + high)) A log pi, the mean over tokens,
+    no bound below (arXiv 2506.13585, equations 4, 5).
+    """
     costs = []
     for s in batch:
         weight = np.minimum(np.exp(s.log_ratio.real), 1 + high)
@@ -159,8 +186,12 @@ def cispo(batch: Sequence[Sample], extras: Extras, longest: int, low: float = 1.
     return sum(cost.sum() for cost in costs) / sum(len(cost) for cost in costs)
 
 
-def rloo(batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.2) -> Any:
-    """The whole sequence is one action: exp(sum_t log rho_t), the mean over sequences (arXiv 2402.14740)."""
+def rloo(
+    batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.2
+) -> Any:
+    """The whole sequence is one action: exp(sum_t log
+    rho_t), the mean over sequences (arXiv 2402.14740).
+    """
     total = 0.0
     for s in batch:
         gain = pessimistic(np.exp(s.log_ratio.sum()), s.advantage, low, high)
@@ -168,9 +199,13 @@ def rloo(batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2
     return total / len(batch)
 
 
-def maxrl(batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.2) -> Any:
+def maxrl(
+    batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.2
+) -> Any:
     """Its advantages (arXiv 2602.02710) in the clipped mean over all tokens."""
-    costs = [extras.cost(s, pessimistic(np.exp(s.log_ratio), s.advantage, low, high)) for s in batch]
+    costs = [
+        extras.cost(s, pessimistic(np.exp(s.log_ratio), s.advantage, low, high)) for s in batch
+    ]
     return sum(cost.sum() for cost in costs) / sum(len(cost) for cost in costs)
 
 
@@ -212,7 +247,9 @@ def gradient(batch: Sequence[Sample], **knobs: Any) -> Array:
 
 
 def statistics(batch: Sequence[Sample], rule: str, low: float, high: float) -> Array:
-    """Sum and largest of the ratios, how many are clipped below and above, how many there are; shape (5,)."""
+    """Sum and largest of the ratios, how many are clipped
+    below and above, how many there are; shape (5,).
+    """
     found: list[tuple[float, float]] = []
     for s in batch:
         if rule == "gspo":

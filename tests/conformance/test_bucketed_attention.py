@@ -13,12 +13,19 @@ TREES = {
     "alone": ((0, (7,)),),
     "ragged": ((0, (3, 1, 9, 17, 2)),),
     "tree": ((12, (4, 6, 1)),),
-    "trees": ((5, (3, 8, 8, 20)), (30, (1, 2)), (0, (6,)), (7, (9, 2))),  # prefixes of 5 and 7 share a call
+    "trees": (
+        (5, (3, 8, 8, 20)),
+        (30, (1, 2)),
+        (0, (6,)),
+        (7, (9, 2)),
+    ),  # prefixes of 5 and 7 share a call
 }
 
 
 def draw(count: int, heads: int, seed: int) -> Any:
-    made = torch.randn(1, heads, count, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    made = torch.randn(
+        1, heads, count, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     return made.requires_grad_()
 
 
@@ -44,6 +51,12 @@ def test_rectangles_give_what_rows_give(name: str, earlier: int, window: int | N
 
 
 def test_rows_of_like_length_share_a_call() -> None:
-    rows = [packed.Row(0, 8), packed.Row(8, 15), packed.Row(23, 16), packed.Row(39, 9, 0, 8), packed.Row(48, 12, 0, 8)]
+    rows = [
+        packed.Row(0, 8),
+        packed.Row(8, 15),
+        packed.Row(23, 16),
+        packed.Row(39, 9, 0, 8),
+        packed.Row(48, 12, 0, 8),
+    ]
     made = packed.rectangles(rows, 0, None, torch.device("cpu"))
     assert sorted(part.shape[:2] for part in made.parts) == [(1, 16), (2, 12), (2, 15)]

@@ -1,4 +1,6 @@
-"""What only the MLX backend has: quantised bases, a second step under way while one is read, its BLAS."""
+"""What only the MLX backend has: quantised bases, a
+second step under way while one is read, its BLAS.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from offapi.backend import load as load_backend
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
 
-# Looked for, not imported: whoever imports mlx before the backend does keeps it from opening the faster BLAS.
+# Looked for, not imported: whoever imports mlx before
+# the backend does keeps it from opening the faster BLAS.
 pytestmark = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx is not installed")
 
 EPISODES = [Episode("e", (Segment((1, 2, 3), False), Segment((4, 5, 6, 7), True)))]
@@ -32,16 +35,25 @@ def in_mlx_format(source: Path, target: Path) -> Path:
     from mlx_lm.utils import load_model, save_config, save_model
 
     model, config = load_model(source)
-    nn.quantize(model, 64, 4, class_predicate=lambda _, m: hasattr(m, "to_quantized") and m.weight.shape[-1] % 64 == 0)
+    nn.quantize(
+        model,
+        64,
+        4,
+        class_predicate=lambda _, m: hasattr(m, "to_quantized") and m.weight.shape[-1] % 64 == 0,
+    )
     save_model(target, model)
     save_config(config | {"quantization": {"group_size": 64, "bits": 4}}, target / "config.json")
     return target
 
 
-def test_a_quantised_base_is_the_same_at_load_and_from_a_folder(model_folder: Path, tmp_path: Path) -> None:
+def test_a_quantised_base_is_the_same_at_load_and_from_a_folder(
+    model_folder: Path, tmp_path: Path
+) -> None:
     at_load = open_mlx(model_folder, quantize=4)
     stored = open_mlx(in_mlx_format(model_folder, tmp_path / "q4"))
-    (full,), (one,), (other,) = (b.score(EPISODES) for b in (open_mlx(model_folder), at_load, stored))
+    (full,), (one,), (other,) = (
+        b.score(EPISODES) for b in (open_mlx(model_folder), at_load, stored)
+    )
     np.testing.assert_allclose(one, other, atol=1e-5)
     assert 1e-3 < np.abs(one - full).max() < 5
 
@@ -51,7 +63,9 @@ def test_a_quantised_base_decodes_what_it_scores_and_trains(model_folder: Path) 
     (group,) = backend.rollout([(1, 2, 3)], 1, Sampling(max_tokens=8, stop_ids=(), temperature=3.0))
     (completion,) = group.completions
     episode = Episode("e", (Segment((1, 2, 3), False), Segment(completion.tokens, True)))
-    np.testing.assert_allclose(completion.logprobs, backend.score([episode], temperature=3.0)[0], atol=1e-4)
+    np.testing.assert_allclose(
+        completion.logprobs, backend.score([episode], temperature=3.0)[0], atol=1e-4
+    )
     losses = []
     for _ in range(5):
         losses.append(backend.forward_backward(EPISODES, "cross_entropy")["loss"])
@@ -70,7 +84,9 @@ def test_bits_that_cannot_be_had_are_refused(model_folder: Path, tmp_path: Path)
 def test_reading_one_step_behind_gives_the_same_groups(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    """As on a GPU: rows run one step too far, and others get their slots before they are read; neither may show."""
+    """As on a GPU: rows run one step too far, and others
+    get their slots before they are read; neither may show.
+    """
     from offapi.backends.mlx_backend import rollout
 
     backend = open_mlx(model_folder, limits=Limits(rollout_rows=rows))
@@ -98,7 +114,11 @@ def test_attention_in_blocks_has_the_gradient_of_plain_attention(model_folder: P
 
     draw = np.random.default_rng(0)
     rows, heads, groups, length, shared, width = 2, 4, 2, attention.BLOCK + 9, 5, 8
-    shapes = ((rows, heads, length, width), *[(rows, groups, length, width)] * 2, *[(groups, shared, width)] * 2)
+    shapes = (
+        (rows, heads, length, width),
+        *[(rows, groups, length, width)] * 2,
+        *[(groups, shared, width)] * 2,
+    )
     arrays = [mx.array(draw.standard_normal(shape).astype(np.float32)) for shape in shapes]
     weigh = mx.array(draw.standard_normal(shapes[0]).astype(np.float32))
 
@@ -110,9 +130,13 @@ def test_attention_in_blocks_has_the_gradient_of_plain_attention(model_folder: P
             mx.concatenate([mx.broadcast_to(prefix[None], (rows, *prefix.shape)), own], axis=2)
             for prefix, own in ((pk, k), (pv, v))
         )
-        return (mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask="causal") * weigh).sum()
+        return (
+            mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask="causal") * weigh
+        ).sum()
 
-    found, expected = (mx.value_and_grad(f, argnums=(0, 1, 2, 3, 4))(*arrays) for f in (ours, plain))
+    found, expected = (
+        mx.value_and_grad(f, argnums=(0, 1, 2, 3, 4))(*arrays) for f in (ours, plain)
+    )
     np.testing.assert_allclose(found[0].item(), expected[0].item(), rtol=1e-4)
     for one, other in zip(found[1], expected[1], strict=True):
         np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-4)
@@ -122,16 +146,22 @@ def test_attention_in_blocks_has_the_gradient_of_plain_attention(model_folder: P
 def test_swiglu_and_its_gradient_are_those_of_mlx_lm(kind: str) -> None:
     from importlib import import_module
 
-    ours = import_module("offapi.backends.mlx_backend.linux_cpu.fast_swiglu").swiglu  # opens the BLAS, so first
+    ours = import_module(
+        "offapi.backends.mlx_backend.linux_cpu.fast_swiglu"
+    ).swiglu  # opens the BLAS, so first
     import mlx.core as mx
     from mlx_lm.models.activations import swiglu as plain
 
     draw = np.random.default_rng(0)
-    gate, x, weigh = (mx.array(draw.standard_normal((50, 7)).astype(np.float32) * 4) for _ in range(3))
+    gate, x, weigh = (
+        mx.array(draw.standard_normal((50, 7)).astype(np.float32) * 4) for _ in range(3)
+    )
     gate[0, :4] = mx.array([0.0, 100.0, -100.0, -88.0])
     with mx.stream(mx.cpu):
         arrays = [array.astype(getattr(mx, kind)) for array in (gate, x)]
-        found, expected = (mx.vjp(f, arrays, [weigh.astype(arrays[0].dtype)]) for f in (ours, plain))
+        found, expected = (
+            mx.vjp(f, arrays, [weigh.astype(arrays[0].dtype)]) for f in (ours, plain)
+        )
     for one, other in zip([*found[0], *found[1]], [*expected[0], *expected[1]], strict=True):
         assert one.dtype == other.dtype
         expected_array = np.array(other.astype(mx.float32))
@@ -143,18 +173,24 @@ def test_a_groups_prompt_stands_once_beside_other_groups() -> None:
     from offapi.backends.mlx_backend.micro_batches import lines, micro_batches
 
     def episode(group: int, length: int) -> Episode:
-        return Episode("e", (Segment((1, 2, group, *range(50)), False), Segment((7,) * length, True)))
+        return Episode(
+            "e", (Segment((1, 2, group, *range(50)), False), Segment((7,) * length, True))
+        )
 
     groups = lines([episode(group, length) for length in (4, 9, 30) for group in range(3)])
     batches = micro_batches(groups, 10_000)
     assert [(batch.shared, len(batch.lines)) for batch in batches] == [(52, 3)] * 3
     singles = lines([episode(group, 4) for group in range(6)])
     assert [len(batch.lines) for batch in micro_batches(singles, 10_000)] == [6]
-    assert sorted(line.index for batch in micro_batches(groups, 100) for line in batch.lines) == list(range(9))
+    assert sorted(
+        line.index for batch in micro_batches(groups, 100) for line in batch.lines
+    ) == list(range(9))
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
-def test_kept_sets_hold_what_could_be_drawn(model_folder: Path, ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_sets_hold_what_could_be_drawn(
+    model_folder: Path, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from offapi.backends.mlx_backend.rollout import Rollout
 
     prepare = Rollout.__post_init__
@@ -165,7 +201,9 @@ def test_kept_sets_hold_what_could_be_drawn(model_folder: Path, ahead: int, monk
 
     monkeypatch.setattr(Rollout, "__post_init__", at)
     backend = open_mlx(model_folder)
-    sampling = Sampling(max_tokens=12, stop_ids=tuple(range(0, 300, 7)), temperature=4.0, top_k=40, top_p=0.9)
+    sampling = Sampling(
+        max_tokens=12, stop_ids=tuple(range(0, 300, 7)), temperature=4.0, top_k=40, top_p=0.9
+    )
     for group in backend.rollout(PROMPTS, 3, sampling):
         for completion in group.completions:
             episode = Episode(
@@ -178,18 +216,23 @@ def test_kept_sets_hold_what_could_be_drawn(model_folder: Path, ahead: int, monk
             assert completion.kept is not None
             assert len(completion.kept.counts) == len(completion.tokens)
             assert completion.kept.counts.max() <= 40
-            np.testing.assert_allclose(completion.logprobs, backend.score([episode], temperature=4.0)[0], atol=1e-4)
+            np.testing.assert_allclose(
+                completion.logprobs, backend.score([episode], temperature=4.0)[0], atol=1e-4
+            )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has a fast BLAS of its own")
 def test_a_fast_blas_is_opened_without_importing_torch() -> None:
     script = (
-        "import sys, importlib.util as u; s = u.spec_from_file_location('blas', sys.argv[1]);"
-        "blas = sys.modules['blas'] = u.module_from_spec(s); s.loader.exec_module(blas); opened = blas.open_fast();"
-        "assert 'torch' not in sys.modules; r = blas.report(); print(opened, r.path, r.slow)"
+        "import sys, importlib.util as u; s = u.spec_from_file_location('blas', sys.argv[1]);blas ="
+        " sys.modules['blas'] = u.module_from_spec(s); s.loader.exec_module(blas); opened ="
+        " blas.open_fast();assert 'torch' not in sys.modules; r = blas.report(); print(opened,"
+        " r.path, r.slow)"
     )
     file = find_spec("offapi.backends.mlx_backend.linux_cpu.blas").origin
-    done = subprocess.run([sys.executable, "-c", script, file], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, file], capture_output=True, text=True, check=True
+    )
     opened, used, slow = done.stdout.rsplit("\n", 2)[0].split(" ")
     if not opened:
         pytest.skip("no BLAS beside MLX's own is installed")

@@ -1,4 +1,6 @@
-"""Every backend computes the numbers recorded in the model folder, and a folder that means two things is caught."""
+"""Every backend computes the numbers recorded in the model
+folder, and a folder that means two things is caught.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def with_config(model: store.Model, folder: Path, **changes: Any) -> store.Model
         os.link(path, folder / path.name)
     config = orjson.loads((model.path / "config.json").read_bytes()) | changes
     (folder / "config.json").unlink()
-    (folder / "config.json").write_bytes(orjson.dumps({k: v for k, v in config.items() if v is not None}))
+    (folder / "config.json").write_bytes(
+        orjson.dumps({k: v for k, v in config.items() if v is not None})
+    )
     return store.Model("changed", folder)
 
 
@@ -60,7 +64,10 @@ def test_demo_model_matches_transformers(demo_model: store.Model, backend_name: 
 
 def test_demo_record_is_what_transformers_computes(demo_model: store.Model) -> None:
     pytest.importorskip("torch")
-    fresh, shipped = script().with_transformers(demo_model.path), parity.read(store.DEMO_PARITY.parent)
+    fresh, shipped = (
+        script().with_transformers(demo_model.path),
+        parity.read(store.DEMO_PARITY.parent),
+    )
     assert shipped is not None
     assert shipped.sequences == fresh.sequences == parity.sequences(49152)
     for ours, theirs in zip(shipped.logprobs, fresh.logprobs, strict=True):
@@ -70,7 +77,9 @@ def test_demo_record_is_what_transformers_computes(demo_model: store.Model) -> N
 def test_the_rope_trap_is_caught_on_mlx(
     demo_model: store.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """rope_parameters alone, as transformers 5 writes it: mlx-lm's llama then takes 10000 without a word."""
+    """rope_parameters alone, as transformers 5 writes
+    it: mlx-lm's llama then takes 10000 without a word.
+    """
     pytest.importorskip("mlx_lm")
     trap = with_config(demo_model, tmp_path / "trap", rope_theta=None, rope_scaling=None)
     with pytest.raises(ModelError, match="models add"):
@@ -78,13 +87,19 @@ def test_the_rope_trap_is_caught_on_mlx(
     with pytest.raises(ModelError, match="rope_theta"):  # the backend's own check
         parity.measure(trap, "mlx")
     monkeypatch.setattr("offapi.backends.mlx_backend.loader.check_rope", lambda *_: None)
-    with pytest.raises(ModelError, match=r"mlx computes other logprobs than transformers.* nats apart"):
+    with pytest.raises(
+        ModelError, match=r"mlx computes other logprobs than transformers.* nats apart"
+    ):
         parity.measure(trap, "mlx")
 
 
-def test_a_rope_that_is_wrong_everywhere_is_caught(demo_model: store.Model, tmp_path: Path, backend_name: str) -> None:
+def test_a_rope_that_is_wrong_everywhere_is_caught(
+    demo_model: store.Model, tmp_path: Path, backend_name: str
+) -> None:
     trap = with_config(demo_model, tmp_path / "trap", rope_theta=10000.0, rope_parameters=None)
-    with pytest.raises(ModelError, match=f"{backend_name} computes other logprobs than transformers") as caught:
+    with pytest.raises(
+        ModelError, match=f"{backend_name} computes other logprobs than transformers"
+    ) as caught:
         parity.measure(trap, backend_name)
     assert "config.json" in caught.value.next_step
 
@@ -94,8 +109,12 @@ def test_the_first_usable_backend_records_and_the_others_compare(
 ) -> None:
     model = store.add(model_files.folder(tmp_path / "small"))
     outcome = parity.establish(model)
-    assert outcome.recorded_by.split()[0] == ("torch" if importlib.util.find_spec("torch") else "mlx")
-    assert set(outcome.differences) | set(outcome.skipped) | {outcome.recorded_by.split()[0]} == set(LIBRARIES)
+    assert outcome.recorded_by.split()[0] == (
+        "torch" if importlib.util.find_spec("torch") else "mlx"
+    )
+    assert set(outcome.differences) | set(outcome.skipped) | {
+        outcome.recorded_by.split()[0]
+    } == set(LIBRARIES)
     assert all(difference < parity.TOLERANCE for difference in outcome.differences.values())
     assert "parity.json" in {path.name for path in store.verify("small").path.iterdir()}
     assert parity.measure(model, backend_name) < parity.TOLERANCE
@@ -123,17 +142,23 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_model_type_means_the_same_to_both(empty_home: Path, tmp_path: Path, kind: str) -> None:
+def test_every_model_type_means_the_same_to_both(
+    empty_home: Path, tmp_path: Path, kind: str
+) -> None:
     if not all(importlib.util.find_spec(library) for library in LIBRARIES.values()):
         pytest.skip("needs both backends")
     assert {name.split()[0] for name in KINDS} == set(safe_folder.MODEL_TYPES)
-    folder = model_files.random_folder(tmp_path / "small", model_type=kind.split()[0], **KINDS[kind])
+    folder = model_files.random_folder(
+        tmp_path / "small", model_type=kind.split()[0], **KINDS[kind]
+    )
     outcome = parity.establish(store.add(folder))
     assert outcome.differences["mlx"] < parity.TOLERANCE
     assert not outcome.skipped
 
 
-def test_other_numbers_and_none_are_refused(empty_home: Path, tmp_path: Path, backend_name: str) -> None:
+def test_other_numbers_and_none_are_refused(
+    empty_home: Path, tmp_path: Path, backend_name: str
+) -> None:
     model = store.add(model_files.folder(tmp_path / "small"))
     with pytest.raises(ModelError, match=r"no parity\.json"):
         parity.measure(model, backend_name)
@@ -144,12 +169,17 @@ def test_other_numbers_and_none_are_refused(empty_home: Path, tmp_path: Path, ba
         rows = ((wrong, *known.logprobs[0][1:]), *known.logprobs[1:])
         content = parity.encode(replace(known, logprobs=rows))
         (model.path / "parity.json").write_bytes(content.replace(b"null", b"NaN"))
-        with pytest.raises(ModelError, match=r"computes other logprobs|not a parity record|not valid JSON"):
+        with pytest.raises(
+            ModelError, match=r"computes other logprobs|not a parity record|not valid JSON"
+        ):
             parity.measure(model, backend_name)
 
 
 def test_the_store_never_keeps_a_model_that_fails(
-    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    empty_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = model_files.folder(tmp_path / "small")
     monkeypatch.setattr(parity, "TOLERANCE", -1.0)  # so that the second backend fails
@@ -163,7 +193,12 @@ def test_the_store_never_keeps_a_model_that_fails(
 def test_add_tells_how_far_the_backends_are_apart(
     empty_home: Path, tmp_path: Path, backend_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["models", "add", str(model_files.folder(tmp_path / "small")), "--name", "s", "--json"]) == 0
+    assert (
+        cli.run(
+            ["models", "add", str(model_files.folder(tmp_path / "small")), "--name", "s", "--json"]
+        )
+        == 0
+    )
     shown = json.loads(capsys.readouterr().out)
     assert (shown["name"], shown["source"], shown["bytes"]) == ("s", "folder", store.get("s").size)
     assert shown["parity"]["recorded_by"]

@@ -1,4 +1,6 @@
-"""Policy gradients against finite differences of the NumPy model, kept sets, references and inner updates."""
+"""Policy gradients against finite differences of the
+NumPy model, kept sets, references and inner updates.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,16 @@ import tiny_llama
 from policy_oracle import Array, Sample
 
 from offapi.adapter import encode, module, parameter
-from offapi.backend import AdamW, Arrays, Backend, Completion, Limits, LoraSpec, Sampling, TrainState
+from offapi.backend import (
+    AdamW,
+    Arrays,
+    Backend,
+    Completion,
+    Limits,
+    LoraSpec,
+    Sampling,
+    TrainState,
+)
 from offapi.episodes import Episode, Kept, Metrics, Segment
 from offapi.errors import BackendError
 from offapi.policy_loss import Experience, PolicyLoss, Update
@@ -40,7 +51,9 @@ ROWS: tuple[tuple[int, tuple[tuple[int, ...] | list[int], ...], float], ...] = (
 KEPT = (2, 4)  # the rows that were sampled with truncation
 
 
-def episode(prompt: tuple[int, ...], *parts: tuple[int, ...] | list[int], name: str = "e") -> Episode:
+def episode(
+    prompt: tuple[int, ...], *parts: tuple[int, ...] | list[int], name: str = "e"
+) -> Episode:
     segments = (Segment(tuple(part), isinstance(part, tuple)) for part in parts)
     return Episode(name, (Segment(prompt, False), *segments))
 
@@ -49,12 +62,17 @@ def with_kept(one: Episode) -> Episode:
     """One sampled segment, each of whose tokens was kept beside five others."""
     prompt, sampled = one.segments
     rng = np.random.default_rng(len(sampled.tokens))
-    sets = [np.union1d(rng.choice(tiny_llama.VOCAB, 5, replace=False), [token]) for token in sampled.tokens]
+    sets = [
+        np.union1d(rng.choice(tiny_llama.VOCAB, 5, replace=False), [token])
+        for token in sampled.tokens
+    ]
     kept = Kept(np.concatenate(sets).astype(np.int32), np.array(list(map(len, sets)), np.int32))
     return replace(one, segments=(prompt, replace(sampled, kept=kept)))
 
 
-def logprobs(truth: oracle.Llama, adapter: Any, one: Episode, temperature: float = TEMPERATURE) -> Array:
+def logprobs(
+    truth: oracle.Llama, adapter: Any, one: Episode, temperature: float = TEMPERATURE
+) -> Array:
     """NumPy's logprobs of the masked tokens, over the kept sets where there are some."""
     logits = truth.logits(one.tokens, adapter, SHAPE.scale if adapter else 0.0) / temperature
     places = [t for t, on in enumerate(one.mask) if on]
@@ -77,14 +95,20 @@ def with_behaviour(one: Episode, values: np.ndarray) -> Episode:
     segments, start = [], 0
     for segment in one.segments:
         stop = start + len(segment.tokens) * segment.sampled
-        segments.append(replace(segment, logprobs=tuple(values[start:stop].tolist()) if segment.sampled else None))
+        segments.append(
+            replace(
+                segment, logprobs=tuple(values[start:stop].tolist()) if segment.sampled else None
+            )
+        )
         start = stop
     return replace(one, segments=tuple(segments))
 
 
 @pytest.fixture(scope="session")
 def batch(truth: oracle.Llama, adapter: Arrays) -> list[Experience]:
-    """Groups of three prompts, mingled; old, behaviour and reference logprobs somewhat off the policy's."""
+    """Groups of three prompts, mingled; old, behaviour
+    and reference logprobs somewhat off the policy's.
+    """
     made = []
     for i, (prompt, parts, advantage) in enumerate(ROWS):
         one = episode(PROMPTS[prompt], *parts, name=f"row-{i}")
@@ -95,7 +119,9 @@ def batch(truth: oracle.Llama, adapter: Arrays) -> list[Experience]:
     return made
 
 
-def samples(truth: oracle.Llama, adapter: Any, batch: Sequence[Experience], temperature: float) -> list[Sample]:
+def samples(
+    truth: oracle.Llama, adapter: Any, batch: Sequence[Experience], temperature: float
+) -> list[Sample]:
     """The same batch for the oracle of losses, with NumPy's own logprobs."""
 
     def wide(values: np.ndarray | None) -> Array | None:
@@ -114,10 +140,15 @@ def samples(truth: oracle.Llama, adapter: Any, batch: Sequence[Experience], temp
 def taken(backend: Backend) -> Arrays:
     """The gradient, read off the first moment of one step without clipping."""
     backend.optim_step(0.0, PLAIN)
-    return {name: moment / np.float32(1 - PLAIN.beta1) for name, moment in backend.state().exp_avg.items()}
+    return {
+        name: moment / np.float32(1 - PLAIN.beta1)
+        for name, moment in backend.state().exp_avg.items()
+    }
 
 
-def gradient(backend: Backend, batch: Sequence[Experience], loss: PolicyLoss) -> tuple[Update, Arrays]:
+def gradient(
+    backend: Backend, batch: Sequence[Experience], loss: PolicyLoss
+) -> tuple[Update, Arrays]:
     return backend.policy_gradient(batch, loss), taken(backend)
 
 
@@ -128,7 +159,9 @@ def flat(arrays: Arrays) -> Array:
 def apart(one: Arrays, other: Arrays, scale: float = 1.0) -> float:
     """Relative difference of `one` and `scale` times `other`, each as one vector."""
     assert one.keys() == other.keys()
-    return float(np.linalg.norm(flat(one) - scale * flat(other)) / np.linalg.norm(scale * flat(other)))
+    return float(
+        np.linalg.norm(flat(one) - scale * flat(other)) / np.linalg.norm(scale * flat(other))
+    )
 
 
 def same_logprobs(found: Update, expected: Sequence[Array | None], atol: float = 1e-4) -> None:
@@ -141,7 +174,9 @@ def same_logprobs(found: Update, expected: Sequence[Array | None], atol: float =
 
 
 def expected_metrics(given: Sequence[Sample], loss: PolicyLoss, knobs: dict[str, Any]) -> Metrics:
-    ratios, largest, low, high, units = policy_oracle.statistics(given, loss.rule, loss.low, loss.high)
+    ratios, largest, low, high, units = policy_oracle.statistics(
+        given, loss.rule, loss.low, loss.high
+    )
     return {
         "loss": float(policy_oracle.loss(given, **knobs)),
         "tokens": float(sum(len(sample.logprobs) for sample in given)),
@@ -181,7 +216,12 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
     slopes = policy_oracle.gradient(given, **knobs)
     rng = np.random.default_rng(3)
     noise = {name: rng.standard_normal(array.shape) for name, array in adapter.items()}
-    directions = [{name: array.astype(np.float64) / np.linalg.norm(flat(found)) for name, array in found.items()}]
+    directions = [
+        {
+            name: array.astype(np.float64) / np.linalg.norm(flat(found))
+            for name, array in found.items()
+        }
+    ]
     directions += [
         {n: noise[n] if part in n else np.zeros_like(noise[n]) for n in noise}
         for part in ("lora_A", "lora_B", "layers.0")
@@ -189,18 +229,26 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
     for direction in directions:
         ahead, behind = (
             np.concatenate([logprobs(truth, moved, x.episode) for x in batch])
-            for moved in ({n: adapter[n] + sign * 1e-5 * direction[n] for n in adapter} for sign in (1, -1))
+            for moved in (
+                {n: adapter[n] + sign * 1e-5 * direction[n] for n in adapter} for sign in (1, -1)
+            )
         )
         slope = float(flat(found) @ flat(direction))
         assert slopes @ (ahead - behind) / 2e-5 == pytest.approx(slope, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("case", ["dr_grpo", "gspo", "dapo k2"])
-def test_gradients_are_the_same_for_any_split_and_order(adapted: Load, batch: list[Experience], case: str) -> None:
+def test_gradients_are_the_same_for_any_split_and_order(
+    adapted: Load, batch: list[Experience], case: str
+) -> None:
     loss = PolicyLoss(temperature=TEMPERATURE, **CASES[case])
     update, whole = gradient(adapted(), batch, loss)
     order = [4, 0, 6, 2, 5, 1, 3]
-    for limits in (Limits(train_tokens=1), Limits(train_tokens=60), Limits(train_tokens=90, logit_rows=3)):
+    for limits in (
+        Limits(train_tokens=1),
+        Limits(train_tokens=60),
+        Limits(train_tokens=90, logit_rows=3),
+    ):
         backend = adapted(limits=limits)
         split, found = gradient(backend, batch, loss)
         assert apart(found, whole) < 1e-5
@@ -217,10 +265,14 @@ def test_gradients_are_the_same_for_any_split_and_order(adapted: Load, batch: li
 def test_what_some_experiences_lack_is_neutral_for_them_alone(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, batch: list[Experience], limits: Limits
 ) -> None:
-    """Without old logprobs the ratio is 1, without behaviour logprobs nothing is weighted; the others keep theirs."""
+    """Without old logprobs the ratio is 1, without behaviour
+    logprobs nothing is weighted; the others keep theirs.
+    """
 
     def bare(one: Episode) -> Episode:
-        return replace(one, segments=tuple(replace(segment, logprobs=None) for segment in one.segments))
+        return replace(
+            one, segments=tuple(replace(segment, logprobs=None) for segment in one.segments)
+        )
 
     some = [replace(x, old=None) if i % 2 else x for i, x in enumerate(batch)]
     some = [replace(x, episode=bare(x.episode)) if i % 3 == 1 else x for i, x in enumerate(some)]
@@ -228,7 +280,8 @@ def test_what_some_experiences_lack_is_neutral_for_them_alone(
     update, found = gradient(backend, some, PolicyLoss("dapo", temperature=TEMPERATURE))
     given = samples(truth, adapter, some, TEMPERATURE)
     assert update.metrics["loss"] == pytest.approx(policy_oracle.loss(given, rule="dapo"), abs=1e-4)
-    # What an experience lacks may as well be given: its own logprobs as old, the old ones as behaviour.
+    # What an experience lacks may as well be given: its
+    # own logprobs as old, the old ones as behaviour.
     filled = []
     for x, own in zip(some, update.logprobs, strict=True):
         assert own is not None
@@ -249,11 +302,16 @@ def test_calls_add_up(adapted: Load, batch: list[Experience]) -> None:
     backend.restore(TrainState(adapter=backend.state().adapter))
     backend.forward_backward([x.episode for x in batch[:2]], "cross_entropy")
     parts.append(taken(backend))
-    assert apart(summed, {name: np.sum([part[name] for part in parts], axis=0) for name in summed}) < 1e-5
+    assert (
+        apart(summed, {name: np.sum([part[name] for part in parts], axis=0) for name in summed})
+        < 1e-5
+    )
 
 
 @pytest.mark.parametrize("rule", ["grpo", "dr_grpo", "dapo", "gspo"])
-def test_advantages_of_zero_count_and_are_not_computed(adapted: Load, batch: list[Experience], rule: str) -> None:
+def test_advantages_of_zero_count_and_are_not_computed(
+    adapted: Load, batch: list[Experience], rule: str
+) -> None:
     loss = PolicyLoss(rule, temperature=TEMPERATURE, max_tokens=12)  # type: ignore[arg-type]
     flat_ones = [replace(x, advantage=0.0) for x in batch[:3]]
     backend = adapted()
@@ -275,11 +333,15 @@ def test_with_a_penalty_every_experience_is_computed(
     level = [replace(x, advantage=0.0) for x in batch]
     update = adapted().policy_gradient(level, PolicyLoss("dapo", beta=0.5, temperature=TEMPERATURE))
     given = samples(truth, adapter, level, TEMPERATURE)
-    assert update.metrics["loss"] == pytest.approx(policy_oracle.loss(given, rule="dapo", beta=0.5), abs=1e-4)
+    assert update.metrics["loss"] == pytest.approx(
+        policy_oracle.loss(given, rule="dapo", beta=0.5), abs=1e-4
+    )
     same_logprobs(update, [sample.logprobs for sample in given])
 
 
-def test_a_batch_without_any_advantage_gives_no_gradient(adapted: Load, batch: list[Experience]) -> None:
+def test_a_batch_without_any_advantage_gives_no_gradient(
+    adapted: Load, batch: list[Experience]
+) -> None:
     backend = adapted()
     update = backend.policy_gradient([replace(x, advantage=0.0) for x in batch], PolicyLoss())
     assert update.logprobs == (None,) * len(batch)
@@ -293,10 +355,14 @@ def test_a_batch_without_any_advantage_gives_no_gradient(adapted: Load, batch: l
 def test_logprobs_returned_are_those_of_score(adapted: Load, batch: list[Experience]) -> None:
     backend = adapted()
     update = backend.policy_gradient(batch, PolicyLoss(temperature=TEMPERATURE))
-    same_logprobs(update, backend.score([x.episode for x in batch], temperature=TEMPERATURE), atol=2e-5)
+    same_logprobs(
+        update, backend.score([x.episode for x in batch], temperature=TEMPERATURE), atol=2e-5
+    )
 
 
-def test_the_backends_agree(load: Load, adapted: Load, backend_name: str, batch: list[Experience]) -> None:
+def test_the_backends_agree(
+    load: Load, adapted: Load, backend_name: str, batch: list[Experience]
+) -> None:
     other = {"torch": "mlx", "mlx": "torch"}[backend_name]
     if find_spec(other) is None:
         pytest.skip(f"{other} is not installed")
@@ -306,7 +372,9 @@ def test_the_backends_agree(load: Load, adapted: Load, backend_name: str, batch:
         loss = PolicyLoss(temperature=TEMPERATURE, **knobs)
         for one in (here, there):
             one.restore(TrainState(adapter=one.state().adapter))
-        (update, mine), (others, theirs) = (gradient(backend, batch, loss) for backend in (here, there))
+        (update, mine), (others, theirs) = (
+            gradient(backend, batch, loss) for backend in (here, there)
+        )
         assert apart(mine, theirs) < 1e-4
         assert update.metrics == pytest.approx(others.metrics, abs=1e-4)
         same_logprobs(update, others.logprobs)
@@ -347,7 +415,16 @@ KINDS = {
 
 def drawn(backend: Backend, sampling: Sampling, n: int = 3) -> list[tuple[Completion, Episode]]:
     return [
-        (c, Episode("", (Segment(PROMPTS[group.prompt], False), Segment(c.tokens, True, c.logprobs, c.kept))))
+        (
+            c,
+            Episode(
+                "",
+                (
+                    Segment(PROMPTS[group.prompt], False),
+                    Segment(c.tokens, True, c.logprobs, c.kept),
+                ),
+            ),
+        )
         for group in sorted(backend.rollout(PROMPTS, n, sampling), key=lambda group: group.prompt)
         for c in group.completions
     ]
@@ -363,7 +440,9 @@ def test_truncated_rollouts_carry_what_they_kept_and_are_scored_over_it(
     scored = backend.score(episodes, temperature=sampling.temperature)
     for (completion, one), found in zip(done, scored, strict=True):
         np.testing.assert_allclose(found, completion.logprobs, atol=1e-4)
-        np.testing.assert_allclose(found, logprobs(truth, adapter, one, sampling.temperature), atol=1e-4)
+        np.testing.assert_allclose(
+            found, logprobs(truth, adapter, one, sampling.temperature), atol=1e-4
+        )
         kept, start = completion.kept, one.mask.index(True) - 1
         assert kept is not None
         assert {kept.ids.dtype, kept.counts.dtype} == {np.dtype(np.int32)}
@@ -372,8 +451,12 @@ def test_truncated_rollouts_carry_what_they_kept_and_are_scored_over_it(
         sets = np.split(kept.ids, kept.counts.cumsum()[:-1])
         for row, token, ids in zip(rows, completion.tokens, sets, strict=True):
             assert token in ids
-            np.testing.assert_array_equal(ids, np.flatnonzero(np.isfinite(oracle.sampled(row, sampling))))
-    everything = [replace(e, segments=(e.segments[0], replace(e.segments[1], kept=None))) for e in episodes]
+            np.testing.assert_array_equal(
+                ids, np.flatnonzero(np.isfinite(oracle.sampled(row, sampling)))
+            )
+    everything = [
+        replace(e, segments=(e.segments[0], replace(e.segments[1], kept=None))) for e in episodes
+    ]
     over_all = backend.score(everything, temperature=sampling.temperature)
     assert np.abs(np.concatenate(over_all) - np.concatenate(scored)).max() > 0.1
     first = [Experience(one, 1.0 - 2.0 * (i % 2)) for i, one in enumerate(episodes)]
@@ -385,12 +468,18 @@ def test_by_reference_too_kept_sets_count(adapted: Load, truth: oracle.Llama) ->
     backend, sampling = adapted(), KINDS["all"]
     episodes = [one for _, one in drawn(backend, sampling)]
     for one, found in zip(
-        episodes, backend.score(episodes, by="reference", temperature=sampling.temperature), strict=True
+        episodes,
+        backend.score(episodes, by="reference", temperature=sampling.temperature),
+        strict=True,
     ):
-        np.testing.assert_allclose(found, logprobs(truth, None, one, sampling.temperature), atol=1e-4)
+        np.testing.assert_allclose(
+            found, logprobs(truth, None, one, sampling.temperature), atol=1e-4
+        )
 
 
-@pytest.mark.parametrize("sampling", [HOT, replace(HOT, temperature=0.0, top_k=3, top_p=0.5, min_p=0.1)])
+@pytest.mark.parametrize(
+    "sampling", [HOT, replace(HOT, temperature=0.0, top_k=3, top_p=0.5, min_p=0.1)]
+)
 def test_other_rollouts_carry_none(adapted: Load, sampling: Sampling) -> None:
     assert not sampling.truncated
     assert all(completion.kept is None for completion, _ in drawn(adapted(), sampling))
@@ -399,13 +488,18 @@ def test_other_rollouts_carry_none(adapted: Load, sampling: Sampling) -> None:
 def test_the_expected_score_is_zero_at_the_temperature_and_over_the_kept_sets(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
-    """E over the sampler of grad log pi, by enumeration: every token once, its probability as its advantage."""
+    """E over the sampler of grad log pi, by enumeration:
+    every token once, its probability as its advantage.
+    """
     backend, prompt = adapted(), PROMPTS[0]
 
     def expected_score(sampling: Sampling, temperature: float, kept: Kept | None) -> float:
         exact = np.exp(oracle.sampled(truth.logits(prompt, adapter, SHAPE.scale)[-1], sampling))
         every = [
-            Experience(Episode("", (Segment(prompt, False), Segment((token,), True, kept=kept))), float(exact[token]))
+            Experience(
+                Episode("", (Segment(prompt, False), Segment((token,), True, kept=kept))),
+                float(exact[token]),
+            )
             for token in np.flatnonzero(exact).tolist()
         ]
         backend.restore(TrainState(adapter=adapter))
@@ -431,12 +525,20 @@ def test_the_expected_score_is_zero_at_the_temperature_and_over_the_kept_sets(
 
 def other_adapter(adapter: Arrays) -> Arrays:
     rng = np.random.default_rng(21)
-    return {name: (0.1 * rng.standard_normal(array.shape)).astype(np.float32) for name, array in adapter.items()}
+    return {
+        name: (0.1 * rng.standard_normal(array.shape)).astype(np.float32)
+        for name, array in adapter.items()
+    }
 
 
 @pytest.mark.parametrize("fields", [{}, {"lora": SHAPE}])
 def test_the_reference_is_the_adapter_that_was_loaded(
-    load: Load, truth: oracle.Llama, adapter: Arrays, batch: list[Experience], tmp_path: Path, fields: dict[str, Any]
+    load: Load,
+    truth: oracle.Llama,
+    adapter: Arrays,
+    batch: list[Experience],
+    tmp_path: Path,
+    fields: dict[str, Any],
 ) -> None:
     for name, content in encode(adapter, SHAPE, "tiny").items():
         (tmp_path / name).write_bytes(content)
@@ -463,16 +565,23 @@ def test_the_reference_is_the_adapter_that_was_loaded(
     check(trained)
 
 
-def test_a_fresh_adapters_reference_is_the_base(load: Load, truth: oracle.Llama, adapter: Arrays) -> None:
+def test_a_fresh_adapters_reference_is_the_base(
+    load: Load, truth: oracle.Llama, adapter: Arrays
+) -> None:
     backend = load(lora=SHAPE)
     backend.restore(TrainState(adapter=adapter))
     one = episode(PROMPTS[0], (3, 4, 5))
-    np.testing.assert_allclose(backend.score([one], by="reference")[0], logprobs(truth, None, one, 1.0), atol=1e-4)
+    np.testing.assert_allclose(
+        backend.score([one], by="reference")[0], logprobs(truth, None, one, 1.0), atol=1e-4
+    )
 
 
 def test_inner_updates_have_numpys_ratios(adapted: Load, truth: oracle.Llama) -> None:
     backend, sampling = adapted(), KINDS["all"]
-    first = [Experience(one, (1.0, -0.3, -0.7)[i % 3]) for i, (_, one) in enumerate(drawn(backend, sampling))]
+    first = [
+        Experience(one, (1.0, -0.3, -0.7)[i % 3])
+        for i, (_, one) in enumerate(drawn(backend, sampling))
+    ]
     knobs: dict[str, Any] = {"rule": "grpo", "epsilon": 0.01, "epsilon_high": 0.01}
     loss = PolicyLoss(temperature=sampling.temperature, **knobs)
     update = backend.policy_gradient(first, loss)
@@ -503,7 +612,9 @@ def test_a_step_makes_what_it_rewards_likelier(adapted: Load, batch: list[Experi
 
 def frobenius(adapter: Arrays) -> float:
     modules = {module(name) for name in adapter}
-    changes = [adapter[parameter(m, "B")].astype(np.float64) @ adapter[parameter(m, "A")] for m in modules]
+    changes = [
+        adapter[parameter(m, "B")].astype(np.float64) @ adapter[parameter(m, "A")] for m in modules
+    ]
     return SHAPE.scale * float(np.sqrt(sum((change**2).sum() for change in changes)))
 
 
@@ -518,7 +629,9 @@ def test_a_step_reports_the_adapters_norm_and_what_it_did_not_reach(
         assert report["unreached"] == 0
     assert report["adapter_norm"] > 1.01 * frobenius(adapter)
     dead = [parameter(f"model.layers.1.mlp.{name}_proj", "A") for name in ("up", "down")]
-    backend.restore(TrainState(adapter={**adapter, **{name: np.zeros_like(adapter[name]) for name in dead}}))
+    backend.restore(
+        TrainState(adapter={**adapter, **{name: np.zeros_like(adapter[name]) for name in dead}})
+    )
     backend.policy_gradient(batch, loss)
     assert backend.optim_step(1e-2, AdamW())["unreached"] == 2
     fresh = load(lora=SHAPE)

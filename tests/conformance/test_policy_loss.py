@@ -1,4 +1,6 @@
-"""Every rule's advantages and loss on every backend, in float64, against NumPy, golden vectors and enumeration."""
+"""Every rule's advantages and loss on every backend, in
+float64, against NumPy, golden vectors and enumeration.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ def on_torch(batch: Sequence[Sample], dtype: str, **rest: Any) -> Found:
 
     policy_loss = import_module("offapi.backends.torch_backend.policy_loss").policy_loss
     kind = getattr(torch, dtype)
-    arrays = {name: None if x is None else torch.tensor(x, dtype=kind) for name, x in columns(batch).items()}
+    arrays = {
+        name: None if x is None else torch.tensor(x, dtype=kind)
+        for name, x in columns(batch).items()
+    }
     logprobs: Any = arrays.pop("logprobs")
     logprobs.requires_grad_()
     advantages = torch.tensor([sample.advantage for sample in batch], dtype=kind)
@@ -61,7 +66,10 @@ def on_mlx(batch: Sequence[Sample], dtype: str, **rest: Any) -> Found:
     policy_loss = import_module("offapi.backends.mlx_backend.policy_loss").policy_loss
     kind = getattr(mx, dtype)
     with mx.stream(mx.cpu):  # where MLX has float64
-        arrays = {name: None if x is None else mx.array(x, dtype=kind) for name, x in columns(batch).items()}
+        arrays = {
+            name: None if x is None else mx.array(x, dtype=kind)
+            for name, x in columns(batch).items()
+        }
         logprobs: Any = arrays.pop("logprobs")
         advantages = mx.array([sample.advantage for sample in batch], dtype=kind)
 
@@ -77,7 +85,9 @@ def on_mlx(batch: Sequence[Sample], dtype: str, **rest: Any) -> Found:
 def compute(backend_name: str) -> Callable[..., Found]:
     """`compute(batch, rule=..., **knobs)`; `of=batch` where it is a part of one; `dtype`."""
 
-    def run(batch: Sequence[Sample], of: Sequence[Sample] = (), dtype: str = "float64", **knobs: Any) -> Found:
+    def run(
+        batch: Sequence[Sample], of: Sequence[Sample] = (), dtype: str = "float64", **knobs: Any
+    ) -> Found:
         lengths = [len(sample.logprobs) for sample in batch]
         tokens = sum(len(sample.logprobs) for sample in of or batch)
         on = {"torch": on_torch, "mlx": on_mlx}[backend_name]
@@ -90,7 +100,9 @@ def compute(backend_name: str) -> Callable[..., Found]:
 @pytest.fixture
 def advantages(backend_name: str) -> Callable[..., list[Floats]]:
     """The backend's own, as its `advantages` verb computes them."""
-    of: Callable[..., list[Floats]] = import_module(f"offapi.backends.{backend_name}_backend.advantages").advantages
+    of: Callable[..., list[Floats]] = import_module(
+        f"offapi.backends.{backend_name}_backend.advantages"
+    ).advantages
     if backend_name == "mlx":
         return of
     import torch
@@ -99,7 +111,9 @@ def advantages(backend_name: str) -> Callable[..., list[Floats]]:
 
 
 def draw(seed: int, sequences: int = 9, spread: float = 0.4) -> list[Sample]:
-    """Ragged sequences, two groups' worth of signs and a 0 among the advantages, ratios beyond every clip."""
+    """Ragged sequences, two groups' worth of signs and
+    a 0 among the advantages, ratios beyond every clip.
+    """
     rng = np.random.default_rng(seed)
     batch = []
     for i in range(sequences):
@@ -108,7 +122,9 @@ def draw(seed: int, sequences: int = 9, spread: float = 0.4) -> list[Sample]:
         old, behaviour, reference = (
             logprobs + scale * rng.standard_normal(len(logprobs)) for scale in (near, 0.8, 0.5)
         )
-        batch.append(Sample(logprobs, float(rng.standard_normal()) * (i != 4), old, behaviour, reference))
+        batch.append(
+            Sample(logprobs, float(rng.standard_normal()) * (i != 4), old, behaviour, reference)
+        )
     return batch
 
 
@@ -130,7 +146,10 @@ REWARDS = ((1.0, 0.0, 0.0), (0.2, 0.9, 0.5), (1.0, 1.0, 1.0))
 GOLDEN_LOSSES: dict[str, tuple[dict[str, Any], bool]] = {
     "grpo  tok-ratio eps.2  A=ddof1  agg=seqmean": ({"rule": "grpo"}, False),
     "dapo  tok-ratio .2/.28 A=ddof1  agg=tokenmean": ({"rule": "dapo"}, False),
-    "drgrpo tok-ratio eps.2 A=centered agg=sum/(B*LMAX)": ({"rule": "dr_grpo", "max_tokens": 5}, False),
+    "drgrpo tok-ratio eps.2 A=centered agg=sum/(B*LMAX)": (
+        {"rule": "dr_grpo", "max_tokens": 5},
+        False,
+    ),
     "gspo  seq-ratio 3e-4/4e-4 A=ddof1 agg=seqmean": ({"rule": "gspo"}, False),
     "cispo min(r,1+.28) A=ddof1 agg=tokenmean": ({"rule": "cispo"}, False),
     "rloo  seq-sum-ratio eps.2 A=loo agg=seq mean": ({"rule": "rloo"}, False),
@@ -179,7 +198,10 @@ KNOBS: dict[str, dict[str, Any]] = {
 
 def taken(rule: str, knobs: dict[str, Any]) -> dict[str, Any]:
     """`knobs` as `rule` takes them: CISPO has no bound below."""
-    return {"rule": rule, **{name: value for name, value in knobs.items() if (rule, name) != ("cispo", "epsilon")}}
+    return {
+        "rule": rule,
+        **{name: value for name, value in knobs.items() if (rule, name) != ("cispo", "epsilon")},
+    }
 
 
 @pytest.mark.parametrize("knobs", KNOBS)
@@ -206,7 +228,9 @@ def test_loss_gradient_and_statistics_are_those_of_numpy(
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_parts_of_a_batch_add_up(compute: Callable[..., Found], backend_name: str, rule: str) -> None:
+def test_parts_of_a_batch_add_up(
+    compute: Callable[..., Found], backend_name: str, rule: str
+) -> None:
     batch = draw(5)
     knobs = {"rule": rule, "max_tokens": 9, "beta": 0.1}
     whole = compute(batch, **knobs)
@@ -217,7 +241,9 @@ def test_parts_of_a_batch_add_up(compute: Callable[..., Found], backend_name: st
         joined = np.concatenate([part.gradient for part in parts])
         np.testing.assert_allclose(joined, whole.gradient, atol=ATOL[backend_name])
         sums = np.array([part.statistics for part in parts])
-        np.testing.assert_allclose(sums[:, [0, 2, 3, 4]].sum(0), whole.statistics[[0, 2, 3, 4]], rtol=1e-6)
+        np.testing.assert_allclose(
+            sums[:, [0, 2, 3, 4]].sum(0), whole.statistics[[0, 2, 3, 4]], rtol=1e-6
+        )
         assert sums[:, 1].max() == pytest.approx(whole.statistics[1])
 
 
@@ -227,11 +253,15 @@ def test_the_first_update_has_a_ratio_of_exactly_one_and_clips_nothing(
 ) -> None:
     batch = [replace(sample, old=None) for sample in draw(6)]
     found = compute(batch, beta=0.2, **taken(rule, {"epsilon": 1e-9, "epsilon_high": 1e-9}))
-    units = len(batch) if rule in ("gspo", "rloo") else sum(len(sample.logprobs) for sample in batch)
+    units = (
+        len(batch) if rule in ("gspo", "rloo") else sum(len(sample.logprobs) for sample in batch)
+    )
     np.testing.assert_array_equal(found.statistics, [units, 1.0, 0, 0, units])
     expected = policy_oracle.gradient(batch, rule=rule, beta=0.2)
     np.testing.assert_allclose(found.gradient, expected, atol=ATOL[backend_name])
-    given = compute([replace(sample, old=sample.logprobs.copy()) for sample in batch], rule=rule, beta=0.2)
+    given = compute(
+        [replace(sample, old=sample.logprobs.copy()) for sample in batch], rule=rule, beta=0.2
+    )
     np.testing.assert_allclose(found.gradient, given.gradient, atol=1e-15)
     assert found.loss == pytest.approx(given.loss, abs=1e-15)
 
@@ -247,8 +277,12 @@ def test_on_policy_with_centred_advantages_the_loss_is_zero_and_its_gradient_is_
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_ratio_that_overflows_is_clipped_like_any_other(compute: Callable[..., Found], rule: str) -> None:
-    """Sums of log-ratios over a long sequence leave float32's range; a clipped ratio has no gradient all the same."""
+def test_a_ratio_that_overflows_is_clipped_like_any_other(
+    compute: Callable[..., Found], rule: str
+) -> None:
+    """Sums of log-ratios over a long sequence leave float32's
+    range; a clipped ratio has no gradient all the same.
+    """
     for dtype, far in (("float32", 60.0), ("float64", 500.0)):
         gone = Sample(np.full(2, -1.0), 0.5, np.full(2, -1.0 - far))
         batch = [gone, Sample(np.full(3, -1.0), -0.5, np.full(3, -1.0))]
@@ -287,7 +321,10 @@ def test_the_expected_gradient_of_the_penalty_is_that_of_the_kl(
     pi, reference = softmax(THETA), softmax(TOWARDS)
     d = np.log(reference) - np.log(pi)
     wanted = pi * (-d - pi @ -d)  # of sum pi log(pi / reference), by its derivative in the logits
-    batch = [Sample(np.log(pi[x : x + 1]), 0.0, reference=np.log(reference[x : x + 1])) for x in range(len(pi))]
+    batch = [
+        Sample(np.log(pi[x : x + 1]), 0.0, reference=np.log(reference[x : x + 1]))
+        for x in range(len(pi))
+    ]
     found = compute(batch, rule="grpo", beta=1.0, kl=kl).gradient * len(batch)
     np.testing.assert_allclose(expected_gradient(found), wanted, atol=ATOL[backend_name])
     plain_k3, k1 = 1 - np.exp(d), np.ones(len(pi))  # the known mistakes: a bare k3, and k1
@@ -302,14 +339,18 @@ def test_the_expected_gradient_of_the_penalty_is_that_of_the_kl(
 def test_advantages_of_ragged_groups(advantages: Callable[..., list[Floats]], rule: str) -> None:
     rng = np.random.default_rng(8)
     for _ in range(5):
-        groups = [rng.choice([0.0, 0.25, 0.7, 1.0], int(rng.integers(1, 12))).tolist() for _ in range(9)]
+        groups = [
+            rng.choice([0.0, 0.25, 0.7, 1.0], int(rng.integers(1, 12))).tolist() for _ in range(9)
+        ]
         groups += [rng.random(4).tolist(), (-rng.random(6)).tolist()]
         found = advantages(groups, rule)
         assert len(found) == len(groups)
         for group, one in zip(groups, found, strict=True):
             assert one.dtype == np.float32
             assert one.shape == (len(group),)
-            np.testing.assert_allclose(one, policy_oracle.ADVANTAGES[rule](group), rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(
+                one, policy_oracle.ADVANTAGES[rule](group), rtol=1e-6, atol=1e-6
+            )
 
 
 GOLDEN_ADVANTAGES = {
@@ -324,14 +365,25 @@ def test_golden_advantages(advantages: Callable[..., list[Floats]]) -> None:
     assert sorted(rule for rules in GOLDEN_ADVANTAGES.values() for rule in rules) == sorted(RULES)
     for name, rules in GOLDEN_ADVANTAGES.items():
         for rule in rules:
-            np.testing.assert_allclose(np.concatenate(advantages(REWARDS, rule)), GOLDEN["advantages"][name], atol=6e-7)
+            np.testing.assert_allclose(
+                np.concatenate(advantages(REWARDS, rule)), GOLDEN["advantages"][name], atol=6e-7
+            )
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_group_without_variance_has_advantages_of_exactly_zero(
     advantages: Callable[..., list[Floats]], rule: str
 ) -> None:
-    flat = [[0.1] * 3, [0.7] * 7, [0.7], [1.0] * 4, [0.0] * 5, [-0.3] * 6, [1e6 + 0.1] * 11, [1 / 3] * 9]
+    flat = [
+        [0.1] * 3,
+        [0.7] * 7,
+        [0.7],
+        [1.0] * 4,
+        [0.0] * 5,
+        [-0.3] * 6,
+        [1e6 + 0.1] * 11,
+        [1 / 3] * 9,
+    ]
     for one in advantages([*flat, [0.0, 1.0]], rule)[:-1]:
         np.testing.assert_array_equal(one, 0)
     assert any(np.asarray([0.7] * 7) - np.mean([0.7] * 7))  # the mean itself does round
@@ -344,7 +396,9 @@ def test_a_mean_of_zero_divides_nothing(advantages: Callable[..., list[Floats]])
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("rule", RULES)
-def test_a_reward_that_is_not_finite_is_refused(advantages: Callable[..., list[Floats]], rule: str, bad: float) -> None:
+def test_a_reward_that_is_not_finite_is_refused(
+    advantages: Callable[..., list[Floats]], rule: str, bad: float
+) -> None:
     with pytest.raises(ValueError, match="finite"):
         advantages([[0.1, 0.2], [0.3, bad, 0.4]], rule)
 
@@ -354,7 +408,13 @@ def test_a_reward_that_is_not_finite_is_refused(advantages: Callable[..., list[F
 
 def test_epsilons_by_the_papers_names() -> None:
     assert (PolicyLoss("grpo", epsilon=0.1).low, PolicyLoss("grpo", epsilon=0.1).high) == (0.1, 0.1)
-    assert (PolicyLoss("grpo", epsilon_high=0.3).low, PolicyLoss("grpo", epsilon_high=0.3).high) == (0.2, 0.3)
-    assert (PolicyLoss("dapo", epsilon=0.1).low, PolicyLoss("dapo", epsilon=0.1).high) == (0.1, 0.28)
+    assert (
+        PolicyLoss("grpo", epsilon_high=0.3).low,
+        PolicyLoss("grpo", epsilon_high=0.3).high,
+    ) == (0.2, 0.3)
+    assert (PolicyLoss("dapo", epsilon=0.1).low, PolicyLoss("dapo", epsilon=0.1).high) == (
+        0.1,
+        0.28,
+    )
     assert (PolicyLoss("gspo").low, PolicyLoss("gspo").high) == (3e-4, 4e-4)
     assert PolicyLoss("cispo", epsilon_high=4.0).high == 4.0

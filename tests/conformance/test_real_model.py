@@ -1,4 +1,6 @@
-"""The two backends on the real weights: same logprobs, same greedy tokens, same losses, one adapter for both."""
+"""The two backends on the real weights: same logprobs,
+same greedy tokens, same losses, one adapter for both.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,18 @@ from offapi.training.schedule import Schedule
 
 TOLERANCE = 1e-3  # nats
 PROMPTS, STEPS = 20, 10
-WHOLE = 10  # of so many pages one is given whole, of the others the first line: a token costs both backends time
+# of so many pages one is given whole, of the others
+# the first line: a token costs both backends time
+WHOLE = 10
 MOVED = 6  # of the prompts, scored with the adapter too
-SYSTEM = {"role": "system", "content": "Answer in JSON."}  # the task's own words are most of a prompt, and all alike
+SYSTEM = {
+    "role": "system",
+    "content": "Answer in JSON.",
+}  # the task's own words are most of a prompt, and all alike
 
 pytestmark = pytest.mark.skipif(
-    find_spec("torch") is None or find_spec("mlx") is None, reason="needs both backends on one machine"
+    find_spec("torch") is None or find_spec("mlx") is None,
+    reason="needs both backends on one machine",
 )
 
 
@@ -52,21 +60,31 @@ def episodes(demo_model: Model) -> list[Episode]:
 
 
 @pytest.fixture(scope="module")
-def both(demo_model: Model, episodes: list[Episode], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+def both(
+    demo_model: Model, episodes: list[Episode], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Trained]:
     spec = ModelSpec(demo_model.path, lora=LoraSpec(8, 16.0), seed=1)
     folder = tmp_path_factory.mktemp("adapters")
-    return {name: compute(load(name, spec), spec, episodes, folder / name) for name in ("torch", "mlx")}
+    return {
+        name: compute(load(name, spec), spec, episodes, folder / name) for name in ("torch", "mlx")
+    }
 
 
 def compute(backend: Backend, spec: ModelSpec, episodes: list[Episode], folder: Path) -> Trained:
-    """Score the answers, decode 16 tokens greedily, take ten steps, and leave the adapter in `folder`."""
+    """Score the answers, decode 16 tokens greedily,
+    take ten steps, and leave the adapter in `folder`.
+    """
     logprobs = backend.score(episodes)
     prompts = [row.segments[0].tokens for row in episodes]
     found = {group.prompt: group for group in backend.rollout(prompts, 1, Sampling(16, (2,)))}
-    schedule = Schedule(rows=len(episodes), batch_size=1, epochs=1.0, lr=1e-3, warmup_steps=2, seed=0)
+    schedule = Schedule(
+        rows=len(episodes), batch_size=1, epochs=1.0, lr=1e-3, warmup_steps=2, seed=0
+    )
     losses = []
     for step in range(STEPS):
-        losses.append(backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")["loss"])
+        losses.append(
+            backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")["loss"]
+        )
         backend.optim_step(schedule.lr_at(step), AdamW())
     folder.mkdir()
     assert spec.lora is not None
@@ -108,4 +126,6 @@ def test_an_adapter_moves_to_the_other_backend(
     apart = farthest(backend.score(episodes[:MOVED]), both[trained].adapted)
     print(f"trained on {trained}, loaded on {loaded}: apart by at most {apart:.1e} nats")
     assert apart <= TOLERANCE
-    assert farthest(both[trained].logprobs[:MOVED], both[trained].adapted) > 0.1  # it is no silent no-op
+    assert (
+        farthest(both[trained].logprobs[:MOVED], both[trained].adapted) > 0.1
+    )  # it is no silent no-op

@@ -1,4 +1,6 @@
-"""Decoding: right tokens, right logprobs, whatever a row is batched with, and no prompt computed twice."""
+"""Decoding: right tokens, right logprobs, whatever
+a row is batched with, and no prompt computed twice.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ Load = Callable[..., Backend]
 SCALE = 1.5  # alpha / rank of the conftest's adapter
 
 SHARED = tuple(range(40, 60))
-PROMPTS = [(*SHARED, *own) for own in ((1, 2, 3), (9,), (4, 5, 6, 7, 8, 9, 10), (11, 12), (1, 2, 4))]
+PROMPTS = [
+    (*SHARED, *own) for own in ((1, 2, 3), (9,), (4, 5, 6, 7, 8, 9, 10), (11, 12), (1, 2, 4))
+]
 SAMPLED = Sampling(max_tokens=10, stop_ids=(), temperature=4.0, seed=11, step=2)
 KINDS = {
     "plain": SAMPLED,
@@ -54,11 +58,15 @@ def same(one: Completion, other: Completion) -> None:
 def test_greedy_takes_the_largest_logit_and_reports_its_untempered_logprob(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
-    greedy = Sampling(max_tokens=8, stop_ids=(), top_k=1, top_p=0.1)  # truncation means nothing here
+    greedy = Sampling(
+        max_tokens=8, stop_ids=(), top_k=1, top_p=0.1
+    )  # truncation means nothing here
     for prompt, (completion,) in zip(PROMPTS, run(adapted(), sampling=greedy), strict=True):
         logits = truth.logits((*prompt, *completion.tokens), adapter, SCALE)[len(prompt) - 1 : -1]
         assert completion.tokens == tuple(logits.argmax(-1))
-        np.testing.assert_allclose(completion.logprobs, oracle.log_softmax(logits).max(-1), atol=1e-4)
+        np.testing.assert_allclose(
+            completion.logprobs, oracle.log_softmax(logits).max(-1), atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,8 +77,12 @@ def test_tokens_and_logprobs_are_those_of_the_inverse_cdf(
     for index, group in enumerate(run(adapted(), n=3, sampling=sampling)):
         for sample, completion in enumerate(group):
             draws = uniforms(sampling.seed, sampling.step, index, sample, sampling.max_tokens)
-            logits = truth.logits((*PROMPTS[index], *completion.tokens), adapter, SCALE)[len(PROMPTS[index]) - 1 :]
-            for at, (token, logprob) in enumerate(zip(completion.tokens, completion.logprobs, strict=True)):
+            logits = truth.logits((*PROMPTS[index], *completion.tokens), adapter, SCALE)[
+                len(PROMPTS[index]) - 1 :
+            ]
+            for at, (token, logprob) in enumerate(
+                zip(completion.tokens, completion.logprobs, strict=True)
+            ):
                 expected = oracle.sampled(logits[at], sampling)
                 reached = np.cumsum(np.exp(expected))
                 assert token == int((reached <= draws[at]).sum()), (index, sample, at)
@@ -78,7 +90,9 @@ def test_tokens_and_logprobs_are_those_of_the_inverse_cdf(
 
 
 def test_sums_that_round_unevenly_draw_no_impossible_token(backend_name: str) -> None:
-    """As a GPU's parallel sums do: lower or higher where nothing was added, and short of the whole at the end."""
+    """As a GPU's parallel sums do: lower or higher where
+    nothing was added, and short of the whole at the end.
+    """
     draw = import_module(f"offapi.backends.{backend_name}_backend.sampling").first_beyond
     array = import_module({"torch": "torch", "mlx": "mlx.core"}[backend_name])
     make = array.tensor if backend_name == "torch" else array.array
@@ -90,7 +104,10 @@ def test_sums_that_round_unevenly_draw_no_impossible_token(backend_name: str) ->
 
 def test_kinds_of_sampling_really_differ(load: Load) -> None:
     backend = load()
-    drawn = {kind: tuple(c.tokens for (c,) in run(backend, sampling=sampling)) for kind, sampling in KINDS.items()}
+    drawn = {
+        kind: tuple(c.tokens for (c,) in run(backend, sampling=sampling))
+        for kind, sampling in KINDS.items()
+    }
     assert len(set(drawn.values())) == len(KINDS)
     assert len({token for tokens in drawn["plain"] for token in tokens}) > 10
 
@@ -112,7 +129,9 @@ def test_keys_name_the_prompts(load: Load) -> None:
     backend = load()
     keys = [5, 900, 3, 0, 17]
     named = run(backend, keys=keys)
-    for (one,), (other,) in zip(reversed(named), run(backend, PROMPTS[::-1], keys=keys[::-1]), strict=True):
+    for (one,), (other,) in zip(
+        reversed(named), run(backend, PROMPTS[::-1], keys=keys[::-1]), strict=True
+    ):
         same(one, other)
     assert named != run(backend)
 
@@ -127,7 +146,10 @@ def test_samples_of_one_prompt_differ_and_do_not_depend_on_how_many_there_are(lo
 
 def test_seed_and_step_change_the_draws(load: Load) -> None:
     backend = load()
-    runs = [run(backend, sampling=replace(SAMPLED, **change)) for change in ({}, {"seed": 12}, {"step": 3})]
+    runs = [
+        run(backend, sampling=replace(SAMPLED, **change))
+        for change in ({}, {"seed": 12}, {"step": 3})
+    ]
     assert len({tuple(c.tokens for (c,) in groups) for groups in runs}) == 3
     assert runs[0] == run(backend)
 
@@ -135,9 +157,17 @@ def test_seed_and_step_change_the_draws(load: Load) -> None:
 @pytest.mark.parametrize("kind", ["plain", "hot"])
 def test_behaviour_logprobs_are_what_score_gives(adapted: Load, kind: str) -> None:
     backend, sampling = adapted(), KINDS[kind]
-    done = [(PROMPTS[i], c) for i, group in enumerate(run(backend, n=2, sampling=sampling)) for c in group]
-    episodes = [Episode("", (Segment(prompt, False), Segment(c.tokens, True))) for prompt, c in done]
-    for (_, completion), scored in zip(done, backend.score(episodes, temperature=sampling.temperature), strict=True):
+    done = [
+        (PROMPTS[i], c)
+        for i, group in enumerate(run(backend, n=2, sampling=sampling))
+        for c in group
+    ]
+    episodes = [
+        Episode("", (Segment(prompt, False), Segment(c.tokens, True))) for prompt, c in done
+    ]
+    for (_, completion), scored in zip(
+        done, backend.score(episodes, temperature=sampling.temperature), strict=True
+    ):
         np.testing.assert_allclose(completion.logprobs, scored, atol=1e-4)
 
 
@@ -146,7 +176,9 @@ def test_a_stop_token_ends_a_row_and_is_kept(load: Load) -> None:
     free = [group[0] for group in run(backend)]
     stops = (free[0].tokens[3], free[1].tokens[0])
     finishes = set()
-    for before, (after,) in zip(free, run(backend, sampling=replace(SAMPLED, stop_ids=stops)), strict=True):
+    for before, (after,) in zip(
+        free, run(backend, sampling=replace(SAMPLED, stop_ids=stops)), strict=True
+    ):
         found = [at for at, token in enumerate(before.tokens) if token in stops]
         cut = found[0] + 1 if found else SAMPLED.max_tokens
         assert after.tokens == before.tokens[:cut]
@@ -158,10 +190,14 @@ def test_a_stop_token_ends_a_row_and_is_kept(load: Load) -> None:
 
 def test_one_token_is_enough(load: Load) -> None:
     backend = load()
-    for (one,), (more,) in zip(run(backend, sampling=replace(SAMPLED, max_tokens=1)), run(backend), strict=True):
+    for (one,), (more,) in zip(
+        run(backend, sampling=replace(SAMPLED, max_tokens=1)), run(backend), strict=True
+    ):
         assert one.tokens == more.tokens[:1]
     first = run(backend)[0][0].tokens[0]
-    ((one,),) = run(backend, PROMPTS[:1], sampling=replace(SAMPLED, max_tokens=1, stop_ids=(first,)))
+    ((one,),) = run(
+        backend, PROMPTS[:1], sampling=replace(SAMPLED, max_tokens=1, stop_ids=(first,))
+    )
     assert (one.tokens, one.finish) == ((first,), "stop")
 
 
@@ -180,7 +216,9 @@ def test_one_token_is_enough(load: Load) -> None:
 def test_shared_prefixes_change_nothing(adapted: Load, prompts: list[tuple[int, ...]]) -> None:
     backend = adapted(limits=Limits(train_tokens=64))
     for key, group in enumerate(run(backend, prompts, n=2)):
-        (alone,) = run(backend, [prompts[key], (250,)], n=2, keys=[key, 99])[:1]  # shares nothing with (250,)
+        (alone,) = run(backend, [prompts[key], (250,)], n=2, keys=[key, 99])[
+            :1
+        ]  # shares nothing with (250,)
         for one, other in zip(group, alone, strict=True):
             same(one, other)
 
@@ -194,10 +232,14 @@ def test_prompts_beyond_the_first_columns_and_many_tokens(load: Load, truth: ora
 
 
 @pytest.mark.parametrize("rows", [3, 64])
-def test_the_shared_prefix_is_prefilled_once_a_call_and_each_prompt_once_a_group(load: Load, rows: int) -> None:
+def test_the_shared_prefix_is_prefilled_once_a_call_and_each_prompt_once_a_group(
+    load: Load, rows: int
+) -> None:
     backend = load(limits=Limits(rollout_rows=rows))
     run(backend, n=4)
-    assert backend.prefilled_tokens == len(SHARED) + sum(len(prompt) - len(SHARED) for prompt in PROMPTS)
+    assert backend.prefilled_tokens == len(SHARED) + sum(
+        len(prompt) - len(SHARED) for prompt in PROMPTS
+    )
 
 
 def test_groups_come_as_they_finish(load: Load) -> None:

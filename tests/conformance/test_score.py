@@ -1,4 +1,6 @@
-"""Logprobs of given tokens, by the policy and by the base alone, and adapters that come from a folder."""
+"""Logprobs of given tokens, by the policy and by the
+base alone, and adapters that come from a folder.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ PREFIX = tuple(range(60, 85))
 EPISODES = [
     episode((False, (*PREFIX, 1, 2)), (True, (3, 4, 5))),
     episode((False, (*PREFIX, 7)), (True, range(8, 30))),
-    episode((False, PREFIX), (True, (9, 10)), (False, (11, 12, 13)), (True, (14, 257))),  # a tool answered
+    episode(
+        (False, PREFIX), (True, (9, 10)), (False, (11, 12, 13)), (True, (14, 257))
+    ),  # a tool answered
     episode((False, (*PREFIX, 1, 2)), (True, (3, 4, 6, 7))),
     episode((False, (5,)), (True, (6,))),
 ]
@@ -55,7 +59,10 @@ def test_policy_and_reference_against_numpy(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, temperature: float
 ) -> None:
     backend = adapted()
-    policy = [oracle.masked(truth.logits(e.tokens, adapter, SHAPE.scale), e, temperature) for e in EPISODES]
+    policy = [
+        oracle.masked(truth.logits(e.tokens, adapter, SHAPE.scale), e, temperature)
+        for e in EPISODES
+    ]
     base = [oracle.masked(truth.logits(e.tokens), e, temperature) for e in EPISODES]
     close(backend.score(EPISODES, temperature=temperature), policy)
     close(backend.score(EPISODES, by="reference", temperature=temperature), base)
@@ -63,14 +70,22 @@ def test_policy_and_reference_against_numpy(
     assert max(np.abs(a - b).max() for a, b in zip(policy, base, strict=True)) > 0.1
 
 
-@pytest.mark.parametrize("limits", [Limits(train_tokens=1), Limits(train_tokens=70), Limits(logit_rows=1)])
+@pytest.mark.parametrize(
+    "limits", [Limits(train_tokens=1), Limits(train_tokens=70), Limits(logit_rows=1)]
+)
 def test_limits_change_nothing(adapted: Load, limits: Limits) -> None:
     close(adapted(limits=limits).score(EPISODES), adapted().score(EPISODES), atol=2e-5)
 
 
-def test_twins_and_masks_inside_what_is_shared(adapted: Load, truth: oracle.Llama, adapter: Arrays) -> None:
-    shared = episode((False, PREFIX[:5]), (True, PREFIX[5:15]), (False, PREFIX[15:]), (True, (1, 2)))
-    late = episode((False, PREFIX), (True, (1, 2, 3, 4)))  # the longest, so that what it masks late meets an early mask
+def test_twins_and_masks_inside_what_is_shared(
+    adapted: Load, truth: oracle.Llama, adapter: Arrays
+) -> None:
+    shared = episode(
+        (False, PREFIX[:5]), (True, PREFIX[5:15]), (False, PREFIX[15:]), (True, (1, 2))
+    )
+    late = episode(
+        (False, PREFIX), (True, (1, 2, 3, 4))
+    )  # the longest, so that what it masks late meets an early mask
     twins = [shared, episode((False, PREFIX), (True, (1, 2))), shared, late]
     expected = [oracle.masked(truth.logits(e.tokens, adapter, SHAPE.scale), e) for e in twins]
     close(adapted().score(twins), expected)
@@ -112,7 +127,9 @@ def test_an_adapter_loads_the_same_in_peft(load: Load, folder: Path, model_folde
     close(load(adapter=folder).score(EPISODES), expected)
 
 
-def test_an_adapter_trained_on_one_backend_runs_on_the_other(load: Load, backend_name: str, tmp_path: Path) -> None:
+def test_an_adapter_trained_on_one_backend_runs_on_the_other(
+    load: Load, backend_name: str, tmp_path: Path
+) -> None:
     from offapi.backend import AdamW
 
     other = {"torch": "mlx", "mlx": "torch"}[backend_name]
@@ -158,7 +175,9 @@ def test_a_target_no_layer_has_is_refused(load: Load) -> None:
 
 def changed(tmp_path: Path, **config: object) -> Path:
     path = tiny_llama.write(tmp_path / "changed")
-    settings = {key: value for key, value in (tiny_llama.CONFIG | config).items() if value is not None}
+    settings = {
+        key: value for key, value in (tiny_llama.CONFIG | config).items() if value is not None
+    }
     (path / "config.json").write_bytes(orjson.dumps(settings))
     return path
 
@@ -166,8 +185,12 @@ def changed(tmp_path: Path, **config: object) -> Path:
 def test_a_rotation_base_the_library_overlooks_is_refused_or_right(
     load: Load, tmp_path: Path, truth: oracle.Llama
 ) -> None:
-    """transformers 5 writes `rope_parameters`; a reader of `rope_theta` alone takes 10000 without a word."""
-    path = changed(tmp_path, rope_theta=None, rope_parameters={"rope_theta": 100000.0, "rope_type": "default"})
+    """transformers 5 writes `rope_parameters`; a reader
+    of `rope_theta` alone takes 10000 without a word.
+    """
+    path = changed(
+        tmp_path, rope_theta=None, rope_parameters={"rope_theta": 100000.0, "rope_type": "default"}
+    )
     refused, found = "", []
     try:
         found = load(path=path).score(EPISODES)
@@ -180,7 +203,12 @@ def test_a_rotation_base_the_library_overlooks_is_refused_or_right(
 
 
 def test_code_in_a_model_folder_is_never_run(load: Load, tmp_path: Path) -> None:
-    path = changed(tmp_path, model_file="evil.py", auto_map={"AutoModelForCausalLM": "evil.Evil"}, model_type="evil")
+    path = changed(
+        tmp_path,
+        model_file="evil.py",
+        auto_map={"AutoModelForCausalLM": "evil.Evil"},
+        model_type="evil",
+    )
     (path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(ModelError):
         load(path=path)

@@ -1,4 +1,6 @@
-"""What only the torch backend has: LoRA merged into a copy for rollouts, and decoding captured as CUDA graphs."""
+"""What only the torch backend has: LoRA merged into a
+copy for rollouts, and decoding captured as CUDA graphs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offapi.backend import AdamW, Arrays, Backend, Completion, Limits, LoraSpec, ModelSpec, Sampling, TrainState
+from offapi.backend import (
+    AdamW,
+    Arrays,
+    Backend,
+    Completion,
+    Limits,
+    LoraSpec,
+    ModelSpec,
+    Sampling,
+    TrainState,
+)
 from offapi.backend import load as load_backend
 from offapi.episodes import Episode, Segment
 from offapi.training.forecast import activation_bytes
@@ -25,13 +37,16 @@ SAMPLED = Sampling(max_tokens=40, stop_ids=(), temperature=2.0, seed=3)
 
 
 @pytest.mark.parametrize(
-    ("longest", "capacity", "keys"), [(1, 600, 512), (512, 600, 512), (513, 600, 600), (513, 5000, 1024), (3, 70, 70)]
+    ("longest", "capacity", "keys"),
+    [(1, 600, 512), (512, 600, 512), (513, 600, 600), (513, 5000, 1024), (3, 70, 70)],
 )
 def test_few_sizes_of_graphs(longest: int, capacity: int, keys: int) -> None:
     assert graphs.bucket(longest, capacity) == keys
 
 
-def test_a_merged_copy_computes_what_base_and_adapter_do(model_folder: Path, adapter: Arrays) -> None:
+def test_a_merged_copy_computes_what_base_and_adapter_do(
+    model_folder: Path, adapter: Arrays
+) -> None:
     merged = pytest.importorskip("offapi.backends.torch_backend.merged_weights")
     backend = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cpu"))
     plain = drawn(backend)
@@ -55,8 +70,15 @@ def test_what_reads_one_input_is_multiplied_at_once(model_folder: Path, adapter:
     plain = drawn(backend)
     policy: Any = getattr(backend, "policy")  # noqa: B009
     for i, block in enumerate(policy.model.model.layers):
-        for layer in (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj, block.mlp.down_proj):
-            layer.base_layer.bias = torch.nn.Parameter(torch.full((layer.base_layer.weight.shape[0],), 0.1 * (i + 1)))
+        for layer in (
+            block.self_attn.q_proj,
+            block.self_attn.k_proj,
+            block.self_attn.v_proj,
+            block.mlp.down_proj,
+        ):
+            layer.base_layer.bias = torch.nn.Parameter(
+                torch.full((layer.base_layer.weight.shape[0],), 0.1 * (i + 1))
+            )
     biased = drawn(backend)
     assert biased != plain
     policy.merged = merged.Merged(policy.model)
@@ -65,14 +87,20 @@ def test_what_reads_one_input_is_multiplied_at_once(model_folder: Path, adapter:
     same(drawn(backend), biased)
     base = policy.model.model.layers[0].mlp.up_proj.base_layer.weight
     assert all(product.weight.data_ptr() != base.data_ptr() for product in policy.merged.products)
-    assert not any(product.parts for product in policy.merged.products)  # nothing is held between steps
+    assert not any(
+        product.parts for product in policy.merged.products
+    )  # nothing is held between steps
 
 
-def test_micro_batches_on_cuda_grow_with_free_memory_and_yield_to_the_users(model_folder: Path) -> None:
+def test_micro_batches_on_cuda_grow_with_free_memory_and_yield_to_the_users(
+    model_folder: Path,
+) -> None:
     fitting = pytest.importorskip("offapi.backends.torch_backend.policy").fitting
     spec = ModelSpec(model_folder)
     each = activation_bytes(model_folder, "torch", "float32")
-    sizes = [fitting(spec, int(2 * tokens * each)).micro_batch for tokens in (100, 4095, 4097, 10**9)]
+    sizes = [
+        fitting(spec, int(2 * tokens * each)).micro_batch for tokens in (100, 4095, 4097, 10**9)
+    ]
     assert sizes == [2048, 2048, 4096, 16384]
     assert fitting(replace(spec, limits=Limits(train_tokens=300)), 10**12).micro_batch == 300
 
@@ -115,7 +143,9 @@ def on_cuda(model_folder: Path, adapter: Arrays) -> Iterator[Backend]:
     backend.close()
 
 
-def drawn(backend: Backend, sampling: Sampling = SAMPLED, n: int = 2) -> list[tuple[Completion, ...]]:
+def drawn(
+    backend: Backend, sampling: Sampling = SAMPLED, n: int = 2
+) -> list[tuple[Completion, ...]]:
     found = {group.prompt: group.completions for group in backend.rollout(PROMPTS, n, sampling)}
     return [found[i] for i in range(len(PROMPTS))]
 
@@ -127,14 +157,22 @@ def same(some: list[tuple[Completion, ...]], others: list[tuple[Completion, ...]
 
 
 @cuda
-@pytest.mark.parametrize("change", [{}, {"temperature": 0.0}, {"top_p": 0.7}, {"stop_ids": tuple(range(0, 300, 9))}])
+@pytest.mark.parametrize(
+    "change", [{}, {"temperature": 0.0}, {"top_p": 0.7}, {"stop_ids": tuple(range(0, 300, 9))}]
+)
 def test_graphs_of_every_size_draw_what_the_cpu_draws(
-    on_cuda: Backend, model_folder: Path, adapter: Arrays, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+    on_cuda: Backend,
+    model_folder: Path,
+    adapter: Arrays,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
 ) -> None:
     monkeypatch.setattr(graphs, "LEAST", 8)
     captured: list[int] = []
     capture = graphs.Graphs._capture
-    monkeypatch.setattr(graphs.Graphs, "_capture", lambda self, keys: captured.append(keys) or capture(self, keys))
+    monkeypatch.setattr(
+        graphs.Graphs, "_capture", lambda self, keys: captured.append(keys) or capture(self, keys)
+    )
     cpu = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cpu"))
     cpu.restore(TrainState(adapter=adapter))
     sampling = replace(SAMPLED, **change)
@@ -143,8 +181,12 @@ def test_graphs_of_every_size_draw_what_the_cpu_draws(
 
 
 @cuda
-def test_fewer_slots_than_rows_change_nothing(on_cuda: Backend, model_folder: Path, adapter: Arrays) -> None:
-    few = load_backend("torch", ModelSpec(model_folder, lora=SHAPE, device="cuda", limits=Limits(rollout_rows=4)))
+def test_fewer_slots_than_rows_change_nothing(
+    on_cuda: Backend, model_folder: Path, adapter: Arrays
+) -> None:
+    few = load_backend(
+        "torch", ModelSpec(model_folder, lora=SHAPE, device="cuda", limits=Limits(rollout_rows=4))
+    )
     few.restore(TrainState(adapter=adapter))
     stopping = replace(SAMPLED, stop_ids=tuple(range(0, 300, 9)))
     same(drawn(few, stopping), drawn(on_cuda, stopping))
@@ -159,7 +201,9 @@ def test_a_step_of_training_is_seen_by_the_next_rollout(on_cuda: Backend) -> Non
     after = drawn(on_cuda)
     assert after != before
     done = [(PROMPTS[i], one) for i, group in enumerate(after) for one in group]
-    episodes = [Episode("", (Segment(prompt, False), Segment(one.tokens, True))) for prompt, one in done]
+    episodes = [
+        Episode("", (Segment(prompt, False), Segment(one.tokens, True))) for prompt, one in done
+    ]
     on_cuda.score(episodes, by="reference")
     for (_, one), scored in zip(done, on_cuda.score(episodes, temperature=2.0), strict=True):
         np.testing.assert_allclose(one.logprobs, scored, atol=1e-4)
@@ -167,17 +211,25 @@ def test_a_step_of_training_is_seen_by_the_next_rollout(on_cuda: Backend) -> Non
 
 @pytest.mark.parametrize("device", ["cpu", "cpu, merged", pytest.param("cuda", marks=cuda)])
 def test_bfloat16_scores_what_it_sampled(model_folder: Path, adapter: Arrays, device: str) -> None:
-    """To bfloat16's rounding: on the CPU, six seeds, merged or not, the mean is up to 0.009 and the largest 0.11."""
+    """To bfloat16's rounding: on the CPU, six seeds, merged
+    or not, the mean is up to 0.009 and the largest 0.11.
+    """
     spec = ModelSpec(model_folder, lora=SHAPE, device=device.partition(",")[0], dtype="bfloat16")
     backend = load_backend("torch", spec)
     backend.restore(TrainState(adapter=adapter))
     if "merged" in device:
         policy = getattr(backend, "policy")  # noqa: B009
-        policy.merged = pytest.importorskip("offapi.backends.torch_backend.merged_weights").Merged(policy.model)
+        policy.merged = pytest.importorskip("offapi.backends.torch_backend.merged_weights").Merged(
+            policy.model
+        )
         policy.merged.refresh()
     done = [(PROMPTS[i], one) for i, group in enumerate(drawn(backend)) for one in group]
-    episodes = [Episode("", (Segment(prompt, False), Segment(one.tokens, True))) for prompt, one in done]
+    episodes = [
+        Episode("", (Segment(prompt, False), Segment(one.tokens, True))) for prompt, one in done
+    ]
     scores = backend.score(episodes, temperature=2.0)
-    apart = np.concatenate([np.abs(s - np.array(c.logprobs)) for s, (_, c) in zip(scores, done, strict=True)])
+    apart = np.concatenate(
+        [np.abs(s - np.array(c.logprobs)) for s, (_, c) in zip(scores, done, strict=True)]
+    )
     assert apart.mean() < 0.012
     assert apart.max() < 0.15

@@ -1,4 +1,6 @@
-"""Gradients against finite differences of the NumPy model, AdamW against its formula, and exact resume."""
+"""Gradients against finite differences of the NumPy
+model, AdamW against its formula, and exact resume.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def gradient(backend: Backend, batch: list[Episode] = BATCH) -> Arrays:
     """The gradient, read off the first moment of one step without clipping."""
     backend.forward_backward(batch, "cross_entropy")
     backend.optim_step(0.0, PLAIN)
-    return {name: moment / np.float32(1 - PLAIN.beta1) for name, moment in backend.state().exp_avg.items()}
+    return {
+        name: moment / np.float32(1 - PLAIN.beta1)
+        for name, moment in backend.state().exp_avg.items()
+    }
 
 
 def flat(arrays: Arrays) -> np.ndarray:
@@ -55,13 +60,17 @@ def apart(one: Arrays, other: Arrays) -> float:
     return float(np.linalg.norm(flat(one) - flat(other)) / np.linalg.norm(flat(other)))
 
 
-def test_loss_and_count_are_those_of_numpy(adapted: Load, truth: oracle.Llama, adapter: Arrays) -> None:
+def test_loss_and_count_are_those_of_numpy(
+    adapted: Load, truth: oracle.Llama, adapter: Arrays
+) -> None:
     metrics = adapted().forward_backward(BATCH, "cross_entropy")
     assert metrics["loss"] == pytest.approx(loss(truth, adapter), abs=1e-4)
     assert metrics["tokens"] == TOKENS
 
 
-def test_gradient_is_the_slope_of_the_numpy_loss(adapted: Load, truth: oracle.Llama, adapter: Arrays) -> None:
+def test_gradient_is_the_slope_of_the_numpy_loss(
+    adapted: Load, truth: oracle.Llama, adapter: Arrays
+) -> None:
     found = gradient(adapted())
     length = np.linalg.norm(flat(found))
     draw = np.random.default_rng(3)
@@ -72,14 +81,22 @@ def test_gradient_is_the_slope_of_the_numpy_loss(adapted: Load, truth: oracle.Ll
         for part in ("lora_A", "lora_B", "layers.0")
     ]
     for direction in directions:
-        ahead, behind = (loss(truth, {n: adapter[n] + sign * 1e-5 * direction[n] for n in adapter}) for sign in (1, -1))
+        ahead, behind = (
+            loss(truth, {n: adapter[n] + sign * 1e-5 * direction[n] for n in adapter})
+            for sign in (1, -1)
+        )
         slope = float(flat(found) @ flat(direction))
         assert (ahead - behind) / 2e-5 == pytest.approx(slope, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize(
     "limits",
-    [Limits(train_tokens=1), Limits(train_tokens=64), Limits(logit_rows=1), Limits(train_tokens=80, logit_rows=5)],
+    [
+        Limits(train_tokens=1),
+        Limits(train_tokens=64),
+        Limits(logit_rows=1),
+        Limits(train_tokens=80, logit_rows=5),
+    ],
 )
 def test_gradients_are_the_same_for_any_split(adapted: Load, limits: Limits) -> None:
     assert apart(gradient(adapted(limits=limits)), gradient(adapted())) < 1e-5
@@ -105,7 +122,9 @@ def test_calls_add_up(adapted: Load) -> None:
     assert apart(summed, {name: one[name] + other[name] for name in one}) < 1e-5
 
 
-@pytest.mark.parametrize("spec", [AdamW(max_grad_norm=1.0, weight_decay=0.1), AdamW(0.8, 0.95, 1e-6, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    "spec", [AdamW(max_grad_norm=1.0, weight_decay=0.1), AdamW(0.8, 0.95, 1e-6, 0.0, 0.0)]
+)
 def test_adamw_follows_its_formula(adapted: Load, adapter: Arrays, spec: AdamW) -> None:
     """arXiv 1711.05101, algorithm 2, bias-corrected, on the gradients the backend itself finds."""
     backend, probe = adapted(), adapted()
@@ -123,7 +142,9 @@ def test_adamw_follows_its_formula(adapted: Load, adapter: Arrays, spec: AdamW) 
             m[name] = spec.beta1 * m[name] + (1 - spec.beta1) * clip * g[name]
             v[name] = spec.beta2 * v[name] + (1 - spec.beta2) * (clip * g[name]) ** 2
             first, second = m[name] / (1 - spec.beta1**step), v[name] / (1 - spec.beta2**step)
-            weights[name] = weights[name] * (1 - lr * spec.weight_decay) - lr * first / (np.sqrt(second) + spec.eps)
+            weights[name] = weights[name] * (1 - lr * spec.weight_decay) - lr * first / (
+                np.sqrt(second) + spec.eps
+            )
         assert state.step == step
         assert apart(state.exp_avg, m) < 1e-5
         assert apart(state.exp_avg_sq, v) < 1e-5
@@ -153,7 +174,11 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(load: Load) -> None:
 
 def snapshot(state: TrainState) -> dict[str, bytes]:
     kinds = {"adapter": state.adapter, "exp_avg": state.exp_avg, "exp_avg_sq": state.exp_avg_sq}
-    return {f"{kind}/{name}": array.tobytes() for kind, arrays in kinds.items() for name, array in arrays.items()}
+    return {
+        f"{kind}/{name}": array.tobytes()
+        for kind, arrays in kinds.items()
+        for name, array in arrays.items()
+    }
 
 
 def train(backend: Backend, steps: int) -> TrainState:
@@ -182,7 +207,9 @@ def test_a_fresh_state_is_the_cores_draw(load: Load) -> None:
     backend = load(lora=SHAPE, seed=5)
     state = backend.state()
     assert state.step == 0
-    assert {name: array.shape for name, array in state.adapter.items()} == oracle.adapter_shapes(SHAPE.rank)
+    assert {name: array.shape for name, array in state.adapter.items()} == oracle.adapter_shapes(
+        SHAPE.rank
+    )
     for name, array in state.adapter.items():
         (outputs, inputs) = oracle.LINEARS[module(name).split(".", 3)[-1]]
         drawn = lora_matrices(5, module(name), SHAPE.rank, inputs, outputs)[".lora_B." in name]
@@ -196,13 +223,19 @@ def test_states_that_do_not_fit_are_refused(adapted: Load, adapter: Arrays) -> N
     name = sorted(adapter)[0]
     lacking = {key: array for key, array in adapter.items() if key != name}
     bent = adapter | {name: adapter[name].T.copy()}
-    for bad in (replace(good, adapter=lacking), replace(good, adapter=bent), replace(good, exp_avg=lacking)):
+    for bad in (
+        replace(good, adapter=lacking),
+        replace(good, adapter=bent),
+        replace(good, exp_avg=lacking),
+    ):
         with pytest.raises(BackendError):
             backend.restore(bad)
     assert snapshot(backend.state()) == snapshot(good)
 
 
-def test_a_gradient_that_is_not_finite_is_refused_and_changes_nothing(adapted: Load, adapter: Arrays) -> None:
+def test_a_gradient_that_is_not_finite_is_refused_and_changes_nothing(
+    adapted: Load, adapter: Arrays
+) -> None:
     backend = adapted()
     name = sorted(adapter)[0]
     poisoned = adapter | {name: np.full_like(adapter[name], np.nan)}
@@ -250,14 +283,21 @@ def test_memory_is_reported(load: Load) -> None:
     assert 0 < memory.used <= memory.peak <= memory.total
 
 
-def test_a_step_at_rate_0_leaves_the_adapters_bytes_as_they_are(load: Load, adapter: Arrays) -> None:
+def test_a_step_at_rate_0_leaves_the_adapters_bytes_as_they_are(
+    load: Load, adapter: Arrays
+) -> None:
     backend = load(lora=SHAPE)
-    before = {name: np.where(np.abs(array) < 0.01, np.float32(-0.0), array) for name, array in adapter.items()}
+    before = {
+        name: np.where(np.abs(array) < 0.01, np.float32(-0.0), array)
+        for name, array in adapter.items()
+    }
     backend.restore(TrainState(adapter=before))
     for step in (1, 2):
         backend.forward_backward(BATCH, "cross_entropy")
         assert backend.optim_step(0.0, AdamW(weight_decay=0.1))["grad_norm"] > 0
         after = backend.state()
-        assert {n: a.tobytes() for n, a in after.adapter.items()} == {n: a.tobytes() for n, a in before.items()}
+        assert {n: a.tobytes() for n, a in after.adapter.items()} == {
+            n: a.tobytes() for n, a in before.items()
+        }
         assert after.step == step
     assert np.abs(flat(after.exp_avg)).max() > 0

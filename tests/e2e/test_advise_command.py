@@ -1,4 +1,6 @@
-"""`offapi advise` as a user runs it: flags, a terminal that asks, what was measured, a picture, mistakes told."""
+"""`offapi advise` as a user runs it: flags, a terminal
+that asks, what was measured, a picture, mistakes told.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +55,15 @@ def test_for_people_and_for_programs(tmp_path: Path) -> None:
 
 
 def test_a_terminal_is_asked_and_every_question_can_be_skipped(tmp_path: Path) -> None:
-    code, shown = in_terminal("advise", "--volume=400000", typed="yes\n" + "\n" * (QUESTIONS - 2), cwd=tmp_path)
+    code, shown = in_terminal(
+        "advise", "--volume=400000", typed="yes\n" + "\n" * (QUESTIONS - 2), cwd=tmp_path
+    )
     assert code == 0, shown
     assert f"{QUESTIONS - 1} questions; Enter skips one" in shown
     assert "Do not train yet: collect first" in shown
-    code, shown = in_terminal("advise", typed="perhaps\nno\n" + "\n" * (QUESTIONS - 1), cwd=tmp_path)
+    code, shown = in_terminal(
+        "advise", typed="perhaps\nno\n" + "\n" * (QUESTIONS - 1), cwd=tmp_path
+    )
     assert code == 0, shown
     assert "must be one of yes, no" in shown
     assert "Take this road: Do not train." in shown
@@ -77,11 +83,24 @@ def test_nothing_is_asked_when_a_program_reads(tmp_path: Path, flag: str) -> Non
 
 
 def test_what_cost_reckoned_is_taken(tmp_path: Path) -> None:
-    """The real command's own object: at these prices a million requests pay, twenty thousand do not."""
-    flags = ["--input-tokens=1000", "--output-tokens=100", "--price-in=3", "--price-out=15", "--seconds=0.2", "--json"]
+    """The real command's own object: at these prices
+    a million requests pay, twenty thousand do not.
+    """
+    flags = [
+        "--input-tokens=1000",
+        "--output-tokens=100",
+        "--price-in=3",
+        "--price-out=15",
+        "--seconds=0.2",
+        "--json",
+    ]
     for requests, road in (("1000000", "sft"), ("20000", "api")):
-        (tmp_path / "cost.json").write_text(offapi("cost", f"--requests={requests}", *flags, cwd=tmp_path).stdout)
-        found = told(offapi("advise", "--labels=900", "--measured=cost.json", "--json", cwd=tmp_path))
+        (tmp_path / "cost.json").write_text(
+            offapi("cost", f"--requests={requests}", *flags, cwd=tmp_path).stdout
+        )
+        found = told(
+            offapi("advise", "--labels=900", "--measured=cost.json", "--json", cwd=tmp_path)
+        )
         assert (found["road"], found["answers"]["volume"]) == (road, float(requests))
         volume = next(one for one in found["thresholds"] if one["name"] == "volume")
         assert volume["source"].startswith("measured: cost.json, break-even on a machine ")
@@ -89,7 +108,10 @@ def test_what_cost_reckoned_is_taken(tmp_path: Path) -> None:
 
 
 def test_growth_that_pays_is_no_reason_to_stay(tmp_path: Path) -> None:
-    flags = "--requests=60000 --growth=0.08 --horizon-months=36 --input-tokens=1500 --output-tokens=150 --price-in=2"
+    flags = (
+        "--requests=60000 --growth=0.08 --horizon-months=36 --input-tokens=1500 --output-tokens=150"
+        " --price-in=2"
+    )
     done = offapi("cost", *flags.split(), "--price-out=8", "--seconds=0.3", "--json", cwd=tmp_path)
     (tmp_path / "cost.json").write_text(done.stdout)
     assert told(done)["verdict"] == "pays"
@@ -98,16 +120,24 @@ def test_growth_that_pays_is_no_reason_to_stay(tmp_path: Path) -> None:
 
 
 def test_a_flag_goes_before_what_was_measured(tmp_path: Path) -> None:
-    told_before = {"take": "sft", "rows": {"sft": {}, "teacher": {"report": {"all_fields": {"mean": 0.5}}}}}
+    told_before = {
+        "take": "sft",
+        "rows": {"sft": {}, "teacher": {"report": {"all_fields": {"mean": 0.5}}}},
+    }
     (tmp_path / "compare.json").write_bytes(orjson.dumps(told_before))
     words = ["advise", "--measured=compare.json", "--json"]
-    assert told(offapi(*words, cwd=tmp_path))["answers"] == {"measured": "sft", "teacher_quality": 0.5}
+    assert told(offapi(*words, cwd=tmp_path))["answers"] == {
+        "measured": "sft",
+        "teacher_quality": 0.5,
+    }
     found = told(offapi(*words, "--teacher-quality=90%", cwd=tmp_path))
     assert (found["answers"]["teacher_quality"], found["decided_by"]) == (0.9, "measured")
 
 
 def test_it_imports_no_numbers(tmp_path: Path) -> None:
-    done = apart("advise", *TRACES, "--json", env=environment(PYTHONPROFILEIMPORTTIME="1"), cwd=tmp_path)
+    done = apart(
+        "advise", *TRACES, "--json", env=environment(PYTHONPROFILEIMPORTTIME="1"), cwd=tmp_path
+    )
     assert told(done)["road"] == "graded"
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "offapi.advise.engine" in imported
@@ -127,7 +157,9 @@ def test_it_imports_no_numbers(tmp_path: Path) -> None:
         (["--narrow=yes", "--measured=odd.json"], 1, "nothing in it is known"),
     ],
 )
-def test_mistakes_are_told_and_nothing_is_written(tmp_path: Path, words: list[str], code: int, said: str) -> None:
+def test_mistakes_are_told_and_nothing_is_written(
+    tmp_path: Path, words: list[str], code: int, said: str
+) -> None:
     (tmp_path / "odd.json").write_text("{}")
     done = offapi("advise", *words, "--json", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (code, "")

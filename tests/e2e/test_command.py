@@ -43,11 +43,15 @@ def test_init_writes_a_folder_that_loads(offapi: Offapi, tmp_path: Path) -> None
         rows = documents.read(folder / name)
         assert len(rows) >= 16
         assert all(
-            row.gold is not None and loaded.grade(row.text, loaded.answer_text(row.gold)).score > 0 for row in rows
+            row.gold is not None and loaded.grade(row.text, loaded.answer_text(row.gold)).score > 0
+            for row in rows
         )
     assert load.load(folder / "distill.toml", distill.Config).task == folder / "task.py"
     assert load.load(folder / "sft.toml", sft.Config).data == folder / "train.jsonl"
-    assert load.load(folder / "filtered_sft.toml", filtered_sft.Config).traces == folder / "traces.jsonl"
+    assert (
+        load.load(folder / "filtered_sft.toml", filtered_sft.Config).traces
+        == folder / "traces.jsonl"
+    )
     grades = [loaded.grade_trace(row).score for row in traces.read(folder / "traces.jsonl")]
     assert (len(grades), sum(score == 1 for score in grades)) == (72, 60)
     assert list(tmp_path.iterdir()) == [folder], "nothing else was left"

@@ -1,4 +1,6 @@
-"""`offapi cost` as a user runs it: the example, flags on top, a run that is measured, mistakes told."""
+"""`offapi cost` as a user runs it: the example,
+flags on top, a run that is measured, mistakes told.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "task.py").write_text(TASK)
     (folder / "sft.toml").write_text(RECIPE)
     rows = [
-        {"id": f"d{i}", "document": f"from {shop}", "gold": {"shop": shop}} for i, shop in enumerate(("Ash", "Elm"))
+        {"id": f"d{i}", "document": f"from {shop}", "gold": {"shop": shop}}
+        for i, shop in enumerate(("Ash", "Elm"))
     ]
     write_jsonl(folder / "val.jsonl", rows)
     done = offapi("train", "sft.toml", cwd=folder)
@@ -43,14 +46,24 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_example_is_reckoned_for_people_and_for_programs(bench: Path) -> None:
     people = offapi("cost", "--from=costs.toml", cwd=bench)
     assert (people.returncode, people.stdout) == (0, "")
-    for said in ("owned", "bought", "rented", "break-even, requests a month", "what weighs most", "assumed", "2026-11"):
+    for said in (
+        "owned",
+        "bought",
+        "rented",
+        "break-even, requests a month",
+        "what weighs most",
+        "assumed",
+        "2026-11",
+    ):
         assert said in people.stderr
     found = told(offapi("cost", "--from=costs.toml", "--json", cwd=bench))
     assert found["verdict"] == "stay on the API"
     assert found["prices_dated"] == "2026-11"
     assert list(found["cases"]) == ["owned", "bought", "rented"]
     assert found["cases"]["owned"]["break_even_requests"]["likely"] > 50_000
-    assert told(offapi("cost", "--from=costs.toml", "--json", cwd=bench)) == found, "the seed is fixed"
+    assert told(offapi("cost", "--from=costs.toml", "--json", cwd=bench)) == found, (
+        "the seed is fixed"
+    )
 
 
 def test_flags_go_before_files_and_later_files_before_earlier_ones(bench: Path) -> None:
@@ -60,7 +73,12 @@ def test_flags_go_before_files_and_later_files_before_earlier_ones(bench: Path) 
     assert found["verdict"] == "pays"
     words = ["cost", "--from=costs.toml", "--from=more.toml", "--requests=1000:2000:3000", "--json"]
     found = told(offapi(*words, cwd=bench))
-    assert found["inputs"]["requests"] == {"low": 1000, "likely": 2000, "high": 3000, "source": "--requests"}
+    assert found["inputs"]["requests"] == {
+        "low": 1000,
+        "likely": 2000,
+        "high": 3000,
+        "source": "--requests",
+    }
     assert found["verdict"] == "stay on the API"
 
 
@@ -93,16 +111,26 @@ def test_a_run_that_is_measured(bench: Path) -> None:
 
 
 def test_what_eval_measured_goes_before_the_files_guess(bench: Path) -> None:
-    evaluated = offapi("eval", "--task=task.py", "--data=val.jsonl", "--model=model", "--json", cwd=bench)
+    evaluated = offapi(
+        "eval", "--task=task.py", "--data=val.jsonl", "--model=model", "--json", cwd=bench
+    )
     (bench / "eval.json").write_text(evaluated.stdout)
-    found = told(offapi("cost", "--from=costs.toml", "--run=eval.json", "--json", cwd=bench))["inputs"]
+    found = told(offapi("cost", "--from=costs.toml", "--run=eval.json", "--json", cwd=bench))[
+        "inputs"
+    ]
     measured = orjson.loads(evaluated.stdout)
     assert found["seconds"]["likely"] == pytest.approx(measured["seconds"] / 2)
     assert found["own_tokens"]["likely"] == measured["completion_tokens"] / 2
-    assert found["seconds"]["source"] == found["own_tokens"]["source"] == "eval.json: measured on 2 answers"
+    assert (
+        found["seconds"]["source"]
+        == found["own_tokens"]["source"]
+        == "eval.json: measured on 2 answers"
+    )
     assert "eval.json" not in found["training_hours"]["source"]
     (bench / "eval.json").write_bytes(orjson.dumps({**measured, "samples": 2}))
-    sampled = told(offapi("cost", "--from=costs.toml", "--run=eval.json", "--json", cwd=bench))["inputs"]
+    sampled = told(offapi("cost", "--from=costs.toml", "--run=eval.json", "--json", cwd=bench))[
+        "inputs"
+    ]
     assert sampled["own_tokens"]["likely"] == measured["completion_tokens"] / 4
 
 
@@ -117,9 +145,21 @@ def test_what_eval_measured_goes_before_the_files_guess(bench: Path) -> None:
         (["--from=costs.toml", "--tokens-per-second=1", "--seconds=1"], 2, "say the same"),
         (["--from=costs.toml", "--run=runs/sft2"], 1, "there is no run here"),
         (["--from=costs.toml", "--run=other", "--measure=1"], 2, "it has no model"),
-        (["--from=costs.toml", "--run=old.json"], 1, "old.json: no measured answers in it: Object missing required"),
-        (["--from=costs.toml", "--run=none.json"], 1, "none.json: no measured answers in it: Expected `int` >= 1"),
-        (["--from=costs.toml", "--run=costs.toml"], 1, "costs.toml: no measured answers in it: JSON is malformed"),
+        (
+            ["--from=costs.toml", "--run=old.json"],
+            1,
+            "old.json: no measured answers in it: Object missing required",
+        ),
+        (
+            ["--from=costs.toml", "--run=none.json"],
+            1,
+            "none.json: no measured answers in it: Expected `int` >= 1",
+        ),
+        (
+            ["--from=costs.toml", "--run=costs.toml"],
+            1,
+            "costs.toml: no measured answers in it: JSON is malformed",
+        ),
         (["--from=costs.toml", "--run=old.json", "--measure=1"], 1, "there is no run here"),
         (["--example=costs.toml"], 2, "there is something already"),
         (["--prices=x"], 2, "No such option"),

@@ -1,4 +1,6 @@
-"""The installed `offapi drift` command: day after day on a log that grows, what it prints, writes and refuses."""
+"""The installed `offapi drift` command: day after day
+on a log that grows, what it prints, writes and refuses.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ def row(i: int, prefix: str, bad: bool = False) -> str:
     draw = random.Random(f"{prefix}{i}")
     total = draw.randint(100, 900) * (10 if bad else 1)
     question = f"Receipt {i}\n" + "1 x thing 5.00\n" * draw.randint(1, 6) + f"Sum: {total}"
-    chat = [{"role": "user", "content": question}, {"role": "assistant", "content": json.dumps({"total": total})}]
+    chat = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": json.dumps({"total": total})},
+    ]
     return json.dumps({"id": f"{prefix}{i}", "messages": chat, "gold": {"total": total}}) + "\n"
 
 
@@ -53,13 +58,26 @@ def test_day_after_day_until_it_says_retrain(tmp_path: Path) -> None:
     first = drift(tmp_path, "--state", "drift.json", "--json")
     assert first.returncode == 0, first.stderr
     told = json.loads(first.stdout)
-    assert (told["verdict"], told["fresh_rows"], told["new_rows"], told["next"]) == ("fresh", 200, 200, [])
-    assert [one["name"] for one in told["watched"]][:3] == ["check json", "check low", "total missing"]
+    assert (told["verdict"], told["fresh_rows"], told["new_rows"], told["next"]) == (
+        "fresh",
+        200,
+        200,
+        [],
+    )
+    assert [one["name"] for one in told["watched"]][:3] == [
+        "check json",
+        "check low",
+        "total missing",
+    ]
     assert told["alarm"] == len(told["watched"]) / 0.05
     assert told["right"]["fresh"]["mean"] == 1.0
 
     again = json.loads(drift(tmp_path, "--state", "drift.json", "--json").stdout)
-    assert (again["fresh_rows"], again["new_rows"], again["passed_over"]) == (200, 0, {"counted before": 200})
+    assert (again["fresh_rows"], again["new_rows"], again["passed_over"]) == (
+        200,
+        0,
+        {"counted before": 200},
+    )
     assert again["watched"] == told["watched"]
 
     with served.open("a") as file:
@@ -128,7 +146,9 @@ def test_of_two_at_once_the_second_is_refused_and_no_row_is_lost(tmp_path: Path)
         f"        pathlib.Path({str(begun)!r}).touch()\n        time.sleep(0.02)\n"
     )
     folder(tmp_path)
-    (tmp_path / "task.py").write_text(TASK.replace("def low(document, answer, context):\n", waiting))
+    (tmp_path / "task.py").write_text(
+        TASK.replace("def low(document, answer, context):\n", waiting)
+    )
     served, state = tmp_path / "served.jsonl", tmp_path / "drift.json"
     served.write_text(row(1, "a"))
     assert drift(tmp_path, "--state", "drift.json").returncode == 0
@@ -136,7 +156,16 @@ def test_of_two_at_once_the_second_is_refused_and_no_row_is_lost(tmp_path: Path)
 
     slow = tmp_path / "slow.jsonl"
     slow.write_text(row(2, "a").replace("Receipt", "SLOW receipt"))
-    files = ("--task", "task.py", "--reference", "ref.jsonl", "--fresh", "slow.jsonl", "--state", "drift.json")
+    files = (
+        "--task",
+        "task.py",
+        "--reference",
+        "ref.jsonl",
+        "--fresh",
+        "slow.jsonl",
+        "--state",
+        "drift.json",
+    )
     first = subprocess.Popen(start("drift", *files), cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
         until(begun.exists)
@@ -145,7 +174,10 @@ def test_of_two_at_once_the_second_is_refused_and_no_row_is_lost(tmp_path: Path)
         assert (second.returncode, second.stdout) == (1, "")
         told = json.loads(second.stderr)
         assert told["code"] == "run"
-        assert told["message"] == f"--state drift.json: this state is being written by process {first.pid}."
+        assert (
+            told["message"]
+            == f"--state drift.json: this state is being written by process {first.pid}."
+        )
         assert state.read_bytes() == before
     finally:
         go.touch()

@@ -1,4 +1,6 @@
-"""`offapi eval` as a user runs it: models scored and sampled, scorings counted, two systems compared, mistakes told."""
+"""`offapi eval` as a user runs it: models scored and sampled,
+scorings counted, two systems compared, mistakes told.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,10 @@ def test_scoring_an_adapter_is_counted_in_its_run(bench: Path) -> None:
     assert list(first) == ["n", "mean", "all_fields", "fields", *measured, "scored"]
     again = on(bench, "--adapter=runs/sft/adapter")
     count = first["scored"] + 1
-    assert f"This test set has now been scored {count} times for this run; pick on validation" in again.stderr
+    assert (
+        f"This test set has now been scored {count} times for this run; pick on validation"
+        in again.stderr
+    )
     manifest = orjson.loads((bench / "runs/sft/manifest.json").read_bytes())
     assert manifest["scored"][-1]["n"] == 4
     assert [attempt["outcome"] for attempt in manifest["attempts"]] == ["finished"]
@@ -84,7 +89,9 @@ def test_scoring_an_adapter_is_counted_in_its_run(bench: Path) -> None:
 
 
 def test_what_answering_took_is_told_in_whole(bench: Path) -> None:
-    """Prompt tokens are those of the prompts; the tiny tokenizer's tokens are bytes, an answer's end is one more."""
+    """Prompt tokens are those of the prompts; the tiny
+    tokenizer's tokens are bytes, an answer's end is one more.
+    """
     one, four = (told(on(bench, f"--limit={n}", f"--out=took{n}.jsonl", "--json")) for n in (1, 4))
     chat, task = Chat.load(bench / "model"), load(bench / "task.py")
     asked = [len(chat.prompt(task.messages(row["document"]))) for row in documents(4)]
@@ -99,16 +106,27 @@ def test_samples(bench: Path) -> None:
     assert (found["n"], found["samples"], found["temperature"]) == (2, 3, 1.0)
     assert list(found["pass@k"]) == ["1", "2", "3"]
     rows = [orjson.loads(line) for line in (bench / "s.jsonl").read_bytes().splitlines()]
-    assert [(row["id"], row["sample"]) for row in rows] == [(f"d{i}", k) for i in (0, 1) for k in range(3)]
+    assert [(row["id"], row["sample"]) for row in rows] == [
+        (f"d{i}", k) for i in (0, 1) for k in range(3)
+    ]
     assert len({row["output"] for row in rows}) > 1, "they are sampled"
     again = told(on(bench, "--samples=3", "--limit=2", "--out=s2.jsonl", "--json"))
     assert {**again, "seconds": 0} == {**found, "seconds": 0}
-    assert (bench / "s2.jsonl").read_bytes() == (bench / "s.jsonl").read_bytes(), "the seed is fixed"
+    assert (bench / "s2.jsonl").read_bytes() == (bench / "s.jsonl").read_bytes(), (
+        "the seed is fixed"
+    )
 
 
 def test_the_last_turn_of_traces(bench: Path) -> None:
-    """The recorded turns are the prompt; the recorded answer is what `--against recorded` compares with."""
-    turns = [("system", "Name the shop."), ("user", "from Ash"), ("assistant", "{}"), ("user", "again")]
+    """The recorded turns are the prompt; the recorded
+    answer is what `--against recorded` compares with.
+    """
+    turns = [
+        ("system", "Name the shop."),
+        ("user", "from Ash"),
+        ("assistant", "{}"),
+        ("user", "again"),
+    ]
     messages = [{"role": role, "content": text} for role, text in turns]
     rows = [
         {
@@ -153,7 +171,14 @@ def test_a_file_against_the_recorded_answers(bench: Path) -> None:
     rows[5]["recorded_label"] = None
     data = write_jsonl(bench / "recorded.jsonl", rows)
     answers = [
-        {"id": row["id"], "output": "", "value": None, "correct": {"shop": True}, "gold": row["gold"]} for row in rows
+        {
+            "id": row["id"],
+            "output": "",
+            "value": None,
+            "correct": {"shop": True},
+            "gold": row["gold"],
+        }
+        for row in rows
     ]
     a = write_jsonl(bench / "mine.jsonl", answers)
     words = ["eval", str(a), "--against=recorded", "--task=task.py", f"--data={data}"]
@@ -176,19 +201,37 @@ def test_a_file_against_the_recorded_answers(bench: Path) -> None:
         (["a.jsonl", "--against=b.jsonl", "--data=val.jsonl"], 2, "--data has no effect"),
         (["a.jsonl", "--against=b.jsonl", "--margin=5"], 2, "--margin"),
         (["--task=task.py", "--data=val.jsonl", "--common"], 2, "--common has no effect"),
-        (["--task=task.py", "--data=val.jsonl", "--samples=2", "--temperature=0"], 2, "all samples are the same"),
-        (["--task=task.py", "--data=val.jsonl", "--samples=2", "--against=b.jsonl"], 2, "sampled answers"),
-        (["--task=task.py", "--data=val.jsonl", "--out=b.jsonl", "--against=b.jsonl"], 2, "read by this command"),
+        (
+            ["--task=task.py", "--data=val.jsonl", "--samples=2", "--temperature=0"],
+            2,
+            "all samples are the same",
+        ),
+        (
+            ["--task=task.py", "--data=val.jsonl", "--samples=2", "--against=b.jsonl"],
+            2,
+            "sampled answers",
+        ),
+        (
+            ["--task=task.py", "--data=val.jsonl", "--out=b.jsonl", "--against=b.jsonl"],
+            2,
+            "read by this command",
+        ),
         (["--task=task.py", "--data=val.jsonl", "--out=task.py"], 2, "read by this command"),
         (["--task=task.py", "--data=val.jsonl", "--out=no/p.jsonl"], 2, "no such folder"),
-        (["--task=task.py", "--data=val.jsonl", "--model=model", "--against=b.jsonl"], 1, "not the same documents"),
+        (
+            ["--task=task.py", "--data=val.jsonl", "--model=model", "--against=b.jsonl"],
+            1,
+            "not the same documents",
+        ),
         (["a.jsonl", "--against=none.jsonl"], 1, "No such file"),
         (["a.jsonl", "--against=val.jsonl"], 1, "'correct' is missing"),
         (["a.jsonl", "--against=few.jsonl"], 1, "only in A: 'd1', 'd2', 'd3' and 36 more"),
         (["a.jsonl", "--against=sampled.jsonl"], 1, "B holds sampled answers"),
     ],
 )
-def test_mistakes_are_told_and_nothing_is_written(bench: Path, words: list[str], code: int, said: str) -> None:
+def test_mistakes_are_told_and_nothing_is_written(
+    bench: Path, words: list[str], code: int, said: str
+) -> None:
     predictions(bench / "a.jsonl", {1})
     predictions(bench / "b.jsonl", set())
     predictions(bench / "few.jsonl", set(), range(1))

@@ -1,6 +1,8 @@
-"""A disk that fills up while a command writes: an error with a next step, and nothing half-made under a name.
+"""A disk that fills up while a command writes: an error
+with a next step, and nothing half-made under a name.
 
-A run that came to nothing does not stay, one with steps does; what a command can go on with stays as well.
+A run that came to nothing does not stay, one with steps
+does; what a command can go on with stays as well.
 """
 
 from __future__ import annotations
@@ -57,7 +59,17 @@ def test_eval_asks_no_model_where_its_answers_would_not_fit(
     (tmp_path / "task.py").write_text(recipe_folder.TASK)
     rows = [{"id": f"d{i}", "document": f"from {i}", "gold": {"shop": f"{i}"}} for i in range(40)]
     recipe_folder.write_jsonl(tmp_path / "test.jsonl", rows)
-    words = ["eval", "--task", "task.py", "--data", "test.jsonl", "--model", "none", "--out", "said.jsonl"]
+    words = [
+        "eval",
+        "--task",
+        "task.py",
+        "--data",
+        "test.jsonl",
+        "--model",
+        "none",
+        "--out",
+        "said.jsonl",
+    ]
     assert cli.run([*words, f"--samples={10**12}"]) == 1  # 40 PB
     err = capsys.readouterr().err
     assert "said.jsonl" in err
@@ -90,7 +102,9 @@ def test_a_run_that_came_to_nothing_does_not_stay(
 
 
 def lay_out(folder: Path, count: int = 6) -> None:
-    """A task, documents, traces, a fine-tuning file and Batch files in `folder`, and a folder for what is made."""
+    """A task, documents, traces, a fine-tuning file and
+    Batch files in `folder`, and a folder for what is made.
+    """
     (folder / "task.py").write_text(recipe_folder.TASK)
     documents = recipe_folder.rows(count) if count < 26 else []
     chats = [
@@ -100,11 +114,17 @@ def lay_out(folder: Path, count: int = 6) -> None:
         ]
         for i in range(count)
     ]
-    asked = [{"custom_id": f"c{i}", "body": {"model": "m", "messages": chat[:1]}} for i, chat in enumerate(chats)]
+    asked = [
+        {"custom_id": f"c{i}", "body": {"model": "m", "messages": chat[:1]}}
+        for i, chat in enumerate(chats)
+    ]
     said = [
         {
             "custom_id": f"c{i}",
-            "response": {"status_code": 200, "body": {"choices": [{"message": chat[1], "finish_reason": "stop"}]}},
+            "response": {
+                "status_code": 200,
+                "body": {"choices": [{"message": chat[1], "finish_reason": "stop"}]},
+            },
         }
         for i, chat in enumerate(chats)
     ]
@@ -120,15 +140,37 @@ def lay_out(folder: Path, count: int = 6) -> None:
     (folder / "made").mkdir()
 
 
-GRADE = ["grade", "--task=task.py", "--traces=traces.jsonl", "--out=made/graded.jsonl", "--kept=made/kept.jsonl"]
+GRADE = [
+    "grade",
+    "--task=task.py",
+    "--traces=traces.jsonl",
+    "--out=made/graded.jsonl",
+    "--kept=made/kept.jsonl",
+]
 IMPORT = ["traces", "import", "openai-ft", "ft.jsonl", "--out=made/traces.jsonl"]
 BATCH = ["traces", "import", "openai", "asked.jsonl", "said.jsonl", "--out=made/traces.jsonl"]
-LABEL = ["label", "--task=task.py", "--data=docs.jsonl", "--teacher=recorded", "--out=made/labels.jsonl"]
-EVAL = ["eval", "--task=task.py", "--data=docs.jsonl", "--model=model", "--out=made/answers.jsonl", "--backend=torch"]
+LABEL = [
+    "label",
+    "--task=task.py",
+    "--data=docs.jsonl",
+    "--teacher=recorded",
+    "--out=made/labels.jsonl",
+]
+EVAL = [
+    "eval",
+    "--task=task.py",
+    "--data=docs.jsonl",
+    "--model=model",
+    "--out=made/answers.jsonl",
+    "--backend=torch",
+]
 
 
 @pytest.mark.parametrize(
-    ("words", "writes"),  # how many a command makes, and what is left when each is the first that fails
+    (
+        "words",
+        "writes",
+    ),  # how many a command makes, and what is left when each is the first that fails
     [
         (GRADE, [[], [], ["graded.jsonl"]]),  # table, rows; then the kept rows
         (IMPORT, [[]]),

@@ -52,7 +52,15 @@ class Folder:
         self.traces = path / "traces.jsonl"
         self.traces.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.out = path / "graded.jsonl"
-        self.words = ["grade", "--task", path / "task.py", "--traces", self.traces, "--out", self.out]
+        self.words = [
+            "grade",
+            "--task",
+            path / "task.py",
+            "--traces",
+            self.traces,
+            "--out",
+            self.out,
+        ]
 
     def run(self, *more: object) -> Done:
         return apart(*self.words, *more)
@@ -62,11 +70,19 @@ class Folder:
 
 
 def test_every_row_gets_its_grade_and_keeps_its_other_bytes(tmp_path: Path) -> None:
-    rows = [trace(1, 1.5), trace(2, 2000.0, gold={"total": 2.5}, note={"big": 1}), trace(3, "no object"), trace(4, 4.5)]
+    rows = [
+        trace(1, 1.5),
+        trace(2, 2000.0, gold={"total": 2.5}, note={"big": 1}),
+        trace(3, "no object"),
+        trace(4, 4.5),
+    ]
     folder = Folder(tmp_path, rows)
     odd = '{"id": "odd",  "price": 1.10, "huge": 123456789012345678901234567890, '
     odd += '"messages": [{"role":"user","content":"é ü"},{"role":"assistant","content":"{}"}] }'
-    labelled = '{"id": "label", "document": "Sum: 7.50", "recorded_label": {"total": 7.5}, "grade": {"score": 0.1}}'
+    labelled = (
+        '{"id": "label", "document": "Sum: 7.50", "recorded_label": {"total": 7.5}, "grade":'
+        ' {"score": 0.1}}'
+    )
     with folder.traces.open("a") as file:
         file.write(odd + "\n\n" + labelled + "\n" + '{"id": "none", "document": "Sum: 8.50"}')
     ran = folder.run("--kept", tmp_path / "kept.jsonl", "--show", 1, "--json")
@@ -74,7 +90,10 @@ def test_every_row_gets_its_grade_and_keeps_its_other_bytes(tmp_path: Path) -> N
 
     graded = folder.rows()
     assert [row["grade"].get("score") for row in graded] == [1.0, 0.75, 0.5, 1.0, 1.0, 1.0, None]
-    checks = {"json": {"score": 1.0, "reason": "one JSON object"}, "plausible": {"score": 0.5, "reason": "too much"}}
+    checks = {
+        "json": {"score": 1.0, "reason": "one JSON object"},
+        "plausible": {"score": 0.5, "reason": "too much"},
+    }
     assert graded[1]["grade"]["checks"] == checks
     assert graded[1]["grade"]["task"] == graded[0]["grade"]["task"]
     assert len(graded[1]["grade"]["task"]) == 64
@@ -96,13 +115,22 @@ def test_every_row_gets_its_grade_and_keeps_its_other_bytes(tmp_path: Path) -> N
 def test_a_file_of_blank_lines_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK.replace("{EVIL}", ""))
     (tmp_path / "traces.jsonl").write_text("\n \n")
-    words = ["grade", "--task", str(tmp_path / "task.py"), "--traces", str(tmp_path / "traces.jsonl")]
+    words = [
+        "grade",
+        "--task",
+        str(tmp_path / "task.py"),
+        "--traces",
+        str(tmp_path / "traces.jsonl"),
+    ]
     done = apart(*words)
     assert (done.returncode, "there are no rows in it" in done.stderr) == (1, True), done.stderr
 
 
 def test_a_person_reads_tables(tmp_path: Path) -> None:
-    rows = [trace(i, i + 0.5 if i % 3 else 5000.0, gold={"total": i + 0.5}, group=f"g{i % 5}") for i in range(60)]
+    rows = [
+        trace(i, i + 0.5 if i % 3 else 5000.0, gold={"total": i + 0.5}, group=f"g{i % 5}")
+        for i in range(60)
+    ]
     ran = Folder(tmp_path, rows).run("--cap", 7, "--cap-by", "group", "--show", 2)
     assert (ran.returncode, ran.stdout) == (0, "")
     for words in (
@@ -113,7 +141,10 @@ def test_a_person_reads_tables(tmp_path: Path) -> None:
         "Kept by the rule asked for: 35 of 60; dropped: 20 below the threshold, 5 over the cap.",
         "35 rows are too few: do not train on fewer than 50",
         "Ceiling: of the kept rows, 100.0 [90.1–100.0]% are right in every field (35 known).",
-        "At 1 and above, 100.0 [91.2–100.0]% are right in every field. 40 judged rows cannot tell whether that is 95%",
+        (
+            "At 1 and above, 100.0 [91.2–100.0]% are right in every field. 40 judged rows cannot"
+            " tell whether that is 95%"
+        ),
         "too much",
     ):
         assert words in ran.stderr, ran.stderr
@@ -123,8 +154,12 @@ def test_rows_near_an_evaluation_document_are_refused(tmp_path: Path) -> None:
     text = "The quick brown fox jumps over 12 lazy dogs near bank 99 of the river in spring"
     rows = [trace(i, 1.5) for i in range(4)]
     rows[2]["messages"][0]["content"] = f"Read this: {text}!"
-    (tmp_path / "val.jsonl").write_text(json.dumps({"id": "v", "document": text, "gold": {"total": 1}}) + "\n")
-    ran = Folder(tmp_path, rows).run("--against", tmp_path / "val.jsonl", "--json", "--kept", tmp_path / "kept.jsonl")
+    (tmp_path / "val.jsonl").write_text(
+        json.dumps({"id": "v", "document": text, "gold": {"total": 1}}) + "\n"
+    )
+    ran = Folder(tmp_path, rows).run(
+        "--against", tmp_path / "val.jsonl", "--json", "--kept", tmp_path / "kept.jsonl"
+    )
     told = json.loads(ran.stdout)
     pair = {"row": "t2", "document": "v", "runs": 1.0, "numbers": 1.0}
     assert told["near_evaluation"] == [pair]
@@ -142,7 +177,9 @@ def test_killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Pa
     assert whole.run("--kept", whole.path / "kept.jsonl").returncode == 0
 
     journal = killed.path / "graded.jsonl.part.json"
-    process = subprocess.Popen(start(*killed.words), stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        start(*killed.words), stderr=subprocess.DEVNULL, start_new_session=True
+    )
     until(lambda: journal.exists() or process.poll() is not None)
     assert process.poll() is None, "it ended before it could be killed"
     process.kill()
@@ -202,7 +239,13 @@ def test_a_person_is_asked_once_and_remembered(tmp_path: Path) -> None:
     person.wait_for("[q] stop ")
     assert "\x1b[2J" not in person.seen
     assert "5000" not in person.seen, "the best band is asked about first"
-    for key, next_words in (("x", "[q] stop"), ("m", "1 of 6"), ("y", "2 of 6"), ("n", "3 of 6"), ("s", "4 of 6")):
+    for key, next_words in (
+        ("x", "[q] stop"),
+        ("m", "1 of 6"),
+        ("y", "2 of 6"),
+        ("n", "3 of 6"),
+        ("s", "4 of 6"),
+    ):
         person.press(key)
         person.wait_for(next_words)
         person.wait_for("[q] stop ")
@@ -227,7 +270,9 @@ def test_a_person_is_asked_once_and_remembered(tmp_path: Path) -> None:
 
 def test_control_c_stops_it_and_leaves_no_process(tmp_path: Path) -> None:
     folder = Folder(tmp_path, [trace(i, 1.5) for i in range(3000)], "import time; time.sleep(0.01)")
-    process = subprocess.Popen(start(*folder.words), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        start(*folder.words), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     until((tmp_path / "graded.jsonl.part").exists)
     time.sleep(1.0)
     os.killpg(process.pid, signal.SIGINT)

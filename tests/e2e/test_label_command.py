@@ -1,4 +1,6 @@
-"""The installed `offapi label` command: local and recorded teachers, and everything it refuses before asking."""
+"""The installed `offapi label` command: local and recorded
+teachers, and everything it refuses before asking.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,15 @@ def files(tmp_path: Path) -> list[object]:
     (tmp_path / "task.py").write_text(TASK)
     (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     out = tmp_path / "labels.jsonl"
-    return ["label", "--task", tmp_path / "task.py", "--data", tmp_path / "docs.jsonl", "--out", out]
+    return [
+        "label",
+        "--task",
+        tmp_path / "task.py",
+        "--data",
+        tmp_path / "docs.jsonl",
+        "--out",
+        out,
+    ]
 
 
 def rows(files: list[object]) -> dict[str, dict[str, Any]]:
@@ -58,7 +68,9 @@ def error(ran: Done, code: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("backend", ["torch", "mlx"])
-def test_a_local_model_labels_and_is_not_asked_twice(files: list[object], tmp_path: Path, backend: str) -> None:
+def test_a_local_model_labels_and_is_not_asked_twice(
+    files: list[object], tmp_path: Path, backend: str
+) -> None:
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     folder = bigram_llama.write(
@@ -71,7 +83,9 @@ def test_a_local_model_labels_and_is_not_asked_twice(files: list[object], tmp_pa
     assert "2 of 4 labelled" in ran.stderr
 
     labels = rows([*files[:7]])
-    assert {id: (row["output"], row.get("reason", "").split(":")[0]) for id, row in labels.items()} == {
+    assert {
+        id: (row["output"], row.get("reason", "").split(":")[0]) for id, row in labels.items()
+    } == {
         "one": ('{"total": 1.0}', ""),
         "two": ('{"total":2}', ""),
         "for ever": ("∞" * 12, "truncated"),
@@ -93,7 +107,9 @@ def test_the_demo_model_reads_with_the_tasks_worked_examples(
         offapi.Example("Shop B\\nTea 1.00\\nTOTAL 7.15", {"total": 7.15}),
         offapi.Example("Shop C\\nCake 4.50\\nTOTAL 31.00", {"total": 31.0}),
     )"""
-    (tmp_path / "task.py").write_text(TASK.replace('(offapi.Example("A receipt: 7", {"total": 7}),)', examples))
+    (tmp_path / "task.py").write_text(
+        TASK.replace('(offapi.Example("A receipt: 7", {"total": 7}),)', examples)
+    )
     row = {"id": "x", "document": "Shop D\nBread 2.20\nTOTAL 18.65"}
     (tmp_path / "docs.jsonl").write_text(json.dumps(row))
     ran = apart(*files, "--teacher", f"local:{demo_model.name}", "--json")
@@ -151,7 +167,9 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 
 
 def test_faulty_files_are_named(files: list[object], tmp_path: Path) -> None:
-    (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "x"}\n{"id": "a", "document": "y"}\n')
+    (tmp_path / "docs.jsonl").write_text(
+        '{"id": "a", "document": "x"}\n{"id": "a", "document": "y"}\n'
+    )
     told = error(apart(*files, "--teacher", "recorded", "--json"), 1)
     assert "docs.jsonl, line 2" in told["message"]
     (tmp_path / "labels.jsonl").write_text('{"id": "a", "document": "x"}\n')
@@ -174,9 +192,13 @@ def test_the_cap_counts_earlier_runs_and_ends_with_its_own_exit_code(files: list
     }
     Path(str(files[-1])).write_text(json.dumps(line) + "\n")
     prices = ["--price-in", 1, "--price-out", 10, "--max-cost", 2]
-    told = error(apart(*files, "--teacher", "http://127.0.0.1:9/v1/", "--model", "m", *prices, "--json"), 3)
+    told = error(
+        apart(*files, "--teacher", "http://127.0.0.1:9/v1/", "--model", "m", *prices, "--json"), 3
+    )
     assert told["code"] == "gate"
-    assert "$0.0000 was spent in this call and $2.0000 for the labels file in all" in told["message"]
+    assert (
+        "$0.0000 was spent in this call and $2.0000 for the labels file in all" in told["message"]
+    )
     assert "4 of 4 documents are left" in told["message"]
 
 

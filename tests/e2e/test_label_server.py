@@ -1,4 +1,6 @@
-"""`offapi label` against a server nobody here wrote (mlx_lm.server): killed, interrupted, and gone on with."""
+"""`offapi label` against a server nobody here wrote
+(mlx_lm.server): killed, interrupted, and gone on with.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,15 @@ import bigram_llama
 import pytest
 from recipe_folder import start, until
 
-pytestmark = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx_lm.server is not installed: offapi[mlx]")
+pytestmark = pytest.mark.skipif(
+    find_spec("mlx_lm") is None, reason="mlx_lm.server is not installed: offapi[mlx]"
+)
 
 COUNT, CONCURRENCY, WORDS = 24, 3, 80
-SERVER = "import sys; from mlx_lm.server import main; print('prepared', flush=True); sys.stdin.read(); main()"
+SERVER = (
+    "import sys; from mlx_lm.server import main; print('prepared', flush=True); sys.stdin.read();"
+    " main()"
+)
 TASK = """
 import offapi
 from offapi import checks
@@ -46,7 +53,9 @@ def answer(last: str) -> list[str]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose answer depends on the document."""
-    return bigram_llama.write(tmp_path_factory.mktemp("model") / "parrot", {last: answer(last) for last in "xy"})
+    return bigram_llama.write(
+        tmp_path_factory.mktemp("model") / "parrot", {last: answer(last) for last in "xy"}
+    )
 
 
 class Server:
@@ -63,7 +72,16 @@ class Server:
 
     def prepare(self) -> None:
         """Start the process up to where the server would bind its port."""
-        options = ["--model", self.model, "--host", "127.0.0.1", "--port", self.port, "--log-level", "DEBUG"]
+        options = [
+            "--model",
+            self.model,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            self.port,
+            "--log-level",
+            "DEBUG",
+        ]
         with self.log.open("ab") as log:
             self.spare = subprocess.Popen(
                 [sys.executable, "-c", SERVER, *map(str, options)],
@@ -119,7 +137,9 @@ class Client:
         self.words += ["--teacher", url, "--out", self.out, "--concurrency", CONCURRENCY, "--json"]
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(start(*self.words, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            start(*self.words, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
 
     def finish(self, *more: str) -> dict[str, Any]:
         """Run to the end, which must be a success, and return the result."""
@@ -176,7 +196,9 @@ def test_killed_half_way_it_goes_on_without_asking_twice(server: Server, tmp_pat
     assert server.asked() == asked
 
 
-def test_ctrl_c_keeps_what_was_answered_and_says_how_to_go_on(server: Server, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_answered_and_says_how_to_go_on(
+    server: Server, tmp_path: Path
+) -> None:
     client = Client(tmp_path, server.url)
     process = client.start()
     client.half_way(process)
@@ -190,7 +212,9 @@ def test_ctrl_c_keeps_what_was_answered_and_says_how_to_go_on(server: Server, tm
     assert all(server.asked()[id] == 1 for id in before)
 
 
-def test_a_server_that_dies_and_stays_away_ends_it_with_reasons(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_dies_and_stays_away_ends_it_with_reasons(
+    server: Server, tmp_path: Path
+) -> None:
     client = Client(tmp_path, server.url)
     process = client.start()
     client.half_way(process)

@@ -1,4 +1,5 @@
-"""The proof that offapi stays offline: whole commands in a network namespace that holds nothing, watched for attempts.
+"""The proof that offapi stays offline: whole commands in a
+network namespace that holds nothing, watched for attempts.
 
 A namespace fails connections; a library could swallow that. So system calls are traced as
 well, where strace is there: not one may name an address outside this machine.
@@ -42,29 +43,43 @@ filtered_sft = { epochs = 1.0, batch_size = 4, keep = { threshold = 0.5 } }
 grpo = { start = "sft", epochs = 0.5, batch_size = 4, num_generations = 4, workers = 2 }
 """
 CALLS = "trace=connect,sendto,sendmsg,sendmmsg"
-OUTSIDE = re.compile(r'inet_(?:addr\(|pton\(AF_INET6, )"(?!127\.|::1")')  # as strace writes addresses
+OUTSIDE = re.compile(
+    r'inet_(?:addr\(|pton\(AF_INET6, )"(?!127\.|::1")'
+)  # as strace writes addresses
 
 
 @pytest.fixture(scope="module", autouse=True)
 def namespace() -> None:
     """Skip everything here where this system makes no private network."""
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode
+    ):
         pytest.skip("unshare -rn is not installed or not permitted here: no proof on this system")
 
 
 def alone(*command: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run `command` without any network; what it did, and its system calls towards other machines."""
+    """Run `command` without any network; what it
+    did, and its system calls towards other machines.
+    """
     strace, log = shutil.which("strace"), cwd / "trace.log"
     watch = [strace, "-f", "--seccomp-bpf", "-qq", "-o", str(log), "-e", CALLS] if strace else []
-    done = subprocess.run(["unshare", "-rn", *watch, *command], capture_output=True, text=True, cwd=cwd, timeout=600)
+    done = subprocess.run(
+        ["unshare", "-rn", *watch, *command], capture_output=True, text=True, cwd=cwd, timeout=600
+    )
     calls = log.read_text().splitlines() if log.exists() else []
     return done, [call for call in calls if OUTSIDE.search(call)]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_control_an_attempt_is_seen_by_both(tmp_path: Path) -> None:
-    """Without the guard an attempt reaches the system, fails there, and is traced; with it, it does not get so far."""
-    attempt = "import socket\ntry: socket.create_connection(('192.0.2.1', 80), 5)\nexcept OSError as e: print(e)"
+    """Without the guard an attempt reaches the system, fails
+    there, and is traced; with it, it does not get so far.
+    """
+    attempt = (
+        "import socket\ntry: socket.create_connection(('192.0.2.1', 80), 5)\nexcept OSError as e:"
+        " print(e)"
+    )
     done, calls = alone(sys.executable, "-c", attempt, cwd=tmp_path)
     assert "unreachable" in done.stdout
     assert len(calls) == 1
@@ -76,17 +91,25 @@ def test_control_an_attempt_is_seen_by_both(tmp_path: Path) -> None:
 
 
 def test_control_loopback_is_not_an_attempt(tmp_path: Path) -> None:
-    local = "import socket\ntry: socket.create_connection(('127.0.0.1', 9), 5)\nexcept OSError as e: print(e)"
+    local = (
+        "import socket\ntry: socket.create_connection(('127.0.0.1', 9), 5)\nexcept OSError as e:"
+        " print(e)"
+    )
     done, calls = alone(sys.executable, "-c", local, cwd=tmp_path)
     assert done.stdout
     assert calls == []
 
 
 def test_whole_recipes(tmp_path: Path, backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model is added, looked at, trained with two recipes and evaluated; no manifest saw an attempt either."""
+    """A model is added, looked at, trained with two recipes
+    and evaluated; no manifest saw an attempt either.
+    """
     monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
     model_files.folder(tmp_path / "tiny")
-    short = [f"--set={change}" for change in ("model=tiny", "epochs=0.2", "max_tokens=1800", "on_long=drop")]
+    short = [
+        f"--set={change}"
+        for change in ("model=tiny", "epochs=0.2", "max_tokens=1800", "on_long=drop")
+    ]
     paths = ["--task=task/task.py", "--data=task/val.jsonl", "--adapter=runs/sft/adapter"]
     commands = [
         ["init", "task"],
@@ -102,8 +125,12 @@ def test_whole_recipes(tmp_path: Path, backend_name: str, monkeypatch: pytest.Mo
         assert network(tmp_path / "runs" / run) == {"guard": True, "refused": [], "opened": []}
 
 
-def test_grpo_and_every_command_that_says_which_road_pays(tmp_path: Path, backend_name: str) -> None:
-    """GRPO with its reward processes, alone and in a comparison; then all that reads what those left."""
+def test_grpo_and_every_command_that_says_which_road_pays(
+    tmp_path: Path, backend_name: str
+) -> None:
+    """GRPO with its reward processes, alone and in a
+    comparison; then all that reads what those left.
+    """
     grpo: dict[str, Any] = {
         "num_generations": 4,
         "batch_size": 4,
@@ -115,7 +142,9 @@ def test_grpo_and_every_command_that_says_which_road_pays(tmp_path: Path, backen
     (tmp_path / "task.py").write_text(f"import dataclasses\n{recipe_folder.TASK}{LENGTH}")
     (tmp_path / "compare.toml").write_text(COMPARISON.replace('"model"', f'"{tmp_path / "model"}"'))
     for name, shops in (("reference", 40), ("fresh", 20)):
-        recipe_folder.write_jsonl(tmp_path / f"{name}.jsonl", [served(name, row) for row in recipe_folder.rows(shops)])
+        recipe_folder.write_jsonl(
+            tmp_path / f"{name}.jsonl", [served(name, row) for row in recipe_folder.rows(shops)]
+        )
     backend = f"--backend={backend_name}"
     commands = [
         ["train", "grpo.toml", backend],
@@ -123,18 +152,38 @@ def test_grpo_and_every_command_that_says_which_road_pays(tmp_path: Path, backen
         ["curve", "compare.toml", backend, "--sizes=4,8,12", "--draws=1"],
         ["cost", "--example=costs.toml"],
         ["cost", "--from=costs.toml", "--run=runs/grpo"],
-        ["advise", "--labels=12", "--measured=runs/compare/compare.json", "--svg=advice.svg", "--no-input"],
+        [
+            "advise",
+            "--labels=12",
+            "--measured=runs/compare/compare.json",
+            "--svg=advice.svg",
+            "--no-input",
+        ],
         ["report", "runs/compare"],
         ["report", "runs/grpo", "--md"],
-        ["drift", "--task=task.py", "--reference=reference.jsonl", "--fresh=fresh.jsonl", "--state=drift.json"],
+        [
+            "drift",
+            "--task=task.py",
+            "--reference=reference.jsonl",
+            "--fresh=fresh.jsonl",
+            "--state=drift.json",
+        ],
     ]
     together(commands, tmp_path)
     assert (tmp_path / "drift.json").exists(), "the last command ran"
     arms = list((tmp_path / "runs/arms").glob("*-*"))
-    assert {arm.name.rsplit("-", 1)[0] for arm in arms} == {"base", "sft", "distill", "filtered-sft", "grpo"}
+    assert {arm.name.rsplit("-", 1)[0] for arm in arms} == {
+        "base",
+        "sft",
+        "distill",
+        "filtered-sft",
+        "grpo",
+    }
     for run in (tmp_path / "runs/grpo", *(arm for arm in arms if not arm.name.startswith("base"))):
         assert network(run) == {"guard": True, "refused": [], "opened": []}
-    assert any(line.get("grad_norm") for line in recipe_folder.metrics(tmp_path / "runs/grpo")), "there was a signal"
+    assert any(line.get("grad_norm") for line in recipe_folder.metrics(tmp_path / "runs/grpo")), (
+        "there was a signal"
+    )
 
 
 def served(window: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -145,9 +194,12 @@ def served(window: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def together(commands: list[list[str]], folder: Path) -> None:
-    """All of them in one process without a network, which loads torch or mlx once: none fails, none reaches out."""
+    """All of them in one process without a network, which
+    loads torch or mlx once: none fails, none reaches out.
+    """
     one_process = (
-        f"import sys\nfrom offapi import cli\nfor each in {commands!r}:\n    cli.run(each) and sys.exit(each[0])"
+        f"import sys\nfrom offapi import cli\nfor each in {commands!r}:\n    cli.run(each) and"
+        " sys.exit(each[0])"
     )
     done, calls = alone(sys.executable, "-c", one_process, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -156,5 +208,7 @@ def together(commands: list[list[str]], folder: Path) -> None:
 
 def network(run: Path) -> dict[str, Any]:
     """What the run's manifest says of the network in its last attempt."""
-    found: dict[str, Any] = orjson.loads((run / "manifest.json").read_bytes())["attempts"][-1]["network"]
+    found: dict[str, Any] = orjson.loads((run / "manifest.json").read_bytes())["attempts"][-1][
+        "network"
+    ]
     return found

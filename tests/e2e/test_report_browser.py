@@ -1,4 +1,6 @@
-"""The report in headless Chromium: silent, asks for nothing, runs nothing of what it shows, and its filters work."""
+"""The report in headless Chromium: silent, asks for nothing,
+runs nothing of what it shows, and its filters work.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ HOSTILE = (
     '"><img src=x onerror="window.pwned=1">',
     "<a href=javascript:window.pwned=1>{{7*7}}</a>",
 )
-PAGE, FOREIGN = "file://", "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script><style>*{}</style>"
+PAGE, FOREIGN = (
+    "file://",
+    "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script><style>*{}</style>",
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +42,24 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])  # tests may run as root
+        started = driver.chromium.launch(
+            executable_path=path, args=["--no-sandbox"]
+        )  # tests may run as root
         yield started
         started.close()
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a run of the tiny model under a hostile name, with hostile rows among its own, against other answers."""
+    """Of a run of the tiny model under a hostile name,
+    with hostile rows among its own, against other answers.
+    """
     if find_spec("torch") is None:
         pytest.skip("torch is not installed here")
     home = tmp_path_factory.mktemp("browser")
-    done = recipe_folder.offapi("train", str(recipe_folder.lay_out(home, epochs=1.0)), "--backend", "torch")
+    done = recipe_folder.offapi(
+        "train", str(recipe_folder.lay_out(home, epochs=1.0)), "--backend", "torch"
+    )
     assert done.returncode == 0, done.stderr
     run = home / "runs" / HOSTILE[2]
     (home / "runs" / "sft").rename(run)
@@ -64,7 +75,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (run / "predictions.jsonl").write_bytes(accuracy.write(own))
     other = home / "other.jsonl"
-    other.write_bytes(accuracy.write([own[0], _answer(own[1], documents[1], 1, shop="Ash"), *own[2:]]))
+    other.write_bytes(
+        accuracy.write([own[0], _answer(own[1], documents[1], 1, shop="Ash"), *own[2:]])
+    )
     manifest = orjson.loads((run / "manifest.json").read_bytes())
     config = {**manifest["config"], "val": str(home / "hostile.jsonl"), HOSTILE[0]: HOSTILE[1]}
     (run / "manifest.json").write_bytes(
@@ -77,15 +90,27 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def roads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a comparison of four roads with hostile documents; the best, sft, and the recorded answers differ in one."""
+    """Of a comparison of four roads with hostile documents;
+    the best, sft, and the recorded answers differ in one.
+    """
     home = tmp_path_factory.mktemp("roads")
     rows = [
         {"id": f"{text}{i}", "document": text * (i + 1), "gold": {HOSTILE[1]: text, "shop": "Ash"}}
         for i, text in enumerate(HOSTILE)
     ]
-    right = {"recorded": (0, 3), "base": (), "sft": (0, 1, 3), "distill": (0,), "filtered_sft": (0,), "grpo": (1,)}
+    right = {
+        "recorded": (0, 3),
+        "base": (),
+        "sft": (0, 1, 3),
+        "distill": (0,),
+        "filtered_sft": (0,),
+        "grpo": (1,),
+    }
     answers = {
-        name: [comparison_folder.answer(row, shop="Ash" if i in which else "Elm") for i, row in enumerate(rows)]
+        name: [
+            comparison_folder.answer(row, shop="Ash" if i in which else "Elm")
+            for i, row in enumerate(rows)
+        ]
         for name, which in right.items()
     }
     page = home / "report.html"
@@ -120,7 +145,9 @@ def silent(browser: Any, report: Path) -> Iterator[Any]:
     opened.close()
 
 
-def _answer(row: accuracy.Prediction, document: dict[str, Any], i: int, shop: str) -> accuracy.Prediction:
+def _answer(
+    row: accuracy.Prediction, document: dict[str, Any], i: int, shop: str
+) -> accuracy.Prediction:
     gold = document["gold"]
     value = {**gold, "shop": shop}
     output = orjson.dumps(value).decode() + HOSTILE[i]
@@ -172,7 +199,9 @@ def test_the_differing_field_is_marked(page: Any) -> None:
     assert marks == ["Elm"]
     signs = [
         node.text_content()
-        for node in page.query_selector_all("#one .field:last-child .right, #one .field:last-child .wrong")
+        for node in page.query_selector_all(
+            "#one .field:last-child .right, #one .field:last-child .wrong"
+        )
     ]
     assert signs == ["✗", "✓"]
 
@@ -200,8 +229,16 @@ def test_a_comparison_shows_its_best_road_against_the_reference(roads_page: Any)
     roads_page.click("text=Flipped 1")
     assert listed(roads_page) == [f"{HOSTILE[1]}1"]
     assert roads_page.text_content("#one .text") == HOSTILE[1] * 2
-    said = [node.text_content() for node in roads_page.query_selector_all("#one .field:last-child dd")]
-    expected = ["expectedAsh", "sftAsh✓", "recordedElm✗", "base, distill, filtered_sftElm✗", "grpoAsh✓"]
+    said = [
+        node.text_content() for node in roads_page.query_selector_all("#one .field:last-child dd")
+    ]
+    expected = [
+        "expectedAsh",
+        "sftAsh✓",
+        "recordedElm✗",
+        "base, distill, filtered_sftElm✗",
+        "grpoAsh✓",
+    ]
     assert said == expected
     marks = [node.text_content() for node in roads_page.query_selector_all("#one mark.off")]
     assert marks == ["Elm", "Elm"]
@@ -213,7 +250,9 @@ def test_a_comparison_shows_its_best_road_against_the_reference(roads_page: Any)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [340, 1100])
 @pytest.mark.parametrize("of", ["page", "roads_page"])
-def test_it_fits_the_screen_in_both_schemes(request: pytest.FixtureRequest, of: str, scheme: str, width: int) -> None:
+def test_it_fits_the_screen_in_both_schemes(
+    request: pytest.FixtureRequest, of: str, scheme: str, width: int
+) -> None:
     page = request.getfixturevalue(of)
     page.set_viewport_size({"width": width, "height": 800})
     page.emulate_media(color_scheme=scheme)
@@ -235,12 +274,17 @@ def test_a_wide_table_keeps_its_names_in_sight(roads_page: Any) -> None:
 
 
 def test_the_policy_stops_what_escaping_would_miss(browser: Any, report: Path) -> None:
-    """Markup planted in the open page, as if a text had not been escaped: nothing runs, loads or restyles."""
+    """Markup planted in the open page, as if a text had
+    not been escaped: nothing runs, loads or restyles.
+    """
     opened = browser.new_page()
     refused: list[str] = []
     opened.on("console", lambda message: refused.append(message.text))
     opened.goto(f"{PAGE}{report}")
-    opened.evaluate("text => document.body.append(document.createRange().createContextualFragment(text))", FOREIGN)
+    opened.evaluate(
+        "text => document.body.append(document.createRange().createContextualFragment(text))",
+        FOREIGN,
+    )
     opened.wait_for_timeout(200)
     assert opened.evaluate("window.pwned") is None
     assert len([text for text in refused if "Content Security Policy" in text]) >= 3

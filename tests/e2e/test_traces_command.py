@@ -1,4 +1,6 @@
-"""`offapi traces import` as it is used: what is printed, killed and gone on with, refused when strict."""
+"""`offapi traces import` as it is used: what is
+printed, killed and gone on with, refused when strict.
+"""
 
 from __future__ import annotations
 
@@ -34,19 +36,27 @@ def test_a_batch_says_how_its_requests_and_results_make_rows(tmp_path: Path) -> 
     done = imported("openai", *names, "--out", tmp_path / "traces.jsonl")
     assert done.returncode == 0, done.stderr
     assert "5 rows read, 2 usable, 3 dropped." in done.stderr
-    assert "2 requests lie apart from their results and are counted with them: 7 requests and results" in done.stderr
+    assert (
+        "2 requests lie apart from their results and are counted with them: 7 requests and results"
+        in done.stderr
+    )
 
 
 def rows(path: Path, count: int) -> Path:
     with path.open("w") as file:
         for i in range(count):
             asked = {"role": "user", "content": f"document {i} " + "word " * 60}
-            file.write(json.dumps({"messages": [asked, {"role": "assistant", "content": f'{{"n": {i}}}'}]}) + "\n")
+            file.write(
+                json.dumps({"messages": [asked, {"role": "assistant", "content": f'{{"n": {i}}}'}]})
+                + "\n"
+            )
     return path
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, number: signal.Signals) -> None:
+def test_killed_it_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     source = rows(tmp_path / "log.jsonl", 100_000)
     straight, broken = tmp_path / "straight.jsonl", tmp_path / "broken.jsonl"
     assert imported("openai-ft", source, "--out", straight).returncode == 0
@@ -56,7 +66,9 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, number: 
     until(lambda: process.poll() is not None or journal.exists())
     if number == signal.SIGKILL:
         os.killpg(process.pid, number)
-    process.send_signal(number)  # a scheduler ends the command alone; its workers are its own affair
+    process.send_signal(
+        number
+    )  # a scheduler ends the command alone; its workers are its own affair
     _, errors = process.communicate(timeout=TIMEOUT)
     wanted = -number if number == signal.SIGKILL else 130
     assert process.returncode == wanted, "it was over before it could be ended"
@@ -66,14 +78,19 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, number: 
     assert again.returncode == 0, again.stderr
     assert broken.read_bytes() == straight.read_bytes()
     assert json.loads(again.stdout)["read"] == 100_000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jsonl", "log.jsonl", "straight.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "broken.jsonl",
+        "log.jsonl",
+        "straight.jsonl",
+    ]
 
 
 @pytest.mark.parametrize("format", ["openai-ft", "anthropic"])
 def test_strict_names_the_row_and_writes_nothing(tmp_path: Path, format: str) -> None:
     source = tmp_path / "log.jsonl"
     source.write_text(
-        '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n{"mess\n'
+        '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content":'
+        ' "a"}]}\n{"mess\n'
     )
     done = imported(format, source, "--out", tmp_path / "out.jsonl", "--strict", "--json")
     assert done.returncode == 2

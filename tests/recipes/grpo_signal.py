@@ -1,4 +1,5 @@
-"""A GRPO task that the tiny random model has a signal on, and runs of it that a fault meets at a chosen moment.
+"""A GRPO task that the tiny random model has a signal
+on, and runs of it that a fault meets at a chosen moment.
 
 `Runner` is a process that has imported the backend and computed nothing, so that each run, forked
 from it, is a process of its own without a start of seconds.
@@ -46,19 +47,36 @@ task = offapi.Task(
     max_answer_tokens=12,
 )
 """
-GAMED = TASK.replace('share("".join(map(chr, range(128))))', "share(chr(0xFFFD))")  # what is audited falls
-KEYS = {"batch_size": 2, "num_generations": 4, "eval_every": 2, "workers": 1, "device": "cpu", "lr": 0.02}
+GAMED = TASK.replace(
+    'share("".join(map(chr, range(128))))', "share(chr(0xFFFD))"
+)  # what is audited falls
+KEYS = {
+    "batch_size": 2,
+    "num_generations": 4,
+    "eval_every": 2,
+    "workers": 1,
+    "device": "cpu",
+    "lr": 0.02,
+}
 NOT_COMPARED = ("manifest.json", ".lock", TIMINGS)  # times, process ids, attempts
 
 
 def lay_out(folder: Path, **keys: Any) -> Path:
     """A GRPO recipe and all it needs, in `folder`; the recipe's path."""
-    settings = {"allow": ["cut", "learned"], "num_iterations": 2, "max_resamples": 1, "checkpoint_every": 2, **keys}
+    settings = {
+        "allow": ["cut", "learned"],
+        "num_iterations": 2,
+        "max_resamples": 1,
+        "checkpoint_every": 2,
+        **keys,
+    }
     recipe = recipe_folder.lay_out(folder, "grpo", count=10, **{**KEYS, **settings})
     (folder / "task.py").write_text(TASK)
     for name in ("train", "val"):  # gold would audit what nothing here rewards
         rows = [orjson.loads(line) for line in (folder / f"{name}.jsonl").read_bytes().splitlines()]
-        recipe_folder.write_jsonl(folder / f"{name}.jsonl", [{k: row[k] for k in ("id", "document")} for row in rows])
+        recipe_folder.write_jsonl(
+            folder / f"{name}.jsonl", [{k: row[k] for k in ("id", "document")} for row in rows]
+        )
     return recipe
 
 
@@ -70,10 +88,11 @@ def contents(run: Path) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a run: SIGKILL after call `n` of `at`, or ahead of a file operation in it (1 is its first).
+    """What happens to a run: SIGKILL after call `n` of `at`,
+    or ahead of a file operation in it (1 is its first).
 
-    "full" is a disk that takes no more from the n-th write on; "clock" a SIGKILL `seconds` after the
-    start, or, where n is 1, after its first step.
+    "full" is a disk that takes no more from the n-th write on; "clock" a SIGKILL `seconds` after
+    the start, or, where n is 1, after its first step.
     """
 
     at: str = "none"
@@ -83,10 +102,15 @@ class Fault:
 
 
 class Runner:
-    """Runs `offapi`, each time in a process forked from one that has only imported `backend_name`."""
+    """Runs `offapi`, each time in a process forked
+    from one that has only imported `backend_name`.
+    """
 
     def __init__(self, backend_name: str) -> None:
-        script = f"import sys; sys.path[:0] = {sys.path!r}; import grpo_signal; grpo_signal.serve({backend_name!r})"
+        script = (
+            f"import sys; sys.path[:0] = {sys.path!r}; import grpo_signal;"
+            f" grpo_signal.serve({backend_name!r})"
+        )
         words = [sys.executable, "-c", script]
         self._process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=recipe_folder.environment()
@@ -95,7 +119,9 @@ class Runner:
         assert self._process.stdout
         assert self._process.stdout.readline() == b"ready\n"
 
-    def train(self, recipe: Path, *words: str, fault: Fault | None = None) -> subprocess.CompletedProcess[str]:
+    def train(
+        self, recipe: Path, *words: str, fault: Fault | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """`offapi train RECIPE WORDS`, met by `fault`."""
         assert self._process.stdin
         assert self._process.stdout
@@ -104,7 +130,9 @@ class Runner:
         self._process.stdin.write(orjson.dumps(request) + b"\n")
         self._process.stdin.flush()
         code = int(self._process.stdout.readline())
-        return subprocess.CompletedProcess(arguments, code, "", recipe.with_name("stderr").read_text())
+        return subprocess.CompletedProcess(
+            arguments, code, "", recipe.with_name("stderr").read_text()
+        )
 
     def close(self) -> None:
         """End it."""

@@ -1,4 +1,6 @@
-"""A tiny student of two letters: warmed up to say them in either order, for GRPO to teach it which one is wanted."""
+"""A tiny student of two letters: warmed up to say them in
+either order, for GRPO to teach it which one is wanted.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ LETTERS = "abcdefghijklmnop"
 PAIRS = tuple("".join(pair) for pair in itertools.permutations(LETTERS, 2))
 HELD_OUT = PAIRS[::6]  # 40 of 240
 TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}<|turn|>{{ message['content'] }}\n"
-    "{% elif message['role'] == 'assistant' %}{{ message['content'] }}<|end|>"
-    "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}<|turn|>{{ message['content']"
+    " }}\n{% elif message['role'] == 'assistant' %}{{ message['content'] }}<|end|>{% else %}{{"
+    " message['content'] }}{% endif %}{% endfor %}"
 )
 TASK = """
 import random
@@ -84,7 +86,11 @@ def write_model(folder: Path) -> Path:
 
 def task_text(checks: Sequence[str], audit: Sequence[str] = (), tokens: int = 4) -> str:
     table = ", ".join(f'"{name}": ({name}, 1.0)' for name in (*checks, *audit))
-    return TASK.replace("CHECKS", table).replace("AUDIT", repr(tuple(audit))).replace("TOKENS", str(tokens))
+    return (
+        TASK.replace("CHECKS", table)
+        .replace("AUDIT", repr(tuple(audit)))
+        .replace("TOKENS", str(tokens))
+    )
 
 
 def write_recipe(folder: Path, name: str, shape: int, **keys: Any) -> Path:
@@ -95,10 +101,11 @@ def write_recipe(folder: Path, name: str, shape: int, **keys: Any) -> Path:
 
 
 def warm_up(folder: Path) -> Path:
-    """A student that answers a pair of letters with the pair or its reverse, evenly: its adapter folder.
+    """A student that answers a pair of letters with the
+    pair or its reverse, evenly: its adapter folder.
 
-    `folder` then holds the model as well. Away from its run, which would tell that it has seen all pairs: evenly, so
-    the held-out ones show nothing that it remembers.
+    `folder` then holds the model as well. Away from its run, which would tell that it has seen all
+    pairs: evenly, so the held-out ones show nothing that it remembers.
     """
     model = write_model(folder / "model")
     (folder / "task.py").write_text(task_text(["backwards"]))
@@ -115,22 +122,37 @@ def warm_up(folder: Path) -> Path:
         for said in (pair, pair[::-1])
     ]
     recipe_folder.write_jsonl(folder / "chats.jsonl", chats)
-    keys = {"task": "task.py", "data": "chats.jsonl", "learn": "chats", "model": str(model), "out": "runs"}
+    keys = {
+        "task": "task.py",
+        "data": "chats.jsonl",
+        "learn": "chats",
+        "model": str(model),
+        "out": "runs",
+    }
     sizes = {"lr": 5e-3, "epochs": 20.0, "batch_size": 32, "checkpoint_every": 1000}
     recipe = write_recipe(folder, "sft", 16, recipe="sft", **keys, **sizes)
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 0, done.stderr
-    return shutil.copytree(folder / "runs" / "sft" / "adapter", folder / "kept" / "student" / "adapter")
+    return shutil.copytree(
+        folder / "runs" / "sft" / "adapter", folder / "kept" / "student" / "adapter"
+    )
 
 
 def lay_out(
-    folder: Path, student: Path, checks: Sequence[str], audit: Sequence[str] = (), tokens: int = 4, **keys: Any
+    folder: Path,
+    student: Path,
+    checks: Sequence[str],
+    audit: Sequence[str] = (),
+    tokens: int = 4,
+    **keys: Any,
 ) -> Path:
     """A GRPO run from `student` on pairs it is not held out on; the recipe file's path."""
     folder.mkdir(exist_ok=True)
     (folder / "task.py").write_text(task_text(checks, audit, tokens))
     rows = [{"id": pair, "document": pair} for pair in PAIRS]
-    recipe_folder.write_jsonl(folder / "train.jsonl", [row for row in rows if row["id"] not in HELD_OUT])
+    recipe_folder.write_jsonl(
+        folder / "train.jsonl", [row for row in rows if row["id"] not in HELD_OUT]
+    )
     recipe_folder.write_jsonl(folder / "val.jsonl", [row for row in rows if row["id"] in HELD_OUT])
     settings = {
         "recipe": "grpo",

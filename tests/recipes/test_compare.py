@@ -1,4 +1,6 @@
-"""`offapi compare` and `offapi curve` on a tiny model: everything real, arms reused, killed and gone on with."""
+"""`offapi compare` and `offapi curve` on a tiny model:
+everything real, arms reused, killed and gone on with.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ SUPERVISED = 'roads = ["sft", "distill", "filtered_sft"]\nteacher = "recorded"\n
 
 
 def lay_out(folder: Path, keys: str = SUPERVISED, tables: str = TABLES) -> Path:
-    """Sixteen documents, the first four with a wrong recorded label, ten to test on; the comparison's file."""
+    """Sixteen documents, the first four with a wrong
+    recorded label, ten to test on; the comparison's file.
+    """
     recipe_folder.lay_out(folder, count=16, wrong=4)
     recipe_folder.write_jsonl(folder / "test.jsonl", recipe_folder.rows(40)[30:])
     model = f'model = "{folder / "model"}"'
@@ -68,14 +72,21 @@ def offapi(*words: str, code: int = 0) -> dict[str, Any]:
 
 def tree(folder: Path) -> dict[str, int]:
     """Every file below `folder` with its last change."""
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def trained(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Each arm that was trained: when its steps were written, and its answers to the test."""
     arms = [path.parent for path in sorted((folder / "runs/arms").glob("*/metrics.jsonl"))]
     return {
-        arm.name: ((arm / "metrics.jsonl").stat().st_mtime_ns, next(arm.glob("test-*.jsonl")).read_bytes())
+        arm.name: (
+            (arm / "metrics.jsonl").stat().st_mtime_ns,
+            next(arm.glob("test-*.jsonl")).read_bytes(),
+        )
         for arm in arms
     }
 
@@ -94,9 +105,19 @@ def test_one_table_of_what_each_road_took_and_gave(bench: Path) -> None:
     told = orjson.loads((bench.parent / "runs/compare/compare.json").read_bytes())
     rows = told["rows"]
     assert list(rows) == ["recorded", "base", "sft", "distill", "filtered_sft"]
-    assert [rows[road]["arm"]["rows"] for road in ("sft", "distill", "filtered_sft")] == [16, 12, 12]
-    assert [rows[road]["cost"]["human_minutes"] for road in ("sft", "distill", "filtered_sft")] == [32.0, 0.0, 0.0]
-    assert all(rows[road]["cost"]["machine_minutes"] > 0 for road in ("sft", "distill", "filtered_sft"))
+    assert [rows[road]["arm"]["rows"] for road in ("sft", "distill", "filtered_sft")] == [
+        16,
+        12,
+        12,
+    ]
+    assert [rows[road]["cost"]["human_minutes"] for road in ("sft", "distill", "filtered_sft")] == [
+        32.0,
+        0.0,
+        0.0,
+    ]
+    assert all(
+        rows[road]["cost"]["machine_minutes"] > 0 for road in ("sft", "distill", "filtered_sft")
+    )
     assert rows["distill"]["arm"]["ceiling"]["right"]["mean"] == 0.75
     assert rows["filtered_sft"]["arm"]["ceiling"]["right"]["mean"] == 1.0
     assert rows["recorded"]["report"]["all_fields"]["mean"] == 1.0
@@ -119,15 +140,21 @@ def test_one_table_of_what_each_road_took_and_gave(bench: Path) -> None:
         assert words in said
 
 
-def test_its_report_shows_the_test_documents_and_how_to_compare_again(bench: Path, tmp_path: Path) -> None:
+def test_its_report_shows_the_test_documents_and_how_to_compare_again(
+    bench: Path, tmp_path: Path
+) -> None:
     folder = bench.parent / "runs/compare"
-    done = recipe_folder.offapi("report", str(folder), "--out", str(tmp_path / "page.html"), "--json")
+    done = recipe_folder.offapi(
+        "report", str(folder), "--out", str(tmp_path / "page.html"), "--json"
+    )
     assert recipe_folder.told(done)["documents"] == 10
     story = tell([folder])
     assert story.samples
     assert story.samples.systems[1] == "recorded"
     assert set(story.samples.systems) == {"recorded", "base", "sft", "distill", "filtered_sft"}
-    assert all(row.document and row.flips for row in story.samples.rows)  # a tiny model has nothing right
+    assert all(
+        row.document and row.flips for row in story.samples.rows
+    )  # a tiny model has nothing right
     again = tmp_path / "again.toml"
     again.write_text(story.commands[0].text)
     assert configs.resolved(all_keys.load(again)) == configs.resolved(all_keys.load(bench))
@@ -137,7 +164,9 @@ def test_its_report_shows_the_test_documents_and_how_to_compare_again(bench: Pat
 
 def test_a_second_time_nothing_is_done_again(bench: Path) -> None:
     before = tree(bench.parent / "runs/arms")
-    done = recipe_folder.offapi("compare", str(bench), "--backend", "torch", "--set", "label_minutes=5.0")
+    done = recipe_folder.offapi(
+        "compare", str(bench), "--backend", "torch", "--set", "label_minutes=5.0"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("done before") == 3
     assert tree(bench.parent / "runs/arms") == before
@@ -158,19 +187,28 @@ def test_what_an_arm_depends_on_makes_another_arm(bench: Path) -> None:
 def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path: Path) -> None:
     file = lay_out(tmp_path / "dry")
     before = tree(tmp_path)
-    told = offapi("compare", str(file), "--backend=torch", "--dry-run", "--set=roads=['sft','grpo']")
+    told = offapi(
+        "compare", str(file), "--backend=torch", "--dry-run", "--set=roads=['sft','grpo']"
+    )
     assert tree(tmp_path) == before
     assert not (tmp_path / "dry/runs").exists()
     assert list(told["arms"]) == ["sft", "grpo"]
-    assert all(arm["seconds"] > 0 and arm["memory_bytes"] > 0 and arm["kwh"] > 0 for arm in told["arms"].values())
-    curve = offapi("curve", str(file), "--backend=torch", "--dry-run", "--sizes=4,8,16", "--draws=2")
+    assert all(
+        arm["seconds"] > 0 and arm["memory_bytes"] > 0 and arm["kwh"] > 0
+        for arm in told["arms"].values()
+    )
+    curve = offapi(
+        "curve", str(file), "--backend=torch", "--dry-run", "--sizes=4,8,16", "--draws=2"
+    )
     assert curve["points"] == 6
     assert curve["seconds"] > 0
     assert tree(tmp_path) == before
 
 
 def test_killed_between_and_inside_arms_it_goes_on(bench: Path, tmp_path: Path) -> None:
-    """The arms have the names they have elsewhere, so what they come to can be compared with those."""
+    """The arms have the names they have elsewhere,
+    so what they come to can be compared with those.
+    """
     file = lay_out(tmp_path / "killed")
     arms = tmp_path / "killed/runs/arms"
     words = recipe_folder.start("compare", str(file), "--backend", "torch", "--plain")
@@ -195,13 +233,22 @@ def test_killed_between_and_inside_arms_it_goes_on(bench: Path, tmp_path: Path) 
     whole, broken = trained(bench.parent), trained(file.parent)
     assert broken.keys() <= whole.keys()
     assert len(broken) == 3
-    assert {name: answers for name, (_, answers) in broken.items()} == {name: whole[name][1] for name in broken}
+    assert {name: answers for name, (_, answers) in broken.items()} == {
+        name: whole[name][1] for name in broken
+    }
     (second,) = arms.glob("distill-*")
-    assert recipe_folder.metrics(second) == recipe_folder.metrics(bench.parent / "runs/arms" / second.name)
+    assert recipe_folder.metrics(second) == recipe_folder.metrics(
+        bench.parent / "runs/arms" / second.name
+    )
     attempts = orjson.loads((second / "manifest.json").read_bytes())["attempts"]
-    noted = {line["step"]: line["seconds"] for line in map(orjson.loads, (second / "seconds.jsonl").open("rb"))}
+    noted = {
+        line["step"]: line["seconds"]
+        for line in map(orjson.loads, (second / "seconds.jsonl").open("rb"))
+    }
     assert len(attempts) == 2
-    assert list(noted.values()) == sorted(noted.values()), "the second attempt counts on from the checkpoint"
+    assert list(noted.values()) == sorted(noted.values()), (
+        "the second attempt counts on from the checkpoint"
+    )
     assert orjson.loads((second / "arm.json").read_bytes())["seconds"] >= max(noted.values())
 
 
@@ -220,14 +267,24 @@ def test_a_gate_that_fails_is_a_result(tmp_path: Path) -> None:
 
 
 def test_grpo_looks_at_documents_that_its_start_did_not_learn(tmp_path: Path) -> None:
-    file = lay_out(tmp_path / "start", 'roads = ["sft", "grpo"]\n', TABLES.replace('start = "base"', 'start = "sft"'))
+    file = lay_out(
+        tmp_path / "start",
+        'roads = ["sft", "grpo"]\n',
+        TABLES.replace('start = "base"', 'start = "sft"'),
+    )
     told = offapi("compare", str(file), "--backend=torch")
     assert told["test"]["set_aside"] == 8
     assert told["rows"]["sft"]["arm"]["rows"] == 8
     arm = next((tmp_path / "start/runs/arms").glob("grpo-*"))
-    looked = {orjson.loads(line)["id"] for line in (arm / "heldout-000000.jsonl").read_bytes().splitlines()}
+    looked = {
+        orjson.loads(line)["id"]
+        for line in (arm / "heldout-000000.jsonl").read_bytes().splitlines()
+    }
     assert len(looked) == 8
-    files = [path.read_bytes().splitlines() for path in (tmp_path / "start/runs/arms/data").glob("*.jsonl")]
+    files = [
+        path.read_bytes().splitlines()
+        for path in (tmp_path / "start/runs/arms/data").glob("*.jsonl")
+    ]
     read = [{orjson.loads(line)["id"] for line in lines} for lines in files]
     assert looked in read
     assert all(not ids & looked for ids in read if ids != looked)
@@ -249,35 +306,66 @@ def test_roads_the_data_do_not_allow_are_left_out_and_said(tmp_path: Path) -> No
 
 def test_the_teachers_tokens_and_price_are_counted(tmp_path: Path) -> None:
     file = lay_out(tmp_path / "labels", 'roads = ["distill"]\nlabels = "labels.jsonl"\n')
-    usage, common = {"prompt_tokens": 1000, "completion_tokens": 100}, {"status": "ok", "seconds": 0.1, "teacher": "t"}
+    usage, common = (
+        {"prompt_tokens": 1000, "completion_tokens": 100},
+        {"status": "ok", "seconds": 0.1, "teacher": "t"},
+    )
     rows = [*recipe_folder.rows(16), *recipe_folder.rows(40)[30:]]
     lines = [
-        {"id": row["id"], "output": orjson.dumps(row["gold"]).decode(), "prompt_sha256": "", "usage": usage, **common}
+        {
+            "id": row["id"],
+            "output": orjson.dumps(row["gold"]).decode(),
+            "prompt_sha256": "",
+            "usage": usage,
+            **common,
+        }
         for row in rows
     ]
     recipe_folder.write_jsonl(tmp_path / "labels/labels.jsonl", lines)
-    told = offapi("compare", str(file), "--backend=torch", "--set=price={prompt=1.0,completion=10.0}")
+    told = offapi(
+        "compare", str(file), "--backend=torch", "--set=price={prompt=1.0,completion=10.0}"
+    )
     cost = told["rows"]["distill"]["cost"]
     assert cost["usage"] == {"prompt_tokens": 16_000, "completion_tokens": 1_600}
     assert cost["dollars"] == pytest.approx(0.032)
-    assert told["rows"]["teacher"]["report"]["all_fields"]["mean"] == 1.0  # its labels hold the test documents too
+    assert (
+        told["rows"]["teacher"]["report"]["all_fields"]["mean"] == 1.0
+    )  # its labels hold the test documents too
 
 
 def test_a_curve_goes_on_and_shares_the_comparisons_arm(bench: Path) -> None:
     words = ["curve", str(bench), "--backend=torch", "--sizes=4,8,16", "--draws=2", "--want=0.9"]
     before = trained(bench.parent)
     told = offapi(*words)
-    assert [(one["rows"], one["draw"]) for one in told["points"]] == [(4, 0), (8, 0), (16, 0), (4, 1), (8, 1), (16, 1)]
+    assert [(one["rows"], one["draw"]) for one in told["points"]] == [
+        (4, 0),
+        (8, 0),
+        (16, 0),
+        (4, 1),
+        (8, 1),
+        (16, 1),
+    ]
     after = trained(bench.parent)
-    assert len(after.keys() - before.keys()) == 5  # all sixteen rows, first draw: that is the comparison's
+    assert (
+        len(after.keys() - before.keys()) == 5
+    )  # all sixteen rows, first draw: that is the comparison's
     assert {name: after[name] for name in before} == before
     assert told["answer"]["kind"] == "never"  # a tiny model has nothing right, however many rows
     assert orjson.loads((bench.parent / "runs/compare/curve-sft.json").read_bytes()) == told
     again = recipe_folder.offapi(*words)
     assert again.stderr.count("done before") == 6
     assert "More data of this kind will not get you there" in again.stderr
-    kept = offapi("curve", str(bench), "--backend=torch", "--sizes=8,12,16", "--draws=1", "--road=filtered_sft")
-    assert [one["rows"] for one in kept["points"]][-1] == 12  # of sixteen, those that pass the checks
+    kept = offapi(
+        "curve",
+        str(bench),
+        "--backend=torch",
+        "--sizes=8,12,16",
+        "--draws=1",
+        "--road=filtered_sft",
+    )
+    assert [one["rows"] for one in kept["points"]][
+        -1
+    ] == 12  # of sixteen, those that pass the checks
 
 
 def test_no_curve_of_what_cannot_be_drawn(bench: Path) -> None:

@@ -49,9 +49,14 @@ def test_of_graded_traces_each_students_rows_are_reckoned(tmp_path: Path) -> Non
     path.write_text(path.read_text().replace('data = "train.jsonl"', 'traces = "train.jsonl"'))
     found, config, inputs = expected(path)
     students = [[len(episode.tokens) for episode in each] for each in (inputs.kept, inputs.random)]
-    works = [forecast.training(MACHINE, rows, config.schedule(6), config.spec(inputs.model)) for rows in students]
+    works = [
+        forecast.training(MACHINE, rows, config.schedule(6), config.spec(inputs.model))
+        for rows in students
+    ]
     assert works[0].seconds != works[1].seconds
-    assert found.seconds == pytest.approx(sum(work.seconds for work in works) + 2 * val_seconds(inputs))
+    assert found.seconds == pytest.approx(
+        sum(work.seconds for work in works) + 2 * val_seconds(inputs)
+    )
     assert found.memory == max(work.bytes for work in works)
 
 
@@ -60,6 +65,8 @@ def test_of_grpo_it_is_the_recipes_own(tmp_path: Path) -> None:
         recipe_folder.lay_out(tmp_path, "grpo", epochs=0.3, num_generations=2, eval_every=2)
     )
     rounds = config.rounds(inputs.task, inputs.prompts, inputs.heldout)
-    work = forecast.reinforcement(MACHINE, rounds, config.schedule(len(inputs.prompts)), config.spec(inputs.model))
+    work = forecast.reinforcement(
+        MACHINE, rounds, config.schedule(len(inputs.prompts)), config.spec(inputs.model)
+    )
     assert (found.seconds, found.memory) == (work.seconds, work.bytes)
     assert (len(inputs.prompts), rounds.looks(2), work.seconds > 0) == (10, 2, True)

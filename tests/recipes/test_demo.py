@@ -45,7 +45,9 @@ def test_from_model_to_student(
         with pytest.raises(KeyboardInterrupt):
             run(backend_name, tmp_path, SMALL, Output(json=True))
     outcome = run(backend_name, tmp_path, SMALL, Output(json=True))
-    assert asked == [0, len(task.examples), 0], "base and teacher are asked once, whatever happens later"
+    assert asked == [0, len(task.examples), 0], (
+        "base and teacher are asked once, whatever happens later"
+    )
     result = outcome.as_dict()
     assert list(result) == ["base", "teacher", "student", "run"]
     assert result["base"]["mean"] < 0.1 < result["teacher"]["mean"]
@@ -53,15 +55,22 @@ def test_from_model_to_student(
         assert set(result[name]) == {"n", "mean", "all_fields", "fields"}
         assert result[name]["n"] == SMALL.test
         assert set(result[name]["fields"]) == {"vendor", "date", "total"}
-        assert all(0 <= i["low"] <= i["mean"] <= i["high"] <= 1 for i in result[name]["fields"].values())
-    assert outcome.arms["student"].cost["prompt_tokens"] < 0.3 * outcome.arms["teacher"].cost["prompt_tokens"]
+        assert all(
+            0 <= i["low"] <= i["mean"] <= i["high"] <= 1 for i in result[name]["fields"].values()
+        )
+    assert (
+        outcome.arms["student"].cost["prompt_tokens"]
+        < 0.3 * outcome.arms["teacher"].cost["prompt_tokens"]
+    )
     folder = Path(result["run"])
     assert orjson.loads((folder / RESULT).read_bytes()) == result
     _, matrices = adapter.read(folder / "adapter")
     assert any(abs(matrix).max() > 0 for name, matrix in matrices.items() if "lora_B" in name)
     labels = (folder / "labels.jsonl").read_bytes().splitlines()
     assert len(labels) == SMALL.train
-    assert open_folder(tmp_path, folder.name, {})[0].path.name == f"{folder.name}-2"  # a finished one is left alone
+    assert (
+        open_folder(tmp_path, folder.name, {})[0].path.name == f"{folder.name}-2"
+    )  # a finished one is left alone
 
 
 def interrupted(*arguments: object) -> None:
@@ -73,7 +82,9 @@ def test_answers_are_reused_where_nothing_they_depend_on_changed(
 ) -> None:
     rows = list(generate.generate("test", 2, 0))
     said = [task.answer_text(rows[0].gold or {}), "no JSON"]
-    asked = counted(monkeypatch, lambda *arguments: Predictions(tuple(said), (False, False), 20, 10, 3.0))
+    asked = counted(
+        monkeypatch, lambda *arguments: Predictions(tuple(said), (False, False), 20, 10, 3.0)
+    )
     backend: Any = None
     folder, out = Run.create(tmp_path, "demo", {}), Output(json=True)
     exam = Exam(folder, task, rows, {"model": "m", "test": "t"})

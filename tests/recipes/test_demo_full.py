@@ -1,4 +1,6 @@
-"""What `offapi demo --full` adds to a demo that is done, on a tiny model: the roads, their cost, one report."""
+"""What `offapi demo --full` adds to a demo that is done,
+on a tiny model: the roads, their cost, one report.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,26 @@ from offapi.training.run import Run
 
 def label(row: documents.Document) -> bytes:
     """A line as `offapi label` writes it."""
-    told = {"id": row.id, "output": task.answer_text(row.gold or {}), "status": "ok", "seconds": 0.1}
+    told = {
+        "id": row.id,
+        "output": task.answer_text(row.gold or {}),
+        "status": "ok",
+        "seconds": 0.1,
+    }
     usage = {"prompt_tokens": 1, "completion_tokens": 1}
-    return orjson.dumps({**told, "usage": usage, "teacher": "local:demo", "prompt_sha256": "x"}) + b"\n"
+    return (
+        orjson.dumps({**told, "usage": usage, "teacher": "local:demo", "prompt_sha256": "x"})
+        + b"\n"
+    )
 
 
 def test_the_roads_are_compared_their_cost_reckoned_and_all_of_it_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_llama.write_chat(tmp_path / "model")
-    keys = full.KEYS.replace("labels = ", f'model = "{model}"\nlabels = ').replace("epochs = 1.0", "epochs = 0.2")
+    keys = full.KEYS.replace("labels = ", f'model = "{model}"\nlabels = ').replace(
+        "epochs = 1.0", "epochs = 0.2"
+    )
     monkeypatch.setattr(full, "KEYS", keys)
     run = Run.create(tmp_path / "runs", "demo", {})
     with run.lock():
@@ -38,7 +50,9 @@ def test_the_roads_are_compared_their_cost_reckoned_and_all_of_it_reported(
     told = demo.compare_roads(run.path, "torch", Output(json=True))["compare"]
     assert {"base", "sft", "distill", "grpo"} <= set(told["rows"])
     folder = run.path / full.COMPARISON
-    assert orjson.loads((folder / "compare.json").read_bytes())["rows"].keys() == told["rows"].keys()
+    assert (
+        orjson.loads((folder / "compare.json").read_bytes())["rows"].keys() == told["rows"].keys()
+    )
     assert "verdict" in orjson.loads((folder / "cost.json").read_bytes())
     page = (folder / "report.html").read_text()
     assert all(road in page for road in ("sft", "distill", "grpo"))

@@ -10,7 +10,10 @@ def test_only_what_passes_the_checks_is_learned(tmp_path: Path, backend_name: st
     recipe = recipe_folder.lay_out(tmp_path, "distill", count=8, wrong=3, teacher="recorded")
     done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name)
     assert done.returncode == 0, done.stderr
-    assert "Kept 5 of 8 labels. Failed checks: source 3. Dropped: below the threshold 3." in done.stderr
+    assert (
+        "Kept 5 of 8 labels. Failed checks: source 3. Dropped: below the threshold 3."
+        in done.stderr
+    )
     run = tmp_path / "runs" / "distill"
     grades = [orjson.loads(line) for line in (run / "grades.jsonl").read_bytes().splitlines()]
     assert [row["id"] for row in grades if row["score"] < 1] == ["d0", "d1", "d2"]
@@ -25,16 +28,26 @@ def test_gold_is_never_looked_at(tmp_path: Path) -> None:
     assert recipe_folder.offapi("train", str(recipe)).returncode == 0
     without = recipe_folder.lay_out(tmp_path / "without", "distill", count=8, teacher="recorded")
     recipe_folder.write_jsonl(
-        without.parent / "train.jsonl", [{k: v for k, v in row.items() if k != "gold"} for row in recipe_folder.rows(8)]
+        without.parent / "train.jsonl",
+        [{k: v for k, v in row.items() if k != "gold"} for row in recipe_folder.rows(8)],
     )
     assert recipe_folder.offapi("train", str(without)).returncode == 0
-    adapters = [path.parent / "runs/distill/adapter/adapter_model.safetensors" for path in (recipe, without)]
+    adapters = [
+        path.parent / "runs/distill/adapter/adapter_model.safetensors" for path in (recipe, without)
+    ]
     assert adapters[0].read_bytes() == adapters[1].read_bytes()
 
 
 def test_a_labels_file_takes_the_teachers_place(tmp_path: Path) -> None:
     recipe = recipe_folder.lay_out(tmp_path, "distill", count=6, wrong=1, labels="labels.jsonl")
-    words = ["--task", str(tmp_path / "task.py"), "--data", str(tmp_path / "train.jsonl"), "--teacher", "recorded"]
+    words = [
+        "--task",
+        str(tmp_path / "task.py"),
+        "--data",
+        str(tmp_path / "train.jsonl"),
+        "--teacher",
+        "recorded",
+    ]
     labelled = recipe_folder.offapi("label", *words, "--out", str(tmp_path / "labels.jsonl"))
     assert labelled.returncode == 0, labelled.stderr
     done = recipe_folder.offapi("train", str(recipe))
@@ -46,7 +59,10 @@ def test_a_recipe_sends_an_endpoint_to_label(tmp_path: Path) -> None:
     recipe = recipe_folder.lay_out(tmp_path, "distill", teacher="https://api.example.com/v1")
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 2
-    assert "`offapi label --teacher https://api.example.com/v1 ... --out labels.jsonl`, then set" in done.stderr
+    assert (
+        "`offapi label --teacher https://api.example.com/v1 ... --out labels.jsonl`, then set"
+        in done.stderr
+    )
 
 
 def test_labels_have_no_groups_to_keep_by(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Graded traces against as many random ones, on both backends: who is kept, what is written, what is refused."""
+"""Graded traces against as many random ones, on both
+backends: who is kept, what is written, what is refused.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def recipe(folder: Path, **keys: Any) -> Path:
     return path
 
 
-def test_the_best_are_learned_and_compared_with_as_many_random_ones(tmp_path: Path, backend_name: str) -> None:
+def test_the_best_are_learned_and_compared_with_as_many_random_ones(
+    tmp_path: Path, backend_name: str
+) -> None:
     path = recipe(tmp_path, epochs=1.0)
     done = recipe_folder.offapi("train", str(path), "--backend", backend_name, "--json")
     assert done.returncode == 0, done.stderr

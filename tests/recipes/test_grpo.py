@@ -1,4 +1,6 @@
-"""`offapi train` with the grpo recipe, as a user runs it: it learns what is rewarded, and does not fool its user."""
+"""`offapi train` with the grpo recipe, as a user runs it:
+it learns what is rewarded, and does not fool its user.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ NO_AUDIT = "Nothing audits this run"
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Says a pair of letters forwards as often as backwards. Adapters move between backends, so one does for both."""
+    """Says a pair of letters forwards as often as backwards.
+
+    Adapters move between backends, so one does for both.
+    """
     return grpo_workshop.warm_up(tmp_path_factory.mktemp("student"))
 
 
@@ -40,7 +45,9 @@ def moved(student: Path, run: Path) -> float:
 
 def heldout(run: Path, name: str = "reward") -> list[float]:
     """That figure of every look at the held-out documents."""
-    return [line[f"heldout/{name}"] for line in recipe_folder.metrics(run) if f"heldout/{name}" in line]
+    return [
+        line[f"heldout/{name}"] for line in recipe_folder.metrics(run) if f"heldout/{name}" in line
+    ]
 
 
 def steps(run: Path) -> list[dict[str, Any]]:
@@ -49,7 +56,9 @@ def steps(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_rewarded_behaviour_is_learned(tmp_path: Path, student: Path, backend_name: str) -> None:
-    """An honest reward beside an audit of the same aim: no alarm, and pairs never trained on are said backwards."""
+    """An honest reward beside an audit of the same aim: no
+    alarm, and pairs never trained on are said backwards.
+    """
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], ["exactly"], epochs=4.0)
     done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name)
     assert done.returncode == 0, done.stderr
@@ -67,14 +76,20 @@ def test_a_rewarded_behaviour_is_learned(tmp_path: Path, student: Path, backend_
     assert learned["reward"]["low"] > 0
     best = run / "best" / adapter.WEIGHTS
     assert best.read_bytes() == (run / "adapter" / adapter.WEIGHTS).read_bytes()
-    audits = {line["step"]: line["heldout/audit"] for line in recipe_folder.metrics(run) if "heldout/audit" in line}
+    audits = {
+        line["step"]: line["heldout/audit"]
+        for line in recipe_folder.metrics(run)
+        if "heldout/audit" in line
+    }
     assert audits[learned["best_step"]] == max(audits.values())
 
 
 def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
     tmp_path: Path, student: Path, backend_name: str
 ) -> None:
-    recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], lr=0.0, epochs=0.3, eval_every=2)
+    recipe = grpo_workshop.lay_out(
+        tmp_path, student, ["backwards"], lr=0.0, epochs=0.3, eval_every=2
+    )
     done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name, "--json")
     assert done.returncode == 3
     assert "nothing can be said to have been learned" in done.stderr
@@ -86,15 +101,21 @@ def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
     assert all(line["grad_norm"] > 0 for line in steps(run))
     assert moved(student, run) == 0.0
     timed = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
-    assert all(line[f"tokens_per_second/{phase}"] > 0 for line in timed for phase in ("rollout", "train"))
+    assert all(
+        line[f"tokens_per_second/{phase}"] > 0 for line in timed for phase in ("rollout", "train")
+    )
     shutil.rmtree(run)
-    allowed = recipe_folder.offapi("train", str(recipe), "--backend", backend_name, "--allow", "learned")
+    allowed = recipe_folder.offapi(
+        "train", str(recipe), "--backend", backend_name, "--allow", "learned"
+    )
     assert allowed.returncode == 0, allowed.stderr
     assert "Allowed (learned)" in allowed.stderr
     assert allowed.stderr.count(NO_AUDIT) == 1
 
 
-def test_a_reward_that_is_gamed_stops_the_run(tmp_path: Path, student: Path, backend_name: str) -> None:
+def test_a_reward_that_is_gamed_stops_the_run(
+    tmp_path: Path, student: Path, backend_name: str
+) -> None:
     """Rewarded is what undoes what is meant: the audit falls as the reward rises."""
     recipe = grpo_workshop.lay_out(tmp_path, student, ["forwards"], ["exactly"], epochs=2.5)
     done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name)
@@ -112,7 +133,9 @@ def test_a_reward_that_is_gamed_stops_the_run(tmp_path: Path, student: Path, bac
     assert (run / "best" / adapter.WEIGHTS).is_file()
     assert str(run / "best") in done.stderr
     assert not (run / "adapter").exists()
-    allowed = recipe_folder.offapi("train", str(recipe), "--backend", backend_name, "--resume", "--allow", "hacking")
+    allowed = recipe_folder.offapi(
+        "train", str(recipe), "--backend", backend_name, "--resume", "--allow", "hacking"
+    )
     assert "Allowed (hacking)" in allowed.stderr
     assert steps(run)[-1]["step"] == 32
 
@@ -130,7 +153,9 @@ def test_a_reward_without_signal_stops_the_run_with_the_reason(
     recipe = grpo_workshop.lay_out(tmp_path, student, [check], epochs=0.8)
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 3
-    assert f"for 10 steps no two completions of a prompt had different rewards: {why}." in done.stderr
+    assert (
+        f"for 10 steps no two completions of a prompt had different rewards: {why}." in done.stderr
+    )
     assert "--allow signal" in done.stderr
     assert len(steps(tmp_path / "runs" / "grpo")) == 10
 
@@ -155,7 +180,9 @@ def test_a_reward_by_chance_stops_the_run(tmp_path: Path, student: Path, check: 
     assert "--allow deterministic" in done.stderr
 
 
-def test_a_reward_that_raises_stops_the_run_and_its_completion_is_kept(tmp_path: Path, student: Path) -> None:
+def test_a_reward_that_raises_stops_the_run_and_its_completion_is_kept(
+    tmp_path: Path, student: Path
+) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["raises"], epochs=0.1)
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 2
@@ -172,17 +199,24 @@ def test_held_out_documents_without_reward_take_no_part(
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], lr=0.0, epochs=0.1)
     give = f"lambda documents, answers: [None if d[0] in {without!r} else -1.5 for d in documents]"
     task = (tmp_path / "task.py").read_text()
-    (tmp_path / "task.py").write_text(task.replace('name="pairs",', f'name="pairs",\n    reward={give},'))
+    (tmp_path / "task.py").write_text(
+        task.replace('name="pairs",', f'name="pairs",\n    reward={give},')
+    )
     done = recipe_folder.offapi("train", str(recipe), "--allow", "learned")
     assert done.returncode == 0, done.stderr
-    assert f"on {known} held-out documents: reward {'-1.500 to -1.500' if known else '0.000 to 0.000'}" in done.stderr
+    assert (
+        f"on {known} held-out documents: reward {'-1.500 to -1.500' if known else '0.000 to 0.000'}"
+        in done.stderr
+    )
     run = tmp_path / "runs" / "grpo"
     assert heldout(run) == ([-1.5] * 2 if known else [])
     assert heldout(run, "none") == [len(grpo_workshop.HELD_OUT) - known] * 2
     assert json.loads((run / "learned.json").read_text())["n"] == known
 
 
-def test_a_task_that_rewards_gold_alone_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_task_that_rewards_gold_alone_is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
     recipe = recipe_folder.lay_out(tmp_path, "grpo")
     task = (tmp_path / "task.py").read_text()
     start, end = task.index("    checks="), task.index("    match=")
@@ -203,7 +237,9 @@ def test_a_gate_that_does_not_exist_cannot_be_allowed(tmp_path: Path, student: P
 
 
 def test_prompts_without_signal_are_replaced_in_a_run(tmp_path: Path, student: Path) -> None:
-    recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], max_resamples=2, num_generations=2, epochs=0.25)
+    recipe = grpo_workshop.lay_out(
+        tmp_path, student, ["backwards"], max_resamples=2, num_generations=2, epochs=0.25
+    )
     done = recipe_folder.offapi("train", str(recipe), "--allow", "learned")
     assert done.returncode == 0, done.stderr
     assert all(line["resampled_prompts"] > 0 for line in steps(tmp_path / "runs" / "grpo"))
@@ -214,7 +250,9 @@ def test_prompts_without_signal_are_replaced_in_a_run(tmp_path: Path, student: P
     assert again.returncode == 0, again.stderr
 
 
-def test_the_rollouts_of_a_run_are_learned_from_offline(tmp_path: Path, student: Path, backend_name: str) -> None:
+def test_the_rollouts_of_a_run_are_learned_from_offline(
+    tmp_path: Path, student: Path, backend_name: str
+) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], epochs=0.4, lr=1e-3)
     words = ("train", str(recipe), "--backend", backend_name, "--allow", "learned")
     assert recipe_folder.offapi(*words).returncode == 0
@@ -235,14 +273,18 @@ def test_truncated_sampling_is_trained_over_what_was_kept(
     tmp_path: Path, student: Path, backend_name: str, truncation: dict[str, float]
 ) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], epochs=0.15, **truncation)
-    done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name, "--allow", "learned")
+    done = recipe_folder.offapi(
+        "train", str(recipe), "--backend", backend_name, "--allow", "learned"
+    )
     assert done.returncode == 0, done.stderr
     logged = steps(tmp_path / "runs" / "grpo")
     assert all(line["sampling/sampling_logp_difference/max"] < 1e-4 for line in logged)
     assert all(line["grad_norm"] > 0 for line in logged)
 
 
-def test_a_base_that_changes_stops_the_run(tmp_path: Path, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_that_changes_stops_the_run(
+    tmp_path: Path, student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = iter(range(9))
     monkeypatch.setattr("offapi.rl.monitor.probe", lambda backend, prompt: bytes([next(seen)]))
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], epochs=0.1)
@@ -256,10 +298,14 @@ def test_the_probe_sees_another_base_and_no_training(tmp_path: Path, backend_nam
     prompt = Prompt(Document("d", "d"), (256, 97, 98, 99, 10))
     seen = []
     for seed in (0, 1):
-        spec = ModelSpec(tiny_llama.write(tmp_path / str(seed), seed), lora=LoraSpec(4), device="cpu")
+        spec = ModelSpec(
+            tiny_llama.write(tmp_path / str(seed), seed), lora=LoraSpec(4), device="cpu"
+        )
         backend = load(backend_name, spec)
         seen.append(probe(backend, prompt))
-        backend.forward_backward([Episode("e", (Segment((97,), False), Segment((98,), True)))], "cross_entropy")
+        backend.forward_backward(
+            [Episode("e", (Segment((97,), False), Segment((98,), True)))], "cross_entropy"
+        )
         backend.optim_step(0.1, AdamW())
         assert probe(backend, prompt) == seen[-1]
         backend.close()

@@ -1,4 +1,6 @@
-"""Keys that cannot work, or would do nothing, are refused as the recipe is read: before anything is written."""
+"""Keys that cannot work, or would do nothing, are refused
+as the recipe is read: before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -63,26 +65,43 @@ def test_a_key_out_of_its_bounds_is_refused_by_name(recipe: Path, override: str,
 
 
 def test_in_a_file_its_line_is_named(tmp_path: Path) -> None:
-    recipe = grpo_workshop.write_recipe(tmp_path, "grpo", 4, recipe="grpo", task="t.py", data="d.jsonl", eval_every=0)
+    recipe = grpo_workshop.write_recipe(
+        tmp_path, "grpo", 4, recipe="grpo", task="t.py", data="d.jsonl", eval_every=0
+    )
     with pytest.raises(ConfigError) as caught:
         read(recipe)
     assert caught.value.where == f"{recipe}, line 4, field 'eval_every'"
 
 
 def test_what_is_allowed_at_the_bounds(recipe: Path) -> None:
-    keys = ("lr=0", "temperature=0.05", "top_p=1.0", "min_p=0.0", "overlong=0", "warmup_steps=0", "eval_every=1")
-    assert read(recipe, *keys, "loss.tis_cap=0.0", "loss.epsilon=0.0", "loss.epsilon_high=4.0").lr == 0.0
+    keys = (
+        "lr=0",
+        "temperature=0.05",
+        "top_p=1.0",
+        "min_p=0.0",
+        "overlong=0",
+        "warmup_steps=0",
+        "eval_every=1",
+    )
+    assert (
+        read(recipe, *keys, "loss.tis_cap=0.0", "loss.epsilon=0.0", "loss.epsilon_high=4.0").lr
+        == 0.0
+    )
 
 
 def test_an_epsilon_that_the_rule_does_not_use_is_refused(recipe: Path) -> None:
-    with pytest.raises(ConfigError, match=r"epsilon has no effect with cispo.*epsilon_high.*0\.1") as caught:
+    with pytest.raises(
+        ConfigError, match=r"epsilon has no effect with cispo.*epsilon_high.*0\.1"
+    ) as caught:
         read(recipe, "loss.rule=cispo", "loss.epsilon=0.1")
     assert caught.value.where == "--set loss.epsilon=0.1"
     assert read(recipe, "loss.rule=cispo", "loss.epsilon_high=0.1").loss.high == 0.1
 
 
 @pytest.mark.parametrize("overlong", [20, 21])
-def test_a_soft_limit_as_long_as_the_answer_is_refused_before_anything_is_written(recipe: Path, overlong: int) -> None:
+def test_a_soft_limit_as_long_as_the_answer_is_refused_before_anything_is_written(
+    recipe: Path, overlong: int
+) -> None:
     done = recipe_folder.offapi("train", str(recipe), "--set", f"overlong={overlong}")
     assert done.returncode == 2
     assert f"overlong = {overlong} leaves none of an answer's 20 tokens free of cost" in done.stderr

@@ -1,4 +1,6 @@
-"""A step whose groups teach nothing still trains on the KL to the reference, where `loss.beta` asks for it."""
+"""A step whose groups teach nothing still trains on
+the KL to the reference, where `loss.beta` asks for it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ PROMPTS = tuple(Prompt(Document(f"d{i}", "d"), (256, *range(60, 70 + i))) for i 
 
 @pytest.fixture
 def backend(backend_name: str, tmp_path: Path) -> Iterator[Backend]:
-    made = load(backend_name, ModelSpec(tiny_llama.write_chat(tmp_path / "m"), lora=LoraSpec(4), device="cpu"))
+    made = load(
+        backend_name,
+        ModelSpec(tiny_llama.write_chat(tmp_path / "m"), lora=LoraSpec(4), device="cpu"),
+    )
     yield made
     made.close()
 
@@ -34,22 +39,35 @@ def backend(backend_name: str, tmp_path: Path) -> Iterator[Backend]:
 def step_off(backend: Backend) -> None:
     """Move the policy away from its reference."""
     draw, state = np.random.default_rng(0), backend.state()
-    adapter = {name: a + 0.05 * draw.standard_normal(a.shape).astype(np.float32) for name, a in state.adapter.items()}
+    adapter = {
+        name: a + 0.05 * draw.standard_normal(a.shape).astype(np.float32)
+        for name, a in state.adapter.items()
+    }
     backend.restore(replace(state, adapter=adapter))
 
 
 def flat(backend: Backend) -> Sampled:
     """Groups whose rewards are all the same."""
     sampling = Sampling(8, (tiny_llama.EOS,), temperature=1.0)
-    groups = {group.prompt: group for group in backend.rollout([prompt.tokens for prompt in PROMPTS], 4, sampling)}
+    groups = {
+        group.prompt: group
+        for group in backend.rollout([prompt.tokens for prompt in PROMPTS], 4, sampling)
+    }
     worth = Judged(0.0, {}, {})
-    rollouts = [tuple(Rollout(one, "", worth, 0.0) for one in groups[i].completions) for i in range(len(PROMPTS))]
-    return Sampled(tuple(RolloutGroup(prompt, own) for prompt, own in zip(PROMPTS, rollouts, strict=True)))
+    rollouts = [
+        tuple(Rollout(one, "", worth, 0.0) for one in groups[i].completions)
+        for i in range(len(PROMPTS))
+    ]
+    return Sampled(
+        tuple(RolloutGroup(prompt, own) for prompt, own in zip(PROMPTS, rollouts, strict=True))
+    )
 
 
 def update(backend: Backend, sampled: Sampled, **loss: Any) -> tuple[dict[str, float], list[Any]]:
     """What the recipe measures of its updates, and the problems they bring."""
-    recipe, keys = (importlib.import_module(f"offapi.recipes.{name}") for name in ("grpo", "grpo_config"))
+    recipe, keys = (
+        importlib.import_module(f"offapi.recipes.{name}") for name in ("grpo", "grpo_config")
+    )
     config = keys.Config(task=Path("t"), data=Path("d"), num_iterations=2, loss=PolicyLoss(**loss))
     problems: list[Any] = []
     watch = SimpleNamespace(backend=backend, clock=Clock(), enforce=problems.extend)
@@ -94,5 +112,8 @@ def test_a_policy_that_is_its_reference_still_stays_where_it_is(backend: Backend
 def test_without_any_reward_nothing_is_trained(backend: Backend) -> None:
     step_off(backend)
     groups = flat(backend).groups
-    none = [replace(group, rollouts=tuple(replace(one, reward=None) for one in group.rollouts)) for group in groups]
+    none = [
+        replace(group, rollouts=tuple(replace(one, reward=None) for one in group.rollouts))
+        for group in groups
+    ]
     assert "grad_norm" not in update(backend, Sampled(tuple(none)), beta=0.1)[0]

@@ -1,4 +1,6 @@
-"""Killed at any moment, on a full disk, with a damaged checkpoint: a GRPO run goes on and ends with the same bytes."""
+"""Killed at any moment, on a full disk, with a damaged
+checkpoint: a GRPO run goes on and ends with the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -67,10 +69,16 @@ class Ground:
     def differing(self) -> set[str]:
         """Files that are not the straight run's."""
         found = contents(self.run)
-        return {name for name in {**found, **self.straight} if found.get(name) != self.straight.get(name)}
+        return {
+            name
+            for name in {**found, **self.straight}
+            if found.get(name) != self.straight.get(name)
+        }
 
     def survives(self, chain: Sequence[Fault], *words: str) -> None:
-        """A run killed by each of `chain` in turn, and resumed each time, ends with the straight run's bytes."""
+        """A run killed by each of `chain` in turn, and
+        resumed each time, ends with the straight run's bytes.
+        """
         shutil.rmtree(self.run, ignore_errors=True)
         for fault in chain:
             done = self.train(*words, fault=fault)
@@ -104,7 +112,9 @@ def runners() -> Iterator[Callable[[str], Runner]]:
 
 
 @pytest.fixture(scope="module")
-def grounds(tmp_path_factory: pytest.TempPathFactory, runners: Callable[[str], Runner]) -> Callable[[str], Ground]:
+def grounds(
+    tmp_path_factory: pytest.TempPathFactory, runners: Callable[[str], Runner]
+) -> Callable[[str], Ground]:
     return cache(lambda name: prepared(tmp_path_factory.mktemp(name), runners(name), epochs=1.0))
 
 
@@ -114,13 +124,18 @@ def ground(grounds: Callable[[str], Ground], backend_name: str) -> Ground:
 
 
 def test_the_runs_compared_have_everything_in_them(ground: Ground) -> None:
-    """Five steps of two updates, flat groups replaced, something learned, a best look that is not the last."""
+    """Five steps of two updates, flat groups replaced,
+    something learned, a best look that is not the last.
+    """
     log = recipe_folder.metrics(ground.kept)
     assert [line["step"] for line in log] == [0, 1, 2, 3, 4, 5]
     assert all(line["resampled_prompts"] > 0 and line["grad_norm"] > 0 for line in log[1:])
     assert log[-1]["heldout/reward"] > log[0]["heldout/reward"]
     assert orjson.loads(ground.straight["learned.json"])["best_step"] == 4
-    assert sorted(path.name for path in (ground.kept / "checkpoints").glob("step-*")) == [BEFORE, LAST]
+    assert sorted(path.name for path in (ground.kept / "checkpoints").glob("step-*")) == [
+        BEFORE,
+        LAST,
+    ]
 
 
 def test_killed_after_every_step(ground: Ground) -> None:
@@ -128,7 +143,9 @@ def test_killed_after_every_step(ground: Ground) -> None:
 
 
 def test_killed_within_steps(ground: Ground) -> None:
-    """Looking, drawing again, between inner updates, between gradient and step, before and after a checkpoint."""
+    """Looking, drawing again, between inner updates, between
+    gradient and step, before and after a checkpoint.
+    """
     chain = [
         Fault("groups", 2),  # scored twice at the start
         Fault("groups", 4),  # flat groups drawn again
@@ -138,7 +155,9 @@ def test_killed_within_steps(ground: Ground) -> None:
         Fault("after", 1),  # a step beyond the checkpoint
         Fault("optim_step", 3),
         Fault("write", 1, operation=3),  # in the writing of step 3's rollouts
-        Fault("write_folder", 2, operation=4),  # in that of step 4's best adapter: the first is the checkpoint's
+        Fault(
+            "write_folder", 2, operation=4
+        ),  # in that of step 4's best adapter: the first is the checkpoint's
         Fault("write_folder", 2),  # it is written, the checkpoint is not
         Fault("checkpoint", 2, operation=9),  # in the last checkpoint's write
     ]
@@ -147,7 +166,9 @@ def test_killed_within_steps(ground: Ground) -> None:
 
 def last_checkpoint(ground: Ground, name: str = LAST) -> tuple[dict[str, bytes], Mapping[str, Any]]:
     folder = ground.kept / "checkpoints" / name
-    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != atomic.MANIFEST}
+    files = {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name != atomic.MANIFEST
+    }
     return files, atomic.verify(folder)["meta"]
 
 
@@ -163,7 +184,9 @@ def commit(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> N
         run.checkpoint(5, files, meta)
 
 
-def test_killed_at_any_operation_of_a_checkpoint_a_whole_one_is_left(ground: Ground, tmp_path: Path) -> None:
+def test_killed_at_any_operation_of_a_checkpoint_a_whole_one_is_left(
+    ground: Ground, tmp_path: Path
+) -> None:
     files, meta = last_checkpoint(ground)
     total = operations_of_a_checkpoint(ground)
     found = []
@@ -174,7 +197,10 @@ def test_killed_at_any_operation_of_a_checkpoint_a_whole_one_is_left(ground: Gro
         latest = Run.open(ground.run).latest()
         assert latest is not None
         whole = {path.name: path.read_bytes() for path in latest.path.iterdir()}
-        assert all(whole[name] == data for name, data in last_checkpoint(ground, latest.path.name)[0].items())
+        assert all(
+            whole[name] == data
+            for name, data in last_checkpoint(ground, latest.path.name)[0].items()
+        )
         assert Trail.of(latest.meta).step == train_state.read(latest.path).step // 2 == latest.step
         found.append(latest.step)
     assert found == sorted(found)
@@ -190,7 +216,11 @@ def test_a_full_disk_is_one_error_and_no_loss(ground: Ground) -> None:
         assert "no space left" in done.stderr.lower(), done.stderr
         print(done.stderr[done.stderr.index("error:") :])
         assert not list(ground.run.rglob(".tmp-*"))
-        assert not [name for name in contents(ground.run) if name.endswith(".jsonl") and not whole(ground.run / name)]
+        assert not [
+            name
+            for name in contents(ground.run)
+            if name.endswith(".jsonl") and not whole(ground.run / name)
+        ]
         if (ground.run / "best").exists():
             atomic.verify(ground.run / "best")
     assert ground.ends_the_same(), ground.differing()
@@ -245,25 +275,38 @@ def forget(ground: Ground, item: str) -> None:
     elif item == "history":
         trail = replace(trail, history=trail.history[:-1])
     elif item != "nothing":
-        state = replace(state, exp_avg={name: np.zeros_like(a) for name, a in state.exp_avg.items()})
-    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != atomic.MANIFEST}
+        state = replace(
+            state, exp_avg={name: np.zeros_like(a) for name, a in state.exp_avg.items()}
+        )
+    files = {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name != atomic.MANIFEST
+    }
     files |= train_state.encode(state, LoraSpec(4, 8.0), str(ground.recipe.parent / "model"))
     shutil.rmtree(folder)
     with Run.open(ground.run).lock():
         rewritten(ground, checkpoint, files, asdict(trail))
 
 
-def rewritten(ground: Ground, checkpoint: Checkpoint, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> None:
+def rewritten(
+    ground: Ground, checkpoint: Checkpoint, files: Mapping[str, bytes], meta: Mapping[str, Any]
+) -> None:
     facts = {"step": checkpoint.step, "metrics_bytes": checkpoint.metrics_bytes, "meta": meta}
     atomic.write_folder(checkpoint.path, files, facts)
 
 
 def test_going_on_with_something_else_is_refused_but_allowing_a_gate_is_not(ground: Ground) -> None:
-    for name, field in (("task.py", "sha256.task"), ("train.jsonl", "sha256.data"), ("val.jsonl", "sha256.val")):
+    for name, field in (
+        ("task.py", "sha256.task"),
+        ("train.jsonl", "sha256.data"),
+        ("val.jsonl", "sha256.val"),
+    ):
         ground.again()
         path = ground.recipe.with_name(name)
         before = path.read_bytes()
-        path.write_bytes(before + (b"\n" if name == "task.py" else b'{"id": "more", "document": "from Oak, no 30"}\n'))
+        path.write_bytes(
+            before
+            + (b"\n" if name == "task.py" else b'{"id": "more", "document": "from Oak, no 30"}\n')
+        )
         refused = ground.train()
         path.write_bytes(before)
         assert refused.returncode == 1, refused.stderr
@@ -272,7 +315,9 @@ def test_going_on_with_something_else_is_refused_but_allowing_a_gate_is_not(grou
     refused = ground.train("--set", "num_iterations=1")
     assert refused.returncode == 1
     assert "config.num_iterations was 2" in refused.stderr
-    assert ground.ends_the_same("--allow", "cut", "--allow", "learned", "--allow", "hacking"), ground.differing()
+    assert ground.ends_the_same("--allow", "cut", "--allow", "learned", "--allow", "hacking"), (
+        ground.differing()
+    )
 
 
 def test_an_alarm_is_not_lost_by_a_kill_nor_by_going_on(
@@ -298,9 +343,16 @@ def test_an_alarm_is_not_lost_by_a_kill_nor_by_going_on(
 def test_killed_at_random_moments_again_and_again(
     tmp_path: Path, backend_name: str, runners: Callable[[str], Runner]
 ) -> None:
-    long = {"epochs": 8.0 if SOAK else 4.0, "lr": 1e-3, "allow": ["cut", "learned", "signal", "hacking"]}
+    long = {
+        "epochs": 8.0 if SOAK else 4.0,
+        "lr": 1e-3,
+        "allow": ["cut", "learned", "signal", "hacking"],
+    }
     ground = prepared(tmp_path, runners(backend_name), **long)
-    assert sum(line.get("grad_norm", 0.0) > 0 for line in recipe_folder.metrics(ground.kept)) > 0.3 * 5 * long["epochs"]
+    assert (
+        sum(line.get("grad_norm", 0.0) > 0 for line in recipe_folder.metrics(ground.kept))
+        > 0.3 * 5 * long["epochs"]
+    )
     draw = random.Random(backend_name)
     share, kills = ground.seconds / KILLS, 0
     while kills < KILLS:

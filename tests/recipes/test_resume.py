@@ -20,12 +20,22 @@ from offapi.training import train_state
 TIMEOUT = 120  # seconds
 
 
-def kill_after(recipe: Path, backend_name: str, steps: int, number: signal.Signals, name: str = "sft") -> None:
-    """Start a run and end it with signal `number` once `steps` steps are logged in the run `name`."""
+def kill_after(
+    recipe: Path, backend_name: str, steps: int, number: signal.Signals, name: str = "sft"
+) -> None:
+    """Start a run and end it with signal `number`
+    once `steps` steps are logged in the run `name`.
+    """
     words = recipe_folder.start("train", str(recipe), "--backend", backend_name)
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, env=recipe_folder.environment(), text=True)
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, env=recipe_folder.environment(), text=True
+    )
     log = recipe.parent / "runs" / name / "metrics.jsonl"
-    recipe_folder.until(lambda: process.poll() is not None or (log.exists() and log.read_bytes().count(b"\n") >= steps))
+    recipe_folder.until(
+        lambda: (
+            process.poll() is not None or (log.exists() and log.read_bytes().count(b"\n") >= steps)
+        )
+    )
     process.send_signal(number)
     _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode != 0, "the run was over before it could be interrupted"
@@ -63,19 +73,28 @@ def test_resumed_run_ends_with_the_same_bytes(
     kill_after(broken, backend_name, 12, number)
     assert not (broken.parent / "runs" / "sft" / "adapter").exists()
     lower = ("--set", "limits.rollout_rows=8")  # as after a full memory; training holds no rollouts
-    resumed = recipe_folder.apart("train", str(broken), "--backend", backend_name, "--resume", *lower)
+    resumed = recipe_folder.apart(
+        "train", str(broken), "--backend", backend_name, "--resume", *lower
+    )
     assert resumed.returncode == 0, resumed.stderr
     assert "Resumed at step" in resumed.stderr
     assert weights(broken) == weights(straight(backend_name))
-    one, other = (recipe_folder.metrics(recipe.parent / "runs" / "sft") for recipe in (straight(backend_name), broken))
+    one, other = (
+        recipe_folder.metrics(recipe.parent / "runs" / "sft")
+        for recipe in (straight(backend_name), broken)
+    )
     assert one == other
 
 
-def test_the_control_of_graded_traces_goes_on_where_it_was_killed(tmp_path: Path, backend_name: str) -> None:
+def test_the_control_of_graded_traces_goes_on_where_it_was_killed(
+    tmp_path: Path, backend_name: str
+) -> None:
     recipes = []
     for name in ("straight", "broken"):
         settings = {"traces": "train.jsonl", "epochs": 8.0, "checkpoint_every": 5}
-        recipe = recipe_folder.lay_out(tmp_path / name, "filtered_sft", count=12, wrong=4, **settings)
+        recipe = recipe_folder.lay_out(
+            tmp_path / name, "filtered_sft", count=12, wrong=4, **settings
+        )
         recipe.write_text(recipe.read_text().replace('data = "train.jsonl"\n', ""))
         recipes.append(recipe)
     straight, broken = recipes
@@ -86,14 +105,22 @@ def test_the_control_of_graded_traces_goes_on_where_it_was_killed(tmp_path: Path
     for run in ("filtered-sft", "filtered-sft/control"):
         one, other = (recipe.parent / "runs" / run for recipe in recipes)
         assert recipe_folder.metrics(one) == recipe_folder.metrics(other)
-        assert (one / "adapter" / adapter.WEIGHTS).read_bytes() == (other / "adapter" / adapter.WEIGHTS).read_bytes()
+        assert (one / "adapter" / adapter.WEIGHTS).read_bytes() == (
+            other / "adapter" / adapter.WEIGHTS
+        ).read_bytes()
 
 
 @pytest.mark.parametrize("recipe", ["sft", "distill", "filtered_sft"])
-def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(tmp_path: Path, backend_name: str, recipe: str) -> None:
+def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(
+    tmp_path: Path, backend_name: str, recipe: str
+) -> None:
     path = recipe_folder.lay_out(tmp_path, recipe)
     if recipe == "filtered_sft":
-        path.write_text(path.read_text().replace('data = "train.jsonl"', 'traces = "train.jsonl"\ncontrol = false'))
+        path.write_text(
+            path.read_text().replace(
+                'data = "train.jsonl"', 'traces = "train.jsonl"\ncontrol = false'
+            )
+        )
     run = tmp_path / "runs" / recipe.replace("_", "-")
     assert recipe_folder.offapi("train", str(path), "--backend", backend_name).returncode == 0
     before = (run / "adapter" / adapter.WEIGHTS).read_bytes()
@@ -119,19 +146,25 @@ def flip(path: Path) -> None:
 
 
 def test_losing_the_moments_is_noticed(tmp_path: Path, backend_name: str) -> None:
-    """Negative control: without the optimizer's state the bytes differ, so the test above can fail."""
+    """Negative control: without the optimizer's state
+    the bytes differ, so the test above can fail.
+    """
     recipe = recipe_folder.lay_out(tmp_path, epochs=4.0, checkpoint_every=5)
     assert recipe_folder.offapi("train", str(recipe), "--backend", backend_name).returncode == 0
     state = train_state.read(tmp_path / "runs" / "sft" / "checkpoints" / "step-000015")
     forgetful = replace(state, exp_avg={name: array * 0 for name, array in state.exp_avg.items()})
-    assert after_a_step(tmp_path, backend_name, state) != after_a_step(tmp_path, backend_name, forgetful)
+    assert after_a_step(tmp_path, backend_name, state) != after_a_step(
+        tmp_path, backend_name, forgetful
+    )
 
 
 def after_a_step(folder: Path, backend_name: str, state: TrainState) -> bytes:
     """The adapter's bytes one step after `state`."""
     backend = load(backend_name, ModelSpec(folder / "model", lora=LoraSpec(4, 8.0)))
     backend.restore(state)
-    backend.forward_backward([Episode("a", (Segment((1, 2), False), Segment((3,), True)))], "cross_entropy")
+    backend.forward_backward(
+        [Episode("a", (Segment((1, 2), False), Segment((3,), True)))], "cross_entropy"
+    )
     backend.optim_step(1e-2, AdamW())
     adapter = backend.state().adapter
     return b"".join(adapter[name].tobytes() for name in sorted(adapter))

@@ -54,7 +54,9 @@ def test_set_overrides_the_file_and_the_manifest_says_so(tmp_path: Path) -> None
         (["--set", "max_tokens=20"], ["has", "tokens, more than max_tokens = 20", "on_long"]),
     ],
 )
-def test_mistakes_are_told_and_leave_nothing(tmp_path: Path, words: list[str], told: list[str]) -> None:
+def test_mistakes_are_told_and_leave_nothing(
+    tmp_path: Path, words: list[str], told: list[str]
+) -> None:
     recipe = recipe_folder.lay_out(tmp_path)
     done = recipe_folder.offapi("train", str(recipe), *words, "--json")
     assert done.returncode in (1, 2)
@@ -88,7 +90,13 @@ def test_a_row_without_the_answer_to_learn_is_named(tmp_path: Path) -> None:
 def test_chats_are_learned_whole(tmp_path: Path, backend_name: str) -> None:
     recipe = recipe_folder.lay_out(tmp_path, learn="chats")
     chats = [
-        {"id": f"c{i}", "messages": [{"role": "user", "content": "say a"}, {"role": "assistant", "content": "a" * 5}]}
+        {
+            "id": f"c{i}",
+            "messages": [
+                {"role": "user", "content": "say a"},
+                {"role": "assistant", "content": "a" * 5},
+            ],
+        }
         for i in range(4)
     ]
     recipe_folder.write_jsonl(tmp_path / "train.jsonl", chats)

@@ -16,18 +16,26 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 HIDDEN = 128
-TEMPLATE = "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}{% endfor %}"
+TEMPLATE = (
+    "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}{%"
+    " endfor %}"
+)
 
 
 def write(folder: Path, answers: Mapping[str, Sequence[str]], context: int = 2048) -> Path:
-    """Write a model folder. `answers`: last character of the prompt -> pieces it answers with, one token each.
+    """Write a model folder. `answers`: last character of
+    the prompt -> pieces it answers with, one token each.
 
-    An answer's pieces are distinct and belong to no other answer. After "∞" as last piece it never stops.
+    An answer's pieces are distinct and belong to no
+    other answer. After "∞" as last piece it never stops.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer([piece for pieces in answers.values() for piece in pieces])
     vocab = tokenizer.get_vocab()
-    chains = [[vocab[_byte(last)], *(vocab[piece] for piece in pieces)] for last, pieces in answers.items()]
+    chains = [
+        [vocab[_byte(last)], *(vocab[piece] for piece in pieces)]
+        for last, pieces in answers.items()
+    ]
     _save_weights(folder, vocab, chains)
     config = {
         **tiny_llama.CONFIG,
@@ -41,9 +49,15 @@ def write(folder: Path, answers: Mapping[str, Sequence[str]], context: int = 204
         "eos_token_id": vocab["<|end|>"],
     }
     (folder / "config.json").write_bytes(orjson.dumps(config))
-    (folder / "generation_config.json").write_bytes(orjson.dumps({"eos_token_id": [config["eos_token_id"]]}))
+    (folder / "generation_config.json").write_bytes(
+        orjson.dumps({"eos_token_id": [config["eos_token_id"]]})
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "chat_template": TEMPLATE}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|end|>",
+        "chat_template": TEMPLATE,
+    }
     (folder / "tokenizer_config.json").write_bytes(orjson.dumps(settings))
     return folder
 
@@ -60,7 +74,9 @@ def _tokenizer(pieces: Sequence[str]) -> Tokenizer:
 
 def _byte(character: str) -> str:
     """ByteLevel's spelling of one ASCII character."""
-    spelled: str = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(character)[0][0]
+    spelled: str = pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=False
+    ).pre_tokenize_str(character)[0][0]
     return spelled
 
 

@@ -1,4 +1,6 @@
-"""What `offapi compare` leaves in a folder, written by hand: arms with answers to the test set, and compare.json."""
+"""What `offapi compare` leaves in a folder, written by
+hand: arms with answers to the test set, and compare.json.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from offapi.evaluation.accuracy import Prediction, Report
 from offapi.training.run import Run
 
 ROADS = ("sft", "distill", "filtered_sft", "grpo")
-SAID: Mapping[str, Any] = {"outcome": "finished", "network": {"guard": True, "refused": [], "opened": []}}
+SAID: Mapping[str, Any] = {
+    "outcome": "finished",
+    "network": {"guard": True, "refused": [], "opened": []},
+}
 
 
 def answer(row: Mapping[str, Any], **said: Any) -> Prediction:
@@ -25,8 +30,12 @@ def answer(row: Mapping[str, Any], **said: Any) -> Prediction:
     return Prediction(row["id"], orjson.dumps(value).decode(), value, correct, gold)
 
 
-def write(folder: Path, test: Sequence[Mapping[str, Any]], answers: Mapping[str, Sequence[Prediction]]) -> Path:
-    """The comparison `runs/compare` of the rows `answers`, of which those in `ROADS` are arms; its folder."""
+def write(
+    folder: Path, test: Sequence[Mapping[str, Any]], answers: Mapping[str, Sequence[Prediction]]
+) -> Path:
+    """The comparison `runs/compare` of the rows `answers`,
+    of which those in `ROADS` are arms; its folder.
+    """
     data = recipe_folder.write_jsonl(folder / "test.jsonl", [dict(row) for row in test])
     rows = {name: _row(folder / "runs", name, Report.of(found)) for name, found in answers.items()}
     told = {
@@ -51,8 +60,14 @@ def change(path: Path, **facts: Any) -> None:
 
 
 def _row(runs: Path, name: str, report: Report) -> dict[str, Any]:
-    row: dict[str, Any] = {"source": "somewhere", "report": report.as_dict(), "verdict": f"{name} is judged"}
-    run = Run.create(runs / "arms", f"{name.replace('_', '-')}-0123456789ab", {"config": {"recipe": name}})
+    row: dict[str, Any] = {
+        "source": "somewhere",
+        "report": report.as_dict(),
+        "verdict": f"{name} is judged",
+    }
+    run = Run.create(
+        runs / "arms", f"{name.replace('_', '-')}-0123456789ab", {"config": {"recipe": name}}
+    )
     path = run.path / "test-0123456789ab.jsonl"
     path.write_bytes(accuracy.write(report.predictions))
     arm = {"arm": {"path": str(run.path), "rows": 8, "of": 8}} if name in ROADS else {}

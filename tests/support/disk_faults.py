@@ -1,4 +1,6 @@
-"""Faults for tests: kills at the n-th file operation, what a power cut leaves, tiny and read-only disks."""
+"""Faults for tests: kills at the n-th file operation,
+what a power cut leaves, tiny and read-only disks.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,18 @@ from typing import Any
 
 import pytest
 
-OPERATIONS = ("open", "write", "fsync", "mkdir", "rename", "replace", "unlink", "rmdir", "ftruncate", "truncate")
+OPERATIONS = (
+    "open",
+    "write",
+    "fsync",
+    "mkdir",
+    "rename",
+    "replace",
+    "unlink",
+    "rmdir",
+    "ftruncate",
+    "truncate",
+)
 
 
 @contextmanager
@@ -47,7 +60,10 @@ def count(action: Callable[[], object]) -> int:
 
 
 def kill_at(n: int, action: Callable[[], object]) -> bool:
-    """Run `action` in a forked child that is killed ahead of its n-th file operation. True when it was."""
+    """Run `action` in a forked child that is killed ahead of its n-th file operation.
+
+    True when it was.
+    """
     child = os.fork()
     if child == 0:
         left = n
@@ -141,7 +157,9 @@ def after_power_cut(operations: list[Operation], eager_names: bool) -> Iterator[
 
 
 def replay(operations: Iterator[Operation], source: Path, target: Path) -> None:
-    """Apply operations recorded in `source` to `target`, skipping those whose folder did not survive."""
+    """Apply operations recorded in `source` to `target`,
+    skipping those whose folder did not survive.
+    """
 
     def moved(path: Path) -> Path:
         return target / path.relative_to(source)
@@ -160,11 +178,19 @@ def replay(operations: Iterator[Operation], source: Path, target: Path) -> None:
             shutil.rmtree(where)
 
 
-def on_small_disk(script: str, size: str = "64k", mode: str = "rw") -> subprocess.CompletedProcess[str]:
-    """Run Python code whose working folder is a fresh tmpfs of `size`. Skips the test where mounting is refused."""
+def on_small_disk(
+    script: str, size: str = "64k", mode: str = "rw"
+) -> subprocess.CompletedProcess[str]:
+    """Run Python code whose working folder is a fresh tmpfs of `size`.
+
+    Skips the test where mounting is refused.
+    """
     if not shutil.which("unshare"):
         pytest.skip("unshare is not installed: no private mount possible")
-    mount = f"mount -t tmpfs -o size={size} tmpfs /mnt && mkdir /mnt/there && mount -o remount,{mode} /mnt"
+    mount = (
+        f"mount -t tmpfs -o size={size} tmpfs /mnt && mkdir /mnt/there && mount -o remount,{mode}"
+        " /mnt"
+    )
     if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("this system refuses a private tmpfs mount")
     run = 'cd /mnt/there && exec "$0" -c "$1"'

@@ -1,7 +1,8 @@
-"""A model's server on loopback that answers what it was told to: Chat Completions and Responses, streamed or not.
+"""A model's server on loopback that answers what it was
+told to: Chat Completions and Responses, streamed or not.
 
-Which answer is due is found by the first user message and how often it was asked before. What was asked
-and answered is kept in `wire`. Left out: everything a client does not need to go on.
+Which answer is due is found by the first user message and how often it was asked before. What was
+asked and answered is kept in `wire`. Left out: everything a client does not need to go on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ class Turn(NamedTuple):
 
 
 class Server(ThreadingHTTPServer):
-    """Answers while it is a context. `scripts`: the turns of each conversation by its first user message."""
+    """Answers while it is a context.
+
+    `scripts`: the turns of each conversation by its first user message.
+    """
 
     daemon_threads = True
 
@@ -48,7 +52,11 @@ class Server(ThreadingHTTPServer):
     def turn(self, body: dict[str, Any]) -> tuple[int, Turn]:
         """The next turn of a conversation, and its number."""
         given = body.get("messages") or body["input"]
-        name = next(m["content"] for m in given if m.get("role") == "user") if isinstance(given, list) else given
+        name = (
+            next(m["content"] for m in given if m.get("role") == "user")
+            if isinstance(given, list)
+            else given
+        )
         with self._lock:
             turn = self._scripts[name][self._asked[name]]
             self._asked[name] += 1
@@ -69,7 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send("application/json", json.dumps(made))
             return
         events = _chunks(made) if "messages" in body else _events(made)
-        self._send("text/event-stream", "".join(f"data: {json.dumps(event)}\n\n" for event in events))
+        self._send(
+            "text/event-stream", "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        )
 
     def _send(self, kind: str, text: str) -> None:
         data = text.encode()
@@ -92,21 +102,44 @@ def _chat(number: int, turn: Turn) -> dict[str, Any]:
     ending = "length" if turn.cut else "tool_calls" if turn.calls else "stop"
     usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
     choice = {"index": 0, "message": message, "finish_reason": ending}
-    about = {"id": f"chat-{number}", "object": "chat.completion", "created": number, "model": "scripted"}
+    about = {
+        "id": f"chat-{number}",
+        "object": "chat.completion",
+        "created": number,
+        "model": "scripted",
+    }
     return {**about, "choices": [choice], "usage": usage}
 
 
 def _chunks(made: dict[str, Any]) -> list[Any]:
     """`made` in pieces of a few letters."""
-    message, about = made["choices"][0]["message"], {**made, "object": "chat.completion.chunk", "usage": None}
+    message, about = (
+        made["choices"][0]["message"],
+        {**made, "object": "chat.completion.chunk", "usage": None},
+    )
     deltas: list[dict[str, Any]] = [{"role": "assistant"}]
-    deltas += [{name: letter} for name in ("reasoning_content", "content") for letter in message.get(name) or ""]
+    deltas += [
+        {name: letter}
+        for name in ("reasoning_content", "content")
+        for letter in message.get(name) or ""
+    ]
     for index, call in enumerate(message.get("tool_calls", ())):
         name, arguments = call["function"]["name"], call["function"]["arguments"]
-        deltas.append({"tool_calls": [{**call, "index": index, "function": {"name": name, "arguments": ""}}]})
+        deltas.append(
+            {"tool_calls": [{**call, "index": index, "function": {"name": name, "arguments": ""}}]}
+        )
         for at in range(0, len(arguments), 3):
-            deltas.append({"tool_calls": [{"index": index, "function": {"arguments": arguments[at : at + 3]}}]})
-    pieces = [{**about, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+            deltas.append(
+                {
+                    "tool_calls": [
+                        {"index": index, "function": {"arguments": arguments[at : at + 3]}}
+                    ]
+                }
+            )
+    pieces = [
+        {**about, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+        for delta in deltas
+    ]
     last = {"index": 0, "delta": {}, "finish_reason": made["choices"][0]["finish_reason"]}
     return [*pieces, {**about, "choices": [last]}, {**about, "choices": [], "usage": made["usage"]}]
 
@@ -147,10 +180,13 @@ def _response(number: int, turn: Turn, body: dict[str, Any]) -> dict[str, Any]:
 
 def _events(made: dict[str, Any]) -> list[Any]:
     """`made` as the events of a stream."""
-    events: list[tuple[str, dict[str, Any]]] = [("response.created", {"response": {**made, "output": []}})]
+    events: list[tuple[str, dict[str, Any]]] = [
+        ("response.created", {"response": {**made, "output": []}})
+    ]
     for index, item in enumerate(made["output"]):
         events += [
-            (f"response.output_item.{done}", {"output_index": index, "item": item}) for done in ("added", "done")
+            (f"response.output_item.{done}", {"output_index": index, "item": item})
+            for done in ("added", "done")
         ]
     events.append((f"response.{made['status']}", {"response": made}))
     return [{"type": kind, "sequence_number": i, **event} for i, (kind, event) in enumerate(events)]

@@ -1,4 +1,6 @@
-"""Small model folders and files as a user might bring them: the tiny Llama with a tokenizer, and its like in GGUF."""
+"""Small model folders and files as a user might bring them:
+the tiny Llama with a tokenizer, and its like in GGUF.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def alphabet() -> list[str]:
 def folder(path: Path, **settings: Any) -> Path:
     """A complete model folder; `settings` change config.json, None removes a key."""
     tiny_llama.write_chat(path)
-    config = {key: value for key, value in (tiny_llama.CONFIG | settings).items() if value is not None}
+    config = {
+        key: value for key, value in (tiny_llama.CONFIG | settings).items() if value is not None
+    }
     (path / "config.json").write_bytes(orjson.dumps(config))
     return path
 
@@ -42,9 +46,15 @@ def random_folder(path: Path, **settings: Any) -> Path:
     return path
 
 
-def write_gguf(path: Path, architecture: str, fields: Mapping[str, Any] | None = None, q8: bool = False) -> Path:
-    """The tiny model as llama.cpp's converter would write it; `fields` change its tokenizer's metadata."""
-    weights = load_file(tiny_llama.write(path.parent / f"{path.stem}-weights") / "model.safetensors")
+def write_gguf(
+    path: Path, architecture: str, fields: Mapping[str, Any] | None = None, q8: bool = False
+) -> Path:
+    """The tiny model as llama.cpp's converter would
+    write it; `fields` change its tokenizer's metadata.
+    """
+    weights = load_file(
+        tiny_llama.write(path.parent / f"{path.stem}-weights") / "model.safetensors"
+    )
     head, draw = tiny_llama.HIDDEN // tiny_llama.HEADS, np.random.default_rng(1)
     out = gguf.GGUFWriter(path, architecture)
     out.add_block_count(tiny_llama.LAYERS)
@@ -62,13 +72,25 @@ def write_gguf(path: Path, architecture: str, fields: Mapping[str, Any] | None =
     add_tokenizer(out, dict(fields or {}))
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, tiny_llama.LAYERS)
     for name, value in weights.items():
-        heads = {"q_proj": tiny_llama.HEADS, "k_proj": tiny_llama.KV_HEADS}.get(name.split(".")[-2], 0)
+        heads = {"q_proj": tiny_llama.HEADS, "k_proj": tiny_llama.KV_HEADS}.get(
+            name.split(".")[-2], 0
+        )
         if architecture == "llama" and heads:
             value = value.reshape(heads, 2, head // 2, -1).swapaxes(1, 2).reshape(value.shape)
-        kind = gguf.GGMLQuantizationType.Q8_0 if q8 and value.ndim == 2 else gguf.GGMLQuantizationType.F32
-        out.add_tensor(str(names.get_name(name, (".weight",))), gguf.quantize(value, kind), raw_dtype=kind)
+        kind = (
+            gguf.GGMLQuantizationType.Q8_0
+            if q8 and value.ndim == 2
+            else gguf.GGMLQuantizationType.F32
+        )
+        out.add_tensor(
+            str(names.get_name(name, (".weight",))), gguf.quantize(value, kind), raw_dtype=kind
+        )
     for i in range(tiny_llama.LAYERS):
-        extra = {"attn_q_norm.weight": head, "attn_k_norm.weight": head} if architecture == "qwen3" else {}
+        extra = (
+            {"attn_q_norm.weight": head, "attn_k_norm.weight": head}
+            if architecture == "qwen3"
+            else {}
+        )
         if architecture == "qwen2":
             keys = tiny_llama.KV_HEADS * head
             extra = {"attn_q.bias": tiny_llama.HIDDEN, "attn_k.bias": keys, "attn_v.bias": keys}
@@ -87,7 +109,10 @@ def add_tokenizer(out: gguf.GGUFWriter, fields: dict[str, Any]) -> None:
     merges = ["h e", "1 2", "Ġ Ġ"]
     words = alphabet() + [merge.replace(" ", "") for merge in merges] + special
     words += [f"[PAD{i}]" for i in range(len(words), tiny_llama.VOCAB)]
-    kinds = [{"<think>": 4}.get(word, 3 if word in special else 5 if word.startswith("[PAD") else 1) for word in words]
+    kinds = [
+        {"<think>": 4}.get(word, 3 if word in special else 5 if word.startswith("[PAD") else 1)
+        for word in words
+    ]
     out.add_tokenizer_model(fields.pop("model", "gpt2"))
     out.add_tokenizer_pre(fields.pop("pre", "smollm"))
     out.add_token_list(words)

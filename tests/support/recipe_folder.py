@@ -1,4 +1,6 @@
-"""A tiny model, a task and documents on disk, and offapi run on them, here or in a process of its own."""
+"""A tiny model, a task and documents on disk, and
+offapi run on them, here or in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,20 @@ SHOPS = ("Ash", "Birch", "Cedar", "Elm")
 
 
 def rows(count: int, wrong: int = 0) -> list[dict[str, Any]]:
-    """Documents with gold; the first `wrong` recorded labels name a shop that is not in the text."""
+    """Documents with gold; the first `wrong` recorded
+    labels name a shop that is not in the text.
+    """
     made = []
     for i in range(count):
         shop = SHOPS[i % len(SHOPS)] + chr(ord("a") + i)
         label = {"shop": "Nowhere Inc" if i < wrong else shop}
         made.append(
-            {"id": f"d{i}", "document": f"from {shop}, no {i}", "gold": {"shop": shop}, "recorded_label": label}
+            {
+                "id": f"d{i}",
+                "document": f"from {shop}, no {i}",
+                "gold": {"shop": shop},
+                "recorded_label": label,
+            }
         )
     return made
 
@@ -51,7 +60,9 @@ def write_jsonl(path: Path, lines: list[dict[str, Any]]) -> Path:
     return path
 
 
-def lay_out(folder: Path, recipe: str = "sft", count: int = 10, wrong: int = 0, **keys: Any) -> Path:
+def lay_out(
+    folder: Path, recipe: str = "sft", count: int = 10, wrong: int = 0, **keys: Any
+) -> Path:
     """Everything a run needs in `folder`; the recipe file's path."""
     folder.mkdir(exist_ok=True)
     model = tiny_llama.write_chat(folder / "model")
@@ -84,7 +95,9 @@ TIMEOUT = 300  # seconds
 def offapi(*words: str, cwd: Path | None = None) -> Done:
     """`offapi WORDS` in this process: torch is loaded once, not once a command."""
     stdout, stderr = io.BytesIO(), io.BytesIO()
-    out, err = (io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in (stdout, stderr))
+    out, err = (
+        io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in (stdout, stderr)
+    )
     with chdir(cwd or Path.cwd()), redirect_stdout(out), redirect_stderr(err):
         code = cli.run(words)
     return Done(start(*words), code, stdout.getvalue().decode(), stderr.getvalue().decode())
@@ -114,7 +127,9 @@ def told(done: Done) -> dict[str, Any]:
 
 
 def until(
-    done: Callable[[], object], why: Callable[[], str] = lambda: "it did not get that far", seconds: float = 120.0
+    done: Callable[[], object],
+    why: Callable[[], str] = lambda: "it did not get that far",
+    seconds: float = 120.0,
 ) -> None:
     """Wait for `done`, and fail with `why` after so many seconds."""
     deadline = time.monotonic() + seconds

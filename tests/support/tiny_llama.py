@@ -1,4 +1,6 @@
-"""A Llama of a few thousand weights with a byte tokenizer, written without torch, for tests that need no real model."""
+"""A Llama of a few thousand weights with a byte tokenizer,
+written without torch, for tests that need no real model.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,15 @@ def write(folder: Path, seed: int = 0) -> Path:
     draw = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> np.ndarray:
-        return np.asarray(draw.standard_normal((rows, columns)) / np.sqrt(columns), dtype=np.float32)
+        return np.asarray(
+            draw.standard_normal((rows, columns)) / np.sqrt(columns), dtype=np.float32
+        )
 
     head = HIDDEN // HEADS
-    tensors = {"model.embed_tokens.weight": matrix(VOCAB, HIDDEN) * 4, "model.norm.weight": np.ones(HIDDEN, np.float32)}
+    tensors = {
+        "model.embed_tokens.weight": matrix(VOCAB, HIDDEN) * 4,
+        "model.norm.weight": np.ones(HIDDEN, np.float32),
+    }
     for i in range(LAYERS):
         shapes = {
             "self_attn.q_proj": (HEADS * head, HIDDEN),
@@ -54,18 +61,22 @@ def write(folder: Path, seed: int = 0) -> Path:
             "mlp.up_proj": (INNER, HIDDEN),
             "mlp.down_proj": (HIDDEN, INNER),
         }
-        tensors |= {f"model.layers.{i}.{name}.weight": matrix(*shape) for name, shape in shapes.items()}
+        tensors |= {
+            f"model.layers.{i}.{name}.weight": matrix(*shape) for name, shape in shapes.items()
+        }
         for norm in ("input_layernorm", "post_attention_layernorm"):
             tensors[f"model.layers.{i}.{norm}.weight"] = np.ones(HIDDEN, np.float32)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_bytes(orjson.dumps(CONFIG))
-    (folder / "generation_config.json").write_bytes(orjson.dumps({"eos_token_id": [EOS], "bos_token_id": 256}))
+    (folder / "generation_config.json").write_bytes(
+        orjson.dumps({"eos_token_id": [EOS], "bos_token_id": 256})
+    )
     return folder
 
 
 TEMPLATE = (
-    "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}<|end|>{%"
+    " endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
 )
 
 
@@ -80,6 +91,10 @@ def write_chat(folder: Path, seed: int = 0) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|turn|>", "<|end|>"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "chat_template": TEMPLATE}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|end|>",
+        "chat_template": TEMPLATE,
+    }
     (folder / "tokenizer_config.json").write_bytes(orjson.dumps(settings))
     return folder

@@ -10,7 +10,10 @@ from offapi.batching import Pack, common_prefix, packs
 from offapi.episodes import Episode, Segment
 
 rows = st.lists(
-    st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=6), st.lists(st.integers(0, 2), min_size=1, max_size=4)),
+    st.tuples(
+        st.lists(st.integers(0, 2), min_size=1, max_size=6),
+        st.lists(st.integers(0, 2), min_size=1, max_size=4),
+    ),
     min_size=1,
     max_size=6,
 )
@@ -26,12 +29,20 @@ def test_each_target_is_predicted_from_the_whole_text_before_it(
     ]
     seen: list[int] = []
     for pack in packs(episodes, budget):
-        assert len(pack.tokens) == len(pack.positions) == sum(tree.shared + sum(tree.lengths) for tree in pack.trees)
+        assert (
+            len(pack.tokens)
+            == len(pack.positions)
+            == sum(tree.shared + sum(tree.lengths) for tree in pack.trees)
+        )
         place = 0
-        for index, count, (root, shared, start) in zip(pack.episodes, pack.counts, starts(pack), strict=True):
+        for index, count, (root, shared, start) in zip(
+            pack.episodes, pack.counts, starts(pack), strict=True
+        ):
             tokens, mask = episodes[index].tokens, episodes[index].mask
             learned = [t for t in range(len(tokens)) if mask[t]]
-            for t, row, target in zip(learned, pack.rows[place:][:count], pack.targets[place:][:count], strict=True):
+            for t, row, target in zip(
+                learned, pack.rows[place:][:count], pack.targets[place:][:count], strict=True
+            ):
                 assert target == tokens[t]
                 before = (
                     pack.tokens[root : row + 1]
@@ -46,7 +57,9 @@ def test_each_target_is_predicted_from_the_whole_text_before_it(
 
 
 def starts(pack: Pack) -> Iterator[tuple[int, int, int]]:
-    """Of each row: where its tree begins, how many tokens that shares, where the row's own begin."""
+    """Of each row: where its tree begins, how many
+    tokens that shares, where the row's own begin.
+    """
     root = 0
     for tree in pack.trees:
         at = root + tree.shared
@@ -58,7 +71,9 @@ def starts(pack: Pack) -> Iterator[tuple[int, int, int]]:
 
 def test_each_prompt_of_a_group_stands_once() -> None:
     episodes = [
-        Episode(f"{p}{i}", (Segment((7, p, p, p), False), Segment((9, i), True))) for i in range(3) for p in (1, 2)
+        Episode(f"{p}{i}", (Segment((7, p, p, p), False), Segment((9, i), True)))
+        for i in range(3)
+        for p in (1, 2)
     ]
     (pack,) = packs(episodes, 100)
     assert [tree.episodes for tree in pack.trees] == [(0, 2, 4), (1, 3, 5)]
@@ -68,7 +83,9 @@ def test_each_prompt_of_a_group_stands_once() -> None:
 
 
 def test_a_shared_prefix_stands_once() -> None:
-    episodes = [Episode(str(i), (Segment((7, 7, 7, i), False), Segment((9,), True))) for i in range(3)]
+    episodes = [
+        Episode(str(i), (Segment((7, 7, 7, i), False), Segment((9,), True))) for i in range(3)
+    ]
     (pack,) = packs(episodes, 100)
     assert [tree.shared for tree in pack.trees] == [3]
     assert len(pack.tokens) == 3 + 3 * 2

@@ -26,7 +26,9 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 def sources(folder: str) -> Iterator[Path]:
     """Python files below a folder of the repository."""
-    return (path for path in sorted((ROOT / folder).rglob("*.py")) if "__pycache__" not in path.parts)
+    return (
+        path for path in sorted((ROOT / folder).rglob("*.py")) if "__pycache__" not in path.parts
+    )
 
 
 def module_name(path: Path) -> str:
@@ -58,7 +60,12 @@ def top(names: set[str]) -> set[str]:
 
 
 def test_packages_are_the_folders() -> None:
-    folders = {module_name(path) for folder in FOLDERS for path in sources(folder) if path.name == "__init__.py"}
+    folders = {
+        module_name(path)
+        for folder in FOLDERS
+        for path in sources(folder)
+        if path.name == "__init__.py"
+    }
     listed = PYPROJECT["tool"]["setuptools"]["packages"]
     assert sorted(folders) == sorted(listed)
     with_code = {path.parent for folder in FOLDERS for path in sources(folder)}
@@ -73,16 +80,31 @@ def test_the_wheel_holds_every_file_under_one_name(tmp_path: Path) -> None:
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+    ]
     done = subprocess.run([*build, "-w", str(tmp_path), str(tree)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {name.split("/")[0] for name in names} == {"offapi", f"offapi-{offapi.__version__}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "offapi",
+        f"offapi-{offapi.__version__}.dist-info",
+    }
     for folder, package in FOLDERS.items():
         for path in (tree / folder).rglob("*"):
             if path.is_file():
-                assert f"{package.replace('.', '/')}/{path.relative_to(tree / folder).as_posix()}" in names
+                assert (
+                    f"{package.replace('.', '/')}/{path.relative_to(tree / folder).as_posix()}"
+                    in names
+                )
 
 
 def test_one_version() -> None:
@@ -91,17 +113,24 @@ def test_one_version() -> None:
 
 
 def test_the_core_imports_no_numbers_library_when_imported() -> None:
-    """Nor do its functions, but for transformers, the tokenizers' home: backends are found by entry point."""
+    """Nor do its functions, but for transformers, the
+    tokenizers' home: backends are found by entry point.
+    """
     for path in sources("offapi"):
         assert top(imports(path)).isdisjoint(NUMBERS), path
         assert top(imports(path, everywhere=True)).isdisjoint(NUMBERS - {"transformers"}), path
         for name in imports(path, everywhere=True):
-            assert not name.startswith(("offapi.backends", "offapi.recipes", "backends", "recipes")), path
+            assert not name.startswith(
+                ("offapi.backends", "offapi.recipes", "backends", "recipes")
+            ), path
 
 
 def test_importing_the_whole_core_loads_no_numbers_library() -> None:
     names = [module_name(path) for path in sources("offapi")]
-    code = f"import sys\nfor name in {names!r}: __import__(name)\nprint(*sorted(set({NUMBERS!r}) & sys.modules.keys()))"
+    code = (
+        f"import sys\nfor name in {names!r}: __import__(name)\nprint(*sorted(set({NUMBERS!r}) &"
+        " sys.modules.keys()))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
@@ -124,8 +153,12 @@ def test_a_backend_does_not_import_the_other_ones_library(package: str, other: s
 
 
 def test_a_noun_has_the_same_file_in_both_backends() -> None:
-    """Each needs some files more (MLX its BLAS, torch what pays on CUDA); what both have has one name."""
-    torch, mlx = ({path.stem for path in sources(f"backends/{name}_backend")} for name in ("torch", "mlx"))
+    """Each needs some files more (MLX its BLAS, torch
+    what pays on CUDA); what both have has one name.
+    """
+    torch, mlx = (
+        {path.stem for path in sources(f"backends/{name}_backend")} for name in ("torch", "mlx")
+    )
     assert torch - mlx == {
         "bucketed_attention",
         "cuda_graphs",
@@ -134,13 +167,24 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "merged_weights",
         "packed_attention",
     }
-    assert {"policy", "rollout", "losses", "checkpoint", "optimizer", "attention", "cache", "sampling"} <= torch & mlx
+    assert {
+        "policy",
+        "rollout",
+        "losses",
+        "checkpoint",
+        "optimizer",
+        "attention",
+        "cache",
+        "sampling",
+    } <= torch & mlx
 
 
 @pytest.mark.parametrize("name", ["backends", "recipes"])
 def test_bare_names_are_refused(name: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", f"import {name}"], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {name}"], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert f"offapi.{name}" in done.stderr
 

@@ -14,14 +14,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-SYMBOL = "sgemm_"  # what the wheel's own C interface calls; the first global library that has it serves
+SYMBOL = (
+    "sgemm_"  # what the wheel's own C interface calls; the first global library that has it serves
+)
 OPENBLAS = ("libopenblas.so.0", "libopenblas.so")
 SLOW = 8.0  # GFLOP/s on one core: the reference BLAS reaches 3, any real one 30 and more
 
 
 @dataclass(frozen=True)
 class Blas:
-    """What multiplies matrices: the library's file as the linker reports it, and its measured speed."""
+    """What multiplies matrices: the library's file
+    as the linker reports it, and its measured speed.
+    """
 
     path: str  # "" where the system's own framework does it
     gflops: float  # fp32, one product of 512 x 512
@@ -42,7 +46,8 @@ def _torch_library() -> Path | None:
 
 
 def open_fast() -> str:
-    """Open the fastest BLAS found for all later libraries; returns its path or name, "" when there is none.
+    """Open the fastest BLAS found for all later libraries;
+    returns its path or name, "" when there is none.
 
     Must run before `import mlx.core`.
     """
@@ -76,7 +81,9 @@ def _library_of(symbol: str) -> str:
     if not hasattr(everything, symbol):
         return ""
     info = _DlInfo()
-    found = everything.dladdr(ctypes.cast(getattr(everything, symbol), ctypes.c_void_p), ctypes.byref(info))
+    found = everything.dladdr(
+        ctypes.cast(getattr(everything, symbol), ctypes.c_void_p), ctypes.byref(info)
+    )
     return os.fsdecode(info.file) if found and info.file else ""
 
 

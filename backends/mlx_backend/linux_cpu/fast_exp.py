@@ -48,16 +48,22 @@ def _cut(value: mx.array, shifted: mx.array) -> mx.array:
 @mx.custom_function
 def _fast_exp(x: mx.array, top: mx.array) -> mx.array:
     value, shifted = _fraction(x, top)
-    return _cut(mx.view(_raise(mx.view(value, mx.int32), mx.view(shifted, mx.int32)), mx.float32), shifted)
+    return _cut(
+        mx.view(_raise(mx.view(value, mx.int32), mx.view(shifted, mx.int32)), mx.float32), shifted
+    )
 
 
 @_fast_exp.vjp
-def _fast_exp_vjp(primals: list[mx.array], cotangent: mx.array, output: mx.array) -> tuple[mx.array, mx.array]:
+def _fast_exp_vjp(
+    primals: list[mx.array], cotangent: mx.array, output: mx.array
+) -> tuple[mx.array, mx.array]:
     return cotangent * output, mx.zeros_like(primals[1])
 
 
 def exp_below(x: mx.array, top: mx.array) -> mx.array:
-    """exp(x - top) of fp32 `x` nowhere above `top`, which is a constant of the gradient; relative error 1e-6."""
+    """exp(x - top) of fp32 `x` nowhere above `top`, which
+    is a constant of the gradient; relative error 1e-6.
+    """
     top = mx.stop_gradient(top)
     result: mx.array = _fast_exp(x, top) if slow_exp() else mx.exp(x - top)  # type: ignore[assignment]
     return result

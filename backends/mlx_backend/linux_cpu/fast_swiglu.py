@@ -1,6 +1,8 @@
-"""SwiGLU's product with this backend's exponential, where MLX's own is slow: there it costs a tenth of a forward pass.
+"""SwiGLU's product with this backend's exponential, where
+MLX's own is slow: there it costs a tenth of a forward pass.
 
-mlx-lm's models come here through their own `swiglu`. Left out: other activations, which stay as they are.
+mlx-lm's models come here through their own `swiglu`.
+Left out: other activations, which stay as they are.
 """
 
 from __future__ import annotations
@@ -36,13 +38,17 @@ def install(model: Module) -> None:
 
 @mx.custom_function
 def _fast(gate: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:
-    decay = exp_below(-mx.abs(gate.astype(mx.float32)), mx.zeros(()))  # exp(-|gate|) never overflows
+    decay = exp_below(
+        -mx.abs(gate.astype(mx.float32)), mx.zeros(())
+    )  # exp(-|gate|) never overflows
     return _product(gate, x, decay)
 
 
 @_fast.vjp
 def _fast_vjp(
-    primals: tuple[mx.array, mx.array], cotangents: tuple[mx.array, mx.array], outputs: tuple[mx.array, mx.array]
+    primals: tuple[mx.array, mx.array],
+    cotangents: tuple[mx.array, mx.array],
+    outputs: tuple[mx.array, mx.array],
 ) -> tuple[mx.array, mx.array]:
     (gate, x), sigmoid = primals, outputs[1]
     d_silu = cotangents[0] * sigmoid

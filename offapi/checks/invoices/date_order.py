@@ -20,17 +20,21 @@ Order = Literal["day", "month", "year"]  # what comes first
 
 _PARTS = r"\s?[-./]\s?"
 _DATE = re.compile(rf"(?<!\d)(?=(\d{{1,4}}){_PARTS}(\d{{1,2}}){_PARTS}(\d{{4}}|\d{{1,2}})(?!\d))")
-_RUN = re.compile(r"\d{1,4}[ ]?[-./][-\d./ ]*\d")  # where dates may be: searching everywhere is slow
+_RUN = re.compile(
+    r"\d{1,4}[ ]?[-./][-\d./ ]*\d"
+)  # where dates may be: searching everywhere is slow
 _ZIP_CODE = re.compile(r"[A-Z][A-Z],? {1,2}\d{5}(?!\d)")
 _PHONE = re.compile(r"\(\d{3}\) ?\d{3}-\d{4}(?!\d)")
 _STATES = (
-    " AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK "
-    "OR PA RI SC SD TN TX UT VT VA WA WV WI WY "
+    " AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ"
+    " NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY "
 )
 
 
 def date_order(field: str, default: Order = "day") -> Check:
-    """A check: 0 when `field` is an all-number date of the document read in the wrong order, else 1."""
+    """A check: 0 when `field` is an all-number date
+    of the document read in the wrong order, else 1.
+    """
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
@@ -49,11 +53,17 @@ def date_order(field: str, default: Order = "day") -> Check:
 
 @lru_cache(maxsize=256)
 def _readings(document: str, default: Order) -> tuple[frozenset[date], frozenset[date]]:
-    """The days the document's dates of numbers can mean, and those they mean in its order, where they allow it."""
+    """The days the document's dates of numbers can mean,
+    and those they mean in its order, where they allow it.
+    """
     runs = _RUN.finditer(document)
-    read = [_days(*parts) for run in runs for parts in _DATE.findall(document, run.start(), run.end())]
+    read = [
+        _days(*parts) for run in runs for parts in _DATE.findall(document, run.start(), run.end())
+    ]
     order = _order(document, read, default)
-    meant = frozenset(day for days in read for day in ([days[order]] if order in days else days.values()))
+    meant = frozenset(
+        day for days in read for day in ([days[order]] if order in days else days.values())
+    )
     return frozenset(day for days in read for day in days.values()), meant
 
 
@@ -66,13 +76,18 @@ def _order(document: str, read: list[dict[Order, date]], default: Order) -> Orde
 
 def _in_the_united_states(document: str) -> bool:
     for code in _ZIP_CODE.finditer(document):
-        if f" {code[0][:2]} " in _STATES and not document[max(code.start() - 1, 0) : code.start()].isalnum():
+        if (
+            f" {code[0][:2]} " in _STATES
+            and not document[max(code.start() - 1, 0) : code.start()].isalnum()
+        ):
             return True
     return _PHONE.search(document) is not None
 
 
 def _days(first: str, second: str, third: str) -> dict[Order, date]:
-    """What three numbers may mean, by what comes first; a year of four digits leaves fewer choices."""
+    """What three numbers may mean, by what comes
+    first; a year of four digits leaves fewer choices.
+    """
     found: dict[Order, date] = {}
     if len(first) == 4:
         _put(found, "year", first, second, third)
@@ -87,6 +102,8 @@ def _days(first: str, second: str, third: str) -> dict[Order, date]:
 def _put(found: dict[Order, date], order: Order, year: str, month: str, day: str) -> None:
     if len(year) in (2, 4) and len(day) <= 2:
         try:
-            found[order] = date(int(year) if len(year) == 4 else 2000 + int(year), int(month), int(day))
+            found[order] = date(
+                int(year) if len(year) == 4 else 2000 + int(year), int(month), int(day)
+            )
         except ValueError:
             return

@@ -20,11 +20,13 @@ _LOOKED_AT = 8000  # characters
 
 # After such a line comes the buyer, or what was bought.
 _HEADING = re.compile(
-    r"invoice|receipt|bill to|sold to|customer|client|fatura|factura|facture|fattura|factuur|rechnung|quittung"
+    r"invoice|receipt|bill to|sold"
+    r" to|customer|client|fatura|factura|facture|fattura|factuur|rechnung|quittung"
 )
 _LEGAL = re.compile(
     r"(?<![^\W_])(?:(?i:ltd|limited|llc|llp|plc|incorporated|inc|corporation|corp|gmbh|ohg|ltda|lda|s\.?à?a?\.?r\.?l"
-    r"|s\.r\.l|srl|spa|s\.p\.a|aps|pty|pte|bhd|s\. ?[al]|[bn]\.v|a/s|s/b)|AG|KG|SE|S[AL]|SAS|BV|NV|AB|AS|OY|Oy)\.?$"
+    r"|s\.r\.l|srl|spa|s\.p\.a|aps|pty|pte|bhd|s\."
+    r" ?[al]|[bn]\.v|a/s|s/b)|AG|KG|SE|S[AL]|SAS|BV|NV|AB|AS|OY|Oy)\.?$"
 )
 _LONGEST_FORM = 20  # characters looked at; "incorporated." is the longest
 _IN_BRACKETS = re.compile(r"\s*\([^()]*\)$")
@@ -32,7 +34,9 @@ _EDGES = " .,:;*#=-\t"
 
 
 def in_header(field: str) -> Check:
-    """A check: 1 when `field` is a line of the document's header, or a few joined, codes at the end aside."""
+    """A check: 1 when `field` is a line of the document's
+    header, or a few joined, codes at the end aside.
+    """
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         return _verdict(field, answer, _lines(document), "no line of the header")
@@ -41,7 +45,9 @@ def in_header(field: str) -> Check:
 
 
 def legal_name(field: str) -> Check:
-    """A check: 1 when `field` is the company that the header names by its legal form, or when it names none."""
+    """A check: 1 when `field` is the company that the
+    header names by its legal form, or when it names none.
+    """
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         names = _companies(document)
@@ -62,7 +68,9 @@ def _verdict(field: str, answer: Answer, names: frozenset[str], wrong: str) -> V
 
 
 def header(document: str) -> list[str]:
-    """The first lines of `document`, up to a heading such as TAX INVOICE; headings at the very top are passed over."""
+    """The first lines of `document`, up to a heading such as
+    TAX INVOICE; headings at the very top are passed over.
+    """
     found: list[str] = []
     for line in document[:_LOOKED_AT].splitlines():
         text = line.strip()
@@ -88,7 +96,9 @@ def _companies(document: str) -> frozenset[str]:
 
 @lru_cache(maxsize=256)
 def _names(document: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The header's lines, alone and joined, as `bare` spells them: all of them, and those that end in a legal form."""
+    """The header's lines, alone and joined, as `bare` spells
+    them: all of them, and those that end in a legal form.
+    """
     lines = header(document)
     whole = [bare(line) for line in lines]
     shorter = [_without_codes(line) for line in lines]
@@ -106,7 +116,9 @@ def _names(document: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _without_codes(line: str) -> str:
-    """`line` without what companies print behind their name: (registration number), 12345-K, branch codes."""
+    """`line` without what companies print behind their
+    name: (registration number), 12345-K, branch codes.
+    """
     while True:
         shorter = _IN_BRACKETS.sub("", line.rstrip(_EDGES)).rstrip(_EDGES)
         head, _, last = shorter.rpartition(" ")

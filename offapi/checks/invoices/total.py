@@ -31,19 +31,25 @@ Label = Literal["total", "part", "tax", "given", "back", "rounding"]
 
 # How the words begin that say what an amount is, in the languages of `readings`.
 _STEMS: dict[Label, str] = {
-    "total": "total ttl amount due balance payable net gesamt summe betrag importe bedrag pagar payer pagare betalen",
+    "total": (
+        "total ttl amount due balance payable net gesamt summe betrag importe bedrag pagar payer"
+        " pagare betalen"
+    ),
     "part": "sub qty quantity item saving disc excl before point",
     "tax": "gst tax vat iva mwst tva btw",
     "given": "cash tender paid pay received gegeben espèces efectivo contant dinheiro numerário",
     "back": "change chg troco rückgeld rendu cambio wisselgeld",
     "rounding": "round rnd arrond arredond arroton redond rundung afrond",
 }
-_LABEL: dict[str, Label] = {stem: label for label, stems in _STEMS.items() for stem in stems.split()}
+_LABEL: dict[str, Label] = {
+    stem: label for label, stems in _STEMS.items() for stem in stems.split()
+}
 _FIRSTS = sorted({stem[0] for stem in _LABEL})
 _STEM = re.compile(  # by first letter: twice as fast as one after another
     "|".join(
-        f"{first}(?:{'|'.join(sorted((stem[1:] for stem in _LABEL if stem[0] == first), key=len, reverse=True))})"
+        f"{first}(?:{'|'.join(rest)})"
         for first in _FIRSTS
+        for rest in [sorted((s[1:] for s in _LABEL if s[0] == first), key=len, reverse=True)]
     )
 )
 
@@ -59,7 +65,9 @@ class _Evidence:
 
 
 def final_total(field: str) -> Check:
-    """A check: 0 when the document shows that another amount than `field` was to be paid, else 1."""
+    """A check: 0 when the document shows that another
+    amount than `field` was to be paid, else 1.
+    """
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
@@ -75,7 +83,10 @@ def final_total(field: str) -> Check:
 def _judge(field: str, total: float, said: _Evidence) -> Verdict:
     if said.paid:
         right = _among(total, said.paid)
-        return Verdict(float(right), f"{field} is {'' if right else 'not '}cash less change, {said.paid[0]:.2f}")
+        return Verdict(
+            float(right),
+            f"{field} is {'' if right else 'not '}cash less change, {said.paid[0]:.2f}",
+        )
     for rounding in said.roundings:
         if _among(total + rounding, said.printed):
             return Verdict(0.0, f"{field} is the amount before rounding to {total + rounding:.2f}")
@@ -108,7 +119,9 @@ def _evidence(document: str) -> _Evidence:
             elif "given" in labels:
                 given += amounts[-2:]
             if "rounding" in labels:
-                roundings += [amount for amount in amounts if TOLERANCE < abs(amount) < LARGEST_ROUNDING]
+                roundings += [
+                    amount for amount in amounts if TOLERANCE < abs(amount) < LARGEST_ROUNDING
+                ]
         before = "" if amounts else line
     paid = {round(abs(cash) - abs(change), 2) for cash in given for change in back}
     rounded = [amount + rounding for amount in labelled for rounding in roundings]
@@ -121,14 +134,17 @@ def _evidence(document: str) -> _Evidence:
 
 
 def _labels(line: str) -> set[Label]:
-    """What the words of `line` say its amount is. A part of the total, as `total tax` or `subtotal`, is no total."""
+    """What the words of `line` say its amount is.
+
+    A part of the total, as `total tax` or `subtotal`, is no total.
+    """
     found = list(_STEM.finditer(line))
     labels = {_LABEL[match[0]] for match in found}
     if "total" in labels and "tax" in labels:
         for one, other in pairwise(found):
-            if {_LABEL[one[0]], _LABEL[other[0]]} == {"total", "tax"} and not line[one.end() : other.start()].strip(
-                " :-"
-            ):
+            if {_LABEL[one[0]], _LABEL[other[0]]} == {"total", "tax"} and not line[
+                one.end() : other.start()
+            ].strip(" :-"):
                 labels.add("part")
     return labels - {"total"} if "part" in labels else labels
 
@@ -152,8 +168,12 @@ def _amounts(line: str) -> list[float]:
             if not _AMOUNT.fullmatch(written):
                 continue
             readings = values("0" + written if written[0] == "." else written)
-        if written[3:4] in (".", ",") and (group := _GROUP.search(line, max(match.start() - 4, 0), match.start())):
-            readings = readings | values(group[0].strip() + ("," if written[3] == "." else ".") + written)
+        if written[3:4] in (".", ",") and (
+            group := _GROUP.search(line, max(match.start() - 4, 0), match.start())
+        ):
+            readings = readings | values(
+                group[0].strip() + ("," if written[3] == "." else ".") + written
+            )
         negative = signed and _is_negative(line, match.start(), match.end())
         found += [-amount for amount in readings] if negative else readings
     return found

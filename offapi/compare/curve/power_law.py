@@ -51,7 +51,8 @@ class Law:
 
 @dataclass(frozen=True)
 class Points:
-    """P points: `rows` (P,) learned from, the number of their `draw` (P,), and `right` (P, D) test documents.
+    """P points: `rows` (P,) learned from, the number of
+    their `draw` (P,), and `right` (P, D) test documents.
 
     `unit` (D,): documents of one number are resampled together.
     """
@@ -74,7 +75,9 @@ class Curve:
     law: Law
     resampled: tuple[Law, ...]
     have: float  # rows of the largest point
-    measured: tuple[tuple[float, float], ...]  # rows and accuracy of each size, over its draws; the largest first
+    measured: tuple[
+        tuple[float, float], ...
+    ]  # rows and accuracy of each size, over its draws; the largest first
     documents: int  # of the test set
     misfit: str | None = None  # why the law does not hold, where it does not
 
@@ -87,20 +90,27 @@ class Curve:
         """Accuracy at `n` rows, with its 95% interval."""
         low, high = np.quantile([law.at(n) for law in self.resampled], (0.025, 0.975))
         mean = self.law.at(n)
-        if high - low < NO_SPREAD and self.documents:  # all documents alike: the bootstrap sees no spread
+        if (
+            high - low < NO_SPREAD and self.documents
+        ):  # all documents alike: the bootstrap sees no spread
             alike = wilson(round(np.clip(mean, 0, 1) * self.documents), self.documents)
             low, high = min(low, alike.low), max(high, alike.high)
         return Interval(mean, min(float(low), mean), max(float(high), mean))
 
     def doubling(self) -> Interval:
         """What twice the rows there are would add."""
-        low, high = np.quantile([law.at(2 * self.have) - law.at(self.have) for law in self.resampled], (0.025, 0.975))
+        low, high = np.quantile(
+            [law.at(2 * self.have) - law.at(self.have) for law in self.resampled], (0.025, 0.975)
+        )
         mean = self.law.at(2 * self.have) - self.law.at(self.have)
         return Interval(mean, min(float(low), mean), max(float(high), mean))
 
 
 def fit(points: Points) -> Curve:
-    """The law by least squares, and again for each resample. DataError with fewer than three sizes."""
+    """The law by least squares, and again for each resample.
+
+    DataError with fewer than three sizes.
+    """
     if len(np.unique(points.rows)) < 3:
         step = "Draw at three sizes or more."
         raise DataError(f"{len(np.unique(points.rows))} sizes do not make a curve.", next_step=step)
@@ -118,10 +128,14 @@ def fit(points: Points) -> Curve:
             continue
         accuracy = points.right @ documents / documents.sum()
         resampled.append(search(points.rows[used], accuracy[used], weights[used]))
-        signs.append(misfit.signs(points.rows, level, accuracy, resampled[-1].through(points.rows), weights))
+        signs.append(
+            misfit.signs(points.rows, level, accuracy, resampled[-1].through(points.rows), weights)
+        )
     ones = np.ones(len(points.rows))
     whole = law(points.rows, points.means, ones)
-    sizes, means = (np.bincount(level, each) / np.bincount(level) for each in (points.rows, points.means))
+    sizes, means = (
+        np.bincount(level, each) / np.bincount(level) for each in (points.rows, points.means)
+    )
     seen = misfit.signs(points.rows, level, points.means, whole.through(points.rows), ones)
     wrong = misfit.told(seen, signs, sizes, means, len(draws)) if signs else None
     measured = tuple(zip(sizes.tolist(), means.tolist(), strict=True))
@@ -133,7 +147,10 @@ def law(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
     """Weighted least squares with 0 <= a <= 1 and b >= 0, so that it saturates and never falls."""
     from scipy.optimize import least_squares
 
-    unit, start = rows.min(), search(rows, accuracy, weights)  # b in units of the gap at the smallest size
+    unit, start = (
+        rows.min(),
+        search(rows, accuracy, weights),
+    )  # b in units of the gap at the smallest size
     scaled, root = rows / unit, np.sqrt(weights)
 
     def residuals(x: Numbers) -> Numbers:
@@ -153,7 +170,9 @@ def search(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
     spread, shared = (gaps**2) @ share - mean_gap**2, (gaps * accuracy) @ share - mean_gap * mean
     b = np.maximum(-shared / np.maximum(spread, 1e-12), 0.0)
     a = mean + b * mean_gap
-    b = np.where(a > 1, np.maximum((gaps @ share - (gaps * accuracy) @ share) / ((gaps**2) @ share), 0.0), b)
+    b = np.where(
+        a > 1, np.maximum((gaps @ share - (gaps * accuracy) @ share) / ((gaps**2) @ share), 0.0), b
+    )
     a = np.minimum(a, 1.0)
     best = int(np.argmin(((a[:, None] - b[:, None] * gaps - accuracy) ** 2) @ share))
     return Law(float(a[best]), float(b[best] * rows.min() ** GRID[best]), float(GRID[best]))

@@ -1,4 +1,5 @@
-"""How many rows an accuracy takes: those measured already, more of them by the curve, or that no number will do.
+"""How many rows an accuracy takes: those measured already,
+more of them by the curve, or that no number will do.
 
 Beyond four times the rows there are, nothing is claimed; nothing at all where the law does not fit.
 """
@@ -20,7 +21,9 @@ Kind = Literal["there", "more", "beyond", "never", "misfit"]
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows in all for the accuracy `want`, with their 95% range; None beyond four times what there is."""
+    """Rows in all for the accuracy `want`, with their
+    95% range; None beyond four times what there is.
+    """
 
     want: float
     kind: Kind
@@ -43,25 +46,29 @@ def answer(curve: Curve, want: float, what: str = "rows") -> Answer:
     low, high = _range([one.need(want) for one in curve.resampled])
     low, high = min(low, rows), max(high, rows)
     if here.mean >= want:
-        return _there(curve, want, (have, here.mean), f"{have:.0f} {what} are enough for {goal} by the curve")
+        return _there(
+            curve, want, (have, here.mean), f"{have:.0f} {what} are enough for {goal} by the curve"
+        )
     if there.high < want:
         text = (
-            f"More data of this kind will not get you there: with {far:.0f} {what}, {FAR} times what there is,"
-            f" {100 * there.mean:.1f} [{100 * there.low:.1f}–{100 * there.high:.1f}]% would be right, not {goal}."
-            " Mend the labels or the task, or take a larger model."
+            f"More data of this kind will not get you there: with {far:.0f} {what}, {FAR} times"
+            f" what there is, {100 * there.mean:.1f}"
+            f" [{100 * there.low:.1f}–{100 * there.high:.1f}]% would be right, not {goal}. Mend the"
+            " labels or the task, or take a larger model."
         )
         return Answer(want, "never", None, None, None, text)
     if rows > far:
         least = f", and at least {_round(low - have)} more," if have < low <= far else ""
         text = (
-            f"Cannot tell how many {what} {goal} takes: more than {FAR} times what there is by the curve{least}"
-            f" and so far it cannot be extrapolated. With {far:.0f} {what} expect {there.percent()}%; ask again then."
+            f"Cannot tell how many {what} {goal} takes: more than {FAR} times what there is by the"
+            f" curve{least} and so far it cannot be extrapolated. With {far:.0f} {what} expect"
+            f" {there.percent()}%; ask again then."
         )
         return Answer(want, "beyond", None, _within(low, far), None, text)
     most = f"{_round(high - have)}" if high <= far else f"more than {_round(far - have)}"
     text = (
-        f"About {_round(rows - have)} more {what} for {goal}, {_round(max(low - have, 0))} to {most}"
-        f" (95%), beside the {have:.0f} there are."
+        f"About {_round(rows - have)} more {what} for {goal}, {_round(max(low - have, 0))} to"
+        f" {most} (95%), beside the {have:.0f} there are."
     )
     return Answer(want, "more", rows, low, _within(high, far), text)
 
@@ -71,10 +78,16 @@ def _there(curve: Curve, want: float, reached: tuple[float, float], text: str) -
     rows, mean = reached
     far = FAR * curve.have
     low, high = _range([one.need(want) for one in curve.resampled])
-    least = wilson(round(mean * curve.documents), curve.documents).low if curve.misfit else curve.band(rows).low
+    least = (
+        wilson(round(mean * curve.documents), curve.documents).low
+        if curve.misfit
+        else curve.band(rows).low
+    )
     surely = "" if least >= want else f", though it may be {100 * least:.1f}%"
     text = f"{text}: they give {100 * mean:.1f}%{surely}."
-    return Answer(want, "there", rows, _within(min(low, rows), far), _within(max(high, rows), far), text)
+    return Answer(
+        want, "there", rows, _within(min(low, rows), far), _within(max(high, rows), far), text
+    )
 
 
 def _range(needs: Sequence[float]) -> tuple[float, float]:

@@ -1,4 +1,5 @@
-"""Accuracy against the number of rows learned from: one arm for each size and draw, then the curve through them.
+"""Accuracy against the number of rows learned from: one
+arm for each size and draw, then the curve through them.
 
 The arms are those of `offapi.compare.arm`, so that a curve goes on point by point, and its largest
 point is the comparison's own arm. Left out: grpo, whose rows have no answers to count.
@@ -63,22 +64,31 @@ class Plan:
     points: tuple[Point, ...]
 
 
-def plan(keys: Keys, road: Road, backend: str, asked: Sequence[int], draws: int, data: Path | None = None) -> Plan:
+def plan(
+    keys: Keys, road: Road, backend: str, asked: Sequence[int], draws: int, data: Path | None = None
+) -> Plan:
     """Read everything and name the points. ConfigError where the road cannot be drawn from."""
     found = material.read(keys)
     why = found.refusal(road)
     if why is None and road == "distill" and keys.labels is None and keys.teacher != "recorded":
-        why = "its teacher would be asked again for every point: label once with `offapi label`, then set labels"
+        why = (
+            "its teacher would be asked again for every point: label once with `offapi label`, then"
+            " set labels"
+        )
     if why is not None:
         raise ConfigError(
-            f"there is no curve of {road}: {why}.", where="--road", next_step="Mend that, or name another."
+            f"there is no curve of {road}: {why}.",
+            where="--road",
+            next_step="Mend that, or name another.",
         )
     rows = found.rows(road)
     folder, points = data or keys.out / DATA, []
     for draw in range(draws):
         for size in sizes(len(rows), asked):
             some = nested(rows, size, draw)
-            points.append(Point(size, draw, arm(keys, road, some, backend, folder, seed=keys.seed + draw)))
+            points.append(
+                Point(size, draw, arm(keys, road, some, backend, folder, seed=keys.seed + draw))
+            )
     return Plan(keys, road, backend, found, tuple(points))
 
 
@@ -88,7 +98,9 @@ def expect(plan: Plan, out: Progress) -> float:
     for point in plan.points:
         if train_arm.read(point.arm) is None:
             try:
-                seconds += outlook(point.arm, plan.material.task, plan.material.test, machine, out).seconds
+                seconds += outlook(
+                    point.arm, plan.material.task, plan.material.test, machine, out
+                ).seconds
             except DataError as error:
                 out.say(f"{point.size} rows, draw {point.draw}: {error.what}")
     return seconds
@@ -105,7 +117,9 @@ def run(plan: Plan, out: Progress) -> list[Reached]:
         except DataError as error:
             out.say(f"{point.size} rows, draw {point.draw + 1}, come to nothing: {error.what}")
             continue
-        told = score_arm.student(point.arm.path, reached.adapter or "adapter", plan.keys, questions, plan.backend, out)
+        told = score_arm.student(
+            point.arm.path, reached.adapter or "adapter", plan.keys, questions, plan.backend, out
+        )
         found.append(Reached(point, reached.rows, told.report.predictions))
     return found
 
@@ -114,7 +128,10 @@ def through(reached: Sequence[Reached]) -> Curve:
     """The curve through the points. DataError where there are too few."""
     groups: dict[object, int] = {}
     rows = reached[0].predictions if reached else ()
-    units = [groups.setdefault(i if row.group is None else row.group, len(groups)) for i, row in enumerate(rows)]
+    units = [
+        groups.setdefault(i if row.group is None else row.group, len(groups))
+        for i, row in enumerate(rows)
+    ]
     points = Points(
         np.array([one.rows for one in reached], np.float64),
         np.array([one.point.draw for one in reached], np.int64),
@@ -144,20 +161,33 @@ def lines(plan: Plan, curve: Curve, answer: Answer | None) -> list[str]:
         return [curve.misfit, *reached]
     test = len(plan.material.test)
     documents = f"{test} test document{'' if test == 1 else 's'}"
-    few = " One draw tells nothing of how much another would differ: take --draws 3." if draws < 2 else ""
+    few = (
+        " One draw tells nothing of how much another would differ: take --draws 3."
+        if draws < 2
+        else ""
+    )
     return [
         f"Twice the rows would bring about {curve.doubling().points()} points.",
         *([answer.text] if answer else []),
-        f"Fitted: all fields right = a - b n^-c, a = {curve.law.a:.3f}, c = {curve.law.c:.2f}; 95% intervals by a"
-        f" bootstrap over {draws} nested draw{'' if draws == 1 else 's'} and {documents}. Beyond {FAR} times the"
-        f" {curve.have:.0f} rows it says nothing.{few}",
+        (
+            f"Fitted: all fields right = a - b n^-c, a = {curve.law.a:.3f}, c = {curve.law.c:.2f};"
+            f" 95% intervals by a bootstrap over {draws} nested draw{'' if draws == 1 else 's'} and"
+            f" {documents}. Beyond {FAR} times the {curve.have:.0f} rows it says nothing.{few}"
+        ),
     ]
 
 
-def as_dict(plan: Plan, reached: Sequence[Reached], curve: Curve, answer: Answer | None) -> dict[str, Any]:
+def as_dict(
+    plan: Plan, reached: Sequence[Reached], curve: Curve, answer: Answer | None
+) -> dict[str, Any]:
     """The object for --json."""
     points: list[Mapping[str, Any]] = [
-        {"rows": one.rows, "drawn": one.point.size, "draw": one.point.draw, "right": fmean(one.right)}
+        {
+            "rows": one.rows,
+            "drawn": one.point.size,
+            "draw": one.point.draw,
+            "right": fmean(one.right),
+        }
         | {"arm": str(one.point.arm.path)}
         for one in reached
     ]

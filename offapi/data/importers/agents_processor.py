@@ -1,16 +1,18 @@
-"""A tracing processor for the OpenAI Agents SDK: what each model was asked and answered, in a local JSON Lines file.
+"""A tracing processor for the OpenAI Agents SDK: what each
+model was asked and answered, in a local JSON Lines file.
 
-The SDK's own export leaves both out. Copy this file into the agent's project (`offapi traces processor`
-prints it): it needs nothing but Python, and importing it from offapi would close that program's network.
+The SDK's own export leaves both out. Copy this file into the agent's project (`offapi traces
+processor` prints it): it needs nothing but Python, and importing it from offapi would close that
+program's network.
 
     from agents import set_trace_processors
     from agents_processor import LocalTraces
 
     set_trace_processors([LocalTraces("agent-traces.jsonl")])
 
-It takes the place of the SDK's export to OpenAI, which `add_trace_processor` would leave on. Tracing itself
-must not be disabled. Then: `offapi traces import agents-sdk agent-traces.jsonl --out traces.jsonl`.
-Left out: spans of anything but models, and rotating the file.
+It takes the place of the SDK's export to OpenAI, which `add_trace_processor` would leave on.
+Tracing itself must not be disabled. Then: `offapi traces import agents-sdk agent-traces.jsonl --out
+traces.jsonl`. Left out: spans of anything but models, and rotating the file.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from typing import Any
 
 
 class LocalTraces:
-    """The SDK's processor interface. A line that cannot be written is logged, and never stops the agent."""
+    """The SDK's processor interface.
+
+    A line that cannot be written is logged, and never stops the agent.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
@@ -44,13 +49,21 @@ class LocalTraces:
         try:
             row = {**span.export(), "group_id": self._groups.get(span.trace_id)}
             if data.type == "response":
-                row["span_data"] = {**row["span_data"], "input": data.input, "response": data.response}
+                row["span_data"] = {
+                    **row["span_data"],
+                    "input": data.input,
+                    "response": data.response,
+                }
             line = json.dumps(row, default=_plain, ensure_ascii=False) + "\n"
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(file, "wb", buffering=0) as out:  # one write: lines of several threads stay whole
+            with os.fdopen(
+                file, "wb", buffering=0
+            ) as out:  # one write: lines of several threads stay whole
                 out.write(line.encode("utf-8", "backslashreplace"))
         except Exception:
-            logging.getLogger(__name__).exception("a model's answer could not be written to %s", self._path)
+            logging.getLogger(__name__).exception(
+                "a model's answer could not be written to %s", self._path
+            )
 
     def shutdown(self) -> None:
         pass
@@ -63,4 +76,6 @@ def _plain(value: Any) -> Any:
     """The SDK's pydantic objects as JSON values."""
     if not hasattr(value, "model_dump"):
         return str(value)
-    return value.model_dump(mode="json", exclude_none=True, warnings=False)  # servers stray from the specification
+    return value.model_dump(
+        mode="json", exclude_none=True, warnings=False
+    )  # servers stray from the specification

@@ -1,4 +1,7 @@
-"""Which format a file may be of, where it is not of the one that was named. Left out: using it unasked."""
+"""Which format a file may be of, where it is not of the one that was named.
+
+Left out: using it unasked.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ RECORDS = 20  # that are tried
 
 
 def better(named: str, given: Sequence[File]) -> str:
-    """The format, other than the one `named`, that reads most of the first records; "" where none reads any."""
+    """The format, other than the one `named`, that reads
+    most of the first records; "" where none reads any.
+    """
     job = next(records.jobs(given, {"file": 0, "at": 0, "records": 0}), None)
     if job is None:
         return ""

@@ -18,7 +18,10 @@ from offapi.data.traces import Trace
 
 FORMATS: Mapping[str, str] = {
     "openai-ft": "OpenAI's fine-tuning files for chat models",
-    "openai": "requests with their responses, Batch files, stored completions; Chat Completions and Responses",
+    "openai": (
+        "requests with their responses, Batch files, stored completions; Chat Completions and"
+        " Responses"
+    ),
     "anthropic": "Messages requests with their responses, and batches",
     "otel": "OpenTelemetry GenAI spans and events, OTLP/JSON or flat",
     "openinference": "OpenInference spans, Phoenix exports",
@@ -31,7 +34,9 @@ FORMATS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Importer:
-    """A format's module. `marks`: bytes without which a record is no half of one; empty where there are no halves."""
+    """A format's module. `marks`: bytes without which a
+    record is no half of one; empty where there are no halves.
+    """
 
     rows: Callable[[Mapping[str, Any]], Iterator[Trace | Dropped]]
     halves: Callable[[Mapping[str, Any]], Iterator[Half]] | None = None

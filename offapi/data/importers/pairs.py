@@ -1,8 +1,8 @@
 """Requests and results that lie in different files, joined by their id.
 
 Both sides are noted in a temporary database beside the output before the import begins, and found
-there when a result's turn comes: memory stays flat, and the order is the results'. An id that several
-different requests have joins nothing, since batches like to number theirs alike.
+there when a result's turn comes: memory stays flat, and the order is the results'. An id that
+several different requests have joins nothing, since batches like to number theirs alike.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ CREATE TABLE requests (key TEXT PRIMARY KEY, body BLOB, several INT) WITHOUT ROW
 CREATE TABLE results (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 NOTE_REQUEST = (
-    "INSERT INTO requests VALUES (?, ?, 0) ON CONFLICT DO UPDATE SET several = several OR body != excluded.body"
+    "INSERT INTO requests VALUES (?, ?, 0) ON CONFLICT DO UPDATE SET several = several OR body !="
+    " excluded.body"
 )
 
 
@@ -41,14 +42,19 @@ class Half(NamedTuple):
 
 @contextmanager
 def noted(path: Path, halves: Iterable[Half]) -> Iterator[Path]:
-    """A database of `halves` at `path`, while the block lasts. Raises RunError when the disk refuses."""
+    """A database of `halves` at `path`, while the block lasts.
+
+    Raises RunError when the disk refuses.
+    """
     path.unlink(missing_ok=True)
     try:
         try:
             _note(path, halves)
         except sqlite3.Error as error:
             step = "Free some space beside --out and run the same command again."
-            raise RunError(f"cannot be written: {error}.", where=str(path), next_step=step) from error
+            raise RunError(
+                f"cannot be written: {error}.", where=str(path), next_step=step
+            ) from error
         yield path
     finally:
         path.unlink(missing_ok=True)
@@ -73,7 +79,10 @@ class Others:
         self._base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
     def whole(self, half: Half) -> Json:
-        """A result's record with its request; None for a request whose result gives the row. Unusable without."""
+        """A result's record with its request; None for a request whose result gives the row.
+
+        Unusable without.
+        """
         if half.request is not None:
             if self._one("SELECT 1 FROM results WHERE key = ?", half.key) is None:
                 raise Unusable(reasons.NO_RESULT)

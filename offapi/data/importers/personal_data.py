@@ -1,4 +1,5 @@
-"""Whether a row seems to hold personal data or secrets, to warn of it. Left out: finding all of it, or removing any.
+"""Whether a row seems to hold personal data or secrets, to
+warn of it. Left out: finding all of it, or removing any.
 
 Patterns that begin with a plain text are found many times faster, so lookbehinds stand behind it.
 """
@@ -8,14 +9,18 @@ from __future__ import annotations
 import re
 
 PHONE = rb"""
-    (?<![\w.,:/+-]) (?: \+\d{1,3}[ .-]?(?:\(0\))?\d{1,4}(?:[ .-]?\d{2,4}){2,4} | \(\d{2,5}\)[ ]?\d{3,4}[ -]?\d{3,5}
+    (?<![\w.,:/+-]) (?: \+\d{1,3}[ .-]?(?:\(0\))?\d{1,4}(?:[ .-]?\d{2,4}){2,4}
+    | \(\d{2,5}\)[ ]?\d{3,4}[ -]?\d{3,5}
     | \d{3}[.-]\d{3}[.-]\d{4} | 0\d{2,4}[ /-]\d{3,4}[ ]?\d{3,4} ) (?![\w-])
 """
 PATTERNS: dict[str, tuple[re.Pattern[bytes], ...]] = {
     "e-mail addresses": (re.compile(rb"@(?<=[\w+-]@)[\w-]{1,63}\.[a-zA-Z]{2}"),),
     "phone numbers": (re.compile(PHONE, re.VERBOSE),),
     "keys or tokens": (
-        *(re.compile(rb"%b-(?<=\b%b-)[\w-]{16,}" % (start, start)) for start in (b"sk", b"pk", b"rk")),
+        *(
+            re.compile(rb"%b-(?<=\b%b-)[\w-]{16,}" % (start, start))
+            for start in (b"sk", b"pk", b"rk")
+        ),
         re.compile(rb"Bearer [\w.~+/-]{16,}"),
         re.compile(rb"AKIA[0-9A-Z]{16}\b"),
         re.compile(rb"gh[pousr]_\w{20,}"),
@@ -26,4 +31,8 @@ PATTERNS: dict[str, tuple[re.Pattern[bytes], ...]] = {
 
 def kinds(line: bytes) -> list[str]:
     """The kinds that seem to be in `line`."""
-    return [kind for kind, patterns in PATTERNS.items() if any(pattern.search(line) for pattern in patterns)]
+    return [
+        kind
+        for kind, patterns in PATTERNS.items()
+        if any(pattern.search(line) for pattern in patterns)
+    ]

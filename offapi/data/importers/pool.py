@@ -23,7 +23,10 @@ PROCESSES = 2
 
 
 def work(jobs: Iterator[Job], settings: Settings) -> Iterator[tuple[Job, Done]]:
-    """Each job with its result, in order. A few jobs are done in this process, since starting others takes longer."""
+    """Each job with its result, in order.
+
+    A few jobs are done in this process, since starting others takes longer.
+    """
     first = list(islice(jobs, PROCESSES + 1))
     if len(first) <= PROCESSES:
         worker = Worker(settings)
@@ -33,7 +36,10 @@ def work(jobs: Iterator[Job], settings: Settings) -> Iterator[tuple[Job, Done]]:
     try:
         yield from _in_turn(chain(first, jobs), [pipe for _, pipe in processes])
     except (EOFError, ConnectionError) as error:
-        step = "The machine may be out of memory: free some, and run the same command again, which goes on."
+        step = (
+            "The machine may be out of memory: free some, and run the same command again, which"
+            " goes on."
+        )
         raise RunError("an importing process ended.", next_step=step) from error
     finally:
         for process, pipe in processes:
@@ -43,7 +49,9 @@ def work(jobs: Iterator[Job], settings: Settings) -> Iterator[tuple[Job, Done]]:
 
 
 def _in_turn(jobs: Iterator[Job], pipes: list[Connection]) -> Iterator[tuple[Job, Done]]:
-    """Round by round: the process whose answer is the next in order gets a new job before its answer is used."""
+    """Round by round: the process whose answer is the next
+    in order gets a new job before its answer is used.
+    """
     given: list[Job | None] = []
     for pipe in pipes:
         given.append(_give(pipe, next(jobs, None)))

@@ -1,7 +1,9 @@
-"""The files of an import as records: lines of JSON Lines, elements of an array, a single object; gzipped or not.
+"""The files of an import as records: lines of JSON Lines,
+elements of an array, a single object; gzipped or not.
 
-What a file is, its content says and not its name. A record stays bytes here, so that reading is cheap
-and everything else can be done in other processes. Left out: arrays beyond LARGEST, which are held whole.
+What a file is, its content says and not its name. A record stays bytes here, so that reading is
+cheap and everything else can be done in other processes. Left out: arrays beyond LARGEST, which are
+held whole.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ class File:
 
 
 class Job(NamedTuple):
-    """Some records of a file. `first`: the number of the first of them; `end`: where the next job begins."""
+    """Some records of a file.
+
+    `first`: the number of the first of them; `end`: where the next job begins.
+    """
 
     file: File
     first: int  # 1-based; of lines, or of an array's elements
@@ -53,12 +58,21 @@ class Job(NamedTuple):
 
 
 def find(paths: Sequence[Path], *, but: Path) -> list[File]:
-    """The files named, and those in the folders named, in order. `but`: the output, which is none of them."""
+    """The files named, and those in the folders named, in order.
+
+    `but`: the output, which is none of them.
+    """
     found: list[File] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.name.endswith(SUFFIXES) and each.is_file())
-            found += [_file(each, each.relative_to(path).as_posix()) for each in inside if not _same(each, but)]
+            inside = sorted(
+                each for each in path.rglob("*") if each.name.endswith(SUFFIXES) and each.is_file()
+            )
+            found += [
+                _file(each, each.relative_to(path).as_posix())
+                for each in inside
+                if not _same(each, but)
+            ]
         else:
             found.append(_file(path, path.name))
     if not found:
@@ -70,10 +84,14 @@ def find(paths: Sequence[Path], *, but: Path) -> list[File]:
 def _file(path: Path, name: str) -> File:
     try:
         with path.open("rb"):
-            written = os.fsencode(name).decode("utf-8", "backslashreplace")  # on Linux a name can be any bytes
+            written = os.fsencode(name).decode(
+                "utf-8", "backslashreplace"
+            )  # on Linux a name can be any bytes
             return File(path, written, path.stat().st_size)
     except OSError as error:
-        raise DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step="Check the path.") from None
+        raise DataError.at(
+            f"cannot read it: {error.strerror}.", path=path, next_step="Check the path."
+        ) from None
 
 
 def _same(path: Path, other: Path) -> bool:
@@ -86,7 +104,10 @@ def digests(files: Sequence[File]) -> list[list[Any]]:
 
 
 def jobs(files: Sequence[File], start: Mapping[str, int]) -> Iterator[Job]:
-    """The records from `start` on (`file`, `at` in bytes, `records` before it). DataError for what cannot be read."""
+    """The records from `start` on (`file`, `at` in bytes, `records` before it).
+
+    DataError for what cannot be read.
+    """
     before = sum(file.size for file in files[: start["file"]])
     for number in range(start["file"], len(files)):
         file = files[number]
@@ -96,7 +117,9 @@ def jobs(files: Sequence[File], start: Mapping[str, int]) -> Iterator[Job]:
                 yield Job(file, first, records, {"file": number, **end}, before + read)
         except (EOFError, zlib.error, OSError) as error:
             step = "It may have been cut short: copy it again, or unpack it as far as it goes."
-            raise DataError.at(f"cannot be read: {error}.", path=file.path, next_step=step) from None
+            raise DataError.at(
+                f"cannot be read: {error}.", path=file.path, next_step=step
+            ) from None
         before += file.size
 
 
@@ -108,15 +131,24 @@ def _pieces(file: File, at: int, count: int) -> Iterator[Piece]:
         magic = raw.read(4)
         raw.seek(0)
         if magic == b"PAR1":
-            step = "Export JSON Lines instead, or convert it (duckdb: COPY (FROM 'FILE') TO 'x.jsonl')."
+            step = (
+                "Export JSON Lines instead, or convert it (duckdb: COPY (FROM 'FILE') TO"
+                " 'x.jsonl')."
+            )
             raise DataError.at("a Parquet file.", path=file.path, next_step=step)
         stream: IO[bytes] = gzip.open(raw) if magic[:2] == b"\x1f\x8b" else raw  # type: ignore[assignment]  # noqa: SIM115
         with stream:
-            yield from _lines(file, stream, raw, at, count) if _is_lines(stream) else _whole(file, stream, raw, count)
+            yield from (
+                _lines(file, stream, raw, at, count)
+                if _is_lines(stream)
+                else _whole(file, stream, raw, count)
+            )
 
 
 def _is_lines(stream: IO[bytes]) -> bool:
-    """Whether a line is a record, and not the whole file an array or one object over several lines."""
+    """Whether a line is a record, and not the whole
+    file an array or one object over several lines.
+    """
     head, whole = b"", b""
     while not head and (line := stream.readline(LARGEST)):
         head = line.removeprefix(BOM).strip()
@@ -143,12 +175,22 @@ def _lines(file: File, stream: IO[bytes], raw: IO[bytes], at: int, count: int) -
         left = lines.pop()
         if lines:
             at += sum(map(len, lines)) + len(lines)
-            yield count + 1, _unmarked(lines, count), {"at": at, "records": count + len(lines)}, raw.tell()
+            yield (
+                count + 1,
+                _unmarked(lines, count),
+                {"at": at, "records": count + len(lines)},
+                raw.tell(),
+            )
             count += len(lines)
         if len(left) > LARGEST:
             raise _too_large(file, "one line")
     if left:
-        yield count + 1, _unmarked([left], count), {"at": at + len(left), "records": count + 1}, raw.tell()
+        yield (
+            count + 1,
+            _unmarked([left], count),
+            {"at": at + len(left), "records": count + 1},
+            raw.tell(),
+        )
 
 
 def _unmarked(lines: list[bytes], count: int) -> tuple[bytes, ...]:
@@ -170,7 +212,12 @@ def _whole(file: File, stream: IO[bytes], raw: IO[bytes], count: int) -> Iterato
             length += len(records[count + taken])
             taken += 1
         some = tuple(map(bytes, records[count : count + taken]))
-        yield count + 1, some, {"at": 0, "records": count + taken}, size * (count + taken) // len(records)
+        yield (
+            count + 1,
+            some,
+            {"at": 0, "records": count + taken},
+            size * (count + taken) // len(records),
+        )
         count += taken
 
 
@@ -181,11 +228,16 @@ def _elements(file: File, data: bytes) -> Sequence[msgspec.Raw | bytes]:
         return msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.DecodeError, RecursionError) as error:
         step = "It may have been cut short; write it again, whole, or as JSON Lines."
-        raise DataError.at(f"not one whole JSON array: {error}.", path=file.path, next_step=step) from None
+        raise DataError.at(
+            f"not one whole JSON array: {error}.", path=file.path, next_step=step
+        ) from None
 
 
 def _too_large(file: File, what: str) -> DataError:
-    step = "Write it as JSON Lines, one object a line (jq -c '.[]' FILE): a file of those can be of any size."
+    step = (
+        "Write it as JSON Lines, one object a line (jq -c '.[]' FILE): a file of those can be of"
+        " any size."
+    )
     return DataError.at(f"{what} of more than {LARGEST >> 20} MiB.", path=file.path, next_step=step)
 
 

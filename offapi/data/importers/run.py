@@ -1,7 +1,8 @@
 """Files of traces imported into one, resumable at any point, each row accounted for.
 
-The rows come in the files' order. Of rows with the same messages the first stays; an id that is taken
-gets a number. Both are known by 8 bytes of a hash, and after a kill from the rows already written.
+The rows come in the files' order. Of rows with the same messages the first stays; an id that is
+taken gets a number. Both are known by 8 bytes of a hash, and after a kill from the rows already
+written.
 """
 
 from __future__ import annotations
@@ -32,12 +33,22 @@ EXAMPLES = 3  # places named for each reason
 MEGA = 1_000_000
 FORMAT = 2  # of the output and its journal
 PLACE: Mapping[str, Any] = {"file": 0, "at": 0, "records": 0}
-START: Mapping[str, Any] = {**PLACE, "read": 0, "paired": 0, "usable": 0, "dropped": {}, "personal": {}}
+START: Mapping[str, Any] = {
+    **PLACE,
+    "read": 0,
+    "paired": 0,
+    "usable": 0,
+    "dropped": {},
+    "personal": {},
+}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be imported. `strict`: a malformed row is an error; `limit`: only so many rows are read."""
+    """What is to be imported.
+
+    `strict`: a malformed row is an error; `limit`: only so many rows are read.
+    """
 
     format: str
     files: Sequence[File]
@@ -47,7 +58,12 @@ class Request:
 
     def key(self) -> dict[str, Any]:
         """What the output depends on."""
-        about = {"format": self.format, "maps": dict(self.maps), "limit": self.limit, "version": FORMAT}
+        about = {
+            "format": self.format,
+            "maps": dict(self.maps),
+            "limit": self.limit,
+            "version": FORMAT,
+        }
         return {**about, "files": files.digests(self.files)}
 
 
@@ -63,7 +79,8 @@ class Reason:
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of the rows. `paired`: requests that lay apart from their results, each a part of the result's row.
+    """What became of the rows. `paired`: requests that lay
+    apart from their results, each a part of the result's row.
 
     `personal`: rows, of those looked at, that seem to hold such data.
     """
@@ -151,7 +168,9 @@ def _fold(
 
 @contextmanager
 def _others(request: Request, out: Path, said: Progress) -> Iterator[Path | None]:
-    """The database in which requests and results of different files find each other, where the format has such."""
+    """The database in which requests and results of different
+    files find each other, where the format has such.
+    """
     halves = importers.find(request.format, request.maps).halves
     if halves is None:
         yield None
@@ -164,7 +183,9 @@ def _halves(request: Request, said: Progress) -> Iterator[Half]:
     importer = importers.find(request.format, request.maps)
     assert importer.halves is not None
     total = files.total(request.files)
-    with said.progress("looking for requests and results apart (MB)", max(total // MEGA, 1)) as advance:
+    with said.progress(
+        "looking for requests and results apart (MB)", max(total // MEGA, 1)
+    ) as advance:
         for job in files.jobs(request.files, START):
             for record in job.records:
                 if any(mark in record for mark in importer.marks):
@@ -182,8 +203,13 @@ def _decoded(record: bytes) -> Mapping[str, Any]:
 
 def _imported(out: Path, state: Mapping[str, Any]) -> Imported:
     ordered = sorted(state["dropped"].items(), key=lambda pair: -pair[1]["count"])
-    reasons = [Reason(reason, each["count"], tuple(each["places"]), each["hint"]) for reason, each in ordered]
-    return Imported(out, state["read"], state["paired"], state["usable"], tuple(reasons), state["personal"])
+    reasons = [
+        Reason(reason, each["count"], tuple(each["places"]), each["hint"])
+        for reason, each in ordered
+    ]
+    return Imported(
+        out, state["read"], state["paired"], state["usable"], tuple(reasons), state["personal"]
+    )
 
 
 def _refused(file: File, record: int, why: Dropped) -> DataError:
@@ -198,9 +224,18 @@ def _nothing(request: Request, found: Imported) -> DataError:
     """The error where no row is usable. Where another format fits the file better, it is named."""
     where = ", ".join(str(file.path) for file in request.files[:EXAMPLES])
     if not found.dropped:
-        return DataError("there are no rows in it.", where=where, next_step="Name a file with JSON in it.")
-    reasons = "; ".join(f"{each.count:,} {each.reason} ({each.places[0]})" for each in found.dropped[:EXAMPLES])
-    hint = next((each.hint for each in found.dropped if each.hint), "See the formats: `offapi traces import --help`.")
+        return DataError(
+            "there are no rows in it.", where=where, next_step="Name a file with JSON in it."
+        )
+    reasons = "; ".join(
+        f"{each.count:,} {each.reason} ({each.places[0]})" for each in found.dropped[:EXAMPLES]
+    )
+    hint = next(
+        (each.hint for each in found.dropped if each.hint),
+        "See the formats: `offapi traces import --help`.",
+    )
     better = guess_format.better(request.format, request.files)
     step = f"It looks like the format {better!r}." if better else hint
-    return DataError(f"none of {found.read:,} rows is usable: {reasons}.", where=where, next_step=step)
+    return DataError(
+        f"none of {found.read:,} rows is usable: {reasons}.", where=where, next_step=step
+    )

@@ -32,7 +32,10 @@ SPARSE = 256
 
 @dataclass(frozen=True)
 class Settings:
-    """What every process needs to know. `others`: the database of halves, for formats that have them."""
+    """What every process needs to know.
+
+    `others`: the database of halves, for formats that have them.
+    """
 
     format: str
     maps: Mapping[str, str]
@@ -40,7 +43,9 @@ class Settings:
 
 
 class Row(NamedTuple):
-    """A row read. `line` is what is written for it, unless the row is a duplicate or its id is taken."""
+    """A row read. `line` is what is written for it,
+    unless the row is a duplicate or its id is taken.
+    """
 
     record: int
     dropped: Dropped | None
@@ -50,7 +55,9 @@ class Row(NamedTuple):
 
 
 class Done(NamedTuple):
-    """The rows of a job by columns, which travel faster, and how many of those looked at hold personal data."""
+    """The rows of a job by columns, which travel faster,
+    and how many of those looked at hold personal data.
+    """
 
     columns: tuple[tuple[Any, ...], ...]
     personal: Counter[str]
@@ -62,7 +69,8 @@ class Done(NamedTuple):
 
 def serve(pipe: Connection, settings: Settings) -> None:
     """Answer jobs until the pipe ends."""
-    gc.freeze()  # rows make no cycles: looking for them at Python's usual pace costs a tenth of the time
+    # rows make no cycles: looking for them at Python's usual pace costs a tenth of the time
+    gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     worker = Worker(settings)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -74,7 +82,10 @@ class Worker:
     """A format's importer with what it needs."""
 
     def __init__(self, settings: Settings) -> None:
-        self._format, self._importer = settings.format, importer.find(settings.format, settings.maps)
+        self._format, self._importer = (
+            settings.format,
+            importer.find(settings.format, settings.maps),
+        )
         self._others = Others(settings.others) if settings.others else None
 
     def work(self, job: Job) -> Done:

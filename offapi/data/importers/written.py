@@ -1,4 +1,5 @@
-"""Which messages and ids were written already, each known by 8 bytes of a hash: about 150 MB a million rows.
+"""Which messages and ids were written already, each
+known by 8 bytes of a hash: about 150 MB a million rows.
 
 Left out: near-duplicates, which grading looks for.
 """
@@ -44,4 +45,6 @@ class Seen:
             self._numbers[row.id] = self._numbers.get(row.id, 1) + 1
             id = f"{row.id}-{self._numbers[row.id]}"
         self._ids.add(found)
-        return row.line if id == row.id else orjson.dumps({**orjson.loads(row.line), "id": id}) + b"\n"
+        return (
+            row.line if id == row.id else orjson.dumps({**orjson.loads(row.line), "id": id}) + b"\n"
+        )

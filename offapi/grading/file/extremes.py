@@ -28,11 +28,15 @@ class Sample:
 
 
 def extremes(sieve: Sieve, lines: Lines, count: int) -> tuple[list[Sample], list[Sample]]:
-    """The `count` worst and the `count` best rows, the worst and the best first; no row is in both."""
+    """The `count` worst and the `count` best rows,
+    the worst and the best first; no row is in both.
+    """
     graded = np.flatnonzero(~np.isnan(sieve.columns.score))
     best_first = graded[np.argsort(sieve.rank[graded])]
     count = min(count, len(best_first) // 2) if len(best_first) > 1 else len(best_first)
-    return _samples(lines, best_first[::-1][:count].tolist()), _samples(lines, best_first[:count].tolist())
+    return _samples(lines, best_first[::-1][:count].tolist()), _samples(
+        lines, best_first[:count].tolist()
+    )
 
 
 def _samples(lines: Lines, rows: Sequence[int]) -> list[Sample]:
@@ -42,14 +46,22 @@ def _samples(lines: Lines, rows: Sequence[int]) -> list[Sample]:
 def sample(trace: Trace) -> Sample:
     """A row with its grade."""
     checks = (trace.grade or {})["checks"]
-    reasons = tuple(f"{name} {part['score']:g}: {clean(part['reason'])}" for name, part in checks.items())
-    return Sample(trace.id, (trace.grade or {})["score"], excerpt(trace.document), answer(trace), reasons)
+    reasons = tuple(
+        f"{name} {part['score']:g}: {clean(part['reason'])}" for name, part in checks.items()
+    )
+    return Sample(
+        trace.id, (trace.grade or {})["score"], excerpt(trace.document), answer(trace), reasons
+    )
 
 
 def excerpt(text: str) -> str:
     """The beginning of `text`, and how much is left out."""
     shown = "\n".join(clean(text).splitlines()[:EXCERPT_LINES])[:EXCERPT]
-    return shown + (f" … ({len(text) - len(shown):,} more characters)" if len(shown) < len(text.rstrip()) else "")
+    return shown + (
+        f" … ({len(text) - len(shown):,} more characters)"
+        if len(shown) < len(text.rstrip())
+        else ""
+    )
 
 
 def answer(trace: Trace) -> str:

@@ -1,4 +1,5 @@
-"""A traces file graded into another, resumable at any point, with the table that the report is made from.
+"""A traces file graded into another, resumable at any
+point, with the table that the report is made from.
 
     OUT             every row with its grade
     OUT.part.table  the table, while OUT is not whole
@@ -29,13 +30,18 @@ from offapi.grading.table import Table
 from offapi.progress import Progress
 
 JOB = 256 * 1024  # bytes of the traces file that a process gets at a time
-MOST_FAILED = 100  # rows that checks may fail to judge; with more the checks are at fault, and grading stops
+MOST_FAILED = (
+    100  # rows that checks may fail to judge; with more the checks are at fault, and grading stops
+)
 START: Mapping[str, Any] = {"end": 0, "rows": 0, "crc": 0, "failed": 0, "first": ""}
 
 
 @dataclass(frozen=True)
 class Graded:
-    """A graded file and its table. `failed`: rows that no check could judge, and the first of them with its check."""
+    """A graded file and its table.
+
+    `failed`: rows that no check could judge, and the first of them with its check.
+    """
 
     out: Path
     table: Table
@@ -57,10 +63,13 @@ def grade(inputs: Inputs, out: Path, said: Progress, grace: float = pool.GRACE) 
     """Grade every row into `out`, or go on with an unfinished `out` made of the same inputs.
 
     DataError for a row that is no trace or has another's id; GateFailed when more than
-    `MOST_FAILED` rows could not be judged. What was graded before stays, and is gone on with. `grace`:
-    seconds that a check may take beyond the task's limit, before its process is ended.
+    `MOST_FAILED` rows could not be judged. What was graded before stays, and is gone on with.
+    `grace`: seconds that a check may take beyond the task's limit, before its process is ended.
     """
-    side, size = out.with_name(f"{out.name}.part.table"), table.kind(len(inputs.task.checks)).itemsize
+    side, size = (
+        out.with_name(f"{out.name}.part.table"),
+        table.kind(len(inputs.task.checks)).itemsize,
+    )
     _forget_damaged(out, side, size)
     stage = Stage(out, inputs.key, START)
     try:
@@ -104,7 +113,8 @@ def _state(before: Mapping[str, Any], done: Done) -> dict[str, Any]:
 def _few_failed(stage: Stage) -> None:
     if stage.state["failed"] > MOST_FAILED:
         raise GateFailed(
-            f"more than {MOST_FAILED} rows could not be graded, so it was stopped; the first: {stage.state['first']}",
+            f"more than {MOST_FAILED} rows could not be graded, so it was stopped; the first:"
+            f" {stage.state['first']}",
             where=str(stage.part),
             next_step="Mend the check and run the same command again.",
         )
@@ -137,7 +147,12 @@ class _Side:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         os.close(self._file)
 
 
@@ -165,7 +180,11 @@ def _unique_ids(found: Table, traces: Path) -> None:
         id = orjson.loads(row.removeprefix(b"\xef\xbb\xbf"))["id"]
         step = "Give every row an id of its own."
         raise DataError.at(
-            f"id {id!r} was already used in line {line}.", path=traces, line=number, field="id", next_step=step
+            f"id {id!r} was already used in line {line}.",
+            path=traces,
+            line=number,
+            field="id",
+            next_step=step,
         )
 
 

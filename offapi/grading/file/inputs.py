@@ -27,11 +27,16 @@ PIECE = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Inputs:
-    """The task, the traces file and what it is compared with. `lines` are the file's, blank ones included."""
+    """The task, the traces file and what it is compared with.
+
+    `lines` are the file's, blank ones included.
+    """
 
     task: Task
     traces: Path
-    evaluation: tuple[tuple[str, str], ...]  # id and text of the documents that no kept row may be near to
+    evaluation: tuple[
+        tuple[str, str], ...
+    ]  # id and text of the documents that no kept row may be near to
     settings: Settings
     key: Mapping[str, Any]  # what the graded file depends on
     lines: int
@@ -43,9 +48,17 @@ class Inputs:
 
 
 def read(
-    task_file: Path, traces_file: Path, *, cap_by: str | None, gold: Path | None, against: tuple[Path, ...]
+    task_file: Path,
+    traces_file: Path,
+    *,
+    cap_by: str | None,
+    gold: Path | None,
+    against: tuple[Path, ...],
 ) -> Inputs:
-    """Read and check the inputs. DataError, with file and line, for what is none, but for the traces themselves."""
+    """Read and check the inputs.
+
+    DataError, with file and line, for what is none, but for the traces themselves.
+    """
     task = load_task(task_file)
     if gold is not None:
         rows.Gold.read(gold, task)
@@ -60,7 +73,10 @@ def read(
         "gold": sha256(gold) if gold else None,
         "cap_by": cap_by,
     }
-    key |= {"against": hashlib.sha256(repr(evaluation).encode("utf-8", "surrogatepass")).hexdigest(), "format": FORMAT}
+    key |= {
+        "against": hashlib.sha256(repr(evaluation).encode("utf-8", "surrogatepass")).hexdigest(),
+        "format": FORMAT,
+    }
     return Inputs(task, traces_file, evaluation, settings, key, lines)
 
 
@@ -91,14 +107,20 @@ def _measured(path: Path) -> tuple[int, str]:
                 lines, last, rows = lines + piece.count(b"\n"), piece, rows or not piece.isspace()
                 digest.update(piece)
     except OSError as error:
-        raise DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step="Check the path.") from None
+        raise DataError.at(
+            f"cannot read it: {error.strerror}.", path=path, next_step="Check the path."
+        ) from None
     if not rows:
-        raise DataError.at("there are no rows in it.", path=path, next_step="Give it one JSON object a line.")
+        raise DataError.at(
+            "there are no rows in it.", path=path, next_step="Give it one JSON object a line."
+        )
     return lines + (not last.endswith(b"\n")), digest.hexdigest()
 
 
 def _sample(path: Path, task: Task) -> Iterator[str]:
-    """The documents of about `SAMPLE` rows, from all over the file; rows that are none are passed over."""
+    """The documents of about `SAMPLE` rows, from all
+    over the file; rows that are none are passed over.
+    """
     with path.open("rb") as file:
         size, end = path.stat().st_size, 0
         for start in range(0, size, max(1, size // SAMPLE)):

@@ -1,4 +1,6 @@
-"""What is found in a graded file once it is whole: near-duplicates, pairs near evaluation documents, kept rows."""
+"""What is found in a graded file once it is whole:
+near-duplicates, pairs near evaluation documents, kept rows.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,12 @@ def near_evaluation(graded: Graded, lines: Lines, inputs: Inputs) -> list[Pair]:
     found = []
     for row in rows:
         trace = lines.trace(row)
-        for near in evaluation.near(prints([trace.document], inputs.settings.common)) if evaluation else ():
-            found.append(Pair(trace.id, inputs.evaluation[near.document][0], near.runs, near.numbers))
+        for near in (
+            evaluation.near(prints([trace.document], inputs.settings.common)) if evaluation else ()
+        ):
+            found.append(
+                Pair(trace.id, inputs.evaluation[near.document][0], near.runs, near.numbers)
+            )
     return found
 
 

@@ -1,4 +1,5 @@
-"""The grading processes: jobs in, results out in the same order, and no check that hangs or dies stops them.
+"""The grading processes: jobs in, results out in the
+same order, and no check that hangs or dies stops them.
 
 A check cannot be stopped from within its process while it is in a library's C code, so the
 process is ended and a new one goes on without that row. Left out: more than one machine.
@@ -29,7 +30,9 @@ WINDOW = 16  # jobs given out, answers that wait for an older one among them
 POLL = 0.5  # seconds
 
 
-def grade(jobs: Iterator[Job], settings: Settings, checks: Sequence[str], seconds: float | None) -> Iterator[Done]:
+def grade(
+    jobs: Iterator[Job], settings: Settings, checks: Sequence[str], seconds: float | None
+) -> Iterator[Done]:
     """Each job's result, in order; a row may take `seconds`, None: for ever.
 
     Raises what a job met: DataError for a row that is no trace.
@@ -77,7 +80,10 @@ def _collect(processes: Sequence[_Process], answers: dict[int, Done | OffapiErro
             if answer is not None:
                 answers[answer[0]] = answer[1]
         elif process.hangs():
-            process.restart(f"took more than {process.seconds:g} s, heard no alarm and was ended with its process.")
+            process.restart(
+                f"took more than {process.seconds:g} s, heard no alarm and was ended with its"
+                " process."
+            )
 
 
 class _Process:
@@ -104,11 +110,15 @@ class _Process:
         self._send(job)
 
     def _send(self, job: Job) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # it died: `take` finds out and gives the job anew
+        with suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # it died: `take` finds out and gives the job anew
             self.pipe.send(job)
 
     def take(self) -> tuple[int, Done | OffapiError] | None:
-        """The answer to the oldest job; None when the process died instead, and another was started."""
+        """The answer to the oldest job; None when the
+        process died instead, and another was started.
+        """
         try:
             answer: Done | OffapiError = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -118,9 +128,14 @@ class _Process:
         return self.jobs.popleft().start, answer
 
     def hangs(self) -> bool:
-        """Whether it has been at one row for too long. A suspended machine or command does not count."""
+        """Whether it has been at one row for too long.
+
+        A suspended machine or command does not count.
+        """
         row, now = int(self._marker[0]), time.monotonic()
-        self._spent = self._spent + min(now - self._looked, 2 * POLL) if row == self._row != IDLE else 0.0
+        self._spent = (
+            self._spent + min(now - self._looked, 2 * POLL) if row == self._row != IDLE else 0.0
+        )
         self._row, self._looked = row, now
         return self.seconds is not None and self._spent > self.seconds
 
@@ -129,8 +144,13 @@ class _Process:
         row, check = int(self._marker[0]), self._checks[int(self._marker[1])]
         self.end()
         if row == IDLE:
-            step = "Run it again with OFFAPI_DEBUG=1, and see what the task file does when it is loaded."
-            raise RunError(f"a grading process {why}", where=str(self._settings.task_file), next_step=step)
+            step = (
+                "Run it again with OFFAPI_DEBUG=1, and see what the task file does when it is"
+                " loaded."
+            )
+            raise RunError(
+                f"a grading process {why}", where=str(self._settings.task_file), next_step=step
+            )
         broken = {**self.jobs[0].broken, row: f"check {check!r} {why}"}
         self.jobs[0] = replace(self.jobs[0], broken=broken)
         self._start()
@@ -145,4 +165,8 @@ class _Process:
 
 
 def _ending(code: int | None) -> str:
-    return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+    return (
+        f"signal {signal.Signals(-code).name}"
+        if code is not None and code < 0
+        else f"exit code {code}"
+    )

@@ -1,4 +1,7 @@
-"""Asks a person in the terminal whether graded answers are right, a key each. Grades are not shown: they would lead."""
+"""Asks a person in the terminal whether graded answers are right, a key each.
+
+Grades are not shown: they would lead.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,12 @@ def require_terminal() -> None:
         raise ConfigError("--review asks a person, and this is no terminal.", next_step=step)
 
 
-def ask(said: Progress, rows: Sequence[int], table: Table, lines: Lines, reviews: Reviews) -> Reviews:
-    """Show each row and remember the answer at once; `q` ends it, and the rest is asked next time."""
+def ask(
+    said: Progress, rows: Sequence[int], table: Table, lines: Lines, reviews: Reviews
+) -> Reviews:
+    """Show each row and remember the answer at once;
+    `q` ends it, and the rest is asked next time.
+    """
     said.say(f"Is every field of the answer right? {KEYS}. Answers are kept in {reviews.path}.")
     with _keys():
         for place, row in enumerate(rows, start=1):

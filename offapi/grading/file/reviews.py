@@ -1,4 +1,5 @@
-"""What a person said of rows, remembered beside the traces: yes, no or skipped, a line each, at once on disk.
+"""What a person said of rows, remembered beside the
+traces: yes, no or skipped, a line each, at once on disk.
 
 A row is known by a hash of its document and answer, so that it is never asked about twice.
 Left out: several people, whose agreement with each other would be worth knowing.
@@ -32,14 +33,25 @@ class Reviews:
 
     @classmethod
     def read(cls, path: Path) -> Reviews:
-        """The reviews in a file, none where there is no file. A last line that was cut off is passed over."""
+        """The reviews in a file, none where there is no file.
+
+        A last line that was cut off is passed over.
+        """
         data = path.read_bytes() if path.is_file() else b""
         lines = data[: data.rfind(b"\n") + 1].splitlines()
-        return cls(path, dict(_parse(path, number, line) for number, line in enumerate(lines, start=1)))
+        return cls(
+            path, dict(_parse(path, number, line) for number, line in enumerate(lines, start=1))
+        )
 
     def add(self, id: str, content: int, right: bool | None) -> Reviews:
-        """With one more answer, which is on disk when this returns. Raises RunError when the disk refuses."""
-        line = orjson.dumps({"id": id, "content": f"{content:016x}", "right": right}, option=orjson.OPT_APPEND_NEWLINE)
+        """With one more answer, which is on disk when this returns.
+
+        Raises RunError when the disk refuses.
+        """
+        line = orjson.dumps(
+            {"id": id, "content": f"{content:016x}", "right": right},
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
         file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             data = os.pread(file, os.fstat(file).st_size, 0)
@@ -54,16 +66,23 @@ class Reviews:
     def of(self, table: Table) -> dict[int, bool]:
         """Right or wrong by row, of the rows that were judged and could be graded."""
         said = {content: right for content, right in self.answers.items() if right is not None}
-        rows = np.flatnonzero(np.isin(table["content"], np.array(list(said), np.uint64)) & ~np.isnan(table["score"]))
+        rows = np.flatnonzero(
+            np.isin(table["content"], np.array(list(said), np.uint64)) & ~np.isnan(table["score"])
+        )
         return {int(row): said[int(table["content"][row])] for row in rows}
 
     def wanted(self, table: Table, count: int, seed: int = 0) -> list[int]:
-        """Rows to ask about, so that `count` are judged: as many from each band of scores as there are, at random."""
+        """Rows to ask about, so that `count` are judged: as
+        many from each band of scores as there are, at random.
+        """
         judged = self.of(table)
         asked = np.isin(table["content"], np.array(list(self.answers), np.uint64))
         open_rows = ~asked & ~np.isnan(table["score"]) & table["has_answer"]
         band, shuffled = bands(table["score"]), np.array(order(seed, 0, len(table)), np.int64)
-        left = [iter(shuffled[open_rows[shuffled] & (band[shuffled] == i)].tolist()) for i in range(len(STRATA) + 1)]
+        left = [
+            iter(shuffled[open_rows[shuffled] & (band[shuffled] == i)].tolist())
+            for i in range(len(STRATA) + 1)
+        ]
         have = [sum(int(band[row]) == i for row in judged) for i in range(len(STRATA) + 1)]
         found: list[int] = []
         while len(judged) + len(found) < count and left:

@@ -40,7 +40,9 @@ class Lines:
 
     def joined(self, some: Sequence[int]) -> bytes:
         """Several rows, one behind the other; those that stand so already are read at once."""
-        gaps = [0, *(np.flatnonzero(np.diff(some) != 1) + 1).tolist(), len(some)] if len(some) else [0]
+        gaps = (
+            [0, *(np.flatnonzero(np.diff(some) != 1) + 1).tolist(), len(some)] if len(some) else [0]
+        )
         return b"".join(self._stretch(some[start], some[end - 1]) for start, end in pairwise(gaps))
 
     def _stretch(self, first: int, last: int) -> bytes:
@@ -51,5 +53,10 @@ class Lines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         os.close(self._file)

@@ -1,4 +1,5 @@
-"""What one of the grading processes does: lines of the traces file in, graded lines and table rows out.
+"""What one of the grading processes does: lines of
+the traces file in, graded lines and table rows out.
 
 Before each check it notes, in memory it shares with the command, which row and check is under
 way, so that a check that never returns is known by name. Left out: deciding that, see `pool`.
@@ -47,7 +48,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """A stretch of the traces file, by bytes, and the rows in it that are not to be tried again, each with why."""
+    """A stretch of the traces file, by bytes, and the rows
+    in it that are not to be tried again, each with why.
+    """
 
     start: int
     end: int
@@ -56,7 +59,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A job's graded lines, its rows of the table as bytes, and the rows that a check failed to judge: id and why."""
+    """A job's graded lines, its rows of the table as bytes,
+    and the rows that a check failed to judge: id and why.
+    """
 
     end: int
     lines: bytes
@@ -66,10 +71,14 @@ class Done:
 
 
 def serve(pipe: Connection, marker: Any, settings: Settings, journal: Journal) -> None:
-    """Answer jobs until the pipe ends. An error in the data or the task is the answer to its job."""
+    """Answer jobs until the pipe ends.
+
+    An error in the data or the task is the answer to its job.
+    """
     journal.keep()
     os.dup2(2, 1)  # what a check prints must not mix with the command's one object on stdout
-    gc.freeze()  # rows make no cycles: looking for them at Python's usual pace costs a tenth of the time
+    # rows make no cycles: looking for them at Python's usual pace costs a tenth of the time
+    gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     grader: Grader | None = None
     try:
@@ -95,7 +104,9 @@ class Grader:
         self._settings, self._marker = settings, marker
         self._task = _watched(load_task(settings.task_file), marker)
         self._gold = rows.Gold.read(settings.gold, self._task) if settings.gold else None
-        self._evaluation = Evaluation(settings.evaluation, settings.common) if settings.evaluation else None
+        self._evaluation = (
+            Evaluation(settings.evaluation, settings.common) if settings.evaluation else None
+        )
 
     def grade(self, job: Job) -> Done:
         """All rows of `job`. DataError, with file and line, at a row that is no trace."""
@@ -117,7 +128,9 @@ class Grader:
         columns["has_answer"] &= np.array([row.error != rows.NO_ANSWER for row in found], bool)
         documents = [row.trace.document for row in found]
         table.add_documents(columns, documents, self._settings.common, self._evaluation)
-        failed = tuple((row.trace.id, row.error) for row in found if row.error and row.error != rows.NO_ANSWER)
+        failed = tuple(
+            (row.trace.id, row.error) for row in found if row.error and row.error != rows.NO_ANSWER
+        )
         return Done(job.end, b"".join(lines), columns.tobytes(), len(found), failed)
 
     def _row(self, line: bytes, number: int, at: int, job: Job) -> _Row:
@@ -127,7 +140,9 @@ class Grader:
             right = rows.judge(self._task, trace, grade, self._gold)
         except DataError:
             raise self._located(line, number, job) from None
-        shown = {"error": error} if grade is None else rows.as_dict(grade, self._settings.task_sha256)
+        shown = (
+            {"error": error} if grade is None else rows.as_dict(grade, self._settings.task_sha256)
+        )
         return _Row(trace, grade, error, right, rows.graded(line, shown))
 
     def _graded(self, trace: Trace, at: int, job: Job) -> tuple[Grade | None, str]:
@@ -144,12 +159,24 @@ class Grader:
 
     def _located(self, line: bytes, number: int, job: Job) -> DataError:
         """The error in `line`, with its number in the file, which is asked for only now."""
-        number += sum(self._read(at, min(at + PIECE, job.start)).count(b"\n") for at in range(0, job.start, PIECE))
+        number += sum(
+            self._read(at, min(at + PIECE, job.start)).count(b"\n")
+            for at in range(0, job.start, PIECE)
+        )
         path = self._settings.traces
         try:
-            rows.judge(self._task, rows.parse(line, path, number, self._task), Grade(0.0, {}, None), self._gold)
+            rows.judge(
+                self._task,
+                rows.parse(line, path, number, self._task),
+                Grade(0.0, {}, None),
+                self._gold,
+            )
         except DataError as error:
-            where = error.where if error.where.startswith(str(path)) else f"{path}, line {number}, {error.where}"
+            where = (
+                error.where
+                if error.where.startswith(str(path))
+                else f"{path}, line {number}, {error.where}"
+            )
             return DataError(error.what, where=where, next_step=error.next_step)
         raise AssertionError("a line that was refused is not refused again")
 
@@ -180,5 +207,8 @@ def _watched(task: Task, marker: Any) -> Task:
 
         return watched
 
-    checks = {name: (watch(check, i), weight) for i, (name, (check, weight)) in enumerate(task.checks.items())}
+    checks = {
+        name: (watch(check, i), weight)
+        for i, (name, (check, weight)) in enumerate(task.checks.items())
+    }
     return replace(task, checks=checks)

@@ -1,4 +1,5 @@
-"""What documents look like in any language: shares of their characters, and runs of four not met in the reference.
+"""What documents look like in any language: shares of their
+characters, and runs of four not met in the reference.
 
 Many at once, because calls cost more than counting. All digits are alike in a run, and so is all
 white space. Left out: words.
@@ -17,13 +18,21 @@ RUN = 4  # characters
 LONGEST = 200_000  # characters of a document that count
 BITS = 24
 _PAD = " " * (RUN - 1)  # before each document, which so has as many runs as characters
-_ZEROS = (0x30, 0x660, 0x6F0, 0x966, 0xFF10)  # of ASCII, Arabic, Persian, Devanagari, full-width digits
+_ZEROS = (
+    0x30,
+    0x660,
+    0x6F0,
+    0x966,
+    0xFF10,
+)  # of ASCII, Arabic, Persian, Devanagari, full-width digits
 _U = np.uint64
 
 
 @dataclass(frozen=True)
 class Texts:
-    """N documents, one behind the other, as code points (P,); document i has those of starts[i] to ends[i]."""
+    """N documents, one behind the other, as code points
+    (P,); document i has those of starts[i] to ends[i].
+    """
 
     points: NDArray[np.uint32]
     starts: NDArray[np.int64]
@@ -38,16 +47,22 @@ class Texts:
         return cls(np.frombuffer(data, "<u4"), np.concatenate([[0], ends])[:-1] + len(_PAD), ends)
 
     def share(self, which: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The share of each document's characters, (N,), for which `which`, (P,), is True; 0 of none."""
+        """The share of each document's characters, (N,),
+        for which `which`, (P,), is True; 0 of none.
+        """
         sums = np.concatenate([[0], np.cumsum(which, dtype=np.int64)])
-        return np.asarray((sums[self.ends] - sums[self.starts]) / np.maximum(self.ends - self.starts, 1))
+        return np.asarray(
+            (sums[self.ends] - sums[self.starts]) / np.maximum(self.ends - self.starts, 1)
+        )
 
     @cached_property
     def digits(self) -> NDArray[np.bool_]:
         """(P,)"""
         found = np.zeros(len(self.points), bool)
         for zero in _ZEROS:
-            found |= self.points - np.uint32(zero) < 10  # below the zero it wraps around to far above
+            found |= (
+                self.points - np.uint32(zero) < 10
+            )  # below the zero it wraps around to far above
         return found
 
     @property
@@ -57,8 +72,12 @@ class Texts:
 
     @cached_property
     def runs(self) -> NDArray[np.int64]:
-        """A hash of BITS bits of the run that ends at each point, (P,); no document's runs reach into another's."""
-        points = np.where(self.digits, np.uint32(ord("0")), np.maximum(self.points, np.uint32(ord(" ")))).astype(_U)
+        """A hash of BITS bits of the run that ends at each
+        point, (P,); no document's runs reach into another's.
+        """
+        points = np.where(
+            self.digits, np.uint32(ord("0")), np.maximum(self.points, np.uint32(ord(" ")))
+        ).astype(_U)
         found = np.zeros(len(points), _U)
         for back in range(RUN):
             found[back:] = found[back:] * _U(0x100000001B3) + points[: len(points) - back]

@@ -1,4 +1,5 @@
-"""Rows to learn from that are near an evaluation document: learning them would spoil the evaluation.
+"""Rows to learn from that are near an evaluation
+document: learning them would spoil the evaluation.
 
 Near means that a row holds half of the evaluation document's runs of three words and nine
 tenths of its numbers, which a second scan of a document does and another receipt of the same
@@ -22,7 +23,9 @@ RUNS, NUMBERS = 0.5, 0.9  # shares of the evaluation document's
 
 @dataclass(frozen=True)
 class Near:
-    """Row and evaluation document, by index, and how much of the document's runs and numbers the row holds."""
+    """Row and evaluation document, by index, and how much
+    of the document's runs and numbers the row holds.
+    """
 
     row: int
     document: int
@@ -46,7 +49,8 @@ def near(texts: Sequence[str], evaluation: Sequence[str]) -> list[Near]:
     index, start, found = Evaluation(evaluation, boring), 0, []
     for some in pieces(texts):
         found += [
-            Near(start + pair.row, pair.document, pair.runs, pair.numbers) for pair in index.near(prints(some, boring))
+            Near(start + pair.row, pair.document, pair.runs, pair.numbers)
+            for pair in index.near(prints(some, boring))
         ]
         start += len(some)
     return found
@@ -62,7 +66,9 @@ class Evaluation:
             self._runs += [found.runs_of(i) for i in range(len(found.whole))]
             self._numbers += [found.numbers_of(i) for i in range(len(found.whole))]
         self._by_run, self._by_number = _Index(self._runs, RUNS), _Index(self._numbers, NUMBERS)
-        self._bare = np.array([i for i, numbers in enumerate(self._numbers) if not len(numbers)], np.int64)
+        self._bare = np.array(
+            [i for i, numbers in enumerate(self._numbers) if not len(numbers)], np.int64
+        )
 
     def near(self, rows: Prints) -> list[Near]:
         """The pairs among `rows`, in their order."""
@@ -74,7 +80,9 @@ class Evaluation:
         return list(self._checked(rows, pairs))
 
     def _checked(self, rows: Prints, pairs: NDArray[np.int64]) -> Iterator[Near]:
-        for row, document in zip(*(side.tolist() for side in np.divmod(pairs, len(self._runs))), strict=True):
+        for row, document in zip(
+            *(side.tolist() for side in np.divmod(pairs, len(self._runs))), strict=True
+        ):
             runs = _held(self._runs[document], rows.runs_of(row))
             numbers = _held(self._numbers[document], rows.numbers_of(row))
             if runs >= RUNS and numbers >= NUMBERS:
@@ -82,28 +90,44 @@ class Evaluation:
 
 
 class _Index:
-    """Documents by their rarest hashes, so many that a row which holds `share` of all must hold one of them."""
+    """Documents by their rarest hashes, so many that a
+    row which holds `share` of all must hold one of them.
+    """
 
     def __init__(self, sets: Sequence[Hashes], share: float) -> None:
         values, counts = np.unique(np.concatenate([*sets, NOTHING]), return_counts=True)
         keys, owners = [NOTHING], [np.empty(0, np.int64)]
         for i, hashes in enumerate(sets):
             needed = int(np.ceil(share * len(hashes) - 1e-9))
-            rarest = np.argsort(counts[np.searchsorted(values, hashes)], kind="stable")[: len(hashes) - needed + 1]
+            rarest = np.argsort(counts[np.searchsorted(values, hashes)], kind="stable")[
+                : len(hashes) - needed + 1
+            ]
             keys.append(hashes[rarest])
             owners.append(np.full(len(keys[-1]), i, np.int64))
         order = np.argsort(np.concatenate(keys), kind="stable")
-        self._keys, self._owners, self._count = np.concatenate(keys)[order], np.concatenate(owners)[order], len(sets)
+        self._keys, self._owners, self._count = (
+            np.concatenate(keys)[order],
+            np.concatenate(owners)[order],
+            len(sets),
+        )
 
     def pairs(self, hashes: Hashes, starts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """row * count + document for every row that holds one of a document's rarest hashes, sorted, each once."""
+        """row * count + document for every row that holds
+        one of a document's rarest hashes, sorted, each once.
+        """
         low, high = (np.searchsorted(self._keys, hashes, side) for side in ("left", "right"))
         hit = np.flatnonzero(high > low)
         sizes = (high - low)[hit]
         row = np.searchsorted(starts, np.repeat(hit, sizes), "right") - 1
-        place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(low[hit], sizes)
+        place = (
+            np.arange(sizes.sum())
+            - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            + np.repeat(low[hit], sizes)
+        )
         return np.unique(row * self._count + self._owners[place])
 
 
 def _held(wanted: Hashes, found: Hashes) -> float:
-    return len(np.intersect1d(wanted, found, assume_unique=True)) / len(wanted) if len(wanted) else 1.0
+    return (
+        len(np.intersect1d(wanted, found, assume_unique=True)) / len(wanted) if len(wanted) else 1.0
+    )

@@ -1,4 +1,6 @@
-"""Which rows were counted already: hashes of their ids, eight bytes each, to be kept between calls."""
+"""Which rows were counted already: hashes of their
+ids, eight bytes each, to be kept between calls.
+"""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ class Sketches:
 
 
 def clusters(documents: Sequence[str]) -> Numbers:
-    """For each document the index of the first one that it is a near-duplicate of, directly or through others.
+    """For each document the index of the first one that
+    it is a near-duplicate of, directly or through others.
 
     That is its own index where it is the first, or the only one.
     """
@@ -57,16 +58,22 @@ def clusters(documents: Sequence[str]) -> Numbers:
 
 
 def compare(pairs: Pairs, text: Callable[[int], str], common: Hashes) -> NDArray[np.bool_]:
-    """Which pairs of documents with the same numbers are near-duplicates; `text` gives a document."""
+    """Which pairs of documents with the same numbers
+    are near-duplicates; `text` gives a document.
+    """
     near = []
     for some in _pieces(pairs, 64):
         found = prints([text(i) for i in some.ravel().tolist()], common)
-        near += [shared(found.runs_of(i), found.runs_of(i + 1)) >= SIMILAR for i in range(0, 2 * len(some), 2)]
+        near += [
+            shared(found.runs_of(i), found.runs_of(i + 1)) >= SIMILAR
+            for i in range(0, 2 * len(some), 2)
+        ]
     return np.array(near, bool)
 
 
 def join(rows: Sketches, compare: Compare | None) -> Numbers:
-    """As `clusters`, from sketches; `compare` says which pairs are near-duplicates, without it only exact ones are.
+    """As `clusters`, from sketches; `compare` says which
+    pairs are near-duplicates, without it only exact ones are.
 
     Of more than `COMPARED` documents the sketches alone decide, with a standard error of 6 points.
     """
@@ -108,12 +115,19 @@ def _candidates(rows: Sketches, among: Numbers) -> Iterator[Pairs]:
         bands = rows.sketch[among].view(np.uint64)
         for i in range(bands.shape[1]):
             # By the next band too, so that those most alike stand side by side.
-            order = np.lexsort((bands[:, (i + 1) % bands.shape[1]], rows.numbers[among], bands[:, i]))
-            yield from (among[pairs] for pairs in _neighbours(order, bands[order, i], rows.numbers[among[order]]))
+            order = np.lexsort(
+                (bands[:, (i + 1) % bands.shape[1]], rows.numbers[among], bands[:, i])
+            )
+            yield from (
+                among[pairs]
+                for pairs in _neighbours(order, bands[order, i], rows.numbers[among[order]])
+            )
 
 
 def _neighbours(order: Numbers, band: Hashes, numbers: Hashes) -> Iterator[Pairs]:
-    """Rows of `order` that agree in band and numbers: each with the first, and with the next few."""
+    """Rows of `order` that agree in band and numbers:
+    each with the first, and with the next few.
+    """
     same = np.concatenate([[False], (np.diff(band) == 0) & (np.diff(numbers) == 0)])
     first = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
     yield np.column_stack([order, order[first]])[same]
@@ -126,7 +140,10 @@ def _neighbours(order: Numbers, band: Hashes, numbers: Hashes) -> Iterator[Pairs
 
 def _shares(rows: Sketches, pairs: Pairs) -> NDArray[np.float64]:
     """The share of components in which each pair's sketches agree."""
-    shares = [np.mean(rows.sketch[some[:, 0]] == rows.sketch[some[:, 1]], axis=1) for some in _pieces(pairs, 100_000)]
+    shares = [
+        np.mean(rows.sketch[some[:, 0]] == rows.sketch[some[:, 1]], axis=1)
+        for some in _pieces(pairs, 100_000)
+    ]
     return np.concatenate([*shares, np.empty(0)])
 
 

@@ -1,4 +1,5 @@
-"""What two texts share: hashes of their runs of three words and of their numbers, and a sketch of the runs.
+"""What two texts share: hashes of their runs of three
+words and of their numbers, and a sketch of the runs.
 
 Many texts at once, because calls cost more than hashing. Case, punctuation and white space do
 not count; where a script does not separate words, its characters are the words. Hashes depend
@@ -32,14 +33,22 @@ _BASE = 0x9E3779B97F4A7C15
 _NO_SPACES = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
 )  # Thai, CJK ...
-_LEADS = {0xE0, 0xE1, *range(0xE3, 0xEA), 0xEF, 0xF0}  # first bytes of those characters in UTF-8, and of others
+_LEADS = {
+    0xE0,
+    0xE1,
+    *range(0xE3, 0xEA),
+    0xEF,
+    0xF0,
+}  # first bytes of those characters in UTF-8, and of others
 _SPACED = bytes(set(range(256)) - _LEADS)
 _SPACES = bytes(i if i >= 128 or chr(i).isalnum() else 32 for i in range(256))
 
 
 @dataclass(frozen=True)
 class Prints:
-    """N texts as hashes. Text i has `runs[run_starts[i] : run_starts[i + 1]]`, and numbers likewise."""
+    """N texts as hashes. Text i has `runs[run_starts[i]
+    : run_starts[i + 1]]`, and numbers likewise.
+    """
 
     whole: Hashes  # (N,), of all words in their order
     runs: Hashes
@@ -62,7 +71,10 @@ class Prints:
 
     @property
     def sketches(self) -> NDArray[np.uint16]:
-        """(N, SKETCH): the least run under each of `SKETCH` orders. The share of equal ones estimates `shared`."""
+        """(N, SKETCH): the least run under each of `SKETCH` orders.
+
+        The share of equal ones estimates `shared`.
+        """
         found = np.empty((len(self.whole), SKETCH), np.uint16)
         for i, odd in enumerate(_ODD):
             found[:, i] = np.minimum.reduceat(self.runs * odd, self.run_starts[:-1]) >> _U(40)
@@ -99,13 +111,22 @@ def prints(texts: Sequence[str], common: Hashes = NOTHING) -> Prints:
     order = np.argsort(run_text, kind="stable")
     run_starts = np.searchsorted(run_text[order], np.arange(len(texts) + 1))
     number_starts = np.concatenate([[0], np.cumsum(digits)])[starts]
-    return Prints(whole, np.concatenate([runs, whole[empty]])[order], run_starts, words[digits], number_starts)
+    return Prints(
+        whole, np.concatenate([runs, whole[empty]])[order], run_starts, words[digits], number_starts
+    )
 
 
 def common(texts: Sequence[str]) -> Hashes:
-    """Runs that so many of a thousand of `texts` have that they say nothing: instructions, forms."""
+    """Runs that so many of a thousand of `texts`
+    have that they say nothing: instructions, forms.
+    """
     some = texts[:: -(-len(texts) // SAMPLE) or 1]
-    sets = [found.runs_of(i) for part in pieces(some) for found in [prints(part)] for i in range(len(part))]
+    sets = [
+        found.runs_of(i)
+        for part in pieces(some)
+        for found in [prints(part)]
+        for i in range(len(part))
+    ]
     runs, counts = np.unique(np.concatenate([*sets, NOTHING]), return_counts=True)
     return runs[counts > max(COMMON * len(some), FEW)]
 
@@ -120,7 +141,9 @@ def _bare(text: str) -> bytes:
     """Lower case, every mark a space, and a space at the end."""
     low = text[:LONGEST].casefold()
     data = low.encode("utf-8", "surrogatepass")
-    if data.translate(None, _SPACED):  # several times faster than a search for the characters themselves
+    if data.translate(
+        None, _SPACED
+    ):  # several times faster than a search for the characters themselves
         data = _NO_SPACES.sub(r" \1 ", low).encode("utf-8", "surrogatepass")
     return data.translate(_SPACES) + b" "
 
@@ -135,7 +158,9 @@ def _words(data: NDArray[np.uint8]) -> tuple[Hashes, NDArray[np.bool_], Index]:
 
 
 def _between(values: Hashes, starts: Index, ends: Index) -> Hashes:
-    """For each stretch of `values` a hash that depends on their order, but not on what lies before."""
+    """For each stretch of `values` a hash that depends
+    on their order, but not on what lies before.
+    """
     _POWERS.reach(len(values))
     total = _prefix(values * _POWERS.up[: len(values)])
     return (total[ends] - total[starts]) * _POWERS.down[starts]
@@ -148,7 +173,9 @@ class _Powers:
 
     def reach(self, count: int) -> None:
         if count >= len(self.up):
-            self.up, self.down = (_powers(base, 2 * count + 1) for base in (_BASE, pow(_BASE, -1, 2**64)))
+            self.up, self.down = (
+                _powers(base, 2 * count + 1) for base in (_BASE, pow(_BASE, -1, 2**64))
+            )
 
 
 def _powers(base: int, count: int) -> Hashes:

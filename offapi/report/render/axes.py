@@ -23,8 +23,12 @@ class Scale:
         return round(self.start + share * (self.end - self.start), 1)
 
 
-def scale(values: Iterable[float], start: float, end: float, *, zero: bool = False, count: int = 5) -> Scale:
-    """A scale whose ends are ticks and that holds all `values`, also 0 where `zero`; about `count` ticks."""
+def scale(
+    values: Iterable[float], start: float, end: float, *, zero: bool = False, count: int = 5
+) -> Scale:
+    """A scale whose ends are ticks and that holds all
+    `values`, also 0 where `zero`; about `count` ticks.
+    """
     known = [*values, *([0.0] if zero else [])] or [0.0, 1.0]
     # Numbers with no fifth of themselves are 0 here.
     low, high = (0.0 if abs(one) < 1e-300 else one for one in (min(known), max(known)))

@@ -75,21 +75,33 @@ class Chart:
 def thin(points: Sequence[Point]) -> tuple[Point, ...]:
     """At most `MANY` points: neighbours averaged where there are more."""
     width = -(-len(points) // MANY)
-    return tuple(_mean(points[i : i + width]) for i in range(0, len(points), width)) if width > 1 else tuple(points)
+    return (
+        tuple(_mean(points[i : i + width]) for i in range(0, len(points), width))
+        if width > 1
+        else tuple(points)
+    )
 
 
 def smooth(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The moving average over a fifteenth of the points, centred; of few points the points themselves."""
+    """The moving average over a fifteenth of the points,
+    centred; of few points the points themselves.
+    """
     half = len(points) // 30
-    return tuple((x, _mean(points[max(0, i - half) : i + half + 1])[1]) for i, (x, _) in enumerate(points))
+    return tuple(
+        (x, _mean(points[max(0, i - half) : i + half + 1])[1]) for i, (x, _) in enumerate(points)
+    )
 
 
-def intervals(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, int, Interval]]]]) -> Markup:
+def intervals(
+    title: str, rows: Sequence[tuple[str, Sequence[tuple[str, int, Interval]]]]
+) -> Markup:
     """Rates with their 95% intervals: a block a field, in it a line each (name, slot, interval)."""
     across = Scale(0, 1, 14, WIDTH - 14, (0, 0.25, 0.5, 0.75, 1))
     parts, y = [], 4.0
     for field, bars in rows:
-        parts.append(Markup('<text class="label" x="20" y="{}">{}</text>').format(y + 12, _short(field)))
+        parts.append(
+            Markup('<text class="label" x="20" y="{}">{}</text>').format(y + 12, _short(field))
+        )
         y += 22
         for name, slot, one in bars:
             parts.append(_interval(across, y, field, name, slot, one))
@@ -100,7 +112,9 @@ def intervals(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, int, Int
         for tick in across.ticks
     ]
     foot += [_text(across.at(tick), y + 16, f"{100 * tick:g}%", "middle") for tick in across.ticks]
-    told = " ".join(f"{field}: {name} {one.percent()}." for field, bars in rows for name, _, one in bars)
+    told = " ".join(
+        f"{field}: {name} {one.percent()}." for field, bars in rows for name, _, one in bars
+    )
     return _frame(title, told, y + 24, [*foot, *parts])
 
 
@@ -109,8 +123,13 @@ def _draw(chart: Chart) -> Markup:
     across = steps((x for x, _ in known), LEFT, WIDTH - RIGHT)
     if chart.x != "step":
         across = scale((x for x, _ in known), LEFT, WIDTH - RIGHT)
-    up = scale([0.0, 1.0] if chart.share else [y for _, y in known], HEIGHT - BOTTOM, TOP, zero=chart.zero)
-    inside = [*_axes(across, up, chart), *(mark for one in chart.series for mark in _series(one, across, up))]
+    up = scale(
+        [0.0, 1.0] if chart.share else [y for _, y in known], HEIGHT - BOTTOM, TOP, zero=chart.zero
+    )
+    inside = [
+        *_axes(across, up, chart),
+        *(mark for one in chart.series for mark in _series(one, across, up)),
+    ]
     return _frame(chart.title, chart.told, HEIGHT, inside)
 
 
@@ -125,7 +144,11 @@ def _axes(across: Scale, up: Scale, chart: Chart) -> list[Markup]:
         parts.append(line.format("grid", LEFT, WIDTH - RIGHT, up.at(tick), up.at(tick)))
         parts.append(_text(LEFT - 6, up.at(tick) + 4, brief(tick), "end"))
     for tick in across.ticks:
-        parts.append(line.format("axis", across.at(tick), across.at(tick), HEIGHT - BOTTOM, HEIGHT - BOTTOM + 4))
+        parts.append(
+            line.format(
+                "axis", across.at(tick), across.at(tick), HEIGHT - BOTTOM, HEIGHT - BOTTOM + 4
+            )
+        )
         anchor = "end" if across.at(tick) > WIDTH - 24 else "middle"
         parts.append(_text(across.at(tick), HEIGHT - BOTTOM + 16, brief(tick), anchor))
     parts.append(line.format("axis", LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM, HEIGHT - BOTTOM))
@@ -133,7 +156,9 @@ def _axes(across: Scale, up: Scale, chart: Chart) -> list[Markup]:
 
 
 def _series(one: Series, across: Scale, up: Scale) -> Iterable[Markup]:
-    """Its line, broken where a value is missing, and its marks; a value alone between two gaps is a mark too."""
+    """Its line, broken where a value is missing, and its
+    marks; a value alone between two gaps is a mark too.
+    """
     for piece in _pieces(one.raw, across, up):
         yield _line(piece, "faint", one.slot)
     for piece in _pieces(one.points, across, up):
@@ -170,7 +195,9 @@ def _mark(x: float, y: float, slot: int) -> Markup:
     """A circle, square, diamond or triangle, by slot: looks differ without colour as well."""
     shape = slot % 4
     if shape == 0:
-        return Markup('<circle class="mark s{}" cx="{:g}" cy="{:g}" r="{}"/>').format(slot, x, y, MARK)
+        return Markup('<circle class="mark s{}" cx="{:g}" cy="{:g}" r="{}"/>').format(
+            slot, x, y, MARK
+        )
     path = " ".join(f"{x + MARK * dx:g},{y + MARK * dy:g}" for dx, dy in CORNERS[shape])
     return Markup('<polygon class="mark s{}" points="{}"/>').format(slot, path)
 
@@ -178,7 +205,9 @@ def _mark(x: float, y: float, slot: int) -> Markup:
 def _swatch(one: Series) -> Markup:
     line = Markup('<path class="line s{}" d="M1 7L27 7"/>').format(one.slot)
     mark = _mark(14, 7, one.slot) if one.marks else ""
-    return Markup('<svg class="swatch" viewBox="0 0 28 14" aria-hidden="true">{}{}</svg>').format(line, mark)
+    return Markup('<svg class="swatch" viewBox="0 0 28 14" aria-hidden="true">{}{}</svg>').format(
+        line, mark
+    )
 
 
 def swatch(slot: int) -> Markup:
@@ -187,7 +216,9 @@ def swatch(slot: int) -> Markup:
 
 
 def _frame(title: str, told: str, height: float, inside: Sequence[Markup]) -> Markup:
-    head = Markup('<svg class="chart" viewBox="0 0 {} {:g}" role="img"><title>{}</title><desc>{}</desc>')
+    head = Markup(
+        '<svg class="chart" viewBox="0 0 {} {:g}" role="img"><title>{}</title><desc>{}</desc>'
+    )
     return head.format(WIDTH, height, title, told) + Markup("").join(inside) + Markup("</svg>")
 
 
@@ -200,7 +231,9 @@ def _told(one: Series) -> str:
         return f"{one.name}: nothing."
     (x0, y0), (x1, y1) = one.known[0], one.known[-1]
     values = [y for _, y in one.known]
-    ends = f"{brief(y0)} at {brief(x0)}" + (f" to {brief(y1)} at {brief(x1)}" if len(values) > 1 else "")
+    ends = f"{brief(y0)} at {brief(x0)}" + (
+        f" to {brief(y1)} at {brief(x1)}" if len(values) > 1 else ""
+    )
     return f"{one.name}: {ends}; lowest {brief(min(values))}, highest {brief(max(values))}."
 
 

@@ -22,7 +22,13 @@ UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&'\u2028\u2029"}
 def render(story: Story) -> str:
     """The whole file."""
     loader = PackageLoader("offapi.report.render", "templates")
-    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     style, script = (_source(loader, pages, name) for name in ("page.css", "page.js"))
     return pages.get_template("page.html").render(
         story=story,
@@ -35,12 +41,17 @@ def render(story: Story) -> str:
 
 def policy(style: str, script: str) -> str:
     """The content security policy under which `style` and `script` alone may be used."""
-    kept = "; ".join(f"{kind}-src 'sha256-{_hash(text)}'" for kind, text in (("style", style), ("script", script)))
+    kept = "; ".join(
+        f"{kind}-src 'sha256-{_hash(text)}'"
+        for kind, text in (("style", style), ("script", script))
+    )
     return f"default-src 'none'; {kept}; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def data(value: Any) -> Markup:
-    """`value` as JSON that can stand inside a script element: no sign in it ends that, or is markup."""
+    """`value` as JSON that can stand inside a script
+    element: no sign in it ends that, or is markup.
+    """
     return Markup(orjson.dumps(value).decode().translate(UNSAFE))
 
 

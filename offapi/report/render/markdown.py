@@ -14,7 +14,9 @@ from offapi.report.run_files import Object
 from offapi.report.samples import Sample, Samples
 from offapi.report.story import Story
 
-MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|^[-+=]|(?<=^\d)[.)])")  # http:// would be linked as well
+MARKUP = re.compile(
+    r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|^[-+=]|(?<=^\d)[.)])"
+)  # http:// would be linked as well
 SIGNS = {"good": "✓", "info": "·", "warn": "!", "bad": "✗"}
 LONG, LONG_TEXT = 200, 2_000  # characters of a cell, and of a document or an answer
 
@@ -27,7 +29,10 @@ def render(story: Story) -> str:
 def _lines(story: Story) -> Iterator[str]:
     yield from (f"# {escape(story.title)}", "", escape(story.lede), "")
     for one in story.figures:
-        yield f"- **{escape(one.value)}** {escape(one.name)}{f' ({escape(one.note)})' if one.note else ''}"
+        yield (
+            f"- **{escape(one.value)}**"
+            f" {escape(one.name)}{f' ({escape(one.note)})' if one.note else ''}"
+        )
     yield from ("", *(f"- {SIGNS[note.kind]} {escape(note.text)}" for note in story.notes), "")
     if story.roads:
         yield from ("## Which road", "", *_table(story.roads.table), *_list(story.roads.verdicts))
@@ -47,7 +52,10 @@ def _lines(story: Story) -> Iterator[str]:
     if story.samples:
         yield from _samples(story.samples)
     yield from ("## What was done, and with what", "")
-    for table in [*([story.apart] if story.apart else []), *(table for _, tables in story.made for table in tables)]:
+    for table in [
+        *([story.apart] if story.apart else []),
+        *(table for _, tables in story.made for table in tables),
+    ]:
         yield from _table(table)
     yield from ("## Again", "")
     for command in story.commands:
@@ -63,7 +71,10 @@ def escape(text: str) -> str:
 def _samples(samples: Samples) -> Iterator[str]:
     failing = sum(row.fails for row in samples.first)
     flipped = f", {sum(row.flips for row in samples.first)} flipped" if samples.whose else ""
-    told = f"{len(samples.first)} of {samples.total} documents are here, {failing} of them failing{flipped}."
+    told = (
+        f"{len(samples.first)} of {samples.total} documents are here, {failing} of them"
+        f" failing{flipped}."
+    )
     words = [one for one in (samples.whose, *samples.notes) if one]
     yield from ("## Samples", "", " ".join([told, *map(escape, words)]), "")
     for row in samples.first:
@@ -74,15 +85,23 @@ def _samples(samples: Samples) -> Iterator[str]:
 
 
 def _answers(row: Sample, samples: Samples) -> Iterator[str]:
-    """By field beside the gold; word by word where an answer is no JSON or nothing says what is right."""
-    answered = [(name, one) for name, one in zip(samples.systems, row.answers, strict=True) if one is not None]
+    """By field beside the gold; word by word where an
+    answer is no JSON or nothing says what is right.
+    """
+    answered = [
+        (name, one)
+        for name, one in zip(samples.systems, row.answers, strict=True)
+        if one is not None
+    ]
     scored = [(name, one) for name, one in answered if one.get("right")]
     if scored:
         rows = [
             (field, "nothing" if gold is None else gold, *(_judged(one, i) for _, one in scored))
             for i, (field, gold) in enumerate(zip(samples.fields, row.gold, strict=True))
         ]
-        yield from _table(Table("", ("field", "expected", *(name for name, _ in scored)), tuple(rows)))
+        yield from _table(
+            Table("", ("field", "expected", *(name for name, _ in scored)), tuple(rows))
+        )
     for name, one in answered:
         if one.get("values") is None:
             grade = "" if one.get("grade") is None else f", grade {one['grade']:.2f}"
@@ -110,7 +129,8 @@ def _charts(title: str, charts: Sequence[Chart]) -> Iterator[str]:
     if charts:
         yield from ([title, ""] if title else [])
         yield from (
-            f"- **{escape(one.title)}**{f' ({one.unit})' if one.unit else ''}: {escape(one.told)}" for one in charts
+            f"- **{escape(one.title)}**{f' ({one.unit})' if one.unit else ''}: {escape(one.told)}"
+            for one in charts
         )
         yield ""
 

@@ -30,11 +30,19 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested objects under dotted names."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+        found |= (
+            flat(value, f"{prefix}{name}.")
+            if isinstance(value, dict) and value
+            else {f"{prefix}{name}": value}
+        )
     return found
 
 
 def differing(columns: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names whose values are not the same in all."""
     names = dict.fromkeys(name for column in columns for name in column)
-    return [name for name in names if any(column.get(name) != columns[0].get(name) for column in columns)]
+    return [
+        name
+        for name in names
+        if any(column.get(name) != columns[0].get(name) for column in columns)
+    ]

@@ -1,4 +1,6 @@
-"""Advice: personas and the road each should take, the rules' own consistency, what would change it, the drawings."""
+"""Advice: personas and the road each should take, the
+rules' own consistency, what would change it, the drawings.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,13 @@ from offapi.errors import DataError
 from offapi.evaluation.accuracy import Prediction, Report
 
 OPS = {"is", "is-not", "below", "not-below", "at-least", "above"}
-GOOD: Answers = {"narrow": "yes", "maintainer": "somebody", "lifetime": 24, "volume": 500_000, "tried": "yes"}
+GOOD: Answers = {
+    "narrow": "yes",
+    "maintainer": "somebody",
+    "lifetime": 24,
+    "volume": 500_000,
+    "tried": "yes",
+}
 PERSONAS: list[tuple[str, dict[str, Value], str]] = [
     ("a chat about anything", {"narrow": "no", "volume": 1e6, "traces": 1e5}, "no"),
     ("a hospital's chat about anything", {"narrow": "no", "privacy": "stays"}, "no"),
@@ -114,7 +122,9 @@ def conditions() -> list[str]:
 
 def test_every_word_of_the_rules_means_something() -> None:
     asked, limits = {*BY_KEY, MEASURED.key}, {one.name for one in THRESHOLDS}
-    assert limits.isdisjoint(choice for question in (*QUESTIONS, MEASURED) for choice in question.choices)
+    assert limits.isdisjoint(
+        choice for question in (*QUESTIONS, MEASURED) for choice in question.choices
+    )
     for condition in conditions():
         key, op, name = condition.split()
         assert key in asked, condition
@@ -181,7 +191,9 @@ def answer(question: Question) -> st.SearchStrategy[Value]:
     return st.floats(0, 1) if question.kind == "share" else st.floats(0, 1e6)
 
 
-anybody = st.fixed_dictionaries({}, optional={question.key: answer(question) for question in QUESTIONS})
+anybody = st.fixed_dictionaries(
+    {}, optional={question.key: answer(question) for question in QUESTIONS}
+)
 
 
 @given(anybody)
@@ -190,7 +202,9 @@ def test_whoever_asks_gets_an_answer_and_a_chart_that_marks_one_way(answers: Ans
     lines = flowchart.draw(found)
     assert sum(f"[ {found.road.short.upper()} ]" in line for line in lines) == 1
     assert sum("━▶" in line or "▶ [" in line for line in lines) == 1
-    assert sum(line.startswith("◆") for line in lines) == len(found.passed) + (found.gate is not None)
+    assert sum(line.startswith("◆") for line in lines) == len(found.passed) + (
+        found.gate is not None
+    )
     assert words.lines(found)
     orjson.dumps(words.as_dict(found))
 
@@ -199,7 +213,9 @@ def test_whoever_asks_gets_an_answer_and_a_chart_that_marks_one_way(answers: Ans
 def test_documents_that_must_stay_are_never_sent_away(answers: Answers) -> None:
     found = advise({**answers, "privacy": "stays"})
     assert found.road.key != "api"
-    assert not any("https://" in command for command in found.commands if found.road.key == "distill")
+    assert not any(
+        "https://" in command for command in found.commands if found.road.key == "distill"
+    )
 
 
 @given(anybody)
@@ -210,7 +226,10 @@ def test_answers_whose_terms_forbid_it_are_not_learned(answers: Answers) -> None
 @given(anybody)
 def test_what_would_change_the_advice_does(answers: Answers) -> None:
     for change in advise(answers).changes:
-        question, known = BY_KEY[change.question], Known(answers, {one.name: one for one in THRESHOLDS})
+        question, known = (
+            BY_KEY[change.question],
+            Known(answers, {one.name: one for one in THRESHOLDS}),
+        )
         assert change.known == (change.question in answers)
         if question.kind == "choice":
             row = decide(Known({**answers, change.question: change.answer}, known.thresholds))[1]
@@ -240,15 +259,25 @@ def test_the_road_not_taken_and_why() -> None:
 def test_notes_speak_to_the_road() -> None:
     unchecked = advise({**GOOD, "traces": 900, "scorable": "yes", "terms": "unchecked"})
     assert any("Read the terms first" in note for note in unchecked.notes)
-    above = advise({**GOOD, "traces": 900, "scorable": "partly", "target": 0.99, "teacher_quality": 0.9})
+    above = advise(
+        {**GOOD, "traces": 900, "scorable": "partly", "target": 0.99, "teacher_quality": 0.9}
+    )
     assert any("ends below it" in note for note in above.notes)
 
 
 def test_figures_are_told_with_their_source() -> None:
     found = advise({**GOOD, "labels": 900})
-    assert [one.name for one in words.used(found)] == ["life", "volume", "burst_volume", "prompts", "answers"]
+    assert [one.name for one in words.used(found)] == [
+        "life",
+        "volume",
+        "burst_volume",
+        "prompts",
+        "answers",
+    ]
     assert all("rule of thumb" in one.source for one in THRESHOLDS)
-    assert any("150,000 requests a month (rule of thumb: break-even" in line for line in words.lines(found))
+    assert any(
+        "150,000 requests a month (rule of thumb: break-even" in line for line in words.lines(found)
+    )
 
 
 def test_the_rule_of_thumb_for_volume_is_what_the_example_prices_come_to() -> None:
@@ -322,11 +351,15 @@ def test_a_curve_says_how_many_answers_it_takes(tmp_path: Path) -> None:
     assert advise({**GOOD, "labels": 600}).row.because.startswith("They are there")
     assert advise({**GOOD, "labels": 600}, found.thresholds).row.because.startswith("Few labels")
     assert "curve" not in advise({**GOOD, "labels": 700}, found.thresholds).row.because
-    never = read(tmp_path, {**CURVE, "answer": {"want": 0.9, "rows": None, "text": "More data will not."}})
+    never = read(
+        tmp_path, {**CURVE, "answer": {"want": 0.9, "rows": None, "text": "More data will not."}}
+    )
     assert (never.thresholds, never.said[0].endswith("More data will not.")) == ((), True)
     assert "+2.0 points" in read(tmp_path, {**CURVE, "answer": None}).said[0]
     for answer in (None, {"want": 0.9, "rows": None, "text": "No forecast: x."}):
-        unfit = read(tmp_path, {**CURVE, "answer": answer, "doubling": None, "misfit": "No forecast: x."})
+        unfit = read(
+            tmp_path, {**CURVE, "answer": answer, "doubling": None, "misfit": "No forecast: x."}
+        )
         assert (unfit.thresholds, unfit.said[0].endswith("No forecast: x.")) == ((), True)
 
 
@@ -334,19 +367,30 @@ def test_a_comparison_decides(tmp_path: Path) -> None:
     found = read(tmp_path, COMPARED)
     assert found.answers == {"measured": "graded", "teacher_quality": 0.63}
     assert advise({**GOOD, "labels": 900, **found.answers}).road.key == "graded"
-    assert read(tmp_path, {**COMPARED, "take": "grpo"}).answers == {"measured": "grpo_after", "teacher_quality": 0.63}
+    assert read(tmp_path, {**COMPARED, "take": "grpo"}).answers == {
+        "measured": "grpo_after",
+        "teacher_quality": 0.63,
+    }
     assert read(tmp_path, {"take": "base", "rows": {"base": {}}}).answers == {}
-    assert advise({**GOOD, "volume": 1, "measured": "sft"}).road.key == "api", "it says nothing of cost"
+    assert advise({**GOOD, "volume": 1, "measured": "sft"}).road.key == "api", (
+        "it says nothing of cost"
+    )
 
 
 def compared(n: int, **right: tuple[int, float]) -> dict[str, Any]:
-    """What `offapi compare` tells of `n` documents, of which each road has so many right, for so many hours."""
+    """What `offapi compare` tells of `n` documents, of
+    which each road has so many right, for so many hours.
+    """
     reports = {
-        name: Report.of([Prediction(f"d{i}", "", None, {"shop": i < k}, {"shop": "x"}) for i in range(n)])
+        name: Report.of(
+            [Prediction(f"d{i}", "", None, {"shop": i < k}, {"shop": "x"}) for i in range(n)]
+        )
         for name, (k, _) in right.items()
     }
     found = judge([Entry(name, reports[name], hours) for name, (_, hours) in right.items()], 0.05)
-    rows = {name: {"report": reports[name].as_dict(), **asdict(one)} for name, one in found.rows.items()}
+    rows = {
+        name: {"report": reports[name].as_dict(), **asdict(one)} for name, one in found.rows.items()
+    }
     told = {"take": found.take, "rows": rows, "test": {"documents": n}, "margin": 0.05}
     return dict(orjson.loads(orjson.dumps(told)))
 
@@ -359,7 +403,9 @@ def test_a_comparison_that_cannot_tell_decides_nothing(tmp_path: Path) -> None:
     assert (advice.road.key, advice.gate and advice.gate.key) == ("sft", "labels")
     said = "\n".join(words.lines(advice, found.said))
     assert "cannot tell sft from base in 10 test documents; about 628 would show 5 points." in said
-    assert "cannot tell distill from sft in 10 test documents; about 628 would show 5 points." in said
+    assert (
+        "cannot tell distill from sft in 10 test documents; about 628 would show 5 points." in said
+    )
     one = read(tmp_path, compared(1, base=(0, 0.0), sft=(1, 1.0)))
     assert "in 1 test document;" in one.said[0]
 
@@ -380,7 +426,9 @@ def test_roads_that_are_shown_not_to_be_worth_it_are_not_taken(tmp_path: Path) -
         "prompt",
         "Your own comparison says so: no road is worth its hours.",
     )
-    assert advise({"labels": 300, "target": 0.9, **found.answers}).road.key == "sft", "it is not what was asked for"
+    assert advise({"labels": 300, "target": 0.9, **found.answers}).road.key == "sft", (
+        "it is not what was asked for"
+    )
 
 
 def test_a_road_that_is_shown_to_be_better_is_taken(tmp_path: Path) -> None:
@@ -413,8 +461,14 @@ def test_the_picture_asks_for_nothing_and_marks_the_way() -> None:
     }
     assert "http" not in text.replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert "url(" not in text
-    marked = [group for group in root.iter("{http://www.w3.org/2000/svg}g") if group.get("class") == "on"]
-    said = [element.text for group in marked for element in group.iter("{http://www.w3.org/2000/svg}text")]
+    marked = [
+        group for group in root.iter("{http://www.w3.org/2000/svg}g") if group.get("class") == "on"
+    ]
+    said = [
+        element.text
+        for group in marked
+        for element in group.iter("{http://www.w3.org/2000/svg}text")
+    ]
     assert found.road.short in said
     assert "Is the task narrow?" in said
     assert "Distillation" not in said
@@ -438,7 +492,12 @@ def test_what_nobody_answered_is_marked() -> None:
 
 @pytest.mark.parametrize(
     ("key", "text", "value"),
-    [("narrow", "y", "yes"), ("narrow", " NO ", "no"), ("target", "95%", 0.95), ("volume", "1e5", 1e5)],
+    [
+        ("narrow", "y", "yes"),
+        ("narrow", " NO ", "no"),
+        ("target", "95%", 0.95),
+        ("volume", "1e5", 1e5),
+    ],
 )
 def test_answers_as_people_type_them(key: str, text: str, value: Value) -> None:
     assert BY_KEY[key].read(text) == value

@@ -80,11 +80,14 @@ def test_a_template_that_never_ends_a_turn_is_refused(tmp_path: Path) -> None:
 def with_template(folder: Path, template: str) -> Chat:
     tiny_llama.write_chat(folder)
     settings = orjson.loads((folder / "tokenizer_config.json").read_bytes())
-    (folder / "tokenizer_config.json").write_bytes(orjson.dumps({**settings, "chat_template": template}))
+    (folder / "tokenizer_config.json").write_bytes(
+        orjson.dumps({**settings, "chat_template": template})
+    )
     return Chat.load(folder)
 
 
-# As Qwen 3's: calls are written as JSON, and the thinking of turns before the last question is dropped.
+# As Qwen 3's: calls are written as JSON, and the
+# thinking of turns before the last question is dropped.
 THINKS = """\
 {%- set last = namespace(user=0) %}
 {%- for message in messages %}{% if message.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}
@@ -132,7 +135,11 @@ def test_a_turn_of_weight_zero_is_context(chat: Chat) -> None:
         chat.episode("b", [USER, wrong])
 
 
-CALL = {"id": "c", "type": "function", "function": {"name": "find", "arguments": '{"name": "ACME \\"x\\"", "n": 2}'}}
+CALL = {
+    "id": "c",
+    "type": "function",
+    "function": {"name": "find", "arguments": '{"name": "ACME \\"x\\"", "n": 2}'},
+}
 TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
 
 
@@ -141,7 +148,10 @@ def test_an_agents_calls_are_learned_as_json_and_their_results_are_not(tmp_path:
     calls = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     result = {"role": "tool", "tool_call_id": "c", "content": "found 2"}
     episode = chat.episode("a", [USER, calls, result, ANSWER], [TOOL])
-    assert learned(chat, episode) == ['<call>find {"name": "ACME \\"x\\"", "n": 2}</call><|end|>', "four<|end|>"]
+    assert learned(chat, episode) == [
+        '<call>find {"name": "ACME \\"x\\"", "n": 2}</call><|end|>',
+        "four<|end|>",
+    ]
     broken = {**CALL, "function": {"name": "find", "arguments": '{"name": '}}
     with pytest.raises(DataError, match="row 'b': a tool call's arguments are not JSON"):
         chat.episode("b", [USER, {**calls, "tool_calls": [broken]}, result, ANSWER], [TOOL])
@@ -184,7 +194,10 @@ def test_where_the_system_role_is_refused_its_text_begins_the_first_user_message
     assert folded.prompt([system, USER]) == folded.prompt([merged])
     said = [USER, ANSWER, USER, {"role": "assistant", "content": "still four"}]
     assert folded.episode("a", [system, *said]) == folded.episode("a", [merged, *said[1:]])
-    assert learned(folded, folded.episode("a", [system, *said])) == ["four<|end|>", "still four<|end|>"]
+    assert learned(folded, folded.episode("a", [system, *said])) == [
+        "four<|end|>",
+        "still four<|end|>",
+    ]
     begins = folded.episode("a", [system, ANSWER])
     assert folded.decode(begins.tokens) == "Count.four"
     assert not chat.no_system
@@ -201,7 +214,9 @@ RAISING = {
 
 
 @pytest.mark.parametrize("template", RAISING)
-def test_whatever_a_template_raises_names_row_file_and_next_step(tmp_path: Path, template: str) -> None:
+def test_whatever_a_template_raises_names_row_file_and_next_step(
+    tmp_path: Path, template: str
+) -> None:
     chat = with_template(tmp_path, template)
     with pytest.raises(ModelError) as caught:
         chat.prompt([USER], id="seven")

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offapi.checks import Answer, Context, Match, Verdict, fits_schema, in_source, is_json, literals, matches_gold
+from offapi.checks import (
+    Answer,
+    Context,
+    Match,
+    Verdict,
+    fits_schema,
+    in_source,
+    is_json,
+    literals,
+    matches_gold,
+)
 from offapi.checks.gold import bare, likeness, mistake, same
 from offapi.checks.in_source import occurs
 from offapi.checks.readings import dates, numbers
@@ -25,7 +35,9 @@ SCHEMA: dict[str, Any] = {
 MATCH: dict[str, Match] = {"vendor": "text", "date": "date", "total": "number"}
 
 
-@pytest.mark.parametrize("text", ['{"a":1}', ' \n{"a": [1, {"b": null}]}\n', '{"a":"\\u00e9"}', "{}"])
+@pytest.mark.parametrize(
+    "text", ['{"a":1}', ' \n{"a": [1, {"b": null}]}\n', '{"a":"\\u00e9"}', "{}"]
+)
 def test_one_object_is_read(text: str) -> None:
     assert parse(text).value is not None
     assert parse(text).error == ""
@@ -73,14 +85,25 @@ def test_parsing_never_raises(text: str) -> None:
 
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
 
-@given(st.dictionaries(st.text(max_size=4), JSONS, max_size=4), st.booleans(), st.sampled_from(["", " ", "x", "}"]))
-def test_the_fast_reading_of_an_answer_is_the_strict_one(value: dict[str, Any], spaced: bool, after: str) -> None:
-    text = json.dumps(value, separators=(", ", " : ") if spaced else (",", ":"), ensure_ascii=spaced) + after
+@given(
+    st.dictionaries(st.text(max_size=4), JSONS, max_size=4),
+    st.booleans(),
+    st.sampled_from(["", " ", "x", "}"]),
+)
+def test_the_fast_reading_of_an_answer_is_the_strict_one(
+    value: dict[str, Any], spaced: bool, after: str
+) -> None:
+    text = (
+        json.dumps(value, separators=(", ", " : ") if spaced else (",", ":"), ensure_ascii=spaced)
+        + after
+    )
     for answer in (text, text.replace("1", "-0"), text.replace('"a"', '"b"'), text[:-2]):
         assert repr(parse(answer)) == repr(_parse(answer))
 
@@ -128,7 +151,9 @@ def test_schema_names_the_field_that_does_not_fit() -> None:
         ("number", -5.0, 5.0, False),
     ],
 )
-def test_fields_are_compared_by_kind(kind: Match, answer: object, gold: object, equal: bool) -> None:
+def test_fields_are_compared_by_kind(
+    kind: Match, answer: object, gold: object, equal: bool
+) -> None:
     assert same(kind, answer, gold) is equal
 
 
@@ -172,7 +197,9 @@ LINE, OTHER = {"name": "Rye loaf", "amount": 4.5}, {"name": "Tea", "amount": 2}
         ([], None, 0.0),
     ],
 )
-def test_lists_are_compared_by_the_items_they_share(answer: object, gold: object, f1: float) -> None:
+def test_lists_are_compared_by_the_items_they_share(
+    answer: object, gold: object, f1: float
+) -> None:
     assert likeness("list", answer, gold) == pytest.approx(f1)
     assert same("list", answer, gold) is (f1 == 1.0)
 
@@ -186,7 +213,11 @@ def test_a_list_counts_by_its_f1_in_the_gold_check_and_may_not_be_anything_else(
     assert mistake("list", "x") == mistake("list", {"a": 1}) == "must be a list or null"
 
 
-@given(st.lists(st.sampled_from("abcd"), max_size=6), st.lists(st.sampled_from("abcd"), max_size=6), st.randoms())
+@given(
+    st.lists(st.sampled_from("abcd"), max_size=6),
+    st.lists(st.sampled_from("abcd"), max_size=6),
+    st.randoms(),
+)
 def test_f1_does_not_depend_on_order_or_side(one: list[str], other: list[str], random: Any) -> None:
     f1 = likeness("list", one, other)
     shuffled = random.sample(one, len(one))
@@ -215,7 +246,8 @@ def test_a_date_is_found_as_people_and_scanners_write_it(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["02/05/2026", "Apr 2026", "April 3, 2026", "31/02/2026", "call 02 04 20", "9902/04/20261"]
+    "text",
+    ["02/05/2026", "Apr 2026", "April 3, 2026", "31/02/2026", "call 02 04 20", "9902/04/20261"],
 )
 def test_a_date_that_is_not_there_is_not_found(text: str) -> None:
     assert date(2026, 4, 2) not in dates(text)
@@ -257,7 +289,9 @@ def test_a_number_is_found_as_people_and_scanners_write_it(value: float, text: s
     assert occurs("number", value, text)
 
 
-@pytest.mark.parametrize(("value", "text"), [(128.5, "12.850"), (28.5, "£128.50"), (128.0, "£128.50"), (5, "S")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(128.5, "12.850"), (28.5, "£128.50"), (128.0, "£128.50"), (5, "S")]
+)
 def test_a_number_that_is_not_there_is_not_found(value: float, text: str) -> None:
     assert not occurs("number", value, text)
     assert isinstance(numbers(text), frozenset)
@@ -277,9 +311,13 @@ def test_names_survive_scanning_noise_but_not_another_name() -> None:
 def test_source_check_names_what_is_missing_and_passes_over_nulls() -> None:
     document = "Acme Ltd\n02/04/2026\nTotal £8.50"
     context = Context(SCHEMA, MATCH)
-    right = in_source(document, parse('{"vendor":"Acme Ltd","date":"2026-04-02","total":8.5}'), context)
+    right = in_source(
+        document, parse('{"vendor":"Acme Ltd","date":"2026-04-02","total":8.5}'), context
+    )
     assert right.score == 1.0
-    wrong = in_source(document, parse('{"vendor":"Acme Ltd","date":"2026-04-03","total":9}'), context)
+    wrong = in_source(
+        document, parse('{"vendor":"Acme Ltd","date":"2026-04-03","total":9}'), context
+    )
     assert wrong.score == pytest.approx(1 / 3)
     assert wrong.reason == "not in the document: date, total"
     assert in_source(document, parse('{"vendor":"Acme Ltd","date":null}'), context).score == 1.0
@@ -289,7 +327,12 @@ def test_source_check_names_what_is_missing_and_passes_over_nulls() -> None:
 def test_the_items_of_a_list_are_looked_for_one_by_one() -> None:
     document = "Acme Ltd\n2 x Rye loaf 4.50\nTea 2.00\n02/04/2026"
     context = Context({}, {"vendor": "text", "lines": "list"})
-    lines = [{"name": "Rye loaf", "amount": 4.5, "gift": False}, {"name": "Tea", "amount": 3}, "2026-04-02", None]
+    lines = [
+        {"name": "Rye loaf", "amount": 4.5, "gift": False},
+        {"name": "Tea", "amount": 3},
+        "2026-04-02",
+        None,
+    ]
     found = in_source(document, Answer("", {"vendor": "Acme Ltd", "lines": lines}), context)
     assert found.score == pytest.approx((1 + 3 / 4) / 2)
     assert found.reason == "not in the document: lines"
@@ -302,13 +345,21 @@ def test_the_items_of_a_list_are_looked_for_one_by_one() -> None:
 NUMBERY = st.text(alphabet="0125 .,-/'\n", max_size=16)
 
 
-@given(NUMBERY, st.sampled_from([0.0, 1.0, 2.0, 12.0, 0.5, 1.25, 12.5, 25.5, 1000.0, 1205.5, 5012.12, 1e13, -2.0]))
+@given(
+    NUMBERY,
+    st.sampled_from(
+        [0.0, 1.0, 2.0, 12.0, 0.5, 1.25, 12.5, 25.5, 1000.0, 1205.5, 5012.12, 1e13, -2.0]
+    ),
+)
 def test_a_number_found_letter_for_letter_is_among_the_readings(text: str, value: float) -> None:
     if literals.number_stands(value, text):
         assert any(abs(abs(value) - found) < 0.005 for found in numbers(text))
 
 
-@given(NUMBERY, st.sampled_from([date(2001, 2, 1), date(2012, 1, 2), date(2005, 2, 5), date(2022, 12, 10)]))
+@given(
+    NUMBERY,
+    st.sampled_from([date(2001, 2, 1), date(2012, 1, 2), date(2005, 2, 5), date(2022, 12, 10)]),
+)
 def test_a_date_found_letter_for_letter_is_among_the_readings(text: str, day: date) -> None:
     if literals.date_stands(day, text):
         assert day in dates(text)
@@ -334,7 +385,12 @@ def test_plain_spellings_are_found_without_readings(value: float, text: str, the
 
 
 def test_a_month_in_words_is_found_on_its_line_and_on_long_ones() -> None:
-    for text in ("x\n24 MAR 18 09:12\ny", "24 März 2018", "a" * 500 + " 24 mars 2018", "mark\nmarch\n24 Mar 18"):
+    for text in (
+        "x\n24 MAR 18 09:12\ny",
+        "24 März 2018",
+        "a" * 500 + " 24 mars 2018",
+        "mark\nmarch\n24 Mar 18",
+    ):
         assert occurs("date", "2018-03-24", text)
         assert not occurs("date", "2018-03-25", text)
 

@@ -1,4 +1,6 @@
-"""Checks that need no gold: who was paid, in which order a date is read, what was to be paid in the end."""
+"""Checks that need no gold: who was paid, in which
+order a date is read, what was to be paid in the end.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,15 @@ def test_the_seller_is_a_whole_line_of_the_header_and_the_company_there(
 
 
 @pytest.mark.parametrize(
-    "name", ["Müller & Söhne GmbH", "Vidal S.A.", "NORTE LDA", "Blue Fin Sdn Bhd", "Acme Holding AG", "Rossi S.r.l."]
+    "name",
+    [
+        "Müller & Söhne GmbH",
+        "Vidal S.A.",
+        "NORTE LDA",
+        "Blue Fin Sdn Bhd",
+        "Acme Holding AG",
+        "Rossi S.r.l.",
+    ],
 )
 def test_legal_forms_are_known_in_many_countries(name: str) -> None:
     document = f"Corner Shop\n{name} 88123-X\nRua Nova 1\nTOTAL 5.00"
@@ -86,7 +96,11 @@ def test_a_name_broken_over_lines_is_one_name() -> None:
 
 
 def test_the_header_ends_at_a_heading_and_passes_over_long_lines() -> None:
-    assert header(RECEIPT) == ["HILLTOP BAKERY", "OWNED BY BREAD & SONS LTD (20391-K)", "14 Mill Lane, Harlow"]
+    assert header(RECEIPT) == [
+        "HILLTOP BAKERY",
+        "OWNED BY BREAD & SONS LTD (20391-K)",
+        "14 Mill Lane, Harlow",
+    ]
     assert header("x" * 500 + "\nA\n\nB") == ["A", "B"]
     assert header("") == []
 
@@ -113,7 +127,9 @@ def test_the_header_ends_at_a_heading_and_passes_over_long_lines() -> None:
         ("03/04/2026", None, "day", 1.0),
     ],
 )
-def test_a_date_is_read_in_its_documents_order(document: str, answer: str, default: Order, wanted: float) -> None:
+def test_a_date_is_read_in_its_documents_order(
+    document: str, answer: str, default: Order, wanted: float
+) -> None:
     assert score(date_order("date", default), document, {"date": answer}) == wanted
     assert score(date_order("date", default), document, None) == 0.0
 

@@ -1,4 +1,6 @@
-"""Checks of what an answer says and how: ranges, dates, currencies, sums, forms, characters, loops, tool calls."""
+"""Checks of what an answer says and how: ranges, dates,
+currencies, sums, forms, characters, loops, tool calls.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,19 @@ from offapi.checks.verdict import Answer, parse
 from offapi.errors import ConfigError
 
 TODAY = date(2026, 4, 2)
-LINES = {"lines": [{"amount": 2.5, "unit": "kg"}, {"amount": -1, "unit": None}, {"unit": "g"}], "total": 9.99}
+LINES = {
+    "lines": [{"amount": 2.5, "unit": "kg"}, {"amount": -1, "unit": None}, {"unit": "g"}],
+    "total": 9.99,
+}
 
 
 def score(check: Check, value: Any, document: str = "") -> float:
     """Of the answer that is `value`, or that text."""
-    verdict = check(document, parse(value if isinstance(value, str) else orjson.dumps(value).decode()), Context())
+    verdict = check(
+        document,
+        parse(value if isinstance(value, str) else orjson.dumps(value).decode()),
+        Context(),
+    )
     assert verdict.reason
     return verdict.score
 
@@ -152,7 +161,10 @@ def test_a_check_that_cannot_be_meant_so_is_refused(make: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "wanted"),
     [
-        ({"lines": [{"amount": 1.1}, {"amount": 2.2}], "delivery": 3, "tax": 0.5, "total": 6.8}, 1.0),
+        (
+            {"lines": [{"amount": 1.1}, {"amount": 2.2}], "delivery": 3, "tax": 0.5, "total": 6.8},
+            1.0,
+        ),
         ({"lines": [{"amount": 1.1}, {"amount": 2.2}], "delivery": None, "total": 3.3}, 1.0),
         ({"lines": [{"amount": 1.1}, {"amount": 2.2}], "total": 3.31}, 1.0),
         ({"lines": [{"amount": 1.1}, {"amount": 2.2}], "total": 3.32}, 0.0),
@@ -168,11 +180,16 @@ def test_parts_add_up(value: dict[str, Any], wanted: float) -> None:
 
 
 def test_sums_take_any_paths_and_tolerance() -> None:
-    value = {"orders": [{"items": [{"p": 1}, {"p": 2}]}, {"items": [{"p": 3}]}], "sum": {"net": 6.4}}
+    value = {
+        "orders": [{"items": [{"p": 1}, {"p": 2}]}, {"items": [{"p": 3}]}],
+        "sum": {"net": 6.4},
+    }
     assert score(adds_up(("orders[].items[].p",), "sum.net", tolerance=0.5), value) == 1.0
     assert score(adds_up(("orders[].items[].p",), "sum.net"), value) == 0.0
     assert score(adds_up(("one",), "totals[]"), {"one": 1, "totals": [1]}) == 1.0
-    assert score(adds_up(("one",), "totals[]"), {"one": 1, "totals": [1, 2]}) == 0.0  # which of them?
+    assert (
+        score(adds_up(("one",), "totals[]"), {"one": 1, "totals": [1, 2]}) == 0.0
+    )  # which of them?
 
 
 @given(st.lists(st.integers(-(10**7), 10**7), min_size=1, max_size=30))
@@ -219,13 +236,27 @@ def test_a_mixed_word_of_the_document_is_the_documents_own() -> None:
 
 
 def test_length_counts_characters_of_the_whole_answer() -> None:
-    assert [score(length(2, 4), text) for text in ("", "1", "12", "éééé", "12345")] == [0.0, 0.0, 1.0, 1.0, 0.0]
+    assert [score(length(2, 4), text) for text in ("", "1", "12", "éééé", "12345")] == [
+        0.0,
+        0.0,
+        1.0,
+        1.0,
+        0.0,
+    ]
     assert score(length(), "") == 0.0
     assert score(length(0), "") == 1.0
 
 
 @pytest.mark.parametrize(
-    "loop", ["a" * 40, "ab" * 20, "no no, " * 8, "the total is 5.00 and " * 8, "x" * 97 + "yz!", '{"a":1},\n' * 12]
+    "loop",
+    [
+        "a" * 40,
+        "ab" * 20,
+        "no no, " * 8,
+        "the total is 5.00 and " * 8,
+        "x" * 97 + "yz!",
+        '{"a":1},\n' * 12,
+    ],
 )
 def test_a_loop_is_found_wherever_it_stands(loop: str) -> None:
     loop = loop if len(loop) != 100 else loop * 8
@@ -245,7 +276,12 @@ def test_what_only_resembles_itself_is_no_loop(text: str) -> None:
     assert score(no_repetition(), text) == 1.0
 
 
-@given(st.text(min_size=1, max_size=100), st.integers(8, 20), st.text(max_size=30), st.text(max_size=30))
+@given(
+    st.text(min_size=1, max_size=100),
+    st.integers(8, 20),
+    st.text(max_size=30),
+    st.text(max_size=30),
+)
 def test_any_round_repeated_is_found(piece: str, rounds: int, before: str, after: str) -> None:
     loop = piece * rounds
     found = score(no_repetition(), f"{before}{loop}{after}") if len(loop) >= 40 else 0.0
@@ -333,9 +369,23 @@ ASKED, DONE = {"role": "user", "content": "?"}, {"role": "assistant", "content":
         ([ASKED, DONE], 1.0, "no tool"),
         ([ASKED, turn(call("find", '{"q":"a"}')), result(), DONE], 1.0, "every"),
         ([ASKED, turn(call("find", '{"q":"a"}', None)), result(None), DONE], 1.0, "every"),
-        ([ASKED, turn(call("now", "{}"), call("find", '{"q":"a"}', "2")), result("2"), result(), DONE], 1.0, "every"),
+        (
+            [
+                ASKED,
+                turn(call("now", "{}"), call("find", '{"q":"a"}', "2")),
+                result("2"),
+                result(),
+                DONE,
+            ],
+            1.0,
+            "every",
+        ),
         ([ASKED, turn(call("now", "")), result(), DONE], 1.0, "every"),
-        ([ASKED, turn(call("find", '{"q":"a"}'))], 1.0, "every"),  # the last turn waits for its result
+        (
+            [ASKED, turn(call("find", '{"q":"a"}'))],
+            1.0,
+            "every",
+        ),  # the last turn waits for its result
         ([ASKED, turn(call("fnid", '{"q":"a"}')), result(), DONE], 0.0, "no such tool"),
         ([ASKED, turn(call("find", '{"q":5}')), result(), DONE], 0.0, "'q'"),
         ([ASKED, turn(call("find", "{}")), result(), DONE], 0.0, "required"),
@@ -343,18 +393,31 @@ ASKED, DONE = {"role": "user", "content": "?"}, {"role": "assistant", "content":
         ([ASKED, turn(call("find", '["a"]')), result(), DONE], 0.0, "array"),
         ([ASKED, turn(call("find", '{"q":"a"}')), DONE], 0.0, "no result"),
         ([ASKED, turn(call("find", '{"q":"a"}')), result("9"), DONE], 0.0, "no result"),
-        ([ASKED, turn(call("now", "{}", None), call("now", "{}", None)), result(None), DONE], 0.5, "call 2"),
-        ([ASKED, turn(call("now", "{}")), result(), turn(call("no", "{}")), result(), DONE], 0.5, "call 2"),
+        (
+            [ASKED, turn(call("now", "{}", None), call("now", "{}", None)), result(None), DONE],
+            0.5,
+            "call 2",
+        ),
+        (
+            [ASKED, turn(call("now", "{}")), result(), turn(call("no", "{}")), result(), DONE],
+            0.5,
+            "call 2",
+        ),
     ],
 )
-def test_tool_calls_fit_their_tools_and_are_answered(messages: list[Any], wanted: float, said: str) -> None:
+def test_tool_calls_fit_their_tools_and_are_answered(
+    messages: list[Any], wanted: float, said: str
+) -> None:
     verdict = tool_calls_fit("", parse("{}"), Context(messages=messages, tools=TOOLS))
     assert (verdict.score, said in verdict.reason) == (wanted, True), verdict
 
 
 def test_tools_may_be_written_flat_and_a_bad_schema_is_an_error() -> None:
     messages = [ASKED, turn(call("f", "{}")), result(), DONE]
-    assert tool_calls_fit("", parse("{}"), Context(messages=messages, tools=[{"name": "f"}])).score == 1.0
+    assert (
+        tool_calls_fit("", parse("{}"), Context(messages=messages, tools=[{"name": "f"}])).score
+        == 1.0
+    )
     bad = {"name": "f", "parameters": {"type": "objekt"}}
     with pytest.raises(ValueError, match="not valid"):
         tool_calls_fit("", parse("{}"), Context(messages=messages, tools=[bad]))

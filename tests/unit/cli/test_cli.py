@@ -21,9 +21,29 @@ import pytest
 
 from offapi import cli
 from offapi.cli.output import Output, options
-from offapi.errors import BackendError, ConfigError, DataError, GateFailed, ModelError, NetworkBlocked, RunError
+from offapi.errors import (
+    BackendError,
+    ConfigError,
+    DataError,
+    GateFailed,
+    ModelError,
+    NetworkBlocked,
+    RunError,
+)
 
-HEAVY = ("torch", "mlx", "transformers", "peft", "numpy", "scipy", "rich", "httpx2", "rapidfuzz", "msgspec", "psutil")
+HEAVY = (
+    "torch",
+    "mlx",
+    "transformers",
+    "peft",
+    "numpy",
+    "scipy",
+    "rich",
+    "httpx2",
+    "rapidfuzz",
+    "msgspec",
+    "psutil",
+)
 
 
 def loaded_after(code: str) -> set[str]:
@@ -60,7 +80,9 @@ def raising(error: BaseException) -> Callable[[Output], None]:
 def test_help_lists_every_command_and_loads_none() -> None:
     assert loaded_after("from offapi import cli; assert cli.run(['--help']) == 0") == set()
     assert loaded_after("import offapi") == set()
-    done = subprocess.run([sys.executable, "-c", "from offapi.cli import main; main()", "-h"], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from offapi.cli import main; main()", "-h"], capture_output=True
+    )
     for name, line in cli.COMMANDS.items():
         assert f"{name} ".encode() in done.stdout
         assert line.encode() in done.stdout
@@ -71,7 +93,9 @@ def test_the_check_for_heavy_modules_can_fail() -> None:
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_a_commands_own_help_agrees_and_stays_light(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_commands_own_help_agrees_and_stays_light(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     command: click.Command = import_module(f"offapi.cli.{name}").command
     assert command.get_short_help_str(limit=200) == cli.COMMANDS[name]
     assert cli.run([name, "--help"]) == 0
@@ -81,7 +105,11 @@ def test_a_commands_own_help_agrees_and_stays_light(name: str, capsys: pytest.Ca
 
 
 def test_no_command_is_left_off_the_list() -> None:
-    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "output", "backend_option"}
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {
+        "__init__",
+        "output",
+        "backend_option",
+    }
     assert modules == set(cli.COMMANDS)
 
 
@@ -95,7 +123,10 @@ def test_no_command_is_left_off_the_list() -> None:
         (["demo", "--backend=troch"], "unknown backend 'troch'. Did you mean 'torch'?"),
         (["train", "r.toml", "--backend=jax"], "unknown backend 'jax'. Known: mlx, torch."),
         (["eval", "--task=t.py", "--data=d.jsonl", "--backend=jax"], "Known: mlx, torch."),
-        (["label", "--task=t", "--data=d", "--teacher=local:m", "--out=o", "--backend=jax"], "Known: mlx, torch."),
+        (
+            ["label", "--task=t", "--data=d", "--teacher=local:m", "--out=o", "--backend=jax"],
+            "Known: mlx, torch.",
+        ),
     ],
 )
 def test_usage_errors_exit_2_and_name_the_nearest(
@@ -113,7 +144,10 @@ def test_an_unknown_model_is_a_usage_error(
 ) -> None:
     monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
     assert cli.run(["init", str(tmp_path / "task")]) == 0
-    (task, data), out = (f"{tmp_path}/task/{name}" for name in ("task.py", "val.jsonl")), str(tmp_path / "out.jsonl")
+    (task, data), out = (
+        (f"{tmp_path}/task/{name}" for name in ("task.py", "val.jsonl")),
+        str(tmp_path / "out.jsonl"),
+    )
     asked = [f"--task={task}", f"--data={data}", f"--out={out}"]
     for words in (
         ["eval", *asked, "--model=nowhere"],
@@ -142,7 +176,11 @@ def test_bare_offapi_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("error", "exit_code", "code"),
     [
-        (DataError.at("bad row", path="a.jsonl", line=3, field="id", next_step="Mend it."), 1, "data"),
+        (
+            DataError.at("bad row", path="a.jsonl", line=3, field="id", next_step="Mend it."),
+            1,
+            "data",
+        ),
         (ModelError("gone", next_step="Mend it."), 1, "model"),
         (BackendError("gone", next_step="Mend it."), 1, "backend"),
         (RunError("locked", next_step="Mend it."), 1, "run"),
@@ -154,11 +192,21 @@ def test_bare_offapi_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
         (ZeroDivisionError("a fault"), 1, "unexpected"),
         (MemoryError(), 1, "memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."), 1, "memory"),
-        (RuntimeError("[metal::malloc] Attempting to allocate 9 bytes which is greater than ..."), 1, "memory"),
+        (
+            RuntimeError(
+                "[metal::malloc] Attempting to allocate 9 bytes which is greater than ..."
+            ),
+            1,
+            "memory",
+        ),
     ],
 )
 def test_errors_say_what_where_next(
-    error: BaseException, exit_code: int, code: str, command: Fake, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    exit_code: int,
+    code: str,
+    command: Fake,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     command(raising(error))
     assert cli.run(["try"]) == exit_code
@@ -218,13 +266,22 @@ def talk(output: Output) -> None:
     output.result({"a": 1})
 
 
-def test_people_read_stderr_and_programs_stdout(command: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+def test_people_read_stderr_and_programs_stdout(
+    command: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
     command(talk)
     assert cli.run(["try"]) == 0
     out, err = capsys.readouterr()
     assert out == ""
     lines = [line.rstrip() for line in err.splitlines()]
-    assert lines == ["words", "working ...", "working: 3/3, note", "name  size", "a     1", "[b]   22"]
+    assert lines == [
+        "words",
+        "working ...",
+        "working: 3/3, note",
+        "name  size",
+        "a     1",
+        "[b]   22",
+    ]
     assert cli.run(["try", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"a": 1}
@@ -236,10 +293,10 @@ def on_a_terminal(*arguments: str, **environment: str) -> str:
     """What `talk`, run as a command, writes to a terminal on stderr."""
     here = str(Path(__file__).parent)
     code = (
-        f"import sys, click; sys.path.insert(0, {here!r}); from types import SimpleNamespace as N\n"
-        "import test_cli as t; from offapi import cli; from offapi.cli.output import options\n"
-        "cli.COMMANDS['try'] = ''; sys.modules['offapi.cli.try'] = N(command=click.command()(options(t.talk)))\n"
-        "sys.exit(cli.run(['try', *sys.argv[1:]]))"
+        f"import sys, click; sys.path.insert(0, {here!r}); from types import SimpleNamespace as"
+        " N\nimport test_cli as t; from offapi import cli; from offapi.cli.output import"
+        " options\ncli.COMMANDS['try'] = ''; sys.modules['offapi.cli.try'] ="
+        " N(command=click.command()(options(t.talk)))\nsys.exit(cli.run(['try', *sys.argv[1:]]))"
     )
     ours, theirs = pty.openpty()
     inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}

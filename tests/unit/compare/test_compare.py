@@ -54,7 +54,12 @@ def folder(tmp_path: Path) -> Path:
 def documents(path: Path, numbers: range, **more: Any) -> None:
     """Documents with gold, unless `more` says otherwise."""
     rows = [
-        {"id": f"d{i}", "document": f"shop number {i} sells {i}{i} apples", "gold": {"shop": f"s{i}"}, **more}
+        {
+            "id": f"d{i}",
+            "document": f"shop number {i} sells {i}{i} apples",
+            "gold": {"shop": f"s{i}"},
+            **more,
+        }
         for i in numbers
     ]
     rows = [{name: value for name, value in row.items() if value is not None} for row in rows]
@@ -135,14 +140,20 @@ def test_better_than_what_takes_fewer_hours() -> None:
 
 def test_the_rival_is_the_best_of_those_with_fewer_hours() -> None:
     found = judge(entries(base=(20, 0.0), distill=(150, 1.0), grpo=(60, 2.0), sft=(190, 3.0)), 0.05)
-    assert [found.rows[name].rival for name in ("distill", "grpo", "sft")] == ["base", "distill", "distill"]
+    assert [found.rows[name].rival for name in ("distill", "grpo", "sft")] == [
+        "base",
+        "distill",
+        "distill",
+    ]
     assert found.rows["grpo"].verdict.startswith("not worth its hours: worse by")
     assert (found.best, found.take) == ("sft", "sft")
 
 
 def test_as_good_for_more_hours_is_not_worth_them() -> None:
     found = judge(entries(base=(20, 0.0), distill=(190, 1.0), sft=(191, 9.0)), 0.05)
-    assert found.rows["sft"].verdict == "not worth its hours: at most 2.8 points better than distill"
+    assert (
+        found.rows["sft"].verdict == "not worth its hours: at most 2.8 points better than distill"
+    )
     assert (found.best, found.take) == ("sft", "distill")
 
 
@@ -160,7 +171,12 @@ def test_one_of_many_roads_must_be_surer() -> None:
     """Seven documents better in 200, p = 0.016: enough alone, not among ten pairs."""
     alone = judge(entries(base=(100, 0.0), sft=(107, 1.0)), 0.05)
     assert alone.rows["sft"].verdict.startswith("better by")
-    many = judge(entries(base=(100, 0.0), sft=(107, 1.0), distill=(100, 2.0), grpo=(100, 3.0), more=(100, 4.0)), 0.05)
+    many = judge(
+        entries(
+            base=(100, 0.0), sft=(107, 1.0), distill=(100, 2.0), grpo=(100, 3.0), more=(100, 4.0)
+        ),
+        0.05,
+    )
     assert many.pairs == 10
     one = many.rows["sft"].to_rival
     assert one is not None
@@ -197,7 +213,9 @@ class Killed(BaseException):
 
 
 def test_work_that_was_lost_counts_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten seconds to load, one a step, a checkpoint every four, two to score: killed twice, it is 22 all the same."""
+    """Ten seconds to load, one a step, a checkpoint every
+    four, two to score: killed twice, it is 22 all the same.
+    """
     now, kills = [0.0], [2, 7, 99]
 
     def run(config: Any, inputs: Any, backend: str, run: Timed, out: Any, resume: bool) -> None:
@@ -227,13 +245,17 @@ def test_work_that_was_lost_counts_once(folder: Path, monkeypatch: pytest.Monkey
 def test_labels_that_were_kept_count(tmp_path: Path) -> None:
     run = Timed.create(tmp_path, "distill-0", {})
     label = {"output": "{}", "status": "ok", "prompt_sha256": "", "teacher": "local:x", "usage": {}}
-    recipe_folder.write_jsonl(run.path / "labels.jsonl", [{"id": f"d{i}", "seconds": 1.5, **label} for i in range(4)])
+    recipe_folder.write_jsonl(
+        run.path / "labels.jsonl", [{"id": f"d{i}", "seconds": 1.5, **label} for i in range(4)]
+    )
     run.begin()
     assert 6.0 <= run.work.seconds < 7.0
 
 
 def test_costs_add_up_along_the_start(folder: Path) -> None:
-    asked = replace(keys.load(folder / "compare.toml"), label_minutes=2.0, watts=50.0, price=Price(1.0, 10.0))
+    asked = replace(
+        keys.load(folder / "compare.toml"), label_minutes=2.0, watts=50.0, price=Price(1.0, 10.0)
+    )
     sft = Arm("sft", SimpleNamespace(), {}, folder)
     grpo = Arm("grpo", SimpleNamespace(), {}, folder, sft)
     distill = Arm("distill", SimpleNamespace(), {}, folder)
@@ -249,7 +271,11 @@ def test_costs_add_up_along_the_start(folder: Path) -> None:
     assert (both.human_minutes, both.machine_minutes) == (60.0, 70.0)
     assert both.hours == pytest.approx(130 / 60)
     taught = effort.cost(asked, distill, outcomes)
-    assert (taught.human_minutes, taught.dollars, taught.usage) == (0.0, 3.0, Usage(1_000_000, 200_000))
+    assert (taught.human_minutes, taught.dollars, taught.usage) == (
+        0.0,
+        3.0,
+        Usage(1_000_000, 200_000),
+    )
     unpriced = effort.cost(replace(asked, price=None, labels=folder), distill, outcomes)
     assert unpriced.dollars is None
     local = effort.cost(replace(asked, price=None, teacher="local:demo"), distill, outcomes)
@@ -266,7 +292,9 @@ def test_roads_are_what_the_data_allow(folder: Path) -> None:
     assert "no teacher is named" in why["distill"]
     with pytest.raises(ConfigError, match='sft cannot be taken: no document has "gold"'):
         material.choose(replace(found, roads=("sft",)), material.read(found))
-    assert "offapi label" in str(material.read(replace(found, teacher="https://api.example.com/v1")).refusal("distill"))
+    assert "offapi label" in str(
+        material.read(replace(found, teacher="https://api.example.com/v1")).refusal("distill")
+    )
 
 
 def test_a_start_is_taken_along(folder: Path) -> None:
@@ -296,7 +324,9 @@ def test_documents_near_the_test_set_are_left_out_of_every_road(folder: Path) ->
 
 
 def test_what_grpo_looks_at_is_set_aside_from_every_road(folder: Path) -> None:
-    """Its start would know those documents by heart: an audit by them would be near its ceiling from the first."""
+    """Its start would know those documents by heart: an
+    audit by them would be near its ceiling from the first.
+    """
     documents(folder / "train.jsonl", range(100, 140), recorded_label={"shop": "s"})
     found = material.read(keys.load(folder / "compare.toml"))
     rest = material.set_aside(found, seed=3)

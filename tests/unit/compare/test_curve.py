@@ -1,4 +1,6 @@
-"""The curve through accuracies: it finds a known law, says what it cannot know, and draws are nested."""
+"""The curve through accuracies: it finds a known
+law, says what it cannot know, and draws are nested.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def points(
     seed: int = 0,
     fixed: bool = True,
 ) -> Points:
-    """Test documents as hard as can be spread evenly (`fixed`) or drawn, right where law and luck beat it."""
+    """Test documents as hard as can be spread evenly
+    (`fixed`) or drawn, right where law and luck beat it.
+    """
     random = np.random.default_rng(seed)
     hard = (np.arange(documents) + 0.5) / documents if fixed else random.random(documents)
     rows, draw, right = [], [], []
@@ -36,7 +40,9 @@ def points(
             rows.append(size)
             draw.append(d)
             right.append(hard < true.at(size) + luck + random.normal(0, 0.03, documents))
-    return Points(np.array(rows, float), np.array(draw), np.array(right, float), np.arange(documents))
+    return Points(
+        np.array(rows, float), np.array(draw), np.array(right, float), np.arange(documents)
+    )
 
 
 def test_an_exact_law_is_recovered() -> None:
@@ -69,11 +75,15 @@ def test_the_band_holds_the_truth_and_narrows_with_documents() -> None:
     for found in (few, many):
         band = found.band(400)
         assert band.low <= true.at(400) <= band.high
-    assert (many.band(400).high - many.band(400).low) < 0.6 * (few.band(400).high - few.band(400).low)
+    assert (many.band(400).high - many.band(400).low) < 0.6 * (
+        few.band(400).high - few.band(400).low
+    )
 
 
 def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """Also at twice the rows; 95% of 30 is 28.5, and fewer than 25 would be seen once in two hundred."""
+    """Also at twice the rows; 95% of 30 is 28.5, and
+    fewer than 25 would be seen once in two hundred.
+    """
     true, held = Law(0.9, 2.0, 0.6), {400: 0, 800: 0}
     for seed in range(30):
         found = fit(points(true, draws=3, documents=200, seed=seed, fixed=False))
@@ -123,7 +133,9 @@ def test_a_target_that_was_reached_and_lost_again_is_not_there() -> None:
 
 
 def measured(accuracies: dict[int, float], draws: int = 3, documents: int = 200) -> Points:
-    """So many documents right with each size; each draw and size has two of its own wrong and two more right."""
+    """So many documents right with each size; each draw
+    and size has two of its own wrong and two more right.
+    """
     random = np.random.default_rng(0)
     rows = np.tile(list(accuracies), draws)
     right = np.array([np.arange(documents) < accuracies[int(n)] * documents for n in rows])
@@ -131,7 +143,10 @@ def measured(accuracies: dict[int, float], draws: int = 3, documents: int = 200)
         row[random.choice(np.flatnonzero(row), 2)] = False
         row[random.choice(np.flatnonzero(~row), 2)] = True
     return Points(
-        rows.astype(float), np.repeat(np.arange(draws), len(accuracies)), right.astype(float), np.arange(documents)
+        rows.astype(float),
+        np.repeat(np.arange(draws), len(accuracies)),
+        right.astype(float),
+        np.arange(documents),
     )
 
 
@@ -157,7 +172,9 @@ def test_points_that_no_saturating_curve_goes_through_are_no_forecast() -> None:
 def test_what_fits_is_not_refused() -> None:
     """At the 5% level: more than three of thirty would be seen once in sixteen."""
     laws = (Law(0.9, 2.0, 0.6), Law(0.6, 0.0, 1.0), Law(1.0, 1.2, 0.15))
-    refused = [fit(points(each, seed=seed, fixed=False)).misfit for each in laws for seed in range(10)]
+    refused = [
+        fit(points(each, seed=seed, fixed=False)).misfit for each in laws for seed in range(10)
+    ]
     assert len([one for one in refused if one]) <= 3
 
 
@@ -167,19 +184,27 @@ def test_without_a_forecast_none_is_shown() -> None:
     found = fit(some)
     reached: Any = [
         SimpleNamespace(
-            rows=int(n), right=row.tolist(), point=SimpleNamespace(size=int(n), draw=d, arm=SimpleNamespace(path="x"))
+            rows=int(n),
+            right=row.tolist(),
+            point=SimpleNamespace(size=int(n), draw=d, arm=SimpleNamespace(path="x")),
         )
         for n, d, row in zip(some.rows, some.draw, some.right, strict=True)
     ]
     plan: Any = SimpleNamespace(
-        points=[one.point for one in reached], road="sft", backend="torch", material=SimpleNamespace(test=range(200))
+        points=[one.point for one in reached],
+        road="sft",
+        backend="torch",
+        material=SimpleNamespace(test=range(200)),
     )
     assert {line[-1] for line in run.table(reached, found)} == {"–"}
     assert run.lines(plan, found, answer(found, 0.8)) == [found.misfit]
     said = run.lines(plan, found, answer(found, 0.4))
     assert (said[0], said[1][:15]) == (found.misfit, "25 rows are eno")
     plan.points, plan.material.test = [one for one in plan.points if one.draw == 0], range(1)
-    assert "over 1 nested draw and 1 test document." in run.lines(plan, fit(points(Law(0.6, 0.0, 1.0))), None)[-1]
+    assert (
+        "over 1 nested draw and 1 test document."
+        in run.lines(plan, fit(points(Law(0.6, 0.0, 1.0))), None)[-1]
+    )
     told = run.as_dict(plan, reached, found, answer(found, 0.8))
     assert (told["misfit"], told["doubling"], told["curve"]) == (found.misfit, None, [])
     assert told["answer"]["rows"] is None
@@ -242,8 +267,12 @@ def test_sizes_double_up_to_all() -> None:
     assert sizes(16, (8, 4, 16)) == (4, 8, 16)
 
 
-@pytest.mark.parametrize(("count", "asked"), [(40, ()), (16, (4, 8)), (16, (4, 8, 17)), (16, (0, 4, 8))])
-def test_no_curve_of_too_few_sizes_or_rows_there_are_not(count: int, asked: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("count", "asked"), [(40, ()), (16, (4, 8)), (16, (4, 8, 17)), (16, (0, 4, 8))]
+)
+def test_no_curve_of_too_few_sizes_or_rows_there_are_not(
+    count: int, asked: tuple[int, ...]
+) -> None:
     with pytest.raises(ConfigError, match=str(count)):
         sizes(count, asked)
 

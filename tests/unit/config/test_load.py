@@ -64,10 +64,19 @@ def test_values_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
 
 
 def test_overrides_win_and_their_paths_are_relative_to_the_working_folder(tmp_path: Path) -> None:
-    overrides = ("lr=5e-4", "lora.rank=8", 'lora.targets=["v_proj"]', "name=plain text", "train=b.jsonl", "backend=mlx")
+    overrides = (
+        "lr=5e-4",
+        "lora.rank=8",
+        'lora.targets=["v_proj"]',
+        "name=plain text",
+        "train=b.jsonl",
+        "backend=mlx",
+    )
     found = read(tmp_path, 'train = "a"\nlr = 1e-3\n', *overrides)
     lora = Lora(rank=8, targets=("v_proj",))
-    assert found == Recipe(train=Path("b.jsonl"), lr=5e-4, name="plain text", backend="mlx", lora=lora)
+    assert found == Recipe(
+        train=Path("b.jsonl"), lr=5e-4, name="plain text", backend="mlx", lora=lora
+    )
 
 
 def test_a_value_cannot_smuggle_in_another_key(tmp_path: Path) -> None:
@@ -95,8 +104,20 @@ def test_resolved_is_json_with_every_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "field", "what", "next_step"),
     [
-        ('train = "a"\n\n# why\nstep = 3\n', 4, "step", "unknown key 'step'", "Did you mean 'steps'?"),
-        ('train = "a"\n[lora]\nrnk = 3\n', 3, "lora.rnk", "unknown key 'rnk'", "Did you mean 'rank'?"),
+        (
+            'train = "a"\n\n# why\nstep = 3\n',
+            4,
+            "step",
+            "unknown key 'step'",
+            "Did you mean 'steps'?",
+        ),
+        (
+            'train = "a"\n[lora]\nrnk = 3\n',
+            3,
+            "lora.rnk",
+            "unknown key 'rnk'",
+            "Did you mean 'rank'?",
+        ),
         ('train = "a"\nlora = { rnk = 3 }\n', 2, "lora.rnk", "unknown key", "Did you mean 'rank'?"),
         ('train = "a"\nlora.rnk = 3\n', 2, "lora.rnk", "unknown key", "Did you mean 'rank'?"),
         ('train = "a"\nlearning = 3\n', 2, "learning", "unknown key", "Known: backend, lora, lr"),
@@ -104,9 +125,21 @@ def test_resolved_is_json_with_every_default(tmp_path: Path) -> None:
         ('train = "a"\nsteps = 1.5\n', 2, "steps", "Expected `int`, got `float`: 1.5", "value"),
         ('train = "a"\nsteps = true\n', 2, "steps", "Expected `int`, got `bool`", "value"),
         ('train = "a"\nbackend = "trch"\n', 2, "backend", "'trch'", "Did you mean 'torch'?"),
-        ('train = "a"\n[lora]\ntargets = [\n  "a",\n  3,\n]\n', 3, "lora.targets.1", "Expected `str`", "value"),
+        (
+            'train = "a"\n[lora]\ntargets = [\n  "a",\n  3,\n]\n',
+            3,
+            "lora.targets.1",
+            "Expected `str`",
+            "value",
+        ),
         ('train = "a"\nname = """\nlr = 1\n"""\nlr = "x"\n', 5, "lr", "Expected `float`", "value"),
-        ('train = "a"\n[lora]\nrank = 0\n', 3, "lora.rank", "rank must be at least 1, not 0", "value"),
+        (
+            'train = "a"\n[lora]\nrank = 0\n',
+            3,
+            "lora.rank",
+            "rank must be at least 1, not 0",
+            "value",
+        ),
         ("train = 3\n", 1, "train", "Expected `Path`, got `int`: 3", "value"),
         ('train = "a"\nlora = 3\n', 2, "lora", "Expected `object`", "value"),
     ],
@@ -133,7 +166,9 @@ def test_mistakes_name_line_field_and_next_step(
         ("lora.rank=0", "rank must be at least 1", "value"),
     ],
 )
-def test_mistaken_overrides_are_named_as_given(tmp_path: Path, override: str, what: str, next_step: str) -> None:
+def test_mistaken_overrides_are_named_as_given(
+    tmp_path: Path, override: str, what: str, next_step: str
+) -> None:
     error = refused(tmp_path, 'train = "a"\n', override)
     assert error.where == f"--set {override}"
     assert what in error.what

@@ -56,7 +56,9 @@ HAND = {
     "horizon_months": 24.0,
 }
 API = 1000 * 3 / 1e6 + 100 * 15 / 1e6  # 0.0045 a request
-FIXED = (100 * 0.05 + 2 * 50 + 10 * 200 * 0.2 / 1000) / 6 + 1 * 50 + 24 * 50 / 24  # 105.4/6 + 50 + 50
+FIXED = (
+    (100 * 0.05 + 2 * 50 + 10 * 200 * 0.2 / 1000) / 6 + 1 * 50 + 24 * 50 / 24
+)  # 105.4/6 + 50 + 50
 IDLE = 730 * 100 * 0.2 / 1000  # 14.60 a month
 BUSY = 0.0005 * (200 - 100) * 0.2 / 1000  # 0.00001 a request
 ESCALATION = 0.1 * API
@@ -78,7 +80,9 @@ def monthly(case: str, **changes: float) -> float:
 
 def test_a_request_at_the_api_by_hand() -> None:
     assert one(model.api_request(model.complete(values()))) == pytest.approx(0.0045)
-    half_cached = values(cached_share=0.5, price_cached=0.3)  # prompt tokens at 0.5 x 3 + 0.5 x 0.3 = 1.65
+    half_cached = values(
+        cached_share=0.5, price_cached=0.3
+    )  # prompt tokens at 0.5 x 3 + 0.5 x 0.3 = 1.65
     assert one(model.api_request(half_cached)) == pytest.approx(0.00165 + 0.0015)
     batched = values(cached_share=0.5, price_cached=0.3, batch_share=0.5, batch_discount=0.5)
     assert one(model.api_request(batched)) == pytest.approx(0.00315 * 0.75)
@@ -102,7 +106,9 @@ def test_a_month_by_hand(case: str, expected: float) -> None:
 
 
 def test_the_parts_of_a_month_by_hand() -> None:
-    parts = {name: one(part) for name, part in of("bought", values()).month(np.array([10_000.0])).items()}
+    parts = {
+        name: one(part) for name, part in of("bought", values()).month(np.array([10_000.0])).items()
+    }
     assert parts == pytest.approx(
         {
             "hardware": 100.0,
@@ -130,7 +136,9 @@ def test_break_even_by_hand(case: str, expected: float) -> None:
 
 
 def test_break_even_beyond_what_the_paid_part_of_a_machine_can_do() -> None:
-    """10 hours do 10,000 requests (0.5 busy); beyond, each takes a thousandth of a rented hour: 119.1667 / 0.00305."""
+    """10 hours do 10,000 requests (0.5 busy); beyond, each
+    takes a thousandth of a rented hour: 119.1667 / 0.00305.
+    """
     costs = of("rented", values(rent_hours=10.0))
     assert one(costs.break_even()) == pytest.approx((115 / 6 + 100) / (API - ESCALATION - 0.001))
 
@@ -152,7 +160,9 @@ def test_tokens_a_second_stand_for_seconds() -> None:
     del by_speed["seconds"]
     assert one(model.complete(by_speed)["seconds"]) == pytest.approx(1.8)
     del by_speed["own_tokens"]
-    assert one(model.complete(by_speed)["seconds"]) == pytest.approx(2.0), "as many as the API's 100"
+    assert one(model.complete(by_speed)["seconds"]) == pytest.approx(2.0), (
+        "as many as the API's 100"
+    )
 
 
 def test_a_label_costs_a_request_where_no_price_is_known() -> None:
@@ -161,7 +171,13 @@ def test_a_label_costs_a_request_where_no_price_is_known() -> None:
     assert one(model.complete(without)["label_price"]) == pytest.approx(API)
 
 
-PLAIN = {"setup_hours": 2.0, "operation_hours": 0.0, "idle_watts": 0.0, "watts": 0.0, "escalated_share": 0.0}
+PLAIN = {
+    "setup_hours": 2.0,
+    "operation_hours": 0.0,
+    "idle_watts": 0.0,
+    "watts": 0.0,
+    "escalated_share": 0.0,
+}
 
 
 def paid_back(case: str, **changes: float) -> float:
@@ -170,12 +186,17 @@ def paid_back(case: str, **changes: float) -> float:
 
 
 def test_the_month_of_payback_by_hand() -> None:
-    """The API's bill is 45 a month. Setup 100, a training 5 + 100: 205 of 225 in month 5, 310 of 315 in month 7."""
+    """The API's bill is 45 a month.
+
+    Setup 100, a training 5 + 100: 205 of 225 in month 5, 310 of 315 in month 7.
+    """
     assert paid_back("owned") == 5
 
 
 def test_a_later_retraining_takes_the_payback_back() -> None:
-    """A training 5 + 125: 230 of 270 in month 6, but 360 of 315 in month 7; from month 8 on 360 of 360 and more."""
+    """A training 5 + 125: 230 of 270 in month 6, but 360
+    of 315 in month 7; from month 8 on 360 of 360 and more.
+    """
     assert paid_back("owned", review_hours=2.5, requests=10_001.0) == 8
     assert paid_back("owned", review_hours=2.5, months_between_retrainings=24.0) == 6
 
@@ -200,7 +221,9 @@ def test_a_whole_life_by_hand() -> None:
 
 def test_growth_pays_back_sooner_and_past_the_machine_never() -> None:
     assert paid_back("bought", growth=0.2) < paid_back("bought", growth=0.1)
-    assert paid_back("owned", seconds=131.4, growth=0.1) == np.inf, "10,000 requests fill it in the first month"
+    assert paid_back("owned", seconds=131.4, growth=0.1) == np.inf, (
+        "10,000 requests fill it in the first month"
+    )
 
 
 MONEY = ("price_in", "price_out", "tariff", "hardware_price", "rent", "label_price", "hourly_rate")
@@ -210,7 +233,14 @@ amounts = st.floats(0.01, 1000.0)
 @st.composite
 def worlds(draw: st.DrawFn) -> dict[str, Numbers]:
     """Any inputs within bounds that stay far from overflow."""
-    shares = {"cached_share", "batch_share", "batch_discount", "utilisation", "escalated_share", "hardware_share"}
+    shares = {
+        "cached_share",
+        "batch_share",
+        "batch_discount",
+        "utilisation",
+        "escalated_share",
+        "hardware_share",
+    }
     found = {key: draw(st.floats(0.01, 1.0) if key in shares else amounts) for key in HAND}
     found |= {
         "growth": 0.0,
@@ -232,20 +262,31 @@ def test_more_volume_never_makes_a_request_dearer(
 
 
 @given(worlds(), st.sampled_from(CASES), st.sampled_from(MONEY), st.floats(1.0, 10.0))
-def test_costs_never_fall_when_a_price_rises(world: Mapping[str, Numbers], case: str, key: str, times: float) -> None:
+def test_costs_never_fall_when_a_price_rises(
+    world: Mapping[str, Numbers], case: str, key: str, times: float
+) -> None:
     dearer, requests = {**world, key: world[key] * times}, world["requests"]
-    assert one(of(case, dearer).monthly(requests)) >= one(of(case, world).monthly(requests)) * (1 - 1e-9)
+    assert one(of(case, dearer).monthly(requests)) >= one(of(case, world).monthly(requests)) * (
+        1 - 1e-9
+    )
     assert one(of(case, dearer).api) >= one(of(case, world).api) * (1 - 1e-9)
 
 
 @given(worlds(), st.sampled_from(["cached_share", "batch_share", "batch_discount"]))
 def test_discounts_never_make_the_api_dearer(world: Mapping[str, Numbers], key: str) -> None:
-    assert one(model.api_request({**world, key: np.ones(1)})) <= one(model.api_request(world)) * (1 + 1e-9)
+    assert one(model.api_request({**world, key: np.ones(1)})) <= one(model.api_request(world)) * (
+        1 + 1e-9
+    )
 
 
 @given(worlds(), st.sampled_from(CASES), st.floats(0.01, 100.0))
-def test_another_currency_changes_figures_and_no_answer(world: Mapping[str, Numbers], case: str, rate: float) -> None:
-    other = {key: value * rate if key in (*MONEY, "price_cached") else value for key, value in world.items()}
+def test_another_currency_changes_figures_and_no_answer(
+    world: Mapping[str, Numbers], case: str, rate: float
+) -> None:
+    other = {
+        key: value * rate if key in (*MONEY, "price_cached") else value
+        for key, value in world.items()
+    }
     here, there, requests = of(case, world), of(case, other), world["requests"]
     assert one(there.monthly(requests)) == pytest.approx(one(here.monthly(requests)) * rate)
     assert one(there.break_even()) == pytest.approx(one(here.break_even()), rel=1e-6)
@@ -259,7 +300,11 @@ def test_at_break_even_both_cost_the_same(world: Mapping[str, Numbers], case: st
         assert one(costs.monthly(meets)) == pytest.approx(one(costs.api * meets), rel=1e-6)
         assert one(costs.monthly(meets * 0.9)) >= one(costs.api * meets * 0.9) * (1 - 1e-9)
     else:
-        many = np.array([1e12]) if costs.most_machines == np.inf else costs.capacity * costs.most_machines
+        many = (
+            np.array([1e12])
+            if costs.most_machines == np.inf
+            else costs.capacity * costs.most_machines
+        )
         assert one(costs.monthly(many)) >= one(costs.api * many) * (1 - 1e-9)
 
 
@@ -272,7 +317,9 @@ def lives(draw: st.DrawFn) -> dict[str, Numbers]:
 
 
 def in_all(case: str, world: Mapping[str, Numbers], requests: float) -> tuple[float, float]:
-    """What is paid for the own model and at the API, month by month, by the prices of a single month."""
+    """What is paid for the own model and at the API,
+    month by month, by the prices of a single month.
+    """
     costs = of(case, world)
     months, growth = float(world["horizon_months"][0]), float(world["growth"][0])
     own, api, most = one(costs.setup), 0.0, 0.0
@@ -283,9 +330,13 @@ def in_all(case: str, world: Mapping[str, Numbers], requests: float) -> tuple[fl
         parts, machines = costs.month(asked), one(costs.machines(asked))
         most = max(most, machines)
         rent = one(costs.rent) * machines
-        own += part * (rent + sum(one(parts[name]) for name in ("energy", "operation", "escalation")))
+        own += part * (
+            rent + sum(one(parts[name]) for name in ("energy", "operation", "escalation"))
+        )
         api += part * one(costs.api * asked)
-    retrained, replaced = (math.ceil(months / one(each)) for each in (costs.months_between, costs.purchase_months))
+    retrained, replaced = (
+        math.ceil(months / one(each)) for each in (costs.months_between, costs.purchase_months)
+    )
     prices = sum(one(price) for price in costs.retraining.values())
     return own + retrained * prices + replaced * most * one(costs.purchase), api
 
@@ -312,7 +363,10 @@ def test_more_volume_never_makes_a_request_of_a_whole_life_dearer(
     world: Mapping[str, Numbers], case: str, times: float
 ) -> None:
     few, costs = world["requests"], of(case, world)
-    before, after = (one(lifetime.live(costs, asked, world["growth"]).total / asked) for asked in (few, few * times))
+    before, after = (
+        one(lifetime.live(costs, asked, world["growth"]).total / asked)
+        for asked in (few, few * times)
+    )
     assert after <= before * (1 + 1e-9)
 
 
@@ -323,7 +377,9 @@ def test_kilowatt_hours_by_hand() -> None:
     assert one(of("owned", found).capacity) == pytest.approx(730)
 
 
-ranges = st.lists(st.floats(0.0, 1e6), min_size=3, max_size=3).map(lambda numbers: Range(*sorted(numbers)))
+ranges = st.lists(st.floats(0.0, 1e6), min_size=3, max_size=3).map(
+    lambda numbers: Range(*sorted(numbers))
+)
 
 
 @given(ranges, st.floats(0.0, 1.0, exclude_max=True))
@@ -382,11 +438,17 @@ def test_growth_counts_in_the_verdict_and_the_first_month_is_told_apart() -> Non
     assert owned.cheaper > 0.9
     assert owned.cheaper_at_first < 0.01
     said = words.lines(found)
-    assert said[0] == "An own model pays over the task's 36 months: on a machine you own, or a machine you buy."
+    assert (
+        said[0]
+        == "An own model pays over the task's 36 months: on a machine you own, or a machine you"
+        " buy."
+    )
     assert "pays (cheaper in 99% of draws;" in said[1]
     assert "paid back in month 20" in said[1]
     assert said[1].endswith("The first month by itself is dearer: $442 against $252.")
-    assert "decides" not in str(words.swing_table(found)[1]), "no input alone turns what all months save"
+    assert "decides" not in str(words.swing_table(found)[1]), (
+        "no input alone turns what all months save"
+    )
 
 
 def test_shrinking_requests_count_too() -> None:
@@ -432,11 +494,27 @@ def test_swings_are_in_order_of_weight_and_reckoned_by_hand() -> None:
 
 
 def test_whole_machines_are_told_where_parts_are_reckoned() -> None:
-    found = estimated(seconds="3.942", utilisation="0.5", hardware_price="3600", hardware_months="36", idle_watts="0")
-    bought = next(case for case in found.cases if case.name == "bought")  # 1e6 x 3.942 s / (3600 x 365 h) = 3.0
+    found = estimated(
+        seconds="3.942",
+        utilisation="0.5",
+        hardware_price="3600",
+        hardware_months="36",
+        idle_watts="0",
+    )
+    bought = next(
+        case for case in found.cases if case.name == "bought"
+    )  # 1e6 x 3.942 s / (3600 x 365 h) = 3.0
     assert bought.machines == pytest.approx(3.0)
-    half = estimated(seconds="3.285", utilisation="0.5", hardware_price="3600", hardware_months="36", idle_watts="0")
-    bought = next(case for case in half.cases if case.name == "bought")  # 2.5: half a machine more is 50 a month
+    half = estimated(
+        seconds="3.285",
+        utilisation="0.5",
+        hardware_price="3600",
+        hardware_months="36",
+        idle_watts="0",
+    )
+    bought = next(
+        case for case in half.cases if case.name == "bought"
+    )  # 2.5: half a machine more is 50 a month
     assert bought.whole_machines - (bought.monthly.likely or 0) == pytest.approx(50)
     owned = half.cases[0]
     assert (owned.fits, owned.verdict) == (False, "stay on the API")
@@ -446,14 +524,28 @@ def test_whole_machines_are_told_where_parts_are_reckoned() -> None:
 def test_every_assumption_is_named() -> None:
     found = estimated(tariff="0.3")
     told = orjson.loads(orjson.dumps(found.as_dict()))
-    assert told["inputs"]["tariff"] == {"low": 0.3, "likely": 0.3, "high": 0.3, "source": "--tariff"}
+    assert told["inputs"]["tariff"] == {
+        "low": 0.3,
+        "likely": 0.3,
+        "high": 0.3,
+        "source": "--tariff",
+    }
     assert set(told["assumed"]) == {row.key for row in INPUTS if row.assumed} - {"tariff"}
-    assert {row[0] for row in words.input_table(found)[1] if row[3] == ASSUMED} == set(told["assumed"])
+    assert {row[0] for row in words.input_table(found)[1] if row[3] == ASSUMED} == set(
+        told["assumed"]
+    )
 
 
 @pytest.mark.parametrize(
     ("amount", "shown"),
-    [(None, "never"), (0.0, "€0.00"), (1234.4, "€1,234"), (-12.3, "-€12.30"), (0.0042, "€0.0042"), (99.5, "€99.50")],
+    [
+        (None, "never"),
+        (0.0, "€0.00"),
+        (1234.4, "€1,234"),
+        (-12.3, "-€12.30"),
+        (0.0042, "€0.0042"),
+        (99.5, "€99.50"),
+    ],
 )
 def test_money(amount: float | None, shown: str) -> None:
     assert words.money(amount, "€") == shown
@@ -478,7 +570,9 @@ def test_ranges_that_are_none(text: str, said: str) -> None:
     assert caught.value.next_step
 
 
-@pytest.mark.parametrize(("key", "value"), [("requests", "0"), ("seconds", "0:1:2"), ("escalated_share", "0:0.5:1.1")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("requests", "0"), ("seconds", "0:1:2"), ("escalated_share", "0:0.5:1.1")]
+)
 def test_bounds(key: str, value: str) -> None:
     with pytest.raises(ConfigError, match="must be"):
         flags(**{key: value})
@@ -523,7 +617,9 @@ def test_a_file_with_a_mistake(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_what_is_neither_known_nor_assumed_is_asked_for() -> None:
-    with pytest.raises(ConfigError, match=r"--requests .*--input-tokens .*--price-out .*--seconds or"):
+    with pytest.raises(
+        ConfigError, match=r"--requests .*--input-tokens .*--price-out .*--seconds or"
+    ):
         resolve([Layer.of_flags({"price_in": "1"})])
 
 
@@ -549,32 +645,61 @@ def run_folder(root: Path, **manifest: Any) -> Run:
 def test_what_a_run_tells(tmp_path: Path) -> None:
     run = run_folder(tmp_path)
     manifest = orjson.loads((run.path / "manifest.json").read_bytes())
-    spans = [("2026-11-26T00:00:00+00:00", "2026-11-26T00:30:00+00:00"), ("2026-11-26T01:00:00+00:00", None)]
+    spans = [
+        ("2026-11-26T00:00:00+00:00", "2026-11-26T00:30:00+00:00"),
+        ("2026-11-26T01:00:00+00:00", None),
+    ]
     manifest["attempts"] = [{"started": a, **({"ended": b} if b else {})} for a, b in spans]
     (run.path / "manifest.json").write_bytes(orjson.dumps(manifest))
     (run.path / "timings.jsonl").write_text(
-        "".join(f'{{"step":{i},"seconds/heldout":{s}}}\n' for i, s in enumerate((3.0, 1.0, 2.0))) + '{"step":4}\n'
+        "".join(f'{{"step":{i},"seconds/heldout":{s}}}\n' for i, s in enumerate((3.0, 1.0, 2.0)))
+        + '{"step":4}\n'
     )
     (run.path / "heldout-000003.jsonl").write_text('{"id":"a"}\n{"id":"b"}\n')
     label = {"status": "ok", "seconds": 1.0, "prompt_sha256": "x", "output": "{}"}
     rows = [
-        {**label, "id": "a", "teacher": "http://h/v1", "usage": {"prompt_tokens": 100, "completion_tokens": 10}},
-        {**label, "id": "b", "teacher": "http://h/v1", "usage": {"prompt_tokens": 300, "completion_tokens": 20}},
-        {**label, "id": "c", "teacher": "local:demo", "usage": {"prompt_tokens": 9, "completion_tokens": 9}},
+        {
+            **label,
+            "id": "a",
+            "teacher": "http://h/v1",
+            "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+        },
+        {
+            **label,
+            "id": "b",
+            "teacher": "http://h/v1",
+            "usage": {"prompt_tokens": 300, "completion_tokens": 20},
+        },
+        {
+            **label,
+            "id": "c",
+            "teacher": "local:demo",
+            "usage": {"prompt_tokens": 9, "completion_tokens": 9},
+        },
     ]
     (run.path / "labels.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     known = from_run.read(run).known
     likely = {key: quantity.range.likely for key, quantity in known.items()}
-    assert likely == {"training_hours": 0.5, "seconds": 1.0, "input_tokens": 200.0, "output_tokens": 15.0}
+    assert likely == {
+        "training_hours": 0.5,
+        "seconds": 1.0,
+        "input_tokens": 200.0,
+        "output_tokens": 15.0,
+    }
     assert known["seconds"].source == "r: 3 looks at 2 documents in timings.jsonl"
 
 
 def test_an_arm_of_a_comparison_tells_what_an_answer_took(tmp_path: Path) -> None:
     run = run_folder(tmp_path)
-    (run.path / "test-0a1b.json").write_text('{"prompt_tokens":133.0,"completion_tokens":31.5,"seconds":0.25}')
+    (run.path / "test-0a1b.json").write_text(
+        '{"prompt_tokens":133.0,"completion_tokens":31.5,"seconds":0.25}'
+    )
     (run.path / "test-0a1b.jsonl").write_text("")
     known = from_run.read(run).known
-    assert {key: quantity.range.likely for key, quantity in known.items()} == {"seconds": 0.25, "own_tokens": 31.5}
+    assert {key: quantity.range.likely for key, quantity in known.items()} == {
+        "seconds": 0.25,
+        "own_tokens": 31.5,
+    }
     assert known["seconds"].source == "r: test-0a1b.json"
 
 
@@ -583,7 +708,9 @@ def test_a_run_that_tells_nothing(tmp_path: Path) -> None:
 
 
 def test_energy_counters_become_watts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The libraries' own counters are stood in for: neither card nor chip is in every machine that runs this."""
+    """The libraries' own counters are stood in for: neither
+    card nor chip is in every machine that runs this.
+    """
     counted = iter([0, 1000, 3000, 1000, 5000])  # mJ of each card, in turn: first read twice
     nvml = SimpleNamespace(
         nvmlInit=lambda: None,
@@ -612,10 +739,14 @@ def test_without_a_meter_there_are_no_watts(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_apples_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = SimpleNamespace(cpu_total_mj=1000, gpu_mj=2000, gpu_sram_mj=None, dram_mj=500, ane_mj=None)
+    counted = SimpleNamespace(
+        cpu_total_mj=1000, gpu_mj=2000, gpu_sram_mj=None, dram_mj=500, ane_mj=None
+    )
     monitor = SimpleNamespace(get_cumulative_energy=lambda: counted)
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setitem(sys.modules, "zeus_apple_silicon", SimpleNamespace(AppleEnergyMonitor=lambda: monitor))
+    monkeypatch.setitem(
+        sys.modules, "zeus_apple_silicon", SimpleNamespace(AppleEnergyMonitor=lambda: monitor)
+    )
     found = watts.meter()
     assert found is not None
     assert (found.joules(), found.of) == (3.5, "the chip alone")

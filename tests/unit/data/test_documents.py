@@ -1,4 +1,6 @@
-"""Documents, chat examples, JSON Lines: what is read back, and one clear error for every bad row."""
+"""Documents, chat examples, JSON Lines: what is
+read back, and one clear error for every bad row.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,28 @@ from offapi.errors import ConfigError, DataError
 from offapi.files import jsonl
 
 ROW = b'{"id":"1","document":"a text","gold":{"a":1}}\n'
-SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 ANSWERS = st.none() | st.dictionaries(NAMES, SCALARS | NAMES, max_size=3)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
-@given(st.lists(st.builds(Document, TEXTS, TEXTS, ANSWERS, ANSWERS), min_size=1, max_size=4, unique_by=lambda d: d.id))
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
+)
+@given(
+    st.lists(
+        st.builds(Document, TEXTS, TEXTS, ANSWERS, ANSWERS),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda d: d.id,
+    )
+)
 def test_documents_are_read_as_they_were_written(tmp_path: Path, rows: list[Document]) -> None:
     documents.write(tmp_path / "d.jsonl", rows)
     assert documents.read(tmp_path / "d.jsonl") == rows
@@ -58,11 +74,21 @@ def test_windows_files_blank_lines_and_other_keys_are_read(tmp_path: Path) -> No
         (b'{"id":"2","document":"x","recorded_label":[]}\n', "recorded_label", "an object"),
         (b'{"id":"2","document":"x","Gold":{"a":1}}\n', "Gold", "Did you mean 'gold'?"),
         (b'{"id":"2","document":"x","golds":{}}\n', "golds", "Did you mean 'gold'?"),
-        (b'{"id":"2","document":"x","gold":{},"recorded_labels":{}}\n', "recorded_labels", "mean 'recorded_label'?"),
-        (b'{"id":"2","document":"x","recordedLabel":{}}\n', "recordedLabel", "mean 'recorded_label'?"),
+        (
+            b'{"id":"2","document":"x","gold":{},"recorded_labels":{}}\n',
+            "recorded_labels",
+            "mean 'recorded_label'?",
+        ),
+        (
+            b'{"id":"2","document":"x","recordedLabel":{}}\n',
+            "recordedLabel",
+            "mean 'recorded_label'?",
+        ),
     ],
 )
-def test_a_bad_row_names_file_line_field_and_next_step(tmp_path: Path, bad: bytes, field: str, said: str) -> None:
+def test_a_bad_row_names_file_line_field_and_next_step(
+    tmp_path: Path, bad: bytes, field: str, said: str
+) -> None:
     path = tmp_path / "d.jsonl"
     path.write_bytes(ROW + b"\n" + bad)
     with pytest.raises(DataError) as caught:
@@ -75,7 +101,9 @@ def test_a_bad_row_names_file_line_field_and_next_step(tmp_path: Path, bad: byte
 def test_keys_that_are_no_slips_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     others = b'"recorded_at":{"a":1},"ids":{},"document_id":{},"meta":{"Gold":{}},"label":{},"golds":[1],"Gold":"text"'
-    path.write_bytes(b'{"id":"1","document":"x",%b}\n{"id":"2","document":"x","gold":{},"Gold":{}}\n' % others)
+    path.write_bytes(
+        b'{"id":"1","document":"x",%b}\n{"id":"2","document":"x","gold":{},"Gold":{}}\n' % others
+    )
     assert documents.read(path) == [Document("1", "x"), Document("2", "x", {})]
 
 
@@ -92,10 +120,20 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_read_by_name_with_what_is_hidden_or_other_left_aside(tmp_path: Path) -> None:
-    for name, text in {"b.txt": "B", "a.md": "A", "sub/a.TXT": "S", "x.csv": "no", ".git/a.txt": "no"}.items():
+    for name, text in {
+        "b.txt": "B",
+        "a.md": "A",
+        "sub/a.TXT": "S",
+        "x.csv": "no",
+        ".git/a.txt": "no",
+    }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert documents.read(tmp_path) == [Document("a.md", "A"), Document("b.txt", "B"), Document("sub/a.TXT", "S")]
+    assert documents.read(tmp_path) == [
+        Document("a.md", "A"),
+        Document("b.txt", "B"),
+        Document("sub/a.TXT", "S"),
+    ]
 
 
 @pytest.mark.parametrize(("content", "said"), [(b" \n", "empty"), (b"\xff\xfe", "not UTF-8")])
@@ -143,14 +181,26 @@ def test_chats_are_read_as_they_were_written(tmp_path: Path) -> None:
         ('{"id":"1","messages":[{"content":"q"}]}', "messages[0].role"),
         ('{"id":"1","messages":[{"role":["user"],"content":"q"}]}', "messages[0].role"),
         ('{"id":"1","messages":[{"role":"assistant"}]}', "messages[0].content"),
-        ('{"id":"1","messages":[{"role":"assistant","content":[{"type":"text"}]}]}', "messages[0].content"),
-        ('{"id":"1","messages":[{"role":"assistant","content":null,"tool_calls":[]}]}', "messages[0].content"),
-        ('{"id":"1","messages":[{"role":"assistant","content":"a","tool_calls":[1]}]}', "messages[0].tool_calls"),
+        (
+            '{"id":"1","messages":[{"role":"assistant","content":[{"type":"text"}]}]}',
+            "messages[0].content",
+        ),
+        (
+            '{"id":"1","messages":[{"role":"assistant","content":null,"tool_calls":[]}]}',
+            "messages[0].content",
+        ),
+        (
+            '{"id":"1","messages":[{"role":"assistant","content":"a","tool_calls":[1]}]}',
+            "messages[0].tool_calls",
+        ),
         (
             '{"id":"1","messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{}}}]}]}',
             "messages[0].tool_calls",
         ),
-        ('{"id":"1","messages":[{"role":"user","content":"a","tool_calls":[1]}]}', "messages[0].tool_calls"),
+        (
+            '{"id":"1","messages":[{"role":"user","content":"a","tool_calls":[1]}]}',
+            "messages[0].tool_calls",
+        ),
         ('{"id":"1","messages":[{"role":"assistant","content":"a"}],"tools":[1]}', "tools[0]"),
     ],
 )
@@ -173,7 +223,9 @@ def test_writing_leaves_the_old_file_when_a_row_cannot_be_written(tmp_path: Path
 
 
 def test_at_most_so_many_rows_a_vendor_are_kept_in_order() -> None:
-    rows = [Document(str(i), "t", {"vendor": "ACME Ltd" if i % 2 else "Acme, Ltd."}) for i in range(20)]
+    rows = [
+        Document(str(i), "t", {"vendor": "ACME Ltd" if i % 2 else "Acme, Ltd."}) for i in range(20)
+    ]
     rows += [Document("b", "t", None, {"vendor": "Bell"}), Document("c", "t"), Document("d", "t")]
     kept = cap(rows, "vendor", 3)
     assert Counter(row.id.isdigit() for row in kept) == {True: 3, False: 3}

@@ -21,7 +21,9 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def fingerprint(rows: list[Document]) -> str:
-    return hashlib.sha256("\0".join(f"{row.id}\n{row.text}\n{row.gold}" for row in rows).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        "\0".join(f"{row.id}\n{row.text}\n{row.gold}" for row in rows).encode()
+    ).hexdigest()[:16]
 
 
 def test_the_seed_decides_everything_and_fewer_are_the_first_of_more() -> None:
@@ -48,11 +50,16 @@ def test_scans_leave_the_vendor_readable() -> None:
 
 
 def test_vendors_do_not_cross_splits() -> None:
-    vendors = {split: {str(row.gold["vendor"]) for row in generate(split, 400) if row.gold} for split in SPLITS}
+    vendors = {
+        split: {str(row.gold["vendor"]) for row in generate(split, 400) if row.gold}
+        for split in SPLITS
+    }
     pairs: tuple[tuple[Split, Split], ...] = (("train", "val"), ("train", "test"), ("val", "test"))
     for one, other in pairs:
         assert not vendors[one] & vendors[other]
-        assert not {name.split()[0] for name in vendors[one]} & {name.split()[0] for name in vendors[other]}
+        assert not {name.split()[0] for name in vendors[one]} & {
+            name.split()[0] for name in vendors[other]
+        }
     assert len(vendors["train"]) > 250
 
 
@@ -68,7 +75,20 @@ def test_test_has_layouts_that_train_and_val_lack() -> None:
 def test_pages_are_mixed_and_short() -> None:
     rows = generate("train", 300)
     text = "\n".join(row.text for row in rows)
-    for mark in ("£", "$", "€", "RM", "CHF", "CASH", "CHANGE", "Due date", "Subtotal", "Delivery", "VAT", "Bill to"):
+    for mark in (
+        "£",
+        "$",
+        "€",
+        "RM",
+        "CHF",
+        "CASH",
+        "CHANGE",
+        "Due date",
+        "Subtotal",
+        "Delivery",
+        "VAT",
+        "Bill to",
+    ):
         assert mark in text, mark
     for style in (
         r"\d{4}-\d\d-\d\d",
@@ -98,7 +118,9 @@ def test_month_before_day_only_where_nothing_is_left_to_guess(split: Split) -> N
 
 def test_amounts_add_up() -> None:
     items = (Item("a", 3, 1250), Item("b", 1, 499))
-    facts = Facts("v", "c", "n", date(2026, 4, 2), date(2026, 5, 2), "09:00", items, 850, 20, POUND, "iso")
+    facts = Facts(
+        "v", "c", "n", date(2026, 4, 2), date(2026, 5, 2), "09:00", items, 850, 20, POUND, "iso"
+    )
     assert (facts.net, facts.tax, facts.total, facts.tendered) == (5099, 1020, 6119, 8000)
     assert facts.money(facts.total) == "£61.19"
     assert facts.money.value(facts.total) == 61.19

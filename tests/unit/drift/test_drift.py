@@ -1,4 +1,6 @@
-"""Drift: e-values against products by hand, their false alarms and power simulated, what is found, and the state."""
+"""Drift: e-values against products by hand, their false
+alarms and power simulated, what is found, and the state.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +51,14 @@ def test_an_e_value_by_hand() -> None:
     bets = Bets.start(test)
     k = int(np.argmin(np.abs(test.q[0] - 0.95)))
     q = test.q[0, k]
-    # The gamblers begin with 25 rows of mean 0.9 and mean square 0.9, whose variance 0.09 is raised to 1 / 10.
+    # The gamblers begin with 25 rows of mean 0.9 and mean
+    # square 0.9, whose variance 0.09 is raised to 1 / 10.
     bet = min((q - 0.9) / (0.1 + (q - 0.9) ** 2), 0.95 / (1 - q))
     ones, zero = np.ones((BLOCK - 1, 1)), np.zeros((1, 1))
     after = sequential_test.after(test, bets, np.concatenate([ones, zero]))
-    assert np.exp(after.wealth[0, :, k]) == pytest.approx((1 + bet * q) * (1 + bet * (q - 1)) ** (BLOCK - 1))
+    assert np.exp(after.wealth[0, :, k]) == pytest.approx(
+        (1 + bet * q) * (1 + bet * (q - 1)) ** (BLOCK - 1)
+    )
     # Then with what they saw: 24 of 25, the reference's 22.5 of 25.
     mean = (24 + 0.9 * 25) / 50
     gap = q - mean
@@ -68,22 +73,33 @@ def test_an_e_value_by_hand() -> None:
 
 def test_the_references_evidence_by_hand() -> None:
     at = np.array([0.8])
-    sizes = [min(2.0 * z / 10**0.5, 0.95) for z in (0.0, 1.5, 3.0, 6.0, 12.0)]  # sqrt(0.8 / 0.2) = 2
+    sizes = [
+        min(2.0 * z / 10**0.5, 0.95) for z in (0.0, 1.5, 3.0, 6.0, 12.0)
+    ]  # sqrt(0.8 / 0.2) = 2
     wealth = [(1 + f * (1 / 0.8 - 1)) ** 9 * (1 - f) for f in sizes]
-    assert sequential_test.log_above(coins(np.array([9]), 10)[0], at)[0] == pytest.approx(log(sum(wealth) / 5))
+    assert sequential_test.log_above(coins(np.array([9]), 10)[0], at)[0] == pytest.approx(
+        log(sum(wealth) / 5)
+    )
 
 
-@given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=3), st.floats(0.02, 0.98), st.integers(0, 3))
+@given(
+    st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=3), st.floats(0.02, 0.98), st.integers(0, 3)
+)
 @settings(max_examples=60, deadline=None)
 def test_no_bet_is_better_than_fair(seen: list[float], chance: float, kind: int) -> None:
-    """The expected wealth after one more block is no more than before, where the mean is q or more."""
+    """The expected wealth after one more block is no
+    more than before, where the mean is q or more.
+    """
     test = sequential_test.against(coins(np.array([5]), 8), 0.0)
     bets = Bets.start(test)
     for value in seen:
         bets = sequential_test.after(test, bets, np.full((BLOCK, 1), value))
     low, high = ((0.0, 1.0), (0.5, 1.0), (0.0, 0.5), (0.25, 0.75))[kind]
     mean = chance * high + (1 - chance) * low
-    one, other = (np.exp(sequential_test._wealth(test, bets, np.array([[x]])) - bets.wealth) for x in (high, low))
+    one, other = (
+        np.exp(sequential_test._wealth(test, bets, np.array([[x]])) - bets.wealth)
+        for x in (high, low)
+    )
     fair = test.q[0] <= mean
     assert (chance * one + (1 - chance) * other)[:, :, fair].max(initial=0.0) <= 1 + 1e-9
 
@@ -104,7 +120,10 @@ def test_the_least_over_all_means_is_not_more_than_at_any_of_them() -> None:
     assert ends[-1] > 0.97
     for k in range(len(ends) - 1):
         inside = np.linspace(ends[k], ends[k + 1], 3)[1:]
-        assert (sequential_test.log_above(coins(np.array([180]), 200)[0], inside) >= test.evidence[0, k] - 1e-9).all()
+        assert (
+            sequential_test.log_above(coins(np.array([180]), 200)[0], inside)
+            >= test.evidence[0, k] - 1e-9
+        ).all()
 
 
 def test_a_move_within_the_margin_is_none() -> None:
@@ -112,21 +131,33 @@ def test_a_move_within_the_margin_is_none() -> None:
     assert np.isfinite(first_alarms(20_000, 0.9, 0.86, 1500, margin=0.04)).mean() <= RATE
 
 
-def first_alarms(reference: int, before: float, after: float, rows: int, **how: Any) -> NDArray[np.float64]:
-    """After how many rows each of 300 simulated watches raises its alarm, looked at after every block; inf: never."""
+def first_alarms(
+    reference: int, before: float, after: float, rows: int, **how: Any
+) -> NDArray[np.float64]:
+    """After how many rows each of 300 simulated watches
+    raises its alarm, looked at after every block; inf: never.
+    """
     rng, trials, margin = np.random.default_rng(11), 300, how.get("margin", 0.0)
-    test = sequential_test.against(coins(rng.binomial(reference, before, trials), reference), margin)
+    test = sequential_test.against(
+        coins(rng.binomial(reference, before, trials), reference), margin
+    )
     bets, alarm = Bets.start(test), np.full(trials, np.inf)
     for block in range(rows // BLOCK):
         chance = before if block * BLOCK < how.get("start", 0) else after
-        bets = sequential_test.after(test, bets, (rng.random((BLOCK, trials)) < chance).astype(float))
-        found = sequential_test.log_e(test, bets, np.zeros((0, trials))) >= log(how.get("watched", 1) / RATE)
+        bets = sequential_test.after(
+            test, bets, (rng.random((BLOCK, trials)) < chance).astype(float)
+        )
+        found = sequential_test.log_e(test, bets, np.zeros((0, trials))) >= log(
+            how.get("watched", 1) / RATE
+        )
         alarm[found & np.isinf(alarm)] = (block + 1) * BLOCK
     return alarm
 
 
 @pytest.mark.parametrize(("reference", "mean"), [(20, 0.5), (100, 0.9), (2000, 0.97)])
-def test_looking_after_every_block_raises_no_more_false_alarms_than_stated(reference: int, mean: float) -> None:
+def test_looking_after_every_block_raises_no_more_false_alarms_than_stated(
+    reference: int, mean: float
+) -> None:
     alarms = np.isfinite(first_alarms(reference, mean, mean, 1500)).mean()
     assert alarms <= RATE
 
@@ -171,7 +202,9 @@ TEXT = st.text(st.sampled_from("ab7é ٣日\n\U0001f600\ud800"), max_size=12)
 
 @given(st.lists(TEXT, max_size=4), st.lists(TEXT, max_size=4))
 @settings(max_examples=200, deadline=None)
-def test_shares_and_novelty_are_what_plain_counting_finds(known: list[str], fresh: list[str]) -> None:
+def test_shares_and_novelty_are_what_plain_counting_finds(
+    known: list[str], fresh: list[str]
+) -> None:
     def runs(text: str) -> list[str]:
         bare = "   " + "".join("0" if c in "7٣" else " " if c == "\n" else c for c in text)
         return [bare[i : i + 4] for i in range(len(text))]
@@ -181,7 +214,9 @@ def test_shares_and_novelty_are_what_plain_counting_finds(known: list[str], fres
     texts = Texts.of(fresh)
     seen = {run for text in known for run in runs(text)}
     size = [max(len(text), 1) for text in fresh]
-    novel = [sum(run not in seen for run in runs(text)) / n for text, n in zip(fresh, size, strict=True)]
+    novel = [
+        sum(run not in seen for run in runs(text)) / n for text, n in zip(fresh, size, strict=True)
+    ]
     digits = [sum(c in "7٣" for c in text) / n for text, n in zip(fresh, size, strict=True)]
     other = [sum(not c.isascii() for c in text) / n for text, n in zip(fresh, size, strict=True)]
     assert texts.share(met.novel(texts)) == pytest.approx(novel)
@@ -239,15 +274,21 @@ class Quiet:
         yield lambda done, note="": None
 
 
-def row(i: int, prefix: str = "f", *, bad: bool = False, lines: int = 0, text: str = "", **more: Any) -> dict[str, Any]:
+def row(
+    i: int, prefix: str = "f", *, bad: bool = False, lines: int = 0, text: str = "", **more: Any
+) -> dict[str, Any]:
     """A trace about a receipt of its own."""
     draw = random.Random(f"{prefix}{i}")
     answer: dict[str, Any] = {"total": 5000 if bad else draw.randint(1, 900), "date": "2026-01-02"}
     items = "\n".join(
-        f"{draw.randint(1, 9)} x thing {draw.randint(1, 99)}.50" for _ in range(draw.randint(1, 6) + lines)
+        f"{draw.randint(1, 9)} x thing {draw.randint(1, 99)}.50"
+        for _ in range(draw.randint(1, 6) + lines)
     )
     question = f"Receipt {i}\n{items}\n{text}Sum: {answer['total']}"
-    chat = [{"role": "user", "content": question}, {"role": "assistant", "content": json.dumps(answer)}]
+    chat = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": json.dumps(answer)},
+    ]
     return {"id": f"{prefix}{i}", "messages": chat, **more}
 
 
@@ -259,21 +300,31 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 class Case:
     """A task, a reference and the means to watch files."""
 
-    def __init__(self, folder: Path, rows: list[dict[str, Any]] | None = None, evil: str = "pass") -> None:
+    def __init__(
+        self, folder: Path, rows: list[dict[str, Any]] | None = None, evil: str = "pass"
+    ) -> None:
         self.folder, self.task_file = folder, folder / "task.py"
         self.task_file.write_text(TASK.replace("{EVIL}", evil))
         self.task = without_gold.load(self.task_file)
         self.watching: tuple[Watched, ...] = watched(self.task)
-        path = write(folder / "ref.jsonl", [row(i, "r") for i in range(400)] if rows is None else rows)
+        path = write(
+            folder / "ref.jsonl", [row(i, "r") for i in range(400)] if rows is None else rows
+        )
         self.known: Reference = reference.read(self.source(path, Ids()), Quiet())
         self.watch = Watch(self.known, self.watching, 0.02)
 
     def source(self, path: Path, ids: Ids | None = None) -> Source:
-        return Source(path, self.task_file, self.task, self.watching, self.known.ids if ids is None else ids)
+        return Source(
+            path, self.task_file, self.task, self.watching, self.known.ids if ids is None else ids
+        )
 
-    def run(self, rows: list[dict[str, Any]], before: State | None = None, tally: Tally | None = None) -> State:
+    def run(
+        self, rows: list[dict[str, Any]], before: State | None = None, tally: Tally | None = None
+    ) -> State:
         path = write(self.folder / "fresh.jsonl", rows)
-        return self.watch.run(before or self.watch.start(), self.source(path), tally or Tally(), Quiet())
+        return self.watch.run(
+            before or self.watch.start(), self.source(path), tally or Tally(), Quiet()
+        )
 
     def report(self, found: State) -> verdict.Report:
         return verdict.report(self.watch, found, RATE)
@@ -313,7 +364,9 @@ def test_like_rows_are_fresh_and_gold_stands_apart(case: Case) -> None:
     ],
     ids=["longer", "another language", "another script", "digits"],
 )
-def test_a_shift_of_the_documents_is_found_named_and_shown(case: Case, how: Any, name: str, said: str) -> None:
+def test_a_shift_of_the_documents_is_found_named_and_shown(
+    case: Case, how: Any, name: str, said: str
+) -> None:
     told = case.report(case.run([row(i, **how) for i in range(300)]))
     assert told.verdict == "watch"
     found = next(one for one in told.watched if one.name == name)
@@ -332,7 +385,11 @@ def test_a_check_that_falls_says_retrain_with_its_rows(case: Case) -> None:
     assert "check low" in moved(told)
     assert "check json" not in moved(told)
     low = next(one for one in told.watched if one.name == "check low")
-    assert [(one.id, one.reason) for one in low.rows] == [("f2", "too much"), ("f6", "too much"), ("f10", "too much")]
+    assert [(one.id, one.reason) for one in low.rows] == [
+        ("f2", "too much"),
+        ("f6", "too much"),
+        ("f10", "too much"),
+    ]
     assert low.difference.mean == pytest.approx(-0.25)
     assert told.worst[0].reason == "low: too much"
 
@@ -356,7 +413,9 @@ def test_a_state_gone_on_with_is_one_pass(case: Case, tmp_path: Path) -> None:
     path, tally = tmp_path / "state.json", Tally()
     now = case.watch.start()
     for cut in (0, 1, 30, 30, 175, 260):
-        now = case.run([*rows[:cut], {**row(999, "r"), "id": "r7"}], state.read(path, key, now), tally)
+        now = case.run(
+            [*rows[:cut], {**row(999, "r"), "id": "r7"}], state.read(path, key, now), tally
+        )
         state.write(path, key, now)
     assert tally.passed_over == {"counted before": 0 + 1 + 30 + 30 + 175, "in the reference": 6}
     again = state.read(path, key, case.watch.start())
@@ -423,7 +482,10 @@ HOSTILE = [
     ('{"id": 5, "messages": []}', "line 3, field 'id'"),
     ('{"id": "x", "messages": []}', "line 3, field 'messages'"),
     ('{"id": "x", "messages": [{"role": "user", "content": "?"}]}', "line 3, field 'messages'"),
-    ('{"id": "x", "document": "Sum: 5"}', "line 3, field 'recorded_label': the document has no answer"),
+    (
+        '{"id": "x", "document": "Sum: 5"}',
+        "line 3, field 'recorded_label': the document has no answer",
+    ),
     ('{"id": "x", "document": 5, "recorded_label": {}}', "line 3, field 'document'"),
 ]
 
@@ -453,26 +515,37 @@ def test_odd_rows_count_and_cannot_command_a_terminal(case: Case) -> None:
     broken = row(3)
     broken["messages"][1]["content"] = "[" * 5000
     calls = [{"type": "function", "function": {"name": "\x1b[2J", "arguments": "{" * 50}}]
-    calling = {"id": "\x1b[2Jid", "messages": [{"role": "assistant", "content": None, "tool_calls": calls}]}
+    calling = {
+        "id": "\x1b[2Jid",
+        "messages": [{"role": "assistant", "content": None, "tool_calls": calls}],
+    }
     found = case.run([long, label, broken, calling])
     assert found.rows == 4
-    assert not any("\x1b" in f"{one.id}{one.reason}" for some in found.tops.values() for one in some)
+    assert not any(
+        "\x1b" in f"{one.id}{one.reason}" for some in found.tops.values() for one in some
+    )
     assert case.report(found).verdict == "fresh"
 
 
 def test_rows_that_a_check_cannot_judge_do_not_count_and_many_stop_it(tmp_path: Path) -> None:
-    case = Case(tmp_path, evil='assert "Receipt 7\\n" not in document or "x thing" not in document, "seven"')
+    case = Case(
+        tmp_path, evil='assert "Receipt 7\\n" not in document or "x thing" not in document, "seven"'
+    )
     assert (case.known.rows, case.known.tally.failed) == (399, 1)
     assert "row 'r7'" in case.known.tally.first
     tally = Tally()
     found = case.run([row(i) for i in range(20)], tally=tally)
     assert (found.rows, found.failed) == (19, 1)
-    with pytest.raises(ConfigError, match=f"more than {MOST_FAILED} rows could not be graded; the first: row 'a7'"):
+    with pytest.raises(
+        ConfigError, match=f"more than {MOST_FAILED} rows could not be graded; the first: row 'a7'"
+    ):
         case.run([{**row(7), "id": f"a{i}"} for i in range(7, 200)])
 
 
 def test_a_task_with_nothing_but_gold_checks_cannot_watch(tmp_path: Path) -> None:
-    text = TASK.replace('"json": (checks.is_json, 1.0), "low": (low, 1.0), ', "").replace("{EVIL}", "pass")
+    text = TASK.replace('"json": (checks.is_json, 1.0), "low": (low, 1.0), ', "").replace(
+        "{EVIL}", "pass"
+    )
     (tmp_path / "task.py").write_text(text)
     with pytest.raises(ConfigError, match="no check but those against gold"):
         without_gold.load(tmp_path / "task.py")
@@ -488,17 +561,31 @@ def test_a_reference_of_one_row_is_told_to_be_small(tmp_path: Path) -> None:
 def test_what_to_run_next(tmp_path: Path) -> None:
     task, fresh = tmp_path / "my task.py", tmp_path / "fresh.jsonl"
     assert verdict.commands("fresh", task, fresh) == []
-    assert verdict.commands("watch", task, fresh) == [f"offapi grade --task '{task}' --traces {fresh} --review 30"]
-    assert [line.split()[1] for line in verdict.commands("retrain", task, fresh)] == ["init", "train"]
+    assert verdict.commands("watch", task, fresh) == [
+        f"offapi grade --task '{task}' --traces {fresh} --review 30"
+    ]
+    assert [line.split()[1] for line in verdict.commands("retrain", task, fresh)] == [
+        "init",
+        "train",
+    ]
     (tmp_path / "filtered_sft.toml").touch()
     (line,) = verdict.commands("retrain", task, fresh)
-    assert line.startswith(f"offapi train {tmp_path / 'filtered_sft.toml'} --set traces={fresh} --set name=retrain-")
+    assert line.startswith(
+        f"offapi train {tmp_path / 'filtered_sft.toml'} --set traces={fresh} --set name=retrain-"
+    )
 
 
 def test_the_state_does_not_grow_with_the_rows(case: Case) -> None:
     rng, now, sizes = np.random.default_rng(3), case.watch.start(), []
     for _ in range(2):
-        now = case.watch.counted(now, rng.integers(STEPS - 9, STEPS + 1, (1000, len(case.watching))))
-        sizes.append(sum(array.nbytes for array in (now.counts, now.bets.wealth, now.bets.sums, now.pending, now.peak)))
+        now = case.watch.counted(
+            now, rng.integers(STEPS - 9, STEPS + 1, (1000, len(case.watching)))
+        )
+        sizes.append(
+            sum(
+                array.nbytes
+                for array in (now.counts, now.bets.wealth, now.bets.sums, now.pending, now.peak)
+            )
+        )
     assert sizes[0] == sizes[1]
     assert now.rows == 2000

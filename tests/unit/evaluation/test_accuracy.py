@@ -35,7 +35,10 @@ OUTPUTS = [RIGHT, RIGHT.replace("-02", "-03"), RIGHT.replace("128.50", "120.0"),
 def test_the_interval_is_wilsons() -> None:
     found = Interval.of([True] * 45 + [False] * 5)
     assert found.mean == 0.9
-    assert (round(found.low, 3), round(found.high, 3)) == (0.786, 0.957)  # 45 of 50, published example
+    assert (round(found.low, 3), round(found.high, 3)) == (
+        0.786,
+        0.957,
+    )  # 45 of 50, published example
     assert Interval.of([False] * 10).low == 0.0
     assert found.percent() == "90.0 [78.6–95.7]"
 
@@ -52,7 +55,11 @@ def test_the_interval_agrees_with_its_formula(sample: tuple[int, int]) -> None:
 
 def test_fields_rows_and_their_means() -> None:
     report = score_predictions(task, ROWS, OUTPUTS)
-    assert {name: field.mean for name, field in report.fields.items()} == {"vendor": 0.75, "date": 0.5, "total": 0.5}
+    assert {name: field.mean for name, field in report.fields.items()} == {
+        "vendor": 0.75,
+        "date": 0.5,
+        "total": 0.5,
+    }
     assert report.mean == pytest.approx((0.75 + 0.5 + 0.5) / 3)
     assert report.all_fields.mean == 0.25
     assert report.n == 4
@@ -92,13 +99,25 @@ def test_predictions_are_rows_of_jsonl() -> None:
 
 def test_people_get_percents() -> None:
     table = dict(score_predictions(task, ROWS, OUTPUTS).table())
-    assert list(table) == ["vendor", "date", "total", "all fields", "mean of the fields", "documents"]
+    assert list(table) == [
+        "vendor",
+        "date",
+        "total",
+        "all fields",
+        "mean of the fields",
+        "documents",
+    ]
     assert table["vendor"].startswith("75.0 [")
     assert table["mean of the fields"] == "58.3"
 
 
 def test_what_cannot_be_scored_is_an_error_naming_the_document() -> None:
-    for gold in (None, {"vendor": "A", "total": 1}, {**GOLD, "date": "2 April"}, {**GOLD, "total": "128.50"}):
+    for gold in (
+        None,
+        {"vendor": "A", "total": 1},
+        {**GOLD, "date": "2 April"},
+        {**GOLD, "total": "128.50"},
+    ):
         with pytest.raises(DataError) as caught:
             predictions(task, [replace(ROWS[2], gold=gold)], [RIGHT])
         assert "'2'" in caught.value.where
@@ -133,7 +152,13 @@ def test_a_predictions_file_gives_back_what_was_written(tmp_path: Path) -> None:
     assert [row.sample for row in accuracy.read(path)] == [0, 1, 2]
 
 
-LINE = {"id": "a", "output": "{}", "value": {}, "correct": {"vendor": True}, "gold": {"vendor": "A"}}
+LINE = {
+    "id": "a",
+    "output": "{}",
+    "value": {},
+    "correct": {"vendor": True},
+    "gold": {"vendor": "A"},
+}
 BAD = {
     "id": "b",
     "output": 3,
@@ -157,13 +182,18 @@ def test_a_wrong_line_of_a_predictions_file_is_named(tmp_path: Path, field: str)
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({**LINE, "id": "b", "correct": {"total": True}}, "scored on total, the rows before on vendor"),
+        (
+            {**LINE, "id": "b", "correct": {"total": True}},
+            "scored on total, the rows before on vendor",
+        ),
         ({**LINE, "id": "b", "correct": {}}, "no field was scored"),
         ({"id": "b", "document": "text"}, "'correct' is missing"),
         ({**LINE, "id": 3}, "'id' must be a string"),
     ],
 )
-def test_what_is_no_predictions_file_is_told(tmp_path: Path, row: Mapping[str, Any], said: str) -> None:
+def test_what_is_no_predictions_file_is_told(
+    tmp_path: Path, row: Mapping[str, Any], said: str
+) -> None:
     with pytest.raises(DataError, match=said) as caught:
         accuracy.read(written(tmp_path / "p.jsonl", [LINE, row]))
     assert "line 2" in caught.value.where
@@ -195,10 +225,16 @@ def test_a_traces_last_turn_is_its_recorded_answer() -> None:
 def test_passes_of_samples() -> None:
     """One document is right in 1 of 4 samples, one in 4 of 4."""
     wrong = OUTPUTS[1]
-    found = score_samples(task, ROWS[:2], [RIGHT, wrong, wrong, "", *[RIGHT] * 4], samples=4, temperature=0.7)
+    found = score_samples(
+        task, ROWS[:2], [RIGHT, wrong, wrong, "", *[RIGHT] * 4], samples=4, temperature=0.7
+    )
     assert {k: one.mean for k, one in found.pass_any.items()} == {1: 0.625, 2: 0.75, 4: 1.0}
     assert {k: one.mean for k, one in found.pass_all.items()} == {1: 0.625, 2: 0.5, 4: 0.5}
-    assert {name: one.mean for name, one in found.fields.items()} == {"vendor": 0.875, "date": 0.625, "total": 0.875}
+    assert {name: one.mean for name, one in found.fields.items()} == {
+        "vendor": 0.875,
+        "date": 0.625,
+        "total": 0.875,
+    }
     assert found.all_fields == found.pass_any[1]
     assert found.mean == pytest.approx((0.875 + 0.625 + 0.875) / 3)
     assert [(row.id, row.sample) for row in found.predictions[3:5]] == [("0", 3), ("1", 0)]
@@ -269,7 +305,9 @@ def test_scorings_are_counted_by_content_and_kept(tmp_path: Path) -> None:
     assert run.manifest["scored"] == manifest["scored"]
 
 
-def test_a_run_that_is_being_written_is_not_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_being_written_is_not_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run.create(tmp_path, "a", {})
     imports = "import time; from offapi.training.run import Run; from pathlib import Path"
     hold = f"{imports}\nwith Run.open(Path({str(run.path)!r}))"

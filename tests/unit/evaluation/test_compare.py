@@ -1,4 +1,6 @@
-"""Comparing two systems: figures checked by hand, the words for them, and answers that do not belong together."""
+"""Comparing two systems: figures checked by hand, the
+words for them, and answers that do not belong together.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from offapi.stats.interval import wilson
 Change = Callable[[Prediction], Prediction]
 
 
-def answers(vendor: Sequence[bool], total: Sequence[bool], group: str | None = None) -> list[Prediction]:
+def answers(
+    vendor: Sequence[bool], total: Sequence[bool], group: str | None = None
+) -> list[Prediction]:
     """One prediction a document, right as said in two fields."""
     gold = {"vendor": "Acme", "total": 1.0}
     return [
@@ -54,10 +58,18 @@ def test_verdicts_never_say_equal() -> None:
     found = compare(A, B)
     assert found.verdict("vendor") == "A is better"
     assert compare(B, A).verdict("vendor") == "B is better"
-    assert found.verdict("total") == "cannot tell (a difference below 6.0 points would not show in 100 documents)"
-    assert compare(A[:1], B[:1]).verdict("total") == "cannot tell (no difference would show in 1 document)"
+    assert (
+        found.verdict("total")
+        == "cannot tell (a difference below 6.0 points would not show in 100 documents)"
+    )
+    assert (
+        compare(A[:1], B[:1]).verdict("total")
+        == "cannot tell (no difference would show in 1 document)"
+    )
     same = compare(A, A)
-    assert all(same.verdict(name).startswith("cannot tell") for name in ("vendor", "total", ALL, MEAN))
+    assert all(
+        same.verdict(name).startswith("cannot tell") for name in ("vendor", "total", ALL, MEAN)
+    )
     assert "equal" not in " ".join([*same.lines(), *map(" ".join, same.table())])
     with pytest.raises(KeyError):
         found.verdict("vendors")
@@ -86,7 +98,9 @@ def test_may_a_replace_b() -> None:
 
 def test_sentences_name_the_sides_and_the_evidence() -> None:
     lines = compare(A, B, names=("kept", "random")).lines()
-    assert lines[0].startswith("vendor: kept is better. kept alone right in 14 (b), random in 2 (c): exact McNemar ")
+    assert lines[0].startswith(
+        "vendor: kept is better. kept alone right in 14 (b), random in 2 (c): exact McNemar "
+    )
     assert lines[0].endswith("p = 0.004, p = 0.008 by Holm over 2 fields.")
     assert "sign-flip test" in lines[3]
     assert "10000 resamples" in lines[-1]
@@ -101,7 +115,18 @@ def test_what_is_printed_as_json() -> None:
     ]
     assert list(found["fields"]) == ["vendor", "total"]
     assert list(found["mean"]) == [
-        *("a", "b", "difference", "only_a", "only_b", "p", "p_holm", "detectable", "non_inferior", "verdict")
+        *(
+            "a",
+            "b",
+            "difference",
+            "only_a",
+            "only_b",
+            "p",
+            "p_holm",
+            "detectable",
+            "non_inferior",
+            "verdict",
+        )
     ]
 
 
@@ -112,7 +137,10 @@ def test_documents_of_one_group_count_together() -> None:
     assert (found.n, found.units) == (N, 81)
     assert found.fields["vendor"].p > 0.5
     assert found.verdict("vendor").startswith("cannot tell")
-    assert "100 documents in 81 groups. 95% intervals: of rates a bootstrap of groups" in found.lines()[-1]
+    assert (
+        "100 documents in 81 groups. 95% intervals: of rates a bootstrap of groups"
+        in found.lines()[-1]
+    )
     assert found.fields["vendor"].a.low < compare(A, B).fields["vendor"].a.low
 
 
@@ -121,7 +149,9 @@ def test_the_order_of_rows_does_not_matter() -> None:
 
 
 def test_documents_that_one_side_lacks() -> None:
-    with pytest.raises(DataError, match=r"only in A: 'd96', 'd97', 'd98' and 1 more; only in B: 'd0'") as caught:
+    with pytest.raises(
+        DataError, match=r"only in A: 'd96', 'd97', 'd98' and 1 more; only in B: 'd0'"
+    ) as caught:
         compare(A[1:], B[:96])
     assert "--common" in caught.value.next_step
     found = compare(A[1:], B[:96], common=True)
@@ -135,8 +165,14 @@ def test_documents_that_one_side_lacks() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda row: replace(row, gold={**row.gold, "total": 2.0}), "the gold 'total' is not the same: 1.0 and 2.0"),
-        (lambda row: replace(row, correct={"vendor": True}), "B was scored on vendor, not on vendor, total"),
+        (
+            lambda row: replace(row, gold={**row.gold, "total": 2.0}),
+            "the gold 'total' is not the same: 1.0 and 2.0",
+        ),
+        (
+            lambda row: replace(row, correct={"vendor": True}),
+            "B was scored on vendor, not on vendor, total",
+        ),
         (lambda row: replace(row, sample=0), "B holds sampled answers"),
         (lambda row: replace(row, id="d0"), "B answers document 'd0' twice"),
     ],

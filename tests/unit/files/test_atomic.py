@@ -21,7 +21,9 @@ META = {"step": 10, "seed": 3, "loss": 0.1}
 def test_folder_comes_back_as_written(tmp_path: Path) -> None:
     atomic.write_folder(tmp_path / "a", FILES, META)
     assert atomic.verify(tmp_path / "a") == META
-    assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.name != atomic.MANIFEST} == FILES
+    assert {
+        p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.name != atomic.MANIFEST
+    } == FILES
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
     assert {stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "a").iterdir()} == {0o600}
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
@@ -59,7 +61,9 @@ def test_every_flipped_bit_and_lost_tail_is_noticed(tmp_path: Path) -> None:
             path.write_bytes(data[:index] + bytes([data[index] ^ 1]) + data[index + 1 :])
             with pytest.raises(atomic.Damaged):
                 atomic.verify(good)
-        for length in {length for length in (0, 1, len(data) // 2, len(data) - 1) if 0 <= length < len(data)}:
+        for length in {
+            length for length in (0, 1, len(data) // 2, len(data) - 1) if 0 <= length < len(data)
+        }:
             path.write_bytes(data[:length])
             with pytest.raises(atomic.Damaged):
                 atomic.verify(good)
@@ -94,7 +98,9 @@ def test_a_power_cut_anywhere_leaves_old_or_new(tmp_path: Path, eager_names: boo
         left.mkdir()
         (left / "f").write_bytes(b"old")
         disk_faults.replay(disk_faults.after_power_cut(operations[:cut], eager_names), live, left)
-        assert (left / "f").read_bytes() in ({b"new"} if cut == len(operations) else {b"old", b"new"})
+        assert (left / "f").read_bytes() in (
+            {b"new"} if cut == len(operations) else {b"old", b"new"}
+        )
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])

@@ -66,7 +66,9 @@ def test_other_inputs_begin_anew(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == WHOLE
 
 
-def test_the_journal_of_other_inputs_counts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_of_other_inputs_counts_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     half(tmp_path / "out")
     monkeypatch.setattr(stage, "SECONDS_BETWEEN_JOURNALS", 1e9)
     killed = disk_faults.kill_at(9, lambda: make(tmp_path / "out", key={**KEY, "input": "b"}))
@@ -105,7 +107,9 @@ def test_a_damaged_journal_begins_anew(tmp_path: Path, journal: bytes | None) ->
 
 
 def test_a_kill_before_any_file_operation_loses_nothing_that_counts(tmp_path: Path) -> None:
-    """kill -9 ahead of the first, the second ... operation, each time gone on with to the same bytes."""
+    """kill -9 ahead of the first, the second ...
+    operation, each time gone on with to the same bytes.
+    """
     killed = 0
     while disk_faults.kill_at(killed + 1, lambda: make(tmp_path / str(killed) / "out")):  # noqa: B023 -- called at once
         out = tmp_path / str(killed) / "out"
@@ -128,7 +132,9 @@ def test_kills_one_after_the_other_still_come_to_the_end(tmp_path: Path) -> None
 
 
 def test_the_journal_counts_only_what_is_on_the_disk(tmp_path: Path) -> None:
-    """Before each journal gets its name, and before the file gets its own, all that was written is synced."""
+    """Before each journal gets its name, and before the
+    file gets its own, all that was written is synced.
+    """
     unsynced: set[int] = set()
     renamed: list[str] = []
 
@@ -148,7 +154,10 @@ def test_the_journal_counts_only_what_is_on_the_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n", [1, 3, 5, 9])
 def test_a_full_disk_says_what_to_do_and_is_gone_on_with(tmp_path: Path, n: int) -> None:
-    with disk_faults.fail_at(n, "write", errno.ENOSPC), pytest.raises(RunError, match=r"[Ff]ree some space"):
+    with (
+        disk_faults.fail_at(n, "write", errno.ENOSPC),
+        pytest.raises(RunError, match=r"[Ff]ree some space"),
+    ):
         make(tmp_path / "out")
     assert not (tmp_path / "out").exists()
     make(tmp_path / "out")
@@ -176,9 +185,14 @@ def test_a_disk_that_takes_no_journal_hides_no_error_and_keeps_the_one_before(
     assert (tmp_path / "out").read_bytes() == WHOLE
 
 
-def test_a_disk_that_fills_up_at_the_very_end_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_at_the_very_end_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stage, "SECONDS_BETWEEN_JOURNALS", 1e9)
-    with disk_faults.fail_at(1, "fsync", errno.EDQUOT), pytest.raises(RunError, match="Free some space") as caught:
+    with (
+        disk_faults.fail_at(1, "fsync", errno.EDQUOT),
+        pytest.raises(RunError, match="Free some space") as caught,
+    ):
         make(tmp_path / "out")
     assert caught.value.where == str(tmp_path / "out")
     assert make(tmp_path / "out")
@@ -186,7 +200,9 @@ def test_a_disk_that_fills_up_at_the_very_end_is_gone_on_with(tmp_path: Path, mo
 
 
 class Interrupting(Mapping[str, Any]):
-    """A state that Ctrl-C meets while it is copied: the bytes are written, the state is not yet taken over."""
+    """A state that Ctrl-C meets while it is copied: the
+    bytes are written, the state is not yet taken over.
+    """
 
     def __getitem__(self, key: str) -> Any:
         raise KeyboardInterrupt
@@ -222,7 +238,9 @@ with Stage(Path({str(out)!r}), {{}}, {{}}) as staged:
     print("ready", flush=True)
     sys.stdin.read()
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"ready\n"
         with pytest.raises(RunError, match="another process is writing this file"):

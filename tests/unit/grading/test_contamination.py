@@ -1,4 +1,6 @@
-"""Rows near an evaluation document: found whatever wraps them, and not because they share a form."""
+"""Rows near an evaluation document: found whatever
+wraps them, and not because they share a form.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from offapi.grading.similarity.contamination import NUMBERS, RUNS, Evaluation, N
 from offapi.grading.similarity.shingles import common, prints
 
 INSTRUCTIONS = (
-    "Read the letter below, say who wrote it and when, and answer with one JSON object and nothing else: " * 3
+    "Read the letter below, say who wrote it and when, and answer with one JSON object and nothing"
+    " else: " * 3
 )
 
 
@@ -17,14 +20,16 @@ def receipt(seed: int, words: int = 40) -> str:
     """A text of words and numbers that no other seed gives."""
     draw = np.random.default_rng(seed)
     return " ".join(
-        f"{draw.integers(10**6)}" if i % 9 == 0 else "".join(draw.choice(list("abcdefghij"), 6)) for i in range(words)
+        f"{draw.integers(10**6)}" if i % 9 == 0 else "".join(draw.choice(list("abcdefghij"), 6))
+        for i in range(words)
     )
 
 
 def misread(text: str, every: int) -> str:
     """`text` with each so manieth word that is no number spoilt."""
     return " ".join(
-        word + "x" if i % every == 1 and not word.isdigit() else word for i, word in enumerate(text.split())
+        word + "x" if i % every == 1 and not word.isdigit() else word
+        for i, word in enumerate(text.split())
     )
 
 
@@ -54,7 +59,9 @@ def test_a_shared_form_is_no_evidence() -> None:
     letters = ["".join(np.random.default_rng(i).choice(list("abcdef "), 120)) for i in range(60)]
     rows = [INSTRUCTIONS + letter for letter in letters]
     assert near(rows[:30], rows[30:]) == []
-    assert [(pair.row, pair.document) for pair in near(rows[:30], rows[20:])] == [(20 + i, i) for i in range(10)]
+    assert [(pair.row, pair.document) for pair in near(rows[:30], rows[20:])] == [
+        (20 + i, i) for i in range(10)
+    ]
     assert len(np.unique(near_duplicates.clusters(rows))) == 60
     assert len(np.unique(near_duplicates.clusters([*rows, rows[4].upper()]))) == 60
     assert len(common(rows)) > 10
@@ -63,8 +70,15 @@ def test_a_shared_form_is_no_evidence() -> None:
 
 def test_looking_up_finds_what_comparing_every_pair_finds() -> None:
     draw = np.random.default_rng(2)
-    evaluation = [receipt(i % 12, 30 + i % 3) for i in range(36)] + ["", "two words", "no numbers in this one at all"]
-    rows = [misread(evaluation[draw.integers(len(evaluation))], int(draw.integers(2, 20))) for _ in range(120)]
+    evaluation = [receipt(i % 12, 30 + i % 3) for i in range(36)] + [
+        "",
+        "two words",
+        "no numbers in this one at all",
+    ]
+    rows = [
+        misread(evaluation[draw.integers(len(evaluation))], int(draw.integers(2, 20)))
+        for _ in range(120)
+    ]
     boring = common(evaluation)
     found, wanted = prints(rows, boring), prints(evaluation, boring)
     expected = []
@@ -80,7 +94,9 @@ def test_looking_up_finds_what_comparing_every_pair_finds() -> None:
             if shares[0] >= RUNS and shares[1] >= NUMBERS:
                 expected.append((i, j))
     assert len(expected) > 100
-    assert [(pair.row, pair.document) for pair in Evaluation(evaluation, boring).near(found)] == expected
+    assert [
+        (pair.row, pair.document) for pair in Evaluation(evaluation, boring).near(found)
+    ] == expected
 
 
 def test_nothing_is_near_nothing() -> None:

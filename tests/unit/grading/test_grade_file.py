@@ -76,7 +76,9 @@ def trace(i: int, total: object, **more: object) -> dict[str, Any]:
     return {"id": f"t{i}", "messages": messages, **more}
 
 
-def prepare(folder: Path, rows: list[dict[str, Any]], evil: str = "pass", **options: Any) -> inputs.Inputs:
+def prepare(
+    folder: Path, rows: list[dict[str, Any]], evil: str = "pass", **options: Any
+) -> inputs.Inputs:
     """A task and a traces file in `folder`, read."""
     (folder / "task.py").write_text(TASK.replace("{EVIL}", evil))
     (folder / "traces.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
@@ -97,7 +99,10 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
             "check 'plausible', row 't7': the check scored nan, not in [0, 1].",
         ),
         ("os._exit(5)", "row 't7': check 'plausible' ended the process (exit code 5)."),
-        ("sum(itertools.repeat(1))", "row 't7': check 'plausible' took more than 1.3 s, heard no alarm and was ended"),
+        (
+            "sum(itertools.repeat(1))",
+            "row 't7': check 'plausible' took more than 1.3 s, heard no alarm and was ended",
+        ),
         (
             "exec('while True: pass')",
             "check 'plausible', row 't7': the answer's checks took more than check_seconds = 1",
@@ -105,22 +110,30 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     ],
     ids=["raises", "nan", "exits", "hangs in C", "loops"],
 )
-def test_a_row_that_a_check_cannot_judge_has_no_score_and_is_named(tmp_path: Path, evil: str, said: str) -> None:
-    read = prepare(tmp_path, [trace(i, i + 0.5) for i in range(12)], f'if "number 7." in document: {evil}')
+def test_a_row_that_a_check_cannot_judge_has_no_score_and_is_named(
+    tmp_path: Path, evil: str, said: str
+) -> None:
+    read = prepare(
+        tmp_path, [trace(i, i + 0.5) for i in range(12)], f'if "number 7." in document: {evil}'
+    )
     graded = grade_file.grade(read, tmp_path / "graded.jsonl", Quiet(), grace=0.3)
     assert (graded.failed, np.isnan(graded.table["score"]).sum()) == (1, 1)
     assert said in graded.first
     rows = rows_of(tmp_path / "graded.jsonl")
     assert [row["id"] for row in rows if "error" in row["grade"]] == ["t7"]
     assert [row["grade"].get("score") for row in rows].count(1.0) == 11
-    with pytest.raises(GateFailed, match="a row could not be graded and will not be kept; the first: row 't7'"):
+    with pytest.raises(
+        GateFailed, match="a row could not be graded and will not be kept; the first: row 't7'"
+    ):
         graded.gate()
 
 
 def test_many_such_rows_stop_it_at_once_and_again(tmp_path: Path) -> None:
     read = prepare(tmp_path, [trace(i, 1.5) for i in range(3000)], 'raise ValueError("always")')
     for _ in range(2):
-        with pytest.raises(GateFailed, match=r"more than 100 rows could not be graded, .* the first: row 't0'"):
+        with pytest.raises(
+            GateFailed, match=r"more than 100 rows could not be graded, .* the first: row 't0'"
+        ):
             grade_file.grade(read, tmp_path / "graded.jsonl", Quiet())
         assert not (tmp_path / "graded.jsonl").exists()
 
@@ -136,7 +149,10 @@ BAD = [
     (b'{"id": "x", "messages": []}', "line 41, field 'messages': the last message is not"),
     (b"{", "line 41: not JSON"),
     (b'{"id": " ", "document": "a", "recorded_label": {}}', "line 41, field 'id': the id is empty"),
-    (b'{"id": "x", "document": "a", "recorded_label": {"total": 1}, "gold": {}}', "line 41, document 'x'"),
+    (
+        b'{"id": "x", "document": "a", "recorded_label": {"total": 1}, "gold": {}}',
+        "line 41, document 'x'",
+    ),
     (b'{"id": "x", "document": 5}', "line 41, field 'document'"),
 ]
 
@@ -155,7 +171,9 @@ def test_a_row_that_is_none_is_named_by_its_line(tmp_path: Path, line: bytes, sa
 
 def test_an_id_that_is_used_twice_is_named_with_both_lines(tmp_path: Path) -> None:
     read = prepare(tmp_path, [trace(i % 5, 1.5) for i in range(7)])
-    with pytest.raises(DataError, match=r"line 6, field 'id': id 't0' was already used in line 1\."):
+    with pytest.raises(
+        DataError, match=r"line 6, field 'id': id 't0' was already used in line 1\."
+    ):
         grade_file.grade(read, tmp_path / "graded.jsonl", Quiet())
 
 
@@ -189,7 +207,9 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("damage", ["none", "table ahead", "table cut", "table changed", "journal cut", "other task"])
+@pytest.mark.parametrize(
+    "damage", ["none", "table ahead", "table cut", "table changed", "journal cut", "other task"]
+)
 def test_an_unfinished_file_is_gone_on_with_only_where_it_is_whole(
     unfinished: Path, tmp_path: Path, damage: str
 ) -> None:
@@ -208,7 +228,12 @@ def test_an_unfinished_file_is_gone_on_with_only_where_it_is_whole(
             journal.write_bytes(journal.read_bytes()[:-3])
         case "other task":
             (folder / "task.py").write_text((folder / "task.py").read_text() + "\n# other\n")
-    read, quiet = inputs.read(folder / "task.py", folder / "traces.jsonl", cap_by=None, gold=None, against=()), Quiet()
+    read, quiet = (
+        inputs.read(
+            folder / "task.py", folder / "traces.jsonl", cap_by=None, gold=None, against=()
+        ),
+        Quiet(),
+    )
     grade_file.grade(read, out, quiet)
     assert bool(quiet.said) is (damage in ("none", "table ahead"))
     assert (out.read_bytes() == (folder / "whole.jsonl").read_bytes()) is (damage != "other task")
@@ -225,11 +250,16 @@ def test_rows_are_joined_in_the_order_asked_for(tmp_path: Path, some: list[int])
     found["length"] = [len(line) for line in lines]
     task = load(prepare(tmp_path, [trace(1, 1.5)]).settings.task_file)
     with Lines(tmp_path / "rows", found, task) as read:
-        assert read.joined(some) == b"".join(lines[i] for i in some) == b"".join(map(read.line, some))
+        assert (
+            read.joined(some) == b"".join(lines[i] for i in some) == b"".join(map(read.line, some))
+        )
 
 
 def test_memory_and_files_choose_and_tell_the_same(tmp_path: Path) -> None:
-    rows = [trace(i, i + 0.5 if i % 4 else 3000.0, gold={"total": i + 0.5}, group=f"g{i % 6}") for i in range(80)]
+    rows = [
+        trace(i, i + 0.5 if i % 4 else 3000.0, gold={"total": i + 0.5}, group=f"g{i % 6}")
+        for i in range(80)
+    ]
     rows[9]["messages"][0] = rows[5]["messages"][0]
     rows[11]["messages"][1]["content"] = "no object"
     evaluation = rows[20]["messages"][0]["content"]
@@ -241,11 +271,15 @@ def test_memory_and_files_choose_and_tell_the_same(tmp_path: Path) -> None:
         sieve = kept_file.sieve(graded, lines, read, 3)
         pairs = kept_file.near_evaluation(graded, lines, read)
     checks, known = tuple(read.task.checks), from_gold(graded.table)
-    told = report(graded.table, sieve, checks, rule, known, want_precision=0.9, pairs=pairs, evaluation=1)
+    told = report(
+        graded.table, sieve, checks, rule, known, want_precision=0.9, pairs=pairs, evaluation=1
+    )
 
     task = load(tmp_path / "task.py")
     pairs_in_memory = [(row, task.grade_trace(row)) for row in traces.read(read.traces)]
-    chosen = select.choose(pairs_in_memory, task, rule, 3, evaluation=[("v", evaluation)], want_precision=0.9)
+    chosen = select.choose(
+        pairs_in_memory, task, rule, 3, evaluation=[("v", evaluation)], want_precision=0.9
+    )
     assert chosen.report == told
     assert chosen.kept == tuple(np.flatnonzero(sieve.kept(rule)[0]).tolist())
     assert told.dropped["near an evaluation document"] == told.dropped["near-duplicate"] == 1
@@ -263,10 +297,14 @@ def test_memory_and_files_choose_and_tell_the_same(tmp_path: Path) -> None:
         Keep(near_duplicates=False),
     ],
 )
-def test_the_eligible_are_what_the_rule_keeps_whatever_the_grades(tmp_path: Path, rule: Keep) -> None:
+def test_the_eligible_are_what_the_rule_keeps_whatever_the_grades(
+    tmp_path: Path, rule: Keep
+) -> None:
     rows = [trace(i, i + 0.5 if i % 4 else 3000.0, group=f"g{i % 6}") for i in range(60)]
     rows[9]["messages"][0] = rows[5]["messages"][0]  # of other groups: a copy either way
-    rows[12]["messages"][0] = rows[6]["messages"][0]  # of one group: none among the best of the group
+    rows[12]["messages"][0] = rows[6]["messages"][
+        0
+    ]  # of one group: none among the best of the group
     rows[11]["messages"][1]["content"] = "no object"
     task = load(prepare(tmp_path, rows).settings.task_file)
     graded = [(row, task.grade_trace(row)) for row in traces.read(tmp_path / "traces.jsonl")]
@@ -283,7 +321,9 @@ MESSAGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "tool", "usr", None, ["user"]])},
     optional={
         "content": st.sampled_from(["", "text", None, 3, ["text"]]),
-        "tool_calls": st.sampled_from([None, [], [{"function": {"name": "f", "arguments": "{}"}}], {}]),
+        "tool_calls": st.sampled_from(
+            [None, [], [{"function": {"name": "f", "arguments": "{}"}}], {}]
+        ),
         "weight": st.sampled_from([0, 1]),
     },
 )
@@ -293,7 +333,9 @@ ROWS = st.fixed_dictionaries(
     optional={
         "messages": st.one_of(
             st.lists(MESSAGES, max_size=3),
-            st.lists(MESSAGES, max_size=2).map(lambda some: [*some, {"role": "assistant", "content": "x"}]),
+            st.lists(MESSAGES, max_size=2).map(
+                lambda some: [*some, {"role": "assistant", "content": "x"}]
+            ),
             st.sampled_from(["text", {}, None, [1]]),
         ),
         "tools": st.sampled_from([None, [], [{"type": "function"}], [1], {}, "", 0, False]),
@@ -332,7 +374,9 @@ def test_one_alarm_serves_many_answers_and_each_has_all_its_time() -> None:
         return None
 
     with time_limit.lasting():
-        assert [spin(0.1, 0.25) for _ in range(4)] == [None] * 4, "the first one's alarm rings in the third"
+        assert [spin(0.1, 0.25) for _ in range(4)] == [None] * 4, (
+            "the first one's alarm rings in the third"
+        )
         for seconds in (0.25, 0.1, 0.4):
             rang = spin(2, seconds)
             assert rang is not None
@@ -366,7 +410,9 @@ def test_a_slip_in_the_key_of_recorded_answers_is_told(
 ) -> None:
     prepare(tmp_path, [{"id": "d", "document": "Sum: 1.50", "recorded_labels": {"total": 1.5}}])
     monkeypatch.chdir(tmp_path)
-    assert cli.run(["grade", f"--task={tmp_path}/task.py", f"--traces={tmp_path}/traces.jsonl"]) == 1
+    assert (
+        cli.run(["grade", f"--task={tmp_path}/task.py", f"--traces={tmp_path}/traces.jsonl"]) == 1
+    )
     err = capsys.readouterr().err
     assert "traces.jsonl, line 1, field 'recorded_labels'" in err
     assert "Did you mean 'recorded_label'?" in err
@@ -430,6 +476,20 @@ def test_a_rule_that_keeps_nothing_writes_nothing(
 ) -> None:
     prepare(tmp_path, [trace(1, 5000.0)])
     monkeypatch.chdir(tmp_path)
-    assert cli.run(["grade", "--task", "task.py", "--traces", "traces.jsonl", "--kept", "kept.jsonl", "--json"]) == 1
+    assert (
+        cli.run(
+            [
+                "grade",
+                "--task",
+                "task.py",
+                "--traces",
+                "traces.jsonl",
+                "--kept",
+                "kept.jsonl",
+                "--json",
+            ]
+        )
+        == 1
+    )
     assert "no row is kept" in capsys.readouterr().err
     assert not (tmp_path / "kept.jsonl").exists()

@@ -27,7 +27,9 @@ def graded(scores: list[float], right: list[int] | None = None) -> table.Table:
 def test_an_unweighted_rate_is_wilsons(right: int, of: int) -> None:
     found, expected = rate(np.arange(of) < right), wilson(right, of)
     assert found is not None
-    assert (found.mean, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high), abs=1e-9)
+    assert (found.mean, found.low, found.high) == pytest.approx(
+        (expected.mean, expected.low, expected.high), abs=1e-9
+    )
 
 
 def test_precision_and_recall_by_hand() -> None:
@@ -36,8 +38,12 @@ def test_precision_and_recall_by_hand() -> None:
     found = agree(score, right, 0.9, "gold")
     assert [level.threshold for level in found.levels] == [0.5, 0.75, 1.0]
     assert [level.judged for level in found.levels] == [30, 20, 10]
-    assert [level.precision.mean for level in found.levels if level.precision] == pytest.approx([18 / 30, 15 / 20, 0.9])
-    assert [level.recall.mean for level in found.levels if level.recall] == pytest.approx([1, 15 / 18, 9 / 18])
+    assert [level.precision.mean for level in found.levels if level.precision] == pytest.approx(
+        [18 / 30, 15 / 20, 0.9]
+    )
+    assert [level.recall.mean for level in found.levels if level.recall] == pytest.approx(
+        [1, 15 / 18, 9 / 18]
+    )
     assert (found.threshold, found.certain) == (1.0, False)
     assert "10 judged rows cannot tell whether that is 90%." in found.lines()[0]
 
@@ -66,15 +72,25 @@ def test_many_scores_are_looked_at_on_a_grid_and_a_shown_threshold_holds_its_row
 
 def test_a_reviewed_row_stands_for_its_band_of_scores() -> None:
     rows = graded([1.0] * 900 + [0.6] * 100)
-    answers = dict.fromkeys(range(8), True) | {8: False, 9: False} | {900 + i: False for i in range(10)}
+    answers = (
+        dict.fromkeys(range(8), True) | {8: False, 9: False} | {900 + i: False for i in range(10)}
+    )
     known = truth.from_reviews(rows, answers)
     assert known is not None
     everything = known.rate(np.ones(1000, bool))
     assert everything is not None
     assert everything.mean == pytest.approx(0.9 * 0.8)  # and not 8 of 20
     assert everything.low < 0.55, "twenty rows were looked at, not a thousand"
-    found = agree(rows["score"][known.known], known.right[known.known], 0.7, "review", known.weight[known.known])
-    assert [level.precision.mean for level in found.levels if level.precision] == pytest.approx([0.72, 0.8])
+    found = agree(
+        rows["score"][known.known],
+        known.right[known.known],
+        0.7,
+        "review",
+        known.weight[known.known],
+    )
+    assert [level.precision.mean for level in found.levels if level.precision] == pytest.approx(
+        [0.72, 0.8]
+    )
 
 
 def test_a_band_that_nobody_looked_at_leaves_the_figures_open() -> None:
@@ -82,20 +98,33 @@ def test_a_band_that_nobody_looked_at_leaves_the_figures_open() -> None:
     known = truth.from_reviews(rows, dict.fromkeys(range(10), True))
     assert known is not None
     found = agree(
-        rows["score"][known.known], known.right[known.known], 0.7, "review", known.weight[known.known], known.unseen
+        rows["score"][known.known],
+        known.right[known.known],
+        0.7,
+        "review",
+        known.weight[known.known],
+        known.unseen,
     )
     assert found.levels[0].precision is not None
     assert found.levels[0].recall is None
     low = truth.from_reviews(rows, {90: True})
     assert low is not None
-    assert agree(np.array([0.3]), np.array([True]), 0.7, "review", None, low.unseen).levels[0].precision is None
+    assert (
+        agree(np.array([0.3]), np.array([True]), 0.7, "review", None, low.unseen)
+        .levels[0]
+        .precision
+        is None
+    )
 
 
 def test_gold_is_taken_where_there_is_some() -> None:
     assert truth.from_gold(graded([1.0])) is None
     known = truth.from_gold(graded([1.0, 1.0, 0.5], [1, -1, 0]))
     assert known is not None
-    assert (known.known.tolist(), known.right.tolist()) == ([True, False, True], [True, False, False])
+    assert (known.known.tolist(), known.right.tolist()) == (
+        [True, False, True],
+        [True, False, False],
+    )
 
 
 def test_rows_to_review_are_spread_over_the_scores_and_never_asked_twice(tmp_path: Path) -> None:
@@ -132,6 +161,8 @@ def test_whether_there_are_enough_rows() -> None:
     assert "do not train on fewer than 50" in advice.enough(49, None)[0]
     assert "few" in advice.enough(50, None)[0]
     assert "enough to start" in advice.enough(200, None)[0]
-    assert "60 evaluation documents can show a difference of 16.2 points" in advice.enough(200, 60)[1]
+    assert (
+        "60 evaluation documents can show a difference of 16.2 points" in advice.enough(200, 60)[1]
+    )
     assert advice.ceiling(None, 0, 0) == []
     assert "--review 30" in advice.ceiling(None, 0, 5)[0]

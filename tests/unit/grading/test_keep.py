@@ -19,7 +19,10 @@ from offapi.grading.keep import Candidate, Keep, candidates, require_groups, sel
 from offapi.grading.similarity import near_duplicates, shingles
 from offapi.task.task import Grade
 
-LETTER = "Dear Sir or Madam, please find enclosed the goods that were ordered, together with an invoice for them. "
+LETTER = (
+    "Dear Sir or Madam, please find enclosed the goods that were ordered, together with an invoice"
+    " for them. "
+)
 
 
 def rows(*scores: float | None, **columns: list[Any]) -> list[Candidate]:
@@ -28,7 +31,10 @@ def rows(*scores: float | None, **columns: list[Any]) -> list[Candidate]:
     group, cap = columns.get("group", [None] * many), columns.get("cap", [None] * many)
     document = columns.get("document", [f"text {i}" for i in range(many)])
     answered = columns.get("has_answer", [True] * many)
-    return [Candidate(f"r{i}", scores[i], group[i], cap[i], document[i], answered[i]) for i in range(many)]
+    return [
+        Candidate(f"r{i}", scores[i], group[i], cap[i], document[i], answered[i])
+        for i in range(many)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,11 @@ def rows(*scores: float | None, **columns: list[Any]) -> list[Candidate]:
         (Keep(), (0, 3), {"below the threshold": 2}),
         (Keep(threshold=0.5), (0, 2, 3), {"below the threshold": 1}),
         (Keep(best=1), (0, 3, 5), {"not the best of its group": 1}),
-        (Keep(best=1, threshold=0.3), (0, 3), {"below the threshold": 1, "not the best of its group": 1}),
+        (
+            Keep(best=1, threshold=0.3),
+            (0, 3),
+            {"below the threshold": 1, "not the best of its group": 1},
+        ),
         (Keep(top=0.5), (0, 3), {"not in the top": 2}),
     ],
 )
@@ -46,23 +56,45 @@ def test_the_conditions_hold_together_and_each_loss_has_a_reason(
 ) -> None:
     answered = [True, True, True, True, False, True]
     found = select(
-        rows(1.0, None, 0.5, 1.0, 1.0, 0.2, has_answer=answered, group=["a", "a", "a", "b", "b", None]), keep, 0
+        rows(
+            1.0,
+            None,
+            0.5,
+            1.0,
+            1.0,
+            0.2,
+            has_answer=answered,
+            group=["a", "a", "a", "b", "b", None],
+        ),
+        keep,
+        0,
     )
-    assert (found.kept, found.dropped) == (kept, {"could not be graded": 1, "no usable answer": 1, **dropped})
+    assert (found.kept, found.dropped) == (
+        kept,
+        {"could not be graded": 1, "no usable answer": 1, **dropped},
+    )
 
 
 def test_the_cap_keeps_the_best_and_leaves_rows_without_a_value_alone() -> None:
     found = select(
-        rows(0.6, 0.9, 0.8, 0.7, 0.6, cap=["x", "x", "x", None, None]), Keep(threshold=0.5, cap=2, cap_by="v"), 0
+        rows(0.6, 0.9, 0.8, 0.7, 0.6, cap=["x", "x", "x", None, None]),
+        Keep(threshold=0.5, cap=2, cap_by="v"),
+        0,
     )
     assert found.kept == (1, 2, 3, 4)
     assert found.dropped == {"over the cap": 1}
 
 
 def test_a_refused_row_is_dropped_and_takes_no_place() -> None:
-    many = [*rows(1.0, 0.9, 0.8, group=["a"] * 3), Candidate("near", 1.0, "a", None, "text", True, refused=True)]
+    many = [
+        *rows(1.0, 0.9, 0.8, group=["a"] * 3),
+        Candidate("near", 1.0, "a", None, "text", True, refused=True),
+    ]
     found = select(many, Keep(best=2), 0)
-    assert (found.kept, found.dropped) == ((0, 1), {"near an evaluation document": 1, "not the best of its group": 1})
+    assert (found.kept, found.dropped) == (
+        (0, 1),
+        {"near an evaluation document": 1, "not the best of its group": 1},
+    )
 
 
 def test_ties_fall_by_the_seed_alone() -> None:
@@ -73,25 +105,49 @@ def test_ties_fall_by_the_seed_alone() -> None:
 
 
 def test_of_near_duplicates_the_best_stays_and_numbers_tell_documents_apart() -> None:
-    same = [LETTER * 3, LETTER.upper() * 3 + "Yours!", "Other.", LETTER * 3 + "12", LETTER * 3 + "13"]
+    same = [
+        LETTER * 3,
+        LETTER.upper() * 3 + "Yours!",
+        "Other.",
+        LETTER * 3 + "12",
+        LETTER * 3 + "13",
+    ]
     scores = (0.8, 1.0, 1.0, 1.0, 1.0)
     assert select(rows(*scores, document=same), Keep(threshold=0.5), 0).kept == (1, 2, 3, 4)
-    assert select(rows(*scores, document=same), Keep(threshold=0.5, near_duplicates=False), 0).kept == (0, 1, 2, 3, 4)
+    assert select(
+        rows(*scores, document=same), Keep(threshold=0.5, near_duplicates=False), 0
+    ).kept == (0, 1, 2, 3, 4)
     assert select(rows(*scores, document=same), Keep(), 0).dropped == {"near-duplicate": 1}
 
 
-def test_samples_of_one_document_are_no_copies_of_each_other_where_the_best_of_a_group_are_kept() -> None:
+def test_samples_of_one_document_are_no_copies_of_each_other_where_the_best_of_a_group_are_kept() -> (
+    None
+):
     group = ["a", "a", "a", "b", None]
-    found = select(rows(0.9, 0.8, 0.7, 0.9, 0.9, document=["same"] * 5, group=group), Keep(best=2), 3)
+    found = select(
+        rows(0.9, 0.8, 0.7, 0.9, 0.9, document=["same"] * 5, group=group), Keep(best=2), 3
+    )
     assert found.kept in ((0, 1), (3,), (4,))  # by the seed one of the three groups that hold 0.9
     scores = (1.0, 0.8, 0.7, 0.9, 0.9)
     assert select(rows(*scores, document=["same"] * 5, group=group), Keep(best=2), 0).kept == (0, 1)
-    assert select(rows(*scores, document=["same"] * 5, group=group), Keep(threshold=0.5), 0).kept == (0,)
+    assert select(
+        rows(*scores, document=["same"] * 5, group=group), Keep(threshold=0.5), 0
+    ).kept == (0,)
 
 
-@given(st.lists(st.tuples(st.none() | st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from("ab"), st.sampled_from("xyz"))))
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.sampled_from([0.0, 0.5, 1.0]),
+            st.sampled_from("ab"),
+            st.sampled_from("xyz"),
+        )
+    )
+)
 def test_no_row_is_lost_and_every_rule_holds(raw: list[tuple[float | None, str, str]]) -> None:
-    many = rows(*(row[0] for row in raw), group=[row[1] for row in raw], cap=[row[2] for row in raw])
+    many = rows(
+        *(row[0] for row in raw), group=[row[1] for row in raw], cap=[row[2] for row in raw]
+    )
     found = select(many, Keep(threshold=0.5, best=3, top=0.8, cap=2, cap_by="v"), 1)
     kept = [many[i] for i in found.kept]
     assert len(kept) + sum(found.dropped.values()) == len(many)
@@ -104,7 +160,14 @@ def test_no_row_is_lost_and_every_rule_holds(raw: list[tuple[float | None, str, 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"threshold": 1.1}, {"top": 0.0}, {"best": 0}, {"cap": 0, "cap_by": "group"}, {"cap": 3}, {"cap_by": "vendor"}],
+    [
+        {"threshold": 1.1},
+        {"top": 0.0},
+        {"best": 0},
+        {"cap": 0, "cap_by": "group"},
+        {"cap": 3},
+        {"cap_by": "vendor"},
+    ],
 )
 def test_a_rule_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -113,8 +176,13 @@ def test_a_rule_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_condition_on_groups_needs_a_row_that_has_one() -> None:
     path = Path("traces.jsonl")
-    for keep, named in ((Keep(best=1), "best = 1"), (Keep(cap=2, cap_by="group"), 'cap_by = "group"')):
-        with pytest.raises(DataError, match=f"no row has a group, so {named} would drop none") as caught:
+    for keep, named in (
+        (Keep(best=1), "best = 1"),
+        (Keep(cap=2, cap_by="group"), 'cap_by = "group"'),
+    ):
+        with pytest.raises(
+            DataError, match=f"no row has a group, so {named} would drop none"
+        ) as caught:
             require_groups(keep, [None, None], path)
         assert caught.value.where == "traces.jsonl, field 'group'"
         assert "threshold" in caught.value.next_step
@@ -128,7 +196,9 @@ def test_traces_become_candidates() -> None:
     answer = {"role": "assistant", "content": '{"vendor": "Corner Ltd."}'}
     trace = Trace("a", (question, answer), group="g")
     call = {"type": "function", "function": {"name": "look", "arguments": "{}"}}
-    agent = Trace("b", (question, {"role": "assistant", "content": None, "tool_calls": [call]}), tools=({},))
+    agent = Trace(
+        "b", (question, {"role": "assistant", "content": None, "tool_calls": [call]}), tools=({},)
+    )
     plain = Trace("c", (question, {"role": "assistant", "content": "no object"}))
     grade, bad = Grade(0.5, {}, {"vendor": "Corner Ltd."}), Grade(0.1, {}, None)
     found = candidates([(trace, grade), (agent, bad), (plain, bad), (trace, None)], "vendor")
@@ -136,7 +206,10 @@ def test_traces_become_candidates() -> None:
     assert [row.has_answer for row in found] == [True, True, False, True]
     assert [row.cap_value for row in found] == ["cornerltd", None, None, None]
     assert found[3].score is None
-    assert [row.cap_value for row in candidates([(trace, grade), (agent, bad)], "group")] == ["g", None]
+    assert [row.cap_value for row in candidates([(trace, grade), (agent, bad)], "group")] == [
+        "g",
+        None,
+    ]
 
 
 def similar_texts(templates: int, each: int, seed: int) -> list[str]:
@@ -159,7 +232,10 @@ def test_near_duplicates_are_those_that_comparing_every_pair_finds() -> None:
     prints = shingles.prints(texts)
     sets = [prints.runs_of(i) for i in range(len(texts))]
     near = [
-        (a, b) for b in range(300) for a in range(b) if shingles.shared(sets[a], sets[b]) >= near_duplicates.SIMILAR
+        (a, b)
+        for b in range(300)
+        for a in range(b)
+        if shingles.shared(sets[a], sets[b]) >= near_duplicates.SIMILAR
     ]
     joined = sum(found[a] == found[b] for a, b in near)
     assert len(near) > 100
@@ -169,7 +245,9 @@ def test_near_duplicates_are_those_that_comparing_every_pair_finds() -> None:
     assert len(np.unique(found)) >= connected_components(linked, directed=False)[0]
 
 
-def test_many_documents_are_told_apart_by_their_sketches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_documents_are_told_apart_by_their_sketches_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     texts = similar_texts(templates=15, each=20, seed=5)
     compared = len(np.unique(near_duplicates.clusters(texts)))
     monkeypatch.setattr(near_duplicates, "COMPARED", 100)
@@ -191,7 +269,12 @@ def test_a_chain_of_near_duplicates_is_one_cluster_led_by_its_first() -> None:
     prints = shingles.prints(steps)
     shares = [shingles.shared(prints.runs_of(0), prints.runs_of(i)) for i in (1, 2)]
     assert shares[0] >= near_duplicates.SIMILAR > shares[1]
-    assert near_duplicates.clusters([steps[0], steps[3], steps[1], steps[2]]).tolist() == [0, 0, 0, 0]
+    assert near_duplicates.clusters([steps[0], steps[3], steps[1], steps[2]]).tolist() == [
+        0,
+        0,
+        0,
+        0,
+    ]
 
 
 def test_every_character_that_is_a_word_of_its_own_is_looked_for() -> None:

@@ -1,4 +1,6 @@
-"""GGUF files become the same model and the same tokens that transformers reads from them, and damage is an error."""
+"""GGUF files become the same model and the same tokens
+that transformers reads from them, and damage is an error.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def demo_home(offapi_home: Path) -> None:
 
 def logits(folder: Path, tokens: list[int], file: str | None = None) -> np.ndarray[Any, Any]:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=file, dtype=torch.float32
+    )
     with torch.inference_mode():
         values: np.ndarray[Any, Any] = model(torch.tensor([tokens])).logits[0].numpy()
     return values
@@ -86,13 +90,18 @@ def test_demo_tokens_are_what_transformers_reads(demo_model: store.Model) -> Non
         assert ours.decode(ours(text)["input_ids"]) == text
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     for prompt in (False, True):
-        shown = [t.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt) for t in (ours, theirs)]
+        shown = [
+            t.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+            for t in (ours, theirs)
+        ]
         assert shown[0] == shown[1]
     assert (ours.eos_token_id, ours.bos_token_id) == (theirs.eos_token_id, theirs.bos_token_id)
 
 
 def test_demo_digits_are_split_off_before_spaces_are_joined(demo_model: store.Model) -> None:
-    """As in SmolLM2's own tokenizer and llama.cpp's `smollm`; transformers' GGUF reader leaves that step out."""
+    """As in SmolLM2's own tokenizer and llama.cpp's
+    `smollm`; transformers' GGUF reader leaves that step out.
+    """
     ours = tokenizer(demo_model.path)
     assert ours.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
     assert ours.tokenize("x 1") == ["x", "Ġ", "1"]
@@ -104,7 +113,11 @@ def test_demo_settings(demo_model: store.Model) -> None:
     assert generation == {"eos_token_id": [2], "bos_token_id": 1, "pad_token_id": 2}
     config = orjson.loads((demo_model.path / "config.json").read_bytes())
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 100000.0
-    assert (config["rms_norm_eps"], config["tie_word_embeddings"], demo_model.license) == (1e-5, True, "apache-2.0")
+    assert (config["rms_norm_eps"], config["tie_word_embeddings"], demo_model.license) == (
+        1e-5,
+        True,
+        "apache-2.0",
+    )
 
 
 @pytest.mark.parametrize("q8", [False, True], ids=["fp32", "q8_0"])
@@ -113,20 +126,27 @@ def test_each_architecture_is_undone(tmp_path: Path, architecture: str, q8: bool
     pre = "smollm" if architecture == "llama" else "qwen2"
     path = model_files.write_gguf(tmp_path / "small.gguf", architecture, {"pre": pre}, q8)
     model = store.add(path)
-    before, after = load_file(tmp_path / "small-weights" / "model.safetensors"), load_file(model.path / WEIGHTS)
+    before, after = (
+        load_file(tmp_path / "small-weights" / "model.safetensors"),
+        load_file(model.path / WEIGHTS),
+    )
     for name, weight in before.items():
         assert np.allclose(after[name], weight, atol=0.03 if q8 else 0.0), name
     assert len(after) - len(before) == {"llama": 0, "qwen2": 6, "qwen3": 4}[architecture]
     tokens = [int(n) for n in np.random.default_rng(0).integers(0, tiny_llama.VOCAB, 40)]
     ours = logits(model.path, tokens)
     assert ours.std() > 0.1
-    if architecture != "qwen3":  # whose head width transformers' GGUF reader does not take from the file
+    if (
+        architecture != "qwen3"
+    ):  # whose head width transformers' GGUF reader does not take from the file
         assert np.abs(ours - logits(tmp_path, tokens, path.name)).max() < 1e-4
 
 
 def test_splitting_and_bos_follow_the_file(tmp_path: Path) -> None:
     def tokens(pre: str, text: str, **fields: Any) -> list[str]:
-        path = model_files.write_gguf(tmp_path / f"{pre}-{len(fields)}.gguf", "llama", {"pre": pre} | fields)
+        path = model_files.write_gguf(
+            tmp_path / f"{pre}-{len(fields)}.gguf", "llama", {"pre": pre} | fields
+        )
         made = tokenizer(store.add(path).path)
         words: list[str] = made.convert_ids_to_tokens(made(text)["input_ids"])
         return words
@@ -135,13 +155,22 @@ def test_splitting_and_bos_follow_the_file(tmp_path: Path) -> None:
     assert tokens("llama-bpe", "he 12<|end|>") == ["he", "Ġ", "12", "<|end|>"]
     assert tokens("gpt-2", "12") == ["12"]
     assert tokens("qwen2", "12") == ["1", "2"]
-    assert tokens("qwen2", "e\u0301", add_bos=True) == ["<|turn|>", "Ã", "©"]  # NFC, as Qwen's own tokenizer
+    assert tokens("qwen2", "e\u0301", add_bos=True) == [
+        "<|turn|>",
+        "Ã",
+        "©",
+    ]  # NFC, as Qwen's own tokenizer
 
 
 def test_every_token_that_ends_a_turn_is_named(tmp_path: Path) -> None:
     template = "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
-    for name, text, words in (("a", tiny_llama.TEMPLATE, ["<|end|>"]), ("b", template, ["<|end|>", "<|im_end|>"])):
-        model = store.add(model_files.write_gguf(tmp_path / f"{name}.gguf", "llama", {"template": text}))
+    for name, text, words in (
+        ("a", tiny_llama.TEMPLATE, ["<|end|>"]),
+        ("b", template, ["<|end|>", "<|im_end|>"]),
+    ):
+        model = store.add(
+            model_files.write_gguf(tmp_path / f"{name}.gguf", "llama", {"template": text})
+        )
         ids = orjson.loads((model.path / "generation_config.json").read_bytes())["eos_token_id"]
         assert tokenizer(model.path).convert_ids_to_tokens(ids) == words
 
@@ -155,7 +184,11 @@ def swap(content: bytes, old: bytes, new: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        (b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0gemma", "architecture 'gemma' cannot be converted"),
+        (
+            b"\x05\0\0\0\0\0\0\0llama",
+            b"\x05\0\0\0\0\0\0\0gemma",
+            "architecture 'gemma' cannot be converted",
+        ),
         (b"smollm", b"xmollm", "splitting 'xmollm' is not known"),
         (b"blk.1.ffn_up", b"blk.1.ffn_ux", "not one a plain llama has"),
         (b"blk.1.ffn_up", b"blk.0.ffn_up", "two tensors|small.gguf"),
@@ -167,7 +200,10 @@ def test_what_is_not_known_is_refused(tmp_path: Path, old: bytes, new: bytes, wo
     path = model_files.write_gguf(tmp_path / "small.gguf", "llama")
     path.write_bytes(swap(path.read_bytes(), old, new))
     if words == "no such error":  # rope's default is 10000, as in llama.cpp
-        assert orjson.loads((store.add(path).path / "config.json").read_bytes())["rope_theta"] == 10000.0
+        assert (
+            orjson.loads((store.add(path).path / "config.json").read_bytes())["rope_theta"]
+            == 10000.0
+        )
         return
     with pytest.raises(ModelError, match=words) as caught:
         store.add(path)
@@ -176,12 +212,18 @@ def test_what_is_not_known_is_refused(tmp_path: Path, old: bytes, new: bytes, wo
 
 
 def test_a_huge_claim_takes_no_memory(tmp_path: Path) -> None:
-    """An array of 2**40 items in a file of 100 bytes; the `gguf` package's reader would fill the memory."""
-    head = b"GGUF" + (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    """An array of 2**40 items in a file of 100 bytes;
+    the `gguf` package's reader would fill the memory.
+    """
+    head = (
+        b"GGUF" + (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    )
     field = (1).to_bytes(8, "little") + b"a" + (9).to_bytes(4, "little")
     for inner in (0, 8, 9):
         path = tmp_path / "bomb.gguf"
-        path.write_bytes(head + field + inner.to_bytes(4, "little") + (1 << 40).to_bytes(8, "little") + bytes(64))
+        path.write_bytes(
+            head + field + inner.to_bytes(4, "little") + (1 << 40).to_bytes(8, "little") + bytes(64)
+        )
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(ModelError, match="not a readable GGUF file"):
             gguf_weights.read(path)

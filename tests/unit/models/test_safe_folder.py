@@ -26,7 +26,9 @@ B = {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}
 
 
 def write(path: Path, header: bytes, data: bytes, length: int | None = None) -> Path:
-    path.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header + data)
+    path.write_bytes(
+        (len(header) if length is None else length).to_bytes(8, "little") + header + data
+    )
     return path
 
 
@@ -81,7 +83,9 @@ def test_broken_headers_are_refused(tmp_path: Path, case: str) -> None:
         (b"{}", MAX_HEADER + 1, "claims"),
     ],
 )
-def test_headers_that_are_not_honest_json(tmp_path: Path, header: bytes, length: int | None, words: str) -> None:
+def test_headers_that_are_not_honest_json(
+    tmp_path: Path, header: bytes, length: int | None, words: str
+) -> None:
     with pytest.raises(ModelError, match=words):
         check_header(write(tmp_path / "x.safetensors", header, b"", length))
 

@@ -39,7 +39,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def untried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No template is tried here, see test_template_trial.py: each costs a process that imports transformers."""
+    """No template is tried here, see test_template_trial.py:
+    each costs a process that imports transformers.
+    """
     monkeypatch.setattr("offapi.chat.template_probe.run", lambda folder, origin: None)
 
 
@@ -58,9 +60,16 @@ def test_a_folder_is_stored_locked_and_found_again(tmp_path: Path, home: Path) -
     (source / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n")
     before = {path.name: path.read_bytes() for path in source.iterdir()}
     model = store.add(source)
-    assert (model.name, model.path, model.license) == ("Tiny-Llama", home / "models" / "Tiny-Llama", "mit")
+    assert (model.name, model.path, model.license) == (
+        "Tiny-Llama",
+        home / "models" / "Tiny-Llama",
+        "mit",
+    )
     lock = orjson.loads((model.path / "offapi.lock.json").read_bytes())
-    on_disk = {path.name for path in model.path.iterdir()} - {"offapi.lock.json", ".verified.json"}
+    on_disk = {path.name for path in model.path.iterdir()} - {
+        "offapi.lock.json",
+        ".verified.json",
+    }
     assert set(lock["files"]) == on_disk == set(before) - {"training.log"}
     assert model.size == sum((model.path / name).stat().st_size for name in on_disk)
     assert store.get("Tiny-Llama") == store.verify("Tiny-Llama") == store.listing()[0] == model
@@ -89,7 +98,11 @@ LINEAR = {"rope_type": "linear", "factor": 2.0}
 @pytest.mark.parametrize(
     ("given", "theta", "scaling"),
     [
-        ({"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 77.0}}, 77.0, None),
+        (
+            {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 77.0}},
+            77.0,
+            None,
+        ),
         ({"rope_theta": None, "rope_parameters": {**LINEAR, "rope_theta": 77.0}}, 77.0, LINEAR),
         ({"rope_theta": 77.0, "rope_scaling": {"type": "linear", "factor": 2.0}}, 77.0, LINEAR),
         ({"rope_theta": 77, "rope_scaling": None}, 77.0, None),
@@ -151,35 +164,67 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "link": (link_out, "links out"),
     "auto_map": (config_with(auto_map={"AutoModel": "x.y"}), "auto_map"),
     "nested": (config_with(text_config={"a": [{"auto_map": {}}]}), "auto_map"),
-    "in tokenizer": (file("tokenizer_config.json", b'{"auto_map": {"AutoTokenizer": ["a", "b"]}}'), "auto_map"),
-    "in generation": (file("generation_config.json", b'{"custom_pipeline": "x"}'), "custom_pipeline"),
+    "in tokenizer": (
+        file("tokenizer_config.json", b'{"auto_map": {"AutoTokenizer": ["a", "b"]}}'),
+        "auto_map",
+    ),
+    "in generation": (
+        file("generation_config.json", b'{"custom_pipeline": "x"}'),
+        "custom_pipeline",
+    ),
     "model_file": (config_with(model_file="x.py"), "model_file"),
     "trust_remote_code": (config_with(trust_remote_code=True), "trust_remote_code"),
-    "internal": (config_with(_attn_implementation_internal="sdpa"), "_attn_implementation_internal"),
+    "internal": (
+        config_with(_attn_implementation_internal="sdpa"),
+        "_attn_implementation_internal",
+    ),
     "hub kernel": (config_with(attn_implementation="someone/kernel"), "attn_implementation"),
     "type": (config_with(model_type="lightglue"), "model type 'lightglue'"),
     "gptq": (config_with(quantization_config={"quant_method": "gptq"}), "quantised"),
     "rope disagrees": (config_with(rope_parameters={"rope_theta": 1.0}), "disagree"),
-    "rope by layer": (config_with(rope_parameters={"full_attention": {"rope_theta": 1.0}}), "one rope"),
+    "rope by layer": (
+        config_with(rope_parameters={"full_attention": {"rope_theta": 1.0}}),
+        "one rope",
+    ),
     "window": (config_with(model_type="mistral", sliding_window=32), "sliding windows"),
     "window by flag": (config_with(use_sliding_window=True, sliding_window=32), "sliding windows"),
-    "window by layer": (config_with(layer_types=["full_attention", "sliding_attention"]), "sliding windows"),
+    "window by layer": (
+        config_with(layer_types=["full_attention", "sliding_attention"]),
+        "sliding windows",
+    ),
     "no number": (config_with(hidden_size="64"), "not a whole number"),
     "not JSON": (file("config.json", b"{"), "not valid JSON"),
     "huge JSON": (file("special_tokens_map.json", b" " * 4_000_001), "larger than"),
     "huge template": (file("chat_template.jinja", b" " * 100_001), "template"),
     "huge template in JSON": (
-        lambda source: file("tokenizer_config.json", orjson.dumps({"chat_template": "a" * 100_001}))(source),
+        lambda source: file(
+            "tokenizer_config.json", orjson.dumps({"chat_template": "a" * 100_001})
+        )(source),
         "template",
     ),
     "no config": (lambda source: (source / "config.json").unlink(), "no config.json"),
     "no weights": (lambda source: (source / "model.safetensors").unlink(), "no model"),
     "no tokenizer": (lambda source: (source / "tokenizer.json").unlink(), "no tokenizer.json"),
-    "missing tensor": (resave(lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight")), "is missing"),
-    "wrong shape": (resave(lambda tensors: tensors.update({"model.norm.weight": np.ones(3, np.float32)})), "shape"),
-    "extra tensor": (resave(lambda tensors: tensors.update(extra=np.ones(3, np.float32))), "no place"),
-    "damaged": (lambda source: os.truncate(source / "model.safetensors", 5000), "damaged safetensors"),
-    "index": (file("model.safetensors.index.json", b'{"weight_map": {"x": "../../x"}}'), "other tensors"),
+    "missing tensor": (
+        resave(lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight")),
+        "is missing",
+    ),
+    "wrong shape": (
+        resave(lambda tensors: tensors.update({"model.norm.weight": np.ones(3, np.float32)})),
+        "shape",
+    ),
+    "extra tensor": (
+        resave(lambda tensors: tensors.update(extra=np.ones(3, np.float32))),
+        "no place",
+    ),
+    "damaged": (
+        lambda source: os.truncate(source / "model.safetensors", 5000),
+        "damaged safetensors",
+    ),
+    "index": (
+        file("model.safetensors.index.json", b'{"weight_map": {"x": "../../x"}}'),
+        "other tensors",
+    ),
 }
 
 
@@ -250,7 +295,9 @@ def test_content_is_read_once_and_again_when_touched(tmp_path: Path) -> None:
     assert store.get("m").name == "m"
     before = weights.stat()
     flip(weights)
-    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a disk that loses a bit leaves it
+    os.utime(
+        weights, ns=(before.st_atime_ns, before.st_mtime_ns)
+    )  # as a disk that loses a bit leaves it
     assert store.get("m").name == "m", "it is not read a second time"
     with pytest.raises(ModelError, match="its content has changed"):
         store.verify("m")
@@ -276,11 +323,17 @@ def test_a_damaged_note_of_what_was_read_is_not_believed(tmp_path: Path, content
         store.get("m")
 
 
-def test_no_command_loads_a_damaged_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_loads_a_damaged_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = store.add(model_files.folder(tmp_path / "a"), "m").path / "model.safetensors"
     flip(weights)
     assert cli.run(["init", str(tmp_path / "task")]) == 0
-    asked = [f"--task={tmp_path}/task/task.py", f"--data={tmp_path}/task/val.jsonl", f"--out={tmp_path}/out.jsonl"]
+    asked = [
+        f"--task={tmp_path}/task/task.py",
+        f"--data={tmp_path}/task/val.jsonl",
+        f"--out={tmp_path}/out.jsonl",
+    ]
     for words in (["eval", *asked, "--model=m"], ["label", *asked, "--teacher=local:m"]):
         capsys.readouterr()
         assert cli.run([*words, "--json"]) == 1, words
@@ -312,7 +365,9 @@ def test_a_path_is_checked_and_its_own_lock_is_not_believed(tmp_path: Path) -> N
 
 
 def test_a_path_that_backends_would_read_differently_must_be_added(tmp_path: Path) -> None:
-    source = model_files.folder(tmp_path / "a", rope_theta=None, rope_parameters={"rope_theta": 100000.0})
+    source = model_files.folder(
+        tmp_path / "a", rope_theta=None, rope_parameters={"rope_theta": 100000.0}
+    )
     with pytest.raises(ModelError, match="models add"):
         store.get(source)
 
@@ -334,13 +389,18 @@ def test_killed_at_any_point_leaves_nothing_or_all(tmp_path: Path, home: Path) -
 @pytest.mark.parametrize(("name", "nth"), [("fsync", 1), ("fsync", 3), ("rename", 1), ("open", 2)])
 def test_a_failing_disk_leaves_nothing(tmp_path: Path, home: Path, name: str, nth: int) -> None:
     source = model_files.folder(tmp_path / "a")
-    with disk_faults.fail_at(nth, name, errno.ENOSPC), pytest.raises(Exception, match=r"full|left on device") as caught:
+    with (
+        disk_faults.fail_at(nth, name, errno.ENOSPC),
+        pytest.raises(Exception, match=r"full|left on device") as caught,
+    ):
         store.add(source)
     assert getattr(caught.value, "next_step", "")
     assert nothing_stored(home)
 
 
-def test_a_full_disk_is_seen_before_and_during(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_seen_before_and_during(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = model_files.folder(tmp_path / "a")
     script = f"""
 from offapi.models import source as model_source
@@ -366,7 +426,10 @@ print(sorted(path.name for path in models.store().iterdir()))
 
 def test_a_second_process_waits_for_its_turn(tmp_path: Path, home: Path) -> None:
     model_files.folder(tmp_path / "a")
-    script = f"from offapi.models import store as models; print(models.add({str(tmp_path / 'a')!r}).name)"
+    script = (
+        "from offapi.models import store as models;"
+        f" print(models.add({str(tmp_path / 'a')!r}).name)"
+    )
     with model_lock.whole(home / "models" / "b") as folder:
         assert folder is not None
         second = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -389,7 +452,9 @@ def test_the_demo_model_without_its_package(monkeypatch: pytest.MonkeyPatch) -> 
         store.add("demo")
 
 
-def test_another_file_in_place_of_the_demo_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_file_in_place_of_the_demo_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "not_the_demo"
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit('imported')")
@@ -402,8 +467,16 @@ def test_another_file_in_place_of_the_demo_model(tmp_path: Path, monkeypatch: py
 
 def test_the_store_needs_no_heavy_library() -> None:
     heavy = "{'torch', 'mlx', 'transformers', 'tokenizers', 'gguf', 'safetensors'}"
-    script = f"import sys, offapi.models.store, offapi.cli.models; print(sorted({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
+    script = (
+        f"import sys, offapi.models.store, offapi.cli.models; print(sorted({heavy} &"
+        " set(sys.modules)))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_command_list_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -411,7 +484,13 @@ def test_command_list_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out) == {"models": []}
     model = store.add(model_files.folder(tmp_path / "a"))
     assert cli.run(["models", "list", "--json"]) == 0
-    shown = {"name": "a", "path": str(model.path), "source": "folder", "license": "", "bytes": model.size}
+    shown = {
+        "name": "a",
+        "path": str(model.path),
+        "source": "folder",
+        "license": "",
+        "bytes": model.size,
+    }
     assert json.loads(capsys.readouterr().out) == {"models": [shown]}
     assert cli.run(["models", "verify", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"verified": ["a"]}
@@ -422,7 +501,9 @@ def test_command_list_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert json.loads(err)["code"] == "model"
 
 
-@pytest.mark.parametrize("words", [["models"], ["models", "add"], ["models", "list"], ["models", "verify"]])
+@pytest.mark.parametrize(
+    "words", [["models"], ["models", "add"], ["models", "list"], ["models", "verify"]]
+)
 def test_every_help_has_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([*words, "--help"]) == 0
     assert "Example:" in capsys.readouterr().out

@@ -1,4 +1,6 @@
-"""The network guard: what it refuses, what it lets through, and that a namespace catches what it cannot see."""
+"""The network guard: what it refuses, what it lets
+through, and that a namespace catches what it cannot see.
+"""
 
 from __future__ import annotations
 
@@ -147,27 +149,43 @@ def test_working_tries_it_and_does_not_count() -> None:
 
 def test_importing_offapi_sets_the_switches_whatever_they_were() -> None:
     script = (
-        "import os, huggingface_hub.constants as early\nimport offapi\nfrom offapi.network import guard as offline\n"
-        "assert early.HF_HUB_OFFLINE and early.HF_HUB_DISABLE_TELEMETRY\n"
-        "print(all(os.environ[name] == value for name, value in offline.SWITCHES.items()))"
+        "import os, huggingface_hub.constants as early\nimport offapi\nfrom offapi.network import"
+        " guard as offline\nassert early.HF_HUB_OFFLINE and"
+        " early.HF_HUB_DISABLE_TELEMETRY\nprint(all(os.environ[name] == value for name, value in"
+        " offline.SWITCHES.items()))"
     )
-    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "DO_NOT_TRACK": "0", "TRANSFORMERS_OFFLINE": "0"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "0",
+        "DO_NOT_TRACK": "0",
+        "TRANSFORMERS_OFFLINE": "0",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
     assert done.stdout == "True\n", done.stderr
 
 
 def test_where_the_guard_ends_a_namespace_does_not() -> None:
-    """ctypes goes past the hook, as documented; the empty network namespace stops it all the same."""
+    """ctypes goes past the hook, as documented; the
+    empty network namespace stops it all the same.
+    """
     raw = (
         "import ctypes, socket, struct\nimport offapi\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
         "fd = libc.socket(2, 2, 0)\n"  # UDP: connecting sends nothing, but needs a route
-        "address = struct.pack('=H', 2) + struct.pack('!H', 80) + socket.inet_aton('192.0.2.1') + bytes(8)\n"
+        "address = struct.pack('=H', 2) + struct.pack('!H', 80) + socket.inet_aton('192.0.2.1') +"
+        " bytes(8)\n"
         "print(libc.connect(fd, address, 16), ctypes.get_errno())"
     )
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode
+    ):
         pytest.skip("unshare -rn is not installed or not permitted here")
-    done = subprocess.run(["unshare", "-rn", sys.executable, "-c", raw], capture_output=True, text=True)
+    done = subprocess.run(
+        ["unshare", "-rn", sys.executable, "-c", raw], capture_output=True, text=True
+    )
     assert done.stdout.split() == ["-1", "101"], done.stderr  # ENETUNREACH
 
 
@@ -175,8 +193,20 @@ def test_where_the_guard_ends_a_namespace_does_not() -> None:
     ("ask", "code"),
     [
         ("import socket\nsocket.create_connection((WHERE, 80), 5)", "network"),
-        ("import urllib.request\nurllib.request.urlopen(f'http://{WHERE}/schema.json', timeout=5)", "network"),
-        ("try:\n    __import__('socket').create_connection((WHERE, 80), 5)\nexcept OSError: undefined", "config"),
+        (
+            (
+                "import urllib.request\nurllib.request.urlopen(f'http://{WHERE}/schema.json',"
+                " timeout=5)"
+            ),
+            "network",
+        ),
+        (
+            (
+                "try:\n    __import__('socket').create_connection((WHERE, 80), 5)\nexcept OSError:"
+                " undefined"
+            ),
+            "config",
+        ),
     ],
 )
 def test_a_task_file_that_asks_for_the_network_is_told_so(
@@ -184,8 +214,15 @@ def test_a_task_file_that_asks_for_the_network_is_told_so(
 ) -> None:
     (tmp_path / "task.py").write_text(f"WHERE = {OUTSIDE!r}\n{ask}\n")
     (tmp_path / "d.jsonl").write_text('{"id": "1", "document": "x"}\n')
-    asked = ["label", f"--task={tmp_path}/task.py", f"--data={tmp_path}/d.jsonl", "--teacher=recorded"]
-    assert cli.run([*asked, f"--out={tmp_path}/o.jsonl", "--json"]) == (1 if code == "network" else 2)
+    asked = [
+        "label",
+        f"--task={tmp_path}/task.py",
+        f"--data={tmp_path}/d.jsonl",
+        "--teacher=recorded",
+    ]
+    assert cli.run([*asked, f"--out={tmp_path}/o.jsonl", "--json"]) == (
+        1 if code == "network" else 2
+    )
     told = json.loads(capsys.readouterr().err)
     assert told["code"] == code
     assert f"task.py, line {3 if code == 'network' else 4}: " in told["message"]

@@ -1,4 +1,6 @@
-"""Connections that helper processes and teachers make are told: in a run's manifest, in words and with --json."""
+"""Connections that helper processes and teachers make
+are told: in a run's manifest, in words and with --json.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def opened(port: int = 8000, host: str = OUTSIDE, connections: int = 1) -> dict[
     return {"host": host, "port": port, "connections": connections}
 
 
-def test_a_runs_manifest_holds_what_rewards_connected_to_even_in_a_process_that_was_ended(tmp_path: Path) -> None:
+def test_a_runs_manifest_holds_what_rewards_connected_to_even_in_a_process_that_was_ended(
+    tmp_path: Path,
+) -> None:
     run = Run.create(tmp_path, "r", {})
     asked = [Asked("a", "fine", "{}"), Asked("b", "fine", "{}"), Asked("c", "hang", "{}")]
     said = pytest.raises(ConfigError, match=r"took more than 0\.4 s")
@@ -75,7 +79,9 @@ def test_a_runs_manifest_holds_what_rewards_connected_to_even_in_a_process_that_
     assert "task.py" in refused["caller"]
 
 
-def test_grade_tells_which_hosts_its_checks_connected_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_grade_tells_which_hosts_its_checks_connected_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     traces = [{"id": f"t{i}", "document": f"d{i}", "recorded_label": {"a": "x"}} for i in range(3)]
     write_jsonl(tmp_path / "traces.jsonl", traces)
     words = ["grade", f"--task={task_file(tmp_path)}", f"--traces={tmp_path}/traces.jsonl"]
@@ -88,7 +94,9 @@ def test_grade_tells_which_hosts_its_checks_connected_to(tmp_path: Path, capsys:
 def test_label_tells_of_its_endpoint_and_nothing_where_there_is_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_jsonl(tmp_path / "d.jsonl", [{"id": "1", "document": "one", "recorded_label": {"a": "x"}}])
+    write_jsonl(
+        tmp_path / "d.jsonl", [{"id": "1", "document": "one", "recorded_label": {"a": "x"}}]
+    )
     words = ["label", f"--task={task_file(tmp_path)}", f"--data={tmp_path}/d.jsonl", "--json"]
     with Server({"one": [Turn('{"a": "x"}')]}) as server:
         assert cli.run([*words, f"--teacher={server.url}", f"--out={tmp_path}/o.jsonl"]) == 0

@@ -1,4 +1,6 @@
-"""Reports of comparisons: the roads' answers to the test documents, the best road's against the reference's."""
+"""Reports of comparisons: the roads' answers to the
+test documents, the best road's against the reference's.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ EVIL = "</script><script>window.pwned=1</script>\n```\n# Pwned"
 
 def documents(count: int = 6) -> list[dict[str, Any]]:
     return [
-        {"id": f"t{i}", "document": f"from Ash{i}, {i} boxes", "gold": {"shop": f"Ash{i}", "boxes": i}}
+        {
+            "id": f"t{i}",
+            "document": f"from Ash{i}, {i} boxes",
+            "gold": {"shop": f"Ash{i}", "boxes": i},
+        }
         for i in range(count)
     ]
 
@@ -30,7 +36,10 @@ def documents(count: int = 6) -> list[dict[str, Any]]:
 def lay_out(folder: Path, rows: list[dict[str, Any]], **wrong: tuple[int, ...]) -> Path:
     """A comparison in which each row's answers name a wrong shop in the documents `wrong`."""
     answers = {
-        name: [comparison_folder.answer(row, **({"shop": "Elm"} if i in which else {})) for i, row in enumerate(rows)]
+        name: [
+            comparison_folder.answer(row, **({"shop": "Elm"} if i in which else {}))
+            for i, row in enumerate(rows)
+        ]
         for name, which in wrong.items()
     }
     return comparison_folder.write(folder, rows, answers)
@@ -39,7 +48,14 @@ def lay_out(folder: Path, rows: list[dict[str, Any]], **wrong: tuple[int, ...]) 
 @pytest.fixture
 def comparison(tmp_path: Path) -> Path:
     """Distillation is best, and differs from the recorded answers in t1 and t2."""
-    return lay_out(tmp_path, documents(), recorded=(0, 2, 5), base=(0, 1, 2, 3, 4, 5), sft=(0, 1, 3, 5), distill=(0, 1))
+    return lay_out(
+        tmp_path,
+        documents(),
+        recorded=(0, 2, 5),
+        base=(0, 1, 2, 3, 4, 5),
+        sft=(0, 1, 3, 5),
+        distill=(0, 1),
+    )
 
 
 def test_the_best_road_stands_before_the_reference_and_the_others_beside(comparison: Path) -> None:
@@ -56,7 +72,10 @@ def test_the_best_road_stands_before_the_reference_and_the_others_beside(compari
     assert story.accuracy
     assert [row[0] for row in story.accuracy.table.rows][:3] == ["shop", "boxes", "all fields"]
     assert story.accuracy.table.head[1:] == story.samples.systems
-    assert [one.name for one in story.figures[1:]] == ["documents all right, distill", "documents all right, recorded"]
+    assert [one.name for one in story.figures[1:]] == [
+        "documents all right, distill",
+        "documents all right, recorded",
+    ]
 
 
 def test_the_head_tells_of_the_comparison(comparison: Path) -> None:
@@ -133,7 +152,9 @@ def test_what_one_arm_says_is_under_its_name_and_what_all_say_once(comparison: P
     arms = comparison.parent / "arms"
     for arm in arms.iterdir():
         manifest = orjson.loads((arm / "manifest.json").read_bytes())
-        (arm / "manifest.json").write_bytes(orjson.dumps({**manifest, "attempts": [comparison_folder.SAID]}))
+        (arm / "manifest.json").write_bytes(
+            orjson.dumps({**manifest, "attempts": [comparison_folder.SAID]})
+        )
     gamed = {"step": 4, "since": 0, "samples": [{"id": "t1", "before": "a", "after": "b"}]}
     (arms / "sft-0123456789ab" / "hacking.json").write_bytes(orjson.dumps(gamed))
     comparison_folder.change(comparison, take="distill")
@@ -147,8 +168,15 @@ def test_what_one_arm_says_is_under_its_name_and_what_all_say_once(comparison: P
 
 
 def test_an_audit_that_fell_without_a_rise_is_told_as_that(comparison: Path) -> None:
-    lost = {"step": 20, "since": 0, "rose": False, "samples": [{"id": "t1", "before": "a", "after": "b"}]}
-    (comparison.parent / "arms" / "sft-0123456789ab" / "hacking.json").write_bytes(orjson.dumps(lost))
+    lost = {
+        "step": 20,
+        "since": 0,
+        "rose": False,
+        "samples": [{"id": "t1", "before": "a", "after": "b"}],
+    }
+    (comparison.parent / "arms" / "sft-0123456789ab" / "hacking.json").write_bytes(
+        orjson.dumps(lost)
+    )
     story = tell([comparison])
     (note,) = (one.text for one in story.notes if one.kind == "bad")
     assert "did not stand for what is meant at step 20" in note
@@ -157,15 +185,21 @@ def test_an_audit_that_fell_without_a_rise_is_told_as_that(comparison: Path) -> 
 
 
 def test_its_cost_lies_beside_it(comparison: Path) -> None:
-    (comparison / "cost.json").write_bytes(orjson.dumps({"verdict": "stay", "cases": {"owned": {"monthly": 3}}}))
+    (comparison / "cost.json").write_bytes(
+        orjson.dumps({"verdict": "stay", "cases": {"owned": {"monthly": 3}}})
+    )
     story = tell([comparison])
     assert story.cost
     assert story.cost.verdict == "Stay."
 
 
-def test_answers_named_beside_are_set_against_the_best_road(comparison: Path, tmp_path: Path) -> None:
+def test_answers_named_beside_are_set_against_the_best_road(
+    comparison: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "other.jsonl"
-    other.write_bytes((comparison.parent / "arms/base-0123456789ab/test-0123456789ab.jsonl").read_bytes())
+    other.write_bytes(
+        (comparison.parent / "arms/base-0123456789ab/test-0123456789ab.jsonl").read_bytes()
+    )
     story = tell([comparison, other])
     assert [one.table.title for one in story.differences] == ["distill against other"]
     assert story.samples

@@ -1,4 +1,6 @@
-"""Reports of real runs of the tiny model: the figures, nothing that runs or loads, and what cannot be read."""
+"""Reports of real runs of the tiny model: the figures,
+nothing that runs or loads, and what cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ HOSTILE = (
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements with their attributes, and the text of scripts and styles."""
+    """What a browser would see: elements with their
+    attributes, and the text of scripts and styles.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -116,7 +120,10 @@ def test_the_page_holds_the_runs_figures_and_so_does_the_markdown(folder: Path) 
     page, text = html.render(story), markdown.render(story)
     assert told["n"] == 4
     for interval in (told["all_fields"], told["fields"]["shop"]):
-        shown = f"{100 * interval['mean']:.1f} [{100 * interval['low']:.1f}–{100 * interval['high']:.1f}]"
+        shown = (
+            f"{100 * interval['mean']:.1f}"
+            f" [{100 * interval['low']:.1f}–{100 * interval['high']:.1f}]"
+        )
         assert shown in page
         assert markdown.escape(shown) in text
     manifest = orjson.loads((folder / "sft" / "manifest.json").read_bytes())
@@ -136,15 +143,27 @@ def test_nothing_is_loaded_and_only_the_hashed_script_and_style_may_be_used(fold
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe" not in policy
     for tag, attrs in page.elements:
-        assert not attrs.keys() & {"src", "srcset", "action", "style", "formaction", "xlink:href"}, (tag, attrs)
+        assert not attrs.keys() & {
+            "src",
+            "srcset",
+            "action",
+            "style",
+            "formaction",
+            "xlink:href",
+        }, (tag, attrs)
         assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
         assert attrs.get("href", "#").startswith(("#", "data:,")), attrs  # type: ignore[union-attr]
     code = [text for text in page.inside["script"] if not text.startswith("{")]
     assert len(code) == len(page.inside["style"]) == 1
     for kind, text in (("script", code[0]), ("style", page.inside["style"][0])):
-        assert f"{kind}-src 'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" in policy
+        assert (
+            f"{kind}-src 'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+            in policy
+        )
     assert "url(" not in page.inside["style"][0]
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(", code[0])
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(", code[0]
+    )
 
 
 def test_documents_are_in_it_unless_they_are_to_be_left_out(folder: Path) -> None:
@@ -158,7 +177,9 @@ def test_documents_are_in_it_unless_they_are_to_be_left_out(folder: Path) -> Non
     assert len(html_of(folder / "grpo", folder / "filtered-sft", with_documents=False)) < 200_000
 
 
-def test_documents_that_changed_since_are_left_out(folder: Path, run: Callable[[str], Path], tmp_path: Path) -> None:
+def test_documents_that_changed_since_are_left_out(
+    folder: Path, run: Callable[[str], Path], tmp_path: Path
+) -> None:
     copy = run("sft")
     val = tmp_path / "val.jsonl"
     val.write_bytes((folder.parent / "val.jsonl").read_bytes().replace(b"from Ashu", b"from Bshu"))
@@ -178,7 +199,10 @@ def test_a_control_is_compared_and_overlaid(folder: Path) -> None:
     assert one.table.head[1:3] == ("graded", "ungraded")
     assert [row[0] for row in one.table.rows] == ["shop", "all fields", "mean of the fields"]
     assert one.verdicts[0] == f"shop: {told['fields']['shop']['verdict']}."
-    assert [name for name, _ in story.learning[0].legend] == ["filtered-sft", "filtered-sft, control"]
+    assert [name for name, _ in story.learning[0].legend] == [
+        "filtered-sft",
+        "filtered-sft, control",
+    ]
     assert story.samples
     assert story.samples.systems == ("filtered-sft", "control")
     kept = next(table for table in story.made[0][1] if table.title.startswith("What was graded"))
@@ -189,20 +213,36 @@ def test_grpos_health_is_drawn_and_told(folder: Path) -> None:
     story = tell([folder / "grpo"])
     titles = [chart.title for chart in story.health]
     assert titles[:2] == ["Reward in training", "On held-out documents"]
-    assert {"KL to the reference", "Entropy of the sampling", "Cut off, and without signal"} <= set(titles)
+    assert {"KL to the reference", "Entropy of the sampling", "Cut off, and without signal"} <= set(
+        titles
+    )
     held = story.health[1]
     assert [name for name, _ in held.legend] == ["reward", "audit"]
-    logged = [row["heldout/audit"] for row in recipe_folder.metrics(folder / "grpo") if "heldout/audit" in row]
+    logged = [
+        row["heldout/audit"]
+        for row in recipe_folder.metrics(folder / "grpo")
+        if "heldout/audit" in row
+    ]
     assert [y for _, y in held.series[1].points] == logged
-    assert any(note.text.startswith("Nothing can be said to have been learned") for note in story.notes)
+    assert any(
+        note.text.startswith("Nothing can be said to have been learned") for note in story.notes
+    )
     assert any(table.title == "Where the time went" for table in story.made[0][1])
     assert story.samples
-    assert [answer["grade"] for row in story.samples.rows if (answer := row.answers[0])] == [0.0] * 4
+    assert [answer["grade"] for row in story.samples.rows if (answer := row.answers[0])] == [
+        0.0
+    ] * 4
 
 
 def test_a_gamed_reward_comes_first(run: Callable[[str], Path]) -> None:
     copy = run("grpo")
-    shown = {"id": HOSTILE[0], "before": "a", "after": HOSTILE[2], "reward": [0.1, 0.9], "audit": [0.5, 0.2]}
+    shown = {
+        "id": HOSTILE[0],
+        "before": "a",
+        "after": HOSTILE[2],
+        "reward": [0.1, 0.9],
+        "audit": [0.5, 0.2],
+    }
     (copy / "hacking.json").write_bytes(orjson.dumps({"step": 4, "since": 0, "samples": [shown]}))
     story = tell([copy])
     assert (story.notes[0].kind, "gamed at step 4" in story.notes[0].text) == ("bad", True)
@@ -214,7 +254,9 @@ def test_a_gamed_reward_comes_first(run: Callable[[str], Path]) -> None:
 def test_flipped_against_another_runs_answers(folder: Path, tmp_path: Path) -> None:
     rows = accuracy.read(folder / "sft" / "predictions.jsonl")
     value = dict(rows[1].gold)
-    better = replace(rows[1], output=orjson.dumps(value).decode(), value=value, correct={"shop": True})
+    better = replace(
+        rows[1], output=orjson.dumps(value).decode(), value=value, correct={"shop": True}
+    )
     other = tmp_path / "other.jsonl"
     other.write_bytes(accuracy.write([rows[0], better, *rows[2:]]))
     story = tell([folder / "sft", other])
@@ -225,7 +267,9 @@ def test_flipped_against_another_runs_answers(folder: Path, tmp_path: Path) -> N
     assert tell([folder / "sft", folder / "filtered-sft"]).apart is not None
 
 
-def test_answers_to_other_documents_are_shown_and_not_compared(folder: Path, tmp_path: Path) -> None:
+def test_answers_to_other_documents_are_shown_and_not_compared(
+    folder: Path, tmp_path: Path
+) -> None:
     rows = accuracy.read(folder / "sft" / "predictions.jsonl")
     other = tmp_path / "other.jsonl"
     other.write_bytes(accuracy.write([replace(row, id=f"x{row.id}") for row in rows]))
@@ -241,13 +285,19 @@ def test_the_recipe_given_is_the_recipe_that_was_run(folder: Path, tmp_path: Pat
         path = tmp_path / "recipe.toml"
         path.write_text(commands[0].text)
         loaded = configs.load(path, import_module(f"offapi.recipes.{recipe}").Config)
-        resolved = {key: value for key, value in configs.resolved(loaded).items() if key not in MAY_CHANGE}
+        resolved = {
+            key: value for key, value in configs.resolved(loaded).items() if key not in MAY_CHANGE
+        }
         assert orjson.loads(orjson.dumps(resolved)) == config
         assert commands[1].text == "offapi train recipe.toml --backend torch"
         assert f"--adapter {folder / name / 'adapter'}" in commands[2].text
 
 
-@given(st.dictionaries(st.text(), st.text() | st.integers(-(2**62), 2**62) | st.booleans() | st.lists(st.text())))
+@given(
+    st.dictionaries(
+        st.text(), st.text() | st.integers(-(2**62), 2**62) | st.booleans() | st.lists(st.text())
+    )
+)
 def test_any_keys_are_toml(values: dict[str, Any]) -> None:
     assert tomllib.loads(again.toml({**values, "a table": values})) == {**values, "a table": values}
 
@@ -257,37 +307,60 @@ def test_no_text_ends_the_data_block_or_an_svg_text(text: str) -> None:
     shown = html.data({"id": text})
     assert json.loads(shown) == {"id": text}
     assert not set(shown) & set("<>&\u2028\u2029")
-    clean = "".join(c for c in text if c.isprintable())  # XML, unlike HTML, knows no control characters
+    clean = "".join(
+        c for c in text if c.isprintable()
+    )  # XML, unlike HTML, knows no control characters
     chart = charts.Chart(clean, (charts.Series(clean, ((0, 1.0), (1, 2.0))),))
     drawn = ElementTree.fromstring(chart.svg)
     assert drawn.findtext("title") == clean
     assert not [one for one in drawn.iter() if one.tag in ("script", "img", "b")]
 
 
-def test_hostile_names_documents_and_answers_are_text(folder: Path, run: Callable[[str], Path], tmp_path: Path) -> None:
+def test_hostile_names_documents_and_answers_are_text(
+    folder: Path, run: Callable[[str], Path], tmp_path: Path
+) -> None:
     copy = run("sft")
     evil = tmp_path / HOSTILE[2]
     copy.rename(evil)
     rows = accuracy.read(evil / "predictions.jsonl")
     fields = dict.fromkeys(HOSTILE, False)
     bad = [
-        replace(row, id=f"{text}{i}", output=text, value=dict.fromkeys(HOSTILE, text), correct=fields, gold=fields)
+        replace(
+            row,
+            id=f"{text}{i}",
+            output=text,
+            value=dict.fromkeys(HOSTILE, text),
+            correct=fields,
+            gold=fields,
+        )
         for i, (row, text) in enumerate(zip(rows, HOSTILE[1:], strict=False))
     ]
     (evil / "predictions.jsonl").write_bytes(accuracy.write(bad))
-    change(evil / "manifest.json", backend=HOSTILE[1], config={"recipe": HOSTILE[0], HOSTILE[0]: list(HOSTILE)})
+    change(
+        evil / "manifest.json",
+        backend=HOSTILE[1],
+        config={"recipe": HOSTILE[0], HOSTILE[0]: list(HOSTILE)},
+    )
     with (evil / "metrics.jsonl").open("ab") as file:
         file.write(
-            orjson.dumps({"step": 99, f"rewards/{HOSTILE[1]}/mean": 1.0, "rewards/b/mean": 1, "reward": 1}) + b"\n"
+            orjson.dumps(
+                {"step": 99, f"rewards/{HOSTILE[1]}/mean": 1.0, "rewards/b/mean": 1, "reward": 1}
+            )
+            + b"\n"
         )
     plain, shown = Page(html_of(folder / "sft")), Page(html_of(evil))
-    assert {tag for tag, _ in shown.elements} <= {tag for tag, _ in plain.elements} | {"polygon", "circle"}
+    assert {tag for tag, _ in shown.elements} <= {tag for tag, _ in plain.elements} | {
+        "polygon",
+        "circle",
+    }
     assert len(shown.inside["script"]) == 2
     assert all(attrs.keys().isdisjoint({"onerror", "src"}) for _, attrs in shown.elements)
     assert "{{7*7}}" in "".join(shown.words)
     found = json.loads(next(text for text in shown.inside["script"] if text.startswith("{")))
     assert [row["answers"][0]["output"] for row in found["rows"]] == [row.output for row in bad]
-    assert not re.search(r"(?<!\\)[<`]", re.sub(r"```.*?```", "", markdown.render(tell([evil])), flags=re.DOTALL))
+    assert not re.search(
+        r"(?<!\\)[<`]", re.sub(r"```.*?```", "", markdown.render(tell([evil])), flags=re.DOTALL)
+    )
 
 
 ESCAPES = (
@@ -299,13 +372,23 @@ ESCAPES = (
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_no_document_and_no_answer_leaves_its_fence(run: Callable[[str], Path], tmp_path: Path, as_json: bool) -> None:
-    """A CommonMark parser sees the same headings and tables as without them, and the texts whole in their fences."""
+def test_no_document_and_no_answer_leaves_its_fence(
+    run: Callable[[str], Path], tmp_path: Path, as_json: bool
+) -> None:
+    """A CommonMark parser sees the same headings and tables
+    as without them, and the texts whole in their fences.
+    """
     copy, val = run("sft"), tmp_path / "evil.jsonl"
     rows = accuracy.read(copy / "predictions.jsonl")
     assert len(rows) == len(ESCAPES)
     bad = [
-        replace(row, id=text, output=text, value={"shop": text} if as_json else None, correct={"shop": False})
+        replace(
+            row,
+            id=text,
+            output=text,
+            value={"shop": text} if as_json else None,
+            correct={"shop": False},
+        )
         for row, text in zip(rows, ESCAPES, strict=True)
     ]
     (copy / "predictions.jsonl").write_bytes(accuracy.write(bad))
@@ -317,19 +400,38 @@ def test_no_document_and_no_answer_leaves_its_fence(run: Callable[[str], Path], 
     found = MarkdownIt("commonmark").enable("table").parse(text)
     fenced = [token.content.rstrip("\n") for token in found if token.type == "fence"]
     whole = [re.sub("\r\n?", "\n", one).rstrip("\n") for one in ESCAPES]
-    assert fenced[: 4 if as_json else 8] == [one for one in whole for _ in range(1 if as_json else 2)]
-    assert not [token for token in found if token.type in ("html_block", "code_block", "blockquote_open")]
+    assert fenced[: 4 if as_json else 8] == [
+        one for one in whole for _ in range(1 if as_json else 2)
+    ]
+    assert not [
+        token for token in found if token.type in ("html_block", "code_block", "blockquote_open")
+    ]
     inside = [child for token in found for child in token.children or ()]
-    assert not {child.type for child in inside} & {"html_inline", "link_open", "image", "code_inline"}
-    headings = [found[i + 1].content for i, token in enumerate(found) if token.type == "heading_open"]
-    assert [one for one in headings if "Pwned" in one] == [markdown.escape(one) for one in ESCAPES if "Pwned" in one]
+    assert not {child.type for child in inside} & {
+        "html_inline",
+        "link_open",
+        "image",
+        "code_inline",
+    }
+    headings = [
+        found[i + 1].content for i, token in enumerate(found) if token.type == "heading_open"
+    ]
+    assert [one for one in headings if "Pwned" in one] == [
+        markdown.escape(one) for one in ESCAPES if "Pwned" in one
+    ]
     assert headings[: headings.index("Samples")] == ["sft", "How much is right", "How it learned"]
-    without = MarkdownIt("commonmark").enable("table").parse(markdown.render(tell([copy], with_documents=False)))
+    without = (
+        MarkdownIt("commonmark")
+        .enable("table")
+        .parse(markdown.render(tell([copy], with_documents=False)))
+    )
     opened = [[token.type for token in one].count("table_open") for one in (found, without)]
     assert opened[0] == opened[1] > len(ESCAPES)
 
 
-def test_the_markdown_shows_the_first_samples_that_fail(folder: Path, run: Callable[[str], Path]) -> None:
+def test_the_markdown_shows_the_first_samples_that_fail(
+    folder: Path, run: Callable[[str], Path]
+) -> None:
     copy = run("sft")
     rows = accuracy.read(copy / "predictions.jsonl")
     right = [replace(row, value=row.gold, correct={"shop": i != 2}) for i, row in enumerate(rows)]
@@ -365,7 +467,9 @@ def test_a_run_under_way_reads_as_far_as_it_came(run: Callable[[str], Path]) -> 
     assert story.notes[0].text.startswith("The run has not ended")
     assert story.learning[0].series[0].points[-1] == (6.0, None)
     assert story.samples is None
-    assert "offapi train recipe.toml --backend torch --resume" in [one.text for one in story.commands]
+    assert "offapi train recipe.toml --backend torch --resume" in [
+        one.text for one in story.commands
+    ]
     assert html.render(story)
 
 
@@ -374,7 +478,10 @@ def test_the_command_says_where_it_wrote_and_how_much(folder: Path, tmp_path: Pa
     done = recipe_folder.offapi("report", str(folder / "sft"), "--out", str(out), "--json")
     told = orjson.loads(done.stdout)
     assert told == {"report": str(out), "bytes": out.stat().st_size, "documents": 4}
-    assert f"Report: {out} (" in recipe_folder.offapi("report", str(folder / "sft"), "--out", str(out)).stderr
+    assert (
+        f"Report: {out} ("
+        in recipe_folder.offapi("report", str(folder / "sft"), "--out", str(out)).stderr
+    )
     done = recipe_folder.offapi("report", str(folder / "sft"), "--md")
     assert (folder / "sft" / "report.md").read_text().startswith("# sft\n")
     assert "report.md" in done.stderr
@@ -416,7 +523,12 @@ def test_costs_are_shown_where_they_are_understood(folder: Path, tmp_path: Path)
     assert cost.read({"cases": {"owned": {"monthly": 3}}, "sensitivity": [1]}) is not None
     assert cost.read({"cases": {"owned": 1}}) is None
     spread = {"likely": 100.0, "low": 80.0, "high": None}
-    case = {"parts": {"energy": 5}, "monthly": spread, "break_even_requests": {"likely": 2000.0}, "verdict": "pays"}
+    case = {
+        "parts": {"energy": 5},
+        "monthly": spread,
+        "break_even_requests": {"likely": 2000.0},
+        "verdict": "pays",
+    }
     told = {
         "verdict": "pays",
         "currency": "$",
@@ -456,7 +568,10 @@ def test_a_comparison_of_roads_is_its_arms(folder: Path, tmp_path: Path) -> None
     assert comparison.read({"rows": {"sft": {"report": 3, "to_best": {"no": 1}}}}) is None
 
 
-@given(st.lists(st.floats(-1e12, 1e12, allow_nan=False).map(lambda x: float(f"{x:.6g}")), min_size=1), st.booleans())
+@given(
+    st.lists(st.floats(-1e12, 1e12, allow_nan=False).map(lambda x: float(f"{x:.6g}")), min_size=1),
+    st.booleans(),
+)
 @example(values=[5e-324], zero=False)
 def test_an_axis_holds_every_value_between_round_ticks(values: list[float], zero: bool) -> None:
     found = axes.scale(values, 0, 100, zero=zero)
@@ -473,7 +588,9 @@ def test_numbers_are_written_as_people_do() -> None:
     assert shown == ["0", "0", "0.00025", "3.2e-13", "12.5", "1,250", "2,500,000", "-7", "1e10"]
 
 
-def test_many_steps_are_averaged_and_many_rows_thinned_failing_first(run: Callable[[str], Path]) -> None:
+def test_many_steps_are_averaged_and_many_rows_thinned_failing_first(
+    run: Callable[[str], Path],
+) -> None:
     points = [(float(i), float(i % 2)) for i in range(5000)]
     thinned = charts.thin(points)
     assert len(thinned) <= charts.MANY
@@ -486,10 +603,16 @@ def test_many_steps_are_averaged_and_many_rows_thinned_failing_first(run: Callab
     (copy / "predictions.jsonl").write_bytes(accuracy.write(rows))
     found = tell([copy]).samples
     assert found
-    assert (len(found.rows), found.total, found.rows[-1].id) == (samples.MANY, samples.MANY + 1, "wrong")
+    assert (len(found.rows), found.total, found.rows[-1].id) == (
+        samples.MANY,
+        samples.MANY + 1,
+        "wrong",
+    )
 
 
-def test_reading_runs_nothing_of_the_run(folder: Path, run: Callable[[str], Path], tmp_path: Path) -> None:
+def test_reading_runs_nothing_of_the_run(
+    folder: Path, run: Callable[[str], Path], tmp_path: Path
+) -> None:
     copy = run("sft")
     task = tmp_path / "task.py"
     task.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")

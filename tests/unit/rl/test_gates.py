@@ -1,4 +1,6 @@
-"""The gates of a GRPO run: each fails for its own fault, says the reason, and lets what is allowed pass."""
+"""The gates of a GRPO run: each fails for its own
+fault, says the reason, and lets what is allowed pass.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def found(
 
 
 def group(rewards: list[float | None], finish: Finish = "stop") -> RolloutGroup:
-    rollouts = (Rollout(Completion((1,), (-0.1,), finish), "x", Judged(r, {}, {}), r) for r in rewards)
+    rollouts = (
+        Rollout(Completion((1,), (-0.1,), finish), "x", Judged(r, {}, {}), r) for r in rewards
+    )
     return RolloutGroup(Prompt(Document("d", "text"), (1,)), tuple(rollouts))
 
 
@@ -62,7 +66,10 @@ def test_a_sound_update_has_no_problem() -> None:
 
 
 def test_float32_is_held_to_the_largest_difference_and_coarser_numbers_to_the_mean() -> None:
-    largest, mean = "sampling/sampling_logp_difference/max", "sampling/sampling_logp_difference/mean"
+    largest, mean = (
+        "sampling/sampling_logp_difference/max",
+        "sampling/sampling_logp_difference/mean",
+    )
     assert found({largest: 2e-3}) == ["mismatch"]
     assert found({largest: 0.3}, dtype="bfloat16") == []
     assert found({largest: 0.3}, quantized=True) == []
@@ -75,14 +82,18 @@ def test_the_first_ratio_is_exactly_one_and_clips_nothing() -> None:
     assert found({"ratio/mean": 1.0 + 1e-6}) == ["ratio"]
     assert found({"clip_ratio/low_mean": 0.01}) == ["ratio"]
     assert found({"clip_ratio/high_mean": 0.01}) == ["ratio"]
-    assert found({"ratio/mean": 1.4, "sampling/sampling_logp_difference/max": 3.0}, offline=True) == []
+    assert (
+        found({"ratio/mean": 1.4, "sampling/sampling_logp_difference/max": 3.0}, offline=True) == []
+    )
 
 
 def test_a_gradient_reaches_every_module_in_every_update() -> None:
     assert found({"grad_norm": 0.0}) == ["gradient"]
     assert found({"unreached": 2.0}, inner=3) == ["gradient"]
     assert found({"unreached": 1.0}, offline=True) == ["gradient"]
-    problem = gates.of_update({**GOOD, "unreached": 2.0}, 0, "float32", quantized=False, offline=False, signal=True)[0]
+    problem = gates.of_update(
+        {**GOOD, "unreached": 2.0}, 0, "float32", quantized=False, offline=False, signal=True
+    )[0]
     assert "2 of the adapted modules get none" in problem.what
 
 
@@ -116,20 +127,52 @@ MOST = "If that is the most it can be"
 @pytest.mark.parametrize(
     ("groups", "checks", "reason", "step"),
     [
-        ([group([0.0, 0.0])], True, "all are 0, the model never does what is rewarded.", "Start from a trained"),
-        ([group([1.0, 1.0])] * 2, True, "all are 1, there is nothing left to gain.", "Take harder documents"),
+        (
+            [group([0.0, 0.0])],
+            True,
+            "all are 0, the model never does what is rewarded.",
+            "Start from a trained",
+        ),
+        (
+            [group([1.0, 1.0])] * 2,
+            True,
+            "all are 1, there is nothing left to gain.",
+            "Take harder documents",
+        ),
         ([group([0.5, 0.5])] * 2, True, "all are 0.5.", "Raise the temperature"),
         ([group([-1.0, -1.0])] * 2, False, "all are -1.", MOST),
         ([group([0.0, 0.0])], False, "all are 0.", MOST),
         ([group([1.0, 1.0])], False, "all are 1.", MOST),
-        ([group([-2.0, -2.0]), group([-1.0, -1.0])], False, "each prompt's completions are alike.", "Raise the temp"),
-        ([group([0.0, 0.0], "length")], True, "cut off by the token limit.", "Raise the task's max_answer_tokens"),
-        ([group([1.0, 1.0], "length")], False, "cut off by the token limit.", "Raise the task's max_answer_tokens"),
-        ([group([0.2, 0.2]), group([0.7, 0.7])], True, "each prompt's completions are alike.", "Raise the temperature"),
+        (
+            [group([-2.0, -2.0]), group([-1.0, -1.0])],
+            False,
+            "each prompt's completions are alike.",
+            "Raise the temp",
+        ),
+        (
+            [group([0.0, 0.0], "length")],
+            True,
+            "cut off by the token limit.",
+            "Raise the task's max_answer_tokens",
+        ),
+        (
+            [group([1.0, 1.0], "length")],
+            False,
+            "cut off by the token limit.",
+            "Raise the task's max_answer_tokens",
+        ),
+        (
+            [group([0.2, 0.2]), group([0.7, 0.7])],
+            True,
+            "each prompt's completions are alike.",
+            "Raise the temperature",
+        ),
         ([group([None, None])], False, "gives None throughout.", "Mend it"),
     ],
 )
-def test_no_signal_is_told_with_its_reason(groups: list[RolloutGroup], checks: bool, reason: str, step: str) -> None:
+def test_no_signal_is_told_with_its_reason(
+    groups: list[RolloutGroup], checks: bool, reason: str, step: str
+) -> None:
     assert gates.of_step(Streaks(flat=gates.FLAT_STEPS - 1), groups, 9, checks=checks) == []
     problem = gates.of_step(Streaks(flat=gates.FLAT_STEPS), groups, 9, checks=checks)[0]
     assert problem.gate == "signal"

@@ -23,13 +23,23 @@ from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup
 from offapi.stats.interval import Interval
 
 
-def look(step: int, reward: Sequence[float] | NDArray[np.bool_], audit: Sequence[float] = ()) -> HeldOut:
+def look(
+    step: int, reward: Sequence[float] | NDArray[np.bool_], audit: Sequence[float] = ()
+) -> HeldOut:
     audits = tuple(audit) or (None,) * len(reward)
-    return HeldOut(step, tuple(map(float, reward)), audits, tuple(f"{step}:{i}" for i in range(len(reward))))
+    return HeldOut(
+        step, tuple(map(float, reward)), audits, tuple(f"{step}:{i}" for i in range(len(reward)))
+    )
 
 
-def test_the_score_is_the_audit_where_there_is_one_and_of_equals_the_reward_then_the_first_is_best() -> None:
-    history = [look(0, [0.2, 0.4], [0.5, 0.5]), look(5, [0.9, 0.9], [0.5, 0.5]), look(9, [1, 1], [0.4, 0.5])]
+def test_the_score_is_the_audit_where_there_is_one_and_of_equals_the_reward_then_the_first_is_best() -> (
+    None
+):
+    history = [
+        look(0, [0.2, 0.4], [0.5, 0.5]),
+        look(5, [0.9, 0.9], [0.5, 0.5]),
+        look(9, [1, 1], [0.4, 0.5]),
+    ]
     assert [one.score for one in history] == [0.5, 0.5, 0.45]
     assert heldout.best(history).step == 5
     assert heldout.best([*history[:2], look(7, [0.9, 0.9], [0.5, 0.5])]).step == 5
@@ -53,7 +63,9 @@ def test_change_is_paired_by_document() -> None:
 
 
 def test_luck_is_seldom_taken_for_learning_however_often_one_looks() -> None:
-    """A policy that changes without getting better: at each look a share of documents is answered anew."""
+    """A policy that changes without getting better: at
+    each look a share of documents is answered anew.
+    """
     learned = 0
     for seed in range(200):
         draw = np.random.default_rng(seed)
@@ -77,9 +89,17 @@ def test_what_was_learned_is_no_luck_and_one_document_shows_nothing() -> None:
 
 
 def test_documents_without_gold_take_no_part_in_the_audit() -> None:
-    before = HeldOut(0, (0.1, 0.1, 0.1), (1.0, None, 0.5), ("", "", ""), {"gold.total": (1.0, None, 0.0)})
-    after = HeldOut(5, (0.9, 0.9, 0.9), (1.0, None, 1.0), ("", "", ""), {"gold.total": (1.0, None, 1.0)})
-    told = {"heldout/reward": pytest.approx(0.1), "heldout/audit": 0.75, "heldout/audit/gold.total": 0.5}
+    before = HeldOut(
+        0, (0.1, 0.1, 0.1), (1.0, None, 0.5), ("", "", ""), {"gold.total": (1.0, None, 0.0)}
+    )
+    after = HeldOut(
+        5, (0.9, 0.9, 0.9), (1.0, None, 1.0), ("", "", ""), {"gold.total": (1.0, None, 1.0)}
+    )
+    told = {
+        "heldout/reward": pytest.approx(0.1),
+        "heldout/audit": 0.75,
+        "heldout/audit/gold.total": 0.5,
+    }
     assert before.metrics() == told
     assert heldout.change(before.audits, after.audits).mean == 0.25
     assert after.score == 1.0
@@ -89,14 +109,18 @@ def judged(step: int, *rewards: float | None) -> HeldOut:
     return HeldOut(step, rewards, (None,) * len(rewards), ("",) * len(rewards))
 
 
-def test_a_document_without_reward_takes_no_part_in_means_changes_and_the_choice_of_the_best() -> None:
+def test_a_document_without_reward_takes_no_part_in_means_changes_and_the_choice_of_the_best() -> (
+    None
+):
     """Rewards are below 0, so that 0 would be the best there is."""
     before, after = judged(0, -0.5, -0.3, None), judged(5, None, -0.2, -0.9)
     assert before.reward == pytest.approx(-0.4)
     assert before.metrics() == {"heldout/reward": pytest.approx(-0.4), "heldout/none": 1.0}
     assert heldout.change(before.rewards, after.rewards).mean == pytest.approx(0.1)
     assert heldout.means(before.rewards, after.rewards) == (-0.3, -0.2)
-    assert heldout.best([before, after]).step == 5  # better where both are known, though lower on its own
+    assert (
+        heldout.best([before, after]).step == 5
+    )  # better where both are known, though lower on its own
     assert heldout.best([before, judged(5, None, -0.4, -0.1)]).step == 0
     assert heldout.best([before, judged(5, None, None, -0.1)]).step == 0
 
@@ -112,7 +136,11 @@ def test_without_any_reward_nothing_is_known_to_have_changed() -> None:
 
 
 def test_documents_without_reward_are_no_evidence_of_learning() -> None:
-    history = [judged(0, *[-0.4] * 20, None), judged(5, *[-0.1] * 20, -0.9), judged(9, *[None] * 21)]
+    history = [
+        judged(0, *[-0.4] * 20, None),
+        judged(5, *[-0.1] * 20, -0.9),
+        judged(9, *[None] * 21),
+    ]
     assert heldout.chance(history, history[1]) < 0.001
     assert heldout.chance([history[0], history[2], history[1]], history[2]) == 1.0
 

@@ -14,7 +14,9 @@ from offapi.rl.reward_pool import Judged
 from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup, Sampled
 
 
-def rollout(reward: float | None, logprobs: list[float], finish: Finish, **scores: float) -> Rollout:
+def rollout(
+    reward: float | None, logprobs: list[float], finish: Finish, **scores: float
+) -> Rollout:
     completion = Completion(tuple(range(len(logprobs))), tuple(logprobs), finish)
     audit = {name: score for name, score in scores.items() if name != "json"}
     parts = {name: score for name, score in scores.items() if name != "gold"}
@@ -60,29 +62,50 @@ def test_rollouts() -> None:
 def test_rollouts_without_rewards_or_logprobs_have_finite_figures() -> None:
     group = RolloutGroup(Prompt(Document("a", "a"), (1,)), (rollout(None, [], "stop", json=0.0),))
     found = metrics.of_rollouts(Sampled((group,)))
-    assert (found["reward"], found["entropy"], found["reward_std"], found["frac_reward_zero_std"]) == (0, 0, 0, 1)
+    assert (
+        found["reward"],
+        found["entropy"],
+        found["reward_std"],
+        found["frac_reward_zero_std"],
+    ) == (0, 0, 0, 1)
 
 
 def experience(behaviour: list[float] | None, reference: list[float] | None = None) -> Experience:
     logprobs = tuple(behaviour) if behaviour is not None else None
     count = len(behaviour or [0.0])
     episode = Episode("a", (Segment((1,), False), Segment((2,) * count, True, logprobs)))
-    return Experience(episode, 1.0, reference=None if reference is None else np.array(reference, np.float32))
+    return Experience(
+        episode, 1.0, reference=None if reference is None else np.array(reference, np.float32)
+    )
 
 
 def test_kl_is_k3_over_all_tokens() -> None:
-    batch = [experience([-1.0, -2.0], [-1.5, -1.0]), experience([-0.5], [-0.5]), experience(None, [-3.0])]
+    batch = [
+        experience([-1.0, -2.0], [-1.5, -1.0]),
+        experience([-0.5], [-0.5]),
+        experience(None, [-3.0]),
+    ]
     d = np.array([-0.5, 1.0, 0.0])
-    assert metrics.of_policy(batch) == pytest.approx({"kl": float(np.mean(np.exp(d) - d - 1))}, rel=1e-6)
+    assert metrics.of_policy(batch) == pytest.approx(
+        {"kl": float(np.mean(np.exp(d) - d - 1))}, rel=1e-6
+    )
     assert metrics.of_policy([experience([-1.0])]) == {"kl": 0.0}
-    moved = [np.array([-2.0, -2.0], np.float32), None, np.array([-1.0], np.float32)]  # the policy's own, where computed
+    moved = [
+        np.array([-2.0, -2.0], np.float32),
+        None,
+        np.array([-1.0], np.float32),
+    ]  # the policy's own, where computed
     d = np.array([0.5, 1.0, 0.0, -2.0])
-    assert metrics.of_policy(batch, moved) == pytest.approx({"kl": float(np.mean(np.exp(d) - d - 1))}, rel=1e-6)
+    assert metrics.of_policy(batch, moved) == pytest.approx(
+        {"kl": float(np.mean(np.exp(d) - d - 1))}, rel=1e-6
+    )
 
 
 def test_sampler_and_trainer_are_compared_where_both_are_known() -> None:
     batch = [experience([-1.0, -2.0]), experience([-0.5]), experience(None)]
-    update = Update({"loss": 0.5}, (np.array([-1.1, -1.7], np.float32), None, np.array([-9.0], np.float32)))
+    update = Update(
+        {"loss": 0.5}, (np.array([-1.1, -1.7], np.float32), None, np.array([-9.0], np.float32))
+    )
     assert metrics.of_update(batch, update, 0) == pytest.approx(
         {
             "loss": 0.5,

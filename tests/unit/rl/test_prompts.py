@@ -1,4 +1,6 @@
-"""Documents to train on and documents held out: never the same, and gold where it is given must be usable."""
+"""Documents to train on and documents held out: never
+the same, and gold where it is given must be usable.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_a_tenth_is_held_out_within_limits(tmp_path: Path, count: int, held: int
 def learner(folder: Path, **reads: str) -> Path:
     """The adapter of a run that read those files."""
     (folder / "run" / "adapter").mkdir(parents=True)
-    (folder / "run" / "manifest.json").write_bytes(orjson.dumps({"config": {"task": "t.py", **reads}}))
+    (folder / "run" / "manifest.json").write_bytes(
+        orjson.dumps({"config": {"task": "t.py", **reads}})
+    )
     return folder / "run" / "adapter"
 
 
@@ -74,7 +78,11 @@ def test_where_it_has_learned_nearly_all_a_file_is_asked_for(tmp_path: Path) -> 
     path = written(tmp_path / "d.jsonl", 100)
     said = [{"role": "user", "content": "text 4"}, {"role": "assistant", "content": "{}"}]
     (tmp_path / "traces.jsonl").write_bytes(jsonl.line({"id": "t", "messages": said}))
-    adapter = learner(tmp_path, data=str(written(tmp_path / "most.jsonl", 95)), traces=str(tmp_path / "traces.jsonl"))
+    adapter = learner(
+        tmp_path,
+        data=str(written(tmp_path / "most.jsonl", 95)),
+        traces=str(tmp_path / "traces.jsonl"),
+    )
     with pytest.raises(DataError, match=r"the adapter has learned it \(5 are\)") as caught:
         prompts.read(path, None, TASK, 0, adapter)
     assert "`val`" in str(caught.value)
@@ -83,11 +91,15 @@ def test_where_it_has_learned_nearly_all_a_file_is_asked_for(tmp_path: Path) -> 
     (tmp_path / "traces.jsonl").write_bytes(
         jsonl.line({"id": "t", "messages": [{**said[0], "content": "text 204"}, said[1]]})
     )
-    with pytest.raises(DataError, match=r"'d204' is held out, and the adapter has learned it \(1 are\)"):
+    with pytest.raises(
+        DataError, match=r"'d204' is held out, and the adapter has learned it \(1 are\)"
+    ):
         prompts.read(path, val, TASK, 0, adapter)
 
 
-@pytest.mark.parametrize("manifest", [b"", b"{", b'{"config": 3}', b'{"config": {"data": "/nowhere.jsonl"}}'])
+@pytest.mark.parametrize(
+    "manifest", [b"", b"{", b'{"config": 3}', b'{"config": {"data": "/nowhere.jsonl"}}']
+)
 def test_of_an_adapter_without_its_run_nothing_is_known(tmp_path: Path, manifest: bytes) -> None:
     path = written(tmp_path / "d.jsonl", 100)
     adapter = learner(tmp_path)
@@ -134,7 +146,9 @@ def test_prompts_leave_room_for_the_answer(tmp_path: Path) -> None:
     out = Said()
     length = len(chat.prompt(TASK.messages(rows[0].text)))
     made = prompts.prompts(rows, TASK, chat, length + 11, "refuse", out)
-    assert [prompt.tokens for prompt in made] == [chat.prompt(TASK.messages(row.text)) for row in rows]
+    assert [prompt.tokens for prompt in made] == [
+        chat.prompt(TASK.messages(row.text)) for row in rows
+    ]
     shortest = min(len(prompt.tokens) for prompt in made)
     with pytest.raises(DataError, match="more than max_tokens"):
         prompts.prompts(rows, TASK, chat, shortest + 9, "refuse", out)

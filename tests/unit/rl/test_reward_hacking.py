@@ -18,15 +18,24 @@ FIELDS = ("vendor", "date", "total", "currency")
 
 
 def look(
-    step: int, reward: Sequence[float | None], audit: Sequence[float | None] = (), **parts: Sequence[float | None]
+    step: int,
+    reward: Sequence[float | None],
+    audit: Sequence[float | None] = (),
+    **parts: Sequence[float | None],
 ) -> HeldOut:
     audits = tuple(audit or [None] * len(reward))
     texts = tuple(f"{step}:{i}" for i in range(len(reward)))
-    return HeldOut(step, tuple(reward), audits, texts, {name: tuple(scores) for name, scores in parts.items()})
+    return HeldOut(
+        step, tuple(reward), audits, texts, {name: tuple(scores) for name, scores in parts.items()}
+    )
 
 
-def drawn(seed: int, reward: Curve, audit: Curve | Mapping[str, Curve], looks: int = 8) -> list[HeldOut]:
-    """Looks at 40 documents with four fields, each right or wrong; a tenth is answered anew at each look."""
+def drawn(
+    seed: int, reward: Curve, audit: Curve | Mapping[str, Curve], looks: int = 8
+) -> list[HeldOut]:
+    """Looks at 40 documents with four fields, each right
+    or wrong; a tenth is answered anew at each look.
+    """
     draw = np.random.default_rng(seed)
     curves = audit if isinstance(audit, Mapping) else dict.fromkeys(FIELDS, audit)
     luck = draw.random((2, 40, len(FIELDS)))
@@ -36,7 +45,11 @@ def drawn(seed: int, reward: Curve, audit: Curve | Mapping[str, Curve], looks: i
         luck = np.where(anew, draw.random(luck.shape), luck)
         right = (luck[1] < [curves[name](t) for name in FIELDS]).astype(float)
         parts = dict(zip(FIELDS, right.T.tolist(), strict=True))
-        history.append(look(t, (luck[0] < reward(t)).mean(axis=1).tolist(), right.mean(axis=1).tolist(), **parts))
+        history.append(
+            look(
+                t, (luck[0] < reward(t)).mean(axis=1).tolist(), right.mean(axis=1).tolist(), **parts
+            )
+        )
     return history
 
 
@@ -66,7 +79,9 @@ def test_an_audit_that_stands_still_while_the_reward_rises_is_an_alarm() -> None
     assert reward_hacking.gamed([look(0, [0.2] * 40, half), look(5, [0.8] * 40, half)])
 
 
-def test_an_audit_that_fell_since_the_best_two_looks_is_an_alarm_though_it_is_above_the_first() -> None:
+def test_an_audit_that_fell_since_the_best_two_looks_is_an_alarm_though_it_is_above_the_first() -> (
+    None
+):
     curves = [(0.2, 0.2), (0.5, 0.8), (0.5, 0.8), (0.9, 0.5), (0.9, 0.5)]
     history = [look(5 * t, [reward] * 40, [audit] * 40) for t, (reward, audit) in enumerate(curves)]
     assert alarm(history) == 4
@@ -77,15 +92,22 @@ def test_an_audit_that_fell_since_the_best_two_looks_is_an_alarm_though_it_is_ab
 
 def test_one_low_look_alone_is_no_alarm() -> None:
     curves = [(0.2, 0.5), (0.8, 1.0), (0.8, 0.3)]
-    assert alarm([look(t, [reward] * 40, [audit] * 40) for t, (reward, audit) in enumerate(curves)]) is None
+    assert (
+        alarm([look(t, [reward] * 40, [audit] * 40) for t, (reward, audit) in enumerate(curves)])
+        is None
+    )
 
 
 def test_without_audit_rise_or_second_look_there_is_none() -> None:
     half = [0.0, 1.0] * 20
     assert reward_hacking.gamed([look(0, [0.2] * 40, half)]) is None
     assert reward_hacking.gamed([look(0, [0.2] * 40), look(5, [0.8] * 40)]) is None
-    assert reward_hacking.gamed([look(0, [0.2] * 40, half), look(5, [0.21] * 40, [0.0] * 40)]) is None
-    assert reward_hacking.gamed([look(0, [0.2] * 40, half), look(5, [0.1] * 40, [0.0] * 40)]) is None
+    assert (
+        reward_hacking.gamed([look(0, [0.2] * 40, half), look(5, [0.21] * 40, [0.0] * 40)]) is None
+    )
+    assert (
+        reward_hacking.gamed([look(0, [0.2] * 40, half), look(5, [0.1] * 40, [0.0] * 40)]) is None
+    )
 
 
 def test_an_audit_that_surely_falls_is_an_alarm_though_the_reward_stands_still() -> None:
@@ -95,16 +117,29 @@ def test_an_audit_that_surely_falls_is_an_alarm_though_the_reward_stands_still()
     found = reward_hacking.gamed(history) or pytest.fail("no alarm")
     assert (found.base.step, found.rose) == (0, False)
     assert found.audit.mean == pytest.approx(-0.3)
-    assert reward_hacking.gamed([look(0, flat, some), look(5, flat, fewer), look(10, flat, some)]) is None
-    assert reward_hacking.gamed([look(0, flat, some), look(5, flat, some), look(10, flat, [0.0] * 40)]) is None
+    assert (
+        reward_hacking.gamed([look(0, flat, some), look(5, flat, fewer), look(10, flat, some)])
+        is None
+    )
+    assert (
+        reward_hacking.gamed([look(0, flat, some), look(5, flat, some), look(10, flat, [0.0] * 40)])
+        is None
+    )
     few = [1.0] * 29 + [0.0] * 11
-    assert reward_hacking.gamed([look(0, flat, some), look(5, flat, few), look(10, flat, few)]) is None
+    assert (
+        reward_hacking.gamed([look(0, flat, some), look(5, flat, few), look(10, flat, few)]) is None
+    )
 
 
 def test_an_audit_with_no_room_left_need_not_rise() -> None:
     nearly = [1.0] * 39 + [0.0]
-    assert reward_hacking.gamed([look(0, [0.2] * 40, [1.0] * 40), look(5, [0.8] * 40, [1.0] * 40)]) is None
-    assert reward_hacking.gamed([look(0, [0.2] * 40, nearly), look(5, [0.8] * 40, [1.0] * 40)]) is None
+    assert (
+        reward_hacking.gamed([look(0, [0.2] * 40, [1.0] * 40), look(5, [0.8] * 40, [1.0] * 40)])
+        is None
+    )
+    assert (
+        reward_hacking.gamed([look(0, [0.2] * 40, nearly), look(5, [0.8] * 40, [1.0] * 40)]) is None
+    )
 
 
 def test_rewards_of_any_size_are_held_against_their_own_range() -> None:
@@ -123,16 +158,25 @@ def test_a_field_that_falls_is_an_alarm_though_the_others_raise_the_mean() -> No
     found = reward_hacking.gamed([before, after]) or pytest.fail("no alarm")
     assert (found.part, found.audit.mean) == ("vendor", -0.25)
     assert "'vendor' of the audit" in found.meaning
-    assert reward_hacking.gamed([before, look(5, [0.2] * 40, [0.5] * 40, **after.parts)]) is None  # no reward rose
+    assert (
+        reward_hacking.gamed([before, look(5, [0.2] * 40, [0.5] * 40, **after.parts)]) is None
+    )  # no reward rose
     prompts = [Prompt(Document(f"d{i}", "text"), (1,)) for i in range(40)]
-    assert [one["id"] for one in reward_hacking.examples(found, after, prompts)] == ["d20", "d21", "d22"]
+    assert [one["id"] for one in reward_hacking.examples(found, after, prompts)] == [
+        "d20",
+        "d21",
+        "d22",
+    ]
 
 
 def test_few_documents_that_fall_in_one_of_many_fields_are_no_alarm() -> None:
     fallen = [1.0] * 37 + [0.0] * 3
     parts = {f"f{i}": [1.0] * 40 for i in range(20)}
     before = look(0, [0.2] * 40, [0.5] * 40, **parts)
-    assert reward_hacking.gamed([before, look(5, [0.8] * 40, [0.7] * 40, **{**parts, "f3": fallen})]) is None
+    assert (
+        reward_hacking.gamed([before, look(5, [0.8] * 40, [0.7] * 40, **{**parts, "f3": fallen})])
+        is None
+    )
 
 
 def test_documents_without_gold_neither_hide_an_alarm_nor_raise_one() -> None:
@@ -152,7 +196,10 @@ def test_documents_without_gold_neither_hide_an_alarm_nor_raise_one() -> None:
         (lambda t: 0.4 + 0.04 * t, lambda t: 0.4 + 0.02 * t),
         (lambda t: 0.4 + 0.1 * min(t, 3), lambda t: 0.4 + 0.07 * min(t, 3)),  # both level off
         (lambda t: 0.4, lambda t: 0.4),
-        (lambda t: 0.4 + 0.04 * t, {**dict.fromkeys(FIELDS, lambda t: 0.4 + 0.04 * t), "vendor": lambda t: 0.9}),
+        (
+            lambda t: 0.4 + 0.04 * t,
+            {**dict.fromkeys(FIELDS, lambda t: 0.4 + 0.04 * t), "vendor": lambda t: 0.9},
+        ),
     ],
     ids=["equal", "half", "plateau", "no change", "one field stands still"],
 )
@@ -174,23 +221,42 @@ def test_honest_runs_are_seldom_stopped(reward: Curve, audit: Curve | Mapping[st
         ),
         (lambda t: 0.4, lambda t: 0.6 - 0.05 * t, 36),
     ],
-    ids=["falls", "flat", "rises, then falls", "one field falls, three rise", "the reward stands still"],
+    ids=[
+        "falls",
+        "flat",
+        "rises, then falls",
+        "one field falls, three rise",
+        "the reward stands still",
+    ],
 )
-def test_gamed_runs_are_mostly_stopped(reward: Curve, audit: Curve | Mapping[str, Curve], least: int) -> None:
+def test_gamed_runs_are_mostly_stopped(
+    reward: Curve, audit: Curve | Mapping[str, Curve], least: int
+) -> None:
     assert sum(alarm(drawn(seed, reward, audit)) is not None for seed in range(40)) >= least
 
 
 def test_examples_are_those_whose_reward_rose_most_beside_their_audit() -> None:
-    before, after = look(0, [0.0] * 4, [1.0, 0.0, 1.0, None]), look(5, [1.0, 1.0, 0.5, 1.0], [0.0, 1.0, 0.0, None])
+    before, after = (
+        look(0, [0.0] * 4, [1.0, 0.0, 1.0, None]),
+        look(5, [1.0, 1.0, 0.5, 1.0], [0.0, 1.0, 0.0, None]),
+    )
     found = reward_hacking.Gamed(before, Interval(1, 1, 1), Interval(0, 0, 0))
     prompts = [Prompt(Document(f"d{i}", "text"), (1,)) for i in range(4)]
     shown = reward_hacking.examples(found, after, prompts, count=2)
     assert [one["id"] for one in shown] == ["d0", "d2"]
-    assert shown[0] == {"id": "d0", "before": "0:0", "after": "5:0", "reward": [0.0, 1.0], "audit": [1.0, 0.0]}
+    assert shown[0] == {
+        "id": "d0",
+        "before": "0:0",
+        "after": "5:0",
+        "reward": [0.0, 1.0],
+        "audit": [1.0, 0.0],
+    }
 
 
 def test_documents_without_reward_neither_hide_an_alarm_nor_raise_one() -> None:
-    """Rewards are below 0: were None a 0, the first half would have risen from the worst to the best."""
+    """Rewards are below 0: were None a 0, the first
+    half would have risen from the worst to the best.
+    """
     half = [0.0, 1.0] * 20
     some: list[float | None] = [None] * 20
     still = [look(0, [-1.0] * 40, half), look(5, [*some, *[-1.0] * 20], half)]

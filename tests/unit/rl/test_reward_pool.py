@@ -1,4 +1,6 @@
-"""Rewards run apart: real processes and task files, rewards that hang, die, raise and lie, and what is kept of them."""
+"""Rewards run apart: real processes and task files, rewards
+that hang, die, raise and lie, and what is kept of them.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ task = offapi.Task(
 BATCH = [Asked(f"r{i}", f"document {i}", json.dumps({"a": "x", "b": i})) for i in range(4)]
 
 
-def task_file(folder: Path, code: str = "", checks: str = '{"json": (is_json, 1.0)}', more: str = "") -> Path:
+def task_file(
+    folder: Path, code: str = "", checks: str = '{"json": (is_json, 1.0)}', more: str = ""
+) -> Path:
     (folder / "task.py").write_text(TASK.format(code=code, checks=checks, more=more))
     return folder / "task.py"
 
@@ -64,7 +68,11 @@ def judge(path: Path, asked: list[Asked] = BATCH, seconds: float = 20.0) -> list
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    return [
+        child
+        for child in psutil.Process(pid).children()
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
 
 
 def until(done: Callable[[], bool], seconds: float = 8.0) -> bool:
@@ -75,7 +83,9 @@ def until(done: Callable[[], bool], seconds: float = 8.0) -> bool:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ended; one that was orphaned may wait for another to take its exit code."""
+    """Whether the process ended; one that was orphaned
+    may wait for another to take its exit code.
+    """
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     return True
@@ -87,14 +97,19 @@ def no_process_is_left() -> Iterator[None]:
     assert workers_of(os.getpid()) == []
 
 
-def test_the_reward_is_the_rewarded_checks_alone_and_gold_reaches_only_the_audit(tmp_path: Path) -> None:
+def test_the_reward_is_the_rewarded_checks_alone_and_gold_reaches_only_the_audit(
+    tmp_path: Path,
+) -> None:
     code = """\
 def blind(document, answer, context):
     return Verdict(0.5 if context.gold is None else 1.0, "")
 def sees(document, answer, context):
     return Verdict(0.0 if context.gold is None else 1.0, "")
 """
-    checks = '{"json": (is_json, 1.0), "blind": (blind, 3.0), "sees": (sees, 9.0), "near": (matches_gold, 9.0)}'
+    checks = (
+        '{"json": (is_json, 1.0), "blind": (blind, 3.0), "sees": (sees, 9.0), "near":'
+        " (matches_gold, 9.0)}"
+    )
     path = task_file(tmp_path, code, checks, 'audit=("sees",),')
     asked = [Asked("r", "d", '{"a":"x","b":1}', {"a": "X", "b": 2}), Asked("r", "d", "no", None)]
     first, second = judge(path, asked)
@@ -109,7 +124,9 @@ def sees(document, answer, context):
 
 
 def test_a_reward_function_gets_the_batch_at_once_and_all_checks_are_audit(tmp_path: Path) -> None:
-    path = reward_file(tmp_path, "return [100.0 * len(documents) + json.loads(answer)['b'] for answer in answers]")
+    path = reward_file(
+        tmp_path, "return [100.0 * len(documents) + json.loads(answer)['b'] for answer in answers]"
+    )
     found = judge(path)
     assert [one.reward for one in found] == [400.0, 401.0, 402.0, 403.0]
     assert found[0] == Judged(400.0, {"json": 1.0}, {"json": 1.0})
@@ -125,7 +142,9 @@ def test_none_leaves_a_completion_without_a_reward(tmp_path: Path) -> None:
 
 
 def test_arrays_of_numbers_are_lists_of_numbers(tmp_path: Path) -> None:
-    found = judge(reward_file(tmp_path, "import numpy as np\nreturn np.arange(4, dtype=np.float32) / 2"))
+    found = judge(
+        reward_file(tmp_path, "import numpy as np\nreturn np.arange(4, dtype=np.float32) / 2")
+    )
     assert [one.reward for one in found] == [0.0, 0.5, 1.0, 1.5]
     assert all(type(one.reward) is float for one in found)
 
@@ -144,7 +163,10 @@ return [len(loops)] * len(answers)"""
 
 
 def test_submitting_returns_at_once_and_results_keep_their_order(tmp_path: Path) -> None:
-    body = "time.sleep(1.0 if 'document 0' in documents else 0)\nreturn [json.loads(answer)['b'] for answer in answers]"
+    body = (
+        "time.sleep(1.0 if 'document 0' in documents else 0)\nreturn [json.loads(answer)['b'] for"
+        " answer in answers]"
+    )
     with rewards(reward_file(tmp_path, body), workers=2) as processes:
         for warm in [processes.submit(BATCH[1:]) for _ in range(2)]:
             warm.result()
@@ -180,7 +202,9 @@ def test_a_faulty_reward_stops_the_run_and_keeps_what_it_was_asked(
     assert ("rows 'r0' to 'r3'" if index is None else f"row 'r{index}'") in caught.value.where
     assert str(tmp_path / "kept.json") in caught.value.next_step
     kept = json.loads((tmp_path / "kept.json").read_text())
-    assert [one["row"] for one in kept["asked"]] == [f"r{i}" for i in ([index] if index is not None else range(4))]
+    assert [one["row"] for one in kept["asked"]] == [
+        f"r{i}" for i in ([index] if index is not None else range(4))
+    ]
     assert kept["asked"][0]["text"].startswith('{"a": "x", "b": ')
     assert said in kept["what"]
     assert (RAISES in kept["traceback"] and "task.py" in kept["traceback"]) == (body == RAISES)
@@ -203,7 +227,9 @@ def test_a_faulty_reward_stops_the_run_and_keeps_what_it_was_asked(
         ("return [10 ** 400, 1.0, 1.0, 1.0]", "gave 1", 0),
     ],
 )
-def test_what_is_no_list_of_finite_numbers_is_no_reward(tmp_path: Path, body: str, said: str, index: int) -> None:
+def test_what_is_no_list_of_finite_numbers_is_no_reward(
+    tmp_path: Path, body: str, said: str, index: int
+) -> None:
     with asyncio.Runner() as loop:
         found = Judge(load(reward_file(tmp_path, body)), Note(), loop).judge(BATCH)
     assert isinstance(found, Fault)
@@ -225,7 +251,10 @@ CHECKS = [
 def test_a_faulty_check_does_too_and_the_one_completion_is_known(
     tmp_path: Path, body: str, said: str, audit: str
 ) -> None:
-    code = f"def odd(document, answer, context):\n    if '2' in document: {body}\n    return Verdict(1.0, '')"
+    code = (
+        f"def odd(document, answer, context):\n    if '2' in document: {body}\n    return"
+        " Verdict(1.0, '')"
+    )
     with pytest.raises(ConfigError) as caught:
         judge(task_file(tmp_path, code, '{"json": (is_json, 1.0), "odd": (odd, 1.0)}', audit))
     assert caught.value.what == said
@@ -235,21 +264,29 @@ def test_a_faulty_check_does_too_and_the_one_completion_is_known(
     assert ("check raised" in said) == ("in odd" in kept["traceback"])
 
 
-HANGS = ["while True: pass", "time.sleep(60)", "re.match(r'(a+)+$', 'a' * 60 + 'b')"]  # the last holds Python in C
+HANGS = [
+    "while True: pass",
+    "time.sleep(60)",
+    "re.match(r'(a+)+$', 'a' * 60 + 'b')",
+]  # the last holds Python in C
 
 
 @pytest.mark.parametrize("body", HANGS)
 def test_a_reward_that_hangs_is_ended_with_all_it_started(tmp_path: Path, body: str) -> None:
     path = reward_file(tmp_path, f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{body}")
     with rewards(path, seconds=0.4) as processes:
-        assert until(lambda: len(workers_of(os.getpid())) == 1)  # a forked process has our name until it has its own
+        assert until(
+            lambda: len(workers_of(os.getpid())) == 1
+        )  # a forked process has our name until it has its own
         (worker,) = workers_of(os.getpid())
         began = time.monotonic()
         with pytest.raises(ConfigError, match=r"took more than 0\.4 s and was ended"):
             processes.submit(BATCH).result()
         assert time.monotonic() - began < 5  # the process starts in it
         assert not worker.is_running()
-        with pytest.raises(ConfigError, match=r"took more than 0\.4 s"):  # and nothing is judged any more
+        with pytest.raises(
+            ConfigError, match=r"took more than 0\.4 s"
+        ):  # and nothing is judged any more
             processes.submit(BATCH).result()
     assert len(json.loads((tmp_path / "kept.json").read_text())["asked"]) == 4
 
@@ -259,24 +296,34 @@ def test_programs_a_hanging_reward_started_are_ended_too(tmp_path: Path) -> None
         judge(
             reward_file(
                 tmp_path,
-                f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\nsubprocess.run(['sleep', '60'])",
+                f"open({str(tmp_path / 'pid')!r},"
+                " 'w').write(str(os.getpid()))\nsubprocess.run(['sleep', '60'])",
             ),
             seconds=0.5,
         )
     leader = int((tmp_path / "pid").read_text())
-    assert until(lambda: all(gone(p.pid) or os.getpgid(p.pid) != leader for p in psutil.process_iter()))
+    assert until(
+        lambda: all(gone(p.pid) or os.getpgid(p.pid) != leader for p in psutil.process_iter())
+    )
 
 
 @pytest.mark.parametrize("more", ["", "check_seconds=None,"])
 def test_the_hanging_check_and_its_completion_are_named(tmp_path: Path, more: str) -> None:
-    """With C code, the task's own `check_seconds` does nothing; without a limit there, ours holds."""
+    """With C code, the task's own `check_seconds`
+    does nothing; without a limit there, ours holds.
+    """
     hang = HANGS[0] if more else HANGS[2]
-    code = f"def slow(document, answer, context):\n    if '3' in document:\n        {hang}\n    return Verdict(1.0, '')"
+    code = (
+        f"def slow(document, answer, context):\n    if '3' in document:\n        {hang}\n    return"
+        " Verdict(1.0, '')"
+    )
     path = task_file(tmp_path, code, '{"slow": (slow, 1.0), "json": (is_json, 1.0)}', more)
     with pytest.raises(ConfigError, match=r"the call took more than 0\.4 s") as caught:
         judge(path, seconds=0.4)
     assert caught.value.where == f"{path}, check 'slow', row 'r3'"
-    assert [one["row"] for one in json.loads((tmp_path / "kept.json").read_text())["asked"]] == ["r3"]
+    assert [one["row"] for one in json.loads((tmp_path / "kept.json").read_text())["asked"]] == [
+        "r3"
+    ]
 
 
 def test_the_limit_is_of_a_call_not_of_a_batch(tmp_path: Path) -> None:
@@ -296,7 +343,10 @@ def test_texts_no_file_can_hold_are_kept_all_the_same(tmp_path: Path) -> None:
 def test_where_nothing_can_be_kept_the_fault_is_said_all_the_same(tmp_path: Path) -> None:
     path = reward_file(tmp_path, "return []")
     said = r"returned 0 rewards for 4 .* Not kept \(could not be written"
-    with Rewards(path, 1, 20.0, tmp_path / "none" / "kept.json") as processes, pytest.raises(ConfigError, match=said):
+    with (
+        Rewards(path, 1, 20.0, tmp_path / "none" / "kept.json") as processes,
+        pytest.raises(ConfigError, match=said),
+    ):
         processes.submit(BATCH).result()
 
 
@@ -308,23 +358,34 @@ def test_a_task_that_cannot_reward_or_compare_is_refused(tmp_path: Path) -> None
     with pytest.raises(DataError, match="document 'r': gold field 'b' is missing"):
         judge(task_file(tmp_path), [Asked("r", "d", "{}", {"a": "x"})])
     assert not (tmp_path / "kept.json").exists()
-    with pytest.raises(ConfigError, match=r"loading it, or what it left running, ended its process \(exit code 3\)"):
+    with pytest.raises(
+        ConfigError, match=r"loading it, or what it left running, ended its process \(exit code 3\)"
+    ):
         judge(task_file(tmp_path, "os._exit(3)"))
 
 
-def test_a_process_that_ends_between_calls_is_no_fault_of_the_next_completions(tmp_path: Path) -> None:
-    body = "import threading\nthreading.Timer(0.2, os._exit, (4,)).start()\nreturn [1.0] * len(answers)"
+def test_a_process_that_ends_between_calls_is_no_fault_of_the_next_completions(
+    tmp_path: Path,
+) -> None:
+    body = (
+        "import threading\nthreading.Timer(0.2, os._exit, (4,)).start()\nreturn [1.0] *"
+        " len(answers)"
+    )
     path = reward_file(tmp_path, body)
     with rewards(path) as processes:
         processes.submit(BATCH).result()
         time.sleep(0.4)
-        with pytest.raises(ConfigError, match=r"what it left running, ended its process \(exit code 4\)") as caught:
+        with pytest.raises(
+            ConfigError, match=r"what it left running, ended its process \(exit code 4\)"
+        ) as caught:
             processes.submit(BATCH).result()
         assert caught.value.where == str(path)
 
 
 def test_rewards_that_differ_from_one_time_to_the_next_are_found(tmp_path: Path) -> None:
-    path = reward_file(tmp_path, "seen.append(1)\nreturn [1, None, None, len(seen)]", "seen = []\ndef")
+    path = reward_file(
+        tmp_path, "seen.append(1)\nreturn [1, None, None, len(seen)]", "seen = []\ndef"
+    )
     with rewards(path) as processes:
         first = processes.submit(BATCH).result()
         assert processes.not_deterministic(BATCH, first) == ["r3"]
@@ -348,7 +409,10 @@ if __name__ == "__main__":
         print(rewards.submit([Asked("r", "d", "x")]).result()[0].reward)
 """
     (tmp_path / "main.py").write_text(code)
-    command, buffered = [sys.executable, str(tmp_path / "main.py")], {**os.environ, "PYTHONUNBUFFERED": ""}
+    command, buffered = (
+        [sys.executable, str(tmp_path / "main.py")],
+        {**os.environ, "PYTHONUNBUFFERED": ""},
+    )
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=buffered)
     assert done.stdout == "0.0\n"
     assert "said by the reward" in done.stderr
@@ -369,9 +433,15 @@ def test_leaving_early_ends_the_processes_and_keeps_nothing(tmp_path: Path) -> N
 
 
 def test_workers_hear_no_interrupt(tmp_path: Path) -> None:
-    with rewards(reward_file(tmp_path, "time.sleep(0.5)\nreturn [1.0] * len(answers)"), workers=2) as processes:
+    with rewards(
+        reward_file(tmp_path, "time.sleep(0.5)\nreturn [1.0] * len(answers)"), workers=2
+    ) as processes:
         started = [processes.submit(BATCH) for _ in range(2)]
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):  # while they start, and when they have
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGINT,
+        ):  # while they start, and when they have
             for worker in workers_of(os.getpid()):
                 worker.send_signal(number)
             time.sleep(0.3)

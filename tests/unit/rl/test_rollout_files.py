@@ -1,4 +1,6 @@
-"""Rollouts as graded traces on disk, and back: the same tokens, logprobs, rewards; what other traces lack is told."""
+"""Rollouts as graded traces on disk, and back: the same
+tokens, logprobs, rewards; what other traces lack is told.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ from offapi.rl.reward_pool import Judged
 from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup
 from offapi.task.task import Task
 
-TASK = Task("t", "Read.", {"type": "object", "properties": {"a": {}}}, {"json": (is_json, 1.0)}, {"a": "text"})
+TASK = Task(
+    "t",
+    "Read.",
+    {"type": "object", "properties": {"a": {}}},
+    {"json": (is_json, 1.0)},
+    {"a": "text"},
+)
 GRADED = {"score": 1.0, "checks": {"json": {"score": 1.0, "reason": ""}}}
 
 
@@ -30,7 +38,9 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
     return Chat.load(tiny_llama.write_chat(tmp_path_factory.mktemp("model")))
 
 
-def rollout(chat: Chat, text: str, reward: float | None, end: bool = True, kept: Kept | None = None) -> Rollout:
+def rollout(
+    chat: Chat, text: str, reward: float | None, end: bool = True, kept: Kept | None = None
+) -> Rollout:
     tokens = chat.encode(text) + (chat.stop_ids if end else ())
     logprobs = tuple(-0.1 * (i + 1) for i in range(len(tokens)))
     completion = Completion(tokens, logprobs, "stop" if end else "length", kept)
@@ -53,7 +63,13 @@ def trace(id: str, answer: str, score: float | None, **more: Any) -> dict[str, A
 
 
 def test_a_runs_rollouts_are_read_as_they_were(tmp_path: Path, chat: Chat) -> None:
-    first = group(chat, "d1", rollout(chat, "yes", 1.0), rollout(chat, "", 0.5), rollout(chat, "no", 0.0, end=False))
+    first = group(
+        chat,
+        "d1",
+        rollout(chat, "yes", 1.0),
+        rollout(chat, "", 0.5),
+        rollout(chat, "no", 0.0, end=False),
+    )
     second = group(chat, "d2", rollout(chat, "a\n", 1.5), rollout(chat, "ä", -2.0))
     written(tmp_path, 1, first, second)
     read = rollout_files.read(written(tmp_path, 2, first), TASK, chat)
@@ -61,11 +77,13 @@ def test_a_runs_rollouts_are_read_as_they_were(tmp_path: Path, chat: Chat) -> No
     for was, found in zip((first, second, first), read, strict=True):
         assert found.prompt.tokens == was.prompt.tokens
         assert found.rewards == was.rewards
-        assert [one.completion for one in found.rollouts] == [one.completion for one in was.rollouts]
+        assert [one.completion for one in found.rollouts] == [
+            one.completion for one in was.rollouts
+        ]
         assert [one.text for one in found.rollouts] == [one.text for one in was.rollouts]
-        assert [(one.judged.parts, one.judged.audit) for one in found.rollouts] == [({"json": 0.5}, {"gold": 0.25})] * (
-            len(was.rollouts)
-        )
+        assert [(one.judged.parts, one.judged.audit) for one in found.rollouts] == [
+            ({"json": 0.5}, {"gold": 0.25})
+        ] * (len(was.rollouts))
 
 
 def test_a_document_that_is_twice_in_a_step_makes_two_groups(tmp_path: Path, chat: Chat) -> None:
@@ -75,8 +93,12 @@ def test_a_document_that_is_twice_in_a_step_makes_two_groups(tmp_path: Path, cha
     assert [group.rewards for group in read] == [(1.0, 0.0), (0.0, 0.0)]
 
 
-def test_completions_without_reward_and_groups_of_one_are_left_out(tmp_path: Path, chat: Chat) -> None:
-    three = group(chat, "d1", rollout(chat, "yes", 1.0), rollout(chat, "no", None), rollout(chat, "or", 0.0))
+def test_completions_without_reward_and_groups_of_one_are_left_out(
+    tmp_path: Path, chat: Chat
+) -> None:
+    three = group(
+        chat, "d1", rollout(chat, "yes", 1.0), rollout(chat, "no", None), rollout(chat, "or", 0.0)
+    )
     single = group(chat, "d2", rollout(chat, "yes", 1.0), rollout(chat, "no", None))
     read = rollout_files.read(written(tmp_path, 1, three, single), TASK, chat)
     assert [group.rewards for group in read] == [(1.0, 0.0)]
@@ -86,10 +108,15 @@ def test_of_truncated_sampling_the_tokens_are_kept_and_the_best_stand_against_th
     tmp_path: Path, chat: Chat
 ) -> None:
     kept = Kept(np.arange(4, dtype=np.int32), np.array([1, 3], np.int32))
-    drawn = [rollout(chat, text, reward, kept=kept) for text, reward in (("y", 0.7), ("", 0.7), ("n", 0.6))]
+    drawn = [
+        rollout(chat, text, reward, kept=kept)
+        for text, reward in (("y", 0.7), ("", 0.7), ("n", 0.6))
+    ]
     read = rollout_files.read(written(tmp_path, 1, group(chat, "d1", *drawn)), TASK, chat)[0]
     assert read.rewards == (1.0, 1.0, 0.0)
-    assert [one.completion.tokens for one in read.rollouts] == [one.completion.tokens for one in drawn]
+    assert [one.completion.tokens for one in read.rollouts] == [
+        one.completion.tokens for one in drawn
+    ]
     assert all(one.completion.logprobs == () for one in read.rollouts)
 
 
@@ -113,11 +140,18 @@ def test_tokens_of_another_tokenizer_are_not_taken(tmp_path: Path, chat: Chat) -
 def test_what_cannot_be_learned_from_is_named_with_its_file(tmp_path: Path, chat: Chat) -> None:
     ungraded = {name: value for name, value in trace("b", "no", 0.0).items() if name != "grade"}
     turns = trace("b", "no", 0.0)
-    turns["messages"] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hi"}, *turns["messages"]]
+    turns["messages"] = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "hi"},
+        *turns["messages"],
+    ]
     for rows, told in (
         ([trace("a", "yes", 1.0), ungraded], "trace 'b' has no grade"),
         ([trace("a", "yes", 1.0), turns], "trace 'b' has several turns"),
-        ([trace("a", "yes", 1.0, group="x"), trace("b", "no", 1.0, group="y")], "no prompt has two answers"),
+        (
+            [trace("a", "yes", 1.0, group="x"), trace("b", "no", 1.0, group="y")],
+            "no prompt has two answers",
+        ),
     ):
         path = jsonl_file(tmp_path, rows)
         with pytest.raises(DataError, match=told) as error:

@@ -1,4 +1,6 @@
-"""Groups of completions: which are replaced, what reward they train on, and what becomes an experience."""
+"""Groups of completions: which are replaced, what
+reward they train on, and what becomes an experience.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ from offapi.data.documents import Document
 from offapi.errors import ConfigError
 from offapi.policy_loss import PolicyLoss
 from offapi.rl.reward_pool import Judged, Rewards
-from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup, Sampler, carry_old, experiences, sample
+from offapi.rl.rollouts import (
+    Prompt,
+    Rollout,
+    RolloutGroup,
+    Sampler,
+    carry_old,
+    experiences,
+    sample,
+)
 
 TASK = """
 import offapi
@@ -42,11 +52,15 @@ class Scripted:
         self.chat, self.says = chat, says
         self.calls: list[tuple[list[str], int]] = []
 
-    def rollout(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> Iterator[Group]:
+    def rollout(
+        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling
+    ) -> Iterator[Group]:
         texts = [self.chat.decode(prompt) for prompt in prompts]
         self.calls.append((texts, sampling.step))
         for i in reversed(range(len(prompts))):  # as groups finish
-            tokens = [self.chat.encode(said) + self.chat.stop_ids for said in self.says[texts[i]][:n]]
+            tokens = [
+                self.chat.encode(said) + self.chat.stop_ids for said in self.says[texts[i]][:n]
+            ]
             yield Group(i, tuple(Completion(each, (-0.5,) * len(each), "stop") for each in tokens))
 
 
@@ -67,23 +81,33 @@ def prompts(chat: Chat, *names: str) -> list[Prompt]:
     return [Prompt(Document(name, name), chat.encode(name)) for name in names]
 
 
-def sampler(chat: Chat, rewards: Rewards, says: Mapping[str, Sequence[str]], **more: Any) -> tuple[Sampler, Scripted]:
+def sampler(
+    chat: Chat, rewards: Rewards, says: Mapping[str, Sequence[str]], **more: Any
+) -> tuple[Sampler, Scripted]:
     backend = Scripted(chat, says)
     sampling = Sampling(8, chat.stop_ids, temperature=1.0)
     return Sampler(backend, chat, rewards, 2, sampling, **more), backend  # type: ignore[arg-type]
 
 
-def test_groups_keep_the_prompts_order_and_each_its_own_reward(chat: Chat, rewards: Rewards) -> None:
+def test_groups_keep_the_prompts_order_and_each_its_own_reward(
+    chat: Chat, rewards: Rewards
+) -> None:
     asker, backend = sampler(chat, rewards, {"a": ["a", "x"], "b": ["x", "b"], "c": ["c", "?"]})
     groups = asker.groups(prompts(chat, "a", "b", "c"), 7)
-    assert [[one.reward for one in group.rollouts] for group in groups] == [[1.0, 0.0], [0.0, 1.0], [1.0, None]]
+    assert [[one.reward for one in group.rollouts] for group in groups] == [
+        [1.0, 0.0],
+        [0.0, 1.0],
+        [1.0, None],
+    ]
     assert [group.prompt.row.id for group in groups] == ["a", "b", "c"]
     assert [group.flat for group in groups] == [False, False, True]
     assert groups[2].rewards == (1.0,)
     assert backend.calls == [(["a", "b", "c"], 7)]
 
 
-def test_flat_groups_are_replaced_and_counted_until_none_is_left(chat: Chat, rewards: Rewards) -> None:
+def test_flat_groups_are_replaced_and_counted_until_none_is_left(
+    chat: Chat, rewards: Rewards
+) -> None:
     says = {"a": ["a", "x"], "b": ["x", "x"], "c": ["c", "x"], "d": ["x", "d"]}
     asker, backend = sampler(chat, rewards, says)
     pool = prompts(chat, "c", "d")
@@ -102,7 +126,9 @@ def test_replacing_ends_at_its_limit_and_draws_anew_each_time(chat: Chat, reward
     found = [sample(asker, pool[:2], pool, step, resamples=3) for step in range(3)]
     assert [each.resampled for each in found] == [6, 6, 6]
     assert all(group.flat for each in found for group in each.groups)
-    assert len({step for _, step in backend.calls}) == len(backend.calls) == 3 * 4  # no stream is drawn from twice
+    assert (
+        len({step for _, step in backend.calls}) == len(backend.calls) == 3 * 4
+    )  # no stream is drawn from twice
     assert len({tuple(texts) for texts, _ in backend.calls}) > 3
 
 
@@ -113,7 +139,9 @@ def test_without_resampling_flat_groups_stay(chat: Chat, rewards: Rewards) -> No
 
 
 def test_the_last_tokens_cost_reward_as_in_dapo(chat: Chat, rewards: Rewards) -> None:
-    """Of 8 tokens the last 4 are the soft limit: 4 cost nothing, 5 a quarter, 8 all; the end counts as one."""
+    """Of 8 tokens the last 4 are the soft limit: 4 cost
+    nothing, 5 a quarter, 8 all; the end counts as one.
+    """
     answers = {length: "a" * (length - 1) for length in (3, 4, 5, 6, 8)}
     for length, answer in answers.items():
         asker, _ = sampler(chat, rewards, {answer: [answer, "?"]}, overlong=4)
@@ -126,7 +154,10 @@ def test_the_last_tokens_cost_reward_as_in_dapo(chat: Chat, rewards: Rewards) ->
 
 @pytest.fixture
 def backend(backend_name: str, tmp_path: Path) -> Iterator[Backend]:
-    made = load_backend(backend_name, ModelSpec(tiny_llama.write_chat(tmp_path / "m"), lora=LoraSpec(4), device="cpu"))
+    made = load_backend(
+        backend_name,
+        ModelSpec(tiny_llama.write_chat(tmp_path / "m"), lora=LoraSpec(4), device="cpu"),
+    )
     yield made
     made.close()
 
@@ -140,7 +171,9 @@ def group_of(chat: Chat, name: str, *rewards: float | None) -> RolloutGroup:
     return RolloutGroup(prompts(chat, name)[0], tuple(rollouts))
 
 
-def test_completions_without_reward_are_no_experience_and_change_no_advantage(chat: Chat, backend: Backend) -> None:
+def test_completions_without_reward_are_no_experience_and_change_no_advantage(
+    chat: Chat, backend: Backend
+) -> None:
     loss = PolicyLoss("dr_grpo", max_tokens=8)
     groups = [group_of(chat, "a", 1.0, None, 0.0), group_of(chat, "b", None, None, None)]
     batch = experiences(backend, groups, loss)
@@ -150,8 +183,12 @@ def test_completions_without_reward_are_no_experience_and_change_no_advantage(ch
     assert experiences(backend, groups[1:], loss) == []
 
 
-def test_an_experience_holds_what_was_sampled_and_the_references_logprobs(chat: Chat, backend: Backend) -> None:
-    batch = experiences(backend, [group_of(chat, "a", 1.0, 0.0)], PolicyLoss(temperature=0.5, max_tokens=8))
+def test_an_experience_holds_what_was_sampled_and_the_references_logprobs(
+    chat: Chat, backend: Backend
+) -> None:
+    batch = experiences(
+        backend, [group_of(chat, "a", 1.0, 0.0)], PolicyLoss(temperature=0.5, max_tokens=8)
+    )
     expected = backend.score([one.episode for one in batch], by="reference", temperature=0.5)
     for one, reference in zip(batch, expected, strict=True):
         assert one.old is None
@@ -161,18 +198,26 @@ def test_an_experience_holds_what_was_sampled_and_the_references_logprobs(chat: 
     assert batch[1].episode.behaviour.tolist() == [-2.0] * 3
 
 
-def test_a_rule_that_divides_by_the_mean_takes_no_reward_below_0(chat: Chat, backend: Backend) -> None:
+def test_a_rule_that_divides_by_the_mean_takes_no_reward_below_0(
+    chat: Chat, backend: Backend
+) -> None:
     groups = [group_of(chat, "a", 1.0, 0.0), group_of(chat, "b", 0.5, -0.25)]
     assert experiences(backend, groups[:1], PolicyLoss("maxrl"))
     assert experiences(backend, groups, PolicyLoss("rloo"))
-    with pytest.raises(ConfigError, match=r"'b' has an answer with reward -0\.25, and maxrl divides"):
+    with pytest.raises(
+        ConfigError, match=r"'b' has an answer with reward -0\.25, and maxrl divides"
+    ):
         experiences(backend, groups, PolicyLoss("maxrl"))
 
 
-def test_offline_the_behaviour_is_the_old_policy_where_it_is_known(chat: Chat, backend: Backend) -> None:
+def test_offline_the_behaviour_is_the_old_policy_where_it_is_known(
+    chat: Chat, backend: Backend
+) -> None:
     known = group_of(chat, "a", 1.0, 0.0)
     blank = Rollout(Completion(chat.encode("x"), (), "stop"), "", Judged(1.0, {}, {}), 1.0)
-    batch = experiences(backend, [known, RolloutGroup(known.prompt, (blank,))], PolicyLoss(), offline=True)
+    batch = experiences(
+        backend, [known, RolloutGroup(known.prompt, (blank,))], PolicyLoss(), offline=True
+    )
     assert batch[0].old is not None
     assert batch[0].old.tolist() == [-1.0, -1.0]
     assert batch[2].old is None

@@ -1,4 +1,6 @@
-"""Statistics against other computations of the same: enumeration, closed forms, SciPy's own, and simulation."""
+"""Statistics against other computations of the same:
+enumeration, closed forms, SciPy's own, and simulation.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def test_a_rate_beyond_any_list_of_booleans() -> None:
 # pass@k and pass^k
 
 
-@given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+@given(
+    st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n)))
+)
 @SMALL
 def test_passes_are_what_enumeration_counts(case: tuple[int, int, int]) -> None:
     n, c, k = case
@@ -42,7 +46,9 @@ def test_passes_are_what_enumeration_counts(case: tuple[int, int, int]) -> None:
 
 
 def test_passes_stay_exact_where_binomials_are_huge() -> None:
-    assert pass_any(10_000, 3, 5_000) == pytest.approx(1 - comb(9_997, 5_000) / comb(10_000, 5_000), rel=1e-12)
+    assert pass_any(10_000, 3, 5_000) == pytest.approx(
+        1 - comb(9_997, 5_000) / comb(10_000, 5_000), rel=1e-12
+    )
     assert pass_any(1_000, 0, 1_000) == 0.0
     assert pass_all(1_000, 1_000, 1_000) == 1.0
     assert [sizes(n) for n in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
@@ -65,7 +71,8 @@ def test_mcnemar_is_what_enumeration_of_coins_counts(b: int, c: int) -> None:
 @SMALL
 def test_sign_flips_are_what_enumeration_counts(sums: list[int]) -> None:
     flipped = [
-        sum(s * abs(x) for s, x in zip(signs, sums, strict=True)) for signs in product((-1, 1), repeat=len(sums))
+        sum(s * abs(x) for s, x in zip(signs, sums, strict=True))
+        for signs in product((-1, 1), repeat=len(sums))
     ]
     wanted = sum(abs(one) >= abs(sum(sums)) for one in flipped) / len(flipped)
     assert paired.sign_flip(np.array(sums, dtype=np.int64)) == pytest.approx(wanted, abs=1e-12)
@@ -79,7 +86,9 @@ def test_sign_flips_of_many_documents_agree_with_the_binomial() -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 @SMALL
 def test_holm_is_the_stepwise_rule(ps: list[float]) -> None:
-    """Reject the smallest p below level/m, then the next below level/(m-1), and so on, until one is not."""
+    """Reject the smallest p below level/m, then the
+    next below level/(m-1), and so on, until one is not.
+    """
     adjusted = paired.holm(ps)
     for level in (0.01, 0.05, 0.3):
         rejected, left = set(), len(ps)
@@ -96,14 +105,21 @@ def test_holm_is_the_stepwise_rule(ps: list[float]) -> None:
 
 
 def slow_score_limit(b: int, c: int, n: int, upper: bool) -> float:
-    """Tango's limit by brute force: the nuisance share by maximising the likelihood, the limit by a grid."""
+    """Tango's limit by brute force: the nuisance share
+    by maximising the likelihood, the limit by a grid.
+    """
 
     def standardised(delta: float) -> float:
         def loss(shared: float) -> float:
             cells = ((b, shared + delta), (c, shared), (n - b - c, 1 - 2 * shared - delta))
             return -sum(count * log(max(share, 1e-300)) for count, share in cells if count)
 
-        at = minimize_scalar(loss, bounds=(max(0, -delta), (1 - delta) / 2), method="bounded", options={"xatol": 1e-10})
+        at = minimize_scalar(
+            loss,
+            bounds=(max(0, -delta), (1 - delta) / 2),
+            method="bounded",
+            options={"xatol": 1e-10},
+        )
         return float((b - c - n * delta) / sqrt(n * (2 * at.x + delta * (1 - delta))))
 
     mean = (b - c) / n
@@ -111,7 +127,9 @@ def slow_score_limit(b: int, c: int, n: int, upper: bool) -> float:
     return float(next(delta for delta in grid if abs(standardised(delta)) > 1.959964))
 
 
-@pytest.mark.parametrize(("b", "c", "n"), [(9, 2, 60), (2, 9, 60), (3, 0, 30), (40, 20, 160), (1, 1, 10)])
+@pytest.mark.parametrize(
+    ("b", "c", "n"), [(9, 2, 60), (2, 9, 60), (3, 0, 30), (40, 20, 160), (1, 1, 10)]
+)
 def test_the_score_interval_agrees_with_brute_force(b: int, c: int, n: int) -> None:
     found = paired.score_interval(b, c, n)
     assert found.low == pytest.approx(slow_score_limit(b, c, n, upper=False), abs=2e-3)
@@ -128,7 +146,9 @@ def test_the_score_interval_without_difference_has_a_closed_form() -> None:
 
 
 def over_test_sets(n: int, better: float, worse: float, sets: int) -> list[tuple[Contrast, int]]:
-    """Contrasts of simulated test sets in which A alone or B alone is right at these rates, and how often each came."""
+    """Contrasts of simulated test sets in which A alone or B
+    alone is right at these rates, and how often each came.
+    """
     draws = np.random.default_rng(7).multinomial(n, [better, worse, 1 - better - worse], size=sets)
     kinds, times = np.unique(draws, axis=0, return_counts=True)
     each = [np.repeat([1, -1, 0], kind) for kind in kinds]
@@ -136,16 +156,24 @@ def over_test_sets(n: int, better: float, worse: float, sets: int) -> list[tuple
     return list(zip(found, times.tolist(), strict=True))
 
 
-@pytest.mark.parametrize(("n", "better", "worse"), [(60, 0.15, 0.05), (120, 0.04, 0.02), (400, 0.05, 0.05)])
+@pytest.mark.parametrize(
+    ("n", "better", "worse"), [(60, 0.15, 0.05), (120, 0.04, 0.02), (400, 0.05, 0.05)]
+)
 def test_the_interval_of_a_difference_covers_the_truth(n: int, better: float, worse: float) -> None:
-    """In 95% of test sets the interval holds the true difference, also where few documents differ."""
+    """In 95% of test sets the interval holds the
+    true difference, also where few documents differ.
+    """
     found = over_test_sets(n, better, worse, sets=2_000)
-    hits = sum(times for one, times in found if one.difference.low <= better - worse <= one.difference.high)
+    hits = sum(
+        times for one, times in found if one.difference.low <= better - worse <= one.difference.high
+    )
     assert 0.94 <= hits / 2_000 <= 0.98
 
 
 def test_the_paired_bootstrap_alone_covers_the_truth() -> None:
-    """Percentile intervals of means of three fields, correlated within a document, vectorised over 300 test sets."""
+    """Percentile intervals of means of three fields, correlated
+    within a document, vectorised over 300 test sets.
+    """
     draw, n = np.random.default_rng(3), 150
     hits = 0
     for _ in range(300):
@@ -159,24 +187,32 @@ def test_the_paired_bootstrap_alone_covers_the_truth() -> None:
 
 def test_the_bootstrap_agrees_with_scipys() -> None:
     values = np.random.default_rng(0).integers(-1, 2, 80).astype(float)
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=0).confidence_interval
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=10_000, method="percentile", rng=0
+    ).confidence_interval
     ours = bootstrap.intervals(values[:, None])[0]
     assert [ours.low, ours.high] == pytest.approx([theirs.low, theirs.high], abs=0.015)
     assert bootstrap.intervals(values[:, None])[0] == ours, "the seed is fixed"
 
 
 def test_groups_are_drawn_whole() -> None:
-    """Ten groups of ten alike documents tell as much as ten documents; groups of unequal size weigh by their size."""
+    """Ten groups of ten alike documents tell as much as ten
+    documents; groups of unequal size weigh by their size.
+    """
     few = np.array([1.0, 0, 1, 1, 0, 1, 0, 1, 1, 0])
     names = [f"g{i // 10}" for i in range(100)]
-    assert bootstrap.intervals(np.repeat(few, 10)[:, None], names) == bootstrap.intervals(few[:, None])
+    assert bootstrap.intervals(np.repeat(few, 10)[:, None], names) == bootstrap.intervals(
+        few[:, None]
+    )
     uneven = bootstrap.means([[1.0], [0.0], [0.0], [0.0]], ["a", "b", "b", "b"], resamples=4_000)
     assert set(np.unique(uneven)) == {0.0, 0.25, 1.0}
     assert bootstrap.count(["a", None, None, "a"]) == 3
 
 
 def test_the_rate_of_documents_in_groups_is_as_unsure_as_its_groups() -> None:
-    """Two groups, one all right and one all wrong, show nothing; all alike, as little as two documents."""
+    """Two groups, one all right and one all wrong, show
+    nothing; all alike, as little as two documents.
+    """
     pair = ["a"] * 50 + ["b"] * 50
     half, perfect, almost = [True] * 50 + [False] * 50, [True] * 100, [True] * 99 + [False]
     found = bootstrap.shares([half, perfect, [False] * 100, almost], pair)
@@ -185,7 +221,11 @@ def test_the_rate_of_documents_in_groups_is_as_unsure_as_its_groups() -> None:
     assert found[3].low == wilson(99, 100).low, "few groups make a bootstrap too sure"
     assert bootstrap.rates(np.ones((100, 1)), pair) == [wilson(2, 2)]
     alone = [f"g{i}" for i in range(100)]
-    assert bootstrap.shares([half], alone) == bootstrap.shares([half], [None] * 100) == [wilson(50, 100)]
+    assert (
+        bootstrap.shares([half], alone)
+        == bootstrap.shares([half], [None] * 100)
+        == [wilson(50, 100)]
+    )
     grouped = contrast(np.array(half), np.array(perfect), 1, pair, MARGIN)
     assert (grouped.a, grouped.b) == (found[0], found[1])
 
@@ -194,7 +234,9 @@ def test_memory_and_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).random((500, 2))
     whole = bootstrap.means(values, resamples=200)
     monkeypatch.setattr(bootstrap, "CELLS", 1_500)
-    np.testing.assert_allclose(bootstrap.means(values, resamples=200), whole, rtol=1e-12)  # BLAS rounds by shape
+    np.testing.assert_allclose(
+        bootstrap.means(values, resamples=200), whole, rtol=1e-12
+    )  # BLAS rounds by shape
 
 
 def test_the_best_of_one_look_is_the_sign_flip_test_and_of_many_asks_for_more() -> None:
@@ -212,7 +254,9 @@ def test_the_best_of_one_look_is_the_sign_flip_test_and_of_many_asks_for_more() 
 
 @pytest.mark.parametrize(("n", "discordance"), [(100, 0.2), (400, 0.2), (400, 0.08), (1500, 0.3)])
 def test_the_detectable_difference_is_found_four_times_in_five(n: int, discordance: float) -> None:
-    """Power of the exact test at that difference, simulated; exact tests are cautious, so a little less than 80%."""
+    """Power of the exact test at that difference, simulated;
+    exact tests are cautious, so a little less than 80%.
+    """
     each = np.zeros(n)
     each[: int(n * discordance)] = 1
     size = paired.detectable(each, n)
@@ -220,9 +264,15 @@ def test_the_detectable_difference_is_found_four_times_in_five(n: int, discordan
     draw, sets = np.random.default_rng(0), 4_000
     better, worse = (discordance + size) / 2, (discordance - size) / 2
     counts, times = np.unique(
-        draw.multinomial(n, [better, worse, 1 - discordance], size=sets)[:, :2], axis=0, return_counts=True
+        draw.multinomial(n, [better, worse, 1 - discordance], size=sets)[:, :2],
+        axis=0,
+        return_counts=True,
     )
-    found = sum(times[i] for i, (b, c) in enumerate(counts.tolist()) if paired.mcnemar(b, c) < 0.05 and b > c)
+    found = sum(
+        times[i]
+        for i, (b, c) in enumerate(counts.tolist())
+        if paired.mcnemar(b, c) < 0.05 and b > c
+    )
     assert 0.72 <= found / sets <= 0.86
 
 
@@ -235,8 +285,12 @@ def test_what_too_few_documents_can_show() -> None:
 def test_as_many_documents_as_it_takes_show_the_difference() -> None:
     n = sample_size.documents(20, 100, 0.05)
     assert n == 628  # 0.2 x (2.8 / 0.05)^2 = 627.2
-    assert paired.detectable(np.repeat([1.0, 0.0], [n // 5, n - n // 5]), n) == pytest.approx(0.05, rel=0.01)
-    assert sample_size.documents(0, 1000, 0.05) == sample_size.documents(50, 1000, 0.05), "5 points take 5% that differ"
+    assert paired.detectable(np.repeat([1.0, 0.0], [n // 5, n - n // 5]), n) == pytest.approx(
+        0.05, rel=0.01
+    )
+    assert sample_size.documents(0, 1000, 0.05) == sample_size.documents(50, 1000, 0.05), (
+        "5 points take 5% that differ"
+    )
     assert sample_size.documents(1, 1, 0.5) == 32
 
 
@@ -248,7 +302,9 @@ def test_of_a_mean_a_smaller_difference_shows_than_of_a_field() -> None:
     assert found.p == pytest.approx(2 / 2**8)
     assert found.detectable == pytest.approx(2.8 * sqrt(8 / 16) / 100)
     alike = contrast(a, a, 4, [None] * 100, MARGIN)
-    assert alike.detectable == pytest.approx(6 / 4 / 100), "six documents that differ by one field, all one way"
+    assert alike.detectable == pytest.approx(6 / 4 / 100), (
+        "six documents that differ by one field, all one way"
+    )
 
 
 # the contrast, at its edges
@@ -256,7 +312,9 @@ def test_of_a_mean_a_smaller_difference_shows_than_of_a_field() -> None:
 
 @given(
     st.integers(1, 20).flatmap(
-        lambda n: st.tuples(*(st.lists(st.integers(0, 1), min_size=n, max_size=n) for _ in range(2)))
+        lambda n: st.tuples(
+            *(st.lists(st.integers(0, 1), min_size=n, max_size=n) for _ in range(2))
+        )
     )
 )
 @SMALL
@@ -287,7 +345,9 @@ def test_no_discordance_is_no_certainty(n: int, right: int) -> None:
 
 
 def test_non_inferiority_is_claimed_rarely_where_it_is_false() -> None:
-    """A lies exactly the margin below B: the claim may be made in 2.5% of test sets; where A is as good, it is made."""
+    """A lies exactly the margin below B: the claim may be
+    made in 2.5% of test sets; where A is as good, it is made.
+    """
     false = over_test_sets(200, better=0.02, worse=0.07, sets=3_000)
     assert sum(times for one, times in false if one.non_inferior) / 3_000 <= 0.03
     true = over_test_sets(600, better=0.03, worse=0.03, sets=300)
@@ -295,10 +355,15 @@ def test_non_inferiority_is_claimed_rarely_where_it_is_false() -> None:
 
 
 def test_alike_documents_of_a_group_are_no_evidence() -> None:
-    """A is better in each of 12 documents of one conversation, and in no other: that is one observation."""
+    """A is better in each of 12 documents of one
+    conversation, and in no other: that is one observation.
+    """
     a, b = np.array([1] * 12 + [0] * 12), np.array([0] * 24)
     alone = contrast(a, b, 1, [None] * 24, 0.05)
     grouped = contrast(a, b, 1, ["talk"] * 12 + [f"d{i}" for i in range(12)], 0.05)
     assert alone.p < 0.001 < 0.9 < grouped.p
-    assert grouped.difference.high - grouped.difference.low > alone.difference.high - alone.difference.low
+    assert (
+        grouped.difference.high - grouped.difference.low
+        > alone.difference.high - alone.difference.low
+    )
     assert grouped.detectable > alone.detectable

@@ -1,4 +1,6 @@
-"""Task: prompts that share a prefix, answers the student learns, grades, and errors that name file and line."""
+"""Task: prompts that share a prefix, answers the student
+learns, grades, and errors that name file and line.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ from offapi.task.task import Example, Task, load
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
-    "properties": {"vendor": {"type": "string"}, "total": {"type": "number"}, "count": {"type": "integer"}},
+    "properties": {
+        "vendor": {"type": "string"},
+        "total": {"type": "number"},
+        "count": {"type": "integer"},
+    },
     "required": ["vendor", "total"],
 }
 TASK = Task(
@@ -33,17 +39,30 @@ TASK = Task(
     schema=SCHEMA,
     checks={"json": (is_json, 1.0), "source": (in_source, 3.0)},
     match={"vendor": "text", "total": "number", "count": "number"},
-    examples=(Example("one", {"total": 1.5, "vendor": "A"}), Example("two", {"vendor": "B", "total": 2})),
+    examples=(
+        Example("one", {"total": 1.5, "vendor": "A"}),
+        Example("two", {"vendor": "B", "total": 2}),
+    ),
 )
 
 
 def test_messages_share_everything_before_the_document() -> None:
     first, second = TASK.messages("doc 1", shots=2), TASK.messages("doc 2", shots=2)
     assert first[:-1] == second[:-1]
-    assert [message["role"] for message in first] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert [message["role"] for message in first] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert [first[-1]["content"], second[-1]["content"]] == ["doc 1", "doc 2"]
     assert first[2]["content"] == '{"vendor":"A","total":1.50}'
-    assert TASK.messages("d") == [{"role": "system", "content": "Read."}, {"role": "user", "content": "d"}]
+    assert TASK.messages("d") == [
+        {"role": "system", "content": "Read."},
+        {"role": "user", "content": "d"},
+    ]
     assert TASK.messages("d", shots=1) == [*first[:3], {"role": "user", "content": "d"}]
 
 
@@ -72,12 +91,24 @@ def test_answers_have_one_spelling_that_reads_back(answer: dict[str, Any], text:
 
 
 def test_lists_are_spelled_like_fields() -> None:
-    lines = {"type": "array", "items": {"type": "object", "properties": {"n": {"type": "integer"}, "p": {}}}}
-    schema = {"type": "object", "properties": {"lines": lines, "tags": {"type": "array"}, "raw": {"type": "array"}}}
+    lines = {
+        "type": "array",
+        "items": {"type": "object", "properties": {"n": {"type": "integer"}, "p": {}}},
+    }
+    schema = {
+        "type": "object",
+        "properties": {"lines": lines, "tags": {"type": "array"}, "raw": {"type": "array"}},
+    }
     task = replace(TASK, schema=schema, match={"lines": "list", "tags": "list"}, examples=())
-    answer = {"tags": ["a", 2.5, None, [1]], "raw": [2.5], "lines": [{"p": 3, "n": 2.0}, {"z": True, "p": 1.125}]}
+    answer = {
+        "tags": ["a", 2.5, None, [1]],
+        "raw": [2.5],
+        "lines": [{"p": 3, "n": 2.0}, {"z": True, "p": 1.125}],
+    }
     text = task.answer_text(answer)
-    assert text == ('{"lines":[{"n":2,"p":3.00},{"p":1.125,"z":true}],"tags":["a",2.50,null,[1.00]],"raw":[2.5]}')
+    assert text == (
+        '{"lines":[{"n":2,"p":3.00},{"p":1.125,"z":true}],"tags":["a",2.50,null,[1.00]],"raw":[2.5]}'
+    )
     assert json.loads(text) == answer
 
 
@@ -127,7 +158,9 @@ def _scores(score: Any) -> Any:
         (lambda document: Verdict(1.0, ""), "TypeError"),
     ],
 )
-def test_a_faulty_check_is_an_error_naming_row_and_check_never_a_score(check: Any, said: str) -> None:
+def test_a_faulty_check_is_an_error_naming_row_and_check_never_a_score(
+    check: Any, said: str
+) -> None:
     task = replace(TASK, checks={"json": (is_json, 1.0), "mine": (check, 1.0)})
     with pytest.raises(ConfigError) as caught:
         task.grade("d", "{}", row="row 7")
@@ -182,8 +215,12 @@ def test_the_alarm_is_taken_back_and_set_once_where_tasks_ask_tasks() -> None:
 
     for check in (asks, asks_and_rests):
         outer = replace(TASK, checks={"outer": (check, 1.0)}, check_seconds=5.0)
-        assert outer.grade("d", "{}").score == 0.5  # inside another's, the inner limit does not count
-        with pytest.raises(ConfigError, match=r"^task 't', check 'outer': the answer's checks took more"):
+        assert (
+            outer.grade("d", "{}").score == 0.5
+        )  # inside another's, the inner limit does not count
+        with pytest.raises(
+            ConfigError, match=r"^task 't', check 'outer': the answer's checks took more"
+        ):
             replace(outer, check_seconds=0.05).grade("d", "{}")
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert replace(inner, check_seconds=None).grade("d", "{}").score == 0.5
@@ -243,7 +280,11 @@ def test_an_unknown_audit_check_is_answered_with_the_nearest() -> None:
 
 def test_gold_is_checked_before_it_is_used() -> None:
     TASK.check_gold({"vendor": "A", "total": None, "count": 3}, row="1")
-    for gold in ({"vendor": "A", "total": 1.0}, {"vendor": "A", "total": "1", "count": 1}, {"vendor": 1, "total": 1}):
+    for gold in (
+        {"vendor": "A", "total": 1.0},
+        {"vendor": "A", "total": "1", "count": 1},
+        {"vendor": 1, "total": 1},
+    ):
         with pytest.raises(DataError) as caught:
             TASK.check_gold(gold, row="row 9")
         assert "row 9" in caught.value.where
@@ -287,7 +328,9 @@ def test_a_task_file_is_loaded_and_leaves_nothing_beside_it(tmp_path: Path) -> N
         ("task = 3\n", None, "int"),
     ],
 )
-def test_a_bug_in_a_task_file_names_file_and_line(tmp_path: Path, source: str, line: int | None, said: str) -> None:
+def test_a_bug_in_a_task_file_names_file_and_line(
+    tmp_path: Path, source: str, line: int | None, said: str
+) -> None:
     path = tmp_path / "task.py"
     path.write_text(source)
     with pytest.raises(ConfigError) as caught:
@@ -300,7 +343,11 @@ def test_a_bug_in_a_task_file_names_file_and_line(tmp_path: Path, source: str, l
 @pytest.mark.parametrize(
     ("argument", "said", "step"),
     [
-        ("max_answer_token=9", "offapi.Task has no argument 'max_answer_token'.", "Did you mean 'max_answer_tokens'?"),
+        (
+            "max_answer_token=9",
+            "offapi.Task has no argument 'max_answer_token'.",
+            "Did you mean 'max_answer_tokens'?",
+        ),
         ("zzz=9", "offapi.Task has no argument 'zzz'.", "Known: audit, check_seconds, checks"),
         (
             "examples=(offapi.Example('d', {}, anser={}),)",

@@ -21,7 +21,9 @@ def completion(**changes: Any) -> bytes:
 
 
 def test_an_answer() -> None:
-    assert chat_completions.read(200, {}, completion()) == chat_completions.Reply('{"total":1}', usage=Usage(9, 4))
+    assert chat_completions.read(200, {}, completion()) == chat_completions.Reply(
+        '{"total":1}', usage=Usage(9, 4)
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,8 +72,14 @@ def test_a_busy_server_is_asked_again_when_it_says(status: int) -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 413, 422])
 def test_a_document_can_be_refused_by_itself(status: int) -> None:
-    reply = chat_completions.read(status, {"retry-after": "7"}, b'{"error": {"message": "context too long"}}')
-    assert (reply.again, reply.wait, reply.reason) == (False, None, f"HTTP {status}: context too long")
+    reply = chat_completions.read(
+        status, {"retry-after": "7"}, b'{"error": {"message": "context too long"}}'
+    )
+    assert (reply.again, reply.wait, reply.reason) == (
+        False,
+        None,
+        f"HTTP {status}: context too long",
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,9 @@ def test_a_document_can_be_refused_by_itself(status: int) -> None:
         (301, b"", "redirects to http://elsewhere/v1"),
     ],
 )
-def test_what_would_meet_every_request_ends_the_session(status: int, content: bytes, says: str) -> None:
+def test_what_would_meet_every_request_ends_the_session(
+    status: int, content: bytes, says: str
+) -> None:
     with pytest.raises(TeacherError, match=says) as caught:
         chat_completions.read(status, {"location": "http://elsewhere/v1"}, content)
     assert caught.value.next_step
@@ -102,7 +112,9 @@ def test_what_would_meet_every_request_ends_the_session(status: int, content: by
     ],
 )
 def test_error_texts_of_many_servers_on_one_clean_line(content: bytes, message: str) -> None:
-    assert chat_completions.read(400, {}, content).reason == "HTTP 400" + (f": {message}" if message else "")
+    assert chat_completions.read(400, {}, content).reason == "HTTP 400" + (
+        f": {message}" if message else ""
+    )
 
 
 def test_a_server_that_echoes_the_request_does_not_fill_the_file() -> None:
@@ -115,13 +127,26 @@ def test_retry_after_as_seconds_and_as_a_date() -> None:
     assert chat_completions.retry_after("-3") == 0.0
     assert chat_completions.retry_after("Wed, 21 Oct 2015 07:28:10 GMT", now=noon) == 10.0
     assert chat_completions.retry_after("Wed, 21 Oct 2015 07:27:00 GMT", now=noon) == 0.0
-    assert [chat_completions.retry_after(value) for value in ("", "soon", "nan", "inf")] == [None] * 4
+    assert [chat_completions.retry_after(value) for value in ("", "soon", "nan", "inf")] == [
+        None
+    ] * 4
 
 
 def test_a_model_that_wants_a_parameter_spelled_otherwise() -> None:
-    error = {"message": "use max_completion_tokens", "code": "unsupported_parameter", "param": "max_tokens"}
-    assert chat_completions.read(400, {}, orjson.dumps({"error": error})).unsupported == "max_tokens"
-    assert chat_completions.read(400, {}, orjson.dumps({"error": {**error, "code": "invalid"}})).unsupported == ""
+    error = {
+        "message": "use max_completion_tokens",
+        "code": "unsupported_parameter",
+        "param": "max_tokens",
+    }
+    assert (
+        chat_completions.read(400, {}, orjson.dumps({"error": error})).unsupported == "max_tokens"
+    )
+    assert (
+        chat_completions.read(
+            400, {}, orjson.dumps({"error": {**error, "code": "invalid"}})
+        ).unsupported
+        == ""
+    )
 
 
 def test_the_request_names_a_model_only_when_one_was_named() -> None:

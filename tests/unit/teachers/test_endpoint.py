@@ -1,4 +1,6 @@
-"""The endpoint teacher against real sockets: a small HTTP server in this process that can misbehave."""
+"""The endpoint teacher against real sockets: a small
+HTTP server in this process that can misbehave.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ USAGE = Usage(100, 10)
 
 
 class Server:
-    """Answers chat completions by `script(document, nth)`; what it returns as status 0 hangs up instead."""
+    """Answers chat completions by `script(document,
+    nth)`; what it returns as status 0 hangs up instead.
+    """
 
     def __init__(self, script: Callable[[str, int], Reply], host: str = "127.0.0.1") -> None:
         self.script, self.lock = script, threading.Lock()
@@ -47,7 +51,9 @@ class Server:
         self.http.daemon_threads = True
         self.http.handle_error = lambda *arguments: None  # type: ignore[method-assign]  # clients hang up on purpose
         self.url = f"http://{host}:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = orjson.loads(handler.rfile.read(int(handler.headers["content-length"])))
@@ -97,7 +103,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def good(text: str = "yes", usage: Usage | None = USAGE) -> Reply:
     reply = {"choices": [{"finish_reason": "stop", "message": {"content": text}}]}
-    told = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens} if usage else None
+    told = (
+        {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+        if usage
+        else None
+    )
     return 200, {}, orjson.dumps({**reply, "usage": told})
 
 
@@ -125,8 +135,12 @@ def ended(endpoint: Endpoint, requests: list[Request]) -> tuple[list[Answered], 
     return answers, None
 
 
-def test_every_document_gets_its_own_answer_with_usage_and_latency(serve: Callable[..., Server]) -> None:
-    server = serve(lambda document, nth: slow(0.02, good(f"re {document}", Usage(len(document), 2))))
+def test_every_document_gets_its_own_answer_with_usage_and_latency(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(
+        lambda document, nth: slow(0.02, good(f"re {document}", Usage(len(document), 2)))
+    )
     answers = list(teacher(server, model="m", key="sk-1").answers(ask("a", "bb", "ccc")))
     assert {(x.id, x.output, x.reason, x.usage.prompt_tokens) for x in answers} == {
         ("id-a", "re a", "", 1),
@@ -137,10 +151,17 @@ def test_every_document_gets_its_own_answer_with_usage_and_latency(serve: Callab
     assert sorted(server.asked) == ["a", "bb", "ccc"]
     assert server.headers[0]["authorization"] == "Bearer sk-1"
     message = [{"role": "user", "content": server.asked[0]}]
-    assert server.bodies[0] == {"model": "m", "messages": message, "max_tokens": 10, "temperature": 0}
+    assert server.bodies[0] == {
+        "model": "m",
+        "messages": message,
+        "max_tokens": 10,
+        "temperature": 0,
+    }
 
 
-def test_answers_come_as_they_are_done_and_requests_are_sent_as_room_is(serve: Callable[..., Server]) -> None:
+def test_answers_come_as_they_are_done_and_requests_are_sent_as_room_is(
+    serve: Callable[..., Server],
+) -> None:
     server = serve(lambda document, nth: slow(1.0 if document == "slow" else 0.0, good()))
     answers = teacher(server, concurrency=2).answers(ask("slow", "a", "b", "c"))
     assert [next(answers).id for _ in range(3)] == ["id-a", "id-b", "id-c"]
@@ -156,7 +177,9 @@ def test_no_more_requests_under_way_than_told(serve: Callable[..., Server], widt
 
 def test_errors_that_pass_are_tried_again(serve: Callable[..., Server]) -> None:
     trouble: list[Reply] = [(500, {}, b"oops"), (0, {}, b""), (503, {}, b"")]
-    server = serve(lambda document, nth: trouble[nth - 1] if nth <= len(trouble) else good(document))
+    server = serve(
+        lambda document, nth: trouble[nth - 1] if nth <= len(trouble) else good(document)
+    )
     answers, error = ended(teacher(server), ask("a", "b"))
     assert error is None
     assert sorted((x.output, x.reason) for x in answers) == [("a", ""), ("b", "")]
@@ -165,7 +188,11 @@ def test_errors_that_pass_are_tried_again(serve: Callable[..., Server]) -> None:
 
 def test_retry_after_keeps_everybody_waiting(serve: Callable[..., Server]) -> None:
     said: list[str] = []
-    server = serve(lambda document, nth: (429, {"Retry-After": "2"}, b"") if (document, nth) == ("a", 1) else good())
+    server = serve(
+        lambda document, nth: (
+            (429, {"Retry-After": "2"}, b"") if (document, nth) == ("a", 1) else good()
+        )
+    )
     answers, error = ended(teacher(server, concurrency=1, say=said.append), ask("a", "b"))
     assert (len(answers), error) == (2, None)
     assert server.asked == ["a", "a", "b"]
@@ -179,8 +206,14 @@ def test_a_busy_server_is_not_given_up(serve: Callable[..., Server]) -> None:
     assert (error, answers[0].reason) == (None, "")
 
 
-def test_a_wait_of_hours_ends_the_session_with_nothing_marked_failed(serve: Callable[..., Server]) -> None:
-    server = serve(lambda document, nth: (429, {"Retry-After": "86400"}, b"daily") if document == "b" else good())
+def test_a_wait_of_hours_ends_the_session_with_nothing_marked_failed(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(
+        lambda document, nth: (
+            (429, {"Retry-After": "86400"}, b"daily") if document == "b" else good()
+        )
+    )
     answers, error = ended(teacher(server, concurrency=1), ask(*"abc"))
     assert [x.id for x in answers] == ["id-a"]
     assert "wait 86400 s (HTTP 429: daily)" in str(error)
@@ -189,7 +222,11 @@ def test_a_wait_of_hours_ends_the_session_with_nothing_marked_failed(serve: Call
 
 def test_failures_are_data_with_their_reason(serve: Callable[..., Server]) -> None:
     replies: dict[str, Reply] = {
-        "cut": (200, {}, orjson.dumps({"choices": [{"finish_reason": "length", "message": {"content": "{"}}]})),
+        "cut": (
+            200,
+            {},
+            orjson.dumps({"choices": [{"finish_reason": "length", "message": {"content": "{"}}]}),
+        ),
         "html": (200, {}, b"<html>"),
         "long": (400, {}, b'{"error": {"message": "context too long"}}'),
         "ok": good(),
@@ -236,7 +273,9 @@ def test_a_server_that_drips_is_left_after_the_timeout_too(serve: Callable[..., 
     assert time.monotonic() - started < 6 * 1.0
 
 
-def test_an_endless_reply_is_cut(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_reply_is_cut(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connection, "LARGEST_REPLY", 10_000)
     server = serve(lambda document, nth: (200, {}, b" " * 1_000_000))
     answers, _ = ended(teacher(server), ask("a"))
@@ -313,7 +352,9 @@ def test_newer_models_get_their_parameters_as_they_want_them(serve: Callable[...
     """All of them, also those refused while others have already found out."""
 
     def script(document: str, nth: int) -> Reply:
-        body = next(body for body in reversed(server.bodies) if body["messages"][-1]["content"] == document)
+        body = next(
+            body for body in reversed(server.bodies) if body["messages"][-1]["content"] == document
+        )
         time.sleep(0.05)
         for parameter in ("max_tokens", "temperature"):
             if parameter in body:
@@ -324,12 +365,17 @@ def test_newer_models_get_their_parameters_as_they_want_them(serve: Callable[...
     server = serve(script)
     answers, error = ended(teacher(server, concurrency=3), ask(*"abcde"))
     assert ([x.reason for x in answers], error) == ([""] * 5, None)
-    assert server.bodies[-1] == {"messages": server.bodies[-1]["messages"], "max_completion_tokens": 10}
+    assert server.bodies[-1] == {
+        "messages": server.bodies[-1]["messages"],
+        "max_completion_tokens": 10,
+    }
     assert len(server.asked) == 3 * 3 + 2
 
 
 def test_the_cap_is_never_exceeded_and_nearly_used(serve: Callable[..., Server]) -> None:
-    """Prompts of 2 bytes, charged 34 tokens (the bound with the template's); answers charged the 10 they may have."""
+    """Prompts of 2 bytes, charged 34 tokens (the bound with
+    the template's); answers charged the 10 they may have.
+    """
     server = serve(lambda document, nth: slow(0.02, good(usage=Usage(34, 10))))
     price = Price(1000.0, 1000.0)  # 0.044 dollars a request
     requests = ask(*(f"{i:02}" for i in range(40)))
@@ -340,16 +386,22 @@ def test_the_cap_is_never_exceeded_and_nearly_used(serve: Callable[..., Server])
     assert "$0.4840 was spent." in str(error)
 
 
-def test_what_was_paid_before_counts_against_the_cap_and_is_told_apart(serve: Callable[..., Server]) -> None:
+def test_what_was_paid_before_counts_against_the_cap_and_is_told_apart(
+    serve: Callable[..., Server],
+) -> None:
     server = serve(lambda document, nth: good(usage=Usage(34, 10)))
     price = Price(1000.0, 1000.0)  # 0.044 dollars a request
     requests = ask(*(f"{i:02}" for i in range(4)))
-    answers, error = ended(teacher(server, concurrency=1, price=price, max_cost=0.5, paid=0.4), requests)
+    answers, error = ended(
+        teacher(server, concurrency=1, price=price, max_cost=0.5, paid=0.4), requests
+    )
     assert len(server.asked) == len(answers) == 2
     assert "$0.0880 was spent in this call and $0.4880 for the labels file in all." in str(error)
 
 
-def test_attempts_that_may_have_been_charged_count_against_the_cap(serve: Callable[..., Server]) -> None:
+def test_attempts_that_may_have_been_charged_count_against_the_cap(
+    serve: Callable[..., Server],
+) -> None:
     server = serve(lambda document, nth: (0, {}, b""))
     price = Price(1000.0, 1000.0)  # bound 0.043 dollars an attempt
     answers, error = ended(teacher(server, concurrency=1, price=price, max_cost=0.1), ask("a"))
@@ -382,8 +434,15 @@ def test_an_abandoned_session_hangs_up(serve: Callable[..., Server]) -> None:
 
 
 def test_the_network_guard_opens_for_the_teacher_alone(serve: Callable[..., Server]) -> None:
-    """At an address of this machine that is not loopback, which the guard lets through without asking."""
-    everywhere = [entry.address for name in psutil.net_if_addrs().values() for entry in name if entry.family == AF_INET]
+    """At an address of this machine that is not loopback,
+    which the guard lets through without asking.
+    """
+    everywhere = [
+        entry.address
+        for name in psutil.net_if_addrs().values()
+        for entry in name
+        if entry.family == AF_INET
+    ]
     elsewhere = [address for address in everywhere if not address.startswith("127.")]
     if not elsewhere:
         pytest.skip("this machine has no address but loopback")

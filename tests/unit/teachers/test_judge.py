@@ -1,4 +1,6 @@
-"""The LLM judge against a real HTTP server and a real (tiny) local model, and how its agreement is measured."""
+"""The LLM judge against a real HTTP server and a real
+(tiny) local model, and how its agreement is measured.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def serve() -> Iterator[Callable[[Script], str]]:
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         started.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         return f"http://127.0.0.1:{server.server_port}/v1"
 
     yield start
@@ -75,7 +79,9 @@ def test_a_judge_is_a_check(serve: Callable[[Script], str]) -> None:
     assert check("alpha beta", parse("gamma"), Context()).score == 0.0
 
 
-def test_the_prompt_holds_the_rubric_and_keeps_texts_between_their_tags(serve: Callable[[Script], str]) -> None:
+def test_the_prompt_holds_the_rubric_and_keeps_texts_between_their_tags(
+    serve: Callable[[Script], str],
+) -> None:
     asked: list[dict[str, str]] = []
 
     def listen(texts: dict[str, str]) -> str:
@@ -92,7 +98,14 @@ def test_the_prompt_holds_the_rubric_and_keeps_texts_between_their_tags(serve: C
 
 
 @pytest.mark.parametrize(
-    "reply", ["It is right. PASS", "VERDICT: PASS\nI think.", "VERDICT: MAYBE", "verdict: pass", "VERDICT: PASS FAIL"]
+    "reply",
+    [
+        "It is right. PASS",
+        "VERDICT: PASS\nI think.",
+        "VERDICT: MAYBE",
+        "verdict: pass",
+        "VERDICT: PASS FAIL",
+    ],
 )
 def test_without_a_strict_verdict_there_is_no_score_but_an_error_with_the_row(
     serve: Callable[[Script], str], reply: str
@@ -113,13 +126,17 @@ def test_without_a_strict_verdict_there_is_no_score_but_an_error_with_the_row(
 
 def test_verdicts_are_read_from_the_last_line_thinking_aside() -> None:
     words = ("PASS", "FAIL")
-    assert read("<think>VERDICT: FAIL</think>Good.\nVERDICT: PASS\n", words) == Opinion("PASS", "Good.")
+    assert read("<think>VERDICT: FAIL</think>Good.\nVERDICT: PASS\n", words) == Opinion(
+        "PASS", "Good."
+    )
     assert read("VERDICT: FAIL", words) == Opinion("FAIL", "")
     assert read("", words).word == ""
     assert read("VERDICT: FIRST", words).word == ""
 
 
-def test_pairs_are_asked_both_ways_and_contradictions_are_ties(serve: Callable[[Script], str]) -> None:
+def test_pairs_are_asked_both_ways_and_contradictions_are_ties(
+    serve: Callable[[Script], str],
+) -> None:
     def longer(texts: dict[str, str]) -> str:
         first, second = len(texts["first"]), len(texts["second"])
         return f"VERDICT: {'TIE' if first == second else 'FIRST' if first > second else 'SECOND'}"
@@ -139,10 +156,14 @@ def test_pairs_are_asked_both_ways_and_contradictions_are_ties(serve: Callable[[
     assert (swaps.consistent, swaps.raw) == (wilson(0, 1), None)
 
 
-def test_agreement_counts_what_it_got_wrong_and_what_it_did_not_judge(serve: Callable[[Script], str]) -> None:
+def test_agreement_counts_what_it_got_wrong_and_what_it_did_not_judge(
+    serve: Callable[[Script], str],
+) -> None:
     rows = [Labelled("abc", "a", True)] * 6 + [Labelled("abc", "z", False)] * 2
     rows += [Labelled("abc", "b", False), Labelled("abc", "y", True), Labelled("abc", "?", True)]
-    check = judge("It is there.", serve(lambda texts: "hm" if texts["answer"] == "?" else stands_there(texts)))
+    check = judge(
+        "It is there.", serve(lambda texts: "hm" if texts["answer"] == "?" else stands_there(texts))
+    )
     found = agreement(check, rows)
     assert (found.rows, found.unread, found.passed_wrong, found.failed_right) == (11, 1, 1, 1)
     assert found.raw == wilson(8, 10)
@@ -166,7 +187,9 @@ def test_kappa_is_nothing_by_chance() -> None:
     assert kappa([(True, True)]) is None
 
 
-@pytest.mark.parametrize("url", ["http://192.168.0.9:8080/v1", "https://api.example.com/v1", "http://box.lan/v1"])
+@pytest.mark.parametrize(
+    "url", ["http://192.168.0.9:8080/v1", "https://api.example.com/v1", "http://box.lan/v1"]
+)
 def test_a_judge_elsewhere_must_be_allowed(url: str) -> None:
     with pytest.raises(ConfigError, match="would see your documents"):
         judge("r", url)

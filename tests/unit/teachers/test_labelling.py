@@ -32,9 +32,13 @@ DOCUMENTS = [Document(f"d{i}", f"TOTAL {i}") for i in range(4)]
 
 
 class Scripted:
-    """A teacher that fails for some documents and may end early, and remembers whom it was asked for."""
+    """A teacher that fails for some documents and may
+    end early, and remembers whom it was asked for.
+    """
 
-    def __init__(self, fails: dict[str, str] | None = None, ends_at: str = "", price: Price | None = FREE) -> None:
+    def __init__(
+        self, fails: dict[str, str] | None = None, ends_at: str = "", price: Price | None = FREE
+    ) -> None:
         self.name, self.price = "scripted", price
         self.fails, self.ends_at = fails or {}, ends_at
         self.asked: list[str] = []
@@ -48,7 +52,13 @@ class Scripted:
                     raise TeacherError("gone away.", where="http://x", next_step="Start it.")
                 self.asked.append(request.id)
                 self.requests.append(request)
-                yield Answered(request.id, f"re {request.id}", self.fails.get(request.id, ""), Usage(100, 10), 0.5)
+                yield Answered(
+                    request.id,
+                    f"re {request.id}",
+                    self.fails.get(request.id, ""),
+                    Usage(100, 10),
+                    0.5,
+                )
         finally:
             self.closed = True
 
@@ -86,7 +96,12 @@ def test_another_teacher_is_asked_itself(tmp_path: Path) -> None:
 
 def test_failures_wait_for_retry_failed_and_keep_their_line_until_then(tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
-    tally = label(TASK, DOCUMENTS, Scripted({"d1": "truncated", "d2": "HTTP 400: too long", "d3": "HTTP 400: x"}), out)
+    tally = label(
+        TASK,
+        DOCUMENTS,
+        Scripted({"d1": "truncated", "d2": "HTTP 400: too long", "d3": "HTTP 400: x"}),
+        out,
+    )
     assert (tally.ok, tally.failed, tally.left) == (1, {"HTTP 400": 2, "truncated": 1}, 0)
 
     again = Scripted()
@@ -94,7 +109,11 @@ def test_failures_wait_for_retry_failed_and_keep_their_line_until_then(tmp_path:
     assert again.asked == []
 
     retried = label(
-        TASK, DOCUMENTS, Scripted({"d2": "timed out: no answer in 1 s (5 attempts)"}), out, retry_failed=True
+        TASK,
+        DOCUMENTS,
+        Scripted({"d2": "timed out: no answer in 1 s (5 attempts)"}),
+        out,
+        retry_failed=True,
     )
     assert (retried.ok, retried.failed, retried.asked) == (3, {"timed out": 1}, 3)
     reasons = [x.reason for x in read(out).labels if x.id == "d2"]
@@ -105,7 +124,9 @@ def test_failures_wait_for_retry_failed_and_keep_their_line_until_then(tmp_path:
 
 def test_an_early_end_keeps_what_there_is_and_says_what_is_left(tmp_path: Path) -> None:
     out, seen = tmp_path / "labels.jsonl", list[Tally]()
-    with pytest.raises(TeacherError, match=r"gone away\. 2 of 4 documents are left to ask\.") as caught:
+    with pytest.raises(
+        TeacherError, match=r"gone away\. 2 of 4 documents are left to ask\."
+    ) as caught:
         label(TASK, DOCUMENTS, Scripted(ends_at="d2"), out, watch=Watch(ended=seen.append))
     assert (caught.value.where, caught.value.next_step) == ("http://x", "Start it.")
     assert [(tally.ok, tally.left) for tally in seen] == [(2, 2)]
@@ -165,8 +186,13 @@ def test_recorded_labels_are_spelled_as_the_student_learns_them(tmp_path: Path) 
 
 def test_a_recorded_label_that_changed_or_came_is_taken(tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
-    label(TASK, [Document("a", "x", recorded_label={"total": 5}), Document("b", "y")], Recorded(), out)
-    changed = [Document("a", "x", recorded_label={"total": 6}), Document("b", "y", recorded_label={"total": 7})]
+    label(
+        TASK, [Document("a", "x", recorded_label={"total": 5}), Document("b", "y")], Recorded(), out
+    )
+    changed = [
+        Document("a", "x", recorded_label={"total": 6}),
+        Document("b", "y", recorded_label={"total": 7}),
+    ]
     tally = label(TASK, changed, Recorded(), out)
     assert [x.output for x in tally.labels] == [TASK.answer_text({"total": n}) for n in (6, 7)]
     assert label(TASK, changed, Recorded(), out).asked == 0
@@ -174,10 +200,16 @@ def test_a_recorded_label_that_changed_or_came_is_taken(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
-    with disk_faults.fail_at(1, "write", errno.ENOSPC), pytest.raises(DataError, match="No space left"):
+    with (
+        disk_faults.fail_at(1, "write", errno.ENOSPC),
+        pytest.raises(DataError, match="No space left"),
+    ):
         label(TASK, DOCUMENTS, Scripted(), out)
     assert list(tmp_path.iterdir()) == []
-    with disk_faults.fail_at(2, "write", errno.ENOSPC), pytest.raises(DataError, match="No space left"):
+    with (
+        disk_faults.fail_at(2, "write", errno.ENOSPC),
+        pytest.raises(DataError, match="No space left"),
+    ):
         label(TASK, DOCUMENTS, Scripted(), out)
     assert [kept.id for kept in read(out).labels] == ["d0"], "what was answered stays"
     assert label(TASK, DOCUMENTS, Scripted(), out).ok == 4

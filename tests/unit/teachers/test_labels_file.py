@@ -1,4 +1,6 @@
-"""The labels file: whole lines or none, one writer, and what counts when a document was asked more than once."""
+"""The labels file: whole lines or none, one writer, and
+what counts when a document was asked more than once.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from offapi.teachers.teacher import Usage
 
 
 def made(id: str, reason: str = "", output: str = '{"total":1}', prompt: str = "p") -> Label:
-    return Label(id, output, "failed" if reason else "ok", Usage(7, 3), 0.25, "local:m", prompt, reason)
+    return Label(
+        id, output, "failed" if reason else "ok", Usage(7, 3), 0.25, "local:m", prompt, reason
+    )
 
 
 def filled(path: Path, *labels: Label) -> Path:
@@ -30,7 +34,9 @@ def filled(path: Path, *labels: Label) -> Path:
 
 
 def test_a_line_holds_the_promised_fields_and_reads_back(tmp_path: Path) -> None:
-    path = filled(tmp_path / "new" / "labels.jsonl", made("a", output='ü\n"'), made("b", reason="truncated"))
+    path = filled(
+        tmp_path / "new" / "labels.jsonl", made("a", output='ü\n"'), made("b", reason="truncated")
+    )
     rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
     assert rows[0] == {
         "id": "a",
@@ -79,7 +85,9 @@ def test_zeros_left_by_a_power_cut_are_dropped(tmp_path: Path) -> None:
         (b'["a"]', "array"),
     ],
 )
-def test_a_row_that_is_no_label_is_named_and_nothing_is_changed(tmp_path: Path, row: bytes, says: str) -> None:
+def test_a_row_that_is_no_label_is_named_and_nothing_is_changed(
+    tmp_path: Path, row: bytes, says: str
+) -> None:
     path = filled(tmp_path / "labels.jsonl", made("a"))
     path.write_bytes(before := path.read_bytes() + row + b"\n" + made("b").line())
     with pytest.raises(DataError, match="line 2") as caught:
@@ -92,10 +100,12 @@ def test_a_row_that_is_no_label_is_named_and_nothing_is_changed(tmp_path: Path, 
 def test_two_writers_are_refused_and_a_killed_one_is_not_missed(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     script = (
-        f"import pathlib, time\nfrom offapi.teachers.labels_file import Log\nwith Log(pathlib.Path({str(path)!r})):\n"
+        "import pathlib, time\nfrom offapi.teachers.labels_file import Log\nwith"
+        f" Log(pathlib.Path({str(path)!r})):\n"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", script + "    print('held', flush=True); time.sleep(60)"], stdout=subprocess.PIPE
+        [sys.executable, "-c", script + "    print('held', flush=True); time.sleep(60)"],
+        stdout=subprocess.PIPE,
     )
     try:
         assert holder.stdout
@@ -111,7 +121,11 @@ def test_two_writers_are_refused_and_a_killed_one_is_not_missed(tmp_path: Path) 
 def test_a_full_disk_leaves_the_lines_before_and_no_half(tmp_path: Path) -> None:
     path = filled(tmp_path / "labels.jsonl", made("a"))
     before = path.read_bytes()
-    with Log(path) as log, largest_file(len(before) + 20), pytest.raises(DataError, match=r"cannot write a label") as e:
+    with (
+        Log(path) as log,
+        largest_file(len(before) + 20),
+        pytest.raises(DataError, match=r"cannot write a label") as e,
+    ):
         log.append(made("b"))
     assert "Free some space" in e.value.next_step
     assert path.read_bytes() == before

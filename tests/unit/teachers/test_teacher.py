@@ -28,8 +28,23 @@ def test_specs() -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        *("127.0.0.1", "127.8.9.1", "::1", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.20"),
-        *("169.254.1.1", "fd12:3456::1", "fe80::1%25eth0", "::ffff:192.168.0.1", "localhost", "LOCALHOST"),
+        *(
+            "127.0.0.1",
+            "127.8.9.1",
+            "::1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.20",
+        ),
+        *(
+            "169.254.1.1",
+            "fd12:3456::1",
+            "fe80::1%25eth0",
+            "::ffff:192.168.0.1",
+            "localhost",
+            "LOCALHOST",
+        ),
         *("a.localhost", "mac-studio.local", "mac-studio.local.", "box.lan", "llm.corp.internal"),
     ],
 )
@@ -41,8 +56,25 @@ def test_hosts_of_this_network(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        *("8.8.8.8", "172.15.0.1", "172.32.0.1", "192.169.0.1", "100.64.0.1", "0.0.0.0", "::", "2606:4700::1"),
-        *("::ffff:8.8.8.8", "127.1", "0x7f000001", "2130706433", "api.example.com", "gpu-box", "local.example.com"),
+        *(
+            "8.8.8.8",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.169.0.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "::",
+            "2606:4700::1",
+        ),
+        *(
+            "::ffff:8.8.8.8",
+            "127.1",
+            "0x7f000001",
+            "2130706433",
+            "api.example.com",
+            "gpu-box",
+            "local.example.com",
+        ),
         *("localhost.example.com", "127.0.0.1.example.com", "example.com.", "evillocal", ""),
     ],
 )
@@ -56,7 +88,11 @@ def test_anything_else_is_remote_and_needs_its_terms_checked(host: str) -> None:
 
 def test_the_host_judged_is_the_host_reached() -> None:
     """Addresses that look local to a careless reader."""
-    for url in ("http://127.0.0.1@api.example.com/v1", "http://localhost\\@api.example.com/v1", "http://127.1:80/v1"):
+    for url in (
+        "http://127.0.0.1@api.example.com/v1",
+        "http://localhost\\@api.example.com/v1",
+        "http://127.1:80/v1",
+    ):
         with pytest.raises(ConfigError):
             Endpoint(url, 8)
 
@@ -95,7 +131,9 @@ except ConfigError:
     assert ran.stdout == "refused []\n"
 
 
-def test_a_key_comes_from_the_environment_and_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_comes_from_the_environment_and_shows_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TEACHER_KEY", "sk-secret\n")
     endpoint = Endpoint("http://127.0.0.1:1/v1", 8, model="m", key=key_from("TEACHER_KEY"))
     assert endpoint.key == "sk-secret"
@@ -139,6 +177,11 @@ def test_another_prompt_is_another_question() -> None:
 
 def test_teachers_load_neither_a_client_nor_a_backend(tmp_path: Path) -> None:
     heavy = "torch mlx transformers httpx2 asyncio"
-    script = f"import sys, offapi.teachers.labelling as _; print([n for n in {heavy.split()!r} if n in sys.modules])"
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    script = (
+        f"import sys, offapi.teachers.labelling as _; print([n for n in {heavy.split()!r} if n in"
+        " sys.modules])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert ran.stdout == "[]\n"

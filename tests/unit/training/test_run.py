@@ -1,4 +1,6 @@
-"""The run folder: identity, the lock, metrics, and checkpoints that survive kills, power cuts and damage."""
+"""The run folder: identity, the lock, metrics, and
+checkpoints that survive kills, power cuts and damage.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ from offapi.files import atomic
 from offapi.training import checkpoints
 from offapi.training.run import Run
 
-MANIFEST = {"config": {"lr": 5e-4, "lora": {"rank": 8}}, "model": {"sha256": "a" * 64}, "data": {"sha256": "b" * 64}}
+MANIFEST = {
+    "config": {"lr": 5e-4, "lora": {"rank": 8}},
+    "model": {"sha256": "a" * 64},
+    "data": {"sha256": "b" * 64},
+}
 
 
 def files(step: int) -> dict[str, bytes]:
@@ -43,7 +49,11 @@ def started(root: Path, *steps: int) -> Run:
 
 def metric_steps(run: Run) -> list[int]:
     path = run.path / "metrics.jsonl"
-    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [json.loads(line)["step"] for line in path.read_text().splitlines()]
+        if path.exists()
+        else []
+    )
 
 
 def holds(run: Run, step: int) -> None:
@@ -65,8 +75,12 @@ def test_layout_and_modes(tmp_path: Path) -> None:
         "checkpoints/latest",
     }
     assert names == {".lock", "manifest.json", "metrics.jsonl", *wanted}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in run.path.rglob("*") if path.is_dir()} == {0o700}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in run.path.rglob("*") if path.is_file()} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in run.path.rglob("*") if path.is_dir()} == {
+        0o700
+    }
+    assert {
+        stat.S_IMODE(path.stat().st_mode) for path in run.path.rglob("*") if path.is_file()
+    } == {0o600}
     assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
     assert (run.path / "checkpoints/latest").read_text() == "step-000010\n"
 
@@ -145,7 +159,11 @@ def test_resume_refuses_another_run(tmp_path: Path, field: str, changed: dict[st
 
 def test_writing_needs_the_lock(tmp_path: Path) -> None:
     run = started(tmp_path)
-    for write in (lambda: run.log(1, {}), lambda: run.checkpoint(1, {}, {}), lambda: run.write("x", b"")):
+    for write in (
+        lambda: run.log(1, {}),
+        lambda: run.checkpoint(1, {}, {}),
+        lambda: run.write("x", b""),
+    ):
         with pytest.raises(RunError, match="not locked"):
             write()
 
@@ -153,10 +171,13 @@ def test_writing_needs_the_lock(tmp_path: Path) -> None:
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     run = started(tmp_path, 2)
     hold = (
-        "import sys, time\nfrom pathlib import Path\nfrom offapi.training.run import Run\n"
-        "with Run.open(Path(sys.argv[1])).lock():\n    print('locked', flush=True)\n    time.sleep(60)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom offapi.training.run import Run\nwith"
+        " Run.open(Path(sys.argv[1])).lock():\n    print('locked', flush=True)\n   "
+        " time.sleep(60)\n"
     )
-    other = subprocess.Popen([sys.executable, "-c", hold, str(run.path)], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, str(run.path)], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "locked\n"
@@ -173,7 +194,10 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
 
 def test_pruning_keeps_the_last_two_intact(tmp_path: Path) -> None:
     run = started(tmp_path, 1, 2, 3, 4)
-    assert sorted(path.name for path in (run.path / "checkpoints").glob("step-*")) == ["step-000003", "step-000004"]
+    assert sorted(path.name for path in (run.path / "checkpoints").glob("step-*")) == [
+        "step-000003",
+        "step-000004",
+    ]
     _damage(run, 4)
     with run.lock():
         run.checkpoint(5, files(5), {"seen": 5})
@@ -231,7 +255,9 @@ def test_an_unreadable_manifest_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_killed_anywhere_in_a_checkpoint_the_run_goes_on(tmp_path: Path) -> None:
-    """The third checkpoint prunes the first; a kill at any operation leaves the second or the third."""
+    """The third checkpoint prunes the first; a kill
+    at any operation leaves the second or the third.
+    """
     source = started(tmp_path / "source", 1, 2)
 
     def third(path: Path) -> None:
@@ -277,18 +303,25 @@ def test_a_power_cut_anywhere_in_a_checkpoint_leaves_one(tmp_path: Path, eager_n
         disk_faults.replay(disk_faults.after_power_cut(operations[:cut], eager_names), folder, left)
         latest = checkpoints.latest(left)
         assert latest is not None
-        assert {name: (latest.path / name).read_bytes() for name in files(latest.step)} == files(latest.step)
+        assert {name: (latest.path / name).read_bytes() for name in files(latest.step)} == files(
+            latest.step
+        )
         survivors.append(latest.step)
         shutil.rmtree(left)
     assert survivors == sorted(survivors)
     assert set(survivors) == {2, 3}
-    committed = max(i for i, (name, path, _) in enumerate(operations) if name == "fsync" and path == folder)
+    committed = max(
+        i for i, (name, path, _) in enumerate(operations) if name == "fsync" and path == folder
+    )
     assert survivors[committed + 1] == 3
 
 
 def test_killed_at_each_fsync_of_the_real_system_call(tmp_path: Path) -> None:
     strace = shutil.which("strace")
-    if strace is None or subprocess.run([strace, "-o", "/dev/null", "true"], capture_output=True).returncode:
+    if (
+        strace is None
+        or subprocess.run([strace, "-o", "/dev/null", "true"], capture_output=True).returncode
+    ):
         pytest.skip("strace is not installed or not permitted here")
     source = started(tmp_path / "source", 1, 2)
     script = (
@@ -299,8 +332,19 @@ def test_killed_at_each_fsync_of_the_real_system_call(tmp_path: Path) -> None:
     for n in range(1, 9):  # two files, manifest, folder, parent, then `latest` and its parent
         left = tmp_path / f"fsync-{n}"
         shutil.copytree(source.path / "checkpoints", left)
-        inject = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", f"inject=fsync:signal=KILL:when={n}"]
-        done = subprocess.run([strace, *inject, sys.executable, "-c", script, str(left)], capture_output=True)
+        inject = [
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fsync",
+            "-e",
+            f"inject=fsync:signal=KILL:when={n}",
+        ]
+        done = subprocess.run(
+            [strace, *inject, sys.executable, "-c", script, str(left)], capture_output=True
+        )
         assert (done.returncode != 0) == (n <= 7), done.stderr
         latest = checkpoints.latest(left)
         assert latest is not None
@@ -323,7 +367,9 @@ def test_random_kills_never_lose_a_committed_step(tmp_path: Path) -> None:
     )
     said = 1
     for attempt in range(6):
-        child = subprocess.Popen([sys.executable, "-c", script, str(run.path)], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", script, str(run.path)], stdout=subprocess.PIPE, text=True
+        )
         assert child.stdout is not None
         said = int(child.stdout.readline())
         time.sleep(0.013 * attempt)

@@ -17,7 +17,10 @@ def test_every_epoch_visits_every_row_once_in_another_order() -> None:
     assert SCHEDULE.per_epoch == 3
     assert SCHEDULE.steps == 9
     rows = list(range(10))
-    epochs = [[row for step in range(e * 3, e * 3 + 3) for row in SCHEDULE.batch_at(step, rows)] for e in range(3)]
+    epochs = [
+        [row for step in range(e * 3, e * 3 + 3) for row in SCHEDULE.batch_at(step, rows)]
+        for e in range(3)
+    ]
     assert all(sorted(epoch) == rows for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
@@ -36,9 +39,16 @@ def test_the_rate_warms_up_then_falls_to_nearly_zero() -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "rows"),
-    [("sft", SIZES["train"]), ("distill", SIZES["train"] // 2), ("filtered_sft", 60), ("grpo", SIZES["train"])],
+    [
+        ("sft", SIZES["train"]),
+        ("distill", SIZES["train"] // 2),
+        ("filtered_sft", 60),
+        ("grpo", SIZES["train"]),
+    ],
 )
-def test_the_first_recipes_of_a_user_warm_up_for_a_tenth_of_their_steps_at_most(recipe: str, rows: int) -> None:
+def test_the_first_recipes_of_a_user_warm_up_for_a_tenth_of_their_steps_at_most(
+    recipe: str, rows: int
+) -> None:
     """Of what `offapi init` writes; rows of distill and filtered_sft as their checks leave some."""
     path = Path(__file__).parents[3] / "recipes" / "configs" / f"{recipe}.toml"
     loaded = load.load(path, import_module(f"offapi.recipes.{recipe}").Config)

@@ -1,8 +1,9 @@
-"""OpenAI Agents SDK: the spans that `offapi/data/importers/agents_processor.py` writes, one for each answer of a model.
+"""OpenAI Agents SDK: the spans that `offapi/data/importers/agents_processor.py`
+writes, one for each answer of a model.
 
 The system prompt and the tools of a Responses span are those that the response repeats. A Chat
-Completions span names no tools and no finish reason: an answer that used up `max_tokens` was cut off.
-Left out: spans of agents, tools and guardrails.
+Completions span names no tools and no finish reason: an answer that used up `max_tokens` was cut
+off. Left out: spans of agents, tools and guardrails.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
     "an exported span, which holds no messages",
-    "The SDK's own export leaves them out: install the tracing processor that `offapi traces processor` prints, leave "
-    "trace_include_sensitive_data at True, and run the agent again.",
+    "The SDK's own export leaves them out: install the tracing processor that `offapi traces"
+    " processor` prints, leave trace_include_sensitive_data at True, and run the agent again.",
 )
 
 
@@ -45,7 +46,11 @@ def _row(span: Mapping[str, Json]) -> Trace | Dropped:
         return reasons.FAILED
     if kind == "response":
         response = obj(data.get("response"))
-        return responses_api.row({"input": data.get("input")}, response, **about) if response else NO_CONTENT
+        return (
+            responses_api.row({"input": data.get("input")}, response, **about)
+            if response
+            else NO_CONTENT
+        )
     return _generation(data, about)
 
 

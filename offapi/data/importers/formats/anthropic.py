@@ -1,10 +1,11 @@
 """Requests to Anthropic's Messages API with their responses, and message batches.
 
     {"request": {"system", "messages", "tools"}, "response": {"type": "message", "content": [...]}}
-    {"custom_id", "params": {...}} and {"custom_id", "result": {"type", "message"}}      a batch's two sides
+    {"custom_id", "params": {...}} and {"custom_id",
+    "result": {"type", "message"}}      a batch's two sides
 
-A request that ends with the beginning of an answer is continued by the response: both are one message.
-Left out: streamed events, and rows that use tools which run at the provider.
+A request that ends with the beginning of an answer is continued by the response: both are one
+message. Left out: streamed events, and rows that use tools which run at the provider.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
     )
 
 
-def exchange(request: Mapping[str, Json], response: Mapping[str, Json], **about: Json) -> Trace | Dropped:
+def exchange(
+    request: Mapping[str, Json], response: Mapping[str, Json], **about: Json
+) -> Trace | Dropped:
     """The row in a request and its response. `about`: id, group and more for the source."""
     if response.get("type") in ("succeeded", "errored", "canceled", "expired"):  # a batch's result
         if response["type"] != "succeeded":
@@ -55,12 +58,18 @@ def exchange(request: Mapping[str, Json], response: Mapping[str, Json], **about:
         finish_reason=response.get("stop_reason"),
         model=first(response, "model") or request.get("model"),
         usage=response.get("usage"),
-        **{"params": settings.requested(request), **about, "id": about.get("id") or response.get("id")},
+        **{
+            "params": settings.requested(request),
+            **about,
+            "id": about.get("id") or response.get("id"),
+        },
     )
 
 
 def halves(record: Mapping[str, Json]) -> Iterator[Half]:
-    """The requests or results in `record` that lack the other; a batch is also made of one object with all requests."""
+    """The requests or results in `record` that lack the other;
+    a batch is also made of one object with all requests.
+    """
     found = items(record.get("requests")) or [record]
     for one in map(obj, found):
         custom_id, request, result = one.get("custom_id"), _side(one, REQUESTS), "result" in one
@@ -75,7 +84,9 @@ def _side(record: Mapping[str, Json], names: tuple[str, ...]) -> Mapping[str, Js
 
 
 def _continued(asked: list[Json], content: Json) -> tuple[list[Json], list[Json]]:
-    """The messages before the answer, and its blocks with the beginning that the last of the messages may be."""
+    """The messages before the answer, and its blocks with
+    the beginning that the last of the messages may be.
+    """
     answer = content if isinstance(content, list) else [content]
     last = asked[-1] if asked else None
     if not isinstance(last, dict) or last.get("role") != "assistant":

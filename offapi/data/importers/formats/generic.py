@@ -1,9 +1,11 @@
 """Any JSON, with the places of what is needed named by --map.
 
     --map messages=$.chat                                  a list of messages with the answer last
-    --map input=$.prompt --map output=$.completion         a text or messages, and the answer to them
+    --map input=$.prompt --map output=$.completion
+    a text or messages, and the answer to them
 
-Also: system, tools, group, gold, id, model, ts. Left out: templates and joins; write those as a script.
+Also: system, tools, group, gold, id, model, ts. Left
+out: templates and joins; write those as a script.
 """
 
 from __future__ import annotations
@@ -21,15 +23,21 @@ from offapi.errors import ConfigError, nearest
 
 NAMES = ("messages", "input", "output", "system", "tools", "group", "gold", "id", "model", "ts")
 NOTHING_THERE = Dropped("nothing lies where --map says", "See the names in your file.")
-BAD_GOLD = Dropped("the gold answer is not an object", "Map a place where an object of the answer's fields lies.")
+BAD_GOLD = Dropped(
+    "the gold answer is not an object", "Map a place where an object of the answer's fields lies."
+)
 STEP = "Name the messages (--map messages=$.PATH), or --map input=$.PATH --map output=$.PATH."
 
 
 def mapped(maps: Mapping[str, str]) -> Callable[[Mapping[str, Json]], Iterator[Trace | Dropped]]:
-    """The importer that `maps` (name -> path) describe; ConfigError where they do not describe one."""
+    """The importer that `maps` (name -> path) describe;
+    ConfigError where they do not describe one.
+    """
     for name in maps:
         if name not in NAMES:
-            raise ConfigError(f"{name!r} cannot be mapped.", where="--map", next_step=nearest(name, NAMES))
+            raise ConfigError(
+                f"{name!r} cannot be mapped.", where="--map", next_step=nearest(name, NAMES)
+            )
     if "messages" not in maps and not {"input", "output"} <= set(maps):
         raise ConfigError("the messages are not mapped.", where="--map", next_step=STEP)
     if "messages" in maps and "input" in maps:
@@ -80,4 +88,6 @@ def _question(given: Json) -> Json:
 
 def _answer(given: Json) -> Json:
     """What was answered: a message as it is, a text as it is, other JSON as its text."""
-    return given if given is None or isinstance(given, str) or is_message(given) else json_text(given)
+    return (
+        given if given is None or isinstance(given, str) or is_message(given) else json_text(given)
+    )

@@ -1,9 +1,11 @@
-"""Langfuse's observations, from the blob export (snake_case), the API and the web page's download (camelCase).
+"""Langfuse's observations, from the blob export (snake_case),
+the API and the web page's download (camelCase).
 
-A generation's input is a list of messages (or items of the Responses API), an object with `messages`
-and `tools`, or a plain text; its output a message, items, a whole response, or else what the model said;
-each perhaps as JSON text. LangChain's handler appends the tools' definitions as messages: they are told
-apart. Scores in the same object are kept in the source. Left out: Parquet and CSV, other observations.
+A generation's input is a list of messages (or items of the Responses API), an object with
+`messages` and `tools`, or a plain text; its output a message, items, a whole response, or else what
+the model said; each perhaps as JSON text. LangChain's handler appends the tools' definitions as
+messages: they are told apart. Scores in the same object are kept in the source. Left out: Parquet
+and CSV, other observations.
 """
 
 from __future__ import annotations
@@ -12,7 +14,16 @@ from collections.abc import Iterator, Mapping
 
 from offapi.data.importers.formats import openai
 from offapi.data.importers.shared import reasons, responses_api, settings
-from offapi.data.importers.shared.loose_json import Json, first, items, json_text, known, moment, obj, opened
+from offapi.data.importers.shared.loose_json import (
+    Json,
+    first,
+    items,
+    json_text,
+    known,
+    moment,
+    obj,
+    opened,
+)
 from offapi.data.importers.shared.messages import is_message
 from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.importers.shared.trace_or_reason import build
@@ -20,12 +31,13 @@ from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
     "an observation without input or output",
-    "Select the field group `io` for the export (in the API: fields=core,basic,io,model,usage); the web page's "
-    "download leaves it out of large traces.",
+    "Select the field group `io` for the export (in the API: fields=core,basic,io,model,usage); the"
+    " web page's download leaves it out of large traces.",
 )
 NO_CHAT = Dropped(
     "the input is neither messages nor a text",
-    "Import it with the generic format, for instance --map input=$.input.question --map output=$.output.answer.",
+    "Import it with the generic format, for instance --map input=$.input.question --map"
+    " output=$.output.answer.",
 )
 RESPONSE_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 Scores = Mapping[Json, Mapping[str, Json]]
@@ -55,7 +67,9 @@ def _scores(found: list[Json]) -> Scores:
     return scores
 
 
-def _observation(found: Mapping[str, Json], trace: Mapping[str, Json], scores: Scores) -> Iterator[Trace | Dropped]:
+def _observation(
+    found: Mapping[str, Json], trace: Mapping[str, Json], scores: Scores
+) -> Iterator[Trace | Dropped]:
     asked, answer = opened(found.get("input")), opened(found.get("output"))
     if found.get("type", "GENERATION") != "GENERATION" or not ("input" in found or "type" in found):
         yield reasons.NOT_A_CALL
@@ -87,13 +101,20 @@ def _about(found: Mapping[str, Json], trace: Mapping[str, Json], scores: Scores)
     )
 
 
-def _row(asked: Json, answer: Json, found: Mapping[str, Json], about: Mapping[str, Json]) -> Trace | Dropped:
+def _row(
+    asked: Json, answer: Json, found: Mapping[str, Json], about: Mapping[str, Json]
+) -> Trace | Dropped:
     request = _request(asked, found)
     if asked is not None and not request.get("messages"):
         return NO_CHAT
-    ending = obj(obj(answer).get("response_metadata")).get("finish_reason") or obj(answer).get("finish_reason")
+    ending = obj(obj(answer).get("response_metadata")).get("finish_reason") or obj(answer).get(
+        "finish_reason"
+    )
     try:
-        said, answered = _as_messages(request.get("messages")), _as_messages(_answer(answer, found.get("output")))
+        said, answered = (
+            _as_messages(request.get("messages")),
+            _as_messages(_answer(answer, found.get("output"))),
+        )
     except Unusable as error:
         return error.dropped
     about = {"params": settings.requested(request), **about}
@@ -121,11 +142,17 @@ def _tool(message: Json) -> Mapping[str, Json]:
     if found.get("role") != "tool" or "tool_call_id" in found:
         return {}
     tool = obj(found.get("content"))
-    return tool if isinstance(tool.get("function"), dict) or {"name", "parameters"} <= set(tool) else {}
+    return (
+        tool
+        if isinstance(tool.get("function"), dict) or {"name", "parameters"} <= set(tool)
+        else {}
+    )
 
 
 def _answer(answer: Json, written: Json) -> Json:
-    """A message or several as they are; other JSON is what the model said, as it was written where that is known."""
+    """A message or several as they are; other JSON is what
+    the model said, as it was written where that is known.
+    """
     if all(is_message(each) or _is_item(each) for each in _listed(answer)):
         return answer
     return written if isinstance(written, str) else json_text(answer)

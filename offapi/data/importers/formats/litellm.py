@@ -1,7 +1,7 @@
 """LiteLLM's logs: the proxy's table SpendLogs, and the standard logging payload that callbacks get.
 
-Left out: rows answered from the cache, which repeat another's answer, and whatever LiteLLM redacted or
-shortened when it stored it.
+Left out: rows answered from the cache, which repeat another's
+answer, and whatever LiteLLM redacted or shortened when it stored it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,26 @@ from collections.abc import Iterator, Mapping
 
 from offapi.data.importers.formats import anthropic, openai
 from offapi.data.importers.shared import reasons, settings
-from offapi.data.importers.shared.loose_json import Json, first, items, json_text, known, moment, obj, opened, text
+from offapi.data.importers.shared.loose_json import (
+    Json,
+    first,
+    items,
+    json_text,
+    known,
+    moment,
+    obj,
+    opened,
+    text,
+)
 from offapi.data.importers.shared.reasons import Dropped
 from offapi.data.importers.shared.trace_or_reason import build
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
     "a row without prompt and answer",
-    "The proxy stores them only with `store_prompts_in_spend_logs: true` under general_settings, and some versions "
-    "leave the columns empty even then: log the standard logging payload with a callback (s3, gcs_bucket, custom).",
+    "The proxy stores them only with `store_prompts_in_spend_logs: true` under general_settings,"
+    " and some versions leave the columns empty even then: log the standard logging payload with a"
+    " callback (s3, gcs_bucket, custom).",
 )
 MARKS_OF_LOSS = ("litellm_truncated", "redacted-by-litellm")
 CHATS = ("completion", "acompletion", "responses", "aresponses", "anthropic_messages", "", None)
@@ -61,7 +72,13 @@ def _rows(
         params=settings.requested(sent) | settings.stated(parameters),
     )
     if text(record.get("response")) and not response:
-        yield build(asked, record["response"], tools=request.get("tools"), model=record.get("model"), **about)
+        yield build(
+            asked,
+            record["response"],
+            tools=request.get("tools"),
+            model=record.get("model"),
+            **about,
+        )
     elif response.get("type") == "message":
         yield anthropic.exchange({**request, "messages": items(asked)}, response, **about)
     elif isinstance(response.get("output"), list):

@@ -1,11 +1,13 @@
 """Requests to OpenAI's API with their responses, as applications, proxies and batches record them.
 
-    {"request": {"messages": [...]}, "response": {"choices": [...]}}      and the usual other spellings
-    {"custom_id", "body": {...}} and {"custom_id", "response": {"body": {...}}}      a Batch's two files
+    {"request": {"messages": [...]}, "response":
+    {"choices": [...]}}      and the usual other spellings
+    {"custom_id", "body": {...}} and {"custom_id",
+    "response": {"body": {...}}}      a Batch's two files
     {"object": "chat.completion", ...} and the pages of its messages      stored completions
 
-Requests and responses may be objects or JSON texts, of Chat Completions or Responses. Each choice is
-a row. Left out: streamed chunks, embeddings, text completions.
+Requests and responses may be objects or JSON texts, of Chat Completions or Responses. Each choice
+is a row. Left out: streamed chunks, embeddings, text completions.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
         yield from exchange(request or one, response or one, id=first(one, "custom_id", "id"))
 
 
-def exchange(request: Mapping[str, Json], response: Mapping[str, Json], **about: Json) -> Iterator[Trace | Dropped]:
+def exchange(
+    request: Mapping[str, Json], response: Mapping[str, Json], **about: Json
+) -> Iterator[Trace | Dropped]:
     """The rows in a request and its response. `about`: id, group and more for the source."""
     choices = items(response.get("choices"))
     about.setdefault("ts", moment(first(response, "created", "created_at")))
@@ -64,7 +68,9 @@ def halves(record: Mapping[str, Json]) -> Iterator[Half]:
         id = one.get("id")
         if not isinstance(id, str):
             continue
-        if one.get("object") == "chat.completion" and not any(name in one for name in ("messages", *REQUESTS)):
+        if one.get("object") == "chat.completion" and not any(
+            name in one for name in ("messages", *REQUESTS)
+        ):
             yield Half(id, one, None)
         elif "role" in one and "-" in id:  # a message's id is its completion's and a number
             pages.setdefault(id.rpartition("-")[0], []).append(one)
@@ -73,7 +79,9 @@ def halves(record: Mapping[str, Json]) -> Iterator[Half]:
 
 
 def _side(record: Mapping[str, Json], names: tuple[str, ...]) -> Mapping[str, Json]:
-    """The request or the response in `record`, out of the envelope that HTTP logs and batches put around it."""
+    """The request or the response in `record`, out of the
+    envelope that HTTP logs and batches put around it.
+    """
     for name in names:
         found = obj(record.get(name))
         if found:
@@ -83,12 +91,17 @@ def _side(record: Mapping[str, Json], names: tuple[str, ...]) -> Mapping[str, Js
 
 
 def _unpaged(record: Mapping[str, Json]) -> list[Mapping[str, Json]]:
-    page: list[Mapping[str, Json]] = [one for one in items(record.get("data")) if isinstance(one, dict)]
+    page: list[Mapping[str, Json]] = [
+        one for one in items(record.get("data")) if isinstance(one, dict)
+    ]
     return page if record.get("object") == "list" and page else [record]
 
 
 def _choice(
-    request: Mapping[str, Json], response: Mapping[str, Json], choice: Mapping[str, Json], about: Mapping[str, Json]
+    request: Mapping[str, Json],
+    response: Mapping[str, Json],
+    choice: Mapping[str, Json],
+    about: Mapping[str, Json],
 ) -> Trace | Dropped:
     messages = request.get("messages")
     if isinstance(messages, dict):  # a page of a stored completion's messages

@@ -3,7 +3,8 @@
     {"messages": [{"role", "content", "tool_calls", "weight"}, ...], "tools": [...]}
 
 The older `functions` and `function_call` become tools and tool calls. A `weight` beside `messages`
-(as Fireworks has it) is kept in the source. Left out: preference pairs (DPO), which hold two answers.
+(as Fireworks has it) is kept in the source. Left out: preference pairs (DPO), which hold two
+answers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from offapi.data.importers.shared.trace_or_reason import build
 from offapi.data.traces import Trace
 
 PAIR = Dropped(
-    "a preference pair (DPO), not a chat", "There is no one answer to learn; `offapi` has no recipe for pairs."
+    "a preference pair (DPO), not a chat",
+    "There is no one answer to learn; `offapi` has no recipe for pairs.",
 )
 COMPLETION = Dropped(
     "a prompt with its completion, not a chat",
@@ -43,4 +45,6 @@ def _row(record: Mapping[str, Json]) -> Trace | Dropped:
         return WEIGHTLESS
     tools = first(record, "tools", "functions")
     settings = params.requested(record)
-    return build(record.get("messages"), tools=tools, id=record.get("id"), weight=weight, params=settings)
+    return build(
+        record.get("messages"), tools=tools, id=record.get("id"), weight=weight, params=settings
+    )

@@ -1,7 +1,9 @@
-"""OpenInference spans, as Phoenix keeps and exports them: `llm.input_messages.0.message.content` and so on.
+"""OpenInference spans, as Phoenix keeps and exports
+them: `llm.input_messages.0.message.content` and so on.
 
-The attributes may be flat, nested, or a data frame's columns. Where a span lists no messages, the raw
-request and response in `input.value` and `output.value` are read. Left out: spans of other kinds.
+The attributes may be flat, nested, or a data frame's columns. Where a span lists no messages, the
+raw request and response in `input.value` and `output.value` are read. Left out: spans of other
+kinds.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
     "a span without messages",
-    "Unset OPENINFERENCE_HIDE_INPUTS, OPENINFERENCE_HIDE_OUTPUTS and the like where the application runs, "
-    "and record again.",
+    "Unset OPENINFERENCE_HIDE_INPUTS, OPENINFERENCE_HIDE_OUTPUTS and the like where the application"
+    " runs, and record again.",
 )
 HIDDEN = "__REDACTED__"
 USAGE = {
@@ -74,11 +76,15 @@ def _value(found: Mapping[str, Json], key: str) -> Json:
     if key in found:
         return found[key]
     head, _, rest = key.partition(".")
-    return _value(obj(found.get(head)), rest) if rest and isinstance(found.get(head), dict) else None
+    return (
+        _value(obj(found.get(head)), rest) if rest and isinstance(found.get(head), dict) else None
+    )
 
 
 def _message(each: Json) -> Json:
-    """A message without its prefixes; ordered contents stand for the content, which may be there too."""
+    """A message without its prefixes; ordered contents
+    stand for the content, which may be there too.
+    """
     found = obj(obj(each).get("message"))
     if HIDDEN in (found.get("content"), found.get("role")):
         return {"role": "user", "content": [{"type": HIDDEN}]}
@@ -88,7 +94,11 @@ def _message(each: Json) -> Json:
     if found.get("function_call_name"):
         arguments = found.get("function_call_arguments_json")
         made["function_call"] = {"name": found["function_call_name"], "arguments": arguments}
-    return {**made, "content": contents or found.get("content"), **({"tool_calls": calls} if calls else {})}
+    return {
+        **made,
+        "content": contents or found.get("content"),
+        **({"tool_calls": calls} if calls else {}),
+    }
 
 
 def _content(part: Json) -> Json:

@@ -1,9 +1,10 @@
-"""OpenTelemetry spans of models (GenAI semantic conventions), under the names of their several versions.
+"""OpenTelemetry spans of models (GenAI semantic
+conventions), under the names of their several versions.
 
-Messages are looked for in the attributes of the span (`gen_ai.input.messages`), in its events, in the
-log records that stand for it, and in the numbered attributes of older instrumentations
-(`gen_ai.prompt.0.content`); scores as `otel_scores` says. Left out: log records of single messages, and
-content kept elsewhere.
+Messages are looked for in the attributes of the span (`gen_ai.input.messages`), in its events, in
+the log records that stand for it, and in the numbered attributes of older instrumentations
+(`gen_ai.prompt.0.content`); scores as `otel_scores` says. Left out: log records of single messages,
+and content kept elsewhere.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
     "a span without messages",
-    "Set OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY (older instrumentations: true) where the "
-    "application runs, and record again; what was not recorded cannot be had back.",
+    "Set OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY (older instrumentations:"
+    " true) where the application runs, and record again; what was not recorded cannot be had"
+    " back.",
 )
 CALLS = ("chat", "generate_content", "text_completion", "completion")
 DETAILS = "gen_ai.client.inference.operation.details"
@@ -31,7 +33,10 @@ USAGE = {
     "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
     "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
     "cache_read": ("gen_ai.usage.cache_read.input_tokens",),
-    "cache_write": ("gen_ai.usage.cache_write.input_tokens", "gen_ai.usage.cache_creation.input_tokens"),
+    "cache_write": (
+        "gen_ai.usage.cache_write.input_tokens",
+        "gen_ai.usage.cache_creation.input_tokens",
+    ),
     "reasoning": ("gen_ai.usage.reasoning.output_tokens",),
 }
 REQUEST = ("gen_ai.request.", "gen_ai.openai.request.", "openai.request.")
@@ -65,10 +70,14 @@ def _rows(span: Span, scores: Scores) -> Iterator[Trace | Dropped]:
 
 
 def _models(found: Mapping[str, Json]) -> bool:
-    return first(found, "gen_ai.request.model", "gen_ai.response.model", "gen_ai.system") is not None
+    return (
+        first(found, "gen_ai.request.model", "gen_ai.response.model", "gen_ai.system") is not None
+    )
 
 
-def _answers(span: Span, found: Mapping[str, Json], scores: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
+def _answers(
+    span: Span, found: Mapping[str, Json], scores: Mapping[str, Json]
+) -> Iterator[Trace | Dropped]:
     asked, answers = _recorded(found) or _numbered(found) or _events(span) or ([], [])
     if not asked and not answers:
         yield NO_CONTENT
@@ -96,13 +105,18 @@ def _answers(span: Span, found: Mapping[str, Json], scores: Mapping[str, Json]) 
 
 def _params(found: Mapping[str, Json]) -> dict[str, Json]:
     asked = {
-        key.removeprefix(start): value for start in REQUEST for key, value in found.items() if key.startswith(start)
+        key.removeprefix(start): value
+        for start in REQUEST
+        for key, value in found.items()
+        if key.startswith(start)
     }
     return settings.stated(asked)
 
 
 def _recorded(found: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
-    """Messages in one attribute, structured or as JSON text; `gen_ai.prompt` and `gen_ai.completion` of old."""
+    """Messages in one attribute, structured or as JSON
+    text; `gen_ai.prompt` and `gen_ai.completion` of old.
+    """
     asked = items(first(found, "gen_ai.input.messages", "gen_ai.prompt"))
     answers = items(first(found, "gen_ai.output.messages", "gen_ai.completion"))
     return (asked, answers) if asked or answers else None
@@ -114,13 +128,18 @@ def _numbered(found: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]
 
 
 def _events(span: Span) -> tuple[Sequence[Json], Sequence[Json]] | None:
-    """A span's events, one for each message. Their body lies in an attribute, as JSON text, or is the attributes."""
+    """A span's events, one for each message.
+
+    Their body lies in an attribute, as JSON text, or is the attributes.
+    """
     asked: list[Json] = []
     answers: list[Json] = []
     for name, attributes in span.events:
         body = obj(attributes.get("gen_ai.event.content")) or attributes
         if name in ROLES:
-            asked.append({"tool_call_id": body.get("id"), **body, "role": body.get("role") or ROLES[name]})
+            asked.append(
+                {"tool_call_id": body.get("id"), **body, "role": body.get("role") or ROLES[name]}
+            )
         elif name == "gen_ai.choice":
             answers.append({**obj(body.get("message")), "finish_reason": body.get("finish_reason")})
         elif name == "gen_ai.content.prompt":

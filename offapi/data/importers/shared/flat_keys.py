@@ -10,7 +10,9 @@ Tree = dict[str, Json]
 
 
 def numbered(attributes: Mapping[str, Json], prefix: str) -> list[Json]:
-    """The array that the attributes below `prefix` spell out, whether flat, nested or half of each."""
+    """The array that the attributes below `prefix`
+    spell out, whether flat, nested or half of each.
+    """
     tree: Tree = {}
     for key, value in attributes.items():
         if key.startswith(prefix + "."):

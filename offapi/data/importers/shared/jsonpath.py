@@ -1,4 +1,5 @@
-"""Where in a JSON value something lies: the part of JSONPath that names one place, `$.a.b[0]['c d']`.
+"""Where in a JSON value something lies: the part of
+JSONPath that names one place, `$.a.b[0]['c d']`.
 
 Left out: everything that names several places (wildcards, slices, filters), negative indexes.
 """
@@ -12,7 +13,10 @@ from offapi.errors import ConfigError
 
 Path = tuple[str | int, ...]
 LONE = r"\ud800-\udfff"  # how Python holds bytes of a command line that are no UTF-8
-STEP = re.compile(rf"""\.([^.\[\]'"\s{LONE}]+) | \[(\d+)\] | \['([^'{LONE}]*)'\] | \["([^"{LONE}]*)"\]""", re.VERBOSE)
+STEP = re.compile(
+    rf"""\.([^.\[\]'"\s{LONE}]+) | \[(\d+)\] | \['([^'{LONE}]*)'\] | \["([^"{LONE}]*)"\]""",
+    re.VERBOSE,
+)
 
 
 def parse(written: str, where: str) -> Path:
@@ -24,13 +28,17 @@ def parse(written: str, where: str) -> Path:
         steps.append(int(name) if step[2] else name)
         at = step.end()
     if at != len(written):
-        step_text = "Write the way to one place, such as $.request.messages or $.answers[0]['text']."
+        step_text = (
+            "Write the way to one place, such as $.request.messages or $.answers[0]['text']."
+        )
         raise ConfigError(f"{written!r} is not a path.", where=where, next_step=step_text)
     return tuple(steps)
 
 
 def find(value: Json, path: Path) -> Json:
-    """What lies at `path` in `value`, texts that hold JSON opened on the way; None where there is nothing."""
+    """What lies at `path` in `value`, texts that hold
+    JSON opened on the way; None where there is nothing.
+    """
     for step in path:
         value = opened(value)
         if isinstance(step, int):

@@ -9,7 +9,12 @@ from typing import Any
 import msgspec
 
 Json = Any
-EPOCH_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (0.0, 1.0))  # numbers from this on count so many to a second
+EPOCH_UNITS = (
+    (1e17, 1e9),
+    (1e14, 1e6),
+    (1e11, 1e3),
+    (0.0, 1.0),
+)  # numbers from this on count so many to a second
 
 
 def opened(value: Json) -> Json:
@@ -61,7 +66,9 @@ def json_text(value: Json) -> str:
 
 
 def moment(value: Json) -> str | None:
-    """A time as ISO 8601: texts as they stand, numbers as seconds (or milli-, micro-, nanoseconds) since 1970."""
+    """A time as ISO 8601: texts as they stand, numbers as
+    seconds (or milli-, micro-, nanoseconds) since 1970.
+    """
     if isinstance(value, str) and not value.isdecimal():
         return text(value)
     try:

@@ -2,8 +2,8 @@
 
 One reading for all dialects, whose parts have different names: OpenAI's Chat Completions,
 Anthropic's blocks, OpenTelemetry's parts, LangChain's calls. The pieces of an answer are joined as
-they stand; the parts of any other message, which its sender wrote as separate blocks, by a line break.
-Passed over: encrypted or redacted thinking, annotations, log probabilities.
+they stand; the parts of any other message, which its sender wrote as separate blocks, by a line
+break. Passed over: encrypted or redacted thinking, annotations, log probabilities.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.importers.shared.tool_calls import call, calls, result
 from offapi.data.traces import ROLES, Message
 
-ROLE_NAMES: Mapping[Json, str] = {"model": "assistant", "ai": "assistant", "human": "user", "function": "tool"}
+ROLE_NAMES: Mapping[Json, str] = {
+    "model": "assistant",
+    "ai": "assistant",
+    "human": "user",
+    "function": "tool",
+}
 TEXTS = ("text", "input_text", "output_text")
 UNREADABLE = ("redacted_thinking", "compaction")
 OTHER: Mapping[str, Dropped] = {
@@ -42,7 +47,9 @@ OTHER: Mapping[str, Dropped] = {
 
 
 class Piece(NamedTuple):
-    """A part of a message: a text, thinking, a tool call, or a tool's result as a message of its own."""
+    """A part of a message: a text, thinking, a tool
+    call, or a tool's result as a message of its own.
+    """
 
     kind: Literal["text", "thinking", "call", "result"]
     value: Json
@@ -82,7 +89,13 @@ def _read(message: Json) -> list[Message]:
         return [_assistant(message, pieces)]
     results = [piece.value for piece in pieces if piece.kind == "result"]
     if role == "tool" and not results:
-        return [result(first(message, "tool_call_id", "tool_use_id"), _joined(pieces, "\n"), name=message.get("name"))]
+        return [
+            result(
+                first(message, "tool_call_id", "tool_use_id"),
+                _joined(pieces, "\n"),
+                name=message.get("name"),
+            )
+        ]
     return results if role == "tool" else _in_order(message, role, pieces)
 
 
@@ -110,17 +123,25 @@ def _part(part: Json) -> list[Piece]:
     if kind in TEXTS:
         return [Piece("text", _text(first(part, "text", "content")))]
     if kind in ("thinking", "reasoning"):
-        return [Piece("thinking", _text(first(part, "thinking", "content", "text", "reasoning") or ""))]
+        return [
+            Piece("thinking", _text(first(part, "thinking", "content", "text", "reasoning") or ""))
+        ]
     if kind in ("tool_use", "tool_call", "tool-call"):
         return [Piece("call", call(part))]
     if kind in ("tool_result", "tool_call_response"):
         id, content = first(part, "tool_use_id", "id"), first(part, "content", "response", "result")
-        return [Piece("result", result(id, _result_text(content), failed=part.get("is_error") is True))]
+        return [
+            Piece("result", result(id, _result_text(content), failed=part.get("is_error") is True))
+        ]
     if kind in UNREADABLE:
         return []
     if kind in ("blob", "uri"):  # OpenTelemetry: what it is, is said by its modality
         kind = str(part.get("modality"))
-    raise Unusable(OTHER.get(kind, reasons.UNKNOWN_CONTENT) if isinstance(kind, str) else reasons.UNKNOWN_CONTENT)
+    raise Unusable(
+        OTHER.get(kind, reasons.UNKNOWN_CONTENT)
+        if isinstance(kind, str)
+        else reasons.UNKNOWN_CONTENT
+    )
 
 
 def _assistant(message: Mapping[str, Json], pieces: list[Piece]) -> Message:
@@ -128,11 +149,16 @@ def _assistant(message: Mapping[str, Json], pieces: list[Piece]) -> Message:
         raise Unusable(reasons.HOSTED_TOOL)
     if message.get("audio"):
         raise Unusable(reasons.AUDIO)
-    said, called = _joined(pieces, ""), _called(message) or [piece.value for piece in pieces if piece.kind == "call"]
+    said, called = (
+        _joined(pieces, ""),
+        _called(message) or [piece.value for piece in pieces if piece.kind == "call"],
+    )
     if text(message.get("refusal")) and not said and not called:
         raise Unusable(reasons.REFUSED)
     made: dict[str, Json] = {"role": "assistant", "content": said if said or not called else None}
-    thinking = "\n".join(piece.value for piece in pieces if piece.kind == "thinking" and piece.value)
+    thinking = "\n".join(
+        piece.value for piece in pieces if piece.kind == "thinking" and piece.value
+    )
     thinking = text(message.get("reasoning_content")) or text(message.get("reasoning")) or thinking
     if thinking:
         made["reasoning_content"] = thinking
@@ -142,7 +168,9 @@ def _assistant(message: Mapping[str, Json], pieces: list[Piece]) -> Message:
 
 
 def _called(message: Mapping[str, Json]) -> list[dict[str, Json]]:
-    """A message's calls: LangChain keeps those that were sent apart; of old there was one, without an id."""
+    """A message's calls: LangChain keeps those that were
+    sent apart; of old there was one, without an id.
+    """
     listed = obj(message.get("additional_kwargs")).get("tool_calls") or message.get("tool_calls")
     old = message.get("function_call")
     return calls(listed) or ([] if old is None else [call(old)])
@@ -167,10 +195,14 @@ def _in_order(message: Mapping[str, Json], role: str, pieces: list[Piece]) -> li
 
 
 def _result_text(content: Json) -> str:
-    """What a tool returned, as text: blocks of text joined, anything else that is no text as JSON."""
+    """What a tool returned, as text: blocks of text
+    joined, anything else that is no text as JSON.
+    """
     if content is None:
         return ""
-    if isinstance(content, list) and all(isinstance(part, dict) and "type" in part for part in content):
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and "type" in part for part in content
+    ):
         return _joined([piece for part in content for piece in _part(part)], "\n")
     return content if isinstance(content, str) else json_text(content)
 

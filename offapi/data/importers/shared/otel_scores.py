@@ -1,7 +1,8 @@
-"""Scores in OpenTelemetry's words, `gen_ai.evaluation.*`: on the span they are about, in its events, or standing apart.
+"""Scores in OpenTelemetry's words, `gen_ai.evaluation.*`: on
+the span they are about, in its events, or standing apart.
 
-Those apart name their span by its id, as its child, or by the response's id. Left out: explanations,
-and scores of spans in other records.
+Those apart name their span by its id, as its child, or by the response's id. Left out:
+explanations, and scores of spans in other records.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ VALUES = ("gen_ai.evaluation.score.value", "gen_ai.evaluation.score")
 LABEL = "gen_ai.evaluation.score.label"
 APART = Dropped(
     "a score, not an answer",
-    "It is kept in source.scores of the answer that it names by span or response id, where both lie in one record "
-    "(such as an OTLP object). Elsewhere, record it on the span or as the span's event.",
+    "It is kept in source.scores of the answer that it names by span or response id, where both lie"
+    " in one record (such as an OTLP object). Elsewhere, record it on the span or as the span's"
+    " event.",
 )
 OF_ANOTHER = Dropped("a score of something that is no model's answer")
 Scores = Mapping[str, Mapping[str, Json]]
 
 
 def is_apart(span: Span) -> bool:
-    """Whether it is a score that stands for itself, in a log record or as a span without duration."""
+    """Whether it is a score that stands for itself,
+    in a log record or as a span without duration.
+    """
     return span.name.startswith(EVENT)
 
 
@@ -40,7 +44,9 @@ def apart(spans: Iterable[Span]) -> Scores:
 
 
 def of(span: Span, others: Scores) -> dict[str, Json]:
-    """The scores of `span` by name: the value, with a label beside it as NAME.label; the label where it is alone."""
+    """The scores of `span` by name: the value, with a label
+    beside it as NAME.label; the label where it is alone.
+    """
     found = _score("", span.attributes)
     for name, attributes in span.events:
         found |= _score(name, attributes)
@@ -52,4 +58,6 @@ def of(span: Span, others: Scores) -> dict[str, Json]:
 def _score(event: str, found: Mapping[str, Json]) -> dict[str, Json]:
     value, label = first(found, *VALUES), found.get(LABEL)
     name = str(found.get(NAME) or event.removeprefix(EVENT) or "evaluation")
-    return known(**{name: label}) if value is None else known(**{name: value, f"{name}.label": label})
+    return (
+        known(**{name: label}) if value is None else known(**{name: value, f"{name}.label": label})
+    )

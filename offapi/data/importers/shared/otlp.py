@@ -1,7 +1,8 @@
 """Spans and events as OpenTelemetry writes them, nested or flat, in one shape.
 
-OTLP/JSON nests `resourceSpans[].scopeSpans[].spans[]` and writes attributes as a list of keys with typed
-values; consoles, notebooks and Phoenix write an object of attributes. Left out: OTLP in protobuf.
+OTLP/JSON nests `resourceSpans[].scopeSpans[].spans[]` and writes attributes as a list of keys with
+typed values; consoles, notebooks and Phoenix write an object of attributes. Left out: OTLP in
+protobuf.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ SPANS = ("resourceSpans", "resource_spans")
 LOGS = ("resourceLogs", "resource_logs")
 SCOPES = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans", "scopeLogs", "scope_logs")
 LEAVES = ("spans", "logRecords", "log_records")
-STARTED = ("startTimeUnixNano", "start_time_unix_nano", "start_time", "startTime", "timeUnixNano", "time_unix_nano")
+STARTED = (
+    "startTimeUnixNano",
+    "start_time_unix_nano",
+    "start_time",
+    "startTime",
+    "timeUnixNano",
+    "time_unix_nano",
+)
 DEEPEST = 100  # levels of an attribute's value
 FAILED = ("ERROR", "STATUS_CODE_ERROR", "2", 2)
 
@@ -53,11 +61,18 @@ def spans(record: Mapping[str, Json]) -> Iterator[Span]:
 def _span(found: Mapping[str, Json]) -> Span:
     attributes = _attributes(found)
     context, status = obj(found.get("context")), obj(found.get("status"))
-    failed = first(status, "code", "status_code", "statusCode") or first(found, "status_code", "statusCode")
+    failed = first(status, "code", "status_code", "statusCode") or first(
+        found, "status_code", "statusCode"
+    )
     return Span(
-        name=str(first(found, "name", "eventName", "event_name") or attributes.get("event.name") or ""),
+        name=str(
+            first(found, "name", "eventName", "event_name") or attributes.get("event.name") or ""
+        ),
         attributes=attributes,
-        events=tuple((str(event.get("name")), _attributes(event)) for event in map(obj, items(found.get("events")))),
+        events=tuple(
+            (str(event.get("name")), _attributes(event))
+            for event in map(obj, items(found.get("events")))
+        ),
         id=first(found, "spanId", "span_id", "context.span_id") or context.get("span_id"),
         parent_id=first(found, "parentSpanId", "parent_span_id", "parent_id"),
         trace_id=first(found, "traceId", "trace_id", "context.trace_id") or context.get("trace_id"),
@@ -72,12 +87,16 @@ def _attributes(found: Mapping[str, Json]) -> dict[str, Json]:
     if isinstance(given, list):
         return {str(pair.get("key")): _value(pair.get("value"), 0) for pair in map(obj, given)}
     prefix = "attributes."
-    columns = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+    columns = {
+        name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)
+    }
     return {**columns, **obj(given)}
 
 
 def _value(typed: Json, depth: int) -> Json:
-    """The value in OTLP's typed envelope, such as {"stringValue": "a"}; 64-bit numbers come as text."""
+    """The value in OTLP's typed envelope, such as
+    {"stringValue": "a"}; 64-bit numbers come as text.
+    """
     if not isinstance(typed, dict) or len(typed) != 1 or depth > DEEPEST:
         return None
     ((kind, value),) = typed.items()
@@ -88,7 +107,12 @@ def _value(typed: Json, depth: int) -> Json:
         return {str(pair.get("key")): _value(pair.get("value"), depth + 1) for pair in pairs}
     if kind in ("intValue", "int_value"):
         return _integer(value)
-    return value if kind.removesuffix("Value").removesuffix("_value") in ("string", "double", "bool", "bytes") else None
+    return (
+        value
+        if kind.removesuffix("Value").removesuffix("_value")
+        in ("string", "double", "bool", "bytes")
+        else None
+    )
 
 
 def _integer(value: Json) -> Json:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that gives no trace. `hint`: how to have it recorded better; `detail`: what was found, for an error.
+    """A row that gives no trace. `hint`: how to have it
+    recorded better; `detail`: what was found, for an error.
 
     `malformed`: the row is not what its format says, which --strict refuses; the others are well
     formed, but nothing can be learned from them.
@@ -23,7 +24,9 @@ class Unusable(Exception):
     """Raised where a row turns out to give no trace."""
 
     def __init__(self, dropped: Dropped, detail: str = "") -> None:
-        self.dropped = Dropped(dropped.reason, dropped.hint, dropped.malformed, detail) if detail else dropped
+        self.dropped = (
+            Dropped(dropped.reason, dropped.hint, dropped.malformed, detail) if detail else dropped
+        )
         super().__init__(dropped.reason)
 
 
@@ -38,7 +41,9 @@ NO_ANSWER = Dropped("no answer")
 EMPTY_TURN = Dropped("an empty answer in an earlier turn")
 NOT_ANSWERED = Dropped("the last message is not the assistant's")
 NOT_A_CALL = Dropped("not a model's answer: another kind of record")
-NOT_A_CHAT = Dropped("not a chat", "Text completions: use the generic format, with --map input= and --map output=.")
+NOT_A_CHAT = Dropped(
+    "not a chat", "Text completions: use the generic format, with --map input= and --map output=."
+)
 DUPLICATE = Dropped("duplicate")
 
 TOOL_INCOMPLETE = Dropped("tool-incomplete: a tool call in an earlier turn has no result")
@@ -65,7 +70,9 @@ BAD_CALL = Dropped("a tool call has no name, or is not an object", malformed=Tru
 BAD_TOOLS = Dropped("tools are not a list of definitions", malformed=True)
 BAD_WEIGHT = Dropped("a weight is not 0 or 1", malformed=True)
 
-PAIRED = Dropped("a request that is part of its result's row")  # no row of its own, so not counted as dropped
+PAIRED = Dropped(
+    "a request that is part of its result's row"
+)  # no row of its own, so not counted as dropped
 NO_REQUEST = Dropped("a result without its request", "Name the file with the requests too.")
 NO_RESULT = Dropped("a request without a result", "Name the file with the results too.")
 AMBIGUOUS = Dropped("its custom_id belongs to several requests", "Import one batch at a time.")

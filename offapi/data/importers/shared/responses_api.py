@@ -1,6 +1,7 @@
 """Items of OpenAI's Responses API -> messages. Exact, or not at all.
 
-Dropped: what continues a conversation that the provider remembers, and calls of tools that run there.
+Dropped: what continues a conversation that the
+provider remembers, and calls of tools that run there.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from offapi.data.traces import Trace
 REMEMBERED = ("previous_response_id", "conversation", "prompt")
 
 
-def row(request: Mapping[str, Json], response: Mapping[str, Json], **about: Json) -> Trace | Dropped:
+def row(
+    request: Mapping[str, Json], response: Mapping[str, Json], **about: Json
+) -> Trace | Dropped:
     """The row in a request and its response. `about`: id, group and more for the source."""
     try:
         if any(side.get(name) for side in (request, response) for name in REMEMBERED):
             raise Unusable(reasons.EARLIER)
-        asked = _asked(first(request, "instructions") or response.get("instructions"), request.get("input"))
+        asked = _asked(
+            first(request, "instructions") or response.get("instructions"), request.get("input")
+        )
         answer = messages(items(response.get("output")))
     except Unusable as error:
         return error.dropped
@@ -39,14 +44,20 @@ def row(request: Mapping[str, Json], response: Mapping[str, Json], **about: Json
 
 def _asked(instructions: Json, given: Json) -> list[Json]:
     """The messages before the answer. Instructions may be items too."""
-    system = [{"role": "system", "content": instructions}] if text(instructions) else messages(items(instructions))
+    system = (
+        [{"role": "system", "content": instructions}]
+        if text(instructions)
+        else messages(items(instructions))
+    )
     if isinstance(given, str):
         return [*system, {"role": "user", "content": given}]
     return [*system, *messages(items(given))] if given else []
 
 
 def messages(given: list[Json]) -> list[Json]:
-    """Items as messages. What the model wrote between two others' turns is one message, unless it wrote two texts."""
+    """Items as messages. What the model wrote between two
+    others' turns is one message, unless it wrote two texts.
+    """
     made: list[Json] = []
     turn: dict[str, Json] | None = None  # the assistant's, under way
     for item in given:
@@ -71,19 +82,29 @@ def _other(item: Mapping[str, Json], kind: Json) -> Json:
         return {"role": item.get("role"), "content": item.get("content")}
     if kind == "function_call_output":
         return {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
-    raise Unusable(reasons.EARLIER if kind == "item_reference" else reasons.HOSTED_TOOL, str(kind)[:60])
+    raise Unusable(
+        reasons.EARLIER if kind == "item_reference" else reasons.HOSTED_TOOL, str(kind)[:60]
+    )
 
 
 def _own(item: Mapping[str, Json], kind: Json) -> dict[str, Json]:
     if kind == "message":
         return {"role": "assistant", "content": item.get("content")}
     if kind == "function_call":
-        call = {"id": item.get("call_id"), "function": {name: item.get(name) for name in ("name", "arguments")}}
+        call = {
+            "id": item.get("call_id"),
+            "function": {name: item.get(name) for name in ("name", "arguments")},
+        }
         return {"role": "assistant", "tool_calls": [call]}
     if kind != "reasoning":
         raise Unusable(reasons.HOSTED_TOOL, str(kind)[:60])
-    found = [obj(part).get("text") for part in items(item.get("content")) or items(item.get("summary"))]
-    return {"role": "assistant", "reasoning_content": "\n".join(part for part in found if isinstance(part, str))}
+    found = [
+        obj(part).get("text") for part in items(item.get("content")) or items(item.get("summary"))
+    ]
+    return {
+        "role": "assistant",
+        "reasoning_content": "\n".join(part for part in found if isinstance(part, str)),
+    }
 
 
 def _merged(turn: Mapping[str, Json], piece: Mapping[str, Json]) -> dict[str, Json]:
@@ -91,5 +112,7 @@ def _merged(turn: Mapping[str, Json], piece: Mapping[str, Json]) -> dict[str, Js
     if "tool_calls" in turn and "tool_calls" in piece:
         merged["tool_calls"] = turn["tool_calls"] + piece["tool_calls"]
     if "reasoning_content" in turn and "reasoning_content" in piece:
-        merged["reasoning_content"] = "\n".join(filter(None, (turn["reasoning_content"], piece["reasoning_content"])))
+        merged["reasoning_content"] = "\n".join(
+            filter(None, (turn["reasoning_content"], piece["reasoning_content"]))
+        )
     return merged

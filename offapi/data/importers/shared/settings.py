@@ -1,6 +1,8 @@
-"""How a model was asked to answer: temperature, limits, form of the answer, under the names that were recorded.
+"""How a model was asked to answer: temperature, limits,
+form of the answer, under the names that were recorded.
 
-Left out: what is no such setting, above all headers, keys and users, which logs of requests hold too.
+Left out: what is no such setting, above all headers,
+keys and users, which logs of requests hold too.
 """
 
 from __future__ import annotations
@@ -12,27 +14,66 @@ from offapi.data.importers.shared.loose_json import Json, known
 SETTINGS = frozenset(
     {
         *("temperature", "top_p", "top_k", "min_p", "seed", "n", "stop", "stop_sequences"),
-        *("max_tokens", "max_completion_tokens", "max_output_tokens", "logprobs", "top_logprobs", "logit_bias"),
-        *("presence_penalty", "frequency_penalty", "repetition_penalty", "reasoning_effort", "verbosity"),
+        *(
+            "max_tokens",
+            "max_completion_tokens",
+            "max_output_tokens",
+            "logprobs",
+            "top_logprobs",
+            "logit_bias",
+        ),
+        *(
+            "presence_penalty",
+            "frequency_penalty",
+            "repetition_penalty",
+            "reasoning_effort",
+            "verbosity",
+        ),
         *("response_format", "tool_choice", "parallel_tool_calls", "truncation"),
     }
 )
-OBJECTS = ("reasoning", "thinking", "text")  # settings only where they are objects: elsewhere they are what was said
+OBJECTS = (
+    "reasoning",
+    "thinking",
+    "text",
+)  # settings only where they are objects: elsewhere they are what was said
 OTHERS = frozenset(
     {
-        *("model", "messages", "input", "instructions", "prompt", "system", "tools", "functions", "stream"),
-        *("user", "metadata", "headers", "extra_headers", "extra_query", "extra_body", "extra_args"),
+        *(
+            "model",
+            "messages",
+            "input",
+            "instructions",
+            "prompt",
+            "system",
+            "tools",
+            "functions",
+            "stream",
+        ),
+        *(
+            "user",
+            "metadata",
+            "headers",
+            "extra_headers",
+            "extra_query",
+            "extra_body",
+            "extra_args",
+        ),
         *("api_key", "api_base", "base_url"),
     }
 )
 
 
 def requested(*sides: Mapping[str, Json]) -> dict[str, Json]:
-    """The settings among the fields of a request, or of a response that repeats them; the first side counts."""
+    """The settings among the fields of a request, or of
+    a response that repeats them; the first side counts.
+    """
     found: dict[str, Json] = {}
     for side in reversed(sides):
         for name, value in side.items():
-            if (name in SETTINGS and value is not None) or (name in OBJECTS and isinstance(value, dict)):
+            if (name in SETTINGS and value is not None) or (
+                name in OBJECTS and isinstance(value, dict)
+            ):
                 found[name] = value
     return found
 

@@ -1,4 +1,7 @@
-"""Tool calls and their results in OpenAI's shape. Left out: custom tools, whose input is no JSON."""
+"""Tool calls and their results in OpenAI's shape.
+
+Left out: custom tools, whose input is no JSON.
+"""
 
 from __future__ import annotations
 
@@ -32,24 +35,43 @@ def call(found: Json) -> dict[str, Json]:
     if not isinstance(arguments, str):
         arguments = "{}" if arguments is None else json_text(arguments)
     function = {"name": name, "arguments": arguments}
-    return {**_field("id", ident(first(found, "id", "call_id"))), "type": "function", "function": function}
+    return {
+        **_field("id", ident(first(found, "id", "call_id"))),
+        "type": "function",
+        "function": function,
+    }
 
 
 def result(id: Json, content: str, *, name: Json = None, failed: bool = False) -> Message:
-    """A tool's result as a message. `failed`: Anthropic's `is_error`, which OpenAI has no word for, is kept."""
-    made = {"role": "tool", **_field("tool_call_id", ident(id)), **_field("name", text(name)), "content": content}
+    """A tool's result as a message.
+
+    `failed`: Anthropic's `is_error`, which OpenAI has no word for, is kept.
+    """
+    made = {
+        "role": "tool",
+        **_field("tool_call_id", ident(id)),
+        **_field("name", text(name)),
+        "content": content,
+    }
     return {**made, **_field("is_error", failed)}
 
 
 def complete(asked: Sequence[Message], answered: Sequence[Message]) -> bool:
-    """Whether every call has its result before the model's next turn. Calls of the answer itself await theirs."""
-    awaited: list[tuple[str, bool]] = []  # ids of calls without a result so far, and whether they must get one
+    """Whether every call has its result before the model's next turn.
+
+    Calls of the answer itself await theirs.
+    """
+    awaited: list[
+        tuple[str, bool]
+    ] = []  # ids of calls without a result so far, and whether they must get one
     before = ""
     for i, message in enumerate([*asked, *answered]):
         if message["role"] == "assistant":
             if awaited and before != "assistant":
                 return False
-            awaited += [(call.get("id", ""), i < len(asked)) for call in message.get("tool_calls", ())]
+            awaited += [
+                (call.get("id", ""), i < len(asked)) for call in message.get("tool_calls", ())
+            ]
         elif message["role"] == "tool":
             _settle(awaited, message.get("tool_call_id", ""))
         before = message["role"]
@@ -57,7 +79,9 @@ def complete(asked: Sequence[Message], answered: Sequence[Message]) -> bool:
 
 
 def _settle(awaited: list[tuple[str, bool]], id: str) -> None:
-    """Take out the call that a result answers: the one of its id, else the first where one of them has no id."""
+    """Take out the call that a result answers: the one of
+    its id, else the first where one of them has no id.
+    """
     same = [i for i, (other, _) in enumerate(awaited) if other == id]
     unnamed = [i for i, (other, _) in enumerate(awaited) if not other or not id]
     if same or unnamed:

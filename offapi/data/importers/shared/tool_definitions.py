@@ -35,7 +35,12 @@ def definitions(tools: Json) -> tuple[list[Json], list[str]]:
 
 
 def _nested(tool: Mapping[str, Json]) -> dict[str, Json]:
-    """A flat definition: a legacy function, one of the Responses API or OpenTelemetry, or Anthropic's."""
+    """A flat definition: a legacy function, one of the
+    Responses API or OpenTelemetry, or Anthropic's.
+    """
     schema = {"parameters": tool["input_schema"]} if "input_schema" in tool else {}
     flat = {**tool, **schema}
-    return {"type": "function", "function": {name: flat[name] for name in KEPT if flat.get(name) is not None}}
+    return {
+        "type": "function",
+        "function": {name: flat[name] for name in KEPT if flat.get(name) is not None},
+    }

@@ -1,4 +1,6 @@
-"""The last step of every importer: messages and what is known of them -> a Trace, or the reason why there is none."""
+"""The last step of every importer: messages and what is
+known of them -> a Trace, or the reason why there is none.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def build(
         asked, answered = _said(messages, answer)
         said = [*asked, *answered]
         _check(said)
-        if any("tool_calls" in message for message in said) and not tool_calls.complete(asked, answered):
+        if any("tool_calls" in message for message in said) and not tool_calls.complete(
+            asked, answered
+        ):
             raise Unusable(reasons.TOOL_INCOMPLETE)
         offered, left_out = definitions(tools) if tools else ([], [])
     except Unusable as error:
@@ -85,7 +89,9 @@ def _said(messages: Json, answer: Json) -> tuple[list[Message], list[Message]]:
 
 
 def _check(said: Sequence[Message]) -> None:
-    """Unusable unless it ends with an answer, answers something, and something in it is to be learned."""
+    """Unusable unless it ends with an answer, answers
+    something, and something in it is to be learned.
+    """
     if said[-1]["role"] != "assistant":
         raise Unusable(reasons.NOT_ANSWERED)
     asked = learned = False
@@ -94,7 +100,9 @@ def _check(said: Sequence[Message]) -> None:
             asked = True
             continue
         learned = learned or message.get("weight") != 0
-        if not (message["content"] and message["content"].strip()) and not message.get("tool_calls"):
+        if not (message["content"] and message["content"].strip()) and not message.get(
+            "tool_calls"
+        ):
             raise Unusable(reasons.NO_ANSWER if message is said[-1] else reasons.EMPTY_TURN)
     if not asked:
         raise Unusable(reasons.NO_PROMPT)

@@ -1,7 +1,8 @@
-"""The tracing processor in the real OpenAI Agents SDK, whose agents talk to a scripted model on loopback.
+"""The tracing processor in the real OpenAI Agents SDK,
+whose agents talk to a scripted model on loopback.
 
-What the model's server was sent and answered is compared with the traces imported. Left out: the model's
-tools of the provider, and sessions kept there.
+What the model's server was sent and answered is compared with the traces imported. Left out: the
+model's tools of the provider, and sessions kept there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ from offapi.network import guard
 agents: Any = pytest.importorskip("agents")
 openai: Any = pytest.importorskip("openai")
 
-ARGUMENTS = '{"city":  "Zürich \\u00e9 \\"q\\" 北京 😀\\n", "n": 12345678901234567890, "x": 1.10, "unit": null}'
+ARGUMENTS = (
+    '{"city":  "Zürich \\u00e9 \\"q\\" 北京 😀\\n", "n": 12345678901234567890, "x": 1.10, "unit":'
+    " null}"
+)
 SEEN = '{"a":  1.10}\n\t"é\u2028😀"  '
 SCRIPTS: Mapping[str, list[Turn]] = {
     "weather": [
@@ -50,7 +54,13 @@ SCRIPTS: Mapping[str, list[Turn]] = {
         Turn("It failed."),
     ],
     "parallel": [
-        Turn(calls=[("p1", "look", '{"city":"A"}'), ("p2", "fail", '{"city":"B"}'), ("p3", "look", '{"city":"C"}')]),
+        Turn(
+            calls=[
+                ("p1", "look", '{"city":"A"}'),
+                ("p2", "fail", '{"city":"B"}'),
+                ("p3", "look", '{"city":"C"}'),
+            ]
+        ),
         Turn("All seen."),
     ],
     "one": [Turn(calls=[("o1", "look", '{"city":"1"}')]), Turn("One.")],
@@ -79,15 +89,21 @@ async def converse(agent: Any, given: Any, stream: bool, group: str | None = Non
 
 
 async def run_all(url: str, model: str, stream: bool) -> None:
-    """Every script: a conversation of two turns, a handoff, failing and parallel calls, two runs at once."""
+    """Every script: a conversation of two turns, a
+    handoff, failing and parallel calls, two runs at once.
+    """
     client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
     about = {"model": getattr(agents, model)("scripted", openai_client=client)}
     about |= {"model_settings": agents.ModelSettings(max_tokens=4)}
     tools = [agents.function_tool(look, strict_mode=False), agents.function_tool(fail)]
     expert = agents.Agent(name="expert", instructions="You know.", tools=tools, **about)
-    agent = agents.Agent(name="helper", instructions="You help.\nÜ", tools=tools, handoffs=[expert], **about)
+    agent = agents.Agent(
+        name="helper", instructions="You help.\nÜ", tools=tools, handoffs=[expert], **about
+    )
     first = await converse(agent, "weather", stream, "talk")
-    await converse(agent, [*first.to_input_list(), {"role": "user", "content": "And now?"}], stream, "talk")
+    await converse(
+        agent, [*first.to_input_list(), {"role": "user", "content": "And now?"}], stream, "talk"
+    )
     for name in ("handoff", "failing", "parallel"):
         await converse(agent, name, stream)
     await asyncio.gather(*(converse(agent, name, stream) for name in ("one", "two")))
@@ -95,12 +111,16 @@ async def run_all(url: str, model: str, stream: bool) -> None:
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the processor's description says: print it into a file, and install it so; the file it writes."""
+    """What the processor's description says: print it
+    into a file, and install it so; the file it writes.
+    """
     printed = CliRunner().invoke(command, ["processor"]).stdout
     (folder / "agents_processor.py").write_text(printed, encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-nobody")  # with a key the SDK's own export would be sent
+    monkeypatch.setenv(
+        "OPENAI_API_KEY", "sk-nobody"
+    )  # with a key the SDK's own export would be sent
     lines = (inspect.getdoc(agents_processor) or "").splitlines()
     exec(textwrap.dedent("\n".join(line for line in lines if line.startswith("    "))), {})
     return folder / "agent-traces.jsonl"
@@ -109,7 +129,9 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def imported(path: Path) -> list[traces.Trace]:
     """What `offapi traces import` makes of the file, none of it dropped."""
     out = path.with_name("traces.jsonl")
-    done = CliRunner().invoke(command, ["import", "agents-sdk", str(path), "--out", str(out), "--json"])
+    done = CliRunner().invoke(
+        command, ["import", "agents-sdk", str(path), "--out", str(out), "--json"]
+    )
     assert json.loads(done.stdout)["dropped"] == {}
     return traces.read(out)
 
@@ -125,16 +147,28 @@ def check_request(body: Mapping[str, Any], trace: traces.Trace) -> None:
     if "messages" in body:
         assert asked == body["messages"]
         return
-    given = body["input"] if isinstance(body["input"], list) else [{"role": "user", "content": body["input"]}]
+    given = (
+        body["input"]
+        if isinstance(body["input"], list)
+        else [{"role": "user", "content": body["input"]}]
+    )
     assert asked[0] == {"role": "system", "content": body["instructions"]}
     assert [message["content"] for message in asked if message["role"] == "user"] == [
         item["content"] for item in given if item.get("role") == "user"
     ]
     assert [call for message in asked for call in as_calls(message)] == [
-        (item["call_id"], item["name"], item["arguments"]) for item in given if item.get("type") == "function_call"
+        (item["call_id"], item["name"], item["arguments"])
+        for item in given
+        if item.get("type") == "function_call"
     ]
-    assert [(message["tool_call_id"], message["content"]) for message in asked if message["role"] == "tool"] == [
-        (item["call_id"], item["output"]) for item in given if item.get("type") == "function_call_output"
+    assert [
+        (message["tool_call_id"], message["content"])
+        for message in asked
+        if message["role"] == "tool"
+    ] == [
+        (item["call_id"], item["output"])
+        for item in given
+        if item.get("type") == "function_call_output"
     ]
     assert [tool["function"] for tool in trace.tools or ()] == [
         {name: value for name, value in tool.items() if name != "type"} for tool in body["tools"]
@@ -157,7 +191,10 @@ def test_all_that_the_model_was_asked_and_answered_comes_back_the_same(
 
     rows = imported(path)
     assert len(rows) == len(server.wire) == sum(map(len, SCRIPTS.values()))
-    found = {(row.messages[1]["content"], sum(m["role"] == "assistant" for m in row.messages)): row for row in rows}
+    found = {
+        (row.messages[1]["content"], sum(m["role"] == "assistant" for m in row.messages)): row
+        for row in rows
+    }
     asked: Counter[str] = Counter()
     for body, turn in server.wire:
         name = next(name for name, turns in SCRIPTS.items() if turn in turns)
@@ -170,7 +207,9 @@ def test_all_that_the_model_was_asked_and_answered_comes_back_the_same(
     groups = Counter(row.group for row in rows)
     assert groups["talk"] == 4
     assert sorted(groups.values()) == [2, 2, 2, 3, 3, 4]
-    results = {m["tool_call_id"]: m["content"] for row in rows for m in row.messages if m["role"] == "tool"}
+    results = {
+        m["tool_call_id"]: m["content"] for row in rows for m in row.messages if m["role"] == "tool"
+    }
     assert (results["w1"], results["h1"]) == (SEEN, '{"assistant": "expert"}')
     assert all("error" in results[id] for id in ("f1", "f2", "p2"))
 
@@ -185,7 +224,9 @@ def test_an_answer_cut_off_or_kept_out_of_the_trace_is_not_used(
     async def ask(url: str) -> None:
         client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
         model_ = getattr(agents, model)("scripted", openai_client=client)
-        agent = agents.Agent(name="a", model=model_, model_settings=agents.ModelSettings(max_tokens=3))
+        agent = agents.Agent(
+            name="a", model=model_, model_settings=agents.ModelSettings(max_tokens=3)
+        )
         try:
             await converse(agent, "long", stream)
         except agents.exceptions.ModelBehaviorError:  # of Responses the SDK makes an error

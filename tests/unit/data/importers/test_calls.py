@@ -1,4 +1,6 @@
-"""Tool calls and their results survive every format exactly: one chat, written in each, comes back the same."""
+"""Tool calls and their results survive every format
+exactly: one chat, written in each, comes back the same.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,11 @@ def call(id: str, arguments: str) -> Row:
 
 def chat(arguments: str, thinking: bool = False) -> list[Row]:
     """The chat in OpenAI's shape: two calls at once, their results, the answer."""
-    called: Row = {"role": "assistant", "content": "I look.", "tool_calls": [call("c1", arguments), call("c2", "{}")]}
+    called: Row = {
+        "role": "assistant",
+        "content": "I look.",
+        "tool_calls": [call("c1", arguments), call("c2", "{}")],
+    }
     if thinking:
         called["reasoning_content"] = "Where?"
     return [
@@ -58,20 +64,31 @@ def openai_ft() -> Row:
 def openai_pair() -> Row:
     *asked, answer = chat(EXACT)
     request = json.dumps({"messages": asked, "tools": TOOLS})
-    return {"request": request, "response": {"choices": [{"message": answer, "finish_reason": "stop"}]}}
+    return {
+        "request": request,
+        "response": {"choices": [{"message": answer, "finish_reason": "stop"}]},
+    }
 
 
 def openai_responses() -> Row:
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": ASKED}]},
         {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "Where?"}]},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I look."}]},
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "I look."}],
+        },
         {"type": "function_call", "call_id": "c1", "name": "look", "arguments": EXACT},
         {"type": "function_call", "call_id": "c2", "name": "look", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "c1", "output": LOOKED},
         {"type": "function_call_output", "call_id": "c2", "output": ""},
     ]
-    answer = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": SAID}]}
+    answer = {
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": SAID}],
+    }
     tools = [{"type": "function", **FUNCTION}]
     request = {"instructions": SYSTEM, "input": items, "tools": tools}
     return {"request": request, "response": {"status": "completed", "output": [answer]}}
@@ -96,8 +113,15 @@ def anthropic() -> Row:
         {"role": "user", "content": results},
     ]
     tools = [{"name": "look", "description": "Look.", "input_schema": SCHEMA}]
-    response = {"type": "message", "content": [{"type": "text", "text": SAID}], "stop_reason": "end_turn"}
-    return {"request": {"system": SYSTEM, "messages": messages, "tools": tools}, "response": response}
+    response = {
+        "type": "message",
+        "content": [{"type": "text", "text": SAID}],
+        "stop_reason": "end_turn",
+    }
+    return {
+        "request": {"system": SYSTEM, "messages": messages, "tools": tools},
+        "response": response,
+    }
 
 
 def otel_messages() -> list[Row]:
@@ -119,7 +143,9 @@ def otel_messages() -> list[Row]:
 
 
 def otel() -> Row:
-    output = [{"role": "assistant", "parts": [{"type": "text", "content": SAID}], "finish_reason": "stop"}]
+    output = [
+        {"role": "assistant", "parts": [{"type": "text", "content": SAID}], "finish_reason": "stop"}
+    ]
     attributes = {
         "gen_ai.operation.name": "chat",
         "gen_ai.system_instructions": json.dumps([{"type": "text", "content": SYSTEM}]),
@@ -132,7 +158,10 @@ def otel() -> Row:
 
 
 def openinference() -> Row:
-    flat: Row = {"openinference.span.kind": "LLM", "llm.tools.0.tool.json_schema": json.dumps(TOOLS[0])}
+    flat: Row = {
+        "openinference.span.kind": "LLM",
+        "llm.tools.0.tool.json_schema": json.dumps(TOOLS[0]),
+    }
     *asked, answer = chat(EXACT)
     for name, messages in (("input", asked), ("output", [answer])):
         for i, message in enumerate(messages):
@@ -141,7 +170,9 @@ def openinference() -> Row:
             for j, each in enumerate(message.get("tool_calls", ())):
                 below = f"{at}.tool_calls.{j}.tool_call"
                 flat[f"{below}.id"] = each["id"]
-                flat |= {f"{below}.function.{key}": value for key, value in each["function"].items()}
+                flat |= {
+                    f"{below}.function.{key}": value for key, value in each["function"].items()
+                }
     return {"name": "ChatCompletion", "attributes": flat}
 
 
@@ -165,7 +196,10 @@ def litellm() -> Row:
 
 def agents_sdk() -> Row:
     pair = openai_responses()
-    request, response = pair["request"], {**pair["response"], "instructions": SYSTEM, "tools": pair["request"]["tools"]}
+    request, response = (
+        pair["request"],
+        {**pair["response"], "instructions": SYSTEM, "tools": pair["request"]["tools"]},
+    )
     return {"span_data": {"type": "response", "input": request["input"], "response": response}}
 
 
@@ -193,7 +227,9 @@ def rows(format: str, record: Row) -> Iterator[Trace | Dropped]:
 
 
 @pytest.mark.parametrize(
-    ("format", "writer", "arguments", "thinking"), WRITERS, ids=lambda value: getattr(value, "__name__", "")
+    ("format", "writer", "arguments", "thinking"),
+    WRITERS,
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_chat_with_tools_comes_back_the_same(
     format: str, writer: Callable[[], Row], arguments: str, thinking: bool
@@ -207,14 +243,20 @@ def test_a_chat_with_tools_comes_back_the_same(
 
 
 def turns(*said: str) -> list[Row]:
-    """A chat in short: "u" asks, "a" answers, "+1 2" calls with these ids, "=1" is a result; "+" and "=" have no id."""
+    """A chat in short: "u" asks, "a" answers, "+1 2" calls
+    with these ids, "=1" is a result; "+" and "=" have no id.
+    """
     made: list[Row] = []
     for each in said:
         ids = each[1:].split() or [""]
         if each[0] == "+":
-            made.append({"role": "assistant", "content": None, "tool_calls": [named(id) for id in ids]})
+            made.append(
+                {"role": "assistant", "content": None, "tool_calls": [named(id) for id in ids]}
+            )
         elif each[0] == "=":
-            made.append({"role": "tool", "content": "r", **({"tool_call_id": ids[0]} if ids[0] else {})})
+            made.append(
+                {"role": "tool", "content": "r", **({"tool_call_id": ids[0]} if ids[0] else {})}
+            )
         else:
             made.append({"role": {"u": "user", "a": "assistant"}[each], "content": each})
     return made
@@ -265,16 +307,33 @@ def test_a_chat_may_end_in_calls_and_results_come_in_any_order(said: tuple[str, 
 
 
 def test_an_answer_of_a_call_and_a_text_awaits_the_result() -> None:
-    text = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "t"}]}
-    output = [text, {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"}, text]
-    (row,) = rows("openai", {"request": {"input": "u"}, "response": {"status": "completed", "output": output}})
+    text = {
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": "t"}],
+    }
+    output = [
+        text,
+        {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"},
+        text,
+    ]
+    (row,) = rows(
+        "openai", {"request": {"input": "u"}, "response": {"status": "completed", "output": output}}
+    )
     assert isinstance(row, Trace)
     assert [bool(message.get("tool_calls")) for message in row.messages] == [False, True, False]
 
 
-@pytest.mark.parametrize("results", [[{"type": "tool_result", "tool_use_id": "c", "content": "x", "is_error": True}]])
+@pytest.mark.parametrize(
+    "results", [[{"type": "tool_result", "tool_use_id": "c", "content": "x", "is_error": True}]]
+)
 def test_a_failed_tool_and_text_around_results_keep_their_places(results: list[Row]) -> None:
-    content = [{"type": "text", "text": "a"}, *results, {"type": "text", "text": "b"}, {"type": "text", "text": "c"}]
+    content = [
+        {"type": "text", "text": "a"},
+        *results,
+        {"type": "text", "text": "b"},
+        {"type": "text", "text": "c"},
+    ]
     assert canonical([{"role": "user", "content": content}]) == [
         {"role": "user", "content": "a"},
         {"role": "tool", "tool_call_id": "c", "content": "x", "is_error": True},
@@ -284,17 +343,32 @@ def test_a_failed_tool_and_text_around_results_keep_their_places(results: list[R
 
 BAD: list[tuple[Row, str]] = [
     ({"role": "assistant", "tool_calls": "x"}, "a tool call has no name"),
-    ({"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]}, "a tool call has no name"),
-    ({"role": "assistant", "tool_calls": [{"type": "custom", "custom": {"name": "a"}}]}, "uses a tool of the provider"),
-    ({"role": "assistant", "content": [{"type": "tool_result", "content": ""}]}, "uses a tool of the provider"),
-    ({"role": "user", "content": [{"type": "tool_use", "name": "a", "input": {}}]}, "a message is not"),
+    (
+        {"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]},
+        "a tool call has no name",
+    ),
+    (
+        {"role": "assistant", "tool_calls": [{"type": "custom", "custom": {"name": "a"}}]},
+        "uses a tool of the provider",
+    ),
+    (
+        {"role": "assistant", "content": [{"type": "tool_result", "content": ""}]},
+        "uses a tool of the provider",
+    ),
+    (
+        {"role": "user", "content": [{"type": "tool_use", "name": "a", "input": {}}]},
+        "a message is not",
+    ),
     ({"role": "user", "content": {"a": 1}}, "a message is not"),
     ({"role": "user", "content": 5}, "a message is not"),
     ({"role": "user", "content": [5]}, "a message is not"),
     ({"role": "user", "content": [{"type": "text", "text": 5}]}, "a message is not"),
     ({"role": "user", "content": [{"type": "hologram"}]}, "content of an unknown kind"),
     ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "holds audio"),
-    ({"role": "user", "content": [{"type": "blob", "modality": "image", "content": "aGk="}]}, "holds an image"),
+    (
+        {"role": "user", "content": [{"type": "blob", "modality": "image", "content": "aGk="}]},
+        "holds an image",
+    ),
     ({"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}, "holds a file"),
     ({"role": "assistant", "content": None, "audio": {"id": "a"}}, "holds audio"),
     ({"role": "narrator", "content": "x"}, "role is unknown"),

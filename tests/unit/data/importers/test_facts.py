@@ -1,4 +1,6 @@
-"""What importers keep beside the messages, in each format that records it: settings of the request, and scores."""
+"""What importers keep beside the messages, in each format
+that records it: settings of the request, and scores.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ MESSAGE = {"type": "message", "content": "a"}
 MESSAGES = {"messages": [ASKED]}
 SET = {"temperature": 0.2, "max_tokens": 64}
 MORE = SET | {"api_key": "k", "extra_headers": {"a": "b"}, "user": "u", "model": "m", "seed": None}
-OTEL = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": [ASKED], "gen_ai.output.messages": [ANSWER]}
+OTEL = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.input.messages": [ASKED],
+    "gen_ai.output.messages": [ANSWER],
+}
 INVOKED = "llm.invocation_parameters"
 RAW = {"openinference.span.kind": "LLM", "output.value": CHAT}
 LLM = {
@@ -42,7 +48,14 @@ def logged(response: object, **more: object) -> Row:
 
 
 def generated(**settings: object) -> Row:
-    return {"span_data": {"type": "generation", "input": [ASKED], "output": [ANSWER], "model_config": settings}}
+    return {
+        "span_data": {
+            "type": "generation",
+            "input": [ASKED],
+            "output": [ANSWER],
+            "model_config": settings,
+        }
+    }
 
 
 def traces(format: str, record: Row) -> list[Trace | Dropped]:
@@ -62,7 +75,10 @@ KEPT: list[tuple[str, Row]] = [
     ("openai", {"id": "flat", **MESSAGES, **CHAT, **MORE, "text": "t", "reasoning": "r"}),
     ("openai", {"request": {"input": "q"} | SET, "response": ITEMS | {"temperature": 1.0}}),
     ("anthropic", {"request": MESSAGES | MORE, "response": MESSAGE}),
-    ("otel", {"attributes": OTEL | {f"gen_ai.request.{name}": value for name, value in MORE.items()}}),
+    (
+        "otel",
+        {"attributes": OTEL | {f"gen_ai.request.{name}": value for name, value in MORE.items()}},
+    ),
     ("openinference", {"attributes": LLM | {INVOKED: json.dumps(MORE)}}),
     ("openinference", {"attributes": RAW | {"input.value": MESSAGES, INVOKED: json.dumps(MORE)}}),
     ("openinference", {"attributes": RAW | {"input.value": json.dumps(MESSAGES | MORE)}}),
@@ -86,10 +102,17 @@ def test_settings_are_kept_and_nothing_of_headers_keys_or_users(format: str, rec
 
 def test_settings_that_are_objects_and_those_of_one_log_alone() -> None:
     budget = {"thinking": {"type": "enabled", "budget_tokens": 9}}
-    assert source("anthropic", {"request": MESSAGES | budget, "response": MESSAGE})["params"] == budget
+    assert (
+        source("anthropic", {"request": MESSAGES | budget, "response": MESSAGE})["params"] == budget
+    )
     named = {"gen_ai.request.top_k": 3, "openai.request.service_tier": "x"}
-    assert source("otel", {"attributes": OTEL | named})["params"] == {"top_k": 3, "service_tier": "x"}
-    assert source("langfuse", observed([ASKED], "a", modelParameters={"mirostat": 2}))["params"] == {"mirostat": 2}
+    assert source("otel", {"attributes": OTEL | named})["params"] == {
+        "top_k": 3,
+        "service_tier": "x",
+    }
+    assert source("langfuse", observed([ASKED], "a", modelParameters={"mirostat": 2}))[
+        "params"
+    ] == {"mirostat": 2}
     assert "params" not in source("openai", {"request": MESSAGES, "response": CHAT})
 
 
@@ -117,13 +140,21 @@ def test_scores_in_a_spans_events_are_kept() -> None:
         {"name": "gen_ai.evaluation.relevance", "attributes": scored(None, 4)},
         {"name": "exception", "attributes": {}},
     ]
-    assert source("otel", {"attributes": OTEL, "events": events})["scores"] == {"tone": 0.5, "relevance": 4}
+    assert source("otel", {"attributes": OTEL, "events": events})["scores"] == {
+        "tone": 0.5,
+        "relevance": 4,
+    }
 
 
 def otlp(found: Row, **more: str) -> Row:
     """A span or log record as OTLP/JSON writes it."""
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in found.items()}
-    return {**more, "attributes": [{"key": key, "value": {"stringValue": text}} for key, text in texts.items()]}
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in found.items()
+    }
+    return {
+        **more,
+        "attributes": [{"key": key, "value": {"stringValue": text}} for key, text in texts.items()],
+    }
 
 
 def test_scores_apart_find_their_answer_in_the_same_record_and_are_counted() -> None:

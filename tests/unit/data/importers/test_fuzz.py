@@ -1,7 +1,9 @@
-"""Importers on anything: no crash, no row lost without a word, and whatever comes out can be read as traces.
+"""Importers on anything: no crash, no row lost without
+a word, and whatever comes out can be read as traces.
 
 Records are arbitrary JSON, JSON made of the words that importers look for, and samples in which
-something was exchanged, cut or repeated. OFFAPI_FUZZ=N tries N records of each kind instead of a few.
+something was exchanged, cut or repeated. OFFAPI_FUZZ=N tries N records of each kind instead of a
+few.
 """
 
 from __future__ import annotations
@@ -33,15 +35,29 @@ FUZZ = settings(
     suppress_health_check=list(HealthCheck),
     derandomize="OFFAPI_FUZZ" not in os.environ,
 )
-PREFIXES = {"openai-ft": "openai_ft", "agents-sdk": "agents", "openinference": "phoenix openinference"}
-MAPS = {"messages": "$.messages", "output": "$.output", "gold": "$.gold", "system": "$.system", "tools": "$.tools"}
+PREFIXES = {
+    "openai-ft": "openai_ft",
+    "agents-sdk": "agents",
+    "openinference": "phoenix openinference",
+}
+MAPS = {
+    "messages": "$.messages",
+    "output": "$.output",
+    "gold": "$.gold",
+    "system": "$.system",
+    "tools": "$.tools",
+}
 
 
 def records(format: str) -> list[Any]:
     """The records of a format's samples."""
     prefixes = tuple(PREFIXES.get(format, format).split())
     paths = [path for path in sorted(SAMPLES.iterdir()) if path.name.startswith(prefixes)]
-    found = [record for job in files.jobs(files.find(paths, but=SAMPLES / "none"), START) for record in job.records]
+    found = [
+        record
+        for job in files.jobs(files.find(paths, but=SAMPLES / "none"), START)
+        for record in job.records
+    ]
     return [msgspec.json.decode(record) for record in found if record.strip()]
 
 
@@ -58,7 +74,10 @@ def words(value: Any) -> set[str]:
     return {value} if isinstance(value, str) and len(value) < 40 else set()
 
 
-WORDS = sorted(words(list(RECORDS.values())) | {"model", "refusal", "image", "thinking", "0", "1", "message", "call"})
+WORDS = sorted(
+    words(list(RECORDS.values()))
+    | {"model", "refusal", "image", "thinking", "0", "1", "message", "call"}
+)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 LEAVES = st.one_of(
     st.none(),
@@ -82,7 +101,13 @@ VALUES = st.recursive(
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The ways to everything in a value."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    pairs = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     return [at, *(place for key, each in pairs for place in places(each, (*at, key)))]
 
 
@@ -146,18 +171,28 @@ def test_a_changed_sample_gives_rows_or_reasons(format: str, data: st.DataObject
 @pytest.mark.parametrize("format", ["openai", "anthropic"])
 @FUZZ
 @given(data=st.data())
-def test_no_half_of_a_batch_is_lost(format: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_half_of_a_batch_is_lost(
+    format: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Requests whose result is there give no row of their own; all else does."""
-    values = data.draw(st.lists(st.one_of(mutated(format), st.sampled_from(RECORDS[format])), max_size=6))
+    values = data.draw(
+        st.lists(st.one_of(mutated(format), st.sampled_from(RECORDS[format])), max_size=6)
+    )
     importer = importers.find(format, {})
     assert importer.halves is not None
-    found: list[Half] = [half for value in values if isinstance(value, dict) for half in importer.halves(value)]
+    found: list[Half] = [
+        half for value in values if isinstance(value, dict) for half in importer.halves(value)
+    ]
     with noted(tmp_path_factory.mktemp("join") / "join", found) as path:
         done = check(format, *values, others=path)
         others = Others(path)
         results = {half.key for half in found if half.request is None}
         paired = sum(half.request is not None and half.key in results for half in found)
-        whole = [value for value in values if not (isinstance(value, dict) and list(importer.halves(value)))]
+        whole = [
+            value
+            for value in values
+            if not (isinstance(value, dict) and list(importer.halves(value)))
+        ]
         rows = [row for row in done.rows() if row.dropped != PAIRED]
         assert len(list(done.rows())) - len(rows) == paired
         assert len(rows) >= len(found) - paired + len(whole)
@@ -168,23 +203,34 @@ def test_no_half_of_a_batch_is_lost(format: str, data: st.DataObject, tmp_path_f
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     worker = Worker(Settings("openai", {}, None))
-    rows = list(worker.work(Job(File(Path("x"), "x", 0), 1, tuple(data.split(b"\n")), {}, 0)).rows())
+    rows = list(
+        worker.work(Job(File(Path("x"), "x", 0), 1, tuple(data.split(b"\n")), {}, 0)).rows()
+    )
     assert len(rows) >= sum(bool(line.strip()) for line in data.split(b"\n"))
 
 
 def test_numbers_and_nesting_beyond_what_can_be_written_are_a_reason() -> None:
-    chat: Any = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    chat: Any = {
+        "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    }
     deep: Any = {}
     for _ in range(400):
         deep = {"a": deep}
-    done = check("openai-ft", *({**chat, "tools": [{"function": {"name": value}}]} for value in (deep, 2**70)))
+    done = check(
+        "openai-ft",
+        *({**chat, "tools": [{"function": {"name": value}}]} for value in (deep, 2**70)),
+    )
     assert [row.dropped for row in done.rows()] == [TOO_DEEP] * 2
     line = b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    done = Worker(Settings("openai-ft", {}, None)).work(Job(File(Path("x"), "x", 0), 1, (line,), {}, 0))
+    done = Worker(Settings("openai-ft", {}, None)).work(
+        Job(File(Path("x"), "x", 0), 1, (line,), {}, 0)
+    )
     assert [row.dropped and row.dropped.reason for row in done.rows()] == ["not JSON"]
 
 
 def test_orjson_writes_what_msgspec_reads() -> None:
     """Both are used, so they must agree on texts."""
     text = "".join(map(chr, [*range(0x20, 0x300), 0x2028, 0xFFFD, 0x1F600]))
-    assert msgspec.json.decode(orjson.dumps(text)) == text == orjson.loads(msgspec.json.encode(text))
+    assert (
+        msgspec.json.decode(orjson.dumps(text)) == text == orjson.loads(msgspec.json.encode(text))
+    )

@@ -40,7 +40,9 @@ class Quiet:
         yield lambda done, note="": None
 
 
-def read(out: Path, format: str, *names: str, **more: Any) -> tuple[dict[str, traces.Trace], Imported]:
+def read(
+    out: Path, format: str, *names: str, **more: Any
+) -> tuple[dict[str, traces.Trace], Imported]:
     """The traces by id, and what was said, of samples imported."""
     found = records.find([SAMPLES / name for name in names], but=out)
     imported = run(Request(format, found, more.pop("maps", {}), **more), out, Quiet())
@@ -57,7 +59,10 @@ def reasons(imported: Imported) -> dict[str, int]:
 
 def calls(message: traces.Message) -> list[tuple[Any, str, str]]:
     """Id, name and arguments of a message's calls."""
-    return [(call.get("id"), call["function"]["name"], call["function"]["arguments"]) for call in message["tool_calls"]]
+    return [
+        (call.get("id"), call["function"]["name"], call["function"]["arguments"])
+        for call in message["tool_calls"]
+    ]
 
 
 def check_weather(trace: traces.Trace, id: str | None, arguments: str = ARGUMENTS) -> None:
@@ -71,7 +76,9 @@ def check_weather(trace: traces.Trace, id: str | None, arguments: str = ARGUMENT
 
 
 def test_openai_fine_tuning(tmp_path: Path) -> None:
-    """Shapes: OpenAI's FineTuneChatRequestInput and its deprecated `functions`; the root weight is Fireworks'."""
+    """Shapes: OpenAI's FineTuneChatRequestInput and its
+    deprecated `functions`; the root weight is Fireworks'.
+    """
     rows, imported = read(tmp_path / "out.jsonl", "openai-ft", "openai_ft.jsonl")
     assert list(rows) == ["openai_ft-1", "openai_ft-2", "openai_ft-3", "openai_ft-4", "openai_ft-5"]
     assert reasons(imported) == {
@@ -89,11 +96,19 @@ def test_openai_fine_tuning(tmp_path: Path) -> None:
     check_weather(rows["openai_ft-3"], "call_1")
     check_weather(rows["openai_ft-4"], None)
     assert rows["openai_ft-4"].tools == rows["openai_ft-3"].tools
-    assert rows["openai_ft-5"].source == {"format": "openai-ft", "file": "openai_ft.jsonl", "line": 5, "weight": 0.5}
+    assert rows["openai_ft-5"].source == {
+        "format": "openai-ft",
+        "file": "openai_ft.jsonl",
+        "line": 5,
+        "weight": 0.5,
+    }
 
 
 def test_openai_pairs(tmp_path: Path) -> None:
-    """Requests: recorded from the SDK. Responses: the SDK's types. Envelopes: those of HTTP logs."""
+    """Requests: recorded from the SDK.
+
+    Responses: the SDK's types. Envelopes: those of HTTP logs.
+    """
     rows, imported = read(tmp_path / "out.jsonl", "openai", "openai_pairs.jsonl")
     assert list(rows) == ["chatcmpl-0001", "chatcmpl-0002", "chatcmpl-0003", "chatcmpl-flat"]
     assert reasons(imported) == {
@@ -143,7 +158,9 @@ def test_openai_responses(tmp_path: Path) -> None:
 @pytest.mark.parametrize("turn", [1, -1])
 def test_an_openai_batch_is_joined_whatever_the_files_order(tmp_path: Path, turn: int) -> None:
     """Shapes: OpenAI's BatchRequestInput and BatchRequestOutput."""
-    names = ["openai_batch_input.jsonl", "openai_batch_output.jsonl", "openai_batch_errors.jsonl"][::turn]
+    names = ["openai_batch_input.jsonl", "openai_batch_output.jsonl", "openai_batch_errors.jsonl"][
+        ::turn
+    ]
     rows, imported = read(tmp_path / "out.jsonl", "openai", *names)
     assert list(rows) == ["request-2", "request-1"]
     check_weather(rows["request-2"], "call_01abc")
@@ -153,16 +170,24 @@ def test_an_openai_batch_is_joined_whatever_the_files_order(tmp_path: Path, turn
         "the call failed": 1,
     }
     lines = sum(len((SAMPLES / name).read_text().splitlines()) for name in names)
-    assert (imported.paired, imported.read + imported.paired) == (3, lines)  # the third's result is an error
+    assert (imported.paired, imported.read + imported.paired) == (
+        3,
+        lines,
+    )  # the third's result is an error
     assert list(tmp_path.iterdir()) == [tmp_path / "out.jsonl"]
 
 
 def test_a_custom_id_of_several_requests_joins_nothing(tmp_path: Path) -> None:
     requests = [
-        {"custom_id": "1", "body": {"messages": [{"role": "user", "content": text}]}} for text in ("a", "b", "a")
+        {"custom_id": "1", "body": {"messages": [{"role": "user", "content": text}]}}
+        for text in ("a", "b", "a")
     ]
     choice = {"message": {"role": "assistant", "content": "A"}, "finish_reason": "stop"}
-    result = {"custom_id": "1", "response": {"status_code": 200, "body": {"choices": [choice]}}, "error": None}
+    result = {
+        "custom_id": "1",
+        "response": {"status_code": 200, "body": {"choices": [choice]}},
+        "error": None,
+    }
     good = [{**each, "custom_id": "2"} for each in (requests[0], requests[2], result)]
     source = tmp_path / "batch.jsonl"
     source.write_text("\n".join(map(json.dumps, [*requests, result, *good])))
@@ -172,20 +197,30 @@ def test_a_custom_id_of_several_requests_joins_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "paired"), [(1, 3), (2, 4), (9, 4)])
-def test_paired_requests_are_counted_as_far_as_is_read(tmp_path: Path, limit: int, paired: int) -> None:
+def test_paired_requests_are_counted_as_far_as_is_read(
+    tmp_path: Path, limit: int, paired: int
+) -> None:
     ids = [f"request-{i}" for i in range(4)]
-    requests = [{"custom_id": id, "body": {"messages": [{"role": "user", "content": id}]}} for id in ids]
-    body = {"choices": [{"message": {"role": "assistant", "content": "A"}, "finish_reason": "stop"}]}
+    requests = [
+        {"custom_id": id, "body": {"messages": [{"role": "user", "content": id}]}} for id in ids
+    ]
+    body = {
+        "choices": [{"message": {"role": "assistant", "content": "A"}, "finish_reason": "stop"}]
+    }
     results = [{"custom_id": id, "response": {"status_code": 200, "body": body}} for id in ids]
     source = tmp_path / "batch.jsonl"
-    source.write_text("\n".join(map(json.dumps, [*requests[:3], *results[:2], requests[3], *results[2:]])))
+    source.write_text(
+        "\n".join(map(json.dumps, [*requests[:3], *results[:2], requests[3], *results[2:]]))
+    )
     _, imported = read(tmp_path / "out.jsonl", "openai", str(source), limit=limit)
     assert (imported.read, imported.paired) == (min(limit, 4), paired)
 
 
 def test_openai_stored_completions_are_joined_with_their_messages(tmp_path: Path) -> None:
     """Shapes: OpenAI's ChatCompletionList and ChatCompletionMessageList."""
-    rows, imported = read(tmp_path / "out.jsonl", "openai", "openai_stored.json", "openai_stored_messages.json")
+    rows, imported = read(
+        tmp_path / "out.jsonl", "openai", "openai_stored.json", "openai_stored_messages.json"
+    )
     (row,) = rows.values()
     assert row.id == "chatcmpl-AyPNinnUqUDYo9SAdA52NobMflmj2"
     assert row.messages[1] == {"role": "user", "content": "What is the weather\nin Paris?"}
@@ -241,14 +276,22 @@ def test_an_anthropic_batch_is_joined(tmp_path: Path) -> None:
 
 
 def test_otel_spans_and_events(tmp_path: Path) -> None:
-    """Recorded: opentelemetry-instrumentation-genai-openai 1.3b0 through the OTLP/JSON file exporter."""
-    rows, imported = read(tmp_path / "out.jsonl", "otel", "otel_spans.jsonl", "otel_spans_without_content.jsonl")
+    """Recorded: opentelemetry-instrumentation-genai-openai
+    1.3b0 through the OTLP/JSON file exporter.
+    """
+    rows, imported = read(
+        tmp_path / "out.jsonl", "otel", "otel_spans.jsonl", "otel_spans_without_content.jsonl"
+    )
     assert len(rows) == 3
     spans = list(rows.values())
     check_weather(spans[1], "call_14abc", '{"city":"Paris"}')
     assert spans[2].messages[0] == {"role": "system", "content": "You answer briefly."}
     assert spans[0].group == "dc2804ae22fd4f82aa2e133ad054d068"
-    assert reasons(imported) == {"a span without messages": 4, "the call failed": 2, "holds an image": 1}
+    assert reasons(imported) == {
+        "a span without messages": 4,
+        "the call failed": 2,
+        "holds an image": 1,
+    }
     assert "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT" in imported.dropped[0].hint
 
     logged, imported = read(tmp_path / "logs.jsonl", "otel", "otel_logs.jsonl")
@@ -258,7 +301,9 @@ def test_otel_spans_and_events(tmp_path: Path) -> None:
 
 
 def test_otel_of_older_conventions(tmp_path: Path) -> None:
-    """Recorded: opentelemetry-instrumentation-openai 0.62.4; the events are the conventions' of v1.27 to v1.36."""
+    """Recorded: opentelemetry-instrumentation-openai 0.62.4;
+    the events are the conventions' of v1.27 to v1.36.
+    """
     rows, imported = read(tmp_path / "out.jsonl", "otel", "otel_console.jsonl", "otel_older.json")
     check_weather(rows["0xe07a306ad9f78e81"], "call_05abc", '{"city":"Paris"}')
     check_weather(rows["0x0000000000000001"], "call_1")
@@ -271,7 +316,9 @@ def test_otel_of_older_conventions(tmp_path: Path) -> None:
 
 
 def test_openinference_and_phoenix(tmp_path: Path) -> None:
-    """Recorded: openinference-instrumentation-openai 0.1.66; the page is Phoenix's GET /v1/projects/NAME/spans."""
+    """Recorded: openinference-instrumentation-openai 0.1.66;
+    the page is Phoenix's GET /v1/projects/NAME/spans.
+    """
     rows, imported = read(tmp_path / "out.jsonl", "openinference", "openinference.jsonl")
     check_weather(rows["0xcc10b0257a5e562d"], "call_08abc")
     assert rows["0xc6485f2528e74788"].messages[0]["content"] == "Say\nit."
@@ -279,9 +326,15 @@ def test_openinference_and_phoenix(tmp_path: Path) -> None:
 
     rows, imported = read(tmp_path / "page.jsonl", "openinference", "phoenix_spans.json")
     assert rows["1a2b3c4d5e6f7a8b"].group == "thread-7"
-    thinking = {"role": "assistant", "content": "Paris.", "reasoning_content": "The capital of France is..."}
+    thinking = {
+        "role": "assistant",
+        "content": "Paris.",
+        "reasoning_content": "The capital of France is...",
+    }
     assert rows["1a2b3c4d5e6f7a8c"].messages[-1] == thinking
-    assert calls(rows["1a2b3c4d5e6f7a8d"].messages[-1]) == [("call_08abc", "get_weather", ARGUMENTS)]
+    assert calls(rows["1a2b3c4d5e6f7a8d"].messages[-1]) == [
+        ("call_08abc", "get_weather", ARGUMENTS)
+    ]
     assert reasons(imported) == {
         "a span without messages": 1,
         "not a model's answer: another kind of record": 1,
@@ -290,7 +343,9 @@ def test_openinference_and_phoenix(tmp_path: Path) -> None:
 
 
 def test_langfuse(tmp_path: Path) -> None:
-    """Shapes: the export's field list, buildTraceExport.ts and the Observations API v2; inputs as its SDK has them."""
+    """Shapes: the export's field list, buildTraceExport.ts
+    and the Observations API v2; inputs as its SDK has them.
+    """
     rows, imported = read(tmp_path / "out.jsonl", "langfuse", "langfuse_blob.jsonl")
     assert list(rows) == ["obs-1", "obs-2", "obs-3", "obs-9"]
     check_weather(rows["obs-2"], "call_1")
@@ -305,8 +360,12 @@ def test_langfuse(tmp_path: Path) -> None:
         "not a model's answer: another kind of record": 1,
     }
 
-    rows, imported = read(tmp_path / "trace.jsonl", "langfuse", "langfuse_trace.json", "langfuse_api.json")
-    scores = [row.source["scores"] for row in rows.values() if row.source and "scores" in row.source]
+    rows, imported = read(
+        tmp_path / "trace.jsonl", "langfuse", "langfuse_trace.json", "langfuse_api.json"
+    )
+    scores = [
+        row.source["scores"] for row in rows.values() if row.source and "scores" in row.source
+    ]
     assert scores == [{"tone": "warm", "helpful": 1}, {"tone": "warm"}]
     assert list(rows) == ["api-1", "api-2", "api-4"]
     assert reasons(imported) == {"an observation without input or output": 1}
@@ -324,7 +383,9 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("output", "answer"), ANSWERS)
-def test_a_langfuse_answer_that_is_json_itself_stays_as_it_was_written(output: object, answer: str) -> None:
+def test_a_langfuse_answer_that_is_json_itself_stays_as_it_was_written(
+    output: object, answer: str
+) -> None:
     (row,) = langfuse.rows({"type": "GENERATION", "input": [USER], "output": output})
     assert isinstance(row, traces.Trace)
     assert row.answer == answer
@@ -334,8 +395,14 @@ def test_litellm(tmp_path: Path) -> None:
     """Recorded: litellm 1.110.2's standard logging payload; the table is its schema.prisma's."""
     rows, imported = read(tmp_path / "out.jsonl", "litellm", "litellm_payload.jsonl")
     check_weather(rows["chatcmpl-0012"], "call_11abc")
-    assert (rows["chatcmpl-0011"].group, rows["chatcmpl-0011"].tools) == ("s1", rows["chatcmpl-0012"].tools)
-    assert reasons(imported) == {"the call failed": 1, "cache hit: the answer was not made for this request": 1}
+    assert (rows["chatcmpl-0011"].group, rows["chatcmpl-0011"].tools) == (
+        "s1",
+        rows["chatcmpl-0012"].tools,
+    )
+    assert reasons(imported) == {
+        "the call failed": 1,
+        "cache hit: the answer was not made for this request": 1,
+    }
 
     rows, imported = read(tmp_path / "table.jsonl", "litellm", "litellm_spendlogs.jsonl")
     assert list(rows) == ["chatcmpl-s1", "chatcmpl-s2", "chatcmpl-s9", "chatcmpl-s10"]
@@ -347,12 +414,18 @@ def test_litellm(tmp_path: Path) -> None:
         "cache hit: the answer was not made for this request": 1,
         "not a model's answer: another kind of record": 1,
     }
-    assert "store_prompts_in_spend_logs" in next(each.hint for each in imported.dropped if "without" in each.reason)
+    assert "store_prompts_in_spend_logs" in next(
+        each.hint for each in imported.dropped if "without" in each.reason
+    )
 
 
 def test_agents_sdk(tmp_path: Path) -> None:
-    """Recorded: openai-agents 0.24.0 with data/importers/agents_processor.py; the export has the SDK's own shape."""
-    rows, imported = read(tmp_path / "out.jsonl", "agents-sdk", "agents_sdk.jsonl", "agents_export.json")
+    """Recorded: openai-agents 0.24.0 with
+    data/importers/agents_processor.py; the export has the SDK's own shape.
+    """
+    rows, imported = read(
+        tmp_path / "out.jsonl", "agents-sdk", "agents_sdk.jsonl", "agents_export.json"
+    )
     chats = list(rows.values())
     groups = ("thread-responses", "thread-chat_completions", "thread-streamed")
     assert [row.group for row in chats] == [group for group in groups for _ in range(2)]
@@ -366,12 +439,21 @@ def test_agents_sdk(tmp_path: Path) -> None:
         "an exported span, which holds no messages": 1,
         "not a model's answer: another kind of record": 2,
     }
-    assert "offapi traces processor" in next(each.hint for each in imported.dropped if "exported" in each.reason)
+    assert "offapi traces processor" in next(
+        each.hint for each in imported.dropped if "exported" in each.reason
+    )
 
 
 def test_generic(tmp_path: Path) -> None:
-    maps = {"input": "$.doc.text", "output": "$.reply[0]['text']", "group": '$.who["customer id"]', "gold": "$.truth"}
-    rows, imported = read(tmp_path / "out.jsonl", "generic", "generic.jsonl", maps={**maps, "id": "$.key"})
+    maps = {
+        "input": "$.doc.text",
+        "output": "$.reply[0]['text']",
+        "group": '$.who["customer id"]',
+        "gold": "$.truth",
+    }
+    rows, imported = read(
+        tmp_path / "out.jsonl", "generic", "generic.jsonl", maps={**maps, "id": "$.key"}
+    )
     assert {id: (row.document, row.answer, row.group, row.gold) for id, row in rows.items()} == {
         "a": ("Receipt 1", '{"total": 1.5}', "7", {"total": 1.5}),
         "b": ("Receipt 2", '{"total":2.5}', "8", {"total": 2.5}),
@@ -398,7 +480,9 @@ def test_generic(tmp_path: Path) -> None:
         ({"messages": "$['\udcff']"}, "is not a path"),
     ],
 )
-def test_a_map_that_names_no_place_is_refused(tmp_path: Path, maps: dict[str, str], said: str) -> None:
+def test_a_map_that_names_no_place_is_refused(
+    tmp_path: Path, maps: dict[str, str], said: str
+) -> None:
     with pytest.raises(ConfigError) as error:
         read(tmp_path / "out.jsonl", "generic", "generic.jsonl", maps=maps)
     assert said in str(error.value)
