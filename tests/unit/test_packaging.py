@@ -21,6 +21,36 @@ import offapi
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"offapi": "offapi", "backends": "offapi.backends", "recipes": "offapi.recipes"}
 NUMBERS = {"torch", "mlx", "mlx_lm", "peft", "transformers"}
+LAYERS = (
+    "errors",
+    "progress network text",
+    "files workers stats config",
+    "episodes",
+    "randomness policy_loss batching",
+    "backend",
+    "adapter",
+    "backends.torch_backend backends.mlx_backend",
+    "data",
+    "checks",
+    "task",
+    "chat",
+    "models",
+    "training",
+    "teachers",
+    "evaluation grading",
+    "rl",
+    "recipes",
+    "cost drift advise report compare",
+    "demo doctor",
+    "cli",
+)
+# What still imports upwards: a judge is a check that asks a teacher, and a cap counts by value.
+UPWARDS = {
+    "backends.torch_backend -> training",
+    "checks -> models",
+    "checks -> teachers",
+    "data -> checks",
+}
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -55,8 +85,40 @@ def imports(path: Path, everywhere: bool = False) -> set[str]:
     return found
 
 
+MODULES = {module_name(path) for folder in FOLDERS for path in sources(folder)}
+
+
 def top(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
+
+
+def unit(module: str) -> str:
+    """Return the module or package of `offapi` that a module belongs to; a backend is one of its own."""
+    parts = module.split(".")[1:]
+    return ".".join(parts[: 2 if parts[:1] == ["backends"] else 1])
+
+
+def upward_imports() -> Iterator[str]:
+    """Imports between units, also within functions, that do not go down the layers."""
+    layer = {name: place for place, names in enumerate(LAYERS) for name in names.split()}
+    for path in [path for folder in FOLDERS for path in sources(folder)]:
+        module = module_name(path)
+        package = module if path.stem == "__init__" else module.rpartition(".")[0]
+        above = package.rpartition(".")[0]
+        for name in imports(path, everywhere=True):
+            absolute = name if not name.startswith(".") else f"{package}{name}"
+            absolute = f"{above}.{name[2:]}" if name.startswith("..") else absolute
+            here, there = unit(module), unit(absolute)
+            if not absolute.startswith("offapi.") or here == there or not here:
+                continue
+            if there in layer and layer.get(here, -1) > layer[there]:
+                continue
+            if there in layer or absolute in MODULES:
+                yield f"{here} -> {there}"
+
+
+def test_imports_go_down_the_layers() -> None:
+    assert set(upward_imports()) == UPWARDS
 
 
 def test_packages_are_the_folders() -> None:
