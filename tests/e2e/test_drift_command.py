@@ -5,11 +5,11 @@ on a log that grows, what it prints, writes and refuses.
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from drift_rows import row
 from recipe_folder import Done, apart, start, until
 
 TASK = """
@@ -28,17 +28,6 @@ task = offapi.Task(
     match={"total": "number"},
 )
 """
-
-
-def row(i: int, prefix: str, bad: bool = False) -> str:
-    draw = random.Random(f"{prefix}{i}")
-    total = draw.randint(100, 900) * (10 if bad else 1)
-    question = f"Receipt {i}\n" + "1 x thing 5.00\n" * draw.randint(1, 6) + f"Sum: {total}"
-    chat = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": json.dumps({"total": total})},
-    ]
-    return json.dumps({"id": f"{prefix}{i}", "messages": chat, "gold": {"total": total}}) + "\n"
 
 
 def drift(folder: Path, *more: str) -> Done:
