@@ -31,8 +31,8 @@ from offapi.models.lock import LOCK
 from offapi.progress import Progress
 from offapi.report.write import write as write_report
 from offapi.task.task import Task
+from offapi.text.display import duration
 from offapi.training import forecast
-from offapi.training.forecast_text import duration
 from offapi.training.run import Run
 
 RESULT, REPORT = "result.json", "report.html"
