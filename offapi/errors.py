@@ -43,12 +43,7 @@ class DataError(OffapiError):
         next_step: str = "",
     ) -> DataError:
         """An error at `path`, its 1-based `line` and `field`."""
-        where = (
-            str(path)
-            + (f", line {line}" if line is not None else "")
-            + (f", field {field!r}" if field else "")
-        )
-        return cls(what, where=where, next_step=next_step)
+        return cls(what, where=place(path, line, field), next_step=next_step)
 
 
 class ConfigError(OffapiError):
@@ -100,3 +95,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = get_close_matches(name, names, n=1)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names) or 'none'}."
+
+
+def place(path: Path | str, line: int | None = None, field: str = "") -> str:
+    """Name a place in a file, as `train.jsonl, line 3, field 'gold'`; lines count from 1."""
+    at_line = f", line {line}" if line is not None else ""
+    return f"{path}{at_line}" + (f", field {field!r}" if field else "")
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's type and message, as `ValueError: no such field`."""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""What a long piece of work tells whoever waits for it.
+"""What a long piece of work reports to whoever waits for it.
 
 The command line's `Output` is one of these.
 """
@@ -21,3 +21,8 @@ class Progress(Protocol):
     def say(self, text: str = "") -> None: ...
 
     def progress(self, title: str, total: int | None = None) -> AbstractContextManager[Advance]: ...
+
+
+def say_nothing(*values: object) -> None:
+    """Take a report that nobody waits for."""
+    del values

@@ -17,6 +17,7 @@ from offapi.advise.questions import Value
 from offapi.advise.thresholds import Threshold
 from offapi.errors import DataError
 from offapi.stats import sample_size
+from offapi.text.display import plural
 
 WRITERS = "Name what `offapi compare`, `offapi curve` or `offapi cost` printed with --json."
 ROADS = {"sft": "sft", "distill": "distill", "filtered_sft": "graded"}
@@ -135,7 +136,7 @@ def _undecided(told: dict[str, Any], name: str) -> str:
     """That the comparison could not tell, and how many documents could."""
     row, n, margin = told["rows"][name], told["test"]["documents"], told["margin"]
     needed = sample_size.documents(row["to_rival"]["only_a"] + row["to_rival"]["only_b"], n, margin)
-    documents = f"{n} test document{'' if n == 1 else 's'}"
+    documents = plural(n, "test document")
     return (
         f"cannot tell {name} from {row['rival']} in {documents}; about {needed:,} would show"
         f" {100 * margin:g} points"

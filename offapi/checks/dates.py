@@ -10,9 +10,9 @@ from datetime import date
 from typing import Any
 
 from offapi.checks.fields import each
-from offapi.checks.gold import iso_date
 from offapi.checks.verdict import Check
 from offapi.errors import ConfigError
+from offapi.text.normalise import iso_date
 
 
 def not_future(field: str, today: date | str | None = None) -> Check:

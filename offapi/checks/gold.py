@@ -7,13 +7,11 @@ whole or not at all. Left out: partial credit inside a text, a number or an item
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import date
-from functools import lru_cache
-from typing import Any, TypeGuard
+from typing import Any
 
 from offapi.checks.verdict import Answer, Context, Match, Verdict
+from offapi.text.normalise import bare, is_number, iso_date
 
 TOLERANCE = 0.005  # of a number, in its own unit: half a cent
 _SLACK = 1e-9  # 0.125 - 0.12 is 0.0050000000000000044 in binary
@@ -106,45 +104,6 @@ def _same_number(answer: object, gold: object) -> bool:
 
 def _same_text(answer: str, gold: str) -> bool:
     return bare(answer) == bare(gold) and (bare(gold) != "" or answer.strip() == gold.strip())
-
-
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether `value` is a JSON number (True and False are none)."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def bare(text: str) -> str:
-    """Lower-case letters and digits of `text`, in
-    any script, composed (NFKC); the rest is dropped.
-    """
-    if text.isascii():
-        return text.lower().encode().translate(None, _DROPPED).decode()
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return "".join(char for char in folded if _counts(char))
-
-
-_DROPPED = bytes(code for code in range(128) if not chr(code).isalnum())
-
-
-@lru_cache(maxsize=4096)
-def _counts(char: str) -> bool:
-    """Letters, digits, and the marks that spell vowels
-    in some scripts (class below 200), not stray accents.
-    """
-    kind = unicodedata.category(char)[0]
-    return kind in "LN" or (kind == "M" and unicodedata.combining(char) < 200)
-
-
-def iso_date(text: str) -> date | None:
-    """The date that `text` spells as YYYY-MM-DD, or None."""
-    try:
-        return (
-            date.fromisoformat(text)
-            if len(text) == 10 and text[4] == text[7] == "-" and text.isascii()
-            else None
-        )
-    except ValueError:
-        return None
 
 
 def mistake(kind: Match, gold: object) -> str:

@@ -14,9 +14,9 @@ from functools import lru_cache
 from rapidfuzz import fuzz
 
 from offapi.checks import literals
-from offapi.checks.gold import bare, is_number, iso_date
 from offapi.checks.readings import dates, month_names, numbers
 from offapi.checks.verdict import Answer, Context, Match, Verdict
+from offapi.text.normalise import bare, is_number, iso_date
 
 NAME_SIMILARITY = 85.0  # of 100: two wrong characters in a name of fifteen
 _LONGEST_LINE = 200  # characters read in a line by itself

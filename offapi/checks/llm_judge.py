@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from offapi.checks.verdict import Answer, Context, Verdict
 from offapi.data.traces import strip_thinking
 from offapi.errors import ConfigError
+from offapi.network.addresses import on_this_machine
 
 if TYPE_CHECKING:
     from offapi.teachers.teacher import Teacher
@@ -163,16 +164,6 @@ def judge(
             next_step="Serve a judge here, or allow that one with `elsewhere=True`.",
         )
     return Judge(rubric, endpoint)
-
-
-def on_this_machine(host: str) -> bool:
-    """Whether `host` is a loopback address or localhost, told without looking it up."""
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def read(text: str, words: Sequence[str]) -> Opinion:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from offapi.checks.fields import each
-from offapi.checks.gold import is_number
 from offapi.checks.verdict import Check
 from offapi.errors import ConfigError
+from offapi.text.normalise import is_number
 
 
 def in_range(field: str, low: float | None = None, high: float | None = None) -> Check:

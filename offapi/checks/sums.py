@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offapi.checks.fields import steps, values_at
-from offapi.checks.gold import is_number
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.errors import ConfigError
+from offapi.text.normalise import is_number
 
 _SLACK = 1e-9  # a cent is not a cent in binary
 

@@ -78,7 +78,7 @@ def expect(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     """What all of it would take, with nothing left behind."""
     from offapi.compare import run as comparison
     from offapi.compare.effort import kwh
-    from offapi.training.forecast_text import duration
+    from offapi.text.display import duration
 
     with tempfile.TemporaryDirectory() as folder:
         plan = comparison.plan(keys, backend, Path(folder))

@@ -125,7 +125,7 @@ def _expect(
     """What all points would take, with nothing left behind."""
     from offapi.compare.curve import run
     from offapi.compare.effort import kwh
-    from offapi.training.forecast_text import duration
+    from offapi.text.display import duration
 
     with tempfile.TemporaryDirectory() as folder:
         plan = run.plan(keys, road, backend, sizes, draws, Path(folder))

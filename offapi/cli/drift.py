@@ -9,6 +9,7 @@ import click
 
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError
+from offapi.text.display import plural
 
 if TYPE_CHECKING:
     from offapi.drift.outliers import Row
@@ -70,7 +71,7 @@ def command(
     from offapi.drift.monitor import Watch
     from offapi.drift.rows import Source, Tally
     from offapi.drift.signals import watched
-    from offapi.files.atomic import sha256
+    from offapi.files.hashing import sha256_file
 
     _check_paths(state_file, (task_file, reference, fresh))
     task = without_gold.load(task_file)
@@ -80,8 +81,8 @@ def command(
         watch = Watch(known, watching, margin)
         key = {
             "format": state.FORMAT,
-            "task": sha256(task_file),
-            "reference": sha256(reference),
+            "task": sha256_file(task_file),
+            "reference": sha256_file(reference),
             "margin": margin,
         }
         before = state.read(state_file, key, watch.start()) if state_file else watch.start()
@@ -133,9 +134,8 @@ def _tell_rows(
     )
     for name, rows in (("reference", known), ("fresh", tally)):
         if rows.failed:
-            several = "1 row" if rows.failed == 1 else f"{rows.failed} rows"
             output.say(
-                f"{several} ({name}) could not be graded and do not count; the first: {rows.first}"
+                f"{plural(rows.failed, 'row')} ({name}) could not be graded and do not count; the first: {rows.first}"
             )
 
 

@@ -4,8 +4,6 @@ to be changed piece by piece into the user's own.
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ import orjson
 
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError
+from offapi.files import atomic
 
 if TYPE_CHECKING:
     from offapi.demo.facts import Split
@@ -133,11 +132,8 @@ def traces() -> bytes:
 
 def write(folder: Path, contents: dict[str, bytes]) -> None:
     """Put `contents` into the new `folder`: all of them, or nothing."""
-    temporary = folder.absolute().parent / f".tmp-{folder.name}-{uuid.uuid4().hex}"
-    try:
-        temporary.mkdir(parents=True)
+    path = folder.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.new_folder(path, mode=0o777) as temporary:
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -169,8 +169,8 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
 
         backend = settings["backend"] or default_backend()
         return Local(store.get(named.target), backend, task.max_answer_tokens, say=output.say)
+    from offapi.network.addresses import on_this_network
     from offapi.teachers.endpoint import Endpoint, key_from
-    from offapi.teachers.terms import on_this_network
 
     price = _price(settings["price_in"], settings["price_out"])
     endpoint = Endpoint(

@@ -195,5 +195,6 @@ def _samples(path: Path) -> list[tuple[str, str, str]]:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text[: 4 * SHOWN].split())
-    return line if len(line) <= SHOWN else f"{line[: SHOWN - 3]}..."
+    from offapi.text.display import shorten
+
+    return shorten(" ".join(text[: 4 * SHOWN].split()), SHOWN, "...")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -148,21 +147,17 @@ def describe(config: Any) -> dict[str, Any]:
     resolved = {
         key: value for key, value in configs.resolved(config).items() if key not in MAY_CHANGE
     }
-    return {"config": resolved, "sha256": {name: _sha256(path) for name, path in reads.items()}}
+    return {"config": resolved, "sha256": {name: _hash(path) for name, path in reads.items()}}
 
 
-def _sha256(path: Path) -> str:
-    """Of a file, or of the names and bytes of all files in a folder."""
-    digest = hashlib.sha256()
+def _hash(path: Path) -> str:
+    """Hash a file or folder and its name. Raises ConfigError when it cannot be read."""
+    from offapi.files.hashing import sha256_named
+
     try:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                digest.update(
-                    file.relative_to(path.parent).as_posix().encode() + b"\0" + file.read_bytes()
-                )
+        return sha256_named(path)
     except OSError as error:
         step = "Check the path; relative ones are relative to the recipe file."
         raise ConfigError(
             f"cannot be read: {error.strerror}.", where=str(path), next_step=step
         ) from None
-    return digest.hexdigest()

@@ -21,7 +21,7 @@ from offapi.compare import data as material
 from offapi.compare.config import Keys, Road
 from offapi.config import load as configs
 from offapi.errors import DataError
-from offapi.evaluation import test_set
+from offapi.files.hashing import sha256_path
 from offapi.models import store
 from offapi.models.lock import LOCK
 
@@ -101,12 +101,12 @@ def named(kind: str, manifest: Mapping[str, Any]) -> str:
 def model_hash(model: str) -> str:
     """Of the lock of a stored model, else of the folder."""
     folder = store.get(model).path
-    return test_set.digest(folder / LOCK if (folder / LOCK).is_file() else folder)
+    return sha256_path(folder / LOCK if (folder / LOCK).is_file() else folder)
 
 
 def _digest(path: Path) -> str:
     try:
-        return test_set.digest(path)
+        return sha256_path(path)
     except OSError as error:
         step = "Check the path; relative ones are relative to the file that names them."
         raise DataError(

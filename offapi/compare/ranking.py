@@ -18,6 +18,7 @@ from offapi.evaluation.accuracy import Report
 from offapi.evaluation.compare import LEVEL, compare
 from offapi.stats import paired
 from offapi.stats.contrast import Contrast
+from offapi.text.display import plural
 
 BASE = "base"
 
@@ -99,7 +100,7 @@ def verdict(one: Contrast, rival: str, margin: float, n: int) -> str:
         return f"not worth its hours: worse by {_span(-high, -low)} points than {rival}"
     if high < margin:
         return f"not worth its hours: at most {100 * max(high, 0):.1f} points better than {rival}"
-    documents = f"{n} document{'' if n == 1 else 's'}"
+    documents = plural(n, "document")
     if one.detectable >= 1:
         return f"cannot tell from {rival} (no difference would show in {documents})"
     return (

@@ -31,7 +31,7 @@ from offapi.files import atomic
 from offapi.progress import Progress
 from offapi.teachers import labels_file
 from offapi.teachers.teacher import parse
-from offapi.training.forecast_text import duration
+from offapi.text.display import duration
 
 RECORDED, TEACHER = "recorded", "teacher"
 

@@ -23,6 +23,7 @@ from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.evaluate import Questions
 from offapi.evaluation.predict import predict
 from offapi.files import atomic
+from offapi.files.hashing import sha256_path
 from offapi.models import store
 from offapi.progress import Progress
 from offapi.training.run import Run
@@ -64,7 +65,7 @@ def model(
         "dtype": keys.dtype,
         "quantize": keys.quantize,
         "device": keys.device,
-        "sha256": {"task": test_set.digest(keys.task), "model": arms.model_hash(name)},
+        "sha256": {"task": sha256_path(keys.task), "model": arms.model_hash(name)},
     }
     path = (keys.out / ARMS / arms.named(kind, manifest)).absolute()
     if not path.exists():
@@ -114,5 +115,5 @@ def _ask(
 
 
 def _paths(folder: Path, questions: Questions) -> tuple[Path, Path]:
-    digest = test_set.digest(questions.data)[:DIGITS]
+    digest = sha256_path(questions.data)[:DIGITS]
     return folder / f"test-{digest}.jsonl", folder / f"test-{digest}.json"

@@ -13,8 +13,9 @@ from offapi.compare.effort import Cost
 from offapi.compare.ranking import BASE
 from offapi.compare.run import RECORDED, TEACHER, Found
 from offapi.config import load as configs
-from offapi.evaluation import test_set
+from offapi.files.hashing import sha256_path
 from offapi.stats.contrast import Contrast
+from offapi.text.display import plural
 
 SOURCES = {
     BASE: "nothing learned",
@@ -111,7 +112,7 @@ def as_dict(found: Found) -> dict[str, Any]:
             "near_left_out": plan.material.near,
             "set_aside": len(plan.material.held),
             "data": str(keys.test.absolute()),
-            "sha256": test_set.digest(keys.test),
+            "sha256": sha256_path(keys.test),
         },
         "assumed": assumed,
         "margin": keys.margin,
@@ -225,9 +226,9 @@ def _method(found: Found) -> Sequence[str]:
     near, held = found.plan.material.near, len(found.plan.material.held)
     return [
         (
-            f"{n} test document{_s(n)}; `all fields` is what is judged. A road's rival is the best"
-            f" that takes fewer hours; p values by Holm over all {found.verdicts.pairs} pairs of"
-            " roads, intervals each 95% by itself."
+            f"{plural(n, 'test document')}; `all fields` is what is judged. A road's rival is the"
+            " best that takes fewer hours; p values by Holm over all"
+            f" {found.verdicts.pairs} pairs of roads, intervals each 95% by itself."
         ),
         (
             f"Assumed: {keys.label_minutes:g} min of a person for a gold answer, {keys.watts:g} W."
@@ -236,8 +237,8 @@ def _method(found: Found) -> Sequence[str]:
         ),
         *(
             [
-                f"{near} document{_s(near)} or trace{_s(near)} near a test document left out of"
-                " every road."
+                f"{plural(near, 'document')} or {'trace' if near == 1 else 'traces'} near a test"
+                " document left out of every road."
             ]
             if near
             else []
@@ -251,7 +252,3 @@ def _method(found: Found) -> Sequence[str]:
             else []
         ),
     ]
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"

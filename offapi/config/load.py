@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from offapi.errors import ConfigError, nearest
+from offapi.errors import ConfigError, nearest, place
 
 T = TypeVar("T")
 Key = tuple[str, ...]
@@ -79,12 +79,7 @@ class _Source:
         for given, override in self.overrides.items():
             if key and given[: len(key)] == key[: len(given)]:
                 return f"--set {override}"
-        line = _line_of(self.text, key)
-        return (
-            f"{self.path}"
-            + (f", line {line}" if line else "")
-            + (f", field {'.'.join(key)!r}" if key else "")
-        )
+        return place(self.path, _line_of(self.text, key), ".".join(key))
 
     def overridden(self, key: Key) -> bool:
         """Whether the value of `key` was given with --set."""

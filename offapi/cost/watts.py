@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from offapi.text.display import plural
+
 Joules = Callable[[], float]
 
 
@@ -64,7 +66,7 @@ def _nvidia() -> Meter:
         )  # from mJ
 
     joules()
-    return Meter(joules, f"{len(cards)} NVIDIA card{'s' if len(cards) > 1 else ''} alone")
+    return Meter(joules, f"{plural(len(cards), 'NVIDIA card')} alone")
 
 
 def _apple() -> Meter:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from offapi.checks.gold import bare
 from offapi.data.documents import Document
 from offapi.errors import ConfigError
 from offapi.randomness import order
+from offapi.text.normalise import bare
 
 
 def cap(documents: Sequence[Document], field: str, limit: int, seed: int = 0) -> list[Document]:

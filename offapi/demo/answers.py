@@ -21,7 +21,7 @@ from offapi.data.documents import Document
 from offapi.evaluation import accuracy
 from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.predict import predict
-from offapi.files.atomic import sha256
+from offapi.files.hashing import sha256_file
 from offapi.progress import Progress
 from offapi.task.task import Task
 from offapi.training.run import Run
@@ -68,7 +68,7 @@ class Exam:
         out.say(f"{name}: {len(self.rows)} test documents, {shots} worked examples in the prompt")
         answers = predict(backend, chat, self.task, self.rows, out, shots)
         arm = Arm(score_predictions(self.task, self.rows, answers.outputs), answers.cost())
-        digest = sha256(self.folder.write(f"predictions-{name}.jsonl", arm.report.jsonl()))
+        digest = sha256_file(self.folder.write(f"predictions-{name}.jsonl", arm.report.jsonl()))
         note = {"key": self._key(shots, adapter), "answers": digest, "cost": arm.cost}
         self.folder.write(f"predictions-{name}.json", orjson.dumps(note))
         return arm
@@ -78,7 +78,9 @@ class Exam:
         answers = self.folder.path / f"predictions-{name}.jsonl"
         try:
             note = orjson.loads(answers.with_suffix(".json").read_bytes())
-            whole = note["key"] == self._key(shots, adapter) and note["answers"] == sha256(answers)
+            whole = note["key"] == self._key(shots, adapter) and note["answers"] == sha256_file(
+                answers
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
         if not whole:

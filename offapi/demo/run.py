@@ -24,15 +24,14 @@ from offapi.demo import task as task_file
 from offapi.demo.answers import Arm, Exam
 from offapi.demo.facts import Split
 from offapi.errors import ModelError
-from offapi.evaluation import test_set
-from offapi.files.atomic import sha256
+from offapi.files.hashing import sha256_file, sha256_path
 from offapi.models import store
 from offapi.models.lock import LOCK
 from offapi.progress import Progress
 from offapi.report.write import write as write_report
 from offapi.task.task import Task
+from offapi.text.display import duration
 from offapi.training import forecast
-from offapi.training.forecast_text import duration
 from offapi.training.run import Run
 
 RESULT, REPORT = "result.json", "report.html"
@@ -90,9 +89,7 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
         distil(backend_name, folder, paths, sizes, out, resume)
         adapter = folder.path / "adapter"
         student = load(backend_name, ModelSpec(path=model.path, adapter=adapter))
-        arms["student"] = exam.sit(
-            student, chat, "student", 0, out, adapter=test_set.digest(adapter)
-        )
+        arms["student"] = exam.sit(student, chat, "student", 0, out, adapter=sha256_path(adapter))
         student.close()
         outcome = Outcome(arms, folder.path)
         folder.write(RESULT, orjson.dumps(outcome.as_dict()))
@@ -137,7 +134,7 @@ def write_documents(folder: Run, sizes: Sizes) -> dict[str, Path]:
 def describe(backend_name: str, model: store.Model, paths: Mapping[str, Path]) -> dict[str, Any]:
     """What the answers to the test documents depend on, beside worked examples and adapter."""
     read = {"model": model.path / LOCK, "task": paths["task"], "test": paths["test"]}
-    hashes = {name: sha256(path) for name, path in read.items()}
+    hashes = {name: sha256_file(path) for name, path in read.items()}
     return {"backend": backend_name, "offapi": __version__, "sha256": hashes}
 
 

@@ -14,8 +14,8 @@ from offapi.data.traces import Trace
 from offapi.drift.quantile_scale import Ruler
 from offapi.drift.rows import Batch
 from offapi.drift.signals import ANSWER, CHARACTERS, LENGTHS, LINES, NOVEL, Watched
-from offapi.grading.file.extremes import clean
 from offapi.grading.similarity.character_runs import Known
+from offapi.text.display import shorten, terminal_safe
 
 SHOWN = 3
 WORST = "worst"
@@ -126,5 +126,4 @@ def _reason(trace: Trace, check: str) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(clean(text).split())
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return shorten(" ".join(terminal_safe(text).split()), LONGEST)

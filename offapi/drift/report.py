@@ -25,7 +25,6 @@ from offapi.stats.interval import Interval, wilson
 Verdict = Literal["fresh", "watch", "retrain"]
 FEW = 200  # reference rows, below which little can be shown
 LARGEST = 1e12  # e-values are not told beyond it
-Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -206,10 +205,4 @@ def _score_interval(counts: NDArray[np.int64]) -> Interval:
         return Interval(mean, 0.0, 1.0)
     variance = float(counts @ (VALUES - mean) ** 2) / n
     coins = n * mean * (1 - mean) / variance if variance > 0 else float(n)
-    middle, spread = (
-        mean + Z**2 / (2 * coins),
-        Z * sqrt(mean * (1 - mean) / coins + Z**2 / (4 * coins**2)),
-    )
-    return Interval(
-        mean, (middle - spread) / (1 + Z**2 / coins), (middle + spread) / (1 + Z**2 / coins)
-    )
+    return wilson(mean * coins, coins)

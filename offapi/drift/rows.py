@@ -20,6 +20,7 @@ from offapi.data.traces import Trace
 from offapi.drift import without_gold
 from offapi.drift.signals import Watched, values
 from offapi.errors import ConfigError, DataError
+from offapi.files.hashing import hash64
 from offapi.grading import rows, table
 from offapi.grading.file import pool
 from offapi.grading.file.worker import Done, Job, Settings
@@ -133,10 +134,8 @@ class Source:
             raise DataError.at(
                 what, path=self.path, line=number, field="recorded_label", next_step=step
             )
-        id = table.digest(row["id"])
-        group = (
-            table.digest(f"group\0{row['group']}") if isinstance(row.get("group"), str) else None
-        )
+        id = hash64(row["id"])
+        group = hash64(f"group\0{row['group']}") if isinstance(row.get("group"), str) else None
         if id in self.reference or group in self.reference:
             return REFERENCE
         if id in ids or group in ids:

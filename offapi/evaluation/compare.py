@@ -19,6 +19,7 @@ from offapi.errors import DataError
 from offapi.evaluation.accuracy import Prediction
 from offapi.stats import bootstrap, paired
 from offapi.stats.contrast import Contrast, contrast
+from offapi.text.display import plural
 
 LEVEL = 0.05  # two-sided
 ALL, MEAN = "all fields", "mean of the fields"
@@ -51,7 +52,7 @@ class Comparison:
         one = self.rows[field]
         if one.p_holm < LEVEL and one.difference.mean:
             return f"{self.names[one.difference.mean < 0]} is better"
-        documents = f"{self.n} document{'s' if self.n > 1 else ''}"
+        documents = plural(self.n, "document")
         if one.detectable >= 1:
             return f"cannot tell (no difference would show in {documents})"
         return (

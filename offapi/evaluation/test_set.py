@@ -7,7 +7,6 @@ that trained it. Left out: rows without gold, which only a grader can score.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from offapi.data.documents import Document
 from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.files import jsonl
-from offapi.files.atomic import sha256
+from offapi.files.hashing import sha256_path
 from offapi.task.task import Task
 from offapi.training.run import CHECKPOINTS, MANIFEST, Run
 
@@ -43,22 +42,11 @@ def text(row: Row) -> str:
     return row.document if isinstance(row, Trace) else row.text
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, whatever it is
-    called; of a folder, of its files' names and bytes.
-    """
-    if not path.is_dir():
-        return sha256(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    lines = "".join(f"{sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
 def count_scoring(run: Run, data: Path, n: int) -> int:
     """Note in the run's manifest that `n` rows of the
     file `data` were scored; how often that file now was.
     """
-    return run.count_scoring(digest(data), n)
+    return run.count_scoring(sha256_path(data), n)
 
 
 def told(times: int) -> str:

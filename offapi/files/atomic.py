@@ -13,18 +13,22 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from offapi.errors import RunError
+from offapi.files.append import write_all
+from offapi.files.hashing import sha256_file
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
 SCHEMA = 1
 SORTED = orjson.OPT_SORT_KEYS
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, quota or largest file
 
 
 class NotCommitted(RunError):
@@ -50,12 +54,14 @@ def write_file(path: Path, data: bytes) -> None:
 
     Raises NotCommitted, with the old content intact, or DurabilityUncertain.
     """
-    temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
-
-    def discard() -> None:
-        temporary.unlink(missing_ok=True)
-
-    _commit(path, lambda: _write(temporary, data), lambda: os.replace(temporary, path), discard)
+    temporary = _beside(path)
+    with _committing(path):
+        try:
+            _write(temporary, data)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_folder(
@@ -72,25 +78,34 @@ def write_folder(
             raise ValueError(
                 f"{name!r} cannot be a file in {path}: plain names only, and not {MANIFEST}"
             )
-    temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
-
-    def write() -> None:
+    doomed = _beside(path)
+    with _committing(path):
         if path.exists() and not replace:
             raise FileExistsError(errno.EEXIST, "it exists already", str(path))
-        temporary.mkdir(mode=0o700)
-        for name, data in files.items():
-            _write(temporary / name, data)
-        _write(temporary / MANIFEST, _manifest(files, meta))
-        sync_folder(temporary)
-
-    def rename() -> None:
-        doomed = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
-        if path.exists():  # no rename replaces a folder that holds something
-            path.rename(doomed)
-        temporary.rename(path)
+        with new_folder(path) as temporary:
+            for name, data in files.items():
+                _write(temporary / name, data)
+            _write(temporary / MANIFEST, _manifest(files, meta))
+            sync_path(temporary)
+            if path.exists():  # no rename replaces a folder that holds something
+                path.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
-    _commit(path, write, rename, lambda: shutil.rmtree(temporary, ignore_errors=True))
+
+@contextmanager
+def new_folder(path: Path, temporary: Path | None = None, *, mode: int = 0o700) -> Iterator[Path]:
+    """Make a hidden folder beside `path` to fill, and rename it to `path` at the end of the block.
+
+    Whatever goes wrong, nothing is left. Nothing is synced: the caller knows what must be.
+    `temporary` is the hidden folder's name where others look for it. Raises OSError.
+    """
+    temporary = temporary or _beside(path)
+    try:
+        temporary.mkdir(mode=mode)
+        yield temporary
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def need_room(path: Path, size: int) -> None:
@@ -109,7 +124,7 @@ def verify(path: Path) -> dict[str, Any]:
         if hashlib.sha256(orjson.dumps(manifest, option=SORTED)).hexdigest() != digest:
             raise Damaged(f"{MANIFEST} was changed.", where=str(path))
         for name, entry in manifest["files"].items():
-            if sha256(path / name) != entry["sha256"]:
+            if sha256_file(path / name) != entry["sha256"]:
                 raise Damaged(f"{name} is not the file that was written.", where=str(path))
         meta: dict[str, Any] = manifest["meta"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -119,15 +134,9 @@ def verify(path: Path) -> dict[str, Any]:
 
 def remove_folder(path: Path) -> None:
     """Delete a folder so that no half of it is ever seen under its name."""
-    doomed = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
+    doomed = _beside(path)
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(descriptor: int) -> None:
@@ -143,8 +152,8 @@ def sync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def sync_folder(path: Path) -> None:
-    """Make renames and new names inside `path` durable."""
+def sync_path(path: Path) -> None:
+    """Make a file's content durable, or the renames and new names inside a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         sync(descriptor)
@@ -155,9 +164,7 @@ def sync_folder(path: Path) -> None:
 def _write(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
+        write_all(descriptor, data)
         sync(descriptor)
     finally:
         os.close(descriptor)
@@ -173,24 +180,24 @@ def _manifest(files: Mapping[str, bytes], meta: Mapping[str, Any]) -> bytes:
     return orjson.dumps({**manifest, "digest": digest}, option=SORTED | orjson.OPT_INDENT_2)
 
 
-def _commit(
-    path: Path, write: Callable[[], None], rename: Callable[[], object], discard: Callable[[], None]
-) -> None:
-    """Write, rename, sync the parent; on failure discard the temporary and say how far it came."""
+def _beside(path: Path) -> Path:
+    """Return a name in the folder of `path` that is free, hidden, and swept away if it stays."""
+    return path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
+
+
+@contextmanager
+def _committing(path: Path) -> Iterator[None]:
+    """Write and rename in the block, then sync the parent; on failure say how far it came."""
     try:
-        write()
-        rename()
-    except BaseException as error:
-        discard()
-        if not isinstance(error, OSError):
-            raise
+        yield
+    except OSError as error:
         raise NotCommitted(
             f"could not be written: {error.strerror or error}.",
             where=str(path),
             next_step=_step(error),
         ) from error
     try:
-        sync_folder(path.parent)
+        sync_path(path.parent)
     except OSError as error:
         what = f"written, but the disk did not confirm it: {error.strerror or error}."
         raise DurabilityUncertain(
@@ -199,7 +206,7 @@ def _commit(
 
 
 def _step(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in FULL:
         return (
             "Free some space (or raise the quota or file size limit) and run it again; nothing was"
             " changed."

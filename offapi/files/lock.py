@@ -1,4 +1,4 @@
-"""One process at a time: a lock that the system lets go when its holder ends, however it ends.
+"""One process at a time: locks that the system releases when their holder ends, however it ends.
 
 Left out: machines that share a folder, and Windows.
 """
@@ -38,6 +38,31 @@ def hold(file: Path, what: str, where: str, seconds: float = 0.0) -> Iterator[No
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def wait_for(file: Path) -> Iterator[None]:
+    """Hold the lock `file`, which stays, after everybody who had it before."""
+    with file.open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+
+
+def open_locked(path: Path, flags: int = 0) -> int:
+    """Open a file that one process at a time may write, created (mode 0600) where it is missing.
+
+    Returns its descriptor; closing it releases the lock. `flags` are added to `os.open`'s.
+    Raises RunError when another process has the file, and OSError when it cannot be opened.
+    """
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+        if not _taken(file):
+            os.close(file)
+            step = "Wait for that command to end, or write to another file with --out."
+            raise RunError("another process is writing this file.", where=str(path), next_step=step)
+        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            return file
+        os.close(file)  # its writer renamed or removed it between our opening and our lock
 
 
 def _taken(descriptor: int) -> bool:

@@ -8,7 +8,6 @@ Left out: what a batch is. The caller says with `state` where it is to go on.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Mapping
@@ -21,6 +20,8 @@ import orjson
 
 from offapi.errors import RunError
 from offapi.files import atomic
+from offapi.files.append import append_or_refuse, refused
+from offapi.files.lock import open_locked
 
 SECONDS_BETWEEN_JOURNALS = 1.0
 
@@ -41,7 +42,7 @@ class Stage:
         )
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._opened()
+            self._file = open_locked(self.part)
         except OSError as error:
             raise RunError(
                 f"cannot be written: {error.strerror}.", where=str(out), next_step="Name another."
@@ -71,11 +72,7 @@ class Stage:
 
     def append(self, data: bytes, state: Mapping[str, Any]) -> None:
         """Add a batch; `state` (JSON values) is where to go on behind it."""
-        try:
-            append(self._file, data, self.part)
-        except RunError:
-            os.ftruncate(self._file, self.size)  # room for the journal
-            raise
+        append_or_refuse(self._file, data, self.part)
         self._good = (self.size + len(data), dict(state))
         if time.monotonic() - self._journaled >= SECONDS_BETWEEN_JOURNALS:
             self._note()
@@ -86,9 +83,9 @@ class Stage:
             atomic.sync(self._file)
             os.replace(self.part, self.out)
         except OSError as error:
-            raise _refused(error, self.out) from error
+            raise refused(error, self.out) from error
         self.journal.unlink(missing_ok=True)
-        atomic.sync_folder(self.out.parent)
+        atomic.sync_path(self.out.parent)
 
     def discard(self) -> None:
         """Leave nothing of it, and do not go on with it."""
@@ -120,22 +117,6 @@ class Stage:
         if not self.size or not self.journal.exists():
             self.discard()
 
-    def _opened(self) -> int:
-        """The unfinished file, locked. Raises RunError when another process has it."""
-        while True:
-            file = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(file)
-                step = "Wait for that command to end, or write to another file with --out."
-                raise RunError(
-                    "another process is writing this file.", where=str(self.part), next_step=step
-                ) from None
-            if self.part.exists() and os.path.samestat(os.fstat(file), self.part.stat()):
-                return file
-            os.close(file)  # another process gave it its name between our opening and our lock
-
     def _note(self) -> None:
         os.fsync(self._file)  # what the journal counts must be there
         atomic.write_file(
@@ -153,21 +134,3 @@ class Stage:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if fits else None
-
-
-def append(file: int, data: bytes, path: Path) -> None:
-    """Write all of `data` to `file`, which lies at `path`.
-
-    Raises RunError when the disk refuses.
-    """
-    left = memoryview(data)
-    try:
-        while left:
-            left = left[os.write(file, left) :]
-    except OSError as error:
-        raise _refused(error, path) from error
-
-
-def _refused(error: OSError, path: Path) -> RunError:
-    step = "Free some space and run the same command again: it goes on where it stopped."
-    return RunError(f"cannot be written: {error.strerror}.", where=str(path), next_step=step)

@@ -10,14 +10,13 @@ each, while the recommended one is the best of some.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor, sqrt
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offapi.grading.keep import SLACK
-from offapi.stats.interval import Interval
-from offapi.stats.paired import Z
+from offapi.stats.interval import Z95, Interval, wilson
 
 MOST_LEVELS = 8
 GRID = (
@@ -137,9 +136,7 @@ def rate(right: Mask, weight: Scores | None = None) -> Interval | None:
     if not len(right):
         return None
     mean, n = float(weight @ right / weight.sum()), float(weight.sum() ** 2 / (weight @ weight))
-    middle, spread = (mean + Z * Z / (2 * n)), Z * sqrt(mean * (1 - mean) / n + Z * Z / (4 * n * n))
-    low, high = ((middle + side * spread) / (1 + Z * Z / n) for side in (-1, 1))
-    return Interval(mean, max(0.0, low), min(1.0, high))
+    return wilson(mean * n, n)
 
 
 def _level(threshold: float, score: Scores, right: Mask, weight: Scores, lowest: float) -> Level:
@@ -159,7 +156,7 @@ def _more(level: Level, wanted: float) -> str:
     over = level.precision.mean - wanted
     if over <= 0.005:
         return ""
-    needed = ceil(Z * Z * wanted * (1 - wanted) / over**2)
+    needed = ceil(Z95 * Z95 * wanted * (1 - wanted) / over**2)
     return f"; about {needed:,} would, if the rate stays"
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.checks.gold import bare
 from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.grading.similarity import near_duplicates as duplicates
 from offapi.randomness import order
 from offapi.task.task import Grade
+from offapi.text.normalise import bare
 
 GROUP = "group"
 DEFAULT_THRESHOLD = 1.0

@@ -8,13 +8,13 @@ which stay in their file.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offapi.data.traces import Trace
+from offapi.files.hashing import hash64
 from offapi.grading.keep import NONE, Columns, cap_value, has_answer
 from offapi.grading.similarity.contamination import Evaluation
 from offapi.grading.similarity.near_duplicates import Sketches, compare, join
@@ -129,20 +129,11 @@ def _answer(trace: Trace) -> str:
     return "\0".join([trace.answer, *made]) if made else trace.answer
 
 
-def digest(text: str) -> int:
-    """A hash of 64 bits, the same everywhere."""
-    return int.from_bytes(_hash(text), "little")
-
-
 def digests(texts: Sequence[str]) -> Hashes:
     """The hashes of `texts`, (N,)."""
-    return np.frombuffer(b"".join(map(_hash, texts)), "<u8").astype(np.uint64)
-
-
-def _hash(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return np.fromiter(map(hash64, texts), np.uint64, len(texts))
 
 
 def number(value: str | None) -> int:
     """A name as a number, NONE for none."""
-    return NONE if value is None else digest(value) >> 1
+    return NONE if value is None else hash64(value) >> 1

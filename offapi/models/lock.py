@@ -7,9 +7,6 @@ can write the store: they can write the lock too.
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,14 +17,16 @@ from uuid import uuid4
 import orjson
 
 from offapi.errors import ModelError, RunError
-from offapi.files.atomic import sha256, sync, write_file
+from offapi.files import atomic
+from offapi.files.atomic import sync_path, write_file
+from offapi.files.hashing import sha256_file
+from offapi.files.lock import wait_for
 from offapi.models.safe_folder import read_json
 
 LOCK, PARITY = "offapi.lock.json", "parity.json"
 # what `check_content` read, so that nobody reads half a gigabyte at every start
 VERIFIED = ".verified.json"
 MAKE_ROOM = "Free some space, or set OFFAPI_HOME to a folder on another disk."
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -42,18 +41,13 @@ def whole(target: Path) -> Iterator[Path | None]:
             if target.exists():
                 yield None
                 return
-            folder = target.parent / f".tmp-{uuid4().hex}"
-            folder.mkdir(mode=0o700)
-            try:
+            with atomic.new_folder(target, _hidden(target)) as folder:
                 yield folder
                 for path in (*folder.iterdir(), folder):
-                    _sync(path)
-                folder.rename(target)
-                _sync(target.parent)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                    sync_path(path)
+            sync_path(target.parent)
     except OSError as error:
-        full = error.errno in FULL
+        full = error.errno in atomic.FULL
         raise ModelError(
             "the disk is full; nothing was stored."
             if full
@@ -67,8 +61,7 @@ def whole(target: Path) -> Iterator[Path | None]:
 def _turn(models: Path) -> Iterator[None]:
     """Hold the store; what a killed process left is cleared first."""
     models.mkdir(parents=True, exist_ok=True)
-    with (models / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with wait_for(models / ".lock"):
         for stale in models.glob(".tmp-*"):
             shutil.rmtree(stale, ignore_errors=True)
         yield
@@ -77,9 +70,14 @@ def _turn(models: Path) -> Iterator[None]:
 def remove(folder: Path) -> None:
     """Delete a stored folder; it disappears from the store by one rename."""
     with _turn(folder.parent):
-        doomed = folder.with_name(f".tmp-{uuid4().hex}")
+        doomed = _hidden(folder)
         folder.rename(doomed)
         shutil.rmtree(doomed)
+
+
+def _hidden(folder: Path) -> Path:
+    """Return a free name beside `folder` that `_turn` clears if it stays."""
+    return folder.with_name(f".tmp-{uuid4().hex}")
 
 
 def write(folder: Path, source: Mapping[str, Any]) -> None:
@@ -131,7 +129,7 @@ def check_content(folder: Path, *, again: bool) -> None:
     before, found = {} if again else _verified(folder), {}
     for name, entry in read(folder)["files"].items():
         found[name] = _stamp(folder / name, entry["sha256"])
-        if before.get(name) != found[name] and sha256(folder / name) != entry["sha256"]:
+        if before.get(name) != found[name] and sha256_file(folder / name) != entry["sha256"]:
             with suppress(OSError):
                 (folder / VERIFIED).unlink(missing_ok=True)
             raise _changed(folder / name, "its content has changed since it was added")
@@ -155,7 +153,7 @@ def _verified(folder: Path) -> dict[str, Any]:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    return {"sha256": sha256(path), "size": path.stat().st_size}
+    return {"sha256": sha256_file(path), "size": path.stat().st_size}
 
 
 def _is_entry(item: tuple[str, Any]) -> bool:
@@ -167,14 +165,6 @@ def _is_entry(item: tuple[str, Any]) -> bool:
         and isinstance(entry.get("size"), int)
         and "sha256" in entry
     )
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        sync(file)
-    finally:
-        os.close(file)
 
 
 def _changed(path: Path, what: str) -> ModelError:

@@ -4,14 +4,13 @@ package, a folder, or a GGUF file on this machine.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from offapi.errors import ModelError
-from offapi.files.atomic import sha256
+from offapi.files.hashing import sha256_file, sha256_files
 from offapi.models import safe_folder
 
 DEMO, DEMO_NAME = "demo", "smollm2-135m-instruct"
@@ -59,7 +58,7 @@ def _demo() -> Source:
     folders = (spec.submodule_search_locations if spec else None) or []
     for path in (Path(folder) / DEMO_FILE for folder in folders):
         if path.is_file():
-            digest = sha256(path)
+            digest = sha256_file(path)
             if digest != DEMO_SHA256:
                 raise ModelError(
                     f"sha256 {digest} is not the demo model's.",
@@ -84,8 +83,7 @@ def _local(path: Path) -> Source:
                 " `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`."
             )
             raise ModelError("no tokenizer.json here.", where=str(path), next_step=step)
-        lines = "".join(f"{sha256(file)}  {file.name}\n" for file in kept(path))
-        return Source("folder", path, hashlib.sha256(lines.encode()).hexdigest())
+        return Source("folder", path, sha256_files(path, kept(path)))
     if not path.is_file():
         raise ModelError(
             "no such file or folder.",
@@ -102,4 +100,4 @@ def _local(path: Path) -> Source:
                 where=str(path),
                 next_step="Give a .gguf file, or a model's folder.",
             )
-    return Source("gguf", path, sha256(path))
+    return Source("gguf", path, sha256_file(path))

@@ -195,15 +195,9 @@ def _judge(event: str, host: Any, port: Any) -> None:
 
 
 def _loopback(name: str) -> bool:
-    import ipaddress
+    from offapi.network.addresses import on_this_machine
 
-    if name.lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return "[" not in name and on_this_machine(name)  # a resolver takes "[::1]" for a name
 
 
 def _through(hole: Hole, name: str, port: Any, connects: bool) -> bool:

@@ -15,7 +15,9 @@ from offapi.data import documents, traces
 from offapi.errors import OffapiError
 from offapi.evaluation import test_set
 from offapi.files import jsonl
+from offapi.files.hashing import sha256_path
 from offapi.report.run_files import Record
+from offapi.text.display import left_out
 
 LONG = 20_000  # characters; the rest is cut
 
@@ -41,7 +43,7 @@ def texts(
         path = source.path
         try:
             rows = _rows(path)
-            changed = bool(source.digests) and test_set.digest(path) not in source.digests
+            changed = bool(source.digests) and sha256_path(path) not in source.digests
         except (OffapiError, OSError) as error:
             notes.append(f"{path} cannot be read: {getattr(error, 'what', error)}")
             continue
@@ -82,8 +84,4 @@ def _rows(path: Path) -> Sequence[test_set.Row]:
 
 def cut(value: str, most: int) -> str:
     """At most the first `most` characters, and how many more there are."""
-    return (
-        value
-        if len(value) <= most
-        else f"{value[:most]}\n… ({len(value) - most:,} more characters)"
-    )
+    return value if len(value) <= most else f"{value[:most]}\n{left_out(len(value) - most)}"

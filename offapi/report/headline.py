@@ -9,7 +9,7 @@ from offapi.report import learning, run_facts
 from offapi.report.accuracy import ALL, Rates
 from offapi.report.render.table import text
 from offapi.report.run_files import Look, Record
-from offapi.training.forecast_text import duration
+from offapi.text.display import duration
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 from offapi.report.render.table import Table, differing, flat, text
 from offapi.report.run_files import Object, Record, mapping, number
 from offapi.stats.interval import Interval
-from offapi.training.forecast_text import duration
+from offapi.text.display import duration, shorten
 
 GIB = 2**30
 MOST = 20  # lines of a list that a run may make arbitrarily long
@@ -46,7 +46,7 @@ def apart(records: Sequence[Record]) -> Table | None:
     names = [name for name in differing(columns) if name != "name"]
     if len(records) < 2 or not names:
         return None
-    rows = tuple((name, *(_short(column.get(name)) for column in columns)) for name in names)
+    rows = tuple((name, *(_shown(column.get(name)) for column in columns)) for name in names)
     return Table("Where the runs differ", ("key", *(one.name for one in records)), rows)
 
 
@@ -212,6 +212,5 @@ def _machine(host: Object) -> str:
     return ", ".join(known)
 
 
-def _short(value: object) -> str:
-    shown = text(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+def _shown(value: object) -> str:
+    return shorten(text(value), 80, "...")

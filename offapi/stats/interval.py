@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+
+Z95 = 1.959963984540054  # standard errors on either side of a two-sided 95% interval
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,14 @@ class Interval:
         return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f} to {100 * self.high:+.1f}]"
 
 
-def wilson(right: int, of: int) -> Interval:
-    """The rate `right` / `of` with its 95% score interval (Wilson 1927)."""
-    from scipy.stats import binomtest
+def wilson(right: float, of: float) -> Interval:
+    """Return the rate `right` / `of` with its 95% score interval (Wilson 1927).
 
-    bounds = binomtest(right, of).proportion_ci(confidence_level=0.95, method="wilson")
-    return Interval(right / of, float(bounds.low), float(bounds.high))
+    Either may be fractional, as an effective sample size is.
+    """
+    rate, squared = float(right / of), Z95 * Z95
+    centre = (2 * of * rate + squared) / (2 * (of + squared))
+    half = Z95 / (2 * (of + squared)) * sqrt(4 * of * rate * (1 - rate) + squared)
+    low = 0.0 if right == 0 else max(0.0, float(centre - half))
+    high = 1.0 if right == of else min(1.0, float(centre + half))
+    return Interval(rate, low, high)

@@ -12,12 +12,11 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.stats.interval import Interval
+from offapi.stats.interval import Z95, Interval
 from offapi.stats.sample_size import EIGHTY_PERCENT, FEWEST
 
 Integers = NDArray[np.int64]
 
-Z = 1.959963984540054  # two-sided 95%
 DRAWS = 10_000  # of signs
 
 
@@ -109,6 +108,6 @@ def score_interval(b: float, c: float, n: float) -> Interval:
         )
 
     edge = 1 - 1e-12
-    low = -1.0 if mean <= -edge else brentq(lambda delta: standardised(delta) - Z, -edge, mean)
-    high = 1.0 if mean >= edge else brentq(lambda delta: standardised(delta) + Z, mean, edge)
+    low = -1.0 if mean <= -edge else brentq(lambda delta: standardised(delta) - Z95, -edge, mean)
+    high = 1.0 if mean >= edge else brentq(lambda delta: standardised(delta) + Z95, mean, edge)
     return Interval(mean, float(low), float(high))

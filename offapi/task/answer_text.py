@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from offapi.checks.gold import is_number
 from offapi.checks.verdict import Match
+from offapi.text.normalise import is_number
 
 
 def spell(answer: Mapping[str, Any], schema: Mapping[str, Any], match: Mapping[str, Match]) -> str:

@@ -19,8 +19,17 @@ from offapi.checks import gold as gold_check
 from offapi.checks.schema import validator
 from offapi.checks.verdict import Answer, Check, Context, Match, Verdict, parse
 from offapi.data.traces import Trace
-from offapi.errors import ConfigError, DataError, NetworkBlocked, OffapiError, nearest
+from offapi.errors import (
+    ConfigError,
+    DataError,
+    NetworkBlocked,
+    OffapiError,
+    describe_error,
+    nearest,
+    place,
+)
 from offapi.task.answer_text import spell
+from offapi.text.normalise import is_number
 from offapi.workers import time_limit
 
 Weighted = tuple[Check, float]
@@ -160,11 +169,11 @@ class Task:
         except Exception as error:
             where = self._where(name, row)
             raise ConfigError(
-                f"the check raised {describe(error)}.", where=where, next_step=_MEND
+                f"the check raised {describe_error(error)}.", where=where, next_step=_MEND
             ) from error
         if not isinstance(verdict, Verdict):
             what = f"the check returned {verdict!r}, not a Verdict."
-        elif not gold_check.is_number(verdict.score) or not 0.0 <= verdict.score <= 1.0:
+        elif not is_number(verdict.score) or not 0.0 <= verdict.score <= 1.0:
             what = f"the check scored {verdict.score!r}, not in [0, 1]."
         else:
             return verdict
@@ -236,13 +245,13 @@ def _fault(path: Path, error: BaseException) -> OffapiError:
         if isinstance(error, SyntaxError) and error.filename == str(path)
         else (lines or [None])[-1]
     )
-    where = str(path) + (f", line {line}" if line else "")
+    where = place(path, line)
     if blocked := _blocked(error):
         return NetworkBlocked(blocked.what, where=where, next_step=blocked.next_step)
     if isinstance(error, OffapiError):
         return ConfigError(error.what, where=where, next_step=error.next_step)
     return _unknown(error, where) or ConfigError(
-        f"{describe(error)}.", where=where, next_step="Mend the task file."
+        f"{describe_error(error)}.", where=where, next_step="Mend the task file."
     )
 
 
@@ -269,12 +278,6 @@ def _blocked(error: BaseException | None) -> NetworkBlocked | None:
     return error
 
 
-def describe(error: BaseException) -> str:
-    """An error's type and what it says."""
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _validate(task: Task) -> None:
     """ConfigError at the first part of `task` that is wrong."""
     _validate_words(task)
@@ -287,7 +290,7 @@ def _validate(task: Task) -> None:
         if not (isinstance(weighted, tuple) and len(weighted) == 2 and callable(weighted[0])):
             raise _wrong(task, f"checks[{name!r}] is {weighted!r}", "Write (check, weight).")
         weight = weighted[1]
-        if not gold_check.is_number(weight) or not math.isfinite(weight) or weight <= 0:
+        if not is_number(weight) or not math.isfinite(weight) or weight <= 0:
             raise _wrong(
                 task, f"checks[{name!r}] has the weight {weight!r}", "Weights are numbers above 0."
             )
@@ -346,7 +349,7 @@ def _validate_words(task: Task) -> None:
             "It must be a whole number above 0.",
         )
     seconds = task.check_seconds
-    if seconds is not None and not (gold_check.is_number(seconds) and 0 <= seconds < math.inf):
+    if seconds is not None and not (is_number(seconds) and 0 <= seconds < math.inf):
         raise _wrong(
             task,
             f"check_seconds is {seconds!r}",

@@ -17,6 +17,7 @@ import orjson
 
 from offapi.errors import TeacherError
 from offapi.teachers.teacher import Request, Usage
+from offapi.text.display import safe_line
 
 AGAIN = {408, 425, 429, *range(500, 600)}  # HTTP statuses worth another try
 REASON_CHARACTERS = 300  # some servers echo the whole request in an error
@@ -93,11 +94,8 @@ def retry_after(value: str, now: float | None = None) -> float | None:
 
 
 def clean(text: str) -> str:
-    """`text` from a server, fit for a terminal and a
-    log: one line, no control characters, not long.
-    """
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= REASON_CHARACTERS else line[:REASON_CHARACTERS] + "..."
+    """`text` from a server as one line that fits a reason."""
+    return safe_line(text, REASON_CHARACTERS)
 
 
 def describe(error: Exception) -> str:

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 import httpx2
 
 from offapi.errors import ConfigError
+from offapi.network.addresses import on_this_network
 from offapi.network.guard import allow
+from offapi.progress import say_nothing
 from offapi.teachers import terms
 from offapi.teachers.budget import Budget
 from offapi.teachers.connection import Connection
@@ -22,10 +24,6 @@ from offapi.teachers.session import Session
 from offapi.teachers.teacher import Answered, Price, Request
 
 PORTS = {"http": 80, "https": 443}
-
-
-def _nobody(sentence: str) -> None:
-    del sentence
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,11 @@ class Endpoint:
     max_cost: float | None = None  # dollars, `paid` among them
     paid: float = 0.0  # dollars that earlier calls cost
     terms_checked: bool = False
-    say: Callable[[str], None] = _nobody
+    say: Callable[[str], None] = say_nothing
 
     def __post_init__(self) -> None:
         terms.require(self.host, self.terms_checked)
-        if self.key and self.address.scheme == "http" and not terms.on_this_network(self.host):
+        if self.key and self.address.scheme == "http" and not on_this_network(self.host):
             raise ConfigError(
                 "the key would cross the internet unencrypted.",
                 next_step="Use https:// in --teacher.",

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from offapi.errors import OffapiError
+from offapi.progress import say_nothing
 from offapi.teachers.labels_file import Label, Log
 from offapi.teachers.recorded import Recorded
 from offapi.teachers.teacher import Answered, Price, Request, Teacher, Usage
@@ -55,18 +56,14 @@ class Tally:
     labels: tuple[Label, ...] = field(default=(), repr=False)  # of the documents, in their order
 
 
-def _ignore(*values: Any) -> None:
-    del values
-
-
 @dataclass(frozen=True)
 class Watch:
     """Who is told how it goes. `ended` is called on success, on errors and on Ctrl-C alike."""
 
-    planned: Callable[[Plan], None] = _ignore
-    answered: Callable[[Label], None] = _ignore
-    ended: Callable[[Tally], None] = _ignore
-    say: Callable[[str], None] = _ignore
+    planned: Callable[[Plan], None] = say_nothing
+    answered: Callable[[Label], None] = say_nothing
+    ended: Callable[[Tally], None] = say_nothing
+    say: Callable[[str], None] = say_nothing
 
 
 def label(

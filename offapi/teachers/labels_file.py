@@ -6,8 +6,6 @@ out: grading, which the recipes do, so that labels can be graded anew for nothin
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +16,9 @@ from typing import Literal, Self
 import msgspec
 import orjson
 
-from offapi.errors import DataError, RunError
+from offapi.errors import DataError
+from offapi.files.append import append_whole
+from offapi.files.lock import open_locked
 from offapi.teachers.teacher import Usage
 
 Key = tuple[str, str, str]  # document, teacher, prompt
@@ -139,24 +139,12 @@ class Log:
         os.close(self._file)
 
     def _opened(self) -> int:
-        """The file, locked. Raises RunError when another process has it."""
-        while True:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            except OSError as error:
-                raise _unreadable(self.path, error) from None
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(file)
-                hint = "Wait for that command to end, or write to another file with --out."
-                raise RunError(
-                    "another process is writing this file.", where=str(self.path), next_step=hint
-                ) from None
-            if self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat()):
-                return file
-            os.close(file)  # its writer removed it between our opening and our lock
+        """Open and lock the file. Raises RunError when another process has it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return open_locked(self.path, os.O_APPEND)
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
 
     def _open_end(self, torn: int) -> None:
         """Leave the file at the end of a whole line,
@@ -169,13 +157,8 @@ class Log:
 
     def _write(self, line: bytes) -> None:
         try:
-            if os.write(self._file, line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(
-                self._file
-            )  # not the slow full sync of macOS: an answer lost to a power cut is asked again
+            append_whole(self._file, line, sync=True)  # one lost to a power cut is asked again
         except OSError as error:
-            os.ftruncate(self._file, self._size)
             what = f"cannot write a label: {error.strerror}."
             hint = "Free some space and run the command again; the labels before it are kept."
             raise DataError.at(what, path=self.path, next_step=hint) from error

@@ -14,11 +14,8 @@ import orjson
 from offapi.backend import Backend, DType, ModelSpec, Sampling, load
 from offapi.chat.chat import IN_FRONT, Chat
 from offapi.models.store import Model
+from offapi.progress import say_nothing
 from offapi.teachers.teacher import FREE, Answered, Price, Request, Usage
-
-
-def _nobody(sentence: str) -> None:
-    del sentence
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Local:
     keep_open: bool = (
         False  # the weights stay loaded between calls of `answers`, for who asks one at a time
     )
-    say: Callable[[str], None] = field(default=_nobody, repr=False)
+    say: Callable[[str], None] = field(default=say_nothing, repr=False)
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ from offapi.errors import RunError
 from offapi.files import atomic
 
 KEEP = 2  # intact checkpoints that stay
-PREFIX, LATEST = "step-", "latest"
+PREFIX = "step-"
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,6 @@ def commit(
         atomic.write_folder(
             path, files, {"step": step, "metrics_bytes": metrics_bytes, "meta": meta}
         )
-        atomic.write_file(
-            folder / LATEST, path.name.encode() + b"\n"
-        )  # for people; `latest` below looks itself
     prune(folder)
     return Checkpoint(step, path, meta, metrics_bytes)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from offapi.backend import Backend, ModelSpec
 from offapi.episodes import Episode
+from offapi.text.display import duration
 from offapi.training import forecast
 from offapi.training.forecast import Machine, Rounds
 from offapi.training.schedule import Schedule
@@ -40,10 +41,3 @@ def reinforcement(backend: Backend, rounds: Rounds, schedule: Schedule, spec: Mo
         f" at most about {duration(work.seconds)}, {work.bytes / 2**30:.1f} of"
         f" {machine.total / 2**30:.0f} GiB."
     )
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `7 min` or `2.5 h`."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,6 @@
 """A run folder: manifest, metrics, and checkpoints that survive kills, full disks and flipped bits.
 
-    runs/NAME/manifest.json  metrics.jsonl  checkpoints/step-000010/  checkpoints/latest
+    runs/NAME/manifest.json  metrics.jsonl  checkpoints/step-000010/
 
 Folders are 0700, files 0600. Left out: what a checkpoint holds (the recipe's files), and
 runs on more than one machine. See `offapi.files.atomic` for how files are written.
@@ -8,10 +8,7 @@ runs on more than one machine. See `offapi.files.atomic` for how files are writt
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,8 +20,10 @@ import orjson
 
 from offapi.errors import OffapiError, RunError, nearest
 from offapi.files import atomic
+from offapi.files.append import append_whole
 from offapi.files.lock import hold
 from offapi.network import guard
+from offapi.text.display import shorten
 from offapi.training import checkpoints, host
 from offapi.training.checkpoints import Checkpoint
 
@@ -56,23 +55,18 @@ class Run:
         if path.exists():
             step = "Continue it with --resume, or choose another name."
             raise RunError("there is a run of that name already.", where=str(path), next_step=step)
-        temporary = path.parent / f"{atomic.TEMPORARY}{name}-{uuid.uuid4().hex}"
+        about = {**manifest, "created": _now(), "attempts": []}
         try:
             root.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir(mode=0o700)
-            (temporary / CHECKPOINTS).mkdir(mode=0o700)
-            atomic.write_file(
-                temporary / MANIFEST, _json({**manifest, "created": _now(), "attempts": []})
-            )
-            temporary.rename(path)
-            atomic.sync_folder(path.parent)
+            with atomic.new_folder(path) as folder:
+                (folder / CHECKPOINTS).mkdir(mode=0o700)
+                atomic.write_file(folder / MANIFEST, _json(about))
+            atomic.sync_path(path.parent)
         except OSError as error:
             step = "Choose a folder that can be written, with --out or in the recipe."
             raise RunError(
                 f"cannot be created: {error.strerror}.", where=str(path), next_step=step
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return cls(path)
 
     @classmethod
@@ -134,7 +128,7 @@ class Run:
         found = _difference(self.manifest, orjson.loads(_json(manifest)))
         if found:
             field, old, new = found
-            what = f"{field} was {_brief(old)} when this run began and is {_brief(new)} now."
+            what = f"{field} was {_shown(old)} when this run began and is {_shown(new)} now."
             step = "Resume with what it began with, or start a new run."
             raise RunError(what, where=str(self.path / MANIFEST), next_step=step)
         checkpoint = self.latest()
@@ -152,10 +146,7 @@ class Run:
         line = _json({"step": step, **metrics}) + b"\n"
         descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            before = os.fstat(descriptor).st_size
-            if os.write(descriptor, line) != len(line):
-                os.ftruncate(descriptor, before)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            append_whole(descriptor, line)
         except OSError as error:
             step_ = "Free some space, then continue with --resume."
             where = str(self.path / name)
@@ -282,9 +273,8 @@ def _difference(old: Any, new: Any, field: str = "") -> tuple[str, Any, Any] | N
     return next((difference for difference in found if difference), None)
 
 
-def _brief(value: Any) -> str:
-    text = "missing" if value is None else orjson.dumps(value).decode()
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _shown(value: Any) -> str:
+    return shorten("missing" if value is None else orjson.dumps(value).decode(), 60, "...")
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

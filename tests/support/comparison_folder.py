@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 import recipe_folder
 
-from offapi.evaluation import accuracy, test_set
+from offapi.evaluation import accuracy
 from offapi.evaluation.accuracy import Prediction, Report
+from offapi.files.hashing import sha256_path
 from offapi.training.run import Run
 
 ROADS = ("sft", "distill", "filtered_sft", "grpo")
@@ -41,7 +42,7 @@ def write(
     told = {
         "backend": "torch",
         "model": "/models/tiny",
-        "test": {"documents": len(test), "data": str(data), "sha256": test_set.digest(data)},
+        "test": {"documents": len(test), "data": str(data), "sha256": sha256_path(data)},
         "best": next(iter(rows)),
         "take": next(iter(rows)),
         "rows": rows,

@@ -13,8 +13,8 @@ from datetime import date
 from functools import lru_cache
 from typing import Literal
 
-from offapi.checks.gold import iso_date
 from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.text.normalise import iso_date
 
 Order = Literal["day", "month", "year"]  # what comes first
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from offapi.checks.gold import bare
 from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.text.normalise import bare
 
 HEADER_LINES = 8
 LINES_OF_A_NAME = 4  # narrow paper breaks names

@@ -14,9 +14,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
-from offapi.checks.gold import TOLERANCE, is_number
+from offapi.checks.gold import TOLERANCE
 from offapi.checks.readings import values
 from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.text.normalise import is_number
 
 LARGEST_ROUNDING = 0.5  # in the currency's unit; more is no rounding
 

@@ -28,6 +28,7 @@ from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Prediction
 from offapi.evaluation.evaluate import Questions
 from offapi.progress import Progress
+from offapi.text.display import plural
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def lines(plan: Plan, curve: Curve, answer: Answer | None) -> list[str]:
         reached = [answer.text] if answer and answer.kind == "there" else []
         return [curve.misfit, *reached]
     test = len(plan.material.test)
-    documents = f"{test} test document{'' if test == 1 else 's'}"
+    documents = plural(test, "test document")
     few = (
         " One draw tells nothing of how much another would differ: take --draws 3."
         if draws < 2
@@ -171,7 +172,7 @@ def lines(plan: Plan, curve: Curve, answer: Answer | None) -> list[str]:
         *([answer.text] if answer else []),
         (
             f"Fitted: all fields right = a - b n^-c, a = {curve.law.a:.3f}, c = {curve.law.c:.2f};"
-            f" 95% intervals by a bootstrap over {draws} nested draw{'' if draws == 1 else 's'} and"
+            f" 95% intervals by a bootstrap over {plural(draws, 'nested draw')} and"
             f" {documents}. Beyond {FAR} times the {curve.have:.0f} rows it says nothing.{few}"
         ),
     ]

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import msgspec
 
 from offapi.errors import DataError
-from offapi.files.atomic import sha256
+from offapi.files.hashing import sha256_file
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 LARGEST = 256 << 20  # bytes of a file that is one array or one object
@@ -100,7 +100,7 @@ def _same(path: Path, other: Path) -> bool:
 
 def digests(files: Sequence[File]) -> list[list[Any]]:
     """What the files hold, for knowing them again."""
-    return [[file.name, file.size, sha256(file.path)] for file in files]
+    return [[file.name, file.size, sha256_file(file.path)] for file in files]
 
 
 def jobs(files: Sequence[File], start: Mapping[str, int]) -> Iterator[Job]:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from offapi.data.importers.records import Job
 from offapi.data.importers.shared import reasons as dropped
 from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.traces import Trace, as_row
+from offapi.files.hashing import hash64
 
 LOOKED_AT = 1000  # records of a file in which personal data is looked for; beyond, one in SPARSE
 SPARSE = 256
@@ -155,9 +155,4 @@ def _row(trace: Trace | Dropped, place: Mapping[str, Any], stem: str) -> Row:
     except TypeError:
         return Row(number, dropped.TOO_DEEP)
     line = b'{"id":%b,"messages":%b,%b\n' % (orjson.dumps(id), messages, rest[1:])
-    return Row(number, None, line, digest(messages), id)
-
-
-def digest(written: bytes) -> int:
-    """What tells one text from another: 8 bytes of a hash."""
-    return int.from_bytes(blake2b(written, digest_size=8).digest(), "big")
+    return Row(number, None, line, hash64(messages), id)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import orjson
 
-from offapi.data.importers.worker import Row, digest
+from offapi.data.importers.worker import Row
+from offapi.files.hashing import hash64
 
 
 class Seen:
@@ -28,8 +29,8 @@ class Seen:
         with part.open("rb") as file:
             while file.tell() < size:
                 row = orjson.loads(file.readline())
-                seen._messages.add(digest(orjson.dumps(row["messages"])))
-                seen._ids.add(digest(row["id"].encode()))
+                seen._messages.add(hash64(orjson.dumps(row["messages"])))
+                seen._ids.add(hash64(row["id"].encode()))
         return seen
 
     def new(self, row: Row) -> bool:
@@ -41,7 +42,7 @@ class Seen:
     def named(self, row: Row) -> bytes:
         """The row's line, with a number behind its id where that is taken."""
         id = row.id
-        while (found := digest(id.encode())) in self._ids:
+        while (found := hash64(id.encode())) in self._ids:
             self._numbers[row.id] = self._numbers.get(row.id, 1) + 1
             id = f"{row.id}-{self._numbers[row.id]}"
         self._ids.add(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,9 @@ import numpy as np
 from offapi.data.traces import Trace
 from offapi.grading.file.row_reader import Lines
 from offapi.grading.report import Sieve
+from offapi.text.display import left_out, terminal_safe
 
 EXCERPT_LINES, EXCERPT = 12, 600  # characters
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a document may not move the cursor
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ def sample(trace: Trace) -> Sample:
     """A row with its grade."""
     checks = (trace.grade or {})["checks"]
     reasons = tuple(
-        f"{name} {part['score']:g}: {clean(part['reason'])}" for name, part in checks.items()
+        f"{name} {part['score']:g}: {terminal_safe(part['reason'])}"
+        for name, part in checks.items()
     )
     return Sample(
         trace.id, (trace.grade or {})["score"], excerpt(trace.document), answer(trace), reasons
@@ -56,21 +56,13 @@ def sample(trace: Trace) -> Sample:
 
 def excerpt(text: str) -> str:
     """The beginning of `text`, and how much is left out."""
-    shown = "\n".join(clean(text).splitlines()[:EXCERPT_LINES])[:EXCERPT]
-    return shown + (
-        f" … ({len(text) - len(shown):,} more characters)"
-        if len(shown) < len(text.rstrip())
-        else ""
-    )
+    shown = "\n".join(terminal_safe(text).splitlines()[:EXCERPT_LINES])[:EXCERPT]
+    whole = len(shown) >= len(text.rstrip())
+    return shown if whole else f"{shown} {left_out(len(text) - len(shown))}"
 
 
 def answer(trace: Trace) -> str:
     """The answer, and the calls it makes."""
     calls = trace.messages[-1].get("tool_calls") or ()
     made = [f"{call['function']['name']}({call['function']['arguments']})" for call in calls]
-    return clean("\n".join([*([trace.answer] if trace.answer else []), *made]))
-
-
-def clean(text: str) -> str:
-    """`text` without what a terminal would obey."""
-    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+    return terminal_safe("\n".join([*([trace.answer] if trace.answer else []), *made]))

@@ -21,7 +21,8 @@ import numpy as np
 import orjson
 
 from offapi.errors import DataError, GateFailed
-from offapi.files.staged import Stage, append
+from offapi.files.append import append_or_refuse
+from offapi.files.staged import Stage
 from offapi.grading import table
 from offapi.grading.file import pool
 from offapi.grading.file.inputs import Inputs
@@ -142,7 +143,7 @@ class _Side:
 
     def append(self, data: bytes) -> None:
         """Add rows; they count once the journal of the graded file says so."""
-        append(self._file, data, self._path)
+        append_or_refuse(self._file, data, self._path)
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from offapi.checks import matches_gold
 from offapi.data import documents, traces
 from offapi.errors import DataError
 from offapi.files import jsonl
-from offapi.files.atomic import sha256
+from offapi.files.hashing import sha256_file
 from offapi.grading import rows
 from offapi.grading.file.worker import Settings
 from offapi.grading.similarity.shingles import SAMPLE, common
@@ -66,11 +66,11 @@ def read(
     lines, digest = _measured(traces_file)
     held = tuple(text for _, text in evaluation)
     boring = np.union1d(common(list(_sample(traces_file, task))), common(held))
-    settings = Settings(task_file, sha256(task_file), traces_file, cap_by, gold, held, boring)
+    settings = Settings(task_file, sha256_file(task_file), traces_file, cap_by, gold, held, boring)
     key: dict[str, Any] = {
         "task": settings.task_sha256,
         "traces": digest,
-        "gold": sha256(gold) if gold else None,
+        "gold": sha256_file(gold) if gold else None,
         "cap_by": cap_by,
     }
     key |= {

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError
-from offapi.grading.file.extremes import answer, clean
+from offapi.grading.file.extremes import answer
 from offapi.grading.file.reviews import Reviews
 from offapi.grading.file.row_reader import Lines
 from offapi.grading.table import Table
 from offapi.progress import Progress
+from offapi.text.display import terminal_safe
 
 LINES = 40  # of a document before it is cut
 KEYS = "[y] right  [n] wrong  [s] skip  [m] whole document  [q] stop"
@@ -60,8 +61,8 @@ def _judged(said: Progress, place: str, trace: Trace) -> str:
 
 def _show(said: Progress, title: str, trace: Trace, most: int) -> None:
     """A row, with at most so many lines of its document."""
-    document = clean(trace.document).splitlines()
-    said.say(f"\n--- {clean(title)} " + "-" * 40)
+    document = terminal_safe(trace.document).splitlines()
+    said.say(f"\n--- {terminal_safe(title)} " + "-" * 40)
     said.say("\n".join(document[:most]))
     if len(document) > most:
         said.say(f"... ({len(document) - most:,} more lines)")

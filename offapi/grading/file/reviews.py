@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from offapi.errors import DataError
-from offapi.files.staged import append
+from offapi.files.append import append_or_refuse
 from offapi.grading.table import Table
 from offapi.grading.truth import STRATA, bands
 from offapi.randomness import order
@@ -56,9 +56,7 @@ class Reviews:
         try:
             data = os.pread(file, os.fstat(file).st_size, 0)
             os.ftruncate(file, data.rfind(b"\n") + 1)
-            os.lseek(file, 0, os.SEEK_END)
-            append(file, line, self.path)
-            os.fsync(file)
+            append_or_refuse(file, line, self.path, sync=True)
         finally:
             os.close(file)
         return Reviews(self.path, {**self.answers, content: right})

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from offapi.report.render.axes import Scale, brief, scale, steps
 from offapi.stats.interval import Interval
+from offapi.text.display import shorten
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 36
@@ -100,7 +101,7 @@ def intervals(
     parts, y = [], 4.0
     for field, bars in rows:
         parts.append(
-            Markup('<text class="label" x="20" y="{}">{}</text>').format(y + 12, _short(field))
+            Markup('<text class="label" x="20" y="{}">{}</text>').format(y + 12, shorten(field, 48))
         )
         y += 22
         for name, slot, one in bars:
@@ -240,7 +241,3 @@ def _told(one: Series) -> str:
 def _mean(points: Sequence[Point]) -> Point:
     values = [y for _, y in points if y is not None]
     return points[-1][0], sum(values) / len(values) if values else None
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 48 else f"{text[:47]}…"

@@ -13,6 +13,7 @@ from offapi.report.render.table import Table
 from offapi.report.run_files import Object
 from offapi.report.samples import Sample, Samples
 from offapi.report.story import Story
+from offapi.text.display import shorten
 
 MARKUP = re.compile(
     r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|^[-+=]|(?<=^\d)[.)])"
@@ -78,9 +79,9 @@ def _samples(samples: Samples) -> Iterator[str]:
     words = [one for one in (samples.whose, *samples.notes) if one]
     yield from ("## Samples", "", " ".join([told, *map(escape, words)]), "")
     for row in samples.first:
-        yield from (f"### {escape(_cut(row.id, LONG))}", "")
+        yield from (f"### {escape(shorten(row.id, LONG))}", "")
         if row.document is not None:
-            yield from (*_code(_cut(row.document, LONG_TEXT)), "")
+            yield from (*_code(shorten(row.document, LONG_TEXT)), "")
         yield from _answers(row, samples)
 
 
@@ -105,7 +106,8 @@ def _answers(row: Sample, samples: Samples) -> Iterator[str]:
     for name, one in answered:
         if one.get("values") is None:
             grade = "" if one.get("grade") is None else f", grade {one['grade']:.2f}"
-            yield from (f"{escape(name)}{grade}:", "", *_code(_cut(one["output"], LONG_TEXT)), "")
+            output = shorten(one["output"], LONG_TEXT)
+            yield from (f"{escape(name)}{grade}:", "", *_code(output), "")
 
 
 def _judged(answer: Object, i: int) -> str:
@@ -115,10 +117,6 @@ def _judged(answer: Object, i: int) -> str:
         return ""
     value = "not JSON" if values is None else "nothing" if values[i] is None else values[i]
     return f"{'✓' if right[i] else '✗'} {value}"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _list(lines: Sequence[str]) -> list[str]:
@@ -146,7 +144,7 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _row(cells: Sequence[str], *, raw: bool = False) -> str:
-    shown = cells if raw else [escape(_cut(cell, LONG)) for cell in cells]
+    shown = cells if raw else [escape(shorten(cell, LONG)) for cell in cells]
     return f"| {' | '.join(shown)} |"
 
 

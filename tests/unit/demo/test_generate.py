@@ -8,7 +8,6 @@ from datetime import date
 
 import pytest
 
-from offapi.checks.gold import bare
 from offapi.checks.in_source import occurs
 from offapi.data.documents import Document
 from offapi.demo.draw import Draw
@@ -16,6 +15,7 @@ from offapi.demo.facts import POUND, DateStyle, Facts, Item, Money, Split, draw_
 from offapi.demo.generate import generate
 from offapi.demo.layouts import SHARED, TEST_ONLY
 from offapi.demo.task import task
+from offapi.text.normalise import bare
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 

@@ -23,6 +23,7 @@ from offapi.errors import DataError, RunError
 from offapi.evaluation import accuracy, test_set
 from offapi.evaluation.accuracy import Interval, predictions, recorded, score_predictions
 from offapi.evaluation.sampled_accuracy import score_samples
+from offapi.files.hashing import sha256_path
 from offapi.training import run as runs
 from offapi.training.run import Run
 
@@ -298,7 +299,7 @@ def test_scorings_are_counted_by_content_and_kept(tmp_path: Path) -> None:
     assert test_set.count_scoring(run, tmp_path / "renamed.jsonl", 4) == 2
     manifest = run.manifest
     assert [entry["n"] for entry in manifest["scored"]] == [4, 2, 4]
-    assert manifest["scored"][0]["data"] == test_set.digest(tmp_path / "renamed.jsonl")
+    assert manifest["scored"][0]["data"] == sha256_path(tmp_path / "renamed.jsonl")
     assert len(manifest["attempts"]) == 1, "a scoring is no attempt"
     with run.lock():
         assert run.resume({"seed": 0}) is None, "nor does it keep the run from going on"

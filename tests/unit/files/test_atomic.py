@@ -144,6 +144,39 @@ def test_a_file_size_limit_is_a_clear_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_new_folder_appears_filled_or_not_at_all(tmp_path: Path) -> None:
+    with atomic.new_folder(tmp_path / "a") as folder:
+        (folder / "f").write_bytes(b"x")
+        assert not (tmp_path / "a").exists()
+        assert folder.name.startswith(".tmp-a-")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "f").read_bytes() == b"x"
+
+    def interrupted() -> None:
+        with atomic.new_folder(tmp_path / "b", tmp_path / ".tmp-b") as folder:
+            assert folder == tmp_path / ".tmp-b"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    atomic.write_folder(tmp_path / "a", FILES, META)
+    atomic.write_folder(tmp_path / "a", {"other": b"x"}, {"step": 11}, replace=True)
+    assert atomic.verify(tmp_path / "a") == {"step": 11}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"other", atomic.MANIFEST}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_missing_parent_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(atomic.NotCommitted, match="No such file"):
+        atomic.write_folder(tmp_path / "missing" / "a", FILES, META)
+    assert list(tmp_path.iterdir()) == []
+
+
 SCRIPT = """
 import os
 from pathlib import Path

@@ -17,7 +17,7 @@ import tiny_llama
 from safetensors.numpy import load_file
 
 from offapi.errors import ModelError
-from offapi.files.atomic import sha256
+from offapi.files.hashing import sha256_file
 from offapi.models import gguf_weights, store
 from offapi.models import source as model_source
 from offapi.models.gguf_weights import WEIGHTS
@@ -73,7 +73,7 @@ def demo_file() -> Path:
 
 
 def test_demo_weights_are_what_transformers_reads(demo_model: store.Model) -> None:
-    assert sha256(demo_model.path / "model.safetensors") == DEMO_WEIGHTS
+    assert sha256_file(demo_model.path / "model.safetensors") == DEMO_WEIGHTS
     source = demo_file()
     tokens = tokenizer(demo_model.path)(" ".join(TEXTS))["input_ids"]
     difference = logits(demo_model.path, tokens) - logits(source.parent, tokens, source.name)

@@ -43,6 +43,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "sendmsg": lambda: udp().sendmsg([b"x"], [], 0, (OUTSIDE, 53)),
     "lookalike": lambda: socket.getaddrinfo("localhost.example.org", 80),
     "number": lambda: socket.getaddrinfo("127.1.example.org", 80),
+    "brackets": lambda: socket.getaddrinfo("[::1]", 80),
 }
 
 

@@ -20,7 +20,7 @@ import pytest
 from offapi import Task
 from offapi.checks import Context, is_json, judge
 from offapi.checks.agreement import Labelled, Pair, agreement, kappa, order_swap
-from offapi.checks.llm_judge import Opinion, on_this_machine, read
+from offapi.checks.llm_judge import Opinion, read
 from offapi.checks.verdict import parse
 from offapi.errors import ConfigError
 from offapi.stats.interval import wilson
@@ -200,9 +200,6 @@ def test_what_is_no_judge_is_refused() -> None:
     for rubric, model in ((" ", "local:x"), ("r", "recorded"), ("r", "gpt-4")):
         with pytest.raises(ConfigError):
             judge(rubric, model)
-    assert [on_this_machine(host) for host in ("localhost", "127.0.0.9", "[::1]", "127.1", "10.0.0.1", "evil")] == [
-        *([True] * 3), *([False] * 3),
-    ]  # fmt: skip
 
 
 def test_a_server_that_is_gone_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

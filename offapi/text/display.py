@@ -1,0 +1,46 @@
+"""Text as a person reads it: durations, counts, shortened texts, and text safe for a terminal.
+
+Left out: intervals (`offapi.stats.interval`) and tables (`offapi.report.render`).
+"""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as `40 s`, `7 min` or `2.5 h`."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun, as `1 row` or `2 rows`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def shorten(text: str, most: int, mark: str = "…") -> str:
+    """Cut `text` to at most `most` characters; `mark` is its end where something was cut off."""
+    return text if len(text) <= most else text[: most - len(mark)] + mark
+
+
+def left_out(characters: int) -> str:
+    """Say behind the beginning of a text how many characters follow."""
+    return f"… ({characters:,} more characters)"
+
+
+def terminal_safe(text: str) -> str:
+    """Replace the control characters that a terminal would obey; lines and tabs stay."""
+    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+
+
+def safe_line(text: str, most: int) -> str:
+    """Return `text` as one line that a terminal and a log can show.
+
+    Control characters become spaces; behind `most` characters it ends in `...`.
+    """
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= most else line[:most] + "..."

@@ -1,0 +1,79 @@
+"""Locks between processes: who holds one is named, and an end of any kind releases it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from offapi.errors import RunError
+from offapi.files.lock import hold, open_locked, wait_for
+
+
+@contextmanager
+def elsewhere(code: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs `code`, which prints a line once it holds the lock; killed at the end."""
+    script = f"import sys\nfrom pathlib import Path\nfrom offapi.files import lock\n{code}"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        try:
+            yield other
+        finally:
+            other.kill()
+
+
+READY = "print('ready', flush=True); sys.stdin.read()"
+HOLD = f"with lock.hold(Path(sys.argv[1]), 'this run', 'there'): {READY}"
+OPEN = f"file = lock.open_locked(Path(sys.argv[1])); {READY}"
+WAIT = f"with lock.wait_for(Path(sys.argv[1])): {READY}"
+
+
+def test_the_holder_is_named_and_its_death_frees_the_lock(tmp_path: Path) -> None:
+    file = tmp_path / ".lock"
+    with elsewhere(HOLD, file) as other:
+        message = f"this run is being written by process {other.pid}."
+        with pytest.raises(RunError, match=message) as caught, hold(file, "this run", "there"):
+            pass
+        assert caught.value.where == "there"
+        other.kill()
+        with hold(file, "this run", "there", seconds=30):
+            assert file.read_text() == f"process {os.getpid()}"
+
+
+def test_an_open_file_is_one_process_alone(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    with elsewhere(OPEN, path), pytest.raises(RunError, match="another process is writing"):
+        open_locked(path)
+    file = open_locked(path, os.O_APPEND)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    os.close(file)
+
+
+def test_a_place_that_cannot_be_opened_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        open_locked(tmp_path / "missing" / "labels.jsonl")
+
+
+def test_who_comes_second_waits(tmp_path: Path) -> None:
+    file = tmp_path / ".lock"
+    with wait_for(file):
+        script = f"from pathlib import Path\nfrom offapi.files import lock\nimport sys\n{WAIT}"
+        second = subprocess.Popen(
+            [sys.executable, "-c", script, str(file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(2)
+    assert second.communicate(b"")[0] == b"ready\n"

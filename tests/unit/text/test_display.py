@@ -1,0 +1,56 @@
+"""What a person reads: durations, counts, and texts cut or made safe."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offapi.text.display import duration, left_out, plural, safe_line, shorten, terminal_safe
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.0, "1 s"),
+        (89.4, "89 s"),
+        (90, "2 min"),
+        (420, "7 min"),
+        (5399, "90 min"),
+        (5400, "1.5 h"),
+        (90_000, "25.0 h"),
+    ],
+)
+def test_a_duration_has_the_unit_that_fits(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_a_noun_follows_its_count() -> None:
+    counts = [plural(count, "row") for count in (0, 1, 2, 1000)]
+    assert counts == ["0 rows", "1 row", "2 rows", "1000 rows"]
+
+
+def test_a_text_is_cut_to_the_length_with_its_mark() -> None:
+    assert shorten("12345", 5) == "12345"
+    assert shorten("123456", 5) == "1234…"
+    assert shorten("123456", 5, "...") == "12..."
+    assert left_out(1234) == "… (1,234 more characters)"
+
+
+@given(st.text(), st.integers(3, 20), st.sampled_from(["…", "..."]))
+def test_no_text_is_longer_than_it_may_be(text: str, most: int, mark: str) -> None:
+    shown = shorten(text, most, mark)
+    assert len(shown) <= most
+    assert shown == text or text.startswith(shown.removesuffix(mark))
+
+
+def test_a_terminal_obeys_nothing_that_is_shown() -> None:
+    assert terminal_safe("a\r\nb\tc\x1b[2J\x9b\x7f") == "a\nb\tc\ufffd[2J\ufffd\ufffd"
+    assert safe_line(" a\r\nb\t\x1b[2J \u202e c ", 20) == "a b [2J c"
+    assert safe_line("123456", 5) == "12345..."
+
+
+@given(st.text())
+def test_safe_text_holds_no_control_character(text: str) -> None:
+    assert safe_line(text, 10_000).isprintable()
+    assert all(char in "\n\t" or not ("\0" <= char < " ") for char in terminal_safe(text))
