@@ -368,6 +368,17 @@ def test_an_argument_that_a_task_does_not_have_names_the_nearest(
     assert ", line " in caught.value.where
 
 
+def test_a_judge_imported_from_the_checks_is_told_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "task.py"
+    path.write_text(GOOD.replace("import is_json", "import is_json, judge"))
+    with pytest.raises(ConfigError, match="`judge` is not in") as caught:
+        load(path)
+    assert caught.value.where == f"{path}, line 2"
+    assert "from offapi.teachers.judge import judge" in caught.value.next_step
+    path.write_text(GOOD.replace("(is_json,", "(offapi.judge('r', 'http://127.0.0.1:9/v1'),"))
+    assert type(load(path).checks["json"][0]).__name__ == "Judge"
+
+
 def test_a_task_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         load(tmp_path / "none.py")
