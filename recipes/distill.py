@@ -27,8 +27,7 @@ from offapi.grading.keep import Keep
 from offapi.grading.select import choose
 from offapi.models.store import Model, get
 from offapi.progress import Progress
-from offapi.task.task import Grade, Task
-from offapi.task.task import load as load_task
+from offapi.task import Grade, Task, load_task
 from offapi.teachers.labelling import Watch, label
 from offapi.teachers.labels_file import Label, read, settle
 from offapi.teachers.local import Local

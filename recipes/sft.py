@@ -28,8 +28,7 @@ from offapi.evaluation.predict import predict
 from offapi.evaluation.test_set import Row
 from offapi.models.store import Model, get
 from offapi.progress import Progress
-from offapi.task.task import Task
-from offapi.task.task import load as load_task
+from offapi.task import Task, load_task
 from offapi.training import forecast_text, train_state
 from offapi.training.run import Run
 from offapi.training.schedule import Schedule

@@ -17,7 +17,7 @@ from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, TeacherError
 
 if TYPE_CHECKING:
-    from offapi.task.task import Task
+    from offapi.task import Task
     from offapi.teachers.labelling import Plan, Tally, Watch
     from offapi.teachers.labels_file import Label
     from offapi.teachers.teacher import Price, Teacher
@@ -126,7 +126,7 @@ def command(
     offapi label --task task.py --data docs.jsonl --teacher http://127.0.0.1:8080/v1 --out labels.jsonl
     """
     from offapi.data import documents
-    from offapi.task import task as tasks
+    from offapi.task import load_task
     from offapi.teachers.labelling import label
     from offapi.teachers.teacher import parse
 
@@ -137,7 +137,7 @@ def command(
             f"{named} is for endpoints alone.",
             next_step="Leave it out, or name a URL with --teacher.",
         )
-    task = tasks.load(task_file)
+    task = load_task(task_file)
     teacher = _teacher(spec, task, out, output, settings)
     rows = documents.read(data)[:limit]
     with _watch(output, teacher) as watch:

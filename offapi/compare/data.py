@@ -21,8 +21,7 @@ from offapi.evaluation.test_set import Row
 from offapi.files import atomic, jsonl
 from offapi.grading.similarity.contamination import near
 from offapi.rl.prompts import hold_out
-from offapi.task.task import Task
-from offapi.task.task import load as load_task
+from offapi.task import Task, load_task
 from offapi.teachers.teacher import parse
 
 Rows = Sequence[Mapping[str, Any]]

@@ -22,7 +22,7 @@ from offapi.evaluation.accuracy import Report, prediction
 from offapi.progress import Progress
 from offapi.rl.monitor import BEST
 from offapi.stats.interval import Interval
-from offapi.task.task import Task
+from offapi.task import Task
 from offapi.teachers import labels_file
 from offapi.teachers.labels_file import Label
 from offapi.teachers.teacher import Usage

@@ -22,7 +22,7 @@ from offapi.evaluation.test_set import Row
 from offapi.files import jsonl
 from offapi.stats.bootstrap import count, shares
 from offapi.stats.interval import Interval
-from offapi.task.task import Task
+from offapi.task import Task
 
 __all__ = [
     "Interval",

@@ -17,7 +17,7 @@ from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.files.atomic import sha256
-from offapi.task.task import Task
+from offapi.task import Task
 from offapi.training.run import CHECKPOINTS, MANIFEST, Run
 
 Row = Document | Trace

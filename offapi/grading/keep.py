@@ -20,7 +20,7 @@ from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.grading.similarity import near_duplicates as duplicates
 from offapi.randomness import order
-from offapi.task.task import Grade
+from offapi.task import Grade
 
 GROUP = "group"
 DEFAULT_THRESHOLD = 1.0

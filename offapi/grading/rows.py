@@ -20,7 +20,7 @@ from offapi.data.traces import ROLES, Trace
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.grading.table import RIGHT, UNKNOWN, WRONG
-from offapi.task.task import Grade, Task
+from offapi.task import Grade, Task
 
 NO_ANSWER = "there is no recorded answer"
 

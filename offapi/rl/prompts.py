@@ -17,7 +17,7 @@ from offapi.progress import Progress
 from offapi.randomness import order
 from offapi.rl.learned_documents import known
 from offapi.rl.rollouts import Prompt
-from offapi.task.task import Task
+from offapi.task import Task
 
 SHARE, LEAST, MOST = 0.1, 8, 64  # of the documents held out where no file of their own is given
 TEACHES = "Give it more documents, or hold out a file of their own (`val`)."

@@ -24,8 +24,8 @@ from typing import Any
 
 from offapi.checks.gold import compare, matches_gold
 from offapi.checks.verdict import Answer, Check, Context, Verdict, parse
-from offapi.errors import ConfigError
-from offapi.task.task import Task, describe
+from offapi.errors import ConfigError, describe_error
+from offapi.task import Task
 
 BATCH = -1  # in place of a completion's number: all of them
 GOLD = "gold"  # the audit of the fields of `match`
@@ -181,7 +181,7 @@ class Judge:
         try:
             grade = task.grade(one.document, one.text, gold, row=one.row)
         except SystemExit as error:
-            raise self._wrong(f"the check raised {describe(error)}.", asked) from error
+            raise self._wrong(f"the check raised {describe_error(error)}.", asked) from error
         return float(grade.score), {
             str(name): float(part.score) for name, part in grade.parts.items()
         }
@@ -207,7 +207,7 @@ class Judge:
                 found = self._loop.run(_wait(found))
             given = _listed(found)
         except BaseException as error:  # SystemExit too
-            raise self._wrong(f"the function raised {describe(error)}.", asked) from error
+            raise self._wrong(f"the function raised {describe_error(error)}.", asked) from error
         if given is None:
             raise self._wrong(
                 f"the function returned {reprlib.repr(found)}, not a list of numbers.", asked

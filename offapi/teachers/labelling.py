@@ -21,7 +21,7 @@ from offapi.teachers.teacher import Answered, Price, Request, Teacher, Usage
 
 if TYPE_CHECKING:
     from offapi.data.documents import Document
-    from offapi.task.task import Task
+    from offapi.task import Task
 
 BYTES_PER_TOKEN = 4  # of English prose; only the announced estimate uses it
 

@@ -16,7 +16,7 @@ from offapi.checks import Check, Context, date_order, final_total, in_header, le
 from offapi.checks.invoices.date_order import Order
 from offapi.checks.invoices.seller import header
 from offapi.checks.verdict import Answer
-from offapi.task.task import load
+from offapi.task import load_task
 
 RECEIPT = """\
 TAX INVOICE
@@ -191,7 +191,7 @@ def test_a_package_of_checks_of_ones_own_is_imported_by_a_task_file(
     (package / "contracts.py").write_text(OWN_CHECK)
     (tmp_path / "task.py").write_text(OWN_TASK)
     monkeypatch.syspath_prepend(package.parent)
-    task = load(tmp_path / "task.py")
+    task = load_task(tmp_path / "task.py")
     assert task.grade("Signed by Ann.", '{"signer": "Ann"}').score == 1.0
     assert task.grade("Signed by Ann.", '{"signer": "Ben"}').parts["signed"].reason == "Ben?"
 
