@@ -68,13 +68,13 @@ def agreement(
         rows=len(rows),
         unread=len(rows) - len(read),
         raw=wilson(same, len(read)),
-        kappa=kappa(read),
+        kappa=cohen_kappa(read),
         passed_wrong=sum(passed and not right for passed, right in read),
         failed_right=sum(right and not passed for passed, right in read),
     )
 
 
-def kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
+def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
     """Cohen's kappa of two raters; None where chance alone would agree always."""
     size = len(pairs)
     observed = sum(one == other for one, other in pairs) / size

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from offapi.checks.fields import each
+from offapi.checks.fields import check_each
 from offapi.checks.gold import is_number, iso_date
 from offapi.checks.verdict import Check
 from offapi.errors import ConfigError
@@ -46,7 +46,7 @@ def in_range(field: str, low: float | None = None, high: float | None = None) ->
             return f"{value} is below {low}"
         return f"{value} is above {high}" if high is not None and value > high else ""
 
-    return each(field, test)
+    return check_each(field, test)
 
 
 def one_of(field: str, *allowed: str | float | bool) -> Check:
@@ -63,7 +63,7 @@ def one_of(field: str, *allowed: str | float | bool) -> Check:
         )
         return "" if same else f"{value!r} is none of {', '.join(map(repr, allowed))}"
 
-    return each(field, test)
+    return check_each(field, test)
 
 
 def not_future(field: str, today: date | str | None = None) -> Check:
@@ -77,13 +77,15 @@ def not_future(field: str, today: date | str | None = None) -> Check:
     def test(day: date) -> str:
         return f"{day} is in the future" if day > (fixed or date.today()) else ""
 
-    return each(field, _test_date(test))
+    return check_each(field, _test_date(test))
 
 
 def not_before(field: str, first: date | str) -> Check:
     """A check: the share of the dates at `field` from `first` on."""
     limit = _day(first, "first")
-    return each(field, _test_date(lambda day: f"{day} is before {limit}" if day < limit else ""))
+    return check_each(
+        field, _test_date(lambda day: f"{day} is before {limit}" if day < limit else "")
+    )
 
 
 def _test_date(test_day: Callable[[date], str]) -> Callable[[Any], str]:
@@ -114,12 +116,12 @@ def pattern(field: str, regex: str) -> Check:
         right = isinstance(value, str) and compiled.fullmatch(value) is not None
         return "" if right else f"{value!r} does not match {regex}"
 
-    return each(field, test)
+    return check_each(field, test)
 
 
 def known_currency(field: str) -> Check:
     """A check: the share of the texts at `field` that are codes of currencies, such as EUR."""
-    return each(field, _test_currency)
+    return check_each(field, _test_currency)
 
 
 def _test_currency(value: Any) -> str:

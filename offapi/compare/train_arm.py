@@ -116,7 +116,9 @@ def _labels(arm: Arm, folder: Path) -> list[Label]:
     ids = {row.id for row in documents.read(arm.config.data)}
     path = arm.config.labels or folder / "labels.jsonl"
     return [
-        one for one in labels_file.settle(labels_file.read(path).labels).values() if one.id in ids
+        one
+        for one in labels_file.settle_labels(labels_file.read_labels(path).labels).values()
+        if one.id in ids
     ]
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from safetensors import SafetensorError, safe_open
 
 from offapi.errors import ModelError
 
@@ -202,6 +201,8 @@ def check_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     The library checks types, sizes and offsets. It lets pass what other loaders read differently:
     keys given twice or unknown, rarer dtypes, many dimensions. Those are refused here.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "np"):
             pass

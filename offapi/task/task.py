@@ -162,7 +162,9 @@ class Task:
         lacks a field of `match` or has it in a wrong type.
         """
         for name, kind in self.match.items():
-            problem = "is missing" if name not in gold else gold_check.mistake(kind, gold[name])
+            problem = (
+                "is missing" if name not in gold else gold_check.gold_mistake(kind, gold[name])
+            )
             if problem:
                 raise DataError(
                     f"gold field {name!r} {problem}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, get_args
 
 from offapi.checks.gold import is_number
-from offapi.checks.schema import validator
+from offapi.checks.schema import schema_validator
 from offapi.checks.verdict import Match
 from offapi.errors import ConfigError, nearest
 from offapi.task.example import Example
@@ -43,7 +43,8 @@ def validate_task(task: Task) -> None:
                 task, f"examples[{i}] has the answer {example.answer!r}", "Write an object, {...}."
             )
         errors = [
-            error.message for error in validator(task.schema).iter_errors(dict(example.answer))
+            error.message
+            for error in schema_validator(task.schema).iter_errors(dict(example.answer))
         ]
         if errors:
             raise _wrong(
@@ -112,7 +113,7 @@ def _validate_schema(task: Task) -> None:
         hint = 'Write `schema={"type": "object", "properties": {...}, "required": [...]}`.'
         raise _wrong(task, "schema has no properties", hint)
     try:
-        validator(task.schema)
+        schema_validator(task.schema)
     except (ValueError, TypeError) as error:
         raise _wrong(
             task, f"schema is no JSON schema: {error}", "See json-schema.org, draft 2020-12."

@@ -41,7 +41,7 @@ class Connection:
         """One attempt. A server that is away, slow or
         breaks off is a reply too, with its reason.
         """
-        content = chat_completions.body(request, self.model, options)
+        content = chat_completions.request_body(request, self.model, options)
         try:
             async with asyncio.timeout(self.timeout):
                 return await self._exchange(content)
@@ -51,11 +51,13 @@ class Connection:
             )
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             return chat_completions.Reply(
-                reason=f"unreachable: {chat_completions.describe(error)}", again=True, usage=Usage()
+                reason=f"unreachable: {chat_completions.describe_failure(error)}",
+                again=True,
+                usage=Usage(),
             )
         except httpx2.HTTPError as error:
             return chat_completions.Reply(
-                reason=f"connection lost: {chat_completions.describe(error)}", again=True
+                reason=f"connection lost: {chat_completions.describe_failure(error)}", again=True
             )
 
     async def close(self) -> None:
@@ -71,4 +73,4 @@ class Connection:
                     return chat_completions.Reply(reason=f"reply larger than {LARGEST_REPLY} bytes")
         if self.key:  # some servers quote the key in their errors
             received = received.replace(self.key.encode(), b"[key]")
-        return chat_completions.read(response.status_code, response.headers, received)
+        return chat_completions.read_reply(response.status_code, response.headers, received)

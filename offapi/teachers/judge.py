@@ -18,7 +18,7 @@ from offapi.checks.verdict import Answer, Context, Verdict
 from offapi.data.traces import strip_thinking
 from offapi.errors import ConfigError
 from offapi.stats.interval import Interval
-from offapi.teachers.teacher import Request, Teacher, parse
+from offapi.teachers.teacher import Request, Teacher, parse_teacher
 
 Preference = Literal["first", "second", "tie"]
 Case = tuple[str, str]  # document, answer
@@ -161,7 +161,7 @@ def judge(
             "the judge's rubric is empty.",
             next_step="Say in a few sentences what a good answer is.",
         )
-    named = parse(model)
+    named = parse_teacher(model)
     if named.kind == "recorded":
         raise ConfigError(
             "a judge must be able to answer.", next_step="Write local:NAME or http://HOST:PORT/v1."
@@ -175,10 +175,10 @@ def judge(
             rubric,
             Local(get(named.target), backend or default_backend(), max_tokens, keep_open=True),
         )
-    from offapi.teachers.endpoint import Endpoint, key_from
+    from offapi.teachers.endpoint import Endpoint, api_key_from
 
     endpoint = Endpoint(
-        named.target, max_tokens, model=served, key=key_from(key_env), terms_checked=True
+        named.target, max_tokens, model=served, key=api_key_from(key_env), terms_checked=True
     )
     if not elsewhere and not on_this_machine(endpoint.host):
         raise ConfigError(

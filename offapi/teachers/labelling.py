@@ -27,7 +27,7 @@ BYTES_PER_TOKEN = 4  # of English prose; only the announced estimate uses it
 
 
 @dataclass(frozen=True)
-class Plan:
+class LabellingPlan:
     """What is about to be asked, told before it is. Token and dollar figures are estimates."""
 
     documents: int
@@ -39,7 +39,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Tally:
+class LabellingTally:
     """Where the labels of these documents stand: documents = ok + failed + left."""
 
     documents: int
@@ -60,16 +60,16 @@ def _ignore(*values: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Watch:
+class LabellingWatch:
     """Who is told how it goes. `ended` is called on success, on errors and on Ctrl-C alike."""
 
-    planned: Callable[[Plan], None] = _ignore
+    planned: Callable[[LabellingPlan], None] = _ignore
     answered: Callable[[Label], None] = _ignore
-    ended: Callable[[Tally], None] = _ignore
+    ended: Callable[[LabellingTally], None] = _ignore
     say: Callable[[str], None] = _ignore
 
 
-def label(
+def label_documents(
     task: Task,
     documents: Sequence[Document],
     teacher: Teacher,
@@ -77,8 +77,8 @@ def label(
     *,
     shots: int | None = None,
     retry_failed: bool = False,
-    watch: Watch | None = None,
-) -> Tally:
+    watch: LabellingWatch | None = None,
+) -> LabellingTally:
     """Have `teacher` label `documents` into the labels
     file `out`, going on where an earlier call stopped.
 
@@ -87,8 +87,8 @@ def label(
     Raises DataError or RunError for the file, TeacherError or GateFailed when labelling
     ended early; what was answered until then is kept.
     """
-    watch = watch or Watch()
-    asked = requests(task, documents, teacher, len(task.examples) if shots is None else shots)
+    watch = watch or LabellingWatch()
+    asked = build_requests(task, documents, teacher, len(task.examples) if shots is None else shots)
     with Log(out) as log:
         if log.warning:
             watch.say(f"{out}: {log.warning}")
@@ -117,7 +117,7 @@ def label(
     return tally
 
 
-def requests(
+def build_requests(
     task: Task, documents: Sequence[Document], teacher: Teacher, shots: int
 ) -> list[Request]:
     """What `teacher` is asked for each document.
@@ -157,12 +157,12 @@ class _Work:
         self.asked += 1
         self.usage += label.usage
 
-    def tally(self, asked: Sequence[Request], teacher: Teacher, out: Path) -> Tally:
+    def tally(self, asked: Sequence[Request], teacher: Teacher, out: Path) -> LabellingTally:
         made = tuple(self.labels[request.id] for request in asked if request.id in self.labels)
         failed = Counter(
             label.reason.split(":")[0].split(" (")[0] for label in made if label.status == "failed"
         )
-        return Tally(
+        return LabellingTally(
             documents=len(asked),
             ok=len(made) - failed.total(),
             failed=dict(failed.most_common()),
@@ -177,7 +177,9 @@ class _Work:
         )
 
 
-def _ask(teacher: Teacher, todo: Sequence[Request], log: Log, work: _Work, watch: Watch) -> None:
+def _ask(
+    teacher: Teacher, todo: Sequence[Request], log: Log, work: _Work, watch: LabellingWatch
+) -> None:
     if not todo:
         return
     hashes = {request.id: request.prompt_sha256 for request in todo}
@@ -212,8 +214,8 @@ def _due(label: Label | None, retry_failed: bool) -> bool:
 
 def _plan(
     known: Mapping[str, Label | None], todo: Sequence[Request], price: Price | None, max_tokens: int
-) -> Plan:
+) -> LabellingPlan:
     ok = sum(label is not None and label.status == "ok" for label in known.values())
     tokens = sum(request.prompt_bytes for request in todo) // BYTES_PER_TOKEN
     cost = price.of(Usage(tokens, max_tokens * len(todo))) if price else None
-    return Plan(len(known), ok, len(known) - ok - len(todo), len(todo), tokens, cost)
+    return LabellingPlan(len(known), ok, len(known) - ok - len(todo), len(todo), tokens, cost)

@@ -43,7 +43,7 @@ class Importer:
     marks: tuple[bytes, ...] = ()
 
 
-def find(format: str, maps: Mapping[str, str]) -> Importer:
+def find_importer(format: str, maps: Mapping[str, str]) -> Importer:
     """The importer of a format in FORMATS. `maps`: what --map gave, for `generic`."""
     if format == "generic":
         from offapi.data.importers.formats.generic import mapped

@@ -19,7 +19,7 @@ import pytest
 
 from offapi import Task
 from offapi.checks import Context, is_json
-from offapi.checks.agreement import Labelled, agreement, kappa
+from offapi.checks.agreement import Labelled, agreement, cohen_kappa
 from offapi.checks.verdict import parse
 from offapi.errors import ConfigError
 from offapi.stats.interval import wilson
@@ -194,10 +194,10 @@ def test_whoever_reads_of_the_judge_finds_how_to_measure_it() -> None:
 
 def test_kappa_is_nothing_by_chance() -> None:
     both = [(True, True), (True, False), (False, True), (False, False)]
-    assert kappa(both) == pytest.approx(0.0)
-    assert kappa([(True, True), (False, False)]) == pytest.approx(1.0)
-    assert kappa([(True, False), (False, True)]) == pytest.approx(-1.0)
-    assert kappa([(True, True)]) is None
+    assert cohen_kappa(both) == pytest.approx(0.0)
+    assert cohen_kappa([(True, True), (False, False)]) == pytest.approx(1.0)
+    assert cohen_kappa([(True, False), (False, True)]) == pytest.approx(-1.0)
+    assert cohen_kappa([(True, True)]) is None
 
 
 @pytest.mark.parametrize(

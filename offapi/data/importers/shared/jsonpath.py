@@ -19,7 +19,7 @@ STEP = re.compile(
 )
 
 
-def parse(written: str, where: str) -> Path:
+def parse_path(written: str, where: str) -> Path:
     """The steps of a path; ConfigError, naming the option `where`, for anything else."""
     steps: list[str | int] = []
     at = 1 if written.startswith("$") else len(written) + 1
@@ -35,7 +35,7 @@ def parse(written: str, where: str) -> Path:
     return tuple(steps)
 
 
-def find(value: Json, path: Path) -> Json:
+def value_at(value: Json, path: Path) -> Json:
     """What lies at `path` in `value`, texts that hold
     JSON opened on the way; None where there is nothing.
     """
