@@ -1,6 +1,8 @@
 """Every date and number a text may mean, however it writes them, scanning noise included.
 
-Readings, not a parse: 02/04/26 gives 2 April and 4 February, 1,234 gives 1234 and 1.234.
+Readings, not a parse: 02/04/26 gives 2 April and 4 February, 1,234 gives 1234 and 1.234. Date and
+number parsers (dateparser, babel) return the one reading of a locale, which a document does not
+name, and do not expect a scan's letters among digits.
 Left out: dates without a year, numbers in words, scripts with digits of their own.
 """
 

@@ -1,6 +1,7 @@
 """The way to an endpoint: one attempt at one request, and the reply, or why there was none.
 
-Left out: whether and when to try again (`session`), and what a reply means (`wire`).
+Left out: whether and when to try again (`session`), and what a reply means
+(`chat_completions`).
 """
 
 from __future__ import annotations

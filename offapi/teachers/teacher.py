@@ -1,7 +1,7 @@
 """What a teacher is: something that answers requests,
 one after another, in whatever order they get done.
 
-Left out: files (`labels`), words (`offapi.task`), and
+Left out: files (`labels_file`), words (`offapi.task`), and
 each kind of teacher (`local`, `endpoint`, `recorded`).
 """
 

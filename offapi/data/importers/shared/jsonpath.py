@@ -1,7 +1,9 @@
 """Where in a JSON value something lies: the part of
 JSONPath that names one place, `$.a.b[0]['c d']`.
 
-Left out: everything that names several places (wildcards, slices, filters), negative indexes.
+Libraries of JSONPath return any number of matches and do not look into JSON that was logged as
+text; here a path names one place, or is refused before the import begins. Left out: everything
+that names several places (wildcards, slices, filters), negative indexes.
 """
 
 from __future__ import annotations
