@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from offapi.network.guard import install as _install
 
 if TYPE_CHECKING:
-    from offapi.task.task import Example, Task
+    from offapi.task import Example, Task
+    from offapi.teachers.judge import judge
 
 __version__ = "0.1.0"
-__all__ = ["Example", "Task", "__version__"]
+__all__ = ["Example", "Task", "__version__", "judge"]
 
-_HOMES = {"Task": "offapi.task", "Example": "offapi.task"}
+_HOMES = {"Task": "offapi.task", "Example": "offapi.task", "judge": "offapi.teachers.judge"}
 
 _install()
 

@@ -158,16 +158,16 @@ def _parity(model: Model, name: str) -> Finding:
     """
     title = f"{model.name} on {name}"
     try:
-        record = parity.read(model.path)
+        record = parity.read_record(model.path)
         if record is None:
             return Finding(
                 title, "warning", "no record to compare with", f"offapi models add {model.path}"
             )
-        if reason := parity.too_much(model.path, check_config(model.path), name):
+        if reason := parity.too_large_for(model.path, check_config(model.path), name):
             return Finding(title, "absent", f"not compared: {reason}")
         loaded = backends.load(name, ModelSpec(model.path))
         try:
-            apart, memory = parity.check(loaded, record), loaded.memory()
+            apart, memory = parity.largest_difference(loaded, record), loaded.memory()
         finally:
             loaded.close()
     except BackendError as error:

@@ -27,13 +27,12 @@ from offapi.grading.keep import Keep
 from offapi.grading.select import choose
 from offapi.models.store import Model, get
 from offapi.progress import Progress
-from offapi.task.task import Grade, Task
-from offapi.task.task import load as load_task
-from offapi.teachers.labelling import Watch, label
-from offapi.teachers.labels_file import Label, read, settle
+from offapi.task import Grade, Task, load_task
+from offapi.teachers.labelling import LabellingWatch, label_documents
+from offapi.teachers.labels_file import Label, read_labels, settle_labels
 from offapi.teachers.local import Local
 from offapi.teachers.recorded import Recorded
-from offapi.teachers.teacher import Teacher, parse
+from offapi.teachers.teacher import Teacher, parse_teacher
 from offapi.training.run import Run
 
 from .sft import Training, answer_episode, fit_length, read_val, score, train
@@ -89,7 +88,9 @@ class Inputs:
 def prepare(config: Config, out: Progress) -> Inputs:
     """Read and check the inputs, the teacher's name included."""
     task, model = load_task(config.task), get(config.model)
-    labels = tuple(settle(read(config.labels).labels).values()) if config.labels else None
+    labels = (
+        tuple(settle_labels(read_labels(config.labels).labels).values()) if config.labels else None
+    )
     if labels is None:
         open_teacher(config, task, "")
     rows = tuple(documents.read(config.data))
@@ -126,9 +127,9 @@ def ask(
     teacher = open_teacher(config, inputs.task, backend_name)
     with out.progress(f"asking {teacher.name}", len(inputs.rows)) as advance:
         done = iter(range(1, len(inputs.rows) + 1))
-        watch = Watch(answered=lambda _: advance(next(done)), say=out.say)
+        watch = LabellingWatch(answered=lambda _: advance(next(done)), say=out.say)
         path = folder.path / "labels.jsonl"
-        return label(
+        return label_documents(
             inputs.task, inputs.rows, teacher, path, shots=config.shots, watch=watch
         ).labels
 
@@ -138,7 +139,7 @@ def open_teacher(config: Config, task: Task, backend_name: str) -> Teacher:
 
     An endpoint is asked by `offapi label`, which knows its price and terms.
     """
-    named = parse(config.teacher)
+    named = parse_teacher(config.teacher)
     if named.kind == "endpoint":
         step = (
             f"Run `offapi label --teacher {config.teacher} ... --out labels.jsonl`, then set labels"

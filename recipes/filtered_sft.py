@@ -29,8 +29,7 @@ from offapi.grading.select import choose
 from offapi.models.store import Model, get
 from offapi.progress import Progress
 from offapi.randomness import order
-from offapi.task.task import Grade, Task
-from offapi.task.task import load as load_task
+from offapi.task import Grade, Task, load_task
 from offapi.training.run import Run
 
 from .distill import learned

@@ -29,8 +29,7 @@ from offapi.rl.rollouts import (
     sample,
 )
 from offapi.rl.timings import Clock
-from offapi.task.task import Task
-from offapi.task.task import load as load_task
+from offapi.task import Task, load_task
 from offapi.training import forecast_text
 from offapi.training.run import Run
 

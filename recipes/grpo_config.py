@@ -17,7 +17,7 @@ from offapi.models.store import Model
 from offapi.policy_loss import PolicyLoss
 from offapi.rl.gates import Gate
 from offapi.rl.rollouts import Prompt
-from offapi.task.task import Task
+from offapi.task import Task
 from offapi.training.forecast import Rounds
 
 from .sft import Training

@@ -16,10 +16,10 @@ import orjson
 
 from offapi import adapter
 from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec, load
-from offapi.chat.chat import Chat, OnLong, fit
+from offapi.chat.chat import Chat, OnLong, fit_episodes
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, require
 from offapi.data import documents, traces
-from offapi.data.cap import cap
+from offapi.data.cap import cap_groups
 from offapi.episodes import Episode
 from offapi.errors import DataError
 from offapi.evaluation import test_set
@@ -28,8 +28,7 @@ from offapi.evaluation.predict import predict
 from offapi.evaluation.test_set import Row
 from offapi.models.store import Model, get
 from offapi.progress import Progress
-from offapi.task.task import Task
-from offapi.task.task import load as load_task
+from offapi.task import Task, load_task
 from offapi.training import forecast_text, train_state
 from offapi.training.run import Run
 from offapi.training.schedule import Schedule
@@ -144,7 +143,7 @@ def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
         ]
     rows = documents.read(config.data)
     if config.cap_field is not None:
-        rows = cap(rows, config.cap_field, config.cap_rows, config.seed)
+        rows = cap_groups(rows, config.cap_field, config.cap_rows, config.seed)
     episodes = []
     for row in rows:
         answer = row.gold if config.learn == "gold" else row.recorded_label
@@ -168,7 +167,7 @@ def answer_episode(chat: Chat, task: Task, id: str, document: str, answer: str) 
 
 def fit_length(episodes: Sequence[Episode], config: Training, out: Progress) -> tuple[Episode, ...]:
     """The episodes within `max_tokens`; what was dropped is said."""
-    fitted = fit(episodes, config.max_tokens, config.on_long)
+    fitted = fit_episodes(episodes, config.max_tokens, config.on_long)
     if fitted.dropped:
         some = ", ".join(fitted.dropped[:3])
         out.say(

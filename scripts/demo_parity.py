@@ -20,7 +20,7 @@ def with_transformers(folder: Path) -> parity.ParityRecord:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     )
-    tokens = parity.sequences(model.config.vocab_size)
+    tokens = parity.parity_sequences(model.config.vocab_size)
     rows = []
     with torch.inference_mode():
         for sequence in tokens:
@@ -37,5 +37,5 @@ def with_transformers(folder: Path) -> parity.ParityRecord:
 
 if __name__ == "__main__":
     model = store.add("demo")
-    store.DEMO_PARITY.write_bytes(parity.encode(with_transformers(model.path)))
+    store.DEMO_PARITY.write_bytes(parity.encode_record(with_transformers(model.path)))
     print(f"wrote {store.DEMO_PARITY}")

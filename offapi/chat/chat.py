@@ -16,7 +16,12 @@ from typing import Any, Literal
 
 import orjson
 
-from offapi.chat.messages import INSTRUCTING, system_in_front, with_arguments, without_thinking
+from offapi.chat.messages import (
+    INSTRUCTING,
+    system_in_front,
+    with_argument_objects,
+    without_thinking,
+)
 from offapi.episodes import Episode, Segment
 from offapi.errors import DataError, ModelError
 
@@ -197,7 +202,7 @@ class Chat:
         )
 
     def _render(self, id: str, messages: Messages, tools: Tools, generate: bool) -> str:
-        asked = [self._harmless(with_arguments(id, message)) for message in messages]
+        asked = [self._harmless(with_argument_objects(id, message)) for message in messages]
         if asked and asked[0].get("role") in INSTRUCTING and self.no_system:
             asked = system_in_front(asked)
         try:
@@ -247,7 +252,7 @@ class Fitted:
     dropped: tuple[str, ...]
 
 
-def fit(episodes: Sequence[Episode], max_tokens: int, on_long: OnLong) -> Fitted:
+def fit_episodes(episodes: Sequence[Episode], max_tokens: int, on_long: OnLong) -> Fitted:
     """Keep episodes of at most `max_tokens`; a longer one is refused or dropped, never cut.
 
     Raises DataError for a longer one under "refuse", and when nothing is left.

@@ -12,7 +12,7 @@ from offapi.data.traces import strip_thinking
 from offapi.errors import DataError
 
 
-def with_arguments(id: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_argument_objects(id: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
     """`message` with its calls' arguments as objects: templates write them as JSON themselves."""
     if not message.get("tool_calls"):
         return message

@@ -28,7 +28,7 @@ REFUSE = (
 )
 
 
-def run(folder: Path, origin: Path) -> None:
+def probe_template(folder: Path, origin: Path) -> None:
     """Raises ModelError, naming `origin`, unless the
     model in `folder` has a template that renders a chat.
     """

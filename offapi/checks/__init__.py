@@ -5,26 +5,22 @@ Any function of that shape is a check; these are the ones that come with offapi.
 parameters, such as `in_range("total", low=0)`, make a check.
 """
 
-from offapi.checks.characters import clean_characters
-from offapi.checks.currency import known_currency
+from typing import TYPE_CHECKING, NoReturn
+
 from offapi.checks.custom import own
-from offapi.checks.dates import not_before, not_future
 from offapi.checks.gold import matches_gold
 from offapi.checks.in_source import in_source
 from offapi.checks.invoices.date_order import date_order
 from offapi.checks.invoices.seller import in_header, legal_name
 from offapi.checks.invoices.total import final_total
-from offapi.checks.json_form import is_json
-from offapi.checks.length import length
-from offapi.checks.llm_judge import judge
-from offapi.checks.pattern import pattern
-from offapi.checks.ranges import in_range, one_of
-from offapi.checks.repaired_json import repairable_json
-from offapi.checks.repetition import no_repetition
+from offapi.checks.json_form import is_json, repairable_json
 from offapi.checks.schema import fits_schema
 from offapi.checks.sums import adds_up
+from offapi.checks.text_form import clean_characters, length, no_repetition
 from offapi.checks.tool_calls import tool_calls_fit
+from offapi.checks.values import in_range, known_currency, not_before, not_future, one_of, pattern
 from offapi.checks.verdict import Answer, Check, Context, Match, Verdict
+from offapi.errors import ConfigError
 
 __all__ = [
     "Answer",
@@ -41,7 +37,6 @@ __all__ = [
     "in_range",
     "in_source",
     "is_json",
-    "judge",
     "known_currency",
     "legal_name",
     "length",
@@ -55,3 +50,13 @@ __all__ = [
     "repairable_json",
     "tool_calls_fit",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        if name == "judge":
+            raise ConfigError(
+                "`judge` is not in offapi.checks, because it asks a teacher.",
+                next_step="Write `from offapi.teachers.judge import judge` or `offapi.judge(...)`.",
+            )
+        raise AttributeError(f"module 'offapi.checks' has no attribute {name!r}")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from offapi.checks.llm_judge import Judge, Preference
 from offapi.checks.verdict import Check, Context, parse
 from offapi.stats.interval import Interval, wilson
 
@@ -24,18 +24,17 @@ class Labelled:
     right: bool
 
 
+@runtime_checkable
+class BatchCheck(Protocol):
+    """A check that is best asked about many answers at once, as a judge is."""
+
+    def passed(self, cases: Sequence[tuple[str, str]]) -> list[bool | None]:
+        """Return whether each (document, answer) passes, None where it got no verdict."""
+        ...
+
+
 @dataclass(frozen=True)
-class Pair:
-    """Two answers to a document, and which is better where somebody said so."""
-
-    document: str
-    first: str
-    second: str
-    better: Preference | None = None
-
-
-@dataclass(frozen=True)
-class Agreement:
+class CheckAgreement:
     """A check against labels.
 
     `kappa` (Cohen 1960) takes away what chance agrees on; None where all is one class.
@@ -49,72 +48,39 @@ class Agreement:
     failed_right: int  # right answers it held back
 
 
-@dataclass(frozen=True)
-class Swaps:
-    """A judge asked both ways round.
-
-    `raw`: how often its preference is the labelled one; None without labels.
-    """
-
-    pairs: int
-    consistent: Interval
-    raw: Interval | None
-
-
-def agreement(check: Check, rows: Sequence[Labelled], context: Context | None = None) -> Agreement:
+def agreement(
+    check: Check, rows: Sequence[Labelled], context: Context | None = None
+) -> CheckAgreement:
     """Ask `check` about `rows`, a judge about all together,
     and compare; ValueError where none gets a verdict.
     """
-    said = (
-        _judged(check, rows)
-        if isinstance(check, Judge)
-        else _checked(check, rows, context or Context())
-    )
+    if isinstance(check, BatchCheck):
+        said = check.passed([(row.document, row.text) for row in rows])
+    else:
+        said = _checked(check, rows, context or Context())
     read = [
         (passed, row.right) for passed, row in zip(said, rows, strict=True) if passed is not None
     ]
     if not read:
         raise ValueError(f"none of {len(rows)} answers got a verdict")
     same = sum(passed == right for passed, right in read)
-    return Agreement(
+    return CheckAgreement(
         rows=len(rows),
         unread=len(rows) - len(read),
         raw=wilson(same, len(read)),
-        kappa=kappa(read),
+        kappa=cohen_kappa(read),
         passed_wrong=sum(passed and not right for passed, right in read),
         failed_right=sum(right and not passed for passed, right in read),
     )
 
 
-def order_swap(judge: Judge, pairs: Sequence[Pair]) -> Swaps:
-    """Ask `judge` about each of `pairs` in both orders,
-    and count where it stands by its preference.
-    """
-    found = judge.preferences([(pair.document, pair.first, pair.second) for pair in pairs])
-    labelled = [
-        preference == pair.better
-        for (preference, _), pair in zip(found, pairs, strict=True)
-        if pair.better
-    ]
-    return Swaps(
-        pairs=len(pairs),
-        consistent=Interval.of([consistent for _, consistent in found]),
-        raw=Interval.of(labelled) if labelled else None,
-    )
-
-
-def kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
+def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
     """Cohen's kappa of two raters; None where chance alone would agree always."""
     size = len(pairs)
     observed = sum(one == other for one, other in pairs) / size
     first, second = sum(one for one, _ in pairs) / size, sum(other for _, other in pairs) / size
     chance = first * second + (1 - first) * (1 - second)
     return (observed - chance) / (1 - chance) if chance < 1 else None
-
-
-def _judged(judge: Judge, rows: Sequence[Labelled]) -> list[bool | None]:
-    opinions = judge.opinions([(row.document, row.text) for row in rows])
-    return [opinion.word == "PASS" if opinion.word else None for opinion in opinions]
 
 
 def _checked(check: Check, rows: Sequence[Labelled], context: Context) -> list[bool | None]:

@@ -17,14 +17,14 @@ from offapi.errors import ConfigError
 Test = Callable[[Any], str]
 
 
-def each(path: str, test: Test) -> Check:
+def check_each(path: str, test: Test) -> Check:
     """A check: the share of the values at `path` that
     pass `test`, which says what is wrong with one or "".
 
     Absent and null values are passed over, and an answer without any scores 1: whether a
     field must be there is the schema's to say.
     """
-    made = steps(path)
+    made = parse_field_path(path)
     absent, right = Verdict(1.0, f"{path} has no value"), Verdict(1.0, f"{path} is right")
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
@@ -41,7 +41,7 @@ def each(path: str, test: Test) -> Check:
 
 def values_at(value: Mapping[str, Any], path: str) -> list[Any]:
     """The values at `path` in their order, without absent and null ones."""
-    return _follow(value, steps(path))
+    return _follow(value, parse_field_path(path))
 
 
 Steps = tuple[tuple[str, bool], ...]
@@ -58,7 +58,7 @@ def _follow(value: Mapping[str, Any], path: Steps) -> list[Any]:
 
 
 @lru_cache(maxsize=256)
-def steps(path: str) -> Steps:
+def parse_field_path(path: str) -> Steps:
     """The names in `path`, each with whether all items of its list are meant.
 
     ConfigError where it is no path.

@@ -27,7 +27,7 @@ def matches_gold(document: str, answer: Answer, context: Context) -> Verdict:
     if value is None:
         return Verdict(0.0, f"differs from gold: {', '.join(context.match)}")
     near = {
-        name: likeness(kind, value.get(name), context.gold[name])
+        name: score_value(kind, value.get(name), context.gold[name])
         for name, kind in context.match.items()
     }
     wrong = [name for name, score in near.items() if score < 1.0]
@@ -35,7 +35,7 @@ def matches_gold(document: str, answer: Answer, context: Context) -> Verdict:
     return Verdict(sum(near.values()) / len(near), reason)
 
 
-def compare(
+def compare_fields(
     value: Mapping[str, Any] | None, gold: Mapping[str, Any], match: Mapping[str, Match]
 ) -> dict[str, bool]:
     """Whether each field of `match` is right.
@@ -44,18 +44,18 @@ def compare(
     """
     if value is None:
         return dict.fromkeys(match, False)
-    return {name: same(kind, value.get(name), gold[name]) for name, kind in match.items()}
+    return {name: same_value(kind, value.get(name), gold[name]) for name, kind in match.items()}
 
 
-def same(kind: Match, answer: object, gold: object) -> bool:
+def same_value(kind: Match, answer: object, gold: object) -> bool:
     """Whether `answer` equals `gold` as a text, date, number or list.
 
     Types count: "8.5" is no number.
     """
-    return likeness(kind, answer, gold) == 1.0
+    return score_value(kind, answer, gold) == 1.0
 
 
-def likeness(kind: Match, answer: object, gold: object) -> float:
+def score_value(kind: Match, answer: object, gold: object) -> float:
     """1 where `answer` equals `gold`, else 0; of two lists,
     twice the items they share over the items they have.
     """
@@ -106,7 +106,7 @@ def _same_text(answer: str, gold: str) -> bool:
     return bare(answer) == bare(gold) and (bare(gold) != "" or answer.strip() == gold.strip())
 
 
-def mistake(kind: Match, gold: object) -> str:
+def gold_mistake(kind: Match, gold: object) -> str:
     """What keeps `gold` from being a gold value of `kind`, or "" when nothing does."""
     if gold is None:
         return ""

@@ -14,7 +14,7 @@ from functools import lru_cache
 from rapidfuzz import fuzz
 
 from offapi.checks import literals
-from offapi.checks.readings import dates, month_names, numbers
+from offapi.checks.readings import date_readings, month_names, number_readings
 from offapi.checks.verdict import Answer, Context, Match, Verdict
 from offapi.text.normalise import bare, is_number, iso_date
 
@@ -36,7 +36,9 @@ def in_source(document: str, answer: Answer, context: Context) -> Verdict:
         value = answer.value.get(name)
         if value is not None:
             found[name] = (
-                _share(value, document) if kind == "list" else float(occurs(kind, value, document))
+                _share(value, document)
+                if kind == "list"
+                else float(value_occurs(kind, value, document))
             )
     if not found:
         return Verdict(0.0, "no field has a value")
@@ -49,7 +51,7 @@ def in_source(document: str, answer: Answer, context: Context) -> Verdict:
     return Verdict(sum(found.values()) / len(found), reason)
 
 
-def occurs(kind: Match, value: object, document: str) -> bool:
+def value_occurs(kind: Match, value: object, document: str) -> bool:
     """Whether `document` holds `value` in any usual spelling of its kind.
 
     A number's sign is not asked for.
@@ -57,7 +59,7 @@ def occurs(kind: Match, value: object, document: str) -> bool:
     if kind == "number":
         return is_number(value) and (
             literals.number_stands(value, document)
-            or any(abs(abs(value) - found) < 0.005 for found in numbers(document))
+            or any(abs(abs(value) - found) < 0.005 for found in number_readings(document))
         )
     if kind == "list":
         return _share(value, document) == 1.0
@@ -68,7 +70,11 @@ def occurs(kind: Match, value: object, document: str) -> bool:
     day = iso_date(value)
     if day is None:
         return False
-    return literals.date_stands(day, document) or _in_words(day, document) or day in dates(document)
+    return (
+        literals.date_stands(day, document)
+        or _in_words(day, document)
+        or day in date_readings(document)
+    )
 
 
 def _in_words(day: date, document: str) -> bool:
@@ -81,7 +87,7 @@ def _in_words(day: date, document: str) -> bool:
         while at >= 0:
             first, last = lower.rfind("\n", 0, at) + 1, lower.find("\n", at)
             line = document[first : last if last >= 0 else None]
-            if len(line) <= _LONGEST_LINE and day in dates(line):
+            if len(line) <= _LONGEST_LINE and day in date_readings(line):
                 return True
             at = lower.find(name, last) if last >= 0 else -1
     return False
@@ -95,7 +101,7 @@ def _share(value: object, document: str) -> float:
 
 def _holds(item: object, document: str) -> bool:
     return all(
-        occurs(
+        value_occurs(
             "number" if is_number(leaf) else "date" if iso_date(str(leaf)) else "text",
             leaf,
             document,

@@ -1,6 +1,8 @@
 """Every date and number a text may mean, however it writes them, scanning noise included.
 
-Readings, not a parse: 02/04/26 gives 2 April and 4 February, 1,234 gives 1234 and 1.234.
+Readings, not a parse: 02/04/26 gives 2 April and 4 February, 1,234 gives 1234 and 1.234. Date and
+number parsers (dateparser, babel) return the one reading of a locale, which a document does not
+name, and do not expect a scan's letters among digits.
 Left out: dates without a year, numbers in words, scripts with digits of their own.
 """
 
@@ -45,7 +47,7 @@ _NEAR_DIGIT = re.compile(r"(?<![^\W_])[OoQIl|SBZ]*\d[\dOoQIl|SBZ.,/-]*(?![^\W_])
 
 
 @lru_cache(maxsize=256)
-def dates(text: str) -> frozenset[date]:
+def date_readings(text: str) -> frozenset[date]:
     """Every day `text` may name. A year of two digits is of this century or the last."""
     found: set[date] = set()
     for version in {text, _as_digits(text)}:
@@ -90,18 +92,18 @@ def _month(name: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def numbers(text: str) -> frozenset[float]:
+def number_readings(text: str) -> frozenset[float]:
     """Every number `text` may mean, without its sign:
     1.234,50 and 1,234.50 and 1 234.50 are 1234.5.
     """
     found: set[float] = set()
     for version in {text, _as_digits(text)}:
         for written in [*_GROUPED.findall(version), *_PLAIN.findall(version)]:
-            found |= values(re.sub(r"\s?([.,])\s?", r"\1", written))
+            found |= amount_readings(re.sub(r"\s?([.,])\s?", r"\1", written))
     return frozenset(found)
 
 
-def values(written: str) -> set[float]:
+def amount_readings(written: str) -> set[float]:
     """What `written` may mean: the last mark starts a
     fraction, or thousands where three digits follow it.
     """

@@ -22,14 +22,14 @@ def fits_schema(document: str, answer: Answer, context: Context) -> Verdict:
     if answer.value is None:
         return Verdict(0.0, answer.error)
     try:
-        validator(context.schema).validate(answer.value)
+        schema_validator(context.schema).validate(answer.value)
     except jsonschema_rs.ValidationError as error:
         where = ".".join(str(part) for part in error.instance_path)
         return Verdict(0.0, f"field {where!r}: {error.message}" if where else error.message)
     return Verdict(1.0, "fits the schema")
 
 
-def validator(schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
+def schema_validator(schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
     """The compiled validator of `schema`; ValueError when it is no JSON schema."""
     return _compiled(orjson.dumps(dict(schema)))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from offapi.checks.fields import steps, values_at
+from offapi.checks.fields import parse_field_path, values_at
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.errors import ConfigError
 from offapi.text.normalise import is_number
@@ -29,7 +29,7 @@ def adds_up(
     if isinstance(parts, str) or not parts or not tolerance >= 0:
         raise ConfigError("adds_up needs a tuple of paths and a tolerance of 0 or more.")
     for path in (*parts, total):
-        steps(path)
+        parse_field_path(path)
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from offapi.checks.schema import validator
+from offapi.checks.schema import schema_validator
 from offapi.checks.verdict import Answer, Context, Verdict, parse
 
 _NONE = Verdict(1.0, "no tool was called")
@@ -58,7 +58,7 @@ def _mistake(call: Mapping[str, Any], offered: Mapping[str, Mapping[str, Any]]) 
     if not isinstance(schema, Mapping):
         return ""
     try:
-        validator(schema).validate(arguments.value)
+        schema_validator(schema).validate(arguments.value)
     except jsonschema_rs.ValidationError as error:
         where = ".".join(str(part) for part in error.instance_path)
         return f"argument {where!r}: {error.message}" if where else error.message

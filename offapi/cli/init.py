@@ -83,8 +83,8 @@ def command(output: Output, *, folder: Path) -> None:
             where=str(folder),
             next_step=step,
         )
-    contents = files(folder)
-    write(folder, contents)
+    contents = task_folder_files(folder)
+    write_folder(folder, contents)
     output.say(f"Wrote {', '.join(contents)} into {folder}.")
     output.say(
         f"Next: offapi train {folder / 'distill.toml'}   (once before: offapi models add demo)"
@@ -92,35 +92,34 @@ def command(output: Output, *, folder: Path) -> None:
     output.result({"folder": str(folder), "files": list(contents)})
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def task_folder_files(folder: Path) -> dict[str, bytes]:
     """Name -> content of a task folder that will be called `folder`."""
-    from importlib.resources import files as resources
+    from importlib import resources
 
     from offapi.data import documents
-    from offapi.demo import generate as generator
-    from offapi.demo import task
+    from offapi.demo import generate, task
 
     _, _, code = Path(task.__file__).read_text(encoding="utf-8").split('"""', 2)
     found = {"task.py": f"{DOCSTRING}{code}".encode()}
     for split, count in SIZES.items():
-        rows = (documents.as_row(document) for document in generator.generate(split, count))
+        rows = (documents.as_row(document) for document in generate.generate(split, count))
         found[f"{split}.jsonl"] = b"".join(
             orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows
         )
-    found["traces.jsonl"] = traces()
-    configs = resources("offapi.recipes") / "configs"
+    found["traces.jsonl"] = made_up_traces()
+    configs = resources.files("offapi.recipes") / "configs"
     found |= {name: (configs / name).read_bytes() for name in RECIPES}
     return {**found, "README.md": README.format(folder=folder).encode()}
 
 
-def traces() -> bytes:
+def made_up_traces() -> bytes:
     """Made-up traces of an agent that mostly does the demo's task well, as JSONL."""
     from offapi.data.traces import Trace, as_row
-    from offapi.demo import generate as generator
+    from offapi.demo import generate
     from offapi.demo.task import task
 
     lines = []
-    for i, document in enumerate(generator.generate("train", TRACES, seed=1)):
+    for i, document in enumerate(generate.generate("train", TRACES, seed=1)):
         gold = dict(document.gold or {})
         if i % WRONG_EVERY == 0:
             gold["total"] = round(gold["total"] + 1.07, 2)
@@ -130,7 +129,7 @@ def traces() -> bytes:
     return b"".join(lines)
 
 
-def write(folder: Path, contents: dict[str, bytes]) -> None:
+def write_folder(folder: Path, contents: dict[str, bytes]) -> None:
     """Put `contents` into the new `folder`: all of them, or nothing."""
     path = folder.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,8 +17,8 @@ from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, TeacherError
 
 if TYPE_CHECKING:
-    from offapi.task.task import Task
-    from offapi.teachers.labelling import Plan, Tally, Watch
+    from offapi.task import Task
+    from offapi.teachers.labelling import LabellingPlan, LabellingTally, LabellingWatch
     from offapi.teachers.labels_file import Label
     from offapi.teachers.teacher import Price, Teacher
 
@@ -126,22 +126,24 @@ def command(
     offapi label --task task.py --data docs.jsonl --teacher http://127.0.0.1:8080/v1 --out labels.jsonl
     """
     from offapi.data import documents
-    from offapi.task import task as tasks
-    from offapi.teachers.labelling import label
-    from offapi.teachers.teacher import parse
+    from offapi.task import load_task
+    from offapi.teachers.labelling import label_documents
+    from offapi.teachers.teacher import parse_teacher
 
     unused = [name for name in FOR_ENDPOINTS if settings[name] is not None]
-    if parse(spec).kind != "endpoint" and unused:
+    if parse_teacher(spec).kind != "endpoint" and unused:
         named = ", ".join("--" + name.replace("_", "-") for name in unused)
         raise ConfigError(
             f"{named} is for endpoints alone.",
             next_step="Leave it out, or name a URL with --teacher.",
         )
-    task = tasks.load(task_file)
+    task = load_task(task_file)
     teacher = _teacher(spec, task, out, output, settings)
     rows = documents.read(data)[:limit]
     with _watch(output, teacher) as watch:
-        tally = label(task, rows, teacher, out, shots=shots, retry_failed=retry_failed, watch=watch)
+        tally = label_documents(
+            task, rows, teacher, out, shots=shots, retry_failed=retry_failed, watch=watch
+        )
     if tally.failed and not tally.ok:
         reasons = ", ".join(tally.failed)
         hint = "Mend the cause and run the same command again with --retry-failed."
@@ -155,9 +157,9 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
     """The teacher `spec` names; whatever it can refuse,
     it refuses here, before anything is written.
     """
-    from offapi.teachers.teacher import parse
+    from offapi.teachers.teacher import parse_teacher
 
-    named = parse(spec)
+    named = parse_teacher(spec)
     if named.kind == "recorded":
         from offapi.teachers.recorded import Recorded
 
@@ -170,14 +172,14 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
         backend = settings["backend"] or default_backend()
         return Local(store.get(named.target), backend, task.max_answer_tokens, say=output.say)
     from offapi.network.addresses import on_this_network
-    from offapi.teachers.endpoint import Endpoint, key_from
+    from offapi.teachers.endpoint import Endpoint, api_key_from
 
     price = _price(settings["price_in"], settings["price_out"])
     endpoint = Endpoint(
         url=named.target,
         max_tokens=task.max_answer_tokens,
         model=settings["model"],
-        key=key_from(settings["api_key_env"]),
+        key=api_key_from(settings["api_key_env"]),
         concurrency=settings["concurrency"] or CONCURRENCY,
         timeout=settings["timeout"] or TIMEOUT,
         price=price,
@@ -194,9 +196,9 @@ def _within_cap(endpoint: Any, out: Path) -> Teacher:
     """`endpoint`, told what earlier runs into the same file have cost."""
     from dataclasses import replace
 
-    from offapi.teachers.labels_file import read
+    from offapi.teachers.labels_file import read_labels
 
-    earlier = read(out).labels if out.is_file() else ()
+    earlier = read_labels(out).labels if out.is_file() else ()
     paid = sum(
         endpoint.price.of(label.usage) for label in earlier if label.teacher == endpoint.name
     )
@@ -228,15 +230,15 @@ class _Shown:
 
 
 @contextmanager
-def _watch(output: Output, teacher: Teacher) -> Iterator[Watch]:
+def _watch(output: Output, teacher: Teacher) -> Iterator[LabellingWatch]:
     """Tell the plan, then progress, then the tally, whichever way it ends."""
-    from offapi.teachers.labelling import Watch
+    from offapi.teachers.labelling import LabellingWatch
 
     shown, price = _Shown(), teacher.price
     bar: list[Callable[..., None]] = []
     with ExitStack() as stack:
 
-        def planned(plan: Plan) -> None:
+        def planned(plan: LabellingPlan) -> None:
             _tell_plan(output, teacher, plan)
             if plan.asks:
                 bar.append(stack.enter_context(output.progress("labelling", plan.asks)))
@@ -247,14 +249,14 @@ def _watch(output: Output, teacher: Teacher) -> Iterator[Watch]:
             shown.cost += price.of(label.usage) if price else 0.0
             bar[0](shown.done, shown.note())
 
-        def ended(tally: Tally) -> None:
+        def ended(tally: LabellingTally) -> None:
             stack.close()
             _tell_tally(output, tally)
 
-        yield Watch(planned, answered, ended, output.say)
+        yield LabellingWatch(planned, answered, ended, output.say)
 
 
-def _tell_plan(output: Output, teacher: Teacher, plan: Plan) -> None:
+def _tell_plan(output: Output, teacher: Teacher, plan: LabellingPlan) -> None:
     kept = f" ({plan.ok} answered before)" if plan.ok else ""
     output.say(f"{plan.asks} of {plan.documents} documents to label{kept} by {teacher.name}.")
     if plan.failed:
@@ -269,7 +271,7 @@ def _tell_plan(output: Output, teacher: Teacher, plan: Plan) -> None:
     output.say(f"About {plan.prompt_tokens} prompt tokens{money}.")
 
 
-def _tell_tally(output: Output, tally: Tally) -> None:
+def _tell_tally(output: Output, tally: LabellingTally) -> None:
     output.say(
         f"{tally.ok} of {tally.documents} labelled"
         + (f", {tally.left} left to ask." if tally.left else ".")
@@ -282,7 +284,7 @@ def _tell_tally(output: Output, tally: Tally) -> None:
     output.say(f"Labels: {tally.path}")
 
 
-def _as_json(tally: Tally) -> dict[str, Any]:
+def _as_json(tally: LabellingTally) -> dict[str, Any]:
     return {
         "labels": str(tally.path),
         "teacher": tally.teacher,

@@ -10,7 +10,7 @@ from offapi.cli.output import Output, options
 from offapi.errors import ModelError
 
 if TYPE_CHECKING:
-    from offapi.models.parity import Outcome
+    from offapi.models.parity import ParityOutcome
     from offapi.models.store import Model
 
 
@@ -48,7 +48,7 @@ def add(out: Output, source: str, name: str | None) -> None:
     before = {model.name for model in store.listing()}
     model = store.add(source, name)
     try:
-        outcome = parity.establish(model)
+        outcome = parity.establish_parity(model)
     except BaseException:  # an unchecked or wrong model does not stay
         if model.name not in before:
             store.remove(model.name)
@@ -120,7 +120,7 @@ def _shown(model: Model) -> dict[str, Any]:
     }
 
 
-def _parity(outcome: Outcome) -> dict[str, Any]:
+def _parity(outcome: ParityOutcome) -> dict[str, Any]:
     return {
         "recorded_by": outcome.recorded_by or None,
         "differences": dict(outcome.differences),
@@ -128,7 +128,7 @@ def _parity(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _parity_lines(outcome: Outcome) -> list[str]:
+def _parity_lines(outcome: ParityOutcome) -> list[str]:
     against = f"logprobs recorded by {outcome.recorded_by}" if outcome.recorded_by else ""
     lines = [
         f"{name}: within {apart:.1g} nats of the {against}"

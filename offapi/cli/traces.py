@@ -72,16 +72,16 @@ def import_(
     offapi traces import openai batch_input.jsonl batch_output.jsonl --out traces.jsonl
     offapi traces import generic log.jsonl --map input=$.prompt --map output=$.reply.text --map group=$.user
     """
-    from offapi.data.importers import records as files
+    from offapi.data.importers import records
     from offapi.data.importers.importer import FORMATS
-    from offapi.data.importers.run import Request, run
+    from offapi.data.importers.run import ImportRequest, import_traces
 
     if format not in FORMATS:
         raise ConfigError(
             f"{format!r} is not a format.", where="FORMAT", next_step=nearest(format, FORMATS)
         )
-    found = files.find(paths, but=out)
-    if files.is_output(out, found):
+    found = records.find_files(paths, but=out)
+    if records.is_output(out, found):
         raise ConfigError(
             "it is read by this command too.", where=f"--out {out}", next_step="Name another file."
         )
@@ -89,7 +89,7 @@ def import_(
         raise ConfigError(
             "--map has no effect.", where=f"FORMAT {format}", next_step="Use the format generic."
         )
-    imported = run(Request(format, found, _maps(maps), strict, limit), out, output)
+    imported = import_traces(ImportRequest(format, found, _maps(maps), strict, limit), out, output)
     _tell(output, imported)
     reasons = {each.reason: each.count for each in imported.dropped}
     output.result(

@@ -21,9 +21,8 @@ from offapi.evaluation.test_set import Row
 from offapi.files import atomic, jsonl
 from offapi.grading.similarity.contamination import near
 from offapi.rl.prompts import hold_out
-from offapi.task.task import Task
-from offapi.task.task import load as load_task
-from offapi.teachers.teacher import parse
+from offapi.task import Task, load_task
+from offapi.teachers.teacher import parse_teacher
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -160,7 +159,7 @@ def _no_teacher(keys: Keys) -> str | None:
         return None
     if keys.teacher is None:
         return "no teacher is named: set teacher, or labels to what `offapi label` wrote"
-    if parse(keys.teacher).kind == "endpoint":
+    if parse_teacher(keys.teacher).kind == "endpoint":
         return (
             f"a comparison asks no endpoint: label with `offapi label --teacher {keys.teacher}`,"
             " then set labels"

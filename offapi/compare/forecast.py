@@ -18,7 +18,7 @@ from offapi.evaluation.predict import prompt
 from offapi.evaluation.test_set import Row
 from offapi.models import store
 from offapi.progress import Progress
-from offapi.task.task import Task
+from offapi.task import Task
 from offapi.training import forecast
 from offapi.training.forecast import Machine
 

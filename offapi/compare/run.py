@@ -30,7 +30,7 @@ from offapi.evaluation.evaluate import Questions
 from offapi.files import atomic
 from offapi.progress import Progress
 from offapi.teachers import labels_file
-from offapi.teachers.teacher import parse
+from offapi.teachers.teacher import parse_teacher
 from offapi.text.display import duration
 
 RECORDED, TEACHER = "recorded", "teacher"
@@ -175,11 +175,13 @@ def _references(plan: Plan, left_out: dict[str, str], out: Progress) -> dict[str
         found[RECORDED] = _old(keys, RECORDED, Report.of(accuracy.recorded(task, test)[0]))
     except DataError:
         left_out[RECORDED] = "the test set has no recorded answers"
-    named = parse(keys.teacher) if keys.teacher else None
+    named = parse_teacher(keys.teacher) if keys.teacher else None
     if keys.labels is not None:
         said = {
             one.id: one.output
-            for one in labels_file.settle(labels_file.read(keys.labels).labels).values()
+            for one in labels_file.settle_labels(
+                labels_file.read_labels(keys.labels).labels
+            ).values()
         }
         if all(row.id in said for row in test):
             report = accuracy.score_predictions(task, test, [said[row.id] for row in test])

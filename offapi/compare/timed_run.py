@@ -51,7 +51,9 @@ class Timed(Run):
         """
         path = self.path / LABELS
         self.work.begin(
-            sum(one.seconds for one in labels_file.read(path).labels) if path.is_file() else 0.0
+            sum(one.seconds for one in labels_file.read_labels(path).labels)
+            if path.is_file()
+            else 0.0
         )
 
     def latest(self) -> Checkpoint | None:

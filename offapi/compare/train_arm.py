@@ -22,7 +22,7 @@ from offapi.evaluation.accuracy import Report, prediction
 from offapi.progress import Progress
 from offapi.rl.monitor import BEST
 from offapi.stats.interval import Interval
-from offapi.task.task import Task
+from offapi.task import Task
 from offapi.teachers import labels_file
 from offapi.teachers.labels_file import Label
 from offapi.teachers.teacher import Usage
@@ -116,7 +116,9 @@ def _labels(arm: Arm, folder: Path) -> list[Label]:
     ids = {row.id for row in documents.read(arm.config.data)}
     path = arm.config.labels or folder / "labels.jsonl"
     return [
-        one for one in labels_file.settle(labels_file.read(path).labels).values() if one.id in ids
+        one
+        for one in labels_file.settle_labels(labels_file.read_labels(path).labels).values()
+        if one.id in ids
     ]
 
 

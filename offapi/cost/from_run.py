@@ -108,7 +108,7 @@ def asked(run: Run) -> Told:
         return {}
     counted = [
         one.usage
-        for one in labels_file.settle(labels_file.read(path).labels).values()
+        for one in labels_file.settle_labels(labels_file.read_labels(path).labels).values()
         if _by_endpoint(one)
     ]
     if not counted:

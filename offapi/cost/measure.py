@@ -17,7 +17,7 @@ from offapi.evaluation import test_set
 from offapi.evaluation.predict import predict
 from offapi.models import store
 from offapi.progress import Progress
-from offapi.task import task as tasks
+from offapi.task import load_task
 from offapi.training.run import Run
 
 KEYS = ("model", "task", "val")
@@ -41,7 +41,7 @@ def measure(run: Run, count: int, out: Progress) -> Layer:
             where=str(run.path),
             next_step=step,
         )
-    task = tasks.load(Path(config["task"]))
+    task = load_task(Path(config["task"]))
     rows, folder = test_set.read(Path(config["val"]), task, count), store.get(config["model"]).path
     chat, spec = (
         Chat.load(folder),

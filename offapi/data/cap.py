@@ -15,7 +15,9 @@ from offapi.randomness import order
 from offapi.text.normalise import bare
 
 
-def cap(documents: Sequence[Document], field: str, limit: int, seed: int = 0) -> list[Document]:
+def cap_groups(
+    documents: Sequence[Document], field: str, limit: int, seed: int = 0
+) -> list[Document]:
     """At most `limit` documents for each value of the
     answer's `field`, drawn by `seed`, in their old order.
 

@@ -23,7 +23,7 @@ from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.predict import predict
 from offapi.files.hashing import sha256_file
 from offapi.progress import Progress
-from offapi.task.task import Task
+from offapi.task import Task
 from offapi.training.run import Run
 
 

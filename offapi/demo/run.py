@@ -29,7 +29,7 @@ from offapi.models import store
 from offapi.models.lock import LOCK
 from offapi.progress import Progress
 from offapi.report.write import write as write_report
-from offapi.task.task import Task
+from offapi.task import Task
 from offapi.text.display import duration
 from offapi.training import forecast
 from offapi.training.run import Run

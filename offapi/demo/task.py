@@ -6,7 +6,7 @@ Left out: checks that need more than the document, such as sums that must add up
 from __future__ import annotations
 
 from offapi.checks import fits_schema, in_source, is_json
-from offapi.task.task import Example, Task
+from offapi.task import Example, Task
 
 INSTRUCTIONS = """\
 Read the invoice or receipt and answer with one JSON object and nothing else:

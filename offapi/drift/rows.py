@@ -27,7 +27,7 @@ from offapi.grading.file.worker import Done, Job, Settings
 from offapi.grading.similarity.character_runs import Texts
 from offapi.grading.similarity.hash_set import Ids
 from offapi.grading.similarity.shingles import NOTHING
-from offapi.task.task import Task
+from offapi.task import Task
 
 JOB = 256 * 1024  # bytes of the file that a process gets at a time
 MOST_FAILED = 100  # rows that checks may fail to judge; with more the checks are at fault

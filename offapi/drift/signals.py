@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from offapi.checks.verdict import parse
 from offapi.data.traces import Trace
 from offapi.grading.similarity.character_runs import Texts
-from offapi.task.task import Task
+from offapi.task import Task
 
 Kind = Literal["check", "field", "input", "answer"]
 CHARACTERS, LINES, ANSWER = (

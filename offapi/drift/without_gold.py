@@ -14,8 +14,7 @@ from tempfile import TemporaryDirectory
 from offapi.checks import matches_gold
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.errors import ConfigError
-from offapi.task.task import Task
-from offapi.task.task import load as load_task
+from offapi.task import Task, load_task
 
 
 def load(path: Path) -> Task:

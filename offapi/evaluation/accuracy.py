@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from offapi.checks.gold import compare
+from offapi.checks.gold import compare_fields
 from offapi.checks.verdict import parse
 from offapi.data.traces import Trace, strip_thinking
 from offapi.errors import DataError
@@ -22,7 +22,7 @@ from offapi.evaluation.test_set import Row
 from offapi.files import jsonl
 from offapi.stats.bootstrap import count, shares
 from offapi.stats.interval import Interval
-from offapi.task.task import Task
+from offapi.task import Task
 
 __all__ = [
     "Interval",
@@ -131,7 +131,7 @@ def prediction(task: Task, row: Row, output: str, sample: int | None = None) -> 
     gold = _gold(task, row)
     value = parse(strip_thinking(output)).value
     return Prediction(
-        row.id, output, value, compare(value, gold, task.match), gold, _group(row), sample
+        row.id, output, value, compare_fields(value, gold, task.match), gold, _group(row), sample
     )
 
 
@@ -228,4 +228,6 @@ def _recorded(task: Task, row: Row, answer: str | Mapping[str, Any] | None) -> P
     if isinstance(answer, str):
         return prediction(task, row, answer)
     gold, output = _gold(task, row), "" if answer is None else task.answer_text(answer)
-    return Prediction(row.id, output, answer, compare(answer, gold, task.match), gold, _group(row))
+    return Prediction(
+        row.id, output, answer, compare_fields(answer, gold, task.match), gold, _group(row)
+    )

@@ -23,8 +23,7 @@ from offapi.evaluation.test_set import Row, count_scoring
 from offapi.files import atomic
 from offapi.models import store
 from offapi.progress import Progress
-from offapi.task import task as tasks
-from offapi.task.task import Task
+from offapi.task import Task, load_task
 from offapi.training.run import Run
 
 
@@ -87,7 +86,7 @@ class Scored:
 
 def questions(task_file: Path, data: Path, limit: int | None) -> Questions:
     """The task, and the first `limit` rows with gold for it; raises what reading them raises."""
-    task = tasks.load(task_file)
+    task = load_task(task_file)
     return Questions(task, data, test_set.read(data, task, limit))
 
 

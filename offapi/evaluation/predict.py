@@ -17,7 +17,7 @@ from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.test_set import Row
 from offapi.progress import Progress
-from offapi.task.task import Task
+from offapi.task import Task
 
 
 @dataclass(frozen=True)

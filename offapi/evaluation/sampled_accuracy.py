@@ -19,7 +19,7 @@ from offapi.evaluation.test_set import Row
 from offapi.stats import bootstrap
 from offapi.stats.interval import Interval
 from offapi.stats.pass_at_k import pass_all, pass_any, sizes
-from offapi.task.task import Task
+from offapi.task import Task
 
 
 @dataclass(frozen=True)

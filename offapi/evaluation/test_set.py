@@ -16,7 +16,7 @@ from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.files.hashing import sha256_path
-from offapi.task.task import Task
+from offapi.task import Task
 from offapi.training.run import CHECKPOINTS, MANIFEST, Run
 
 Row = Document | Trace

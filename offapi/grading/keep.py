@@ -19,7 +19,7 @@ from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.grading.similarity import near_duplicates as duplicates
 from offapi.randomness import order
-from offapi.task.task import Grade
+from offapi.task import Grade
 from offapi.text.normalise import bare
 
 GROUP = "group"

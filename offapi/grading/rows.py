@@ -14,13 +14,13 @@ from typing import Any
 
 import orjson
 
-from offapi.checks.gold import compare
+from offapi.checks.gold import compare_fields
 from offapi.data import documents, traces
 from offapi.data.traces import ROLES, Trace
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.grading.table import RIGHT, UNKNOWN, WRONG
-from offapi.task.task import Grade, Task
+from offapi.task import Grade, Task
 
 NO_ANSWER = "there is no recorded answer"
 
@@ -126,7 +126,7 @@ def judge(task: Task, trace: Trace, grade: Grade | None, gold: Gold | None) -> i
     if known is None or grade is None:
         return UNKNOWN
     task.check_gold(known, row=trace.id)
-    return RIGHT if all(compare(grade.value, known, task.match).values()) else WRONG
+    return RIGHT if all(compare_fields(grade.value, known, task.match).values()) else WRONG
 
 
 def graded(line: bytes, grade: Mapping[str, Any]) -> bytes:

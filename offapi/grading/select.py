@@ -17,7 +17,7 @@ from offapi.grading.report import Report, Sieve, report
 from offapi.grading.similarity.contamination import Pair, near
 from offapi.grading.similarity.shingles import common
 from offapi.grading.truth import from_gold
-from offapi.task.task import Grade, Task
+from offapi.task import Grade, Task
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from offapi.grading.keep import NONE, Columns, cap_value, has_answer
 from offapi.grading.similarity.contamination import Evaluation
 from offapi.grading.similarity.near_duplicates import Sketches, compare, join
 from offapi.grading.similarity.shingles import NOTHING, SKETCH, Hashes, pieces, prints
-from offapi.task.task import Grade
+from offapi.task import Grade
 
 Table = NDArray[np.void]  # (N,) of `kind`
 UNKNOWN, WRONG, RIGHT = -1, 0, 1  # of an answer

@@ -17,11 +17,11 @@ MOST, MOST_LAYERS = 10_000_000, 10_000
 QKV_BIAS, HEAD_NORMS = ("qwen2",), ("qwen3",)
 
 
-def check(config: Mapping[str, Any], found: Shapes, where: str) -> None:
+def check_tensors(config: Mapping[str, Any], found: Shapes, where: str) -> None:
     """Raises ModelError unless `found` are the tensors that `config` describes."""
     if config.get("quantization"):
         return
-    wanted = expected(config, where)
+    wanted = expected_shapes(config, where)
     for name, shape in wanted.items():
         if found.get(name) != shape:
             has = f"has shape {found[name]}" if name in found else "is missing"
@@ -44,7 +44,7 @@ def check(config: Mapping[str, Any], found: Shapes, where: str) -> None:
 _NEXT = "Check that weights and config.json belong together, and copy them again."
 
 
-def expected(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
+def expected_shapes(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
     """Name -> shape, transformers' names."""
 
     def size(key: str, default: int | None = None) -> int:

@@ -37,7 +37,7 @@ SCALARS = {
 
 
 @dataclass(frozen=True)
-class Tensor:
+class GgufTensor:
     """One tensor: `shape` outermost first, as in
     numpy; `kind` is ggml's number of its block type.
     """
@@ -49,7 +49,7 @@ class Tensor:
     size: int  # bytes
 
 
-class Damaged(ValueError):
+class DamagedGguf(ValueError):
     """The file does not hold what its header says."""
 
 
@@ -72,7 +72,7 @@ class Gguf:
                 next_step="Download or copy it again.",
             ) from error
 
-    def array(self, tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def array(self, tensor: GgufTensor) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The exact fp32 values the tensor's blocks stand for."""
         from gguf import GGMLQuantizationType, dequantize
 
@@ -81,21 +81,21 @@ class Gguf:
         values = dequantize(rows, GGMLQuantizationType(tensor.kind))
         return np.asarray(values, dtype=np.float32).reshape(tensor.shape)
 
-    def _header(self) -> tuple[Tensor, ...]:
+    def _header(self) -> tuple[GgufTensor, ...]:
         if self._take(4) != b"GGUF":
-            raise Damaged("it does not begin with GGUF")
+            raise DamagedGguf("it does not begin with GGUF")
         if (version := self._number("I")) not in VERSIONS:
-            raise Damaged(f"version {version}, not one of {VERSIONS}")
+            raise DamagedGguf(f"version {version}, not one of {VERSIONS}")
         tensors, fields = self._number("Q"), self._number("Q")
         for _ in range(fields):
             name = self._string()
             if name in self.fields:
-                raise Damaged(f"{name!r} occurs twice")
+                raise DamagedGguf(f"{name!r} occurs twice")
             self.fields[name] = self._value(self._number("I"))
         described = [self._describe() for _ in range(self._fits(tensors, 24))]
         alignment = self.fields.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment not in (1 << bit for bit in range(20)):
-            raise Damaged(f"alignment {alignment!r}")
+            raise DamagedGguf(f"alignment {alignment!r}")
         start = -(-self._at // alignment) * alignment
         return tuple(self._place(start, *entry) for entry in described)
 
@@ -103,13 +103,13 @@ class Gguf:
         """Name, shape, kind and offset of the next tensor."""
         name, dimensions = self._string(), self._number("I")
         if not 1 <= dimensions <= MAX_DIMENSIONS:
-            raise Damaged(f"tensor {name!r} has {dimensions} dimensions")
+            raise DamagedGguf(f"tensor {name!r} has {dimensions} dimensions")
         shape = tuple(reversed([self._number("Q") for _ in range(dimensions)]))
         return name, shape, self._number("I"), self._number("Q")
 
     def _place(
         self, start: int, name: str, shape: tuple[int, ...], kind: int, offset: int
-    ) -> Tensor:
+    ) -> GgufTensor:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
         per_block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
@@ -119,8 +119,8 @@ class Gguf:
             or shape[-1] % per_block
             or start + offset + size > len(self._data)
         ):
-            raise Damaged(f"tensor {name!r} of shape {shape} does not fit in the file")
-        return Tensor(name, shape, kind, start + offset, size)
+            raise DamagedGguf(f"tensor {name!r} of shape {shape} does not fit in the file")
+        return GgufTensor(name, shape, kind, start + offset, size)
 
     def _value(self, kind: int) -> Any:
         if kind == STRING:
@@ -128,12 +128,12 @@ class Gguf:
         if kind in SCALARS:
             return self._number(SCALARS[kind])
         if kind != ARRAY:
-            raise Damaged(f"value type {kind}")
+            raise DamagedGguf(f"value type {kind}")
         inner, count = self._number("I"), self._number("Q")
         if inner == STRING:
             return [self._string() for _ in range(self._fits(count, 8))]
         if inner not in SCALARS:
-            raise Damaged(f"array of type {inner}")
+            raise DamagedGguf(f"array of type {inner}")
         size = struct.calcsize("<" + SCALARS[inner])
         raw = self._take(self._fits(count, size) * size)
         return np.frombuffer(raw, np.dtype("<" + SCALARS[inner])).tolist()
@@ -141,7 +141,9 @@ class Gguf:
     def _fits(self, count: int, size: int) -> int:
         """`count`, after checking that so many items of at least `size` bytes can follow."""
         if count * size > len(self._data) - self._at:
-            raise Damaged(f"{count} items are claimed at byte {self._at}, more than the file holds")
+            raise DamagedGguf(
+                f"{count} items are claimed at byte {self._at}, more than the file holds"
+            )
         return count
 
     def _take(self, count: int) -> bytes:

@@ -37,7 +37,7 @@ TURN_ENDS = (
 )
 
 
-def files(fields: Mapping[str, Any], where: str) -> dict[str, bytes]:
+def tokenizer_files(fields: Mapping[str, Any], where: str) -> dict[str, bytes]:
     """File name -> content of tokenizer, template and generation config.
 
     Raises ModelError for what is not known.
@@ -76,7 +76,7 @@ _SPECIAL = {
 }
 
 
-def turn_ends(fields: Mapping[str, Any], tokens: list[str], template: str) -> list[int]:
+def turn_end_ids(fields: Mapping[str, Any], tokens: list[str], template: str) -> list[int]:
     """Ids that end a turn: the file's eos and eot, and
     a known end-of-turn token that the template writes.
     """
@@ -88,7 +88,7 @@ def turn_ends(fields: Mapping[str, Any], tokens: list[str], template: str) -> li
 
 
 def _generation(fields: Mapping[str, Any], tokens: list[str], template: str) -> dict[str, Any]:
-    config: dict[str, Any] = {"eos_token_id": turn_ends(fields, tokens, template)}
+    config: dict[str, Any] = {"eos_token_id": turn_end_ids(fields, tokens, template)}
     for name, key in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
         if (value := fields.get(f"tokenizer.ggml.{key}_token_id")) is not None:
             config[name] = value

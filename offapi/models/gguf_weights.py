@@ -19,7 +19,7 @@ import orjson
 from offapi.errors import ModelError
 from offapi.models import expected_tensors, gguf_tokenizer
 from offapi.models.expected_tensors import Shapes
-from offapi.models.gguf_reader import Gguf, Tensor
+from offapi.models.gguf_reader import Gguf, GgufTensor
 
 WEIGHTS = "model.safetensors"
 ARCHITECTURES = {
@@ -50,7 +50,7 @@ INNER = {
 
 
 @dataclass(frozen=True)
-class Source:
+class GgufSource:
     """An open GGUF file of an architecture known here."""
 
     file: Gguf
@@ -77,10 +77,10 @@ class Source:
         return ModelError(what, where=str(self.file.path), next_step=OTHERWISE)
 
 
-def read(path: Path) -> Source:
+def open_gguf(path: Path) -> GgufSource:
     """Open `path`. Raises ModelError when it is damaged or of an architecture not known here."""
     file = Gguf(path)
-    source = Source(file, str(file.fields.get("general.architecture")))
+    source = GgufSource(file, str(file.fields.get("general.architecture")))
     if source.architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise source.refuse(
@@ -89,7 +89,7 @@ def read(path: Path) -> Source:
     return source
 
 
-def convert(source: Source, folder: Path) -> None:
+def convert_gguf(source: GgufSource, folder: Path) -> None:
     """Write the model folder.
 
     Raises ModelError for what cannot be converted, OSError for a full disk.
@@ -113,18 +113,18 @@ def convert(source: Source, folder: Path) -> None:
     )
 
 
-def _understand(source: Source) -> tuple[dict[str, Any], Shapes, dict[str, bytes]]:
+def _understand(source: GgufSource) -> tuple[dict[str, Any], Shapes, dict[str, bytes]]:
     """Config, the tensors' names and shapes in file order, and the small files."""
     config = _config(source)
     shapes = {_name(tensor.name, source): tensor.shape for tensor in source.file.tensors}
     if len(shapes) < len(source.file.tensors):
         raise source.refuse("two tensors have one name.")
-    expected_tensors.check(config, shapes, str(source.file.path))
-    files = gguf_tokenizer.files(source.file.fields, str(source.file.path))
+    expected_tensors.check_tensors(config, shapes, str(source.file.path))
+    files = gguf_tokenizer.tokenizer_files(source.file.fields, str(source.file.path))
     return config, shapes, files | {"config.json": orjson.dumps(config, option=orjson.OPT_INDENT_2)}
 
 
-def _config(source: Source) -> dict[str, Any]:
+def _config(source: GgufSource) -> dict[str, Any]:
     fields, number = source.file.fields, source.number
     names = {tensor.name for tensor in source.file.tensors}
     heads, hidden = int(number("attention.head_count")), int(number("embedding_length"))
@@ -156,7 +156,7 @@ def _config(source: Source) -> dict[str, Any]:
     )
 
 
-def _rope(source: Source) -> dict[str, Any]:
+def _rope(source: GgufSource) -> dict[str, Any]:
     theta = {"rope_theta": _short(source.number("rope.freq_base", 10000.0))}
     kind = source.file.fields.get(f"{source.architecture}.rope.scaling.type", "none")
     if kind not in ("none", "linear"):
@@ -176,7 +176,7 @@ def _short(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _name(name: str, source: Source) -> str:
+def _name(name: str, source: GgufSource) -> str:
     """The name transformers gives the tensor."""
     if name in OUTER:
         return OUTER[name]
@@ -192,7 +192,7 @@ def _name(name: str, source: Source) -> str:
     raise source.refuse(what)
 
 
-def _values(tensor: Tensor, source: Source, config: Mapping[str, Any]) -> Array:
+def _values(tensor: GgufTensor, source: GgufSource, config: Mapping[str, Any]) -> Array:
     """The tensor in fp32, as transformers lays it out."""
     try:
         array = source.file.array(tensor)

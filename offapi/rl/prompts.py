@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from offapi.chat.chat import Chat, OnLong, fit
+from offapi.chat.chat import Chat, OnLong, fit_episodes
 from offapi.data import documents
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Segment
@@ -17,7 +17,7 @@ from offapi.progress import Progress
 from offapi.randomness import order
 from offapi.rl.learned_documents import known
 from offapi.rl.rollouts import Prompt
-from offapi.task.task import Task
+from offapi.task import Task
 
 SHARE, LEAST, MOST = 0.1, 8, 64  # of the documents held out where no file of their own is given
 TEACHES = "Give it more documents, or hold out a file of their own (`val`)."
@@ -86,7 +86,7 @@ def prompts(
         Episode(row.id, (Segment(chat.prompt(task.messages(row.text)), sampled=False),))
         for row in rows
     ]
-    fitted = fit(asked, max_tokens - task.max_answer_tokens, on_long)
+    fitted = fit_episodes(asked, max_tokens - task.max_answer_tokens, on_long)
     if fitted.dropped:
         out.say(
             f"Dropped {len(fitted.dropped)} of {len(rows)} documents over {max_tokens} tokens with"

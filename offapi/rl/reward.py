@@ -22,10 +22,10 @@ from numbers import Real
 from statistics import fmean
 from typing import Any
 
-from offapi.checks.gold import compare, matches_gold
+from offapi.checks.gold import compare_fields, matches_gold
 from offapi.checks.verdict import Answer, Check, Context, Verdict, parse
 from offapi.errors import ConfigError, describe_error
-from offapi.task.task import Task
+from offapi.task import Task
 
 BATCH = -1  # in place of a completion's number: all of them
 GOLD = "gold"  # the audit of the fields of `match`
@@ -189,7 +189,7 @@ class Judge:
     def _right(self, one: Asked) -> dict[str, float]:
         if one.gold is None:
             return {}
-        right = compare(parse(one.text).value, one.gold, self._task.match)
+        right = compare_fields(parse(one.text).value, one.gold, self._task.match)
         return {f"{GOLD}.{name}": float(share) for name, share in right.items()}
 
     def _ask(self, asked: Sequence[Asked]) -> list[float | None]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from offapi.errors import OffapiError
 from offapi.network.helper_log import Journal
 from offapi.rl.reward import Asked, Fault, Judge, Judged, Note
-from offapi.task.task import load
+from offapi.task import load_task
 
 
 def serve(pipe: Connection, note: Note, task_file: Path, journal: Journal) -> None:
@@ -42,7 +42,7 @@ def serve(pipe: Connection, note: Note, task_file: Path, journal: Journal) -> No
             asked: Sequence[Asked] = pipe.recv()
             answer: list[Judged] | Fault | OffapiError
             try:
-                judge = judge or Judge(load(task_file), note, loop)
+                judge = judge or Judge(load_task(task_file), note, loop)
                 answer = judge.judge(asked)
             except OffapiError as error:
                 answer = error

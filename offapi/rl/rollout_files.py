@@ -22,7 +22,7 @@ from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.rl.reward_pool import Judged
 from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup
-from offapi.task.task import Task
+from offapi.task import Task
 
 FOLDER = "rollouts"
 GRADE = "Grade the traces with `offapi grade`, or take a run's own rollouts."

@@ -1,5 +1,7 @@
-"""A task, and how its answers are spelt."""
+"""A task, how its file is loaded, and how its answers are spelt."""
 
-from offapi.task.task import Example, Task
+from offapi.task.example import Example
+from offapi.task.load import load_task
+from offapi.task.task import Grade, Task
 
-__all__ = ["Example", "Task"]
+__all__ = ["Example", "Grade", "Task", "load_task"]

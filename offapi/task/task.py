@@ -6,50 +6,26 @@ answer with its checks. Left out: tokens (`offapi.chat.chat`) and tools (not yet
 
 from __future__ import annotations
 
-import math
-import re
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-from types import ModuleType
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any
 
 from offapi.checks import gold as gold_check
-from offapi.checks.schema import validator
 from offapi.checks.verdict import Answer, Check, Context, Match, Verdict, parse
 from offapi.data.traces import Trace
-from offapi.errors import (
-    ConfigError,
-    DataError,
-    NetworkBlocked,
-    OffapiError,
-    describe_error,
-    nearest,
-    place,
-)
+from offapi.errors import ConfigError, DataError, describe_error
 from offapi.task.answer_text import spell
+from offapi.task.example import Example
+from offapi.task.validate import validate_task
 from offapi.text.normalise import is_number
 from offapi.workers import time_limit
 
 Weighted = tuple[Check, float]
 Message = dict[str, Any]
 Scores = Sequence[float | None]
-Reward = Callable[
-    [Sequence[str], Sequence[str]], Scores | Awaitable[Scores]
-]  # (documents, answers), plain or async
-
-
-@dataclass(frozen=True)
-class Example:
-    """A worked example: what a teacher is shown before the document it shall answer for."""
-
-    document: str
-    answer: Mapping[str, Any]
-
-
+# (documents, answers), plain or async
+Reward = Callable[[Sequence[str], Sequence[str]], Scores | Awaitable[Scores]]
 Part = Verdict  # one check's share of a grade
-KINDS: tuple[Match, ...] = get_args(Match)
 _MEND = "Mend the check; an answer it cannot judge should score 0 with a reason."
 
 
@@ -91,7 +67,7 @@ class Task:
     reward: Reward | None = None
 
     def __post_init__(self) -> None:
-        _validate(self)
+        validate_task(self)
 
     def messages(self, document: str, shots: int = 0) -> list[Message]:
         """The chat that asks for `document`'s answer, the first `shots` examples worked before it.
@@ -187,7 +163,9 @@ class Task:
         lacks a field of `match` or has it in a wrong type.
         """
         for name, kind in self.match.items():
-            problem = "is missing" if name not in gold else gold_check.mistake(kind, gold[name])
+            problem = (
+                "is missing" if name not in gold else gold_check.gold_mistake(kind, gold[name])
+            )
             if problem:
                 raise DataError(
                     f"gold field {name!r} {problem}"
@@ -195,205 +173,3 @@ class Task:
                     where=f"document {row!r}",
                     next_step=f"Task {self.name!r} compares the fields {', '.join(self.match)}.",
                 )
-
-
-def load(path: Path) -> Task:
-    """The `task` a Python file defines. The file is run: it is the user's own code.
-
-    ConfigError names the file and the line of whatever keeps it from being a task, NetworkBlocked
-    those that asked for the network.
-    """
-    try:
-        source = path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"not UTF-8: {error.reason}.", where=str(path), next_step="Save it as UTF-8."
-        ) from None
-    except OSError as error:
-        hint = "Name the Python file that defines `task`; `offapi init` writes one."
-        raise ConfigError(
-            f"cannot read the task file: {error.strerror}.", where=str(path), next_step=hint
-        ) from None
-    module = ModuleType(f"offapi_task_{path.stem}")
-    module.__file__ = str(path)
-    try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:
-        raise _fault(path, error) from error
-    found = getattr(module, "task", None)
-    if not isinstance(found, Task):
-        what = (
-            "defines no `task`"
-            if found is None
-            else f"`task` is a {type(found).__name__}, not an offapi.Task"
-        )
-        raise ConfigError(
-            f"{what}.", where=str(path), next_step="Write `task = offapi.Task(...)` in it."
-        )
-    return found
-
-
-def _fault(path: Path, error: BaseException) -> OffapiError:
-    """`error`, raised while the file ran, at the last line of the file that led to it."""
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == str(path)
-    ]
-    line = (
-        error.lineno
-        if isinstance(error, SyntaxError) and error.filename == str(path)
-        else (lines or [None])[-1]
-    )
-    where = place(path, line)
-    if blocked := _blocked(error):
-        return NetworkBlocked(blocked.what, where=where, next_step=blocked.next_step)
-    if isinstance(error, OffapiError):
-        return ConfigError(error.what, where=where, next_step=error.next_step)
-    return _unknown(error, where) or ConfigError(
-        f"{describe_error(error)}.", where=where, next_step="Mend the task file."
-    )
-
-
-def _unknown(error: BaseException, where: str) -> ConfigError | None:
-    """The error for an argument that Task or Example does
-    not have, None where that is not what `error` says.
-    """
-    found = re.match(
-        r"(Task|Example)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)
-    )
-    if not found or not isinstance(error, TypeError):
-        return None
-    known = [field.name for field in fields({"Task": Task, "Example": Example}[found[1]])]
-    step = nearest(found[2], known)
-    return ConfigError(
-        f"offapi.{found[1]} has no argument {found[2]!r}.", where=where, next_step=step
-    )
-
-
-def _blocked(error: BaseException | None) -> NetworkBlocked | None:
-    """The guard's refusal that `error` is, or that a library told as an error of its own."""
-    while error is not None and not isinstance(error, NetworkBlocked):
-        error = error.__cause__ or (error.__context__ if isinstance(error, OSError) else None)
-    return error
-
-
-def _validate(task: Task) -> None:
-    """ConfigError at the first part of `task` that is wrong."""
-    _validate_words(task)
-    _validate_schema(task)
-    if not task.checks:
-        raise _wrong(
-            task, "checks is empty", 'Add one, such as `"json": (offapi.checks.is_json, 1.0)`.'
-        )
-    for name, weighted in task.checks.items():
-        if not (isinstance(weighted, tuple) and len(weighted) == 2 and callable(weighted[0])):
-            raise _wrong(task, f"checks[{name!r}] is {weighted!r}", "Write (check, weight).")
-        weight = weighted[1]
-        if not is_number(weight) or not math.isfinite(weight) or weight <= 0:
-            raise _wrong(
-                task, f"checks[{name!r}] has the weight {weight!r}", "Weights are numbers above 0."
-            )
-    _validate_audit(task)
-    for i, example in enumerate(task.examples):
-        if not example.document.strip():
-            raise _wrong(task, f"examples[{i}] has an empty document", "Give it one.")
-        if not isinstance(example.answer, Mapping):
-            raise _wrong(
-                task, f"examples[{i}] has the answer {example.answer!r}", "Write an object, {...}."
-            )
-        errors = [
-            error.message for error in validator(task.schema).iter_errors(dict(example.answer))
-        ]
-        if errors:
-            raise _wrong(
-                task,
-                f"examples[{i}] does not fit the schema: {errors[0]}",
-                "Mend the example or the schema.",
-            )
-
-
-def _validate_audit(task: Task) -> None:
-    if not isinstance(task.audit, tuple):
-        raise _wrong(
-            task, f"audit is {task.audit!r}", 'Write a tuple of checks\' names, `audit=("json",)`.'
-        )
-    for name in task.audit:
-        if not isinstance(name, str) or name not in task.checks:
-            raise _wrong(
-                task,
-                f"audit names {name!r}, not one of the checks",
-                nearest(str(name), task.checks),
-            )
-    if set(task.audit) == set(task.checks):
-        raise _wrong(
-            task,
-            "every check is audit, and none is left to score by",
-            "Leave one check out of `audit`.",
-        )
-    if task.reward is not None and not callable(task.reward):
-        raise _wrong(
-            task, f"reward is {task.reward!r}", "Write a function of (documents, answers)."
-        )
-
-
-def _validate_words(task: Task) -> None:
-    for name in ("name", "instructions"):
-        text = getattr(task, name)
-        if not isinstance(text, str) or not text.strip():
-            raise _wrong(task, f"{name} is {text!r}", "It must be a text that is not empty.")
-    if not isinstance(task.max_answer_tokens, int) or task.max_answer_tokens < 1:
-        raise _wrong(
-            task,
-            f"max_answer_tokens is {task.max_answer_tokens!r}",
-            "It must be a whole number above 0.",
-        )
-    seconds = task.check_seconds
-    if seconds is not None and not (is_number(seconds) and 0 <= seconds < math.inf):
-        raise _wrong(
-            task,
-            f"check_seconds is {seconds!r}",
-            "It must be a number of seconds, or None for no limit.",
-        )
-    if not isinstance(task.examples, tuple) or not all(
-        isinstance(example, Example) for example in task.examples
-    ):
-        raise _wrong(
-            task,
-            "examples must be a tuple of offapi.Example",
-            "Write `examples=(offapi.Example(...),)`.",
-        )
-
-
-def _validate_schema(task: Task) -> None:
-    if not isinstance(task.schema, Mapping) or not isinstance(
-        task.schema.get("properties"), Mapping
-    ):
-        hint = 'Write `schema={"type": "object", "properties": {...}, "required": [...]}`.'
-        raise _wrong(task, "schema has no properties", hint)
-    try:
-        validator(task.schema)
-    except (ValueError, TypeError) as error:
-        raise _wrong(
-            task, f"schema is no JSON schema: {error}", "See json-schema.org, draft 2020-12."
-        ) from None
-    if not task.match:
-        raise _wrong(
-            task,
-            "match is empty",
-            'Say how fields are compared, as in `match={"total": "number"}`.',
-        )
-    for name, kind in task.match.items():
-        if name not in task.schema["properties"]:
-            raise _wrong(
-                task,
-                f"match names {name!r}, not in the schema",
-                nearest(name, task.schema["properties"]),
-            )
-        if kind not in KINDS:
-            raise _wrong(task, f"match[{name!r}] is {kind!r}", nearest(str(kind), KINDS))
-
-
-def _wrong(task: Task, what: str, next_step: str) -> ConfigError:
-    label = task.name if isinstance(task.name, str) else "?"
-    return ConfigError(f"task {label!r}: {what}.", next_step=next_step)

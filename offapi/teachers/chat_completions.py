@@ -38,13 +38,13 @@ class Reply:
     unsupported: str = ""  # the request's parameter that this model does not take
 
 
-def body(request: Request, model: str | None, options: Mapping[str, Any]) -> bytes:
+def request_body(request: Request, model: str | None, options: Mapping[str, Any]) -> bytes:
     """The request as JSON. Without `model` the server's own default answers."""
     named = {"model": model} if model else {}
     return orjson.dumps({**named, "messages": request.messages, **options})
 
 
-def read(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
     """What the reply means. TeacherError when no other
     request could fare better (key, quota, address).
     """
@@ -98,7 +98,7 @@ def clean(text: str) -> str:
     return safe_line(text, REASON_CHARACTERS)
 
 
-def describe(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
     """What an exception of the HTTP client says, or at least its name."""
     return clean(str(error)) or type(error).__name__
 

@@ -1,6 +1,7 @@
 """The way to an endpoint: one attempt at one request, and the reply, or why there was none.
 
-Left out: whether and when to try again (`session`), and what a reply means (`wire`).
+Left out: whether and when to try again (`session`), and what a reply means
+(`chat_completions`).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Connection:
         """One attempt. A server that is away, slow or
         breaks off is a reply too, with its reason.
         """
-        content = chat_completions.body(request, self.model, options)
+        content = chat_completions.request_body(request, self.model, options)
         try:
             async with asyncio.timeout(self.timeout):
                 return await self._exchange(content)
@@ -51,11 +52,13 @@ class Connection:
             )
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             return chat_completions.Reply(
-                reason=f"unreachable: {chat_completions.describe(error)}", again=True, usage=Usage()
+                reason=f"unreachable: {chat_completions.describe_failure(error)}",
+                again=True,
+                usage=Usage(),
             )
         except httpx2.HTTPError as error:
             return chat_completions.Reply(
-                reason=f"connection lost: {chat_completions.describe(error)}", again=True
+                reason=f"connection lost: {chat_completions.describe_failure(error)}", again=True
             )
 
     async def close(self) -> None:
@@ -71,4 +74,4 @@ class Connection:
                     return chat_completions.Reply(reason=f"reply larger than {LARGEST_REPLY} bytes")
         if self.key:  # some servers quote the key in their errors
             received = received.replace(self.key.encode(), b"[key]")
-        return chat_completions.read(response.status_code, response.headers, received)
+        return chat_completions.read_reply(response.status_code, response.headers, received)

@@ -121,7 +121,7 @@ def _port(url: httpx2.URL) -> int:
     return PORTS[url.scheme] if url.port is None else url.port
 
 
-def key_from(variable: str | None) -> str | None:
+def api_key_from(variable: str | None) -> str | None:
     """The API key in the environment variable so named.
 
     ConfigError when it is missing or cannot be a header.

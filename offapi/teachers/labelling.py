@@ -22,13 +22,13 @@ from offapi.teachers.teacher import Answered, Price, Request, Teacher, Usage
 
 if TYPE_CHECKING:
     from offapi.data.documents import Document
-    from offapi.task.task import Task
+    from offapi.task import Task
 
 BYTES_PER_TOKEN = 4  # of English prose; only the announced estimate uses it
 
 
 @dataclass(frozen=True)
-class Plan:
+class LabellingPlan:
     """What is about to be asked, told before it is. Token and dollar figures are estimates."""
 
     documents: int
@@ -40,7 +40,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Tally:
+class LabellingTally:
     """Where the labels of these documents stand: documents = ok + failed + left."""
 
     documents: int
@@ -57,16 +57,16 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Watch:
+class LabellingWatch:
     """Who is told how it goes. `ended` is called on success, on errors and on Ctrl-C alike."""
 
-    planned: Callable[[Plan], None] = say_nothing
+    planned: Callable[[LabellingPlan], None] = say_nothing
     answered: Callable[[Label], None] = say_nothing
-    ended: Callable[[Tally], None] = say_nothing
+    ended: Callable[[LabellingTally], None] = say_nothing
     say: Callable[[str], None] = say_nothing
 
 
-def label(
+def label_documents(
     task: Task,
     documents: Sequence[Document],
     teacher: Teacher,
@@ -74,8 +74,8 @@ def label(
     *,
     shots: int | None = None,
     retry_failed: bool = False,
-    watch: Watch | None = None,
-) -> Tally:
+    watch: LabellingWatch | None = None,
+) -> LabellingTally:
     """Have `teacher` label `documents` into the labels
     file `out`, going on where an earlier call stopped.
 
@@ -84,8 +84,8 @@ def label(
     Raises DataError or RunError for the file, TeacherError or GateFailed when labelling
     ended early; what was answered until then is kept.
     """
-    watch = watch or Watch()
-    asked = requests(task, documents, teacher, len(task.examples) if shots is None else shots)
+    watch = watch or LabellingWatch()
+    asked = build_requests(task, documents, teacher, len(task.examples) if shots is None else shots)
     with Log(out) as log:
         if log.warning:
             watch.say(f"{out}: {log.warning}")
@@ -114,7 +114,7 @@ def label(
     return tally
 
 
-def requests(
+def build_requests(
     task: Task, documents: Sequence[Document], teacher: Teacher, shots: int
 ) -> list[Request]:
     """What `teacher` is asked for each document.
@@ -154,12 +154,12 @@ class _Work:
         self.asked += 1
         self.usage += label.usage
 
-    def tally(self, asked: Sequence[Request], teacher: Teacher, out: Path) -> Tally:
+    def tally(self, asked: Sequence[Request], teacher: Teacher, out: Path) -> LabellingTally:
         made = tuple(self.labels[request.id] for request in asked if request.id in self.labels)
         failed = Counter(
             label.reason.split(":")[0].split(" (")[0] for label in made if label.status == "failed"
         )
-        return Tally(
+        return LabellingTally(
             documents=len(asked),
             ok=len(made) - failed.total(),
             failed=dict(failed.most_common()),
@@ -174,7 +174,9 @@ class _Work:
         )
 
 
-def _ask(teacher: Teacher, todo: Sequence[Request], log: Log, work: _Work, watch: Watch) -> None:
+def _ask(
+    teacher: Teacher, todo: Sequence[Request], log: Log, work: _Work, watch: LabellingWatch
+) -> None:
     if not todo:
         return
     hashes = {request.id: request.prompt_sha256 for request in todo}
@@ -209,8 +211,8 @@ def _due(label: Label | None, retry_failed: bool) -> bool:
 
 def _plan(
     known: Mapping[str, Label | None], todo: Sequence[Request], price: Price | None, max_tokens: int
-) -> Plan:
+) -> LabellingPlan:
     ok = sum(label is not None and label.status == "ok" for label in known.values())
     tokens = sum(request.prompt_bytes for request in todo) // BYTES_PER_TOKEN
     cost = price.of(Usage(tokens, max_tokens * len(todo))) if price else None
-    return Plan(len(known), ok, len(known) - ok - len(todo), len(todo), tokens, cost)
+    return LabellingPlan(len(known), ok, len(known) - ok - len(todo), len(todo), tokens, cost)

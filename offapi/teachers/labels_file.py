@@ -71,7 +71,7 @@ class Content:
         )
 
 
-def read(path: Path) -> Content:
+def read_labels(path: Path) -> Content:
     """Read a labels file. DataError names file, line and
     field of a row that is none; a torn last line is dropped.
     """
@@ -91,7 +91,7 @@ def read(path: Path) -> Content:
     return Content(tuple(labels), len(raw), 0)
 
 
-def settle(labels: Iterable[Label]) -> dict[Key, Label]:
+def settle_labels(labels: Iterable[Label]) -> dict[Key, Label]:
     """The label that counts for each question: an ok one over a failed one, then the later one."""
     settled: dict[Key, Label] = {}
     for label in labels:
@@ -112,14 +112,14 @@ class Log:
         self.path, self._new = path, not path.exists()
         self._file = self._opened()
         try:
-            content = read(path)
+            content = read_labels(path)
             self._size = content.size
             self._open_end(torn=content.torn)
         except BaseException:
             os.close(self._file)
             raise
         self.warning = content.warning
-        self.settled: Mapping[Key, Label] = settle(content.labels)
+        self.settled: Mapping[Key, Label] = settle_labels(content.labels)
 
     def append(self, label: Label) -> None:
         """Write one whole line and wait until it is on disk."""

@@ -12,7 +12,7 @@ from offapi.teachers.teacher import FREE, Answered, Price, Request
 
 @dataclass(frozen=True)
 class Recorded:
-    """Answers with each request's last message, if that is the assistant's: see `label.requests`.
+    """Answers with each request's last message, if that is the assistant's (`build_requests`).
 
     So the recorded answer is part of the request and of its hash: a changed one is taken anew.
     """

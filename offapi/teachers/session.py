@@ -1,6 +1,8 @@
 """One labelling session with an endpoint: who is asked when, and what happens when nobody answers.
 
-One event loop, a task for each request under way, so nothing needs a lock.
+Retry libraries (tenacity) and provider SDKs count attempts; none holds all requests back when one
+is told to wait (Retry-After), or reserves the cost of every attempt against a budget before it is
+sent. One event loop, a task for each request under way, so nothing needs a lock.
 """
 
 from __future__ import annotations

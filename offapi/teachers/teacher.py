@@ -1,7 +1,7 @@
 """What a teacher is: something that answers requests,
 one after another, in whatever order they get done.
 
-Left out: files (`labels`), words (`offapi.task`), and
+Left out: files (`labels_file`), words (`offapi.task`), and
 each kind of teacher (`local`, `endpoint`, `recorded`).
 """
 
@@ -114,24 +114,24 @@ class Teacher(Protocol):
 
 
 @dataclass(frozen=True)
-class Spec:
+class TeacherSpec:
     """A teacher as the user names it. `target`: a model's name or path, a base URL, or nothing."""
 
     kind: Kind
     target: str = ""
 
 
-def parse(spec: str) -> Spec:
+def parse_teacher(spec: str) -> TeacherSpec:
     """Read `local:NAME`, `http://HOST:PORT/v1`, `https://...` or `recorded`.
 
     ConfigError for anything else.
     """
     if spec == "recorded":
-        return Spec("recorded")
+        return TeacherSpec("recorded")
     if spec.startswith("local:") and spec != "local:":
-        return Spec("local", spec.removeprefix("local:"))
+        return TeacherSpec("local", spec.removeprefix("local:"))
     if spec.startswith(("http://", "https://")):
-        return Spec("endpoint", spec)
+        return TeacherSpec("endpoint", spec)
     raise ConfigError(
         f"unknown teacher {spec!r}.",
         next_step=(

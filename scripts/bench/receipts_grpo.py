@@ -21,7 +21,7 @@ from grpo_invoices import train
 from offapi.data import documents
 from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.compare import compare
-from offapi.task.task import load
+from offapi.task import load_task
 
 TASK = Path(__file__).with_name("receipts_task.py").absolute()
 
@@ -67,7 +67,7 @@ def report(val: Path, look: Path) -> Report:
     """A look's answers, scored with gold."""
     said = {row["id"]: row["output"] for row in map(orjson.loads, look.read_bytes().splitlines())}
     rows = [row for row in documents.read(val) if row.id in said]
-    return score_predictions(load(TASK), rows, [said[row.id] for row in rows])
+    return score_predictions(load_task(TASK), rows, [said[row.id] for row in rows])
 
 
 if __name__ == "__main__":

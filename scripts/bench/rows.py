@@ -15,8 +15,7 @@ from offapi.data.documents import Document
 from offapi.demo import generate as generator
 from offapi.demo import task as demo
 from offapi.errors import DataError
-from offapi.task.task import Task
-from offapi.task.task import load as load_task
+from offapi.task import Task, load_task
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SHORTEST, TYPICAL, LONGEST, SPREAD = (

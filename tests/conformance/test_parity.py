@@ -56,20 +56,20 @@ def with_config(model: store.Model, folder: Path, **changes: Any) -> store.Model
 
 
 def test_demo_model_matches_transformers(demo_model: store.Model, backend_name: str) -> None:
-    known = parity.read(demo_model.path)
+    known = parity.read_record(demo_model.path)
     assert known is not None
     assert "transformers" in known.by
-    assert parity.measure(demo_model, backend_name) < parity.TOLERANCE
+    assert parity.measure_parity(demo_model, backend_name) < parity.TOLERANCE
 
 
 def test_demo_record_is_what_transformers_computes(demo_model: store.Model) -> None:
     pytest.importorskip("torch")
     fresh, shipped = (
         script().with_transformers(demo_model.path),
-        parity.read(store.DEMO_PARITY.parent),
+        parity.read_record(store.DEMO_PARITY.parent),
     )
     assert shipped is not None
-    assert shipped.sequences == fresh.sequences == parity.sequences(49152)
+    assert shipped.sequences == fresh.sequences == parity.parity_sequences(49152)
     for ours, theirs in zip(shipped.logprobs, fresh.logprobs, strict=True):
         assert np.abs(np.subtract(ours, theirs)).max() < 2e-4
 
@@ -85,12 +85,12 @@ def test_the_rope_trap_is_caught_on_mlx(
     with pytest.raises(ModelError, match="models add"):
         store.get(trap.path)
     with pytest.raises(ModelError, match="rope_theta"):  # the backend's own check
-        parity.measure(trap, "mlx")
+        parity.measure_parity(trap, "mlx")
     monkeypatch.setattr("offapi.backends.mlx_backend.loader.check_rope", lambda *_: None)
     with pytest.raises(
         ModelError, match=r"mlx computes other logprobs than transformers.* nats apart"
     ):
-        parity.measure(trap, "mlx")
+        parity.measure_parity(trap, "mlx")
 
 
 def test_a_rope_that_is_wrong_everywhere_is_caught(
@@ -100,7 +100,7 @@ def test_a_rope_that_is_wrong_everywhere_is_caught(
     with pytest.raises(
         ModelError, match=f"{backend_name} computes other logprobs than transformers"
     ) as caught:
-        parity.measure(trap, backend_name)
+        parity.measure_parity(trap, backend_name)
     assert "config.json" in caught.value.next_step
 
 
@@ -108,7 +108,7 @@ def test_the_first_usable_backend_records_and_the_others_compare(
     empty_home: Path, tmp_path: Path, backend_name: str
 ) -> None:
     model = store.add(model_files.folder(tmp_path / "small"))
-    outcome = parity.establish(model)
+    outcome = parity.establish_parity(model)
     assert outcome.recorded_by.split()[0] == (
         "torch" if importlib.util.find_spec("torch") else "mlx"
     )
@@ -117,8 +117,8 @@ def test_the_first_usable_backend_records_and_the_others_compare(
     } == set(LIBRARIES)
     assert all(difference < parity.TOLERANCE for difference in outcome.differences.values())
     assert "parity.json" in {path.name for path in store.verify("small").path.iterdir()}
-    assert parity.measure(model, backend_name) < parity.TOLERANCE
-    again = parity.establish(model)
+    assert parity.measure_parity(model, backend_name) < parity.TOLERANCE
+    again = parity.establish_parity(model)
     assert again.recorded_by == outcome.recorded_by
     assert backend_name in again.differences
 
@@ -151,7 +151,7 @@ def test_every_model_type_means_the_same_to_both(
     folder = model_files.random_folder(
         tmp_path / "small", model_type=kind.split()[0], **KINDS[kind]
     )
-    outcome = parity.establish(store.add(folder))
+    outcome = parity.establish_parity(store.add(folder))
     assert outcome.differences["mlx"] < parity.TOLERANCE
     assert not outcome.skipped
 
@@ -161,18 +161,18 @@ def test_other_numbers_and_none_are_refused(
 ) -> None:
     model = store.add(model_files.folder(tmp_path / "small"))
     with pytest.raises(ModelError, match=r"no parity\.json"):
-        parity.measure(model, backend_name)
-    parity.establish(model)
-    known = parity.read(model.path)
+        parity.measure_parity(model, backend_name)
+    parity.establish_parity(model)
+    known = parity.read_record(model.path)
     assert known is not None
     for wrong in (known.logprobs[0][0] + 0.01, float("nan")):
         rows = ((wrong, *known.logprobs[0][1:]), *known.logprobs[1:])
-        content = parity.encode(replace(known, logprobs=rows))
+        content = parity.encode_record(replace(known, logprobs=rows))
         (model.path / "parity.json").write_bytes(content.replace(b"null", b"NaN"))
         with pytest.raises(
             ModelError, match=r"computes other logprobs|not a parity record|not valid JSON"
         ):
-            parity.measure(model, backend_name)
+            parity.measure_parity(model, backend_name)
 
 
 def test_the_store_never_keeps_a_model_that_fails(
@@ -212,6 +212,6 @@ def test_without_a_usable_backend_a_model_is_stored_unchecked(
         raise BackendError(f"backend {name!r} is not usable here.")
 
     monkeypatch.setattr("offapi.backend.load", unusable)
-    outcome = parity.establish(store.add(model_files.folder(tmp_path / "small")))
+    outcome = parity.establish_parity(store.add(model_files.folder(tmp_path / "small")))
     assert outcome.recorded_by == ""
     assert set(outcome.skipped) == {"torch", "mlx"}

@@ -31,14 +31,14 @@ def test_init_writes_a_folder_that_loads(offapi: Offapi, tmp_path: Path) -> None
     from offapi.config import load
     from offapi.data import documents, traces
     from offapi.recipes import distill, filtered_sft, sft
-    from offapi.task import task
+    from offapi.task import load_task
 
     done = offapi("init", "my-task", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     folder = tmp_path / "my-task"
     assert sorted(told["files"]) == sorted(path.name for path in folder.iterdir())
-    loaded = task.load(folder / "task.py")
+    loaded = load_task(folder / "task.py")
     for name in ("train.jsonl", "val.jsonl"):
         rows = documents.read(folder / name)
         assert len(rows) >= 16

@@ -13,7 +13,7 @@ import tiny_llama
 from recipe_folder import TASK, Done, apart, environment, offapi, told, write_jsonl
 
 from offapi.chat.chat import Chat
-from offapi.task.task import load
+from offapi.task import load_task
 
 RECIPE = """
 recipe = "sft"
@@ -93,7 +93,7 @@ def test_what_answering_took_is_told_in_whole(bench: Path) -> None:
     tokenizer's tokens are bytes, an answer's end is one more.
     """
     one, four = (told(on(bench, f"--limit={n}", f"--out=took{n}.jsonl", "--json")) for n in (1, 4))
-    chat, task = Chat.load(bench / "model"), load(bench / "task.py")
+    chat, task = Chat.load(bench / "model"), load_task(bench / "task.py")
     asked = [len(chat.prompt(task.messages(row["document"]))) for row in documents(4)]
     assert (one["prompt_tokens"], four["prompt_tokens"]) == (asked[0], sum(asked))
     assert 0 < one["completion_tokens"] <= task.max_answer_tokens

@@ -13,7 +13,7 @@ from offapi.cli.train import find
 from offapi.compare.arm import Arm
 from offapi.compare.forecast import Outlook, outlook
 from offapi.config import load as configs
-from offapi.task import task as tasks
+from offapi.task import load_task
 from offapi.training import forecast
 from offapi.training.forecast import Machine, Speed
 
@@ -26,7 +26,7 @@ def expected(path: Path) -> tuple[Outlook, Any, Any]:
     config = configs.load(path, module.Config)
     inputs = module.prepare(config, Output(json=True))
     arm = Arm(config.recipe, config, {}, path.parent)
-    return outlook(arm, tasks.load(config.task), [], MACHINE, Output(json=True)), config, inputs
+    return outlook(arm, load_task(config.task), [], MACHINE, Output(json=True)), config, inputs
 
 
 def val_seconds(inputs: Any) -> float:

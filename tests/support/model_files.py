@@ -37,7 +37,9 @@ def random_folder(path: Path, **settings: Any) -> Path:
     """`folder` with random weights for whatever tensors its config describes."""
     folder(path, **settings)
     draw = np.random.default_rng(0)
-    shapes = expected_tensors.expected(orjson.loads((path / "config.json").read_bytes()), str(path))
+    shapes = expected_tensors.expected_shapes(
+        orjson.loads((path / "config.json").read_bytes()), str(path)
+    )
     tensors = {}
     for name, shape in shapes.items():
         scale = 2.0 if "embed" in name else shape[-1] ** -0.5 if len(shape) > 1 else 0.2

@@ -44,11 +44,37 @@ LAYERS = (
     "demo doctor",
     "cli",
 )
-# What still imports upwards: a judge is a check that asks a teacher.
 UPWARDS = {
     "backends.torch_backend -> training",
-    "checks -> models",
-    "checks -> teachers",
+}
+SHARED_NAMES = {"Config"}  # every recipe has one
+# What still has the name of a class elsewhere.
+KNOWN_CLASHES = {
+    "Answer",
+    "Arm",
+    "Asked",
+    "Comparison",
+    "Cost",
+    "Done",
+    "Draw",
+    "Finding",
+    "Inputs",
+    "Judge",
+    "Judged",
+    "Known",
+    "Note",
+    "Outcome",
+    "Plan",
+    "Report",
+    "Rollout",
+    "Row",
+    "Sample",
+    "Scored",
+    "Settings",
+    "Source",
+    "Watch",
+    "Watched",
+    "Work",
 }
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -118,6 +144,29 @@ def upward_imports() -> Iterator[str]:
 
 def test_imports_go_down_the_layers() -> None:
     assert set(upward_imports()) == UPWARDS
+
+
+def class_homes() -> dict[str, list[str]]:
+    """Return the public names of classes, each with the modules that define it."""
+    homes: dict[str, list[str]] = {}
+    for path in [path for folder in FOLDERS for path in sources(folder)]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module_name(path))
+    return homes
+
+
+def is_twin(modules: list[str]) -> bool:
+    """Whether the modules are one noun in both backends."""
+    backends = [module.split(".")[2] for module in modules if module.startswith("offapi.backends.")]
+    return sorted(backends) == ["mlx_backend", "torch_backend"] and len(modules) == 2
+
+
+def test_a_public_class_name_exists_once() -> None:
+    homes = class_homes()
+    several = {name for name, modules in homes.items() if len(modules) > 1}
+    twins = {name for name in several if is_twin(homes[name])}
+    assert several - twins - SHARED_NAMES == KNOWN_CLASHES
 
 
 def test_packages_are_the_folders() -> None:
@@ -256,11 +305,13 @@ def test_entry_points_name_modules_that_are_there() -> None:
     assert all(find_spec(value.split(":")[0]) for value in declared.values())
 
 
-def test_task_and_example_are_reached_from_the_top_and_nothing_else_is() -> None:
-    from offapi.task.task import Example, Task
+def test_task_example_and_judge_are_reached_from_the_top_and_nothing_else_is() -> None:
+    from offapi.task import Example, Task
+    from offapi.teachers.judge import judge
 
     assert offapi.Task is Task
     assert offapi.Example is Example
-    assert {"Task", "Example"} <= set(dir(offapi))
+    assert offapi.judge is judge
+    assert {"Task", "Example", "judge"} <= set(dir(offapi))
     with pytest.raises(AttributeError, match="no attribute 'Tusk'"):
         _ = offapi.Tusk

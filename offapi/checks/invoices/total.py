@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Literal
 
 from offapi.checks.gold import TOLERANCE
-from offapi.checks.readings import values
+from offapi.checks.readings import amount_readings
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.text.normalise import is_number
 
@@ -168,11 +168,11 @@ def _amounts(line: str) -> list[float]:
             written = written.rstrip(".,'")
             if not _AMOUNT.fullmatch(written):
                 continue
-            readings = values("0" + written if written[0] == "." else written)
+            readings = amount_readings("0" + written if written[0] == "." else written)
         if written[3:4] in (".", ",") and (
             group := _GROUP.search(line, max(match.start() - 4, 0), match.start())
         ):
-            readings = readings | values(
+            readings = readings | amount_readings(
                 group[0].strip() + ("," if written[3] == "." else ".") + written
             )
         negative = signed and _is_negative(line, match.start(), match.end())

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offapi.data.importers import importer, records
-from offapi.data.importers.records import File
+from offapi.data.importers.records import RecordFile
 from offapi.data.importers.worker import Settings, Worker
 
 RECORDS = 20  # that are tried
 
 
-def better(named: str, given: Sequence[File]) -> str:
+def better_format(named: str, given: Sequence[RecordFile]) -> str:
     """The format, other than the one `named`, that reads
     most of the first records; "" where none reads any.
     """
-    job = next(records.jobs(given, {"file": 0, "at": 0, "records": 0}), None)
+    job = next(records.read_jobs(given, {"file": 0, "at": 0, "records": 0}), None)
     if job is None:
         return ""
     some = job._replace(records=job.records[:RECORDS])

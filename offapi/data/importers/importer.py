@@ -2,7 +2,7 @@
 
 A format's module has `rows(record)`, which gives for one record of a file (a line, or an element of
 an array) a Trace or a Dropped with its reason for everything in it that could be one. Formats whose
-requests and results lie in different files have `halves(record)` too, see `join`.
+requests and results lie in different files have `halves(record)` too, see `pairs`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Importer:
     marks: tuple[bytes, ...] = ()
 
 
-def find(format: str, maps: Mapping[str, str]) -> Importer:
+def find_importer(format: str, maps: Mapping[str, str]) -> Importer:
     """The importer of a format in FORMATS. `maps`: what --map gave, for `generic`."""
     if format == "generic":
         from offapi.data.importers.formats.generic import mapped

@@ -41,7 +41,7 @@ class Half(NamedTuple):
 
 
 @contextmanager
-def noted(path: Path, halves: Iterable[Half]) -> Iterator[Path]:
+def noted_halves(path: Path, halves: Iterable[Half]) -> Iterator[Path]:
     """A database of `halves` at `path`, while the block lasts.
 
     Raises RunError when the disk refuses.

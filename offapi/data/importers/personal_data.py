@@ -29,7 +29,7 @@ PATTERNS: dict[str, tuple[re.Pattern[bytes], ...]] = {
 }
 
 
-def kinds(line: bytes) -> list[str]:
+def personal_kinds(line: bytes) -> list[str]:
     """The kinds that seem to be in `line`."""
     return [
         kind

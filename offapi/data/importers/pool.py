@@ -14,7 +14,7 @@ from itertools import chain, cycle, islice
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from offapi.data.importers.records import Job
+from offapi.data.importers.records import ImportJob
 from offapi.data.importers.worker import Done, Settings, Worker, serve
 from offapi.errors import RunError
 from offapi.workers import spawn
@@ -22,7 +22,7 @@ from offapi.workers import spawn
 PROCESSES = 2
 
 
-def work(jobs: Iterator[Job], settings: Settings) -> Iterator[tuple[Job, Done]]:
+def work(jobs: Iterator[ImportJob], settings: Settings) -> Iterator[tuple[ImportJob, Done]]:
     """Each job with its result, in order.
 
     A few jobs are done in this process, since starting others takes longer.
@@ -48,11 +48,13 @@ def work(jobs: Iterator[Job], settings: Settings) -> Iterator[tuple[Job, Done]]:
             pipe.close()
 
 
-def _in_turn(jobs: Iterator[Job], pipes: list[Connection]) -> Iterator[tuple[Job, Done]]:
+def _in_turn(
+    jobs: Iterator[ImportJob], pipes: list[Connection]
+) -> Iterator[tuple[ImportJob, Done]]:
     """Round by round: the process whose answer is the next
     in order gets a new job before its answer is used.
     """
-    given: list[Job | None] = []
+    given: list[ImportJob | None] = []
     for pipe in pipes:
         given.append(_give(pipe, next(jobs, None)))
     for turn in cycle(range(len(pipes))):
@@ -64,7 +66,7 @@ def _in_turn(jobs: Iterator[Job], pipes: list[Connection]) -> Iterator[tuple[Job
         yield job, done
 
 
-def _give(pipe: Connection, job: Job | None) -> Job | None:
+def _give(pipe: Connection, job: ImportJob | None) -> ImportJob | None:
     if job is not None:
         with suppress(BrokenPipeError):  # it died: taking its answer finds out
             pipe.send(job)

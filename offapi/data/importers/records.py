@@ -28,7 +28,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
-class File:
+class RecordFile:
     """A file of records. `name`: what traces say they come from."""
 
     path: Path
@@ -44,25 +44,25 @@ class File:
         return self.name
 
 
-class Job(NamedTuple):
+class ImportJob(NamedTuple):
     """Some records of a file.
 
     `first`: the number of the first of them; `end`: where the next job begins.
     """
 
-    file: File
+    file: RecordFile
     first: int  # 1-based; of lines, or of an array's elements
     records: tuple[bytes, ...]
     end: Mapping[str, int]
     read: int  # bytes on disk up to here, of all files
 
 
-def find(paths: Sequence[Path], *, but: Path) -> list[File]:
+def find_files(paths: Sequence[Path], *, but: Path) -> list[RecordFile]:
     """The files named, and those in the folders named, in order.
 
     `but`: the output, which is none of them.
     """
-    found: list[File] = []
+    found: list[RecordFile] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(
@@ -81,13 +81,13 @@ def find(paths: Sequence[Path], *, but: Path) -> list[File]:
     return found
 
 
-def _file(path: Path, name: str) -> File:
+def _file(path: Path, name: str) -> RecordFile:
     try:
         with path.open("rb"):
             written = os.fsencode(name).decode(
                 "utf-8", "backslashreplace"
             )  # on Linux a name can be any bytes
-            return File(path, written, path.stat().st_size)
+            return RecordFile(path, written, path.stat().st_size)
     except OSError as error:
         raise DataError.at(
             f"cannot read it: {error.strerror}.", path=path, next_step="Check the path."
@@ -98,12 +98,12 @@ def _same(path: Path, other: Path) -> bool:
     return other.exists() and path.samefile(other)
 
 
-def digests(files: Sequence[File]) -> list[list[Any]]:
+def file_digests(files: Sequence[RecordFile]) -> list[list[Any]]:
     """What the files hold, for knowing them again."""
     return [[file.name, file.size, sha256_file(file.path)] for file in files]
 
 
-def jobs(files: Sequence[File], start: Mapping[str, int]) -> Iterator[Job]:
+def read_jobs(files: Sequence[RecordFile], start: Mapping[str, int]) -> Iterator[ImportJob]:
     """The records from `start` on (`file`, `at` in bytes, `records` before it).
 
     DataError for what cannot be read.
@@ -114,7 +114,7 @@ def jobs(files: Sequence[File], start: Mapping[str, int]) -> Iterator[Job]:
         at, count = (start["at"], start["records"]) if number == start["file"] else (0, 0)
         try:
             for first, records, end, read in _pieces(file, at, count):
-                yield Job(file, first, records, {"file": number, **end}, before + read)
+                yield ImportJob(file, first, records, {"file": number, **end}, before + read)
         except (EOFError, zlib.error, OSError) as error:
             step = "It may have been cut short: copy it again, or unpack it as far as it goes."
             raise DataError.at(
@@ -126,7 +126,7 @@ def jobs(files: Sequence[File], start: Mapping[str, int]) -> Iterator[Job]:
 Piece = tuple[int, tuple[bytes, ...], dict[str, int], int]
 
 
-def _pieces(file: File, at: int, count: int) -> Iterator[Piece]:
+def _pieces(file: RecordFile, at: int, count: int) -> Iterator[Piece]:
     with file.path.open("rb") as raw:
         magic = raw.read(4)
         raw.seek(0)
@@ -167,7 +167,9 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
-def _lines(file: File, stream: IO[bytes], raw: IO[bytes], at: int, count: int) -> Iterator[Piece]:
+def _lines(
+    file: RecordFile, stream: IO[bytes], raw: IO[bytes], at: int, count: int
+) -> Iterator[Piece]:
     stream.seek(at)
     left = b""
     while data := stream.read(JOB):
@@ -199,7 +201,7 @@ def _unmarked(lines: list[bytes], count: int) -> tuple[bytes, ...]:
     return tuple(lines)
 
 
-def _whole(file: File, stream: IO[bytes], raw: IO[bytes], count: int) -> Iterator[Piece]:
+def _whole(file: RecordFile, stream: IO[bytes], raw: IO[bytes], count: int) -> Iterator[Piece]:
     """The elements of an array, or the one object in the file."""
     data = stream.read(LARGEST + 1)
     if len(data) > LARGEST:
@@ -221,7 +223,7 @@ def _whole(file: File, stream: IO[bytes], raw: IO[bytes], count: int) -> Iterato
         count += taken
 
 
-def _elements(file: File, data: bytes) -> Sequence[msgspec.Raw | bytes]:
+def _elements(file: RecordFile, data: bytes) -> Sequence[msgspec.Raw | bytes]:
     if data.lstrip()[:1] != b"[":
         return [data]
     try:
@@ -233,7 +235,7 @@ def _elements(file: File, data: bytes) -> Sequence[msgspec.Raw | bytes]:
         ) from None
 
 
-def _too_large(file: File, what: str) -> DataError:
+def _too_large(file: RecordFile, what: str) -> DataError:
     step = (
         "Write it as JSON Lines, one object a line (jq -c '.[]' FILE): a file of those can be of"
         " any size."
@@ -241,11 +243,11 @@ def _too_large(file: File, what: str) -> DataError:
     return DataError.at(f"{what} of more than {LARGEST >> 20} MiB.", path=file.path, next_step=step)
 
 
-def total(files: Sequence[File]) -> int:
+def total_size(files: Sequence[RecordFile]) -> int:
     """Bytes on disk of all files."""
     return sum(file.size for file in files)
 
 
-def is_output(path: Path, files: Sequence[File]) -> bool:
+def is_output(path: Path, files: Sequence[RecordFile]) -> bool:
     """Whether `path` is one of the files."""
     return os.path.exists(path) and any(_same(file.path, path) for file in files)

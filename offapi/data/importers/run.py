@@ -16,12 +16,11 @@ from typing import Any
 
 import msgspec
 
-from offapi.data.importers import guess_format, pairs, pool
-from offapi.data.importers import importer as importers
-from offapi.data.importers import records as files
+from offapi.data.importers import guess_format, pairs, pool, records
+from offapi.data.importers.importer import find_importer
 from offapi.data.importers.pairs import Half
-from offapi.data.importers.records import File, Job
-from offapi.data.importers.shared import reasons as dropped
+from offapi.data.importers.records import ImportJob, RecordFile
+from offapi.data.importers.shared import reasons
 from offapi.data.importers.shared.reasons import Dropped
 from offapi.data.importers.worker import Done, Settings
 from offapi.data.importers.written import Seen
@@ -44,14 +43,14 @@ START: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Request:
+class ImportRequest:
     """What is to be imported.
 
     `strict`: a malformed row is an error; `limit`: only so many rows are read.
     """
 
     format: str
-    files: Sequence[File]
+    files: Sequence[RecordFile]
     maps: Mapping[str, str]
     strict: bool = False
     limit: int | None = None
@@ -64,7 +63,7 @@ class Request:
             "limit": self.limit,
             "version": FORMAT,
         }
-        return {**about, "files": files.digests(self.files)}
+        return {**about, "files": records.file_digests(self.files)}
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,13 @@ class Imported:
     personal: Mapping[str, int]
 
 
-def run(request: Request, out: Path, said: Progress) -> Imported:
+def import_traces(request: ImportRequest, out: Path, said: Progress) -> Imported:
     """Import into `out`, or go on with an unfinished `out` made of the same files.
 
     DataError where a file cannot be read, where no row is usable, and (exit code 2) at the first
     malformed row of a strict import; then nothing is left at `out`.
     """
-    importers.find(request.format, request.maps)
+    find_importer(request.format, request.maps)
     with Stage(out, request.key(), START) as stage:
         if stage.resumed:
             said.say(f"Going on after {stage.state['read']:,} rows read before.")
@@ -117,13 +116,13 @@ def run(request: Request, out: Path, said: Progress) -> Imported:
     return found
 
 
-def _go_on(stage: Stage, request: Request, settings: Settings, said: Progress) -> None:
-    total = files.total(request.files)
+def _go_on(stage: Stage, request: ImportRequest, settings: Settings, said: Progress) -> None:
+    total = records.total_size(request.files)
     seen = Seen.of(stage.part, stage.size)
     with said.progress("importing (MB)", max(total // MEGA, 1)) as advance:
         if request.limit is not None and stage.state["read"] >= request.limit:
             return
-        for job, done in pool.work(files.jobs(request.files, stage.state), settings):
+        for job, done in pool.work(records.read_jobs(request.files, stage.state), settings):
             left = None if request.limit is None else request.limit - stage.state["read"]
             lines, state = _fold(stage.state, job, done, seen, request.strict, left)
             stage.append(b"".join(lines), state)
@@ -133,26 +132,31 @@ def _go_on(stage: Stage, request: Request, settings: Settings, said: Progress) -
 
 
 def _fold(
-    before: Mapping[str, Any], job: Job, done: Done, seen: Seen, strict: bool, left: int | None
+    before: Mapping[str, Any],
+    job: ImportJob,
+    done: Done,
+    seen: Seen,
+    strict: bool,
+    left: int | None,
 ) -> tuple[list[bytes], dict[str, Any]]:
     """The lines to be written for a job, and the state behind them."""
     lines: list[bytes] = []
-    reasons = {reason: dict(value) for reason, value in before["dropped"].items()}
+    counted = {reason: dict(value) for reason, value in before["dropped"].items()}
     read, paired = before["read"], before["paired"]
     for row in done.rows():
-        if row.dropped == dropped.PAIRED:
+        if row.dropped == reasons.PAIRED:
             paired += 1
             continue
         if left is not None and read - before["read"] >= left:
             break
         read += 1
-        why = row.dropped or (None if seen.new(row) else dropped.DUPLICATE)
+        why = row.dropped or (None if seen.new(row) else reasons.DUPLICATE)
         if why is None:
             lines.append(seen.named(row))
             continue
         if strict and why.malformed:
             raise _refused(job.file, row.record, why)
-        entry = reasons.setdefault(why.reason, {"count": 0, "places": [], "hint": why.hint})
+        entry = counted.setdefault(why.reason, {"count": 0, "places": [], "hint": why.hint})
         entry["count"] += 1
         if len(entry["places"]) < EXAMPLES:
             entry["places"] = [*entry["places"], f"{job.file.name}:{row.record}"]
@@ -161,32 +165,32 @@ def _fold(
         "read": read,
         "paired": paired,
         "usable": before["usable"] + len(lines),
-        "dropped": reasons,
+        "dropped": counted,
         "personal": dict(Counter(before["personal"]) + done.personal),
     }
 
 
 @contextmanager
-def _others(request: Request, out: Path, said: Progress) -> Iterator[Path | None]:
+def _others(request: ImportRequest, out: Path, said: Progress) -> Iterator[Path | None]:
     """The database in which requests and results of different
     files find each other, where the format has such.
     """
-    halves = importers.find(request.format, request.maps).halves
+    halves = find_importer(request.format, request.maps).halves
     if halves is None:
         yield None
         return
-    with pairs.noted(out.with_name(f"{out.name}.part.join"), _halves(request, said)) as path:
+    with pairs.noted_halves(out.with_name(f"{out.name}.part.join"), _halves(request, said)) as path:
         yield path
 
 
-def _halves(request: Request, said: Progress) -> Iterator[Half]:
-    importer = importers.find(request.format, request.maps)
+def _halves(request: ImportRequest, said: Progress) -> Iterator[Half]:
+    importer = find_importer(request.format, request.maps)
     assert importer.halves is not None
-    total = files.total(request.files)
+    total = records.total_size(request.files)
     with said.progress(
         "looking for requests and results apart (MB)", max(total // MEGA, 1)
     ) as advance:
-        for job in files.jobs(request.files, START):
+        for job in records.read_jobs(request.files, START):
             for record in job.records:
                 if any(mark in record for mark in importer.marks):
                     yield from importer.halves(_decoded(record))
@@ -203,16 +207,16 @@ def _decoded(record: bytes) -> Mapping[str, Any]:
 
 def _imported(out: Path, state: Mapping[str, Any]) -> Imported:
     ordered = sorted(state["dropped"].items(), key=lambda pair: -pair[1]["count"])
-    reasons = [
+    counted = [
         Reason(reason, each["count"], tuple(each["places"]), each["hint"])
         for reason, each in ordered
     ]
     return Imported(
-        out, state["read"], state["paired"], state["usable"], tuple(reasons), state["personal"]
+        out, state["read"], state["paired"], state["usable"], tuple(counted), state["personal"]
     )
 
 
-def _refused(file: File, record: int, why: Dropped) -> DataError:
+def _refused(file: RecordFile, record: int, why: Dropped) -> DataError:
     step = "Mend or remove it, or import without --strict, which leaves it out and counts it."
     what = f"{why.reason}: {why.detail}." if why.detail else f"{why.reason}."
     error = DataError.at(what, path=file.path, line=record, next_step=step)
@@ -220,22 +224,22 @@ def _refused(file: File, record: int, why: Dropped) -> DataError:
     return error
 
 
-def _nothing(request: Request, found: Imported) -> DataError:
+def _nothing(request: ImportRequest, found: Imported) -> DataError:
     """The error where no row is usable. Where another format fits the file better, it is named."""
     where = ", ".join(str(file.path) for file in request.files[:EXAMPLES])
     if not found.dropped:
         return DataError(
             "there are no rows in it.", where=where, next_step="Name a file with JSON in it."
         )
-    reasons = "; ".join(
+    listed = "; ".join(
         f"{each.count:,} {each.reason} ({each.places[0]})" for each in found.dropped[:EXAMPLES]
     )
     hint = next(
         (each.hint for each in found.dropped if each.hint),
         "See the formats: `offapi traces import --help`.",
     )
-    better = guess_format.better(request.format, request.files)
+    better = guess_format.better_format(request.format, request.files)
     step = f"It looks like the format {better!r}." if better else hint
     return DataError(
-        f"none of {found.read:,} rows is usable: {reasons}.", where=where, next_step=step
+        f"none of {found.read:,} rows is usable: {listed}.", where=where, next_step=step
     )

@@ -20,7 +20,7 @@ import orjson
 from offapi.data.importers import importer
 from offapi.data.importers import personal_data as personal
 from offapi.data.importers.pairs import Others
-from offapi.data.importers.records import Job
+from offapi.data.importers.records import ImportJob
 from offapi.data.importers.shared import reasons as dropped
 from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.traces import Trace, as_row
@@ -84,11 +84,11 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._format, self._importer = (
             settings.format,
-            importer.find(settings.format, settings.maps),
+            importer.find_importer(settings.format, settings.maps),
         )
         self._others = Others(settings.others) if settings.others else None
 
-    def work(self, job: Job) -> Done:
+    def work(self, job: ImportJob) -> Done:
         """All rows of `job`, in order. A record without any is dropped, so that none is lost."""
         rows: list[Row] = []
         found: Counter[str] = Counter()
@@ -101,7 +101,7 @@ class Worker:
             some = [_row(outcome, place, stem) for outcome in outcomes]
             rows += some
             if number <= LOOKED_AT or number % SPARSE == 0:
-                found.update(kind for row in some for kind in personal.kinds(row.line))
+                found.update(kind for row in some for kind in personal.personal_kinds(row.line))
         return Done(tuple(zip(*rows, strict=True)) or ((),) * len(Row._fields), found)
 
     def _outcomes(self, record: bytes) -> list[Trace | Dropped]:

@@ -18,8 +18,7 @@ from offapi.files.hashing import sha256_file
 from offapi.grading import rows
 from offapi.grading.file.worker import Settings
 from offapi.grading.similarity.shingles import SAMPLE, common
-from offapi.task.task import Task
-from offapi.task.task import load as load_task
+from offapi.task import Task, load_task
 
 FORMAT = 1  # of the graded file and its table
 PIECE = 1 << 20  # bytes

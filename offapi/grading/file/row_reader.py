@@ -14,7 +14,7 @@ import numpy as np
 from offapi.data.traces import Trace
 from offapi.grading import rows
 from offapi.grading.table import Table
-from offapi.task.task import Task
+from offapi.task import Task
 
 
 class Lines:

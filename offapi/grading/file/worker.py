@@ -25,8 +25,7 @@ from offapi.grading import rows, table
 from offapi.grading.similarity.contamination import Evaluation
 from offapi.grading.similarity.shingles import Hashes
 from offapi.network.helper_log import Journal
-from offapi.task.task import Grade, Task
-from offapi.task.task import load as load_task
+from offapi.task import Grade, Task, load_task
 from offapi.workers import time_limit
 
 IDLE = -1

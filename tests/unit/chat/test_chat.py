@@ -6,7 +6,7 @@ import orjson
 import pytest
 import tiny_llama
 
-from offapi.chat.chat import Chat, fit
+from offapi.chat.chat import Chat, fit_episodes
 from offapi.episodes import Episode, Segment
 from offapi.errors import DataError, ModelError
 
@@ -248,9 +248,9 @@ def episode(id: str, length: int) -> Episode:
 def test_too_long_is_refused_or_dropped_and_counted_never_cut() -> None:
     rows = [episode("short", 5), episode("long", 9)]
     with pytest.raises(DataError, match="row 'long' has 9 tokens"):
-        fit(rows, 8, "refuse")
-    fitted = fit(rows, 8, "drop")
+        fit_episodes(rows, 8, "refuse")
+    fitted = fit_episodes(rows, 8, "drop")
     assert [e.id for e in fitted.episodes] == ["short"]
     assert fitted.dropped == ("long",)
     with pytest.raises(DataError, match="no row fits"):
-        fit(rows, 4, "drop")
+        fit_episodes(rows, 4, "drop")

@@ -21,9 +21,9 @@ from offapi.checks import (
     literals,
     matches_gold,
 )
-from offapi.checks.gold import likeness, mistake, same
-from offapi.checks.in_source import occurs
-from offapi.checks.readings import dates, numbers
+from offapi.checks.gold import gold_mistake, same_value, score_value
+from offapi.checks.in_source import value_occurs
+from offapi.checks.readings import date_readings, number_readings
 from offapi.checks.verdict import _parse, parse
 from offapi.demo.facts import DateStyle, Money, spell
 
@@ -154,7 +154,7 @@ def test_schema_names_the_field_that_does_not_fit() -> None:
 def test_fields_are_compared_by_kind(
     kind: Match, answer: object, gold: object, equal: bool
 ) -> None:
-    assert same(kind, answer, gold) is equal
+    assert same_value(kind, answer, gold) is equal
 
 
 def test_gold_check_gives_the_share_and_the_names() -> None:
@@ -200,8 +200,8 @@ LINE, OTHER = {"name": "Rye loaf", "amount": 4.5}, {"name": "Tea", "amount": 2}
 def test_lists_are_compared_by_the_items_they_share(
     answer: object, gold: object, f1: float
 ) -> None:
-    assert likeness("list", answer, gold) == pytest.approx(f1)
-    assert same("list", answer, gold) is (f1 == 1.0)
+    assert score_value("list", answer, gold) == pytest.approx(f1)
+    assert same_value("list", answer, gold) is (f1 == 1.0)
 
 
 def test_a_list_counts_by_its_f1_in_the_gold_check_and_may_not_be_anything_else() -> None:
@@ -209,8 +209,8 @@ def test_a_list_counts_by_its_f1_in_the_gold_check_and_may_not_be_anything_else(
     found = matches_gold("", parse('{"vendor":"a","lines":["y"]}'), context)
     assert found.score == pytest.approx((1 + 2 / 3) / 2)
     assert found.reason == "differs from gold: lines"
-    assert [mistake("list", gold) for gold in ([], None, [1])] == [""] * 3
-    assert mistake("list", "x") == mistake("list", {"a": 1}) == "must be a list or null"
+    assert [gold_mistake("list", gold) for gold in ([], None, [1])] == [""] * 3
+    assert gold_mistake("list", "x") == gold_mistake("list", {"a": 1}) == "must be a list or null"
 
 
 @given(
@@ -219,9 +219,9 @@ def test_a_list_counts_by_its_f1_in_the_gold_check_and_may_not_be_anything_else(
     st.randoms(),
 )
 def test_f1_does_not_depend_on_order_or_side(one: list[str], other: list[str], random: Any) -> None:
-    f1 = likeness("list", one, other)
+    f1 = score_value("list", one, other)
     shuffled = random.sample(one, len(one))
-    assert f1 == likeness("list", shuffled, other) == likeness("list", other, one)
+    assert f1 == score_value("list", shuffled, other) == score_value("list", other, one)
     assert (f1 == 1.0) is (sorted(one) == sorted(other))
 
 
@@ -231,8 +231,8 @@ STYLES: tuple[DateStyle, ...] = ("iso", "slash", "us", "dots", "long", "us long"
 @given(st.dates(date(1950, 1, 1), date(2049, 12, 31)), st.sampled_from(STYLES))
 def test_a_date_is_found_in_any_style_and_its_neighbour_is_not(day: date, style: DateStyle) -> None:
     text = f"REG 19- {spell(day, style)} 10:27:03\nTOTAL 12.50"
-    assert occurs("date", day.isoformat(), text)
-    assert not occurs("date", (day + timedelta(days=40)).isoformat(), spell(day, style))
+    assert value_occurs("date", day.isoformat(), text)
+    assert not value_occurs("date", (day + timedelta(days=40)).isoformat(), spell(day, style))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_date_is_found_in_any_style_and_its_neighbour_is_not(day: date, style:
      "02 04 2026"],
 )  # fmt: skip
 def test_a_date_is_found_as_people_and_scanners_write_it(text: str) -> None:
-    assert date(2026, 4, 2) in dates(f"Date: {text} 14:05")
+    assert date(2026, 4, 2) in date_readings(f"Date: {text} 14:05")
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_date_is_found_as_people_and_scanners_write_it(text: str) -> None:
     ["02/05/2026", "Apr 2026", "April 3, 2026", "31/02/2026", "call 02 04 20", "9902/04/20261"],
 )
 def test_a_date_that_is_not_there_is_not_found(text: str) -> None:
-    assert date(2026, 4, 2) not in dates(text)
+    assert date(2026, 4, 2) not in date_readings(text)
 
 
 MONEY = st.builds(
@@ -267,8 +267,8 @@ MONEY = st.builds(
 @given(st.integers(0, 10**9), MONEY, st.sampled_from(["", "3 ", "Qty 12 x "]))
 def test_an_amount_is_found_in_any_format(minor: int, money: Money, before: str) -> None:
     text = f"TOTAL {before}{money(minor)}\n"
-    assert occurs("number", minor / 100, text)
-    assert not occurs("number", minor / 100 + 0.01, f"TOTAL {money(minor)}")
+    assert value_occurs("number", minor / 100, text)
+    assert not value_occurs("number", minor / 100 + 0.01, f"TOTAL {money(minor)}")
 
 
 @pytest.mark.parametrize(
@@ -286,26 +286,26 @@ def test_an_amount_is_found_in_any_format(minor: int, money: Money, before: str)
     ],
 )
 def test_a_number_is_found_as_people_and_scanners_write_it(value: float, text: str) -> None:
-    assert occurs("number", value, text)
+    assert value_occurs("number", value, text)
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(128.5, "12.850"), (28.5, "£128.50"), (128.0, "£128.50"), (5, "S")]
 )
 def test_a_number_that_is_not_there_is_not_found(value: float, text: str) -> None:
-    assert not occurs("number", value, text)
-    assert isinstance(numbers(text), frozenset)
+    assert not value_occurs("number", value, text)
+    assert isinstance(number_readings(text), frozenset)
 
 
 def test_names_survive_scanning_noise_but_not_another_name() -> None:
     text = "BR1GHTWATER PLUMBlNG LTD\n12 Mill Lane\nTOTAL 5.00"
-    assert occurs("text", "Brightwater Plumbing Ltd", text)
-    assert not occurs("text", "Brightwater Bakery Ltd", text)
-    assert not occurs("text", "Harlow Timber", text)
-    assert not occurs("text", "Ltx", text)
-    assert not occurs("text", "a name longer than the document " * 4, text)
-    assert not occurs("text", "", text)
-    assert not occurs("text", ["Brightwater"], text)
+    assert value_occurs("text", "Brightwater Plumbing Ltd", text)
+    assert not value_occurs("text", "Brightwater Bakery Ltd", text)
+    assert not value_occurs("text", "Harlow Timber", text)
+    assert not value_occurs("text", "Ltx", text)
+    assert not value_occurs("text", "a name longer than the document " * 4, text)
+    assert not value_occurs("text", "", text)
+    assert not value_occurs("text", ["Brightwater"], text)
 
 
 def test_source_check_names_what_is_missing_and_passes_over_nulls() -> None:
@@ -338,8 +338,8 @@ def test_the_items_of_a_list_are_looked_for_one_by_one() -> None:
     assert found.reason == "not in the document: lines"
     assert in_source(document, Answer("", {"lines": []}), context).score == 1.0
     assert in_source(document, Answer("", {"lines": "Tea"}), context).score == 0.0
-    assert occurs("list", lines[:1], document)
-    assert not occurs("list", lines, document)
+    assert value_occurs("list", lines[:1], document)
+    assert not value_occurs("list", lines, document)
 
 
 NUMBERY = st.text(alphabet="0125 .,-/'\n", max_size=16)
@@ -353,7 +353,7 @@ NUMBERY = st.text(alphabet="0125 .,-/'\n", max_size=16)
 )
 def test_a_number_found_letter_for_letter_is_among_the_readings(text: str, value: float) -> None:
     if literals.number_stands(value, text):
-        assert any(abs(abs(value) - found) < 0.005 for found in numbers(text))
+        assert any(abs(abs(value) - found) < 0.005 for found in number_readings(text))
 
 
 @given(
@@ -362,7 +362,7 @@ def test_a_number_found_letter_for_letter_is_among_the_readings(text: str, value
 )
 def test_a_date_found_letter_for_letter_is_among_the_readings(text: str, day: date) -> None:
     if literals.date_stands(day, text):
-        assert day in dates(text)
+        assert day in date_readings(text)
 
 
 @pytest.mark.parametrize(
@@ -391,5 +391,5 @@ def test_a_month_in_words_is_found_on_its_line_and_on_long_ones() -> None:
         "a" * 500 + " 24 mars 2018",
         "mark\nmarch\n24 Mar 18",
     ):
-        assert occurs("date", "2018-03-24", text)
-        assert not occurs("date", "2018-03-25", text)
+        assert value_occurs("date", "2018-03-24", text)
+        assert not value_occurs("date", "2018-03-25", text)

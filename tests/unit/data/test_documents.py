@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from offapi.data import documents, traces
-from offapi.data.cap import cap
+from offapi.data.cap import cap_groups
 from offapi.data.documents import Document
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
@@ -227,10 +227,10 @@ def test_at_most_so_many_rows_a_vendor_are_kept_in_order() -> None:
         Document(str(i), "t", {"vendor": "ACME Ltd" if i % 2 else "Acme, Ltd."}) for i in range(20)
     ]
     rows += [Document("b", "t", None, {"vendor": "Bell"}), Document("c", "t"), Document("d", "t")]
-    kept = cap(rows, "vendor", 3)
+    kept = cap_groups(rows, "vendor", 3)
     assert Counter(row.id.isdigit() for row in kept) == {True: 3, False: 3}
     assert [rows.index(row) for row in kept] == sorted(rows.index(row) for row in kept)
-    assert kept == cap(rows, "vendor", 3)
-    assert kept != cap(rows, "vendor", 3, seed=1)
+    assert kept == cap_groups(rows, "vendor", 3)
+    assert kept != cap_groups(rows, "vendor", 3, seed=1)
     with pytest.raises(ConfigError):
-        cap(rows, "vendor", 0)
+        cap_groups(rows, "vendor", 0)

@@ -8,7 +8,7 @@ from datetime import date
 
 import pytest
 
-from offapi.checks.in_source import occurs
+from offapi.checks.in_source import value_occurs
 from offapi.data.documents import Document
 from offapi.demo.draw import Draw
 from offapi.demo.facts import POUND, DateStyle, Facts, Item, Money, Split, draw_facts, spell
@@ -39,7 +39,7 @@ def test_every_answer_is_in_its_document(split: Split) -> None:
         assert row.gold is not None
         task.check_gold(row.gold, row=row.id)
         for name, kind in task.match.items():
-            assert occurs(kind, row.gold[name], row.text), (name, row)
+            assert value_occurs(kind, row.gold[name], row.text), (name, row)
         assert task.grade(row.text, task.answer_text(row.gold)).score == 1.0
 
 

@@ -29,7 +29,7 @@ from offapi.grading.keep import Keep
 from offapi.grading.report import report
 from offapi.grading.truth import from_gold
 from offapi.progress import Advance
-from offapi.task.task import load
+from offapi.task import load_task
 from offapi.workers import time_limit
 
 TASK = """
@@ -248,7 +248,7 @@ def test_rows_are_joined_in_the_order_asked_for(tmp_path: Path, some: list[int])
     (tmp_path / "rows").write_bytes(b"".join(lines))
     found = np.zeros(12, table.kind(1))
     found["length"] = [len(line) for line in lines]
-    task = load(prepare(tmp_path, [trace(1, 1.5)]).settings.task_file)
+    task = load_task(prepare(tmp_path, [trace(1, 1.5)]).settings.task_file)
     with Lines(tmp_path / "rows", found, task) as read:
         assert (
             read.joined(some) == b"".join(lines[i] for i in some) == b"".join(map(read.line, some))
@@ -275,7 +275,7 @@ def test_memory_and_files_choose_and_tell_the_same(tmp_path: Path) -> None:
         graded.table, sieve, checks, rule, known, want_precision=0.9, pairs=pairs, evaluation=1
     )
 
-    task = load(tmp_path / "task.py")
+    task = load_task(tmp_path / "task.py")
     pairs_in_memory = [(row, task.grade_trace(row)) for row in traces.read(read.traces)]
     chosen = select.choose(
         pairs_in_memory, task, rule, 3, evaluation=[("v", evaluation)], want_precision=0.9
@@ -306,7 +306,7 @@ def test_the_eligible_are_what_the_rule_keeps_whatever_the_grades(
         0
     ]  # of one group: none among the best of the group
     rows[11]["messages"][1]["content"] = "no object"
-    task = load(prepare(tmp_path, rows).settings.task_file)
+    task = load_task(prepare(tmp_path, rows).settings.task_file)
     graded = [(row, task.grade_trace(row)) for row in traces.read(tmp_path / "traces.jsonl")]
     evaluation = [("v", rows[20]["messages"][0]["content"])]
     chosen = select.choose(graded, task, rule, 3, evaluation=evaluation)

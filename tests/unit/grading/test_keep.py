@@ -17,7 +17,7 @@ from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.grading.keep import Candidate, Keep, candidates, require_groups, select
 from offapi.grading.similarity import near_duplicates, shingles
-from offapi.task.task import Grade
+from offapi.task import Grade
 
 LETTER = (
     "Dear Sir or Madam, please find enclosed the goods that were ordered, together with an invoice"

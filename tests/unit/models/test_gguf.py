@@ -69,7 +69,7 @@ def tokenizer(folder: Path, file: str | None = None) -> Any:
 
 
 def demo_file() -> Path:
-    return model_source.find("demo").path
+    return model_source.find_source("demo").path
 
 
 def test_demo_weights_are_what_transformers_reads(demo_model: store.Model) -> None:
@@ -226,7 +226,7 @@ def test_a_huge_claim_takes_no_memory(tmp_path: Path) -> None:
         )
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(ModelError, match="not a readable GGUF file"):
-            gguf_weights.read(path)
+            gguf_weights.open_gguf(path)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
 
 
@@ -245,7 +245,7 @@ def test_damage_anywhere_is_an_error_in_words(tmp_path: Path) -> None:
         folder = tmp_path / f"out{trial}"
         folder.mkdir()
         try:
-            gguf_weights.convert(gguf_weights.read(path), folder)
+            gguf_weights.convert_gguf(gguf_weights.open_gguf(path), folder)
         except ModelError as error:
             next_steps.append(error.next_step)
     assert 100 < len(next_steps) < 300

@@ -42,7 +42,7 @@ def untried(monkeypatch: pytest.MonkeyPatch) -> None:
     """No template is tried here, see test_template_trial.py:
     each costs a process that imports transformers.
     """
-    monkeypatch.setattr("offapi.chat.template_probe.run", lambda folder, origin: None)
+    monkeypatch.setattr("offapi.chat.template_probe.probe_template", lambda folder, origin: None)
 
 
 def settings(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from offapi.checks import is_json
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.rl import prompts
-from offapi.task.task import Task
+from offapi.task import Task
 
 TASK = Task(
     "t",

@@ -24,7 +24,7 @@ from offapi.errors import ConfigError, DataError, OffapiError, RunError
 from offapi.rl.reward import BATCH as BATCH_INDEX
 from offapi.rl.reward import Fault, Judge, Note
 from offapi.rl.reward_pool import Asked, Judged, Rewards, rewarded
-from offapi.task.task import load
+from offapi.task import load_task
 
 TASK = """\
 import asyncio, json, os, random, re, signal, subprocess, sys, time
@@ -120,7 +120,7 @@ def sees(document, answer, context):
         {"gold.a": 1.0, "gold.b": 0.0},
     )
     assert second == Judged(3 * 0.5 / 4, {"json": 0.0, "blind": 0.5, "sees": 0.0}, {"sees": 0.0})
-    assert rewarded(load(path)) == ("json", "blind")
+    assert rewarded(load_task(path)) == ("json", "blind")
 
 
 def test_a_reward_function_gets_the_batch_at_once_and_all_checks_are_audit(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_reward_function_gets_the_batch_at_once_and_all_checks_are_audit(tmp_p
     found = judge(path)
     assert [one.reward for one in found] == [400.0, 401.0, 402.0, 403.0]
     assert found[0] == Judged(400.0, {"json": 1.0}, {"json": 1.0})
-    assert rewarded(load(path)) == ()
+    assert rewarded(load_task(path)) == ()
     assert judge(path, []) == []
 
 
@@ -231,7 +231,7 @@ def test_what_is_no_list_of_finite_numbers_is_no_reward(
     tmp_path: Path, body: str, said: str, index: int
 ) -> None:
     with asyncio.Runner() as loop:
-        found = Judge(load(reward_file(tmp_path, body)), Note(), loop).judge(BATCH)
+        found = Judge(load_task(reward_file(tmp_path, body)), Note(), loop).judge(BATCH)
     assert isinstance(found, Fault)
     assert said in found.what
     assert found.index == index

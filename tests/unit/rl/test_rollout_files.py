@@ -21,7 +21,7 @@ from offapi.files import jsonl
 from offapi.rl import rollout_files
 from offapi.rl.reward_pool import Judged
 from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup
-from offapi.task.task import Task
+from offapi.task import Task
 
 TASK = Task(
     "t",

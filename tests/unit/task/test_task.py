@@ -22,7 +22,7 @@ import offapi
 from offapi.checks import Answer, Context, Verdict, fits_schema, in_source, is_json, matches_gold
 from offapi.demo.task import task as demo
 from offapi.errors import ConfigError, DataError
-from offapi.task.task import Example, Task, load
+from offapi.task import Example, Task, load_task
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -309,7 +309,7 @@ task = offapi.Task(
 def test_a_task_file_is_loaded_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "my task.py"
     path.write_text(GOOD)
-    assert load(path).name == "mine"
+    assert load_task(path).name == "mine"
     assert [file.name for file in tmp_path.iterdir()] == ["my task.py"]
 
 
@@ -334,7 +334,7 @@ def test_a_bug_in_a_task_file_names_file_and_line(
     path = tmp_path / "task.py"
     path.write_text(source)
     with pytest.raises(ConfigError) as caught:
-        load(path)
+        load_task(path)
     assert caught.value.where == (f"{path}, line {line}" if line else str(path))
     assert said in caught.value.what
     assert caught.value.next_step
@@ -362,23 +362,34 @@ def test_an_argument_that_a_task_does_not_have_names_the_nearest(
     path = tmp_path / "task.py"
     path.write_text(GOOD.replace("Task(", f"Task(\n    {argument},"))
     with pytest.raises(ConfigError) as caught:
-        load(path)
+        load_task(path)
     assert caught.value.what == said
     assert caught.value.next_step.startswith(step)
     assert ", line " in caught.value.where
 
 
+def test_a_judge_imported_from_the_checks_is_told_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "task.py"
+    path.write_text(GOOD.replace("import is_json", "import is_json, judge"))
+    with pytest.raises(ConfigError, match="`judge` is not in") as caught:
+        load_task(path)
+    assert caught.value.where == f"{path}, line 2"
+    assert "from offapi.teachers.judge import judge" in caught.value.next_step
+    path.write_text(GOOD.replace("(is_json,", "(offapi.judge('r', 'http://127.0.0.1:9/v1'),"))
+    assert type(load_task(path).checks["json"][0]).__name__ == "Judge"
+
+
 def test_a_task_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
-        load(tmp_path / "none.py")
+        load_task(tmp_path / "none.py")
     (tmp_path / "latin.py").write_bytes(b"# caf\xe9\n")
     with pytest.raises(ConfigError, match="UTF-8"):
-        load(tmp_path / "latin.py")
+        load_task(tmp_path / "latin.py")
 
 
 def test_the_demo_task_is_a_task_file_and_its_examples_pass_its_own_checks() -> None:
     path = Path(sys.modules[Task.__module__].__file__ or "").parents[1] / "demo" / "task.py"
-    task = load(path)
+    task = load_task(path)
     assert task == demo
     assert len(task.examples) == 4
     for example in task.examples:

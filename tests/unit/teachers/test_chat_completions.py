@@ -21,7 +21,7 @@ def completion(**changes: Any) -> bytes:
 
 
 def test_an_answer() -> None:
-    assert chat_completions.read(200, {}, completion()) == chat_completions.Reply(
+    assert chat_completions.read_reply(200, {}, completion()) == chat_completions.Reply(
         '{"total":1}', usage=Usage(9, 4)
     )
 
@@ -48,31 +48,31 @@ def test_an_answer() -> None:
     ],
 )
 def test_a_reply_that_is_no_answer_says_why(content: bytes, reason: str) -> None:
-    reply = chat_completions.read(200, {}, content)
+    reply = chat_completions.read_reply(200, {}, content)
     assert reply.reason.startswith(reason)
     assert not reply.again
 
 
 def test_a_truncated_answer_keeps_its_text_and_its_cost() -> None:
-    reply = chat_completions.read(200, {}, completion(finish="length", content='{"tot'))
+    reply = chat_completions.read_reply(200, {}, completion(finish="length", content='{"tot'))
     assert (reply.output, reply.usage) == ('{"tot', Usage(9, 4))
 
 
 @pytest.mark.parametrize("usage", [None, {}, [], {"prompt_tokens": "9"}, {"prompt_tokens": -1}])
 def test_usage_that_is_not_told_is_not_known(usage: object) -> None:
-    assert chat_completions.read(200, {}, completion(usage=usage)).usage is None
+    assert chat_completions.read_reply(200, {}, completion(usage=usage)).usage is None
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 529])
 def test_a_busy_server_is_asked_again_when_it_says(status: int) -> None:
-    reply = chat_completions.read(status, {"retry-after": "7"}, b"busy")
+    reply = chat_completions.read_reply(status, {"retry-after": "7"}, b"busy")
     assert (reply.again, reply.wait, reply.reason) == (True, 7.0, f"HTTP {status}: busy")
     assert reply.usage == Usage()  # costs nothing
 
 
 @pytest.mark.parametrize("status", [400, 403, 413, 422])
 def test_a_document_can_be_refused_by_itself(status: int) -> None:
-    reply = chat_completions.read(
+    reply = chat_completions.read_reply(
         status, {"retry-after": "7"}, b'{"error": {"message": "context too long"}}'
     )
     assert (reply.again, reply.wait, reply.reason) == (
@@ -96,7 +96,7 @@ def test_what_would_meet_every_request_ends_the_session(
     status: int, content: bytes, says: str
 ) -> None:
     with pytest.raises(TeacherError, match=says) as caught:
-        chat_completions.read(status, {"location": "http://elsewhere/v1"}, content)
+        chat_completions.read_reply(status, {"location": "http://elsewhere/v1"}, content)
     assert caught.value.next_step
 
 
@@ -112,13 +112,13 @@ def test_what_would_meet_every_request_ends_the_session(
     ],
 )
 def test_error_texts_of_many_servers_on_one_clean_line(content: bytes, message: str) -> None:
-    assert chat_completions.read(400, {}, content).reason == "HTTP 400" + (
+    assert chat_completions.read_reply(400, {}, content).reason == "HTTP 400" + (
         f": {message}" if message else ""
     )
 
 
 def test_a_server_that_echoes_the_request_does_not_fill_the_file() -> None:
-    assert len(chat_completions.read(400, {}, b"x" * 100_000).reason) < 400
+    assert len(chat_completions.read_reply(400, {}, b"x" * 100_000).reason) < 400
 
 
 def test_retry_after_as_seconds_and_as_a_date() -> None:
@@ -139,10 +139,11 @@ def test_a_model_that_wants_a_parameter_spelled_otherwise() -> None:
         "param": "max_tokens",
     }
     assert (
-        chat_completions.read(400, {}, orjson.dumps({"error": error})).unsupported == "max_tokens"
+        chat_completions.read_reply(400, {}, orjson.dumps({"error": error})).unsupported
+        == "max_tokens"
     )
     assert (
-        chat_completions.read(
+        chat_completions.read_reply(
             400, {}, orjson.dumps({"error": {**error, "code": "invalid"}})
         ).unsupported
         == ""
@@ -151,8 +152,8 @@ def test_a_model_that_wants_a_parameter_spelled_otherwise() -> None:
 
 def test_the_request_names_a_model_only_when_one_was_named() -> None:
     ask = Request("a", ({"role": "user", "content": "x"},))
-    assert orjson.loads(chat_completions.body(ask, None, {"max_tokens": 8})) == {
+    assert orjson.loads(chat_completions.request_body(ask, None, {"max_tokens": 8})) == {
         "messages": [{"role": "user", "content": "x"}],
         "max_tokens": 8,
     }
-    assert orjson.loads(chat_completions.body(ask, "m", {}))["model"] == "m"
+    assert orjson.loads(chat_completions.request_body(ask, "m", {}))["model"] == "m"

@@ -18,12 +18,18 @@ import orjson
 import pytest
 
 from offapi import Task
-from offapi.checks import Context, is_json, judge
-from offapi.checks.agreement import Labelled, Pair, agreement, kappa, order_swap
-from offapi.checks.llm_judge import Opinion, read
+from offapi.checks import Context, is_json
+from offapi.checks.agreement import Labelled, agreement, cohen_kappa
 from offapi.checks.verdict import parse
 from offapi.errors import ConfigError
 from offapi.stats.interval import wilson
+from offapi.teachers.judge import (
+    AnswerPair,
+    Opinion,
+    judge,
+    order_swap,
+    read_opinion,
+)
 
 Script = Callable[[dict[str, str]], str]
 
@@ -126,12 +132,12 @@ def test_without_a_strict_verdict_there_is_no_score_but_an_error_with_the_row(
 
 def test_verdicts_are_read_from_the_last_line_thinking_aside() -> None:
     words = ("PASS", "FAIL")
-    assert read("<think>VERDICT: FAIL</think>Good.\nVERDICT: PASS\n", words) == Opinion(
+    assert read_opinion("<think>VERDICT: FAIL</think>Good.\nVERDICT: PASS\n", words) == Opinion(
         "PASS", "Good."
     )
-    assert read("VERDICT: FAIL", words) == Opinion("FAIL", "")
-    assert read("", words).word == ""
-    assert read("VERDICT: FIRST", words).word == ""
+    assert read_opinion("VERDICT: FAIL", words) == Opinion("FAIL", "")
+    assert read_opinion("", words).word == ""
+    assert read_opinion("VERDICT: FIRST", words).word == ""
 
 
 def test_pairs_are_asked_both_ways_and_contradictions_are_ties(
@@ -149,7 +155,11 @@ def test_pairs_are_asked_both_ways_and_contradictions_are_ties(
     mute = judge("The longer one.", serve(lambda texts: "hm"))
     assert mute.preferences(pairs) == [("tie", False)] * 3
 
-    labelled = [Pair("d", "xxx", "x", "first"), Pair("d", "x", "xxx", "first"), Pair("d", "x", "y")]
+    labelled = [
+        AnswerPair("d", "xxx", "x", "first"),
+        AnswerPair("d", "x", "xxx", "first"),
+        AnswerPair("d", "x", "y"),
+    ]
     swaps = order_swap(fair, labelled)
     assert (swaps.pairs, swaps.consistent, swaps.raw) == (3, wilson(3, 3), wilson(1, 2))
     swaps = order_swap(biased, labelled[2:])
@@ -175,16 +185,18 @@ def test_agreement_counts_what_it_got_wrong_and_what_it_did_not_judge(
 
 
 def test_whoever_reads_of_the_judge_finds_how_to_measure_it() -> None:
-    named = re.findall(r"`offapi\.checks\.agreement\.(\w+)`", judge.__doc__ or "")
-    assert named == [agreement.__name__, order_swap.__name__]
+    named = re.findall(r"`(offapi\.[\w.]+)`", judge.__doc__ or "")
+    assert named == [
+        f"{function.__module__}.{function.__name__}" for function in (agreement, order_swap)
+    ]
 
 
 def test_kappa_is_nothing_by_chance() -> None:
     both = [(True, True), (True, False), (False, True), (False, False)]
-    assert kappa(both) == pytest.approx(0.0)
-    assert kappa([(True, True), (False, False)]) == pytest.approx(1.0)
-    assert kappa([(True, False), (False, True)]) == pytest.approx(-1.0)
-    assert kappa([(True, True)]) is None
+    assert cohen_kappa(both) == pytest.approx(0.0)
+    assert cohen_kappa([(True, True), (False, False)]) == pytest.approx(1.0)
+    assert cohen_kappa([(True, False), (False, True)]) == pytest.approx(-1.0)
+    assert cohen_kappa([(True, True)]) is None
 
 
 @pytest.mark.parametrize(

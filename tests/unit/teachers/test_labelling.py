@@ -14,8 +14,8 @@ import offapi
 from offapi import checks
 from offapi.data.documents import Document
 from offapi.errors import DataError, TeacherError
-from offapi.teachers.labelling import Plan, Tally, Watch, label
-from offapi.teachers.labels_file import read
+from offapi.teachers.labelling import LabellingPlan, LabellingTally, LabellingWatch, label_documents
+from offapi.teachers.labels_file import read_labels
 from offapi.teachers.recorded import Recorded
 from offapi.teachers.teacher import FREE, Answered, Price, Request, Usage
 
@@ -65,8 +65,8 @@ class Scripted:
 
 def test_every_document_is_asked_once_and_the_rest_is_read_back(tmp_path: Path) -> None:
     out, teacher = tmp_path / "labels.jsonl", Scripted()
-    first = label(TASK, DOCUMENTS[:2], teacher, out)
-    second = label(TASK, DOCUMENTS, teacher, out)
+    first = label_documents(TASK, DOCUMENTS[:2], teacher, out)
+    second = label_documents(TASK, DOCUMENTS, teacher, out)
     assert teacher.asked == ["d0", "d1", "d2", "d3"]
     assert (first.ok, first.asked, second.ok, second.asked) == (2, 2, 4, 2)
     assert [(x.id, x.output, x.status, x.usage, x.seconds) for x in second.labels] == [
@@ -77,26 +77,28 @@ def test_every_document_is_asked_once_and_the_rest_is_read_back(tmp_path: Path) 
 
 def test_a_prompt_that_changed_is_asked_anew(tmp_path: Path) -> None:
     out, teacher = tmp_path / "labels.jsonl", Scripted()
-    label(TASK, DOCUMENTS[:1], teacher, out, shots=1)
-    label(TASK, DOCUMENTS[:1], teacher, out)
-    label(dataclasses.replace(TASK, instructions="Read it well."), DOCUMENTS[:1], teacher, out)
-    label(TASK, [Document("d0", "TOTAL 9")], teacher, out)
+    label_documents(TASK, DOCUMENTS[:1], teacher, out, shots=1)
+    label_documents(TASK, DOCUMENTS[:1], teacher, out)
+    label_documents(
+        dataclasses.replace(TASK, instructions="Read it well."), DOCUMENTS[:1], teacher, out
+    )
+    label_documents(TASK, [Document("d0", "TOTAL 9")], teacher, out)
     assert teacher.asked == ["d0"] * 4
     assert [len(request.messages) for request in teacher.requests] == [4, 6, 6, 6]
-    label(TASK, DOCUMENTS[:1], teacher, out, shots=1)
+    label_documents(TASK, DOCUMENTS[:1], teacher, out, shots=1)
     assert teacher.asked == ["d0"] * 4
 
 
 def test_another_teacher_is_asked_itself(tmp_path: Path) -> None:
     out, other = tmp_path / "labels.jsonl", Scripted()
-    label(TASK, DOCUMENTS, Scripted(), out)
+    label_documents(TASK, DOCUMENTS, Scripted(), out)
     other.name = "other"
-    assert label(TASK, DOCUMENTS, other, out).asked == 4
+    assert label_documents(TASK, DOCUMENTS, other, out).asked == 4
 
 
 def test_failures_wait_for_retry_failed_and_keep_their_line_until_then(tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
-    tally = label(
+    tally = label_documents(
         TASK,
         DOCUMENTS,
         Scripted({"d1": "truncated", "d2": "HTTP 400: too long", "d3": "HTTP 400: x"}),
@@ -105,10 +107,10 @@ def test_failures_wait_for_retry_failed_and_keep_their_line_until_then(tmp_path:
     assert (tally.ok, tally.failed, tally.left) == (1, {"HTTP 400": 2, "truncated": 1}, 0)
 
     again = Scripted()
-    assert label(TASK, DOCUMENTS, again, out).failed == tally.failed
+    assert label_documents(TASK, DOCUMENTS, again, out).failed == tally.failed
     assert again.asked == []
 
-    retried = label(
+    retried = label_documents(
         TASK,
         DOCUMENTS,
         Scripted({"d2": "timed out: no answer in 1 s (5 attempts)"}),
@@ -116,29 +118,31 @@ def test_failures_wait_for_retry_failed_and_keep_their_line_until_then(tmp_path:
         retry_failed=True,
     )
     assert (retried.ok, retried.failed, retried.asked) == (3, {"timed out": 1}, 3)
-    reasons = [x.reason for x in read(out).labels if x.id == "d2"]
+    reasons = [x.reason for x in read_labels(out).labels if x.id == "d2"]
     assert reasons == ["HTTP 400: too long", "timed out: no answer in 1 s (5 attempts)"]
-    assert label(TASK, DOCUMENTS, again, out, retry_failed=True).ok == 4
+    assert label_documents(TASK, DOCUMENTS, again, out, retry_failed=True).ok == 4
     assert again.asked == ["d2"]
 
 
 def test_an_early_end_keeps_what_there_is_and_says_what_is_left(tmp_path: Path) -> None:
-    out, seen = tmp_path / "labels.jsonl", list[Tally]()
+    out, seen = tmp_path / "labels.jsonl", list[LabellingTally]()
     with pytest.raises(
         TeacherError, match=r"gone away\. 2 of 4 documents are left to ask\."
     ) as caught:
-        label(TASK, DOCUMENTS, Scripted(ends_at="d2"), out, watch=Watch(ended=seen.append))
+        label_documents(
+            TASK, DOCUMENTS, Scripted(ends_at="d2"), out, watch=LabellingWatch(ended=seen.append)
+        )
     assert (caught.value.where, caught.value.next_step) == ("http://x", "Start it.")
     assert [(tally.ok, tally.left) for tally in seen] == [(2, 2)]
     rest = Scripted()
-    assert label(TASK, DOCUMENTS, rest, out).ok == 4
+    assert label_documents(TASK, DOCUMENTS, rest, out).ok == 4
     assert rest.asked == ["d2", "d3"]
 
 
 def test_an_interrupt_keeps_what_there_is_and_closes_the_teacher(tmp_path: Path) -> None:
     out, teacher, seen = tmp_path / "labels.jsonl", Scripted(), list[tuple[int, bool]]()
 
-    def ended(tally: Tally) -> None:
+    def ended(tally: LabellingTally) -> None:
         seen.append((tally.ok, teacher.closed))
 
     def interrupt(made: object) -> None:
@@ -146,29 +150,36 @@ def test_an_interrupt_keeps_what_there_is_and_closes_the_teacher(tmp_path: Path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="run the same command to go on"):
-        label(TASK, DOCUMENTS, teacher, out, watch=Watch(answered=interrupt, ended=ended))
+        label_documents(
+            TASK, DOCUMENTS, teacher, out, watch=LabellingWatch(answered=interrupt, ended=ended)
+        )
     assert seen == [(3, True)]
-    assert [x.id for x in read(out).labels] == ["d0", "d1", "d2"]
+    assert [x.id for x in read_labels(out).labels] == ["d0", "d1", "d2"]
 
 
 def test_the_plan_comes_first_and_is_about_what_is_left(tmp_path: Path) -> None:
-    out, plans = tmp_path / "labels.jsonl", list[Plan]()
-    label(TASK, DOCUMENTS[:2], Scripted({"d1": "truncated"}), out)
+    out, plans = tmp_path / "labels.jsonl", list[LabellingPlan]()
+    label_documents(TASK, DOCUMENTS[:2], Scripted({"d1": "truncated"}), out)
     teacher = Scripted(price=Price(1e6, 1e6))  # a dollar a token
-    tally = label(TASK, DOCUMENTS, teacher, out, shots=0, watch=Watch(planned=plans.append))
+    tally = label_documents(
+        TASK, DOCUMENTS, teacher, out, shots=0, watch=LabellingWatch(planned=plans.append)
+    )
     bytes_asked = 4 * len("Read the total." + "TOTAL 1")
-    assert plans == [Plan(4, 0, 0, 4, bytes_asked // 4, bytes_asked // 4 + 4 * 50)]
+    assert plans == [LabellingPlan(4, 0, 0, 4, bytes_asked // 4, bytes_asked // 4 + 4 * 50)]
     assert tally.cost == 4 * 110
-    label(TASK, DOCUMENTS, teacher, out, watch=Watch(planned=plans.append))
+    label_documents(TASK, DOCUMENTS, teacher, out, watch=LabellingWatch(planned=plans.append))
     assert (plans[1].ok, plans[1].failed, plans[1].asks) == (1, 1, 2)
 
 
 def test_a_torn_line_is_told_and_asked_again(tmp_path: Path) -> None:
     out, said = tmp_path / "labels.jsonl", list[str]()
-    label(TASK, DOCUMENTS, Scripted(), out)
+    label_documents(TASK, DOCUMENTS, Scripted(), out)
     out.write_bytes(out.read_bytes()[:-20])
     teacher = Scripted()
-    assert label(TASK, DOCUMENTS, teacher, out, watch=Watch(say=said.append)).ok == 4
+    assert (
+        label_documents(TASK, DOCUMENTS, teacher, out, watch=LabellingWatch(say=said.append)).ok
+        == 4
+    )
     assert teacher.asked == ["d3"]
     assert "cut off" in said[0]
 
@@ -176,7 +187,7 @@ def test_a_torn_line_is_told_and_asked_again(tmp_path: Path) -> None:
 def test_recorded_labels_are_spelled_as_the_student_learns_them(tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
     documents = [Document("a", "x", recorded_label={"total": 5}), Document("b", "y")]
-    tally = label(TASK, documents, Recorded(), out)
+    tally = label_documents(TASK, documents, Recorded(), out)
     assert [(x.id, x.output, x.reason) for x in tally.labels] == [
         ("a", TASK.answer_text({"total": 5}), ""),
         ("b", "", "no recorded_label"),
@@ -186,16 +197,16 @@ def test_recorded_labels_are_spelled_as_the_student_learns_them(tmp_path: Path) 
 
 def test_a_recorded_label_that_changed_or_came_is_taken(tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
-    label(
+    label_documents(
         TASK, [Document("a", "x", recorded_label={"total": 5}), Document("b", "y")], Recorded(), out
     )
     changed = [
         Document("a", "x", recorded_label={"total": 6}),
         Document("b", "y", recorded_label={"total": 7}),
     ]
-    tally = label(TASK, changed, Recorded(), out)
+    tally = label_documents(TASK, changed, Recorded(), out)
     assert [x.output for x in tally.labels] == [TASK.answer_text({"total": n}) for n in (6, 7)]
-    assert label(TASK, changed, Recorded(), out).asked == 0
+    assert label_documents(TASK, changed, Recorded(), out).asked == 0
 
 
 def test_a_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
@@ -204,20 +215,20 @@ def test_a_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
         disk_faults.fail_at(1, "write", errno.ENOSPC),
         pytest.raises(DataError, match="No space left"),
     ):
-        label(TASK, DOCUMENTS, Scripted(), out)
+        label_documents(TASK, DOCUMENTS, Scripted(), out)
     assert list(tmp_path.iterdir()) == []
     with (
         disk_faults.fail_at(2, "write", errno.ENOSPC),
         pytest.raises(DataError, match="No space left"),
     ):
-        label(TASK, DOCUMENTS, Scripted(), out)
-    assert [kept.id for kept in read(out).labels] == ["d0"], "what was answered stays"
-    assert label(TASK, DOCUMENTS, Scripted(), out).ok == 4
+        label_documents(TASK, DOCUMENTS, Scripted(), out)
+    assert [kept.id for kept in read_labels(out).labels] == ["d0"], "what was answered stays"
+    assert label_documents(TASK, DOCUMENTS, Scripted(), out).ok == 4
 
 
 def test_an_empty_file_of_the_users_stays(tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
     out.touch()
     with pytest.raises(TeacherError):
-        label(TASK, DOCUMENTS, Scripted(ends_at="d0"), out)
+        label_documents(TASK, DOCUMENTS, Scripted(ends_at="d0"), out)
     assert out.exists()

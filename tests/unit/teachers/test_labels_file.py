@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from offapi.errors import DataError, RunError
-from offapi.teachers.labels_file import Label, Log, read, settle
+from offapi.teachers.labels_file import Label, Log, read_labels, settle_labels
 from offapi.teachers.teacher import Usage
 
 
@@ -48,7 +48,7 @@ def test_a_line_holds_the_promised_fields_and_reads_back(tmp_path: Path) -> None
         "prompt_sha256": "p",
     }
     assert (rows[1]["status"], rows[1]["reason"]) == ("failed", "truncated")
-    assert read(path).labels == (made("a", output='ü\n"'), made("b", reason="truncated"))
+    assert read_labels(path).labels == (made("a", output='ü\n"'), made("b", reason="truncated"))
 
 
 def test_cut_off_at_any_byte_the_whole_lines_survive_and_writing_goes_on(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_cut_off_at_any_byte_the_whole_lines_survive_and_writing_goes_on(tmp_pat
             assert len(log.settled) == kept, cut
             assert bool(log.warning) == torn, cut
             log.append(made("c"))
-        assert [label.id for label in read(path).labels] == [*"ab"[:kept], "c"], cut
+        assert [label.id for label in read_labels(path).labels] == [*"ab"[:kept], "c"], cut
 
 
 def test_zeros_left_by_a_power_cut_are_dropped(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_zeros_left_by_a_power_cut_are_dropped(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0" * 40)
     with Log(path) as log:
         assert "40 bytes" in log.warning
-    assert [label.id for label in read(path).labels] == ["a"]
+    assert [label.id for label in read_labels(path).labels] == ["a"]
     assert not path.read_bytes().endswith(b"\0")
 
 
@@ -130,7 +130,7 @@ def test_a_full_disk_leaves_the_lines_before_and_no_half(tmp_path: Path) -> None
     assert "Free some space" in e.value.next_step
     assert path.read_bytes() == before
     filled(path, made("b"))
-    assert [label.id for label in read(path).labels] == ["a", "b"]
+    assert [label.id for label in read_labels(path).labels] == ["a", "b"]
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def test_labels_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 def test_an_ok_label_counts_before_a_failed_one_and_a_later_before_an_earlier() -> None:
     first, second, good = made("a", reason="truncated"), made("a", reason="timed out"), made("a")
-    assert settle([first, second])[good.key] is second
-    assert settle([first, good])[good.key] is good
-    assert settle([good, second])[good.key] is good
-    assert len(settle([good, made("a", prompt="other")])) == 2
+    assert settle_labels([first, second])[good.key] is second
+    assert settle_labels([first, good])[good.key] is good
+    assert settle_labels([good, second])[good.key] is good
+    assert len(settle_labels([good, made("a", prompt="other")])) == 2

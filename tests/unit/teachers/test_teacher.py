@@ -10,18 +10,20 @@ import pytest
 
 from offapi.errors import ConfigError
 from offapi.teachers import terms
-from offapi.teachers.endpoint import Endpoint, key_from
-from offapi.teachers.teacher import Price, Request, Spec, Usage, parse
+from offapi.teachers.endpoint import Endpoint, api_key_from
+from offapi.teachers.teacher import Price, Request, TeacherSpec, Usage, parse_teacher
 
 
 def test_specs() -> None:
-    assert parse("local:a/b:c") == Spec("local", "a/b:c")
-    assert parse("http://127.0.0.1:8080/v1") == Spec("endpoint", "http://127.0.0.1:8080/v1")
-    assert parse("https://api.example.com/v1").kind == "endpoint"
-    assert parse("recorded") == Spec("recorded")
+    assert parse_teacher("local:a/b:c") == TeacherSpec("local", "a/b:c")
+    assert parse_teacher("http://127.0.0.1:8080/v1") == TeacherSpec(
+        "endpoint", "http://127.0.0.1:8080/v1"
+    )
+    assert parse_teacher("https://api.example.com/v1").kind == "endpoint"
+    assert parse_teacher("recorded") == TeacherSpec("recorded")
     for wrong in ("", "local:", "gpt-4", "ftp://x/v1", "Recorded", "localhost:8080/v1"):
         with pytest.raises(ConfigError, match="unknown teacher") as caught:
-            parse(wrong)
+            parse_teacher(wrong)
         assert "local:NAME" in caught.value.next_step
 
 
@@ -82,20 +84,20 @@ def test_a_key_comes_from_the_environment_and_shows_nowhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TEACHER_KEY", "sk-secret\n")
-    endpoint = Endpoint("http://127.0.0.1:1/v1", 8, model="m", key=key_from("TEACHER_KEY"))
+    endpoint = Endpoint("http://127.0.0.1:1/v1", 8, model="m", key=api_key_from("TEACHER_KEY"))
     assert endpoint.key == "sk-secret"
     assert "sk-secret" not in repr(endpoint) + endpoint.name
-    assert key_from(None) is None
+    assert api_key_from(None) is None
     for value in ("", "two words", "tab\there", "ключ"):
         monkeypatch.setenv("TEACHER_KEY", value)
         with pytest.raises(ConfigError, match="TEACHER_KEY") as caught:
-            key_from("TEACHER_KEY")
+            api_key_from("TEACHER_KEY")
         assert not value or value not in str(caught.value)
 
 
 def test_a_key_pasted_in_place_of_its_name_is_not_repeated() -> None:
     with pytest.raises(ConfigError, match="no variable's name") as caught:
-        key_from("sk-secret")
+        api_key_from("sk-secret")
     assert "sk-secret" not in str(caught.value)
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offapi.data.importers.shared import reasons, responses_api
-from offapi.data.importers.shared import settings as params
+from offapi.data.importers.shared import reasons, responses_api, settings
 from offapi.data.importers.shared.loose_json import Json, first, items, obj
 from offapi.data.importers.shared.reasons import Dropped, Unusable
-from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
@@ -47,7 +46,7 @@ def _row(span: Mapping[str, Json]) -> Trace | Dropped:
     if kind == "response":
         response = obj(data.get("response"))
         return (
-            responses_api.row({"input": data.get("input")}, response, **about)
+            responses_api.response_row({"input": data.get("input")}, response, **about)
             if response
             else NO_CONTENT
         )
@@ -61,11 +60,16 @@ def _generation(data: Mapping[str, Json], about: Mapping[str, Json]) -> Trace | 
     streamed = obj(answers[0]) if answers else {}
     if "output" in streamed:  # of a stream the SDK makes a response of the Responses API
         try:
-            answers = responses_api.messages(items(streamed["output"]))
+            answers = responses_api.response_messages(items(streamed["output"]))
         except Unusable as error:
             return error.dropped
-    usage, settings = data.get("usage"), obj(data.get("model_config"))
-    made, most = obj(usage).get("output_tokens"), settings.get("max_tokens")
+    usage, model_config = data.get("usage"), obj(data.get("model_config"))
+    made, most = obj(usage).get("output_tokens"), model_config.get("max_tokens")
     cut = isinstance(made, int) and isinstance(most, int) and made >= most
-    about = {**about, "model": data.get("model"), "usage": usage, "params": params.stated(settings)}
-    return build(asked, answers, finish_reason="length" if cut else None, **about)
+    about = {
+        **about,
+        "model": data.get("model"),
+        "usage": usage,
+        "params": settings.stated_settings(model_config),
+    }
+    return build_trace(asked, answers, finish_reason="length" if cut else None, **about)

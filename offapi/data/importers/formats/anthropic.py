@@ -16,7 +16,7 @@ from offapi.data.importers.pairs import Half
 from offapi.data.importers.shared import reasons, settings
 from offapi.data.importers.shared.loose_json import Json, first, items, moment, obj
 from offapi.data.importers.shared.reasons import Dropped
-from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
 REQUESTS = ("request", "params", "request_body", "req", "input", "kwargs", "body")
@@ -51,7 +51,7 @@ def exchange(
         return reasons.NO_ANSWER if "messages" in request else reasons.NOT_A_CALL
     asked, answer = _continued(items(request.get("messages")), content)
     system = request.get("system")
-    return build(
+    return build_trace(
         [{"role": "system", "content": system}, *asked] if system and asked else asked,
         {"role": "assistant", "content": answer},
         tools=request.get("tools"),
@@ -59,7 +59,7 @@ def exchange(
         model=first(response, "model") or request.get("model"),
         usage=response.get("usage"),
         **{
-            "params": settings.requested(request),
+            "params": settings.requested_settings(request),
             **about,
             "id": about.get("id") or response.get("id"),
         },

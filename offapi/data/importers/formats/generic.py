@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from offapi.data.importers.shared import reasons
-from offapi.data.importers.shared.jsonpath import Path, find, parse
+from offapi.data.importers.shared.jsonpath import Path, parse_path, value_at
 from offapi.data.importers.shared.loose_json import Json, ident, json_text, moment, opened
 from offapi.data.importers.shared.messages import is_message
 from offapi.data.importers.shared.reasons import Dropped
-from offapi.data.importers.shared.trace_or_reason import IN_MESSAGES, build
+from offapi.data.importers.shared.trace_or_reason import IN_MESSAGES, build_trace
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, nearest
 
@@ -42,7 +42,7 @@ def mapped(maps: Mapping[str, str]) -> Callable[[Mapping[str, Json]], Iterator[T
         raise ConfigError("the messages are not mapped.", where="--map", next_step=STEP)
     if "messages" in maps and "input" in maps:
         raise ConfigError("both messages and input are mapped.", where="--map", next_step=STEP)
-    paths = {name: parse(written, f"--map {name}") for name, written in maps.items()}
+    paths = {name: parse_path(written, f"--map {name}") for name, written in maps.items()}
 
     def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
         yield _row(record, paths)
@@ -51,7 +51,7 @@ def mapped(maps: Mapping[str, str]) -> Callable[[Mapping[str, Json]], Iterator[T
 
 
 def _row(record: Mapping[str, Json], paths: Mapping[str, Path]) -> Trace | Dropped:
-    found = {name: find(record, path) for name, path in paths.items()}
+    found = {name: value_at(record, path) for name, path in paths.items()}
     asked = opened(found.get("messages")) if "messages" in paths else _question(found.get("input"))
     if asked in (None, "", []):
         return NOTHING_THERE
@@ -64,7 +64,7 @@ def _row(record: Mapping[str, Json], paths: Mapping[str, Path]) -> Trace | Dropp
     gold = opened(found.get("gold"))
     if not isinstance(gold, dict | None):
         return BAD_GOLD
-    return build(
+    return build_trace(
         asked,
         answer,
         tools=found.get("tools"),

@@ -26,7 +26,7 @@ from offapi.data.importers.shared.loose_json import (
 )
 from offapi.data.importers.shared.messages import is_message
 from offapi.data.importers.shared.reasons import Dropped, Unusable
-from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
@@ -96,7 +96,7 @@ def _about(found: Mapping[str, Json], trace: Mapping[str, Json], scores: Scores)
         cost=first(found, "totalCost", "total_cost", "calculatedTotalCost"),
         trace_id=trace_id,
         prompt=first(found, "promptName", "prompt_name"),
-        params=settings.stated(obj(first(found, "modelParameters", "model_parameters"))),
+        params=settings.stated_settings(obj(first(found, "modelParameters", "model_parameters"))),
         scores={**scores.get(str(trace_id), {}), **scores.get(str(id), {})},
     )
 
@@ -117,8 +117,8 @@ def _row(
         )
     except Unusable as error:
         return error.dropped
-    about = {"params": settings.requested(request), **about}
-    return build(said, answered, tools=request.get("tools"), finish_reason=ending, **about)
+    about = {"params": settings.requested_settings(request), **about}
+    return build_trace(said, answered, tools=request.get("tools"), finish_reason=ending, **about)
 
 
 def _request(asked: Json, found: Mapping[str, Json]) -> dict[str, Json]:
@@ -169,5 +169,5 @@ def _is_item(each: Json) -> bool:
 def _as_messages(given: Json) -> Json:
     """Items of the Responses API as messages, anything else as it is."""
     if any(map(_is_item, _listed(given))):
-        return responses_api.messages(_listed(given))
+        return responses_api.response_messages(_listed(given))
     return given

@@ -22,7 +22,7 @@ from offapi.data.importers.shared.loose_json import (
     text,
 )
 from offapi.data.importers.shared.reasons import Dropped
-from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
@@ -69,10 +69,10 @@ def _rows(
         cost=first(record, "response_cost", "spend"),
         trace_id=record.get("trace_id"),
         end_user=record.get("end_user"),
-        params=settings.requested(sent) | settings.stated(parameters),
+        params=settings.requested_settings(sent) | settings.stated_settings(parameters),
     )
     if text(record.get("response")) and not response:
-        yield build(
+        yield build_trace(
             asked,
             record["response"],
             tools=request.get("tools"),

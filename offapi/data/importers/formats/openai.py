@@ -18,7 +18,7 @@ from offapi.data.importers.pairs import Half
 from offapi.data.importers.shared import reasons, responses_api, settings
 from offapi.data.importers.shared.loose_json import Json, first, items, moment, obj
 from offapi.data.importers.shared.reasons import Dropped
-from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
 REQUESTS = ("request", "request_body", "req", "input", "kwargs", "params", "body")
@@ -40,7 +40,7 @@ def exchange(
     choices = items(response.get("choices"))
     about.setdefault("ts", moment(first(response, "created", "created_at")))
     about["id"] = about.get("id") or response.get("id")
-    about["params"] = about.get("params") or settings.requested(request, response)
+    about["params"] = about.get("params") or settings.requested_settings(request, response)
     if response.get("error") or response.get("status_code") not in (None, 200):
         yield reasons.FAILED
     elif choices:
@@ -49,7 +49,7 @@ def exchange(
         for choice in choices:
             yield _choice(request, response, obj(choice), about)
     elif isinstance(response.get("output"), list):
-        yield responses_api.row(request, response, **about)
+        yield responses_api.response_row(request, response, **about)
     else:
         yield reasons.NO_ANSWER if "messages" in request else reasons.NOT_A_CALL
 
@@ -110,7 +110,7 @@ def _choice(
         return reasons.STREAMED
     if "message" not in choice and ("text" in choice or "prompt" in request):
         return reasons.NOT_A_CHAT
-    return build(
+    return build_trace(
         _stored(messages),
         choice.get("message"),
         tools=first(request, "tools", "functions"),

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offapi.data.importers.shared import settings as params
+from offapi.data.importers.shared import settings
 from offapi.data.importers.shared.loose_json import Json, first
 from offapi.data.importers.shared.reasons import BAD_WEIGHT, WEIGHTLESS, Dropped
-from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
 PAIR = Dropped(
@@ -44,7 +44,7 @@ def _row(record: Mapping[str, Json]) -> Trace | Dropped:
     if weight == 0:
         return WEIGHTLESS
     tools = first(record, "tools", "functions")
-    settings = params.requested(record)
-    return build(
-        record.get("messages"), tools=tools, id=record.get("id"), weight=weight, params=settings
+    params = settings.requested_settings(record)
+    return build_trace(
+        record.get("messages"), tools=tools, id=record.get("id"), weight=weight, params=params
     )

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 
 from offapi.data.importers.formats import openai
 from offapi.data.importers.shared import reasons, settings
-from offapi.data.importers.shared.flat_keys import numbered
+from offapi.data.importers.shared.flat_keys import numbered_array
 from offapi.data.importers.shared.loose_json import Json, first, items, known, obj, opened
-from offapi.data.importers.shared.otlp import Span, spans
+from offapi.data.importers.shared.otlp import Span, read_spans
 from offapi.data.importers.shared.reasons import Dropped
-from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
@@ -34,7 +34,7 @@ USAGE = {
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
     """The rows in `record`: one for each span, or for each of a span's answers."""
-    for span in spans(record):
+    for span in read_spans(record):
         yield from _rows(span, record)
 
 
@@ -47,23 +47,23 @@ def _rows(span: Span, record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
     if span.failed:
         yield reasons.FAILED
         return
-    asked = [_message(each) for each in numbered(found, "llm.input_messages")]
-    answers = [_message(each) for each in numbered(found, "llm.output_messages")]
+    asked = [_message(each) for each in numbered_array(found, "llm.input_messages")]
+    answers = [_message(each) for each in numbered_array(found, "llm.output_messages")]
     about = {
         "id": span.id,
         "group": _value(found, "session.id") or span.trace_id,
         "ts": span.started,
         "trace_id": span.trace_id,
-        "params": settings.stated(obj(_value(found, "llm.invocation_parameters"))),
+        "params": settings.stated_settings(obj(_value(found, "llm.invocation_parameters"))),
     }
     if not asked or not answers:
         yield from _raw(found, about) if _value(found, "input.value") else [NO_CONTENT]
         return
     for answer in answers:
-        yield build(
+        yield build_trace(
             asked,
             answer,
-            tools=[_schema(each) for each in numbered(found, "llm.tools")],
+            tools=[_schema(each) for each in numbered_array(found, "llm.tools")],
             finish_reason=_value(found, "llm.finish_reason"),
             model=_value(found, "llm.response.model_name") or _value(found, "llm.model_name"),
             usage=known(**{name: _value(found, key) for name, key in USAGE.items()}),

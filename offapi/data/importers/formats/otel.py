@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from offapi.data.importers.shared import otel_scores, reasons, settings
-from offapi.data.importers.shared.flat_keys import numbered
+from offapi.data.importers.shared.flat_keys import numbered_array
 from offapi.data.importers.shared.loose_json import Json, first, items, known, obj, opened
 from offapi.data.importers.shared.otel_scores import Scores
-from offapi.data.importers.shared.otlp import Span, spans
+from offapi.data.importers.shared.otlp import Span, read_spans
 from offapi.data.importers.shared.reasons import Dropped
-from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
@@ -44,8 +44,8 @@ REQUEST = ("gen_ai.request.", "gen_ai.openai.request.", "openai.request.")
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
     """The rows in `record`: one for each span, or for each of a span's answers."""
-    found = list(spans(record))
-    scores = otel_scores.apart(found)
+    found = list(read_spans(record))
+    scores = otel_scores.scores_apart(found)
     for span in found:
         yield from _rows(span, scores)
 
@@ -57,16 +57,16 @@ def _rows(span: Span, scores: Scores) -> Iterator[Trace | Dropped]:
             found |= attributes
     operation = first(found, "gen_ai.operation.name", "llm.request.type")
     calls = operation in CALLS if operation else _models(found)
-    if otel_scores.is_apart(span):
+    if otel_scores.is_score_apart(span):
         yield otel_scores.APART
     elif not calls:
-        yield otel_scores.OF_ANOTHER if otel_scores.of(span, {}) else reasons.NOT_A_CALL
+        yield otel_scores.OF_ANOTHER if otel_scores.scores_of(span, {}) else reasons.NOT_A_CALL
     elif span.failed:
         yield reasons.FAILED
     elif span.name in ROLES or span.name == "gen_ai.choice":
         yield NO_CONTENT
     else:
-        yield from _answers(span, found, otel_scores.of(span, scores))
+        yield from _answers(span, found, otel_scores.scores_of(span, scores))
 
 
 def _models(found: Mapping[str, Json]) -> bool:
@@ -87,7 +87,7 @@ def _answers(
     endings = items(found.get("gen_ai.response.finish_reasons"))
     for i, answer in enumerate(answers or [None]):
         ending = endings[i] if i < len(endings) else obj(answer).get("finish_reason")
-        yield build(
+        yield build_trace(
             [*system, *asked] if asked else asked,
             answer,
             tools=first(found, "gen_ai.tool.definitions", "gen_ai.request.tools"),
@@ -110,7 +110,7 @@ def _params(found: Mapping[str, Json]) -> dict[str, Json]:
         for key, value in found.items()
         if key.startswith(start)
     }
-    return settings.stated(asked)
+    return settings.stated_settings(asked)
 
 
 def _recorded(found: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
@@ -123,7 +123,10 @@ def _recorded(found: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]
 
 
 def _numbered(found: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
-    asked, answers = numbered(found, "gen_ai.prompt"), numbered(found, "gen_ai.completion")
+    asked, answers = (
+        numbered_array(found, "gen_ai.prompt"),
+        numbered_array(found, "gen_ai.completion"),
+    )
     return (asked, answers) if asked or answers else None
 
 

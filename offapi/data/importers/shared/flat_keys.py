@@ -9,7 +9,7 @@ from offapi.data.importers.shared.loose_json import Json
 Tree = dict[str, Json]
 
 
-def numbered(attributes: Mapping[str, Json], prefix: str) -> list[Json]:
+def numbered_array(attributes: Mapping[str, Json], prefix: str) -> list[Json]:
     """The array that the attributes below `prefix`
     spell out, whether flat, nested or half of each.
     """
@@ -21,7 +21,7 @@ def numbered(attributes: Mapping[str, Json], prefix: str) -> list[Json]:
             for i, each in enumerate(value):
                 _put(tree, [str(i)], each)
         elif prefix.startswith(key + ".") and isinstance(value, dict):
-            return numbered(value, prefix[len(key) + 1 :])
+            return numbered_array(value, prefix[len(key) + 1 :])
     found = _array(tree)
     return found if isinstance(found, list) else []
 

@@ -1,7 +1,9 @@
 """Where in a JSON value something lies: the part of
 JSONPath that names one place, `$.a.b[0]['c d']`.
 
-Left out: everything that names several places (wildcards, slices, filters), negative indexes.
+Libraries of JSONPath return any number of matches and do not look into JSON that was logged as
+text; here a path names one place, or is refused before the import begins. Left out: everything
+that names several places (wildcards, slices, filters), negative indexes.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ STEP = re.compile(
 )
 
 
-def parse(written: str, where: str) -> Path:
+def parse_path(written: str, where: str) -> Path:
     """The steps of a path; ConfigError, naming the option `where`, for anything else."""
     steps: list[str | int] = []
     at = 1 if written.startswith("$") else len(written) + 1
@@ -35,7 +37,7 @@ def parse(written: str, where: str) -> Path:
     return tuple(steps)
 
 
-def find(value: Json, path: Path) -> Json:
+def value_at(value: Json, path: Path) -> Json:
     """What lies at `path` in `value`, texts that hold
     JSON opened on the way; None where there is nothing.
     """

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from offapi.data.importers.shared import reasons
 from offapi.data.importers.shared.loose_json import Json, first, json_text, obj, text
 from offapi.data.importers.shared.reasons import Dropped, Unusable
-from offapi.data.importers.shared.tool_calls import call, calls, result
+from offapi.data.importers.shared.tool_calls import make_call, read_calls, read_result
 from offapi.data.traces import ROLES, Message
 
 ROLE_NAMES: Mapping[Json, str] = {
@@ -90,7 +90,7 @@ def _read(message: Json) -> list[Message]:
     results = [piece.value for piece in pieces if piece.kind == "result"]
     if role == "tool" and not results:
         return [
-            result(
+            read_result(
                 first(message, "tool_call_id", "tool_use_id"),
                 _joined(pieces, "\n"),
                 name=message.get("name"),
@@ -127,11 +127,14 @@ def _part(part: Json) -> list[Piece]:
             Piece("thinking", _text(first(part, "thinking", "content", "text", "reasoning") or ""))
         ]
     if kind in ("tool_use", "tool_call", "tool-call"):
-        return [Piece("call", call(part))]
+        return [Piece("call", make_call(part))]
     if kind in ("tool_result", "tool_call_response"):
         id, content = first(part, "tool_use_id", "id"), first(part, "content", "response", "result")
         return [
-            Piece("result", result(id, _result_text(content), failed=part.get("is_error") is True))
+            Piece(
+                "result",
+                read_result(id, _result_text(content), failed=part.get("is_error") is True),
+            )
         ]
     if kind in UNREADABLE:
         return []
@@ -173,7 +176,7 @@ def _called(message: Mapping[str, Json]) -> list[dict[str, Json]]:
     """
     listed = obj(message.get("additional_kwargs")).get("tool_calls") or message.get("tool_calls")
     old = message.get("function_call")
-    return calls(listed) or ([] if old is None else [call(old)])
+    return read_calls(listed) or ([] if old is None else [make_call(old)])
 
 
 def _in_order(message: Mapping[str, Json], role: str, pieces: list[Piece]) -> list[Message]:

@@ -26,24 +26,24 @@ OF_ANOTHER = Dropped("a score of something that is no model's answer")
 Scores = Mapping[str, Mapping[str, Json]]
 
 
-def is_apart(span: Span) -> bool:
+def is_score_apart(span: Span) -> bool:
     """Whether it is a score that stands for itself,
     in a log record or as a span without duration.
     """
     return span.name.startswith(EVENT)
 
 
-def apart(spans: Iterable[Span]) -> Scores:
+def scores_apart(spans: Iterable[Span]) -> Scores:
     """The scores that stand apart, by the ids of what they are about."""
     found: dict[str, dict[str, Json]] = {}
-    for span in filter(is_apart, spans):
+    for span in filter(is_score_apart, spans):
         for id in (span.parent_id or span.id, span.attributes.get(RESPONSE)):
             if isinstance(id, str):
                 found.setdefault(id, {}).update(_score(span.name, span.attributes))
     return found
 
 
-def of(span: Span, others: Scores) -> dict[str, Json]:
+def scores_of(span: Span, others: Scores) -> dict[str, Json]:
     """The scores of `span` by name: the value, with a label
     beside it as NAME.label; the label where it is alone.
     """

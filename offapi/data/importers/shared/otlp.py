@@ -42,7 +42,7 @@ class Span:
     failed: bool
 
 
-def spans(record: Mapping[str, Json]) -> Iterator[Span]:
+def read_spans(record: Mapping[str, Json]) -> Iterator[Span]:
     """All spans and log records in `record`."""
     pages = record.get("data")  # of Phoenix's API
     if isinstance(pages, list) and "attributes" not in record:

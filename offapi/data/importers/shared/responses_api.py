@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from offapi.data.importers.shared import reasons, settings
 from offapi.data.importers.shared.loose_json import Json, first, items, obj, text
 from offapi.data.importers.shared.reasons import Dropped, Unusable
-from offapi.data.importers.shared.trace_or_reason import build
+from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
 REMEMBERED = ("previous_response_id", "conversation", "prompt")
 
 
-def row(
+def response_row(
     request: Mapping[str, Json], response: Mapping[str, Json], **about: Json
 ) -> Trace | Dropped:
     """The row in a request and its response. `about`: id, group and more for the source."""
@@ -27,18 +27,18 @@ def row(
         asked = _asked(
             first(request, "instructions") or response.get("instructions"), request.get("input")
         )
-        answer = messages(items(response.get("output")))
+        answer = response_messages(items(response.get("output")))
     except Unusable as error:
         return error.dropped
     status, detail = response.get("status"), obj(response.get("incomplete_details")).get("reason")
-    return build(
+    return build_trace(
         asked,
         answer,
         tools=first(request, "tools") or response.get("tools"),
         finish_reason=detail if status == "incomplete" and detail else status,
         model=first(response, "model") or request.get("model"),
         usage=response.get("usage"),
-        **{"params": settings.requested(request, response), **about},
+        **{"params": settings.requested_settings(request, response), **about},
     )
 
 
@@ -47,14 +47,14 @@ def _asked(instructions: Json, given: Json) -> list[Json]:
     system = (
         [{"role": "system", "content": instructions}]
         if text(instructions)
-        else messages(items(instructions))
+        else response_messages(items(instructions))
     )
     if isinstance(given, str):
         return [*system, {"role": "user", "content": given}]
-    return [*system, *messages(items(given))] if given else []
+    return [*system, *response_messages(items(given))] if given else []
 
 
-def messages(given: list[Json]) -> list[Json]:
+def response_messages(given: list[Json]) -> list[Json]:
     """Items as messages. What the model wrote between two
     others' turns is one message, unless it wrote two texts.
     """

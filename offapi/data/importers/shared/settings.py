@@ -64,7 +64,7 @@ OTHERS = frozenset(
 )
 
 
-def requested(*sides: Mapping[str, Json]) -> dict[str, Json]:
+def requested_settings(*sides: Mapping[str, Json]) -> dict[str, Json]:
     """The settings among the fields of a request, or of
     a response that repeats them; the first side counts.
     """
@@ -78,6 +78,6 @@ def requested(*sides: Mapping[str, Json]) -> dict[str, Json]:
     return found
 
 
-def stated(given: Mapping[str, Json]) -> dict[str, Json]:
+def stated_settings(given: Mapping[str, Json]) -> dict[str, Json]:
     """All of an object that a log keeps for settings, but for OTHERS."""
     return known(**{name: value for name, value in given.items() if name not in OTHERS})

@@ -13,16 +13,16 @@ from offapi.data.importers.shared.reasons import Unusable
 from offapi.data.traces import Message
 
 
-def calls(listed: Json) -> list[dict[str, Json]]:
+def read_calls(listed: Json) -> list[dict[str, Json]]:
     """The calls in a message's `tool_calls`."""
     if listed is None:
         return []
     if not isinstance(listed, list):
         raise Unusable(reasons.BAD_CALL)
-    return [call(each) for each in listed]
+    return [make_call(each) for each in listed]
 
 
-def call(found: Json) -> dict[str, Json]:
+def make_call(found: Json) -> dict[str, Json]:
     """One call. Arguments that are text stay as they are, others become JSON text."""
     if not isinstance(found, dict):
         raise Unusable(reasons.BAD_CALL)
@@ -42,7 +42,7 @@ def call(found: Json) -> dict[str, Json]:
     }
 
 
-def result(id: Json, content: str, *, name: Json = None, failed: bool = False) -> Message:
+def read_result(id: Json, content: str, *, name: Json = None, failed: bool = False) -> Message:
     """A tool's result as a message.
 
     `failed`: Anthropic's `is_error`, which OpenAI has no word for, is kept.
@@ -56,7 +56,7 @@ def result(id: Json, content: str, *, name: Json = None, failed: bool = False) -
     return {**made, **_field("is_error", failed)}
 
 
-def complete(asked: Sequence[Message], answered: Sequence[Message]) -> bool:
+def complete_calls(asked: Sequence[Message], answered: Sequence[Message]) -> bool:
     """Whether every call has its result before the model's next turn.
 
     Calls of the answer itself await theirs.

@@ -13,7 +13,7 @@ from offapi.data.importers.shared.reasons import BAD_TOOLS, Unusable
 KEPT = ("name", "description", "parameters", "strict")
 
 
-def definitions(tools: Json) -> tuple[list[Json], list[str]]:
+def tool_definitions(tools: Json) -> tuple[list[Json], list[str]]:
     """The definitions in `tools`, and the kinds of those left out; Unusable where they are none."""
     found = opened(tools)
     if found is None:

@@ -10,7 +10,7 @@ from offapi.data.importers.shared import reasons, tool_calls
 from offapi.data.importers.shared.loose_json import Json, ident, known
 from offapi.data.importers.shared.messages import canonical
 from offapi.data.importers.shared.reasons import Dropped, Unusable
-from offapi.data.importers.shared.tool_definitions import definitions
+from offapi.data.importers.shared.tool_definitions import tool_definitions
 from offapi.data.traces import Message, Trace
 
 IN_MESSAGES: Json = object()  # the answer is the last of the messages
@@ -30,7 +30,7 @@ ENDINGS: Mapping[str, Dropped] = {
 }
 
 
-def build(
+def build_trace(
     messages: Json,
     answer: Json = IN_MESSAGES,
     *,
@@ -53,11 +53,11 @@ def build(
         asked, answered = _said(messages, answer)
         said = [*asked, *answered]
         _check(said)
-        if any("tool_calls" in message for message in said) and not tool_calls.complete(
+        if any("tool_calls" in message for message in said) and not tool_calls.complete_calls(
             asked, answered
         ):
             raise Unusable(reasons.TOOL_INCOMPLETE)
-        offered, left_out = definitions(tools) if tools else ([], [])
+        offered, left_out = tool_definitions(tools) if tools else ([], [])
     except Unusable as error:
         return error.dropped
     return Trace(

@@ -223,7 +223,7 @@ WRITERS: list[tuple[str, Callable[[], Row], str, bool]] = [  # format, writer, a
 
 def rows(format: str, record: Row) -> Iterator[Trace | Dropped]:
     maps = {"messages": "$.chat", "tools": "$.tools"} if format == "generic" else {}
-    return importer.find(format, maps).rows(record)
+    return importer.find_importer(format, maps).rows(record)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def generated(**settings: object) -> Row:
 
 
 def traces(format: str, record: Row) -> list[Trace | Dropped]:
-    return list(importer.find(format, {}).rows(json.loads(json.dumps(record))))
+    return list(importer.find_importer(format, {}).rows(json.loads(json.dumps(record))))
 
 
 def source(format: str, record: Row) -> Row:

@@ -20,10 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from offapi.data import traces
-from offapi.data.importers import importer as importers
-from offapi.data.importers import records as files
-from offapi.data.importers.pairs import Half, Others, noted
-from offapi.data.importers.records import File, Job
+from offapi.data.importers.importer import FORMATS, find_importer
+from offapi.data.importers.pairs import Half, Others, noted_halves
+from offapi.data.importers.records import ImportJob, RecordFile, find_files, read_jobs
 from offapi.data.importers.shared.reasons import PAIRED, TOO_DEEP
 from offapi.data.importers.worker import Done, Settings, Worker
 from offapi.files import jsonl
@@ -55,14 +54,14 @@ def records(format: str) -> list[Any]:
     paths = [path for path in sorted(SAMPLES.iterdir()) if path.name.startswith(prefixes)]
     found = [
         record
-        for job in files.jobs(files.find(paths, but=SAMPLES / "none"), START)
+        for job in read_jobs(find_files(paths, but=SAMPLES / "none"), START)
         for record in job.records
     ]
     return [msgspec.json.decode(record) for record in found if record.strip()]
 
 
 START = {"file": 0, "at": 0, "records": 0}
-RECORDS = {format: records(format) for format in importers.FORMATS}
+RECORDS = {format: records(format) for format in FORMATS}
 
 
 def words(value: Any) -> set[str]:
@@ -141,7 +140,7 @@ def check(format: str, *values: Any, others: Path | None = None) -> Done:
     maps = MAPS if format == "generic" else {}
     worker = Worker(Settings(format, maps, others))
     lines = tuple(map(msgspec.json.encode, values))
-    done = worker.work(Job(File(Path("x.jsonl"), "x.jsonl", 0), 1, lines, {}, 0))
+    done = worker.work(ImportJob(RecordFile(Path("x.jsonl"), "x.jsonl", 0), 1, lines, {}, 0))
     rows = list(done.rows())
     if others is None:
         assert {row.record for row in rows} == set(range(1, len(values) + 1))
@@ -154,14 +153,14 @@ def check(format: str, *values: Any, others: Path | None = None) -> Done:
     return done
 
 
-@pytest.mark.parametrize("format", importers.FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
 @FUZZ
 @given(data=st.data())
 def test_any_json_gives_rows_or_reasons(format: str, data: st.DataObject) -> None:
     check(format, data.draw(VALUES))
 
 
-@pytest.mark.parametrize("format", importers.FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
 @FUZZ
 @given(data=st.data())
 def test_a_changed_sample_gives_rows_or_reasons(format: str, data: st.DataObject) -> None:
@@ -178,12 +177,12 @@ def test_no_half_of_a_batch_is_lost(
     values = data.draw(
         st.lists(st.one_of(mutated(format), st.sampled_from(RECORDS[format])), max_size=6)
     )
-    importer = importers.find(format, {})
+    importer = find_importer(format, {})
     assert importer.halves is not None
     found: list[Half] = [
         half for value in values if isinstance(value, dict) for half in importer.halves(value)
     ]
-    with noted(tmp_path_factory.mktemp("join") / "join", found) as path:
+    with noted_halves(tmp_path_factory.mktemp("join") / "join", found) as path:
         done = check(format, *values, others=path)
         others = Others(path)
         results = {half.key for half in found if half.request is None}
@@ -204,7 +203,9 @@ def test_no_half_of_a_batch_is_lost(
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     worker = Worker(Settings("openai", {}, None))
     rows = list(
-        worker.work(Job(File(Path("x"), "x", 0), 1, tuple(data.split(b"\n")), {}, 0)).rows()
+        worker.work(
+            ImportJob(RecordFile(Path("x"), "x", 0), 1, tuple(data.split(b"\n")), {}, 0)
+        ).rows()
     )
     assert len(rows) >= sum(bool(line.strip()) for line in data.split(b"\n"))
 
@@ -223,7 +224,7 @@ def test_numbers_and_nesting_beyond_what_can_be_written_are_a_reason() -> None:
     assert [row.dropped for row in done.rows()] == [TOO_DEEP] * 2
     line = b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     done = Worker(Settings("openai-ft", {}, None)).work(
-        Job(File(Path("x"), "x", 0), 1, (line,), {}, 0)
+        ImportJob(RecordFile(Path("x"), "x", 0), 1, (line,), {}, 0)
     )
     assert [row.dropped and row.dropped.reason for row in done.rows()] == ["not JSON"]
 

@@ -18,7 +18,7 @@ import pytest
 from offapi.data import traces
 from offapi.data.importers import records
 from offapi.data.importers.formats import langfuse
-from offapi.data.importers.run import Imported, Request, run
+from offapi.data.importers.run import Imported, ImportRequest, import_traces
 from offapi.errors import ConfigError, DataError
 from offapi.progress import Advance
 
@@ -44,8 +44,10 @@ def read(
     out: Path, format: str, *names: str, **more: Any
 ) -> tuple[dict[str, traces.Trace], Imported]:
     """The traces by id, and what was said, of samples imported."""
-    found = records.find([SAMPLES / name for name in names], but=out)
-    imported = run(Request(format, found, more.pop("maps", {}), **more), out, Quiet())
+    found = records.find_files([SAMPLES / name for name in names], but=out)
+    imported = import_traces(
+        ImportRequest(format, found, more.pop("maps", {}), **more), out, Quiet()
+    )
     rows = traces.read(out)
     assert len(rows) == imported.usable
     assert imported.read == imported.usable + sum(each.count for each in imported.dropped)
@@ -494,7 +496,7 @@ def test_a_file_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path, format
     cut, out = tmp_path / "cut.json", tmp_path / "out.jsonl"
     cut.write_bytes(b'[{"messages": [')
     with pytest.raises(DataError, match="not one whole JSON array"):
-        run(Request(format, records.find([cut], but=out), {}), out, Quiet())
+        import_traces(ImportRequest(format, records.find_files([cut], but=out), {}), out, Quiet())
     assert list(tmp_path.iterdir()) == [cut]
 
 
@@ -505,5 +507,7 @@ def test_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system has no such names")
     out = tmp_path / "out.jsonl"
-    run(Request("openai-ft", records.find([named], but=out), {}), out, Quiet())
+    import_traces(
+        ImportRequest("openai-ft", records.find_files([named], but=out), {}), out, Quiet()
+    )
     assert traces.read(out)[0].id == "a\\xff-1"

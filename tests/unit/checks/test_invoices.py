@@ -1,10 +1,11 @@
-"""Checks that need no gold: who was paid, in which
+"""The checks of invoices: who was paid, in which
 order a date is read, what was to be paid in the end.
 """
 
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from offapi.checks import Check, Context, date_order, final_total, in_header, le
 from offapi.checks.invoices.date_order import Order
 from offapi.checks.invoices.seller import header
 from offapi.checks.verdict import Answer
+from offapi.task import load_task
 
 RECEIPT = """\
 TAX INVOICE
@@ -178,3 +180,40 @@ def test_the_total_is_what_was_paid_in_the_end(document: str, total: object, wan
 def test_no_document_makes_them_raise(document: str, text: str, number: float) -> None:
     for check in (in_header("a"), legal_name("a"), date_order("a"), final_total("b")):
         assert 0.0 <= score(check, document, {"a": text, "b": number}) <= 1.0
+
+
+def test_a_package_of_checks_of_ones_own_is_imported_by_a_task_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "lib" / "their_checks"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "contracts.py").write_text(OWN_CHECK)
+    (tmp_path / "task.py").write_text(OWN_TASK)
+    monkeypatch.syspath_prepend(package.parent)
+    task = load_task(tmp_path / "task.py")
+    assert task.grade("Signed by Ann.", '{"signer": "Ann"}').score == 1.0
+    assert task.grade("Signed by Ann.", '{"signer": "Ben"}').parts["signed"].reason == "Ben?"
+
+
+OWN_CHECK = """\
+from offapi.checks import Verdict
+
+def signed(field):
+    def check(document, answer, context):
+        name = (answer.value or {}).get(field)
+        return Verdict(float(f"Signed by {name}" in document), f"{name}?")
+    return check
+"""
+OWN_TASK = """\
+import offapi
+from their_checks.contracts import signed
+
+task = offapi.Task(
+    name="mine",
+    instructions="Read.",
+    schema={"type": "object", "properties": {"signer": {"type": "string"}}},
+    checks={"signed": (signed("signer"), 1.0)},
+    match={"signer": "text"},
+)
+"""

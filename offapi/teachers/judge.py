@@ -1,9 +1,10 @@
-"""Check: another model's opinion of an answer, by a rubric in plain words.
+"""A check that asks another model's opinion of an answer, by a rubric in plain words.
 
 The judge is a model of the store or an endpoint; it decodes greedily and must end with its
-verdict in one exact form. Measure it before trusting it (`offapi.checks.agreement`). It is
-slow: give the task more `check_seconds`. Left out: scores finer than pass or fail, in which
-models agree neither with people nor with themselves.
+verdict in one exact form. Measure it before trusting it: `agreement` of `offapi.checks.agreement`
+compares it with people, `order_swap` with itself. It is slow: give the task more `check_seconds`.
+Left out: scores finer than pass or fail, in which models agree neither with people nor with
+themselves.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from offapi.checks.verdict import Answer, Context, Verdict
 from offapi.data.traces import strip_thinking
 from offapi.errors import ConfigError
 from offapi.network.addresses import on_this_machine
-
-if TYPE_CHECKING:
-    from offapi.teachers.teacher import Teacher
+from offapi.stats.interval import Interval
+from offapi.teachers.teacher import Request, Teacher, parse_teacher
 
 Preference = Literal["first", "second", "tie"]
 Case = tuple[str, str]  # document, answer
@@ -46,6 +46,28 @@ class Opinion:
 
 
 @dataclass(frozen=True)
+class AnswerPair:
+    """Two answers to a document, and which is better where somebody said so."""
+
+    document: str
+    first: str
+    second: str
+    better: Preference | None = None
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """A judge asked both ways round.
+
+    `raw`: how often its preference is the labelled one; None without labels.
+    """
+
+    pairs: int
+    consistent: Interval
+    raw: Interval | None
+
+
+@dataclass(frozen=True)
 class Judge:
     """A check that asks `teacher`.
 
@@ -66,6 +88,11 @@ class Judge:
         system = self._system("an answer", ("PASS", "FAIL"))
         users = [_tagged(document=document, answer=text) for document, text in cases]
         return self._ask(system, users, ("PASS", "FAIL"))
+
+    def passed(self, cases: Sequence[Case]) -> list[bool | None]:
+        """Return whether each case passes, None where the judge gave no verdict."""
+        opinions = self.opinions(cases)
+        return [opinion.word == "PASS" if opinion.word else None for opinion in opinions]
 
     def preferences(self, pairs: Sequence[tuple[str, str, str]]) -> list[tuple[Preference, bool]]:
         """For each (document, first, second): the better
@@ -93,8 +120,6 @@ class Judge:
         )
 
     def _ask(self, system: str, users: Sequence[str], words: Sequence[str]) -> list[Opinion]:
-        from offapi.teachers.teacher import Request
-
         requests = [
             Request(
                 str(i), ({"role": "system", "content": system}, {"role": "user", "content": user})
@@ -106,7 +131,7 @@ class Judge:
             (
                 Opinion("", answered[i].reason)
                 if answered[i].reason
-                else read(answered[i].output, words)
+                else read_opinion(answered[i].output, words)
             )
             for i in range(len(users))
         ]
@@ -128,18 +153,16 @@ def judge(
     An endpoint may have a name for its model (`served`) and a key (in the environment variable
     `key_env`). An address off this machine sees your documents and needs `elsewhere=True`.
 
-    Before its verdicts count, `offapi.checks.agreement.agreement` tells how far they agree with
-    people's, and `offapi.checks.agreement.order_swap` whether its preferences stand when two
-    answers change places.
+    Before its verdicts count, `offapi.checks.agreement.agreement` measures how far they agree with
+    people's, and `offapi.teachers.judge.order_swap` whether its preferences stand when two answers
+    change places.
     """
-    from offapi.teachers.teacher import parse
-
     if not rubric.strip():
         raise ConfigError(
             "the judge's rubric is empty.",
             next_step="Say in a few sentences what a good answer is.",
         )
-    named = parse(model)
+    named = parse_teacher(model)
     if named.kind == "recorded":
         raise ConfigError(
             "a judge must be able to answer.", next_step="Write local:NAME or http://HOST:PORT/v1."
@@ -153,10 +176,10 @@ def judge(
             rubric,
             Local(get(named.target), backend or default_backend(), max_tokens, keep_open=True),
         )
-    from offapi.teachers.endpoint import Endpoint, key_from
+    from offapi.teachers.endpoint import Endpoint, api_key_from
 
     endpoint = Endpoint(
-        named.target, max_tokens, model=served, key=key_from(key_env), terms_checked=True
+        named.target, max_tokens, model=served, key=api_key_from(key_env), terms_checked=True
     )
     if not elsewhere and not on_this_machine(endpoint.host):
         raise ConfigError(
@@ -166,7 +189,24 @@ def judge(
     return Judge(rubric, endpoint)
 
 
-def read(text: str, words: Sequence[str]) -> Opinion:
+def order_swap(judge: Judge, pairs: Sequence[AnswerPair]) -> Swaps:
+    """Ask `judge` about each of `pairs` in both orders,
+    and count where it stands by its preference.
+    """
+    found = judge.preferences([(pair.document, pair.first, pair.second) for pair in pairs])
+    labelled = [
+        preference == pair.better
+        for (preference, _), pair in zip(found, pairs, strict=True)
+        if pair.better
+    ]
+    return Swaps(
+        pairs=len(pairs),
+        consistent=Interval.of([consistent for _, consistent in found]),
+        raw=Interval.of(labelled) if labelled else None,
+    )
+
+
+def read_opinion(text: str, words: Sequence[str]) -> Opinion:
     """The verdict on the last line of `text`, one of `words`, and the reason before it."""
     said, _, last = strip_thinking(text).strip().rpartition("\n")
     found = _VERDICT.fullmatch(last.strip())

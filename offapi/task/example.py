@@ -1,0 +1,15 @@
+"""A worked example of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Example:
+    """A worked example: what a teacher is shown before the document it shall answer for."""
+
+    document: str
+    answer: Mapping[str, Any]

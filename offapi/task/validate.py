@@ -1,0 +1,140 @@
+"""Check that the parts of a task fit each other, before anything is asked of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, get_args
+
+from offapi.checks.schema import schema_validator
+from offapi.checks.verdict import Match
+from offapi.errors import ConfigError, nearest
+from offapi.task.example import Example
+from offapi.text.normalise import is_number
+
+if TYPE_CHECKING:
+    from offapi.task.task import Task
+
+KINDS: tuple[Match, ...] = get_args(Match)
+
+
+def validate_task(task: Task) -> None:
+    """ConfigError at the first part of `task` that is wrong."""
+    _validate_words(task)
+    _validate_schema(task)
+    if not task.checks:
+        raise _wrong(
+            task, "checks is empty", 'Add one, such as `"json": (offapi.checks.is_json, 1.0)`.'
+        )
+    for name, weighted in task.checks.items():
+        if not (isinstance(weighted, tuple) and len(weighted) == 2 and callable(weighted[0])):
+            raise _wrong(task, f"checks[{name!r}] is {weighted!r}", "Write (check, weight).")
+        weight = weighted[1]
+        if not is_number(weight) or not math.isfinite(weight) or weight <= 0:
+            raise _wrong(
+                task, f"checks[{name!r}] has the weight {weight!r}", "Weights are numbers above 0."
+            )
+    _validate_audit(task)
+    for i, example in enumerate(task.examples):
+        if not example.document.strip():
+            raise _wrong(task, f"examples[{i}] has an empty document", "Give it one.")
+        if not isinstance(example.answer, Mapping):
+            raise _wrong(
+                task, f"examples[{i}] has the answer {example.answer!r}", "Write an object, {...}."
+            )
+        errors = [
+            error.message
+            for error in schema_validator(task.schema).iter_errors(dict(example.answer))
+        ]
+        if errors:
+            raise _wrong(
+                task,
+                f"examples[{i}] does not fit the schema: {errors[0]}",
+                "Mend the example or the schema.",
+            )
+
+
+def _validate_audit(task: Task) -> None:
+    if not isinstance(task.audit, tuple):
+        raise _wrong(
+            task, f"audit is {task.audit!r}", 'Write a tuple of checks\' names, `audit=("json",)`.'
+        )
+    for name in task.audit:
+        if not isinstance(name, str) or name not in task.checks:
+            raise _wrong(
+                task,
+                f"audit names {name!r}, not one of the checks",
+                nearest(str(name), task.checks),
+            )
+    if set(task.audit) == set(task.checks):
+        raise _wrong(
+            task,
+            "every check is audit, and none is left to score by",
+            "Leave one check out of `audit`.",
+        )
+    if task.reward is not None and not callable(task.reward):
+        raise _wrong(
+            task, f"reward is {task.reward!r}", "Write a function of (documents, answers)."
+        )
+
+
+def _validate_words(task: Task) -> None:
+    for name in ("name", "instructions"):
+        text = getattr(task, name)
+        if not isinstance(text, str) or not text.strip():
+            raise _wrong(task, f"{name} is {text!r}", "It must be a text that is not empty.")
+    if not isinstance(task.max_answer_tokens, int) or task.max_answer_tokens < 1:
+        raise _wrong(
+            task,
+            f"max_answer_tokens is {task.max_answer_tokens!r}",
+            "It must be a whole number above 0.",
+        )
+    seconds = task.check_seconds
+    if seconds is not None and not (is_number(seconds) and 0 <= seconds < math.inf):
+        raise _wrong(
+            task,
+            f"check_seconds is {seconds!r}",
+            "It must be a number of seconds, or None for no limit.",
+        )
+    if not isinstance(task.examples, tuple) or not all(
+        isinstance(example, Example) for example in task.examples
+    ):
+        raise _wrong(
+            task,
+            "examples must be a tuple of offapi.Example",
+            "Write `examples=(offapi.Example(...),)`.",
+        )
+
+
+def _validate_schema(task: Task) -> None:
+    if not isinstance(task.schema, Mapping) or not isinstance(
+        task.schema.get("properties"), Mapping
+    ):
+        hint = 'Write `schema={"type": "object", "properties": {...}, "required": [...]}`.'
+        raise _wrong(task, "schema has no properties", hint)
+    try:
+        schema_validator(task.schema)
+    except (ValueError, TypeError) as error:
+        raise _wrong(
+            task, f"schema is no JSON schema: {error}", "See json-schema.org, draft 2020-12."
+        ) from None
+    if not task.match:
+        raise _wrong(
+            task,
+            "match is empty",
+            'Say how fields are compared, as in `match={"total": "number"}`.',
+        )
+    for name, kind in task.match.items():
+        if name not in task.schema["properties"]:
+            raise _wrong(
+                task,
+                f"match names {name!r}, not in the schema",
+                nearest(name, task.schema["properties"]),
+            )
+        if kind not in KINDS:
+            raise _wrong(task, f"match[{name!r}] is {kind!r}", nearest(str(kind), KINDS))
+
+
+def _wrong(task: Task, what: str, next_step: str) -> ConfigError:
+    label = task.name if isinstance(task.name, str) else "?"
+    return ConfigError(f"task {label!r}: {what}.", next_step=next_step)
