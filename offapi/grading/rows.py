@@ -75,11 +75,6 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
     )
 
 
-def answered(trace: Trace) -> bool:
-    """Whether there is an answer to grade."""
-    return bool(trace.answer.strip() or trace.messages[-1].get("tool_calls"))
-
-
 def judge(task: Task, trace: Trace, grade: Grade | None, gold: Gold | None) -> int:
     """Whether the answer is RIGHT: all fields that `task`
     compares equal the known ones. UNKNOWN where none is known.
