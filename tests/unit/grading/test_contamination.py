@@ -8,7 +8,7 @@ import numpy as np
 
 from offapi.grading import table
 from offapi.grading.similarity.contamination import NUMBERS, RUNS, Evaluation, Near, near
-from offapi.grading.similarity.shingles import common, prints
+from offapi.grading.similarity.shingles import common, pieces, prints
 
 INSTRUCTIONS = (
     "Read the letter below, say who wrote it and when, and answer with one JSON object and nothing"
@@ -108,3 +108,13 @@ def test_looking_up_finds_what_comparing_every_pair_finds() -> None:
 
 def test_nothing_is_near_nothing() -> None:
     assert near([], ["a b c d"]) == near(["a b c d"], []) == []
+
+
+def test_rows_are_counted_on_from_one_piece_of_texts_to_the_next() -> None:
+    wanted = receipt(1)
+    rows = [*["word " * 50_000] * 5, wanted]  # the first five fill a piece
+    assert len(list(pieces(rows))) == 2
+    assert [(pair.row, pair.document) for pair in near(rows, [wanted])] == [(5, 0)]
+    found = np.zeros(6, table.kind(0))
+    assert [pair.row for pair in table.add_documents(found, rows, evaluation=Evaluation([wanted]))]
+    assert np.flatnonzero(found["near"]).tolist() == [5]

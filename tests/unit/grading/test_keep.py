@@ -63,7 +63,8 @@ def clusters(texts: list[str]) -> list[int]:
     found = np.zeros(len(texts), table.kind(0))
     boring = shingles.common(texts)
     table.add_documents(found, texts, boring)
-    return table.clusters(found, texts.__getitem__, boring).tolist()
+    cluster = table.clusters(found, texts.__getitem__, boring)
+    return [int(first) for first in cluster]
 
 
 @pytest.mark.parametrize(
