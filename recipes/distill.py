@@ -19,10 +19,10 @@ from offapi.backend import load
 from offapi.chat.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
+from offapi.data.rows import Row, row_text
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Report
-from offapi.evaluation.test_set import Row, text
 from offapi.grading.keep import Keep
 from offapi.grading.select import choose
 from offapi.models.store import Model, get
@@ -175,7 +175,7 @@ def keep(
     """The answers good enough to learn, none of documents
     near those that are scored; what was dropped is said.
     """
-    evaluation = [(row.id, text(row)) for row in inputs.val]
+    evaluation = [(row.id, row_text(row)) for row in inputs.val]
     chosen = choose(graded, inputs.task, config.keep, config.seed, evaluation=evaluation)
     folder.write(
         "grading.json", orjson.dumps(chosen.report.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -16,14 +16,13 @@ import orjson
 
 from offapi.backend import load
 from offapi.chat.chat import Chat, Thinking
-from offapi.data import documents, traces
+from offapi.data import traces
+from offapi.data.rows import Row, read_rows, row_text
 from offapi.data.traces import Trace
 from offapi.episodes import Episode
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Report
 from offapi.evaluation.compare import compare
-from offapi.evaluation.test_set import Row, text
-from offapi.files import jsonl
 from offapi.grading.keep import Keep, require_groups
 from offapi.grading.select import choose
 from offapi.models.store import Model, get
@@ -77,7 +76,7 @@ def prepare(config: Config, out: Progress) -> Inputs:
     found = read_traces(config.traces, task)
     require_groups(config.keep, (row.group for row in found), config.traces)
     rows = [(row, task.grade_trace(row)) for row in found]
-    evaluation = [(row.id, text(row)) for row in val]
+    evaluation = [(row.id, row_text(row)) for row in val]
     chosen = choose(rows, task, config.keep, config.seed, evaluation=evaluation)
     for line in chosen.report.lines():
         out.say(line)
@@ -152,13 +151,14 @@ def read_traces(path: Path, task: Task) -> list[Trace]:
     """The traces in `path`; of documents, their
     recorded answers as answers to the task's question.
     """
-    if "messages" in jsonl.read(path)[0].value:
-        return traces.read(path)
-    return [
-        Trace(row.id, (*task.messages(row.text), said(task, row.recorded_label)), gold=row.gold)
-        for row in documents.read(path)
-        if row.recorded_label is not None
-    ]
+    found: list[Trace] = []
+    for row in read_rows(path):
+        if isinstance(row, Trace):
+            found.append(row)
+        elif row.recorded_label is not None:
+            messages = (*task.messages(row.text), said(task, row.recorded_label))
+            found.append(Trace(row.id, messages, gold=row.gold))
+    return found
 
 
 def said(task: Task, answer: traces.Message) -> traces.Message:

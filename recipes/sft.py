@@ -20,12 +20,12 @@ from offapi.chat.chat import Chat, OnLong, fit_episodes
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, require
 from offapi.data import documents, traces
 from offapi.data.cap import cap_groups
+from offapi.data.rows import Row
 from offapi.episodes import Episode
 from offapi.errors import DataError
 from offapi.evaluation import test_set
 from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.predict import predict
-from offapi.evaluation.test_set import Row
 from offapi.models.store import Model, get
 from offapi.progress import Progress
 from offapi.task import Task, load_task

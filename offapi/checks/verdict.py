@@ -60,45 +60,6 @@ def parse(text: str) -> Answer:
     Refused: NaN and Infinity, a key given twice, numbers beyond 64 bits, lone surrogates,
     nesting that could not be written back.
     """
-    value = _plain(text)
-    return _parse(text) if value is None else Answer(text, value)
-
-
-def _plain(text: str) -> dict[str, Any] | None:
-    """The object in `text` where orjson's reading alone shows
-    that nothing is to be refused: several times faster.
-    """
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    if type(value) is not dict or text.count("{") + text.count("[") > _FLAT:
-        return None
-    # A key given twice leaves fewer keys than colons; a
-    # colon inside a text only sends it to the slow reading.
-    return value if _keys(value) == text.count(":") else None
-
-
-_FLAT = 100  # brackets; orjson writes 254 levels
-_DOUBTFUL = -(1 << 40)
-
-
-def _keys(value: dict[str, Any] | list[Any]) -> int:
-    """How many keys are in `value`; far below 0 where it
-    holds a float that stands for a number beyond 64 bits.
-    """
-    count, parts = (len(value), value.values()) if isinstance(value, dict) else (0, value)
-    for part in parts:
-        kind = type(part)
-        if kind is float:
-            if not -1e17 < part < 1e17 or not part:
-                return _DOUBTFUL
-        elif kind is dict or kind is list:
-            count += _keys(part)
-    return count
-
-
-def _parse(text: str) -> Answer:
     try:
         value = json.loads(
             text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from offapi.compare.config import ROADS, Keys, Road
-from offapi.data import documents, traces
+from offapi.data import documents
 from offapi.data.documents import Document
+from offapi.data.rows import Row, as_row, read_rows, row_text
+from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation import test_set
-from offapi.evaluation.test_set import Row
 from offapi.files import atomic, jsonl
 from offapi.grading.similarity.contamination import near
 from offapi.rl.prompts import hold_out
@@ -70,10 +71,10 @@ def read(keys: Keys) -> Material:
     """
     task = load_task(keys.task)
     test = tuple(test_set.read(keys.test, task))
-    held = [test_set.text(row) for row in test]
+    held = [row_text(row) for row in test]
     if keys.val is not None:
         texts = set(held)
-        both = [row.id for row in test_set.read(keys.val, task) if test_set.text(row) in texts]
+        both = [row.id for row in test_set.read(keys.val, task) if row_text(row) in texts]
         if both:
             what = f"document {both[0]!r} is in the test set too ({len(both)} are)."
             raise DataError(what, where=str(keys.val), next_step="Take it out of one of the files.")
@@ -137,10 +138,9 @@ def choose(keys: Keys, material: Material) -> tuple[list[Road], dict[Road, str]]
 
 def _traces(keys: Keys, rows: Sequence[Document]) -> Iterable[tuple[Mapping[str, Any], str]]:
     """The rows for filtered_sft, and the text each answers."""
-    if keys.traces is not None and "messages" in jsonl.read(keys.traces)[0].value:
-        return [(traces.as_row(row), row.document) for row in traces.read(keys.traces)]
-    found = documents.read(keys.traces) if keys.traces else rows
-    return [(documents.as_row(row), row.text) for row in found if row.recorded_label is not None]
+    found = read_rows(keys.traces) if keys.traces else rows
+    answered = [row for row in found if isinstance(row, Trace) or row.recorded_label is not None]
+    return [(as_row(row), row_text(row)) for row in answered]
 
 
 def _apart(rows: Iterable[tuple[Any, str]], held: Sequence[str]) -> tuple[list[Any], int]:

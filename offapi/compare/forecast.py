@@ -14,8 +14,8 @@ from offapi.backend import Backend, ModelSpec, load
 from offapi.chat.chat import Chat
 from offapi.compare.arm import Arm
 from offapi.compare.config import Keys, recipe
+from offapi.data.rows import Row
 from offapi.evaluation.predict import prompt
-from offapi.evaluation.test_set import Row
 from offapi.models import store
 from offapi.progress import Progress
 from offapi.task import Task

@@ -71,10 +71,11 @@ def check_keys(row: jsonl.Row) -> None:
 def _read_rows(path: Path) -> list[Document]:
     rows = jsonl.read(path)
     jsonl.unique_ids(rows)
-    return [_document(row) for row in rows]
+    return [parse(row) for row in rows]
 
 
-def _document(row: jsonl.Row) -> Document:
+def parse(row: jsonl.Row) -> Document:
+    """The document in `row`; DataError at the field that keeps it from being one."""
     text = row.required("document", str)
     if not text.strip():
         raise row.error(

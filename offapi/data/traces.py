@@ -66,6 +66,11 @@ class Trace:
         return "\n".join(texts)
 
     @property
+    def answered(self) -> bool:
+        """Whether the last message says or calls anything."""
+        return bool(self.answer.strip() or self.messages[-1].get("tool_calls"))
+
+    @property
     def single_shot(self) -> bool:
         """Whether one question was answered at once: no tools, no earlier turns."""
         return (

@@ -16,9 +16,9 @@ import orjson
 
 from offapi.checks.gold import compare_fields
 from offapi.checks.verdict import parse
+from offapi.data.rows import Row
 from offapi.data.traces import Trace, strip_thinking
 from offapi.errors import DataError
-from offapi.evaluation.test_set import Row
 from offapi.files import jsonl
 from offapi.stats.bootstrap import count, shares
 from offapi.stats.interval import Interval

@@ -15,11 +15,12 @@ from typing import Any
 
 from offapi.backend import DType, ModelSpec, default_backend, load
 from offapi.chat.chat import IN_FRONT, Chat
+from offapi.data.rows import Row
 from offapi.evaluation import test_set
 from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.predict import Predictions, predict
 from offapi.evaluation.sampled_accuracy import SampledReport, score_samples
-from offapi.evaluation.test_set import Row, count_scoring
+from offapi.evaluation.test_set import count_scoring
 from offapi.files import atomic
 from offapi.models import store
 from offapi.progress import Progress

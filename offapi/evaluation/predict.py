@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from offapi.backend import Backend, Sampling
 from offapi.chat.chat import Chat
+from offapi.data.rows import Row
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
-from offapi.evaluation.test_set import Row
 from offapi.progress import Progress
 from offapi.task import Task
 

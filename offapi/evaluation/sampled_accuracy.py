@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from offapi.data.rows import Row
 from offapi.errors import DataError
 from offapi.evaluation import accuracy
 from offapi.evaluation.accuracy import Prediction
-from offapi.evaluation.test_set import Row
 from offapi.stats import bootstrap
 from offapi.stats.interval import Interval
 from offapi.stats.pass_at_k import pass_all, pass_any, sizes

@@ -10,24 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from offapi.data import documents, traces
-from offapi.data.documents import Document
-from offapi.data.traces import Trace
+from offapi.data.rows import Row, read_rows
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.files.hashing import sha256_path
 from offapi.task import Task
 from offapi.training.run import CHECKPOINTS, MANIFEST, Run
 
-Row = Document | Trace
-
 
 def read(path: Path, task: Task, limit: int | None = None) -> Sequence[Row]:
-    """The first `limit` rows of a documents or traces file, each with gold that `task` can compare.
+    """The first `limit` rows of a file, each with gold that `task` can compare.
 
     DataError with file, line, field and next step for anything else.
     """
-    rows: Sequence[Row] = (traces.read if _holds_traces(path) else documents.read)(path)[:limit]
+    rows = read_rows(path)[:limit]
     for row in rows:
         try:
             task.check_gold(row.gold or {}, row=row.id)
@@ -35,11 +31,6 @@ def read(path: Path, task: Task, limit: int | None = None) -> Sequence[Row]:
             where = f"{path}{_line(path, row.id)}, document {row.id!r}, field 'gold'"
             raise DataError(error.what, where=where, next_step=error.next_step) from None
     return rows
-
-
-def text(row: Row) -> str:
-    """What the answer is made from."""
-    return row.document if isinstance(row, Trace) else row.text
 
 
 def count_scoring(run: Run, data: Path, n: int) -> int:
@@ -67,11 +58,6 @@ def run_of(adapter: Path) -> Run | None:
         path for path in around if (path / MANIFEST).is_file() and (path / CHECKPOINTS).is_dir()
     )
     return next(map(Run.open, found), None)
-
-
-def _holds_traces(path: Path) -> bool:
-    first = {} if path.is_dir() else jsonl.read(path)[0].value
-    return "messages" in first and "document" not in first
 
 
 def _line(path: Path, id: str) -> str:

@@ -7,7 +7,7 @@ the rows to be refused, which `contamination` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.data.traces import Trace
 from offapi.errors import DataError
-from offapi.grading.similarity import near_duplicates as duplicates
 from offapi.randomness import order
-from offapi.task import Grade
 from offapi.text.normalise import bare
 
 GROUP = "group"
@@ -81,21 +78,8 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A graded row. `score` is None where a check failed to judge it."""
-
-    id: str
-    score: float | None
-    group: str | None
-    cap_value: str | None  # None: not subject to the cap
-    document: str
-    has_answer: bool
-    refused: bool = False  # near an evaluation document
-
-
-@dataclass(frozen=True)
 class Columns:
-    """Candidates by column, (N,) each.
+    """Graded rows by column, (N,) each.
 
     Groups, cap values and clusters of near-duplicates are numbers, or NONE.
     """
@@ -106,39 +90,6 @@ class Columns:
     cap_value: NDArray[np.int64]
     cluster: NDArray[np.int64]
     refused: Mask
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Indices of the rows that are kept, in their old
-    order, and how many were dropped for which reason.
-    """
-
-    kept: tuple[int, ...]
-    dropped: Mapping[str, int]
-
-
-def candidates(
-    rows: Iterable[tuple[Trace, Grade | None]], cap_by: str | None = None
-) -> list[Candidate]:
-    """Graded traces as candidates; a grade is None where a check failed."""
-    return [candidate(trace, grade, cap_by) for trace, grade in rows]
-
-
-def candidate(trace: Trace, grade: Grade | None, cap_by: str | None = None) -> Candidate:
-    """One graded trace."""
-    value = cap_value(trace.group, grade.value if grade else None, cap_by)
-    score, answered = grade.score if grade else None, has_answer(trace, grade)
-    return Candidate(trace.id, score, trace.group, value, trace.document, answered)
-
-
-def has_answer(trace: Trace, grade: Grade | None) -> bool:
-    """Whether the answer is one JSON object, or ends an agent's chat, or was not graded."""
-    if grade is None or grade.value is not None:
-        return True
-    return not trace.single_shot and bool(
-        trace.answer.strip() or trace.messages[-1].get("tool_calls")
-    )
 
 
 def cap_value(
@@ -166,35 +117,6 @@ def require_groups(keep: Keep, groups: Iterable[str | None], path: Path) -> None
         step = 'Keep by a threshold or by top, or give the traces of one prompt the same "group".'
         what = f"no row has a group, so {keep.by_group} would drop none."
         raise DataError.at(what, path=path, field=GROUP, next_step=step)
-
-
-def select(candidates: Sequence[Candidate], keep: Keep, seed: int) -> Selection:
-    """The candidates that `keep` wants, the same for the same seed."""
-    scores = np.array(
-        [np.nan if row.score is None else row.score for row in candidates], np.float64
-    )
-    answers, refused = (
-        np.array([getattr(row, name) for row in candidates], bool)
-        for name in ("has_answer", "refused")
-    )
-    groups, capped = (
-        numbered([getattr(row, name) for row in candidates]) for name in ("group", "cap_value")
-    )
-    alone = np.full(len(candidates), NONE, np.int64)
-    cluster = (
-        duplicates.clusters([row.document for row in candidates]) if keep.near_duplicates else alone
-    )
-    columns = Columns(scores, answers, groups, capped, cluster, refused)
-    mask, dropped = choose(columns, keep, ranking(scores, seed))
-    return Selection(tuple(int(i) for i in np.flatnonzero(mask)), dropped)
-
-
-def numbered(values: Sequence[str | None]) -> NDArray[np.int64]:
-    """Each value as the number of its first occurrence, None as NONE."""
-    seen: dict[str, int] = {}
-    return np.array(
-        [NONE if value is None else seen.setdefault(value, len(seen)) for value in values], np.int64
-    )
 
 
 def ranking(score: NDArray[np.float64], seed: int) -> NDArray[np.int64]:

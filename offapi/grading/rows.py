@@ -16,7 +16,8 @@ import orjson
 
 from offapi.checks.gold import compare_fields
 from offapi.data import documents, traces
-from offapi.data.traces import ROLES, Trace
+from offapi.data.rows import is_trace
+from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.grading.table import RIGHT, UNKNOWN, WRONG
@@ -60,14 +61,10 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
 
     A document without a recorded label has an empty answer.
     """
-    value = _read(line)
-    if value is not None and (trace := _plain(value)) is not None:
-        return trace
-    whole = line.removeprefix(b"\xef\xbb\xbf")
-    row = jsonl.parse(path, number, whole) if value is None else jsonl.Row(path, number, value)
+    row = jsonl.parse(path, number, line.removeprefix(b"\xef\xbb\xbf"))
     if not row.required("id", str).strip():
         raise row.error("the id is empty.", "id", "Give every row an id of its own.")
-    if "messages" in row.value or "document" not in row.value:
+    if is_trace(row):
         return traces.parse(row)
     documents.check_keys(row)
     label, gold, grade = (row.optional(name, dict) for name in ("recorded_label", "gold", "grade"))
@@ -76,44 +73,6 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
     return Trace(
         row.required("id", str), messages, group=row.optional("group", str), gold=gold, grade=grade
     )
-
-
-def _read(line: bytes) -> dict[str, Any] | None:
-    """The object in a line; None where `jsonl.parse`, which costs more, is to say what is wrong."""
-    try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _plain(value: Mapping[str, Any]) -> Trace | None:
-    """The trace in a row with no tools and nothing amiss,
-    as `traces.parse` gives it, in a third of the time.
-
-    None: `traces.parse` must look.
-    """
-    id, messages = value.get("id"), value.get("messages")
-    if type(id) is not str or not id.strip() or type(messages) is not list or not messages:
-        return None
-    if value.get("tools") not in (None, []):
-        return None
-    for message in messages:
-        if type(message) is not dict or message.get("tool_calls") is not None:
-            return None
-        if message.get("role") not in ROLES or type(message.get("content")) is not str:
-            return None
-    group, objects = value.get("group"), [value.get(name) for name in ("gold", "source", "grade")]
-    if message["role"] != "assistant" or not (group is None or type(group) is str):
-        return None
-    if any(each is not None and type(each) is not dict for each in objects):
-        return None
-    return Trace(id, tuple(messages), None, group, *objects)
-
-
-def answered(trace: Trace) -> bool:
-    """Whether there is an answer to grade."""
-    return bool(trace.answer.strip() or trace.messages[-1].get("tool_calls"))
 
 
 def judge(task: Task, trace: Trace, grade: Grade | None, gold: Gold | None) -> int:

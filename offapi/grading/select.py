@@ -14,7 +14,7 @@ from offapi.data.traces import Trace
 from offapi.grading import rows, table
 from offapi.grading.keep import Keep
 from offapi.grading.report import Report, Sieve, report
-from offapi.grading.similarity.contamination import Pair, near
+from offapi.grading.similarity.contamination import Evaluation, Pair
 from offapi.grading.similarity.shingles import common
 from offapi.grading.truth import from_gold
 from offapi.task import Grade, Task
@@ -48,11 +48,9 @@ def choose(
     """
     right = [rows.judge(task, trace, grade, None) for trace, grade in graded]
     found = table.of(graded, len(task.checks), rule.cap_by, right)
-    documents = [trace.document for trace, _ in graded]
-    boring = np.union1d(common(documents), common([text for _, text in evaluation]))
-    table.add_documents(found, documents, boring)
-    pairs = near(documents, [text for _, text in evaluation])
-    found["near"][[pair.row for pair in pairs]] = True
+    documents, texts = [trace.document for trace, _ in graded], [text for _, text in evaluation]
+    boring = np.union1d(common(documents), common(texts))
+    pairs = table.add_documents(found, documents, boring, Evaluation(texts, boring))
     cluster = table.clusters(found, documents.__getitem__, boring, near=rule.near_duplicates)
     sieve = Sieve.of(found, cluster, seed)
     told = report(

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from offapi.data.traces import Trace
 from offapi.files.hashing import hash64
-from offapi.grading.keep import NONE, Columns, cap_value, has_answer
-from offapi.grading.similarity.contamination import Evaluation
+from offapi.grading.keep import NONE, Columns, cap_value
+from offapi.grading.similarity.contamination import Evaluation, Near
 from offapi.grading.similarity.near_duplicates import Sketches, compare, join
 from offapi.grading.similarity.shingles import NOTHING, SKETCH, Hashes, pieces, prints
 from offapi.task import Grade
@@ -84,12 +84,12 @@ def add_documents(
     documents: Sequence[str],
     common: Hashes = NOTHING,
     evaluation: Evaluation | None = None,
-) -> None:
-    """What near-duplicates are found by, and which documents are near one of `evaluation`.
+) -> list[Near]:
+    """Add what near-duplicates are found by, and return the rows near one of `evaluation`.
 
     To be called once.
     """
-    start = 0
+    start, pairs = 0, []
     for some in pieces(documents):
         found, part = prints(some, common), table[start : start + len(some)]
         part["whole"], part["numbers"], part["sketch"] = (
@@ -99,8 +99,10 @@ def add_documents(
         )
         part["content"] ^= found.whole
         if evaluation is not None:
-            part["near"][[pair.row for pair in evaluation.near(found)]] = True
+            pairs += evaluation.near(found, start)
         start += len(some)
+    table["near"][[pair.row for pair in pairs]] = True
+    return pairs
 
 
 def clusters(
@@ -120,6 +122,13 @@ def columns(table: Table, cluster: NDArray[np.int64]) -> Columns:
     names = ("score", "has_answer", "group", "cap_value")
     score, answers, group, capped = (np.ascontiguousarray(table[name]) for name in names)
     return Columns(score, answers, group, capped, cluster, np.ascontiguousarray(table["near"]))
+
+
+def has_answer(trace: Trace, grade: Grade | None) -> bool:
+    """Whether the answer is one JSON object, or ends an agent's chat, or was not graded."""
+    if grade is None or grade.value is not None:
+        return True
+    return trace.answered and not trace.single_shot
 
 
 def _answer(trace: Trace) -> str:

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offapi.data import documents, traces
+from offapi.data.rows import read_rows, row_text
 from offapi.errors import OffapiError
-from offapi.evaluation import test_set
-from offapi.files import jsonl
 from offapi.files.hashing import sha256_path
 from offapi.report.run_files import Record
 from offapi.text.display import left_out
@@ -42,7 +40,7 @@ def texts(
     for source in sources:
         path = source.path
         try:
-            rows = _rows(path)
+            rows = read_rows(path)
             changed = bool(source.digests) and sha256_path(path) not in source.digests
         except (OffapiError, OSError) as error:
             notes.append(f"{path} cannot be read: {getattr(error, 'what', error)}")
@@ -52,7 +50,7 @@ def texts(
             continue
         same = [row for row in rows if row.id in wanted and golds.get(row.id, row.gold) == row.gold]
         if same:
-            return {row.id: cut(test_set.text(row), LONG) for row in same}, notes
+            return {row.id: cut(row_text(row), LONG) for row in same}, notes
     return {}, notes or ["Nothing says where the documents are."]
 
 
@@ -70,16 +68,6 @@ def of_run(record: Record) -> list[Source]:
         *([made] if made else []),
         *([Source(Path(data))] if isinstance(data, str) else []),
     ]
-
-
-def _rows(path: Path) -> Sequence[test_set.Row]:
-    """Documents or traces, whichever the file holds; without a task there is no more to check."""
-    first = {} if path.is_dir() else jsonl.read(path)[0].value
-    return (
-        traces.read(path)
-        if "messages" in first and "document" not in first
-        else documents.read(path)
-    )
 
 
 def cut(value: str, most: int) -> str:

@@ -11,9 +11,7 @@ from pathlib import Path
 import msgspec
 import orjson
 
-from offapi.data import documents, traces
-from offapi.errors import DataError
-from offapi.files import jsonl
+from offapi.data.rows import read_rows, row_text
 from offapi.training.run import MANIFEST
 
 
@@ -27,22 +25,17 @@ class _Manifest(msgspec.Struct):
 
 
 def known(adapter: Path | None) -> frozenset[str]:
-    """The texts that the run around `adapter` names as its
-    data; empty where there is no run, or no such file.
+    """The texts that the run around `adapter` names as its data.
+
+    Empty where there is no run, or no such file; DataError where the file is there and a row of
+    it cannot be read, because what was learned could then be held out unnoticed.
     """
     manifest = adapter.parent / MANIFEST if adapter else None
     if manifest is None or not manifest.is_file():
         return frozenset()
     try:
         reads = msgspec.convert(orjson.loads(manifest.read_bytes()), _Manifest).config
-        return frozenset().union(
-            *(_texts(Path(path)) for path in (reads.data, reads.traces) if path)
-        )
-    except (DataError, OSError, orjson.JSONDecodeError, msgspec.ValidationError):
+    except (OSError, orjson.JSONDecodeError, msgspec.ValidationError):
         return frozenset()
-
-
-def _texts(path: Path) -> frozenset[str]:
-    if path.is_file() and "messages" in jsonl.read(path)[0].value:
-        return frozenset(trace.document for trace in traces.read(path))
-    return frozenset(row.text for row in documents.read(path))
+    paths = [Path(path) for path in (reads.data, reads.traces) if path]
+    return frozenset(row_text(row) for path in paths if path.exists() for row in read_rows(path))

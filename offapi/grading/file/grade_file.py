@@ -4,7 +4,7 @@ point, with the table that the report is made from.
     OUT             every row with its grade
     OUT.part.table  the table, while OUT is not whole
 
-Left out: choosing rows and telling about them (`choice`, `report`).
+Left out: choosing rows (`keep`) and reporting on them (`report`).
 """
 
 from __future__ import annotations

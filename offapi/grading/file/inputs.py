@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from offapi.checks import matches_gold
-from offapi.data import documents, traces
+from offapi.data.rows import read_rows, row_text
 from offapi.errors import DataError
-from offapi.files import jsonl
 from offapi.files.hashing import sha256_file
 from offapi.grading import rows
 from offapi.grading.file.worker import Settings
@@ -80,11 +79,8 @@ def read(
 
 
 def texts(path: Path) -> list[tuple[str, str]]:
-    """Id and text of each row of a documents or traces file."""
-    first = {} if path.is_dir() else jsonl.read(path)[0].value
-    if "messages" in first and "document" not in first:
-        return [(row.id, row.document) for row in traces.read(path)]
-    return [(row.id, row.text) for row in documents.read(path)]
+    """Id and text of each row of a file of documents or traces."""
+    return [(row.id, row_text(row)) for row in read_rows(path)]
 
 
 def groups(path: Path, task: Task) -> Iterator[str | None]:

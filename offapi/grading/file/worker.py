@@ -146,7 +146,7 @@ class Grader:
 
     def _graded(self, trace: Trace, at: int, job: Job) -> tuple[Grade | None, str]:
         """The grade, or why there is none."""
-        if not rows.answered(trace):
+        if not trace.answered:
             return None, rows.NO_ANSWER
         if at in job.broken:
             return None, f"task {self._task.name!r}, row {trace.id!r}: {job.broken[at]}"

@@ -48,10 +48,7 @@ def near(texts: Sequence[str], evaluation: Sequence[str]) -> list[Near]:
     boring = np.union1d(common(texts), common(evaluation))
     index, start, found = Evaluation(evaluation, boring), 0, []
     for some in pieces(texts):
-        found += [
-            Near(start + pair.row, pair.document, pair.runs, pair.numbers)
-            for pair in index.near(prints(some, boring))
-        ]
+        found += index.near(prints(some, boring), start)
         start += len(some)
     return found
 
@@ -70,23 +67,23 @@ class Evaluation:
             [i for i, numbers in enumerate(self._numbers) if not len(numbers)], np.int64
         )
 
-    def near(self, rows: Prints) -> list[Near]:
-        """The pairs among `rows`, in their order."""
+    def near(self, rows: Prints, start: int = 0) -> list[Near]:
+        """The pairs among `rows`, in their order; `start` is the index of the first row."""
         count = len(self._runs)
         pairs = self._by_run.pairs(rows.runs, rows.run_starts)
         if len(pairs):
             numbered = np.isin(pairs, self._by_number.pairs(rows.numbers, rows.number_starts))
             pairs = pairs[numbered | np.isin(pairs % count, self._bare)]
-        return list(self._checked(rows, pairs))
+        return list(self._checked(rows, pairs, start))
 
-    def _checked(self, rows: Prints, pairs: NDArray[np.int64]) -> Iterator[Near]:
+    def _checked(self, rows: Prints, pairs: NDArray[np.int64], start: int) -> Iterator[Near]:
         for row, document in zip(
             *(side.tolist() for side in np.divmod(pairs, len(self._runs))), strict=True
         ):
             runs = _held(self._runs[document], rows.runs_of(row))
             numbers = _held(self._numbers[document], rows.numbers_of(row))
             if runs >= RUNS and numbers >= NUMBERS:
-                yield Near(row, document, runs, numbers)
+                yield Near(start + row, document, runs, numbers)
 
 
 class _Index:

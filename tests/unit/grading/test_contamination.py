@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from offapi.grading.similarity import near_duplicates
+from offapi.grading import table
 from offapi.grading.similarity.contamination import NUMBERS, RUNS, Evaluation, Near, near
-from offapi.grading.similarity.shingles import common, prints
+from offapi.grading.similarity.shingles import common, pieces, prints
 
 INSTRUCTIONS = (
     "Read the letter below, say who wrote it and when, and answer with one JSON object and nothing"
@@ -31,6 +31,13 @@ def misread(text: str, every: int) -> str:
         word + "x" if i % every == 1 and not word.isdigit() else word
         for i, word in enumerate(text.split())
     )
+
+
+def distinct(texts: list[str]) -> int:
+    """How many texts are left when near-duplicates count once."""
+    found = np.zeros(len(texts), table.kind(0))
+    table.add_documents(found, texts, common(texts))
+    return len(set(table.clusters(found, texts.__getitem__, common(texts)).tolist()))
 
 
 def test_a_document_is_found_in_another_scan_and_inside_a_prompt() -> None:
@@ -62,8 +69,8 @@ def test_a_shared_form_is_no_evidence() -> None:
     assert [(pair.row, pair.document) for pair in near(rows[:30], rows[20:])] == [
         (20 + i, i) for i in range(10)
     ]
-    assert len(np.unique(near_duplicates.clusters(rows))) == 60
-    assert len(np.unique(near_duplicates.clusters([*rows, rows[4].upper()]))) == 60
+    assert distinct(rows) == 60
+    assert distinct([*rows, rows[4].upper()]) == 60
     assert len(common(rows)) > 10
     assert len(common(rows[:10])) == 0
 
@@ -101,3 +108,13 @@ def test_looking_up_finds_what_comparing_every_pair_finds() -> None:
 
 def test_nothing_is_near_nothing() -> None:
     assert near([], ["a b c d"]) == near(["a b c d"], []) == []
+
+
+def test_rows_are_counted_on_from_one_piece_of_texts_to_the_next() -> None:
+    wanted = receipt(1)
+    rows = [*["word " * 50_000] * 5, wanted]  # the first five fill a piece
+    assert len(list(pieces(rows))) == 2
+    assert [(pair.row, pair.document) for pair in near(rows, [wanted])] == [(5, 0)]
+    found = np.zeros(6, table.kind(0))
+    assert [pair.row for pair in table.add_documents(found, rows, evaluation=Evaluation([wanted]))]
+    assert np.flatnonzero(found["near"]).tolist() == [5]

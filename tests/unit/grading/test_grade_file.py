@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from offapi import cli
 from offapi.data import traces
 from offapi.errors import DataError, GateFailed, RunError
-from offapi.files import jsonl, staged
-from offapi.grading import rows as grading_rows
+from offapi.files import staged
 from offapi.grading import select, table
 from offapi.grading.file import grade_file, inputs, kept_file, worker
 from offapi.grading.file.row_reader import Lines
@@ -315,48 +314,6 @@ def test_the_eligible_are_what_the_rule_keeps_whatever_the_grades(
     assert chosen.eligible == again.kept == again.eligible
     assert 0 < len(chosen.kept) < len(chosen.eligible) < 60
     assert not {11, 20} & set(chosen.eligible)
-
-
-MESSAGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "tool", "usr", None, ["user"]])},
-    optional={
-        "content": st.sampled_from(["", "text", None, 3, ["text"]]),
-        "tool_calls": st.sampled_from(
-            [None, [], [{"function": {"name": "f", "arguments": "{}"}}], {}]
-        ),
-        "weight": st.sampled_from([0, 1]),
-    },
-)
-OBJECTS: st.SearchStrategy[Any] = st.sampled_from([None, {}, {"a": 1}, [], "a", 0])
-ROWS = st.fixed_dictionaries(
-    {"id": st.sampled_from(["a", "a", "", " ", 1, None])},
-    optional={
-        "messages": st.one_of(
-            st.lists(MESSAGES, max_size=3),
-            st.lists(MESSAGES, max_size=2).map(
-                lambda some: [*some, {"role": "assistant", "content": "x"}]
-            ),
-            st.sampled_from(["text", {}, None, [1]]),
-        ),
-        "tools": st.sampled_from([None, [], [{"type": "function"}], [1], {}, "", 0, False]),
-        "group": st.sampled_from([None, "g", "", 1]),
-        **dict.fromkeys(("gold", "source", "grade"), OBJECTS),
-        "more": st.just(1),
-    },
-)
-
-
-@settings(max_examples=1000)
-@given(ROWS)
-def test_the_quick_reading_of_a_row_takes_what_the_thorough_one_takes(row: dict[str, Any]) -> None:
-    quick = grading_rows._plain(row)
-    if quick is not None:
-        assert quick == traces.parse(jsonl.Row(Path("t.jsonl"), 1, row))
-        assert quick.id.strip()
-
-
-def test_the_quick_reading_is_the_usual_one() -> None:
-    assert grading_rows._plain(trace(1, 1.5, group="g", gold={"total": 1.5})) is not None
 
 
 def test_one_alarm_serves_many_answers_and_each_has_all_its_time() -> None:

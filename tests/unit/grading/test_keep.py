@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from offapi.checks import Verdict, is_json
 from offapi.data.traces import Trace
 from offapi.errors import DataError
-from offapi.grading.keep import Candidate, Keep, candidates, require_groups, select
+from offapi.grading import table
+from offapi.grading.keep import NONE, Keep, require_groups
+from offapi.grading.select import choose
 from offapi.grading.similarity import near_duplicates, shingles
-from offapi.task import Grade
+from offapi.task import Grade, Task
 
 LETTER = (
     "Dear Sir or Madam, please find enclosed the goods that were ordered, together with an invoice"
@@ -25,16 +29,42 @@ LETTER = (
 )
 
 
-def rows(*scores: float | None, **columns: list[Any]) -> list[Candidate]:
-    """Candidates with these scores, of different documents unless told otherwise."""
+SCHEMA = {"type": "object", "properties": {"v": {}}}
+TASK = Task("t", "Read.", SCHEMA, {"json": (is_json, 1.0)}, {"v": "text"})
+
+
+def rows(*scores: float | None, **columns: list[Any]) -> list[tuple[Trace, Grade | None]]:
+    """Graded traces with these scores, of different documents unless told otherwise."""
     many = len(scores)
     group, cap = columns.get("group", [None] * many), columns.get("cap", [None] * many)
     document = columns.get("document", [f"text {i}" for i in range(many)])
     answered = columns.get("has_answer", [True] * many)
-    return [
-        Candidate(f"r{i}", scores[i], group[i], cap[i], document[i], answered[i])
-        for i in range(many)
-    ]
+    answer = {"role": "assistant", "content": "{}"}
+    found: list[tuple[Trace, Grade | None]] = []
+    for i, score in enumerate(scores):
+        trace = Trace(f"r{i}", ({"role": "user", "content": document[i]}, answer), group=group[i])
+        value = {"v": cap[i]} if answered[i] else None
+        parts = {"json": Verdict(1.0, "")}
+        found.append((trace, None if score is None else Grade(score, parts, value)))
+    return found
+
+
+def select(
+    graded: list[tuple[Trace, Grade | None]], keep: Keep, seed: int, near: str | None = None
+) -> tuple[tuple[int, ...], dict[str, int]]:
+    """The rows kept and what was dropped, where `near` is an evaluation document."""
+    evaluation = [] if near is None else [("v", near)]
+    chosen = choose(graded, TASK, keep, seed, evaluation=evaluation)
+    return chosen.kept, dict(chosen.report.dropped)
+
+
+def clusters(texts: list[str]) -> list[int]:
+    """For each text the index of the first that it is a near-duplicate of."""
+    found = np.zeros(len(texts), table.kind(0))
+    boring = shingles.common(texts)
+    table.add_documents(found, texts, boring)
+    cluster = table.clusters(found, texts.__getitem__, boring)
+    return [int(first) for first in cluster]
 
 
 @pytest.mark.parametrize(
@@ -69,29 +99,25 @@ def test_the_conditions_hold_together_and_each_loss_has_a_reason(
         keep,
         0,
     )
-    assert (found.kept, found.dropped) == (
+    assert found == (
         kept,
         {"could not be graded": 1, "no usable answer": 1, **dropped},
     )
 
 
 def test_the_cap_keeps_the_best_and_leaves_rows_without_a_value_alone() -> None:
-    found = select(
+    kept, dropped = select(
         rows(0.6, 0.9, 0.8, 0.7, 0.6, cap=["x", "x", "x", None, None]),
         Keep(threshold=0.5, cap=2, cap_by="v"),
         0,
     )
-    assert found.kept == (1, 2, 3, 4)
-    assert found.dropped == {"over the cap": 1}
+    assert kept == (1, 2, 3, 4)
+    assert dropped == {"over the cap": 1}
 
 
 def test_a_refused_row_is_dropped_and_takes_no_place() -> None:
-    many = [
-        *rows(1.0, 0.9, 0.8, group=["a"] * 3),
-        Candidate("near", 1.0, "a", None, "text", True, refused=True),
-    ]
-    found = select(many, Keep(best=2), 0)
-    assert (found.kept, found.dropped) == (
+    many = rows(1.0, 0.9, 0.8, 1.0, group=["a"] * 4)
+    assert select(many, Keep(best=2), 0, near="text 3") == (
         (0, 1),
         {"near an evaluation document": 1, "not the best of its group": 1},
     )
@@ -99,7 +125,7 @@ def test_a_refused_row_is_dropped_and_takes_no_place() -> None:
 
 def test_ties_fall_by_the_seed_alone() -> None:
     many = rows(*[1.0] * 40, cap=["x"] * 40)
-    kept = [select(many, Keep(cap=5, cap_by="v"), seed).kept for seed in (0, 0, 1)]
+    kept = [select(many, Keep(cap=5, cap_by="v"), seed)[0] for seed in (0, 0, 1)]
     assert kept[0] == kept[1] != kept[2]
     assert [len(each) for each in kept] == [5, 5, 5]
 
@@ -113,26 +139,26 @@ def test_of_near_duplicates_the_best_stays_and_numbers_tell_documents_apart() ->
         LETTER * 3 + "13",
     ]
     scores = (0.8, 1.0, 1.0, 1.0, 1.0)
-    assert select(rows(*scores, document=same), Keep(threshold=0.5), 0).kept == (1, 2, 3, 4)
-    assert select(
-        rows(*scores, document=same), Keep(threshold=0.5, near_duplicates=False), 0
-    ).kept == (0, 1, 2, 3, 4)
-    assert select(rows(*scores, document=same), Keep(), 0).dropped == {"near-duplicate": 1}
+    assert select(rows(*scores, document=same), Keep(threshold=0.5), 0)[0] == (1, 2, 3, 4)
+    assert select(rows(*scores, document=same), Keep(threshold=0.5, near_duplicates=False), 0)[
+        0
+    ] == (0, 1, 2, 3, 4)
+    assert select(rows(*scores, document=same), Keep(), 0)[1] == {"near-duplicate": 1}
 
 
 def test_samples_of_one_document_are_no_copies_of_each_other_where_the_best_of_a_group_are_kept() -> (
     None
 ):
     group = ["a", "a", "a", "b", None]
-    found = select(
+    kept, _ = select(
         rows(0.9, 0.8, 0.7, 0.9, 0.9, document=["same"] * 5, group=group), Keep(best=2), 3
     )
-    assert found.kept in ((0, 1), (3,), (4,))  # by the seed one of the three groups that hold 0.9
+    assert kept in ((0, 1), (3,), (4,))  # by the seed one of the three groups that hold 0.9
     scores = (1.0, 0.8, 0.7, 0.9, 0.9)
-    assert select(rows(*scores, document=["same"] * 5, group=group), Keep(best=2), 0).kept == (0, 1)
-    assert select(
-        rows(*scores, document=["same"] * 5, group=group), Keep(threshold=0.5), 0
-    ).kept == (0,)
+    assert select(rows(*scores, document=["same"] * 5, group=group), Keep(best=2), 0)[0] == (0, 1)
+    assert select(rows(*scores, document=["same"] * 5, group=group), Keep(threshold=0.5), 0)[0] == (
+        0,
+    )
 
 
 @given(
@@ -148,14 +174,15 @@ def test_no_row_is_lost_and_every_rule_holds(raw: list[tuple[float | None, str, 
     many = rows(
         *(row[0] for row in raw), group=[row[1] for row in raw], cap=[row[2] for row in raw]
     )
-    found = select(many, Keep(threshold=0.5, best=3, top=0.8, cap=2, cap_by="v"), 1)
-    kept = [many[i] for i in found.kept]
-    assert len(kept) + sum(found.dropped.values()) == len(many)
-    assert list(found.kept) == sorted(set(found.kept))
-    for name, most in (("group", 3), ("cap_value", 2)):
-        for value in {getattr(row, name) for row in kept}:
-            assert sum(getattr(row, name) == value for row in kept) <= most
-    assert all(row.score is not None and row.score >= 0.5 for row in kept)
+    places, dropped = select(many, Keep(threshold=0.5, best=3, top=0.8, cap=2, cap_by="v"), 1)
+    kept = [many[i] for i in places]
+    assert len(kept) + sum(dropped.values()) == len(many)
+    assert list(places) == sorted(set(places))
+    groups = Counter(trace.group for trace, _ in kept)
+    values = Counter(grade.value["v"] for _, grade in kept if grade and grade.value)
+    assert max(groups.values(), default=0) <= 3
+    assert max(values.values(), default=0) <= 2
+    assert all(grade is not None and grade.score >= 0.5 for _, grade in kept)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +218,7 @@ def test_a_condition_on_groups_needs_a_row_that_has_one() -> None:
     require_groups(Keep(top=0.5), [None], path)
 
 
-def test_traces_become_candidates() -> None:
+def test_graded_traces_become_columns() -> None:
     question = {"role": "user", "content": "Shop: Corner"}
     answer = {"role": "assistant", "content": '{"vendor": "Corner Ltd."}'}
     trace = Trace("a", (question, answer), group="g")
@@ -201,15 +228,17 @@ def test_traces_become_candidates() -> None:
     )
     plain = Trace("c", (question, {"role": "assistant", "content": "no object"}))
     grade, bad = Grade(0.5, {}, {"vendor": "Corner Ltd."}), Grade(0.1, {}, None)
-    found = candidates([(trace, grade), (agent, bad), (plain, bad), (trace, None)], "vendor")
-    assert found[0] == Candidate("a", 0.5, "g", "cornerltd", "Shop: Corner", True)
-    assert [row.has_answer for row in found] == [True, True, False, True]
-    assert [row.cap_value for row in found] == ["cornerltd", None, None, None]
-    assert found[3].score is None
-    assert [row.cap_value for row in candidates([(trace, grade), (agent, bad)], "group")] == [
-        "g",
-        None,
-    ]
+    graded = [(trace, grade), (agent, bad), (plain, bad), (trace, None)]
+    found = table.of(graded, 0, "vendor", [table.UNKNOWN] * 4)
+    columns = table.columns(found, np.arange(4))
+    vendor, group = table.number("cornerltd"), table.number("g")
+    assert columns.has_answer.tolist() == [True, True, False, True]
+    assert columns.cap_value.tolist() == [vendor, NONE, NONE, NONE]
+    assert columns.group.tolist() == [group, NONE, NONE, group]
+    assert columns.score[:3].tolist() == [0.5, 0.1, 0.1]
+    assert np.isnan(columns.score[3])
+    by_group = table.of(graded[:2], 0, "group", [table.UNKNOWN] * 2)
+    assert by_group["cap_value"].tolist() == [group, NONE]
 
 
 def similar_texts(templates: int, each: int, seed: int) -> list[str]:
@@ -228,7 +257,7 @@ def similar_texts(templates: int, each: int, seed: int) -> list[str]:
 
 def test_near_duplicates_are_those_that_comparing_every_pair_finds() -> None:
     texts = similar_texts(templates=15, each=20, seed=5)
-    found = near_duplicates.clusters(texts)
+    found = clusters(texts)
     prints = shingles.prints(texts)
     sets = [prints.runs_of(i) for i in range(len(texts))]
     near = [
@@ -240,19 +269,19 @@ def test_near_duplicates_are_those_that_comparing_every_pair_finds() -> None:
     joined = sum(found[a] == found[b] for a, b in near)
     assert len(near) > 100
     assert joined >= 0.99 * len(near)
-    assert all(found[i] == i for i in {int(i) for i in found})
+    assert all(found[i] == i for i in set(found))
     linked = coo_matrix((np.ones(len(near)), np.transpose(near)), shape=(300, 300))
-    assert len(np.unique(found)) >= connected_components(linked, directed=False)[0]
+    assert len(set(found)) >= connected_components(linked, directed=False)[0]
 
 
 def test_many_documents_are_told_apart_by_their_sketches_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     texts = similar_texts(templates=15, each=20, seed=5)
-    compared = len(np.unique(near_duplicates.clusters(texts)))
+    compared = len(set(clusters(texts)))
     monkeypatch.setattr(near_duplicates, "COMPARED", 100)
-    monkeypatch.setattr(near_duplicates, "compare", None)
-    assert len(np.unique(near_duplicates.clusters(texts))) == pytest.approx(compared, rel=0.1)
+    monkeypatch.setattr(table, "compare", None)
+    assert len(set(clusters(texts))) == pytest.approx(compared, rel=0.1)
 
 
 def test_pairs_that_meet_in_one_row_are_one_cluster() -> None:
@@ -269,12 +298,7 @@ def test_a_chain_of_near_duplicates_is_one_cluster_led_by_its_first() -> None:
     prints = shingles.prints(steps)
     shares = [shingles.shared(prints.runs_of(0), prints.runs_of(i)) for i in (1, 2)]
     assert shares[0] >= near_duplicates.SIMILAR > shares[1]
-    assert near_duplicates.clusters([steps[0], steps[3], steps[1], steps[2]]).tolist() == [
-        0,
-        0,
-        0,
-        0,
-    ]
+    assert clusters([steps[0], steps[3], steps[1], steps[2]]) == [0, 0, 0, 0]
 
 
 def test_every_character_that_is_a_word_of_its_own_is_looked_for() -> None:
