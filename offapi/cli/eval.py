@@ -117,10 +117,10 @@ def command(
     offapi eval student.jsonl --against recorded --task task.py --data val.jsonl
     """
     from offapi.evaluation import accuracy
-    from offapi.evaluation import evaluate as scoring
+    from offapi.evaluation.evaluate import read_questions
 
     _check_usage(answers, task_file, data, against)
-    questions = scoring.questions(task_file, data, limit) if task_file and data else None
+    questions = read_questions(task_file, data, limit) if task_file and data else None
     rival = _rival(against, questions, common, output) if against else None
     found: Sequence[Prediction] = ()
     told: dict[str, Any] = {}
@@ -170,8 +170,8 @@ def _score(
 ) -> tuple[Sequence[Prediction], dict[str, Any]]:
     """The model's answers, and what `--json` tells of them."""
     from offapi.evaluation import accuracy
-    from offapi.evaluation import evaluate as scoring
     from offapi.evaluation.compare import match
+    from offapi.evaluation.evaluate import evaluate_model
     from offapi.files import atomic
 
     # Before minutes of answering: a row holds the answer,
@@ -184,7 +184,7 @@ def _score(
         )
         with _naming(str(questions.data), rival.name):
             match(unanswered, rival.answers, common=common)
-    scored = scoring.score(wanted, questions, output)
+    scored = evaluate_model(wanted, questions, output)
     output.table(("field", "right, with 95% interval"), scored.report.table())
     for line in scored.lines():
         output.say(line)

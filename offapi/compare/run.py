@@ -19,14 +19,13 @@ from offapi.compare.data import Material
 from offapi.compare.effort import Cost, cost
 from offapi.compare.forecast import Outlook, measure, outlook
 from offapi.compare.ranking import BASE, Entry, Verdicts, judge
-from offapi.compare.score_arm import Scored
 from offapi.compare.train_arm import Outcome
 from offapi.data import documents
 from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.evaluation import accuracy
 from offapi.evaluation.accuracy import Report
-from offapi.evaluation.evaluate import Questions
+from offapi.evaluation.evaluate import Questions, Scored
 from offapi.files import atomic
 from offapi.progress import Progress
 from offapi.teachers import labels_file
@@ -127,7 +126,7 @@ def run(plan: Plan, out: Progress) -> Found:
     keys, backend = plan.keys, plan.backend
     left_out = {**plan.left_out, **(_over_budget(plan, out) if keys.minutes is not None else {})}
     answers = _references(plan, left_out, out)
-    answers[BASE] = score_arm.model(BASE, keys.model, 0, keys, plan.questions, backend, out)
+    answers[BASE] = score_arm.score_model(BASE, keys.model, 0, keys, plan.questions, backend, out)
     arms: dict[Road, Arm] = {}
     outcomes: dict[Road, Outcome] = {}
     for each in plan.arms:
@@ -136,7 +135,7 @@ def run(plan: Plan, out: Progress) -> Found:
         reached = None if each.road in left_out else _reach(plan, each, left_out, out)
         if reached is not None and reached.adapter is not None:
             arms[each.road], outcomes[each.road] = each, reached
-            answers[each.road] = score_arm.student(
+            answers[each.road] = score_arm.score_student(
                 each.path, reached.adapter, keys, plan.questions, backend, out
             )
     reports = {name: found.report for name, found in answers.items()}
@@ -193,7 +192,7 @@ def _references(plan: Plan, left_out: dict[str, str], out: Progress) -> dict[str
                 "the test set's traces bring their own prompts, without its worked examples"
             )
         else:
-            found[TEACHER] = score_arm.model(
+            found[TEACHER] = score_arm.score_model(
                 TEACHER, named.target, shots, keys, plan.questions, plan.backend, out
             )
     return found

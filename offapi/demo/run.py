@@ -21,10 +21,11 @@ from offapi.data import documents
 from offapi.data.documents import Document
 from offapi.demo import generate as generator
 from offapi.demo import task as task_file
-from offapi.demo.answers import Arm, Exam
+from offapi.demo.answers import Exam
 from offapi.demo.facts import Split
 from offapi.errors import ModelError
 from offapi.evaluation import test_set
+from offapi.evaluation.evaluate import Questions, Scored
 from offapi.files.atomic import sha256
 from offapi.models import store
 from offapi.models.lock import LOCK
@@ -56,7 +57,7 @@ class Sizes:
 class Outcome:
     """All three, and where everything was written."""
 
-    arms: Mapping[str, Arm]
+    arms: Mapping[str, Scored]
     run: Path
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,9 +81,10 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
         paths = write_documents(folder, sizes)
         test = documents.read(paths["test"])
         chat = Chat.load(model.path)
-        exam = Exam(folder, task, test, describe(backend_name, model, paths))
+        questions = Questions(task, paths["test"], test)
+        exam = Exam(folder.path, questions, describe(backend_name, model, paths))
         shots = {"base": 0, "teacher": len(task.examples)}
-        left = 1 + sum(exam.kept(name, count) is None for name, count in shots.items())
+        left = 1 + sum(exam.file(name, count).read() is None for name, count in shots.items())
         base = load(backend_name, ModelSpec(path=model.path))
         out.say(announce(base, chat, task, documents.read(paths["train"]), test, sizes, left))
         arms = {name: exam.sit(base, chat, name, count, out) for name, count in shots.items()}

@@ -117,7 +117,7 @@ def run(plan: Plan, out: Progress) -> list[Reached]:
         except DataError as error:
             out.say(f"{point.size} rows, draw {point.draw + 1}, come to nothing: {error.what}")
             continue
-        told = score_arm.student(
+        told = score_arm.score_student(
             point.arm.path, reached.adapter or "adapter", plan.keys, questions, plan.backend, out
         )
         found.append(Reached(point, reached.rows, told.report.predictions))
