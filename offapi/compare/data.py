@@ -121,15 +121,15 @@ def choose(keys: Keys, material: Material) -> tuple[list[Road], dict[Road, str]]
     ConfigError where a named one cannot be.
     """
     refused = {road: why for road in ROADS if (why := material.refusal(road)) is not None}
-    wanted = set(keys.roads or ROADS)
-    if keys.roads is not None:
+    wanted = set(keys.recipes or ROADS)
+    if keys.recipes is not None:
         if keys.start not in (None, "base") and "grpo" in wanted:
             wanted.add(keys.start)  # type: ignore[arg-type]
         named = next((road for road in ROADS if road in wanted and road in refused), None)
         if named is not None:
             raise ConfigError(
                 f"{named} cannot be taken: {refused[named]}.",
-                where="roads",
+                where="recipes",
                 next_step="Leave it out.",
             )
         refused |= {road: "not asked for" for road in ROADS if road not in wanted}

@@ -113,7 +113,7 @@ def expect(plan: Plan, out: Progress) -> dict[Road, Outlook | None]:
                 else outlook(each, plan.material.task, plan.material.test, machine, out)
             )
         except DataError as error:
-            if plan.keys.roads is not None:
+            if plan.keys.recipes is not None:
                 raise
             out.say(f"{each.road} is left out: {error.what}")
     return found
@@ -155,7 +155,7 @@ def _reach(plan: Plan, arm: Arm, left_out: dict[str, str], out: Progress) -> Out
     try:
         found = train_arm.reach(arm, plan.material.task, plan.backend, out)
     except DataError as error:
-        if plan.keys.roads is not None:
+        if plan.keys.recipes is not None:
             raise
         left_out[arm.road] = f"{error.what} {error.where}".strip()
         return None

@@ -12,7 +12,6 @@ from offapi.compare.config import Road
 from offapi.compare.effort import Cost
 from offapi.compare.ranking import BASE
 from offapi.compare.run import RECORDED, TEACHER, Found
-from offapi.config import load as configs
 from offapi.evaluation import test_set
 from offapi.stats.contrast import Contrast
 
@@ -103,7 +102,7 @@ def as_dict(found: Found) -> dict[str, Any]:
     }
     return {
         "name": keys.name,
-        "config": configs.resolved(keys),
+        "config": keys.as_dict(),
         "backend": plan.backend,
         "model": keys.model,
         "test": {

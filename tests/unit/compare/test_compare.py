@@ -100,6 +100,7 @@ def test_tables_hold_the_keys_of_the_recipes(folder: Path) -> None:
         ("margin=2", "--set margin=2"),
         ("name=arms", "--set name=arms"),
         ("name=a/b", "--set name=a/b"),
+        ("recipes=['sft','sft']", "--set recipes=['sft','sft']"),
         ("roads=['sft','sft']", "--set roads=['sft','sft']"),
     ],
 )
@@ -107,6 +108,32 @@ def test_mistakes_in_keys_are_named(folder: Path, change: str, where: str) -> No
     with pytest.raises(ConfigError) as caught:
         keys.load(folder / "compare.toml", [change])
     assert caught.value.where == where
+
+
+def test_the_older_name_of_recipes_is_read(folder: Path) -> None:
+    found = keys.load(folder / "compare.toml", ["roads=['grpo','sft']"])
+    assert found == keys.load(folder / "compare.toml", ["recipes=['grpo','sft']"])
+    assert found.recipes == ("grpo", "sft")
+    assert found.as_dict()["roads"] == ("grpo", "sft")
+    assert "recipes" not in found.as_dict()
+    with pytest.raises(ConfigError, match="older name of recipes"):
+        keys.load(folder / "compare.toml", ["roads=['sft']", "recipes=['sft']"])
+
+
+def test_tables_hold_every_key_and_none_where_it_is_not_given(folder: Path) -> None:
+    found = keys.load(folder / "compare.toml")
+    assert found.sft["lr"] == 0.25
+    assert found.sft["epochs"] is None
+    assert found.filtered_sft.keys() >= {"keep", "control", "lr"}
+    assert not found.filtered_sft.keys() & {"task", "traces", "seed", "start"}
+
+
+def test_a_mistake_in_a_table_names_its_line(folder: Path) -> None:
+    (folder / "compare.toml").write_text(FILE.replace("threshold = 0.5", "treshold = 0.5"))
+    with pytest.raises(ConfigError) as caught:
+        keys.load(folder / "compare.toml")
+    assert caught.value.where.endswith("compare.toml, line 11, field 'distill.keep.treshold'")
+    assert caught.value.next_step == "Did you mean 'threshold'?"
 
 
 def test_what_a_recipe_itself_refuses_names_the_road(folder: Path) -> None:
@@ -291,14 +318,14 @@ def test_roads_are_what_the_data_allow(folder: Path) -> None:
     assert why["sft"] == 'no document has "gold"'
     assert "no teacher is named" in why["distill"]
     with pytest.raises(ConfigError, match='sft cannot be taken: no document has "gold"'):
-        material.choose(replace(found, roads=("sft",)), material.read(found))
+        material.choose(replace(found, recipes=("sft",)), material.read(found))
     assert "offapi label" in str(
         material.read(replace(found, teacher="https://api.example.com/v1")).refusal("distill")
     )
 
 
 def test_a_start_is_taken_along(folder: Path) -> None:
-    found = replace(keys.load(folder / "compare.toml", ["grpo.start=sft"]), roads=("grpo",))
+    found = replace(keys.load(folder / "compare.toml", ["grpo.start=sft"]), recipes=("grpo",))
     assert material.choose(found, material.read(found))[0] == ["sft", "grpo"]
     assert set(ROADS) >= {"sft", "grpo"}
 
