@@ -15,13 +15,13 @@ from types import ModuleType
 from typing import Any, Literal, get_args, get_type_hints
 
 from offapi.backend import DType, Limits, LoraSpec
-from offapi.config import load as configs
+from offapi.config.load import load, load_table, peek, resolved
 from offapi.errors import ConfigError
 from offapi.teachers.teacher import Price
 
-Road = Literal["sft", "distill", "filtered_sft", "grpo"]
+RecipeName = Literal["sft", "distill", "filtered_sft", "grpo"]
 Start = Literal["base", "sft", "distill", "filtered_sft"]
-ROADS: tuple[Road, ...] = get_args(Road)  # in the order they are run
+RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)  # in the order they are run
 STUDENT = (
     "model",
     "lora",
@@ -52,7 +52,7 @@ SET_HERE = (
 class Keys:
     """Keys of `recipe = "compare"`, which `offapi curve` reads too.
 
-    `load` gives each recipe's table all keys of the recipe, None for those that the file lacks.
+    `load_keys` gives each table all keys of its recipe, None for those that the file lacks.
     """
 
     recipe: Literal["compare"] = "compare"
@@ -64,8 +64,8 @@ class Keys:
     traces: Path | None = None  # for filtered_sft; without, the documents' recorded labels
     teacher: str | None = None  # for distill: recorded, or local:NAME
     labels: Path | None = None  # for distill, instead: a file `offapi label` wrote
-    recipes: tuple[Road, ...] | None = None  # default: every one that the data allow
-    roads: tuple[Road, ...] | None = None  # the older name of `recipes`
+    recipes: tuple[RecipeName, ...] | None = None  # default: every one that the data allow
+    roads: tuple[RecipeName, ...] | None = None  # the older name of `recipes`
     out: Path = Path("runs")
     name: str = "compare"
     model: str = "demo"
@@ -102,11 +102,18 @@ class Keys:
             if given is not None and len(set(given)) != len(given):
                 raise ValueError(f"{name} names one twice")
 
-    def table(self, road: Road) -> dict[str, Any]:
+    def table(self, recipe: RecipeName) -> dict[str, Any]:
         """The keys given for `road`, `start` aside."""
-        given: dict[str, Any] = getattr(self, road)
+        tables = {
+            "sft": self.sft,
+            "distill": self.distill,
+            "filtered_sft": self.filtered_sft,
+            "grpo": self.grpo,
+        }
         return {
-            name: value for name, value in given.items() if value is not None and name != "start"
+            name: value
+            for name, value in tables[recipe].items()
+            if value is not None and name != "start"
         }
 
     @property
@@ -116,42 +123,44 @@ class Keys:
 
     def as_dict(self) -> dict[str, Any]:
         """The keys as compare.json keeps them, where `recipes` has its older name."""
-        given = configs.resolved(self)
+        given = resolved(self)
         return {
             "roads" if name == "recipes" else name: value
             for name, value in given.items()
             if name != "roads"
         }
 
-    def recipe_config(self, road: Road, **more: Any) -> Any:
+    def recipe_config(self, recipe: RecipeName, **more: Any) -> Any:
         """The `Config` of the road's recipe. ConfigError for a value that the recipe refuses."""
         student = {name: getattr(self, name) for name in STUDENT}
         control = (
-            {"control": False} if road == "filtered_sft" else {}
+            {"control": False} if recipe == "filtered_sft" else {}
         )  # a second student is no part of the road
         try:
-            return recipe(road).Config(
-                task=self.task, **student, **{**control, **self.table(road)}, **more
+            return recipe_module(recipe).Config(
+                task=self.task, **student, **{**control, **self.table(recipe)}, **more
             )
         except ValueError as error:
-            raise ConfigError(f"{error}.", where=f"[{road}]", next_step="Mend that key.") from None
+            raise ConfigError(
+                f"{error}.", where=f"[{recipe}]", next_step="Mend that key."
+            ) from None
 
 
-def recipe(road: Road) -> ModuleType:
+def recipe_module(recipe: RecipeName) -> ModuleType:
     """The road's recipe."""
-    return import_module(f"offapi.recipes.{road}")
+    return import_module(f"offapi.recipes.{recipe}")
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Keys:
+def load_keys(path: Path, overrides: Sequence[str] = ()) -> Keys:
     """Read a comparison's TOML; ConfigError as `offapi.config.load.load`."""
-    found = configs.peek(path, "recipe")
+    found = peek(path, "recipe")
     if found != "compare":
         step = 'Write recipe = "compare"; the recipes are run by `offapi train`.'
         raise ConfigError(f"recipe = {found!r} is no comparison.", where=str(path), next_step=step)
-    keys = configs.load(path, Keys, overrides)
+    keys = load(path, Keys, overrides)
 
-    def table(road: Road) -> dict[str, Any]:
-        return configs.load_table(path, road, _kinds(road), overrides)
+    def table(recipe: RecipeName) -> dict[str, Any]:
+        return load_table(path, recipe, _kinds(recipe), overrides)
 
     return replace(
         keys,
@@ -164,10 +173,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Keys:
     )
 
 
-def _kinds(road: Road) -> Mapping[str, Any]:
+def _kinds(recipe: RecipeName) -> Mapping[str, Any]:
     """What each key of the road's table may hold: the recipe's keys, none of them required."""
-    config = recipe(road).Config
+    config = recipe_module(recipe).Config
     hints: Mapping[str, Any] = get_type_hints(config)
     own = [each.name for each in fields(config) if each.name not in (*STUDENT, *SET_HERE)]
     kinds = {name: hints[name] | None for name in own}
-    return kinds | {"start": Start | None} if road == "grpo" else kinds
+    return kinds | {"start": Start | None} if recipe == "grpo" else kinds

@@ -12,8 +12,7 @@ from typing import Any
 from offapi import __version__
 from offapi.backend import ModelSpec
 from offapi.chat.chat import Chat
-from offapi.compare import arm as arms
-from offapi.compare.arm import ARMS, DIGITS
+from offapi.compare.arm import ARMS, DIGITS, arm_name, model_hash
 from offapi.compare.config import Keys
 from offapi.evaluation import test_set
 from offapi.evaluation.evaluate import AnswersFile, Questions, Scored, ask_model
@@ -54,9 +53,9 @@ def score_model(
         "dtype": keys.dtype,
         "quantize": keys.quantize,
         "device": keys.device,
-        "sha256": {"task": test_set.digest(keys.task), "model": arms.model_hash(name)},
+        "sha256": {"task": test_set.digest(keys.task), "model": model_hash(name)},
     }
-    path = (keys.out / ARMS / arms.named(kind, manifest)).absolute()
+    path = (keys.out / ARMS / arm_name(kind, manifest)).absolute()
     if not path.exists():
         Run.create(path.parent, path.name, manifest)
     file = _answers_file(path, questions)

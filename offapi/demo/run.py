@@ -19,10 +19,10 @@ from offapi.backend import Backend, ModelSpec, load
 from offapi.chat.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
-from offapi.demo import generate as generator
 from offapi.demo import task as task_file
 from offapi.demo.answers import Exam
 from offapi.demo.facts import Split
+from offapi.demo.generate import generate
 from offapi.errors import ModelError
 from offapi.evaluation import test_set
 from offapi.evaluation.evaluate import Questions, Scored
@@ -30,7 +30,7 @@ from offapi.files.atomic import sha256
 from offapi.models import store
 from offapi.models.lock import LOCK
 from offapi.progress import Progress
-from offapi.report.write import write as write_report
+from offapi.report.write import write_page
 from offapi.task.task import Task
 from offapi.training import forecast
 from offapi.training.forecast_text import duration
@@ -54,7 +54,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoOutcome:
     """All three, and where everything was written."""
 
     arms: Mapping[str, Scored]
@@ -68,7 +68,7 @@ class Outcome:
         }
 
 
-def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
+def run_demo(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> DemoOutcome:
     """Everything, in a run folder of its own; a demo that was interrupted there is gone on with."""
     model = stored_model(out)
     manifest = {"demo": asdict(sizes)}
@@ -82,7 +82,7 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
         test = documents.read(paths["test"])
         chat = Chat.load(model.path)
         questions = Questions(task, paths["test"], test)
-        exam = Exam(folder.path, questions, describe(backend_name, model, paths))
+        exam = Exam(folder.path, questions, answers_key(backend_name, model, paths))
         shots = {"base": 0, "teacher": len(task.examples)}
         left = 1 + sum(exam.file(name, count).read() is None for name, count in shots.items())
         base = load(backend_name, ModelSpec(path=model.path))
@@ -96,9 +96,9 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
             student, chat, "student", 0, out, adapter=test_set.digest(adapter)
         )
         student.close()
-        outcome = Outcome(arms, folder.path)
+        outcome = DemoOutcome(arms, folder.path)
         folder.write(RESULT, orjson.dumps(outcome.as_dict()))
-    write_report([outcome.run], outcome.run / REPORT)
+    write_page([outcome.run], outcome.run / REPORT)
     return outcome
 
 
@@ -130,13 +130,13 @@ def write_documents(folder: Run, sizes: Sizes) -> dict[str, Path]:
     counts: Mapping[Split, int] = {"train": sizes.train, "val": sizes.val, "test": sizes.test}
     paths = {"task": folder.write("task.py", Path(task_file.__file__).read_bytes())}
     for split, count in counts.items():
-        rows = map(documents.as_row, generator.generate(split, count, sizes.seed))
+        rows = map(documents.as_row, generate(split, count, sizes.seed))
         lines = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
         paths[split] = folder.write(f"{split}.jsonl", lines)
     return paths
 
 
-def describe(backend_name: str, model: store.Model, paths: Mapping[str, Path]) -> dict[str, Any]:
+def answers_key(backend_name: str, model: store.Model, paths: Mapping[str, Path]) -> dict[str, Any]:
     """What the answers to the test documents depend on, beside worked examples and adapter."""
     read = {"model": model.path / LOCK, "task": paths["task"], "test": paths["test"]}
     hashes = {name: sha256(path) for name, path in read.items()}

@@ -32,7 +32,7 @@ from offapi.training.run import Run
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvalSettings:
     """Which model shall answer, and how."""
 
     model: str
@@ -55,7 +55,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvalResult:
     """How good the answers are, what they cost, and how often the test set was scored."""
 
     report: Report | SampledReport
@@ -83,7 +83,7 @@ class Evaluation:
             )
         return [
             *lines,
-            *([test_set.told(self.times)] if self.times else []),
+            *([test_set.scoring_sentence(self.times)] if self.times else []),
             f"Predictions: {self.out}",
         ]
 
@@ -117,7 +117,11 @@ class AnswersFile:
                 note = note["cost"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Scored(Report.of(accuracy.read(self.path)), note, self.path) if whole else None
+        return (
+            Scored(Report.of(accuracy.read_predictions(self.path)), note, self.path)
+            if whole
+            else None
+        )
 
     def write(self, questions: Questions, answers: Predictions) -> Scored:
         """Score `answers` and keep them. The note comes last: where it is, everything is."""
@@ -169,7 +173,7 @@ def ask_model(
         backend.close()
 
 
-def evaluate_model(asked: Asked, questions: Questions, progress: Progress) -> Evaluation:
+def evaluate_model(asked: EvalSettings, questions: Questions, progress: Progress) -> EvalResult:
     """Ask, score, write the predictions, count.
 
     RunError when the adapter's run is being written meanwhile.
@@ -194,10 +198,12 @@ def evaluate_model(asked: Asked, questions: Questions, progress: Progress) -> Ev
     report = _report(asked, questions, answers)
     atomic.write_file(asked.out, report.jsonl())
     times = _count(run, questions, progress) if run is not None else None
-    return Evaluation(report, answers, times, asked.out)
+    return EvalResult(report, answers, times, asked.out)
 
 
-def _report(asked: Asked, questions: Questions, answers: Predictions) -> Report | SampledReport:
+def _report(
+    asked: EvalSettings, questions: Questions, answers: Predictions
+) -> Report | SampledReport:
     task, rows, outputs = questions.task, questions.rows, answers.outputs
     if asked.temperature == 0:
         return score_predictions(task, rows, outputs)

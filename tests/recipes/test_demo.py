@@ -14,7 +14,7 @@ from offapi.demo import answers as demo_arm
 from offapi.demo import generate
 from offapi.demo import run as demo_run
 from offapi.demo.answers import Exam
-from offapi.demo.run import RESULT, Sizes, open_folder, run
+from offapi.demo.run import RESULT, Sizes, open_folder, run_demo
 from offapi.demo.task import task
 from offapi.errors import RunError
 from offapi.evaluation.evaluate import Questions
@@ -44,8 +44,8 @@ def test_from_model_to_student(
     with monkeypatch.context() as patch:
         patch.setattr(demo_run, "distil", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(backend_name, tmp_path, SMALL, Output(json=True))
-    outcome = run(backend_name, tmp_path, SMALL, Output(json=True))
+            run_demo(backend_name, tmp_path, SMALL, Output(json=True))
+    outcome = run_demo(backend_name, tmp_path, SMALL, Output(json=True))
     assert asked == [0, len(task.examples), 0], (
         "base and teacher are asked once, whatever happens later"
     )

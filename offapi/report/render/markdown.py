@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from offapi.report.render.charts import Chart
 from offapi.report.render.table import Table
 from offapi.report.run_files import Object
-from offapi.report.samples import Sample, Samples
+from offapi.report.samples import DocumentSample, Samples
 from offapi.report.story import Story
 
 MARKUP = re.compile(
@@ -84,7 +84,7 @@ def _samples(samples: Samples) -> Iterator[str]:
         yield from _answers(row, samples)
 
 
-def _answers(row: Sample, samples: Samples) -> Iterator[str]:
+def _answers(row: DocumentSample, samples: Samples) -> Iterator[str]:
     """By field beside the gold; word by word where an
     answer is no JSON or nothing says what is right.
     """
