@@ -12,7 +12,7 @@ from typing import Literal
 
 from offapi.advise.questions import QUESTIONS, Answers, Question, Value
 from offapi.advise.recipes import BY_RECIPE, Recipe
-from offapi.advise.rules import GATES, LAST, NOTES, Gate, Rule
+from offapi.advise.rules import GATES, LAST, NOTES, AdviceRule, Gate
 from offapi.advise.thresholds import THRESHOLDS, Threshold
 
 Op = Literal["is", "is-not", "below", "not-below", "at-least", "above"]
@@ -51,7 +51,7 @@ class KnownAnswers:
         a, b = float(answer), float(value)
         return {"below": a < b, "not-below": a >= b, "at-least": a >= b, "above": a > b}[op]
 
-    def failing(self, row: Rule) -> list[str]:
+    def failing(self, row: AdviceRule) -> list[str]:
         """The conditions of `row` that do not hold."""
         return [condition for condition in row.when if not self.holds(condition)]
 
@@ -82,7 +82,7 @@ class Advice:
     """The road taken, and all that was weighed."""
 
     recipe: Recipe
-    row: Rule
+    row: AdviceRule
     passed: tuple[Gate, ...]  # before the one that decided
     gate: Gate | None  # that decided; None: none did
     other: Recipe
@@ -108,9 +108,9 @@ class Advice:
 
 
 STARTS = (  # of a student that GRPO goes on from: the first that the data allow
-    ("sft", Rule(("labels at-least check",), "", "")),
-    ("filtered_sft", Rule(("traces at-least answers",), "", "")),
-    ("distill", Rule(("teacher is-not none",), "", "")),
+    ("sft", AdviceRule(("labels at-least check",), "", "")),
+    ("filtered_sft", AdviceRule(("traces at-least answers",), "", "")),
+    ("distill", AdviceRule(("teacher is-not none",), "", "")),
 )
 
 
@@ -125,7 +125,7 @@ def advise(answers: Answers, measured: Sequence[Threshold] = ()) -> Advice:
     notes = [
         note.text
         for note in NOTES
-        if row.recipe in note.recipes and not known.failing(Rule(note.when, "", ""))
+        if row.recipe in note.recipes and not known.failing(AdviceRule(note.when, "", ""))
     ]
     recipe = BY_RECIPE[row.recipe]
     return Advice(
@@ -141,16 +141,16 @@ def advise(answers: Answers, measured: Sequence[Threshold] = ()) -> Advice:
     )
 
 
-def decide_gate(known: KnownAnswers) -> tuple[Gate | None, Rule]:
+def decide_gate(known: KnownAnswers) -> tuple[Gate | None, AdviceRule]:
     """The first row whose conditions all hold, and its gate."""
     return next(_matches(known), (None, LAST))
 
 
-def _matches(known: KnownAnswers) -> Iterator[tuple[Gate | None, Rule]]:
+def _matches(known: KnownAnswers) -> Iterator[tuple[Gate | None, AdviceRule]]:
     return ((gate, row) for gate in GATES for row in gate.rows if not known.failing(row))
 
 
-def _other(known: KnownAnswers, gate: Gate | None, row: Rule) -> tuple[Recipe, str]:
+def _other(known: KnownAnswers, gate: Gate | None, row: AdviceRule) -> tuple[Recipe, str]:
     """The road that comes next, and why it is not taken: it comes after, or what it lacks."""
     later = next((found for _, found in _matches(known) if found.recipe != row.recipe), None)
     if later is not None:

@@ -14,7 +14,7 @@ from offapi.advise.recipes import BY_RECIPE
 
 
 @dataclass(frozen=True)
-class Rule:
+class AdviceRule:
     """If all of `when`, take `road`, because."""
 
     when: tuple[str, ...]
@@ -32,7 +32,7 @@ class Gate:
     asks: str
     exit: str
     on: str
-    rows: tuple[Rule, ...]
+    rows: tuple[AdviceRule, ...]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ GATES = (
         "no",
         "yes",
         (
-            Rule(
+            AdviceRule(
                 ("narrow is no",),
                 "no",
                 f"{NARROW} Cut a narrow part off it, or stay with a large one.",
@@ -84,12 +84,12 @@ GATES = (
         "no",
         "yes",
         (
-            Rule(
+            AdviceRule(
                 ("maintainer is nobody", "privacy is stays"),
                 "prompt",
                 f"{NOBODY} A prompted one asks for less.",
             ),
-            Rule(("maintainer is nobody",), "api", NOBODY),
+            AdviceRule(("maintainer is nobody",), "api", NOBODY),
         ),
     ),
     Gate(
@@ -98,8 +98,8 @@ GATES = (
         "no",
         "yes",
         (
-            Rule(("lifetime below life", "privacy is stays"), "prompt", SHORT),
-            Rule(("lifetime below life",), "api", SHORT),
+            AdviceRule(("lifetime below life", "privacy is stays"), "prompt", SHORT),
+            AdviceRule(("lifetime below life",), "api", SHORT),
         ),
     ),
     Gate(
@@ -108,8 +108,8 @@ GATES = (
         "no",
         "yes",
         (
-            Rule(("volume below volume", "privacy is-not stays"), "api", FEW),
-            Rule(
+            AdviceRule(("volume below volume", "privacy is-not stays"), "api", FEW),
+            AdviceRule(
                 ("swings is bursts", "volume below burst_volume", "privacy is-not stays"),
                 "api",
                 f"{FEW} Bursts leave it idle.",
@@ -122,12 +122,12 @@ GATES = (
         "yes",
         "no",
         (
-            Rule(
+            AdviceRule(
                 ("prompted at-least @target",),
                 "prompt",
                 "It already is as good as you need, without any training.",
             ),
-            Rule(
+            AdviceRule(
                 ("tried is no",),
                 "prompt",
                 "It costs an afternoon, and tells what training would have to add.",
@@ -140,13 +140,13 @@ GATES = (
         "yes",
         "no",
         (
-            Rule(
+            AdviceRule(
                 ("measured is base", "prompted not-below @target"),
                 "prompt",
                 "Your own comparison says so: no road is worth its hours.",
             ),
             *(
-                Rule((f"measured is {recipe}",), recipe, "Your own comparison says so.")
+                AdviceRule((f"measured is {recipe}",), recipe, "Your own comparison says so.")
                 for recipe in ("sft", "distill", "graded", "grpo", "grpo_after")
             ),
         ),
@@ -157,10 +157,10 @@ GATES = (
         "yes",
         "no",
         (
-            Rule((*ABOVE, "labels at-least answers"), "grpo_after", BEATS),
-            Rule((*ABOVE, "traces at-least answers", TERMS), "grpo_after", BEATS),
-            Rule((*ABOVE, *LOCAL), "grpo_after", BEATS),
-            Rule((*ABOVE, *ELSEWHERE), "grpo_after", BEATS),
+            AdviceRule((*ABOVE, "labels at-least answers"), "grpo_after", BEATS),
+            AdviceRule((*ABOVE, "traces at-least answers", TERMS), "grpo_after", BEATS),
+            AdviceRule((*ABOVE, *LOCAL), "grpo_after", BEATS),
+            AdviceRule((*ABOVE, *ELSEWHERE), "grpo_after", BEATS),
         ),
     ),
     Gate(
@@ -169,7 +169,7 @@ GATES = (
         "yes",
         "no",
         (
-            Rule(
+            AdviceRule(
                 ("labels at-least answers",),
                 "sft",
                 "They are there, and nothing has a higher ceiling than good labels.",
@@ -182,12 +182,12 @@ GATES = (
         "yes",
         "no",
         (
-            Rule(
+            AdviceRule(
                 ("traces at-least answers", "scorable is yes", TERMS),
                 "graded",
                 "The data are nearly free: grade, keep the best.",
             ),
-            Rule(
+            AdviceRule(
                 ("traces at-least answers", "scorable is partly", TERMS),
                 "graded",
                 "The data are nearly free; a partial score still throws out the worst.",
@@ -200,10 +200,10 @@ GATES = (
         "yes",
         "no",
         (
-            Rule(
+            AdviceRule(
                 LOCAL, "distill", "A teacher on your own machines labels what people would have to."
             ),
-            Rule(
+            AdviceRule(
                 ELSEWHERE,
                 "distill",
                 "A teacher labels what people would have to, and is paid once.",
@@ -216,7 +216,7 @@ GATES = (
         "yes",
         "no",
         (
-            Rule(
+            AdviceRule(
                 (
                     "scorable is yes",
                     "inputs at-least prompts",
@@ -235,7 +235,7 @@ GATES = (
         "yes",
         "no",
         (
-            Rule(
+            AdviceRule(
                 ("scorable is yes", "inputs at-least prompts", "prompted not-below signal"),
                 "grpo",
                 "There are no answers to learn from, but documents, and a function that scores.",
@@ -248,7 +248,7 @@ GATES = (
         "yes",
         "no",
         (
-            Rule(
+            AdviceRule(
                 ("labels at-least check",),
                 "sft",
                 "Few labels, and nothing else to learn from: learn them; `offapi curve` tells how"
@@ -257,7 +257,7 @@ GATES = (
         ),
     ),
 )
-LAST = Rule(
+LAST = AdviceRule(
     (),
     "collect",
     "Nothing is known that a model could learn from: too few labels and traces, no teacher, no"

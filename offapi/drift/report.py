@@ -28,7 +28,7 @@ LARGEST = 1e12  # e-values are not told beyond it
 Z = 1.959963984540054
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SignalFinding:
     """One watched thing. Means lie in [0, 1]; a length's
     is its mean place among the reference's lengths.
@@ -58,7 +58,7 @@ class SignalFinding:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DriftReport:
     """The verdict and all it rests on."""
 
@@ -123,17 +123,17 @@ def drift_report(watch: Watch, state: State, rate: float) -> DriftReport:
     if any(one.moved for one in checks):
         verdict = "retrain"
     return DriftReport(
-        verdict,
-        _rule(len(findings), alarm, warning, rate),
-        watch.reference.rows,
-        state.rows,
-        state.failed,
-        findings,
-        alarm,
-        warning,
-        state.tops.get(WORST, ()),
-        state.tops.get(list_key(NOVEL, 1), ()),
-        {"reference": _right(watch.reference.right), "fresh": _right(state.right)},
+        verdict=verdict,
+        rule=_rule(len(findings), alarm, warning, rate),
+        reference_rows=watch.reference.rows,
+        fresh_rows=state.rows,
+        failed=state.failed,
+        watched=findings,
+        alarm=alarm,
+        warning=warning,
+        worst=state.tops.get(WORST, ()),
+        most_novel=state.tops.get(list_key(NOVEL, 1), ()),
+        right={"reference": _right(watch.reference.right), "fresh": _right(state.right)},
     )
 
 
@@ -161,14 +161,24 @@ def _findings(watch: Watch, state: State, alarm: float) -> tuple[SignalFinding, 
         before, now = watch.reference.counts[i], state.counts[i]
         difference = _difference(now, before)
         moved, side = bool(state.peak[i] >= alarm), 1 if difference.mean > 0 else -1
-        highest, e = (min(exp(min(value, 700.0)), LARGEST) for value in (state.peak[i], logs[i]))
-        recent = None if np.isnan(lately[i]) else float(lately[i])
-        rows = state.tops.get(list_key(one.name, side), ()) if moved else ()
-        means = _mean(before), _mean(now)
-        found.append(
-            SignalFinding(one.name, one.kind, *means, recent, difference, e, highest, moved, rows)
+        finding = SignalFinding(
+            name=one.name,
+            kind=one.kind,
+            reference=_mean(before),
+            fresh=_mean(now),
+            lately=None if np.isnan(lately[i]) else float(lately[i]),
+            difference=difference,
+            e=_e_value(logs[i]),
+            highest_e=_e_value(state.peak[i]),
+            moved=moved,
+            rows=state.tops.get(list_key(one.name, side), ()) if moved else (),
         )
+        found.append(finding)
     return tuple(found)
+
+
+def _e_value(log_e: float) -> float:
+    return min(exp(min(log_e, 700.0)), LARGEST)
 
 
 def _rule(watched: int, alarm: float, warning: float, rate: float) -> str:

@@ -158,7 +158,6 @@ def _grading(record: Record) -> Table:
     found: dict[str, object] = {
         "answers": told.get("rows"),
         "kept": told.get("kept"),
-        "rule": told.get("rule"),
     }
     found |= {f"dropped: {name}": count for name, count in mapping(told, "dropped").items()}
     for check in told.get("checks") or ():

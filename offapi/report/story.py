@@ -23,7 +23,7 @@ from offapi.report.samples import Samples
 COST = "cost.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Story:
     """The parts of a report in the order they are read; empty ones are left out of the page."""
 
@@ -31,7 +31,7 @@ class Story:
     lede: str
     figures: tuple[Figure, ...]
     notes: tuple[ReportNote, ...]
-    roads: ComparisonTable | None
+    comparison: ComparisonTable | None
     accuracy: Accuracy | None
     differences: tuple[Difference, ...]
     learning: tuple[Chart, ...]
@@ -68,31 +68,29 @@ def make_story(
     Raises RunError or DataError for a path that is neither, and for damaged files.
     """
     compared = find_comparison(runs[0])
-    found = _read_roads(compared, runs[1:]) if compared else _read_runs(runs)
-    rates = accuracy.accuracy_rates(found.records[0], found.answers)
+    found = _read_comparison(compared, runs[1:]) if compared else _read_runs(runs)
+    first, rates = found.records[0], accuracy.accuracy_rates(found.records[0], found.answers)
     differences, refused = _differences(found)
-    more = (*_compared(differences), *(ReportNote("info", one) for one in refused))
     title, lede, figures = _head(found, rates)
+    notes = [*_notes(found), *_compared(differences)]
+    notes += [ReportNote("info", one) for one in refused]
+    commands = comparison_commands(compared.told, runs) if compared else run_commands(first, runs)
     return Story(
-        title,
-        lede,
-        figures,
-        (*_notes(found), *more),
-        read_table(compared.told) if compared else None,
-        accuracy.accuracy_chart(rates),
-        tuple(differences),
-        tuple(learning_charts(found.records)),
-        tuple(health_charts(found.records)),
-        next(filter(None, map(_gamed, found.records if compared else found.records[:1])), None),
-        cost.read_cost(_cost(found, cost_file)),
-        _samples(found, with_documents),
-        run_facts.differing_keys(found.records),
-        tuple((one.name, tuple(run_facts.fact_tables(one))) for one in found.records),
-        tuple(
-            comparison_commands(compared.told, runs)
-            if compared
-            else run_commands(found.records[0], runs)
-        ),
+        title=title,
+        lede=lede,
+        figures=figures,
+        notes=tuple(notes),
+        comparison=read_table(compared.told) if compared else None,
+        accuracy=accuracy.accuracy_chart(rates),
+        differences=tuple(differences),
+        learning=tuple(learning_charts(found.records)),
+        health=tuple(health_charts(found.records)),
+        gamed=_first_gamed(found),
+        cost=cost.read_cost(_cost(found, cost_file)),
+        samples=_samples(found, with_documents),
+        apart=run_facts.differing_keys(found.records),
+        made=tuple((one.name, tuple(run_facts.fact_tables(one))) for one in found.records),
+        commands=tuple(commands),
     )
 
 
@@ -108,7 +106,7 @@ def _read_runs(runs: Sequence[Path]) -> Read:
     return Read(tuple(records), tuple(answers), len(beside), kept)
 
 
-def _read_roads(compared: ComparisonFolder, more: Sequence[Path]) -> Read:
+def _read_comparison(compared: ComparisonFolder, more: Sequence[Path]) -> Read:
     """The arms under the names of their roads, with the
     answers to the test set, and whatever was named beside.
     """
@@ -196,6 +194,12 @@ def _cost(found: Read, file: Path | None) -> Object:
 
 def _compared(differences: Sequence[Difference]) -> list[ReportNote]:
     return [ReportNote("info", one.headline) for one in differences]
+
+
+def _first_gamed(found: Read) -> Table | None:
+    """The first run that was gamed, or of a comparison the first such arm."""
+    records = found.records if found.compared else found.records[:1]
+    return next((table for table in map(_gamed, records) if table), None)
 
 
 def _gamed(record: Record) -> Table | None:

@@ -34,8 +34,13 @@ def _lines(story: Story) -> Iterator[str]:
             f" {escape(one.name)}{f' ({escape(one.note)})' if one.note else ''}"
         )
     yield from ("", *(f"- {SIGNS[note.kind]} {escape(note.text)}" for note in story.notes), "")
-    if story.roads:
-        yield from ("## Which road", "", *_table(story.roads.table), *_list(story.roads.verdicts))
+    if story.comparison:
+        yield from (
+            "## Which road",
+            "",
+            *_table(story.comparison.table),
+            *_list(story.comparison.verdicts),
+        )
     if story.accuracy:
         yield from ("## How much is right", "", *_table(story.accuracy.table))
     for difference in story.differences:

@@ -96,7 +96,9 @@ PERSONAS: list[tuple[str, dict[str, Value], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("who", "answers", "recipe"), PERSONAS, ids=[who for who, _, _ in PERSONAS])
+@pytest.mark.parametrize(
+    ("who", "answers", "recipe"), PERSONAS, ids=[who for who, _, _ in PERSONAS]
+)
 def test_personas(who: str, answers: dict[str, Value], recipe: str) -> None:
     found = advise(answers)
     assert found.recipe.key == recipe, f"{found.recipe.key}: {found.row.because}"

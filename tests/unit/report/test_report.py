@@ -564,9 +564,9 @@ def test_a_comparison_of_roads_is_its_arms(folder: Path, tmp_path: Path) -> None
     )
     story = make_story([tmp_path])
     assert (story.title, story.made[0][0]) == (tmp_path.name, "sft")
-    assert story.roads
-    assert story.roads.table.head == ("", "base", "sft")
-    assert story.roads.verdicts[0] == "sft: not worth its hours."
+    assert story.comparison
+    assert story.comparison.table.head == ("", "base", "sft")
+    assert story.comparison.verdicts[0] == "sft: not worth its hours."
     assert "Which road" in html.render(story)
     assert comparison.read_table({"rows": {"sft": {"report": 3, "to_best": {"no": 1}}}}) is None
 
