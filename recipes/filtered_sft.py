@@ -22,7 +22,7 @@ from offapi.data.traces import Trace
 from offapi.episodes import Episode
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Report
-from offapi.evaluation.compare import compare
+from offapi.evaluation.compare import compare_answers
 from offapi.grading.keep import Keep, require_groups
 from offapi.grading.select import choose
 from offapi.models.store import Model, get
@@ -121,7 +121,9 @@ def run(
             control.resume({"control": True})
         other = student(config, inputs, inputs.random, backend_name, control, out, again)
     if report is not None and other is not None:
-        compared = compare(report.predictions, other.predictions, names=("graded", "ungraded"))
+        compared = compare_answers(
+            report.predictions, other.predictions, names=("graded", "ungraded")
+        )
         folder.write(
             "comparison.json", orjson.dumps(compared.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)
         )

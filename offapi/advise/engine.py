@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from offapi.advise.questions import QUESTIONS, Answers, Question, Value
-from offapi.advise.recipes import BY_ROAD, Road
-from offapi.advise.rules import GATES, LAST, NOTES, Gate, Row
+from offapi.advise.recipes import BY_RECIPE, Recipe
+from offapi.advise.rules import GATES, LAST, NOTES, AdviceRule, Gate
 from offapi.advise.thresholds import THRESHOLDS, Threshold
 
 Op = Literal["is", "is-not", "below", "not-below", "at-least", "above"]
@@ -28,7 +28,7 @@ STEP = 1e-3  # of a share, to get below a threshold
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownAnswers:
     """The answers, and the thresholds in force."""
 
     answers: Answers
@@ -51,7 +51,7 @@ class Known:
         a, b = float(answer), float(value)
         return {"below": a < b, "not-below": a >= b, "at-least": a >= b, "above": a > b}[op]
 
-    def failing(self, row: Row) -> list[str]:
+    def failing(self, row: AdviceRule) -> list[str]:
         """The conditions of `row` that do not hold."""
         return [condition for condition in row.when if not self.holds(condition)]
 
@@ -63,7 +63,7 @@ class Known:
         value = self.value(name)
         if value is None:
             return f"{name[1:]} is not known"
-        limit = value if isinstance(value, str) else number(value)
+        limit = value if isinstance(value, str) else format_number(value)
         return f"{key} {WORDS[op].format(value=limit)}"
 
 
@@ -73,7 +73,7 @@ class Change:
 
     question: str
     answer: str
-    road: str
+    recipe: str
     known: bool  # whether the question was answered
 
 
@@ -81,15 +81,15 @@ class Change:
 class Advice:
     """The road taken, and all that was weighed."""
 
-    road: Road
-    row: Row
+    recipe: Recipe
+    row: AdviceRule
     passed: tuple[Gate, ...]  # before the one that decided
     gate: Gate | None  # that decided; None: none did
-    other: Road
+    other: Recipe
     why_not: str
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
-    known: Known
+    known: KnownAnswers
 
     @property
     def commands(self) -> list[str]:
@@ -103,14 +103,14 @@ class Advice:
         first = next((name for name, row in STARTS if not self.known.failing(row)), "sft")
         return [
             command.replace("{teacher}", teacher).replace("{first}", first)
-            for command in self.road.commands
+            for command in self.recipe.commands
         ]
 
 
 STARTS = (  # of a student that GRPO goes on from: the first that the data allow
-    ("sft", Row(("labels at-least check",), "", "")),
-    ("filtered_sft", Row(("traces at-least answers",), "", "")),
-    ("distill", Row(("teacher is-not none",), "", "")),
+    ("sft", AdviceRule(("labels at-least check",), "", "")),
+    ("filtered_sft", AdviceRule(("traces at-least answers",), "", "")),
+    ("distill", AdviceRule(("teacher is-not none",), "", "")),
 )
 
 
@@ -118,56 +118,58 @@ def advise(answers: Answers, measured: Sequence[Threshold] = ()) -> Advice:
     """The advice for `answers`; thresholds that were
     `measured` stand in for rules of thumb of the same name.
     """
-    known = Known(answers, {one.name: one for one in (*THRESHOLDS, *measured)})
-    gate, row = decide(known)
+    known = KnownAnswers(answers, {one.name: one for one in (*THRESHOLDS, *measured)})
+    gate, row = decide_gate(known)
     passed = GATES[: GATES.index(gate)] if gate else GATES
     other, why_not = _other(known, gate, row)
     notes = [
         note.text
         for note in NOTES
-        if row.road in note.roads and not known.failing(Row(note.when, "", ""))
+        if row.recipe in note.recipes and not known.failing(AdviceRule(note.when, "", ""))
     ]
-    road = BY_ROAD[row.road]
+    recipe = BY_RECIPE[row.recipe]
     return Advice(
-        road,
+        recipe,
         row,
         tuple(passed),
         gate,
         other,
         why_not,
-        tuple(changes(known, road)),
+        tuple(possible_changes(known, recipe)),
         tuple(notes),
         known,
     )
 
 
-def decide(known: Known) -> tuple[Gate | None, Row]:
+def decide_gate(known: KnownAnswers) -> tuple[Gate | None, AdviceRule]:
     """The first row whose conditions all hold, and its gate."""
     return next(_matches(known), (None, LAST))
 
 
-def _matches(known: Known) -> Iterator[tuple[Gate | None, Row]]:
+def _matches(known: KnownAnswers) -> Iterator[tuple[Gate | None, AdviceRule]]:
     return ((gate, row) for gate in GATES for row in gate.rows if not known.failing(row))
 
 
-def _other(known: Known, gate: Gate | None, row: Row) -> tuple[Road, str]:
+def _other(known: KnownAnswers, gate: Gate | None, row: AdviceRule) -> tuple[Recipe, str]:
     """The road that comes next, and why it is not taken: it comes after, or what it lacks."""
-    later = next((found for _, found in _matches(known) if found.road != row.road), None)
+    later = next((found for _, found in _matches(known) if found.recipe != row.recipe), None)
     if later is not None:
-        road = BY_ROAD[later.road]
-        return road, f"It would be next, but: {row.because} Against it: {road.against}."
+        recipe = BY_RECIPE[later.recipe]
+        return recipe, f"It would be next, but: {row.because} Against it: {recipe.against}."
     rows = [
         each
         for each_gate in GATES
         for each in each_gate.rows
-        if each.road != row.road and each_gate.key != "measured"
+        if each.recipe != row.recipe and each_gate.key != "measured"
     ]
-    training = [each for each in rows if each.road not in ("no", "api", "prompt")]
+    training = [each for each in rows if each.recipe not in ("no", "api", "prompt")]
     nearest = min(training, key=lambda each: len(known.failing(each)))
-    return BY_ROAD[nearest.road], f"Not now: {', '.join(map(known.fails, known.failing(nearest)))}."
+    return BY_RECIPE[
+        nearest.recipe
+    ], f"Not now: {', '.join(map(known.fails, known.failing(nearest)))}."
 
 
-def changes(known: Known, road: Road) -> list[Change]:
+def possible_changes(known: KnownAnswers, recipe: Recipe) -> list[Change]:
     """Of every question, each other road that another answer
     to it alone leads to, with the nearest such answer.
     """
@@ -177,9 +179,9 @@ def changes(known: Known, road: Road) -> list[Change]:
         for value, text in sorted(
             _others(known, question), key=lambda each: _distance(known, question, each[0])
         ):
-            row = decide(replace(known, answers={**known.answers, question.key: value}))[1]
-            if row.road != road.key:
-                seen.setdefault(row.road, text)
+            row = decide_gate(replace(known, answers={**known.answers, question.key: value}))[1]
+            if row.recipe != recipe.key:
+                seen.setdefault(row.recipe, text)
         found += [
             Change(question.key, text, name, question.key in known.answers)
             for name, text in seen.items()
@@ -187,7 +189,7 @@ def changes(known: Known, road: Road) -> list[Change]:
     return found
 
 
-def _others(known: Known, question: Question) -> list[tuple[Value, str]]:
+def _others(known: KnownAnswers, question: Question) -> list[tuple[Value, str]]:
     """Answers that could matter, and in words: other choices;
     numbers on both sides of what they are compared with.
     """
@@ -205,7 +207,7 @@ def _others(known: Known, question: Question) -> list[tuple[Value, str]]:
     step, most = (STEP, 1.0) if question.kind == "share" else (1, float("inf"))
     sides: list[tuple[float, str]] = []
     for limit in sorted(compared):
-        shown = number(limit)
+        shown = format_number(limit)
         sides += [
             (limit - step, f"below {shown}"),
             (limit, f"{shown} or more"),
@@ -214,13 +216,13 @@ def _others(known: Known, question: Question) -> list[tuple[Value, str]]:
     return [(value, text) for value, text in sides if 0 <= value <= most]
 
 
-def _distance(known: Known, question: Question, value: Value) -> float:
+def _distance(known: KnownAnswers, question: Question, value: Value) -> float:
     now = known.answers.get(question.key)
     if isinstance(value, str) or isinstance(now, str) or now is None:
         return 0.0
     return abs(value - now)
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """As `150,000` or `0.05`."""
     return f"{value:,.0f}" if value >= 10 else f"{value:g}"

@@ -1,7 +1,7 @@
 """The flowchart, as text for a terminal: every gate,
 where it leads, and the way taken in heavy lines.
 
-Left out: a picture (`svg`).
+Left out: a picture (`flowchart_svg`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from offapi.advise.engine import Advice
-from offapi.advise.recipes import BY_ROAD
+from offapi.advise.recipes import BY_RECIPE
 from offapi.advise.rules import GATES, LAST
 
 State = Literal["passed", "taken", "after"]
@@ -24,14 +24,14 @@ class Step:
     asks: str
     exit: str
     on: str
-    roads: tuple[str, ...]
+    recipes: tuple[str, ...]
     state: State
     known: bool  # whether anything it asks for was answered
 
     @property
     def leads(self) -> str:
         """Where it can lead, in words; more than two roads are not spelled out."""
-        return " / ".join(self.roads) if len(self.roads) <= 2 else "What it found best"
+        return " / ".join(self.recipes) if len(self.recipes) <= 2 else "What it found best"
 
     @property
     def went_on(self) -> str:
@@ -43,48 +43,48 @@ class Step:
 class End:
     """Where one comes to if no gate decides."""
 
-    road: str
+    recipe: str
     taken: bool
 
 
-def steps(advice: Advice) -> tuple[list[Step], End]:
+def flowchart_steps(advice: Advice) -> tuple[list[Step], End]:
     """The gates in order, each with its part in the way, and the end."""
     found = []
     for gate in GATES:
         state: State = (
             "taken" if gate == advice.gate else "passed" if gate in advice.passed else "after"
         )
-        roads = dict.fromkeys(BY_ROAD[row.road].short for row in gate.rows)
+        recipes = dict.fromkeys(BY_RECIPE[row.recipe].short for row in gate.rows)
         if state == "taken":
-            roads = {advice.road.short: None}
+            recipes = {advice.recipe.short: None}
         asked = {when.split()[0] for row in gate.rows for when in row.when}
         found.append(
             Step(
                 gate.asks,
                 gate.exit,
                 gate.on,
-                tuple(roads),
+                tuple(recipes),
                 state,
                 not asked.isdisjoint(advice.known.answers),
             )
         )
-    return found, End(BY_ROAD[LAST.road].short, advice.gate is None)
+    return found, End(BY_RECIPE[LAST.recipe].short, advice.gate is None)
 
 
-def draw(advice: Advice) -> list[str]:
+def draw_text(advice: Advice) -> list[str]:
     """Lines of the flowchart, for a fixed-width font."""
-    drawn, end = steps(advice)
+    drawn, end = flowchart_steps(advice)
     lines: list[str] = []
     for step in drawn:
         lines += _gate(step)
-    return [*lines, f"{'▶' if end.taken else '▷'} {_marked(end.road, end.taken)}"]
+    return [*lines, f"{'▶' if end.taken else '▷'} {_marked(end.recipe, end.taken)}"]
 
 
 def _gate(step: Step) -> Sequence[str]:
     if step.state == "taken":
         return [
             f"◆ {step.asks}",
-            f"┗━ {step.exit} ━▶ {_marked(step.roads[0], True)}",
+            f"┗━ {step.exit} ━▶ {_marked(step.recipes[0], True)}",
             f"╷  {step.on}",
         ]
     node, line, branch = ("◆", "┃", "┠") if step.state == "passed" else ("◇", "│", "├")
@@ -95,5 +95,5 @@ def _gate(step: Step) -> Sequence[str]:
     ]
 
 
-def _marked(road: str, taken: bool) -> str:
-    return f"[ {road.upper()} ]" if taken else road
+def _marked(recipe: str, taken: bool) -> str:
+    return f"[ {recipe.upper()} ]" if taken else recipe

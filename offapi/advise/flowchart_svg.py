@@ -7,10 +7,10 @@ from __future__ import annotations
 from html import escape
 
 from offapi.advise.engine import Advice
-from offapi.advise.flowchart import Step, steps
+from offapi.advise.flowchart import Step, flowchart_steps
 
 WIDTH, ROW, BOX = 900, 64, 36  # pixels: of the page, from gate to gate, of a box
-LEFT, GATE, RIGHT, ROAD = (
+LEFT, GATE, RIGHT, RECIPE = (
     20,
     450,
     550,
@@ -30,13 +30,13 @@ line.on { stroke: #1d4ed8; stroke-width: 4 }
 """
 
 
-def draw(advice: Advice) -> str:
+def draw_svg(advice: Advice) -> str:
     """The whole file."""
-    drawn, end = steps(advice)
+    drawn, end = flowchart_steps(advice)
     height = 2 * LEFT + ROW * len(drawn) + BOX
     parts = [_step(step, LEFT + ROW * i) for i, step in enumerate(drawn)]
-    last = _box(LEFT, LEFT + ROW * len(drawn), GATE, end.road, "on" if end.taken else "after")
-    said = escape(f"{advice.road.name}. {advice.row.because}")
+    last = _box(LEFT, LEFT + ROW * len(drawn), GATE, end.recipe, "on" if end.taken else "after")
+    said = escape(f"{advice.recipe.name}. {advice.row.because}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"'
         f' aria-label="{said}">'
@@ -56,7 +56,7 @@ def _step(step: Step, top: int) -> str:
             _line(centre, bottom, centre, top + ROW, goes_on),
             _line(LEFT + GATE, middle, RIGHT, middle, taken),
             _box(LEFT, top, GATE, step.asks, on),
-            _box(RIGHT, top, ROAD, step.leads, taken),
+            _box(RIGHT, top, RECIPE, step.leads, taken),
             _text(centre + 8, bottom + 18, step.went_on, goes_on),
             _text(LEFT + GATE + 36, middle - 6, step.exit, taken),
         ]

@@ -20,7 +20,7 @@ from offapi.stats import sample_size
 from offapi.text.display import plural
 
 WRITERS = "Name what `offapi compare`, `offapi curve` or `offapi cost` printed with --json."
-ROADS = {"sft": "sft", "distill": "distill", "filtered_sft": "graded"}
+RECIPES = {"sft": "sft", "distill": "distill", "filtered_sft": "graded"}
 BASE, UNDECIDED, NOT_WORTH = (
     "base",
     "cannot tell",
@@ -40,7 +40,7 @@ class Measured:
     said: tuple[str, ...] = ()
 
 
-def read(path: Path) -> Measured:
+def read_measured(path: Path) -> Measured:
     """One file. DataError where it is none of the three."""
     try:
         told: Any = orjson.loads(path.read_bytes())
@@ -101,7 +101,7 @@ def _comparison(told: dict[str, Any], path: str) -> Measured:
     """
     taken, rows = told["take"], told["rows"]
     verdicts = {name: rows[name].get("verdict") or "" for name in rows if name != BASE}
-    roads = {
+    recipes = {
         name: said for name, said in verdicts.items() if said.startswith((UNDECIDED, NOT_WORTH))
     }
     answers: dict[str, Value] = {}
@@ -109,9 +109,9 @@ def _comparison(told: dict[str, Any], path: str) -> Measured:
         answers["measured"] = (
             "grpo_after" if (rows[taken].get("arm") or {}).get("start") else "grpo"
         )
-    elif taken in ROADS:
-        answers["measured"] = ROADS[taken]
-    elif roads and all(said.startswith(NOT_WORTH) for said in roads.values()):
+    elif taken in RECIPES:
+        answers["measured"] = RECIPES[taken]
+    elif recipes and all(said.startswith(NOT_WORTH) for said in recipes.values()):
         answers["measured"] = BASE
     for key, names in (("teacher_quality", ("recorded", "teacher")), ("prompted", (BASE,))):
         found = next(
@@ -125,7 +125,7 @@ def _comparison(told: dict[str, Any], path: str) -> Measured:
         )
     said = [
         _undecided(told, name) if why.startswith(UNDECIDED) else f"{name}: {why}"
-        for name, why in roads.items()
+        for name, why in recipes.items()
     ]
     return Measured(
         answers=answers, said=tuple(f"{path}: {one}." for one in said or ["no road was compared"])

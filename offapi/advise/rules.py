@@ -3,22 +3,22 @@
 A gate's rows are tried in order, gates in order; the first row whose conditions all hold
 decides. A condition is `QUESTION OP VALUE`: VALUE is a choice, a threshold's name, or
 `@QUESTION` for another answer. An answer that is not known makes `is-not` and `not-below`
-true and everything else false. Left out: how it is evaluated (`engine`) and drawn (`chart`).
+true and everything else false. Left out: how it is evaluated (`engine`) and drawn (`flowchart`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offapi.advise.recipes import BY_ROAD
+from offapi.advise.recipes import BY_RECIPE
 
 
 @dataclass(frozen=True)
-class Row:
+class AdviceRule:
     """If all of `when`, take `road`, because."""
 
     when: tuple[str, ...]
-    road: str
+    recipe: str
     because: str
 
 
@@ -32,15 +32,15 @@ class Gate:
     asks: str
     exit: str
     on: str
-    rows: tuple[Row, ...]
+    rows: tuple[AdviceRule, ...]
 
 
 @dataclass(frozen=True)
-class Note:
+class RuleNote:
     """Something to be said on some roads, if all of `when`."""
 
     when: tuple[str, ...]
-    roads: tuple[str, ...]
+    recipes: tuple[str, ...]
     text: str
 
 
@@ -71,7 +71,7 @@ GATES = (
         "no",
         "yes",
         (
-            Row(
+            AdviceRule(
                 ("narrow is no",),
                 "no",
                 f"{NARROW} Cut a narrow part off it, or stay with a large one.",
@@ -84,12 +84,12 @@ GATES = (
         "no",
         "yes",
         (
-            Row(
+            AdviceRule(
                 ("maintainer is nobody", "privacy is stays"),
                 "prompt",
                 f"{NOBODY} A prompted one asks for less.",
             ),
-            Row(("maintainer is nobody",), "api", NOBODY),
+            AdviceRule(("maintainer is nobody",), "api", NOBODY),
         ),
     ),
     Gate(
@@ -98,8 +98,8 @@ GATES = (
         "no",
         "yes",
         (
-            Row(("lifetime below life", "privacy is stays"), "prompt", SHORT),
-            Row(("lifetime below life",), "api", SHORT),
+            AdviceRule(("lifetime below life", "privacy is stays"), "prompt", SHORT),
+            AdviceRule(("lifetime below life",), "api", SHORT),
         ),
     ),
     Gate(
@@ -108,8 +108,8 @@ GATES = (
         "no",
         "yes",
         (
-            Row(("volume below volume", "privacy is-not stays"), "api", FEW),
-            Row(
+            AdviceRule(("volume below volume", "privacy is-not stays"), "api", FEW),
+            AdviceRule(
                 ("swings is bursts", "volume below burst_volume", "privacy is-not stays"),
                 "api",
                 f"{FEW} Bursts leave it idle.",
@@ -122,12 +122,12 @@ GATES = (
         "yes",
         "no",
         (
-            Row(
+            AdviceRule(
                 ("prompted at-least @target",),
                 "prompt",
                 "It already is as good as you need, without any training.",
             ),
-            Row(
+            AdviceRule(
                 ("tried is no",),
                 "prompt",
                 "It costs an afternoon, and tells what training would have to add.",
@@ -140,14 +140,14 @@ GATES = (
         "yes",
         "no",
         (
-            Row(
+            AdviceRule(
                 ("measured is base", "prompted not-below @target"),
                 "prompt",
                 "Your own comparison says so: no road is worth its hours.",
             ),
             *(
-                Row((f"measured is {road}",), road, "Your own comparison says so.")
-                for road in ("sft", "distill", "graded", "grpo", "grpo_after")
+                AdviceRule((f"measured is {recipe}",), recipe, "Your own comparison says so.")
+                for recipe in ("sft", "distill", "graded", "grpo", "grpo_after")
             ),
         ),
     ),
@@ -157,10 +157,10 @@ GATES = (
         "yes",
         "no",
         (
-            Row((*ABOVE, "labels at-least answers"), "grpo_after", BEATS),
-            Row((*ABOVE, "traces at-least answers", TERMS), "grpo_after", BEATS),
-            Row((*ABOVE, *LOCAL), "grpo_after", BEATS),
-            Row((*ABOVE, *ELSEWHERE), "grpo_after", BEATS),
+            AdviceRule((*ABOVE, "labels at-least answers"), "grpo_after", BEATS),
+            AdviceRule((*ABOVE, "traces at-least answers", TERMS), "grpo_after", BEATS),
+            AdviceRule((*ABOVE, *LOCAL), "grpo_after", BEATS),
+            AdviceRule((*ABOVE, *ELSEWHERE), "grpo_after", BEATS),
         ),
     ),
     Gate(
@@ -169,7 +169,7 @@ GATES = (
         "yes",
         "no",
         (
-            Row(
+            AdviceRule(
                 ("labels at-least answers",),
                 "sft",
                 "They are there, and nothing has a higher ceiling than good labels.",
@@ -182,12 +182,12 @@ GATES = (
         "yes",
         "no",
         (
-            Row(
+            AdviceRule(
                 ("traces at-least answers", "scorable is yes", TERMS),
                 "graded",
                 "The data are nearly free: grade, keep the best.",
             ),
-            Row(
+            AdviceRule(
                 ("traces at-least answers", "scorable is partly", TERMS),
                 "graded",
                 "The data are nearly free; a partial score still throws out the worst.",
@@ -200,10 +200,10 @@ GATES = (
         "yes",
         "no",
         (
-            Row(
+            AdviceRule(
                 LOCAL, "distill", "A teacher on your own machines labels what people would have to."
             ),
-            Row(
+            AdviceRule(
                 ELSEWHERE,
                 "distill",
                 "A teacher labels what people would have to, and is paid once.",
@@ -216,7 +216,7 @@ GATES = (
         "yes",
         "no",
         (
-            Row(
+            AdviceRule(
                 (
                     "scorable is yes",
                     "inputs at-least prompts",
@@ -235,7 +235,7 @@ GATES = (
         "yes",
         "no",
         (
-            Row(
+            AdviceRule(
                 ("scorable is yes", "inputs at-least prompts", "prompted not-below signal"),
                 "grpo",
                 "There are no answers to learn from, but documents, and a function that scores.",
@@ -248,7 +248,7 @@ GATES = (
         "yes",
         "no",
         (
-            Row(
+            AdviceRule(
                 ("labels at-least check",),
                 "sft",
                 "Few labels, and nothing else to learn from: learn them; `offapi curve` tells how"
@@ -257,7 +257,7 @@ GATES = (
         ),
     ),
 )
-LAST = Row(
+LAST = AdviceRule(
     (),
     "collect",
     "Nothing is known that a model could learn from: too few labels and traces, no teacher, no"
@@ -266,42 +266,42 @@ LAST = Row(
 
 COPIES = ("sft", "distill", "graded")
 NOTES = (
-    Note(
+    RuleNote(
         ("terms is unchecked",),
         ("distill", "graded", "grpo_after"),
         "Read the terms first: most forbid training on answers.",
     ),
-    Note(
+    RuleNote(
         ("terms is forbidden",),
-        tuple(BY_ROAD),
+        tuple(BY_RECIPE),
         "Answers whose terms forbid training are left out of this advice.",
     ),
-    Note(
+    RuleNote(
         ("target above @teacher_quality",),
         ("distill", "graded"),
         "What you need lies above the teacher's own level: this road ends below it.",
     ),
-    Note(
+    RuleNote(
         ("scorable is yes",),
         COPIES,
         "Afterwards `offapi train my-task/grpo.toml` can go on from this student.",
     ),
-    Note(
+    RuleNote(
         ("scorable is no",),
         COPIES,
         "Without a score you cannot grade what is served: keep a checked sample.",
     ),
-    Note(
+    RuleNote(
         ("maintainer is somebody",),
         ("grpo", "grpo_after"),
         "GRPO has real footguns: keep an audit it is not rewarded for.",
     ),
-    Note(
+    RuleNote(
         ("labels below check",),
         ("distill", "graded", "grpo"),
         "Check 50 answers yourself first: without them nothing is known.",
     ),
-    Note(
+    RuleNote(
         ("swings is bursts",),
         ("sft", "distill", "graded", "grpo", "grpo_after"),
         "Bursts: let the overflow go to the API.",

@@ -1,6 +1,6 @@
 """Advice in words for people, and as the object for --json.
 
-Left out: the flowchart (`chart`, `svg`).
+Left out: the flowchart (`flowchart`, `flowchart_svg`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from offapi.advise.engine import Advice, number
-from offapi.advise.recipes import BY_ROAD
+from offapi.advise.engine import Advice, Change, format_number
+from offapi.advise.recipes import BY_RECIPE
 from offapi.advise.thresholds import Threshold
 
 CHANGES = 8  # told to people; all are in --json
@@ -21,7 +21,7 @@ def lines(advice: Advice, said: Sequence[str] = ()) -> list[str]:
     it, the figures it rests on, the first commands.
     """
     told = [
-        f"Take this road: {advice.road.name}.",
+        f"Take this road: {advice.recipe.name}.",
         f"  {advice.row.because}",
         *(f"  {note}" for note in advice.notes),
     ]
@@ -50,13 +50,13 @@ def used(advice: Advice) -> list[Threshold]:
 def as_dict(advice: Advice, said: Sequence[str] = ()) -> dict[str, Any]:
     """What `--json` prints."""
     return {
-        "road": advice.road.key,
-        "name": advice.road.name,
+        "road": advice.recipe.key,
+        "name": advice.recipe.name,
         "because": advice.row.because,
         "decided_by": advice.gate.key if advice.gate else None,
         "passed": [gate.key for gate in advice.passed],
         "not_taken": {"road": advice.other.key, "name": advice.other.name, "why": advice.why_not},
-        "would_change": [asdict(change) for change in advice.changes],
+        "would_change": [_change(change) for change in advice.changes],
         "notes": list(advice.notes),
         "thresholds": [asdict(one) for one in used(advice)],
         "measured": list(said),
@@ -65,18 +65,27 @@ def as_dict(advice: Advice, said: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "question": change.question,
+        "answer": change.answer,
+        "road": change.recipe,
+        "known": change.known,
+    }
+
+
 def _changes(advice: Advice) -> list[str]:
     """Answers given first: they are known, and would have to change."""
     ordered = sorted(advice.changes, key=lambda change: not change.known)
-    told = [
-        f"  {change.question.replace('_', ' ')}"
-        f" {change.answer}{'' if change.known else ' (not answered)'}: {BY_ROAD[change.road].name}"
-        for change in ordered[:CHANGES]
-    ]
+    told = []
+    for change in ordered[:CHANGES]:
+        answered = "" if change.known else " (not answered)"
+        question, name = change.question.replace("_", " "), BY_RECIPE[change.recipe].name
+        told.append(f"  {question} {change.answer}{answered}: {name}")
     more = len(ordered) - CHANGES
     return [*told, *([f"  and {more} more (--json has all)"] if more > 0 else [])]
 
 
 def _figure(one: Threshold) -> str:
-    amount = "no volume" if one.value >= 1e12 else f"{number(one.value)} {one.unit}"
+    amount = "no volume" if one.value >= 1e12 else f"{format_number(one.value)} {one.unit}"
     return f"{one.name} = {amount} ({one.source})"

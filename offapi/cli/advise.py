@@ -57,16 +57,16 @@ def command(
     offapi advise --narrow yes --volume 400000 --traces 5000 --scorable yes --terms allowed
     offapi advise --labels 800 --measured compare.json --measured cost.json --svg advice.svg
     """
-    from offapi.advise import measured as files
-    from offapi.advise import text as words
+    from offapi.advise import text
     from offapi.advise.engine import advise
-    from offapi.advise.flowchart import draw
+    from offapi.advise.flowchart import draw_text
+    from offapi.advise.measured import read_measured
 
     if svg is not None and not svg.absolute().parent.is_dir():
         raise ConfigError(
             "there is no such folder.", where=f"--svg {svg}", next_step="Make it, or name another."
         )
-    found = [files.read(path) for path in measured]
+    found = [read_measured(path) for path in measured]
     answers = _given(given)
     if not (no_input or output.json) and sys.stdin.isatty() and sys.stderr.isatty():
         answers = _ask(answers, output)
@@ -79,11 +79,11 @@ def command(
         raise ConfigError("not one question is answered.", next_step=step)
     advice = advise(answers, [threshold for one in found for threshold in one.thresholds])
     said = [line for one in found for line in one.said]
-    for line in [*draw(advice), "", *words.lines(advice, said)]:
+    for line in [*draw_text(advice), "", *text.lines(advice, said)]:
         output.say(line)
     if svg is not None:
         _write_svg(svg, advice, output)
-    output.result(words.as_dict(advice, said) | ({"svg": str(svg)} if svg else {}))
+    output.result(text.as_dict(advice, said) | ({"svg": str(svg)} if svg else {}))
 
 
 def _given(given: Mapping[str, str | None]) -> Answers:
@@ -137,8 +137,8 @@ def _measured(found: list[Measured]) -> dict[str, Value]:
 
 
 def _write_svg(path: Path, advice: Any, output: Output) -> None:
-    from offapi.advise import flowchart_svg as svg
+    from offapi.advise.flowchart_svg import draw_svg
     from offapi.files import atomic
 
-    atomic.write_file(path, svg.draw(advice).encode())
+    atomic.write_file(path, draw_svg(advice).encode())
     output.say(f"Flowchart: {path}")

@@ -44,9 +44,9 @@ def command(
     offapi compare compare.toml --backend torch --set sft.epochs=3
     """
     from offapi.backend import default_backend, find
-    from offapi.compare import config as all_keys
+    from offapi.compare.config import load_keys
 
-    keys = all_keys.load(file, overrides)
+    keys = load_keys(file, overrides)
     name = backend or default_backend()
     find(name)
     output.result(expect(keys, name, output) if dry_run else run(keys, name, output))
@@ -54,14 +54,14 @@ def command(
 
 def run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     """The whole comparison, kept, shown, and as `--json` prints it."""
-    from offapi.compare import run as comparison
     from offapi.compare import table
+    from offapi.compare.run import plan_comparison, run_comparison
     from offapi.files import atomic
 
-    plan = comparison.plan(keys, backend)
-    for road, why in plan.left_out.items():
-        output.say(f"{road} is left out: {why}.")
-    found: Found = comparison.run(plan, output)
+    plan = plan_comparison(keys, backend)
+    for recipe, why in plan.left_out.items():
+        output.say(f"{recipe} is left out: {why}.")
+    found: Found = run_comparison(plan, output)
     told = table.as_dict(found)
     folder = keys.out / keys.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,26 +76,26 @@ def run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
 
 def expect(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     """What all of it would take, with nothing left behind."""
-    from offapi.compare import run as comparison
     from offapi.compare.effort import kwh
+    from offapi.compare.run import forecast_arms, plan_comparison
     from offapi.text.display import duration
 
     with tempfile.TemporaryDirectory() as folder:
-        plan = comparison.plan(keys, backend, Path(folder))
-        found = comparison.expect(plan, output)
+        plan = plan_comparison(keys, backend, Path(folder))
+        found = forecast_arms(plan, output)
     rows: list[tuple[str, ...]] = []
     told: dict[str, Any] = {}
-    for road, one in found.items():
+    for recipe, one in found.items():
         if one is None:
-            rows.append((road, "done before", "", "", ""))
-            told[road] = {"done": True}
+            rows.append((recipe, "done before", "", "", ""))
+            told[recipe] = {"done": True}
             continue
         memory, energy = one.memory / 2**30, kwh(keys, one.seconds)
         size = f"{memory:.1f} of {one.total / 2**30:.0f} GiB"
         rows.append(
-            (road, str(one.rows), f"at most {duration(one.seconds)}", size, f"{energy:.2g}")
+            (recipe, str(one.rows), f"at most {duration(one.seconds)}", size, f"{energy:.2g}")
         )
-        told[road] = {
+        told[recipe] = {
             "rows": one.rows,
             "seconds": one.seconds,
             "memory_bytes": one.memory,

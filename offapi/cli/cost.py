@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from offapi.cli.output import Output, options
-from offapi.cost.inputs import INPUTS, Layer, resolve
+from offapi.cost.inputs import INPUTS, Layer, resolve_inputs
 from offapi.errors import ConfigError
 
 FILE = click.Path(path_type=Path)
@@ -82,7 +82,7 @@ def command(
     flags = Layer.of_flags({key: value for key, value in given.items() if value is not None})
     written = [Layer.of_file(path) for path in files]
     told = _of_run(run_folder, measure, output) if run_folder is not None else []
-    known = resolve([*told[:1], *written, *told[1:], flags])
+    known = resolve_inputs([*told[:1], *written, *told[1:], flags])
 
     from offapi.cost import text
     from offapi.cost.estimate import estimate
@@ -101,13 +101,13 @@ def _of_run(folder: Path, measure: int | None, output: Output) -> list[Layer]:
     showed when asked: that goes before a file's guess.
     """
     from offapi.cost import from_eval, from_run
-    from offapi.cost import measure as measuring
+    from offapi.cost.measure import measure_run
     from offapi.training.run import Run
 
     if folder.is_file() and measure is None:
         return [Layer({}, {}), from_eval.read(folder)]
     run = Run.open(folder)
-    return [from_run.read(run), *([measuring.measure(run, measure, output)] if measure else [])]
+    return [from_run.read(run), *([measure_run(run, measure, output)] if measure else [])]
 
 
 def _write_example(path: Path, output: Output) -> None:

@@ -15,7 +15,7 @@ from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 
 if TYPE_CHECKING:
-    from offapi.compare.config import Keys, Road
+    from offapi.compare.config import Keys, RecipeName
 
 
 def _numbers(
@@ -34,7 +34,9 @@ def _numbers(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the file."
 )
 @click.option(
+    "--recipe",
     "--road",
+    "recipe",
     type=click.Choice(["sft", "distill", "filtered_sft"]),
     default="sft",
     show_default=True,
@@ -61,7 +63,7 @@ def command(
     file: Path,
     backend: str | None,
     overrides: tuple[str, ...],
-    road: Road,
+    recipe: RecipeName,
     sizes: tuple[int, ...],
     draws: int,
     want: float | None,
@@ -74,21 +76,21 @@ def command(
 
     \b
     offapi curve compare.toml --want 0.9
-    offapi curve compare.toml --road filtered_sft --draws 5 --dry-run
+    offapi curve compare.toml --recipe filtered_sft --draws 5 --dry-run
     """
     from offapi.backend import default_backend, find
-    from offapi.compare import config as all_keys
+    from offapi.compare.config import load_keys
 
-    keys = all_keys.load(file, overrides)
+    keys = load_keys(file, overrides)
     name = backend or default_backend()
     find(name)
-    asked = (keys, road, name, sizes, draws)
+    asked = (keys, recipe, name, sizes, draws)
     output.result(_expect(*asked, output) if dry_run else _run(*asked, want, output))
 
 
 def _run(
     keys: Keys,
-    road: Road,
+    recipe: RecipeName,
     backend: str,
     sizes: tuple[int, ...],
     draws: int,
@@ -96,31 +98,31 @@ def _run(
     output: Output,
 ) -> dict[str, Any]:
     from offapi.compare.curve import run
-    from offapi.compare.curve.rows_needed import answer
+    from offapi.compare.curve.rows_needed import rows_needed
     from offapi.files import atomic
 
-    plan = run.plan(keys, road, backend, sizes, draws)
-    reached = run.run(plan, output)
-    found = run.through(reached)
-    answered = answer(found, want) if want is not None else None
-    told = run.as_dict(plan, reached, found, answered)
+    plan = run.plan_curve(keys, recipe, backend, sizes, draws)
+    reached = run.train_points(plan, output)
+    found = run.fit_points(reached)
+    answered = rows_needed(found, want) if want is not None else None
+    told = run.curve_as_dict(plan, reached, found, answered)
     folder = keys.out / keys.name
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"curve-{road}.json"
+    path = folder / f"curve-{recipe}.json"
     atomic.write_file(path, orjson.dumps(told))
     output.say()
     output.table(
         ("rows", "draws", "right, %", "± over draws", "fitted, with 95% interval"),
-        run.table(reached, found),
+        run.curve_table(reached, found),
     )
-    for line in run.lines(plan, found, answered):
+    for line in run.curve_lines(plan, found, answered):
         output.say(line)
     output.say(f"Everything is in {path}; the arms are in {keys.out / 'arms'}.")
     return told
 
 
 def _expect(
-    keys: Keys, road: Road, backend: str, sizes: tuple[int, ...], draws: int, output: Output
+    keys: Keys, recipe: RecipeName, backend: str, sizes: tuple[int, ...], draws: int, output: Output
 ) -> dict[str, Any]:
     """What all points would take, with nothing left behind."""
     from offapi.compare.curve import run
@@ -128,8 +130,8 @@ def _expect(
     from offapi.text.display import duration
 
     with tempfile.TemporaryDirectory() as folder:
-        plan = run.plan(keys, road, backend, sizes, draws, Path(folder))
-        seconds = run.expect(plan, output)
+        plan = run.plan_curve(keys, recipe, backend, sizes, draws, Path(folder))
+        seconds = run.forecast_seconds(plan, output)
     energy = kwh(keys, seconds)
     output.say(
         f"{len(plan.points)} students: at most {duration(seconds)}, {energy:.2g} kWh at"

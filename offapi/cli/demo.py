@@ -11,7 +11,7 @@ from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 
 if TYPE_CHECKING:
-    from offapi.demo.run import Outcome
+    from offapi.demo.run import DemoOutcome
 
 
 @click.command(short_help="Distil a small model on generated invoices, from end to end.")
@@ -41,10 +41,10 @@ def command(output: Output, *, backend: str | None, out: Path, seed: int, full: 
     offapi demo --backend torch
     """
     from offapi.backend import default_backend
-    from offapi.demo.run import Sizes, run
+    from offapi.demo.run import Sizes, run_demo
 
     name = backend or default_backend()
-    outcome = run(name, out, Sizes(seed=seed), output)
+    outcome = run_demo(name, out, Sizes(seed=seed), output)
     show(outcome, output)
     more = compare_roads(outcome.run.absolute(), name, output) if full else {}
     output.result(outcome.as_dict() | more)
@@ -55,20 +55,20 @@ def compare_roads(run: Path, backend: str, output: Output) -> dict[str, Any]:
     taken; then their costs, and one report of it all.
     """
     from offapi.cli import compare
-    from offapi.compare import config as all_keys
+    from offapi.compare.config import load_keys
     from offapi.cost import text
     from offapi.demo import full
 
-    keys = all_keys.load(full.write_recipe(run), ())
+    keys = load_keys(full.write_recipe(run), ())
     compare.expect(keys, backend, output)
     told = compare.run(keys, backend, output)
-    for line in text.lines(full.reckon(run)):
+    for line in text.lines(full.estimate_cost(run)):
         output.say(line)
     output.say(f"To look at: {full.write_report(run)}")
     return {"compare": told}
 
 
-def show(outcome: Outcome, output: Output) -> None:
+def show(outcome: DemoOutcome, output: Output) -> None:
     """The three arms side by side, each field with its interval."""
     names = list(outcome.arms)
     tables = [outcome.arms[name].report.table() for name in names]

@@ -12,9 +12,9 @@ from offapi.errors import ConfigError, DataError
 from offapi.text.display import plural
 
 if TYPE_CHECKING:
-    from offapi.drift.outliers import Row
-    from offapi.drift.report import Report
-    from offapi.drift.rows import Tally
+    from offapi.drift.outliers import OutlierRow
+    from offapi.drift.report import DriftReport
+    from offapi.drift.rows import RowTally
     from offapi.drift.state import State
 
 FILE = click.Path(path_type=Path)
@@ -66,18 +66,18 @@ def command(
     \b
     offapi drift --task task.py --reference launch.jsonl --fresh served.jsonl --state drift.json
     """
-    from offapi.drift import reference as references
     from offapi.drift import report, state, without_gold
     from offapi.drift.monitor import Watch
-    from offapi.drift.rows import Source, Tally
-    from offapi.drift.signals import watched
+    from offapi.drift.reference import read_reference
+    from offapi.drift.rows import RowTally, TraceSource
+    from offapi.drift.signals import task_signals
     from offapi.files.hashing import sha256_file
 
     _check_paths(state_file, (task_file, reference, fresh))
     task = without_gold.load(task_file)
-    watching, tally = watched(task), Tally()
+    watching, tally = task_signals(task), RowTally()
     with state.alone(state_file):
-        known = references.read(Source(reference, task_file, task, watching), output)
+        known = read_reference(TraceSource(reference, task_file, task, watching), output)
         watch = Watch(known, watching, margin)
         key = {
             "format": state.FORMAT,
@@ -87,13 +87,13 @@ def command(
         }
         before = state.read(state_file, key, watch.start()) if state_file else watch.start()
         after = watch.run(
-            before, Source(fresh, task_file, task, watching, known.ids), tally, output
+            before, TraceSource(fresh, task_file, task, watching, known.ids), tally, output
         )
         _tell_rows(output, fresh, after, after.rows - before.rows, known.tally, tally)
         if state_file is not None:
             state.write(state_file, key, after)
-    told = report.report(watch, after, false_alarm)
-    following = report.commands(told.verdict, task_file, fresh)
+    told = report.drift_report(watch, after, false_alarm)
+    following = report.next_commands(told.verdict, task_file, fresh)
     _tell(output, told, following)
     output.result(
         {
@@ -122,7 +122,7 @@ def _check_paths(state_file: Path | None, reads: tuple[Path, ...]) -> None:
 
 
 def _tell_rows(
-    output: Output, fresh: Path, after: State, new: int, known: Tally, tally: Tally
+    output: Output, fresh: Path, after: State, new: int, known: RowTally, tally: RowTally
 ) -> None:
     """Which rows counted and which did not; DataError where there is none."""
     passed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(tally.passed_over.items()))
@@ -139,7 +139,7 @@ def _tell_rows(
             )
 
 
-def _tell(output: Output, told: Report, following: list[str]) -> None:
+def _tell(output: Output, told: DriftReport, following: list[str]) -> None:
     headers = (
         "watched",
         "reference %",
@@ -162,6 +162,6 @@ def _tell(output: Output, told: Report, following: list[str]) -> None:
         output.say(f"Next: {line}")
 
 
-def _tell_list(output: Output, title: str, rows: tuple[Row, ...]) -> None:
+def _tell_list(output: Output, title: str, rows: tuple[OutlierRow, ...]) -> None:
     if rows:
         output.table((title, ""), [(row.id, row.reason) for row in rows])

@@ -19,7 +19,7 @@ from offapi.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from offapi.evaluation.accuracy import Prediction
-    from offapi.evaluation.evaluate import Asked, Questions
+    from offapi.evaluation.evaluate import EvalSettings, Questions
 
 FILE = click.Path(path_type=Path)
 RECORDED = "recorded"
@@ -117,15 +117,15 @@ def command(
     offapi eval student.jsonl --against recorded --task task.py --data val.jsonl
     """
     from offapi.evaluation import accuracy
-    from offapi.evaluation import evaluate as scoring
+    from offapi.evaluation.evaluate import read_questions
 
     _check_usage(answers, task_file, data, against)
-    questions = scoring.questions(task_file, data, limit) if task_file and data else None
+    questions = read_questions(task_file, data, limit) if task_file and data else None
     rival = _rival(against, questions, common, output) if against else None
     found: Sequence[Prediction] = ()
     told: dict[str, Any] = {}
     if answers is not None:
-        found = accuracy.read(answers)
+        found = accuracy.read_predictions(answers)
     elif questions is not None:
         wanted = _asked(
             asked, [task_file, data, Path(against or RECORDED)], compared=against is not None
@@ -166,12 +166,12 @@ def _check_usage(
 
 
 def _score(
-    wanted: Asked, questions: Questions, rival: Rival | None, common: bool, output: Output
+    wanted: EvalSettings, questions: Questions, rival: Rival | None, common: bool, output: Output
 ) -> tuple[Sequence[Prediction], dict[str, Any]]:
     """The model's answers, and what `--json` tells of them."""
     from offapi.evaluation import accuracy
-    from offapi.evaluation import evaluate as scoring
-    from offapi.evaluation.compare import match
+    from offapi.evaluation.compare import match_answers
+    from offapi.evaluation.evaluate import evaluate_model
     from offapi.files import atomic
 
     # Before minutes of answering: a row holds the answer,
@@ -179,21 +179,21 @@ def _score(
     row = 1024 + 4 * questions.task.max_answer_tokens
     atomic.need_room(wanted.out, wanted.samples * len(questions.rows) * row)
     if rival is not None:  # what keeps the two apart is told before the model is asked
-        unanswered = accuracy.predictions(
+        unanswered = accuracy.make_predictions(
             questions.task, questions.rows, [""] * len(questions.rows)
         )
         with _naming(str(questions.data), rival.name):
-            match(unanswered, rival.answers, common=common)
-    scored = scoring.score(wanted, questions, output)
+            match_answers(unanswered, rival.answers, common=common)
+    scored = evaluate_model(wanted, questions, output)
     output.table(("field", "right, with 95% interval"), scored.report.table())
     for line in scored.lines():
         output.say(line)
     return scored.report.predictions, scored.as_dict()
 
 
-def _asked(values: dict[str, Any], reads: Sequence[Path | None], *, compared: bool) -> Asked:
+def _asked(values: dict[str, Any], reads: Sequence[Path | None], *, compared: bool) -> EvalSettings:
     """ConfigError where sampling or --out cannot be as asked."""
-    from offapi.evaluation.evaluate import Asked
+    from offapi.evaluation.evaluate import EvalSettings
 
     samples, temperature, out = values["samples"], values["temperature"], values["out"]
     if temperature is None:
@@ -213,15 +213,15 @@ def _asked(values: dict[str, Any], reads: Sequence[Path | None], *, compared: bo
         raise ConfigError(
             "there is no such folder.", where=f"--out {out}", next_step="Make it, or name another."
         )
-    return Asked(**{**values, "temperature": temperature})
+    return EvalSettings(**{**values, "temperature": temperature})
 
 
 def _rival(against: str, questions: Questions | None, common: bool, output: Output) -> Rival:
     from offapi.evaluation import accuracy
 
     if against != RECORDED or questions is None:
-        return Rival(against, accuracy.read(Path(against)))
-    answers, missing = accuracy.recorded(questions.task, questions.rows)
+        return Rival(against, accuracy.read_predictions(Path(against)))
+    answers, missing = accuracy.recorded_predictions(questions.task, questions.rows)
     if missing:
         counted = "are left out" if common else "count as wrong (--common leaves them out)"
         output.say(
@@ -239,10 +239,10 @@ def _compare(
     common: bool,
     output: Output,
 ) -> dict[str, Any]:
-    from offapi.evaluation.compare import compare
+    from offapi.evaluation.compare import compare_answers
 
     with _naming(name, rival.name):
-        compared = compare(found, rival.answers, margin=margin, common=common)
+        compared = compare_answers(found, rival.answers, margin=margin, common=common)
     output.say(f"A: {name}    B: {rival.name}")
     output.table(("", "A right", "B right", "A - B, points"), compared.table())
     for line in compared.lines():

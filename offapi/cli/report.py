@@ -49,14 +49,14 @@ def command(
     offapi report runs/distill
     offapi report runs/grpo runs/sft base.jsonl --out report.html
     """
-    from offapi.report.write import write
+    from offapi.report.write import write_page
 
     if out is not None and not out.absolute().parent.is_dir():
         raise ConfigError(
             "there is no such folder.", where=f"--out {out}", next_step="Make it, or name another."
         )
     path = out or runs[0] / ("report.md" if as_markdown else "report.html")
-    story, size = write(
+    story, size = write_page(
         runs, path, cost_file=cost_file, as_markdown=as_markdown, documents=not no_documents
     )
     shown = (story.samples.first if as_markdown else story.samples.rows) if story.samples else ()

@@ -17,9 +17,9 @@ import orjson
 
 from offapi import __version__
 from offapi.backend import LoraSpec
-from offapi.compare import data as material
-from offapi.compare.config import Keys, Road
-from offapi.config import load as configs
+from offapi.compare.config import Keys, RecipeName
+from offapi.compare.data import Rows, write_rows
+from offapi.config.load import resolved
 from offapi.errors import DataError
 from offapi.files.hashing import sha256_path
 from offapi.models import store
@@ -33,7 +33,7 @@ DIGITS = 12  # of a hash in a name
 class Arm:
     """A road to take. `manifest` is all its result depends on; `config` its recipe's."""
 
-    road: Road
+    recipe: RecipeName
     config: Any
     manifest: Mapping[str, Any]
     path: Path
@@ -46,10 +46,10 @@ class Arm:
         return shape
 
 
-def arm(
+def make_arm(
     keys: Keys,
-    road: Road,
-    rows: material.Rows,
+    recipe: RecipeName,
+    rows: Rows,
     backend: str,
     data: Path,
     *,
@@ -59,31 +59,36 @@ def arm(
     """The arm of `road` on `rows`, which are written to
     the folder `data`; `more` keys go over the file's.
     """
-    file = material.write(data, rows)
-    inputs: dict[str, Any] = {"traces" if road == "filtered_sft" else "data": file, "val": keys.val}
-    if road == "distill":
+    file = write_rows(data, rows)
+    inputs: dict[str, Any] = {
+        "traces" if recipe == "filtered_sft" else "data": file,
+        "val": keys.val,
+    }
+    if recipe == "distill":
         inputs |= {"labels": keys.labels} if keys.labels else {"teacher": keys.teacher}
-    config = keys.recipe_config(road, **inputs)
+    config = keys.recipe_config(recipe, **inputs)
     config = replace(config, out=keys.out / ARMS, **more)
-    manifest = describe(config, road, backend, start)
-    name = named(road, manifest)
+    manifest = arm_manifest(config, recipe, backend, start)
+    name = arm_name(recipe, manifest)
     if start is not None:
         config = replace(config, adapter=start.path / "adapter")
     return Arm(
-        road, replace(config, name=name), manifest, (keys.out / ARMS / name).absolute(), start
+        recipe, replace(config, name=name), manifest, (keys.out / ARMS / name).absolute(), start
     )
 
 
-def describe(config: Any, road: Road, backend: str, start: Arm | None) -> dict[str, Any]:
+def arm_manifest(
+    config: Any, recipe: RecipeName, backend: str, start: Arm | None
+) -> dict[str, Any]:
     """What the arm depends on: keys without places, hashes of what is read, model, version."""
     reads = config.reads()
     places = {"name", "out", "model", "adapter", *reads}
-    keys = {name: value for name, value in configs.resolved(config).items() if name not in places}
+    keys = {name: value for name, value in resolved(config).items() if name not in places}
     hashes = {name: _digest(path) for name, path in reads.items()} | {
         "model": model_hash(config.model)
     }
     return {
-        "road": road,
+        "road": recipe,
         "backend": backend,
         "offapi": __version__,
         "config": keys,
@@ -92,7 +97,7 @@ def describe(config: Any, road: Road, backend: str, start: Arm | None) -> dict[s
     }
 
 
-def named(kind: str, manifest: Mapping[str, Any]) -> str:
+def arm_name(kind: str, manifest: Mapping[str, Any]) -> str:
     """`sft-0123456789ab`: the folder's name."""
     digest = hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return f"{kind.replace('_', '-')}-{digest[:DIGITS]}"

@@ -1,28 +1,27 @@
 """The keys of a comparison: what all roads share,
 and for each road a table with keys of its recipe.
 
-The tables are made from the recipes' own keys, so that both know the same ones. Left out: the
+A table is checked against the recipe's own keys, so that both know the same ones. Left out: the
 keys that a comparison sets itself (data, names, where a student starts from).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
-from functools import cache
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_type_hints
 
 from offapi.backend import DType, Limits, LoraSpec
-from offapi.config import load as configs
+from offapi.config.load import load, load_table, peek, resolved
 from offapi.errors import ConfigError
 from offapi.teachers.teacher import Price
 
-Road = Literal["sft", "distill", "filtered_sft", "grpo"]
+RecipeName = Literal["sft", "distill", "filtered_sft", "grpo"]
 Start = Literal["base", "sft", "distill", "filtered_sft"]
-ROADS: tuple[Road, ...] = get_args(Road)  # in the order they are run
+RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)  # in the order they are run
 STUDENT = (
     "model",
     "lora",
@@ -53,7 +52,7 @@ SET_HERE = (
 class Keys:
     """Keys of `recipe = "compare"`, which `offapi curve` reads too.
 
-    `load` adds a table for each road.
+    `load_keys` gives each table all keys of its recipe, None for those that the file lacks.
     """
 
     recipe: Literal["compare"] = "compare"
@@ -65,7 +64,8 @@ class Keys:
     traces: Path | None = None  # for filtered_sft; without, the documents' recorded labels
     teacher: str | None = None  # for distill: recorded, or local:NAME
     labels: Path | None = None  # for distill, instead: a file `offapi label` wrote
-    roads: tuple[Road, ...] | None = None  # default: every one that the data allow
+    recipes: tuple[RecipeName, ...] | None = None  # default: every one that the data allow
+    roads: tuple[RecipeName, ...] | None = None  # the older name of `recipes`
     out: Path = Path("runs")
     name: str = "compare"
     model: str = "demo"
@@ -81,6 +81,10 @@ class Keys:
     watts: float = 100.0  # of the machine while it works: an assumption, or what you measured
     price: Price | None = None  # the teacher's, in dollars per million tokens
     margin: float = 0.05  # difference of rates below which nothing is made of it
+    sft: dict[str, Any] = field(default_factory=dict)
+    distill: dict[str, Any] = field(default_factory=dict)
+    filtered_sft: dict[str, Any] = field(default_factory=dict)
+    grpo: dict[str, Any] = field(default_factory=dict)  # its `start` is no key of the recipe
 
     def __post_init__(self) -> None:
         for name in ("label_minutes", "watts"):
@@ -92,66 +96,87 @@ class Keys:
             raise ValueError(
                 "name must be a plain name, and not 'arms', where all comparisons keep theirs"
             )
-        if self.roads is not None and len(set(self.roads)) != len(self.roads):
-            raise ValueError("roads names one twice")
+        if self.recipes is not None and self.roads is not None:
+            raise ValueError("roads is the older name of recipes: give one of them")
+        for name, given in (("recipes", self.recipes), ("roads", self.roads)):
+            if given is not None and len(set(given)) != len(given):
+                raise ValueError(f"{name} names one twice")
 
-    def table(self, road: Road) -> dict[str, Any]:
+    def table(self, recipe: RecipeName) -> dict[str, Any]:
         """The keys given for `road`, `start` aside."""
-        table = getattr(self, road)
-        given = {each.name: getattr(table, each.name) for each in fields(table)}
+        tables = {
+            "sft": self.sft,
+            "distill": self.distill,
+            "filtered_sft": self.filtered_sft,
+            "grpo": self.grpo,
+        }
         return {
-            name: value for name, value in given.items() if value is not None and name != "start"
+            name: value
+            for name, value in tables[recipe].items()
+            if value is not None and name != "start"
         }
 
     @property
     def start(self) -> Start | None:
         """What grpo starts from; None where it is not said."""
-        start: Start | None = getattr(self, "grpo").start  # noqa: B009 -- a field that `kind` adds
-        return start
+        return self.grpo.get("start")
 
-    def recipe_config(self, road: Road, **more: Any) -> Any:
+    def as_dict(self) -> dict[str, Any]:
+        """The keys as compare.json keeps them, where `recipes` has its older name."""
+        given = resolved(self)
+        return {
+            "roads" if name == "recipes" else name: value
+            for name, value in given.items()
+            if name != "roads"
+        }
+
+    def recipe_config(self, recipe: RecipeName, **more: Any) -> Any:
         """The `Config` of the road's recipe. ConfigError for a value that the recipe refuses."""
         student = {name: getattr(self, name) for name in STUDENT}
         control = (
-            {"control": False} if road == "filtered_sft" else {}
+            {"control": False} if recipe == "filtered_sft" else {}
         )  # a second student is no part of the road
         try:
-            return recipe(road).Config(
-                task=self.task, **student, **{**control, **self.table(road)}, **more
+            return recipe_module(recipe).Config(
+                task=self.task, **student, **{**control, **self.table(recipe)}, **more
             )
         except ValueError as error:
-            raise ConfigError(f"{error}.", where=f"[{road}]", next_step="Mend that key.") from None
+            raise ConfigError(
+                f"{error}.", where=f"[{recipe}]", next_step="Mend that key."
+            ) from None
 
 
-def recipe(road: Road) -> ModuleType:
+def recipe_module(recipe: RecipeName) -> ModuleType:
     """The road's recipe."""
-    return import_module(f"offapi.recipes.{road}")
+    return import_module(f"offapi.recipes.{recipe}")
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Keys:
+def load_keys(path: Path, overrides: Sequence[str] = ()) -> Keys:
     """Read a comparison's TOML; ConfigError as `offapi.config.load.load`."""
-    found = configs.peek(path, "recipe")
+    found = peek(path, "recipe")
     if found != "compare":
         step = 'Write recipe = "compare"; the recipes are run by `offapi train`.'
         raise ConfigError(f"recipe = {found!r} is no comparison.", where=str(path), next_step=step)
-    keys: Keys = configs.load(path, kind(), overrides)
-    return keys
+    keys = load(path, Keys, overrides)
+
+    def table(recipe: RecipeName) -> dict[str, Any]:
+        return load_table(path, recipe, _kinds(recipe), overrides)
+
+    return replace(
+        keys,
+        recipes=keys.recipes or keys.roads,
+        roads=None,
+        sft=table("sft"),
+        distill=table("distill"),
+        filtered_sft=table("filtered_sft"),
+        grpo=table("grpo"),
+    )
 
 
-@cache
-def kind() -> type[Keys]:
-    """`Keys` with a field for each road."""
-    tables = [(road, _table(road)) for road in ROADS]
-    made = [(name, table, field(default_factory=table)) for name, table in tables]
-    return make_dataclass("Comparison", made, bases=(Keys,), frozen=True, kw_only=True)
-
-
-def _table(road: Road) -> type[Any]:
-    """The recipe's keys, all optional; None where not given."""
-    config = recipe(road).Config
+def _kinds(recipe: RecipeName) -> Mapping[str, Any]:
+    """What each key of the road's table may hold: the recipe's keys, none of them required."""
+    config = recipe_module(recipe).Config
     hints: Mapping[str, Any] = get_type_hints(config)
     own = [each.name for each in fields(config) if each.name not in (*STUDENT, *SET_HERE)]
-    made = [(name, hints[name] | None, field(default=None)) for name in own]
-    if road == "grpo":
-        made.append(("start", Start | None, field(default=None)))
-    return make_dataclass(f"{road}_keys", made, frozen=True, kw_only=True)
+    kinds = {name: hints[name] | None for name in own}
+    return kinds | {"start": Start | None} if recipe == "grpo" else kinds

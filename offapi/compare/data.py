@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from offapi.compare.config import ROADS, Keys, Road
+from offapi.compare.config import RECIPES, Keys, RecipeName
 from offapi.data import documents
 from offapi.data.documents import Document
 from offapi.data.rows import Row, as_row, read_rows, row_text
@@ -48,24 +48,24 @@ class Material:
         """The documents whose answer a person gave."""
         return [row for row in self.documents if row.gold is not None]
 
-    def rows(self, road: Road) -> Rows:
+    def rows(self, recipe: RecipeName) -> Rows:
         """What the road's recipe is given to read."""
-        if road == "filtered_sft":
+        if recipe == "filtered_sft":
             return self.traces
-        return [documents.as_row(row) for row in (self.gold if road == "sft" else self.documents)]
+        return [documents.as_row(row) for row in (self.gold if recipe == "sft" else self.documents)]
 
-    def refusal(self, road: Road) -> str | None:
+    def refusal(self, recipe: RecipeName) -> str | None:
         """Why the data do not allow `road`; None where they do."""
-        if road == "sft" and not self.gold:
+        if recipe == "sft" and not self.gold:
             return 'no document has "gold"'
-        if road == "distill":
+        if recipe == "distill":
             return self.distil
-        if road == "filtered_sft" and not self.traces:
+        if recipe == "filtered_sft" and not self.traces:
             return 'there are no traces, and no document has a "recorded_label"'
         return None
 
 
-def read(keys: Keys) -> Material:
+def read_material(keys: Keys) -> Material:
     """Read everything; DataError where a row is
     wrong, or the val and test sets share a document.
     """
@@ -103,7 +103,7 @@ def set_aside(found: Material, seed: int) -> Material:
     return replace(found, documents=tuple(known), traces=said, asked=asked, held=tuple(held))
 
 
-def write(folder: Path, rows: Rows) -> Path:
+def write_rows(folder: Path, rows: Rows) -> Path:
     """The file in `folder` that holds `rows`, named
     by their content; written where it is missing.
     """
@@ -115,25 +115,27 @@ def write(folder: Path, rows: Rows) -> Path:
     return path
 
 
-def choose(keys: Keys, material: Material) -> tuple[list[Road], dict[Road, str]]:
+def select_recipes(
+    keys: Keys, material: Material
+) -> tuple[list[RecipeName], dict[RecipeName, str]]:
     """The roads to take, in their order, and why others are left out.
 
     ConfigError where a named one cannot be.
     """
-    refused = {road: why for road in ROADS if (why := material.refusal(road)) is not None}
-    wanted = set(keys.roads or ROADS)
-    if keys.roads is not None:
+    refused = {recipe: why for recipe in RECIPES if (why := material.refusal(recipe)) is not None}
+    wanted = set(keys.recipes or RECIPES)
+    if keys.recipes is not None:
         if keys.start not in (None, "base") and "grpo" in wanted:
             wanted.add(keys.start)  # type: ignore[arg-type]
-        named = next((road for road in ROADS if road in wanted and road in refused), None)
+        named = next((recipe for recipe in RECIPES if recipe in wanted and recipe in refused), None)
         if named is not None:
             raise ConfigError(
                 f"{named} cannot be taken: {refused[named]}.",
-                where="roads",
+                where="recipes",
                 next_step="Leave it out.",
             )
-        refused |= {road: "not asked for" for road in ROADS if road not in wanted}
-    return [road for road in ROADS if road in wanted and road not in refused], refused
+        refused |= {recipe: "not asked for" for recipe in RECIPES if recipe not in wanted}
+    return [recipe for recipe in RECIPES if recipe in wanted and recipe not in refused], refused
 
 
 def _traces(keys: Keys, rows: Sequence[Document]) -> Iterable[tuple[Mapping[str, Any], str]]:

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from offapi.compare.arm import Arm
-from offapi.compare.config import Keys, Road
-from offapi.compare.train_arm import Outcome
+from offapi.compare.config import Keys, RecipeName
+from offapi.compare.train_arm import ArmOutcome
 from offapi.teachers.teacher import Usage
 
 LOCAL = "local:"
 
 
 @dataclass(frozen=True)
-class Cost:
+class Effort:
     """Of a road, with the road it started from.
 
     `usage` and `dollars` are None where nobody counted them.
@@ -36,8 +36,8 @@ class Cost:
         """A person's and the machine's together."""
         return (self.human_minutes + self.machine_minutes) / 60
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
+    def __add__(self, other: Effort) -> Effort:
+        return Effort(
             self.human_minutes + other.human_minutes,
             self.machine_minutes + other.machine_minutes,
             self.kwh + other.kwh,
@@ -46,14 +46,14 @@ class Cost:
         )
 
 
-def cost(keys: Keys, arm: Arm, outcomes: Mapping[Road, Outcome]) -> Cost:
+def arm_effort(keys: Keys, arm: Arm, outcomes: Mapping[RecipeName, ArmOutcome]) -> Effort:
     """What the arm took, and whatever it started from."""
-    outcome = outcomes[arm.road]
+    outcome = outcomes[arm.recipe]
     minutes = outcome.seconds / 60
-    labelling = keys.label_minutes * outcome.rows if arm.road == "sft" else 0.0
-    usage, dollars = _teacher(keys, outcome) if arm.road == "distill" else (Usage(), 0.0)
-    own = Cost(labelling, minutes, kwh(keys, outcome.seconds), usage, dollars)
-    return own + cost(keys, arm.start, outcomes) if arm.start else own
+    labelling = keys.label_minutes * outcome.rows if arm.recipe == "sft" else 0.0
+    usage, dollars = _teacher(keys, outcome) if arm.recipe == "distill" else (Usage(), 0.0)
+    own = Effort(labelling, minutes, kwh(keys, outcome.seconds), usage, dollars)
+    return own + arm_effort(keys, arm.start, outcomes) if arm.start else own
 
 
 def kwh(keys: Keys, seconds: float) -> float:
@@ -61,7 +61,7 @@ def kwh(keys: Keys, seconds: float) -> float:
     return seconds / 3600 * keys.watts / 1000
 
 
-def _teacher(keys: Keys, outcome: Outcome) -> tuple[Usage | None, float | None]:
+def _teacher(keys: Keys, outcome: ArmOutcome) -> tuple[Usage | None, float | None]:
     if outcome.usage is None:
         return None, None
     local = keys.labels is None and (keys.teacher or "").startswith(LOCAL)

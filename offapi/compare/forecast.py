@@ -13,9 +13,9 @@ from typing import Any
 from offapi.backend import Backend, ModelSpec, load
 from offapi.chat.chat import Chat
 from offapi.compare.arm import Arm
-from offapi.compare.config import Keys, recipe
+from offapi.compare.config import Keys, recipe_module
 from offapi.data.rows import Row
-from offapi.evaluation.predict import prompt
+from offapi.evaluation.predict import make_prompt
 from offapi.models import store
 from offapi.progress import Progress
 from offapi.task import Task
@@ -33,7 +33,7 @@ class Outlook:
     total: float  # bytes there are
 
 
-def measure(keys: Keys, backend: str) -> Machine:
+def measure_machine(keys: Keys, backend: str) -> Machine:
     """Load the student once and time it."""
     path = store.get(keys.model).path
     found: Backend = load(
@@ -45,28 +45,30 @@ def measure(keys: Keys, backend: str) -> Machine:
         found.close()
 
 
-def outlook(arm: Arm, task: Task, test: Sequence[Row], machine: Machine, out: Progress) -> Outlook:
+def forecast_arm(
+    arm: Arm, task: Task, test: Sequence[Row], machine: Machine, out: Progress
+) -> Outlook:
     """What training the arm and scoring it on `test` take at most.
 
     Raises what its recipe's `prepare` raises.
     """
     config = arm.config
-    inputs = recipe(arm.road).prepare(config, out)
+    inputs = recipe_module(arm.recipe).prepare(config, out)
     chat, answer, speed, spec = (
         inputs.chat,
         task.max_answer_tokens,
         machine.speed,
         config.spec(inputs.model),
     )
-    seconds = forecast.reading(speed, [len(prompt(chat, task, row)) for row in test], answer)
-    if arm.road == "grpo":
+    seconds = forecast.reading(speed, [len(make_prompt(chat, task, row)) for row in test], answer)
+    if arm.recipe == "grpo":
         rounds, schedule = (
             config.rounds(task, inputs.prompts, inputs.heldout),
             config.schedule(len(inputs.prompts)),
         )
         work = forecast.reinforcement(machine, rounds, schedule, spec)
         return Outlook(len(inputs.prompts), seconds + work.seconds, work.bytes, machine.total)
-    if arm.road == "distill" and inputs.labels is None and config.teacher != "recorded":
+    if arm.recipe == "distill" and inputs.labels is None and config.teacher != "recorded":
         shots = len(task.examples) if config.shots is None else config.shots
         texts = [len(chat.encode(each.text)) for each in inputs.rows]
         seconds += forecast.reading(
@@ -77,7 +79,7 @@ def outlook(arm: Arm, task: Task, test: Sequence[Row], machine: Machine, out: Pr
         forecast.training(machine, rows, config.schedule(len(rows)), spec) for rows in students
     ]
     seconds += len(works) * forecast.reading(
-        speed, [len(prompt(chat, task, row)) for row in inputs.val], answer
+        speed, [len(make_prompt(chat, task, row)) for row in inputs.val], answer
     )
     seconds += sum(work.seconds for work in works)
     return Outlook(len(students[0]), seconds, max(work.bytes for work in works), machine.total)
@@ -85,12 +87,12 @@ def outlook(arm: Arm, task: Task, test: Sequence[Row], machine: Machine, out: Pr
 
 def _students(arm: Arm, inputs: Any, chat: Chat, task: Task) -> list[list[int]]:
     """Tokens of each row that each student learns."""
-    if arm.road == "distill":
+    if arm.recipe == "distill":
         return [
             [
                 len(chat.prompt(task.messages(row.text))) + task.max_answer_tokens
                 for row in inputs.rows
             ]
         ]
-    learned = (inputs.kept, inputs.random) if arm.road == "filtered_sft" else (inputs.episodes,)
+    learned = (inputs.kept, inputs.random) if arm.recipe == "filtered_sft" else (inputs.episodes,)
     return [[len(each.tokens) for each in rows] for rows in learned if rows]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from offapi.evaluation.accuracy import Report
-from offapi.evaluation.compare import LEVEL, compare
+from offapi.evaluation.compare import LEVEL, compare_answers
 from offapi.stats import paired
 from offapi.stats.contrast import Contrast
 from offapi.text.display import plural
@@ -33,7 +33,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Judged:
+class RankedRow:
     """Differences in "all fields right": this row less the other.
 
     None where there is nothing to compare with.
@@ -51,47 +51,47 @@ class Judged:
 class Verdicts:
     """The judgement of each row, the best row by the figure, and the row to take."""
 
-    rows: Mapping[str, Judged]
+    rows: Mapping[str, RankedRow]
     best: str
     take: str
     pairs: int  # that Holm corrected for
 
 
-def judge(entries: Sequence[Entry], margin: float, recorded: str | None = None) -> Verdicts:
+def rank_entries(entries: Sequence[Entry], margin: float, recorded: str | None = None) -> Verdicts:
     """Judge `entries`, of which the one called
     `recorded`, if any, holds the frontier's old answers.
     """
-    roads = sorted(
+    recipes = sorted(
         (one for one in entries if one.hours is not None), key=lambda one: one.hours or 0.0
     )
-    pairs = _pairs(roads, margin)
-    best = max(roads, key=_rate).name  # the first of equals, which takes the fewest hours
+    pairs = _pairs(recipes, margin)
+    best = max(recipes, key=_rate).name  # the first of equals, which takes the fewest hours
     against = next((one for one in entries if one.name == recorded), None)
-    to_recorded = _to_recorded(roads, against, margin) if against else {}
-    rows, take = {}, roads[0].name
-    for i, road in enumerate(roads):
-        rival = max(roads[:i], key=_rate).name if i else None
-        to_rival = pairs[road.name, rival] if rival else None
-        if i and _better(pairs[road.name, take]):
-            take = road.name
-        old = to_recorded.get(road.name)
-        rows[road.name] = Judged(
+    to_recorded = _to_recorded(recipes, against, margin) if against else {}
+    rows, take = {}, recipes[0].name
+    for i, recipe in enumerate(recipes):
+        rival = max(recipes[:i], key=_rate).name if i else None
+        to_rival = pairs[recipe.name, rival] if rival else None
+        if i and _better(pairs[recipe.name, take]):
+            take = recipe.name
+        old = to_recorded.get(recipe.name)
+        rows[recipe.name] = RankedRow(
             (
-                verdict(to_rival, rival, margin, road.report.n)
+                verdict_text(to_rival, rival, margin, recipe.report.n)
                 if to_rival and rival
                 else "where the roads start"
             ),
             rival,
             to_rival,
-            pairs.get((road.name, best)),
+            pairs.get((recipe.name, best)),
             old,
             old.non_inferior if old else None,
         )
-    references = {one.name: Judged("reference") for one in entries if one.hours is None}
+    references = {one.name: RankedRow("reference") for one in entries if one.hours is None}
     return Verdicts({**references, **rows}, best, take, len(pairs) // 2)
 
 
-def verdict(one: Contrast, rival: str, margin: float, n: int) -> str:
+def verdict_text(one: Contrast, rival: str, margin: float, n: int) -> str:
     """The rule, in words: `one` is a road less the rival that takes fewer hours."""
     low, high = one.difference.low, one.difference.high
     if _better(one):
@@ -109,9 +109,9 @@ def verdict(one: Contrast, rival: str, margin: float, n: int) -> str:
     )
 
 
-def _pairs(roads: Sequence[Entry], margin: float) -> dict[tuple[str, str], Contrast]:
+def _pairs(recipes: Sequence[Entry], margin: float) -> dict[tuple[str, str], Contrast]:
     """Every pair in both directions, with p values by Holm over the pairs."""
-    both = list(combinations(roads, 2))
+    both = list(combinations(recipes, 2))
     made = [(_contrast(a, b, margin), _contrast(b, a, margin)) for a, b in both]
     ps = paired.holm([one.p for one, _ in made])
     found = {}
@@ -121,16 +121,19 @@ def _pairs(roads: Sequence[Entry], margin: float) -> dict[tuple[str, str], Contr
     return found
 
 
-def _to_recorded(roads: Sequence[Entry], recorded: Entry, margin: float) -> dict[str, Contrast]:
+def _to_recorded(recipes: Sequence[Entry], recorded: Entry, margin: float) -> dict[str, Contrast]:
     """Each road less the recorded answers, by Holm over the roads."""
-    made = [_contrast(one, recorded, margin) for one in roads]
+    made = [_contrast(one, recorded, margin) for one in recipes]
     ps = paired.holm([one.p for one in made])
-    return {road.name: replace(one, p_holm=p) for road, one, p in zip(roads, made, ps, strict=True)}
+    return {
+        recipe.name: replace(one, p_holm=p)
+        for recipe, one, p in zip(recipes, made, ps, strict=True)
+    }
 
 
 def _contrast(a: Entry, b: Entry, margin: float) -> Contrast:
     names = (a.name, b.name)
-    return compare(
+    return compare_answers(
         a.report.predictions, b.report.predictions, margin=margin, names=names
     ).all_fields
 

@@ -11,22 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from offapi.compare import data as material
 from offapi.compare import score_arm, train_arm
-from offapi.compare.arm import DATA, Arm, arm
-from offapi.compare.config import Keys, Road
-from offapi.compare.data import Material
-from offapi.compare.effort import Cost, cost
-from offapi.compare.forecast import Outlook, measure, outlook
-from offapi.compare.ranking import BASE, Entry, Verdicts, judge
-from offapi.compare.score_arm import Scored
-from offapi.compare.train_arm import Outcome
+from offapi.compare.arm import DATA, Arm, make_arm
+from offapi.compare.config import Keys, RecipeName
+from offapi.compare.data import Material, read_material, select_recipes, set_aside, write_rows
+from offapi.compare.effort import Effort, arm_effort
+from offapi.compare.forecast import Outlook, forecast_arm, measure_machine
+from offapi.compare.ranking import BASE, Entry, Verdicts, rank_entries
+from offapi.compare.train_arm import ArmOutcome
 from offapi.data import documents
 from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.evaluation import accuracy
 from offapi.evaluation.accuracy import Report
-from offapi.evaluation.evaluate import Questions
+from offapi.evaluation.evaluate import Questions, Scored
 from offapi.files import atomic
 from offapi.progress import Progress
 from offapi.teachers import labels_file
@@ -37,7 +35,7 @@ RECORDED, TEACHER = "recorded", "teacher"
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """The arms in the order they are run, and the roads not taken with the reason."""
 
     keys: Keys
@@ -59,11 +57,11 @@ class Found:
     `reports`: every row's accuracy; `costs` and `outcomes`: the roads' alone.
     """
 
-    plan: Plan
-    arms: Mapping[Road, Arm]
-    outcomes: Mapping[Road, Outcome]
+    plan: ComparisonPlan
+    arms: Mapping[RecipeName, Arm]
+    outcomes: Mapping[RecipeName, ArmOutcome]
     reports: Mapping[str, Report]
-    costs: Mapping[str, Cost]
+    costs: Mapping[str, Effort]
     answering: Mapping[
         str, Mapping[str, float]
     ]  # what an answer costs, of the rows that were asked
@@ -72,107 +70,121 @@ class Found:
     left_out: Mapping[str, str]
 
 
-def plan(keys: Keys, backend: str, data: Path | None = None) -> Plan:
+def plan_comparison(keys: Keys, backend: str, data: Path | None = None) -> ComparisonPlan:
     """Read everything and name the arms; what they read
     goes to the folder `data`, inside `out` by default.
     """
-    found = material.read(keys)
-    roads, refused = material.choose(keys, found)
+    found = read_material(keys)
+    recipes, refused = select_recipes(keys, found)
     folder = data or keys.out / DATA
     looks: dict[str, Path] = {}
-    if keys.val is None and "grpo" in roads and (keys.start or "sft") in roads:
-        found = material.set_aside(found, keys.seed)
-        looks = {"val": material.write(folder, [documents.as_row(row) for row in found.held])}
+    if keys.val is None and "grpo" in recipes and (keys.start or "sft") in recipes:
+        found = set_aside(found, keys.seed)
+        looks = {"val": write_rows(folder, [documents.as_row(row) for row in found.held])}
     made: dict[str, Arm] = {}
-    for road in roads:
-        start = made.get(keys.start or "sft") if road == "grpo" else None
-        made[road] = arm(
-            keys, road, found.rows(road), backend, folder, start=start, **(looks if start else {})
+    for recipe in recipes:
+        start = made.get(keys.start or "sft") if recipe == "grpo" else None
+        made[recipe] = make_arm(
+            keys,
+            recipe,
+            found.rows(recipe),
+            backend,
+            folder,
+            start=start,
+            **(looks if start else {}),
         )
-    return Plan(
+    return ComparisonPlan(
         keys,
         backend,
         found,
         tuple(made.values()),
-        {str(road): why for road, why in refused.items()},
+        {str(recipe): why for recipe, why in refused.items()},
     )
 
 
-def expect(plan: Plan, out: Progress) -> dict[Road, Outlook | None]:
+def forecast_arms(plan: ComparisonPlan, out: Progress) -> dict[RecipeName, Outlook | None]:
     """What each arm takes; None of one that is done.
 
     An arm that cannot be has no entry, and it is said.
     """
-    machine = measure(plan.keys, plan.backend)
-    found: dict[Road, Outlook | None] = {}
+    machine = measure_machine(plan.keys, plan.backend)
+    found: dict[RecipeName, Outlook | None] = {}
     for each in plan.arms:
         try:
-            done = train_arm.read(each) is not None
-            found[each.road] = (
+            done = train_arm.read_outcome(each) is not None
+            found[each.recipe] = (
                 None
                 if done
-                else outlook(each, plan.material.task, plan.material.test, machine, out)
+                else forecast_arm(each, plan.material.task, plan.material.test, machine, out)
             )
         except DataError as error:
-            if plan.keys.roads is not None:
+            if plan.keys.recipes is not None:
                 raise
-            out.say(f"{each.road} is left out: {error.what}")
+            out.say(f"{each.recipe} is left out: {error.what}")
     return found
 
 
-def run(plan: Plan, out: Progress) -> Found:
+def run_comparison(plan: ComparisonPlan, out: Progress) -> Found:
     """Everything, in order. A road that the data turn out not
     to allow is left out, unless it was asked for by name.
     """
     keys, backend = plan.keys, plan.backend
     left_out = {**plan.left_out, **(_over_budget(plan, out) if keys.minutes is not None else {})}
     answers = _references(plan, left_out, out)
-    answers[BASE] = score_arm.model(BASE, keys.model, 0, keys, plan.questions, backend, out)
-    arms: dict[Road, Arm] = {}
-    outcomes: dict[Road, Outcome] = {}
+    answers[BASE] = score_arm.score_model(BASE, keys.model, 0, keys, plan.questions, backend, out)
+    arms: dict[RecipeName, Arm] = {}
+    outcomes: dict[RecipeName, ArmOutcome] = {}
     for each in plan.arms:
-        if each.start and each.start.road not in answers:
-            left_out.setdefault(each.road, f"{each.start.road}, which it starts from, is left out")
-        reached = None if each.road in left_out else _reach(plan, each, left_out, out)
+        if each.start and each.start.recipe not in answers:
+            left_out.setdefault(
+                each.recipe, f"{each.start.recipe}, which it starts from, is left out"
+            )
+        reached = None if each.recipe in left_out else _reach(plan, each, left_out, out)
         if reached is not None and reached.adapter is not None:
-            arms[each.road], outcomes[each.road] = each, reached
-            answers[each.road] = score_arm.student(
+            arms[each.recipe], outcomes[each.recipe] = each, reached
+            answers[each.recipe] = score_arm.score_student(
                 each.path, reached.adapter, keys, plan.questions, backend, out
             )
     reports = {name: found.report for name, found in answers.items()}
-    costs: dict[str, Cost] = {road: cost(keys, found, outcomes) for road, found in arms.items()}
-    hours = {BASE: 0.0, **{road: each.hours for road, each in costs.items()}}
+    costs: dict[str, Effort] = {
+        recipe: arm_effort(keys, found, outcomes) for recipe, found in arms.items()
+    }
+    hours = {BASE: 0.0, **{recipe: each.hours for recipe, each in costs.items()}}
     entries = [Entry(name, report, hours.get(name)) for name, report in reports.items()]
     cheap = {name: found.cost for name, found in answers.items()}
     paths = {name: found.path for name, found in answers.items()}
-    verdicts = judge(entries, keys.margin, RECORDED)
+    verdicts = rank_entries(entries, keys.margin, RECORDED)
     return Found(plan, arms, outcomes, reports, costs, cheap, paths, verdicts, left_out)
 
 
-def _reach(plan: Plan, arm: Arm, left_out: dict[str, str], out: Progress) -> Outcome | None:
+def _reach(
+    plan: ComparisonPlan, arm: Arm, left_out: dict[str, str], out: Progress
+) -> ArmOutcome | None:
     """What becomes of the arm; None, with the reason
     in `left_out`, where it comes to no student.
     """
     try:
-        found = train_arm.reach(arm, plan.material.task, plan.backend, out)
+        found = train_arm.reach_outcome(arm, plan.material.task, plan.backend, out)
     except DataError as error:
-        if plan.keys.roads is not None:
+        if plan.keys.recipes is not None:
             raise
-        left_out[arm.road] = f"{error.what} {error.where}".strip()
+        left_out[arm.recipe] = f"{error.what} {error.where}".strip()
         return None
     if found.adapter is None:
-        left_out[arm.road] = f"it left no student: {found.gate}"
+        left_out[arm.recipe] = f"it left no student: {found.gate}"
     return found
 
 
-def _references(plan: Plan, left_out: dict[str, str], out: Progress) -> dict[str, Scored]:
+def _references(plan: ComparisonPlan, left_out: dict[str, str], out: Progress) -> dict[str, Scored]:
     """The recorded answers and the teacher, where there
     are any, on the test set; reasons go to `left_out`.
     """
     keys, task, test = plan.keys, plan.material.task, plan.material.test
     found: dict[str, Scored] = {}
     try:
-        found[RECORDED] = _old(keys, RECORDED, Report.of(accuracy.recorded(task, test)[0]))
+        found[RECORDED] = _old(
+            keys, RECORDED, Report.of(accuracy.recorded_predictions(task, test)[0])
+        )
     except DataError:
         left_out[RECORDED] = "the test set has no recorded answers"
     named = parse_teacher(keys.teacher) if keys.teacher else None
@@ -195,7 +207,7 @@ def _references(plan: Plan, left_out: dict[str, str], out: Progress) -> dict[str
                 "the test set's traces bring their own prompts, without its worked examples"
             )
         else:
-            found[TEACHER] = score_arm.model(
+            found[TEACHER] = score_arm.score_model(
                 TEACHER, named.target, shots, keys, plan.questions, plan.backend, out
             )
     return found
@@ -212,16 +224,16 @@ def _old(keys: Keys, name: str, report: Report) -> Scored:
     return Scored(report, {}, path)
 
 
-def _over_budget(plan: Plan, out: Progress) -> dict[str, str]:
+def _over_budget(plan: ComparisonPlan, out: Progress) -> dict[str, str]:
     """The arms not yet begun that would take longer than the budget."""
     budget = (plan.keys.minutes or 0.0) * 60
     found: dict[str, str] = {}
-    fresh = {each.road for each in plan.arms if not each.path.exists()}
-    for road, expected in (expect(plan, out) if fresh else {}).items():
-        if expected is not None and road in fresh and expected.seconds > budget:
+    fresh = {each.recipe for each in plan.arms if not each.path.exists()}
+    for recipe, expected in (forecast_arms(plan, out) if fresh else {}).items():
+        if expected is not None and recipe in fresh and expected.seconds > budget:
             took = (
                 f"it would take up to {duration(expected.seconds)} of the {duration(budget)}"
                 " allowed"
             )
-            found[road] = f"{took}; lower its epochs"
+            found[recipe] = f"{took}; lower its epochs"
     return found

@@ -6,56 +6,45 @@ Left out: the training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from offapi import __version__
-from offapi.backend import ModelSpec, load
+from offapi.backend import ModelSpec
 from offapi.chat.chat import Chat
-from offapi.compare import arm as arms
-from offapi.compare.arm import ARMS, DIGITS
+from offapi.compare.arm import ARMS, DIGITS, arm_name, model_hash
 from offapi.compare.config import Keys
-from offapi.evaluation import accuracy, test_set
-from offapi.evaluation.accuracy import Report, score_predictions
-from offapi.evaluation.evaluate import Questions
-from offapi.evaluation.predict import predict
-from offapi.files import atomic
+from offapi.evaluation import test_set
+from offapi.evaluation.evaluate import AnswersFile, Questions, Scored, ask_model
 from offapi.files.hashing import sha256_path
 from offapi.models import store
 from offapi.progress import Progress
 from offapi.training.run import Run
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Accuracy on the test set.
-
-    `cost` of a document: prompt tokens, completion tokens and seconds.
-    """
-
-    report: Report
-    cost: dict[str, float]
-    path: Path
-
-
-def student(
-    folder: Path, adapter: str, keys: Keys, questions: Questions, backend: str, out: Progress
+def score_student(
+    folder: Path, adapter: str, keys: Keys, questions: Questions, backend: str, progress: Progress
 ) -> Scored:
     """The student in the run `folder`, asked as it was
     trained, without worked examples; counted in the run.
     """
-    found = done(folder, questions)
+    file = _answers_file(folder, questions)
+    found = file.read()
     if found is None:
-        found = _ask(folder, keys, keys.model, folder / adapter, 0, questions, backend, out)
+        path = folder / adapter
+        found = _ask(file, keys, keys.model, questions, backend, progress, adapter=path)
         test_set.count_scoring(Run.open(folder), questions.data, len(questions.rows))
     return found
 
 
-def model(
-    kind: str, name: str, shots: int, keys: Keys, questions: Questions, backend: str, out: Progress
+def score_model(
+    kind: str,
+    name: str,
+    shots: int,
+    keys: Keys,
+    questions: Questions,
+    backend: str,
+    progress: Progress,
 ) -> Scored:
     """A model as it is, base or teacher; kept in a folder of its own among the arms."""
     manifest: dict[str, Any] = {
@@ -65,36 +54,28 @@ def model(
         "dtype": keys.dtype,
         "quantize": keys.quantize,
         "device": keys.device,
-        "sha256": {"task": sha256_path(keys.task), "model": arms.model_hash(name)},
+        "sha256": {"task": sha256_path(keys.task), "model": model_hash(name)},
     }
-    path = (keys.out / ARMS / arms.named(kind, manifest)).absolute()
+    path = (keys.out / ARMS / arm_name(kind, manifest)).absolute()
     if not path.exists():
         Run.create(path.parent, path.name, manifest)
-    return done(path, questions) or _ask(path, keys, name, None, shots, questions, backend, out)
-
-
-def done(folder: Path, questions: Questions) -> Scored | None:
-    """What was found before; None where this test set was not scored."""
-    answers, cost = _paths(folder, questions)
-    if not (answers.is_file() and cost.is_file()):
-        return None
-    return Scored(Report.of(accuracy.read(answers)), orjson.loads(cost.read_bytes()), answers)
+    file = _answers_file(path, questions)
+    return file.read() or _ask(file, keys, name, questions, backend, progress, shots=shots)
 
 
 def _ask(
-    folder: Path,
+    file: AnswersFile,
     keys: Keys,
-    name: str,
-    adapter: Path | None,
-    shots: int,
+    model: str,
     questions: Questions,
     backend: str,
-    out: Progress,
+    progress: Progress,
+    *,
+    adapter: Path | None = None,
+    shots: int = 0,
 ) -> Scored:
-    """Greedy answers in the numbers the student is trained
-    in, written down, their cost last: with it all is there.
-    """
-    path, (answers, cost) = store.get(name).path, _paths(folder, questions)
+    """Greedy answers in the numbers the student is trained in."""
+    path = store.get(model).path
     spec = ModelSpec(
         path,
         adapter,
@@ -103,17 +84,10 @@ def _ask(
         quantize=keys.quantize,
         limits=keys.limits,
     )
-    loaded = load(backend, spec)
-    try:
-        found = predict(loaded, Chat.load(path), questions.task, questions.rows, out, shots)
-    finally:
-        loaded.close()
-    report = score_predictions(questions.task, questions.rows, found.outputs)
-    atomic.write_file(answers, report.jsonl())
-    atomic.write_file(cost, orjson.dumps(found.cost()))
-    return Scored(report, found.cost(), answers)
+    answers = ask_model(backend, spec, Chat.load(path), questions, progress, shots=shots)
+    return file.write(questions, answers)
 
 
-def _paths(folder: Path, questions: Questions) -> tuple[Path, Path]:
-    digest = sha256_path(questions.data)[:DIGITS]
-    return folder / f"test-{digest}.jsonl", folder / f"test-{digest}.json"
+def _answers_file(folder: Path, questions: Questions) -> AnswersFile:
+    """The folder's name says what the answers depend on, the file's which test set they answer."""
+    return AnswersFile(folder / f"test-{sha256_path(questions.data)[:DIGITS]}.jsonl")

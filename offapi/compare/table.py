@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from offapi.compare.config import Road
-from offapi.compare.effort import Cost
+from offapi.compare.config import RecipeName
+from offapi.compare.effort import Effort
 from offapi.compare.ranking import BASE
 from offapi.compare.run import RECORDED, TEACHER, Found
-from offapi.config import load as configs
 from offapi.files.hashing import sha256_path
 from offapi.stats.contrast import Contrast
 from offapi.text.display import plural
@@ -73,10 +72,12 @@ def table(found: Found) -> list[list[str]]:
 def lines(found: Found) -> list[str]:
     """The verdicts, what to take, who was left out, and how it was reckoned."""
     keys, verdicts = found.plan.keys, found.verdicts
-    roads = [name for name in _order(found) if name in found.costs]
-    told = [f"{name}: {verdicts.rows[name].verdict}." for name in roads]
+    recipes = [name for name in _order(found) if name in found.costs]
+    told = [f"{name}: {verdicts.rows[name].verdict}." for name in recipes]
     told += [
-        f"{road}: {one.gate}" for road, one in found.outcomes.items() if one.gate and road in roads
+        f"{recipe}: {one.gate}"
+        for recipe, one in found.outcomes.items()
+        if one.gate and recipe in recipes
     ]
     told += [
         f"Left out: {name}, {why.rstrip('.')}."
@@ -85,7 +86,7 @@ def lines(found: Found) -> list[str]:
     ]
     if RECORDED in found.reports:
         near = f"{100 * keys.margin:.1f} points"
-        able = [name for name in roads if verdicts.rows[name].replaces]
+        able = [name for name in recipes if verdicts.rows[name].replaces]
         told.append(
             f"Not more than {near} below the recorded answers:"
             f" {', '.join(able) or 'none is shown to be'}."
@@ -104,7 +105,7 @@ def as_dict(found: Found) -> dict[str, Any]:
     }
     return {
         "name": keys.name,
-        "config": configs.resolved(keys),
+        "config": keys.as_dict(),
         "backend": plan.backend,
         "model": keys.model,
         "test": {
@@ -130,13 +131,13 @@ def _row(found: Found, name: str) -> dict[str, Any]:
     row["answering"] = dict(found.answering.get(name, {})) or None
     path = found.predictions.get(name)
     row["predictions"] = str(path) if path else None
-    road = _road(found, name)
-    if road is not None:
-        outcome, cost = found.outcomes[road], found.costs[name]
-        arm = found.arms[road]
+    recipe = _road(found, name)
+    if recipe is not None:
+        outcome, cost = found.outcomes[recipe], found.costs[name]
+        arm = found.arms[recipe]
         row["arm"] = {
             "path": str(arm.path),
-            "start": arm.start.road if arm.start else None,
+            "start": arm.start.recipe if arm.start else None,
             **asdict(outcome),
         }
         row["cost"] = {**asdict(cost), "hours": cost.hours}
@@ -149,29 +150,29 @@ def _order(found: Found) -> list[str]:
     return front + [name for name in found.reports if name not in front]
 
 
-def _road(found: Found, name: str) -> Road | None:
-    return next((road for road in found.outcomes if road == name), None)
+def _road(found: Found, name: str) -> RecipeName | None:
+    return next((recipe for recipe in found.outcomes if recipe == name), None)
 
 
 def _rows(found: Found, name: str) -> str:
-    road = _road(found, name)
-    if road is None:
+    recipe = _road(found, name)
+    if recipe is None:
         return NOTHING
-    one = found.outcomes[road]
+    one = found.outcomes[recipe]
     return f"{one.rows}" if one.rows == one.of else f"{one.rows} of {one.of}"
 
 
 def _source(found: Found, name: str) -> str:
-    road = _road(found, name)
-    start = found.arms[road].start if road else None
-    return f"{SOURCES[name]}; from {start.road}" if start else SOURCES[name]
+    recipe = _road(found, name)
+    start = found.arms[recipe].start if recipe else None
+    return f"{SOURCES[name]}; from {start.recipe}" if start else SOURCES[name]
 
 
 def _cost(found: Found, name: str, told: Any) -> str:
     return str(told(found.costs[name])) if name in found.costs else NOTHING
 
 
-def _tokens(cost: Cost) -> str:
+def _tokens(cost: Effort) -> str:
     if cost.usage is None:
         return "not counted"
     return (
@@ -181,7 +182,7 @@ def _tokens(cost: Cost) -> str:
     )
 
 
-def _dollars(cost: Cost) -> str:
+def _dollars(cost: Effort) -> str:
     return "not known" if cost.dollars is None else f"${cost.dollars:.2f}"
 
 
@@ -190,15 +191,15 @@ def _points(one: Contrast | None) -> str:
 
 
 def _ceiling(found: Found, name: str) -> str:
-    road = _road(found, name)
-    if road is None:
+    recipe = _road(found, name)
+    if recipe is None:
         return NOTHING
-    if road == "sft":
+    if recipe == "sft":
         return "your labels"
-    if road == "grpo":
+    if recipe == "grpo":
         return "none"
-    known = found.outcomes[road].ceiling
-    whose = "the teacher" if road == "distill" else "the kept traces"
+    known = found.outcomes[recipe].ceiling
+    whose = "the teacher" if recipe == "distill" else "the kept traces"
     return (
         f"{whose}: {known.right.percent()} of {known.n}"
         if known

@@ -23,7 +23,7 @@ SECONDS, LABELS = "seconds.jsonl", "labels.jsonl"
 
 
 @dataclass
-class Work:
+class WorkTimer:
     """Seconds done before `since`, by the clock."""
 
     before: float = 0.0
@@ -43,7 +43,7 @@ class Work:
 class Timed(Run):
     """A run that counts its work. `begin` before the recipe runs."""
 
-    work: Work = field(default_factory=Work)
+    work: WorkTimer = field(default_factory=WorkTimer)
 
     def begin(self) -> None:
         """Of an attempt that was killed before its first

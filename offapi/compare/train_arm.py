@@ -14,11 +14,11 @@ import msgspec
 import orjson
 
 from offapi.compare.arm import Arm
-from offapi.compare.config import recipe
+from offapi.compare.config import recipe_module
 from offapi.compare.timed_run import Timed
 from offapi.data import documents
 from offapi.errors import GateFailed
-from offapi.evaluation.accuracy import Report, prediction
+from offapi.evaluation.accuracy import Report, make_prediction
 from offapi.progress import Progress
 from offapi.rl.monitor import BEST
 from offapi.stats.interval import Interval
@@ -41,7 +41,7 @@ class Ceiling:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ArmOutcome:
     """A finished arm. `adapter`: the folder in the run, None where the recipe left none."""
 
     rows: int  # learned from; of grpo: documents that were sampled for
@@ -53,25 +53,25 @@ class Outcome:
     ceiling: Ceiling | None = None
 
 
-def read(arm: Arm) -> Outcome | None:
+def read_outcome(arm: Arm) -> ArmOutcome | None:
     """The outcome of an arm that is done; None where it is not."""
     path = arm.path / DONE
-    return msgspec.json.decode(path.read_bytes(), type=Outcome) if path.is_file() else None
+    return msgspec.json.decode(path.read_bytes(), type=ArmOutcome) if path.is_file() else None
 
 
-def reach(arm: Arm, task: Task, backend: str, out: Progress) -> Outcome:
+def reach_outcome(arm: Arm, task: Task, backend: str, out: Progress) -> ArmOutcome:
     """Train the arm, or go on with it, or take what is there.
 
     Raises what its recipe raises, gates aside.
     """
-    done = read(arm)
+    done = read_outcome(arm)
     if done is not None:
-        out.say(f"{arm.road}: done before, in {arm.path}.")
+        out.say(f"{arm.recipe}: done before, in {arm.path}.")
         return done
-    module = recipe(arm.road)
+    module = recipe_module(arm.recipe)
     inputs = module.prepare(arm.config, out)
     resume = arm.path.exists()
-    out.say(f"{arm.road}: {'going on with' if resume else 'in'} {arm.path}.")
+    out.say(f"{arm.recipe}: {'going on with' if resume else 'in'} {arm.path}.")
     run = (
         Timed.open(arm.path)
         if resume
@@ -86,27 +86,27 @@ def reach(arm: Arm, task: Task, backend: str, out: Progress) -> Outcome:
             module.run(arm.config, inputs, backend, run, out, resume)
         except GateFailed as error:
             gate = error.what
-            out.say(f"{arm.road}: {gate} That is its result; remove {arm.path} to try it again.")
+            out.say(f"{arm.recipe}: {gate} That is its result; remove {arm.path} to try it again.")
         outcome = _outcome(arm, inputs, task, run, gate)
         run.write(DONE, orjson.dumps(asdict(outcome)))
     return outcome
 
 
-def _outcome(arm: Arm, inputs: Any, task: Task, run: Timed, gate: str | None) -> Outcome:
+def _outcome(arm: Arm, inputs: Any, task: Task, run: Timed, gate: str | None) -> ArmOutcome:
     seconds = run.work.seconds
     adapter = next((name for name in ("adapter", BEST) if (run.path / name).is_dir()), None)
-    if arm.road == "grpo":
-        return Outcome(len(inputs.prompts), len(inputs.prompts), seconds, adapter, gate)
-    if arm.road == "sft":
-        return Outcome(len(inputs.episodes), len(inputs.episodes), seconds, adapter, gate)
+    if arm.recipe == "grpo":
+        return ArmOutcome(len(inputs.prompts), len(inputs.prompts), seconds, adapter, gate)
+    if arm.recipe == "sft":
+        return ArmOutcome(len(inputs.episodes), len(inputs.episodes), seconds, adapter, gate)
     graded = orjson.loads((run.path / "grading.json").read_bytes())
-    if arm.road == "filtered_sft":
+    if arm.recipe == "filtered_sft":
         found = graded["ceiling"] and Ceiling(Interval(**graded["ceiling"]), graded["known"])
-        return Outcome(graded["kept"], graded["rows"], seconds, adapter, gate, ceiling=found)
+        return ArmOutcome(graded["kept"], graded["rows"], seconds, adapter, gate, ceiling=found)
     answers = [one for one in _labels(arm, run.path) if one.status == "ok"]
     used = sum((one.usage for one in answers), Usage())
     usage = used if used != Usage() else None
-    return Outcome(
+    return ArmOutcome(
         graded["kept"], graded["rows"], seconds, adapter, gate, usage, _teacher(arm, task, answers)
     )
 
@@ -130,5 +130,5 @@ def _teacher(arm: Arm, task: Task, answers: list[Label]) -> Ceiling | None:
     ]
     if not known:
         return None
-    report = Report.of([prediction(task, row, said[row.id]) for row in known])
+    report = Report.of([make_prediction(task, row, said[row.id]) for row in known])
     return Ceiling(report.all_fields, report.n)

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -27,23 +27,25 @@ def load(path: Path, kind: type[T], overrides: Sequence[str] = ()) -> T:
     Raises ConfigError for a file that is not TOML, an unknown or missing key, a value of
     the wrong type, or one that the dataclass itself refuses with ValueError.
     """
-    text = _text(path)
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        what, line = _split_line(str(error))
-        raise ConfigError(
-            f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Mend that line."
-        ) from None
-    values = _located(values, kind, path.absolute().parent)
-    source = _Source(path, text)
-    for override in overrides:
-        source = _set(values, override, source)
+    values, source = _read(path, kind, overrides)
     _no_unknown(values, kind, (), source)
-    try:
-        return msgspec.convert(values, kind, strict=True, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        raise _refused(str(error), values, kind, source) from None
+    return cast(T, _convert(values, kind, (), source))
+
+
+def load_table(
+    path: Path, name: str, kinds: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Read the table `name` of `path`, whose keys may hold what `kinds` says.
+
+    The value of a key that is not given is None. Raises what `load` raises.
+    """
+    values, source = _read(path, {name: kinds}, overrides)
+    table = values.get(name, {})
+    _no_unknown(table, kinds, (name,), source)
+    return {
+        key: _convert(table[key], kind, (name, key), source) if key in table else None
+        for key, kind in kinds.items()
+    }
 
 
 def peek(path: Path, key: str) -> Any:
@@ -66,6 +68,31 @@ def resolved(config: Any) -> dict[str, Any]:
         asdict(config), enc_hook=_encode
     )  # alone it leaves defaults out
     return plain
+
+
+def _read(path: Path, kind: Any, overrides: Sequence[str]) -> tuple[dict[str, Any], _Source]:
+    """The values of a file with `overrides` on top, and where each came from."""
+    text = _text(path)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, line = _split_line(str(error))
+        raise ConfigError(
+            f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Mend that line."
+        ) from None
+    values = _located(values, kind, path.absolute().parent)
+    source = _Source(path, text)
+    for override in overrides:
+        source = _set(values, override, source)
+    return values, source
+
+
+def _convert(value: Any, kind: Any, key: Key, source: _Source) -> Any:
+    """The value of `key` as a `kind`; ConfigError where it is something else."""
+    try:
+        return msgspec.convert(value, kind, strict=True, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise _refused(str(error), value, kind, key, source) from None
 
 
 class _Source:
@@ -178,8 +205,8 @@ def _value(raw: str) -> Any:
 
 def _located(values: Any, kind: Any, folder: Path) -> Any:
     """`values` with relative paths made absolute, wherever `kind` wants a Path."""
-    if is_dataclass(kind) and isinstance(values, dict):
-        hints = get_type_hints(kind)
+    hints = _hints(kind)
+    if hints and isinstance(values, dict):
         return {name: _located(value, hints.get(name), folder) for name, value in values.items()}
     if isinstance(values, list):
         item = next(iter(get_args(kind)), None)
@@ -193,10 +220,9 @@ def _located(values: Any, kind: Any, folder: Path) -> Any:
 
 
 def _no_unknown(values: Any, kind: Any, key: Key, source: _Source) -> None:
-    kind = next((part for part in (kind, *get_args(kind)) if is_dataclass(part)), None)
-    if kind is None or not isinstance(values, dict):
+    hints = _hints(kind)
+    if not hints or not isinstance(values, dict):
         return
-    hints = get_type_hints(kind)
     for name, value in values.items():
         if name not in hints:
             where = source.where((*key, name))
@@ -216,24 +242,26 @@ def _encode(value: Any) -> Any:
     raise TypeError(f"a configuration cannot hold a {type(value).__name__}")
 
 
-def _refused(message: str, values: dict[str, Any], kind: Any, source: _Source) -> ConfigError:
-    """msgspec's complaint as a ConfigError. Its message ends with ` - at `$.a.b[0]``."""
+def _refused(message: str, value: Any, kind: Any, above: Key, source: _Source) -> ConfigError:
+    """msgspec's complaint about the value of the key `above` as a ConfigError.
+
+    Its message ends with ` - at `$.a.b[0]``.
+    """
     what, _, tail = message.partition(" - at `$")
     key = tuple(re.findall(r"[^.\[\]`]+", tail))
     missing = re.search(r"missing required field `(.+)`", what)
     if missing:
-        where = source.where(key) if key else str(source.path)
-        name = ".".join((*key, missing[1]))
+        where = source.where((*above, *key)) if above or key else str(source.path)
+        name = ".".join((*above, *key, missing[1]))
         return ConfigError(
             f"{name!r} is missing.",
             where=where,
             next_step=f"Add {missing[1]} = ..., or --set {name}=...",
         )
-    if what.split(" ")[0] in get_type_hints(
-        _dataclass_at(kind, key)
-    ):  # a dataclass's own refusal: "lr must be ..."
+    if what.split(" ")[0] in _hints_at(kind, key):  # a dataclass's own refusal: "lr must be ..."
         key = (*key, what.split(" ")[0])
-    value, choices = _at(values, key), _choices(kind, key)
+    value, choices = _at(value, key), _choices(kind, key)
+    key = (*above, *key)
     if choices:
         step = nearest(str(value), choices)
     elif source.overridden(key) and "Expected `str`" in what:
@@ -251,21 +279,25 @@ def _at(values: Any, key: Key) -> Any:
     return values
 
 
-def _dataclass_at(kind: Any, key: Key) -> Any:
-    """The dataclass that `key` leads to from `kind`, or `kind` where it leads to none."""
+def _hints(kind: Any) -> Mapping[str, Any]:
+    """The types of the keys of a dataclass, or of what may be one; those that a mapping says."""
+    if isinstance(kind, Mapping):
+        return kind
+    found = next((each for each in (kind, *get_args(kind)) if is_dataclass(each)), None)
+    return get_type_hints(found) if found else {}
+
+
+def _hints_at(kind: Any, key: Key) -> Mapping[str, Any]:
+    """The hints of the dataclass that `key` leads to, or of the last one on the way."""
+    hints = _hints(kind)
     for part in key:
-        inner = get_type_hints(kind).get(part)
-        found = next((each for each in (inner, *get_args(inner)) if is_dataclass(each)), None)
-        if found is None:
-            return kind
-        kind = found
-    return kind
+        hints = _hints(hints.get(part)) or hints
+    return hints
 
 
 def _choices(kind: Any, key: Key) -> list[str]:
     """The strings a Literal field accepts; none for another kind of field."""
     for part in key:
-        dataclass = next((each for each in (kind, *get_args(kind)) if is_dataclass(each)), None)
-        kind = get_type_hints(dataclass).get(part) if dataclass else None
+        kind = _hints(kind).get(part)
     literal = next((each for each in (kind, *get_args(kind)) if get_origin(each) is Literal), None)
     return [str(choice) for choice in get_args(literal)]

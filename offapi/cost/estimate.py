@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from offapi.cost import lifetime, model, monte_carlo
-from offapi.cost.inputs import Inputs
+from offapi.cost.inputs import CostInputs
 from offapi.cost.model import CASES, HOURS, Numbers
 
 SURE = 0.9  # share of the draws that makes a verdict
@@ -92,7 +92,7 @@ class Swing:
 class Estimate:
     """The whole answer."""
 
-    inputs: Inputs
+    inputs: CostInputs
     api: Spread  # the first month
     api_per_request: Spread
     api_total: Spread  # while the task lives
@@ -147,27 +147,30 @@ class Estimate:
         }
 
 
-def estimate(inputs: Inputs) -> Estimate:
+def estimate(inputs: CostInputs) -> Estimate:
     """Reckon all three cases, once at the likeliest inputs and once for every draw."""
-    one, many = monte_carlo.likely(inputs), monte_carlo.drawn(inputs)
-    cases = tuple(reckon(name, one, many) for name in CASES)
+    one, many = monte_carlo.likely_values(inputs), monte_carlo.draw_values(inputs)
+    cases = tuple(estimate_case(name, one, many) for name in CASES)
     fitting = [case for case in cases if case.fits] or list(cases)
     best = min(fitting, key=lambda case: case.total.likely or 0.0)
-    api = [model.api_request(model.complete(values)) for values in (one, many)]
+    api = [model.api_request(model.complete_values(values)) for values in (one, many)]
     monthly = Spread.of(api[0] * one["requests"], api[1] * many["requests"])
-    lives = [lifetime.live(model.of("owned", v), v["requests"], v["growth"]) for v in (one, many)]
+    lives = [
+        lifetime.lifetime_costs(model.case_costs("owned", v), v["requests"], v["growth"])
+        for v in (one, many)
+    ]
     total = Spread.of(*(life.api_total for life in lives))
     swings = tuple(Swing(*row) for row in monte_carlo.swings(inputs, best.name))
     return Estimate(inputs, monthly, Spread.of(*api), total, cases, best, swings)
 
 
-def reckon(name: str, one: model.Values, many: model.Values) -> Case:
+def estimate_case(name: str, one: model.Values, many: model.Values) -> Case:
     """The case `name`, at the likeliest inputs `one`, and over the draws `many`."""
-    costs, drawn = model.of(name, one), model.of(name, many)
+    costs, drawn = model.case_costs(name, one), model.case_costs(name, many)
     asked, asked_drawn = one["requests"], many["requests"]
     life, lives = (
-        lifetime.live(costs, asked, one["growth"]),
-        lifetime.live(drawn, asked_drawn, many["growth"]),
+        lifetime.lifetime_costs(costs, asked, one["growth"]),
+        lifetime.lifetime_costs(drawn, asked_drawn, many["growth"]),
     )
     monthly, monthly_drawn = costs.monthly(asked), drawn.monthly(asked_drawn)
     needed = float((asked / costs.capacity)[0])

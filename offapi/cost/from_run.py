@@ -84,7 +84,7 @@ def answers(run: Run) -> Told:
         chat = Chat.load(store.get(config["model"]).path)
     except ModelError:
         return {}
-    lengths = [1 + len(chat.encode(row.output)) for row in accuracy.read(path)]
+    lengths = [1 + len(chat.encode(row.output)) for row in accuracy.read_predictions(path)]
     return {
         "own_tokens": (round(fmean(lengths), 1), f"{len(lengths)} answers in predictions.jsonl")
     }

@@ -220,7 +220,7 @@ File = make_dataclass(
 
 
 @dataclass(frozen=True)
-class Inputs:
+class CostInputs:
     """Every input that is known, by key; the currency,
     and the date of the prices where a file tells.
     """
@@ -274,7 +274,7 @@ class Layer:
         return cls(known, {})
 
 
-def resolve(layers: Sequence[Layer]) -> Inputs:
+def resolve_inputs(layers: Sequence[Layer]) -> CostInputs:
     """The layers, later ones first, then the assumptions.
 
     ConfigError for what is missing, or said twice.
@@ -300,7 +300,7 @@ def resolve(layers: Sequence[Layer]) -> Inputs:
     }
     known = {row.key: (assumed | known)[row.key] for row in INPUTS if row.key in assumed | known}
     _complete(known)
-    return Inputs(known, stated.get("currency", "$"), stated.get("dated"))
+    return CostInputs(known, stated.get("currency", "$"), stated.get("dated"))
 
 
 def _complete(known: Mapping[str, Quantity]) -> None:

@@ -53,7 +53,7 @@ class Life:
         return np.where(self.cheaper, last + 1.0, np.inf)
 
 
-def live(costs: Costs, requests: Numbers, growth: Numbers) -> Life:
+def lifetime_costs(costs: Costs, requests: Numbers, growth: Numbers) -> Life:
     """The life of a task that is asked `requests` in its
     first month, and `growth` more in each that follows.
     """

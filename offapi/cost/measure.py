@@ -23,7 +23,7 @@ from offapi.training.run import Run
 KEYS = ("model", "task", "val")
 
 
-def measure(run: Run, count: int, out: Progress) -> Layer:
+def measure_run(run: Run, count: int, out: Progress) -> Layer:
     """`seconds`, `own_tokens` and `watts` (where a meter
     is installed) of `count` documents, many side by side.
 
@@ -52,7 +52,9 @@ def measure(run: Run, count: int, out: Progress) -> Layer:
         predict(
             backend, chat, task, rows[:1], out
         )  # the first call pays for compiling and allocating
-        found, used = watts.measured(lambda: predict(backend, chat, task, rows, out), watts.meter())
+        found, used = watts.measure_power(
+            lambda: predict(backend, chat, task, rows, out), watts.find_meter()
+        )
     finally:
         backend.close()
     where = f"measured on {len(rows)} documents, {backend.name}"

@@ -25,7 +25,7 @@ Numbers = NDArray[np.float64]
 Values = Mapping[str, Numbers]
 
 
-def complete(values: Values) -> dict[str, Numbers]:
+def complete_values(values: Values) -> dict[str, Numbers]:
     """`values` with what follows from others filled in, each (N,)."""
     found = dict(values)
     found.setdefault("price_cached", found["price_in"])
@@ -111,11 +111,11 @@ class Costs:
         return np.where(found <= self.most_machines * self.capacity, found, np.inf)
 
 
-def of(case: str, values: Values) -> Costs:
+def case_costs(case: str, values: Values) -> Costs:
     """The prices of `case`: a machine one owns
     already, one that is bought, or one that is rented.
     """
-    v = complete(values)
+    v = complete_values(values)
     none = np.zeros(1)
     idle = np.minimum(v["idle_watts"], v["watts"])
     kwh = v["tariff"] / 1000  # a watt for an hour

@@ -10,20 +10,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from offapi.cost.inputs import INPUTS, Inputs, Range
-from offapi.cost.lifetime import live
-from offapi.cost.model import Numbers, of
+from offapi.cost.inputs import INPUTS, CostInputs, Range
+from offapi.cost.lifetime import lifetime_costs
+from offapi.cost.model import Numbers, case_costs
 
 DRAWS, SEED = 10_000, 0
 LEVEL = 0.9  # of the ranges told: from the 5th to the 95th percentile
 
 
-def likely(inputs: Inputs) -> dict[str, Numbers]:
+def likely_values(inputs: CostInputs) -> dict[str, Numbers]:
     """Every input at its likeliest, (1,)."""
     return {key: np.array([quantity.range.likely]) for key, quantity in inputs.known.items()}
 
 
-def drawn(inputs: Inputs, count: int = DRAWS, seed: int = SEED) -> dict[str, Numbers]:
+def draw_values(inputs: CostInputs, count: int = DRAWS, seed: int = SEED) -> dict[str, Numbers]:
     """Every input (count,), drawn. An input's draws do not depend on which others are uncertain."""
     uniforms = np.random.Generator(np.random.Philox(seed)).random((len(INPUTS), count))
     rows = {row.key: uniforms[i] for i, row in enumerate(INPUTS)}
@@ -41,13 +41,13 @@ def triangular(range: Range, uniforms: Numbers) -> Numbers:
     return np.clip(np.where(uniforms < (mode - low) / width, rising, falling), low, high)
 
 
-def swings(inputs: Inputs, case: str) -> list[tuple[str, float, float]]:
+def swings(inputs: CostInputs, case: str) -> list[tuple[str, float, float]]:
     """Of each uncertain input: what is saved over the API
     with it at its low and at its high, all others likely.
 
     A month, on average over the task's life. The one with the largest difference first.
     """
-    base = likely(inputs)
+    base = likely_values(inputs)
     found: list[tuple[str, float, float]] = []
     for key, quantity in inputs.known.items():
         if quantity.range.uncertain:
@@ -58,5 +58,5 @@ def swings(inputs: Inputs, case: str) -> list[tuple[str, float, float]]:
 
 
 def _saving(values: Mapping[str, Numbers], case: str) -> float:
-    life = live(of(case, values), values["requests"], values["growth"])
+    life = lifetime_costs(case_costs(case, values), values["requests"], values["growth"])
     return float(((life.api_total - life.total) / values["horizon_months"])[0])

@@ -35,7 +35,7 @@ class Power:
     of: str
 
 
-def meter() -> Meter | None:
+def find_meter() -> Meter | None:
     """The meter this machine has; None where none is installed, or none works."""
     for find in (_apple,) if sys.platform == "darwin" else (_nvidia,):
         try:
@@ -45,7 +45,7 @@ def meter() -> Meter | None:
     return None
 
 
-def measured(work: Callable[[], Any], by: Meter | None) -> tuple[Any, Power | None]:
+def measure_power(work: Callable[[], Any], by: Meter | None) -> tuple[Any, Power | None]:
     """What `work` returns, and the power it took."""
     if by is None:
         return work(), None

@@ -9,30 +9,16 @@ the same. Left out: going on in the middle of an arm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-import orjson
 
 from offapi.backend import Backend
 from offapi.chat.chat import Chat
-from offapi.data.documents import Document
-from offapi.evaluation import accuracy
-from offapi.evaluation.accuracy import Report, score_predictions
+from offapi.evaluation.evaluate import AnswersFile, Questions, Scored
 from offapi.evaluation.predict import predict
-from offapi.files.hashing import sha256_file
 from offapi.progress import Progress
-from offapi.task import Task
-from offapi.training.run import Run
-
-
-@dataclass(frozen=True)
-class Arm:
-    """How it scored, and what a document cost it."""
-
-    report: Report
-    cost: Mapping[str, float]  # per document: prompt_tokens, completion_tokens, seconds
 
 
 @dataclass(frozen=True)
@@ -42,9 +28,8 @@ class Exam:
     `key`: what all arms' answers depend on.
     """
 
-    folder: Run
-    task: Task
-    rows: Sequence[Document]
+    folder: Path
+    questions: Questions
     key: Mapping[str, Any]
 
     def sit(
@@ -53,40 +38,23 @@ class Exam:
         chat: Chat,
         name: str,
         shots: int,
-        out: Progress,
+        progress: Progress,
         *,
         adapter: str | None = None,
-    ) -> Arm:
+    ) -> Scored:
         """The arm `name` with `shots` worked examples in its prompt, as it was kept or asked now.
 
         `adapter`: the hash of the backend's.
         """
-        found = self.kept(name, shots, adapter)
+        file, task, rows = self.file(name, shots, adapter), self.questions.task, self.questions.rows
+        found = file.read()
         if found is not None:
-            out.say(f"{name}: {len(self.rows)} test documents, answered before")
+            progress.say(f"{name}: {len(rows)} test documents, answered before")
             return found
-        out.say(f"{name}: {len(self.rows)} test documents, {shots} worked examples in the prompt")
-        answers = predict(backend, chat, self.task, self.rows, out, shots)
-        arm = Arm(score_predictions(self.task, self.rows, answers.outputs), answers.cost())
-        digest = sha256_file(self.folder.write(f"predictions-{name}.jsonl", arm.report.jsonl()))
-        note = {"key": self._key(shots, adapter), "answers": digest, "cost": arm.cost}
-        self.folder.write(f"predictions-{name}.json", orjson.dumps(note))
-        return arm
+        progress.say(f"{name}: {len(rows)} test documents, {shots} worked examples in the prompt")
+        return file.write(self.questions, predict(backend, chat, task, rows, progress, shots))
 
-    def kept(self, name: str, shots: int, adapter: str | None = None) -> Arm | None:
-        """What `sit` wrote before; None where it depended on something else, or is not whole."""
-        answers = self.folder.path / f"predictions-{name}.jsonl"
-        try:
-            note = orjson.loads(answers.with_suffix(".json").read_bytes())
-            whole = note["key"] == self._key(shots, adapter) and note["answers"] == sha256_file(
-                answers
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if not whole:
-            return None
-        outputs = [one.output for one in accuracy.read(answers)]
-        return Arm(score_predictions(self.task, self.rows, outputs), note["cost"])
-
-    def _key(self, shots: int, adapter: str | None) -> dict[str, Any]:
-        return {**self.key, "shots": shots, "adapter": adapter}
+    def file(self, name: str, shots: int, adapter: str | None = None) -> AnswersFile:
+        """Where the arm's answers are kept."""
+        key = {**self.key, "shots": shots, "adapter": adapter}
+        return AnswersFile(self.folder / f"predictions-{name}.jsonl", key)

@@ -12,7 +12,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Draw:
+class RandomStream:
     """Draws that depend on `name` alone. Mutable by nature: each call moves the stream on."""
 
     def __init__(self, name: str) -> None:

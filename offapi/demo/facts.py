@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
-from offapi.demo.draw import Draw
+from offapi.demo.draw import RandomStream
 from offapi.demo.word_lists import DISHES, FIRST, FORMS, GOODS, MONTHS, PEOPLE, SECOND, TRADES
 
 Split = Literal["train", "val", "test"]
@@ -131,7 +131,7 @@ def spell(day: date, style: DateStyle) -> str:
     }[style]
 
 
-def draw_facts(draw: Draw, split: Split) -> Facts:
+def draw_facts(draw: RandomStream, split: Split) -> Facts:
     """One document's facts, the vendor from `split`'s own."""
     money = draw.pick(_MONEYS)
     day = date(2023, 1, 1) + timedelta(days=draw.below(4 * 365))
@@ -154,7 +154,7 @@ def draw_facts(draw: Draw, split: Split) -> Facts:
     )
 
 
-def _vendor(draw: Draw, split: Split) -> str:
+def _vendor(draw: RandomStream, split: Split) -> str:
     name, trade, form = (
         f"{draw.pick(FIRST[split])} {draw.pick(SECOND)}",
         draw.pick(TRADES),
@@ -163,7 +163,7 @@ def _vendor(draw: Draw, split: Split) -> str:
     return draw.pick((f"{name} {trade}", f"{name} {trade} {form}", f"{name} {form}"))
 
 
-def _item(draw: Draw, name: str) -> Item:
+def _item(draw: RandomStream, name: str) -> Item:
     """Mostly small prices, in steps of five; some that make a total of thousands."""
     highest = 4000 if draw.chance(0.1) else 380
     return Item(name, draw.between(1, 4), draw.between(30, highest) * 5)

@@ -13,9 +13,9 @@ import orjson
 
 from offapi.cost import from_run
 from offapi.cost.estimate import Estimate, estimate
-from offapi.cost.inputs import Layer, resolve
+from offapi.cost.inputs import Layer, resolve_inputs
 from offapi.files import atomic
-from offapi.report.write import write
+from offapi.report.write import write_page
 from offapi.training.run import Run
 
 RECIPE, COMPARISON = "compare.toml", "compare"
@@ -44,12 +44,12 @@ def write_recipe(run: Path) -> Path:
     return run / RECIPE
 
 
-def reckon(run: Path) -> Estimate:
+def estimate_cost(run: Path) -> Estimate:
     """What the student costs beside an API, by the example
     prices and what the run measured; kept as cost.json.
     """
     with_prices = Layer.of_file(Path(str(files("offapi.cost") / PRICES)))
-    found = estimate(resolve([with_prices, from_run.read(Run.open(run))]))
+    found = estimate(resolve_inputs([with_prices, from_run.read(Run.open(run))]))
     atomic.write_file(
         run / COMPARISON / "cost.json",
         orjson.dumps(found.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY),
@@ -60,5 +60,5 @@ def reckon(run: Path) -> Estimate:
 def write_report(run: Path) -> Path:
     """The page that holds the comparison and the costs."""
     path = run / COMPARISON / "report.html"
-    write([run / COMPARISON], path)
+    write_page([run / COMPARISON], path)
     return path

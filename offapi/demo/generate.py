@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from offapi.data.documents import Document
-from offapi.demo.draw import Draw
+from offapi.demo.draw import RandomStream
 from offapi.demo.facts import Facts, Split, draw_facts
 from offapi.demo.layouts import SHARED, TEST_ONLY
 
@@ -35,7 +35,7 @@ def generate(split: Split, count: int, seed: int = 0) -> list[Document]:
 
 
 def _document(split: Split, index: int, seed: int) -> Document:
-    draw = Draw(f"offapi demo {seed} {split} {index}")
+    draw = RandomStream(f"offapi demo {seed} {split} {index}")
     facts = draw_facts(draw, split)
     layout = draw.pick((*SHARED, *TEST_ONLY) if split == "test" else SHARED)
     lines = layout(facts, draw)
@@ -49,7 +49,7 @@ def _document(split: Split, index: int, seed: int) -> Document:
     return Document(f"{split}-{seed}-{index:04}", "\n".join(lines), gold)
 
 
-def _scan(line: str, facts: Facts, draw: Draw) -> str:
+def _scan(line: str, facts: Facts, draw: RandomStream) -> str:
     """`line` as a poor scan reads it.
 
     Words of the vendor and words with digits stay, so the answer stays.
@@ -62,7 +62,7 @@ def _stays(word: str, kept: Set[str]) -> bool:
     return word.lower().strip(":,") in kept or any(char.isdigit() for char in word)
 
 
-def _blur(word: str, draw: Draw) -> str:
+def _blur(word: str, draw: RandomStream) -> str:
     return "".join(
         _CONFUSED[char] if char in _CONFUSED and draw.chance(0.06) else char for char in word
     )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from offapi.demo.draw import Draw
+from offapi.demo.draw import RandomStream
 from offapi.demo.facts import Facts
 
-Layout = Callable[[Facts, Draw], list[str]]
+Layout = Callable[[Facts, RandomStream], list[str]]
 
 
 def _extra(f: Facts, name: str) -> list[str]:
@@ -22,7 +22,7 @@ def _tax(f: Facts, name: str) -> list[str]:
     return [f"{name} {f.rate}%: {f.money(f.tax)}"] if f.rate else []
 
 
-def plain_invoice(f: Facts, draw: Draw) -> list[str]:
+def plain_invoice(f: Facts, draw: RandomStream) -> list[str]:
     """Title and vendor on one line, then items, delivery, total."""
     items = [f"{i.quantity} x {i.name}: {f.money(i.amount)}" for i in f.items]
     return [
@@ -35,7 +35,7 @@ def plain_invoice(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def till_receipt(f: Facts, draw: Draw) -> list[str]:
+def till_receipt(f: Facts, draw: RandomStream) -> list[str]:
     """Capitals, bare amounts, cash and change after the total."""
     items = [f"{i.quantity} {i.name.upper()} {f.money.plain(i.amount)}" for i in f.items]
     cash = f"CASH {f.money.plain(f.tendered)} CHANGE {f.money.plain(f.tendered - f.total)}"
@@ -50,7 +50,7 @@ def till_receipt(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def card_slip(f: Facts, draw: Draw) -> list[str]:
+def card_slip(f: Facts, draw: RandomStream) -> list[str]:
     """A terminal's slip: a card's last digits, a tip, no items."""
     return [
         f.vendor,
@@ -62,7 +62,7 @@ def card_slip(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def letter_invoice(f: Facts, draw: Draw) -> list[str]:
+def letter_invoice(f: Facts, draw: RandomStream) -> list[str]:
     """Letterhead, bill-to name, invoice date and due date."""
     items = [f"{i.name}, {i.quantity} pcs: {f.money(i.amount)}" for i in f.items[:1]]
     return [
@@ -77,7 +77,7 @@ def letter_invoice(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def table_invoice(f: Facts, draw: Draw) -> list[str]:
+def table_invoice(f: Facts, draw: RandomStream) -> list[str]:
     """A table with bars, as some converters write it."""
     rows = [f"| {i.name} | {i.quantity} | {f.money.plain(i.amount)} |" for i in f.items]
     extra = (
@@ -96,7 +96,7 @@ def table_invoice(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def restaurant(f: Facts, draw: Draw) -> list[str]:
+def restaurant(f: Facts, draw: RandomStream) -> list[str]:
     """A bill at the table, with service."""
     items = [f"{i.name} x{i.quantity} {f.money.plain(i.amount)}" for i in f.items]
     return [
@@ -109,7 +109,7 @@ def restaurant(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def order_mail(f: Facts, draw: Draw) -> list[str]:
+def order_mail(f: Facts, draw: RandomStream) -> list[str]:
     """A confirmation by mail, in sentences."""
     goods = ", ".join(f"{i.quantity} x {i.name}" for i in f.items)
     return [
@@ -120,7 +120,7 @@ def order_mail(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def fuel_receipt(f: Facts, draw: Draw) -> list[str]:
+def fuel_receipt(f: Facts, draw: RandomStream) -> list[str]:
     """Pump and litres before the total, sometimes points after it."""
     fuel = draw.pick(("UNLEADED", "DIESEL", "SUPER 95"))
     return [
@@ -133,7 +133,7 @@ def fuel_receipt(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def fare_receipt(f: Facts, draw: Draw) -> list[str]:
+def fare_receipt(f: Facts, draw: RandomStream) -> list[str]:
     """A ride; the operator stands at the foot of the page."""
     fee = draw.pick(("Airport fee", "Toll", "Booking fee"))
     return [
@@ -146,7 +146,7 @@ def fare_receipt(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def memo(f: Facts, draw: Draw) -> list[str]:
+def memo(f: Facts, draw: RandomStream) -> list[str]:
     """From and to, two dates on one line."""
     items = [f"- {i.name} ({i.quantity}): {f.money(i.amount)}" for i in f.items]
     return [
@@ -160,7 +160,7 @@ def memo(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def sum_received(f: Facts, draw: Draw) -> list[str]:
+def sum_received(f: Facts, draw: RandomStream) -> list[str]:
     """Test only: a receipt that names who paid, and for what."""
     return [
         f"{f.vendor} - receipt {f.number}",
@@ -171,7 +171,7 @@ def sum_received(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def hotel_folio(f: Facts, draw: Draw) -> list[str]:
+def hotel_folio(f: Facts, draw: RandomStream) -> list[str]:
     """Test only: guest, room, service."""
     return [
         f"{f.vendor} - guest folio",
@@ -183,7 +183,7 @@ def hotel_folio(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def utility_bill(f: Facts, draw: Draw) -> list[str]:
+def utility_bill(f: Facts, draw: RandomStream) -> list[str]:
     """Test only: meter readings, a date to pay by."""
     reading = draw.between(1000, 8000)
     return [
@@ -196,7 +196,7 @@ def utility_bill(f: Facts, draw: Draw) -> list[str]:
     ]
 
 
-def subscription(f: Facts, draw: Draw) -> list[str]:
+def subscription(f: Facts, draw: RandomStream) -> list[str]:
     """Test only: a web shop's receipt for something that is no goods."""
     return [
         f"Sold by: {f.vendor}",

@@ -19,16 +19,17 @@ from offapi.backend import Backend, ModelSpec, load
 from offapi.chat.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
-from offapi.demo import generate as generator
 from offapi.demo import task as task_file
-from offapi.demo.answers import Arm, Exam
+from offapi.demo.answers import Exam
 from offapi.demo.facts import Split
+from offapi.demo.generate import generate
 from offapi.errors import ModelError
+from offapi.evaluation.evaluate import Questions, Scored
 from offapi.files.hashing import sha256_file, sha256_path
 from offapi.models import store
 from offapi.models.lock import LOCK
 from offapi.progress import Progress
-from offapi.report.write import write as write_report
+from offapi.report.write import write_page
 from offapi.task import Task
 from offapi.text.display import duration
 from offapi.training import forecast
@@ -52,10 +53,10 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoOutcome:
     """All three, and where everything was written."""
 
-    arms: Mapping[str, Arm]
+    arms: Mapping[str, Scored]
     run: Path
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class Outcome:
         }
 
 
-def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
+def run_demo(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> DemoOutcome:
     """Everything, in a run folder of its own; a demo that was interrupted there is gone on with."""
     model = stored_model(out)
     manifest = {"demo": asdict(sizes)}
@@ -79,9 +80,10 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
         paths = write_documents(folder, sizes)
         test = documents.read(paths["test"])
         chat = Chat.load(model.path)
-        exam = Exam(folder, task, test, describe(backend_name, model, paths))
+        questions = Questions(task, paths["test"], test)
+        exam = Exam(folder.path, questions, answers_key(backend_name, model, paths))
         shots = {"base": 0, "teacher": len(task.examples)}
-        left = 1 + sum(exam.kept(name, count) is None for name, count in shots.items())
+        left = 1 + sum(exam.file(name, count).read() is None for name, count in shots.items())
         base = load(backend_name, ModelSpec(path=model.path))
         out.say(announce(base, chat, task, documents.read(paths["train"]), test, sizes, left))
         arms = {name: exam.sit(base, chat, name, count, out) for name, count in shots.items()}
@@ -91,9 +93,9 @@ def run(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Outcome:
         student = load(backend_name, ModelSpec(path=model.path, adapter=adapter))
         arms["student"] = exam.sit(student, chat, "student", 0, out, adapter=sha256_path(adapter))
         student.close()
-        outcome = Outcome(arms, folder.path)
+        outcome = DemoOutcome(arms, folder.path)
         folder.write(RESULT, orjson.dumps(outcome.as_dict()))
-    write_report([outcome.run], outcome.run / REPORT)
+    write_page([outcome.run], outcome.run / REPORT)
     return outcome
 
 
@@ -125,13 +127,13 @@ def write_documents(folder: Run, sizes: Sizes) -> dict[str, Path]:
     counts: Mapping[Split, int] = {"train": sizes.train, "val": sizes.val, "test": sizes.test}
     paths = {"task": folder.write("task.py", Path(task_file.__file__).read_bytes())}
     for split, count in counts.items():
-        rows = map(documents.as_row, generator.generate(split, count, sizes.seed))
+        rows = map(documents.as_row, generate(split, count, sizes.seed))
         lines = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
         paths[split] = folder.write(f"{split}.jsonl", lines)
     return paths
 
 
-def describe(backend_name: str, model: store.Model, paths: Mapping[str, Path]) -> dict[str, Any]:
+def answers_key(backend_name: str, model: store.Model, paths: Mapping[str, Path]) -> dict[str, Any]:
     """What the answers to the test documents depend on, beside worked examples and adapter."""
     read = {"model": model.path / LOCK, "task": paths["task"], "test": paths["test"]}
     hashes = {name: sha256_file(path) for name, path in read.items()}

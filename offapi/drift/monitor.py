@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from offapi.drift import outliers, sequential_test
 from offapi.drift.reference import Reference
-from offapi.drift.rows import Batch, Source, Tally
+from offapi.drift.rows import Batch, RowTally, TraceSource
 from offapi.drift.sequential_test import BLOCK, STEPS, VALUES, Test
-from offapi.drift.signals import Watched
+from offapi.drift.signals import Signal
 from offapi.drift.state import State
 from offapi.grading import table
 from offapi.progress import Progress
@@ -26,7 +26,7 @@ Steps = NDArray[np.int64]
 class Watch:
     """A reference to hold rows against. `margin`: moves of a mean that do not count."""
 
-    def __init__(self, reference: Reference, watching: Sequence[Watched], margin: float) -> None:
+    def __init__(self, reference: Reference, watching: Sequence[Signal], margin: float) -> None:
         self.reference, self.watching = reference, watching
         self._both = np.array([not one.falls_only for one in watching])
         self.test: Test = sequential_test.against(
@@ -37,7 +37,7 @@ class Watch:
         """The state before any fresh row."""
         return State.start(self.test, len(self.watching))
 
-    def run(self, state: State, source: Source, tally: Tally, said: Progress) -> State:
+    def run(self, state: State, source: TraceSource, tally: RowTally, said: Progress) -> State:
         """The state after the rows of `source` that it did not count yet."""
         with said.progress("grading fresh rows") as advance:
             begun = state.rows

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from offapi.data.traces import Trace
 from offapi.drift.quantile_scale import Ruler
 from offapi.drift.rows import Batch
-from offapi.drift.signals import ANSWER, CHARACTERS, LENGTHS, LINES, NOVEL, Watched
+from offapi.drift.signals import ANSWER, CHARACTERS, LENGTHS, LINES, NOVEL, Signal
 from offapi.grading.similarity.character_runs import Known
 from offapi.text.display import shorten, terminal_safe
 
@@ -23,11 +23,11 @@ LONGEST = 160  # characters of a reason
 STRETCH = 40  # of a new stretch
 UNITS = {CHARACTERS: "characters", LINES: "lines", ANSWER: "characters"}
 
-Tops = Mapping[str, tuple["Row", ...]]
+Tops = Mapping[str, tuple["OutlierRow", ...]]
 
 
 @dataclass(frozen=True)
-class Row:
+class OutlierRow:
     """A row that stands out. `value`: a score, a share, or a length in its unit."""
 
     id: str
@@ -35,7 +35,7 @@ class Row:
     reason: str
 
 
-def key(name: str, side: int) -> str:
+def list_key(name: str, side: int) -> str:
     """Under which the lowest (-1) or the highest (1) rows of a thing are kept."""
     return f"{'high' if side > 0 else 'low'} {name}"
 
@@ -44,7 +44,7 @@ def merged(
     tops: Tops,
     batch: Batch,
     raw: NDArray[np.float64],
-    watching: Sequence[Watched],
+    watching: Sequence[Signal],
     rulers: Mapping[str, Ruler],
     known: Known,
 ) -> Tops:
@@ -67,19 +67,21 @@ def merged(
                 else None
             )
             told = _teller(one, rulers, known)
-            before = found.get(key(one.name, side), ())
-            found[key(one.name, side)] = _few(before, raw[:, i], batch.traces, side, limit, told)
+            before = found.get(list_key(one.name, side), ())
+            found[list_key(one.name, side)] = _few(
+                before, raw[:, i], batch.traces, side, limit, told
+            )
     return found
 
 
 def _few(
-    before: tuple[Row, ...],
+    before: tuple[OutlierRow, ...],
     values: NDArray[np.float64],
     traces: Sequence[Trace],
     side: int,
     limit: float | None,
     told: Callable[[Trace, float], str],
-) -> tuple[Row, ...]:
+) -> tuple[OutlierRow, ...]:
     """The few that stand out among those `before` and the
     new ones, none of which may have the value `limit`.
     """
@@ -89,12 +91,12 @@ def _few(
     better = np.flatnonzero(side * values > bar)
     first = better[np.argsort(-side * values[better], kind="stable")[:SHOWN]]
     new = [(traces[i], float(values[i])) for i in first.tolist()]
-    rows = [Row(_short(trace.id), value, _short(told(trace, value))) for trace, value in new]
+    rows = [OutlierRow(_short(trace.id), value, _short(told(trace, value))) for trace, value in new]
     return tuple(sorted([*before, *rows], key=lambda row: -side * row.value)[:SHOWN])
 
 
 def _teller(
-    one: Watched, rulers: Mapping[str, Ruler], known: Known
+    one: Signal, rulers: Mapping[str, Ruler], known: Known
 ) -> Callable[[Trace, float], str]:
     """What is said of a row that stands out in one thing."""
     if one.kind == "check":

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offapi.drift.quantile_scale import MARKS, Ruler, marks
-from offapi.drift.rows import Batch, Source, Tally
+from offapi.drift.rows import Batch, RowTally, TraceSource
 from offapi.drift.sequential_test import STEPS
-from offapi.drift.signals import HALVED, LENGTHS, NOVEL, Watched
+from offapi.drift.signals import HALVED, LENGTHS, NOVEL, Signal
 from offapi.errors import DataError
 from offapi.grading import rows, table
 from offapi.grading.similarity.character_runs import Known, Texts
@@ -39,10 +39,10 @@ class Reference:
     known: Known
     ids: Ids
     right: tuple[int, int]  # rows right in all fields, of those with gold
-    tally: Tally
+    tally: RowTally
 
     def measured(
-        self, batch: Batch, watching: Sequence[Watched]
+        self, batch: Batch, watching: Sequence[Signal]
     ) -> tuple[Numbers, NDArray[np.int64]]:
         """A batch's values with its novelty, and as steps of [0, 1], both (N, W)."""
         raw = batch.values.copy()
@@ -50,9 +50,9 @@ class Reference:
         return raw, _steps(raw, watching, self.rulers)
 
 
-def read(source: Source, said: Progress) -> Reference:
+def read_reference(source: TraceSource, said: Progress) -> Reference:
     """Grade and count the file of `source`. DataError where it has no row."""
-    tally, ids = Tally(), Ids()
+    tally, ids = RowTally(), Ids()
     first = _First(source.watching)
     with said.progress("reading the reference") as advance:
         for batch in source.batches(ids, tally):
@@ -74,7 +74,7 @@ class _First:
     that is compared with, which needs all of the other.
     """
 
-    def __init__(self, watching: Sequence[Watched]) -> None:
+    def __init__(self, watching: Sequence[Signal]) -> None:
         self._watching, self.known = watching, Known()
         self.rows = self.right = self.gold = 0
         self._counts = np.zeros((len(watching), STEPS + 1), np.int64)
@@ -106,13 +106,13 @@ class _First:
         return self._counts, rulers
 
 
-def _novelty(source: Source, known: Known, said: Progress) -> NDArray[np.int64]:
+def _novelty(source: TraceSource, known: Known, said: Progress) -> NDArray[np.int64]:
     """Counts of the novelty of the half that is
     compared with; the file is read again, not graded.
     """
     counts, done = np.zeros(STEPS + 1, np.int64), 0
     with said.progress("comparing its halves") as advance, source.path.open("rb") as file:
-        for job in source.jobs(Ids(), Tally()):
+        for job in source.jobs(Ids(), RowTally()):
             file.seek(job.start)
             lines = [line for line in file.read(job.end - job.start).split(b"\n") if line.strip()]
             traces = [rows.parse(line, source.path, 0, source.task) for line in lines]
@@ -128,7 +128,7 @@ def _novelty(source: Source, known: Known, said: Progress) -> NDArray[np.int64]:
 
 
 def _steps(
-    raw: Numbers, watching: Sequence[Watched], rulers: Mapping[str, Ruler]
+    raw: Numbers, watching: Sequence[Signal], rulers: Mapping[str, Ruler]
 ) -> NDArray[np.int64]:
     found = np.empty(raw.shape, np.int64)
     for i, one in enumerate(watching):
@@ -146,5 +146,5 @@ def _compared(ids: Sequence[str]) -> NDArray[np.bool_]:
     return np.asarray((table.digests(ids) >> np.uint64(17)) & np.uint64(1) == 1)
 
 
-def _column(watching: Sequence[Watched], name: str) -> int:
+def _column(watching: Sequence[Signal], name: str) -> int:
     return next(i for i, one in enumerate(watching) if one.name == name)

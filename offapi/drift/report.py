@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offapi.drift.monitor import Watch
-from offapi.drift.outliers import WORST, Row, key
+from offapi.drift.outliers import WORST, OutlierRow, list_key
 from offapi.drift.sequential_test import VALUES
 from offapi.drift.signals import NOVEL, Kind
 from offapi.drift.state import State
@@ -27,8 +27,8 @@ FEW = 200  # reference rows, below which little can be shown
 LARGEST = 1e12  # e-values are not told beyond it
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, kw_only=True)
+class SignalFinding:
     """One watched thing. Means lie in [0, 1]; a length's
     is its mean place among the reference's lengths.
     """
@@ -42,7 +42,7 @@ class Finding:
     e: float
     highest_e: float
     moved: bool  # its highest e reached the alarm
-    rows: tuple[Row, ...]  # that stand out the way it moved, where it moved
+    rows: tuple[OutlierRow, ...]  # that stand out the way it moved, where it moved
 
     def cells(self) -> tuple[str, ...]:
         """A line of the table."""
@@ -57,8 +57,8 @@ class Finding:
         )
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, kw_only=True)
+class DriftReport:
     """The verdict and all it rests on."""
 
     verdict: Verdict
@@ -66,11 +66,11 @@ class Report:
     reference_rows: int
     fresh_rows: int
     failed: int
-    watched: tuple[Finding, ...]
+    watched: tuple[SignalFinding, ...]
     alarm: float  # the e-value at which a thing counts as moved
     warning: float  # the e-value at which a check alone is watched
-    worst: tuple[Row, ...]
-    most_novel: tuple[Row, ...]
+    worst: tuple[OutlierRow, ...]
+    most_novel: tuple[OutlierRow, ...]
     right: Mapping[
         str, Interval | None
     ]  # rows right in all fields where gold is known; no part of the verdict
@@ -98,7 +98,7 @@ class Report:
             )
         return told
 
-    def _why(self, moved: Sequence[Finding]) -> str:
+    def _why(self, moved: Sequence[SignalFinding]) -> str:
         if moved:
             return "; ".join(f"{one.name} {one.difference.points()} points" for one in moved) + "."
         if self.verdict == "watch":
@@ -109,7 +109,7 @@ class Report:
         return f"nothing moved as far as {self.fresh_rows:,} rows can tell."
 
 
-def report(watch: Watch, state: State, rate: float) -> Report:
+def drift_report(watch: Watch, state: State, rate: float) -> DriftReport:
     """What `state`, of one row or more, says, when at most
     `rate` of all watches without drift shall raise an alarm.
     """
@@ -121,22 +121,22 @@ def report(watch: Watch, state: State, rate: float) -> Report:
         verdict = "watch"
     if any(one.moved for one in checks):
         verdict = "retrain"
-    return Report(
-        verdict,
-        _rule(len(findings), alarm, warning, rate),
-        watch.reference.rows,
-        state.rows,
-        state.failed,
-        findings,
-        alarm,
-        warning,
-        state.tops.get(WORST, ()),
-        state.tops.get(key(NOVEL, 1), ()),
-        {"reference": _right(watch.reference.right), "fresh": _right(state.right)},
+    return DriftReport(
+        verdict=verdict,
+        rule=_rule(len(findings), alarm, warning, rate),
+        reference_rows=watch.reference.rows,
+        fresh_rows=state.rows,
+        failed=state.failed,
+        watched=findings,
+        alarm=alarm,
+        warning=warning,
+        worst=state.tops.get(WORST, ()),
+        most_novel=state.tops.get(list_key(NOVEL, 1), ()),
+        right={"reference": _right(watch.reference.right), "fresh": _right(state.right)},
     )
 
 
-def commands(verdict: Verdict, task_file: Path, fresh: Path) -> list[str]:
+def next_commands(verdict: Verdict, task_file: Path, fresh: Path) -> list[str]:
     """What to run next."""
     task, traces = (shlex.quote(str(path.absolute())) for path in (task_file, fresh))
     if verdict == "fresh":
@@ -154,20 +154,30 @@ def commands(verdict: Verdict, task_file: Path, fresh: Path) -> list[str]:
     return [*first, f"offapi train {shlex.quote(str(recipe))} --set traces={traces} {more}"]
 
 
-def _findings(watch: Watch, state: State, alarm: float) -> tuple[Finding, ...]:
+def _findings(watch: Watch, state: State, alarm: float) -> tuple[SignalFinding, ...]:
     found, logs, lately = [], watch.log_e(state), watch.lately(state)
     for i, one in enumerate(watch.watching):
         before, now = watch.reference.counts[i], state.counts[i]
         difference = _difference(now, before)
         moved, side = bool(state.peak[i] >= alarm), 1 if difference.mean > 0 else -1
-        highest, e = (min(exp(min(value, 700.0)), LARGEST) for value in (state.peak[i], logs[i]))
-        recent = None if np.isnan(lately[i]) else float(lately[i])
-        rows = state.tops.get(key(one.name, side), ()) if moved else ()
-        means = _mean(before), _mean(now)
-        found.append(
-            Finding(one.name, one.kind, *means, recent, difference, e, highest, moved, rows)
+        finding = SignalFinding(
+            name=one.name,
+            kind=one.kind,
+            reference=_mean(before),
+            fresh=_mean(now),
+            lately=None if np.isnan(lately[i]) else float(lately[i]),
+            difference=difference,
+            e=_e_value(logs[i]),
+            highest_e=_e_value(state.peak[i]),
+            moved=moved,
+            rows=state.tops.get(list_key(one.name, side), ()) if moved else (),
         )
+        found.append(finding)
     return tuple(found)
+
+
+def _e_value(log_e: float) -> float:
+    return min(exp(min(log_e, 700.0)), LARGEST)
 
 
 def _rule(watched: int, alarm: float, warning: float, rate: float) -> str:

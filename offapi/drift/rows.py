@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from offapi.data.traces import Trace
 from offapi.drift import without_gold
-from offapi.drift.signals import Watched, values
+from offapi.drift.signals import Signal, signal_values
 from offapi.errors import ConfigError, DataError
 from offapi.files.hashing import hash64
 from offapi.grading import rows, table
@@ -50,7 +50,7 @@ class Batch:
 
 
 @dataclass
-class Tally:
+class RowTally:
     """How many rows were passed over, by reason, and those that a check failed to judge."""
 
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -59,7 +59,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Source:
+class TraceSource:
     """A file and the task that grades it.
 
     `reference`: rows that do not count because they are in that file.
@@ -68,10 +68,10 @@ class Source:
     path: Path
     task_file: Path
     task: Task  # without gold
-    watching: Sequence[Watched]
+    watching: Sequence[Signal]
     reference: Ids = field(default_factory=Ids)
 
-    def batches(self, ids: Ids, tally: Tally) -> Iterator[Batch]:
+    def batches(self, ids: Ids, tally: RowTally) -> Iterator[Batch]:
         """All rows not in `ids`, which are put there. DataError,
         with line and field, at a row that is no trace.
 
@@ -99,7 +99,7 @@ class Source:
                     raise ConfigError(what, where=str(self.path), next_step=step)
                 yield self._batch(done)
 
-    def jobs(self, ids: Ids, tally: Tally) -> Iterator[Job]:
+    def jobs(self, ids: Ids, tally: RowTally) -> Iterator[Job]:
         """Stretches of lines whose rows are not in `ids`, which are put there."""
         start = end = at = 0
         with _opened(self.path) as file:
@@ -154,7 +154,7 @@ class Source:
         kept = np.array([trace.id not in failed for trace in lines], bool)
         traces = [trace for trace in lines if trace.id not in failed]
         texts = Texts.of([trace.document for trace in traces])
-        return Batch(traces, texts, values(traces, self.watching, texts), right[kept])
+        return Batch(traces, texts, signal_values(traces, self.watching, texts), right[kept])
 
 
 def _opened(path: Path) -> Any:

@@ -31,7 +31,7 @@ HALVED = (
 
 
 @dataclass(frozen=True)
-class Watched:
+class Signal:
     """One thing that is watched. Of a check only a fall counts, of all else a move either way."""
 
     name: str
@@ -44,18 +44,16 @@ class Watched:
         return self.kind == "check"
 
 
-def watched(task: Task) -> tuple[Watched, ...]:
+def task_signals(task: Task) -> tuple[Signal, ...]:
     """What `task` has to watch, in the order of the columns; checks come first."""
-    checks = [Watched(f"check {name}", "check", name) for name in task.checks]
-    fields = [Watched(f"{name} missing", "field", name) for name in task.schema["properties"]]
-    inputs = [
-        Watched(name, "input", name) for name in (CHARACTERS, LINES, DIGITS, NON_ASCII, NOVEL)
-    ]
-    return (*checks, *fields, *inputs, Watched(ANSWER, "answer", ANSWER))
+    checks = [Signal(f"check {name}", "check", name) for name in task.checks]
+    fields = [Signal(f"{name} missing", "field", name) for name in task.schema["properties"]]
+    inputs = [Signal(name, "input", name) for name in (CHARACTERS, LINES, DIGITS, NON_ASCII, NOVEL)]
+    return (*checks, *fields, *inputs, Signal(ANSWER, "answer", ANSWER))
 
 
-def values(
-    traces: Sequence[Trace], watching: Sequence[Watched], texts: Texts
+def signal_values(
+    traces: Sequence[Trace], watching: Sequence[Signal], texts: Texts
 ) -> NDArray[np.float64]:
     """(N, W) for graded traces: scores, 1 for a missing
     field, lengths in characters or lines, shares.

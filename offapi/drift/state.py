@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from offapi.drift.outliers import Row
+from offapi.drift.outliers import OutlierRow
 from offapi.drift.sequential_test import BLOCK, STEPS, Bets, Test
 from offapi.errors import ConfigError, RunError
 from offapi.files import atomic
@@ -40,7 +40,7 @@ class State:
     peak: NDArray[np.float64]  # (W,): logs of the highest e-values so far, 0 at first
     right: tuple[int, int] = (0, 0)  # rows right in all fields, of those with gold
     failed: int = 0
-    tops: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    tops: Mapping[str, tuple[OutlierRow, ...]] = field(default_factory=dict)
     ids: Ids = field(default_factory=Ids)
 
     @classmethod
@@ -127,7 +127,7 @@ def _state(found: Mapping[str, Any], fresh: State) -> State:
         raise ValueError("its rows do not add up")
     if ((pending < 0) | (pending > STEPS)).any() or np.isnan(peak).any():
         raise ValueError("a value is out of range")
-    tops = msgspec.convert(found["tops"], dict[str, tuple[Row, ...]])
+    tops = msgspec.convert(found["tops"], dict[str, tuple[OutlierRow, ...]])
     ids = np.frombuffer(b64decode(found["ids"], validate=True), "<u8").astype(np.uint64)
     return State(rows, counts, bets, pending, peak, right, failed, tops, Ids(ids))
 

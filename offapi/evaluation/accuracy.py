@@ -28,9 +28,9 @@ __all__ = [
     "Interval",
     "Prediction",
     "Report",
-    "predictions",
-    "read",
-    "recorded",
+    "make_predictions",
+    "read_predictions",
+    "recorded_predictions",
     "score_predictions",
 ]
 
@@ -101,7 +101,7 @@ class Report:
 
     def jsonl(self) -> bytes:
         """The content of predictions.jsonl, a line a document."""
-        return write(self.predictions)
+        return predictions_jsonl(self.predictions)
 
     def table(self) -> list[tuple[str, str]]:
         """For people: each field, all of them together,
@@ -114,16 +114,16 @@ class Report:
         return [*rows, ("mean of the fields", f"{100 * self.mean:.1f}"), ("documents", documents)]
 
 
-def predictions(task: Task, rows: Sequence[Row], outputs: Sequence[str]) -> list[Prediction]:
+def make_predictions(task: Task, rows: Sequence[Row], outputs: Sequence[str]) -> list[Prediction]:
     """Each output beside its row's gold, field by field.
 
     DataError names the row that has no gold, or gold that the task cannot compare.
     ValueError when there are not as many outputs as rows.
     """
-    return [prediction(task, row, output) for row, output in zip(rows, outputs, strict=True)]
+    return [make_prediction(task, row, output) for row, output in zip(rows, outputs, strict=True)]
 
 
-def prediction(task: Task, row: Row, output: str, sample: int | None = None) -> Prediction:
+def make_prediction(task: Task, row: Row, output: str, sample: int | None = None) -> Prediction:
     """`output`, thinking before it aside, beside the gold of `row`.
 
     DataError where that cannot be compared.
@@ -138,12 +138,12 @@ def prediction(task: Task, row: Row, output: str, sample: int | None = None) -> 
 def score_predictions(task: Task, documents: Sequence[Row], outputs: Sequence[str]) -> Report:
     """How well `outputs` answer `documents`, in the same order.
 
-    Raises as `predictions` and `Report.of` do.
+    Raises as `make_predictions` and `Report.of` do.
     """
-    return Report.of(predictions(task, documents, outputs))
+    return Report.of(make_predictions(task, documents, outputs))
 
 
-def recorded(task: Task, rows: Sequence[Row]) -> tuple[list[Prediction], list[str]]:
+def recorded_predictions(task: Task, rows: Sequence[Row]) -> tuple[list[Prediction], list[str]]:
     """What was once answered, scored: a document's `recorded_label`, a trace's last message.
 
     A document without one counts as wrong in every field; their ids come second.
@@ -159,12 +159,12 @@ def recorded(task: Task, rows: Sequence[Row]) -> tuple[list[Prediction], list[st
     ], missing
 
 
-def write(predictions: Iterable[Prediction]) -> bytes:
+def predictions_jsonl(predictions: Iterable[Prediction]) -> bytes:
     """The content of a predictions file."""
     return b"".join(jsonl.line(row.as_row()) for row in predictions)
 
 
-def read(path: Path) -> list[Prediction]:
+def read_predictions(path: Path) -> list[Prediction]:
     """The answers in a predictions file; DataError, with
     file, line, field and next step, for anything else.
     """
@@ -226,7 +226,7 @@ def _group(row: Row) -> str | None:
 
 def _recorded(task: Task, row: Row, answer: str | Mapping[str, Any] | None) -> Prediction:
     if isinstance(answer, str):
-        return prediction(task, row, answer)
+        return make_prediction(task, row, answer)
     gold, output = _gold(task, row), "" if answer is None else task.answer_text(answer)
     return Prediction(
         row.id, output, answer, compare_fields(answer, gold, task.match), gold, _group(row)

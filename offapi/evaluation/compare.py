@@ -132,7 +132,7 @@ class Comparison:
         )
 
 
-def compare(
+def compare_answers(
     a: Sequence[Prediction],
     b: Sequence[Prediction],
     *,
@@ -146,7 +146,7 @@ def compare(
     headline question and stands alone. DataError when the two do not belong together;
     `common` leaves out documents that only one of them answered.
     """
-    pairs, left_out = match(a, b, common=common, names=names)
+    pairs, left_out = match_answers(a, b, common=common, names=names)
     fields = list(pairs[0][0].correct)
     groups = [one.group if one.group is not None else other.group for one, other in pairs]
     right_a, right_b = (_right([pair[side] for pair in pairs], fields) for side in (0, 1))
@@ -162,7 +162,7 @@ def compare(
     )
 
 
-def match(
+def match_answers(
     a: Sequence[Prediction],
     b: Sequence[Prediction],
     *,

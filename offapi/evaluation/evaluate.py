@@ -1,27 +1,30 @@
-"""A model's answers to a test set: asked for, scored,
-written down, and counted in the run that trained it.
+"""Ask a model every question of a test set, score its answers, and keep them.
 
-Counted, because a test set that is looked at often is no test any more. Left out: what is
-shown of it (`offapi.cli.eval`).
+`evaluate_model` does so for `offapi eval` and counts it in the run that trained the model, because
+a test set that is scored often no longer tests anything. An `AnswersFile` keeps answers so that an
+interrupted demo or comparison reuses them. Left out: printing (`offapi.cli.eval`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from offapi.backend import DType, ModelSpec, default_backend, load
 from offapi.chat.chat import IN_FRONT, Chat
 from offapi.data.rows import Row
-from offapi.evaluation import test_set
+from offapi.evaluation import accuracy, test_set
 from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.predict import Predictions, predict
 from offapi.evaluation.sampled_accuracy import SampledReport, score_samples
 from offapi.evaluation.test_set import count_scoring
 from offapi.files import atomic
+from offapi.files.hashing import sha256_file
 from offapi.models import store
 from offapi.progress import Progress
 from offapi.task import Task, load_task
@@ -29,7 +32,7 @@ from offapi.training.run import Run
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvalSettings:
     """Which model shall answer, and how."""
 
     model: str
@@ -52,8 +55,8 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """How good the answers are, what they cost, and what became of the count."""
+class EvalResult:
+    """How good the answers are, what they cost, and how often the test set was scored."""
 
     report: Report | SampledReport
     cost: Predictions
@@ -80,18 +83,97 @@ class Scored:
             )
         return [
             *lines,
-            *([test_set.told(self.times)] if self.times else []),
+            *([test_set.scoring_sentence(self.times)] if self.times else []),
             f"Predictions: {self.out}",
         ]
 
 
-def questions(task_file: Path, data: Path, limit: int | None) -> Questions:
+@dataclass(frozen=True)
+class Scored:
+    """How good a model's kept answers are, what a document cost, and where they are."""
+
+    report: Report
+    cost: Mapping[str, float]  # prompt tokens, completion tokens and seconds of a document
+    path: Path
+
+
+@dataclass(frozen=True)
+class AnswersFile:
+    """A model's answers, kept in `path`; the JSON file of the same name notes what they cost.
+
+    `key` is what the answers depend on and is noted too; None where the path already says it.
+    """
+
+    path: Path
+    key: Mapping[str, Any] | None = None
+
+    def read(self) -> Scored | None:
+        """Return what `write` kept; None where that is incomplete or had another key."""
+        try:
+            note = orjson.loads(self._note.read_bytes())
+            whole = self.path.is_file()
+            if self.key is not None:
+                whole = note["key"] == self.key and note["answers"] == sha256_file(self.path)
+                note = note["cost"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return (
+            Scored(Report.of(accuracy.read_predictions(self.path)), note, self.path)
+            if whole
+            else None
+        )
+
+    def write(self, questions: Questions, answers: Predictions) -> Scored:
+        """Score `answers` and keep them. The note comes last: where it is, everything is."""
+        report = score_predictions(questions.task, questions.rows, answers.outputs)
+        cost = answers.cost()
+        note: Mapping[str, Any] = cost
+        atomic.write_file(self.path, report.jsonl())
+        if self.key is not None:
+            note = {"key": self.key, "answers": sha256_file(self.path), "cost": cost}
+        atomic.write_file(self._note, orjson.dumps(note))
+        return Scored(report, cost, self.path)
+
+    @property
+    def _note(self) -> Path:
+        return self.path.with_suffix(".json")
+
+
+def read_questions(task_file: Path, data: Path, limit: int | None) -> Questions:
     """The task, and the first `limit` rows with gold for it; raises what reading them raises."""
     task = load_task(task_file)
     return Questions(task, data, test_set.read(data, task, limit))
 
 
-def score(asked: Asked, questions: Questions, out: Progress) -> Scored:
+def ask_model(
+    backend_name: str,
+    spec: ModelSpec,
+    chat: Chat,
+    questions: Questions,
+    progress: Progress,
+    *,
+    shots: int = 0,
+    samples: int = 1,
+    temperature: float = 0.0,
+) -> Predictions:
+    """Load the model that `spec` names and return its answers to `questions`."""
+    backend = load(backend_name, spec)
+    try:
+        return predict(
+            backend,
+            chat,
+            questions.task,
+            questions.rows,
+            progress,
+            shots,
+            samples=samples,
+            temperature=temperature,
+        )
+    finally:
+        backend.close()
+
+
+def evaluate_model(asked: EvalSettings, questions: Questions, progress: Progress) -> EvalResult:
     """Ask, score, write the predictions, count.
 
     RunError when the adapter's run is being written meanwhile.
@@ -99,40 +181,33 @@ def score(asked: Asked, questions: Questions, out: Progress) -> Scored:
     run = test_set.run_of(asked.adapter) if asked.adapter else None
     if run is not None:
         _check_free(run)
-    found = _ask(asked, questions, out)
-    if asked.temperature == 0:
-        report: Report | SampledReport = score_predictions(
-            questions.task, questions.rows, found.outputs
-        )
-    else:
-        report = score_samples(
-            questions.task, questions.rows, found.outputs, asked.samples, asked.temperature
-        )
-    atomic.write_file(asked.out, report.jsonl())
-    return Scored(
-        report, found, _count(run, questions, out) if run is not None else None, asked.out
-    )
-
-
-def _ask(asked: Asked, questions: Questions, out: Progress) -> Predictions:
     folder = store.get(asked.model).path
     chat, spec = Chat.load(folder), ModelSpec(path=folder, adapter=asked.adapter, dtype=asked.dtype)
     if chat.no_system:
-        out.say(IN_FRONT)
-    backend = load(asked.backend or default_backend(), spec)
-    try:
-        return predict(
-            backend,
-            chat,
-            questions.task,
-            questions.rows,
-            out,
-            asked.shots,
-            samples=asked.samples,
-            temperature=asked.temperature,
-        )
-    finally:
-        backend.close()
+        progress.say(IN_FRONT)
+    answers = ask_model(
+        asked.backend or default_backend(),
+        spec,
+        chat,
+        questions,
+        progress,
+        shots=asked.shots,
+        samples=asked.samples,
+        temperature=asked.temperature,
+    )
+    report = _report(asked, questions, answers)
+    atomic.write_file(asked.out, report.jsonl())
+    times = _count(run, questions, progress) if run is not None else None
+    return EvalResult(report, answers, times, asked.out)
+
+
+def _report(
+    asked: EvalSettings, questions: Questions, answers: Predictions
+) -> Report | SampledReport:
+    task, rows, outputs = questions.task, questions.rows, answers.outputs
+    if asked.temperature == 0:
+        return score_predictions(task, rows, outputs)
+    return score_samples(task, rows, outputs, asked.samples, asked.temperature)
 
 
 def _check_free(run: Run) -> None:
@@ -143,12 +218,12 @@ def _check_free(run: Run) -> None:
         pass
 
 
-def _count(run: Run, questions: Questions, out: Progress) -> int | None:
+def _count(run: Run, questions: Questions, progress: Progress) -> int | None:
     """How often the test set was now scored for the run;
     None, and said, where the run cannot be written.
     """
     try:
         return count_scoring(run, questions.data, len(questions.rows))
     except (OSError, atomic.NotCommitted) as error:
-        out.say(f"This scoring is not counted, the run cannot be written: {error}")
+        progress.say(f"This scoring is not counted, the run cannot be written: {error}")
         return None

@@ -60,7 +60,7 @@ def predict(
     """Ask the loaded model for every row's answer,
     `shots` worked examples in a document's prompt.
     """
-    prompts = [prompt(chat, task, row, shots) for row in documents]
+    prompts = [make_prompt(chat, task, row, shots) for row in documents]
     outputs, truncated = [""] * (len(prompts) * samples), [False] * (len(prompts) * samples)
     sampling = Sampling(task.max_answer_tokens, chat.stop_ids, temperature=temperature)
     completion_tokens, started = 0, time.perf_counter()
@@ -77,7 +77,7 @@ def predict(
     )
 
 
-def prompt(chat: Chat, task: Task, row: Row, shots: int = 0) -> tuple[int, ...]:
+def make_prompt(chat: Chat, task: Task, row: Row, shots: int = 0) -> tuple[int, ...]:
     """The tokens that ask for the answer: the task's words
     for a document, a trace's own turns before the last.
     """

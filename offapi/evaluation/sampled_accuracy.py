@@ -92,7 +92,7 @@ class SampledReport:
 
     def jsonl(self) -> bytes:
         """The content of predictions.jsonl, a line a sample."""
-        return accuracy.write(self.predictions)
+        return accuracy.predictions_jsonl(self.predictions)
 
     def table(self) -> list[tuple[str, str]]:
         """For people: what one sample has right, then one
@@ -119,10 +119,10 @@ def score_samples(
 ) -> SampledReport:
     """How well `samples` outputs for each row answer them, row by row.
 
-    Raises as `evaluate.predictions` does.
+    Raises as `accuracy.make_predictions` does.
     """
     made = [
-        accuracy.prediction(task, rows[at // samples], output, at % samples)
+        accuracy.make_prediction(task, rows[at // samples], output, at % samples)
         for at, output in enumerate(outputs)
     ]
     return SampledReport.of(made, samples, temperature)

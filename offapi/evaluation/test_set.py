@@ -40,7 +40,7 @@ def count_scoring(run: Run, data: Path, n: int) -> int:
     return run.count_scoring(sha256_path(data), n)
 
 
-def told(times: int) -> str:
+def scoring_sentence(times: int) -> str:
     """The count as a sentence, and what to make of it."""
     often = "once" if times == 1 else f"{times} times"
     return (

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from offapi.errors import DataError
 from offapi.evaluation import compare
 from offapi.evaluation.accuracy import Prediction, Report
-from offapi.report.render.charts import SLOTS, intervals, swatch
+from offapi.report.render.charts import SLOTS, draw_intervals, swatch
 from offapi.report.render.table import Table
 from offapi.report.run_files import Answers, Object, Record, mapping
 from offapi.stats.interval import Interval
@@ -49,14 +49,14 @@ class Accuracy:
     table: Table
 
 
-def rates(record: Record, answers: Sequence[Answers]) -> list[Rates]:
+def accuracy_rates(record: Record, answers: Sequence[Answers]) -> list[Rates]:
     """Of every system with answers; of the run's report alone where its answers are gone."""
     found = [_of(one) for one in answers[:SLOTS] if one.rows]
     report = record.files.get("report")
     return found or ([_told(record.name, report)] if report else [])
 
 
-def accuracy(found: Sequence[Rates]) -> Accuracy | None:
+def accuracy_chart(found: Sequence[Rates]) -> Accuracy | None:
     """The chart and the table; None where nothing was scored."""
     if not found:
         return None
@@ -78,13 +78,13 @@ def accuracy(found: Sequence[Rates]) -> Accuracy | None:
     )
     legend = tuple((one.name, swatch(i)) for i, one in enumerate(found))
     return Accuracy(
-        intervals("Share of documents right, by field", drawn),
+        draw_intervals("Share of documents right, by field", drawn),
         legend,
         Table("", head, tuple(rows), note),
     )
 
 
-def differences(
+def all_differences(
     record: Record, answers: Sequence[Answers], control: Answers | None
 ) -> tuple[list[Difference], list[str]]:
     """The run's own answers against each of the others, and why some cannot be compared.
@@ -92,21 +92,21 @@ def differences(
     Against its control the run has compared itself.
     """
     told = record.files.get("comparison")
-    found = [difference(told)] if told and _is_comparison(told) else []
+    found = [difference_table(told)] if told and _is_comparison(told) else []
     refused = []
     for other in answers[1:SLOTS]:
         if found and other is control:
             continue
         try:
             pair = (_greedy(one) for one in (answers[0], other))
-            made = compare.compare(*pair, common=True, names=(answers[0].name, other.name))
-            found.append(difference(made.as_dict()))
+            made = compare.compare_answers(*pair, common=True, names=(answers[0].name, other.name))
+            found.append(difference_table(made.as_dict()))
         except DataError as error:
             refused.append(f"{answers[0].name} and {other.name} are not compared: {error.what}")
     return found, refused
 
 
-def difference(told: Object) -> Difference:
+def difference_table(told: Object) -> Difference:
     """A comparison as `Comparison.as_dict` or comparison.json has it."""
     a, b = map(str, told["names"])
     rows = {**told["fields"], ALL: told["all_fields"], MEAN: told["mean"]}

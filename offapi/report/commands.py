@@ -28,7 +28,7 @@ class Command:
     text: str
 
 
-def commands(first: Record, named: Sequence[Path]) -> list[Command]:
+def run_commands(first: Record, named: Sequence[Path]) -> list[Command]:
     """How to train, resume and score a run again, and
     to write this report, of the paths that were named.
     """
@@ -52,7 +52,7 @@ def commands(first: Record, named: Sequence[Path]) -> list[Command]:
     ]
 
 
-def comparison(told: Object, named: Sequence[Path]) -> list[Command]:
+def comparison_commands(told: Object, named: Sequence[Path]) -> list[Command]:
     """How to compare again, and to write this report, of the paths that were named."""
     config, backend = mapping(told, "config"), told.get("backend")
     words = ["compare", COMPARISON, *(["--backend", text(backend)] if backend else [])]

@@ -15,11 +15,11 @@ from typing import Any
 
 from offapi.errors import DataError
 from offapi.evaluation import accuracy
-from offapi.report.document_files import Source
+from offapi.report.document_files import DocumentSource
 from offapi.report.headline import model_name
 from offapi.report.render.axes import brief
 from offapi.report.render.table import Table, text
-from offapi.report.run_files import Answers, Object, document, mapping, number
+from offapi.report.run_files import Answers, Object, mapping, number, read_object
 from offapi.stats.interval import Interval
 from offapi.training.run import MANIFEST
 
@@ -32,7 +32,7 @@ REFERENCES = (
 
 
 @dataclass(frozen=True)
-class Roads:
+class ComparisonTable:
     """The table, and what to make of it."""
 
     table: Table
@@ -40,7 +40,7 @@ class Roads:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonFolder:
     """A folder that a comparison left, and what its compare.json says."""
 
     folder: Path
@@ -76,18 +76,18 @@ class Comparison:
         }
         files = {name: Path(path) for name, path in paths.items() if isinstance(path, str)}
         return [
-            Answers(name, tuple(accuracy.read(path)))
+            Answers(name, tuple(accuracy.read_predictions(path)))
             for name, path in files.items()
             if path.is_file()
         ]
 
     @property
-    def test(self) -> Source | None:
+    def test(self) -> DocumentSource | None:
         """Where the test documents are; None where nobody noted it."""
         found = mapping(self.told, "test")
         data, digest = found.get("data"), found.get("sha256")
         return (
-            Source(Path(data), frozenset({digest} if digest else ()))
+            DocumentSource(Path(data), frozenset({digest} if digest else ()))
             if isinstance(data, str)
             else None
         )
@@ -110,14 +110,14 @@ class Comparison:
         return rates[0] or 0.0, rates[1] or 0.0, name == self.told.get("best")
 
 
-def find(folder: Path) -> Comparison | None:
+def find_comparison(folder: Path) -> ComparisonFolder | None:
     """The comparison in `folder`; None where there is none.
 
     DataError where its arms' runs are gone.
     """
     if not (folder / FILE).is_file() or _is_run(folder):
         return None
-    found = Comparison(folder.absolute(), document(folder / FILE))
+    found = ComparisonFolder(folder.absolute(), read_object(folder / FILE))
     if not found.arms:
         step = "Name the folders of its arms, or run the comparison again."
         raise DataError.at(
@@ -126,7 +126,7 @@ def find(folder: Path) -> Comparison | None:
     return found
 
 
-def read(told: Object) -> Roads | None:
+def read_table(told: Object) -> ComparisonTable | None:
     """None where there is none, or none that is understood."""
     rows = {name: row for name, row in mapping(told, "rows").items() if isinstance(row, dict)}
     if not rows:
@@ -139,7 +139,7 @@ def read(told: Object) -> Roads | None:
             f"{name}: {text(row['verdict'])}." for name, row in rows.items() if row.get("verdict")
         ]
         take = [f"Take {text(told['take'])}."] if told.get("take") else []
-        return Roads(_table(told, rows), (*said, *left, *take))
+        return ComparisonTable(_table(told, rows), (*said, *left, *take))
     return None
 
 

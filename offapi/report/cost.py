@@ -24,7 +24,7 @@ MOST = 12  # inputs of the sensitivity
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostSection:
     """Verdict, tables and plots."""
 
     verdict: str
@@ -32,7 +32,7 @@ class Cost:
     charts: tuple[Chart, ...]
 
 
-def read(told: Object) -> Cost | None:
+def read_cost(told: Object) -> CostSection | None:
     """None where there is nothing to show, or nothing that is understood."""
     cases = {name: case for name, case in mapping(told, "cases").items() if isinstance(case, dict)}
     if not cases:
@@ -43,7 +43,7 @@ def read(told: Object) -> Cost | None:
         verdict = f"{text(told.get('verdict', ''))}".strip()
         dated = f" Prices as of {text(told['prices_dated'])}." if told.get("prices_dated") else ""
         headline = f"{verdict[:1].upper()}{verdict[1:]}.{dated}" if verdict else dated.strip()
-        return Cost(
+        return CostSection(
             headline, tuple(one for one in tables if one.rows), (chart,) if chart.series else ()
         )
     return None

@@ -21,7 +21,7 @@ LONG = 20_000  # characters; the rest is cut
 
 
 @dataclass(frozen=True)
-class Source:
+class DocumentSource:
     """Where documents may lie; `digests` of the file
     when it was read, none where nobody noted it.
     """
@@ -30,8 +30,8 @@ class Source:
     digests: frozenset[str] = frozenset()
 
 
-def texts(
-    sources: Sequence[Source], golds: Mapping[str, Mapping[str, Any]], ids: Sequence[str]
+def read_texts(
+    sources: Sequence[DocumentSource], golds: Mapping[str, Mapping[str, Any]], ids: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
     """The texts of the documents `ids`, as far as
     they can still be read, and why some are missing.
@@ -54,19 +54,19 @@ def texts(
     return {}, notes or ["Nothing says where the documents are."]
 
 
-def of_run(record: Record) -> list[Source]:
+def run_sources(record: Record) -> list[DocumentSource]:
     """Where a run's documents may lie, the first that has them to be used."""
     config = record.config
     scored = {
         one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict)
     }
     noted = frozenset(digest for digest in scored if isinstance(digest, str))
-    made = Source(record.path / "test.jsonl") if record.recipe == "demo" else None
+    made = DocumentSource(record.path / "test.jsonl") if record.recipe == "demo" else None
     val, data = (config.get(name) for name in ("val", "data"))
     return [
-        *([Source(Path(val), noted)] if isinstance(val, str) else []),
+        *([DocumentSource(Path(val), noted)] if isinstance(val, str) else []),
         *([made] if made else []),
-        *([Source(Path(data))] if isinstance(data, str) else []),
+        *([DocumentSource(Path(data))] if isinstance(data, str) else []),
     ]
 
 

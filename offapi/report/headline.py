@@ -54,7 +54,7 @@ def figures(record: Record, rates: Sequence[Rates], look: Look | None) -> list[F
         found.append(
             Figure("loss at the end", f"{sum(last) / len(last):.3f}", f"from {losses[0]:.3f}")
         )
-    seconds = run_facts.took(record)
+    seconds = run_facts.seconds_taken(record)
     found.append(Figure("steps", f"{record.steps:,}", f"in {duration(seconds)}" if seconds else ""))
     return found
 

@@ -14,7 +14,7 @@ REWARD, HELD, AUDIT = "reward", "heldout/reward", "heldout/audit"
 CUT, FLAT = "completions/clipped_ratio", "frac_reward_zero_std"
 
 
-def learning(runs: Sequence[Record]) -> list[Chart]:
+def learning_charts(runs: Sequence[Record]) -> list[Chart]:
     """Loss, learning rate and gradient over the steps, the runs and their controls overlaid."""
     ways = [
         *runs,
@@ -30,7 +30,7 @@ def learning(runs: Sequence[Record]) -> list[Chart]:
     return [chart for chart in found if chart.series]
 
 
-def health(runs: Sequence[Record]) -> list[Chart]:
+def health_charts(runs: Sequence[Record]) -> list[Chart]:
     """What tells whether a GRPO run goes well; empty for runs of other recipes."""
     runs = [run for run in runs if any(REWARD in row or HELD in row for row in run.metrics)]
     if not runs:

@@ -15,14 +15,14 @@ Kind = Literal["good", "warn", "bad", "info"]
 
 
 @dataclass(frozen=True)
-class Note:
+class ReportNote:
     """A sentence to read first, and how bad it is."""
 
     kind: Kind
     text: str
 
 
-def notes(record: Record) -> list[Note]:
+def run_notes(record: Record) -> list[ReportNote]:
     """How the run ended, whether it was gamed, what it
     learned, how often its test set was looked at, the network.
     """
@@ -35,49 +35,49 @@ def notes(record: Record) -> list[Note]:
     ]
 
 
-def _ending(record: Record) -> list[Note]:
+def _ending(record: Record) -> list[ReportNote]:
     last = record.attempts[-1] if record.attempts else {}
     outcome, done = last.get("outcome"), f"{record.steps:,} steps were logged"
     if outcome == "finished":
         return []
     if outcome == "failed":
         return [
-            Note(
+            ReportNote(
                 "bad",
                 f"The last attempt failed; {done}. See what it printed, then continue it with"
                 " --resume.",
             )
         ]
     if outcome == "interrupted":
-        return [Note("warn", f"The run was interrupted; {done}. Continue it with --resume.")]
+        return [ReportNote("warn", f"The run was interrupted; {done}. Continue it with --resume.")]
     return [
-        Note(
+        ReportNote(
             "warn", f"The run has not ended, or was killed; {done}. These figures are not its last."
         )
     ]
 
 
-def _gamed(record: Record) -> list[Note]:
+def _gamed(record: Record) -> list[ReportNote]:
     told = record.files.get("hacking")
     if not told:
         return []
     when = f"at step {told.get('step')}: since step {told.get('since')}"
     if told.get("rose") is False:
         lost = "the audit fell on held-out documents, and the reward did not rise"
-        return [Note("bad", f"The reward did not stand for what is meant {when} {lost}.")]
+        return [ReportNote("bad", f"The reward did not stand for what is meant {when} {lost}.")]
     meant = (
         f"{told['part']!r} of the audit fell"
         if told.get("part")
         else "what it stands for, the audit, did not"
     )
     return [
-        Note(
+        ReportNote(
             "bad", f"The reward was being gamed {when} it rose on held-out documents while {meant}."
         )
     ]
 
 
-def _learned(record: Record) -> list[Note]:
+def _learned(record: Record) -> list[ReportNote]:
     told = record.files.get("learned", {})
     if not isinstance(told.get("reward"), dict):
         return []
@@ -86,15 +86,15 @@ def _learned(record: Record) -> list[Note]:
     changed = f"reward {reward.points()} points" + (f", audit {audit} points" if audit else "")
     where = f"on {told.get('n')} held-out documents, best at step {told.get('best_step')}"
     if not told.get("learned", reward.low > 0):
-        return [Note("warn", f"Nothing can be said to have been learned: {changed} {where}.")]
+        return [ReportNote("warn", f"Nothing can be said to have been learned: {changed} {where}.")]
     chosen = (
         "The adapter was chosen on these documents: score it on others before you rely on the"
         " figure."
     )
-    return [Note("good", f"It learned: {changed} {where}. {chosen}")]
+    return [ReportNote("good", f"It learned: {changed} {where}. {chosen}")]
 
 
-def _looked_at(record: Record) -> list[Note]:
+def _looked_at(record: Record) -> list[ReportNote]:
     if record.recipe == "grpo":  # which looks at it as it trains, and says so
         return []
     times = Counter(
@@ -105,24 +105,26 @@ def _looked_at(record: Record) -> list[Note]:
         f"A test set has been scored {most} times for this run: pick on validation, report on test"
         " once."
     )
-    return [Note("warn", what)] if most > 1 else []
+    return [ReportNote("warn", what)] if most > 1 else []
 
 
-def _reached(record: Record) -> list[Note]:
+def _reached(record: Record) -> list[ReportNote]:
     seen = [mapping(one, "network") for one in record.attempts]
     refused, opened = (
         sum(len(one.get(kind) or ()) for one in seen) for kind in ("refused", "opened")
     )
     if refused:
         return [
-            Note(
+            ReportNote(
                 "warn",
                 f"{refused} network attempts were refused by the offline guard; see “Network”.",
             )
         ]
     if opened:
-        return [Note("info", f"The network was opened for {opened} hosts; see “Network”.")]
+        return [ReportNote("info", f"The network was opened for {opened} hosts; see “Network”.")]
     guarded = seen and all(one.get("guard") for one in seen if one)
     return (
-        [Note("good", "No network attempt was made while it ran.")] if guarded and any(seen) else []
+        [ReportNote("good", "No network attempt was made while it ran.")]
+        if guarded and any(seen)
+        else []
     )

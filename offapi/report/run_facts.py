@@ -15,7 +15,7 @@ GIB = 2**30
 MOST = 20  # lines of a list that a run may make arbitrarily long
 
 
-def made(record: Record) -> list[Table]:
+def fact_tables(record: Record) -> list[Table]:
     """The manifest in tables."""
     return [
         table
@@ -33,7 +33,7 @@ def made(record: Record) -> list[Table]:
     ]
 
 
-def apart(records: Sequence[Record]) -> Table | None:
+def differing_keys(records: Sequence[Record]) -> Table | None:
     """The recipe's keys in which several runs differ."""
     columns = [
         {
@@ -158,7 +158,6 @@ def _grading(record: Record) -> Table:
     found: dict[str, object] = {
         "answers": told.get("rows"),
         "kept": told.get("kept"),
-        "rule": told.get("rule"),
     }
     found |= {f"dropped: {name}": count for name, count in mapping(told, "dropped").items()}
     for check in told.get("checks") or ():
@@ -173,7 +172,7 @@ def _keys(record: Record) -> Table:
     return Table("Every key of the recipe, as resolved", (), rows)
 
 
-def took(record: Record) -> float | None:
+def seconds_taken(record: Record) -> float | None:
     """Seconds of all its attempts that ended."""
     found = [seconds for one in record.attempts if (seconds := _seconds(one)) is not None]
     return sum(found) if found else None

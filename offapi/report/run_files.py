@@ -96,7 +96,7 @@ class Record:
         )
 
 
-def read(path: Path) -> Record:
+def read_record(path: Path) -> Record:
     """The run in `path`. RunError where there is none, DataError for a file that is damaged."""
     run = Run.open(path)
     folder = run.path
@@ -106,27 +106,27 @@ def read(path: Path) -> Record:
         folder.name,
         folder,
         run.manifest,
-        lines(folder / METRICS),
-        lines(folder / "timings.jsonl"),
-        {file.stem: document(file) for file in names},
+        read_lines(folder / METRICS),
+        read_lines(folder / "timings.jsonl"),
+        {file.stem: read_object(file) for file in names},
         tuple(_answers(folder)),
         tuple(
-            Look(int(file.stem[8:]), lines(file))
+            Look(int(file.stem[8:]), read_lines(file))
             for file in sorted(folder.glob("heldout-[0-9]*.jsonl"))
         ),
-        read(inside) if (inside / "manifest.json").is_file() else None,
+        read_record(inside) if (inside / "manifest.json").is_file() else None,
     )
 
 
-def predictions(path: Path) -> Answers:
+def read_answers(path: Path) -> Answers:
     """A predictions file that `offapi eval` wrote. DataError for anything else."""
     return Answers(
         path.stem if path.stem != ANSWERS else path.absolute().parent.name,
-        tuple(accuracy.read(path)),
+        tuple(accuracy.read_predictions(path)),
     )
 
 
-def document(path: Path) -> Object:
+def read_object(path: Path) -> Object:
     """The JSON object in a file. DataError where there is none."""
     try:
         value = orjson.loads(path.read_bytes())
@@ -141,7 +141,7 @@ def document(path: Path) -> Object:
     return value
 
 
-def lines(path: Path) -> tuple[Object, ...]:
+def read_lines(path: Path) -> tuple[Object, ...]:
     """The objects in a JSONL file, none where it is missing;
     a last line that is still being written is left out.
     """
@@ -168,11 +168,16 @@ def _answers(folder: Path) -> list[Answers]:
     """The run's own answers first, then those of whatever it was measured against."""
     found = []
     if (folder / f"{ANSWERS}.jsonl").is_file():
-        found.append(Answers(folder.name, tuple(accuracy.read(folder / f"{ANSWERS}.jsonl"))))
+        found.append(
+            Answers(folder.name, tuple(accuracy.read_predictions(folder / f"{ANSWERS}.jsonl")))
+        )
     others = {
         file.stem.removeprefix(f"{ANSWERS}-"): file for file in folder.glob(f"{ANSWERS}-*.jsonl")
     }
     order = sorted(
         others, key=lambda name: (ASIDE.index(name) if name in ASIDE else len(ASIDE), name)
     )
-    return [*found, *(Answers(name, tuple(accuracy.read(others[name]))) for name in order)]
+    return [
+        *found,
+        *(Answers(name, tuple(accuracy.read_predictions(others[name]))) for name in order),
+    ]

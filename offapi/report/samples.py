@@ -11,7 +11,7 @@ from typing import Any
 
 from offapi.evaluation.accuracy import Prediction
 from offapi.report import document_files
-from offapi.report.document_files import Source, cut
+from offapi.report.document_files import DocumentSource, cut
 from offapi.report.render.table import text
 from offapi.report.run_files import Answers, Look, Object, Record, number
 
@@ -23,7 +23,7 @@ ASIDE = "Left out with --no-documents."
 
 
 @dataclass(frozen=True)
-class Sample:
+class DocumentSample:
     """A document and every system's answer to it, None where one did not answer."""
 
     id: str
@@ -55,7 +55,7 @@ class Samples:
 
     systems: tuple[str, ...]
     fields: tuple[str, ...]
-    rows: tuple[Sample, ...]
+    rows: tuple[DocumentSample, ...]
     total: int
     notes: tuple[str, ...] = ()
     rivals: int | None = None
@@ -79,7 +79,7 @@ class Samples:
         return sum(row.document is not None for row in self.rows)
 
     @property
-    def first(self) -> tuple[Sample, ...]:
+    def first(self) -> tuple[DocumentSample, ...]:
         """The few that a page without a browser shows, as
         they come: failing before others, flipped ones first.
         """
@@ -95,7 +95,9 @@ class Samples:
         return {"systems": self.systems, "fields": self.fields, "rivals": rivals, "rows": rows}
 
 
-def of_run(record: Record, answers: Sequence[Answers], *, with_documents: bool) -> Samples | None:
+def run_samples(
+    record: Record, answers: Sequence[Answers], *, with_documents: bool
+) -> Samples | None:
     """The run's own answers beside those of `answers`,
     or its held-out looks; None where it has neither.
     """
@@ -109,11 +111,13 @@ def of_run(record: Record, answers: Sequence[Answers], *, with_documents: bool) 
         systems = [(record.name, _looked(best)), *systems] if best else systems
     if best is not None and best.step != record.looks[0].step:
         systems.append((BEFORE, _looked(record.looks[0])))
-    return _samples(systems, answers, document_files.of_run(record) if with_documents else None)
+    return _samples(
+        systems, answers, document_files.run_sources(record) if with_documents else None
+    )
 
 
-def of_roads(
-    answers: Sequence[Answers], test: Source | None, *, with_documents: bool
+def comparison_samples(
+    answers: Sequence[Answers], test: DocumentSource | None, *, with_documents: bool
 ) -> Samples | None:
     """The first of `answers` against the second, the
     others beside them; None where there are none.
@@ -128,7 +132,7 @@ def of_roads(
 def _samples(
     systems: Sequence[tuple[str, Mapping[str, Object]]],
     answers: Sequence[Answers],
-    known: Sequence[Source] | None,
+    known: Sequence[DocumentSource] | None,
     rivals: int | None = None,
 ) -> Samples | None:
     """The documents that the first system answered, those
@@ -139,9 +143,11 @@ def _samples(
     fields = answers[0].fields if answers else []
     golds = {id: row.gold for one in reversed(answers) for id, row in one.by_id.items()}
     wanted = list(systems[0][1])
-    read, notes = ({}, [ASIDE]) if known is None else document_files.texts(known, golds, wanted)
+    read, notes = (
+        ({}, [ASIDE]) if known is None else document_files.read_texts(known, golds, wanted)
+    )
     rows = [
-        Sample(
+        DocumentSample(
             id,
             read.get(id),
             tuple(_value(golds.get(id, {}), field) for field in fields) if id in golds else (),

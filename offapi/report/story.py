@@ -8,38 +8,36 @@ from pathlib import Path
 
 from offapi import __version__
 from offapi.report import accuracy, cost, headline, run_facts, samples
-from offapi.report import commands as again
-from offapi.report import comparison as roads
-from offapi.report import learning as curves
 from offapi.report.accuracy import Accuracy, Difference, Rates
-from offapi.report.commands import Command
-from offapi.report.comparison import Comparison, Roads
-from offapi.report.cost import Cost
+from offapi.report.commands import Command, comparison_commands, run_commands
+from offapi.report.comparison import ComparisonFolder, ComparisonTable, find_comparison, read_table
+from offapi.report.cost import CostSection
 from offapi.report.headline import Figure
-from offapi.report.notes import Note, notes
+from offapi.report.learning import health_charts, learning_charts
+from offapi.report.notes import ReportNote, run_notes
 from offapi.report.render.charts import Chart
 from offapi.report.render.table import Table, text
-from offapi.report.run_files import Answers, Object, Record, document, predictions, read
+from offapi.report.run_files import Answers, Object, Record, read_answers, read_object, read_record
 from offapi.report.samples import Samples
 
 COST = "cost.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Story:
     """The parts of a report in the order they are read; empty ones are left out of the page."""
 
     title: str
     lede: str
     figures: tuple[Figure, ...]
-    notes: tuple[Note, ...]
-    roads: Roads | None
+    notes: tuple[ReportNote, ...]
+    comparison: ComparisonTable | None
     accuracy: Accuracy | None
     differences: tuple[Difference, ...]
     learning: tuple[Chart, ...]
     health: tuple[Chart, ...]
     gamed: Table | None
-    cost: Cost | None
+    cost: CostSection | None
     samples: Samples | None
     apart: Table | None
     made: tuple[tuple[str, tuple[Table, ...]], ...]  # by run
@@ -58,10 +56,10 @@ class Read:
     answers: tuple[Answers, ...]
     extra: int
     control: Answers | None = None
-    compared: Comparison | None = None
+    compared: ComparisonFolder | None = None
 
 
-def tell(
+def make_story(
     runs: Sequence[Path], *, cost_file: Path | None = None, with_documents: bool = True
 ) -> Story:
     """The report of the first run or comparison, beside
@@ -69,38 +67,38 @@ def tell(
 
     Raises RunError or DataError for a path that is neither, and for damaged files.
     """
-    compared = roads.find(runs[0])
-    found = _read_roads(compared, runs[1:]) if compared else _read_runs(runs)
-    rates = accuracy.rates(found.records[0], found.answers)
+    compared = find_comparison(runs[0])
+    found = _read_comparison(compared, runs[1:]) if compared else _read_runs(runs)
+    first, rates = found.records[0], accuracy.accuracy_rates(found.records[0], found.answers)
     differences, refused = _differences(found)
-    more = (*_compared(differences), *(Note("info", one) for one in refused))
     title, lede, figures = _head(found, rates)
+    notes = [*_notes(found), *_compared(differences)]
+    notes += [ReportNote("info", one) for one in refused]
+    commands = comparison_commands(compared.told, runs) if compared else run_commands(first, runs)
     return Story(
-        title,
-        lede,
-        figures,
-        (*_notes(found), *more),
-        roads.read(compared.told) if compared else None,
-        accuracy.accuracy(rates),
-        tuple(differences),
-        tuple(curves.learning(found.records)),
-        tuple(curves.health(found.records)),
-        next(filter(None, map(_gamed, found.records if compared else found.records[:1])), None),
-        cost.read(_cost(found, cost_file)),
-        _samples(found, with_documents),
-        run_facts.apart(found.records),
-        tuple((one.name, tuple(run_facts.made(one))) for one in found.records),
-        tuple(
-            again.comparison(compared.told, runs)
-            if compared
-            else again.commands(found.records[0], runs)
-        ),
+        title=title,
+        lede=lede,
+        figures=figures,
+        notes=tuple(notes),
+        comparison=read_table(compared.told) if compared else None,
+        accuracy=accuracy.accuracy_chart(rates),
+        differences=tuple(differences),
+        learning=tuple(learning_charts(found.records)),
+        health=tuple(health_charts(found.records)),
+        gamed=_first_gamed(found),
+        cost=cost.read_cost(_cost(found, cost_file)),
+        samples=_samples(found, with_documents),
+        apart=run_facts.differing_keys(found.records),
+        made=tuple((one.name, tuple(run_facts.fact_tables(one))) for one in found.records),
+        commands=tuple(commands),
     )
 
 
 def _read_runs(runs: Sequence[Path]) -> Read:
     """The first run with whatever it was measured against, and the others."""
-    records = _named([read(runs[0]), *(read(path) for path in runs[1:] if path.suffix != ".jsonl")])
+    records = _named(
+        [read_record(runs[0]), *(read_record(path) for path in runs[1:] if path.suffix != ".jsonl")]
+    )
     first, control = records[0], _control(records[0])
     beside = _beside(records[1:], runs[1:])
     answers = _unique([*first.answers, *([control] if control else []), *beside])
@@ -108,19 +106,19 @@ def _read_runs(runs: Sequence[Path]) -> Read:
     return Read(tuple(records), tuple(answers), len(beside), kept)
 
 
-def _read_roads(compared: Comparison, more: Sequence[Path]) -> Read:
+def _read_comparison(compared: ComparisonFolder, more: Sequence[Path]) -> Read:
     """The arms under the names of their roads, with the
     answers to the test set, and whatever was named beside.
     """
-    arms = [_renamed(read(path), name) for name, path in compared.arms.items()]
-    records = _named([*arms, *(read(path) for path in more if path.suffix != ".jsonl")])
+    arms = [_renamed(read_record(path), name) for name, path in compared.arms.items()]
+    records = _named([*arms, *(read_record(path) for path in more if path.suffix != ".jsonl")])
     beside = _beside(records[len(arms) :], more)
     answers = _unique([*compared.answers, *beside])
     return Read(tuple(records), tuple(answers), len(beside), compared=compared)
 
 
 def _beside(records: Sequence[Record], paths: Sequence[Path]) -> list[Answers]:
-    files = [predictions(path) for path in paths if path.suffix == ".jsonl"]
+    files = [read_answers(path) for path in paths if path.suffix == ".jsonl"]
     return [*(one.answers[0] for one in records if one.answers), *files]
 
 
@@ -144,11 +142,11 @@ def _head(found: Read, rates: Sequence[Rates]) -> tuple[str, str, tuple[Figure, 
     return " · ".join([compared.folder.name, *beside]), compared.lede, (*take, *right)
 
 
-def _notes(found: Read) -> list[Note]:
+def _notes(found: Read) -> list[ReportNote]:
     """Of a run, or of every arm: what all of them say once, else under the arm's name."""
     if found.compared is None:
-        return notes(found.records[0])
-    told = {one.name: notes(one) for one in found.records[: len(found.compared.arms)]}
+        return run_notes(found.records[0])
+    told = {one.name: run_notes(one) for one in found.records[: len(found.compared.arms)]}
     same = [
         note for note in next(iter(told.values())) if all(note in each for each in told.values())
     ]
@@ -169,10 +167,12 @@ def _differences(found: Read) -> tuple[list[Difference], list[str]]:
     first, answers = found.records[0], found.answers
     if found.compared:
         beside = answers[len(answers) - found.extra :]
-        return accuracy.differences(first, [*answers[:1], *beside], None) if beside else ([], [])
+        return (
+            accuracy.all_differences(first, [*answers[:1], *beside], None) if beside else ([], [])
+        )
     own = first.answers and first.answers[0].name == first.name
     return (
-        accuracy.differences(first, answers, found.control)
+        accuracy.all_differences(first, answers, found.control)
         if own or first.recipe == "demo"
         else ([], [])
     )
@@ -180,18 +180,26 @@ def _differences(found: Read) -> tuple[list[Difference], list[str]]:
 
 def _samples(found: Read, with_documents: bool) -> Samples | None:
     if found.compared:
-        return samples.of_roads(found.answers, found.compared.test, with_documents=with_documents)
-    return samples.of_run(found.records[0], found.answers, with_documents=with_documents)
+        return samples.comparison_samples(
+            found.answers, found.compared.test, with_documents=with_documents
+        )
+    return samples.run_samples(found.records[0], found.answers, with_documents=with_documents)
 
 
 def _cost(found: Read, file: Path | None) -> Object:
     """What was named, else what lies beside the run's or the comparison's own files."""
     beside = (found.compared.folder if found.compared else found.records[0].path) / COST
-    return document(file or beside) if file or beside.is_file() else {}
+    return read_object(file or beside) if file or beside.is_file() else {}
 
 
-def _compared(differences: Sequence[Difference]) -> list[Note]:
-    return [Note("info", one.headline) for one in differences]
+def _compared(differences: Sequence[Difference]) -> list[ReportNote]:
+    return [ReportNote("info", one.headline) for one in differences]
+
+
+def _first_gamed(found: Read) -> Table | None:
+    """The first run that was gamed, or of a comparison the first such arm."""
+    records = found.records if found.compared else found.records[:1]
+    return next((table for table in map(_gamed, records) if table), None)
 
 
 def _gamed(record: Record) -> Table | None:

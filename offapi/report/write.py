@@ -7,10 +7,10 @@ from pathlib import Path
 
 from offapi.files import atomic
 from offapi.report.render import html, markdown
-from offapi.report.story import Story, tell
+from offapi.report.story import Story, make_story
 
 
-def write(
+def write_page(
     runs: Sequence[Path],
     path: Path,
     *,
@@ -22,7 +22,7 @@ def write(
 
     Raises what reading and writing raise.
     """
-    story = tell(runs, cost_file=cost_file, with_documents=documents)
+    story = make_story(runs, cost_file=cost_file, with_documents=documents)
     page = (markdown if as_markdown else html).render(story).encode()
     atomic.write_file(path, page)
     return story, len(page)

@@ -20,7 +20,7 @@ from grpo_invoices import train
 
 from offapi.data import documents
 from offapi.evaluation.accuracy import Report, score_predictions
-from offapi.evaluation.compare import compare
+from offapi.evaluation.compare import compare_answers
 from offapi.task import load_task
 
 TASK = Path(__file__).with_name("receipts_task.py").absolute()
@@ -59,7 +59,9 @@ def main(data: Path, out: Path, backend: str, passes: float, lr: float, name: st
     train(out / f"{name}.toml", backend, {**keys, "on_long": "drop", "max_tokens": 1536})
     looks = sorted((out / name).glob("heldout-*.jsonl"))
     first, last = (report(data / "val.jsonl", look) for look in (looks[0], looks[-1]))
-    for line in compare(last.predictions, first.predictions, names=("after", "before")).lines():
+    for line in compare_answers(
+        last.predictions, first.predictions, names=("after", "before")
+    ).lines():
         click.echo(line)
 
 

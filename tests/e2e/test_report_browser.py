@@ -18,7 +18,7 @@ import recipe_folder
 
 from offapi.evaluation import accuracy
 from offapi.report.render import html
-from offapi.report.story import tell
+from offapi.report.story import make_story
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 HOSTILE = (
@@ -68,15 +68,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, text in enumerate(HOSTILE)
     ]
     recipe_folder.write_jsonl(home / "hostile.jsonl", documents)
-    old = accuracy.read(run / "predictions.jsonl")
+    old = accuracy.read_predictions(run / "predictions.jsonl")
     own = [
         _answer(row, one, i, shop="Ash" if i == 0 else "Elm")
         for i, (row, one) in enumerate(zip(old, documents, strict=True))
     ]
-    (run / "predictions.jsonl").write_bytes(accuracy.write(own))
+    (run / "predictions.jsonl").write_bytes(accuracy.predictions_jsonl(own))
     other = home / "other.jsonl"
     other.write_bytes(
-        accuracy.write([own[0], _answer(own[1], documents[1], 1, shop="Ash"), *own[2:]])
+        accuracy.predictions_jsonl([own[0], _answer(own[1], documents[1], 1, shop="Ash"), *own[2:]])
     )
     manifest = orjson.loads((run / "manifest.json").read_bytes())
     config = {**manifest["config"], "val": str(home / "hostile.jsonl"), HOSTILE[0]: HOSTILE[1]}
@@ -84,7 +84,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         orjson.dumps({**manifest, "config": config, "scored": [], "backend": HOSTILE[1]})
     )
     page = home / "report.html"
-    page.write_text(html.render(tell([run, other])))
+    page.write_text(html.render(make_story([run, other])))
     return page
 
 
@@ -114,7 +114,7 @@ def roads(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, which in right.items()
     }
     page = home / "report.html"
-    page.write_text(html.render(tell([comparison_folder.write(home, rows, answers)])))
+    page.write_text(html.render(make_story([comparison_folder.write(home, rows, answers)])))
     return page
 
 

@@ -13,9 +13,9 @@ import orjson
 import pytest
 import recipe_folder
 
-from offapi.compare import config as all_keys
-from offapi.config import load as configs
-from offapi.report.story import tell
+from offapi.compare.config import load_keys
+from offapi.config.load import resolved
+from offapi.report.story import make_story
 
 KEYS = """
 recipe = "compare"
@@ -48,7 +48,7 @@ num_generations = 2
 workers = 1
 epochs = 0.25
 """
-SUPERVISED = 'roads = ["sft", "distill", "filtered_sft"]\nteacher = "recorded"\n'
+SUPERVISED = 'recipes = ["sft", "distill", "filtered_sft"]\nteacher = "recorded"\n'
 
 
 def lay_out(folder: Path, keys: str = SUPERVISED, tables: str = TABLES) -> Path:
@@ -148,7 +148,7 @@ def test_its_report_shows_the_test_documents_and_how_to_compare_again(
         "report", str(folder), "--out", str(tmp_path / "page.html"), "--json"
     )
     assert recipe_folder.told(done)["documents"] == 10
-    story = tell([folder])
+    story = make_story([folder])
     assert story.samples
     assert story.samples.systems[1] == "recorded"
     assert set(story.samples.systems) == {"recorded", "base", "sft", "distill", "filtered_sft"}
@@ -157,7 +157,7 @@ def test_its_report_shows_the_test_documents_and_how_to_compare_again(
     )  # a tiny model has nothing right
     again = tmp_path / "again.toml"
     again.write_text(story.commands[0].text)
-    assert configs.resolved(all_keys.load(again)) == configs.resolved(all_keys.load(bench))
+    assert resolved(load_keys(again)) == resolved(load_keys(bench))
     assert story.commands[1].text == "offapi compare compare.toml --backend torch"
     assert ", no 30" in (tmp_path / "page.html").read_text()
 
@@ -188,7 +188,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path: Path) -> None
     file = lay_out(tmp_path / "dry")
     before = tree(tmp_path)
     told = offapi(
-        "compare", str(file), "--backend=torch", "--dry-run", "--set=roads=['sft','grpo']"
+        "compare", str(file), "--backend=torch", "--dry-run", "--set=recipes=['sft','grpo']"
     )
     assert tree(tmp_path) == before
     assert not (tmp_path / "dry/runs").exists()
@@ -361,7 +361,7 @@ def test_a_curve_goes_on_and_shares_the_comparisons_arm(bench: Path) -> None:
         "--backend=torch",
         "--sizes=8,12,16",
         "--draws=1",
-        "--road=filtered_sft",
+        "--recipe=filtered_sft",
     )
     assert [one["rows"] for one in kept["points"]][
         -1

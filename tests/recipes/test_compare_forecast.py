@@ -11,7 +11,7 @@ import recipe_folder
 from offapi.cli.output import Output
 from offapi.cli.train import find
 from offapi.compare.arm import Arm
-from offapi.compare.forecast import Outlook, outlook
+from offapi.compare.forecast import Outlook, forecast_arm
 from offapi.config import load as configs
 from offapi.task import load_task
 from offapi.training import forecast
@@ -26,7 +26,11 @@ def expected(path: Path) -> tuple[Outlook, Any, Any]:
     config = configs.load(path, module.Config)
     inputs = module.prepare(config, Output(json=True))
     arm = Arm(config.recipe, config, {}, path.parent)
-    return outlook(arm, load_task(config.task), [], MACHINE, Output(json=True)), config, inputs
+    return (
+        forecast_arm(arm, load_task(config.task), [], MACHINE, Output(json=True)),
+        config,
+        inputs,
+    )
 
 
 def val_seconds(inputs: Any) -> float:

@@ -14,9 +14,10 @@ from offapi.demo import answers as demo_arm
 from offapi.demo import generate
 from offapi.demo import run as demo_run
 from offapi.demo.answers import Exam
-from offapi.demo.run import RESULT, Sizes, open_folder, run
+from offapi.demo.run import RESULT, Sizes, open_folder, run_demo
 from offapi.demo.task import task
 from offapi.errors import RunError
+from offapi.evaluation.evaluate import Questions
 from offapi.evaluation.predict import Predictions
 from offapi.models.store import Model
 from offapi.training.run import Run
@@ -43,8 +44,8 @@ def test_from_model_to_student(
     with monkeypatch.context() as patch:
         patch.setattr(demo_run, "distil", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(backend_name, tmp_path, SMALL, Output(json=True))
-    outcome = run(backend_name, tmp_path, SMALL, Output(json=True))
+            run_demo(backend_name, tmp_path, SMALL, Output(json=True))
+    outcome = run_demo(backend_name, tmp_path, SMALL, Output(json=True))
     assert asked == [0, len(task.examples), 0], (
         "base and teacher are asked once, whatever happens later"
     )
@@ -87,20 +88,21 @@ def test_answers_are_reused_where_nothing_they_depend_on_changed(
     )
     backend: Any = None
     folder, out = Run.create(tmp_path, "demo", {}), Output(json=True)
-    exam = Exam(folder, task, rows, {"model": "m", "test": "t"})
+    questions = Questions(task, folder.path / "test.jsonl", rows)
+    exam = Exam(folder.path, questions, {"model": "m", "test": "t"})
     with folder.lock():
         first = exam.sit(backend, backend, "base", 0, out)
         assert exam.sit(backend, backend, "base", 0, out) == first
         assert (first.report.all_fields.mean, first.cost["seconds"], len(asked)) == (0.5, 1.5, 1)
-        assert exam.kept("teacher", 0) is None
-        assert exam.kept("base", 4) is None
-        assert exam.kept("base", 0, adapter="a") is None
-        assert replace(exam, key={"model": "other", "test": "t"}).kept("base", 0) is None
+        assert exam.file("teacher", 0).read() is None
+        assert exam.file("base", 4).read() is None
+        assert exam.file("base", 0, adapter="a").read() is None
+        assert replace(exam, key={"model": "other", "test": "t"}).file("base", 0).read() is None
         exam.sit(backend, backend, "base", 0, out, adapter="a")
-        assert exam.kept("base", 0) is None
+        assert exam.file("base", 0).read() is None
         answers = folder.path / "predictions-base.jsonl"
         answers.write_bytes(answers.read_bytes().replace(b"no JSON", b"no json"))
-        assert exam.kept("base", 0, adapter="a") is None
+        assert exam.file("base", 0, adapter="a").read() is None
     assert asked == [0, 0]
 
 

@@ -70,6 +70,6 @@ def _row(runs: Path, name: str, report: Report) -> dict[str, Any]:
         runs / "arms", f"{name.replace('_', '-')}-0123456789ab", {"config": {"recipe": name}}
     )
     path = run.path / "test-0123456789ab.jsonl"
-    path.write_bytes(accuracy.write(report.predictions))
+    path.write_bytes(accuracy.predictions_jsonl(report.predictions))
     arm = {"arm": {"path": str(run.path), "rows": 8, "of": 8}} if name in ROADS else {}
     return {**row, "predictions": str(path), **arm}

@@ -29,7 +29,7 @@ class Signs:
     residuals: Numbers  # (S,), the largest size first
 
 
-def levels(rows: Numbers, draw: NDArray[np.int64]) -> NDArray[np.int64]:
+def size_levels(rows: Numbers, draw: NDArray[np.int64]) -> NDArray[np.int64]:
     """Of each point, how many of its draw have more
     rows: points of one level are draws of one size.
     """
@@ -38,7 +38,7 @@ def levels(rows: Numbers, draw: NDArray[np.int64]) -> NDArray[np.int64]:
     )
 
 
-def signs(
+def fit_signs(
     rows: Numbers, level: NDArray[np.int64], accuracy: Numbers, fitted: Numbers, weights: Numbers
 ) -> Signs:
     """The signs of one fit; points without a weight are not looked at."""
@@ -49,7 +49,7 @@ def signs(
         return Signs(trend, np.bincount(level, weights * (accuracy - fitted)) / sums)
 
 
-def told(
+def misfit_reason(
     whole: Signs, resampled: Sequence[Signs], sizes: Numbers, means: Numbers, draws: int
 ) -> str | None:
     """What does not fit, in words; None where nothing is seen.

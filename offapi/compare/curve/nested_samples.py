@@ -17,7 +17,7 @@ FIRST = 25  # rows of the smallest point
 LEAST = 3  # sizes, to fit a curve of three numbers
 
 
-def sizes(count: int, asked: Sequence[int] = ()) -> tuple[int, ...]:
+def curve_sizes(count: int, asked: Sequence[int] = ()) -> tuple[int, ...]:
     """25, 50, 100 ... and all `count`, or those asked for. ConfigError where that is no curve."""
     found = (
         sorted({*asked})
@@ -38,7 +38,7 @@ def sizes(count: int, asked: Sequence[int] = ()) -> tuple[int, ...]:
     return tuple(found)
 
 
-def nested(rows: Sequence[T], size: int, draw: int) -> list[T]:
+def nested_sample(rows: Sequence[T], size: int, draw: int) -> list[T]:
     """`size` of `rows` in their old order; those of
     a smaller size of the same draw are among them.
     """

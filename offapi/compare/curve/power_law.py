@@ -2,8 +2,8 @@
 
 accuracy(n) = a - b * n^-c, the power law of learning curves (Hestness et al., arXiv 1712.00409;
 fitted to accuracies as in Mahmood et al., arXiv 2207.01725). Uncertainty by a bootstrap over
-draws and over test documents at once. Left out: how many rows it takes (`need`), and whether the
-law fits at all (`misfit`).
+draws and over test documents at once. Left out: how many rows it takes (`rows_needed`), and
+whether the law fits at all (`goodness_of_fit`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.compare.curve import goodness_of_fit as misfit
+from offapi.compare.curve.goodness_of_fit import NO_SPREAD, fit_signs, misfit_reason, size_levels
 from offapi.errors import DataError
 from offapi.stats.interval import Interval, wilson
 
@@ -23,7 +23,6 @@ Numbers = NDArray[np.float64]
 RESAMPLES, SEED = 400, 0
 LOWEST_C, HIGHEST_C = 0.1, 3.0
 GRID = np.geomspace(LOWEST_C, HIGHEST_C, 70)  # of c, in steps of 5%
-NO_SPREAD = misfit.NO_SPREAD
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Curve:
         return Interval(mean, min(float(low), mean), max(float(high), mean))
 
 
-def fit(points: Points) -> Curve:
+def fit_curve(points: Points) -> Curve:
     """The law by least squares, and again for each resample.
 
     DataError with fewer than three sizes.
@@ -116,7 +115,7 @@ def fit(points: Points) -> Curve:
         raise DataError(f"{len(np.unique(points.rows))} sizes do not make a curve.", next_step=step)
     random = np.random.Generator(np.random.Philox(SEED))
     draws, units = np.unique(points.draw), np.unique(points.unit)
-    level = misfit.levels(points.rows, points.draw)
+    level = size_levels(points.rows, points.draw)
     resampled, signs = [], []
     for _ in range(RESAMPLES):
         of_draw = random.multinomial(len(draws), np.full(len(draws), 1 / len(draws)))
@@ -127,29 +126,29 @@ def fit(points: Points) -> Curve:
         if len(np.unique(points.rows[used])) < 3:  # draws whose sizes differ, and too few of them
             continue
         accuracy = points.right @ documents / documents.sum()
-        resampled.append(search(points.rows[used], accuracy[used], weights[used]))
+        resampled.append(search_law(points.rows[used], accuracy[used], weights[used]))
         signs.append(
-            misfit.signs(points.rows, level, accuracy, resampled[-1].through(points.rows), weights)
+            fit_signs(points.rows, level, accuracy, resampled[-1].through(points.rows), weights)
         )
     ones = np.ones(len(points.rows))
-    whole = law(points.rows, points.means, ones)
+    whole = fit_law(points.rows, points.means, ones)
     sizes, means = (
         np.bincount(level, each) / np.bincount(level) for each in (points.rows, points.means)
     )
-    seen = misfit.signs(points.rows, level, points.means, whole.through(points.rows), ones)
-    wrong = misfit.told(seen, signs, sizes, means, len(draws)) if signs else None
+    seen = fit_signs(points.rows, level, points.means, whole.through(points.rows), ones)
+    wrong = misfit_reason(seen, signs, sizes, means, len(draws)) if signs else None
     measured = tuple(zip(sizes.tolist(), means.tolist(), strict=True))
     have, documents = float(points.rows.max()), points.right.shape[1]
     return Curve(whole, tuple(resampled or [whole]), have, measured, documents, wrong)
 
 
-def law(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
+def fit_law(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
     """Weighted least squares with 0 <= a <= 1 and b >= 0, so that it saturates and never falls."""
     from scipy.optimize import least_squares
 
     unit, start = (
         rows.min(),
-        search(rows, accuracy, weights),
+        search_law(rows, accuracy, weights),
     )  # b in units of the gap at the smallest size
     scaled, root = rows / unit, np.sqrt(weights)
 
@@ -162,7 +161,7 @@ def law(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
     return Law(float(a), float(b * unit**c), float(c))
 
 
-def search(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
+def search_law(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
     """The same, with c on a grid: for each c the best a and b are known in closed form."""
     gaps = (rows / rows.min()) ** -GRID[:, None]  # (C, P)
     share = weights / weights.sum()

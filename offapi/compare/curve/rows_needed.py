@@ -20,7 +20,7 @@ Kind = Literal["there", "more", "beyond", "never", "misfit"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class RowsNeeded:
     """Rows in all for the accuracy `want`, with their
     95% range; None beyond four times what there is.
     """
@@ -33,13 +33,13 @@ class Answer:
     text: str
 
 
-def answer(curve: Curve, want: float, what: str = "rows") -> Answer:
+def rows_needed(curve: Curve, want: float, what: str = "rows") -> RowsNeeded:
     """How many rows it takes to get `want` right, or that more of them will not do."""
     goal, reached = f"{100 * want:.0f}%", curve.reached(want)
     if reached is not None:
         return _there(curve, want, reached, f"{reached[0]:.0f} {what} are enough for {goal}")
     if curve.misfit is not None:
-        return Answer(want, "misfit", None, None, None, curve.misfit)
+        return RowsNeeded(want, "misfit", None, None, None, curve.misfit)
     have, far = curve.have, FAR * curve.have
     here, there = curve.band(have), curve.band(far)
     rows = curve.law.need(want)
@@ -56,7 +56,7 @@ def answer(curve: Curve, want: float, what: str = "rows") -> Answer:
             f" [{100 * there.low:.1f}–{100 * there.high:.1f}]% would be right, not {goal}. Mend the"
             " labels or the task, or take a larger model."
         )
-        return Answer(want, "never", None, None, None, text)
+        return RowsNeeded(want, "never", None, None, None, text)
     if rows > far:
         least = f", and at least {_round(low - have)} more," if have < low <= far else ""
         text = (
@@ -64,16 +64,16 @@ def answer(curve: Curve, want: float, what: str = "rows") -> Answer:
             f" curve{least} and so far it cannot be extrapolated. With {far:.0f} {what} expect"
             f" {there.percent()}%; ask again then."
         )
-        return Answer(want, "beyond", None, _within(low, far), None, text)
+        return RowsNeeded(want, "beyond", None, _within(low, far), None, text)
     most = f"{_round(high - have)}" if high <= far else f"more than {_round(far - have)}"
     text = (
         f"About {_round(rows - have)} more {what} for {goal}, {_round(max(low - have, 0))} to"
         f" {most} (95%), beside the {have:.0f} there are."
     )
-    return Answer(want, "more", rows, low, _within(high, far), text)
+    return RowsNeeded(want, "more", rows, low, _within(high, far), text)
 
 
-def _there(curve: Curve, want: float, reached: tuple[float, float], text: str) -> Answer:
+def _there(curve: Curve, want: float, reached: tuple[float, float], text: str) -> RowsNeeded:
     """That it is there already with the rows of `reached`, and what it may be less."""
     rows, mean = reached
     far = FAR * curve.have
@@ -85,7 +85,7 @@ def _there(curve: Curve, want: float, reached: tuple[float, float], text: str) -
     )
     surely = "" if least >= want else f", though it may be {100 * least:.1f}%"
     text = f"{text}: they give {100 * mean:.1f}%{surely}."
-    return Answer(
+    return RowsNeeded(
         want, "there", rows, _within(min(low, rows), far), _within(max(high, rows), far), text
     )
 

@@ -15,15 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from offapi.compare import data as material
 from offapi.compare import score_arm, train_arm
-from offapi.compare.arm import DATA, Arm, arm
-from offapi.compare.config import Keys, Road
-from offapi.compare.curve.nested_samples import nested, sizes
-from offapi.compare.curve.power_law import Curve, Points, fit
-from offapi.compare.curve.rows_needed import FAR, Answer
-from offapi.compare.data import Material
-from offapi.compare.forecast import measure, outlook
+from offapi.compare.arm import DATA, Arm, make_arm
+from offapi.compare.config import Keys, RecipeName
+from offapi.compare.curve.nested_samples import curve_sizes, nested_sample
+from offapi.compare.curve.power_law import Curve, Points, fit_curve
+from offapi.compare.curve.rows_needed import FAR, RowsNeeded
+from offapi.compare.data import Material, read_material
+from offapi.compare.forecast import forecast_arm, measure_machine
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Prediction
 from offapi.evaluation.evaluate import Questions
@@ -55,51 +54,58 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CurvePlan:
     """All points, smallest first in each draw."""
 
     keys: Keys
-    road: Road
+    recipe: RecipeName
     backend: str
     material: Material
     points: tuple[Point, ...]
 
 
-def plan(
-    keys: Keys, road: Road, backend: str, asked: Sequence[int], draws: int, data: Path | None = None
-) -> Plan:
+def plan_curve(
+    keys: Keys,
+    recipe: RecipeName,
+    backend: str,
+    asked: Sequence[int],
+    draws: int,
+    data: Path | None = None,
+) -> CurvePlan:
     """Read everything and name the points. ConfigError where the road cannot be drawn from."""
-    found = material.read(keys)
-    why = found.refusal(road)
-    if why is None and road == "distill" and keys.labels is None and keys.teacher != "recorded":
+    found = read_material(keys)
+    why = found.refusal(recipe)
+    if why is None and recipe == "distill" and keys.labels is None and keys.teacher != "recorded":
         why = (
             "its teacher would be asked again for every point: label once with `offapi label`, then"
             " set labels"
         )
     if why is not None:
         raise ConfigError(
-            f"there is no curve of {road}: {why}.",
-            where="--road",
+            f"there is no curve of {recipe}: {why}.",
+            where="--recipe",
             next_step="Mend that, or name another.",
         )
-    rows = found.rows(road)
+    rows = found.rows(recipe)
     folder, points = data or keys.out / DATA, []
     for draw in range(draws):
-        for size in sizes(len(rows), asked):
-            some = nested(rows, size, draw)
+        for size in curve_sizes(len(rows), asked):
+            some = nested_sample(rows, size, draw)
             points.append(
-                Point(size, draw, arm(keys, road, some, backend, folder, seed=keys.seed + draw))
+                Point(
+                    size, draw, make_arm(keys, recipe, some, backend, folder, seed=keys.seed + draw)
+                )
             )
-    return Plan(keys, road, backend, found, tuple(points))
+    return CurvePlan(keys, recipe, backend, found, tuple(points))
 
 
-def expect(plan: Plan, out: Progress) -> float:
+def forecast_seconds(plan: CurvePlan, out: Progress) -> float:
     """Seconds that the points not yet done take at most."""
-    machine, seconds = measure(plan.keys, plan.backend), 0.0
+    machine, seconds = measure_machine(plan.keys, plan.backend), 0.0
     for point in plan.points:
-        if train_arm.read(point.arm) is None:
+        if train_arm.read_outcome(point.arm) is None:
             try:
-                seconds += outlook(
+                seconds += forecast_arm(
                     point.arm, plan.material.task, plan.material.test, machine, out
                 ).seconds
             except DataError as error:
@@ -107,25 +113,25 @@ def expect(plan: Plan, out: Progress) -> float:
     return seconds
 
 
-def run(plan: Plan, out: Progress) -> list[Reached]:
+def train_points(plan: CurvePlan, out: Progress) -> list[Reached]:
     """Every point trained and scored; one whose rows are all dropped is said and left out."""
     questions = Questions(plan.material.task, plan.keys.test, plan.material.test)
     found = []
     for point in plan.points:
         out.say(f"{point.size} rows, draw {point.draw + 1}")
         try:
-            reached = train_arm.reach(point.arm, plan.material.task, plan.backend, out)
+            reached = train_arm.reach_outcome(point.arm, plan.material.task, plan.backend, out)
         except DataError as error:
             out.say(f"{point.size} rows, draw {point.draw + 1}, come to nothing: {error.what}")
             continue
-        told = score_arm.student(
+        told = score_arm.score_student(
             point.arm.path, reached.adapter or "adapter", plan.keys, questions, plan.backend, out
         )
         found.append(Reached(point, reached.rows, told.report.predictions))
     return found
 
 
-def through(reached: Sequence[Reached]) -> Curve:
+def fit_points(reached: Sequence[Reached]) -> Curve:
     """The curve through the points. DataError where there are too few."""
     groups: dict[object, int] = {}
     rows = reached[0].predictions if reached else ()
@@ -139,10 +145,10 @@ def through(reached: Sequence[Reached]) -> Curve:
         np.array([one.right for one in reached], np.float64),
         np.array(units, np.int64),
     )
-    return fit(points)
+    return fit_curve(points)
 
 
-def table(reached: Sequence[Reached], curve: Curve) -> list[tuple[str, ...]]:
+def curve_table(reached: Sequence[Reached], curve: Curve) -> list[tuple[str, ...]]:
     """For people, a line for each size: rows, accuracy over draws, and the curve there."""
     lines: list[tuple[str, ...]] = []
     for size in sorted({one.point.size for one in reached}):
@@ -154,7 +160,7 @@ def table(reached: Sequence[Reached], curve: Curve) -> list[tuple[str, ...]]:
     return lines
 
 
-def lines(plan: Plan, curve: Curve, answer: Answer | None) -> list[str]:
+def curve_lines(plan: CurvePlan, curve: Curve, answer: RowsNeeded | None) -> list[str]:
     """What the curve says, and how far it may be trusted."""
     draws = len({point.draw for point in plan.points})
     if curve.misfit is not None:
@@ -178,8 +184,8 @@ def lines(plan: Plan, curve: Curve, answer: Answer | None) -> list[str]:
     ]
 
 
-def as_dict(
-    plan: Plan, reached: Sequence[Reached], curve: Curve, answer: Answer | None
+def curve_as_dict(
+    plan: CurvePlan, reached: Sequence[Reached], curve: Curve, answer: RowsNeeded | None
 ) -> dict[str, Any]:
     """The object for --json."""
     points: list[Mapping[str, Any]] = [
@@ -195,7 +201,7 @@ def as_dict(
     steps = sorted({float(one.rows) for one in reached} | {2 * curve.have, FAR * curve.have})
     forecast = curve.misfit is None
     return {
-        "road": plan.road,
+        "road": plan.recipe,
         "backend": plan.backend,
         "test": len(plan.material.test),
         "points": points,

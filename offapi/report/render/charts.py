@@ -93,7 +93,7 @@ def smooth(points: Sequence[Point]) -> tuple[Point, ...]:
     )
 
 
-def intervals(
+def draw_intervals(
     title: str, rows: Sequence[tuple[str, Sequence[tuple[str, int, Interval]]]]
 ) -> Markup:
     """Rates with their 95% intervals: a block a field, in it a line each (name, slot, interval)."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from offapi.report.render.charts import Chart
 from offapi.report.render.table import Table
 from offapi.report.run_files import Object
-from offapi.report.samples import Sample, Samples
+from offapi.report.samples import DocumentSample, Samples
 from offapi.report.story import Story
 from offapi.text.display import shorten
 
@@ -35,8 +35,13 @@ def _lines(story: Story) -> Iterator[str]:
             f" {escape(one.name)}{f' ({escape(one.note)})' if one.note else ''}"
         )
     yield from ("", *(f"- {SIGNS[note.kind]} {escape(note.text)}" for note in story.notes), "")
-    if story.roads:
-        yield from ("## Which road", "", *_table(story.roads.table), *_list(story.roads.verdicts))
+    if story.comparison:
+        yield from (
+            "## Which road",
+            "",
+            *_table(story.comparison.table),
+            *_list(story.comparison.verdicts),
+        )
     if story.accuracy:
         yield from ("## How much is right", "", *_table(story.accuracy.table))
     for difference in story.differences:
@@ -85,7 +90,7 @@ def _samples(samples: Samples) -> Iterator[str]:
         yield from _answers(row, samples)
 
 
-def _answers(row: Sample, samples: Samples) -> Iterator[str]:
+def _answers(row: DocumentSample, samples: Samples) -> Iterator[str]:
     """By field beside the gold; word by word where an
     answer is no JSON or nothing says what is right.
     """

@@ -17,15 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offapi.advise import flowchart, flowchart_svg, measured
-from offapi.advise import text as words
-from offapi.advise.engine import Known, advise, decide
+from offapi.advise import flowchart, flowchart_svg, measured, text
+from offapi.advise.engine import KnownAnswers, advise, decide_gate
 from offapi.advise.questions import BY_KEY, MEASURED, QUESTIONS, Answers, Question, Value
-from offapi.advise.recipes import BY_ROAD, ROADS
+from offapi.advise.recipes import BY_RECIPE, RECIPES
 from offapi.advise.rules import GATES, LAST, NOTES
 from offapi.advise.thresholds import THRESHOLDS
 from offapi.cli import COMMANDS
-from offapi.compare.ranking import Entry, judge
+from offapi.compare.ranking import Entry, rank_entries
 from offapi.errors import DataError
 from offapi.evaluation.accuracy import Prediction, Report
 
@@ -97,16 +96,18 @@ PERSONAS: list[tuple[str, dict[str, Value], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("who", "answers", "road"), PERSONAS, ids=[who for who, _, _ in PERSONAS])
-def test_personas(who: str, answers: dict[str, Value], road: str) -> None:
+@pytest.mark.parametrize(
+    ("who", "answers", "recipe"), PERSONAS, ids=[who for who, _, _ in PERSONAS]
+)
+def test_personas(who: str, answers: dict[str, Value], recipe: str) -> None:
     found = advise(answers)
-    assert found.road.key == road, f"{found.road.key}: {found.row.because}"
-    assert found.other.key != road
+    assert found.recipe.key == recipe, f"{found.recipe.key}: {found.row.because}"
+    assert found.other.key != recipe
     assert found.why_not
 
 
 def test_every_road_is_somebodys() -> None:
-    assert {road for _, _, road in PERSONAS} == BY_ROAD.keys()
+    assert {recipe for _, _, recipe in PERSONAS} == BY_RECIPE.keys()
 
 
 def test_personas_answer_as_people_could() -> None:
@@ -136,8 +137,8 @@ def test_every_word_of_the_rules_means_something() -> None:
             assert name in limits or (name[0] == "@" and name[1:] in BY_KEY), condition
     for gate in GATES:
         for row in gate.rows:
-            assert row.road in BY_ROAD
-    assert LAST.road in BY_ROAD
+            assert row.recipe in BY_RECIPE
+    assert LAST.recipe in BY_RECIPE
 
 
 def test_every_question_and_every_threshold_is_used() -> None:
@@ -146,19 +147,19 @@ def test_every_question_and_every_threshold_is_used() -> None:
     assert {one.name for one in THRESHOLDS} - set(used) == set()
 
 
-@pytest.mark.parametrize("road", ROADS, ids=lambda road: road.key)
-def test_the_commands_exist(road: Any) -> None:
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.key)
+def test_the_commands_exist(recipe: Any) -> None:
     for teacher in ("local", "elsewhere"):
-        for line in advise_to(road.key, teacher).commands:
+        for line in advise_to(recipe.key, teacher).commands:
             program, name, *arguments = split(line)
             assert (program, name in COMMANDS) == ("offapi", True), line
             parse(import_module(f"offapi.cli.{name}").command, name, arguments)
 
 
-def advise_to(road: str, teacher: str) -> Any:
-    answers = next(answers for _, answers, found in PERSONAS if found == road)
+def advise_to(recipe: str, teacher: str) -> Any:
+    answers = next(answers for _, answers, found in PERSONAS if found == recipe)
     found = advise({**answers, "teacher": teacher})
-    return found if found.road.key == road else advise(answers)
+    return found if found.recipe.key == recipe else advise(answers)
 
 
 def parse(command: click.Command, name: str, arguments: list[str]) -> None:
@@ -199,28 +200,28 @@ anybody = st.fixed_dictionaries(
 @given(anybody)
 def test_whoever_asks_gets_an_answer_and_a_chart_that_marks_one_way(answers: Answers) -> None:
     found = advise(answers)
-    lines = flowchart.draw(found)
-    assert sum(f"[ {found.road.short.upper()} ]" in line for line in lines) == 1
+    lines = flowchart.draw_text(found)
+    assert sum(f"[ {found.recipe.short.upper()} ]" in line for line in lines) == 1
     assert sum("━▶" in line or "▶ [" in line for line in lines) == 1
     assert sum(line.startswith("◆") for line in lines) == len(found.passed) + (
         found.gate is not None
     )
-    assert words.lines(found)
-    orjson.dumps(words.as_dict(found))
+    assert text.lines(found)
+    orjson.dumps(text.as_dict(found))
 
 
 @given(anybody)
 def test_documents_that_must_stay_are_never_sent_away(answers: Answers) -> None:
     found = advise({**answers, "privacy": "stays"})
-    assert found.road.key != "api"
+    assert found.recipe.key != "api"
     assert not any(
-        "https://" in command for command in found.commands if found.road.key == "distill"
+        "https://" in command for command in found.commands if found.recipe.key == "distill"
     )
 
 
 @given(anybody)
 def test_answers_whose_terms_forbid_it_are_not_learned(answers: Answers) -> None:
-    assert advise({**answers, "terms": "forbidden"}).road.key not in ("distill", "graded")
+    assert advise({**answers, "terms": "forbidden"}).recipe.key not in ("distill", "graded")
 
 
 @given(anybody)
@@ -228,17 +229,19 @@ def test_what_would_change_the_advice_does(answers: Answers) -> None:
     for change in advise(answers).changes:
         question, known = (
             BY_KEY[change.question],
-            Known(answers, {one.name: one for one in THRESHOLDS}),
+            KnownAnswers(answers, {one.name: one for one in THRESHOLDS}),
         )
         assert change.known == (change.question in answers)
         if question.kind == "choice":
-            row = decide(Known({**answers, change.question: change.answer}, known.thresholds))[1]
-            assert row.road == change.road != advise(answers).road.key
+            row = decide_gate(
+                KnownAnswers({**answers, change.question: change.answer}, known.thresholds)
+            )[1]
+            assert row.recipe == change.recipe != advise(answers).recipe.key
 
 
 def test_the_nearest_change_of_a_number() -> None:
     found = advise({**GOOD, "labels": 199})
-    told = {(change.question, change.answer): change.road for change in found.changes}
+    told = {(change.question, change.answer): change.recipe for change in found.changes}
     assert found.row.because.startswith("Few labels")
     assert told["labels", "below 50"] == "collect"
     assert told["volume", "below 150,000"] == "api"
@@ -247,10 +250,10 @@ def test_the_nearest_change_of_a_number() -> None:
 
 def test_the_road_not_taken_and_why() -> None:
     found = advise({**GOOD, "labels": 900, "traces": 900, "scorable": "yes"})
-    assert (found.road.key, found.other.key) == ("sft", "graded")
+    assert (found.recipe.key, found.other.key) == ("sft", "graded")
     assert "its ceiling is your agent's best behaviour" in found.why_not
     stay = advise({**GOOD, "volume": 10, "labels": 900})
-    assert (stay.road.key, stay.other.key) == ("api", "sft")
+    assert (stay.recipe.key, stay.other.key) == ("api", "sft")
     assert "people's hours cost more than the API" in stay.why_not
     nothing = advise({**GOOD, "labels": 20})
     assert nothing.why_not == "Not now: labels is below 200."
@@ -267,7 +270,7 @@ def test_notes_speak_to_the_road() -> None:
 
 def test_figures_are_told_with_their_source() -> None:
     found = advise({**GOOD, "labels": 900})
-    assert [one.name for one in words.used(found)] == [
+    assert [one.name for one in text.used(found)] == [
         "life",
         "volume",
         "burst_volume",
@@ -276,16 +279,16 @@ def test_figures_are_told_with_their_source() -> None:
     ]
     assert all("rule of thumb" in one.source for one in THRESHOLDS)
     assert any(
-        "150,000 requests a month (rule of thumb: break-even" in line for line in words.lines(found)
+        "150,000 requests a month (rule of thumb: break-even" in line for line in text.lines(found)
     )
 
 
 def test_the_rule_of_thumb_for_volume_is_what_the_example_prices_come_to() -> None:
     from offapi.cost.estimate import estimate
-    from offapi.cost.inputs import Layer, resolve
+    from offapi.cost.inputs import Layer, resolve_inputs
 
     example = Path(str(import_module("offapi.cost").__path__[0])) / "prices-2026-11.toml"
-    owned = estimate(resolve([Layer.of_file(example)])).cases[0].break_even_requests
+    owned = estimate(resolve_inputs([Layer.of_file(example)])).cases[0].break_even_requests
     volume = next(one for one in THRESHOLDS if one.name == "volume")
     assert owned.low is not None
     assert owned.likely is not None
@@ -326,24 +329,24 @@ COMPARED = {
 def read(folder: Path, told: Any) -> measured.Measured:
     path = folder / "told.json"
     path.write_bytes(orjson.dumps(told))
-    return measured.read(path)
+    return measured.read_measured(path)
 
 
 def test_a_measured_break_even_stands_for_the_rule_of_thumb(tmp_path: Path) -> None:
     found = read(tmp_path, COST)
     assert found.answers == {"volume": 30_000.0}
-    assert advise({"labels": 900, "volume": 30_000}).road.key == "api"
+    assert advise({"labels": 900, "volume": 30_000}).recipe.key == "api"
     with_cost = advise({"labels": 900, "volume": 30_000}, found.thresholds)
-    assert with_cost.road.key == "sft"
-    assert any("[9,000, never]" in one.source for one in words.used(with_cost))
+    assert with_cost.recipe.key == "sft"
+    assert any("[9,000, never]" in one.source for one in text.used(with_cost))
 
 
 def test_a_break_even_that_never_comes_keeps_one_on_the_api(tmp_path: Path) -> None:
     never = {"likely": None, "low": None, "high": None}
     found = read(tmp_path, {**COST, "cases": {"owned": {"break_even_start": never}}})
     advice = advise({"labels": 900, "volume": 1e9}, found.thresholds)
-    assert advice.road.key == "api"
-    assert any("no volume" in line for line in words.lines(advice))
+    assert advice.recipe.key == "api"
+    assert any("no volume" in line for line in text.lines(advice))
 
 
 def test_a_curve_says_how_many_answers_it_takes(tmp_path: Path) -> None:
@@ -366,13 +369,13 @@ def test_a_curve_says_how_many_answers_it_takes(tmp_path: Path) -> None:
 def test_a_comparison_decides(tmp_path: Path) -> None:
     found = read(tmp_path, COMPARED)
     assert found.answers == {"measured": "graded", "teacher_quality": 0.63}
-    assert advise({**GOOD, "labels": 900, **found.answers}).road.key == "graded"
+    assert advise({**GOOD, "labels": 900, **found.answers}).recipe.key == "graded"
     assert read(tmp_path, {**COMPARED, "take": "grpo"}).answers == {
         "measured": "grpo_after",
         "teacher_quality": 0.63,
     }
     assert read(tmp_path, {"take": "base", "rows": {"base": {}}}).answers == {}
-    assert advise({**GOOD, "volume": 1, "measured": "sft"}).road.key == "api", (
+    assert advise({**GOOD, "volume": 1, "measured": "sft"}).recipe.key == "api", (
         "it says nothing of cost"
     )
 
@@ -387,7 +390,9 @@ def compared(n: int, **right: tuple[int, float]) -> dict[str, Any]:
         )
         for name, (k, _) in right.items()
     }
-    found = judge([Entry(name, reports[name], hours) for name, (_, hours) in right.items()], 0.05)
+    found = rank_entries(
+        [Entry(name, reports[name], hours) for name, (_, hours) in right.items()], 0.05
+    )
     rows = {
         name: {"report": reports[name].as_dict(), **asdict(one)} for name, one in found.rows.items()
     }
@@ -400,8 +405,8 @@ def test_a_comparison_that_cannot_tell_decides_nothing(tmp_path: Path) -> None:
     found = read(tmp_path, compared(10, base=(0, 0.0), sft=(2, 1.0), distill=(0, 2.0)))
     assert found.answers == {"prompted": 0.0}
     advice = advise({"labels": 300, **found.answers}, found.thresholds)
-    assert (advice.road.key, advice.gate and advice.gate.key) == ("sft", "labels")
-    said = "\n".join(words.lines(advice, found.said))
+    assert (advice.recipe.key, advice.gate and advice.gate.key) == ("sft", "labels")
+    said = "\n".join(text.lines(advice, found.said))
     assert "cannot tell sft from base in 10 test documents; about 628 would show 5 points." in said
     assert (
         "cannot tell distill from sft in 10 test documents; about 628 would show 5 points." in said
@@ -413,8 +418,8 @@ def test_a_comparison_that_cannot_tell_decides_nothing(tmp_path: Path) -> None:
 def test_a_base_that_is_good_enough_is_taken(tmp_path: Path) -> None:
     found = read(tmp_path, compared(10, base=(9, 0.0), sft=(10, 1.0)))
     assert found.answers is not None
-    assert advise({"labels": 300, "target": 0.9, **found.answers}).road.key == "prompt"
-    assert advise({"labels": 300, "target": 0.95, **found.answers}).road.key == "sft"
+    assert advise({"labels": 300, "target": 0.9, **found.answers}).recipe.key == "prompt"
+    assert advise({"labels": 300, "target": 0.95, **found.answers}).recipe.key == "sft"
 
 
 def test_roads_that_are_shown_not_to_be_worth_it_are_not_taken(tmp_path: Path) -> None:
@@ -422,11 +427,11 @@ def test_roads_that_are_shown_not_to_be_worth_it_are_not_taken(tmp_path: Path) -
     assert found.answers == {"measured": "base", "prompted": 0.5}
     assert "not worth its hours" in found.said[0]
     advice = advise({"labels": 300, **found.answers})
-    assert (advice.road.key, advice.row.because) == (
+    assert (advice.recipe.key, advice.row.because) == (
         "prompt",
         "Your own comparison says so: no road is worth its hours.",
     )
-    assert advise({"labels": 300, "target": 0.9, **found.answers}).road.key == "sft", (
+    assert advise({"labels": 300, "target": 0.9, **found.answers}).recipe.key == "sft", (
         "it is not what was asked for"
     )
 
@@ -434,7 +439,7 @@ def test_roads_that_are_shown_not_to_be_worth_it_are_not_taken(tmp_path: Path) -
 def test_a_road_that_is_shown_to_be_better_is_taken(tmp_path: Path) -> None:
     found = read(tmp_path, compared(100, base=(10, 0.0), distill=(60, 1.0), sft=(62, 2.0)))
     assert found.answers == {"measured": "distill", "prompted": 0.1}
-    assert advise({"labels": 300, **found.answers}).road.key == "distill"
+    assert advise({"labels": 300, **found.answers}).recipe.key == "distill"
 
 
 @pytest.mark.parametrize(
@@ -448,7 +453,7 @@ def test_files_that_were_not_measured(tmp_path: Path, told: Any) -> None:
 
 def test_the_picture_asks_for_nothing_and_marks_the_way() -> None:
     found = advise({**GOOD, "labels": 900})
-    text = flowchart_svg.draw(found)
+    text = flowchart_svg.draw_svg(found)
     root = ET.fromstring(text)
     assert {element.tag.split("}")[1] for element in root.iter()} == {
         "svg",
@@ -469,23 +474,23 @@ def test_the_picture_asks_for_nothing_and_marks_the_way() -> None:
         for group in marked
         for element in group.iter("{http://www.w3.org/2000/svg}text")
     ]
-    assert found.road.short in said
+    assert found.recipe.short in said
     assert "Is the task narrow?" in said
     assert "Distillation" not in said
 
 
 def test_words_fit_their_boxes() -> None:
     """At 8.4 pixels a bold letter, which is more than the fonts it may be drawn in take."""
-    steps, end = flowchart.steps(advise({**GOOD, "labels": 900}))
+    steps, end = flowchart.flowchart_steps(advise({**GOOD, "labels": 900}))
     for step in steps:
         assert 24 + 8.4 * len(step.asks) <= flowchart_svg.GATE, step.asks
-        assert 24 + 8.0 * len(step.leads) <= flowchart_svg.ROAD, step.leads
-    assert flowchart_svg.RIGHT + flowchart_svg.ROAD + flowchart_svg.LEFT == flowchart_svg.WIDTH
-    assert 24 + 8.4 * len(end.road) <= flowchart_svg.GATE
+        assert 24 + 8.0 * len(step.leads) <= flowchart_svg.RECIPE, step.leads
+    assert flowchart_svg.RIGHT + flowchart_svg.RECIPE + flowchart_svg.LEFT == flowchart_svg.WIDTH
+    assert 24 + 8.4 * len(end.recipe) <= flowchart_svg.GATE
 
 
 def test_what_nobody_answered_is_marked() -> None:
-    lines = flowchart.draw(advise({"narrow": "yes", "labels": 900}))
+    lines = flowchart.draw_text(advise({"narrow": "yes", "labels": 900}))
     assert lines[2] == "┃  yes"
     assert lines[5] == "┃  yes (not answered)"
 

@@ -11,15 +11,14 @@ import orjson
 import pytest
 import recipe_folder
 
-from offapi.compare import config as keys
-from offapi.compare import data as material
 from offapi.compare import effort, table, timed_run, train_arm
 from offapi.compare.arm import Arm
-from offapi.compare.config import ROADS
-from offapi.compare.effort import Cost
-from offapi.compare.ranking import Entry, judge
+from offapi.compare.config import RECIPES, load_keys
+from offapi.compare.data import read_material, select_recipes, set_aside, write_rows
+from offapi.compare.effort import Effort
+from offapi.compare.ranking import Entry, rank_entries
 from offapi.compare.timed_run import Timed
-from offapi.compare.train_arm import Outcome
+from offapi.compare.train_arm import ArmOutcome
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Prediction, Report
 from offapi.rl.prompts import hold_out
@@ -73,13 +72,13 @@ def report(right: int, of: int, offset: int = 0) -> Report:
     return Report.of(rows)
 
 
-def entries(**roads: tuple[int, float]) -> list[Entry]:
+def entries(**recipes: tuple[int, float]) -> list[Entry]:
     """Rows of 200 documents by name: how many are right, and the hours."""
-    return [Entry(name, report(right, 200), hours) for name, (right, hours) in roads.items()]
+    return [Entry(name, report(right, 200), hours) for name, (right, hours) in recipes.items()]
 
 
 def test_tables_hold_the_keys_of_the_recipes(folder: Path) -> None:
-    found = keys.load(folder / "compare.toml", ["grpo.lr=0.5"])
+    found = load_keys(folder / "compare.toml", ["grpo.lr=0.5"])
     assert found.table("sft") == {"lr": 0.25}
     assert found.start == "distill"
     config = found.recipe_config("grpo", data=folder / "train.jsonl")
@@ -100,17 +99,44 @@ def test_tables_hold_the_keys_of_the_recipes(folder: Path) -> None:
         ("margin=2", "--set margin=2"),
         ("name=arms", "--set name=arms"),
         ("name=a/b", "--set name=a/b"),
+        ("recipes=['sft','sft']", "--set recipes=['sft','sft']"),
         ("roads=['sft','sft']", "--set roads=['sft','sft']"),
     ],
 )
 def test_mistakes_in_keys_are_named(folder: Path, change: str, where: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        keys.load(folder / "compare.toml", [change])
+        load_keys(folder / "compare.toml", [change])
     assert caught.value.where == where
 
 
+def test_the_older_name_of_recipes_is_read(folder: Path) -> None:
+    found = load_keys(folder / "compare.toml", ["roads=['grpo','sft']"])
+    assert found == load_keys(folder / "compare.toml", ["recipes=['grpo','sft']"])
+    assert found.recipes == ("grpo", "sft")
+    assert found.as_dict()["roads"] == ("grpo", "sft")
+    assert "recipes" not in found.as_dict()
+    with pytest.raises(ConfigError, match="older name of recipes"):
+        load_keys(folder / "compare.toml", ["roads=['sft']", "recipes=['sft']"])
+
+
+def test_tables_hold_every_key_and_none_where_it_is_not_given(folder: Path) -> None:
+    found = load_keys(folder / "compare.toml")
+    assert found.sft["lr"] == 0.25
+    assert found.sft["epochs"] is None
+    assert found.filtered_sft.keys() >= {"keep", "control", "lr"}
+    assert not found.filtered_sft.keys() & {"task", "traces", "seed", "start"}
+
+
+def test_a_mistake_in_a_table_names_its_line(folder: Path) -> None:
+    (folder / "compare.toml").write_text(FILE.replace("threshold = 0.5", "treshold = 0.5"))
+    with pytest.raises(ConfigError) as caught:
+        load_keys(folder / "compare.toml")
+    assert caught.value.where.endswith("compare.toml, line 11, field 'distill.keep.treshold'")
+    assert caught.value.next_step == "Did you mean 'threshold'?"
+
+
 def test_what_a_recipe_itself_refuses_names_the_road(folder: Path) -> None:
-    found = keys.load(folder / "compare.toml", ["sft.epochs=-1.0"])
+    found = load_keys(folder / "compare.toml", ["sft.epochs=-1.0"])
     with pytest.raises(ConfigError, match=r"\[sft\].*epochs must be above 0"):
         found.recipe_config("sft", data=folder / "train.jsonl")
 
@@ -118,20 +144,20 @@ def test_what_a_recipe_itself_refuses_names_the_road(folder: Path) -> None:
 def test_another_recipe_is_no_comparison(folder: Path) -> None:
     (folder / "sft.toml").write_text('recipe = "sft"\n')
     with pytest.raises(ConfigError, match="is no comparison"):
-        keys.load(folder / "sft.toml")
+        load_keys(folder / "sft.toml")
 
 
 def test_the_file_to_copy_fits_every_recipe(folder: Path) -> None:
     written = Path(__file__).parents[3] / "recipes/configs/compare.toml"
     (folder / "copy.toml").write_bytes(written.read_bytes())
-    found = keys.load(folder / "copy.toml")
-    for road in ROADS:
-        data = {"traces" if road == "filtered_sft" else "data": folder / "train.jsonl"}
-        assert found.recipe_config(road, **data).lora.rank == 16
+    found = load_keys(folder / "copy.toml")
+    for recipe in RECIPES:
+        data = {"traces" if recipe == "filtered_sft" else "data": folder / "train.jsonl"}
+        assert found.recipe_config(recipe, **data).lora.rank == 16
 
 
 def test_better_than_what_takes_fewer_hours() -> None:
-    found = judge(entries(base=(60, 0.0), sft=(120, 1.0)), 0.05)
+    found = rank_entries(entries(base=(60, 0.0), sft=(120, 1.0)), 0.05)
     assert found.rows["sft"].verdict.startswith("better by 2")
     assert found.rows["sft"].verdict.endswith("points than base")
     assert (found.best, found.take) == ("sft", "sft")
@@ -139,7 +165,9 @@ def test_better_than_what_takes_fewer_hours() -> None:
 
 
 def test_the_rival_is_the_best_of_those_with_fewer_hours() -> None:
-    found = judge(entries(base=(20, 0.0), distill=(150, 1.0), grpo=(60, 2.0), sft=(190, 3.0)), 0.05)
+    found = rank_entries(
+        entries(base=(20, 0.0), distill=(150, 1.0), grpo=(60, 2.0), sft=(190, 3.0)), 0.05
+    )
     assert [found.rows[name].rival for name in ("distill", "grpo", "sft")] == [
         "base",
         "distill",
@@ -150,7 +178,7 @@ def test_the_rival_is_the_best_of_those_with_fewer_hours() -> None:
 
 
 def test_as_good_for_more_hours_is_not_worth_them() -> None:
-    found = judge(entries(base=(20, 0.0), distill=(190, 1.0), sft=(191, 9.0)), 0.05)
+    found = rank_entries(entries(base=(20, 0.0), distill=(190, 1.0), sft=(191, 9.0)), 0.05)
     assert (
         found.rows["sft"].verdict == "not worth its hours: at most 2.8 points better than distill"
     )
@@ -159,19 +187,21 @@ def test_as_good_for_more_hours_is_not_worth_them() -> None:
 
 def test_few_documents_cannot_tell() -> None:
     some = [Entry("base", report(4, 10), 0.0), Entry("sft", report(6, 10, offset=2), 1.0)]
-    assert judge(some, 0.05).rows["sft"].verdict.startswith("cannot tell from base (below ")
-    assert judge(some, 0.05).take == "base"
+    assert rank_entries(some, 0.05).rows["sft"].verdict.startswith("cannot tell from base (below ")
+    assert rank_entries(some, 0.05).take == "base"
     few = [Entry("base", report(1, 4), 0.0), Entry("sft", report(3, 4), 1.0)]
-    assert "no difference would show in 4 documents)" in judge(few, 0.05).rows["sft"].verdict
+    assert "no difference would show in 4 documents)" in rank_entries(few, 0.05).rows["sft"].verdict
     single = [Entry("base", report(0, 1), 0.0), Entry("sft", report(1, 1), 1.0)]
-    assert "no difference would show in 1 document)" in judge(single, 0.05).rows["sft"].verdict
+    assert (
+        "no difference would show in 1 document)" in rank_entries(single, 0.05).rows["sft"].verdict
+    )
 
 
 def test_one_of_many_roads_must_be_surer() -> None:
     """Seven documents better in 200, p = 0.016: enough alone, not among ten pairs."""
-    alone = judge(entries(base=(100, 0.0), sft=(107, 1.0)), 0.05)
+    alone = rank_entries(entries(base=(100, 0.0), sft=(107, 1.0)), 0.05)
     assert alone.rows["sft"].verdict.startswith("better by")
-    many = judge(
+    many = rank_entries(
         entries(
             base=(100, 0.0), sft=(107, 1.0), distill=(100, 2.0), grpo=(100, 3.0), more=(100, 4.0)
         ),
@@ -186,7 +216,7 @@ def test_one_of_many_roads_must_be_surer() -> None:
 
 def test_references_are_compared_with_and_never_taken() -> None:
     some = [*entries(base=(100, 0.0), sft=(180, 1.0)), Entry("recorded", report(181, 200), None)]
-    found = judge(some, 0.05, "recorded")
+    found = rank_entries(some, 0.05, "recorded")
     assert found.best == "sft"
     assert found.rows["recorded"].verdict == "reference"
     assert found.rows["sft"].replaces is True
@@ -197,10 +227,10 @@ def test_references_are_compared_with_and_never_taken() -> None:
 
 
 def test_one_document_is_no_plural(folder: Path) -> None:
-    asked = keys.load(folder / "compare.toml")
+    asked = load_keys(folder / "compare.toml")
     found: Any = SimpleNamespace(
         plan=SimpleNamespace(keys=asked, material=SimpleNamespace(test=[1], near=1, held=())),
-        verdicts=judge([Entry("base", report(0, 1), 0.0)], 0.05),
+        verdicts=rank_entries([Entry("base", report(0, 1), 0.0)], 0.05),
         **{key: {} for key in ("costs", "outcomes", "left_out", "reports")},
     )
     said = " ".join(table.lines(found))
@@ -230,16 +260,16 @@ def test_work_that_was_lost_counts_once(folder: Path, monkeypatch: pytest.Monkey
         now[0] += 2
 
     module = SimpleNamespace(prepare=lambda config, out: SimpleNamespace(episodes=(1, 2)), run=run)
-    monkeypatch.setattr(train_arm, "recipe", lambda road: module)
+    monkeypatch.setattr(train_arm, "recipe_module", lambda recipe: module)
     monkeypatch.setattr(timed_run, "perf_counter", lambda: now[0])
     arm = Arm("sft", SimpleNamespace(), {}, folder / "arms/sft-0")
     out: Any = SimpleNamespace(say=lambda line: None)
     while kills[0] != 99:
         with pytest.raises(Killed):
-            train_arm.reach(arm, SimpleNamespace(), "torch", out)  # type: ignore[arg-type]
+            train_arm.reach_outcome(arm, SimpleNamespace(), "torch", out)  # type: ignore[arg-type]
         now[0] += 1000
         del kills[0]
-    assert train_arm.reach(arm, SimpleNamespace(), "torch", out).seconds == 22.0  # type: ignore[arg-type]
+    assert train_arm.reach_outcome(arm, SimpleNamespace(), "torch", out).seconds == 22.0  # type: ignore[arg-type]
 
 
 def test_labels_that_were_kept_count(tmp_path: Path) -> None:
@@ -254,53 +284,56 @@ def test_labels_that_were_kept_count(tmp_path: Path) -> None:
 
 def test_costs_add_up_along_the_start(folder: Path) -> None:
     asked = replace(
-        keys.load(folder / "compare.toml"), label_minutes=2.0, watts=50.0, price=Price(1.0, 10.0)
+        load_keys(folder / "compare.toml"),
+        label_minutes=2.0,
+        watts=50.0,
+        price=Price(1.0, 10.0),
     )
     sft = Arm("sft", SimpleNamespace(), {}, folder)
     grpo = Arm("grpo", SimpleNamespace(), {}, folder, sft)
     distill = Arm("distill", SimpleNamespace(), {}, folder)
-    outcomes: dict[Any, Outcome] = {
-        "sft": Outcome(30, 30, 600.0, "adapter"),
-        "grpo": Outcome(20, 20, 3600.0, "adapter"),
-        "distill": Outcome(18, 20, 60.0, "adapter", usage=Usage(1_000_000, 200_000)),
+    outcomes: dict[Any, ArmOutcome] = {
+        "sft": ArmOutcome(30, 30, 600.0, "adapter"),
+        "grpo": ArmOutcome(20, 20, 3600.0, "adapter"),
+        "distill": ArmOutcome(18, 20, 60.0, "adapter", usage=Usage(1_000_000, 200_000)),
     }
-    own = effort.cost(asked, sft, outcomes)
-    assert own == Cost(60.0, 10.0, own.kwh)
+    own = effort.arm_effort(asked, sft, outcomes)
+    assert own == Effort(60.0, 10.0, own.kwh)
     assert own.kwh == pytest.approx(600 / 3600 * 0.05)
-    both = effort.cost(asked, grpo, outcomes)
+    both = effort.arm_effort(asked, grpo, outcomes)
     assert (both.human_minutes, both.machine_minutes) == (60.0, 70.0)
     assert both.hours == pytest.approx(130 / 60)
-    taught = effort.cost(asked, distill, outcomes)
+    taught = effort.arm_effort(asked, distill, outcomes)
     assert (taught.human_minutes, taught.dollars, taught.usage) == (
         0.0,
         3.0,
         Usage(1_000_000, 200_000),
     )
-    unpriced = effort.cost(replace(asked, price=None, labels=folder), distill, outcomes)
+    unpriced = effort.arm_effort(replace(asked, price=None, labels=folder), distill, outcomes)
     assert unpriced.dollars is None
-    local = effort.cost(replace(asked, price=None, teacher="local:demo"), distill, outcomes)
+    local = effort.arm_effort(replace(asked, price=None, teacher="local:demo"), distill, outcomes)
     assert local.dollars == 0.0
 
 
 def test_roads_are_what_the_data_allow(folder: Path) -> None:
-    found = keys.load(folder / "compare.toml")
-    assert material.choose(found, material.read(found))[0] == ["sft", "grpo"]
+    found = load_keys(folder / "compare.toml")
+    assert select_recipes(found, read_material(found))[0] == ["sft", "grpo"]
     documents(folder / "train.jsonl", range(20), gold=None, recorded_label={"shop": "x"})
-    roads, why = material.choose(found, material.read(found))
-    assert roads == ["filtered_sft", "grpo"]
+    recipes, why = select_recipes(found, read_material(found))
+    assert recipes == ["filtered_sft", "grpo"]
     assert why["sft"] == 'no document has "gold"'
     assert "no teacher is named" in why["distill"]
     with pytest.raises(ConfigError, match='sft cannot be taken: no document has "gold"'):
-        material.choose(replace(found, roads=("sft",)), material.read(found))
+        select_recipes(replace(found, recipes=("sft",)), read_material(found))
     assert "offapi label" in str(
-        material.read(replace(found, teacher="https://api.example.com/v1")).refusal("distill")
+        read_material(replace(found, teacher="https://api.example.com/v1")).refusal("distill")
     )
 
 
 def test_a_start_is_taken_along(folder: Path) -> None:
-    found = replace(keys.load(folder / "compare.toml", ["grpo.start=sft"]), roads=("grpo",))
-    assert material.choose(found, material.read(found))[0] == ["sft", "grpo"]
-    assert set(ROADS) >= {"sft", "grpo"}
+    found = replace(load_keys(folder / "compare.toml", ["grpo.start=sft"]), recipes=("grpo",))
+    assert select_recipes(found, read_material(found))[0] == ["sft", "grpo"]
+    assert set(RECIPES) >= {"sft", "grpo"}
 
 
 def test_only_documents_with_gold_are_hand_labels(folder: Path) -> None:
@@ -308,19 +341,19 @@ def test_only_documents_with_gold_are_hand_labels(folder: Path) -> None:
     rows = [orjson.loads(line) for line in lines]
     del rows[3]["gold"]
     (folder / "train.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
-    found = material.read(keys.load(folder / "compare.toml"))
+    found = read_material(load_keys(folder / "compare.toml"))
     assert (len(found.rows("sft")), len(found.rows("grpo"))) == (19, 20)
 
 
 def test_documents_near_the_test_set_are_left_out_of_every_road(folder: Path) -> None:
     documents(folder / "test.jsonl", range(18, 24))
-    found = material.read(keys.load(folder / "compare.toml"))
+    found = read_material(load_keys(folder / "compare.toml"))
     assert found.near == 2
-    assert not {row["id"] for road in ROADS for row in found.rows(road)} & {"d18", "d19"}
+    assert not {row["id"] for recipe in RECIPES for row in found.rows(recipe)} & {"d18", "d19"}
     assert len(found.rows("sft")) == 18
     documents(folder / "test.jsonl", range(0, 30))
     with pytest.raises(DataError, match="every document is near"):
-        material.read(keys.load(folder / "compare.toml"))
+        read_material(load_keys(folder / "compare.toml"))
 
 
 def test_what_grpo_looks_at_is_set_aside_from_every_road(folder: Path) -> None:
@@ -328,13 +361,13 @@ def test_what_grpo_looks_at_is_set_aside_from_every_road(folder: Path) -> None:
     audit by them would be near its ceiling from the first.
     """
     documents(folder / "train.jsonl", range(100, 140), recorded_label={"shop": "s"})
-    found = material.read(keys.load(folder / "compare.toml"))
-    rest = material.set_aside(found, seed=3)
+    found = read_material(load_keys(folder / "compare.toml"))
+    rest = set_aside(found, seed=3)
     held = {row.id for row in rest.held}
     assert len(held) == 8
     assert [row.id for row in rest.held] == [row.id for row in hold_out(found.documents, 3)[1]]
-    for road in ROADS:
-        ids = {row["id"] for row in rest.rows(road)}
+    for recipe in RECIPES:
+        ids = {row["id"] for row in rest.rows(recipe)}
         assert ids
         assert not ids & held
     assert len(rest.rows("filtered_sft")) == len(rest.asked)
@@ -343,10 +376,10 @@ def test_what_grpo_looks_at_is_set_aside_from_every_road(folder: Path) -> None:
 def test_val_and_test_may_not_share_documents(folder: Path) -> None:
     documents(folder / "val.jsonl", range(52, 60))
     with pytest.raises(DataError, match=r"'d52' is in the test set too \(2 are\)"):
-        material.read(replace(keys.load(folder / "compare.toml"), val=folder / "val.jsonl"))
+        read_material(replace(load_keys(folder / "compare.toml"), val=folder / "val.jsonl"))
 
 
 def test_the_same_rows_are_the_same_file(tmp_path: Path) -> None:
-    one, same, other = (material.write(tmp_path, [{"id": name}]) for name in ("a", "a", "b"))
+    one, same, other = (write_rows(tmp_path, [{"id": name}]) for name in ("a", "a", "b"))
     assert one == same != other
     assert sorted(tmp_path.iterdir()) == sorted([one, other])

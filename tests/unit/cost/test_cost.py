@@ -16,11 +16,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from offapi.cost import from_run, lifetime, model, monte_carlo, watts
-from offapi.cost import text as words
-from offapi.cost.estimate import Estimate, estimate, reckon
-from offapi.cost.inputs import ASSUMED, BY_KEY, INPUTS, Layer, Quantity, Range, resolve
-from offapi.cost.model import CASES, Numbers, of
+from offapi.cost import from_run, lifetime, model, monte_carlo, text, watts
+from offapi.cost.estimate import Estimate, estimate, estimate_case
+from offapi.cost.inputs import ASSUMED, BY_KEY, INPUTS, Layer, Quantity, Range, resolve_inputs
+from offapi.cost.model import CASES, Numbers, case_costs
 from offapi.errors import ConfigError
 from offapi.training.run import Run
 
@@ -75,11 +74,11 @@ def one(figure: Numbers) -> float:
 
 def monthly(case: str, **changes: float) -> float:
     found = values(**changes)
-    return one(of(case, found).monthly(found["requests"]))
+    return one(case_costs(case, found).monthly(found["requests"]))
 
 
 def test_a_request_at_the_api_by_hand() -> None:
-    assert one(model.api_request(model.complete(values()))) == pytest.approx(0.0045)
+    assert one(model.api_request(model.complete_values(values()))) == pytest.approx(0.0045)
     half_cached = values(
         cached_share=0.5, price_cached=0.3
     )  # prompt tokens at 0.5 x 3 + 0.5 x 0.3 = 1.65
@@ -89,7 +88,9 @@ def test_a_request_at_the_api_by_hand() -> None:
 
 
 def test_cached_tokens_cost_as_others_where_no_price_is_known() -> None:
-    assert one(model.api_request(model.complete(values(cached_share=0.9)))) == pytest.approx(API)
+    assert one(model.api_request(model.complete_values(values(cached_share=0.9)))) == pytest.approx(
+        API
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,8 @@ def test_a_month_by_hand(case: str, expected: float) -> None:
 
 def test_the_parts_of_a_month_by_hand() -> None:
     parts = {
-        name: one(part) for name, part in of("bought", values()).month(np.array([10_000.0])).items()
+        name: one(part)
+        for name, part in case_costs("bought", values()).month(np.array([10_000.0])).items()
     }
     assert parts == pytest.approx(
         {
@@ -132,35 +134,35 @@ def test_the_parts_of_a_month_by_hand() -> None:
     ],
 )
 def test_break_even_by_hand(case: str, expected: float) -> None:
-    assert one(of(case, values()).break_even()) == pytest.approx(expected)
+    assert one(case_costs(case, values()).break_even()) == pytest.approx(expected)
 
 
 def test_break_even_beyond_what_the_paid_part_of_a_machine_can_do() -> None:
     """10 hours do 10,000 requests (0.5 busy); beyond, each
     takes a thousandth of a rented hour: 119.1667 / 0.00305.
     """
-    costs = of("rented", values(rent_hours=10.0))
+    costs = case_costs("rented", values(rent_hours=10.0))
     assert one(costs.break_even()) == pytest.approx((115 / 6 + 100) / (API - ESCALATION - 0.001))
 
 
 def test_a_machine_one_owns_answers_no_more_than_it_can() -> None:
     slow = values(seconds=360.0)  # 730 x 0.5 / 0.1 h = 3650 requests a month
-    assert one(of("owned", slow).capacity) == pytest.approx(3650)
-    assert not of("owned", slow).fits(np.array([3651.0]))[0]
-    assert one(of("owned", slow).break_even()) == np.inf
-    assert of("bought", slow).fits(np.array([1e9]))[0]
+    assert one(case_costs("owned", slow).capacity) == pytest.approx(3650)
+    assert not case_costs("owned", slow).fits(np.array([3651.0]))[0]
+    assert one(case_costs("owned", slow).break_even()) == np.inf
+    assert case_costs("bought", slow).fits(np.array([1e9]))[0]
 
 
 def test_a_dear_escalation_never_breaks_even() -> None:
-    assert one(of("owned", values(escalated_share=1.0)).break_even()) == np.inf
+    assert one(case_costs("owned", values(escalated_share=1.0)).break_even()) == np.inf
 
 
 def test_tokens_a_second_stand_for_seconds() -> None:
     by_speed = values(tokens_per_second=50.0, own_tokens=90.0)
     del by_speed["seconds"]
-    assert one(model.complete(by_speed)["seconds"]) == pytest.approx(1.8)
+    assert one(model.complete_values(by_speed)["seconds"]) == pytest.approx(1.8)
     del by_speed["own_tokens"]
-    assert one(model.complete(by_speed)["seconds"]) == pytest.approx(2.0), (
+    assert one(model.complete_values(by_speed)["seconds"]) == pytest.approx(2.0), (
         "as many as the API's 100"
     )
 
@@ -168,7 +170,7 @@ def test_tokens_a_second_stand_for_seconds() -> None:
 def test_a_label_costs_a_request_where_no_price_is_known() -> None:
     without = values()
     del without["label_price"]
-    assert one(model.complete(without)["label_price"]) == pytest.approx(API)
+    assert one(model.complete_values(without)["label_price"]) == pytest.approx(API)
 
 
 PLAIN = {
@@ -182,7 +184,11 @@ PLAIN = {
 
 def paid_back(case: str, **changes: float) -> float:
     found = values(**PLAIN, **changes)
-    return one(lifetime.live(of(case, found), found["requests"], found["growth"]).payback_month())
+    return one(
+        lifetime.lifetime_costs(
+            case_costs(case, found), found["requests"], found["growth"]
+        ).payback_month()
+    )
 
 
 def test_the_month_of_payback_by_hand() -> None:
@@ -211,7 +217,7 @@ def test_a_whole_life_by_hand() -> None:
     """Months of 100, 150 and 225 requests, and half of one of 337.5; bought for two months each."""
     changes = {"requests": 100.0, "growth": 0.5, "horizon_months": 3.5, "hardware_months": 2.0}
     found = values(**changes, hardware_price=10.0, months_between_retrainings=3.0)
-    life = lifetime.live(of("bought", found), found["requests"], found["growth"])
+    life = lifetime.lifetime_costs(case_costs("bought", found), found["requests"], found["growth"])
     asked = 100 + 150 + 225 + 337.5 / 2
     assert one(life.api_total) == pytest.approx(API * asked)
     once = 24 * 50 + 2 * 10 + 2 * (5 + 100 + 10 * 200 * 0.2 / 1000)
@@ -254,7 +260,7 @@ def worlds(draw: st.DrawFn) -> dict[str, Numbers]:
 def test_more_volume_never_makes_a_request_dearer(
     world: Mapping[str, Numbers], case: str, load: float, times: float
 ) -> None:
-    costs = of(case, world)
+    costs = case_costs(case, world)
     few = costs.capacity * load  # of one machine
     many = few * times
     before, after = one(costs.monthly(few) / few), one(costs.monthly(many) / many)
@@ -266,10 +272,10 @@ def test_costs_never_fall_when_a_price_rises(
     world: Mapping[str, Numbers], case: str, key: str, times: float
 ) -> None:
     dearer, requests = {**world, key: world[key] * times}, world["requests"]
-    assert one(of(case, dearer).monthly(requests)) >= one(of(case, world).monthly(requests)) * (
-        1 - 1e-9
-    )
-    assert one(of(case, dearer).api) >= one(of(case, world).api) * (1 - 1e-9)
+    assert one(case_costs(case, dearer).monthly(requests)) >= one(
+        case_costs(case, world).monthly(requests)
+    ) * (1 - 1e-9)
+    assert one(case_costs(case, dearer).api) >= one(case_costs(case, world).api) * (1 - 1e-9)
 
 
 @given(worlds(), st.sampled_from(["cached_share", "batch_share", "batch_discount"]))
@@ -287,14 +293,14 @@ def test_another_currency_changes_figures_and_no_answer(
         key: value * rate if key in (*MONEY, "price_cached") else value
         for key, value in world.items()
     }
-    here, there, requests = of(case, world), of(case, other), world["requests"]
+    here, there, requests = case_costs(case, world), case_costs(case, other), world["requests"]
     assert one(there.monthly(requests)) == pytest.approx(one(here.monthly(requests)) * rate)
     assert one(there.break_even()) == pytest.approx(one(here.break_even()), rel=1e-6)
 
 
 @given(worlds(), st.sampled_from(CASES))
 def test_at_break_even_both_cost_the_same(world: Mapping[str, Numbers], case: str) -> None:
-    costs = of(case, world)
+    costs = case_costs(case, world)
     meets = costs.break_even()
     if np.isfinite(meets[0]) and meets[0] > 0:
         assert one(costs.monthly(meets)) == pytest.approx(one(costs.api * meets), rel=1e-6)
@@ -320,7 +326,7 @@ def in_all(case: str, world: Mapping[str, Numbers], requests: float) -> tuple[fl
     """What is paid for the own model and at the API,
     month by month, by the prices of a single month.
     """
-    costs = of(case, world)
+    costs = case_costs(case, world)
     months, growth = float(world["horizon_months"][0]), float(world["growth"][0])
     own, api, most = one(costs.setup), 0.0, 0.0
     for t in range(math.ceil(months)):
@@ -345,12 +351,12 @@ def in_all(case: str, world: Mapping[str, Numbers], requests: float) -> tuple[fl
 def test_the_verdict_is_own_if_and_only_if_it_costs_less_over_the_whole_life(
     world: Mapping[str, Numbers], case: str, times: float
 ) -> None:
-    start = one(lifetime.break_even(of(case, world), world["growth"]))
+    start = one(lifetime.break_even(case_costs(case, world), world["growth"]))
     requests = times * start if 0 < start < math.inf else times * 1000.0
     own, api = in_all(case, world, requests)
     assume(own == math.inf or abs(own - api) > 1e-6 * api)
     asked = {**world, "requests": np.array([requests])}
-    found = reckon(case, asked, asked)
+    found = estimate_case(case, asked, asked)
     assert found.verdict == ("pays" if own < api else "stay on the API")
     assert (found.break_even_month.likely is not None) == (own < api)
     if found.fits:
@@ -362,9 +368,9 @@ def test_the_verdict_is_own_if_and_only_if_it_costs_less_over_the_whole_life(
 def test_more_volume_never_makes_a_request_of_a_whole_life_dearer(
     world: Mapping[str, Numbers], case: str, times: float
 ) -> None:
-    few, costs = world["requests"], of(case, world)
+    few, costs = world["requests"], case_costs(case, world)
     before, after = (
-        one(lifetime.live(costs, asked, world["growth"]).total / asked)
+        one(lifetime.lifetime_costs(costs, asked, world["growth"]).total / asked)
         for asked in (few, few * times)
     )
     assert after <= before * (1 + 1e-9)
@@ -373,8 +379,8 @@ def test_more_volume_never_makes_a_request_of_a_whole_life_dearer(
 def test_kilowatt_hours_by_hand() -> None:
     """A 1000 W machine for an hour a request is a kWh: 0.30 at 0.30."""
     found = values(watts=1000.0, idle_watts=0.0, seconds=3600.0, tariff=0.3, utilisation=1.0)
-    assert one(of("owned", found).busy_energy) == pytest.approx(0.3)
-    assert one(of("owned", found).capacity) == pytest.approx(730)
+    assert one(case_costs("owned", found).busy_energy) == pytest.approx(0.3)
+    assert one(case_costs("owned", found).capacity) == pytest.approx(730)
 
 
 ranges = st.lists(st.floats(0.0, 1e6), min_size=3, max_size=3).map(
@@ -408,14 +414,14 @@ def flags(**changes: str) -> Layer:
 
 
 def estimated(**changes: str) -> Estimate:
-    return estimate(resolve([flags(**changes)]))
+    return estimate(resolve_inputs([flags(**changes)]))
 
 
 def test_an_own_model_pays_at_a_million_requests_and_not_at_a_thousand() -> None:
     assert estimated().verdict == "pays"
     few = estimated(requests="1000")
     assert few.verdict == "stay on the API"
-    assert words.lines(few)[0].startswith("Stay on the API")
+    assert text.lines(few)[0].startswith("Stay on the API")
     assert {case.verdict for case in few.cases} == {"stay on the API"}
 
 
@@ -424,7 +430,7 @@ def test_near_break_even_nobody_can_tell_and_the_inputs_that_decide_are_named() 
     found = estimated(requests=str(owned))
     assert found.verdict == "cannot tell"
     assert any(swing.decides for swing in found.swings)
-    assert "It hangs on" in words.lines(found)[0]
+    assert "It hangs on" in text.lines(found)[0]
 
 
 GROWING = {"requests": "60000", "growth": "0.08", "horizon_months": "36", "input_tokens": "1500"}
@@ -437,7 +443,7 @@ def test_growth_counts_in_the_verdict_and_the_first_month_is_told_apart() -> Non
     owned = found.cases[0]
     assert owned.cheaper > 0.9
     assert owned.cheaper_at_first < 0.01
-    said = words.lines(found)
+    said = text.lines(found)
     assert (
         said[0]
         == "An own model pays over the task's 36 months: on a machine you own, or a machine you"
@@ -446,7 +452,7 @@ def test_growth_counts_in_the_verdict_and_the_first_month_is_told_apart() -> Non
     assert "pays (cheaper in 99% of draws;" in said[1]
     assert "paid back in month 20" in said[1]
     assert said[1].endswith("The first month by itself is dearer: $442 against $252.")
-    assert "decides" not in str(words.swing_table(found)[1]), (
+    assert "decides" not in str(text.swing_table(found)[1]), (
         "no input alone turns what all months save"
     )
 
@@ -455,14 +461,14 @@ def test_shrinking_requests_count_too() -> None:
     shrinking = estimated(growth="-0.5")
     assert estimated().verdict == "pays"
     assert shrinking.verdict == "stay on the API"
-    assert "The first month by itself is cheaper: " in words.lines(shrinking)[1]
+    assert "The first month by itself is cheaper: " in text.lines(shrinking)[1]
 
 
 def test_a_machine_that_is_outgrown_is_not_enough() -> None:
     found = estimated(**{**GROWING, "growth": "0.2"})
     assert (found.cases[0].fits, found.cases[0].verdict) == (False, "stay on the API")
     assert found.cases[0].machines < 1
-    assert "in the fullest month." in words.lines(found)[1]
+    assert "in the fullest month." in text.lines(found)[1]
 
 
 def test_a_certain_estimate_has_no_spread() -> None:
@@ -518,7 +524,7 @@ def test_whole_machines_are_told_where_parts_are_reckoned() -> None:
     assert bought.whole_machines - (bought.monthly.likely or 0) == pytest.approx(50)
     owned = half.cases[0]
     assert (owned.fits, owned.verdict) == (False, "stay on the API")
-    assert "it would take 2.5" in "".join(words.lines(half))
+    assert "it would take 2.5" in "".join(text.lines(half))
 
 
 def test_every_assumption_is_named() -> None:
@@ -531,7 +537,7 @@ def test_every_assumption_is_named() -> None:
         "source": "--tariff",
     }
     assert set(told["assumed"]) == {row.key for row in INPUTS if row.assumed} - {"tariff"}
-    assert {row[0] for row in words.input_table(found)[1] if row[3] == ASSUMED} == set(
+    assert {row[0] for row in text.input_table(found)[1] if row[3] == ASSUMED} == set(
         told["assumed"]
     )
 
@@ -548,7 +554,7 @@ def test_every_assumption_is_named() -> None:
     ],
 )
 def test_money(amount: float | None, shown: str) -> None:
-    assert words.money(amount, "€") == shown
+    assert text.money(amount, "€") == shown
 
 
 @pytest.mark.parametrize(
@@ -592,7 +598,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_a_file_and_flags_on_top(tmp_path: Path) -> None:
     path = write(tmp_path, 'requests = "1:2:3"\nprice_in = 1\ncurrency = "€"\ndated = "2026-11"\n')
-    found = resolve([Layer.of_file(path), flags(requests="7")])
+    found = resolve_inputs([Layer.of_file(path), flags(requests="7")])
     assert found.known["requests"] == Quantity(Range(7, 7, 7), "--requests")
     assert (found.currency, found.dated) == ("€", "2026-11")
     assert Layer.of_file(path).known["requests"] == Quantity(Range(1, 2, 3), str(path))
@@ -620,19 +626,19 @@ def test_what_is_neither_known_nor_assumed_is_asked_for() -> None:
     with pytest.raises(
         ConfigError, match=r"--requests .*--input-tokens .*--price-out .*--seconds or"
     ):
-        resolve([Layer.of_flags({"price_in": "1"})])
+        resolve_inputs([Layer.of_flags({"price_in": "1"})])
 
 
 def test_one_speed_and_the_later_layer_says_which() -> None:
     with pytest.raises(ConfigError, match="say the same"):
-        resolve([flags(tokens_per_second="10")])
-    found = resolve([flags(), Layer.of_flags({"tokens_per_second": "10"})])
+        resolve_inputs([flags(tokens_per_second="10")])
+    found = resolve_inputs([flags(), Layer.of_flags({"tokens_per_second": "10"})])
     assert "seconds" not in found.known
 
 
 def test_the_example_file_is_whole_and_says_what_it_is() -> None:
     path = Path(model.__file__).with_name("prices-2026-11.toml")
-    found = resolve([Layer.of_file(path)])
+    found = resolve_inputs([Layer.of_file(path)])
     assert found.dated == "2026-11"
     assert estimate(found).verdict in ("pays", "cannot tell", "stay on the API")
     assert "an assumption" in path.read_text()
@@ -722,7 +728,7 @@ def test_energy_counters_become_watts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     ticks = iter([10.0, 14.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
-    done, used = watts.measured(lambda: "done", watts.meter())
+    done, used = watts.measure_power(lambda: "done", watts.find_meter())
     assert (done, used) == ("done", watts.Power(0.5, "1 NVIDIA card alone"))  # 2 J in 4 s
 
 
@@ -732,10 +738,10 @@ def test_without_a_meter_there_are_no_watts(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=broken))
-    assert watts.meter() is None
+    assert watts.find_meter() is None
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert watts.meter() is None
-    assert watts.measured(lambda: 1, None) == (1, None)
+    assert watts.find_meter() is None
+    assert watts.measure_power(lambda: 1, None) == (1, None)
 
 
 def test_apples_counters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -747,7 +753,7 @@ def test_apples_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         sys.modules, "zeus_apple_silicon", SimpleNamespace(AppleEnergyMonitor=lambda: monitor)
     )
-    found = watts.meter()
+    found = watts.find_meter()
     assert found is not None
     assert (found.joules(), found.of) == (3.5, "the chip alone")
 

@@ -23,9 +23,9 @@ from offapi.grading import rows as grading_rows
 from offapi.grading.file import inputs
 from offapi.recipes import filtered_sft
 from offapi.report import document_files
-from offapi.report.document_files import Source
+from offapi.report.document_files import DocumentSource
 from offapi.rl import learned_documents
-from offapi.task.task import Task
+from offapi.task import Task
 
 TASK = Task(
     "t",
@@ -56,7 +56,7 @@ def for_evaluation_of_grading(path: Path) -> dict[str, str]:
 
 
 def for_report(path: Path) -> dict[str, str]:
-    return document_files.texts([Source(path)], {}, ["d", "t", "b"])[0]
+    return document_files.read_texts([DocumentSource(path)], {}, ["d", "t", "b"])[0]
 
 
 def for_grading(path: Path) -> dict[str, str]:
@@ -83,7 +83,7 @@ def for_comparison(path: Path) -> dict[str, str]:
             for i in range(count)
         ]
         written(folder / f"{name}.jsonl", *rows)
-    found = compare_data.read(compare_config.load(folder / "compare.toml"))
+    found = compare_data.read_material(compare_config.load_keys(folder / "compare.toml"))
     ids = [row["id"] for row in found.traces]
     return dict(zip(ids, found.asked, strict=True))
 
@@ -131,7 +131,7 @@ def test_every_reader_refuses_a_row_that_is_both(
 
 def test_a_report_leaves_out_a_file_with_a_row_that_is_both(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", DOCUMENT, BOTH)
-    found, notes = document_files.texts([Source(path)], {}, ["d", "b"])
+    found, notes = document_files.read_texts([DocumentSource(path)], {}, ["d", "b"])
     assert found == {}
     assert notes == [f'{path} cannot be read: the row has both a "document" and "messages".']
 

@@ -10,7 +10,7 @@ import pytest
 
 from offapi.checks.in_source import value_occurs
 from offapi.data.documents import Document
-from offapi.demo.draw import Draw
+from offapi.demo.draw import RandomStream
 from offapi.demo.facts import POUND, DateStyle, Facts, Item, Money, Split, draw_facts, spell
 from offapi.demo.generate import generate
 from offapi.demo.layouts import SHARED, TEST_ONLY
@@ -106,7 +106,7 @@ def test_pages_are_mixed_and_short() -> None:
 def test_month_before_day_only_where_nothing_is_left_to_guess(split: Split) -> None:
     found = 0
     for i in range(800):
-        facts = draw_facts(Draw(f"dates {i}"), split)
+        facts = draw_facts(RandomStream(f"dates {i}"), split)
         if facts.style == "us":
             found += 1
             assert facts.day.day > 12
@@ -125,7 +125,7 @@ def test_amounts_add_up() -> None:
     assert facts.money(facts.total) == "£61.19"
     assert facts.money.value(facts.total) == 61.19
     for i in range(200):
-        drawn = draw_facts(Draw(f"sums {i}"), "train")
+        drawn = draw_facts(RandomStream(f"sums {i}"), "train")
         assert drawn.total == sum(item.amount for item in drawn.items) + drawn.extra + drawn.tax
         assert 0 < drawn.tendered - drawn.total <= 2000
 

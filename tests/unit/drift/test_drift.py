@@ -23,9 +23,9 @@ from offapi.drift import report as verdict
 from offapi.drift.monitor import Watch
 from offapi.drift.quantile_scale import MARKS, Ruler, marks
 from offapi.drift.reference import Reference
-from offapi.drift.rows import MOST_FAILED, Source, Tally
+from offapi.drift.rows import MOST_FAILED, RowTally, TraceSource
 from offapi.drift.sequential_test import BLOCK, STEPS, Bets
-from offapi.drift.signals import Watched, watched
+from offapi.drift.signals import Signal, task_signals
 from offapi.drift.state import State
 from offapi.errors import ConfigError, DataError, RunError
 from offapi.grading.similarity.character_runs import Known, Texts
@@ -306,28 +306,28 @@ class Case:
         self.folder, self.task_file = folder, folder / "task.py"
         self.task_file.write_text(TASK.replace("{EVIL}", evil))
         self.task = without_gold.load(self.task_file)
-        self.watching: tuple[Watched, ...] = watched(self.task)
+        self.watching: tuple[Signal, ...] = task_signals(self.task)
         path = write(
             folder / "ref.jsonl", [row(i, "r") for i in range(400)] if rows is None else rows
         )
-        self.known: Reference = reference.read(self.source(path, Ids()), Quiet())
+        self.known: Reference = reference.read_reference(self.source(path, Ids()), Quiet())
         self.watch = Watch(self.known, self.watching, 0.02)
 
-    def source(self, path: Path, ids: Ids | None = None) -> Source:
-        return Source(
+    def source(self, path: Path, ids: Ids | None = None) -> TraceSource:
+        return TraceSource(
             path, self.task_file, self.task, self.watching, self.known.ids if ids is None else ids
         )
 
     def run(
-        self, rows: list[dict[str, Any]], before: State | None = None, tally: Tally | None = None
+        self, rows: list[dict[str, Any]], before: State | None = None, tally: RowTally | None = None
     ) -> State:
         path = write(self.folder / "fresh.jsonl", rows)
         return self.watch.run(
-            before or self.watch.start(), self.source(path), tally or Tally(), Quiet()
+            before or self.watch.start(), self.source(path), tally or RowTally(), Quiet()
         )
 
-    def report(self, found: State) -> verdict.Report:
-        return verdict.report(self.watch, found, RATE)
+    def report(self, found: State) -> verdict.DriftReport:
+        return verdict.drift_report(self.watch, found, RATE)
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +335,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(tmp_path_factory.mktemp("drift"))
 
 
-def moved(report: verdict.Report) -> set[str]:
+def moved(report: verdict.DriftReport) -> set[str]:
     return {one.name for one in report.watched if one.moved}
 
 
@@ -410,7 +410,7 @@ def test_missing_fields_and_missing_answers_are_drift(case: Case) -> None:
 def test_a_state_gone_on_with_is_one_pass(case: Case, tmp_path: Path) -> None:
     rows = [row(i, bad=i % 5 == 0) for i in range(260)]
     whole, key = case.run(rows), {"task": "t"}
-    path, tally = tmp_path / "state.json", Tally()
+    path, tally = tmp_path / "state.json", RowTally()
     now = case.watch.start()
     for cut in (0, 1, 30, 30, 175, 260):
         now = case.run(
@@ -437,7 +437,7 @@ def test_the_alarm_stays_when_better_rows_follow(case: Case) -> None:
 
 
 def test_one_row_of_a_group_counts(case: Case) -> None:
-    tally = Tally()
+    tally = RowTally()
     found = case.run([row(i, group=f"g{i % 10}") for i in range(50)], tally=tally)
     assert (found.rows, tally.passed_over) == (10, {"of a group counted before": 40})
 
@@ -495,7 +495,7 @@ def test_a_row_that_is_none_is_told_with_its_line(case: Case, line: str, said: s
     path = write(case.folder / "hostile.jsonl", [row(1)])
     path.write_text(path.read_text() + "\n" + line + "\n" + json.dumps(row(2)))
     with pytest.raises(DataError) as error:
-        case.watch.run(case.watch.start(), case.source(path), Tally(), Quiet())
+        case.watch.run(case.watch.start(), case.source(path), RowTally(), Quiet())
     assert f"{path}, {said}" in str(error.value)
 
 
@@ -504,9 +504,9 @@ def test_an_empty_file_is_told(case: Case) -> None:
         path = case.folder / "empty.jsonl"
         path.write_text(text)
         with pytest.raises(DataError, match="there are no rows in it"):
-            reference.read(case.source(path, Ids()), Quiet())
+            reference.read_reference(case.source(path, Ids()), Quiet())
     with pytest.raises(DataError, match="cannot read it"):
-        reference.read(case.source(case.folder / "none.jsonl", Ids()), Quiet())
+        reference.read_reference(case.source(case.folder / "none.jsonl", Ids()), Quiet())
 
 
 def test_odd_rows_count_and_cannot_command_a_terminal(case: Case) -> None:
@@ -533,7 +533,7 @@ def test_rows_that_a_check_cannot_judge_do_not_count_and_many_stop_it(tmp_path: 
     )
     assert (case.known.rows, case.known.tally.failed) == (399, 1)
     assert "row 'r7'" in case.known.tally.first
-    tally = Tally()
+    tally = RowTally()
     found = case.run([row(i) for i in range(20)], tally=tally)
     assert (found.rows, found.failed) == (19, 1)
     with pytest.raises(
@@ -560,16 +560,16 @@ def test_a_reference_of_one_row_is_told_to_be_small(tmp_path: Path) -> None:
 
 def test_what_to_run_next(tmp_path: Path) -> None:
     task, fresh = tmp_path / "my task.py", tmp_path / "fresh.jsonl"
-    assert verdict.commands("fresh", task, fresh) == []
-    assert verdict.commands("watch", task, fresh) == [
+    assert verdict.next_commands("fresh", task, fresh) == []
+    assert verdict.next_commands("watch", task, fresh) == [
         f"offapi grade --task '{task}' --traces {fresh} --review 30"
     ]
-    assert [line.split()[1] for line in verdict.commands("retrain", task, fresh)] == [
+    assert [line.split()[1] for line in verdict.next_commands("retrain", task, fresh)] == [
         "init",
         "train",
     ]
     (tmp_path / "filtered_sft.toml").touch()
-    (line,) = verdict.commands("retrain", task, fresh)
+    (line,) = verdict.next_commands("retrain", task, fresh)
     assert line.startswith(
         f"offapi train {tmp_path / 'filtered_sft.toml'} --set traces={fresh} --set name=retrain-"
     )

@@ -21,7 +21,12 @@ from offapi.data.traces import Trace
 from offapi.demo.task import task
 from offapi.errors import DataError, RunError
 from offapi.evaluation import accuracy, test_set
-from offapi.evaluation.accuracy import Interval, predictions, recorded, score_predictions
+from offapi.evaluation.accuracy import (
+    Interval,
+    make_predictions,
+    recorded_predictions,
+    score_predictions,
+)
 from offapi.evaluation.sampled_accuracy import score_samples
 from offapi.files.hashing import sha256_path
 from offapi.training import run as runs
@@ -120,7 +125,7 @@ def test_what_cannot_be_scored_is_an_error_naming_the_document() -> None:
         {**GOLD, "total": "128.50"},
     ):
         with pytest.raises(DataError) as caught:
-            predictions(task, [replace(ROWS[2], gold=gold)], [RIGHT])
+            make_predictions(task, [replace(ROWS[2], gold=gold)], [RIGHT])
         assert "'2'" in caught.value.where
         assert caught.value.next_step
     with pytest.raises(DataError, match="no documents"):
@@ -130,7 +135,7 @@ def test_what_cannot_be_scored_is_an_error_naming_the_document() -> None:
 
 
 def test_thinking_before_an_answer_is_no_part_of_it() -> None:
-    found = predictions(task, ROWS[:1], ["<think>hm, {}</think>\n" + RIGHT])
+    found = make_predictions(task, ROWS[:1], ["<think>hm, {}</think>\n" + RIGHT])
     assert all(found[0].correct.values())
     assert found[0].output.startswith("<think>"), "the output is kept as it came"
 
@@ -144,13 +149,13 @@ def written(path: Path, rows: list[Mapping[str, Any]]) -> Path:
 
 
 def test_a_predictions_file_gives_back_what_was_written(tmp_path: Path) -> None:
-    made = predictions(task, ROWS, OUTPUTS)
+    made = make_predictions(task, ROWS, OUTPUTS)
     made[1] = replace(made[1], group="talk")
     path = tmp_path / "p.jsonl"
-    path.write_bytes(accuracy.write(made))
-    assert accuracy.read(path) == made
-    path.write_bytes(accuracy.write([replace(made[0], sample=i) for i in range(3)]))
-    assert [row.sample for row in accuracy.read(path)] == [0, 1, 2]
+    path.write_bytes(accuracy.predictions_jsonl(made))
+    assert accuracy.read_predictions(path) == made
+    path.write_bytes(accuracy.predictions_jsonl([replace(made[0], sample=i) for i in range(3)]))
+    assert [row.sample for row in accuracy.read_predictions(path)] == [0, 1, 2]
 
 
 LINE = {
@@ -175,7 +180,7 @@ BAD = {
 def test_a_wrong_line_of_a_predictions_file_is_named(tmp_path: Path, field: str) -> None:
     second = {**LINE, "id": "b", field: BAD[field]} if field != "id" else {**LINE, "id": "a"}
     with pytest.raises(DataError) as caught:
-        accuracy.read(written(tmp_path / "p.jsonl", [LINE, second]))
+        accuracy.read_predictions(written(tmp_path / "p.jsonl", [LINE, second]))
     assert f"p.jsonl, line 2, field '{field}" in caught.value.where
     assert caught.value.next_step
 
@@ -196,7 +201,7 @@ def test_what_is_no_predictions_file_is_told(
     tmp_path: Path, row: Mapping[str, Any], said: str
 ) -> None:
     with pytest.raises(DataError, match=said) as caught:
-        accuracy.read(written(tmp_path / "p.jsonl", [LINE, row]))
+        accuracy.read_predictions(written(tmp_path / "p.jsonl", [LINE, row]))
     assert "line 2" in caught.value.where
 
 
@@ -205,17 +210,17 @@ def test_what_is_no_predictions_file_is_told(
 
 def test_recorded_answers_are_scored_and_missing_ones_named() -> None:
     rows = [replace(ROWS[0], recorded_label=json.loads(RIGHT)), ROWS[1]]
-    found, missing = recorded(task, rows)
+    found, missing = recorded_predictions(task, rows)
     assert [all(row.correct.values()) for row in found] == [True, False]
     assert found[0].output == task.answer_text(GOLD | {"vendor": "ACME LTD"})
     assert (found[1].value, missing) == (None, ["1"])
     with pytest.raises(DataError, match="no document has a recorded answer"):
-        recorded(task, ROWS)
+        recorded_predictions(task, ROWS)
 
 
 def test_a_traces_last_turn_is_its_recorded_answer() -> None:
     chat = ({"role": "user", "content": "read"}, {"role": "assistant", "content": RIGHT})
-    found, missing = recorded(task, [Trace("t", chat, gold=GOLD, group="talk")])
+    found, missing = recorded_predictions(task, [Trace("t", chat, gold=GOLD, group="talk")])
     assert all(found[0].correct.values())
     assert (found[0].group, missing) == ("talk", [])
 
@@ -331,5 +336,7 @@ def test_the_run_of_an_adapter(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(run.path / "adapter")
     assert test_set.run_of(tmp_path / "link") == run
     assert test_set.run_of(tmp_path / "elsewhere" / "adapter") is None
-    assert test_set.told(1).startswith("This test set has now been scored once for this run")
-    assert "scored 3 times" in test_set.told(3)
+    assert test_set.scoring_sentence(1).startswith(
+        "This test set has now been scored once for this run"
+    )
+    assert "scored 3 times" in test_set.scoring_sentence(3)

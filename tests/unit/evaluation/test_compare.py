@@ -12,7 +12,7 @@ import pytest
 
 from offapi.errors import DataError
 from offapi.evaluation.accuracy import Prediction
-from offapi.evaluation.compare import ALL, MEAN, compare
+from offapi.evaluation.compare import ALL, MEAN, compare_answers
 from offapi.stats.interval import wilson
 
 Change = Callable[[Prediction], Prediction]
@@ -36,7 +36,7 @@ A = answers([True] * 14 + [False] * 6 + [True] * 78 + [False] * 2, [True] * 97 +
 
 def test_figures_of_a_field_by_hand() -> None:
     """A alone has the vendor right in 14 documents, B alone in 2."""
-    found = compare(A, B).fields["vendor"]
+    found = compare_answers(A, B).fields["vendor"]
     assert (found.only_a, found.only_b) == (14, 2)
     assert (found.a, found.b) == (wilson(92, N), wilson(80, N))
     assert found.difference.mean == pytest.approx(0.12)
@@ -46,7 +46,7 @@ def test_figures_of_a_field_by_hand() -> None:
 
 
 def test_all_fields_and_their_mean() -> None:
-    found = compare(A, B)
+    found = compare_answers(A, B)
     assert (found.all_fields.only_a, found.all_fields.only_b) == (14, 3)
     assert found.all_fields.p_holm == found.all_fields.p, "the headline stands alone"
     assert found.mean.difference.mean == pytest.approx((14 - 2 - 3) / (2 * N))
@@ -55,18 +55,18 @@ def test_all_fields_and_their_mean() -> None:
 
 
 def test_verdicts_never_say_equal() -> None:
-    found = compare(A, B)
+    found = compare_answers(A, B)
     assert found.verdict("vendor") == "A is better"
-    assert compare(B, A).verdict("vendor") == "B is better"
+    assert compare_answers(B, A).verdict("vendor") == "B is better"
     assert (
         found.verdict("total")
         == "cannot tell (a difference below 6.0 points would not show in 100 documents)"
     )
     assert (
-        compare(A[:1], B[:1]).verdict("total")
+        compare_answers(A[:1], B[:1]).verdict("total")
         == "cannot tell (no difference would show in 1 document)"
     )
-    same = compare(A, A)
+    same = compare_answers(A, A)
     assert all(
         same.verdict(name).startswith("cannot tell") for name in ("vendor", "total", ALL, MEAN)
     )
@@ -78,18 +78,18 @@ def test_verdicts_never_say_equal() -> None:
 def test_the_correction_can_take_a_verdict_back() -> None:
     """Six of six is p = 0.031: enough alone, not as one of two fields."""
     b = answers([False] * 6 + [True] * 94, [True] * N)
-    found = compare(answers([True] * N, [True] * N), b)
+    found = compare_answers(answers([True] * N, [True] * N), b)
     assert found.fields["vendor"].p == pytest.approx(2 / 2**6)
     assert found.verdict("vendor").startswith("cannot tell")
     assert found.verdict(ALL) == "A is better"
 
 
 def test_may_a_replace_b() -> None:
-    found = compare(A, B, margin=0.1)
+    found = compare_answers(A, B, margin=0.1)
     assert found.fields["vendor"].non_inferior
     assert found.fields["total"].non_inferior
-    assert not compare(A, B, margin=0.05).fields["total"].non_inferior
-    assert not compare(A[-20:], B[-20:], margin=0.1).fields["total"].non_inferior
+    assert not compare_answers(A, B, margin=0.05).fields["total"].non_inferior
+    assert not compare_answers(A[-20:], B[-20:], margin=0.1).fields["total"].non_inferior
     lines = found.lines()
     at = lines.index("Can A replace B, if 10.0 points less would do?")
     assert lines[at + 1] == "  vendor: yes, it is not below."
@@ -97,7 +97,7 @@ def test_may_a_replace_b() -> None:
 
 
 def test_sentences_name_the_sides_and_the_evidence() -> None:
-    lines = compare(A, B, names=("kept", "random")).lines()
+    lines = compare_answers(A, B, names=("kept", "random")).lines()
     assert lines[0].startswith(
         "vendor: kept is better. kept alone right in 14 (b), random in 2 (c): exact McNemar "
     )
@@ -107,7 +107,7 @@ def test_sentences_name_the_sides_and_the_evidence() -> None:
 
 
 def test_what_is_printed_as_json() -> None:
-    found = compare(A, B).as_dict()
+    found = compare_answers(A, B).as_dict()
     assert json.loads(json.dumps(found))["fields"]["vendor"]["verdict"] == "A is better"
     assert list(found) == [
         *("names", "n", "units", "margin", "left_out", "resamples", "seed", "correction"),
@@ -133,7 +133,7 @@ def test_what_is_printed_as_json() -> None:
 def test_documents_of_one_group_count_together() -> None:
     """Fourteen documents of one conversation are one observation."""
     talk = [replace(row, group="talk") for row in A[:20]]
-    found = compare([*talk, *A[20:]], B)
+    found = compare_answers([*talk, *A[20:]], B)
     assert (found.n, found.units) == (N, 81)
     assert found.fields["vendor"].p > 0.5
     assert found.verdict("vendor").startswith("cannot tell")
@@ -141,25 +141,25 @@ def test_documents_of_one_group_count_together() -> None:
         "100 documents in 81 groups. 95% intervals: of rates a bootstrap of groups"
         in found.lines()[-1]
     )
-    assert found.fields["vendor"].a.low < compare(A, B).fields["vendor"].a.low
+    assert found.fields["vendor"].a.low < compare_answers(A, B).fields["vendor"].a.low
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
-    assert compare(A, B[::-1]) == compare(A, B)
+    assert compare_answers(A, B[::-1]) == compare_answers(A, B)
 
 
 def test_documents_that_one_side_lacks() -> None:
     with pytest.raises(
         DataError, match=r"only in A: 'd96', 'd97', 'd98' and 1 more; only in B: 'd0'"
     ) as caught:
-        compare(A[1:], B[:96])
+        compare_answers(A[1:], B[:96])
     assert "--common" in caught.value.next_step
-    found = compare(A[1:], B[:96], common=True)
+    found = compare_answers(A[1:], B[:96], common=True)
     assert (found.n, found.left_out) == (95, (4, 1))
     assert found.lines()[-1] == "Left out: 4 documents that only A answered, 1 only B."
     for a, b in ((A[:3], B[3:]), ([], []), (A, [])):
         with pytest.raises(DataError, match="not the same documents"):
-            compare(a, b, common=True)
+            compare_answers(a, b, common=True)
 
 
 @pytest.mark.parametrize(
@@ -179,5 +179,5 @@ def test_documents_that_one_side_lacks() -> None:
 )
 def test_answers_that_do_not_belong_together(change: Change, said: str) -> None:
     with pytest.raises(DataError, match=said) as caught:
-        compare(A, [*B[:5], change(B[5]), *B[6:]])
+        compare_answers(A, [*B[:5], change(B[5]), *B[6:]])
     assert caught.value.next_step

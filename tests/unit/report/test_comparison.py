@@ -17,7 +17,7 @@ import recipe_folder
 from offapi.errors import DataError
 from offapi.report import samples
 from offapi.report.render import html, markdown
-from offapi.report.story import tell
+from offapi.report.story import make_story
 
 EVIL = "</script><script>window.pwned=1</script>\n```\n# Pwned"
 
@@ -59,7 +59,7 @@ def comparison(tmp_path: Path) -> Path:
 
 
 def test_the_best_road_stands_before_the_reference_and_the_others_beside(comparison: Path) -> None:
-    story = tell([comparison])
+    story = make_story([comparison])
     assert story.samples
     assert story.samples.systems == ("distill", "recorded", "base", "sft")
     assert (story.samples.documents, story.samples.total) == (6, 6)
@@ -79,7 +79,7 @@ def test_the_best_road_stands_before_the_reference_and_the_others_beside(compari
 
 
 def test_the_head_tells_of_the_comparison(comparison: Path) -> None:
-    story = tell([comparison])
+    story = make_story([comparison])
     assert story.title == "compare"
     assert story.lede == "Roads compared: sft and distill; tiny on torch, 6 test documents."
     assert story.figures[1].value == "66.7 %"
@@ -90,13 +90,13 @@ def test_the_head_tells_of_the_comparison(comparison: Path) -> None:
 def test_without_recorded_answers_the_reference_is_the_base(tmp_path: Path) -> None:
     path = lay_out(tmp_path, documents(), base=(0, 1), sft=(0, 2), grpo=(0, 3))
     comparison_folder.change(path, best="grpo")
-    found = tell([path]).samples
+    found = make_story([path]).samples
     assert found
     assert found.systems[:2] == ("grpo", "base")
 
 
 def test_the_markdown_has_its_samples_flipped_ones_first(comparison: Path) -> None:
-    text = markdown.render(tell([comparison]))
+    text = markdown.render(make_story([comparison]))
     assert "5 of 6 documents are here, 2 of them failing, 3 flipped." in text
     assert re.findall(r"^### (t\d)$", text, re.MULTILINE) == ["t1", "t0", "t2", "t5", "t3"]
     assert "| shop | Ash1 | ✗ Elm | ✓ Ash1 | ✗ Elm | ✗ Elm |" in text
@@ -104,22 +104,22 @@ def test_the_markdown_has_its_samples_flipped_ones_first(comparison: Path) -> No
 
 
 def test_documents_can_be_left_out_and_those_that_changed_are(comparison: Path) -> None:
-    assert "from Ash1" not in html.render(tell([comparison], with_documents=False))
+    assert "from Ash1" not in html.render(make_story([comparison], with_documents=False))
     test = comparison.parents[1] / "test.jsonl"
     test.write_bytes(test.read_bytes().replace(b"from Ash1", b"from Bsh1"))
-    found = tell([comparison]).samples
+    found = make_story([comparison]).samples
     assert found
     assert (found.documents, found.total) == (0, 6)
     assert "test.jsonl has changed since" in found.notes[0]
     test.unlink()
-    assert "cannot be read" in tell([comparison]).samples.notes[0]  # type: ignore[union-attr]
+    assert "cannot be read" in make_story([comparison]).samples.notes[0]  # type: ignore[union-attr]
     comparison_folder.change(comparison, test={"documents": 6})
-    assert tell([comparison]).samples.notes == ("Nothing says where the documents are.",)  # type: ignore[union-attr]
+    assert make_story([comparison]).samples.notes == ("Nothing says where the documents are.",)  # type: ignore[union-attr]
 
 
 def test_a_large_test_set_is_capped_and_it_is_said(tmp_path: Path) -> None:
     n = samples.MANY + 20
-    story = tell([lay_out(tmp_path, documents(n), recorded=(n - 1,), sft=(n - 2,))])
+    story = make_story([lay_out(tmp_path, documents(n), recorded=(n - 1,), sft=(n - 2,))])
     assert story.samples
     assert (len(story.samples.rows), story.samples.total) == (samples.MANY, n)
     assert [row.id for row in story.samples.rows[-2:]] == [f"t{n - 2}", f"t{n - 1}"]
@@ -138,13 +138,13 @@ def test_hostile_documents_and_answers_stay_text(tmp_path: Path) -> None:
         },
     )
     comparison_folder.change(path, take=EVIL, model=EVIL)
-    page = html.render(tell([path]))
+    page = html.render(make_story([path]))
     assert "<script>window" not in page
     assert len(re.findall("<script", page)) == 2
     block = re.search(r'id="data">(.*?)</script>', page)
     assert block
     assert json.loads(block[1])["rows"][0]["document"] == EVIL * 2
-    outside = re.sub(r"(`{3,}).*?\n\1", "", markdown.render(tell([path])), flags=re.DOTALL)
+    outside = re.sub(r"(`{3,}).*?\n\1", "", markdown.render(make_story([path])), flags=re.DOTALL)
     assert not re.search(r"(?<!\\)[<`]|^# Pwned", outside, re.MULTILINE)
 
 
@@ -158,7 +158,7 @@ def test_what_one_arm_says_is_under_its_name_and_what_all_say_once(comparison: P
     gamed = {"step": 4, "since": 0, "samples": [{"id": "t1", "before": "a", "after": "b"}]}
     (arms / "sft-0123456789ab" / "hacking.json").write_bytes(orjson.dumps(gamed))
     comparison_folder.change(comparison, take="distill")
-    story = tell([comparison])
+    story = make_story([comparison])
     assert [(one.kind, one.text.split(" at ")[0]) for one in story.notes] == [
         ("bad", "sft: The reward was being gamed"),
         ("good", "No network attempt was made while it ran."),
@@ -177,7 +177,7 @@ def test_an_audit_that_fell_without_a_rise_is_told_as_that(comparison: Path) -> 
     (comparison.parent / "arms" / "sft-0123456789ab" / "hacking.json").write_bytes(
         orjson.dumps(lost)
     )
-    story = tell([comparison])
+    story = make_story([comparison])
     (note,) = (one.text for one in story.notes if one.kind == "bad")
     assert "did not stand for what is meant at step 20" in note
     assert story.gamed
@@ -188,7 +188,7 @@ def test_its_cost_lies_beside_it(comparison: Path) -> None:
     (comparison / "cost.json").write_bytes(
         orjson.dumps({"verdict": "stay", "cases": {"owned": {"monthly": 3}}})
     )
-    story = tell([comparison])
+    story = make_story([comparison])
     assert story.cost
     assert story.cost.verdict == "Stay."
 
@@ -200,23 +200,23 @@ def test_answers_named_beside_are_set_against_the_best_road(
     other.write_bytes(
         (comparison.parent / "arms/base-0123456789ab/test-0123456789ab.jsonl").read_bytes()
     )
-    story = tell([comparison, other])
+    story = make_story([comparison, other])
     assert [one.table.title for one in story.differences] == ["distill against other"]
     assert story.samples
     assert story.samples.systems[-1] == "other"
     assert story.title == "compare"
-    assert not tell([comparison]).differences
+    assert not make_story([comparison]).differences
 
 
 def test_answers_that_are_gone_are_passed_over_and_damaged_ones_told(comparison: Path) -> None:
     (base,) = comparison.parent.glob("arms/base-*/test-*.jsonl")
     base.unlink()
-    found = tell([comparison]).samples
+    found = make_story([comparison]).samples
     assert found
     assert found.systems == ("distill", "recorded", "sft")
     base.write_bytes(b"{")
     with pytest.raises(DataError, match="base-"):
-        tell([comparison])
+        make_story([comparison])
 
 
 def test_the_command_counts_the_documents(comparison: Path) -> None:

@@ -29,10 +29,9 @@ from markdown_it import MarkdownIt
 from offapi.cli.train import MAY_CHANGE
 from offapi.config import load as configs
 from offapi.evaluation import accuracy
-from offapi.report import commands as again
-from offapi.report import comparison, cost, run_files, samples
+from offapi.report import commands, comparison, cost, run_files, samples
 from offapi.report.render import axes, charts, html, markdown
-from offapi.report.story import Story, tell
+from offapi.report.story import Story, make_story
 
 HOSTILE = (
     "<script>window.pwned=1</script>",
@@ -107,7 +106,7 @@ def train(recipe: Path) -> None:
 
 
 def html_of(*runs: Path, **keys: Any) -> str:
-    return html.render(tell(runs, **keys))
+    return html.render(make_story(runs, **keys))
 
 
 def change(path: Path, **facts: Any) -> None:
@@ -116,7 +115,7 @@ def change(path: Path, **facts: Any) -> None:
 
 def test_the_page_holds_the_runs_figures_and_so_does_the_markdown(folder: Path) -> None:
     told = orjson.loads((folder / "sft" / "report.json").read_bytes())
-    story = tell([folder / "sft"])
+    story = make_story([folder / "sft"])
     page, text = html.render(story), markdown.render(story)
     assert told["n"] == 4
     for interval in (told["all_fields"], told["fields"]["shop"]):
@@ -167,7 +166,7 @@ def test_nothing_is_loaded_and_only_the_hashed_script_and_style_may_be_used(fold
 
 
 def test_documents_are_in_it_unless_they_are_to_be_left_out(folder: Path) -> None:
-    story = tell([folder / "sft"])
+    story = make_story([folder / "sft"])
     assert story.samples
     assert (story.samples.documents, story.samples.total) == (4, 4)
     assert "from Ashu, no 20" in html.render(story)
@@ -185,7 +184,7 @@ def test_documents_that_changed_since_are_left_out(
     val.write_bytes((folder.parent / "val.jsonl").read_bytes().replace(b"from Ashu", b"from Bshu"))
     config = orjson.loads((copy / "manifest.json").read_bytes())["config"]
     change(copy / "manifest.json", config={**config, "val": str(val), "data": "/nowhere.jsonl"})
-    found = tell([copy]).samples
+    found = make_story([copy]).samples
     assert found
     assert found.documents == 0
     assert "has changed since the run" in found.notes[0]
@@ -193,7 +192,7 @@ def test_documents_that_changed_since_are_left_out(
 
 
 def test_a_control_is_compared_and_overlaid(folder: Path) -> None:
-    story = tell([folder / "filtered-sft"])
+    story = make_story([folder / "filtered-sft"])
     told = orjson.loads((folder / "filtered-sft" / "comparison.json").read_bytes())
     (one,) = story.differences
     assert one.table.head[1:3] == ("graded", "ungraded")
@@ -210,7 +209,7 @@ def test_a_control_is_compared_and_overlaid(folder: Path) -> None:
 
 
 def test_grpos_health_is_drawn_and_told(folder: Path) -> None:
-    story = tell([folder / "grpo"])
+    story = make_story([folder / "grpo"])
     titles = [chart.title for chart in story.health]
     assert titles[:2] == ["Reward in training", "On held-out documents"]
     assert {"KL to the reference", "Entropy of the sampling", "Cut off, and without signal"} <= set(
@@ -244,7 +243,7 @@ def test_a_gamed_reward_comes_first(run: Callable[[str], Path]) -> None:
         "audit": [0.5, 0.2],
     }
     (copy / "hacking.json").write_bytes(orjson.dumps({"step": 4, "since": 0, "samples": [shown]}))
-    story = tell([copy])
+    story = make_story([copy])
     assert (story.notes[0].kind, "gamed at step 4" in story.notes[0].text) == ("bad", True)
     assert story.gamed
     assert story.gamed.rows == ((HOSTILE[0], "a", HOSTILE[2], "0.10 → 0.90", "0.50 → 0.20"),)
@@ -252,28 +251,28 @@ def test_a_gamed_reward_comes_first(run: Callable[[str], Path]) -> None:
 
 
 def test_flipped_against_another_runs_answers(folder: Path, tmp_path: Path) -> None:
-    rows = accuracy.read(folder / "sft" / "predictions.jsonl")
+    rows = accuracy.read_predictions(folder / "sft" / "predictions.jsonl")
     value = dict(rows[1].gold)
     better = replace(
         rows[1], output=orjson.dumps(value).decode(), value=value, correct={"shop": True}
     )
     other = tmp_path / "other.jsonl"
-    other.write_bytes(accuracy.write([rows[0], better, *rows[2:]]))
-    story = tell([folder / "sft", other])
+    other.write_bytes(accuracy.predictions_jsonl([rows[0], better, *rows[2:]]))
+    story = make_story([folder / "sft", other])
     assert story.samples
     assert [row.flips for row in story.samples.rows] == [False, True, False, False]
     assert all(row.fails for row in story.samples.rows)
     assert story.differences[0].table.rows[0][4:6] == ("0", "1")
-    assert tell([folder / "sft", folder / "filtered-sft"]).apart is not None
+    assert make_story([folder / "sft", folder / "filtered-sft"]).apart is not None
 
 
 def test_answers_to_other_documents_are_shown_and_not_compared(
     folder: Path, tmp_path: Path
 ) -> None:
-    rows = accuracy.read(folder / "sft" / "predictions.jsonl")
+    rows = accuracy.read_predictions(folder / "sft" / "predictions.jsonl")
     other = tmp_path / "other.jsonl"
-    other.write_bytes(accuracy.write([replace(row, id=f"x{row.id}") for row in rows]))
-    story = tell([folder / "sft", other])
+    other.write_bytes(accuracy.predictions_jsonl([replace(row, id=f"x{row.id}") for row in rows]))
+    story = make_story([folder / "sft", other])
     assert not story.differences
     assert any("are not compared" in note.text for note in story.notes)
 
@@ -281,7 +280,7 @@ def test_answers_to_other_documents_are_shown_and_not_compared(
 def test_the_recipe_given_is_the_recipe_that_was_run(folder: Path, tmp_path: Path) -> None:
     for name, recipe in (("sft", "sft"), ("filtered-sft", "filtered_sft"), ("grpo", "grpo")):
         config = orjson.loads((folder / name / "manifest.json").read_bytes())["config"]
-        commands = tell([folder / name]).commands
+        commands = make_story([folder / name]).commands
         path = tmp_path / "recipe.toml"
         path.write_text(commands[0].text)
         loaded = configs.load(path, import_module(f"offapi.recipes.{recipe}").Config)
@@ -299,7 +298,10 @@ def test_the_recipe_given_is_the_recipe_that_was_run(folder: Path, tmp_path: Pat
     )
 )
 def test_any_keys_are_toml(values: dict[str, Any]) -> None:
-    assert tomllib.loads(again.toml({**values, "a table": values})) == {**values, "a table": values}
+    assert tomllib.loads(commands.toml({**values, "a table": values})) == {
+        **values,
+        "a table": values,
+    }
 
 
 @given(st.text() | st.sampled_from(HOSTILE))
@@ -322,7 +324,7 @@ def test_hostile_names_documents_and_answers_are_text(
     copy = run("sft")
     evil = tmp_path / HOSTILE[2]
     copy.rename(evil)
-    rows = accuracy.read(evil / "predictions.jsonl")
+    rows = accuracy.read_predictions(evil / "predictions.jsonl")
     fields = dict.fromkeys(HOSTILE, False)
     bad = [
         replace(
@@ -335,7 +337,7 @@ def test_hostile_names_documents_and_answers_are_text(
         )
         for i, (row, text) in enumerate(zip(rows, HOSTILE[1:], strict=False))
     ]
-    (evil / "predictions.jsonl").write_bytes(accuracy.write(bad))
+    (evil / "predictions.jsonl").write_bytes(accuracy.predictions_jsonl(bad))
     change(
         evil / "manifest.json",
         backend=HOSTILE[1],
@@ -359,7 +361,8 @@ def test_hostile_names_documents_and_answers_are_text(
     found = json.loads(next(text for text in shown.inside["script"] if text.startswith("{")))
     assert [row["answers"][0]["output"] for row in found["rows"]] == [row.output for row in bad]
     assert not re.search(
-        r"(?<!\\)[<`]", re.sub(r"```.*?```", "", markdown.render(tell([evil])), flags=re.DOTALL)
+        r"(?<!\\)[<`]",
+        re.sub(r"```.*?```", "", markdown.render(make_story([evil])), flags=re.DOTALL),
     )
 
 
@@ -379,7 +382,7 @@ def test_no_document_and_no_answer_leaves_its_fence(
     as without them, and the texts whole in their fences.
     """
     copy, val = run("sft"), tmp_path / "evil.jsonl"
-    rows = accuracy.read(copy / "predictions.jsonl")
+    rows = accuracy.read_predictions(copy / "predictions.jsonl")
     assert len(rows) == len(ESCAPES)
     bad = [
         replace(
@@ -391,11 +394,11 @@ def test_no_document_and_no_answer_leaves_its_fence(
         )
         for row, text in zip(rows, ESCAPES, strict=True)
     ]
-    (copy / "predictions.jsonl").write_bytes(accuracy.write(bad))
+    (copy / "predictions.jsonl").write_bytes(accuracy.predictions_jsonl(bad))
     documents = [{"id": row.id, "document": row.id, "gold": row.gold} for row in bad]
     recipe_folder.write_jsonl(val, documents)
     change(copy / "manifest.json", config={"recipe": "sft", "val": str(val)}, scored=[])
-    story = tell([copy])
+    story = make_story([copy])
     text = markdown.render(story)
     found = MarkdownIt("commonmark").enable("table").parse(text)
     fenced = [token.content.rstrip("\n") for token in found if token.type == "fence"]
@@ -423,7 +426,7 @@ def test_no_document_and_no_answer_leaves_its_fence(
     without = (
         MarkdownIt("commonmark")
         .enable("table")
-        .parse(markdown.render(tell([copy], with_documents=False)))
+        .parse(markdown.render(make_story([copy], with_documents=False)))
     )
     opened = [[token.type for token in one].count("table_open") for one in (found, without)]
     assert opened[0] == opened[1] > len(ESCAPES)
@@ -433,10 +436,10 @@ def test_the_markdown_shows_the_first_samples_that_fail(
     folder: Path, run: Callable[[str], Path]
 ) -> None:
     copy = run("sft")
-    rows = accuracy.read(copy / "predictions.jsonl")
+    rows = accuracy.read_predictions(copy / "predictions.jsonl")
     right = [replace(row, value=row.gold, correct={"shop": i != 2}) for i, row in enumerate(rows)]
-    (copy / "predictions.jsonl").write_bytes(accuracy.write(right))
-    story = tell([copy])
+    (copy / "predictions.jsonl").write_bytes(accuracy.predictions_jsonl(right))
+    story = make_story([copy])
     assert story.samples
     assert [row.id for row in story.samples.first] == ["d22", "d20", "d21", "d23"]
     text = markdown.render(story)
@@ -444,12 +447,12 @@ def test_the_markdown_shows_the_first_samples_that_fail(
     assert "### d22\n\n```\nfrom Cedarw, no 22\n```\n\n| field | expected | sft |" in text
     assert "| shop | Cedarw | ✗ Cedarw |" in text
     assert "| shop | Ashu | ✓ Ashu |" in text
-    without = markdown.render(tell([copy], with_documents=False))
+    without = markdown.render(make_story([copy], with_documents=False))
     assert "from Cedarw" not in without
     assert "| shop | Cedarw | ✗ Cedarw |" in without
     many = replace(story.samples, rows=story.samples.rows * 3)
     assert len(many.first) == samples.FEW
-    looked = markdown.render(tell([folder / "grpo"]))
+    looked = markdown.render(make_story([folder / "grpo"]))
     assert re.search(r"\n(grpo|before training), grade \d\.\d\d:\n\n```", looked)
 
 
@@ -463,7 +466,7 @@ def test_a_run_under_way_reads_as_far_as_it_came(run: Callable[[str], Path]) -> 
     manifest["attempts"][-1].pop("outcome")
     manifest["attempts"][-1].pop("ended")
     change(copy / "manifest.json", attempts=manifest["attempts"])
-    story = tell([copy])
+    story = make_story([copy])
     assert story.notes[0].text.startswith("The run has not ended")
     assert story.learning[0].series[0].points[-1] == (6.0, None)
     assert story.samples is None
@@ -519,9 +522,9 @@ def test_a_report_is_replaced_whole_or_not_at_all(folder: Path, tmp_path: Path) 
 
 
 def test_costs_are_shown_where_they_are_understood(folder: Path, tmp_path: Path) -> None:
-    assert cost.read({}) is None
-    assert cost.read({"cases": {"owned": {"monthly": 3}}, "sensitivity": [1]}) is not None
-    assert cost.read({"cases": {"owned": 1}}) is None
+    assert cost.read_cost({}) is None
+    assert cost.read_cost({"cases": {"owned": {"monthly": 3}}, "sensitivity": [1]}) is not None
+    assert cost.read_cost({"cases": {"owned": 1}}) is None
     spread = {"likely": 100.0, "low": 80.0, "high": None}
     case = {
         "parts": {"energy": 5},
@@ -538,12 +541,12 @@ def test_costs_are_shown_where_they_are_understood(folder: Path, tmp_path: Path)
     }
     file = tmp_path / "cost.json"
     file.write_bytes(orjson.dumps(told))
-    story = tell([folder / "sft"], cost_file=file)
+    story = make_story([folder / "sft"], cost_file=file)
     assert story.cost
     assert story.cost.charts[0].series[1].points == ((1000.0, 100.0), (2000.0, 120.0))
     assert ("the first month", "$100 [$80 to never]", "—") in story.cost.tables[0].rows
     assert "Where a month breaks even" in html.render(story)
-    assert tell([folder / "sft"]).cost is None
+    assert make_story([folder / "sft"]).cost is None
 
 
 def test_a_comparison_of_roads_is_its_arms(folder: Path, tmp_path: Path) -> None:
@@ -559,13 +562,13 @@ def test_a_comparison_of_roads_is_its_arms(folder: Path, tmp_path: Path) -> None
     (tmp_path / comparison.FILE).write_bytes(
         orjson.dumps({"rows": rows, "take": "sft", "left_out": {"grpo": HOSTILE[0]}})
     )
-    story = tell([tmp_path])
+    story = make_story([tmp_path])
     assert (story.title, story.made[0][0]) == (tmp_path.name, "sft")
-    assert story.roads
-    assert story.roads.table.head == ("", "base", "sft")
-    assert story.roads.verdicts[0] == "sft: not worth its hours."
+    assert story.comparison
+    assert story.comparison.table.head == ("", "base", "sft")
+    assert story.comparison.verdicts[0] == "sft: not worth its hours."
     assert "Which road" in html.render(story)
-    assert comparison.read({"rows": {"sft": {"report": 3, "to_best": {"no": 1}}}}) is None
+    assert comparison.read_table({"rows": {"sft": {"report": 3, "to_best": {"no": 1}}}}) is None
 
 
 @given(
@@ -597,11 +600,11 @@ def test_many_steps_are_averaged_and_many_rows_thinned_failing_first(
     assert thinned[-1][0] == 4999.0
     assert all(y is not None and 0.4 < y < 0.6 for _, y in charts.smooth(charts.thin(points)))
     copy = run("sft")
-    one = accuracy.read(copy / "predictions.jsonl")[0]
+    one = accuracy.read_predictions(copy / "predictions.jsonl")[0]
     right = replace(one, correct={"shop": True})
     rows = [replace(right, id=f"r{i}") for i in range(samples.MANY)] + [replace(one, id="wrong")]
-    (copy / "predictions.jsonl").write_bytes(accuracy.write(rows))
-    found = tell([copy]).samples
+    (copy / "predictions.jsonl").write_bytes(accuracy.predictions_jsonl(rows))
+    found = make_story([copy]).samples
     assert found
     assert (len(found.rows), found.total, found.rows[-1].id) == (
         samples.MANY,
@@ -618,7 +621,7 @@ def test_reading_runs_nothing_of_the_run(
     task.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     config = orjson.loads((copy / "manifest.json").read_bytes())["config"]
     change(copy / "manifest.json", config={**config, "task": str(task)})
-    story: Story = tell([copy])
+    story: Story = make_story([copy])
     assert html.render(story)
     assert not (tmp_path / "ran").exists()
-    assert run_files.read(copy).recipe == "sft"
+    assert run_files.read_record(copy).recipe == "sft"
