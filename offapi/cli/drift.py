@@ -67,7 +67,7 @@ def command(
     """
     from offapi.drift import reference as references
     from offapi.drift import report, state, without_gold
-    from offapi.drift.monitor import Watch
+    from offapi.drift.monitor import DriftMonitor
     from offapi.drift.rows import Source, Tally
     from offapi.drift.signals import watched
     from offapi.files.atomic import sha256
@@ -77,7 +77,7 @@ def command(
     watching, tally = watched(task), Tally()
     with state.alone(state_file):
         known = references.read(Source(reference, task_file, task, watching), output)
-        watch = Watch(known, watching, margin)
+        watch = DriftMonitor(known, watching, margin)
         key = {
             "format": state.FORMAT,
             "task": sha256(task_file),

@@ -15,12 +15,12 @@ from typing import Any
 from offapi.compare.config import ROADS, Keys, Road
 from offapi.data import documents, traces
 from offapi.data.documents import Document
+from offapi.data.hold_out import hold_out
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation import test_set
 from offapi.evaluation.test_set import Row
 from offapi.files import atomic, jsonl
 from offapi.grading.similarity.contamination import near
-from offapi.rl.prompts import hold_out
 from offapi.task.task import Task
 from offapi.task.task import load as load_task
 from offapi.teachers.teacher import parse

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.drift.monitor import Watch
+from offapi.drift.monitor import DriftMonitor
 from offapi.drift.outliers import WORST, Row, key
 from offapi.drift.sequential_test import VALUES
 from offapi.drift.signals import NOVEL, Kind
@@ -110,7 +110,7 @@ class Report:
         return f"nothing moved as far as {self.fresh_rows:,} rows can tell."
 
 
-def report(watch: Watch, state: State, rate: float) -> Report:
+def report(watch: DriftMonitor, state: State, rate: float) -> Report:
     """What `state`, of one row or more, says, when at most
     `rate` of all watches without drift shall raise an alarm.
     """
@@ -155,7 +155,7 @@ def commands(verdict: Verdict, task_file: Path, fresh: Path) -> list[str]:
     return [*first, f"offapi train {shlex.quote(str(recipe))} --set traces={traces} {more}"]
 
 
-def _findings(watch: Watch, state: State, alarm: float) -> tuple[Finding, ...]:
+def _findings(watch: DriftMonitor, state: State, alarm: float) -> tuple[Finding, ...]:
     found, logs, lately = [], watch.log_e(state), watch.lately(state)
     for i, one in enumerate(watch.watching):
         before, now = watch.reference.counts[i], state.counts[i]

@@ -20,9 +20,9 @@ from offapi.compare.effort import Cost
 from offapi.compare.ranking import Entry, judge
 from offapi.compare.timed_run import Timed
 from offapi.compare.train_arm import Outcome
+from offapi.data.hold_out import hold_out
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Prediction, Report
-from offapi.rl.prompts import hold_out
 from offapi.teachers.teacher import Price, Usage
 
 FILE = """
