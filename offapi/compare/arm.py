@@ -7,26 +7,17 @@ is not done again; under way, it is gone on with.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from offapi import __version__
 from offapi.backend import LoraSpec
 from offapi.compare import data as material
 from offapi.compare.config import Keys, Road
-from offapi.config import load as configs
-from offapi.errors import DataError
-from offapi.evaluation import test_set
-from offapi.models import store
-from offapi.models.lock import LOCK
+from offapi.training.manifest import describe_arm, name_folder
 
 ARMS, DATA = "arms", "arms/data"  # folders in `out`: the arms of all comparisons, what they read
-DIGITS = 12  # of a hash in a name
 
 
 @dataclass(frozen=True)
@@ -65,50 +56,10 @@ def arm(
         inputs |= {"labels": keys.labels} if keys.labels else {"teacher": keys.teacher}
     config = keys.recipe_config(road, **inputs)
     config = replace(config, out=keys.out / ARMS, **more)
-    manifest = describe(config, road, backend, start)
-    name = named(road, manifest)
+    manifest = describe_arm(road, config, backend, start.path.name if start else None)
+    name = name_folder(road, manifest)
     if start is not None:
         config = replace(config, adapter=start.path / "adapter")
     return Arm(
         road, replace(config, name=name), manifest, (keys.out / ARMS / name).absolute(), start
     )
-
-
-def describe(config: Any, road: Road, backend: str, start: Arm | None) -> dict[str, Any]:
-    """What the arm depends on: keys without places, hashes of what is read, model, version."""
-    reads = config.reads()
-    places = {"name", "out", "model", "adapter", *reads}
-    keys = {name: value for name, value in configs.resolved(config).items() if name not in places}
-    hashes = {name: _digest(path) for name, path in reads.items()} | {
-        "model": model_hash(config.model)
-    }
-    return {
-        "road": road,
-        "backend": backend,
-        "offapi": __version__,
-        "config": keys,
-        "sha256": hashes,
-        "start": start.path.name if start else None,
-    }
-
-
-def named(kind: str, manifest: Mapping[str, Any]) -> str:
-    """`sft-0123456789ab`: the folder's name."""
-    digest = hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return f"{kind.replace('_', '-')}-{digest[:DIGITS]}"
-
-
-def model_hash(model: str) -> str:
-    """Of the lock of a stored model, else of the folder."""
-    folder = store.get(model).path
-    return test_set.digest(folder / LOCK if (folder / LOCK).is_file() else folder)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return test_set.digest(path)
-    except OSError as error:
-        step = "Check the path; relative ones are relative to the file that names them."
-        raise DataError(
-            f"cannot be read: {error.strerror}.", where=str(path), next_step=step
-        ) from None

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from offapi import __version__
 from offapi.backend import ModelSpec, load
 from offapi.chat.chat import Chat
-from offapi.compare import arm as arms
-from offapi.compare.arm import ARMS, DIGITS
+from offapi.compare.arm import ARMS
 from offapi.compare.config import Keys
 from offapi.evaluation import accuracy, test_set
 from offapi.evaluation.accuracy import Report, score_predictions
@@ -25,6 +22,7 @@ from offapi.evaluation.predict import predict
 from offapi.files import atomic
 from offapi.models import store
 from offapi.progress import Progress
+from offapi.training.manifest import DIGITS, describe_answers, hash_model, name_folder
 from offapi.training.run import Run
 
 
@@ -57,16 +55,16 @@ def model(
     kind: str, name: str, shots: int, keys: Keys, questions: Questions, backend: str, out: Progress
 ) -> Scored:
     """A model as it is, base or teacher; kept in a folder of its own among the arms."""
-    manifest: dict[str, Any] = {
-        "backend": backend,
-        "offapi": __version__,
-        "shots": shots,
-        "dtype": keys.dtype,
-        "quantize": keys.quantize,
-        "device": keys.device,
-        "sha256": {"task": test_set.digest(keys.task), "model": arms.model_hash(name)},
-    }
-    path = (keys.out / ARMS / arms.named(kind, manifest)).absolute()
+    hashes = {"task": test_set.digest(keys.task), "model": hash_model(name)}
+    manifest = describe_answers(
+        backend,
+        hashes,
+        shots=shots,
+        dtype=keys.dtype,
+        quantize=keys.quantize,
+        device=keys.device,
+    )
+    path = (keys.out / ARMS / name_folder(kind, manifest)).absolute()
     if not path.exists():
         Run.create(path.parent, path.name, manifest)
     return done(path, questions) or _ask(path, keys, name, None, shots, questions, backend, out)

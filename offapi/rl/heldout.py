@@ -1,7 +1,7 @@
 """Documents that are never trained on, scored every so often: is the reward still what is wanted?
 
 `reward` is what training raises; `audit` what it never sees: gold, and the checks that the task
-keeps aside. Left out: what follows from a gap between the two, see `hacking`.
+keeps aside. Left out: what follows from a gap between the two, see `reward_hacking`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from statistics import fmean
 
 import numpy as np
 
+from offapi.backend import Backend
+from offapi.episodes import Episode, Segment
 from offapi.files import jsonl
 from offapi.rl.reward import GOLD
 from offapi.rl.rollouts import Prompt, Rollout, Sampler
@@ -74,6 +76,35 @@ class HeldOut:
         )
 
 
+@dataclass(frozen=True)
+class HeldOutSet:
+    """The held-out prompts, and how the base model's own logprobs were when the run began."""
+
+    sampler: Sampler
+    prompts: Sequence[Prompt]
+    base: bytes
+
+    @classmethod
+    def of(cls, sampler: Sampler, prompts: Sequence[Prompt]) -> HeldOutSet:
+        """Probe the base model as it is now."""
+        return cls(sampler, prompts, probe(sampler.backend, prompts[0]))
+
+    def look(self, step: int) -> HeldOut:
+        """Answer the prompts greedily and score the answers."""
+        return look(self.sampler, self.prompts, step)
+
+    def same_base(self) -> bool:
+        """Return whether the base model's own logprobs are as they were."""
+        return probe(self.sampler.backend, self.prompts[0]) == self.base
+
+    def differing(self) -> list[str]:
+        """Return the rows whose answers get other rewards when they are scored a second time."""
+        rewards = self.sampler.rewards
+        group = self.sampler.groups(self.prompts[:1], 0)[0]
+        asked = [self.sampler.asked(group.prompt, one.text) for one in group.rollouts]
+        return list(rewards.not_deterministic(asked, [one.judged for one in group.rollouts]))
+
+
 def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
     """Greedy answers to `prompts`, scored."""
     greedy = replace(
@@ -93,6 +124,14 @@ def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
             for name in sorted({name for one in apart for name in one})
         },
     )
+
+
+def probe(backend: Backend, prompt: Prompt) -> bytes:
+    """The reference's logprobs of a prompt: the same bytes as long as the base is the same."""
+    tokens = prompt.tokens[:64]
+    episode = Episode("probe", (Segment(tokens[:1], False), Segment(tokens[1:], True)))
+    logprobs_T = backend.score([episode], by="reference")[0]
+    return np.ascontiguousarray(logprobs_T).tobytes()
 
 
 def best(history: Sequence[HeldOut]) -> HeldOut:

@@ -2,7 +2,7 @@
 documents, and what it stands for does not; or that is lost.
 
 What it stands for is the audit as a whole, and each of its parts: a field that falls shows nothing
-in a mean that others raise. Left out: what the run does about it, see `watch`.
+in a mean that others raise. Left out: what the run does about it, see `run_log`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,16 @@ class Gamed:
     def meaning(self) -> str:
         """What did not rise, in words."""
         return f"{self.part!r} of the audit" if self.part else "what it stands for (the audit)"
+
+    @property
+    def sentence(self) -> str:
+        """What happened, for people."""
+        verdict = "is being gamed" if self.rose else "does not stand for what is meant"
+        return (
+            f"the reward {verdict}: since step {self.base.step} it changed by"
+            f" {self.reward.points()} points on held-out documents, while {self.meaning} changed by"
+            f" {self.audit.points()}."
+        )
 
 
 def gamed(history: Sequence[HeldOut]) -> Gamed | None:
