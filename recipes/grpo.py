@@ -128,7 +128,7 @@ def begin(job: Job[Config, Inputs], log: RunLog, monitor: Monitor, heldout: Held
 def draw(
     job: Job[Config, Inputs], sampler: Sampler, schedule: Schedule, clock: Clock, step: int
 ) -> Sampled:
-    """The groups of a step, fresh from the policy; offline, those recorded before."""
+    """Return the groups of a step, fresh from the policy; offline, those recorded before."""
     inputs = job.inputs
     if inputs.recorded:
         return Sampled(tuple(schedule.batch_at(step, inputs.recorded)), recorded=True)
