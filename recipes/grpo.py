@@ -8,7 +8,7 @@ gates of `offapi.rl` watch whether it learns what is meant. Left out: agents' tu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from offapi.backend import Backend, load
 from offapi.chat.chat import Chat
@@ -99,17 +99,18 @@ def train(
     with job.progress.progress("training", schedule.steps) as advance:
         for step in range(trail.step, schedule.steps):
             sampled = draw(job, sampler, schedule, clock, step)
-            metrics, problems = update(job, sampler.backend, clock, sampled, schedule.lr_at(step))
+            measured, problems = update(job, sampler.backend, clock, sampled, schedule.lr_at(step))
             log.enforce(problems)
-            figures = Figures(sampled, metrics)
+            seen, same_base = None, True
             if monitor.is_look(step + 1):
                 with clock.phase("heldout"):
-                    figures = replace(figures, seen=heldout.look(step + 1))
-                figures = replace(figures, same_base=heldout.same_base())
+                    seen = heldout.look(step + 1)
+                same_base = heldout.same_base()
+            figures = Figures(sampled, measured, seen, same_base)
             decision = monitor.after(trail, figures)
             log.write_step(decision, figures, clock.take())
             trail = decision.trail
-            said = f"reward {metrics['reward']:.3f}, held out {trail.history[-1].reward:.3f}"
+            said = f"reward {measured['reward']:.3f}, held out {trail.history[-1].reward:.3f}"
             advance(step + 1, said)
     return log.write_end(find_learned(trail.history))
 

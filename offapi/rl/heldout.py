@@ -102,7 +102,7 @@ class HeldOutSet:
         rewards = self.sampler.rewards
         group = self.sampler.groups(self.prompts[:1], 0)[0]
         asked = [self.sampler.asked(group.prompt, one.text) for one in group.rollouts]
-        return list(rewards.not_deterministic(asked, [one.judged for one in group.rollouts]))
+        return rewards.not_deterministic(asked, [one.judged for one in group.rollouts])
 
 
 def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
