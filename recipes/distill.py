@@ -15,17 +15,16 @@ from typing import Literal
 
 import orjson
 
-from offapi.backend import load
 from offapi.chat.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
-from offapi.data.rows import Row, row_text
+from offapi.data.rows import row_text
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Report
 from offapi.grading.keep import Keep
 from offapi.grading.select import choose
-from offapi.models.store import Model, get
+from offapi.models.store import get
 from offapi.progress import Progress
 from offapi.task import Grade, Task, load_task
 from offapi.teachers.labelling import LabellingWatch, label_documents
@@ -33,9 +32,16 @@ from offapi.teachers.labels_file import Label, read_labels, settle_labels
 from offapi.teachers.local import Local
 from offapi.teachers.recorded import Recorded
 from offapi.teachers.teacher import Teacher, parse_teacher
-from offapi.training.run import Run
+from offapi.training.job import Job
 
-from .sft import Training, answer_episode, fit_length, read_val, score, train
+from .training import (
+    StudentInputs,
+    Training,
+    fit_length,
+    read_val,
+    trace_episode,
+    train_student,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +79,15 @@ Graded = tuple[
 ]  # the question as the student is asked, with the teacher's answer, and its grade
 
 
-@dataclass(frozen=True)
-class Inputs:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StudentInputs):
     """Everything the recipe reads, read and checked before anything is written."""
 
-    task: Task
-    model: Model
-    chat: Chat
     rows: tuple[Document, ...]
-    val: tuple[Row, ...]
     labels: tuple[Label, ...] | None  # already written, None: a teacher is asked
 
 
-def prepare(config: Config, out: Progress) -> Inputs:
+def prepare(config: Config, progress: Progress) -> Inputs:
     """Read and check the inputs, the teacher's name included."""
     task, model = load_task(config.task), get(config.model)
     labels = (
@@ -94,41 +96,35 @@ def prepare(config: Config, out: Progress) -> Inputs:
     if labels is None:
         open_teacher(config, task, "")
     rows = tuple(documents.read(config.data))
-    return Inputs(task, model, Chat.load(model.path), rows, read_val(config, task), labels)
-
-
-def run(
-    config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool
-) -> Report | None:
-    """Label, grade, keep, train and score; the report of `val`, None without it."""
-    task, chat = inputs.task, inputs.chat
-    labels = (
-        ask(config, inputs, backend_name, folder, out) if inputs.labels is None else inputs.labels
+    return Inputs(
+        task=task,
+        model=model,
+        chat=Chat.load(model.path),
+        val=read_val(config, task),
+        rows=rows,
+        labels=labels,
     )
-    graded = grade(task, inputs.rows, labels)
-    folder.write("grades.jsonl", b"".join(map(as_line, graded)))
-    kept = keep(config, inputs, graded, folder, out)
-
-    episodes = [
-        answer_episode(chat, task, trace.id, trace.document, learned(task, trace, grade))
-        for trace, grade in kept
-    ]
-    backend = load(backend_name, config.spec(inputs.model))
-    train(backend, fit_length(episodes, config, out), config, inputs.model, folder, out, resume)
-    report = score(backend, chat, task, inputs.val, folder, out, config.val)
-    backend.close()
-    return report
 
 
-def ask(
-    config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress
-) -> Sequence[Label]:
+def run(job: Job[Config, Inputs]) -> Report | None:
+    """Label, grade, keep, train and score; the report of `val`, None without it."""
+    config, inputs = job.config, job.inputs
+    labels = ask(job) if inputs.labels is None else inputs.labels
+    graded = grade(inputs.task, inputs.rows, labels)
+    job.folder.write("grades.jsonl", b"".join(map(as_line, graded)))
+    kept = keep(job, graded)
+    episodes = [trace_episode(inputs.chat, inputs.task, trace, mark) for trace, mark in kept]
+    return train_student(job, fit_length(episodes, config, job.progress))
+
+
+def ask(job: Job[Config, Inputs]) -> Sequence[Label]:
     """The teacher's answers, those already written down not asked for again."""
-    teacher = open_teacher(config, inputs.task, backend_name)
-    with out.progress(f"asking {teacher.name}", len(inputs.rows)) as advance:
+    config, inputs, progress = job.config, job.inputs, job.progress
+    teacher = open_teacher(config, inputs.task, job.backend_name)
+    with progress.progress(f"asking {teacher.name}", len(inputs.rows)) as advance:
         done = iter(range(1, len(inputs.rows) + 1))
-        watch = LabellingWatch(answered=lambda _: advance(next(done)), say=out.say)
-        path = folder.path / "labels.jsonl"
+        watch = LabellingWatch(answered=lambda _: advance(next(done)), say=progress.say)
+        path = job.folder.path / "labels.jsonl"
         return label_documents(
             inputs.task, inputs.rows, teacher, path, shots=config.shots, watch=watch
         ).labels
@@ -169,17 +165,15 @@ def grade(task: Task, rows: Sequence[Document], labels: Sequence[Label]) -> list
     return graded
 
 
-def keep(
-    config: Config, inputs: Inputs, graded: Sequence[Graded], folder: Run, out: Progress
-) -> list[Graded]:
+def keep(job: Job[Config, Inputs], graded: Sequence[Graded]) -> list[Graded]:
     """The answers good enough to learn, none of documents
     near those that are scored; what was dropped is said.
     """
+    config, inputs = job.config, job.inputs
     evaluation = [(row.id, row_text(row)) for row in inputs.val]
     chosen = choose(graded, inputs.task, config.keep, config.seed, evaluation=evaluation)
-    folder.write(
-        "grading.json", orjson.dumps(chosen.report.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)
-    )
+    report = orjson.dumps(chosen.report.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)
+    job.folder.write("grading.json", report)
     failed = Counter(
         name for _, grade in graded for name, part in grade.parts.items() if part.score < 1
     )
@@ -187,7 +181,7 @@ def keep(
     dropped = (
         ", ".join(f"{reason} {count}" for reason, count in chosen.report.dropped.items()) or "none"
     )
-    out.say(
+    job.progress.say(
         f"Kept {len(chosen.kept)} of {len(graded)} labels. Failed checks: {reasons}. Dropped:"
         f" {dropped}."
     )
@@ -198,11 +192,6 @@ def keep(
         )
         raise DataError(f"none of {len(graded)} labels is kept.", next_step=step)
     return [graded[i] for i in chosen.kept]
-
-
-def learned(task: Task, trace: Trace, grade: Grade) -> str:
-    """The answer as the task spells it, or as it stands where it is no JSON object."""
-    return trace.answer if grade.value is None else task.answer_text(grade.value)
 
 
 def as_line(row: Graded) -> bytes:

@@ -8,16 +8,15 @@ drawn without a look at their grades. Left out: rating traces by anything but th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import orjson
 
-from offapi.backend import load
 from offapi.chat.chat import Chat, Thinking
 from offapi.data import traces
-from offapi.data.rows import Row, read_rows, row_text
+from offapi.data.rows import read_rows, row_text
 from offapi.data.traces import Trace
 from offapi.episodes import Episode
 from offapi.errors import ConfigError, DataError
@@ -25,14 +24,22 @@ from offapi.evaluation.accuracy import Report
 from offapi.evaluation.compare import compare_answers
 from offapi.grading.keep import Keep, require_groups
 from offapi.grading.select import choose
-from offapi.models.store import Model, get
+from offapi.models.store import get
 from offapi.progress import Progress
 from offapi.randomness import order
 from offapi.task import Grade, Task, load_task
+from offapi.training.job import Job
+from offapi.training.recipe_run import hold_run
 from offapi.training.run import Run
 
-from .distill import learned
-from .sft import Training, answer_episode, fit_length, read_val, score, train
+from .training import (
+    StudentInputs,
+    Training,
+    fit_length,
+    read_val,
+    trace_episode,
+    train_student,
+)
 
 CONTROL = "control"  # the other student's run, inside the run
 
@@ -56,20 +63,16 @@ class Config(Training):
         return {"task": self.task, "traces": self.traces, **({"val": self.val} if self.val else {})}
 
 
-@dataclass(frozen=True)
-class Inputs:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StudentInputs):
     """Everything the recipe reads, graded and chosen before anything is written."""
 
-    task: Task
-    model: Model
-    chat: Chat
     kept: tuple[Episode, ...]
     random: tuple[Episode, ...]  # as many, whatever their grades
-    val: tuple[Row, ...]
     report: bytes  # grading.json
 
 
-def prepare(config: Config, out: Progress) -> Inputs:
+def prepare(config: Config, progress: Progress) -> Inputs:
     """Read, grade and choose; say what the grades are worth."""
     task, model = load_task(config.task), get(config.model)
     chat, val = Chat.load(model.path), read_val(config, task)
@@ -79,7 +82,7 @@ def prepare(config: Config, out: Progress) -> Inputs:
     evaluation = [(row.id, row_text(row)) for row in val]
     chosen = choose(rows, task, config.keep, config.seed, evaluation=evaluation)
     for line in chosen.report.lines():
-        out.say(line)
+        progress.say(line)
     if not chosen.kept:
         step = "See `offapi grade` for the reasons; lower keep.threshold, or mend the checks."
         raise DataError(
@@ -89,64 +92,42 @@ def prepare(config: Config, out: Progress) -> Inputs:
     drawn = sorted(chosen.eligible[i] for i in pool[: len(chosen.kept)])
     kept, random = ([rows[i] for i in which] for which in (chosen.kept, drawn))
     return Inputs(
-        task,
-        model,
-        chat,
-        episodes(config, task, chat, kept, out),
-        episodes(config, task, chat, random, out) if config.control else (),
-        val,
-        orjson.dumps(chosen.report.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY),
+        task=task,
+        model=model,
+        chat=chat,
+        val=val,
+        kept=episodes(config, task, chat, kept, progress),
+        random=episodes(config, task, chat, random, progress) if config.control else (),
+        report=orjson.dumps(chosen.report.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY),
     )
 
 
-def run(
-    config: Config, inputs: Inputs, backend_name: str, folder: Run, out: Progress, resume: bool
-) -> Report | None:
+def run(job: Job[Config, Inputs]) -> Report | None:
     """Train on what was kept, then on as many random
     traces; the kept ones' report, both compared.
     """
-    folder.write("grading.json", inputs.report)
-    report = student(config, inputs, inputs.kept, backend_name, folder, out, resume)
-    if not config.control:
-        return report
-    out.say(f"The control: {len(inputs.random)} episodes of traces drawn whatever their grades.")
-    again = resume and (folder.path / CONTROL).exists()
-    control = (
-        Run.open(folder.path / CONTROL)
-        if again
-        else Run.create(folder.path, CONTROL, {"control": True})
-    )
-    with control.lock():
-        if again:
-            control.resume({"control": True})
-        other = student(config, inputs, inputs.random, backend_name, control, out, again)
+    job.folder.write("grading.json", job.inputs.report)
+    report = train_student(job, job.inputs.kept)
+    other = train_control(job) if job.config.control else None
     if report is not None and other is not None:
         compared = compare_answers(
             report.predictions, other.predictions, names=("graded", "ungraded")
         )
-        folder.write(
-            "comparison.json", orjson.dumps(compared.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)
-        )
+        found = orjson.dumps(compared.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)
+        job.folder.write("comparison.json", found)
         for line in compared.lines():
-            out.say(line)
+            job.progress.say(line)
     return report
 
 
-def student(
-    config: Config,
-    inputs: Inputs,
-    rows: Sequence[Episode],
-    backend_name: str,
-    folder: Run,
-    out: Progress,
-    resume: bool,
-) -> Report | None:
-    """Train one student on `rows` and score it; None without val."""
-    backend = load(backend_name, config.spec(inputs.model))
-    train(backend, rows, config, inputs.model, folder, out, resume)
-    report = score(backend, inputs.chat, inputs.task, inputs.val, folder, out, config.val)
-    backend.close()
-    return report
+def train_control(job: Job[Config, Inputs]) -> Report | None:
+    """Train the other student, on traces drawn whatever their grades, in a run inside the run."""
+    rows, manifest, parent = job.inputs.random, {"control": True}, job.folder.path
+    job.progress.say(f"The control: {len(rows)} episodes of traces drawn whatever their grades.")
+    resume = job.resume and (parent / CONTROL).exists()
+    folder = Run.open(parent / CONTROL) if resume else Run.create(parent, CONTROL, manifest)
+    with hold_run(folder, manifest, resume=resume):
+        return train_student(replace(job, folder=folder, resume=resume), rows)
 
 
 def read_traces(path: Path, task: Task) -> list[Trace]:
@@ -169,7 +150,7 @@ def said(task: Task, answer: traces.Message) -> traces.Message:
 
 
 def episodes(
-    config: Config, task: Task, chat: Chat, rows: Sequence[tuple[Trace, Grade]], out: Progress
+    config: Config, task: Task, chat: Chat, rows: Sequence[tuple[Trace, Grade]], progress: Progress
 ) -> tuple[Episode, ...]:
     """What is learned of each trace: the assistant's turns alone."""
     made: list[Episode] = []
@@ -183,7 +164,5 @@ def episodes(
                 " cannot stand for."
             )
             raise ConfigError(what, where=str(config.traces), next_step='Set prompt = "trace".')
-        made.append(
-            answer_episode(chat, task, trace.id, trace.document, learned(task, trace, grade))
-        )
-    return fit_length(made, config, out)
+        made.append(trace_episode(chat, task, trace, grade))
+    return fit_length(made, config, progress)

@@ -16,11 +16,13 @@ from offapi.errors import ConfigError
 from offapi.models.store import Model
 from offapi.policy_loss import PolicyLoss
 from offapi.rl.gates import Gate
+from offapi.rl.monitor import Monitor
 from offapi.rl.rollouts import Prompt
 from offapi.task import Task
 from offapi.training.forecast import Rounds
+from offapi.training.schedule import Schedule
 
-from .sft import Training
+from .training import Training
 
 # float32 logits are good to some 5e-5, which over this are the 1e-3 nats of the mismatch gate
 COLDEST = 0.05
@@ -121,6 +123,16 @@ class Config(Training):
     def objective(self, task: Task) -> PolicyLoss:
         """The loss, with what follows from the sampling."""
         return replace(self.loss, temperature=self.temperature, max_tokens=task.max_answer_tokens)
+
+    def monitor(self, task: Task, schedule: Schedule) -> Monitor:
+        """What decides over the run's steps."""
+        return Monitor(
+            steps=schedule.steps,
+            eval_every=self.eval_every,
+            checkpoint_every=self.checkpoint_every,
+            max_tokens=task.max_answer_tokens,
+            checked=task.reward is None,
+        )
 
     def rounds(self, task: Task, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> Rounds:
         """What it asks of the model, to say beforehand how long that takes."""

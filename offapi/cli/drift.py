@@ -67,7 +67,7 @@ def command(
     offapi drift --task task.py --reference launch.jsonl --fresh served.jsonl --state drift.json
     """
     from offapi.drift import report, state, without_gold
-    from offapi.drift.monitor import Watch
+    from offapi.drift.monitor import DriftMonitor
     from offapi.drift.reference import read_reference
     from offapi.drift.rows import RowTally, TraceSource
     from offapi.drift.signals import task_signals
@@ -78,7 +78,7 @@ def command(
     watching, tally = task_signals(task), RowTally()
     with state.alone(state_file):
         known = read_reference(TraceSource(reference, task_file, task, watching), output)
-        watch = Watch(known, watching, margin)
+        watch = DriftMonitor(known, watching, margin)
         key = {
             "format": state.FORMAT,
             "task": sha256_file(task_file),

@@ -7,26 +7,17 @@ is not done again; under way, it is gone on with.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from offapi import __version__
 from offapi.backend import LoraSpec
 from offapi.compare.config import Keys, RecipeName
 from offapi.compare.data import Rows, write_rows
-from offapi.config.load import resolved
-from offapi.errors import DataError
-from offapi.files.hashing import sha256_path
-from offapi.models import store
-from offapi.models.lock import LOCK
+from offapi.training.manifest import describe_arm, name_folder
 
 ARMS, DATA = "arms", "arms/data"  # folders in `out`: the arms of all comparisons, what they read
-DIGITS = 12  # of a hash in a name
 
 
 @dataclass(frozen=True)
@@ -68,52 +59,10 @@ def make_arm(
         inputs |= {"labels": keys.labels} if keys.labels else {"teacher": keys.teacher}
     config = keys.recipe_config(recipe, **inputs)
     config = replace(config, out=keys.out / ARMS, **more)
-    manifest = arm_manifest(config, recipe, backend, start)
-    name = arm_name(recipe, manifest)
+    manifest = describe_arm(recipe, config, backend, start.path.name if start else None)
+    name = name_folder(recipe, manifest)
     if start is not None:
         config = replace(config, adapter=start.path / "adapter")
     return Arm(
         recipe, replace(config, name=name), manifest, (keys.out / ARMS / name).absolute(), start
     )
-
-
-def arm_manifest(
-    config: Any, recipe: RecipeName, backend: str, start: Arm | None
-) -> dict[str, Any]:
-    """What the arm depends on: keys without places, hashes of what is read, model, version."""
-    reads = config.reads()
-    places = {"name", "out", "model", "adapter", *reads}
-    keys = {name: value for name, value in resolved(config).items() if name not in places}
-    hashes = {name: _digest(path) for name, path in reads.items()} | {
-        "model": model_hash(config.model)
-    }
-    return {
-        "road": recipe,
-        "backend": backend,
-        "offapi": __version__,
-        "config": keys,
-        "sha256": hashes,
-        "start": start.path.name if start else None,
-    }
-
-
-def arm_name(kind: str, manifest: Mapping[str, Any]) -> str:
-    """`sft-0123456789ab`: the folder's name."""
-    digest = hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return f"{kind.replace('_', '-')}-{digest[:DIGITS]}"
-
-
-def model_hash(model: str) -> str:
-    """Of the lock of a stored model, else of the folder."""
-    folder = store.get(model).path
-    return sha256_path(folder / LOCK if (folder / LOCK).is_file() else folder)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return sha256_path(path)
-    except OSError as error:
-        step = "Check the path; relative ones are relative to the file that names them."
-        raise DataError(
-            f"cannot be read: {error.strerror}.", where=str(path), next_step=step
-        ) from None

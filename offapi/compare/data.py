@@ -15,13 +15,13 @@ from typing import Any
 from offapi.compare.config import RECIPES, Keys, RecipeName
 from offapi.data import documents
 from offapi.data.documents import Document
+from offapi.data.hold_out import hold_out
 from offapi.data.rows import Row, as_row, read_rows, row_text
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation import test_set
 from offapi.files import atomic, jsonl
 from offapi.grading.similarity.contamination import near
-from offapi.rl.prompts import hold_out
 from offapi.task import Task, load_task
 from offapi.teachers.teacher import parse_teacher
 

@@ -7,18 +7,17 @@ Left out: the training.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from offapi import __version__
 from offapi.backend import ModelSpec
 from offapi.chat.chat import Chat
-from offapi.compare.arm import ARMS, DIGITS, arm_name, model_hash
+from offapi.compare.arm import ARMS
 from offapi.compare.config import Keys
 from offapi.evaluation import test_set
 from offapi.evaluation.evaluate import AnswersFile, Questions, Scored, ask_model
 from offapi.files.hashing import sha256_path
 from offapi.models import store
 from offapi.progress import Progress
+from offapi.training.manifest import DIGITS, describe_answers, hash_model, name_folder
 from offapi.training.run import Run
 
 
@@ -47,16 +46,16 @@ def score_model(
     progress: Progress,
 ) -> Scored:
     """A model as it is, base or teacher; kept in a folder of its own among the arms."""
-    manifest: dict[str, Any] = {
-        "backend": backend,
-        "offapi": __version__,
-        "shots": shots,
-        "dtype": keys.dtype,
-        "quantize": keys.quantize,
-        "device": keys.device,
-        "sha256": {"task": sha256_path(keys.task), "model": model_hash(name)},
-    }
-    path = (keys.out / ARMS / arm_name(kind, manifest)).absolute()
+    hashes = {"task": sha256_path(keys.task), "model": hash_model(name)}
+    manifest = describe_answers(
+        backend,
+        hashes,
+        shots=shots,
+        dtype=keys.dtype,
+        quantize=keys.quantize,
+        device=keys.device,
+    )
+    path = (keys.out / ARMS / name_folder(kind, manifest)).absolute()
     if not path.exists():
         Run.create(path.parent, path.name, manifest)
     file = _answers_file(path, questions)

@@ -14,18 +14,19 @@ import msgspec
 import orjson
 
 from offapi.compare.arm import Arm
-from offapi.compare.config import recipe_module
 from offapi.compare.timed_run import Timed
 from offapi.data import documents
 from offapi.errors import GateFailed
 from offapi.evaluation.accuracy import Report, make_prediction
 from offapi.progress import Progress
-from offapi.rl.monitor import BEST
+from offapi.rl.run_log import BEST
 from offapi.stats.interval import Interval
 from offapi.task import Task
 from offapi.teachers import labels_file
 from offapi.teachers.labels_file import Label
 from offapi.teachers.teacher import Usage
+from offapi.training.job import Job
+from offapi.training.recipe_run import hold_run, load_recipe
 
 DONE = "arm.json"
 
@@ -68,8 +69,8 @@ def reach_outcome(arm: Arm, task: Task, backend: str, out: Progress) -> ArmOutco
     if done is not None:
         out.say(f"{arm.recipe}: done before, in {arm.path}.")
         return done
-    module = recipe_module(arm.recipe)
-    inputs = module.prepare(arm.config, out)
+    recipe = load_recipe(arm.recipe)
+    inputs = recipe.prepare(arm.config, out)
     resume = arm.path.exists()
     out.say(f"{arm.recipe}: {'going on with' if resume else 'in'} {arm.path}.")
     run = (
@@ -77,13 +78,19 @@ def reach_outcome(arm: Arm, task: Task, backend: str, out: Progress) -> ArmOutco
         if resume
         else Timed.create(arm.path.parent, arm.path.name, arm.manifest)
     )
+    job = Job(
+        config=arm.config,
+        inputs=inputs,
+        backend_name=backend,
+        folder=run,
+        progress=out,
+        resume=resume,
+    )
     gate = None
-    with run.lock():
-        if resume:
-            run.resume(arm.manifest)
+    with hold_run(run, arm.manifest, resume=resume):
         run.begin()
         try:
-            module.run(arm.config, inputs, backend, run, out, resume)
+            recipe.run(job)
         except GateFailed as error:
             gate = error.what
             out.say(f"{arm.recipe}: {gate} That is its result; remove {arm.path} to try it again.")

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from offapi import __version__
 from offapi.backend import Backend, ModelSpec, load
 from offapi.chat.chat import Chat
 from offapi.data import documents
@@ -25,14 +23,16 @@ from offapi.demo.facts import Split
 from offapi.demo.generate import generate
 from offapi.errors import ModelError
 from offapi.evaluation.evaluate import Questions, Scored
-from offapi.files.hashing import sha256_file, sha256_path
+from offapi.files.hashing import sha256_path
 from offapi.models import store
-from offapi.models.lock import LOCK
 from offapi.progress import Progress
 from offapi.report.write import write_page
 from offapi.task import Task
 from offapi.text.display import duration
 from offapi.training import forecast
+from offapi.training.job import Job
+from offapi.training.manifest import describe_answers, hash_model
+from offapi.training.recipe_run import hold_run, load_recipe
 from offapi.training.run import Run
 
 RESULT, REPORT = "result.json", "report.html"
@@ -72,10 +72,9 @@ def run_demo(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Demo
     model = stored_model(out)
     manifest = {"demo": asdict(sizes)}
     folder, resume = open_folder(root, f"demo-{backend_name}", manifest)
-    with folder.lock():
+    with hold_run(folder, manifest, resume=resume):
         if resume:
             out.say(f"Going on with {folder.path}.")
-            folder.resume(manifest)
         task = task_file.task
         paths = write_documents(folder, sizes)
         test = documents.read(paths["test"])
@@ -135,9 +134,9 @@ def write_documents(folder: Run, sizes: Sizes) -> dict[str, Path]:
 
 def answers_key(backend_name: str, model: store.Model, paths: Mapping[str, Path]) -> dict[str, Any]:
     """What the answers to the test documents depend on, beside worked examples and adapter."""
-    read = {"model": model.path / LOCK, "task": paths["task"], "test": paths["test"]}
-    hashes = {name: sha256_file(path) for name, path in read.items()}
-    return {"backend": backend_name, "offapi": __version__, "sha256": hashes}
+    hashes = {"model": hash_model(model.path)}
+    hashes |= {name: sha256_path(paths[name]) for name in ("task", "test")}
+    return describe_answers(backend_name, hashes)
 
 
 def announce(
@@ -181,7 +180,7 @@ def distil(
     resume: bool,
 ) -> None:
     """The distill recipe on the generated training documents; their gold is not looked at."""
-    recipe = import_module("offapi.recipes.distill")
+    recipe = load_recipe("distill")
     config = recipe.Config(
         task=paths["task"],
         data=paths["train"],
@@ -192,4 +191,12 @@ def distil(
         batch_size=sizes.batch_size,
         seed=sizes.seed,
     )
-    recipe.run(config, recipe.prepare(config, out), backend_name, folder, out, resume)
+    job = Job(
+        config=config,
+        inputs=recipe.prepare(config, out),
+        backend_name=backend_name,
+        folder=folder,
+        progress=out,
+        resume=resume,
+    )
+    recipe.run(job)

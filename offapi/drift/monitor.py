@@ -23,7 +23,7 @@ from offapi.progress import Progress
 Steps = NDArray[np.int64]
 
 
-class Watch:
+class DriftMonitor:
     """A reference to hold rows against. `margin`: moves of a mean that do not count."""
 
     def __init__(self, reference: Reference, watching: Sequence[Signal], margin: float) -> None:

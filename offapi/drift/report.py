@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.drift.monitor import Watch
+from offapi.drift.monitor import DriftMonitor
 from offapi.drift.outliers import WORST, OutlierRow, list_key
 from offapi.drift.sequential_test import VALUES
 from offapi.drift.signals import NOVEL, Kind
@@ -109,7 +109,7 @@ class DriftReport:
         return f"nothing moved as far as {self.fresh_rows:,} rows can tell."
 
 
-def drift_report(watch: Watch, state: State, rate: float) -> DriftReport:
+def drift_report(watch: DriftMonitor, state: State, rate: float) -> DriftReport:
     """What `state`, of one row or more, says, when at most
     `rate` of all watches without drift shall raise an alarm.
     """
@@ -154,7 +154,7 @@ def next_commands(verdict: Verdict, task_file: Path, fresh: Path) -> list[str]:
     return [*first, f"offapi train {shlex.quote(str(recipe))} --set traces={traces} {more}"]
 
 
-def _findings(watch: Watch, state: State, alarm: float) -> tuple[SignalFinding, ...]:
+def _findings(watch: DriftMonitor, state: State, alarm: float) -> tuple[SignalFinding, ...]:
     found, logs, lately = [], watch.log_e(state), watch.lately(state)
     for i, one in enumerate(watch.watching):
         before, now = watch.reference.counts[i], state.counts[i]

@@ -1,7 +1,7 @@
 """Documents that are never trained on, scored every so often: is the reward still what is wanted?
 
 `reward` is what training raises; `audit` what it never sees: gold, and the checks that the task
-keeps aside. Left out: what follows from a gap between the two, see `hacking`.
+keeps aside. Left out: what follows from a gap between the two, see `reward_hacking`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from statistics import fmean
 
 import numpy as np
 
+from offapi.backend import Backend
+from offapi.episodes import Episode, Segment
 from offapi.files import jsonl
 from offapi.rl.reward import GOLD
 from offapi.rl.rollouts import Prompt, Rollout, Sampler
@@ -33,7 +35,7 @@ class HeldOut:
 
     `audits` are means of all that audits an answer; `parts` each check that is not rewarded, and
     each field of gold, apart. A document whose reward is None takes no part in the mean, nor in
-    what changed.
+    what changed. Checkpoints hold the fields by these names, hence no suffix `_P`.
     """
 
     step: int
@@ -74,6 +76,35 @@ class HeldOut:
         )
 
 
+@dataclass(frozen=True)
+class HeldOutSet:
+    """The held-out prompts, and how the base model's own logprobs were when the run began."""
+
+    sampler: Sampler
+    prompts: Sequence[Prompt]
+    base: bytes
+
+    @classmethod
+    def of(cls, sampler: Sampler, prompts: Sequence[Prompt]) -> HeldOutSet:
+        """Probe the base model as it is now."""
+        return cls(sampler, prompts, probe(sampler.backend, prompts[0]))
+
+    def look(self, step: int) -> HeldOut:
+        """Answer the prompts greedily and score the answers."""
+        return look(self.sampler, self.prompts, step)
+
+    def same_base(self) -> bool:
+        """Return whether the base model's own logprobs are as they were."""
+        return probe(self.sampler.backend, self.prompts[0]) == self.base
+
+    def differing(self) -> list[str]:
+        """Return the rows whose answers get other rewards when they are scored a second time."""
+        rewards = self.sampler.rewards
+        group = self.sampler.groups(self.prompts[:1], 0)[0]
+        asked = [self.sampler.asked(group.prompt, one.text) for one in group.rollouts]
+        return rewards.not_deterministic(asked, [one.judged for one in group.rollouts])
+
+
 def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
     """Greedy answers to `prompts`, scored."""
     greedy = replace(
@@ -95,6 +126,14 @@ def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
     )
 
 
+def probe(backend: Backend, prompt: Prompt) -> bytes:
+    """The reference's logprobs of a prompt: the same bytes as long as the base is the same."""
+    tokens = prompt.tokens[:64]
+    episode = Episode("probe", (Segment(tokens[:1], False), Segment(tokens[1:], True)))
+    logprobs_T = backend.score([episode], by="reference")[0]
+    return np.ascontiguousarray(logprobs_T).tobytes()
+
+
 def best(history: Sequence[HeldOut]) -> HeldOut:
     """The look with the highest audit, or without one reward;
     of equals that with the higher reward, then the earlier.
@@ -104,22 +143,26 @@ def best(history: Sequence[HeldOut]) -> HeldOut:
     return reduce(_better, history)
 
 
-def change(before: Scores, after: Scores, level: float = 0.95) -> Interval:
+def change(before_P: Scores, after_P: Scores, level: float = 0.95) -> Interval:
     """Mean of after less before, document by document where
     both are known, with its bootstrap interval; 0 of none.
     """
-    pairs = both(before, after)
-    return intervals(np.diff(np.array(pairs)), level=level)[0] if pairs else Interval(0.0, 0.0, 0.0)
+    pairs = both(before_P, after_P)
+    if not pairs:
+        return Interval(0.0, 0.0, 0.0)
+    return intervals(np.diff(np.array(pairs)), level=level)[0]
 
 
-def both(before: Scores, after: Scores) -> list[tuple[float, float]]:
+def both(before_P: Scores, after_P: Scores) -> list[tuple[float, float]]:
     """The scores of the documents that are known before and after."""
-    return [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+    return [
+        (a, b) for a, b in zip(before_P, after_P, strict=True) if a is not None and b is not None
+    ]
 
 
-def means(before: Scores, after: Scores) -> tuple[float, float]:
+def means(before_P: Scores, after_P: Scores) -> tuple[float, float]:
     """Their means; 0 of none."""
-    pairs = both(before, after)
+    pairs = both(before_P, after_P)
     return (fmean(a for a, _ in pairs), fmean(b for _, b in pairs)) if pairs else (0.0, 0.0)
 
 
@@ -130,16 +173,17 @@ def chance(history: Sequence[HeldOut], chosen: HeldOut) -> float:
     looks = history[1:]
     if chosen is history[0]:
         return 1.0
-    found = [zip(history[0].rewards, one.rewards, strict=True) for one in looks]
-    rises = np.array(
-        [[0.0 if a is None or b is None else b - a for a, b in pairs] for pairs in found]
-    ).T
-    return best_of(rises, next(i for i, one in enumerate(looks) if one is chosen))
+    rises_LP = []
+    for one in looks:
+        pairs = zip(history[0].rewards, one.rewards, strict=True)
+        rises_LP.append([0.0 if a is None or b is None else b - a for a, b in pairs])
+    place = next(i for i, one in enumerate(looks) if one is chosen)
+    return best_of(np.array(rises_LP).T, place)
 
 
-def mean(scores: Scores) -> float | None:
+def mean(scores_P: Scores) -> float | None:
     """Of those that are known; None where none is."""
-    known = [score for score in scores if score is not None]
+    known = [score for score in scores_P if score is not None]
     return fmean(known) if known else None
 
 

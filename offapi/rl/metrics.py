@@ -52,19 +52,15 @@ def of_policy(
     pi's are the policy's own `logprobs` where they were computed, else those it was sampled with.
     """
     own = [*logprobs, *[None] * (len(batch) - len(logprobs))]
-    pairs = [
-        (one.reference, one.episode.behaviour if computed is None else computed)
-        for one, computed in zip(batch, own, strict=True)
-    ]
-    apart = [
-        (reference - pi).astype(np.float64)
-        for reference, pi in pairs
-        if reference is not None and pi is not None
-    ]
+    apart = []
+    for one, computed_T in zip(batch, own, strict=True):
+        pi_T = one.episode.behaviour if computed_T is None else computed_T
+        if one.reference is not None and pi_T is not None:
+            apart.append((one.reference - pi_T).astype(np.float64))
     if not apart:
         return {"kl": 0.0}
-    d = np.concatenate(apart)
-    return {"kl": float((np.exp(d) - d - 1).mean())}
+    d_T = np.concatenate(apart)
+    return {"kl": float((np.exp(d_T) - d_T - 1).mean())}
 
 
 def of_update(batch: Sequence[Experience], update: Update, inner: int) -> dict[str, float]:
@@ -73,28 +69,29 @@ def of_update(batch: Sequence[Experience], update: Update, inner: int) -> dict[s
     """
     if inner:
         return dict(update.metrics)
-    apart = _apart(batch, update.logprobs)
+    apart_T = _apart(batch, update.logprobs)
     return {
         **update.metrics,
         **of_policy(batch, update.logprobs),  # offline the sampler was another policy
-        "sampling/sampling_logp_difference/mean": float(apart.mean()) if len(apart) else 0.0,
-        "sampling/sampling_logp_difference/max": float(apart.max()) if len(apart) else 0.0,
+        "sampling/sampling_logp_difference/mean": float(apart_T.mean()) if len(apart_T) else 0.0,
+        "sampling/sampling_logp_difference/max": float(apart_T.max()) if len(apart_T) else 0.0,
     }
 
 
 def _apart(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) -> Floats:
     """|log p of the sampler - log p of the trainer| of every token that was computed."""
     found = [
-        np.abs(own - one.episode.behaviour)
-        for one, own in zip(batch, logprobs, strict=True)
-        if own is not None and one.episode.behaviour is not None
+        np.abs(own_T - one.episode.behaviour)
+        for one, own_T in zip(batch, logprobs, strict=True)
+        if own_T is not None and one.episode.behaviour is not None
     ]
     return np.concatenate(found) if found else np.zeros(0, np.float32)
 
 
 def _std(group: RolloutGroup) -> float:
     """Bessel's, 0 below two rewards."""
-    return float(np.std(group.rewards, ddof=1)) if len(group.rewards) > 1 else 0.0
+    rewards_G = group.rewards_G
+    return float(np.std(rewards_G, ddof=1)) if len(rewards_G) > 1 else 0.0
 
 
 def _means(name: str, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,39 +1,26 @@
-"""Watches a GRPO run: held-out looks, the best adapter,
-gates, checkpoints, and what may be said at the end.
+"""Decides what becomes of a GRPO run: which look is the best, which gates fail, what was learned.
 
-What it has seen is a `Trail`, which every checkpoint holds, so that a resumed run knows what
-the first one knew. Left out: the training itself, which is the recipe's.
+Pure: what a step has shown goes in, the next `Trail` and the problems come out. Every checkpoint
+holds the trail, so that a resumed run knows what the first one knew. Left out: measuring, which is
+the recipe's, and writing, see `offapi.rl.run_log`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
-import numpy as np
-import orjson
 
-from offapi import adapter
-from offapi.backend import Backend, LoraSpec
-from offapi.episodes import Episode, Segment
-from offapi.errors import OffapiError
-from offapi.evaluation.accuracy import Report, score_predictions
-from offapi.evaluation.test_set import count_scoring
-from offapi.progress import Progress
-from offapi.rl import gates, heldout, reward_hacking, rollout_files
-from offapi.rl.gates import Gate, Problem, Streaks
+from offapi.rl import gates, heldout, reward_hacking
+from offapi.rl.gates import Problem, Streaks
 from offapi.rl.heldout import HeldOut
-from offapi.rl.rollouts import Prompt, Sampled, Sampler
-from offapi.rl.timings import TIMINGS, Clock
-from offapi.task import Task
-from offapi.training import train_state
-from offapi.training.run import Run
+from offapi.rl.reward_hacking import Gamed
+from offapi.rl.rollouts import Sampled
+from offapi.stats.interval import Interval
 
-BEST, HACKING, LEARNED = "best", "hacking.json", "learned.json"
-BEST_WEIGHTS = "best.safetensors"  # in a checkpoint: the best adapter until then
+NO_AUDIT = "Nothing audits this run: no gold, no check in `audit`. A gamed reward goes unnoticed."
 
 
 @dataclass(frozen=True)
@@ -46,252 +33,164 @@ class Trail:
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> Trail:
-        """From a checkpoint's meta."""
+        """Return the trail that a checkpoint's meta holds."""
         return msgspec.convert(meta, cls)
 
 
-class Watched(Protocol):
-    """What watching asks of a recipe's keys."""
+@dataclass(frozen=True)
+class Figures:
+    """What a step has shown; `seen` is its look at the held-out documents, where it was time."""
 
-    @property
-    def val(self) -> Path | None: ...
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def eval_every(self) -> int: ...
-
-    @property
-    def checkpoint_every(self) -> int: ...
-
-    @property
-    def allow(self) -> tuple[Gate, ...]: ...
-
-    @property
-    def shape(self) -> LoraSpec: ...
+    sampled: Sampled
+    metrics: Mapping[str, float]
+    seen: HeldOut | None = None
+    same_base: bool = True  # whether the base model's own logprobs are as they were
 
 
-class Watch:
-    """Over the `steps` steps of a run; `prompts` are the held-out documents."""
+@dataclass(frozen=True)
+class Decision:
+    """What follows from a step: the next trail, and what is wrong.
 
-    def __init__(
-        self,
-        config: Watched,
-        task: Task,
-        steps: int,
-        sampler: Sampler,
-        prompts: Sequence[Prompt],
-        folder: Run,
-        out: Progress,
-        clock: Clock,
-    ) -> None:
-        self.config, self.task, self.steps, self.sampler, self.prompts = (
-            config,
-            task,
-            steps,
-            sampler,
-            prompts,
-        )
-        self.folder, self.out, self.clock = folder, out, clock
-        self.backend: Backend = sampler.backend
-        self._base = probe(self.backend, prompts[0])
+    `broken` is enforced before the step is logged, `problems` after its checkpoint, and `gamed`
+    last, with the samples that show it.
+    """
 
-    def start(self) -> Trail:
-        """The first look, before any step; and is the reward the same when asked twice?"""
-        trail = self._look(Trail())
-        if trail.history[0].audit is None:
-            self.out.say(
-                "Nothing audits this run: no gold, no check in `audit`. A gamed reward goes"
-                " unnoticed."
-            )
-        first = self.sampler.groups(self.prompts[:1], 0)[0]
-        asked = [self.sampler.asked(first.prompt, one.text) for one in first.rollouts]
-        differ = self.sampler.rewards.not_deterministic(
-            asked, [one.judged for one in first.rollouts]
-        )
-        if differ:
+    trail: Trail
+    seen: HeldOut | None = None  # the look to keep
+    best: bool = False  # whether that look is the best so far
+    checkpoint: bool = False
+    broken: tuple[Problem, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    gamed: Gamed | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitor:
+    """What the decisions over the `steps` steps of a run depend on."""
+
+    steps: int
+    eval_every: int  # steps
+    checkpoint_every: int  # steps
+    max_tokens: int  # of a completion
+    checked: bool  # whether the task's checks make the reward, which is then 0 to 1
+
+    def is_look(self, step: int) -> bool:
+        """Return whether the held-out documents are looked at after so many steps."""
+        return step % self.eval_every == 0 or step == self.steps
+
+    def start(self, seen: HeldOut, differing: Sequence[str]) -> Decision:
+        """Decide after the first look, before any step.
+
+        `differing` are rows whose reward was another one when they were scored again.
+        """
+        broken: tuple[Problem, ...] = ()
+        if differing:
             what = (
-                f"the same answers to {differ[0]!r} got other rewards when they were scored again."
+                f"the same answers to {differing[0]!r} got other rewards when they were scored"
+                " again."
             )
-            self.enforce(
-                [Problem("deterministic", what, "Take chance and clocks out of the checks.")]
-            )
-        self.folder.log(0, trail.history[-1].metrics())
-        return trail
+            step = "Take chance and clocks out of the checks."
+            broken = (Problem("deterministic", what, step),)
+        return Decision(Trail(history=(seen,)), seen, best=True, broken=broken)
 
-    def resume(self) -> Trail:
-        """Take the last checkpoint over, with its best
-        adapter and its alarm; without one, start.
-        """
-        checkpoint = self.folder.latest()
-        if checkpoint is None:
-            return self.start()
-        self.backend.restore(train_state.read(checkpoint.path))
-        best = {adapter.CONFIG: adapter.CONFIG, adapter.WEIGHTS: BEST_WEIGHTS}
-        self.folder.write_folder(
-            BEST, {name: (checkpoint.path / kept).read_bytes() for name, kept in best.items()}
+    def resume(self, trail: Trail) -> Decision:
+        """Decide again whether the reward is being gamed: the alarm outlives a kill."""
+        return Decision(trail, gamed=find_gamed(trail))
+
+    def after(self, trail: Trail, figures: Figures) -> Decision:
+        """Decide what follows from one more step."""
+        step, sampled, seen = trail.step + 1, figures.sampled, figures.seen
+        trail = replace(trail, step=step, streaks=trail.streaks.after(figures.metrics))
+        if seen is not None:
+            trail = replace(trail, history=(*trail.history, seen))
+        broken: tuple[Problem, ...] = ()
+        if not figures.same_base:
+            what = "the base model's own logprobs have changed since the run began."
+            cure = "This is a fault of the backend; run `offapi models verify`."
+            broken = (Problem("base", what, cure),)
+        checks = self.checked and not sampled.recorded
+        problems = gates.of_step(trail.streaks, sampled.groups, self.max_tokens, checks=checks)
+        return Decision(
+            trail,
+            seen,
+            best=seen is not None and heldout.best(trail.history) is seen,
+            checkpoint=step % self.checkpoint_every == 0 or step == self.steps,
+            broken=broken,
+            problems=tuple(problems),
+            gamed=find_gamed(trail),
         )
-        self.out.say(checkpoint.resumed(self.steps))
-        trail = Trail.of(checkpoint.meta)
-        self._alarm(trail)
-        return trail
 
-    def after(self, trail: Trail, sampled: Sampled, metrics: Mapping[str, float]) -> Trail:
-        """One more step is done: gates, a look when it
-        is time, metrics, a checkpoint when it is time.
-        """
-        trail = replace(trail, step=trail.step + 1, streaks=trail.streaks.after(metrics))
-        if not sampled.recorded:
-            rollouts = rollout_files.encode(sampled.groups, self.task, trail.step)
-            (self.folder.path / rollout_files.FOLDER).mkdir(mode=0o700, exist_ok=True)
-            self.folder.write(f"{rollout_files.FOLDER}/{trail.step:06d}.jsonl", rollouts)
-        logged = dict(metrics)
-        if trail.step % self.config.eval_every == 0 or trail.step == self.steps:
-            with self.clock.phase("heldout"):
-                trail = self._look(trail)
-            logged |= trail.history[-1].metrics()
-            if probe(self.backend, self.prompts[0]) != self._base:
-                what = "the base model's own logprobs have changed since the run began."
-                self.enforce(
-                    [
-                        Problem(
-                            "base",
-                            what,
-                            "This is a fault of the backend; run `offapi models verify`.",
-                        )
-                    ]
-                )
-        self.folder.log(trail.step, logged)
-        self.folder.log(trail.step, self.clock.take(), TIMINGS)
-        if trail.step % self.config.checkpoint_every == 0 or trail.step == self.steps:
-            files = train_state.encode(self.backend.state(), self.config.shape, self.config.model)
-            best = (self.folder.path / BEST / adapter.WEIGHTS).read_bytes()
-            self.folder.checkpoint(trail.step, {**files, BEST_WEIGHTS: best}, asdict(trail))
-        checks, most = (
-            self.task.reward is None and not sampled.recorded,
-            self.sampler.sampling.max_tokens,
-        )
-        self.enforce(gates.of_step(trail.streaks, sampled.groups, most, checks=checks))
-        self._alarm(trail)
-        return trail
 
-    def enforce(self, problems: Sequence[Problem]) -> None:
-        """Raise GateFailed for a problem that is not allowed, and say where the best adapter is."""
-        try:
-            gates.enforce(problems, self.config.allow, self.out)
-        except OffapiError:
-            if (self.folder.path / BEST).is_dir():
-                self.out.say(f"The best adapter so far is {self.folder.path / BEST}.")
-            raise
+def find_gamed(trail: Trail) -> Gamed | None:
+    """Return what shows that the reward is being gamed, where the last step had a look."""
+    looked = trail.history[-1].step == trail.step
+    return reward_hacking.gamed(trail.history) if looked else None
 
-    def finish(self, trail: Trail) -> Report | None:
-        """Put the best look's adapter in place; its report where all held-out documents have gold.
 
-        GateFailed, with everything written, where nothing can be said to have been learned.
-        """
-        best, first = heldout.best(trail.history), trail.history[0]
-        shape, arrays = adapter.read(self.folder.path / BEST)
-        self.folder.write_folder("adapter", adapter.encode(arrays, shape, self.config.model))
-        report = None
-        if all(prompt.row.gold is not None for prompt in self.prompts):
-            report = score_predictions(
-                self.task, [prompt.row for prompt in self.prompts], best.texts
-            )
-            self.folder.write("predictions.jsonl", report.jsonl())
-            self.folder.write("report.json", orjson.dumps(report.as_dict()))
-        reward = heldout.change(first.rewards, best.rewards)
-        audit = None if best.audit is None else heldout.change(first.audits, best.audits)
-        p = heldout.chance(trail.history, best)
-        learned = reward.low > 0 and p <= heldout.SURE
-        told = {
-            "best_step": best.step,
-            "reward": asdict(reward),
-            "audit": audit and asdict(audit),
-            "p": p,
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What may be said at the end of a run: the best look held against the first."""
+
+    best: HeldOut
+    n: int  # held-out documents with a reward in both
+    before: float  # mean reward
+    after: float
+    reward: Interval  # its change
+    audit: Interval | None  # its change; None where nothing audits
+    audit_before: float | None
+    p: float  # one-sided, with the best look chosen
+
+    @property
+    def surely(self) -> bool:
+        """Whether the reward rose by more than luck alone would have it."""
+        return self.reward.low > 0 and self.p <= heldout.SURE
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what learned.json holds."""
+        return {
+            "best_step": self.best.step,
+            "reward": asdict(self.reward),
+            "audit": self.audit and asdict(self.audit),
+            "p": self.p,
+            "learned": self.surely,
+            "n": self.n,
         }
-        n = len(heldout.both(first.rewards, best.rewards))
-        self.folder.write(LEARNED, orjson.dumps({**told, "learned": learned, "n": n}))
-        was, became = heldout.means(first.rewards, best.rewards)
-        changed = f"reward {was:.3f} to {became:.3f} ({reward.points()} points)"
-        if audit is not None:
-            changed += f", audit {first.audit:.3f} to {best.audit:.3f} ({audit.points()})"
-        self.out.say(f"Best at step {best.step}, on {n} held-out documents: {changed}.")
-        self.out.say(
-            "It was chosen on these documents: score it on others before you rely on the figure."
-        )
-        if not learned:
-            what = (
-                "on the held-out documents the reward did not surely rise (one-sided, with the best"
-                " look chosen, "
-            )
-            what += (
-                f"p = {p:.2g}; sure is {heldout.SURE} or less): nothing can be said to have been"
-                " learned."
-            )
-            self.enforce(
-                [
-                    Problem(
-                        "learned",
-                        what,
-                        "Train longer, raise lr, or hold out more documents (`val`).",
-                    )
-                ]
-            )
-        return report
 
-    def _look(self, trail: Trail) -> Trail:
-        seen = heldout.look(self.sampler, self.prompts, trail.step)
-        self.folder.write(f"heldout-{trail.step:06d}.jsonl", seen.rows(self.prompts))
-        history = (*trail.history, seen)
-        if heldout.best(history) is seen:
-            arrays = self.backend.state().adapter
-            self.folder.write_folder(
-                BEST, adapter.encode(arrays, self.config.shape, self.config.model)
-            )
-        if self.config.val is not None:
-            count_scoring(self.folder, self.config.val, len(self.prompts))
-        return replace(trail, history=history)
+    def lines(self) -> list[str]:
+        """Return what people are told."""
+        changed = f"reward {self.before:.3f} to {self.after:.3f} ({self.reward.points()} points)"
+        if self.audit is not None:
+            changed += f", audit {self.audit_before:.3f} to {self.best.audit:.3f}"
+            changed += f" ({self.audit.points()})"
+        return [
+            f"Best at step {self.best.step}, on {self.n} held-out documents: {changed}.",
+            "It was chosen on these documents: score it on others before you rely on the figure.",
+        ]
 
-    def _alarm(self, trail: Trail) -> None:
-        """GateFailed, with the samples that show it, where
-        the held-out reward rises and the audit does not.
-        """
-        last = trail.history[-1]
-        found = reward_hacking.gamed(trail.history) if last.step == trail.step else None
-        if found is None:
-            return
-        since, shown = found.base.step, reward_hacking.examples(found, last, self.prompts)
-        told = {
-            "step": last.step,
-            "since": since,
-            "part": found.part,
-            "rose": found.rose,
-            "samples": shown,
-        }
-        self.folder.write(HACKING, orjson.dumps(told))
-        for one in shown:
-            self.out.say(f"  {one['id']}: {one['before']!r} -> {one['after']!r}")
-            changes = (
-                f"{name} {one[name][0]:.2f} -> {one[name][1]:.2f}" for name in ("reward", "audit")
-            )
-            self.out.say(f"    {', '.join(changes)}")
-        verdict = "is being gamed" if found.rose else "does not stand for what is meant"
+    def problems(self) -> list[Problem]:
+        """Return the gate that fails where nothing can be said to have been learned."""
+        if self.surely:
+            return []
         what = (
-            f"the reward {verdict}: since step {since} it changed by {found.reward.points()} points"
-            f" on held-out documents, while {found.meaning} changed by {found.audit.points()}."
+            "on the held-out documents the reward did not surely rise (one-sided, with the best"
+            f" look chosen, p = {self.p:.2g}; sure is {heldout.SURE} or less): nothing can be said"
+            " to have been learned."
         )
-        self.enforce(
-            [
-                Problem(
-                    "hacking", what, f"See {HACKING} in the run's folder, and reward what you mean."
-                )
-            ]
-        )
+        step = "Train longer, raise lr, or hold out more documents (`val`)."
+        return [Problem("learned", what, step)]
 
 
-def probe(backend: Backend, prompt: Prompt) -> bytes:
-    """The reference's logprobs of a prompt: the same bytes as long as the base is the same."""
-    tokens = prompt.tokens[:64]
-    episode = Episode("probe", (Segment(tokens[:1], False), Segment(tokens[1:], True)))
-    return np.ascontiguousarray(backend.score([episode], by="reference")[0]).tobytes()
+def find_learned(history: Sequence[HeldOut]) -> Learned:
+    """Return what may be said of a run with these looks."""
+    first, best = history[0], heldout.best(history)
+    before, after = heldout.means(first.rewards, best.rewards)
+    return Learned(
+        best=best,
+        n=len(heldout.both(first.rewards, best.rewards)),
+        before=before,
+        after=after,
+        reward=heldout.change(first.rewards, best.rewards),
+        audit=None if best.audit is None else heldout.change(first.audits, best.audits),
+        audit_before=first.audit,
+        p=heldout.chance(history, best),
+    )

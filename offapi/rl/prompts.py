@@ -11,15 +11,14 @@ from pathlib import Path
 from offapi.chat.chat import Chat, OnLong, fit_episodes
 from offapi.data import documents
 from offapi.data.documents import Document
+from offapi.data.hold_out import hold_out
 from offapi.episodes import Episode, Segment
 from offapi.errors import DataError
 from offapi.progress import Progress
-from offapi.randomness import order
 from offapi.rl.learned_documents import known
 from offapi.rl.rollouts import Prompt
 from offapi.task import Task
 
-SHARE, LEAST, MOST = 0.1, 8, 64  # of the documents held out where no file of their own is given
 TEACHES = "Give it more documents, or hold out a file of their own (`val`)."
 
 
@@ -56,19 +55,6 @@ def read(
         if row.gold is not None:
             task.check_gold(row.gold, row=row.id)
     return rows, held
-
-
-def hold_out(
-    rows: Sequence[Document], seed: int, learned: frozenset[str] = frozenset()
-) -> tuple[list[Document], list[Document]]:
-    """A tenth of `rows`, drawn by `seed`, apart from the others: those others, and the tenth.
-
-    Of documents whose text is in `learned` only where the others are too few.
-    """
-    count = min(max(round(SHARE * len(rows)), LEAST), MOST)
-    drawn = sorted(order(seed, 0, len(rows)), key=lambda i: rows[i].text in learned)
-    chosen = set(drawn[:count])
-    return [row for i, row in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
 
 
 def prompts(

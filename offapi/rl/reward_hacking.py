@@ -2,7 +2,7 @@
 documents, and what it stands for does not; or that is lost.
 
 What it stands for is the audit as a whole, and each of its parts: a field that falls shows nothing
-in a mean that others raise. Left out: what the run does about it, see `watch`.
+in a mean that others raise. Left out: what the run does about it, see `run_log`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,16 @@ class Gamed:
     def meaning(self) -> str:
         """What did not rise, in words."""
         return f"{self.part!r} of the audit" if self.part else "what it stands for (the audit)"
+
+    @property
+    def sentence(self) -> str:
+        """What happened, for people."""
+        verdict = "is being gamed" if self.rose else "does not stand for what is meant"
+        return (
+            f"the reward {verdict}: since step {self.base.step} it changed by"
+            f" {self.reward.points()} points on held-out documents, while {self.meaning} changed by"
+            f" {self.audit.points()}."
+        )
 
 
 def gamed(history: Sequence[HeldOut]) -> Gamed | None:
@@ -94,8 +104,8 @@ def examples(
     audit, or whose part of it fell most, with both answers.
     """
     base, part = found.base, found.part
-    before, after = ((one.parts[part] if part else one.audits) for one in (base, last))
-    audits, rises = _rises(before, after), _rises(base.rewards, last.rewards)
+    before_P, after_P = ((one.parts[part] if part else one.audits) for one in (base, last))
+    audits, rises = _rises(before_P, after_P), _rises(base.rewards, last.rewards)
     order = sorted(
         audits.keys() & rises.keys(),
         key=lambda i: (audits[i] - (0.0 if part else rises[i]), -rises[i], i),
@@ -106,7 +116,7 @@ def examples(
             "before": base.texts[i],
             "after": last.texts[i],
             "reward": [base.rewards[i], last.rewards[i]],
-            "audit": [before[i], after[i]],
+            "audit": [before_P[i], after_P[i]],
         }
         for i in order[:count]
     ]
@@ -128,20 +138,22 @@ def _fallen(base: HeldOut, last: HeldOut) -> tuple[str, Interval] | None:
 
 def _together(looks: Sequence[HeldOut]) -> HeldOut:
     """The mean of `looks`, document by document, at the step of the last."""
-    rewards, audits = _means([one.rewards for one in looks]), _means([one.audits for one in looks])
+    rewards_P = _means([one.rewards for one in looks])
+    audits_P = _means([one.audits for one in looks])
     parts = {name: _means([one.parts[name] for one in looks]) for name in looks[0].parts}
-    return replace(looks[-1], rewards=rewards, audits=audits, parts=parts)
+    return replace(looks[-1], rewards=rewards_P, audits=audits_P, parts=parts)
 
 
-def _rises(before: Scores, after: Scores) -> dict[int, float]:
+def _rises(before_P: Scores, after_P: Scores) -> dict[int, float]:
     """After less before, of the documents that are known in both."""
-    pairs = enumerate(zip(before, after, strict=True))
+    pairs = enumerate(zip(before_P, after_P, strict=True))
     return {i: b - a for i, (a, b) in pairs if a is not None and b is not None}
 
 
-def _means(scores: Sequence[Scores]) -> Scores:
+def _means(scores_LP: Sequence[Scores]) -> Scores:
     """Document by document; None where one is not known."""
-    columns = [
-        [score for score in column if score is not None] for column in zip(*scores, strict=True)
-    ]
-    return tuple(fmean(column) if len(column) == len(scores) else None for column in columns)
+    found: list[float | None] = []
+    for scores_L in zip(*scores_LP, strict=True):
+        known = [score for score in scores_L if score is not None]
+        found.append(fmean(known) if len(known) == len(scores_L) else None)
+    return tuple(found)

@@ -104,13 +104,14 @@ def _group(members: Sequence[Trace], chat: Chat) -> RolloutGroup:
 def _rollout(trace: Trace, chat: Chat) -> Rollout:
     source: Mapping[str, Any] = trace.source or {}
     grade = cast(Mapping[str, Any], trace.grade)
-    tokens, logprobs = tuple(source.get("tokens") or ()), tuple(source.get("logprobs") or ())
-    if not tokens or chat.decode(tokens) != trace.messages[-1]["content"]:  # another tokenizer's
-        segments = chat.episode(trace.id, trace.messages).segments
-        tokens, logprobs = next(segment.tokens for segment in segments if segment.sampled), ()
-    elif len(tokens) != len(logprobs):
-        logprobs = ()
+    tokens_T = tuple(source.get("tokens") or ())
+    logprobs_T = tuple(source.get("logprobs") or ())
+    if not tokens_T or chat.decode(tokens_T) != trace.messages[-1]["content"]:
+        segments = chat.episode(trace.id, trace.messages).segments  # another tokenizer's
+        tokens_T, logprobs_T = next(one.tokens for one in segments if one.sampled), ()
+    elif len(tokens_T) != len(logprobs_T):
+        logprobs_T = ()
     parts = {name: float(check["score"]) for name, check in (grade.get("checks") or {}).items()}
     judged = Judged(float(grade["score"]), parts, source.get("audit") or {})
     finish: Finish = "length" if source.get("finish") == "length" else "stop"
-    return Rollout(Completion(tokens, logprobs, finish), trace.answer, judged, judged.reward)
+    return Rollout(Completion(tokens_T, logprobs_T, finish), trace.answer, judged, judged.reward)

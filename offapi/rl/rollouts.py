@@ -3,6 +3,9 @@ by the backend, scored meanwhile in processes of their own.
 
 A completion whose reward is None is left out of its group: no advantage, no loss. Left out:
 episodes of several turns.
+
+Shape suffixes in this package: `_P` prompts, `_G` rewarded completions of a group, `_T` tokens of
+a completion, `_L` looks at the held-out documents, each of which is a prompt.
 """
 
 from __future__ import annotations
@@ -53,14 +56,14 @@ class RolloutGroup:
         return tuple(one for one in self.rollouts if one.reward is not None)
 
     @property
-    def rewards(self) -> tuple[float, ...]:
+    def rewards_G(self) -> tuple[float, ...]:
         """Their rewards."""
         return tuple(one.reward for one in self.rollouts if one.reward is not None)
 
     @property
     def flat(self) -> bool:
         """Whether the group teaches nothing: no two rewards differ."""
-        return len(set(self.rewards)) < 2
+        return len(set(self.rewards_G)) < 2
 
 
 @dataclass(frozen=True)
@@ -161,25 +164,25 @@ def experiences(
     """
     if loss.shape.advantage == "mean":
         _refuse_negative(groups, loss)
-    judged = [group for group in groups if group.rewards]
+    judged = [group for group in groups if group.rewards_G]
+    if not judged:
+        return []
     episodes = [_episode(group, i) for group in judged for i in range(len(group.rewarded))]
-    reference = (
-        backend.score(episodes, by="reference", temperature=loss.temperature) if episodes else []
-    )
-    found = backend.advantages([group.rewards for group in judged], loss.rule) if judged else []
-    advantages = [float(advantage) for group in found for advantage in group]
-    return [
-        Experience(
-            episode, advantage, old=episode.behaviour if offline else None, reference=logprobs
-        )
-        for episode, advantage, logprobs in zip(episodes, advantages, reference, strict=True)
-    ]
+    references = backend.score(episodes, by="reference", temperature=loss.temperature)
+    rewards_PG = [group.rewards_G for group in judged]
+    advantages_PG = backend.advantages(rewards_PG, loss.rule)
+    advantages = [float(one) for advantages_G in advantages_PG for one in advantages_G]
+    made = []
+    for episode, advantage, reference_T in zip(episodes, advantages, references, strict=True):
+        old_T = episode.behaviour if offline else None
+        made.append(Experience(episode, advantage, old=old_T, reference=reference_T))
+    return made
 
 
 def _refuse_negative(groups: Sequence[RolloutGroup], loss: PolicyLoss) -> None:
     """Below 0 the mean turns the advantages' signs round: the worst answer would be raised."""
     for group in groups:
-        low = min(group.rewards, default=0.0)
+        low = min(group.rewards_G, default=0.0)
         if low < 0:
             what = (
                 f"{group.prompt.row.id!r} has an answer with reward {low:g}, and {loss.rule}"
@@ -195,8 +198,8 @@ def carry_old(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) ->
     """`batch` with the logprobs of its first inner update as the old ones of the next."""
     pairs = zip(batch, logprobs, strict=True)
     return [
-        replace(one, old=found) if one.old is None and found is not None else one
-        for one, found in pairs
+        replace(one, old=own_T) if one.old is None and own_T is not None else one
+        for one, own_T in pairs
     ]
 
 

@@ -1,6 +1,6 @@
 """What a piece of work will take, in numbers, from a short measurement of the loaded model.
 
-Left out: the words for them (`plan_words`), electricity and money (`offapi cost` knows those).
+Left out: the words for them (`forecast_text`), electricity and money (`offapi cost` knows those).
 """
 
 from __future__ import annotations

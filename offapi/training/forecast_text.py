@@ -1,6 +1,6 @@
 """What a piece of work will take, said in a sentence before it starts.
 
-Left out: the arithmetic (`plan`).
+Left out: the arithmetic (`forecast`).
 """
 
 from __future__ import annotations

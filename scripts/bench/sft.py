@@ -139,7 +139,7 @@ def run(arm: str, folder: Path) -> None:
 
 
 def ours(work: Result, folder: Path) -> None:
-    """The steps of recipes/sft.py."""
+    """The steps of recipes/training.py."""
     from offapi.backend import AdamW, Limits, LoraSpec, ModelSpec, load
     from offapi.episodes import Episode, Segment
 

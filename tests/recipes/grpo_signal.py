@@ -214,11 +214,11 @@ def full_disk(n: int) -> AbstractContextManager[None]:
 
 
 def _owner(at: str) -> tuple[type, str]:
-    from offapi.rl.monitor import Watch
     from offapi.rl.rollouts import Sampler
+    from offapi.rl.run_log import RunLog
     from offapi.training.run import Run
 
-    kinds: dict[type, tuple[str, ...]] = {Sampler: ("groups",), Watch: ("after",)}
+    kinds: dict[type, tuple[str, ...]] = {Sampler: ("groups",), RunLog: ("write_step",)}
     kinds[Run] = ("checkpoint", "write", "write_folder", "log")
     owners = {name: kind for kind, names in kinds.items() for name in names}
     if at in owners:

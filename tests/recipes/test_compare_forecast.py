@@ -9,20 +9,20 @@ import pytest
 import recipe_folder
 
 from offapi.cli.output import Output
-from offapi.cli.train import find
 from offapi.compare.arm import Arm
 from offapi.compare.forecast import Outlook, forecast_arm
 from offapi.config import load as configs
 from offapi.task import load_task
 from offapi.training import forecast
 from offapi.training.forecast import Machine, Speed
+from offapi.training.recipe_run import find_recipe
 
 MACHINE = Machine("torch", Speed(1e-3), used=1000.0, total=1e9)
 
 
 def expected(path: Path) -> tuple[Outlook, Any, Any]:
     """The outlook of the recipe file as an arm with nothing to test on, its config and inputs."""
-    module = find(path)
+    module = find_recipe(path)
     config = configs.load(path, module.Config)
     inputs = module.prepare(config, Output(json=True))
     arm = Arm(config.recipe, config, {}, path.parent)

@@ -20,7 +20,7 @@ from offapi import adapter
 from offapi.backend import AdamW, LoraSpec, ModelSpec, load
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Segment
-from offapi.rl.monitor import probe
+from offapi.rl.heldout import probe
 from offapi.rl.rollouts import Prompt
 from offapi.training import train_state
 
@@ -286,7 +286,7 @@ def test_a_base_that_changes_stops_the_run(
     tmp_path: Path, student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = iter(range(9))
-    monkeypatch.setattr("offapi.rl.monitor.probe", lambda backend, prompt: bytes([next(seen)]))
+    monkeypatch.setattr("offapi.rl.heldout.probe", lambda backend, prompt: bytes([next(seen)]))
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], epochs=0.1)
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 3

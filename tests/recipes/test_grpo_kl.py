@@ -69,10 +69,10 @@ def update(backend: Backend, sampled: Sampled, **loss: Any) -> tuple[dict[str, f
         importlib.import_module(f"offapi.recipes.{name}") for name in ("grpo", "grpo_config")
     )
     config = keys.Config(task=Path("t"), data=Path("d"), num_iterations=2, loss=PolicyLoss(**loss))
-    problems: list[Any] = []
-    watch = SimpleNamespace(backend=backend, clock=Clock(), enforce=problems.extend)
     inputs = SimpleNamespace(task=SimpleNamespace(max_answer_tokens=8), recorded=())
-    return recipe.update(config, inputs, watch, sampled, 1e-2), problems
+    job = SimpleNamespace(config=config, inputs=inputs)
+    found: tuple[dict[str, float], list[Any]] = recipe.update(job, backend, Clock(), sampled, 1e-2)
+    return found
 
 
 def kl(backend: Backend, sampled: Sampled) -> float:

@@ -139,7 +139,7 @@ def test_the_runs_compared_have_everything_in_them(ground: Ground) -> None:
 
 
 def test_killed_after_every_step(ground: Ground) -> None:
-    ground.survives([Fault("after", 1)] * 5, "--set", "checkpoint_every=1")
+    ground.survives([Fault("write_step", 1)] * 5, "--set", "checkpoint_every=1")
 
 
 def test_killed_within_steps(ground: Ground) -> None:
@@ -152,7 +152,7 @@ def test_killed_within_steps(ground: Ground) -> None:
         Fault("optim_step", 1),  # between the first step's two updates
         Fault("policy_gradient", 4),  # a gradient that is never applied
         Fault("checkpoint", 1),  # step 2 is committed
-        Fault("after", 1),  # a step beyond the checkpoint
+        Fault("write_step", 1),  # a step beyond the checkpoint
         Fault("optim_step", 3),
         Fault("write", 1, operation=3),  # in the writing of step 3's rollouts
         Fault(

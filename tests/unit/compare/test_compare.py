@@ -19,10 +19,11 @@ from offapi.compare.effort import Effort
 from offapi.compare.ranking import Entry, rank_entries
 from offapi.compare.timed_run import Timed
 from offapi.compare.train_arm import ArmOutcome
+from offapi.data.hold_out import hold_out
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Prediction, Report
-from offapi.rl.prompts import hold_out
 from offapi.teachers.teacher import Price, Usage
+from offapi.training.job import Job
 
 FILE = """
 recipe = "compare"
@@ -248,19 +249,19 @@ def test_work_that_was_lost_counts_once(folder: Path, monkeypatch: pytest.Monkey
     """
     now, kills = [0.0], [2, 7, 99]
 
-    def run(config: Any, inputs: Any, backend: str, run: Timed, out: Any, resume: bool) -> None:
+    def run(job: Job[Any, Any]) -> None:
         now[0] += 10
-        checkpoint = run.latest() if resume else None
+        checkpoint = job.folder.latest() if job.resume else None
         for step in range(checkpoint.step if checkpoint else 0, 10):
             if step == kills[0]:
                 raise Killed
             now[0] += 1
             if (step + 1) % 4 == 0 or step == 9:
-                run.checkpoint(step + 1, {"weights": bytes([step])}, {})
+                job.folder.checkpoint(step + 1, {"weights": bytes([step])}, {})
         now[0] += 2
 
     module = SimpleNamespace(prepare=lambda config, out: SimpleNamespace(episodes=(1, 2)), run=run)
-    monkeypatch.setattr(train_arm, "recipe_module", lambda recipe: module)
+    monkeypatch.setattr(train_arm, "load_recipe", lambda name: module)
     monkeypatch.setattr(timed_run, "perf_counter", lambda: now[0])
     arm = Arm("sft", SimpleNamespace(), {}, folder / "arms/sft-0")
     out: Any = SimpleNamespace(say=lambda line: None)

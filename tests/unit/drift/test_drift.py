@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from offapi.drift import outliers, reference, sequential_test, state, without_gold
 from offapi.drift import report as verdict
-from offapi.drift.monitor import Watch
+from offapi.drift.monitor import DriftMonitor
 from offapi.drift.quantile_scale import MARKS, Ruler, marks
 from offapi.drift.reference import Reference
 from offapi.drift.rows import MOST_FAILED, RowTally, TraceSource
@@ -311,7 +311,7 @@ class Case:
             folder / "ref.jsonl", [row(i, "r") for i in range(400)] if rows is None else rows
         )
         self.known: Reference = reference.read_reference(self.source(path, Ids()), Quiet())
-        self.watch = Watch(self.known, self.watching, 0.02)
+        self.watch = DriftMonitor(self.known, self.watching, 0.02)
 
     def source(self, path: Path, ids: Ids | None = None) -> TraceSource:
         return TraceSource(

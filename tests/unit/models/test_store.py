@@ -20,14 +20,13 @@ import tiny_llama
 from safetensors.numpy import load_file, save_file
 
 from offapi import cli
-from offapi.cli import train
 from offapi.cli.output import Output
-from offapi.cli.train import RECIPES
 from offapi.config import load as configs
 from offapi.errors import ModelError
 from offapi.models import lock as model_lock
 from offapi.models import source as model_source
 from offapi.models import store
+from offapi.training.recipe_run import RECIPES, find_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -341,7 +340,7 @@ def test_no_command_loads_a_damaged_model(
         assert (told["code"], str(weights) in told["message"]) == ("model", True)
         assert "add the model again" in told["next"]
     for recipe in RECIPES:  # not by the command, which imports a backend first
-        module = train.find(tmp_path / "task" / f"{recipe}.toml")
+        module = find_recipe(tmp_path / "task" / f"{recipe}.toml")
         config = configs.load(tmp_path / "task" / f"{recipe}.toml", module.Config, ["model=m"])
         with pytest.raises(ModelError, match="its content has changed"):
             module.prepare(config, Output(json=True))

@@ -26,12 +26,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from offapi.cli.train import MAY_CHANGE
 from offapi.config import load as configs
 from offapi.evaluation import accuracy
 from offapi.report import commands, comparison, cost, run_files, samples
 from offapi.report.render import axes, charts, html, markdown
 from offapi.report.story import Story, make_story
+from offapi.training.manifest import MAY_CHANGE
 
 HOSTILE = (
     "<script>window.pwned=1</script>",

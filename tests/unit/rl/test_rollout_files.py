@@ -76,7 +76,7 @@ def test_a_runs_rollouts_are_read_as_they_were(tmp_path: Path, chat: Chat) -> No
     assert len(read) == 3
     for was, found in zip((first, second, first), read, strict=True):
         assert found.prompt.tokens == was.prompt.tokens
-        assert found.rewards == was.rewards
+        assert found.rewards_G == was.rewards_G
         assert [one.completion for one in found.rollouts] == [
             one.completion for one in was.rollouts
         ]
@@ -90,7 +90,7 @@ def test_a_document_that_is_twice_in_a_step_makes_two_groups(tmp_path: Path, cha
     one = group(chat, "d1", rollout(chat, "yes", 1.0), rollout(chat, "no", 0.0))
     other = group(chat, "d1", rollout(chat, "so", 0.0), rollout(chat, "so", 0.0))
     read = rollout_files.read(written(tmp_path, 1, one, other), TASK, chat)
-    assert [group.rewards for group in read] == [(1.0, 0.0), (0.0, 0.0)]
+    assert [group.rewards_G for group in read] == [(1.0, 0.0), (0.0, 0.0)]
 
 
 def test_completions_without_reward_and_groups_of_one_are_left_out(
@@ -101,7 +101,7 @@ def test_completions_without_reward_and_groups_of_one_are_left_out(
     )
     single = group(chat, "d2", rollout(chat, "yes", 1.0), rollout(chat, "no", None))
     read = rollout_files.read(written(tmp_path, 1, three, single), TASK, chat)
-    assert [group.rewards for group in read] == [(1.0, 0.0)]
+    assert [group.rewards_G for group in read] == [(1.0, 0.0)]
 
 
 def test_of_truncated_sampling_the_tokens_are_kept_and_the_best_stand_against_the_rest(
@@ -113,7 +113,7 @@ def test_of_truncated_sampling_the_tokens_are_kept_and_the_best_stand_against_th
         for text, reward in (("y", 0.7), ("", 0.7), ("n", 0.6))
     ]
     read = rollout_files.read(written(tmp_path, 1, group(chat, "d1", *drawn)), TASK, chat)[0]
-    assert read.rewards == (1.0, 1.0, 0.0)
+    assert read.rewards_G == (1.0, 1.0, 0.0)
     assert [one.completion.tokens for one in read.rollouts] == [
         one.completion.tokens for one in drawn
     ]

@@ -101,7 +101,7 @@ def test_groups_keep_the_prompts_order_and_each_its_own_reward(
     ]
     assert [group.prompt.row.id for group in groups] == ["a", "b", "c"]
     assert [group.flat for group in groups] == [False, False, True]
-    assert groups[2].rewards == (1.0,)
+    assert groups[2].rewards_G == (1.0,)
     assert backend.calls == [(["a", "b", "c"], 7)]
 
 

@@ -1,0 +1,185 @@
+"""Writes what a GRPO run does, in the order that a kill at any moment forgives.
+
+    runs/NAME/rollouts/000001.jsonl  heldout-000000.jsonl  best/  hacking.json  learned.json
+
+Beside these the metrics, the timings and the checkpoints of every run. Left out: what is written
+and which problems there are, which `offapi.rl.monitor` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+
+from offapi import adapter
+from offapi.backend import Backend, LoraSpec
+from offapi.errors import OffapiError
+from offapi.evaluation.accuracy import Report, score_predictions
+from offapi.evaluation.test_set import count_scoring
+from offapi.rl import gates, reward_hacking, rollout_files
+from offapi.rl.gates import Gate, Problem
+from offapi.rl.heldout import HeldOut
+from offapi.rl.monitor import NO_AUDIT, Decision, Figures, Learned, Trail
+from offapi.rl.reward_hacking import Gamed
+from offapi.rl.rollouts import Prompt
+from offapi.rl.timings import TIMINGS
+from offapi.task import Task
+from offapi.training import train_state
+from offapi.training.job import Job
+
+BEST, HACKING, LEARNED = "best", "hacking.json", "learned.json"
+BEST_WEIGHTS = "best.safetensors"  # in a checkpoint: the best adapter until then
+
+
+class LoggedConfig(Protocol):
+    """The keys of a recipe that the log needs."""
+
+    @property
+    def val(self) -> Path | None: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def allow(self) -> tuple[Gate, ...]: ...
+
+    @property
+    def shape(self) -> LoraSpec: ...
+
+
+class LoggedInputs(Protocol):
+    """The inputs of a recipe that the log needs."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def heldout(self) -> tuple[Prompt, ...]: ...
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """The files of a run, and what it says to people."""
+
+    job: Job[LoggedConfig, LoggedInputs]
+    backend: Backend
+
+    def write_start(self, decision: Decision) -> None:
+        """Write the first look, or raise GateFailed."""
+        seen = decision.trail.history[0]
+        self._write_look(seen, best=decision.best)
+        if seen.audit is None:
+            self.job.progress.say(NO_AUDIT)
+        self.enforce(decision.broken)
+        self.job.folder.log(0, seen.metrics())
+
+    def restore(self, steps: int) -> Trail | None:
+        """Load the last checkpoint with its best adapter, or return None where there is none."""
+        folder = self.job.folder
+        checkpoint = folder.latest()
+        if checkpoint is None:
+            return None
+        self.backend.restore(train_state.read(checkpoint.path))
+        names = {adapter.CONFIG: adapter.CONFIG, adapter.WEIGHTS: BEST_WEIGHTS}
+        best = {name: (checkpoint.path / kept).read_bytes() for name, kept in names.items()}
+        folder.write_folder(BEST, best)
+        self.job.progress.say(checkpoint.resumed(steps))
+        return Trail.of(checkpoint.meta)
+
+    def write_step(
+        self, decision: Decision, figures: Figures, timings: Mapping[str, float]
+    ) -> None:
+        """Write one step: rollouts, look, metrics, checkpoint; then raise GateFailed for a problem.
+
+        What is broken is raised before the step is logged, so that a resumed run meets it again.
+        """
+        folder, step, seen = self.job.folder, decision.trail.step, decision.seen
+        if not figures.sampled.recorded:
+            rollouts = rollout_files.encode(figures.sampled.groups, self.job.inputs.task, step)
+            (folder.path / rollout_files.FOLDER).mkdir(mode=0o700, exist_ok=True)
+            folder.write(f"{rollout_files.FOLDER}/{step:06d}.jsonl", rollouts)
+        if seen is not None:
+            self._write_look(seen, best=decision.best)
+        self.enforce(decision.broken)
+        folder.log(step, {**figures.metrics, **(seen.metrics() if seen else {})})
+        folder.log(step, timings, TIMINGS)
+        if decision.checkpoint:
+            self._write_checkpoint(decision.trail)
+        self.enforce(decision.problems)
+        self.raise_alarm(decision)
+
+    def raise_alarm(self, decision: Decision) -> None:
+        """Raise GateFailed, with the samples that show it, where the reward is being gamed."""
+        found = decision.gamed
+        if found is None:
+            return
+        self._write_samples(found, decision.trail.history[-1])
+        step = f"See {HACKING} in the run's folder, and reward what you mean."
+        self.enforce([Problem("hacking", found.sentence, step)])
+
+    def write_end(self, learned: Learned) -> Report | None:
+        """Put the best look's adapter in place; return its report where all documents have gold.
+
+        Raises GateFailed, with everything written, where nothing can be said to have been learned.
+        """
+        folder, inputs = self.job.folder, self.job.inputs
+        shape, arrays = adapter.read(folder.path / BEST)
+        folder.write_folder("adapter", adapter.encode(arrays, shape, self.job.config.model))
+        report = None
+        rows = [prompt.row for prompt in inputs.heldout]
+        if all(row.gold is not None for row in rows):
+            report = score_predictions(inputs.task, rows, learned.best.texts)
+            folder.write("predictions.jsonl", report.jsonl())
+            folder.write("report.json", orjson.dumps(report.as_dict()))
+        folder.write(LEARNED, orjson.dumps(learned.as_dict()))
+        for line in learned.lines():
+            self.job.progress.say(line)
+        self.enforce(learned.problems())
+        return report
+
+    def enforce(self, problems: Sequence[Problem]) -> None:
+        """Raise GateFailed for a problem that is not allowed, and say where the best adapter is."""
+        try:
+            gates.enforce(problems, self.job.config.allow, self.job.progress)
+        except OffapiError:
+            best = self.job.folder.path / BEST
+            if best.is_dir():
+                self.job.progress.say(f"The best adapter so far is {best}.")
+            raise
+
+    def _write_look(self, seen: HeldOut, *, best: bool) -> None:
+        folder, config, prompts = self.job.folder, self.job.config, self.job.inputs.heldout
+        folder.write(f"heldout-{seen.step:06d}.jsonl", seen.rows(prompts))
+        if best:
+            arrays = self.backend.state().adapter
+            folder.write_folder(BEST, adapter.encode(arrays, config.shape, config.model))
+        if config.val is not None:
+            count_scoring(folder, config.val, len(prompts))
+
+    def _write_checkpoint(self, trail: Trail) -> None:
+        folder, config = self.job.folder, self.job.config
+        files = train_state.encode(self.backend.state(), config.shape, config.model)
+        best = (folder.path / BEST / adapter.WEIGHTS).read_bytes()
+        folder.checkpoint(trail.step, {**files, BEST_WEIGHTS: best}, asdict(trail))
+
+    def _write_samples(self, found: Gamed, last: HeldOut) -> None:
+        """Write and say which documents' reward rose while their audit did not."""
+        samples = reward_hacking.examples(found, last, self.job.inputs.heldout)
+        told = {
+            "step": last.step,
+            "since": found.base.step,
+            "part": found.part,
+            "rose": found.rose,
+            "samples": samples,
+        }
+        self.job.folder.write(HACKING, orjson.dumps(told))
+        for one in samples:
+            self.job.progress.say(f"  {one['id']}: {one['before']!r} -> {one['after']!r}")
+            (reward, rewarded), (audit, audited) = one["reward"], one["audit"]
+            self.job.progress.say(
+                f"    reward {reward:.2f} -> {rewarded:.2f}, audit {audit:.2f} -> {audited:.2f}"
+            )

@@ -1,0 +1,92 @@
+"""Find a recipe and run it in a folder, from the beginning or from where it stopped.
+
+Left out: flags and printing, which are the commands'.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from offapi.backend import find as find_backend
+from offapi.chat.chat import IN_FRONT
+from offapi.config import load as configs
+from offapi.errors import ConfigError, nearest
+from offapi.progress import Progress
+from offapi.training.job import Job
+from offapi.training.manifest import describe_run, with_limits_of
+from offapi.training.run import LOCK, MANIFEST, Run
+
+RECIPES = ("sft", "distill", "filtered_sft", "grpo")
+
+
+def load_recipe(name: str) -> ModuleType:
+    """Import a recipe: its `Config`, `prepare` and `run`."""
+    return import_module(f"offapi.recipes.{name}")
+
+
+def find_recipe(path: Path) -> ModuleType:
+    """Import the recipe that the key `recipe` of the file at `path` names, or raise ConfigError."""
+    name = configs.peek(path, "recipe")
+    if name not in RECIPES:
+        what = f"recipe = {name!r} is not a recipe." if name else "the key 'recipe' is missing."
+        raise ConfigError(what, where=str(path), next_step=nearest(str(name), RECIPES))
+    return load_recipe(name)
+
+
+def run_recipe_file(
+    path: Path, overrides: Sequence[str], backend_name: str, progress: Progress, *, resume: bool
+) -> tuple[Run, Any]:
+    """Run the recipe file at `path`, or resume its run; return the run and the recipe's report.
+
+    Everything is read and checked before the run's folder is made.
+    """
+    recipe = find_recipe(path)
+    config = configs.load(path, recipe.Config, overrides)
+    find_backend(backend_name)
+    inputs = recipe.prepare(config, progress)
+    if inputs.chat.no_system:
+        progress.say(IN_FRONT)
+    manifest = describe_run(config)
+    if resume:
+        folder = Run.open(config.out / config.name)
+        manifest = with_limits_of(manifest, folder.manifest)
+    else:
+        begun = {**manifest, "backend": backend_name}
+        folder = Run.create(config.out, config.name, begun)
+    job = Job(
+        config=config,
+        inputs=inputs,
+        backend_name=backend_name,
+        folder=folder,
+        progress=progress,
+        resume=resume,
+    )
+    try:
+        with hold_run(folder, manifest, resume=resume):
+            return folder, recipe.run(job)
+    except Exception:
+        if not resume:
+            _remove_empty(folder.path)
+        raise
+
+
+@contextmanager
+def hold_run(folder: Run, manifest: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
+    """Lock a run for one attempt; raise RunError when one to resume began with another manifest."""
+    with folder.lock():
+        if resume:
+            folder.resume(manifest)
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a new run that failed before it wrote anything, as on a full disk."""
+    written = {path.name for path in folder.rglob("*") if path.is_file() and path.stat().st_size}
+    if written <= {MANIFEST, LOCK}:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,174 @@
+"""What every recipe that trains on answers shares: its keys, and training and scoring a student.
+
+Cross-entropy on the answers' tokens, into a LoRA adapter, with a checkpoint every few steps.
+Left out: where the answers come from, which is what the recipes differ in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from offapi import adapter
+from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec, load
+from offapi.chat.chat import Chat, OnLong, fit_episodes
+from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, require
+from offapi.data.rows import Row
+from offapi.data.traces import Trace
+from offapi.episodes import Episode
+from offapi.evaluation import test_set
+from offapi.evaluation.accuracy import Report, score_predictions
+from offapi.evaluation.predict import predict
+from offapi.models.store import Model
+from offapi.progress import Progress
+from offapi.task import Grade, Task
+from offapi.training import forecast_text, train_state
+from offapi.training.job import Job
+from offapi.training.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How to train. Every recipe has these keys."""
+
+    task: Path  # the task file
+    val: Path | None = None  # documents with gold answers, scored at the end
+    name: str  # the run's folder, inside `out`
+    out: Path = Path("runs")
+    model: str = "demo"
+    lora: LoraSpec = LoraSpec()
+    lr: float = 5e-4  # 0: a control, which changes nothing
+    epochs: float = 2.0
+    batch_size: int = 4  # rows
+    warmup_steps: int = 10
+    max_tokens: int = 2048  # of a row, prompt and answer
+    on_long: OnLong = "refuse"
+    optimizer: AdamW = AdamW()
+    limits: Limits = Limits()
+    dtype: DType = "float32"
+    device: str = "auto"
+    quantize: int | None = None  # bits of the base; MLX only
+    seed: int = 0
+    checkpoint_every: int = 20  # steps
+
+    def __post_init__(self) -> None:
+        counts = dict.fromkeys(("batch_size", "max_tokens", "checkpoint_every"), AT_LEAST_1)
+        require(self, {**counts, "lr": AT_LEAST_0, "epochs": ABOVE_0, "warmup_steps": AT_LEAST_0})
+
+    def schedule(self, rows: int) -> Schedule:
+        """The steps over so many rows."""
+        return Schedule(
+            rows, self.batch_size, self.epochs, self.lr, self.warmup_steps, seed=self.seed
+        )
+
+    def spec(self, model: Model) -> ModelSpec:
+        """What the backend loads to train."""
+        return ModelSpec(
+            path=model.path,
+            lora=self.lora,
+            dtype=self.dtype,
+            device=self.device,
+            quantize=self.quantize,
+            seed=self.seed,
+            limits=self.limits,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentInputs:
+    """What every such recipe reads, whatever else it does."""
+
+    task: Task
+    model: Model
+    chat: Chat
+    val: tuple[Row, ...]
+
+
+StudentJob = Job[Training, StudentInputs]
+
+
+def read_val(config: Training, task: Task) -> tuple[Row, ...]:
+    """The rows to score the result on, documents or
+    traces, each with the gold the task compares.
+    """
+    return tuple(test_set.read(config.val, task)) if config.val else ()
+
+
+def answer_episode(chat: Chat, task: Task, id: str, document: str, answer: str) -> Episode:
+    """A document and the answer to learn for it, without worked examples."""
+    return chat.episode(id, [*task.messages(document), {"role": "assistant", "content": answer}])
+
+
+def trace_episode(chat: Chat, task: Task, trace: Trace, grade: Grade) -> Episode:
+    """Return a graded trace's question and its answer to learn.
+
+    The answer is spelled by the task, or left as it stands where it is not a JSON object.
+    """
+    answer = trace.answer if grade.value is None else task.answer_text(grade.value)
+    return answer_episode(chat, task, trace.id, trace.document, answer)
+
+
+def fit_length(
+    episodes: Sequence[Episode], config: Training, progress: Progress
+) -> tuple[Episode, ...]:
+    """The episodes within `max_tokens`; what was dropped is said."""
+    fitted = fit_episodes(episodes, config.max_tokens, config.on_long)
+    if fitted.dropped:
+        some = ", ".join(fitted.dropped[:3])
+        progress.say(
+            f"Dropped {len(fitted.dropped)} of {len(episodes)} rows over {config.max_tokens}"
+            f" tokens: {some} ..."
+        )
+    return fitted.episodes
+
+
+def train_student(job: StudentJob, episodes: Sequence[Episode]) -> Report | None:
+    """Train one student on `episodes` and score it; None without `val`."""
+    backend = load(job.backend_name, job.config.spec(job.inputs.model))
+    train(job, backend, episodes)
+    report = score(job, backend)
+    backend.close()
+    return report
+
+
+def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> None:
+    """Train on the episodes' masked tokens and write the adapter, from the last checkpoint on."""
+    config, folder, progress = job.config, job.folder, job.progress
+    schedule, name = config.schedule(len(episodes)), job.inputs.model.name
+    checkpoint = folder.latest() if job.resume else None
+    if checkpoint is not None:
+        backend.restore(train_state.read(checkpoint.path))
+        progress.say(checkpoint.resumed(schedule.steps))
+    first = checkpoint.step if checkpoint else 0
+    spec = config.spec(job.inputs.model)
+    progress.say(forecast_text.training(backend, episodes, schedule, first, spec))
+    with progress.progress("training", schedule.steps) as advance:
+        for step in range(first, schedule.steps):
+            metrics = backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")
+            lr = schedule.lr_at(step)
+            metrics = {**metrics, **backend.optim_step(lr, config.optimizer)}
+            folder.log(step + 1, {**metrics, "lr": lr})
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == schedule.steps:
+                files = train_state.encode(backend.state(), config.lora, name)
+                folder.checkpoint(step + 1, files, {})
+            advance(step + 1, f"loss {metrics['loss']:.3f}")
+    folder.write_folder("adapter", adapter.encode(backend.state().adapter, config.lora, name))
+
+
+def score(job: StudentJob, backend: Backend) -> Report | None:
+    """Answer the rows of `val` and compare with their gold; None without `val`.
+
+    The run keeps the report, and counts that it was scored on them.
+    """
+    inputs, folder, path = job.inputs, job.folder, job.config.val
+    if path is None:
+        return None
+    answers = predict(backend, inputs.chat, inputs.task, inputs.val, job.progress)
+    report = score_predictions(inputs.task, inputs.val, answers.outputs)
+    folder.write("predictions.jsonl", report.jsonl())
+    folder.write("report.json", orjson.dumps(report.as_dict()))
+    test_set.count_scoring(folder, path, len(inputs.val))
+    return report
