@@ -226,7 +226,9 @@ class _Shown:
 
     def note(self) -> str:
         parts = [f"{self.failed} failed"] if self.failed else []
-        return ", ".join([*parts, *([f"${self.cost:.4f}"] if self.cost else [])])
+        if self.cost:
+            parts.append(f"${self.cost:.4f}")
+        return ", ".join(parts)
 
 
 @contextmanager
