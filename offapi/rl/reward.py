@@ -3,7 +3,7 @@ own `reward`, or by its checks, and always by the audit.
 
 Rewards come first and see no gold. Before each call of the user's code it is noted what is called
 and for which completion, so that another process can name a call that never returns. Left out: how
-long a call may take, see `rewards`.
+long a call may take, see `reward_pool`.
 """
 
 from __future__ import annotations

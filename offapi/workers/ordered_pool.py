@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from multiprocessing.connection import wait
-from typing import Any, Generic
+from typing import Any
 
 from offapi.errors import OffapiError
 from offapi.workers.supervised import POLL, AnswerT, Ended, JobT, Prepare, Supervised
@@ -22,19 +22,19 @@ BACKLOG = 8  # jobs given out for each that a process may have, the answered one
 
 
 @dataclass(eq=False)
-class _Given(Generic[JobT, AnswerT]):
+class _Given:
     """A job given out, and its answer once it is there."""
 
-    job: JobT
-    answer: AnswerT | OffapiError | None = None
+    job: Any
+    answer: Any = None
 
 
 @dataclass(frozen=True)
-class _Member(Generic[JobT, AnswerT]):
+class _Member:
     """A process and the jobs it has, the oldest first."""
 
-    process: Supervised[JobT, AnswerT]
-    jobs: deque[_Given[JobT, AnswerT]] = field(default_factory=deque)
+    process: Supervised[Any, Any]
+    jobs: deque[_Given] = field(default_factory=deque)
 
 
 def answer_in_order(
@@ -48,15 +48,15 @@ def answer_in_order(
 ) -> Iterator[tuple[JobT, AnswerT]]:
     """Yield each job with its answer, in order; raise the OffapiError that answers a job.
 
-    `prepare` and `settings` are as in `Supervised`. When a process dies, or is at one turn for more
-    than `seconds`, `blame` returns what to try in place of its oldest job, or raises. `ahead`: jobs
-    a process has at a time, so that it does not wait for the next; 1 where jobs or answers exceed a
-    pipe's buffer, which both ends would fill and wait.
+    `prepare` and `settings` are as in `Supervised`; no answer is None. When a process dies, or is
+    at one turn for more than `seconds`, `blame` returns what to try in place of its oldest job, or
+    raises. `ahead`: jobs a process has at a time, so that it does not wait for the next; 1 where
+    jobs or answers exceed a pipe's buffer, which both ends would fill and wait.
     """
     first = list(islice(jobs, PROCESSES))  # a short file needs but one process
     jobs = chain(first, jobs)
-    members: list[_Member[JobT, AnswerT]] = []
-    order: deque[_Given[JobT, AnswerT]] = deque()
+    members: list[_Member] = []
+    order: deque[_Given] = deque()
     try:
         for _ in first:
             members.append(_Member(Supervised(prepare, settings)))
@@ -76,49 +76,35 @@ def answer_in_order(
 
 
 def _give_out(
-    jobs: Iterator[JobT],
-    members: Sequence[_Member[JobT, AnswerT]],
-    order: deque[_Given[JobT, AnswerT]],
-    ahead: int,
+    jobs: Iterator[Any], members: Sequence[_Member], order: deque[_Given], ahead: int
 ) -> None:
     """Give every process enough to do, but hold no more answers than fit in memory."""
     while members and len(order) < BACKLOG * ahead:
         member = min(members, key=lambda each: len(each.jobs))
         if len(member.jobs) == ahead or (job := next(jobs, None)) is None:
             return
-        given: _Given[JobT, AnswerT] = _Given(job)
+        given = _Given(job)
         order.append(given)
         member.jobs.append(given)
         member.process.send(job)
 
 
 def _collect(
-    members: Sequence[_Member[JobT, AnswerT]],
-    blame: Callable[[JobT, Ended], JobT],
-    seconds: float | None,
+    members: Sequence[_Member], blame: Callable[[Any, Ended], Any], seconds: float | None
 ) -> None:
     """Wait a moment for answers; replace processes that died or hang."""
     busy = [member for member in members if member.jobs]
     ready = wait([member.process.pipe for member in busy], timeout=POLL)
     for member in busy:
-        if member.process.pipe in ready:
-            answer = member.process.take()
-        elif (stuck := member.process.end_if_stuck(seconds)) is not None:
-            answer = stuck
-        else:
-            continue
+        process = member.process
+        answer = process.take() if process.pipe in ready else process.end_if_stuck(seconds)
         if isinstance(answer, Ended):
-            _replace(member, blame(member.jobs[0].job, answer))
-        else:
+            member.jobs[0].job = blame(member.jobs[0].job, answer)
+            process.restart()
+            for given in member.jobs:
+                process.send(given.job)
+        elif answer is not None:
             member.jobs.popleft().answer = answer
-
-
-def _replace(member: _Member[JobT, AnswerT], instead: JobT) -> None:
-    """Start a new process with all jobs of the one that ended, the oldest as `instead`."""
-    member.jobs[0].job = instead
-    member.process.restart()
-    for given in member.jobs:
-        member.process.send(given.job)
 
 
 def collect_garbage_rarely() -> None:

@@ -21,22 +21,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from offapi.errors import OffapiError
 from offapi.network.helper_log import Journal
 from offapi.workers import spawn
 
 POLL = 0.1  # seconds from one look at a process to the next
-NOTE = 256  # bytes; names of calls beyond it are cut
 
 JobT = TypeVar("JobT")
 AnswerT = TypeVar("AnswerT")
-_HEAD = struct.Struct("qq")  # turn and place
+_NOTE = struct.Struct("qq240s")  # turn, place, and as much of the name as fits
 
 
-@dataclass(frozen=True)
-class NotedCall:
+class NotedCall(NamedTuple):
     """A call under way: its name, and the number of the row or completion that it is for.
 
     The time limit holds for a turn: one call, or all the calls for one row.
@@ -50,37 +48,28 @@ class NotedCall:
 class CallNote:
     """The call that a process is at: written there, and read by its starter."""
 
-    def __init__(self, shared: Any = None) -> None:
-        self._shared = shared or mp.RawArray("c", NOTE)
-        self._turn = 0
-        self._head = memoryview(self._shared).cast("B")[: _HEAD.size]
-        self._name = memoryview(self._shared).cast("B")[_HEAD.size :]
-        self._names: dict[str, bytes] = {}  # as written: most calls are made again and again
-
-    def __reduce__(self) -> tuple[type[CallNote], tuple[Any]]:
-        return CallNote, (self._shared,)
+    def __init__(self) -> None:
+        self._shared: Any = mp.RawArray("c", _NOTE.size)
+        self._turn = self._place = 0
 
     def begin(self, place: int, name: str) -> None:
         """Begin a turn with the call of `name` for `place`."""
-        self._turn += 1
+        self._turn, self._place = self._turn + 1, place
         self.call(name)
-        _HEAD.pack_into(self._head, 0, self._turn, place)
 
     def call(self, name: str) -> None:
         """Continue the turn with the call of `name`."""
-        if name not in self._names:
-            size = len(self._name)
-            self._names[name] = name.encode("utf-8", "replace")[:size].ljust(size, b"\0")
-        self._name[:] = self._names[name]
+        text = name.encode("utf-8", "replace")
+        _NOTE.pack_into(self._shared, 0, self._turn, self._place, text)
 
     def clear(self) -> None:
         """Say that no call is under way."""
-        _HEAD.pack_into(self._head, 0, 0, 0)
+        _NOTE.pack_into(self._shared, 0, 0, 0, b"")
 
     def read(self) -> NotedCall | None:
-        """Return the call under way, or None."""
-        turn, place = _HEAD.unpack_from(self._head)
-        name = bytes(self._name).rstrip(b"\0").decode("utf-8", "ignore")
+        """Return the call under way, or None, also in the moment in which one is written."""
+        turn, place, text = _NOTE.unpack_from(self._shared)
+        name = text.rstrip(b"\0").decode("utf-8", "ignore")
         return NotedCall(turn, place, name) if turn else None
 
 
@@ -182,24 +171,19 @@ def _ending(code: int | None) -> str:
 
 
 def _serve(
-    pipe: Connection,
-    note: CallNote,
-    journal: Journal,
-    prepare: Prepare[JobT, AnswerT],
-    settings: Any,
+    pipe: Connection, note: CallNote, journal: Journal, prepare: Prepare[Any, Any], settings: Any
 ) -> None:
     """Answer jobs until the pipe ends."""
     journal.keep()
     _leave_terminal()
     _end_with_starter()
-    answer: Callable[[JobT], AnswerT] | None = None
-    reply: AnswerT | OffapiError
+    answer: Callable[[Any], Any] | None = None
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            job: JobT = pipe.recv()
+            job = pipe.recv()
             try:
                 answer = answer or prepare(settings, note)
-                reply = answer(job)
+                reply: Any = answer(job)
             except OffapiError as error:
                 reply = error
             note.clear()

@@ -28,14 +28,11 @@ def grade(jobs: Iterator[Job], settings: Settings, seconds: float | None) -> Ite
         if not ended.how:
             why = f"took more than {seconds:g} s, heard no alarm and was ended with its process."
         if ended.call is None:
-            where, step = (
-                str(settings.task_file),
-                (
-                    "Run it again with OFFAPI_DEBUG=1, and see what the task file does when it is"
-                    " loaded."
-                ),
+            step = "see what the task file does when it is loaded."
+            step = f"Run it again with OFFAPI_DEBUG=1, and {step}"
+            raise RunError(
+                f"a grading process {why}", where=str(settings.task_file), next_step=step
             )
-            raise RunError(f"a grading process {why}", where=where, next_step=step)
         return replace(job, broken={**job.broken, ended.call.place: f"{ended.call.name} {why}"})
 
     answers = answer_in_order(jobs, grading, settings, without_the_row, seconds=seconds, ahead=2)
