@@ -80,9 +80,7 @@ class TraceSource:
         seconds = self.task.check_seconds + pool.GRACE if self.task.check_seconds else None
         with without_gold.file(self.task_file) as task_file:
             settings = Settings(task_file, "", self.path, None, None, (), NOTHING)
-            for done in pool.grade(
-                self.jobs(ids, tally), settings, tuple(self.task.checks), seconds
-            ):
+            for done in pool.grade(self.jobs(ids, tally), settings, seconds):
                 tally.failed += len(done.failed)
                 tally.first = tally.first or next(
                     (f"row {id!r}: {why}" for id, why in done.failed), ""

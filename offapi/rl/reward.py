@@ -3,29 +3,30 @@ own `reward`, or by its checks, and always by the audit.
 
 Rewards come first and see no gold. Before each call of the user's code it is noted what is called
 and for which completion, so that another process can name a call that never returns. Left out: how
-long a call may take, see `rewards`.
+long a call may take, see `reward_pool`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import inspect
 import math
 import reprlib
 import traceback
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from numbers import Real
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from offapi.checks.gold import compare_fields, matches_gold
 from offapi.checks.verdict import Answer, Check, Context, Verdict, parse
 from offapi.errors import ConfigError, describe_error
-from offapi.task import Task
+from offapi.task import Task, load_task
+from offapi.workers.supervised import CallNote
 
 BATCH = -1  # in place of a completion's number: all of them
 GOLD = "gold"  # the audit of the fields of `match`
@@ -76,27 +77,12 @@ class Fault:
     traceback: str
 
 
-class Note(ctypes.Structure):
-    """What a process is at: the number of the call, the
-    completion it is for, and its name, "" between calls.
-    """
-
-    calls: int
-    index: int
-    name: bytes
-    _fields_ = [("calls", ctypes.c_int64), ("index", ctypes.c_int64), ("name", ctypes.c_char * 240)]
-
-    def begin(self, name: str) -> None:
-        self.calls += 1
-        self.name = name.encode("utf-8", "replace")[:239]
-
-    def at(self, asked: Sequence[Asked]) -> str:
-        """The call under way and the rows of `asked` it is for."""
-        first, last = (asked[0], asked[-1]) if self.index == BATCH else (asked[self.index],) * 2
-        rows = (
-            f"row {first.row!r}" if first.row == last.row else f"rows {first.row!r} to {last.row!r}"
-        )
-        return f"{self.name.decode('utf-8', 'ignore')}, {rows}"
+def rows_at(index: int, asked: Sequence[Asked]) -> str:
+    """Return the rows of `asked` that a call for completion `index`, or BATCH, is for."""
+    first, last = (asked[0], asked[-1]) if index == BATCH else (asked[index], asked[index])
+    if first.row == last.row:
+        return f"row {first.row!r}"
+    return f"rows {first.row!r} to {last.row!r}"
 
 
 def rewarded(task: Task) -> tuple[str, ...]:
@@ -120,11 +106,17 @@ def rewarded(task: Task) -> tuple[str, ...]:
     return tuple(names)
 
 
+def judging(task_file: Path, note: CallNote) -> Callable[[Sequence[Asked]], list[Judged] | Fault]:
+    """Return how a rewarding process judges a batch by the task in `task_file`."""
+    return Judge(load_task(task_file), note, asyncio.Runner()).judge
+
+
 class Judge:
     """A task as GRPO asks it: rewards first, without gold, then the audit with it."""
 
-    def __init__(self, task: Task, note: Note, loop: asyncio.Runner) -> None:
+    def __init__(self, task: Task, note: CallNote, loop: asyncio.Runner) -> None:
         self._task, self._note, self._loop = task, note, loop
+        self._index, self._call = BATCH, ""  # what is under way
         names = rewarded(task)
         audit = [name for name in task.checks if name not in names]
         self._rewarding = self._part(names)
@@ -137,22 +129,35 @@ class Judge:
         """The task with some of its checks, each noted before it runs; None without any."""
         all_checks = self._task.checks
         checks = {
-            name: (_noted(name, all_checks[name][0], self._note), all_checks[name][1])
-            for name in names
+            name: (self._noted(name, all_checks[name][0]), all_checks[name][1]) for name in names
         }
         return replace(self._task, checks=checks, audit=()) if checks else None
+
+    def _noted(self, name: str, check: Check) -> Check:
+        """`check`, noted before it runs."""
+
+        @functools.wraps(check)
+        def noted(document: str, answer: Answer, context: Context) -> Verdict:
+            self._begin(f"check {name!r}")
+            return check(document, answer, context)
+
+        return noted
+
+    def _begin(self, call: str) -> None:
+        self._call = call
+        self._note.begin(self._index, call)
 
     def judge(self, asked: Sequence[Asked]) -> list[Judged] | Fault:
         """Each completion's reward, in order. DataError where the task cannot compare the gold."""
         for one in asked:
             if one.gold is not None:
                 self._task.check_gold(one.gold, row=one.row)
-        self._note.index = BATCH
+        self._index = BATCH
         try:
             return self._judge(asked)
         except ConfigError as error:
             shown = "".join(traceback.format_exception(error.__cause__ or error))
-            return Fault(error.what, error.where, error.next_step, self._note.index, shown)
+            return Fault(error.what, error.where, error.next_step, self._index, shown)
 
     def _judge(self, asked: Sequence[Asked]) -> list[Judged]:
         if self._task.reward is not None:
@@ -177,7 +182,7 @@ class Judge:
         """The weighted mean of the checks of `task`, and each one's score."""
         if task is None:
             return 0.0, {}
-        self._note.index, one = index, asked[index]
+        self._index, one = index, asked[index]
         try:
             grade = task.grade(one.document, one.text, gold, row=one.row)
         except SystemExit as error:
@@ -200,7 +205,7 @@ class Judge:
         reward = self._task.reward
         assert reward is not None
         name = getattr(reward, "__name__", type(reward).__name__)
-        self._note.begin(f"reward {name!r}")
+        self._begin(f"reward {name!r}")
         try:
             found: object = reward([one.document for one in asked], [one.text for one in asked])
             if inspect.isawaitable(found):
@@ -224,25 +229,14 @@ class Judge:
         with suppress(OverflowError):
             if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
                 return float(value)
-        self._note.index = index
+        self._index = index
         raise self._wrong(
             f"the function gave {reprlib.repr(value)}, not a finite number or None.", asked
         )
 
     def _wrong(self, what: str, asked: Sequence[Asked]) -> ConfigError:
-        where = f"task {self._task.name!r}, {self._note.at(asked)}"
+        where = f"task {self._task.name!r}, {self._call}, {rows_at(self._index, asked)}"
         return ConfigError(what, where=where, next_step=MEND)
-
-
-def _noted(name: str, check: Check, note: Note) -> Check:
-    """`check`, noted before it runs."""
-
-    @functools.wraps(check)
-    def noted(document: str, answer: Answer, context: Context) -> Verdict:
-        note.begin(f"check {name!r}")
-        return check(document, answer, context)
-
-    return noted
 
 
 def _listed(found: object) -> list[object] | None:

@@ -8,13 +8,8 @@ stops the run, and the completions it was asked about are kept. Left out: trying
 from __future__ import annotations
 
 import json
-import multiprocessing as mp
-import os
-import signal
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,14 +18,14 @@ from types import TracebackType
 
 from offapi.errors import ConfigError, OffapiError, RunError
 from offapi.files import atomic
-from offapi.network.helper_log import Journal
-from offapi.rl.reward import BATCH, Asked, Fault, Judged, Note, rewarded
-from offapi.rl.reward_worker import serve
-from offapi.workers import spawn
+from offapi.rl.reward import BATCH, Asked, Fault, Judged, judging, rewarded, rows_at
+from offapi.workers.supervised import POLL, Ended, Supervised
 
 __all__ = ["Asked", "Judged", "Rewards", "rewarded"]
 
-POLL = 0.1  # seconds
+_Process = Supervised[Sequence[Asked], list[Judged] | Fault]
+_Failure = Fault | OffapiError
+
 STEP = "Mend it, or give a call more seconds; checks must end at any answer."
 
 
@@ -53,7 +48,13 @@ class Rewards:
         self._closed = False
 
     def __enter__(self) -> Rewards:
-        self._processes = [_Process(self._task_file) for _ in range(self._workers)]
+        self._processes: list[_Process] = []
+        try:
+            for _ in range(self._workers):
+                self._processes.append(Supervised(judging, self._task_file))
+        except BaseException:
+            self._end()
+            raise
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         for process in self._processes:
             self._idle.put(process)
@@ -67,9 +68,12 @@ class Rewards:
         at: TracebackType | None,
     ) -> None:
         self._closed = True
+        self._end()
+        self._threads.shutdown(cancel_futures=True)
+
+    def _end(self) -> None:
         for process in self._processes:
             process.end()
-        self._threads.shutdown(cancel_futures=True)
 
     def submit(self, asked: Sequence[Asked]) -> Future[list[Judged]]:
         """Have a batch judged, as a whole, in one process;
@@ -96,7 +100,7 @@ class Rewards:
         process = self._idle.get()
         try:
             if self._failure is None:
-                answer = process.ask(asked, self._seconds)
+                answer = self._answer(process, asked)
                 if isinstance(answer, list):
                     return answer
                 with self._lock:
@@ -107,6 +111,27 @@ class Rewards:
             raise self._failure or RunError("the rewarding processes were ended.")
         finally:
             self._idle.put(process)
+
+    def _answer(self, process: _Process, asked: tuple[Asked, ...]) -> list[Judged] | _Failure:
+        """What `process` makes of a batch, or the call at which it hung or ended."""
+        process.send(asked)
+        ended = None
+        while ended is None and not process.pipe.poll(POLL):
+            ended = process.end_if_stuck(self._seconds)
+        answer = ended or process.take()
+        return self._fault(answer, asked) if isinstance(answer, Ended) else answer
+
+    def _fault(self, ended: Ended, asked: tuple[Asked, ...]) -> Fault:
+        what = f"ended its process ({ended.how})."
+        if not ended.how:
+            what = f"took more than {self._seconds:g} s and was ended with its process."
+        call = ended.call
+        if call is None:
+            what = f"loading it, or what it left running, {what}"
+            step = "See what it does when it is loaded."
+            return Fault(what, str(self._task_file), step, BATCH, "")
+        where = f"{self._task_file}, {call.name}, {rows_at(call.place, asked)}"
+        return Fault(f"the call {what}", where, STEP, call.place, "")
 
     def _stop(self, fault: Fault, asked: tuple[Asked, ...]) -> ConfigError:
         """The error that ends the run, once the completions that led to it are kept."""
@@ -126,86 +151,3 @@ class Rewards:
         return ConfigError(
             fault.what, where=fault.where, next_step=f"{fault.next_step} {kept}, and the traceback."
         )
-
-
-class _Process:
-    """One process, which has one batch at a time."""
-
-    def __init__(self, task_file: Path) -> None:
-        context = mp.get_context("spawn")
-        self._task_file, self._ended = task_file, False
-        self._note: Note = context.RawValue(Note)
-        self._pipe, theirs = context.Pipe()
-        self._journal = Journal()
-        arguments = (theirs, self._note, task_file, self._journal)
-        self._process = context.Process(target=serve, args=arguments, daemon=True)
-        spawn.start(self._process, signal.SIGINT, signal.SIGTERM)  # until it handles them
-        theirs.close()
-
-    def ask(self, asked: tuple[Asked, ...], seconds: float) -> list[Judged] | Fault | OffapiError:
-        """The answer to a batch, or that no call of it
-        may take `seconds` and that its process ended.
-        """
-        with suppress(OSError):  # it died: `recv` finds out
-            self._pipe.send(asked)
-        if not self._answers(seconds):
-            fault = self._fault(
-                f"took more than {seconds:g} s and was ended with its process.", asked
-            )
-            self.end()
-            return fault
-        try:
-            answer: list[Judged] | Fault | OffapiError = self._pipe.recv()
-        except (EOFError, OSError):
-            self._process.join(1.0)
-            self.end()
-            return self._fault(f"ended its process ({_ending(self._process.exitcode)}).", asked)
-        return answer
-
-    def _answers(self, seconds: float) -> bool:
-        """Wait for the answer; False when one call takes too long.
-
-        A suspended machine or command does not count.
-        """
-        call, spent, looked = 0, 0.0, time.monotonic()
-        while not self._pipe.poll(POLL):
-            now = time.monotonic()
-            under_way = self._note.name and self._note.calls == call
-            spent = spent + min(now - looked, 2 * POLL) if under_way else 0.0
-            call, looked = self._note.calls, now
-            if spent > seconds:
-                return False
-        return True
-
-    def _fault(self, what: str, asked: tuple[Asked, ...]) -> Fault:
-        if not self._note.name:
-            what = f"loading it, or what it left running, {what}"
-            return Fault(
-                what, str(self._task_file), "See what it does when it is loaded.", BATCH, ""
-            )
-        where = f"{self._task_file}, {self._note.at(asked)}"
-        return Fault(f"the call {what}", where, STEP, self._note.index, "")
-
-    def end(self) -> None:
-        """End it and all it started, and take its exit code
-        and journal, so that no zombie and no attempt is left.
-        """
-        if self._ended:
-            return  # its id may be another's by now
-        self._ended = True
-        assert self._process.pid
-        with suppress(
-            ProcessLookupError, PermissionError
-        ):  # it does not lead a group yet, or none is left
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
-        self._process.join()
-        self._journal.close()
-
-
-def _ending(code: int | None) -> str:
-    return (
-        f"signal {signal.Signals(-code).name}"
-        if code is not None and code < 0
-        else f"exit code {code}"
-    )

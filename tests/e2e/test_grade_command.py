@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from recipe_folder import Done, apart, start, until
 
 TASK = """
@@ -275,11 +276,14 @@ def test_control_c_stops_it_and_leaves_no_process(tmp_path: Path) -> None:
     )
     until((tmp_path / "graded.jsonl.part").exists)
     time.sleep(1.0)
+    helpers = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    assert len(helpers) >= 2
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in told
     until(lambda: not alive(process.pid), seconds=10)
+    until(lambda: not any(map(psutil.pid_exists, helpers)), seconds=10)
 
 
 def alive(group: int) -> bool:

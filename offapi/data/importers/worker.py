@@ -5,12 +5,9 @@ Left out: everything that needs to know the other rows (duplicates, ids), which 
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +22,8 @@ from offapi.data.importers.shared import reasons as dropped
 from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.traces import Trace, as_row
 from offapi.files.hashing import hash64
+from offapi.workers.ordered_pool import collect_garbage_rarely
+from offapi.workers.supervised import CallNote
 
 LOOKED_AT = 1000  # records of a file in which personal data is looked for; beyond, one in SPARSE
 SPARSE = 256
@@ -67,15 +66,10 @@ class Done(NamedTuple):
         return map(Row, *self.columns)
 
 
-def serve(pipe: Connection, settings: Settings) -> None:
-    """Answer jobs until the pipe ends."""
-    # rows make no cycles: looking for them at Python's usual pace costs a tenth of the time
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    worker = Worker(settings)
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
-            pipe.send(worker.work(pipe.recv()))
+def importing(settings: Settings, note: CallNote) -> Callable[[ImportJob], Done]:
+    """Return how an importing process answers a job; it notes no call."""
+    collect_garbage_rarely()
+    return Worker(settings).work
 
 
 class Worker:

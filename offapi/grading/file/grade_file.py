@@ -92,7 +92,7 @@ def _grade_on(stage: Stage, aside: _Side, inputs: Inputs, said: Progress, grace:
     with said.progress("grading", inputs.lines) as advance:
         _few_failed(stage)
         jobs = _jobs(inputs.traces, stage.state["end"])
-        for done in pool.grade(jobs, inputs.settings, tuple(inputs.task.checks), seconds):
+        for done in pool.grade(jobs, inputs.settings, seconds):
             aside.append(done.table)
             stage.append(done.lines, _state(stage.state, done))
             _few_failed(stage)

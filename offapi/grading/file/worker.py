@@ -1,34 +1,30 @@
 """What one of the grading processes does: lines of
 the traces file in, graded lines and table rows out.
 
-Before each check it notes, in memory it shares with the command, which row and check is under
-way, so that a check that never returns is known by name. Left out: deciding that, see `pool`.
+Before each check it notes which row and check is under way, so that a check that never returns is
+known by name. Left out: deciding that, see `pool`.
 """
 
 from __future__ import annotations
 
 import functools
-import gc
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.data.traces import Trace
-from offapi.errors import ConfigError, DataError, OffapiError
+from offapi.errors import ConfigError, DataError
 from offapi.grading import rows, table
 from offapi.grading.similarity.contamination import Evaluation
 from offapi.grading.similarity.shingles import Hashes
-from offapi.network.helper_log import Journal
 from offapi.task import Grade, Task, load_task
-from offapi.workers import time_limit
+from offapi.workers.ordered_pool import collect_garbage_rarely
+from offapi.workers.supervised import CallNote
 
-IDLE = -1
 PIECE = 1 << 20  # bytes read at a time to count lines
 
 
@@ -69,39 +65,19 @@ class Done:
     failed: tuple[tuple[str, str], ...]
 
 
-def serve(pipe: Connection, marker: Any, settings: Settings, journal: Journal) -> None:
-    """Answer jobs until the pipe ends.
-
-    An error in the data or the task is the answer to its job.
-    """
-    journal.keep()
-    os.dup2(2, 1)  # what a check prints must not mix with the command's one object on stdout
-    # rows make no cycles: looking for them at Python's usual pace costs a tenth of the time
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    grader: Grader | None = None
-    try:
-        while True:
-            job: Job = pipe.recv()
-            try:
-                grader = grader or Grader(settings, marker)
-                with time_limit.lasting():
-                    done = grader.grade(job)
-                pipe.send(done)
-            except OffapiError as error:
-                pipe.send(error)
-            finally:
-                marker[0] = IDLE
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
+def grading(settings: Settings, note: CallNote) -> Callable[[Job], Done]:
+    """Return how a grading process answers a job."""
+    collect_garbage_rarely()
+    return Grader(settings, note).grade
 
 
 class Grader:
     """A task with all that is needed to grade lines."""
 
-    def __init__(self, settings: Settings, marker: Any) -> None:
-        self._settings, self._marker = settings, marker
-        self._task = _watched(load_task(settings.task_file), marker)
+    def __init__(self, settings: Settings, note: CallNote) -> None:
+        self._settings, self._note = settings, note
+        self._task = _watched(load_task(settings.task_file), note)
+        self._first = _called(next(iter(self._task.checks)))
         self._gold = rows.Gold.read(settings.gold, self._task) if settings.gold else None
         self._evaluation = (
             Evaluation(settings.evaluation, settings.common) if settings.evaluation else None
@@ -115,7 +91,7 @@ class Grader:
             if line.strip():
                 found.append(self._row(line, number, at, job))
             at += len(line) + 1
-        self._marker[0] = IDLE
+        self._note.clear()
         lines = [row.line for row in found]
         columns = table.of(
             [(row.trace, row.grade) for row in found],
@@ -150,7 +126,7 @@ class Grader:
             return None, rows.NO_ANSWER
         if at in job.broken:
             return None, f"task {self._task.name!r}, row {trace.id!r}: {job.broken[at]}"
-        self._marker[0] = at
+        self._note.begin(at, self._first)
         try:
             return self._task.grade_trace(trace), ""
         except ConfigError as error:
@@ -195,19 +171,22 @@ class _Row(NamedTuple):
     line: bytes
 
 
-def _watched(task: Task, marker: Any) -> Task:
+def _watched(task: Task, note: CallNote) -> Task:
     """`task`, each check of which is noted before it runs."""
 
-    def watch(check: Check, i: int) -> Check:
+    def watch(check: Check, call: str) -> Check:
         @functools.wraps(check)
         def watched(document: str, answer: Answer, context: Context) -> Verdict:
-            marker[1] = i
+            note.call(call)
             return check(document, answer, context)
 
         return watched
 
     checks = {
-        name: (watch(check, i), weight)
-        for i, (name, (check, weight)) in enumerate(task.checks.items())
+        name: (watch(check, _called(name)), weight) for name, (check, weight) in task.checks.items()
     }
     return replace(task, checks=checks)
+
+
+def _called(check: str) -> str:
+    return f"check {check!r}"

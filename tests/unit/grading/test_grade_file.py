@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,7 +28,7 @@ from offapi.grading.report import report
 from offapi.grading.truth import from_gold
 from offapi.progress import Advance
 from offapi.task import load_task
-from offapi.workers import time_limit
+from offapi.workers.supervised import CallNote
 
 TASK = """
 import itertools, os
@@ -161,7 +160,7 @@ def test_a_row_that_is_none_is_named_by_its_line(tmp_path: Path, line: bytes, sa
     read = prepare(tmp_path, [trace(i, 1.5) for i in range(40)])
     data = read.traces.read_bytes().replace(b"\n", b"\n\n", 1)[:-1] + b"\n"
     read.traces.write_bytes(data.replace(b"\n\n", b"\n") + line + b"\n")
-    grader = worker.Grader(read.settings, [0, 0])
+    grader = worker.Grader(read.settings, CallNote())
     start = data.replace(b"\n\n", b"\n").index(b'{"id":"t30"')
     with pytest.raises(DataError) as error:
         grader.grade(worker.Job(start, read.traces.stat().st_size))
@@ -316,38 +315,6 @@ def test_the_eligible_are_what_the_rule_keeps_whatever_the_grades(
     assert not {11, 20} & set(chosen.eligible)
 
 
-def test_one_alarm_serves_many_answers_and_each_has_all_its_time() -> None:
-    def spin(seconds: float, limit_seconds: float) -> float | None:
-        """When the alarm rang in an answer that takes `seconds`; None: it did not."""
-        start = time.monotonic()
-        assert time_limit.start(limit_seconds)
-        try:
-            while time.monotonic() < start + seconds:
-                pass
-        except time_limit.TimeUp:
-            return time.monotonic() - start
-        finally:
-            time_limit.stop()
-        return None
-
-    with time_limit.lasting():
-        assert [spin(0.1, 0.25) for _ in range(4)] == [None] * 4, (
-            "the first one's alarm rings in the third"
-        )
-        for seconds in (0.25, 0.1, 0.4):
-            rang = spin(2, seconds)
-            assert rang is not None
-            assert seconds <= rang < seconds + 0.3
-        assert spin(0.05, 0.1) is None
-        time.sleep(0.2)  # it rings where no answer is under way
-        assert spin(0.05, 0.2) is None
-    time.sleep(0.3)
-    assert spin(2, 0.1) is not None
-    with time_limit.lasting():
-        assert spin(0.02, 5.0) is None
-        assert spin(2, 0.1) is not None, "an alarm that would ring too late is not waited for"
-
-
 def test_gold_from_another_file_is_found_by_id_and_by_document(tmp_path: Path) -> None:
     rows = [trace(i, i + 0.5) for i in range(4)]
     gold = [
@@ -357,7 +324,7 @@ def test_gold_from_another_file_is_found_by_id_and_by_document(tmp_path: Path) -
     ]
     (tmp_path / "gold.jsonl").write_bytes(b"\n".join(map(orjson.dumps, gold)))
     read = prepare(tmp_path, rows, gold=tmp_path / "gold.jsonl")
-    done = worker.Grader(read.settings, [0, 0]).grade(worker.Job(0, read.traces.stat().st_size))
+    done = worker.Grader(read.settings, CallNote()).grade(worker.Job(0, read.traces.stat().st_size))
     found: table.Table = np.frombuffer(done.table, table.kind(2))
     assert found["right"].tolist() == [-1, 1, 0, -1]
 

@@ -22,9 +22,10 @@ import pytest
 
 from offapi.errors import ConfigError, DataError, OffapiError, RunError
 from offapi.rl.reward import BATCH as BATCH_INDEX
-from offapi.rl.reward import Fault, Judge, Note
+from offapi.rl.reward import Fault, Judge
 from offapi.rl.reward_pool import Asked, Judged, Rewards, rewarded
 from offapi.task import load_task
+from offapi.workers.supervised import CallNote
 
 TASK = """\
 import asyncio, json, os, random, re, signal, subprocess, sys, time
@@ -231,7 +232,7 @@ def test_what_is_no_list_of_finite_numbers_is_no_reward(
     tmp_path: Path, body: str, said: str, index: int
 ) -> None:
     with asyncio.Runner() as loop:
-        found = Judge(load_task(reward_file(tmp_path, body)), Note(), loop).judge(BATCH)
+        found = Judge(load_task(reward_file(tmp_path, body)), CallNote(), loop).judge(BATCH)
     assert isinstance(found, Fault)
     assert said in found.what
     assert found.index == index
@@ -401,8 +402,6 @@ return [float(any(name in sys.modules for name in ("torch", "mlx", "transformers
     path = reward_file(tmp_path, body)
     code = f"""
 from pathlib import Path
-from offapi.rl.reward import BATCH as BATCH_INDEX
-from offapi.rl.reward import Fault, Judge, Note
 from offapi.rl.reward_pool import Asked, Rewards
 if __name__ == "__main__":
     with Rewards(Path({str(path)!r}), 2, 20.0, Path("kept")) as rewards:
@@ -459,8 +458,6 @@ def test_a_killed_trainer_leaves_no_worker(tmp_path: Path, body: str) -> None:
     code = f"""
 import time
 from pathlib import Path
-from offapi.rl.reward import BATCH as BATCH_INDEX
-from offapi.rl.reward import Fault, Judge, Note
 from offapi.rl.reward_pool import Asked, Rewards
 if __name__ == "__main__":
     with Rewards(Path({str(path)!r}), 2, 100.0, Path("kept")) as rewards:

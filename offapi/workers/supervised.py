@@ -1,0 +1,216 @@
+"""One helper process that is watched: a call of it that hangs or dies can be named and ended.
+
+It answers jobs one after the other, in a session of its own: Ctrl-C does not reach it, and it ends
+with its starter. Before each call of the user's code it notes the call in memory that both sides
+see; a note sent down the pipe costs more than many checks do, and blocks the process while nobody
+reads. Left out: Windows; and, except on Linux, ending with a killed starter while C code holds
+Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing as mp
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from offapi.errors import OffapiError
+from offapi.network.helper_log import Journal
+from offapi.workers import spawn
+
+POLL = 0.1  # seconds from one look at a process to the next
+
+JobT = TypeVar("JobT")
+AnswerT = TypeVar("AnswerT")
+_NOTE = struct.Struct("qq240s")  # turn, place, and as much of the name as fits
+
+
+class NotedCall(NamedTuple):
+    """A call under way: its name, and the number of the row or completion that it is for.
+
+    The time limit holds for a turn: one call, or all the calls for one row.
+    """
+
+    turn: int
+    place: int
+    name: str
+
+
+class CallNote:
+    """The call that a process is at: written there, and read by its starter."""
+
+    def __init__(self) -> None:
+        self._shared: Any = mp.RawArray("c", _NOTE.size)
+        self._turn = self._place = 0
+
+    def begin(self, place: int, name: str) -> None:
+        """Begin a turn with the call of `name` for `place`."""
+        self._turn, self._place = self._turn + 1, place
+        self.call(name)
+
+    def call(self, name: str) -> None:
+        """Continue the turn with the call of `name`."""
+        text = name.encode("utf-8", "replace")
+        _NOTE.pack_into(self._shared, 0, self._turn, self._place, text)
+
+    def clear(self) -> None:
+        """Say that no call is under way."""
+        _NOTE.pack_into(self._shared, 0, 0, 0, b"")
+
+    def read(self) -> NotedCall | None:
+        """Return the call under way, or None, also in the moment in which one is written."""
+        turn, place, text = _NOTE.unpack_from(self._shared)
+        name = text.rstrip(b"\0").decode("utf-8", "ignore")
+        return NotedCall(turn, place, name) if turn else None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Why there is no answer: the process ended at `call` (None: at no call).
+
+    `how`: "exit code 3", "signal SIGSEGV"; "" where the call took too long.
+    """
+
+    call: NotedCall | None
+    how: str
+
+
+Prepare = Callable[[Any, CallNote], Callable[[JobT], AnswerT]]
+
+
+class Supervised(Generic[JobT, AnswerT]):
+    """A process that answers each job by `prepare(settings, note)(job)`, prepared at its first job.
+
+    Start it in a thread that lives as long as it is needed: on Linux the process ends with that
+    thread. An OffapiError that `prepare` or the job raises is the answer.
+    """
+
+    def __init__(self, prepare: Prepare[JobT, AnswerT], settings: Any) -> None:
+        self._prepare, self._settings = prepare, settings
+        self._start()
+
+    def _start(self) -> None:
+        context = mp.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._note, self._journal = CallNote(), Journal()
+        self._turn, self._spent, self._looked = 0, 0.0, time.monotonic()
+        arguments = (theirs, self._note, self._journal, self._prepare, self._settings)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._ended = False
+        try:
+            spawn.start(self._process, signal.SIGINT, signal.SIGTERM)  # until it handles them
+        except BaseException:
+            self.end()
+            raise
+        theirs.close()
+
+    def send(self, job: JobT) -> None:
+        """Give it a job more. Where it has died, `take` finds out."""
+        with suppress(OSError):
+            self.pipe.send(job)
+
+    def take(self) -> AnswerT | OffapiError | Ended:
+        """Wait for the answer to its oldest job, or for its end."""
+        try:
+            answer: AnswerT | OffapiError = self.pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(1.0)
+            self.end()
+            return Ended(self._note.read(), _ending(self._process.exitcode))
+        return answer
+
+    def end_if_stuck(self, seconds: float | None) -> Ended | None:
+        """End it where one turn takes more than `seconds` (None: no limit). Ask every POLL seconds.
+
+        A suspended machine or command does not count.
+        """
+        call, now = self._note.read(), time.monotonic()
+        turn = call.turn if call else 0
+        step = min(now - self._looked, 2 * POLL)
+        self._spent = self._spent + step if turn and turn == self._turn else 0.0
+        self._turn, self._looked = turn, now
+        if seconds is None or self._spent <= seconds:
+            return None
+        self.end()
+        return Ended(call, "")
+
+    def restart(self) -> None:
+        """Replace it by a new process, which has no job."""
+        self.end()
+        self._start()
+
+    def end(self) -> None:
+        """End it and all it started, and take its exit code and its journal; again is no error.
+
+        The pipe is left to the garbage collector: another thread may be waiting at it.
+        """
+        if self._ended:
+            return  # its id may be another's by now
+        self._ended = True
+        if self._process.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):  # it leads no group, or none yet
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.join()
+        self._journal.close()
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _serve(
+    pipe: Connection, note: CallNote, journal: Journal, prepare: Prepare[Any, Any], settings: Any
+) -> None:
+    """Answer jobs until the pipe ends."""
+    journal.keep()
+    _leave_terminal()
+    _end_with_starter()
+    answer: Callable[[Any], Any] | None = None
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            job = pipe.recv()
+            try:
+                answer = answer or prepare(settings, note)
+                reply: Any = answer(job)
+            except OffapiError as error:
+                reply = error
+            note.clear()
+            pipe.send(reply)
+
+
+def _leave_terminal() -> None:
+    """Lead a session, so that Ctrl-C is the starter's and all that is started here can be ended."""
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # programs started here would inherit SIG_IGN
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    os.dup2(2, 1)  # what a check prints must not mix with the command's one object on stdout
+    sys.stdout = sys.stderr  # and is not held back until the process is ended
+
+
+def _end_with_starter() -> None:
+    """End when the starter was killed, whatever is under way here."""
+    parent = mp.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":  # threads do not run while C code holds the interpreter
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent.pid:
+            os._exit(1)
