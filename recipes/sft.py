@@ -199,7 +199,7 @@ def train(
     out.say(forecast_text.training(backend, episodes, schedule, first, config.spec(model)))
     with out.progress("training", schedule.steps) as advance:
         for step in range(first, schedule.steps):
-            metrics = backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")
+            metrics = backend.forward_backward(schedule.batch_at(step, episodes))
             lr = schedule.lr_at(step)
             metrics = {**metrics, **backend.optim_step(lr, config.optimizer)}
             folder.log(step + 1, {**metrics, "lr": lr})

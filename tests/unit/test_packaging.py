@@ -26,7 +26,7 @@ LAYERS = (
     "progress network text",
     "files workers stats config",
     "episodes",
-    "randomness policy_loss batching",
+    "randomness policy_loss completions activation_memory",
     "backend",
     "adapter",
     "backends.torch_backend backends.mlx_backend",
@@ -44,9 +44,9 @@ LAYERS = (
     "demo doctor",
     "cli",
 )
+SEAM = {"errors", "episodes", "randomness", "policy_loss", "completions", "backend", "adapter"}
 # What still imports upwards: a judge is a check that asks a teacher, and a cap counts by value.
 UPWARDS = {
-    "backends.torch_backend -> training",
     "checks -> models",
     "checks -> teachers",
     "data -> checks",
@@ -119,6 +119,12 @@ def upward_imports() -> Iterator[str]:
 
 def test_imports_go_down_the_layers() -> None:
     assert set(upward_imports()) == UPWARDS
+
+
+def test_backends_import_the_seam_alone() -> None:
+    for path in sources("backends"):
+        names = {name for name in imports(path, everywhere=True) if name.startswith("offapi.")}
+        assert {unit(name) for name in names} <= SEAM, path
 
 
 def test_packages_are_the_folders() -> None:
@@ -228,17 +234,33 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "lora",
         "merged_weights",
         "packed_attention",
+        "packing",
     }
-    assert {
-        "policy",
-        "rollout",
-        "losses",
-        "checkpoint",
-        "optimizer",
+    assert mlx - torch == {
+        "allocator",
+        "blas",
+        "fast_exp",
+        "fast_swiglu",
+        "load_checks",
+        "loader",
+        "micro_batches",
+        "prepare",
+    }
+    assert torch & mlx == {
+        "__init__",
+        "advantages",
         "attention",
+        "backend",
         "cache",
+        "checkpoint",
+        "losses",
+        "optimizer",
+        "policy",
+        "policy_gradient",
+        "policy_loss",
+        "rollout",
         "sampling",
-    } <= torch & mlx
+    }
 
 
 @pytest.mark.parametrize("name", ["backends", "recipes"])
