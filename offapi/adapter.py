@@ -7,7 +7,7 @@ read without PEFT, so that it moves between backends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ import numpy as np
 import orjson
 from safetensors.numpy import load, save
 
-from offapi.backend import Arrays, LoraSpec
-from offapi.errors import ModelError
+from offapi.backend import Arrays, LoraSpec, ModelSpec, TrainState
+from offapi.episodes import Floats
+from offapi.errors import BackendError, ModelError, nearest
+from offapi.randomness import lora_matrices
+
+Shapes = Mapping[str, tuple[int, ...]]  # of each matrix, by PEFT's name and in PEFT's layout
 
 PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -119,3 +123,86 @@ def read(folder: Path) -> tuple[LoraSpec, Arrays]:
             f"not a LoRA adapter: {bad[:3] or 'no tensors'}.", where=str(path), next_step=AGAIN
         )
     return spec, {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def read_requested(spec: ModelSpec) -> tuple[LoraSpec | None, Arrays | None]:
+    """The LoRA shape that `spec` asks for (None: inference alone), and
+    the matrices of its adapter folder (None: to be drawn).
+
+    Raises ModelError for a bad folder, or one of another shape than `spec.lora`.
+    """
+    if spec.adapter is None:
+        return spec.lora, None
+    shape, arrays = read(spec.adapter)
+    if spec.lora is not None and _plain(shape) != _plain(spec.lora):
+        raise ModelError(
+            f"the adapter has {_describe(shape)}, the recipe asks for {_describe(spec.lora)}.",
+            where=str(spec.adapter),
+            next_step="Ask for the adapter's shape, or start without it.",
+        )
+    return shape, arrays
+
+
+def check_targets(shape: LoraSpec, linears: Iterable[str], where: Path) -> None:
+    """ModelError for a target that is not among the names of the model's linear layers."""
+    known = set(linears)
+    for target in shape.targets:
+        if target not in known:
+            what, step = f"no linear layer {target!r} to adapt.", nearest(target, known)
+            raise ModelError(what, where=str(where), next_step=step)
+
+
+def draw_matrices(shapes: Shapes, seed: int) -> Arrays:
+    """Draw the initial matrices of every LoRA pair among `shapes`."""
+    arrays: dict[str, Floats] = {}
+    for path in sorted({module(name) for name in shapes}):
+        a, b = parameter(path, "A"), parameter(path, "B")
+        (rank, inputs), (outputs, _) = shapes[a], shapes[b]
+        arrays[a], arrays[b] = lora_matrices(seed, path, rank, inputs, outputs)
+    return arrays
+
+
+def check_fit(arrays: Arrays, shapes: Shapes, where: str) -> None:
+    """ModelError unless the names and shapes of `arrays` are those of the model."""
+    problem = misfit(arrays, shapes)
+    if problem:
+        raise ModelError(
+            f"the adapter does not fit the model: {problem}.",
+            where=where,
+            next_step="Load it on the base model it was trained on.",
+        )
+
+
+def check_state(state: TrainState, shapes: Shapes) -> None:
+    """BackendError unless adapter and moments fit; at step 0 there are no moments."""
+    parts = {"adapter": state.adapter, "exp_avg": state.exp_avg, "exp_avg_sq": state.exp_avg_sq}
+    for part, arrays in parts.items():
+        expected = {} if part != "adapter" and state.step == 0 else shapes
+        problem = misfit(arrays, expected)
+        if problem:
+            raise BackendError(
+                f"the saved {part} does not fit this model: {problem}.",
+                next_step="Restore it on the model it was trained on.",
+            )
+
+
+def misfit(arrays: Arrays, shapes: Shapes) -> str:
+    """How names or shapes of `arrays` differ from `shapes`; "" when they fit."""
+    missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
+    if missing or extra:
+        return (
+            f"{len(missing)} matrices missing {missing[:2]}, {len(extra)} not in the model"
+            f" {extra[:2]}"
+        )
+    wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+    first = wrong[0] if wrong else ""
+    return first and f"{first} has shape {arrays[first].shape}, the model wants {shapes[first]}"
+
+
+def _plain(shape: LoraSpec) -> tuple[int, float, tuple[str, ...]]:
+    """Comparable form: the order of targets means nothing."""
+    return shape.rank, shape.alpha, tuple(sorted(shape.targets))
+
+
+def _describe(shape: LoraSpec) -> str:
+    return f"rank {shape.rank}, alpha {shape.alpha:g} on {', '.join(sorted(shape.targets))}"

@@ -13,22 +13,26 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
+from offapi.activation_memory import activation_bytes
+from offapi.completions import Completion as Completion
+from offapi.completions import Finish as Finish
+from offapi.completions import Group as Group
+from offapi.completions import Sampling as Sampling
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
-from offapi.episodes import Episode, Floats, Kept, Metrics
+from offapi.episodes import Episode, Floats, Metrics
 from offapi.errors import BackendError, nearest
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
 Arrays = Mapping[str, Floats]
 DType = Literal["float32", "bfloat16"]
 By = Literal["policy", "reference"]
-Loss = Literal["cross_entropy"]
-Finish = Literal["stop", "length"]
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -57,9 +61,8 @@ class LoraSpec:
 class Limits:
     """How much a backend holds at once. None of them changes a result beyond float order."""
 
-    train_tokens: int | None = (
-        None  # of one micro-batch, shared prefix included once; None: what suits the device
-    )
+    # of one micro-batch, shared prefix included once; None: what suits the device
+    train_tokens: int | None = None
     logit_rows: int = 256  # rows of the vocabulary-wide head computed at a time
     rollout_rows: int = 64  # completions decoded side by side
 
@@ -89,50 +92,7 @@ class ModelSpec:
     quantize: int | None = None  # bits
     seed: int = 0
     limits: Limits = Limits()
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn. temperature 0 is greedy.
-
-    Truncation is applied after the temperature, in the order top_k, top_p, min_p, and the
-    rest renormalised; behaviour logprobs are those of that distribution. `seed` and
-    `step` key the uniforms (see `offapi.randomness.uniforms`).
-    """
-
-    max_tokens: int
-    stop_ids: tuple[int, ...]
-    temperature: float = 0.0
-    top_k: int = 0  # 0: off
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int = 0
-    step: int = 0
-
-    @property
-    def truncated(self) -> bool:
-        """Whether some tokens could not be drawn: top_k, top_p or min_p is on."""
-        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0)
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One sampled continuation. `tokens` ends with the stop token where finish is "stop"."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[
-        float, ...
-    ]  # nats, under the distribution really sampled; same length as tokens
-    finish: Finish
-    kept: Kept | None = None  # where the sampling was truncated
-
-
-@dataclass(frozen=True)
-class Group:
-    """All completions of one prompt. `prompt` is its index in the call."""
-
-    prompt: int
-    completions: tuple[Completion, ...]
+    activation_bytes: float | None = None  # of a training token at its peak; `load` fills it in
 
 
 @dataclass(frozen=True)
@@ -205,7 +165,8 @@ class Backend(Protocol):
         The longest common prefix of all prompts is prefilled once a call, each prompt once a
         group; finished rows leave the batch and waiting ones take their place. `keys` name
         the prompts in the random stream (default: their index), so that a row draws the
-        same tokens whatever it is batched with.
+        same tokens whatever it is batched with. Raises ValueError, at the call, for an empty
+        prompt, a token the model does not know, an `n` below 1, or keys that are not one a prompt.
         """
         ...
 
@@ -215,17 +176,18 @@ class Backend(Protocol):
         """Logprobs (nats) of the tokens in each episode's mask, shape (mask.sum(),), fp32.
 
         `by="reference"` scores with the adapter that was loaded, or with none where it was
-        drawn fresh. An episode with kept sets is scored over those. Position 0 has no
-        context and may not be masked.
+        drawn fresh. An episode with a sampling mask is scored over its sets. Raises ValueError
+        where position 0, which has no context, is masked, a sampling mask does not fit its
+        tokens, the model does not know a token, or the temperature is not above 0.
         """
         ...
 
-    def forward_backward(self, batch: Sequence[Episode], loss: Loss) -> Metrics:
-        """Add the gradient of `loss` over the whole batch; the same for any micro-batch split.
+    def forward_backward(self, batch: Sequence[Episode]) -> Metrics:
+        """Add the gradient of the cross-entropy over the whole batch; the same for any
+        micro-batch split: -(sum of masked logprobs) / (masked tokens of the batch), in nats.
 
-        cross_entropy: -(sum of masked logprobs) / (masked tokens of the whole batch), in nats.
-        Returns `loss` and `tokens` (masked). Raises ValueError for an episode without masked
-        tokens.
+        Returns `loss` and `tokens` (masked). Raises ValueError for an empty batch, an episode
+        without masked tokens or one that `score` refuses; BackendError without an adapter.
         """
         ...
 
@@ -234,7 +196,7 @@ class Backend(Protocol):
         `rule`, shape (G,) each; groups may differ in size.
 
         Exactly 0 throughout a group whose rewards are all equal. Raises ValueError for a
-        reward that is not finite.
+        reward that is not finite, an empty group, no group at all, or an unknown rule.
         """
         ...
 
@@ -245,8 +207,8 @@ class Backend(Protocol):
         (advantage 0, and beta 0) is counted by the normaliser and not computed.
         Metrics: `loss`; `tokens` computed; `ratio/mean`, `ratio/max`; and the share of tokens (of
         sequences, for a ratio of sequences) clipped, `clip_ratio/low_mean`, `clip_ratio/high_mean`.
-        Raises ValueError for arrays that do not fit the episode, or a reference that beta needs and
-        lacks.
+        Raises ValueError for what `forward_backward` refuses, arrays that do not fit the episode,
+        or a reference that beta needs and lacks; BackendError without an adapter.
         """
         ...
 
@@ -268,7 +230,8 @@ class Backend(Protocol):
     def restore(self, state: TrainState) -> None:
         """Take `state` over, and drop gradients.
 
-        Raises BackendError when names or shapes do not fit.
+        Raises BackendError, and changes nothing, when names or shapes do not fit. Before the first
+        step there are no moments.
         """
         ...
 
@@ -324,5 +287,12 @@ def find(name: str) -> Load:
 
 
 def load(name: str, spec: ModelSpec) -> Backend:
-    """Load `spec` with the backend called `name`; raises what `find` and the backend raise."""
-    return find(name)(spec)
+    """Load `spec` with the backend called `name`, its activation bytes filled in where the model's
+    sizes can be read; raises what `find` and the backend raise.
+    """
+    start = find(name)
+    if spec.activation_bytes is None:
+        with suppress(OSError, ValueError, KeyError):  # what is wrong with a folder, a backend says
+            figure = activation_bytes(spec.path, name, spec.dtype)
+            spec = replace(spec, activation_bytes=figure)
+    return start(spec)

@@ -125,11 +125,9 @@ def _backend(entry: EntryPoint) -> Finding:
         why = f"{entry.name} {release} is installed, but cannot be imported: {error}"
         return Finding(name, "failed", why, f"Reinstall it: {install} --force-reinstall")
     detail, slow = f"{entry.name} {release}", False
-    if hasattr(module, "blas") and sys.platform == "linux":
-        report = module.blas.report()
-        detail += (
-            f", BLAS {report.path or module.BLAS or 'of its wheel'} at {report.gflops:.0f} GFLOP/s"
-        )
+    if hasattr(module, "linux_cpu") and sys.platform == "linux":
+        report = module.linux_cpu.blas.report()
+        detail += f", BLAS {report.path or 'of its wheel'} at {report.gflops:.0f} GFLOP/s"
         slow = report.slow
     remedy = "Install torch beside it (its BLAS is used), or libopenblas0-pthread." if slow else ""
     return Finding(name, "warning" if slow else "ok", detail, remedy)

@@ -4,7 +4,7 @@ table, their knobs, and what a sampled episode brings along.
 Advantages and losses are computed in the backends, on the device; this module says what they
 compute. Left out: rules with a value model, and losses over whole distributions.
 
-Shape suffixes: `_B` sequences of a batch, `_T` completion tokens of one of them.
+Shape suffixes: `_P` prompts, `_G` completions of a group, `_T` completion tokens.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from offapi.config.bounds import AT_LEAST_0, require
-from offapi.episodes import Episode, Floats, Metrics
+import numpy as np
+from numpy.typing import NDArray
+
+from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, require
+from offapi.episodes import Episode, Floats, Metrics, check_learnable
+from offapi.errors import nearest
 
 Rule = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "maxrl"]
+NO_MEAN = 1e-12  # a mean reward nearer to 0 gives maxrl no signal
 STD_EPS = 1e-4  # added to a group's standard deviation (Bessel's), as TRL does
 
 
@@ -56,6 +61,13 @@ RULES: Mapping[Rule, Shape] = {
 }
 
 
+def shape_of(rule: Rule) -> Shape:
+    """The rule's row of the table. Raises ValueError for an unknown rule."""
+    if rule not in RULES:
+        raise ValueError(f"unknown rule {rule!r}. {nearest(rule, RULES)}")
+    return RULES[rule]
+
+
 @dataclass(frozen=True)
 class PolicyLoss:
     """A rule and its knobs, by the papers' names. None takes the rule's own value.
@@ -68,12 +80,10 @@ class PolicyLoss:
     rule: Rule = "dr_grpo"
     epsilon: float | None = None
     epsilon_high: float | None = None
-    beta: float = (
-        0.0  # of the KL to the reference, in steps without a signal too; at 0 it is measured alone
-    )
-    kl: Literal["ratio_k3", "k2"] = (
-        "ratio_k3"  # both have the gradient of KL(pi || reference): arXiv 2512.21852
-    )
+    # of the KL to the reference, in steps without a signal too; at 0 it is measured alone
+    beta: float = 0.0
+    # both have the gradient of KL(pi || reference): arXiv 2512.21852
+    kl: Literal["ratio_k3", "k2"] = "ratio_k3"
     # truncated importance sampling: a token's weight is min(pi_old / behaviour, cap); 0: off
     tis_cap: float = 2.0
     temperature: float = 1.0  # of the sampling, at which logprobs are taken
@@ -81,6 +91,8 @@ class PolicyLoss:
 
     def __post_init__(self) -> None:
         require(self, dict.fromkeys(("epsilon", "epsilon_high", "beta", "tis_cap"), AT_LEAST_0))
+        require(self, {"temperature": ABOVE_0, "max_tokens": AT_LEAST_1})
+        shape_of(self.rule)
         if self.epsilon is not None and not self.shape.clipped:
             raise ValueError(
                 f"epsilon has no effect with {self.rule}, which bounds ratios from above alone"
@@ -90,7 +102,7 @@ class PolicyLoss:
     @property
     def shape(self) -> Shape:
         """The rule's row of the table."""
-        return RULES[self.rule]
+        return shape_of(self.rule)
 
     @property
     def low(self) -> float:
@@ -133,12 +145,11 @@ class Update:
     logprobs: tuple[Floats | None, ...]
 
 
-def check(batch: Sequence[Experience], loss: PolicyLoss) -> None:
-    """ValueError, naming the episode, for arrays that do not
+def check_experiences(batch: Sequence[Experience], loss: PolicyLoss, vocabulary: int) -> None:
+    """ValueError, naming the episode, for one that cannot be learned from, arrays that do not
     fit its mask, or a reference that beta needs and lacks.
     """
-    if not batch:
-        raise ValueError("a batch to train on needs at least one experience")
+    check_learnable([one.episode for one in batch], vocabulary)
     for one in batch:
         name, tokens = one.episode.id, sum(one.episode.mask)
         if loss.beta > 0 and one.reference is None:
@@ -153,3 +164,46 @@ def check(batch: Sequence[Experience], loss: PolicyLoss) -> None:
                     f" {array.shape}"
                 )
                 raise ValueError(what)
+
+
+def contributes(one: Experience, loss: PolicyLoss) -> bool:
+    """Whether the summand of an experience can be other than exactly 0."""
+    return one.advantage != 0 or loss.beta > 0
+
+
+def pad_rewards(
+    rewards: Sequence[Sequence[float]],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Rewards as one rectangle (P, G), 0 where a group has fewer, and which places are real.
+
+    Raises ValueError for a reward that is not finite, an empty group, or no group at all.
+    """
+    sizes_P = np.array([len(group) for group in rewards])
+    if not sizes_P.all() or not len(sizes_P):
+        raise ValueError("every group needs at least one reward, and there must be a group")
+    real_PG = np.arange(sizes_P.max()) < sizes_P[:, None]
+    rewards_PG = np.zeros(real_PG.shape, np.float64)
+    rewards_PG[real_PG] = [reward for group in rewards for reward in group]
+    if not np.isfinite(rewards_PG).all():
+        group, place = np.argwhere(~np.isfinite(rewards_PG))[0]
+        raise ValueError(
+            f"the reward {rewards_PG[group, place]} of completion {place} in group {group} is not"
+            " finite"
+        )
+    return rewards_PG, real_PG
+
+
+def ratio_metrics(parts: Sequence[NDArray[np.floating]]) -> Metrics:
+    """Metrics of a batch from the statistics (5,) of its micro-batches: the sum of the ratios, the
+    largest, how many were clipped low and high, and how many there are.
+    """
+    if not parts:
+        parts = [np.array([1.0, 1.0, 0.0, 0.0, 1.0])]
+    statistics = np.array(parts, np.float64)
+    total, _, low, high, count = statistics.sum(axis=0)
+    return {
+        "ratio/mean": float(total / count),
+        "ratio/max": float(statistics[:, 1].max()),
+        "clip_ratio/low_mean": float(low / count),
+        "clip_ratio/high_mean": float(high / count),
+    }

@@ -147,7 +147,7 @@ def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> Non
     progress.say(forecast_text.training(backend, episodes, schedule, first, spec))
     with progress.progress("training", schedule.steps) as advance:
         for step in range(first, schedule.steps):
-            metrics = backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")
+            metrics = backend.forward_backward(schedule.batch_at(step, episodes))
             lr = schedule.lr_at(step)
             metrics = {**metrics, **backend.optim_step(lr, config.optimizer)}
             folder.log(step + 1, {**metrics, "lr": lr})

@@ -1,4 +1,7 @@
-"""From the rewards of each group to its advantages, all groups at once on the device."""
+"""Advantages of groups of rewards, all groups at once on the device.
+
+The rules' table is `offapi.policy_loss.RULES`.
+"""
 
 from __future__ import annotations
 
@@ -8,51 +11,38 @@ import mlx.core as mx
 import numpy as np
 
 from offapi.episodes import Floats
-from offapi.policy_loss import RULES, STD_EPS, Rule
-
-SMALLEST_MEAN = 1e-12  # a mean below this is 0, and divides nothing
+from offapi.policy_loss import NO_MEAN, STD_EPS, Rule, Shape, pad_rewards, shape_of
 
 
 def advantages(rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
-    """Advantages (G,) of each group under `rule` (see
-    `offapi.policy_loss.Shape`), exactly 0 where all rewards are equal.
-
-    Computed in float64 where the device has it. Raises ValueError
-    for a reward that is not finite, or an empty group.
-    """
-    sizes = [len(group) for group in rewards]
-    if not sizes or not all(sizes):
-        raise ValueError("every group needs at least one reward")
-    padded = np.zeros((len(sizes), max(sizes)), np.float64)
-    real = np.arange(padded.shape[1]) < np.array(sizes)[:, None]
-    padded[real] = [reward for group in rewards for reward in group]
-    if not np.isfinite(padded).all():
-        group, place = np.argwhere(~np.isfinite(padded))[0]
-        raise ValueError(
-            f"the reward {rewards[group][place]} of completion {place} in group {group} is not"
-            " finite"
-        )
+    """See `Backend.advantages`. Computed in float64 where the device has it."""
+    shape = shape_of(rule)
+    padded_PG, present_PG = pad_rewards(rewards)
     kind = mx.float32 if mx.default_device().type == mx.DeviceType.gpu else mx.float64
-    found = np.array(_advantages(mx.array(padded, kind), mx.array(real), RULES[rule].advantage))
-    return [row[:size].astype(np.float32) for row, size in zip(found, sizes, strict=True)]
-
-
-def _advantages(rewards: mx.array, real: mx.array, kind: str) -> mx.array:
-    """`rewards` (groups, G) are padded where `real` is False."""
-    count = real.sum(axis=1, keepdims=True)
-    mean = rewards.sum(axis=1, keepdims=True) / count
-    centred = mx.where(real, rewards - mean, 0.0)
-    others = mx.maximum(count - 1, 1)
-    if kind == "std":  # Bessel's
-        centred = centred / (
-            mx.sqrt(mx.square(centred).sum(axis=1, keepdims=True) / others) + STD_EPS
-        )
-    elif kind == "leave_one_out":
-        centred = centred * count / others
-    elif kind == "mean":
-        zero = mx.abs(mean) < SMALLEST_MEAN
-        centred = mx.where(zero, 0.0, centred / mx.where(zero, 1.0, mean))
+    rewards_PG, real_PG = mx.array(padded_PG, kind), mx.array(present_PG)
+    advantages_PG = _advantages(rewards_PG, real_PG, shape)
     # By the extremes: the mean of equal rewards may round to another number.
-    highest = mx.where(real, rewards, -mx.inf).max(axis=1, keepdims=True)
-    lowest = mx.where(real, rewards, mx.inf).min(axis=1, keepdims=True)
-    return mx.where(highest > lowest, centred, 0.0)
+    most_P1 = mx.where(real_PG, rewards_PG, -mx.inf).max(axis=1, keepdims=True)
+    least_P1 = mx.where(real_PG, rewards_PG, mx.inf).min(axis=1, keepdims=True)
+    rows = np.array(mx.where(most_P1 > least_P1, advantages_PG, 0.0))
+    sizes = present_PG.sum(axis=1)
+    return [row[:size].astype(np.float32) for row, size in zip(rows, sizes, strict=True)]
+
+
+def _advantages(rewards_PG: mx.array, real_PG: mx.array, shape: Shape) -> mx.array:
+    """Advantages (P, G) of rewards that are padded where `real_PG` is False."""
+    count_P1 = real_PG.sum(axis=1, keepdims=True)
+    others_P1 = mx.maximum(count_P1 - 1, 1)
+    mean_P1 = rewards_PG.sum(axis=1, keepdims=True) / count_P1
+    centred_PG = mx.where(real_PG, rewards_PG - mean_P1, 0.0)
+    match shape.advantage:
+        case "centred":
+            return centred_PG
+        case "leave_one_out":
+            return centred_PG * count_P1 / others_P1
+        case "mean":
+            zero_P1 = mx.abs(mean_P1) < NO_MEAN
+            return mx.where(zero_P1, 0.0, centred_PG / mx.where(zero_P1, 1.0, mean_P1))
+        case "std":
+            variance_P1 = mx.square(centred_PG).sum(axis=1, keepdims=True) / others_P1
+            return centred_PG / (mx.sqrt(variance_P1) + STD_EPS)

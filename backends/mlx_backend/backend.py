@@ -7,11 +7,12 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import mlx.core as mx
 import psutil
 
-from offapi.backend import AdamW, By, Group, Limits, Loss, Memory, ModelSpec, Sampling, TrainState
+from offapi.backend import AdamW, By, Group, Limits, Memory, ModelSpec, Sampling, TrainState
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.errors import BackendError
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
@@ -22,7 +23,7 @@ from .advantages import advantages
 from .loader import load_policy
 from .policy import adapter_norm, trainable
 from .policy_gradient import policy_gradient
-from .rollout import Rollout
+from .rollout import rollout
 
 
 def load(spec: ModelSpec) -> MLXBackend:
@@ -64,32 +65,18 @@ class MLXBackend:
         keys: Sequence[int] | None = None,
     ) -> Iterator[Group]:
         """Yield one group of `n` completions for each prompt, as groups finish."""
-        keys = range(len(prompts)) if keys is None else keys
-        if n < 1 or sampling.max_tokens < 1 or not all(prompts) or len(keys) != len(prompts):
-            raise ValueError(
-                "a rollout needs n and max_tokens of at least 1, tokens in every prompt, and a key"
-                " for each"
-            )
-        if not prompts:
-            return iter(())
-        return Rollout(
-            self._policy, [list(p) for p in prompts], n, sampling, keys, self._limits
-        ).run()
+        return rollout(self._policy, prompts, n, sampling, keys, self._limits)
 
     def score(
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0
     ) -> list[Floats]:
         """Logprobs (nats) of the tokens in each episode's mask."""
-        if by == "reference":
-            with self._policy.reference():
-                return losses.score(self._policy, episodes, self._limits, temperature)
-        return losses.score(self._policy, episodes, self._limits, temperature)
+        with self._policy.reference() if by == "reference" else nullcontext():
+            return losses.score(self._policy, episodes, self._limits, temperature)
 
-    def forward_backward(self, batch: Sequence[Episode], loss: Loss) -> Metrics:
-        """Add the gradient of `loss` over the whole batch."""
+    def forward_backward(self, batch: Sequence[Episode]) -> Metrics:
+        """Add the gradient of the cross-entropy over the whole batch."""
         trainable(self._policy)
-        if loss != "cross_entropy":
-            raise BackendError(f"unknown loss {loss!r}.", next_step="Known: cross_entropy.")
         value, tokens, self._gradients = losses.cross_entropy(
             self._policy, batch, self._limits, self._gradients
         )

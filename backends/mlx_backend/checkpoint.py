@@ -5,11 +5,11 @@ Files are the core's affair.
 
 from __future__ import annotations
 
+from offapi.adapter import check_state
 from offapi.backend import TrainState
-from offapi.errors import BackendError
 
 from .optimizer import Moments
-from .policy import Policy, misfit, to_mlx, to_peft
+from .policy import Policy, shapes, to_mlx, to_peft
 
 
 def state(policy: Policy, moments: Moments, step: int) -> TrainState:
@@ -27,21 +27,7 @@ def restore(policy: Policy, saved: TrainState) -> Moments:
 
     Raises BackendError, and changes nothing, when it does not fit.
     """
-    expected = policy.parameters()
-    for part, arrays in (
-        ("adapter", saved.adapter),
-        ("exp_avg", saved.exp_avg),
-        ("exp_avg_sq", saved.exp_avg_sq),
-    ):
-        fresh = (
-            part != "adapter" and not arrays and saved.step == 0
-        )  # no step taken, no moments yet
-        problem = "" if fresh else misfit(arrays, expected)
-        if problem:
-            raise BackendError(
-                f"the saved {part} does not fit this model: {problem}.",
-                next_step="Use its own model.",
-            )
+    check_state(saved, shapes(policy))
     policy.assign(to_mlx(saved.adapter))
     first, second = to_mlx(saved.exp_avg), to_mlx(saved.exp_avg_sq)
     return {name: {"m": first[name], "v": second[name]} for name in first}

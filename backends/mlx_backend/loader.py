@@ -20,14 +20,13 @@ from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.utils import load_model
 
 from offapi import adapter
-from offapi.backend import Arrays, LoraSpec, ModelSpec
-from offapi.errors import ModelError, nearest
-from offapi.randomness import lora_matrices
+from offapi.backend import LoraSpec, ModelSpec
+from offapi.errors import ModelError
 
 from . import attention
 from .linux_cpu import fast_swiglu
 from .load_checks import check_attention, check_rope
-from .policy import Policy, misfit, to_mlx
+from .policy import Policy, shapes, to_mlx
 
 GROUP = 64  # weights that share a scale where a base is quantised at load, mlx-lm's default
 BITS = (2, 3, 4, 5, 6, 8)
@@ -49,23 +48,17 @@ def load_policy(spec: ModelSpec) -> Policy:
 
     Raises ModelError for what is missing, damaged, refused or does not fit.
     """
-    saved = adapter.read(spec.adapter) if spec.adapter else None
-    shape = saved[0] if saved else spec.lora
-    if saved and spec.lora and _plain(saved[0]) != _plain(spec.lora):
-        raise ModelError(
-            f"the adapter has {_describe(saved[0])}, the recipe asks for {_describe(spec.lora)}.",
-            where=str(spec.adapter),
-            next_step="Ask for the adapter's shape, or start without it.",
-        )
+    shape, saved = adapter.read_requested(spec)
     model, config = _load_base(spec)
     layers = len(model.layers)
     check_rope(model, config, spec.path)
     lora = _add_lora(model, shape, spec) if shape else {}
     policy = Policy(model=model, head=_head(model), layers=layers, lora=lora, shape=shape)
-    arrays = saved[1] if saved else _initial(policy, spec.seed)
-    matrices = to_mlx(_checked(policy, arrays, str(spec.adapter or spec.path)))
+    arrays = adapter.draw_matrices(shapes(policy), spec.seed) if saved is None else saved
+    adapter.check_fit(arrays, shapes(policy), str(spec.adapter or spec.path))
+    matrices = to_mlx(arrays)
     policy.assign(matrices)
-    policy.loaded = matrices if saved else None
+    policy.loaded = None if saved is None else matrices
     model.eval()
     mx.eval(model.parameters())
     check_attention(policy, spec)
@@ -145,13 +138,7 @@ def _add_lora(model: Any, shape: LoraSpec, spec: ModelSpec) -> dict[str, Any]:
     inside = {
         path: module for path, module in modules if isinstance(module, Linear | QuantizedLinear)
     }
-    known = {path.rsplit(".", 1)[-1] for path in inside}
-    for target in shape.targets:
-        if not any(path.endswith(f".{target}") for path in inside):
-            where, next_step = str(spec.path), nearest(target, known)
-            raise ModelError(
-                f"no linear layer {target!r} to adapt.", where=where, next_step=next_step
-            )
+    adapter.check_targets(shape, (path.rsplit(".", 1)[-1] for path in inside), spec.path)
     chosen = {
         path: m
         for path, m in inside.items()
@@ -163,31 +150,3 @@ def _add_lora(model: Any, shape: LoraSpec, spec: ModelSpec) -> dict[str, Any]:
     }
     model.update_modules(tree_unflatten(list(lora.items())))
     return lora
-
-
-def _initial(policy: Policy, seed: int) -> Arrays:
-    arrays: dict[str, Any] = {}
-    for path, layer in policy.lora.items():
-        (inputs, rank), outputs = layer.lora_a.shape, layer.lora_b.shape[1]
-        a, b = lora_matrices(seed, path, rank, inputs, outputs)
-        arrays |= {adapter.parameter(path, "A"): a, adapter.parameter(path, "B"): b}
-    return arrays
-
-
-def _checked(policy: Policy, arrays: Arrays, where: str) -> Arrays:
-    problem = misfit(arrays, policy.parameters())
-    if problem:
-        raise ModelError(
-            f"the adapter does not fit the model: {problem}.",
-            where=where,
-            next_step="Use its own base.",
-        )
-    return arrays
-
-
-def _plain(shape: LoraSpec) -> tuple[int, float, tuple[str, ...]]:
-    return shape.rank, shape.alpha, tuple(sorted(shape.targets))
-
-
-def _describe(shape: LoraSpec) -> str:
-    return f"rank {shape.rank}, alpha {shape.alpha:g} on {', '.join(sorted(shape.targets))}"

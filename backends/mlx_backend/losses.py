@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offapi.backend import Limits
-from offapi.episodes import Episode, Floats
+from offapi.episodes import Episode, Floats, check_learnable, check_scorable
 
 from .cache import blocks, extend
 from .linux_cpu.fast_exp import log_sum_exp
@@ -32,7 +32,7 @@ def masked_logprobs(
     """Logprobs (nats) of the masked tokens of all lines,
     one line after the other, fp32, shape (masked,).
 
-    Over the kept set of a token where its line has them, else over the vocabulary.
+    Over the tokens that its sampling mask left where a line has one, else over the vocabulary.
     """
     prefix = None
     if batch.shared:
@@ -51,61 +51,67 @@ def masked_logprobs(
     ]
     targets = mx.array([line.tokens[at] for line in batch.lines for at in line.masked])
     chosen = hidden.reshape(-1, hidden.shape[-1])[mx.array(places)]
-    kept = _kept(batch)
+    left_T = _left(batch)
     parts = []
     for chunk in (
         slice(i, i + limits.logit_rows) for i in range(0, len(places), limits.logit_rows)
     ):
-        head = partial(_logprobs, policy, targets[chunk], _pairs(kept[chunk]), temperature)
+        head = partial(_logprobs, policy, targets[chunk], _pairs(left_T[chunk]), temperature)
         parts.append(mx.checkpoint(head)(chosen[chunk]))
     return mx.concatenate(parts)
 
 
-def _kept(batch: MicroBatch) -> list[NDArray[np.int32] | None]:
+def _left(batch: MicroBatch) -> list[NDArray[np.int32] | None]:
     """The ids each masked token is drawn from, line after line; None: the whole vocabulary."""
     sets: list[NDArray[np.int32] | None] = []
     for line in batch.lines:
-        whole = [None] * len(line.masked)
-        sets += (
-            whole if line.kept is None else np.split(line.kept.ids, line.kept.counts.cumsum()[:-1])
-        )
+        mask = line.sampling_mask
+        if mask is None:
+            sets += [None] * len(line.masked)
+        else:
+            sets += np.split(mask.ids, mask.counts.cumsum()[:-1])
     return sets
 
 
-def _pairs(kept: Sequence[NDArray[np.int32] | None]) -> Pairs | None:
-    """Row and id of everything kept, and which rows keep all; None where all of them do."""
-    if all(ids is None for ids in kept):
+def _pairs(left_R: Sequence[NDArray[np.int32] | None]) -> Pairs | None:
+    """Row and id of all that is left, and which rows have all; None where all of them do."""
+    if all(ids is None for ids in left_R):
         return None
-    sets = [np.zeros(0, np.int32) if ids is None else ids for ids in kept]
+    sets = [np.zeros(0, np.int32) if ids is None else ids for ids in left_R]
     rows = np.repeat(np.arange(len(sets)), [len(ids) for ids in sets])
     return (
         mx.array(rows),
         mx.array(np.concatenate(sets)),
-        mx.array([ids is None for ids in kept])[:, None],
+        mx.array([ids is None for ids in left_R])[:, None],
     )
 
 
 def _logprobs(
-    policy: Policy, targets: mx.array, kept: Pairs | None, temperature: float, hidden: mx.array
+    policy: Policy,
+    targets_R: mx.array,
+    left: Pairs | None,
+    temperature: float,
+    hidden_RD: mx.array,
 ) -> mx.array:
-    logits = policy.logits(hidden)
-    logits = logits if temperature == 1.0 else logits / temperature
-    if kept is not None:
-        rows, ids, every = kept
-        seen = mx.broadcast_to(every, logits.shape)
-        seen[rows, ids] = True
-        logits = mx.where(seen, logits, -mx.inf)
-    return (mx.take_along_axis(logits, targets[:, None], axis=-1) - log_sum_exp(logits))[:, 0]
+    logits_RV = policy.logits(hidden_RD)
+    logits_RV = logits_RV if temperature == 1.0 else logits_RV / temperature
+    if left is not None:
+        rows, ids, whole_R1 = left
+        seen_RV = mx.broadcast_to(whole_R1, logits_RV.shape)
+        seen_RV[rows, ids] = True
+        logits_RV = mx.where(seen_RV, logits_RV, -mx.inf)
+    chosen_R1 = mx.take_along_axis(logits_RV, targets_R[:, None], axis=-1)
+    return (chosen_R1 - log_sum_exp(logits_RV))[:, 0]
 
 
 def score(
     policy: Policy, episodes: Sequence[Episode], limits: Limits, temperature: float
 ) -> list[Floats]:
     """Logprobs of each episode's masked tokens; an empty array where none is."""
+    check_scorable(episodes, policy.vocabulary, temperature)
     scored: list[Floats] = [np.zeros(0, dtype=np.float32) for _ in episodes]
-    for batch in micro_batches(
-        [line for line in lines(episodes) if line.masked], limits.micro_batch
-    ):
+    todo = [line for line in lines(episodes) if line.masked]
+    for batch in micro_batches(todo, limits.micro_batch):
         for line, part in by_line(batch, masked_logprobs(policy, batch, limits, temperature)):
             scored[line.index] = part
     return scored
@@ -118,24 +124,12 @@ def by_line(batch: MicroBatch, flat: mx.array) -> Iterator[tuple[Line, Floats]]:
         yield line, part.copy()
 
 
-def learnable(episodes: Sequence[Episode]) -> list[Line]:
-    """Raises ValueError for an empty batch, or an episode with nothing to learn."""
-    found = lines(episodes)
-    if not found:
-        raise ValueError("a batch to train on needs at least one episode")
-    for line in found:
-        if not line.masked:
-            raise ValueError(
-                f"episode {episodes[line.index].id!r} has no masked tokens, so nothing to learn"
-            )
-    return found
-
-
 def cross_entropy(
     policy: Policy, episodes: Sequence[Episode], limits: Limits, gradients: Gradients
 ) -> tuple[float, int, Gradients]:
     """Loss (nats a masked token), masked tokens, and `gradients` with the loss's own added."""
-    todo = learnable(episodes)
+    check_learnable(episodes, policy.vocabulary)
+    todo = lines(episodes)
     total = sum(len(line.masked) for line in todo)
 
     def share(batch: MicroBatch) -> tuple[mx.array]:

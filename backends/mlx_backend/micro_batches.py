@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
-from offapi.batching import check_kept
-from offapi.episodes import Episode, Kept
+from offapi.episodes import Episode, SamplingMask, common_prefix_length
 
 # of a line's own tokens: what it may add to a micro-batch, as larger ones keep a device busier
 SLACK = 1.25
@@ -19,13 +17,13 @@ SLACK = 1.25
 @dataclass(frozen=True)
 class Line:
     """An episode's tokens, the positions of its masked ones
-    and their kept sets; `index` is its place in the call.
+    and their sampling mask; `index` is its place in the call.
     """
 
     index: int
     tokens: tuple[int, ...]
     masked: tuple[int, ...]
-    kept: Kept | None
+    sampling_mask: SamplingMask | None
 
 
 @dataclass(frozen=True)
@@ -48,18 +46,11 @@ class MicroBatch:
 
 
 def lines(episodes: Sequence[Episode]) -> list[Line]:
-    """Raises ValueError where position 0, which has no
-    context, is masked, or a kept set does not fit its tokens.
-    """
+    """A line for each episode, which `check_scorable` let pass."""
     result = []
     for index, episode in enumerate(episodes):
         masked = tuple(position for position, flag in enumerate(episode.mask) if flag)
-        if masked and masked[0] == 0:
-            raise ValueError(
-                f"episode {episode.id!r}: the first token has no context and may not be masked"
-            )
-        check_kept(episode)
-        result.append(Line(index, episode.tokens, masked, episode.kept))
+        result.append(Line(index, episode.tokens, masked, episode.sampling_mask))
     return result
 
 
@@ -92,6 +83,5 @@ def _with(batch: MicroBatch, line: Line) -> MicroBatch:
     first = batch.lines[0]
     most = line.masked[0] - 1  # the hidden state before a masked token must be the line's own
     most = min(most, batch.shared if len(batch.lines) > 1 else first.masked[0] - 1)
-    pairs = zip(first.tokens[:most], line.tokens[:most], strict=False)
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    same = common_prefix_length([first.tokens[: most + 1], line.tokens[: most + 1]])
     return MicroBatch((*batch.lines, line), same)

@@ -46,6 +46,11 @@ class Policy:
         result: mx.array = self.head(hidden[None])[0]
         return result.astype(mx.float32)
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows."""
+        return int(self.model.model.embed_tokens.weight.shape[0])
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, the adapter is the one that was loaded,
@@ -105,7 +110,9 @@ def trainable(policy: Policy) -> LoraSpec:
 
 def to_mlx(arrays: Arrays) -> dict[str, mx.array]:
     """PEFT's layout to MLX's: both matrices transposed."""
-    return {name: mx.array(np.ascontiguousarray(array.T)) for name, array in arrays.items()}
+    return {
+        name: mx.array(np.ascontiguousarray(array.T, np.float32)) for name, array in arrays.items()
+    }
 
 
 def to_peft(arrays: dict[str, mx.array]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
@@ -113,19 +120,6 @@ def to_peft(arrays: dict[str, mx.array]) -> dict[str, np.ndarray[Any, np.dtype[n
     return {name: np.array(array, dtype=np.float32).T.copy() for name, array in arrays.items()}
 
 
-def misfit(arrays: Arrays, expected: dict[str, mx.array]) -> str:
-    """How names or shapes of PEFT-layout `arrays`
-    differ from MLX-layout `expected`; "" when they fit.
-    """
-    missing, extra = (
-        sorted(expected.keys() - arrays.keys()),
-        sorted(arrays.keys() - expected.keys()),
-    )
-    if missing or extra:
-        return (
-            f"{len(missing)} matrices missing {missing[:2]}, {len(extra)} not in the model"
-            f" {extra[:2]}"
-        )
-    wrong = [name for name, array in expected.items() if arrays[name].shape != array.shape[::-1]]
-    first = wrong[0] if wrong else ""
-    return first and f"{first} has shape {arrays[first].shape}, not {expected[first].shape[::-1]}"
+def shapes(policy: Policy) -> adapter.Shapes:
+    """The shape of each matrix, in PEFT's layout."""
+    return {name: array.shape[::-1] for name, array in policy.parameters().items()}

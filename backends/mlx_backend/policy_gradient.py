@@ -12,11 +12,18 @@ import mlx.core as mx
 import numpy as np
 
 from offapi.backend import Limits
-from offapi.episodes import Floats, Metrics
-from offapi.policy_loss import Experience, PolicyLoss, Update, check
+from offapi.episodes import Floats
+from offapi.policy_loss import (
+    Experience,
+    PolicyLoss,
+    Update,
+    check_experiences,
+    contributes,
+    ratio_metrics,
+)
 
-from .losses import Gradients, add_gradient, by_line, learnable, masked_logprobs
-from .micro_batches import Line, MicroBatch, micro_batches
+from .losses import Gradients, add_gradient, by_line, masked_logprobs
+from .micro_batches import MicroBatch, lines, micro_batches
 from .policy import Policy
 from .policy_loss import policy_loss
 
@@ -36,10 +43,10 @@ def policy_gradient(
     gradients: Gradients,
 ) -> tuple[Update, Gradients]:
     """What was found, and `gradients` with the loss's own added. See `Backend.policy_gradient`."""
-    check(batch, loss)
-    found = learnable([experience.episode for experience in batch])
+    check_experiences(batch, loss, policy.vocabulary)
+    found = lines([one.episode for one in batch])
     totals = Totals(len(found), sum(len(line.masked) for line in found))
-    todo = [line for line in found if loss.beta > 0 or batch[line.index].advantage != 0]
+    todo = [line for line in found if contributes(batch[line.index], loss)]
     logprobs: list[Floats | None] = [None] * len(batch)
     value, parts = 0.0, []
     for micro in micro_batches(todo, limits.micro_batch):
@@ -51,7 +58,9 @@ def policy_gradient(
         parts.append(np.array(stats, np.float64))
         for line, own in by_line(micro, flat):
             logprobs[line.index] = own
-    return Update(_metrics(value, todo, parts), tuple(logprobs)), gradients
+    computed = sum(len(line.masked) for line in todo)
+    metrics = {"loss": value, "tokens": float(computed), **ratio_metrics(parts)}
+    return Update(metrics, tuple(logprobs)), gradients
 
 
 def _share(
@@ -64,50 +73,33 @@ def _share(
 ) -> tuple[mx.array, ...]:
     """The micro-batch's summand of the loss, its statistics and its logprobs."""
     lengths = [len(line.masked) for line in micro.lines]
-    logprobs = masked_logprobs(policy, micro, limits, loss.temperature)
-    old = _end_to_end([e.old for e in batch], lengths, logprobs)
-    part, stats = policy_loss(
-        logprobs,
-        old=old,
-        behaviour=_end_to_end(
-            [e.episode.behaviour for e in batch], lengths, logprobs if old is None else old
-        ),
-        reference=_end_to_end([e.reference for e in batch], lengths, logprobs),
-        advantages=mx.array([e.advantage for e in batch]),
+    logprobs_T = masked_logprobs(policy, micro, limits, loss.temperature)
+    old_T = _end_to_end([one.old for one in batch], logprobs_T, lengths)
+    start_T = logprobs_T if old_T is None else old_T
+    part, statistics = policy_loss(
+        logprobs_T,
+        old=old_T,
+        behaviour=_end_to_end([one.episode.behaviour for one in batch], start_T, lengths),
+        reference=_end_to_end([one.reference for one in batch], logprobs_T, lengths),
+        advantages=mx.array([one.advantage for one in batch]),
         lengths=lengths,
         loss=loss,
         sequences=totals.sequences,
         tokens=totals.tokens,
     )
-    return part, stats, logprobs
+    return part, statistics, logprobs_T
 
 
 def _end_to_end(
-    arrays: list[Floats | None], lengths: list[int], otherwise: mx.array
+    arrays: Sequence[Floats | None], otherwise_T: mx.array, counts: Sequence[int]
 ) -> mx.array | None:
     """`arrays` joined, those that are missing taken
-    from `otherwise` as constants; None where all are.
+    from `otherwise_T` as constants; None where all are.
     """
     if all(array is None for array in arrays):
         return None
-    ends = np.cumsum(lengths)[:-1].tolist()
-    parts = zip(arrays, mx.split(mx.stop_gradient(otherwise), ends), strict=True)
-    return mx.concatenate([part if array is None else mx.array(array) for array, part in parts])
-
-
-def _metrics(value: float, todo: Sequence[Line], parts: Sequence[np.ndarray]) -> Metrics:
-    metrics = {"loss": value, "tokens": float(sum(len(line.masked) for line in todo))}
-    if not parts:
-        return metrics | {
-            "ratio/mean": 1.0,
-            "ratio/max": 1.0,
-            "clip_ratio/low_mean": 0.0,
-            "clip_ratio/high_mean": 0.0,
-        }
-    ratios, _, low, high, units = np.sum(parts, axis=0)
-    return metrics | {
-        "ratio/mean": float(ratios / units),
-        "ratio/max": float(np.max(parts, axis=0)[1]),
-        "clip_ratio/low_mean": float(low / units),
-        "clip_ratio/high_mean": float(high / units),
-    }
+    ends = np.cumsum(counts)[:-1].tolist()
+    parts = []
+    for array, part in zip(arrays, mx.split(mx.stop_gradient(otherwise_T), ends), strict=True):
+        parts.append(part if array is None else mx.array(np.array(array, np.float32)))
+    return mx.concatenate(parts)

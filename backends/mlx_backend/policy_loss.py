@@ -16,7 +16,7 @@ from offapi.policy_loss import PolicyLoss
 
 
 def policy_loss(
-    logprobs: mx.array,
+    logprobs_T: mx.array,
     *,
     old: mx.array | None,
     behaviour: mx.array | None,
@@ -27,85 +27,90 @@ def policy_loss(
     sequences: int,
     tokens: int,
 ) -> tuple[mx.array, mx.array]:
-    """The summand that E episodes add to the loss of a batch
-    of `sequences` episodes with `tokens` masked tokens.
+    """This part's summand of the loss, and its statistics, in the dtype of `logprobs_T`.
 
-    `logprobs` (N,) are those of the episodes end to end, nats, `lengths` (E,) says how many each
-    has; `old`, `behaviour` and `reference` are (N,) too, constants. No `old`: the logprobs
-    themselves, so the ratio is 1. No
-    `behaviour`: no importance weight. `advantages` (E,). The dtype is that of `logprobs`.
-
-    Returns the scalar, and statistics (5,): the sum of the ratios, the largest, how many were
-    clipped low and high, and how many there are (tokens, or sequences for a ratio of sequences).
+    `logprobs_T`, `old`, `behaviour`, `reference` (T,) are those of E episodes end to end, `lengths`
+    of each, `advantages` (E,). `old` None is the logprobs themselves, held constant. `sequences`
+    and `tokens` count the whole batch. Statistics (5,): sum of ratios, largest, clipped low,
+    clipped high, and how many ratios there are.
     """
-    owner = mx.array(np.repeat(np.arange(len(lengths)), lengths))  # of each token
-    counts = mx.array(list(lengths)).astype(logprobs.dtype)
-    old = mx.stop_gradient(logprobs) if old is None else old
-    log_ratios = _log_ratios(logprobs - old, owner, counts, loss)
-    of_token = loss.shape.ratio == "token"
-    ratios, low, high = _clipped(
-        mx.stop_gradient(log_ratios), advantages[owner] if of_token else advantages, loss
-    )
-    stats = mx.stack([ratios.sum(), ratios.max(), low.sum(), high.sum(), mx.array(ratios.size)])
-    if not of_token:
-        log_ratios, ratios, low, high = log_ratios[owner], ratios[owner], low[owner], high[owner]
-    if loss.shape.clipped:
-        # A clipped ratio is a constant, and may not meet the gradient of an overflown exponential.
-        bound = mx.where(low, 1 - loss.low, 1 + loss.high).astype(logprobs.dtype)
-        gain = mx.where(low | high, bound, mx.exp(mx.where(low | high, 0.0, log_ratios)))
-    else:
-        gain = mx.minimum(ratios, 1 + loss.high) * logprobs
-    each = -gain * advantages[owner]
+    dtype = logprobs_T.dtype
+    owner_T = mx.array(np.repeat(np.arange(len(lengths)), lengths))
+    sizes_E = mx.array(list(lengths)).astype(dtype)
+    old_T = mx.stop_gradient(logprobs_T) if old is None else old
+    log_ratio_T = logprobs_T - old_T
+    gain_T, statistics = _gain(logprobs_T, log_ratio_T, advantages, owner_T, sizes_E, loss)
+    each_T = -gain_T
     if behaviour is not None and loss.tis_cap > 0:
-        each = each * mx.minimum(mx.exp(mx.stop_gradient(old - behaviour)), loss.tis_cap)
+        each_T = each_T * mx.minimum(mx.exp(mx.stop_gradient(old_T - behaviour)), loss.tis_cap)
     if loss.beta > 0:
         if reference is None:
             raise ValueError("beta is above 0, and an experience has no reference logprobs")
-        each = each + loss.beta * _divergence(logprobs, old, reference, loss)
-    return (each * _weights(counts, owner, loss, sequences, tokens)).sum(), stats.astype(
-        logprobs.dtype
-    )
+        each_T = each_T + loss.beta * _divergence(logprobs_T, log_ratio_T, reference, loss)
+    weight_T = _weights(sizes_E, loss, sequences, tokens)[owner_T]
+    return (each_T * weight_T).sum(), statistics.astype(dtype)
 
 
-def _log_ratios(
-    of_tokens: mx.array, owner: mx.array, counts: mx.array, loss: PolicyLoss
+def _gain(
+    logprobs_T: mx.array,
+    log_ratio_T: mx.array,
+    advantages_E: mx.array,
+    owner_T: mx.array,
+    sizes_E: mx.array,
+    loss: PolicyLoss,
+) -> tuple[mx.array, mx.array]:
+    """What each token gains (T,), and the statistics; U ratios, of tokens or of sequences."""
+    of_token = loss.shape.ratio == "token"
+    log_ratio_U = log_ratio_T if of_token else _by_sequence(log_ratio_T, owner_T, sizes_E, loss)
+    advantages_U = advantages_E[owner_T] if of_token else advantages_E
+    ratios_U, low_U, high_U = _clipped(mx.stop_gradient(log_ratio_U), advantages_U, loss)
+    counts = (low_U.sum(), high_U.sum(), mx.array(ratios_U.size))
+    statistics = mx.stack([ratios_U.sum(), ratios_U.max(), *counts])
+    if not loss.shape.clipped:
+        return mx.minimum(ratios_U, 1 + loss.high) * advantages_U * logprobs_T, statistics
+    # A clipped ratio is a constant, and may not meet the gradient of an overflown exponential.
+    cut_U = low_U | high_U
+    bound_U = mx.where(low_U, 1 - loss.low, 1 + loss.high).astype(logprobs_T.dtype)
+    free_U = mx.exp(mx.where(cut_U, 0.0, log_ratio_U))
+    gain_U = mx.where(cut_U, bound_U, free_U) * advantages_U
+    return gain_U if of_token else gain_U[owner_T], statistics
+
+
+def _by_sequence(
+    log_ratio_T: mx.array, owner_T: mx.array, sizes_E: mx.array, loss: PolicyLoss
 ) -> mx.array:
-    """Of each token (N,), or of each sequence (E,)."""
-    if loss.shape.ratio == "token":
-        return of_tokens
-    sums = mx.zeros(counts.shape, of_tokens.dtype).at[owner].add(of_tokens)
-    return sums / counts if loss.shape.ratio == "sequence_mean" else sums
+    """The log-ratio of every sequence (E,): the sum of its tokens', or their mean."""
+    summed_E = mx.zeros(sizes_E.shape, log_ratio_T.dtype).at[owner_T].add(log_ratio_T)
+    return summed_E / sizes_E if loss.shape.ratio == "sequence_mean" else summed_E
 
 
 def _clipped(
-    log_ratios: mx.array, advantages: mx.array, loss: PolicyLoss
+    log_ratio_U: mx.array, advantages_U: mx.array, loss: PolicyLoss
 ) -> tuple[mx.array, mx.array, mx.array]:
     """The ratios, and which of them the rule clips from below and from above."""
-    ratios = mx.exp(log_ratios)
-    above = ratios > 1 + loss.high
+    ratios_U = mx.exp(log_ratio_U)
+    above_U, below_U = ratios_U > 1 + loss.high, ratios_U < 1 - loss.low
     if not loss.shape.clipped:
-        return ratios, mx.zeros_like(above), above
-    return ratios, (advantages < 0) & (ratios < 1 - loss.low), (advantages > 0) & above
+        return ratios_U, mx.zeros_like(below_U), above_U
+    return ratios_U, below_U & (advantages_U < 0), above_U & (advantages_U > 0)
 
 
 def _divergence(
-    logprobs: mx.array, old: mx.array, reference: mx.array, loss: PolicyLoss
+    logprobs_T: mx.array, log_ratio_T: mx.array, reference_T: mx.array, loss: PolicyLoss
 ) -> mx.array:
-    """An estimate of KL(pi || reference) at each token
+    """An estimate of KL(pi || reference) at each token (T,)
     whose gradient is the KL's (arXiv 2512.21852).
     """
-    d = reference - logprobs
-    if loss.kl == "k2":
-        return mx.square(d) / 2
-    return mx.exp(logprobs - old) * (mx.exp(d) - d - 1)
+    d_T = reference_T - logprobs_T
+    return mx.square(d_T) / 2 if loss.kl == "k2" else mx.exp(log_ratio_T) * (mx.exp(d_T) - d_T - 1)
 
 
-def _weights(
-    counts: mx.array, owner: mx.array, loss: PolicyLoss, sequences: int, tokens: int
-) -> mx.array:
-    """What each token's loss is multiplied by, broadcast to (N,)."""
-    if loss.shape.aggregation == "sequence":
-        return 1 / (sequences * counts[owner])
-    if loss.shape.aggregation == "token":
-        return mx.array(1 / tokens).astype(counts.dtype)
-    return mx.array(1 / (sequences * loss.max_tokens)).astype(counts.dtype)
+def _weights(sizes_E: mx.array, loss: PolicyLoss, sequences: int, tokens: int) -> mx.array:
+    """The weight of each token of a sequence, (E,)."""
+    match loss.shape.aggregation:
+        case "sequence":
+            return 1 / (sequences * sizes_E)
+        case "token":
+            return mx.ones_like(sizes_E) / tokens
+        case "length":
+            return mx.ones_like(sizes_E) / (sequences * loss.max_tokens)

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.backend import Completion, Finish, Group, Limits, Sampling
-from offapi.episodes import Floats, Kept
+from offapi.backend import Limits
+from offapi.completions import Completion, Finish, Group, Sampling, check_rollout
+from offapi.episodes import Floats, SamplingMask, common_prefix_length
 from offapi.randomness import uniforms
 
 from .cache import Cursor, Prefix, Slots, blocks, extend
@@ -40,41 +40,40 @@ class Row:
     drawn: int = 0  # tokens asked of the device, at most `ahead` of which are not read yet
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    kept: list[NDArray[np.int32]] = field(
-        default_factory=list
-    )  # ids of each token's kept set, where truncated
+    # the ids truncation left at each token
+    left_T: list[NDArray[np.int32]] = field(default_factory=list)
     finish: Finish | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """One step's tokens and logprobs (slots,), and kept sets
-    (slots, V) where truncated; not read from the device.
+    """One step's tokens and logprobs of R slots, and the sampling
+    mask where truncated; not read from the device.
     """
 
     rows: list[Row | None]
-    tokens: mx.array
-    logprobs: mx.array
-    kept: mx.array | None
+    tokens_R: mx.array
+    logprobs_R: mx.array
+    left_RV: mx.array | None
 
     @property
     def arrays(self) -> list[mx.array]:
         """What the device has to compute."""
-        return [array for array in (self.tokens, self.logprobs, self.kept) if array is not None]
+        drawn = (self.tokens_R, self.logprobs_R, self.left_RV)
+        return [array for array in drawn if array is not None]
 
     def read(self) -> Iterator[Row]:
         """Give every row that still runs its token, and yield it."""
-        kept = None if self.kept is None else np.array(self.kept)
-        drawn = zip(
-            self.rows, np.array(self.tokens).tolist(), np.array(self.logprobs).tolist(), strict=True
-        )
+        left_RV = None if self.left_RV is None else np.array(self.left_RV)
+        tokens_R, logprobs_R = np.array(self.tokens_R).tolist(), np.array(self.logprobs_R).tolist()
+        drawn = zip(self.rows, tokens_R, logprobs_R, strict=True)
         for slot, (row, token, logprob) in enumerate(drawn):
             if row is None or row.finish:
                 continue
             row.tokens.append(token)
             row.logprobs.append(logprob)
-            if kept is not None:
-                row.kept.append(np.flatnonzero(kept[slot]).astype(np.int32))
+            if left_RV is not None:
+                row.left_T.append(np.flatnonzero(left_RV[slot]).astype(np.int32))
             yield row
 
 
@@ -86,6 +85,21 @@ class Ready:
     own: Prefix  # keys and values of the prompt after the shared prefix
     logits: mx.array  # at its last token, (V,)
     started: int = 0
+
+
+def rollout(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    sampling: Sampling,
+    keys: Sequence[int] | None,
+    limits: Limits,
+) -> Iterator[Group]:
+    """See `Backend.rollout`."""
+    check_rollout(prompts, n, keys, policy.vocabulary)
+    named = range(len(prompts)) if keys is None else keys
+    lists = [list(map(int, prompt)) for prompt in prompts]
+    return Rollout(policy, lists, n, sampling, named, limits).run() if prompts else iter(())
 
 
 @dataclass
@@ -126,16 +140,9 @@ class Rollout:
             self._compact()
 
     def _prefill_shared(self) -> None:
-        first, last = (
-            min(self.prompts),
-            max(self.prompts),
-        )  # in order of tokens, all others lie between
-        same = sum(
-            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-        )
-        self.shared = min(same, min(map(len, self.prompts)) - 1)
+        self.shared = common_prefix_length(self.prompts)
         for start in range(0, self.shared, self.limits.micro_batch):
-            tokens = first[start : min(start + self.limits.micro_batch, self.shared)]
+            tokens = self.prompts[0][start : min(start + self.limits.micro_batch, self.shared)]
             caches = blocks(self.prefix, self.policy.layers)
             self.policy.hidden(mx.array(tokens)[None], caches)
             self.prefix = extend(self.prefix, caches)
@@ -224,16 +231,15 @@ class Rollout:
         )
         self._retire_full()
 
-    def _draw(self, rows: list[Row | None], logits: mx.array) -> mx.array:
+    def _draw(self, rows: list[Row | None], logits_RV: mx.array) -> mx.array:
         """Draw the next token of each row from its logits; nothing is read back yet."""
-        draws = mx.array(
-            np.array([row.uniforms[row.drawn] if row else 0.0 for row in rows], np.float32)
-        )
-        drawn = Draw(rows, *choose(logits, draws, self.sampling))
+        noise = [row.uniforms[row.drawn] if row else 0.0 for row in rows]
+        uniforms_R = mx.array(np.array(noise, np.float32))
+        drawn = Draw(rows, *choose(logits_RV, self.sampling, uniforms_R))
         for row in filter(None, rows):
             row.drawn += 1
         self.unread.append(drawn)
-        return drawn.tokens
+        return drawn.tokens_R
 
     def _retire_full(self) -> None:
         """Free the slots of rows that need no further step, whatever their unread tokens are."""
@@ -244,10 +250,7 @@ class Rollout:
     def _read(self) -> Iterator[Group]:
         """Take the oldest drawn tokens over, and yield the groups that they complete."""
         for row in self.unread.popleft().read():
-            if row.tokens[-1] in self.sampling.stop_ids:
-                row.finish = "stop"
-            elif len(row.tokens) == self.sampling.max_tokens:
-                row.finish = "length"
+            row.finish = self.sampling.finish(row.tokens)
             if row.finish:
                 self.done[row.prompt].append(row)
                 if len(self.done[row.prompt]) == self.n:
@@ -259,10 +262,10 @@ class Rollout:
         used = [slot for slot, row in enumerate(self.rows) if row]
         if self.waiting or self.ready or not used or len(used) > COMPACT * len(self.rows):
             return
-        kept = mx.array(used)
+        slots = mx.array(used)
         for layer in self.slots:
-            layer.take(kept)
-        self.rows, self.last = [self.rows[slot] for slot in used], self.last[kept]
+            layer.take(slots)
+        self.rows, self.last = [self.rows[slot] for slot in used], self.last[slots]
 
 
 def ahead() -> int:
@@ -278,6 +281,5 @@ def _group(rows: list[Row]) -> Group:
 
 
 def _completion(row: Row) -> Completion:
-    counts = np.array([len(ids) for ids in row.kept], np.int32)
-    kept = Kept(np.concatenate(row.kept), counts) if row.kept else None
-    return Completion(tuple(row.tokens), tuple(row.logprobs), row.finish or "length", kept)
+    mask = SamplingMask.of_positions(row.left_T) if row.left_T else None
+    return Completion(tuple(row.tokens), tuple(row.logprobs), row.finish or "length", mask)

@@ -1,77 +1,78 @@
 """From logits and one uniform a row to a token and the logprob it was really sampled with.
 
 Order: temperature, top-k, top-p, min-p, renormalise. Ties at a threshold are all kept, so that
-the kept set does not hang on how a sort breaks them.
+the sampling mask does not depend on how a sort breaks them.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import mlx.core as mx
 
-from offapi.backend import Sampling
+from offapi.completions import Sampling
 
 from .linux_cpu.fast_exp import exp_below
 
+# tokens (R,), their logprobs (R,), and where truncated the sampling mask (R, V)
+Drawn: TypeAlias = tuple[mx.array, mx.array, mx.array | None]
 
-def choose(
-    logits: mx.array, uniforms: mx.array, sampling: Sampling
-) -> tuple[mx.array, mx.array, mx.array | None]:
-    """Tokens and their logprobs (nats), each (rows,),
-    from fp32 `logits` (rows, V) and `uniforms` (rows,).
 
-    Sampled: the first kept token, in vocabulary order, at which the cumulative probability
+def choose(logits_RV: mx.array, sampling: Sampling, uniforms_R: mx.array) -> Drawn:
+    """Draw a token for each row of fp32 logits, and say its behaviour logprob (nats).
+
+    Sampled: the first token left, in vocabulary order, at which the cumulative probability
     exceeds the uniform. Temperature 0: the largest logit, with its logprob at temperature 1.
-    Where the sampling is truncated, the third is the kept sets, bool (rows, V).
+    Third, where the sampling is truncated, which tokens could be drawn (bool).
     """
     if sampling.temperature > 0:
-        logits = truncate(logits / sampling.temperature, sampling)
-    top = logits.max(axis=-1, keepdims=True)
-    weights = exp_below(logits, top)
+        logits_RV = truncate(logits_RV / sampling.temperature, sampling)
+    top_R1 = logits_RV.max(axis=-1, keepdims=True)
+    weights_RV = exp_below(logits_RV, top_R1)
     if sampling.temperature > 0:
-        tokens = first_beyond(mx.cumsum(weights, axis=-1), weights > 0, uniforms)
+        tokens_R = first_beyond(mx.cumsum(weights_RV, axis=-1), weights_RV > 0, uniforms_R)
     else:
-        tokens = mx.argmax(logits, axis=-1)
-    chosen = mx.take_along_axis(logits, tokens[:, None], axis=-1)
-    logprobs = chosen - top - mx.log(weights.sum(axis=-1, keepdims=True))
-    kept = logits > -mx.inf if sampling.truncated else None
-    return tokens.astype(mx.int32), logprobs[:, 0], kept
+        tokens_R = mx.argmax(logits_RV, axis=-1)
+    chosen_R1 = mx.take_along_axis(logits_RV, tokens_R[:, None], axis=-1)
+    logprobs_R1 = chosen_R1 - top_R1 - mx.log(weights_RV.sum(axis=-1, keepdims=True))
+    left_RV = logits_RV > -mx.inf if sampling.truncated else None
+    return tokens_R.astype(mx.int32), logprobs_R1[:, 0], left_RV
 
 
-def first_beyond(reached: mx.array, possible: mx.array, uniforms: mx.array) -> mx.array:
-    """The first possible token (rows,) whose cumulative
-    weight `reached` (rows, V) exceeds its share.
+def first_beyond(reached_RV: mx.array, possible_RV: mx.array, uniforms_R: mx.array) -> mx.array:
+    """The first possible token (R,) whose cumulative weight exceeds its share.
 
     A parallel sum is rounded block by block: it can fall where nothing is added. So uniforms are
     scaled by what it reached, and no token of weight 0 is drawn.
     """
-    places = mx.arange(reached.shape[-1])
-    last = mx.where(possible, places, 0).max(axis=-1)
-    beyond = mx.logical_and(possible, reached > uniforms[:, None] * reached[:, -1:])
-    return mx.minimum(mx.where(beyond, places, reached.shape[-1]).min(axis=-1), last)
+    size = reached_RV.shape[-1]
+    places_V = mx.arange(size)
+    last_R = mx.where(possible_RV, places_V, 0).max(axis=-1)
+    beyond_RV = mx.logical_and(possible_RV, reached_RV > uniforms_R[:, None] * reached_RV[:, -1:])
+    return mx.minimum(mx.where(beyond_RV, places_V, size).min(axis=-1), last_R)
 
 
-def truncate(logits: mx.array, sampling: Sampling) -> mx.array:
-    """`logits` (rows, V) with -inf outside the kept set."""
-    size = logits.shape[-1]
+def truncate(logits_RV: mx.array, sampling: Sampling) -> mx.array:
+    """The logits with -inf outside the sampling mask."""
+    size = logits_RV.shape[-1]
     if 0 < sampling.top_k < size:
-        smallest = mx.topk(logits, sampling.top_k, axis=-1).min(axis=-1, keepdims=True)
-        logits = mx.where(logits >= smallest, logits, -mx.inf)
+        edge_R1 = mx.topk(logits_RV, sampling.top_k, axis=-1).min(axis=-1, keepdims=True)
+        logits_RV = mx.where(logits_RV >= edge_R1, logits_RV, -mx.inf)
     if sampling.top_p < 1.0:
-        logits = mx.where(logits >= _nucleus(logits, sampling), logits, -mx.inf)
+        logits_RV = mx.where(logits_RV >= _nucleus(logits_RV, sampling), logits_RV, -mx.inf)
     if sampling.min_p > 0.0:
-        top = logits.max(axis=-1, keepdims=True)
-        logits = mx.where(exp_below(logits, top) >= sampling.min_p, logits, -mx.inf)
-    return logits
+        top_R1 = logits_RV.max(axis=-1, keepdims=True)
+        logits_RV = mx.where(exp_below(logits_RV, top_R1) >= sampling.min_p, logits_RV, -mx.inf)
+    return logits_RV
 
 
-def _nucleus(logits: mx.array, sampling: Sampling) -> mx.array:
-    """The smallest logit of the fewest tokens whose probability reaches top_p, shape (rows, 1)."""
-    if (
-        0 < sampling.top_k < logits.shape[-1]
-    ):  # ties beyond top_k are below the sorted part only if equal to it
-        logits = mx.topk(logits, sampling.top_k, axis=-1)
-    ranked = -mx.sort(-logits, axis=-1)
-    weights = exp_below(ranked, ranked[:, :1])
-    before = mx.cumsum(weights, axis=-1) - weights
-    inside = before < sampling.top_p * weights.sum(axis=-1, keepdims=True)
-    return mx.where(inside, ranked, mx.inf).min(axis=-1, keepdims=True)
+def _nucleus(logits_RV: mx.array, sampling: Sampling) -> mx.array:
+    """The smallest logit of the fewest tokens whose probability reaches top_p, shape (R, 1)."""
+    # Ties beyond top_k are below the sorted part only if equal to it.
+    if 0 < sampling.top_k < logits_RV.shape[-1]:
+        logits_RV = mx.topk(logits_RV, sampling.top_k, axis=-1)
+    ranked_RV = -mx.sort(-logits_RV, axis=-1)
+    weights_RV = exp_below(ranked_RV, ranked_RV[:, :1])
+    before_RV = mx.cumsum(weights_RV, axis=-1) - weights_RV
+    inside_RV = before_RV < sampling.top_p * weights_RV.sum(axis=-1, keepdims=True)
+    return mx.where(inside_RV, ranked_RV, mx.inf).min(axis=-1, keepdims=True)

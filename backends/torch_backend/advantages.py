@@ -11,46 +11,40 @@ import torch
 from torch import Tensor
 
 from offapi.episodes import Floats
-from offapi.policy_loss import RULES, STD_EPS, Rule
-
-NO_MEAN = 1e-12  # a mean reward nearer to 0 gives maxrl no signal
+from offapi.policy_loss import NO_MEAN, STD_EPS, Rule, Shape, pad_rewards, shape_of
 
 
 def advantages(
     rewards: Sequence[Sequence[float]], rule: Rule, device: torch.device
 ) -> list[Floats]:
     """See `Backend.advantages`. Computed in float64 where the device has it."""
-    sizes = [len(group) for group in rewards]
-    if not sizes or not all(sizes):
-        raise ValueError("every group needs at least one reward")
-    widest = max(sizes)
+    shape = shape_of(rule)
+    padded_PG, present_PG = pad_rewards(rewards)
     kind = torch.float32 if device.type == "mps" else torch.float64
-    r = torch.tensor(
-        [[*group, *[0.0] * (widest - len(group))] for group in rewards], dtype=kind, device=device
-    )
-    if not bool(r.isfinite().all()):
-        raise ValueError("a reward is not a finite number")
-    count = torch.tensor(sizes, dtype=kind, device=device)[:, None]
-    present = torch.arange(widest, device=device)[None] < count
-    found = _rule(r, present, count, rule)
-    most = r.masked_fill(~present, -torch.inf).max(-1, keepdim=True).values
-    least = r.masked_fill(~present, torch.inf).min(-1, keepdim=True).values
-    found = (
-        found.masked_fill(~present | (most == least), 0.0).float().cpu()
-    )  # the mean of equal numbers may round
-    return [row[:size].numpy().copy() for row, size in zip(found, sizes, strict=True)]
+    rewards_PG = torch.tensor(padded_PG, dtype=kind, device=device)
+    real_PG = torch.tensor(present_PG, device=device)
+    advantages_PG = _advantages(rewards_PG, real_PG, shape)
+    # By the extremes: the mean of equal rewards may round to another number.
+    most_P1 = rewards_PG.masked_fill(~real_PG, -torch.inf).max(-1, keepdim=True).values
+    least_P1 = rewards_PG.masked_fill(~real_PG, torch.inf).min(-1, keepdim=True).values
+    advantages_PG = advantages_PG.masked_fill(~real_PG | (most_P1 == least_P1), 0.0).float().cpu()
+    sizes = present_PG.sum(axis=1)
+    return [row[:size].numpy().copy() for row, size in zip(advantages_PG, sizes, strict=True)]
 
 
-def _rule(r: Tensor, present: Tensor, count: Tensor, rule: Rule) -> Tensor:
-    mean = r.sum(-1, keepdim=True) / count
-    centred = (r - mean).masked_fill(~present, 0.0)
-    match RULES[rule].advantage:
+def _advantages(rewards_PG: Tensor, real_PG: Tensor, shape: Shape) -> Tensor:
+    """Advantages (P, G) of rewards that are padded where `real_PG` is False."""
+    count_P1 = real_PG.sum(-1, keepdim=True)
+    others_P1 = (count_P1 - 1).clamp(min=1)
+    mean_P1 = rewards_PG.sum(-1, keepdim=True) / count_P1
+    centred_PG = (rewards_PG - mean_P1).masked_fill(~real_PG, 0.0)
+    match shape.advantage:
         case "centred":
-            return centred
+            return centred_PG
         case "leave_one_out":
-            return centred * count / (count - 1).clamp(min=1)
+            return centred_PG * count_P1 / others_P1
         case "mean":
-            return torch.where(mean.abs() < NO_MEAN, 0.0, centred / mean)
+            return torch.where(mean_P1.abs() < NO_MEAN, 0.0, centred_PG / mean_P1)
         case "std":
-            variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)
-            return centred / (variance.sqrt() + STD_EPS)
+            variance_P1 = centred_PG.square().sum(-1, keepdim=True) / others_P1
+            return centred_PG / (variance_P1.sqrt() + STD_EPS)

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offapi import adapter as adapters
 from offapi.backend import Arrays, TrainState
 from offapi.episodes import Floats
-from offapi.errors import BackendError, ModelError
 
-from .lora import check_fit, fill
+from .lora import fill, shapes
 from .optimizer import create
 from .policy import Policy
 
@@ -29,20 +29,14 @@ def state(policy: Policy) -> TrainState:
 
 def restore(policy: Policy, saved: TrainState) -> None:
     """See `Backend.restore`."""
-    try:
-        for arrays in (saved.adapter, *((saved.exp_avg, saved.exp_avg_sq) if saved.step else ())):
-            check_fit(policy.lora, arrays)
-    except ModelError as error:
-        raise BackendError(
-            f"the state does not fit: {error.what}", next_step=error.next_step
-        ) from error
+    adapters.check_state(saved, shapes(policy.lora))
     fill(policy.lora, saved.adapter)
     for parameter in policy.lora.values():
         parameter.grad = None
-    optimizer = create(policy)
-    policy.steps = saved.step
-    if saved.step == 0:
+    policy.optimizer, policy.steps = None, saved.step
+    if saved.step == 0 or not policy.lora:
         return
+    optimizer = create(policy)
     for name, parameter in policy.lora.items():
         optimizer.state[parameter] = {
             "step": torch.tensor(float(saved.step)),

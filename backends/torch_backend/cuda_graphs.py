@@ -13,9 +13,8 @@ from torch import Tensor
 
 from .sampling import Drawn
 
-Step = Callable[
-    [Tensor, Tensor, Tensor, int], Drawn
-]  # tokens, filled, noise (rows,); keys read of a row
+# tokens, filled, noise (rows,); keys read of a row
+Step = Callable[[Tensor, Tensor, Tensor, int], Drawn]
 LEAST = 512  # keys: below, one graph does
 
 
@@ -39,9 +38,9 @@ class Graphs:
         longest = bucket(max(filled) + 1, self.capacity)
         if longest not in self.graphs:
             self.graphs[longest] = self._capture(longest)
-        graph, (chosen, logprobs, kept) = self.graphs[longest]
+        graph, (tokens_R, logprobs_R, left_RV) = self.graphs[longest]
         graph.replay()
-        return chosen[:rows], logprobs[:rows], None if kept is None else kept[:rows]
+        return tokens_R[:rows], logprobs_R[:rows], None if left_RV is None else left_RV[:rows]
 
     def _capture(self, longest: int) -> tuple[torch.cuda.CUDAGraph, Drawn]:
         """Record the step on what the inputs hold; a run

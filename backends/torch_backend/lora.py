@@ -6,6 +6,7 @@ Left out: dropout, several adapters at once, and merging into the base itself, w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MethodType
 from typing import Any
 
@@ -16,12 +17,9 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, LoraSpec, ModelSpec
-from offapi.errors import ModelError, nearest
-from offapi.randomness import lora_matrices
+from offapi.backend import Arrays, ModelSpec
 
 NAME = "default"  # PEFT's, of the one adapter
-BASE = "Load it on the base model it was trained on."
 
 
 def forward(layer: Any, x: Tensor) -> Tensor:
@@ -52,35 +50,15 @@ def adapted(model: nn.Module) -> list[Any]:
     return [layer for layer in model.modules() if isinstance(layer, Linear)]
 
 
-def inject(model: Any, spec: ModelSpec) -> dict[str, nn.Parameter]:
-    """Put LoRA layers into `model` and fill them from `spec.adapter`, or from the seed.
-
-    Empty without LoRA.
+def inject(model: Any, spec: ModelSpec) -> tuple[dict[str, nn.Parameter], float]:
+    """Put LoRA layers into `model`, filled from `spec.adapter` or from the seed; return their
+    parameters by PEFT's names, and their scale (alpha / rank). Empty and 0 without LoRA.
     """
-    shape, arrays = (spec.lora, None) if spec.adapter is None else adapters.read(spec.adapter)
+    shape, arrays = adapters.read_requested(spec)
     if shape is None:
-        return {}
-    if (
-        spec.lora is not None
-        and spec.lora != shape
-        and sorted_shape(spec.lora) != sorted_shape(shape)
-    ):
-        raise ModelError(
-            f"the adapter is {shape}, not {spec.lora}.",
-            where=str(spec.adapter),
-            next_step="Drop `lora`.",
-        )
-    linears = {
-        name.rsplit(".", 1)[-1]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    for target in shape.targets:
-        if target not in linears:
-            step = nearest(target, linears)
-            raise ModelError(
-                f"no linear layer {target!r} to adapt.", where=str(spec.path), next_step=step
-            )
+        return {}, 0.0
+    linears = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    adapters.check_targets(shape, (name.rsplit(".", 1)[-1] for name in linears), spec.path)
     alpha: Any = shape.alpha  # PEFT's annotation says int; it divides by the rank all the same
     config = LoraConfig(
         r=shape.rank, lora_alpha=alpha, target_modules=list(shape.targets), lora_dropout=0.0
@@ -95,44 +73,19 @@ def inject(model: Any, spec: ModelSpec) -> dict[str, nn.Parameter]:
         parameter.data = parameter.data.float()
     for layer in adapted(model):
         layer.forward, layer.product = MethodType(forward, layer), None
-    fill(lora, initial(lora, spec.seed, shape) if arrays is None else arrays)
-    return lora
+    arrays = adapters.draw_matrices(shapes(lora), spec.seed) if arrays is None else arrays
+    adapters.check_fit(arrays, shapes(lora), str(spec.adapter or spec.path))
+    fill(lora, arrays)
+    return lora, shape.scale
 
 
-def sorted_shape(shape: LoraSpec) -> tuple[int, float, tuple[str, ...]]:
-    """Comparable form: the order of targets means nothing."""
-    return shape.rank, shape.alpha, tuple(sorted(shape.targets))
+def shapes(lora: Mapping[str, nn.Parameter]) -> adapters.Shapes:
+    """The shape of each matrix."""
+    return {name: tuple(parameter.shape) for name, parameter in lora.items()}
 
 
-def initial(lora: dict[str, nn.Parameter], seed: int, shape: LoraSpec) -> Arrays:
-    """The core's initial matrices for every LoRA pair of this model."""
-    arrays = {}
-    for module in sorted({adapters.module(name) for name in lora}):
-        a, b = adapters.parameter(module, "A"), adapters.parameter(module, "B")
-        arrays[a], arrays[b] = lora_matrices(
-            seed, module, shape.rank, lora[a].shape[1], lora[b].shape[0]
-        )
-    return arrays
-
-
-def check_fit(lora: dict[str, nn.Parameter], arrays: Arrays) -> None:
-    """Raise ModelError unless the names and shapes of `arrays` are the parameters' own."""
-    if lora.keys() != arrays.keys():
-        odd = sorted(lora.keys() ^ arrays.keys())
-        raise ModelError(
-            f"{len(odd)} adapter matrices do not fit this model, such as {odd[0]}.", next_step=BASE
-        )
-    for name, parameter in lora.items():
-        if tuple(parameter.shape) != arrays[name].shape:
-            wants, has = tuple(parameter.shape), arrays[name].shape
-            raise ModelError(f"{name} has shape {has}, the model wants {wants}.", next_step=BASE)
-
-
-def fill(lora: dict[str, nn.Parameter], arrays: Arrays) -> None:
-    """Copy `arrays` into the parameters; raises what
-    `check_fit` raises, before anything is changed.
-    """
-    check_fit(lora, arrays)
+def fill(lora: Mapping[str, nn.Parameter], arrays: Arrays) -> None:
+    """Copy `arrays`, which fit, into the parameters."""
     with torch.no_grad():
         for name, parameter in lora.items():
             parameter.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))

@@ -8,7 +8,7 @@ across calls, and losses that need whole distributions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,54 +17,62 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offapi.backend import By, Loss
-from offapi.batching import Pack, packs
-from offapi.episodes import Episode, Floats, Kept, Metrics
+from offapi.backend import By
+from offapi.episodes import (
+    Episode,
+    Floats,
+    Metrics,
+    SamplingMask,
+    check_learnable,
+    check_scorable,
+)
 from offapi.errors import BackendError
 
 from .packed_attention import Packed
+from .packing import Pack, packs
 from .policy import Policy
 
 
 @dataclass(frozen=True)
-class KeptRows:
-    """`ids` (K,) of the tokens kept in row `rows` (K,),
-    ascending; `limited` (N,) says which rows have a set.
+class MaskRows:
+    """Sampling masks of N rows: `ids` (K,) of the tokens left in row `rows` (K,),
+    ascending; `limited_N` says which rows have a set.
     """
 
     ids: Tensor
     rows: Tensor
-    limited: Tensor
+    limited_N: Tensor
 
-    def mask(self, logits: Tensor, start: int) -> Tensor:
-        """`logits` (n, V) of the rows from `start` on, -inf outside their sets."""
+    def apply(self, logits_RV: Tensor, start: int) -> Tensor:
+        """The logits of the rows from `start` on, -inf outside their sets."""
+        end = start + len(logits_RV)
         first, last = torch.searchsorted(
-            self.rows, torch.tensor([start, start + len(logits)], device=logits.device)
+            self.rows, torch.tensor([start, end], device=logits_RV.device)
         )
-        gone = self.limited[start : start + len(logits), None].expand(logits.shape).clone()
-        gone[self.rows[first:last] - start, self.ids[first:last]] = False
-        return logits.masked_fill(gone, float("-inf"))
+        gone_RV = self.limited_N[start:end, None].expand(logits_RV.shape).clone()
+        gone_RV[self.rows[first:last] - start, self.ids[first:last]] = False
+        return logits_RV.masked_fill(gone_RV, float("-inf"))
 
 
-def place_kept(
-    kept: Sequence[Kept | None], counts: Sequence[int], device: torch.device
-) -> KeptRows | None:
+def place_masks(
+    masks: Sequence[SamplingMask | None], counts: Sequence[int], device: torch.device
+) -> MaskRows | None:
     """The sets of episodes with `counts` rows each, end to end; None where no episode has any."""
-    if all(one is None for one in kept):
+    if all(mask is None for mask in masks):
         return None
     ids: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
-    for one, count in zip(kept, counts, strict=True):
-        ids.append(np.zeros(0, np.int32) if one is None else one.ids)
-        sizes.append(np.zeros(count, np.int32) if one is None else one.counts)
-    size = torch.from_numpy(np.concatenate(sizes)).to(device).long()
-    rows = torch.repeat_interleave(torch.arange(len(size), device=device), size)
-    return KeptRows(torch.from_numpy(np.concatenate(ids)).to(device).long(), rows, size > 0)
+    for mask, count in zip(masks, counts, strict=True):
+        ids.append(np.zeros(0, np.int32) if mask is None else mask.ids)
+        sizes.append(np.zeros(count, np.int32) if mask is None else mask.counts)
+    sizes_N = torch.from_numpy(np.concatenate(sizes)).to(device).long()
+    rows = torch.repeat_interleave(torch.arange(len(sizes_N), device=device), sizes_N)
+    return MaskRows(torch.from_numpy(np.concatenate(ids)).to(device).long(), rows, sizes_N > 0)
 
 
 class SelectedLogprobs(torch.autograd.Function):
     """log softmax(h W^T / temperature)[target], shape (N,),
-    in chunks of rows; over kept tokens where some are.
+    in chunks of rows; over the tokens a sampling mask left where there is one.
 
     d logp / d h = (W[target] - softmax(h W^T / temperature) W) / temperature, kept as (N, D).
     """
@@ -72,37 +80,38 @@ class SelectedLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        hidden: Tensor,
-        head: Tensor,
-        targets: Tensor,
+        hidden_ND: Tensor,
+        head_VD: Tensor,
+        targets_N: Tensor,
         temperature: float,
         chunk: int,
-        kept: KeptRows | None,
+        masks: MaskRows | None,
     ) -> Tensor:
         wants = ctx.needs_input_grad[0]
-        logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        jacobian = torch.empty_like(hidden) if wants else None
-        for start in range(0, len(targets), chunk):
+        logprobs_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
+        jacobian_ND = torch.empty_like(hidden_ND) if wants else None
+        for start in range(0, len(targets_N), chunk):
             rows = slice(start, start + chunk)
-            logits = (hidden[rows] @ head.T).float().div_(temperature)
-            if kept is not None:
-                logits = kept.mask(logits, start)
-            picked = logits.gather(1, targets[rows, None]).squeeze(1)
-            logprobs[rows] = picked - logits.logsumexp(-1)
-            if jacobian is not None:
-                expected = logits.softmax(-1).to(head.dtype) @ head
-                jacobian[rows] = (head[targets[rows]] - expected) / temperature
-        if jacobian is not None:
-            ctx.save_for_backward(jacobian)
-        return logprobs
+            logits_RV = (hidden_ND[rows] @ head_VD.T).float().div_(temperature)
+            if masks is not None:
+                logits_RV = masks.apply(logits_RV, start)
+            picked_R = logits_RV.gather(1, targets_N[rows, None]).squeeze(1)
+            logprobs_N[rows] = picked_R - logits_RV.logsumexp(-1)
+            if jacobian_ND is not None:
+                expected_RD = logits_RV.softmax(-1).to(head_VD.dtype) @ head_VD
+                jacobian_ND[rows] = (head_VD[targets_N[rows]] - expected_RD) / temperature
+        if jacobian_ND is not None:
+            ctx.save_for_backward(jacobian_ND)
+        return logprobs_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None, None, None]:
-        (jacobian,) = ctx.saved_tensors
-        return (gradients[0][:, None] * jacobian).to(jacobian.dtype), None, None, None, None, None
+        (jacobian_ND,) = ctx.saved_tensors
+        slope_ND = (gradients[0][:, None] * jacobian_ND).to(jacobian_ND.dtype)
+        return slope_ND, None, None, None, None, None
 
 
-def logprobs(
+def masked_logprobs(
     policy: Policy, pack: Pack, episodes: Sequence[Episode], temperature: float = 1.0
 ) -> Tensor:
     """Logprobs (nats) of the pack's targets in order, shape (N,), differentiable in the adapter."""
@@ -113,46 +122,42 @@ def logprobs(
     )
     hidden = policy.hidden(tokens, positions, layout)[0, torch.tensor(pack.rows, device=device)]
     targets, chunk = torch.tensor(pack.targets, device=device), policy.spec.limits.logit_rows
-    kept = place_kept([episodes[i].kept for i in pack.episodes], pack.counts, device)
-    scored: Tensor = SelectedLogprobs.apply(hidden, policy.head, targets, temperature, chunk, kept)  # type: ignore[no-untyped-call]
+    masks = place_masks([episodes[i].sampling_mask for i in pack.episodes], pack.counts, device)
+    scored: Tensor = SelectedLogprobs.apply(hidden, policy.head, targets, temperature, chunk, masks)  # type: ignore[no-untyped-call]
     return scored
 
 
 def score(policy: Policy, episodes: Sequence[Episode], by: By, temperature: float) -> list[Floats]:
     """See `Backend.score`."""
-    found: dict[int, Floats] = {}
+    check_scorable(episodes, policy.vocabulary, temperature)
+    scored = [np.zeros(0, np.float32) for _ in episodes]
+    places = [i for i, episode in enumerate(episodes) if any(episode.mask)]
+    masked = [episodes[i] for i in places]
     with (
         policy.scored_by_reference() if by == "reference" else nullcontext(),
         torch.inference_mode(),
     ):
-        for pack in packs(episodes, policy.spec.limits.micro_batch):
-            values = logprobs(policy, pack, episodes, temperature).cpu().numpy()
-            found.update(pack.split(values))
-    return [found[i] for i in range(len(episodes))]
+        for pack in packs(masked, policy.spec.limits.micro_batch):
+            logprobs_N = masked_logprobs(policy, pack, masked, temperature).cpu().numpy()
+            for i, logprobs_T in pack.split(logprobs_N).items():
+                scored[places[i]] = logprobs_T
+    return scored
 
 
-def forward_backward(policy: Policy, batch: Sequence[Episode], loss: Loss) -> Metrics:
+def forward_backward(policy: Policy, batch: Sequence[Episode]) -> Metrics:
     """See `Backend.forward_backward`.
 
     The normaliser is the whole batch's, so any split gives one gradient.
     """
-    if loss != "cross_entropy":
-        raise ValueError(f"unknown loss {loss!r}")
     check_trainable(policy)
-    todo = list(packs(batch, policy.spec.limits.micro_batch))
-    tokens = sum(len(pack.targets) for pack in todo)
+    check_learnable(batch, policy.vocabulary)
+    tokens = sum(sum(episode.mask) for episode in batch)
     total = 0.0
-    for part in _losses(policy, batch, todo, tokens):
+    for pack in packs(batch, policy.spec.limits.micro_batch):
+        part = -masked_logprobs(policy, pack, batch).sum() / tokens
         part.backward()  # type: ignore[no-untyped-call]
         total += float(part.detach())
     return {"loss": total, "tokens": float(tokens)}
-
-
-def _losses(
-    policy: Policy, batch: Sequence[Episode], todo: Sequence[Pack], tokens: int
-) -> Iterator[Tensor]:
-    for pack in todo:
-        yield -logprobs(policy, pack, batch).sum() / tokens
 
 
 def check_trainable(policy: Policy) -> None:

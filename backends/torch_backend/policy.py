@@ -21,10 +21,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
-from offapi import adapter as adapters
 from offapi.backend import Limits, Memory, ModelSpec
 from offapi.errors import BackendError, ModelError
-from offapi.training.forecast import activation_bytes
 
 from .attention import Layout, attend
 from .fused_norms import fuse
@@ -98,6 +96,11 @@ class Policy:
         weight: Tensor = self.model.get_output_embeddings().weight
         return weight
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows."""
+        return int(self.head.shape[0])
+
     @contextmanager
     def scored_by_reference(self) -> Iterator[None]:
         """Inside, the adapter is the one that was loaded, or off where it was drawn fresh."""
@@ -150,7 +153,7 @@ def load_policy(spec: ModelSpec) -> Policy:
             f"cannot be loaded: {error}", where=str(spec.path), next_step="offapi models verify"
         ) from error
     model.requires_grad_(False)
-    lora = inject(model, spec)
+    lora, scale = inject(model, spec)
     model.to(device).train(False)
     if device.type == "cuda":
         fuse(model)
@@ -158,8 +161,7 @@ def load_policy(spec: ModelSpec) -> Policy:
     initial = (
         {name: parameter.data.clone() for name, parameter in lora.items()} if spec.adapter else {}
     )
-    shape = adapters.read_spec(spec.adapter) if spec.adapter else spec.lora
-    return Policy(model, device, spec, lora, scale=shape.scale if shape else 0.0, initial=initial)
+    return Policy(model, device, spec, lora, scale=scale, initial=initial)
 
 
 def choose_device(name: str) -> torch.device:
@@ -180,15 +182,15 @@ def choose_device(name: str) -> torch.device:
 
 
 def fitting(spec: ModelSpec, free: int) -> Limits:
-    """The limits, and where none is given the largest
-    micro-batch up to LARGEST that half of `free` bytes holds.
+    """The limits, and where none is given the largest micro-batch up to LARGEST that half of
+    `free` bytes holds by the activation bytes that the core names.
 
     A GPU that waits for launches trains 3 (fp32) to 7
     times (bf16) as fast in micro-batches of 16,384 tokens.
     """
-    if spec.limits.train_tokens is not None:
+    tokens, each = spec.limits.micro_batch, spec.activation_bytes
+    if spec.limits.train_tokens is not None or each is None:
         return spec.limits
-    tokens, each = spec.limits.micro_batch, activation_bytes(spec.path, "torch", spec.dtype)
     while tokens < LARGEST and 2 * tokens * each <= free / 2:
         tokens *= 2
     return replace(spec.limits, train_tokens=tokens)

@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offapi.backend import Completion, Finish, Group, Sampling
-from offapi.batching import common_prefix
-from offapi.episodes import Floats, Kept
+from offapi.completions import Completion, Group, Sampling, check_rollout
+from offapi.episodes import Floats, SamplingMask, common_prefix_length
 from offapi.randomness import uniforms
 
 from .cache import Decoding
@@ -26,9 +25,8 @@ from .packed_attention import Packed
 from .policy import Policy
 from .sampling import Drawn, choose
 
-Decode = Callable[
-    [Sequence[int], Sequence[int], Sequence[float]], Drawn
-]  # tokens, keys held, noise of each row
+# tokens, keys held and noise of each row
+Decode = Callable[[Sequence[int], Sequence[int], Sequence[float]], Drawn]
 
 
 @dataclass
@@ -41,9 +39,8 @@ class Row:
     uniforms: Floats  # (max_tokens,)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    kept: list[NDArray[np.int32]] = field(
-        default_factory=list
-    )  # ids truncation left, at each token
+    # the ids truncation left at each token
+    left_T: list[NDArray[np.int32]] = field(default_factory=list)
 
     @property
     def noise(self) -> float:
@@ -52,20 +49,11 @@ class Row:
 
     def finish(self, sampling: Sampling) -> Completion | None:
         """The completion, once its last token ends it."""
-        stopped = self.tokens[-1] in sampling.stop_ids
-        if not stopped and len(self.tokens) < sampling.max_tokens:
+        finish = sampling.finish(self.tokens)
+        if finish is None:
             return None
-        finish: Finish = "stop" if stopped else "length"
-        return Completion(
-            tuple(self.tokens),
-            tuple(self.logprobs),
-            finish,
-            _kept(self.kept) if self.kept else None,
-        )
-
-
-def _kept(ids: Sequence[NDArray[np.int32]]) -> Kept:
-    return Kept(np.concatenate(ids), np.array([len(each) for each in ids], np.int32))
+        mask = SamplingMask.of_positions(self.left_T) if self.left_T else None
+        return Completion(tuple(self.tokens), tuple(self.logprobs), finish, mask)
 
 
 @dataclass
@@ -94,10 +82,17 @@ def rollout(
     keys: Sequence[int] | None,
 ) -> Iterator[Group]:
     """See `Backend.rollout`."""
-    if not prompts:
-        return
-    if min(len(prompt) for prompt in prompts) == 0:
-        raise ValueError("an empty prompt cannot be continued")
+    check_rollout(prompts, n, keys, policy.vocabulary)
+    return _groups(policy, prompts, n, sampling, keys) if prompts else iter(())
+
+
+def _groups(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    sampling: Sampling,
+    keys: Sequence[int] | None,
+) -> Iterator[Group]:
     call = _start(policy, prompts, n, sampling, keys)
     while call.waiting or call.rows:
         with torch.inference_mode():
@@ -118,9 +113,8 @@ def _start(
     keys: Sequence[int] | None,
 ) -> Call:
     policy.prepare_rollout()
-    shared = common_prefix(
-        prompts
-    )  # of one prompt all but its last token: its completions read it once
+    # of one prompt all but its last token: its completions read it once
+    shared = common_prefix_length(prompts)
     rows = min(max(policy.spec.limits.rollout_rows // n, 1), len(prompts)) * n
     capacity = max(len(prompt) for prompt in prompts) - shared + sampling.max_tokens
     cache = Decoding(room=rows, capacity=capacity, shared=shared)
@@ -164,11 +158,11 @@ def _prefill(call: Call) -> None:
             call.rows.append(Row(index, sample, len(row), noise))
     lengths = [len(row) for row in own]
     layout = Packed(((0, tuple(lengths)),), prefix=call.cache.prefix, keep={})
-    last = _run(call.policy, own, shared, layout)
+    last_RD = _run(call.policy, own, shared, layout)
     call.cache.admit(layout.keep or {}, lengths, call.n, at)
-    logits = (last @ call.policy.head.T).repeat_interleave(call.n, dim=0)
-    drawn = torch.tensor([row.noise for row in call.rows[at:]], device=logits.device)
-    _append(call.rows[at:], choose(logits, sampling, drawn))
+    logits_RV = (last_RD @ call.policy.head.T).repeat_interleave(call.n, dim=0)
+    uniforms_R = torch.tensor([row.noise for row in call.rows[at:]], device=logits_RV.device)
+    _append(call.rows[at:], choose(logits_RV, sampling, uniforms_R))
 
 
 def _decoder(policy: Policy, cache: Decoding, sampling: Sampling) -> Decode:
@@ -194,14 +188,14 @@ def _decode(call: Call) -> None:
 
 
 def _append(rows: Sequence[Row], drawn: Drawn) -> None:
-    tokens, logprobs, kept = drawn
-    for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+    tokens_R, logprobs_R, left_RV = drawn
+    for row, token, logprob in zip(rows, tokens_R.tolist(), logprobs_R.tolist(), strict=True):
         row.tokens.append(token)
         row.logprobs.append(logprob)
-    if kept is not None:
-        counts, ids = kept.sum(-1).tolist(), kept.nonzero()[:, 1].int().cpu()
+    if left_RV is not None:
+        counts, ids = left_RV.sum(-1).tolist(), left_RV.nonzero()[:, 1].int().cpu()
         for row, part in zip(rows, torch.split(ids, counts), strict=True):
-            row.kept.append(part.numpy().copy())
+            row.left_T.append(part.numpy().copy())
 
 
 def _retire(call: Call) -> Iterator[Group]:

@@ -7,56 +7,58 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from offapi.backend import Sampling
+from offapi.completions import Sampling
 
+# tokens (R,), their logprobs (R,), and where truncated the sampling mask (R, V)
 Drawn = tuple[Tensor, Tensor, Tensor | None]
 
 
-def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Drawn:
-    """Tokens (rows,) and their behaviour logprobs
-    (rows,) from logits (rows, V) and uniforms (rows,).
+def choose(logits_RV: Tensor, sampling: Sampling, uniforms_R: Tensor) -> Drawn:
+    """Draw a token for each row, and say its behaviour logprob (nats).
 
-    Third, where the sampling is truncated, which tokens could be drawn: bool (rows, V).
+    Third, where the sampling is truncated, which tokens could be drawn (bool).
     """
-    logits = logits.float()
+    logits_RV = logits_RV.float()
     if sampling.temperature == 0:
-        tokens = logits.argmax(-1)
-        return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1), None
-    logprobs = truncate(logits / sampling.temperature, sampling).log_softmax(-1)
-    probabilities = logprobs.exp()
-    tokens = first_beyond(probabilities.cumsum(-1), probabilities > 0, uniforms)
-    kept = logprobs.isfinite() if sampling.truncated else None
-    return tokens, logprobs.gather(1, tokens[:, None])[:, 0], kept
+        tokens_R = logits_RV.argmax(-1)
+        chosen_R = logits_RV.gather(1, tokens_R[:, None])[:, 0]
+        return tokens_R, chosen_R - logits_RV.logsumexp(-1), None
+    logprobs_RV = truncate(logits_RV / sampling.temperature, sampling).log_softmax(-1)
+    probabilities_RV = logprobs_RV.exp()
+    tokens_R = first_beyond(probabilities_RV.cumsum(-1), probabilities_RV > 0, uniforms_R)
+    left_RV = logprobs_RV.isfinite() if sampling.truncated else None
+    return tokens_R, logprobs_RV.gather(1, tokens_R[:, None])[:, 0], left_RV
 
 
-def first_beyond(reached: Tensor, possible: Tensor, uniforms: Tensor) -> Tensor:
-    """The first possible token (rows,) whose cumulative
-    probability `reached` (rows, V) exceeds its uniform.
+def first_beyond(reached_RV: Tensor, possible_RV: Tensor, uniforms_R: Tensor) -> Tensor:
+    """The first possible token (R,) whose cumulative probability exceeds its uniform.
 
     A parallel sum is rounded block by block: it can stop short of 1, or fall where nothing is
     added. So uniforms are scaled by what it reached, and no token of probability 0 is drawn.
     """
-    places = torch.arange(reached.shape[-1], dtype=torch.int32, device=reached.device)
-    last = torch.where(possible, places, 0).amax(-1)
-    beyond = possible & (reached > uniforms[:, None] * reached[:, -1:])
-    return torch.minimum(torch.where(beyond, places, reached.shape[-1]).amin(-1), last).long()
+    size = reached_RV.shape[-1]
+    places_V = torch.arange(size, dtype=torch.int32, device=reached_RV.device)
+    last_R = torch.where(possible_RV, places_V, 0).amax(-1)
+    beyond_RV = possible_RV & (reached_RV > uniforms_R[:, None] * reached_RV[:, -1:])
+    return torch.minimum(torch.where(beyond_RV, places_V, size).amin(-1), last_R).long()
 
 
-def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
+def truncate(logits_RV: Tensor, sampling: Sampling) -> Tensor:
     """Set what top_k, then top_p, then min_p cut away to -inf.
 
     Ties at an edge are all kept by top_k and min_p.
     """
-    if 0 < sampling.top_k < logits.shape[-1]:
-        edge = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < edge, float("-inf"))
+    if 0 < sampling.top_k < logits_RV.shape[-1]:
+        edge_R1 = logits_RV.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits_RV = logits_RV.masked_fill(logits_RV < edge_R1, float("-inf"))
     if sampling.top_p < 1:
-        ordered, places = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+        ordered_RV, places_RV = logits_RV.softmax(-1).sort(dim=-1, descending=True, stable=True)
         # A token stays while the mass before it is under top_p: the smallest set that reaches it.
-        gone = ordered.cumsum(-1) - ordered >= sampling.top_p
-        logits = logits.masked_fill(torch.zeros_like(gone).scatter(1, places, gone), float("-inf"))
+        gone_RV = ordered_RV.cumsum(-1) - ordered_RV >= sampling.top_p
+        gone_RV = torch.zeros_like(gone_RV).scatter(1, places_RV, gone_RV)
+        logits_RV = logits_RV.masked_fill(gone_RV, float("-inf"))
     if sampling.min_p > 0:
-        probabilities = logits.softmax(-1)
-        edge = probabilities.max(-1, keepdim=True).values * sampling.min_p
-        logits = logits.masked_fill(probabilities < edge, float("-inf"))
-    return logits
+        probabilities_RV = logits_RV.softmax(-1)
+        edge_R1 = probabilities_RV.max(-1, keepdim=True).values * sampling.min_p
+        logits_RV = logits_RV.masked_fill(probabilities_RV < edge_R1, float("-inf"))
+    return logits_RV

@@ -73,7 +73,7 @@ def _trace(name: str, group: RolloutGroup, i: int, one: Rollout, task: Task) -> 
     source = {
         "tokens": list(one.completion.tokens),
         "logprobs": (
-            list(one.completion.logprobs) if one.completion.kept is None else None
+            list(one.completion.logprobs) if one.completion.sampling_mask is None else None
         ),  # of a truncated distribution
         "finish": one.completion.finish,
         "audit": dict(one.judged.audit),

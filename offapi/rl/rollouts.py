@@ -205,5 +205,6 @@ def carry_old(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) ->
 
 def _episode(group: RolloutGroup, i: int) -> Episode:
     completion = group.rewarded[i].completion
-    sampled = Segment(completion.tokens, True, completion.logprobs or None, completion.kept)
+    logprobs, mask = completion.logprobs or None, completion.sampling_mask
+    sampled = Segment(completion.tokens, True, logprobs, mask)
     return Episode(f"{group.prompt.row.id}#{i}", (Segment(group.prompt.tokens, False), sampled))

@@ -8,11 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import orjson
-
-from offapi.backend import Backend, DType, Limits, ModelSpec
+from offapi.activation_memory import activation_bytes
+from offapi.backend import Backend, Limits, ModelSpec
 from offapi.episodes import Episode, Segment
 from offapi.training.schedule import Schedule
 
@@ -20,10 +18,6 @@ TRAIN_PER_SCORE = (
     3.2  # time of a training token in scored tokens: forward, backward, and LoRA's share
 )
 DECODE_PER_SCORE = 3.5  # time of a decoded token, many rows side by side, in scored tokens
-# Numbers held at the peak of a backward pass, a token and layer, in hidden and in inner sizes: the
-# growth of resident memory on three shapes of model (hidden 512 to 960, inner 1536 to 4096), within
-# 5%.
-KEPT = {"torch": (10.0, 9.3), "mlx": (8.2, 5.5)}
 
 
 @dataclass(frozen=True)
@@ -51,16 +45,6 @@ def measure(backend: Backend, tokens: int = 256) -> Speed:
     started = time.perf_counter()
     backend.score([episode])
     return Speed((time.perf_counter() - started) / tokens)
-
-
-def activation_bytes(folder: Path, backend_name: str, dtype: DType) -> float:
-    """What a token of a micro-batch holds at the peak
-    of its backward pass through the model in `folder`.
-    """
-    config = orjson.loads((folder / "config.json").read_bytes())
-    hidden, inner = KEPT.get(backend_name, KEPT["torch"])
-    numbers = hidden * config["hidden_size"] + inner * config["intermediate_size"]
-    return float(numbers * config["num_hidden_layers"] * (4 if dtype == "float32" else 2))
 
 
 @dataclass(frozen=True)

@@ -93,16 +93,16 @@ def prepare(name: str, data: Path | None, task_file: Path | None, shots: int, co
     """
     import rows
 
-    from offapi.batching import common_prefix
     from offapi.chat.chat import Chat
     from offapi.demo import generate as generator
+    from offapi.episodes import common_prefix_length
     from offapi.models.store import get
 
     found, task = get(name), rows.task(task_file)
     chat = Chat.load(found.path)
     read = generator.generate("test", count) if data is None else rows.read(data, count, chat)
     prompts = [chat.prompt(task.messages(row.text, shots)) for row in read]
-    shared = common_prefix(prompts)
+    shared = common_prefix_length(prompts)
     shapes, head = rows.weights(found.path)
     linears = sum(height * width for height, width in shapes)
     return {

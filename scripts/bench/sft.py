@@ -161,7 +161,7 @@ def ours(work: Result, folder: Path) -> None:
     for step, batch in enumerate(batches):
         if step == warmup:
             clock.start()
-        losses.append(backend.forward_backward(batch, "cross_entropy")["loss"])
+        losses.append(backend.forward_backward(batch)["loss"])
         backend.optim_step(sft_peers.LR, AdamW())
     clock.stop()
     tokens = sum(len(row.tokens) for batch in batches[warmup:] for row in batch)

@@ -68,7 +68,7 @@ def test_a_quantised_base_decodes_what_it_scores_and_trains(model_folder: Path) 
     )
     losses = []
     for _ in range(5):
-        losses.append(backend.forward_backward(EPISODES, "cross_entropy")["loss"])
+        losses.append(backend.forward_backward(EPISODES)["loss"])
         backend.optim_step(2e-2, AdamW())
     assert losses[-1] < losses[0]
 
@@ -102,9 +102,9 @@ def test_reading_one_step_behind_gives_the_same_groups(
     for one, other in zip(before, groups(), strict=True):
         assert (one.tokens, one.finish) == (other.tokens, other.finish)
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
-        assert one.kept is not None
-        assert other.kept is not None
-        np.testing.assert_array_equal(one.kept.ids, other.kept.ids)
+        assert one.sampling_mask is not None
+        assert other.sampling_mask is not None
+        np.testing.assert_array_equal(one.sampling_mask.ids, other.sampling_mask.ids)
 
 
 def test_attention_in_blocks_has_the_gradient_of_plain_attention(model_folder: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_groups_prompt_stands_once_beside_other_groups() -> None:
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
-def test_kept_sets_hold_what_could_be_drawn(
+def test_a_sampling_mask_holds_what_could_be_drawn(
     model_folder: Path, ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from offapi.backends.mlx_backend.rollout import Rollout
@@ -210,12 +210,12 @@ def test_kept_sets_hold_what_could_be_drawn(
                 "e",
                 (
                     Segment(PROMPTS[group.prompt], False),
-                    Segment(completion.tokens, True, completion.logprobs, completion.kept),
+                    Segment(completion.tokens, True, completion.logprobs, completion.sampling_mask),
                 ),
             )
-            assert completion.kept is not None
-            assert len(completion.kept.counts) == len(completion.tokens)
-            assert completion.kept.counts.max() <= 40
+            assert completion.sampling_mask is not None
+            assert len(completion.sampling_mask.counts) == len(completion.tokens)
+            assert completion.sampling_mask.counts.max() <= 40
             np.testing.assert_allclose(
                 completion.logprobs, backend.score([episode], temperature=4.0)[0], atol=1e-4
             )

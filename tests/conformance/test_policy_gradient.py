@@ -1,5 +1,5 @@
 """Policy gradients against finite differences of the
-NumPy model, kept sets, references and inner updates.
+NumPy model, sampling masks, references and inner updates.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from offapi.backend import (
     Sampling,
     TrainState,
 )
-from offapi.episodes import Episode, Kept, Metrics, Segment
+from offapi.episodes import Episode, Metrics, SamplingMask, Segment
 from offapi.errors import BackendError
 from offapi.policy_loss import Experience, PolicyLoss, Update
 
@@ -48,7 +48,7 @@ ROWS: tuple[tuple[int, tuple[tuple[int, ...] | list[int], ...], float], ...] = (
     (1, (tuple(range(20, 32)),), -0.7),
     (2, ((100, 5, 6),), 0.9),
 )
-KEPT = (2, 4)  # the rows that were sampled with truncation
+MASKED = (2, 4)  # the rows that were sampled with truncation
 
 
 def episode(
@@ -58,7 +58,7 @@ def episode(
     return Episode(name, (Segment(prompt, False), *segments))
 
 
-def with_kept(one: Episode) -> Episode:
+def with_sampling_mask(one: Episode) -> Episode:
     """One sampled segment, each of whose tokens was kept beside five others."""
     prompt, sampled = one.segments
     rng = np.random.default_rng(len(sampled.tokens))
@@ -66,20 +66,24 @@ def with_kept(one: Episode) -> Episode:
         np.union1d(rng.choice(tiny_llama.VOCAB, 5, replace=False), [token])
         for token in sampled.tokens
     ]
-    kept = Kept(np.concatenate(sets).astype(np.int32), np.array(list(map(len, sets)), np.int32))
-    return replace(one, segments=(prompt, replace(sampled, kept=kept)))
+    mask = SamplingMask(
+        np.concatenate(sets).astype(np.int32), np.array(list(map(len, sets)), np.int32)
+    )
+    return replace(one, segments=(prompt, replace(sampled, sampling_mask=mask)))
 
 
 def logprobs(
     truth: oracle.Llama, adapter: Any, one: Episode, temperature: float = TEMPERATURE
 ) -> Array:
-    """NumPy's logprobs of the masked tokens, over the kept sets where there are some."""
+    """NumPy's logprobs of the masked tokens, over the sampling mask where there is one."""
     logits = truth.logits(one.tokens, adapter, SHAPE.scale if adapter else 0.0) / temperature
     places = [t for t, on in enumerate(one.mask) if on]
     rows = logits[[t - 1 for t in places]]
-    if one.kept is not None:
+    if one.sampling_mask is not None:
         hidden = np.full_like(rows, -np.inf)
-        for row, ids in enumerate(np.split(one.kept.ids, one.kept.counts.cumsum()[:-1])):
+        for row, ids in enumerate(
+            np.split(one.sampling_mask.ids, one.sampling_mask.counts.cumsum()[:-1])
+        ):
             hidden[row, ids] = 0
         rows = rows + hidden
     chosen = [one.tokens[t] for t in places]
@@ -112,7 +116,7 @@ def batch(truth: oracle.Llama, adapter: Arrays) -> list[Experience]:
     made = []
     for i, (prompt, parts, advantage) in enumerate(ROWS):
         one = episode(PROMPTS[prompt], *parts, name=f"row-{i}")
-        one = with_kept(one) if i in KEPT else one
+        one = with_sampling_mask(one) if i in MASKED else one
         own = logprobs(truth, adapter, one)
         one = with_behaviour(one, near(own, i, 0.5))
         made.append(Experience(one, advantage, near(own, 50 + i, 0.2), near(own, 90 + i, 0.6)))
@@ -296,11 +300,11 @@ def test_what_some_experiences_lack_is_neutral_for_them_alone(
 def test_calls_add_up(adapted: Load, batch: list[Experience]) -> None:
     backend, loss = adapted(), PolicyLoss("grpo", temperature=TEMPERATURE)
     backend.policy_gradient(batch[:3], loss)
-    backend.forward_backward([x.episode for x in batch[:2]], "cross_entropy")
+    backend.forward_backward([x.episode for x in batch[:2]])
     _, summed = gradient(backend, batch[3:], loss)
     parts = [gradient(adapted(), some, loss)[1] for some in (batch[:3], batch[3:])]
     backend.restore(TrainState(adapter=backend.state().adapter))
-    backend.forward_backward([x.episode for x in batch[:2]], "cross_entropy")
+    backend.forward_backward([x.episode for x in batch[:2]])
     parts.append(taken(backend))
     assert (
         apart(summed, {name: np.sum([part[name] for part in parts], axis=0) for name in summed})
@@ -386,8 +390,8 @@ def test_what_does_not_fit_is_refused(adapted: Load, load: Load, batch: list[Exp
     assert good.reference is not None
     prompt, sampled = good.episode.segments
     short = replace(good.episode, segments=(prompt, replace(sampled, logprobs=(-1.0,))))
-    few = Kept(np.array(sampled.tokens[:2], np.int32), np.ones(2, np.int32))
-    thin = replace(good.episode, segments=(prompt, replace(sampled, kept=few)))
+    few = SamplingMask(np.array(sampled.tokens[:2], np.int32), np.ones(2, np.int32))
+    thin = replace(good.episode, segments=(prompt, replace(sampled, sampling_mask=few)))
     for bad in (
         replace(good, old=good.old[:-1]),
         replace(good, reference=np.append(good.reference, np.float32(0))),
@@ -421,7 +425,7 @@ def drawn(backend: Backend, sampling: Sampling, n: int = 3) -> list[tuple[Comple
                 "",
                 (
                     Segment(PROMPTS[group.prompt], False),
-                    Segment(c.tokens, True, c.logprobs, c.kept),
+                    Segment(c.tokens, True, c.logprobs, c.sampling_mask),
                 ),
             ),
         )
@@ -443,19 +447,20 @@ def test_truncated_rollouts_carry_what_they_kept_and_are_scored_over_it(
         np.testing.assert_allclose(
             found, logprobs(truth, adapter, one, sampling.temperature), atol=1e-4
         )
-        kept, start = completion.kept, one.mask.index(True) - 1
-        assert kept is not None
-        assert {kept.ids.dtype, kept.counts.dtype} == {np.dtype(np.int32)}
-        assert kept.counts.shape == (len(completion.tokens),)
+        mask, start = completion.sampling_mask, one.mask.index(True) - 1
+        assert mask is not None
+        assert {mask.ids.dtype, mask.counts.dtype} == {np.dtype(np.int32)}
+        assert mask.counts.shape == (len(completion.tokens),)
         rows = truth.logits(one.tokens, adapter, SHAPE.scale)[start:-1]
-        sets = np.split(kept.ids, kept.counts.cumsum()[:-1])
+        sets = np.split(mask.ids, mask.counts.cumsum()[:-1])
         for row, token, ids in zip(rows, completion.tokens, sets, strict=True):
             assert token in ids
             np.testing.assert_array_equal(
                 ids, np.flatnonzero(np.isfinite(oracle.sampled(row, sampling)))
             )
     everything = [
-        replace(e, segments=(e.segments[0], replace(e.segments[1], kept=None))) for e in episodes
+        replace(e, segments=(e.segments[0], replace(e.segments[1], sampling_mask=None)))
+        for e in episodes
     ]
     over_all = backend.score(everything, temperature=sampling.temperature)
     assert np.abs(np.concatenate(over_all) - np.concatenate(scored)).max() > 0.1
@@ -482,7 +487,7 @@ def test_by_reference_too_kept_sets_count(adapted: Load, truth: oracle.Llama) ->
 )
 def test_other_rollouts_carry_none(adapted: Load, sampling: Sampling) -> None:
     assert not sampling.truncated
-    assert all(completion.kept is None for completion, _ in drawn(adapted(), sampling))
+    assert all(completion.sampling_mask is None for completion, _ in drawn(adapted(), sampling))
 
 
 def test_the_expected_score_is_zero_at_the_temperature_and_over_the_kept_sets(
@@ -493,18 +498,18 @@ def test_the_expected_score_is_zero_at_the_temperature_and_over_the_kept_sets(
     """
     backend, prompt = adapted(), PROMPTS[0]
 
-    def expected_score(sampling: Sampling, temperature: float, kept: Kept | None) -> float:
+    def expected_score(sampling: Sampling, temperature: float, mask: SamplingMask | None) -> float:
         exact = np.exp(oracle.sampled(truth.logits(prompt, adapter, SHAPE.scale)[-1], sampling))
         every = [
             Experience(
-                Episode("", (Segment(prompt, False), Segment((token,), True, kept=kept))),
+                Episode("", (Segment(prompt, False), Segment((token,), True, sampling_mask=mask))),
                 float(exact[token]),
             )
             for token in np.flatnonzero(exact).tolist()
         ]
         backend.restore(TrainState(adapter=adapter))
         update, found = gradient(backend, every, PolicyLoss("dr_grpo", temperature=temperature))
-        if temperature == sampling.temperature and (kept is not None) == sampling.truncated:
+        if temperature == sampling.temperature and (mask is not None) == sampling.truncated:
             given = np.array([float(one[0]) for one in update.logprobs if one is not None])
             np.testing.assert_allclose(given, np.log(exact[exact > 0]), atol=1e-4)
         return float(np.linalg.norm(flat(found))) * len(every)
@@ -514,9 +519,9 @@ def test_the_expected_score_is_zero_at_the_temperature_and_over_the_kept_sets(
     assert right < 1e-3 * wrong
     top = replace(plain, top_k=7)
     (group,) = backend.rollout([prompt], 1, top)
-    kept = group.completions[0].kept
-    assert kept is not None
-    right, wrong = expected_score(top, 4.0, kept), expected_score(top, 4.0, None)
+    mask = group.completions[0].sampling_mask
+    assert mask is not None
+    right, wrong = expected_score(top, 4.0, mask), expected_score(top, 4.0, None)
     assert right < 1e-3 * wrong
 
 
@@ -635,6 +640,6 @@ def test_a_step_reports_the_adapters_norm_and_what_it_did_not_reach(
     backend.policy_gradient(batch, loss)
     assert backend.optim_step(1e-2, AdamW())["unreached"] == 2
     fresh = load(lora=SHAPE)
-    fresh.forward_backward([batch[0].episode], "cross_entropy")
+    fresh.forward_backward([batch[0].episode])
     report = fresh.optim_step(0.0, PLAIN)
     assert (report["adapter_norm"], report["unreached"]) == (0.0, 0.0)

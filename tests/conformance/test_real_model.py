@@ -82,9 +82,7 @@ def compute(backend: Backend, spec: ModelSpec, episodes: list[Episode], folder: 
     )
     losses = []
     for step in range(STEPS):
-        losses.append(
-            backend.forward_backward(schedule.batch_at(step, episodes), "cross_entropy")["loss"]
-        )
+        losses.append(backend.forward_backward(schedule.batch_at(step, episodes))["loss"])
         backend.optim_step(schedule.lr_at(step), AdamW())
     folder.mkdir()
     assert spec.lora is not None

@@ -137,7 +137,7 @@ def test_an_adapter_trained_on_one_backend_runs_on_the_other(
         pytest.skip(f"{other} is not installed")
     here = load(lora=SHAPE)
     for _ in range(3):
-        here.forward_backward(EPISODES, "cross_entropy")
+        here.forward_backward(EPISODES)
         here.optim_step(1e-2, AdamW())
     for name, content in encode(here.state().adapter, SHAPE, "tiny").items():
         (tmp_path / name).write_bytes(content)

@@ -25,7 +25,6 @@ from offapi.backend import (
 )
 from offapi.backend import load as load_backend
 from offapi.episodes import Episode, Segment
-from offapi.training.forecast import activation_bytes
 
 torch = pytest.importorskip("torch")
 graphs = pytest.importorskip("offapi.backends.torch_backend.cuda_graphs")
@@ -96,13 +95,14 @@ def test_micro_batches_on_cuda_grow_with_free_memory_and_yield_to_the_users(
     model_folder: Path,
 ) -> None:
     fitting = pytest.importorskip("offapi.backends.torch_backend.policy").fitting
-    spec = ModelSpec(model_folder)
-    each = activation_bytes(model_folder, "torch", "float32")
+    each = 1e6
+    spec = ModelSpec(model_folder, activation_bytes=each)
     sizes = [
         fitting(spec, int(2 * tokens * each)).micro_batch for tokens in (100, 4095, 4097, 10**9)
     ]
     assert sizes == [2048, 2048, 4096, 16384]
     assert fitting(replace(spec, limits=Limits(train_tokens=300)), 10**12).micro_batch == 300
+    assert fitting(replace(spec, activation_bytes=None), 10**12) == spec.limits
 
 
 def test_steps_whose_rotary_embedding_grows_are_not_captured(model_folder: Path) -> None:
@@ -196,7 +196,7 @@ def test_fewer_slots_than_rows_change_nothing(
 def test_a_step_of_training_is_seen_by_the_next_rollout(on_cuda: Backend) -> None:
     before = drawn(on_cuda)
     batch = [Episode("", (Segment(PROMPTS[0], False), Segment((7, 8, 9), True)))]
-    on_cuda.forward_backward(batch, "cross_entropy")
+    on_cuda.forward_backward(batch)
     on_cuda.optim_step(0.05, AdamW())
     after = drawn(on_cuda)
     assert after != before

@@ -42,7 +42,7 @@ def loss(truth: oracle.Llama, adapter: Arrays, batch: list[Episode] = BATCH) -> 
 
 def gradient(backend: Backend, batch: list[Episode] = BATCH) -> Arrays:
     """The gradient, read off the first moment of one step without clipping."""
-    backend.forward_backward(batch, "cross_entropy")
+    backend.forward_backward(batch)
     backend.optim_step(0.0, PLAIN)
     return {
         name: moment / np.float32(1 - PLAIN.beta1)
@@ -63,7 +63,7 @@ def apart(one: Arrays, other: Arrays) -> float:
 def test_loss_and_count_are_those_of_numpy(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
-    metrics = adapted().forward_backward(BATCH, "cross_entropy")
+    metrics = adapted().forward_backward(BATCH)
     assert metrics["loss"] == pytest.approx(loss(truth, adapter), abs=1e-4)
     assert metrics["tokens"] == TOKENS
 
@@ -116,7 +116,7 @@ def test_padding_never_counts(adapted: Load) -> None:
 
 def test_calls_add_up(adapted: Load) -> None:
     backend = adapted()
-    backend.forward_backward(BATCH[:2], "cross_entropy")
+    backend.forward_backward(BATCH[:2])
     summed = gradient(backend, BATCH[2:])
     one, other = gradient(adapted(), BATCH[:2]), gradient(adapted(), BATCH[2:])
     assert apart(summed, {name: one[name] + other[name] for name in one}) < 1e-5
@@ -135,7 +135,7 @@ def test_adamw_follows_its_formula(adapted: Load, adapter: Arrays, spec: AdamW) 
         g = {name: array.astype(np.float64) for name, array in gradient(probe).items()}
         norm = np.linalg.norm(flat(g))
         clip = min(1.0, spec.max_grad_norm / (norm + 1e-6)) if spec.max_grad_norm else 1.0
-        backend.forward_backward(BATCH, "cross_entropy")
+        backend.forward_backward(BATCH)
         assert backend.optim_step(lr, spec)["grad_norm"] == pytest.approx(norm, rel=1e-5)
         state = backend.state()
         for name in weights:
@@ -165,7 +165,7 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(load: Load) -> None:
     before = backend.score(BATCH, by="reference")
     losses = []
     for _ in range(8):
-        losses.append(backend.forward_backward(BATCH, "cross_entropy")["loss"])
+        losses.append(backend.forward_backward(BATCH)["loss"])
         backend.optim_step(2e-2, AdamW())
     assert losses[-1] < losses[0] - 1
     for one, other in zip(before, backend.score(BATCH, by="reference"), strict=True):
@@ -183,7 +183,7 @@ def snapshot(state: TrainState) -> dict[str, bytes]:
 
 def train(backend: Backend, steps: int) -> TrainState:
     for _ in range(steps):
-        backend.forward_backward(BATCH, "cross_entropy")
+        backend.forward_backward(BATCH)
         backend.optim_step(1e-2, AdamW(weight_decay=0.01))
     return backend.state()
 
@@ -191,7 +191,7 @@ def train(backend: Backend, steps: int) -> TrainState:
 def test_resume_is_exact_to_the_byte(load: Load) -> None:
     half = train(load(lora=SHAPE), 2)
     resumed = load(lora=SHAPE, seed=99)
-    resumed.forward_backward(BATCH, "cross_entropy")  # what was under way is dropped
+    resumed.forward_backward(BATCH)  # what was under way is dropped
     resumed.restore(half)
     assert snapshot(resumed.state()) == snapshot(half)
     through = train(load(lora=SHAPE), 4)
@@ -241,7 +241,7 @@ def test_a_gradient_that_is_not_finite_is_refused_and_changes_nothing(
     poisoned = adapter | {name: np.full_like(adapter[name], np.nan)}
     backend.restore(TrainState(adapter=poisoned))
     before = snapshot(backend.state())
-    backend.forward_backward(BATCH, "cross_entropy")
+    backend.forward_backward(BATCH)
     with pytest.raises(BackendError, match="nan"):
         backend.optim_step(1e-2, AdamW())
     assert snapshot(backend.state()) == before
@@ -261,7 +261,7 @@ def test_a_step_without_gradients_is_refused(adapted: Load) -> None:
 def test_a_restored_state_has_no_gradient(load: Load, steps: int) -> None:
     backend = load(lora=SHAPE)
     state = train(backend, steps)
-    backend.forward_backward(BATCH, "cross_entropy")
+    backend.forward_backward(BATCH)
     backend.restore(state)
     with pytest.raises(BackendError, match="gradient"):
         backend.optim_step(1e-2, AdamW())
@@ -275,7 +275,7 @@ def test_training_needs_an_adapter(load: Load) -> None:
 def test_an_episode_with_nothing_to_learn_is_refused_by_name(adapted: Load) -> None:
     bad = Episode("row-9", (Segment((1, 2, 3), False),))
     with pytest.raises(ValueError, match="row-9"):
-        adapted().forward_backward([*BATCH, bad], "cross_entropy")
+        adapted().forward_backward([*BATCH, bad])
 
 
 def test_memory_is_reported(load: Load) -> None:
@@ -293,7 +293,7 @@ def test_a_step_at_rate_0_leaves_the_adapters_bytes_as_they_are(
     }
     backend.restore(TrainState(adapter=before))
     for step in (1, 2):
-        backend.forward_backward(BATCH, "cross_entropy")
+        backend.forward_backward(BATCH)
         assert backend.optim_step(0.0, AdamW(weight_decay=0.1))["grad_norm"] > 0
         after = backend.state()
         assert {n: a.tobytes() for n, a in after.adapter.items()} == {

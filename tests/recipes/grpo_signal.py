@@ -229,8 +229,8 @@ def _owner(at: str) -> tuple[type, str]:
 
 def _backends() -> list[type]:
     found = []
-    for module, name in (("torch_backend", "TorchBackend"), ("mlx_backend.backend", "MLXBackend")):
-        loaded = sys.modules.get(f"offapi.backends.{module}")
+    for module, name in (("torch", "TorchBackend"), ("mlx", "MLXBackend")):
+        loaded = sys.modules.get(f"offapi.backends.{module}_backend.backend")
         found += [getattr(loaded, name)] if loaded else []
     return found
 

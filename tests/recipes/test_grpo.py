@@ -303,9 +303,7 @@ def test_the_probe_sees_another_base_and_no_training(tmp_path: Path, backend_nam
         )
         backend = load(backend_name, spec)
         seen.append(probe(backend, prompt))
-        backend.forward_backward(
-            [Episode("e", (Segment((97,), False), Segment((98,), True)))], "cross_entropy"
-        )
+        backend.forward_backward([Episode("e", (Segment((97,), False), Segment((98,), True)))])
         backend.optim_step(0.1, AdamW())
         assert probe(backend, prompt) == seen[-1]
         backend.close()

@@ -162,9 +162,7 @@ def after_a_step(folder: Path, backend_name: str, state: TrainState) -> bytes:
     """The adapter's bytes one step after `state`."""
     backend = load(backend_name, ModelSpec(folder / "model", lora=LoraSpec(4, 8.0)))
     backend.restore(state)
-    backend.forward_backward(
-        [Episode("a", (Segment((1, 2), False), Segment((3,), True)))], "cross_entropy"
-    )
+    backend.forward_backward([Episode("a", (Segment((1, 2), False), Segment((3,), True)))])
     backend.optim_step(1e-2, AdamW())
     adapter = backend.state().adapter
     return b"".join(adapter[name].tobytes() for name in sorted(adapter))

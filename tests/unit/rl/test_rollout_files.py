@@ -15,7 +15,7 @@ from offapi.backend import Completion
 from offapi.chat.chat import Chat
 from offapi.checks import is_json
 from offapi.data.documents import Document
-from offapi.episodes import Kept
+from offapi.episodes import SamplingMask
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.rl import rollout_files
@@ -39,11 +39,11 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
 
 
 def rollout(
-    chat: Chat, text: str, reward: float | None, end: bool = True, kept: Kept | None = None
+    chat: Chat, text: str, reward: float | None, end: bool = True, mask: SamplingMask | None = None
 ) -> Rollout:
     tokens = chat.encode(text) + (chat.stop_ids if end else ())
     logprobs = tuple(-0.1 * (i + 1) for i in range(len(tokens)))
-    completion = Completion(tokens, logprobs, "stop" if end else "length", kept)
+    completion = Completion(tokens, logprobs, "stop" if end else "length", mask)
     return Rollout(completion, text, Judged(reward, {"json": 0.5}, {"gold": 0.25}), reward)
 
 
@@ -107,9 +107,9 @@ def test_completions_without_reward_and_groups_of_one_are_left_out(
 def test_of_truncated_sampling_the_tokens_are_kept_and_the_best_stand_against_the_rest(
     tmp_path: Path, chat: Chat
 ) -> None:
-    kept = Kept(np.arange(4, dtype=np.int32), np.array([1, 3], np.int32))
+    mask = SamplingMask(np.arange(4, dtype=np.int32), np.array([1, 3], np.int32))
     drawn = [
-        rollout(chat, text, reward, kept=kept)
+        rollout(chat, text, reward, mask=mask)
         for text, reward in (("y", 0.7), ("", 0.7), ("n", 0.6))
     ]
     read = rollout_files.read(written(tmp_path, 1, group(chat, "d1", *drawn)), TASK, chat)[0]

@@ -1,8 +1,7 @@
 """How ragged episodes are laid out for a forward
 pass: rows end to end, the prefixes they share once.
 
-Pure token arithmetic that both backends share. Left out: padding, which a backend that
-wants rectangles adds itself.
+Pure token arithmetic. Left out: padding, which `bucketed_attention` adds where it pays.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from offapi.episodes import Episode, Floats
+from offapi.episodes import Episode, Floats, common_prefix_length
 
 
 @dataclass(frozen=True)
@@ -55,62 +52,17 @@ class Pack:
         return parts
 
 
-def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Length of the longest prefix that all rows share,
-    leaving every row at least one token of its own.
-    """
-    shortest = min(rows, key=len)
-    limit = len(shortest) - 1
-    first, last = min(map(tuple, rows)), max(map(tuple, rows))
-    return next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
-
-
-def check_kept(episode: Episode) -> None:
-    """ValueError unless the episode's kept sets, if any,
-    are one for each masked token, the token among them.
-    """
-    kept = episode.kept
-    if kept is None:
-        return
-    tokens = np.array(episode.tokens)[np.array(episode.mask)]
-    fits = (
-        len(kept.counts) == len(tokens)
-        and kept.counts.sum() == len(kept.ids)
-        and bool(kept.counts.all())
-    )
-    if fits:
-        starts = np.cumsum(kept.counts) - kept.counts
-        fits = bool(
-            np.logical_or.reduceat(kept.ids == np.repeat(tokens, kept.counts), starts).all()
-        )
-    if not fits:
-        raise ValueError(
-            f"episode {episode.id!r}: its kept sets are not one for each token, the token among"
-            " them"
-        )
-
-
 def packs(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
     """Micro-batches of at most `budget` tokens each (a longer episode goes alone).
 
     The completions of one prompt make a tree; where every prompt is another, all episodes do.
-    Raises ValueError for an episode without masked tokens or with its first token masked.
+    Each must have masked tokens, and not mask its first one.
     """
-    for episode in episodes:
-        if not any(episode.mask):
-            raise ValueError(
-                f"episode {episode.id!r} has nothing to learn: no token is in its completion mask"
-            )
-        if episode.mask[0]:
-            raise ValueError(
-                f"episode {episode.id!r} masks its first token, which nothing predicts"
-            )
-        check_kept(episode)
     tokens = [episode.tokens for episode in episodes]
     trees: list[Tree] = []
     used = 0
     for members in _together(episodes):
-        shared = common_prefix([tokens[i] for i in members]) if len(members) > 1 else 0
+        shared = common_prefix_length([tokens[i] for i in members]) if len(members) > 1 else 0
         grows = False  # whether the last tree is this group's
         for index in members:
             own = len(tokens[index]) - shared

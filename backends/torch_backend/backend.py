@@ -1,0 +1,87 @@
+"""The Backend object: one policy, and the calls of the contract (`offapi.backend.Backend`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from offapi.backend import (
+    AdamW,
+    Backend,
+    By,
+    Group,
+    Limits,
+    Memory,
+    ModelSpec,
+    Sampling,
+    TrainState,
+)
+from offapi.episodes import Episode, Floats, Metrics
+from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
+
+from . import checkpoint, losses, optimizer, rollout
+from .advantages import advantages
+from .policy import Policy, load_policy, measure_memory
+from .policy_gradient import policy_gradient
+
+
+def load(spec: ModelSpec) -> Backend:
+    """Load `spec` with torch. Raises BackendError or ModelError."""
+    return TorchBackend(load_policy(spec))
+
+
+class TorchBackend:
+    """One loaded model; every verb is a function in the module of its name."""
+
+    name = "torch"
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.device = str(policy.device)
+
+    @property
+    def limits(self) -> Limits:
+        """How much it holds at once."""
+        return self.policy.spec.limits
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens run through the model by `rollout` since load."""
+        return self.policy.prefilled_tokens
+
+    def rollout(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        keys: Sequence[int] | None = None,
+    ) -> Iterator[Group]:
+        return rollout.rollout(self.policy, prompts, n, sampling, keys)
+
+    def score(
+        self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0
+    ) -> list[Floats]:
+        return losses.score(self.policy, episodes, by, temperature)
+
+    def forward_backward(self, batch: Sequence[Episode]) -> Metrics:
+        return losses.forward_backward(self.policy, batch)
+
+    def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
+        return advantages(rewards, rule, self.policy.device)
+
+    def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
+        return policy_gradient(self.policy, batch, loss)
+
+    def optim_step(self, lr: float, optimizer_spec: AdamW) -> Metrics:
+        return optimizer.step(self.policy, lr, optimizer_spec)
+
+    def state(self) -> TrainState:
+        return checkpoint.state(self.policy)
+
+    def restore(self, state: TrainState) -> None:
+        checkpoint.restore(self.policy, state)
+
+    def memory(self) -> Memory:
+        return measure_memory(self.policy)
+
+    def close(self) -> None:
+        del self.policy

@@ -1,0 +1,84 @@
+"""What is sampled from a model: how, and the completions of each prompt.
+
+Left out: how they are drawn, which is a backend's rollout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from offapi.config.bounds import AT_LEAST_0, AT_LEAST_1, Bound, require
+from offapi.episodes import SamplingMask, check_tokens
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn. temperature 0 is greedy.
+
+    Truncation is applied after the temperature, in the order top_k, top_p, min_p, and the
+    rest renormalised; behaviour logprobs are those of that distribution. `seed` and
+    `step` key the uniforms (see `offapi.randomness.uniforms`).
+    """
+
+    max_tokens: int
+    stop_ids: tuple[int, ...]
+    temperature: float = 0.0
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        share: Bound = (lambda p: 0 < p <= 1, "above 0 and at most 1")
+        quantile: Bound = (lambda p: 0 <= p <= 1, "from 0 to 1")
+        require(self, {"max_tokens": AT_LEAST_1, "top_p": share, "min_p": quantile})
+        require(self, dict.fromkeys(("temperature", "top_k"), AT_LEAST_0))
+
+    def finish(self, tokens: Sequence[int]) -> Finish | None:
+        """Why the last of `tokens` ends their completion; None where it does not."""
+        if tokens[-1] in self.stop_ids:
+            return "stop"
+        return "length" if len(tokens) >= self.max_tokens else None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some tokens could not be drawn: top_k, top_p or min_p is on."""
+        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled continuation. `tokens` ends with the stop token where finish is "stop"."""
+
+    tokens: tuple[int, ...]
+    # nats, under the distribution really sampled; same length as tokens
+    logprobs: tuple[float, ...]
+    finish: Finish
+    sampling_mask: SamplingMask | None = None  # where the sampling was truncated
+
+
+@dataclass(frozen=True)
+class Group:
+    """All completions of one prompt. `prompt` is its index in the call."""
+
+    prompt: int
+    completions: tuple[Completion, ...]
+
+
+def check_rollout(
+    prompts: Sequence[Sequence[int]], n: int, keys: Sequence[int] | None, vocabulary: int
+) -> None:
+    """ValueError for what `Backend.rollout` refuses."""
+    if n < 1:
+        raise ValueError(f"a group needs at least one completion, got n = {n}")
+    if not all(len(prompt) for prompt in prompts):
+        raise ValueError("an empty prompt cannot be continued")
+    for index, prompt in enumerate(prompts):
+        check_tokens(prompt, vocabulary, f"prompt {index}")
+    if keys is not None and len(keys) != len(prompts):
+        raise ValueError(f"every prompt needs a key, got {len(keys)} for {len(prompts)} prompts")

@@ -1,0 +1,66 @@
+"""What both backends refuse, and what they share by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from offapi.episodes import (
+    Episode,
+    SamplingMask,
+    Segment,
+    check_learnable,
+    check_scorable,
+    common_prefix_length,
+)
+
+GIVEN = Segment((1, 2), False)
+
+
+def masked(ids: tuple[int, ...], counts: tuple[int, ...]) -> Episode:
+    """Two sampled tokens, 3 and 4, drawn from these sets."""
+    mask = SamplingMask(np.array(ids, np.int32), np.array(counts, np.int32))
+    return Episode("row-1", (GIVEN, Segment((3, 4), True, sampling_mask=mask)))
+
+
+def test_common_prefix_leaves_every_row_a_token() -> None:
+    assert common_prefix_length([(1, 2), (1, 2)]) == 1
+    assert common_prefix_length([(1, 2, 3), (1, 2, 4, 5)]) == 2
+    assert common_prefix_length([(1,), (1, 2)]) == 0
+    assert common_prefix_length([(), (1, 2)]) == 0
+
+
+def test_what_cannot_be_learned_is_refused_by_name() -> None:
+    good = Episode("good", (GIVEN, Segment((3,), True)))
+    check_learnable([good], 10)
+    with pytest.raises(ValueError, match="at least one episode"):
+        check_learnable([], 10)
+    with pytest.raises(ValueError, match="'mute' has no masked tokens"):
+        check_learnable([good, Episode("mute", (GIVEN,))], 10)
+    with pytest.raises(ValueError, match="'early' masks its first token"):
+        check_learnable([good, Episode("early", (Segment((1, 2), True),))], 10)
+
+
+def test_what_needs_no_score_can_be_asked_for_one() -> None:
+    check_scorable([], 10)
+    check_scorable([Episode("mute", (GIVEN,)), Episode("empty", ())], 10)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_that_is_not_above_0_is_refused(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature above 0"):
+        check_scorable([], 10, temperature)
+
+
+def test_a_sampling_mask_holds_the_token_of_every_position() -> None:
+    check_scorable([masked((3, 9, 4), (2, 1))], 10)
+    for ids, counts in (
+        ((3, 4), (2,)),  # one set for two tokens
+        ((3, 9, 4), (2, 2)),  # more ids counted than there are
+        ((3, 4), (2, 0)),  # nothing to draw from
+        ((3, 9, 5), (2, 1)),  # the second token is not in its set
+        ((3, 10, 4), (2, 1)),  # an id beyond the vocabulary
+        ((-1, 3, 4), (2, 1)),
+    ):
+        with pytest.raises(ValueError, match="sampling mask of episode 'row-1'"):
+            check_scorable([masked(ids, counts)], 10)
