@@ -99,11 +99,11 @@ def rollout(
     check_rollout(prompts, n, keys, policy.vocabulary)
     named = range(len(prompts)) if keys is None else keys
     lists = [list(map(int, prompt)) for prompt in prompts]
-    return Rollout(policy, lists, n, sampling, named, limits).run() if prompts else iter(())
+    return RunningBatch(policy, lists, n, sampling, named, limits).run() if prompts else iter(())
 
 
 @dataclass
-class Rollout:
+class RunningBatch:
     """The running batch of one call."""
 
     policy: Policy

@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """`length` tokens from place `start` of the pack on,
     which also see the `before` keys from `prefix` on.
     """
@@ -74,7 +74,7 @@ def _taken(x: Tensor, places: Tensor, rows: int, size: int) -> Tensor:
 
 
 def rectangles(
-    rows: Sequence[Row], earlier: int, window: int | None, device: torch.device
+    rows: Sequence[PackedRow], earlier: int, window: int | None, device: torch.device
 ) -> Rectangles:
     """Lay out `rows`, which together hold every query's
     place once; each token sees those before it in `window`.
@@ -82,7 +82,7 @@ def rectangles(
     The keys stand after `earlier` ones of another pass,
     and `Row.prefix` counts from the first of those.
     """
-    classes: dict[tuple[int, int], list[Row]] = {}
+    classes: dict[tuple[int, int], list[PackedRow]] = {}
     for row in rows:
         classes.setdefault((row.length.bit_length(), row.before.bit_length()), []).append(row)
     parts, places = [], []
@@ -95,7 +95,7 @@ def rectangles(
 
 
 def _rectangle(
-    rows: Sequence[Row], earlier: int, window: int | None, device: torch.device
+    rows: Sequence[PackedRow], earlier: int, window: int | None, device: torch.device
 ) -> Rectangle:
     length, before = max(row.length for row in rows), max(row.before for row in rows)
     keys = -(-(before + length) // 8) * 8 if before else length  # masks are read eight at a time

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from .bucketed_attention import Rectangles, Row, rectangles
+from .bucketed_attention import PackedRow, Rectangles, rectangles
 from .cache import Pair
 
 
@@ -51,16 +51,16 @@ class Packed:
             self.laid[window] = rectangles(self._rows(earlier), earlier, window, q.device)
         return self.laid[window].attend(q, k, v, scale)
 
-    def _rows(self, earlier: int) -> list[Row]:
-        rows: list[Row] = []
+    def _rows(self, earlier: int) -> list[PackedRow]:
+        rows: list[PackedRow] = []
         start = 0
         for shared, lengths in self.trees:
             root = start
             if shared:
-                rows.append(Row(root, shared))
+                rows.append(PackedRow(root, shared))
                 start += shared
             for length in lengths:
-                rows.append(Row(start, length, root if shared else 0, shared or earlier))
+                rows.append(PackedRow(start, length, root if shared else 0, shared or earlier))
                 start += length
         return rows
 

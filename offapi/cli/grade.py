@@ -15,10 +15,10 @@ from offapi.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
     from offapi.grading.file.grade_file import Graded
-    from offapi.grading.file.inputs import Inputs
+    from offapi.grading.file.inputs import GradingInputs
     from offapi.grading.file.row_reader import Lines
     from offapi.grading.keep import Keep
-    from offapi.grading.report import Report, Sieve
+    from offapi.grading.report import GradingReport, Sieve
     from offapi.grading.truth import Truth
 
 FILE = click.Path(path_type=Path)
@@ -148,7 +148,7 @@ def _keep(rule: dict[str, Any]) -> Keep:
         raise ConfigError(f"{error}.", next_step="See `offapi grade --help`.") from None
 
 
-def _check_field(keep: Keep, read: Inputs) -> None:
+def _check_field(keep: Keep, read: GradingInputs) -> None:
     from offapi.grading.keep import GROUP
 
     known = (GROUP, *read.task.schema["properties"])
@@ -182,7 +182,7 @@ def _truth(
     return truth.from_reviews(graded.table, reviews.of(graded.table))
 
 
-def _tell(output: Output, told: Report, read: Inputs) -> None:
+def _tell(output: Output, told: GradingReport, read: GradingInputs) -> None:
     """The report in tables and sentences."""
     from offapi.grading.similarity.near_duplicates import COMPARED, SIMILAR
 
@@ -227,7 +227,7 @@ def _tell(output: Output, told: Report, read: Inputs) -> None:
         output.say(line)
 
 
-def _tell_rules(output: Output, told: Report) -> None:
+def _tell_rules(output: Output, told: GradingReport) -> None:
     """What each rule would keep; a column for the cap and for the truth where there are such."""
     capped, known = told.keep.cap is not None, told.agreement is not None
     headers = (
@@ -260,7 +260,7 @@ def _show(output: Output, sieve: Sieve, lines: Lines, count: int | None) -> dict
     return {name: [asdict(one) for one in samples] for name, samples in found.items()}
 
 
-def _write_pairs(output: Output, told: Report, out: Path) -> dict[str, Any]:
+def _write_pairs(output: Output, told: GradingReport, out: Path) -> dict[str, Any]:
     """The pairs near an evaluation document, all in a file, some shown."""
     from offapi.files import jsonl
 
@@ -281,7 +281,7 @@ def _write_pairs(output: Output, told: Report, out: Path) -> dict[str, Any]:
 
 
 def _write_kept(
-    output: Output, path: Path, sieve: Sieve, keep: Keep, lines: Lines, read: Inputs
+    output: Output, path: Path, sieve: Sieve, keep: Keep, lines: Lines, read: GradingInputs
 ) -> dict[str, Any]:
     """The rows that are kept; DataError where there are none."""
     from offapi.grading.file import kept_file

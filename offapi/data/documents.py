@@ -55,7 +55,7 @@ def as_row(document: Document) -> dict[str, Any]:
     return row
 
 
-def check_keys(row: jsonl.Row) -> None:
+def check_keys(row: jsonl.JsonRow) -> None:
     """DataError at an object whose key is nearly "gold" or
     "recorded_label": it would be passed over in silence.
     """
@@ -74,7 +74,7 @@ def _read_rows(path: Path) -> list[Document]:
     return [parse(row) for row in rows]
 
 
-def parse(row: jsonl.Row) -> Document:
+def parse(row: jsonl.JsonRow) -> Document:
     """The document in `row`; DataError at the field that keeps it from being one."""
     text = row.required("document", str)
     if not text.strip():

@@ -29,7 +29,7 @@ def read_rows(path: Path) -> list[Row]:
     return [traces.parse(line) if is_trace(line) else documents.parse(line) for line in lines]
 
 
-def is_trace(row: jsonl.Row) -> bool:
+def is_trace(row: jsonl.JsonRow) -> bool:
     """Return whether `row` is a trace; otherwise it is a document. A null field does not count.
 
     DataError where the row has both a document and messages, or neither.

@@ -107,7 +107,7 @@ def as_row(trace: Trace) -> dict[str, Any]:
     return row | {name: value for name, value in more.items() if value is not None}
 
 
-def parse(row: jsonl.Row) -> Trace:
+def parse(row: jsonl.JsonRow) -> Trace:
     """The trace in `row`; DataError at the field that keeps it from being one."""
     messages = row.required("messages", list)
     for i, message in enumerate(messages):
@@ -131,7 +131,7 @@ def parse(row: jsonl.Row) -> Trace:
         raise row.error(f"{what}.", where.rstrip("`"), "Correct this row.") from None
 
 
-def _check_message(row: jsonl.Row, where: str, message: object) -> None:
+def _check_message(row: jsonl.JsonRow, where: str, message: object) -> None:
     if not isinstance(message, dict):
         raise row.error("must be an object.", where, 'Write {"role": ..., "content": ...}.')
     role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls")
@@ -157,7 +157,7 @@ def _check_message(row: jsonl.Row, where: str, message: object) -> None:
         _check_calls(row, f"{where}.tool_calls", calls)
 
 
-def _check_calls(row: jsonl.Row, where: str, calls: object) -> None:
+def _check_calls(row: jsonl.JsonRow, where: str, calls: object) -> None:
     error: DataError = row.error(
         'each call must be {"type": "function", "function": {"name": TEXT, "arguments": JSON'
         " TEXT}}.",

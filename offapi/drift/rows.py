@@ -23,7 +23,7 @@ from offapi.errors import ConfigError, DataError
 from offapi.files.hashing import hash64
 from offapi.grading import rows, table
 from offapi.grading.file import pool
-from offapi.grading.file.worker import Done, Job, Settings
+from offapi.grading.file.worker import GradedJob, GradingJob, GradingSettings
 from offapi.grading.similarity.character_runs import Texts
 from offapi.grading.similarity.hash_set import Ids
 from offapi.grading.similarity.shingles import NOTHING
@@ -79,7 +79,7 @@ class TraceSource:
         """
         seconds = self.task.check_seconds + pool.GRACE if self.task.check_seconds else None
         with without_gold.file(self.task_file) as task_file:
-            settings = Settings(task_file, "", self.path, None, None, (), NOTHING)
+            settings = GradingSettings(task_file, "", self.path, None, None, (), NOTHING)
             for done in pool.grade(self.jobs(ids, tally), settings, seconds):
                 tally.failed += len(done.failed)
                 tally.first = tally.first or next(
@@ -97,7 +97,7 @@ class TraceSource:
                     raise ConfigError(what, where=str(self.path), next_step=step)
                 yield self._batch(done)
 
-    def jobs(self, ids: Ids, tally: RowTally) -> Iterator[Job]:
+    def jobs(self, ids: Ids, tally: RowTally) -> Iterator[GradingJob]:
         """Stretches of lines whose rows are not in `ids`, which are put there."""
         start = end = at = 0
         with _opened(self.path) as file:
@@ -106,15 +106,15 @@ class TraceSource:
                 if reason:
                     tally.passed_over.update([reason] if reason != BLANK else [])
                     if end > start:
-                        yield Job(start, end)
+                        yield GradingJob(start, end)
                     start = at + len(line)
                 at += len(line)
                 end = at
                 if end - start >= JOB:
-                    yield Job(start, end)
+                    yield GradingJob(start, end)
                     start = end
         if end > start:
-            yield Job(start, end)
+            yield GradingJob(start, end)
 
     def _passed_over(self, line: bytes, number: int, ids: Ids) -> str:
         """Why a row does not count, "" where it does or is none, which grading will say better."""
@@ -143,7 +143,7 @@ class TraceSource:
             ids.add(group)
         return ""
 
-    def _batch(self, done: Done) -> Batch:
+    def _batch(self, done: GradedJob) -> Batch:
         right = np.frombuffer(done.table, table.kind(len(self.task.checks)))["right"]
         failed = {id for id, _ in done.failed}
         lines = [

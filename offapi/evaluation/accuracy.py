@@ -186,7 +186,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     return found
 
 
-def _parse(row: jsonl.Row) -> Prediction:
+def _parse(row: jsonl.JsonRow) -> Prediction:
     correct, sample = row.required("correct", dict), row.value.get("sample")
     for name, right in correct.items():
         if not isinstance(right, bool):

@@ -21,7 +21,7 @@ _KINDS: Mapping[type, str] = {str: "a string", dict: "an object", list: "an arra
 
 
 @dataclass(frozen=True)
-class Row:
+class JsonRow:
     """One line: its object, and where it stands, for errors."""
 
     path: Path
@@ -55,7 +55,7 @@ class Row:
         return DataError.at(what, path=self.path, line=self.line, field=field, next_step=next_step)
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path) -> list[JsonRow]:
     """All rows of the file; lines of nothing but white space are passed over.
 
     DataError for a missing or empty file, and at the first line that is not UTF-8, not
@@ -82,7 +82,7 @@ def read(path: Path) -> list[Row]:
     return rows
 
 
-def parse(path: Path, number: int, line: bytes, *, last: bool = False) -> Row:
+def parse(path: Path, number: int, line: bytes, *, last: bool = False) -> JsonRow:
     """The row in a line of `path`; DataError when it is not UTF-8, not JSON, or not an object."""
     try:
         line.decode("utf-8")
@@ -105,10 +105,10 @@ def parse(path: Path, number: int, line: bytes, *, last: bool = False) -> Row:
         raise DataError.at(
             what, path=path, line=number, next_step="Write one JSON object on each line."
         )
-    return Row(path, number, value)
+    return JsonRow(path, number, value)
 
 
-def unique_ids(rows: Iterable[Row]) -> None:
+def unique_ids(rows: Iterable[JsonRow]) -> None:
     """DataError at the first row whose "id" is empty or was used before."""
     seen: dict[str, int] = {}
     for row in rows:

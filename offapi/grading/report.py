@@ -49,7 +49,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Report:
+class GradingReport:
     """Everything about the rows, and what the keep rule that was asked for makes of them."""
 
     rows: int
@@ -123,14 +123,14 @@ def report(
     want_precision: float,
     pairs: Sequence[Pair] = (),
     evaluation: int | None = None,
-) -> Report:
+) -> GradingReport:
     """The report on `table`, of which `rule` keeps some."""
     score = table["score"]
     graded = ~np.isnan(score)
     mask, dropped = sieve.kept(rule)
     whole = len(table) - len(np.unique(table["whole"]))
     cluster = sieve.columns.cluster
-    return Report(
+    return GradingReport(
         rows=len(table),
         failed=int((~graded & table["has_answer"]).sum()),
         unanswered=int((~graded & ~table["has_answer"]).sum()),

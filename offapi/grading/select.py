@@ -13,7 +13,7 @@ import numpy as np
 from offapi.data.traces import Trace
 from offapi.grading import rows, table
 from offapi.grading.keep import Keep
-from offapi.grading.report import Report, Sieve, report
+from offapi.grading.report import GradingReport, Sieve, report
 from offapi.grading.similarity.contamination import Evaluation, Pair
 from offapi.grading.similarity.shingles import common
 from offapi.grading.truth import from_gold
@@ -29,7 +29,7 @@ class Chosen:
 
     kept: tuple[int, ...]
     eligible: tuple[int, ...]
-    report: Report
+    report: GradingReport
 
 
 def choose(

@@ -108,10 +108,10 @@ def rewarded(task: Task) -> tuple[str, ...]:
 
 def judging(task_file: Path, note: CallNote) -> Callable[[Sequence[Asked]], list[Judged] | Fault]:
     """Return how a rewarding process judges a batch by the task in `task_file`."""
-    return Judge(load_task(task_file), note, asyncio.Runner()).judge
+    return Rewarder(load_task(task_file), note, asyncio.Runner()).judge
 
 
-class Judge:
+class Rewarder:
     """A task as GRPO asks it: rewards first, without gold, then the audit with it."""
 
     def __init__(self, task: Task, note: CallNote, loop: asyncio.Runner) -> None:

@@ -191,15 +191,15 @@ def test_a_groups_prompt_stands_once_beside_other_groups() -> None:
 def test_a_sampling_mask_holds_what_could_be_drawn(
     model_folder: Path, ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from offapi.backends.mlx_backend.rollout import Rollout
+    from offapi.backends.mlx_backend.rollout import RunningBatch
 
-    prepare = Rollout.__post_init__
+    prepare = RunningBatch.__post_init__
 
-    def at(self: Rollout) -> None:
+    def at(self: RunningBatch) -> None:
         prepare(self)
         self.ahead = ahead
 
-    monkeypatch.setattr(Rollout, "__post_init__", at)
+    monkeypatch.setattr(RunningBatch, "__post_init__", at)
     backend = open_mlx(model_folder)
     sampling = Sampling(
         max_tokens=12, stop_ids=tuple(range(0, 300, 7)), temperature=4.0, top_k=40, top_p=0.9

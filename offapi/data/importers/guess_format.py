@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from offapi.data.importers import importer, records
 from offapi.data.importers.records import RecordFile
-from offapi.data.importers.worker import Settings, Worker
+from offapi.data.importers.worker import ImportSettings, Worker
 
 RECORDS = 20  # that are tried
 
@@ -25,7 +25,7 @@ def better_format(named: str, given: Sequence[RecordFile]) -> str:
     usable = {}
     for format in importer.FORMATS:
         if format not in (named, "generic"):
-            rows = Worker(Settings(format, {}, None)).work(some).rows()
+            rows = Worker(ImportSettings(format, {}, None)).work(some).rows()
             usable[format] = sum(row.dropped is None for row in rows)
     best = max(usable, key=lambda format: usable[format])
     return best if usable[best] else ""

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from itertools import chain, islice
 
 from offapi.data.importers.records import ImportJob
-from offapi.data.importers.worker import Done, Settings, Worker, importing
+from offapi.data.importers.worker import ImportedJob, ImportSettings, Worker, importing
 from offapi.errors import RunError
 from offapi.workers.ordered_pool import PROCESSES, answer_in_order
 from offapi.workers.supervised import Ended
 
 
-def work(jobs: Iterator[ImportJob], settings: Settings) -> Iterator[tuple[ImportJob, Done]]:
+def work(
+    jobs: Iterator[ImportJob], settings: ImportSettings
+) -> Iterator[tuple[ImportJob, ImportedJob]]:
     """Each job with its result, in order.
 
     A few jobs are done in this process, since starting others takes longer.

@@ -22,7 +22,7 @@ from offapi.data.importers.pairs import Half
 from offapi.data.importers.records import ImportJob, RecordFile
 from offapi.data.importers.shared import reasons
 from offapi.data.importers.shared.reasons import Dropped
-from offapi.data.importers.worker import Done, Settings
+from offapi.data.importers.worker import ImportedJob, ImportSettings
 from offapi.data.importers.written import Seen
 from offapi.errors import DataError
 from offapi.files.staged import Stage
@@ -104,7 +104,7 @@ def import_traces(request: ImportRequest, out: Path, said: Progress) -> Imported
             said.say(f"Going on after {stage.state['read']:,} rows read before.")
         try:
             with _others(request, out, said) as others:
-                _go_on(stage, request, Settings(request.format, request.maps, others), said)
+                _go_on(stage, request, ImportSettings(request.format, request.maps, others), said)
         except DataError:
             stage.discard()
             raise
@@ -116,7 +116,7 @@ def import_traces(request: ImportRequest, out: Path, said: Progress) -> Imported
     return found
 
 
-def _go_on(stage: Stage, request: ImportRequest, settings: Settings, said: Progress) -> None:
+def _go_on(stage: Stage, request: ImportRequest, settings: ImportSettings, said: Progress) -> None:
     total = records.total_size(request.files)
     seen = Seen.of(stage.part, stage.size)
     with said.progress("importing (MB)", max(total // MEGA, 1)) as advance:
@@ -134,7 +134,7 @@ def _go_on(stage: Stage, request: ImportRequest, settings: Settings, said: Progr
 def _fold(
     before: Mapping[str, Any],
     job: ImportJob,
-    done: Done,
+    done: ImportedJob,
     seen: Seen,
     strict: bool,
     left: int | None,

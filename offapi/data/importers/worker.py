@@ -30,7 +30,7 @@ SPARSE = 256
 
 
 @dataclass(frozen=True)
-class Settings:
+class ImportSettings:
     """What every process needs to know.
 
     `others`: the database of halves, for formats that have them.
@@ -41,7 +41,7 @@ class Settings:
     others: Path | None
 
 
-class Row(NamedTuple):
+class ImportedRow(NamedTuple):
     """A row read. `line` is what is written for it,
     unless the row is a duplicate or its id is taken.
     """
@@ -53,7 +53,7 @@ class Row(NamedTuple):
     id: str = ""
 
 
-class Done(NamedTuple):
+class ImportedJob(NamedTuple):
     """The rows of a job by columns, which travel faster,
     and how many of those looked at hold personal data.
     """
@@ -61,12 +61,12 @@ class Done(NamedTuple):
     columns: tuple[tuple[Any, ...], ...]
     personal: Counter[str]
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[ImportedRow]:
         """The rows, in order."""
-        return map(Row, *self.columns)
+        return map(ImportedRow, *self.columns)
 
 
-def importing(settings: Settings, note: CallNote) -> Callable[[ImportJob], Done]:
+def importing(settings: ImportSettings, note: CallNote) -> Callable[[ImportJob], ImportedJob]:
     """Return how an importing process answers a job; it notes no call."""
     collect_garbage_rarely()
     return Worker(settings).work
@@ -75,16 +75,16 @@ def importing(settings: Settings, note: CallNote) -> Callable[[ImportJob], Done]
 class Worker:
     """A format's importer with what it needs."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ImportSettings) -> None:
         self._format, self._importer = (
             settings.format,
             importer.find_importer(settings.format, settings.maps),
         )
         self._others = Others(settings.others) if settings.others else None
 
-    def work(self, job: ImportJob) -> Done:
+    def work(self, job: ImportJob) -> ImportedJob:
         """All rows of `job`, in order. A record without any is dropped, so that none is lost."""
-        rows: list[Row] = []
+        rows: list[ImportedRow] = []
         found: Counter[str] = Counter()
         name, stem = job.file.name, job.file.stem
         for number, record in enumerate(job.records, start=job.first):
@@ -96,7 +96,9 @@ class Worker:
             rows += some
             if number <= LOOKED_AT or number % SPARSE == 0:
                 found.update(kind for row in some for kind in personal.personal_kinds(row.line))
-        return Done(tuple(zip(*rows, strict=True)) or ((),) * len(Row._fields), found)
+        return ImportedJob(
+            tuple(zip(*rows, strict=True)) or ((),) * len(ImportedRow._fields), found
+        )
 
     def _outcomes(self, record: bytes) -> list[Trace | Dropped]:
         """What the importer makes of a record; PAIRED for a request whose result is the row.
@@ -136,17 +138,17 @@ class Worker:
                 yield from self._importer.rows(whole)
 
 
-def _row(trace: Trace | Dropped, place: Mapping[str, Any], stem: str) -> Row:
+def _row(trace: Trace | Dropped, place: Mapping[str, Any], stem: str) -> ImportedRow:
     """A row's line, `place` in its source."""
     number: int = place["line"]
     if isinstance(trace, Dropped):
-        return Row(number, trace)
+        return ImportedRow(number, trace)
     id = trace.id or f"{stem}-{number}"
     row = as_row(trace) | {"source": {**place, **(trace.source or {})}}
     del row["id"]
     try:
         messages, rest = orjson.dumps(row.pop("messages")), orjson.dumps(row)
     except TypeError:
-        return Row(number, dropped.TOO_DEEP)
+        return ImportedRow(number, dropped.TOO_DEEP)
     line = b'{"id":%b,"messages":%b,%b\n' % (orjson.dumps(id), messages, rest[1:])
-    return Row(number, None, line, hash64(messages), id)
+    return ImportedRow(number, None, line, hash64(messages), id)

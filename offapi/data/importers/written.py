@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from offapi.data.importers.worker import Row
+from offapi.data.importers.worker import ImportedRow
 from offapi.files.hashing import hash64
 
 
@@ -33,13 +33,13 @@ class Seen:
                 seen._ids.add(hash64(row["id"].encode()))
         return seen
 
-    def new(self, row: Row) -> bool:
+    def new(self, row: ImportedRow) -> bool:
         """Whether no row with the same messages was written; it counts as written now."""
         count = len(self._messages)
         self._messages.add(row.digest)
         return len(self._messages) > count
 
-    def named(self, row: Row) -> bytes:
+    def named(self, row: ImportedRow) -> bytes:
         """The row's line, with a number behind its id where that is taken."""
         id = row.id
         while (found := hash64(id.encode())) in self._ids:

@@ -25,8 +25,8 @@ from offapi.files.append import append_or_refuse
 from offapi.files.staged import Stage
 from offapi.grading import table
 from offapi.grading.file import pool
-from offapi.grading.file.inputs import Inputs
-from offapi.grading.file.worker import Done, Job
+from offapi.grading.file.inputs import GradingInputs
+from offapi.grading.file.worker import GradedJob, GradingJob
 from offapi.grading.table import Table
 from offapi.progress import Progress
 
@@ -60,7 +60,7 @@ class Graded:
             )
 
 
-def grade(inputs: Inputs, out: Path, said: Progress, grace: float = pool.GRACE) -> Graded:
+def grade(inputs: GradingInputs, out: Path, said: Progress, grace: float = pool.GRACE) -> Graded:
     """Grade every row into `out`, or go on with an unfinished `out` made of the same inputs.
 
     DataError for a row that is no trace or has another's id; GateFailed when more than
@@ -87,7 +87,9 @@ def grade(inputs: Inputs, out: Path, said: Progress, grace: float = pool.GRACE) 
     return Graded(out, found, stage.state["failed"], stage.state["first"])
 
 
-def _grade_on(stage: Stage, aside: _Side, inputs: Inputs, said: Progress, grace: float) -> None:
+def _grade_on(
+    stage: Stage, aside: _Side, inputs: GradingInputs, said: Progress, grace: float
+) -> None:
     seconds = inputs.task.check_seconds + grace if inputs.task.check_seconds else None
     with said.progress("grading", inputs.lines) as advance:
         _few_failed(stage)
@@ -100,7 +102,7 @@ def _grade_on(stage: Stage, aside: _Side, inputs: Inputs, said: Progress, grace:
             advance(inputs.lines if whole else stage.state["rows"])
 
 
-def _state(before: Mapping[str, Any], done: Done) -> dict[str, Any]:
+def _state(before: Mapping[str, Any], done: GradedJob) -> dict[str, Any]:
     first = before["first"] or next((f"row {id!r}: {why}" for id, why in done.failed), "")
     return {
         "end": done.end,
@@ -121,14 +123,14 @@ def _few_failed(stage: Stage) -> None:
         )
 
 
-def _jobs(traces: Path, start: int) -> Iterator[Job]:
+def _jobs(traces: Path, start: int) -> Iterator[GradingJob]:
     """The file from `start` on in pieces of whole lines."""
     with traces.open("rb") as file:
         end = os.fstat(file.fileno()).st_size
         while start < end:
             file.seek(min(start + JOB, end))
             file.readline()
-            yield Job(start, file.tell())
+            yield GradingJob(start, file.tell())
             start = file.tell()
 
 

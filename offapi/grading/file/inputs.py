@@ -15,7 +15,7 @@ from offapi.data.rows import read_rows, row_text
 from offapi.errors import DataError
 from offapi.files.hashing import sha256_file
 from offapi.grading import rows
-from offapi.grading.file.worker import Settings
+from offapi.grading.file.worker import GradingSettings
 from offapi.grading.similarity.shingles import SAMPLE, common
 from offapi.task import Task, load_task
 
@@ -24,7 +24,7 @@ PIECE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
-class Inputs:
+class GradingInputs:
     """The task, the traces file and what it is compared with.
 
     `lines` are the file's, blank ones included.
@@ -35,7 +35,7 @@ class Inputs:
     evaluation: tuple[
         tuple[str, str], ...
     ]  # id and text of the documents that no kept row may be near to
-    settings: Settings
+    settings: GradingSettings
     key: Mapping[str, Any]  # what the graded file depends on
     lines: int
 
@@ -52,7 +52,7 @@ def read(
     cap_by: str | None,
     gold: Path | None,
     against: tuple[Path, ...],
-) -> Inputs:
+) -> GradingInputs:
     """Read and check the inputs.
 
     DataError, with file and line, for what is none, but for the traces themselves.
@@ -64,7 +64,9 @@ def read(
     lines, digest = _measured(traces_file)
     held = tuple(text for _, text in evaluation)
     boring = np.union1d(common(list(_sample(traces_file, task))), common(held))
-    settings = Settings(task_file, sha256_file(task_file), traces_file, cap_by, gold, held, boring)
+    settings = GradingSettings(
+        task_file, sha256_file(task_file), traces_file, cap_by, gold, held, boring
+    )
     key: dict[str, Any] = {
         "task": settings.task_sha256,
         "traces": digest,
@@ -75,7 +77,7 @@ def read(
         "against": hashlib.sha256(repr(evaluation).encode("utf-8", "surrogatepass")).hexdigest(),
         "format": FORMAT,
     }
-    return Inputs(task, traces_file, evaluation, settings, key, lines)
+    return GradingInputs(task, traces_file, evaluation, settings, key, lines)
 
 
 def texts(path: Path) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from offapi.files.staged import Stage
 from offapi.grading import table
 from offapi.grading.file.grade_file import Graded
-from offapi.grading.file.inputs import Inputs
+from offapi.grading.file.inputs import GradingInputs
 from offapi.grading.file.row_reader import Lines
 from offapi.grading.report import Sieve
 from offapi.grading.similarity.contamination import Evaluation, Pair
@@ -23,13 +23,13 @@ from offapi.grading.similarity.shingles import prints
 PIECE = 1000  # rows written at a time
 
 
-def sieve(graded: Graded, lines: Lines, inputs: Inputs, seed: int) -> Sieve:
+def sieve(graded: Graded, lines: Lines, inputs: GradingInputs, seed: int) -> Sieve:
     """The rows ready for any keep rule."""
     cluster = table.clusters(graded.table, lines.document, inputs.settings.common)
     return Sieve.of(graded.table, cluster, seed)
 
 
-def near_evaluation(graded: Graded, lines: Lines, inputs: Inputs) -> list[Pair]:
+def near_evaluation(graded: Graded, lines: Lines, inputs: GradingInputs) -> list[Pair]:
     """Every row that is near an evaluation document, with that document."""
     rows = np.flatnonzero(graded.table["near"]).tolist()
     evaluation = Evaluation(inputs.settings.evaluation, inputs.settings.common) if rows else None

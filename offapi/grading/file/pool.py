@@ -10,20 +10,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from offapi.errors import RunError
-from offapi.grading.file.worker import Done, Job, Settings, grading
+from offapi.grading.file.worker import GradedJob, GradingJob, GradingSettings, grading
 from offapi.workers.ordered_pool import answer_in_order
 from offapi.workers.supervised import Ended
 
 GRACE = 5.0  # seconds beyond the task's `check_seconds`, which a check in C code does not hear
 
 
-def grade(jobs: Iterator[Job], settings: Settings, seconds: float | None) -> Iterator[Done]:
+def grade(
+    jobs: Iterator[GradingJob], settings: GradingSettings, seconds: float | None
+) -> Iterator[GradedJob]:
     """Yield each job's result, in order; a row may take `seconds`, None: for ever.
 
     Raises what a job met: DataError for a row that is no trace.
     """
 
-    def without_the_row(job: Job, ended: Ended) -> Job:
+    def without_the_row(job: GradingJob, ended: Ended) -> GradingJob:
         why = f"ended the process ({ended.how})."
         if not ended.how:
             why = f"took more than {seconds:g} s, heard no alarm and was ended with its process."

@@ -29,7 +29,7 @@ PIECE = 1 << 20  # bytes read at a time to count lines
 
 
 @dataclass(frozen=True)
-class Settings:
+class GradingSettings:
     """What every process needs to know."""
 
     task_file: Path
@@ -42,7 +42,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Job:
+class GradingJob:
     """A stretch of the traces file, by bytes, and the rows
     in it that are not to be tried again, each with why.
     """
@@ -53,7 +53,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Done:
+class GradedJob:
     """A job's graded lines, its rows of the table as bytes,
     and the rows that a check failed to judge: id and why.
     """
@@ -65,7 +65,7 @@ class Done:
     failed: tuple[tuple[str, str], ...]
 
 
-def grading(settings: Settings, note: CallNote) -> Callable[[Job], Done]:
+def grading(settings: GradingSettings, note: CallNote) -> Callable[[GradingJob], GradedJob]:
     """Return how a grading process answers a job."""
     collect_garbage_rarely()
     return Grader(settings, note).grade
@@ -74,7 +74,7 @@ def grading(settings: Settings, note: CallNote) -> Callable[[Job], Done]:
 class Grader:
     """A task with all that is needed to grade lines."""
 
-    def __init__(self, settings: Settings, note: CallNote) -> None:
+    def __init__(self, settings: GradingSettings, note: CallNote) -> None:
         self._settings, self._note = settings, note
         self._task = _watched(load_task(settings.task_file), note)
         self._first = _called(next(iter(self._task.checks)))
@@ -83,7 +83,7 @@ class Grader:
             Evaluation(settings.evaluation, settings.common) if settings.evaluation else None
         )
 
-    def grade(self, job: Job) -> Done:
+    def grade(self, job: GradingJob) -> GradedJob:
         """All rows of `job`. DataError, with file and line, at a row that is no trace."""
         found: list[_Row] = []
         at = job.start
@@ -106,9 +106,9 @@ class Grader:
         failed = tuple(
             (row.trace.id, row.error) for row in found if row.error and row.error != rows.NO_ANSWER
         )
-        return Done(job.end, b"".join(lines), columns.tobytes(), len(found), failed)
+        return GradedJob(job.end, b"".join(lines), columns.tobytes(), len(found), failed)
 
-    def _row(self, line: bytes, number: int, at: int, job: Job) -> _Row:
+    def _row(self, line: bytes, number: int, at: int, job: GradingJob) -> _Row:
         try:
             trace = rows.parse(line, self._settings.traces, number, self._task)
             grade, error = self._graded(trace, at, job)
@@ -120,7 +120,7 @@ class Grader:
         )
         return _Row(trace, grade, error, right, rows.graded(line, shown))
 
-    def _graded(self, trace: Trace, at: int, job: Job) -> tuple[Grade | None, str]:
+    def _graded(self, trace: Trace, at: int, job: GradingJob) -> tuple[Grade | None, str]:
         """The grade, or why there is none."""
         if not trace.answered:
             return None, rows.NO_ANSWER
@@ -132,7 +132,7 @@ class Grader:
         except ConfigError as error:
             return None, f"{error.where}: {error.what}"
 
-    def _located(self, line: bytes, number: int, job: Job) -> DataError:
+    def _located(self, line: bytes, number: int, job: GradingJob) -> DataError:
         """The error in `line`, with its number in the file, which is asked for only now."""
         number += sum(
             self._read(at, min(at + PIECE, job.start)).count(b"\n")

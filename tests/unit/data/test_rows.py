@@ -149,7 +149,7 @@ def test_a_report_leaves_out_a_file_with_a_row_that_is_both(tmp_path: Path) -> N
     ],
 )
 def test_a_null_field_does_not_count(value: dict[str, Any], trace: bool) -> None:
-    assert is_trace(jsonl.Row(Path("f.jsonl"), 1, value)) is trace
+    assert is_trace(jsonl.JsonRow(Path("f.jsonl"), 1, value)) is trace
 
 
 def test_a_row_that_is_neither_shows_its_fields(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def trace(i: int, total: object, **more: object) -> dict[str, Any]:
 
 def prepare(
     folder: Path, rows: list[dict[str, Any]], evil: str = "pass", **options: Any
-) -> inputs.Inputs:
+) -> inputs.GradingInputs:
     """A task and a traces file in `folder`, read."""
     (folder / "task.py").write_text(TASK.replace("{EVIL}", evil))
     (folder / "traces.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
@@ -163,7 +163,7 @@ def test_a_row_that_is_none_is_named_by_its_line(tmp_path: Path, line: bytes, sa
     grader = worker.Grader(read.settings, CallNote())
     start = data.replace(b"\n\n", b"\n").index(b'{"id":"t30"')
     with pytest.raises(DataError) as error:
-        grader.grade(worker.Job(start, read.traces.stat().st_size))
+        grader.grade(worker.GradingJob(start, read.traces.stat().st_size))
     assert said in str(error.value)
 
 
@@ -324,7 +324,9 @@ def test_gold_from_another_file_is_found_by_id_and_by_document(tmp_path: Path) -
     ]
     (tmp_path / "gold.jsonl").write_bytes(b"\n".join(map(orjson.dumps, gold)))
     read = prepare(tmp_path, rows, gold=tmp_path / "gold.jsonl")
-    done = worker.Grader(read.settings, CallNote()).grade(worker.Job(0, read.traces.stat().st_size))
+    done = worker.Grader(read.settings, CallNote()).grade(
+        worker.GradingJob(0, read.traces.stat().st_size)
+    )
     found: table.Table = np.frombuffer(done.table, table.kind(2))
     assert found["right"].tolist() == [-1, 1, 0, -1]
 

@@ -22,7 +22,7 @@ import pytest
 
 from offapi.errors import ConfigError, DataError, OffapiError, RunError
 from offapi.rl.reward import BATCH as BATCH_INDEX
-from offapi.rl.reward import Fault, Judge
+from offapi.rl.reward import Fault, Rewarder
 from offapi.rl.reward_pool import Asked, Judged, Rewards, rewarded
 from offapi.task import load_task
 from offapi.workers.supervised import CallNote
@@ -232,7 +232,7 @@ def test_what_is_no_list_of_finite_numbers_is_no_reward(
     tmp_path: Path, body: str, said: str, index: int
 ) -> None:
     with asyncio.Runner() as loop:
-        found = Judge(load_task(reward_file(tmp_path, body)), CallNote(), loop).judge(BATCH)
+        found = Rewarder(load_task(reward_file(tmp_path, body)), CallNote(), loop).judge(BATCH)
     assert isinstance(found, Fault)
     assert said in found.what
     assert found.index == index

@@ -24,7 +24,7 @@ from offapi.data.importers.importer import FORMATS, find_importer
 from offapi.data.importers.pairs import Half, Others, noted_halves
 from offapi.data.importers.records import ImportJob, RecordFile, find_files, read_jobs
 from offapi.data.importers.shared.reasons import PAIRED, TOO_DEEP
-from offapi.data.importers.worker import Done, Settings, Worker
+from offapi.data.importers.worker import ImportedJob, ImportSettings, Worker
 from offapi.files import jsonl
 
 SAMPLES = Path(__file__).parents[3] / "samples" / "traces"
@@ -135,10 +135,10 @@ def mutated(draw: st.DrawFn, format: str) -> Any:
     return value
 
 
-def check(format: str, *values: Any, others: Path | None = None) -> Done:
+def check(format: str, *values: Any, others: Path | None = None) -> ImportedJob:
     """Every record gives a row or a reason, no importer failed, and each row is a trace."""
     maps = MAPS if format == "generic" else {}
-    worker = Worker(Settings(format, maps, others))
+    worker = Worker(ImportSettings(format, maps, others))
     lines = tuple(map(msgspec.json.encode, values))
     done = worker.work(ImportJob(RecordFile(Path("x.jsonl"), "x.jsonl", 0), 1, lines, {}, 0))
     rows = list(done.rows())
@@ -201,7 +201,7 @@ def test_no_half_of_a_batch_is_lost(
 @FUZZ
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    worker = Worker(Settings("openai", {}, None))
+    worker = Worker(ImportSettings("openai", {}, None))
     rows = list(
         worker.work(
             ImportJob(RecordFile(Path("x"), "x", 0), 1, tuple(data.split(b"\n")), {}, 0)
@@ -223,7 +223,7 @@ def test_numbers_and_nesting_beyond_what_can_be_written_are_a_reason() -> None:
     )
     assert [row.dropped for row in done.rows()] == [TOO_DEEP] * 2
     line = b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    done = Worker(Settings("openai-ft", {}, None)).work(
+    done = Worker(ImportSettings("openai-ft", {}, None)).work(
         ImportJob(RecordFile(Path("x"), "x", 0), 1, (line,), {}, 0)
     )
     assert [row.dropped and row.dropped.reason for row in done.rows()] == ["not JSON"]
