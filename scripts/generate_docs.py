@@ -1,4 +1,4 @@
-"""Write the parts of docs/ that follow from the code: `cli.md`, and the table of keys of each recipe.
+"""Write the parts of docs/ that follow from the code: `cli.md`, and each recipe's table of keys.
 
 A key's description is the comment beside it in recipes/configs/*.toml. Keys that those files leave
 out are described in `KEYS`. Left out: the site, which `scripts/docs` builds.
@@ -115,7 +115,7 @@ def cli_page() -> str:
 
 
 def comments(recipe: str) -> dict[str, str]:
-    """Return what recipes/configs/RECIPE.toml says beside each of its keys, `table.key` in tables."""
+    """Return what recipes/configs/RECIPE.toml says of each key, `table.key` in tables."""
     found: dict[str, str] = {}
     table = ""
     for line in (ROOT / "recipes" / "configs" / f"{recipe}.toml").read_text("utf-8").splitlines():
