@@ -280,7 +280,7 @@ def find(name: str) -> Load:
         raise BackendError(
             f"backend {name!r} is not usable here: {error}.",
             next_step=(
-                f"Install it with `pip install 'offapi[{name}]'`, or choose another --backend."
+                f"Run `pip install '.[{name}]'` in offapi's checkout, or choose another --backend."
             ),
         ) from error
     return start

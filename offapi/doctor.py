@@ -51,12 +51,9 @@ def examine() -> Iterator[Finding]:
         usable += [entry.name] if finding.status in ("ok", "warning") else []
         yield finding
     if backends.default_backend() not in usable:
-        remedy = (
-            f"pip install 'offapi[{backends.default_backend()}]', or scripts/quickstart in a clone."
-        )
-        yield Finding(
-            "default backend", "failed", f"{backends.default_backend()} is not usable here.", remedy
-        )
+        default = backends.default_backend()
+        remedy = f"In offapi's checkout: pip install '.[{default}]', or ./scripts/quickstart"
+        yield Finding("default backend", "failed", f"{default} is not usable here.", remedy)
     yield from _models(usable)
 
 
@@ -114,7 +111,8 @@ def _writable(folder: Path) -> bool:
 
 def _backend(entry: EntryPoint) -> Finding:
     """Whether the backend's library is there and can be imported, and what it computes with."""
-    name, install = f"{entry.name} backend", f"pip install 'offapi[{entry.name}]'"
+    name = f"{entry.name} backend"
+    install = f"In offapi's checkout: pip install '.[{entry.name}]'"
     try:
         release = version(WHEEL.get(entry.name, entry.dist.name if entry.dist else entry.name))
     except PackageNotFoundError:
@@ -123,7 +121,7 @@ def _backend(entry: EntryPoint) -> Finding:
         module = import_module(entry.module)
     except Exception as error:
         why = f"{entry.name} {release} is installed, but cannot be imported: {error}"
-        return Finding(name, "failed", why, f"Reinstall it: {install} --force-reinstall")
+        return Finding(name, "failed", why, f"Reinstall {entry.name}. {install}")
     detail, slow = f"{entry.name} {release}", False
     if hasattr(module, "linux_cpu") and sys.platform == "linux":
         report = module.linux_cpu.blas.report()

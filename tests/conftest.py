@@ -1,5 +1,5 @@
-"""Puts support/ on sys.path, so that tests can `import
-tiny_llama` and `import disk_faults` in importlib mode.
+"""Puts support/ on sys.path, and scripts/, so that tests can
+`import tiny_llama` and `import generate_docs` in importlib mode.
 
 Every test session has a model store of its own; OFFAPI_TEST_HOME names one to keep, which saves
 converting the demo model again.
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from offapi.models import source, store
 

@@ -10,8 +10,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from offapi import __version__
+
 LIBRARIES = (
-    "offapi",
     "numpy",
     "tokenizers",
     "transformers",
@@ -25,7 +26,7 @@ LIBRARIES = (
 
 def versions() -> dict[str, str]:
     """Installed version of each library that can change a number; missing ones are left out."""
-    found = {}
+    found = {"offapi": __version__}
     for name in LIBRARIES:
         try:
             found[name] = version(name)

@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 
 Result = dict[str, Any]
-PACKAGES = ("offapi", "torch", "transformers", "peft", "trl", "mlx", "mlx-lm")
+PACKAGES = ("offapi-kit", "torch", "transformers", "peft", "trl", "mlx", "mlx-lm")
 
 
 @dataclass

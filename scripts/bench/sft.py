@@ -5,7 +5,7 @@ Equal are rows, tokens, LoRA (r 16, alpha 32, all linears), AdamW, dtype, thread
 step; the loss is on the answers alone. Only real tokens count, padding does not. The first
 batch's losses must agree to 1e-3, or nothing is reported. Left out: several devices.
 
-The peer is yours to install: `pip install trl` for torch; mlx-lm comes with offapi[mlx].
+The peer is yours to install: `pip install trl` for torch; mlx-lm comes with the extra `mlx`.
 
     python scripts/bench/sft.py --threads 2
     python scripts/bench/sft.py --data receipts.jsonl --peer trl --peer trl-accumulate --json

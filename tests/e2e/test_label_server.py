@@ -23,7 +23,7 @@ import pytest
 from recipe_folder import start, until
 
 pytestmark = pytest.mark.skipif(
-    find_spec("mlx_lm") is None, reason="mlx_lm.server is not installed: offapi[mlx]"
+    find_spec("mlx_lm") is None, reason="mlx_lm.server is not installed: pip install '.[mlx]'"
 )
 
 COUNT, CONCURRENCY, WORDS = 24, 3, 80

@@ -182,7 +182,7 @@ def test_the_wheel_holds_every_file_under_one_name(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names} == {
         "offapi",
-        f"offapi-{offapi.__version__}.dist-info",
+        f"offapi_kit-{offapi.__version__}.dist-info",
     }
     for folder, package in FOLDERS.items():
         for path in (tree / folder).rglob("*"):
@@ -194,7 +194,7 @@ def test_the_wheel_holds_every_file_under_one_name(tmp_path: Path) -> None:
 
 
 def test_one_version() -> None:
-    assert version("offapi") == offapi.__version__
+    assert version("offapi-kit") == offapi.__version__
     assert f"## {offapi.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 

@@ -1,0 +1,45 @@
+"""The pages' tables name everything that the code offers: checks, formats, models, rules, gates, keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import get_args
+
+import pytest
+from pages import DOCS
+
+import offapi.checks
+from offapi.checks.verdict import Match
+from offapi.data.importers.formats.generic import NAMES
+from offapi.data.importers.importer import FORMATS
+from offapi.models.safe_folder import MODEL_TYPES
+from offapi.policy_loss import RULES
+from offapi.rl.gates import GATES
+from offapi.task.task import Task
+
+TYPES = {"Answer", "Check", "Context", "Match", "Verdict"}
+OFFERED: dict[str, tuple[str, Iterable[str]]] = {
+    "checks": ("tasks-and-checks.md", set(offapi.checks.__all__) - TYPES),
+    "kinds": ("tasks-and-checks.md", get_args(Match)),
+    "arguments": ("tasks-and-checks.md", [field.name for field in fields(Task)]),
+    "formats": ("traces.md", FORMATS),
+    "maps": ("traces.md", NAMES),
+    "rules": ("recipes/grpo.md", RULES),
+    "gates": ("recipes/grpo.md", GATES),
+}
+
+
+@pytest.mark.parametrize("kind", OFFERED)
+def test_page_names_all(kind: str) -> None:
+    name, offered = OFFERED[kind]
+    page = (DOCS / name).read_text("utf-8")
+    code = " ".join(re.findall(r"`([^`\n]+)`", page))
+    missing = [one for one in offered if not re.search(rf"(?<![\w-]){one}(?![\w-])", code)]
+    assert missing == []
+
+
+def test_models_page_names_every_architecture() -> None:
+    page = (DOCS / "models.md").read_text("utf-8").lower().replace(" ", "")
+    assert [name for name in MODEL_TYPES if name not in page] == []
