@@ -52,11 +52,11 @@ def test_rectangles_give_what_rows_give(name: str, earlier: int, window: int | N
 
 def test_rows_of_like_length_share_a_call() -> None:
     rows = [
-        packed.Row(0, 8),
-        packed.Row(8, 15),
-        packed.Row(23, 16),
-        packed.Row(39, 9, 0, 8),
-        packed.Row(48, 12, 0, 8),
+        packed.PackedRow(0, 8),
+        packed.PackedRow(8, 15),
+        packed.PackedRow(23, 16),
+        packed.PackedRow(39, 9, 0, 8),
+        packed.PackedRow(48, 12, 0, 8),
     ]
     made = packed.rectangles(rows, 0, None, torch.device("cpu"))
     assert sorted(part.shape[:2] for part in made.parts) == [(1, 16), (2, 12), (2, 15)]
