@@ -147,12 +147,12 @@ def test_it_imports_no_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ([], 2, "not one question is answered"),
+        ([], 2, "no question is answered"),
         (["--narrow=maybe"], 2, "must be one of yes, no"),
         (["--target=95"], 2, "0 to 1"),
         (["--volume=-5"], 2, "0 or more"),
         (["--narow=yes"], 2, "No such option"),
-        (["--narrow=yes", "--svg=no/way.svg"], 2, "no such folder"),
+        (["--narrow=yes", "--svg=no/way.svg"], 2, "the folder does not exist"),
         (["--narrow=yes", "--measured=none.json"], 1, "cannot be read"),
         (["--narrow=yes", "--measured=odd.json"], 1, "nothing in it is known"),
     ],

@@ -161,7 +161,7 @@ def test_what_eval_measured_goes_before_the_files_guess(bench: Path) -> None:
             "costs.toml: no measured answers in it: JSON is malformed",
         ),
         (["--from=costs.toml", "--run=old.json", "--measure=1"], 1, "there is no run here"),
-        (["--example=costs.toml"], 2, "there is something already"),
+        (["--example=costs.toml"], 2, "the file already exists"),
         (["--prices=x"], 2, "No such option"),
     ],
 )

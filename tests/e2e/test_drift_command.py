@@ -74,7 +74,7 @@ def test_day_after_day_until_it_says_retrain(tmp_path: Path) -> None:
     last = drift(tmp_path, "--state", "drift.json")
     assert (last.returncode, last.stdout) == (3, "")
     for words in (
-        "300 new rows, 500 in all; passed over: 200 counted before.",
+        "300 new rows, 500 in all; skipped: 200 counted before.",
         "RETRAIN: check low -20.0",
         "Rule: retrain when the highest e of a check reached 180 (9 things watched / 0.05)",
         "check low: rows that drove it",
@@ -107,12 +107,15 @@ def test_what_it_refuses_leaves_the_state_alone(tmp_path: Path) -> None:
     ran = drift(tmp_path, "--state", "drift.json")
     assert ran.returncode == 1
     assert "no whole state file" in ran.stderr
-    for name, words in (("ref.jsonl", "read by this command too"), ("no/x", "no such folder")):
+    for name, words in (
+        ("ref.jsonl", "also reads that file"),
+        ("no/x", "the folder does not exist"),
+    ):
         ran = drift(tmp_path, "--state", name)
         assert (ran.returncode, words in ran.stderr) == (2, True), ran.stderr
 
     served.write_text(row(5, "r"))
-    assert "there is no fresh row in it (1 in the reference)" in drift(tmp_path).stderr
+    assert "the file has no fresh row (1 in the reference)" in drift(tmp_path).stderr
     (tmp_path / "ref.jsonl").write_text("")
     ran = drift(tmp_path)
     assert (ran.returncode, "there are no rows in it" in ran.stderr) == (1, True)

@@ -214,10 +214,14 @@ def test_a_file_against_the_recorded_answers(bench: Path) -> None:
         (
             ["--task=task.py", "--data=val.jsonl", "--out=b.jsonl", "--against=b.jsonl"],
             2,
-            "read by this command",
+            "also reads that file",
         ),
-        (["--task=task.py", "--data=val.jsonl", "--out=task.py"], 2, "read by this command"),
-        (["--task=task.py", "--data=val.jsonl", "--out=no/p.jsonl"], 2, "no such folder"),
+        (["--task=task.py", "--data=val.jsonl", "--out=task.py"], 2, "also reads that file"),
+        (
+            ["--task=task.py", "--data=val.jsonl", "--out=no/p.jsonl"],
+            2,
+            "the folder does not exist",
+        ),
         (
             ["--task=task.py", "--data=val.jsonl", "--model=model", "--against=b.jsonl"],
             1,

@@ -139,7 +139,7 @@ def test_a_person_reads_tables(tmp_path: Path) -> None:
         "plausible  66.7 [54.1–77.3]",
         "grade 1             40     35            100.0 [91.2–100.0]",
         "best of each group",
-        "Kept by the rule asked for: 35 of 60; dropped: 20 below the threshold, 5 over the cap.",
+        "Your rule keeps 35 of 60 rows; dropped: 20 below the threshold, 5 over the cap.",
         "35 rows are too few: do not train on fewer than 50",
         "Ceiling: of the kept rows, 100.0 [90.1–100.0]% are right in every field (35 known).",
         (
@@ -254,7 +254,7 @@ def test_a_person_is_asked_once_and_remembered(tmp_path: Path) -> None:
     assert person.leave() == 0
     said = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text().splitlines()]
     assert [row["right"] for row in said] == [True, False, None]
-    assert "graded by review on 2 rows" in person.seen
+    assert "by review on 2 rows:" in person.seen
 
     person = Person(command)
     for place in range(1, 5):

@@ -79,8 +79,8 @@ def test_a_local_model_labels_and_is_not_asked_twice(
     files += ["--teacher", f"local:{folder}", "--backend", backend]
     ran = apart(*files)
     assert (ran.returncode, ran.stdout) == (0, "")
-    assert "4 of 4 documents to label by local:parrot" in ran.stderr
-    assert "2 of 4 labelled" in ran.stderr
+    assert "local:parrot will label 4 of 4 documents." in ran.stderr
+    assert "2 of 4 documents labelled" in ran.stderr
 
     labels = rows([*files[:7]])
     assert {
@@ -140,7 +140,7 @@ def test_nothing_labelled_is_a_failure(files: list[object], tmp_path: Path) -> N
     (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "x"}\n')
     for _ in range(2):  # the second time nothing is asked, and still nothing is labelled
         told = error(apart(*files, "--teacher", "recorded", "--json"), 1)
-        assert "not one document was labelled: no recorded_label" in told["message"]
+        assert "no document was labelled: no recorded_label" in told["message"]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_nothing_labelled_is_a_failure(files: list[object], tmp_path: Path) -> N
     [
         (["--teacher", "https://api.example.com/v1"], 2, "--teacher-terms-checked"),
         (["--teacher", "gpt-4"], 2, "local:NAME"),
-        (["--teacher", "recorded", "--max-cost", "1"], 2, "--max-cost is for endpoints"),
+        (["--teacher", "recorded", "--max-cost", "1"], 2, "--max-cost needs an endpoint"),
         (["--teacher", "http://127.0.0.1:9/v1", "--max-cost", "1"], 2, "--price-in"),
         (["--teacher", "http://127.0.0.1:9/v1", "--price-in", "1"], 2, "--price-out"),
         (["--teacher", "http://127.0.0.1:9/v1", "--api-key-env", "NO_SUCH_KEY"], 2, "NO_SUCH_KEY"),
@@ -205,4 +205,4 @@ def test_the_cap_counts_earlier_runs_and_ends_with_its_own_exit_code(files: list
 def test_help_shows_an_example() -> None:
     ran = apart("label", "--help")
     assert ran.returncode == 0
-    assert "--teacher local:smollm2-135m-instruct --out" in ran.stdout
+    assert "--teacher local:demo --out" in ran.stdout
