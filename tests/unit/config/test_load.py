@@ -158,8 +158,8 @@ def test_mistakes_name_line_field_and_next_step(
     [
         ("lr=x", "Expected `float`, got `str`: 'x'", "value"),
         ("lora.rnk=3", "unknown key 'rnk'", "Did you mean 'rank'?"),
-        ("lr", "not of the form key=value", "--set lr=5e-4"),
-        ("=3", "not of the form key=value", "--set lr=5e-4"),
+        ("lr", "must have the form key=value", "--set lr=5e-4"),
+        ("=3", "must have the form key=value", "--set lr=5e-4"),
         ("lr.x=3", "Expected `float`", "value"),
         ("train.x=3", "'train' is not a table", "recipe file"),
         ("name=5", "Expected `str`, got `int`: 5", "--set 'name="),
