@@ -56,6 +56,7 @@ class Rival:
     "--model",
     default="demo",
     show_default=True,
+    metavar="NAME",
     help="Name of a local model (see `offapi models list`), or its folder.",
 )
 @click.option(

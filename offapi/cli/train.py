@@ -21,7 +21,11 @@ from offapi.cli.output import Output, options
     multiple=True,
     help="Override a key of the recipe, such as lr=5e-4. May be given more than once.",
 )
-@click.option("--resume", is_flag=True, help="Resume the run from its last checkpoint.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Resume the run from its last checkpoint. Without it, no run of that name may exist.",
+)
 @click.option(
     "--rollouts",
     type=click.Path(path_type=Path),
@@ -49,9 +53,11 @@ def command(
     """Train a model with a recipe: sft, distill, filtered_sft or grpo.
 
     RECIPE is a TOML file; `offapi init` writes one for each recipe. Its keys name the task, the data
-    and the base model; relative paths are relative to the file. It first estimates time and memory.
-    The result is a run folder with an adapter (the trained weights) and, if the recipe has `val`,
-    the accuracy on those documents.
+    and the base model; relative paths are relative to the file. `offapi advise` and `offapi compare`
+    help to choose a recipe.
+
+    The command first estimates its time and memory. The result is a run folder with an adapter (the
+    trained weights) and, if the recipe has `val`, the accuracy on those documents.
 
     Ctrl-C or a crash loses at most the steps since the last checkpoint. Run the same command with
     --resume to continue.

@@ -1,4 +1,4 @@
-"""Recipe TOML: what is read, and every mistake named by file, line, field and next step."""
+"""Loading a recipe: its values, and mistakes with file, line, field and next step."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_values_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
     assert isinstance(found.lr, float)
 
 
-def test_overrides_win_and_their_paths_are_relative_to_the_working_folder(tmp_path: Path) -> None:
+def test_overrides_win_with_paths_from_the_working_folder(tmp_path: Path) -> None:
     overrides = (
         "lr=5e-4",
         "lora.rank=8",
