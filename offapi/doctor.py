@@ -1,7 +1,6 @@
-"""What works on this machine: backends, stored
-models and their parity, network guard, memory, disk.
+"""What works on this machine: backends, models and their parity, network guard, memory, disk.
 
-Every finding has a remedy. Left out: mending anything, and speed (see scripts/bench).
+Every problem has a remedy. Left out: fixing anything, and speed (see scripts/bench).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ WHEEL = {"torch": "torch", "mlx": "mlx"}  # backend -> the distribution that com
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `absent` is no fault; `failed` closes the gate."""
+    """The result of one check. `absent` is not a problem; `failed` fails the gate."""
 
     name: str
     status: Status
@@ -42,7 +41,7 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Findings as they are made; loading models takes some seconds each."""
+    """Yield findings as they are made; loading a model takes a few seconds."""
     yield _guard()
     yield from _machine()
     usable = []
@@ -59,12 +58,12 @@ def examine() -> Iterator[Finding]:
 
 def _guard() -> Finding:
     if guard.working():
-        return Finding("network guard", "ok", "on: nothing but this machine can be reached")
+        return Finding("network guard", "ok", "on: only this machine can be reached")
     return Finding(
         "network guard",
         "failed",
         "not working",
-        "Reinstall offapi; do not train on private data with it.",
+        "Reinstall offapi, and do not train on private data with it until then.",
     )
 
 
@@ -92,8 +91,8 @@ def _machine() -> Iterator[Finding]:
         yield Finding(
             "disk",
             "failed",
-            f"{existing} cannot be written",
-            "Set OFFAPI_HOME to a folder of yours.",
+            f"{existing} is not writable",
+            "Set OFFAPI_HOME to a folder that you can write to.",
         )
     else:
         yield Finding("disk", "ok", detail)
@@ -110,7 +109,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _backend(entry: EntryPoint) -> Finding:
-    """Whether the backend's library is there and can be imported, and what it computes with."""
+    """Check that the backend's library can be imported, and report what it computes with."""
     name = f"{entry.name} backend"
     install = f"In offapi's checkout: pip install '.[{entry.name}]'"
     try:
@@ -125,33 +124,31 @@ def _backend(entry: EntryPoint) -> Finding:
     detail, slow = f"{entry.name} {release}", False
     if hasattr(module, "linux_cpu") and sys.platform == "linux":
         report = module.linux_cpu.blas.report()
-        detail += f", BLAS {report.path or 'of its wheel'} at {report.gflops:.0f} GFLOP/s"
+        detail += f", BLAS {report.path or 'of its package'} at {report.gflops:.0f} GFLOP/s"
         slow = report.slow
-    remedy = "Install torch beside it (its BLAS is used), or libopenblas0-pthread." if slow else ""
+    remedy = "Also install torch, whose BLAS is used, or libopenblas0-pthread." if slow else ""
     return Finding(name, "warning" if slow else "ok", detail, remedy)
 
 
 def _models(usable: list[str]) -> Iterator[Finding]:
-    found = store.listing()
-    if not found:
+    models = store.listing()
+    if not models:
         yield Finding("models", "warning", f"none in {store.store()}", "offapi models add demo")
-    for model in found:
+    for model in models:
         try:
             store.verify(model.name)
         except OffapiError as error:
             yield Finding(f"model {model.name}", "failed", error.what, error.next_step)
             continue
         yield Finding(
-            f"model {model.name}", "ok", f"{model.size / 1e6:.0f} MB, every file as it was added"
+            f"model {model.name}", "ok", f"{model.size / 1e6:.0f} MB, no file has changed"
         )
         for name in usable:
             yield _parity(model, name)
 
 
 def _parity(model: Model, name: str) -> Finding:
-    """Whether the backend `name` computes what was recorded
-    when the model was added, where, and with what memory.
-    """
+    """Check that backend `name` computes what was recorded when the model was added."""
     title = f"{model.name} on {name}"
     try:
         record = parity.read_record(model.path)
@@ -163,7 +160,8 @@ def _parity(model: Model, name: str) -> Finding:
             return Finding(title, "absent", f"not compared: {reason}")
         loaded = backends.load(name, ModelSpec(model.path))
         try:
-            apart, memory = parity.largest_difference(loaded, record), loaded.memory()
+            difference = parity.largest_difference(loaded, record)
+            memory = loaded.memory()
         finally:
             loaded.close()
     except BackendError as error:
@@ -171,12 +169,13 @@ def _parity(model: Model, name: str) -> Finding:
     except OffapiError as error:
         return Finding(title, "failed", error.what, error.next_step)
     detail = (
-        f"{apart:.1g} nats from the record on {loaded.device}, {memory.total / 1e9:.0f} GB there"
+        f"differs from the record by {difference:.1g} nats on {loaded.device}, which has"
+        f" {memory.total / 1e9:.0f} GB"
     )
-    if apart <= parity.TOLERANCE:
+    if difference <= parity.TOLERANCE:
         return Finding(title, "ok", detail)
     remedy = (
-        "Do not train it here. `offapi models verify` tells whether a file changed; if not,"
-        " report it."
+        "Do not train it here. Run `offapi models verify`: if no file has changed, report this as"
+        " a bug."
     )
-    return Finding(title, "failed", f"{detail}; {parity.TOLERANCE:g} is allowed", remedy)
+    return Finding(title, "failed", f"{detail}; at most {parity.TOLERANCE:g} is allowed", remedy)

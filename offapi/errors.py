@@ -1,7 +1,7 @@
 """Errors a user sees: what happened, where, and the next step.
 
-One class for each boundary that can be crossed wrongly. The CLI prints them and
-chooses the exit code; nothing else in the code base calls `sys.exit`.
+There is one class per kind of mistake. The command line prints the errors and sets the exit
+code; nothing else calls `sys.exit`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 class OffapiError(Exception):
-    """Base of every error that is the user's to mend.
+    """Base of every error that the user can fix.
 
-    `what` says what is wrong, `where` names file, line and field, `next_step` what to do.
+    `what` is the problem, `where` the file, line and field, `next_step` what to do.
     """
 
     exit_code = 1
@@ -28,7 +28,7 @@ class OffapiError(Exception):
 
 
 class DataError(OffapiError):
-    """A row, file or folder of documents, examples or traces is not usable."""
+    """A row, file or folder of documents, examples or traces cannot be used."""
 
     code = "data"
 
@@ -42,12 +42,12 @@ class DataError(OffapiError):
         field: str = "",
         next_step: str = "",
     ) -> DataError:
-        """An error at `path`, its 1-based `line` and `field`."""
+        """Make an error at `path`, its 1-based `line` and its `field`."""
         return cls(what, where=place(path, line, field), next_step=next_step)
 
 
 class ConfigError(OffapiError):
-    """A recipe, task file or option is wrong (exit code 2, as click's usage errors)."""
+    """A recipe, task file or option is wrong (exit code 2, like click's usage errors)."""
 
     exit_code = 2
     code = "config"
@@ -60,13 +60,13 @@ class ModelError(OffapiError):
 
 
 class BackendError(OffapiError):
-    """A backend is not installed, or cannot do what was asked of it."""
+    """A backend is not installed, or cannot do what was asked."""
 
     code = "backend"
 
 
 class TeacherError(OffapiError):
-    """A teacher did not answer, or is not allowed."""
+    """A teacher did not answer, or may not be used."""
 
     code = "teacher"
 
@@ -84,26 +84,26 @@ class NetworkBlocked(OffapiError, PermissionError):
 
 
 class GateFailed(OffapiError):
-    """The command ran, but a gate it was asked to hold failed (exit code 3)."""
+    """The command ran, but a gate failed (exit code 3)."""
 
     exit_code = 3
     code = "gate"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or the known names when none is close."""
+    """Return `Did you mean 'x'?`, or the known names if none is close."""
     names = sorted(known)
     close = get_close_matches(name, names, n=1)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names) or 'none'}."
 
 
 def place(path: Path | str, line: int | None = None, field: str = "") -> str:
-    """Name a place in a file, as `train.jsonl, line 3, field 'gold'`; lines count from 1."""
+    """Write a place in a file as `train.jsonl, line 3, field 'gold'`; lines count from 1."""
     at_line = f", line {line}" if line is not None else ""
     return f"{path}{at_line}" + (f", field {field!r}" if field else "")
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's type and message, as `ValueError: no such field`."""
+    """Write an error's type and message as `ValueError: no such field`."""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,7 +1,4 @@
-"""What a long piece of work reports to whoever waits for it.
-
-The command line's `Output` is one of these.
-"""
+"""What a long task reports to the person who waits for it; `Output` of the commands is one."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Called with how many units are done so far, and a short note."""
+    """A function that takes the number of units done so far, and a short note."""
 
     def __call__(self, done: int, note: str = "") -> None: ...
 
 
 class Progress(Protocol):
-    """Sentences for a person, and the progress of something counted."""
+    """A reporter: lines for a person, and the progress of counted work."""
 
     def say(self, text: str = "") -> None: ...
 
@@ -24,5 +21,5 @@ class Progress(Protocol):
 
 
 def say_nothing(*values: object) -> None:
-    """Take a report that nobody waits for."""
+    """Ignore a report."""
     del values

@@ -1,4 +1,4 @@
-"""`offapi advise`: which road to take, and when to take none, with the flowchart."""
+"""`offapi advise`: recommend a recipe, or advise against training, with a flowchart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE = click.Path(path_type=Path)
 
 
 def questions(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for every question, in the order they are asked."""
+    """Add a flag for every question, in the order in which they are asked."""
     for question in reversed(QUESTIONS):
         metavar = "|".join(question.choices) or {"share": "SHARE", "months": "MONTHS"}.get(
             question.kind, "N"
@@ -31,13 +31,19 @@ def questions(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command(short_help="Say which road to take, and when to take none.")
+@click.command(short_help="Recommend a recipe, or advise against training.")
 @questions
 @click.option(
-    "--measured", type=FILE, multiple=True, help="What compare, curve or cost printed with --json."
+    "--measured",
+    type=FILE,
+    multiple=True,
+    help="JSON printed by `offapi compare`, `curve` or `cost` with --json. Its measurements replace"
+    " rules of thumb. May be given more than once.",
 )
-@click.option("--svg", type=FILE, help="Write the flowchart as a picture too.")
-@click.option("--no-input", is_flag=True, help="Ask nothing, also in a terminal.")
+@click.option("--svg", type=FILE, help="Also write the flowchart to this SVG file.")
+@click.option(
+    "--no-input", is_flag=True, help="Ask no questions, even in a terminal; use the flags only."
+)
 @options
 def command(
     output: Output,
@@ -47,15 +53,17 @@ def command(
     no_input: bool,
     **given: str | None,
 ) -> None:
-    """Say which road to a model of your own to take, and when to take none.
+    """Recommend a recipe for your task, or advise against training a model.
 
-    In a terminal it asks what no flag has said; Enter skips a question. It knows nothing but your
-    answers, and what was measured on your own task where you name it.
+    Use it before you collect data or train. Each option below answers one question; all may be left
+    out. In a terminal it asks the questions that no option answered, and Enter skips one. The advice
+    rests on your answers and on the files given with --measured, and on nothing else.
 
     \b
-    offapi advise
-    offapi advise --narrow yes --volume 400000 --traces 5000 --scorable yes --terms allowed
-    offapi advise --labels 800 --measured compare.json --measured cost.json --svg advice.svg
+    Examples:
+      offapi advise
+      offapi advise --narrow yes --volume 400000 --traces 5000 --scorable yes
+      offapi advise --labels 800 --measured compare.json --svg advice.svg
     """
     from offapi.advise import text
     from offapi.advise.engine import advise
@@ -64,30 +72,33 @@ def command(
 
     if svg is not None and not svg.absolute().parent.is_dir():
         raise ConfigError(
-            "there is no such folder.", where=f"--svg {svg}", next_step="Make it, or name another."
+            "the folder does not exist.",
+            where=f"--svg {svg}",
+            next_step="Create it, or name another.",
         )
-    found = [read_measured(path) for path in measured]
+    measurements = [read_measured(path) for path in measured]
     answers = _given(given)
     if not (no_input or output.json) and sys.stdin.isatty() and sys.stderr.isatty():
         answers = _ask(answers, output)
-    answers = {**_measured(found), **answers}
+    answers = {**_measured(measurements), **answers}
     if not answers:
         step = (
             "Give what you know as flags, such as --narrow yes --volume 50000, or run it in a"
             " terminal."
         )
-        raise ConfigError("not one question is answered.", next_step=step)
-    advice = advise(answers, [threshold for one in found for threshold in one.thresholds])
-    said = [line for one in found for line in one.said]
-    for line in [*draw_text(advice), "", *text.lines(advice, said)]:
+        raise ConfigError("no question is answered.", next_step=step)
+    thresholds = [threshold for each in measurements for threshold in each.thresholds]
+    notes = [line for each in measurements for line in each.said]
+    advice = advise(answers, thresholds)
+    for line in [*draw_text(advice), "", *text.lines(advice, notes)]:
         output.say(line)
     if svg is not None:
         _write_svg(svg, advice, output)
-    output.result(text.as_dict(advice, said) | ({"svg": str(svg)} if svg else {}))
+    output.result(text.as_dict(advice, notes) | ({"svg": str(svg)} if svg else {}))
 
 
 def _given(given: Mapping[str, str | None]) -> Answers:
-    """The flags as answers. ConfigError names a flag whose value is none."""
+    """Return the answers given as flags. Raise ConfigError for a value that is not an answer."""
     answers: dict[str, Value] = {}
     for key, text in given.items():
         if text is not None:
@@ -107,19 +118,15 @@ def _given(given: Mapping[str, str | None]) -> Answers:
 
 
 def _ask(answers: Answers, output: Output) -> Answers:
-    """Ask for what is not answered; Enter skips."""
-    open_ones = [question for question in QUESTIONS if question.key not in answers]
-    if open_ones:
-        output.say(f"{len(open_ones)} questions; Enter skips one. Nothing leaves this machine.")
-    return {
-        **answers,
-        **{
-            question.key: value for question in open_ones if (value := _asked(question)) is not None
-        },
-    }
+    """Ask the questions that are not answered yet; Enter skips one."""
+    unanswered = [question for question in QUESTIONS if question.key not in answers]
+    if unanswered:
+        output.say(f"{len(unanswered)} questions; Enter skips one. Nothing leaves this machine.")
+    given = {question.key: _ask_one(question) for question in unanswered}
+    return {**answers, **{key: value for key, value in given.items() if value is not None}}
 
 
-def _asked(question: Question) -> Value | None:
+def _ask_one(question: Question) -> Value | None:
     while True:
         text = click.prompt(
             f"{question.asks} [{question.hint}]", default="", show_default=False, err=True
@@ -132,8 +139,11 @@ def _asked(question: Question) -> Value | None:
             click.echo(f"  {error}.", err=True)
 
 
-def _measured(found: list[Measured]) -> dict[str, Value]:
-    return {key: value for one in found for key, value in (one.answers or {}).items()}
+def _measured(measurements: list[Measured]) -> dict[str, Value]:
+    answers: dict[str, Value] = {}
+    for each in measurements:
+        answers |= each.answers or {}
+    return answers
 
 
 def _write_svg(path: Path, advice: Any, output: Output) -> None:

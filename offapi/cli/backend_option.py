@@ -1,4 +1,4 @@
-"""The option --backend, as several commands have it."""
+"""The option --backend, which several commands share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 import click
 
 
-def backend_option(help: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add --backend; a name that no backend has is a usage error.
-
-    `help` goes before what all commands say.
-    """
-    said = f"{help} torch or mlx.  [default: what suits this machine]".lstrip()
-    return click.option("--backend", help=said, callback=_known)
+def backend_option(
+    purpose: str = "Library that computes",
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add --backend, whose help starts with `purpose`. An unknown name is a usage error."""
+    text = f"{purpose}: torch or mlx.  [default: mlx on Apple silicon, else torch]"
+    return click.option("--backend", metavar="NAME", help=text, callback=_known)
 
 
 def _known(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:

@@ -1,6 +1,4 @@
-"""`offapi compare`: the roads to a model of one's
-own, on one task, with what each takes and gives.
-"""
+"""`offapi compare`: every recipe on one task, with its cost and its result."""
 
 from __future__ import annotations
 
@@ -21,27 +19,38 @@ if TYPE_CHECKING:
 RESULT = "compare.json"
 
 
-@click.command(short_help="Run the roads the data allow, and tell which pays.")
+@click.command(short_help="Train with every recipe your data allow and compare the results.")
 @click.argument("file", type=click.Path(path_type=Path))
 @backend_option()
 @click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the file."
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a key of FILE, such as sft.epochs=3. May be given more than once.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Say how long, how much memory and how many kWh; write nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Only estimate time, memory and energy (kWh); train nothing and write nothing.",
 )
 @options
 def command(
     output: Output, *, file: Path, backend: str | None, overrides: tuple[str, ...], dry_run: bool
 ) -> None:
-    """Run the roads that the data allow (sft, distill, filtered_sft, grpo) with one student and one test set.
+    """Train with every recipe your data allow (sft, distill, filtered_sft, grpo) and compare them.
 
-    Each road is an arm in a folder named by all it depends on. Stopped at any time, the same
-    command goes on: arms that are done are not done again, nor are those of other comparisons.
+    Use it when you do not know which recipe suits your task. All recipes start from the same model
+    and are scored on the same test set. FILE is a compare.toml, as `offapi init` writes it: it names
+    the task, the documents and the test set. Its key `recipes` limits which ones are run.
+
+    Each trained model is an arm, in a folder named after everything it depends on. Run the same
+    command again to resume: an arm that is done is reused, by other comparisons too.
 
     \b
-    offapi compare compare.toml --dry-run
-    offapi compare compare.toml --backend torch --set sft.epochs=3
+    Examples:
+      offapi compare compare.toml --dry-run
+      offapi compare compare.toml --backend torch --set sft.epochs=3
     """
     from offapi.backend import default_backend, find
     from offapi.compare.config import load_keys
@@ -49,11 +58,11 @@ def command(
     keys = load_keys(file, overrides)
     name = backend or default_backend()
     find(name)
-    output.result(expect(keys, name, output) if dry_run else run(keys, name, output))
+    output.result(estimate(keys, name, output) if dry_run else run(keys, name, output))
 
 
 def run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
-    """The whole comparison, kept, shown, and as `--json` prints it."""
+    """Run the comparison, keep it, show it, and return the object that `--json` prints."""
     from offapi.compare import table
     from offapi.compare.run import plan_comparison, run_comparison
     from offapi.files import atomic
@@ -61,57 +70,57 @@ def run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     plan = plan_comparison(keys, backend)
     for recipe, why in plan.left_out.items():
         output.say(f"{recipe} is left out: {why}.")
-    found: Found = run_comparison(plan, output)
-    told = table.as_dict(found)
+    comparison: Found = run_comparison(plan, output)
+    result = table.as_dict(comparison)
     folder = keys.out / keys.name
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_file(folder / RESULT, orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY))
+    atomic.write_file(folder / RESULT, orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY))
     output.say()
-    output.table(table.headers(found), table.table(found))
-    for line in table.lines(found):
+    output.table(table.headers(comparison), table.table(comparison))
+    for line in table.lines(comparison):
         output.say(line)
-    output.say(f"Everything is in {folder / RESULT}; the arms are in {keys.out / 'arms'}.")
-    return told
+    output.say(f"Result: {folder / RESULT}. The arms are in {keys.out / 'arms'}.")
+    return result
 
 
-def expect(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
-    """What all of it would take, with nothing left behind."""
+def estimate(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
+    """Show and return the time, memory and energy of all arms; leave nothing on disk."""
     from offapi.compare.effort import kwh
     from offapi.compare.run import forecast_arms, plan_comparison
     from offapi.text.display import duration
 
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_comparison(keys, backend, Path(folder))
-        found = forecast_arms(plan, output)
+        forecasts = forecast_arms(plan, output)
     rows: list[tuple[str, ...]] = []
-    told: dict[str, Any] = {}
-    for recipe, one in found.items():
-        if one is None:
-            rows.append((recipe, "done before", "", "", ""))
-            told[recipe] = {"done": True}
+    arms: dict[str, Any] = {}
+    for recipe, forecast in forecasts.items():
+        if forecast is None:
+            rows.append((recipe, "already done", "", "", ""))
+            arms[recipe] = {"done": True}
             continue
-        memory, energy = one.memory / 2**30, kwh(keys, one.seconds)
-        size = f"{memory:.1f} of {one.total / 2**30:.0f} GiB"
-        rows.append(
-            (recipe, str(one.rows), f"at most {duration(one.seconds)}", size, f"{energy:.2g}")
-        )
-        told[recipe] = {
-            "rows": one.rows,
-            "seconds": one.seconds,
-            "memory_bytes": one.memory,
+        memory, energy = forecast.memory / 2**30, kwh(keys, forecast.seconds)
+        size = f"{memory:.1f} of {forecast.total / 2**30:.0f} GiB"
+        time = f"at most {duration(forecast.seconds)}"
+        rows.append((recipe, str(forecast.rows), time, size, f"{energy:.2g}"))
+        arms[recipe] = {
+            "rows": forecast.rows,
+            "seconds": forecast.seconds,
+            "memory_bytes": forecast.memory,
             "kwh": energy,
         }
     for name, why in plan.left_out.items():
         output.say(f"{name} is left out: {why}.")
     output.table(
-        ("road", "rows", "time, with scoring", "memory", f"kWh at {keys.watts:g} W (assumed)"), rows
+        ("recipe", "rows", "time, with scoring", "memory", f"kWh at {keys.watts:g} W (assumed)"),
+        rows,
     )
-    total = sum(one.seconds for one in found.values() if one)
+    total = sum(forecast.seconds for forecast in forecasts.values() if forecast)
     output.say(
         f"Together at most {duration(total)}, {kwh(keys, total):.2g} kWh. Nothing was written."
     )
     return {
-        "arms": told,
+        "arms": arms,
         "seconds": total,
         "kwh": kwh(keys, total),
         "watts": keys.watts,

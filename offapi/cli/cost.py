@@ -1,6 +1,4 @@
-"""`offapi cost`: what an own model costs beside the
-API, where they break even, and what that hangs on.
-"""
+"""`offapi cost`: your own model's cost, the API's cost, and their break-even."""
 
 from __future__ import annotations
 
@@ -19,38 +17,42 @@ EXAMPLE = "prices-2026-11.toml"
 
 
 def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for every input, in the table's order."""
+    """Add a flag for every input, in the table's order."""
     for row in reversed(INPUTS):
-        assumed = row.assumed or row.follows
-        more = f"  [{'assumed' if row.assumed else 'else'}: {assumed}]" if assumed else ""
-        told = (
-            f"{row.help}{more}"
-            if not row.unit.startswith("per")
-            else f"{row.help} ({row.unit}){more}"
-        )
-        function = click.option(row.flag, row.key, metavar="RANGE", help=told)(function)
+        default = row.assumed or row.follows
+        suffix = f"  [{'assumed' if row.assumed else 'default'}: {default}]" if default else ""
+        text = f"{row.help}{suffix}"
+        function = click.option(row.flag, row.key, metavar="RANGE", help=text)(function)
     return function
 
 
-@click.command(short_help="Reckon own costs beside the API's, and where they meet.")
+@click.command(short_help="Compare your own model's cost with the API's; find the break-even.")
 @click.option(
     "--from",
     "files",
     type=FILE,
     multiple=True,
-    help="Inputs from a TOML file; the last one counts.",
+    help="TOML file with inputs; its keys are the options below. May be given more than once: later"
+    " files override earlier ones, and options override files.",
 )
 @click.option(
-    "--run", "run_folder", type=FILE, help="What a run tells, or a file that `eval --json` printed."
+    "--run",
+    "run_folder",
+    type=FILE,
+    help="A run folder, or the JSON printed by `offapi eval --json`. Its measured times and token"
+    " counts become inputs.",
 )
 @click.option(
     "--measure",
     type=click.IntRange(1),
     metavar="N",
-    help="Ask the run's model for N documents; time it.",
+    help="Run the model of --run on N of its evaluation documents, and measure its time, tokens and"
+    " (if the machine has a meter) power.",
 )
 @click.option(
-    "--example", type=FILE, help="Write an example of a --from file, and do nothing else."
+    "--example",
+    type=FILE,
+    help="Only write an example file for --from to this path, to replace its figures by yours.",
 )
 @inputs
 @options
@@ -63,16 +65,22 @@ def command(
     example: Path | None,
     **given: str | None,
 ) -> None:
-    """Reckon what an own model costs beside the API: on a machine owned, bought and rented.
+    """Compare the monthly cost of your own model with the API's, and find the break-even.
 
-    RANGE is a number, or low:likely:high. Tells the break-even requests and month with their
-    range, what weighs most, and when to stay on the API. Prices are yours, never fetched.
+    Use it before you train, with estimates, and again after training, with --run. It compares three
+    machines: one you own already, one you buy, one you rent. It reports the break-even in requests
+    and in months, which inputs matter most, and when to stay on the API.
+
+    RANGE is a number, or low:likely:high if you are not sure. [assumed: ...] is what an input is
+    without you; an input without it must be given or measured. Amounts are in dollars unless a file
+    names another currency. Prices are yours and never fetched.
 
     \b
-    offapi cost --example costs.toml
-    offapi cost --from costs.toml --run runs/distill --measure 50
-    offapi cost --from costs.toml --run eval.json
-    offapi cost --from costs.toml --requests 20000:50000:80000 --escalated-share 0.1
+    Examples:
+      offapi cost --example costs.toml
+      offapi cost --from costs.toml --run runs/distill --measure 50
+      offapi cost --from costs.toml --run eval.json
+      offapi cost --from costs.toml --requests 20000:50000:80000
     """
     if example is not None:
         _write_example(example, output)
@@ -80,26 +88,24 @@ def command(
     if measure is not None and run_folder is None:
         raise click.UsageError("--measure has no effect without --run.")
     flags = Layer.of_flags({key: value for key, value in given.items() if value is not None})
-    written = [Layer.of_file(path) for path in files]
-    told = _of_run(run_folder, measure, output) if run_folder is not None else []
-    known = resolve_inputs([*told[:1], *written, *told[1:], flags])
+    from_files = [Layer.of_file(path) for path in files]
+    from_run = _read_run(run_folder, measure, output) if run_folder is not None else []
+    known = resolve_inputs([*from_run[:1], *from_files, *from_run[1:], flags])
 
     from offapi.cost import text
     from offapi.cost.estimate import estimate
 
-    found = estimate(known)
+    result = estimate(known)
     for table in (text.input_table, text.cost_table, text.swing_table):
-        output.table(*table(found))
+        output.table(*table(result))
         output.say()
-    for line in text.lines(found):
+    for line in text.lines(result):
         output.say(line)
-    output.result(found.as_dict())
+    output.result(result.as_dict())
 
 
-def _of_run(folder: Path, measure: int | None, output: Output) -> list[Layer]:
-    """What the run tells, then what its model shows or
-    showed when asked: that goes before a file's guess.
-    """
+def _read_run(folder: Path, measure: int | None, output: Output) -> list[Layer]:
+    """Return what the run recorded, then what was measured, which overrides a file's guess."""
     from offapi.cost import from_eval, from_run
     from offapi.cost.measure import measure_run
     from offapi.training.run import Run
@@ -107,7 +113,8 @@ def _of_run(folder: Path, measure: int | None, output: Output) -> list[Layer]:
     if folder.is_file() and measure is None:
         return [Layer({}, {}), from_eval.read(folder)]
     run = Run.open(folder)
-    return [from_run.read(run), *([measure_run(run, measure, output)] if measure else [])]
+    recorded = from_run.read(run)
+    return [recorded, measure_run(run, measure, output)] if measure else [recorded]
 
 
 def _write_example(path: Path, output: Output) -> None:
@@ -115,10 +122,11 @@ def _write_example(path: Path, output: Output) -> None:
 
     if path.exists():
         raise ConfigError(
-            "there is something already.", where=f"--example {path}", next_step="Name a new file."
+            "the file already exists.", where=f"--example {path}", next_step="Name a new file."
         )
     path.write_bytes((resources("offapi.cost") / EXAMPLE).read_bytes())
     output.say(
-        f"Wrote {path}: every figure in it is an assumption. Next: offapi cost --from {path}"
+        f"Wrote {path}. Every figure in it is an assumption: replace it by yours, then run"
+        f" `offapi cost --from {path}`."
     )
     output.result({"example": str(path)})

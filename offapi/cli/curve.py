@@ -1,6 +1,4 @@
-"""`offapi curve`: how accuracy grows with the rows
-learned from, and whether more of them would do.
-"""
+"""`offapi curve`: how accuracy grows with the training rows, and whether more would help."""
 
 from __future__ import annotations
 
@@ -27,11 +25,15 @@ def _numbers(
         raise click.BadParameter(f"{text!r} is not of the form 25,50,100.") from None
 
 
-@click.command(short_help="Tell how accuracy grows with examples, and whether more would do.")
+@click.command(short_help="Estimate how accuracy grows with more training examples.")
 @click.argument("file", type=click.Path(path_type=Path))
 @backend_option()
 @click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the file."
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a key of FILE, such as sft.epochs=3. May be given more than once.",
 )
 @click.option(
     "--recipe",
@@ -40,22 +42,35 @@ def _numbers(
     type=click.Choice(["sft", "distill", "filtered_sft"]),
     default="sft",
     show_default=True,
+    help="Recipe to train with at each size. --road is its older name.",
 )
 @click.option(
     "--sizes",
     metavar="N,N,N",
     callback=_numbers,
-    help="Rows to draw.  [default: 25,50,100 ... and all]",
+    help="Numbers of training rows to try, at least three of them."
+    "  [default: 25,50,100 ... and all rows]",
 )
 @click.option(
-    "--draws", type=click.IntRange(1), default=3, show_default=True, help="Draws of each size."
+    "--draws",
+    type=click.IntRange(1),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="Random samples of each size; one model is trained on each. More give a surer curve.",
 )
 @click.option(
     "--want",
     type=click.FloatRange(0, 1),
-    help="How many more for this share of documents all right?",
+    metavar="ACCURACY",
+    help="Estimate how many examples reach this accuracy: the fraction of test documents with every"
+    " field right. Without it, only the curve is fitted.",
 )
-@click.option("--dry-run", is_flag=True, help="Say how long and how many kWh; write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only estimate time and energy (kWh); train nothing and write nothing.",
+)
 @options
 def command(
     output: Output,
@@ -69,14 +84,17 @@ def command(
     want: float | None,
     dry_run: bool,
 ) -> None:
-    """Train on 25, 50, 100 ... rows, a few draws each, and fit a curve. FILE is that of `offapi compare`.
+    """Estimate how accuracy grows with more training examples.
 
-    Says what twice the rows would bring, how many more the accuracy --want takes, or that
-    more data of this kind will not get you there. Stopped at any time, the same command goes on.
+    Use it before you pay for more labels. It trains on 25, 50, 100 ... rows, a few random samples of
+    each size, scores every model on the test set and fits a curve. It reports what twice the rows
+    would bring and, with --want, how many rows that accuracy takes or that more data of this kind
+    will not reach it. FILE is the file of `offapi compare`. Run the same command again to resume.
 
     \b
-    offapi curve compare.toml --want 0.9
-    offapi curve compare.toml --recipe filtered_sft --draws 5 --dry-run
+    Examples:
+      offapi curve compare.toml --want 0.9
+      offapi curve compare.toml --recipe filtered_sft --draws 5 --dry-run
     """
     from offapi.backend import default_backend, find
     from offapi.compare.config import load_keys
@@ -84,8 +102,8 @@ def command(
     keys = load_keys(file, overrides)
     name = backend or default_backend()
     find(name)
-    asked = (keys, recipe, name, sizes, draws)
-    output.result(_expect(*asked, output) if dry_run else _run(*asked, want, output))
+    request = (keys, recipe, name, sizes, draws)
+    output.result(_estimate(*request, output) if dry_run else _run(*request, want, output))
 
 
 def _run(
@@ -102,29 +120,29 @@ def _run(
     from offapi.files import atomic
 
     plan = run.plan_curve(keys, recipe, backend, sizes, draws)
-    reached = run.train_points(plan, output)
-    found = run.fit_points(reached)
-    answered = rows_needed(found, want) if want is not None else None
-    told = run.curve_as_dict(plan, reached, found, answered)
+    points = run.train_points(plan, output)
+    curve = run.fit_points(points)
+    needed = rows_needed(curve, want) if want is not None else None
+    result = run.curve_as_dict(plan, points, curve, needed)
     folder = keys.out / keys.name
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"curve-{recipe}.json"
-    atomic.write_file(path, orjson.dumps(told))
+    atomic.write_file(path, orjson.dumps(result))
     output.say()
     output.table(
         ("rows", "draws", "right, %", "± over draws", "fitted, with 95% interval"),
-        run.curve_table(reached, found),
+        run.curve_table(points, curve),
     )
-    for line in run.curve_lines(plan, found, answered):
+    for line in run.curve_lines(plan, curve, needed):
         output.say(line)
-    output.say(f"Everything is in {path}; the arms are in {keys.out / 'arms'}.")
-    return told
+    output.say(f"Result: {path}. The arms are in {keys.out / 'arms'}.")
+    return result
 
 
-def _expect(
+def _estimate(
     keys: Keys, recipe: RecipeName, backend: str, sizes: tuple[int, ...], draws: int, output: Output
 ) -> dict[str, Any]:
-    """What all points would take, with nothing left behind."""
+    """Show and return the time and energy of all points; leave nothing on disk."""
     from offapi.compare.curve import run
     from offapi.compare.effort import kwh
     from offapi.text.display import duration

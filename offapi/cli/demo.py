@@ -1,4 +1,4 @@
-"""`offapi demo`: the main job in small, from end to end."""
+"""`offapi demo`: the whole pipeline on generated invoices."""
 
 from __future__ import annotations
 
@@ -14,31 +14,41 @@ if TYPE_CHECKING:
     from offapi.demo.run import DemoOutcome
 
 
-@click.command(short_help="Distil a small model on generated invoices, from end to end.")
+@click.command(short_help="Run the whole pipeline on generated invoices, in a few minutes.")
 @backend_option()
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="runs",
     show_default=True,
-    help="Where the run goes.",
+    help="Folder in which the run folder is created.",
 )
 @click.option(
-    "--seed", default=0, show_default=True, help="Of the generated documents and of training."
+    "--seed",
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Random seed for the documents and the training.",
 )
 @click.option(
     "--full",
     is_flag=True,
-    help="Then compare the roads, reckon the cost, and report (about 15 minutes more).",
+    help="Also compare the recipes, estimate the cost and write a report of both (about 15 minutes"
+    " more).",
 )
 @options
 def command(output: Output, *, backend: str | None, out: Path, seed: int, full: bool) -> None:
-    """Distil a small model on generated invoices: label, grade, train, compare. No network, no key.
+    """Run the whole pipeline on generated invoices, in a few minutes.
 
-    Interrupted, it goes on where it stopped when called again.
+    Use it to see that everything works on this machine, and what a result looks like. A teacher
+    model labels the documents, the checks filter its labels, a small student learns from them, and
+    both are scored on test documents. It needs no data, no network and no API key. Run the same
+    command again to resume.
 
     \b
-    offapi demo --backend torch
+    Examples:
+      offapi demo
+      offapi demo --backend torch --seed 1 --full
     """
     from offapi.backend import default_backend
     from offapi.demo.run import Sizes, run_demo
@@ -46,38 +56,35 @@ def command(output: Output, *, backend: str | None, out: Path, seed: int, full: 
     name = backend or default_backend()
     outcome = run_demo(name, out, Sizes(seed=seed), output)
     show(outcome, output)
-    more = compare_roads(outcome.run.absolute(), name, output) if full else {}
+    more = compare_recipes(outcome.run.absolute(), name, output) if full else {}
     output.result(outcome.as_dict() | more)
 
 
-def compare_roads(run: Path, backend: str, output: Output) -> dict[str, Any]:
-    """The roads, said to take so long before they are
-    taken; then their costs, and one report of it all.
-    """
+def compare_recipes(run: Path, backend: str, output: Output) -> dict[str, Any]:
+    """Estimate the time of all recipes, run them, estimate the cost, and write one report."""
     from offapi.cli import compare
     from offapi.compare.config import load_keys
     from offapi.cost import text
     from offapi.demo import full
 
     keys = load_keys(full.write_recipe(run), ())
-    compare.expect(keys, backend, output)
-    told = compare.run(keys, backend, output)
+    compare.estimate(keys, backend, output)
+    result = compare.run(keys, backend, output)
     for line in text.lines(full.estimate_cost(run)):
         output.say(line)
-    output.say(f"To look at: {full.write_report(run)}")
-    return {"compare": told}
+    output.say(f"Report: {full.write_report(run)}")
+    return {"compare": result}
 
 
 def show(outcome: DemoOutcome, output: Output) -> None:
-    """The three arms side by side, each field with its interval."""
+    """Show the three arms next to each other, each field with its interval."""
     names = list(outcome.arms)
     tables = [outcome.arms[name].report.table() for name in names]
     rows = [[field[0][0], *(cell for _, cell in field)] for field in zip(*tables, strict=True)]
-    for unit in ("prompt_tokens", "seconds"):
-        rows.append(
-            [f"{unit} a document", *(f"{outcome.arms[name].cost[unit]:g}" for name in names)]
-        )
+    for key, title in (("prompt_tokens", "prompt tokens"), ("seconds", "seconds")):
+        costs = [f"{outcome.arms[name].cost[key]:g}" for name in names]
+        rows.append([f"{title} per document", *costs])
     output.say("")
     output.table(["right, with 95% interval", *names], rows)
-    output.say(f"\nEverything is in {outcome.run}; the adapter is {outcome.run / 'adapter'}.")
-    output.say(f"To look at: {outcome.run / 'report.html'}")
+    output.say(f"\nRun folder: {outcome.run}. Adapter: {outcome.run / 'adapter'}.")
+    output.say(f"Report: {outcome.run / 'report.html'}")

@@ -1,4 +1,4 @@
-"""`offapi doctor`: what works on this machine, and what to do about what does not."""
+"""`offapi doctor`: what works on this machine, and how to fix what does not."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ MARKS = {"ok": "ok", "absent": "-", "warning": "warning", "failed": "FAILED"}
 @click.command(short_help="Check backends, models, memory, disk and the network guard.")
 @options
 def command(output: Output) -> None:
-    """Check backends, stored models, memory, disk and the network guard. Changes nothing.
+    """Check backends, stored models, memory, disk and the network guard.
 
-    Each problem comes with its remedy. Exit code 3 when something has to be mended first.
+    Use it after installing, and whenever a command fails unexpectedly. It changes nothing and says
+    how to fix each problem. Exit code 3: something must be fixed first.
 
     \b
-    offapi doctor
-    offapi doctor --json
+    Examples:
+      offapi doctor
+      offapi doctor --json
     """
     from offapi import doctor
     from offapi.training import host
@@ -38,4 +40,6 @@ def command(output: Output) -> None:
         {"ok": not failed, "checks": checks, "versions": host.versions(), "host": host.facts()}
     )
     if failed:
-        raise GateFailed(f"to be mended: {', '.join(failed)}.", next_step="See the remedies above.")
+        raise GateFailed(
+            f"these checks failed: {', '.join(failed)}.", next_step="See the remedies above."
+        )

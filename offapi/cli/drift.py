@@ -1,4 +1,4 @@
-"""`offapi drift`: fresh served traces against a reference window: fresh, watch or retrain."""
+"""`offapi drift`: recent traces compared with a reference window; verdict fresh, watch or retrain."""
 
 from __future__ import annotations
 
@@ -21,30 +21,48 @@ FILE = click.Path(path_type=Path)
 RETRAIN = 3  # the exit code
 
 
-@click.command(short_help="Tell from fresh traces whether a model has gone stale.")
-@click.option("--task", "task_file", type=FILE, required=True, help="The task file (Python).")
+@click.command(short_help="Check recent traces for drift.")
 @click.option(
-    "--reference", type=FILE, required=True, help="Traces served when all was well (JSONL)."
+    "--task",
+    "task_file",
+    type=FILE,
+    required=True,
+    help="Task file (Python), whose checks score the answers.",
 )
 @click.option(
-    "--fresh", type=FILE, required=True, help="Traces served since (JSONL); the log may just grow."
+    "--reference",
+    type=FILE,
+    required=True,
+    help="The reference window: traces served while all was well (JSONL).",
 )
 @click.option(
-    "--state", "state_file", type=FILE, help="Keep here what was counted, and go on from it."
+    "--fresh",
+    type=FILE,
+    required=True,
+    help="Traces served since then (JSONL). The file may keep growing.",
+)
+@click.option(
+    "--state",
+    "state_file",
+    type=FILE,
+    help="File that keeps the counts from one call to the next. Without it, every call starts anew"
+    " and counts as the only one.",
 )
 @click.option(
     "--false-alarm",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
-    help="How often may there ever be an alarm where nothing drifts?",
+    metavar="PROBABILITY",
+    help="Probability of ever raising a false alarm, over all calls with the same --state.",
 )
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.02,
     show_default=True,
-    help="Moves of a mean that do not count.",
+    metavar="FRACTION",
+    help="Ignore changes of a mean smaller than this; 0.02 is 2 percentage points.",
 )
 @options
 def command(
@@ -57,14 +75,19 @@ def command(
     false_alarm: float,
     margin: float,
 ) -> int:
-    """Grade fresh traces with the task's checks, without gold, and hold them against a reference window.
+    """Check recent traces for drift: have the requests, or the quality of the answers, changed?
 
-    Says fresh, watch or retrain by a sequential test: run it every day with the same --state, the
-    false-alarm rate holds for all looks together. Exit code 3: retrain. Rows are taken to be
-    independent; of rows with the same `group` the first one counts.
+    Use it on a model that serves requests, every day if you like. It grades the traces with the
+    task's checks, without gold answers, and compares them with the reference window. The verdict is
+    fresh (no change found), watch (one check may have moved) or retrain (exit code 3).
+
+    A sequential test allows any number of calls: with the same --state, the false-alarm probability
+    holds for all of them together. Rows are taken to be independent; of rows with the same `group`,
+    only the first one counts.
 
     \b
-    offapi drift --task task.py --reference launch.jsonl --fresh served.jsonl --state drift.json
+    Example:
+      offapi drift --task task.py --reference launch.jsonl --fresh served.jsonl --state drift.json
     """
     from offapi.drift import report, state, without_gold
     from offapi.drift.monitor import DriftMonitor
@@ -78,90 +101,96 @@ def command(
     watching, tally = task_signals(task), RowTally()
     with state.alone(state_file):
         known = read_reference(TraceSource(reference, task_file, task, watching), output)
-        watch = DriftMonitor(known, watching, margin)
+        monitor = DriftMonitor(known, watching, margin)
         key = {
             "format": state.FORMAT,
             "task": sha256_file(task_file),
             "reference": sha256_file(reference),
             "margin": margin,
         }
-        before = state.read(state_file, key, watch.start()) if state_file else watch.start()
-        after = watch.run(
+        before = state.read(state_file, key, monitor.start()) if state_file else monitor.start()
+        after = monitor.run(
             before, TraceSource(fresh, task_file, task, watching, known.ids), tally, output
         )
-        _tell_rows(output, fresh, after, after.rows - before.rows, known.tally, tally)
+        _show_rows(output, fresh, after, after.rows - before.rows, known.tally, tally)
         if state_file is not None:
             state.write(state_file, key, after)
-    told = report.drift_report(watch, after, false_alarm)
-    following = report.next_commands(told.verdict, task_file, fresh)
-    _tell(output, told, following)
+    drift_report = report.drift_report(monitor, after, false_alarm)
+    commands = report.next_commands(drift_report.verdict, task_file, fresh)
+    _show_report(output, drift_report, commands)
     output.result(
         {
-            **told.as_dict(),
+            **drift_report.as_dict(),
             "new_rows": after.rows - before.rows,
             "passed_over": tally.passed_over,
-            "next": following,
+            "next": commands,
             "state": str(state_file) if state_file else None,
         }
     )
-    return RETRAIN if told.verdict == "retrain" else 0
+    return RETRAIN if drift_report.verdict == "retrain" else 0
 
 
 def _check_paths(state_file: Path | None, reads: tuple[Path, ...]) -> None:
-    """ConfigError when the state would be written over what is read, or nowhere."""
+    """Raise ConfigError if the state file is also an input, or its folder does not exist."""
     if state_file is None:
         return
     if state_file.exists() and any(path.exists() and state_file.samefile(path) for path in reads):
-        step = "Name another file."
-        raise ConfigError(
-            "it is read by this command too.", where=f"--state {state_file}", next_step=step
-        )
+        what = "this command also reads that file, so writing to it would destroy the input."
+        raise ConfigError(what, where=f"--state {state_file}", next_step="Name another file.")
     if not state_file.absolute().parent.is_dir():
-        step = "Make it, or name another."
-        raise ConfigError("there is no such folder.", where=f"--state {state_file}", next_step=step)
+        step = "Create it, or name another."
+        raise ConfigError(
+            "the folder does not exist.", where=f"--state {state_file}", next_step=step
+        )
 
 
-def _tell_rows(
+def _show_rows(
     output: Output, fresh: Path, after: State, new: int, known: RowTally, tally: RowTally
 ) -> None:
-    """Which rows counted and which did not; DataError where there is none."""
-    passed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(tally.passed_over.items()))
+    """Show how many rows counted and how many did not. Raise DataError if none did."""
+    skipped = ", ".join(
+        f"{count:,} {reason}" for reason, count in sorted(tally.passed_over.items())
+    )
     if not after.rows:
-        what = f"there is no fresh row in it{f' ({passed})' if passed else ''}."
-        raise DataError.at(what, path=fresh, next_step="Give it rows served since the reference.")
+        what = f"the file has no fresh row{f' ({skipped})' if skipped else ''}."
+        step = "Name a file with rows served after the reference."
+        raise DataError.at(what, path=fresh, next_step=step)
     output.say(
-        f"{new:,} new rows, {after.rows:,} in all{f'; passed over: {passed}' if passed else ''}."
+        f"{new:,} new rows, {after.rows:,} in all{f'; skipped: {skipped}' if skipped else ''}."
     )
     for name, rows in (("reference", known), ("fresh", tally)):
         if rows.failed:
             output.say(
-                f"{plural(rows.failed, 'row')} ({name}) could not be graded and do not count; the first: {rows.first}"
+                f"{plural(rows.failed, 'row')} ({name}) could not be graded and do not count;"
+                f" the first: {rows.first}"
             )
 
 
-def _tell(output: Output, told: DriftReport, following: list[str]) -> None:
+def _show_report(output: Output, report: DriftReport, commands: list[str]) -> None:
     headers = (
         "watched",
         "reference %",
         "fresh %",
-        "lately %",
+        "recent %",
         "difference, 95% interval",
         "highest e",
         "",
     )
-    output.table(headers, [one.cells() for one in told.watched])
-    output.say("Lengths are places among the reference's lengths; the intervals are for one look.")
-    for line in told.lines():
+    output.table(headers, [signal.cells() for signal in report.watched])
+    output.say(
+        "A length is shown as its rank among the reference's lengths. The intervals hold for one call."
+    )
+    for line in report.lines():
         output.say(line)
-    for one in told.watched:
-        _tell_list(output, f"{one.name}: rows that drove it", one.rows)
-    if not any(one.rows for one in told.watched):
-        _tell_list(output, "lowest grades", told.worst)
-        _tell_list(output, "most novel", told.most_novel)
-    for line in following:
+    for signal in report.watched:
+        _show_list(output, f"{signal.name}: rows that drove it", signal.rows)
+    if not any(signal.rows for signal in report.watched):
+        _show_list(output, "lowest grades", report.worst)
+        _show_list(output, "most novel", report.most_novel)
+    for line in commands:
         output.say(f"Next: {line}")
 
 
-def _tell_list(output: Output, title: str, rows: tuple[OutlierRow, ...]) -> None:
+def _show_list(output: Output, title: str, rows: tuple[OutlierRow, ...]) -> None:
     if rows:
         output.table((title, ""), [(row.id, row.reason) for row in rows])

@@ -1,6 +1,4 @@
-"""`offapi eval`: a model's answers against gold, or two
-systems' answers against each other, with intervals.
-"""
+"""`offapi eval`: a model's accuracy, or two systems compared, with 95% intervals."""
 
 from __future__ import annotations
 
@@ -39,58 +37,95 @@ FOR_MODELS = (
 
 @dataclass(frozen=True)
 class Rival:
-    """The answers to compare with, and the documents among them that were never answered."""
+    """The answers to compare with, and how many documents were never answered."""
 
     name: str
     answers: Sequence[Prediction]
     missing: int = 0
 
 
-@click.command(short_help="Score a model on known answers, or compare two, with intervals.")
-@click.argument("answers", type=FILE, required=False)
-@click.option("--task", "task_file", type=FILE, help="The task file (Python).")
-@click.option("--data", type=FILE, help="Documents or traces with gold answers (JSONL).")
+@click.command(short_help="Measure a model's accuracy, or compare two, with 95% intervals.")
+@click.argument("answers", type=FILE, required=False, metavar="[ANSWERS]")
+@click.option("--task", "task_file", type=FILE, help="Task file (Python).")
 @click.option(
-    "--model", default="demo", show_default=True, help="A model in the store, or its folder."
+    "--data",
+    type=FILE,
+    help="Documents or traces with gold answers, which are known to be right (JSONL).",
 )
-@click.option("--adapter", type=FILE, help="An adapter folder, such as runs/NAME/adapter.")
+@click.option(
+    "--model",
+    default="demo",
+    show_default=True,
+    metavar="NAME",
+    help="Name of a local model (see `offapi models list`), or its folder.",
+)
+@click.option(
+    "--adapter",
+    type=FILE,
+    help="Adapter folder, such as runs/NAME/adapter. Without it, the base model answers alone.",
+)
 @click.option(
     "--shots",
     type=click.IntRange(0),
+    metavar="N",
     default=0,
     show_default=True,
-    help="Worked examples in the prompt.",
+    help="Number of the task's worked examples to put into the prompt.",
 )
 @click.option(
     "--samples",
     type=click.IntRange(1),
+    metavar="N",
     default=1,
     show_default=True,
-    help="Answers to sample a document.",
+    help="Answers to sample per document; with more than one, pass rates are reported too.",
 )
 @click.option(
     "--temperature",
     type=click.FloatRange(0, 10),
-    help="Of sampling.  [default: 0, or 1 with --samples]",
+    metavar="T",
+    help="Sampling temperature; 0 takes the likeliest token.  [default: 0, or 1 with --samples]",
 )
-@click.option("--limit", type=click.IntRange(1), help="Only the first N documents.")
-@click.option("--out", type=FILE, default="predictions.jsonl", show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Use only the first N documents.  [default: all]",
+)
+@click.option(
+    "--out",
+    type=FILE,
+    default="predictions.jsonl",
+    show_default=True,
+    help="File for the predictions: every answer and its scores (JSONL).",
+)
 @click.option(
     "--against",
     metavar="FILE",
-    help="Other predictions to compare with, or `recorded`: those in --data.",
+    help="Predictions file to compare with, or `recorded` for the answers in --data. Without it,"
+    " nothing is compared.",
 )
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1),
     default=0.05,
     show_default=True,
-    help="How much less would do.",
+    metavar="FRACTION",
+    help="Largest drop in accuracy you would accept when replacing B by A; 0.05 is 5 points.",
 )
-@click.option("--common", is_flag=True, help="Leave out documents that only one side answered.")
+@click.option(
+    "--common",
+    is_flag=True,
+    help="With --against, compare only documents that both sides answered. Without it, a missing"
+    " answer is an error, and a missing recorded answer counts as wrong.",
+)
 @backend_option()
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Number format of the model's weights; bfloat16 needs half the memory.",
 )
 @options
 def command(
@@ -103,18 +138,23 @@ def command(
     against: str | None,
     margin: float,
     common: bool,
-    **asked: Any,
+    **values: Any,
 ) -> None:
-    """Score a model (and adapter) on documents with gold answers; predictions are written to --out.
+    """Measure a model's accuracy on documents with gold answers, or compare two models.
 
-    With --against, two systems' answers to the same documents are compared: which is better,
-    whether A could replace B, or that so many documents cannot tell. ANSWERS is a predictions
-    file to use as A instead of asking a model.
+    Use it after training, on documents that the model has not seen. --task and --data are required
+    unless ANSWERS is given. The model answers every document; the accuracy of each field is shown
+    with a 95% interval, and the answers are written to --out.
+
+    With --against, these answers (A) are compared with others (B) to the same documents. It reports
+    which is better, whether A can replace B, or that there are too few documents to say. ANSWERS is
+    a predictions file to use as A instead of running a model.
 
     \b
-    offapi eval --task task.py --data val.jsonl --model demo --adapter runs/distill/adapter
-    offapi eval student.jsonl --against teacher.jsonl --margin 0.05
-    offapi eval student.jsonl --against recorded --task task.py --data val.jsonl
+    Examples:
+      offapi eval --task task.py --data val.jsonl --adapter runs/distill/adapter
+      offapi eval student.jsonl --against teacher.jsonl --margin 0.05
+      offapi eval student.jsonl --against recorded --task task.py --data val.jsonl
     """
     from offapi.evaluation import accuracy
     from offapi.evaluation.evaluate import read_questions
@@ -122,25 +162,25 @@ def command(
     _check_usage(answers, task_file, data, against)
     questions = read_questions(task_file, data, limit) if task_file and data else None
     rival = _rival(against, questions, common, output) if against else None
-    found: Sequence[Prediction] = ()
-    told: dict[str, Any] = {}
+    predictions: Sequence[Prediction] = ()
+    result: dict[str, Any] = {}
     if answers is not None:
-        found = accuracy.read_predictions(answers)
+        predictions = accuracy.read_predictions(answers)
     elif questions is not None:
-        wanted = _asked(
-            asked, [task_file, data, Path(against or RECORDED)], compared=against is not None
-        )
-        found, told = _score(wanted, questions, rival, common, output)
+        reads = [task_file, data, Path(against or RECORDED)]
+        settings = _settings(values, reads, compared=against is not None)
+        predictions, result = _score(settings, questions, rival, common, output)
     if rival is not None:
-        compared = _compare(found, str(answers or asked["out"]), rival, margin, common, output)
-        told = {**told, "against": compared} if told else compared
-    output.result(told)
+        name = str(answers or values["out"])
+        comparison = _compare(predictions, name, rival, margin, common, output)
+        result = {**result, "against": comparison} if result else comparison
+    output.result(result)
 
 
 def _check_usage(
     answers: Path | None, task_file: Path | None, data: Path | None, against: str | None
 ) -> None:
-    """UsageError for options that do not go together: none may be without effect."""
+    """Raise UsageError for options that exclude each other: none may be without effect."""
     context = click.get_current_context()
     given = {
         name
@@ -149,16 +189,18 @@ def _check_usage(
     }
     reads = answers is None or against == RECORDED
     if reads and (task_file is None or data is None):
-        instead = "" if answers else ", or name a predictions file to compare with another"
+        instead = "" if answers else ", or name a predictions file and --against"
         raise click.UsageError(f"Missing option '--{'data' if task_file else 'task'}'{instead}.")
     if answers is not None and against is None:
-        raise click.UsageError("A predictions file is compared with another one: add --against.")
+        raise click.UsageError(
+            "A predictions file needs another one to compare with: add --against."
+        )
     unused = [name for name in FOR_MODELS if name in given] if answers is not None else []
     unused += [name for name in ("task_file", "data") if name in given and not reads]
     unused += [name for name in ("margin", "common") if name in given and against is None]
     if unused:
         why = (
-            "no model is asked, the answers are there"
+            "no model runs, because ANSWERS is given"
             if answers
             else "nothing is compared without --against"
         )
@@ -166,33 +208,34 @@ def _check_usage(
 
 
 def _score(
-    wanted: EvalSettings, questions: Questions, rival: Rival | None, common: bool, output: Output
+    settings: EvalSettings, questions: Questions, rival: Rival | None, common: bool, output: Output
 ) -> tuple[Sequence[Prediction], dict[str, Any]]:
-    """The model's answers, and what `--json` tells of them."""
+    """Return the model's answers, and the object that `--json` prints."""
     from offapi.evaluation import accuracy
     from offapi.evaluation.compare import match_answers
     from offapi.evaluation.evaluate import evaluate_model
     from offapi.files import atomic
 
-    # Before minutes of answering: a row holds the answer,
-    # of some four bytes a token, and about 1 KB beside it.
+    # Checked before minutes of answering: a row is about 1 KB and four bytes per answer token.
     row = 1024 + 4 * questions.task.max_answer_tokens
-    atomic.need_room(wanted.out, wanted.samples * len(questions.rows) * row)
-    if rival is not None:  # what keeps the two apart is told before the model is asked
+    atomic.need_room(settings.out, settings.samples * len(questions.rows) * row)
+    if rival is not None:  # a mismatch of documents must show before the model runs
         unanswered = accuracy.make_predictions(
             questions.task, questions.rows, [""] * len(questions.rows)
         )
         with _naming(str(questions.data), rival.name):
             match_answers(unanswered, rival.answers, common=common)
-    scored = evaluate_model(wanted, questions, output)
+    scored = evaluate_model(settings, questions, output)
     output.table(("field", "right, with 95% interval"), scored.report.table())
     for line in scored.lines():
         output.say(line)
     return scored.report.predictions, scored.as_dict()
 
 
-def _asked(values: dict[str, Any], reads: Sequence[Path | None], *, compared: bool) -> EvalSettings:
-    """ConfigError where sampling or --out cannot be as asked."""
+def _settings(
+    values: dict[str, Any], reads: Sequence[Path | None], *, compared: bool
+) -> EvalSettings:
+    """Return the settings. Raise ConfigError for impossible sampling or an unusable --out."""
     from offapi.evaluation.evaluate import EvalSettings
 
     samples, temperature, out = values["samples"], values["temperature"], values["out"]
@@ -200,18 +243,19 @@ def _asked(values: dict[str, Any], reads: Sequence[Path | None], *, compared: bo
         temperature = OWN_TEMPERATURE if samples > 1 else 0.0
     if samples > 1 and temperature == 0:
         raise ConfigError(
-            "at temperature 0 all samples are the same.", next_step="Raise --temperature."
+            "all samples are the same at temperature 0.", next_step="Raise --temperature."
         )
     if temperature > 0 and compared:
-        step = "Compare greedy answers, one a document: leave --samples and --temperature out."
-        raise ConfigError("sampled answers are not compared.", next_step=step)
+        step = "Compare greedy answers: leave out --samples and --temperature."
+        raise ConfigError("sampled answers cannot be compared.", next_step=step)
     if any(path and path.exists() and out.exists() and out.samefile(path) for path in reads):
-        raise ConfigError(
-            "it is read by this command too.", where=f"--out {out}", next_step="Name another --out."
-        )
+        what = "this command also reads that file, so writing to it would destroy the input."
+        raise ConfigError(what, where=f"--out {out}", next_step="Name another --out.")
     if not out.absolute().parent.is_dir():
         raise ConfigError(
-            "there is no such folder.", where=f"--out {out}", next_step="Make it, or name another."
+            "the folder does not exist.",
+            where=f"--out {out}",
+            next_step="Create it, or name another.",
         )
     return EvalSettings(**{**values, "temperature": temperature})
 
@@ -232,7 +276,7 @@ def _rival(against: str, questions: Questions | None, common: bool, output: Outp
 
 
 def _compare(
-    found: Sequence[Prediction],
+    predictions: Sequence[Prediction],
     name: str,
     rival: Rival,
     margin: float,
@@ -242,22 +286,18 @@ def _compare(
     from offapi.evaluation.compare import compare_answers
 
     with _naming(name, rival.name):
-        compared = compare_answers(found, rival.answers, margin=margin, common=common)
+        comparison = compare_answers(predictions, rival.answers, margin=margin, common=common)
     output.say(f"A: {name}    B: {rival.name}")
-    output.table(("", "A right", "B right", "A - B, points"), compared.table())
-    for line in compared.lines():
+    output.table(("", "A right", "B right", "A - B, points"), comparison.table())
+    for line in comparison.lines():
         output.say(line)
-    return {
-        "A": name,
-        "B": rival.name,
-        **compared.as_dict(),
-        **({"not_recorded": rival.missing} if rival.name == RECORDED else {}),
-    }
+    result = {"A": name, "B": rival.name, **comparison.as_dict()}
+    return result | {"not_recorded": rival.missing} if rival.name == RECORDED else result
 
 
 @contextmanager
 def _naming(a: str, b: str) -> Iterator[None]:
-    """Say in errors which files A and B are."""
+    """Name the files A and B in errors."""
     try:
         yield
     except DataError as error:

@@ -1,6 +1,4 @@
-"""`offapi grade`: grade traces with a task's checks,
-say what the grades are worth, keep the best.
-"""
+"""`offapi grade`: score traces with the task's checks, and keep the best."""
 
 from __future__ import annotations
 
@@ -27,38 +25,93 @@ PAIRS_SHOWN = 10
 DECONTAMINATION = "decontamination.jsonl"
 
 
-@click.command(short_help="Grade traces with a task's checks, and keep the best.")
-@click.option("--task", "task_file", type=FILE, required=True, help="The task file (Python).")
+@click.command(short_help="Score traces with the task's checks and keep the best.")
 @click.option(
-    "--traces", type=FILE, required=True, help="Traces, or documents with a recorded_label (JSONL)."
+    "--task",
+    "task_file",
+    type=FILE,
+    required=True,
+    help="Task file (Python), whose checks score the answers.",
 )
 @click.option(
-    "--out", type=FILE, default="graded.jsonl", show_default=True, help="Every row with its grade."
-)
-@click.option("--kept", type=FILE, help="Write the rows that are kept here.")
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Keep grades from this on.  [default: 1]"
-)
-@click.option(
-    "--best", type=click.IntRange(1), help="Keep so many of each trace group; needs rows with one."
+    "--traces",
+    type=FILE,
+    required=True,
+    help="Traces, or documents with a `recorded_label` (JSONL).",
 )
 @click.option(
-    "--top", type=click.FloatRange(0, 1, min_open=True), help="Keep this fraction, the best."
+    "--out",
+    type=FILE,
+    default="graded.jsonl",
+    show_default=True,
+    help="File for all rows with their grades (JSONL).",
 )
 @click.option(
-    "--cap", type=click.IntRange(1), help="Keep at most so many rows for each value of --cap-by."
-)
-@click.option("--cap-by", metavar="FIELD", help="`group`, or a field of the answer.")
-@click.option(
-    "--against", type=FILE, multiple=True, help="Evaluation documents: rows near one are not kept."
-)
-@click.option("--gold", type=FILE, help="Documents with gold answers, to grade the grader with.")
-@click.option("--want-precision", type=click.FloatRange(0, 1), default=0.95, show_default=True)
-@click.option(
-    "--review", type=click.IntRange(1), help="Judge so many rows yourself, where there is no gold."
+    "--kept",
+    type=FILE,
+    help="File for the rows that the rule keeps (JSONL). Without it, the rule is only reported.",
 )
 @click.option(
-    "--show", type=click.IntRange(1), help="Show so many of the worst and of the best rows."
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="GRADE",
+    help="Keep rows with at least this grade.  [default: 1, unless --best or --top is given]",
+)
+@click.option(
+    "--best",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Keep at most N rows per trace group, the best ones. The rows need a `group`.",
+)
+@click.option(
+    "--top",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="FRACTION",
+    help="Keep this fraction of the rows, the best ones; 0.1 is a tenth.",
+)
+@click.option(
+    "--cap",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Keep at most N rows for each value of --cap-by.",
+)
+@click.option(
+    "--cap-by",
+    metavar="FIELD",
+    help="What --cap counts by: `group`, or a field of the answer, such as vendor.",
+)
+@click.option(
+    "--against",
+    type=FILE,
+    multiple=True,
+    help="Evaluation documents (JSONL). Rows that nearly repeat one are not kept. May be given more"
+    " than once.",
+)
+@click.option(
+    "--gold",
+    type=FILE,
+    help="Documents with gold answers (JSONL), to measure how often a good grade is right.",
+)
+@click.option(
+    "--want-precision",
+    type=click.FloatRange(0, 1),
+    metavar="FRACTION",
+    default=0.95,
+    show_default=True,
+    help="Suggest the lowest threshold at which this fraction of the rows is right. It needs --gold or"
+    " --review.",
+)
+@click.option(
+    "--review",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Grade N rows yourself, in the terminal, when there are no gold answers.",
+)
+@click.option(
+    "--show",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Show the N worst and the N best rows.",
 )
 @options
 def command(
@@ -75,15 +128,22 @@ def command(
     show: int | None,
     **rule: Any,
 ) -> None:
-    """Grade traces, and see what the grades are worth and what each keep rule would keep.
+    """Score traces with the task's checks and keep the best.
 
-    Stop it at any time: the same command goes on where it stopped. Exit code 3: a check could
-    not judge some rows, which are named and never kept.
+    Use it on imported traces before you train on them with filtered_sft. A grade is the weighted
+    mean of an answer's checks, from 0 to 1. The report shows the grades, what each rule would keep
+    and, with --gold or --review, how far the grades can be trusted. Near-duplicates are kept once.
+    --threshold, --best, --top and --cap can be combined; a kept row satisfies all of them.
+
+    Run the same command again to resume. Exit code 3: a check failed on some rows, which are named
+    and never kept.
 
     \b
-    offapi grade --task task.py --traces traces.jsonl --out graded.jsonl --show 3
-    offapi grade --task task.py --traces traces.jsonl --against val.jsonl --review 30
-    offapi grade --task task.py --traces traces.jsonl --cap 20 --cap-by vendor --kept kept.jsonl
+    Examples:
+      offapi grade --task task.py --traces traces.jsonl --show 3
+      offapi grade --task task.py --traces traces.jsonl --against val.jsonl --review 30
+      offapi grade --task task.py --traces traces.jsonl --top 0.5 --kept kept.jsonl
+      offapi grade --task task.py --traces traces.jsonl --cap 20 --cap-by vendor --kept kept.jsonl
     """
     from offapi.grading.file import grade_file, inputs, kept_file
     from offapi.grading.file.row_reader import Lines
@@ -103,7 +163,7 @@ def command(
     with Lines(out, graded.table, read.task) as lines:
         output.say("Looking for near-duplicates ...")
         sieve = kept_file.sieve(graded, lines, read, SEED)
-        told = report(
+        grading = report(
             graded.table,
             sieve,
             tuple(read.task.checks),
@@ -113,9 +173,10 @@ def command(
             pairs=kept_file.near_evaluation(graded, lines, read),
             evaluation=len(read.evaluation) if against else None,
         )
-        _tell(output, told, read)
-        result = {"graded": str(out), **told.as_dict(), **_show(output, sieve, lines, show)}
-        result |= _write_pairs(output, told, out) if against else {}
+        _show_report(output, grading, read)
+        result = {"graded": str(out), **grading.as_dict()}
+        result |= _show_rows(output, sieve, lines, show)
+        result |= _write_pairs(output, grading, out) if against else {}
         result |= _write_kept(output, kept, sieve, keep, lines, read) if kept else {}
     graded.gate()
     output.result(result)
@@ -124,15 +185,12 @@ def command(
 def _check_paths(
     traces: Path, out: Path, kept: Path | None, gold: Path | None, against: tuple[Path, ...]
 ) -> None:
-    """ConfigError when a file would be written over one that is read, or twice."""
+    """Raise ConfigError if an output file is also an input, or is named twice."""
     reads = [path for path in (traces, gold, *against) if path is not None and path.exists()]
     for name, path in (("--out", out), ("--kept", kept)):
         if path is not None and path.exists() and any(path.samefile(other) for other in reads):
-            raise ConfigError(
-                "it is read by this command too.",
-                where=f"{name} {path}",
-                next_step="Name another file.",
-            )
+            what = "this command also reads that file, so writing to it would destroy the input."
+            raise ConfigError(what, where=f"{name} {path}", next_step="Name another file.")
     if kept is not None and kept.absolute() == out.absolute():
         raise ConfigError(
             "--out and --kept are the same file.", where=str(out), next_step="Name another file."
@@ -162,16 +220,14 @@ def _check_field(keep: Keep, read: GradingInputs) -> None:
 def _truth(
     output: Output, graded: Graded, lines: Lines, folder: Path, review: int | None
 ) -> Truth | None:
-    """What gold says or, where there is none, a person."""
+    """Return which rows are right, by gold answers or else by a person."""
     from offapi.grading import truth
     from offapi.grading.file.reviews import NAME, Reviews
 
     known = truth.from_gold(graded.table)
     if known is not None:
         if review is not None:
-            output.say(
-                "Some rows have gold, which tells more than a review would: nothing is asked."
-            )
+            output.say("Some rows have gold answers, so no review is needed: nothing is asked.")
         return known
     reviews = Reviews.read(folder / NAME)
     rows = reviews.wanted(graded.table, review) if review is not None else []
@@ -182,113 +238,113 @@ def _truth(
     return truth.from_reviews(graded.table, reviews.of(graded.table))
 
 
-def _tell(output: Output, told: GradingReport, read: GradingInputs) -> None:
-    """The report in tables and sentences."""
+def _show_report(output: Output, report: GradingReport, read: GradingInputs) -> None:
+    """Show the report in tables and sentences."""
     from offapi.grading.similarity.near_duplicates import COMPARED, SIMILAR
 
     output.say(
-        f"\n{told.rows:,} rows, {told.failed:,} could not be graded, {told.unanswered:,} have no"
+        f"\n{report.rows:,} rows, {report.failed:,} could not be graded, {report.unanswered:,} have no"
         " answer."
     )
-    most = max(told.histogram, default=0) or 1
+    most = max(report.histogram, default=0) or 1
     names = [f"{i / 10:.1f} - {(i + 1) / 10:.1f}" for i in range(10)] + ["1.0"]
     bars = [
         (name, f"{n:,}", "#" * round(40 * n / most))
-        for name, n in zip(names, told.histogram, strict=True)
+        for name, n in zip(names, report.histogram, strict=True)
     ]
     output.table(("grade", "rows", ""), bars)
-    checks = [(check.name, check.passed.percent(), f"{check.mean:.3f}") for check in told.checks]
+    checks = [(check.name, check.passed.percent(), f"{check.mean:.3f}") for check in report.checks]
     output.table(("check", "passed %, with 95% interval", "mean"), checks)
     estimated = (
-        ", estimated to 6 points where there are so many rows" if told.rows > COMPARED else ""
+        ", estimated to 6 points because there are many rows" if report.rows > COMPARED else ""
     )
     output.say(
-        f"Documents: {told.exact_duplicates:,} rows repeat another's word for word,"
-        f" {told.near_duplicates:,} nearly so (the same numbers, and {SIMILAR:.0%} of the runs of"
-        f" three words{estimated})."
+        f"Documents: {report.exact_duplicates:,} rows repeat another row's document exactly,"
+        f" {report.near_duplicates:,} nearly (the same numbers and {SIMILAR:.0%} of the three-word"
+        f" sequences{estimated})."
     )
-    _tell_rules(output, told)
-    if told.agreement is not None:
+    _show_rules(output, report)
+    if report.agreement is not None:
         output.say(
-            f"The grader, graded by {told.agreement.source} on {told.agreement.judged:,} rows:"
+            f"How reliable the grades are, by {report.agreement.source} on"
+            f" {report.agreement.judged:,} rows:"
         )
         output.table(
-            ("grade from", "judged", "right among those %", "of all right ones %"),
-            told.agreement.table(),
+            ("grade at least", "rows", "right among them %", "of all right rows %"),
+            report.agreement.table(),
         )
-        for name in read.gold_checks if told.agreement.source == "gold" else ():
+        for name in read.gold_checks if report.agreement.source == "gold" else ():
             output.say(
-                f"Check {name!r} looks at the gold answer, so this table says nothing of rows"
-                " without gold."
+                f"Check {name!r} uses the gold answer, so this table does not apply to rows without"
+                " gold."
             )
-    dropped = ", ".join(f"{count:,} {reason}" for reason, count in told.dropped.items()) or "none"
-    output.say(f"Kept by the rule asked for: {told.kept:,} of {told.rows:,}; dropped: {dropped}.")
-    for line in told.lines():
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items()) or "none"
+    output.say(f"Your rule keeps {report.kept:,} of {report.rows:,} rows; dropped: {dropped}.")
+    for line in report.lines():
         output.say(line)
 
 
-def _tell_rules(output: Output, told: GradingReport) -> None:
-    """What each rule would keep; a column for the cap and for the truth where there are such."""
-    capped, known = told.keep.cap is not None, told.agreement is not None
-    headers = (
-        "rule",
-        "keeps",
-        *(("with the cap",) if capped else ()),
-        *(("right %",) if known else ()),
-    )
-    rows = []
-    for rule in told.rules:
-        right = rule.right.percent() if rule.right else "not known"
-        more = (*((f"{rule.capped:,}",) if capped else ()), *((right,) if known else ()))
-        rows.append((rule.rule, f"{rule.kept:,}", *more))
+def _show_rules(output: Output, report: GradingReport) -> None:
+    """Show what each rule would keep, with a column for the cap and for the truth if known."""
+    headers = ["rule", "keeps"]
+    rows = [[rule.rule, f"{rule.kept:,}"] for rule in report.rules]
+    if report.keep.cap is not None:
+        headers.append("with the cap")
+        for row, rule in zip(rows, report.rules, strict=True):
+            row.append(f"{rule.capped:,}")
+    if report.agreement is not None:
+        headers.append("right %")
+        for row, rule in zip(rows, report.rules, strict=True):
+            row.append(rule.right.percent() if rule.right else "not known")
     output.table(headers, rows)
 
 
-def _show(output: Output, sieve: Sieve, lines: Lines, count: int | None) -> dict[str, Any]:
-    """The worst and the best rows, document, answer and reasons side by side."""
+def _show_rows(output: Output, sieve: Sieve, lines: Lines, count: int | None) -> dict[str, Any]:
+    """Show and return the worst and the best rows with document, answer and reasons."""
     from offapi.grading.file.extremes import extremes
 
     if count is None:
         return {}
-    found = dict(zip(("worst", "best"), extremes(sieve, lines, count), strict=True))
-    for name, samples in found.items():
+    result = {}
+    for name, samples in zip(("worst", "best"), extremes(sieve, lines, count), strict=True):
         rows = [
-            (f"{one.id}\n{one.score:.3f}", one.document, one.answer, "\n".join(one.reasons))
-            for one in samples
+            (f"{row.id}\n{row.score:.3f}", row.document, row.answer, "\n".join(row.reasons))
+            for row in samples
         ]
         output.table((name, "document", "answer", "checks"), rows)
-    return {name: [asdict(one) for one in samples] for name, samples in found.items()}
+        result[name] = [asdict(row) for row in samples]
+    return result
 
 
-def _write_pairs(output: Output, told: GradingReport, out: Path) -> dict[str, Any]:
-    """The pairs near an evaluation document, all in a file, some shown."""
+def _write_pairs(output: Output, report: GradingReport, out: Path) -> dict[str, Any]:
+    """Write all pairs of a row and an evaluation document that is near it; show some."""
     from offapi.files import jsonl
 
-    path, pairs = out.with_name(DECONTAMINATION), told.near_evaluation
+    path, pairs = out.with_name(DECONTAMINATION), report.near_evaluation
     jsonl.write(path, map(asdict, pairs))
     rows = len({pair.row for pair in pairs})
     output.say(
-        f"{rows:,} rows are near one of {told.evaluation:,} evaluation documents and are not kept"
-        f" ({path})."
+        f"{rows:,} rows nearly repeat one of {report.evaluation:,} evaluation documents and are not"
+        f" kept (see {path})."
     )
     shown = [
         (pair.row, pair.document, f"{pair.runs:.0%}", f"{pair.numbers:.0%}")
         for pair in pairs[:PAIRS_SHOWN]
     ]
     if shown:
-        output.table(("row", "evaluation document", "holds of its text", "of its numbers"), shown)
+        output.table(("row", "evaluation document", "shared text", "shared numbers"), shown)
     return {"decontamination": str(path)}
 
 
 def _write_kept(
     output: Output, path: Path, sieve: Sieve, keep: Keep, lines: Lines, read: GradingInputs
 ) -> dict[str, Any]:
-    """The rows that are kept; DataError where there are none."""
+    """Write the rows that are kept. Raise DataError if there are none."""
     from offapi.grading.file import kept_file
 
     mask, _ = sieve.kept(keep)
     if not mask.any():
-        step = "See the table for what other rules keep."
+        step = "The table above shows what other rules keep."
         raise DataError(
             "no row is kept, so the file is not written.", where=f"--kept {path}", next_step=step
         )

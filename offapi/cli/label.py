@@ -1,6 +1,4 @@
-"""`offapi label`: have a teacher label documents, told
-beforehand what it takes and afterwards what it took.
-"""
+"""`offapi label`: label documents with a teacher model; show the cost before and after."""
 
 from __future__ import annotations
 
@@ -34,74 +32,101 @@ FOR_ENDPOINTS = (
 CONCURRENCY, TIMEOUT = 4, 120.0
 
 
-@click.command(short_help="Have a teacher label documents.")
+@click.command(short_help="Label documents with a teacher model.")
 @click.option(
     "--task",
     "task_file",
     type=click.Path(path_type=Path),
     required=True,
-    help="The task file (Python).",
+    help="Task file (Python), whose instructions and examples the teacher gets.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Documents: JSONL, or a folder of .txt.",
+    help="Documents to label: a JSONL file, or a folder of .txt files.",
 )
 @click.option(
     "--teacher",
     "spec",
+    metavar="TEACHER",
     required=True,
-    help="local:NAME, http://HOST:PORT/v1, https://..., or recorded.",
+    help="Model that labels: local:NAME (a local model), http://HOST:PORT/v1 or https://... (an endpoint"
+    " for chat completions), or recorded (the `recorded_label` of each document).",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="The labels file (JSONL), appended to.",
+    help="Labels file (JSONL). New labels are appended, and documents in it are not asked again.",
 )
 @click.option(
     "--shots",
     type=click.IntRange(0),
-    help="Worked examples in the prompt.  [default: all the task has]",
+    metavar="N",
+    help="Number of worked examples in the prompt.  [default: all the task has]",
 )
-@click.option("--limit", type=click.IntRange(1), help="Only the first N documents.")
-@click.option("--retry-failed", is_flag=True, help="Ask again for documents that failed before.")
-@backend_option("Where local:NAME runs:")
-@click.option("--model", help="Endpoint: the model's name there.  [default: the server's own]")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Label only the first N documents.  [default: all]",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Ask again for documents that failed before. Without it, they are skipped.",
+)
+@backend_option("Library that runs a local:NAME teacher")
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="Endpoint: name of the model to ask.  [default: the server's default model]",
+)
 @click.option(
     "--concurrency",
     type=click.IntRange(1),
-    help=f"Endpoint: requests at a time.  [default: {CONCURRENCY}]",
+    metavar="N",
+    help=f"Endpoint: number of requests sent at the same time.  [default: {CONCURRENCY}]",
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
-    help=f"Endpoint: seconds an attempt.  [default: {TIMEOUT:g}]",
+    metavar="SECONDS",
+    help=f"Endpoint: timeout per request, in seconds.  [default: {TIMEOUT:g}]",
 )
 @click.option(
-    "--price-in", type=click.FloatRange(0), help="Endpoint: dollars per million prompt tokens."
+    "--price-in",
+    type=click.FloatRange(0),
+    metavar="DOLLARS",
+    help="Endpoint: price per million prompt tokens, in dollars. Without prices, no cost is shown.",
 )
 @click.option(
-    "--price-out", type=click.FloatRange(0), help="Endpoint: dollars per million answer tokens."
+    "--price-out",
+    type=click.FloatRange(0),
+    metavar="DOLLARS",
+    help="Endpoint: price per million answer tokens, in dollars. It goes with --price-in.",
 )
 @click.option(
     "--max-cost",
     type=click.FloatRange(0),
-    help="Endpoint: stop before the labels file has cost more ($).",
+    metavar="DOLLARS",
+    help="Endpoint: stop before the total cost of the labels file exceeds this many dollars. It needs"
+    " the prices. Without it, there is no limit.",
 )
 @click.option(
     "--api-key-env",
     metavar="VARIABLE",
-    help="Endpoint: environment variable that holds the API key.",
+    help="Endpoint: name of the environment variable that holds the API key. Without it, no key is"
+    " sent.",
 )
 @click.option(
     "--teacher-terms-checked",
     "terms_checked",
     is_flag=True,
     help=(
-        "Needed for a teacher off this machine and network: most providers' terms forbid training"
-        " other models on their answers. Say that you have checked yours."
+        "Confirm that the provider's terms allow training on its answers; most forbid it. Required for"
+        " a teacher outside this machine and its network."
     ),
 )
 @options
@@ -117,13 +142,19 @@ def command(
     retry_failed: bool,
     **settings: Any,
 ) -> None:
-    """Have a teacher label documents. Stop it at any time: the same command goes on where it stopped.
+    """Label documents with a teacher model, for a student to learn from with the recipe distill.
 
-    Answers are kept raw, failures with their reason. Exit code 3: stopped at --max-cost.
+    Use it when a stronger model can do your task and you have documents without answers. Before it
+    asks, it shows the number of documents, the prompt tokens and, with prices, the cost. Answers are
+    kept as they came, and failures with their reason. Options that start with "Endpoint:" need a URL
+    as the teacher.
+
+    Run the same command again to resume. Exit code 3: stopped at --max-cost.
 
     \b
-    offapi label --task task.py --data docs.jsonl --teacher local:smollm2-135m-instruct --out labels.jsonl
-    offapi label --task task.py --data docs.jsonl --teacher http://127.0.0.1:8080/v1 --out labels.jsonl
+    Examples:
+      offapi label --task task.py --data docs.jsonl --teacher local:demo --out labels.jsonl
+      offapi label --task task.py --data docs.jsonl --teacher http://127.0.0.1:8080/v1 --out l.jsonl
     """
     from offapi.data import documents
     from offapi.task import load_task
@@ -134,7 +165,7 @@ def command(
     if parse_teacher(spec).kind != "endpoint" and unused:
         named = ", ".join("--" + name.replace("_", "-") for name in unused)
         raise ConfigError(
-            f"{named} is for endpoints alone.",
+            f"{named} needs an endpoint.",
             next_step="Leave it out, or name a URL with --teacher.",
         )
     task = load_task(task_file)
@@ -146,17 +177,13 @@ def command(
         )
     if tally.failed and not tally.ok:
         reasons = ", ".join(tally.failed)
-        hint = "Mend the cause and run the same command again with --retry-failed."
-        raise TeacherError(
-            f"not one document was labelled: {reasons}.", where=str(out), next_step=hint
-        )
+        hint = "Fix the cause and run the same command again with --retry-failed."
+        raise TeacherError(f"no document was labelled: {reasons}.", where=str(out), next_step=hint)
     output.result(_as_json(tally))
 
 
 def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[str, Any]) -> Teacher:
-    """The teacher `spec` names; whatever it can refuse,
-    it refuses here, before anything is written.
-    """
+    """Return the teacher named by `spec`. Raise, before anything is written, if it refuses."""
     from offapi.teachers.teacher import parse_teacher
 
     named = parse_teacher(spec)
@@ -193,7 +220,7 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
 
 
 def _within_cap(endpoint: Any, out: Path) -> Teacher:
-    """`endpoint`, told what earlier runs into the same file have cost."""
+    """Return `endpoint` with the cost of the labels that are already in the file."""
     from dataclasses import replace
 
     from offapi.teachers.labels_file import read_labels
@@ -211,20 +238,21 @@ def _price(prompt: float | None, completion: float | None) -> Price | None:
 
     if (prompt is None) != (completion is None):
         raise ConfigError(
-            "--price-in and --price-out go together.", next_step="Give both; 0 is a price too."
+            "--price-in and --price-out go together.", next_step="Give both; a price may be 0."
         )
     return None if prompt is None or completion is None else Price(prompt, completion)
 
 
 @dataclass
 class _Shown:
-    """Progress so far: what has been answered in this run."""
+    """What has been answered in this run so far."""
 
     done: int = 0
     failed: int = 0
     cost: float = 0.0
 
     def note(self) -> str:
+        """Write failures and cost for the progress line."""
         parts = [f"{self.failed} failed"] if self.failed else []
         if self.cost:
             parts.append(f"${self.cost:.4f}")
@@ -233,7 +261,7 @@ class _Shown:
 
 @contextmanager
 def _watch(output: Output, teacher: Teacher) -> Iterator[LabellingWatch]:
-    """Tell the plan, then progress, then the tally, whichever way it ends."""
+    """Show the plan, then progress, then the tally, however it ends."""
     from offapi.teachers.labelling import LabellingWatch
 
     shown, price = _Shown(), teacher.price
@@ -241,7 +269,7 @@ def _watch(output: Output, teacher: Teacher) -> Iterator[LabellingWatch]:
     with ExitStack() as stack:
 
         def planned(plan: LabellingPlan) -> None:
-            _tell_plan(output, teacher, plan)
+            _show_plan(output, teacher, plan)
             if plan.asks:
                 bar.append(stack.enter_context(output.progress("labelling", plan.asks)))
 
@@ -253,17 +281,17 @@ def _watch(output: Output, teacher: Teacher) -> Iterator[LabellingWatch]:
 
         def ended(tally: LabellingTally) -> None:
             stack.close()
-            _tell_tally(output, tally)
+            _show_tally(output, tally)
 
         yield LabellingWatch(planned, answered, ended, output.say)
 
 
-def _tell_plan(output: Output, teacher: Teacher, plan: LabellingPlan) -> None:
-    kept = f" ({plan.ok} answered before)" if plan.ok else ""
-    output.say(f"{plan.asks} of {plan.documents} documents to label{kept} by {teacher.name}.")
+def _show_plan(output: Output, teacher: Teacher, plan: LabellingPlan) -> None:
+    kept = f" ({plan.ok} are already labelled)" if plan.ok else ""
+    output.say(f"{teacher.name} will label {plan.asks} of {plan.documents} documents{kept}.")
     if plan.failed:
         output.say(
-            f"{plan.failed} failed before and are left alone; --retry-failed asks for them again."
+            f"{plan.failed} failed before and are skipped; --retry-failed asks for them again."
         )
     if not plan.asks:
         return
@@ -273,10 +301,10 @@ def _tell_plan(output: Output, teacher: Teacher, plan: LabellingPlan) -> None:
     output.say(f"About {plan.prompt_tokens} prompt tokens{money}.")
 
 
-def _tell_tally(output: Output, tally: LabellingTally) -> None:
+def _show_tally(output: Output, tally: LabellingTally) -> None:
     output.say(
-        f"{tally.ok} of {tally.documents} labelled"
-        + (f", {tally.left} left to ask." if tally.left else ".")
+        f"{tally.ok} of {tally.documents} documents labelled"
+        + (f", {tally.left} still to ask." if tally.left else ".")
     )
     for reason, count in tally.failed.items():
         output.say(f"  {count} failed: {reason}")
@@ -287,6 +315,7 @@ def _tell_tally(output: Output, tally: LabellingTally) -> None:
 
 
 def _as_json(tally: LabellingTally) -> dict[str, Any]:
+    """Return the object that `--json` prints."""
     return {
         "labels": str(tally.path),
         "teacher": tally.teacher,

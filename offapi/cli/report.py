@@ -1,4 +1,4 @@
-"""`offapi report`: what became of a run, as one HTML file or as Markdown."""
+"""`offapi report`: a run's report as one HTML or Markdown file."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from offapi.errors import ConfigError
 FILE = click.Path(path_type=Path)
 
 
-@click.command(short_help="Write what became of a run as one HTML file, or as Markdown.")
+@click.command(short_help="Write a run's report as one HTML (or Markdown) file.")
 @click.argument("runs", type=FILE, nargs=-1, required=True, metavar="RUN [RUN2 | FILE.jsonl]...")
-@click.option("--md", "as_markdown", is_flag=True, help="Markdown instead of HTML.")
+@click.option("--md", "as_markdown", is_flag=True, help="Write Markdown instead of HTML.")
 @click.option(
-    "--out", type=FILE, help="Where it goes.  [default: RUN/report.html, or RUN/report.md]"
+    "--out",
+    type=FILE,
+    help="File to write.  [default: RUN/report.html, or RUN/report.md with --md]",
 )
 @click.option(
     "--cost",
     "cost_file",
     type=FILE,
-    help="What `offapi cost --json` printed.  [default: RUN/cost.json]",
+    help="JSON printed by `offapi cost --json`, to include the costs."
+    "  [default: RUN/cost.json if it exists]",
 )
 @click.option(
     "--no-documents",
     is_flag=True,
-    help="Leave the documents' text out; ids, answers and gold stay.",
+    help="Leave out the text of the documents. Ids, answers and gold stay in the report.",
 )
 @options
 def command(
@@ -39,21 +42,25 @@ def command(
     cost_file: Path | None,
     no_documents: bool,
 ) -> None:
-    """Write what became of a run: figures with intervals, curves, samples, and how to make it again.
+    """Write a run's report: accuracy with 95% intervals, curves, samples, and how to reproduce it.
 
-    More runs, or predictions files (.jsonl), are shown beside the first, whose answers are compared
-    with theirs. The file needs no network and nothing beside it. The documents are in it, where the
-    run can still read them: mind who gets it.
+    Use it to look at a training run, or to show its result to others. RUN is the folder of a run or
+    of a comparison. Further runs, or predictions files of `offapi eval` (.jsonl), are compared with
+    it. The report is a single file and needs no network. It holds the text of the documents that
+    are shown, so mind who gets it.
 
     \b
-    offapi report runs/distill
-    offapi report runs/grpo runs/sft base.jsonl --out report.html
+    Examples:
+      offapi report runs/distill
+      offapi report runs/grpo runs/sft base.jsonl --out report.html
     """
     from offapi.report.write import write_page
 
     if out is not None and not out.absolute().parent.is_dir():
         raise ConfigError(
-            "there is no such folder.", where=f"--out {out}", next_step="Make it, or name another."
+            "the folder does not exist.",
+            where=f"--out {out}",
+            next_step="Create it, or name another.",
         )
     path = out or runs[0] / ("report.md" if as_markdown else "report.html")
     story, size = write_page(
@@ -61,8 +68,8 @@ def command(
     )
     shown = (story.samples.first if as_markdown else story.samples.rows) if story.samples else ()
     documents = sum(row.document is not None for row in shown)
-    told = f", {documents} documents in it" if documents else ", no documents in it"
-    output.say(f"Report: {path} ({size / 1000:,.0f} kB{told}).")
+    held = f"with the text of {documents} documents" if documents else "without documents"
+    output.say(f"Report: {path} ({size / 1000:,.0f} kB, {held}).")
     for note in () if no_documents or not story.samples else story.samples.notes:
         output.say(f"  {note}")
     output.result({"report": str(path), "bytes": size, "documents": documents})

@@ -1,4 +1,4 @@
-"""`offapi traces`: what models once did, read from the logs of others."""
+"""`offapi traces`: import traces from other tools' logs."""
 
 from __future__ import annotations
 
@@ -18,26 +18,49 @@ SAMPLES = 3
 SHOWN = 100  # characters of a sample's question and answer
 
 
-@click.group("traces", short_help="Import traces from the logs of others.")
+@click.group("traces", short_help="Import traces from other tools' logs.")
 def command() -> None:
-    """Import traces, what models were asked and answered, from the logs of others.
+    """Import traces from other tools' logs.
+
+    A trace is a logged chat that ends with a model's answer. Import traces to grade them with
+    `offapi grade` and to train on the best with the recipe filtered_sft.
 
     \b
-    offapi traces import openai-ft train.jsonl --out traces.jsonl
+    Examples:
+      offapi traces import openai-ft train.jsonl --out traces.jsonl
+      offapi traces processor > agents_processor.py
     """
 
 
-@command.command("import")
+@command.command("import", short_help="Read logged requests and answers into traces.")
 @click.argument("format", metavar="FORMAT")
 @click.argument("paths", metavar="FILE...", type=FILE, nargs=-1, required=True)
 @click.option(
-    "--out", type=FILE, default="traces.jsonl", show_default=True, help="The traces, JSON Lines."
+    "--out",
+    type=FILE,
+    default="traces.jsonl",
+    show_default=True,
+    help="File for the traces (JSONL).",
 )
 @click.option(
-    "--map", "maps", metavar="NAME=$.PATH", multiple=True, help="For generic: where something lies."
+    "--map",
+    "maps",
+    metavar="NAME=$.PATH",
+    multiple=True,
+    help="For the format generic: where a row holds NAME (such as input, output, group), as a JSON path."
+    " May be given more than once.",
 )
-@click.option("--strict", is_flag=True, help="Stop at the first malformed row, with exit code 2.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first N rows.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Stop at the first malformed row, with exit code 2. Without it, such rows are dropped.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Read only the first N rows.  [default: all]",
+)
 @options
 def import_(
     output: Output,
@@ -49,17 +72,17 @@ def import_(
     strict: bool,
     limit: int | None,
 ) -> None:
-    """Read logged requests and answers into traces, and say what became of every row.
+    """Read logged requests and answers into traces, and report what happened to every row.
 
-    FILE is JSON Lines, one JSON array or object, either gzipped, or a folder of those. Nothing is
-    guessed: a row that is no chat with an answer is dropped and counted with its reason. Stop it at any
-    time: the same command goes on where it stopped.
+    FILE is JSON Lines, or one JSON array or object; it may be gzipped, or a folder of such files.
+    Nothing is guessed: a row that is not a chat with an answer is dropped and counted with its
+    reason. Run the same command again to resume.
 
     \b
-    FORMAT is one of
+    FORMAT is one of:
       openai-ft      OpenAI's fine-tuning files for chat models
       openai         requests with responses, Batch files (name both), stored completions
-      anthropic      Messages requests with responses, batches (name requests and results)
+      anthropic      Messages requests with responses, batches (name both files)
       otel           OpenTelemetry GenAI spans, OTLP/JSON or flat
       openinference  OpenInference spans, Phoenix exports
       langfuse       observations: API, blob export, the web page's download
@@ -68,9 +91,10 @@ def import_(
       generic        any JSON, with --map
 
     \b
-    offapi traces import openai-ft train.jsonl
-    offapi traces import openai batch_input.jsonl batch_output.jsonl --out traces.jsonl
-    offapi traces import generic log.jsonl --map input=$.prompt --map output=$.reply.text --map group=$.user
+    Examples:
+      offapi traces import openai-ft train.jsonl
+      offapi traces import openai batch_input.jsonl batch_output.jsonl --out traces.jsonl
+      offapi traces import generic log.jsonl --map input=$.prompt --map output=$.reply.text
     """
     from offapi.data.importers import records
     from offapi.data.importers.importer import FORMATS
@@ -80,17 +104,16 @@ def import_(
         raise ConfigError(
             f"{format!r} is not a format.", where="FORMAT", next_step=nearest(format, FORMATS)
         )
-    found = records.find_files(paths, but=out)
-    if records.is_output(out, found):
-        raise ConfigError(
-            "it is read by this command too.", where=f"--out {out}", next_step="Name another file."
-        )
+    files = records.find_files(paths, but=out)
+    if records.is_output(out, files):
+        what = "this command also reads that file, so writing to it would destroy the input."
+        raise ConfigError(what, where=f"--out {out}", next_step="Name another file.")
     if maps and format != "generic":
         raise ConfigError(
             "--map has no effect.", where=f"FORMAT {format}", next_step="Use the format generic."
         )
-    imported = import_traces(ImportRequest(format, found, _maps(maps), strict, limit), out, output)
-    _tell(output, imported)
+    imported = import_traces(ImportRequest(format, files, _maps(maps), strict, limit), out, output)
+    _show_import(output, imported)
     reasons = {each.reason: each.count for each in imported.dropped}
     output.result(
         {
@@ -103,14 +126,16 @@ def import_(
     )
 
 
-@command.command()
+@command.command(short_help="Print a tracing processor for the OpenAI Agents SDK.")
 def processor() -> None:
-    """Print the tracing processor for the OpenAI Agents SDK, a Python file for the agent's project.
+    """Print a tracing processor for the OpenAI Agents SDK: a Python file for your agent's project.
 
-    The SDK's own export holds no messages. The file needs nothing but Python.
+    Use it if your agent is built with that SDK, whose own export leaves out the messages. The file
+    needs no other package; it writes a log that `offapi traces import agents-sdk` reads.
 
     \b
-    offapi traces processor > agents_processor.py
+    Example:
+      offapi traces processor > agents_processor.py
     """
     from importlib.resources import files
 
@@ -121,47 +146,45 @@ def processor() -> None:
 
 
 def _maps(given: tuple[str, ...]) -> dict[str, str]:
-    """--map's names and paths."""
-    found: dict[str, str] = {}
+    """Return the paths given with --map, by name."""
+    places: dict[str, str] = {}
     for each in given:
         name, equals, path = each.partition("=")
-        if not equals or name in found:
-            what = f"{name!r} is mapped twice." if equals else f"{each!r} names no place."
+        if not equals or name in places:
+            what = f"{name!r} is mapped twice." if equals else f"{each!r} has no path."
             raise ConfigError(
                 what, where="--map", next_step="Write --map NAME=$.PATH, each name once."
             )
-        found[name] = path
-    return found
+        places[name] = path
+    return places
 
 
-def _tell(output: Output, imported: Imported) -> None:
-    """What became of the rows, warnings, samples, and where the rest is."""
+def _show_import(output: Output, imported: Imported) -> None:
+    """Show what happened to the rows, warnings, samples, and where the traces are."""
     lost = sum(each.count for each in imported.dropped)
     output.say(f"{imported.read:,} rows read, {imported.usable:,} usable, {lost:,} dropped.")
     if imported.paired:
         entries = imported.read + imported.paired
         output.say(
-            f"{imported.paired:,} requests lie apart from their results and are counted with them: "
-            f"{entries:,} requests and results make {imported.read:,} rows."
+            f"{imported.paired:,} requests are stored apart from their results:"
+            f" {entries:,} requests and results make {imported.read:,} rows."
         )
     if imported.dropped:
         rows = [
             (each.reason, f"{each.count:,}", ", ".join(each.places)) for each in imported.dropped
         ]
-        output.table(("dropped because", "rows", "the first"), rows)
+        output.table(("dropped because", "rows", "first found in"), rows)
     for each in imported.dropped:
         if each.hint:
             output.say(f"{each.reason}: {each.hint}")
     if imported.personal:
         from offapi.data.importers.worker import LOOKED_AT, SPARSE
 
-        looked = (
-            f"the first {LOOKED_AT:,} rows of a file and one in {SPARSE} of the rest were looked at"
-        )
+        sample = f"the first {LOOKED_AT:,} rows of a file and one in {SPARSE} of the rest"
         kinds = ", ".join(f"{kind} in {count:,}" for kind, count in imported.personal.items())
         output.say(
-            f"Warning: rows seem to hold {kinds}; {looked}. A model can learn and repeat what is in"
-            " its traces."
+            f"Warning: rows seem to hold {kinds} (checked: {sample}). A model can learn and repeat"
+            " what is in its traces."
         )
     output.table(("id", "asked", "answered"), _samples(imported.out))
     output.say(
@@ -171,12 +194,12 @@ def _tell(output: Output, imported: Imported) -> None:
 
 
 def _samples(path: Path) -> list[tuple[str, str, str]]:
-    """The beginnings of some rows, from the whole of the file."""
+    """Return the beginnings of a few rows, spread over the file."""
     import orjson
 
     from offapi.data.traces import Trace
 
-    size, found = path.stat().st_size, {}
+    size, samples = path.stat().st_size, {}
     with path.open("rb") as file:
         for i in range(SAMPLES):
             file.seek(max(size * i // SAMPLES - 1, 0))
@@ -190,8 +213,8 @@ def _samples(path: Path) -> list[tuple[str, str, str]]:
                     call["function"]["name"] for call in trace.messages[-1].get("tool_calls") or ()
                 ]
                 answer = trace.answer or f"calls {', '.join(calls)}"
-                found[trace.id] = (_short(trace.id), _short(trace.document), _short(answer))
-    return list(found.values())
+                samples[trace.id] = (_short(trace.id), _short(trace.document), _short(answer))
+    return list(samples.values())
 
 
 def _short(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`offapi train`: run a recipe, resumable at any point."""
+"""`offapi train`: run a recipe, which can be resumed at any point."""
 
 from __future__ import annotations
 
@@ -15,21 +15,29 @@ from offapi.cli.output import Output, options
 @click.argument("recipe", type=click.Path(path_type=Path))
 @backend_option()
 @click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the recipe."
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a key of the recipe, such as lr=5e-4. May be given more than once.",
 )
 @click.option(
-    "--resume", is_flag=True, help="Go on with the run of that name from its last checkpoint."
+    "--resume",
+    is_flag=True,
+    help="Resume the run from its last checkpoint. Without it, no run of that name may exist.",
 )
 @click.option(
     "--rollouts",
     type=click.Path(path_type=Path),
-    help="Graded traces for the grpo recipe to learn offline.",
+    help="For grpo: learn offline from these graded traces, or from a run's rollouts folder, instead"
+    " of sampling.",
 )
 @click.option(
     "--allow",
     metavar="GATE",
     multiple=True,
-    help="Go on past a gate of the grpo recipe that failed.",
+    help="For grpo: continue although this gate failed; its message names the gate. May be given"
+    " more than once.",
 )
 @options
 def command(
@@ -42,13 +50,23 @@ def command(
     rollouts: Path | None,
     allow: tuple[str, ...],
 ) -> None:
-    """Train a model with a recipe (TOML). Relative paths in it are relative to it.
+    """Train a model with a recipe: sft, distill, filtered_sft or grpo.
 
-    Ctrl-C or a crash loses at most the steps since the last checkpoint: run the same
-    command with --resume.
+    RECIPE is a TOML file; `offapi init` writes one for each recipe. Its keys name the task, the data
+    and the base model; relative paths are relative to the file. `offapi advise` and `offapi compare`
+    help to choose a recipe.
+
+    The command first estimates its time and memory. The result is a run folder with an adapter (the
+    trained weights) and, if the recipe has `val`, the accuracy on those documents.
+
+    Ctrl-C or a crash loses at most the steps since the last checkpoint. Run the same command with
+    --resume to continue.
 
     \b
-    offapi train recipes/configs/distill.toml --backend mlx --set lr=5e-4
+    Examples:
+      offapi train my-task/distill.toml
+      offapi train my-task/distill.toml --backend mlx --set lr=5e-4
+      offapi train my-task/distill.toml --resume
     """
     from offapi.backend import default_backend
     from offapi.training.recipe_run import run_recipe_file
@@ -58,7 +76,7 @@ def command(
         overrides += (f"rollouts={orjson.dumps(str(rollouts.absolute())).decode()}",)
     name = backend or default_backend()
     run, report = run_recipe_file(recipe, overrides, name, output, resume=resume)
-    output.say(f"Everything is in {run.path}; the adapter is {run.path / 'adapter'}.")
+    output.say(f"Run folder: {run.path}. Adapter: {run.path / 'adapter'}.")
     if report is not None:
         output.table(("field", "right, with 95% interval"), report.table())
     output.result({"run": str(run.path), "report": report.as_dict() if report else None})

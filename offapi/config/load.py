@@ -1,7 +1,7 @@
-"""Recipe TOML -> frozen dataclass, with every mistake named by file, line and field.
+"""Load a recipe (TOML) into a frozen dataclass; errors name file, line and field.
 
-Unknown keys fail. Relative paths in a file are relative to that file, those in `--set` to
-the working folder. Left out: environment variables, includes, and formats other than TOML.
+Unknown keys are errors. Relative paths in a file are relative to that file, those in `--set`
+to the working folder. Left out: environment variables, includes, and formats other than TOML.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Key = tuple[str, ...]
 def load(path: Path, kind: type[T], overrides: Sequence[str] = ()) -> T:
     """Read `path` as a `kind` (a dataclass), with `overrides` such as `lora.rank=8` on top.
 
-    Raises ConfigError for a file that is not TOML, an unknown or missing key, a value of
-    the wrong type, or one that the dataclass itself refuses with ValueError.
+    Raise ConfigError for a file that is not TOML, an unknown or missing key, a value of the
+    wrong type, or a value that the dataclass refuses with ValueError.
     """
     values, source = _read(path, kind, overrides)
     _no_unknown(values, kind, (), source)
@@ -35,9 +35,9 @@ def load(path: Path, kind: type[T], overrides: Sequence[str] = ()) -> T:
 def load_table(
     path: Path, name: str, kinds: Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Read the table `name` of `path`, whose keys may hold what `kinds` says.
+    """Read the table `name` of `path`, whose keys have the types in `kinds`.
 
-    The value of a key that is not given is None. Raises what `load` raises.
+    A key that is not given is None. Raise ConfigError as `load` does.
     """
     values, source = _read(path, {name: kinds}, overrides)
     table = values.get(name, {})
@@ -49,36 +49,32 @@ def load_table(
 
 
 def peek(path: Path, key: str) -> Any:
-    """The value of a top-level `key` as the file has it, None without it.
-
-    ConfigError when it is not TOML.
-    """
+    """Return the value of a top-level `key`, or None. Raise ConfigError if it is not TOML."""
     try:
         return tomllib.loads(_text(path)).get(key)
     except tomllib.TOMLDecodeError as error:
         what, line = _split_line(str(error))
         raise ConfigError(
-            f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Mend that line."
+            f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Fix that line."
         ) from None
 
 
 def resolved(config: Any) -> dict[str, Any]:
-    """`config` as values JSON can hold, defaults included, for a run's manifest."""
-    plain: dict[str, Any] = msgspec.to_builtins(
-        asdict(config), enc_hook=_encode
-    )  # alone it leaves defaults out
+    """Return `config`, defaults included, as JSON values for a run's manifest."""
+    # Without asdict, msgspec would leave out the defaults.
+    plain: dict[str, Any] = msgspec.to_builtins(asdict(config), enc_hook=_encode)
     return plain
 
 
 def _read(path: Path, kind: Any, overrides: Sequence[str]) -> tuple[dict[str, Any], _Source]:
-    """The values of a file with `overrides` on top, and where each came from."""
+    """Return the values of a file with `overrides` on top, and where each came from."""
     text = _text(path)
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         what, line = _split_line(str(error))
         raise ConfigError(
-            f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Mend that line."
+            f"not valid TOML: {what}.", where=f"{path}{line}", next_step="Fix that line."
         ) from None
     values = _located(values, kind, path.absolute().parent)
     source = _Source(path, text)
@@ -88,7 +84,7 @@ def _read(path: Path, kind: Any, overrides: Sequence[str]) -> tuple[dict[str, An
 
 
 def _convert(value: Any, kind: Any, key: Key, source: _Source) -> Any:
-    """The value of `key` as a `kind`; ConfigError where it is something else."""
+    """Return the value of `key` as a `kind`. Raise ConfigError if it is something else."""
     try:
         return msgspec.convert(value, kind, strict=True, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -96,20 +92,20 @@ def _convert(value: Any, kind: Any, key: Key, source: _Source) -> Any:
 
 
 class _Source:
-    """Where each key came from: a line of the file, or an override."""
+    """The origin of each key: a line of the file, or an override."""
 
     def __init__(self, path: Path, text: str, overrides: Mapping[Key, str] | None = None) -> None:
         self.path, self.text, self.overrides = path, text, dict(overrides or {})
 
     def where(self, key: Key) -> str:
-        """`recipe.toml, line 3, field 'lora.rank'`, or `--set lora.rank=x`."""
+        """Return `recipe.toml, line 3, field 'lora.rank'`, or `--set lora.rank=x`."""
         for given, override in self.overrides.items():
             if key and given[: len(key)] == key[: len(given)]:
                 return f"--set {override}"
         return place(self.path, _line_of(self.text, key), ".".join(key))
 
     def overridden(self, key: Key) -> bool:
-        """Whether the value of `key` was given with --set."""
+        """Return whether the value of `key` was given with --set."""
         return key in self.overrides
 
 
@@ -131,21 +127,21 @@ def _text(path: Path) -> str:
 
 
 def _split_line(message: str) -> tuple[str, str]:
-    """tomllib's message without its position, and `, line N`."""
-    found = re.search(r" \(at (?:line (\d+)|end of document).*\)$", message)
-    if not found:
+    """Split tomllib's message into its text and `, line N`."""
+    position = re.search(r" \(at (?:line (\d+)|end of document).*\)$", message)
+    if not position:
         return message, ""
-    return message[: found.start()], f", line {found[1]}" if found[1] else ", at its end"
+    return message[: position.start()], f", line {position[1]}" if position[1] else ", at its end"
 
 
 def _line_of(text: str, key: Key) -> int | None:
-    """1-based line of the statement that defines `key` or, failing that, the table it belongs to.
+    """Return the 1-based line of the statement that defines `key`, or else of its table.
 
-    The shortest prefix of the file that is valid TOML and holds the key ends with that
-    statement, whatever its syntax.
+    The shortest prefix of the file that is valid TOML and has the key ends with that statement,
+    whatever its syntax.
     """
     lines = text.splitlines()
-    first = 1  # line after the last valid prefix, where the current statement starts
+    first = 1  # the line after the last valid prefix, where the current statement starts
     for end in range(1, len(lines) + 1):
         try:
             values: Any = tomllib.loads("\n".join(lines[:end]) + "\n")
@@ -171,14 +167,14 @@ def _holds(values: Any, key: Key) -> bool:
 
 
 def _set(values: dict[str, Any], override: str, source: _Source) -> _Source:
-    """Put `a.b=value` into `values`; the source that remembers it."""
+    """Put `a.b=value` into `values`, and return a source that remembers it."""
     name, equals, raw = override.partition("=")
     key = tuple(part.strip() for part in name.split("."))
     if not equals or not all(key):
         raise ConfigError(
-            "not of the form key=value.",
+            "an override must have the form key=value.",
             where=f"--set {override}",
-            next_step="Such as --set lr=5e-4.",
+            next_step="For example: --set lr=5e-4",
         )
     table = values
     for part in key[:-1]:
@@ -194,17 +190,17 @@ def _set(values: dict[str, Any], override: str, source: _Source) -> _Source:
 
 
 def _value(raw: str) -> Any:
-    """`raw` as a TOML value, or as the string it is."""
+    """Return `raw` as a TOML value, or else as a string."""
     try:
         parsed = tomllib.loads(f"x = {raw}")
     except tomllib.TOMLDecodeError:
         return raw
-    known = isinstance(parsed["x"], bool | int | float | str | list | dict)
-    return parsed["x"] if known and len(parsed) == 1 else raw
+    usable = isinstance(parsed["x"], bool | int | float | str | list | dict)
+    return parsed["x"] if usable and len(parsed) == 1 else raw
 
 
 def _located(values: Any, kind: Any, folder: Path) -> Any:
-    """`values` with relative paths made absolute, wherever `kind` wants a Path."""
+    """Return `values` with relative paths made absolute, wherever `kind` wants a Path."""
     hints = _hints(kind)
     if hints and isinstance(values, dict):
         return {name: _located(value, hints.get(name), folder) for name, value in values.items()}
@@ -212,8 +208,8 @@ def _located(values: Any, kind: Any, folder: Path) -> Any:
         item = next(iter(get_args(kind)), None)
         return [_located(value, item, folder) for value in values]
     if isinstance(values, dict):
-        of = get_args(kind)[1] if len(get_args(kind)) == 2 else None
-        return {name: _located(value, of, folder) for name, value in values.items()}
+        item = get_args(kind)[1] if len(get_args(kind)) == 2 else None
+        return {name: _located(value, item, folder) for name, value in values.items()}
     if isinstance(values, str) and (kind is Path or Path in get_args(kind)):
         return str(folder / Path(values).expanduser())
     return values
@@ -243,7 +239,7 @@ def _encode(value: Any) -> Any:
 
 
 def _refused(message: str, value: Any, kind: Any, above: Key, source: _Source) -> ConfigError:
-    """msgspec's complaint about the value of the key `above` as a ConfigError.
+    """Turn msgspec's error about the value of the key `above` into a ConfigError.
 
     Its message ends with ` - at `$.a.b[0]``.
     """
@@ -256,7 +252,7 @@ def _refused(message: str, value: Any, kind: Any, above: Key, source: _Source) -
         return ConfigError(
             f"{name!r} is missing.",
             where=where,
-            next_step=f"Add {missing[1]} = ..., or --set {name}=...",
+            next_step=f"Add {missing[1]} = ... to the file, or use --set {name}=...",
         )
     if what.split(" ")[0] in _hints_at(kind, key):  # a dataclass's own refusal: "lr must be ..."
         key = (*key, what.split(" ")[0])
@@ -265,30 +261,30 @@ def _refused(message: str, value: Any, kind: Any, above: Key, source: _Source) -
     if choices:
         step = nearest(str(value), choices)
     elif source.overridden(key) and "Expected `str`" in what:
-        step = f"Quote it, if a text is meant: --set '{'.'.join(key)}=\"...\"'."
+        step = f"To give a text, quote it: --set '{'.'.join(key)}=\"...\"'."
     else:
-        step = "Mend that value."
+        step = "Fix that value."
     offending = "" if isinstance(value, dict | list) or repr(value) in what else f": {value!r}"
     return ConfigError(f"{what}{offending}.", where=source.where(key), next_step=step)
 
 
 def _at(values: Any, key: Key) -> Any:
-    """The value given for `key`; None where a default was refused."""
+    """Return the value given for `key`; None if a default was refused."""
     for part in key:
         values = values[int(part)] if isinstance(values, list) else values.get(part)
     return values
 
 
 def _hints(kind: Any) -> Mapping[str, Any]:
-    """The types of the keys of a dataclass, or of what may be one; those that a mapping says."""
+    """Return the types of the keys of a dataclass, of an optional one, or of a mapping."""
     if isinstance(kind, Mapping):
         return kind
-    found = next((each for each in (kind, *get_args(kind)) if is_dataclass(each)), None)
-    return get_type_hints(found) if found else {}
+    dataclass = next((each for each in (kind, *get_args(kind)) if is_dataclass(each)), None)
+    return get_type_hints(dataclass) if dataclass else {}
 
 
 def _hints_at(kind: Any, key: Key) -> Mapping[str, Any]:
-    """The hints of the dataclass that `key` leads to, or of the last one on the way."""
+    """Return the hints of the dataclass at `key`, or of the last one on the way."""
     hints = _hints(kind)
     for part in key:
         hints = _hints(hints.get(part)) or hints
@@ -296,7 +292,7 @@ def _hints_at(kind: Any, key: Key) -> Mapping[str, Any]:
 
 
 def _choices(kind: Any, key: Key) -> list[str]:
-    """The strings a Literal field accepts; none for another kind of field."""
+    """Return the strings that a Literal field accepts; none for another kind of field."""
     for part in key:
         kind = _hints(kind).get(part)
     literal = next((each for each in (kind, *get_args(kind)) if get_origin(each) is Literal), None)

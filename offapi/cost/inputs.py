@@ -1,8 +1,7 @@
-"""What a cost estimate needs to know: each input's name,
-unit, bounds, and the assumption made where nobody gives it.
+"""The inputs of a cost estimate: name, unit, bounds, and what is assumed if none is given.
 
-One table for flags, TOML keys and the list of assumptions. Left out: the arithmetic (`model`)
-and where measured inputs come from (`from_run`, `measure`).
+One table serves the flags, the TOML keys and the list of assumptions. Left out: the
+arithmetic (`model`), and where measured inputs come from (`from_run`, `measure`).
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from typing import Any
 from offapi.errors import ConfigError
 
 ASSUMED = "assumed"
-STATED = ("currency", "dated")  # texts a file may hold beside the inputs
+STATED = ("currency", "dated")  # texts a file may hold besides the inputs
 
 
 @dataclass(frozen=True)
 class Range:
-    """What an input may be, and is most likely to be.
+    """The lowest, the most likely and the highest value of an input.
 
     Raises ValueError unless low <= likely <= high, all finite.
     """
@@ -47,11 +46,11 @@ class Range:
 
     @property
     def uncertain(self) -> bool:
-        """Whether it is more than one number."""
+        """Whether the value is not exactly known."""
         return self.low < self.high
 
     def text(self) -> str:
-        """As `0.25 (0.1 to 0.4)`."""
+        """Write the range as `0.25 (0.1 to 0.4)`."""
         return f"{self.likely:,g}" + (
             f" ({self.low:,g} to {self.high:,g})" if self.uncertain else ""
         )
@@ -59,9 +58,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Input:
-    """An input. Without `assumed` it has to be given or
-    measured, or follows from others as `follows` says.
-    """
+    """An input: given, measured, `assumed`, or derived from another one as `follows` says."""
 
     key: str
     unit: str
@@ -74,68 +71,94 @@ class Input:
 
     @property
     def flag(self) -> str:
-        """As on the command line."""
+        """The input's name on the command line."""
         return "--" + self.key.replace("_", "-")
 
     def read(self, given: str | float) -> Range:
-        """`given` within this input's bounds; ValueError with the reason otherwise."""
-        found = Range.parse(given)
-        if found.low < self.least or found.high > self.most or (self.positive and found.low <= 0):
+        """Return `given` as a Range; raise ValueError if it is out of this input's bounds."""
+        value = Range.parse(given)
+        if value.low < self.least or value.high > self.most or (self.positive and value.low <= 0):
             least = "above 0" if self.positive else f"at least {self.least:g}"
             raise ValueError(
                 f"must be {least}" + (f" and at most {self.most:g}" if self.most < math.inf else "")
             )
-        return found
+        return value
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A range, and where it is from: a flag, a file, a run, or `assumed`."""
+    """A range and its source: a flag, a file, a run, or `assumed`."""
 
     range: Range
     source: str
 
 
 INPUTS = (
-    Input("requests", "a month", "Requests a month, in the first.", positive=True),
+    Input("requests", "a month", "Requests in the first month.", positive=True),
     Input(
         "growth",
         "a month",
-        "By how much requests grow each month: 0.05 is 5%.",
+        "Monthly growth of the requests, as a fraction: 0.05 is 5%.",
         "0",
         least=-0.9,
         most=1.0,
     ),
-    Input("input_tokens", "tokens", "Of a request's prompt, as the API counts them.", most=1e9),
-    Input("output_tokens", "tokens", "Of its answer, as the API counts them.", most=1e9),
-    Input("price_in", "per million tokens", "What the API asks for prompt tokens."),
-    Input("price_out", "per million tokens", "What the API asks for answer tokens."),
-    Input("price_cached", "per million tokens", "For cached prompt tokens.", follows="as price_in"),
-    Input("cached_share", "share", "Of the prompt tokens that are cached.", "0", most=1.0),
+    Input("input_tokens", "tokens", "Prompt tokens per request, as billed by the API.", most=1e9),
+    Input("output_tokens", "tokens", "Answer tokens per request, as billed by the API.", most=1e9),
+    Input("price_in", "per million tokens", "API price per million prompt tokens."),
+    Input("price_out", "per million tokens", "API price per million answer tokens."),
     Input(
-        "batch_share", "share", "Of the requests that can wait for the API's batch.", "0", most=1.0
+        "price_cached",
+        "per million tokens",
+        "API price per million cached prompt tokens.",
+        follows="as price_in",
     ),
     Input(
-        "batch_discount", "share", "By how much the batch is cheaper: 0.5 is half.", "0", most=1.0
+        "cached_share",
+        "share",
+        "Fraction of the prompt tokens that the API bills as cached, 0 to 1.",
+        "0",
+        most=1.0,
     ),
-    Input("seconds", "s", "Of the machine that a request takes, many side by side.", positive=True),
+    Input(
+        "batch_share",
+        "share",
+        "Fraction of the requests that can use the API's batch service, 0 to 1.",
+        "0",
+        most=1.0,
+    ),
+    Input(
+        "batch_discount",
+        "share",
+        "Discount of the API's batch service, as a fraction: 0.5 halves the price.",
+        "0",
+        most=1.0,
+    ),
+    Input(
+        "seconds",
+        "s",
+        "Machine time per request when many requests run at once, in seconds.",
+        positive=True,
+    ),
     Input(
         "tokens_per_second",
         "tokens/s",
-        "That the own model writes, reading included, many side by side, instead of --seconds.",
+        "Answer tokens per second that your model writes when many requests run at once, with the"
+        " time to read the prompts included. Use it instead of --seconds.",
         positive=True,
     ),
     Input(
         "own_tokens",
         "tokens",
-        "That the own model writes a request.",
+        "Answer tokens per request that your model writes.",
         follows="as output_tokens",
         most=1e9,
     ),
     Input(
         "utilisation",
         "share",
-        "Of the month in which the machine can be kept busy: requests come in swings.",
+        "Fraction of the month in which the machine can be kept busy, 0 to 1. It is below 1 because"
+        " requests come in bursts.",
         "0.2:0.5:0.8",
         most=1.0,
         positive=True,
@@ -143,60 +166,80 @@ INPUTS = (
     Input(
         "escalated_share",
         "share",
-        "Of the requests that still go on to the API.",
+        "Fraction of the requests that your model still passes on to the API, 0 to 1.",
         "0:0.05:0.2",
         most=1.0,
     ),
-    Input("watts", "W", "Of the machine at work.", "50:300:600"),
-    Input("idle_watts", "W", "Of the machine waiting.", "10:50:100"),
-    Input("tariff", "per kWh", "Price of electricity.", "0.1:0.25:0.4"),
-    Input("hardware_price", "", "Of a machine, where one is bought.", "1500:3000:6000"),
-    Input("hardware_months", "months", "That a machine lasts.", "24:36:60", positive=True),
+    Input("watts", "W", "Power draw of the machine at work, in watts.", "50:300:600"),
+    Input("idle_watts", "W", "Power draw of the idle machine, in watts.", "10:50:100"),
+    Input("tariff", "per kWh", "Price of electricity, per kWh.", "0.1:0.25:0.4"),
+    Input("hardware_price", "", "Price of a machine if you buy one.", "1500:3000:6000"),
+    Input(
+        "hardware_months",
+        "months",
+        "Service life of the machine, in months.",
+        "24:36:60",
+        positive=True,
+    ),
     Input(
         "hardware_share",
         "share",
-        "Of the machine that this task has to pay for, at least.",
+        "Smallest fraction of the machine's cost that this task pays, 0 to 1.",
         "1",
         most=1.0,
     ),
-    Input("rent", "an hour", "Of a rented machine.", "0.5:1.5:4"),
+    Input("rent", "an hour", "Price of a rented machine, per hour.", "0.5:1.5:4"),
     Input(
         "rent_hours",
         "hours a month",
-        "That it is rented, at least: 730 is always.",
+        "Smallest number of hours per month that the machine is rented; 730 is all of them.",
         "730",
         most=730.0,
     ),
-    Input("labels", "each retraining", "Labels that are paid for.", "200:500:1000"),
-    Input("label_price", "each", "Of a label.", follows="as a request at the API"),
+    Input(
+        "labels", "each retraining", "Labels that you pay for at each retraining.", "200:500:1000"
+    ),
+    Input("label_price", "each", "Price of one label.", follows="as a request at the API"),
     Input(
         "review_hours",
         "each retraining",
-        "Of a person: reviewing labels, training, evaluating.",
+        "Hours of a person's work at each retraining: reviewing labels, training, evaluating.",
         "4:8:24",
     ),
-    Input("training_hours", "each retraining", "Of the machine.", "1:4:12"),
+    Input(
+        "training_hours", "each retraining", "Hours of machine time at each retraining.", "1:4:12"
+    ),
     Input(
         "months_between_retrainings",
         "months",
-        "How long a model stays good enough.",
+        "Months until a model has to be trained again.",
         "3:6:12",
         positive=True,
     ),
-    Input("setup_hours", "once", "Of a person, until the first model serves.", "20:60:160"),
-    Input("operation_hours", "a month", "Of a person, to keep it serving.", "1:3:8"),
-    Input("hourly_rate", "an hour", "Of that person.", "40:70:120"),
+    Input(
+        "setup_hours",
+        "once",
+        "Hours of a person's work until the first model serves requests.",
+        "20:60:160",
+    ),
+    Input(
+        "operation_hours",
+        "a month",
+        "Hours of a person's work per month to keep the model serving.",
+        "1:3:8",
+    ),
+    Input("hourly_rate", "an hour", "Hourly rate of the person operating it.", "40:70:120"),
     Input(
         "horizon_months",
         "months",
-        "How long the task will live.",
+        "Months for which the task will exist.",
         "12:24:48",
         least=1.0,
         most=240.0,
     ),
 )
 BY_KEY = {row.key: row for row in INPUTS}
-SPEEDS = ("seconds", "tokens_per_second")  # one of them
+SPEEDS = ("seconds", "tokens_per_second")  # exactly one of them is known
 
 _FIELDS = [(row.key, float | str | None, None) for row in INPUTS] + [
     (key, str | None, None) for key in STATED
@@ -221,31 +264,27 @@ File = make_dataclass(
 
 @dataclass(frozen=True)
 class CostInputs:
-    """Every input that is known, by key; the currency,
-    and the date of the prices where a file tells.
-    """
+    """The known inputs by key, the currency, and the date of the prices if a file gives one."""
 
     known: Mapping[str, Quantity]
     currency: str = "$"
     dated: str | None = None
 
     def assumed(self) -> list[str]:
-        """The keys nobody gave or measured."""
+        """Return the keys of the inputs that were neither given nor measured."""
         return [key for key, quantity in self.known.items() if quantity.source == ASSUMED]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Inputs from one place; a later layer goes before an earlier one."""
+    """Inputs from one source. A later layer overrides an earlier one."""
 
     known: Mapping[str, Quantity]
     stated: Mapping[str, str]
 
     @classmethod
     def of_file(cls, path: Path) -> Layer:
-        """A TOML file; ConfigError with file, line and
-        field for an unknown key or a value out of bounds.
-        """
+        """Read a TOML file. Raise ConfigError for an unknown key or a value out of bounds."""
         from offapi.config import load
 
         values = {
@@ -260,14 +299,14 @@ class Layer:
 
     @classmethod
     def of_flags(cls, given: Mapping[str, str]) -> Layer:
-        """Values by key, as on the command line; ConfigError that names the flag."""
+        """Read values from the command line, by key. Raise ConfigError that names the flag."""
         known = {}
         for key, value in given.items():
             row = BY_KEY[key]
             try:
                 known[key] = Quantity(row.read(value), row.flag)
             except ValueError as error:
-                step = f"Such as {row.flag} {row.assumed or '100'}: {row.help}"
+                step = f"{row.help} For example: {row.flag} {row.assumed or '100'}"
                 raise ConfigError(
                     f"{error}.", where=f"{row.flag} {value}", next_step=step
                 ) from None
@@ -275,9 +314,9 @@ class Layer:
 
 
 def resolve_inputs(layers: Sequence[Layer]) -> CostInputs:
-    """The layers, later ones first, then the assumptions.
+    """Merge the layers, later ones first, and fill in the assumptions.
 
-    ConfigError for what is missing, or said twice.
+    Raise ConfigError for an input that is missing or given twice.
     """
     known: dict[str, Quantity] = {}
     stated: dict[str, str] = {}
@@ -286,7 +325,7 @@ def resolve_inputs(layers: Sequence[Layer]) -> CostInputs:
         if len(speeds) == 2:
             where = ", ".join(sorted({layer.known[key].source for key in speeds}))
             raise ConfigError(
-                "seconds and tokens_per_second say the same.",
+                "seconds and tokens_per_second say the same thing.",
                 where=where,
                 next_step="Keep one of them.",
             )
@@ -314,7 +353,7 @@ def _complete(known: Mapping[str, Quantity]) -> None:
         missing.append("--seconds or --tokens-per-second (or a --run with --measure)")
     if missing:
         step = (
-            "Give them as flags, or in a file with --from; `offapi cost --example costs.toml`"
-            " writes one to change."
+            "Give them as flags, or in a file with --from. `offapi cost --example costs.toml`"
+            " writes a file to start from."
         )
-        raise ConfigError(f"not known, and not assumed: {'; '.join(missing)}.", next_step=step)
+        raise ConfigError(f"these inputs are missing: {'; '.join(missing)}.", next_step=step)

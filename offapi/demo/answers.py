@@ -1,10 +1,10 @@
-"""One of the demo's three arms: base, teacher or student, asked about the test documents.
+"""The answers of the demo's three arms (base, teacher, student) to the test documents.
 
-    predictions-NAME.jsonl  its answers      predictions-NAME.json
-    what they came from, and what they cost
+    predictions-NAME.jsonl  the arm's answers
+    predictions-NAME.json   what they depend on, and what they cost
 
-Answers in the run's folder are reused where model, task, worked examples and documents are still
-the same. Left out: going on in the middle of an arm.
+Answers in the run's folder are reused while model, task, worked examples and documents stay the
+same. Left out: resuming in the middle of an arm.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from offapi.progress import Progress
 
 @dataclass(frozen=True)
 class Exam:
-    """The test documents, and a run's folder to keep the answers in.
+    """The test documents, and the run folder that keeps the answers.
 
-    `key`: what all arms' answers depend on.
+    `key`: what the answers of all arms depend on.
     """
 
     folder: Path
@@ -42,19 +42,19 @@ class Exam:
         *,
         adapter: str | None = None,
     ) -> Scored:
-        """The arm `name` with `shots` worked examples in its prompt, as it was kept or asked now.
+        """Return the scored answers of the arm `name`; ask the model unless they are kept.
 
-        `adapter`: the hash of the backend's.
+        `shots`: worked examples in the prompt. `adapter`: the hash of the backend's adapter.
         """
         file, task, rows = self.file(name, shots, adapter), self.questions.task, self.questions.rows
-        found = file.read()
-        if found is not None:
-            progress.say(f"{name}: {len(rows)} test documents, answered before")
-            return found
+        kept = file.read()
+        if kept is not None:
+            progress.say(f"{name}: {len(rows)} test documents, already answered")
+            return kept
         progress.say(f"{name}: {len(rows)} test documents, {shots} worked examples in the prompt")
         return file.write(self.questions, predict(backend, chat, task, rows, progress, shots))
 
     def file(self, name: str, shots: int, adapter: str | None = None) -> AnswersFile:
-        """Where the arm's answers are kept."""
+        """Return the file that keeps the arm's answers."""
         key = {**self.key, "shots": shots, "adapter": adapter}
         return AnswersFile(self.folder / f"predictions-{name}.jsonl", key)

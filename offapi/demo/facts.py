@@ -1,7 +1,7 @@
-"""What a synthetic invoice or receipt says: who, when, what, how much, and in which spelling.
+"""The facts of a synthetic invoice or receipt: who, when, what, how much, and their spelling.
 
-All names are made up from word lists. Amounts are whole minor units (cents), so sums are
-exact. Left out: how a page is laid out (`layouts.py`).
+All names are made up from word lists. Amounts are whole minor units (cents), so sums are exact.
+Left out: how a page is laid out (`layouts.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DateStyle = Literal["iso", "slash", "us", "dots", "long", "us long", "short", "c
 
 @dataclass(frozen=True)
 class Money:
-    """How amounts are written: `before` and `after` the figure, and its marks."""
+    """How amounts are written: the text `before` and `after` the figure, and its separators."""
 
     before: str
     after: str
@@ -27,15 +27,15 @@ class Money:
     point: str
 
     def plain(self, minor: int) -> str:
-        """The figure alone, as in a column of prices."""
+        """Write the figure alone, as in a column of prices."""
         return f"{minor // 100:,}".replace(",", self.thousands) + f"{self.point}{minor % 100:02}"
 
     def __call__(self, minor: int) -> str:
-        """The figure with its currency."""
+        """Write the figure with its currency."""
         return f"{self.before}{self.plain(minor)}{self.after}"
 
     def value(self, minor: int) -> float:
-        """The amount in major units, as gold holds it."""
+        """Return the amount in major units, as in the gold answers."""
         return minor / 100
 
 
@@ -51,8 +51,8 @@ RINGGIT, FRANC, RUPEE = (
     Money("Rs. ", "", ",", "."),
 )
 
-# Mostly spellings and currencies that so small a teacher reads well; the others make its mistakes.
-# Month before day only with dollars, and only when the day is above 12: nothing is left to guess.
+# Most are spellings and currencies that a small teacher reads well; the rest cause its mistakes.
+# The month comes first only with dollars and a day above 12, so that no date is ambiguous.
 _EUROPEAN: tuple[DateStyle, ...] = (*("iso",) * 18, *("slash",) * 4, "dots", "long", "short")
 _AMERICAN: tuple[DateStyle, ...] = (*("iso",) * 18, "us", "us", "us", "us long", "caps")
 _MONEYS = (*(POUND, DOLLAR, EURO, RINGGIT) * 4, EURO_WORD, FRANC, RUPEE, EURO_COMMA)
@@ -60,7 +60,7 @@ _MONEYS = (*(POUND, DOLLAR, EURO, RINGGIT) * 4, EURO_WORD, FRANC, RUPEE, EURO_CO
 
 @dataclass(frozen=True)
 class Item:
-    """One line sold. `price` is a unit's, in minor units."""
+    """One line of goods. `price` is per unit, in minor units."""
 
     name: str
     quantity: int
@@ -68,16 +68,13 @@ class Item:
 
     @property
     def amount(self) -> int:
-        """Quantity times price, minor units."""
+        """Quantity times price, in minor units."""
         return self.quantity * self.price
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything a layout may print.
-
-    Amounts in minor units; `total` is what is to be paid in the end.
-    """
+    """Everything a layout may print. Amounts are in minor units; `total` is the amount to pay."""
 
     vendor: str
     customer: str
@@ -86,38 +83,38 @@ class Facts:
     due: date
     time: str
     items: tuple[Item, ...]
-    extra: int  # delivery, service or the like
-    rate: int  # tax, percent, on items and extra
+    extra: int  # delivery, service or similar
+    rate: int  # tax on items and extra, in percent
     money: Money
     style: DateStyle
 
     @property
     def net(self) -> int:
-        """Before tax."""
+        """The amount before tax."""
         return sum(item.amount for item in self.items) + self.extra
 
     @property
     def tax(self) -> int:
-        """On the net amount, rounded half up."""
+        """The tax on the net amount, rounded half up."""
         return (self.net * self.rate + 50) // 100
 
     @property
     def total(self) -> int:
-        """Net plus tax."""
+        """The net amount plus tax."""
         return self.net + self.tax
 
     @property
     def tendered(self) -> int:
-        """Cash handed over: the next round amount above the total."""
+        """The cash handed over: the next round amount above the total."""
         return (self.total // 2000 + 1) * 2000
 
     def written(self, day: date) -> str:
-        """`day` in this document's style."""
+        """Write `day` in this document's style."""
         return spell(day, self.style)
 
 
 def spell(day: date, style: DateStyle) -> str:
-    """`day` as a document writes it; English month names whatever the locale."""
+    """Write `day` in `style`, with English month names whatever the locale."""
     month, d, m, y = MONTHS[day.month - 1], day.day, day.month, day.year
     return {
         "iso": f"{y}-{m:02}-{d:02}",
@@ -132,7 +129,7 @@ def spell(day: date, style: DateStyle) -> str:
 
 
 def draw_facts(draw: RandomStream, split: Split) -> Facts:
-    """One document's facts, the vendor from `split`'s own."""
+    """Draw the facts of one document, with a vendor of `split`."""
     money = draw.pick(_MONEYS)
     day = date(2023, 1, 1) + timedelta(days=draw.below(4 * 365))
     style = draw.pick(_AMERICAN if money is DOLLAR else _EUROPEAN)
@@ -146,7 +143,7 @@ def draw_facts(draw: RandomStream, split: Split) -> Facts:
         day=day,
         due=day + timedelta(days=draw.pick((14, 30))),
         time=f"{draw.between(8, 21):02}:{draw.below(60):02}",
-        items=tuple(_item(draw, name) for name in draw.some(goods, draw.between(1, 2))),
+        items=tuple(_item(draw, name) for name in draw.sample(goods, draw.between(1, 2))),
         extra=draw.pick((0, 350, 450, 500, 850, 1200)),
         rate=draw.pick((0, 5, 6, 10, 20)),
         money=money,
@@ -155,15 +152,12 @@ def draw_facts(draw: RandomStream, split: Split) -> Facts:
 
 
 def _vendor(draw: RandomStream, split: Split) -> str:
-    name, trade, form = (
-        f"{draw.pick(FIRST[split])} {draw.pick(SECOND)}",
-        draw.pick(TRADES),
-        draw.pick(FORMS),
-    )
+    name = f"{draw.pick(FIRST[split])} {draw.pick(SECOND)}"
+    trade, form = draw.pick(TRADES), draw.pick(FORMS)
     return draw.pick((f"{name} {trade}", f"{name} {trade} {form}", f"{name} {form}"))
 
 
 def _item(draw: RandomStream, name: str) -> Item:
-    """Mostly small prices, in steps of five; some that make a total of thousands."""
+    """Draw an item: mostly a small price, in steps of five, sometimes a large one."""
     highest = 4000 if draw.chance(0.1) else 380
     return Item(name, draw.between(1, 4), draw.between(30, highest) * 5)

@@ -1,7 +1,6 @@
-"""What `offapi demo --full` adds: the roads compared on
-the demo's task, what they cost, and a report of it all.
+"""What `offapi demo --full` adds: a comparison of the recipes, its cost, and a report.
 
-Left out: graded traces, of which the demo has none.
+Left out: filtered_sft, since the demo has no traces.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from offapi.training.run import Run
 RECIPE, COMPARISON = "compare.toml", "compare"
 PRICES = "prices-2026-11.toml"
 KEYS = """\
-# The roads on the demo's task: hand labels, the demo's own teacher,
+# The recipes on the demo's task: hand labels, the demo's teacher,
 # and GRPO from the student of the hand labels.
 recipe = "compare"
 name = "{name}"
@@ -38,27 +37,25 @@ grpo = {{ start = "sft", epochs = 0.5, lr = 4e-4, warmup_steps = 4, eval_every =
 
 
 def write_recipe(run: Path) -> Path:
-    """The comparison's file in the demo's run folder."""
+    """Write the comparison's file into the demo's run folder."""
     text = KEYS.format(name=COMPARISON, out=orjson.dumps(str(run)).decode())
     atomic.write_file(run / RECIPE, text.encode())
     return run / RECIPE
 
 
 def estimate_cost(run: Path) -> Estimate:
-    """What the student costs beside an API, by the example
-    prices and what the run measured; kept as cost.json.
-    """
+    """Compare the student's cost with an API's, at the example prices; keep it as cost.json."""
     with_prices = Layer.of_file(Path(str(files("offapi.cost") / PRICES)))
-    found = estimate(resolve_inputs([with_prices, from_run.read(Run.open(run))]))
+    result = estimate(resolve_inputs([with_prices, from_run.read(Run.open(run))]))
     atomic.write_file(
         run / COMPARISON / "cost.json",
-        orjson.dumps(found.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY),
+        orjson.dumps(result.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY),
     )
-    return found
+    return result
 
 
 def write_report(run: Path) -> Path:
-    """The page that holds the comparison and the costs."""
+    """Write the report of the comparison and its cost."""
     path = run / COMPARISON / "report.html"
     write_page([run / COMPARISON], path)
     return path

@@ -1,7 +1,7 @@
-"""Synthetic invoices and receipts with known answers, the same for the same seed everywhere.
+"""Synthetic invoices and receipts with known answers, equal for equal seeds on every machine.
 
-Vendors do not cross splits, and test has layouts that train and val lack. A fifth of the
-pages look scanned. Left out: anything a person could not read the answer from.
+No vendor is in two splits, and test has layouts that train and val lack. A fifth of the pages
+look scanned. Left out: pages from which a person could not read the answer.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _CONFUSED = {
 
 
 def generate(split: Split, count: int, seed: int = 0) -> list[Document]:
-    """`count` documents of `split` with gold vendor,
-    date and total; fewer are the first of more.
+    """Generate `count` documents of `split` with gold vendor, date and total.
+
+    A smaller `count` gives the first documents of a larger one.
     """
     return [_document(split, i, seed) for i in range(count)]
 
@@ -50,9 +51,9 @@ def _document(split: Split, index: int, seed: int) -> Document:
 
 
 def _scan(line: str, facts: Facts, draw: RandomStream) -> str:
-    """`line` as a poor scan reads it.
+    """Return `line` as a poor scan would read it.
 
-    Words of the vendor and words with digits stay, so the answer stays.
+    The vendor's words and words with digits stay, so that the answer stays readable.
     """
     kept = {*facts.vendor.lower().split(), *facts.written(facts.day).lower().split()}
     return " ".join(word if _stays(word, kept) else _blur(word, draw) for word in line.split(" "))

@@ -1,7 +1,7 @@
-"""How the pages look: one function a layout, facts in, lines out.
+"""The layouts of the pages: each function takes facts and returns lines.
 
-Each sets its traps: a subtotal above the total, a due date beside the date, cash given
-and change, a customer's name. The first ten are for all splits, the rest for test alone.
+Each has traps: a subtotal above the total, a due date next to the date, cash given and change, a
+customer's name. The first ten are for all splits, the rest for test alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _tax(f: Facts, name: str) -> list[str]:
 
 
 def plain_invoice(f: Facts, draw: RandomStream) -> list[str]:
-    """Title and vendor on one line, then items, delivery, total."""
+    """Write title and vendor on one line, then items, delivery, total."""
     items = [f"{i.quantity} x {i.name}: {f.money(i.amount)}" for i in f.items]
     return [
         f"INVOICE - {f.vendor}",
@@ -36,34 +36,35 @@ def plain_invoice(f: Facts, draw: RandomStream) -> list[str]:
 
 
 def till_receipt(f: Facts, draw: RandomStream) -> list[str]:
-    """Capitals, bare amounts, cash and change after the total."""
+    """Write capitals and bare amounts, with cash and change after the total."""
     items = [f"{i.quantity} {i.name.upper()} {f.money.plain(i.amount)}" for i in f.items]
     cash = f"CASH {f.money.plain(f.tendered)} CHANGE {f.money.plain(f.tendered - f.total)}"
-    return [
+    lines = [
         f.vendor.upper(),
         f"DATE: {f.written(f.day)} {f.time}",
         *items,
         *_extra(f, "BAG"),
         *_tax(f, "VAT"),
         f"TOTAL: {f.money(f.total)}",
-        *([cash] if draw.chance(0.2) else []),
     ]
+    return [*lines, cash] if draw.chance(0.2) else lines
 
 
 def card_slip(f: Facts, draw: RandomStream) -> list[str]:
-    """A terminal's slip: a card's last digits, a tip, no items."""
+    """Write a card terminal's slip: the card's last digits, a tip, no items."""
+    tip = [f"Tip: {f.money(f.tax)}"] if f.tax else []
     return [
         f.vendor,
         f"Date: {f.written(f.day)} {f.time}",
         f"{draw.pick(('VISA', 'MASTERCARD', 'DEBIT'))} ****{draw.between(1000, 9999)}",
         f"Amount: {f.money(f.net)}",
-        *([f"Tip: {f.money(f.tax)}"] if f.tax else []),
+        *tip,
         f"Total: {f.money(f.total)}",
     ]
 
 
 def letter_invoice(f: Facts, draw: RandomStream) -> list[str]:
-    """Letterhead, bill-to name, invoice date and due date."""
+    """Write letterhead, bill-to name, invoice date and due date."""
     items = [f"{i.name}, {i.quantity} pcs: {f.money(i.amount)}" for i in f.items[:1]]
     return [
         f.vendor,
@@ -78,7 +79,7 @@ def letter_invoice(f: Facts, draw: RandomStream) -> list[str]:
 
 
 def table_invoice(f: Facts, draw: RandomStream) -> list[str]:
-    """A table with bars, as some converters write it."""
+    """Write a table with bars, as some converters do."""
     rows = [f"| {i.name} | {i.quantity} | {f.money.plain(i.amount)} |" for i in f.items]
     extra = (
         [f"| {draw.pick(('Freight', 'Packing'))} | 1 | {f.money.plain(f.extra)} |"]
@@ -97,7 +98,7 @@ def table_invoice(f: Facts, draw: RandomStream) -> list[str]:
 
 
 def restaurant(f: Facts, draw: RandomStream) -> list[str]:
-    """A bill at the table, with service."""
+    """Write a restaurant's bill, with service."""
     items = [f"{i.name} x{i.quantity} {f.money.plain(i.amount)}" for i in f.items]
     return [
         f"*** {f.vendor} ***",
@@ -110,7 +111,7 @@ def restaurant(f: Facts, draw: RandomStream) -> list[str]:
 
 
 def order_mail(f: Facts, draw: RandomStream) -> list[str]:
-    """A confirmation by mail, in sentences."""
+    """Write a confirmation by mail, in sentences."""
     goods = ", ".join(f"{i.quantity} x {i.name}" for i in f.items)
     return [
         f"{f.vendor}: order confirmation",
@@ -121,20 +122,20 @@ def order_mail(f: Facts, draw: RandomStream) -> list[str]:
 
 
 def fuel_receipt(f: Facts, draw: RandomStream) -> list[str]:
-    """Pump and litres before the total, sometimes points after it."""
+    """Write pump and litres before the total, and sometimes points after it."""
     fuel = draw.pick(("UNLEADED", "DIESEL", "SUPER 95"))
-    return [
+    lines = [
         f.vendor,
         f"DATE: {f.written(f.day)} {f.time}",
         f"PUMP {draw.between(1, 12)} {fuel} {draw.between(12, 60)} L",
         *_tax(f, "TAX"),
         f"TOTAL: {f.money(f.total)}",
-        *([f"POINTS: {draw.between(10, 900)}"] if draw.chance(0.2) else []),
     ]
+    return [*lines, f"POINTS: {draw.between(10, 900)}"] if draw.chance(0.2) else lines
 
 
 def fare_receipt(f: Facts, draw: RandomStream) -> list[str]:
-    """A ride; the operator stands at the foot of the page."""
+    """Write a ride's receipt, with the operator at the foot of the page."""
     fee = draw.pick(("Airport fee", "Toll", "Booking fee"))
     return [
         f"Date: {f.written(f.day)} {f.time}",
@@ -147,7 +148,7 @@ def fare_receipt(f: Facts, draw: RandomStream) -> list[str]:
 
 
 def memo(f: Facts, draw: RandomStream) -> list[str]:
-    """From and to, two dates on one line."""
+    """Write a memo from one to another, with two dates on one line."""
     items = [f"- {i.name} ({i.quantity}): {f.money(i.amount)}" for i in f.items]
     return [
         f"From: {f.vendor}",
@@ -161,7 +162,7 @@ def memo(f: Facts, draw: RandomStream) -> list[str]:
 
 
 def sum_received(f: Facts, draw: RandomStream) -> list[str]:
-    """Test only: a receipt that names who paid, and for what."""
+    """Write a receipt that names who paid, and for what. Test only."""
     return [
         f"{f.vendor} - receipt {f.number}",
         f"Date: {f.written(f.day)}",
@@ -172,7 +173,7 @@ def sum_received(f: Facts, draw: RandomStream) -> list[str]:
 
 
 def hotel_folio(f: Facts, draw: RandomStream) -> list[str]:
-    """Test only: guest, room, service."""
+    """Write a hotel's bill with guest, room and service. Test only."""
     return [
         f"{f.vendor} - guest folio",
         f"Guest: {f.customer}, room {draw.between(101, 640)}",
@@ -184,7 +185,7 @@ def hotel_folio(f: Facts, draw: RandomStream) -> list[str]:
 
 
 def utility_bill(f: Facts, draw: RandomStream) -> list[str]:
-    """Test only: meter readings, a date to pay by."""
+    """Write a bill with meter readings and a due date. Test only."""
     reading = draw.between(1000, 8000)
     return [
         f.vendor,
@@ -197,7 +198,7 @@ def utility_bill(f: Facts, draw: RandomStream) -> list[str]:
 
 
 def subscription(f: Facts, draw: RandomStream) -> list[str]:
-    """Test only: a web shop's receipt for something that is no goods."""
+    """Write a web shop's receipt for a subscription. Test only."""
     return [
         f"Sold by: {f.vendor}",
         f"Date: {f.written(f.day)}",

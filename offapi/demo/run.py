@@ -1,6 +1,6 @@
-"""The main job in small, real from end to end: a model distilled into a cheaper form of itself.
+"""The demo: the whole pipeline on generated invoices, with a model as its own teacher.
 
-The teacher is the model with worked examples in its prompt, the student the same model that
+The teacher is the model with worked examples in its prompt. The student is the same model, which
 learns to do without them (context distillation, arXiv 2209.15189). Left out: endpoints.
 """
 
@@ -36,12 +36,12 @@ from offapi.training.recipe_run import hold_run, load_recipe
 from offapi.training.run import Run
 
 RESULT, REPORT = "result.json", "report.html"
-ANSWER_TOKENS = 42  # of a typical answer, for the time announced
+ANSWER_TOKENS = 42  # of a typical answer, for the estimate of the time
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many documents are generated, from which seed, and how the student is trained on them."""
+    """The number of generated documents, their seed, and how the student is trained on them."""
 
     train: int = 160
     val: int = 20
@@ -54,27 +54,27 @@ class Sizes:
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """All three, and where everything was written."""
+    """The scored answers of the three arms, and the run folder."""
 
     arms: Mapping[str, Scored]
     run: Path
 
     def as_dict(self) -> dict[str, Any]:
-        """What `offapi demo --json` prints."""
+        """Return the object that `offapi demo --json` prints."""
         return {
             **{name: arm.report.as_dict() for name, arm in self.arms.items()},
             "run": str(self.run),
         }
 
 
-def run_demo(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> DemoOutcome:
-    """Everything, in a run folder of its own; a demo that was interrupted there is gone on with."""
-    model = stored_model(out)
+def run_demo(backend_name: str, root: Path, sizes: Sizes, progress: Progress) -> DemoOutcome:
+    """Run the demo in its own run folder, and resume a demo that was interrupted there."""
+    model = stored_model(progress)
     manifest = {"demo": asdict(sizes)}
     folder, resume = open_folder(root, f"demo-{backend_name}", manifest)
     with hold_run(folder, manifest, resume=resume):
         if resume:
-            out.say(f"Going on with {folder.path}.")
+            progress.say(f"Resuming {folder.path}.")
         task = task_file.task
         paths = write_documents(folder, sizes)
         test = documents.read(paths["test"])
@@ -84,13 +84,15 @@ def run_demo(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Demo
         shots = {"base": 0, "teacher": len(task.examples)}
         left = 1 + sum(exam.file(name, count).read() is None for name, count in shots.items())
         base = load(backend_name, ModelSpec(path=model.path))
-        out.say(announce(base, chat, task, documents.read(paths["train"]), test, sizes, left))
-        arms = {name: exam.sit(base, chat, name, count, out) for name, count in shots.items()}
+        progress.say(announce(base, chat, task, documents.read(paths["train"]), test, sizes, left))
+        arms = {name: exam.sit(base, chat, name, count, progress) for name, count in shots.items()}
         base.close()
-        distil(backend_name, folder, paths, sizes, out, resume)
+        distil(backend_name, folder, paths, sizes, progress, resume)
         adapter = folder.path / "adapter"
         student = load(backend_name, ModelSpec(path=model.path, adapter=adapter))
-        arms["student"] = exam.sit(student, chat, "student", 0, out, adapter=sha256_path(adapter))
+        arms["student"] = exam.sit(
+            student, chat, "student", 0, progress, adapter=sha256_path(adapter)
+        )
         student.close()
         outcome = DemoOutcome(arms, folder.path)
         folder.write(RESULT, orjson.dumps(outcome.as_dict()))
@@ -98,19 +100,17 @@ def run_demo(backend_name: str, root: Path, sizes: Sizes, out: Progress) -> Demo
     return outcome
 
 
-def stored_model(out: Progress) -> store.Model:
-    """The demo's model, converted and locked at the first call."""
+def stored_model(progress: Progress) -> store.Model:
+    """Return the demo's model; convert and add it at the first call."""
     try:
         return store.get("demo")
     except ModelError:
-        out.say("Converting SmolLM2-135M-Instruct to safetensors, once.")
+        progress.say("Converting SmolLM2-135M-Instruct to safetensors. This is done only once.")
         return store.add("demo")
 
 
 def open_folder(root: Path, name: str, manifest: Mapping[str, Any]) -> tuple[Run, bool]:
-    """The unfinished run of that name to go on with,
-    else a new one, numbered from the second on.
-    """
+    """Return the unfinished run of that name, or else a new one; and whether it is resumed."""
     number = 1
     while True:
         path = root / (name if number == 1 else f"{name}-{number}")
@@ -122,7 +122,7 @@ def open_folder(root: Path, name: str, manifest: Mapping[str, Any]) -> tuple[Run
 
 
 def write_documents(folder: Run, sizes: Sizes) -> dict[str, Path]:
-    """Generate the three splits, and the task file beside them, into the run folder."""
+    """Write the generated splits and the task file into the run folder."""
     counts: Mapping[Split, int] = {"train": sizes.train, "val": sizes.val, "test": sizes.test}
     paths = {"task": folder.write("task.py", Path(task_file.__file__).read_bytes())}
     for split, count in counts.items():
@@ -133,7 +133,7 @@ def write_documents(folder: Run, sizes: Sizes) -> dict[str, Path]:
 
 
 def answers_key(backend_name: str, model: store.Model, paths: Mapping[str, Path]) -> dict[str, Any]:
-    """What the answers to the test documents depend on, beside worked examples and adapter."""
+    """Return what the test answers depend on, besides worked examples and adapter."""
     hashes = {"model": hash_model(model.path)}
     hashes |= {name: sha256_path(paths[name]) for name in ("task", "test")}
     return describe_answers(backend_name, hashes)
@@ -148,26 +148,19 @@ def announce(
     sizes: Sizes,
     arms: int,
 ) -> str:
-    """One sentence with the time all of it is expected
-    to take here, with `arms` still to be tested.
-    """
+    """Write the expected time of the whole demo here, with `arms` still to be tested."""
     speed = forecast.measure(backend)
-    own = (
-        sum(len(chat.encode(row.text)) for row in train),
-        sum(len(chat.encode(row.text)) for row in test),
-    )
-    asked = len(chat.prompt(task.messages("")))
-    read = speed.score * (own[0] + arms * own[1]) + speed.decode * ANSWER_TOKENS * (
-        len(train) + arms * len(test)
-    )
-    learn = (
-        speed.train
-        * sizes.epochs
-        * (own[0] + (asked / sizes.batch_size + ANSWER_TOKENS) * len(train))
-    )
+    train_tokens = sum(len(chat.encode(row.text)) for row in train)
+    test_tokens = sum(len(chat.encode(row.text)) for row in test)
+    prompt_tokens = len(chat.prompt(task.messages("")))
+    read = speed.score * (train_tokens + arms * test_tokens)
+    write = speed.decode * ANSWER_TOKENS * (len(train) + arms * len(test))
+    learned = train_tokens + (prompt_tokens / sizes.batch_size + ANSWER_TOKENS) * len(train)
+    learn = speed.train * sizes.epochs * learned
     return (
         f"{len(train)} documents to label and learn from, {len(test)} to test on:"
-        f" about {duration(read + learn)} on this machine ({backend.name}, {backend.device})."
+        f" about {duration(read + write + learn)} on this machine ({backend.name},"
+        f" {backend.device})."
     )
 
 
@@ -176,10 +169,10 @@ def distil(
     folder: Run,
     paths: Mapping[str, Path],
     sizes: Sizes,
-    out: Progress,
+    progress: Progress,
     resume: bool,
 ) -> None:
-    """The distill recipe on the generated training documents; their gold is not looked at."""
+    """Run the distill recipe on the generated training documents, without their gold."""
     recipe = load_recipe("distill")
     config = recipe.Config(
         task=paths["task"],
@@ -193,10 +186,10 @@ def distil(
     )
     job = Job(
         config=config,
-        inputs=recipe.prepare(config, out),
+        inputs=recipe.prepare(config, progress),
         backend_name=backend_name,
         folder=folder,
-        progress=out,
+        progress=progress,
         resume=resume,
     )
     recipe.run(job)

@@ -1,8 +1,8 @@
-"""Files and folders that are on disk whole or not at all, also after a kill or a power cut.
+"""Files and folders that are on disk whole or not at all, even after a kill or a power cut.
 
-The protocol: write beside the target under a temporary name, fsync every file, then the
-manifest (sizes and SHA-256) last, fsync the folder, rename, fsync the parent. Left out:
-file systems whose rename is not atomic (some network mounts), and Windows.
+The protocol: write next to the target under a temporary name, fsync every file, the manifest
+(sizes and SHA-256) last, fsync the folder, rename, fsync the parent. Left out: file systems whose
+rename is not atomic (some network mounts), and Windows.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
 SCHEMA = 1
 SORTED = orjson.OPT_SORT_KEYS
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, quota or largest file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a limit of the disk, the quota or the file
 
 
 class NotCommitted(RunError):
-    """Nothing was changed: the write failed before its rename."""
+    """The write failed before its rename, so nothing was changed."""
 
     code = "not_committed"
 
@@ -44,7 +44,7 @@ class DurabilityUncertain(RunError):
 
 
 class Damaged(RunError):
-    """A folder does not hold what its manifest says."""
+    """A folder does not match its manifest."""
 
     code = "damaged"
 
@@ -52,7 +52,7 @@ class Damaged(RunError):
 def write_file(path: Path, data: bytes) -> None:
     """Replace `path` by `data` (mode 0600).
 
-    Raises NotCommitted, with the old content intact, or DurabilityUncertain.
+    Raise NotCommitted, with the old content intact, or DurabilityUncertain.
     """
     temporary = _beside(path)
     with _committing(path):
@@ -67,37 +67,37 @@ def write_file(path: Path, data: bytes) -> None:
 def write_folder(
     path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any], *, replace: bool = False
 ) -> None:
-    """Create the folder `path` (mode 0700) with `files`
-    and a manifest that also holds `meta` (JSON values).
+    """Create the folder `path` (mode 0700) with `files` and a manifest.
 
-    `replace`: an earlier folder there stays until the new one is on disk whole; without it there
-    must be none. Raises NotCommitted, with nothing left behind, or DurabilityUncertain.
+    `meta` (JSON values) is stored in the manifest. With `replace`, an earlier folder stays until
+    the new one is on disk whole; without it there must be none. Raise NotCommitted, with nothing
+    left behind, or DurabilityUncertain.
     """
     for name in files:
         if name == MANIFEST or name.startswith(".") or Path(name).name != name:
             raise ValueError(
-                f"{name!r} cannot be a file in {path}: plain names only, and not {MANIFEST}"
+                f"a file in {path} must have a plain name other than {MANIFEST}, got {name!r}"
             )
     doomed = _beside(path)
     with _committing(path):
         if path.exists() and not replace:
-            raise FileExistsError(errno.EEXIST, "it exists already", str(path))
+            raise FileExistsError(errno.EEXIST, "the folder already exists", str(path))
         with new_folder(path) as temporary:
             for name, data in files.items():
                 _write(temporary / name, data)
             _write(temporary / MANIFEST, _manifest(files, meta))
             sync_path(temporary)
-            if path.exists():  # no rename replaces a folder that holds something
+            if path.exists():  # a rename cannot replace a folder that is not empty
                 path.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
 
 @contextmanager
 def new_folder(path: Path, temporary: Path | None = None, *, mode: int = 0o700) -> Iterator[Path]:
-    """Make a hidden folder beside `path` to fill, and rename it to `path` at the end of the block.
+    """Create a hidden folder next to `path` to fill; rename it to `path` at the end of the block.
 
-    Whatever goes wrong, nothing is left. Nothing is synced: the caller knows what must be.
-    `temporary` is the hidden folder's name where others look for it. Raises OSError.
+    After an error nothing is left. Nothing is synced: that is up to the caller. `temporary` is the
+    hidden folder's name if others look for it. Raise OSError.
     """
     temporary = temporary or _beside(path)
     try:
@@ -109,15 +109,13 @@ def new_folder(path: Path, temporary: Path | None = None, *, mode: int = 0o700) 
 
 
 def need_room(path: Path, size: int) -> None:
-    """Raise the OSError of a full disk, naming `path`,
-    where fewer than `size` bytes are free for it.
-    """
+    """Raise the OSError of a full disk if fewer than `size` bytes are free for `path`."""
     if shutil.disk_usage(path.absolute().parent).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """The `meta` of the folder `path`. Raises Damaged unless every byte is what was written."""
+    """Return the `meta` of the folder `path`. Raise Damaged if any byte has changed."""
     try:
         manifest = orjson.loads((path / MANIFEST).read_bytes())
         digest = manifest.pop("digest")
@@ -133,21 +131,21 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder so that no half of it is ever seen under its name."""
+    """Delete a folder such that a part of it is never seen under its name."""
     doomed = _beside(path)
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
 def sync(descriptor: int) -> None:
-    """Flush a file or folder to the platter. macOS's plain fsync stops at the drive's cache."""
+    """Flush a file or folder to the disk. macOS's plain fsync stops at the drive's cache."""
     if sys.platform == "darwin":
         import fcntl
 
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
-        except OSError:  # not every file system knows it
+        except OSError:  # not every file system supports it
             pass
     os.fsync(descriptor)
 
@@ -181,13 +179,13 @@ def _manifest(files: Mapping[str, bytes], meta: Mapping[str, Any]) -> bytes:
 
 
 def _beside(path: Path) -> Path:
-    """Return a name in the folder of `path` that is free, hidden, and swept away if it stays."""
+    """Return a free, hidden name in the folder of `path`; leftovers are removed later."""
     return path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}"
 
 
 @contextmanager
 def _committing(path: Path) -> Iterator[None]:
-    """Write and rename in the block, then sync the parent; on failure say how far it came."""
+    """Sync the parent after the block wrote and renamed; on failure raise how far it came."""
     try:
         yield
     except OSError as error:
@@ -199,7 +197,7 @@ def _committing(path: Path) -> Iterator[None]:
     try:
         sync_path(path.parent)
     except OSError as error:
-        what = f"written, but the disk did not confirm it: {error.strerror or error}."
+        what = f"the data is written, but the disk did not confirm it: {error.strerror or error}."
         raise DurabilityUncertain(
             what, where=str(path), next_step="Check the disk before you rely on it."
         ) from error
@@ -208,11 +206,11 @@ def _committing(path: Path) -> Iterator[None]:
 def _step(error: OSError) -> str:
     if error.errno in FULL:
         return (
-            "Free some space (or raise the quota or file size limit) and run it again; nothing was"
-            " changed."
+            "Free some space (or raise the quota or file size limit) and run the command again;"
+            " nothing was changed."
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "Make the folder writable, or choose another one; nothing was changed."
     if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-        return "Choose another name, or remove it first."
-    return "Check the path and the disk, and run it again; nothing was changed."
+        return "Choose another name, or remove what is there."
+    return "Check the path and the disk, and run the command again; nothing was changed."

@@ -1,6 +1,6 @@
-"""Hashes that know a file, a folder or a text again.
+"""Hashes that identify a file, a folder or a text.
 
-Runs, labels and reviews keep them, so none of these may ever change.
+Runs, labels and reviews store them, so none of them may ever change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def sha256_path(path: Path) -> str:
 
 
 def sha256_files(folder: Path, files: Iterable[Path]) -> str:
-    """Return the SHA-256 of what `sha256sum` prints of `files`, named as seen from `folder`."""
+    """Return the SHA-256 of what `sha256sum` prints for `files`, named relative to `folder`."""
     named = sorted(files)
     lines = (f"{sha256_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in named)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

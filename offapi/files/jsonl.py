@@ -1,7 +1,7 @@
-"""JSON Lines, strictly: every bad line is an error with file, line, field and next step.
+"""JSON Lines, read strictly: a bad line is an error with file, line, field and next step.
 
-Left out: reading lazily. Rows are small, and a bad last row should be known before the
-first is used.
+Left out: reading lazily. Rows are small, and a bad last row should be known before the first
+is used.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _KINDS: Mapping[type, str] = {str: "a string", dict: "an object", list: "an arra
 
 @dataclass(frozen=True)
 class JsonRow:
-    """One line: its object, and where it stands, for errors."""
+    """One line: its object, and its place, for errors."""
 
     path: Path
     line: int  # 1-based
     value: Mapping[str, Any]
 
     def required(self, name: str, kind: type[T]) -> T:
-        """Field `name`, which must be there and be a str, dict or list; DataError otherwise."""
+        """Return the field `name`. Raise DataError if it is missing or not a `kind`."""
         if name not in self.value:
             close = nearest(name, self.value)
             raise self.error(
@@ -38,28 +38,28 @@ class JsonRow:
         return self._typed(name, kind)
 
     def optional(self, name: str, kind: type[T]) -> T | None:
-        """Field `name`, or None where it is absent or null; DataError in a wrong type."""
+        """Return the field `name`, None if absent or null. Raise DataError if not a `kind`."""
         return None if self.value.get(name) is None else self._typed(name, kind)
 
     def _typed(self, name: str, kind: type[T]) -> T:
-        found = self.value[name]
-        if not isinstance(found, kind):
-            shown = orjson.dumps(found)[:40].decode("utf-8", "replace")
+        value = self.value[name]
+        if not isinstance(value, kind):
+            shown = orjson.dumps(value)[:40].decode("utf-8", "replace")
             raise self.error(
-                f"{name!r} must be {_KINDS[kind]}, got {shown}.", name, "Correct this row."
+                f"{name!r} must be {_KINDS[kind]}, got {shown}.", name, "Fix this row."
             )
-        return found
+        return value
 
     def error(self, what: str, field: str = "", next_step: str = "") -> DataError:
-        """A DataError at this line."""
+        """Return a DataError at this line."""
         return DataError.at(what, path=self.path, line=self.line, field=field, next_step=next_step)
 
 
 def read(path: Path) -> list[JsonRow]:
-    """All rows of the file; lines of nothing but white space are passed over.
+    """Return all rows of the file; blank lines are skipped.
 
-    DataError for a missing or empty file, and at the first line that is not UTF-8, not
-    JSON, or not an object.
+    Raise DataError for a missing or empty file, and at the first line that is not UTF-8, not JSON,
+    or not an object.
     """
     try:
         data = path.read_bytes()
@@ -67,9 +67,8 @@ def read(path: Path) -> list[JsonRow]:
         raise DataError.at(
             f"cannot read it: {error.strerror}.", path=path, next_step="Check the path."
         ) from None
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(
-        b"\n"
-    )  # Windows editors put a mark before UTF-8
+    # Windows editors put a mark before UTF-8.
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     rows = [
         parse(path, i, line, last=i == len(lines))
         for i, line in enumerate(lines, start=1)
@@ -77,13 +76,13 @@ def read(path: Path) -> list[JsonRow]:
     ]
     if not rows:
         raise DataError.at(
-            "there are no rows in it.", path=path, next_step="Give it one JSON object a line."
+            "there are no rows in it.", path=path, next_step="Write one JSON object on each line."
         )
     return rows
 
 
 def parse(path: Path, number: int, line: bytes, *, last: bool = False) -> JsonRow:
-    """The row in a line of `path`; DataError when it is not UTF-8, not JSON, or not an object."""
+    """Return the row in a line of `path`. Raise DataError if it is not a JSON object in UTF-8."""
     try:
         line.decode("utf-8")
         value = orjson.loads(line)
@@ -93,12 +92,12 @@ def parse(path: Path, number: int, line: bytes, *, last: bool = False) -> JsonRo
             what, path=path, line=number, next_step="Save the file as UTF-8."
         ) from None
     except orjson.JSONDecodeError as error:
-        cut = "It is the last line and may have been cut short; " if last else ""
+        cut = "This last line may have been cut short. " if last else ""
         raise DataError.at(
             f"not JSON: {error.msg} at column {error.colno}.",
             path=path,
             line=number,
-            next_step=f"{cut}write one whole JSON object on each line.",
+            next_step=f"{cut}Write one whole JSON object on each line.",
         ) from None
     if not isinstance(value, dict):
         what = f"a JSON {type(value).__name__}, not an object."
@@ -109,15 +108,15 @@ def parse(path: Path, number: int, line: bytes, *, last: bool = False) -> JsonRo
 
 
 def unique_ids(rows: Iterable[JsonRow]) -> None:
-    """DataError at the first row whose "id" is empty or was used before."""
+    """Raise DataError at the first row whose "id" is empty or was used before."""
     seen: dict[str, int] = {}
     for row in rows:
         id = row.required("id", str)
         if not id.strip():
-            raise row.error("the id is empty.", "id", "Give every row an id of its own.")
+            raise row.error("the id is empty.", "id", "Give every row its own id.")
         if id in seen:
             what = f"id {id!r} was already used in line {seen[id]}."
-            raise row.error(what, "id", "Give every row an id of its own.")
+            raise row.error(what, "id", "Give every row its own id.")
         seen[id] = row.line
 
 
@@ -127,5 +126,5 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def line(row: Mapping[str, Any]) -> bytes:
-    """`row` as one JSON line."""
+    """Write `row` as one JSON line."""
     return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,4 +1,4 @@
-"""One process at a time: locks that the system releases when their holder ends, however it ends.
+"""Locks for one process at a time, which the system releases however their holder ends.
 
 Left out: machines that share a folder, and Windows.
 """
@@ -19,10 +19,10 @@ SECONDS_BETWEEN_TRIES = 0.05
 
 @contextmanager
 def hold(file: Path, what: str, where: str, seconds: float = 0.0) -> Iterator[None]:
-    """Hold the lock `file`, which stays. Waits at most
-    `seconds`; then a RunError names the process that has it.
+    """Hold the lock `file`, which stays on disk; wait for it at most `seconds`.
 
-    `what`, at `where`, is what it keeps from others, for the message.
+    Then raise a RunError that names the process that holds it. `what`, at `where`, is what the lock
+    protects, for the message.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -30,7 +30,7 @@ def hold(file: Path, what: str, where: str, seconds: float = 0.0) -> Iterator[No
         while not _taken(descriptor):
             if time.monotonic() >= until:
                 holder = os.pread(descriptor, 32, 0).decode(errors="replace") or "another process"
-                step = "Wait until it has ended, or end it; then run this again."
+                step = "Wait until it has ended, or end it. Then run this command again."
                 raise RunError(f"{what} is being written by {holder}.", where=where, next_step=step)
             time.sleep(SECONDS_BETWEEN_TRIES)
         os.ftruncate(descriptor, 0)
@@ -42,17 +42,17 @@ def hold(file: Path, what: str, where: str, seconds: float = 0.0) -> Iterator[No
 
 @contextmanager
 def wait_for(file: Path) -> Iterator[None]:
-    """Hold the lock `file`, which stays, after everybody who had it before."""
+    """Hold the lock `file`, which stays on disk, after all who asked for it before."""
     with file.open("w") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         yield
 
 
 def open_locked(path: Path, flags: int = 0) -> int:
-    """Open a file that one process at a time may write, created (mode 0600) where it is missing.
+    """Open a file that one process at a time may write; create it (mode 0600) if missing.
 
-    Returns its descriptor; closing it releases the lock. `flags` are added to `os.open`'s.
-    Raises RunError when another process has the file, and OSError when it cannot be opened.
+    Return its descriptor; closing it releases the lock. `flags` are added to `os.open`'s. Raise
+    RunError if another process holds the file, and OSError if it cannot be opened.
     """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)

@@ -1,9 +1,8 @@
-"""A long file made batch by batch, gone on with after
-a kill, and seen under its name only when it is whole.
+"""A resumable output file: written batch by batch, renamed into place when complete.
 
-    OUT.part  the batches so far      OUT.part.json  how much of it counts, and where to go on
+    OUT.part  the batches so far      OUT.part.json  how much of it counts, and where to resume
 
-Left out: what a batch is. The caller says with `state` where it is to go on.
+Left out: what a batch is. The caller's `state` says where to resume.
 """
 
 from __future__ import annotations
@@ -27,34 +26,33 @@ SECONDS_BETWEEN_JOURNALS = 1.0
 
 
 class Stage:
-    """The file that will be `out`, open for appending by one process at a time.
+    """The file that will become `out`, open for appending by one process at a time.
 
-    `key` is what the content depends on (hashes, options): with the same key an unfinished
-    file is gone on with, else it is begun anew. Raises RunError when another process writes
-    it or the disk refuses.
+    `key` is what the content depends on (hashes, options): an unfinished file with the same key is
+    resumed, any other is started anew. Raise RunError if another process writes it or the disk
+    refuses.
     """
 
     def __init__(self, out: Path, key: Mapping[str, Any], start: Mapping[str, Any]) -> None:
         self.out, self.key = out, orjson.loads(orjson.dumps(dict(key)))
-        self.part, self.journal = (
-            out.with_name(f"{out.name}.part"),
-            out.with_name(f"{out.name}.part.json"),
-        )
+        self.part = out.with_name(f"{out.name}.part")
+        self.journal = out.with_name(f"{out.name}.part.json")
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self._file = open_locked(self.part)
         except OSError as error:
             raise RunError(
-                f"cannot be written: {error.strerror}.", where=str(out), next_step="Name another."
+                f"cannot be written: {error.strerror}.",
+                where=str(out),
+                next_step="Name another file.",
             ) from None
-        found = self._found()
-        self.resumed = found is not None
-        if found is None:
-            self.journal.unlink(missing_ok=True)  # it counts bytes of another content
-        # Bytes that count, and where to go on behind them:
-        # one value, so that Ctrl-C never parts them.
+        journal = self._read_journal()
+        self.resumed = journal is not None
+        if journal is None:
+            self.journal.unlink(missing_ok=True)  # it counts bytes of other content
+        # The bytes that count and the state after them: one value, so that Ctrl-C never parts them.
         self._good: tuple[int, dict[str, Any]] = (
-            (0, dict(start)) if found is None else (found["size"], found["state"])
+            (0, dict(start)) if journal is None else (journal["size"], journal["state"])
         )
         self._journaled = time.monotonic()
         os.ftruncate(self._file, self.size)
@@ -62,23 +60,23 @@ class Stage:
 
     @property
     def size(self) -> int:
-        """Bytes of the unfinished file that count."""
+        """The number of bytes of the unfinished file that count."""
         return self._good[0]
 
     @property
     def state(self) -> dict[str, Any]:
-        """Where to go on behind them."""
+        """Where to resume after those bytes."""
         return self._good[1]
 
     def append(self, data: bytes, state: Mapping[str, Any]) -> None:
-        """Add a batch; `state` (JSON values) is where to go on behind it."""
+        """Add a batch; `state` (JSON values) says where to resume after it."""
         append_or_refuse(self._file, data, self.part)
         self._good = (self.size + len(data), dict(state))
         if time.monotonic() - self._journaled >= SECONDS_BETWEEN_JOURNALS:
             self._note()
 
     def finish(self) -> None:
-        """Give the file its name."""
+        """Rename the complete file to its name."""
         try:
             atomic.sync(self._file)
             os.replace(self.part, self.out)
@@ -88,7 +86,7 @@ class Stage:
         atomic.sync_path(self.out.parent)
 
     def discard(self) -> None:
-        """Leave nothing of it, and do not go on with it."""
+        """Delete the unfinished file and its journal."""
         self.journal.unlink(missing_ok=True)
         self.part.unlink(missing_ok=True)
 
@@ -108,9 +106,7 @@ class Stage:
             os.close(self._file)
 
     def _leave(self) -> None:
-        """What there is to go on with; nothing where
-        nothing counts, or where the disk takes no journal.
-        """
+        """Leave what can be resumed; delete all if nothing counts or no journal can be written."""
         if self.size:
             with suppress(OSError, atomic.NotCommitted, atomic.DurabilityUncertain):
                 self._note()
@@ -118,19 +114,18 @@ class Stage:
             self.discard()
 
     def _note(self) -> None:
-        os.fsync(self._file)  # what the journal counts must be there
+        os.fsync(self._file)  # the bytes that the journal counts must be on disk
         atomic.write_file(
             self.journal, orjson.dumps({"key": self.key, "size": self.size, "state": self.state})
         )
         self._journaled = time.monotonic()
 
-    def _found(self) -> dict[str, Any] | None:
-        """The journal of an unfinished file with the
-        same key, None where there is none to go on with.
-        """
+    def _read_journal(self) -> dict[str, Any] | None:
+        """Return the journal of an unfinished file with the same key; None if there is none."""
         try:
-            found: dict[str, Any] = orjson.loads(self.journal.read_bytes())
-            fits = found["key"] == self.key and 0 < found["size"] <= os.fstat(self._file).st_size
+            journal: dict[str, Any] = orjson.loads(self.journal.read_bytes())
+            size = os.fstat(self._file).st_size
+            fits = journal["key"] == self.key and 0 < journal["size"] <= size
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return found if fits else None
+        return journal if fits else None

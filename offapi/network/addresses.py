@@ -1,6 +1,6 @@
-"""Whether an address is this machine's or this network's, read from its spelling alone.
+"""Tests whether an address is on this machine or this network, by its spelling alone.
 
-No name is looked up here: a look-up would already leave the machine.
+No name is looked up: a look-up would already leave the machine.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def on_this_machine(host: str) -> bool:
-    """Whether `host` is a loopback address or `localhost`."""
+    """Return whether `host` is a loopback address or `localhost`."""
     address = _address(host)
     return host.lower() == "localhost" if address is None else address.is_loopback
 
 
 def on_this_network(host: str) -> bool:
-    """Whether `host` is a loopback, private or link-local address, or a local network's name.
+    """Return whether `host` is a loopback, private or link-local address, or a local name.
 
-    Anything else counts as remote, also odd spellings of an address, which a resolver may read
-    otherwise.
+    Anything else counts as remote, including odd spellings of an address, which a resolver may
+    read differently.
     """
     address = _address(host)
     if address is None:
@@ -37,9 +37,9 @@ def on_this_network(host: str) -> bool:
 
 
 def _address(host: str) -> Address | None:
-    """Return the address that `host` spells, in the brackets of a URL or without; None for a name.
+    """Return the address that `host` spells, with or without a URL's brackets; None for a name.
 
-    An IPv4 address that is written as IPv6 is the IPv4 address.
+    An IPv4 address written as IPv6 becomes the IPv4 address.
     """
     try:
         address = ipaddress.ip_address(host.strip("[]"))

@@ -1,9 +1,9 @@
-"""The network guard: importing offapi turns it on, for this process and the libraries in it.
+"""The network guard, which importing offapi turns on for this process and its libraries.
 
-A tripwire for accidents, not a sandbox: it sees what Python's own sockets do. Left out, because an
-audit hook cannot see it: connections made in C, and other programs that are started (offapi's own
-helper processes report what they tried, see `offapi.network.helper_log`). The proof that offapi
-stays offline is its test in an empty network namespace.
+It is a tripwire for accidents, not a sandbox: it sees what Python's own sockets do. Left out,
+because an audit hook cannot see it: connections made in C, and other programs that are started
+(offapi's own helper processes report their attempts, see `offapi.network.helper_log`). The proof
+that offapi stays offline is its test in an empty network namespace.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ SWITCHES = {
     "WANDB_MODE": "offline",
 }
 ALLOWED_BY = (
-    "offapi works offline; only `offapi label --teacher http://HOST:PORT/v1` connects, to that"
-    " address alone."
+    "offapi works offline. Only `offapi label --teacher http://HOST:PORT/v1` connects, and only to"
+    " that address."
 )
-PROBE = "offapi.invalid"  # what `working` looks up: a name that can never exist (RFC 6761)
+PROBE = "offapi.invalid"  # the name that `working` looks up; it can never exist (RFC 6761)
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,16 @@ class Hole:
 
     host: str
     port: int
-    addresses: set[str] = field(
-        default_factory=set, compare=False
-    )  # what the host's name resolved to
+    # The addresses to which the host's name resolved.
+    addresses: set[str] = field(default_factory=set, compare=False)
 
 
 Kind = Literal["refused", "opened"]
-Attempt = tuple[
-    Kind, str, str | int, int
-]  # refused: target, caller; opened: host, port; and how often
+# refused: target, caller, count; opened: host, port, count
+Attempt = tuple[Kind, str, str | int, int]
 
 _refused: Counter[tuple[str, str]] = Counter()  # (target, caller)
-_opened: Counter[tuple[str, int]] = Counter()  # connections through the hole for (host, port)
+_opened: Counter[tuple[str, int]] = Counter()  # connections through the hole, by (host, port)
 _counting = RLock()
 _keep: Callable[[Attempt], object] | None = None
 _holes: tuple[Hole, ...] = ()
@@ -62,11 +60,11 @@ _installed = False
 
 
 def install() -> None:
-    """Set the offline switches and install the guard, once. There is no way to remove it."""
+    """Set the offline switches and install the guard, once. It cannot be removed."""
     global _installed
     os.environ.update(SWITCHES)
     hub = sys.modules.get("huggingface_hub.constants")
-    if hub is not None:  # imported earlier, so it has read its switches already
+    if hub is not None:  # it was imported earlier and has read its switches
         hub.HF_HUB_OFFLINE = hub.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
     if not _installed:
         sys.addaudithook(_hook)
@@ -75,10 +73,7 @@ def install() -> None:
 
 @contextmanager
 def allow(host: str, port: int) -> Iterator[None]:
-    """Let this process reach `host`:`port` inside the block.
-
-    The hole and its use are part of `report`.
-    """
+    """Let this process reach `host`:`port` in the block; `report` lists the hole and its use."""
     global _holes
     hole = Hole(host.lower().strip("[]"), port)
     if (hole.host, hole.port) not in _opened:
@@ -93,9 +88,7 @@ def allow(host: str, port: int) -> Iterator[None]:
 
 
 def report() -> dict[str, Any]:
-    """Network attempts so far, of this process and
-    of helpers that have ended, for a run's manifest.
-    """
+    """Return the network attempts of this process and of helpers that ended, for a manifest."""
     with _counting:
         refused = [
             {"target": target, "caller": caller, "count": n}
@@ -108,7 +101,7 @@ def report() -> dict[str, Any]:
 
 
 def count(attempt: Attempt) -> None:
-    """Make `attempt`, perhaps a helper process's, part of `report`."""
+    """Add `attempt`, which may be a helper process's, to `report`."""
     kind, target, by, n = attempt
     counter: Counter[Any] = _opened if kind == "opened" else _refused
     with _counting:
@@ -118,15 +111,15 @@ def count(attempt: Attempt) -> None:
 
 
 def keep(how: Callable[[Attempt], object]) -> None:
-    """Have every attempt from now on given to `how` too, before it is made."""
+    """Pass every later attempt to `how` too, before it is made."""
     global _keep
     _keep = how
 
 
 def working() -> bool:
-    """Whether the guard really refuses, tried with a look-up of a name that cannot exist.
+    """Return whether the guard refuses the look-up of a name that cannot exist.
 
-    Not counted in `report`.
+    The attempt is not counted in `report`.
     """
     import socket
 
@@ -152,9 +145,8 @@ def _of_socket(arguments: tuple[Any, ...]) -> tuple[Any, Any] | None:
     import socket
 
     family, address = arguments[0].family, arguments[1]
-    if (
-        family == getattr(socket, "AF_UNIX", None) or address is None
-    ):  # None: sendmsg on a connected socket
+    # The address is None for sendmsg on a connected socket.
+    if family == getattr(socket, "AF_UNIX", None) or address is None:
         return None
     if family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple):
         return address[0], address[1]
@@ -166,8 +158,8 @@ _TARGETS: Mapping[str, Any] = {
     "socket.sendto": _of_socket,
     "socket.sendmsg": _of_socket,
     "socket.getaddrinfo": lambda arguments: (
-        (arguments[0], arguments[1]) if arguments[0] else None
-    ),  # none: wildcard
+        (arguments[0], arguments[1]) if arguments[0] else None  # None: any address
+    ),
     "socket.gethostbyname": lambda arguments: (arguments[0], None),
     "socket.gethostbyaddr": lambda arguments: (arguments[0], None),
     "socket.getnameinfo": lambda arguments: (arguments[0][0], arguments[0][1]),
@@ -175,10 +167,10 @@ _TARGETS: Mapping[str, Any] = {
 
 
 def _judge(event: str, host: Any, port: Any) -> None:
-    """Return when the target may be reached, else count it and raise NetworkBlocked."""
+    """Return if the target may be reached; otherwise count it and raise NetworkBlocked."""
     name = host.decode("ascii", "replace") if isinstance(host, bytes | bytearray) else str(host)
     connects = event == "socket.connect"
-    for hole in _holes:  # one for this machine is counted too
+    for hole in _holes:  # a hole for this machine is counted too
         if _through(hole, name.lower(), port, connects):
             if connects:
                 count(("opened", hole.host, hole.port, 1))
@@ -190,24 +182,24 @@ def _judge(event: str, host: Any, port: Any) -> None:
     if name != PROBE:
         count(("refused", target, caller, 1))
     raise NetworkBlocked(
-        f"the network guard refused {target}, asked for by {caller}.", next_step=ALLOWED_BY
+        f"the network guard refused {target}, requested by {caller}.", next_step=ALLOWED_BY
     )
 
 
 def _loopback(name: str) -> bool:
     from offapi.network.addresses import on_this_machine
 
-    return "[" not in name and on_this_machine(name)  # a resolver takes "[::1]" for a name
+    return "[" not in name and on_this_machine(name)  # a resolver reads "[::1]" as a name
 
 
 def _through(hole: Hole, name: str, port: Any, connects: bool) -> bool:
-    """Whether `name` is the hole's host, or an address its name resolves to, at its port."""
+    """Return whether `name` is the hole's host, or an address of that host, at its port."""
     if port is not None and str(port) != str(hole.port):
         return False
     if name == hole.host or name in hole.addresses:
         return True
-    perhaps = not _loopback(name) or _loopback(hole.host)  # else only the port is the same
-    if connects and perhaps:  # names with many addresses answer with others each time: ask again
+    perhaps = not _loopback(name) or _loopback(hole.host)  # otherwise only the port is the same
+    if connects and perhaps:  # a name with many addresses returns others each time
         import socket
 
         with suppress(OSError):
@@ -218,7 +210,7 @@ def _through(hole: Hole, name: str, port: Any, connects: bool) -> bool:
 
 
 def _caller() -> str:
-    """`module (file:line)` of the first frame outside the standard library and this module."""
+    """Return `module (file:line)` of the first frame outside the standard library and this file."""
     import sysconfig
 
     library = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})

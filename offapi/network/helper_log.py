@@ -1,5 +1,4 @@
-"""The network attempts of a helper process, written as
-they are made, so that ending it by force loses none.
+"""A log of a helper process's network attempts, which survives a forced end of the helper.
 
 The file has no name and is inherited: it lasts as long as a process has it open. Left out: Windows.
 """
@@ -17,7 +16,7 @@ from offapi.network import guard
 
 
 class Journal:
-    """Made by the process that starts a helper, and given to it among its arguments."""
+    """A log made by the process that starts a helper, and passed to the helper as an argument."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         if descriptor is None:
@@ -29,13 +28,13 @@ class Journal:
         return _inherited, (DupFd(self._descriptor),)
 
     def keep(self) -> None:
-        """In the helper: write every attempt from now on."""
+        """Write every attempt from now on. Call it in the helper."""
         guard.keep(lambda attempt: os.write(self._descriptor, json.dumps(attempt).encode() + b"\n"))
 
     def close(self) -> None:
-        """In its starter, once it has ended: count its attempts as this process's own.
+        """Count the helper's attempts as this process's own.
 
-        Again is no error.
+        Call it in the starting process when the helper has ended; a second call does nothing.
         """
         if self._closed:
             return

@@ -23,24 +23,24 @@ def plural(count: int, noun: str) -> str:
 
 
 def shorten(text: str, most: int, mark: str = "…") -> str:
-    """Cut `text` to at most `most` characters; `mark` is its end where something was cut off."""
+    """Cut `text` to at most `most` characters; a cut text ends with `mark`."""
     return text if len(text) <= most else text[: most - len(mark)] + mark
 
 
 def left_out(characters: int) -> str:
-    """Say behind the beginning of a text how many characters follow."""
+    """Write how many characters follow the shown beginning of a text."""
     return f"… ({characters:,} more characters)"
 
 
 def terminal_safe(text: str) -> str:
-    """Replace the control characters that a terminal would obey; lines and tabs stay."""
+    """Replace the control characters that a terminal would obey; keep line ends and tabs."""
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def safe_line(text: str, most: int) -> str:
     """Return `text` as one line that a terminal and a log can show.
 
-    Control characters become spaces; behind `most` characters it ends in `...`.
+    Control characters become spaces; after `most` characters it is cut and ends in `...`.
     """
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= most else line[:most] + "..."

@@ -1,4 +1,4 @@
-"""Texts, numbers and dates as they are compared, whatever their spelling.
+"""Normal forms of texts, numbers and dates, to compare them whatever their spelling.
 
 Left out: readings that depend on a document, such as 02/04/2026.
 """
@@ -24,7 +24,7 @@ _DROPPED = bytes(code for code in range(128) if not chr(code).isalnum())
 
 @lru_cache(maxsize=4096)
 def _counts(char: str) -> bool:
-    """Accept letters, digits, and the marks that spell vowels in some scripts.
+    """Return whether `char` is a letter, a digit, or a mark that spells a vowel.
 
     Those marks have a combining class below 200; stray accents have a higher one.
     """
@@ -33,7 +33,7 @@ def _counts(char: str) -> bool:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether `value` is a JSON number, which True and False are not."""
+    """Return whether `value` is a JSON number; True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

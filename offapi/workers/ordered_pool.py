@@ -1,7 +1,7 @@
-"""Several helper processes at one stream of jobs: answers in the order of the jobs.
+"""Several helper processes that answer one stream of jobs, in the order of the jobs.
 
-A process that dies or hangs is replaced, and its jobs are given to the new one. The backlog is
-bounded, and no process outlives the generator. Left out: more than one machine.
+A process that dies or hangs is replaced, and the new one gets its jobs. The backlog is bounded,
+and no process outlives the generator. Left out: more than one machine.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from offapi.errors import OffapiError
 from offapi.workers.supervised import POLL, AnswerT, Ended, JobT, Prepare, Supervised
 
 PROCESSES = 2
-BACKLOG = 8  # jobs given out for each that a process may have, the answered ones among them
+BACKLOG = 8  # jobs handed out, answered ones included, per job that a process may have
 
 
 @dataclass(eq=False)
-class _Given:
-    """A job given out, and its answer once it is there."""
+class _HandedOut:
+    """A job that was handed out, and its answer once there is one."""
 
     job: Any
     answer: Any = None
@@ -31,10 +31,10 @@ class _Given:
 
 @dataclass(frozen=True)
 class _Member:
-    """A process and the jobs it has, the oldest first."""
+    """A process and its jobs, the oldest first."""
 
     process: Supervised[Any, Any]
-    jobs: deque[_Given] = field(default_factory=deque)
+    jobs: deque[_HandedOut] = field(default_factory=deque)
 
 
 def answer_in_order(
@@ -48,15 +48,15 @@ def answer_in_order(
 ) -> Iterator[tuple[JobT, AnswerT]]:
     """Yield each job with its answer, in order; raise the OffapiError that answers a job.
 
-    `prepare` and `settings` are as in `Supervised`; no answer is None. When a process dies, or is
-    at one turn for more than `seconds`, `blame` returns what to try in place of its oldest job, or
-    raises. `ahead`: jobs a process has at a time, so that it does not wait for the next; 1 where
-    jobs or answers exceed a pipe's buffer, which both ends would fill and wait.
+    `prepare` and `settings` are as in `Supervised`; an answer must not be None. If a process dies,
+    or one turn takes more than `seconds`, `blame` returns the job to try instead of its oldest one,
+    or raises. `ahead` is the number of jobs a process has at a time, so that it need not wait; it
+    must be 1 if jobs or answers exceed a pipe's buffer, which would block both ends.
     """
-    first = list(islice(jobs, PROCESSES))  # a short file needs but one process
+    first = list(islice(jobs, PROCESSES))  # a short file needs only one process
     jobs = chain(first, jobs)
     members: list[_Member] = []
-    order: deque[_Given] = deque()
+    order: deque[_HandedOut] = deque()
     try:
         for _ in first:
             members.append(_Member(Supervised(prepare, settings)))
@@ -76,23 +76,23 @@ def answer_in_order(
 
 
 def _give_out(
-    jobs: Iterator[Any], members: Sequence[_Member], order: deque[_Given], ahead: int
+    jobs: Iterator[Any], members: Sequence[_Member], order: deque[_HandedOut], ahead: int
 ) -> None:
-    """Give every process enough to do, but hold no more answers than fit in memory."""
+    """Keep every process busy, but hold no more answers than fit into memory."""
     while members and len(order) < BACKLOG * ahead:
         member = min(members, key=lambda each: len(each.jobs))
         if len(member.jobs) == ahead or (job := next(jobs, None)) is None:
             return
-        given = _Given(job)
-        order.append(given)
-        member.jobs.append(given)
+        handed_out = _HandedOut(job)
+        order.append(handed_out)
+        member.jobs.append(handed_out)
         member.process.send(job)
 
 
 def _collect(
     members: Sequence[_Member], blame: Callable[[Any, Ended], Any], seconds: float | None
 ) -> None:
-    """Wait a moment for answers; replace processes that died or hang."""
+    """Wait briefly for answers; replace processes that died or hang."""
     busy = [member for member in members if member.jobs]
     ready = wait([member.process.pipe for member in busy], timeout=POLL)
     for member in busy:
@@ -101,13 +101,13 @@ def _collect(
         if isinstance(answer, Ended):
             member.jobs[0].job = blame(member.jobs[0].job, answer)
             process.restart()
-            for given in member.jobs:
-                process.send(given.job)
+            for waiting in member.jobs:
+                process.send(waiting.job)
         elif answer is not None:
             member.jobs.popleft().answer = answer
 
 
 def collect_garbage_rarely() -> None:
-    """Look for cycles seldom: rows make none, and Python's usual pace costs a tenth of the time."""
+    """Collect garbage rarely: rows make no cycles, and the usual pace costs a tenth of the time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

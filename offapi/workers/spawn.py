@@ -1,6 +1,6 @@
-"""Starting a process of Python's multiprocessing that the terminal's Ctrl-C does not reach.
+"""Starting a multiprocessing process that the terminal's Ctrl-C does not reach.
 
-Its starter hears the signal, and ends it. Left out: Windows.
+The starting process gets the signal and ends it. Left out: Windows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 
 
 def start(process: BaseProcess, *deaf_to: signal.Signals) -> None:
-    """Start `process` with those signals held back from its first moment on."""
+    """Start `process` with those signals blocked from its first moment on."""
     resource_tracker.ensure_running()  # the first spawn starts it, which would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf_to)
     try:

@@ -1,10 +1,9 @@
-"""One helper process that is watched: a call of it that hangs or dies can be named and ended.
+"""A supervised helper process: a call in it that hangs or crashes can be named and ended.
 
-It answers jobs one after the other, in a session of its own: Ctrl-C does not reach it, and it ends
-with its starter. Before each call of the user's code it notes the call in memory that both sides
-see; a note sent down the pipe costs more than many checks do, and blocks the process while nobody
-reads. Left out: Windows; and, except on Linux, ending with a killed starter while C code holds
-Python.
+It answers jobs one after the other in its own session: Ctrl-C does not reach it, and it ends with
+its starter. Before each call of the user's code it writes a note into shared memory; a note sent
+through the pipe would cost more than many checks, and block the process while nobody reads. Left
+out: Windows; and, except on Linux, ending with a killed starter while C code holds Python.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from offapi.errors import OffapiError
 from offapi.network.helper_log import Journal
 from offapi.workers import spawn
 
-POLL = 0.1  # seconds from one look at a process to the next
+POLL = 0.1  # seconds between two looks at a process
 
 JobT = TypeVar("JobT")
 AnswerT = TypeVar("AnswerT")
-_NOTE = struct.Struct("qq240s")  # turn, place, and as much of the name as fits
+_NOTE = struct.Struct("qq240s")  # turn, place, and the part of the name that fits
 
 
 class NotedCall(NamedTuple):
-    """A call under way: its name, and the number of the row or completion that it is for.
+    """A running call: its name, and the number of its row or completion.
 
-    The time limit holds for a turn: one call, or all the calls for one row.
+    The time limit applies to a turn: one call, or all calls for one row.
     """
 
     turn: int
@@ -46,7 +45,7 @@ class NotedCall(NamedTuple):
 
 
 class CallNote:
-    """The call that a process is at: written there, and read by its starter."""
+    """The running call of a process: written there, and read by its starter."""
 
     def __init__(self) -> None:
         self._shared: Any = mp.RawArray("c", _NOTE.size)
@@ -63,11 +62,11 @@ class CallNote:
         _NOTE.pack_into(self._shared, 0, self._turn, self._place, text)
 
     def clear(self) -> None:
-        """Say that no call is under way."""
+        """Note that no call is running."""
         _NOTE.pack_into(self._shared, 0, 0, 0, b"")
 
     def read(self) -> NotedCall | None:
-        """Return the call under way, or None, also in the moment in which one is written."""
+        """Return the running call, or None if there is none or it is being written."""
         turn, place, text = _NOTE.unpack_from(self._shared)
         name = text.rstrip(b"\0").decode("utf-8", "ignore")
         return NotedCall(turn, place, name) if turn else None
@@ -75,9 +74,9 @@ class CallNote:
 
 @dataclass(frozen=True)
 class Ended:
-    """Why there is no answer: the process ended at `call` (None: at no call).
+    """Why there is no answer: the process ended during `call` (None: during no call).
 
-    `how`: "exit code 3", "signal SIGSEGV"; "" where the call took too long.
+    `how`: "exit code 3" or "signal SIGSEGV"; "" if the call took too long.
     """
 
     call: NotedCall | None
@@ -88,10 +87,10 @@ Prepare = Callable[[Any, CallNote], Callable[[JobT], AnswerT]]
 
 
 class Supervised(Generic[JobT, AnswerT]):
-    """A process that answers each job by `prepare(settings, note)(job)`, prepared at its first job.
+    """A process that answers each job with `prepare(settings, note)(job)`, prepared at the first.
 
     Start it in a thread that lives as long as it is needed: on Linux the process ends with that
-    thread. An OffapiError that `prepare` or the job raises is the answer.
+    thread. An OffapiError raised by `prepare` or the job is the answer.
     """
 
     def __init__(self, prepare: Prepare[JobT, AnswerT], settings: Any) -> None:
@@ -107,19 +106,21 @@ class Supervised(Generic[JobT, AnswerT]):
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._ended = False
         try:
-            spawn.start(self._process, signal.SIGINT, signal.SIGTERM)  # until it handles them
+            spawn.start(
+                self._process, signal.SIGINT, signal.SIGTERM
+            )  # until the process handles them
         except BaseException:
             self.end()
             raise
         theirs.close()
 
     def send(self, job: JobT) -> None:
-        """Give it a job more. Where it has died, `take` finds out."""
+        """Send a job. If the process has died, `take` finds out."""
         with suppress(OSError):
             self.pipe.send(job)
 
     def take(self) -> AnswerT | OffapiError | Ended:
-        """Wait for the answer to its oldest job, or for its end."""
+        """Return the answer to the oldest job, or how the process ended; wait for it."""
         try:
             answer: AnswerT | OffapiError = self.pipe.recv()
         except (EOFError, OSError):
@@ -129,9 +130,9 @@ class Supervised(Generic[JobT, AnswerT]):
         return answer
 
     def end_if_stuck(self, seconds: float | None) -> Ended | None:
-        """End it where one turn takes more than `seconds` (None: no limit). Ask every POLL seconds.
+        """End the process if one turn takes more than `seconds` (None: no limit).
 
-        A suspended machine or command does not count.
+        Call it every POLL seconds. Time in which the machine or the command is suspended is free.
         """
         call, now = self._note.read(), time.monotonic()
         turn = call.turn if call else 0
@@ -144,20 +145,21 @@ class Supervised(Generic[JobT, AnswerT]):
         return Ended(call, "")
 
     def restart(self) -> None:
-        """Replace it by a new process, which has no job."""
+        """Replace the process by a new one, which has no job."""
         self.end()
         self._start()
 
     def end(self) -> None:
-        """End it and all it started, and take its exit code and its journal; again is no error.
+        """End the process and all it started; take its exit code and its journal.
 
-        The pipe is left to the garbage collector: another thread may be waiting at it.
+        A second call does nothing. The pipe is left to the garbage collector, because another
+        thread may be waiting for it.
         """
         if self._ended:
-            return  # its id may be another's by now
+            return  # its id may belong to another process by now
         self._ended = True
         if self._process.pid is not None:
-            with suppress(ProcessLookupError, PermissionError):  # it leads no group, or none yet
+            with suppress(ProcessLookupError, PermissionError):  # it may lead no group yet
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()
             self._process.join()
@@ -191,17 +193,17 @@ def _serve(
 
 
 def _leave_terminal() -> None:
-    """Lead a session, so that Ctrl-C is the starter's and all that is started here can be ended."""
+    """Lead a session, so that Ctrl-C misses it and all that it starts can be ended."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # programs started here would inherit SIG_IGN
+        signal.signal(number, lambda *_: None)  # a program started here would inherit SIG_IGN
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    os.dup2(2, 1)  # what a check prints must not mix with the command's one object on stdout
-    sys.stdout = sys.stderr  # and is not held back until the process is ended
+    os.dup2(2, 1)  # a check's prints must not mix with the command's one object on stdout
+    sys.stdout = sys.stderr  # not buffered until the process ends
 
 
 def _end_with_starter() -> None:
-    """End when the starter was killed, whatever is under way here."""
+    """End when the starter is killed, whatever runs here."""
     parent = mp.parent_process()
     assert parent is not None
 

@@ -1,8 +1,8 @@
-"""How long checks may take: an alarm that interrupts Python, set once for all checks of an answer.
+"""A time limit for checks: an alarm that interrupts Python, set once for all checks of an answer.
 
-It stops loops, waiting and regular expressions that never end. Left out: what holds the
-interpreter in C, other threads than the main one, Windows, and processes whose alarm signal
-is in use already; there nothing is limited.
+It stops endless loops, waits and regular expressions. Left out, and so not limited: C code that
+holds the interpreter, threads other than the main one, Windows, and processes whose alarm signal
+is already in use.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from types import FrameType
 
 
 class TimeUp(BaseException):
-    """The alarm. Not an Exception, so that a check does not mistake it for an error of its own."""
+    """The alarm. It is not an Exception, so that a check does not catch it as its own error."""
 
 
 def start(seconds: float | None) -> bool:
     """Raise TimeUp here in `seconds` (None or 0: never).
 
-    Return whether the alarm was set, and `stop` is due.
+    Return whether the alarm was set, in which case `stop` must be called.
     """
     if not seconds or threading.current_thread() is not threading.main_thread():
         return False
     if not _listening():
         return False
     before, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
-    if before:  # another task's checks asked for this grade, and their time counts
+    if before:  # this grade is part of another task's check, whose time counts
         signal.setitimer(signal.ITIMER_REAL, before)
     return not before
 
 
 def stop() -> None:
-    """Take the alarm back."""
+    """Cancel the alarm."""
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @functools.cache
 def _listening() -> bool:
-    """Take the alarm signal if it is nobody's; whether it is ours. The first answer decides."""
+    """Take the alarm signal if it is free, and return whether it is ours. Cached for good."""
     ours = hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
     if ours:
         signal.signal(signal.SIGALRM, _ring)

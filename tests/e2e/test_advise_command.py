@@ -1,6 +1,4 @@
-"""`offapi advise` as a user runs it: flags, a terminal
-that asks, what was measured, a picture, mistakes told.
-"""
+"""`offapi advise` as a user runs it: flags, questions, measurements, a picture, mistakes."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ QUESTIONS = 16
 
 
 def in_terminal(*words: str, typed: str, cwd: Path) -> tuple[int, str]:
-    """Exit code and all that the installed command showed in a terminal where `typed` was typed."""
+    """Return the exit code and the output of the command in a terminal where `typed` was typed."""
     main, end = pty.openpty()
     process = subprocess.Popen(start(*words), stdin=end, stdout=end, stderr=end, cwd=cwd)
     os.close(end)
@@ -36,10 +34,10 @@ def in_terminal(*words: str, typed: str, cwd: Path) -> tuple[int, str]:
     return process.wait(timeout=30), shown.decode(errors="replace")
 
 
-def test_for_people_and_for_programs(tmp_path: Path) -> None:
+def test_advice_for_people_and_for_programs(tmp_path: Path) -> None:
     people = offapi("advise", *TRACES, "--svg=way.svg", cwd=tmp_path)
     assert (people.returncode, people.stdout) == (0, "")
-    for said in (
+    for message in (
         "Take this road: Graded",
         "Not taken:",
         "What would change this:",
@@ -47,14 +45,14 @@ def test_for_people_and_for_programs(tmp_path: Path) -> None:
         "Begin with:",
         "━▶ [",
     ):
-        assert said in people.stderr
+        assert message in people.stderr
     assert (tmp_path / "way.svg").read_text().startswith("<svg ")
     found = told(offapi("advise", *TRACES, "--json", cwd=tmp_path))
     assert (found["road"], found["decided_by"], len(found["commands"])) == ("graded", "traces", 3)
     assert found["answers"]["volume"] == 400000
 
 
-def test_a_terminal_is_asked_and_every_question_can_be_skipped(tmp_path: Path) -> None:
+def test_every_question_in_a_terminal_can_be_skipped(tmp_path: Path) -> None:
     code, shown = in_terminal(
         "advise", "--volume=400000", typed="yes\n" + "\n" * (QUESTIONS - 2), cwd=tmp_path
     )
@@ -69,7 +67,7 @@ def test_a_terminal_is_asked_and_every_question_can_be_skipped(tmp_path: Path) -
     assert "Take this road: Do not train." in shown
 
 
-def test_a_terminal_that_is_closed_while_asked(tmp_path: Path) -> None:
+def test_a_terminal_closed_during_the_questions(tmp_path: Path) -> None:
     code, shown = in_terminal("advise", typed="\x04", cwd=tmp_path)
     assert code == 130
     assert "Traceback" not in shown
@@ -82,10 +80,8 @@ def test_nothing_is_asked_when_a_program_reads(tmp_path: Path, flag: str) -> Non
     assert "Enter skips" not in shown
 
 
-def test_what_cost_reckoned_is_taken(tmp_path: Path) -> None:
-    """The real command's own object: at these prices
-    a million requests pay, twenty thousand do not.
-    """
+def test_the_result_of_cost_is_used(tmp_path: Path) -> None:
+    """The object comes from the command: a million requests pay, twenty thousand do not."""
     flags = [
         "--input-tokens=1000",
         "--output-tokens=100",
@@ -107,7 +103,7 @@ def test_what_cost_reckoned_is_taken(tmp_path: Path) -> None:
         assert 20_000 < volume["value"] < 200_000
 
 
-def test_growth_that_pays_is_no_reason_to_stay(tmp_path: Path) -> None:
+def test_growth_that_pays_favours_training(tmp_path: Path) -> None:
     flags = (
         "--requests=60000 --growth=0.08 --horizon-months=36 --input-tokens=1500 --output-tokens=150"
         " --price-in=2"
@@ -119,7 +115,7 @@ def test_growth_that_pays_is_no_reason_to_stay(tmp_path: Path) -> None:
     assert (found["road"], found["answers"]["volume"]) == ("sft", 60_000.0)
 
 
-def test_a_flag_goes_before_what_was_measured(tmp_path: Path) -> None:
+def test_a_flag_overrides_a_measurement(tmp_path: Path) -> None:
     told_before = {
         "take": "sft",
         "rows": {"sft": {}, "teacher": {"report": {"all_fields": {"mean": 0.5}}}},
@@ -145,25 +141,25 @@ def test_it_imports_no_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
-        ([], 2, "not one question is answered"),
+        ([], 2, "no question is answered"),
         (["--narrow=maybe"], 2, "must be one of yes, no"),
         (["--target=95"], 2, "0 to 1"),
         (["--volume=-5"], 2, "0 or more"),
         (["--narow=yes"], 2, "No such option"),
-        (["--narrow=yes", "--svg=no/way.svg"], 2, "no such folder"),
+        (["--narrow=yes", "--svg=no/way.svg"], 2, "the folder does not exist"),
         (["--narrow=yes", "--measured=none.json"], 1, "cannot be read"),
         (["--narrow=yes", "--measured=odd.json"], 1, "nothing in it is known"),
     ],
 )
-def test_mistakes_are_told_and_nothing_is_written(
-    tmp_path: Path, words: list[str], code: int, said: str
+def test_mistakes_are_reported_and_nothing_is_written(
+    tmp_path: Path, words: list[str], code: int, message: str
 ) -> None:
     (tmp_path / "odd.json").write_text("{}")
     done = offapi("advise", *words, "--json", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (code, "")
     error = orjson.loads(done.stderr)
-    assert said in error["message"]
+    assert message in error["message"]
     assert error["next"]
     assert [path.name for path in tmp_path.iterdir()] == ["odd.json"]

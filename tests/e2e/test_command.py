@@ -35,9 +35,9 @@ def test_init_writes_a_folder_that_loads(offapi: Offapi, tmp_path: Path) -> None
 
     done = offapi("init", "my-task", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    result = json.loads(done.stdout)
     folder = tmp_path / "my-task"
-    assert sorted(told["files"]) == sorted(path.name for path in folder.iterdir())
+    assert sorted(result["files"]) == sorted(path.name for path in folder.iterdir())
     loaded = load_task(folder / "task.py")
     for name in ("train.jsonl", "val.jsonl"):
         rows = documents.read(folder / name)
@@ -76,13 +76,13 @@ def test_a_run_that_is_missing_is_named(offapi: Offapi, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_name_that_is_not_utf_8_is_told_in_json(offapi: Offapi) -> None:
+def test_a_name_that_is_not_utf_8_fits_into_json(offapi: Offapi) -> None:
     done = offapi("report", "run\udcff", "--json")
     assert done.returncode == 1
     assert "run\udcff" in json.loads(done.stderr)["message"]
 
 
-def test_doctor_finds_a_damaged_model_and_closes_the_gate(
+def test_doctor_fails_on_a_damaged_model(
     offapi: Offapi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import model_files
@@ -97,10 +97,10 @@ def test_doctor_finds_a_damaged_model_and_closes_the_gate(
     weights.write_bytes(bytes(data))
     done = offapi("doctor", "--json")
     assert done.returncode == 3, done.stderr
-    told = json.loads(done.stdout)
-    found = {check["name"]: check for check in told["checks"]}
+    result = json.loads(done.stdout)
+    found = {check["name"]: check for check in result["checks"]}
     assert found["model tiny"]["status"] == "failed"
     assert found["model tiny"]["remedy"]
     assert found["network guard"]["status"] == "ok"
-    assert told["ok"] is False
+    assert result["ok"] is False
     assert json.loads(done.stderr.splitlines()[-1])["code"] == "gate"

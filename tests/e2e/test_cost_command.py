@@ -1,6 +1,4 @@
-"""`offapi cost` as a user runs it: the example,
-flags on top, a run that is measured, mistakes told.
-"""
+"""`offapi cost` as a user runs it: the example, flags, a measured run, mistakes."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ rank = 4
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example of a costs file, and a tiny trained run."""
+    """Write the example of a costs file, and a tiny trained run."""
     folder = tmp_path_factory.mktemp("bench")
     tiny_llama.write_chat(folder / "model")
     (folder / "task.py").write_text(TASK)
@@ -43,10 +41,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_example_is_reckoned_for_people_and_for_programs(bench: Path) -> None:
+def test_the_example_for_people_and_for_programs(bench: Path) -> None:
     people = offapi("cost", "--from=costs.toml", cwd=bench)
     assert (people.returncode, people.stdout) == (0, "")
-    for said in (
+    for message in (
         "owned",
         "bought",
         "rented",
@@ -55,7 +53,7 @@ def test_the_example_is_reckoned_for_people_and_for_programs(bench: Path) -> Non
         "assumed",
         "2026-11",
     ):
-        assert said in people.stderr
+        assert message in people.stderr
     found = told(offapi("cost", "--from=costs.toml", "--json", cwd=bench))
     assert found["verdict"] == "stay on the API"
     assert found["prices_dated"] == "2026-11"
@@ -66,7 +64,7 @@ def test_the_example_is_reckoned_for_people_and_for_programs(bench: Path) -> Non
     )
 
 
-def test_flags_go_before_files_and_later_files_before_earlier_ones(bench: Path) -> None:
+def test_flags_override_files_and_later_files_earlier_ones(bench: Path) -> None:
     (bench / "more.toml").write_text('requests = 3000000\ncurrency = "€"\n')
     found = told(offapi("cost", "--from=costs.toml", "--from=more.toml", "--json", cwd=bench))
     assert (found["inputs"]["requests"]["source"], found["currency"]) == ("more.toml", "€")
@@ -82,7 +80,7 @@ def test_flags_go_before_files_and_later_files_before_earlier_ones(bench: Path) 
     assert found["verdict"] == "stay on the API"
 
 
-def test_a_run_tells_what_it_knows_and_files_go_before_it(bench: Path) -> None:
+def test_files_override_what_a_run_recorded(bench: Path) -> None:
     found = told(offapi("cost", "--from=costs.toml", "--run=runs/sft", "--json", cwd=bench))
     assert found["inputs"]["training_hours"]["source"] == "sft: attempts in manifest.json"
     assert found["inputs"]["own_tokens"]["source"] == "sft: 2 answers in predictions.jsonl"
@@ -90,7 +88,7 @@ def test_a_run_tells_what_it_knows_and_files_go_before_it(bench: Path) -> None:
 
 
 def test_the_tokens_of_a_runs_answers_by_hand(bench: Path) -> None:
-    """The tiny tokenizer's tokens are bytes: two and four, and an end each."""
+    """The tiny tokenizer's tokens are bytes: two and four, and one end each."""
     shutil.copytree(bench / "runs/sft", bench / "runs/copy")
     row = {"value": None, "correct": {"shop": False}, "gold": {"shop": "Ash"}}
     rows = [{"id": "a", "output": "ab", **row}, {"id": "b", "output": "abcd", **row}]
@@ -100,7 +98,7 @@ def test_the_tokens_of_a_runs_answers_by_hand(bench: Path) -> None:
 
 
 def test_a_run_that_is_measured(bench: Path) -> None:
-    """What was measured goes before the file's guess, and scores nothing."""
+    """A measurement overrides the file's guess, and scores nothing."""
     before = (bench / "runs/sft/manifest.json").read_bytes()
     words = ["cost", "--from=costs.toml", "--run=runs/sft", "--measure=2", "--json"]
     found = told(offapi(*words, cwd=bench))
@@ -110,7 +108,7 @@ def test_a_run_that_is_measured(bench: Path) -> None:
     assert (bench / "runs/sft/manifest.json").read_bytes() == before
 
 
-def test_what_eval_measured_goes_before_the_files_guess(bench: Path) -> None:
+def test_a_measurement_of_eval_overrides_a_files_guess(bench: Path) -> None:
     evaluated = offapi(
         "eval", "--task=task.py", "--data=val.jsonl", "--model=model", "--json", cwd=bench
     )
@@ -135,7 +133,7 @@ def test_what_eval_measured_goes_before_the_files_guess(bench: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         ([], 2, "--requests"),
         (["--measure=2"], 2, "no effect without --run"),
@@ -161,11 +159,11 @@ def test_what_eval_measured_goes_before_the_files_guess(bench: Path) -> None:
             "costs.toml: no measured answers in it: JSON is malformed",
         ),
         (["--from=costs.toml", "--run=old.json", "--measure=1"], 1, "there is no run here"),
-        (["--example=costs.toml"], 2, "there is something already"),
+        (["--example=costs.toml"], 2, "the file already exists"),
         (["--prices=x"], 2, "No such option"),
     ],
 )
-def test_mistakes_are_told(bench: Path, words: list[str], code: int, said: str) -> None:
+def test_mistakes_are_reported(bench: Path, words: list[str], code: int, message: str) -> None:
     (bench / "typo.toml").write_text("price_inn = 1\n")
     (bench / "old.json").write_text('{"n": 2, "mean": 0.5}')
     (bench / "none.json").write_text('{"n": 0, "seconds": 1, "completion_tokens": 1}')
@@ -174,5 +172,5 @@ def test_mistakes_are_told(bench: Path, words: list[str], code: int, said: str) 
     done = offapi("cost", *words, "--json", cwd=bench)
     assert (done.returncode, done.stdout) == (code, "")
     error = orjson.loads(done.stderr)
-    assert said in error["message"]
+    assert message in error["message"]
     assert error["next"]

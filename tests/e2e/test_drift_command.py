@@ -1,6 +1,4 @@
-"""The installed `offapi drift` command: day after day
-on a log that grows, what it prints, writes and refuses.
-"""
+"""`offapi drift` on a growing log, day after day: what it prints, writes and refuses."""
 
 from __future__ import annotations
 
@@ -46,20 +44,20 @@ def test_day_after_day_until_it_says_retrain(tmp_path: Path) -> None:
     served.write_text("".join(row(i, "a") for i in range(200)))
     first = drift(tmp_path, "--state", "drift.json", "--json")
     assert first.returncode == 0, first.stderr
-    told = json.loads(first.stdout)
-    assert (told["verdict"], told["fresh_rows"], told["new_rows"], told["next"]) == (
+    result = json.loads(first.stdout)
+    assert (result["verdict"], result["fresh_rows"], result["new_rows"], result["next"]) == (
         "fresh",
         200,
         200,
         [],
     )
-    assert [one["name"] for one in told["watched"]][:3] == [
+    assert [one["name"] for one in result["watched"]][:3] == [
         "check json",
         "check low",
         "total missing",
     ]
-    assert told["alarm"] == len(told["watched"]) / 0.05
-    assert told["right"]["fresh"]["mean"] == 1.0
+    assert result["alarm"] == len(result["watched"]) / 0.05
+    assert result["right"]["fresh"]["mean"] == 1.0
 
     again = json.loads(drift(tmp_path, "--state", "drift.json", "--json").stdout)
     assert (again["fresh_rows"], again["new_rows"], again["passed_over"]) == (
@@ -67,14 +65,14 @@ def test_day_after_day_until_it_says_retrain(tmp_path: Path) -> None:
         0,
         {"counted before": 200},
     )
-    assert again["watched"] == told["watched"]
+    assert again["watched"] == result["watched"]
 
     with served.open("a") as file:
         file.writelines(row(i, "b", bad=i % 3 == 0) for i in range(300))
     last = drift(tmp_path, "--state", "drift.json")
     assert (last.returncode, last.stdout) == (3, "")
     for words in (
-        "300 new rows, 500 in all; passed over: 200 counted before.",
+        "300 new rows, 500 in all; skipped: 200 counted before.",
         "RETRAIN: check low -20.0",
         "Rule: retrain when the highest e of a check reached 180 (9 things watched / 0.05)",
         "check low: rows that drove it",
@@ -88,14 +86,14 @@ def test_day_after_day_until_it_says_retrain(tmp_path: Path) -> None:
     assert state.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_it_refuses_leaves_the_state_alone(tmp_path: Path) -> None:
+def test_a_refusal_leaves_the_state_alone(tmp_path: Path) -> None:
     served, state = folder(tmp_path) / "served.jsonl", tmp_path / "drift.json"
     served.write_text(row(1, "a"))
     assert drift(tmp_path, "--state", "drift.json").returncode == 0
     before = state.read_bytes()
     served.write_text(row(1, "a") + row(2, "a") + '{"id": "x"}\n')
     for more, code, words in (
-        ([], 1, "served.jsonl, line 3, field 'messages'"),
+        ([], 1, "served.jsonl, line 3, field 'document'"),
         (["--margin", "0.1"], 2, "it belongs to another margin"),
     ):
         ran = drift(tmp_path, "--state", "drift.json", "--json", *more)
@@ -107,18 +105,21 @@ def test_what_it_refuses_leaves_the_state_alone(tmp_path: Path) -> None:
     ran = drift(tmp_path, "--state", "drift.json")
     assert ran.returncode == 1
     assert "no whole state file" in ran.stderr
-    for name, words in (("ref.jsonl", "read by this command too"), ("no/x", "no such folder")):
+    for name, words in (
+        ("ref.jsonl", "also reads that file"),
+        ("no/x", "the folder does not exist"),
+    ):
         ran = drift(tmp_path, "--state", name)
         assert (ran.returncode, words in ran.stderr) == (2, True), ran.stderr
 
     served.write_text(row(5, "r"))
-    assert "there is no fresh row in it (1 in the reference)" in drift(tmp_path).stderr
+    assert "the file has no fresh row (1 in the reference)" in drift(tmp_path).stderr
     (tmp_path / "ref.jsonl").write_text("")
     ran = drift(tmp_path)
     assert (ran.returncode, "there are no rows in it" in ran.stderr) == (1, True)
 
 
-def test_an_object_for_programs_has_no_numbers_that_json_lacks(tmp_path: Path) -> None:
+def test_the_json_object_has_only_finite_numbers(tmp_path: Path) -> None:
     served = folder(tmp_path) / "served.jsonl"
     served.write_text(row(1, "a"))
     found: dict[str, Any] = json.loads(drift(tmp_path, "--json").stdout)
@@ -127,7 +128,7 @@ def test_an_object_for_programs_has_no_numbers_that_json_lacks(tmp_path: Path) -
     assert found["state"] is None
 
 
-def test_of_two_at_once_the_second_is_refused_and_no_row_is_lost(tmp_path: Path) -> None:
+def test_a_second_call_at_once_is_refused(tmp_path: Path) -> None:
     begun, go = tmp_path / "begun", tmp_path / "go"
     waiting = (
         "import pathlib, time\n\ndef low(document, answer, context):\n"
@@ -161,10 +162,10 @@ def test_of_two_at_once_the_second_is_refused_and_no_row_is_lost(tmp_path: Path)
         served.write_text(row(3, "a"))
         second = drift(tmp_path, "--state", "drift.json", "--json")
         assert (second.returncode, second.stdout) == (1, "")
-        told = json.loads(second.stderr)
-        assert told["code"] == "run"
+        result = json.loads(second.stderr)
+        assert result["code"] == "run"
         assert (
-            told["message"]
+            result["message"]
             == f"--state drift.json: this state is being written by process {first.pid}."
         )
         assert state.read_bytes() == before

@@ -1,6 +1,4 @@
-"""`offapi eval` as a user runs it: models scored and sampled,
-scorings counted, two systems compared, mistakes told.
-"""
+"""`offapi eval` as a user runs it: scored, sampled and compared models, and mistakes."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ SHOPS = ("Ash", "Birch", "Cedar", "Elm", "Fir", "Oak")
 
 
 def documents(count: int, wrong: int = 0) -> list[dict[str, Any]]:
-    """Documents with gold; the first `wrong` recorded labels are not it."""
+    """Return documents with gold; the first `wrong` recorded labels differ from it."""
     golds = [{"shop": shop} for shop in SHOPS[:count]]
     labels = [{"shop": "Nowhere"}] * wrong + golds[wrong:]
     return [
@@ -40,7 +38,7 @@ def documents(count: int, wrong: int = 0) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny trained run, and everything it was made from."""
+    """Return a tiny trained run, with everything it was made from."""
     folder = tmp_path_factory.mktemp("bench")
     tiny_llama.write_chat(folder / "model")
     (folder / "task.py").write_text(TASK)
@@ -52,12 +50,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on(bench: Path, *words: str) -> Done:
-    """`offapi eval` of the tiny model on its documents, with `words`."""
+    """Run `offapi eval` on the tiny model and its documents, with `words`."""
     return offapi("eval", "--task=task.py", "--data=val.jsonl", "--model=model", *words, cwd=bench)
 
 
 def predictions(path: Path, wrong: set[int], ids: range = range(40), **more: Any) -> Path:
-    """A predictions file: a shop a document, wrong in some."""
+    """Write a predictions file with one shop per document, wrong in some."""
     rows = [
         {
             "id": f"d{i}",
@@ -88,10 +86,8 @@ def test_scoring_an_adapter_is_counted_in_its_run(bench: Path) -> None:
     assert "scored" not in told(on(bench, "--json")), "no run trained the bare model"
 
 
-def test_what_answering_took_is_told_in_whole(bench: Path) -> None:
-    """Prompt tokens are those of the prompts; the tiny
-    tokenizer's tokens are bytes, an answer's end is one more.
-    """
+def test_the_time_and_tokens_of_all_answers_are_reported(bench: Path) -> None:
+    """The tiny tokenizer's tokens are bytes; the end of an answer is one more."""
     one, four = (told(on(bench, f"--limit={n}", f"--out=took{n}.jsonl", "--json")) for n in (1, 4))
     chat, task = Chat.load(bench / "model"), load_task(bench / "task.py")
     asked = [len(chat.prompt(task.messages(row["document"]))) for row in documents(4)]
@@ -101,7 +97,7 @@ def test_what_answering_took_is_told_in_whole(bench: Path) -> None:
     assert 0 < four["seconds"] < 60
 
 
-def test_samples(bench: Path) -> None:
+def test_sampled_answers_are_scored(bench: Path) -> None:
     found = told(on(bench, "--samples=3", "--limit=2", "--out=s.jsonl", "--json"))
     assert (found["n"], found["samples"], found["temperature"]) == (2, 3, 1.0)
     assert list(found["pass@k"]) == ["1", "2", "3"]
@@ -117,10 +113,8 @@ def test_samples(bench: Path) -> None:
     )
 
 
-def test_the_last_turn_of_traces(bench: Path) -> None:
-    """The recorded turns are the prompt; the recorded
-    answer is what `--against recorded` compares with.
-    """
+def test_the_last_turn_of_a_trace_is_compared(bench: Path) -> None:
+    """The recorded turns are the prompt; `--against recorded` compares with their answer."""
     turns = [
         ("system", "Name the shop."),
         ("user", "from Ash"),
@@ -191,7 +185,7 @@ def test_a_file_against_the_recorded_answers(bench: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         ([], 2, "Missing option '--task'"),
         (["--task=task.py"], 2, "Missing option '--data'"),
@@ -214,10 +208,14 @@ def test_a_file_against_the_recorded_answers(bench: Path) -> None:
         (
             ["--task=task.py", "--data=val.jsonl", "--out=b.jsonl", "--against=b.jsonl"],
             2,
-            "read by this command",
+            "also reads that file",
         ),
-        (["--task=task.py", "--data=val.jsonl", "--out=task.py"], 2, "read by this command"),
-        (["--task=task.py", "--data=val.jsonl", "--out=no/p.jsonl"], 2, "no such folder"),
+        (["--task=task.py", "--data=val.jsonl", "--out=task.py"], 2, "also reads that file"),
+        (
+            ["--task=task.py", "--data=val.jsonl", "--out=no/p.jsonl"],
+            2,
+            "the folder does not exist",
+        ),
         (
             ["--task=task.py", "--data=val.jsonl", "--model=model", "--against=b.jsonl"],
             1,
@@ -229,8 +227,8 @@ def test_a_file_against_the_recorded_answers(bench: Path) -> None:
         (["a.jsonl", "--against=sampled.jsonl"], 1, "B holds sampled answers"),
     ],
 )
-def test_mistakes_are_told_and_nothing_is_written(
-    bench: Path, words: list[str], code: int, said: str
+def test_mistakes_are_reported_and_nothing_is_written(
+    bench: Path, words: list[str], code: int, message: str
 ) -> None:
     predictions(bench / "a.jsonl", {1})
     predictions(bench / "b.jsonl", set())
@@ -240,7 +238,7 @@ def test_mistakes_are_told_and_nothing_is_written(
     done = offapi("eval", *words, "--json", cwd=bench)
     assert (done.returncode, done.stdout) == (code, "")
     error = orjson.loads(done.stderr)
-    assert said in error["message"]
+    assert message in error["message"]
     assert error["next"]
     assert {path: path.stat().st_mtime_ns for path in bench.iterdir()} == before
 

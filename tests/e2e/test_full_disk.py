@@ -1,5 +1,4 @@
-"""A disk that fills up while a command writes: an error
-with a next step, and nothing half-made under a name.
+"""A disk that fills up during a command: an error with a next step, and no partial file.
 
 A run that came to nothing does not stay, one with steps
 does; what a command can go on with stays as well.
@@ -39,7 +38,7 @@ rank = 4
 
 
 def full_from(n: int) -> AbstractContextManager[None]:
-    """From the n-th write to a file on, none succeeds."""
+    """Let every write fail from the n-th on."""
     left = n
 
     def tick(called: str, args: tuple[Any, ...], _: object) -> None:
@@ -52,7 +51,7 @@ def full_from(n: int) -> AbstractContextManager[None]:
     return disk_faults.watching(tick)
 
 
-def test_eval_asks_no_model_where_its_answers_would_not_fit(
+def test_eval_checks_the_room_before_it_asks_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -77,7 +76,7 @@ def test_eval_asks_no_model_where_its_answers_would_not_fit(
     assert not (tmp_path / "said.jsonl").exists()
 
 
-def test_a_run_that_came_to_nothing_does_not_stay(
+def test_a_run_that_failed_at_its_start_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -102,9 +101,7 @@ def test_a_run_that_came_to_nothing_does_not_stay(
 
 
 def lay_out(folder: Path, count: int = 6) -> None:
-    """A task, documents, traces, a fine-tuning file and
-    Batch files in `folder`, and a folder for what is made.
-    """
+    """Write a task, documents, traces, a fine-tuning file and Batch files into `folder`."""
     (folder / "task.py").write_text(recipe_folder.TASK)
     documents = recipe_folder.rows(count) if count < 26 else []
     chats = [
@@ -180,7 +177,7 @@ EVAL = [
     ],
     ids=["grade", "import", "import of Batch files", "label", "eval"],
 )
-def test_a_command_whose_disk_is_full_says_so_and_works_when_it_is_not(
+def test_a_full_disk_is_reported_and_can_be_resumed(
     words: list[str],
     writes: list[list[str]],
     tmp_path: Path,
@@ -208,7 +205,7 @@ def test_a_command_whose_disk_is_full_says_so_and_works_when_it_is_not(
     assert not list(made.glob("*.part*"))
 
 
-def test_a_full_disk_under_the_join_of_batch_files_is_no_unexpected_error(
+def test_a_full_disk_while_joining_batch_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -221,7 +218,7 @@ def test_a_full_disk_under_the_join_of_batch_files_is_no_unexpected_error(
     assert not list((tmp_path / "made").iterdir())
 
 
-def test_a_review_that_the_disk_refuses_is_told_and_the_ones_before_stay(tmp_path: Path) -> None:
+def test_an_unwritable_review_keeps_the_earlier_ones(tmp_path: Path) -> None:
     path = tmp_path / "reviews.jsonl"
     first = Reviews.read(path).add("a", 1, True)
     with full_from(1), pytest.raises(RunError, match="Free some space") as caught:
@@ -231,9 +228,7 @@ def test_a_review_that_the_disk_refuses_is_told_and_the_ones_before_stay(tmp_pat
 
 
 @pytest.mark.parametrize("words", [GRADE, IMPORT], ids=["grade", "import"])
-def test_on_a_small_disk_nothing_has_its_name_and_what_is_there_can_be_gone_on_with(
-    words: list[str], tmp_path: Path
-) -> None:
+def test_a_small_disk_leaves_only_resumable_files(words: list[str], tmp_path: Path) -> None:
     lay_out(tmp_path, count=2000)
     moved = [word.replace("made/", "/mnt/there/") for word in words]
     script = f"import os; os.chdir({str(tmp_path)!r})\nfrom offapi import cli\n"

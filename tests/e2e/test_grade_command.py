@@ -1,4 +1,4 @@
-"""The installed `offapi grade` command: what it writes, refuses, survives, and asks a person."""
+"""`offapi grade`: what it writes, refuses and survives, and its questions to a person."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ task = offapi.Task(
 
 
 def trace(i: int, total: object, **more: object) -> dict[str, Any]:
-    """A trace about a receipt of its own."""
+    """Return a trace about its own receipt."""
     answer = json.dumps({"total": total}) if isinstance(total, int | float) else total
     question = f"Receipt {i * 7919 % 100003}. We thank you for your order number {i}. Sum: {i}.50"
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -102,14 +102,14 @@ def test_every_row_gets_its_grade_and_keeps_its_other_bytes(tmp_path: Path) -> N
     assert [{k: v for k, v in row.items() if k != "grade"} for row in graded[:4]] == rows
     assert folder.out.read_text().splitlines()[4].startswith(odd[:-2] + ',"grade":{"score":1.0,')
 
-    told = json.loads(ran.stdout)
-    assert (told["rows"], told["failed"], told["unanswered"], told["kept"]) == (7, 0, 1, 4)
-    assert told["dropped"] == {"no usable answer": 2, "below the threshold": 1}
-    assert sum(told["histogram"]) == 6
-    assert told["histogram"][10] == 4
+    result = json.loads(ran.stdout)
+    assert (result["rows"], result["failed"], result["unanswered"], result["kept"]) == (7, 0, 1, 4)
+    assert result["dropped"] == {"no usable answer": 2, "below the threshold": 1}
+    assert sum(result["histogram"]) == 6
+    assert result["histogram"][10] == 4
     assert [row["id"] for row in folder.rows("kept.jsonl")] == ["t1", "t4", "odd", "label"]
-    assert (told["worst"][0]["id"], told["worst"][0]["score"]) == ("t3", 0.5)
-    assert told["best"][0]["score"] == 1.0
+    assert (result["worst"][0]["id"], result["worst"][0]["score"]) == ("t3", 0.5)
+    assert result["best"][0]["score"] == 1.0
     assert not list(tmp_path.glob("*.part*"))
 
 
@@ -139,7 +139,7 @@ def test_a_person_reads_tables(tmp_path: Path) -> None:
         "plausible  66.7 [54.1–77.3]",
         "grade 1             40     35            100.0 [91.2–100.0]",
         "best of each group",
-        "Kept by the rule asked for: 35 of 60; dropped: 20 below the threshold, 5 over the cap.",
+        "Your rule keeps 35 of 60 rows; dropped: 20 below the threshold, 5 over the cap.",
         "35 rows are too few: do not train on fewer than 50",
         "Ceiling: of the kept rows, 100.0 [90.1–100.0]% are right in every field (35 known).",
         (
@@ -161,15 +161,15 @@ def test_rows_near_an_evaluation_document_are_refused(tmp_path: Path) -> None:
     ran = Folder(tmp_path, rows).run(
         "--against", tmp_path / "val.jsonl", "--json", "--kept", tmp_path / "kept.jsonl"
     )
-    told = json.loads(ran.stdout)
+    result = json.loads(ran.stdout)
     pair = {"row": "t2", "document": "v", "runs": 1.0, "numbers": 1.0}
-    assert told["near_evaluation"] == [pair]
+    assert result["near_evaluation"] == [pair]
     assert json.loads((tmp_path / "decontamination.jsonl").read_text()) == pair
-    assert told["dropped"] == {"near an evaluation document": 1}
-    assert (told["kept"], told["evaluation"]) == (3, 1)
+    assert result["dropped"] == {"near an evaluation document": 1}
+    assert (result["kept"], result["evaluation"]) == (3, 1)
 
 
-def test_killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_killed_at_any_time_it_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     rows = [trace(i, i + 0.5 if i % 7 else 3000.0, note="x" * 2000) for i in range(1000)]
     slow = "import time; time.sleep(0.003)"
     (tmp_path / "whole").mkdir()
@@ -195,7 +195,7 @@ def test_killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Pa
 
 
 class Person:
-    """Somebody at a terminal."""
+    """A person at a terminal."""
 
     def __init__(self, command: list[str]) -> None:
         self.pid, self.screen = pty.fork()
@@ -218,7 +218,7 @@ class Person:
         os.write(self.screen, key.encode())
 
     def leave(self) -> int:
-        """Read to the end; the exit code."""
+        """Read to the end and return the exit code."""
         while True:
             try:
                 data = os.read(self.screen, 65536)
@@ -252,9 +252,9 @@ def test_a_person_is_asked_once_and_remembered(tmp_path: Path) -> None:
         person.wait_for("[q] stop ")
     person.press("q")
     assert person.leave() == 0
-    said = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text().splitlines()]
-    assert [row["right"] for row in said] == [True, False, None]
-    assert "graded by review on 2 rows" in person.seen
+    reviews = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text().splitlines()]
+    assert [row["right"] for row in reviews] == [True, False, None]
+    assert "by review on 2 rows:" in person.seen
 
     person = Person(command)
     for place in range(1, 5):
@@ -263,10 +263,10 @@ def test_a_person_is_asked_once_and_remembered(tmp_path: Path) -> None:
         person.press("y")
     assert person.leave() == 0
     again = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text().splitlines()]
-    assert again[:3] == said
+    assert again[:3] == reviews
     assert len({row["id"] for row in again}) == 7
-    told = json.loads(folder.run("--json").stdout)["agreement"]
-    assert (told["judged"], told["source"]) == (6, "review")
+    result = json.loads(folder.run("--json").stdout)["agreement"]
+    assert (result["judged"], result["source"]) == (6, "review")
 
 
 def test_control_c_stops_it_and_leaves_no_process(tmp_path: Path) -> None:
@@ -279,15 +279,15 @@ def test_control_c_stops_it_and_leaves_no_process(tmp_path: Path) -> None:
     helpers = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     assert len(helpers) >= 2
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Traceback" not in told
+    assert "Traceback" not in errors
     until(lambda: not alive(process.pid), seconds=10)
     until(lambda: not any(map(psutil.pid_exists, helpers)), seconds=10)
 
 
 def alive(group: int) -> bool:
-    """Whether a process group has a process left."""
+    """Return whether a process group has a process left."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

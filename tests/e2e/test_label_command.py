@@ -1,6 +1,4 @@
-"""The installed `offapi label` command: local and recorded
-teachers, and everything it refuses before asking.
-"""
+"""`offapi label` with local and recorded teachers, and what it refuses before asking."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ ROWS = [
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[object]:
-    """--task, --data and --out, ready to be followed by a teacher."""
+    """Return the command with --task, --data and --out, to be followed by a teacher."""
     (tmp_path / "task.py").write_text(TASK)
     (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     out = tmp_path / "labels.jsonl"
@@ -54,17 +52,17 @@ def files(tmp_path: Path) -> list[object]:
 
 
 def rows(files: list[object]) -> dict[str, dict[str, Any]]:
-    """The labels file by document."""
+    """Return the rows of the labels file by document."""
     lines = Path(str(files[-1])).read_text().splitlines()
     return {row["id"]: row for row in map(json.loads, lines)}
 
 
 def error(ran: Done, code: int) -> dict[str, str]:
-    """The error object of a --json run that failed with `code` and left stdout empty."""
+    """Return the error object of a --json run that failed with `code` and an empty stdout."""
     assert (ran.returncode, ran.stdout) == (code, ""), ran.stderr
-    told: dict[str, str] = json.loads(ran.stderr)
-    assert set(told) == {"code", "message", "next"}
-    return told
+    shown: dict[str, str] = json.loads(ran.stderr)
+    assert set(shown) == {"code", "message", "next"}
+    return shown
 
 
 @pytest.mark.parametrize("backend", ["torch", "mlx"])
@@ -79,8 +77,8 @@ def test_a_local_model_labels_and_is_not_asked_twice(
     files += ["--teacher", f"local:{folder}", "--backend", backend]
     ran = apart(*files)
     assert (ran.returncode, ran.stdout) == (0, "")
-    assert "4 of 4 documents to label by local:parrot" in ran.stderr
-    assert "2 of 4 labelled" in ran.stderr
+    assert "local:parrot will label 4 of 4 documents." in ran.stderr
+    assert "2 of 4 documents labelled" in ran.stderr
 
     labels = rows([*files[:7]])
     assert {
@@ -139,8 +137,8 @@ def test_recorded_labels_need_no_model_and_the_limit_holds(files: list[object]) 
 def test_nothing_labelled_is_a_failure(files: list[object], tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "x"}\n')
     for _ in range(2):  # the second time nothing is asked, and still nothing is labelled
-        told = error(apart(*files, "--teacher", "recorded", "--json"), 1)
-        assert "not one document was labelled: no recorded_label" in told["message"]
+        shown = error(apart(*files, "--teacher", "recorded", "--json"), 1)
+        assert "no document was labelled: no recorded_label" in shown["message"]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +146,7 @@ def test_nothing_labelled_is_a_failure(files: list[object], tmp_path: Path) -> N
     [
         (["--teacher", "https://api.example.com/v1"], 2, "--teacher-terms-checked"),
         (["--teacher", "gpt-4"], 2, "local:NAME"),
-        (["--teacher", "recorded", "--max-cost", "1"], 2, "--max-cost is for endpoints"),
+        (["--teacher", "recorded", "--max-cost", "1"], 2, "--max-cost needs an endpoint"),
         (["--teacher", "http://127.0.0.1:9/v1", "--max-cost", "1"], 2, "--price-in"),
         (["--teacher", "http://127.0.0.1:9/v1", "--price-in", "1"], 2, "--price-out"),
         (["--teacher", "http://127.0.0.1:9/v1", "--api-key-env", "NO_SUCH_KEY"], 2, "NO_SUCH_KEY"),
@@ -158,11 +156,11 @@ def test_nothing_labelled_is_a_failure(files: list[object], tmp_path: Path) -> N
         (["--teacher", "local:no-such-model"], 2, "no-such-model"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(
+def test_mistakes_are_refused_before_anything_is_written(
     files: list[object], more: list[str], code: int, says: str
 ) -> None:
-    told = error(apart(*files, *more, "--json"), code)
-    assert says in told["message"] + told["next"]
+    shown = error(apart(*files, *more, "--json"), code)
+    assert says in shown["message"] + shown["next"]
     assert not Path(str(files[6])).exists()
 
 
@@ -170,16 +168,16 @@ def test_faulty_files_are_named(files: list[object], tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text(
         '{"id": "a", "document": "x"}\n{"id": "a", "document": "y"}\n'
     )
-    told = error(apart(*files, "--teacher", "recorded", "--json"), 1)
-    assert "docs.jsonl, line 2" in told["message"]
+    shown = error(apart(*files, "--teacher", "recorded", "--json"), 1)
+    assert "docs.jsonl, line 2" in shown["message"]
     (tmp_path / "labels.jsonl").write_text('{"id": "a", "document": "x"}\n')
     (tmp_path / "docs.jsonl").write_text('{"id": "a", "document": "x"}\n')
-    told = error(apart(*files, "--teacher", "recorded", "--json"), 1)
-    assert "labels.jsonl, line 1" in told["message"]
+    shown = error(apart(*files, "--teacher", "recorded", "--json"), 1)
+    assert "labels.jsonl, line 1" in shown["message"]
     assert (tmp_path / "labels.jsonl").read_text() == '{"id": "a", "document": "x"}\n'
 
 
-def test_the_cap_counts_earlier_runs_and_ends_with_its_own_exit_code(files: list[object]) -> None:
+def test_the_cost_limit_counts_earlier_runs(files: list[object]) -> None:
     """An earlier run into the same file spent 2 dollars, so nothing may be asked at a cap of 2."""
     line = {
         "id": "gone",
@@ -192,17 +190,17 @@ def test_the_cap_counts_earlier_runs_and_ends_with_its_own_exit_code(files: list
     }
     Path(str(files[-1])).write_text(json.dumps(line) + "\n")
     prices = ["--price-in", 1, "--price-out", 10, "--max-cost", 2]
-    told = error(
+    shown = error(
         apart(*files, "--teacher", "http://127.0.0.1:9/v1/", "--model", "m", *prices, "--json"), 3
     )
-    assert told["code"] == "gate"
+    assert shown["code"] == "gate"
     assert (
-        "$0.0000 was spent in this call and $2.0000 for the labels file in all" in told["message"]
+        "$0.0000 was spent in this call and $2.0000 for the labels file in all" in shown["message"]
     )
-    assert "4 of 4 documents are left" in told["message"]
+    assert "4 of 4 documents are left" in shown["message"]
 
 
 def test_help_shows_an_example() -> None:
     ran = apart("label", "--help")
     assert ran.returncode == 0
-    assert "--teacher local:smollm2-135m-instruct --out" in ran.stdout
+    assert "--teacher local:demo --out" in ran.stdout

@@ -1,6 +1,4 @@
-"""`offapi label` against a server nobody here wrote
-(mlx_lm.server): killed, interrupted, and gone on with.
-"""
+"""`offapi label` against a third-party server (mlx_lm.server): killed and resumed."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ task = offapi.Task(
 
 
 def answer(last: str) -> list[str]:
-    """What the model says to a document that ends so: long enough to be caught in the middle."""
+    """Return the answer to a document that ends so, long enough to be caught in the middle."""
     return [f'{{"{last}":"', *(f"{last}{i:02} " for i in range(WORDS)), f'{last}"}}']
 
 
@@ -59,7 +57,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Server:
-    """mlx_lm.server on a port of its own, its log kept through restarts."""
+    """mlx_lm.server on its own port, with a log that survives restarts."""
 
     def __init__(self, model: Path, log: Path) -> None:
         self.model, self.log = model, log
@@ -112,7 +110,7 @@ class Server:
         self.process.wait()
 
     def asked(self) -> Counter[str]:
-        """How often each document arrived, by the server's own log."""
+        """Count how often each document arrived, by the server's log."""
         return Counter(re.findall(r'"content": "(doc \d+) [xy]"', self.log.read_text()))
 
 
@@ -142,7 +140,7 @@ class Client:
         )
 
     def finish(self, *more: str) -> dict[str, Any]:
-        """Run to the end, which must be a success, and return the result."""
+        """Run to the end, which must succeed, and return the result."""
         process = self.start(*more)
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err.decode()
@@ -150,7 +148,7 @@ class Client:
         return result
 
     def rows(self) -> list[dict[str, Any]]:
-        """The whole lines there are."""
+        """Return the complete lines so far."""
         lines = self.out.read_bytes().split(b"\n")[:-1] if self.out.exists() else []
         return [json.loads(line) for line in lines]
 
@@ -176,7 +174,7 @@ def assert_complete(client: Client) -> None:
         assert 0 < row["seconds"] < 60
 
 
-def test_killed_half_way_it_goes_on_without_asking_twice(server: Server, tmp_path: Path) -> None:
+def test_killed_half_way_it_resumes_without_asking_twice(server: Server, tmp_path: Path) -> None:
     client = Client(tmp_path, server.url)
     process = client.start()
     client.half_way(process)
@@ -196,9 +194,7 @@ def test_killed_half_way_it_goes_on_without_asking_twice(server: Server, tmp_pat
     assert server.asked() == asked
 
 
-def test_ctrl_c_keeps_what_was_answered_and_says_how_to_go_on(
-    server: Server, tmp_path: Path
-) -> None:
+def test_ctrl_c_keeps_the_answers_and_says_how_to_resume(server: Server, tmp_path: Path) -> None:
     client = Client(tmp_path, server.url)
     process = client.start()
     client.half_way(process)
@@ -212,9 +208,7 @@ def test_ctrl_c_keeps_what_was_answered_and_says_how_to_go_on(
     assert all(server.asked()[id] == 1 for id in before)
 
 
-def test_a_server_that_dies_and_stays_away_ends_it_with_reasons(
-    server: Server, tmp_path: Path
-) -> None:
+def test_a_server_that_stays_away_ends_it_with_reasons(server: Server, tmp_path: Path) -> None:
     client = Client(tmp_path, server.url)
     process = client.start()
     client.half_way(process)

@@ -1,5 +1,4 @@
-"""The proof that offapi stays offline: whole commands in a
-network namespace that holds nothing, watched for attempts.
+"""The proof that offapi stays offline: whole commands, traced in an empty network namespace.
 
 A namespace fails connections; a library could swallow that. So system calls are traced as
 well, where strace is there: not one may name an address outside this machine.
@@ -50,7 +49,7 @@ OUTSIDE = re.compile(
 
 @pytest.fixture(scope="module", autouse=True)
 def namespace() -> None:
-    """Skip everything here where this system makes no private network."""
+    """Skip all of this if the system cannot make a private network."""
     if (
         shutil.which("unshare") is None
         or subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode
@@ -59,9 +58,7 @@ def namespace() -> None:
 
 
 def alone(*command: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run `command` without any network; what it
-    did, and its system calls towards other machines.
-    """
+    """Run `command` without a network; return it and its system calls to other machines."""
     strace, log = shutil.which("strace"), cwd / "trace.log"
     watch = [strace, "-f", "--seccomp-bpf", "-qq", "-o", str(log), "-e", CALLS] if strace else []
     done = subprocess.run(
@@ -73,9 +70,7 @@ def alone(*command: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], l
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_control_an_attempt_is_seen_by_both(tmp_path: Path) -> None:
-    """Without the guard an attempt reaches the system, fails
-    there, and is traced; with it, it does not get so far.
-    """
+    """Without the guard an attempt reaches the system and is traced; with it, it does not."""
     attempt = (
         "import socket\ntry: socket.create_connection(('192.0.2.1', 80), 5)\nexcept OSError as e:"
         " print(e)"
@@ -100,10 +95,10 @@ def test_control_loopback_is_not_an_attempt(tmp_path: Path) -> None:
     assert calls == []
 
 
-def test_whole_recipes(tmp_path: Path, backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model is added, looked at, trained with two recipes
-    and evaluated; no manifest saw an attempt either.
-    """
+def test_whole_recipes_make_no_attempt(
+    tmp_path: Path, backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model is added, trained with two recipes and evaluated; no manifest has an attempt."""
     monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
     model_files.folder(tmp_path / "tiny")
     short = [
@@ -125,12 +120,8 @@ def test_whole_recipes(tmp_path: Path, backend_name: str, monkeypatch: pytest.Mo
         assert network(tmp_path / "runs" / run) == {"guard": True, "refused": [], "opened": []}
 
 
-def test_grpo_and_every_command_that_says_which_road_pays(
-    tmp_path: Path, backend_name: str
-) -> None:
-    """GRPO with its reward processes, alone and in a
-    comparison; then all that reads what those left.
-    """
+def test_grpo_and_the_comparing_commands(tmp_path: Path, backend_name: str) -> None:
+    """Run GRPO with its reward processes, alone and compared, then all that reads the results."""
     grpo: dict[str, Any] = {
         "num_generations": 4,
         "batch_size": 4,
@@ -187,16 +178,14 @@ def test_grpo_and_every_command_that_says_which_road_pays(
 
 
 def served(window: str, row: dict[str, Any]) -> dict[str, Any]:
-    """A trace of a document and its gold, as it was served."""
-    said = orjson.dumps(row["gold"]).decode()
-    turns = [{"role": "user", "content": row["document"]}, {"role": "assistant", "content": said}]
+    """Return a trace of a document and its gold, as it was served."""
+    answer = orjson.dumps(row["gold"]).decode()
+    turns = [{"role": "user", "content": row["document"]}, {"role": "assistant", "content": answer}]
     return {"id": f"{window}-{row['id']}", "messages": turns}
 
 
 def together(commands: list[list[str]], folder: Path) -> None:
-    """All of them in one process without a network, which
-    loads torch or mlx once: none fails, none reaches out.
-    """
+    """Run all of them in one process without a network: none fails, none reaches out."""
     one_process = (
         f"import sys\nfrom offapi import cli\nfor each in {commands!r}:\n    cli.run(each) and"
         " sys.exit(each[0])"
@@ -207,7 +196,7 @@ def together(commands: list[list[str]], folder: Path) -> None:
 
 
 def network(run: Path) -> dict[str, Any]:
-    """What the run's manifest says of the network in its last attempt."""
+    """Return what the run's manifest says about the network in its last attempt."""
     found: dict[str, Any] = orjson.loads((run / "manifest.json").read_bytes())["attempts"][-1][
         "network"
     ]

@@ -1,6 +1,4 @@
-"""The report in headless Chromium: silent, asks for nothing,
-runs nothing of what it shows, and its filters work.
-"""
+"""The report in headless Chromium: no requests, no injected code, and working filters."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a run of the tiny model under a hostile name,
-    with hostile rows among its own, against other answers.
-    """
+    """Return the report of a run with a hostile name and hostile rows, against other answers."""
     if find_spec("torch") is None:
         pytest.skip("torch is not installed here")
     home = tmp_path_factory.mktemp("browser")
@@ -90,8 +86,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def roads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a comparison of four roads with hostile documents;
-    the best, sft, and the recorded answers differ in one.
+    """Return the report of a comparison of four recipes with hostile documents.
+
+    The best one, sft, and the recorded answers differ in one document.
     """
     home = tmp_path_factory.mktemp("roads")
     rows = [
@@ -131,17 +128,17 @@ def roads_page(browser: Any, roads: Path) -> Iterator[Any]:
 
 
 def silent(browser: Any, report: Path) -> Iterator[Any]:
-    """`report`, open; at the end of the test nothing may have been said, asked for or run."""
+    """Open `report`; after the test it must have logged, requested and run nothing."""
     opened = browser.new_page()
-    said: list[str] = []
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("dialog", lambda dialog: said.append(dialog.message))
-    opened.on("request", lambda request: said.append(request.url))
+    events: list[str] = []
+    opened.on("console", lambda message: events.append(message.text))
+    opened.on("pageerror", lambda error: events.append(str(error)))
+    opened.on("dialog", lambda dialog: events.append(dialog.message))
+    opened.on("request", lambda request: events.append(request.url))
     opened.goto(f"{PAGE}{report}")
     yield opened
     assert opened.evaluate("window.pwned") is None
-    assert said == [f"{PAGE}{report}"]
+    assert events == [f"{PAGE}{report}"]
     opened.close()
 
 
@@ -159,7 +156,7 @@ def listed(page: Any) -> list[str]:
     return [node.text_content() for node in page.query_selector_all("#list li .id")]
 
 
-def test_it_opens_and_shows_hostile_rows_as_text(page: Any) -> None:
+def test_hostile_rows_are_shown_as_text(page: Any) -> None:
     assert HOSTILE[2] in page.text_content("h1")
     assert listed(page) == [f"{text}{i}" for i, text in enumerate(HOSTILE)]
     for i, text in enumerate(HOSTILE):
@@ -222,14 +219,14 @@ def test_the_keyboard_alone_is_enough(page: Any) -> None:
     assert page.get_attribute("#list", "aria-activedescendant") == "item-2"
 
 
-def test_a_comparison_shows_its_best_road_against_the_reference(roads_page: Any) -> None:
+def test_a_comparison_shows_its_best_recipe(roads_page: Any) -> None:
     assert listed(roads_page) == [f"{text}{i}" for i, text in enumerate(HOSTILE)]
     roads_page.click("text=Failing 1")
     assert listed(roads_page) == [f"{HOSTILE[2]}2"]
     roads_page.click("text=Flipped 1")
     assert listed(roads_page) == [f"{HOSTILE[1]}1"]
     assert roads_page.text_content("#one .text") == HOSTILE[1] * 2
-    said = [
+    events = [
         node.text_content() for node in roads_page.query_selector_all("#one .field:last-child dd")
     ]
     expected = [
@@ -239,7 +236,7 @@ def test_a_comparison_shows_its_best_road_against_the_reference(roads_page: Any)
         "base, distill, filtered_sftElm✗",
         "grpoAsh✓",
     ]
-    assert said == expected
+    assert events == expected
     marks = [node.text_content() for node in roads_page.query_selector_all("#one mark.off")]
     assert marks == ["Elm", "Elm"]
     roads_page.select_option("select[name=order]", "long")
@@ -273,10 +270,8 @@ def test_a_wide_table_keeps_its_names_in_sight(roads_page: Any) -> None:
         assert table.query_selector(name).bounding_box()["x"] >= table.bounding_box()["x"]
 
 
-def test_the_policy_stops_what_escaping_would_miss(browser: Any, report: Path) -> None:
-    """Markup planted in the open page, as if a text had
-    not been escaped: nothing runs, loads or restyles.
-    """
+def test_the_policy_stops_what_escaping_misses(browser: Any, report: Path) -> None:
+    """Markup planted in the page, as if not escaped, runs, loads and restyles nothing."""
     opened = browser.new_page()
     refused: list[str] = []
     opened.on("console", lambda message: refused.append(message.text))

@@ -1,6 +1,4 @@
-"""`offapi traces import` as it is used: what is
-printed, killed and gone on with, refused when strict.
-"""
+"""`offapi traces import` as a user runs it: its output, resuming, and --strict."""
 
 from __future__ import annotations
 
@@ -25,10 +23,10 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     source, out = SAMPLES / "openai_ft.jsonl", tmp_path / "traces.jsonl"
     done = imported("openai-ft", source, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["read"] == len(source.read_text().splitlines())
-    assert told["usable"] == len(out.read_text().splitlines()) > 0
-    assert told["read"] == told["usable"] + sum(told["dropped"].values())
+    result = json.loads(done.stdout)
+    assert result["read"] == len(source.read_text().splitlines())
+    assert result["usable"] == len(out.read_text().splitlines()) > 0
+    assert result["read"] == result["usable"] + sum(result["dropped"].values())
 
 
 def test_a_batch_says_how_its_requests_and_results_make_rows(tmp_path: Path) -> None:
@@ -36,10 +34,7 @@ def test_a_batch_says_how_its_requests_and_results_make_rows(tmp_path: Path) -> 
     done = imported("openai", *names, "--out", tmp_path / "traces.jsonl")
     assert done.returncode == 0, done.stderr
     assert "5 rows read, 2 usable, 3 dropped." in done.stderr
-    assert (
-        "2 requests lie apart from their results and are counted with them: 7 requests and results"
-        in done.stderr
-    )
+    assert "2 requests are stored apart from their results: 7 requests and results" in done.stderr
 
 
 def rows(path: Path, count: int) -> Path:
@@ -54,9 +49,7 @@ def rows(path: Path, count: int) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_it_goes_on_and_ends_with_the_same_bytes(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_killed_it_resumes_to_the_same_bytes(tmp_path: Path, number: signal.Signals) -> None:
     source = rows(tmp_path / "log.jsonl", 100_000)
     straight, broken = tmp_path / "straight.jsonl", tmp_path / "broken.jsonl"
     assert imported("openai-ft", source, "--out", straight).returncode == 0

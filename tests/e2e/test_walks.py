@@ -53,7 +53,7 @@ def run(block: Block, folder: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def store_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The walks add models under plain names."""
+    """Keep the models in a fresh folder: the walks add them under plain names."""
     monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
 
 
@@ -63,7 +63,7 @@ def needs(library: str) -> None:
 
 
 def accuracy_files(folder: Path, *names: str) -> None:
-    """Each predictions file that the walk wrote holds a row for every document."""
+    """Check that each predictions file of the walk has a row for every document."""
     for name in names:
         assert (folder / name).read_bytes().strip(), name
 
@@ -77,9 +77,9 @@ def test_from_openai_fine_tuning(tmp_path: Path) -> None:
         for i, (team, priority) in enumerate(product(teams, priorities)):
             for n in range(5):
                 answer = json.dumps({"team": team, "priority": priority})
-                said = [("system", "Sort."), ("user", f"{team} {priority} {i}{n}")]
-                said.append(("assistant", answer))
-                rows.append({"messages": [{"role": r, "content": c} for r, c in said]})
+                turns = [("system", "Sort."), ("user", f"{team} {priority} {i}{n}")]
+                turns.append(("assistant", answer))
+                rows.append({"messages": [{"role": r, "content": c} for r, c in turns]})
         write_jsonl(folder / "openai-train.jsonl", rows)
 
     folder = walk("from-openai-fine-tuning.md", tmp_path, bring)
@@ -101,7 +101,7 @@ def test_from_logs(tmp_path: Path) -> None:
 
 
 def logged(count: int, seed: int) -> list[Row]:
-    """Requests with responses, as an application logs them, of the task that `init` writes."""
+    """Return logged requests and responses for the task that `init` writes."""
     from offapi.demo import generate
     from offapi.demo.task import task
 
@@ -148,7 +148,7 @@ def test_grpo_on_a_workstation(tmp_path: Path) -> None:
 
 
 def invoices(count: int, first: int) -> list[Row]:
-    """Documents with gold answers, of the task on the page."""
+    """Return documents with gold answers for the task on the page."""
     rows = []
     for i in range(first, first + count):
         gold = {"vendor": f"{['Ash', 'Elm', 'Oak', 'Fir'][i % 4]} {i} Ltd", "total": i + 0.5}

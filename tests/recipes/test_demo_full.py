@@ -47,7 +47,7 @@ def test_the_roads_are_compared_their_cost_reckoned_and_all_of_it_reported(
         demo_run.write_documents(run, demo_run.Sizes(train=12, val=6, test=8))
         rows = documents.read(run.path / "train.jsonl")
         run.write("labels.jsonl", b"".join(map(label, rows)))
-    told = demo.compare_roads(run.path, "torch", Output(json=True))["compare"]
+    told = demo.compare_recipes(run.path, "torch", Output(json=True))["compare"]
     assert {"base", "sft", "distill", "grpo"} <= set(told["rows"])
     folder = run.path / full.COMPARISON
     assert (

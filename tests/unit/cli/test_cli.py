@@ -1,4 +1,4 @@
-"""The command line: what is listed, what is loaded, how failures are told, what goes where."""
+"""The command line: what is listed, what is loaded, how failures are shown, what goes where."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ HEAVY = (
 
 
 def loaded_after(code: str) -> set[str]:
-    """Which heavy packages a fresh interpreter has imported after `code`."""
+    """Return the heavy packages that a fresh interpreter has imported after `code`."""
     code += f"\nimport sys; print(*({HEAVY!r} & sys.modules.keys()), sep=',', file=sys.stderr)"
     code = code.replace(f"{HEAVY!r} &", f"set({HEAVY!r}) &")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -62,9 +62,9 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Make a function that takes an Output into the command `offapi try`."""
 
     def add(function: Callable[..., Any]) -> None:
-        made = click.command()(options(function))
+        tried = click.command()(options(function))
         monkeypatch.setitem(cli.COMMANDS, "try", "Try.")
-        monkeypatch.setitem(sys.modules, "offapi.cli.try", SimpleNamespace(command=made))
+        monkeypatch.setitem(sys.modules, "offapi.cli.try", SimpleNamespace(command=tried))
 
     return add
 
@@ -99,7 +99,7 @@ def test_a_commands_own_help_agrees_and_stays_light(
     command: click.Command = import_module(f"offapi.cli.{name}").command
     assert command.get_short_help_str(limit=200) == cli.COMMANDS[name]
     assert cli.run([name, "--help"]) == 0
-    assert f"offapi {name} " in capsys.readouterr().out.split("Usage:", 1)[1], "no example"
+    assert f"offapi {name}" in capsys.readouterr().out.split("Example", 1)[1]
     heavy = loaded_after(f"from offapi import cli; assert cli.run(['{name}', '--help']) == 0")
     assert heavy.isdisjoint({"torch", "mlx", "transformers", "peft", "scipy"})
 
@@ -177,17 +177,17 @@ def test_bare_offapi_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     ("error", "exit_code", "code"),
     [
         (
-            DataError.at("bad row", path="a.jsonl", line=3, field="id", next_step="Mend it."),
+            DataError.at("bad row", path="a.jsonl", line=3, field="id", next_step="Fix it."),
             1,
             "data",
         ),
-        (ModelError("gone", next_step="Mend it."), 1, "model"),
-        (BackendError("gone", next_step="Mend it."), 1, "backend"),
-        (RunError("locked", next_step="Mend it."), 1, "run"),
-        (NetworkBlocked("refused", next_step="Mend it."), 1, "network"),
-        (ConfigError("bad key", where="r.toml, line 2", next_step="Mend it."), 2, "config"),
-        (GateFailed("too bad", next_step="Mend it."), 3, "gate"),
-        (KeyboardInterrupt("Mend it."), 130, "interrupted"),
+        (ModelError("gone", next_step="Fix it."), 1, "model"),
+        (BackendError("gone", next_step="Fix it."), 1, "backend"),
+        (RunError("locked", next_step="Fix it."), 1, "run"),
+        (NetworkBlocked("refused", next_step="Fix it."), 1, "network"),
+        (ConfigError("bad key", where="r.toml, line 2", next_step="Fix it."), 2, "config"),
+        (GateFailed("too bad", next_step="Fix it."), 3, "gate"),
+        (KeyboardInterrupt("Fix it."), 130, "interrupted"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full"), 1, "os"),
         (ZeroDivisionError("a fault"), 1, "unexpected"),
         (MemoryError(), 1, "memory"),
@@ -218,15 +218,15 @@ def test_errors_say_what_where_next(
     assert cli.run(["try", "--json"]) == exit_code
     out, err = capsys.readouterr()
     assert out == ""
-    told = json.loads(err)
-    assert set(told) == {"code", "message", "next"}
-    assert told["code"] == code
-    assert told["next"]
+    shown = json.loads(err)
+    assert set(shown) == {"code", "message", "next"}
+    assert shown["code"] == code
+    assert shown["next"]
     if isinstance(error, DataError):
-        assert told["message"] == "a.jsonl, line 3, field 'id': bad row"
+        assert shown["message"] == "a.jsonl, line 3, field 'id': bad row"
 
 
-def test_memory_that_torch_cannot_have_is_told_with_what_to_lower(
+def test_a_lack_of_memory_says_what_to_lower(
     command: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch = pytest.importorskip("torch")
@@ -237,13 +237,13 @@ def test_memory_that_torch_cannot_have_is_told_with_what_to_lower(
     assert "limits.train_tokens" in err
 
 
-def test_an_interrupt_says_how_to_go_on(command: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_says_how_to_resume(command: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     command(raising(KeyboardInterrupt("offapi train r.toml --resume")))
     assert cli.run(["try"]) == 130
     assert "next: offapi train r.toml --resume" in capsys.readouterr().err
 
 
-def test_the_traceback_is_there_for_who_asks(
+def test_the_debug_variable_shows_the_traceback(
     command: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command(raising(ZeroDivisionError("a fault")))
@@ -290,7 +290,7 @@ def test_people_read_stderr_and_programs_stdout(
 
 
 def on_a_terminal(*arguments: str, **environment: str) -> str:
-    """What `talk`, run as a command, writes to a terminal on stderr."""
+    """Return what `talk`, run as a command, writes to a terminal on stderr."""
     here = str(Path(__file__).parent)
     code = (
         f"import sys, click; sys.path.insert(0, {here!r}); from types import SimpleNamespace as"

@@ -1,4 +1,4 @@
-"""Recipe TOML: what is read, and every mistake named by file, line, field and next step."""
+"""Loading a recipe: its values, and mistakes with file, line, field and next step."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_values_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
     assert isinstance(found.lr, float)
 
 
-def test_overrides_win_and_their_paths_are_relative_to_the_working_folder(tmp_path: Path) -> None:
+def test_overrides_win_with_paths_from_the_working_folder(tmp_path: Path) -> None:
     overrides = (
         "lr=5e-4",
         "lora.rank=8",
@@ -158,8 +158,8 @@ def test_mistakes_name_line_field_and_next_step(
     [
         ("lr=x", "Expected `float`, got `str`: 'x'", "value"),
         ("lora.rnk=3", "unknown key 'rnk'", "Did you mean 'rank'?"),
-        ("lr", "not of the form key=value", "--set lr=5e-4"),
-        ("=3", "not of the form key=value", "--set lr=5e-4"),
+        ("lr", "must have the form key=value", "--set lr=5e-4"),
+        ("=3", "must have the form key=value", "--set lr=5e-4"),
         ("lr.x=3", "Expected `float`", "value"),
         ("train.x=3", "'train' is not a table", "recipe file"),
         ("name=5", "Expected `str`, got `int`: 5", "--set 'name="),

@@ -1,4 +1,4 @@
-"""The demo's documents: deterministic, apart by split, readable, with their answers in them."""
+"""The demo's documents: deterministic, disjoint by split, readable, with their answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fingerprint(rows: list[Document]) -> str:
     ).hexdigest()[:16]
 
 
-def test_the_seed_decides_everything_and_fewer_are_the_first_of_more() -> None:
+def test_the_seed_decides_every_document() -> None:
     assert fingerprint(generate("train", 30)) == fingerprint(generate("train", 30, 0))
     assert generate("train", 30)[:10] == generate("train", 10)
     assert fingerprint(generate("train", 30)) != fingerprint(generate("train", 30, 1))
@@ -103,7 +103,7 @@ def test_pages_are_mixed_and_short() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_month_before_day_only_where_nothing_is_left_to_guess(split: Split) -> None:
+def test_no_date_is_ambiguous(split: Split) -> None:
     found = 0
     for i in range(800):
         facts = draw_facts(RandomStream(f"dates {i}"), split)
@@ -130,7 +130,7 @@ def test_amounts_add_up() -> None:
         assert 0 < drawn.tendered - drawn.total <= 2000
 
 
-def test_money_and_dates_are_written_as_their_styles_say() -> None:
+def test_money_and_dates_follow_their_style() -> None:
     assert Money("", " €", ".", ",")(123450) == "1.234,50 €"
     assert Money("CHF ", "", "'", ".")(123405) == "CHF 1'234.05"
     day = date(2026, 4, 2)

@@ -1,4 +1,4 @@
-"""Appending: all of a line or nothing of it."""
+"""Appending: a whole line or nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def opened(path: Path) -> Iterator[int]:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """The kernel writes the bytes up to `size` and refuses the others."""
+    """Make the kernel write the bytes up to `size` and refuse the others."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -54,7 +54,7 @@ def test_a_line_cut_short_by_the_disk_leaves_no_part(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
 
 
-def test_a_line_that_did_not_reach_the_disk_is_taken_back(tmp_path: Path) -> None:
+def test_a_line_that_did_not_reach_the_disk_is_removed(tmp_path: Path) -> None:
     with opened(tmp_path / "log") as file:
         with disk_faults.fail_at(1, "fsync", errno.EIO), pytest.raises(OSError, match="error"):
             append_whole(file, b"one\n", sync=True)

@@ -1,4 +1,4 @@
-"""Whole or not at all: the write protocol against kills, errors of the disk, and damage."""
+"""Whole or not at all: the write protocol against kills, disk errors and damage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_file_is_replaced_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "manifest.json", ".."])
 def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="plain names"):
+    with pytest.raises(ValueError, match="plain name"):
         atomic.write_folder(tmp_path / "a", {name: b""}, {})
     assert list(tmp_path.iterdir()) == []
 
@@ -119,7 +119,7 @@ def test_errors_before_the_rename_leave_nothing(tmp_path: Path, operation: str, 
         assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_after_the_rename_is_said_to_be_uncertain(tmp_path: Path) -> None:
+def test_an_error_after_the_rename_is_uncertain(tmp_path: Path) -> None:
     syncs = len(FILES) + 3  # files, manifest, folder, parent
     with disk_faults.fail_at(syncs, "fsync", errno.EIO), pytest.raises(atomic.DurabilityUncertain):
         atomic.write_folder(tmp_path / "a", FILES, META)

@@ -1,4 +1,4 @@
-"""Hashes that manifests, labels and reviews keep: the same values for ever."""
+"""Hashes that manifests, labels and reviews store: their values never change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks between processes: who holds one is named, and an end of any kind releases it."""
+"""Locks between processes: the holder is named, and any end of it releases the lock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from offapi.files.lock import hold, open_locked, wait_for
 
 @contextmanager
 def elsewhere(code: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that runs `code`, which prints a line once it holds the lock; killed at the end."""
+    """Run `code`, which prints a line once it holds the lock, in a process; kill it at the end."""
     script = f"import sys\nfrom pathlib import Path\nfrom offapi.files import lock\n{code}"
     with subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
@@ -51,7 +51,7 @@ def test_the_holder_is_named_and_its_death_frees_the_lock(tmp_path: Path) -> Non
             assert file.read_text() == f"process {os.getpid()}"
 
 
-def test_an_open_file_is_one_process_alone(tmp_path: Path) -> None:
+def test_only_one_process_opens_a_locked_file(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     with elsewhere(OPEN, path), pytest.raises(RunError, match="another process is writing"):
         open_locked(path)
@@ -60,12 +60,12 @@ def test_an_open_file_is_one_process_alone(tmp_path: Path) -> None:
     os.close(file)
 
 
-def test_a_place_that_cannot_be_opened_is_an_os_error(tmp_path: Path) -> None:
+def test_an_unopenable_path_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_locked(tmp_path / "missing" / "labels.jsonl")
 
 
-def test_who_comes_second_waits(tmp_path: Path) -> None:
+def test_the_second_process_waits(tmp_path: Path) -> None:
     file = tmp_path / ".lock"
     with wait_for(file):
         script = f"from pathlib import Path\nfrom offapi.files import lock\nimport sys\n{WAIT}"

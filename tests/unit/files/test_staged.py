@@ -1,4 +1,4 @@
-"""A file made batch by batch: what a kill, a full disk, Ctrl-C and another process leave of it."""
+"""A resumable output file: what a kill, a full disk, Ctrl-C and another process leave of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHOLE = b"".join(BATCHES)
 
 
 class Stopped(Exception):
-    """Somebody pulled the plug."""
+    """A simulated power cut."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def journal_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(out: Path, stop: int | None = None, key: Mapping[str, Any] = KEY) -> bool:
-    """Make the file, or go on with it; stop before batch `stop`. True when it was gone on with."""
+    """Write or resume the file and stop before batch `stop`; return whether it was resumed."""
     with Stage(out, key, START) as staged:
         for i in range(staged.state["at"], len(BATCHES)):
             if i == stop:
@@ -50,23 +50,23 @@ def half(out: Path, batches: int = 3) -> None:
         make(out, batches)
 
 
-def test_a_file_is_seen_under_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_has_its_name_only_when_complete(tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder" / "out"
     half(out)
     assert not out.exists()
     assert make(out)
     assert out.read_bytes() == WHOLE
     assert list(out.parent.iterdir()) == [out]
-    assert not make(out)  # what is finished is no beginning of the next one
+    assert not make(out)  # a finished file is not resumed
 
 
-def test_other_inputs_begin_anew(tmp_path: Path) -> None:
+def test_other_inputs_start_anew(tmp_path: Path) -> None:
     half(tmp_path / "out")
     assert not make(tmp_path / "out", key={**KEY, "input": "b"})
     assert (tmp_path / "out").read_bytes() == WHOLE
 
 
-def test_the_journal_of_other_inputs_counts_no_more(
+def test_the_journal_of_other_inputs_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half(tmp_path / "out")
@@ -98,7 +98,7 @@ JOURNALS = {
 
 
 @pytest.mark.parametrize("journal", JOURNALS.values(), ids=list(JOURNALS))
-def test_a_damaged_journal_begins_anew(tmp_path: Path, journal: bytes | None) -> None:
+def test_a_damaged_journal_starts_anew(tmp_path: Path, journal: bytes | None) -> None:
     half(tmp_path / "out")
     path = tmp_path / "out.part.json"
     path.unlink() if journal is None else path.write_bytes(journal)
@@ -106,10 +106,8 @@ def test_a_damaged_journal_begins_anew(tmp_path: Path, journal: bytes | None) ->
     assert (tmp_path / "out").read_bytes() == WHOLE
 
 
-def test_a_kill_before_any_file_operation_loses_nothing_that_counts(tmp_path: Path) -> None:
-    """kill -9 ahead of the first, the second ...
-    operation, each time gone on with to the same bytes.
-    """
+def test_a_kill_at_any_operation_loses_nothing(tmp_path: Path) -> None:
+    """Kill before the first, second ... operation; each time, resuming gives the same bytes."""
     killed = 0
     while disk_faults.kill_at(killed + 1, lambda: make(tmp_path / str(killed) / "out")):  # noqa: B023 -- called at once
         out = tmp_path / str(killed) / "out"
@@ -121,7 +119,7 @@ def test_a_kill_before_any_file_operation_loses_nothing_that_counts(tmp_path: Pa
     assert killed > 3 * len(BATCHES)
 
 
-def test_kills_one_after_the_other_still_come_to_the_end(tmp_path: Path) -> None:
+def test_repeated_kills_still_reach_the_end(tmp_path: Path) -> None:
     out = tmp_path / "out"
     kills = 0
     while disk_faults.kill_at(12, lambda: make(out)):
@@ -132,9 +130,7 @@ def test_kills_one_after_the_other_still_come_to_the_end(tmp_path: Path) -> None
 
 
 def test_the_journal_counts_only_what_is_on_the_disk(tmp_path: Path) -> None:
-    """Before each journal gets its name, and before the
-    file gets its own, all that was written is synced.
-    """
+    """Everything written is synced before a journal or the file is renamed into place."""
     unsynced: set[int] = set()
     renamed: list[str] = []
 
@@ -153,7 +149,7 @@ def test_the_journal_counts_only_what_is_on_the_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3, 5, 9])
-def test_a_full_disk_says_what_to_do_and_is_gone_on_with(tmp_path: Path, n: int) -> None:
+def test_a_full_disk_says_what_to_do_and_is_resumed(tmp_path: Path, n: int) -> None:
     with (
         disk_faults.fail_at(n, "write", errno.ENOSPC),
         pytest.raises(RunError, match=r"[Ff]ree some space"),
@@ -164,12 +160,12 @@ def test_a_full_disk_says_what_to_do_and_is_gone_on_with(tmp_path: Path, n: int)
     assert (tmp_path / "out").read_bytes() == WHOLE
 
 
-def test_what_came_to_nothing_does_not_stay(tmp_path: Path) -> None:
+def test_an_empty_unfinished_file_is_removed(tmp_path: Path) -> None:
     half(tmp_path / "out", 0)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_takes_no_journal_hides_no_error_and_keeps_the_one_before(
+def test_an_unwritable_journal_keeps_the_earlier_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half(tmp_path / "out", 2)
@@ -185,7 +181,7 @@ def test_a_disk_that_takes_no_journal_hides_no_error_and_keeps_the_one_before(
     assert (tmp_path / "out").read_bytes() == WHOLE
 
 
-def test_a_disk_that_fills_up_at_the_very_end_is_gone_on_with(
+def test_a_disk_that_fills_up_at_the_end_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "SECONDS_BETWEEN_JOURNALS", 1e9)
@@ -200,9 +196,7 @@ def test_a_disk_that_fills_up_at_the_very_end_is_gone_on_with(
 
 
 class Interrupting(Mapping[str, Any]):
-    """A state that Ctrl-C meets while it is copied: the
-    bytes are written, the state is not yet taken over.
-    """
+    """Ctrl-C arrives while the state is copied: the bytes are written, the state is not."""
 
     def __getitem__(self, key: str) -> Any:
         raise KeyboardInterrupt
@@ -250,10 +244,10 @@ with Stage(Path({str(out)!r}), {{}}, {{}}) as staged:
     assert out.read_bytes() == WHOLE
 
 
-def test_a_file_finished_by_another_process_just_now_is_not_written_over(
+def test_a_file_just_finished_elsewhere_is_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other process gives the file its name between our opening it and our lock."""
+    """The other process renames the file between our opening it and our lock."""
     out = tmp_path / "out"
     finished: list[Path] = []
     real = fcntl.flock
@@ -272,7 +266,7 @@ def test_a_file_finished_by_another_process_just_now_is_not_written_over(
     assert out.read_bytes() == b"theirs"
 
 
-def test_what_is_discarded_leaves_nothing(tmp_path: Path) -> None:
+def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:
     half(tmp_path / "out")
 
     def discard() -> None:
@@ -287,7 +281,7 @@ def test_what_is_discarded_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written") as error:
         make(tmp_path / "file" / "out")

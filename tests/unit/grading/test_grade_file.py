@@ -350,7 +350,7 @@ def test_a_slip_in_the_key_of_recorded_answers_is_told(
     [
         (["--cap", "3"], 2, "cap and cap_by go together"),
         (["--cap", "3", "--cap-by", "totel"], 2, "Did you mean 'total'?"),
-        (["--out", "traces.jsonl"], 2, "it is read by this command too"),
+        (["--out", "traces.jsonl"], 2, "also reads that file"),
         (["--kept", "graded.jsonl"], 2, "the same file"),
         (["--review", "3"], 2, "this is no terminal"),
         (["--traces", "nowhere.jsonl"], 1, "cannot read it"),

@@ -1,4 +1,4 @@
-"""Which addresses are this machine's and this network's, by their spelling."""
+"""Addresses of this machine and this network, known by their spelling."""
 
 from __future__ import annotations
 

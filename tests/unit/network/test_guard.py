@@ -1,6 +1,4 @@
-"""The network guard: what it refuses, what it lets
-through, and that a namespace catches what it cannot see.
-"""
+"""The network guard: what it refuses, what it allows, and what only a namespace catches."""
 
 from __future__ import annotations
 
@@ -69,7 +67,7 @@ def server() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_refused_named_and_counted(name: str) -> None:
+def test_an_attempt_is_refused_named_and_counted(name: str) -> None:
     before = sum(entry["count"] for entry in guard.report()["refused"])
     with pytest.raises(NetworkBlocked) as caught:
         ATTEMPTS[name]()
@@ -78,14 +76,14 @@ def test_refused_named_and_counted(name: str) -> None:
     assert sum(entry["count"] for entry in guard.report()["refused"]) == before + 1
 
 
-def test_the_caller_is_the_first_frame_outside_the_standard_library() -> None:
+def test_the_caller_is_outside_the_standard_library() -> None:
     import urllib.request
 
     with pytest.raises(OSError, match=Path(__file__).name):
         urllib.request.urlopen("http://example.org", timeout=1)
 
 
-def test_it_is_a_permission_error_so_libraries_cope() -> None:
+def test_a_refusal_is_a_permission_error() -> None:
     assert socket.getfqdn("example.org") == "example.org"
 
 
@@ -148,7 +146,7 @@ def test_working_tries_it_and_does_not_count() -> None:
     assert guard.report() == before
 
 
-def test_importing_offapi_sets_the_switches_whatever_they_were() -> None:
+def test_importing_offapi_sets_the_switches() -> None:
     script = (
         "import os, huggingface_hub.constants as early\nimport offapi\nfrom offapi.network import"
         " guard as offline\nassert early.HF_HUB_OFFLINE and"
@@ -167,10 +165,8 @@ def test_importing_offapi_sets_the_switches_whatever_they_were() -> None:
     assert done.stdout == "True\n", done.stderr
 
 
-def test_where_the_guard_ends_a_namespace_does_not() -> None:
-    """ctypes goes past the hook, as documented; the
-    empty network namespace stops it all the same.
-    """
+def test_a_namespace_stops_what_the_guard_cannot_see() -> None:
+    """ctypes bypasses the hook, as documented; the empty network namespace still stops it."""
     raw = (
         "import ctypes, socket, struct\nimport offapi\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
@@ -210,7 +206,7 @@ def test_where_the_guard_ends_a_namespace_does_not() -> None:
         ),
     ],
 )
-def test_a_task_file_that_asks_for_the_network_is_told_so(
+def test_a_task_file_that_uses_the_network_is_refused(
     tmp_path: Path, ask: str, code: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "task.py").write_text(f"WHERE = {OUTSIDE!r}\n{ask}\n")
@@ -224,8 +220,8 @@ def test_a_task_file_that_asks_for_the_network_is_told_so(
     assert cli.run([*asked, f"--out={tmp_path}/o.jsonl", "--json"]) == (
         1 if code == "network" else 2
     )
-    told = json.loads(capsys.readouterr().err)
-    assert told["code"] == code
-    assert f"task.py, line {3 if code == 'network' else 4}: " in told["message"]
-    assert (f"the network guard refused {OUTSIDE}:80" in told["message"]) is (code == "network")
-    assert ("offapi works offline" in told["next"]) is (code == "network")
+    shown = json.loads(capsys.readouterr().err)
+    assert shown["code"] == code
+    assert f"task.py, line {3 if code == 'network' else 4}: " in shown["message"]
+    assert (f"the network guard refused {OUTSIDE}:80" in shown["message"]) is (code == "network")
+    assert ("offapi works offline" in shown["next"]) is (code == "network")

@@ -1,6 +1,4 @@
-"""Connections that helper processes and teachers make
-are told: in a run's manifest, in words and with --json.
-"""
+"""Connections of helper processes and teachers are reported: in manifests, in text, in JSON."""
 
 from __future__ import annotations
 
@@ -48,7 +46,7 @@ task = offapi.Task(
 
 @pytest.fixture(autouse=True)
 def counted_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other tests tried is not this test's."""
+    """Forget the attempts of other tests."""
     monkeypatch.setattr(guard, "_opened", Counter())
     monkeypatch.setattr(guard, "_refused", Counter())
 
@@ -62,15 +60,15 @@ def opened(port: int = 8000, host: str = OUTSIDE, connections: int = 1) -> dict[
     return {"host": host, "port": port, "connections": connections}
 
 
-def test_a_runs_manifest_holds_what_rewards_connected_to_even_in_a_process_that_was_ended(
+def test_a_manifest_lists_connections_of_ended_rewards(
     tmp_path: Path,
 ) -> None:
     run = Run.create(tmp_path, "r", {})
     asked = [Asked("a", "fine", "{}"), Asked("b", "fine", "{}"), Asked("c", "hang", "{}")]
-    said = pytest.raises(ConfigError, match=r"took more than 0\.4 s")
+    too_slow = pytest.raises(ConfigError, match=r"took more than 0\.4 s")
     with run.lock(), Rewards(task_file(tmp_path), 2, 0.4, tmp_path / "kept") as rewards:
         rewards.submit(asked[:2]).result()
-        with said:
+        with too_slow:
             rewards.submit(asked[2:]).result()
     network = run.manifest["attempts"][-1]["network"]
     assert network["opened"] == [opened(connections=3)]
@@ -79,7 +77,7 @@ def test_a_runs_manifest_holds_what_rewards_connected_to_even_in_a_process_that_
     assert "task.py" in refused["caller"]
 
 
-def test_grade_tells_which_hosts_its_checks_connected_to(
+def test_grade_reports_the_hosts_of_its_checks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     traces = [{"id": f"t{i}", "document": f"d{i}", "recorded_label": {"a": "x"}} for i in range(3)]
@@ -91,7 +89,7 @@ def test_grade_tells_which_hosts_its_checks_connected_to(
     assert f"Network: 3 connections to {OUTSIDE}:8000" in capsys.readouterr().err
 
 
-def test_label_tells_of_its_endpoint_and_nothing_where_there_is_none(
+def test_label_reports_only_the_host_of_its_endpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_jsonl(
@@ -100,7 +98,7 @@ def test_label_tells_of_its_endpoint_and_nothing_where_there_is_none(
     words = ["label", f"--task={task_file(tmp_path)}", f"--data={tmp_path}/d.jsonl", "--json"]
     with Server({"one": [Turn('{"a": "x"}')]}) as server:
         assert cli.run([*words, f"--teacher={server.url}", f"--out={tmp_path}/o.jsonl"]) == 0
-    told = orjson.loads(capsys.readouterr().out)
-    assert told["opened"] == [opened(server.server_port, "127.0.0.1")]
+    result = orjson.loads(capsys.readouterr().out)
+    assert result["opened"] == [opened(server.server_port, "127.0.0.1")]
     assert cli.run([*words, "--teacher=recorded", f"--out={tmp_path}/p.jsonl"]) == 0
     assert "opened" not in orjson.loads(capsys.readouterr().out)

@@ -222,4 +222,7 @@ def test_answers_that_are_gone_are_passed_over_and_damaged_ones_told(comparison:
 def test_the_command_counts_the_documents(comparison: Path) -> None:
     done = recipe_folder.offapi("report", str(comparison), "--json")
     assert recipe_folder.told(done)["documents"] == 6
-    assert ", 5 documents in it)" in recipe_folder.offapi("report", str(comparison), "--md").stderr
+    assert (
+        "with the text of 5 documents)"
+        in recipe_folder.offapi("report", str(comparison), "--md").stderr
+    )

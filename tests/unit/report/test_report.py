@@ -489,7 +489,7 @@ def test_the_command_says_where_it_wrote_and_how_much(folder: Path, tmp_path: Pa
     assert (folder / "sft" / "report.md").read_text().startswith("# sft\n")
     assert "report.md" in done.stderr
     assert "from Ashu, no 20" in (folder / "sft" / "report.md").read_text()
-    assert ", 4 documents in it)" in done.stderr
+    assert "with the text of 4 documents)" in done.stderr
     done = recipe_folder.offapi("report", str(folder / "sft"), "--md", "--no-documents", "--json")
     assert orjson.loads(done.stdout)["documents"] == 0
     assert "from Ashu" not in (folder / "sft" / "report.md").read_text()
@@ -499,7 +499,7 @@ def test_the_command_says_where_it_wrote_and_how_much(folder: Path, tmp_path: Pa
     ("words", "code", "told"),
     [
         (["{runs}/stf"], 1, "Did you mean 'sft'?"),
-        (["{runs}/sft", "--out", "{runs}/none/page.html"], 2, "there is no such folder"),
+        (["{runs}/sft", "--out", "{runs}/none/page.html"], 2, "the folder does not exist"),
         (["{runs}/sft", "--cost", "{runs}/none.json"], 1, "unreadable"),
         (["{runs}/sft", "{runs}/sft/metrics.jsonl"], 1, "'correct' is missing"),
         ([], 2, "Missing argument"),

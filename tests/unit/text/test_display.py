@@ -1,4 +1,4 @@
-"""What a person reads: durations, counts, and texts cut or made safe."""
+"""Text for people: durations, counts, and texts cut or made safe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts, numbers and dates as they are compared."""
+"""Normal forms of texts, numbers and dates."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from offapi.text.normalise import bare, is_number, iso_date
         ("– !", ""),
     ],
 )
-def test_letters_and_digits_are_left(text: str, left: str) -> None:
+def test_only_letters_and_digits_remain(text: str, left: str) -> None:
     assert bare(text) == left
 
 
 @given(st.text(max_size=60))
-def test_comparing_is_blind_to_case_and_punctuation(text: str) -> None:
+def test_case_and_punctuation_do_not_count(text: str) -> None:
     assert bare(bare(text)) == bare(text)
     assert bare(f" {text}-!") == bare(text)
 

@@ -1,4 +1,4 @@
-"""Many jobs to a few processes: the order, what dies or hangs on the way, and what is left."""
+"""Many jobs for a few processes: their order, crashes and hangs, and leftover processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Job = tuple[int, str]
 
 
 def answering(settings: int, note: CallNote) -> Callable[[Job], int]:
-    """Answer with the square; meet what the job names on the way."""
+    """Answer with the square, after the mishap that the job names."""
 
     def answer(job: Job) -> int:
         number, evil = job
@@ -78,7 +78,7 @@ def test_answers_come_in_the_order_of_the_jobs(ahead: int) -> None:
 
 
 @pytest.mark.parametrize("ahead", [1, 2])
-def test_each_job_that_dies_or_hangs_is_blamed_and_no_other_is_lost(ahead: int) -> None:
+def test_a_crash_or_hang_costs_no_other_job(ahead: int) -> None:
     evil = {2: "die", 3: "die", 6: "hang", 8: "die"}
     blamed: list[Ended] = []
     jobs = [(number, evil.get(number, "")) for number in range(10)]
@@ -92,7 +92,7 @@ def test_each_job_that_dies_or_hangs_is_blamed_and_no_other_is_lost(ahead: int) 
     ]
 
 
-def test_an_error_is_raised_in_its_place_and_what_blame_raises_at_once() -> None:
+def test_an_error_is_raised_in_its_place() -> None:
     found = answer_in_order(iter([(1, "slow"), (2, "refuse"), (3, "")]), answering, 0, skipping([]))
     assert next(found) == ((1, "slow"), 1)
     with pytest.raises(ConfigError, match="not 2"):

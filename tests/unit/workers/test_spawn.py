@@ -27,7 +27,7 @@ if __name__ == "__main__":
 """
 
 
-def test_the_first_process_is_as_deaf_as_the_second(tmp_path: Path) -> None:
+def test_the_first_process_blocks_the_signals_too(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)

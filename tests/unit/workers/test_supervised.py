@@ -1,4 +1,4 @@
-"""One watched process: real hangs, deaths and kills, what is said of them, and what is left."""
+"""One supervised process: real hangs, crashes and kills, their reports, and leftovers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = {each.__name__: each for each in (itertools, os, signal, subprocess, tim
 
 
 def answering(settings: Path, note: CallNote) -> Callable[[str], object]:
-    """Answer a job by the Python in it, noted as a call for row 7."""
+    """Answer a job by running the Python in it, noted as a call for row 7."""
 
     def answer(job: str) -> object:
         if job.startswith("refuse"):
@@ -89,7 +89,7 @@ def test_it_answers_in_order_and_is_prepared_once(
     assert (tmp_path / "prepared").read_text() == "x"
 
 
-def test_what_preparing_raises_is_the_answer() -> None:
+def test_an_error_of_preparing_is_the_answer() -> None:
     process: Supervised[str, object] = Supervised(refusing, None)
     process.send("1")
     answer = process.take()
@@ -129,7 +129,7 @@ def test_a_call_that_ends_the_process_is_named(
     assert process.take() == 2
 
 
-def test_no_call_is_blamed_where_none_is_under_way(process: Supervised[str, object]) -> None:
+def test_no_call_is_blamed_if_none_is_running(process: Supervised[str, object]) -> None:
     process.send("unnoted os._exit(3)")
     assert process.take() == Ended(None, "exit code 3")
     process.restart()
@@ -138,7 +138,7 @@ def test_no_call_is_blamed_where_none_is_under_way(process: Supervised[str, obje
         assert process.end_if_stuck(0.1) is None
 
 
-def test_the_limit_is_of_a_turn_and_not_of_what_follows_it(
+def test_the_limit_applies_to_each_turn(
     process: Supervised[str, object],
 ) -> None:
     process.send("1")
@@ -150,7 +150,7 @@ def test_the_limit_is_of_a_turn_and_not_of_what_follows_it(
         assert process.take() is None
 
 
-def test_time_in_which_nobody_looked_does_not_count(process: Supervised[str, object]) -> None:
+def test_suspended_time_does_not_count(process: Supervised[str, object]) -> None:
     process.send("1")
     process.take()
     process.send("time.sleep(1.6)")
@@ -160,7 +160,7 @@ def test_time_in_which_nobody_looked_does_not_count(process: Supervised[str, obj
     assert process.take() is None
 
 
-def test_what_a_call_started_is_ended_with_it(process: Supervised[str, object]) -> None:
+def test_processes_of_a_call_end_with_it(process: Supervised[str, object]) -> None:
     process.send("subprocess.Popen(['sleep', '60']).pid")
     pid = process.take()
     assert isinstance(pid, int)
@@ -226,7 +226,7 @@ if __name__ == "__main__":
     assert until(lambda: all(map(gone, pids)), 3.0)
 
 
-def test_long_and_odd_names_are_noted_as_far_as_they_fit() -> None:
+def test_long_and_odd_names_are_cut_to_fit() -> None:
     note = CallNote()
     assert note.read() is None
     note.begin(-1, "é" * 200)

@@ -1,4 +1,4 @@
-"""The alarm of an answer's checks."""
+"""The time limit of an answer's checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from offapi.workers import time_limit
 
 
 def spin(seconds: float, limit_seconds: float) -> float | None:
-    """When the alarm rang in an answer that takes `seconds`; None: it did not."""
+    """Return when the alarm rang in an answer that takes `seconds`, or None."""
     start = time.monotonic()
     assert time_limit.start(limit_seconds)
     try:
@@ -31,7 +31,7 @@ def test_each_of_many_answers_has_all_its_time() -> None:
         assert rang is not None
         assert seconds <= rang < seconds + 0.3
     assert spin(0.05, 0.1) is None
-    time.sleep(0.2)  # no alarm rings where no answer is under way
+    time.sleep(0.2)  # no alarm rings between answers
     assert spin(0.02, 5.0) is None
     assert spin(2, 0.1) is not None, "an alarm that would ring too late is not waited for"
 
