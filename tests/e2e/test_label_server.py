@@ -196,7 +196,7 @@ def test_killed_half_way_it_goes_on_without_asking_twice(server: Server, tmp_pat
     assert server.asked() == asked
 
 
-def test_ctrl_c_keeps_what_was_answered_and_says_how_to_go_on(
+def test_ctrl_c_keeps_what_was_answered_and_says_how_to_resume(
     server: Server, tmp_path: Path
 ) -> None:
     client = Client(tmp_path, server.url)
@@ -205,7 +205,9 @@ def test_ctrl_c_keeps_what_was_answered_and_says_how_to_go_on(
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"")
-    assert "run the same command to go on" in json.loads(err.strip().splitlines()[-1])["next"]
+    assert (
+        "run the same command again to resume" in json.loads(err.strip().splitlines()[-1])["next"]
+    )
     before = client.answered()
     client.finish()
     assert_complete(client)

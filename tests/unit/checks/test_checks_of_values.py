@@ -1,6 +1,4 @@
-"""Checks of what an answer says and how: ranges, dates,
-currencies, sums, forms, characters, loops, tool calls.
-"""
+"""Checks of an answer's values and form: ranges, dates, currencies, sums, text, tool calls."""
 
 from __future__ import annotations
 
@@ -87,7 +85,7 @@ EVERY = (
 
 
 @pytest.mark.parametrize("check", EVERY)
-def test_a_field_check_skips_absent_values_but_not_broken_answers(check: Check) -> None:
+def test_a_field_check_skips_absent_values_not_broken_answers(check: Check) -> None:
     assert score(check, {}) == score(check, {"a": None}) == 1.0
     verdict = check("", parse("nonsense"), Context())
     assert (verdict.score, verdict.reason) == (0.0, parse("nonsense").error)

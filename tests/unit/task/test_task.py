@@ -1,6 +1,4 @@
-"""Task: prompts that share a prefix, answers the student
-learns, grades, and errors that name file and line.
-"""
+"""Task: prompts with a shared prefix, answers to learn, grades, errors with file and line."""
 
 from __future__ import annotations
 
