@@ -42,12 +42,11 @@ def _amounts(value: float) -> tuple[tuple[str, re.Pattern[str]], ...]:
     if not value < 1e12 or abs(round(value, 2) - value) > 1e-9:
         return ()
     english = [f"{value:.2f}", f"{value:,.2f}"]
-    spelled = dict.fromkeys(
-        [*english, *(spelling.translate(_SWAPPED) for spelling in english)], _LONGER
-    )
-    return tuple(
-        (spelled | {str(int(value)): _FRACTION} if value == int(value) else spelled).items()
-    )
+    swapped = [spelling.translate(_SWAPPED) for spelling in english]
+    spelled = dict.fromkeys([*english, *swapped], _LONGER)
+    if value == int(value):
+        spelled[str(int(value))] = _FRACTION
+    return tuple(spelled.items())
 
 
 _SWAPPED = str.maketrans(",.", ".,")

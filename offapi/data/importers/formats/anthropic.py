@@ -93,4 +93,5 @@ def _continued(asked: list[Json], content: Json) -> tuple[list[Json], list[Json]
     if not isinstance(last, dict) or last.get("role") != "assistant":
         return asked, answer
     begun = last.get("content")
-    return asked[:-1], [*(begun if isinstance(begun, list) else [begun]), *answer]
+    blocks = begun if isinstance(begun, list) else [begun]
+    return asked[:-1], [*blocks, *answer]

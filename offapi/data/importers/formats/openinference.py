@@ -95,11 +95,10 @@ def _message(each: Json) -> Json:
     if fields.get("function_call_name"):
         arguments = fields.get("function_call_arguments_json")
         message["function_call"] = {"name": fields["function_call_name"], "arguments": arguments}
-    return {
-        **message,
-        "content": contents or fields.get("content"),
-        **({"tool_calls": calls} if calls else {}),
-    }
+    message["content"] = contents or fields.get("content")
+    if calls:
+        message["tool_calls"] = calls
+    return message
 
 
 def _content(part: Json) -> Json:
