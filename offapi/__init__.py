@@ -1,7 +1,7 @@
-"""offapi: train a small model of your own, on your own machine, with no network.
+"""offapi: train a small model of your own, on your own machine, without a network.
 
-Importing it installs the offline guard (see `offapi.network.guard`). The names below are
-imported when they are first used, so that `import offapi` stays light.
+Importing it installs the offline guard (see `offapi.network.guard`). The names below are imported
+on first use, so that `import offapi` stays light.
 """
 
 from __future__ import annotations

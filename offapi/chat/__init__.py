@@ -1,4 +1,4 @@
-"""Chats as tokens, by a model's own template."""
+"""Chats as tokens, through a model's own template."""
 
 from offapi.chat.chat import Chat
 

@@ -1,9 +1,9 @@
-"""Messages to tokens and completion masks. The only place where text becomes tokens.
+"""Messages to tokens and completion masks: the only place where text becomes tokens.
 
-The text is the model's own chat template's. Each assistant turn is encoded apart from what
-precedes it, because that is how it will be generated: prompt tokens first, then one at a time.
-A template is a program of the model's author: whatever it raises is a ModelError. Left out: content
-that is not text, and ending a template that does not end (see `offapi.chat.template_probe`).
+The text is written by the model's own chat template. Each assistant turn is encoded separately from
+what precedes it, because it is generated that way: prompt tokens first, then one at a time. A
+template is a program of the model's author: whatever it raises is a ModelError. Left out: content
+that is not text, and stopping a template that never ends (see `offapi.chat.template_probe`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OnLong = Literal["refuse", "drop"]
 SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}
 ASSISTANT = {"role": "assistant", "content": "4"}
 IN_FRONT = (
-    "The model's chat template takes no system role: instructions go in front of the first user"
+    "The model's chat template has no system role: the instructions are put before the first user"
     " message."
 )
 
@@ -42,19 +42,19 @@ IN_FRONT = (
 class Chat:
     """A model's tokenizer and template.
 
-    `stop_ids` are all ids that end a turn; any of them is learned.
+    `stop_ids` are all ids that end a turn; each of them is learned.
     """
 
     tokenizer: Any
     stop_ids: tuple[int, ...]
     special: tuple[str, ...] = ()  # texts that the tokenizer reads as one special token
-    template: str = ""  # where the template stands, for errors
+    template: str = ""  # where the template is, for errors
 
     @classmethod
     def load(cls, folder: Path) -> Chat:
-        """The chat of the model in `folder`.
+        """Return the chat of the model in `folder`.
 
-        Raises ModelError without tokenizer, template or end-of-turn ids.
+        Raise ModelError without a tokenizer, a template or end-of-turn ids.
         """
         from transformers import AutoTokenizer
 
@@ -64,7 +64,7 @@ class Chat:
             )
         except (OSError, ValueError) as error:
             raise ModelError(
-                f"no usable tokenizer: {error}", where=str(folder), next_step=ADD
+                f"the model has no usable tokenizer: {error}", where=str(folder), next_step=ADD
             ) from error
         if not tokenizer.chat_template:
             raise ModelError(
@@ -80,9 +80,7 @@ class Chat:
 
     @cached_property
     def no_system(self) -> bool:
-        """Whether the template refuses the system role, or
-        leaves its text out, and that alone: see `IN_FRONT`.
-        """
+        """Whether the template refuses the system role or drops its text, see `IN_FRONT`."""
         return SYSTEM["content"] not in self._tried(SYSTEM, USER) and USER[
             "content"
         ] in self._tried(USER)
@@ -90,71 +88,72 @@ class Chat:
     def try_out(self) -> None:
         """Render a short chat as training and prompting do.
 
-        Raises ModelError where the template cannot.
+        Raise ModelError where the template cannot.
         """
         self._render("", (SYSTEM, USER, ASSISTANT), None, generate=False)
         self.prompt((SYSTEM, USER))
 
     def prompt(self, messages: Messages, tools: Tools = None, id: str = "") -> tuple[int, ...]:
-        """Token ids of `messages` up to where the assistant begins to write.
+        """Return the token ids of `messages` up to where the assistant begins to write.
 
         `id` names them in errors.
         """
         return self.encode(self._render(id, messages, tools, generate=True))
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of `text` as it stands, special tokens in it recognised, none added."""
+        """Return the token ids of `text`; special tokens in it are recognised, none are added."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of a completion, without special tokens."""
+        """Return the text of a completion, without special tokens."""
         text: str = self.tokenizer.decode(
             list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
 
     def episode(self, id: str, messages: Messages, tools: Tools = None) -> Episode:
-        """`messages` as one episode; DataError where `episodes` makes several of them, or none."""
-        made = self.episodes(id, messages, tools)
-        if len(made) > 1:
+        """Return `messages` as one episode; DataError where `episodes` makes several, or none."""
+        episodes = self.episodes(id, messages, tools)
+        if len(episodes) > 1:
             raise DataError(
-                f"row {id!r}: the chat template rewrites earlier turns once a later one follows.",
+                f"row {id!r}: the chat template rewrites earlier turns when a later one follows.",
                 next_step="Split it into rows that end with one assistant turn each.",
             )
-        return made[0]
+        return episodes[0]
 
     def episodes(
         self, id: str, messages: Messages, tools: Tools = None, thinking: Thinking = "keep"
     ) -> list[Episode]:
-        """`messages` as episodes: every assistant turn is learned,
-        through the id that ends it, but those of weight 0.
+        """Return `messages` as episodes that learn every assistant turn except those of weight 0.
 
-        One episode, unless the template rewrites earlier turns (most drop old thinking): each turn
-        is then learned in the context it is generated in, by an episode of its own, `ID#2` and so
-        on. Raises DataError, naming `id`, when there is no assistant turn with text or a tool call
-        to learn, or when the template writes a turn otherwise than it is generated.
+        A turn is learned through the id that ends it. There is one episode, unless the template
+        rewrites earlier turns (most drop old thinking): each turn is then learned in the context in
+        which it is generated, in its own episode, `ID#2` and so on.
+
+        Raise DataError, naming `id`, when no assistant turn has text or a tool call to learn, or
+        when the template writes a turn differently from how it is generated.
         """
-        said = [
-            without_thinking(message) if thinking == "drop" else message for message in messages
-        ]
-        made: list[list[Segment]] = []
+        chat = list(messages)
+        if thinking == "drop":
+            chat = [without_thinking(message) for message in messages]
+        turns: list[list[Segment]] = []
         written: str | None = None
-        for i, message in enumerate(said):
+        for i, message in enumerate(chat):
             if message.get("role") != "assistant":
                 continue
-            before = self._render(id, said[:i], tools, generate=True)
-            after = self._render(id, said[: i + 1], tools, generate=False)
+            before = self._render(id, chat[:i], tools, generate=True)
+            after = self._render(id, chat[: i + 1], tools, generate=False)
             self._check_turn(id, i, message, before, after)
             if written is None or not before.startswith(written):
-                made.append([])
+                turns.append([])
                 written = ""
-            made[-1].append(Segment(self.encode(before[len(written) :]), sampled=False))
-            made[-1] += self._turn(id, after[len(before) :], learned=message.get("weight", 1) != 0)
+            turns[-1].append(Segment(self.encode(before[len(written) :]), sampled=False))
+            turns[-1] += self._turn(id, after[len(before) :], learned=message.get("weight", 1) != 0)
             written = after
-        learned = [segments for segments in made if any(segment.sampled for segment in segments)]
+        learned = [segments for segments in turns if any(segment.sampled for segment in segments)]
         if not learned:
             raise DataError(f"row {id!r} has no assistant message to learn.", next_step=NOTHING)
-        names = [id, *(f"{id}#{number}" for number in range(2, len(learned) + 1))]
+        names = [id if number == 1 else f"{id}#{number}" for number in range(1, len(learned) + 1)]
         return [
             Episode(name, tuple(segment for segment in segments if segment.tokens))
             for name, segments in zip(names, learned, strict=True)
@@ -165,16 +164,17 @@ class Chat:
     ) -> None:
         if not after.startswith(before):
             raise DataError(
-                f"row {id!r}: the chat template writes message {at + 1} otherwise than it would be"
+                f"row {id!r}: the chat template writes message {at + 1} differently from how it is"
                 " generated.",
-                next_step="Use thinking = 'drop' if it is about thinking, or another model.",
+                next_step="If thinking is the cause, set thinking = 'drop'. Or use another model.",
             )
         if not message.get("content") and not message.get("tool_calls"):
             raise DataError(f"row {id!r}: assistant message {at + 1} is empty.", next_step=NOTHING)
 
     def _turn(self, id: str, text: str, learned: bool) -> list[Segment]:
-        """An assistant turn: learned through its last
-        end-of-turn id, what the template writes behind it given.
+        """Return an assistant turn: learned through its last end-of-turn id.
+
+        What the template writes after that id is given.
         """
         tokens = self.encode(text)
         ends = [i for i, token in enumerate(tokens) if token in self.stop_ids]
@@ -188,8 +188,9 @@ class Chat:
         return [Segment(tokens[:cut], sampled=learned), Segment(tokens[cut:], sampled=False)]
 
     def _harmless(self, value: Any) -> Any:
-        """`value` with special tokens in its texts broken
-        up, so that no document or tool can end its own turn.
+        """Return `value` with the special tokens in its texts broken up.
+
+        So no document or tool can end its own turn.
         """
         if isinstance(value, str):
             for token in self.special:
@@ -209,11 +210,11 @@ class Chat:
             return self._write(
                 asked, None if tools is None else self._harmless(list(tools)), generate
             )
-        except Exception as error:  # a template can raise whatever Python can
+        except Exception as error:  # a template can raise anything
             raise self._unrendered(id, error) from error
 
     def _tried(self, *messages: Mapping[str, Any]) -> str:
-        """What the template writes; nothing where it refuses."""
+        """Return what the template writes; nothing where it refuses."""
         try:
             return self._write(messages, None, generate=True)
         except Exception:
@@ -230,23 +231,23 @@ class Chat:
 
         row = f"row {id!r}: " if id else ""
         if isinstance(error, SecurityError):
-            what = f"{row}the chat template tried what a template may not: {error}"
+            what = f"{row}the chat template tried something forbidden: {error}"
             return ModelError(
                 what, where=self.template, next_step="Do not trust this model; use another."
             )
         what = f"{row}the chat template cannot render the messages: {type(error).__name__}: {error}"
-        step = "Give it messages in the roles and order that it takes, or use another model."
+        step = "Use the roles and the order that the template accepts, or another model."
         return ModelError(what, where=self.template, next_step=step)
 
 
-ADD = "Mend the model's files, and add it again with `offapi models add`."
-INSTRUCT = "Use an instruct model, or put its template into chat_template.jinja."
-NOTHING = "Remove the row, or give it an answer to learn."
+ADD = "Fix the model's files, then add it again with `offapi models add`."
+INSTRUCT = "Use an instruct model, or write its template to chat_template.jinja."
+NOTHING = "Remove the row, or add an answer to learn."
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Episodes within the limit, and the ids of those dropped for being longer."""
+    """Episodes within the limit, and the ids of those dropped because they are longer."""
 
     episodes: tuple[Episode, ...]
     dropped: tuple[str, ...]
@@ -255,7 +256,7 @@ class Fitted:
 def fit_episodes(episodes: Sequence[Episode], max_tokens: int, on_long: OnLong) -> Fitted:
     """Keep episodes of at most `max_tokens`; a longer one is refused or dropped, never cut.
 
-    Raises DataError for a longer one under "refuse", and when nothing is left.
+    Raise DataError for a longer one under "refuse", and when nothing is left.
     """
     long = [episode for episode in episodes if len(episode.tokens) > max_tokens]
     if long and on_long == "refuse":
@@ -263,8 +264,8 @@ def fit_episodes(episodes: Sequence[Episode], max_tokens: int, on_long: OnLong) 
             f"row {long[0].id!r} has {len(long[0].tokens)} tokens, more than max_tokens ="
             f" {max_tokens} ({len(long)} of {len(episodes)} rows are too long).",
             next_step=(
-                f"Set max_tokens = {max(len(e.tokens) for e in long)}, or on_long = 'drop' to leave"
-                " them out."
+                f"Set max_tokens = {max(len(e.tokens) for e in long)}, or on_long = 'drop' to drop"
+                " them."
             ),
         )
     kept = tuple(episode for episode in episodes if len(episode.tokens) <= max_tokens)
@@ -279,12 +280,14 @@ def _stop_ids(folder: Path) -> set[int]:
     path = folder / "generation_config.json"
     if not path.is_file():
         return set()
-    named = orjson.loads(path.read_bytes()).get("eos_token_id")
-    return set() if named is None else set(named) if isinstance(named, list) else {int(named)}
+    ids = orjson.loads(path.read_bytes()).get("eos_token_id")
+    if ids is None:
+        return set()
+    return set(ids) if isinstance(ids, list) else {int(ids)}
 
 
 def _template(folder: Path) -> str:
-    """Where the template that transformers takes stands."""
+    """Return the place of the template that transformers uses."""
     file = folder / "chat_template.jinja"
     return (
         str(file)

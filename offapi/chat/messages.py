@@ -1,6 +1,4 @@
-"""Chat messages as templates want them: calls'
-arguments as objects, thinking dropped, no system role.
-"""
+"""Chat messages as templates want them: arguments as objects, no thinking, no system role."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from offapi.errors import DataError
 
 
 def with_argument_objects(id: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`message` with its calls' arguments as objects: templates write them as JSON themselves."""
+    """Return `message` with its calls' arguments as objects, which templates write as JSON."""
     if not message.get("tool_calls"):
         return message
     calls = []
@@ -21,7 +19,7 @@ def with_argument_objects(id: str, message: Mapping[str, Any]) -> Mapping[str, A
         try:
             arguments = json.loads(call["function"]["arguments"] or "{}")
         except ValueError as error:
-            step = "Drop the row (a check such as `tool_calls_fit` does), or mend the arguments."
+            step = "Drop the row (a check such as `tool_calls_fit` does), or fix the arguments."
             raise DataError(
                 f"row {id!r}: a tool call's arguments are not JSON: {error}.", next_step=step
             ) from None
@@ -30,7 +28,7 @@ def with_argument_objects(id: str, message: Mapping[str, Any]) -> Mapping[str, A
 
 
 def without_thinking(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`message` without `reasoning_content`, and without a `<think>` block before its text."""
+    """Return `message` without `reasoning_content` and without a leading `<think>` block."""
     if message.get("role") != "assistant":
         return message
     rest = {key: value for key, value in message.items() if key != "reasoning_content"}
@@ -39,19 +37,20 @@ def without_thinking(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return rest
 
 
-INSTRUCTING = ("system", "developer")  # a template without the one has not the other
+INSTRUCTING = ("system", "developer")  # templates have both roles or neither
 
 
 def system_in_front(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """`messages` for a template without a system role: its
-    text begins the first user message, or is one of its own.
+    """Return `messages` for a template without a system role.
 
-    What becomes of the first messages does not depend on those after the first assistant's.
+    The system text begins the first user message, or becomes a user message. What happens to the
+    first messages does not depend on those after the first assistant message.
     """
     count = next(
-        (i for i, one in enumerate(messages) if one.get("role") not in INSTRUCTING), len(messages)
+        (i for i, message in enumerate(messages) if message.get("role") not in INSTRUCTING),
+        len(messages),
     )
-    text = "\n\n".join(str(one.get("content") or "") for one in messages[:count])
+    text = "\n\n".join(str(message.get("content") or "") for message in messages[:count])
     rest = list(messages[count:])
     if count and rest and rest[0].get("role") == "user":
         return [{**rest[0], "content": f"{text}\n\n{rest[0].get('content') or ''}"}, *rest[1:]]

@@ -1,8 +1,7 @@
-"""A model's chat template rendered for the first time,
-in a process with limits, before the model is stored.
+"""Render a model's chat template once, in a limited process, before the model is stored.
 
-jinja2's sandbox stops code, not a loop without end or a number without bound. Afterwards the lock's
-hash holds the template fixed. Left out: folders that are used without being added.
+jinja2's sandbox stops code, but not an endless loop or an unbounded number. Afterwards the hash in
+the lock pins the template. Left out: folders that are used without being added.
 """
 
 from __future__ import annotations
@@ -19,19 +18,16 @@ from pathlib import Path
 
 from offapi.errors import ModelError
 
-SECONDS = 10  # of computing; a template takes milliseconds
-MEMORY = 2 << 30  # bytes beyond what the tokenizer took
-PATIENCE = 600.0  # seconds, for importing and all, on a busy machine
+SECONDS = 10  # CPU seconds; a template takes milliseconds
+MEMORY = 2 << 30  # bytes beyond what the tokenizer uses
+PATIENCE = 600.0  # seconds, including imports, on a busy machine
 REFUSE = (
-    "Take the model from somewhere you trust, or put a template that works into"
-    " chat_template.jinja."
+    "Take the model from somewhere you trust, or write a working template to chat_template.jinja."
 )
 
 
 def probe_template(folder: Path, origin: Path) -> None:
-    """Raises ModelError, naming `origin`, unless the
-    model in `folder` has a template that renders a chat.
-    """
+    """Raise ModelError, naming `origin`, unless the template in `folder` renders a chat."""
     command = [sys.executable, "-P", "-m", "offapi.chat.template_probe", str(folder), str(SECONDS)]
     try:
         done = subprocess.run(
@@ -42,14 +38,14 @@ def probe_template(folder: Path, origin: Path) -> None:
     if done.returncode == -signal.SIGXCPU:
         raise _endless(origin)
     try:
-        said = json.loads(done.stdout.splitlines()[-1])
+        fault = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        what = f"the tokenizer and its chat template could not be tried: {last}"
+        what = f"the tokenizer and its chat template could not be tested: {last}"
         raise ModelError(what, where=str(origin), next_step=REFUSE) from None
-    if said:
-        where = said["where"].replace(str(folder), str(origin)) if origin.is_dir() else str(origin)
-        raise ModelError(said["what"], where=where, next_step=said["next_step"])
+    if fault:
+        where = fault["where"].replace(str(folder), str(origin)) if origin.is_dir() else str(origin)
+        raise ModelError(fault["what"], where=where, next_step=fault["next_step"])
 
 
 def _endless(origin: Path) -> ModelError:
@@ -60,23 +56,24 @@ def _endless(origin: Path) -> ModelError:
 
 def _try(folder: Path, seconds: int) -> None:
     """Print {}, or what is wrong with the template, as JSON."""
-    sys.modules["torch"] = None  # type: ignore[assignment]  # tokenizers do without, and it takes seconds to import
+    sys.modules["torch"] = None  # type: ignore[assignment]  # tokenizers do not need it, and it takes seconds to import
     from offapi.chat.chat import Chat
 
-    said = {}
+    fault = {}
     try:
         chat = Chat.load(folder)
         _limit(seconds)
         chat.try_out()
     except ModelError as error:
-        said = {"what": error.what, "where": error.where, "next_step": error.next_step}
-    print(json.dumps(said), flush=True)
-    os._exit(0)  # taking libraries down costs seconds too
+        fault = {"what": error.what, "where": error.where, "next_step": error.next_step}
+    print(json.dumps(fault), flush=True)
+    os._exit(0)  # unloading libraries takes seconds too
 
 
 def _limit(seconds: int) -> None:
-    """Let the system end this process after so many more
-    seconds of computing, and refuse it much more memory.
+    """Let the system end this process after `seconds` more of computing.
+
+    It also refuses the process much more memory.
     """
     import psutil
 

@@ -1,8 +1,8 @@
 """Checks: small pure functions that say how good an answer is, and why.
 
-A check takes (document, answer, context) and returns a `Verdict` with a score in [0, 1].
-Any function of that shape is a check; these are the ones that come with offapi. Those with
-parameters, such as `in_range("total", low=0)`, make a check.
+A check takes (document, answer, context) and returns a `Verdict` with a score in [0, 1]. Any
+function of that shape is a check; offapi comes with these. Functions with parameters, such as
+`in_range("total", low=0)`, return a check.
 """
 
 from typing import TYPE_CHECKING, NoReturn
@@ -56,7 +56,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> NoReturn:
         if name == "judge":
             raise ConfigError(
-                "`judge` is not in offapi.checks, because it asks a teacher.",
+                "`judge` is not in offapi.checks, because it asks a teacher model.",
                 next_step="Write `from offapi.teachers.judge import judge` or `offapi.judge(...)`.",
             )
         raise AttributeError(f"module 'offapi.checks' has no attribute {name!r}")

@@ -1,6 +1,6 @@
-"""How far a judge, or any check, can be trusted: its agreement with people's or gold's yes and no.
+"""How far a check or a judge can be trusted: its agreement with labels from people or gold.
 
-Left out: choosing a threshold for a wanted precision, which is `offapi grade`'s.
+Left out: choosing a threshold for a wanted precision, which `offapi grade` does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from offapi.checks.verdict import Check, Context, parse
 from offapi.stats.interval import Interval, wilson
 
-PASS = 0.5  # a score from here on is a yes
+PASS = 0.5  # the lowest score that counts as a yes
 
 
 @dataclass(frozen=True)
@@ -26,60 +26,64 @@ class Labelled:
 
 @runtime_checkable
 class BatchCheck(Protocol):
-    """A check that is best asked about many answers at once, as a judge is."""
+    """A check that takes many answers at once, as a judge does."""
 
     def passed(self, cases: Sequence[tuple[str, str]]) -> list[bool | None]:
-        """Return whether each (document, answer) passes, None where it got no verdict."""
+        """Return whether each (document, answer) passes; None where it got no verdict."""
         ...
 
 
 @dataclass(frozen=True)
 class CheckAgreement:
-    """A check against labels.
+    """A check's agreement with labels.
 
-    `kappa` (Cohen 1960) takes away what chance agrees on; None where all is one class.
+    `kappa` (Cohen 1960) is corrected for chance; None when all answers belong to one class.
     """
 
     rows: int
-    unread: int  # answers without a verdict: in none of the figures
+    unread: int  # answers without a verdict, left out of the other figures
     raw: Interval
     kappa: float | None
-    passed_wrong: int  # wrong answers it let through
-    failed_right: int  # right answers it held back
+    passed_wrong: int  # wrong answers that passed
+    failed_right: int  # right answers that failed
 
 
 def agreement(
     check: Check, rows: Sequence[Labelled], context: Context | None = None
 ) -> CheckAgreement:
-    """Ask `check` about `rows`, a judge about all together,
-    and compare; ValueError where none gets a verdict.
+    """Ask `check` about `rows` and compare its verdicts with the labels.
+
+    A judge is asked about all rows at once. Raise ValueError when no row gets a verdict.
     """
     if isinstance(check, BatchCheck):
-        said = check.passed([(row.document, row.text) for row in rows])
+        verdicts = check.passed([(row.document, row.text) for row in rows])
     else:
-        said = _checked(check, rows, context or Context())
-    read = [
-        (passed, row.right) for passed, row in zip(said, rows, strict=True) if passed is not None
+        verdicts = _checked(check, rows, context or Context())
+    judged = [
+        (passed, row.right)
+        for passed, row in zip(verdicts, rows, strict=True)
+        if passed is not None
     ]
-    if not read:
-        raise ValueError(f"none of {len(rows)} answers got a verdict")
-    same = sum(passed == right for passed, right in read)
+    if not judged:
+        raise ValueError(f"none of the {len(rows)} answers got a verdict")
+    same = sum(passed == right for passed, right in judged)
     return CheckAgreement(
         rows=len(rows),
-        unread=len(rows) - len(read),
-        raw=wilson(same, len(read)),
-        kappa=cohen_kappa(read),
-        passed_wrong=sum(passed and not right for passed, right in read),
-        failed_right=sum(right and not passed for passed, right in read),
+        unread=len(rows) - len(judged),
+        raw=wilson(same, len(judged)),
+        kappa=cohen_kappa(judged),
+        passed_wrong=sum(passed and not right for passed, right in judged),
+        failed_right=sum(right and not passed for passed, right in judged),
     )
 
 
 def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
-    """Cohen's kappa of two raters; None where chance alone would agree always."""
+    """Return Cohen's kappa of two raters; None when chance alone would always agree."""
     size = len(pairs)
-    observed = sum(one == other for one, other in pairs) / size
-    first, second = sum(one for one, _ in pairs) / size, sum(other for _, other in pairs) / size
-    chance = first * second + (1 - first) * (1 - second)
+    observed = sum(first == second for first, second in pairs) / size
+    first_yes = sum(first for first, _ in pairs) / size
+    second_yes = sum(second for _, second in pairs) / size
+    chance = first_yes * second_yes + (1 - first_yes) * (1 - second_yes)
     return (observed - chance) / (1 - chance) if chance < 1 else None
 
 

@@ -1,4 +1,4 @@
-"""A check made of a user's plain function of the document and the answer's fields."""
+"""A check made from a user's plain function of the document and the answer's fields."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Judgement = bool | float | tuple[bool | float, str]
 
 
 def own(function: Callable[[str, Mapping[str, Any]], Judgement]) -> Check:
-    """A check that asks `function(document, value)`: true
-    or false, a score from 0 to 1, or (score, reason).
+    """Return a check that calls `function(document, value)`.
 
-    `value` is the answer's JSON object; an answer that is none scores 0 without asking.
-    Anything else it returns, None included, is an error and never a score.
+    The function returns true or false, a score from 0 to 1, or (score, reason). `value` is the
+    answer's JSON object; an answer that is not one scores 0, and the function is not called. Any
+    other result, None included, is an error and never a score.
 
         checks={"mine": (own(lambda document, value: value["total"] > 0), 1.0)}
     """
@@ -24,14 +24,14 @@ def own(function: Callable[[str, Mapping[str, Any]], Judgement]) -> Check:
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
             return Verdict(0.0, answer.error)
-        said: object = function(document, answer.value)
-        score, reason = said if isinstance(said, tuple) and len(said) == 2 else (said, "")
+        result: object = function(document, answer.value)
+        score, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
         if isinstance(score, bool):
             score = float(score)
         if not isinstance(score, int | float) or not isinstance(reason, str):
             raise TypeError(
-                f"{name} returned {said!r}, not a score from 0 to 1, true or false, or (score,"
-                " reason)"
+                f"{name} must return true or false, a score from 0 to 1 or (score, reason), got"
+                f" {result!r}"
             )
         return Verdict(score, reason or f"{name} says {score:g}")
 

@@ -1,8 +1,7 @@
-"""Where a check finds its values in an answer, and
-a check of one field made from a test of one value.
+"""Field paths: where a check finds its values in an answer, and checks of each value there.
 
-A path names a field, fields in it with dots, and all items of a list with []:
-`total`, `seller.name`, `lines[].amount`. Left out: names that hold a dot or [].
+A path names a field; a dot leads to a field inside it, and [] means every item of a list: `total`,
+`seller.name`, `lines[].amount`. Left out: names that contain a dot or [].
 """
 
 from __future__ import annotations
@@ -18,29 +17,28 @@ Test = Callable[[Any], str]
 
 
 def check_each(path: str, test: Test) -> Check:
-    """A check: the share of the values at `path` that
-    pass `test`, which says what is wrong with one or "".
+    """Return a check: the share of the values at `path` that pass `test`.
 
-    Absent and null values are passed over, and an answer without any scores 1: whether a
-    field must be there is the schema's to say.
+    `test` returns what is wrong with a value, or "". Absent and null values are skipped, and an
+    answer without any value scores 1: the schema says whether a field is required.
     """
-    made = parse_field_path(path)
+    steps = parse_field_path(path)
     absent, right = Verdict(1.0, f"{path} has no value"), Verdict(1.0, f"{path} is right")
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
             return Verdict(0.0, answer.error)
-        found = _follow(answer.value, made)
-        if not found:
+        values = _follow(answer.value, steps)
+        if not values:
             return absent
-        wrong = [said for said in map(test, found) if said]
-        return Verdict(1.0 - len(wrong) / len(found), f"{path}: {wrong[0]}") if wrong else right
+        wrong = [mistake for mistake in map(test, values) if mistake]
+        return Verdict(1.0 - len(wrong) / len(values), f"{path}: {wrong[0]}") if wrong else right
 
     return check
 
 
 def values_at(value: Mapping[str, Any], path: str) -> list[Any]:
-    """The values at `path` in their order, without absent and null ones."""
+    """Return the values at `path` in order, without absent and null ones."""
     return _follow(value, parse_field_path(path))
 
 
@@ -48,25 +46,26 @@ Steps = tuple[tuple[str, bool], ...]
 
 
 def _follow(value: Mapping[str, Any], path: Steps) -> list[Any]:
-    found: list[Any] = [value]
+    values: list[Any] = [value]
     for name, listed in path:
-        inner = [part.get(name) for part in found if isinstance(part, Mapping)]
-        found = (
-            [item for part in inner if isinstance(part, list) for item in part] if listed else inner
-        )
-    return [part for part in found if part is not None]
+        inner = [part.get(name) for part in values if isinstance(part, Mapping)]
+        if listed:
+            values = [item for part in inner if isinstance(part, list) for item in part]
+        else:
+            values = inner
+    return [part for part in values if part is not None]
 
 
 @lru_cache(maxsize=256)
 def parse_field_path(path: str) -> Steps:
-    """The names in `path`, each with whether all items of its list are meant.
+    """Return the names in `path`, each with whether it means every item of a list.
 
-    ConfigError where it is no path.
+    Raise ConfigError when it is not a path.
     """
-    made = tuple((step.removesuffix("[]"), step.endswith("[]")) for step in path.split("."))
-    if not all(name and "[" not in name and "]" not in name for name, _ in made):
+    steps = tuple((step.removesuffix("[]"), step.endswith("[]")) for step in path.split("."))
+    if not all(name and "[" not in name and "]" not in name for name, _ in steps):
         raise ConfigError(
-            f"{path!r} is no path to a field.",
+            f"{path!r} is not a path to a field.",
             next_step="Write it as `total`, `seller.name` or `lines[].amount`.",
         )
-    return made
+    return steps

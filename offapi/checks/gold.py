@@ -1,8 +1,8 @@
-"""Check: the answer's fields equal the known ones, each compared by its kind.
+"""Check: the answer's fields equal the gold ones, each compared by its kind.
 
-Text: equal after lower-casing and dropping all but letters and digits. Date: the same
-ISO date. Number: within 0.005. List: the F1 of its items in any order, an item right as a
-whole or not at all. Left out: partial credit inside a text, a number or an item.
+Text: equal after lower-casing and dropping everything but letters and digits. Date: the same ISO
+date. Number: within 0.005. List: the F1 of its items in any order; an item is right as a whole or
+not at all. Left out: partial credit within a text, a number or an item.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ _SLACK = 1e-9  # 0.125 - 0.12 is 0.0050000000000000044 in binary
 
 
 def matches_gold(document: str, answer: Answer, context: Context) -> Verdict:
-    """Mean over the fields in `context.match`: 1 where
-    equal to gold, a list's F1; ValueError without gold.
+    """Return the mean over the fields in `context.match`: 1 where equal to gold, F1 for a list.
+
+    Raise ValueError without gold.
     """
     if context.gold is None:
         raise ValueError("there is no gold answer to compare with")
     value = answer.value
     if value is None:
         return Verdict(0.0, f"differs from gold: {', '.join(context.match)}")
-    near = {
+    scores = {
         name: score_value(kind, value.get(name), context.gold[name])
         for name, kind in context.match.items()
     }
-    wrong = [name for name, score in near.items() if score < 1.0]
+    wrong = [name for name, score in scores.items() if score < 1.0]
     reason = f"differs from gold: {', '.join(wrong)}" if wrong else "equals gold"
-    return Verdict(sum(near.values()) / len(near), reason)
+    return Verdict(sum(scores.values()) / len(scores), reason)
 
 
 def compare_fields(
     value: Mapping[str, Any] | None, gold: Mapping[str, Any], match: Mapping[str, Match]
 ) -> dict[str, bool]:
-    """Whether each field of `match` is right.
+    """Return whether each field of `match` is right.
 
-    A null gold field wants null or nothing; no value is all wrong.
+    Where gold is null, the field must be null or absent. Without a value every field is wrong.
     """
     if value is None:
         return dict.fromkeys(match, False)
@@ -48,16 +49,17 @@ def compare_fields(
 
 
 def same_value(kind: Match, answer: object, gold: object) -> bool:
-    """Whether `answer` equals `gold` as a text, date, number or list.
+    """Return whether `answer` equals `gold` as a text, date, number or list.
 
-    Types count: "8.5" is no number.
+    Types count: "8.5" is not a number.
     """
     return score_value(kind, answer, gold) == 1.0
 
 
 def score_value(kind: Match, answer: object, gold: object) -> float:
-    """1 where `answer` equals `gold`, else 0; of two lists,
-    twice the items they share over the items they have.
+    """Return 1 where `answer` equals `gold`, else 0; for two lists, the F1 of their items.
+
+    F1 is twice the number of shared items over the number of items in both lists.
     """
     if gold is None or answer is None:
         return float(answer is gold)
@@ -73,19 +75,20 @@ def score_value(kind: Match, answer: object, gold: object) -> float:
 
 
 def _f1(answer: Sequence[object], gold: Sequence[object]) -> float:
-    """Each item pairs with one equal item of the other list at most."""
+    """Return the F1 of two lists; each item pairs with at most one equal item of the other list."""
     left = list(gold)
     for item in answer:
-        found = next((i for i, other in enumerate(left) if same_item(item, other)), None)
-        if found is not None:
-            del left[found]
+        match = next((i for i, other in enumerate(left) if same_item(item, other)), None)
+        if match is not None:
+            del left[match]
     shared = len(gold) - len(left)
     return 2 * shared / (len(answer) + len(gold)) if answer or gold else 1.0
 
 
 def same_item(item: object, gold: object) -> bool:
-    """Whether two JSON values are equal: texts and numbers
-    as fields are, objects field by field, null as absent.
+    """Return whether two JSON values are equal.
+
+    Texts and numbers are compared as fields are, objects field by field; null equals absent.
     """
     if isinstance(gold, Mapping) and isinstance(item, Mapping):
         return all(same_item(item.get(name), gold.get(name)) for name in {*gold, *item})
@@ -107,7 +110,7 @@ def _same_text(answer: str, gold: str) -> bool:
 
 
 def gold_mistake(kind: Match, gold: object) -> str:
-    """What keeps `gold` from being a gold value of `kind`, or "" when nothing does."""
+    """Return why `gold` cannot be a gold value of `kind`, or "" if it can."""
     if gold is None:
         return ""
     if kind == "number":
@@ -117,5 +120,5 @@ def gold_mistake(kind: Match, gold: object) -> str:
     if not isinstance(gold, str):
         return "must be a string or null"
     if kind == "date" and iso_date(gold) is None:
-        return "must be a date as YYYY-MM-DD"
+        return "must be a date (YYYY-MM-DD)"
     return ""

@@ -1,8 +1,8 @@
 """Check: the answer's values occur in the document, however the document writes them.
 
-A date or number counts as found when some reading of the document gives it; which of
-several is the right one is for other checks to say. Names may differ by a few
-characters, as scans do. Left out: values that must be computed, such as sums.
+A date or number occurs when some reading of the document gives it; other checks decide which of
+several readings is right. Names may differ by a few characters, as in scans. Left out: values that
+must be computed, such as sums.
 """
 
 from __future__ import annotations
@@ -19,47 +19,45 @@ from offapi.checks.verdict import Answer, Context, Match, Verdict
 from offapi.text.normalise import bare, is_number, iso_date
 
 NAME_SIMILARITY = 85.0  # of 100: two wrong characters in a name of fifteen
-_LONGEST_LINE = 200  # characters read in a line by itself
-_SHORT = 5  # characters; below this a near miss is another word
+_LONGEST_LINE = 200  # characters; longer lines are not read by themselves
+_SHORT = 5  # characters; below this a near match is another word
 
 
 def in_source(document: str, answer: Answer, context: Context) -> Verdict:
-    """Share of the answer's fields (those in `context.match`,
-    null ones aside) whose value is in the document.
+    """Return the share of the answer's fields whose value is in the document.
 
-    A list counts by the share of its items that are there, an object in it only as a whole.
+    Counted are the fields in `context.match` that are not null. A list counts by the share of its
+    items that occur; an object in it counts only as a whole.
     """
     if answer.value is None:
         return Verdict(0.0, answer.error)
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for name, kind in context.match.items():
         value = answer.value.get(name)
-        if value is not None:
-            found[name] = (
-                _share(value, document)
-                if kind == "list"
-                else float(value_occurs(kind, value, document))
-            )
-    if not found:
+        if value is None:
+            continue
+        if kind == "list":
+            shares[name] = _share(value, document)
+        else:
+            shares[name] = float(value_occurs(kind, value, document))
+    if not shares:
         return Verdict(0.0, "no field has a value")
-    missing = [name for name, share in found.items() if share < 1.0]
-    reason = (
-        f"not in the document: {', '.join(missing)}"
-        if missing
-        else "all values are in the document"
-    )
-    return Verdict(sum(found.values()) / len(found), reason)
+    missing = [name for name, share in shares.items() if share < 1.0]
+    reason = "all values are in the document"
+    if missing:
+        reason = f"not in the document: {', '.join(missing)}"
+    return Verdict(sum(shares.values()) / len(shares), reason)
 
 
 def value_occurs(kind: Match, value: object, document: str) -> bool:
-    """Whether `document` holds `value` in any usual spelling of its kind.
+    """Return whether `document` contains `value` in any usual spelling of its kind.
 
-    A number's sign is not asked for.
+    The sign of a number is ignored.
     """
     if kind == "number":
         return is_number(value) and (
             literals.number_stands(value, document)
-            or any(abs(abs(value) - found) < 0.005 for found in number_readings(document))
+            or any(abs(abs(value) - number) < 0.005 for number in number_readings(document))
         )
     if kind == "list":
         return _share(value, document) == 1.0
@@ -78,8 +76,9 @@ def value_occurs(kind: Match, value: object, document: str) -> bool:
 
 
 def _in_words(day: date, document: str) -> bool:
-    """Whether a line that may name the month gives `day`;
-    a line alone is read much faster than the document.
+    """Return whether a line that may name the month gives `day`.
+
+    Reading one line is much faster than reading the document.
     """
     lower = document.lower()
     for name in month_names(day.month):
@@ -100,18 +99,17 @@ def _share(value: object, document: str) -> float:
 
 
 def _holds(item: object, document: str) -> bool:
-    return all(
-        value_occurs(
-            "number" if is_number(leaf) else "date" if iso_date(str(leaf)) else "text",
-            leaf,
-            document,
-        )
-        for leaf in _leaves(item)
-    )
+    return all(value_occurs(_kind(leaf), leaf, document) for leaf in _leaves(item))
+
+
+def _kind(leaf: object) -> Match:
+    if is_number(leaf):
+        return "number"
+    return "date" if iso_date(str(leaf)) else "text"
 
 
 def _leaves(item: object) -> Iterator[object]:
-    """The texts and numbers in `item`; true, false and null are no words of a document."""
+    """Yield the texts and numbers in `item`; documents do not contain true, false or null."""
     if isinstance(item, Mapping):
         for part in item.values():
             yield from _leaves(part)

@@ -1,7 +1,7 @@
-"""Checks: the answer is one JSON object, as it stands or after repair.
+"""Checks: the answer is one JSON object, as it is or after repair.
 
-`repairable_json` shows how much of a model's failure is form alone. Every other check reads answers
-strictly: a repaired answer is graded by none. Left out: which repair was made.
+`repairable_json` shows how much of a model's failure is only a matter of form. Every other check
+reads answers strictly and never grades a repaired one. Left out: which repair was made.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from offapi.errors import ConfigError
 
 
 def is_json(document: str, answer: Answer, context: Context) -> Verdict:
-    """1 when the whole answer is one JSON object, read strictly (`verdict.parse`), else 0."""
+    """Return 1 when the answer is one JSON object, read strictly (`verdict.parse`), else 0."""
     return Verdict(0.0, answer.error) if answer.value is None else Verdict(1.0, "one JSON object")
 
 
 def repairable_json(repaired: float = 0.5) -> Check:
-    """A check: 1 for one JSON object, `repaired` for what
-    json-repair makes one of that is not empty, else 0.
+    """Return a check: 1 for one JSON object, `repaired` for one after json-repair, else 0.
+
+    An empty object after repair counts as 0.
     """
     if not 0.0 <= repaired <= 1.0:
         raise ConfigError(
-            f"repairable_json has repaired = {repaired!r}.", next_step="Give a score from 0 to 1."
+            f"repaired must be a score from 0 to 1, got {repaired!r}.",
+            next_step="Write repairable_json(repaired=0.5).",
         )
     whole = Verdict(1.0, "one JSON object")
     after_repair = Verdict(repaired, "one JSON object after repair")
@@ -31,13 +33,13 @@ def repairable_json(repaired: float = 0.5) -> Check:
             return whole
         if _is_repairable(answer.text):
             return after_repair
-        return Verdict(0.0, f"{answer.error}; no repair helps")
+        return Verdict(0.0, f"{answer.error}; repair did not help")
 
     return check
 
 
 def _is_repairable(text: str) -> bool:
-    from json_repair import loads  # 50 ms to import, and needed for broken answers alone
+    from json_repair import loads  # takes 50 ms to import, and only broken answers need it
 
     if "{" not in text:
         return False

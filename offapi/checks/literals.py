@@ -1,7 +1,7 @@
-"""Whether a number or date stands in a text in one of its usual spellings, letter for letter.
+"""Whether a number or date is in a text in one of its usual spellings, letter for letter.
 
-Much faster than `readings`, and never more generous: what is found here, a reading gives too.
-Left out: every spelling that takes a pattern to recognise, so a miss says nothing.
+Much faster than `readings`, and never more generous: whatever is found here, a reading gives too.
+Left out: every spelling that takes a pattern to recognise, so a miss proves nothing.
 """
 
 from __future__ import annotations
@@ -15,34 +15,38 @@ _FRACTION = re.compile(r"\d|\s?[.,]\s?\d")
 
 
 def number_stands(value: float, text: str) -> bool:
-    """Whether `value`, its sign aside, is printed in
-    `text`: 128.50 or 128,50, 1,234.50 or 1.234,50, 128.
+    """Return whether `value`, ignoring its sign, is printed in `text`.
+
+    Spellings: 128.50 or 128,50, 1,234.50 or 1.234,50, 128.
     """
     return any(
-        spelling in text and _stands(spelling, text, goes_on)
-        for spelling, goes_on in _amounts(abs(value))
+        spelling in text and _stands(spelling, text, continued)
+        for spelling, continued in _amounts(abs(value))
     )
 
 
 def date_stands(day: date, text: str) -> bool:
-    """Whether `day` is printed in `text` in numbers,
-    in any order: 2026-04-02, 02/04/2026, 4.2.26.
+    """Return whether `day` is printed in `text` in numbers, in any order.
+
+    Spellings: 2026-04-02, 02/04/2026, 4.2.26.
     """
     return any(spelling in text and _stands(spelling, text, _LONGER) for spelling in _days(day))
 
 
 @lru_cache(maxsize=4096)
 def _amounts(value: float) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    """`value` with two decimals and either mark, or whole, each with what would go on behind it."""
+    """Return the spellings of `value`, each with the pattern of what would continue it.
+
+    With two decimals and either mark, or as a whole number.
+    """
     if not value < 1e12 or abs(round(value, 2) - value) > 1e-9:
         return ()
     english = [f"{value:.2f}", f"{value:,.2f}"]
-    spelled = dict.fromkeys(
-        [*english, *(spelling.translate(_SWAPPED) for spelling in english)], _LONGER
-    )
-    return tuple(
-        (spelled | {str(int(value)): _FRACTION} if value == int(value) else spelled).items()
-    )
+    swapped = [spelling.translate(_SWAPPED) for spelling in english]
+    spelled = dict.fromkeys([*english, *swapped], _LONGER)
+    if value == int(value):
+        spelled[str(int(value))] = _FRACTION
+    return tuple(spelled.items())
 
 
 _SWAPPED = str.maketrans(",.", ".,")
@@ -58,9 +62,10 @@ def _days(day: date) -> tuple[str, ...]:
     return tuple(dict.fromkeys(mark.join(order) for mark in "-/." for order in orders))
 
 
-def _stands(spelling: str, text: str, goes_on: re.Pattern[str]) -> bool:
-    """Whether `spelling` is in `text` at a place where no
-    number goes on before it, nor, by `goes_on`, behind it.
+def _stands(spelling: str, text: str, continued: re.Pattern[str]) -> bool:
+    """Return whether `spelling` is in `text` where no number continues on either side.
+
+    `continued` matches what would continue it to the right.
     """
     at = text.find(spelling)
     while at >= 0:
@@ -68,7 +73,7 @@ def _stands(spelling: str, text: str, goes_on: re.Pattern[str]) -> bool:
         inside = text[at - 1 : at].isdigit() or (
             before[-1:] in _MARKS and before[:-1].rstrip()[-1:].isdigit()
         )
-        if not inside and not goes_on.match(text, at + len(spelling)):
+        if not inside and not continued.match(text, at + len(spelling)):
             return True
         at = text.find(spelling, at + 1)
     return False

@@ -1,9 +1,9 @@
-"""Every date and number a text may mean, however it writes them, scanning noise included.
+"""Every date and number that a text may mean, however it is written, scanning noise included.
 
-Readings, not a parse: 02/04/26 gives 2 April and 4 February, 1,234 gives 1234 and 1.234. Date and
-number parsers (dateparser, babel) return the one reading of a locale, which a document does not
-name, and do not expect a scan's letters among digits.
-Left out: dates without a year, numbers in words, scripts with digits of their own.
+Readings, not a parse: 02/04/26 gives 2 April and 4 February, 1,234 gives 1234 and 1.234. Parsers of
+dates and numbers (dateparser, babel) return the one reading of a locale, which a document does not
+name, and do not expect a scan's letters among digits. Left out: dates without a year, numbers in
+words, scripts with digits of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import unicodedata
 from datetime import date
 from functools import lru_cache
 
-# First letters that tell the months apart in English,
+# First letters that distinguish the months in English,
 # German, French, Spanish, Italian, Portuguese and Dutch.
 _MONTHS = (
     "jan ene gen", "feb fev fév", "mar mär mrz maa", "apr abr avr", "may mai mag mei maj",
@@ -48,64 +48,66 @@ _NEAR_DIGIT = re.compile(r"(?<![^\W_])[OoQIl|SBZ]*\d[\dOoQIl|SBZ.,/-]*(?![^\W_])
 
 @lru_cache(maxsize=256)
 def date_readings(text: str) -> frozenset[date]:
-    """Every day `text` may name. A year of two digits is of this century or the last."""
-    found: set[date] = set()
+    """Return every day `text` may name. A year of two digits is in this century or the last."""
+    days: set[date] = set()
     for version in {text, _as_digits(text)}:
         for a, b, c in _NUMERIC.findall(version):
-            found |= _days(a, b, c) | _days(c, b, a) | _days(c, a, b)
+            days |= _days(a, b, c) | _days(c, b, a) | _days(c, a, b)
         for year, month, day in _YEAR_FIRST.findall(version):
-            found |= _days(year, month, day)
+            days |= _days(year, month, day)
         for day, month, year in _YEAR_LAST.findall(version):
-            found |= _days(year, month, day) | _days(year, day, month)
+            days |= _days(year, month, day) | _days(year, day, month)
         for day, month, year in _DAY_MONTH.findall(version):
-            found |= _days(year, _month(month), day)
+            days |= _days(year, _month(month), day)
         for month, day, year in _MONTH_DAY.findall(version):
-            found |= _days(year, _month(month), day)
+            days |= _days(year, _month(month), day)
         for year, month, day in _YEAR_MONTH.findall(version):
-            found |= _days(year, _month(month), day)
-    return frozenset(found)
+            days |= _days(year, _month(month), day)
+    return frozenset(days)
 
 
 def _days(year: str, month: str, day: str) -> set[date]:
-    """The day, in either century where the year has two digits; none where there is no such day."""
+    """Return the day, in both centuries for a two-digit year; nothing if there is no such day."""
     if len(year) not in (2, 4) or max(len(day), len(month)) > 2:
         return set()
     years = [int(year)] if len(year) == 4 else [1900 + int(year), 2000 + int(year)]
-    found = set()
+    days = set()
     for full in years:
         try:
-            found.add(date(full, int(month), int(day)))
+            days.add(date(full, int(month), int(day)))
         except ValueError:
             continue
-    return found
+    return days
 
 
 def month_names(month: int) -> tuple[str, ...]:
-    """What the names of `month`, 1 to 12, begin with in the languages known here, lower-case."""
+    """Return the beginnings of the names of `month` (1 to 12), in lower case, in all languages."""
     return tuple(_MONTHS[month - 1].split())
 
 
 def _month(name: str) -> str:
-    """The number of the month called `name` or shortened so, "0" where there is none."""
+    """Return the number of the month called `name`, or abbreviated so; "0" if there is none."""
     low = unicodedata.normalize("NFC", name).casefold()
     return str(_MONTH.get(low[:4]) or _MONTH.get(low[:3]) or 0)
 
 
 @lru_cache(maxsize=256)
 def number_readings(text: str) -> frozenset[float]:
-    """Every number `text` may mean, without its sign:
-    1.234,50 and 1,234.50 and 1 234.50 are 1234.5.
+    """Return every number `text` may mean, without its sign.
+
+    1.234,50 and 1,234.50 and 1 234.50 are all 1234.5.
     """
-    found: set[float] = set()
+    numbers: set[float] = set()
     for version in {text, _as_digits(text)}:
         for written in [*_GROUPED.findall(version), *_PLAIN.findall(version)]:
-            found |= amount_readings(re.sub(r"\s?([.,])\s?", r"\1", written))
-    return frozenset(found)
+            numbers |= amount_readings(re.sub(r"\s?([.,])\s?", r"\1", written))
+    return frozenset(numbers)
 
 
 def amount_readings(written: str) -> set[float]:
-    """What `written` may mean: the last mark starts a
-    fraction, or thousands where three digits follow it.
+    """Return what `written` may mean.
+
+    The last mark starts a fraction, or separates thousands where three digits follow it.
     """
     joined = float(re.sub(r"\D", "", written))
     marks = re.findall(r"[.,]", written)
@@ -117,7 +119,8 @@ def amount_readings(written: str) -> set[float]:
 
 
 def _as_digits(text: str) -> str:
-    """`text` with the letters that scans make of digits (O,
-    l, S, B …) read as digits where they stand in numbers.
+    """Return `text` with the letters that scans make of digits (O, l, S, B …) read as digits.
+
+    Only letters inside numbers are replaced.
     """
-    return _NEAR_DIGIT.sub(lambda found: found[0].translate(_OCR_DIGITS), text)
+    return _NEAR_DIGIT.sub(lambda match: match[0].translate(_OCR_DIGITS), text)

@@ -1,6 +1,6 @@
 """Check: the answer has the required fields and fits the task's JSON schema.
 
-Left out: references to schemas elsewhere. Nothing is ever fetched.
+Left out: references to external schemas. Nothing is ever fetched.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from offapi.checks.verdict import Answer, Context, Verdict
 
 
 def fits_schema(document: str, answer: Answer, context: Context) -> Verdict:
-    """1 when the answer fits `context.schema` (JSON
-    Schema, draft 2020-12 unless it names another), else 0.
+    """Return 1 when the answer fits `context.schema`, else 0.
+
+    The schema is JSON Schema, draft 2020-12 unless it names another.
     """
     if answer.value is None:
         return Verdict(0.0, answer.error)
@@ -30,7 +31,7 @@ def fits_schema(document: str, answer: Answer, context: Context) -> Verdict:
 
 
 def schema_validator(schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
-    """The compiled validator of `schema`; ValueError when it is no JSON schema."""
+    """Return the compiled validator of `schema`; ValueError when it is not a valid JSON schema."""
     return _compiled(orjson.dumps(dict(schema)))
 
 
@@ -45,5 +46,5 @@ def _compiled(schema: bytes) -> jsonschema_rs.Validator:
 
 
 def _refuse(uri: str) -> NoReturn:
-    # The library would fetch it through sockets of its own, which no guard in Python sees.
-    raise ValueError(f"{uri} is another schema; write it into this one under $defs")
+    # The library would fetch it through its own sockets, which no guard in Python sees.
+    raise ValueError(f"{uri} is an external schema; write it into this one under $defs")

@@ -12,7 +12,7 @@ from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.errors import ConfigError
 from offapi.text.normalise import is_number
 
-_SLACK = 1e-9  # a cent is not a cent in binary
+_SLACK = 1e-9  # a cent is not exact in binary
 
 
 def adds_up(
@@ -20,14 +20,16 @@ def adds_up(
     total: str = "total",
     tolerance: float = 0.01,
 ) -> Check:
-    """A check: 1 when all numbers at the paths `parts` add
-    up to the one at `total`, within `tolerance`, else 0.
+    """Return a check: 1 when the numbers at the paths `parts` add up to the one at `total`, else 0.
 
-    An absent or null part counts as nothing. Without a total, or without any part, there is
-    nothing to add up and the answer scores 1: whether they must be there is the schema's to say.
+    They may differ by `tolerance`. An absent or null part counts as 0. Without a total, or without
+    any part, there is nothing to add up and the answer scores 1: the schema says whether they are
+    required.
     """
     if isinstance(parts, str) or not parts or not tolerance >= 0:
-        raise ConfigError("adds_up needs a tuple of paths and a tolerance of 0 or more.")
+        raise ConfigError(
+            "adds_up needs a tuple of paths as `parts` and a `tolerance` of 0 or more."
+        )
     for path in (*parts, total):
         parse_field_path(path)
 
@@ -40,9 +42,9 @@ def adds_up(
             return Verdict(1.0, "nothing to add up")
         odd = next((value for value in (*wanted, *addends) if not is_number(value)), None)
         if odd is not None:
-            return Verdict(0.0, f"{odd!r} is no number")
+            return Verdict(0.0, f"{odd!r} is not a number")
         if len(wanted) > 1:
-            return Verdict(0.0, f"{len(wanted)} totals at {total}")
+            return Verdict(0.0, f"there are {len(wanted)} totals at {total}, not one")
         added = sum(addends)
         if abs(added - wanted[0]) <= tolerance + _SLACK:
             return Verdict(1.0, "the parts add up")

@@ -3,7 +3,7 @@
 Strange characters are those that a decoding mistake or a confused model leaves behind: control
 characters, U+FFFD, private use, directional marks, mojibake (Ã© for é), and words that mix Latin
 with look-alike Cyrillic or Greek letters. A loop is what small models write until they are cut off.
-Left out: which language the answer is in, and sentences that come again elsewhere.
+Left out: the language of the answer, and sentences repeated in different places.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.errors import ConfigError
 
-SHORTEST_LOOP = 40  # characters of a loop, all its rounds together
+SHORTEST_LOOP = 40  # characters of a loop, all rounds together
 LONGEST_ROUND = 100  # characters
-# Every loop holds a piece that begins at a multiple of the stride and comes again.
+# Every loop contains a piece that begins at a multiple of the stride and recurs.
 _GRAM, _STRIDE = 8, 16
 _CLEAN = Verdict(1.0, "no strange characters")
 _NEVER = re.compile(
@@ -30,9 +30,9 @@ _WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones may be units: kΩ
 
 
 def clean_characters(document: str, answer: Answer, context: Context) -> Verdict:
-    """1 when no strange character is in the answer, escaped ones (\\u0000) included, else 0.
+    """Return 1 when the answer has no strange character, escaped ones (\\u0000) included, else 0.
 
-    A word of mixed letters that the document has as well is the document's own.
+    A word of mixed letters is accepted where the document contains it too.
     """
     text = answer.text
     if text.isascii() and text.isprintable() and "\\u" not in text:
@@ -41,9 +41,9 @@ def clean_characters(document: str, answer: Answer, context: Context) -> Verdict
     if "\\u" in text and answer.value is not None:
         parts += _texts(answer.value)
     for part in parts:
-        found = _NEVER.search(part)
-        if found:
-            return Verdict(0.0, f"U+{ord(found[0]):04X} at character {found.start()}")
+        match = _NEVER.search(part)
+        if match:
+            return Verdict(0.0, f"U+{ord(match[0]):04X} at character {match.start()}")
         strange = "" if part.isascii() else _strange_word(part, document)
         if strange:
             return Verdict(0.0, strange)
@@ -51,19 +51,17 @@ def clean_characters(document: str, answer: Answer, context: Context) -> Verdict
 
 
 def _strange_word(text: str, document: str) -> str:
-    for found in _MOJIBAKE.finditer(text):
-        if _decodes(found[0]):
-            return f"{found[0]!r} is {_decodes(found[0])!r}, decoded wrongly"
-    for found in _WORD.finditer(text):
-        if not found[0].isascii() and _mixed(found[0]) and found[0] not in document:
-            return f"{found[0]!r} mixes alphabets"
+    for match in _MOJIBAKE.finditer(text):
+        if _decodes(match[0]):
+            return f"{match[0]!r} is a wrongly decoded {_decodes(match[0])!r}"
+    for match in _WORD.finditer(text):
+        if not match[0].isascii() and _mixed(match[0]) and match[0] not in document:
+            return f"{match[0]!r} mixes alphabets"
     return ""
 
 
 def _decodes(text: str) -> str:
-    """What `text` becomes when the bytes it stood for are
-    read as the UTF-8 they are, "" when they are none.
-    """
+    """Return `text` after decoding its bytes as UTF-8, or "" where they are not UTF-8."""
     for page in ("cp1252", "latin-1"):
         try:
             return text.encode(page).decode("utf-8")
@@ -89,12 +87,11 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def length(low: int = 1, high: int | None = None) -> Check:
-    """A check: 1 when the answer's text has from
-    `low` to `high` characters, both included, else 0.
-    """
+    """Return a check: 1 when the answer has from `low` to `high` characters (inclusive), else 0."""
     if low < 0 or (high is not None and high < low):
         raise ConfigError(
-            f"length has the limits {low} and {high}.", next_step="Give low and high in characters."
+            f"low must be at least 0 and at most high, got length({low}, {high}).",
+            next_step="Give low and high in characters.",
         )
     right = Verdict(1.0, "the length is right")
 
@@ -102,34 +99,33 @@ def length(low: int = 1, high: int | None = None) -> Check:
         size = len(answer.text)
         if size < low:
             return Verdict(0.0, f"{size} characters, fewer than {low}")
-        return (
-            right
-            if high is None or size <= high
-            else Verdict(0.0, f"{size} characters, more than {high}")
-        )
+        if high is not None and size > high:
+            return Verdict(0.0, f"{size} characters, more than {high}")
+        return right
 
     return check
 
 
 def no_repetition(rounds: int = 8) -> Check:
-    """A check: 0 when a stretch of up to 100 characters follows
-    itself until it stands there `rounds` times, else 1.
+    """Return a check: 0 when up to 100 characters repeat `rounds` times in a row, else 1.
 
-    Passed over: less than 40 characters in all, and what the document repeats as well.
+    Ignored: loops of fewer than 40 characters in all, and what the document repeats as well.
     """
     if rounds < 4:
-        raise ConfigError(f"no_repetition has rounds = {rounds}.", next_step="Give 4 or more.")
+        raise ConfigError(
+            f"rounds must be at least 4, got {rounds}.", next_step="Write no_repetition(rounds=8)."
+        )
     fine = Verdict(1.0, "no loop")
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         text = answer.text
         for anchor in range(0, len(text) - SHORTEST_LOOP + _STRIDE, _STRIDE):
-            found = _loop(text, anchor, rounds)
-            if found and text[found[0] : found[0] + SHORTEST_LOOP] not in document:
-                first, period, size = found
+            loop = _loop(text, anchor, rounds)
+            if loop and text[loop[0] : loop[0] + SHORTEST_LOOP] not in document:
+                first, period, size = loop
                 return Verdict(
                     0.0,
-                    f"{text[first : first + period]!r} stands there {size // period} times on end",
+                    f"{text[first : first + period]!r} repeats {size // period} times in a row",
                 )
         return fine
 
@@ -137,8 +133,9 @@ def no_repetition(rounds: int = 8) -> Check:
 
 
 def _loop(text: str, anchor: int, rounds: int) -> tuple[int, int, int] | None:
-    """Where the loop around `anchor` begins, how long a
-    round is, and how long it is; None where there is none.
+    """Return the loop around `anchor`, None where there is none.
+
+    A loop is its start, the length of a round and the length of all rounds.
     """
     gram = text[anchor : anchor + _GRAM]
     again = text.find(gram, anchor + 1, anchor + LONGEST_ROUND + _GRAM)

@@ -1,5 +1,4 @@
-"""Check: an agent called only tools it had, with
-arguments that fit them, and every call was answered.
+"""Check: an agent called only tools it had, with arguments that fit, and got every result.
 
 Left out: whether a call was wise, and whether its result was used.
 """
@@ -19,10 +18,10 @@ _FIT = Verdict(1.0, "every tool call fits and is answered")
 
 
 def tool_calls_fit(document: str, answer: Answer, context: Context) -> Verdict:
-    """Share of the tool calls in `context.messages` that
-    name a tool of `context.tools`, fit it and have a result.
+    """Return the share of the tool calls in `context.messages` that are right.
 
-    Calls in the last message cannot have a result yet. 1 where nothing was called.
+    A call must name a tool of `context.tools`, fit its parameters and have a result. Calls in the
+    last message cannot have a result yet. The share is 1 when no tool was called.
     """
     offered = {name: tool for name, tool in map(_definition, context.tools) if name}
     wrong: list[str] = []
@@ -32,25 +31,25 @@ def tool_calls_fit(document: str, answer: Answer, context: Context) -> Verdict:
         unanswered = _unanswered(calls, context.messages[at + 1 :])
         for number, call in enumerate(calls):
             count += 1
-            said = _mistake(call, offered) or ("has no result" if number in unanswered else "")
-            if said:
-                wrong.append(f"call {count}, {call['function']['name']}: {said}")
+            mistake = _mistake(call, offered) or ("has no result" if number in unanswered else "")
+            if mistake:
+                wrong.append(f"call {count}, {call['function']['name']}: {mistake}")
     if not wrong:
         return _FIT if count else _NONE
     return Verdict(1.0 - len(wrong) / count, "; ".join(wrong[:3]))
 
 
 def _definition(tool: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Name and definition of a tool, in OpenAI's nested shape or flat."""
+    """Return name and definition of a tool, in OpenAI's nested shape or flat."""
     inner = tool.get("function")
-    found = inner if isinstance(inner, Mapping) else tool
-    return str(found.get("name") or ""), found
+    definition = inner if isinstance(inner, Mapping) else tool
+    return str(definition.get("name") or ""), definition
 
 
 def _mistake(call: Mapping[str, Any], offered: Mapping[str, Mapping[str, Any]]) -> str:
     tool = offered.get(call["function"]["name"])
     if tool is None:
-        return f"no such tool among {', '.join(offered) or 'none'}"
+        return f"no such tool (offered: {', '.join(offered) or 'none'})"
     arguments = parse(call["function"]["arguments"] or "{}")
     if arguments.value is None:
         return f"arguments are {arguments.error}"
@@ -66,8 +65,9 @@ def _mistake(call: Mapping[str, Any], offered: Mapping[str, Mapping[str, Any]]) 
 
 
 def _unanswered(calls: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> set[int]:
-    """Which of `calls` have no tool message before the
-    next turn: by id, or by order where there are no ids.
+    """Return which of `calls` have no tool message before the next turn.
+
+    Calls and results are matched by id, or by order where there are no ids.
     """
     if not after:
         return set()

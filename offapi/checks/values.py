@@ -1,7 +1,8 @@
 """Checks of single values: ranges, choices, dates, patterns and currency codes.
 
-Each scores the share of the values at a field that are right. Dates are texts as YYYY-MM-DD,
-currencies ISO 4217 codes. Left out: times of day, and signs (£), which several currencies share.
+Each scores the share of the values at a field that are right. Dates are texts (YYYY-MM-DD),
+currencies are ISO 4217 codes. Left out: times of day, and signs (£), which several currencies
+share.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from offapi.checks.verdict import Check
 from offapi.errors import ConfigError
 from offapi.text.normalise import is_number, iso_date
 
-# In use on 1 January 2026, then withdrawn since 2015 but still
-# found in documents; no metals, test codes and the like.
+# Codes in use on 1 January 2026, then those withdrawn since 2015 but
+# still found in documents; without metals, test codes and the like.
 _CODES = """
 AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD
 CAD CDF CHE CHF CHW CLF CLP CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP
@@ -32,16 +33,16 @@ CODES = frozenset(_CODES.split())
 
 
 def in_range(field: str, low: float | None = None, high: float | None = None) -> Check:
-    """A check: the share of the numbers at `field` from `low` to `high`, both included."""
+    """Return a check: the share of the numbers at `field` from `low` to `high`, both included."""
     if (low is None and high is None) or (low is not None and high is not None and low > high):
         raise ConfigError(
-            f"in_range({field!r}) has the limits {low!r} and {high!r}.",
-            next_step="Give low, high, or both.",
+            f"low must not exceed high, got in_range({field!r}, {low!r}, {high!r}).",
+            next_step="Give low, high or both.",
         )
 
     def test(value: Any) -> str:
         if not is_number(value):
-            return f"{value!r} is no number"
+            return f"{value!r} is not a number"
         if low is not None and value < low:
             return f"{value} is below {low}"
         return f"{value} is above {high}" if high is not None and value > high else ""
@@ -50,27 +51,27 @@ def in_range(field: str, low: float | None = None, high: float | None = None) ->
 
 
 def one_of(field: str, *allowed: str | float | bool) -> Check:
-    """A check: the share of the values at `field` that are among `allowed`, letter for letter."""
+    """Return a check: the share of the values at `field` that are exactly one of `allowed`."""
     if not allowed:
         raise ConfigError(
-            f"one_of({field!r}) allows no value.",
-            next_step='Write them out: one_of("unit", "kg", "g").',
+            f"one_of({field!r}) has no allowed values.",
+            next_step='List them: one_of("unit", "kg", "g").',
         )
 
     def test(value: Any) -> str:
         same = any(
-            value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed
+            value == choice and isinstance(value, bool) == isinstance(choice, bool)
+            for choice in allowed
         )
-        return "" if same else f"{value!r} is none of {', '.join(map(repr, allowed))}"
+        return "" if same else f"{value!r} is not one of {', '.join(map(repr, allowed))}"
 
     return check_each(field, test)
 
 
 def not_future(field: str, today: date | str | None = None) -> Check:
-    """A check: the share of the dates at `field` up to
-    `today`; by default, up to the day it is graded on.
+    """Return a check: the share of the dates at `field` that are not after `today`.
 
-    Give `today` for traces that shall be graded the same way tomorrow.
+    `today` is by default the day of grading. Give it for traces whose grades must not change later.
     """
     fixed = None if today is None else _day(today, "today")
 
@@ -81,7 +82,7 @@ def not_future(field: str, today: date | str | None = None) -> Check:
 
 
 def not_before(field: str, first: date | str) -> Check:
-    """A check: the share of the dates at `field` from `first` on."""
+    """Return a check: the share of the dates at `field` that are not before `first`."""
     limit = _day(first, "first")
     return check_each(
         field, _test_date(lambda day: f"{day} is before {limit}" if day < limit else "")
@@ -91,25 +92,28 @@ def not_before(field: str, first: date | str) -> Check:
 def _test_date(test_day: Callable[[date], str]) -> Callable[[Any], str]:
     def test(value: Any) -> str:
         day = iso_date(value) if isinstance(value, str) else None
-        return f"{value!r} is no date as YYYY-MM-DD" if day is None else test_day(day)
+        return f"{value!r} is not a date (YYYY-MM-DD)" if day is None else test_day(day)
 
     return test
 
 
 def _day(day: date | str, name: str) -> date:
-    found = iso_date(day) if isinstance(day, str) else day
-    if not isinstance(found, date):
-        raise ConfigError(f"{name} = {day!r} is no date.", next_step="Write it as YYYY-MM-DD.")
-    return found
+    parsed = iso_date(day) if isinstance(day, str) else day
+    if not isinstance(parsed, date):
+        raise ConfigError(
+            f"{name} must be a date, got {day!r}.", next_step="Write it as YYYY-MM-DD."
+        )
+    return parsed
 
 
 def pattern(field: str, regex: str) -> Check:
-    """A check: the share of the texts at `field` that `regex` matches from end to end."""
+    """Return a check: the share of the texts at `field` that `regex` matches from end to end."""
     try:
         compiled = re.compile(regex)
     except re.error as error:
         raise ConfigError(
-            f"{regex!r} is no regular expression: {error}.", next_step="See Python's module re."
+            f"{regex!r} is not a regular expression: {error}.",
+            next_step="See the documentation of Python's re module.",
         ) from None
 
     def test(value: Any) -> str:
@@ -120,9 +124,13 @@ def pattern(field: str, regex: str) -> Check:
 
 
 def known_currency(field: str) -> Check:
-    """A check: the share of the texts at `field` that are codes of currencies, such as EUR."""
+    """Return a check: the share of the texts at `field` that are currency codes, such as EUR."""
     return check_each(field, _test_currency)
 
 
 def _test_currency(value: Any) -> str:
-    return "" if isinstance(value, str) and value in CODES else f"{value!r} is no ISO 4217 code"
+    return (
+        ""
+        if isinstance(value, str) and value in CODES
+        else f"{value!r} is not an ISO 4217 currency code"
+    )

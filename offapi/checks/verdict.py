@@ -1,7 +1,7 @@
-"""What a check sees and says: an answer, its context, a verdict.
+"""What a check sees and returns: an answer, its context, a verdict.
 
-Strict parsing lives here because every check reads an answer through it. Left out:
-repairing broken JSON, which would grade a repair instead of the model.
+Strict parsing is here because every check reads an answer through it. Left out: repairing broken
+JSON, which would grade the repair instead of the model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Match = Literal["text", "date", "number", "list"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One check's opinion: `score` in [0, 1], and why in a few words."""
+    """A check's verdict: `score` in [0, 1], and the reason in a few words."""
 
     score: float
     reason: str
@@ -26,8 +26,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer: its text, and the object in it,
-    or None and the error that kept it from being one.
+    """A model's answer: its text, and the JSON object in it.
+
+    `value` is None where the text is not one JSON object; `error` then says why.
     """
 
     text: str
@@ -37,11 +38,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Context:
-    """What the task knows: the answer's JSON schema, each
-    field's kind, and the gold answer where there is one.
+    """What the task knows: the answer's JSON schema, each field's kind, and gold where it exists.
 
-    `messages` and `tools` are the whole chat where the
-    answer ends one: an agent's calls and what they returned.
+    `messages` and `tools` are the whole chat that the answer ends: an agent's calls and their
+    results.
     """
 
     schema: Mapping[str, Any] = field(default_factory=dict)
@@ -55,16 +55,16 @@ Check = Callable[[str, Answer, Context], Verdict]
 
 
 def parse(text: str) -> Answer:
-    """Read exactly one JSON object (RFC 8259), white space around it allowed, nothing else.
+    """Read exactly one JSON object (RFC 8259), with white space around it and nothing else.
 
-    Refused: NaN and Infinity, a key given twice, numbers beyond 64 bits, lone surrogates,
-    nesting that could not be written back.
+    Refused: NaN and Infinity, a key that occurs twice, numbers beyond 64 bits, lone surrogates, and
+    nesting too deep to be written back.
     """
     try:
         value = json.loads(
             text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite
         )
-        orjson.dumps(value)  # what cannot be written to predictions.jsonl is no answer
+        orjson.dumps(value)  # an answer must be writable to predictions.jsonl
     except json.JSONDecodeError as error:
         return Answer(text, None, f"not JSON: {error.msg} at character {error.pos}")
     except RecursionError:
@@ -87,12 +87,12 @@ _KINDS = {
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {twice!r} is given twice")
-    return found
+        raise ValueError(f"key {twice!r} occurs twice")
+    return value
 
 
 def _constant(name: str) -> NoReturn:

@@ -1,7 +1,6 @@
-"""Fewer rows of what is frequent: real logs are skewed,
-and a model learns the few big senders by heart.
+"""Limit the rows of each group: real logs are skewed, and a model memorises the few big senders.
 
-Left out: making train, validation and test sets; that is the owner's to decide.
+Left out: splitting into training, validation and test sets, which the owner decides.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from offapi.text.normalise import bare
 def cap_groups(
     documents: Sequence[Document], field: str, limit: int, seed: int = 0
 ) -> list[Document]:
-    """At most `limit` documents for each value of the
-    answer's `field`, drawn by `seed`, in their old order.
+    """Return at most `limit` documents for each value of the answer's `field`, in their old order.
 
-    The field is the gold answer's, else the recorded label's, compared as text; documents
-    that have neither are all kept. ConfigError when `limit` is below 1.
+    They are drawn by `seed`. The field is the gold answer's, else the recorded label's, compared as
+    text; documents without either are all kept. Raise ConfigError when `limit` is below 1.
     """
     if limit < 1:
         raise ConfigError(
-            f"at most {limit} rows a group leaves nothing.", next_step="Give a limit of 1 or more."
+            f"the rows per group must be at least 1, got {limit}.",
+            next_step="Give a limit of 1 or more.",
         )
     kept: list[int] = []
     used: Counter[str] = Counter()

@@ -1,7 +1,7 @@
 """Documents: what a task reads, with the answers that are known for them.
 
-JSONL rows `{"id", "document", "gold"?, "recorded_label"?}`, or a folder of .txt and .md
-files. Other keys are passed over, unless they look like a slip. Left out: PDF.
+JSONL rows `{"id", "document", "gold"?, "recorded_label"?}`, or a folder of .txt and .md files.
+Other keys are ignored, unless they look like a typo. Left out: PDF.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ ALIKE = 0.85  # difflib's ratio: one letter of "gold", or two of "recorded_label
 
 @dataclass(frozen=True)
 class Document:
-    """One text to read. `gold` is the known answer,
-    `recorded_label` what some teacher once answered.
+    """One text to read.
+
+    `gold` is the known answer, `recorded_label` is what some teacher once answered.
     """
 
     id: str
@@ -33,20 +34,20 @@ class Document:
 
 
 def read(path: Path) -> list[Document]:
-    """The documents in a JSONL file or a folder, in the file's order or by name.
+    """Return the documents in a JSONL file, in its order, or in a folder, by name.
 
-    DataError, with file, line, field and next step, for anything that is not a document.
+    Raise DataError, with file, line, field and next step, for anything that is not a document.
     """
     return _read_folder(path) if path.is_dir() else _read_rows(path)
 
 
 def write(path: Path, documents: Iterable[Document]) -> None:
-    """Write `documents` as JSONL that `read` gives back, the file whole or not at all."""
+    """Write `documents` as JSONL that `read` gives back; the file is whole or not there."""
     jsonl.write(path, map(as_row, documents))
 
 
 def as_row(document: Document) -> dict[str, Any]:
-    """`document` as a JSONL row; answers that are not known are left out."""
+    """Return `document` as a JSONL row, without unknown answers."""
     row: dict[str, Any] = {"id": document.id, "document": document.text}
     if document.gold is not None:
         row["gold"] = document.gold
@@ -56,8 +57,9 @@ def as_row(document: Document) -> dict[str, Any]:
 
 
 def check_keys(row: jsonl.JsonRow) -> None:
-    """DataError at an object whose key is nearly "gold" or
-    "recorded_label": it would be passed over in silence.
+    """Raise DataError at an object whose key is nearly "gold" or "recorded_label".
+
+    It would otherwise be ignored silently.
     """
     for name, value in row.value.items():
         if name in OPTIONAL or not isinstance(value, dict):
@@ -65,7 +67,7 @@ def check_keys(row: jsonl.JsonRow) -> None:
         meant = get_close_matches(name.lower(), OPTIONAL, n=1, cutoff=ALIKE)
         if meant and meant[0] not in row.value:
             step = f"Did you mean {meant[0]!r}? If not, give it another name."
-            raise row.error(f"{name!r} is no key of documents.", name, step)
+            raise row.error(f"{name!r} is not a key of documents.", name, step)
 
 
 def _read_rows(path: Path) -> list[Document]:
@@ -75,30 +77,28 @@ def _read_rows(path: Path) -> list[Document]:
 
 
 def parse(row: jsonl.JsonRow) -> Document:
-    """The document in `row`; DataError at the field that keeps it from being one."""
+    """Return the document in `row`; raise DataError at the field that is wrong."""
     text = row.required("document", str)
     if not text.strip():
-        raise row.error(
-            "the document is empty.", "document", "Remove the row, or give it its text."
-        )
+        raise row.error("the document is empty.", "document", "Remove the row, or add its text.")
     check_keys(row)
     gold, label = row.optional("gold", dict), row.optional("recorded_label", dict)
     return Document(row.required("id", str), text, gold, label)
 
 
 def _read_folder(path: Path) -> list[Document]:
-    """Every .txt and .md below `path`, hidden ones aside; its id is its path from there."""
-    found = sorted(
+    """Return every .txt and .md file below `path` but hidden ones; the id is the relative path."""
+    named = sorted(
         (file.relative_to(path).as_posix(), file)
         for file in path.rglob("*")
         if file.suffix.lower() in SUFFIXES
         and file.is_file()
         and not _hidden(file.relative_to(path))
     )
-    if not found:
+    if not named:
         step = f"Put {' or '.join(SUFFIXES)} files into it, or name a .jsonl file."
-        raise DataError.at("there are no documents in this folder.", path=path, next_step=step)
-    return [Document(name, _text(file)) for name, file in found]
+        raise DataError.at("there are no documents in the folder.", path=path, next_step=step)
+    return [Document(name, _text(file)) for name, file in named]
 
 
 def _hidden(path: Path) -> bool:
@@ -109,14 +109,14 @@ def _text(file: Path) -> str:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        what = f"not UTF-8 at byte {error.start + 1}."
+        what = f"the file is not UTF-8 at byte {error.start + 1}."
         raise DataError.at(what, path=file, next_step="Save the file as UTF-8.") from None
     except OSError as error:
         raise DataError.at(
-            f"cannot read it: {error.strerror}.", path=file, next_step="Check the file."
+            f"cannot read the file: {error.strerror}.", path=file, next_step="Check the file."
         ) from None
     if not text.strip():
         raise DataError.at(
-            "the document is empty.", path=file, next_step="Remove the file, or give it its text."
+            "the document is empty.", path=file, next_step="Remove the file, or add its text."
         )
     return text

@@ -1,6 +1,6 @@
 """Split documents into those to learn from and those held out, by a seed.
 
-Left out: a held-out file of the user's own, which needs no split.
+Left out: a user's own held-out file, which needs no split.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ SHARE, LEAST, MOST = 0.1, 8, 64  # of the documents that are held out
 def hold_out(
     rows: Sequence[Document], seed: int, learned: frozenset[str] = frozenset()
 ) -> tuple[list[Document], list[Document]]:
-    """Return `rows` without a tenth that `seed` draws, and that tenth.
+    """Return `rows` without a tenth drawn by `seed`, and that tenth.
 
-    Documents whose text is in `learned` are held out only where the others are too few.
+    Documents whose text is in `learned` are held out only where there are too few others.
     """
     count = min(max(round(SHARE * len(rows)), LEAST), MOST)
     drawn = sorted(order(seed, 0, len(rows)), key=lambda i: rows[i].text in learned)

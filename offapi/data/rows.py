@@ -1,6 +1,6 @@
-"""Rows that are documents or traces: each row shows by its own fields which of the two it is.
+"""Rows that are documents or traces: each row's own fields show which of the two it is.
 
-A row with "messages" is a trace, a row with "document" is a document, and a file may hold both.
+A row with "messages" is a trace, a row with "document" is a document, and a file may contain both.
 Left out: readers of one kind alone, see `documents` and `traces`.
 """
 
@@ -20,7 +20,7 @@ Row = Document | Trace
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a JSONL file in its order, or the documents of a folder.
 
-    DataError, with file, line, field and next step, for a row that is neither or both.
+    Raise DataError, with file, line, field and next step, for a row that is neither or both.
     """
     if path.is_dir():
         return [*documents.read(path)]
@@ -32,7 +32,7 @@ def read_rows(path: Path) -> list[Row]:
 def is_trace(row: jsonl.JsonRow) -> bool:
     """Return whether `row` is a trace; otherwise it is a document. A null field does not count.
 
-    DataError where the row has both a document and messages, or neither.
+    Raise DataError where the row has both a document and messages, or neither.
     """
     messages, document = (row.value.get(name) is not None for name in ("messages", "document"))
     if messages and document:
@@ -40,8 +40,8 @@ def is_trace(row: jsonl.JsonRow) -> bool:
         step = 'Remove "messages" if the row is a document, or "document" if it is a trace.'
         raise row.error(what, "document", step)
     if "messages" not in row.value and "document" not in row.value:
-        found = ", ".join(row.value) or "nothing"
-        step = f'Every row needs "document", a string, or "messages", an array; it has {found}.'
+        fields = ", ".join(row.value) or "nothing"
+        step = f'Every row needs "document", a string, or "messages", an array; it has {fields}.'
         raise row.error('"document" and "messages" are both missing.', "document", step)
     return messages or "document" not in row.value
 

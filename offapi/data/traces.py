@@ -1,11 +1,10 @@
-"""Traces: what a model once did, JSONL rows of OpenAI's
-chat shape with the answer as the last message.
+"""Traces: logged chats, as JSONL rows of OpenAI's chat shape with the answer as the last message.
 
     {"id", "messages": [...], "tools"?, "group"?, "gold"?, "source"?, "grade"?}
 
-Tool calls and their results are ordinary messages; `weight: 0` on an assistant message keeps
-it from being learned; `reasoning_content` holds its thinking. Left out: images and other
-content that is not text.
+Tool calls and their results are ordinary messages; `weight: 0` on an assistant message keeps it
+from being learned; `reasoning_content` holds its thinking. Left out: images and other content that
+is not text.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Message = Mapping[str, Any]
 class Trace:
     """One chat and where it came from.
 
-    `tools` are the definitions the model was offered, if any.
+    `tools` are the definitions that the model was offered, if any.
     """
 
     id: str
@@ -37,24 +36,21 @@ class Trace:
     tools: tuple[Message, ...] | None = None
     group: str | None = None  # conversation, session or document: rows that belong together
     gold: Mapping[str, Any] | None = None  # the known answer
-    source: Mapping[str, Any] | None = (
-        None  # format, model, ts, params, usage, scores, cost ... as imported
-    )
-    grade: Mapping[str, Any] | None = (
-        None  # {"score", "checks": {NAME: {"score", "reason"}}}, from `offapi grade`
-    )
+    # format, model, ts, params, usage, scores, cost ... as imported
+    source: Mapping[str, Any] | None = None
+    # {"score", "checks": {NAME: {"score", "reason"}}}, from `offapi grade`
+    grade: Mapping[str, Any] | None = None
 
     @cached_property
     def answer(self) -> str:
-        """The text of the last message, thinking aside; "" where it only calls tools."""
+        """The text of the last message without thinking; "" where it only calls tools."""
         return strip_thinking(self.messages[-1].get("content") or "")
 
     @cached_property
     def document(self) -> str:
-        """What the answer was made from: user and tool
-        messages after the last plain answer before it.
+        """What the answer was made from: user and tool messages since the previous plain answer.
 
-        Worked examples in a prompt, which end with such an answer, are therefore no source.
+        Worked examples in a prompt end with such an answer, so they are not part of it.
         """
         texts: list[str] = []
         for message in self.messages[:-1]:
@@ -80,14 +76,15 @@ class Trace:
 
 
 def strip_thinking(text: str) -> str:
-    """`text` without the `<think>` block it begins with, if any."""
+    """Return `text` without the `<think>` block it begins with, if any."""
     start = text.lstrip()
     return start.partition("</think>")[2].lstrip() if start.startswith("<think>") else text
 
 
 def read(path: Path) -> list[Trace]:
-    """The traces in a JSONL file; DataError, with
-    file, line, field and next step, for anything else.
+    """Return the traces in a JSONL file.
+
+    Raise DataError, with file, line, field and next step, for anything that is not a trace.
     """
     rows = jsonl.read(path)
     jsonl.unique_ids(rows)
@@ -95,12 +92,12 @@ def read(path: Path) -> list[Trace]:
 
 
 def write(path: Path, traces: Iterable[Trace]) -> None:
-    """Write `traces` as JSONL that `read` gives back, the file whole or not at all."""
+    """Write `traces` as JSONL that `read` gives back; the file is whole or not there."""
     jsonl.write(path, map(as_row, traces))
 
 
 def as_row(trace: Trace) -> dict[str, Any]:
-    """`trace` as a JSONL row, without what is not known."""
+    """Return `trace` as a JSONL row, without unknown fields."""
     row: dict[str, Any] = {"id": trace.id, "messages": list(trace.messages)}
     more = {"tools": trace.tools and list(trace.tools), "group": trace.group, "gold": trace.gold}
     more |= {"source": trace.source, "grade": trace.grade}
@@ -108,50 +105,51 @@ def as_row(trace: Trace) -> dict[str, Any]:
 
 
 def parse(row: jsonl.JsonRow) -> Trace:
-    """The trace in `row`; DataError at the field that keeps it from being one."""
+    """Return the trace in `row`; raise DataError at the field that is wrong."""
     messages = row.required("messages", list)
     for i, message in enumerate(messages):
         _check_message(row, f"messages[{i}]", message)
     if not messages or messages[-1]["role"] != "assistant":
-        step = (
-            "End it with the assistant's answer, or remove the row: there is nothing to learn"
-            " from it."
-        )
+        step = "End it with the assistant's answer, or remove the row: it teaches nothing."
         raise row.error("the last message is not the assistant's.", "messages", step)
     tools = row.optional("tools", list)
     for i, tool in enumerate(tools or ()):
         if not isinstance(tool, dict):
             raise row.error(
-                "must be an object.", f"tools[{i}]", "Write a tool definition of OpenAI's shape."
+                "a tool must be an object.",
+                f"tools[{i}]",
+                "Write a tool definition in OpenAI's shape.",
             )
     try:
         return msgspec.convert({**row.value, "messages": messages, "tools": tools or None}, Trace)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
-        raise row.error(f"{what}.", where.rstrip("`"), "Correct this row.") from None
+        raise row.error(f"{what}.", where.rstrip("`"), "Fix this row.") from None
 
 
 def _check_message(row: jsonl.JsonRow, where: str, message: object) -> None:
     if not isinstance(message, dict):
-        raise row.error("must be an object.", where, 'Write {"role": ..., "content": ...}.')
+        raise row.error(
+            "a message must be an object.", where, 'Write {"role": ..., "content": ...}.'
+        )
     role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls")
     if role not in ROLES:
         raise row.error(f"{role!r} is not a role.", f"{where}.role", nearest(str(role), ROLES))
     if calls is not None and role != "assistant":
         raise row.error(
-            f"only the assistant calls tools, not {role!r}.",
+            f"only the assistant may call tools, got the role {role!r}.",
             f"{where}.tool_calls",
-            "Correct this row.",
+            "Fix this row.",
         )
     if content is None and calls:
         _check_calls(row, f"{where}.tool_calls", calls)
         return
     if not isinstance(content, str):
-        kind = "missing" if content is None else f"a {type(content).__name__}"
+        kind = "nothing" if content is None else f"a {type(content).__name__}"
         raise row.error(
-            f"must be a text, is {kind}.",
+            f"the content must be a text, got {kind}.",
             f"{where}.content",
-            "Only text can be learned; put it there.",
+            "Write the content as text; only text can be learned.",
         )
     if calls:
         _check_calls(row, f"{where}.tool_calls", calls)
@@ -159,10 +157,10 @@ def _check_message(row: jsonl.JsonRow, where: str, message: object) -> None:
 
 def _check_calls(row: jsonl.JsonRow, where: str, calls: object) -> None:
     error: DataError = row.error(
-        'each call must be {"type": "function", "function": {"name": TEXT, "arguments": JSON'
+        'each tool call must be {"type": "function", "function": {"name": TEXT, "arguments": JSON'
         " TEXT}}.",
         where,
-        "Correct this row.",
+        "Fix this row.",
     )
     if not isinstance(calls, list):
         raise error

@@ -1,8 +1,8 @@
-"""Which tensors, of which shapes, a model of a given config consists of.
+"""Which tensors, of which shapes, a model with a given config consists of.
 
-transformers fills a missing tensor with random numbers and warns; this says no instead. One layout
-serves every model type offapi knows. Left out: MLX-quantised folders, whose shapes depend on the
-packing.
+transformers fills a missing tensor with random numbers and warns; this refuses instead. One layout
+serves every model type that offapi supports. Left out: MLX-quantised folders, whose shapes depend
+on the packing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ QKV_BIAS, HEAD_NORMS = ("qwen2",), ("qwen3",)
 
 
 def check_tensors(config: Mapping[str, Any], found: Shapes, where: str) -> None:
-    """Raises ModelError unless `found` are the tensors that `config` describes."""
+    """Raise ModelError unless `found` are the tensors that `config` describes."""
     if config.get("quantization"):
         return
     wanted = expected_shapes(config, where)
@@ -26,7 +26,7 @@ def check_tensors(config: Mapping[str, Any], found: Shapes, where: str) -> None:
         if found.get(name) != shape:
             has = f"has shape {found[name]}" if name in found else "is missing"
             raise ModelError(
-                f"tensor {name!r} {has}; config.json asks for {shape}.",
+                f"tensor {name!r} {has}; config.json requires {shape}.",
                 where=where,
                 next_step=_NEXT,
             )
@@ -37,21 +37,21 @@ def check_tensors(config: Mapping[str, Any], found: Shapes, where: str) -> None:
         extra.remove("lm_head.weight")
     if extra:
         raise ModelError(
-            f"tensor {extra[0]!r} has no place in this model.", where=where, next_step=_NEXT
+            f"tensor {extra[0]!r} does not belong to this model.", where=where, next_step=_NEXT
         )
 
 
-_NEXT = "Check that weights and config.json belong together, and copy them again."
+_NEXT = "Check that weights and config.json belong together, or copy them again."
 
 
 def expected_shapes(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
-    """Name -> shape, transformers' names."""
+    """Return name -> shape, with transformers' names."""
 
     def size(key: str, default: int | None = None) -> int:
         value = config.get(key) if config.get(key) is not None else default
         if type(value) is not int or not 1 <= value <= MOST:
             raise ModelError(
-                f"{value!r} is not a whole number from 1 to {MOST}.",
+                f"{key} must be a whole number from 1 to {MOST}, got {value!r}.",
                 where=f"{where}, field {key!r}",
                 next_step=_NEXT,
             )

@@ -1,8 +1,8 @@
-"""Metadata and tensors of a GGUF file, every length checked against the file before it is believed.
+"""Metadata and tensors of a GGUF file; every length is checked against the file before it is used.
 
 The `gguf` package dequantises, but its reader is not used: a file of 100 bytes that claims an array
-of 2^40 takes all memory, and reading 100,000 strings takes it seconds. Left out: GGUF version 1,
-big-endian files, nested arrays and types of blocks that `gguf` cannot dequantise.
+of 2^40 items takes all memory, and reading 100,000 strings takes it seconds. Left out: GGUF version
+1, big-endian files, nested arrays and types of blocks that `gguf` cannot dequantise.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ SCALARS = {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor: `shape` outermost first, as in
-    numpy; `kind` is ggml's number of its block type.
+    """One tensor.
+
+    `shape` is outermost first, as in numpy; `kind` is ggml's number of its block type.
     """
 
     name: str
@@ -50,14 +51,14 @@ class GgufTensor:
 
 
 class DamagedGguf(ValueError):
-    """The file does not hold what its header says."""
+    """The file does not contain what its header says."""
 
 
 class Gguf:
     """An open file: `fields` (name -> Python value or list), `tensors`, and `array(tensor)`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ModelError when the file is damaged or not GGUF."""
+        """Raise ModelError when the file is damaged or not GGUF."""
         self.path = path
         self.fields: dict[str, Any] = {}
         try:
@@ -73,7 +74,7 @@ class Gguf:
             ) from error
 
     def array(self, tensor: GgufTensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The exact fp32 values the tensor's blocks stand for."""
+        """Return the exact fp32 values that the tensor's blocks represent."""
         from gguf import GGMLQuantizationType, dequantize
 
         data = np.frombuffer(self._data, np.uint8, tensor.size, tensor.start)
@@ -85,7 +86,7 @@ class Gguf:
         if self._take(4) != b"GGUF":
             raise DamagedGguf("it does not begin with GGUF")
         if (version := self._number("I")) not in VERSIONS:
-            raise DamagedGguf(f"version {version}, not one of {VERSIONS}")
+            raise DamagedGguf(f"the version must be one of {VERSIONS}, got {version}")
         tensors, fields = self._number("Q"), self._number("Q")
         for _ in range(fields):
             name = self._string()
@@ -95,12 +96,12 @@ class Gguf:
         described = [self._describe() for _ in range(self._fits(tensors, 24))]
         alignment = self.fields.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment not in (1 << bit for bit in range(20)):
-            raise DamagedGguf(f"alignment {alignment!r}")
+            raise DamagedGguf(f"the alignment must be a power of 2, got {alignment!r}")
         start = -(-self._at // alignment) * alignment
         return tuple(self._place(start, *entry) for entry in described)
 
     def _describe(self) -> tuple[str, tuple[int, ...], int, int]:
-        """Name, shape, kind and offset of the next tensor."""
+        """Return name, shape, kind and offset of the next tensor."""
         name, dimensions = self._string(), self._number("I")
         if not 1 <= dimensions <= MAX_DIMENSIONS:
             raise DamagedGguf(f"tensor {name!r} has {dimensions} dimensions")
@@ -128,21 +129,21 @@ class Gguf:
         if kind in SCALARS:
             return self._number(SCALARS[kind])
         if kind != ARRAY:
-            raise DamagedGguf(f"value type {kind}")
+            raise DamagedGguf(f"unknown value type {kind}")
         inner, count = self._number("I"), self._number("Q")
         if inner == STRING:
             return [self._string() for _ in range(self._fits(count, 8))]
         if inner not in SCALARS:
-            raise DamagedGguf(f"array of type {inner}")
+            raise DamagedGguf(f"unknown array type {inner}")
         size = struct.calcsize("<" + SCALARS[inner])
         raw = self._take(self._fits(count, size) * size)
         return np.frombuffer(raw, np.dtype("<" + SCALARS[inner])).tolist()
 
     def _fits(self, count: int, size: int) -> int:
-        """`count`, after checking that so many items of at least `size` bytes can follow."""
+        """Return `count` if that many items of at least `size` bytes can follow, else raise."""
         if count * size > len(self._data) - self._at:
             raise DamagedGguf(
-                f"{count} items are claimed at byte {self._at}, more than the file holds"
+                f"{count} items are claimed at byte {self._at}, more than the file contains"
             )
         return count
 

@@ -1,7 +1,7 @@
-"""The tokenizer, chat template and ids that end a turn, from a GGUF file's metadata. No torch.
+"""Tokenizer, chat template and end-of-turn ids from a GGUF file's metadata, without torch.
 
-Left out: every tokenizer but byte-level BPE, and every way of splitting text before it that is
-not in `SPLITS`: a wrong split gives other tokens without an error.
+Left out: every tokenizer but byte-level BPE, and every way of splitting text before it that is not
+in `SPLITS`: a wrong split gives other tokens without an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ QWEN2 = (
 LLAMA3 = QWEN2.replace(r"|\p{N}| ", r"|\p{N}{1,3}| ")
 SPLITS = {"gpt-2": "", "smollm": "", "qwen2": QWEN2, "deepseek-r1-qwen": QWEN2, "llama-bpe": LLAMA3}
 
-# Control tokens that models end a turn with, where their template writes them.
+# Control tokens that end a turn, where the template writes them.
 TURN_ENDS = (
     "<|im_end|>",
     "<|eot_id|>",
@@ -38,14 +38,14 @@ TURN_ENDS = (
 
 
 def tokenizer_files(fields: Mapping[str, Any], where: str) -> dict[str, bytes]:
-    """File name -> content of tokenizer, template and generation config.
+    """Return file name -> content of tokenizer, template and generation config.
 
-    Raises ModelError for what is not known.
+    Raise ModelError for what is not supported.
     """
     template = fields.get("tokenizer.chat_template")
     if template is not None and (not isinstance(template, str) or len(template) > MAX_TEMPLATE):
         raise ModelError(
-            f"the chat template is not text of at most {MAX_TEMPLATE} characters.",
+            f"the chat template must be text of at most {MAX_TEMPLATE} characters.",
             where=where,
             next_step="Take the model from somewhere you trust.",
         )
@@ -58,14 +58,14 @@ def tokenizer_files(fields: Mapping[str, Any], where: str) -> dict[str, bytes]:
         "add_bos_token": bool(fields.get("tokenizer.ggml.add_bos_token", False)),
         "add_eos_token": False,
     } | {name: token for name, token in special.items() if token is not None}
-    made = {
+    files = {
         "tokenizer.json": _tokenizer(fields, where).encode(),
         "tokenizer_config.json": orjson.dumps(config, option=orjson.OPT_INDENT_2),
         "generation_config.json": orjson.dumps(
             _generation(fields, tokens, template or ""), option=orjson.OPT_INDENT_2
         ),
     }
-    return made | ({"chat_template.jinja": template.encode()} if template else {})
+    return files | ({"chat_template.jinja": template.encode()} if template else {})
 
 
 _SPECIAL = {
@@ -77,8 +77,9 @@ _SPECIAL = {
 
 
 def turn_end_ids(fields: Mapping[str, Any], tokens: list[str], template: str) -> list[int]:
-    """Ids that end a turn: the file's eos and eot, and
-    a known end-of-turn token that the template writes.
+    """Return the ids that end a turn.
+
+    These are the file's eos, eot and eom, and known end-of-turn tokens that the template writes.
     """
     ids = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     kinds = fields.get("tokenizer.ggml.token_type", [])
@@ -103,7 +104,7 @@ def _token(fields: Mapping[str, Any], key: str, tokens: list[str], where: str) -
         raise ModelError(
             f"{key} is {index!r}, outside the vocabulary.",
             where=where,
-            next_step="The file is damaged.",
+            next_step="The file is damaged; copy it again.",
         )
     return tokens[index]
 
@@ -113,13 +114,13 @@ def _context(fields: Mapping[str, Any]) -> int:
 
 
 def _tokenizer(fields: Mapping[str, Any], where: str) -> str:
-    """tokenizer.json, as text."""
+    """Return tokenizer.json as text."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, processors
 
     kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in SPLITS:
         raise ModelError(
-            f"tokenizer {kind!r} with splitting {pre!r} is not known (byte-level BPE with"
+            f"tokenizer {kind!r} with splitting {pre!r} is not supported (byte-level BPE with"
             f" {', '.join(SPLITS)} is).",
             where=where,
             next_step=(
@@ -131,7 +132,9 @@ def _tokenizer(fields: Mapping[str, Any], where: str) -> str:
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
         raise ModelError(
-            "the vocabulary names a token twice.", where=where, next_step="The file is damaged."
+            "the vocabulary names a token twice.",
+            where=where,
+            next_step="The file is damaged; copy it again.",
         )
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre == "llama-bpe"))
     _set_split(tokenizer, str(pre))
@@ -152,7 +155,7 @@ def _tokenizer(fields: Mapping[str, Any], where: str) -> str:
 
 
 def _set_split(tokenizer: Any, pre: str) -> None:
-    """How text is cut before the merges, as in the models' own tokenizer.json files."""
+    """Set how text is split before the merges, as in the models' own tokenizer.json files."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not SPLITS[pre])

@@ -1,8 +1,8 @@
-"""GGUF file -> model folder (safetensors, config, tokenizer), without torch.
+"""Convert a GGUF file to a model folder (safetensors, config, tokenizer), without torch.
 
-Weights are stored in fp32, the exact values the quantised blocks stand for, one tensor in memory at
-a time. Left out: every architecture but llama, qwen2 and qwen3, mixtures of experts, and rope
-scaling other than linear.
+Weights are stored in fp32, the exact values that the quantised blocks represent, one tensor in
+memory at a time. Left out: every architecture but llama, qwen2 and qwen3, mixtures of experts, and
+rope scaling other than linear.
 """
 
 from __future__ import annotations
@@ -51,34 +51,34 @@ INNER = {
 
 @dataclass(frozen=True)
 class GgufSource:
-    """An open GGUF file of an architecture known here."""
+    """An open GGUF file of a supported architecture."""
 
     file: Gguf
     architecture: str
 
     @property
     def license(self) -> str:
-        """The licence the file names, or ""."""
+        """The licence that the file names, or ""."""
         return str(self.file.fields.get("general.license", ""))
 
     def bytes_after(self) -> int:
-        """Size of the converted weights."""
+        """Return the size of the converted weights, in bytes."""
         return sum(4 * math.prod(tensor.shape) for tensor in self.file.tensors)
 
     def number(self, key: str, default: float | None = None) -> float:
-        """The architecture's own metadata value `key`. Raises ModelError when it is missing."""
+        """Return the architecture's own metadata value `key`; ModelError when it is missing."""
         value = self.file.fields.get(f"{self.architecture}.{key}", default)
         if not isinstance(value, (int, float)):
-            raise self.refuse(f"{self.architecture}.{key} is missing or not one number.")
+            raise self.refuse(f"{self.architecture}.{key} must be one number.")
         return value
 
     def refuse(self, what: str) -> ModelError:
-        """The error for what cannot be converted."""
+        """Return the error for what cannot be converted."""
         return ModelError(what, where=str(self.file.path), next_step=OTHERWISE)
 
 
 def open_gguf(path: Path) -> GgufSource:
-    """Open `path`. Raises ModelError when it is damaged or of an architecture not known here."""
+    """Open `path`. Raise ModelError when it is damaged or its architecture is not supported."""
     file = Gguf(path)
     source = GgufSource(file, str(file.fields.get("general.architecture")))
     if source.architecture not in ARCHITECTURES:
@@ -92,17 +92,15 @@ def open_gguf(path: Path) -> GgufSource:
 def convert_gguf(source: GgufSource, folder: Path) -> None:
     """Write the model folder.
 
-    Raises ModelError for what cannot be converted, OSError for a full disk.
+    Raise ModelError for what cannot be converted, OSError for a full disk.
     """
     try:
         config, shapes, files = _understand(source)
     except ModelError:
         raise
-    except (
-        Exception
-    ) as error:  # metadata of any type, and tokenizers raises plain Exception for a bad vocabulary
+    except Exception as error:  # metadata of any type; tokenizers raises plain Exception
         raise source.refuse(
-            f"its metadata is damaged ({type(error).__name__}: {error})."
+            f"the file's metadata is damaged ({type(error).__name__}: {error})."
         ) from error
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -114,11 +112,11 @@ def convert_gguf(source: GgufSource, folder: Path) -> None:
 
 
 def _understand(source: GgufSource) -> tuple[dict[str, Any], Shapes, dict[str, bytes]]:
-    """Config, the tensors' names and shapes in file order, and the small files."""
+    """Return the config, the tensors' names and shapes in file order, and the small files."""
     config = _config(source)
     shapes = {_name(tensor.name, source): tensor.shape for tensor in source.file.tensors}
     if len(shapes) < len(source.file.tensors):
-        raise source.refuse("two tensors have one name.")
+        raise source.refuse("two tensors have the same name.")
     expected_tensors.check_tensors(config, shapes, str(source.file.path))
     files = gguf_tokenizer.tokenizer_files(source.file.fields, str(source.file.path))
     return config, shapes, files | {"config.json": orjson.dumps(config, option=orjson.OPT_INDENT_2)}
@@ -130,7 +128,7 @@ def _config(source: GgufSource) -> dict[str, Any]:
     heads, hidden = int(number("attention.head_count")), int(number("embedding_length"))
     width = number("attention.key_length", number("rope.dimension_count", hidden / heads))
     if width != number("rope.dimension_count", width):
-        raise source.refuse("its rope turns only a part of each head.")
+        raise source.refuse("the model's rope rotates only a part of each head.")
     config = {
         "architectures": [ARCHITECTURES[source.architecture]],
         "model_type": source.architecture,
@@ -150,10 +148,9 @@ def _config(source: GgufSource) -> dict[str, Any]:
         "dtype": "float32",
     }
     ids = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
-    found = {key: fields.get(f"tokenizer.ggml.{name}_token_id") for key, name in ids.items()}
-    return (
-        config | _rope(source) | {key: value for key, value in found.items() if value is not None}
-    )
+    special = {key: fields.get(f"tokenizer.ggml.{name}_token_id") for key, name in ids.items()}
+    known = {key: value for key, value in special.items() if value is not None}
+    return config | _rope(source) | known
 
 
 def _rope(source: GgufSource) -> dict[str, Any]:
@@ -172,12 +169,12 @@ def _rope(source: GgufSource) -> dict[str, Any]:
 
 
 def _short(value: float) -> float:
-    """The shortest decimal that is the same fp32: 1e-5 rather than 9.999999747378752e-06."""
+    """Return the shortest decimal that is the same fp32: 1e-5, not 9.999999747378752e-06."""
     return float(str(np.float32(value)))
 
 
 def _name(name: str, source: GgufSource) -> str:
-    """The name transformers gives the tensor."""
+    """Return transformers' name of the tensor."""
     if name in OUTER:
         return OUTER[name]
     match name.split("."):
@@ -186,14 +183,14 @@ def _name(name: str, source: GgufSource) -> str:
         ):
             return f"model.layers.{layer}.{INNER[inner]}.{kind}"
     what = (
-        f"tensor {name!r} is not one a plain {source.architecture} has (experts, or scaled rope"
-        " frequencies?)."
+        f"tensor {name!r} does not belong to a plain {source.architecture} model (experts, or"
+        " scaled rope frequencies?)."
     )
     raise source.refuse(what)
 
 
 def _values(tensor: GgufTensor, source: GgufSource, config: Mapping[str, Any]) -> Array:
-    """The tensor in fp32, as transformers lays it out."""
+    """Return the tensor in fp32, in transformers' layout."""
     try:
         array = source.file.array(tensor)
     except NotImplementedError as error:
@@ -203,24 +200,24 @@ def _values(tensor: GgufTensor, source: GgufSource, config: Mapping[str, Any]) -
         "attn_k": int(config["num_key_value_heads"]),
     }
     part = tensor.name.split(".")[2] if tensor.name.startswith("blk.") else ""
-    return (
-        _unpermute(array, heads[part])
-        if source.architecture == "llama" and part in heads
-        else array
-    )
+    if source.architecture == "llama" and part in heads:
+        return _unpermute(array, heads[part])
+    return array
 
 
 def _unpermute(array: Array, heads: int) -> Array:
-    """Undo llama.cpp's interleaving of the two rotary
-    halves of each head (its convert_hf_to_gguf.py).
+    """Undo llama.cpp's interleaving of the two rotary halves of each head.
+
+    See its convert_hf_to_gguf.py.
     """
     half = array.shape[0] // heads // 2
     return array.reshape(heads, half, 2, -1).swapaxes(1, 2).reshape(array.shape)
 
 
 def _write(path: Path, shapes: Shapes, arrays: Iterable[Array]) -> None:
-    """A safetensors file of fp32 tensors, streamed:
-    the library's writer wants all of them in memory.
+    """Write a safetensors file of fp32 tensors, one at a time.
+
+    The library's writer wants all of them in memory.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -229,7 +226,7 @@ def _write(path: Path, shapes: Shapes, arrays: Iterable[Array]) -> None:
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
     text = orjson.dumps(header)
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays:
-            out.write(np.ascontiguousarray(array, dtype="<f4").data)
+            file.write(np.ascontiguousarray(array, dtype="<f4").data)

@@ -1,8 +1,7 @@
-"""One stored model folder: made whole or not at
-all, and locked by the size and sha256 of each file.
+"""One stored model folder: whole or absent, and locked by the size and sha256 of each file.
 
-The lock catches damage and slips, not somebody who
-can write the store: they can write the lock too.
+The lock catches damage and mistakes, not somebody who can write to the store: they can write the
+lock too.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from offapi.files.lock import wait_for
 from offapi.models.safe_folder import read_json
 
 LOCK, PARITY = "offapi.lock.json", "parity.json"
-# what `check_content` read, so that nobody reads half a gigabyte at every start
+# what `check_content` read, so that not every start reads half a gigabyte
 VERIFIED = ".verified.json"
 MAKE_ROOM = "Free some space, or set OFFAPI_HOME to a folder on another disk."
 
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path | None]:
-    """A hidden folder to fill, renamed to `target` at the end; None when `target` is there already.
+    """Yield a hidden folder to fill, renamed to `target` at the end; None when `target` exists.
 
-    Whatever goes wrong, nothing is left. Other processes wait for their turn. Raises ModelError
-    in place of OSError.
+    Whatever goes wrong, nothing is left. Other processes wait for their turn. Raise ModelError in
+    place of OSError.
     """
     try:
         with _turn(target.parent):
@@ -48,10 +47,9 @@ def whole(target: Path) -> Iterator[Path | None]:
             sync_path(target.parent)
     except OSError as error:
         full = error.errno in atomic.FULL
+        cause = "the disk is full" if full else error.strerror or str(error)
         raise ModelError(
-            "the disk is full; nothing was stored."
-            if full
-            else f"{error.strerror or error}; nothing was stored.",
+            f"{cause}; nothing was stored.",
             where=str(target.parent if full else error.filename or target),
             next_step=MAKE_ROOM if full else "Check the path and its permissions.",
         ) from error
@@ -59,7 +57,7 @@ def whole(target: Path) -> Iterator[Path | None]:
 
 @contextmanager
 def _turn(models: Path) -> Iterator[None]:
-    """Hold the store; what a killed process left is cleared first."""
+    """Hold the store; first clear what a killed process left."""
     models.mkdir(parents=True, exist_ok=True)
     with wait_for(models / ".lock"):
         for stale in models.glob(".tmp-*"):
@@ -76,7 +74,7 @@ def remove(folder: Path) -> None:
 
 
 def _hidden(folder: Path) -> Path:
-    """Return a free name beside `folder` that `_turn` clears if it stays."""
+    """Return a free name next to `folder` that `_turn` clears if it stays."""
     return folder.with_name(f".tmp-{uuid4().hex}")
 
 
@@ -96,46 +94,46 @@ def put(folder: Path, name: str, content: bytes) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The lock of a stored folder. Raises ModelError when it is missing or damaged."""
+    """Return the lock of a stored folder. Raise ModelError when it is missing or damaged."""
     path = folder / LOCK
     if not path.is_file():
-        raise _changed(path, "missing")
+        raise _changed(path, "the file is missing")
     lock = read_json(path)
     match lock:
         case {"files": dict(files), "source": dict()} if all(map(_is_entry, files.items())):
             return dict(lock)
-    raise _changed(path, "not a lock that offapi wrote")
+    raise _changed(path, "it is not a lock that offapi wrote")
 
 
 def check_sizes(folder: Path) -> None:
-    """Raises ModelError unless the locked files, and no others, are there with their sizes."""
+    """Raise ModelError unless the locked files, and no others, are there with their sizes."""
     files = read(folder)["files"]
     for name, entry in files.items():
         path = folder / name
         if path.is_symlink() or not path.is_file():
-            raise _changed(path, "missing")
+            raise _changed(path, "the file is missing")
         if path.stat().st_size != entry["size"]:
-            raise _changed(path, f"{path.stat().st_size} bytes instead of {entry['size']}")
+            raise _changed(path, f"it has {path.stat().st_size} bytes instead of {entry['size']}")
     if extra := sorted({path.name for path in folder.glob("[!.]*")} - {*files, LOCK}):
-        raise _changed(folder / extra[0], "not one of the files that were added")
+        raise _changed(folder / extra[0], "it is not one of the files that were added")
 
 
 def check_content(folder: Path, *, again: bool) -> None:
-    """Raises ModelError naming the first locked file whose sha256 has changed.
+    """Raise ModelError naming the first locked file whose sha256 has changed.
 
-    Unless `again`, a file that was read before, and whose size, time of change and inode are as
-    they were, is not read. A disk that lost a bit by itself is therefore found by `again` alone.
+    A file that was read before, with unchanged size, time of change and inode, is not read unless
+    `again`. So only `again` finds a bit that the disk lost.
     """
-    before, found = {} if again else _verified(folder), {}
+    before, now = {} if again else _verified(folder), {}
     for name, entry in read(folder)["files"].items():
-        found[name] = _stamp(folder / name, entry["sha256"])
-        if before.get(name) != found[name] and sha256_file(folder / name) != entry["sha256"]:
+        now[name] = _stamp(folder / name, entry["sha256"])
+        if before.get(name) != now[name] and sha256_file(folder / name) != entry["sha256"]:
             with suppress(OSError):
                 (folder / VERIFIED).unlink(missing_ok=True)
             raise _changed(folder / name, "its content has changed since it was added")
-    if before != found:
-        with suppress(OSError, RunError):  # a store that cannot be written is read each time
-            write_file(folder / VERIFIED, orjson.dumps(found))
+    if before != now:
+        with suppress(OSError, RunError):  # a read-only store is read each time
+            write_file(folder / VERIFIED, orjson.dumps(now))
 
 
 def _stamp(path: Path, locked: str) -> list[Any]:
@@ -144,12 +142,12 @@ def _stamp(path: Path, locked: str) -> list[Any]:
 
 
 def _verified(folder: Path) -> dict[str, Any]:
-    """The stamps of the files that were read and found right."""
+    """Return the stamps of the files that were read and found unchanged."""
     try:
-        found = orjson.loads((folder / VERIFIED).read_bytes())
+        stamps = orjson.loads((folder / VERIFIED).read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return stamps if isinstance(stamps, dict) else {}
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """config.json in the one form that every loader reads alike.
 
 transformers 5 writes `rope_parameters`; mlx-lm's llama reads only `rope_theta` and `rope_scaling`,
-and falls back to 10000 without a word. Both are written here. So is `tie_word_embeddings`, whose
-default differs too. Left out: rope settings that differ by layer.
+and silently falls back to 10000. Both are written here. So is `tie_word_embeddings`, whose default
+differs too. Left out: rope settings that differ by layer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ THETA = 10_000.0
 def normalise_config(
     config: Mapping[str, Any], tensors: Collection[str], where: str
 ) -> dict[str, Any]:
-    """`config` with rope and tying spelled out. Raises ModelError when it contradicts itself."""
+    """Return `config` with explicit rope and tying; ModelError when it contradicts itself."""
     _check_attention(config, where)
     rope = _rope(config, where)
     scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
@@ -33,8 +33,9 @@ def normalise_config(
 
 
 def is_normal(config: Mapping[str, Any], normal: Mapping[str, Any]) -> bool:
-    """Whether a loader that knows only the older keys reads
-    from `config` what `normal`, its normal form, says.
+    """Return whether a loader that knows only the older keys reads `config` correctly.
+
+    `normal` is its normal form.
     """
     return all(
         config.get(key) == normal[key]
@@ -43,7 +44,7 @@ def is_normal(config: Mapping[str, Any], normal: Mapping[str, Any]) -> bool:
 
 
 def _check_attention(config: Mapping[str, Any], where: str) -> None:
-    """Raises ModelError for attention that sees only a part of what came before."""
+    """Raise ModelError for attention that sees only a part of the context."""
     window = config.get("sliding_window") if config.get("model_type") == "mistral" else None
     if (
         window
@@ -54,14 +55,14 @@ def _check_attention(config: Mapping[str, Any], where: str) -> None:
             f"sliding windows ({window or config.get('sliding_window')} tokens) are not supported.",
             where=f"{where}, field 'sliding_window'",
             next_step=(
-                "Where every text is shorter than the window, set it to null (use_sliding_window to"
+                "If every text is shorter than the window, set it to null (use_sliding_window to"
                 " false)."
             ),
         )
 
 
 def _rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The settings in transformers 5's form."""
+    """Return the rope settings in transformers 5's form."""
     new, old = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
     if (
         not isinstance(new, dict)
@@ -71,7 +72,7 @@ def _rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise ModelError(
             "only one rope for all layers is supported.",
             where=f"{where}, field 'rope_parameters'",
-            next_step="Choose another model.",
+            next_step="Use another model.",
         )
     thetas = {float(d["rope_theta"]) for d in (new, old, config) if d.get("rope_theta") is not None}
     kinds = {str(d.get("rope_type", d.get("type", "default"))) for d in (new, old) if d}
@@ -79,7 +80,7 @@ def _rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise ModelError(
             f"rope_parameters and the older keys disagree ({sorted(thetas)}, {sorted(kinds)}).",
             where=f"{where}, field 'rope_theta'",
-            next_step="Keep the pair the model was trained with.",
+            next_step="Keep the pair that the model was trained with.",
         )
     theta = thetas.pop() if thetas else DEFAULT_THETA.get(str(config.get("model_type")), THETA)
     rest = {key: value for key, value in (old | new).items() if key != "type"}

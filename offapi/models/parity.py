@@ -1,9 +1,9 @@
-"""Do the backends compute the same from one model folder? A few fixed token sequences tell.
+"""Check that the backends compute the same from one model folder, on a few fixed token sequences.
 
 The tokens are drawn from a fixed seed, so neither tokenizer nor template plays a part. The logprobs
-in the folder's `parity.json` are the truth: for the demo model they come with offapi, computed by
-transformers; for others the first usable backend writes them. Left out: adapters and other dtypes
-than fp32.
+in the folder's `parity.json` are the truth: those of the demo model come with offapi, computed by
+transformers; for other models the first usable backend writes them. Left out: adapters, and dtypes
+other than fp32.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from offapi.randomness import uniforms
 
 TOLERANCE = 1e-3  # nats
 SEED = 20261
-LENGTHS = (5, 24, 61, 130)  # tokens; a wrong rope shows more the longer the sequence
-ORDER = ("torch", "mlx")  # who records first: transformers' implementation is the models' own
+LENGTHS = (5, 24, 61, 130)  # tokens; a wrong rope shows more in longer sequences
+# Who records first: transformers' implementation is the models' own.
+ORDER = ("torch", "mlx")
 
 
 @dataclass(frozen=True)
 class ParityRecord:
-    """Logprobs (nats) of `sequences` by `by`; row i has one
-    fewer than sequence i, whose first token has no context.
+    """Logprobs (nats) of `sequences`, computed by `by`.
+
+    Row i has one fewer than sequence i, whose first token has no context.
     """
 
     by: str
@@ -44,8 +46,10 @@ class ParityRecord:
 
 @dataclass(frozen=True)
 class ParityOutcome:
-    """What `establish` found: who recorded ("" where
-    nobody could), nats apart, and who was left out why.
+    """What `establish_parity` found.
+
+    Who recorded ("" where no backend could), the differences in nats, and why backends were
+    skipped.
     """
 
     recorded_by: str
@@ -54,13 +58,13 @@ class ParityOutcome:
 
 
 def parity_sequences(vocabulary: int) -> tuple[tuple[int, ...], ...]:
-    """The fixed sequences for a model of that many tokens."""
+    """Return the fixed sequences for a model with a vocabulary of that size."""
     draws = [uniforms(SEED, 0, i, 0, length) for i, length in enumerate(LENGTHS)]
     return tuple(tuple(int(u * vocabulary) for u in draw.astype(np.float64)) for draw in draws)
 
 
 def record_parity(backend: Backend, tokens: Sequence[tuple[int, ...]], by: str) -> ParityRecord:
-    """What `backend` computes for `tokens`."""
+    """Return what `backend` computes for `tokens`."""
     rows = backend.score(_episodes(tokens))
     return ParityRecord(
         by, tuple(tokens), tuple(tuple(round(float(x), 6) for x in row) for row in rows)
@@ -68,8 +72,9 @@ def record_parity(backend: Backend, tokens: Sequence[tuple[int, ...]], by: str) 
 
 
 def largest_difference(backend: Backend, record: ParityRecord) -> float:
-    """The largest difference (nats) between `backend`
-    and the record; not a number if either has one.
+    """Return the largest difference (nats) between `backend` and the record.
+
+    It is NaN if either contains NaN.
     """
     rows = backend.score(_episodes(record.sequences))
     pairs = zip(rows, record.logprobs, strict=True)
@@ -81,22 +86,24 @@ def largest_difference(backend: Backend, record: ParityRecord) -> float:
 def measure_parity(model: Model, name: str) -> float:
     """Load `model` with the backend `name` and compare it with its record.
 
-    Raises ModelError when they differ by more than TOLERANCE or there is no record, BackendError
+    Raise ModelError when they differ by more than TOLERANCE or there is no record, BackendError
     when the backend cannot be used here.
     """
     known = read_record(model.path)
     if known is None:
         raise ModelError(
-            f"no {lock.PARITY}.", where=str(model.path), next_step="Add the model again."
+            f"the model has no {lock.PARITY}.",
+            where=str(model.path),
+            next_step="Add the model again.",
         )
     return _compare(model, name, known)
 
 
 def establish_parity(model: Model) -> ParityOutcome:
-    """Compare every usable backend with the stored model's
-    record, which the first one writes if there is none.
+    """Compare every usable backend with the stored model's record.
 
-    Raises ModelError when one differs by more than TOLERANCE.
+    The first backend writes the record if there is none. Raise ModelError when one differs by more
+    than TOLERANCE.
     """
     known, config = read_record(model.path), check_config(model.path)
     differences: dict[str, float] = {}
@@ -119,14 +126,14 @@ def establish_parity(model: Model) -> ParityOutcome:
 
 
 def encode_record(record: ParityRecord) -> bytes:
-    """The content of `parity.json`."""
+    """Return the content of `parity.json`."""
     pairs = zip(record.sequences, record.logprobs, strict=True)
     rows = [{"tokens": tokens, "logprobs": logprobs} for tokens, logprobs in pairs]
     return orjson.dumps({"version": 1, "by": record.by, "sequences": rows})
 
 
 def read_record(folder: Path) -> ParityRecord | None:
-    """The record in `folder`, None if it has none. Raises ModelError when it is damaged."""
+    """Return the record in `folder`, None if it has none. Raise ModelError when it is damaged."""
     path = folder / lock.PARITY
     if not path.is_file():
         return None
@@ -144,7 +151,7 @@ def read_record(folder: Path) -> ParityRecord | None:
     except (KeyError, TypeError, ValueError) as error:
         again = "Delete the model's folder and add it again."
         raise ModelError(
-            f"not a parity record ({error}).", where=str(path), next_step=again
+            f"the file is not a parity record ({error}).", where=str(path), next_step=again
         ) from None
 
 
@@ -166,12 +173,12 @@ def _compare(model: Model, name: str, known: ParityRecord) -> float:
         backend.close()
     if not difference <= TOLERANCE:
         raise ModelError(
-            f"{name} computes other logprobs than {known.by}: {difference:.3g} nats apart,"
-            f" {TOLERANCE:g} allowed.",
+            f"{name} and {known.by} compute different logprobs: they differ by {difference:.3g}"
+            f" nats, at most {TOLERANCE:g} is allowed.",
             where=str(model.path),
             next_step=(
-                "Do not train it: a setting in config.json means something else to that backend. "
-                "`offapi models verify` tells whether a file has changed."
+                "Do not train the model: that backend reads a setting in config.json differently."
+                " `offapi models verify` shows whether a file has changed."
             ),
         )
     return difference
@@ -185,11 +192,11 @@ def _episodes(tokens: Sequence[tuple[int, ...]]) -> list[Episode]:
 
 
 def too_large_for(folder: Path, config: Mapping[str, Any], name: str) -> str:
-    """Why the backend `name` should not even try to load `folder` in fp32, or ""."""
+    """Return why the backend `name` should not try to load `folder` in fp32, or ""."""
     import psutil
 
     if config.get("quantization"):
-        return "" if name == "mlx" else "weights quantised for MLX"
+        return "" if name == "mlx" else "the weights are quantised for MLX"
     need = 4 * sum(int(np.prod(shape)) for _, shape in check_weights(folder).values())  # bytes
     free = int(psutil.virtual_memory().available)
-    return f"needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free" if need > free else ""
+    return f"needs {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free" if need > free else ""

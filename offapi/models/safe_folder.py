@@ -2,8 +2,8 @@
 
 Loaders have trusted offsets, `auto_map`, `model_file` and pickles from model folders, so the header
 and the settings are checked here first. Left out: the chat template's behaviour. Its size is
-capped; transformers renders it in jinja2's ImmutableSandboxedEnvironment, which stops code but not
-a slow loop: that is what `template_probe` is for.
+limited; transformers renders it in jinja2's ImmutableSandboxedEnvironment, which stops code but not
+a slow loop, so `template_probe` checks that.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SOURCE = "Take the model from somewhere you trust, or ask its author for plain s
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ModelError unless `folder` holds a model that can be loaded without trusting it."""
+    """Raise ModelError unless the model in `folder` can be loaded without trusting it."""
     for path in sorted(folder.rglob("*")):
         check_inside(path, folder)
         if path.is_dir():
@@ -54,12 +54,14 @@ def check_folder(folder: Path) -> None:
                 "a pickle can run code when it is loaded.",
                 where=str(path),
                 next_step=(
-                    "Delete it if the weights are also there as safetensors, and add the"
+                    "Delete it if the folder also has the weights as safetensors, then add the"
                     f" folder again. {SOURCE}"
                 ),
             )
         if path.suffix.lower() in CODE_FILES:
-            raise ModelError("a model folder may not hold code.", where=str(path), next_step=SOURCE)
+            raise ModelError(
+                "a model folder must not contain code.", where=str(path), next_step=SOURCE
+            )
         if path.suffix == ".jinja" and path.stat().st_size > MAX_TEMPLATE:
             raise ModelError(
                 f"the chat template exceeds {MAX_TEMPLATE} bytes.",
@@ -73,26 +75,27 @@ def check_folder(folder: Path) -> None:
 
 
 def check_inside(path: Path, folder: Path) -> None:
-    """Raises ModelError when `path` leads out of `folder`
-    (a hub cache's snapshot may lead to its own blobs).
+    """Raise ModelError when `path` leads out of `folder`.
+
+    A hub cache's snapshot may lead to its own blobs.
     """
     root = folder.resolve()
     if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
         root = root.parent.parent
     if not path.resolve().is_relative_to(root):
         raise ModelError(
-            "links out of the model folder.",
+            "the link leads out of the model folder.",
             where=str(path),
-            next_step="Copy the file itself there.",
+            next_step="Replace it with the file itself.",
         )
 
 
 def read_json(path: Path) -> Any:
-    """The parsed file. Raises ModelError when it is too large or not JSON."""
+    """Return the parsed file. Raise ModelError when it is too large or not JSON."""
     limit = MAX_JSON.get(path.name, MAX_OTHER_JSON)
     if path.stat().st_size > limit:
         raise ModelError(
-            f"larger than the {limit} bytes such a file may have.",
+            f"the file must not exceed {limit} bytes.",
             where=str(path),
             next_step=SOURCE,
         )
@@ -100,14 +103,14 @@ def read_json(path: Path) -> Any:
         return orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
         raise ModelError(
-            f"not valid JSON ({error}).", where=str(path), next_step="Copy the file again."
+            f"the file is not valid JSON ({error}).",
+            where=str(path),
+            next_step="Copy the file again.",
         ) from None
 
 
 def check_settings(value: Any, path: Path) -> None:
-    """Raises ModelError for a setting, at any depth,
-    that makes some loader run code from elsewhere.
-    """
+    """Raise ModelError for a setting, at any depth, that makes a loader run code from elsewhere."""
     if path.name in ("tokenizer.json", "vocab.json"):
         return
     for key, entry in _items(value):
@@ -135,27 +138,29 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def check_config(folder: Path) -> dict[str, Any]:
-    """config.json as a dict.
+    """Return config.json as a dict.
 
-    Raises ModelError for a model type or a quantisation that is not known.
+    Raise ModelError for an unsupported model type or quantisation.
     """
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(
-            "no config.json here.", where=str(folder), next_step="A model folder has one."
+            "the folder has no config.json.",
+            where=str(folder),
+            next_step="Name a model folder, which has one.",
         )
     config = read_json(path)
     if not isinstance(config, dict) or config.get("model_type") not in MODEL_TYPES:
-        found = config.get("model_type") if isinstance(config, dict) else None
+        model_type = config.get("model_type") if isinstance(config, dict) else None
         raise ModelError(
-            f"model type {found!r} is not one that both backends compute alike.",
+            f"the model type must be one that both backends compute alike, got {model_type!r}.",
             where=f"{path}, field 'model_type'",
-            next_step=f"Known: {', '.join(MODEL_TYPES)}.",
+            next_step=f"Supported: {', '.join(MODEL_TYPES)}.",
         )
     other = config.get("quantization_config")
     if other is not None and other != config.get("quantization"):
         raise ModelError(
-            "these quantised weights are not MLX's and cannot be trained.",
+            "only weights quantised for MLX can be trained, not these.",
             where=f"{path}, field 'quantization_config'",
             next_step="Add the unquantised model.",
         )
@@ -163,43 +168,43 @@ def check_config(folder: Path) -> dict[str, Any]:
 
 
 def check_weights(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name -> (dtype, shape) over all `model*.safetensors`.
+    """Return name -> (dtype, shape) over all `model*.safetensors`.
 
-    Raises ModelError where they or the index do not fit.
+    Raise ModelError where they do not match each other or the index.
     """
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise ModelError(
-            "no model*.safetensors here.",
+            "the folder has no model*.safetensors.",
             where=str(folder),
             next_step="Add safetensors or a GGUF file.",
         )
     for path in files:
         header = check_header(path)
-        if twice := sorted(found.keys() & header.keys()):
+        if twice := sorted(tensors.keys() & header.keys()):
             raise ModelError(
                 f"tensor {twice[0]!r} is in two files.", where=str(path), next_step=SOURCE
             )
-        found |= header
+        tensors |= header
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         content = read_json(index)
         wanted = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(wanted, dict) or wanted.keys() != found.keys():
+        if not isinstance(wanted, dict) or wanted.keys() != tensors.keys():
             raise ModelError(
-                "lists other tensors than the files hold.",
+                "the index lists other tensors than the files contain.",
                 where=str(index),
                 next_step="Copy it again.",
             )
-    return found
+    return tensors
 
 
 def check_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return name -> (dtype, shape). Raises ModelError unless the tensors tile the file exactly.
+    """Return name -> (dtype, shape). Raise ModelError unless the tensors fill the file exactly.
 
-    The library checks types, sizes and offsets. It lets pass what other loaders read differently:
-    keys given twice or unknown, rarer dtypes, many dimensions. Those are refused here.
+    The library checks types, sizes and offsets. It accepts what other loaders read differently:
+    duplicate or unknown keys, rarer dtypes, many dimensions. Those are refused here.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -231,10 +236,10 @@ def _described(name: str, entry: Any, path: Path) -> tuple[str, tuple[int, ...]]
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    value = dict(pairs)
+    if len(value) != len(pairs):
         raise ValueError("a key occurs twice")
-    return found
+    return value
 
 
 def _damaged(what: str, path: Path) -> ModelError:

@@ -1,6 +1,4 @@
-"""Where a model may come from: the demo model's
-package, a folder, or a GGUF file on this machine.
-"""
+"""Where a model may come from: the demo model's package, a folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ class ModelSource:
 
     @property
     def name(self) -> str:
-        """The name it gets when none is given."""
+        """The name the model gets when none is given."""
         if self.kind == "demo":
             return DEMO_NAME
         path = self.path.resolve()
@@ -43,17 +41,17 @@ class ModelSource:
 
 
 def find_source(source: str | Path) -> ModelSource:
-    """What `source` names: "demo" or a path. Raises ModelError when it is missing or refused."""
+    """Return what `source` names: "demo" or a path. Raise ModelError for any other."""
     return _demo() if str(source) == DEMO else _local(Path(source).expanduser().absolute())
 
 
 def kept_files(folder: Path) -> list[Path]:
-    """The files of a model folder that a loader, or a reader of its licence, may need."""
+    """Return the files of a model folder that a loader, or a reader of its licence, may need."""
     return sorted(path for path in folder.iterdir() if KEPT.fullmatch(path.name) and path.is_file())
 
 
 def _demo() -> ModelSource:
-    """The demo model's file inside its package, which is found without being imported."""
+    """Return the demo model's file inside its package, which is found without being imported."""
     spec = find_spec(DEMO_PACKAGE)
     folders = (spec.submodule_search_locations if spec else None) or []
     for path in (Path(folder) / DEMO_FILE for folder in folders):
@@ -61,7 +59,7 @@ def _demo() -> ModelSource:
             digest = sha256_file(path)
             if digest != DEMO_SHA256:
                 raise ModelError(
-                    f"sha256 {digest} is not the demo model's.",
+                    f"the demo model's sha256 must be {DEMO_SHA256}, got {digest}.",
                     where=str(path),
                     next_step=_GET_DEMO,
                 )
@@ -82,11 +80,11 @@ def _local(path: Path) -> ModelSource:
                 "Write it with transformers:"
                 " `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`."
             )
-            raise ModelError("no tokenizer.json here.", where=str(path), next_step=step)
+            raise ModelError("the folder has no tokenizer.json.", where=str(path), next_step=step)
         return ModelSource("folder", path, sha256_files(path, kept_files(path)))
     if not path.is_file():
         raise ModelError(
-            "no such file or folder.",
+            "there is no such file or folder.",
             where=str(path),
             next_step=(
                 "Give the path of a model folder or .gguf file on this machine; offapi downloads"
@@ -96,8 +94,8 @@ def _local(path: Path) -> ModelSource:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ModelError(
-                "not a GGUF file.",
+                "the file is not a GGUF file.",
                 where=str(path),
-                next_step="Give a .gguf file, or a model's folder.",
+                next_step="Give a .gguf file or a model folder.",
             )
     return ModelSource("gguf", path, sha256_file(path))

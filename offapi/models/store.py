@@ -26,7 +26,10 @@ MARGIN = 64_000_000  # bytes left free on the disk
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder. `source` and `license` are "" and `size` (bytes) 0 where no lock tells."""
+    """A model folder.
+
+    Without a lock `source` and `license` are "" and `size` (bytes) is 0.
+    """
 
     name: str
     path: Path
@@ -36,50 +39,54 @@ class Model:
 
 
 class UnknownModel(ModelError):
-    """There is no model of that name: a slip in what
-    was typed (exit code 2, as click's usage errors).
+    """There is no model of that name.
+
+    It is a typing mistake (exit code 2, as click's usage errors).
     """
 
     exit_code = 2
 
 
 def home() -> Path:
-    """Where offapi keeps its models: $OFFAPI_HOME, else ~/.offapi."""
+    """Return where offapi keeps its models: $OFFAPI_HOME, else ~/.offapi."""
     return Path(os.environ.get("OFFAPI_HOME") or Path.home() / ".offapi").absolute()
 
 
 def store() -> Path:
-    """The folder of model folders."""
+    """Return the folder of model folders."""
     return home() / "models"
 
 
 def add(source: str | Path, name: str | None = None) -> Model:
-    """Store "demo", a model folder or a .gguf file; returns at once when the very same is there.
+    """Store "demo", a model folder or a .gguf file; return at once when the same one is stored.
 
-    Raises ModelError when the source is missing, damaged, refused (code, pickles, unknown
-    architecture, no chat template that renders), when the name is taken by another model, or when
-    the disk is full.
+    Raise ModelError when the source is missing, damaged or refused (code, pickles, unknown
+    architecture, no chat template that renders), when another model has the name, or when the disk
+    is full.
     """
-    found = find_source(source)
-    name = name or found.name
+    original = find_source(source)
+    name = name or original.name
     if not NAME.fullmatch(name) or name == DEMO:
         raise ModelError(
-            f"{name!r} cannot be a name.",
+            f"{name!r} cannot be the name of a model.",
             next_step="Use letters, digits, '.', '_', '-': `--name NAME`.",
         )
     target = store() / name
     with lock.whole(target) as folder:
         if folder is None:
-            return _same(_find(name), found)
-        license = _copy(found.path, folder) if found.kind == "folder" else _convert(found, folder)
-        config = _normal_config(folder, found.path)
+            return _same(_find(name), original)
+        if original.kind == "folder":
+            license = _copy(original.path, folder)
+        else:
+            license = _convert(original, folder)
+        config = _normal_config(folder, original.path)
         (folder / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
         safe_folder.check_folder(folder)
-        template_probe.probe_template(folder, found.path)
+        template_probe.probe_template(folder, original.path)
         origin = {
-            "kind": found.kind,
-            "path": str(found.path),
-            "sha256": found.sha256,
+            "kind": original.kind,
+            "path": str(original.path),
+            "sha256": original.sha256,
             "license": license,
         }
         lock.write(folder, origin)
@@ -87,11 +94,11 @@ def add(source: str | Path, name: str | None = None) -> Model:
 
 
 def get(name_or_path: str | Path) -> Model:
-    """The model of that name in the store, or the folder at that path, to be loaded.
+    """Return the model of that name in the store, or the folder at that path, to be loaded.
 
-    Checks that the locked files, and no others, are there as they were added: their content is read
+    Check that the locked files, and no others, are there as they were added: their content is read
     once, and again when they were touched. A folder outside the store has its settings and headers
-    checked as `add` does. Raises ModelError, UnknownModel where there is neither.
+    checked as `add` does. Raise ModelError, or UnknownModel where there is neither.
     """
     model = _find(name_or_path)
     if model.path.parent == store():
@@ -100,33 +107,33 @@ def get(name_or_path: str | Path) -> Model:
 
 
 def listing() -> list[Model]:
-    """The models in the store by name; damaged ones too (`verify` says what is wrong)."""
+    """Return the models in the store by name; damaged ones too (`verify` says what is wrong)."""
     return [_listed(store() / name) for name in _names() if (store() / name).is_dir()]
 
 
 def verify(name_or_path: str | Path) -> Model:
     """Read every locked file again.
 
-    Raises ModelError naming the first that is missing or changed.
+    Raise ModelError naming the first that is missing or changed.
     """
     model = _find(name_or_path)
     if model.path.parent != store():
         raise ModelError(
-            "not in the store, so nothing to compare with.",
+            "the model is not in the store, so there is nothing to compare it with.",
             where=str(model.path),
-            next_step="Add it.",
+            next_step="Add it with `offapi models add`.",
         )
     lock.check_content(model.path, again=True)
     return model
 
 
 def remove(name: str) -> None:
-    """Delete a stored model. It vanishes from the store at once, whole."""
+    """Delete a stored model. It vanishes from the store at once, as a whole."""
     lock.remove(_find(name).path)
 
 
 def _find(name_or_path: str | Path) -> Model:
-    """As `get`, without a look at the content of stored files."""
+    """As `get`, without checking the content of stored files."""
     name = DEMO_NAME if str(name_or_path) == DEMO else str(name_or_path)
     folder = Path(name_or_path).expanduser().absolute()
     if NAME.fullmatch(name) and (store() / name).is_dir():
@@ -137,7 +144,9 @@ def _find(name_or_path: str | Path) -> Model:
             if name == DEMO_NAME
             else nearest(name, _usable())
         )
-        raise UnknownModel(f"no model {str(name_or_path)!r}.", where=str(store()), next_step=hint)
+        raise UnknownModel(
+            f"there is no model {str(name_or_path)!r}.", where=str(store()), next_step=hint
+        )
     if folder.parent == store():
         lock.check_sizes(folder)
         return _model(folder)
@@ -146,8 +155,7 @@ def _find(name_or_path: str | Path) -> Model:
         safe_folder.check_config(folder), _normal_config(folder, folder)
     ):
         raise ModelError(
-            "config.json leaves open, or says in one form alone, what loaders then read"
-            " differently.",
+            "config.json omits settings, or gives them in one form only, and loaders then differ.",
             where=str(folder),
             next_step=f"Add it with `offapi models add {folder}`, which writes both forms.",
         )
@@ -159,7 +167,7 @@ def _names() -> list[str]:
 
 
 def _usable() -> list[str]:
-    """Every name that `get` takes, the short one of the demo's model too."""
+    """Return every name that `get` accepts, including the demo model's short one."""
     names = _names()
     return [*names, DEMO] if DEMO_NAME in names else names
 
@@ -167,7 +175,7 @@ def _usable() -> list[str]:
 def _listed(folder: Path) -> Model:
     try:
         return _model(folder)
-    except ModelError:  # a damaged lock; whoever uses the model is told
+    except ModelError:  # a damaged lock; using the model reports it
         return Model(folder.name, folder)
 
 
@@ -183,8 +191,8 @@ def _model(folder: Path) -> Model:
     )
 
 
-def _same(model: Model, found: ModelSource) -> Model:
-    if lock.read(model.path)["source"].get("sha256") == found.sha256:
+def _same(model: Model, source: ModelSource) -> Model:
+    if lock.read(model.path)["source"].get("sha256") == source.sha256:
         return model
     raise ModelError(
         f"the name {model.name!r} is taken by another model.",
@@ -194,7 +202,10 @@ def _same(model: Model, found: ModelSource) -> Model:
 
 
 def _normal_config(folder: Path, origin: Path) -> dict[str, object]:
-    """The config of `folder`, normalised and compared with its tensors; errors name `origin`."""
+    """Return the config of `folder`, normalised and compared with its tensors.
+
+    Errors name `origin`.
+    """
     where, tensors = str(origin), safe_folder.check_weights(folder)
     config = normal_config.normalise_config(safe_folder.check_config(folder), tensors, where)
     expected_tensors.check_tensors(
@@ -204,33 +215,33 @@ def _normal_config(folder: Path, origin: Path) -> dict[str, object]:
 
 
 def _copy(source: Path, folder: Path) -> str:
-    """Copy the files a loader may need; returns the licence the model card names, or ""."""
+    """Copy the files a loader may need; return the licence that the model card names, or ""."""
     files = kept_files(source)
     _room(folder, sum(path.stat().st_size for path in files))
     for path in files:
         shutil.copyfile(path, folder / path.name)
     card = folder / "README.md"
     text = card.read_text(errors="replace")[:4000] if card.is_file() else ""
-    named = re.match(r"---\n(?:.*\n)*?license: *(\S+)", text)
-    return named.group(1) if named else ""
+    match = re.match(r"---\n(?:.*\n)*?license: *(\S+)", text)
+    return match.group(1) if match else ""
 
 
-def _convert(found: ModelSource, folder: Path) -> str:
-    """Convert a GGUF file; returns its licence, or ""."""
-    file = gguf_weights.open_gguf(found.path)
+def _convert(source: ModelSource, folder: Path) -> str:
+    """Convert a GGUF file; return its licence, or ""."""
+    file = gguf_weights.open_gguf(source.path)
     _room(folder, file.bytes_after())
     gguf_weights.convert_gguf(file, folder)
-    if found.kind == "demo" and DEMO_PARITY.is_file():
+    if source.kind == "demo" and DEMO_PARITY.is_file():
         shutil.copyfile(DEMO_PARITY, folder / lock.PARITY)
     return file.license
 
 
 def _room(folder: Path, need: int) -> None:
-    """Raises ModelError when the disk cannot take `need` bytes."""
+    """Raise ModelError when the disk cannot take `need` bytes."""
     free = shutil.disk_usage(folder).free
     if free < need + MARGIN:
         raise ModelError(
-            f"the model needs {need / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB left.",
+            f"the model needs {need / 1e6:.0f} MB, but the disk has {free / 1e6:.0f} MB left.",
             where=str(store()),
             next_step=lock.MAKE_ROOM,
         )

@@ -1,4 +1,4 @@
-"""A task, how its file is loaded, and how its answers are spelt."""
+"""Tasks: how a task file is loaded, and how its answers are written."""
 
 from offapi.task.example import Example
 from offapi.task.load import load_task

@@ -1,4 +1,4 @@
-"""An answer as JSON text: one spelling of each, so that there is one text to learn."""
+"""An answer as JSON text, with exactly one spelling, so that there is one text to learn."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from offapi.text.normalise import is_number
 
 
 def spell(answer: Mapping[str, Any], schema: Mapping[str, Any], match: Mapping[str, Match]) -> str:
-    """`answer` as JSON without spaces, fields in the schema's order, others behind them by name.
+    """Return `answer` as JSON without spaces, fields in the schema's order, then others by name.
 
-    Fields that `match` calls numbers, and numbers in what it calls lists, keep two decimals at
-    least (128.50), as documents print amounts, unless the schema calls them integers.
+    Fields that `match` calls numbers, and numbers in its lists, keep at least two decimals
+    (128.50), as documents print amounts, unless the schema calls them integers.
     """
-    return _object(
-        answer, schema, [name for name, kind in match.items() if kind in ("number", "list")]
-    )
+    amounts = [name for name, kind in match.items() if kind in ("number", "list")]
+    return _object(answer, schema, amounts)
 
 
 def _object(value: Mapping[str, Any], schema: Mapping[str, Any], amounts: Collection[str]) -> str:
     properties: Mapping[str, Any] = schema.get("properties") or {}
-    names = [*(name for name in properties if name in value), *sorted(set(value) - set(properties))]
+    names = [name for name in properties if name in value]
+    names += sorted(set(value) - set(properties))
     spelled = [
         (name, _value(value[name], properties.get(name, {}), name in amounts)) for name in names
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Example:
-    """A worked example: what a teacher is shown before the document it shall answer for."""
+    """A worked example, shown to a teacher before the document that it must answer for."""
 
     document: str
     answer: Mapping[str, Any]

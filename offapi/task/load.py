@@ -1,6 +1,6 @@
-"""Load a task file, and word whatever goes wrong while it runs as an error at its line.
+"""Load a task file, and report whatever goes wrong while it runs as an error at its line.
 
-The file is Python and is run as the user's own code. Left out: keeping it from the machine.
+The file is Python and runs as the user's own code. Left out: a sandbox.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from offapi.task.task import Task
 
 
 def load_task(path: Path) -> Task:
-    """The `task` a Python file defines. The file is run: it is the user's own code.
+    """Run a Python file and return the `task` it defines. It runs as the user's own code.
 
-    ConfigError names the file and the line of whatever keeps it from being a task, NetworkBlocked
-    those that asked for the network.
+    Raise ConfigError with the file and the line of whatever is wrong, NetworkBlocked if it asked
+    for the network.
     """
     try:
         source = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"not UTF-8: {error.reason}.", where=str(path), next_step="Save it as UTF-8."
+            f"the task file is not UTF-8: {error.reason}.",
+            where=str(path),
+            next_step="Save it as UTF-8.",
         ) from None
     except OSError as error:
         hint = "Name the Python file that defines `task`; `offapi init` writes one."
@@ -39,21 +41,17 @@ def load_task(path: Path) -> Task:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise _fault(path, error) from error
-    found = getattr(module, "task", None)
-    if not isinstance(found, Task):
-        what = (
-            "defines no `task`"
-            if found is None
-            else f"`task` is a {type(found).__name__}, not an offapi.Task"
-        )
-        raise ConfigError(
-            f"{what}.", where=str(path), next_step="Write `task = offapi.Task(...)` in it."
-        )
-    return found
+    task = getattr(module, "task", None)
+    if not isinstance(task, Task):
+        what = "the file defines no `task`."
+        if task is not None:
+            what = f"`task` must be an offapi.Task, got a {type(task).__name__}."
+        raise ConfigError(what, where=str(path), next_step="Write `task = offapi.Task(...)` in it.")
+    return task
 
 
 def _fault(path: Path, error: BaseException) -> OffapiError:
-    """`error`, raised while the file ran, at the last line of the file that led to it."""
+    """Return `error`, raised while the file ran, as an error at the line that led to it."""
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
@@ -70,28 +68,29 @@ def _fault(path: Path, error: BaseException) -> OffapiError:
     if isinstance(error, OffapiError):
         return ConfigError(error.what, where=where, next_step=error.next_step)
     return _unknown(error, where) or ConfigError(
-        f"{describe_error(error)}.", where=where, next_step="Mend the task file."
+        f"{describe_error(error)}.", where=where, next_step="Fix the task file."
     )
 
 
 def _unknown(error: BaseException, where: str) -> ConfigError | None:
-    """The error for an argument that Task or Example does
-    not have, None where that is not what `error` says.
+    """Return the error for an argument that Task or Example does not have.
+
+    None where `error` is something else.
     """
-    found = re.match(
+    match = re.match(
         r"(Task|Example)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)
     )
-    if not found or not isinstance(error, TypeError):
+    if not match or not isinstance(error, TypeError):
         return None
-    known = [field.name for field in fields({"Task": Task, "Example": Example}[found[1]])]
-    step = nearest(found[2], known)
+    known = [field.name for field in fields({"Task": Task, "Example": Example}[match[1]])]
+    step = nearest(match[2], known)
     return ConfigError(
-        f"offapi.{found[1]} has no argument {found[2]!r}.", where=where, next_step=step
+        f"offapi.{match[1]} has no argument {match[2]!r}.", where=where, next_step=step
     )
 
 
 def _blocked(error: BaseException | None) -> NetworkBlocked | None:
-    """The guard's refusal that `error` is, or that a library told as an error of its own."""
+    """Return the guard's refusal behind `error`, which a library may have wrapped in its own."""
     while error is not None and not isinstance(error, NetworkBlocked):
         error = error.__cause__ or (error.__context__ if isinstance(error, OSError) else None)
     return error

@@ -1,7 +1,7 @@
 """Task: one file a user writes, used by every recipe to prompt, to learn and to grade.
 
-The same object words the prompt, spells the answer the student learns, and scores any
-answer with its checks. Left out: tokens (`offapi.chat.chat`) and tools (not yet).
+The same object writes the prompt and the answer that the student learns, and grades any answer with
+its checks. Left out: tokens (`offapi.chat.chat`) and tools (not yet).
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ Scores = Sequence[float | None]
 # (documents, answers), plain or async
 Reward = Callable[[Sequence[str], Sequence[str]], Scores | Awaitable[Scores]]
 Part = Verdict  # one check's share of a grade
-_MEND = "Mend the check; an answer it cannot judge should score 0 with a reason."
+_FIX = "Fix the check; an answer that it cannot grade should score 0, with a reason."
 
 
 @dataclass(frozen=True)
 class Grade:
-    """How good an answer is: the weighted mean of the checks'
-    scores, each with its reason, and the value graded.
+    """How good an answer is: the weighted mean of its checks' scores.
+
+    `parts` are the checks' verdicts, `value` is the object that was graded.
     """
 
     score: float  # in [0, 1]; audit checks do not count
@@ -42,17 +43,18 @@ class Grade:
 
 @dataclass(frozen=True)
 class Task:
-    """What to extract, how to say it, how to tell a good answer from a bad one.
+    """What to extract, how to write it, and how to tell a good answer from a bad one.
 
-    `schema` is the JSON schema of the answer, an object; its properties' order is the order answers
-    are written in. `match` says how each field is compared with gold. `checks` maps a name to
-    (check, weight); all of them together may take `check_seconds` for an answer (see
-    `offapi.workers.time_limit`; None: no limit). ConfigError when the parts contradict each other.
+    `schema` is the JSON schema of the answer, an object; answers are written in the order of its
+    properties. `match` says how each field is compared with gold. `checks` maps a name to (check,
+    weight); all checks of one answer together may take `check_seconds` (see
+    `offapi.workers.time_limit`; None: no limit). Raise ConfigError when the parts contradict each
+    other.
 
-    `audit` names checks that are scored and never rewarded: where the score rises and they do not,
-    a student games the others. `reward` scores a whole batch of answers at once in GRPO, in place
-    of the checks, which are all audit then: a finite number each, or None, which leaves that answer
-    out.
+    `audit` names checks that are scored and never rewarded: a student whose grade rises while they
+    do not is gaming the other checks. `reward` scores a whole batch of answers at once in GRPO, in
+    place of the checks, which then all are audit. It returns a finite number for each answer, or
+    None to leave that answer out.
     """
 
     name: str
@@ -70,14 +72,14 @@ class Task:
         validate_task(self)
 
     def messages(self, document: str, shots: int = 0) -> list[Message]:
-        """The chat that asks for `document`'s answer, the first `shots` examples worked before it.
+        """Return the chat that asks for `document`'s answer, after `shots` worked examples.
 
         All documents share everything before their own text, so a backend prefills it once.
         """
         if not 0 <= shots <= len(self.examples):
             raise ConfigError(
-                f"task {self.name!r} has {len(self.examples)} worked examples, {shots} were asked"
-                " for.",
+                f"shots must be from 0 to {len(self.examples)}, the worked examples of task"
+                f" {self.name!r}, got {shots}.",
                 next_step="Ask for fewer shots, or add `examples` to the task.",
             )
         chat: list[Message] = [{"role": "system", "content": self.instructions}]
@@ -87,16 +89,17 @@ class Task:
         return [*chat, {"role": "user", "content": document}]
 
     def answer_text(self, answer: Mapping[str, Any]) -> str:
-        """`answer` as the one JSON text the student
-        learns: fields in the schema's order, no spaces.
+        """Return `answer` as the one JSON text that the student learns.
 
-        Numbers keep two decimals at least (128.50), see `offapi.task.answer_text`.
+        Fields are in the schema's order, without spaces. Numbers keep at least two decimals
+        (128.50), see `offapi.task.answer_text`.
         """
         return spell(answer, self.schema, self.match)
 
     def grade_trace(self, trace: Trace) -> Grade:
-        """Score the last message of `trace` for what
-        it was made from; raises what `grade` raises.
+        """Grade the last message of `trace` against what it was made from.
+
+        Raise what `grade` raises.
         """
         context = Context(self.schema, self.match, trace.gold, trace.messages, trace.tools or ())
         return self._grade(trace.document, trace.answer, context, trace.id)
@@ -104,10 +107,10 @@ class Task:
     def grade(
         self, document: str, text: str, gold: Mapping[str, Any] | None = None, *, row: str = ""
     ) -> Grade:
-        """Score the answer `text` for `document`; `row` names it in errors.
+        """Grade the answer `text` for `document`; `row` names it in errors.
 
-        ConfigError when a check raises or returns no score in [0, 1]: a faulty check is
-        never a score.
+        Raise ConfigError when a check raises or returns no score in [0, 1]: a faulty check never
+        gives a score.
         """
         return self._grade(document, text, Context(self.schema, self.match, gold), row)
 
@@ -128,13 +131,13 @@ class Task:
                     time_limit.stop()
         except time_limit.TimeUp:
             if not alarm:
-                raise  # another task's check asked for this grade, and its time is up
+                raise  # another task's check asked for this grade, and its time ran out
             what = (
                 f"the answer's checks took more than check_seconds = {self.check_seconds:g}; this"
-                " one was at it."
+                " one was running."
             )
-            mend = "Mend the check, or give the task more check_seconds."
-            raise ConfigError(what, where=self._where(name, row), next_step=mend) from None
+            step = "Fix the check, or give the task more check_seconds."
+            raise ConfigError(what, where=self._where(name, row), next_step=step) from None
         return Grade(total / weights, parts, answer.value)
 
     def _ask(
@@ -145,22 +148,23 @@ class Task:
         except Exception as error:
             where = self._where(name, row)
             raise ConfigError(
-                f"the check raised {describe_error(error)}.", where=where, next_step=_MEND
+                f"the check raised {describe_error(error)}.", where=where, next_step=_FIX
             ) from error
         if not isinstance(verdict, Verdict):
-            what = f"the check returned {verdict!r}, not a Verdict."
+            what = f"the check must return a Verdict, got {verdict!r}."
         elif not is_number(verdict.score) or not 0.0 <= verdict.score <= 1.0:
-            what = f"the check scored {verdict.score!r}, not in [0, 1]."
+            what = f"the check's score must be in [0, 1], got {verdict.score!r}."
         else:
             return verdict
-        raise ConfigError(what, where=self._where(name, row), next_step=_MEND)
+        raise ConfigError(what, where=self._where(name, row), next_step=_FIX)
 
     def _where(self, check: str, row: str) -> str:
         return f"task {self.name!r}, check {check!r}" + (f", row {row!r}" if row else "")
 
     def check_gold(self, gold: Mapping[str, Any], *, row: str) -> None:
-        """DataError naming `row` and the field when `gold`
-        lacks a field of `match` or has it in a wrong type.
+        """Raise DataError, naming `row` and the field, when `gold` does not fit `match`.
+
+        That is when a field is missing or has the wrong type.
         """
         for name, kind in self.match.items():
             problem = (

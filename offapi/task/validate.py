@@ -1,4 +1,4 @@
-"""Check that the parts of a task fit each other, before anything is asked of it."""
+"""Check that the parts of a task fit each other, before the task is used."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ KINDS: tuple[Match, ...] = get_args(Match)
 
 
 def validate_task(task: Task) -> None:
-    """ConfigError at the first part of `task` that is wrong."""
+    """Raise ConfigError at the first part of `task` that is wrong."""
     _validate_words(task)
     _validate_schema(task)
     if not task.checks:
         raise _wrong(
-            task, "checks is empty", 'Add one, such as `"json": (offapi.checks.is_json, 1.0)`.'
+            task,
+            "checks must not be empty",
+            'Add one, such as `"json": (offapi.checks.is_json, 1.0)`.',
         )
     for name, weighted in task.checks.items():
         if not (isinstance(weighted, tuple) and len(weighted) == 2 and callable(weighted[0])):
-            raise _wrong(task, f"checks[{name!r}] is {weighted!r}", "Write (check, weight).")
+            what = f"checks[{name!r}] must be (check, weight), got {weighted!r}"
+            raise _wrong(task, what, 'Write `"json": (offapi.checks.is_json, 1.0)`.')
         weight = weighted[1]
         if not is_number(weight) or not math.isfinite(weight) or weight <= 0:
-            raise _wrong(
-                task, f"checks[{name!r}] has the weight {weight!r}", "Weights are numbers above 0."
-            )
+            what = f"the weight of checks[{name!r}] must be a number above 0, got {weight!r}"
+            raise _wrong(task, what, "Leave the check out instead of giving it no weight.")
     _validate_audit(task)
     for i, example in enumerate(task.examples):
         if not example.document.strip():
-            raise _wrong(task, f"examples[{i}] has an empty document", "Give it one.")
+            raise _wrong(task, f"examples[{i}] has an empty document", "Give it a document.")
         if not isinstance(example.answer, Mapping):
-            raise _wrong(
-                task, f"examples[{i}] has the answer {example.answer!r}", "Write an object, {...}."
-            )
+            what = f"the answer of examples[{i}] must be an object, got {example.answer!r}"
+            raise _wrong(task, what, "Write it as {...}.")
         errors = [
             error.message
             for error in schema_validator(task.schema).iter_errors(dict(example.answer))
@@ -50,51 +51,50 @@ def validate_task(task: Task) -> None:
             raise _wrong(
                 task,
                 f"examples[{i}] does not fit the schema: {errors[0]}",
-                "Mend the example or the schema.",
+                "Fix the example or the schema.",
             )
 
 
 def _validate_audit(task: Task) -> None:
     if not isinstance(task.audit, tuple):
-        raise _wrong(
-            task, f"audit is {task.audit!r}", 'Write a tuple of checks\' names, `audit=("json",)`.'
-        )
+        what = f"audit must be a tuple of names of checks, got {task.audit!r}"
+        raise _wrong(task, what, 'Write `audit=("json",)`.')
     for name in task.audit:
         if not isinstance(name, str) or name not in task.checks:
             raise _wrong(
                 task,
-                f"audit names {name!r}, not one of the checks",
+                f"audit names {name!r}, which is not one of the checks",
                 nearest(str(name), task.checks),
             )
     if set(task.audit) == set(task.checks):
         raise _wrong(
             task,
-            "every check is audit, and none is left to score by",
-            "Leave one check out of `audit`.",
+            "every check is in audit, and none is left to grade by",
+            "Take at least one check out of `audit`.",
         )
     if task.reward is not None and not callable(task.reward):
-        raise _wrong(
-            task, f"reward is {task.reward!r}", "Write a function of (documents, answers)."
-        )
+        what = f"reward must be a function, got {task.reward!r}"
+        raise _wrong(task, what, "Write a function of (documents, answers).")
 
 
 def _validate_words(task: Task) -> None:
     for name in ("name", "instructions"):
         text = getattr(task, name)
         if not isinstance(text, str) or not text.strip():
-            raise _wrong(task, f"{name} is {text!r}", "It must be a text that is not empty.")
+            what = f"{name} must be a text that is not empty, got {text!r}"
+            raise _wrong(task, what, f'Write `{name}="..."`.')
     if not isinstance(task.max_answer_tokens, int) or task.max_answer_tokens < 1:
         raise _wrong(
             task,
-            f"max_answer_tokens is {task.max_answer_tokens!r}",
-            "It must be a whole number above 0.",
+            f"max_answer_tokens must be a whole number above 0, got {task.max_answer_tokens!r}",
+            "Give the length of the longest answer, in tokens.",
         )
     seconds = task.check_seconds
     if seconds is not None and not (is_number(seconds) and 0 <= seconds < math.inf):
         raise _wrong(
             task,
-            f"check_seconds is {seconds!r}",
-            "It must be a number of seconds, or None for no limit.",
+            f"check_seconds must be a number of seconds or None, got {seconds!r}",
+            "Write None for no limit.",
         )
     if not isinstance(task.examples, tuple) or not all(
         isinstance(example, Example) for example in task.examples
@@ -115,24 +115,24 @@ def _validate_schema(task: Task) -> None:
     try:
         schema_validator(task.schema)
     except (ValueError, TypeError) as error:
-        raise _wrong(
-            task, f"schema is no JSON schema: {error}", "See json-schema.org, draft 2020-12."
-        ) from None
+        what = f"schema is not a valid JSON schema: {error}"
+        raise _wrong(task, what, "See json-schema.org, draft 2020-12.") from None
     if not task.match:
         raise _wrong(
             task,
-            "match is empty",
+            "match must not be empty",
             'Say how fields are compared, as in `match={"total": "number"}`.',
         )
     for name, kind in task.match.items():
         if name not in task.schema["properties"]:
             raise _wrong(
                 task,
-                f"match names {name!r}, not in the schema",
+                f"match names {name!r}, which is not in the schema",
                 nearest(name, task.schema["properties"]),
             )
         if kind not in KINDS:
-            raise _wrong(task, f"match[{name!r}] is {kind!r}", nearest(str(kind), KINDS))
+            what = f"match[{name!r}] must be one of {', '.join(KINDS)}, got {kind!r}"
+            raise _wrong(task, what, nearest(str(kind), KINDS))
 
 
 def _wrong(task: Task, what: str, next_step: str) -> ConfigError:

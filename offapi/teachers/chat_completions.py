@@ -1,7 +1,7 @@
 """OpenAI's chat completions as bytes: what is sent, and what a reply means.
 
-Replies are judged, never trusted: servers differ, and proxies answer in their place.
-Left out: streaming, tools, several choices.
+Replies are checked, never trusted: servers differ, and proxies answer in their place. Left out:
+streaming, tools, several choices.
 """
 
 from __future__ import annotations
@@ -19,34 +19,36 @@ from offapi.errors import TeacherError
 from offapi.teachers.teacher import Request, Usage
 from offapi.text.display import safe_line
 
-AGAIN = {408, 425, 429, *range(500, 600)}  # HTTP statuses worth another try
+AGAIN = {408, 425, 429, *range(500, 600)}  # HTTP statuses worth another attempt
 REASON_CHARACTERS = 300  # some servers echo the whole request in an error
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply. With `reason` it is no answer;
-    `again` says that the same request may yet get one.
+    """One reply. If it has a `reason`, it is not an answer.
+
+    `again` says that the same request may still get one.
     """
 
     output: str = ""
     reason: str = ""
-    usage: Usage | None = None  # None: not known, and may be charged
+    usage: Usage | None = None  # None: unknown, and may be charged
     status: int = 0  # HTTP's; 0: there was no reply
     again: bool = False
-    wait: float | None = None  # seconds the server asks to be left alone
-    unsupported: str = ""  # the request's parameter that this model does not take
+    wait: float | None = None  # seconds the server asks to wait
+    unsupported: str = ""  # the request's parameter that this model does not accept
 
 
 def request_body(request: Request, model: str | None, options: Mapping[str, Any]) -> bytes:
-    """The request as JSON. Without `model` the server's own default answers."""
+    """Return the request as JSON. Without `model` the server's own default answers."""
     named = {"model": model} if model else {}
     return orjson.dumps({**named, "messages": request.messages, **options})
 
 
 def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-    """What the reply means. TeacherError when no other
-    request could fare better (key, quota, address).
+    """Return what the reply means.
+
+    Raise TeacherError when no other request could succeed either (key, quota, address).
     """
     if 200 <= status < 300:
         return _completion(content)
@@ -54,21 +56,21 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply
     reason = f"HTTP {status}" + (f": {error['message']}" if error["message"] else "")
     if status in (401, 402) or error["code"] == "insufficient_quota":
         hint = (
-            "Name the environment variable that holds your key with --api-key-env, and see that the"
-            " account pays."
+            "Name the environment variable with your key in --api-key-env, and check that the"
+            " account can pay."
         )
         raise TeacherError(f"the teacher refused access ({reason}).", next_step=hint)
     if status in (404, 405) or 300 <= status < 400:
         hint = (
-            "Check the address (it ends in /v1 with most servers) and --model. Redirects are not"
+            "Check the address (with most servers it ends in /v1) and --model. Redirects are not"
             " followed."
         )
-        to = (
-            f" It redirects to {clean(headers['location'])}."
-            if 300 <= status < 400 and "location" in headers
-            else ""
+        to = ""
+        if 300 <= status < 400 and "location" in headers:
+            to = f" It redirects to {clean(headers['location'])}."
+        raise TeacherError(
+            f"the address does not answer chat completions ({reason}).{to}", next_step=hint
         )
-        raise TeacherError(f"nothing answers there ({reason}).{to}", next_step=hint)
     refused = Reply(reason=reason, status=status, usage=Usage())
     if status == 400 and error["code"].startswith("unsupported"):
         return replace(refused, unsupported=error["param"])
@@ -77,9 +79,9 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply
 
 
 def retry_after(value: str, now: float | None = None) -> float | None:
-    """Seconds from now that a Retry-After header names (RFC 9110, 10.2.3): a number or a date.
+    """Return the seconds from now that a Retry-After header names, as a number or a date.
 
-    None: none readable.
+    RFC 9110, 10.2.3. None: the header is unreadable.
     """
     try:
         seconds = float(value)
@@ -94,12 +96,12 @@ def retry_after(value: str, now: float | None = None) -> float | None:
 
 
 def clean(text: str) -> str:
-    """`text` from a server as one line that fits a reason."""
+    """Return `text` from a server as one line that fits into a reason."""
     return safe_line(text, REASON_CHARACTERS)
 
 
 def describe_failure(error: Exception) -> str:
-    """What an exception of the HTTP client says, or at least its name."""
+    """Return what an exception of the HTTP client says, or at least its name."""
     return clean(str(error)) or type(error).__name__
 
 
@@ -111,11 +113,8 @@ def _completion(content: bytes) -> Reply:
     try:
         choice = value["choices"][0]
         message = choice["message"]
-        text, refusal, finish = (
-            message.get("content"),
-            message.get("refusal"),
-            choice.get("finish_reason"),
-        )
+        text, refusal = message.get("content"), message.get("refusal")
+        finish = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError):
         if isinstance(value, dict) and value.get("error"):
             return Reply(reason=f"error: {_error(content)['message']}")
@@ -127,7 +126,7 @@ def _completion(content: bytes) -> Reply:
 
 
 def _fault(text: str | None, refusal: object, finish: object) -> str:
-    """Why a well-formed completion is no answer; empty when it is one."""
+    """Return why a well-formed completion is not an answer; empty when it is one."""
     if finish == "length":
         return "truncated"
     if finish == "content_filter":
@@ -148,8 +147,9 @@ def _usage(value: object) -> Usage | None:
 
 
 def _error(content: bytes) -> dict[str, str]:
-    """Message, code and param of an error reply, in
-    OpenAI's shape or the simpler ones servers use.
+    """Return message, code and param of an error reply.
+
+    It is in OpenAI's shape or in the simpler ones that servers use.
     """
     try:
         value = orjson.loads(content)

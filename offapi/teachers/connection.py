@@ -1,7 +1,6 @@
-"""The way to an endpoint: one attempt at one request, and the reply, or why there was none.
+"""The connection to an endpoint: one attempt at one request, with its reply or why there is none.
 
-Left out: whether and when to try again (`session`), and what a reply means
-(`chat_completions`).
+Left out: whether and when to retry (`session`), and what a reply means (`chat_completions`).
 """
 
 from __future__ import annotations
@@ -35,12 +34,13 @@ class Connection:
             timeout=httpx2.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
             limits=httpx2.Limits(max_connections=concurrency),
             follow_redirects=False,
-            trust_env=False,  # a proxy or a .netrc would reach other hosts, or lend other keys
+            trust_env=False,  # a proxy or a .netrc could reach other hosts or add other keys
         )
 
     async def post(self, request: Request, options: Mapping[str, Any]) -> chat_completions.Reply:
-        """One attempt. A server that is away, slow or
-        breaks off is a reply too, with its reason.
+        """Make one attempt.
+
+        A server that is unreachable, slow or breaks off is a reply too, with its reason.
         """
         content = chat_completions.request_body(request, self.model, options)
         try:
@@ -62,7 +62,7 @@ class Connection:
             )
 
     async def close(self) -> None:
-        """Drop what is open."""
+        """Close what is open."""
         await self.client.aclose()
 
     async def _exchange(self, content: bytes) -> chat_completions.Reply:

@@ -1,7 +1,7 @@
-"""A teacher behind any OpenAI-compatible address: concurrent, patient, and never dearer than told.
+"""A teacher behind any OpenAI-compatible address: concurrent, patient, and within its cost limit.
 
-One event loop, a task a request, so it cannot be called from inside another loop. Left
-out: proxies, redirects and streaming; the network guard opens for the one host and port.
+It runs one event loop with a task for each request, so it cannot be called inside another loop.
+Left out: proxies, redirects and streaming; the network guard opens for the one host and port.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask, how fast, and for how much. ConfigError for what cannot be asked.
+    """Where to ask, how fast, and at what cost. Raise ConfigError for what cannot be asked.
 
-    A teacher off this machine and network needs `terms_checked`. `key` is sent as bearer
-    token and appears nowhere else. `say` is told when a server asks to wait.
+    A teacher that is not on this machine or network needs `terms_checked`. `key` is sent as bearer
+    token and appears nowhere else. `say` gets a sentence when a server asks to wait.
     """
 
     url: str  # base, such as http://127.0.0.1:8080/v1
     max_tokens: int  # of an answer
     model: str | None = None
     key: str | None = field(default=None, repr=False)
-    concurrency: int = 4  # requests under way
+    concurrency: int = 4  # requests in progress
     timeout: float = 120.0  # seconds for one attempt
     price: Price | None = None
-    max_cost: float | None = None  # dollars, `paid` among them
-    paid: float = 0.0  # dollars that earlier calls cost
+    max_cost: float | None = None  # dollars, including `paid`
+    paid: float = 0.0  # dollars spent by earlier calls
     terms_checked: bool = False
     say: Callable[[str], None] = say_nothing
 
@@ -54,31 +54,34 @@ class Endpoint:
                 next_step="Use https:// in --teacher.",
             )
         if self.concurrency < 1 or not self.timeout > 0:
-            raise ConfigError("--concurrency must be at least 1 and --timeout above 0 seconds.")
+            raise ConfigError(
+                "--concurrency must be at least 1 and --timeout above 0 seconds, got"
+                f" {self.concurrency} and {self.timeout:g}."
+            )
         if self.max_cost is not None and (self.price is None or not self.max_cost >= 0):
             hint = "Add --price-in and --price-out, in dollars per million tokens."
             raise ConfigError(
-                "--max-cost must be a number of dollars and needs the prices.", next_step=hint
+                "--max-cost must be a number of dollars, and prices must be given.", next_step=hint
             )
 
     @property
     def address(self) -> httpx2.URL:
-        """The base URL as the client reads it; ConfigError when it is none."""
+        """The base URL as the client reads it; ConfigError when it is not a URL."""
         hint = "Write it as http://HOST:PORT/v1."
         try:
             url = httpx2.URL(self.url)
         except (httpx2.InvalidURL, ValueError) as error:
             raise ConfigError(
-                f"not an address: {error}.", where="--teacher", next_step=hint
+                f"the address is not a URL: {error}.", where="--teacher", next_step=hint
             ) from None
         if url.scheme not in PORTS or not url.host or not 0 < _port(url) < 65536:
             raise ConfigError(
-                "the address lacks a host or has an impossible port.",
+                "the address has no host or an impossible port.",
                 where="--teacher",
                 next_step=hint,
             )
         if url.userinfo:
-            hint = "Put the key into an environment variable and name it with --api-key-env."
+            hint = "Put the key into an environment variable and name that in --api-key-env."
             raise ConfigError(
                 "a name or password in the address would be logged.",
                 where="--teacher",
@@ -86,7 +89,7 @@ class Endpoint:
             )
         if url.query or url.fragment:
             raise ConfigError(
-                "the address may not have a ? or # part.", where="--teacher", next_step=hint
+                "the address must not have a ? or # part.", where="--teacher", next_step=hint
             )
         return url
 
@@ -97,7 +100,7 @@ class Endpoint:
 
     @property
     def port(self) -> int:
-        """The port it is reached at."""
+        """The port of the address."""
         return _port(self.address)
 
     @property
@@ -106,10 +109,10 @@ class Endpoint:
         return self.url.rstrip("/") + (f"#{self.model}" if self.model else "")
 
     def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
-        """Ask all of them, `concurrency` at a time.
+        """Send all requests, `concurrency` at a time, and yield the answers.
 
-        Ends with TeacherError when the server is gone or refuses everybody, with GateFailed
-        before `max_cost` could be exceeded; what was under way is finished and yielded first.
+        End with TeacherError when the server is gone or refuses every request, with GateFailed
+        before `max_cost` could be exceeded; requests in progress are finished and yielded first.
         """
         with allow(self.host, self.port), asyncio.Runner() as runner:
             connection = Connection(self.url, self.model, self.key, self.timeout, self.concurrency)
@@ -122,15 +125,16 @@ def _port(url: httpx2.URL) -> int:
 
 
 def api_key_from(variable: str | None) -> str | None:
-    """The API key in the environment variable so named.
+    """Return the API key in the environment variable of that name.
 
-    ConfigError when it is missing or cannot be a header.
+    Raise ConfigError when it is missing or cannot be a header.
     """
     if variable is None:
         return None
     if not variable.isidentifier():
         raise ConfigError(
-            "that is no variable's name; do not paste the key itself.", where="--api-key-env"
+            "the value is not the name of a variable; do not paste the key itself.",
+            where="--api-key-env",
         )
     key = os.environ.get(variable, "").strip()
     if not key:

@@ -1,10 +1,9 @@
-"""A check that asks another model's opinion of an answer, by a rubric in plain words.
+"""A check that asks a model to judge an answer by a rubric in plain words.
 
-The judge is a model of the store or an endpoint; it decodes greedily and must end with its
-verdict in one exact form. Measure it before trusting it: `agreement` of `offapi.checks.agreement`
-compares it with people, `order_swap` with itself. It is slow: give the task more `check_seconds`.
-Left out: scores finer than pass or fail, in which models agree neither with people nor with
-themselves.
+The judge is a model of the store or an endpoint; it decodes greedily and must end with its verdict
+in one exact form. Measure it before trusting it: `agreement` of `offapi.checks.agreement` compares
+it with people, `order_swap` with itself. It is slow: give the task more `check_seconds`. Left out:
+scores finer than pass or fail, on which models agree neither with people nor with themselves.
 """
 
 from __future__ import annotations
@@ -37,8 +36,9 @@ LONGEST_REASON = 300  # characters
 
 @dataclass(frozen=True)
 class Opinion:
-    """What the judge said. Without a `word` it gave
-    no verdict, and `reason` says what came instead.
+    """What the judge said.
+
+    Without a `word` it gave no verdict, and `reason` says what came instead.
     """
 
     word: str
@@ -47,7 +47,7 @@ class Opinion:
 
 @dataclass(frozen=True)
 class AnswerPair:
-    """Two answers to a document, and which is better where somebody said so."""
+    """Two answers to a document, and which is better, if somebody said so."""
 
     document: str
     first: str
@@ -57,7 +57,7 @@ class AnswerPair:
 
 @dataclass(frozen=True)
 class Swaps:
-    """A judge asked both ways round.
+    """The result of asking a judge in both orders.
 
     `raw`: how often its preference is the labelled one; None without labels.
     """
@@ -71,7 +71,7 @@ class Swaps:
 class Judge:
     """A check that asks `teacher`.
 
-    Raises ValueError when it gives no verdict, which is then no score.
+    Raise ValueError when it gives no verdict, so that there is no score.
     """
 
     rubric: str
@@ -84,22 +84,21 @@ class Judge:
         return Verdict(float(opinion.word == "PASS"), opinion.reason or opinion.word)
 
     def opinions(self, cases: Sequence[Case]) -> list[Opinion]:
-        """PASS or FAIL for each case, asked together."""
+        """Return PASS or FAIL for each case; all are asked together."""
         system = self._system("an answer", ("PASS", "FAIL"))
         users = [_tagged(document=document, answer=text) for document, text in cases]
         return self._ask(system, users, ("PASS", "FAIL"))
 
     def passed(self, cases: Sequence[Case]) -> list[bool | None]:
-        """Return whether each case passes, None where the judge gave no verdict."""
+        """Return whether each case passes; None where the judge gave no verdict."""
         opinions = self.opinions(cases)
         return [opinion.word == "PASS" if opinion.word else None for opinion in opinions]
 
     def preferences(self, pairs: Sequence[tuple[str, str, str]]) -> list[tuple[Preference, bool]]:
-        """For each (document, first, second): the better
-        answer, and whether both orders of asking gave it.
+        """Return the better answer for each (document, first, second), and its consistency.
 
-        Judges favour a place. So each pair is asked both ways, and a judge that contradicts
-        itself, or gives no verdict, has not told them apart: a tie.
+        Judges favour a position, so each pair is asked in both orders. A judge that contradicts
+        itself, or gives no verdict, has not distinguished them: a tie.
         """
         words = ("FIRST", "SECOND", "TIE")
         orders = [
@@ -109,10 +108,11 @@ class Judge:
             _tagged(document=document, first=first, second=second)
             for document, first, second in orders
         ]
-        said = [
-            opinion.word for opinion in self._ask(self._system("two answers", words), users, words)
+        opinions = self._ask(self._system("two answers", words), users, words)
+        verdicts = [opinion.word for opinion in opinions]
+        return [
+            _settled(one, other) for one, other in zip(verdicts[::2], verdicts[1::2], strict=True)
         ]
-        return [_settled(one, other) for one, other in zip(said[::2], said[1::2], strict=True)]
 
     def _system(self, what: str, words: Sequence[str]) -> str:
         return _TASK.format(
@@ -126,15 +126,14 @@ class Judge:
             )
             for i, user in enumerate(users)
         ]
-        answered = {int(one.id): one for one in self.teacher.answers(requests)}
-        return [
-            (
-                Opinion("", answered[i].reason)
-                if answered[i].reason
-                else read_opinion(answered[i].output, words)
+        answers = {int(answer.id): answer for answer in self.teacher.answers(requests)}
+        opinions = []
+        for i in range(len(users)):
+            reason = answers[i].reason
+            opinions.append(
+                Opinion("", reason) if reason else read_opinion(answers[i].output, words)
             )
-            for i in range(len(users))
-        ]
+        return opinions
 
 
 def judge(
@@ -147,25 +146,27 @@ def judge(
     elsewhere: bool = False,
     max_tokens: int = 200,
 ) -> Judge:
-    """A judge by `rubric`: `model` is `local:NAME` or an
-    OpenAI-compatible address such as http://127.0.0.1:8080/v1.
+    """Return a judge by `rubric`.
 
-    An endpoint may have a name for its model (`served`) and a key (in the environment variable
-    `key_env`). An address off this machine sees your documents and needs `elsewhere=True`.
+    `model` is `local:NAME` or an OpenAI-compatible address such as http://127.0.0.1:8080/v1. An
+    endpoint may have a name for its model (`served`) and a key (in the environment variable
+    `key_env`). An address that is not on this machine sees your documents and needs
+    `elsewhere=True`.
 
-    Before its verdicts count, `offapi.checks.agreement.agreement` measures how far they agree with
-    people's, and `offapi.teachers.judge.order_swap` whether its preferences stand when two answers
-    change places.
+    Before you rely on its verdicts, `offapi.checks.agreement.agreement` measures how far they agree
+    with people's, and `offapi.teachers.judge.order_swap` whether its preferences stay the same when
+    two answers change places.
     """
     if not rubric.strip():
         raise ConfigError(
             "the judge's rubric is empty.",
-            next_step="Say in a few sentences what a good answer is.",
+            next_step="Describe a good answer in a few sentences.",
         )
     named = parse_teacher(model)
     if named.kind == "recorded":
         raise ConfigError(
-            "a judge must be able to answer.", next_step="Write local:NAME or http://HOST:PORT/v1."
+            "a judge must be a model or an endpoint, got recorded.",
+            next_step="Write local:NAME or http://HOST:PORT/v1.",
         )
     if named.kind == "local":
         from offapi.backend import default_backend
@@ -184,40 +185,42 @@ def judge(
     if not elsewhere and not on_this_machine(endpoint.host):
         raise ConfigError(
             f"the judge at {endpoint.host!r} is not on this machine and would see your documents.",
-            next_step="Serve a judge here, or allow that one with `elsewhere=True`.",
+            next_step="Serve a judge on this machine, or allow this one with `elsewhere=True`.",
         )
     return Judge(rubric, endpoint)
 
 
 def order_swap(judge: Judge, pairs: Sequence[AnswerPair]) -> Swaps:
-    """Ask `judge` about each of `pairs` in both orders,
-    and count where it stands by its preference.
-    """
-    found = judge.preferences([(pair.document, pair.first, pair.second) for pair in pairs])
+    """Ask `judge` about each pair in both orders, and count how often it prefers the same one."""
+    asked = [(pair.document, pair.first, pair.second) for pair in pairs]
+    preferences = judge.preferences(asked)
     labelled = [
         preference == pair.better
-        for (preference, _), pair in zip(found, pairs, strict=True)
+        for (preference, _), pair in zip(preferences, pairs, strict=True)
         if pair.better
     ]
     return Swaps(
         pairs=len(pairs),
-        consistent=Interval.of([consistent for _, consistent in found]),
+        consistent=Interval.of([consistent for _, consistent in preferences]),
         raw=Interval.of(labelled) if labelled else None,
     )
 
 
 def read_opinion(text: str, words: Sequence[str]) -> Opinion:
-    """The verdict on the last line of `text`, one of `words`, and the reason before it."""
-    said, _, last = strip_thinking(text).strip().rpartition("\n")
-    found = _VERDICT.fullmatch(last.strip())
-    if found is None or found[1] not in words:
-        return Opinion("", f"its last line is {last[:80]!r}, not VERDICT: {' or '.join(words)}")
-    return Opinion(found[1], " ".join(said.split())[:LONGEST_REASON])
+    """Return the verdict on the last line of `text`, one of `words`, and the reason before it."""
+    before, _, last = strip_thinking(text).strip().rpartition("\n")
+    match = _VERDICT.fullmatch(last.strip())
+    if match is None or match[1] not in words:
+        return Opinion(
+            "", f"its last line must be VERDICT: {' or '.join(words)}, got {last[:80]!r}"
+        )
+    return Opinion(match[1], " ".join(before.split())[:LONGEST_REASON])
 
 
 def _settled(one: str, other: str) -> tuple[Preference, bool]:
-    """`one` is about (first, second), `other` about
-    (second, first); each is "" where there was no verdict.
+    """Return the preference of two verdicts, and whether they are consistent.
+
+    `one` is about (first, second), `other` about (second, first); each is "" without a verdict.
     """
     swapped = {"FIRST": "SECOND", "SECOND": "FIRST", "TIE": "TIE"}.get(other)
     consistent = one == swapped
@@ -226,7 +229,7 @@ def _settled(one: str, other: str) -> tuple[Preference, bool]:
 
 
 def _tagged(**texts: str) -> str:
-    """Each text between tags that it cannot close itself."""
+    """Return each text between tags that it cannot close itself."""
     return "\n".join(
         f"<{name}>\n{text.replace(f'</{name}', f'< /{name}')}\n</{name}>"
         for name, text in texts.items()

@@ -1,5 +1,4 @@
-"""Label documents with a teacher: ask for what the
-labels file lacks, write each answer down at once.
+"""Label documents with a teacher: ask for what the labels file lacks, write each answer at once.
 
 Left out: grading. A label is the teacher's raw text; the recipes grade it with the task's checks.
 """
@@ -24,33 +23,33 @@ if TYPE_CHECKING:
     from offapi.data.documents import Document
     from offapi.task import Task
 
-BYTES_PER_TOKEN = 4  # of English prose; only the announced estimate uses it
+BYTES_PER_TOKEN = 4  # of English prose; used only for the estimate
 
 
 @dataclass(frozen=True)
 class LabellingPlan:
-    """What is about to be asked, told before it is. Token and dollar figures are estimates."""
+    """What is about to be asked, reported in advance. Token and dollar figures are estimates."""
 
     documents: int
-    ok: int  # answered before, by this teacher to this very prompt
-    failed: int  # failed before, and not asked again now
+    ok: int  # already answered by this teacher for this very prompt
+    failed: int  # already failed, and not asked again now
     asks: int
     prompt_tokens: int
-    cost: float | None  # dollars if every answer has its full length; None: no prices known
+    cost: float | None  # dollars if every answer has its full length; None: prices unknown
 
 
 @dataclass(frozen=True)
 class LabellingTally:
-    """Where the labels of these documents stand: documents = ok + failed + left."""
+    """The state of these documents' labels: documents = ok + failed + left."""
 
     documents: int
     ok: int
     failed: Mapping[str, int]  # kind of reason -> documents
-    left: int  # not asked yet
-    asked: int  # in this call; the figures below are of this call too
+    left: int  # not yet asked
+    asked: int  # in this call, as are the figures below
     usage: Usage
     seconds: float
-    cost: float | None  # dollars; None: no prices known
+    cost: float | None  # dollars; None: prices unknown
     teacher: str
     path: Path
     labels: tuple[Label, ...] = field(default=(), repr=False)  # of the documents, in their order
@@ -58,7 +57,7 @@ class LabellingTally:
 
 @dataclass(frozen=True)
 class LabellingWatch:
-    """Who is told how it goes. `ended` is called on success, on errors and on Ctrl-C alike."""
+    """Callbacks for progress. `ended` is called on success, on errors and on Ctrl-C alike."""
 
     planned: Callable[[LabellingPlan], None] = say_nothing
     answered: Callable[[Label], None] = say_nothing
@@ -70,25 +69,24 @@ def label_documents(
     task: Task,
     documents: Sequence[Document],
     teacher: Teacher,
-    out: Path,
+    out_path: Path,
     *,
     shots: int | None = None,
     retry_failed: bool = False,
     watch: LabellingWatch | None = None,
 ) -> LabellingTally:
-    """Have `teacher` label `documents` into the labels
-    file `out`, going on where an earlier call stopped.
+    """Have `teacher` label `documents` into the labels file `out_path`, resuming an earlier call.
 
-    A document that this teacher answered for this very prompt is not asked again; a failed
-    one only with `retry_failed`. `shots`: worked examples in the prompt (default all).
-    Raises DataError or RunError for the file, TeacherError or GateFailed when labelling
-    ended early; what was answered until then is kept.
+    A document that this teacher answered for this very prompt is not asked again; a failed one only
+    with `retry_failed`. `shots`: worked examples in the prompt (default all). Raise DataError or
+    RunError for the file, TeacherError or GateFailed when labelling ended early; the answers so far
+    are kept.
     """
     watch = watch or LabellingWatch()
     asked = build_requests(task, documents, teacher, len(task.examples) if shots is None else shots)
-    with Log(out) as log:
+    with Log(out_path) as log:
         if log.warning:
-            watch.say(f"{out}: {log.warning}")
+            watch.say(f"{out_path}: {log.warning}")
         known = {request.id: log.settled.get(_key(request, teacher)) for request in asked}
         todo = [request for request in asked if _due(known[request.id], retry_failed)]
         watch.planned(_plan(known, todo, teacher.price, task.max_answer_tokens))
@@ -98,7 +96,7 @@ def label_documents(
         try:
             _ask(teacher, todo, log, work, watch)
         except OffapiError as error:
-            tally = work.tally(asked, teacher, out)
+            tally = work.tally(asked, teacher, out_path)
             raise type(error)(
                 f"{error.what} {tally.left} of {tally.documents} documents are left to ask.",
                 where=error.where,
@@ -106,10 +104,10 @@ def label_documents(
             ) from error
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"All answers so far are in {out}; run the same command to go on."
+                f"All answers so far are in {out_path}; run the same command again to resume."
             ) from None
         finally:
-            tally = work.tally(asked, teacher, out)
+            tally = work.tally(asked, teacher, out_path)
             watch.ended(tally)
     return tally
 
@@ -117,7 +115,7 @@ def label_documents(
 def build_requests(
     task: Task, documents: Sequence[Document], teacher: Teacher, shots: int
 ) -> list[Request]:
-    """What `teacher` is asked for each document.
+    """Return what `teacher` is asked for each document.
 
     A recorded answer is the last message of its request.
     """
@@ -140,9 +138,7 @@ def build_requests(
 
 @dataclass
 class _Work:
-    """What changes while labelling: the label of each
-    document so far, and the totals of this call.
-    """
+    """What changes while labelling: each document's label so far, and the totals of this call."""
 
     labels: dict[str, Label]
     started: float
@@ -154,23 +150,25 @@ class _Work:
         self.asked += 1
         self.usage += label.usage
 
-    def tally(self, asked: Sequence[Request], teacher: Teacher, out: Path) -> LabellingTally:
-        made = tuple(self.labels[request.id] for request in asked if request.id in self.labels)
+    def tally(self, asked: Sequence[Request], teacher: Teacher, path: Path) -> LabellingTally:
+        labels = tuple(self.labels[request.id] for request in asked if request.id in self.labels)
         failed = Counter(
-            label.reason.split(":")[0].split(" (")[0] for label in made if label.status == "failed"
+            label.reason.split(":")[0].split(" (")[0]
+            for label in labels
+            if label.status == "failed"
         )
         return LabellingTally(
             documents=len(asked),
-            ok=len(made) - failed.total(),
+            ok=len(labels) - failed.total(),
             failed=dict(failed.most_common()),
-            left=len(asked) - len(made),
+            left=len(asked) - len(labels),
             asked=self.asked,
             usage=self.usage,
             seconds=time.perf_counter() - self.started,
             cost=None if teacher.price is None else teacher.price.of(self.usage),
             teacher=teacher.name,
-            path=out,
-            labels=made,
+            path=path,
+            labels=labels,
         )
 
 

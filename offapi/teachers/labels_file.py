@@ -1,7 +1,7 @@
 """The labels file: what a teacher answered, one JSON line a document, only ever appended to.
 
-A line is on disk before the next answer is waited for, so a killed run loses none. Left
-out: grading, which the recipes do, so that labels can be graded anew for nothing.
+A line is on disk before the next answer is awaited, so a killed run loses none. Left out: grading,
+which the recipes do, so that labels can be graded again without asking.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Label:
 
     @property
     def key(self) -> Key:
-        """What makes this the same question: document, teacher and prompt."""
+        """What identifies the question: document, teacher and prompt."""
         return self.id, self.teacher, self.prompt_sha256
 
     def line(self) -> bytes:
-        """As written, with its newline; `reason` only where there is one."""
+        """Return the label as written, with its newline; `reason` only where there is one."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if not self.reason:
             del row["reason"]
@@ -59,21 +59,20 @@ class Content:
 
     labels: tuple[Label, ...]
     size: int  # bytes of whole lines
-    torn: int  # bytes of the line cut off
+    torn: int  # bytes of the line that was cut off
 
     @property
     def warning(self) -> str:
-        """A sentence for the user when something was cut off."""
-        return (
-            f"The last line was cut off ({self.torn} bytes); its document is asked again."
-            if self.torn
-            else ""
-        )
+        """A sentence for the user when something was cut off, else empty."""
+        if not self.torn:
+            return ""
+        return f"The last line was cut off ({self.torn} bytes); its document is asked again."
 
 
 def read_labels(path: Path) -> Content:
-    """Read a labels file. DataError names file, line and
-    field of a row that is none; a torn last line is dropped.
+    """Read a labels file; a torn last line is dropped.
+
+    Raise DataError with file, line and field of a row that is not a label.
     """
     try:
         raw = path.read_bytes()
@@ -92,7 +91,7 @@ def read_labels(path: Path) -> Content:
 
 
 def settle_labels(labels: Iterable[Label]) -> dict[Key, Label]:
-    """The label that counts for each question: an ok one over a failed one, then the later one."""
+    """Return the label that counts for each question: ok before failed, later before earlier."""
     settled: dict[Key, Label] = {}
     for label in labels:
         before = settled.get(label.key)
@@ -104,7 +103,7 @@ def settle_labels(labels: Iterable[Label]) -> dict[Key, Label]:
 class Log:
     """A labels file open for appending, by one process at a time.
 
-    A file that is new and gets no line does not stay. RunError when another one writes it,
+    A new file without a line is removed again. Raise RunError when another process writes it,
     DataError when it is not a labels file or the disk is full.
     """
 
@@ -139,7 +138,7 @@ class Log:
         os.close(self._file)
 
     def _opened(self) -> int:
-        """Open and lock the file. Raises RunError when another process has it."""
+        """Open and lock the file. Raise RunError when another process has it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return open_locked(self.path, os.O_APPEND)
@@ -147,9 +146,7 @@ class Log:
             raise _unreadable(self.path, error) from None
 
     def _open_end(self, torn: int) -> None:
-        """Leave the file at the end of a whole line,
-        so that the next one starts where it should.
-        """
+        """Leave the file at the end of a whole line, where the next one starts."""
         if torn:
             os.ftruncate(self._file, self._size)
         if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
@@ -157,10 +154,10 @@ class Log:
 
     def _write(self, line: bytes) -> None:
         try:
-            append_whole(self._file, line, sync=True)  # one lost to a power cut is asked again
+            append_whole(self._file, line, sync=True)  # a label lost in a power cut is asked again
         except OSError as error:
-            what = f"cannot write a label: {error.strerror}."
-            hint = "Free some space and run the command again; the labels before it are kept."
+            what = f"the label cannot be written: {error.strerror}."
+            hint = "Free some space and run the command again; earlier labels are kept."
             raise DataError.at(what, path=self.path, next_step=hint) from error
         self._size += len(line)
 
@@ -170,16 +167,16 @@ def _parse(path: Path, number: int, line: bytes) -> Label:
         return msgspec.json.decode(line, type=Label)
     except msgspec.MsgspecError as error:
         hint = (
-            "Is this a labels file written by `offapi label`? Nothing was changed; name another one"
-            " with --out."
+            "Check that `offapi label` wrote this file, or name another one with --out. Nothing"
+            " was changed."
         )
         raise DataError.at(
-            f"not a label: {error}.", path=path, line=number, next_step=hint
+            f"the line is not a label: {error}.", path=path, line=number, next_step=hint
         ) from None
     except UnicodeDecodeError as error:
         hint = "Save the file as UTF-8, or name another one with --out."
         raise DataError.at(
-            f"not UTF-8: {error.reason}.", path=path, line=number, next_step=hint
+            f"the line is not UTF-8: {error.reason}.", path=path, line=number, next_step=hint
         ) from None
 
 

@@ -1,6 +1,4 @@
-"""A teacher on this machine: any model in the store,
-prompted with the task's worked examples, greedy.
-"""
+"""A teacher on this machine: any model in the store, with the task's worked examples, greedy."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from offapi.teachers.teacher import FREE, Answered, Price, Request, Usage
 class Local:
     """`model` on the backend called `backend`.
 
-    The weights are loaded when the first answer is asked for.
+    The weights are loaded when the first answer is requested.
     """
 
     model: Model
@@ -30,19 +28,19 @@ class Local:
     max_tokens: int
     dtype: DType = "float32"
     price: Price = FREE
-    keep_open: bool = (
-        False  # the weights stay loaded between calls of `answers`, for who asks one at a time
-    )
+    # The weights stay loaded between calls of `answers`, for callers that ask one at a time.
+    keep_open: bool = False
     say: Callable[[str], None] = field(default=say_nothing, repr=False)
 
     @property
     def name(self) -> str:
-        """As the user names it on the command line."""
+        """The name that the user writes on the command line."""
         return f"local:{self.model.name}"
 
     def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
-        """Decode all requests in one batch that shares their
-        common prefix; ModelError, BackendError as they come.
+        """Decode all requests in one batch that shares their common prefix.
+
+        Raise ModelError and BackendError.
         """
         chat = self._chat
         prompts = [
@@ -101,7 +99,7 @@ class Local:
         return load(self.backend, ModelSpec(path=self.model.path, dtype=self.dtype))
 
     def _context(self) -> int | None:
-        """Tokens the model was made for; None when its config does not say."""
+        """Return the model's context length in tokens; None when its config does not say."""
         config = orjson.loads((self.model.path / "config.json").read_bytes())
         limit = config.get("max_position_embeddings")
         return limit if isinstance(limit, int) else None

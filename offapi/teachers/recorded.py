@@ -1,6 +1,4 @@
-"""The teacher that answered long ago: labels already in
-the documents file, spelled as the task spells answers.
-"""
+"""The teacher that answered long ago: labels in the documents file, spelled as the task does."""
 
 from __future__ import annotations
 
@@ -12,16 +10,17 @@ from offapi.teachers.teacher import FREE, Answered, Price, Request
 
 @dataclass(frozen=True)
 class Recorded:
-    """Answers with each request's last message, if that is the assistant's (`build_requests`).
+    """A teacher whose answer is each request's last message, if it is the assistant's.
 
-    So the recorded answer is part of the request and of its hash: a changed one is taken anew.
+    See `build_requests`. The recorded answer is part of the request and of its hash, so a changed
+    one counts as a new question.
     """
 
     name: str = "recorded"
     price: Price = FREE
 
     def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
-        """All of them, at once; a document without `recorded_label` fails."""
+        """Yield all answers at once; a document without `recorded_label` fails."""
         for request in requests:
             last = request.messages[-1]
             if last["role"] == "assistant":

@@ -1,8 +1,8 @@
-"""One labelling session with an endpoint: who is asked when, and what happens when nobody answers.
+"""One labelling session with an endpoint: when requests are sent, and what happens without answers.
 
-Retry libraries (tenacity) and provider SDKs count attempts; none holds all requests back when one
-is told to wait (Retry-After), or reserves the cost of every attempt against a budget before it is
-sent. One event loop, a task for each request under way, so nothing needs a lock.
+Retry libraries (tenacity) and provider SDKs count attempts; none holds back all requests when one
+gets a Retry-After, or reserves the cost of every attempt in a budget before it is sent. One event
+loop with a task for each request in progress, so nothing needs a lock.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ from offapi.teachers.chat_completions import Reply
 from offapi.teachers.connection import Connection
 from offapi.teachers.teacher import Answered, Request, Usage
 
-ATTEMPTS = (
-    6  # not counting those that found the server busy; a quarter of a minute at least, all in all
-)
+# Not counting those that found the server busy; at least 15 seconds in all.
+ATTEMPTS = 6
 BACKOFF = 0.5  # seconds before the second attempt; doubles
 LONGEST_BACKOFF = 30.0  # seconds
-LONGEST_WAIT = 600.0  # seconds a document may be put off, or a server may ask for at once
-SILENT = 3  # documents in a row without any answer that end the session
+LONGEST_WAIT = 600.0  # seconds a document may be delayed, or a server may ask for at once
+SILENT = 3  # documents in a row without an answer that end the session
 
 UnderWay = set[asyncio.Task[Answered | None]]
 
 
 class Session:
-    """Requests on their way over one connection, within one budget.
+    """Requests sent over one connection, within one budget.
 
-    `say` is told when a server asks to wait.
+    `say` gets a sentence when a server asks to wait.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Session:
             raise self.ended
 
     def _fill(self, under_way: UnderWay, runner: asyncio.Runner) -> UnderWay:
-        """`under_way` and as many more requests as may be sent now."""
+        """Return `under_way` and as many more requests as may be sent now."""
         tasks = set(under_way)
         while self.waiting and self.ended is None and len(tasks) < self.concurrency:
             bound = self.budget.bound(self.waiting[0])
@@ -88,7 +87,7 @@ class Session:
         return tasks
 
     async def _ask(self, request: Request, bound: float) -> Answered | None:
-        """The answer, or None when the session ended before there was one."""
+        """Return the answer, or None when the session ended before there was one."""
         try:
             return await self._attempts(request, bound)
         except OffapiError as error:
@@ -109,9 +108,7 @@ class Session:
                 return Answered(
                     request.id, reply.output, reply.reason, reply.usage or Usage(), seconds
                 )
-            busy = (
-                reply.wait is not None or reply.status == 429
-            )  # not failing: it will answer later
+            busy = reply.wait is not None or reply.status == 429  # not a failure
             attempts += not busy or time.monotonic() > patience
             if attempts == ATTEMPTS:
                 self._count(reply, heard=False)
@@ -123,9 +120,7 @@ class Session:
         return None
 
     async def _post(self, request: Request) -> Reply:
-        """One attempt, and another at once when the
-        model only wants a parameter spelled otherwise.
-        """
+        """Make one attempt, and another at once when only a parameter's name is wrong."""
         options = dict(self.options)
         reply = await self.connection.post(request, options)
         if reply.unsupported in options:
@@ -134,32 +129,32 @@ class Session:
         return reply
 
     def _respell(self, parameter: str) -> None:
-        """Newer models of some providers take neither `max_tokens` nor a temperature."""
+        """Rename or drop a parameter: newer models reject `max_tokens` and the temperature."""
         value = self.options.pop(parameter, None)
         if parameter == "max_tokens" and value is not None:
             self.options["max_completion_tokens"] = value
 
     def _count(self, reply: Reply, heard: bool) -> None:
-        """End the session when nobody has answered for several documents."""
+        """End the session when several documents in a row got no answer."""
         self.silent = 0 if heard else self.silent + 1
         if self.silent >= SILENT:
             what = f"{SILENT} documents in a row got no answer ({reply.reason})."
             hint = (
-                "Mend the cause, then run the same command again, with --retry-failed to ask for"
-                " those too."
+                "Fix the cause, then run the same command again. Add --retry-failed to ask for"
+                " these documents too."
             )
             self._stop(TeacherError(what, next_step=hint))
 
     async def _wait(self, reply: Reply, backoff: float) -> None:
-        """Before another attempt.
+        """Wait before another attempt.
 
-        One who is told to wait makes all wait: the limit is the account's.
+        When one request must wait, all wait: the limit is the account's.
         """
         if reply.wait is None:
             await self._pause(backoff * random.uniform(1.0, 1.5))
             return
         if reply.wait > LONGEST_WAIT:
-            hint = "Run the same command again later; it goes on where it stopped."
+            hint = "Run the same command again later to resume."
             raise TeacherError(
                 f"the teacher asks to wait {reply.wait:.0f} s ({reply.reason}).", next_step=hint
             )
@@ -169,7 +164,7 @@ class Session:
         self.not_before = max(self.not_before, until)
 
     async def _turn(self) -> bool:
-        """Wait until requests may be sent; False when the session ended meanwhile."""
+        """Wait until requests may be sent; return False when the session ended meanwhile."""
         while self.ended is None and (wait := self.not_before - time.monotonic()) > 0:
             await self._pause(wait + random.uniform(0.0, 0.1))
         return self.ended is None

@@ -1,8 +1,7 @@
-"""What a teacher is: something that answers requests,
-one after another, in whatever order they get done.
+"""The teacher protocol: anything that answers requests, in whatever order the answers are ready.
 
-Left out: files (`labels_file`), words (`offapi.task`), and
-each kind of teacher (`local`, `endpoint`, `recorded`).
+Left out: files (`labels_file`), prompts (`offapi.task`), and each kind of teacher (`local`,
+`endpoint`, `recorded`).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Kind = Literal["local", "endpoint", "recorded"]
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens a teacher read and wrote, by its own count."""
+    """Tokens that a teacher read and wrote, by its own count."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -37,7 +36,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Price:
-    """What a teacher charges, in dollars per million tokens."""
+    """A teacher's price, in dollars per million tokens."""
 
     prompt: float = 0.0
     completion: float = 0.0
@@ -45,11 +44,11 @@ class Price:
     def __post_init__(self) -> None:
         if not (0 <= self.prompt < math.inf and 0 <= self.completion < math.inf):
             raise ConfigError(
-                f"a price must be a number of dollars, not {self.prompt} and {self.completion}."
+                f"prices must be dollars of 0 or more, got {self.prompt} and {self.completion}."
             )
 
     def of(self, usage: Usage) -> float:
-        """Dollars for `usage`."""
+        """Return the dollars for `usage`."""
         return (usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion) / 1e6
 
 
@@ -65,12 +64,12 @@ class Request:
 
     @cached_property
     def prompt_sha256(self) -> str:
-        """Hash of the messages: another prompt is another question, and is asked anew."""
+        """Hash of the messages: a different prompt is a different question."""
         return hashlib.sha256(orjson.dumps(self.messages, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     @property
     def prompt_bytes(self) -> int:
-        """UTF-8 bytes of what the messages say."""
+        """UTF-8 bytes of the messages' contents."""
         return sum(
             len(str(message.get("content", "")).encode("utf-8", "replace"))
             for message in self.messages
@@ -81,34 +80,32 @@ class Request:
 class Answered:
     """A teacher's answer, raw.
 
-    With a `reason` it failed, and `output` is what there was all the same.
+    With a `reason` it failed, and `output` is what there was nevertheless.
     """
 
     id: str
     output: str
     reason: str = ""  # "kind" or "kind: detail"; empty when the answer is whole
     usage: Usage = Usage()
-    seconds: float = (
-        0.0  # an endpoint's latency; for a local batch the time since the answer before
-    )
+    seconds: float = 0.0  # an endpoint's latency; in a local batch, since the previous answer
 
 
 class Teacher(Protocol):
-    """Anything that answers requests. `name` goes into the labels file and holds no secret."""
+    """Anything that answers requests. `name` goes into the labels file and contains no secret."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def price(self) -> Price | None:
-        """None: not known. A teacher on this machine costs nothing."""
+        """The price; None: unknown. A teacher on this machine costs nothing."""
         ...
 
     def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
-        """Answer lazily, in order of completion; an answer that failed is data, with its reason.
+        """Answer lazily, in order of completion; a failed answer is data, with its reason.
 
-        Ends early with an OffapiError when going on is no use; requests not yielded are
-        to be asked again.
+        End early with an OffapiError when continuing is useless; requests not yielded are to be
+        asked again.
         """
         ...
 
@@ -124,7 +121,7 @@ class TeacherSpec:
 def parse_teacher(spec: str) -> TeacherSpec:
     """Read `local:NAME`, `http://HOST:PORT/v1`, `https://...` or `recorded`.
 
-    ConfigError for anything else.
+    Raise ConfigError for anything else.
     """
     if spec == "recorded":
         return TeacherSpec("recorded")

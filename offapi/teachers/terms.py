@@ -1,4 +1,4 @@
-"""A teacher that is not on the user's machine or network is used only once its terms are checked.
+"""A teacher that is not on the user's machine or network is used only after its terms are checked.
 
 Its address alone decides, so that nothing leaves the machine before the user agreed.
 """
@@ -15,7 +15,7 @@ WHY = (
 
 
 def require(host: str, checked: bool) -> None:
-    """ConfigError for a remote `host` unless the user said that its terms were checked."""
+    """Raise ConfigError for a remote `host` unless the user said that its terms were checked."""
     if checked or on_this_network(host):
         return
     raise ConfigError(

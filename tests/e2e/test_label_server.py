@@ -201,7 +201,9 @@ def test_ctrl_c_keeps_the_answers_and_says_how_to_resume(server: Server, tmp_pat
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"")
-    assert "run the same command to go on" in json.loads(err.strip().splitlines()[-1])["next"]
+    assert (
+        "run the same command again to resume" in json.loads(err.strip().splitlines()[-1])["next"]
+    )
     before = client.answered()
     client.finish()
     assert_complete(client)

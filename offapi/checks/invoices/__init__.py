@@ -1,9 +1,10 @@
-"""Checks for one kind of document, and the model of a package of checks of your own.
+"""Checks for one kind of document, and a model for a package of your own checks.
 
-Such a package is a folder of modules, one a question, each with functions that make a check of a
-field's name: `final_total("total")` returns a function of (document, answer, context). It reads the
-document with whatever suits that kind, says why in every `Verdict`, and never raises. It needs no
-registration: install it, or put it on PYTHONPATH, and import it in the task file:
+Such a package is a folder of modules, one for each question. Its functions take a field's name and
+return a check: `final_total("total")` returns a function of (document, answer, context). A check
+reads the document in whatever way suits that kind, gives a reason in every `Verdict`, and never
+raises. It needs no registration: install the package, or put it on PYTHONPATH, and import it in the
+task file:
 
     from my_checks.contracts import signed_by_both
 

@@ -1,8 +1,8 @@
-"""Check: an all-number date is read in the order its document uses, not the other one.
+"""Check: a numeric date is read in the order of day and month that its document uses.
 
-02/04/2026 is found in a document whether read as April or February; `in_source` takes both.
-Here the document decides: by its other dates, else by an address in the United States, where
-alone months come first, else by `default`. Left out: which of several dates is the right one.
+02/04/2026 may be 2 April or 4 February, and `in_source` accepts both. Here the document decides: by
+its other dates, else by an address in the United States (month first), else by `default`. Left out:
+which of several dates is the right one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ Order = Literal["day", "month", "year"]  # what comes first
 
 _PARTS = r"\s?[-./]\s?"
 _DATE = re.compile(rf"(?<!\d)(?=(\d{{1,4}}){_PARTS}(\d{{1,2}}){_PARTS}(\d{{4}}|\d{{1,2}})(?!\d))")
-_RUN = re.compile(
-    r"\d{1,4}[ ]?[-./][-\d./ ]*\d"
-)  # where dates may be: searching everywhere is slow
+# Where dates may be: searching everywhere is slow.
+_RUN = re.compile(r"\d{1,4}[ ]?[-./][-\d./ ]*\d")
 _ZIP_CODE = re.compile(r"[A-Z][A-Z],? {1,2}\d{5}(?!\d)")
 _PHONE = re.compile(r"\(\d{3}\) ?\d{3}-\d{4}(?!\d)")
 _STATES = (
@@ -32,9 +31,7 @@ _STATES = (
 
 
 def date_order(field: str, default: Order = "day") -> Check:
-    """A check: 0 when `field` is an all-number date
-    of the document read in the wrong order, else 1.
-    """
+    """Return a check: 0 when `field` is a numeric date read in the wrong order, else 1."""
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
@@ -43,34 +40,35 @@ def date_order(field: str, default: Order = "day") -> Check:
         day = iso_date(value) if isinstance(value, str) else None
         possible, meant = _readings(document, default)
         if day not in possible:
-            return Verdict(1.0, "no date of numbers to judge")
+            return Verdict(1.0, "no numeric date to check")
         if day in meant:
-            return Verdict(1.0, f"{field} is read in the document's order")
-        return Verdict(0.0, f"{field} is read against the document's order: {day}")
+            return Verdict(1.0, f"{field} is in the document's order of day and month")
+        return Verdict(0.0, f"{field} is not in the document's order of day and month: {day}")
 
     return check
 
 
 @lru_cache(maxsize=256)
 def _readings(document: str, default: Order) -> tuple[frozenset[date], frozenset[date]]:
-    """The days the document's dates of numbers can mean,
-    and those they mean in its order, where they allow it.
+    """Return the days that the numeric dates may mean, and those they mean in the document's order.
+
+    A date that does not allow the document's order keeps all its readings.
     """
     runs = _RUN.finditer(document)
-    read = [
+    dates = [
         _days(*parts) for run in runs for parts in _DATE.findall(document, run.start(), run.end())
     ]
-    order = _order(document, read, default)
-    meant = frozenset(
-        day for days in read for day in ([days[order]] if order in days else days.values())
-    )
-    return frozenset(day for days in read for day in days.values()), meant
+    order = _order(document, dates, default)
+    meant: set[date] = set()
+    for days in dates:
+        meant.update([days[order]] if order in days else days.values())
+    return frozenset(day for days in dates for day in days.values()), frozenset(meant)
 
 
-def _order(document: str, read: list[dict[Order, date]], default: Order) -> Order:
-    told = Counter(next(iter(days)) for days in read if len(days) == 1 and "year" not in days)
-    if told:
-        return told.most_common(1)[0][0]
+def _order(document: str, dates: list[dict[Order, date]], default: Order) -> Order:
+    certain = Counter(next(iter(days)) for days in dates if len(days) == 1 and "year" not in days)
+    if certain:
+        return certain.most_common(1)[0][0]
     return "month" if _in_the_united_states(document) else default
 
 
@@ -85,24 +83,25 @@ def _in_the_united_states(document: str) -> bool:
 
 
 def _days(first: str, second: str, third: str) -> dict[Order, date]:
-    """What three numbers may mean, by what comes
-    first; a year of four digits leaves fewer choices.
+    """Return what three numbers may mean, by what comes first.
+
+    A year of four digits leaves fewer choices.
     """
-    found: dict[Order, date] = {}
+    days: dict[Order, date] = {}
     if len(first) == 4:
-        _put(found, "year", first, second, third)
+        _put(days, "year", first, second, third)
     elif len(first) <= 2:
-        _put(found, "day", third, second, first)
-        _put(found, "month", third, first, second)
+        _put(days, "day", third, second, first)
+        _put(days, "month", third, first, second)
         if len(third) == 2 and len(first) == 2:
-            _put(found, "year", first, second, third)
-    return found
+            _put(days, "year", first, second, third)
+    return days
 
 
-def _put(found: dict[Order, date], order: Order, year: str, month: str, day: str) -> None:
+def _put(days: dict[Order, date], order: Order, year: str, month: str, day: str) -> None:
     if len(year) in (2, 4) and len(day) <= 2:
         try:
-            found[order] = date(
+            days[order] = date(
                 int(year) if len(year) == 4 else 2000 + int(year), int(month), int(day)
             )
         except ValueError:

@@ -1,8 +1,8 @@
 """Checks: the name is the seller's, as invoices, receipts and letters state it in their header.
 
-A shop's brand, its branch and its buyer are all printed too; the seller is a whole line above
-them, and where a line there ends in a legal form (Ltd, GmbH, Sdn Bhd), that company was paid.
-Left out: names printed only in a logo or at the foot.
+A document also prints the shop's brand, its branch and its buyer. The seller is a whole line above
+them; where a header line ends in a legal form (Ltd, GmbH, Sdn Bhd), that company was paid. Left
+out: names printed only in a logo or at the foot.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LINES_OF_A_NAME = 4  # narrow paper breaks names
 LONGEST_NAME = 120  # characters
 _LOOKED_AT = 8000  # characters
 
-# After such a line comes the buyer, or what was bought.
+# The buyer, or what was bought, follows such a line.
 _HEADING = re.compile(
     r"invoice|receipt|bill to|sold"
     r" to|customer|client|fatura|factura|facture|fattura|factuur|rechnung|quittung"
@@ -34,26 +34,28 @@ _EDGES = " .,:;*#=-\t"
 
 
 def in_header(field: str) -> Check:
-    """A check: 1 when `field` is a line of the document's
-    header, or a few joined, codes at the end aside.
+    """Return a check: 1 when `field` is a line of the document's header, or a few joined lines.
+
+    Codes at the end of the line are ignored.
     """
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
-        return _verdict(field, answer, _lines(document), "no line of the header")
+        return _verdict(field, answer, _lines(document), "not a line of the header")
 
     return check
 
 
 def legal_name(field: str) -> Check:
-    """A check: 1 when `field` is the company that the
-    header names by its legal form, or when it names none.
+    """Return a check: 1 when `field` is the company that the header names by its legal form.
+
+    It is also 1 when the header contains no legal form.
     """
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         names = _companies(document)
         if answer.value is not None and not names:
-            return Verdict(1.0, "the header names no legal form")
-        return _verdict(field, answer, names, "not the company the header names")
+            return Verdict(1.0, "the header contains no legal form")
+        return _verdict(field, answer, names, "not the company that the header names")
 
     return check
 
@@ -63,27 +65,28 @@ def _verdict(field: str, answer: Answer, names: frozenset[str], wrong: str) -> V
         return Verdict(0.0, answer.error)
     value = answer.value.get(field)
     if isinstance(value, str) and bare(value) in names:
-        return Verdict(1.0, f"{field} stands in the header")
+        return Verdict(1.0, f"{field} is in the header")
     return Verdict(0.0, f"{field} is {wrong}: {value!r}")
 
 
 def header(document: str) -> list[str]:
-    """The first lines of `document`, up to a heading such as
-    TAX INVOICE; headings at the very top are passed over.
+    """Return the first lines of `document`, up to a heading such as TAX INVOICE.
+
+    Headings at the very top are skipped.
     """
-    found: list[str] = []
+    lines: list[str] = []
     for line in document[:_LOOKED_AT].splitlines():
         text = line.strip()
         if not text or len(text) > LONGEST_NAME:
             continue
         if _HEADING.search(text.lower()):
-            if len(found) >= 2:
+            if len(lines) >= 2:
                 break
             continue
-        found.append(text)
-        if len(found) == HEADER_LINES:
+        lines.append(text)
+        if len(lines) == HEADER_LINES:
             break
-    return found
+    return lines
 
 
 def _lines(document: str) -> frozenset[str]:
@@ -96,8 +99,9 @@ def _companies(document: str) -> frozenset[str]:
 
 @lru_cache(maxsize=256)
 def _names(document: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The header's lines, alone and joined, as `bare` spells
-    them: all of them, and those that end in a legal form.
+    """Return the header's lines, single and joined, as `bare` spells them.
+
+    The first set holds all of them, the second those that end in a legal form.
     """
     lines = header(document)
     whole = [bare(line) for line in lines]
@@ -116,8 +120,9 @@ def _names(document: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _without_codes(line: str) -> str:
-    """`line` without what companies print behind their
-    name: (registration number), 12345-K, branch codes.
+    """Return `line` without what companies print after their name.
+
+    Such as (registration number), 12345-K or a branch code.
     """
     while True:
         shorter = _IN_BRACKETS.sub("", line.rstrip(_EDGES)).rstrip(_EDGES)

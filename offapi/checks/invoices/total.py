@@ -1,8 +1,8 @@
-"""Check: the amount is what was to be paid in the end, by what the document itself says.
+"""Check: the amount is what was finally to be paid, according to the document itself.
 
-Receipts and invoices print many amounts beside the total: before rounding, before tax, the
-cash handed over. Three things tell them apart, in this order: cash less change, the line
-that rounds, the line that is labelled. Left out: adding up the items, which `adds_up` does.
+Receipts and invoices print many amounts besides the total: before rounding, before tax, the cash
+handed over. Three things decide between them, in this order: cash minus change, the rounding line,
+the labelled line. Left out: adding up the items, which `adds_up` does.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from offapi.checks.readings import amount_readings
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.text.normalise import is_number
 
-LARGEST_ROUNDING = 0.5  # in the currency's unit; more is no rounding
+LARGEST_ROUNDING = 0.5  # in the currency's unit; more is not rounding
 
 # With a fraction or marked thousands: 12.50, 1,234, .05. A plain 12 may be anything.
 _NUMBER = re.compile(r"[\d.][\d.,']*")
 _AMOUNT = re.compile(r"\d{1,3}(?:[.,']\d{3})*[.,]\d\d|\d+[.,]\d\d|\.\d\d|\d{1,3}(?:[.,']\d{3})+")
 _TORN = re.compile(r"(?<=\d) ?([.,]) ?(?=\d\d(?!\d))")  # 65 .70, as scans have it
-_GROUP = re.compile(r"(?<![\d.,])\d{1,3} $")  # what may stand before 234,50
+_GROUP = re.compile(r"(?<![\d.,])\d{1,3} $")  # may precede 234,50
 _CURRENCY = "rmus$€£¥₹"
 
 Label = Literal["total", "part", "tax", "given", "back", "rounding"]
 
-# How the words begin that say what an amount is, in the languages of `readings`.
+# Beginnings of the words that say what an amount is, in the languages of `readings`.
 _STEMS: dict[Label, str] = {
     "total": (
         "total ttl amount due balance payable net gesamt summe betrag importe bedrag pagar payer"
@@ -57,47 +57,45 @@ _STEM = re.compile(  # by first letter: twice as fast as one after another
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What the document says of its total; each tuple is empty where it says nothing."""
+    """What the document says about its total; each tuple is empty where it says nothing."""
 
     printed: frozenset[float]
-    paid: tuple[float, ...]  # cash less change, where that amount is printed too
+    paid: tuple[float, ...]  # cash minus change, where that amount is printed too
     roundings: tuple[float, ...]
     labelled: tuple[float, ...]
 
 
 def final_total(field: str) -> Check:
-    """A check: 0 when the document shows that another
-    amount than `field` was to be paid, else 1.
-    """
+    """Return a check: 0 when the document shows that another amount was to be paid, else 1."""
 
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
             return Verdict(0.0, answer.error)
         total = answer.value.get(field)
         if not is_number(total):
-            return Verdict(0.0, f"{field} is no number")
+            return Verdict(0.0, f"{field} is not a number")
         return _judge(field, total, _evidence(document))
 
     return check
 
 
-def _judge(field: str, total: float, said: _Evidence) -> Verdict:
-    if said.paid:
-        right = _among(total, said.paid)
+def _judge(field: str, total: float, evidence: _Evidence) -> Verdict:
+    if evidence.paid:
+        right = _among(total, evidence.paid)
         return Verdict(
             float(right),
-            f"{field} is {'' if right else 'not '}cash less change, {said.paid[0]:.2f}",
+            f"{field} is {'' if right else 'not '}cash minus change, {evidence.paid[0]:.2f}",
         )
-    for rounding in said.roundings:
-        if _among(total + rounding, said.printed):
+    for rounding in evidence.roundings:
+        if _among(total + rounding, evidence.printed):
             return Verdict(0.0, f"{field} is the amount before rounding to {total + rounding:.2f}")
-    if said.labelled and not _among(total, said.labelled):
-        return Verdict(0.0, f"{field} stands on no line that is labelled a total")
-    return Verdict(1.0, f"nothing speaks against {field}")
+    if evidence.labelled and not _among(total, evidence.labelled):
+        return Verdict(0.0, f"{field} is not on a line labelled as a total")
+    return Verdict(1.0, f"nothing contradicts {field}")
 
 
-def _among(amount: float, found: Iterable[float]) -> bool:
-    return any(abs(amount - other) <= TOLERANCE for other in found)
+def _among(amount: float, others: Iterable[float]) -> bool:
+    return any(abs(amount - other) <= TOLERANCE for other in others)
 
 
 @lru_cache(maxsize=256)
@@ -135,28 +133,27 @@ def _evidence(document: str) -> _Evidence:
 
 
 def _labels(line: str) -> set[Label]:
-    """What the words of `line` say its amount is.
+    """Return what the words of `line` say its amount is.
 
-    A part of the total, as `total tax` or `subtotal`, is no total.
+    A part of the total, such as `total tax` or `subtotal`, is not a total.
     """
-    found = list(_STEM.finditer(line))
-    labels = {_LABEL[match[0]] for match in found}
+    matches = list(_STEM.finditer(line))
+    labels = {_LABEL[match[0]] for match in matches}
     if "total" in labels and "tax" in labels:
-        for one, other in pairwise(found):
-            if {_LABEL[one[0]], _LABEL[other[0]]} == {"total", "tax"} and not line[
-                one.end() : other.start()
-            ].strip(" :-"):
+        for left, right in pairwise(matches):
+            between = line[left.end() : right.start()]
+            if {_LABEL[left[0]], _LABEL[right[0]]} == {"total", "tax"} and not between.strip(" :-"):
                 labels.add("part")
     return labels - {"total"} if "part" in labels else labels
 
 
 def _amounts(line: str) -> list[float]:
-    """The amounts in `line`, lower-cased, each in every reading of its marks."""
+    """Return the amounts in `line` (lower-case), each in every reading of its marks."""
     if "." not in line and "," not in line and "'" not in line:
         return []
     if " ." in line or " ," in line or ". " in line or ", " in line:
         line = _TORN.sub(r"\1", line)
-    found: list[float] = []
+    amounts: list[float] = []
     signed = "-" in line
     for match in _NUMBER.finditer(line):
         written = match[0]
@@ -176,8 +173,8 @@ def _amounts(line: str) -> list[float]:
                 group[0].strip() + ("," if written[3] == "." else ".") + written
             )
         negative = signed and _is_negative(line, match.start(), match.end())
-        found += [-amount for amount in readings] if negative else readings
-    return found
+        amounts += [-amount for amount in readings] if negative else readings
+    return amounts
 
 
 def _is_negative(line: str, start: int, end: int) -> bool:

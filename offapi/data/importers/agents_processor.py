@@ -1,18 +1,17 @@
-"""A tracing processor for the OpenAI Agents SDK: what each
-model was asked and answered, in a local JSON Lines file.
+"""A tracing processor for the OpenAI Agents SDK that writes prompts and answers to a local file.
 
-The SDK's own export leaves both out. Copy this file into the agent's project (`offapi traces
-processor` prints it): it needs nothing but Python, and importing it from offapi would close that
-program's network.
+The file is JSON Lines. The SDK's own export leaves prompts and answers out. Copy this file into the
+agent's project (`offapi traces processor` prints it): it needs nothing but Python, and importing it
+from offapi would close that program's network.
 
     from agents import set_trace_processors
     from agents_processor import LocalTraces
 
     set_trace_processors([LocalTraces("agent-traces.jsonl")])
 
-It takes the place of the SDK's export to OpenAI, which `add_trace_processor` would leave on.
-Tracing itself must not be disabled. Then: `offapi traces import agents-sdk agent-traces.jsonl --out
-traces.jsonl`. Left out: spans of anything but models, and rotating the file.
+It replaces the SDK's export to OpenAI, which `add_trace_processor` would leave on. Tracing itself
+must not be disabled. Then: `offapi traces import agents-sdk agent-traces.jsonl --out traces.jsonl`.
+Left out: spans of anything but models, and rotating the file.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class LocalTraces:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
-        self._groups: dict[str, str | None] = {}  # of the traces under way
+        self._groups: dict[str, str | None] = {}  # of the traces in progress
 
     def on_trace_start(self, trace: Any) -> None:
         self._groups[trace.trace_id] = getattr(trace, "group_id", None)
@@ -56,10 +55,9 @@ class LocalTraces:
                 }
             line = json.dumps(row, default=_plain, ensure_ascii=False) + "\n"
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(
-                file, "wb", buffering=0
-            ) as out:  # one write: lines of several threads stay whole
-                out.write(line.encode("utf-8", "backslashreplace"))
+            # One unbuffered write, so that lines of several threads stay whole.
+            with os.fdopen(file, "wb", buffering=0) as lines:
+                lines.write(line.encode("utf-8", "backslashreplace"))
         except Exception:
             logging.getLogger(__name__).exception(
                 "a model's answer could not be written to %s", self._path
@@ -73,9 +71,8 @@ class LocalTraces:
 
 
 def _plain(value: Any) -> Any:
-    """The SDK's pydantic objects as JSON values."""
+    """Return the SDK's pydantic objects as JSON values."""
     if not hasattr(value, "model_dump"):
         return str(value)
-    return value.model_dump(
-        mode="json", exclude_none=True, warnings=False
-    )  # servers stray from the specification
+    # No warnings: servers deviate from the specification.
+    return value.model_dump(mode="json", exclude_none=True, warnings=False)

@@ -1,8 +1,8 @@
-"""What people log of their models, read into traces: one file a format.
+"""Importers: what people log of their models, read into traces. Each format has a module.
 
-A format's module has `rows(record)`, which gives for one record of a file (a line, or an element of
-an array) a Trace or a Dropped with its reason for everything in it that could be one. Formats whose
-requests and results lie in different files have `halves(record)` too, see `pairs`.
+A format's module has `rows(record)`. For one record of a file (a line, or an element of an array)
+it yields a Trace or a Dropped with its reason for everything that could be one. Formats whose
+requests and results are in different files also have `halves(record)`, see `pairs`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ FORMATS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Importer:
-    """A format's module. `marks`: bytes without which a
-    record is no half of one; empty where there are no halves.
+    """A format's module.
+
+    `marks`: bytes without which a record is not half of anything; empty where there are no halves.
     """
 
     rows: Callable[[Mapping[str, Any]], Iterator[Trace | Dropped]]
@@ -44,7 +45,7 @@ class Importer:
 
 
 def find_importer(format: str, maps: Mapping[str, str]) -> Importer:
-    """The importer of a format in FORMATS. `maps`: what --map gave, for `generic`."""
+    """Return the importer of a format in FORMATS. `maps`: what --map gave, for `generic`."""
     if format == "generic":
         from offapi.data.importers.formats.generic import mapped
 

@@ -1,8 +1,8 @@
-"""Requests and results that lie in different files, joined by their id.
+"""Requests and results in different files, joined by their id.
 
-Both sides are noted in a temporary database beside the output before the import begins, and found
-there when a result's turn comes: memory stays flat, and the order is the results'. An id that
-several different requests have joins nothing, since batches like to number theirs alike.
+Before the import begins both sides are written to a temporary database next to the output. Each
+result then looks its request up there: memory stays flat, and the order is the results'. An id that
+several different requests have joins nothing, since batches tend to number theirs alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from offapi.data.importers.shared.loose_json import Json
 from offapi.data.importers.shared.reasons import Unusable
 from offapi.errors import RunError
 
-BATCH = 5000  # rows a transaction
+BATCH = 5000  # rows per transaction
 
 TABLES = """
 CREATE TABLE requests (key TEXT PRIMARY KEY, body BLOB, several INT) WITHOUT ROWID;
@@ -33,7 +33,7 @@ NOTE_REQUEST = (
 
 
 class Half(NamedTuple):
-    """A request, or a result (`request` is None), that says nothing without the other."""
+    """A request, or a result (`request` is None), that is useless without the other."""
 
     key: str
     record: Json
@@ -42,18 +42,18 @@ class Half(NamedTuple):
 
 @contextmanager
 def noted_halves(path: Path, halves: Iterable[Half]) -> Iterator[Path]:
-    """A database of `halves` at `path`, while the block lasts.
+    """Keep a database of `halves` at `path` while the block lasts.
 
-    Raises RunError when the disk refuses.
+    Raise RunError when the disk refuses.
     """
     path.unlink(missing_ok=True)
     try:
         try:
             _note(path, halves)
         except sqlite3.Error as error:
-            step = "Free some space beside --out and run the same command again."
+            step = "Free some space on the disk of --out and run the same command again."
             raise RunError(
-                f"cannot be written: {error}.", where=str(path), next_step=step
+                f"the file cannot be written: {error}.", where=str(path), next_step=step
             ) from error
         yield path
     finally:
@@ -73,30 +73,31 @@ def _note(path: Path, halves: Iterable[Half]) -> None:
 
 
 class Others:
-    """The other halves, looked up by key."""
+    """The other halves, found by key."""
 
     def __init__(self, path: Path) -> None:
         self._base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
     def whole(self, half: Half) -> Json:
-        """A result's record with its request; None for a request whose result gives the row.
+        """Return a result's record with its request; None for a request whose result gives the row.
 
-        Unusable without.
+        Raise Unusable without the other half.
         """
         if half.request is not None:
             if self._one("SELECT 1 FROM results WHERE key = ?", half.key) is None:
                 raise Unusable(reasons.NO_RESULT)
             return None
-        found = self._one("SELECT body, several FROM requests WHERE key = ?", half.key)
-        if found is None:
+        row = self._one("SELECT body, several FROM requests WHERE key = ?", half.key)
+        if row is None:
             raise Unusable(reasons.NO_REQUEST)
-        if found[1]:
+        body, several = row
+        if several:
             raise Unusable(reasons.AMBIGUOUS)
-        return {**half.record, "request": msgspec.json.decode(found[0])}
+        return {**half.record, "request": msgspec.json.decode(body)}
 
     def _one(self, query: str, key: str) -> tuple[Json, ...] | None:
-        found: tuple[Json, ...] | None = self._base.execute(query, (key,)).fetchone()
-        return found
+        row: tuple[Json, ...] | None = self._base.execute(query, (key,)).fetchone()
+        return row
 
     def close(self) -> None:
         self._base.close()

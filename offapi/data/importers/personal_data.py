@@ -1,7 +1,7 @@
-"""Whether a row seems to hold personal data or secrets, to
-warn of it. Left out: finding all of it, or removing any.
+"""Whether a row seems to contain personal data or secrets, for a warning.
 
-Patterns that begin with a plain text are found many times faster, so lookbehinds stand behind it.
+Patterns that begin with plain text are many times faster, so their lookbehinds come after it. Left
+out: finding all of it, or removing any.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATTERNS: dict[str, tuple[re.Pattern[bytes], ...]] = {
 
 
 def personal_kinds(line: bytes) -> list[str]:
-    """The kinds that seem to be in `line`."""
+    """Return the kinds of personal data that seem to be in `line`."""
     return [
         kind
         for kind, patterns in PATTERNS.items()

@@ -1,6 +1,6 @@
-"""Records imported by helper processes: jobs in, results out in the same order.
+"""Import records in helper processes: jobs in, results out in the same order.
 
-Left out: checks for processes that hang, since importers run no code of others.
+Left out: checks for processes that hang, since importers do not run other people's code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from offapi.workers.supervised import Ended
 def work(
     jobs: Iterator[ImportJob], settings: ImportSettings
 ) -> Iterator[tuple[ImportJob, ImportedJob]]:
-    """Each job with its result, in order.
+    """Yield each job with its result, in order.
 
     A few jobs are done in this process, since starting others takes longer.
     """
@@ -32,7 +32,6 @@ def work(
 
 def _stop(job: ImportJob, ended: Ended) -> ImportJob:
     step = (
-        "The machine may be out of memory: free some, and run the same command again, which"
-        " goes on."
+        "The machine may be out of memory. Free some, then run the same command again; it resumes."
     )
-    raise RunError("an importing process ended.", next_step=step)
+    raise RunError("an importing process ended unexpectedly.", next_step=step)

@@ -1,9 +1,8 @@
-"""The files of an import as records: lines of JSON Lines,
-elements of an array, a single object; gzipped or not.
+"""The files of an import as records: lines of JSON Lines, elements of an array, a single object.
 
-What a file is, its content says and not its name. A record stays bytes here, so that reading is
-cheap and everything else can be done in other processes. Left out: arrays beyond LARGEST, which are
-held whole.
+They may be gzipped. The content decides what a file is, not its name. A record stays bytes here, so
+that reading is cheap and everything else can be done in other processes. Left out: arrays beyond
+LARGEST, which are held in memory as a whole.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from offapi.files.hashing import sha256_file
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 LARGEST = 256 << 20  # bytes of a file that is one array or one object
-JOB = 1 << 20  # bytes of records that a process gets at a time
+JOB = 1 << 20  # bytes of records in one job
 BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class RecordFile:
-    """A file of records. `name`: what traces say they come from."""
+    """A file of records. `name` is the file name that its traces state."""
 
     path: Path
     name: str
@@ -37,7 +36,7 @@ class RecordFile:
 
     @property
     def stem(self) -> str:
-        """`name` without what says that it is JSON."""
+        """`name` without the suffix of a JSON file."""
         for suffix in sorted(SUFFIXES, key=len, reverse=True):
             if self.name.endswith(suffix):
                 return self.name.removesuffix(suffix)
@@ -58,39 +57,38 @@ class ImportJob(NamedTuple):
 
 
 def find_files(paths: Sequence[Path], *, but: Path) -> list[RecordFile]:
-    """The files named, and those in the folders named, in order.
+    """Return the named files and those in the named folders, in order.
 
-    `but`: the output, which is none of them.
+    `but`: the output, which is left out.
     """
-    found: list[RecordFile] = []
+    files: list[RecordFile] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(
-                each for each in path.rglob("*") if each.name.endswith(SUFFIXES) and each.is_file()
+                file for file in path.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file()
             )
-            found += [
-                _file(each, each.relative_to(path).as_posix())
-                for each in inside
-                if not _same(each, but)
+            files += [
+                _file(file, file.relative_to(path).as_posix())
+                for file in inside
+                if not _same(file, but)
             ]
         else:
-            found.append(_file(path, path.name))
-    if not found:
+            files.append(_file(path, path.name))
+    if not files:
         step = f"Name files, or a folder with files that end with {', '.join(SUFFIXES)}."
         raise DataError.at("there is nothing to import.", path=paths[0], next_step=step)
-    return found
+    return files
 
 
 def _file(path: Path, name: str) -> RecordFile:
     try:
         with path.open("rb"):
-            written = os.fsencode(name).decode(
-                "utf-8", "backslashreplace"
-            )  # on Linux a name can be any bytes
+            # On Linux a name can be any bytes.
+            written = os.fsencode(name).decode("utf-8", "backslashreplace")
             return RecordFile(path, written, path.stat().st_size)
     except OSError as error:
         raise DataError.at(
-            f"cannot read it: {error.strerror}.", path=path, next_step="Check the path."
+            f"cannot read the file: {error.strerror}.", path=path, next_step="Check the path."
         ) from None
 
 
@@ -99,14 +97,14 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def file_digests(files: Sequence[RecordFile]) -> list[list[Any]]:
-    """What the files hold, for knowing them again."""
+    """Return name, size and hash of the files, to recognise them later."""
     return [[file.name, file.size, sha256_file(file.path)] for file in files]
 
 
 def read_jobs(files: Sequence[RecordFile], start: Mapping[str, int]) -> Iterator[ImportJob]:
-    """The records from `start` on (`file`, `at` in bytes, `records` before it).
+    """Yield the records from `start` on (`file`, `at` in bytes, `records` before it).
 
-    DataError for what cannot be read.
+    Raise DataError for what cannot be read.
     """
     before = sum(file.size for file in files[: start["file"]])
     for number in range(start["file"], len(files)):
@@ -116,9 +114,9 @@ def read_jobs(files: Sequence[RecordFile], start: Mapping[str, int]) -> Iterator
             for first, records, end, read in _pieces(file, at, count):
                 yield ImportJob(file, first, records, {"file": number, **end}, before + read)
         except (EOFError, zlib.error, OSError) as error:
-            step = "It may have been cut short: copy it again, or unpack it as far as it goes."
+            step = "It may have been cut short: copy it again, or unpack what is left of it."
             raise DataError.at(
-                f"cannot be read: {error}.", path=file.path, next_step=step
+                f"the file cannot be read: {error}.", path=file.path, next_step=step
             ) from None
         before += file.size
 
@@ -135,7 +133,7 @@ def _pieces(file: RecordFile, at: int, count: int) -> Iterator[Piece]:
                 "Export JSON Lines instead, or convert it (duckdb: COPY (FROM 'FILE') TO"
                 " 'x.jsonl')."
             )
-            raise DataError.at("a Parquet file.", path=file.path, next_step=step)
+            raise DataError.at("Parquet files are not supported.", path=file.path, next_step=step)
         stream: IO[bytes] = gzip.open(raw) if magic[:2] == b"\x1f\x8b" else raw  # type: ignore[assignment]  # noqa: SIM115
         with stream:
             yield from (
@@ -146,9 +144,7 @@ def _pieces(file: RecordFile, at: int, count: int) -> Iterator[Piece]:
 
 
 def _is_lines(stream: IO[bytes]) -> bool:
-    """Whether a line is a record, and not the whole
-    file an array or one object over several lines.
-    """
+    """Return whether each line is a record; else the file is an array or one object."""
     head, whole = b"", b""
     while not head and (line := stream.readline(LARGEST)):
         head = line.removeprefix(BOM).strip()
@@ -197,12 +193,12 @@ def _lines(
 
 def _unmarked(lines: list[bytes], count: int) -> tuple[bytes, ...]:
     if count == 0:
-        lines[0] = lines[0].removeprefix(BOM)  # Windows editors put a mark before UTF-8
+        lines[0] = lines[0].removeprefix(BOM)  # Windows editors write a mark before UTF-8
     return tuple(lines)
 
 
 def _whole(file: RecordFile, stream: IO[bytes], raw: IO[bytes], count: int) -> Iterator[Piece]:
-    """The elements of an array, or the one object in the file."""
+    """Yield the elements of an array, or the one object in the file."""
     data = stream.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise _too_large(file, "one JSON value")
@@ -213,10 +209,10 @@ def _whole(file: RecordFile, stream: IO[bytes], raw: IO[bytes], count: int) -> I
         while count + taken < len(records) and (not taken or length < JOB):
             length += len(records[count + taken])
             taken += 1
-        some = tuple(map(bytes, records[count : count + taken]))
+        piece = tuple(map(bytes, records[count : count + taken]))
         yield (
             count + 1,
-            some,
+            piece,
             {"at": 0, "records": count + taken},
             size * (count + taken) // len(records),
         )
@@ -229,25 +225,27 @@ def _elements(file: RecordFile, data: bytes) -> Sequence[msgspec.Raw | bytes]:
     try:
         return msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.DecodeError, RecursionError) as error:
-        step = "It may have been cut short; write it again, whole, or as JSON Lines."
+        step = "It may have been cut short; export it again, or write it as JSON Lines."
         raise DataError.at(
-            f"not one whole JSON array: {error}.", path=file.path, next_step=step
+            f"the file is not one whole JSON array: {error}.", path=file.path, next_step=step
         ) from None
 
 
 def _too_large(file: RecordFile, what: str) -> DataError:
     step = (
-        "Write it as JSON Lines, one object a line (jq -c '.[]' FILE): a file of those can be of"
-        " any size."
+        "Write it as JSON Lines, one object a line (jq -c '.[]' FILE): such a file can have any"
+        " size."
     )
-    return DataError.at(f"{what} of more than {LARGEST >> 20} MiB.", path=file.path, next_step=step)
+    return DataError.at(
+        f"{what} must not exceed {LARGEST >> 20} MiB.", path=file.path, next_step=step
+    )
 
 
 def total_size(files: Sequence[RecordFile]) -> int:
-    """Bytes on disk of all files."""
+    """Return the bytes on disk of all files."""
     return sum(file.size for file in files)
 
 
 def is_output(path: Path, files: Sequence[RecordFile]) -> bool:
-    """Whether `path` is one of the files."""
+    """Return whether `path` is one of the files."""
     return os.path.exists(path) and any(_same(file.path, path) for file in files)

@@ -1,8 +1,8 @@
-"""Files of traces imported into one, resumable at any point, each row accounted for.
+"""Import files of traces into one, resumable at any point, with every row accounted for.
 
-The rows come in the files' order. Of rows with the same messages the first stays; an id that is
-taken gets a number. Both are known by 8 bytes of a hash, and after a kill from the rows already
-written.
+Rows come in the files' order. Of rows with the same messages the first is kept; an id that is
+already used gets a number. Both are recognised by 8 bytes of a hash, which are rebuilt from the
+written rows after a kill.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from offapi.errors import DataError
 from offapi.files.staged import Stage
 from offapi.progress import Progress
 
-EXAMPLES = 3  # places named for each reason
+EXAMPLES = 3  # places listed for each reason
 MEGA = 1_000_000
 FORMAT = 2  # of the output and its journal
 PLACE: Mapping[str, Any] = {"file": 0, "at": 0, "records": 0}
@@ -46,7 +46,7 @@ START: Mapping[str, Any] = {
 class ImportRequest:
     """What is to be imported.
 
-    `strict`: a malformed row is an error; `limit`: only so many rows are read.
+    `strict`: a malformed row is an error; `limit`: the number of rows to read at most.
     """
 
     format: str
@@ -56,7 +56,7 @@ class ImportRequest:
     limit: int | None = None
 
     def key(self) -> dict[str, Any]:
-        """What the output depends on."""
+        """Return what the output depends on."""
         about = {
             "format": self.format,
             "maps": dict(self.maps),
@@ -78,10 +78,10 @@ class Reason:
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of the rows. `paired`: requests that lay
-    apart from their results, each a part of the result's row.
+    """What became of the rows.
 
-    `personal`: rows, of those looked at, that seem to hold such data.
+    `paired`: requests apart from their results, each a part of the result's row. `personal`: how
+    many of the inspected rows seem to contain such data.
     """
 
     out: Path
@@ -92,34 +92,37 @@ class Imported:
     personal: Mapping[str, int]
 
 
-def import_traces(request: ImportRequest, out: Path, said: Progress) -> Imported:
-    """Import into `out`, or go on with an unfinished `out` made of the same files.
+def import_traces(request: ImportRequest, out_path: Path, progress: Progress) -> Imported:
+    """Import into `out_path`, or resume an unfinished import of the same files.
 
-    DataError where a file cannot be read, where no row is usable, and (exit code 2) at the first
-    malformed row of a strict import; then nothing is left at `out`.
+    Raise DataError where a file cannot be read, where no row is usable, and (exit code 2) at the
+    first malformed row of a strict import; nothing is then left at `out_path`.
     """
     find_importer(request.format, request.maps)
-    with Stage(out, request.key(), START) as stage:
+    with Stage(out_path, request.key(), START) as stage:
         if stage.resumed:
-            said.say(f"Going on after {stage.state['read']:,} rows read before.")
+            progress.say(f"Resuming after the {stage.state['read']:,} rows already read.")
         try:
-            with _others(request, out, said) as others:
-                _go_on(stage, request, ImportSettings(request.format, request.maps, others), said)
+            with _others(request, out_path, progress) as others:
+                settings = ImportSettings(request.format, request.maps, others)
+                _import_rest(stage, request, settings, progress)
         except DataError:
             stage.discard()
             raise
-        found = _imported(out, stage.state)
-        if not found.usable:
+        imported = _imported(out_path, stage.state)
+        if not imported.usable:
             stage.discard()
-            raise _nothing(request, found)
+            raise _nothing(request, imported)
         stage.finish()
-    return found
+    return imported
 
 
-def _go_on(stage: Stage, request: ImportRequest, settings: ImportSettings, said: Progress) -> None:
+def _import_rest(
+    stage: Stage, request: ImportRequest, settings: ImportSettings, progress: Progress
+) -> None:
     total = records.total_size(request.files)
     seen = Seen.of(stage.part, stage.size)
-    with said.progress("importing (MB)", max(total // MEGA, 1)) as advance:
+    with progress.progress("importing (MB)", max(total // MEGA, 1)) as advance:
         if request.limit is not None and stage.state["read"] >= request.limit:
             return
         for job, done in pool.work(records.read_jobs(request.files, stage.state), settings):
@@ -139,7 +142,7 @@ def _fold(
     strict: bool,
     left: int | None,
 ) -> tuple[list[bytes], dict[str, Any]]:
-    """The lines to be written for a job, and the state behind them."""
+    """Return the lines to be written for a job, and the state after it."""
     lines: list[bytes] = []
     counted = {reason: dict(value) for reason, value in before["dropped"].items()}
     read, paired = before["read"], before["paired"]
@@ -171,24 +174,23 @@ def _fold(
 
 
 @contextmanager
-def _others(request: ImportRequest, out: Path, said: Progress) -> Iterator[Path | None]:
-    """The database in which requests and results of different
-    files find each other, where the format has such.
-    """
+def _others(request: ImportRequest, out_path: Path, progress: Progress) -> Iterator[Path | None]:
+    """Keep the database that joins requests and results of different files, if needed."""
     halves = find_importer(request.format, request.maps).halves
     if halves is None:
         yield None
         return
-    with pairs.noted_halves(out.with_name(f"{out.name}.part.join"), _halves(request, said)) as path:
+    base_path = out_path.with_name(f"{out_path.name}.part.join")
+    with pairs.noted_halves(base_path, _halves(request, progress)) as path:
         yield path
 
 
-def _halves(request: ImportRequest, said: Progress) -> Iterator[Half]:
+def _halves(request: ImportRequest, progress: Progress) -> Iterator[Half]:
     importer = find_importer(request.format, request.maps)
     assert importer.halves is not None
     total = records.total_size(request.files)
-    with said.progress(
-        "looking for requests and results apart (MB)", max(total // MEGA, 1)
+    with progress.progress(
+        "collecting requests and results (MB)", max(total // MEGA, 1)
     ) as advance:
         for job in records.read_jobs(request.files, START):
             for record in job.records:
@@ -205,41 +207,43 @@ def _decoded(record: bytes) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _imported(out: Path, state: Mapping[str, Any]) -> Imported:
+def _imported(out_path: Path, state: Mapping[str, Any]) -> Imported:
     ordered = sorted(state["dropped"].items(), key=lambda pair: -pair[1]["count"])
     counted = [
         Reason(reason, each["count"], tuple(each["places"]), each["hint"])
         for reason, each in ordered
     ]
     return Imported(
-        out, state["read"], state["paired"], state["usable"], tuple(counted), state["personal"]
+        out_path, state["read"], state["paired"], state["usable"], tuple(counted), state["personal"]
     )
 
 
 def _refused(file: RecordFile, record: int, why: Dropped) -> DataError:
-    step = "Mend or remove it, or import without --strict, which leaves it out and counts it."
+    step = "Fix or remove the row, or import without --strict, which drops and counts it."
     what = f"{why.reason}: {why.detail}." if why.detail else f"{why.reason}."
     error = DataError.at(what, path=file.path, line=record, next_step=step)
     error.exit_code = 2
     return error
 
 
-def _nothing(request: ImportRequest, found: Imported) -> DataError:
-    """The error where no row is usable. Where another format fits the file better, it is named."""
+def _nothing(request: ImportRequest, imported: Imported) -> DataError:
+    """Return the error for an import without a usable row; it names a format that fits better."""
     where = ", ".join(str(file.path) for file in request.files[:EXAMPLES])
-    if not found.dropped:
+    if not imported.dropped:
         return DataError(
-            "there are no rows in it.", where=where, next_step="Name a file with JSON in it."
+            "there are no rows in the file.",
+            where=where,
+            next_step="Name a file that contains JSON.",
         )
     listed = "; ".join(
-        f"{each.count:,} {each.reason} ({each.places[0]})" for each in found.dropped[:EXAMPLES]
+        f"{each.count:,} {each.reason} ({each.places[0]})" for each in imported.dropped[:EXAMPLES]
     )
     hint = next(
-        (each.hint for each in found.dropped if each.hint),
-        "See the formats: `offapi traces import --help`.",
+        (each.hint for each in imported.dropped if each.hint),
+        "`offapi traces import --help` lists the formats.",
     )
     better = guess_format.better_format(request.format, request.files)
     step = f"It looks like the format {better!r}." if better else hint
     return DataError(
-        f"none of {found.read:,} rows is usable: {listed}.", where=where, next_step=step
+        f"none of the {imported.read:,} rows is usable: {listed}.", where=where, next_step=step
     )

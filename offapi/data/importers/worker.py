@@ -1,6 +1,6 @@
 """What an importing process does: records in, finished lines and reasons out.
 
-Left out: everything that needs to know the other rows (duplicates, ids), which is the command's.
+Left out: everything that depends on the other rows (duplicates, ids), which `run` does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from offapi.files.hashing import hash64
 from offapi.workers.ordered_pool import collect_garbage_rarely
 from offapi.workers.supervised import CallNote
 
-LOOKED_AT = 1000  # records of a file in which personal data is looked for; beyond, one in SPARSE
+LOOKED_AT = 1000  # records of a file inspected for personal data; after them, one in SPARSE
 SPARSE = 256
 
 
@@ -42,8 +42,9 @@ class ImportSettings:
 
 
 class ImportedRow(NamedTuple):
-    """A row read. `line` is what is written for it,
-    unless the row is a duplicate or its id is taken.
+    """A row that was read.
+
+    `line` is what is written for it, unless the row is a duplicate or its id is taken.
     """
 
     record: int
@@ -54,20 +55,21 @@ class ImportedRow(NamedTuple):
 
 
 class ImportedJob(NamedTuple):
-    """The rows of a job by columns, which travel faster,
-    and how many of those looked at hold personal data.
+    """The rows of a job, by columns, which are sent faster between processes.
+
+    `personal`: how many of the inspected rows contain personal data.
     """
 
     columns: tuple[tuple[Any, ...], ...]
     personal: Counter[str]
 
     def rows(self) -> Iterator[ImportedRow]:
-        """The rows, in order."""
+        """Return the rows, in order."""
         return map(ImportedRow, *self.columns)
 
 
 def importing(settings: ImportSettings, note: CallNote) -> Callable[[ImportJob], ImportedJob]:
-    """Return how an importing process answers a job; it notes no call."""
+    """Return how an importing process answers a job; it uses no `note`."""
     collect_garbage_rarely()
     return Worker(settings).work
 
@@ -76,34 +78,32 @@ class Worker:
     """A format's importer with what it needs."""
 
     def __init__(self, settings: ImportSettings) -> None:
-        self._format, self._importer = (
-            settings.format,
-            importer.find_importer(settings.format, settings.maps),
-        )
+        self._format = settings.format
+        self._importer = importer.find_importer(settings.format, settings.maps)
         self._others = Others(settings.others) if settings.others else None
 
     def work(self, job: ImportJob) -> ImportedJob:
-        """All rows of `job`, in order. A record without any is dropped, so that none is lost."""
+        """Return all rows of `job`, in order; a record without any is dropped, so none is lost."""
         rows: list[ImportedRow] = []
-        found: Counter[str] = Counter()
+        kinds: Counter[str] = Counter()
         name, stem = job.file.name, job.file.stem
         for number, record in enumerate(job.records, start=job.first):
             if not record or record.isspace():
                 continue
             outcomes = self._outcomes(record) or [dropped.NOTHING_IN_IT]
             place = {"format": self._format, "file": name, "line": number}
-            some = [_row(outcome, place, stem) for outcome in outcomes]
-            rows += some
+            new = [_row(outcome, place, stem) for outcome in outcomes]
+            rows += new
             if number <= LOOKED_AT or number % SPARSE == 0:
-                found.update(kind for row in some for kind in personal.personal_kinds(row.line))
+                kinds.update(kind for row in new for kind in personal.personal_kinds(row.line))
         return ImportedJob(
-            tuple(zip(*rows, strict=True)) or ((),) * len(ImportedRow._fields), found
+            tuple(zip(*rows, strict=True)) or ((),) * len(ImportedRow._fields), kinds
         )
 
     def _outcomes(self, record: bytes) -> list[Trace | Dropped]:
-        """What the importer makes of a record; PAIRED for a request whose result is the row.
+        """Return what the importer makes of a record; PAIRED for a request whose result is the row.
 
-        An importer's own error is a reason too, and not the end of the import.
+        An importer's own error is a reason too, and does not end the import.
         """
         try:
             value = msgspec.json.decode(record)
@@ -122,7 +122,7 @@ class Worker:
             return [Dropped(reason, malformed=True, detail=str(error))]
 
     def _joined(self, value: Mapping[str, Any], others: Others) -> Iterator[Trace | Dropped]:
-        """As `_outcomes`, of a record that may be a request or a result without the other."""
+        """As `_outcomes`, for a record that may be a request or a result without the other."""
         halves = list(self._importer.halves(value)) if self._importer.halves else []
         if not halves:
             yield from self._importer.rows(value)
@@ -139,7 +139,7 @@ class Worker:
 
 
 def _row(trace: Trace | Dropped, place: Mapping[str, Any], stem: str) -> ImportedRow:
-    """A row's line, `place` in its source."""
+    """Return the row of `trace`, with `place` in its source."""
     number: int = place["line"]
     if isinstance(trace, Dropped):
         return ImportedRow(number, trace)

@@ -1,7 +1,7 @@
-"""Which messages and ids were written already, each
-known by 8 bytes of a hash: about 150 MB a million rows.
+"""Which messages and ids were already written.
 
-Left out: near-duplicates, which grading looks for.
+Each is known by 8 bytes of a hash: about 150 MB for a million rows. Left out: near-duplicates,
+which grading looks for.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from offapi.files.hashing import hash64
 
 
 class Seen:
-    """What was written: the hashes of messages and of ids."""
+    """The hashes of the messages and ids that were written."""
 
     def __init__(self) -> None:
         self._messages: set[int] = set()
         self._ids: set[int] = set()
-        self._numbers: dict[str, int] = {}  # the last number given to an id that was taken
+        self._numbers: dict[str, int] = {}  # the last number given to a repeated id
 
     @classmethod
     def of(cls, part: Path, size: int) -> Seen:
-        """What is in the first `size` bytes of an unfinished output."""
+        """Return what is in the first `size` bytes of an unfinished output."""
         seen = cls()
         with part.open("rb") as file:
             while file.tell() < size:
@@ -34,18 +34,18 @@ class Seen:
         return seen
 
     def new(self, row: ImportedRow) -> bool:
-        """Whether no row with the same messages was written; it counts as written now."""
+        """Return whether no row with the same messages was written, and count it as written."""
         count = len(self._messages)
         self._messages.add(row.digest)
         return len(self._messages) > count
 
     def named(self, row: ImportedRow) -> bytes:
-        """The row's line, with a number behind its id where that is taken."""
+        """Return the row's line, with a number after its id where that is taken."""
         id = row.id
-        while (found := hash64(id.encode())) in self._ids:
+        while (digest := hash64(id.encode())) in self._ids:
             self._numbers[row.id] = self._numbers.get(row.id, 1) + 1
             id = f"{row.id}-{self._numbers[row.id]}"
-        self._ids.add(found)
-        return (
-            row.line if id == row.id else orjson.dumps({**orjson.loads(row.line), "id": id}) + b"\n"
-        )
+        self._ids.add(digest)
+        if id == row.id:
+            return row.line
+        return orjson.dumps({**orjson.loads(row.line), "id": id}) + b"\n"

@@ -52,7 +52,7 @@ def test_every_assistant_turn_is_learned(chat: Chat) -> None:
     assert learned(chat, episode) == ["four<|end|>", "still four<|end|>"]
 
 
-def test_what_the_template_writes_behind_the_end_is_not_learned(tmp_path: Path) -> None:
+def test_what_the_template_writes_after_the_end_is_not_learned(tmp_path: Path) -> None:
     folder = tiny_llama.write_chat(tmp_path)
     settings = folder / "tokenizer_config.json"
     settings.write_text(settings.read_text().replace("<|end|>{% endfor", "<|end|>\\n{% endfor"))
@@ -102,7 +102,7 @@ THINKS = """\
 {% endif %}"""
 
 
-def test_a_template_that_rewrites_earlier_turns_gets_an_episode_a_turn(tmp_path: Path) -> None:
+def test_a_rewriting_template_gets_an_episode_for_each_turn(tmp_path: Path) -> None:
     chat = with_template(tmp_path, THINKS)
     first = {"role": "assistant", "content": "four", "reasoning_content": "2 and 2"}
     second = {"role": "assistant", "content": "five", "reasoning_content": "2 and 3"}
@@ -117,7 +117,7 @@ def test_a_template_that_rewrites_earlier_turns_gets_an_episode_a_turn(tmp_path:
         chat.episode("a", [USER, first, USER, second])
 
 
-def test_thinking_is_dropped_by_choice_wherever_it_is_written(tmp_path: Path) -> None:
+def test_thinking_is_dropped_on_request_in_every_form(tmp_path: Path) -> None:
     chat = with_template(tmp_path, THINKS)
     apart = {"role": "assistant", "content": "four", "reasoning_content": "2 and 2"}
     inside = {"role": "assistant", "content": "<think>2 and 3</think>\n\nfive"}
@@ -143,7 +143,7 @@ CALL = {
 TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
 
 
-def test_an_agents_calls_are_learned_as_json_and_their_results_are_not(tmp_path: Path) -> None:
+def test_an_agents_calls_are_learned_but_not_their_results(tmp_path: Path) -> None:
     chat = with_template(tmp_path, THINKS)
     calls = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     result = {"role": "tool", "tool_call_id": "c", "content": "found 2"}
@@ -175,7 +175,7 @@ ALTERNATES = """\
 {%- endfor %}"""
 
 
-# Writes nothing of a system message, and says nothing.
+# Silently drops a system message.
 DROPS = """\
 {%- for message in messages %}
 {%- if message.role == 'user' %}<|turn|>{{ message.content }}{% endif %}
@@ -184,7 +184,7 @@ DROPS = """\
 
 
 @pytest.mark.parametrize("template", [ALTERNATES, DROPS], ids=["refuses", "drops"])
-def test_where_the_system_role_is_refused_its_text_begins_the_first_user_message(
+def test_without_a_system_role_its_text_begins_the_user_message(
     tmp_path: Path, chat: Chat, template: str
 ) -> None:
     folded = with_template(tmp_path, template)
@@ -207,16 +207,14 @@ def test_where_the_system_role_is_refused_its_text_begins_the_first_user_message
 RAISING = {
     "{{ raise_exception('never') }}": "cannot render the messages: TemplateError: never",
     "{{ messages[0].content + 1 }}": "cannot render the messages: TypeError",
-    "{{ messages.__class__.__mro__ }}": "tried what a template may not",
+    "{{ messages.__class__.__mro__ }}": "tried something forbidden",
     "{{ range(10 ** 9) | length }}": "cannot render the messages: OverflowError",
     "{% for %}": "cannot render the messages: TemplateSyntaxError",
 }
 
 
 @pytest.mark.parametrize("template", RAISING)
-def test_whatever_a_template_raises_names_row_file_and_next_step(
-    tmp_path: Path, template: str
-) -> None:
+def test_a_template_error_names_row_file_and_next_step(tmp_path: Path, template: str) -> None:
     chat = with_template(tmp_path, template)
     with pytest.raises(ModelError) as caught:
         chat.prompt([USER], id="seven")
@@ -230,12 +228,12 @@ def test_whatever_a_template_raises_names_row_file_and_next_step(
     assert caught.value.where == str(tmp_path / "chat_template.jinja")
 
 
-def test_messages_that_a_template_refuses_are_the_rows_fault(tmp_path: Path) -> None:
+def test_messages_that_a_template_refuses_name_the_row(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"row 'two': .* roles must alternate"):
         with_template(tmp_path, ALTERNATES).episode("two", [USER, USER, ANSWER])
 
 
-def test_every_end_the_generation_config_names_is_a_stop(tmp_path: Path) -> None:
+def test_every_end_in_the_generation_config_is_a_stop(tmp_path: Path) -> None:
     folder = tiny_llama.write_chat(tmp_path)
     (folder / "generation_config.json").write_text('{"eos_token_id": [257, 12]}')
     assert Chat.load(folder).stop_ids == (12, 257)
@@ -245,7 +243,7 @@ def episode(id: str, length: int) -> Episode:
     return Episode(id, (Segment((1,) * (length - 1), False), Segment((2,), True)))
 
 
-def test_too_long_is_refused_or_dropped_and_counted_never_cut() -> None:
+def test_long_episodes_are_refused_or_dropped_but_never_cut() -> None:
     rows = [episode("short", 5), episode("long", 9)]
     with pytest.raises(DataError, match="row 'long' has 9 tokens"):
         fit_episodes(rows, 8, "refuse")

@@ -21,7 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def folder(path: Path, template: str | None) -> Path:
-    """A model with that chat template, or none."""
+    """Write a model with that chat template, or without one."""
     model_files.folder(path)
     settings = orjson.loads((path / "tokenizer_config.json").read_bytes())
     del settings["chat_template"]
@@ -42,7 +42,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_before_it_is_stored(tmp_path: Path, case: str) -> None:
+def test_a_bad_template_is_refused_before_the_model_is_stored(tmp_path: Path, case: str) -> None:
     template, said = REFUSED[case]
     source = folder(tmp_path / "a", template)
     with pytest.raises(ModelError) as caught:
@@ -53,7 +53,7 @@ def test_refused_before_it_is_stored(tmp_path: Path, case: str) -> None:
     assert store.listing() == []
 
 
-def test_a_model_without_a_system_role_is_taken_and_that_is_said(
+def test_a_model_without_a_system_role_is_added_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     template = """\
@@ -61,4 +61,4 @@ def test_a_model_without_a_system_role_is_taken_and_that_is_said(
 {%- if message.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
 {{- message.content }}<|end|>{% endfor %}"""
     assert cli.run(["models", "add", str(folder(tmp_path / "a", template))]) == 0
-    assert "instructions go in front of the first user message" in capsys.readouterr().err
+    assert "instructions are put before the first user message" in capsys.readouterr().err

@@ -53,8 +53,8 @@ def test_one_object_is_read(text: str) -> None:
         ('{"a":NaN}', "NaN"),
         ('{"a":-Infinity}', "Infinity"),
         ('{"a":1e999}', "out of range"),
-        ('{"a":1,"a":2}', "'a' is given twice"),
-        ('{"b":{"a":1,"a":1}}', "'a' is given twice"),
+        ('{"a":1,"a":2}', "'a' occurs twice"),
+        ('{"b":{"a":1,"a":1}}', "'a' occurs twice"),
         ('{"a":99999999999999999999}', "64-bit"),
         ('{"a":' + "9" * 5000 + "}", "not JSON"),
         ('{"a":"\\ud800"}', "not JSON"),
@@ -65,7 +65,7 @@ def test_one_object_is_read(text: str) -> None:
         ("null", "null"),
     ],
 )
-def test_anything_else_is_no_answer_and_says_why(text: str, reason: str) -> None:
+def test_anything_else_is_not_an_answer_and_says_why(text: str, reason: str) -> None:
     answer = parse(text)
     assert answer.value is None
     assert reason in answer.error
@@ -178,7 +178,7 @@ def test_lists_are_compared_by_the_items_they_share(
     assert same_value("list", answer, gold) is (f1 == 1.0)
 
 
-def test_a_list_counts_by_its_f1_in_the_gold_check_and_may_not_be_anything_else() -> None:
+def test_the_gold_check_scores_lists_by_f1_and_takes_only_lists() -> None:
     context = Context({}, {"vendor": "text", "lines": "list"}, {"vendor": "A", "lines": ["x", "y"]})
     found = matches_gold("", parse('{"vendor":"a","lines":["y"]}'), context)
     assert found.score == pytest.approx((1 + 2 / 3) / 2)
@@ -203,7 +203,7 @@ STYLES: tuple[DateStyle, ...] = ("iso", "slash", "us", "dots", "long", "us long"
 
 
 @given(st.dates(date(1950, 1, 1), date(2049, 12, 31)), st.sampled_from(STYLES))
-def test_a_date_is_found_in_any_style_and_its_neighbour_is_not(day: date, style: DateStyle) -> None:
+def test_a_date_is_found_in_any_style_but_not_the_next_day(day: date, style: DateStyle) -> None:
     text = f"REG 19- {spell(day, style)} 10:27:03\nTOTAL 12.50"
     assert value_occurs("date", day.isoformat(), text)
     assert not value_occurs("date", (day + timedelta(days=40)).isoformat(), spell(day, style))
@@ -282,7 +282,7 @@ def test_names_survive_scanning_noise_but_not_another_name() -> None:
     assert not value_occurs("text", ["Brightwater"], text)
 
 
-def test_source_check_names_what_is_missing_and_passes_over_nulls() -> None:
+def test_the_source_check_names_what_is_missing_and_skips_nulls() -> None:
     document = "Acme Ltd\n02/04/2026\nTotal £8.50"
     context = Context(SCHEMA, MATCH)
     right = in_source(
@@ -325,7 +325,7 @@ NUMBERY = st.text(alphabet="0125 .,-/'\n", max_size=16)
         [0.0, 1.0, 2.0, 12.0, 0.5, 1.25, 12.5, 25.5, 1000.0, 1205.5, 5012.12, 1e13, -2.0]
     ),
 )
-def test_a_number_found_letter_for_letter_is_among_the_readings(text: str, value: float) -> None:
+def test_a_number_found_literally_is_among_the_readings(text: str, value: float) -> None:
     if literals.number_stands(value, text):
         assert any(abs(abs(value) - found) < 0.005 for found in number_readings(text))
 
@@ -334,7 +334,7 @@ def test_a_number_found_letter_for_letter_is_among_the_readings(text: str, value
     NUMBERY,
     st.sampled_from([date(2001, 2, 1), date(2012, 1, 2), date(2005, 2, 5), date(2022, 12, 10)]),
 )
-def test_a_date_found_letter_for_letter_is_among_the_readings(text: str, day: date) -> None:
+def test_a_date_found_literally_is_among_the_readings(text: str, day: date) -> None:
     if literals.date_stands(day, text):
         assert day in date_readings(text)
 

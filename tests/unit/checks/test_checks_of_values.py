@@ -1,6 +1,4 @@
-"""Checks of what an answer says and how: ranges, dates,
-currencies, sums, forms, characters, loops, tool calls.
-"""
+"""Checks of an answer's values and form: ranges, dates, currencies, sums, text, tool calls."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ LINES = {
 
 
 def score(check: Check, value: Any, document: str = "") -> float:
-    """Of the answer that is `value`, or that text."""
+    """Return the score of the answer `value`, or of that text."""
     verdict = check(
         document,
         parse(value if isinstance(value, str) else orjson.dumps(value).decode()),
@@ -71,12 +69,12 @@ def test_a_path_finds_its_values(path: str, found: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "a..b", "[]", "a[0]", "a[].", ".a", "a[]b"])
-def test_what_is_no_path_is_refused_when_the_check_is_made(path: str) -> None:
+def test_a_bad_path_is_refused_when_the_check_is_made(path: str) -> None:
     makers: list[Callable[[], Check]] = [
         lambda: in_range(path, 0), lambda: adds_up((path,)), lambda: adds_up(total=path), lambda: pattern(path, "x"),
     ]  # fmt: skip
     for make in makers:
-        with pytest.raises(ConfigError, match="no path"):
+        with pytest.raises(ConfigError, match="not a path"):
             make()
 
 
@@ -87,7 +85,7 @@ EVERY = (
 
 
 @pytest.mark.parametrize("check", EVERY)
-def test_a_check_of_a_field_passes_over_what_is_absent_but_no_broken_answer(check: Check) -> None:
+def test_a_field_check_skips_absent_values_not_broken_answers(check: Check) -> None:
     assert score(check, {}) == score(check, {"a": None}) == 1.0
     verdict = check("", parse("nonsense"), Context())
     assert (verdict.score, verdict.reason) == (0.0, parse("nonsense").error)
@@ -152,7 +150,7 @@ def test_today_is_the_day_of_grading() -> None:
         lambda: repairable_json(2),
     ],
 )  # fmt: skip
-def test_a_check_that_cannot_be_meant_so_is_refused(make: Any) -> None:
+def test_a_check_with_senseless_arguments_is_refused(make: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         make()
     assert caught.value.what
@@ -226,12 +224,12 @@ def test_what_people_write_is_clean(text: str) -> None:
         ("\ud800", "U+D800"),
     ],
 )
-def test_what_machines_leave_behind_is_not(text: str, said: str) -> None:
+def test_what_machines_leave_behind_is_not_clean(text: str, said: str) -> None:
     verdict = clean_characters("", parse(text), Context())
     assert (verdict.score, said in verdict.reason) == (0.0, True), verdict
 
 
-def test_a_mixed_word_of_the_document_is_the_documents_own() -> None:
+def test_a_mixed_word_of_the_document_is_accepted() -> None:
     assert clean_characters("NАPPY Ltd", parse('{"a":"NАPPY"}'), Context()).score == 1.0
 
 
@@ -258,7 +256,7 @@ def test_length_counts_characters_of_the_whole_answer() -> None:
         '{"a":1},\n' * 12,
     ],
 )
-def test_a_loop_is_found_wherever_it_stands(loop: str) -> None:
+def test_a_loop_is_found_anywhere(loop: str) -> None:
     loop = loop if len(loop) != 100 else loop * 8
     for before in ("", '{"vendor":"Acme Ltd","note":"', "0123456789" * 2 + "q"):
         for after in ("", '"}', " and so on until the end"):
@@ -272,7 +270,7 @@ def test_a_loop_is_found_wherever_it_stands(loop: str) -> None:
      '{"lines":[' + ",".join(f'{{"name":"item {i}"}}' for i in range(99)) + "]}",
      " ".join(map(str, range(500)))],
 )  # fmt: skip
-def test_what_only_resembles_itself_is_no_loop(text: str) -> None:
+def test_similar_text_is_not_a_loop(text: str) -> None:
     assert score(no_repetition(), text) == 1.0
 
 
@@ -304,7 +302,7 @@ def test_any_round_repeated_is_found(piece: str, rounds: int, before: str, after
         ('[{"a":1}]', 0.0),
     ],
 )
-def test_repaired_json_counts_apart(text: str, wanted: float) -> None:
+def test_repaired_json_has_its_own_score(text: str, wanted: float) -> None:
     assert score(repairable_json(), text) == wanted
     assert score(repairable_json(0.0), text) == (1.0 if wanted == 1.0 else 0.0)
 
@@ -335,8 +333,8 @@ def test_a_users_function_is_a_check(said: Any, wanted: float, reason: str) -> N
 
 
 @pytest.mark.parametrize("said", [None, "yes", (1, 2), (1,), [1], {"score": 1}])
-def test_a_users_function_that_says_nothing_is_an_error(said: Any) -> None:
-    with pytest.raises(TypeError, match="returned"):
+def test_a_users_function_that_returns_no_score_is_an_error(said: Any) -> None:
+    with pytest.raises(TypeError, match="must return"):
         own(lambda document, value: said)("", parse("{}"), Context())
 
 

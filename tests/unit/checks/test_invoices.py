@@ -1,6 +1,4 @@
-"""The checks of invoices: who was paid, in which
-order a date is read, what was to be paid in the end.
-"""
+"""The checks of invoices: who was paid, in which order a date is, what was finally to be paid."""
 
 from __future__ import annotations
 
@@ -58,7 +56,7 @@ def score(check: Check, document: str, value: dict[str, Any] | None) -> float:
         (7, 0.0, 0.0),
     ],
 )
-def test_the_seller_is_a_whole_line_of_the_header_and_the_company_there(
+def test_the_seller_is_the_company_or_a_line_of_the_header(
     vendor: object, in_the_header: float, legal: float
 ) -> None:
     assert score(in_header("vendor"), RECEIPT, {"vendor": vendor}) == in_the_header
@@ -82,7 +80,7 @@ def test_legal_forms_are_known_in_many_countries(name: str) -> None:
     assert score(legal_name("v"), document, {"v": "Corner Shop"}) == 0.0
 
 
-def test_without_a_legal_form_any_name_may_be_right_and_words_are_no_legal_forms() -> None:
+def test_without_a_legal_form_any_name_may_be_right() -> None:
     for line in ("SHOP WITH US AS FAMILY", "OPEN LATE SA", "Cincinnati"):
         document = f"Corner Shop\n{line} 12\nTOTAL 5.00"
         wanted = 0.0 if line.endswith("SA") else 1.0
@@ -97,7 +95,7 @@ def test_a_name_broken_over_lines_is_one_name() -> None:
     assert score(legal_name("v"), document, {"v": "Northern Timber (West) Yard Ltd"}) == 1.0
 
 
-def test_the_header_ends_at_a_heading_and_passes_over_long_lines() -> None:
+def test_the_header_ends_at_a_heading_and_skips_long_lines() -> None:
     assert header(RECEIPT) == [
         "HILLTOP BAKERY",
         "OWNED BY BREAD & SONS LTD (20391-K)",
@@ -171,18 +169,18 @@ def test_the_documents_own_order_is_never_refused(day: date, mark: str) -> None:
         (RECEIPT, None, 0.0),
     ],
 )
-def test_the_total_is_what_was_paid_in_the_end(document: str, total: object, wanted: float) -> None:
+def test_the_total_is_what_was_finally_paid(document: str, total: object, wanted: float) -> None:
     assert score(final_total("total"), document, {"total": total}) == wanted
     assert score(final_total("total"), document, None) == 0.0
 
 
 @given(st.text(max_size=200), st.text(max_size=20), st.floats(allow_nan=False))
-def test_no_document_makes_them_raise(document: str, text: str, number: float) -> None:
+def test_no_document_makes_a_check_raise(document: str, text: str, number: float) -> None:
     for check in (in_header("a"), legal_name("a"), date_order("a"), final_total("b")):
         assert 0.0 <= score(check, document, {"a": text, "b": number}) <= 1.0
 
 
-def test_a_package_of_checks_of_ones_own_is_imported_by_a_task_file(
+def test_a_task_file_imports_its_own_package_of_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "lib" / "their_checks"

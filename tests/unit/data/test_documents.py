@@ -1,6 +1,4 @@
-"""Documents, chat examples, JSON Lines: what is
-read back, and one clear error for every bad row.
-"""
+"""Documents, chat examples, JSON Lines: what is read back, and one clear error per bad row."""
 
 from __future__ import annotations
 
@@ -98,7 +96,7 @@ def test_a_bad_row_names_file_line_field_and_next_step(
     assert caught.value.next_step
 
 
-def test_keys_that_are_no_slips_are_passed_over(tmp_path: Path) -> None:
+def test_keys_that_are_not_typos_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     others = b'"recorded_at":{"a":1},"ids":{},"document_id":{},"meta":{"Gold":{}},"label":{},"golds":[1],"Gold":"text"'
     path.write_bytes(
@@ -119,7 +117,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         documents.read(tmp_path / "none.jsonl")
 
 
-def test_a_folder_is_read_by_name_with_what_is_hidden_or_other_left_aside(tmp_path: Path) -> None:
+def test_a_folder_is_read_by_name_without_hidden_and_other_files(tmp_path: Path) -> None:
     for name, text in {
         "b.txt": "B",
         "a.md": "A",
@@ -222,7 +220,7 @@ def test_writing_leaves_the_old_file_when_a_row_cannot_be_written(tmp_path: Path
     assert [file.name for file in tmp_path.iterdir()] == ["d.jsonl"]
 
 
-def test_at_most_so_many_rows_a_vendor_are_kept_in_order() -> None:
+def test_rows_per_vendor_are_limited_and_stay_in_order() -> None:
     rows = [
         Document(str(i), "t", {"vendor": "ACME Ltd" if i % 2 else "Acme, Ltd."}) for i in range(20)
     ]

@@ -109,7 +109,7 @@ READERS: list[Callable[[Path], dict[str, str]]] = [
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("rows", [[DOCUMENT], [TRACE], [DOCUMENT, TRACE], [TRACE, DOCUMENT]])
-def test_every_reader_knows_each_row_by_its_own_fields(
+def test_every_reader_recognises_a_row_by_its_fields(
     read: Callable[[Path], dict[str, str]], rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     found = read(written(tmp_path / "rows.jsonl", *rows))

@@ -94,7 +94,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         ('raise KeyError("x")', "check 'plausible', row 't7': the check raised KeyError: 'x'."),
         (
             'return checks.Verdict(float("nan"), "")',
-            "check 'plausible', row 't7': the check scored nan, not in [0, 1].",
+            "check 'plausible', row 't7': the check's score must be in [0, 1], got nan.",
         ),
         ("os._exit(5)", "row 't7': check 'plausible' ended the process (exit code 5)."),
         (

@@ -1,6 +1,4 @@
-"""GGUF files become the same model and the same tokens
-that transformers reads from them, and damage is an error.
-"""
+"""GGUF files give the model and the tokens that transformers reads; damage is an error."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from offapi.models import gguf_weights, store
 from offapi.models import source as model_source
 from offapi.models.gguf_weights import WEIGHTS
 
-# Of the demo model's converted weights, which offapi/demo/parity.json was recorded from.
+# Hash of the demo model's converted weights, from which offapi/demo/parity.json was recorded.
 DEMO_WEIGHTS = "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"
 TEXTS = (
     "Hello world",
@@ -44,13 +42,13 @@ TEXTS = (
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_home: None) -> None:
-    """A store of its own for each test."""
+    """Give each test its own store."""
     monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="module")
 def demo_home(offapi_home: Path) -> None:
-    """Made before any test changes OFFAPI_HOME."""
+    """Return a store made before any test changes OFFAPI_HOME."""
 
 
 def logits(folder: Path, tokens: list[int], file: str | None = None) -> np.ndarray[Any, Any]:
@@ -99,8 +97,9 @@ def test_demo_tokens_are_what_transformers_reads(demo_model: store.Model) -> Non
 
 
 def test_demo_digits_are_split_off_before_spaces_are_joined(demo_model: store.Model) -> None:
-    """As in SmolLM2's own tokenizer and llama.cpp's
-    `smollm`; transformers' GGUF reader leaves that step out.
+    """As in SmolLM2's own tokenizer and llama.cpp's `smollm`.
+
+    transformers' GGUF reader omits that step.
     """
     ours = tokenizer(demo_model.path)
     assert ours.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
@@ -122,7 +121,7 @@ def test_demo_settings(demo_model: store.Model) -> None:
 
 @pytest.mark.parametrize("q8", [False, True], ids=["fp32", "q8_0"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
-def test_each_architecture_is_undone(tmp_path: Path, architecture: str, q8: bool) -> None:
+def test_each_architecture_is_converted_back(tmp_path: Path, architecture: str, q8: bool) -> None:
     pre = "smollm" if architecture == "llama" else "qwen2"
     path = model_files.write_gguf(tmp_path / "small.gguf", architecture, {"pre": pre}, q8)
     model = store.add(path)
@@ -189,14 +188,16 @@ def swap(content: bytes, old: bytes, new: bytes) -> bytes:
             b"\x05\0\0\0\0\0\0\0gemma",
             "architecture 'gemma' cannot be converted",
         ),
-        (b"smollm", b"xmollm", "splitting 'xmollm' is not known"),
-        (b"blk.1.ffn_up", b"blk.1.ffn_ux", "not one a plain llama has"),
+        (b"smollm", b"xmollm", "splitting 'xmollm' is not supported"),
+        (b"blk.1.ffn_up", b"blk.1.ffn_ux", "does not belong to a plain llama model"),
         (b"blk.1.ffn_up", b"blk.0.ffn_up", "two tensors|small.gguf"),
         (b"blk.1.ffn_up", b"blk.7.ffn_up", "is missing"),
         (b"llama.rope.freq_base", b"llama.rope.freq_bass", "no such error"),
     ],
 )
-def test_what_is_not_known_is_refused(tmp_path: Path, old: bytes, new: bytes, words: str) -> None:
+def test_what_is_not_supported_is_refused(
+    tmp_path: Path, old: bytes, new: bytes, words: str
+) -> None:
     path = model_files.write_gguf(tmp_path / "small.gguf", "llama")
     path.write_bytes(swap(path.read_bytes(), old, new))
     if words == "no such error":  # rope's default is 10000, as in llama.cpp
@@ -212,8 +213,9 @@ def test_what_is_not_known_is_refused(tmp_path: Path, old: bytes, new: bytes, wo
 
 
 def test_a_huge_claim_takes_no_memory(tmp_path: Path) -> None:
-    """An array of 2**40 items in a file of 100 bytes;
-    the `gguf` package's reader would fill the memory.
+    """An array of 2**40 items in a file of 100 bytes is refused.
+
+    The `gguf` package's reader would fill the memory.
     """
     head = (
         b"GGUF" + (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + (1).to_bytes(8, "little")
@@ -230,7 +232,7 @@ def test_a_huge_claim_takes_no_memory(tmp_path: Path) -> None:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
 
 
-def test_damage_anywhere_is_an_error_in_words(tmp_path: Path) -> None:
+def test_damage_anywhere_is_a_model_error(tmp_path: Path) -> None:
     path = model_files.write_gguf(tmp_path / "small.gguf", "llama")
     sound, draw = path.read_bytes(), random.Random(0)
     header = sound.index(b"blk.1.ffn_down.weight") + 60

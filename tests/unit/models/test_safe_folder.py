@@ -126,7 +126,7 @@ def test_a_file_too_short_for_a_header(tmp_path: Path) -> None:
         check_header(tmp_path / "x.safetensors")
 
 
-def test_whatever_is_accepted_the_library_reads_alike(tmp_path: Path) -> None:
+def test_the_library_reads_alike_whatever_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file(TENSORS, path, metadata={"format": "pt"})
     sound, draw, accepted = path.read_bytes(), random.Random(0), 0

@@ -31,15 +31,16 @@ from offapi.training.recipe_run import RECIPES, find_recipe
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of its own for each test."""
+    """Give each test its own store."""
     monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
 
 @pytest.fixture(autouse=True)
 def untried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No template is tried here, see test_template_trial.py:
-    each costs a process that imports transformers.
+    """Skip the template's probe, which test_template_probe.py tests.
+
+    Each probe costs a process that imports transformers.
     """
     monkeypatch.setattr("offapi.chat.template_probe.probe_template", lambda folder, origin: None)
 
@@ -75,7 +76,7 @@ def test_a_folder_is_stored_locked_and_found_again(tmp_path: Path, home: Path) -
     assert before == {path.name: path.read_bytes() for path in source.iterdir()}
 
 
-def test_the_same_again_is_returned_and_another_refused(tmp_path: Path) -> None:
+def test_the_same_model_is_returned_and_another_refused(tmp_path: Path) -> None:
     first = store.add(model_files.folder(tmp_path / "a"), "one")
     assert store.add(tmp_path / "a", "one") == first
     other = model_files.folder(tmp_path / "b", rope_theta=5.0)
@@ -85,8 +86,8 @@ def test_the_same_again_is_returned_and_another_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "demo", "a" * 101])
-def test_a_name_is_no_path(tmp_path: Path, home: Path, name: str) -> None:
-    with pytest.raises(ModelError, match="cannot be a name"):
+def test_a_name_must_not_be_a_path(tmp_path: Path, home: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="cannot be the name of a model"):
         store.add(model_files.folder(tmp_path / "a"), name)
     assert not (home / "models").exists()
 
@@ -159,8 +160,8 @@ def link_out(source: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickle": (file("pytorch_model.bin"), "pickle"),
     "pickle below": (file("old/rng_state.PTH"), "pickle"),
-    "code": (file("modeling_x.py"), "may not hold code"),
-    "link": (link_out, "links out"),
+    "code": (file("modeling_x.py"), "must not contain code"),
+    "link": (link_out, "leads out of the model folder"),
     "auto_map": (config_with(auto_map={"AutoModel": "x.y"}), "auto_map"),
     "nested": (config_with(text_config={"a": [{"auto_map": {}}]}), "auto_map"),
     "in tokenizer": (
@@ -178,7 +179,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         "_attn_implementation_internal",
     ),
     "hub kernel": (config_with(attn_implementation="someone/kernel"), "attn_implementation"),
-    "type": (config_with(model_type="lightglue"), "model type 'lightglue'"),
+    "type": (config_with(model_type="lightglue"), "the model type must be .* got 'lightglue'"),
     "gptq": (config_with(quantization_config={"quant_method": "gptq"}), "quantised"),
     "rope disagrees": (config_with(rope_parameters={"rope_theta": 1.0}), "disagree"),
     "rope by layer": (
@@ -191,9 +192,12 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         config_with(layer_types=["full_attention", "sliding_attention"]),
         "sliding windows",
     ),
-    "no number": (config_with(hidden_size="64"), "not a whole number"),
+    "no number": (config_with(hidden_size="64"), "hidden_size must be a whole number"),
     "not JSON": (file("config.json", b"{"), "not valid JSON"),
-    "huge JSON": (file("special_tokens_map.json", b" " * 4_000_001), "larger than"),
+    "huge JSON": (
+        file("special_tokens_map.json", b" " * 4_000_001),
+        "must not exceed 4000000 bytes",
+    ),
     "huge template": (file("chat_template.jinja", b" " * 100_001), "template"),
     "huge template in JSON": (
         lambda source: file(
@@ -214,7 +218,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "extra tensor": (
         resave(lambda tensors: tensors.update(extra=np.ones(3, np.float32))),
-        "no place",
+        "does not belong",
     ),
     "damaged": (
         lambda source: os.truncate(source / "model.safetensors", 5000),
@@ -312,7 +316,7 @@ def test_content_is_read_once_and_again_when_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"model.safetensors": 7}'])
-def test_a_damaged_note_of_what_was_read_is_not_believed(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_note_of_what_was_read_is_not_trusted(tmp_path: Path, content: bytes) -> None:
     model = store.add(model_files.folder(tmp_path / "a"), "m")
     (model.path / ".verified.json").write_bytes(content)
     assert store.get("m") == model
@@ -336,9 +340,9 @@ def test_no_command_loads_a_damaged_model(
     for words in (["eval", *asked, "--model=m"], ["label", *asked, "--teacher=local:m"]):
         capsys.readouterr()
         assert cli.run([*words, "--json"]) == 1, words
-        told = json.loads(capsys.readouterr().err)
-        assert (told["code"], str(weights) in told["message"]) == ("model", True)
-        assert "add the model again" in told["next"]
+        error = json.loads(capsys.readouterr().err)
+        assert (error["code"], str(weights) in error["message"]) == ("model", True)
+        assert "add the model again" in error["next"]
     for recipe in RECIPES:  # not by the command, which imports a backend first
         module = find_recipe(tmp_path / "task" / f"{recipe}.toml")
         config = configs.load(tmp_path / "task" / f"{recipe}.toml", module.Config, ["model=m"])
@@ -353,7 +357,7 @@ def test_a_file_that_was_not_added_is_noticed(tmp_path: Path) -> None:
         store.get("m")
 
 
-def test_a_path_is_checked_and_its_own_lock_is_not_believed(tmp_path: Path) -> None:
+def test_a_path_is_checked_and_its_own_lock_is_not_trusted(tmp_path: Path) -> None:
     source = model_files.folder(tmp_path / "a", rope_scaling=None)
     assert store.get(source) == store.Model("a", source)
     model = store.add(source)
@@ -363,7 +367,7 @@ def test_a_path_is_checked_and_its_own_lock_is_not_believed(tmp_path: Path) -> N
         store.get(source)
 
 
-def test_a_path_that_backends_would_read_differently_must_be_added(tmp_path: Path) -> None:
+def test_a_path_that_backends_read_differently_must_be_added(tmp_path: Path) -> None:
     source = model_files.folder(
         tmp_path / "a", rope_theta=None, rope_parameters={"rope_theta": 100000.0}
     )
@@ -371,7 +375,7 @@ def test_a_path_that_backends_would_read_differently_must_be_added(tmp_path: Pat
         store.get(source)
 
 
-def test_killed_at_any_point_leaves_nothing_or_all(tmp_path: Path, home: Path) -> None:
+def test_a_kill_at_any_point_leaves_everything_or_nothing(tmp_path: Path, home: Path) -> None:
     source = model_files.folder(tmp_path / "a")
     outcomes, n = set(), 0
     while disk_faults.kill_at(n := n + 1, lambda: store.add(source, "m")):
@@ -460,7 +464,7 @@ def test_another_file_in_place_of_the_demo_model(
     (package / model_source.DEMO_FILE).write_bytes(b"GGUF")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(model_source, "DEMO_PACKAGE", "not_the_demo")
-    with pytest.raises(ModelError, match="is not the demo model's"):
+    with pytest.raises(ModelError, match="the demo model's sha256 must be"):
         store.add("demo")
 
 

@@ -242,8 +242,8 @@ AUDIT = 'audit=("odd",),'
 CHECKS = [
     ('raise ValueError("odd")', "the check raised ValueError: odd.", ""),
     ("sys.exit(2)", "the check raised SystemExit: 2.", AUDIT),
-    ('return Verdict(float("nan"), "")', "the check scored nan, not in [0, 1].", ""),
-    ("return 1.0", "the check returned 1.0, not a Verdict.", AUDIT),
+    ('return Verdict(float("nan"), "")', "the check's score must be in [0, 1], got nan.", ""),
+    ("return 1.0", "the check must return a Verdict, got 1.0.", AUDIT),
     ("os._exit(7)", "the call ended its process (exit code 7).", ""),
 ]
 

@@ -1,6 +1,4 @@
-"""Task: prompts that share a prefix, answers the student
-learns, grades, and errors that name file and line.
-"""
+"""Task: prompts with a shared prefix, answers to learn, grades, errors with file and line."""
 
 from __future__ import annotations
 
@@ -68,7 +66,7 @@ def test_messages_share_everything_before_the_document() -> None:
 
 @pytest.mark.parametrize("shots", [3, -1])
 def test_more_shots_than_examples_are_refused(shots: int) -> None:
-    with pytest.raises(ConfigError, match="2 worked examples"):
+    with pytest.raises(ConfigError, match="from 0 to 2, the worked examples"):
         TASK.messages("d", shots=shots)
 
 
@@ -154,13 +152,11 @@ def _scores(score: Any) -> Any:
         (_scores(-0.1), "-0.1"),
         (_scores(True), "True"),
         (_scores("1"), "'1'"),
-        (lambda document, answer, context: 1.0, "not a Verdict"),
+        (lambda document, answer, context: 1.0, "must return a Verdict"),
         (lambda document: Verdict(1.0, ""), "TypeError"),
     ],
 )
-def test_a_faulty_check_is_an_error_naming_row_and_check_never_a_score(
-    check: Any, said: str
-) -> None:
+def test_a_faulty_check_is_an_error_with_row_and_check(check: Any, said: str) -> None:
     task = replace(TASK, checks={"json": (is_json, 1.0), "mine": (check, 1.0)})
     with pytest.raises(ConfigError) as caught:
         task.grade("d", "{}", row="row 7")
@@ -187,7 +183,7 @@ def _backtracks(document: str, answer: Answer, context: Context) -> Verdict:
 
 
 @pytest.mark.parametrize("check", [_loops, _swallows, _backtracks])
-def test_a_check_that_takes_too_long_is_an_error_naming_row_and_check(check: Any) -> None:
+def test_a_slow_check_is_an_error_with_row_and_check(check: Any) -> None:
     task = replace(TASK, checks={"json": (is_json, 1.0), "slow": (check, 1.0)}, check_seconds=0.05)
     began = time.monotonic()
     with pytest.raises(ConfigError, match=r"more than check_seconds = 0\.05") as caught:
@@ -199,7 +195,7 @@ def test_a_check_that_takes_too_long_is_an_error_naming_row_and_check(check: Any
     assert replace(task, checks={"json": (is_json, 1.0)}).grade("d", "{}").score == 1.0
 
 
-def test_the_alarm_is_taken_back_and_set_once_where_tasks_ask_tasks() -> None:
+def test_nested_tasks_set_the_alarm_once_and_reset_it() -> None:
     def rests(document: str, answer: Answer, context: Context) -> Verdict:
         time.sleep(0.1)
         return Verdict(0.5, "")
@@ -226,7 +222,7 @@ def test_the_alarm_is_taken_back_and_set_once_where_tasks_ask_tasks() -> None:
     assert replace(inner, check_seconds=None).grade("d", "{}").score == 0.5
 
 
-def test_in_other_threads_nothing_is_limited() -> None:
+def test_there_is_no_time_limit_in_other_threads() -> None:
     def sleeps(document: str, answer: Answer, context: Context) -> Verdict:
         time.sleep(0.1)
         return Verdict(1.0, "")
@@ -245,20 +241,20 @@ def test_in_other_threads_nothing_is_limited() -> None:
         ({"name": " "}, "name"),
         ({"instructions": ""}, "instructions"),
         ({"schema": {"type": "object"}}, "no properties"),
-        ({"schema": {**SCHEMA, "type": "objekt"}}, "no JSON schema"),
-        ({"schema": {**SCHEMA, "$ref": "https://example.com/a.json"}}, "no JSON schema"),
+        ({"schema": {**SCHEMA, "type": "objekt"}}, "not a valid JSON schema"),
+        ({"schema": {**SCHEMA, "$ref": "https://example.com/a.json"}}, "not a valid JSON schema"),
         ({"match": {"vender": "text"}}, "'vender'"),
         ({"match": {"vendor": "txt"}}, "'txt'"),
-        ({"match": {}}, "match is empty"),
-        ({"checks": {}}, "checks is empty"),
+        ({"match": {}}, "match must not be empty"),
+        ({"checks": {}}, "checks must not be empty"),
         ({"checks": {"a": is_json}}, "checks['a']"),
-        ({"checks": {"a": (is_json, 0)}}, "weight 0"),
-        ({"checks": {"a": (is_json, float("nan"))}}, "weight nan"),
+        ({"checks": {"a": (is_json, 0)}}, "weight of checks['a'] must be a number above 0, got 0"),
+        ({"checks": {"a": (is_json, float("nan"))}}, "got nan"),
         ({"audit": ("jsn",)}, "audit names 'jsn'"),
         ({"audit": (["json"],)}, "audit names ['json']"),
-        ({"audit": "json"}, "audit is 'json'"),
-        ({"audit": ("source", "json")}, "every check is audit"),
-        ({"reward": 1.0}, "reward is 1.0"),
+        ({"audit": "json"}, "audit must be a tuple of names of checks, got 'json'"),
+        ({"audit": ("source", "json")}, "every check is in audit"),
+        ({"reward": 1.0}, "reward must be a function, got 1.0"),
         ({"max_answer_tokens": 0}, "max_answer_tokens"),
         ({"examples": [Example("d", {"vendor": "A", "total": 1})]}, "tuple"),
         ({"examples": (Example("d", {"vendor": "A"}),)}, "examples[0]"),
@@ -273,7 +269,7 @@ def test_a_task_that_contradicts_itself_is_refused(change: dict[str, Any], said:
     assert caught.value.next_step
 
 
-def test_an_unknown_audit_check_is_answered_with_the_nearest() -> None:
+def test_an_unknown_audit_check_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'source'"):
         replace(TASK, audit=("sources",))
 
@@ -306,7 +302,7 @@ task = offapi.Task(
 """
 
 
-def test_a_task_file_is_loaded_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_task_file_is_loaded_and_leaves_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "my task.py"
     path.write_text(GOOD)
     assert load_task(path).name == "mine"
@@ -356,7 +352,7 @@ def test_a_bug_in_a_task_file_names_file_and_line(
         ),
     ],
 )
-def test_an_argument_that_a_task_does_not_have_names_the_nearest(
+def test_an_unknown_argument_of_a_task_suggests_the_nearest(
     tmp_path: Path, argument: str, said: str, step: str
 ) -> None:
     path = tmp_path / "task.py"
@@ -368,7 +364,7 @@ def test_an_argument_that_a_task_does_not_have_names_the_nearest(
     assert ", line " in caught.value.where
 
 
-def test_a_judge_imported_from_the_checks_is_told_where_it_is(tmp_path: Path) -> None:
+def test_importing_the_judge_from_the_checks_says_where_it_is(tmp_path: Path) -> None:
     path = tmp_path / "task.py"
     path.write_text(GOOD.replace("import is_json", "import is_json, judge"))
     with pytest.raises(ConfigError, match="`judge` is not in") as caught:
@@ -387,7 +383,7 @@ def test_a_task_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         load_task(tmp_path / "latin.py")
 
 
-def test_the_demo_task_is_a_task_file_and_its_examples_pass_its_own_checks() -> None:
+def test_the_demo_tasks_examples_pass_its_own_checks() -> None:
     path = Path(sys.modules[Task.__module__].__file__ or "").parents[1] / "demo" / "task.py"
     task = load_task(path)
     assert task == demo
@@ -398,7 +394,7 @@ def test_the_demo_task_is_a_task_file_and_its_examples_pass_its_own_checks() -> 
     assert fits_schema in [check for check, _ in task.checks.values()]
 
 
-def test_importing_offapi_loads_none_of_what_tasks_need() -> None:
+def test_importing_offapi_does_not_load_what_tasks_need() -> None:
     heavy = ("numpy", "jsonschema_rs", "rapidfuzz", "offapi.task")
     code = f"import sys, offapi; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

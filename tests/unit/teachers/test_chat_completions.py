@@ -1,4 +1,4 @@
-"""What replies mean: answers, failures, and those after which nobody should be asked."""
+"""What replies mean: answers, failures, and errors that end the session."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_answer() -> None:
         (b"", "malformed JSON: "),
     ],
 )
-def test_a_reply_that_is_no_answer_says_why(content: bytes, reason: str) -> None:
+def test_a_reply_that_is_not_an_answer_says_why(content: bytes, reason: str) -> None:
     reply = chat_completions.read_reply(200, {}, content)
     assert reply.reason.startswith(reason)
     assert not reply.again
@@ -59,12 +59,12 @@ def test_a_truncated_answer_keeps_its_text_and_its_cost() -> None:
 
 
 @pytest.mark.parametrize("usage", [None, {}, [], {"prompt_tokens": "9"}, {"prompt_tokens": -1}])
-def test_usage_that_is_not_told_is_not_known(usage: object) -> None:
+def test_usage_that_is_not_reported_is_unknown(usage: object) -> None:
     assert chat_completions.read_reply(200, {}, completion(usage=usage)).usage is None
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 529])
-def test_a_busy_server_is_asked_again_when_it_says(status: int) -> None:
+def test_a_busy_server_is_asked_again_when_it_says_so(status: int) -> None:
     reply = chat_completions.read_reply(status, {"retry-after": "7"}, b"busy")
     assert (reply.again, reply.wait, reply.reason) == (True, 7.0, f"HTTP {status}: busy")
     assert reply.usage == Usage()  # costs nothing

@@ -1,6 +1,4 @@
-"""The endpoint teacher against real sockets: a small
-HTTP server in this process that can misbehave.
-"""
+"""The endpoint teacher against real sockets: a small HTTP server that can misbehave."""
 
 from __future__ import annotations
 
@@ -25,8 +23,9 @@ USAGE = Usage(100, 10)
 
 
 class Server:
-    """Answers chat completions by `script(document,
-    nth)`; what it returns as status 0 hangs up instead.
+    """A server that answers chat completions by `script(document, nth)`.
+
+    Where the script returns status 0, it hangs up instead.
     """
 
     def __init__(self, script: Callable[[str, int], Reply], host: str = "127.0.0.1") -> None:
@@ -103,12 +102,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def good(text: str = "yes", usage: Usage | None = USAGE) -> Reply:
     reply = {"choices": [{"finish_reason": "stop", "message": {"content": text}}]}
-    told = (
+    counts = (
         {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
         if usage
         else None
     )
-    return 200, {}, orjson.dumps({**reply, "usage": told})
+    return 200, {}, orjson.dumps({**reply, "usage": counts})
 
 
 def slow(seconds: float, reply: Reply) -> Reply:
@@ -125,7 +124,7 @@ def teacher(server: Server, **settings: Any) -> Endpoint:
 
 
 def ended(endpoint: Endpoint, requests: list[Request]) -> tuple[list[Answered], Exception | None]:
-    """All answers, and the error that ended the session if one did."""
+    """Return all answers, and the error that ended the session if one did."""
     answers = []
     try:
         for answered in endpoint.answers(requests):
@@ -135,7 +134,7 @@ def ended(endpoint: Endpoint, requests: list[Request]) -> tuple[list[Answered], 
     return answers, None
 
 
-def test_every_document_gets_its_own_answer_with_usage_and_latency(
+def test_every_document_gets_its_answer_with_usage_and_latency(
     serve: Callable[..., Server],
 ) -> None:
     server = serve(
@@ -159,7 +158,7 @@ def test_every_document_gets_its_own_answer_with_usage_and_latency(
     }
 
 
-def test_answers_come_as_they_are_done_and_requests_are_sent_as_room_is(
+def test_answers_come_as_completed_and_free_slots_are_used(
     serve: Callable[..., Server],
 ) -> None:
     server = serve(lambda document, nth: slow(1.0 if document == "slow" else 0.0, good()))
@@ -169,13 +168,15 @@ def test_answers_come_as_they_are_done_and_requests_are_sent_as_room_is(
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_no_more_requests_under_way_than_told(serve: Callable[..., Server], width: int) -> None:
+def test_no_more_requests_in_progress_than_the_concurrency(
+    serve: Callable[..., Server], width: int
+) -> None:
     server = serve(lambda document, nth: slow(0.05, good()))
     assert len(list(teacher(server, concurrency=width).answers(ask(*"abcdefghi")))) == 9
     assert server.most_under_way == width
 
 
-def test_errors_that_pass_are_tried_again(serve: Callable[..., Server]) -> None:
+def test_temporary_errors_are_retried(serve: Callable[..., Server]) -> None:
     trouble: list[Reply] = [(500, {}, b"oops"), (0, {}, b""), (503, {}, b"")]
     server = serve(
         lambda document, nth: trouble[nth - 1] if nth <= len(trouble) else good(document)
@@ -186,7 +187,7 @@ def test_errors_that_pass_are_tried_again(serve: Callable[..., Server]) -> None:
     assert sorted(server.asked) == ["a"] * 4 + ["b"] * 4
 
 
-def test_retry_after_keeps_everybody_waiting(serve: Callable[..., Server]) -> None:
+def test_retry_after_makes_all_requests_wait(serve: Callable[..., Server]) -> None:
     said: list[str] = []
     server = serve(
         lambda document, nth: (
@@ -200,13 +201,13 @@ def test_retry_after_keeps_everybody_waiting(serve: Callable[..., Server]) -> No
     assert said == ["The teacher asks to wait 2 s (HTTP 429)."]
 
 
-def test_a_busy_server_is_not_given_up(serve: Callable[..., Server]) -> None:
+def test_the_session_does_not_give_up_a_busy_server(serve: Callable[..., Server]) -> None:
     server = serve(lambda document, nth: (429, {}, b"") if nth <= session.ATTEMPTS + 1 else good())
     answers, error = ended(teacher(server), ask("a"))
     assert (error, answers[0].reason) == (None, "")
 
 
-def test_a_wait_of_hours_ends_the_session_with_nothing_marked_failed(
+def test_a_wait_of_hours_ends_the_session_without_failures(
     serve: Callable[..., Server],
 ) -> None:
     server = serve(
@@ -243,7 +244,7 @@ def test_failures_are_data_with_their_reason(serve: Callable[..., Server]) -> No
     assert len(server.asked) == 4
 
 
-def test_a_server_that_hangs_is_left_after_the_timeout(serve: Callable[..., Server]) -> None:
+def test_a_server_that_hangs_times_out(serve: Callable[..., Server]) -> None:
     server = serve(lambda document, nth: slow(0.6 if document == "hangs" else 0, good()))
     answers, error = ended(teacher(server, timeout=0.2), ask("hangs", "a", "b", "c"))
     assert error is None
@@ -252,7 +253,7 @@ def test_a_server_that_hangs_is_left_after_the_timeout(serve: Callable[..., Serv
     }
 
 
-def test_a_server_that_drips_is_left_after_the_timeout_too(serve: Callable[..., Server]) -> None:
+def test_a_server_that_drips_bytes_times_out_too(serve: Callable[..., Server]) -> None:
     """Bytes keep coming, so only a deadline on the whole attempt ends it."""
     server = serve(lambda document, nth: (0, {}, b""))
 
@@ -298,7 +299,7 @@ def test_answers_between_failures_keep_the_session_going(serve: Callable[..., Se
     assert (len(answers), error) == (9, None)
 
 
-def test_a_refused_key_ends_it_at_once_and_is_not_shown(serve: Callable[..., Server]) -> None:
+def test_a_refused_key_ends_the_session_and_is_not_shown(serve: Callable[..., Server]) -> None:
     server = serve(lambda document, nth: (401, {}, b'{"error": {"message": "bad key sk-hidden!"}}'))
     answers, error = ended(teacher(server, key="sk-hidden", concurrency=1), ask(*"abc"))
     assert (answers, len(server.asked)) == ([], 1)
@@ -306,7 +307,7 @@ def test_a_refused_key_ends_it_at_once_and_is_not_shown(serve: Callable[..., Ser
     assert "sk-hidden" not in str(error)
 
 
-def test_what_was_under_way_is_kept_when_the_session_ends(serve: Callable[..., Server]) -> None:
+def test_requests_in_progress_are_kept_when_the_session_ends(serve: Callable[..., Server]) -> None:
     server = serve(lambda document, nth: (401, {}, b"") if document == "b" else slow(0.3, good()))
     answers, error = ended(teacher(server, concurrency=2), ask(*"abcd"))
     assert [x.id for x in answers] == ["id-a"]
@@ -314,7 +315,7 @@ def test_what_was_under_way_is_kept_when_the_session_ends(serve: Callable[..., S
     assert sorted(server.asked) == ["a", "b"]
 
 
-def test_nobody_goes_on_waiting_once_the_session_has_ended(serve: Callable[..., Server]) -> None:
+def test_no_request_waits_after_the_session_has_ended(serve: Callable[..., Server]) -> None:
     def script(document: str, nth: int) -> Reply:
         if document == "a":
             return 429, {"Retry-After": "300"}, b""
@@ -348,8 +349,8 @@ def test_proxies_and_netrc_of_the_environment_are_left_alone(
     assert "authorization" not in server.headers[0]
 
 
-def test_newer_models_get_their_parameters_as_they_want_them(serve: Callable[..., Server]) -> None:
-    """All of them, also those refused while others have already found out."""
+def test_newer_models_get_the_parameters_they_accept(serve: Callable[..., Server]) -> None:
+    """All requests succeed, also those refused while others have already found out."""
 
     def script(document: str, nth: int) -> Reply:
         body = next(
@@ -373,8 +374,9 @@ def test_newer_models_get_their_parameters_as_they_want_them(serve: Callable[...
 
 
 def test_the_cap_is_never_exceeded_and_nearly_used(serve: Callable[..., Server]) -> None:
-    """Prompts of 2 bytes, charged 34 tokens (the bound with
-    the template's); answers charged the 10 they may have.
+    """Prompts of 2 bytes are charged 34 tokens, the bound with the template's.
+
+    Answers are charged the 10 tokens that they may have.
     """
     server = serve(lambda document, nth: slow(0.02, good(usage=Usage(34, 10))))
     price = Price(1000.0, 1000.0)  # 0.044 dollars a request
@@ -386,7 +388,7 @@ def test_the_cap_is_never_exceeded_and_nearly_used(serve: Callable[..., Server])
     assert "$0.4840 was spent." in str(error)
 
 
-def test_what_was_paid_before_counts_against_the_cap_and_is_told_apart(
+def test_earlier_costs_count_and_are_reported_separately(
     serve: Callable[..., Server],
 ) -> None:
     server = serve(lambda document, nth: good(usage=Usage(34, 10)))
@@ -399,7 +401,7 @@ def test_what_was_paid_before_counts_against_the_cap_and_is_told_apart(
     assert "$0.0880 was spent in this call and $0.4880 for the labels file in all." in str(error)
 
 
-def test_attempts_that_may_have_been_charged_count_against_the_cap(
+def test_attempts_that_may_be_charged_count_against_the_cap(
     serve: Callable[..., Server],
 ) -> None:
     server = serve(lambda document, nth: (0, {}, b""))
@@ -409,7 +411,7 @@ def test_attempts_that_may_have_been_charged_count_against_the_cap(
     assert "up to $0.0860 for answers that were cut off" in str(error)
 
 
-def test_a_server_that_tells_no_usage_is_taken_at_its_bound(serve: Callable[..., Server]) -> None:
+def test_without_usage_a_reply_counts_with_its_bound(serve: Callable[..., Server]) -> None:
     server = serve(lambda document, nth: good(usage=None))
     answers, error = ended(teacher(server, price=Price(1000.0, 1000.0), max_cost=0.1), ask(*"abc"))
     assert (len(answers), len(server.asked)) == (2, 2)
@@ -417,7 +419,7 @@ def test_a_server_that_tells_no_usage_is_taken_at_its_bound(serve: Callable[...,
     assert answers[0].usage == Usage()
 
 
-def test_enough_money_is_not_an_end(serve: Callable[..., Server]) -> None:
+def test_a_budget_that_suffices_does_not_end_the_session(serve: Callable[..., Server]) -> None:
     server = serve(lambda document, nth: good())
     answers, error = ended(teacher(server, price=Price(1.0, 1.0), max_cost=1.0), ask(*"abc"))
     assert (len(answers), error) == (3, None)
@@ -433,9 +435,10 @@ def test_an_abandoned_session_hangs_up(serve: Callable[..., Server]) -> None:
     assert len(server.asked) <= 3
 
 
-def test_the_network_guard_opens_for_the_teacher_alone(serve: Callable[..., Server]) -> None:
-    """At an address of this machine that is not loopback,
-    which the guard lets through without asking.
+def test_the_network_guard_opens_only_for_the_teacher(serve: Callable[..., Server]) -> None:
+    """The teacher is at an address of this machine that is not loopback.
+
+    The guard lets loopback through without asking.
     """
     everywhere = [
         entry.address

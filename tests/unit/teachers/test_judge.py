@@ -1,6 +1,4 @@
-"""The LLM judge against a real HTTP server and a real
-(tiny) local model, and how its agreement is measured.
-"""
+"""The judge against a real HTTP server and a tiny local model, and how agreement is measured."""
 
 from __future__ import annotations
 
@@ -35,14 +33,14 @@ Script = Callable[[dict[str, str]], str]
 
 
 def said(messages: list[dict[str, str]]) -> dict[str, str]:
-    """The tagged texts of a judge's prompt, and the instructions under "system"."""
+    """Return the tagged texts of a judge's prompt, and the instructions under "system"."""
     tagged = re.findall(r"<(\w+)>\n(.*?)\n</\1>", messages[-1]["content"], re.DOTALL)
     return {"system": messages[0]["content"], **dict(tagged)}
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Script], str]]:
-    """Start a server whose answer is `script(tagged texts)`; its address."""
+    """Start a server whose answer is `script(tagged texts)`; yield its address."""
     started: list[ThreadingHTTPServer] = []
 
     def start(script: Script) -> str:
@@ -73,7 +71,7 @@ def serve() -> Iterator[Callable[[Script], str]]:
 
 
 def stands_there(texts: dict[str, str]) -> str:
-    """A judge that passes what the document says, and says why."""
+    """Pass what the document says, with a reason."""
     right = texts["answer"] in texts["document"]
     return f"It is {'' if right else 'not '}there.\n\nVERDICT: {'PASS' if right else 'FAIL'}"
 
@@ -85,7 +83,7 @@ def test_a_judge_is_a_check(serve: Callable[[Script], str]) -> None:
     assert check("alpha beta", parse("gamma"), Context()).score == 0.0
 
 
-def test_the_prompt_holds_the_rubric_and_keeps_texts_between_their_tags(
+def test_the_prompt_has_the_rubric_and_texts_stay_in_their_tags(
     serve: Callable[[Script], str],
 ) -> None:
     asked: list[dict[str, str]] = []
@@ -113,7 +111,7 @@ def test_the_prompt_holds_the_rubric_and_keeps_texts_between_their_tags(
         "VERDICT: PASS FAIL",
     ],
 )
-def test_without_a_strict_verdict_there_is_no_score_but_an_error_with_the_row(
+def test_without_a_verdict_there_is_an_error_with_the_row(
     serve: Callable[[Script], str], reply: str
 ) -> None:
     check = judge("Be right.", serve(lambda texts: reply))
@@ -140,7 +138,7 @@ def test_verdicts_are_read_from_the_last_line_thinking_aside() -> None:
     assert read_opinion("VERDICT: FIRST", words).word == ""
 
 
-def test_pairs_are_asked_both_ways_and_contradictions_are_ties(
+def test_pairs_are_asked_in_both_orders_contradictions_are_ties(
     serve: Callable[[Script], str],
 ) -> None:
     def longer(texts: dict[str, str]) -> str:
@@ -166,7 +164,7 @@ def test_pairs_are_asked_both_ways_and_contradictions_are_ties(
     assert (swaps.consistent, swaps.raw) == (wilson(0, 1), None)
 
 
-def test_agreement_counts_what_it_got_wrong_and_what_it_did_not_judge(
+def test_agreement_counts_wrong_and_missing_verdicts(
     serve: Callable[[Script], str],
 ) -> None:
     rows = [Labelled("abc", "a", True)] * 6 + [Labelled("abc", "z", False)] * 2
@@ -178,20 +176,20 @@ def test_agreement_counts_what_it_got_wrong_and_what_it_did_not_judge(
     assert (found.rows, found.unread, found.passed_wrong, found.failed_right) == (11, 1, 1, 1)
     assert found.raw == wilson(8, 10)
     assert found.kappa == pytest.approx((0.8 - 0.58) / (1 - 0.58))
-    with pytest.raises(ValueError, match="none of 1"):
+    with pytest.raises(ValueError, match="none of the 1 answers"):
         agreement(check, rows[-1:])
     plain = agreement(is_json, [Labelled("", "{}", True), Labelled("", "x", True)])
     assert (plain.raw, plain.failed_right) == (wilson(1, 2), 1)
 
 
-def test_whoever_reads_of_the_judge_finds_how_to_measure_it() -> None:
+def test_the_judges_description_says_how_to_measure_it() -> None:
     named = re.findall(r"`(offapi\.[\w.]+)`", judge.__doc__ or "")
     assert named == [
         f"{function.__module__}.{function.__name__}" for function in (agreement, order_swap)
     ]
 
 
-def test_kappa_is_nothing_by_chance() -> None:
+def test_chance_agreement_has_kappa_zero() -> None:
     both = [(True, True), (True, False), (False, True), (False, False)]
     assert cohen_kappa(both) == pytest.approx(0.0)
     assert cohen_kappa([(True, True), (False, False)]) == pytest.approx(1.0)
@@ -208,13 +206,13 @@ def test_a_judge_elsewhere_must_be_allowed(url: str) -> None:
     assert judge("r", url, elsewhere=True).teacher.name == url
 
 
-def test_what_is_no_judge_is_refused() -> None:
+def test_what_is_not_a_judge_is_refused() -> None:
     for rubric, model in ((" ", "local:x"), ("r", "recorded"), ("r", "gpt-4")):
         with pytest.raises(ConfigError):
             judge(rubric, model)
 
 
-def test_a_server_that_is_gone_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offapi.teachers.session.BACKOFF", 0.001)
     with pytest.raises(ValueError, match="no verdict: unreachable"):
         judge("r", "http://127.0.0.1:9/v1")("d", parse("a"), Context())

@@ -32,9 +32,7 @@ DOCUMENTS = [Document(f"d{i}", f"TOTAL {i}") for i in range(4)]
 
 
 class Scripted:
-    """A teacher that fails for some documents and may
-    end early, and remembers whom it was asked for.
-    """
+    """A teacher that fails for some documents, may end early, and remembers what it was asked."""
 
     def __init__(
         self, fails: dict[str, str] | None = None, ends_at: str = "", price: Price | None = FREE
@@ -75,7 +73,7 @@ def test_every_document_is_asked_once_and_the_rest_is_read_back(tmp_path: Path) 
     assert second.usage == Usage(200, 20)
 
 
-def test_a_prompt_that_changed_is_asked_anew(tmp_path: Path) -> None:
+def test_a_changed_prompt_is_asked_again(tmp_path: Path) -> None:
     out, teacher = tmp_path / "labels.jsonl", Scripted()
     label_documents(TASK, DOCUMENTS[:1], teacher, out, shots=1)
     label_documents(TASK, DOCUMENTS[:1], teacher, out)
@@ -89,14 +87,14 @@ def test_a_prompt_that_changed_is_asked_anew(tmp_path: Path) -> None:
     assert teacher.asked == ["d0"] * 4
 
 
-def test_another_teacher_is_asked_itself(tmp_path: Path) -> None:
+def test_another_teacher_is_asked_for_all_documents(tmp_path: Path) -> None:
     out, other = tmp_path / "labels.jsonl", Scripted()
     label_documents(TASK, DOCUMENTS, Scripted(), out)
     other.name = "other"
     assert label_documents(TASK, DOCUMENTS, other, out).asked == 4
 
 
-def test_failures_wait_for_retry_failed_and_keep_their_line_until_then(tmp_path: Path) -> None:
+def test_failures_keep_their_line_until_retry_failed(tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
     tally = label_documents(
         TASK,
@@ -124,7 +122,7 @@ def test_failures_wait_for_retry_failed_and_keep_their_line_until_then(tmp_path:
     assert again.asked == ["d2"]
 
 
-def test_an_early_end_keeps_what_there_is_and_says_what_is_left(tmp_path: Path) -> None:
+def test_an_early_end_keeps_the_answers_and_says_what_is_left(tmp_path: Path) -> None:
     out, seen = tmp_path / "labels.jsonl", list[LabellingTally]()
     with pytest.raises(
         TeacherError, match=r"gone away\. 2 of 4 documents are left to ask\."
@@ -139,7 +137,7 @@ def test_an_early_end_keeps_what_there_is_and_says_what_is_left(tmp_path: Path) 
     assert rest.asked == ["d2", "d3"]
 
 
-def test_an_interrupt_keeps_what_there_is_and_closes_the_teacher(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_the_answers_and_closes_the_teacher(tmp_path: Path) -> None:
     out, teacher, seen = tmp_path / "labels.jsonl", Scripted(), list[tuple[int, bool]]()
 
     def ended(tally: LabellingTally) -> None:
@@ -149,7 +147,7 @@ def test_an_interrupt_keeps_what_there_is_and_closes_the_teacher(tmp_path: Path)
         if len(teacher.asked) == 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="run the same command to go on"):
+    with pytest.raises(KeyboardInterrupt, match="run the same command again to resume"):
         label_documents(
             TASK, DOCUMENTS, teacher, out, watch=LabellingWatch(answered=interrupt, ended=ended)
         )
@@ -171,7 +169,7 @@ def test_the_plan_comes_first_and_is_about_what_is_left(tmp_path: Path) -> None:
     assert (plans[1].ok, plans[1].failed, plans[1].asks) == (1, 1, 2)
 
 
-def test_a_torn_line_is_told_and_asked_again(tmp_path: Path) -> None:
+def test_a_torn_line_is_reported_and_asked_again(tmp_path: Path) -> None:
     out, said = tmp_path / "labels.jsonl", list[str]()
     label_documents(TASK, DOCUMENTS, Scripted(), out)
     out.write_bytes(out.read_bytes()[:-20])
@@ -195,7 +193,7 @@ def test_recorded_labels_are_spelled_as_the_student_learns_them(tmp_path: Path) 
     assert (tally.ok, tally.failed, tally.cost) == (1, {"no recorded_label": 1}, 0.0)
 
 
-def test_a_recorded_label_that_changed_or_came_is_taken(tmp_path: Path) -> None:
+def test_a_changed_or_new_recorded_label_is_taken(tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
     label_documents(
         TASK, [Document("a", "x", recorded_label={"total": 5}), Document("b", "y")], Recorded(), out
@@ -226,7 +224,7 @@ def test_a_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
     assert label_documents(TASK, DOCUMENTS, Scripted(), out).ok == 4
 
 
-def test_an_empty_file_of_the_users_stays(tmp_path: Path) -> None:
+def test_a_users_empty_file_stays(tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
     out.touch()
     with pytest.raises(TeacherError):

@@ -1,6 +1,4 @@
-"""The labels file: whole lines or none, one writer, and
-what counts when a document was asked more than once.
-"""
+"""The labels file: whole lines or none, one writer, and which label counts for a question."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ def test_a_line_holds_the_promised_fields_and_reads_back(tmp_path: Path) -> None
     assert read_labels(path).labels == (made("a", output='ü\n"'), made("b", reason="truncated"))
 
 
-def test_cut_off_at_any_byte_the_whole_lines_survive_and_writing_goes_on(tmp_path: Path) -> None:
+def test_whole_lines_survive_a_cut_at_any_byte(tmp_path: Path) -> None:
     whole = filled(tmp_path / "whole.jsonl", made("a"), made("b", output="ü")).read_bytes()
     first = whole.index(b"\n")
     for cut in range(len(whole)):
@@ -85,7 +83,7 @@ def test_zeros_left_by_a_power_cut_are_dropped(tmp_path: Path) -> None:
         (b'["a"]', "array"),
     ],
 )
-def test_a_row_that_is_no_label_is_named_and_nothing_is_changed(
+def test_a_row_that_is_not_a_label_is_named_and_stays(
     tmp_path: Path, row: bytes, says: str
 ) -> None:
     path = filled(tmp_path / "labels.jsonl", made("a"))
@@ -97,7 +95,7 @@ def test_a_row_that_is_no_label_is_named_and_nothing_is_changed(
     assert path.read_bytes() == before
 
 
-def test_two_writers_are_refused_and_a_killed_one_is_not_missed(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_but_not_after_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     script = (
         "import pathlib, time\nfrom offapi.teachers.labels_file import Log\nwith"
@@ -118,13 +116,13 @@ def test_two_writers_are_refused_and_a_killed_one_is_not_missed(tmp_path: Path) 
     filled(path, made("a"))
 
 
-def test_a_full_disk_leaves_the_lines_before_and_no_half(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_only_whole_lines(tmp_path: Path) -> None:
     path = filled(tmp_path / "labels.jsonl", made("a"))
     before = path.read_bytes()
     with (
         Log(path) as log,
         largest_file(len(before) + 20),
-        pytest.raises(DataError, match=r"cannot write a label") as e,
+        pytest.raises(DataError, match=r"the label cannot be written") as e,
     ):
         log.append(made("b"))
     assert "Free some space" in e.value.next_step
@@ -135,7 +133,7 @@ def test_a_full_disk_leaves_the_lines_before_and_no_half(tmp_path: Path) -> None
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """The kernel refuses to let any file of this process grow past `size` bytes."""
+    """Let the kernel refuse any file of this process larger than `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -151,11 +149,11 @@ def test_a_file_that_cannot_be_opened_is_an_error_with_its_path(tmp_path: Path) 
             Log(path)
 
 
-def test_labels_are_for_their_owner_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_labels(tmp_path: Path) -> None:
     assert os.stat(filled(tmp_path / "labels.jsonl", made("a"))).st_mode & 0o077 == 0
 
 
-def test_an_ok_label_counts_before_a_failed_one_and_a_later_before_an_earlier() -> None:
+def test_ok_counts_before_failed_and_later_before_earlier() -> None:
     first, second, good = made("a", reason="truncated"), made("a", reason="timed out"), made("a")
     assert settle_labels([first, second])[good.key] is second
     assert settle_labels([first, good])[good.key] is good

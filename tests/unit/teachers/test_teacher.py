@@ -36,7 +36,7 @@ def test_a_teacher_elsewhere_needs_its_terms_checked() -> None:
 
 
 def test_the_host_judged_is_the_host_reached() -> None:
-    """Addresses that look local to a careless reader."""
+    """Addresses that only look local need their terms checked."""
     for url in (
         "http://127.0.0.1@api.example.com/v1",
         "http://localhost\\@api.example.com/v1",
@@ -50,10 +50,10 @@ def test_the_host_judged_is_the_host_reached() -> None:
     ("url", "says"),
     [
         ("http://user:secret@127.0.0.1/v1", "password"),
-        ("http:///v1", "lacks a host"),
+        ("http:///v1", "has no host"),
         ("http://127.0.0.1:99999/v1", "impossible port"),
         ("http://127.0.0.1:0/v1", "impossible port"),
-        ("http://127.0.0.1:x/v1", "not an address"),
+        ("http://127.0.0.1:x/v1", "not a URL"),
         ("http://127.0.0.1/v1?api-version=1", "part"),
     ],
 )
@@ -64,7 +64,7 @@ def test_addresses_that_cannot_be_asked(url: str, says: str) -> None:
 
 
 def test_no_name_is_looked_up_before_the_terms_are_checked() -> None:
-    """In a process of its own, whose audit hook sees every lookup."""
+    """Run in its own process, whose audit hook sees every lookup."""
     script = """
 import sys
 from offapi.errors import ConfigError
@@ -96,7 +96,7 @@ def test_a_key_comes_from_the_environment_and_shows_nowhere(
 
 
 def test_a_key_pasted_in_place_of_its_name_is_not_repeated() -> None:
-    with pytest.raises(ConfigError, match="no variable's name") as caught:
+    with pytest.raises(ConfigError, match="not the name of a variable") as caught:
         api_key_from("sk-secret")
     assert "sk-secret" not in str(caught.value)
 
@@ -108,7 +108,7 @@ def test_a_key_is_not_sent_over_the_internet_in_clear() -> None:
     Endpoint("http://192.168.1.2/v1", 8, key="k")
 
 
-def test_a_cap_needs_prices_and_prices_are_dollars_per_million_tokens() -> None:
+def test_a_cap_needs_prices_in_dollars_per_million_tokens() -> None:
     with pytest.raises(ConfigError, match="--max-cost"):
         Endpoint("http://127.0.0.1/v1", 8, max_cost=1.0)
     with pytest.raises(ConfigError, match="--max-cost"):

@@ -1,9 +1,8 @@
-"""OpenAI Agents SDK: the spans that `offapi/data/importers/agents_processor.py`
-writes, one for each answer of a model.
+"""OpenAI Agents SDK: the spans that `offapi/data/importers/agents_processor.py` writes.
 
-The system prompt and the tools of a Responses span are those that the response repeats. A Chat
-Completions span names no tools and no finish reason: an answer that used up `max_tokens` was cut
-off. Left out: spans of agents, tools and guardrails.
+There is one span for each answer of a model. System prompt and tools of a Responses span are those
+that the response repeats. A Chat Completions span names no tools and no finish reason: an answer
+that used up `max_tokens` was cut off. Left out: spans of agents, tools and guardrails.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NO_CONTENT = Dropped(
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
-    """The rows in `record`: a span, or an export's list of them."""
+    """Yield the rows in `record`: a span, or an export's list of them."""
     exported = record.get("data")
     for span in map(obj, exported) if isinstance(exported, list) else [record]:
         yield _row(span)
@@ -45,11 +44,9 @@ def _row(span: Mapping[str, Json]) -> Trace | Dropped:
         return reasons.FAILED
     if kind == "response":
         response = obj(data.get("response"))
-        return (
-            responses_api.response_row({"input": data.get("input")}, response, **about)
-            if response
-            else NO_CONTENT
-        )
+        if not response:
+            return NO_CONTENT
+        return responses_api.response_row({"input": data.get("input")}, response, **about)
     return _generation(data, about)
 
 
@@ -58,14 +55,14 @@ def _generation(data: Mapping[str, Json], about: Mapping[str, Json]) -> Trace | 
     if not asked and not answers:
         return NO_CONTENT
     streamed = obj(answers[0]) if answers else {}
-    if "output" in streamed:  # of a stream the SDK makes a response of the Responses API
+    if "output" in streamed:  # the SDK turns a stream into a response of the Responses API
         try:
             answers = responses_api.response_messages(items(streamed["output"]))
         except Unusable as error:
             return error.dropped
     usage, model_config = data.get("usage"), obj(data.get("model_config"))
-    made, most = obj(usage).get("output_tokens"), model_config.get("max_tokens")
-    cut = isinstance(made, int) and isinstance(most, int) and made >= most
+    written, limit = obj(usage).get("output_tokens"), model_config.get("max_tokens")
+    cut = isinstance(written, int) and isinstance(limit, int) and written >= limit
     about = {
         **about,
         "model": data.get("model"),

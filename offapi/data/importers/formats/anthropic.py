@@ -1,11 +1,11 @@
 """Requests to Anthropic's Messages API with their responses, and message batches.
 
     {"request": {"system", "messages", "tools"}, "response": {"type": "message", "content": [...]}}
-    {"custom_id", "params": {...}} and {"custom_id",
-    "result": {"type", "message"}}      a batch's two sides
+    {"custom_id", "params": {...}} and {"custom_id", "result": {"type", "message"}}
 
-A request that ends with the beginning of an answer is continued by the response: both are one
-message. Left out: streamed events, and rows that use tools which run at the provider.
+The second line shows a batch's two sides. A request that ends with the beginning of an answer is
+continued by the response: both are one message. Left out: streamed events, and rows that use tools
+which run at the provider.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MARKS = (b'"custom_id"',)
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
-    """The one row in `record`."""
+    """Yield the one row in `record`."""
     yield exchange(
         _side(record, REQUESTS) or record,
         _side(record, RESPONSES) or record,
@@ -37,7 +37,7 @@ def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
 def exchange(
     request: Mapping[str, Json], response: Mapping[str, Json], **about: Json
 ) -> Trace | Dropped:
-    """The row in a request and its response. `about`: id, group and more for the source."""
+    """Return the row in a request and its response. `about`: id, group and more for the source."""
     if response.get("type") in ("succeeded", "errored", "canceled", "expired"):  # a batch's result
         if response["type"] != "succeeded":
             return reasons.FAILED
@@ -67,29 +67,31 @@ def exchange(
 
 
 def halves(record: Mapping[str, Json]) -> Iterator[Half]:
-    """The requests or results in `record` that lack the other;
-    a batch is also made of one object with all requests.
+    """Yield the requests or results in `record` that lack the other.
+
+    A batch may also be one object with all its requests.
     """
-    found = items(record.get("requests")) or [record]
-    for one in map(obj, found):
-        custom_id, request, result = one.get("custom_id"), _side(one, REQUESTS), "result" in one
-        if isinstance(custom_id, str) and bool(request) != result:
-            yield Half(custom_id, one, request or None)
+    for half in map(obj, items(record.get("requests")) or [record]):
+        custom_id, request = half.get("custom_id"), _side(half, REQUESTS)
+        if isinstance(custom_id, str) and bool(request) != ("result" in half):
+            yield Half(custom_id, half, request or None)
 
 
 def _side(record: Mapping[str, Json], names: tuple[str, ...]) -> Mapping[str, Json]:
-    """The request or the response in `record`, out of the envelope that HTTP logs put around it."""
-    found = next(filter(None, (obj(record.get(name)) for name in names)), {})
-    return obj(found.get("body")) or found
+    """Return the request or the response in `record`, without an HTTP log's envelope."""
+    side = next(filter(None, (obj(record.get(name)) for name in names)), {})
+    return obj(side.get("body")) or side
 
 
 def _continued(asked: list[Json], content: Json) -> tuple[list[Json], list[Json]]:
-    """The messages before the answer, and its blocks with
-    the beginning that the last of the messages may be.
+    """Return the messages before the answer, and the answer's blocks.
+
+    The last of the messages may be the beginning of the answer; it is then part of the blocks.
     """
     answer = content if isinstance(content, list) else [content]
     last = asked[-1] if asked else None
     if not isinstance(last, dict) or last.get("role") != "assistant":
         return asked, answer
     begun = last.get("content")
-    return asked[:-1], [*(begun if isinstance(begun, list) else [begun]), *answer]
+    blocks = begun if isinstance(begun, list) else [begun]
+    return asked[:-1], [*blocks, *answer]

@@ -1,11 +1,10 @@
-"""Langfuse's observations, from the blob export (snake_case),
-the API and the web page's download (camelCase).
+"""Langfuse's observations, from the blob export, the API and the web page's download.
 
-A generation's input is a list of messages (or items of the Responses API), an object with
-`messages` and `tools`, or a plain text; its output a message, items, a whole response, or else what
-the model said; each perhaps as JSON text. LangChain's handler appends the tools' definitions as
-messages: they are told apart. Scores in the same object are kept in the source. Left out: Parquet
-and CSV, other observations.
+The export writes snake_case, the other two camelCase. A generation's input is a list of messages
+(or items of the Responses API), an object with `messages` and `tools`, or a plain text. Its output
+is a message, items, a whole response, or else what the model said. Each may be JSON text.
+LangChain's handler appends the tools' definitions as messages; they are recognised. Scores in the
+same object are kept in the source. Left out: Parquet and CSV, other observations.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ NO_CONTENT = Dropped(
 )
 NO_CHAT = Dropped(
     "the input is neither messages nor a text",
-    "Import it with the generic format, for instance --map input=$.input.question --map"
+    "Use the generic format, for instance --map input=$.input.question --map"
     " output=$.output.answer.",
 )
 RESPONSE_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
@@ -44,7 +43,7 @@ Scores = Mapping[Json, Mapping[str, Json]]
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
-    """The rows in `record`: an observation, a page of them, or a trace with its observations."""
+    """Yield the rows in `record`: an observation, a page, or a trace with its observations."""
     trace = obj(record.get("trace")) or record
     inner = first(record, "observations", "data")
     page = inner if isinstance(inner, list) else trace.get("observations")
@@ -56,10 +55,10 @@ def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
         yield from _observation(observation, trace, scores)
 
 
-def _scores(found: list[Json]) -> Scores:
-    """Scores by the observation or trace they are about."""
+def _scores(listed: list[Json]) -> Scores:
+    """Return the scores by the observation or trace they are about."""
     scores: dict[Json, dict[str, Json]] = {}
-    for score in map(obj, found):
+    for score in map(obj, listed):
         about = first(score, "observationId", "observation_id", "traceId", "trace_id")
         if isinstance(about, str):
             value = first(score, "stringValue", "string_value", "value")
@@ -68,61 +67,65 @@ def _scores(found: list[Json]) -> Scores:
 
 
 def _observation(
-    found: Mapping[str, Json], trace: Mapping[str, Json], scores: Scores
+    observation: Mapping[str, Json], trace: Mapping[str, Json], scores: Scores
 ) -> Iterator[Trace | Dropped]:
-    asked, answer = opened(found.get("input")), opened(found.get("output"))
-    if found.get("type", "GENERATION") != "GENERATION" or not ("input" in found or "type" in found):
+    asked, answer = opened(observation.get("input")), opened(observation.get("output"))
+    if observation.get("type", "GENERATION") != "GENERATION" or not (
+        "input" in observation or "type" in observation
+    ):
         yield reasons.NOT_A_CALL
-    elif found.get("level") == "ERROR":
+    elif observation.get("level") == "ERROR":
         yield reasons.FAILED
     elif asked is None and answer is None:
         yield NO_CONTENT
     elif isinstance(answer, dict) and isinstance(first(answer, "choices", "output"), list):
-        about = _about(found, trace, scores)
+        about = _about(observation, trace, scores)
         response = {**answer, "model": about.pop("model", None), "usage": about.pop("usage", None)}
-        yield from openai.exchange(_request(asked, found), response, **about)
+        yield from openai.exchange(_request(asked, observation), response, **about)
     else:
-        yield _row(asked, answer, found, _about(found, trace, scores))
+        yield _row(asked, answer, observation, _about(observation, trace, scores))
 
 
-def _about(found: Mapping[str, Json], trace: Mapping[str, Json], scores: Scores) -> dict[str, Json]:
-    id, trace_id = found.get("id"), first(found, "traceId", "trace_id")
+def _about(
+    observation: Mapping[str, Json], trace: Mapping[str, Json], scores: Scores
+) -> dict[str, Json]:
+    id, trace_id = observation.get("id"), first(observation, "traceId", "trace_id")
     return known(
         id=id,
-        group=first(found, "sessionId", "session_id") or trace.get("sessionId") or trace_id,
-        model=first(found, "model", "providedModelName", "provided_model_name"),
-        ts=moment(first(found, "startTime", "start_time")),
-        usage=first(found, "usageDetails", "usage_details", "usage"),
-        cost=first(found, "totalCost", "total_cost", "calculatedTotalCost"),
+        group=first(observation, "sessionId", "session_id") or trace.get("sessionId") or trace_id,
+        model=first(observation, "model", "providedModelName", "provided_model_name"),
+        ts=moment(first(observation, "startTime", "start_time")),
+        usage=first(observation, "usageDetails", "usage_details", "usage"),
+        cost=first(observation, "totalCost", "total_cost", "calculatedTotalCost"),
         trace_id=trace_id,
-        prompt=first(found, "promptName", "prompt_name"),
-        params=settings.stated_settings(obj(first(found, "modelParameters", "model_parameters"))),
+        prompt=first(observation, "promptName", "prompt_name"),
+        params=settings.stated_settings(
+            obj(first(observation, "modelParameters", "model_parameters"))
+        ),
         scores={**scores.get(str(trace_id), {}), **scores.get(str(id), {})},
     )
 
 
 def _row(
-    asked: Json, answer: Json, found: Mapping[str, Json], about: Mapping[str, Json]
+    asked: Json, answer: Json, observation: Mapping[str, Json], about: Mapping[str, Json]
 ) -> Trace | Dropped:
-    request = _request(asked, found)
+    request = _request(asked, observation)
     if asked is not None and not request.get("messages"):
         return NO_CHAT
-    ending = obj(obj(answer).get("response_metadata")).get("finish_reason") or obj(answer).get(
-        "finish_reason"
-    )
+    message = obj(answer)
+    ending = obj(message.get("response_metadata")).get("finish_reason")
+    ending = ending or message.get("finish_reason")
     try:
-        said, answered = (
-            _as_messages(request.get("messages")),
-            _as_messages(_answer(answer, found.get("output"))),
-        )
+        before = _as_messages(request.get("messages"))
+        answered = _as_messages(_answer(answer, observation.get("output")))
     except Unusable as error:
         return error.dropped
     about = {"params": settings.requested_settings(request), **about}
-    return build_trace(said, answered, tools=request.get("tools"), finish_reason=ending, **about)
+    return build_trace(before, answered, tools=request.get("tools"), finish_reason=ending, **about)
 
 
-def _request(asked: Json, found: Mapping[str, Json]) -> dict[str, Json]:
-    """The messages and tools in an observation's input."""
+def _request(asked: Json, observation: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the messages and tools in an observation's input."""
     request = {**asked} if isinstance(asked, dict) and "role" not in asked else {"messages": asked}
     messages = request.get("messages")
     messages = [messages] if isinstance(messages, dict) else messages
@@ -130,28 +133,26 @@ def _request(asked: Json, found: Mapping[str, Json]) -> dict[str, Json]:
     if isinstance(messages, list):
         request["messages"] = [message for message in messages if not _tool(message)]
         request.setdefault("tools", list(filter(None, map(_tool, messages))) or None)
-    offered = obj(first(found, "toolDefinitions", "tool_definitions"))
+    offered = obj(first(observation, "toolDefinitions", "tool_definitions"))
     if not request.get("tools") and offered:
         request["tools"] = [{"name": name, **obj(tool)} for name, tool in offered.items()]
     return request
 
 
 def _tool(message: Json) -> Mapping[str, Json]:
-    """The tool that a message of LangChain's handler defines, empty for any other message."""
-    found = obj(message) if isinstance(message, dict) else {}
-    if found.get("role") != "tool" or "tool_call_id" in found:
+    """Return the tool that a message of LangChain's handler defines, else an empty object."""
+    fields = obj(message) if isinstance(message, dict) else {}
+    if fields.get("role") != "tool" or "tool_call_id" in fields:
         return {}
-    tool = obj(found.get("content"))
-    return (
-        tool
-        if isinstance(tool.get("function"), dict) or {"name", "parameters"} <= set(tool)
-        else {}
-    )
+    tool = obj(fields.get("content"))
+    defined = isinstance(tool.get("function"), dict) or {"name", "parameters"} <= set(tool)
+    return tool if defined else {}
 
 
 def _answer(answer: Json, written: Json) -> Json:
-    """A message or several as they are; other JSON is what
-    the model said, as it was written where that is known.
+    """Return a message or several unchanged; other JSON is what the model said.
+
+    It is then the text as written, where that is known.
     """
     if all(is_message(each) or _is_item(each) for each in _listed(answer)):
         return answer
@@ -167,7 +168,7 @@ def _is_item(each: Json) -> bool:
 
 
 def _as_messages(given: Json) -> Json:
-    """Items of the Responses API as messages, anything else as it is."""
+    """Return items of the Responses API as messages, anything else unchanged."""
     if any(map(_is_item, _listed(given))):
         return responses_api.response_messages(_listed(given))
     return given

@@ -1,7 +1,7 @@
-"""LiteLLM's logs: the proxy's table SpendLogs, and the standard logging payload that callbacks get.
+"""LiteLLM's logs: the proxy's table SpendLogs, and the standard logging payload of callbacks.
 
-Left out: rows answered from the cache, which repeat another's
-answer, and whatever LiteLLM redacted or shortened when it stored it.
+Left out: rows answered from the cache, which repeat another row's answer, and whatever LiteLLM
+redacted or shortened when it stored it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHATS = ("completion", "acompletion", "responses", "aresponses", "anthropic_mess
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
-    """The rows in `record`: one, or one for each choice."""
+    """Yield the rows in `record`: one, or one for each choice."""
     sent = obj(record.get("proxy_server_request"))
     sent = obj(sent.get("body")) or sent
     asked, response = opened(record.get("messages")) or None, obj(record.get("response"))

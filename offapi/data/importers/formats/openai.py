@@ -1,9 +1,7 @@
 """Requests to OpenAI's API with their responses, as applications, proxies and batches record them.
 
-    {"request": {"messages": [...]}, "response":
-    {"choices": [...]}}      and the usual other spellings
-    {"custom_id", "body": {...}} and {"custom_id",
-    "response": {"body": {...}}}      a Batch's two files
+    {"request": {"messages": [...]}, "response": {"choices": [...]}}      and other usual names
+    {"custom_id", "body": {...}} and {"custom_id", "response": {"body": {...}}}      a batch's files
     {"object": "chat.completion", ...} and the pages of its messages      stored completions
 
 Requests and responses may be objects or JSON texts, of Chat Completions or Responses. Each choice
@@ -27,16 +25,16 @@ MARKS = (b'"custom_id"', b'"chat.completion"', b'"list"')
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
-    """The rows in `record`: one, one for each choice, or those of a page of stored completions."""
-    for one in _unpaged(record):
-        request, response = _side(one, REQUESTS), _side(one, RESPONSES)
-        yield from exchange(request or one, response or one, id=first(one, "custom_id", "id"))
+    """Yield the rows in `record`: one, one for each choice, or a page of stored completions."""
+    for call in _unpaged(record):
+        request, response = _side(call, REQUESTS), _side(call, RESPONSES)
+        yield from exchange(request or call, response or call, id=first(call, "custom_id", "id"))
 
 
 def exchange(
     request: Mapping[str, Json], response: Mapping[str, Json], **about: Json
 ) -> Iterator[Trace | Dropped]:
-    """The rows in a request and its response. `about`: id, group and more for the source."""
+    """Yield the rows in a request and its response. `about`: id, group and more for the source."""
     choices = items(response.get("choices"))
     about.setdefault("ts", moment(first(response, "created", "created_at")))
     about["id"] = about.get("id") or response.get("id")
@@ -55,45 +53,45 @@ def exchange(
 
 
 def halves(record: Mapping[str, Json]) -> Iterator[Half]:
-    """The requests or results in `record` that lack the other."""
+    """Yield the requests or results in `record` that lack the other."""
     custom_id = record.get("custom_id")
     if isinstance(custom_id, str):
         request, result = _side(record, REQUESTS), "response" in record or "error" in record
         if bool(request) != result:
             yield Half(custom_id, record, request or None)
         return
-    found = items(record.get("data")) if record.get("object") == "list" else [record]
+    listed = items(record.get("data")) if record.get("object") == "list" else [record]
     pages: dict[str, list[Json]] = {}
-    for one in map(obj, found):
-        id = one.get("id")
+    for half in map(obj, listed):
+        id = half.get("id")
         if not isinstance(id, str):
             continue
-        if one.get("object") == "chat.completion" and not any(
-            name in one for name in ("messages", *REQUESTS)
+        if half.get("object") == "chat.completion" and not any(
+            name in half for name in ("messages", *REQUESTS)
         ):
-            yield Half(id, one, None)
-        elif "role" in one and "-" in id:  # a message's id is its completion's and a number
-            pages.setdefault(id.rpartition("-")[0], []).append(one)
+            yield Half(id, half, None)
+        elif "role" in half and "-" in id:  # a message's id is its completion's and a number
+            pages.setdefault(id.rpartition("-")[0], []).append(half)
     for id, messages in pages.items():
         yield Half(id, record, {"messages": messages})
 
 
 def _side(record: Mapping[str, Json], names: tuple[str, ...]) -> Mapping[str, Json]:
-    """The request or the response in `record`, out of the
-    envelope that HTTP logs and batches put around it.
+    """Return the request or the response in `record`.
+
+    The envelope that HTTP logs and batches put around it is removed.
     """
     for name in names:
-        found = obj(record.get(name))
-        if found:
-            inner = obj(found.get("body"))
-            return {**inner, "status_code": found.get("status_code")} if inner else found
+        side = obj(record.get(name))
+        if side:
+            inner = obj(side.get("body"))
+            return {**inner, "status_code": side.get("status_code")} if inner else side
     return {}
 
 
 def _unpaged(record: Mapping[str, Json]) -> list[Mapping[str, Json]]:
-    page: list[Mapping[str, Json]] = [
-        one for one in items(record.get("data")) if isinstance(one, dict)
-    ]
+    listed = items(record.get("data"))
+    page: list[Mapping[str, Json]] = [call for call in listed if isinstance(call, dict)]
     return page if record.get("object") == "list" and page else [record]
 
 
@@ -122,7 +120,7 @@ def _choice(
 
 
 def _stored(messages: Json) -> Json:
-    """`messages`, their parts in place where a stored completion lists them apart."""
+    """Return `messages` with their parts in place, which a stored completion lists separately."""
     if not isinstance(messages, list):
         return messages
     return [

@@ -1,9 +1,9 @@
-"""OpenAI's fine-tuning files for chat models, a training example a line.
+"""OpenAI's fine-tuning files for chat models, one training example a line.
 
     {"messages": [{"role", "content", "tool_calls", "weight"}, ...], "tools": [...]}
 
-The older `functions` and `function_call` become tools and tool calls. A `weight` beside `messages`
-(as Fireworks has it) is kept in the source. Left out: preference pairs (DPO), which hold two
+The older `functions` and `function_call` become tools and tool calls. A `weight` next to `messages`
+(as Fireworks has it) is kept in the source. Left out: preference pairs (DPO), which have two
 answers.
 """
 
@@ -19,16 +19,16 @@ from offapi.data.traces import Trace
 
 PAIR = Dropped(
     "a preference pair (DPO), not a chat",
-    "There is no one answer to learn; `offapi` has no recipe for pairs.",
+    "There is no single answer to learn; `offapi` has no recipe for pairs.",
 )
 COMPLETION = Dropped(
     "a prompt with its completion, not a chat",
-    "Import it with the generic format, --map input=$.prompt --map output=$.completion.",
+    "Use the generic format with --map input=$.prompt --map output=$.completion.",
 )
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
-    """The one row in `record`."""
+    """Yield the one row in `record`."""
     yield _row(record)
 
 

@@ -1,9 +1,8 @@
-"""OpenTelemetry spans of models (GenAI semantic
-conventions), under the names of their several versions.
+"""OpenTelemetry spans of models (GenAI semantic conventions), in the names of several versions.
 
-Messages are looked for in the attributes of the span (`gen_ai.input.messages`), in its events, in
-the log records that stand for it, and in the numbered attributes of older instrumentations
-(`gen_ai.prompt.0.content`); scores as `otel_scores` says. Left out: log records of single messages,
+Messages are read from the span's attributes (`gen_ai.input.messages`), from its events, from the
+log records that represent it, and from the numbered attributes of older instrumentations
+(`gen_ai.prompt.0.content`); scores as in `otel_scores`. Left out: log records of single messages,
 and content kept elsewhere.
 """
 
@@ -23,8 +22,7 @@ from offapi.data.traces import Trace
 NO_CONTENT = Dropped(
     "a span without messages",
     "Set OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY (older instrumentations:"
-    " true) where the application runs, and record again; what was not recorded cannot be had"
-    " back.",
+    " true) where the application runs, and record again; what was not recorded is lost.",
 )
 CALLS = ("chat", "generate_content", "text_completion", "completion")
 DETAILS = "gen_ai.client.inference.operation.details"
@@ -43,20 +41,20 @@ REQUEST = ("gen_ai.request.", "gen_ai.openai.request.", "openai.request.")
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
-    """The rows in `record`: one for each span, or for each of a span's answers."""
-    found = list(read_spans(record))
-    scores = otel_scores.scores_apart(found)
-    for span in found:
+    """Yield the rows in `record`: one for each span, or for each of a span's answers."""
+    spans = list(read_spans(record))
+    scores = otel_scores.scores_apart(spans)
+    for span in spans:
         yield from _rows(span, scores)
 
 
 def _rows(span: Span, scores: Scores) -> Iterator[Trace | Dropped]:
-    found = dict(span.attributes)
-    for name, attributes in span.events:
+    attributes = dict(span.attributes)
+    for name, details in span.events:
         if name == DETAILS:
-            found |= attributes
-    operation = first(found, "gen_ai.operation.name", "llm.request.type")
-    calls = operation in CALLS if operation else _models(found)
+            attributes |= details
+    operation = first(attributes, "gen_ai.operation.name", "llm.request.type")
+    calls = operation in CALLS if operation else _models(attributes)
     if otel_scores.is_score_apart(span):
         yield otel_scores.APART
     elif not calls:
@@ -66,74 +64,76 @@ def _rows(span: Span, scores: Scores) -> Iterator[Trace | Dropped]:
     elif span.name in ROLES or span.name == "gen_ai.choice":
         yield NO_CONTENT
     else:
-        yield from _answers(span, found, otel_scores.scores_of(span, scores))
+        yield from _answers(span, attributes, otel_scores.scores_of(span, scores))
 
 
-def _models(found: Mapping[str, Json]) -> bool:
+def _models(attributes: Mapping[str, Json]) -> bool:
     return (
-        first(found, "gen_ai.request.model", "gen_ai.response.model", "gen_ai.system") is not None
+        first(attributes, "gen_ai.request.model", "gen_ai.response.model", "gen_ai.system")
+        is not None
     )
 
 
 def _answers(
-    span: Span, found: Mapping[str, Json], scores: Mapping[str, Json]
+    span: Span, attributes: Mapping[str, Json], scores: Mapping[str, Json]
 ) -> Iterator[Trace | Dropped]:
-    asked, answers = _recorded(found) or _numbered(found) or _events(span) or ([], [])
+    asked, answers = _recorded(attributes) or _numbered(attributes) or _events(span) or ([], [])
     if not asked and not answers:
         yield NO_CONTENT
         return
-    instructions = opened(found.get("gen_ai.system_instructions"))
+    instructions = opened(attributes.get("gen_ai.system_instructions"))
     system = [{"role": "system", "content": instructions}] if instructions else []
-    endings = items(found.get("gen_ai.response.finish_reasons"))
+    endings = items(attributes.get("gen_ai.response.finish_reasons"))
     for i, answer in enumerate(answers or [None]):
         ending = endings[i] if i < len(endings) else obj(answer).get("finish_reason")
         yield build_trace(
             [*system, *asked] if asked else asked,
             answer,
-            tools=first(found, "gen_ai.tool.definitions", "gen_ai.request.tools"),
+            tools=first(attributes, "gen_ai.tool.definitions", "gen_ai.request.tools"),
             id=span.id,
-            group=found.get("gen_ai.conversation.id") or span.trace_id,
+            group=attributes.get("gen_ai.conversation.id") or span.trace_id,
             finish_reason=ending,
-            model=first(found, "gen_ai.response.model", "gen_ai.request.model"),
+            model=first(attributes, "gen_ai.response.model", "gen_ai.request.model"),
             ts=span.started,
-            usage=known(**{name: first(found, *names) for name, names in USAGE.items()}),
+            usage=known(**{name: first(attributes, *names) for name, names in USAGE.items()}),
             trace_id=span.trace_id,
-            params=_params(found),
+            params=_params(attributes),
             scores=scores,
         )
 
 
-def _params(found: Mapping[str, Json]) -> dict[str, Json]:
+def _params(attributes: Mapping[str, Json]) -> dict[str, Json]:
     asked = {
         key.removeprefix(start): value
         for start in REQUEST
-        for key, value in found.items()
+        for key, value in attributes.items()
         if key.startswith(start)
     }
     return settings.stated_settings(asked)
 
 
-def _recorded(found: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
-    """Messages in one attribute, structured or as JSON
-    text; `gen_ai.prompt` and `gen_ai.completion` of old.
+def _recorded(attributes: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
+    """Return the messages in one attribute, structured or as JSON text.
+
+    The older names are `gen_ai.prompt` and `gen_ai.completion`.
     """
-    asked = items(first(found, "gen_ai.input.messages", "gen_ai.prompt"))
-    answers = items(first(found, "gen_ai.output.messages", "gen_ai.completion"))
+    asked = items(first(attributes, "gen_ai.input.messages", "gen_ai.prompt"))
+    answers = items(first(attributes, "gen_ai.output.messages", "gen_ai.completion"))
     return (asked, answers) if asked or answers else None
 
 
-def _numbered(found: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
+def _numbered(attributes: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
     asked, answers = (
-        numbered_array(found, "gen_ai.prompt"),
-        numbered_array(found, "gen_ai.completion"),
+        numbered_array(attributes, "gen_ai.prompt"),
+        numbered_array(attributes, "gen_ai.completion"),
     )
     return (asked, answers) if asked or answers else None
 
 
 def _events(span: Span) -> tuple[Sequence[Json], Sequence[Json]] | None:
-    """A span's events, one for each message.
+    """Return the messages in a span's events, one for each.
 
-    Their body lies in an attribute, as JSON text, or is the attributes.
+    Their body is in an attribute, as JSON text, or is the attributes.
     """
     asked: list[Json] = []
     answers: list[Json] = []

@@ -1,4 +1,4 @@
-"""Attributes whose keys are paths, `a.0.b.c`, as objects and arrays again."""
+"""Turn attributes whose keys are paths, `a.0.b.c`, back into objects and arrays."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ Tree = dict[str, Json]
 
 
 def numbered_array(attributes: Mapping[str, Json], prefix: str) -> list[Json]:
-    """The array that the attributes below `prefix`
-    spell out, whether flat, nested or half of each.
-    """
+    """Return the array in the attributes below `prefix`, whether flat, nested or half of each."""
     tree: Tree = {}
     for key, value in attributes.items():
         if key.startswith(prefix + "."):
@@ -22,15 +20,15 @@ def numbered_array(attributes: Mapping[str, Json], prefix: str) -> list[Json]:
                 _put(tree, [str(i)], each)
         elif prefix.startswith(key + ".") and isinstance(value, dict):
             return numbered_array(value, prefix[len(key) + 1 :])
-    found = _array(tree)
-    return found if isinstance(found, list) else []
+    array = _array(tree)
+    return array if isinstance(array, list) else []
 
 
 def _put(tree: Tree, path: list[str], value: Json) -> None:
-    """Set what lies at `path`; the keys of an object there may be paths too."""
+    """Set the value at `path`; the keys of an object there may be paths too."""
     for step in path[:-1]:
         tree = tree.setdefault(step, {})
-        if not isinstance(tree, dict):  # a value where others have a branch: what came first stays
+        if not isinstance(tree, dict):  # a value where others have a branch: the first one stays
             return
     if isinstance(value, dict) and value:
         for key, each in value.items():
@@ -43,7 +41,7 @@ def _put(tree: Tree, path: list[str], value: Json) -> None:
 
 
 def _array(tree: Json) -> Json:
-    """`tree` with objects whose keys are all numbers as arrays, in the numbers' order."""
+    """Return `tree` with objects whose keys are all numbers as arrays, in the numbers' order."""
     if not isinstance(tree, dict):
         return tree
     below = {key: _array(value) for key, value in tree.items()}

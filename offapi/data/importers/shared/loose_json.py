@@ -1,4 +1,4 @@
-"""Looking into JSON that others wrote: nothing here raises, whatever the value is."""
+"""Read JSON that other programs wrote: nothing here raises, whatever the value is."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from typing import Any
 import msgspec
 
 Json = Any
-EPOCH_UNITS = (
-    (1e17, 1e9),
-    (1e14, 1e6),
-    (1e11, 1e3),
-    (0.0, 1.0),
-)  # numbers from this on count so many to a second
+# (least number, units per second)
+EPOCH_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (0.0, 1.0))
 
 
 def opened(value: Json) -> Json:
-    """`value`, or what is in it where it is a text that holds a JSON object or array."""
+    """Return `value`, or its content where it is a text that contains a JSON object or array."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return msgspec.json.decode(value)
@@ -28,19 +24,19 @@ def opened(value: Json) -> Json:
 
 
 def obj(value: Json) -> Mapping[str, Json]:
-    """The object that `value` is or holds as text; an empty one for anything else."""
-    found = opened(value)
-    return found if isinstance(found, dict) else {}
+    """Return the object that `value` is or contains as text; an empty one for anything else."""
+    content = opened(value)
+    return content if isinstance(content, dict) else {}
 
 
 def items(value: Json) -> list[Json]:
-    """The array that `value` is or holds as text; an empty one for anything else."""
-    found = opened(value)
-    return found if isinstance(found, list) else []
+    """Return the array that `value` is or contains as text; an empty one for anything else."""
+    content = opened(value)
+    return content if isinstance(content, list) else []
 
 
 def first(record: Mapping[str, Json], *names: str) -> Json:
-    """The first of the fields `names` that is there and not null, else None."""
+    """Return the first of the fields `names` that is present and not null, else None."""
     for name in names:
         value = record.get(name)
         if value is not None:
@@ -49,25 +45,26 @@ def first(record: Mapping[str, Json], *names: str) -> Json:
 
 
 def text(value: Json) -> str | None:
-    """`value` where it is a text with something in it, else None."""
+    """Return `value` where it is a text that is not blank, else None."""
     return value if isinstance(value, str) and value.strip() else None
 
 
 def ident(value: Json) -> str:
-    """`value` as an id, "" where it is none."""
+    """Return `value` as an id, or "" where it cannot be one."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return text(value) or ""
 
 
 def json_text(value: Json) -> str:
-    """`value` as compact JSON, numbers of any size as they were."""
+    """Return `value` as compact JSON, with numbers of any size unchanged."""
     return msgspec.json.encode(value).decode()
 
 
 def moment(value: Json) -> str | None:
-    """A time as ISO 8601: texts as they stand, numbers as
-    seconds (or milli-, micro-, nanoseconds) since 1970.
+    """Return a time as ISO 8601.
+
+    Texts stay unchanged; numbers are seconds (or milli-, micro-, nanoseconds) since 1970.
     """
     if isinstance(value, str) and not value.isdecimal():
         return text(value)
@@ -80,5 +77,5 @@ def moment(value: Json) -> str | None:
 
 
 def known(**values: Json) -> dict[str, Json]:
-    """Those of `values` that say something."""
+    """Return those of `values` that are not empty."""
     return {name: value for name, value in values.items() if value not in (None, "", [], {})}

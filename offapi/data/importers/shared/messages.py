@@ -1,9 +1,9 @@
-"""Messages as any of the logs write them -> messages of OpenAI's shape, as a Trace holds them.
+"""Messages in any log's form -> messages in OpenAI's shape, as a Trace holds them.
 
-One reading for all dialects, whose parts have different names: OpenAI's Chat Completions,
-Anthropic's blocks, OpenTelemetry's parts, LangChain's calls. The pieces of an answer are joined as
-they stand; the parts of any other message, which its sender wrote as separate blocks, by a line
-break. Passed over: encrypted or redacted thinking, annotations, log probabilities.
+One reader for all dialects, whose parts have different names: OpenAI's Chat Completions,
+Anthropic's blocks, OpenTelemetry's parts, LangChain's calls. The pieces of an answer are joined
+directly; the parts of any other message, which its sender wrote as separate blocks, with a line
+break. Ignored: encrypted or redacted thinking, annotations, log probabilities.
 """
 
 from __future__ import annotations
@@ -47,31 +47,29 @@ OTHER: Mapping[str, Dropped] = {
 
 
 class Piece(NamedTuple):
-    """A part of a message: a text, thinking, a tool
-    call, or a tool's result as a message of its own.
-    """
+    """A part of a message: a text, thinking, a tool call, or a tool's result as its own message."""
 
     kind: Literal["text", "thinking", "call", "result"]
     value: Json
 
 
 def canonical(messages: Json) -> list[Message]:
-    """`messages` as a Trace holds them; Unusable where they cannot be had."""
+    """Return `messages` as a Trace holds them; raise Unusable where that is impossible."""
     if not isinstance(messages, list) or not messages:
         raise Unusable(reasons.NO_MESSAGES)
-    made: list[Message] = []
+    read: list[Message] = []
     for message in messages:
-        made += [message] if _is_canonical(message) else _read(message)
-    return made
+        read += [message] if _is_canonical(message) else _read(message)
+    return read
 
 
 def is_message(value: Json) -> bool:
-    """Whether it shows by a role or by tool calls that it is a message, and not other JSON."""
+    """Return whether `value` has a role or tool calls, as a message has and other JSON has not."""
     return isinstance(value, dict) and (isinstance(value.get("role"), str) or "tool_calls" in value)
 
 
 def _is_canonical(message: Json) -> bool:
-    """Whether it is a role and a text and nothing else, as nearly all are."""
+    """Return whether it is a role and a text and nothing else, as nearly all are."""
     if type(message) is not dict or len(message) != 2 or type(message.get("content")) is not str:
         return False
     return message.get("role") in ROLES
@@ -118,7 +116,7 @@ def _part(part: Json) -> list[Piece]:
     if isinstance(part, str):
         return [Piece("text", part)]
     if not isinstance(part, dict):
-        raise Unusable(reasons.BAD_MESSAGE, "a part of the content is no object")
+        raise Unusable(reasons.BAD_MESSAGE, "a part of the content is not an object")
     kind = part.get("type")
     if kind in TEXTS:
         return [Piece("text", _text(first(part, "text", "content")))]
@@ -138,13 +136,10 @@ def _part(part: Json) -> list[Piece]:
         ]
     if kind in UNREADABLE:
         return []
-    if kind in ("blob", "uri"):  # OpenTelemetry: what it is, is said by its modality
+    if kind in ("blob", "uri"):  # OpenTelemetry names the kind in the modality
         kind = str(part.get("modality"))
-    raise Unusable(
-        OTHER.get(kind, reasons.UNKNOWN_CONTENT)
-        if isinstance(kind, str)
-        else reasons.UNKNOWN_CONTENT
-    )
+    known = OTHER.get(kind) if isinstance(kind, str) else None
+    raise Unusable(known or reasons.UNKNOWN_CONTENT)
 
 
 def _assistant(message: Mapping[str, Json], pieces: list[Piece]) -> Message:
@@ -152,27 +147,29 @@ def _assistant(message: Mapping[str, Json], pieces: list[Piece]) -> Message:
         raise Unusable(reasons.HOSTED_TOOL)
     if message.get("audio"):
         raise Unusable(reasons.AUDIO)
-    said, called = (
-        _joined(pieces, ""),
-        _called(message) or [piece.value for piece in pieces if piece.kind == "call"],
-    )
-    if text(message.get("refusal")) and not said and not called:
+    content = _joined(pieces, "")
+    calls = _called(message) or [piece.value for piece in pieces if piece.kind == "call"]
+    if text(message.get("refusal")) and not content and not calls:
         raise Unusable(reasons.REFUSED)
-    made: dict[str, Json] = {"role": "assistant", "content": said if said or not called else None}
+    answer: dict[str, Json] = {
+        "role": "assistant",
+        "content": content if content or not calls else None,
+    }
     thinking = "\n".join(
         piece.value for piece in pieces if piece.kind == "thinking" and piece.value
     )
     thinking = text(message.get("reasoning_content")) or text(message.get("reasoning")) or thinking
     if thinking:
-        made["reasoning_content"] = thinking
-    if called:
-        made["tool_calls"] = called
-    return made | _weight(message.get("weight")) | _name(message.get("name"))
+        answer["reasoning_content"] = thinking
+    if calls:
+        answer["tool_calls"] = calls
+    return answer | _weight(message.get("weight")) | _name(message.get("name"))
 
 
 def _called(message: Mapping[str, Json]) -> list[dict[str, Json]]:
-    """A message's calls: LangChain keeps those that were
-    sent apart; of old there was one, without an id.
+    """Return a message's calls.
+
+    LangChain keeps the calls as they were sent separately; an older form has one, without an id.
     """
     listed = obj(message.get("additional_kwargs")).get("tool_calls") or message.get("tool_calls")
     old = message.get("function_call")
@@ -180,27 +177,27 @@ def _called(message: Mapping[str, Json]) -> list[dict[str, Json]]:
 
 
 def _in_order(message: Mapping[str, Json], role: str, pieces: list[Piece]) -> list[Message]:
-    """A user's message; tools' results within it become messages of their own, where they stand."""
-    made: list[Message] = []
+    """Return a user's message; tools' results within it become messages of their own, in place."""
+    messages: list[Message] = []
     texts: list[str] = []
     for piece in [*pieces, None]:
         if piece is not None and piece.kind == "text":
             texts.append(piece.value)
             continue
-        if texts or (piece is None and not made):
-            made.append({"role": role, "content": "\n".join(texts), **_name(message.get("name"))})
+        if texts or (piece is None and not messages):
+            messages.append(
+                {"role": role, "content": "\n".join(texts), **_name(message.get("name"))}
+            )
             texts = []
         if piece is not None:
             if piece.kind != "result":
-                raise Unusable(reasons.BAD_MESSAGE, f"a {role} message holds a {piece.kind}")
-            made.append(piece.value)
-    return made
+                raise Unusable(reasons.BAD_MESSAGE, f"a {role} message contains a {piece.kind}")
+            messages.append(piece.value)
+    return messages
 
 
 def _result_text(content: Json) -> str:
-    """What a tool returned, as text: blocks of text
-    joined, anything else that is no text as JSON.
-    """
+    """Return what a tool returned as text: blocks of text joined, anything else as JSON."""
     if content is None:
         return ""
     if isinstance(content, list) and all(

@@ -1,8 +1,8 @@
-"""Scores in OpenTelemetry's words, `gen_ai.evaluation.*`: on
-the span they are about, in its events, or standing apart.
+"""Scores in OpenTelemetry's terms, `gen_ai.evaluation.*`.
 
-Those apart name their span by its id, as its child, or by the response's id. Left out:
-explanations, and scores of spans in other records.
+They are on the span they are about, in its events, or separate. Separate ones name their span by
+its id, as its child, or by the response's id. Left out: explanations, and scores of spans in other
+records.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ VALUES = ("gen_ai.evaluation.score.value", "gen_ai.evaluation.score")
 LABEL = "gen_ai.evaluation.score.label"
 APART = Dropped(
     "a score, not an answer",
-    "It is kept in source.scores of the answer that it names by span or response id, where both lie"
-    " in one record (such as an OTLP object). Elsewhere, record it on the span or as the span's"
+    "It is kept in source.scores of the answer that it names by span or response id, where both are"
+    " in one record (such as an OTLP object). Otherwise record it on the span, or as the span's"
     " event.",
 )
 OF_ANOTHER = Dropped("a score of something that is no model's answer")
@@ -27,37 +27,36 @@ Scores = Mapping[str, Mapping[str, Json]]
 
 
 def is_score_apart(span: Span) -> bool:
-    """Whether it is a score that stands for itself,
-    in a log record or as a span without duration.
-    """
+    """Return whether `span` is a separate score: a log record, or a span without duration."""
     return span.name.startswith(EVENT)
 
 
 def scores_apart(spans: Iterable[Span]) -> Scores:
-    """The scores that stand apart, by the ids of what they are about."""
-    found: dict[str, dict[str, Json]] = {}
+    """Return the separate scores, by the ids of what they are about."""
+    scores: dict[str, dict[str, Json]] = {}
     for span in filter(is_score_apart, spans):
         for id in (span.parent_id or span.id, span.attributes.get(RESPONSE)):
             if isinstance(id, str):
-                found.setdefault(id, {}).update(_score(span.name, span.attributes))
-    return found
+                scores.setdefault(id, {}).update(_score(span.name, span.attributes))
+    return scores
 
 
 def scores_of(span: Span, others: Scores) -> dict[str, Json]:
-    """The scores of `span` by name: the value, with a label
-    beside it as NAME.label; the label where it is alone.
+    """Return the scores of `span` by name.
+
+    A score is its value, with a label as NAME.label; or the label alone where there is no value.
     """
-    found = _score("", span.attributes)
+    scores = _score("", span.attributes)
     for name, attributes in span.events:
-        found |= _score(name, attributes)
+        scores |= _score(name, attributes)
     for id in (span.attributes.get(RESPONSE), span.id):
-        found |= others.get(id, {}) if isinstance(id, str) else {}
-    return found
+        scores |= others.get(id, {}) if isinstance(id, str) else {}
+    return scores
 
 
-def _score(event: str, found: Mapping[str, Json]) -> dict[str, Json]:
-    value, label = first(found, *VALUES), found.get(LABEL)
-    name = str(found.get(NAME) or event.removeprefix(EVENT) or "evaluation")
+def _score(event: str, attributes: Mapping[str, Json]) -> dict[str, Json]:
+    value, label = first(attributes, *VALUES), attributes.get(LABEL)
+    name = str(attributes.get(NAME) or event.removeprefix(EVENT) or "evaluation")
     return (
         known(**{name: label}) if value is None else known(**{name: value, f"{name}.label": label})
     )

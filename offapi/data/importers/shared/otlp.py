@@ -1,4 +1,4 @@
-"""Spans and events as OpenTelemetry writes them, nested or flat, in one shape.
+"""OpenTelemetry spans and events, nested or flat, in one shape.
 
 OTLP/JSON nests `resourceSpans[].scopeSpans[].spans[]` and writes attributes as a list of keys with
 typed values; consoles, notebooks and Phoenix write an object of attributes. Left out: OTLP in
@@ -30,7 +30,7 @@ FAILED = ("ERROR", "STATUS_CODE_ERROR", "2", 2)
 
 @dataclass(frozen=True)
 class Span:
-    """A span, or an event that stands for one."""
+    """A span, or an event that represents one."""
 
     name: str
     attributes: Mapping[str, Json]
@@ -43,7 +43,7 @@ class Span:
 
 
 def read_spans(record: Mapping[str, Json]) -> Iterator[Span]:
-    """All spans and log records in `record`."""
+    """Yield all spans and log records in `record`."""
     pages = record.get("data")  # of Phoenix's API
     if isinstance(pages, list) and "attributes" not in record:
         for page in map(obj, pages):
@@ -58,44 +58,48 @@ def read_spans(record: Mapping[str, Json]) -> Iterator[Span]:
                 yield _span(leaf)
 
 
-def _span(found: Mapping[str, Json]) -> Span:
-    attributes = _attributes(found)
-    context, status = obj(found.get("context")), obj(found.get("status"))
+def _span(record: Mapping[str, Json]) -> Span:
+    attributes = _attributes(record)
+    context, status = obj(record.get("context")), obj(record.get("status"))
     failed = first(status, "code", "status_code", "statusCode") or first(
-        found, "status_code", "statusCode"
+        record, "status_code", "statusCode"
     )
     return Span(
         name=str(
-            first(found, "name", "eventName", "event_name") or attributes.get("event.name") or ""
+            first(record, "name", "eventName", "event_name") or attributes.get("event.name") or ""
         ),
         attributes=attributes,
         events=tuple(
             (str(event.get("name")), _attributes(event))
-            for event in map(obj, items(found.get("events")))
+            for event in map(obj, items(record.get("events")))
         ),
-        id=first(found, "spanId", "span_id", "context.span_id") or context.get("span_id"),
-        parent_id=first(found, "parentSpanId", "parent_span_id", "parent_id"),
-        trace_id=first(found, "traceId", "trace_id", "context.trace_id") or context.get("trace_id"),
-        started=moment(first(found, *STARTED)),
+        id=first(record, "spanId", "span_id", "context.span_id") or context.get("span_id"),
+        parent_id=first(record, "parentSpanId", "parent_span_id", "parent_id"),
+        trace_id=first(record, "traceId", "trace_id", "context.trace_id")
+        or context.get("trace_id"),
+        started=moment(first(record, *STARTED)),
         failed=failed in FAILED or bool(attributes.get("error.type")),
     )
 
 
-def _attributes(found: Mapping[str, Json]) -> dict[str, Json]:
-    """Attributes by key. A data frame's columns, `attributes.KEY`, count too."""
-    given = found.get("attributes")
+def _attributes(record: Mapping[str, Json]) -> dict[str, Json]:
+    """Return attributes by key. A data frame's columns, `attributes.KEY`, count too."""
+    given = record.get("attributes")
     if isinstance(given, list):
         return {str(pair.get("key")): _value(pair.get("value"), 0) for pair in map(obj, given)}
     prefix = "attributes."
     columns = {
-        name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)
+        name.removeprefix(prefix): value
+        for name, value in record.items()
+        if name.startswith(prefix)
     }
     return {**columns, **obj(given)}
 
 
 def _value(typed: Json, depth: int) -> Json:
-    """The value in OTLP's typed envelope, such as
-    {"stringValue": "a"}; 64-bit numbers come as text.
+    """Return the value in OTLP's typed envelope, such as {"stringValue": "a"}.
+
+    Numbers of 64 bits come as text.
     """
     if not isinstance(typed, dict) or len(typed) != 1 or depth > DEEPEST:
         return None
@@ -107,12 +111,8 @@ def _value(typed: Json, depth: int) -> Json:
         return {str(pair.get("key")): _value(pair.get("value"), depth + 1) for pair in pairs}
     if kind in ("intValue", "int_value"):
         return _integer(value)
-    return (
-        value
-        if kind.removesuffix("Value").removesuffix("_value")
-        in ("string", "double", "bool", "bytes")
-        else None
-    )
+    plain = kind.removesuffix("Value").removesuffix("_value")
+    return value if plain in ("string", "double", "bool", "bytes") else None
 
 
 def _integer(value: Json) -> Json:

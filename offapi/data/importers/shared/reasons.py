@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that gives no trace. `hint`: how to have it
-    recorded better; `detail`: what was found, for an error.
+    """A row that gives no trace.
 
-    `malformed`: the row is not what its format says, which --strict refuses; the others are well
-    formed, but nothing can be learned from them.
+    `hint`: how to record it better; `detail`: what was found, for an error. `malformed`: the row
+    does not have its format's form, which --strict refuses. Other rows are well formed, but teach
+    nothing.
     """
 
     reason: str
@@ -42,7 +42,7 @@ EMPTY_TURN = Dropped("an empty answer in an earlier turn")
 NOT_ANSWERED = Dropped("the last message is not the assistant's")
 NOT_A_CALL = Dropped("not a model's answer: another kind of record")
 NOT_A_CHAT = Dropped(
-    "not a chat", "Text completions: use the generic format, with --map input= and --map output=."
+    "not a chat", "For text completions use the generic format with --map input= and --map output=."
 )
 DUPLICATE = Dropped("duplicate")
 
@@ -70,9 +70,8 @@ BAD_CALL = Dropped("a tool call has no name, or is not an object", malformed=Tru
 BAD_TOOLS = Dropped("tools are not a list of definitions", malformed=True)
 BAD_WEIGHT = Dropped("a weight is not 0 or 1", malformed=True)
 
-PAIRED = Dropped(
-    "a request that is part of its result's row"
-)  # no row of its own, so not counted as dropped
-NO_REQUEST = Dropped("a result without its request", "Name the file with the requests too.")
-NO_RESULT = Dropped("a request without a result", "Name the file with the results too.")
+# Not a row of its own, so not counted as dropped.
+PAIRED = Dropped("a request that is part of its result's row")
+NO_REQUEST = Dropped("a result without its request", "Also name the file with the requests.")
+NO_RESULT = Dropped("a request without a result", "Also name the file with the results.")
 AMBIGUOUS = Dropped("its custom_id belongs to several requests", "Import one batch at a time.")

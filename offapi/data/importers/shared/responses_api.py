@@ -1,7 +1,6 @@
 """Items of OpenAI's Responses API -> messages. Exact, or not at all.
 
-Dropped: what continues a conversation that the
-provider remembers, and calls of tools that run there.
+Dropped: conversations whose beginning the provider keeps, and calls of tools that run there.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ REMEMBERED = ("previous_response_id", "conversation", "prompt")
 def response_row(
     request: Mapping[str, Json], response: Mapping[str, Json], **about: Json
 ) -> Trace | Dropped:
-    """The row in a request and its response. `about`: id, group and more for the source."""
+    """Return the row in a request and its response. `about`: id, group and more for the source."""
     try:
         if any(side.get(name) for side in (request, response) for name in REMEMBERED):
             raise Unusable(reasons.EARLIER)
@@ -43,7 +42,7 @@ def response_row(
 
 
 def _asked(instructions: Json, given: Json) -> list[Json]:
-    """The messages before the answer. Instructions may be items too."""
+    """Return the messages before the answer. Instructions may be items too."""
     system = (
         [{"role": "system", "content": instructions}]
         if text(instructions)
@@ -55,26 +54,27 @@ def _asked(instructions: Json, given: Json) -> list[Json]:
 
 
 def response_messages(given: list[Json]) -> list[Json]:
-    """Items as messages. What the model wrote between two
-    others' turns is one message, unless it wrote two texts.
+    """Return the items as messages.
+
+    What the model wrote between two turns of others is one message, unless it wrote two texts.
     """
-    made: list[Json] = []
-    turn: dict[str, Json] | None = None  # the assistant's, under way
+    messages: list[Json] = []
+    turn: dict[str, Json] | None = None  # the assistant's, unfinished
     for item in given:
         if not isinstance(item, dict):
             raise Unusable(reasons.BAD_MESSAGE)
         kind = item.get("type") or "message"
         own = kind in ("reasoning", "function_call") or item.get("role") == "assistant"
         if not own:
-            made += [turn, _other(item, kind)] if turn else [_other(item, kind)]
+            messages += [turn, _other(item, kind)] if turn else [_other(item, kind)]
             turn = None
             continue
         piece = _own(item, kind)
         if turn is not None and "content" in turn and "content" in piece:
-            made.append(turn)
+            messages.append(turn)
             turn = None
         turn = piece if turn is None else _merged(turn, piece)
-    return made + ([turn] if turn else [])
+    return messages + ([turn] if turn else [])
 
 
 def _other(item: Mapping[str, Json], kind: Json) -> Json:
@@ -98,12 +98,11 @@ def _own(item: Mapping[str, Json], kind: Json) -> dict[str, Json]:
         return {"role": "assistant", "tool_calls": [call]}
     if kind != "reasoning":
         raise Unusable(reasons.HOSTED_TOOL, str(kind)[:60])
-    found = [
-        obj(part).get("text") for part in items(item.get("content")) or items(item.get("summary"))
-    ]
+    parts = items(item.get("content")) or items(item.get("summary"))
+    texts = [obj(part).get("text") for part in parts]
     return {
         "role": "assistant",
-        "reasoning_content": "\n".join(part for part in found if isinstance(part, str)),
+        "reasoning_content": "\n".join(part for part in texts if isinstance(part, str)),
     }
 
 

@@ -1,8 +1,6 @@
-"""How a model was asked to answer: temperature, limits,
-form of the answer, under the names that were recorded.
+"""How a model was asked to answer: temperature, limits, form of the answer, in the recorded names.
 
-Left out: what is no such setting, above all headers,
-keys and users, which logs of requests hold too.
+Left out: everything else, above all headers, keys and users, which request logs also contain.
 """
 
 from __future__ import annotations
@@ -32,11 +30,8 @@ SETTINGS = frozenset(
         *("response_format", "tool_choice", "parallel_tool_calls", "truncation"),
     }
 )
-OBJECTS = (
-    "reasoning",
-    "thinking",
-    "text",
-)  # settings only where they are objects: elsewhere they are what was said
+# Settings only where they are objects; otherwise they are what was said.
+OBJECTS = ("reasoning", "thinking", "text")
 OTHERS = frozenset(
     {
         *(
@@ -65,19 +60,20 @@ OTHERS = frozenset(
 
 
 def requested_settings(*sides: Mapping[str, Json]) -> dict[str, Json]:
-    """The settings among the fields of a request, or of
-    a response that repeats them; the first side counts.
+    """Return the settings among the fields of a request, or of a response that repeats them.
+
+    The first side has precedence.
     """
-    found: dict[str, Json] = {}
+    settings: dict[str, Json] = {}
     for side in reversed(sides):
         for name, value in side.items():
             if (name in SETTINGS and value is not None) or (
                 name in OBJECTS and isinstance(value, dict)
             ):
-                found[name] = value
-    return found
+                settings[name] = value
+    return settings
 
 
 def stated_settings(given: Mapping[str, Json]) -> dict[str, Json]:
-    """All of an object that a log keeps for settings, but for OTHERS."""
+    """Return everything in an object that a log keeps for settings, except OTHERS."""
     return known(**{name: value for name, value in given.items() if name not in OTHERS})

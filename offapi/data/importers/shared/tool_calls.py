@@ -1,6 +1,6 @@
 """Tool calls and their results in OpenAI's shape.
 
-Left out: custom tools, whose input is no JSON.
+Left out: custom tools, whose input is not JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from offapi.data.traces import Message
 
 
 def read_calls(listed: Json) -> list[dict[str, Json]]:
-    """The calls in a message's `tool_calls`."""
+    """Return the calls in a message's `tool_calls`."""
     if listed is None:
         return []
     if not isinstance(listed, list):
@@ -22,13 +22,13 @@ def read_calls(listed: Json) -> list[dict[str, Json]]:
     return [make_call(each) for each in listed]
 
 
-def make_call(found: Json) -> dict[str, Json]:
-    """One call. Arguments that are text stay as they are, others become JSON text."""
-    if not isinstance(found, dict):
+def make_call(call: Json) -> dict[str, Json]:
+    """Return one call. Arguments that are text stay unchanged, others become JSON text."""
+    if not isinstance(call, dict):
         raise Unusable(reasons.BAD_CALL)
-    if found.get("type") == "custom":
+    if call.get("type") == "custom":
         raise Unusable(reasons.HOSTED_TOOL)
-    inner = found["function"] if isinstance(found.get("function"), dict) else found
+    inner = call["function"] if isinstance(call.get("function"), dict) else call
     name, arguments = inner.get("name"), first(inner, "arguments", "args", "input")
     if not isinstance(name, str) or not name:
         raise Unusable(reasons.BAD_CALL)
@@ -36,34 +36,33 @@ def make_call(found: Json) -> dict[str, Json]:
         arguments = "{}" if arguments is None else json_text(arguments)
     function = {"name": name, "arguments": arguments}
     return {
-        **_field("id", ident(first(found, "id", "call_id"))),
+        **_field("id", ident(first(call, "id", "call_id"))),
         "type": "function",
         "function": function,
     }
 
 
 def read_result(id: Json, content: str, *, name: Json = None, failed: bool = False) -> Message:
-    """A tool's result as a message.
+    """Return a tool's result as a message.
 
-    `failed`: Anthropic's `is_error`, which OpenAI has no word for, is kept.
+    `failed`: Anthropic's `is_error`, which has no equivalent at OpenAI, is kept.
     """
-    made = {
+    message = {
         "role": "tool",
         **_field("tool_call_id", ident(id)),
         **_field("name", text(name)),
         "content": content,
     }
-    return {**made, **_field("is_error", failed)}
+    return {**message, **_field("is_error", failed)}
 
 
 def complete_calls(asked: Sequence[Message], answered: Sequence[Message]) -> bool:
-    """Whether every call has its result before the model's next turn.
+    """Return whether every call has its result before the model's next turn.
 
-    Calls of the answer itself await theirs.
+    Calls of the answer itself may still await theirs.
     """
-    awaited: list[
-        tuple[str, bool]
-    ] = []  # ids of calls without a result so far, and whether they must get one
+    # Ids of calls without a result so far, and whether they must get one.
+    awaited: list[tuple[str, bool]] = []
     before = ""
     for i, message in enumerate([*asked, *answered]):
         if message["role"] == "assistant":
@@ -79,8 +78,9 @@ def complete_calls(asked: Sequence[Message], answered: Sequence[Message]) -> boo
 
 
 def _settle(awaited: list[tuple[str, bool]], id: str) -> None:
-    """Take out the call that a result answers: the one of
-    its id, else the first where one of them has no id.
+    """Remove the call that a result answers.
+
+    It is the one with the result's id, else the first where one of them has no id.
     """
     same = [i for i, (other, _) in enumerate(awaited) if other == id]
     unnamed = [i for i, (other, _) in enumerate(awaited) if not other or not id]

@@ -1,4 +1,4 @@
-"""Definitions of the tools a model was offered -> OpenAI's shape.
+"""Definitions of the tools that a model was offered -> OpenAI's shape.
 
 Left out, and named: tools that run at the provider (web search, code interpreter), and custom ones.
 """
@@ -14,29 +14,33 @@ KEPT = ("name", "description", "parameters", "strict")
 
 
 def tool_definitions(tools: Json) -> tuple[list[Json], list[str]]:
-    """The definitions in `tools`, and the kinds of those left out; Unusable where they are none."""
-    found = opened(tools)
-    if found is None:
+    """Return the definitions in `tools`, and the kinds of those left out.
+
+    Raise Unusable where `tools` are not definitions.
+    """
+    listed = opened(tools)
+    if listed is None:
         return [], []
-    if not isinstance(found, list):
+    if not isinstance(listed, list):
         raise Unusable(BAD_TOOLS)
-    made, left_out = [], []
-    for tool in map(opened, found):
+    definitions, left_out = [], []
+    for tool in map(opened, listed):
         if not isinstance(tool, dict):
             raise Unusable(BAD_TOOLS)
         kind = tool.get("type") or "function"
         if isinstance(tool.get("function"), dict):
-            made.append(tool)
+            definitions.append(tool)
         elif isinstance(tool.get("name"), str) and (kind == "function" or "input_schema" in tool):
-            made.append(_nested(tool))
+            definitions.append(_nested(tool))
         else:
             left_out.append(str(kind)[:60])
-    return made, left_out
+    return definitions, left_out
 
 
 def _nested(tool: Mapping[str, Json]) -> dict[str, Json]:
-    """A flat definition: a legacy function, one of the
-    Responses API or OpenTelemetry, or Anthropic's.
+    """Return a flat definition in the nested shape.
+
+    Flat are legacy functions and the tools of the Responses API, OpenTelemetry and Anthropic.
     """
     schema = {"parameters": tool["input_schema"]} if "input_schema" in tool else {}
     flat = {**tool, **schema}

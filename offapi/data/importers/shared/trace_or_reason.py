@@ -1,6 +1,4 @@
-"""The last step of every importer: messages and what is
-known of them -> a Trace, or the reason why there is none.
-"""
+"""The last step of every importer: messages and their facts -> a Trace, or why there is none."""
 
 from __future__ import annotations
 
@@ -41,28 +39,28 @@ def build_trace(
     finish_reason: Json = None,
     **source: Json,
 ) -> Trace | Dropped:
-    """The trace of `messages` and the `answer` to them. `source`: what else is known of it.
+    """Return the trace of `messages` and the `answer` to them, or the reason why there is none.
 
-    An id of "" is given later. Nothing is guessed: what is not a chat with an answer is Dropped.
-    An answer may end in tool calls; any other call must have its result.
+    `source`: what else is known of it. An id of "" is replaced later. Nothing is guessed: what is
+    not a chat with an answer is Dropped. An answer may end in tool calls; any other call must have
+    its result.
     """
     try:
         ending = ENDINGS.get(finish_reason.lower()) if isinstance(finish_reason, str) else None
         if ending is not None:
             raise Unusable(ending)
-        asked, answered = _said(messages, answer)
-        said = [*asked, *answered]
-        _check(said)
-        if any("tool_calls" in message for message in said) and not tool_calls.complete_calls(
-            asked, answered
-        ):
+        asked, answered = _split_answer(messages, answer)
+        chat = [*asked, *answered]
+        _check(chat)
+        calls = any("tool_calls" in message for message in chat)
+        if calls and not tool_calls.complete_calls(asked, answered):
             raise Unusable(reasons.TOOL_INCOMPLETE)
         offered, left_out = tool_definitions(tools) if tools else ([], [])
     except Unusable as error:
         return error.dropped
     return Trace(
         id=ident(id) if id else "",
-        messages=tuple(said),
+        messages=tuple(chat),
         tools=tuple(offered) or None,
         group=(ident(group) if group else None) or None,
         gold=gold if isinstance(gold, dict) else None,
@@ -70,11 +68,11 @@ def build_trace(
     )
 
 
-def _said(messages: Json, answer: Json) -> tuple[list[Message], list[Message]]:
-    """What came before the answer, and the answer, which may be several messages."""
+def _split_answer(messages: Json, answer: Json) -> tuple[list[Message], list[Message]]:
+    """Return what came before the answer, and the answer, which may be several messages."""
     if answer is IN_MESSAGES:
-        said = canonical(messages)
-        return said[:-1], said[-1:]
+        chat = canonical(messages)
+        return chat[:-1], chat[-1:]
     if isinstance(messages, str) and messages.strip():
         messages = [{"role": "user", "content": messages}]
     if messages is None or messages == []:
@@ -88,14 +86,12 @@ def _said(messages: Json, answer: Json) -> tuple[list[Message], list[Message]]:
     return canonical(messages), canonical(answer)
 
 
-def _check(said: Sequence[Message]) -> None:
-    """Unusable unless it ends with an answer, answers
-    something, and something in it is to be learned.
-    """
-    if said[-1]["role"] != "assistant":
+def _check(chat: Sequence[Message]) -> None:
+    """Raise Unusable unless the chat ends with an answer, to something, and teaches something."""
+    if chat[-1]["role"] != "assistant":
         raise Unusable(reasons.NOT_ANSWERED)
     asked = learned = False
-    for message in said:
+    for message in chat:
         if message["role"] != "assistant":
             asked = True
             continue
@@ -103,7 +99,7 @@ def _check(said: Sequence[Message]) -> None:
         if not (message["content"] and message["content"].strip()) and not message.get(
             "tool_calls"
         ):
-            raise Unusable(reasons.NO_ANSWER if message is said[-1] else reasons.EMPTY_TURN)
+            raise Unusable(reasons.NO_ANSWER if message is chat[-1] else reasons.EMPTY_TURN)
     if not asked:
         raise Unusable(reasons.NO_PROMPT)
     if not learned:

@@ -1,8 +1,7 @@
-"""The tracing processor in the real OpenAI Agents SDK,
-whose agents talk to a scripted model on loopback.
+"""The tracing processor in the real OpenAI Agents SDK, whose agents talk to a scripted model.
 
-What the model's server was sent and answered is compared with the traces imported. Left out: the
-model's tools of the provider, and sessions kept there.
+What the model's server was sent and answered is compared with the imported traces. Left out: tools
+that run at the provider, and sessions kept there.
 """
 
 from __future__ import annotations
@@ -89,8 +88,9 @@ async def converse(agent: Any, given: Any, stream: bool, group: str | None = Non
 
 
 async def run_all(url: str, model: str, stream: bool) -> None:
-    """Every script: a conversation of two turns, a
-    handoff, failing and parallel calls, two runs at once.
+    """Run every script.
+
+    A conversation of two turns, a handoff, failing and parallel calls, two runs at once.
     """
     client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
     about = {"model": getattr(agents, model)("scripted", openai_client=client)}
@@ -111,8 +111,9 @@ async def run_all(url: str, model: str, stream: bool) -> None:
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the processor's description says: print it
-    into a file, and install it so; the file it writes.
+    """Print the processor into a file and install it, as its description says.
+
+    Return the file it writes.
     """
     printed = CliRunner().invoke(command, ["processor"]).stdout
     (folder / "agents_processor.py").write_text(printed, encoding="utf-8")
@@ -127,7 +128,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def imported(path: Path) -> list[traces.Trace]:
-    """What `offapi traces import` makes of the file, none of it dropped."""
+    """Return what `offapi traces import` makes of the file; nothing may be dropped."""
     out = path.with_name("traces.jsonl")
     done = CliRunner().invoke(
         command, ["import", "agents-sdk", str(path), "--out", str(out), "--json"]
@@ -142,7 +143,7 @@ def as_calls(message: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def check_request(body: Mapping[str, Any], trace: traces.Trace) -> None:
-    """That the trace's messages before the answer are those the server was sent."""
+    """Check that the messages before the answer are those the server was sent."""
     *asked, _ = trace.messages
     if "messages" in body:
         assert asked == body["messages"]
@@ -177,7 +178,7 @@ def check_request(body: Mapping[str, Any], trace: traces.Trace) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["OpenAIChatCompletionsModel", "OpenAIResponsesModel"])
-def test_all_that_the_model_was_asked_and_answered_comes_back_the_same(
+def test_prompts_and_answers_come_back_unchanged(
     model: str, stream: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the network guard on, since offapi is imported here, and nothing tried but loopback."""
@@ -216,7 +217,7 @@ def test_all_that_the_model_was_asked_and_answered_comes_back_the_same(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["OpenAIChatCompletionsModel", "OpenAIResponsesModel"])
-def test_an_answer_cut_off_or_kept_out_of_the_trace_is_not_used(
+def test_an_answer_cut_off_or_not_recorded_is_not_used(
     model: str, stream: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = install(tmp_path, monkeypatch)

@@ -1,6 +1,4 @@
-"""Tool calls and their results survive every format
-exactly: one chat, written in each, comes back the same.
-"""
+"""Tool calls and results survive every format: one chat, written in each, comes back unchanged."""
 
 from __future__ import annotations
 
@@ -243,8 +241,9 @@ def test_a_chat_with_tools_comes_back_the_same(
 
 
 def turns(*said: str) -> list[Row]:
-    """A chat in short: "u" asks, "a" answers, "+1 2" calls
-    with these ids, "=1" is a result; "+" and "=" have no id.
+    """Return a chat in short form.
+
+    "u" asks, "a" answers, "+1 2" calls with these ids, "=1" is a result; "+" and "=" have no id.
     """
     made: list[Row] = []
     for each in said:
@@ -292,7 +291,7 @@ COMPLETE = [
 
 
 @pytest.mark.parametrize("said", INCOMPLETE, ids=" ".join)
-def test_a_call_without_its_result_in_an_earlier_turn_is_dropped(said: tuple[str, ...]) -> None:
+def test_an_earlier_call_without_its_result_is_dropped(said: tuple[str, ...]) -> None:
     *asked, answer = turns(*said)
     pair = {"request": {"messages": asked}, "response": {"choices": [{"message": answer}]}}
     for format, record in (("openai-ft", {"messages": turns(*said)}), ("openai", pair)):
@@ -300,13 +299,13 @@ def test_a_call_without_its_result_in_an_earlier_turn_is_dropped(said: tuple[str
 
 
 @pytest.mark.parametrize("said", COMPLETE, ids=" ".join)
-def test_a_chat_may_end_in_calls_and_results_come_in_any_order(said: tuple[str, ...]) -> None:
+def test_a_chat_may_end_in_calls_with_results_in_any_order(said: tuple[str, ...]) -> None:
     (row,) = rows("openai-ft", {"messages": turns(*said)})
     assert isinstance(row, Trace)
     assert list(row.messages) == turns(*said)
 
 
-def test_an_answer_of_a_call_and_a_text_awaits_the_result() -> None:
+def test_an_answer_with_call_and_text_awaits_the_result() -> None:
     text = {
         "type": "message",
         "role": "assistant",
@@ -327,7 +326,7 @@ def test_an_answer_of_a_call_and_a_text_awaits_the_result() -> None:
 @pytest.mark.parametrize(
     "results", [[{"type": "tool_result", "tool_use_id": "c", "content": "x", "is_error": True}]]
 )
-def test_a_failed_tool_and_text_around_results_keep_their_places(results: list[Row]) -> None:
+def test_a_failed_tool_and_texts_around_results_stay_in_place(results: list[Row]) -> None:
     content = [
         {"type": "text", "text": "a"},
         *results,

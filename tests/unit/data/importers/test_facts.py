@@ -1,6 +1,4 @@
-"""What importers keep beside the messages, in each format
-that records it: settings of the request, and scores.
-"""
+"""What importers keep besides the messages, in each format: request settings and scores."""
 
 from __future__ import annotations
 
@@ -63,7 +61,7 @@ def traces(format: str, record: Row) -> list[Trace | Dropped]:
 
 
 def source(format: str, record: Row) -> Row:
-    """What is known of the one trace in `record`."""
+    """Return what is known of the one trace in `record`."""
     (row,) = traces(format, record)
     assert isinstance(row, Trace), row
     return dict(row.source or {})
@@ -96,11 +94,11 @@ KEPT: list[tuple[str, Row]] = [
 
 
 @pytest.mark.parametrize(("format", "record"), KEPT)
-def test_settings_are_kept_and_nothing_of_headers_keys_or_users(format: str, record: Row) -> None:
+def test_settings_are_kept_but_not_headers_keys_or_users(format: str, record: Row) -> None:
     assert source(format, record)["params"] == SET
 
 
-def test_settings_that_are_objects_and_those_of_one_log_alone() -> None:
+def test_settings_that_are_objects_or_of_a_single_log() -> None:
     budget = {"thinking": {"type": "enabled", "budget_tokens": 9}}
     assert (
         source("anthropic", {"request": MESSAGES | budget, "response": MESSAGE})["params"] == budget
@@ -147,7 +145,7 @@ def test_scores_in_a_spans_events_are_kept() -> None:
 
 
 def otlp(found: Row, **more: str) -> Row:
-    """A span or log record as OTLP/JSON writes it."""
+    """Return a span or log record as OTLP/JSON writes it."""
     texts = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in found.items()
     }
@@ -157,7 +155,7 @@ def otlp(found: Row, **more: str) -> Row:
     }
 
 
-def test_scores_apart_find_their_answer_in_the_same_record_and_are_counted() -> None:
+def test_separate_scores_find_their_answer_and_are_counted() -> None:
     event, response = "gen_ai.evaluation.result", {"gen_ai.response.id": "r1"}
     spans = [
         otlp(OTEL | response, spanId="s1", name="chat"),
@@ -178,7 +176,7 @@ def test_scores_apart_find_their_answer_in_the_same_record_and_are_counted() -> 
     assert others == [otel_scores.APART] * 4
 
 
-def test_a_score_of_what_is_no_answer_is_reported() -> None:
+def test_a_score_of_something_else_is_reported() -> None:
     agent = {"gen_ai.operation.name": "invoke_agent"}
     assert traces("otel", {"attributes": agent | scored("tone", 1)}) == [otel_scores.OF_ANOTHER]
     assert traces("otel", {"attributes": agent}) == [NOT_A_CALL]

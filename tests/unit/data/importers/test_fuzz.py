@@ -1,5 +1,4 @@
-"""Importers on anything: no crash, no row lost without
-a word, and whatever comes out can be read as traces.
+"""Importers on any input: no crash, no row lost without a reason, and only readable traces.
 
 Records are arbitrary JSON, JSON made of the words that importers look for, and samples in which
 something was exchanged, cut or repeated. OFFAPI_FUZZ=N tries N records of each kind instead of a
@@ -49,7 +48,7 @@ MAPS = {
 
 
 def records(format: str) -> list[Any]:
-    """The records of a format's samples."""
+    """Return the records of a format's samples."""
     prefixes = tuple(PREFIXES.get(format, format).split())
     paths = [path for path in sorted(SAMPLES.iterdir()) if path.name.startswith(prefixes)]
     found = [
@@ -65,7 +64,7 @@ RECORDS = {format: records(format) for format in FORMATS}
 
 
 def words(value: Any) -> set[str]:
-    """Keys and short texts in a value."""
+    """Return keys and short texts in a value."""
     if isinstance(value, dict):
         return set(value) | {word for each in value.values() for word in words(each)}
     if isinstance(value, list):
@@ -99,7 +98,7 @@ VALUES = st.recursive(
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The ways to everything in a value."""
+    """Return the paths to everything in a value."""
     pairs = (
         value.items()
         if isinstance(value, dict)
@@ -112,7 +111,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def mutated(draw: st.DrawFn, format: str) -> Any:
-    """A sample in which one to three things were changed."""
+    """Return a sample in which one to three things were changed."""
     value = copy.deepcopy(draw(st.sampled_from(RECORDS[format])))
     for _ in range(draw(st.integers(1, 3))):
         way = draw(st.sampled_from(places(value)))
@@ -136,7 +135,7 @@ def mutated(draw: st.DrawFn, format: str) -> Any:
 
 
 def check(format: str, *values: Any, others: Path | None = None) -> ImportedJob:
-    """Every record gives a row or a reason, no importer failed, and each row is a trace."""
+    """Check that every record gives a row or a reason, and that each row is a trace."""
     maps = MAPS if format == "generic" else {}
     worker = Worker(ImportSettings(format, maps, others))
     lines = tuple(map(msgspec.json.encode, values))
@@ -173,7 +172,7 @@ def test_a_changed_sample_gives_rows_or_reasons(format: str, data: st.DataObject
 def test_no_half_of_a_batch_is_lost(
     format: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Requests whose result is there give no row of their own; all else does."""
+    """Requests with a result give no row of their own; everything else does."""
     values = data.draw(
         st.lists(st.one_of(mutated(format), st.sampled_from(RECORDS[format])), max_size=6)
     )
@@ -210,7 +209,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     assert len(rows) >= sum(bool(line.strip()) for line in data.split(b"\n"))
 
 
-def test_numbers_and_nesting_beyond_what_can_be_written_are_a_reason() -> None:
+def test_numbers_and_nesting_beyond_json_are_a_reason() -> None:
     chat: Any = {
         "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     }

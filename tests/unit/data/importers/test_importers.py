@@ -1,6 +1,6 @@
 """Every importer on samples of what it reads: which rows come out, and why the others do not.
 
-Where the samples' shapes come from is said beside each; those marked `recorded` were written by the
+Each test says where its samples' shapes come from; those marked `recorded` were written by the
 library itself, talking to a server on loopback.
 """
 
@@ -31,7 +31,7 @@ ANSWER = "It is 11 °C and raining in Paris."
 
 
 class Quiet:
-    """Progress that nobody watches."""
+    """A reporter that reports nothing."""
 
     def say(self, text: str = "") -> None: ...
 
@@ -43,7 +43,7 @@ class Quiet:
 def read(
     out: Path, format: str, *names: str, **more: Any
 ) -> tuple[dict[str, traces.Trace], Imported]:
-    """The traces by id, and what was said, of samples imported."""
+    """Import samples and return the traces by id, and the result."""
     found = records.find_files([SAMPLES / name for name in names], but=out)
     imported = import_traces(
         ImportRequest(format, found, more.pop("maps", {}), **more), out, Quiet()
@@ -60,7 +60,7 @@ def reasons(imported: Imported) -> dict[str, int]:
 
 
 def calls(message: traces.Message) -> list[tuple[Any, str, str]]:
-    """Id, name and arguments of a message's calls."""
+    """Return id, name and arguments of a message's calls."""
     return [
         (call.get("id"), call["function"]["name"], call["function"]["arguments"])
         for call in message["tool_calls"]
@@ -68,7 +68,7 @@ def calls(message: traces.Message) -> list[tuple[Any, str, str]]:
 
 
 def check_weather(trace: traces.Trace, id: str | None, arguments: str = ARGUMENTS) -> None:
-    """A chat that asks, calls the tool, hears its result and answers."""
+    """Check that a chat asks, calls the tool, gets its result and answers."""
     *_, user, called, result, answer = trace.messages
     assert user == USER
     assert calls(called) == [(id, "get_weather", arguments)]
@@ -158,7 +158,7 @@ def test_openai_responses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("turn", [1, -1])
-def test_an_openai_batch_is_joined_whatever_the_files_order(tmp_path: Path, turn: int) -> None:
+def test_an_openai_batch_is_joined_in_any_order_of_files(tmp_path: Path, turn: int) -> None:
     """Shapes: OpenAI's BatchRequestInput and BatchRequestOutput."""
     names = ["openai_batch_input.jsonl", "openai_batch_output.jsonl", "openai_batch_errors.jsonl"][
         ::turn
@@ -179,7 +179,7 @@ def test_an_openai_batch_is_joined_whatever_the_files_order(tmp_path: Path, turn
     assert list(tmp_path.iterdir()) == [tmp_path / "out.jsonl"]
 
 
-def test_a_custom_id_of_several_requests_joins_nothing(tmp_path: Path) -> None:
+def test_a_custom_id_of_several_requests_is_not_joined(tmp_path: Path) -> None:
     requests = [
         {"custom_id": "1", "body": {"messages": [{"role": "user", "content": text}]}}
         for text in ("a", "b", "a")
@@ -199,7 +199,7 @@ def test_a_custom_id_of_several_requests_joins_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "paired"), [(1, 3), (2, 4), (9, 4)])
-def test_paired_requests_are_counted_as_far_as_is_read(
+def test_paired_requests_are_counted_up_to_the_limit(
     tmp_path: Path, limit: int, paired: int
 ) -> None:
     ids = [f"request-{i}" for i in range(4)]
@@ -218,7 +218,7 @@ def test_paired_requests_are_counted_as_far_as_is_read(
     assert (imported.read, imported.paired) == (min(limit, 4), paired)
 
 
-def test_openai_stored_completions_are_joined_with_their_messages(tmp_path: Path) -> None:
+def test_stored_completions_are_joined_with_their_messages(tmp_path: Path) -> None:
     """Shapes: OpenAI's ChatCompletionList and ChatCompletionMessageList."""
     rows, imported = read(
         tmp_path / "out.jsonl", "openai", "openai_stored.json", "openai_stored_messages.json"
@@ -385,9 +385,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("output", "answer"), ANSWERS)
-def test_a_langfuse_answer_that_is_json_itself_stays_as_it_was_written(
-    output: object, answer: str
-) -> None:
+def test_a_langfuse_answer_that_is_json_stays_as_written(output: object, answer: str) -> None:
     (row,) = langfuse.rows({"type": "GENERATION", "input": [USER], "output": output})
     assert isinstance(row, traces.Trace)
     assert row.answer == answer
