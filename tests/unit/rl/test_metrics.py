@@ -1,4 +1,4 @@
-"""What a GRPO step logs, value by value, reckoned by hand."""
+"""What a GRPO step logs, value by value, calculated by hand."""
 
 from __future__ import annotations
 
