@@ -45,7 +45,7 @@ class Comparison:
         return {**self.fields, ALL: self.all_fields, MEAN: self.mean}
 
     def verdict(self, field: str) -> str:
-        """Return which system is better in `field`, or that it cannot be told, and why.
+        """Return which system is better in `field`, or that nothing can be said, and why.
 
         `field` may also be "all fields" or "mean of the fields".
         """

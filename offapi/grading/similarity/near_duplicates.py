@@ -65,11 +65,11 @@ def join(rows: Sketches, compare: Compare | None) -> Numbers:
     alone decide, with a standard error of 6 points.
     """
     _, first, inverse = np.unique(rows.whole, return_index=True, return_inverse=True)
-    leader, apart = np.arange(len(rows.whole)), np.empty(0, np.int64)
+    leader, different = np.arange(len(rows.whole)), np.empty(0, np.int64)
     for pairs in _candidates(rows, np.sort(first)) if compare else ():
         pairs = np.sort(pairs[leader[pairs[:, 0]] != leader[pairs[:, 1]]], axis=1)
         codes, once = np.unique(pairs[:, 0] * len(leader) + pairs[:, 1], return_index=True)
-        pairs = pairs[once[~np.isin(codes, apart, assume_unique=True)]]
+        pairs = pairs[once[~np.isin(codes, different, assume_unique=True)]]
         shares = _shares(rows, pairs)
         if compare is None or len(leader) > COMPARED:
             leader = _united(leader, pairs[shares >= SIMILAR])
@@ -77,7 +77,7 @@ def join(rows: Sketches, compare: Compare | None) -> Numbers:
         pairs = pairs[shares >= SURELY_LESS]
         near = compare(pairs)
         leader = _united(leader, pairs[near])
-        apart = np.union1d(apart, pairs[~near] @ np.array([len(leader), 1]))
+        different = np.union1d(different, pairs[~near] @ np.array([len(leader), 1]))
     leaders: Numbers = leader[first[inverse]]
     return leaders
 
