@@ -51,7 +51,7 @@ def enforce(problems: Sequence[Problem], allow: Sequence[Gate], progress: Progre
     """Raise GateFailed for the first problem that is not allowed; report the allowed ones."""
     for problem in problems:
         if problem.gate not in allow:
-            anyway = f"To continue anyway, resume with --allow {problem.gate}."
+            anyway = f"To continue anyway, run it again with --resume --allow {problem.gate}."
             raise GateFailed(problem.what, next_step=f"{problem.next_step} {anyway}")
         progress.say(f"Allowed ({problem.gate}): {problem.what}")
 

@@ -176,9 +176,9 @@ class Learned:
         if self.surely:
             return []
         what = (
-            "no significant improvement on the held-out documents: the best evaluation may have"
-            f" been chance (one-sided p = {self.p:.2g} after choosing it; significant is"
-            f" {heldout.SURE} or less, with a 95% interval above 0)."
+            "no significant improvement on the held-out documents: the reward's rise at the best"
+            f" evaluation may be chance (one-sided p = {self.p:.2g}, corrected for choosing the"
+            f" best; significant is {heldout.SURE} or less, with a 95% interval above 0)."
         )
         step = (
             "The adapter is written, but do not rely on it. Train longer, raise lr, or hold out"

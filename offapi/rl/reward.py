@@ -172,7 +172,9 @@ class Rewarder:
             _, checked = self._grade(
                 self._goldless if one.gold is None else self._auditing, asked, i, one.gold
             )
-            audit = {**checked, **({GOLD: fmean(right.values())} if right else {})}
+            audit = dict(checked)
+            if right:
+                audit[GOLD] = fmean(right.values())
             judged.append(Judged(reward, {**parts, **checked}, audit, right))
         return judged
 

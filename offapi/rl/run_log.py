@@ -105,7 +105,8 @@ class RunLog:
         if seen is not None:
             self._write_look(seen, best=decision.best)
         self.enforce(decision.broken)
-        folder.log(step, {**figures.metrics, **(seen.metrics() if seen else {})})
+        look_metrics = seen.metrics() if seen else {}
+        folder.log(step, {**figures.metrics, **look_metrics})
         folder.log(step, timings, TIMINGS)
         if decision.checkpoint:
             self._write_checkpoint(decision.trail)

@@ -191,7 +191,10 @@ def test_a_problem_stops_the_run_unless_it_is_allowed() -> None:
     with pytest.raises(GateFailed, match="no signal") as error:
         gates.enforce(problems, ("cut",), progress)
     assert error.value.exit_code == 3
-    assert error.value.next_step == "Fix it. To continue anyway, resume with --allow signal."
+    assert (
+        error.value.next_step
+        == "Fix it. To continue anyway, run it again with --resume --allow signal."
+    )
     assert progress.lines == ["Allowed (cut): cut off."]
     gates.enforce(problems, ("signal", "cut"), progress)
     gates.enforce([], (), progress)

@@ -188,4 +188,4 @@ def test_without_a_significant_rise_the_gate_fails() -> None:
     assert found.as_dict()["audit"] is None
     (problem,) = found.problems()
     assert problem.gate == "learned"
-    assert "p = 1 after choosing it; significant is 0.025 or less" in problem.what
+    assert "p = 1, corrected for choosing the best; significant is 0.025 or less" in problem.what

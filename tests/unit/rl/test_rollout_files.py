@@ -91,9 +91,7 @@ def test_a_document_that_is_twice_in_a_step_makes_two_groups(tmp_path: Path, cha
     assert [group.rewards_G for group in read] == [(1.0, 0.0), (0.0, 0.0)]
 
 
-def test_completions_without_reward_and_groups_of_one_are_left_out(
-    tmp_path: Path, chat: Chat
-) -> None:
+def test_rewardless_completions_and_single_ones_are_left_out(tmp_path: Path, chat: Chat) -> None:
     three = group(
         chat, "d1", rollout(chat, "yes", 1.0), rollout(chat, "no", None), rollout(chat, "or", 0.0)
     )
