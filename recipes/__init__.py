@@ -1,6 +1,6 @@
 """The recipes, installed as `offapi.recipes`.
 
-This folder refuses to be imported under its bare name.
+They cannot be imported under the bare name of this folder.
 """
 
 if __name__ != "offapi.recipes":

@@ -1,8 +1,21 @@
-"""Distillation: a teacher writes the labels, the task's
-checks throw the bad ones out, a student learns the rest.
+"""Distillation: a teacher labels, the task's checks drop bad labels, a student learns the rest.
 
-The student is asked without the worked examples its teacher had. Left out: learning from
-the teacher's distribution instead of its words, and asking again for what failed a check.
+Sequence-level knowledge distillation (Kim and Rush, arXiv 1606.07947). A teacher answers every
+document with the task's worked examples in its prompt, or `offapi label` has done so before. Each
+answer is graded by the task's checks; `keep` says which are good enough. The student learns the
+kept answers as `sft` does, from prompts without worked examples. If the teacher is the student's
+own base model, this is context distillation (Snell et al., arXiv 2209.15189).
+
+Deviations from the papers:
+
+- Labels are filtered by the task's checks; Kim and Rush train on all of the teacher's answers.
+- A local teacher decodes greedily; Kim and Rush take the best answer of a beam search.
+- The student starts from a pretrained chat model and trains a LoRA adapter, not all weights.
+- An answer is written as the task writes answers, not in the teacher's own characters.
+- Documents near those of `val` are dropped, and near-duplicates are learned once.
+
+Left out: learning from the teacher's distribution instead of its words, and asking again for an
+answer that failed a check.
 """
 
 from __future__ import annotations
@@ -49,10 +62,10 @@ class Config(Training):
     """Keys of `recipe = "distill"`."""
 
     recipe: Literal["distill"] = "distill"
-    data: Path  # documents; their gold answers, if any, are not looked at
+    data: Path  # documents; their gold answers, if any, are not used
     teacher: str = "recorded"  # or local:NAME
-    labels: Path | None = None  # a file `offapi label` wrote, by any teacher, instead of asking one
-    shots: int | None = None  # worked examples in the teacher's prompt; default all of the task's
+    labels: Path | None = None  # a file that `offapi label` wrote, instead of asking a teacher
+    shots: int | None = None  # worked examples in the teacher's prompt; None: all of the task's
     keep: Keep = Keep()  # which labels are good enough to learn
     name: str = "distill"
 
@@ -60,12 +73,12 @@ class Config(Training):
         super().__post_init__()
         if self.keep.by_group:
             raise ValueError(
-                f"keep has {self.keep.by_group}, but labels have no groups: one is kept for each"
-                " document"
+                f"keep has {self.keep.by_group}, but labels have no groups: each document has one"
+                " label"
             )
 
     def reads(self) -> dict[str, Path]:
-        """The files the result depends on."""
+        """Return the files that the result depends on."""
         optional = {"val": self.val, "labels": self.labels}
         return {
             "task": self.task,
@@ -74,9 +87,8 @@ class Config(Training):
         }
 
 
-Graded = tuple[
-    Trace, Grade
-]  # the question as the student is asked, with the teacher's answer, and its grade
+# the question as the student sees it with the teacher's answer, and its grade
+Graded = tuple[Trace, Grade]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +96,7 @@ class Inputs(StudentInputs):
     """Everything the recipe reads, read and checked before anything is written."""
 
     rows: tuple[Document, ...]
-    labels: tuple[Label, ...] | None  # already written, None: a teacher is asked
+    labels: tuple[Label, ...] | None  # read from a file; None: a teacher is asked
 
 
 def prepare(config: Config, progress: Progress) -> Inputs:
@@ -107,18 +119,18 @@ def prepare(config: Config, progress: Progress) -> Inputs:
 
 
 def run(job: Job[Config, Inputs]) -> Report | None:
-    """Label, grade, keep, train and score; the report of `val`, None without it."""
+    """Label, grade, keep, train and score; return the report of `val`, or None without it."""
     config, inputs = job.config, job.inputs
     labels = ask(job) if inputs.labels is None else inputs.labels
     graded = grade(inputs.task, inputs.rows, labels)
     job.folder.write("grades.jsonl", b"".join(map(as_line, graded)))
     kept = keep(job, graded)
-    episodes = [trace_episode(inputs.chat, inputs.task, trace, mark) for trace, mark in kept]
+    episodes = [trace_episode(inputs.chat, inputs.task, trace, grade) for trace, grade in kept]
     return train_student(job, fit_length(episodes, config, job.progress))
 
 
 def ask(job: Job[Config, Inputs]) -> Sequence[Label]:
-    """The teacher's answers, those already written down not asked for again."""
+    """Return the teacher's labels; those already written are not asked for again."""
     config, inputs, progress = job.config, job.inputs, job.progress
     teacher = open_teacher(config, inputs.task, job.backend_name)
     with progress.progress(f"asking {teacher.name}", len(inputs.rows)) as advance:
@@ -131,7 +143,7 @@ def ask(job: Job[Config, Inputs]) -> Sequence[Label]:
 
 
 def open_teacher(config: Config, task: Task, backend_name: str) -> Teacher:
-    """The teacher the recipe names.
+    """Return the teacher that the recipe names.
 
     An endpoint is asked by `offapi label`, which knows its price and terms.
     """
@@ -142,7 +154,7 @@ def open_teacher(config: Config, task: Task, backend_name: str) -> Teacher:
             " = 'labels.jsonl'."
         )
         raise ConfigError(
-            "a recipe asks no endpoint itself.",
+            "a recipe cannot ask an endpoint.",
             where=f"teacher = {config.teacher!r}",
             next_step=step,
         )
@@ -152,23 +164,19 @@ def open_teacher(config: Config, task: Task, backend_name: str) -> Teacher:
 
 
 def grade(task: Task, rows: Sequence[Document], labels: Sequence[Label]) -> list[Graded]:
-    """Every answer with its grade by the task's
-    checks; documents without an answer are left out.
-    """
+    """Grade every answer by the task's checks; leave out documents without an answer."""
     answered = {label.id: label for label in labels if label.status == "ok"}
     graded = []
     for row in rows:
         if row.id in answered:
-            said = {"role": "assistant", "content": answered[row.id].output}
-            trace = Trace(row.id, (*task.messages(row.text), said))
+            answer = {"role": "assistant", "content": answered[row.id].output}
+            trace = Trace(row.id, (*task.messages(row.text), answer))
             graded.append((trace, task.grade_trace(trace)))
     return graded
 
 
 def keep(job: Job[Config, Inputs], graded: Sequence[Graded]) -> list[Graded]:
-    """The answers good enough to learn, none of documents
-    near those that are scored; what was dropped is said.
-    """
+    """Return the answers good enough to learn, none near a scored document; report the rest."""
     config, inputs = job.config, job.inputs
     evaluation = [(row.id, row_text(row)) for row in inputs.val]
     chosen = choose(graded, inputs.task, config.keep, config.seed, evaluation=evaluation)
@@ -187,15 +195,15 @@ def keep(job: Job[Config, Inputs], graded: Sequence[Graded]) -> list[Graded]:
     )
     if not chosen.kept:
         step = (
-            "See grades.jsonl in the run for the reasons; lower keep.threshold, or choose a better"
-            " teacher."
+            "See grades.jsonl in the run's folder for the reasons. Then fix the checks, choose a"
+            " better teacher, or lower keep.threshold."
         )
         raise DataError(f"none of {len(graded)} labels is kept.", next_step=step)
     return [graded[i] for i in chosen.kept]
 
 
 def as_line(row: Graded) -> bytes:
-    """A row of grades.jsonl."""
+    """Return a row of grades.jsonl."""
     trace, grade = row
     parts = {
         name: {"score": part.score, "reason": part.reason} for name, part in grade.parts.items()

@@ -1,8 +1,20 @@
-"""Filtered SFT: grade what an agent already did, keep
-the best, learn it; beside it, as many random traces.
+"""Filtered SFT: grade what an agent already did, and learn the best of it.
 
-The second student tells whether grading helped: it learns from the same number of traces,
-drawn without a look at their grades. Left out: rating traces by anything but the task's checks.
+Filtered behaviour cloning, or one round of rejection sampling (RAFT, Dong et al., arXiv 2304.06767;
+ReST, Gulcehre et al., arXiv 2308.08998) on logged traces. Each trace's answer is graded by the
+task's checks, `keep` selects the best, and a student learns them as `sft` does. A second student,
+the control, learns as many traces drawn at random, whatever their grades. Comparing the two shows
+whether the grading helped.
+
+Deviations from the papers:
+
+- The traces come from another model, logged before; nothing is sampled, and there is one round.
+- The task's checks grade the answers, not a learned reward model.
+- By default a trace must pass every check (`keep`); RAFT keeps the best of each prompt.
+- Near-duplicates are learned once, and traces near a document of `val` are dropped.
+- The control is drawn from the traces that `keep` would accept at any grade.
+
+Left out: grading traces by anything but the task's checks.
 """
 
 from __future__ import annotations
@@ -41,7 +53,7 @@ from .training import (
     train_student,
 )
 
-CONTROL = "control"  # the other student's run, inside the run
+CONTROL = "control"  # the second student's run, inside the run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +63,16 @@ class Config(Training):
     recipe: Literal["filtered_sft"] = "filtered_sft"
     traces: Path  # chats that end with the agent's answer, or documents with "recorded_label"
     keep: Keep = Keep()
-    prompt: Literal["task", "trace"] = (
-        "task"  # the question as the task words it, or as the trace has it
-    )
+    # the question as the task words it, or as the trace has it
+    prompt: Literal["task", "trace"] = "task"
     thinking: Thinking = "drop"
     control: bool = True  # train the second student
     name: str = "filtered-sft"
 
     def reads(self) -> dict[str, Path]:
-        """The files the result depends on."""
-        return {"task": self.task, "traces": self.traces, **({"val": self.val} if self.val else {})}
+        """Return the files that the result depends on."""
+        paths = {"task": self.task, "traces": self.traces, "val": self.val}
+        return {name: path for name, path in paths.items() if path}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,23 +80,23 @@ class Inputs(StudentInputs):
     """Everything the recipe reads, graded and chosen before anything is written."""
 
     kept: tuple[Episode, ...]
-    random: tuple[Episode, ...]  # as many, whatever their grades
+    random: tuple[Episode, ...]  # of as many traces, whatever their grades
     report: bytes  # grading.json
 
 
 def prepare(config: Config, progress: Progress) -> Inputs:
-    """Read, grade and choose; say what the grades are worth."""
+    """Read, grade and choose; report what the grades are worth."""
     task, model = load_task(config.task), get(config.model)
     chat, val = Chat.load(model.path), read_val(config, task)
-    found = read_traces(config.traces, task)
-    require_groups(config.keep, (row.group for row in found), config.traces)
-    rows = [(row, task.grade_trace(row)) for row in found]
+    logged = read_traces(config.traces, task)
+    require_groups(config.keep, (row.group for row in logged), config.traces)
+    rows = [(row, task.grade_trace(row)) for row in logged]
     evaluation = [(row.id, row_text(row)) for row in val]
     chosen = choose(rows, task, config.keep, config.seed, evaluation=evaluation)
     for line in chosen.report.lines():
         progress.say(line)
     if not chosen.kept:
-        step = "See `offapi grade` for the reasons; lower keep.threshold, or mend the checks."
+        step = "Run `offapi grade` to see the reasons. Then fix the checks or lower keep.threshold."
         raise DataError(
             f"none of {len(rows)} traces is kept.", where=str(config.traces), next_step=step
         )
@@ -103,27 +115,27 @@ def prepare(config: Config, progress: Progress) -> Inputs:
 
 
 def run(job: Job[Config, Inputs]) -> Report | None:
-    """Train on what was kept, then on as many random
-    traces; the kept ones' report, both compared.
-    """
+    """Train on the kept traces, then on as many random ones; return the kept ones' report."""
     job.folder.write("grading.json", job.inputs.report)
     report = train_student(job, job.inputs.kept)
-    other = train_control(job) if job.config.control else None
-    if report is not None and other is not None:
-        compared = compare_answers(
-            report.predictions, other.predictions, names=("graded", "ungraded")
+    control = train_control(job) if job.config.control else None
+    if report is not None and control is not None:
+        comparison = compare_answers(
+            report.predictions, control.predictions, names=("graded", "ungraded")
         )
-        found = orjson.dumps(compared.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)
-        job.folder.write("comparison.json", found)
-        for line in compared.lines():
+        content = orjson.dumps(comparison.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)
+        job.folder.write("comparison.json", content)
+        for line in comparison.lines():
             job.progress.say(line)
     return report
 
 
 def train_control(job: Job[Config, Inputs]) -> Report | None:
-    """Train the other student, on traces drawn whatever their grades, in a run inside the run."""
+    """Train the second student, on traces drawn whatever their grades, in a run inside the run."""
     rows, manifest, parent = job.inputs.random, {"control": True}, job.folder.path
-    job.progress.say(f"The control: {len(rows)} episodes of traces drawn whatever their grades.")
+    job.progress.say(
+        f"Training the control on {len(rows)} episodes of random traces, whatever their grades."
+    )
     resume = job.resume and (parent / CONTROL).exists()
     folder = Run.open(parent / CONTROL) if resume else Run.create(parent, CONTROL, manifest)
     with hold_run(folder, manifest, resume=resume):
@@ -131,38 +143,36 @@ def train_control(job: Job[Config, Inputs]) -> Report | None:
 
 
 def read_traces(path: Path, task: Task) -> list[Trace]:
-    """The traces in `path`; of documents, their
-    recorded answers as answers to the task's question.
-    """
-    found: list[Trace] = []
+    """Return the traces in `path`; a document's recorded label answers the task's question."""
+    logged: list[Trace] = []
     for row in read_rows(path):
         if isinstance(row, Trace):
-            found.append(row)
+            logged.append(row)
         elif row.recorded_label is not None:
-            messages = (*task.messages(row.text), said(task, row.recorded_label))
-            found.append(Trace(row.id, messages, gold=row.gold))
-    return found
+            messages = (*task.messages(row.text), answer_message(task, row.recorded_label))
+            logged.append(Trace(row.id, messages, gold=row.gold))
+    return logged
 
 
-def said(task: Task, answer: traces.Message) -> traces.Message:
-    """`answer` as the assistant's message."""
+def answer_message(task: Task, answer: traces.Message) -> traces.Message:
+    """Return `answer` as the assistant's message."""
     return {"role": "assistant", "content": task.answer_text(answer)}
 
 
 def episodes(
     config: Config, task: Task, chat: Chat, rows: Sequence[tuple[Trace, Grade]], progress: Progress
 ) -> tuple[Episode, ...]:
-    """What is learned of each trace: the assistant's turns alone."""
-    made: list[Episode] = []
+    """Return the episodes of the traces; only the assistant's turns are learned."""
+    learned: list[Episode] = []
     for trace, grade in rows:
         if config.prompt == "trace":
-            made += chat.episodes(trace.id, trace.messages, trace.tools, config.thinking)
+            learned += chat.episodes(trace.id, trace.messages, trace.tools, config.thinking)
             continue
         if not trace.single_shot:
             what = (
-                f"row {trace.id!r} has tools or several turns, which the task's question alone"
-                " cannot stand for."
+                f"row {trace.id!r} has tools or several turns, which the task's prompt cannot"
+                " represent."
             )
             raise ConfigError(what, where=str(config.traces), next_step='Set prompt = "trace".')
-        made.append(trace_episode(chat, task, trace, grade))
-    return fit_length(made, config, progress)
+        learned.append(trace_episode(chat, task, trace, grade))
+    return fit_length(learned, config, progress)

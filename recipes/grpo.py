@@ -1,9 +1,31 @@
-"""GRPO: no answers, only documents and a score. The
-model's own fresh attempts are scored while it trains.
+"""GRPO: reinforcement learning from a score; the model learns from its own attempts.
 
-Each step samples a group of completions for every prompt, rewards them by the task's checks in
-processes of their own, and raises what did better than its group. Held-out documents and the
-gates of `offapi.rl` watch whether it learns what is meant. Left out: agents' turns, value models.
+Group relative policy optimization (Shao et al., arXiv 2402.03300). Each step takes `batch_size`
+prompts and samples `num_generations` completions of each from the current policy: a group. The
+task's checks, or its `reward`, score them in other processes. A completion's advantage is its
+reward relative to its group's, and `num_iterations` policy-gradient updates follow. Held-out
+documents are scored every `eval_every` steps, and the adapter of the best evaluation is the result.
+Gates (`offapi.rl.gates`) stop a run that could not mean anything; an alarm stops one whose reward
+is being gamed. The rules of the loss, with their papers, are in `offapi.policy_loss`.
+
+Deviations from the papers:
+
+- The default rule is Dr. GRPO (Liu et al., arXiv 2503.20783), which divides neither by the group's
+  standard deviation nor by a completion's length.
+- `loss.beta` is 0 by default. The KL to the reference is measured even then. With beta above 0 its
+  gradient is that of KL(policy || reference) (arXiv 2512.21852).
+- A LoRA adapter is trained, and the reference is the model that training started from, fixed.
+- Where a rule uses the standard deviation, it is Bessel's plus 1e-4, as in TRL. A group of equal
+  rewards has advantages of exactly 0; a step of such groups alone trains on the KL or not at all.
+- Truncated importance sampling (`loss.tis_cap`) corrects for differences between sampler and
+  trainer. Their logprobs are compared on the same weights in every step (gate `mismatch`).
+- With top_k, top_p or min_p, the policy is renormalised over the tokens that sampling kept.
+- A completion whose reward is None is left out of its group: no advantage, no loss.
+- DAPO's dynamic sampling (`max_resamples`, with a limit) and soft length limit (`overlong`) (Yu et
+  al., arXiv 2503.14476) are keys of their own, for every rule.
+- Offline (`rollouts`), graded traces of earlier policies replace sampling.
+
+Left out: agents with tools or several turns, value models, and learned reward models.
 """
 
 from __future__ import annotations
@@ -49,7 +71,7 @@ class Inputs:
     chat: Chat
     prompts: tuple[Prompt, ...]
     heldout: tuple[Prompt, ...]
-    recorded: tuple[RolloutGroup, ...]  # offline: what was sampled before
+    recorded: tuple[RolloutGroup, ...]  # offline: the groups sampled before
 
 
 def prepare(config: Config, progress: Progress) -> Inputs:
@@ -58,18 +80,19 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     rewarded(task)  # refuses a task with nothing to reward, before anything is written
     config.check(task)
     chat = Chat.load(model.path)
-    rows, held = read(config.data, config.val, task, config.seed, config.adapter)
-    asked, kept = (
-        prompts(each, task, chat, config.max_tokens, config.on_long, progress)
-        for each in (rows, held)
+    train_rows, heldout_rows = read(config.data, config.val, task, config.seed, config.adapter)
+    asked, heldout = (
+        prompts(rows, task, chat, config.max_tokens, config.on_long, progress)
+        for rows in (train_rows, heldout_rows)
     )
     recorded = rollout_files.read(config.rollouts, task, chat) if config.rollouts else ()
-    return Inputs(task, model, chat, asked, kept, tuple(recorded))
+    return Inputs(task, model, chat, asked, heldout, tuple(recorded))
 
 
 def run(job: Job[Config, Inputs]) -> Report | None:
-    """Train, watch, and keep the best adapter; the
-    held-out documents' report where all have gold.
+    """Train, evaluate and keep the best adapter.
+
+    Returns the held-out documents' report where all have gold.
     """
     config, inputs, failed = job.config, job.inputs, job.folder.path / "reward-failed.json"
     spec = config.spec(inputs.model)
@@ -91,7 +114,7 @@ def run(job: Job[Config, Inputs]) -> Report | None:
 def train(
     job: Job[Config, Inputs], sampler: Sampler, heldout: HeldOutSet, schedule: Schedule
 ) -> Report | None:
-    """Sample, update and decide, step by step; the best look's adapter and report at the end."""
+    """Sample, update and decide, step by step; return the report of the best evaluation."""
     log, clock = RunLog(job, sampler.backend), Clock()
     monitor = job.config.monitor(job.inputs.task, schedule)
     trail = begin(job, log, monitor, heldout)
@@ -109,13 +132,13 @@ def train(
             decision = monitor.after(trail, figures)
             log.write_step(decision, figures, clock.take())
             trail = decision.trail
-            said = f"reward {measured['reward']:.3f}, held out {trail.history[-1].reward:.3f}"
-            advance(step + 1, said)
+            heldout_reward = trail.history[-1].reward
+            advance(step + 1, f"reward {measured['reward']:.3f}, held out {heldout_reward:.3f}")
     return log.write_end(find_learned(trail.history))
 
 
 def begin(job: Job[Config, Inputs], log: RunLog, monitor: Monitor, heldout: HeldOutSet) -> Trail:
-    """Take up the last checkpoint; without one, look at the held-out documents before any step."""
+    """Resume from the last checkpoint, or score the held-out documents before any step."""
     trail = log.restore(monitor.steps) if job.resume else None
     if trail is not None:
         log.raise_alarm(monitor.resume(trail))
@@ -128,7 +151,7 @@ def begin(job: Job[Config, Inputs], log: RunLog, monitor: Monitor, heldout: Held
 def draw(
     job: Job[Config, Inputs], sampler: Sampler, schedule: Schedule, clock: Clock, step: int
 ) -> Sampled:
-    """Return the groups of a step, fresh from the policy; offline, those recorded before."""
+    """Return the groups of a step: sampled from the policy or, offline, recorded before."""
     inputs = job.inputs
     if inputs.recorded:
         return Sampled(tuple(schedule.batch_at(step, inputs.recorded)), recorded=True)
@@ -142,9 +165,9 @@ def draw(
 def update(
     job: Job[Config, Inputs], backend: Backend, clock: Clock, sampled: Sampled, lr: float
 ) -> tuple[dict[str, float], list[Problem]]:
-    """The updates from one batch of rollouts: what they did, and what is wrong with them.
+    """Make the updates from one batch of rollouts; return their metrics and problems.
 
-    None where no group has a signal, nor the KL one.
+    Makes none where neither a group nor the KL has a signal.
     """
     config, loss = job.config, job.config.objective(job.inputs.task)
     rough, offline = config.quantize is not None, bool(job.inputs.recorded)
@@ -152,17 +175,17 @@ def update(
         batch = experiences(backend, sampled.groups, loss, offline=offline)
     measured = metrics.of_rollouts(sampled) | metrics.of_policy(batch)
     problems: list[Problem] = []
-    signal = any(one.advantage for one in batch)
+    signal = any(experience.advantage for experience in batch)
     if not signal and not (loss.beta > 0 and gates.moved(measured, config.dtype, quantized=rough)):
         return measured, problems
     for inner in range(config.num_iterations):
         with clock.phase("train"):
-            found = backend.policy_gradient(batch, loss)
+            gradient = backend.policy_gradient(batch, loss)
             stepped = backend.optim_step(lr, config.optimizer)
-        clock.count("train", int(found.metrics["tokens"]))
-        measured |= metrics.of_update(batch, found, inner) | dict(stepped) | {"lr": lr}
+        clock.count("train", int(gradient.metrics["tokens"]))
+        measured |= metrics.of_update(batch, gradient, inner) | dict(stepped) | {"lr": lr}
         problems += gates.of_update(
             measured, inner, config.dtype, quantized=rough, offline=offline, signal=signal
         )
-        batch = carry_old(batch, found.logprobs)
+        batch = carry_old(batch, gradient.logprobs)
     return measured, problems

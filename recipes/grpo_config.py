@@ -1,4 +1,4 @@
-"""The keys of the GRPO recipe. What each rule of `[loss]` means stands in `offapi.policy_loss`."""
+"""The keys of the GRPO recipe; `offapi.policy_loss` explains the rules of `[loss]`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from offapi.training.schedule import Schedule
 
 from .training import Training
 
-# float32 logits are good to some 5e-5, which over this are the 1e-3 nats of the mismatch gate
+# float32 logits are exact to some 5e-5; divided by this, that is the mismatch gate's 1e-3 nats
 COLDEST = 0.05
 BOUNDS: Mapping[str, Bound] = {
     "num_generations": (lambda n: n >= 2, "2 or more"),
@@ -51,9 +51,8 @@ class Config(Training):
     recipe: Literal["grpo"] = "grpo"
     data: Path  # documents; their gold, if any, is never rewarded
     adapter: Path | None = None  # a trained student to start from; it is the reference as well
-    rollouts: Path | None = (
-        None  # offline: graded traces, or a run's rollouts folder, instead of sampling
-    )
+    # offline: graded traces, or a run's rollouts folder, instead of sampling
+    rollouts: Path | None = None
     loss: PolicyLoss = PolicyLoss()
     num_generations: int = 8  # completions of a prompt: the group
     num_iterations: int = 1  # updates from one batch of rollouts
@@ -62,10 +61,10 @@ class Config(Training):
     top_p: float = 1.0
     min_p: float = 0.0
     max_resamples: int = 0  # DAPO's dynamic sampling: how often prompts without signal are replaced
-    overlong: int = 0  # DAPO's soft limit: the last so many tokens cost reward
-    eval_every: int = 20  # steps between looks at the held-out documents
-    workers: int = 2  # processes that reward
-    reward_seconds: float = 10.0  # one call of a check may take
+    overlong: int = 0  # DAPO's soft limit: this many last tokens of an answer cost reward
+    eval_every: int = 20  # steps between evaluations on the held-out documents
+    workers: int = 2  # processes that compute rewards
+    reward_seconds: float = 10.0  # limit of one call of a check
     allow: tuple[Gate, ...] = ()
     epochs: float = 1.0
     lr: float = 1e-4
@@ -76,21 +75,22 @@ class Config(Training):
         require(self, BOUNDS)
         if self.loss.temperature != 1.0 or self.loss.max_tokens != 1:
             raise ValueError(
-                "loss.temperature and loss.max_tokens follow from the sampling; set temperature"
+                "loss.temperature and loss.max_tokens cannot be set: they follow from temperature"
+                " and the task's max_answer_tokens"
             )
 
     def check(self, task: Task) -> None:
-        """ConfigError for keys that do not fit the task."""
+        """Raise ConfigError for keys that do not fit the task."""
         if self.overlong >= task.max_answer_tokens:
             what = (
-                f"overlong = {self.overlong} leaves none of an answer's {task.max_answer_tokens}"
-                " tokens free of cost."
+                f"overlong must be below the task's max_answer_tokens ({task.max_answer_tokens}),"
+                f" got {self.overlong}: every token of an answer would cost reward."
             )
             step = "Lower `overlong` in the recipe, or raise the task's max_answer_tokens."
             raise ConfigError(what, where=f"{self.task}, field 'max_answer_tokens'", next_step=step)
 
     def reads(self) -> dict[str, Path]:
-        """The files the result depends on."""
+        """Return the files that the result depends on."""
         more = {"val": self.val, "adapter": self.adapter, "rollouts": self.rollouts}
         return {
             "task": self.task,
@@ -100,16 +100,16 @@ class Config(Training):
 
     @property
     def shape(self) -> LoraSpec:
-        """The shape of what is trained: the loaded adapter's, or a fresh one's."""
+        """The shape of the adapter that is trained: the loaded one's, or a new one's."""
         return adapter.read_spec(self.adapter) if self.adapter else self.lora
 
     def spec(self, model: Model) -> ModelSpec:
-        """What the backend loads to train."""
+        """Return what the backend loads to train."""
         fresh = super().spec(model)
         return replace(fresh, adapter=self.adapter, lora=None) if self.adapter else fresh
 
     def sampling(self, task: Task, chat: Chat) -> Sampling:
-        """How completions are drawn."""
+        """Return how completions are sampled."""
         return Sampling(
             max_tokens=task.max_answer_tokens,
             stop_ids=chat.stop_ids,
@@ -121,11 +121,11 @@ class Config(Training):
         )
 
     def objective(self, task: Task) -> PolicyLoss:
-        """The loss, with what follows from the sampling."""
+        """Return the loss, with what follows from the sampling."""
         return replace(self.loss, temperature=self.temperature, max_tokens=task.max_answer_tokens)
 
     def monitor(self, task: Task, schedule: Schedule) -> Monitor:
-        """What decides over the run's steps."""
+        """Return the monitor of the run's steps."""
         return Monitor(
             steps=schedule.steps,
             eval_every=self.eval_every,
@@ -135,7 +135,7 @@ class Config(Training):
         )
 
     def rounds(self, task: Task, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> Rounds:
-        """What it asks of the model, to say beforehand how long that takes."""
+        """Return the work that the run asks of the model, for its forecast."""
         return Rounds(
             [len(prompt.tokens) for prompt in prompts],
             [len(prompt.tokens) for prompt in heldout],

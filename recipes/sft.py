@@ -1,8 +1,19 @@
-"""Supervised fine-tuning on answers that are known:
-the baseline, and the last step of the other recipes.
+"""Supervised fine-tuning on known answers: the baseline, and the last step of other recipes.
 
-Reads documents with their answers, words them with the task, trains a LoRA adapter on the
-answers' tokens, and scores it on documents it has not seen. Left out: full fine-tuning.
+Documents are worded by the task, and their answers are written in the one form that the task gives
+them; or chats are learned as they are (`learn`). A LoRA adapter (Hu et al., arXiv 2106.09685) is
+trained by cross-entropy on the answers' tokens alone, with AdamW (Loshchilov and Hutter, arXiv
+1711.05101) and a learning rate that warms up and decays linearly. The result is scored on the
+documents of `val`.
+
+Deviations from the papers:
+
+- The adapter is on all linear layers of attention and MLP (`lora.targets`), without dropout; Hu et
+  al. adapt attention alone.
+- The loss is averaged over the answers' tokens of a step, not first within each row.
+- Gradients are clipped to a norm of 1, and there is no weight decay by default.
+
+Left out: full fine-tuning.
 """
 
 from __future__ import annotations
@@ -37,8 +48,9 @@ class Config(Training):
     name: str = "sft"
 
     def reads(self) -> dict[str, Path]:
-        """The files the result depends on."""
-        return {"task": self.task, "data": self.data, **({"val": self.val} if self.val else {})}
+        """Return the files that the result depends on."""
+        paths = {"task": self.task, "data": self.data, "val": self.val}
+        return {name: path for name, path in paths.items() if path}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +69,12 @@ def prepare(config: Config, progress: Progress) -> Inputs:
 
 
 def run(job: Job[Config, Inputs]) -> Report | None:
-    """Train and score; the report of `val`, None without it."""
+    """Train and score; return the report of `val`, or None without it."""
     return train_student(job, job.inputs.episodes)
 
 
 def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
-    """The rows to learn, worded by the task, or chats as they stand."""
+    """Return the rows to learn, worded by the task, or chats as they are."""
     if config.learn == "chats":
         chats = traces.read(config.data)
         return [
@@ -76,7 +88,8 @@ def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
         answer = row.gold if config.learn == "gold" else row.recorded_label
         if answer is None:
             step = (
-                f"Add {config.learn!r} to the row, remove it, or learn something else with `learn`."
+                f"Add {config.learn!r} to the row, remove the row, or choose another `learn` in the"
+                " recipe."
             )
             raise DataError(
                 f"document {row.id!r} has no {config.learn}.",

@@ -1,7 +1,7 @@
-"""What every recipe that trains on answers shares: its keys, and training and scoring a student.
+"""What recipes that train on answers share: keys, and training and scoring a student.
 
-Cross-entropy on the answers' tokens, into a LoRA adapter, with a checkpoint every few steps.
-Left out: where the answers come from, which is what the recipes differ in.
+Cross-entropy on the answers' tokens, into a LoRA adapter, with a checkpoint every few steps. Left
+out: where the answers come from, in which the recipes differ.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Training:
     out: Path = Path("runs")
     model: str = "demo"
     lora: LoraSpec = LoraSpec()
-    lr: float = 5e-4  # 0: a control, which changes nothing
+    lr: float = 5e-4  # 0 changes nothing, as a control
     epochs: float = 2.0
     batch_size: int = 4  # rows
     warmup_steps: int = 10
-    max_tokens: int = 2048  # of a row, prompt and answer
+    max_tokens: int = 2048  # tokens of a row, prompt and answer
     on_long: OnLong = "refuse"
     optimizer: AdamW = AdamW()
     limits: Limits = Limits()
@@ -59,13 +59,13 @@ class Training:
         require(self, {**counts, "lr": AT_LEAST_0, "epochs": ABOVE_0, "warmup_steps": AT_LEAST_0})
 
     def schedule(self, rows: int) -> Schedule:
-        """The steps over so many rows."""
+        """Return the steps over `rows` rows."""
         return Schedule(
             rows, self.batch_size, self.epochs, self.lr, self.warmup_steps, seed=self.seed
         )
 
     def spec(self, model: Model) -> ModelSpec:
-        """What the backend loads to train."""
+        """Return what the backend loads to train."""
         return ModelSpec(
             path=model.path,
             lora=self.lora,
@@ -79,7 +79,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentInputs:
-    """What every such recipe reads, whatever else it does."""
+    """What every such recipe reads."""
 
     task: Task
     model: Model
@@ -91,21 +91,19 @@ StudentJob = Job[Training, StudentInputs]
 
 
 def read_val(config: Training, task: Task) -> tuple[Row, ...]:
-    """The rows to score the result on, documents or
-    traces, each with the gold the task compares.
-    """
+    """Return the rows to score the result on, each with gold that the task can compare."""
     return tuple(test_set.read(config.val, task)) if config.val else ()
 
 
 def answer_episode(chat: Chat, task: Task, id: str, document: str, answer: str) -> Episode:
-    """A document and the answer to learn for it, without worked examples."""
+    """Return a document and the answer to learn for it, without worked examples."""
     return chat.episode(id, [*task.messages(document), {"role": "assistant", "content": answer}])
 
 
 def trace_episode(chat: Chat, task: Task, trace: Trace, grade: Grade) -> Episode:
     """Return a graded trace's question and its answer to learn.
 
-    The answer is spelled by the task, or left as it stands where it is not a JSON object.
+    The task spells the answer; an answer that is not a JSON object stays as it is.
     """
     answer = trace.answer if grade.value is None else task.answer_text(grade.value)
     return answer_episode(chat, task, trace.id, trace.document, answer)
@@ -114,19 +112,19 @@ def trace_episode(chat: Chat, task: Task, trace: Trace, grade: Grade) -> Episode
 def fit_length(
     episodes: Sequence[Episode], config: Training, progress: Progress
 ) -> tuple[Episode, ...]:
-    """The episodes within `max_tokens`; what was dropped is said."""
+    """Return the episodes within `max_tokens`; report the ones dropped."""
     fitted = fit_episodes(episodes, config.max_tokens, config.on_long)
     if fitted.dropped:
-        some = ", ".join(fitted.dropped[:3])
+        examples = ", ".join(fitted.dropped[:3])
         progress.say(
-            f"Dropped {len(fitted.dropped)} of {len(episodes)} rows over {config.max_tokens}"
-            f" tokens: {some} ..."
+            f"Dropped {len(fitted.dropped)} of {len(episodes)} rows longer than"
+            f" {config.max_tokens} tokens: {examples} ..."
         )
     return fitted.episodes
 
 
 def train_student(job: StudentJob, episodes: Sequence[Episode]) -> Report | None:
-    """Train one student on `episodes` and score it; None without `val`."""
+    """Train one student on `episodes` and score it; return None without `val`."""
     backend = load(job.backend_name, job.config.spec(job.inputs.model))
     train(job, backend, episodes)
     report = score(job, backend)
@@ -135,7 +133,7 @@ def train_student(job: StudentJob, episodes: Sequence[Episode]) -> Report | None
 
 
 def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> None:
-    """Train on the episodes' masked tokens and write the adapter, from the last checkpoint on."""
+    """Train on the episodes' masked tokens from the last checkpoint on, and write the adapter."""
     config, folder, progress = job.config, job.folder, job.progress
     schedule, name = config.schedule(len(episodes)), job.inputs.model.name
     checkpoint = folder.latest() if job.resume else None
@@ -159,9 +157,9 @@ def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> Non
 
 
 def score(job: StudentJob, backend: Backend) -> Report | None:
-    """Answer the rows of `val` and compare with their gold; None without `val`.
+    """Answer the rows of `val` and compare with their gold; return None without `val`.
 
-    The run keeps the report, and counts that it was scored on them.
+    The run stores the report and counts the scoring.
     """
     inputs, folder, path = job.inputs, job.folder, job.config.val
     if path is None:

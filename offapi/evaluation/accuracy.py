@@ -1,7 +1,7 @@
-"""How good are these answers: per-field accuracy against gold, with 95% intervals.
+"""Per-field accuracy of answers against gold, with 95% intervals.
 
-Documents of one `group` are alike, and the intervals count them together. Left out: producing
-the answers (`offapi.evaluation.predict`), several sampled answers a document
+Documents of one `group` are alike, and the intervals count them together. Left out: producing the
+answers (`offapi.evaluation.predict`), several sampled answers a document
 (`offapi.evaluation.sampled_accuracy`), and comparing two systems (`offapi.evaluation.compare`).
 """
 
@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer against its gold. `value` is None where the output is not one JSON object."""
+    """One answer and its gold; `value` is None where the output is not one JSON object."""
 
     id: str
     output: str
@@ -45,10 +45,10 @@ class Prediction:
     correct: Mapping[str, bool]
     gold: Mapping[str, Any]
     group: str | None = None  # conversation or other unit that the document belongs to
-    sample: int | None = None  # number of the answer, where several were sampled
+    sample: int | None = None  # the answer's number, where several were sampled
 
     def as_row(self) -> dict[str, Any]:
-        """A row of predictions.jsonl; `group` and `sample` only where there are some."""
+        """Return a row of predictions.jsonl, with `group` and `sample` only where they are set."""
         row = {
             "id": self.id,
             "output": self.output,
@@ -64,7 +64,8 @@ class Prediction:
 class Report:
     """Accuracy over `n` documents.
 
-    `mean` is the mean of the fields' means, `all_fields` the rate of rows all right.
+    `mean` is the mean of the fields' accuracies, `all_fields` the share of documents with every
+    field right.
     """
 
     n: int
@@ -75,10 +76,10 @@ class Report:
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction]) -> Report:
-        """The accuracies of `predictions`; DataError when there are none."""
+        """Compute the accuracies of `predictions`; raise DataError when there are none."""
         if not predictions:
             raise DataError(
-                "there are no documents to evaluate.", next_step="Name a file that has some."
+                "there are no documents to evaluate.", next_step="Name a file with documents."
             )
         correct = [row.correct for row in predictions]
         right = [[row[name] for row in correct] for name in correct[0]]
@@ -90,7 +91,7 @@ class Report:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The object `--json` prints: everything but the predictions."""
+        """Return the object `--json` prints: everything but the predictions."""
         fields = {name: asdict(interval) for name, interval in self.fields.items()}
         return {
             "n": self.n,
@@ -100,13 +101,11 @@ class Report:
         }
 
     def jsonl(self) -> bytes:
-        """The content of predictions.jsonl, a line a document."""
+        """Return the content of predictions.jsonl, a line a document."""
         return predictions_jsonl(self.predictions)
 
     def table(self) -> list[tuple[str, str]]:
-        """For people: each field, all of them together,
-        their mean; in percent, with the interval.
-        """
+        """Return rows for people: each field, all fields, their mean; in percent with intervals."""
         named = {**self.fields, "all fields": self.all_fields}
         rows = [(name, interval.percent()) for name, interval in named.items()]
         units = count([row.group for row in self.predictions])
@@ -115,18 +114,18 @@ class Report:
 
 
 def make_predictions(task: Task, rows: Sequence[Row], outputs: Sequence[str]) -> list[Prediction]:
-    """Each output beside its row's gold, field by field.
+    """Compare each output with its row's gold, field by field.
 
-    DataError names the row that has no gold, or gold that the task cannot compare.
+    Raises DataError for the row that has no gold, or gold that the task cannot compare, and
     ValueError when there are not as many outputs as rows.
     """
     return [make_prediction(task, row, output) for row, output in zip(rows, outputs, strict=True)]
 
 
 def make_prediction(task: Task, row: Row, output: str, sample: int | None = None) -> Prediction:
-    """`output`, thinking before it aside, beside the gold of `row`.
+    """Compare `output`, without its thinking, with the gold of `row`.
 
-    DataError where that cannot be compared.
+    Raises DataError where the gold cannot be compared.
     """
     gold = _gold(task, row)
     value = parse(strip_thinking(output)).value
@@ -136,7 +135,7 @@ def make_prediction(task: Task, row: Row, output: str, sample: int | None = None
 
 
 def score_predictions(task: Task, documents: Sequence[Row], outputs: Sequence[str]) -> Report:
-    """How well `outputs` answer `documents`, in the same order.
+    """Return the accuracy of `outputs` as answers to `documents`, in the same order.
 
     Raises as `make_predictions` and `Report.of` do.
     """
@@ -144,46 +143,43 @@ def score_predictions(task: Task, documents: Sequence[Row], outputs: Sequence[st
 
 
 def recorded_predictions(task: Task, rows: Sequence[Row]) -> tuple[list[Prediction], list[str]]:
-    """What was once answered, scored: a document's `recorded_label`, a trace's last message.
+    """Score recorded answers: a document's `recorded_label`, a trace's last message.
 
-    A document without one counts as wrong in every field; their ids come second.
+    A document without one counts as wrong in every field; the ids of those come second. Raises
     DataError when no row has one.
     """
     answers = [row.answer if isinstance(row, Trace) else row.recorded_label for row in rows]
     missing = [row.id for row, answer in zip(rows, answers, strict=True) if answer is None]
     if len(missing) == len(rows):
-        step = 'Give the documents their "recorded_label", or compare with a predictions file.'
+        step = 'Add "recorded_label" to the documents, or compare with a predictions file.'
         raise DataError("no document has a recorded answer.", next_step=step)
-    return [
-        _recorded(task, row, answer) for row, answer in zip(rows, answers, strict=True)
-    ], missing
+    pairs = zip(rows, answers, strict=True)
+    return [_recorded(task, row, answer) for row, answer in pairs], missing
 
 
 def predictions_jsonl(predictions: Iterable[Prediction]) -> bytes:
-    """The content of a predictions file."""
+    """Return the content of a predictions file."""
     return b"".join(jsonl.line(row.as_row()) for row in predictions)
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The answers in a predictions file; DataError, with
-    file, line, field and next step, for anything else.
-    """
+    """Read a predictions file; raise DataError with file, line and field for anything else."""
     seen: dict[tuple[str, int | None], int] = {}
-    found: list[Prediction] = []
+    predictions: list[Prediction] = []
     for row in jsonl.read(path):
-        one = _parse(row)
-        if found and one.correct.keys() != found[0].correct.keys():
+        read = _parse(row)
+        if predictions and read.correct.keys() != predictions[0].correct.keys():
             what = (
-                f"scored on {', '.join(one.correct)}, the rows before on"
-                f" {', '.join(found[0].correct)}."
+                f"scored on {', '.join(read.correct)}, the rows before on"
+                f" {', '.join(predictions[0].correct)}."
             )
-            raise row.error(what, "correct", "Keep the answers of one task in a file.")
-        if (one.id, one.sample) in seen:
-            what = f"id {one.id!r} was already used in line {seen[one.id, one.sample]}."
-            raise row.error(what, "id", "Keep one answer a document.")
-        seen[one.id, one.sample] = row.line
-        found.append(one)
-    return found
+            raise row.error(what, "correct", "Keep answers of one task only in this file.")
+        if (read.id, read.sample) in seen:
+            what = f"id {read.id!r} was already used in line {seen[read.id, read.sample]}."
+            raise row.error(what, "id", "Keep one answer per document.")
+        seen[read.id, read.sample] = row.line
+        predictions.append(read)
+    return predictions
 
 
 def _parse(row: jsonl.JsonRow) -> Prediction:
@@ -214,7 +210,7 @@ def _gold(task: Task, row: Row) -> Mapping[str, Any]:
         raise DataError(
             "there is no gold answer to compare with.",
             where=f"document {row.id!r}",
-            next_step='Give every document to be evaluated its "gold".',
+            next_step='Add "gold" to every document to be evaluated.',
         )
     task.check_gold(row.gold, row=row.id)
     return row.gold

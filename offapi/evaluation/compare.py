@@ -1,9 +1,8 @@
-"""Two systems' answers to the same documents: which is
-better, may one replace the other, or can nobody tell?
+"""Compare two systems' answers to the same documents: which is better, may A replace B?
 
-Rates with Wilson's intervals (a bootstrap where documents share groups), differences with a paired
-bootstrap, exact McNemar, and what so many documents could show at all. Left out: sampled answers,
-and more than two systems at once.
+Rates have Wilson's intervals (a bootstrap where documents share groups), differences a paired
+bootstrap and an exact McNemar test, next to the smallest difference that so many documents can
+show. Left out: sampled answers, and more than two systems at once.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ Names = tuple[str, str]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A against B in each field, in all fields at once, and in the fields' mean."""
+    """A compared with B in each field, in all fields at once, and in the fields' mean."""
 
     names: Names
     n: int  # documents
-    units: int  # what was resampled: groups of documents, or documents
+    units: int  # units that were resampled: groups of documents, or documents
     margin: float
     left_out: tuple[int, int]  # documents that only A, only B answered
     fields: dict[str, Contrast]
@@ -46,26 +45,27 @@ class Comparison:
         return {**self.fields, ALL: self.all_fields, MEAN: self.mean}
 
     def verdict(self, field: str) -> str:
-        """Who is better in `field` (also "all fields", "mean
-        of the fields"), or that it cannot be told, and why.
+        """Return which system is better in `field`, or that nothing can be said, and why.
+
+        `field` may also be "all fields" or "mean of the fields".
         """
-        one = self.rows[field]
-        if one.p_holm < LEVEL and one.difference.mean:
-            return f"{self.names[one.difference.mean < 0]} is better"
+        row = self.rows[field]
+        if row.p_holm < LEVEL and row.difference.mean:
+            return f"{self.names[row.difference.mean < 0]} is better"
         documents = plural(self.n, "document")
-        if one.detectable >= 1:
+        if row.detectable >= 1:
             return f"cannot tell (no difference would show in {documents})"
         return (
-            f"cannot tell (a difference below {_points(one.detectable)} would not show in"
+            f"cannot tell (a difference below {_points(row.detectable)} would not show in"
             f" {documents})"
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """What `--json` prints."""
-        told = {
-            name: {**asdict(one), "verdict": self.verdict(name)} for name, one in self.rows.items()
+        """Return the object `--json` prints."""
+        rows = {
+            name: {**asdict(row), "verdict": self.verdict(name)} for name, row in self.rows.items()
         }
-        everything, mean = told.pop(ALL), told.pop(MEAN)
+        all_fields, mean = rows.pop(ALL), rows.pop(MEAN)
         facts = {
             name: getattr(self, name) for name in ("names", "n", "units", "margin", "left_out")
         }
@@ -74,62 +74,58 @@ class Comparison:
             "seed": bootstrap.SEED,
             "correction": "Holm over the fields",
         }
-        return {**facts, **method, "fields": told, "all_fields": everything, "mean": mean}
+        return {**facts, **method, "fields": rows, "all_fields": all_fields, "mean": mean}
 
     def table(self) -> list[tuple[str, str, str, str]]:
-        """For people: name, A's rate, B's rate, and A less B in points."""
+        """Return rows for people: name, A's rate, B's rate, and A minus B in points."""
         return [
-            (name, one.a.percent(), one.b.percent(), one.difference.points())
-            for name, one in self.rows.items()
+            (name, row.a.percent(), row.b.percent(), row.difference.points())
+            for name, row in self.rows.items()
         ]
 
     def lines(self) -> list[str]:
-        """Sentences for people: each verdict with its evidence,
-        whether A may replace B, and how it was reckoned.
-        """
+        """Return sentences: each verdict with its evidence, may A replace B, and the method."""
         a, b = self.names
         return [
             *(f"{name}: {self.verdict(name)}. {self._evidence(name)}" for name in self.rows),
-            f"Can {a} replace {b}, if {_points(self.margin)} less would do?",
-            *(f"  {name}: {_replaces(one)}" for name, one in self.rows.items()),
+            f"Can {a} replace {b}, if a loss of up to {_points(self.margin)} is acceptable?",
+            *(f"  {name}: {_replaces(row)}" for name, row in self.rows.items()),
             self._method(),
             *self._left_out(),
         ]
 
     def _evidence(self, name: str) -> str:
-        one, (a, b) = self.rows[name], self.names
-        right = "better" if name == MEAN else "alone right"
+        row, (a, b) = self.rows[name], self.names
+        right = "is better" if name == MEAN else "alone is right"
         test = "sign-flip test" if name == MEAN or self.units < self.n else "McNemar"
         corrected = (
-            f", {_p(one.p_holm)} by Holm over {len(self.fields)} fields"
+            f", {_p(row.p_holm)} with Holm's correction over {len(self.fields)} fields"
             if name in self.fields
             else ""
         )
         return (
-            f"{a} {right} in {one.only_a} (b), {b} in {one.only_b} (c): exact {test}"
-            f" {_p(one.p)}{corrected}."
+            f"{a} {right} in {row.only_a} (b), {b} in {row.only_b} (c): exact {test}"
+            f" {_p(row.p)}{corrected}."
         )
 
     def _method(self) -> str:
-        whole, rates = "", "Wilson's"
+        groups, rates = "", "Wilson's"
         if self.units < self.n:
-            whole, rates = (
-                f" in {self.units} groups",
-                "a bootstrap of groups, no narrower than Wilson's",
-            )
+            groups = f" in {self.units} groups"
+            rates = "a bootstrap of groups, no narrower than Wilson's"
         return (
-            f"{self.n} documents{whole}. 95% intervals: of rates {rates}; of differences a paired"
-            f" bootstrap ({bootstrap.RESAMPLES} resamples), no narrower than Tango's score interval"
-            " where documents are few."
+            f"{self.n} documents{groups}. 95% intervals: for rates {rates}; for differences a"
+            f" paired bootstrap ({bootstrap.RESAMPLES} resamples), no narrower than Tango's score"
+            " interval where documents are few."
         )
 
     def _left_out(self) -> list[str]:
         (only_a, only_b), (a, b) = self.left_out, self.names
-        return (
-            [f"Left out: {only_a} documents that only {a} answered, {only_b} only {b}."]
-            if only_a + only_b
-            else []
-        )
+        if not only_a + only_b:
+            return []
+        return [
+            f"Left out: {only_a} documents that only {a} answered, {only_b} that only {b} answered."
+        ]
 
 
 def compare_answers(
@@ -140,25 +136,27 @@ def compare_answers(
     common: bool = False,
     names: Names = ("A", "B"),
 ) -> Comparison:
-    """`a` against `b`, matched by id; documents of one `group` are resampled together.
+    """Compare `a` with `b`, matched by id; documents of one `group` are resampled together.
 
-    The fields' p values are corrected for their number (Holm); "all fields" is the one
-    headline question and stands alone. DataError when the two do not belong together;
-    `common` leaves out documents that only one of them answered.
+    The fields' p values are corrected for their number (Holm). "all fields" is the one headline
+    question and is not corrected. `common` leaves out documents that only one system answered.
+    Raises DataError when the two do not belong together.
     """
     pairs, left_out = match_answers(a, b, common=common, names=names)
     fields = list(pairs[0][0].correct)
     groups = [one.group if one.group is not None else other.group for one, other in pairs]
     right_a, right_b = (_right([pair[side] for pair in pairs], fields) for side in (0, 1))
-    made = [
-        contrast(one, other, 1, groups, margin) for one, other in zip(right_a, right_b, strict=True)
-    ]
-    holm = paired.holm([one.p for one in made])
-    named = {name: replace(one, p_holm=p) for name, one, p in zip(fields, made, holm, strict=True)}
-    everything = contrast(np.all(right_a, axis=0), np.all(right_b, axis=0), 1, groups, margin)
+    sides = zip(right_a, right_b, strict=True)
+    contrasts = [contrast(field_a, field_b, 1, groups, margin) for field_a, field_b in sides]
+    corrected = paired.holm([row.p for row in contrasts])
+    named = {
+        name: replace(row, p_holm=p)
+        for name, row, p in zip(fields, contrasts, corrected, strict=True)
+    }
+    all_fields = contrast(np.all(right_a, axis=0), np.all(right_b, axis=0), 1, groups, margin)
     mean = contrast(np.sum(right_a, axis=0), np.sum(right_b, axis=0), len(fields), groups, margin)
     return Comparison(
-        names, len(pairs), bootstrap.count(groups), margin, left_out, named, everything, mean
+        names, len(pairs), bootstrap.count(groups), margin, left_out, named, all_fields, mean
     )
 
 
@@ -169,22 +167,22 @@ def match_answers(
     common: bool = False,
     names: Names = ("A", "B"),
 ) -> tuple[list[tuple[Prediction, Prediction]], tuple[int, int]]:
-    """Both answers to each document, in A's order, and how many only A, only B answered.
+    """Return both answers to each document, in A's order, and how many only A, only B gave.
 
-    DataError where the answers are not to the same documents, fields and gold.
+    Raises DataError where the documents, fields or gold differ.
     """
     by_a, by_b = _by_id(a, names[0]), _by_id(b, names[1])
     only = [id for id in by_a if id not in by_b], [id for id in by_b if id not in by_a]
     pairs = [(row, by_b[id]) for id, row in by_a.items() if id in by_b]
     if not pairs or (any(only) and not common):
-        said = [
+        differences = [
             f"only in {name}: {_some(ids)}" for name, ids in zip(names, only, strict=True) if ids
         ]
         step = "Compare answers to the same documents" + (
-            ", or those both have with --common." if pairs else "."
+            ", or compare the documents in both with --common." if pairs else "."
         )
         raise DataError(
-            f"not the same documents; {'; '.join(said) or 'there are none'}.", next_step=step
+            f"not the same documents; {'; '.join(differences) or 'there are none'}.", next_step=step
         )
     fields = pairs[0][0].correct
     for pair in pairs:
@@ -208,30 +206,27 @@ def _check_pair(pair: tuple[Prediction, Prediction], fields: Sequence[str], name
 
 
 def _right(rows: Sequence[Prediction], fields: Sequence[str]) -> list[NDArray[np.bool_]]:
-    """For each field, which rows have it right."""
+    """Return for each field which rows have it right."""
     return [np.array([row.correct[name] for row in rows], dtype=np.bool_) for name in fields]
 
 
 def _by_id(rows: Sequence[Prediction], name: str) -> dict[str, Prediction]:
-    found: dict[str, Prediction] = {}
+    by_id: dict[str, Prediction] = {}
     for row in rows:
         if row.sample is not None:
-            what, step = (
-                "holds sampled answers, several a document.",
-                "Evaluate it without --temperature to compare.",
-            )
-            raise DataError(f"{name} {what}", next_step=step)
-        if found.setdefault(row.id, row) is not row:
+            what = f"{name} holds sampled answers, several per document."
+            raise DataError(what, next_step="Evaluate it without --temperature to compare.")
+        if by_id.setdefault(row.id, row) is not row:
             what = f"{name} answers document {row.id!r} twice."
-            raise DataError(what, next_step="Keep one answer a document.")
-    return found
+            raise DataError(what, next_step="Keep one answer per document.")
+    return by_id
 
 
-def _replaces(one: Contrast) -> str:
-    if one.difference.low >= 0:
-        return "yes, it is not below."
-    below = f"it may lie up to {_points(-one.difference.low)} below"
-    return f"yes, {below}." if one.non_inferior else f"not shown, {below}."
+def _replaces(row: Contrast) -> str:
+    if row.difference.low >= 0:
+        return "yes, it is not worse."
+    worse = f"it may be up to {_points(-row.difference.low)} worse"
+    return f"yes, {worse}." if row.non_inferior else f"not shown, {worse}."
 
 
 def _points(share: float) -> str:

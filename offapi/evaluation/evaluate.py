@@ -33,7 +33,7 @@ from offapi.training.run import Run
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """Which model shall answer, and how."""
+    """Which model answers, and how."""
 
     model: str
     adapter: Path | None
@@ -47,7 +47,7 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class Questions:
-    """What shall be answered, with the gold."""
+    """The rows of a test set, with their gold, and the task that asks them."""
 
     task: Task
     data: Path
@@ -60,55 +60,50 @@ class EvalResult:
 
     report: Report | SampledReport
     cost: Predictions
-    times: (
-        int | None
-    )  # that this test set was scored for the run; None where no run trained this model
+    # how often this test set was scored for the run; None where no run trained this model
+    times: int | None
     out: Path
 
     def as_dict(self) -> dict[str, Any]:
-        """What `offapi eval --json` prints: the report, what
-        answering took, how often the run was scored on this.
-        """
+        """Return what `offapi eval --json` prints: the report, its cost, the count of scorings."""
         scored = {} if self.times is None else {"scored": self.times}
         return {**self.report.as_dict(), **self.cost.totals(), **scored}
 
     def lines(self) -> list[str]:
-        """For people: cost, answers cut off, the count, where everything is."""
+        """Return sentences: cost, truncated answers, the count, where everything is."""
         cost, cut = self.cost.cost(), sum(self.cost.truncated)
-        lines = [f"{cost['prompt_tokens']:g} prompt tokens and {cost['seconds']:g} s a document."]
+        lines = [f"{cost['prompt_tokens']:g} prompt tokens and {cost['seconds']:g} s per document."]
         if cut:
             lines.append(
                 f"{cut} of {len(self.cost.truncated)} answers were cut off at the task's"
                 " max_answer_tokens."
             )
-        return [
-            *lines,
-            *([test_set.scoring_sentence(self.times)] if self.times else []),
-            f"Predictions: {self.out}",
-        ]
+        if self.times:
+            lines.append(test_set.scoring_sentence(self.times))
+        return [*lines, f"Predictions: {self.out}"]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """How good a model's kept answers are, what a document cost, and where they are."""
+    """How good a model's stored answers are, their cost per document, and where they are."""
 
     report: Report
-    cost: Mapping[str, float]  # prompt tokens, completion tokens and seconds of a document
+    cost: Mapping[str, float]  # prompt tokens, completion tokens and seconds per document
     path: Path
 
 
 @dataclass(frozen=True)
 class AnswersFile:
-    """A model's answers, kept in `path`; the JSON file of the same name notes what they cost.
+    """A model's answers, stored in `path`; the JSON file of the same name holds their cost.
 
-    `key` is what the answers depend on and is noted too; None where the path already says it.
+    `key` is what the answers depend on and is stored too; None where the path already says it.
     """
 
     path: Path
     key: Mapping[str, Any] | None = None
 
     def read(self) -> Scored | None:
-        """Return what `write` kept; None where that is incomplete or had another key."""
+        """Return what `write` stored; None where it is incomplete or had another key."""
         try:
             note = orjson.loads(self._note.read_bytes())
             whole = self.path.is_file()
@@ -117,14 +112,12 @@ class AnswersFile:
                 note = note["cost"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return (
-            Scored(Report.of(accuracy.read_predictions(self.path)), note, self.path)
-            if whole
-            else None
-        )
+        if not whole:
+            return None
+        return Scored(Report.of(accuracy.read_predictions(self.path)), note, self.path)
 
     def write(self, questions: Questions, answers: Predictions) -> Scored:
-        """Score `answers` and keep them. The note comes last: where it is, everything is."""
+        """Score `answers` and store them. The note is written last and marks them complete."""
         report = score_predictions(questions.task, questions.rows, answers.outputs)
         cost = answers.cost()
         note: Mapping[str, Any] = cost
@@ -140,7 +133,10 @@ class AnswersFile:
 
 
 def read_questions(task_file: Path, data: Path, limit: int | None) -> Questions:
-    """The task, and the first `limit` rows with gold for it; raises what reading them raises."""
+    """Read the task and the first `limit` rows with gold for it.
+
+    Raises what reading them raises.
+    """
     task = load_task(task_file)
     return Questions(task, data, test_set.read(data, task, limit))
 
@@ -173,57 +169,57 @@ def ask_model(
         backend.close()
 
 
-def evaluate_model(asked: EvalSettings, questions: Questions, progress: Progress) -> EvalResult:
-    """Ask, score, write the predictions, count.
+def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progress) -> EvalResult:
+    """Ask the model, score its answers, write the predictions, count the scoring.
 
-    RunError when the adapter's run is being written meanwhile.
+    Raises RunError while the adapter's run is being written.
     """
-    run = test_set.run_of(asked.adapter) if asked.adapter else None
+    run = test_set.run_of(settings.adapter) if settings.adapter else None
     if run is not None:
         _check_free(run)
-    folder = store.get(asked.model).path
-    chat, spec = Chat.load(folder), ModelSpec(path=folder, adapter=asked.adapter, dtype=asked.dtype)
+    folder = store.get(settings.model).path
+    chat = Chat.load(folder)
+    spec = ModelSpec(path=folder, adapter=settings.adapter, dtype=settings.dtype)
     if chat.no_system:
         progress.say(IN_FRONT)
     answers = ask_model(
-        asked.backend or default_backend(),
+        settings.backend or default_backend(),
         spec,
         chat,
         questions,
         progress,
-        shots=asked.shots,
-        samples=asked.samples,
-        temperature=asked.temperature,
+        shots=settings.shots,
+        samples=settings.samples,
+        temperature=settings.temperature,
     )
-    report = _report(asked, questions, answers)
-    atomic.write_file(asked.out, report.jsonl())
+    report = _report(settings, questions, answers)
+    atomic.write_file(settings.out, report.jsonl())
     times = _count(run, questions, progress) if run is not None else None
-    return EvalResult(report, answers, times, asked.out)
+    return EvalResult(report, answers, times, settings.out)
 
 
 def _report(
-    asked: EvalSettings, questions: Questions, answers: Predictions
+    settings: EvalSettings, questions: Questions, answers: Predictions
 ) -> Report | SampledReport:
     task, rows, outputs = questions.task, questions.rows, answers.outputs
-    if asked.temperature == 0:
+    if settings.temperature == 0:
         return score_predictions(task, rows, outputs)
-    return score_samples(task, rows, outputs, asked.samples, asked.temperature)
+    return score_samples(task, rows, outputs, settings.samples, settings.temperature)
 
 
 def _check_free(run: Run) -> None:
-    """RunError when another process writes the run: its
-    adapter may change, and the scoring cannot be counted.
+    """Raise RunError while another process writes the run.
+
+    Its adapter may change, and the scoring cannot be counted.
     """
     with suppress(OSError), run.alone():
         pass
 
 
 def _count(run: Run, questions: Questions, progress: Progress) -> int | None:
-    """How often the test set was now scored for the run;
-    None, and said, where the run cannot be written.
-    """
+    """Count the scoring and return how many there are; None where the run cannot be written."""
     try:
         return count_scoring(run, questions.data, len(questions.rows))
     except (OSError, atomic.NotCommitted) as error:
-        progress.say(f"This scoring is not counted, the run cannot be written: {error}")
+        progress.say(f"This scoring was not counted: the run cannot be written. {error}")
         return None

@@ -1,8 +1,7 @@
-"""A loaded model's answers to documents or to a trace's
-last turn, greedy or sampled, as evaluation wants them.
+"""A loaded model's answers to documents or to a trace's last turn, greedy or sampled.
 
-Left out: tools that really run (a trace's recorded turns stand as they are), and answers
-from anything but a backend.
+Left out: running tools (a trace's recorded turns are used as they are), and answers from anything
+but a backend.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from offapi.task import Task
 
 @dataclass(frozen=True)
 class Predictions:
-    """Raw outputs, `samples` a row, row by row, and what they cost."""
+    """Raw outputs, `samples` per row, row by row, and what they cost."""
 
     outputs: tuple[str, ...]
-    truncated: tuple[bool, ...]  # stopped by the token limit, not by the model
+    truncated: tuple[bool, ...]  # whether the token limit stopped it, not the model
     prompt_tokens: int  # of all prompts, as an endpoint would count them
     completion_tokens: int
     seconds: float
     samples: int = 1
 
     def totals(self) -> dict[str, float]:
-        """Of all documents: seconds of answering, prompt tokens, completion tokens."""
+        """Return seconds, prompt tokens and completion tokens of all documents."""
         tokens = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
         return {"seconds": self.seconds, **tokens}
 
     def cost(self) -> dict[str, float]:
-        """Per document: prompt tokens, completion tokens and seconds."""
+        """Return prompt tokens, completion tokens and seconds per document."""
         count = len(self.outputs) // self.samples
         return {
             "prompt_tokens": round(self.prompt_tokens / count, 1),
@@ -51,20 +50,21 @@ def predict(
     chat: Chat,
     task: Task,
     documents: Sequence[Row],
-    out: Progress,
+    progress: Progress,
     shots: int = 0,
     *,
     samples: int = 1,
     temperature: float = 0.0,
 ) -> Predictions:
-    """Ask the loaded model for every row's answer,
-    `shots` worked examples in a document's prompt.
+    """Ask the loaded model for every row's answer.
+
+    `shots` is the number of worked examples in a document's prompt.
     """
     prompts = [make_prompt(chat, task, row, shots) for row in documents]
     outputs, truncated = [""] * (len(prompts) * samples), [False] * (len(prompts) * samples)
     sampling = Sampling(task.max_answer_tokens, chat.stop_ids, temperature=temperature)
     completion_tokens, started = 0, time.perf_counter()
-    with out.progress("reading", len(prompts)) as advance:
+    with progress.progress("reading", len(prompts)) as advance:
         for done, group in enumerate(backend.rollout(prompts, samples, sampling), start=1):
             for at, completion in enumerate(group.completions, start=group.prompt * samples):
                 outputs[at] = chat.decode(completion.tokens)
@@ -78,17 +78,19 @@ def predict(
 
 
 def make_prompt(chat: Chat, task: Task, row: Row, shots: int = 0) -> tuple[int, ...]:
-    """The tokens that ask for the answer: the task's words
-    for a document, a trace's own turns before the last.
+    """Return the tokens that ask for the answer.
+
+    The task words a document's prompt; a trace brings its own turns, all but the last.
     """
     if not isinstance(row, Trace):
         return chat.prompt(task.messages(row.text, shots))
     if shots:
         raise ConfigError(
-            "traces bring their own prompts; worked examples cannot be added.",
-            next_step="Leave --shots out.",
+            "traces bring their own prompts, so worked examples cannot be added.",
+            next_step="Remove --shots.",
         )
     if len(row.messages) < 2:
-        step = "Remove the row, or give it the messages before the answer."
-        raise DataError("nothing comes before the answer.", where=f"row {row.id!r}", next_step=step)
+        step = "Remove the row, or add the messages before the answer."
+        what = "there is no message before the answer."
+        raise DataError(what, where=f"row {row.id!r}", next_step=step)
     return chat.prompt(row.messages[:-1], row.tools, row.id)

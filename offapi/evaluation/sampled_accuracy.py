@@ -1,7 +1,8 @@
-"""Several sampled answers to each document: how often one is right, one of k, and all of k.
+"""Accuracy of several sampled answers per document: one sample, pass@k and pass^k.
 
-All intervals come from a bootstrap over documents (or groups of them), never over samples,
-which are alike. A sample is right when all its fields are.
+pass@k: at least one of k is right (Chen et al., arXiv 2107.03374); pass^k: all k are. All intervals
+come from a bootstrap over documents (or groups of them), never over samples, which are alike. A
+sample is right when all its fields are.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ from offapi.task import Task
 
 @dataclass(frozen=True)
 class SampledReport:
-    """Accuracy of one sample, pass@k and pass^k by
-    k, over `n` documents of `samples` answers each.
-    """
+    """Accuracy of one sample, pass@k and pass^k, over `n` documents of `samples` answers each."""
 
     n: int
     samples: int
@@ -34,33 +33,34 @@ class SampledReport:
     mean: float
     all_fields: Interval
     fields: Mapping[str, Interval]
-    pass_any: Mapping[int, Interval]  # pass@k: one of k is right
-    pass_all: Mapping[int, Interval]  # pass^k: all of k are right
+    pass_any: Mapping[int, Interval]  # pass@k, by k: at least one of k is right
+    pass_all: Mapping[int, Interval]  # pass^k, by k: all of k are right
     predictions: tuple[Prediction, ...]
 
     @classmethod
     def of(
         cls, predictions: Sequence[Prediction], samples: int, temperature: float
     ) -> SampledReport:
-        """The figures of `predictions`, `samples` a document and those of one document in a row."""
+        """Compute the figures; the `samples` predictions of a document follow one another."""
         if not predictions:
             raise DataError(
-                "there are no documents to evaluate.", next_step="Name a file that has some."
+                "there are no documents to evaluate.", next_step="Name a file with documents."
             )
         documents = [predictions[at : at + samples] for at in range(0, len(predictions), samples)]
         names, ks = list(predictions[0].correct), sizes(samples)
-        right = [sum(all(one.correct.values()) for one in document) for document in documents]
+        right = [sum(all(answer.correct.values()) for answer in document) for document in documents]
         shares = [
-            [sum(one.correct[name] for one in document) / samples for name in names]
+            [sum(answer.correct[name] for answer in document) / samples for name in names]
             for document in documents
         ]
-        some = [[pass_any(samples, c, k) for k in ks] for c in right]
-        every = [[pass_all(samples, c, k) for k in ks] for c in right]
-        columns = np.hstack([np.array(part, np.float64) for part in (shares, some, every)])
-        found = bootstrap.rates(columns, [document[0].group for document in documents])
-        fields = dict(zip(names, found[: len(names)], strict=True))
-        any_k = dict(zip(ks, found[len(names) : len(names) + len(ks)], strict=True))
-        all_k = dict(zip(ks, found[len(names) + len(ks) :], strict=True))
+        at_least_one = [[pass_any(samples, c, k) for k in ks] for c in right]
+        every_one = [[pass_all(samples, c, k) for k in ks] for c in right]
+        parts = (shares, at_least_one, every_one)
+        columns = np.hstack([np.array(part, np.float64) for part in parts])
+        rates = bootstrap.rates(columns, [document[0].group for document in documents])
+        fields = dict(zip(names, rates[: len(names)], strict=True))
+        any_k = dict(zip(ks, rates[len(names) : len(names) + len(ks)], strict=True))
+        all_k = dict(zip(ks, rates[len(names) + len(ks) :], strict=True))
         mean = sum(field.mean for field in fields.values()) / len(fields)
         return cls(
             len(documents),
@@ -75,7 +75,7 @@ class SampledReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The object `--json` prints: a report's keys, and those of sampling."""
+        """Return the object `--json` prints: a report's keys, and those of sampling."""
         passes = {"pass@k": self.pass_any, "pass^k": self.pass_all}
         return {
             "n": self.n,
@@ -85,29 +85,27 @@ class SampledReport:
             "samples": self.samples,
             "temperature": self.temperature,
             **{
-                name: {str(k): asdict(one) for k, one in found.items()}
-                for name, found in passes.items()
+                name: {str(k): asdict(interval) for k, interval in by_k.items()}
+                for name, by_k in passes.items()
             },
         }
 
     def jsonl(self) -> bytes:
-        """The content of predictions.jsonl, a line a sample."""
+        """Return the content of predictions.jsonl, a line a sample."""
         return accuracy.predictions_jsonl(self.predictions)
 
     def table(self) -> list[tuple[str, str]]:
-        """For people: what one sample has right, then one
-        of k and all of k; in percent, with the interval.
-        """
+        """Return rows for people: one sample, one of k, all of k; in percent with intervals."""
         rows = [
             (f"{name}, one sample", interval.percent()) for name, interval in self.fields.items()
         ]
         rows += [
-            (f"pass@{k}: one of {k} all right", found.percent())
-            for k, found in self.pass_any.items()
+            (f"pass@{k}: one of {k} all right", interval.percent())
+            for k, interval in self.pass_any.items()
         ]
         rows += [
-            (f"pass^{k}: all of {k} all right", found.percent())
-            for k, found in self.pass_all.items()
+            (f"pass^{k}: all of {k} all right", interval.percent())
+            for k, interval in self.pass_all.items()
             if k > 1
         ]
         facts = f"{self.n}, {self.samples} samples each at temperature {self.temperature:g}"
@@ -117,12 +115,12 @@ class SampledReport:
 def score_samples(
     task: Task, rows: Sequence[Row], outputs: Sequence[str], samples: int, temperature: float
 ) -> SampledReport:
-    """How well `samples` outputs for each row answer them, row by row.
+    """Return the accuracy of `samples` outputs for each row, row by row.
 
     Raises as `accuracy.make_predictions` does.
     """
-    made = [
+    predictions = [
         accuracy.make_prediction(task, rows[at // samples], output, at % samples)
         for at, output in enumerate(outputs)
     ]
-    return SampledReport.of(made, samples, temperature)
+    return SampledReport.of(predictions, samples, temperature)

@@ -1,8 +1,7 @@
-"""What a model is scored on: documents with gold
-answers, or traces whose last turn has a known answer.
+"""What a model is scored on: documents with gold, or traces whose last answer has gold.
 
-Every row's gold is checked before a model is loaded, and every scoring is counted in the run
-that trained it. Left out: rows without gold, which only a grader can score.
+Every row's gold is checked before a model is loaded, and every scoring is counted in the run that
+trained it. Left out: rows without gold, which only a grader can score.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from offapi.training.run import CHECKPOINTS, MANIFEST, Run
 
 
 def read(path: Path, task: Task, limit: int | None = None) -> Sequence[Row]:
-    """The first `limit` rows of a file, each with gold that `task` can compare.
+    """Return the first `limit` rows of a file, each with gold that `task` can compare.
 
-    DataError with file, line, field and next step for anything else.
+    Raises DataError with file, line, field and next step for anything else.
     """
     rows = read_rows(path)[:limit]
     for row in rows:
@@ -34,34 +33,30 @@ def read(path: Path, task: Task, limit: int | None = None) -> Sequence[Row]:
 
 
 def count_scoring(run: Run, data: Path, n: int) -> int:
-    """Note in the run's manifest that `n` rows of the
-    file `data` were scored; how often that file now was.
-    """
+    """Note in the run's manifest that `n` rows of `data` were scored; return how often so far."""
     return run.count_scoring(sha256_path(data), n)
 
 
 def scoring_sentence(times: int) -> str:
-    """The count as a sentence, and what to make of it."""
+    """Return the count as a sentence with advice."""
     often = "once" if times == 1 else f"{times} times"
     return (
-        f"This test set has now been scored {often} for this run; pick on validation, report on"
-        " test once."
+        f"This test set has now been scored {often} for this run. Choose between models on"
+        " validation documents, and report on the test set once."
     )
 
 
 def run_of(adapter: Path) -> Run | None:
-    """The run that wrote the folder `adapter`, its final
-    one or a checkpoint; None where it lies elsewhere.
-    """
-    around = adapter.resolve().parents[:2]
-    found = (
-        path for path in around if (path / MANIFEST).is_file() and (path / CHECKPOINTS).is_dir()
+    """Return the run that wrote the folder `adapter`, final or a checkpoint; None without a run."""
+    parents = adapter.resolve().parents[:2]
+    runs = (
+        path for path in parents if (path / MANIFEST).is_file() and (path / CHECKPOINTS).is_dir()
     )
-    return next(map(Run.open, found), None)
+    return next(map(Run.open, runs), None)
 
 
 def _line(path: Path, id: str) -> str:
-    """`, line N` of the row with that id; nothing in a folder."""
+    """Return `, line N` of the row with that id; "" in a folder."""
     if path.is_dir():
         return ""
     return next(f", line {row.line}" for row in jsonl.read(path) if row.value.get("id") == id)

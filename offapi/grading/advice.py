@@ -1,4 +1,4 @@
-"""What the figures mean for training, in plain words."""
+"""What the grading figures mean for training, in plain words."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ DISCORDANT = 0.2  # share of documents on which two models usually differ
 
 
 def ceiling(right: Interval | None, known: int, kept: int) -> list[str]:
-    """What a student of these rows can reach."""
+    """Return how accurate a student trained on these rows can become."""
     if not kept:
         return []
     if right is None:
         return [
-            "How many of the kept rows are right is not known: add gold to some, name a file with"
-            " --gold, or judge 30 yourself with --review 30."
+            "The share of correct rows among those kept is unknown. Add gold to some rows, name a"
+            " file with --gold, or review 30 rows yourself with --review 30."
         ]
     return [
-        f"Ceiling: of the kept rows, {right.percent()}% are right in every field ({known:,} known)."
-        " A student trained on them approaches that, and rarely passes it."
+        f"Ceiling: {right.percent()}% of the kept rows are right in every field ({known:,} known)."
+        " A student trained on them approaches this figure and rarely exceeds it."
     ]
 
 
 def enough(kept: int, evaluation: int | None) -> list[str]:
-    """Whether there are enough rows, and what an evaluation could tell afterwards."""
+    """Return whether there are enough rows, and which difference an evaluation can detect."""
     if kept < FEWEST:
-        told = f"{kept} rows are too few: do not train on fewer than {FEWEST} ({BASIS})."
+        verdict = f"{kept} rows are too few: do not train on fewer than {FEWEST} ({BASIS})."
     elif kept < SOME:
-        told = (
-            f"{kept} rows are few: expect the form of the answers to be learned, and more rows to"
-            f" help ({BASIS})."
+        verdict = (
+            f"{kept} rows are few: expect the student to learn the form of the answers, and more"
+            f" rows to help ({BASIS})."
         )
     else:
-        told = (
-            f"{kept:,} rows are enough to start ({BASIS}); whether more would help, only training"
-            " on more shows."
+        verdict = (
+            f"{kept:,} rows are enough to start ({BASIS}). Only training on more rows shows whether"
+            " more would help."
         )
-    return [told, f"Afterwards, {_detectable(evaluation)}"]
+    return [verdict, f"Afterwards, {_detectable(evaluation)}"]
 
 
 def _detectable(evaluation: int | None) -> str:
     if evaluation:
         return (
-            f"the {evaluation:,} evaluation documents can show a difference of"
+            f"the {evaluation:,} evaluation documents can detect a difference of"
             f" {_points(evaluation)} points or more."
         )
     return (
-        f"an evaluation of 100 documents can show a difference of {_points(100)} points or more, "
-        f"one of 400 of {_points(400)}."
+        f"an evaluation on 100 documents can detect a difference of {_points(100)} points or more,"
+        f" one on 400 a difference of {_points(400)}."
     )
 
 
 def _points(documents: int) -> str:
-    """Found with 80% power where two models differ on a fifth of the documents (Connor 1987)."""
+    """Return the difference in points that has 80% power if a fifth differ (Connor 1987)."""
     return f"{100 * min(1.0, EIGHTY_PERCENT * sqrt(DISCORDANT / documents)):.1f}"

@@ -1,10 +1,9 @@
-"""Grade the grader: how often is a row right that
-scores so high, and how many right rows score so high?
+"""Precision and recall of the grader: how often a row that scores high is right.
 
-Right means that every field the task compares equals gold, or that a person said so. A row that
-stands for several (drawn from its score's stratum) counts as several, with an interval for the
-fewer rows that were really looked at (Kish 1965). Left out: that intervals are for one threshold
-each, while the recommended one is the best of some.
+A row is right if every field the task compares equals gold, or if a person said so. A reviewed row,
+drawn from its score's stratum, stands for several; its interval uses the effective sample size
+(Kish 1965). Left out: a correction for the choice of the best threshold; each interval is for one
+threshold.
 """
 
 from __future__ import annotations
@@ -19,16 +18,8 @@ from offapi.grading.keep import SLACK
 from offapi.stats.interval import Z95, Interval, wilson
 
 MOST_LEVELS = 8
-GRID = (
-    0.0,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    0.95,
-    1.0,
-)  # thresholds, where the scores are too many to take each
+# thresholds to show where there are too many scores to show each
+GRID = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 Scores = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -36,20 +27,20 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Level:
-    """Keeping what scores `threshold` or more, as far as the truth is known."""
+    """What keeping rows that score `threshold` or more gives, as far as the truth is known."""
 
     threshold: float
-    judged: int  # rows that score so high and whose truth is known
+    judged: int  # rows at or above the threshold whose truth is known
     precision: Interval | None  # share of them that are right; None where there are none
-    recall: Interval | None  # share of all right rows that score so high
+    recall: Interval | None  # share of all right rows that score at least the threshold
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the grader's scores are worth, and the threshold for a wanted precision.
+    """How well the grader's scores agree with the truth, and which threshold to use.
 
-    `threshold`: the lowest whose precision is at least
-    `wanted`. `certain`: so is the lower end of its interval.
+    `threshold` is the lowest one whose precision is at least `wanted`; `certain` says whether the
+    lower end of its interval is too.
     """
 
     source: str  # of the truth: "gold", "review" or "gold and review"
@@ -60,32 +51,32 @@ class Agreement:
     certain: bool
 
     def lines(self) -> list[str]:
-        """The recommendation in words."""
+        """Return the recommendation in words."""
         best = max((level for level in self.levels if level.precision), key=_low, default=None)
         if best is None or best.precision is None:
             return []
         aim = f"{100 * self.wanted:g}%"
         if self.threshold is None:
-            found = f"{best.threshold:g} with {best.precision.percent()}%"
+            closest = f"{best.threshold:g} with {best.precision.percent()}%"
             return [
-                f"No threshold gives {aim} right; the best is {found}. Add a check that sees what"
-                " is still wrong."
+                f"No threshold gives {aim} right; the best is {closest}. Add a check that catches"
+                " the errors that remain."
             ]
         level = next(level for level in self.levels if level.threshold == self.threshold)
         assert level.precision is not None
-        told = (
+        measured = (
             f"At {level.threshold:g} and above, {level.precision.percent()}% are right in every"
             " field"
         )
         if self.certain:
-            return [f"{told}, so --threshold {level.threshold:g} gives the {aim} you want."]
+            return [f"{measured}, so --threshold {level.threshold:g} gives the {aim} you want."]
         return [
-            f"{told}. {level.judged} judged rows cannot tell whether that is"
+            f"{measured}. {level.judged} rows with a known answer are too few to confirm"
             f" {aim}{_more(level, self.wanted)}."
         ]
 
     def table(self) -> list[tuple[str, str, str, str]]:
-        """For people: threshold, judged rows, precision, recall."""
+        """Return rows for people: threshold, rows with a known answer, precision, recall."""
         return [
             (
                 f"{level.threshold:g}",
@@ -105,33 +96,33 @@ def agree(
     weight: Scores | None = None,
     unseen: Scores | None = None,
 ) -> Agreement:
-    """`score` and `right` of the rows whose truth is known, and for how many rows each stands.
+    """Compare the scores of rows whose truth is known with that truth.
 
-    `unseen`: scores of rows that none of these stands for; no precision is given where they count.
+    `weight` is the number of rows that each stands for. `unseen` holds scores of rows that none of
+    these stands for; no precision is given where they count.
     """
     weight = np.ones(len(score)) if weight is None else weight
     lowest = -1.0 if unseen is None or not len(unseen) else float(unseen.max())
     levels = tuple(_level(t, score, right, weight, lowest) for t in thresholds(score))
-    sure = [
+    certain = [
         level.threshold for level in levels if level.precision and level.precision.low >= wanted
     ]
-    seems = [
+    likely = [
         level.threshold for level in levels if level.precision and level.precision.mean >= wanted
     ]
-    threshold = min(sure or seems, default=None)
-    return Agreement(source, len(score), levels, wanted, threshold, bool(sure))
+    threshold = min(certain or likely, default=None)
+    return Agreement(source, len(score), levels, wanted, threshold, bool(certain))
 
 
 def thresholds(score: Scores) -> tuple[float, ...]:
-    """Every score there is, or where they are many a grid."""
-    each = sorted(
-        {floor(s * 1e4 + 1e-6) / 1e4 for s in score.tolist()}
-    )  # down, so that a shown one holds its rows
-    return tuple(each) if len(each) <= MOST_LEVELS else GRID
+    """Return every score that occurs, or a grid where there are many."""
+    # rounded down, so that a displayed threshold still includes its rows
+    distinct = sorted({floor(s * 1e4 + 1e-6) / 1e4 for s in score.tolist()})
+    return tuple(distinct) if len(distinct) <= MOST_LEVELS else GRID
 
 
 def rate(right: Mask, weight: Scores | None = None) -> Interval | None:
-    """The weighted share of True with its score interval (Wilson 1927); None of nothing."""
+    """Return the weighted share of True with its Wilson (1927) interval; None for no rows."""
     weight = np.ones(len(right)) if weight is None else weight
     if not len(right):
         return None
@@ -151,14 +142,14 @@ def _low(level: Level) -> float:
 
 
 def _more(level: Level, wanted: float) -> str:
-    """How many judged rows would settle it, if the rate stays; nothing where that is no help."""
+    """Return how many such rows would confirm it at this rate; "" where more would not."""
     assert level.precision is not None
     over = level.precision.mean - wanted
     if over <= 0.005:
         return ""
     needed = ceil(Z95 * Z95 * wanted * (1 - wanted) / over**2)
-    return f"; about {needed:,} would, if the rate stays"
+    return f"; about {needed:,} would confirm it at this rate"
 
 
 def _percent(interval: Interval | None) -> str:
-    return interval.percent() if interval else "not known"
+    return interval.percent() if interval else "unknown"

@@ -1,8 +1,8 @@
-"""Which graded rows to learn from: the good ones, each document once, not too many of a kind.
+"""Which graded rows to learn from: good ones, each document once, not too many of a kind.
 
-First rows that cannot be learned and near-duplicates go (the best of them stays), then those
-that miss a condition, then those over the cap. Ties fall by a seeded order. Left out: finding
-the rows to be refused, which `contamination` does.
+Rows that cannot be learned and near-duplicates go first (the best copy stays), then rows that miss
+a condition, then rows over the cap. Ties fall by a seeded order. Left out: finding rows near an
+evaluation document, which `contamination` does.
 """
 
 from __future__ import annotations
@@ -38,43 +38,47 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Keep:
-    """Conditions for a row to be kept; all that are given hold together.
+    """Conditions for a row to be kept; all that are given must hold.
 
-    With none of the first three: grade 1.
+    Without `threshold`, `best` and `top`, a row needs grade 1.
     """
 
     threshold: float | None = None  # the lowest grade
-    best: int | None = None  # so many of each trace group
+    best: int | None = None  # this many of each trace group
     top: float | None = None  # this fraction of all graded rows
-    cap: int | None = None  # at most so many rows for each value of `cap_by`
+    cap: int | None = None  # at most this many rows for each value of `cap_by`
     cap_by: str | None = None  # "group", or a field of the answer
-    near_duplicates: bool = True  # documents that are nearly the same are kept once
+    near_duplicates: bool = True  # of documents that are nearly the same, keep one
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
-            raise ValueError(f"threshold must lie in [0, 1], not be {self.threshold}")
+            raise ValueError(f"threshold must be from 0 to 1, got {self.threshold}")
         if self.top is not None and not 0.0 < self.top <= 1.0:
-            raise ValueError(f"top must be above 0 and at most 1, not {self.top}")
+            raise ValueError(f"top must be above 0 and at most 1, got {self.top}")
         for name in ("best", "cap"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if (self.cap is None) != (self.cap_by is None):
             raise ValueError(
-                'cap and cap_by go together: how many rows, and for each value of what ("group" or'
-                " a field)"
+                "cap and cap_by go together: cap is the number of rows for each value of cap_by"
+                ' ("group" or a field)'
             )
 
     @property
     def lowest(self) -> float | None:
-        """The threshold that holds, the default one where no condition is given."""
+        """The threshold in force: the default where no condition is given."""
         unset = self.threshold is None and self.best is None and self.top is None
         return DEFAULT_THRESHOLD if unset else self.threshold
 
     @property
     def by_group(self) -> str:
-        """The conditions that go by groups, as a recipe has them; "" without."""
-        best = [f"best = {self.best}"] if self.best is not None else []
-        return " and ".join([*best, *(['cap_by = "group"'] if self.cap_by == GROUP else [])])
+        """The conditions on groups as a recipe writes them; "" without any."""
+        conditions = []
+        if self.best is not None:
+            conditions.append(f"best = {self.best}")
+        if self.cap_by == GROUP:
+            conditions.append('cap_by = "group"')
+        return " and ".join(conditions)
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,9 @@ class Columns:
 def cap_value(
     group: str | None, answer: Mapping[str, Any] | None, cap_by: str | None
 ) -> str | None:
-    """What the cap counts the row under: its group, or a
-    field of its answer compared as text; None is not capped.
+    """Return the group, or the field as normalised text, that the cap counts a row under.
+
+    None is not capped.
     """
     if cap_by == GROUP:
         return group
@@ -105,22 +110,21 @@ def cap_value(
 
 
 def require_groups(keep: Keep, groups: Iterable[str | None], path: Path) -> None:
-    """DataError where `keep` goes by groups and no row of
-    `path` has one: every row would be kept, whatever its grade.
+    """Raise DataError where `keep` goes by groups and no row of `path` has one.
 
-    Rows without a group are not grouped by their prompts:
-    near-duplicates go already, the best of them stays.
+    Every row would be kept then, whatever its grade. Rows without a group are not grouped by their
+    prompts: near-duplicates are dropped anyway, and the best of them stays.
     """
     known = iter(groups) if keep.by_group else iter(())
     first = next(known, GROUP)
     if first is None and all(group is None for group in known):
-        step = 'Keep by a threshold or by top, or give the traces of one prompt the same "group".'
+        step = 'Use a threshold or top, or give the traces of one prompt the same "group".'
         what = f"no row has a group, so {keep.by_group} would drop none."
         raise DataError.at(what, path=path, field=GROUP, next_step=step)
 
 
 def ranking(score: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
-    """Each row's place when the best come first; ties fall by the seed."""
+    """Return each row's rank, the best first; the seed breaks ties."""
     tie = np.empty(len(score), np.int64)
     tie[np.array(order(seed, 0, len(score)), np.int64)] = np.arange(len(score))
     rank = np.empty(len(score), np.int64)
@@ -129,9 +133,7 @@ def ranking(score: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
 
 
 def choose(rows: Columns, keep: Keep, rank: NDArray[np.int64]) -> tuple[Mask, dict[str, int]]:
-    """Which of `rows` are kept, and how many are
-    dropped for which reason, the first that applies.
-    """
+    """Return which of `rows` are kept, and how many were dropped by their first reason."""
     score = np.nan_to_num(rows.score, nan=-1.0)
     mask, dropped = np.ones(len(score), bool), {}
 
@@ -159,9 +161,9 @@ def choose(rows: Columns, keep: Keep, rank: NDArray[np.int64]) -> tuple[Mask, di
 
 
 def _copies(rows: Columns, rank: NDArray[np.int64], mask: Mask, keep: Keep) -> Mask:
-    """Near-duplicates of a better row.
+    """Return the near-duplicates of a better row.
 
-    With `best`, answers of one group are no copies of each other.
+    With `best`, answers of one group do not count as copies of each other.
     """
     if not keep.near_duplicates:
         return np.zeros(len(rank), bool)
@@ -177,11 +179,9 @@ def _copies(rows: Columns, rank: NDArray[np.int64], mask: Mask, keep: Keep) -> M
 
 
 def _first(key: NDArray[np.int64], rank: NDArray[np.int64], mask: Mask, count: int) -> Mask:
-    """The `count` best-ranked rows of `mask` for each
-    value of `key`, and all rows whose key is NONE.
-    """
-    found: Mask = key == NONE
-    among = np.flatnonzero(mask & ~found)
+    """Return the `count` best rows of `mask` for each `key`, and all rows without a key."""
+    chosen: Mask = key == NONE
+    among = np.flatnonzero(mask & ~chosen)
     among = among[np.lexsort((rank[among], key[among]))]
     starts = (
         np.concatenate([[True], key[among][1:] != key[among][:-1]])
@@ -191,5 +191,5 @@ def _first(key: NDArray[np.int64], rank: NDArray[np.int64], mask: Mask, count: i
     place = np.arange(len(among)) - np.maximum.accumulate(
         np.where(starts, np.arange(len(among)), 0)
     )
-    found[among[place < count]] = True
-    return found
+    chosen[among[place < count]] = True
+    return chosen

@@ -1,5 +1,4 @@
-"""What a graded set of rows is worth, as values: to
-print, to keep as grading.json, to print as --json.
+"""What a graded set of rows is worth, as values to print, to store and to give as JSON.
 
 Left out: the samples, which are read from the file when they are asked for.
 """
@@ -21,7 +20,7 @@ from offapi.grading.table import Table, columns
 from offapi.grading.truth import Truth
 from offapi.stats.interval import Interval
 
-BINS = 10  # of the histogram; rows with exactly 1 stand apart
+BINS = 10  # of the histogram; rows with grade 1 have a bin of their own
 THRESHOLDS, TOPS = (0.5, 0.8, 0.9, 1.0), (0.1, 0.25, 0.5)
 
 Mask = NDArray[np.bool_]
@@ -29,18 +28,16 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Check:
-    """How one check judged the rows that could be graded."""
+    """How one check graded the rows that could be graded."""
 
     name: str
-    passed: Interval  # share of rows with its full score
+    passed: Interval  # share of rows to which it gave its full score
     mean: float
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a keep rule would keep, without and with the
-    cap, and how many of that are right where it is known.
-    """
+    """What a keep rule would keep, with and without the cap, and how much of it is right."""
 
     rule: str
     kept: int
@@ -50,18 +47,18 @@ class Rule:
 
 @dataclass(frozen=True)
 class GradingReport:
-    """Everything about the rows, and what the keep rule that was asked for makes of them."""
+    """Everything about the rows, and what the requested keep rule does with them."""
 
     rows: int
-    failed: int  # a check could not judge them
+    failed: int  # a check failed on them
     unanswered: int
-    histogram: tuple[int, ...]  # rows by score, in tenths, and those with 1
+    histogram: tuple[int, ...]  # rows by score, in tenths, then those with 1
     checks: tuple[Check, ...]
-    exact_duplicates: int  # rows beyond the first of the same words
-    near_duplicates: int  # rows beyond the first of nearly the same words, exact ones not counted
+    exact_duplicates: int  # rows after the first with the same words
+    near_duplicates: int  # rows after the first with nearly the same words, without exact copies
     without_group: int
     near_evaluation: tuple[Pair, ...]
-    evaluation: int | None  # documents that rows were compared with, None where there were none
+    evaluation: int | None  # documents that rows were compared with; None for none
     rules: tuple[Rule, ...]
     keep: Keep
     kept: int
@@ -71,28 +68,26 @@ class GradingReport:
     agreement: Agreement | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The object for --json and grading.json."""
+        """Return the object for --json and grading.json."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Rows that no condition on groups touches,
-        ceiling, size and the grader's worth, in words.
-        """
-        told = advice.ceiling(self.ceiling, self.known, self.kept) + advice.enough(
-            self.kept, self.evaluation
-        )
-        return [*self._ungrouped(), *told, *(self.agreement.lines() if self.agreement else [])]
+        """Return sentences: rows without a group, ceiling, size and the grader's accuracy."""
+        ceiling = advice.ceiling(self.ceiling, self.known, self.kept)
+        enough = advice.enough(self.kept, self.evaluation)
+        agreement = self.agreement.lines() if self.agreement else []
+        return [*self._ungrouped(), *ceiling, *enough, *agreement]
 
     def _ungrouped(self) -> list[str]:
-        """How many rows a condition on groups does not touch."""
+        """Return how many rows a condition on groups leaves alone."""
         if not (self.keep.by_group and self.without_group):
             return []
-        told = (
+        sentence = (
             f"{self.without_group:,} of {self.rows:,} rows have no group, and {self.keep.by_group}"
             " drops none of them"
         )
-        whatever = self.keep.lowest is None and self.keep.top is None
-        return [f"{told}{', whatever their grade: add a threshold' if whatever else ''}."]
+        any_grade = self.keep.lowest is None and self.keep.top is None
+        return [f"{sentence}{', whatever their grade: add a threshold' if any_grade else ''}."]
 
 
 @dataclass(frozen=True)
@@ -104,12 +99,12 @@ class Sieve:
 
     @classmethod
     def of(cls, table: Table, cluster: NDArray[np.int64], seed: int) -> Sieve:
-        """`cluster`: near-duplicates, from `duplicates`."""
-        found = columns(table, cluster)
-        return cls(found, keep.ranking(found.score, seed))
+        """Prepare a table; `cluster` numbers the near-duplicates, as `table.clusters` does."""
+        rows = columns(table, cluster)
+        return cls(rows, keep.ranking(rows.score, seed))
 
     def kept(self, rule: Keep) -> tuple[Mask, dict[str, int]]:
-        """As `keep.choose`."""
+        """Return what `keep.choose` returns for `rule`."""
         return keep.choose(self.columns, rule, self.rank)
 
 
@@ -124,7 +119,7 @@ def report(
     pairs: Sequence[Pair] = (),
     evaluation: int | None = None,
 ) -> GradingReport:
-    """The report on `table`, of which `rule` keeps some."""
+    """Return the report on `table` and on the rows of it that `rule` keeps."""
     score = table["score"]
     graded = ~np.isnan(score)
     mask, dropped = sieve.kept(rule)
@@ -158,15 +153,15 @@ def report(
 
 
 def rules(asked: Keep, rows: Columns) -> list[tuple[str, Keep]]:
-    """The rules to compare, with their names."""
-    found = [
+    """Return the rules to compare, with their names."""
+    named = [
         ("grade 1" if each == 1 else f"grade {each:g} or more", Keep(threshold=each))
         for each in THRESHOLDS
     ]
     if (rows.group != keep.NONE).any():
-        found.append(("best of each group", Keep(best=1)))
-    found += [(f"top {each:.0%}", Keep(top=each)) for each in TOPS]
-    return [(name, replace(each, near_duplicates=asked.near_duplicates)) for name, each in found]
+        named.append(("best of each group", Keep(best=1)))
+    named += [(f"top {each:.0%}", Keep(top=each)) for each in TOPS]
+    return [(name, replace(each, near_duplicates=asked.near_duplicates)) for name, each in named]
 
 
 def _rule(sieve: Sieve, rule: Keep, name: str, asked: Keep, truth: Truth | None) -> Rule:

@@ -1,5 +1,4 @@
-"""One line of a traces file: read, graded, and
-written again with its grade, byte for byte otherwise.
+"""One line of a traces file: read, graded, and written with its grade, otherwise unchanged.
 
 A document with a `recorded_label` counts as a trace whose answer is that label. Left out: labels
 files, which hold no documents.
@@ -35,15 +34,16 @@ class Gold:
 
     @classmethod
     def read(cls, path: Path, task: Task) -> Gold:
-        """The gold of a documents file; DataError where
-        there is none, or the task cannot compare it.
+        """Read the gold of a documents file.
+
+        Raises DataError where there is none, or where the task cannot compare it.
         """
         rows = [row for row in documents.read(path) if row.gold is not None]
         if not rows:
             raise DataError(
                 "no document has gold.",
                 where=str(path),
-                next_step='Give some documents their "gold".',
+                next_step='Add "gold" to some of the documents.',
             )
         for row in rows:
             task.check_gold(row.gold or {}, row=row.id)
@@ -52,18 +52,18 @@ class Gold:
         )
 
     def of(self, trace: Trace) -> Mapping[str, Any] | None:
-        """The known answer to `trace`, None where there is none."""
+        """Return the known answer to `trace`, or None."""
         return self.by_id.get(trace.id) or self.by_document.get(trace.document)
 
 
 def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
-    """The trace in a line; DataError for anything else.
+    """Return the trace in a line; raise DataError for anything else.
 
     A document without a recorded label has an empty answer.
     """
     row = jsonl.parse(path, number, line.removeprefix(b"\xef\xbb\xbf"))
     if not row.required("id", str).strip():
-        raise row.error("the id is empty.", "id", "Give every row an id of its own.")
+        raise row.error("the id is empty.", "id", "Give every row its own id.")
     if is_trace(row):
         return traces.parse(row)
     documents.check_keys(row)
@@ -76,10 +76,9 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
 
 
 def judge(task: Task, trace: Trace, grade: Grade | None, gold: Gold | None) -> int:
-    """Whether the answer is RIGHT: all fields that `task`
-    compares equal the known ones. UNKNOWN where none is known.
+    """Return RIGHT if all fields that `task` compares equal the known answer, else WRONG.
 
-    DataError where the task cannot compare the gold.
+    UNKNOWN where no answer is known. Raises DataError where the task cannot compare the gold.
     """
     known = (gold.of(trace) if gold else None) or trace.gold
     if known is None or grade is None:
@@ -89,7 +88,7 @@ def judge(task: Task, trace: Trace, grade: Grade | None, gold: Gold | None) -> i
 
 
 def graded(line: bytes, grade: Mapping[str, Any]) -> bytes:
-    """`line` with its grade, its other bytes as they were."""
+    """Return `line` with its grade and its other bytes unchanged."""
     bare = line.removeprefix(b"\xef\xbb\xbf").strip()
     if b'"grade"' in bare:
         value = orjson.loads(bare)
@@ -100,7 +99,7 @@ def graded(line: bytes, grade: Mapping[str, Any]) -> bytes:
 
 
 def as_dict(grade: Grade, task_sha256: str) -> dict[str, Any]:
-    """A grade as the row keeps it."""
+    """Return a grade as the row stores it."""
     parts = {
         name: {"score": part.score, "reason": part.reason} for name, part in grade.parts.items()
     }

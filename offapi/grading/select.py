@@ -1,4 +1,4 @@
-"""For recipes: rows that are graded already, in memory, chosen by a keep rule and reported on.
+"""Select traces that are already graded, in memory, and report on them; for recipes.
 
 The same as `offapi grade` does with files. Left out: a person's reviews.
 """
@@ -24,7 +24,7 @@ from offapi.task import Grade, Task
 class Chosen:
     """Indices of the kept rows in their order, and the report on all rows.
 
-    `eligible`: what the same rule keeps whatever the grades, a pool to draw a control from.
+    `eligible` is what the same rule keeps whatever the grades: a pool to draw a control from.
     """
 
     kept: tuple[int, ...]
@@ -41,32 +41,32 @@ def choose(
     evaluation: Sequence[tuple[str, str]] = (),
     want_precision: float = 0.95,
 ) -> Chosen:
-    """Keep rows of `graded` (a grade is None where a
-    check failed), none near `evaluation`, ids and texts.
+    """Choose the rows of `graded` that `rule` keeps, none of them near `evaluation`.
 
-    A trace's own gold, where it has some, tells how many of the kept rows are right.
+    A grade is None where a check failed; `evaluation` holds ids and texts. Gold in the traces shows
+    how many of the kept rows are right.
     """
     right = [rows.judge(task, trace, grade, None) for trace, grade in graded]
-    found = table.of(graded, len(task.checks), rule.cap_by, right)
+    columns = table.of(graded, len(task.checks), rule.cap_by, right)
     documents, texts = [trace.document for trace, _ in graded], [text for _, text in evaluation]
-    boring = np.union1d(common(documents), common(texts))
-    pairs = table.add_documents(found, documents, boring, Evaluation(texts, boring))
-    cluster = table.clusters(found, documents.__getitem__, boring, near=rule.near_duplicates)
-    sieve = Sieve.of(found, cluster, seed)
-    told = report(
-        found,
+    ignored = np.union1d(common(documents), common(texts))
+    pairs = table.add_documents(columns, documents, ignored, Evaluation(texts, ignored))
+    cluster = table.clusters(columns, documents.__getitem__, ignored, near=rule.near_duplicates)
+    sieve = Sieve.of(columns, cluster, seed)
+    summary = report(
+        columns,
         sieve,
         tuple(task.checks),
         rule,
-        from_gold(found),
+        from_gold(columns),
         want_precision=want_precision,
         pairs=[
             Pair(graded[p.row][0].id, evaluation[p.document][0], p.runs, p.numbers) for p in pairs
         ],
         evaluation=len(evaluation) or None,
     )
-    anything = replace(rule, threshold=0.0, best=None, top=None)
+    any_grade = replace(rule, threshold=0.0, best=None, top=None)
     kept, eligible = (
-        tuple(np.flatnonzero(sieve.kept(each)[0]).tolist()) for each in (rule, anything)
+        tuple(np.flatnonzero(sieve.kept(each)[0]).tolist()) for each in (rule, any_grade)
     )
-    return Chosen(kept, eligible, told)
+    return Chosen(kept, eligible, summary)

@@ -1,7 +1,6 @@
-"""Graded rows as columns, 150 bytes and a few a
-row: all that the report and the keep rules look at.
+"""Graded rows as columns, some 150 bytes a row: all that the report and the keep rules need.
 
-Texts are held as hashes, so that a million rows fit in memory. Left out: the rows themselves,
+Texts are stored as hashes, so that a million rows fit in memory. Left out: the rows themselves,
 which stay in their file.
 """
 
@@ -26,16 +25,16 @@ UNKNOWN, WRONG, RIGHT = -1, 0, 1  # of an answer
 
 
 def kind(checks: int) -> np.dtype[np.void]:
-    """The type of a row that was graded by so many checks."""
+    """Return the type of a row that was graded by `checks` checks."""
     return np.dtype(
         [
             ("id", "u8"),
-            ("content", "u8"),  # document and answer: what a person says yes or no to
+            ("content", "u8"),  # document and answer: what a person reviews
             ("length", "u4"),  # bytes of its line in the graded file
-            ("score", "f8"),  # NaN: a check failed to judge it
+            ("score", "f8"),  # NaN: a check failed
             ("parts", "f4", (checks,)),
             ("has_answer", "?"),
-            ("near", "?"),  # an evaluation document
+            ("near", "?"),  # near an evaluation document
             ("right", "i1"),  # whether all fields equal gold
             ("group", "i8"),
             ("cap_value", "i8"),
@@ -52,8 +51,9 @@ def of(
     cap_by: str | None,
     right: Sequence[int],
 ) -> Table:
-    """Rows as a table, without what `add_documents`
-    adds; `right` says of each whether its answer is.
+    """Return rows as a table, without the columns of `add_documents`.
+
+    `right` holds RIGHT, WRONG or UNKNOWN for each row.
     """
     table = np.zeros(len(rows), kind(checks))
     if not rows:
@@ -85,22 +85,20 @@ def add_documents(
     common: Hashes = NOTHING,
     evaluation: Evaluation | None = None,
 ) -> list[Near]:
-    """Add what near-duplicates are found by, and return the rows near one of `evaluation`.
+    """Fill in the columns for near-duplicates; return the rows near an `evaluation` document.
 
-    To be called once.
+    Call it once for each table.
     """
     start, pairs = 0, []
-    for some in pieces(documents):
-        found, part = prints(some, common), table[start : start + len(some)]
-        part["whole"], part["numbers"], part["sketch"] = (
-            found.whole,
-            found.number_sums,
-            found.sketches,
-        )
-        part["content"] ^= found.whole
+    for piece in pieces(documents):
+        hashes, part = prints(piece, common), table[start : start + len(piece)]
+        part["whole"] = hashes.whole
+        part["numbers"] = hashes.number_sums
+        part["sketch"] = hashes.sketches
+        part["content"] ^= hashes.whole
         if evaluation is not None:
-            pairs += evaluation.near(found, start)
-        start += len(some)
+            pairs += evaluation.near(hashes, start)
+        start += len(piece)
     table["near"][[pair.row for pair in pairs]] = True
     return pairs
 
@@ -108,8 +106,9 @@ def add_documents(
 def clusters(
     table: Table, text: Callable[[int], str], common: Hashes, *, near: bool = True
 ) -> NDArray[np.int64]:
-    """Near-duplicates among the rows, or only exact ones, as
-    `duplicates.join` gives them; `text` gives a document.
+    """Return each row's near-duplicate (or only exact copy), as `near_duplicates.join` does.
+
+    `text` returns a row's document.
     """
     sketches = Sketches(
         *(np.ascontiguousarray(table[name]) for name in ("whole", "numbers", "sketch"))
@@ -118,31 +117,31 @@ def clusters(
 
 
 def columns(table: Table, cluster: NDArray[np.int64]) -> Columns:
-    """What the keep rules look at."""
+    """Return what the keep rules look at."""
     names = ("score", "has_answer", "group", "cap_value")
     score, answers, group, capped = (np.ascontiguousarray(table[name]) for name in names)
     return Columns(score, answers, group, capped, cluster, np.ascontiguousarray(table["near"]))
 
 
 def has_answer(trace: Trace, grade: Grade | None) -> bool:
-    """Whether the answer is one JSON object, or ends an agent's chat, or was not graded."""
+    """Return whether the answer is a JSON object, ends an agent's chat, or was not graded."""
     if grade is None or grade.value is not None:
         return True
     return trace.answered and not trace.single_shot
 
 
 def _answer(trace: Trace) -> str:
-    """The answer, calls included."""
+    """Return the answer, tool calls included."""
     calls: Any = trace.messages[-1].get("tool_calls") or ()
-    made = [f"{call['function']['name']}\0{call['function']['arguments']}" for call in calls]
-    return "\0".join([trace.answer, *made]) if made else trace.answer
+    called = [f"{call['function']['name']}\0{call['function']['arguments']}" for call in calls]
+    return "\0".join([trace.answer, *called]) if called else trace.answer
 
 
 def digests(texts: Sequence[str]) -> Hashes:
-    """The hashes of `texts`, (N,)."""
+    """Return the hashes of `texts`, (N,)."""
     return np.fromiter(map(hash64, texts), np.uint64, len(texts))
 
 
 def number(value: str | None) -> int:
-    """A name as a number, NONE for none."""
+    """Return a name as a number; NONE for no name."""
     return NONE if value is None else hash64(value) >> 1

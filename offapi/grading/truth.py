@@ -1,6 +1,4 @@
-"""Which rows are known to be right or wrong, from gold
-or from a person, and for how many rows each stands.
-"""
+"""Which rows are known to be right or wrong, by gold or by a person, and their weights."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Truth:
-    """(N,) each, over all rows.
+    """What is known of all rows, (N,) each except `unseen`.
 
     `weight` is 1 with gold: rows with gold are taken for a fair sample of all.
     """
@@ -29,17 +27,17 @@ class Truth:
     known: Mask
     right: Mask  # False where not known
     weight: NDArray[np.float64]
-    unseen: NDArray[np.float64]  # scores of the rows that no known one stands for
+    unseen: NDArray[np.float64]  # scores of the rows that no known row stands for
     source: str
 
     def rate(self, among: Mask) -> Interval | None:
-        """The share of right rows among those, None where none is known."""
+        """Return the share of right rows in `among`; None where none is known."""
         rows = among & self.known
         return rate(self.right[rows], self.weight[rows])
 
 
 def from_gold(table: Table) -> Truth | None:
-    """What gold says; None where no row has any."""
+    """Return what gold says; None where no row has any."""
     right = table["right"]
     known = right != UNKNOWN
     if not known.any():
@@ -48,7 +46,7 @@ def from_gold(table: Table) -> Truth | None:
 
 
 def from_reviews(table: Table, answers: Mapping[int, bool]) -> Truth | None:
-    """What a person said of some rows, by index; each stands for its band of scores.
+    """Return what a person said of some rows, by index; each stands for its band of scores.
 
     None without any.
     """
@@ -67,7 +65,5 @@ def from_reviews(table: Table, answers: Mapping[int, bool]) -> Truth | None:
 
 
 def bands(score: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The band of each score, 0 for the lowest; rows that
-    were not graded have one too, and it means nothing.
-    """
+    """Return each score's band, 0 for the lowest; the band of an ungraded row means nothing."""
     return np.searchsorted(np.array(STRATA) - 1e-9, score, "right")

@@ -1,8 +1,7 @@
-"""What must hold for a GRPO run to mean anything. A gate
-that fails stops the run, unless the user allows it.
+"""Conditions that a GRPO run must meet to mean anything; a failed gate stops the run.
 
-Each says in plain words what happened and what to do. Left out: the held-out set's alarm for
-reward hacking, which `offapi.rl.heldout` computes.
+The user may allow a gate to fail. Each message says what happened, what it means and what to do
+next. Left out: the alarm for reward hacking, which `offapi.rl.reward_hacking` computes.
 """
 
 from __future__ import annotations
@@ -20,17 +19,15 @@ Gate = Literal[
     "mismatch", "ratio", "gradient", "signal", "cut", "base", "deterministic", "hacking", "learned"
 ]
 GATES: tuple[Gate, ...] = get_args(Gate)
-EXACT, ROUGH = (
-    1e-3,
-    0.02,
-)  # nats: the largest difference in float32, the mean one in anything coarser
+# nats: the largest difference in float32, the mean difference in anything coarser
+EXACT, ROUGH = 1e-3, 0.02
 FLAT_STEPS, CUT_STEPS = 10, 5  # in a row
 MOSTLY = 0.5  # of the completions
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A gate that does not hold."""
+    """A gate that failed: what happened and what to do next."""
 
     gate: Gate
     what: str
@@ -39,36 +36,33 @@ class Problem:
 
 @dataclass(frozen=True)
 class Streaks:
-    """How many steps in a row, up to now, taught nothing, and had most completions cut off."""
+    """The latest steps in a row without a signal, and with most completions cut off."""
 
     flat: int = 0
     cut: int = 0
 
     def after(self, metrics: Mapping[str, float]) -> Streaks:
-        """The streaks after one more step."""
+        """Return the streaks after one more step."""
         flat = self.flat + 1 if metrics["frac_reward_zero_std"] == 1.0 else 0
         return Streaks(flat, self.cut + 1 if metrics["completions/clipped_ratio"] > MOSTLY else 0)
 
 
-def enforce(problems: Sequence[Problem], allow: Sequence[Gate], out: Progress) -> None:
-    """Raise GateFailed for the first problem that is not allowed; say the others."""
+def enforce(problems: Sequence[Problem], allow: Sequence[Gate], progress: Progress) -> None:
+    """Raise GateFailed for the first problem that is not allowed; report the allowed ones."""
     for problem in problems:
         if problem.gate not in allow:
-            raise GateFailed(
-                problem.what, next_step=f"{problem.next_step} Or go on with --allow {problem.gate}."
-            )
-        out.say(f"Allowed ({problem.gate}): {problem.what}")
+            anyway = f"To continue anyway, run it again with --resume --allow {problem.gate}."
+            raise GateFailed(problem.what, next_step=f"{problem.next_step} {anyway}")
+        progress.say(f"Allowed ({problem.gate}): {problem.what}")
 
 
 def moved(metrics: Mapping[str, float], dtype: DType, *, quantized: bool) -> bool:
-    """Whether the policy is further from the reference
-    than the same weights may seem to be from themselves.
+    """Return whether the policy differs from the reference by more than numerical error.
 
-    Below that the KL's gradient is rounding, which Adam would make into whole steps.
+    Below that the KL's gradient is rounding, which Adam would turn into full steps.
     """
-    return (
-        metrics["kl"] > (EXACT if _exact(dtype, quantized) else ROUGH) ** 2 / 2
-    )  # k3 of such a difference
+    error = EXACT if _exact(dtype, quantized) else ROUGH
+    return metrics["kl"] > error**2 / 2  # k3 of a difference of that size
 
 
 def of_update(
@@ -80,26 +74,22 @@ def of_update(
     offline: bool,
     signal: bool,
 ) -> list[Problem]:
-    """After one inner update (0-based). Offline, sampler
-    and trainer are different policies from the start.
+    """Return the problems after one inner update (0-based).
 
-    Without a `signal` from the rewards, the KL alone gave the gradient, which may be zero.
+    Offline, sampler and trainer are different policies from the start. Without a `signal` from the
+    rewards, the KL alone gives the gradient, which may be zero.
     """
-    found = [] if inner or offline else _first(metrics, exact=_exact(dtype, quantized))
+    problems = [] if inner or offline else _first(metrics, exact=_exact(dtype, quantized))
     if signal and (metrics["grad_norm"] == 0.0 or metrics["unreached"]):
         where = (
             f"{metrics['unreached']:.0f} of the adapted modules get none"
             if metrics["grad_norm"]
             else "it is zero"
         )
-        found.append(
-            Problem(
-                "gradient",
-                f"the gradient does not reach the adapter: {where}.",
-                "Check `lora.targets`.",
-            )
-        )
-    return found
+        what = f"the gradient does not reach the adapter: {where}."
+        step = "Check that `lora.targets` names layers of this model."
+        problems.append(Problem("gradient", what, step))
+    return problems
 
 
 def _exact(dtype: DType, quantized: bool) -> bool:
@@ -107,84 +97,86 @@ def _exact(dtype: DType, quantized: bool) -> bool:
 
 
 def _first(metrics: Mapping[str, float], *, exact: bool) -> list[Problem]:
-    """Before any update the sampler and the trainer are one policy: their numbers must say so."""
-    found = []
+    """Return the problems before any update, when sampler and trainer are the same policy."""
+    problems = []
     mean, most = (metrics[f"sampling/sampling_logp_difference/{kind}"] for kind in ("mean", "max"))
     if most > EXACT if exact else mean > ROUGH:
         what = (
-            f"sampler and trainer disagree by {most:.2g} nats at most, {mean:.2g} on average, on"
-            " the same weights."
+            f"sampler and trainer disagree on the same weights, by up to {most:.2g} nats and"
+            f" {mean:.2g} on average, so the updates would be wrong."
         )
-        found.append(
-            Problem(
-                "mismatch",
-                what,
-                "Run `offapi doctor`; this is a fault of the backend or the model.",
-            )
-        )
+        step = "This is a fault of the backend or the model. Run `offapi doctor`."
+        problems.append(Problem("mismatch", what, step))
     clipped = metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"]
     if metrics["ratio/mean"] != 1.0 or clipped:
         what = (
-            f"the ratio before any update is {metrics['ratio/mean']:.6f}, not 1, and {clipped:.1%}"
-            " is clipped."
+            f"before the first update the ratio must be 1 with nothing clipped, got"
+            f" {metrics['ratio/mean']:.6f} with {clipped:.1%} of the tokens clipped."
         )
-        found.append(Problem("ratio", what, "This is a fault of the backend."))
-    return found
+        step = "This is a fault of the backend. Report it with the output of `offapi doctor`."
+        problems.append(Problem("ratio", what, step))
+    return problems
 
 
 def of_step(
     streaks: Streaks, groups: Sequence[RolloutGroup], max_tokens: int, *, checks: bool
 ) -> list[Problem]:
-    """After a step: is there a signal, and do completions
-    come to an end? `checks`: rewards are theirs, 0 to 1.
+    """Return the problems after a step: no signal, or completions that do not end.
+
+    `checks`: the task's checks make the rewards, which are then 0 to 1.
     """
-    found = []
+    problems = []
     if streaks.flat >= FLAT_STEPS:
         why, step = _reason(groups, checks=checks)
         what = (
-            f"for {streaks.flat} steps no two completions of a prompt had different rewards: {why}."
+            f"for {streaks.flat} steps no two completions of a prompt had different rewards, so"
+            f" there was nothing to learn: {why}."
         )
-        found.append(Problem("signal", what, step))
+        problems.append(Problem("signal", what, step))
     if streaks.cut >= CUT_STEPS:
-        what = f"for {streaks.cut} steps most completions were cut off at {max_tokens} tokens."
+        what = (
+            f"for {streaks.cut} steps most completions were cut off at {max_tokens} tokens, so"
+            " their answers are incomplete."
+        )
         step = (
-            "Raise the task's max_answer_tokens, or start from a student that answers briefly"
+            "Raise the task's max_answer_tokens, or start from a student that gives short answers"
             " (`adapter`)."
         )
-        found.append(Problem("cut", what, step))
-    return found
+        problems.append(Problem("cut", what, step))
+    return problems
 
 
 def _reason(groups: Sequence[RolloutGroup], *, checks: bool) -> tuple[str, str]:
-    """Why nothing differs, and what to do."""
-    rollouts = [one for group in groups for one in group.rollouts]
-    rewards = {
-        one.judged.reward for one in rollouts if one.judged.reward is not None
-    }  # the soft limit's cost aside
+    """Return why no rewards differ, and what to do."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    # as the task gave them, without the cost of the soft limit
+    rewards = {rollout.judged.reward for rollout in rollouts if rollout.judged.reward is not None}
     if not rewards:
-        return "the reward function gives None throughout", "Mend it: None leaves a completion out."
-    if sum(one.completion.finish == "length" for one in rollouts) > MOSTLY * len(rollouts):
+        step = "Fix it: a reward of None leaves a completion out of the training."
+        return "the reward function returned None for every completion", step
+    cut = sum(rollout.completion.finish == "length" for rollout in rollouts)
+    if cut > MOSTLY * len(rollouts):
         return (
             "most completions are cut off by the token limit",
             "Raise the task's max_answer_tokens.",
         )
     if checks and rewards == {0.0}:
         return (
-            "all are 0, the model never does what is rewarded",
+            "all are 0, because the model never does what is rewarded",
             "Start from a trained student (`adapter`).",
         )
     if checks and rewards == {1.0}:
         return (
-            "all are 1, there is nothing left to gain",
-            "Take harder documents, or stricter checks.",
+            "all are 1, so there is nothing left to gain",
+            "Use harder documents or stricter checks.",
         )
     why = (
         f"all are {min(rewards):g}" if len(rewards) == 1 else "each prompt's completions are alike"
     )
     if checks or len(rewards) > 1:
-        return why, "Raise the temperature or the group's size `num_generations`."
+        return why, "Raise the temperature or the size of the group (`num_generations`)."
     step = (
-        "If that is the most it can be, take harder documents; if the least, a trained student"
-        " (`adapter`)."
+        "If that is the highest reward, use harder documents. If it is the lowest, start from a"
+        " trained student (`adapter`)."
     )
     return why, step

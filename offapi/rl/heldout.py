@@ -1,7 +1,7 @@
-"""Documents that are never trained on, scored every so often: is the reward still what is wanted?
+"""Held-out documents, scored every few steps: does the reward still measure what is meant?
 
-`reward` is what training raises; `audit` what it never sees: gold, and the checks that the task
-keeps aside. Left out: what follows from a gap between the two, see `reward_hacking`.
+`reward` is what training raises. `audit` is what training never sees: gold, and the checks that the
+task keeps aside. Left out: what follows from a gap between the two, see `reward_hacking`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ from offapi.stats.bootstrap import intervals
 from offapi.stats.interval import Interval
 from offapi.stats.paired import best_of
 
-SURE = 0.025  # one-sided p below which a rise is no luck
-Scores = tuple[
-    float | None, ...
-]  # a number a document; None where nothing audits it, or it got no reward
+SURE = 0.025  # largest one-sided p at which a rise is significant
+# one score a document; None where nothing audits it, or where it got no reward
+Scores = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One look at the held-out documents: a number each.
+    """One evaluation on the held-out documents ("look"), with a number for each.
 
-    `audits` are means of all that audits an answer; `parts` each check that is not rewarded, and
-    each field of gold, apart. A document whose reward is None takes no part in the mean, nor in
-    what changed. Checkpoints hold the fields by these names, hence no suffix `_P`.
+    `audits` are means of all that audits an answer; `parts` holds each check that is not rewarded
+    and each field of gold separately. A document whose reward is None does not count in means or
+    changes. Checkpoints store the fields under these names, hence no suffix `_P`.
     """
 
     step: int
@@ -46,29 +45,29 @@ class HeldOut:
 
     @property
     def reward(self) -> float:
-        """Mean reward of the documents that got one; NaN where none did."""
+        """The mean reward of the documents that got one; NaN where none did."""
         known = mean(self.rewards)
         return nan if known is None else known
 
     @property
     def audit(self) -> float | None:
-        """Mean audit of the documents that have one."""
+        """The mean audit of the documents that have one."""
         return mean(self.audits)
 
     @property
     def score(self) -> float:
-        """The audit where there is one, else the reward."""
+        """The audit, or the reward where there is no audit."""
         return self.reward if self.audit is None else self.audit
 
     def metrics(self) -> dict[str, float]:
-        """For metrics.jsonl."""
-        found = {"heldout/reward": mean(self.rewards), "heldout/audit": self.audit}
-        found["heldout/none"] = float(self.rewards.count(None)) or None
-        found |= {f"heldout/audit/{name}": mean(scores) for name, scores in self.parts.items()}
-        return {name: value for name, value in found.items() if value is not None}
+        """Return the values for metrics.jsonl."""
+        metrics = {"heldout/reward": mean(self.rewards), "heldout/audit": self.audit}
+        metrics["heldout/none"] = float(self.rewards.count(None)) or None
+        metrics |= {f"heldout/audit/{name}": mean(scores) for name, scores in self.parts.items()}
+        return {name: value for name, value in metrics.items() if value is not None}
 
     def rows(self, prompts: Sequence[Prompt]) -> bytes:
-        """A JSONL file: each document's answer, reward and audit."""
+        """Return a JSONL file: each document's answer, reward and audit."""
         rows = zip(prompts, self.texts, self.rewards, self.audits, strict=True)
         return b"".join(
             jsonl.line({"id": prompt.row.id, "output": text, "reward": reward, "audit": audit})
@@ -78,15 +77,15 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class HeldOutSet:
-    """The held-out prompts, and how the base model's own logprobs were when the run began."""
+    """The held-out prompts, and the base model's own logprobs when the run began."""
 
     sampler: Sampler
     prompts: Sequence[Prompt]
-    base: bytes
+    base: bytes  # of `probe`
 
     @classmethod
     def of(cls, sampler: Sampler, prompts: Sequence[Prompt]) -> HeldOutSet:
-        """Probe the base model as it is now."""
+        """Record the base model's logprobs as they are now."""
         return cls(sampler, prompts, probe(sampler.backend, prompts[0]))
 
     def look(self, step: int) -> HeldOut:
@@ -98,36 +97,34 @@ class HeldOutSet:
         return probe(self.sampler.backend, self.prompts[0]) == self.base
 
     def differing(self) -> list[str]:
-        """Return the rows whose answers get other rewards when they are scored a second time."""
+        """Return the rows whose answers get different rewards when they are scored again."""
         rewards = self.sampler.rewards
         group = self.sampler.groups(self.prompts[:1], 0)[0]
-        asked = [self.sampler.asked(group.prompt, one.text) for one in group.rollouts]
-        return rewards.not_deterministic(asked, [one.judged for one in group.rollouts])
+        asked = [self.sampler.asked(group.prompt, rollout.text) for rollout in group.rollouts]
+        return rewards.not_deterministic(asked, [rollout.judged for rollout in group.rollouts])
 
 
 def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
-    """Greedy answers to `prompts`, scored."""
+    """Answer `prompts` greedily and score the answers."""
     greedy = replace(
         sampler,
         n=1,
         sampling=replace(sampler.sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0),
     )
     answers = [group.rollouts[0] for group in greedy.groups(prompts, step)]
-    apart = [_parts(answer) for answer in answers]
+    audits = [_parts(answer) for answer in answers]
+    names = sorted({name for parts in audits for name in parts})
     return HeldOut(
         step,
         tuple(answer.reward for answer in answers),
         tuple(mean(tuple(answer.judged.audit.values())) for answer in answers),
         tuple(answer.text for answer in answers),
-        {
-            name: tuple(parts.get(name) for parts in apart)
-            for name in sorted({name for one in apart for name in one})
-        },
+        {name: tuple(parts.get(name) for parts in audits) for name in names},
     )
 
 
 def probe(backend: Backend, prompt: Prompt) -> bytes:
-    """The reference's logprobs of a prompt: the same bytes as long as the base is the same."""
+    """Return the reference's logprobs of a prompt: equal bytes while the base is unchanged."""
     tokens = prompt.tokens[:64]
     episode = Episode("probe", (Segment(tokens[:1], False), Segment(tokens[1:], True)))
     logprobs_T = backend.score([episode], by="reference")[0]
@@ -135,17 +132,18 @@ def probe(backend: Backend, prompt: Prompt) -> bytes:
 
 
 def best(history: Sequence[HeldOut]) -> HeldOut:
-    """The look with the highest audit, or without one reward;
-    of equals that with the higher reward, then the earlier.
+    """Return the look with the highest audit, or the highest reward where nothing audits.
 
-    Each is held against the best before it, on the documents that both know.
+    Between equals the higher reward wins, then the earlier look. Each is compared with the best
+    before it, on the documents known in both.
     """
     return reduce(_better, history)
 
 
 def change(before_P: Scores, after_P: Scores, level: float = 0.95) -> Interval:
-    """Mean of after less before, document by document where
-    both are known, with its bootstrap interval; 0 of none.
+    """Return the mean of after minus before with its bootstrap interval; 0 of none.
+
+    Paired by document, over those known in both.
     """
     pairs = both(before_P, after_P)
     if not pairs:
@@ -154,35 +152,36 @@ def change(before_P: Scores, after_P: Scores, level: float = 0.95) -> Interval:
 
 
 def both(before_P: Scores, after_P: Scores) -> list[tuple[float, float]]:
-    """The scores of the documents that are known before and after."""
+    """Return the scores of the documents that are known before and after."""
     return [
         (a, b) for a, b in zip(before_P, after_P, strict=True) if a is not None and b is not None
     ]
 
 
 def means(before_P: Scores, after_P: Scores) -> tuple[float, float]:
-    """Their means; 0 of none."""
+    """Return both means over the documents known in both; 0 of none."""
     pairs = both(before_P, after_P)
     return (fmean(a for a, _ in pairs), fmean(b for _, b in pairs)) if pairs else (0.0, 0.0)
 
 
 def chance(history: Sequence[HeldOut], chosen: HeldOut) -> float:
-    """How likely luck alone lifts a look's reward over
-    the first one's as far as `chosen`'s; one-sided p.
+    """Return the one-sided p of the reward's rise from the first look to `chosen`.
+
+    The choice of the best look is accounted for.
     """
     looks = history[1:]
     if chosen is history[0]:
         return 1.0
     rises_LP = []
-    for one in looks:
-        pairs = zip(history[0].rewards, one.rewards, strict=True)
+    for seen in looks:
+        pairs = zip(history[0].rewards, seen.rewards, strict=True)
         rises_LP.append([0.0 if a is None or b is None else b - a for a, b in pairs])
-    place = next(i for i, one in enumerate(looks) if one is chosen)
+    place = next(i for i, seen in enumerate(looks) if seen is chosen)
     return best_of(np.array(rises_LP).T, place)
 
 
 def mean(scores_P: Scores) -> float | None:
-    """Of those that are known; None where none is."""
+    """Return the mean of the known scores; None where none is known."""
     known = [score for score in scores_P if score is not None]
     return fmean(known) if known else None
 
@@ -194,7 +193,7 @@ def _better(best: HeldOut, other: HeldOut) -> HeldOut:
 
 
 def _parts(answer: Rollout) -> dict[str, float]:
-    """What audits an answer, gold's fields apart."""
+    """Return each audit of an answer, with the fields of gold in place of gold."""
     judged = answer.judged
     checks = {
         name: score for name, score in judged.audit.items() if name != GOLD or not judged.fields

@@ -1,7 +1,6 @@
-"""The documents that the adapter a run starts from has
-learned: held out, they would show memory, not skill.
+"""The documents that a run's starting adapter has learned: held out, they would show memory.
 
-Left out: adapters whose run folder is gone, or whose data have moved; nothing is known of those.
+Left out: adapters whose run folder is gone or whose data have moved; nothing is known of those.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ class _Manifest(msgspec.Struct):
 
 
 def known(adapter: Path | None) -> frozenset[str]:
-    """The texts that the run around `adapter` names as its data.
+    """Return the texts that the run around `adapter` names as its data.
 
-    Empty where there is no run, or no such file; DataError where the file is there and a row of
-    it cannot be read, because what was learned could then be held out unnoticed.
+    Empty where there is no run, or no such file. Raises DataError where the file is there and a row
+    of it cannot be read, because what was learned could then be held out unnoticed.
     """
     manifest = adapter.parent / MANIFEST if adapter else None
     if manifest is None or not manifest.is_file():

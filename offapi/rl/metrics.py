@@ -1,4 +1,4 @@
-"""What every step of GRPO logs, under TRL's names.
+"""The metrics of every GRPO step, under TRL's names.
 
 Left out: seconds, which would differ between two equal runs.
 """
@@ -16,84 +16,89 @@ from offapi.rl.rollouts import RolloutGroup, Sampled
 
 
 def of_rollouts(sampled: Sampled) -> dict[str, float]:
-    """Rewards, each check's mean (those that audit apart),
-    groups without signal, lengths, entropy (nats a token).
+    """Return rewards, each check's mean, groups without signal, lengths and entropy.
 
-    The sampling's entropy is the mean of -log p over the sampled tokens, its unbiased estimate
-    under the distribution sampled from; 0 where recorded traces do not tell.
+    Checks that audit have names of their own. The entropy, in nats a token, is the mean of -log p
+    over the sampled tokens: an unbiased estimate under the sampling distribution; 0 where recorded
+    traces have no logprobs.
     """
-    rollouts = [one for group in sampled.groups for one in group.rollouts]
-    lengths = [len(one.completion.tokens) for one in rollouts]
-    drawn = [logprob for one in rollouts for logprob in one.completion.logprobs]
-    rewards = [one.reward for one in rollouts if one.reward is not None]
+    rollouts = [rollout for group in sampled.groups for rollout in group.rollouts]
+    lengths = [len(rollout.completion.tokens) for rollout in rollouts]
+    drawn = [logprob for rollout in rollouts for logprob in rollout.completion.logprobs]
+    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
+    audits = [{**rollout.judged.audit, **rollout.judged.fields} for rollout in rollouts]
+    cut = [rollout.completion.finish == "length" for rollout in rollouts]
     spread = [_std(group) for group in sampled.groups]
     return {
         "reward": fmean(rewards) if rewards else 0.0,
         "reward_std": fmean(spread),
         "frac_reward_zero_std": fmean(group.flat for group in sampled.groups),
-        **_means("rewards/{}/mean", [one.judged.rewarded for one in rollouts]),
-        **_means("audit/{}/mean", [{**one.judged.audit, **one.judged.fields} for one in rollouts]),
+        **_means("rewards/{}/mean", [rollout.judged.rewarded for rollout in rollouts]),
+        **_means("audit/{}/mean", audits),
         "rewards/none": float(len(rollouts) - len(rewards)),
         "resampled_prompts": float(sampled.resampled),
         "entropy": -fmean(drawn) if drawn else 0.0,
         "completions/mean_length": fmean(lengths),
         "completions/min_length": float(min(lengths)),
         "completions/max_length": float(max(lengths)),
-        "completions/clipped_ratio": fmean(one.completion.finish == "length" for one in rollouts),
+        "completions/clipped_ratio": fmean(cut),
     }
 
 
 def of_policy(
     batch: Sequence[Experience], logprobs: Sequence[Floats | None] = ()
 ) -> dict[str, float]:
-    """KL(pi || reference), estimated by k3 (Schulman): mean
-    over the tokens of exp(d) - d - 1, d = log ref - log pi.
+    """Return KL(pi || reference), estimated by k3 (Schulman 2020).
 
-    pi's are the policy's own `logprobs` where they were computed, else those it was sampled with.
+    The mean over the tokens of exp(d) - d - 1, with d = log ref - log pi. pi's logprobs are the
+    policy's own `logprobs` where they were computed, else those it was sampled with.
     """
     own = [*logprobs, *[None] * (len(batch) - len(logprobs))]
-    apart = []
-    for one, computed_T in zip(batch, own, strict=True):
-        pi_T = one.episode.behaviour if computed_T is None else computed_T
-        if one.reference is not None and pi_T is not None:
-            apart.append((one.reference - pi_T).astype(np.float64))
-    if not apart:
+    differences = []
+    for experience, computed_T in zip(batch, own, strict=True):
+        pi_T = experience.episode.behaviour if computed_T is None else computed_T
+        if experience.reference is not None and pi_T is not None:
+            differences.append((experience.reference - pi_T).astype(np.float64))
+    if not differences:
         return {"kl": 0.0}
-    d_T = np.concatenate(apart)
+    d_T = np.concatenate(differences)
     return {"kl": float((np.exp(d_T) - d_T - 1).mean())}
 
 
 def of_update(batch: Sequence[Experience], update: Update, inner: int) -> dict[str, float]:
-    """An inner update's metrics; of the first also how
-    far sampler and trainer lie apart on the same weights.
+    """Return an inner update's metrics.
+
+    For the first one also the difference between sampler and trainer on the same weights.
     """
     if inner:
         return dict(update.metrics)
-    apart_T = _apart(batch, update.logprobs)
+    difference_T = _difference(batch, update.logprobs)
+    known = len(difference_T) > 0
     return {
         **update.metrics,
         **of_policy(batch, update.logprobs),  # offline the sampler was another policy
-        "sampling/sampling_logp_difference/mean": float(apart_T.mean()) if len(apart_T) else 0.0,
-        "sampling/sampling_logp_difference/max": float(apart_T.max()) if len(apart_T) else 0.0,
+        "sampling/sampling_logp_difference/mean": float(difference_T.mean()) if known else 0.0,
+        "sampling/sampling_logp_difference/max": float(difference_T.max()) if known else 0.0,
     }
 
 
-def _apart(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) -> Floats:
-    """|log p of the sampler - log p of the trainer| of every token that was computed."""
-    found = [
-        np.abs(own_T - one.episode.behaviour)
-        for one, own_T in zip(batch, logprobs, strict=True)
-        if own_T is not None and one.episode.behaviour is not None
+def _difference(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) -> Floats:
+    """Return |log p of the sampler - log p of the trainer| of every token that was computed."""
+    differences = [
+        np.abs(own_T - experience.episode.behaviour)
+        for experience, own_T in zip(batch, logprobs, strict=True)
+        if own_T is not None and experience.episode.behaviour is not None
     ]
-    return np.concatenate(found) if found else np.zeros(0, np.float32)
+    return np.concatenate(differences) if differences else np.zeros(0, np.float32)
 
 
 def _std(group: RolloutGroup) -> float:
-    """Bessel's, 0 below two rewards."""
+    """Return the standard deviation of a group's rewards (Bessel's), 0 below two rewards."""
     rewards_G = group.rewards_G
     return float(np.std(rewards_G, ddof=1)) if len(rewards_G) > 1 else 0.0
 
 
 def _means(name: str, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    names = {each: None for one in scores for each in one}
-    return {name.format(each): fmean(one[each] for one in scores if each in one) for each in names}
+    checks = {check: None for row in scores for check in row}
+    means = {check: fmean(row[check] for row in scores if check in row) for check in checks}
+    return {name.format(check): value for check, value in means.items()}

@@ -1,9 +1,8 @@
-"""How one batch of completions is judged: by the task's
-own `reward`, or by its checks, and always by the audit.
+"""Reward one batch of completions by the task's `reward` or its checks, and audit it.
 
-Rewards come first and see no gold. Before each call of the user's code it is noted what is called
-and for which completion, so that another process can name a call that never returns. Left out: how
-long a call may take, see `reward_pool`.
+Rewards come first and see no gold. Before each call of the user's code the process notes the call
+and the completion, so that another process can name a call that never returns. Left out: how long a
+call may take, see `reward_pool`.
 """
 
 from __future__ import annotations
@@ -28,16 +27,14 @@ from offapi.errors import ConfigError, describe_error
 from offapi.task import Task, load_task
 from offapi.workers.supervised import CallNote
 
-BATCH = -1  # in place of a completion's number: all of them
+BATCH = -1  # in place of a completion's index: all of them
 GOLD = "gold"  # the audit of the fields of `match`
-MEND = "Mend it; where it cannot judge, it should return None, which leaves the completion out."
+FIX = "Fix it. Where it cannot judge, it should return None, which leaves the completion out."
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A completion, the document it answers, and that
-    document's known answer, which no reward sees.
-    """
+    """A completion, the document it answers, and that document's gold, which no reward sees."""
 
     row: str  # the document's id
     document: str
@@ -47,12 +44,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a completion is worth. `reward` None: the reward
-    function gave none, and it takes no part in its group.
+    """The reward and audit of a completion.
 
-    `parts` are the scores of all checks, `audit` those of the checks that are not rewarded. Its
-    "gold", where gold is known, is the share of the task's `match` fields that are right; `fields`
-    are those, apart.
+    `reward` is None where the reward function gave none; the completion then does not count in its
+    group. `parts` are the scores of all checks, `audit` those of the checks that are not rewarded.
+    The audit "gold", where gold is known, is the share of the task's `match` fields that are right;
+    `fields` has each of them.
     """
 
     reward: float | None
@@ -68,7 +65,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a batch has no rewards; `index` of the completion that did it, or BATCH."""
+    """Why a batch has no rewards; `index` is the completion at fault, or BATCH."""
 
     what: str
     where: str
@@ -86,10 +83,10 @@ def rows_at(index: int, asked: Sequence[Asked]) -> str:
 
 
 def rewarded(task: Task) -> tuple[str, ...]:
-    """Names of the checks that make the reward: none of the
-    audit, none that needs gold, none beside a `reward`.
+    """Return the names of the checks that make the reward.
 
-    ConfigError where nothing would be left to reward.
+    None of the audit, none that needs gold, and no check at all where the task has a `reward`.
+    Raises ConfigError where nothing would be left to reward.
     """
     if task.reward is not None:
         return ()
@@ -107,7 +104,7 @@ def rewarded(task: Task) -> tuple[str, ...]:
 
 
 def judging(task_file: Path, note: CallNote) -> Callable[[Sequence[Asked]], list[Judged] | Fault]:
-    """Return how a rewarding process judges a batch by the task in `task_file`."""
+    """Return the function that judges batches by the task in `task_file`."""
     return Rewarder(load_task(task_file), note, asyncio.Runner()).judge
 
 
@@ -116,7 +113,7 @@ class Rewarder:
 
     def __init__(self, task: Task, note: CallNote, loop: asyncio.Runner) -> None:
         self._task, self._note, self._loop = task, note, loop
-        self._index, self._call = BATCH, ""  # what is under way
+        self._index, self._call = BATCH, ""  # the call in progress
         names = rewarded(task)
         audit = [name for name in task.checks if name not in names]
         self._rewarding = self._part(names)
@@ -126,7 +123,7 @@ class Rewarder:
         )
 
     def _part(self, names: Sequence[str]) -> Task | None:
-        """The task with some of its checks, each noted before it runs; None without any."""
+        """Return the task with some of its checks, each noted before it runs; None without any."""
         all_checks = self._task.checks
         checks = {
             name: (self._noted(name, all_checks[name][0]), all_checks[name][1]) for name in names
@@ -134,7 +131,7 @@ class Rewarder:
         return replace(self._task, checks=checks, audit=()) if checks else None
 
     def _noted(self, name: str, check: Check) -> Check:
-        """`check`, noted before it runs."""
+        """Return `check` as one that notes itself before it runs."""
 
         @functools.wraps(check)
         def noted(document: str, answer: Answer, context: Context) -> Verdict:
@@ -148,7 +145,10 @@ class Rewarder:
         self._note.begin(self._index, call)
 
     def judge(self, asked: Sequence[Asked]) -> list[Judged] | Fault:
-        """Each completion's reward, in order. DataError where the task cannot compare the gold."""
+        """Return each completion's reward, in order.
+
+        Raises DataError where the task cannot compare the gold.
+        """
         for one in asked:
             if one.gold is not None:
                 self._task.check_gold(one.gold, row=one.row)
@@ -172,14 +172,16 @@ class Rewarder:
             _, checked = self._grade(
                 self._goldless if one.gold is None else self._auditing, asked, i, one.gold
             )
-            audit = {**checked, **({GOLD: fmean(right.values())} if right else {})}
+            audit = dict(checked)
+            if right:
+                audit[GOLD] = fmean(right.values())
             judged.append(Judged(reward, {**parts, **checked}, audit, right))
         return judged
 
     def _grade(
         self, task: Task | None, asked: Sequence[Asked], index: int, gold: Mapping[str, Any] | None
     ) -> tuple[float, Mapping[str, float]]:
-        """The weighted mean of the checks of `task`, and each one's score."""
+        """Return the weighted mean of the checks of `task`, and each one's score."""
         if task is None:
             return 0.0, {}
         self._index, one = index, asked[index]
@@ -198,7 +200,7 @@ class Rewarder:
         return {f"{GOLD}.{name}": float(share) for name, share in right.items()}
 
     def _ask(self, asked: Sequence[Asked]) -> list[float | None]:
-        """What the task's `reward` says of all completions, checked.
+        """Return what the task's `reward` gives for all completions, checked.
 
         A coroutine is awaited, all in one loop.
         """
@@ -207,15 +209,15 @@ class Rewarder:
         name = getattr(reward, "__name__", type(reward).__name__)
         self._begin(f"reward {name!r}")
         try:
-            found: object = reward([one.document for one in asked], [one.text for one in asked])
-            if inspect.isawaitable(found):
-                found = self._loop.run(_wait(found))
-            given = _listed(found)
+            returned: object = reward([one.document for one in asked], [one.text for one in asked])
+            if inspect.isawaitable(returned):
+                returned = self._loop.run(_wait(returned))
+            given = _listed(returned)
         except BaseException as error:  # SystemExit too
             raise self._wrong(f"the function raised {describe_error(error)}.", asked) from error
         if given is None:
             raise self._wrong(
-                f"the function returned {reprlib.repr(found)}, not a list of numbers.", asked
+                f"the function returned {reprlib.repr(returned)}, not a list of numbers.", asked
             )
         if len(given) != len(asked):
             raise self._wrong(
@@ -236,19 +238,19 @@ class Rewarder:
 
     def _wrong(self, what: str, asked: Sequence[Asked]) -> ConfigError:
         where = f"task {self._task.name!r}, {self._call}, {rows_at(self._index, asked)}"
-        return ConfigError(what, where=where, next_step=MEND)
+        return ConfigError(what, where=where, next_step=FIX)
 
 
-def _listed(found: object) -> list[object] | None:
-    """A list, tuple or array as a list; None for what is none, or has no order."""
+def _listed(value: object) -> list[object] | None:
+    """Return a list, tuple or array as a list; None for anything else or unordered."""
     if (
-        not isinstance(found, Iterable)
-        or not hasattr(found, "__getitem__")
-        or isinstance(found, str | bytes | Mapping)
+        not isinstance(value, Iterable)
+        or not hasattr(value, "__getitem__")
+        or isinstance(value, str | bytes | Mapping)
     ):
         return None
-    return list(found)
+    return list(value)
 
 
-async def _wait(found: Awaitable[object]) -> object:
-    return await found
+async def _wait(value: Awaitable[object]) -> object:
+    return await value

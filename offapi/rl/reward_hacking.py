@@ -1,8 +1,7 @@
-"""Is the reward being gamed? It rises on the held-out
-documents, and what it stands for does not; or that is lost.
+"""Detect a gamed reward: it rises on held-out documents while the audit does not, or falls.
 
-What it stands for is the audit as a whole, and each of its parts: a field that falls shows nothing
-in a mean that others raise. Left out: what the run does about it, see `run_log`.
+The audit counts as a whole, and each of its parts: the fall of one field does not show in a mean
+that other fields raise. Left out: what the run does about it, see `run_log`.
 """
 
 from __future__ import annotations
@@ -17,26 +16,24 @@ from offapi.rl.heldout import HeldOut, Scores, change
 from offapi.rl.rollouts import Prompt
 from offapi.stats.interval import Interval
 
-RISE = 0.02  # of the reward, below which nothing is made of it
-LOST = 0.99  # confidence that the audit fell, where no rise of the reward speaks for it
-# of the reward's rise, or of the room above the audit if that is less: what an honest audit gains
+RISE = 0.02  # the smallest rise of the reward that counts
+LOST = 0.99  # confidence that the audit fell, required where the reward did not rise
+# an honest audit gains this share of the reward's rise, or of the room above it if that is less
 SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Gamed:
-    """Since the look `base` the reward rose and the audit
-    did not, or it or its `part` fell; both changes.
-    """
+    """Evidence since the look `base`: the changes of the reward and of the audit or a part."""
 
     base: HeldOut
     reward: Interval
     audit: Interval
-    part: str | None = None  # None: the audit as a whole
+    part: str | None = None  # the part of the audit; None: the audit as a whole
 
     @property
     def rose(self) -> bool:
-        """Whether the reward surely rose."""
+        """Whether the reward significantly rose."""
         return self.reward.low > 0
 
     @property
@@ -47,22 +44,22 @@ class Gamed:
     @property
     def sentence(self) -> str:
         """What happened, for people."""
-        verdict = "is being gamed" if self.rose else "does not stand for what is meant"
+        verdict = "is being gamed" if self.rose else "does not measure what is meant"
         return (
             f"the reward {verdict}: since step {self.base.step} it changed by"
-            f" {self.reward.points()} points on held-out documents, while {self.meaning} changed by"
-            f" {self.audit.points()}."
+            f" {self.reward.points()} points on the held-out documents, while {self.meaning}"
+            f" changed by {self.audit.points()}."
         )
 
 
 def gamed(history: Sequence[HeldOut]) -> Gamed | None:
-    """What shows that the reward is being gamed; None where nothing does.
+    """Return the evidence that the reward is being gamed, or None.
 
-    The last two looks together, as one alone is noisy, are held against the first look, since which
-    the audit must surely have gained less than its share, and against the best two in a row, since
-    which it must have fallen. A part must have fallen since one of them, the level divided by their
-    number and by the two (Bonferroni). Where the reward did not rise, the audit must have fallen
-    since the first look with confidence LOST.
+    The last two looks are averaged, as one alone is noisy. They are compared with the first look,
+    since which the audit must have gained significantly less than its share, and with the best two
+    looks in a row, since which it must have fallen. A part must have fallen since one of them, the
+    level divided by the number of parts and by two (Bonferroni). Where the reward did not rise, the
+    audit must have fallen since the first look with confidence LOST.
     """
     first = history[0]
     if len(history) < 2 or first.audit is None:
@@ -71,16 +68,15 @@ def gamed(history: Sequence[HeldOut]) -> Gamed | None:
     pairs = sorted(
         (_together(pair) for pair in pairwise(history[:-2])), key=lambda pair: pair.score
     )
-    seen = [reward for one in history for reward in one.rewards if reward is not None]
-    scale = max(
-        1.0, max(seen, default=0.0) - min(seen, default=0.0)
-    )  # a task's own rewards have any size
+    rewards = [reward for look in history for reward in look.rewards if reward is not None]
+    # a task's own rewards may have any scale
+    scale = max(1.0, max(rewards, default=0.0) - min(rewards, default=0.0))
     for base in (first, *pairs[-1:]):
         reward = change(base.rewards, last.rewards)
         rise, room = reward.mean / scale, 1.0 - base.score
         if reward.low <= 0 or rise < RISE:
             continue
-        since = next(one for one in history if one.step == base.step)
+        since = next(look for look in history if look.step == base.step)
         audit = change(base.audits, last.audits)
         if audit.high < (SHARE * min(rise, room) if base is first else 0.0):
             return Gamed(since, reward, audit)
@@ -91,20 +87,21 @@ def gamed(history: Sequence[HeldOut]) -> Gamed | None:
     if (
         len(history) > 2
         and lost.high < 0
-        and all(one.score <= first.score - RISE for one in history[-2:])
+        and all(look.score <= first.score - RISE for look in history[-2:])
     ):
         return Gamed(first, change(first.rewards, last.rewards), lost)
     return None
 
 
 def examples(
-    found: Gamed, last: HeldOut, prompts: Sequence[Prompt], count: int = 3
+    gamed: Gamed, last: HeldOut, prompts: Sequence[Prompt], count: int = 3
 ) -> list[dict[str, Any]]:
-    """The documents whose reward rose most beside their
-    audit, or whose part of it fell most, with both answers.
+    """Return the documents that show it best, with both answers.
+
+    Those whose reward rose most compared with their audit, or whose part of it fell most.
     """
-    base, part = found.base, found.part
-    before_P, after_P = ((one.parts[part] if part else one.audits) for one in (base, last))
+    base, part = gamed.base, gamed.part
+    before_P, after_P = ((look.parts[part] if part else look.audits) for look in (base, last))
     audits, rises = _rises(before_P, after_P), _rises(base.rewards, last.rewards)
     order = sorted(
         audits.keys() & rises.keys(),
@@ -123,7 +120,7 @@ def examples(
 
 
 def _fallen(base: HeldOut, last: HeldOut) -> tuple[str, Interval] | None:
-    """The part that fell most, of those that surely did, and its change."""
+    """Return the part that fell most, of those that fell significantly, and its change."""
     names = [
         name for name, scores in base.parts.items() if any(score is not None for score in scores)
     ]
@@ -137,23 +134,23 @@ def _fallen(base: HeldOut, last: HeldOut) -> tuple[str, Interval] | None:
 
 
 def _together(looks: Sequence[HeldOut]) -> HeldOut:
-    """The mean of `looks`, document by document, at the step of the last."""
-    rewards_P = _means([one.rewards for one in looks])
-    audits_P = _means([one.audits for one in looks])
-    parts = {name: _means([one.parts[name] for one in looks]) for name in looks[0].parts}
+    """Return the mean of `looks`, document by document, at the step of the last."""
+    rewards_P = _means([look.rewards for look in looks])
+    audits_P = _means([look.audits for look in looks])
+    parts = {name: _means([look.parts[name] for look in looks]) for name in looks[0].parts}
     return replace(looks[-1], rewards=rewards_P, audits=audits_P, parts=parts)
 
 
 def _rises(before_P: Scores, after_P: Scores) -> dict[int, float]:
-    """After less before, of the documents that are known in both."""
+    """Return after minus before for the documents that are known in both."""
     pairs = enumerate(zip(before_P, after_P, strict=True))
     return {i: b - a for i, (a, b) in pairs if a is not None and b is not None}
 
 
 def _means(scores_LP: Sequence[Scores]) -> Scores:
-    """Document by document; None where one is not known."""
-    found: list[float | None] = []
+    """Return means document by document; None where a score is unknown."""
+    means_P: list[float | None] = []
     for scores_L in zip(*scores_LP, strict=True):
         known = [score for score in scores_L if score is not None]
-        found.append(fmean(known) if len(known) == len(scores_L) else None)
-    return tuple(found)
+        means_P.append(fmean(known) if len(known) == len(scores_L) else None)
+    return tuple(means_P)

@@ -1,8 +1,8 @@
-"""Rewards of fresh completions, scored in processes of their own while the next ones are decoded.
+"""Rewards of fresh completions, computed in other processes while the next ones are decoded.
 
-Nothing of the user's code runs in the trainer, and no call of it can hold the trainer up: a process
-at one call for too long is ended, in whatever code it is. A faulty reward is never a reward: it
-stops the run, and the completions it was asked about are kept. Left out: trying a call again.
+None of the user's code runs in the trainer, and no call can hold it up: a process that spends too
+long in one call is ended, whatever code it is in. A faulty reward never counts as a reward: it
+stops the run, and the completions it was asked about are stored. Left out: retrying a call.
 """
 
 from __future__ import annotations
@@ -26,23 +26,19 @@ __all__ = ["Asked", "Judged", "Rewards", "rewarded"]
 _Process = Supervised[Sequence[Asked], list[Judged] | Fault]
 _Failure = Fault | OffapiError
 
-STEP = "Mend it, or give a call more seconds; checks must end at any answer."
+STEP = "Fix it, or allow a call more time (`reward_seconds`). A check must end for every answer."
 
 
 class Rewards:
     """The rewarding processes of the task in `task_file`, while the context lasts.
 
-    `seconds` is how long one call of a check, or of the task's `reward`, may take; `kept` the file
-    that tells of the completions that stopped the run. Enter it in the thread that lives as long.
+    `seconds` is how long one call of a check, or of the task's `reward`, may take. `kept` is the
+    file for the completions that stopped the run. Enter the context in a thread that outlives it.
     """
 
     def __init__(self, task_file: Path, workers: int, seconds: float, kept: Path) -> None:
-        self._task_file, self._workers, self._seconds, self._kept = (
-            task_file,
-            workers,
-            seconds,
-            kept,
-        )
+        self._task_file, self._workers = task_file, workers
+        self._seconds, self._kept = seconds, kept
         self._failure: OffapiError | None = None
         self._lock = Lock()
         self._closed = False
@@ -76,19 +72,16 @@ class Rewards:
             process.end()
 
     def submit(self, asked: Sequence[Asked]) -> Future[list[Judged]]:
-        """Have a batch judged, as a whole, in one process;
-        returns at once. Batches spread over the processes.
+        """Start judging a batch in one process and return at once.
 
-        The result is in the batch's order. It raises ConfigError where the user's code raised, gave
-        no finite number (or None), or too few, took too long or ended its process; then so do all
-        results after it.
+        Batches spread over the processes. The result is in the batch's order. It raises ConfigError
+        where the user's code raised, returned too few rewards or one that is not a finite number or
+        None, took too long or ended its process; all results after it then raise the same.
         """
         return self._threads.submit(self._judge, tuple(asked))
 
     def not_deterministic(self, asked: Sequence[Asked], judged: Sequence[Judged]) -> list[str]:
-        """The rows of which some reward differs when
-        `asked`, first judged as `judged`, is judged again.
-        """
+        """Return the rows of `asked` whose reward differs from `judged` when judged again."""
         pairs = zip(asked, judged, self.submit(asked).result(), strict=True)
         return list(
             dict.fromkeys(one.row for one, first, again in pairs if first.reward != again.reward)
@@ -113,7 +106,7 @@ class Rewards:
             self._idle.put(process)
 
     def _answer(self, process: _Process, asked: tuple[Asked, ...]) -> list[Judged] | _Failure:
-        """What `process` makes of a batch, or the call at which it hung or ended."""
+        """Return what `process` makes of a batch, or the call at which it hung or ended."""
         process.send(asked)
         ended = None
         while ended is None and not process.pipe.poll(POLL):
@@ -127,27 +120,25 @@ class Rewards:
             what = f"took more than {self._seconds:g} s and was ended with its process."
         call = ended.call
         if call is None:
-            what = f"loading it, or what it left running, {what}"
-            step = "See what it does when it is loaded."
+            what = f"the task file, on loading or in the background, {what}"
+            step = "See what the file does when it is loaded, and what it leaves running."
             return Fault(what, str(self._task_file), step, BATCH, "")
         where = f"{self._task_file}, {call.name}, {rows_at(call.place, asked)}"
         return Fault(f"the call {what}", where, STEP, call.place, "")
 
     def _stop(self, fault: Fault, asked: tuple[Asked, ...]) -> ConfigError:
-        """The error that ends the run, once the completions that led to it are kept."""
+        """Store the completions at fault and return the error that ends the run."""
         blamed = asked if fault.index == BATCH else (asked[fault.index],)
-        told = {"what": fault.what, "where": fault.where, "asked": [asdict(one) for one in blamed]}
+        asked_rows = [asdict(one) for one in blamed]
+        record = {"what": fault.what, "where": fault.where, "asked": asked_rows}
         text = json.dumps(
-            {**told, "traceback": fault.traceback}, ensure_ascii=False, indent=1, default=str
+            {**record, "traceback": fault.traceback}, ensure_ascii=False, indent=1, default=str
         )
+        completions = "completion" if len(blamed) == 1 else f"{len(blamed)} completions"
         try:
-            atomic.write_file(
-                self._kept, text.encode("utf-8", "backslashreplace")
-            )  # a lone surrogate: JSON's escape
-            kept = f"Kept in {self._kept}: "
+            # a lone surrogate becomes JSON's escape
+            atomic.write_file(self._kept, text.encode("utf-8", "backslashreplace"))
+            kept = f"The {completions} and the traceback are in {self._kept}."
         except RunError as error:
-            kept = f"Not kept ({error.what}): "
-        kept += "the completion" if len(blamed) == 1 else f"the {len(blamed)} completions"
-        return ConfigError(
-            fault.what, where=fault.where, next_step=f"{fault.next_step} {kept}, and the traceback."
-        )
+            kept = f"The {completions} and the traceback are not kept ({error.what})."
+        return ConfigError(fault.what, where=fault.where, next_step=f"{fault.next_step} {kept}")

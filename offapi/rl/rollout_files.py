@@ -1,9 +1,8 @@
-"""Rollouts as graded traces on disk, and graded traces
-as rollouts: training offline on what was sampled before.
+"""Rollouts as graded traces on disk, and graded traces as rollouts for offline training.
 
 A row of a run's own rollouts holds the token ids and behaviour logprobs in `source`, so that
-importance weights are exact. Of other traces neither is known: the ratio is then 1, and a
-group's best traces stand against its rest. Left out: traces with tools or several turns.
+importance weights are exact. Other traces have neither: the ratio is then 1, and a group's best
+traces count as 1, the others as 0. Left out: traces with tools or several turns.
 """
 
 from __future__ import annotations
@@ -25,26 +24,28 @@ from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup
 from offapi.task import Task
 
 FOLDER = "rollouts"
-GRADE = "Grade the traces with `offapi grade`, or take a run's own rollouts."
+GRADE = "Grade the traces with `offapi grade`, or use a run's own rollouts."
 
 
 def encode(groups: Sequence[RolloutGroup], task: Task, step: int) -> bytes:
-    """The groups of a step as JSONL traces, `group` naming the prompt they share."""
+    """Return the groups of a step as JSONL traces, `group` naming the prompt they share."""
     return b"".join(
-        jsonl.line(traces.as_row(_trace(f"{step}.{at}/{group.prompt.row.id}", group, i, one, task)))
-        for at, group in enumerate(groups)  # a prompt may be there twice, resampled
-        for i, one in enumerate(group.rollouts)
+        jsonl.line(
+            traces.as_row(_trace(f"{step}.{at}/{group.prompt.row.id}", group, i, rollout, task))
+        )
+        for at, group in enumerate(groups)  # a resampled prompt may be there twice
+        for i, rollout in enumerate(group.rollouts)
     )
 
 
 def read(path: Path, task: Task, chat: Chat) -> list[RolloutGroup]:
-    """The groups of two traces or more in a file, or in a run's folder of them.
+    """Return the groups of two traces or more in a file, or in a run's folder of them.
 
-    DataError for a trace without a grade, or with
-    tools or several turns, and where no group is left.
+    Raises DataError for a trace without a grade, or with tools or several turns, and where no group
+    is left.
     """
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    found: dict[tuple[Path, str], list[Trace]] = {}
+    by_prompt: dict[tuple[Path, str], list[Trace]] = {}
     for file in files:
         for trace in traces.read(file):
             if trace.grade is None or "score" not in trace.grade:
@@ -52,37 +53,37 @@ def read(path: Path, task: Task, chat: Chat) -> list[RolloutGroup]:
                     f"trace {trace.id!r} has no grade.", path=file, field="grade", next_step=GRADE
                 )
             if not trace.single_shot:
-                step = "Take traces of one question and one answer."
+                step = "Use traces of one question and one answer."
                 raise DataError.at(
                     f"trace {trace.id!r} has several turns.", path=file, next_step=step
                 )
-            if trace.grade["score"] is not None:  # of a run's own: the reward function gave it none
-                found.setdefault((file, trace.group or trace.document), []).append(trace)
-    groups = [_group(group, chat) for group in found.values() if len(group) > 1]
+            if trace.grade["score"] is not None:  # in a run's own: the reward function gave None
+                by_prompt.setdefault((file, trace.group or trace.document), []).append(trace)
+    groups = [_group(group, chat) for group in by_prompt.values() if len(group) > 1]
     if not groups:
         step = (
-            'Give the traces of one prompt the same "group"; one answer alone is neither better nor'
-            " worse."
+            'Give the traces of one prompt the same "group". A single answer has nothing to compare'
+            " with."
         )
         raise DataError.at("no prompt has two answers.", path=path, field="group", next_step=step)
     return groups
 
 
-def _trace(name: str, group: RolloutGroup, i: int, one: Rollout, task: Task) -> Trace:
-    said = {"role": "assistant", "content": one.text}
+def _trace(name: str, group: RolloutGroup, i: int, rollout: Rollout, task: Task) -> Trace:
+    answer = {"role": "assistant", "content": rollout.text}
     source = {
-        "tokens": list(one.completion.tokens),
+        "tokens": list(rollout.completion.tokens),
         "logprobs": (
-            list(one.completion.logprobs) if one.completion.sampling_mask is None else None
-        ),  # of a truncated distribution
-        "finish": one.completion.finish,
-        "audit": dict(one.judged.audit),
+            list(rollout.completion.logprobs) if rollout.completion.sampling_mask is None else None
+        ),  # logprobs of a truncated distribution are not reusable
+        "finish": rollout.completion.finish,
+        "audit": dict(rollout.judged.audit),
     }
-    checks = {name: {"score": score, "reason": ""} for name, score in one.judged.parts.items()}
-    grade = {"score": one.reward, "checks": checks}
+    checks = {name: {"score": score, "reason": ""} for name, score in rollout.judged.parts.items()}
+    grade = {"score": rollout.reward, "checks": checks}
     return Trace(
         f"{name}#{i}",
-        (*task.messages(group.prompt.row.text), said),
+        (*task.messages(group.prompt.row.text), answer),
         group=name,
         source=source,
         grade=grade,
@@ -93,9 +94,9 @@ def _group(members: Sequence[Trace], chat: Chat) -> RolloutGroup:
     first = members[0]
     asked = chat.prompt(first.messages[:-1], id=first.id)
     rollouts = [_rollout(trace, chat) for trace in members]
-    if not all(one.completion.logprobs for one in rollouts):
-        best = max(one.reward or 0.0 for one in rollouts)
-        rollouts = [replace(one, reward=float(one.reward == best)) for one in rollouts]
+    if not all(rollout.completion.logprobs for rollout in rollouts):
+        best = max(rollout.reward or 0.0 for rollout in rollouts)
+        rollouts = [replace(rollout, reward=float(rollout.reward == best)) for rollout in rollouts]
     return RolloutGroup(
         Prompt(Document(first.id, first.document, first.gold), asked), tuple(rollouts)
     )
@@ -108,7 +109,8 @@ def _rollout(trace: Trace, chat: Chat) -> Rollout:
     logprobs_T = tuple(source.get("logprobs") or ())
     if not tokens_T or chat.decode(tokens_T) != trace.messages[-1]["content"]:
         segments = chat.episode(trace.id, trace.messages).segments  # another tokenizer's
-        tokens_T, logprobs_T = next(one.tokens for one in segments if one.sampled), ()
+        tokens_T = next(segment.tokens for segment in segments if segment.sampled)
+        logprobs_T = ()
     elif len(tokens_T) != len(logprobs_T):
         logprobs_T = ()
     parts = {name: float(check["score"]) for name, check in (grade.get("checks") or {}).items()}

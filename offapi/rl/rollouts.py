@@ -1,11 +1,10 @@
-"""Groups of fresh completions with their rewards: sampled
-by the backend, scored meanwhile in processes of their own.
+"""Groups of completions with their rewards: sampled by the backend, scored in parallel.
 
 A completion whose reward is None is left out of its group: no advantage, no loss. Left out:
 episodes of several turns.
 
-Shape suffixes in this package: `_P` prompts, `_G` rewarded completions of a group, `_T` tokens of
-a completion, `_L` looks at the held-out documents, each of which is a prompt.
+Shape suffixes in this package: `_P` prompts, `_G` rewarded completions of a group, `_T` tokens of a
+completion, `_L` looks (evaluations) at the held-out documents, each of which is a prompt.
 """
 
 from __future__ import annotations
@@ -33,9 +32,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion, what its checks said, and the
-    reward that it is trained on (None: it has none).
-    """
+    """One completion, its checks' scores, and the reward it is trained on (None: it has none)."""
 
     completion: Completion
     text: str
@@ -52,13 +49,13 @@ class RolloutGroup:
 
     @property
     def rewarded(self) -> tuple[Rollout, ...]:
-        """Those that have a reward."""
-        return tuple(one for one in self.rollouts if one.reward is not None)
+        """The rollouts that have a reward."""
+        return tuple(rollout for rollout in self.rollouts if rollout.reward is not None)
 
     @property
     def rewards_G(self) -> tuple[float, ...]:
-        """Their rewards."""
-        return tuple(one.reward for one in self.rollouts if one.reward is not None)
+        """The rewards of those rollouts."""
+        return tuple(rollout.reward for rollout in self.rollouts if rollout.reward is not None)
 
     @property
     def flat(self) -> bool:
@@ -68,7 +65,7 @@ class RolloutGroup:
 
 @dataclass(frozen=True)
 class Sampler:
-    """What it takes to sample and score. `overlong` is DAPO's soft limit in tokens (0: off)."""
+    """Everything needed to sample and score; `overlong` is DAPO's soft limit in tokens (0: off)."""
 
     backend: Backend
     chat: Chat
@@ -78,35 +75,34 @@ class Sampler:
     overlong: int = 0
 
     def groups(self, prompts: Sequence[Prompt], step: int) -> list[RolloutGroup]:
-        """A group for each of `prompts`, in order; `step` keys the random stream.
+        """Return a group for each of `prompts`, in order; `step` keys the random stream.
 
         Raises what rewarding raises.
         """
         sampling = replace(self.sampling, step=step)
-        found, asked = {}, {}
+        completions, rewards = {}, {}
         for group in self.backend.rollout([prompt.tokens for prompt in prompts], self.n, sampling):
             texts = [self.chat.decode(completion.tokens) for completion in group.completions]
-            asked[group.prompt] = self.rewards.submit(
+            rewards[group.prompt] = self.rewards.submit(
                 [self.asked(prompts[group.prompt], text) for text in texts]
             )
-            found[group.prompt] = tuple(zip(group.completions, texts, strict=True))
-        return [
-            RolloutGroup(
-                prompt,
-                tuple(
-                    Rollout(completion, text, judged, self._shaped(completion, judged.reward))
-                    for (completion, text), judged in zip(found[i], asked[i].result(), strict=True)
-                ),
+            completions[group.prompt] = tuple(zip(group.completions, texts, strict=True))
+        groups = []
+        for i, prompt in enumerate(prompts):
+            pairs = zip(completions[i], rewards[i].result(), strict=True)
+            rollouts = tuple(
+                Rollout(completion, text, judged, self._shaped(completion, judged.reward))
+                for (completion, text), judged in pairs
             )
-            for i, prompt in enumerate(prompts)
-        ]
+            groups.append(RolloutGroup(prompt, rollouts))
+        return groups
 
     def asked(self, prompt: Prompt, text: str) -> Asked:
-        """What the rewarding processes are told. Gold goes along for the audit alone."""
+        """Return what the rewarding processes get; gold is for the audit alone."""
         return Asked(prompt.row.id, prompt.row.text, text, prompt.row.gold)
 
     def _shaped(self, completion: Completion, reward: float | None) -> float | None:
-        """`reward` with the soft overlong punishment of arXiv 2503.14476, equation 13."""
+        """Return `reward` less the soft overlong punishment (arXiv 2503.14476, equation 13)."""
         if reward is None or not self.overlong:
             return reward
         over = len(completion.tokens) - (self.sampling.max_tokens - self.overlong)
@@ -115,9 +111,9 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The groups of a step, and how many prompts were drawn in place of flat ones.
+    """The groups of a step, and how many prompts were drawn to replace flat ones.
 
-    `recorded`: in an earlier run.
+    `recorded`: sampled in an earlier run.
     """
 
     groups: tuple[RolloutGroup, ...]
@@ -126,28 +122,27 @@ class Sampled:
 
     @property
     def tokens(self) -> int:
-        """Completion tokens of the groups."""
-        return sum(len(one.completion.tokens) for group in self.groups for one in group.rollouts)
+        """The number of completion tokens in the groups."""
+        rollouts = [rollout for group in self.groups for rollout in group.rollouts]
+        return sum(len(rollout.completion.tokens) for rollout in rollouts)
 
 
 def sample(
     sampler: Sampler, prompts: Sequence[Prompt], pool: Sequence[Prompt], step: int, resamples: int
 ) -> Sampled:
-    """Groups of `prompts`; flat ones replaced by those of
-    other prompts from `pool`, at most `resamples` times.
+    """Sample groups of `prompts`, and replace flat ones up to `resamples` times from `pool`.
 
-    Dynamic sampling, arXiv 2503.14476, section 3.2, with a limit: what is still flat then stays.
+    Dynamic sampling (arXiv 2503.14476, section 3.2) with a limit: groups still flat then stay.
     """
     groups = sampler.groups(prompts, step * (resamples + 1))
     drawn = 0
-    for again in range(1, resamples + 1):
+    for attempt in range(1, resamples + 1):
         flat = [i for i, group in enumerate(groups) if group.flat]
         if not flat:
             break
-        others = order(sampler.sampling.seed, 2**32 + step * resamples + again, len(pool))[
-            : len(flat)
-        ]
-        fresh = sampler.groups([pool[i] for i in others], step * (resamples + 1) + again)
+        stream = 2**32 + step * resamples + attempt
+        others = order(sampler.sampling.seed, stream, len(pool))[: len(flat)]
+        fresh = sampler.groups([pool[i] for i in others], step * (resamples + 1) + attempt)
         drawn += len(fresh)
         for at, group in zip(flat, fresh, strict=False):
             groups[at] = group
@@ -157,10 +152,10 @@ def sample(
 def experiences(
     backend: Backend, groups: Sequence[RolloutGroup], loss: PolicyLoss, *, offline: bool = False
 ) -> list[Experience]:
-    """Every rewarded completion with its advantage and the reference's logprobs, group by group.
+    """Return each rewarded completion with its advantage and the reference's logprobs.
 
-    `offline`: sampled by an earlier policy, whose logprobs, where they are known, are the old ones.
-    ConfigError for a reward that the rule cannot take.
+    Group by group. `offline`: an earlier policy sampled them, whose logprobs, where known, are the
+    old ones. Raises ConfigError for a reward that the rule cannot take.
     """
     if loss.shape.advantage == "mean":
         _refuse_negative(groups, loss)
@@ -171,35 +166,37 @@ def experiences(
     references = backend.score(episodes, by="reference", temperature=loss.temperature)
     rewards_PG = [group.rewards_G for group in judged]
     advantages_PG = backend.advantages(rewards_PG, loss.rule)
-    advantages = [float(one) for advantages_G in advantages_PG for one in advantages_G]
-    made = []
+    advantages = [float(value) for advantages_G in advantages_PG for value in advantages_G]
+    batch = []
     for episode, advantage, reference_T in zip(episodes, advantages, references, strict=True):
         old_T = episode.behaviour if offline else None
-        made.append(Experience(episode, advantage, old=old_T, reference=reference_T))
-    return made
+        batch.append(Experience(episode, advantage, old=old_T, reference=reference_T))
+    return batch
 
 
 def _refuse_negative(groups: Sequence[RolloutGroup], loss: PolicyLoss) -> None:
-    """Below 0 the mean turns the advantages' signs round: the worst answer would be raised."""
+    """Raise ConfigError for rewards below 0, whose mean would flip the advantages' signs."""
     for group in groups:
         low = min(group.rewards_G, default=0.0)
         if low < 0:
             what = (
                 f"{group.prompt.row.id!r} has an answer with reward {low:g}, and {loss.rule}"
-                " divides by their mean."
+                " divides by the mean reward."
             )
             step = (
-                "Shift the rewards to 0 or more (`overlong` lowers them too), or take another rule."
+                "Shift the rewards to 0 or more (`overlong` lowers them too), or use another rule."
             )
             raise ConfigError(what, where="loss.rule", next_step=step)
 
 
 def carry_old(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) -> list[Experience]:
-    """`batch` with the logprobs of its first inner update as the old ones of the next."""
+    """Return `batch` with the first inner update's logprobs as the old ones of the next."""
     pairs = zip(batch, logprobs, strict=True)
     return [
-        replace(one, old=own_T) if one.old is None and own_T is not None else one
-        for one, own_T in pairs
+        replace(experience, old=own_T)
+        if experience.old is None and own_T is not None
+        else experience
+        for experience, own_T in pairs
     ]
 
 

@@ -1,8 +1,8 @@
-"""Writes what a GRPO run does, in the order that a kill at any moment forgives.
+"""Write the files of a GRPO run, in an order that makes it resumable after a kill at any moment.
 
     runs/NAME/rollouts/000001.jsonl  heldout-000000.jsonl  best/  hacking.json  learned.json
 
-Beside these the metrics, the timings and the checkpoints of every run. Left out: what is written
+The folder also holds the metrics, timings and checkpoints of every run. Left out: what is written
 and which problems there are, which `offapi.rl.monitor` decides.
 """
 
@@ -32,7 +32,7 @@ from offapi.training import train_state
 from offapi.training.job import Job
 
 BEST, HACKING, LEARNED = "best", "hacking.json", "learned.json"
-BEST_WEIGHTS = "best.safetensors"  # in a checkpoint: the best adapter until then
+BEST_WEIGHTS = "best.safetensors"  # in a checkpoint: the best adapter so far
 
 
 class LoggedConfig(Protocol):
@@ -63,7 +63,7 @@ class LoggedInputs(Protocol):
 
 @dataclass(frozen=True)
 class RunLog:
-    """The files of a run, and what it says to people."""
+    """The files of a run, and its messages to people."""
 
     job: Job[LoggedConfig, LoggedInputs]
     backend: Backend
@@ -95,7 +95,7 @@ class RunLog:
     ) -> None:
         """Write one step: rollouts, look, metrics, checkpoint; then raise GateFailed for a problem.
 
-        What is broken is raised before the step is logged, so that a resumed run meets it again.
+        `decision.broken` is raised before the step is logged, so that a resumed run meets it again.
         """
         folder, step, seen = self.job.folder, decision.trail.step, decision.seen
         if not figures.sampled.recorded:
@@ -105,7 +105,8 @@ class RunLog:
         if seen is not None:
             self._write_look(seen, best=decision.best)
         self.enforce(decision.broken)
-        folder.log(step, {**figures.metrics, **(seen.metrics() if seen else {})})
+        look_metrics = seen.metrics() if seen else {}
+        folder.log(step, {**figures.metrics, **look_metrics})
         folder.log(step, timings, TIMINGS)
         if decision.checkpoint:
             self._write_checkpoint(decision.trail)
@@ -114,17 +115,20 @@ class RunLog:
 
     def raise_alarm(self, decision: Decision) -> None:
         """Raise GateFailed, with the samples that show it, where the reward is being gamed."""
-        found = decision.gamed
-        if found is None:
+        gamed = decision.gamed
+        if gamed is None:
             return
-        self._write_samples(found, decision.trail.history[-1])
-        step = f"See {HACKING} in the run's folder, and reward what you mean."
-        self.enforce([Problem("hacking", found.sentence, step)])
+        self._write_samples(gamed, decision.trail.history[-1])
+        step = (
+            f"Read the examples in {HACKING} in the run's folder, then change the checks to reward"
+            " what you mean."
+        )
+        self.enforce([Problem("hacking", gamed.sentence, step)])
 
     def write_end(self, learned: Learned) -> Report | None:
-        """Put the best look's adapter in place; return its report where all documents have gold.
+        """Write the best look's adapter; return its report where all documents have gold.
 
-        Raises GateFailed, with everything written, where nothing can be said to have been learned.
+        Raises GateFailed, with everything written, where the improvement is not significant.
         """
         folder, inputs = self.job.folder, self.job.inputs
         shape, arrays = adapter.read(folder.path / BEST)
@@ -148,7 +152,7 @@ class RunLog:
         except OffapiError:
             best = self.job.folder.path / BEST
             if best.is_dir():
-                self.job.progress.say(f"The best adapter so far is {best}.")
+                self.job.progress.say(f"The best adapter so far is in {best}.")
             raise
 
     def _write_look(self, seen: HeldOut, *, best: bool) -> None:
@@ -166,20 +170,20 @@ class RunLog:
         best = (folder.path / BEST / adapter.WEIGHTS).read_bytes()
         folder.checkpoint(trail.step, {**files, BEST_WEIGHTS: best}, asdict(trail))
 
-    def _write_samples(self, found: Gamed, last: HeldOut) -> None:
-        """Write and say which documents' reward rose while their audit did not."""
-        samples = reward_hacking.examples(found, last, self.job.inputs.heldout)
-        told = {
+    def _write_samples(self, gamed: Gamed, last: HeldOut) -> None:
+        """Write and report documents whose reward rose while their audit did not."""
+        samples = reward_hacking.examples(gamed, last, self.job.inputs.heldout)
+        record = {
             "step": last.step,
-            "since": found.base.step,
-            "part": found.part,
-            "rose": found.rose,
+            "since": gamed.base.step,
+            "part": gamed.part,
+            "rose": gamed.rose,
             "samples": samples,
         }
-        self.job.folder.write(HACKING, orjson.dumps(told))
-        for one in samples:
-            self.job.progress.say(f"  {one['id']}: {one['before']!r} -> {one['after']!r}")
-            (reward, rewarded), (audit, audited) = one["reward"], one["audit"]
+        self.job.folder.write(HACKING, orjson.dumps(record))
+        for sample in samples:
+            self.job.progress.say(f"  {sample['id']}: {sample['before']!r} -> {sample['after']!r}")
+            (reward, rewarded), (audit, audited) = sample["reward"], sample["audit"]
             self.job.progress.say(
                 f"    reward {reward:.2f} -> {rewarded:.2f}, audit {audit:.2f} -> {audited:.2f}"
             )

@@ -1,6 +1,6 @@
 """Seconds of each phase of a step.
 
-They stay out of the metrics, which two equal runs have in common byte for byte.
+They stay out of the metrics, which are the same bytes in two equal runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the seconds inside as `name`'s."""
+        """Count the seconds inside the context for `name`."""
         started = time.perf_counter()
         try:
             yield
@@ -30,11 +30,11 @@ class Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def count(self, name: str, tokens: int) -> None:
-        """Note that phase `name` worked through so many completion tokens."""
+        """Note that phase `name` processed `tokens` completion tokens."""
         self.tokens[name] = self.tokens.get(name, 0) + tokens
 
     def take(self) -> dict[str, float]:
-        """Seconds of each phase and its tokens a second; the clock starts anew."""
+        """Return seconds and tokens per second of each phase, and start the clock anew."""
         taken = {f"seconds/{name}": seconds for name, seconds in self.seconds.items()}
         rates = {
             f"tokens_per_second/{n}": t / self.seconds[n]

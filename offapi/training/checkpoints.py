@@ -1,7 +1,7 @@
 """The checkpoints of a run: committed whole, verified when read, pruned with care.
 
 One folder each, `step-000010`, written by `offapi.files.atomic`. Left out: what is inside them,
-which is the recipe's.
+which the recipe decides.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from offapi.errors import RunError
 from offapi.files import atomic
 
-KEEP = 2  # intact checkpoints that stay
+KEEP = 2  # intact checkpoints to keep
 PREFIX = "step-"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint. `skipped` names newer ones that were damaged and passed over."""
+    """A verified checkpoint; `skipped` names newer ones that were damaged."""
 
     step: int
     path: Path
@@ -31,7 +31,7 @@ class Checkpoint:
     skipped: tuple[str, ...] = ()
 
     def resumed(self, steps: int) -> str:
-        """One line: at which of `steps` a run goes on, and which newer checkpoints are damaged."""
+        """Return one line: at which of `steps` a run resumes, and which checkpoints are damaged."""
         names = ", ".join(self.skipped)
         damaged = (
             f"checkpoints {names} are damaged"
@@ -44,11 +44,10 @@ class Checkpoint:
 def commit(
     folder: Path, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any], metrics_bytes: int
 ) -> Checkpoint:
-    """Write checkpoint `step` into `folder` and prune.
-    The same files at the same step again change nothing.
+    """Write checkpoint `step` into `folder` and prune; writing the same again changes nothing.
 
-    Raises NotCommitted (earlier checkpoints stay), DurabilityUncertain, or RunError when
-    that step holds other files.
+    Raises NotCommitted (earlier checkpoints stay), DurabilityUncertain, or RunError when that step
+    holds other files.
     """
     path = folder / f"{PREFIX}{step:06d}"
     if path.exists() and not _holds(path, files):
@@ -62,7 +61,7 @@ def commit(
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest intact checkpoint, None when none was taken.
+    """Return the newest intact checkpoint, or None when none was taken.
 
     Raises RunError when none is intact.
     """
@@ -71,13 +70,13 @@ def latest(folder: Path) -> Checkpoint | None:
         raise RunError(
             "no checkpoint is intact.",
             where=str(folder),
-            next_step="Check the disk, and start a new run.",
+            next_step="Check the disk, then start a new run.",
         )
     return checkpoint
 
 
 def prune(folder: Path) -> None:
-    """Remove what is older than the last KEEP intact checkpoints, and what killed writers left."""
+    """Remove checkpoints older than the last KEEP intact ones, and leftovers of killed writers."""
     kept = [checkpoint.path for checkpoint in islice(_intact(folder), KEEP)]
     if len(kept) == KEEP:
         paths = _paths(folder)
@@ -87,7 +86,7 @@ def prune(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporaries of writers that were killed. Only for who holds the run's lock."""
+    """Remove temporary files of killed writers; the caller must hold the run's lock."""
     for stale in folder.glob(f"{atomic.TEMPORARY}*"):
         if stale.is_dir():
             shutil.rmtree(stale)
@@ -96,7 +95,7 @@ def sweep(folder: Path) -> None:
 
 
 def _paths(folder: Path) -> list[Path]:
-    """Checkpoint folders, newest first, intact or not."""
+    """Return the checkpoint folders, newest first, intact or not."""
     paths = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
     return sorted(paths, key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True)
 
@@ -113,9 +112,9 @@ def _intact(folder: Path) -> Iterator[Checkpoint]:
 
 
 def _holds(path: Path, files: Mapping[str, bytes]) -> bool:
-    """Whether the checkpoint in `path` holds `files`.
+    """Return whether the checkpoint in `path` holds `files`.
 
-    False when damaged; RunError when it holds others.
+    False when it is damaged. Raises RunError when it holds other files.
     """
     try:
         atomic.verify(path)
@@ -127,5 +126,5 @@ def _holds(path: Path, files: Mapping[str, bytes]) -> bool:
     ):
         return True
     raise RunError(
-        "this step has another checkpoint.", where=str(path), next_step="Start a new run."
+        "this step already has another checkpoint.", where=str(path), next_step="Start a new run."
     )

@@ -1,6 +1,6 @@
-"""What a piece of work will take, in numbers, from a short measurement of the loaded model.
+"""Forecast of time and memory, from a short measurement of the loaded model.
 
-Left out: the words for them (`forecast_text`), electricity and money (`offapi cost` knows those).
+Left out: the sentences (`forecast_text`), electricity and money (`offapi cost`).
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ from offapi.backend import Backend, Limits, ModelSpec
 from offapi.episodes import Episode, Segment
 from offapi.training.schedule import Schedule
 
-TRAIN_PER_SCORE = (
-    3.2  # time of a training token in scored tokens: forward, backward, and LoRA's share
-)
-DECODE_PER_SCORE = 3.5  # time of a decoded token, many rows side by side, in scored tokens
+# times of one token in units of a scored token
+TRAIN_PER_SCORE = 3.2  # forward, backward, and LoRA's share
+DECODE_PER_SCORE = 3.5  # in a batch of many rows
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds a token, measured by scoring a short row."""
+    """Seconds per token, measured by scoring a short row."""
 
     score: float
 
     @property
     def train(self) -> float:
-        """Seconds of a training token."""
+        """Seconds per training token."""
         return self.score * TRAIN_PER_SCORE
 
     @property
     def decode(self) -> float:
-        """Seconds of a decoded token in a full batch."""
+        """Seconds per decoded token in a full batch."""
         return self.score * DECODE_PER_SCORE
 
 
@@ -49,7 +48,7 @@ def measure(backend: Backend, tokens: int = 256) -> Speed:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine with a model loaded: how fast it is, the bytes it holds and has."""
+    """A machine with a model loaded: its speed, and its used and total bytes of memory."""
 
     backend: str
     speed: Speed
@@ -59,14 +58,14 @@ class Machine:
 
     @classmethod
     def of(cls, backend: Backend) -> Machine:
-        """The machine of a loaded backend, measured."""
+        """Measure the machine of a loaded backend."""
         speed, memory = measure(backend), backend.memory()
         return cls(backend.name, speed, memory.used, memory.total, backend.limits.micro_batch)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a piece of work takes: its time, and all that is held at its peak."""
+    """What a piece of work takes: seconds, and bytes at its peak."""
 
     seconds: float
     bytes: float
@@ -74,41 +73,39 @@ class Work:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What a reinforcement asks: prompts and held-out ones
-    by their lengths in tokens, how often, how many updates.
-    """
+    """The work of a reinforcement run: prompt lengths in tokens, answers and updates."""
 
     prompts: Sequence[int]
     heldout: Sequence[int]
     answer: int  # tokens of the longest completion
     group: int  # completions of a prompt
     updates: int  # from one batch
-    eval_every: int  # steps between looks at the held-out prompts
+    eval_every: int  # steps between evaluations on the held-out prompts
 
     def looks(self, steps: int) -> int:
-        """At the held-out prompts, in so many steps."""
+        """Return the number of evaluations on the held-out prompts in `steps` steps."""
         return 1 + -(-steps // self.eval_every)
 
 
 def reading(speed: Speed, prompts: Sequence[int], answer: int) -> float:
-    """Seconds to answer prompts of those lengths, each with `answer` tokens at most."""
+    """Return the seconds to answer prompts of these lengths, with `answer` tokens each at most."""
     return speed.score * sum(prompts) + speed.decode * answer * len(prompts)
 
 
 def training(
     machine: Machine, rows: Sequence[int], schedule: Schedule, spec: ModelSpec, first: int = 0
 ) -> Work:
-    """The steps from `first` on over rows of those lengths in tokens."""
+    """Return the work of the steps from `first` on, over rows of these lengths in tokens."""
     left, longest = (schedule.steps - first) / schedule.per_epoch, max(rows)
     micro = min(max(machine.micro_batch, longest), schedule.batch_size * longest)
     return Work(machine.speed.train * sum(rows) * left, _peak(machine, spec, micro))
 
 
 def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: ModelSpec) -> Work:
-    """The most it takes, every completion as long as it may get."""
+    """Return the most work a run can take, with every completion at its longest."""
     speed, drawn = machine.speed, rounds.group * rounds.answer
     asked = sum(rounds.prompts) / len(rounds.prompts)
-    one = (
+    prompt_seconds = (
         speed.score * (2 * asked + drawn)
         + speed.decode * drawn
         + speed.train * (asked + drawn) * rounds.updates
@@ -118,10 +115,11 @@ def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: Mo
     micro = min(
         max(machine.micro_batch, longest + rounds.answer), schedule.batch_size * (longest + drawn)
     )
-    seconds = schedule.steps * schedule.batch_size * one + rounds.looks(schedule.steps) * look
+    step_seconds = schedule.batch_size * prompt_seconds
+    seconds = schedule.steps * step_seconds + rounds.looks(schedule.steps) * look
     return Work(seconds, _peak(machine, spec, micro))
 
 
 def _peak(machine: Machine, spec: ModelSpec, tokens: int) -> float:
-    """Bytes with a micro-batch of so many tokens under way."""
+    """Return the bytes in use during a micro-batch of `tokens` tokens."""
     return machine.used + activation_bytes(spec.path, machine.backend, spec.dtype) * tokens

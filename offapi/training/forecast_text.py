@@ -1,4 +1,4 @@
-"""What a piece of work will take, said in a sentence before it starts.
+"""The forecast of time and memory as a sentence, before the work starts.
 
 Left out: the arithmetic (`forecast`).
 """
@@ -18,26 +18,28 @@ from offapi.training.schedule import Schedule
 def training(
     backend: Backend, episodes: Sequence[Episode], schedule: Schedule, first: int, spec: ModelSpec
 ) -> str:
-    """Steps, tokens, expected time and memory of the training still to do."""
+    """Return the steps, tokens, expected time and memory of the training still to do."""
     machine, rows = Machine.of(backend), [len(episode.tokens) for episode in episodes]
     work = forecast.training(machine, rows, schedule, spec, first)
     learned = sum(sum(episode.mask) for episode in episodes)
-    more = f" More than there is: lower limits.train_tokens (the longest row has {max(rows)})."
-    return (
+    sentence = (
         f"Training on {len(rows)} rows, {sum(rows):,} tokens ({learned:,} of them learned), in"
         f" {schedule.steps - first} steps of {schedule.batch_size} rows: about"
-        f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of {machine.total / 2**30:.0f}"
-        f" GiB.{more if work.bytes > machine.total else ''}"
+        f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of {machine.total / 2**30:.0f} GiB."
     )
+    if work.bytes <= machine.total:
+        return sentence
+    longest = f"the longest row has {max(rows)}"
+    return f"{sentence} This exceeds the memory: lower limits.train_tokens ({longest})."
 
 
 def reinforcement(backend: Backend, rounds: Rounds, schedule: Schedule, spec: ModelSpec) -> str:
-    """Steps, completions, and the most they take."""
+    """Return the steps and completions, and the most time and memory they take."""
     machine = Machine.of(backend)
     work = forecast.reinforcement(machine, rounds, schedule, spec)
     return (
         f"{schedule.steps} steps of {schedule.batch_size} prompts with {rounds.group} completions"
-        f" each, {rounds.looks(schedule.steps)} looks at {len(rounds.heldout)} held-out documents:"
-        f" at most about {duration(work.seconds)}, {work.bytes / 2**30:.1f} of"
+        f" each, {rounds.looks(schedule.steps)} evaluations on {len(rounds.heldout)} held-out"
+        f" documents: at most about {duration(work.seconds)}, {work.bytes / 2**30:.1f} of"
         f" {machine.total / 2**30:.0f} GiB."
     )

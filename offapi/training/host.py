@@ -25,18 +25,18 @@ LIBRARIES = (
 
 
 def versions() -> dict[str, str]:
-    """Installed version of each library that can change a number; missing ones are left out."""
-    found = {"offapi": __version__}
+    """Return the version of each installed library that can change a number."""
+    installed = {"offapi": __version__}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def facts() -> dict[str, Any]:
-    """Python, system, processor, CPUs this process may use, and memory in bytes."""
+    """Return Python, system, processor, CPUs this process may use, and memory in bytes."""
     import psutil
 
     return {
@@ -49,7 +49,7 @@ def facts() -> dict[str, Any]:
 
 
 def cpus() -> int:
-    """CPUs this process may run on."""
+    """Return the number of CPUs this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

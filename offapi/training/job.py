@@ -1,4 +1,4 @@
-"""A recipe's inputs, bundled: what it is run with, and where it writes."""
+"""The bundle that a recipe runs with: its config, its inputs, and where it writes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from offapi.files.hashing import sha256_named, sha256_path
 from offapi.models import store
 from offapi.models.lock import LOCK
 
-# A resumed run may change these: nothing it makes depends on them.
+# A resumed run may change these: no result depends on them.
 MAY_CHANGE = ("allow", "workers", "reward_seconds")
 DIGITS = 12  # of a hash in a folder's name
 
@@ -34,7 +34,7 @@ def describe_run(config: Any) -> dict[str, Any]:
     keys = configs.resolved(config)
     for name in MAY_CHANGE:
         keys.pop(name, None)
-    step = "Check the path; relative ones are relative to the recipe file."
+    step = "Check the path. Relative paths start at the folder of the recipe file."
     hashes = {name: _hash(sha256_named, path, ConfigError, step) for name, path in reads.items()}
     return {"config": keys, "sha256": hashes}
 
@@ -42,14 +42,14 @@ def describe_run(config: Any) -> dict[str, Any]:
 def with_limits_of(manifest: Mapping[str, Any], began: Mapping[str, Any]) -> dict[str, Any]:
     """Return `manifest` with the limits in `began`, the one its run began with.
 
-    A run that ran out of memory may so be resumed with lower limits.
+    So a run that ran out of memory can be resumed with lower limits.
     """
     limits = began.get("config", {}).get("limits")
     return {**manifest, "config": {**manifest["config"], "limits": limits}}
 
 
 def describe_arm(recipe: str, config: Any, backend: str, start: str | None) -> dict[str, Any]:
-    """Return what a comparison's arm depends on, whatever the paths of what it reads.
+    """Return what a comparison's arm depends on, whatever the paths of the files it reads.
 
     `start` is the folder name of the arm whose student it continues. Raises DataError for a file
     that cannot be read.
@@ -57,7 +57,7 @@ def describe_arm(recipe: str, config: Any, backend: str, start: str | None) -> d
     reads = config.reads()
     places = {"name", "out", "model", "adapter", *reads}
     keys = {name: value for name, value in configs.resolved(config).items() if name not in places}
-    step = "Check the path; relative ones are relative to the file that names them."
+    step = "Check the path. Relative paths start at the folder of the file that names them."
     hashes = {name: _hash(sha256_path, path, DataError, step) for name, path in reads.items()}
     return {
         "road": recipe,
@@ -98,5 +98,5 @@ def _hash(
     try:
         return hashed(path)
     except OSError as error:
-        what = f"cannot be read: {error.strerror}."
+        what = f"the file cannot be read: {error.strerror}."
         raise kind(what, where=str(path), next_step=next_step) from None

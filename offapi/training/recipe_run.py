@@ -1,4 +1,4 @@
-"""Find a recipe and run it in a folder, from the beginning or from where it stopped.
+"""Find a recipe and run it in a folder, from the beginning or from its last checkpoint.
 
 Left out: flags and printing, which are the commands'.
 """

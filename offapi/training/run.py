@@ -1,4 +1,4 @@
-"""A run folder: manifest, metrics, and checkpoints that survive kills, full disks and flipped bits.
+"""A run folder: manifest, metrics, and checkpoints that survive kills, full disks and bit flips.
 
     runs/NAME/manifest.json  metrics.jsonl  checkpoints/step-000010/
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,19 +42,19 @@ class Run:
 
     @classmethod
     def create(cls, root: Path, name: str, manifest: Mapping[str, Any]) -> Self:
-        """Make `root`/`name`. `manifest` is what the run depends
-        on: config, seed, hashes of model, data and task.
+        """Create `root`/`name`.
 
-        Raises RunError when the name is taken or cannot be written.
+        `manifest` is what the run depends on: config, seed, hashes of model, data and task. Raises
+        RunError when the name is taken or the folder cannot be created.
         """
         if Path(name).name != name or name.startswith("."):
             raise RunError(
-                f"{name!r} is not a usable run name.", next_step="Use a plain name without slashes."
+                f"a run cannot be named {name!r}.", next_step="Use a plain name without slashes."
             )
         path = (root / name).absolute()
         if path.exists():
-            step = "Continue it with --resume, or choose another name."
-            raise RunError("there is a run of that name already.", where=str(path), next_step=step)
+            step = "Resume it with --resume, or choose another name."
+            raise RunError("a run of that name exists already.", where=str(path), next_step=step)
         about = {**manifest, "created": _now(), "attempts": []}
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -63,20 +63,22 @@ class Run:
                 atomic.write_file(folder / MANIFEST, _json(about))
             atomic.sync_path(path.parent)
         except OSError as error:
-            step = "Choose a folder that can be written, with --out or in the recipe."
+            step = "Choose a writable folder, with --out or `out` in the recipe."
             raise RunError(
-                f"cannot be created: {error.strerror}.", where=str(path), next_step=step
+                f"the run folder cannot be created: {error.strerror}.",
+                where=str(path),
+                next_step=step,
             ) from error
         return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The run in `path`. Raises RunError when there is none."""
+        """Return the run in `path`; raise RunError when there is none."""
         path = path.absolute()
         if not (path / MANIFEST).is_file():
-            beside = sorted(other.parent.name for other in path.parent.glob(f"*/{MANIFEST}"))
+            names = sorted(other.parent.name for other in path.parent.glob(f"*/{MANIFEST}"))
             raise RunError(
-                "there is no run here.", where=str(path), next_step=nearest(path.name, beside)
+                "there is no run here.", where=str(path), next_step=nearest(path.name, names)
             )
         return cls(path)
 
@@ -84,14 +86,16 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """What the run depends on, and its attempts so far.
 
-        Raises RunError when it is unreadable.
+        Raises RunError when it cannot be read.
         """
         try:
             manifest: dict[str, Any] = orjson.loads((self.path / MANIFEST).read_bytes())
         except (OSError, ValueError) as error:
             step = "Restore the file from a backup, or start a new run."
             raise RunError(
-                f"unreadable ({error}).", where=str(self.path / MANIFEST), next_step=step
+                f"the manifest is unreadable ({error}).",
+                where=str(self.path / MANIFEST),
+                next_step=step,
             ) from error
         return manifest
 
@@ -113,23 +117,25 @@ class Run:
                 outcome = "interrupted"
                 raise
             finally:
-                with suppress(
-                    *(() if outcome == "finished" else (OffapiError,))
-                ):  # the first error is the one to tell
+                # after a failure, the first error is the one to report
+                later: AbstractContextManager[None, bool | None] = suppress(OffapiError)
+                if outcome == "finished":
+                    later = nullcontext()
+                with later:
                     self._attempt(ended=_now(), outcome=outcome, network=guard.report())
                 _held.discard(self.path)
 
     def resume(self, manifest: Mapping[str, Any]) -> Checkpoint | None:
-        """The checkpoint to go on from (None: none was taken yet), with metrics cut back to it.
+        """Return the checkpoint to resume from, or None, with the metrics cut back to it.
 
         Raises RunError naming the first field of `manifest` that is not what the run began with.
         """
         self._must_hold()
-        found = _difference(self.manifest, orjson.loads(_json(manifest)))
-        if found:
-            field, old, new = found
+        difference = _difference(self.manifest, orjson.loads(_json(manifest)))
+        if difference:
+            field, old, new = difference
             what = f"{field} was {_shown(old)} when this run began and is {_shown(new)} now."
-            step = "Resume with what it began with, or start a new run."
+            step = "Resume with the value it began with, or start a new run."
             raise RunError(what, where=str(self.path / MANIFEST), next_step=step)
         checkpoint = self.latest()
         self._cut_metrics(checkpoint.metrics_bytes if checkpoint else 0)
@@ -137,10 +143,9 @@ class Run:
         return checkpoint
 
     def log(self, step: int, metrics: Mapping[str, Any], name: str = METRICS) -> None:
-        """Append one line to metrics.jsonl, or to another
-        file `name`, which resuming does not cut back.
+        """Append one line to metrics.jsonl, or to another file `name`.
 
-        Raises NotCommitted, with no part of the line kept.
+        Resuming cuts back only metrics.jsonl. Raises NotCommitted, with no part of the line kept.
         """
         self._must_hold()
         line = _json({"step": step, **metrics}) + b"\n"
@@ -148,10 +153,11 @@ class Run:
         try:
             append_whole(descriptor, line)
         except OSError as error:
-            step_ = "Free some space, then continue with --resume."
             where = str(self.path / name)
             raise atomic.NotCommitted(
-                f"could not be written: {error.strerror}.", where=where, next_step=step_
+                f"could not be written: {error.strerror}.",
+                where=where,
+                next_step="Free some space, then resume with --resume.",
             ) from error
         finally:
             os.close(descriptor)
@@ -163,9 +169,7 @@ class Run:
         return self.path / name
 
     def write_folder(self, name: str, files: Mapping[str, bytes]) -> Path:
-        """Write the folder `name` in the run folder,
-        whole or not at all, in place of an earlier one.
-        """
+        """Write the folder `name` in the run folder, whole or not at all, over an earlier one."""
         self._must_hold()
         atomic.write_folder(self.path / name, files, {}, replace=True)
         return self.path / name
@@ -173,19 +177,18 @@ class Run:
     def checkpoint(
         self, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any]
     ) -> Checkpoint:
-        """Commit `files` and `meta` as checkpoint `step`,
-        then drop old ones. The same one twice is no error.
+        """Commit `files` and `meta` as checkpoint `step`, then drop old ones.
 
-        Raises NotCommitted (earlier checkpoints stay) or DurabilityUncertain.
+        Committing the same one twice is not an error. Raises NotCommitted (earlier checkpoints
+        stay) or DurabilityUncertain.
         """
         self._must_hold()
         return checkpoints.commit(self.path / CHECKPOINTS, step, files, meta, self._sync_metrics())
 
     def count_scoring(self, data: str, n: int) -> int:
-        """Note in the manifest that `n` documents of the file
-        with hash `data` were scored; how often it now was.
+        """Note that `n` documents of the file with hash `data` were scored; return its count.
 
-        No attempt of the run: the lock is held for the moment, by whoever scores. Raises
+        This is not an attempt of the run: whoever scores holds the lock for the moment. Raises
         RunError when another process holds it.
         """
         with self.alone():
@@ -196,10 +199,10 @@ class Run:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the run without beginning an attempt; nothing
-        to do inside `lock`. Raises RunError as `lock` does.
+        """Hold the run without beginning an attempt; do nothing inside `lock`.
 
-        Waits a little: another process that notes a scoring is done in a moment.
+        Waits a little, as another process that notes a scoring is done in a moment. Raises RunError
+        as `lock` does.
         """
         if self.path in _held:
             yield
@@ -208,13 +211,11 @@ class Run:
             yield
 
     def latest(self) -> Checkpoint | None:
-        """The newest intact checkpoint. Raises RunError when there are some and none is intact."""
+        """Return the newest intact checkpoint, or None; raise RunError when none is intact."""
         return checkpoints.latest(self.path / CHECKPOINTS)
 
     def _sweep(self) -> None:
-        """Remove what killed writers left, here and
-        in the folders that are no runs of their own.
-        """
+        """Remove leftovers of killed writers, here and in folders that are not runs themselves."""
         inside = [
             path for path in self.path.iterdir() if path.is_dir() and not (path / MANIFEST).exists()
         ]
@@ -222,7 +223,7 @@ class Run:
             checkpoints.sweep(folder)
 
     def _sync_metrics(self) -> int:
-        """Make metrics.jsonl durable; its length in bytes."""
+        """Make metrics.jsonl durable and return its length in bytes."""
         descriptor = os.open(self.path / METRICS, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             atomic.sync(descriptor)
@@ -236,14 +237,17 @@ class Run:
         if have < length:
             step = "Restore the file, or start a new run."
             raise RunError(
-                f"{have} bytes, the checkpoint counted {length}.", where=str(path), next_step=step
+                f"must have {length} bytes or more, as the checkpoint counted, got {have}.",
+                where=str(path),
+                next_step=step,
             )
         if have > length:
             os.truncate(path, length)
 
     def _attempt(self, **facts: Any) -> None:
-        """Add to the last attempt in the manifest, or begin
-        one with `started` (or where a full disk kept it out).
+        """Add to the last attempt in the manifest.
+
+        `started` begins a new one, and so does any fact where a full disk prevented that.
         """
         manifest = self.manifest
         if "started" in facts or not manifest["attempts"]:
@@ -261,16 +265,15 @@ class Run:
 
 
 def _difference(old: Any, new: Any, field: str = "") -> tuple[str, Any, Any] | None:
-    """The first field of `new` whose value in `old` is another, as (dotted name, old, new)."""
+    """Return the first field of `new` that differs in `old`, as (dotted name, old, new)."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return None if old == new else (field, old, new)
-    keys = (
-        new.keys() if not field else {**old, **new}
-    )  # at the top the run knows more than its caller
-    found = (
+    # at the top level the run has more keys than its caller
+    keys = {**old, **new} if field else new.keys()
+    differences = (
         _difference(old.get(key), new.get(key), f"{field}.{key}" if field else key) for key in keys
     )
-    return next((difference for difference in found if difference), None)
+    return next((difference for difference in differences if difference), None)
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Which rows a step learns from, and at what learning rate.
 
-Both follow from the step's number alone.
+Both depend on the step's number alone.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Schedule:
-    """`epochs` passes over `rows` rows in batches of
-    `batch_size`; linear warm-up, then linear decay to zero.
+    """`epochs` passes over `rows` rows in batches of `batch_size`.
+
+    The learning rate warms up linearly while it decays linearly to zero.
     """
 
     rows: int
@@ -35,15 +36,15 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps in all, at least one."""
+        """The number of optimizer steps, at least one."""
         return max(1, round(self.per_epoch * self.epochs))
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of the 0-based `step`."""
+        """Return the learning rate of the 0-based `step`."""
         return self.lr * min(1.0, (step + 1) / (self.warmup_steps + 1)) * (1.0 - step / self.steps)
 
     def batch_at(self, step: int, items: Sequence[T]) -> list[T]:
-        """The rows of the 0-based `step`, in an order drawn anew each epoch."""
+        """Return the rows of the 0-based `step`, in an order drawn anew each epoch."""
         epoch, place = divmod(step, self.per_epoch)
         chosen = order(self.seed, epoch, self.rows)[
             place * self.batch_size : (place + 1) * self.batch_size

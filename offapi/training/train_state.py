@@ -1,8 +1,7 @@
-"""A training state as files and back: PEFT's adapter,
-loadable as it lies, and the optimizer's moments beside it.
+"""A training state as files: PEFT's adapter, loadable as it is, and the optimizer's moments.
 
-No pickle anywhere. Both backends write and read the same files, so a run begun on one
-can go on on the other. Left out: where the files go and how they get there (`offapi.training.run`).
+There are no pickles. Both backends write and read the same files, so that a run begun on one can be
+resumed on the other. Left out: where the files are and how they get there (`offapi.training.run`).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from safetensors.numpy import load, save
 
 from offapi import adapter
 from offapi.backend import Arrays, LoraSpec, TrainState
+from offapi.episodes import Floats
 from offapi.errors import RunError
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
@@ -23,7 +23,7 @@ KINDS = ("exp_avg", "exp_avg_sq")
 
 
 def encode(state: TrainState, shape: LoraSpec, base: str) -> Mapping[str, bytes]:
-    """File name -> content of a checkpoint."""
+    """Return the files of a checkpoint: name -> content."""
     moments = {
         f"{kind}/{name}": np.ascontiguousarray(array, dtype=np.float32)
         for kind in KINDS
@@ -37,19 +37,20 @@ def encode(state: TrainState, shape: LoraSpec, base: str) -> Mapping[str, bytes]
 
 
 def read(folder: Path) -> TrainState:
-    """The state in checkpoint `folder`. Raises RunError or ModelError when it is damaged."""
+    """Return the state in checkpoint `folder`; raise RunError or ModelError when it is damaged."""
     _, matrices = adapter.read(folder)
     try:
         moments: Arrays = load((folder / OPTIMIZER).read_bytes())
         step = int(orjson.loads((folder / PROGRESS).read_bytes())["optimizer_steps"])
     except Exception as error:
         raise RunError(
-            f"damaged checkpoint: {error}", where=str(folder), next_step="Resume from an older one."
+            f"the checkpoint is damaged: {error}",
+            where=str(folder),
+            next_step="Resume from an older checkpoint.",
         ) from error
-    held = {
-        kind: {
-            name.split("/", 1)[1]: a for name, a in moments.items() if name.startswith(f"{kind}/")
-        }
-        for kind in KINDS
-    }
-    return TrainState(matrices, held["exp_avg"], held["exp_avg_sq"], step)
+    by_kind: dict[str, dict[str, Floats]] = {kind: {} for kind in KINDS}
+    for name, array in moments.items():
+        kind, _, tensor = name.partition("/")
+        if kind in by_kind:
+            by_kind[kind][tensor] = array
+    return TrainState(matrices, by_kind["exp_avg"], by_kind["exp_avg_sq"], step)

@@ -77,7 +77,7 @@ def test_scoring_an_adapter_is_counted_in_its_run(bench: Path) -> None:
     again = on(bench, "--adapter=runs/sft/adapter")
     count = first["scored"] + 1
     assert (
-        f"This test set has now been scored {count} times for this run; pick on validation"
+        f"This test set has now been scored {count} times for this run. Choose between models"
         in again.stderr
     )
     manifest = orjson.loads((bench / "runs/sft/manifest.json").read_bytes())
@@ -148,7 +148,7 @@ def test_two_files_are_compared_and_no_model_is_loaded(bench: Path) -> None:
     assert (found["all_fields"]["only_a"], found["all_fields"]["only_b"]) == (11, 0)
     people = offapi("eval", str(a), "--against", str(b), "--margin=0.1", cwd=bench)
     assert people.stdout == ""
-    assert "Can A replace B, if 10.0 points less would do?" in people.stderr
+    assert "Can A replace B, if a loss of up to 10.0 points is acceptable?" in people.stderr
 
 
 def test_the_installed_command_compares_without_a_backend(bench: Path) -> None:

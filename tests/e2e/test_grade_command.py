@@ -141,10 +141,10 @@ def test_a_person_reads_tables(tmp_path: Path) -> None:
         "best of each group",
         "Your rule keeps 35 of 60 rows; dropped: 20 below the threshold, 5 over the cap.",
         "35 rows are too few: do not train on fewer than 50",
-        "Ceiling: of the kept rows, 100.0 [90.1–100.0]% are right in every field (35 known).",
+        "Ceiling: 100.0 [90.1–100.0]% of the kept rows are right in every field (35 known).",
         (
-            "At 1 and above, 100.0 [91.2–100.0]% are right in every field. 40 judged rows cannot"
-            " tell whether that is 95%"
+            "At 1 and above, 100.0 [91.2–100.0]% are right in every field. 40 rows with a known"
+            " answer are too few to confirm 95%"
         ),
         "too much",
     ):
@@ -189,7 +189,7 @@ def test_killed_at_any_time_it_resumes_to_the_same_bytes(tmp_path: Path) -> None
     assert 0 < before < 1000
     again = killed.run("--kept", killed.path / "kept.jsonl")
     assert again.returncode == 0, again.stderr
-    assert f"Going on after {before:,} rows graded before." in again.stderr
+    assert f"Resuming: {before:,} rows are graded already." in again.stderr
     for name in ("graded.jsonl", "kept.jsonl"):
         assert (killed.path / name).read_bytes() == (whole.path / name).read_bytes()
 

@@ -1,8 +1,7 @@
-"""A GRPO task that the tiny random model has a signal
-on, and runs of it that a fault meets at a chosen moment.
+"""A GRPO task on which the tiny random model has a signal, and runs of it with faults.
 
-`Runner` is a process that has imported the backend and computed nothing, so that each run, forked
-from it, is a process of its own without a start of seconds.
+`Runner` is a process that has imported the backend and computed nothing. Each run, forked from it,
+is a process of its own without seconds of start-up.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ NOT_COMPARED = ("manifest.json", ".lock", TIMINGS)  # times, process ids, attemp
 
 
 def lay_out(folder: Path, **keys: Any) -> Path:
-    """A GRPO recipe and all it needs, in `folder`; the recipe's path."""
+    """Write a GRPO recipe and all it needs to `folder`; return the recipe's path."""
     settings = {
         "allow": ["cut", "learned"],
         "num_iterations": 2,
@@ -81,18 +80,17 @@ def lay_out(folder: Path, **keys: Any) -> Path:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """Every file of a run folder that two equal runs have in common."""
+    """Return the files of a run folder that two equal runs have in common."""
     files = {str(path.relative_to(run)): path for path in sorted(run.rglob("*")) if path.is_file()}
     return {name: path.read_bytes() for name, path in files.items() if name not in NOT_COMPARED}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a run: SIGKILL after call `n` of `at`,
-    or ahead of a file operation in it (1 is its first).
+    """What happens to a run: SIGKILL after call `n` of `at`, or before a file operation in it.
 
-    "full" is a disk that takes no more from the n-th write on; "clock" a SIGKILL `seconds` after
-    the start, or, where n is 1, after its first step.
+    `operation` 1 is the first one. "full" is a disk that is full from the n-th write on. "clock" is
+    a SIGKILL `seconds` after the start or, where n is 1, after the first step.
     """
 
     at: str = "none"
@@ -102,9 +100,7 @@ class Fault:
 
 
 class Runner:
-    """Runs `offapi`, each time in a process forked
-    from one that has only imported `backend_name`.
-    """
+    """Runs `offapi`, each time in a process forked from one that has imported `backend_name`."""
 
     def __init__(self, backend_name: str) -> None:
         script = (
@@ -122,7 +118,7 @@ class Runner:
     def train(
         self, recipe: Path, *words: str, fault: Fault | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """`offapi train RECIPE WORDS`, met by `fault`."""
+        """Run `offapi train RECIPE WORDS` with `fault`."""
         assert self._process.stdin
         assert self._process.stdout
         arguments = ["train", str(recipe), "--backend", self.backend_name, *words]
@@ -201,7 +197,7 @@ def _ended(child: int) -> bool:
 
 
 def full_disk(n: int) -> AbstractContextManager[None]:
-    """From the n-th write to a regular file on, and the next new folder, the disk is full."""
+    """Fill the disk at the n-th write to a regular file: writes and new folders fail from there."""
     left = n
 
     def tick(name: str, args: tuple[Any, ...], _: object) -> None:
@@ -236,7 +232,7 @@ def _backends() -> list[type]:
 
 
 def _kill_in(fault: Fault) -> None:
-    """SIGKILL this process after the fault's call, or ahead of the file operation in it."""
+    """SIGKILL this process after the fault's call, or before a file operation in it."""
     owner, name = _owner(fault.at)
     real = getattr(owner, name)
     calls, left = 0, fault.operation

@@ -1,6 +1,4 @@
-"""A tiny student of two letters: warmed up to say them in
-either order, for GRPO to teach it which one is wanted.
-"""
+"""A tiny student of two letters, warmed up to say them in either order, for GRPO to teach."""
 
 from __future__ import annotations
 
@@ -77,7 +75,7 @@ task = offapi.Task(
 
 
 def write_model(folder: Path) -> Path:
-    """The tiny model with a template of nothing but the document."""
+    """Write the tiny model with a template of nothing but the document."""
     tiny_llama.write_chat(folder)
     path = folder / "tokenizer_config.json"
     path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), "chat_template": TEMPLATE}))
@@ -101,11 +99,11 @@ def write_recipe(folder: Path, name: str, shape: int, **keys: Any) -> Path:
 
 
 def warm_up(folder: Path) -> Path:
-    """A student that answers a pair of letters with the
-    pair or its reverse, evenly: its adapter folder.
+    """Train a student that answers a pair or its reverse equally often; return its adapter.
 
-    `folder` then holds the model as well. Away from its run, which would tell that it has seen all
-    pairs: evenly, so the held-out ones show nothing that it remembers.
+    `folder` then holds the model too. The adapter is moved away from its run, whose manifest would
+    say that it has learned all pairs. It has, but in both orders, so that the held-out ones show no
+    memory.
     """
     model = write_model(folder / "model")
     (folder / "task.py").write_text(task_text(["backwards"]))

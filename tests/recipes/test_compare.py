@@ -101,7 +101,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_one_table_of_what_each_road_took_and_gave(bench: Path) -> None:
+def test_one_table_has_cost_and_accuracy_of_each_recipe(bench: Path) -> None:
     told = orjson.loads((bench.parent / "runs/compare/compare.json").read_bytes())
     rows = told["rows"]
     assert list(rows) == ["recorded", "base", "sft", "distill", "filtered_sft"]
@@ -140,9 +140,7 @@ def test_one_table_of_what_each_road_took_and_gave(bench: Path) -> None:
         assert words in said
 
 
-def test_its_report_shows_the_test_documents_and_how_to_compare_again(
-    bench: Path, tmp_path: Path
-) -> None:
+def test_its_report_shows_test_documents_and_the_command(bench: Path, tmp_path: Path) -> None:
     folder = bench.parent / "runs/compare"
     done = recipe_folder.offapi(
         "report", str(folder), "--out", str(tmp_path / "page.html"), "--json"
@@ -162,7 +160,7 @@ def test_its_report_shows_the_test_documents_and_how_to_compare_again(
     assert ", no 30" in (tmp_path / "page.html").read_text()
 
 
-def test_a_second_time_nothing_is_done_again(bench: Path) -> None:
+def test_a_second_call_repeats_nothing(bench: Path) -> None:
     before = tree(bench.parent / "runs/arms")
     done = recipe_folder.offapi(
         "compare", str(bench), "--backend", "torch", "--set", "label_minutes=5.0"
@@ -184,7 +182,7 @@ def test_what_an_arm_depends_on_makes_another_arm(bench: Path) -> None:
     assert [one["n"] for one in counted["scored"]] == [10]
 
 
-def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_forecasts_and_writes_nothing(tmp_path: Path) -> None:
     file = lay_out(tmp_path / "dry")
     before = tree(tmp_path)
     told = offapi(
@@ -205,7 +203,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path: Path) -> None
     assert tree(tmp_path) == before
 
 
-def test_killed_between_and_inside_arms_it_goes_on(bench: Path, tmp_path: Path) -> None:
+def test_killed_between_and_inside_arms_it_resumes(bench: Path, tmp_path: Path) -> None:
     """The arms have the names they have elsewhere,
     so what they come to can be compared with those.
     """
@@ -266,7 +264,7 @@ def test_a_gate_that_fails_is_a_result(tmp_path: Path) -> None:
     assert "none" in again.stderr
 
 
-def test_grpo_looks_at_documents_that_its_start_did_not_learn(tmp_path: Path) -> None:
+def test_grpo_holds_out_documents_its_start_did_not_learn(tmp_path: Path) -> None:
     file = lay_out(
         tmp_path / "start",
         'roads = ["sft", "grpo"]\n',
@@ -290,7 +288,7 @@ def test_grpo_looks_at_documents_that_its_start_did_not_learn(tmp_path: Path) ->
     assert all(not ids & looked for ids in read if ids != looked)
 
 
-def test_roads_the_data_do_not_allow_are_left_out_and_said(tmp_path: Path) -> None:
+def test_recipes_the_data_do_not_allow_are_left_out(tmp_path: Path) -> None:
     file = lay_out(tmp_path / "none", "")
     rows = [{**row, "recorded_label": {"shop": "Nowhere Inc"}} for row in recipe_folder.rows(16)]
     recipe_folder.write_jsonl(tmp_path / "none/train.jsonl", rows)
@@ -333,7 +331,7 @@ def test_the_teachers_tokens_and_price_are_counted(tmp_path: Path) -> None:
     )  # its labels hold the test documents too
 
 
-def test_a_curve_goes_on_and_shares_the_comparisons_arm(bench: Path) -> None:
+def test_a_curve_resumes_and_shares_the_comparisons_arm(bench: Path) -> None:
     words = ["curve", str(bench), "--backend=torch", "--sizes=4,8,16", "--draws=2", "--want=0.9"]
     before = trained(bench.parent)
     told = offapi(*words)
@@ -368,7 +366,7 @@ def test_a_curve_goes_on_and_shares_the_comparisons_arm(bench: Path) -> None:
     ] == 12  # of sixteen, those that pass the checks
 
 
-def test_no_curve_of_what_cannot_be_drawn(bench: Path) -> None:
+def test_a_curve_that_cannot_be_drawn_is_refused(bench: Path) -> None:
     words = ["curve", str(bench), "--road=distill", "--set=teacher=local:demo", "--sizes=4,8,16"]
     assert "offapi label" in offapi(*words, code=2)["message"]
     assert "16 rows" in offapi("curve", str(bench), code=2)["message"]

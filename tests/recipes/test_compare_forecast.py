@@ -1,4 +1,4 @@
-"""What an arm of a comparison is said to take beforehand is what its recipe says when it begins."""
+"""The forecast of a comparison's arm is the forecast that its recipe gives when it begins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MACHINE = Machine("torch", Speed(1e-3), used=1000.0, total=1e9)
 
 
 def expected(path: Path) -> tuple[Outlook, Any, Any]:
-    """The outlook of the recipe file as an arm with nothing to test on, its config and inputs."""
+    """Return the recipe file's forecast as an arm without test documents, config and inputs."""
     module = find_recipe(path)
     config = configs.load(path, module.Config)
     inputs = module.prepare(config, Output(json=True))
@@ -39,38 +39,40 @@ def val_seconds(inputs: Any) -> float:
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.05, 1), (0.3, 2), (2.0, 10)])
-def test_of_training_whole_steps_are_reckoned(tmp_path: Path, epochs: float, steps: int) -> None:
-    found, config, inputs = expected(recipe_folder.lay_out(tmp_path, epochs=epochs))
+def test_the_forecast_of_training_counts_whole_steps(
+    tmp_path: Path, epochs: float, steps: int
+) -> None:
+    outlook, config, inputs = expected(recipe_folder.lay_out(tmp_path, epochs=epochs))
     rows = [len(episode.tokens) for episode in inputs.episodes]
     work = forecast.training(MACHINE, rows, config.schedule(len(rows)), config.spec(inputs.model))
     assert work.seconds == pytest.approx(MACHINE.speed.train * sum(rows) * steps / 5)
-    assert found.seconds == pytest.approx(work.seconds + val_seconds(inputs))
-    assert (found.rows, found.memory, found.total) == (10, work.bytes, 1e9)
+    assert outlook.seconds == pytest.approx(work.seconds + val_seconds(inputs))
+    assert (outlook.rows, outlook.memory, outlook.total) == (10, work.bytes, 1e9)
 
 
-def test_of_graded_traces_each_students_rows_are_reckoned(tmp_path: Path) -> None:
+def test_the_forecast_of_filtered_sft_has_both_students(tmp_path: Path) -> None:
     path = recipe_folder.lay_out(tmp_path, "filtered_sft", count=12, wrong=6)
     path.write_text(path.read_text().replace('data = "train.jsonl"', 'traces = "train.jsonl"'))
-    found, config, inputs = expected(path)
+    outlook, config, inputs = expected(path)
     students = [[len(episode.tokens) for episode in each] for each in (inputs.kept, inputs.random)]
     works = [
         forecast.training(MACHINE, rows, config.schedule(6), config.spec(inputs.model))
         for rows in students
     ]
     assert works[0].seconds != works[1].seconds
-    assert found.seconds == pytest.approx(
+    assert outlook.seconds == pytest.approx(
         sum(work.seconds for work in works) + 2 * val_seconds(inputs)
     )
-    assert found.memory == max(work.bytes for work in works)
+    assert outlook.memory == max(work.bytes for work in works)
 
 
-def test_of_grpo_it_is_the_recipes_own(tmp_path: Path) -> None:
-    found, config, inputs = expected(
+def test_the_forecast_of_grpo_is_the_recipes_own(tmp_path: Path) -> None:
+    outlook, config, inputs = expected(
         recipe_folder.lay_out(tmp_path, "grpo", epochs=0.3, num_generations=2, eval_every=2)
     )
     rounds = config.rounds(inputs.task, inputs.prompts, inputs.heldout)
     work = forecast.reinforcement(
         MACHINE, rounds, config.schedule(len(inputs.prompts)), config.spec(inputs.model)
     )
-    assert (found.seconds, found.memory) == (work.seconds, work.bytes)
+    assert (outlook.seconds, outlook.memory) == (work.seconds, work.bytes)
     assert (len(inputs.prompts), rounds.looks(2), work.seconds > 0) == (10, 2, True)

@@ -26,7 +26,7 @@ SMALL = Sizes(train=4, val=1, test=2, epochs=1.0)  # one step: what is learned i
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, predict: Callable[..., Predictions]) -> list[int]:
-    """The worked examples of every arm that is asked from here on, by `predict`."""
+    """Record the worked examples of every arm that is asked from here on, by `predict`."""
     asked: list[int] = []
 
     def noted(*arguments: Any) -> Predictions:
@@ -106,7 +106,7 @@ def test_answers_are_reused_where_nothing_they_depend_on_changed(
     assert asked == [0, 0]
 
 
-def test_an_unfinished_demo_is_not_gone_on_with_as_another(tmp_path: Path) -> None:
+def test_an_unfinished_demo_is_not_resumed_as_another(tmp_path: Path) -> None:
     first, _ = open_folder(tmp_path, "demo", {"demo": asdict(SMALL)})
     again, resume = open_folder(tmp_path, "demo", {"demo": asdict(SMALL)})
     assert resume

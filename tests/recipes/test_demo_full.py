@@ -1,6 +1,4 @@
-"""What `offapi demo --full` adds to a demo that is done,
-on a tiny model: the roads, their cost, one report.
-"""
+"""What `offapi demo --full` adds to a finished demo, on a tiny model: comparison, cost, report."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from offapi.training.run import Run
 
 
 def label(row: documents.Document) -> bytes:
-    """A line as `offapi label` writes it."""
+    """Return a line as `offapi label` writes it."""
     told = {
         "id": row.id,
         "output": task.answer_text(row.gold or {}),
@@ -34,7 +32,7 @@ def label(row: documents.Document) -> bytes:
     )
 
 
-def test_the_roads_are_compared_their_cost_reckoned_and_all_of_it_reported(
+def test_full_compares_estimates_cost_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_llama.write_chat(tmp_path / "model")

@@ -23,7 +23,7 @@ def test_only_what_passes_the_checks_is_learned(tmp_path: Path, backend_name: st
     assert [entry["n"] for entry in scored] == [4]
 
 
-def test_gold_is_never_looked_at(tmp_path: Path) -> None:
+def test_gold_is_never_used(tmp_path: Path) -> None:
     recipe = recipe_folder.lay_out(tmp_path, "distill", count=8, teacher="recorded")
     assert recipe_folder.offapi("train", str(recipe)).returncode == 0
     without = recipe_folder.lay_out(tmp_path / "without", "distill", count=8, teacher="recorded")
@@ -55,7 +55,7 @@ def test_a_labels_file_takes_the_teachers_place(tmp_path: Path) -> None:
     assert "Kept 5 of 6 labels" in done.stderr
 
 
-def test_a_recipe_sends_an_endpoint_to_label(tmp_path: Path) -> None:
+def test_an_endpoint_is_left_to_label(tmp_path: Path) -> None:
     recipe = recipe_folder.lay_out(tmp_path, "distill", teacher="https://api.example.com/v1")
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 2
@@ -74,7 +74,7 @@ def test_labels_have_no_groups_to_keep_by(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_nothing_kept_is_an_error_with_the_reasons_place(tmp_path: Path) -> None:
+def test_no_kept_label_is_an_error_that_names_the_reasons(tmp_path: Path) -> None:
     recipe = recipe_folder.lay_out(tmp_path, "distill", count=4, wrong=4, teacher="recorded")
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 1

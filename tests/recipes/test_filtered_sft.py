@@ -1,6 +1,4 @@
-"""Graded traces against as many random ones, on both
-backends: who is kept, what is written, what is refused.
-"""
+"""Graded traces against as many random ones, on both backends."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ def recipe(folder: Path, **keys: Any) -> Path:
     return path
 
 
-def test_the_best_are_learned_and_compared_with_as_many_random_ones(
-    tmp_path: Path, backend_name: str
-) -> None:
+def test_the_best_traces_are_compared_with_random_ones(tmp_path: Path, backend_name: str) -> None:
     path = recipe(tmp_path, epochs=1.0)
     done = recipe_folder.offapi("train", str(path), "--backend", backend_name, "--json")
     assert done.returncode == 0, done.stderr
@@ -54,7 +50,7 @@ def test_wrong_answers_are_not_among_the_kept(tmp_path: Path, backend_name: str)
     assert len(recipe_folder.metrics(tmp_path / "runs" / "filtered-sft")) == 12
 
 
-def test_keeping_by_groups_needs_traces_that_have_some(tmp_path: Path) -> None:
+def test_keeping_by_group_needs_traces_with_groups(tmp_path: Path) -> None:
     done = recipe_folder.offapi("train", str(recipe(tmp_path)), "--set", "keep={best = 1}")
     assert done.returncode == 1
     assert "no row has a group, so best = 1 would drop none." in done.stderr

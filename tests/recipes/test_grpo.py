@@ -1,6 +1,4 @@
-"""`offapi train` with the grpo recipe, as a user runs it:
-it learns what is rewarded, and does not fool its user.
-"""
+"""`offapi train` with the grpo recipe, as a user runs it: it learns, and its gates work."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ NO_AUDIT = "Nothing audits this run"
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Says a pair of letters forwards as often as backwards.
+    """Return an adapter that says a pair of letters forwards as often as backwards.
 
     Adapters move between backends, so one does for both.
     """
@@ -37,28 +35,26 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def moved(student: Path, run: Path) -> float:
-    """How far the run's last step is from where it began: the largest difference of a weight."""
+    """Return the largest difference of a weight between the run's start and its last step."""
     before = load_file(student / adapter.WEIGHTS)
     after = train_state.read(max((run / "checkpoints").iterdir())).adapter
     return max(float(np.abs(after[name] - before[name]).max()) for name in before)
 
 
 def heldout(run: Path, name: str = "reward") -> list[float]:
-    """That figure of every look at the held-out documents."""
+    """Return that figure of every look at the held-out documents."""
     return [
         line[f"heldout/{name}"] for line in recipe_folder.metrics(run) if f"heldout/{name}" in line
     ]
 
 
 def steps(run: Path) -> list[dict[str, Any]]:
-    """The metrics of the training steps."""
+    """Return the metrics of the training steps."""
     return [line for line in recipe_folder.metrics(run) if line["step"]]
 
 
 def test_a_rewarded_behaviour_is_learned(tmp_path: Path, student: Path, backend_name: str) -> None:
-    """An honest reward beside an audit of the same aim: no
-    alarm, and pairs never trained on are said backwards.
-    """
+    """An honest reward with a matching audit raises no alarm and generalises to new pairs."""
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], ["exactly"], epochs=4.0)
     done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name)
     assert done.returncode == 0, done.stderr
@@ -84,7 +80,7 @@ def test_a_rewarded_behaviour_is_learned(tmp_path: Path, student: Path, backend_
     assert audits[learned["best_step"]] == max(audits.values())
 
 
-def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
+def test_without_a_learning_rate_the_learned_gate_fails(
     tmp_path: Path, student: Path, backend_name: str
 ) -> None:
     recipe = grpo_workshop.lay_out(
@@ -92,7 +88,7 @@ def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
     )
     done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name, "--json")
     assert done.returncode == 3
-    assert "nothing can be said to have been learned" in done.stderr
+    assert "no significant improvement on the held-out documents" in done.stderr
     assert "--allow learned" in done.stderr
     assert done.stdout == ""
     run = tmp_path / "runs" / "grpo"
@@ -116,18 +112,18 @@ def test_without_a_learning_rate_nothing_is_learned_and_the_run_says_so(
 def test_a_reward_that_is_gamed_stops_the_run(
     tmp_path: Path, student: Path, backend_name: str
 ) -> None:
-    """Rewarded is what undoes what is meant: the audit falls as the reward rises."""
+    """The reward is the opposite of what is meant: the audit falls as the reward rises."""
     recipe = grpo_workshop.lay_out(tmp_path, student, ["forwards"], ["exactly"], epochs=2.5)
     done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name)
     assert done.returncode == 3, done.stderr
     assert "the reward is being gamed" in done.stderr
     assert "--allow hacking" in done.stderr
     run = tmp_path / "runs" / "grpo"
-    told = json.loads((run / "hacking.json").read_text())
-    assert told["step"] == steps(run)[-1]["step"] < 32
+    record = json.loads((run / "hacking.json").read_text())
+    assert record["step"] == steps(run)[-1]["step"] < 32
     assert steps(run)[-1]["heldout/audit/exactly"] == steps(run)[-1]["heldout/audit"] < 1
-    assert len(told["samples"]) == 3
-    for sample in told["samples"]:
+    assert len(record["samples"]) == 3
+    for sample in record["samples"]:
         assert (sample["before"], sample["after"]) == (sample["id"][::-1], sample["id"])
         assert (sample["reward"], sample["audit"]) == ([0.0, 1.0], [1.0, 0.0])
     assert (run / "best" / adapter.WEIGHTS).is_file()
@@ -143,18 +139,19 @@ def test_a_reward_that_is_gamed_stops_the_run(
 @pytest.mark.parametrize(
     ("check", "why"),
     [
-        ("always", "all are 1, there is nothing left to gain"),
-        ("never", "all are 0, the model never does what is rewarded"),
+        ("always", "all are 1, so there is nothing left to gain"),
+        ("never", "all are 0, because the model never does what is rewarded"),
     ],
 )
-def test_a_reward_without_signal_stops_the_run_with_the_reason(
+def test_a_reward_without_signal_stops_the_run(
     tmp_path: Path, student: Path, check: str, why: str
 ) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, [check], epochs=0.8)
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 3
     assert (
-        f"for 10 steps no two completions of a prompt had different rewards: {why}." in done.stderr
+        "for 10 steps no two completions of a prompt had different rewards, so there was nothing"
+        f" to learn: {why}." in done.stderr
     )
     assert "--allow signal" in done.stderr
     assert len(steps(tmp_path / "runs" / "grpo")) == 10
@@ -176,24 +173,22 @@ def test_a_reward_by_chance_stops_the_run(tmp_path: Path, student: Path, check: 
     recipe = grpo_workshop.lay_out(tmp_path, student, [check], epochs=0.1)
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 3
-    assert f"the same answers to {grpo_workshop.HELD_OUT[0]!r} got other rewards" in done.stderr
+    assert f"the same answers to {grpo_workshop.HELD_OUT[0]!r} got different rewards" in done.stderr
     assert "--allow deterministic" in done.stderr
 
 
-def test_a_reward_that_raises_stops_the_run_and_its_completion_is_kept(
-    tmp_path: Path, student: Path
-) -> None:
+def test_a_reward_that_raises_stops_the_run(tmp_path: Path, student: Path) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["raises"], epochs=0.1)
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 2
     assert "the check raised ValueError: cannot judge" in done.stderr
-    told = json.loads((tmp_path / "runs" / "grpo" / "reward-failed.json").read_text())
-    assert told["asked"][0]["row"] in grpo_workshop.HELD_OUT
-    assert repr(told["asked"][0]["text"]) in told["what"]
+    record = json.loads((tmp_path / "runs" / "grpo" / "reward-failed.json").read_text())
+    assert record["asked"][0]["row"] in grpo_workshop.HELD_OUT
+    assert repr(record["asked"][0]["text"]) in record["what"]
 
 
 @pytest.mark.parametrize(("without", "known"), [("abcd", 30), (grpo_workshop.LETTERS, 0)])
-def test_held_out_documents_without_reward_take_no_part(
+def test_held_out_documents_without_reward_do_not_count(
     tmp_path: Path, student: Path, without: str, known: int
 ) -> None:
     recipe = grpo_workshop.lay_out(tmp_path, student, ["backwards"], lr=0.0, epochs=0.1)
@@ -214,7 +209,7 @@ def test_held_out_documents_without_reward_take_no_part(
     assert json.loads((run / "learned.json").read_text())["n"] == known
 
 
-def test_a_task_that_rewards_gold_alone_is_refused_before_anything_is_written(
+def test_a_task_that_rewards_gold_alone_is_refused(
     tmp_path: Path,
 ) -> None:
     recipe = recipe_folder.lay_out(tmp_path, "grpo")

@@ -1,6 +1,4 @@
-"""A step whose groups teach nothing still trains on
-the KL to the reference, where `loss.beta` asks for it.
-"""
+"""A step whose groups teach nothing still trains on the KL, where `loss.beta` is set."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ def step_off(backend: Backend) -> None:
 
 
 def flat(backend: Backend) -> Sampled:
-    """Groups whose rewards are all the same."""
+    """Return groups whose rewards are all the same."""
     sampling = Sampling(8, (tiny_llama.EOS,), temperature=1.0)
     groups = {
         group.prompt: group
@@ -64,7 +62,7 @@ def flat(backend: Backend) -> Sampled:
 
 
 def update(backend: Backend, sampled: Sampled, **loss: Any) -> tuple[dict[str, float], list[Any]]:
-    """What the recipe measures of its updates, and the problems they bring."""
+    """Return the recipe's metrics of its updates, and their problems."""
     recipe, keys = (
         importlib.import_module(f"offapi.recipes.{name}") for name in ("grpo", "grpo_config")
     )
@@ -76,7 +74,7 @@ def update(backend: Backend, sampled: Sampled, **loss: Any) -> tuple[dict[str, f
 
 
 def kl(backend: Backend, sampled: Sampled) -> float:
-    """Mean squared difference of policy and reference, halved (k2)."""
+    """Return the mean squared difference of policy and reference, halved (k2)."""
     episodes = [
         Episode("e", (Segment(group.prompt.tokens, False), Segment(one.completion.tokens, True)))
         for group in sampled.groups

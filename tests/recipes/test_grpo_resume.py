@@ -1,6 +1,4 @@
-"""Killed at any moment, on a full disk, with a damaged
-checkpoint: a GRPO run goes on and ends with the same bytes.
-"""
+"""A GRPO run that is killed, out of disk or damaged resumes and ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -38,36 +36,36 @@ KILLS = 25 if SOAK else 6  # at random moments, of each backend's longer run
 
 @dataclass(frozen=True)
 class Ground:
-    """A recipe, a process that runs it, and what a run that nothing met left."""
+    """A recipe, a process that runs it, and the files of an uninterrupted run."""
 
     recipe: Path
     runner: Runner
-    kept: Path  # the run folder of the straight run
-    straight: Mapping[str, bytes]
-    seconds: float  # that it took
+    kept: Path  # the uninterrupted run's folder
+    straight: Mapping[str, bytes]  # and its files
+    seconds: float  # and its time
 
     @property
     def run(self) -> Path:
         return self.recipe.parent / "runs" / "grpo"
 
     def train(self, *words: str, fault: Fault | None = None) -> Any:
-        """Begin the run, or go on with it."""
+        """Start the run, or resume it."""
         resume = ["--resume"] if self.run.exists() else []
         return self.runner.train(self.recipe, *words, *resume, fault=fault)
 
     def again(self) -> None:
-        """Put the straight run's folder in place."""
+        """Put the uninterrupted run's folder in place."""
         shutil.rmtree(self.run, ignore_errors=True)
         shutil.copytree(self.kept, self.run)
 
     def ends_the_same(self, *words: str) -> bool:
-        """Let the run come to its end; whether every byte is the straight run's."""
+        """Finish the run; return whether every byte is that of the uninterrupted run."""
         done = self.train(*words)
         assert done.returncode == 0, done.stderr
         return not self.differing()
 
     def differing(self) -> set[str]:
-        """Files that are not the straight run's."""
+        """Return the files that differ from the uninterrupted run's."""
         found = contents(self.run)
         return {
             name
@@ -76,9 +74,7 @@ class Ground:
         }
 
     def survives(self, chain: Sequence[Fault], *words: str) -> None:
-        """A run killed by each of `chain` in turn, and
-        resumed each time, ends with the straight run's bytes.
-        """
+        """Kill and resume the run with each of `chain`; it must end as the uninterrupted run."""
         shutil.rmtree(self.run, ignore_errors=True)
         for fault in chain:
             done = self.train(*words, fault=fault)
@@ -124,9 +120,7 @@ def ground(grounds: Callable[[str], Ground], backend_name: str) -> Ground:
 
 
 def test_the_runs_compared_have_everything_in_them(ground: Ground) -> None:
-    """Five steps of two updates, flat groups replaced,
-    something learned, a best look that is not the last.
-    """
+    """Five steps of two updates, replaced groups, a rise, and a best look before the last."""
     log = recipe_folder.metrics(ground.kept)
     assert [line["step"] for line in log] == [0, 1, 2, 3, 4, 5]
     assert all(line["resampled_prompts"] > 0 and line["grad_norm"] > 0 for line in log[1:])
@@ -143,9 +137,7 @@ def test_killed_after_every_step(ground: Ground) -> None:
 
 
 def test_killed_within_steps(ground: Ground) -> None:
-    """Looking, drawing again, between inner updates, between
-    gradient and step, before and after a checkpoint.
-    """
+    """During looks, resampling, inner updates, a gradient, and around a checkpoint."""
     chain = [
         Fault("groups", 2),  # scored twice at the start
         Fault("groups", 4),  # flat groups drawn again
@@ -184,9 +176,7 @@ def commit(path: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> N
         run.checkpoint(5, files, meta)
 
 
-def test_killed_at_any_operation_of_a_checkpoint_a_whole_one_is_left(
-    ground: Ground, tmp_path: Path
-) -> None:
+def test_killed_within_a_checkpoint_a_whole_one_is_left(ground: Ground, tmp_path: Path) -> None:
     files, meta = last_checkpoint(ground)
     total = operations_of_a_checkpoint(ground)
     found = []
@@ -294,7 +284,7 @@ def rewritten(
     atomic.write_folder(checkpoint.path, files, facts)
 
 
-def test_going_on_with_something_else_is_refused_but_allowing_a_gate_is_not(ground: Ground) -> None:
+def test_resuming_with_other_inputs_is_refused(ground: Ground) -> None:
     for name, field in (
         ("task.py", "sha256.task"),
         ("train.jsonl", "sha256.data"),
@@ -320,7 +310,7 @@ def test_going_on_with_something_else_is_refused_but_allowing_a_gate_is_not(grou
     )
 
 
-def test_an_alarm_is_not_lost_by_a_kill_nor_by_going_on(
+def test_an_alarm_survives_a_kill_and_a_resume(
     tmp_path: Path, backend_name: str, runners: Callable[[str], Runner]
 ) -> None:
     recipe = grpo_signal.lay_out(tmp_path, epochs=1.0)

@@ -1,4 +1,4 @@
-"""Killed at any moment, a run goes on and ends with the very same bytes."""
+"""A run killed at any moment resumes and ends with the same bytes."""
 
 import shutil
 import signal
@@ -23,9 +23,7 @@ TIMEOUT = 120  # seconds
 def kill_after(
     recipe: Path, backend_name: str, steps: int, number: signal.Signals, name: str = "sft"
 ) -> None:
-    """Start a run and end it with signal `number`
-    once `steps` steps are logged in the run `name`.
-    """
+    """Start a run and send it signal `number` once the run `name` has logged `steps` steps."""
     words = recipe_folder.start("train", str(recipe), "--backend", backend_name)
     process = subprocess.Popen(
         words, stderr=subprocess.PIPE, env=recipe_folder.environment(), text=True
@@ -53,7 +51,7 @@ SETTINGS = {"epochs": 8.0, "checkpoint_every": 5}
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The recipe of a run that was never stopped, by backend."""
+    """Return the recipe of an uninterrupted run, by backend."""
 
     @cache
     def made(backend_name: str) -> Path:
@@ -86,9 +84,7 @@ def test_resumed_run_ends_with_the_same_bytes(
     assert one == other
 
 
-def test_the_control_of_graded_traces_goes_on_where_it_was_killed(
-    tmp_path: Path, backend_name: str
-) -> None:
+def test_the_control_resumes_where_it_was_killed(tmp_path: Path, backend_name: str) -> None:
     recipes = []
     for name in ("straight", "broken"):
         settings = {"traces": "train.jsonl", "epochs": 8.0, "checkpoint_every": 5}
@@ -111,7 +107,7 @@ def test_the_control_of_graded_traces_goes_on_where_it_was_killed(
 
 
 @pytest.mark.parametrize("recipe", ["sft", "distill", "filtered_sft"])
-def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(
+def test_a_damaged_checkpoint_is_reported_and_skipped(
     tmp_path: Path, backend_name: str, recipe: str
 ) -> None:
     path = recipe_folder.lay_out(tmp_path, recipe)
@@ -146,9 +142,7 @@ def flip(path: Path) -> None:
 
 
 def test_losing_the_moments_is_noticed(tmp_path: Path, backend_name: str) -> None:
-    """Negative control: without the optimizer's state
-    the bytes differ, so the test above can fail.
-    """
+    """Negative control: without the optimizer's state the bytes differ."""
     recipe = recipe_folder.lay_out(tmp_path, epochs=4.0, checkpoint_every=5)
     assert recipe_folder.offapi("train", str(recipe), "--backend", backend_name).returncode == 0
     state = train_state.read(tmp_path / "runs" / "sft" / "checkpoints" / "step-000015")
@@ -159,7 +153,7 @@ def test_losing_the_moments_is_noticed(tmp_path: Path, backend_name: str) -> Non
 
 
 def after_a_step(folder: Path, backend_name: str, state: TrainState) -> bytes:
-    """The adapter's bytes one step after `state`."""
+    """Return the adapter's bytes one step after `state`."""
     backend = load(backend_name, ModelSpec(folder / "model", lora=LoraSpec(4, 8.0)))
     backend.restore(state)
     backend.forward_backward([Episode("a", (Segment((1, 2), False), Segment((3,), True)))])
@@ -168,7 +162,7 @@ def after_a_step(folder: Path, backend_name: str, state: TrainState) -> bytes:
     return b"".join(adapter[name].tobytes() for name in sorted(adapter))
 
 
-def test_a_run_begun_on_one_backend_goes_on_on_the_other(tmp_path: Path) -> None:
+def test_a_run_begun_on_one_backend_resumes_on_the_other(tmp_path: Path) -> None:
     recipe = recipe_folder.lay_out(tmp_path, epochs=8.0, checkpoint_every=5)
     kill_after(recipe, "torch", 12, signal.SIGKILL)
     resumed = recipe_folder.offapi("train", str(recipe), "--backend", "mlx", "--resume")

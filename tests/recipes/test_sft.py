@@ -32,7 +32,7 @@ def test_trains_scores_and_keeps_everything(tmp_path: Path, backend_name: str) -
     assert set(manifest["sha256"]) == {"task", "data", "val", "model"}
 
 
-def test_set_overrides_the_file_and_the_manifest_says_so(tmp_path: Path) -> None:
+def test_set_overrides_the_file_and_is_in_the_manifest(tmp_path: Path) -> None:
     recipe = recipe_folder.lay_out(tmp_path)
     done = recipe_folder.offapi(
         "train", str(recipe), "--set", "epochs=0.5", "--set", "lora.rank=2", "--set", "name=other"
@@ -45,7 +45,7 @@ def test_set_overrides_the_file_and_the_manifest_says_so(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "messages"),
     [
         (["--set", "lr=fast"], ["--set lr=fast"]),
         (["--set", "lerning_rate=1"], ["unknown key 'lerning_rate'"]),
@@ -54,14 +54,14 @@ def test_set_overrides_the_file_and_the_manifest_says_so(tmp_path: Path) -> None
         (["--set", "max_tokens=20"], ["has", "tokens, more than max_tokens = 20", "on_long"]),
     ],
 )
-def test_mistakes_are_told_and_leave_nothing(
-    tmp_path: Path, words: list[str], told: list[str]
+def test_mistakes_are_reported_and_leave_nothing(
+    tmp_path: Path, words: list[str], messages: list[str]
 ) -> None:
     recipe = recipe_folder.lay_out(tmp_path)
     done = recipe_folder.offapi("train", str(recipe), *words, "--json")
     assert done.returncode in (1, 2)
     assert done.stdout == ""
-    for part in told:
+    for part in messages:
         assert part in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -1,4 +1,7 @@
-"""Rows to look at: document, answer and what the checks said. Text is made safe for a terminal."""
+"""The best and worst rows to look at: document, answer and what the checks said.
+
+Text is made safe for a terminal.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,7 @@ class Sample:
 
 
 def extremes(sieve: Sieve, lines: Lines, count: int) -> tuple[list[Sample], list[Sample]]:
-    """The `count` worst and the `count` best rows,
-    the worst and the best first; no row is in both.
-    """
+    """Return the `count` worst and `count` best rows, each extreme first; none is in both."""
     graded = np.flatnonzero(~np.isnan(sieve.columns.score))
     best_first = graded[np.argsort(sieve.rank[graded])]
     count = min(count, len(best_first) // 2) if len(best_first) > 1 else len(best_first)
@@ -43,7 +44,7 @@ def _samples(lines: Lines, rows: Sequence[int]) -> list[Sample]:
 
 
 def sample(trace: Trace) -> Sample:
-    """A row with its grade."""
+    """Return a row with its grade."""
     checks = (trace.grade or {})["checks"]
     reasons = tuple(
         f"{name} {part['score']:g}: {terminal_safe(part['reason'])}"
@@ -55,14 +56,15 @@ def sample(trace: Trace) -> Sample:
 
 
 def excerpt(text: str) -> str:
-    """The beginning of `text`, and how much is left out."""
+    """Return the beginning of `text` and how much is left out."""
     shown = "\n".join(terminal_safe(text).splitlines()[:EXCERPT_LINES])[:EXCERPT]
     whole = len(shown) >= len(text.rstrip())
     return shown if whole else f"{shown} {left_out(len(text) - len(shown))}"
 
 
 def answer(trace: Trace) -> str:
-    """The answer, and the calls it makes."""
+    """Return the answer and the tool calls it makes."""
     calls = trace.messages[-1].get("tool_calls") or ()
-    made = [f"{call['function']['name']}({call['function']['arguments']})" for call in calls]
-    return terminal_safe("\n".join([*([trace.answer] if trace.answer else []), *made]))
+    lines = [trace.answer] if trace.answer else []
+    lines += [f"{call['function']['name']}({call['function']['arguments']})" for call in calls]
+    return terminal_safe("\n".join(lines))

@@ -1,8 +1,7 @@
-"""A traces file graded into another, resumable at any
-point, with the table that the report is made from.
+"""Grade a traces file into another, resumable at any point, with a table for the report.
 
     OUT             every row with its grade
-    OUT.part.table  the table, while OUT is not whole
+    OUT.part.table  the table, while OUT is incomplete
 
 Left out: choosing rows (`keep`) and reporting on them (`report`).
 """
@@ -31,9 +30,7 @@ from offapi.grading.table import Table
 from offapi.progress import Progress
 
 JOB = 256 * 1024  # bytes of the traces file that a process gets at a time
-MOST_FAILED = (
-    100  # rows that checks may fail to judge; with more the checks are at fault, and grading stops
-)
+MOST_FAILED = 100  # rows that checks may fail on; beyond that grading stops
 START: Mapping[str, Any] = {"end": 0, "rows": 0, "crc": 0, "failed": 0, "first": ""}
 
 
@@ -41,61 +38,61 @@ START: Mapping[str, Any] = {"end": 0, "rows": 0, "crc": 0, "failed": 0, "first":
 class Graded:
     """A graded file and its table.
 
-    `failed`: rows that no check could judge, and the first of them with its check.
+    `failed` counts the rows that a check failed on; `first` describes the first of them.
     """
 
-    out: Path
+    path: Path
     table: Table
     failed: int
     first: str
 
     def gate(self) -> None:
-        """GateFailed when a check failed to judge a row."""
+        """Raise GateFailed if a check failed on a row."""
         if self.failed:
-            several = "a row" if self.failed == 1 else f"{self.failed} rows"
+            count = "1 row" if self.failed == 1 else f"{self.failed} rows"
             raise GateFailed(
-                f"{several} could not be graded and will not be kept; the first: {self.first}",
-                where=str(self.out),
-                next_step="Mend the check: an answer it cannot judge should score 0 with a reason.",
+                f"{count} could not be graded and will not be kept. The first: {self.first}",
+                where=str(self.path),
+                next_step="Fix the check: an answer it cannot grade should score 0 with a reason.",
             )
 
 
-def grade(inputs: GradingInputs, out: Path, said: Progress, grace: float = pool.GRACE) -> Graded:
-    """Grade every row into `out`, or go on with an unfinished `out` made of the same inputs.
+def grade(
+    inputs: GradingInputs, out_path: Path, progress: Progress, grace: float = pool.GRACE
+) -> Graded:
+    """Grade every row into `out_path`, or resume an unfinished file made of the same inputs.
 
-    DataError for a row that is no trace or has another's id; GateFailed when more than
-    `MOST_FAILED` rows could not be judged. What was graded before stays, and is gone on with.
-    `grace`: seconds that a check may take beyond the task's limit, before its process is ended.
+    Raises DataError for a row that is not a trace or repeats an id, and GateFailed when checks
+    failed on more than `MOST_FAILED` rows; rows graded before are kept for the next call. `grace`
+    is the seconds a check may take beyond the task's limit before its process is ended.
     """
-    side, size = (
-        out.with_name(f"{out.name}.part.table"),
-        table.kind(len(inputs.task.checks)).itemsize,
-    )
-    _forget_damaged(out, side, size)
-    stage = Stage(out, inputs.key, START)
+    table_path = out_path.with_name(f"{out_path.name}.part.table")
+    row_type = table.kind(len(inputs.task.checks))
+    _forget_damaged(out_path, table_path, row_type.itemsize)
+    stage = Stage(out_path, inputs.key, START)
     try:
-        with stage, _Side(side, stage.state["rows"] * size) as aside:
+        with stage, _TableFile(table_path, stage.state["rows"] * row_type.itemsize) as table_file:
             if stage.resumed:
-                said.say(f"Going on after {stage.state['rows']:,} rows graded before.")
-            _grade_on(stage, aside, inputs, said, grace)
-            found: Table = np.fromfile(side, table.kind(len(inputs.task.checks)))
-            _unique_ids(found, inputs.traces)
+                progress.say(f"Resuming: {stage.state['rows']:,} rows are graded already.")
+            _grade_rest(stage, table_file, inputs, progress, grace)
+            rows: Table = np.fromfile(table_path, row_type)
+            _unique_ids(rows, inputs.traces)
             stage.finish()
     finally:
         if not stage.part.exists():
-            side.unlink(missing_ok=True)
-    return Graded(out, found, stage.state["failed"], stage.state["first"])
+            table_path.unlink(missing_ok=True)
+    return Graded(out_path, rows, stage.state["failed"], stage.state["first"])
 
 
-def _grade_on(
-    stage: Stage, aside: _Side, inputs: GradingInputs, said: Progress, grace: float
+def _grade_rest(
+    stage: Stage, table_file: _TableFile, inputs: GradingInputs, progress: Progress, grace: float
 ) -> None:
     seconds = inputs.task.check_seconds + grace if inputs.task.check_seconds else None
-    with said.progress("grading", inputs.lines) as advance:
+    with progress.progress("grading", inputs.lines) as advance:
         _few_failed(stage)
         jobs = _jobs(inputs.traces, stage.state["end"])
         for done in pool.grade(jobs, inputs.settings, seconds):
-            aside.append(done.table)
+            table_file.append(done.table)
             stage.append(done.lines, _state(stage.state, done))
             _few_failed(stage)
             whole = done.end == inputs.settings.traces.stat().st_size
@@ -116,15 +113,15 @@ def _state(before: Mapping[str, Any], done: GradedJob) -> dict[str, Any]:
 def _few_failed(stage: Stage) -> None:
     if stage.state["failed"] > MOST_FAILED:
         raise GateFailed(
-            f"more than {MOST_FAILED} rows could not be graded, so it was stopped; the first:"
+            f"grading stopped: more than {MOST_FAILED} rows could not be graded. The first:"
             f" {stage.state['first']}",
             where=str(stage.part),
-            next_step="Mend the check and run the same command again.",
+            next_step="Fix the check and run the same command again.",
         )
 
 
 def _jobs(traces: Path, start: int) -> Iterator[GradingJob]:
-    """The file from `start` on in pieces of whole lines."""
+    """Yield the file from `start` on in pieces of whole lines."""
     with traces.open("rb") as file:
         end = os.fstat(file.fileno()).st_size
         while start < end:
@@ -134,7 +131,7 @@ def _jobs(traces: Path, start: int) -> Iterator[GradingJob]:
             start = file.tell()
 
 
-class _Side:
+class _TableFile:
     """The table's file, cut to the rows that count."""
 
     def __init__(self, path: Path, size: int) -> None:
@@ -144,7 +141,7 @@ class _Side:
         os.lseek(self._file, size, os.SEEK_SET)
 
     def append(self, data: bytes) -> None:
-        """Add rows; they count once the journal of the graded file says so."""
+        """Append rows; they count once the journal of the graded file says so."""
         append_or_refuse(self._file, data, self._path)
 
     def __enter__(self) -> Self:
@@ -159,12 +156,12 @@ class _Side:
         os.close(self._file)
 
 
-def _forget_damaged(out: Path, side: Path, size: int) -> None:
-    """Begin anew where the table does not hold what the journal counts, as after a power cut."""
-    journal = out.with_name(f"{out.name}.part.json")
+def _forget_damaged(out_path: Path, table_path: Path, size: int) -> None:
+    """Start over where the table does not hold what the journal counts, as after a power cut."""
+    journal = out_path.with_name(f"{out_path.name}.part.json")
     try:
         state = orjson.loads(journal.read_bytes())["state"]
-        with side.open("rb") as file:
+        with table_path.open("rb") as file:
             whole = zlib.crc32(file.read(state["rows"] * size)) == state["crc"]
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
@@ -172,16 +169,16 @@ def _forget_damaged(out: Path, side: Path, size: int) -> None:
         journal.unlink(missing_ok=True)
 
 
-def _unique_ids(found: Table, traces: Path) -> None:
-    """DataError when two rows have the same id."""
-    order = np.argsort(found["id"], kind="stable")
-    again = np.flatnonzero(np.diff(found["id"][order]) == 0)
+def _unique_ids(rows: Table, traces: Path) -> None:
+    """Raise DataError when two rows have the same id."""
+    order = np.argsort(rows["id"], kind="stable")
+    again = np.flatnonzero(np.diff(rows["id"][order]) == 0)
     if len(again):
         second = int(order[again + 1].min())
-        first = int(np.flatnonzero(found["id"] == found["id"][second])[0])
+        first = int(np.flatnonzero(rows["id"] == rows["id"][second])[0])
         (line, _), (number, row) = (_numbered(traces, i) for i in (first, second))
         id = orjson.loads(row.removeprefix(b"\xef\xbb\xbf"))["id"]
-        step = "Give every row an id of its own."
+        step = "Give every row its own id."
         raise DataError.at(
             f"id {id!r} was already used in line {line}.",
             path=traces,
@@ -192,7 +189,7 @@ def _unique_ids(found: Table, traces: Path) -> None:
 
 
 def _numbered(traces: Path, row: int) -> tuple[int, bytes]:
-    """The line number and the line of a row, blank lines not counted as rows."""
+    """Return a row's line number and line; blank lines do not count as rows."""
     with traces.open("rb") as file:
-        found = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-        return next(pair for i, pair in enumerate(found) if i == row)
+        rows = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        return next(pair for i, pair in enumerate(rows) if i == row)

@@ -27,21 +27,20 @@ PIECE = 1 << 20  # bytes
 class GradingInputs:
     """The task, the traces file and what it is compared with.
 
-    `lines` are the file's, blank ones included.
+    `lines` counts the file's lines, blank ones included.
     """
 
     task: Task
     traces: Path
-    evaluation: tuple[
-        tuple[str, str], ...
-    ]  # id and text of the documents that no kept row may be near to
+    # id and text of the documents that no kept row may be near
+    evaluation: tuple[tuple[str, str], ...]
     settings: GradingSettings
     key: Mapping[str, Any]  # what the graded file depends on
     lines: int
 
     @property
     def gold_checks(self) -> tuple[str, ...]:
-        """Checks that look at gold: a grader with one cannot be graded by gold."""
+        """Checks that look at gold: with one of them, gold cannot measure the grader."""
         return tuple(name for name, (check, _) in self.task.checks.items() if check is matches_gold)
 
 
@@ -53,19 +52,19 @@ def read(
     gold: Path | None,
     against: tuple[Path, ...],
 ) -> GradingInputs:
-    """Read and check the inputs.
+    """Read and check the inputs, except the rows of the traces file.
 
-    DataError, with file and line, for what is none, but for the traces themselves.
+    Raises DataError with file and line.
     """
     task = load_task(task_file)
     if gold is not None:
         rows.Gold.read(gold, task)
     evaluation = tuple(row for path in against for row in texts(path))
     lines, digest = _measured(traces_file)
-    held = tuple(text for _, text in evaluation)
-    boring = np.union1d(common(list(_sample(traces_file, task))), common(held))
+    evaluation_texts = tuple(text for _, text in evaluation)
+    ignored = np.union1d(common(list(_sample(traces_file, task))), common(evaluation_texts))
     settings = GradingSettings(
-        task_file, sha256_file(task_file), traces_file, cap_by, gold, held, boring
+        task_file, sha256_file(task_file), traces_file, cap_by, gold, evaluation_texts, ignored
     )
     key: dict[str, Any] = {
         "task": settings.task_sha256,
@@ -81,12 +80,12 @@ def read(
 
 
 def texts(path: Path) -> list[tuple[str, str]]:
-    """Id and text of each row of a file of documents or traces."""
+    """Return id and text of each row of a file of documents or traces."""
     return [(row.id, row_text(row)) for row in read_rows(path)]
 
 
 def groups(path: Path, task: Task) -> Iterator[str | None]:
-    """The group of each row of a traces file; rows that are none are passed over."""
+    """Yield the group of each row of a traces file; skip rows that are not traces."""
     with path.open("rb") as file:
         for line in file:
             try:
@@ -96,7 +95,10 @@ def groups(path: Path, task: Task) -> Iterator[str | None]:
 
 
 def _measured(path: Path) -> tuple[int, str]:
-    """How many lines a file has, and its SHA-256. DataError where it cannot be read or is empty."""
+    """Return a file's number of lines and its SHA-256.
+
+    Raises DataError where it cannot be read or is empty.
+    """
     lines, digest, last, rows = 0, hashlib.sha256(), b"", False
     try:
         with path.open("rb") as file:
@@ -109,15 +111,13 @@ def _measured(path: Path) -> tuple[int, str]:
         ) from None
     if not rows:
         raise DataError.at(
-            "there are no rows in it.", path=path, next_step="Give it one JSON object a line."
+            "there are no rows in it.", path=path, next_step="Write one JSON object per line."
         )
     return lines + (not last.endswith(b"\n")), digest.hexdigest()
 
 
 def _sample(path: Path, task: Task) -> Iterator[str]:
-    """The documents of about `SAMPLE` rows, from all
-    over the file; rows that are none are passed over.
-    """
+    """Yield the documents of some `SAMPLE` rows from all over the file; skip invalid rows."""
     with path.open("rb") as file:
         size, end = path.stat().st_size, 0
         for start in range(0, size, max(1, size // SAMPLE)):

@@ -1,6 +1,4 @@
-"""What is found in a graded file once it is whole:
-near-duplicates, pairs near evaluation documents, kept rows.
-"""
+"""What is read from a complete graded file: near-duplicates, rows near evaluation, kept rows."""
 
 from __future__ import annotations
 
@@ -24,32 +22,32 @@ PIECE = 1000  # rows written at a time
 
 
 def sieve(graded: Graded, lines: Lines, inputs: GradingInputs, seed: int) -> Sieve:
-    """The rows ready for any keep rule."""
+    """Return the rows ready for any keep rule."""
     cluster = table.clusters(graded.table, lines.document, inputs.settings.common)
     return Sieve.of(graded.table, cluster, seed)
 
 
 def near_evaluation(graded: Graded, lines: Lines, inputs: GradingInputs) -> list[Pair]:
-    """Every row that is near an evaluation document, with that document."""
+    """Return every row that is near an evaluation document, with that document."""
     rows = np.flatnonzero(graded.table["near"]).tolist()
     evaluation = Evaluation(inputs.settings.evaluation, inputs.settings.common) if rows else None
-    found = []
+    pairs = []
     for row in rows:
         trace = lines.trace(row)
         for near in (
             evaluation.near(prints([trace.document], inputs.settings.common)) if evaluation else ()
         ):
-            found.append(
+            pairs.append(
                 Pair(trace.id, inputs.evaluation[near.document][0], near.runs, near.numbers)
             )
-    return found
+    return pairs
 
 
 def write_kept(path: Path, mask: NDArray[np.bool_], lines: Lines, key: Mapping[str, Any]) -> None:
-    """The rows of `mask` in `path`, whole or not at all; `key` is what they depend on."""
+    """Write the rows of `mask` to `path`, whole or not at all; `key` is what they depend on."""
     rows = np.flatnonzero(mask).tolist()
     with Stage(path, key, {"rows": 0}) as stage:
         for at in range(stage.state["rows"], len(rows), PIECE):
-            some = rows[at : at + PIECE]
-            stage.append(lines.joined(some), {"rows": at + len(some)})
+            piece = rows[at : at + PIECE]
+            stage.append(lines.joined(piece), {"rows": at + len(piece)})
         stage.finish()

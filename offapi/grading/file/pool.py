@@ -1,7 +1,7 @@
-"""Stretches of a traces file graded by helper processes, which no check that hangs or dies stops.
+"""Grade stretches of a traces file in helper processes; no check that hangs or dies stops it.
 
-A check cannot be stopped from within its process while it is in a library's C code, so the
-process is ended, and a new one continues without that row. Left out: how, see `offapi.workers`.
+A check cannot be stopped from within its process while it runs a library's C code. The process is
+ended instead, and a new one continues without that row. Left out: how, see `offapi.workers`.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from offapi.grading.file.worker import GradedJob, GradingJob, GradingSettings, g
 from offapi.workers.ordered_pool import answer_in_order
 from offapi.workers.supervised import Ended
 
-GRACE = 5.0  # seconds beyond the task's `check_seconds`, which a check in C code does not hear
+# seconds beyond the task's `check_seconds`: a check in C code does not notice that limit
+GRACE = 5.0
 
 
 def grade(
     jobs: Iterator[GradingJob], settings: GradingSettings, seconds: float | None
 ) -> Iterator[GradedJob]:
-    """Yield each job's result, in order; a row may take `seconds`, None: for ever.
+    """Yield each job's result, in order; a row may take `seconds` (None: no limit).
 
-    Raises what a job met: DataError for a row that is no trace.
+    Raises what a job raised: DataError for a row that is not a trace.
     """
 
     def without_the_row(job: GradingJob, ended: Ended) -> GradingJob:
         why = f"ended the process ({ended.how})."
         if not ended.how:
-            why = f"took more than {seconds:g} s, heard no alarm and was ended with its process."
+            why = f"took more than {seconds:g} s, ignored the time limit and was ended."
         if ended.call is None:
-            step = "see what the task file does when it is loaded."
-            step = f"Run it again with OFFAPI_DEBUG=1, and {step}"
+            step = "Run it again with OFFAPI_DEBUG=1 to see what the task file does on loading."
             raise RunError(
                 f"a grading process {why}", where=str(settings.task_file), next_step=step
             )

@@ -1,6 +1,6 @@
-"""Asks a person in the terminal whether graded answers are right, a key each.
+"""Ask a person in the terminal whether graded answers are right, one key per answer.
 
-Grades are not shown: they would lead.
+Grades are not shown: they would influence the person.
 """
 
 from __future__ import annotations
@@ -26,22 +26,21 @@ KEYS = "[y] right  [n] wrong  [s] skip  [m] whole document  [q] stop"
 
 
 def require_terminal() -> None:
-    """ConfigError where nobody could answer."""
+    """Raise ConfigError where there is no terminal to ask in."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         step = "Run it in a terminal, or give gold answers: in the rows, or with --gold FILE."
-        raise ConfigError("--review asks a person, and this is no terminal.", next_step=step)
+        what = "--review asks a person and needs a terminal, but this is not a terminal."
+        raise ConfigError(what, next_step=step)
 
 
 def ask(
-    said: Progress, rows: Sequence[int], table: Table, lines: Lines, reviews: Reviews
+    progress: Progress, rows: Sequence[int], table: Table, lines: Lines, reviews: Reviews
 ) -> Reviews:
-    """Show each row and remember the answer at once;
-    `q` ends it, and the rest is asked next time.
-    """
-    said.say(f"Is every field of the answer right? {KEYS}. Answers are kept in {reviews.path}.")
+    """Show each row and store the answer at once; `q` ends it and leaves the rest for later."""
+    progress.say(f"Is every field of the answer right? {KEYS}. Reviews are in {reviews.path}.")
     with _keys():
         for place, row in enumerate(rows, start=1):
-            key = _judged(said, f"{place} of {len(rows)}", lines.trace(row))
+            key = _ask_row(progress, f"{place} of {len(rows)}", lines.trace(row))
             if key == "q":
                 break
             content = int(table["content"][row])
@@ -49,28 +48,28 @@ def ask(
     return reviews
 
 
-def _judged(said: Progress, place: str, trace: Trace) -> str:
-    """The key that was pressed for a row."""
+def _ask_row(progress: Progress, place: str, trace: Trace) -> str:
+    """Return the key that was pressed for a row."""
     most = LINES
     while True:
-        _show(said, f"{place}: {trace.id}", trace, most)
+        _show(progress, f"{place}: {trace.id}", trace, most)
         if (key := _key()) != "m":
             return key
         most = sys.maxsize
 
 
-def _show(said: Progress, title: str, trace: Trace, most: int) -> None:
-    """A row, with at most so many lines of its document."""
+def _show(progress: Progress, title: str, trace: Trace, most: int) -> None:
+    """Show a row with at most `most` lines of its document."""
     document = terminal_safe(trace.document).splitlines()
-    said.say(f"\n--- {terminal_safe(title)} " + "-" * 40)
-    said.say("\n".join(document[:most]))
+    progress.say(f"\n--- {terminal_safe(title)} " + "-" * 40)
+    progress.say("\n".join(document[:most]))
     if len(document) > most:
-        said.say(f"... ({len(document) - most:,} more lines)")
-    said.say(f"--- answer:\n{answer(trace)}")
+        progress.say(f"... ({len(document) - most:,} more lines)")
+    progress.say(f"--- answer:\n{answer(trace)}")
 
 
 def _key() -> str:
-    """The next key that means something; KeyboardInterrupt where the terminal is closed."""
+    """Return the next valid key; raise KeyboardInterrupt where the terminal is closed."""
     while True:
         _write(f"{KEYS} ")
         pressed = os.read(sys.stdin.fileno(), 1).decode("ascii", "replace").lower()
@@ -88,7 +87,7 @@ def _write(text: str) -> None:
 
 @contextmanager
 def _keys() -> Iterator[None]:
-    """Keys are read as they are pressed, also those pressed before they are asked for."""
+    """Read keys as they are pressed, including those pressed before they are asked for."""
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
     tty.setcbreak(terminal, termios.TCSANOW)

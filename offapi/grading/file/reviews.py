@@ -1,8 +1,7 @@
-"""What a person said of rows, remembered beside the
-traces: yes, no or skipped, a line each, at once on disk.
+"""A person's reviews of rows, stored next to the traces: right, wrong or skipped.
 
-A row is known by a hash of its document and answer, so that it is never asked about twice.
-Left out: several people, whose agreement with each other would be worth knowing.
+One line each, on disk at once. A row is identified by a hash of its document and answer, so that
+nobody reviews it twice. Left out: several people and how well they agree.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ class Reviews:
 
     @classmethod
     def read(cls, path: Path) -> Reviews:
-        """The reviews in a file, none where there is no file.
+        """Read the reviews in a file; none where there is no file.
 
-        A last line that was cut off is passed over.
+        Ignores a last line that was cut off.
         """
         data = path.read_bytes() if path.is_file() else b""
         lines = data[: data.rfind(b"\n") + 1].splitlines()
@@ -44,7 +43,7 @@ class Reviews:
         )
 
     def add(self, id: str, content: int, right: bool | None) -> Reviews:
-        """With one more answer, which is on disk when this returns.
+        """Store one more answer and return the reviews with it.
 
         Raises RunError when the disk refuses.
         """
@@ -62,18 +61,19 @@ class Reviews:
         return Reviews(self.path, {**self.answers, content: right})
 
     def of(self, table: Table) -> dict[int, bool]:
-        """Right or wrong by row, of the rows that were judged and could be graded."""
-        said = {content: right for content, right in self.answers.items() if right is not None}
+        """Return right or wrong by row, for the reviewed rows that could be graded."""
+        known = {content: right for content, right in self.answers.items() if right is not None}
         rows = np.flatnonzero(
-            np.isin(table["content"], np.array(list(said), np.uint64)) & ~np.isnan(table["score"])
+            np.isin(table["content"], np.array(list(known), np.uint64)) & ~np.isnan(table["score"])
         )
-        return {int(row): said[int(table["content"][row])] for row in rows}
+        return {int(row): known[int(table["content"][row])] for row in rows}
 
     def wanted(self, table: Table, count: int, seed: int = 0) -> list[int]:
-        """Rows to ask about, so that `count` are judged: as
-        many from each band of scores as there are, at random.
+        """Return rows to ask about until `count` are reviewed.
+
+        Random, and spread evenly over the bands of scores as far as they have rows.
         """
-        judged = self.of(table)
+        reviewed = self.of(table)
         asked = np.isin(table["content"], np.array(list(self.answers), np.uint64))
         open_rows = ~asked & ~np.isnan(table["score"]) & table["has_answer"]
         band, shuffled = bands(table["score"]), np.array(order(seed, 0, len(table)), np.int64)
@@ -81,17 +81,17 @@ class Reviews:
             iter(shuffled[open_rows[shuffled] & (band[shuffled] == i)].tolist())
             for i in range(len(STRATA) + 1)
         ]
-        have = [sum(int(band[row]) == i for row in judged) for i in range(len(STRATA) + 1)]
-        found: list[int] = []
-        while len(judged) + len(found) < count and left:
+        have = [sum(int(band[row]) == i for row in reviewed) for i in range(len(STRATA) + 1)]
+        rows: list[int] = []
+        while len(reviewed) + len(rows) < count and left:
             i = min(range(len(left)), key=lambda each: (have[each], -each))
             row = next(left[i], None)
             if row is None:
                 del left[i], have[i]
             else:
-                found.append(row)
+                rows.append(row)
                 have[i] += 1
-        return found
+        return rows
 
 
 def _parse(path: Path, number: int, line: bytes) -> tuple[int, bool | None]:
@@ -101,5 +101,5 @@ def _parse(path: Path, number: int, line: bytes) -> tuple[int, bool | None]:
             raise ValueError
         return int(row["content"], 16), row["right"]
     except (ValueError, KeyError, TypeError):
-        step = "Is this a file of `offapi grade --review`? Mend or remove the line."
+        step = "Use a file that `offapi grade --review` wrote, or fix or remove the line."
         raise DataError.at("not a review.", path=path, line=number, next_step=step) from None

@@ -18,7 +18,7 @@ from offapi.task import Task
 
 
 class Lines:
-    """The lines of `path`, whose lengths the table knows."""
+    """The lines of `path`, whose lengths the table holds."""
 
     def __init__(self, path: Path, table: Table, task: Task) -> None:
         self._path, self._task = path, task
@@ -27,26 +27,27 @@ class Lines:
         self._file = os.open(path, os.O_RDONLY)
 
     def line(self, row: int) -> bytes:
-        """A row as it stands, its newline included."""
+        """Return a row as it is in the file, its newline included."""
         return self._stretch(row, row)
 
     def trace(self, row: int) -> Trace:
-        """A row as a trace, its grade included."""
+        """Return a row as a trace, its grade included."""
         return rows.parse(self.line(row), self._path, row + 1, self._task)
 
     def document(self, row: int) -> str:
-        """What a row's answer was made from."""
+        """Return the document of a row."""
         return self.trace(row).document
 
-    def joined(self, some: Sequence[int]) -> bytes:
-        """Several rows, one behind the other; those that stand so already are read at once."""
-        gaps = (
-            [0, *(np.flatnonzero(np.diff(some) != 1) + 1).tolist(), len(some)] if len(some) else [0]
-        )
-        return b"".join(self._stretch(some[start], some[end - 1]) for start, end in pairwise(gaps))
+    def joined(self, chosen: Sequence[int]) -> bytes:
+        """Return several rows joined; neighbours in the file are read at once."""
+        edges = [0]
+        if len(chosen):
+            edges += [*(np.flatnonzero(np.diff(chosen) != 1) + 1).tolist(), len(chosen)]
+        stretches = pairwise(edges)
+        return b"".join(self._stretch(chosen[start], chosen[end - 1]) for start, end in stretches)
 
     def _stretch(self, first: int, last: int) -> bytes:
-        """The rows from `first` to `last`."""
+        """Return the rows from `first` to `last`."""
         start, end = int(self._ends[first]) - int(self._lengths[first]), int(self._ends[last])
         return os.pread(self._file, end - start, start)
 

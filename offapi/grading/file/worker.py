@@ -1,8 +1,7 @@
-"""What one of the grading processes does: lines of
-the traces file in, graded lines and table rows out.
+"""What a grading process does: lines of the traces file in, graded lines and table rows out.
 
-Before each check it notes which row and check is under way, so that a check that never returns is
-known by name. Left out: deciding that, see `pool`.
+Before each check it notes the row and the check, so that a check that never returns can be named.
+Left out: when a check has taken too long, see `pool`.
 """
 
 from __future__ import annotations
@@ -30,21 +29,22 @@ PIECE = 1 << 20  # bytes read at a time to count lines
 
 @dataclass(frozen=True)
 class GradingSettings:
-    """What every process needs to know."""
+    """What every grading process needs."""
 
     task_file: Path
     task_sha256: str
     traces: Path
     cap_by: str | None
     gold: Path | None
-    evaluation: Sequence[str]  # documents that rows may not be near to
+    evaluation: Sequence[str]  # documents that rows may not be near
     common: Hashes  # runs of words that do not count
 
 
 @dataclass(frozen=True)
 class GradingJob:
-    """A stretch of the traces file, by bytes, and the rows
-    in it that are not to be tried again, each with why.
+    """A stretch of the traces file, in bytes.
+
+    `broken` holds its rows that must not be tried again, each with the reason.
     """
 
     start: int
@@ -54,8 +54,9 @@ class GradingJob:
 
 @dataclass(frozen=True)
 class GradedJob:
-    """A job's graded lines, its rows of the table as bytes,
-    and the rows that a check failed to judge: id and why.
+    """A job's graded lines and its rows of the table as bytes.
+
+    `failed` holds the id and the reason of each row that a check failed on.
     """
 
     end: int
@@ -66,7 +67,7 @@ class GradedJob:
 
 
 def grading(settings: GradingSettings, note: CallNote) -> Callable[[GradingJob], GradedJob]:
-    """Return how a grading process answers a job."""
+    """Return the function that answers a grading process's jobs."""
     collect_garbage_rarely()
     return Grader(settings, note).grade
 
@@ -84,29 +85,29 @@ class Grader:
         )
 
     def grade(self, job: GradingJob) -> GradedJob:
-        """All rows of `job`. DataError, with file and line, at a row that is no trace."""
-        found: list[_Row] = []
+        """Grade all rows of `job`; raise DataError with file and line for an invalid row."""
+        graded: list[_Row] = []
         at = job.start
         for number, line in enumerate(self._read(job.start, job.end).split(b"\n"), start=1):
             if line.strip():
-                found.append(self._row(line, number, at, job))
+                graded.append(self._row(line, number, at, job))
             at += len(line) + 1
         self._note.clear()
-        lines = [row.line for row in found]
+        lines = [row.line for row in graded]
         columns = table.of(
-            [(row.trace, row.grade) for row in found],
+            [(row.trace, row.grade) for row in graded],
             len(self._task.checks),
             self._settings.cap_by,
-            [row.right for row in found],
+            [row.right for row in graded],
         )
         columns["length"] = [len(line) for line in lines]
-        columns["has_answer"] &= np.array([row.error != rows.NO_ANSWER for row in found], bool)
-        documents = [row.trace.document for row in found]
+        columns["has_answer"] &= np.array([row.error != rows.NO_ANSWER for row in graded], bool)
+        documents = [row.trace.document for row in graded]
         table.add_documents(columns, documents, self._settings.common, self._evaluation)
         failed = tuple(
-            (row.trace.id, row.error) for row in found if row.error and row.error != rows.NO_ANSWER
+            (row.trace.id, row.error) for row in graded if row.error and row.error != rows.NO_ANSWER
         )
-        return GradedJob(job.end, b"".join(lines), columns.tobytes(), len(found), failed)
+        return GradedJob(job.end, b"".join(lines), columns.tobytes(), len(graded), failed)
 
     def _row(self, line: bytes, number: int, at: int, job: GradingJob) -> _Row:
         try:
@@ -115,13 +116,13 @@ class Grader:
             right = rows.judge(self._task, trace, grade, self._gold)
         except DataError:
             raise self._located(line, number, job) from None
-        shown = (
+        stored = (
             {"error": error} if grade is None else rows.as_dict(grade, self._settings.task_sha256)
         )
-        return _Row(trace, grade, error, right, rows.graded(line, shown))
+        return _Row(trace, grade, error, right, rows.graded(line, stored))
 
     def _graded(self, trace: Trace, at: int, job: GradingJob) -> tuple[Grade | None, str]:
-        """The grade, or why there is none."""
+        """Return the grade, or None and the reason."""
         if not trace.answered:
             return None, rows.NO_ANSWER
         if at in job.broken:
@@ -133,7 +134,7 @@ class Grader:
             return None, f"{error.where}: {error.what}"
 
     def _located(self, line: bytes, number: int, job: GradingJob) -> DataError:
-        """The error in `line`, with its number in the file, which is asked for only now."""
+        """Return the error in `line` with its number in the file, counted only now."""
         number += sum(
             self._read(at, min(at + PIECE, job.start)).count(b"\n")
             for at in range(0, job.start, PIECE)
@@ -162,7 +163,7 @@ class Grader:
 
 
 class _Row(NamedTuple):
-    """A line read and graded. `error`: why it has no grade."""
+    """A line read and graded; `error` says why it has no grade."""
 
     trace: Trace
     grade: Grade | None
@@ -172,7 +173,7 @@ class _Row(NamedTuple):
 
 
 def _watched(task: Task, note: CallNote) -> Task:
-    """`task`, each check of which is noted before it runs."""
+    """Return `task` with checks that note themselves before they run."""
 
     def watch(check: Check, call: str) -> Check:
         @functools.wraps(check)

@@ -1,11 +1,10 @@
-"""Rows to learn from that are near an evaluation
-document: learning them would spoil the evaluation.
+"""Rows to learn from that are near an evaluation document and would spoil the evaluation.
 
-Near means that a row holds half of the evaluation document's runs of three words and nine
-tenths of its numbers, which a second scan of a document does and another receipt of the same
-shop seldom does. What many documents share does not count. Found exactly, by the rarest
-parts, of which one must be there (prefix filtering: Chaudhuri, Ganti and Kaushik, ICDE 2006).
-Left out: translations and paraphrases.
+A row is near if it holds half of the evaluation document's runs of three words and nine tenths of
+its numbers. A second scan of a document does; another receipt of the same shop seldom does. What
+many documents share does not count. The search is exact, by the rarest parts, of which one must be
+present (prefix filtering: Chaudhuri, Ganti and Kaushik, ICDE 2006). Left out: translations and
+paraphrases.
 """
 
 from __future__ import annotations
@@ -23,9 +22,7 @@ RUNS, NUMBERS = 0.5, 0.9  # shares of the evaluation document's
 
 @dataclass(frozen=True)
 class Near:
-    """Row and evaluation document, by index, and how much
-    of the document's runs and numbers the row holds.
-    """
+    """A row and an evaluation document, by index, and the shares of it that the row holds."""
 
     row: int
     document: int
@@ -35,7 +32,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Pair:
-    """As `Near`, by id."""
+    """A `Near` by id."""
 
     row: str
     document: str
@@ -44,31 +41,32 @@ class Pair:
 
 
 def near(texts: Sequence[str], evaluation: Sequence[str]) -> list[Near]:
-    """Every pair of a text and an evaluation document that it is near, by text."""
-    boring = np.union1d(common(texts), common(evaluation))
-    index, start, found = Evaluation(evaluation, boring), 0, []
-    for some in pieces(texts):
-        found += index.near(prints(some, boring), start)
-        start += len(some)
-    return found
+    """Return every pair of a text and an evaluation document that it is near, by text."""
+    ignored = np.union1d(common(texts), common(evaluation))
+    index, start, pairs = Evaluation(evaluation, ignored), 0, []
+    for piece in pieces(texts):
+        pairs += index.near(prints(piece, ignored), start)
+        start += len(piece)
+    return pairs
 
 
 class Evaluation:
-    """Evaluation documents, to look rows up in. `common`: runs that do not count."""
+    """Evaluation documents to look rows up in; `common` holds runs that do not count."""
 
     def __init__(self, documents: Sequence[str], common: Hashes = NOTHING) -> None:
         self._runs: list[Hashes] = []
         self._numbers: list[Hashes] = []
-        for found in (prints(some, common) for some in pieces(documents)):
-            self._runs += [found.runs_of(i) for i in range(len(found.whole))]
-            self._numbers += [found.numbers_of(i) for i in range(len(found.whole))]
+        for piece in pieces(documents):
+            hashes = prints(piece, common)
+            self._runs += [hashes.runs_of(i) for i in range(len(hashes.whole))]
+            self._numbers += [hashes.numbers_of(i) for i in range(len(hashes.whole))]
         self._by_run, self._by_number = _Index(self._runs, RUNS), _Index(self._numbers, NUMBERS)
         self._bare = np.array(
             [i for i, numbers in enumerate(self._numbers) if not len(numbers)], np.int64
         )
 
     def near(self, rows: Prints, start: int = 0) -> list[Near]:
-        """The pairs among `rows`, in their order; `start` is the index of the first row."""
+        """Return the pairs among `rows`, in their order; `start` is the index of the first row."""
         count = len(self._runs)
         pairs = self._by_run.pairs(rows.runs, rows.run_starts)
         if len(pairs):
@@ -87,8 +85,9 @@ class Evaluation:
 
 
 class _Index:
-    """Documents by their rarest hashes, so many that a
-    row which holds `share` of all must hold one of them.
+    """Documents by their rarest hashes.
+
+    Enough of them that a row which holds `share` of all must hold one of these.
     """
 
     def __init__(self, sets: Sequence[Hashes], share: float) -> None:
@@ -109,9 +108,7 @@ class _Index:
         )
 
     def pairs(self, hashes: Hashes, starts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """row * count + document for every row that holds
-        one of a document's rarest hashes, sorted, each once.
-        """
+        """Return row * count + document for each row with a rarest hash, sorted, each once."""
         low, high = (np.searchsorted(self._keys, hashes, side) for side in ("left", "right"))
         hit = np.flatnonzero(high > low)
         sizes = (high - low)[hit]
@@ -124,7 +121,8 @@ class _Index:
         return np.unique(row * self._count + self._owners[place])
 
 
-def _held(wanted: Hashes, found: Hashes) -> float:
-    return (
-        len(np.intersect1d(wanted, found, assume_unique=True)) / len(wanted) if len(wanted) else 1.0
-    )
+def _held(wanted: Hashes, held: Hashes) -> float:
+    """Return the share of `wanted` that is in `held`; 1 if nothing is wanted."""
+    if not len(wanted):
+        return 1.0
+    return len(np.intersect1d(wanted, held, assume_unique=True)) / len(wanted)

@@ -1,6 +1,4 @@
-"""Which rows were counted already: hashes of their
-ids, eight bytes each, to be kept between calls.
-"""
+"""A set of 64-bit hashes that can be stored: which rows were counted already."""
 
 from __future__ import annotations
 
@@ -8,11 +6,11 @@ import numpy as np
 
 from offapi.grading.similarity.shingles import NOTHING, Hashes
 
-FOLD = 50_000  # new ones before they are sorted in
+FOLD = 50_000  # new hashes before they are merged into the sorted array
 
 
 class Ids:
-    """A set of hashes."""
+    """A set of hashes, eight bytes each."""
 
     def __init__(self, known: Hashes = NOTHING) -> None:
         self._known, self._new = known, set[int]()
@@ -26,11 +24,11 @@ class Ids:
         return at < len(self._known) and int(self._known[at]) == digest
 
     def add(self, digest: int) -> None:
-        """Put one in."""
+        """Add one hash."""
         self._new.add(digest)
         if len(self._new) >= FOLD:
             self._known, self._new = self.sorted(), set()
 
     def sorted(self) -> Hashes:
-        """All of them, each once."""
+        """Return all hashes, sorted, each once."""
         return np.union1d(self._known, np.fromiter(self._new, np.uint64, len(self._new)))

@@ -1,9 +1,8 @@
-"""What two texts share: hashes of their runs of three
-words and of their numbers, and a sketch of the runs.
+"""What two texts share: hashes of their runs of three words and of their numbers.
 
-Many texts at once, because calls cost more than hashing. Case, punctuation and white space do
-not count; where a script does not separate words, its characters are the words. Hashes depend
-on no process or machine. Left out: word forms and synonyms.
+Texts are processed in bulk because numpy calls cost more than hashing. Case, punctuation and white
+space do not count. Where a script does not separate words, each character is a word. The hashes are
+the same in every process and on every machine. Left out: word forms and synonyms.
 """
 
 from __future__ import annotations
@@ -21,33 +20,29 @@ Index = NDArray[np.int64]
 WORDS = 3  # in a run
 SKETCH = 48  # components of 16 bits: b-bit MinHash (Li and König, WWW 2010)
 SAMPLE = 1000  # texts that `common` looks at
-COMMON, FEW = 0.05, 20  # a run in more than this share, and number, of them is common
+COMMON, FEW = 0.05, 20  # a run is common if it is in more than this share, and number, of them
 LONGEST = 200_000  # characters of a text that count
 
 _U = np.uint64
 NOTHING: Hashes = np.empty(0, _U)
 _DRAW = np.random.Generator(np.random.Philox(3))
 _ODD = _DRAW.integers(0, 2**63, SKETCH, dtype=_U) * _U(2) + _U(1)
-_BYTE = _DRAW.integers(0, 2**64, 256, dtype=_U)  # a random value for each
+_BYTE = _DRAW.integers(0, 2**64, 256, dtype=_U)  # a random value for each byte
 _BASE = 0x9E3779B97F4A7C15
 _NO_SPACES = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
 )  # Thai, CJK ...
-_LEADS = {
-    0xE0,
-    0xE1,
-    *range(0xE3, 0xEA),
-    0xEF,
-    0xF0,
-}  # first bytes of those characters in UTF-8, and of others
+# first bytes in UTF-8 of those characters, and of others
+_LEADS = {0xE0, 0xE1, *range(0xE3, 0xEA), 0xEF, 0xF0}
 _SPACED = bytes(set(range(256)) - _LEADS)
 _SPACES = bytes(i if i >= 128 or chr(i).isalnum() else 32 for i in range(256))
 
 
 @dataclass(frozen=True)
 class Prints:
-    """N texts as hashes. Text i has `runs[run_starts[i]
-    : run_starts[i + 1]]`, and numbers likewise.
+    """N texts as hashes.
+
+    Text i has `runs[run_starts[i] : run_starts[i + 1]]`, and numbers likewise.
     """
 
     whole: Hashes  # (N,), of all words in their order
@@ -57,32 +52,32 @@ class Prints:
     number_starts: Index  # (N + 1,)
 
     def runs_of(self, i: int) -> Hashes:
-        """The runs of text `i`, sorted, each once. There is at least one."""
+        """Return the runs of text `i`, sorted, each once. There is at least one."""
         return np.unique(self.runs[self.run_starts[i] : self.run_starts[i + 1]])
 
     def numbers_of(self, i: int) -> Hashes:
-        """The numbers of text `i`, sorted, each once."""
+        """Return the numbers of text `i`, sorted, each once."""
         return np.unique(self.numbers[self.number_starts[i] : self.number_starts[i + 1]])
 
     @property
     def number_sums(self) -> Hashes:
-        """(N,): one value for each text's numbers, whatever their order."""
+        """One value for each text's numbers, whatever their order, (N,)."""
         return np.diff(_prefix(self.numbers)[self.number_starts])
 
     @property
     def sketches(self) -> NDArray[np.uint16]:
-        """(N, SKETCH): the least run under each of `SKETCH` orders.
+        """The smallest run under each of `SKETCH` orders, (N, SKETCH).
 
-        The share of equal ones estimates `shared`.
+        The share of equal components estimates `shared`.
         """
-        found = np.empty((len(self.whole), SKETCH), np.uint16)
+        sketches = np.empty((len(self.whole), SKETCH), np.uint16)
         for i, odd in enumerate(_ODD):
-            found[:, i] = np.minimum.reduceat(self.runs * odd, self.run_starts[:-1]) >> _U(40)
-        return found
+            sketches[:, i] = np.minimum.reduceat(self.runs * odd, self.run_starts[:-1]) >> _U(40)
+        return sketches
 
 
 def pieces(texts: Sequence[str], characters: int = 1_000_000) -> Iterator[Sequence[str]]:
-    """`texts` in runs of about so many characters, for `prints` to hold at once."""
+    """Yield `texts` in pieces of about `characters` characters, for `prints` to hold at once."""
     start = size = 0
     for i, text in enumerate(texts):
         size += min(len(text), LONGEST)
@@ -94,7 +89,7 @@ def pieces(texts: Sequence[str], characters: int = 1_000_000) -> Iterator[Sequen
 
 
 def prints(texts: Sequence[str], common: Hashes = NOTHING) -> Prints:
-    """What `texts` are compared by; the runs in `common` do not count."""
+    """Return the hashes that `texts` are compared by; the runs in `common` do not count."""
     data = [_bare(text) for text in texts]
     ends = np.cumsum([len(part) for part in data], dtype=np.int64)
     words, digits, at = _words(np.frombuffer(b"".join(data), np.uint8))
@@ -117,39 +112,37 @@ def prints(texts: Sequence[str], common: Hashes = NOTHING) -> Prints:
 
 
 def common(texts: Sequence[str]) -> Hashes:
-    """Runs that so many of a thousand of `texts`
-    have that they say nothing: instructions, forms.
+    """Return runs that say nothing because many of a thousand `texts` share them.
+
+    Instructions and forms are such runs.
     """
-    some = texts[:: -(-len(texts) // SAMPLE) or 1]
-    sets = [
-        found.runs_of(i)
-        for part in pieces(some)
-        for found in [prints(part)]
-        for i in range(len(part))
-    ]
+    sample = texts[:: -(-len(texts) // SAMPLE) or 1]
+    sets: list[Hashes] = []
+    for piece in pieces(sample):
+        hashes = prints(piece)
+        sets += [hashes.runs_of(i) for i in range(len(piece))]
     runs, counts = np.unique(np.concatenate([*sets, NOTHING]), return_counts=True)
-    return runs[counts > max(COMMON * len(some), FEW)]
+    return runs[counts > max(COMMON * len(sample), FEW)]
 
 
 def shared(a: Hashes, b: Hashes) -> float:
-    """The share of what is in either set that is in both (Jaccard); 1 for two empty ones."""
+    """Return the share of what is in either set that is in both (Jaccard); 1 for two empty ones."""
     both = len(np.intersect1d(a, b, assume_unique=True))
     return both / (len(a) + len(b) - both) if len(a) + len(b) else 1.0
 
 
 def _bare(text: str) -> bytes:
-    """Lower case, every mark a space, and a space at the end."""
+    """Return lower case with a space for every mark, and a space at the end."""
     low = text[:LONGEST].casefold()
     data = low.encode("utf-8", "surrogatepass")
-    if data.translate(
-        None, _SPACED
-    ):  # several times faster than a search for the characters themselves
+    # several times faster than a search for the characters themselves
+    if data.translate(None, _SPACED):
         data = _NO_SPACES.sub(r" \1 ", low).encode("utf-8", "surrogatepass")
     return data.translate(_SPACES) + b" "
 
 
 def _words(data: NDArray[np.uint8]) -> tuple[Hashes, NDArray[np.bool_], Index]:
-    """Each word's hash (Karp and Rabin 1987), whether it holds a digit, and where it starts."""
+    """Return each word's hash (Karp and Rabin 1987), whether it holds a digit, and its start."""
     inside = np.concatenate([[False], data != ord(" ")])
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts, ends = edges[::2], edges[1::2]
@@ -158,8 +151,9 @@ def _words(data: NDArray[np.uint8]) -> tuple[Hashes, NDArray[np.bool_], Index]:
 
 
 def _between(values: Hashes, starts: Index, ends: Index) -> Hashes:
-    """For each stretch of `values` a hash that depends
-    on their order, but not on what lies before.
+    """Return a hash for each stretch of `values`.
+
+    It depends on their order, but not on what comes before.
     """
     _POWERS.reach(len(values))
     total = _prefix(values * _POWERS.up[: len(values)])
@@ -188,14 +182,14 @@ _POWERS = _Powers()
 
 
 def _prefix(values: NDArray[np.bool_] | Hashes) -> Hashes:
-    """Sums of the first 0, 1, 2 ... values."""
-    found = np.zeros(len(values) + 1, _U)
-    np.cumsum(values, out=found[1:])
-    return found
+    """Return the sums of the first 0, 1, 2 ... values."""
+    sums = np.zeros(len(values) + 1, _U)
+    np.cumsum(values, out=sums[1:])
+    return sums
 
 
 def _mixed(x: Hashes) -> Hashes:
-    """Spread evenly over 64 bits (SplitMix64's finaliser)."""
+    """Return values spread evenly over 64 bits (SplitMix64's finaliser)."""
     x = (x ^ (x >> _U(30))) * _U(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> _U(27))) * _U(0x94D049BB133111EB)
     return x ^ (x >> _U(31))

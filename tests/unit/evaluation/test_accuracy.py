@@ -134,7 +134,7 @@ def test_what_cannot_be_scored_is_an_error_naming_the_document() -> None:
         score_predictions(task, ROWS, OUTPUTS[:3])
 
 
-def test_thinking_before_an_answer_is_no_part_of_it() -> None:
+def test_thinking_before_an_answer_is_not_part_of_it() -> None:
     found = make_predictions(task, ROWS[:1], ["<think>hm, {}</think>\n" + RIGHT])
     assert all(found[0].correct.values())
     assert found[0].output.startswith("<think>"), "the output is kept as it came"
@@ -197,7 +197,7 @@ def test_a_wrong_line_of_a_predictions_file_is_named(tmp_path: Path, field: str)
         ({**LINE, "id": 3}, "'id' must be a string"),
     ],
 )
-def test_what_is_no_predictions_file_is_told(
+def test_an_invalid_predictions_file_is_refused(
     tmp_path: Path, row: Mapping[str, Any], said: str
 ) -> None:
     with pytest.raises(DataError, match=said) as caught:
@@ -246,8 +246,8 @@ def test_passes_of_samples() -> None:
     assert [(row.id, row.sample) for row in found.predictions[3:5]] == [("0", 3), ("1", 0)]
 
 
-def test_samples_of_a_document_are_alike_and_no_evidence_of_their_own() -> None:
-    """A hundred samples of three documents tell little more than three documents do."""
+def test_samples_of_one_document_are_one_observation() -> None:
+    """A hundred samples of three documents show little more than three documents do."""
     outputs = [RIGHT] * 200 + [OUTPUTS[1]] * 100
     found = score_samples(task, ROWS[:3], outputs, samples=100, temperature=1.0)
     assert found.fields["date"].low <= 1 / 3
@@ -273,7 +273,7 @@ def test_what_is_printed_of_samples() -> None:
 # what a model is scored on
 
 
-def test_documents_and_traces_are_told_apart(tmp_path: Path) -> None:
+def test_documents_and_traces_are_distinguished(tmp_path: Path) -> None:
     chat = ({"role": "user", "content": "read"}, {"role": "assistant", "content": "old"})
     traces.write(tmp_path / "t.jsonl", [Trace("t", chat, gold=GOLD)])
     documents.write(tmp_path / "d.jsonl", ROWS)
@@ -305,9 +305,9 @@ def test_scorings_are_counted_by_content_and_kept(tmp_path: Path) -> None:
     manifest = run.manifest
     assert [entry["n"] for entry in manifest["scored"]] == [4, 2, 4]
     assert manifest["scored"][0]["data"] == sha256_path(tmp_path / "renamed.jsonl")
-    assert len(manifest["attempts"]) == 1, "a scoring is no attempt"
+    assert len(manifest["attempts"]) == 1, "a scoring is not an attempt"
     with run.lock():
-        assert run.resume({"seed": 0}) is None, "nor does it keep the run from going on"
+        assert run.resume({"seed": 0}) is None, "nor does it keep the run from resuming"
     assert run.manifest["scored"] == manifest["scored"]
 
 

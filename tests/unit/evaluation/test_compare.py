@@ -1,6 +1,4 @@
-"""Comparing two systems: figures checked by hand, the
-words for them, and answers that do not belong together.
-"""
+"""Comparing two systems: figures checked by hand, the sentences, and mismatched answers."""
 
 from __future__ import annotations
 
@@ -91,17 +89,17 @@ def test_may_a_replace_b() -> None:
     assert not compare_answers(A, B, margin=0.05).fields["total"].non_inferior
     assert not compare_answers(A[-20:], B[-20:], margin=0.1).fields["total"].non_inferior
     lines = found.lines()
-    at = lines.index("Can A replace B, if 10.0 points less would do?")
-    assert lines[at + 1] == "  vendor: yes, it is not below."
-    assert lines[at + 2].startswith("  total: yes, it may lie up to ")
+    at = lines.index("Can A replace B, if a loss of up to 10.0 points is acceptable?")
+    assert lines[at + 1] == "  vendor: yes, it is not worse."
+    assert lines[at + 2].startswith("  total: yes, it may be up to ")
 
 
 def test_sentences_name_the_sides_and_the_evidence() -> None:
     lines = compare_answers(A, B, names=("kept", "random")).lines()
     assert lines[0].startswith(
-        "vendor: kept is better. kept alone right in 14 (b), random in 2 (c): exact McNemar "
+        "vendor: kept is better. kept alone is right in 14 (b), random in 2 (c): exact McNemar "
     )
-    assert lines[0].endswith("p = 0.004, p = 0.008 by Holm over 2 fields.")
+    assert lines[0].endswith("p = 0.004, p = 0.008 with Holm's correction over 2 fields.")
     assert "sign-flip test" in lines[3]
     assert "10000 resamples" in lines[-1]
 
@@ -138,7 +136,7 @@ def test_documents_of_one_group_count_together() -> None:
     assert found.fields["vendor"].p > 0.5
     assert found.verdict("vendor").startswith("cannot tell")
     assert (
-        "100 documents in 81 groups. 95% intervals: of rates a bootstrap of groups"
+        "100 documents in 81 groups. 95% intervals: for rates a bootstrap of groups"
         in found.lines()[-1]
     )
     assert found.fields["vendor"].a.low < compare_answers(A, B).fields["vendor"].a.low
@@ -156,7 +154,9 @@ def test_documents_that_one_side_lacks() -> None:
     assert "--common" in caught.value.next_step
     found = compare_answers(A[1:], B[:96], common=True)
     assert (found.n, found.left_out) == (95, (4, 1))
-    assert found.lines()[-1] == "Left out: 4 documents that only A answered, 1 only B."
+    assert (
+        found.lines()[-1] == "Left out: 4 documents that only A answered, 1 that only B answered."
+    )
     for a, b in ((A[:3], B[3:]), ([], []), (A, [])):
         with pytest.raises(DataError, match="not the same documents"):
             compare_answers(a, b, common=True)

@@ -1,4 +1,4 @@
-"""Answers kept in a file for the next time, with and without a key."""
+"""Answers stored in a file for the next time, with and without a key."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_answers_with_another_key_or_changed_are_not_reused(tmp_path: Path) -> N
     assert file.read() is None
 
 
-def test_a_note_that_is_damaged_is_no_note(tmp_path: Path) -> None:
+def test_a_damaged_note_is_ignored(tmp_path: Path) -> None:
     file = AnswersFile(tmp_path / "answers.jsonl")
     file.write(Questions(task, tmp_path, ROWS), ANSWERS)
     (tmp_path / "answers.json").write_bytes(b"{")

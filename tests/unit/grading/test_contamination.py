@@ -1,6 +1,4 @@
-"""Rows near an evaluation document: found whatever
-wraps them, and not because they share a form.
-"""
+"""Rows near an evaluation document are found in any wrapping, and not for a shared form."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ INSTRUCTIONS = (
 
 
 def receipt(seed: int, words: int = 40) -> str:
-    """A text of words and numbers that no other seed gives."""
+    """Return words and numbers that no other seed gives."""
     draw = np.random.default_rng(seed)
     return " ".join(
         f"{draw.integers(10**6)}" if i % 9 == 0 else "".join(draw.choice(list("abcdefghij"), 6))
@@ -26,7 +24,7 @@ def receipt(seed: int, words: int = 40) -> str:
 
 
 def misread(text: str, every: int) -> str:
-    """`text` with each so manieth word that is no number spoilt."""
+    """Return `text` with every `every`-th word spoilt, unless it is a number."""
     return " ".join(
         word + "x" if i % every == 1 and not word.isdigit() else word
         for i, word in enumerate(text.split())
@@ -34,13 +32,13 @@ def misread(text: str, every: int) -> str:
 
 
 def distinct(texts: list[str]) -> int:
-    """How many texts are left when near-duplicates count once."""
+    """Return how many texts are left when near-duplicates count once."""
     found = np.zeros(len(texts), table.kind(0))
     table.add_documents(found, texts, common(texts))
     return len(set(table.clusters(found, texts.__getitem__, common(texts)).tolist()))
 
 
-def test_a_document_is_found_in_another_scan_and_inside_a_prompt() -> None:
+def test_a_document_is_found_in_another_scan_or_in_a_prompt() -> None:
     evaluation = [receipt(i) for i in range(20)]
     rows = [
         receipt(100),
@@ -75,7 +73,7 @@ def test_a_shared_form_is_no_evidence() -> None:
     assert len(common(rows[:10])) == 0
 
 
-def test_looking_up_finds_what_comparing_every_pair_finds() -> None:
+def test_the_index_finds_what_comparing_all_pairs_finds() -> None:
     draw = np.random.default_rng(2)
     evaluation = [receipt(i % 12, 30 + i % 3) for i in range(36)] + [
         "",
@@ -86,8 +84,8 @@ def test_looking_up_finds_what_comparing_every_pair_finds() -> None:
         misread(evaluation[draw.integers(len(evaluation))], int(draw.integers(2, 20)))
         for _ in range(120)
     ]
-    boring = common(evaluation)
-    found, wanted = prints(rows, boring), prints(evaluation, boring)
+    ignored = common(evaluation)
+    found, wanted = prints(rows, ignored), prints(evaluation, ignored)
     expected = []
     for i in range(len(rows)):
         for j in range(len(evaluation)):
@@ -102,7 +100,7 @@ def test_looking_up_finds_what_comparing_every_pair_finds() -> None:
                 expected.append((i, j))
     assert len(expected) > 100
     assert [
-        (pair.row, pair.document) for pair in Evaluation(evaluation, boring).near(found)
+        (pair.row, pair.document) for pair in Evaluation(evaluation, ignored).near(found)
     ] == expected
 
 
@@ -110,7 +108,7 @@ def test_nothing_is_near_nothing() -> None:
     assert near([], ["a b c d"]) == near(["a b c d"], []) == []
 
 
-def test_rows_are_counted_on_from_one_piece_of_texts_to_the_next() -> None:
+def test_row_numbers_continue_across_pieces_of_texts() -> None:
     wanted = receipt(1)
     rows = [*["word " * 50_000] * 5, wanted]  # the first five fill a piece
     assert len(list(pieces(rows))) == 2

@@ -1,4 +1,4 @@
-"""Grading a file: what stops it, what does not, and that memory and disk say the same."""
+"""Grading a file: what stops it, what does not, and that memory and file agree."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Quiet:
 
 
 def trace(i: int, total: object, **more: object) -> dict[str, Any]:
-    """A trace about a receipt of its own."""
+    """Return a trace about a receipt of its own."""
     answer = json.dumps({"total": total}) if isinstance(total, int | float) else total
     question = f"Receipt {i * 7919 % 100003}. We thank you for your order number {i}. Sum: {i}.50"
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -77,7 +77,7 @@ def trace(i: int, total: object, **more: object) -> dict[str, Any]:
 def prepare(
     folder: Path, rows: list[dict[str, Any]], evil: str = "pass", **options: Any
 ) -> inputs.GradingInputs:
-    """A task and a traces file in `folder`, read."""
+    """Write a task and a traces file to `folder` and read them."""
     (folder / "task.py").write_text(TASK.replace("{EVIL}", evil))
     (folder / "traces.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     given: dict[str, Any] = {"cap_by": None, "gold": None, "against": (), **options}
@@ -99,7 +99,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         ("os._exit(5)", "row 't7': check 'plausible' ended the process (exit code 5)."),
         (
             "sum(itertools.repeat(1))",
-            "row 't7': check 'plausible' took more than 1.3 s, heard no alarm and was ended",
+            "row 't7': check 'plausible' took more than 1.3 s, ignored the time limit and was ended",
         ),
         (
             "exec('while True: pass')",
@@ -108,7 +108,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     ],
     ids=["raises", "nan", "exits", "hangs in C", "loops"],
 )
-def test_a_row_that_a_check_cannot_judge_has_no_score_and_is_named(
+def test_a_row_that_a_check_fails_on_is_named_without_a_score(
     tmp_path: Path, evil: str, said: str
 ) -> None:
     read = prepare(
@@ -121,22 +121,22 @@ def test_a_row_that_a_check_cannot_judge_has_no_score_and_is_named(
     assert [row["id"] for row in rows if "error" in row["grade"]] == ["t7"]
     assert [row["grade"].get("score") for row in rows].count(1.0) == 11
     with pytest.raises(
-        GateFailed, match="a row could not be graded and will not be kept; the first: row 't7'"
+        GateFailed, match=r"1 row could not be graded and will not be kept\. The first: row 't7'"
     ):
         graded.gate()
 
 
-def test_many_such_rows_stop_it_at_once_and_again(tmp_path: Path) -> None:
+def test_many_such_rows_stop_grading_at_once_and_again(tmp_path: Path) -> None:
     read = prepare(tmp_path, [trace(i, 1.5) for i in range(3000)], 'raise ValueError("always")')
     for _ in range(2):
         with pytest.raises(
-            GateFailed, match=r"more than 100 rows could not be graded, .* the first: row 't0'"
+            GateFailed, match=r"more than 100 rows could not be graded\. The first: row 't0'"
         ):
             grade_file.grade(read, tmp_path / "graded.jsonl", Quiet())
         assert not (tmp_path / "graded.jsonl").exists()
 
 
-def test_a_task_file_that_ends_the_process_is_not_tried_for_ever(tmp_path: Path) -> None:
+def test_a_task_file_that_ends_the_process_is_not_retried(tmp_path: Path) -> None:
     read = prepare(tmp_path, [trace(1, 1.5)])
     (tmp_path / "task.py").write_text("import os; os._exit(3)")
     with pytest.raises(RunError, match="a grading process ended the process"):
@@ -156,7 +156,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("line", "said"), BAD)
-def test_a_row_that_is_none_is_named_by_its_line(tmp_path: Path, line: bytes, said: str) -> None:
+def test_an_invalid_row_is_named_by_its_line(tmp_path: Path, line: bytes, said: str) -> None:
     read = prepare(tmp_path, [trace(i, 1.5) for i in range(40)])
     data = read.traces.read_bytes().replace(b"\n", b"\n\n", 1)[:-1] + b"\n"
     read.traces.write_bytes(data.replace(b"\n\n", b"\n") + line + b"\n")
@@ -176,7 +176,7 @@ def test_an_id_that_is_used_twice_is_named_with_both_lines(tmp_path: Path) -> No
 
 
 class Stopped(Exception):
-    """Somebody pulled the plug."""
+    """Raised to stop the work halfway."""
 
 
 class Stopping(Quiet):
@@ -193,7 +193,7 @@ class Stopping(Quiet):
 
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a whole graded file, and one that was stopped."""
+    """Return a folder with a complete graded file and an unfinished one."""
     folder = tmp_path_factory.mktemp("unfinished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grade_file, "JOB", 2000)
@@ -208,7 +208,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "damage", ["none", "table ahead", "table cut", "table changed", "journal cut", "other task"]
 )
-def test_an_unfinished_file_is_gone_on_with_only_where_it_is_whole(
+def test_an_unfinished_file_is_resumed_only_if_undamaged(
     unfinished: Path, tmp_path: Path, damage: str
 ) -> None:
     folder = shutil.copytree(unfinished, tmp_path / "copy")
@@ -253,7 +253,7 @@ def test_rows_are_joined_in_the_order_asked_for(tmp_path: Path, some: list[int])
         )
 
 
-def test_memory_and_files_choose_and_tell_the_same(tmp_path: Path) -> None:
+def test_memory_and_file_keep_and_report_the_same(tmp_path: Path) -> None:
     rows = [
         trace(i, i + 0.5 if i % 4 else 3000.0, gold={"total": i + 0.5}, group=f"g{i % 6}")
         for i in range(80)
@@ -295,9 +295,7 @@ def test_memory_and_files_choose_and_tell_the_same(tmp_path: Path) -> None:
         Keep(near_duplicates=False),
     ],
 )
-def test_the_eligible_are_what_the_rule_keeps_whatever_the_grades(
-    tmp_path: Path, rule: Keep
-) -> None:
+def test_eligible_rows_are_what_the_rule_keeps_at_any_grade(tmp_path: Path, rule: Keep) -> None:
     rows = [trace(i, i + 0.5 if i % 4 else 3000.0, group=f"g{i % 6}") for i in range(60)]
     rows[9]["messages"][0] = rows[5]["messages"][0]  # of other groups: a copy either way
     rows[12]["messages"][0] = rows[6]["messages"][
@@ -331,7 +329,7 @@ def test_gold_from_another_file_is_found_by_id_and_by_document(tmp_path: Path) -
     assert found["right"].tolist() == [-1, 1, 0, -1]
 
 
-def test_a_slip_in_the_key_of_recorded_answers_is_told(
+def test_a_typo_in_recorded_label_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare(tmp_path, [{"id": "d", "document": "Sum: 1.50", "recorded_labels": {"total": 1.5}}])
@@ -352,12 +350,12 @@ def test_a_slip_in_the_key_of_recorded_answers_is_told(
         (["--cap", "3", "--cap-by", "totel"], 2, "Did you mean 'total'?"),
         (["--out", "traces.jsonl"], 2, "also reads that file"),
         (["--kept", "graded.jsonl"], 2, "the same file"),
-        (["--review", "3"], 2, "this is no terminal"),
+        (["--review", "3"], 2, "this is not a terminal"),
         (["--traces", "nowhere.jsonl"], 1, "cannot read it"),
         (["--gold", "traces.jsonl"], 1, "document"),
     ],
 )
-def test_options_that_cannot_be_meant_are_refused_before_anything_is_written(
+def test_invalid_options_are_refused_before_anything_is_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -373,7 +371,7 @@ def test_options_that_cannot_be_meant_are_refused_before_anything_is_written(
     assert not (tmp_path / "graded.jsonl").exists()
 
 
-def test_rows_without_group_are_refused_or_counted_where_the_rule_goes_by_groups(
+def test_rows_without_a_group_are_refused_or_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [trace(i, 3000.0 if i % 3 else 1.5) for i in range(9)]

@@ -1,4 +1,4 @@
-"""Grading the grader: precision and recall at thresholds, from gold and from a person's answers."""
+"""Precision and recall of the grader at thresholds, from gold and from reviews."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from offapi.stats.interval import wilson
 
 
 def graded(scores: list[float], right: list[int] | None = None) -> table.Table:
-    """A table of rows with these scores."""
+    """Return a table of rows with these scores."""
     rows = np.zeros(len(scores), table.kind(1))
     rows["score"], rows["has_answer"] = scores, True
     rows["right"] = table.UNKNOWN if right is None else right
@@ -45,7 +45,7 @@ def test_precision_and_recall_by_hand() -> None:
         [1, 15 / 18, 9 / 18]
     )
     assert (found.threshold, found.certain) == (1.0, False)
-    assert "10 judged rows cannot tell whether that is 90%." in found.lines()[0]
+    assert "10 rows with a known answer are too few to confirm 90%." in found.lines()[0]
 
 
 def test_what_is_recommended() -> None:
@@ -63,7 +63,7 @@ def test_what_is_recommended() -> None:
     assert "No threshold gives 95% right; the best is 0.9 with 15.0" in none.lines()[0]
 
 
-def test_many_scores_are_looked_at_on_a_grid_and_a_shown_threshold_holds_its_rows() -> None:
+def test_many_scores_use_a_grid_and_thresholds_round_down() -> None:
     assert thresholds(np.linspace(0, 1, 100)) == (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
     seventh = float(np.float64(5) / 7)
     assert thresholds(np.array([seventh, 0.57, 1.0])) == (0.57, 0.7142, 1.0)
@@ -93,7 +93,7 @@ def test_a_reviewed_row_stands_for_its_band_of_scores() -> None:
     )
 
 
-def test_a_band_that_nobody_looked_at_leaves_the_figures_open() -> None:
+def test_an_unreviewed_band_leaves_the_figures_unknown() -> None:
     rows = graded([1.0] * 50 + [0.3] * 50)
     known = truth.from_reviews(rows, dict.fromkeys(range(10), True))
     assert known is not None
@@ -127,7 +127,7 @@ def test_gold_is_taken_where_there_is_some() -> None:
     )
 
 
-def test_rows_to_review_are_spread_over_the_scores_and_never_asked_twice(tmp_path: Path) -> None:
+def test_reviews_spread_over_the_scores_and_never_repeat(tmp_path: Path) -> None:
     rows = graded([1.0] * 500 + [0.85] * 20 + [0.6] * 3 + [float("nan")] * 5)
     reviews = Reviews.read(tmp_path / "reviews.jsonl")
     asked = reviews.wanted(rows, 15)
@@ -145,7 +145,7 @@ def test_rows_to_review_are_spread_over_the_scores_and_never_asked_twice(tmp_pat
     assert len(again.wanted(rows, 10_000)) == 523 - 4
 
 
-def test_a_review_that_was_cut_off_is_asked_again_and_a_strange_one_named(tmp_path: Path) -> None:
+def test_a_cut_off_review_is_dropped_and_an_invalid_one_named(tmp_path: Path) -> None:
     path = tmp_path / "reviews.jsonl"
     Reviews.read(path).add("a", 5, True)
     whole = path.read_bytes()
@@ -162,7 +162,8 @@ def test_whether_there_are_enough_rows() -> None:
     assert "few" in advice.enough(50, None)[0]
     assert "enough to start" in advice.enough(200, None)[0]
     assert (
-        "60 evaluation documents can show a difference of 16.2 points" in advice.enough(200, 60)[1]
+        "60 evaluation documents can detect a difference of 16.2 points"
+        in advice.enough(200, 60)[1]
     )
     assert advice.ceiling(None, 0, 0) == []
     assert "--review 30" in advice.ceiling(None, 0, 5)[0]

@@ -1,4 +1,4 @@
-"""Keep rules: what stays, what goes and why, near-duplicates among it."""
+"""Keep rules: what stays, what is dropped and why, and near-duplicates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TASK = Task("t", "Read.", SCHEMA, {"json": (is_json, 1.0)}, {"v": "text"})
 
 
 def rows(*scores: float | None, **columns: list[Any]) -> list[tuple[Trace, Grade | None]]:
-    """Graded traces with these scores, of different documents unless told otherwise."""
+    """Return graded traces with these scores, of different documents unless given."""
     many = len(scores)
     group, cap = columns.get("group", [None] * many), columns.get("cap", [None] * many)
     document = columns.get("document", [f"text {i}" for i in range(many)])
@@ -52,18 +52,18 @@ def rows(*scores: float | None, **columns: list[Any]) -> list[tuple[Trace, Grade
 def select(
     graded: list[tuple[Trace, Grade | None]], keep: Keep, seed: int, near: str | None = None
 ) -> tuple[tuple[int, ...], dict[str, int]]:
-    """The rows kept and what was dropped, where `near` is an evaluation document."""
+    """Return the rows kept and the counts dropped; `near` is an evaluation document."""
     evaluation = [] if near is None else [("v", near)]
     chosen = choose(graded, TASK, keep, seed, evaluation=evaluation)
     return chosen.kept, dict(chosen.report.dropped)
 
 
 def clusters(texts: list[str]) -> list[int]:
-    """For each text the index of the first that it is a near-duplicate of."""
+    """Return for each text the index of the first that it is a near-duplicate of."""
     found = np.zeros(len(texts), table.kind(0))
-    boring = shingles.common(texts)
-    table.add_documents(found, texts, boring)
-    cluster = table.clusters(found, texts.__getitem__, boring)
+    ignored = shingles.common(texts)
+    table.add_documents(found, texts, ignored)
+    cluster = table.clusters(found, texts.__getitem__, ignored)
     return [int(first) for first in cluster]
 
 
@@ -81,7 +81,7 @@ def clusters(texts: list[str]) -> list[int]:
         (Keep(top=0.5), (0, 3), {"not in the top": 2}),
     ],
 )
-def test_the_conditions_hold_together_and_each_loss_has_a_reason(
+def test_all_conditions_hold_and_each_dropped_row_has_a_reason(
     keep: Keep, kept: tuple[int, ...], dropped: dict[str, int]
 ) -> None:
     answered = [True, True, True, True, False, True]
@@ -105,7 +105,7 @@ def test_the_conditions_hold_together_and_each_loss_has_a_reason(
     )
 
 
-def test_the_cap_keeps_the_best_and_leaves_rows_without_a_value_alone() -> None:
+def test_the_cap_keeps_the_best_and_spares_rows_without_value() -> None:
     kept, dropped = select(
         rows(0.6, 0.9, 0.8, 0.7, 0.6, cap=["x", "x", "x", None, None]),
         Keep(threshold=0.5, cap=2, cap_by="v"),
@@ -115,7 +115,7 @@ def test_the_cap_keeps_the_best_and_leaves_rows_without_a_value_alone() -> None:
     assert dropped == {"over the cap": 1}
 
 
-def test_a_refused_row_is_dropped_and_takes_no_place() -> None:
+def test_a_refused_row_takes_no_place() -> None:
     many = rows(1.0, 0.9, 0.8, 1.0, group=["a"] * 4)
     assert select(many, Keep(best=2), 0, near="text 3") == (
         (0, 1),
@@ -130,7 +130,7 @@ def test_ties_fall_by_the_seed_alone() -> None:
     assert [len(each) for each in kept] == [5, 5, 5]
 
 
-def test_of_near_duplicates_the_best_stays_and_numbers_tell_documents_apart() -> None:
+def test_the_best_near_duplicate_stays_and_numbers_distinguish() -> None:
     same = [
         LETTER * 3,
         LETTER.upper() * 3 + "Yours!",
@@ -146,9 +146,7 @@ def test_of_near_duplicates_the_best_stays_and_numbers_tell_documents_apart() ->
     assert select(rows(*scores, document=same), Keep(), 0)[1] == {"near-duplicate": 1}
 
 
-def test_samples_of_one_document_are_no_copies_of_each_other_where_the_best_of_a_group_are_kept() -> (
-    None
-):
+def test_with_best_answers_of_one_group_are_not_copies() -> None:
     group = ["a", "a", "a", "b", None]
     kept, _ = select(
         rows(0.9, 0.8, 0.7, 0.9, 0.9, document=["same"] * 5, group=group), Keep(best=2), 3
@@ -196,7 +194,7 @@ def test_no_row_is_lost_and_every_rule_holds(raw: list[tuple[float | None, str, 
         {"cap_by": "vendor"},
     ],
 )
-def test_a_rule_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
+def test_an_invalid_rule_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Keep(**wrong)
 
@@ -242,7 +240,7 @@ def test_graded_traces_become_columns() -> None:
 
 
 def similar_texts(templates: int, each: int, seed: int) -> list[str]:
-    """Texts made of templates with words replaced, from none to some of them."""
+    """Return texts made of templates, up to twelve words of each replaced."""
     draw = np.random.default_rng(seed)
     texts = []
     for _ in range(templates):
@@ -255,7 +253,7 @@ def similar_texts(templates: int, each: int, seed: int) -> list[str]:
     return texts
 
 
-def test_near_duplicates_are_those_that_comparing_every_pair_finds() -> None:
+def test_near_duplicates_match_comparing_every_pair() -> None:
     texts = similar_texts(templates=15, each=20, seed=5)
     found = clusters(texts)
     prints = shingles.prints(texts)
@@ -274,7 +272,7 @@ def test_near_duplicates_are_those_that_comparing_every_pair_finds() -> None:
     assert len(set(found)) >= connected_components(linked, directed=False)[0]
 
 
-def test_many_documents_are_told_apart_by_their_sketches_alone(
+def test_many_documents_are_compared_by_sketches_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     texts = similar_texts(templates=15, each=20, seed=5)
@@ -289,7 +287,7 @@ def test_pairs_that_meet_in_one_row_are_one_cluster() -> None:
     assert near_duplicates._united(np.arange(7), pairs).tolist() == [0, 0, 2, 2, 2, 0, 6]
 
 
-def test_a_chain_of_near_duplicates_is_one_cluster_led_by_its_first() -> None:
+def test_a_chain_of_near_duplicates_is_one_cluster() -> None:
     words = [f"word{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(60)]
     steps = []
     for i in range(4):
@@ -301,7 +299,7 @@ def test_a_chain_of_near_duplicates_is_one_cluster_led_by_its_first() -> None:
     assert clusters([steps[0], steps[3], steps[1], steps[2]]) == [0, 0, 0, 0]
 
 
-def test_every_character_that_is_a_word_of_its_own_is_looked_for() -> None:
+def test_every_unspaced_character_passes_the_prefilter() -> None:
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     found = shingles._NO_SPACES.findall(everything)
     assert len(found) > 100_000
@@ -310,7 +308,7 @@ def test_every_character_that_is_a_word_of_its_own_is_looked_for() -> None:
 
 
 @given(st.lists(st.text(max_size=40), max_size=8), st.text(max_size=40))
-def test_a_text_has_the_same_print_alone_and_among_others(others: list[str], text: str) -> None:
+def test_a_text_has_the_same_hashes_alone_and_among_others(others: list[str], text: str) -> None:
     alone, among = shingles.prints([text]), shingles.prints([*others, text, *others])
     i = len(others)
     assert alone.whole[0] == among.whole[i]
@@ -320,7 +318,7 @@ def test_a_text_has_the_same_print_alone_and_among_others(others: list[str], tex
     assert np.array_equal(alone.numbers_of(0), among.numbers_of(i))
 
 
-def test_hashes_stay_what_they_are_from_version_to_version() -> None:
+def test_hashes_do_not_change_between_versions() -> None:
     assert hex(int(shingles.prints(["Total: 12.40 EUR"]).whole[0])) == "0x2be2e20180d1ebbb"
 
 

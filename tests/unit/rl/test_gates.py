@@ -1,6 +1,4 @@
-"""The gates of a GRPO run: each fails for its own
-fault, says the reason, and lets what is allowed pass.
-"""
+"""The gates of a GRPO run: each fails for its own fault, gives the reason, and can be allowed."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ GOOD = {
 
 
 class Said:
-    """A Progress that keeps what it is told."""
+    """A Progress that stores what is reported."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -65,7 +63,7 @@ def test_a_sound_update_has_no_problem() -> None:
     assert found({"ratio/mean": 1.2, "clip_ratio/high_mean": 0.3}, inner=1) == []
 
 
-def test_float32_is_held_to_the_largest_difference_and_coarser_numbers_to_the_mean() -> None:
+def test_float32_checks_the_maximum_and_coarser_types_the_mean() -> None:
     largest, mean = (
         "sampling/sampling_logp_difference/max",
         "sampling/sampling_logp_difference/mean",
@@ -113,7 +111,7 @@ def test_the_kl_alone_may_have_no_gradient() -> None:
     assert found({"ratio/mean": 1.1}, signal=False) == ["ratio"]
 
 
-def test_a_kl_that_rounding_could_make_is_no_reason_to_train() -> None:
+def test_a_kl_within_rounding_does_not_train() -> None:
     assert not gates.moved({"kl": 4e-7}, "float32", quantized=False)
     assert gates.moved({"kl": 6e-7}, "float32", quantized=False)
     assert not gates.moved({"kl": 1e-4}, "bfloat16", quantized=False)
@@ -121,7 +119,7 @@ def test_a_kl_that_rounding_could_make_is_no_reason_to_train() -> None:
     assert gates.moved({"kl": 3e-4}, "bfloat16", quantized=False)
 
 
-MOST = "If that is the most it can be"
+MOST = "If that is the highest reward"
 
 
 @pytest.mark.parametrize(
@@ -130,14 +128,14 @@ MOST = "If that is the most it can be"
         (
             [group([0.0, 0.0])],
             True,
-            "all are 0, the model never does what is rewarded.",
+            "all are 0, because the model never does what is rewarded.",
             "Start from a trained",
         ),
         (
             [group([1.0, 1.0])] * 2,
             True,
-            "all are 1, there is nothing left to gain.",
-            "Take harder documents",
+            "all are 1, so there is nothing left to gain.",
+            "Use harder documents",
         ),
         ([group([0.5, 0.5])] * 2, True, "all are 0.5.", "Raise the temperature"),
         ([group([-1.0, -1.0])] * 2, False, "all are -1.", MOST),
@@ -167,10 +165,10 @@ MOST = "If that is the most it can be"
             "each prompt's completions are alike.",
             "Raise the temperature",
         ),
-        ([group([None, None])], False, "gives None throughout.", "Mend it"),
+        ([group([None, None])], False, "returned None for every completion.", "Fix it"),
     ],
 )
-def test_no_signal_is_told_with_its_reason(
+def test_no_signal_is_reported_with_its_reason(
     groups: list[RolloutGroup], checks: bool, reason: str, step: str
 ) -> None:
     assert gates.of_step(Streaks(flat=gates.FLAT_STEPS - 1), groups, 9, checks=checks) == []
@@ -180,7 +178,7 @@ def test_no_signal_is_told_with_its_reason(
     assert problem.next_step.startswith(step)
 
 
-def test_most_completions_cut_is_told_with_the_limit() -> None:
+def test_cut_completions_are_reported_with_the_limit() -> None:
     assert gates.of_step(Streaks(cut=gates.CUT_STEPS - 1), [group([0.0])], 9, checks=True) == []
     problem = gates.of_step(Streaks(cut=gates.CUT_STEPS), [group([0.0])], 9, checks=True)[0]
     assert problem.gate == "cut"
@@ -188,12 +186,15 @@ def test_most_completions_cut_is_told_with_the_limit() -> None:
 
 
 def test_a_problem_stops_the_run_unless_it_is_allowed() -> None:
-    problems = [Problem("cut", "cut off.", "Mend."), Problem("signal", "no signal.", "Mend.")]
-    out = Said()
+    problems = [Problem("cut", "cut off.", "Fix it."), Problem("signal", "no signal.", "Fix it.")]
+    progress = Said()
     with pytest.raises(GateFailed, match="no signal") as error:
-        gates.enforce(problems, ("cut",), out)
+        gates.enforce(problems, ("cut",), progress)
     assert error.value.exit_code == 3
-    assert error.value.next_step == "Mend. Or go on with --allow signal."
-    assert out.lines == ["Allowed (cut): cut off."]
-    gates.enforce(problems, ("signal", "cut"), out)
-    gates.enforce([], (), out)
+    assert (
+        error.value.next_step
+        == "Fix it. To continue anyway, run it again with --resume --allow signal."
+    )
+    assert progress.lines == ["Allowed (cut): cut off."]
+    gates.enforce(problems, ("signal", "cut"), progress)
+    gates.enforce([], (), progress)

@@ -32,9 +32,7 @@ def look(
     )
 
 
-def test_the_score_is_the_audit_where_there_is_one_and_of_equals_the_reward_then_the_first_is_best() -> (
-    None
-):
+def test_the_best_look_has_the_best_audit_then_reward_then_step() -> None:
     history = [
         look(0, [0.2, 0.4], [0.5, 0.5]),
         look(5, [0.9, 0.9], [0.5, 0.5]),
@@ -49,7 +47,7 @@ def test_the_score_is_the_audit_where_there_is_one_and_of_equals_the_reward_then
     assert heldout.best(without).step == 5
 
 
-def test_metrics_and_rows_leave_out_an_audit_that_is_not_there() -> None:
+def test_metrics_and_rows_omit_a_missing_audit() -> None:
     assert look(0, [0.25, 0.75]).metrics() == {"heldout/reward": 0.5}
     assert look(0, [0.25, 0.75], [1, 0]).metrics() == {"heldout/reward": 0.5, "heldout/audit": 0.5}
     prompts = [Prompt(Document(f"d{i}", "text"), (1,)) for i in range(2)]
@@ -62,10 +60,8 @@ def test_change_is_paired_by_document() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
 
 
-def test_luck_is_seldom_taken_for_learning_however_often_one_looks() -> None:
-    """A policy that changes without getting better: at
-    each look a share of documents is answered anew.
-    """
+def test_many_looks_seldom_make_chance_significant() -> None:
+    """A policy that changes without improving: each look answers some documents anew."""
     learned = 0
     for seed in range(200):
         draw = np.random.default_rng(seed)
@@ -79,7 +75,7 @@ def test_luck_is_seldom_taken_for_learning_however_often_one_looks() -> None:
     assert learned <= 9  # of 200 at 2.5%: more than 9 in one case of thirty
 
 
-def test_what_was_learned_is_no_luck_and_one_document_shows_nothing() -> None:
+def test_a_real_rise_is_significant_and_one_document_is_not() -> None:
     history = [look(0, [0.2, 0.4] * 20), look(5, [0.2, 0.4] * 20), look(9, [0.3, 0.6] * 20)]
     assert heldout.chance(history, history[2]) < 0.001
     assert heldout.chance(history, history[1]) == 1.0
@@ -88,19 +84,19 @@ def test_what_was_learned_is_no_luck_and_one_document_shows_nothing() -> None:
     assert heldout.chance(alone, alone[1]) == pytest.approx(0.5, abs=0.02)
 
 
-def test_documents_without_gold_take_no_part_in_the_audit() -> None:
+def test_documents_without_gold_do_not_count_in_the_audit() -> None:
     before = HeldOut(
         0, (0.1, 0.1, 0.1), (1.0, None, 0.5), ("", "", ""), {"gold.total": (1.0, None, 0.0)}
     )
     after = HeldOut(
         5, (0.9, 0.9, 0.9), (1.0, None, 1.0), ("", "", ""), {"gold.total": (1.0, None, 1.0)}
     )
-    told = {
+    expected = {
         "heldout/reward": pytest.approx(0.1),
         "heldout/audit": 0.75,
         "heldout/audit/gold.total": 0.5,
     }
-    assert before.metrics() == told
+    assert before.metrics() == expected
     assert heldout.change(before.audits, after.audits).mean == 0.25
     assert after.score == 1.0
 
@@ -109,9 +105,7 @@ def judged(step: int, *rewards: float | None) -> HeldOut:
     return HeldOut(step, rewards, (None,) * len(rewards), ("",) * len(rewards))
 
 
-def test_a_document_without_reward_takes_no_part_in_means_changes_and_the_choice_of_the_best() -> (
-    None
-):
+def test_documents_without_reward_do_not_count() -> None:
     """Rewards are below 0, so that 0 would be the best there is."""
     before, after = judged(0, -0.5, -0.3, None), judged(5, None, -0.2, -0.9)
     assert before.reward == pytest.approx(-0.4)
@@ -125,7 +119,7 @@ def test_a_document_without_reward_takes_no_part_in_means_changes_and_the_choice
     assert heldout.best([before, judged(5, None, None, -0.1)]).step == 0
 
 
-def test_without_any_reward_nothing_is_known_to_have_changed() -> None:
+def test_without_any_reward_no_change_is_known() -> None:
     before, nothing = judged(0, -0.5, -0.3), judged(5, None, None)
     assert nothing.metrics() == {"heldout/none": 2.0}
     assert math.isnan(nothing.reward)

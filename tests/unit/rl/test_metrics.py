@@ -1,4 +1,4 @@
-"""What a GRPO step logs, value by value, reckoned by hand."""
+"""What a GRPO step logs, value by value, calculated by hand."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_rollouts() -> None:
     )
 
 
-def test_rollouts_without_rewards_or_logprobs_have_finite_figures() -> None:
+def test_rollouts_without_rewards_have_finite_figures() -> None:
     group = RolloutGroup(Prompt(Document("a", "a"), (1,)), (rollout(None, [], "stop", json=0.0),))
     found = metrics.of_rollouts(Sampled((group,)))
     assert (

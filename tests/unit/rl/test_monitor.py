@@ -1,4 +1,4 @@
-"""What the monitor decides, from figures alone."""
+"""The monitor's decisions, from figures alone."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_looks_and_checkpoints_are_taken_when_due_and_at_the_end() -> None:
     assert trail.step == 11
 
 
-def test_the_first_look_is_the_best_and_other_rewards_when_asked_twice_are_a_problem() -> None:
+def test_the_first_look_is_best_and_checks_determinism() -> None:
     seen = look(0, [0.5])
     fine = MONITOR.start(seen, [])
     assert fine == Decision(Trail(history=(seen,)), seen, best=True)
@@ -67,7 +67,7 @@ def test_the_first_look_is_the_best_and_other_rewards_when_asked_twice_are_a_pro
     assert "'d7'" in problem.what
 
 
-def test_a_look_is_the_best_where_its_audit_is_higher_and_not_where_it_equals() -> None:
+def test_a_look_is_best_only_if_its_audit_is_higher() -> None:
     trail = Trail(history=(look(0, [0.2, 0.4], [0.5, 0.5]),))
     found = []
     looks = (
@@ -88,7 +88,7 @@ def test_a_look_is_the_best_where_its_audit_is_higher_and_not_where_it_equals() 
 @pytest.mark.parametrize(
     ("kind", "patience", "gate"), [("flat", FLAT_STEPS, "signal"), ("cut", CUT_STEPS, "cut")]
 )
-def test_patience_ends_after_so_many_steps_in_a_row(kind: str, patience: int, gate: str) -> None:
+def test_a_gate_fails_after_enough_steps_in_a_row(kind: str, patience: int, gate: str) -> None:
     bad = figures(flat=kind == "flat", cut=kind == "cut")
     trail, steps = started(), [bad] * (patience - 1) + [figures()] + [bad] * patience
     found = []
@@ -99,18 +99,18 @@ def test_patience_ends_after_so_many_steps_in_a_row(kind: str, patience: int, ga
     assert found == [[]] * (len(steps) - 1) + [[gate]]
 
 
-def test_the_reason_supposes_checks_unless_the_reward_is_the_tasks_own_or_recorded() -> None:
+def test_the_reason_depends_on_who_made_the_reward() -> None:
     long = replace(started(), streaks=replace(started().streaks, flat=FLAT_STEPS))
     shown = figures(flat=True)
-    (told,) = MONITOR.after(long, shown).problems
-    assert "the model never does what is rewarded" in told.what
+    (problem,) = MONITOR.after(long, shown).problems
+    assert "the model never does what is rewarded" in problem.what
     own = replace(MONITOR, checked=False)
     recorded = replace(shown, sampled=sampled(0.0, 0.0, recorded=True))
     for decision in (own.after(long, shown), MONITOR.after(long, recorded)):
         assert "all are 0." in decision.problems[0].what
 
 
-def test_a_base_that_changed_is_a_problem_before_anything_is_logged() -> None:
+def test_a_changed_base_is_a_problem_before_logging() -> None:
     seen = look(5, [0.5, 0.5])
     shown = replace(figures(seen=seen), same_base=False)
     decision = MONITOR.after(started(), shown)
@@ -120,7 +120,7 @@ def test_a_base_that_changed_is_a_problem_before_anything_is_logged() -> None:
 
 
 def gamed() -> tuple[Trail, HeldOut]:
-    """A trail, and the look after which the reward has risen while the audit fell."""
+    """Return a trail, and the look at which the reward has risen while the audit fell."""
     before = look(0, [0.1] * 20, [0.9] * 20)
     between = look(5, [0.8] * 20, [0.3] * 20)
     return Trail(9, history=(before, between)), look(10, [0.9] * 20, [0.1] * 20)
@@ -138,7 +138,7 @@ def test_the_alarm_is_raised_at_a_look_and_not_between_looks() -> None:
     assert MONITOR.after(calm, figures(seen=honest)).gamed is None
 
 
-def test_a_resumed_run_has_the_same_alarm_and_counts_on() -> None:
+def test_a_resumed_run_has_the_same_alarm_and_streaks() -> None:
     trail, seen = gamed()
     decision = MONITOR.after(trail, figures(flat=True, cut=True, seen=seen))
     kept = orjson.loads(orjson.dumps(asdict(decision.trail)))
@@ -180,7 +180,7 @@ def test_what_was_learned_is_the_best_look_against_the_first() -> None:
     assert found.problems() == []
 
 
-def test_without_a_sure_rise_nothing_was_learned() -> None:
+def test_without_a_significant_rise_the_gate_fails() -> None:
     found = find_learned([look(0, [0.5, 0.5]), look(5, [0.5, 0.5])])
     assert found.best.step == 0
     assert found.audit is None
@@ -188,4 +188,4 @@ def test_without_a_sure_rise_nothing_was_learned() -> None:
     assert found.as_dict()["audit"] is None
     (problem,) = found.problems()
     assert problem.gate == "learned"
-    assert "p = 1; sure is 0.025 or less" in problem.what
+    assert "p = 1, corrected for choosing the best; significant is 0.025 or less" in problem.what

@@ -1,6 +1,4 @@
-"""Documents to train on and documents held out: never
-the same, and gold where it is given must be usable.
-"""
+"""Documents to train on and to hold out: never the same, and gold must be usable."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ TASK = Task(
 
 
 class Said:
-    """A Progress that keeps what it is told."""
+    """A Progress that stores what is reported."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -55,7 +53,7 @@ def test_a_tenth_is_held_out_within_limits(tmp_path: Path, count: int, held: int
 
 
 def learner(folder: Path, **reads: str) -> Path:
-    """The adapter of a run that read those files."""
+    """Return the adapter of a run that read those files."""
     (folder / "run" / "adapter").mkdir(parents=True)
     (folder / "run" / "manifest.json").write_bytes(
         orjson.dumps({"config": {"task": "t.py", **reads}})
@@ -74,7 +72,7 @@ def test_what_the_adapter_has_learned_is_not_held_out(tmp_path: Path) -> None:
     assert len(rows) == 90
 
 
-def test_where_it_has_learned_nearly_all_a_file_is_asked_for(tmp_path: Path) -> None:
+def test_an_adapter_that_knows_too_much_needs_a_val_file(tmp_path: Path) -> None:
     path = written(tmp_path / "d.jsonl", 100)
     said = [{"role": "user", "content": "text 4"}, {"role": "assistant", "content": "{}"}]
     (tmp_path / "traces.jsonl").write_bytes(jsonl.line({"id": "t", "messages": said}))
@@ -83,7 +81,9 @@ def test_where_it_has_learned_nearly_all_a_file_is_asked_for(tmp_path: Path) -> 
         data=str(written(tmp_path / "most.jsonl", 95)),
         traces=str(tmp_path / "traces.jsonl"),
     )
-    with pytest.raises(DataError, match=r"the adapter has learned it \(5 are\)") as caught:
+    with pytest.raises(
+        DataError, match=r"the adapter has learned it \(5 such documents\)"
+    ) as caught:
         prompts.read(path, None, TASK, 0, adapter)
     assert "`val`" in str(caught.value)
     val = written(tmp_path / "v.jsonl", 9, first=200)
@@ -92,7 +92,8 @@ def test_where_it_has_learned_nearly_all_a_file_is_asked_for(tmp_path: Path) -> 
         jsonl.line({"id": "t", "messages": [{**said[0], "content": "text 204"}, said[1]]})
     )
     with pytest.raises(
-        DataError, match=r"'d204' is held out, and the adapter has learned it \(1 are\)"
+        DataError,
+        match=r"'d204' is held out, but the adapter has learned it \(1 such document\)",
     ):
         prompts.read(path, val, TASK, 0, adapter)
 
@@ -100,7 +101,7 @@ def test_where_it_has_learned_nearly_all_a_file_is_asked_for(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "manifest", [b"", b"{", b'{"config": 3}', b'{"config": {"data": "/nowhere.jsonl"}}']
 )
-def test_of_an_adapter_without_its_run_nothing_is_known(tmp_path: Path, manifest: bytes) -> None:
+def test_an_adapter_without_its_run_excludes_nothing(tmp_path: Path, manifest: bytes) -> None:
     path = written(tmp_path / "d.jsonl", 100)
     adapter = learner(tmp_path)
     (adapter.parent / "manifest.json").write_bytes(manifest)
@@ -143,16 +144,16 @@ def test_gold_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
 def test_prompts_leave_room_for_the_answer(tmp_path: Path) -> None:
     chat = Chat.load(tiny_llama.write_chat(tmp_path / "model"))
     rows = prompts.read(written(tmp_path / "d.jsonl", 12), None, TASK, 0)[0]
-    out = Said()
+    progress = Said()
     length = len(chat.prompt(TASK.messages(rows[0].text)))
-    made = prompts.prompts(rows, TASK, chat, length + 11, "refuse", out)
+    made = prompts.prompts(rows, TASK, chat, length + 11, "refuse", progress)
     assert [prompt.tokens for prompt in made] == [
         chat.prompt(TASK.messages(row.text)) for row in rows
     ]
     shortest = min(len(prompt.tokens) for prompt in made)
     with pytest.raises(DataError, match="more than max_tokens"):
-        prompts.prompts(rows, TASK, chat, shortest + 9, "refuse", out)
+        prompts.prompts(rows, TASK, chat, shortest + 9, "refuse", progress)
     longer = [*rows[:1], type(rows[0])("long", "x" * 200)]
-    kept = prompts.prompts(longer, TASK, chat, shortest + 30, "drop", out)
+    kept = prompts.prompts(longer, TASK, chat, shortest + 30, "drop", progress)
     assert [prompt.row.id for prompt in kept] == [rows[0].id]
-    assert "Dropped 1 of 2 documents" in out.lines[-1]
+    assert "Dropped 1 of 2 documents" in progress.lines[-1]

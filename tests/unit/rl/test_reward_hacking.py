@@ -33,9 +33,7 @@ def look(
 def drawn(
     seed: int, reward: Curve, audit: Curve | Mapping[str, Curve], looks: int = 8
 ) -> list[HeldOut]:
-    """Looks at 40 documents with four fields, each right
-    or wrong; a tenth is answered anew at each look.
-    """
+    """Return looks at 40 documents with four fields; a tenth is answered anew each time."""
     draw = np.random.default_rng(seed)
     curves = audit if isinstance(audit, Mapping) else dict.fromkeys(FIELDS, audit)
     luck = draw.random((2, 40, len(FIELDS)))
@@ -54,7 +52,7 @@ def drawn(
 
 
 def alarm(history: Sequence[HeldOut]) -> int | None:
-    """The look at which a run would stop."""
+    """Return the look at which a run would stop."""
     return next((t for t in range(len(history)) if reward_hacking.gamed(history[: t + 1])), None)
 
 
@@ -64,7 +62,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offapi.stats.bootstrap.means.__defaults__", (None, 500, 0))
 
 
-def test_a_falling_audit_is_an_alarm_and_tells_since_when() -> None:
+def test_a_falling_audit_is_an_alarm_and_dates_it() -> None:
     half = [0.0, 1.0] * 20
     history = [look(0, [0.2] * 40, half), look(5, [0.8] * 40, [0.0] * 30 + half[:10])]
     found = reward_hacking.gamed(history) or pytest.fail("no alarm")
@@ -74,14 +72,13 @@ def test_a_falling_audit_is_an_alarm_and_tells_since_when() -> None:
     assert found.audit.high < 0
 
 
-def test_an_audit_that_stands_still_while_the_reward_rises_is_an_alarm() -> None:
+def test_a_flat_audit_with_a_rising_reward_is_an_alarm() -> None:
     half = [0.0, 1.0] * 20
     assert reward_hacking.gamed([look(0, [0.2] * 40, half), look(5, [0.8] * 40, half)])
 
 
-def test_an_audit_that_fell_since_the_best_two_looks_is_an_alarm_though_it_is_above_the_first() -> (
-    None
-):
+def test_a_fall_since_the_best_two_looks_is_an_alarm() -> None:
+    """The audit is still above that of the first look."""
     curves = [(0.2, 0.2), (0.5, 0.8), (0.5, 0.8), (0.9, 0.5), (0.9, 0.5)]
     history = [look(5 * t, [reward] * 40, [audit] * 40) for t, (reward, audit) in enumerate(curves)]
     assert alarm(history) == 4
@@ -90,7 +87,7 @@ def test_an_audit_that_fell_since_the_best_two_looks_is_an_alarm_though_it_is_ab
     assert (found.reward.mean, found.audit.mean) == pytest.approx((0.4, -0.3))
 
 
-def test_one_low_look_alone_is_no_alarm() -> None:
+def test_one_low_look_alone_is_not_an_alarm() -> None:
     curves = [(0.2, 0.5), (0.8, 1.0), (0.8, 0.3)]
     assert (
         alarm([look(t, [reward] * 40, [audit] * 40) for t, (reward, audit) in enumerate(curves)])
@@ -98,7 +95,7 @@ def test_one_low_look_alone_is_no_alarm() -> None:
     )
 
 
-def test_without_audit_rise_or_second_look_there_is_none() -> None:
+def test_no_alarm_without_audit_rise_or_second_look() -> None:
     half = [0.0, 1.0] * 20
     assert reward_hacking.gamed([look(0, [0.2] * 40, half)]) is None
     assert reward_hacking.gamed([look(0, [0.2] * 40), look(5, [0.8] * 40)]) is None
@@ -110,7 +107,7 @@ def test_without_audit_rise_or_second_look_there_is_none() -> None:
     )
 
 
-def test_an_audit_that_surely_falls_is_an_alarm_though_the_reward_stands_still() -> None:
+def test_a_certain_fall_with_a_flat_reward_is_an_alarm() -> None:
     some, fewer = [1.0] * 30 + [0.0] * 10, [1.0] * 18 + [0.0] * 22
     flat = [0.9] * 40
     history = [look(0, flat, some), look(5, flat, fewer), look(10, flat, fewer)]
@@ -142,7 +139,7 @@ def test_an_audit_with_no_room_left_need_not_rise() -> None:
     )
 
 
-def test_rewards_of_any_size_are_held_against_their_own_range() -> None:
+def test_rewards_are_compared_with_their_own_range() -> None:
     audit = [0.5] * 40
     small = [look(0, [10.0] * 20 + [90.0] * 20, audit), look(5, [11.0] * 20 + [91.0] * 20, audit)]
     large = [look(0, [10.0] * 20 + [90.0] * 20, audit), look(5, [90.0] * 40, audit)]
@@ -150,7 +147,7 @@ def test_rewards_of_any_size_are_held_against_their_own_range() -> None:
     assert reward_hacking.gamed(large)
 
 
-def test_a_field_that_falls_is_an_alarm_though_the_others_raise_the_mean() -> None:
+def test_one_falling_field_is_an_alarm_though_the_mean_rises() -> None:
     names, ones, none = [1.0] * 30 + [0.0] * 10, [1.0] * 40, [0.0] * 40
     before = look(0, [0.2] * 40, [names[i] / 2 for i in range(40)], vendor=names, total=none)
     after = look(5, [0.8] * 40, [0.5] * 40, vendor=[1.0] * 20 + [0.0] * 20, total=ones)
@@ -169,7 +166,7 @@ def test_a_field_that_falls_is_an_alarm_though_the_others_raise_the_mean() -> No
     ]
 
 
-def test_few_documents_that_fall_in_one_of_many_fields_are_no_alarm() -> None:
+def test_a_few_falls_in_one_of_many_fields_are_not_an_alarm() -> None:
     fallen = [1.0] * 37 + [0.0] * 3
     parts = {f"f{i}": [1.0] * 40 for i in range(20)}
     before = look(0, [0.2] * 40, [0.5] * 40, **parts)
@@ -179,7 +176,7 @@ def test_few_documents_that_fall_in_one_of_many_fields_are_no_alarm() -> None:
     )
 
 
-def test_documents_without_gold_neither_hide_an_alarm_nor_raise_one() -> None:
+def test_documents_without_gold_do_not_change_the_alarm() -> None:
     half: list[float | None] = [0.0, 1.0] * 20
     some = [*half, *[None] * 40]
     fallen = [*[0.0] * 30, *half[:10], *[None] * 40]
@@ -235,7 +232,7 @@ def test_gamed_runs_are_mostly_stopped(
     assert sum(alarm(drawn(seed, reward, audit)) is not None for seed in range(40)) >= least
 
 
-def test_examples_are_those_whose_reward_rose_most_beside_their_audit() -> None:
+def test_examples_are_where_reward_and_audit_differ_most() -> None:
     before, after = (
         look(0, [0.0] * 4, [1.0, 0.0, 1.0, None]),
         look(5, [1.0, 1.0, 0.5, 1.0], [0.0, 1.0, 0.0, None]),
@@ -253,10 +250,8 @@ def test_examples_are_those_whose_reward_rose_most_beside_their_audit() -> None:
     }
 
 
-def test_documents_without_reward_neither_hide_an_alarm_nor_raise_one() -> None:
-    """Rewards are below 0: were None a 0, the first
-    half would have risen from the worst to the best.
-    """
+def test_documents_without_reward_do_not_change_the_alarm() -> None:
+    """Rewards are below 0, so that a None taken for 0 would look like a rise."""
     half = [0.0, 1.0] * 20
     some: list[float | None] = [None] * 20
     still = [look(0, [-1.0] * 40, half), look(5, [*some, *[-1.0] * 20], half)]

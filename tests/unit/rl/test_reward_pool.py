@@ -1,6 +1,4 @@
-"""Rewards run apart: real processes and task files, rewards
-that hang, die, raise and lie, and what is kept of them.
-"""
+"""Rewards in processes of their own: hanging, dying, raising and invalid ones, and the record."""
 
 from __future__ import annotations
 
@@ -54,7 +52,7 @@ def task_file(
 
 
 def reward_file(folder: Path, body: str, head: str = "def") -> Path:
-    """A task rewarded by a function `score` of `documents` and `answers`."""
+    """Write a task rewarded by a function `score` of `documents` and `answers`."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     return task_file(folder, f"{head} score(documents, answers):\n{lines}", more="reward=score,")
 
@@ -84,9 +82,7 @@ def until(done: Callable[[], bool], seconds: float = 8.0) -> bool:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ended; one that was orphaned
-    may wait for another to take its exit code.
-    """
+    """Return whether the process ended; an orphan may wait as a zombie."""
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     return True
@@ -98,7 +94,7 @@ def no_process_is_left() -> Iterator[None]:
     assert workers_of(os.getpid()) == []
 
 
-def test_the_reward_is_the_rewarded_checks_alone_and_gold_reaches_only_the_audit(
+def test_only_rewarded_checks_count_and_gold_is_for_the_audit(
     tmp_path: Path,
 ) -> None:
     code = """\
@@ -124,7 +120,7 @@ def sees(document, answer, context):
     assert rewarded(load_task(path)) == ("json", "blind")
 
 
-def test_a_reward_function_gets_the_batch_at_once_and_all_checks_are_audit(tmp_path: Path) -> None:
+def test_a_reward_function_gets_the_batch_and_checks_audit(tmp_path: Path) -> None:
     path = reward_file(
         tmp_path, "return [100.0 * len(documents) + json.loads(answer)['b'] for answer in answers]"
     )
@@ -150,7 +146,7 @@ def test_arrays_of_numbers_are_lists_of_numbers(tmp_path: Path) -> None:
     assert all(type(one.reward) is float for one in found)
 
 
-def test_coroutines_are_awaited_together_and_all_in_one_loop(tmp_path: Path) -> None:
+def test_coroutines_are_awaited_together_in_one_loop(tmp_path: Path) -> None:
     body = """\
 loops.add(asyncio.get_running_loop())
 await asyncio.gather(*(asyncio.sleep(0.3) for _ in answers))
@@ -163,7 +159,7 @@ return [len(loops)] * len(answers)"""
         assert time.monotonic() - began < 4 * 0.3
 
 
-def test_submitting_returns_at_once_and_results_keep_their_order(tmp_path: Path) -> None:
+def test_submit_returns_at_once_and_results_keep_their_order(tmp_path: Path) -> None:
     body = (
         "time.sleep(1.0 if 'document 0' in documents else 0)\nreturn [json.loads(answer)['b'] for"
         " answer in answers]"
@@ -193,7 +189,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("body", "said", "index"), FAULTS, ids=[body for body, _, _ in FAULTS])
-def test_a_faulty_reward_stops_the_run_and_keeps_what_it_was_asked(
+def test_a_faulty_reward_stops_the_run_and_stores_its_input(
     tmp_path: Path, body: str, said: str, index: int | None
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -228,7 +224,7 @@ def test_a_faulty_reward_stops_the_run_and_keeps_what_it_was_asked(
         ("return [10 ** 400, 1.0, 1.0, 1.0]", "gave 1", 0),
     ],
 )
-def test_what_is_no_list_of_finite_numbers_is_no_reward(
+def test_a_reward_must_be_a_list_of_finite_numbers(
     tmp_path: Path, body: str, said: str, index: int
 ) -> None:
     with asyncio.Runner() as loop:
@@ -249,7 +245,7 @@ CHECKS = [
 
 
 @pytest.mark.parametrize(("body", "said", "audit"), CHECKS)
-def test_a_faulty_check_does_too_and_the_one_completion_is_known(
+def test_a_faulty_check_names_the_completion(
     tmp_path: Path, body: str, said: str, audit: str
 ) -> None:
     code = (
@@ -310,9 +306,7 @@ def test_programs_a_hanging_reward_started_are_ended_too(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("more", ["", "check_seconds=None,"])
 def test_the_hanging_check_and_its_completion_are_named(tmp_path: Path, more: str) -> None:
-    """With C code, the task's own `check_seconds`
-    does nothing; without a limit there, ours holds.
-    """
+    """In C code `check_seconds` has no effect; the limit per call still holds."""
     hang = HANGS[0] if more else HANGS[2]
     code = (
         f"def slow(document, answer, context):\n    if '3' in document:\n        {hang}\n    return"
@@ -333,7 +327,7 @@ def test_the_limit_is_of_a_call_not_of_a_batch(tmp_path: Path) -> None:
     assert [one.reward for one in found] == [1.0] * 4
 
 
-def test_texts_no_file_can_hold_are_kept_all_the_same(tmp_path: Path) -> None:
+def test_texts_with_lone_surrogates_are_stored(tmp_path: Path) -> None:
     asked = [Asked("r", "é \udcff", "\udc80")]
     with pytest.raises(ConfigError):
         judge(reward_file(tmp_path, "raise ValueError(answers[0])"), asked)
@@ -341,9 +335,9 @@ def test_texts_no_file_can_hold_are_kept_all_the_same(tmp_path: Path) -> None:
     assert (kept["asked"][0]["document"], kept["asked"][0]["text"]) == ("é \udcff", "\udc80")
 
 
-def test_where_nothing_can_be_kept_the_fault_is_said_all_the_same(tmp_path: Path) -> None:
+def test_a_fault_is_reported_when_nothing_can_be_stored(tmp_path: Path) -> None:
     path = reward_file(tmp_path, "return []")
-    said = r"returned 0 rewards for 4 .* Not kept \(could not be written"
+    said = r"returned 0 rewards for 4 .* are not kept \(could not be written"
     with (
         Rewards(path, 1, 20.0, tmp_path / "none" / "kept.json") as processes,
         pytest.raises(ConfigError, match=said),
@@ -360,12 +354,13 @@ def test_a_task_that_cannot_reward_or_compare_is_refused(tmp_path: Path) -> None
         judge(task_file(tmp_path), [Asked("r", "d", "{}", {"a": "x"})])
     assert not (tmp_path / "kept.json").exists()
     with pytest.raises(
-        ConfigError, match=r"loading it, or what it left running, ended its process \(exit code 3\)"
+        ConfigError,
+        match=r"the task file, on loading or in the background, ended its process \(exit code 3\)",
     ):
         judge(task_file(tmp_path, "os._exit(3)"))
 
 
-def test_a_process_that_ends_between_calls_is_no_fault_of_the_next_completions(
+def test_a_process_that_ends_between_calls_blames_no_completion(
     tmp_path: Path,
 ) -> None:
     body = (
@@ -377,13 +372,13 @@ def test_a_process_that_ends_between_calls_is_no_fault_of_the_next_completions(
         processes.submit(BATCH).result()
         time.sleep(0.4)
         with pytest.raises(
-            ConfigError, match=r"what it left running, ended its process \(exit code 4\)"
+            ConfigError, match=r"in the background, ended its process \(exit code 4\)"
         ) as caught:
             processes.submit(BATCH).result()
         assert caught.value.where == str(path)
 
 
-def test_rewards_that_differ_from_one_time_to_the_next_are_found(tmp_path: Path) -> None:
+def test_rewards_that_are_not_deterministic_are_found(tmp_path: Path) -> None:
     path = reward_file(
         tmp_path, "seen.append(1)\nreturn [1, None, None, len(seen)]", "seen = []\ndef"
     )
@@ -394,7 +389,7 @@ def test_rewards_that_differ_from_one_time_to_the_next_are_found(tmp_path: Path)
         assert processes.not_deterministic(BATCH, processes.submit(BATCH).result()) == []
 
 
-def test_prints_go_to_stderr_and_no_library_of_numbers_is_loaded(tmp_path: Path) -> None:
+def test_prints_go_to_stderr_and_no_numeric_library_loads(tmp_path: Path) -> None:
     body = """\
 print("said by the reward")
 os.write(1, b"said in C")
@@ -419,7 +414,7 @@ if __name__ == "__main__":
     assert "Traceback" not in done.stderr
 
 
-def test_leaving_early_ends_the_processes_and_keeps_nothing(tmp_path: Path) -> None:
+def test_leaving_early_ends_the_processes_and_stores_nothing(tmp_path: Path) -> None:
     path = reward_file(tmp_path, "time.sleep(60)")
     with rewards(path, workers=2) as processes:
         handles = [processes.submit(BATCH) for _ in range(4)]
@@ -431,7 +426,7 @@ def test_leaving_early_ends_the_processes_and_keeps_nothing(tmp_path: Path) -> N
     assert not (tmp_path / "kept.json").exists()
 
 
-def test_workers_hear_no_interrupt(tmp_path: Path) -> None:
+def test_workers_ignore_interrupts(tmp_path: Path) -> None:
     with rewards(
         reward_file(tmp_path, "time.sleep(0.5)\nreturn [1.0] * len(answers)"), workers=2
     ) as processes:

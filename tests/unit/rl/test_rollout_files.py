@@ -1,6 +1,4 @@
-"""Rollouts as graded traces on disk, and back: the same
-tokens, logprobs, rewards; what other traces lack is told.
-"""
+"""Rollouts as graded traces on disk and back: the same tokens, logprobs and rewards."""
 
 from __future__ import annotations
 
@@ -93,9 +91,7 @@ def test_a_document_that_is_twice_in_a_step_makes_two_groups(tmp_path: Path, cha
     assert [group.rewards_G for group in read] == [(1.0, 0.0), (0.0, 0.0)]
 
 
-def test_completions_without_reward_and_groups_of_one_are_left_out(
-    tmp_path: Path, chat: Chat
-) -> None:
+def test_rewardless_completions_and_single_ones_are_left_out(tmp_path: Path, chat: Chat) -> None:
     three = group(
         chat, "d1", rollout(chat, "yes", 1.0), rollout(chat, "no", None), rollout(chat, "or", 0.0)
     )
@@ -104,9 +100,7 @@ def test_completions_without_reward_and_groups_of_one_are_left_out(
     assert [group.rewards_G for group in read] == [(1.0, 0.0)]
 
 
-def test_of_truncated_sampling_the_tokens_are_kept_and_the_best_stand_against_the_rest(
-    tmp_path: Path, chat: Chat
-) -> None:
+def test_truncated_sampling_keeps_tokens_but_not_logprobs(tmp_path: Path, chat: Chat) -> None:
     mask = SamplingMask(np.arange(4, dtype=np.int32), np.array([1, 3], np.int32))
     drawn = [
         rollout(chat, text, reward, mask=mask)
@@ -137,7 +131,7 @@ def test_tokens_of_another_tokenizer_are_not_taken(tmp_path: Path, chat: Chat) -
     assert read.rollouts[0].completion.logprobs == ()
 
 
-def test_what_cannot_be_learned_from_is_named_with_its_file(tmp_path: Path, chat: Chat) -> None:
+def test_unusable_traces_are_named_with_their_file(tmp_path: Path, chat: Chat) -> None:
     ungraded = {name: value for name, value in trace("b", "no", 0.0).items() if name != "grade"}
     turns = trace("b", "no", 0.0)
     turns["messages"] = [
@@ -145,7 +139,7 @@ def test_what_cannot_be_learned_from_is_named_with_its_file(tmp_path: Path, chat
         {"role": "assistant", "content": "hi"},
         *turns["messages"],
     ]
-    for rows, told in (
+    for rows, message in (
         ([trace("a", "yes", 1.0), ungraded], "trace 'b' has no grade"),
         ([trace("a", "yes", 1.0), turns], "trace 'b' has several turns"),
         (
@@ -154,7 +148,7 @@ def test_what_cannot_be_learned_from_is_named_with_its_file(tmp_path: Path, chat
         ),
     ):
         path = jsonl_file(tmp_path, rows)
-        with pytest.raises(DataError, match=told) as error:
+        with pytest.raises(DataError, match=message) as error:
             rollout_files.read(path, TASK, chat)
         assert str(path) in error.value.where
         assert error.value.next_step

@@ -1,6 +1,4 @@
-"""Groups of completions: which are replaced, what
-reward they train on, and what becomes an experience.
-"""
+"""Groups of completions: replacement, rewards, and the experiences made of them."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ task = offapi.Task(
 
 
 class Scripted:
-    """A backend that says of each prompt what it is told to say, and notes what it was asked."""
+    """A backend with scripted answers that records what it was asked."""
 
     def __init__(self, chat: Chat, says: Mapping[str, Sequence[str]]) -> None:
         self.chat, self.says = chat, says
@@ -89,9 +87,7 @@ def sampler(
     return Sampler(backend, chat, rewards, 2, sampling, **more), backend  # type: ignore[arg-type]
 
 
-def test_groups_keep_the_prompts_order_and_each_its_own_reward(
-    chat: Chat, rewards: Rewards
-) -> None:
+def test_groups_keep_the_order_of_prompts_and_their_rewards(chat: Chat, rewards: Rewards) -> None:
     asker, backend = sampler(chat, rewards, {"a": ["a", "x"], "b": ["x", "b"], "c": ["c", "?"]})
     groups = asker.groups(prompts(chat, "a", "b", "c"), 7)
     assert [[one.reward for one in group.rollouts] for group in groups] == [
@@ -119,7 +115,7 @@ def test_flat_groups_are_replaced_and_counted_until_none_is_left(
     assert len(backend.calls) == 2
 
 
-def test_replacing_ends_at_its_limit_and_draws_anew_each_time(chat: Chat, rewards: Rewards) -> None:
+def test_replacing_stops_at_its_limit_and_draws_anew(chat: Chat, rewards: Rewards) -> None:
     names = ("b", "c", "d", "e", "f")
     asker, backend = sampler(chat, rewards, {name: ["x", "x"] for name in names})
     pool = prompts(chat, *names)
@@ -139,9 +135,7 @@ def test_without_resampling_flat_groups_stay(chat: Chat, rewards: Rewards) -> No
 
 
 def test_the_last_tokens_cost_reward_as_in_dapo(chat: Chat, rewards: Rewards) -> None:
-    """Of 8 tokens the last 4 are the soft limit: 4 cost
-    nothing, 5 a quarter, 8 all; the end counts as one.
-    """
+    """The last 4 of 8 tokens are the soft limit: 4 cost nothing, 5 a quarter, 8 all."""
     answers = {length: "a" * (length - 1) for length in (3, 4, 5, 6, 8)}
     for length, answer in answers.items():
         asker, _ = sampler(chat, rewards, {answer: [answer, "?"]}, overlong=4)
@@ -171,9 +165,7 @@ def group_of(chat: Chat, name: str, *rewards: float | None) -> RolloutGroup:
     return RolloutGroup(prompts(chat, name)[0], tuple(rollouts))
 
 
-def test_completions_without_reward_are_no_experience_and_change_no_advantage(
-    chat: Chat, backend: Backend
-) -> None:
+def test_completions_without_reward_are_left_out(chat: Chat, backend: Backend) -> None:
     loss = PolicyLoss("dr_grpo", max_tokens=8)
     groups = [group_of(chat, "a", 1.0, None, 0.0), group_of(chat, "b", None, None, None)]
     batch = experiences(backend, groups, loss)
@@ -183,9 +175,7 @@ def test_completions_without_reward_are_no_experience_and_change_no_advantage(
     assert experiences(backend, groups[1:], loss) == []
 
 
-def test_an_experience_holds_what_was_sampled_and_the_references_logprobs(
-    chat: Chat, backend: Backend
-) -> None:
+def test_an_experience_holds_behaviour_and_reference_logprobs(chat: Chat, backend: Backend) -> None:
     batch = experiences(
         backend, [group_of(chat, "a", 1.0, 0.0)], PolicyLoss(temperature=0.5, max_tokens=8)
     )
@@ -198,9 +188,7 @@ def test_an_experience_holds_what_was_sampled_and_the_references_logprobs(
     assert batch[1].episode.behaviour.tolist() == [-2.0] * 3
 
 
-def test_a_rule_that_divides_by_the_mean_takes_no_reward_below_0(
-    chat: Chat, backend: Backend
-) -> None:
+def test_a_rule_that_divides_by_the_mean_refuses_negatives(chat: Chat, backend: Backend) -> None:
     groups = [group_of(chat, "a", 1.0, 0.0), group_of(chat, "b", 0.5, -0.25)]
     assert experiences(backend, groups[:1], PolicyLoss("maxrl"))
     assert experiences(backend, groups, PolicyLoss("rloo"))
@@ -210,9 +198,7 @@ def test_a_rule_that_divides_by_the_mean_takes_no_reward_below_0(
         experiences(backend, groups, PolicyLoss("maxrl"))
 
 
-def test_offline_the_behaviour_is_the_old_policy_where_it_is_known(
-    chat: Chat, backend: Backend
-) -> None:
+def test_offline_a_known_behaviour_is_the_old_policy(chat: Chat, backend: Backend) -> None:
     known = group_of(chat, "a", 1.0, 0.0)
     blank = Rollout(Completion(chat.encode("x"), (), "stop"), "", Judged(1.0, {}, {}), 1.0)
     batch = experiences(
@@ -224,7 +210,7 @@ def test_offline_the_behaviour_is_the_old_policy_where_it_is_known(
     assert batch[2].episode.behaviour is None
 
 
-def test_the_first_updates_logprobs_become_the_old_ones_once(chat: Chat, backend: Backend) -> None:
+def test_the_first_updates_logprobs_become_the_old_ones(chat: Chat, backend: Backend) -> None:
     batch = experiences(backend, [group_of(chat, "a", 1.0, 0.0)], PolicyLoss(max_tokens=8))
     first, second = np.array([-1, -2], np.float32), np.array([-3, -4], np.float32)
     carried = carry_old(batch, [first, None])

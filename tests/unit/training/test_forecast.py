@@ -1,4 +1,4 @@
-"""What a training is said to take, before it starts."""
+"""The forecast of time and memory before a training starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROW = Episode("a", (Segment((1,) * 90, False), Segment((2,) * 10, True)))
 
 
 class Small:
-    """A machine of two MiB: what `plan` asks of a backend, and no more."""
+    """A machine of two MiB: what a forecast asks of a backend, and no more."""
 
     name, device = "torch", "cpu"
 
@@ -35,28 +35,28 @@ class Small:
 
 
 @pytest.mark.parametrize(("tokens", "fits"), [(100, True), (400, False)])
-def test_what_does_not_fit_into_memory_is_said_beforehand(
+def test_training_that_exceeds_memory_is_reported_before(
     tmp_path: Path, tokens: int, fits: bool
 ) -> None:
     (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
     spec = ModelSpec(path=tmp_path, limits=Limits(train_tokens=tokens))
     schedule = Schedule(rows=8, batch_size=4, epochs=2.0, lr=1e-3, warmup_steps=0, seed=0)
     rows = [replace(ROW, id=str(i)) for i in range(8)]
-    said = forecast_text.training(cast(Backend, Small(tokens)), rows, schedule, 0, spec)
-    assert said.startswith(
+    sentence = forecast_text.training(cast(Backend, Small(tokens)), rows, schedule, 0, spec)
+    assert sentence.startswith(
         "Training on 8 rows, 800 tokens (80 of them learned), in 4 steps of 4 rows: about "
     )
-    assert ("lower limits.train_tokens (the longest row has 100)" in said) is not fits
+    assert ("lower limits.train_tokens (the longest row has 100)" in sentence) is not fits
 
 
-def test_what_a_reinforcement_takes_by_hand(tmp_path: Path) -> None:
+def test_the_forecast_of_a_reinforcement_by_hand(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
     spec = ModelSpec(path=tmp_path)
     schedule = Schedule(rows=4, batch_size=2, epochs=1.5, lr=1e-3, warmup_steps=0, seed=0)
     rounds = forecast.Rounds([10, 20, 30, 40], [50, 70], answer=5, group=4, updates=2, eval_every=2)
     speed = forecast.Speed(1.0)
-    # Three steps of two prompts: 25 tokens read twice, 20
-    # written, scored, and learned with the prompt twice.
+    # Three steps of two prompts: 25 tokens are read twice, 20 are written and scored,
+    # and both are learned twice.
     steps = 3 * 2 * (2 * 25 + 20 + speed.decode * 20 + speed.train * (25 + 20) * 2)
     looks = 3 * (50 + 70 + speed.decode * 5 * 2)  # before the first step, after two, at the end
     work = forecast.reinforcement(

@@ -1,4 +1,4 @@
-"""Manifests and folder names stay as they were: else no run resumes and no arm is found again."""
+"""Manifests and folder names do not change: otherwise no run resumes and no arm is found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from offapi.training.manifest import (
     with_limits_of,
 )
 
-# What version 0.1 computed for these very inputs: (of the run's manifest, the arm's folder).
+# What version 0.1 computed for these inputs: (of the run's manifest, the arm's folder).
 KNOWN = {
     "sft": ("03f2113be33cc8d2", "sft-d5f5a71fafef"),
     "distill": ("6cdcd0ea100cbbc2", "distill-58f4b7bc1ef7"),
@@ -34,7 +34,7 @@ KNOWN = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Everything a recipe reads, with fixed bytes."""
+    """Write everything a recipe reads, with fixed bytes."""
     monkeypatch.setattr(manifest, "__version__", "1.2.3")
     (tmp_path / "task.py").write_text("task = None\n")
     (tmp_path / "train.jsonl").write_text('{"id": "a"}\n')
@@ -89,7 +89,7 @@ def test_kept_answers_are_found_again(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "other"), [("lr", 0.5), ("seed", 1), ("model", None), ("data", None)]
 )
-def test_whatever_changes_a_result_changes_both(folder: Path, key: str, other: Any) -> None:
+def test_what_changes_a_result_changes_both(folder: Path, key: str, other: Any) -> None:
     before = config(folder, "sft")
     was = describe_run(before), describe_arm("sft", before, "torch", None)
     if key == "model":

@@ -1,6 +1,4 @@
-"""The run folder: identity, the lock, metrics, and
-checkpoints that survive kills, power cuts and damage.
-"""
+"""The run folder: identity, lock, metrics, and checkpoints that survive kills and damage."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ def files(step: int) -> dict[str, bytes]:
 
 
 def started(root: Path, *steps: int) -> Run:
-    """A run with checkpoints at `steps` and one metrics line a step up to the last."""
+    """Return a run with checkpoints at `steps` and one metrics line per step up to the last."""
     run = Run.create(root, "a", MANIFEST)
     with run.lock():
         for step in range(1, (steps[-1] if steps else 0) + 1):
@@ -107,7 +105,7 @@ def test_a_taken_name_is_refused_and_a_missing_run_named(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
 
-def test_resume_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+def test_resume_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
     run = started(tmp_path, 2, 4)
     with run.lock():
         for step in (5, 6):
@@ -126,7 +124,7 @@ def test_resume_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
     assert run.manifest["attempts"][-1]["step"] == 4
 
 
-def test_the_file_latest_of_older_runs_is_not_minded(tmp_path: Path) -> None:
+def test_the_file_latest_of_older_runs_is_ignored(tmp_path: Path) -> None:
     run = started(tmp_path, 2, 4)
     (run.path / "checkpoints" / "latest").write_text("step-000002\n")
     with run.lock():
@@ -240,7 +238,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path) -> None:
         run.latest()
 
 
-def test_the_same_checkpoint_twice_is_no_error_but_another_is(tmp_path: Path) -> None:
+def test_only_a_different_checkpoint_of_a_step_is_an_error(tmp_path: Path) -> None:
     run = started(tmp_path, 2)
     with run.lock():
         run.checkpoint(2, files(2), {"seen": 2})
@@ -249,10 +247,10 @@ def test_the_same_checkpoint_twice_is_no_error_but_another_is(tmp_path: Path) ->
     holds(run, 2)
 
 
-def test_metrics_cut_short_by_hand_are_not_guessed(tmp_path: Path) -> None:
+def test_metrics_cut_short_by_hand_are_refused(tmp_path: Path) -> None:
     run = started(tmp_path, 4)
     os.truncate(run.path / "metrics.jsonl", 5)
-    with pytest.raises(RunError, match="the checkpoint counted"), run.lock():
+    with pytest.raises(RunError, match="as the checkpoint counted"), run.lock():
         run.resume(MANIFEST)
 
 
@@ -263,10 +261,8 @@ def test_an_unreadable_manifest_is_a_clear_error(tmp_path: Path) -> None:
         _ = run.manifest
 
 
-def test_killed_anywhere_in_a_checkpoint_the_run_goes_on(tmp_path: Path) -> None:
-    """The third checkpoint prunes the first; a kill
-    at any operation leaves the second or the third.
-    """
+def test_killed_anywhere_in_a_checkpoint_the_run_resumes(tmp_path: Path) -> None:
+    """The third checkpoint prunes the first; a kill leaves the second or the third."""
     source = started(tmp_path / "source", 1, 2)
 
     def third(path: Path) -> None:
@@ -291,7 +287,7 @@ def test_killed_anywhere_in_a_checkpoint_the_run_goes_on(tmp_path: Path) -> None
         third(path)
         holds(Run.open(path), 3)
         assert metric_steps(Run.open(path)) == [1, 2, 3]
-        assert not list(path.rglob(".tmp-*")), "a killed writer's leavings stay"
+        assert not list(path.rglob(".tmp-*")), "a killed writer's leftovers stay"
         shutil.rmtree(path)
     assert survivors == sorted(survivors)
     assert set(survivors) == {2, 3}
@@ -362,7 +358,7 @@ def test_killed_at_each_fsync_of_the_real_system_call(tmp_path: Path) -> None:
 
 
 def test_random_kills_never_lose_a_committed_step(tmp_path: Path) -> None:
-    """A real process killed at moments of the clock's choosing, resumed each time."""
+    """A real process is killed at random moments and resumed each time."""
     run = started(tmp_path, 1)
     script = (
         "import sys\nfrom pathlib import Path\nfrom offapi.training.run import Run\n"
@@ -374,20 +370,20 @@ def test_random_kills_never_lose_a_committed_step(tmp_path: Path) -> None:
         "        run.checkpoint(step, {'w': bytes([step % 256]) * 5000}, {'seen': step})\n"
         "        print(step, flush=True)\n"
     )
-    said = 1
+    committed = 1
     for attempt in range(6):
         child = subprocess.Popen(
             [sys.executable, "-c", script, str(run.path)], stdout=subprocess.PIPE, text=True
         )
         assert child.stdout is not None
-        said = int(child.stdout.readline())
+        committed = int(child.stdout.readline())
         time.sleep(0.013 * attempt)
         child.kill()
-        said = max([said, *(int(line) for line in child.stdout.read().split())])
+        committed = max([committed, *(int(line) for line in child.stdout.read().split())])
         child.wait()
         latest = run.latest()
         assert latest is not None
-        assert latest.step >= said
+        assert latest.step >= committed
         assert (latest.path / "w").read_bytes() == bytes([latest.step % 256]) * 5000
     with run.lock():
         checkpoint = run.resume(MANIFEST)

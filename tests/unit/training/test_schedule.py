@@ -1,4 +1,4 @@
-"""Which rows a step learns from, and how the learning rate goes."""
+"""Which rows a step learns from, and how the learning rate changes."""
 
 import tomllib
 from importlib import import_module
@@ -46,10 +46,8 @@ def test_the_rate_warms_up_then_falls_to_nearly_zero() -> None:
         ("grpo", SIZES["train"]),
     ],
 )
-def test_the_first_recipes_of_a_user_warm_up_for_a_tenth_of_their_steps_at_most(
-    recipe: str, rows: int
-) -> None:
-    """Of what `offapi init` writes; rows of distill and filtered_sft as their checks leave some."""
+def test_initial_recipes_warm_up_for_at_most_a_tenth(recipe: str, rows: int) -> None:
+    """For what `offapi init` writes, with the rows that the checks leave some."""
     path = Path(__file__).parents[3] / "recipes" / "configs" / f"{recipe}.toml"
     loaded = load.load(path, import_module(f"offapi.recipes.{recipe}").Config)
     assert 0 < 10 * loaded.warmup_steps <= loaded.schedule(rows).steps
