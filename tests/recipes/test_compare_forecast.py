@@ -1,4 +1,4 @@
-"""What an arm of a comparison is said to take beforehand is what its recipe says when it begins."""
+"""The forecast for an arm of a comparison equals the recipe's own when it starts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MACHINE = Machine("torch", Speed(1e-3), used=1000.0, total=1e9)
 
 
 def expected(path: Path) -> tuple[Outlook, Any, Any]:
-    """The outlook of the recipe file as an arm with nothing to test on, its config and inputs."""
+    """Return the outlook of a recipe file as an arm without a test set, its config and inputs."""
     module = find_recipe(path)
     config = configs.load(path, module.Config)
     inputs = module.prepare(config, Output(json=True))
@@ -39,7 +39,7 @@ def val_seconds(inputs: Any) -> float:
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.05, 1), (0.3, 2), (2.0, 10)])
-def test_of_training_whole_steps_are_reckoned(tmp_path: Path, epochs: float, steps: int) -> None:
+def test_training_is_forecast_in_whole_steps(tmp_path: Path, epochs: float, steps: int) -> None:
     found, config, inputs = expected(recipe_folder.lay_out(tmp_path, epochs=epochs))
     rows = [len(episode.tokens) for episode in inputs.episodes]
     work = forecast.training(MACHINE, rows, config.schedule(len(rows)), config.spec(inputs.model))
@@ -48,7 +48,7 @@ def test_of_training_whole_steps_are_reckoned(tmp_path: Path, epochs: float, ste
     assert (found.rows, found.memory, found.total) == (10, work.bytes, 1e9)
 
 
-def test_of_graded_traces_each_students_rows_are_reckoned(tmp_path: Path) -> None:
+def test_graded_traces_are_forecast_for_each_student(tmp_path: Path) -> None:
     path = recipe_folder.lay_out(tmp_path, "filtered_sft", count=12, wrong=6)
     path.write_text(path.read_text().replace('data = "train.jsonl"', 'traces = "train.jsonl"'))
     found, config, inputs = expected(path)
@@ -64,7 +64,7 @@ def test_of_graded_traces_each_students_rows_are_reckoned(tmp_path: Path) -> Non
     assert found.memory == max(work.bytes for work in works)
 
 
-def test_of_grpo_it_is_the_recipes_own(tmp_path: Path) -> None:
+def test_grpo_is_forecast_as_by_the_recipe(tmp_path: Path) -> None:
     found, config, inputs = expected(
         recipe_folder.lay_out(tmp_path, "grpo", epochs=0.3, num_generations=2, eval_every=2)
     )
