@@ -1,8 +1,7 @@
-"""What a cost estimate needs to know: each input's name,
-unit, bounds, and the assumption made where nobody gives it.
+"""The inputs of a cost estimate: name, unit, bounds, and the value assumed if none is given.
 
-One table for flags, TOML keys and the list of assumptions. Left out: the arithmetic (`model`)
-and where measured inputs come from (`from_run`, `measure`).
+One table serves the flags, the TOML keys and the list of assumptions. Left out: the arithmetic
+(`model`) and where measured inputs come from (`from_run`, `measure`).
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from typing import Any
 from offapi.errors import ConfigError
 
 ASSUMED = "assumed"
-STATED = ("currency", "dated")  # texts a file may hold beside the inputs
+STATED = ("currency", "dated")  # texts that a file may hold in addition to the inputs
 
 
 @dataclass(frozen=True)
 class Range:
-    """What an input may be, and is most likely to be.
+    """The range of an input, and its most likely value.
 
     Raises ValueError unless low <= likely <= high, all finite.
     """
@@ -36,7 +35,7 @@ class Range:
 
     @classmethod
     def parse(cls, given: str | float) -> Range:
-        """Read `3` or `low:likely:high`; ValueError for anything else."""
+        """Read `3` or `low:likely:high`. Raise ValueError for anything else."""
         try:
             numbers = [float(part) for part in str(given).split(":")]
         except ValueError:
@@ -51,7 +50,7 @@ class Range:
         return self.low < self.high
 
     def text(self) -> str:
-        """As `0.25 (0.1 to 0.4)`."""
+        """Return the range as in `0.25 (0.1 to 0.4)`."""
         return f"{self.likely:,g}" + (
             f" ({self.low:,g} to {self.high:,g})" if self.uncertain else ""
         )
@@ -59,9 +58,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Input:
-    """An input. Without `assumed` it has to be given or
-    measured, or follows from others as `follows` says.
-    """
+    """An input. Without `assumed` it must be given or measured, or follows as `follows` says."""
 
     key: str
     unit: str
@@ -74,23 +71,22 @@ class Input:
 
     @property
     def flag(self) -> str:
-        """As on the command line."""
+        """The input's flag on the command line."""
         return "--" + self.key.replace("_", "-")
 
     def read(self, given: str | float) -> Range:
-        """`given` within this input's bounds; ValueError with the reason otherwise."""
-        found = Range.parse(given)
-        if found.low < self.least or found.high > self.most or (self.positive and found.low <= 0):
+        """Read `given`. Raise ValueError, with the reason, if it is out of this input's bounds."""
+        range = Range.parse(given)
+        if range.low < self.least or range.high > self.most or (self.positive and range.low <= 0):
             least = "above 0" if self.positive else f"at least {self.least:g}"
-            raise ValueError(
-                f"must be {least}" + (f" and at most {self.most:g}" if self.most < math.inf else "")
-            )
-        return found
+            most = f" and at most {self.most:g}" if self.most < math.inf else ""
+            raise ValueError(f"must be {least}{most}, got {given}")
+        return range
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A range, and where it is from: a flag, a file, a run, or `assumed`."""
+    """A range and its source: a flag, a file, a run, or `assumed`."""
 
     range: Range
     source: str
@@ -221,30 +217,29 @@ File = make_dataclass(
 
 @dataclass(frozen=True)
 class CostInputs:
-    """Every input that is known, by key; the currency,
-    and the date of the prices where a file tells.
-    """
+    """Every known input by key, the currency, and the date of the prices if a file gives one."""
 
     known: Mapping[str, Quantity]
     currency: str = "$"
     dated: str | None = None
 
     def assumed(self) -> list[str]:
-        """The keys nobody gave or measured."""
+        """Return the keys that were neither given nor measured."""
         return [key for key, quantity in self.known.items() if quantity.source == ASSUMED]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Inputs from one place; a later layer goes before an earlier one."""
+    """Inputs from one source. A later layer overrides an earlier one."""
 
     known: Mapping[str, Quantity]
     stated: Mapping[str, str]
 
     @classmethod
     def of_file(cls, path: Path) -> Layer:
-        """A TOML file; ConfigError with file, line and
-        field for an unknown key or a value out of bounds.
+        """Read a TOML file.
+
+        Raise ConfigError, with line and field, for an unknown key or a value out of bounds.
         """
         from offapi.config import load
 
@@ -260,7 +255,7 @@ class Layer:
 
     @classmethod
     def of_flags(cls, given: Mapping[str, str]) -> Layer:
-        """Values by key, as on the command line; ConfigError that names the flag."""
+        """Read values by key, as on the command line. Raise ConfigError that names the flag."""
         known = {}
         for key, value in given.items():
             row = BY_KEY[key]
@@ -275,9 +270,9 @@ class Layer:
 
 
 def resolve_inputs(layers: Sequence[Layer]) -> CostInputs:
-    """The layers, later ones first, then the assumptions.
+    """Merge the layers, later ones first, and fill in the assumptions.
 
-    ConfigError for what is missing, or said twice.
+    Raise ConfigError for a missing input, or for two that contradict each other.
     """
     known: dict[str, Quantity] = {}
     stated: dict[str, str] = {}
@@ -286,9 +281,9 @@ def resolve_inputs(layers: Sequence[Layer]) -> CostInputs:
         if len(speeds) == 2:
             where = ", ".join(sorted({layer.known[key].source for key in speeds}))
             raise ConfigError(
-                "seconds and tokens_per_second say the same.",
+                "seconds and tokens_per_second are two ways to give the same input.",
                 where=where,
-                next_step="Keep one of them.",
+                next_step="Keep only one of them.",
             )
         known = {key: value for key, value in known.items() if not (speeds and key in SPEEDS)}
         known |= layer.known
@@ -314,7 +309,7 @@ def _complete(known: Mapping[str, Quantity]) -> None:
         missing.append("--seconds or --tokens-per-second (or a --run with --measure)")
     if missing:
         step = (
-            "Give them as flags, or in a file with --from; `offapi cost --example costs.toml`"
-            " writes one to change."
+            "Give them as flags, or in a file with --from. `offapi cost --example costs.toml`"
+            " writes a file to edit."
         )
-        raise ConfigError(f"not known, and not assumed: {'; '.join(missing)}.", next_step=step)
+        raise ConfigError(f"these inputs are missing: {'; '.join(missing)}.", next_step=step)

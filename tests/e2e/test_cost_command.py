@@ -43,7 +43,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_example_is_reckoned_for_people_and_for_programs(bench: Path) -> None:
+def test_the_example_works_for_people_and_for_programs(bench: Path) -> None:
     people = offapi("cost", "--from=costs.toml", cwd=bench)
     assert (people.returncode, people.stdout) == (0, "")
     for said in (
@@ -51,7 +51,7 @@ def test_the_example_is_reckoned_for_people_and_for_programs(bench: Path) -> Non
         "bought",
         "rented",
         "break-even, requests a month",
-        "what weighs most",
+        "what matters most",
         "assumed",
         "2026-11",
     ):
@@ -66,7 +66,7 @@ def test_the_example_is_reckoned_for_people_and_for_programs(bench: Path) -> Non
     )
 
 
-def test_flags_go_before_files_and_later_files_before_earlier_ones(bench: Path) -> None:
+def test_flags_override_files_and_later_files_earlier_ones(bench: Path) -> None:
     (bench / "more.toml").write_text('requests = 3000000\ncurrency = "€"\n')
     found = told(offapi("cost", "--from=costs.toml", "--from=more.toml", "--json", cwd=bench))
     assert (found["inputs"]["requests"]["source"], found["currency"]) == ("more.toml", "€")
@@ -82,7 +82,7 @@ def test_flags_go_before_files_and_later_files_before_earlier_ones(bench: Path) 
     assert found["verdict"] == "stay on the API"
 
 
-def test_a_run_tells_what_it_knows_and_files_go_before_it(bench: Path) -> None:
+def test_a_runs_inputs_are_overridden_by_files(bench: Path) -> None:
     found = told(offapi("cost", "--from=costs.toml", "--run=runs/sft", "--json", cwd=bench))
     assert found["inputs"]["training_hours"]["source"] == "sft: attempts in manifest.json"
     assert found["inputs"]["own_tokens"]["source"] == "sft: 2 answers in predictions.jsonl"
@@ -100,7 +100,7 @@ def test_the_tokens_of_a_runs_answers_by_hand(bench: Path) -> None:
 
 
 def test_a_run_that_is_measured(bench: Path) -> None:
-    """What was measured goes before the file's guess, and scores nothing."""
+    """A measurement overrides the file's guess, and scores nothing."""
     before = (bench / "runs/sft/manifest.json").read_bytes()
     words = ["cost", "--from=costs.toml", "--run=runs/sft", "--measure=2", "--json"]
     found = told(offapi(*words, cwd=bench))
@@ -110,7 +110,7 @@ def test_a_run_that_is_measured(bench: Path) -> None:
     assert (bench / "runs/sft/manifest.json").read_bytes() == before
 
 
-def test_what_eval_measured_goes_before_the_files_guess(bench: Path) -> None:
+def test_what_eval_measured_overrides_the_files_guess(bench: Path) -> None:
     evaluated = offapi(
         "eval", "--task=task.py", "--data=val.jsonl", "--model=model", "--json", cwd=bench
     )
@@ -142,30 +142,30 @@ def test_what_eval_measured_goes_before_the_files_guess(bench: Path) -> None:
         (["--from=none.toml"], 2, "cannot be read"),
         (["--from=typo.toml"], 2, "unknown key 'price_inn'"),
         (["--from=costs.toml", "--tariff=cheap"], 2, "number or low:likely:high"),
-        (["--from=costs.toml", "--tokens-per-second=1", "--seconds=1"], 2, "say the same"),
+        (["--from=costs.toml", "--tokens-per-second=1", "--seconds=1"], 2, "two ways to give"),
         (["--from=costs.toml", "--run=runs/sft2"], 1, "there is no run here"),
         (["--from=costs.toml", "--run=other", "--measure=1"], 2, "it has no model"),
         (
             ["--from=costs.toml", "--run=old.json"],
             1,
-            "old.json: no measured answers in it: Object missing required",
+            "old.json: the file must be the JSON of `offapi eval --json`: Object missing required",
         ),
         (
             ["--from=costs.toml", "--run=none.json"],
             1,
-            "none.json: no measured answers in it: Expected `int` >= 1",
+            "none.json: the file must be the JSON of `offapi eval --json`: Expected `int` >= 1",
         ),
         (
             ["--from=costs.toml", "--run=costs.toml"],
             1,
-            "costs.toml: no measured answers in it: JSON is malformed",
+            "costs.toml: the file must be the JSON of `offapi eval --json`: JSON is malformed",
         ),
         (["--from=costs.toml", "--run=old.json", "--measure=1"], 1, "there is no run here"),
         (["--example=costs.toml"], 2, "there is something already"),
         (["--prices=x"], 2, "No such option"),
     ],
 )
-def test_mistakes_are_told(bench: Path, words: list[str], code: int, said: str) -> None:
+def test_mistakes_are_reported(bench: Path, words: list[str], code: int, said: str) -> None:
     (bench / "typo.toml").write_text("price_inn = 1\n")
     (bench / "old.json").write_text('{"n": 2, "mean": 0.5}')
     (bench / "none.json").write_text('{"n": 0, "seconds": 1, "completion_tokens": 1}')
