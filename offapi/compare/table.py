@@ -208,14 +208,14 @@ def _ceiling(result: Found, name: str) -> str:
 
 
 def _take(result: Found) -> str:
-    dearer = [
+    slower = [
         name
         for name, cost in result.costs.items()
         if cost.hours > _hours(result, result.verdicts.take)
     ]
-    if not dearer:
+    if not slower:
         return "it is shown to be better than everything that takes fewer hours."
-    return f"nothing that takes more hours ({', '.join(dearer)}) is shown to be better."
+    return f"nothing that takes more hours ({', '.join(slower)}) is shown to be better."
 
 
 def _hours(result: Found, name: str) -> float:

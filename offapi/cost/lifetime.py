@@ -45,8 +45,8 @@ class Life:
 
         Infinite unless the total is lower.
         """
-        dearer = (self.own >= self.api) & self.within
-        last = np.where(dearer.any(axis=1), dearer.shape[1] - np.argmax(dearer[:, ::-1], axis=1), 0)
+        above = (self.own >= self.api) & self.within
+        last = np.where(above.any(axis=1), above.shape[1] - np.argmax(above[:, ::-1], axis=1), 0)
         return np.where(self.cheaper, last + 1.0, np.inf)
 
 
@@ -95,12 +95,12 @@ def break_even(costs: Costs, growth: Numbers) -> Numbers:
     with np.errstate(divide="ignore", invalid="ignore"):
         for _ in range(parts.shape[1] + 2):
             machines = np.maximum(floor, found[:, None] * each)
-            dearer = (
+            excess = (
                 fixed
                 + (price * machines).sum(axis=1)
                 + bought * np.maximum(costs.floor, found * fullest)
             )
-            dearer = dearer + single * found
+            excess = excess + single * found
             busy = found[:, None] * each >= floor
             slope = (
                 single
@@ -108,7 +108,7 @@ def break_even(costs: Costs, growth: Numbers) -> Numbers:
                 + bought * fullest * (found * fullest >= costs.floor)
             )
             step = np.where(
-                slope < 0, np.maximum(dearer, 0.0) / -slope, np.where(dearer >= 0, np.inf, 0.0)
+                slope < 0, np.maximum(excess, 0.0) / -slope, np.where(excess >= 0, np.inf, 0.0)
             )
             stays = ~np.isfinite(found) | (step <= 1e-12 * found)
             if stays.all():

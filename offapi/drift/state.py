@@ -85,7 +85,7 @@ def read(path: Path, key: Mapping[str, Any], fresh: State) -> State:
 
 
 def write(path: Path, key: Mapping[str, Any], state: State) -> None:
-    """Replace `path`, whole or not at all."""
+    """Replace `path` atomically."""
     bets = {
         name: _packed(getattr(state.bets, name)) for name in ("wealth", "rows", "sums", "squares")
     }
