@@ -35,7 +35,7 @@ def figures(record: Record, rates: Sequence[Rates], look: Look | None) -> list[F
     """Return the accuracy, the held-out reward or the loss, and the steps."""
     found = []
     if rates:
-        found.append(all_right(rates[0], "documents with all fields right"))
+        found.append(all_right(rates[0], "all fields right"))
         found.append(
             Figure("fields right", f"{100 * rates[0].mean:.1f} %", f"{rates[0].n} documents")
         )

@@ -131,7 +131,7 @@ def _head(read: Read, rates: Sequence[Rates]) -> tuple[str, str, tuple[Figure, .
     title = " · ".join(
         [compared.folder.name, *(record.name for record in read.records[len(compared.arms) :])]
     )
-    figures = [headline.all_right(one, f"documents all right, {one.name}") for one in rates[:2]]
+    figures = [headline.all_right(one, f"all fields right, {one.name}") for one in rates[:2]]
     if compared.result.get("take"):
         figures.insert(0, Figure("recommended", text(compared.result["take"])))
     return title, compared.lede, tuple(figures)

@@ -71,8 +71,8 @@ def test_the_best_arm_comes_first_then_the_reference(comparison: Path) -> None:
     assert [row[0] for row in story.accuracy.table.rows][:3] == ["shop", "boxes", "all fields"]
     assert story.accuracy.table.head[1:] == story.samples.systems
     assert [one.name for one in story.figures[1:]] == [
-        "documents all right, distill",
-        "documents all right, recorded",
+        "all fields right, distill",
+        "all fields right, recorded",
     ]
 
 

@@ -546,7 +546,7 @@ def test_costs_are_shown_if_they_are_understood(folder: Path, tmp_path: Path) ->
 def test_the_report_of_a_comparison_is_about_its_arms(folder: Path, tmp_path: Path) -> None:
     report = orjson.loads((folder / "sft" / "report.json").read_bytes())
     rows = {
-        "base": {"source": "nothing learned", "report": report, "verdict": None},
+        "base": {"source": "not trained", "report": report, "verdict": None},
         "sft": {
             "report": report,
             "verdict": "not worth its hours",
