@@ -1,7 +1,6 @@
-"""Evaluates the rules: the road, the way to it, the
-road not taken, and what would change the advice.
+"""Evaluate the rules: the recipe, the gates passed, the alternative, and what would change it.
 
-Left out: the rules themselves (`rules`) and all words but those made of conditions.
+Left out: the rules themselves (`rules`), and all texts except those made from conditions.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ WORDS = {
     "not-below": "is below {value}",
     "at-least": "is below {value}",
     "above": "is not above {value}",
-}  # of a condition that does not hold
-STEP = 1e-3  # of a share, to get below a threshold
+}  # how a condition fails
+STEP = 1e-3  # how far below a threshold of a share to go
 
 
 @dataclass(frozen=True)
 class KnownAnswers:
-    """The answers, and the thresholds in force."""
+    """The answers, and the thresholds that apply."""
 
     answers: Answers
     thresholds: Mapping[str, Threshold]
 
     def value(self, name: str) -> Value | None:
-        """What a condition's VALUE stands for: an answer, a threshold, or the choice itself."""
+        """Return what a condition's VALUE stands for: an answer, a threshold or a choice."""
         if name.startswith("@"):
             return self.answers.get(name[1:])
         return self.thresholds[name].value if name in self.thresholds else name
 
     def holds(self, condition: str) -> bool:
-        """Whether a condition is known to hold."""
+        """Return whether a condition is known to hold."""
         key, op, name = condition.split()
         answer, value = self.answers.get(key), self.value(name)
         if answer is None or value is None:
@@ -52,24 +51,24 @@ class KnownAnswers:
         return {"below": a < b, "not-below": a >= b, "at-least": a >= b, "above": a > b}[op]
 
     def failing(self, row: AdviceRule) -> list[str]:
-        """The conditions of `row` that do not hold."""
+        """Return the conditions of `row` that do not hold."""
         return [condition for condition in row.when if not self.holds(condition)]
 
     def fails(self, condition: str) -> str:
-        """Why a condition does not hold, in words."""
+        """Return why a condition does not hold, in words."""
         key, op, name = condition.split()
         if key not in self.answers:
-            return f"{key} is not known"
+            return f"{readable(key)} is unknown"
         value = self.value(name)
         if value is None:
-            return f"{name[1:]} is not known"
+            return f"{readable(name[1:])} is unknown"
         limit = value if isinstance(value, str) else format_number(value)
-        return f"{key} {WORDS[op].format(value=limit)}"
+        return f"{readable(key)} {WORDS[op].format(value=limit)}"
 
 
 @dataclass(frozen=True)
 class Change:
-    """Another answer to one question, and the road it leads to."""
+    """Another answer to one question, and the recipe it leads to."""
 
     question: str
     answer: str
@@ -79,12 +78,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Advice:
-    """The road taken, and all that was weighed."""
+    """The recommended recipe, and everything that was considered."""
 
     recipe: Recipe
     row: AdviceRule
-    passed: tuple[Gate, ...]  # before the one that decided
-    gate: Gate | None  # that decided; None: none did
+    passed: tuple[Gate, ...]  # the gates before the one that decided
+    gate: Gate | None  # the gate that decided; None if none did
     other: Recipe
     why_not: str
     changes: tuple[Change, ...]
@@ -93,7 +92,7 @@ class Advice:
 
     @property
     def commands(self) -> list[str]:
-        """The first three, with what the answers tell filled in."""
+        """The first three commands, filled in from the answers."""
         elsewhere = self.known.answers.get("teacher") == "elsewhere"
         teacher = (
             "https://YOUR-TEACHER/v1 --teacher-terms-checked"
@@ -107,7 +106,7 @@ class Advice:
         ]
 
 
-STARTS = (  # of a student that GRPO goes on from: the first that the data allow
+STARTS = (  # recipes for the student that GRPO starts from: the first that the data allow
     ("sft", AdviceRule(("labels at-least check",), "", "")),
     ("filtered_sft", AdviceRule(("traces at-least answers",), "", "")),
     ("distill", AdviceRule(("teacher is-not none",), "", "")),
@@ -115,10 +114,12 @@ STARTS = (  # of a student that GRPO goes on from: the first that the data allow
 
 
 def advise(answers: Answers, measured: Sequence[Threshold] = ()) -> Advice:
-    """The advice for `answers`; thresholds that were
-    `measured` stand in for rules of thumb of the same name.
+    """Return the advice for `answers`.
+
+    Thresholds that were `measured` replace the rules of thumb of the same name.
     """
-    known = KnownAnswers(answers, {one.name: one for one in (*THRESHOLDS, *measured)})
+    thresholds = {threshold.name: threshold for threshold in (*THRESHOLDS, *measured)}
+    known = KnownAnswers(answers, thresholds)
     gate, row = decide_gate(known)
     passed = GATES[: GATES.index(gate)] if gate else GATES
     other, why_not = _other(known, gate, row)
@@ -142,7 +143,7 @@ def advise(answers: Answers, measured: Sequence[Threshold] = ()) -> Advice:
 
 
 def decide_gate(known: KnownAnswers) -> tuple[Gate | None, AdviceRule]:
-    """The first row whose conditions all hold, and its gate."""
+    """Return the first row whose conditions all hold, and its gate."""
     return next(_matches(known), (None, LAST))
 
 
@@ -151,47 +152,44 @@ def _matches(known: KnownAnswers) -> Iterator[tuple[Gate | None, AdviceRule]]:
 
 
 def _other(known: KnownAnswers, gate: Gate | None, row: AdviceRule) -> tuple[Recipe, str]:
-    """The road that comes next, and why it is not taken: it comes after, or what it lacks."""
-    later = next((found for _, found in _matches(known) if found.recipe != row.recipe), None)
+    """Return the next best recipe, and why it is not the recommendation."""
+    later = next((match for _, match in _matches(known) if match.recipe != row.recipe), None)
     if later is not None:
         recipe = BY_RECIPE[later.recipe]
-        return recipe, f"It would be next, but: {row.because} Against it: {recipe.against}."
-    rows = [
-        each
-        for each_gate in GATES
-        for each in each_gate.rows
-        if each.recipe != row.recipe and each_gate.key != "measured"
-    ]
-    training = [each for each in rows if each.recipe not in ("no", "api", "prompt")]
-    nearest = min(training, key=lambda each: len(known.failing(each)))
-    return BY_RECIPE[
-        nearest.recipe
-    ], f"Not now: {', '.join(map(known.fails, known.failing(nearest)))}."
+        why = f"The recommendation comes first: {row.because}"
+        return recipe, f"{why} Against this alternative: {recipe.against}."
+    rules = [rule for gate in GATES if gate.key != "measured" for rule in gate.rows]
+    training = [rule for rule in rules if rule.recipe not in ("no", "api", "prompt", row.recipe)]
+    nearest = min(training, key=lambda rule: len(known.failing(rule)))
+    reasons = ", ".join(map(known.fails, known.failing(nearest)))
+    return BY_RECIPE[nearest.recipe], f"Not possible now: {reasons}."
 
 
 def possible_changes(known: KnownAnswers, recipe: Recipe) -> list[Change]:
-    """Of every question, each other road that another answer
-    to it alone leads to, with the nearest such answer.
+    """Return the other recipes that a different answer to one question leads to.
+
+    Of several such answers, the nearest counts.
     """
-    found = []
+    changes = []
     for question in QUESTIONS:
         seen: dict[str, str] = {}
         for value, text in sorted(
-            _others(known, question), key=lambda each: _distance(known, question, each[0])
+            _others(known, question), key=lambda other: _distance(known, question, other[0])
         ):
             row = decide_gate(replace(known, answers={**known.answers, question.key: value}))[1]
             if row.recipe != recipe.key:
                 seen.setdefault(row.recipe, text)
-        found += [
+        changes += [
             Change(question.key, text, name, question.key in known.answers)
             for name, text in seen.items()
         ]
-    return found
+    return changes
 
 
 def _others(known: KnownAnswers, question: Question) -> list[tuple[Value, str]]:
-    """Answers that could matter, and in words: other choices;
-    numbers on both sides of what they are compared with.
+    """Return the answers that could matter, with their texts.
+
+    They are the other choices, or numbers on both sides of what they are compared with.
     """
     if question.kind == "choice":
         return [
@@ -224,5 +222,10 @@ def _distance(known: KnownAnswers, question: Question, value: Value) -> float:
 
 
 def format_number(value: float) -> str:
-    """As `150,000` or `0.05`."""
+    """Format a number as `150,000` or `0.05`."""
     return f"{value:,.0f}" if value >= 10 else f"{value:g}"
+
+
+def readable(key: str) -> str:
+    """Return a question's key as words."""
+    return key.replace("_", " ")

@@ -1,5 +1,4 @@
-"""The flowchart, as text for a terminal: every gate,
-where it leads, and the way taken in heavy lines.
+"""The flowchart as text: every gate, where it leads, and the path taken in heavy lines.
 
 Left out: a picture (`flowchart_svg`).
 """
@@ -19,37 +18,37 @@ State = Literal["passed", "taken", "after"]
 
 @dataclass(frozen=True)
 class Step:
-    """A gate as drawn. `roads`: where it can lead; of the gate that decided, where it did."""
+    """A gate as drawn. `recipes` are those it can lead to, or the one it led to."""
 
     asks: str
     exit: str
     on: str
     recipes: tuple[str, ...]
     state: State
-    known: bool  # whether anything it asks for was answered
+    known: bool  # whether any of its questions was answered
 
     @property
     def leads(self) -> str:
-        """Where it can lead, in words; more than two roads are not spelled out."""
-        return " / ".join(self.recipes) if len(self.recipes) <= 2 else "What it found best"
+        """Where it can lead, in words; more than two recipes are not spelled out."""
+        return " / ".join(self.recipes) if len(self.recipes) <= 2 else "The best recipe it found"
 
     @property
-    def went_on(self) -> str:
-        """The answer that goes on, and whether anybody gave it."""
+    def passing(self) -> str:
+        """The answer that leads to the next gate, and whether it was given."""
         return self.on if self.known or self.state != "passed" else f"{self.on} (not answered)"
 
 
 @dataclass(frozen=True)
 class End:
-    """Where one comes to if no gate decides."""
+    """The recipe if no gate decides."""
 
     recipe: str
     taken: bool
 
 
 def flowchart_steps(advice: Advice) -> tuple[list[Step], End]:
-    """The gates in order, each with its part in the way, and the end."""
-    found = []
+    """Return the gates in order, each with its part in the path, and the end."""
+    steps = []
     for gate in GATES:
         state: State = (
             "taken" if gate == advice.gate else "passed" if gate in advice.passed else "after"
@@ -58,7 +57,7 @@ def flowchart_steps(advice: Advice) -> tuple[list[Step], End]:
         if state == "taken":
             recipes = {advice.recipe.short: None}
         asked = {when.split()[0] for row in gate.rows for when in row.when}
-        found.append(
+        steps.append(
             Step(
                 gate.asks,
                 gate.exit,
@@ -68,14 +67,14 @@ def flowchart_steps(advice: Advice) -> tuple[list[Step], End]:
                 not asked.isdisjoint(advice.known.answers),
             )
         )
-    return found, End(BY_RECIPE[LAST.recipe].short, advice.gate is None)
+    return steps, End(BY_RECIPE[LAST.recipe].short, advice.gate is None)
 
 
 def draw_text(advice: Advice) -> list[str]:
-    """Lines of the flowchart, for a fixed-width font."""
-    drawn, end = flowchart_steps(advice)
+    """Return the lines of the flowchart, for a fixed-width font."""
+    steps, end = flowchart_steps(advice)
     lines: list[str] = []
-    for step in drawn:
+    for step in steps:
         lines += _gate(step)
     return [*lines, f"{'▶' if end.taken else '▷'} {_marked(end.recipe, end.taken)}"]
 
@@ -91,7 +90,7 @@ def _gate(step: Step) -> Sequence[str]:
     return [
         f"{node} {step.asks}",
         f"{branch}─ {step.exit} ─▷ {step.leads}",
-        f"{line}  {step.went_on}",
+        f"{line}  {step.passing}",
     ]
 
 

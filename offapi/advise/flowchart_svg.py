@@ -1,6 +1,4 @@
-"""The flowchart as one SVG file that asks for nothing:
-dark and light, the way taken in a heavy line.
-"""
+"""The flowchart as one SVG file that loads nothing: dark and light, the path in a heavy line."""
 
 from __future__ import annotations
 
@@ -9,13 +7,9 @@ from html import escape
 from offapi.advise.engine import Advice
 from offapi.advise.flowchart import Step, flowchart_steps
 
-WIDTH, ROW, BOX = 900, 64, 36  # pixels: of the page, from gate to gate, of a box
-LEFT, GATE, RIGHT, RECIPE = (
-    20,
-    450,
-    550,
-    330,
-)  # where gates begin, how wide; where roads begin, how wide
+WIDTH, ROW, BOX = 900, 64, 36  # pixels: page width, distance of gates, box height
+LEFT, GATE = 20, 450  # pixels: left edge and width of the gates
+RIGHT, RECIPE = 550, 330  # pixels: left edge and width of the recipes
 STYLE = """
 svg { font: 13px system-ui, sans-serif; background: #fff }
 rect { fill: #f4f4f5; stroke: #a1a1aa } line { stroke: #a1a1aa; stroke-width: 1.5 }
@@ -31,43 +25,40 @@ line.on { stroke: #1d4ed8; stroke-width: 4 }
 
 
 def draw_svg(advice: Advice) -> str:
-    """The whole file."""
-    drawn, end = flowchart_steps(advice)
-    height = 2 * LEFT + ROW * len(drawn) + BOX
-    parts = [_step(step, LEFT + ROW * i) for i, step in enumerate(drawn)]
-    last = _box(LEFT, LEFT + ROW * len(drawn), GATE, end.recipe, "on" if end.taken else "after")
-    said = escape(f"{advice.recipe.name}. {advice.row.because}")
+    """Return the whole file."""
+    steps, end = flowchart_steps(advice)
+    height = 2 * LEFT + ROW * len(steps) + BOX
+    parts = [_step(step, LEFT + ROW * i) for i, step in enumerate(steps)]
+    last = _box(LEFT, LEFT + ROW * len(steps), GATE, end.recipe, "on" if end.taken else "after")
+    title = escape(f"{advice.recipe.name}. {advice.row.because}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"'
-        f' aria-label="{said}">'
-        f"<title>{said}</title><style>{STYLE}</style>{''.join(parts)}{last}</svg>\n"
+        f' aria-label="{title}">'
+        f"<title>{title}</title><style>{STYLE}</style>{''.join(parts)}{last}</svg>\n"
     )
 
 
 def _step(step: Step, top: int) -> str:
     middle, bottom, centre = top + BOX // 2, top + BOX, LEFT + GATE // 2
-    on, taken = (
-        ("after" if step.state == "after" else "on"),
-        ("on" if step.state == "taken" else "after"),
-    )
-    goes_on = "on" if step.state == "passed" else "after"
+    on = "after" if step.state == "after" else "on"
+    taken = "on" if step.state == "taken" else "after"
+    passed = "on" if step.state == "passed" else "after"
     return "".join(
         [
-            _line(centre, bottom, centre, top + ROW, goes_on),
+            _line(centre, bottom, centre, top + ROW, passed),
             _line(LEFT + GATE, middle, RIGHT, middle, taken),
             _box(LEFT, top, GATE, step.asks, on),
             _box(RIGHT, top, RECIPE, step.leads, taken),
-            _text(centre + 8, bottom + 18, step.went_on, goes_on),
+            _text(centre + 8, bottom + 18, step.passing, passed),
             _text(LEFT + GATE + 36, middle - 6, step.exit, taken),
         ]
     )
 
 
 def _box(x: int, y: int, width: int, text: str, state: str) -> str:
-    words = escape(text)
     return (
         f'<g class="{state}"><rect x="{x}" y="{y}" width="{width}" height="{BOX}" rx="8"/>'
-        f'<text x="{x + 12}" y="{y + BOX // 2 + 5}">{words}</text></g>'
+        f'<text x="{x + 12}" y="{y + BOX // 2 + 5}">{escape(text)}</text></g>'
     )
 
 

@@ -1,6 +1,6 @@
-"""What has to be known to advise.
+"""The questions behind the advice. Every one may be skipped.
 
-Every question may be skipped. Left out: what follows from the answers (`rules`).
+Left out: what follows from the answers (`rules`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Literal
 
 Kind = Literal["choice", "count", "months", "share"]
 Value = str | float
-Answers = Mapping[str, Value]  # by the question's key; skipped ones are not in it
+Answers = Mapping[str, Value]  # by the question's key, without skipped ones
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question, as it is asked. `choices` of a choice alone."""
+    """One question, as it is asked. Only a choice has `choices`."""
 
     key: str
     asks: str
@@ -26,7 +26,7 @@ class Question:
 
     @property
     def flag(self) -> str:
-        """As on the command line."""
+        """The question's flag on the command line."""
         return "--" + self.key.replace("_", "-")
 
     @property
@@ -40,17 +40,16 @@ class Question:
         }[self.kind]
 
     def read(self, text: str) -> Value:
-        """`text` as an answer; ValueError, with the reason, where it is none."""
+        """Read `text` as an answer. Raise ValueError, with the reason, if it is not one."""
         text = text.strip().lower()
         if self.kind == "choice":
-            found = [choice for choice in self.choices if text and choice.startswith(text)]
-            if len(found) != 1 and text not in self.choices:
+            matches = [choice for choice in self.choices if text and choice.startswith(text)]
+            if len(matches) != 1 and text not in self.choices:
                 raise ValueError(f"must be one of {', '.join(self.choices)}")
-            return text if text in self.choices else found[0]
+            return text if text in self.choices else matches[0]
+        percent = text.endswith("%") and self.kind == "share"
         try:
-            number = float(text.rstrip("%")) / (
-                100 if text.endswith("%") and self.kind == "share" else 1
-            )
+            number = float(text.rstrip("%")) / (100 if percent else 1)
         except ValueError:
             raise ValueError(f"must be {self.hint}") from None
         if not 0 <= number < math.inf or (self.kind == "share" and number > 1):
@@ -66,55 +65,59 @@ def _choice(key: str, asks: str, *choices: str) -> Question:
 
 QUESTIONS = (
     _choice("narrow", "Is the task narrow: one kind of input, one form of answer?", "yes", "no"),
-    _choice("privacy", "Must the documents stay with you?", "stays", "free"),
+    _choice("privacy", "Must the documents stay on your machines?", "stays", "free"),
     _choice(
         "maintainer",
-        "Who will look after a model? An expert has trained models before.",
+        "Who will maintain the model? An expert has trained models before.",
         "nobody",
         "somebody",
         "expert",
     ),
-    Question("lifetime", "How many months will the task live?", "months"),
-    Question("volume", "How many requests a month?", "count"),
-    _choice("swings", "Do they come evenly, or in bursts?", "steady", "bursts"),
+    Question("lifetime", "For how many months will the task be needed?", "months"),
+    Question("volume", "How many requests are there a month?", "count"),
+    _choice("swings", "Do the requests come evenly, or in bursts?", "steady", "bursts"),
     _choice(
-        "tried", "Was a small local model tried, with worked examples in its prompt?", "yes", "no"
+        "tried", "Did you try a small local model with worked examples in its prompt?", "yes", "no"
     ),
-    Question("prompted", "Which share of documents did it get wholly right?", "share"),
-    Question("target", "Which share has to be wholly right?", "share"),
+    Question(
+        "prompted", "What share of documents did that small model get right in all fields?", "share"
+    ),
+    Question("target", "What share of documents must be right in all fields?", "share"),
     Question("inputs", "How many documents do you have?", "count"),
-    Question("labels", "How many with an answer that a person checked?", "count"),
+    Question("labels", "How many documents have an answer checked by a person?", "count"),
     Question("traces", "How many answers of your present agent are logged?", "count"),
     _choice(
         "teacher",
-        "Is there a stronger model that could label: on your machines, or elsewhere?",
+        "Is there a stronger model to label documents, on your machines or elsewhere?",
         "none",
         "local",
         "elsewhere",
     ),
     Question(
-        "teacher_quality", "Which share does it (or your present agent) get wholly right?", "share"
+        "teacher_quality",
+        "What share does the stronger model (or your present agent) get right in all fields?",
+        "share",
     ),
     _choice(
         "terms",
-        "Do the terms of whoever wrote those answers allow training on them?",
+        "Do the terms of the model behind those answers allow training on them?",
         "allowed",
         "forbidden",
         "unchecked",
     ),
     _choice(
         "scorable",
-        "Can a function score an answer without knowing the right one?",
+        "Can a function score an answer without knowing the correct one?",
         "yes",
         "partly",
         "no",
     ),
 )
 BY_KEY = {question.key: question for question in QUESTIONS}
-# What a comparison on the user's own task found; read from its file, never asked.
+# The result of a comparison on the user's own task; read from its file, never asked.
 MEASURED = _choice(
     "measured",
-    "Which road won on your own task?",
+    "Which recipe won on your own task?",
     "base",
     "sft",
     "distill",

@@ -1,4 +1,4 @@
-"""The roads, and the first three commands on each. Left out: which one to take (`rules`)."""
+"""The recipes to recommend, with three commands each. Left out: the choice (`rules`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """A road: what it is called, in short too, what
-    speaks against it, and the first three commands on it.
+    """A recipe to recommend: long and short name, the case against it, the first three commands.
+
+    Not to train is one of them.
     """
 
     key: str
@@ -27,21 +28,21 @@ RECIPES = (
         "no",
         "Do not train",
         "Do not train",
-        "the work for a model that only a narrow task repays",
+        "only a narrow task repays the work for a model",
         (INIT, f"{EVAL} --shots 4", IMPORT),
     ),
     Recipe(
         "api",
         "Stay on the API",
         "Stay on the API",
-        "a model can be taken away or get worse overnight, and the bill grows with use",
+        "the API's model can change or disappear, and the bill grows with use",
         (INIT, IMPORT, COST),
     ),
     Recipe(
         "collect",
         "Do not train yet: collect first",
         "Collect first",
-        "it postpones",
+        "it delays the start",
         (
             INIT,
             IMPORT,
@@ -52,21 +53,21 @@ RECIPES = (
         "prompt",
         "Prompt a local model, with worked examples",
         "Prompt a local model",
-        "long prompts, and what the model cannot do as it is",
+        "prompts are long, and the model cannot learn what it does not know yet",
         (INIT, "offapi models add demo", f"{EVAL} --shots 4"),
     ),
     Recipe(
         "sft",
         "Supervised fine-tuning on labels that people checked",
         "Supervised fine-tuning",
-        "every further label is a person's work; its ceiling is your labels",
+        "every label is a person's work, and it gets no better than your labels",
         (INIT, "offapi train my-task/sft.toml", f"{EVAL} --adapter runs/sft/adapter"),
     ),
     Recipe(
         "distill",
-        "Distillation: a teacher labels, checks throw the bad labels out",
+        "Distillation: a teacher labels, checks remove the bad labels",
         "Distillation",
-        "the teacher is approached, never beaten, and its mistakes are learned too",
+        "it gets no better than the teacher, and learns its mistakes too",
         (
             INIT,
             (
@@ -80,21 +81,21 @@ RECIPES = (
         "graded",
         "Graded fine-tuning on your agent's own traces",
         "Graded fine-tuning",
-        "its ceiling is your agent's best behaviour, and the strong traces may be few",
+        "it gets no better than your agent's best answers, and good traces may be few",
         (INIT, IMPORT, "offapi train my-task/filtered_sft.toml"),
     ),
     Recipe(
         "grpo",
         "GRPO from the base: documents and a score, no answers",
         "GRPO from the base",
-        "the dearest to run, and it learns whatever the score rewards, meant or not",
+        "it takes the most machine time, and learns whatever the score rewards, intended or not",
         (INIT, f"{EVAL} --samples 8", "offapi train my-task/grpo.toml"),
     ),
     Recipe(
         "grpo_after",
         "GRPO after fine-tuning: a student first, then documents and a score",
         "GRPO after fine-tuning",
-        "two trainings to look after, and the score has to be honest",
+        "two trainings to maintain, and the score must reward only what you want",
         (
             INIT,
             "offapi train my-task/{first}.toml",

@@ -1,9 +1,9 @@
-"""The advice, as data: the gates of the flowchart, and the road each leads to.
+"""The advice as data: the gates of the flowchart, and the recipe each leads to.
 
-A gate's rows are tried in order, gates in order; the first row whose conditions all hold
+Gates are tried in order, and the rows of a gate in order; the first row whose conditions all hold
 decides. A condition is `QUESTION OP VALUE`: VALUE is a choice, a threshold's name, or
-`@QUESTION` for another answer. An answer that is not known makes `is-not` and `not-below`
-true and everything else false. Left out: how it is evaluated (`engine`) and drawn (`flowchart`).
+`@QUESTION` for another answer. An unknown answer makes `is-not` and `not-below` true and
+everything else false. Left out: how it is evaluated (`engine`) and drawn (`flowchart`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from offapi.advise.recipes import BY_RECIPE
 
 @dataclass(frozen=True)
 class AdviceRule:
-    """If all of `when`, take `road`, because."""
+    """If all of `when` hold, recommend `recipe`, for the reason `because`."""
 
     when: tuple[str, ...]
     recipe: str
@@ -24,9 +24,7 @@ class AdviceRule:
 
 @dataclass(frozen=True)
 class Gate:
-    """A question of the flowchart: `exit` is the
-    answer that leaves it, `on` the one that goes on.
-    """
+    """A question of the flowchart: `exit` is the answer that decides, `on` leads to the next."""
 
     key: str
     asks: str
@@ -37,23 +35,20 @@ class Gate:
 
 @dataclass(frozen=True)
 class RuleNote:
-    """Something to be said on some roads, if all of `when`."""
+    """A note for some recipes, if all of `when` hold."""
 
     when: tuple[str, ...]
     recipes: tuple[str, ...]
     text: str
 
 
-NARROW = "A small model replaces a large one on a narrow task alone."
-NOBODY = (
-    "A trained model goes stale from the day its training stops; nobody would notice and"
-    " retrain it."
-)
-SHORT = "The work once done is not earned back in so short a life."
-FEW = "At this volume the people's hours cost more than the API."
+NARROW = "A small model can replace a large one only on a narrow task."
+NOBODY = "The data drift after training, and nobody would notice and retrain the model."
+SHORT = "The task will not be needed long enough to pay back the work."
+FEW = "At this volume, people's hours cost more than the API."
 BEATS = (
-    "What you need lies above what any answer you could copy reaches; only a score goes further,"
-    " from a student on."
+    "You need better answers than any you could copy. Only training with a score goes beyond"
+    " them, starting from a trained student."
 )
 TERMS = "terms is-not forbidden"
 LOCAL = ("teacher is local", TERMS, "inputs at-least answers")
@@ -74,27 +69,27 @@ GATES = (
             AdviceRule(
                 ("narrow is no",),
                 "no",
-                f"{NARROW} Cut a narrow part off it, or stay with a large one.",
+                f"{NARROW} Train for a narrow part of the task, or keep the large model.",
             ),
         ),
     ),
     Gate(
         "maintainer",
-        "Will somebody look after a model?",
+        "Will somebody maintain the model?",
         "no",
         "yes",
         (
             AdviceRule(
                 ("maintainer is nobody", "privacy is stays"),
                 "prompt",
-                f"{NOBODY} A prompted one asks for less.",
+                f"{NOBODY} A prompted model needs less maintenance.",
             ),
             AdviceRule(("maintainer is nobody",), "api", NOBODY),
         ),
     ),
     Gate(
         "lifetime",
-        "Will the task live long enough?",
+        "Will the task be needed long enough?",
         "no",
         "yes",
         (
@@ -104,7 +99,7 @@ GATES = (
     ),
     Gate(
         "volume",
-        "Is there volume enough, or must the data stay?",
+        "Is the volume high enough, or must the data stay?",
         "no",
         "yes",
         (
@@ -112,7 +107,7 @@ GATES = (
             AdviceRule(
                 ("swings is bursts", "volume below burst_volume", "privacy is-not stays"),
                 "api",
-                f"{FEW} Bursts leave it idle.",
+                f"{FEW} With bursts, the machine is often idle.",
             ),
         ),
     ),
@@ -125,12 +120,12 @@ GATES = (
             AdviceRule(
                 ("prompted at-least @target",),
                 "prompt",
-                "It already is as good as you need, without any training.",
+                "It is already as good as you need, without training.",
             ),
             AdviceRule(
                 ("tried is no",),
                 "prompt",
-                "It costs an afternoon, and tells what training would have to add.",
+                "It takes an afternoon, and shows what training would have to add.",
             ),
         ),
     ),
@@ -143,17 +138,17 @@ GATES = (
             AdviceRule(
                 ("measured is base", "prompted not-below @target"),
                 "prompt",
-                "Your own comparison says so: no road is worth its hours.",
+                "In your own comparison, no recipe is worth its hours.",
             ),
             *(
-                AdviceRule((f"measured is {recipe}",), recipe, "Your own comparison says so.")
+                AdviceRule((f"measured is {recipe}",), recipe, "It won your own comparison.")
                 for recipe in ("sft", "distill", "graded", "grpo", "grpo_after")
             ),
         ),
     ),
     Gate(
         "beyond",
-        "Must it beat every answer it could copy?",
+        "Must it be better than every answer it could copy?",
         "yes",
         "no",
         (
@@ -165,14 +160,14 @@ GATES = (
     ),
     Gate(
         "labels",
-        "Are there enough labels that people checked?",
+        "Are there enough labels checked by people?",
         "yes",
         "no",
         (
             AdviceRule(
                 ("labels at-least answers",),
                 "sft",
-                "They are there, and nothing has a higher ceiling than good labels.",
+                "You have enough checked labels, and no other answers to copy are better.",
             ),
         ),
     ),
@@ -185,12 +180,12 @@ GATES = (
             AdviceRule(
                 ("traces at-least answers", "scorable is yes", TERMS),
                 "graded",
-                "The data are nearly free: grade, keep the best.",
+                "The data are nearly free: grade them and keep the best.",
             ),
             AdviceRule(
                 ("traces at-least answers", "scorable is partly", TERMS),
                 "graded",
-                "The data are nearly free; a partial score still throws out the worst.",
+                "The data are nearly free, and a partial score still removes the worst.",
             ),
         ),
     ),
@@ -201,18 +196,18 @@ GATES = (
         "no",
         (
             AdviceRule(
-                LOCAL, "distill", "A teacher on your own machines labels what people would have to."
+                LOCAL, "distill", "A teacher on your own machines labels instead of people."
             ),
             AdviceRule(
                 ELSEWHERE,
                 "distill",
-                "A teacher labels what people would have to, and is paid once.",
+                "A teacher labels instead of people, and you pay it once.",
             ),
         ),
     ),
     Gate(
         "start",
-        "Is the base never right, with labels to start it?",
+        "Is the base never right, but are there labels?",
         "yes",
         "no",
         (
@@ -224,35 +219,35 @@ GATES = (
                     "labels at-least check",
                 ),
                 "grpo_after",
-                "A base that is never right learns nothing from a score; your labels bring it to"
-                " where it can.",
+                "A base that is never right learns nothing from a score. Your labels first bring it"
+                " to the point where it can.",
             ),
         ),
     ),
     Gate(
         "score",
-        "Is there a score, and a base right at times?",
+        "Is there a score, and is the base sometimes right?",
         "yes",
         "no",
         (
             AdviceRule(
                 ("scorable is yes", "inputs at-least prompts", "prompted not-below signal"),
                 "grpo",
-                "There are no answers to learn from, but documents, and a function that scores.",
+                "There are no answers to learn from, but documents and a function that scores.",
             ),
         ),
     ),
     Gate(
         "few",
-        "Are there labels enough to check with?",
+        "Are there enough labels to measure with?",
         "yes",
         "no",
         (
             AdviceRule(
                 ("labels at-least check",),
                 "sft",
-                "Few labels, and nothing else to learn from: learn them; `offapi curve` tells how"
-                " many more it takes.",
+                "There are few labels and nothing else to learn from. Train on them; `offapi curve`"
+                " estimates how many more are needed.",
             ),
         ),
     ),
@@ -260,8 +255,8 @@ GATES = (
 LAST = AdviceRule(
     (),
     "collect",
-    "Nothing is known that a model could learn from: too few labels and traces, no teacher, no"
-    " score.",
+    "There is nothing yet that a model could learn from: too few labels and traces, no teacher,"
+    " no score.",
 )
 
 COPIES = ("sft", "distill", "graded")
@@ -269,41 +264,41 @@ NOTES = (
     RuleNote(
         ("terms is unchecked",),
         ("distill", "graded", "grpo_after"),
-        "Read the terms first: most forbid training on answers.",
+        "Read the terms first: many forbid training on their answers.",
     ),
     RuleNote(
         ("terms is forbidden",),
         tuple(BY_RECIPE),
-        "Answers whose terms forbid training are left out of this advice.",
+        "This advice ignores answers whose terms forbid training on them.",
     ),
     RuleNote(
         ("target above @teacher_quality",),
         ("distill", "graded"),
-        "What you need lies above the teacher's own level: this road ends below it.",
+        "You need more than the teacher's own accuracy; this recipe stays below it.",
     ),
     RuleNote(
         ("scorable is yes",),
         COPIES,
-        "Afterwards `offapi train my-task/grpo.toml` can go on from this student.",
+        "Afterwards, `offapi train my-task/grpo.toml` can improve this student further.",
     ),
     RuleNote(
         ("scorable is no",),
         COPIES,
-        "Without a score you cannot grade what is served: keep a checked sample.",
+        "Without a score you cannot grade served answers: have a person check a sample.",
     ),
     RuleNote(
         ("maintainer is somebody",),
         ("grpo", "grpo_after"),
-        "GRPO has real footguns: keep an audit it is not rewarded for.",
+        "GRPO can exploit flaws in the score: keep an audit that it is not rewarded for.",
     ),
     RuleNote(
         ("labels below check",),
         ("distill", "graded", "grpo"),
-        "Check 50 answers yourself first: without them nothing is known.",
+        "Check 50 answers yourself first: without them you cannot measure accuracy.",
     ),
     RuleNote(
         ("swings is bursts",),
         ("sft", "distill", "graded", "grpo", "grpo_after"),
-        "Bursts: let the overflow go to the API.",
+        "Requests come in bursts: send the overflow to the API.",
     ),
 )

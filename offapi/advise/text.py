@@ -1,4 +1,4 @@
-"""Advice in words for people, and as the object for --json.
+"""Advice as sentences for people, and as the object for --json.
 
 Left out: the flowchart (`flowchart`, `flowchart_svg`).
 """
@@ -9,36 +9,33 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from offapi.advise.engine import Advice, Change, format_number
+from offapi.advise.engine import Advice, Change, format_number, readable
 from offapi.advise.recipes import BY_RECIPE
 from offapi.advise.thresholds import Threshold
 
-CHANGES = 8  # told to people; all are in --json
+CHANGES = 8  # shown to people; all are in --json
 
 
 def lines(advice: Advice, said: Sequence[str] = ()) -> list[str]:
-    """The road, the one not taken, what would change
-    it, the figures it rests on, the first commands.
-    """
-    told = [
-        f"Take this road: {advice.recipe.name}.",
+    """Return the recommendation, the alternative, what would change it, and the first commands."""
+    text = [
+        f"Recommendation: {advice.recipe.name}.",
         f"  {advice.row.because}",
         *(f"  {note}" for note in advice.notes),
     ]
-    told += [f"Not taken: {advice.other.name}.", f"  {advice.why_not}"]
-    told += (
-        ["What would change this:", *_changes(advice)]
-        if advice.changes
-        else ["No single answer would change this."]
-    )
-    told += ["Figures it rests on:", *(f"  {_figure(one)}" for one in used(advice))]
-    told += [f"  {line}" for line in said]
-    return [*told, "Begin with:", *(f"  {command}" for command in advice.commands)]
+    text += [f"Alternative: {advice.other.name}.", f"  {advice.why_not}"]
+    if advice.changes:
+        text += ["These answers would change the recommendation:", *_changes(advice)]
+    else:
+        text.append("No single answer would change the recommendation.")
+    text += ["Based on these figures:", *(f"  {_figure(threshold)}" for threshold in used(advice))]
+    text += [f"  {line}" for line in said]
+    return [*text, "Start with:", *(f"  {command}" for command in advice.commands)]
 
 
 def used(advice: Advice) -> list[Threshold]:
-    """The thresholds of the gates up to the one that decided, in the order they are met."""
-    gates = [*advice.passed, *([advice.gate] if advice.gate else [])]
+    """Return the thresholds of the gates up to the one that decided, in their order."""
+    gates = [*advice.passed, advice.gate] if advice.gate else advice.passed
     named = [when.split()[2] for gate in gates for row in gate.rows for when in row.when]
     return [
         advice.known.thresholds[name]
@@ -48,7 +45,7 @@ def used(advice: Advice) -> list[Threshold]:
 
 
 def as_dict(advice: Advice, said: Sequence[str] = ()) -> dict[str, Any]:
-    """What `--json` prints."""
+    """Return what `--json` prints."""
     return {
         "road": advice.recipe.key,
         "name": advice.recipe.name,
@@ -58,7 +55,7 @@ def as_dict(advice: Advice, said: Sequence[str] = ()) -> dict[str, Any]:
         "not_taken": {"road": advice.other.key, "name": advice.other.name, "why": advice.why_not},
         "would_change": [_change(change) for change in advice.changes],
         "notes": list(advice.notes),
-        "thresholds": [asdict(one) for one in used(advice)],
+        "thresholds": [asdict(threshold) for threshold in used(advice)],
         "measured": list(said),
         "commands": advice.commands,
         "answers": dict(advice.known.answers),
@@ -75,17 +72,21 @@ def _change(change: Change) -> dict[str, Any]:
 
 
 def _changes(advice: Advice) -> list[str]:
-    """Answers given first: they are known, and would have to change."""
+    # Given answers come first: they are known, and would have to change.
     ordered = sorted(advice.changes, key=lambda change: not change.known)
-    told = []
+    text = []
     for change in ordered[:CHANGES]:
         answered = "" if change.known else " (not answered)"
-        question, name = change.question.replace("_", " "), BY_RECIPE[change.recipe].name
-        told.append(f"  {question} {change.answer}{answered}: {name}")
+        name = BY_RECIPE[change.recipe].name
+        text.append(f"  {readable(change.question)} {change.answer}{answered}: {name}")
     more = len(ordered) - CHANGES
-    return [*told, *([f"  and {more} more (--json has all)"] if more > 0 else [])]
+    if more > 0:
+        text.append(f"  and {more} more (--json has all)")
+    return text
 
 
-def _figure(one: Threshold) -> str:
-    amount = "no volume" if one.value >= 1e12 else f"{format_number(one.value)} {one.unit}"
-    return f"{one.name} = {amount} ({one.source})"
+def _figure(threshold: Threshold) -> str:
+    amount = f"{format_number(threshold.value)} {threshold.unit}"
+    if threshold.value >= 1e12:
+        amount = "no volume"
+    return f"{threshold.name} = {amount} ({threshold.source})"

@@ -1,8 +1,7 @@
-"""An arm of a comparison: one road with all its keys
-and inputs, in a run folder named by their hash.
+"""An arm of a comparison: a recipe with its keys and inputs, in a run folder named by their hash.
 
-So the same arm is the same folder: done before, it
-is not done again; under way, it is gone on with.
+The same arm therefore always has the same folder. A finished arm is not trained again, and an
+interrupted one is resumed.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from offapi.compare.config import Keys, RecipeName
 from offapi.compare.data import Rows, write_rows
 from offapi.training.manifest import describe_arm, name_folder
 
-ARMS, DATA = "arms", "arms/data"  # folders in `out`: the arms of all comparisons, what they read
+ARMS, DATA = "arms", "arms/data"  # folders in `out`: the arms of all comparisons, and their data
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A road to take. `manifest` is all its result depends on; `config` its recipe's."""
+    """One trained instance of a recipe. `manifest` holds all that its result depends on."""
 
     recipe: RecipeName
     config: Any
     manifest: Mapping[str, Any]
     path: Path
-    start: Arm | None = None  # the arm whose student it goes on from
+    start: Arm | None = None  # the arm whose student is trained further
 
     @property
     def lora(self) -> LoraSpec:
-        """The shape of the adapter, also before the start's is there."""
+        """The shape of the adapter, known before the start's adapter exists."""
         shape: LoraSpec = self.config.lora
         return shape
 
@@ -42,17 +41,18 @@ def make_arm(
     recipe: RecipeName,
     rows: Rows,
     backend: str,
-    data: Path,
+    data_folder: Path,
     *,
     start: Arm | None = None,
     **more: Any,
 ) -> Arm:
-    """The arm of `road` on `rows`, which are written to
-    the folder `data`; `more` keys go over the file's.
+    """Return the arm of `recipe` on `rows`, which are written to `data_folder`.
+
+    The keys in `more` override those of the file.
     """
-    file = write_rows(data, rows)
+    rows_file = write_rows(data_folder, rows)
     inputs: dict[str, Any] = {
-        "traces" if recipe == "filtered_sft" else "data": file,
+        "traces" if recipe == "filtered_sft" else "data": rows_file,
         "val": keys.val,
     }
     if recipe == "distill":

@@ -1,6 +1,6 @@
-"""What a comparison learns from and is scored on, read once; and which roads that allows.
+"""The data of a comparison, read once, and the recipes that they allow.
 
-Rows near a test document are left out for every road. What a road reads is written to a file
+Rows near a test document are left out for every recipe. The rows of an arm are written to a file
 named by its content, so that the same rows are the same file. Left out: labelling.
 """
 
@@ -24,38 +24,37 @@ from offapi.files import atomic, jsonl
 from offapi.grading.similarity.contamination import near
 from offapi.task import Task, load_task
 from offapi.teachers.teacher import parse_teacher
+from offapi.text.display import plural
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Material:
-    """All that is read. `traces` are rows as the
-    filtered_sft recipe reads them: chats, or documents.
-    """
+    """All data of a comparison. `traces` are the rows of filtered_sft: chats or documents."""
 
     task: Task
     documents: tuple[Document, ...]
     traces: tuple[Mapping[str, Any], ...]
     test: tuple[Row, ...]
-    near: int  # documents and traces that were left out, being near the test set
-    distil: str | None  # why there can be no distillation, None where there can
+    near: int  # documents and traces left out because they are near a test document
+    distil: str | None  # why the data do not allow distillation; None if they do
     asked: tuple[str, ...] = ()  # the text that each of `traces` answers
-    held: tuple[Document, ...] = ()  # set aside for grpo's looks
+    held: tuple[Document, ...] = ()  # set aside for grpo's evaluations
 
     @property
     def gold(self) -> list[Document]:
-        """The documents whose answer a person gave."""
+        """The documents with an answer from a person."""
         return [row for row in self.documents if row.gold is not None]
 
     def rows(self, recipe: RecipeName) -> Rows:
-        """What the road's recipe is given to read."""
+        """Return the rows that the recipe trains on."""
         if recipe == "filtered_sft":
             return self.traces
         return [documents.as_row(row) for row in (self.gold if recipe == "sft" else self.documents)]
 
     def refusal(self, recipe: RecipeName) -> str | None:
-        """Why the data do not allow `road`; None where they do."""
+        """Return why the data do not allow `recipe`; None if they do."""
         if recipe == "sft" and not self.gold:
             return 'no document has "gold"'
         if recipe == "distill":
@@ -66,47 +65,48 @@ class Material:
 
 
 def read_material(keys: Keys) -> Material:
-    """Read everything; DataError where a row is
-    wrong, or the val and test sets share a document.
+    """Read all data.
+
+    Raise DataError for a bad row, or if the val and test sets share a document.
     """
     task = load_task(keys.task)
     test = tuple(test_set.read(keys.test, task))
     held = [row_text(row) for row in test]
     if keys.val is not None:
         texts = set(held)
-        both = [row.id for row in test_set.read(keys.val, task) if row_text(row) in texts]
-        if both:
-            what = f"document {both[0]!r} is in the test set too ({len(both)} are)."
-            raise DataError(what, where=str(keys.val), next_step="Take it out of one of the files.")
+        shared = [row.id for row in test_set.read(keys.val, task) if row_text(row) in texts]
+        if shared:
+            what = f"{plural(len(shared), 'document')} also in the test set; first: {shared[0]!r}."
+            step = "Remove them from one of the two files."
+            raise DataError(what, where=str(keys.val), next_step=step)
     rows = documents.read(keys.documents)
-    known, dropped = _apart([(row, row.text) for row in rows], held)
-    chats, dropped_too = _apart([((row, text), text) for row, text in _traces(keys, rows)], held)
-    if not known:
-        what = "every document is near one of the test set."
-        raise DataError(what, where=str(keys.documents), next_step="Hold out other documents.")
-    more = dropped_too if keys.traces else 0
-    said, asked = (tuple(pair[i] for pair in chats) for i in (0, 1))
-    return Material(task, tuple(known), said, test, dropped + more, _no_teacher(keys), asked)
+    kept, dropped = _drop_near([(row, row.text) for row in rows], held)
+    answered = [((row, text), text) for row, text in _traces(keys, rows)]
+    chats, dropped_chats = _drop_near(answered, held)
+    if not kept:
+        what = "every document is near a test document."
+        raise DataError(what, where=str(keys.documents), next_step="Use other test documents.")
+    near_chats = dropped_chats if keys.traces else 0
+    traces, asked = tuple(row for row, _ in chats), tuple(text for _, text in chats)
+    return Material(task, tuple(kept), traces, test, dropped + near_chats, _no_teacher(keys), asked)
 
 
-def set_aside(found: Material, seed: int) -> Material:
-    """Hold out what grpo looks at, as it does itself,
-    before its start learns of it; near documents go too.
+def set_aside(material: Material, seed: int) -> Material:
+    """Hold out grpo's evaluation documents, as grpo itself would, and drop rows near them.
+
+    Otherwise the student that grpo starts from would learn them.
     """
-    rest, held = hold_out(found.documents, seed)
+    rest, held = hold_out(material.documents, seed)
     texts = [row.text for row in held]
-    known, _ = _apart([(row, row.text) for row in rest], texts)
-    chats, _ = _apart(
-        [(pair, pair[1]) for pair in zip(found.traces, found.asked, strict=True)], texts
-    )
-    said, asked = (tuple(pair[i] for pair in chats) for i in (0, 1))
-    return replace(found, documents=tuple(known), traces=said, asked=asked, held=tuple(held))
+    kept, _ = _drop_near([(row, row.text) for row in rest], texts)
+    pairs = zip(material.traces, material.asked, strict=True)
+    chats, _ = _drop_near([(pair, pair[1]) for pair in pairs], texts)
+    traces, asked = tuple(row for row, _ in chats), tuple(text for _, text in chats)
+    return replace(material, documents=tuple(kept), traces=traces, asked=asked, held=tuple(held))
 
 
 def write_rows(folder: Path, rows: Rows) -> Path:
-    """The file in `folder` that holds `rows`, named
-    by their content; written where it is missing.
-    """
+    """Return the file in `folder` named by the content of `rows`. Write it if it is missing."""
     data = b"".join(map(jsonl.line, rows))
     path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
     if not path.exists():
@@ -118,9 +118,9 @@ def write_rows(folder: Path, rows: Rows) -> Path:
 def select_recipes(
     keys: Keys, material: Material
 ) -> tuple[list[RecipeName], dict[RecipeName, str]]:
-    """The roads to take, in their order, and why others are left out.
+    """Return the recipes to run, in order, and why the others are left out.
 
-    ConfigError where a named one cannot be.
+    Raise ConfigError if the data do not allow a recipe that the keys name.
     """
     refused = {recipe: why for recipe in RECIPES if (why := material.refusal(recipe)) is not None}
     wanted = set(keys.recipes or RECIPES)
@@ -130,40 +130,41 @@ def select_recipes(
         named = next((recipe for recipe in RECIPES if recipe in wanted and recipe in refused), None)
         if named is not None:
             raise ConfigError(
-                f"{named} cannot be taken: {refused[named]}.",
+                f"{named} cannot run: {refused[named]}.",
                 where="recipes",
-                next_step="Leave it out.",
+                next_step="Remove it from recipes, or add what is missing.",
             )
         refused |= {recipe: "not asked for" for recipe in RECIPES if recipe not in wanted}
     return [recipe for recipe in RECIPES if recipe in wanted and recipe not in refused], refused
 
 
 def _traces(keys: Keys, rows: Sequence[Document]) -> Iterable[tuple[Mapping[str, Any], str]]:
-    """The rows for filtered_sft, and the text each answers."""
-    found = read_rows(keys.traces) if keys.traces else rows
-    answered = [row for row in found if isinstance(row, Trace) or row.recorded_label is not None]
+    """Return the rows for filtered_sft, each with the text it answers."""
+    candidates = read_rows(keys.traces) if keys.traces else rows
+    answered = [
+        row for row in candidates if isinstance(row, Trace) or row.recorded_label is not None
+    ]
     return [(as_row(row), row_text(row)) for row in answered]
 
 
-def _apart(rows: Iterable[tuple[Any, str]], held: Sequence[str]) -> tuple[list[Any], int]:
-    """The rows not near a held-out text, and how many are."""
-    found = list(rows)
-    if not found:
+def _drop_near(pairs: Sequence[tuple[Any, str]], held: Sequence[str]) -> tuple[list[Any], int]:
+    """Return the rows that are not near a held-out text, and how many were dropped."""
+    if not pairs:
         return [], 0
-    spoiled = {pair.row for pair in near([text for _, text in found], held)}
+    spoiled = {match.row for match in near([text for _, text in pairs], held)}
     same = set(held)
-    kept = [row for i, (row, text) in enumerate(found) if i not in spoiled and text not in same]
-    return kept, len(found) - len(kept)
+    kept = [row for i, (row, text) in enumerate(pairs) if i not in spoiled and text not in same]
+    return kept, len(pairs) - len(kept)
 
 
 def _no_teacher(keys: Keys) -> str | None:
     if keys.labels is not None:
         return None
     if keys.teacher is None:
-        return "no teacher is named: set teacher, or labels to what `offapi label` wrote"
+        return "no teacher is named: set teacher, or set labels to a file `offapi label` wrote"
     if parse_teacher(keys.teacher).kind == "endpoint":
         return (
-            f"a comparison asks no endpoint: label with `offapi label --teacher {keys.teacher}`,"
-            " then set labels"
+            "a comparison never asks an endpoint: first run"
+            f" `offapi label --teacher {keys.teacher}`, then set labels"
         )
     return None

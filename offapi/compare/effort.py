@@ -1,8 +1,7 @@
-"""What a road took: a person's minutes (assumed), teacher
-tokens, machine minutes (measured), kWh (stated watts).
+"""The effort of an arm: human minutes (assumed), teacher tokens, machine minutes (measured), kWh.
 
-Left out: what the task, the checks, the val and the test answers took, which every road needs;
-and what a served answer costs.
+Left out: the effort for the task, the checks, the val and the test answers, which every recipe
+needs; and what a served answer costs.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ LOCAL = "local:"
 
 @dataclass(frozen=True)
 class Effort:
-    """Of a road, with the road it started from.
+    """The effort of an arm, including the arm it started from.
 
-    `usage` and `dollars` are None where nobody counted them.
+    `usage` and `dollars` are None where they were not counted.
     """
 
     human_minutes: float
@@ -33,7 +32,7 @@ class Effort:
 
     @property
     def hours(self) -> float:
-        """A person's and the machine's together."""
+        """Hours of people and machine together."""
         return (self.human_minutes + self.machine_minutes) / 60
 
     def __add__(self, other: Effort) -> Effort:
@@ -47,7 +46,7 @@ class Effort:
 
 
 def arm_effort(keys: Keys, arm: Arm, outcomes: Mapping[RecipeName, ArmOutcome]) -> Effort:
-    """What the arm took, and whatever it started from."""
+    """Return the effort of the arm and of the arm it started from."""
     outcome = outcomes[arm.recipe]
     minutes = outcome.seconds / 60
     labelling = keys.label_minutes * outcome.rows if arm.recipe == "sft" else 0.0
@@ -57,7 +56,7 @@ def arm_effort(keys: Keys, arm: Arm, outcomes: Mapping[RecipeName, ArmOutcome]) 
 
 
 def kwh(keys: Keys, seconds: float) -> float:
-    """Energy at the stated power."""
+    """Return the energy used in `seconds` at the stated power."""
     return seconds / 3600 * keys.watts / 1000
 
 

@@ -1,5 +1,4 @@
-"""How long the arms will take, and how much memory,
-before any is begun: upper bounds, answers at full length.
+"""A forecast of the arms' time and memory: upper bounds that assume answers of full length.
 
 Left out: what is not known beforehand, such as answers that end early or fail the checks.
 """
@@ -25,52 +24,45 @@ from offapi.training.forecast import Machine
 
 @dataclass(frozen=True)
 class Outlook:
-    """An arm's time and memory. `rows`: at most so many are learned from."""
+    """The time and memory of an arm."""
 
-    rows: int
+    rows: int  # at most this many are learned from
     seconds: float
     memory: float  # bytes at the peak
-    total: float  # bytes there are
+    total: float  # bytes that the machine has
 
 
 def measure_machine(keys: Keys, backend: str) -> Machine:
     """Load the student once and time it."""
     path = store.get(keys.model).path
-    found: Backend = load(
-        backend, ModelSpec(path, dtype=keys.dtype, device=keys.device, limits=keys.limits)
-    )
+    spec = ModelSpec(path, dtype=keys.dtype, device=keys.device, limits=keys.limits)
+    student: Backend = load(backend, spec)
     try:
-        return Machine.of(found)
+        return Machine.of(student)
     finally:
-        found.close()
+        student.close()
 
 
 def forecast_arm(
-    arm: Arm, task: Task, test: Sequence[Row], machine: Machine, out: Progress
+    arm: Arm, task: Task, test: Sequence[Row], machine: Machine, progress: Progress
 ) -> Outlook:
-    """What training the arm and scoring it on `test` take at most.
+    """Return the most that training the arm and scoring it on `test` take.
 
-    Raises what its recipe's `prepare` raises.
+    Raise what its recipe's `prepare` raises.
     """
     config = arm.config
-    inputs = recipe_module(arm.recipe).prepare(config, out)
-    chat, answer, speed, spec = (
-        inputs.chat,
-        task.max_answer_tokens,
-        machine.speed,
-        config.spec(inputs.model),
-    )
+    inputs = recipe_module(arm.recipe).prepare(config, progress)
+    chat, answer = inputs.chat, task.max_answer_tokens
+    speed, spec = machine.speed, config.spec(inputs.model)
     seconds = forecast.reading(speed, [len(make_prompt(chat, task, row)) for row in test], answer)
     if arm.recipe == "grpo":
-        rounds, schedule = (
-            config.rounds(task, inputs.prompts, inputs.heldout),
-            config.schedule(len(inputs.prompts)),
-        )
+        rounds = config.rounds(task, inputs.prompts, inputs.heldout)
+        schedule = config.schedule(len(inputs.prompts))
         work = forecast.reinforcement(machine, rounds, schedule, spec)
         return Outlook(len(inputs.prompts), seconds + work.seconds, work.bytes, machine.total)
     if arm.recipe == "distill" and inputs.labels is None and config.teacher != "recorded":
         shots = len(task.examples) if config.shots is None else config.shots
-        texts = [len(chat.encode(each.text)) for each in inputs.rows]
+        texts = [len(chat.encode(row.text)) for row in inputs.rows]
         seconds += forecast.reading(
             speed, [*texts, len(chat.prompt(task.messages("", shots)))], answer
         )
@@ -86,13 +78,9 @@ def forecast_arm(
 
 
 def _students(arm: Arm, inputs: Any, chat: Chat, task: Task) -> list[list[int]]:
-    """Tokens of each row that each student learns."""
+    """Return, for each student, the tokens of each row it learns from."""
     if arm.recipe == "distill":
-        return [
-            [
-                len(chat.prompt(task.messages(row.text))) + task.max_answer_tokens
-                for row in inputs.rows
-            ]
-        ]
+        prompts = [len(chat.prompt(task.messages(row.text))) for row in inputs.rows]
+        return [[tokens + task.max_answer_tokens for tokens in prompts]]
     learned = (inputs.kept, inputs.random) if arm.recipe == "filtered_sft" else (inputs.episodes,)
-    return [[len(each.tokens) for each in rows] for rows in learned if rows]
+    return [[len(episode.tokens) for episode in episodes] for episodes in learned if episodes]

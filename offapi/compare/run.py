@@ -1,8 +1,7 @@
-"""A comparison from end to end: its arms planned,
-reached one by one, scored on one test set and judged.
+"""A comparison from end to end: plan the arms, train each, score all on one test set, rank them.
 
-Killed at any moment it goes on where it was: a finished arm is taken as it is, one under way is
-resumed by its recipe. Left out: how it is shown (`table`).
+Run it again to resume: a finished arm is kept, and an interrupted one is resumed by its recipe.
+Left out: how it is shown (`table`).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ RECORDED, TEACHER = "recorded", "teacher"
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """The arms in the order they are run, and the roads not taken with the reason."""
+    """The arms in the order they run, and the recipes left out with the reason."""
 
     keys: Keys
     backend: str
@@ -54,7 +53,7 @@ class ComparisonPlan:
 class Found:
     """A finished comparison.
 
-    `reports`: every row's accuracy; `costs` and `outcomes`: the roads' alone.
+    `reports` has the accuracy of every row; `costs` and `outcomes` are of the arms only.
     """
 
     plan: ComparisonPlan
@@ -62,161 +61,160 @@ class Found:
     outcomes: Mapping[RecipeName, ArmOutcome]
     reports: Mapping[str, Report]
     costs: Mapping[str, Effort]
-    answering: Mapping[
-        str, Mapping[str, float]
-    ]  # what an answer costs, of the rows that were asked
+    # what an answer costs, for the rows that were asked
+    answering: Mapping[str, Mapping[str, float]]
     predictions: Mapping[str, Path]
     verdicts: Verdicts
     left_out: Mapping[str, str]
 
 
 def plan_comparison(keys: Keys, backend: str, data: Path | None = None) -> ComparisonPlan:
-    """Read everything and name the arms; what they read
-    goes to the folder `data`, inside `out` by default.
+    """Read all data and name the arms.
+
+    Their rows are written to the folder `data`, by default inside `out`.
     """
-    found = read_material(keys)
-    recipes, refused = select_recipes(keys, found)
+    material = read_material(keys)
+    recipes, refused = select_recipes(keys, material)
     folder = data or keys.out / DATA
-    looks: dict[str, Path] = {}
+    held_out: dict[str, Path] = {}
     if keys.val is None and "grpo" in recipes and (keys.start or "sft") in recipes:
-        found = set_aside(found, keys.seed)
-        looks = {"val": write_rows(folder, [documents.as_row(row) for row in found.held])}
-    made: dict[str, Arm] = {}
+        material = set_aside(material, keys.seed)
+        held_out = {"val": write_rows(folder, [documents.as_row(row) for row in material.held])}
+    arms: dict[str, Arm] = {}
     for recipe in recipes:
-        start = made.get(keys.start or "sft") if recipe == "grpo" else None
-        made[recipe] = make_arm(
+        start = arms.get(keys.start or "sft") if recipe == "grpo" else None
+        arms[recipe] = make_arm(
             keys,
             recipe,
-            found.rows(recipe),
+            material.rows(recipe),
             backend,
             folder,
             start=start,
-            **(looks if start else {}),
+            **(held_out if start else {}),
         )
     return ComparisonPlan(
         keys,
         backend,
-        found,
-        tuple(made.values()),
+        material,
+        tuple(arms.values()),
         {str(recipe): why for recipe, why in refused.items()},
     )
 
 
-def forecast_arms(plan: ComparisonPlan, out: Progress) -> dict[RecipeName, Outlook | None]:
-    """What each arm takes; None of one that is done.
+def forecast_arms(plan: ComparisonPlan, progress: Progress) -> dict[RecipeName, Outlook | None]:
+    """Forecast each arm; None for a finished one.
 
-    An arm that cannot be has no entry, and it is said.
+    An arm that the data do not allow is reported and has no entry.
     """
     machine = measure_machine(plan.keys, plan.backend)
-    found: dict[RecipeName, Outlook | None] = {}
-    for each in plan.arms:
+    outlooks: dict[RecipeName, Outlook | None] = {}
+    for arm in plan.arms:
         try:
-            done = train_arm.read_outcome(each) is not None
-            found[each.recipe] = (
+            done = train_arm.read_outcome(arm) is not None
+            outlooks[arm.recipe] = (
                 None
                 if done
-                else forecast_arm(each, plan.material.task, plan.material.test, machine, out)
+                else forecast_arm(arm, plan.material.task, plan.material.test, machine, progress)
             )
         except DataError as error:
             if plan.keys.recipes is not None:
                 raise
-            out.say(f"{each.recipe} is left out: {error.what}")
-    return found
+            progress.say(f"{arm.recipe} is left out: {error.what}")
+    return outlooks
 
 
-def run_comparison(plan: ComparisonPlan, out: Progress) -> Found:
-    """Everything, in order. A road that the data turn out not
-    to allow is left out, unless it was asked for by name.
+def run_comparison(plan: ComparisonPlan, progress: Progress) -> Found:
+    """Train, score and rank all arms.
+
+    A recipe that turns out not to be possible is left out, unless the keys name it.
     """
-    keys, backend = plan.keys, plan.backend
-    left_out = {**plan.left_out, **(_over_budget(plan, out) if keys.minutes is not None else {})}
-    answers = _references(plan, left_out, out)
-    answers[BASE] = score_arm.score_model(BASE, keys.model, 0, keys, plan.questions, backend, out)
+    keys, backend, questions = plan.keys, plan.backend, plan.questions
+    over = _over_budget(plan, progress) if keys.minutes is not None else {}
+    left_out = {**plan.left_out, **over}
+    answers = _references(plan, left_out, progress)
+    answers[BASE] = score_arm.score_model(BASE, keys.model, 0, keys, questions, backend, progress)
     arms: dict[RecipeName, Arm] = {}
     outcomes: dict[RecipeName, ArmOutcome] = {}
-    for each in plan.arms:
-        if each.start and each.start.recipe not in answers:
+    for arm in plan.arms:
+        if arm.start and arm.start.recipe not in answers:
             left_out.setdefault(
-                each.recipe, f"{each.start.recipe}, which it starts from, is left out"
+                arm.recipe, f"{arm.start.recipe}, which it starts from, is left out"
             )
-        reached = None if each.recipe in left_out else _reach(plan, each, left_out, out)
-        if reached is not None and reached.adapter is not None:
-            arms[each.recipe], outcomes[each.recipe] = each, reached
-            answers[each.recipe] = score_arm.score_student(
-                each.path, reached.adapter, keys, plan.questions, backend, out
+        outcome = None if arm.recipe in left_out else _reach(plan, arm, left_out, progress)
+        if outcome is not None and outcome.adapter is not None:
+            arms[arm.recipe], outcomes[arm.recipe] = arm, outcome
+            answers[arm.recipe] = score_arm.score_student(
+                arm.path, outcome.adapter, keys, questions, backend, progress
             )
-    reports = {name: found.report for name, found in answers.items()}
+    reports = {name: scored.report for name, scored in answers.items()}
     costs: dict[str, Effort] = {
-        recipe: arm_effort(keys, found, outcomes) for recipe, found in arms.items()
+        recipe: arm_effort(keys, arm, outcomes) for recipe, arm in arms.items()
     }
-    hours = {BASE: 0.0, **{recipe: each.hours for recipe, each in costs.items()}}
+    hours = {BASE: 0.0, **{recipe: effort.hours for recipe, effort in costs.items()}}
     entries = [Entry(name, report, hours.get(name)) for name, report in reports.items()]
-    cheap = {name: found.cost for name, found in answers.items()}
-    paths = {name: found.path for name, found in answers.items()}
+    answering = {name: scored.cost for name, scored in answers.items()}
+    paths = {name: scored.path for name, scored in answers.items()}
     verdicts = rank_entries(entries, keys.margin, RECORDED)
-    return Found(plan, arms, outcomes, reports, costs, cheap, paths, verdicts, left_out)
+    return Found(plan, arms, outcomes, reports, costs, answering, paths, verdicts, left_out)
 
 
 def _reach(
-    plan: ComparisonPlan, arm: Arm, left_out: dict[str, str], out: Progress
+    plan: ComparisonPlan, arm: Arm, left_out: dict[str, str], progress: Progress
 ) -> ArmOutcome | None:
-    """What becomes of the arm; None, with the reason
-    in `left_out`, where it comes to no student.
+    """Train the arm and return its outcome.
+
+    If it leaves no student, put the reason into `left_out`.
     """
     try:
-        found = train_arm.reach_outcome(arm, plan.material.task, plan.backend, out)
+        outcome = train_arm.reach_outcome(arm, plan.material.task, plan.backend, progress)
     except DataError as error:
         if plan.keys.recipes is not None:
             raise
         left_out[arm.recipe] = f"{error.what} {error.where}".strip()
         return None
-    if found.adapter is None:
-        left_out[arm.recipe] = f"it left no student: {found.gate}"
-    return found
+    if outcome.adapter is None:
+        left_out[arm.recipe] = f"it left no student: {outcome.gate}"
+    return outcome
 
 
-def _references(plan: ComparisonPlan, left_out: dict[str, str], out: Progress) -> dict[str, Scored]:
-    """The recorded answers and the teacher, where there
-    are any, on the test set; reasons go to `left_out`.
+def _references(
+    plan: ComparisonPlan, left_out: dict[str, str], progress: Progress
+) -> dict[str, Scored]:
+    """Score the recorded answers and the teacher on the test set, where they exist.
+
+    Where they do not, the reason goes into `left_out`.
     """
     keys, task, test = plan.keys, plan.material.task, plan.material.test
-    found: dict[str, Scored] = {}
+    references: dict[str, Scored] = {}
     try:
-        found[RECORDED] = _old(
-            keys, RECORDED, Report.of(accuracy.recorded_predictions(task, test)[0])
-        )
+        recorded = Report.of(accuracy.recorded_predictions(task, test)[0])
+        references[RECORDED] = _store_answers(keys, RECORDED, recorded)
     except DataError:
         left_out[RECORDED] = "the test set has no recorded answers"
-    named = parse_teacher(keys.teacher) if keys.teacher else None
+    teacher = parse_teacher(keys.teacher) if keys.teacher else None
     if keys.labels is not None:
-        said = {
-            one.id: one.output
-            for one in labels_file.settle_labels(
-                labels_file.read_labels(keys.labels).labels
-            ).values()
-        }
-        if all(row.id in said for row in test):
-            report = accuracy.score_predictions(task, test, [said[row.id] for row in test])
-            found[TEACHER] = _old(keys, TEACHER, report)
+        labels = labels_file.settle_labels(labels_file.read_labels(keys.labels).labels)
+        outputs = {label.id: label.output for label in labels.values()}
+        if all(row.id in outputs for row in test):
+            report = accuracy.score_predictions(task, test, [outputs[row.id] for row in test])
+            references[TEACHER] = _store_answers(keys, TEACHER, report)
         else:
-            left_out[TEACHER] = "its labels do not hold the test documents"
-    elif named is not None and named.kind == "local":
+            left_out[TEACHER] = "its labels do not include the test documents"
+    elif teacher is not None and teacher.kind == "local":
         shots = keys.table("distill").get("shots", len(task.examples))
         if shots and any(isinstance(row, Trace) for row in test):
             left_out[TEACHER] = (
-                "the test set's traces bring their own prompts, without its worked examples"
+                "the test set's traces have their own prompts, without its worked examples"
             )
         else:
-            found[TEACHER] = score_arm.score_model(
-                TEACHER, named.target, shots, keys, plan.questions, plan.backend, out
+            references[TEACHER] = score_arm.score_model(
+                TEACHER, teacher.target, shots, keys, plan.questions, plan.backend, progress
             )
-    return found
+    return references
 
 
-def _old(keys: Keys, name: str, report: Report) -> Scored:
-    """Answers that are known already, kept beside the comparison
-    as those that were asked for are beside their arms.
-    """
+def _store_answers(keys: Keys, name: str, report: Report) -> Scored:
+    """Write answers that are already known to the comparison's own folder."""
     folder = keys.out / keys.name
     folder.mkdir(parents=True, exist_ok=True)
     path = (folder / f"predictions-{name}.jsonl").absolute()
@@ -224,16 +222,15 @@ def _old(keys: Keys, name: str, report: Report) -> Scored:
     return Scored(report, {}, path)
 
 
-def _over_budget(plan: ComparisonPlan, out: Progress) -> dict[str, str]:
-    """The arms not yet begun that would take longer than the budget."""
+def _over_budget(plan: ComparisonPlan, progress: Progress) -> dict[str, str]:
+    """Return why arms not yet started are left out: they would exceed the time budget."""
     budget = (plan.keys.minutes or 0.0) * 60
-    found: dict[str, str] = {}
-    fresh = {each.recipe for each in plan.arms if not each.path.exists()}
-    for recipe, expected in (forecast_arms(plan, out) if fresh else {}).items():
-        if expected is not None and recipe in fresh and expected.seconds > budget:
-            took = (
-                f"it would take up to {duration(expected.seconds)} of the {duration(budget)}"
-                " allowed"
+    over: dict[str, str] = {}
+    fresh = {arm.recipe for arm in plan.arms if not arm.path.exists()}
+    for recipe, outlook in (forecast_arms(plan, progress) if fresh else {}).items():
+        if outlook is not None and recipe in fresh and outlook.seconds > budget:
+            over[recipe] = (
+                f"it would take up to {duration(outlook.seconds)}, and {duration(budget)} are"
+                " allowed; lower its epochs"
             )
-            found[recipe] = f"{took}; lower its epochs"
-    return found
+    return over

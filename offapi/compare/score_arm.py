@@ -1,7 +1,6 @@
-"""A row of the comparison scored on the test set: its
-predictions and what an answer costs, kept beside the arm.
+"""Score a row of the comparison on the test set: its predictions and what an answer costs.
 
-Left out: the training.
+Both are stored in the arm's folder. Left out: the training.
 """
 
 from __future__ import annotations
@@ -24,16 +23,17 @@ from offapi.training.run import Run
 def score_student(
     folder: Path, adapter: str, keys: Keys, questions: Questions, backend: str, progress: Progress
 ) -> Scored:
-    """The student in the run `folder`, asked as it was
-    trained, without worked examples; counted in the run.
+    """Score the student in the run `folder`, and count the scoring in the run.
+
+    It is prompted as it was trained: without worked examples.
     """
-    file = _answers_file(folder, questions)
-    found = file.read()
-    if found is None:
+    answers_file = _answers_file(folder, questions)
+    scored = answers_file.read()
+    if scored is None:
         path = folder / adapter
-        found = _ask(file, keys, keys.model, questions, backend, progress, adapter=path)
+        scored = _ask(answers_file, keys, keys.model, questions, backend, progress, adapter=path)
         test_set.count_scoring(Run.open(folder), questions.data, len(questions.rows))
-    return found
+    return scored
 
 
 def score_model(
@@ -45,7 +45,7 @@ def score_model(
     backend: str,
     progress: Progress,
 ) -> Scored:
-    """A model as it is, base or teacher; kept in a folder of its own among the arms."""
+    """Score an untrained model, base or teacher; its answers get a folder of their own."""
     hashes = {"task": sha256_path(keys.task), "model": hash_model(name)}
     manifest = describe_answers(
         backend,
@@ -58,12 +58,14 @@ def score_model(
     path = (keys.out / ARMS / name_folder(kind, manifest)).absolute()
     if not path.exists():
         Run.create(path.parent, path.name, manifest)
-    file = _answers_file(path, questions)
-    return file.read() or _ask(file, keys, name, questions, backend, progress, shots=shots)
+    answers_file = _answers_file(path, questions)
+    return answers_file.read() or _ask(
+        answers_file, keys, name, questions, backend, progress, shots=shots
+    )
 
 
 def _ask(
-    file: AnswersFile,
+    answers_file: AnswersFile,
     keys: Keys,
     model: str,
     questions: Questions,
@@ -73,7 +75,7 @@ def _ask(
     adapter: Path | None = None,
     shots: int = 0,
 ) -> Scored:
-    """Greedy answers in the numbers the student is trained in."""
+    """Ask for greedy answers, in the number format the student is trained in."""
     path = store.get(model).path
     spec = ModelSpec(
         path,
@@ -84,9 +86,9 @@ def _ask(
         limits=keys.limits,
     )
     answers = ask_model(backend, spec, Chat.load(path), questions, progress, shots=shots)
-    return file.write(questions, answers)
+    return answers_file.write(questions, answers)
 
 
 def _answers_file(folder: Path, questions: Questions) -> AnswersFile:
-    """The folder's name says what the answers depend on, the file's which test set they answer."""
+    """Return the file of a test set's answers: the folder is the model's, the name the test's."""
     return AnswersFile(folder / f"test-{sha256_path(questions.data)[:DIGITS]}.jsonl")

@@ -1,10 +1,8 @@
-"""A finished comparison shown: one table with a column
-for each row of it, sentences, and the object for --json.
-"""
+"""Show a finished comparison: a table with a column per model, sentences, the object for --json."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -17,87 +15,86 @@ from offapi.stats.contrast import Contrast
 from offapi.text.display import plural
 
 SOURCES = {
-    BASE: "nothing learned",
-    RECORDED: "answered before",
+    BASE: "not trained",
+    RECORDED: "answered earlier",
     TEACHER: "asked now",
     "sft": "people's answers",
-    "distill": "the teacher's answers, kept by the checks",
-    "filtered_sft": "traces, kept by the checks",
+    "distill": "the teacher's answers that passed the checks",
+    "filtered_sft": "traces that passed the checks",
     "grpo": "no answers: documents and the checks",
 }
 NOTHING = "–"
 
 
-def headers(found: Found) -> list[str]:
-    """The columns: references first, then the roads as they were run."""
-    return ["", *_order(found)]
+def headers(result: Found) -> list[str]:
+    """Return the columns: references first, then the arms in the order they ran."""
+    return ["", *_order(result)]
 
 
-def table(found: Found) -> list[list[str]]:
-    """The lines: what each took, how good it is, how it stands to the others, what bounds it."""
-    names = _order(found)
+def table(result: Found) -> list[list[str]]:
+    """Return the lines: data and effort, accuracy, differences, and the ceiling of each arm."""
+    names = _order(result)
     lines = [
-        ["rows used", *(_rows(found, name) for name in names)],
-        ["where they came from", *(_source(found, name) for name in names)],
+        ["rows used", *(_rows(result, name) for name in names)],
+        ["where they came from", *(_source(result, name) for name in names)],
         [
             "human minutes (assumed)",
-            *(_cost(found, name, lambda c: f"{c.human_minutes:.0f}") for name in names),
+            *(_cost(result, name, lambda c: f"{c.human_minutes:.0f}") for name in names),
         ],
-        ["teacher tokens, in + out", *(_cost(found, name, _tokens) for name in names)],
-        ["teacher's price", *(_cost(found, name, _dollars) for name in names)],
+        ["teacher tokens, in + out", *(_cost(result, name, _tokens) for name in names)],
+        ["teacher's price", *(_cost(result, name, _dollars) for name in names)],
         [
             "machine minutes",
-            *(_cost(found, name, lambda c: f"{c.machine_minutes:.1f}") for name in names),
+            *(_cost(result, name, lambda c: f"{c.machine_minutes:.1f}") for name in names),
         ],
-        ["kWh", *(_cost(found, name, lambda c: f"{c.kwh:.3g}") for name in names)],
+        ["kWh", *(_cost(result, name, lambda c: f"{c.kwh:.3g}") for name in names)],
     ]
-    fields = list(next(iter(found.reports.values())).fields)
+    fields = list(next(iter(result.reports.values())).fields)
     lines += [
-        [field, *(found.reports[name].fields[field].percent() for name in names)]
+        [field, *(result.reports[name].fields[field].percent() for name in names)]
         for field in fields
     ]
-    lines.append(["all fields", *(found.reports[name].all_fields.percent() for name in names)])
-    judged = found.verdicts.rows
+    lines.append(["all fields", *(result.reports[name].all_fields.percent() for name in names)])
+    ranked = result.verdicts.rows
     lines.append(
         [
-            f"less the best ({found.verdicts.best})",
-            *(_points(judged[name].to_best) for name in names),
+            f"minus the best ({result.verdicts.best})",
+            *(_points(ranked[name].to_best) for name in names),
         ]
     )
-    if RECORDED in found.reports:
-        lines.append(["less the recorded", *(_points(judged[name].to_recorded) for name in names)])
-    return [*lines, ["ceiling", *(_ceiling(found, name) for name in names)]]
+    if RECORDED in result.reports:
+        lines.append(["minus the recorded", *(_points(ranked[name].to_recorded) for name in names)])
+    return [*lines, ["ceiling", *(_ceiling(result, name) for name in names)]]
 
 
-def lines(found: Found) -> list[str]:
-    """The verdicts, what to take, who was left out, and how it was reckoned."""
-    keys, verdicts = found.plan.keys, found.verdicts
-    recipes = [name for name in _order(found) if name in found.costs]
-    told = [f"{name}: {verdicts.rows[name].verdict}." for name in recipes]
-    told += [
-        f"{recipe}: {one.gate}"
-        for recipe, one in found.outcomes.items()
-        if one.gate and recipe in recipes
+def lines(result: Found) -> list[str]:
+    """Return the verdicts, what was left out, the recommendation and the method."""
+    keys, verdicts = result.plan.keys, result.verdicts
+    recipes = [name for name in _order(result) if name in result.costs]
+    text = [f"{name}: {verdicts.rows[name].verdict}." for name in recipes]
+    text += [
+        f"{recipe}: {outcome.gate}"
+        for recipe, outcome in result.outcomes.items()
+        if outcome.gate and recipe in recipes
     ]
-    told += [
+    text += [
         f"Left out: {name}, {why.rstrip('.')}."
-        for name, why in found.left_out.items()
+        for name, why in result.left_out.items()
         if why != "not asked for"
     ]
-    if RECORDED in found.reports:
+    if RECORDED in result.reports:
         near = f"{100 * keys.margin:.1f} points"
         able = [name for name in recipes if verdicts.rows[name].replaces]
-        told.append(
-            f"Not more than {near} below the recorded answers:"
-            f" {', '.join(able) or 'none is shown to be'}."
+        text.append(
+            f"At most {near} below the recorded answers (shown): {', '.join(able) or 'none'}."
         )
-    told.append(f"Take {verdicts.take}: " + _take(found))
-    return [*told, *_method(found)]
+    text.append(f"Take {verdicts.take}: " + _take(result))
+    return [*text, *_method(result)]
 
 
-def as_dict(found: Found) -> dict[str, Any]:
-    """The object for compare.json and --json."""
-    plan, keys = found.plan, found.plan.keys
+def as_dict(result: Found) -> dict[str, Any]:
+    """Return the object for compare.json and --json."""
+    plan, keys = result.plan, result.plan.keys
     assumed = {
         "label_minutes": keys.label_minutes,
         "watts": keys.watts,
@@ -117,24 +114,24 @@ def as_dict(found: Found) -> dict[str, Any]:
         },
         "assumed": assumed,
         "margin": keys.margin,
-        "correction": f"Holm over {found.verdicts.pairs} pairs",
-        "best": found.verdicts.best,
-        "take": found.verdicts.take,
-        "rows": {name: _row(found, name) for name in _order(found)},
-        "left_out": dict(found.left_out),
+        "correction": f"Holm over {result.verdicts.pairs} pairs",
+        "best": result.verdicts.best,
+        "take": result.verdicts.take,
+        "rows": {name: _row(result, name) for name in _order(result)},
+        "left_out": dict(result.left_out),
     }
 
 
-def _row(found: Found, name: str) -> dict[str, Any]:
-    report, judged = found.reports[name], asdict(found.verdicts.rows[name])
-    row: dict[str, Any] = {"source": SOURCES[name], "report": report.as_dict(), **judged}
-    row["answering"] = dict(found.answering.get(name, {})) or None
-    path = found.predictions.get(name)
+def _row(result: Found, name: str) -> dict[str, Any]:
+    report, ranked = result.reports[name], asdict(result.verdicts.rows[name])
+    row: dict[str, Any] = {"source": SOURCES[name], "report": report.as_dict(), **ranked}
+    row["answering"] = dict(result.answering.get(name, {})) or None
+    path = result.predictions.get(name)
     row["predictions"] = str(path) if path else None
-    recipe = _road(found, name)
+    recipe = _recipe(result, name)
     if recipe is not None:
-        outcome, cost = found.outcomes[recipe], found.costs[name]
-        arm = found.arms[recipe]
+        outcome, cost = result.outcomes[recipe], result.costs[name]
+        arm = result.arms[recipe]
         row["arm"] = {
             "path": str(arm.path),
             "start": arm.start.recipe if arm.start else None,
@@ -144,32 +141,35 @@ def _row(found: Found, name: str) -> dict[str, Any]:
     return row
 
 
-def _order(found: Found) -> list[str]:
-    """References, the base, then roads."""
-    front = [name for name in (RECORDED, TEACHER, BASE) if name in found.reports]
-    return front + [name for name in found.reports if name not in front]
+def _order(result: Found) -> list[str]:
+    """Return the references, the base, then the arms."""
+    front = [name for name in (RECORDED, TEACHER, BASE) if name in result.reports]
+    return front + [name for name in result.reports if name not in front]
 
 
-def _road(found: Found, name: str) -> RecipeName | None:
-    return next((recipe for recipe in found.outcomes if recipe == name), None)
+def _recipe(result: Found, name: str) -> RecipeName | None:
+    """Return `name` as a recipe; None if it is a reference."""
+    return next((recipe for recipe in result.outcomes if recipe == name), None)
 
 
-def _rows(found: Found, name: str) -> str:
-    recipe = _road(found, name)
+def _rows(result: Found, name: str) -> str:
+    recipe = _recipe(result, name)
     if recipe is None:
         return NOTHING
-    one = found.outcomes[recipe]
-    return f"{one.rows}" if one.rows == one.of else f"{one.rows} of {one.of}"
+    outcome = result.outcomes[recipe]
+    if outcome.rows == outcome.of:
+        return f"{outcome.rows}"
+    return f"{outcome.rows} of {outcome.of}"
 
 
-def _source(found: Found, name: str) -> str:
-    recipe = _road(found, name)
-    start = found.arms[recipe].start if recipe else None
+def _source(result: Found, name: str) -> str:
+    recipe = _recipe(result, name)
+    start = result.arms[recipe].start if recipe else None
     return f"{SOURCES[name]}; from {start.recipe}" if start else SOURCES[name]
 
 
-def _cost(found: Found, name: str, told: Any) -> str:
-    return str(told(found.costs[name])) if name in found.costs else NOTHING
+def _cost(result: Found, name: str, show: Callable[[Effort], str]) -> str:
+    return show(result.costs[name]) if name in result.costs else NOTHING
 
 
 def _tokens(cost: Effort) -> str:
@@ -186,70 +186,66 @@ def _dollars(cost: Effort) -> str:
     return "not known" if cost.dollars is None else f"${cost.dollars:.2f}"
 
 
-def _points(one: Contrast | None) -> str:
-    return one.difference.points() if one else NOTHING
+def _points(contrast: Contrast | None) -> str:
+    return contrast.difference.points() if contrast else NOTHING
 
 
-def _ceiling(found: Found, name: str) -> str:
-    recipe = _road(found, name)
+def _ceiling(result: Found, name: str) -> str:
+    recipe = _recipe(result, name)
     if recipe is None:
         return NOTHING
     if recipe == "sft":
         return "your labels"
     if recipe == "grpo":
         return "none"
-    known = found.outcomes[recipe].ceiling
+    known = result.outcomes[recipe].ceiling
     whose = "the teacher" if recipe == "distill" else "the kept traces"
     return (
         f"{whose}: {known.right.percent()} of {known.n}"
         if known
-        else f"{whose}, not known without gold"
+        else f"{whose}, unknown without gold"
     )
 
 
-def _take(found: Found) -> str:
-    dearer = [
+def _take(result: Found) -> str:
+    slower = [
         name
-        for name, cost in found.costs.items()
-        if cost.hours > _hours(found, found.verdicts.take)
+        for name, cost in result.costs.items()
+        if cost.hours > _hours(result, result.verdicts.take)
     ]
-    if not dearer:
-        return "it is shown to be better than what takes fewer hours."
-    return f"nothing that takes more hours ({', '.join(dearer)}) is shown to be better."
+    if not slower:
+        return "it is shown to be better than everything that takes fewer hours."
+    return f"nothing that takes more hours ({', '.join(slower)}) is shown to be better."
 
 
-def _hours(found: Found, name: str) -> float:
-    return found.costs[name].hours if name in found.costs else 0.0
+def _hours(result: Found, name: str) -> float:
+    return result.costs[name].hours if name in result.costs else 0.0
 
 
-def _method(found: Found) -> Sequence[str]:
-    keys, n = found.plan.keys, len(found.plan.material.test)
-    near, held = found.plan.material.near, len(found.plan.material.held)
-    return [
+def _method(result: Found) -> list[str]:
+    keys, n = result.plan.keys, len(result.plan.material.test)
+    near, held = result.plan.material.near, len(result.plan.material.held)
+    text = [
         (
-            f"{plural(n, 'test document')}; `all fields` is what is judged. A road's rival is the"
-            " best that takes fewer hours; p values by Holm over all"
-            f" {found.verdicts.pairs} pairs of roads, intervals each 95% by itself."
+            f"{plural(n, 'test document')}; the verdicts are about `all fields`. Each arm is"
+            " compared with the best one that takes fewer hours. The p values are corrected (Holm)"
+            f" over all {result.verdicts.pairs} pairs; each interval is 95% on its own."
         ),
         (
-            f"Assumed: {keys.label_minutes:g} min of a person for a gold answer, {keys.watts:g} W."
-            " Measured: minutes. Each road was trained once; another seed would move it too. Not"
-            " counted: the task, its checks, the val and test answers, which every road needs."
-        ),
-        *(
-            [
-                f"{plural(near, 'document')} or {'trace' if near == 1 else 'traces'} near a test"
-                " document left out of every road."
-            ]
-            if near
-            else []
-        ),
-        *(
-            [
-                f"{held} documents set aside from every road for grpo to choose its step on; or set"
-                " val."
-            ]
-            if held
-            else []
+            f"Assumed: {keys.label_minutes:g} min of a person per gold answer, {keys.watts:g} W."
+            " Measured: machine minutes. Each arm was trained once; another seed would change it."
+            " Not counted: work that every recipe needs (the task, its checks, val and test)."
         ),
     ]
+    if near:
+        traces = "trace" if near == 1 else "traces"
+        text.append(
+            f"Left out of all training data: {plural(near, 'document')} or {traces} near a test"
+            " document."
+        )
+    if held:
+        text.append(
+            f"Kept out of all training data: {held} documents, on which grpo picks its best step."
+            " To train on them, set val to a file of its own."
+        )
+    return text

@@ -1,8 +1,7 @@
-"""The seconds of work that a run's result is made of,
-through kills: what was lost and done again counts once.
+"""The seconds of work behind a run's result: work that was lost and repeated counts once.
 
-Each checkpoint notes the seconds that led to it; who goes on from it counts on from there, and from
-the moment it was read. Left out: loading the model once more, which is no part of the result.
+Each checkpoint records the seconds that led to it; a resumed run continues that count from the
+moment it reads the checkpoint. Left out: loading the model again.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ SECONDS, LABELS = "seconds.jsonl", "labels.jsonl"
 
 @dataclass
 class WorkTimer:
-    """Seconds done before `since`, by the clock."""
+    """A clock that starts at `since` with the seconds done `before`."""
 
     before: float = 0.0
     since: float = 0.0
@@ -35,47 +34,43 @@ class WorkTimer:
 
     @property
     def seconds(self) -> float:
-        """All of them by now."""
+        """All seconds of work until now."""
         return self.before + perf_counter() - self.since
 
 
 @dataclass(frozen=True)
 class Timed(Run):
-    """A run that counts its work. `begin` before the recipe runs."""
+    """A run that times its work. Call `begin` before the recipe runs."""
 
     work: WorkTimer = field(default_factory=WorkTimer)
 
     def begin(self) -> None:
-        """Of an attempt that was killed before its first
-        checkpoint, the labels alone are still of use.
+        """Start the clock.
+
+        If an attempt was killed before its first checkpoint, only its labels still count.
         """
         path = self.path / LABELS
-        self.work.begin(
-            sum(one.seconds for one in labels_file.read_labels(path).labels)
-            if path.is_file()
-            else 0.0
-        )
+        labels = labels_file.read_labels(path).labels if path.is_file() else []
+        self.work.begin(sum(label.seconds for label in labels))
 
     def latest(self) -> Checkpoint | None:
-        """The checkpoint to go on from: what was done after it is lost."""
-        found = super().latest()
-        if found is not None:
-            self.work.begin(self._led_to(found.step))
-        return found
+        """Return the checkpoint to resume from, and set the clock back to it."""
+        checkpoint = super().latest()
+        if checkpoint is not None:
+            self.work.begin(self._seconds_until(checkpoint.step))
+        return checkpoint
 
     def checkpoint(
         self, step: int, files: Mapping[str, bytes], meta: Mapping[str, Any]
     ) -> Checkpoint:
-        """Note the work first: a checkpoint that is there has its line."""
+        """Record the seconds, then write the checkpoint: every checkpoint has its line."""
         self.log(step, {"seconds": self.work.seconds}, SECONDS)
         return super().checkpoint(step, files, meta)
 
-    def _led_to(self, step: int) -> float:
-        """The last line of `step` counts: earlier ones are
-        of checkpoints that were damaged and made again.
-        """
-        noted = {line["step"]: line["seconds"] for line in _lines(self.path / SECONDS)}
-        return noted.get(step, 0.0)
+    def _seconds_until(self, step: int) -> float:
+        # The last line of a step counts: earlier ones belong to damaged checkpoints.
+        seconds = {line["step"]: line["seconds"] for line in _lines(self.path / SECONDS)}
+        return seconds.get(step, 0.0)
 
 
 def _lines(path: Path) -> list[dict[str, float]]:

@@ -1,7 +1,6 @@
-"""What became of an arm: trained by its recipe, once,
-with the time it took and the rows it learned from.
+"""Train an arm once, with its recipe, and record its time and the rows it learned from.
 
-A gate of grpo that fails is a result like another. Left out: scoring on the test set.
+A failed gate of grpo is a result like any other. Left out: scoring on the test set.
 """
 
 from __future__ import annotations
@@ -33,46 +32,44 @@ DONE = "arm.json"
 
 @dataclass(frozen=True)
 class Ceiling:
-    """How good the answers are that a road learns from:
-    all fields right, over `n` of them that gold tells of.
-    """
+    """How good the answers are that an arm learns from, over the `n` that have gold."""
 
-    right: Interval
+    right: Interval  # share with all fields right
     n: int
 
 
 @dataclass(frozen=True)
 class ArmOutcome:
-    """A finished arm. `adapter`: the folder in the run, None where the recipe left none."""
+    """A finished arm. `adapter` is a folder in the run; None if the recipe left none."""
 
-    rows: int  # learned from; of grpo: documents that were sampled for
-    of: int  # that could have been
-    seconds: float  # of the machine, that the result is made of
+    rows: int  # learned from; for grpo: documents that were sampled for
+    of: int  # rows that there were
+    seconds: float  # machine time behind the result
     adapter: str | None
-    gate: str | None = None  # what failed
-    usage: Usage | None = None  # the teacher's tokens, None where nobody counted
+    gate: str | None = None  # the gate that failed
+    usage: Usage | None = None  # the teacher's tokens; None if they were not counted
     ceiling: Ceiling | None = None
 
 
 def read_outcome(arm: Arm) -> ArmOutcome | None:
-    """The outcome of an arm that is done; None where it is not."""
+    """Return the outcome of a finished arm; None if it is not finished."""
     path = arm.path / DONE
     return msgspec.json.decode(path.read_bytes(), type=ArmOutcome) if path.is_file() else None
 
 
-def reach_outcome(arm: Arm, task: Task, backend: str, out: Progress) -> ArmOutcome:
-    """Train the arm, or go on with it, or take what is there.
+def reach_outcome(arm: Arm, task: Task, backend: str, progress: Progress) -> ArmOutcome:
+    """Return the arm's outcome; train it, or resume its training, if necessary.
 
-    Raises what its recipe raises, gates aside.
+    Raise what its recipe raises, except for failed gates.
     """
     done = read_outcome(arm)
     if done is not None:
-        out.say(f"{arm.recipe}: done before, in {arm.path}.")
+        progress.say(f"{arm.recipe}: already done, in {arm.path}.")
         return done
     recipe = load_recipe(arm.recipe)
-    inputs = recipe.prepare(arm.config, out)
+    inputs = recipe.prepare(arm.config, progress)
     resume = arm.path.exists()
-    out.say(f"{arm.recipe}: {'going on with' if resume else 'in'} {arm.path}.")
+    progress.say(f"{arm.recipe}: {'resuming' if resume else 'training in'} {arm.path}.")
     run = (
         Timed.open(arm.path)
         if resume
@@ -83,7 +80,7 @@ def reach_outcome(arm: Arm, task: Task, backend: str, out: Progress) -> ArmOutco
         inputs=inputs,
         backend_name=backend,
         folder=run,
-        progress=out,
+        progress=progress,
         resume=resume,
     )
     gate = None
@@ -93,7 +90,9 @@ def reach_outcome(arm: Arm, task: Task, backend: str, out: Progress) -> ArmOutco
             recipe.run(job)
         except GateFailed as error:
             gate = error.what
-            out.say(f"{arm.recipe}: {gate} That is its result; remove {arm.path} to try it again.")
+            progress.say(
+                f"{arm.recipe}: {gate} This is its result; remove {arm.path} to try again."
+            )
         outcome = _outcome(arm, inputs, task, run, gate)
         run.write(DONE, orjson.dumps(asdict(outcome)))
     return outcome
@@ -108,34 +107,31 @@ def _outcome(arm: Arm, inputs: Any, task: Task, run: Timed, gate: str | None) ->
         return ArmOutcome(len(inputs.episodes), len(inputs.episodes), seconds, adapter, gate)
     graded = orjson.loads((run.path / "grading.json").read_bytes())
     if arm.recipe == "filtered_sft":
-        found = graded["ceiling"] and Ceiling(Interval(**graded["ceiling"]), graded["known"])
-        return ArmOutcome(graded["kept"], graded["rows"], seconds, adapter, gate, ceiling=found)
-    answers = [one for one in _labels(arm, run.path) if one.status == "ok"]
-    used = sum((one.usage for one in answers), Usage())
+        ceiling = graded["ceiling"] and Ceiling(Interval(**graded["ceiling"]), graded["known"])
+        return ArmOutcome(graded["kept"], graded["rows"], seconds, adapter, gate, ceiling=ceiling)
+    labels = [label for label in _labels(arm, run.path) if label.status == "ok"]
+    used = sum((label.usage for label in labels), Usage())
     usage = used if used != Usage() else None
     return ArmOutcome(
-        graded["kept"], graded["rows"], seconds, adapter, gate, usage, _teacher(arm, task, answers)
+        graded["kept"], graded["rows"], seconds, adapter, gate, usage, _teacher(arm, task, labels)
     )
 
 
 def _labels(arm: Arm, folder: Path) -> list[Label]:
-    """What the teacher said of the arm's documents."""
+    """Return the teacher's labels for the arm's documents."""
     ids = {row.id for row in documents.read(arm.config.data)}
     path = arm.config.labels or folder / "labels.jsonl"
-    return [
-        one
-        for one in labels_file.settle_labels(labels_file.read_labels(path).labels).values()
-        if one.id in ids
-    ]
+    labels = labels_file.settle_labels(labels_file.read_labels(path).labels)
+    return [label for label in labels.values() if label.id in ids]
 
 
-def _teacher(arm: Arm, task: Task, answers: list[Label]) -> Ceiling | None:
-    """The teacher's own accuracy, over the documents whose gold is known."""
-    said = {one.id: one.output for one in answers}
+def _teacher(arm: Arm, task: Task, labels: list[Label]) -> Ceiling | None:
+    """Measure the teacher's own accuracy, over the documents with gold."""
+    outputs = {label.id: label.output for label in labels}
     known = [
-        row for row in documents.read(arm.config.data) if row.gold is not None and row.id in said
+        row for row in documents.read(arm.config.data) if row.gold is not None and row.id in outputs
     ]
     if not known:
         return None
-    report = Report.of([make_prediction(task, row, said[row.id]) for row in known])
+    report = Report.of([make_prediction(task, row, outputs[row.id]) for row in known])
     return Ceiling(report.all_fields, report.n)

@@ -1,5 +1,4 @@
-"""Does an own model pay while its task lives? Three cases
-beside the API, break-even, what the answer hangs on.
+"""Whether your own model pays over the task's life: three cases, break-even, sensitivity.
 
 Left out: where the inputs come from (`inputs`, `from_run`, `measure`).
 """
@@ -16,7 +15,7 @@ from offapi.cost import lifetime, model, monte_carlo
 from offapi.cost.inputs import CostInputs
 from offapi.cost.model import CASES, HOURS, Numbers
 
-SURE = 0.9  # share of the draws that makes a verdict
+SURE = 0.9  # share of the draws that is enough for a verdict
 NEVER = "never"
 NAMES = {
     "owned": "a machine you own",
@@ -27,9 +26,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure with all inputs at their likeliest, and
-    its 5th and 95th percentile; None stands for never.
-    """
+    """A figure at the likeliest inputs, and its 5th and 95th percentile; None means never."""
 
     likely: float | None
     low: float | None
@@ -37,36 +34,35 @@ class Spread:
 
     @classmethod
     def of(cls, likely: Numbers, drawn: Numbers) -> Spread:
-        """From the figure (1,) and its draws (N,), infinite where there is none."""
+        """Return the spread of the figure (1,) and its draws (N,); infinite means never."""
         tail = (1 - monte_carlo.LEVEL) / 2
-        low, high = np.quantile(
-            drawn, (tail, 1 - tail), method="inverted_cdf"
-        )  # infinite ones stay so
+        # inverted_cdf never averages a finite draw with an infinite one
+        low, high = np.quantile(drawn, (tail, 1 - tail), method="inverted_cdf")
         return cls(*(float(x) if np.isfinite(x) else None for x in (likely[0], low, high)))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to run the own model."""
+    """One way to run your own model."""
 
     name: str
     parts: Mapping[str, float]  # of the first month, likely
     monthly: Spread  # the first month
     per_request: Spread
-    total: Spread  # while the task lives
-    break_even_requests: Spread  # a month, of one month by itself
-    break_even_start: Spread  # requests in the first month from which it is cheaper in all
+    total: Spread  # over the task's life
+    break_even_requests: Spread  # a month, for one month on its own
+    break_even_start: Spread  # requests in the first month from which the total is lower
     break_even_month: Spread
-    machines: float  # needed in the first month at the likely volume and speed, in parts
-    most_machines: float  # needed in the fullest month
-    whole_machines: float  # what the first month costs if machines can only be had whole
+    machines: float  # needed in the first month at the likely volume and speed; fractional
+    most_machines: float  # needed in the busiest month
+    whole_machines: float  # cost of the first month if machines can only be had whole
     fits: bool
-    cheaper: float  # share of draws in which it costs less than the API in all
-    cheaper_at_first: float  # in which the first month by itself does
+    cheaper: float  # share of draws in which the total is below the API's
+    cheaper_at_first: float  # share of draws in which the first month on its own is
 
     @property
     def verdict(self) -> str:
-        """`pays`, `stay on the API` or `cannot tell`, of all the months that the task lives."""
+        """`pays`, `stay on the API` or `cannot tell`, over the task's life."""
         if not self.fits or self.cheaper <= 1 - SURE:
             return "stay on the API"
         return "pays" if self.cheaper >= SURE else "cannot tell"
@@ -74,9 +70,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Swing:
-    """What an average month saves over the API with one
-    input at its low and its high end, the others likely.
-    """
+    """What an average month saves over the API with one input at its ends, the others likely."""
 
     key: str
     at_low: float
@@ -84,33 +78,35 @@ class Swing:
 
     @property
     def decides(self) -> bool:
-        """Whether the answer changes between the two."""
+        """Whether the answer changes between the two ends."""
         return (self.at_low > 0) != (self.at_high > 0)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The whole answer."""
+    """The whole estimate."""
 
     inputs: CostInputs
     api: Spread  # the first month
     api_per_request: Spread
-    api_total: Spread  # while the task lives
+    api_total: Spread  # over the task's life
     cases: tuple[Case, ...]
-    best: Case  # the one the sensitivity is of
+    best: Case  # the case that the sensitivity is about
     swings: tuple[Swing, ...]
 
     @property
     def verdict(self) -> str:
-        """`pays` where a case does, `stay on the API` where none can, else `cannot tell`."""
-        found = {case.verdict for case in self.cases}
-        return next((name for name in ("pays", "cannot tell") if name in found), "stay on the API")
+        """`pays` if a case does, `stay on the API` if none can, else `cannot tell`."""
+        verdicts = {case.verdict for case in self.cases}
+        if "pays" in verdicts:
+            return "pays"
+        return "cannot tell" if "cannot tell" in verdicts else "stay on the API"
 
     def as_dict(self) -> dict[str, Any]:
-        """What `--json` prints. Money in `currency`, null for never."""
+        """Return what `--json` prints: money in `currency`, null for never."""
         known = {
-            key: {**asdict(one.range), "source": one.source}
-            for key, one in self.inputs.known.items()
+            key: {**asdict(quantity.range), "source": quantity.source}
+            for key, quantity in self.inputs.known.items()
         }
         cases = {
             case.name: {
@@ -148,7 +144,7 @@ class Estimate:
 
 
 def estimate(inputs: CostInputs) -> Estimate:
-    """Reckon all three cases, once at the likeliest inputs and once for every draw."""
+    """Estimate all three cases, once at the likeliest inputs and once for every draw."""
     one, many = monte_carlo.likely_values(inputs), monte_carlo.draw_values(inputs)
     cases = tuple(estimate_case(name, one, many) for name in CASES)
     fitting = [case for case in cases if case.fits] or list(cases)
@@ -165,7 +161,7 @@ def estimate(inputs: CostInputs) -> Estimate:
 
 
 def estimate_case(name: str, one: model.Values, many: model.Values) -> Case:
-    """The case `name`, at the likeliest inputs `one`, and over the draws `many`."""
+    """Estimate the case `name` at the likeliest inputs `one` and over the draws `many`."""
     costs, drawn = model.case_costs(name, one), model.case_costs(name, many)
     asked, asked_drawn = one["requests"], many["requests"]
     life, lives = (

@@ -1,7 +1,7 @@
-"""What the object of `offapi eval --json` tells about costs: seconds and tokens of an answer.
+"""Cost inputs from the JSON of `offapi eval --json`: seconds and tokens per answer.
 
-Its seconds hold the first call's compiling and allocating: of few answers they are an upper bound.
-Left out: tokens of the prompt, which the API counts in its own way.
+The seconds include the first call's compiling and allocating; for few answers they are an upper
+bound. Left out: tokens of the prompt, which the API counts in its own way.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from offapi.errors import DataError
 
 
 @dataclass(frozen=True)
-class Told:
-    """Those of its keys that count here."""
+class EvalFile:
+    """The keys of the file that are used here."""
 
     n: Annotated[int, msgspec.Meta(ge=1)]  # documents
-    seconds: Annotated[float, msgspec.Meta(gt=0)]  # of all answers
+    seconds: Annotated[float, msgspec.Meta(gt=0)]  # for all answers
     completion_tokens: Annotated[int, msgspec.Meta(ge=0)]
-    samples: Annotated[int, msgspec.Meta(ge=1)] = 1  # answers a document
+    samples: Annotated[int, msgspec.Meta(ge=1)] = 1  # answers per document
 
 
 def read(path: Path) -> Layer:
-    """`seconds` and `own_tokens` of an answer. DataError where the file holds no such object."""
+    """Return `seconds` and `own_tokens` per answer. Raise DataError if the file lacks them."""
     try:
-        told = msgspec.json.decode(path.read_bytes(), type=Told)
+        measured = msgspec.json.decode(path.read_bytes(), type=EvalFile)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        what = f"the file must be the JSON of `offapi eval --json`: {error}."
         step = "Write it with `offapi eval --task ... --data ... --json`, or name a run's folder."
-        raise DataError.at(
-            f"no measured answers in it: {error}.", path=path, next_step=step
-        ) from None
-    answers = told.n * told.samples
+        raise DataError.at(what, path=path, next_step=step) from None
+    answers = measured.n * measured.samples
     where = f"{path.name}: measured on {answers} answers"
-    known = {"seconds": told.seconds / answers, "own_tokens": told.completion_tokens / answers}
+    known = {
+        "seconds": measured.seconds / answers,
+        "own_tokens": measured.completion_tokens / answers,
+    }
     return Layer({key: Quantity(Range(x, x, x), where) for key, x in known.items()}, {})

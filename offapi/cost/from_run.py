@@ -1,8 +1,7 @@
-"""What a run folder tells about costs: tokens of its
-answers, seconds of a document, hours of training.
+"""Cost inputs from a run folder: tokens of its answers, seconds per document, training hours.
 
 Nothing is guessed: what the folder does not hold stays unknown. Left out: asking the model
-anew (`measure`).
+again (`measure`).
 """
 
 from __future__ import annotations
@@ -28,22 +27,26 @@ from offapi.training.run import Run
 
 
 def read(run: Run) -> Layer:
-    """All that the run tells. RunError or DataError where its files are damaged."""
-    found = {**training(run), **looks(run), **answers(run), **scored(run), **asked(run)}
-    return Layer(
-        {
-            key: Quantity(Range(x, x, x), f"{run.path.name}: {where}")
-            for key, (x, where) in found.items()
-        },
-        {},
-    )
+    """Return every input that the run holds. Raise RunError or DataError for damaged files."""
+    figures = {
+        **training_hours(run),
+        **heldout_seconds(run),
+        **answer_tokens(run),
+        **scored_answers(run),
+        **teacher_tokens(run),
+    }
+    known = {
+        key: Quantity(Range(x, x, x), f"{run.path.name}: {where}")
+        for key, (x, where) in figures.items()
+    }
+    return Layer(known, {})
 
 
-Told = dict[str, tuple[float, str]]  # by input: the figure, and where in the run it is from
+Figures = dict[str, tuple[float, str]]  # by input: the figure, and where in the run it is from
 
 
-def training(run: Run) -> Told:
-    """Hours of all attempts that ended."""
+def training_hours(run: Run) -> Figures:
+    """Return the hours of all attempts that ended."""
     spans = [
         datetime.fromisoformat(attempt["ended"]) - datetime.fromisoformat(attempt["started"])
         for attempt in run.manifest.get("attempts", [])
@@ -55,28 +58,28 @@ def training(run: Run) -> Told:
     return {"training_hours": (round(hours, 4), "attempts in manifest.json")}
 
 
-def looks(run: Run) -> Told:
-    """Seconds of a held-out document, many side by side,
-    as the looks of a GRPO run were timed (with grading).
+def heldout_seconds(run: Run) -> Figures:
+    """Return the seconds per held-out document of a GRPO run's evaluations, grading included.
+
+    The documents were answered in batches.
     """
-    found = sorted(run.path.glob("heldout-*.jsonl"))
-    if not found or not (run.path / TIMINGS).is_file():
+    files = sorted(run.path.glob("heldout-*.jsonl"))
+    if not files or not (run.path / TIMINGS).is_file():
         return {}
     timed = [
         row.value["seconds/heldout"]
         for row in jsonl.read(run.path / TIMINGS)
         if "seconds/heldout" in row.value
     ]
-    count = len(jsonl.read(found[-1]))
+    count = len(jsonl.read(files[-1]))
     if not timed:
         return {}
-    return {
-        "seconds": (median(timed) / count, f"{len(timed)} looks at {count} documents in {TIMINGS}")
-    }
+    where = f"{len(timed)} evaluations of {count} documents in {TIMINGS}"
+    return {"seconds": (median(timed) / count, where)}
 
 
-def answers(run: Run) -> Told:
-    """Tokens of the scored answers, with the end of the turn, by the model's own tokenizer."""
+def answer_tokens(run: Run) -> Figures:
+    """Return the tokens per scored answer, end of turn included, by the model's own tokenizer."""
     path, config = run.path / "predictions.jsonl", run.manifest.get("config", {})
     if not path.is_file() or "model" not in config:
         return {}
@@ -90,10 +93,8 @@ def answers(run: Run) -> Told:
     }
 
 
-def scored(run: Run) -> Told:
-    """Seconds and tokens of a document where `offapi compare`
-    or `curve` scored the run's student on a test set.
-    """
+def scored_answers(run: Run) -> Figures:
+    """Return seconds and tokens per document, if `offapi compare` or `curve` scored the run."""
     for path in sorted(run.path.glob("test-*.json")):
         cost = orjson.loads(path.read_bytes())
         figures = {"seconds": cost["seconds"], "own_tokens": cost["completion_tokens"]}
@@ -101,20 +102,17 @@ def scored(run: Run) -> Told:
     return {}
 
 
-def asked(run: Run) -> Told:
-    """Tokens of a request as an endpoint counted them, where one labelled for this run."""
+def teacher_tokens(run: Run) -> Figures:
+    """Return the tokens per request as an endpoint counted them, if one labelled for this run."""
     path = _labels(run)
     if path is None:
         return {}
-    counted = [
-        one.usage
-        for one in labels_file.settle_labels(labels_file.read_labels(path).labels).values()
-        if _by_endpoint(one)
-    ]
+    labels = labels_file.settle_labels(labels_file.read_labels(path).labels)
+    counted = [label.usage for label in labels.values() if _by_endpoint(label)]
     if not counted:
         return {}
     whole, n = sum(counted, Usage()), len(counted)
-    where = f"{n} answers of the teacher in {path.name}"
+    where = f"{n} teacher answers in {path.name}"
     return {
         "input_tokens": (whole.prompt_tokens / n, where),
         "output_tokens": (whole.completion_tokens / n, where),
@@ -127,9 +125,9 @@ def _labels(run: Run) -> Path | None:
     return next((path for path in (run.path / "labels.jsonl", *named) if path.is_file()), None)
 
 
-def _by_endpoint(one: labels_file.Label) -> bool:
+def _by_endpoint(label: labels_file.Label) -> bool:
     return (
-        one.status == "ok"
-        and one.usage.completion_tokens > 0
-        and one.teacher.startswith(("http://", "https://"))
+        label.status == "ok"
+        and label.usage.completion_tokens > 0
+        and label.teacher.startswith(("http://", "https://"))
     )

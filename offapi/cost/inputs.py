@@ -1,7 +1,7 @@
-"""The inputs of a cost estimate: name, unit, bounds, and what is assumed if none is given.
+"""The inputs of a cost estimate: name, unit, bounds, and the value assumed if none is given.
 
-One table serves the flags, the TOML keys and the list of assumptions. Left out: the
-arithmetic (`model`), and where measured inputs come from (`from_run`, `measure`).
+One table serves the flags, the TOML keys and the list of assumptions. Left out: the arithmetic
+(`model`) and where measured inputs come from (`from_run`, `measure`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from offapi.errors import ConfigError
 
 ASSUMED = "assumed"
-STATED = ("currency", "dated")  # texts a file may hold besides the inputs
+STATED = ("currency", "dated")  # texts that a file may hold in addition to the inputs
 
 
 @dataclass(frozen=True)
 class Range:
-    """The lowest, the most likely and the highest value of an input.
+    """The range of an input, and its most likely value.
 
     Raises ValueError unless low <= likely <= high, all finite.
     """
@@ -35,7 +35,7 @@ class Range:
 
     @classmethod
     def parse(cls, given: str | float) -> Range:
-        """Read `3` or `low:likely:high`; ValueError for anything else."""
+        """Read `3` or `low:likely:high`. Raise ValueError for anything else."""
         try:
             numbers = [float(part) for part in str(given).split(":")]
         except ValueError:
@@ -50,7 +50,7 @@ class Range:
         return self.low < self.high
 
     def text(self) -> str:
-        """Write the range as `0.25 (0.1 to 0.4)`."""
+        """Return the range as in `0.25 (0.1 to 0.4)`."""
         return f"{self.likely:,g}" + (
             f" ({self.low:,g} to {self.high:,g})" if self.uncertain else ""
         )
@@ -58,7 +58,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Input:
-    """An input: given, measured, `assumed`, or derived from another one as `follows` says."""
+    """An input. Without `assumed` it must be given or measured, or follows as `follows` says."""
 
     key: str
     unit: str
@@ -71,18 +71,17 @@ class Input:
 
     @property
     def flag(self) -> str:
-        """The input's name on the command line."""
+        """The input's flag on the command line."""
         return "--" + self.key.replace("_", "-")
 
     def read(self, given: str | float) -> Range:
-        """Return `given` as a Range; raise ValueError if it is out of this input's bounds."""
-        value = Range.parse(given)
-        if value.low < self.least or value.high > self.most or (self.positive and value.low <= 0):
+        """Read `given`. Raise ValueError, with the reason, if it is out of this input's bounds."""
+        range = Range.parse(given)
+        if range.low < self.least or range.high > self.most or (self.positive and range.low <= 0):
             least = "above 0" if self.positive else f"at least {self.least:g}"
-            raise ValueError(
-                f"must be {least}" + (f" and at most {self.most:g}" if self.most < math.inf else "")
-            )
-        return value
+            most = f" and at most {self.most:g}" if self.most < math.inf else ""
+            raise ValueError(f"must be {least}{most}, got {given}")
+        return range
 
 
 @dataclass(frozen=True)
@@ -264,14 +263,14 @@ File = make_dataclass(
 
 @dataclass(frozen=True)
 class CostInputs:
-    """The known inputs by key, the currency, and the date of the prices if a file gives one."""
+    """Every known input by key, the currency, and the date of the prices if a file gives one."""
 
     known: Mapping[str, Quantity]
     currency: str = "$"
     dated: str | None = None
 
     def assumed(self) -> list[str]:
-        """Return the keys of the inputs that were neither given nor measured."""
+        """Return the keys that were neither given nor measured."""
         return [key for key, quantity in self.known.items() if quantity.source == ASSUMED]
 
 
@@ -284,7 +283,10 @@ class Layer:
 
     @classmethod
     def of_file(cls, path: Path) -> Layer:
-        """Read a TOML file. Raise ConfigError for an unknown key or a value out of bounds."""
+        """Read a TOML file.
+
+        Raise ConfigError, with line and field, for an unknown key or a value out of bounds.
+        """
         from offapi.config import load
 
         values = {
@@ -299,7 +301,7 @@ class Layer:
 
     @classmethod
     def of_flags(cls, given: Mapping[str, str]) -> Layer:
-        """Read values from the command line, by key. Raise ConfigError that names the flag."""
+        """Read values by key, as on the command line. Raise ConfigError that names the flag."""
         known = {}
         for key, value in given.items():
             row = BY_KEY[key]
@@ -316,7 +318,7 @@ class Layer:
 def resolve_inputs(layers: Sequence[Layer]) -> CostInputs:
     """Merge the layers, later ones first, and fill in the assumptions.
 
-    Raise ConfigError for an input that is missing or given twice.
+    Raise ConfigError for a missing input, or for two that contradict each other.
     """
     known: dict[str, Quantity] = {}
     stated: dict[str, str] = {}
@@ -325,9 +327,9 @@ def resolve_inputs(layers: Sequence[Layer]) -> CostInputs:
         if len(speeds) == 2:
             where = ", ".join(sorted({layer.known[key].source for key in speeds}))
             raise ConfigError(
-                "seconds and tokens_per_second say the same thing.",
+                "seconds and tokens_per_second are two ways to give the same input.",
                 where=where,
-                next_step="Keep one of them.",
+                next_step="Keep only one of them.",
             )
         known = {key: value for key, value in known.items() if not (speeds and key in SPEEDS)}
         known |= layer.known
@@ -354,6 +356,6 @@ def _complete(known: Mapping[str, Quantity]) -> None:
     if missing:
         step = (
             "Give them as flags, or in a file with --from. `offapi cost --example costs.toml`"
-            " writes a file to start from."
+            " writes a file to edit."
         )
         raise ConfigError(f"these inputs are missing: {'; '.join(missing)}.", next_step=step)

@@ -1,9 +1,8 @@
-"""The task's whole life: what is paid month by month on
-one's own model and at the API, and from when it pays.
+"""The task's whole life: the payments month by month, for your own model and for the API.
 
-Paid when due: setup, machines and the first training in the first month; a last month that is not
-whole counts by its part. Shapes: N draws, M months. Left out: what a machine that outlives the task
-is still worth.
+Paid when due: setup, machines and the first training in the first month. A last month that is not
+whole counts in proportion. Shapes: N draws, M months. Left out: the remaining value of a machine
+that outlives the task.
 """
 
 from __future__ import annotations
@@ -18,45 +17,41 @@ from offapi.cost.model import Costs, Numbers
 
 @dataclass(frozen=True)
 class Life:
-    """`own` and `api`: all that was paid by the end of each month, (N, M).
+    """The payments over the task's life."""
 
-    `fits`: machines enough in all of them.
-    """
-
-    own: Numbers
-    api: Numbers
-    fits: NDArray[np.bool_]
-    within: NDArray[np.bool_]  # the months that the task lives in
-    most: Numbers  # requests of the fullest month
+    own: Numbers  # (N, M): paid by the end of each month
+    api: Numbers  # (N, M): paid by the end of each month
+    fits: NDArray[np.bool_]  # (N,): whether the machines are enough in every month
+    within: NDArray[np.bool_]  # (N, M): the months in which the task lives
+    most: Numbers  # (N,): requests of the busiest month
 
     @property
     def total(self) -> Numbers:
-        """All that the own model costs, (N,)."""
+        """The total cost of your own model, (N,)."""
         return self.own[:, -1]
 
     @property
     def api_total(self) -> Numbers:
-        """All that the API costs, (N,)."""
+        """The total cost of the API, (N,)."""
         return self.api[:, -1]
 
     @property
     def cheaper(self) -> NDArray[np.bool_]:
-        """Whether the own model costs less in all, (N,)."""
+        """Whether your own model costs less in total, (N,)."""
         return self.fits & (self.total < self.api_total)
 
     def payback_month(self) -> Numbers:
-        """The month from which on, to the end, less was paid
-        than at the API; infinite unless it is cheaper in all.
+        """Return the month from which the sum paid stays below the API's, (N,).
+
+        Infinite unless the total is lower.
         """
-        dearer = (self.own >= self.api) & self.within
-        last = np.where(dearer.any(axis=1), dearer.shape[1] - np.argmax(dearer[:, ::-1], axis=1), 0)
+        above = (self.own >= self.api) & self.within
+        last = np.where(above.any(axis=1), above.shape[1] - np.argmax(above[:, ::-1], axis=1), 0)
         return np.where(self.cheaper, last + 1.0, np.inf)
 
 
 def lifetime_costs(costs: Costs, requests: Numbers, growth: Numbers) -> Life:
-    """The life of a task that is asked `requests` in its
-    first month, and `growth` more in each that follows.
-    """
+    """Return the life of a task with `requests` in its first month, growing by `growth` a month."""
     ends, parts = _months(costs)
     asked = requests[:, None] * _grown(growth, parts)
     machines = np.where(
@@ -81,11 +76,11 @@ def lifetime_costs(costs: Costs, requests: Numbers, growth: Numbers) -> Life:
 
 
 def break_even(costs: Costs, growth: Numbers) -> Numbers:
-    """Requests in the first month from which the own model
-    is cheaper in all, (N,); infinite where it never is.
+    """Return the requests in the first month from which your own model's total is lower, (N,).
 
-    What it costs more than the API is convex and piecewise linear in them, so Newton's method
-    from 0 meets the root in as many steps as there are pieces, and never passes it.
+    Infinite where it never is. The extra cost over the API is convex and piecewise linear in the
+    requests, so Newton's method from 0 reaches the root in as many steps as there are pieces, and
+    never passes it.
     """
     ends, parts = _months(costs)
     grown = _grown(growth, parts)
@@ -100,12 +95,12 @@ def break_even(costs: Costs, growth: Numbers) -> Numbers:
     with np.errstate(divide="ignore", invalid="ignore"):
         for _ in range(parts.shape[1] + 2):
             machines = np.maximum(floor, found[:, None] * each)
-            dearer = (
+            excess = (
                 fixed
                 + (price * machines).sum(axis=1)
                 + bought * np.maximum(costs.floor, found * fullest)
             )
-            dearer = dearer + single * found
+            excess = excess + single * found
             busy = found[:, None] * each >= floor
             slope = (
                 single
@@ -113,7 +108,7 @@ def break_even(costs: Costs, growth: Numbers) -> Numbers:
                 + bought * fullest * (found * fullest >= costs.floor)
             )
             step = np.where(
-                slope < 0, np.maximum(dearer, 0.0) / -slope, np.where(dearer >= 0, np.inf, 0.0)
+                slope < 0, np.maximum(excess, 0.0) / -slope, np.where(excess >= 0, np.inf, 0.0)
             )
             stays = ~np.isfinite(found) | (step <= 1e-12 * found)
             if stays.all():
@@ -123,9 +118,7 @@ def break_even(costs: Costs, growth: Numbers) -> Numbers:
 
 
 def _months(costs: Costs) -> tuple[Numbers, Numbers]:
-    """Of each month: when it ends, the life's end at the
-    latest, and the part of it that the task lives; (N, M).
-    """
+    """Return each month's end, capped at the end of the life, and its share of a month, (N, M)."""
     horizon = costs.horizon_months[:, None]
     t = np.arange(1, int(np.ceil(horizon).max()) + 1)
     return np.minimum(t, horizon), np.clip(horizon - t + 1, 0.0, 1.0)

@@ -1,7 +1,6 @@
-"""Asks a run's model for some of its evaluation documents,
-and measures seconds, tokens and, where told, watts.
+"""Measure seconds, tokens and, with a meter, watts of a run's model on its evaluation documents.
 
-Nothing is scored, so nothing is counted as a look at the test set. Left out: a server's queue.
+Nothing is scored, so this does not count as a scoring of the test set. Left out: a server's queue.
 """
 
 from __future__ import annotations
@@ -23,46 +22,43 @@ from offapi.training.run import Run
 KEYS = ("model", "task", "val")
 
 
-def measure_run(run: Run, count: int, out: Progress) -> Layer:
-    """`seconds`, `own_tokens` and `watts` (where a meter
-    is installed) of `count` documents, many side by side.
+def measure_run(run: Run, count: int, progress: Progress) -> Layer:
+    """Return `seconds`, `own_tokens` and, with a meter, `watts` of `count` documents, in batches.
 
-    ConfigError where the run names no model, task or evaluation documents, or has no adapter.
+    Raise ConfigError if the run has no model, task, evaluation documents or adapter.
     """
     manifest = run.manifest
     config, adapter = manifest.get("config", {}), run.path / "adapter"
-    missing = [key for key in KEYS if not config.get(key)] + (
-        [] if adapter.is_dir() else ["adapter"]
-    )
+    missing = [key for key in KEYS if not config.get(key)]
+    if not adapter.is_dir():
+        missing.append("adapter")
     if missing:
-        step = "Give --seconds, or name the run of a recipe that ended and had `val`."
+        step = "Give --seconds, or name a finished run that had `val`."
         raise ConfigError(
-            f"this run cannot be measured, it has no {missing[0]}.",
+            f"this run cannot be measured: it has no {missing[0]}.",
             where=str(run.path),
             next_step=step,
         )
     task = load_task(Path(config["task"]))
     rows, folder = test_set.read(Path(config["val"]), task, count), store.get(config["model"]).path
-    chat, spec = (
-        Chat.load(folder),
-        ModelSpec(path=folder, adapter=adapter, dtype=config.get("dtype", "float32")),
-    )
+    chat = Chat.load(folder)
+    spec = ModelSpec(path=folder, adapter=adapter, dtype=config.get("dtype", "float32"))
     backend = load(manifest["backend"], spec)
     try:
-        predict(
-            backend, chat, task, rows[:1], out
-        )  # the first call pays for compiling and allocating
-        found, used = watts.measure_power(
-            lambda: predict(backend, chat, task, rows, out), watts.find_meter()
+        # The first call pays for compiling and allocating.
+        predict(backend, chat, task, rows[:1], progress)
+        predicted, power = watts.measure_power(
+            lambda: predict(backend, chat, task, rows, progress), watts.find_meter()
         )
     finally:
         backend.close()
     where = f"measured on {len(rows)} documents, {backend.name}"
     known = {
-        "seconds": found.seconds / len(rows),
-        "own_tokens": found.completion_tokens / len(rows),
+        "seconds": predicted.seconds / len(rows),
+        "own_tokens": predicted.completion_tokens / len(rows),
     }
     layer = {key: Quantity(Range(x, x, x), where) for key, x in known.items()}
-    if used is not None:
-        layer["watts"] = Quantity(Range(used.watts, used.watts, used.watts), f"{where}: {used.of}")
+    if power is not None:
+        mean = power.watts
+        layer["watts"] = Quantity(Range(mean, mean, mean), f"{where}: {power.of}")
     return Layer(layer, {})

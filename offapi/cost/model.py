@@ -1,13 +1,13 @@
-"""What a month costs, on one's own model and at the API, and where the two meet.
+"""The cost of a month, with your own model and at the API, and their break-even.
 
     own = hardware share + kWh x tariff + (labels + review + training) / months between retrainings
           + operation + setup / months the task lives + escalated share x API
     API = requests x tokens x prices (prompt, cached prompt, answer), less the batch's discount
 
-A machine is paid for at least in its share; what lies beyond its capacity is paid for by the
-part used, so that a request never gets dearer with volume. Shapes: every figure is an array
-of draws, (N,). Left out: growth (`horizon`), interest, tax, resale, and whole machines
-(`machines` tells how many).
+A machine costs at least its share. Requests beyond its capacity are paid for by the part of a
+machine they use, so that a request never gets more expensive with volume. Shapes: every figure is
+an array of draws, (N,). Left out: growth (`lifetime`), interest, tax, resale, and whole machines
+(`machines` returns how many).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-HOURS = 365 * 24 / 12  # of a month: 730
+HOURS = 365 * 24 / 12  # in a month: 730
 CASES = ("owned", "bought", "rented")
 
 Numbers = NDArray[np.float64]
@@ -26,7 +26,7 @@ Values = Mapping[str, Numbers]
 
 
 def complete_values(values: Values) -> dict[str, Numbers]:
-    """`values` with what follows from others filled in, each (N,)."""
+    """Return `values` with the inputs that follow from others filled in, each (N,)."""
     found = dict(values)
     found.setdefault("price_cached", found["price_in"])
     found.setdefault("own_tokens", found["output_tokens"])
@@ -37,7 +37,7 @@ def complete_values(values: Values) -> dict[str, Numbers]:
 
 
 def api_request(v: Values) -> Numbers:
-    """Price of a request at the API."""
+    """Return the price of a request at the API."""
     prompt = (1 - v["cached_share"]) * v["price_in"] + v["cached_share"] * v["price_cached"]
     dollars = (v["input_tokens"] * prompt + v["output_tokens"] * v["price_out"]) / 1e6
     return dollars * (1 - v["batch_share"] * v["batch_discount"])
@@ -45,39 +45,39 @@ def api_request(v: Values) -> Numbers:
 
 @dataclass(frozen=True)
 class Costs:
-    """One case's prices, by what they go with."""
+    """One case's prices, each with its unit."""
 
-    api: Numbers  # of a request
+    api: Numbers  # per request
     setup: Numbers  # once
     horizon_months: Numbers
-    retraining: Mapping[str, Numbers]  # labels, review, training: each time
+    retraining: Mapping[str, Numbers]  # labels, review, training: per retraining
     months_between: Numbers
-    operation: Numbers  # a month
-    escalation: Numbers  # a request
-    busy_energy: Numbers  # a request, beyond that of waiting
-    idle_energy: Numbers  # a machine and month
-    rent: Numbers  # a machine and month
-    purchase: Numbers  # a machine
-    purchase_months: Numbers  # that it lasts
-    floor: Numbers  # machines paid for at least
-    capacity: Numbers  # requests a machine can answer in a month
-    most_machines: float  # that there are
+    operation: Numbers  # per month
+    escalation: Numbers  # per request
+    busy_energy: Numbers  # per request, beyond that of an idle machine
+    idle_energy: Numbers  # per machine and month
+    rent: Numbers  # per machine and month
+    purchase: Numbers  # per machine
+    purchase_months: Numbers  # service life of a machine
+    floor: Numbers  # the least number of machines paid for
+    capacity: Numbers  # requests per machine and month
+    most_machines: float  # machines available
 
     @property
     def retraining_price(self) -> Numbers:
-        """Of one retraining in all."""
+        """The price of one retraining."""
         return sum(self.retraining.values(), np.zeros(1))
 
     def machines(self, requests: Numbers) -> Numbers:
-        """Machines paid for, in parts."""
+        """Return the machines paid for, as a fraction."""
         return np.maximum(self.floor, requests / self.capacity)
 
     def fits(self, requests: Numbers) -> NDArray[np.bool_]:
-        """Whether there are machines enough."""
+        """Return whether there are enough machines."""
         return requests / self.capacity <= self.most_machines
 
     def month(self, requests: Numbers) -> dict[str, Numbers]:
-        """What goes into a month of so many requests, part by part."""
+        """Return the cost of a month with `requests`, part by part."""
         machines = self.machines(requests)
         return {
             "hardware": (self.rent + self.purchase / self.purchase_months) * machines,
@@ -89,14 +89,14 @@ class Costs:
         }
 
     def monthly(self, requests: Numbers) -> Numbers:
-        """What a month of so many requests costs."""
+        """Return the cost of a month with `requests`."""
         return sum(self.month(requests).values(), np.zeros(1))
 
     def break_even(self) -> Numbers:
-        """Requests a month from which the own model is cheaper; infinite where it never is.
+        """Return the requests a month from which your own model is cheaper; infinite if never.
 
-        The own cost is a line up to what the paid machines can do, and a steeper one beyond; a
-        request gets cheaper along both, so they meet the API's line once at most.
+        Its cost is a line up to the capacity of the machines paid for, and a steeper one beyond. A
+        request gets cheaper along both, so they meet the API's line at most once.
         """
         fixed = (
             self.retraining_price / self.months_between
@@ -104,21 +104,19 @@ class Costs:
             + self.setup / self.horizon_months
         )
         machine = self.rent + self.purchase / self.purchase_months + self.idle_energy
-        gain = self.api - self.escalation - self.busy_energy  # of a request, machines aside
+        gain = self.api - self.escalation - self.busy_energy  # per request, without machines
         within = _divide(fixed + machine * self.floor, gain)
         beyond = _divide(fixed, gain - machine / self.capacity)
-        found = np.where(within <= self.floor * self.capacity, within, beyond)
-        return np.where(found <= self.most_machines * self.capacity, found, np.inf)
+        requests = np.where(within <= self.floor * self.capacity, within, beyond)
+        return np.where(requests <= self.most_machines * self.capacity, requests, np.inf)
 
 
 def case_costs(case: str, values: Values) -> Costs:
-    """The prices of `case`: a machine one owns
-    already, one that is bought, or one that is rented.
-    """
+    """Return the prices of `case`: a machine you own already, one you buy, or one you rent."""
     v = complete_values(values)
     none = np.zeros(1)
     idle = np.minimum(v["idle_watts"], v["watts"])
-    kwh = v["tariff"] / 1000  # a watt for an hour
+    kwh = v["tariff"] / 1000  # price of one watt for an hour
     hours = v["seconds"] / 3600
     rented, bought = case == "rented", case == "bought"
     training = v["training_hours"] * (v["rent"] if rented else v["watts"] * kwh)
@@ -143,6 +141,6 @@ def case_costs(case: str, values: Values) -> Costs:
 
 
 def _divide(fixed: Numbers, gain: Numbers) -> Numbers:
-    """`fixed` / `gain`; infinite where nothing is gained."""
+    """Return `fixed` / `gain`; infinite where nothing is gained."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(gain > 0, fixed / gain, np.inf)

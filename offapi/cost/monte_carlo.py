@@ -1,4 +1,4 @@
-"""Uncertain inputs: draws of all of them at once, and the swing of each alone.
+"""Uncertain inputs: draws of all at once, and the swing of each alone.
 
 A range is a triangular distribution, each input independent of the others, by inverse CDF from
 NumPy's counter-based Philox with a fixed seed. Left out: correlations, and other shapes.
@@ -15,23 +15,23 @@ from offapi.cost.lifetime import lifetime_costs
 from offapi.cost.model import Numbers, case_costs
 
 DRAWS, SEED = 10_000, 0
-LEVEL = 0.9  # of the ranges told: from the 5th to the 95th percentile
+LEVEL = 0.9  # of the ranges shown: from the 5th to the 95th percentile
 
 
 def likely_values(inputs: CostInputs) -> dict[str, Numbers]:
-    """Every input at its likeliest, (1,)."""
+    """Return every input at its likeliest, (1,)."""
     return {key: np.array([quantity.range.likely]) for key, quantity in inputs.known.items()}
 
 
 def draw_values(inputs: CostInputs, count: int = DRAWS, seed: int = SEED) -> dict[str, Numbers]:
-    """Every input (count,), drawn. An input's draws do not depend on which others are uncertain."""
+    """Draw every input, (count,). Its draws do not depend on which others are uncertain."""
     uniforms = np.random.Generator(np.random.Philox(seed)).random((len(INPUTS), count))
     rows = {row.key: uniforms[i] for i, row in enumerate(INPUTS)}
     return {key: triangular(quantity.range, rows[key]) for key, quantity in inputs.known.items()}
 
 
 def triangular(range: Range, uniforms: Numbers) -> Numbers:
-    """The inverse CDF of the triangular distribution from low over likely to high."""
+    """Return the inverse CDF of the triangular distribution from low over likely to high."""
     low, mode, high = range.low, range.likely, range.high
     if low == high:
         return np.full_like(uniforms, low)
@@ -42,19 +42,18 @@ def triangular(range: Range, uniforms: Numbers) -> Numbers:
 
 
 def swings(inputs: CostInputs, case: str) -> list[tuple[str, float, float]]:
-    """Of each uncertain input: what is saved over the API
-    with it at its low and at its high, all others likely.
+    """Return what an average month saves over the API with each uncertain input at its ends.
 
-    A month, on average over the task's life. The one with the largest difference first.
+    All other inputs are likely. The input with the largest difference comes first.
     """
     base = likely_values(inputs)
-    found: list[tuple[str, float, float]] = []
+    savings: list[tuple[str, float, float]] = []
     for key, quantity in inputs.known.items():
         if quantity.range.uncertain:
             ends = (quantity.range.low, quantity.range.high)
             low, high = (_saving({**base, key: np.array([end])}, case) for end in ends)
-            found.append((key, low, high))
-    return sorted(found, key=lambda row: -abs(row[2] - row[1]))
+            savings.append((key, low, high))
+    return sorted(savings, key=lambda row: -abs(row[2] - row[1]))
 
 
 def _saving(values: Mapping[str, Numbers], case: str) -> float:

@@ -1,7 +1,7 @@
-"""Watts while something runs, where the machine tells.
+"""Power draw while something runs, where the machine can measure it.
 
-NVIDIA's cards tell by nvidia-ml-py, Apple's chips by zeus-apple-silicon; both are optional and
-imported only here. They count energy, so nothing is sampled. Left out: the rest of the machine
+NVIDIA's cards are read with nvidia-ml-py, Apple's chips with zeus-apple-silicon; both are optional
+and imported only here. They count energy, so nothing is sampled. Left out: the rest of the machine
 (board, fans, power supply), which neither sees, and other processors.
 """
 
@@ -21,7 +21,7 @@ Joules = Callable[[], float]
 
 @dataclass(frozen=True)
 class Meter:
-    """A running count of joules, and whose."""
+    """A running count of joules, and what it measures."""
 
     joules: Joules
     of: str
@@ -29,30 +29,30 @@ class Meter:
 
 @dataclass(frozen=True)
 class Power:
-    """Mean power over a measured while."""
+    """Mean power over a measured period."""
 
     watts: float
     of: str
 
 
 def find_meter() -> Meter | None:
-    """The meter this machine has; None where none is installed, or none works."""
+    """Return this machine's meter; None if none is installed, or none works."""
     for find in (_apple,) if sys.platform == "darwin" else (_nvidia,):
         try:
             return find()
-        except Exception:  # no library, no driver, a card too old: each says it in its own way
+        except Exception:  # no library, no driver, an old card: each raises its own error
             continue
     return None
 
 
 def measure_power(work: Callable[[], Any], by: Meter | None) -> tuple[Any, Power | None]:
-    """What `work` returns, and the power it took."""
+    """Return what `work` returns, and the power it took."""
     if by is None:
         return work(), None
     before, started = by.joules(), time.perf_counter()
-    done = work()
+    result = work()
     joules, seconds = by.joules() - before, time.perf_counter() - started
-    return done, Power(joules / seconds, by.of) if joules > 0 else None
+    return result, Power(joules / seconds, by.of) if joules > 0 else None
 
 
 def _nvidia() -> Meter:
@@ -61,12 +61,11 @@ def _nvidia() -> Meter:
     cards = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
 
     def joules() -> float:
-        return 0.001 * sum(
-            int(nvml.nvmlDeviceGetTotalEnergyConsumption(card)) for card in cards
-        )  # from mJ
+        millijoules = (int(nvml.nvmlDeviceGetTotalEnergyConsumption(card)) for card in cards)
+        return 0.001 * sum(millijoules)
 
     joules()
-    return Meter(joules, f"{plural(len(cards), 'NVIDIA card')} alone")
+    return Meter(joules, f"{plural(len(cards), 'NVIDIA card')} only")
 
 
 def _apple() -> Meter:
@@ -84,4 +83,4 @@ def _apple() -> Meter:
         return 0.001 * sum(int(part or 0) for part in parts)  # from mJ
 
     joules()
-    return Meter(joules, "the chip alone")
+    return Meter(joules, "the chip only")

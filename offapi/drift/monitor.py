@@ -1,6 +1,4 @@
-"""Fresh rows held against the reference, one after another:
-the state after them is the same however they come.
-"""
+"""Compare fresh rows with the reference, one after another, in whatever batches they come."""
 
 from __future__ import annotations
 
@@ -24,54 +22,51 @@ Steps = NDArray[np.int64]
 
 
 class DriftMonitor:
-    """A reference to hold rows against. `margin`: moves of a mean that do not count."""
+    """Compares rows with a reference. Changes of a mean within `margin` do not count."""
 
     def __init__(self, reference: Reference, watching: Sequence[Signal], margin: float) -> None:
         self.reference, self.watching = reference, watching
-        self._both = np.array([not one.falls_only for one in watching])
+        self._both = np.array([not signal.falls_only for signal in watching])
         self.test: Test = sequential_test.against(
             np.concatenate([reference.counts, reference.counts[self._both, ::-1]]), margin
         )
 
     def start(self) -> State:
-        """The state before any fresh row."""
+        """Return the state before any fresh row."""
         return State.start(self.test, len(self.watching))
 
-    def run(self, state: State, source: TraceSource, tally: RowTally, said: Progress) -> State:
-        """The state after the rows of `source` that it did not count yet."""
-        with said.progress("grading fresh rows") as advance:
-            begun = state.rows
+    def run(self, state: State, source: TraceSource, tally: RowTally, progress: Progress) -> State:
+        """Return the state after the rows of `source` that are not yet counted in it."""
+        with progress.progress("grading fresh rows") as advance:
+            before = state.rows
             for batch in source.batches(state.ids, tally):
                 state = self.after(state, batch)
-                advance(state.rows - begun)
+                advance(state.rows - before)
         state = replace(state, failed=state.failed + tally.failed)
         return replace(state, peak=np.maximum(state.peak, self.log_e(state)))
 
     def after(self, state: State, batch: Batch) -> State:
-        """The state after a batch."""
+        """Return the state after a batch."""
         raw, steps = self.reference.measured(batch, self.watching)
         state = self.counted(state, steps)
-        found = outliers.merged(
+        tops = outliers.merged(
             state.tops, batch, raw, self.watching, self.reference.rulers, self.reference.known
         )
-        right, gold = (
-            int((batch.right == table.RIGHT).sum()),
-            int((batch.right != table.UNKNOWN).sum()),
-        )
-        return replace(state, tops=found, right=(state.right[0] + right, state.right[1] + gold))
+        right = int((batch.right == table.RIGHT).sum())
+        gold = int((batch.right != table.UNKNOWN).sum())
+        return replace(state, tops=tops, right=(state.right[0] + right, state.right[1] + gold))
 
     def counted(self, state: State, steps: Steps) -> State:
-        """The state after rows whose values are `steps`,
-        (N, W), of 1 / STEPS; a look after each block.
+        """Return the state after rows whose values are `steps`, (N, W), in units of 1 / STEPS.
+
+        The e-values are computed after each block.
         """
-        left = np.concatenate([state.pending, steps])
-        bets, peak = state.bets, state.peak
-        whole = len(left) // BLOCK * BLOCK
+        rows = np.concatenate([state.pending, steps])
+        bets, peak, none = state.bets, state.peak, self._series(rows[:0])
+        whole = len(rows) // BLOCK * BLOCK
         for at in range(0, whole, BLOCK):
-            bets = sequential_test.after(self.test, bets, self._series(left[at : at + BLOCK]))
-            peak = np.maximum(
-                peak, self._joined(sequential_test.log_e(self.test, bets, self._series(left[:0])))
-            )
+            bets = sequential_test.after(self.test, bets, self._series(rows[at : at + BLOCK]))
+            peak = np.maximum(peak, self._joined(sequential_test.log_e(self.test, bets, none)))
         counts = state.counts + np.array(
             [np.bincount(column, minlength=STEPS + 1) for column in steps.T]
         )
@@ -80,20 +75,21 @@ class DriftMonitor:
             rows=state.rows + len(steps),
             counts=counts,
             bets=bets,
-            pending=left[whole:],
+            pending=rows[whole:],
             peak=peak,
         )
 
     def log_e(self, state: State) -> NDArray[np.float64]:
-        """Logs of the e-values now, (W,): where both
-        ways count, the mean of a fall's and a rise's.
+        """Return the logs of the current e-values, (W,).
+
+        Where both directions count, it is the mean of a fall's and a rise's.
         """
         return self._joined(
             sequential_test.log_e(self.test, state.bets, self._series(state.pending))
         )
 
     def lately(self, state: State) -> NDArray[np.float64]:
-        """(W,): means of about the last few hundred rows; NaN before the first block."""
+        """Return the means of about the last few hundred rows, (W,); NaN before the first block."""
         rows, sums = state.bets.rows[0], state.bets.sums[: len(self.watching), 0]
         return sums / rows if rows else np.full(len(self.watching), np.nan)
 
@@ -102,6 +98,6 @@ class DriftMonitor:
         return np.concatenate([values, 1.0 - values[:, self._both]], axis=1)
 
     def _joined(self, logs: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = logs[: len(self.watching)].copy()
-        found[self._both] = np.logaddexp(found[self._both], logs[len(self.watching) :]) - log(2)
-        return found
+        joined = logs[: len(self.watching)].copy()
+        joined[self._both] = np.logaddexp(joined[self._both], logs[len(self.watching) :]) - log(2)
+        return joined

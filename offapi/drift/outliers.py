@@ -1,6 +1,4 @@
-"""The rows that stand out: the few lowest and highest
-of each thing that is watched, with the reason.
-"""
+"""The rows that stand out: the few lowest and highest of each signal, with the reason."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from offapi.text.display import shorten, terminal_safe
 SHOWN = 3
 WORST = "worst"
 LONGEST = 160  # characters of a reason
-STRETCH = 40  # of a new stretch
+STRETCH = 40  # characters of a new stretch of text
 UNITS = {CHARACTERS: "characters", LINES: "lines", ANSWER: "characters"}
 
 Tops = Mapping[str, tuple["OutlierRow", ...]]
@@ -28,7 +26,7 @@ Tops = Mapping[str, tuple["OutlierRow", ...]]
 
 @dataclass(frozen=True)
 class OutlierRow:
-    """A row that stands out. `value`: a score, a share, or a length in its unit."""
+    """A row that stands out. `value` is a score, a share, or a length in its unit."""
 
     id: str
     value: float
@@ -36,7 +34,7 @@ class OutlierRow:
 
 
 def list_key(name: str, side: int) -> str:
-    """Under which the lowest (-1) or the highest (1) rows of a thing are kept."""
+    """Return the key of a signal's lowest (-1) or highest (1) rows."""
     return f"{'high' if side > 0 else 'low'} {name}"
 
 
@@ -48,30 +46,27 @@ def merged(
     rulers: Mapping[str, Ruler],
     known: Known,
 ) -> Tops:
-    """`tops` with the rows of a batch, whose values are `raw` (N, W).
+    """Return `tops` merged with the rows of a batch, whose values are `raw` (N, W).
 
-    Of equal rows the earlier one stays.
+    Of equal rows, the earlier one stays.
     """
-    found = dict(tops)
-    score = raw[:, [one.kind == "check" for one in watching]].mean(axis=1)
-    found[WORST] = _few(found.get(WORST, ()), score, batch.traces, -1, 1.0, _worst)
-    for i, one in enumerate(watching):
+    lists = dict(tops)
+    score = raw[:, [signal.kind == "check" for signal in watching]].mean(axis=1)
+    lists[WORST] = _few(lists.get(WORST, ()), score, batch.traces, -1, 1.0, _worst)
+    for i, signal in enumerate(watching):
+        limit = None
+        if signal.kind == "check":
+            limit = 1.0
+        elif signal.kind == "field" or signal.name == NOVEL:
+            limit = 0.0
+        reason = _reason_of(signal, rulers, known)
         for side in (-1, 1):
-            if one.kind in ("check", "field") and side != (-1 if one.kind == "check" else 1):
+            if signal.kind in ("check", "field") and side != (-1 if signal.kind == "check" else 1):
                 continue
-            limit = (
-                1.0
-                if one.kind == "check"
-                else 0.0
-                if one.kind == "field" or one.name == NOVEL
-                else None
-            )
-            told = _teller(one, rulers, known)
-            before = found.get(list_key(one.name, side), ())
-            found[list_key(one.name, side)] = _few(
-                before, raw[:, i], batch.traces, side, limit, told
-            )
-    return found
+            key = list_key(signal.name, side)
+            before = lists.get(key, ())
+            lists[key] = _few(before, raw[:, i], batch.traces, side, limit, reason)
+    return lists
 
 
 def _few(
@@ -80,10 +75,11 @@ def _few(
     traces: Sequence[Trace],
     side: int,
     limit: float | None,
-    told: Callable[[Trace, float], str],
+    reason: Callable[[Trace, float], str],
 ) -> tuple[OutlierRow, ...]:
-    """The few that stand out among those `before` and the
-    new ones, none of which may have the value `limit`.
+    """Return the few that stand out among those `before` and the new ones.
+
+    A value equal to `limit` never stands out.
     """
     bar = side * before[-1].value if len(before) == SHOWN else -np.inf
     if limit is not None:
@@ -91,22 +87,24 @@ def _few(
     better = np.flatnonzero(side * values > bar)
     first = better[np.argsort(-side * values[better], kind="stable")[:SHOWN]]
     new = [(traces[i], float(values[i])) for i in first.tolist()]
-    rows = [OutlierRow(_short(trace.id), value, _short(told(trace, value))) for trace, value in new]
+    rows = [
+        OutlierRow(_short(trace.id), value, _short(reason(trace, value))) for trace, value in new
+    ]
     return tuple(sorted([*before, *rows], key=lambda row: -side * row.value)[:SHOWN])
 
 
-def _teller(
-    one: Signal, rulers: Mapping[str, Ruler], known: Known
+def _reason_of(
+    signal: Signal, rulers: Mapping[str, Ruler], known: Known
 ) -> Callable[[Trace, float], str]:
-    """What is said of a row that stands out in one thing."""
-    if one.kind == "check":
-        return lambda trace, value: _reason(trace, one.of)
-    if one.kind == "field":
-        return lambda trace, value: f"{one.of} is missing"
-    if one.name in LENGTHS:
-        unit, median = UNITS[one.name], rulers[one.name].median()
-        return lambda trace, value: f"{value:,.0f} {unit}, the reference's median is {median:,.0f}"
-    if one.name == NOVEL:
+    """Return the function that explains why a row stands out in `signal`."""
+    if signal.kind == "check":
+        return lambda trace, value: _verdict(trace, signal.of)
+    if signal.kind == "field":
+        return lambda trace, value: f"{signal.of} is missing"
+    if signal.name in LENGTHS:
+        unit, median = UNITS[signal.name], rulers[signal.name].median()
+        return lambda trace, value: f"{value:,.0f} {unit}; the reference's median is {median:,.0f}"
+    if signal.name == NOVEL:
         return lambda trace, value: (
             f"{value:.0%} new, such as {known.longest_new(trace.document)[:STRETCH]!r}"
         )
@@ -122,7 +120,7 @@ def _worst(trace: Trace, value: float) -> str:
     )
 
 
-def _reason(trace: Trace, check: str) -> str:
+def _verdict(trace: Trace, check: str) -> str:
     checks = (trace.grade or {}).get("checks")
     return str(checks[check]["reason"]) if checks else "there is no answer"
 

@@ -1,5 +1,6 @@
-"""Lengths, which know no upper bound, as places
-in [0, 1] among the reference's: ½ is its median.
+"""Lengths, which have no upper bound, as places in [0, 1] among the reference's lengths.
+
+The reference's median is at ½.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Numbers = NDArray[np.float64]
 
 
 def marks(lengths: Numbers) -> NDArray[np.int64]:
-    """The mark of each length: lengths below 64 have one of their own."""
+    """Return the mark of each length. Every length below 64 has a mark of its own."""
     return np.asarray(np.minimum(np.log2(1.0 + lengths) * PER_DOUBLING, MARKS - 1), np.int64)
 
 
@@ -26,14 +27,15 @@ class Ruler:
     counts: NDArray[np.int64]
 
     def places(self) -> Numbers:
-        """Of each mark, (MARKS,): the share of lengths below
-        it, and half of those on it. ½ for a ruler of nothing.
+        """Return each mark's place, (MARKS,): the share of lengths below it, plus half of its own.
+
+        Without any lengths, all places are ½.
         """
         n = int(self.counts.sum())
         return (np.cumsum(self.counts) - self.counts / 2) / n if n else np.full(MARKS, 0.5)
 
     def median(self) -> float:
-        """The median length, within 1%; NaN of nothing."""
+        """Return the median length, within 1%; NaN without any lengths."""
         n = int(self.counts.sum())
         if not n:
             return float("nan")

@@ -1,8 +1,8 @@
-"""The reference window as counts: what fresh rows are held against.
+"""The reference window as counts, with which fresh rows are compared.
 
-What needs a measure of its own, lengths and novelty, is measured by the one half of the reference
-(its rulers and known runs) and compared with the other, so that fresh rows and the rows they are
-compared with are measured alike. Which half a row is in depends on its id alone.
+Lengths and novelty need a scale. One half of the reference makes it (its rulers and known runs),
+and fresh rows are compared with the other half, so that both are measured alike. The half of a row
+depends only on its id.
 """
 
 from __future__ import annotations
@@ -28,13 +28,10 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reference:
-    """The reference's rows, counted.
-
-    `counts` (W, STEPS + 1) of the values that fresh rows are compared with.
-    """
+    """The reference's rows, counted."""
 
     rows: int
-    counts: NDArray[np.int64]
+    counts: NDArray[np.int64]  # (W, STEPS + 1): of the values that fresh rows are compared with
     rulers: Mapping[str, Ruler]
     known: Known
     ids: Ids
@@ -44,35 +41,33 @@ class Reference:
     def measured(
         self, batch: Batch, watching: Sequence[Signal]
     ) -> tuple[Numbers, NDArray[np.int64]]:
-        """A batch's values with its novelty, and as steps of [0, 1], both (N, W)."""
+        """Return a batch's values, with its novelty, and the values as steps, both (N, W)."""
         raw = batch.values.copy()
         raw[:, _column(watching, NOVEL)] = batch.texts.share(self.known.novel(batch.texts))
         return raw, _steps(raw, watching, self.rulers)
 
 
-def read_reference(source: TraceSource, said: Progress) -> Reference:
-    """Grade and count the file of `source`. DataError where it has no row."""
+def read_reference(source: TraceSource, progress: Progress) -> Reference:
+    """Grade and count the file of `source`. Raise DataError if it has no rows."""
     tally, ids = RowTally(), Ids()
     first = _First(source.watching)
-    with said.progress("reading the reference") as advance:
+    with progress.progress("reading the reference") as advance:
         for batch in source.batches(ids, tally):
             first.add(batch)
             advance(first.rows)
     if not first.rows:
         raise DataError.at(
-            "there are no rows in it.",
+            "the file has no rows.",
             path=source.path,
-            next_step="Give it rows served when all was well.",
+            next_step="Put in rows that were served while all was well.",
         )
     counts, rulers = first.counted()
-    counts[_column(source.watching, NOVEL)] = _novelty(source, first.known, said)
+    counts[_column(source.watching, NOVEL)] = _novelty(source, first.known, progress)
     return Reference(first.rows, counts, rulers, first.known, ids, (first.right, first.gold), tally)
 
 
 class _First:
-    """The first pass: everything but the novelty of the half
-    that is compared with, which needs all of the other.
-    """
+    """The first pass: everything except the compared half's novelty, which needs the other half."""
 
     def __init__(self, watching: Sequence[Signal]) -> None:
         self._watching, self.known = watching, Known()
@@ -83,19 +78,19 @@ class _First:
     def add(self, batch: Batch) -> None:
         half = _compared([trace.id for trace in batch.traces])
         self.known.add(batch.texts, ~half)
-        for i, one in enumerate(self._watching):
-            if one.name in LENGTHS:
+        for i, signal in enumerate(self._watching):
+            if signal.name in LENGTHS:
                 for side in (0, 1):
-                    found = marks(batch.values[half == side, i])
-                    self._marks[one.name][side] += np.bincount(found, minlength=MARKS)
-            elif one.name not in HALVED:
+                    lengths = marks(batch.values[half == side, i])
+                    self._marks[signal.name][side] += np.bincount(lengths, minlength=MARKS)
+            elif signal.name not in HALVED:
                 self._counts[i] += np.bincount(_rounded(batch.values[:, i]), minlength=STEPS + 1)
         self.rows += len(batch.traces)
         self.right += int((batch.right == table.RIGHT).sum())
         self.gold += int((batch.right != table.UNKNOWN).sum())
 
     def counted(self) -> tuple[NDArray[np.int64], dict[str, Ruler]]:
-        """The counts, and the rulers of the one half, by which the other's lengths are counted."""
+        """Return the counts, and the rulers of one half that measure the other's lengths."""
         rulers = {name: Ruler(sides[0]) for name, sides in self._marks.items()}
         for name, ruler in rulers.items():
             weights = self._marks[name][1]
@@ -106,21 +101,19 @@ class _First:
         return self._counts, rulers
 
 
-def _novelty(source: TraceSource, known: Known, said: Progress) -> NDArray[np.int64]:
-    """Counts of the novelty of the half that is
-    compared with; the file is read again, not graded.
-    """
+def _novelty(source: TraceSource, known: Known, progress: Progress) -> NDArray[np.int64]:
+    """Count the novelty of the compared half. The file is read again, but not graded."""
     counts, done = np.zeros(STEPS + 1, np.int64), 0
-    with said.progress("comparing its halves") as advance, source.path.open("rb") as file:
+    with progress.progress("comparing its halves") as advance, source.path.open("rb") as file:
         for job in source.jobs(Ids(), RowTally()):
             file.seek(job.start)
             lines = [line for line in file.read(job.end - job.start).split(b"\n") if line.strip()]
             traces = [rows.parse(line, source.path, 0, source.task) for line in lines]
             half = _compared([trace.id for trace in traces])
-            some = [
+            documents = [
                 trace.document for trace, compared in zip(traces, half, strict=True) if compared
             ]
-            texts = Texts.of(some)
+            texts = Texts.of(documents)
             counts += np.bincount(_rounded(texts.share(known.novel(texts))), minlength=STEPS + 1)
             done += len(traces)
             advance(done)
@@ -130,11 +123,13 @@ def _novelty(source: TraceSource, known: Known, said: Progress) -> NDArray[np.in
 def _steps(
     raw: Numbers, watching: Sequence[Signal], rulers: Mapping[str, Ruler]
 ) -> NDArray[np.int64]:
-    found = np.empty(raw.shape, np.int64)
-    for i, one in enumerate(watching):
-        places = rulers[one.name].places()[marks(raw[:, i])] if one.name in rulers else raw[:, i]
-        found[:, i] = _rounded(places)
-    return found
+    steps = np.empty(raw.shape, np.int64)
+    for i, signal in enumerate(watching):
+        values = raw[:, i]
+        if signal.name in rulers:
+            values = rulers[signal.name].places()[marks(values)]
+        steps[:, i] = _rounded(values)
+    return steps
 
 
 def _rounded(values: Numbers) -> NDArray[np.int64]:
@@ -142,9 +137,9 @@ def _rounded(values: Numbers) -> NDArray[np.int64]:
 
 
 def _compared(ids: Sequence[str]) -> NDArray[np.bool_]:
-    """Whether each row is in the half that fresh rows are compared with."""
+    """Return whether each row is in the half that fresh rows are compared with."""
     return np.asarray((table.digests(ids) >> np.uint64(17)) & np.uint64(1) == 1)
 
 
 def _column(watching: Sequence[Signal], name: str) -> int:
-    return next(i for i, one in enumerate(watching) if one.name == name)
+    return next(i for i, signal in enumerate(watching) if signal.name == name)

@@ -1,6 +1,4 @@
-"""Fresh, watch or retrain: what the e-values say, how far
-each thing moved, which rows drove it, what to do next.
-"""
+"""The report on drift: fresh, watch or retrain; how far each signal moved; what to do next."""
 
 from __future__ import annotations
 
@@ -21,31 +19,30 @@ from offapi.drift.sequential_test import VALUES
 from offapi.drift.signals import NOVEL, Kind
 from offapi.drift.state import State
 from offapi.stats.interval import Interval, wilson
+from offapi.text.display import plural
 
 Verdict = Literal["fresh", "watch", "retrain"]
-FEW = 200  # reference rows, below which little can be shown
-LARGEST = 1e12  # e-values are not told beyond it
+FEW = 200  # reference rows below which little can be detected
+LARGEST = 1e12  # e-values are not reported beyond it
 
 
 @dataclass(frozen=True, kw_only=True)
 class SignalFinding:
-    """One watched thing. Means lie in [0, 1]; a length's
-    is its mean place among the reference's lengths.
-    """
+    """One signal. Means lie in [0, 1]; a length's is its mean place among reference lengths."""
 
     name: str
     kind: Kind
     reference: float
     fresh: float
-    lately: float | None  # of about the last few hundred rows
-    difference: Interval  # fresh less reference
+    lately: float | None  # mean of about the last few hundred rows
+    difference: Interval  # fresh minus reference
     e: float
     highest_e: float
     moved: bool  # its highest e reached the alarm
-    rows: tuple[OutlierRow, ...]  # that stand out the way it moved, where it moved
+    rows: tuple[OutlierRow, ...]  # rows that stand out in the direction it moved
 
     def cells(self) -> tuple[str, ...]:
-        """A line of the table."""
+        """Return a line of the table."""
         lately = "" if self.lately is None else f"{100 * self.lately:.1f}"
         means = (f"{100 * self.reference:.1f}", f"{100 * self.fresh:.1f}", lately)
         return (
@@ -59,7 +56,7 @@ class SignalFinding:
 
 @dataclass(frozen=True, kw_only=True)
 class DriftReport:
-    """The verdict and all it rests on."""
+    """The verdict and everything it is based on."""
 
     verdict: Verdict
     rule: str
@@ -67,59 +64,61 @@ class DriftReport:
     fresh_rows: int
     failed: int
     watched: tuple[SignalFinding, ...]
-    alarm: float  # the e-value at which a thing counts as moved
-    warning: float  # the e-value at which a check alone is watched
+    alarm: float  # the e-value at which a signal counts as moved
+    warning: float  # the e-value at which the verdict on a check is watch
     worst: tuple[OutlierRow, ...]
     most_novel: tuple[OutlierRow, ...]
-    right: Mapping[
-        str, Interval | None
-    ]  # rows right in all fields where gold is known; no part of the verdict
+    # rows right in all fields, among those with gold; not part of the verdict
+    right: Mapping[str, Interval | None]
 
     def as_dict(self) -> dict[str, Any]:
-        """The object for --json."""
+        """Return the object for --json."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Verdict, rule and notes, in words."""
-        moved = [one for one in self.watched if one.moved]
-        told = [f"{self.verdict.upper()}: {self._why(moved)}", f"Rule: {self.rule}"]
+        """Return verdict, rule and notes, in words."""
+        moved = [signal for signal in self.watched if signal.moved]
+        lines = [f"{self.verdict.upper()}: {self._why(moved)}", f"Rule: {self.rule}"]
         if self.reference_rows < FEW:
-            told.append(
-                f"A reference of {self.reference_rows:,} rows can show little: give it {FEW} or"
-                " more."
+            lines.append(
+                f"The reference has only {plural(self.reference_rows, 'row')}, too few to detect"
+                f" small changes. Use {FEW} or more."
             )
         known = [
-            f"{name} {found.percent()}%" for name, found in self.right.items() if found is not None
+            f"{name} {rate.percent()}%" for name, rate in self.right.items() if rate is not None
         ]
         if known:
-            told.append(
-                f"Right in every field where gold is known: {', '.join(known)}. No part of the"
-                " verdict."
+            lines.append(
+                f"Right in all fields, among rows with gold: {', '.join(known)}. This is not part"
+                " of the verdict."
             )
-        return told
+        return lines
 
     def _why(self, moved: Sequence[SignalFinding]) -> str:
         if moved:
-            return "; ".join(f"{one.name} {one.difference.points()} points" for one in moved) + "."
+            changes = [f"{signal.name} {signal.difference.points()} points" for signal in moved]
+            return f"{'; '.join(changes)}."
         if self.verdict == "watch":
-            low = max(
-                (one for one in self.watched if one.kind == "check"), key=lambda one: one.highest_e
-            )
+            checks = [signal for signal in self.watched if signal.kind == "check"]
+            low = max(checks, key=lambda check: check.highest_e)
             return f"{low.name} may have fallen: {low.difference.points()} points."
-        return f"nothing moved as far as {self.fresh_rows:,} rows can tell."
+        return f"no drift detected in {plural(self.fresh_rows, 'row')}."
 
 
 def drift_report(watch: DriftMonitor, state: State, rate: float) -> DriftReport:
-    """What `state`, of one row or more, says, when at most
-    `rate` of all watches without drift shall raise an alarm.
+    """Return the report on `state`, of one row or more.
+
+    Without drift, the probability of ever raising an alarm is at most `rate`.
     """
     alarm, warning = len(watch.watching) / rate, 1.0 / rate
     findings = _findings(watch, state, log(alarm))
-    checks = [one for one in findings if one.kind == "check"]
+    checks = [finding for finding in findings if finding.kind == "check"]
     verdict: Verdict = "fresh"
-    if any(one.moved for one in findings) or any(one.highest_e >= warning for one in checks):
+    if any(finding.moved for finding in findings):
         verdict = "watch"
-    if any(one.moved for one in checks):
+    if any(check.highest_e >= warning for check in checks):
+        verdict = "watch"
+    if any(check.moved for check in checks):
         verdict = "retrain"
     return DriftReport(
         verdict=verdict,
@@ -137,32 +136,29 @@ def drift_report(watch: DriftMonitor, state: State, rate: float) -> DriftReport:
 
 
 def next_commands(verdict: Verdict, task_file: Path, fresh: Path) -> list[str]:
-    """What to run next."""
+    """Return the commands to run next."""
     task, traces = (shlex.quote(str(path.absolute())) for path in (task_file, fresh))
     if verdict == "fresh":
         return []
     if verdict == "watch":
         return [f"offapi grade --task {task} --traces {traces} --review 30"]
-    recipe, more, first = (
-        task_file.parent / "filtered_sft.toml",
-        f"--set name=retrain-{date.today()}",
-        [],
-    )
+    recipe, more = task_file.parent / "filtered_sft.toml", f"--set name=retrain-{date.today()}"
+    commands = []
     if not recipe.is_file():
-        recipe, first = Path("retrain/filtered_sft.toml"), ["offapi init retrain"]
+        recipe, commands = Path("retrain/filtered_sft.toml"), ["offapi init retrain"]
         more += f" --set task={task} --set val=LABELLED.jsonl"
-    return [*first, f"offapi train {shlex.quote(str(recipe))} --set traces={traces} {more}"]
+    return [*commands, f"offapi train {shlex.quote(str(recipe))} --set traces={traces} {more}"]
 
 
 def _findings(watch: DriftMonitor, state: State, alarm: float) -> tuple[SignalFinding, ...]:
-    found, logs, lately = [], watch.log_e(state), watch.lately(state)
-    for i, one in enumerate(watch.watching):
+    findings, logs, lately = [], watch.log_e(state), watch.lately(state)
+    for i, signal in enumerate(watch.watching):
         before, now = watch.reference.counts[i], state.counts[i]
         difference = _difference(now, before)
         moved, side = bool(state.peak[i] >= alarm), 1 if difference.mean > 0 else -1
         finding = SignalFinding(
-            name=one.name,
-            kind=one.kind,
+            name=signal.name,
+            kind=signal.kind,
             reference=_mean(before),
             fresh=_mean(now),
             lately=None if np.isnan(lately[i]) else float(lately[i]),
@@ -170,10 +166,10 @@ def _findings(watch: DriftMonitor, state: State, alarm: float) -> tuple[SignalFi
             e=_e_value(logs[i]),
             highest_e=_e_value(state.peak[i]),
             moved=moved,
-            rows=state.tops.get(list_key(one.name, side), ()) if moved else (),
+            rows=state.tops.get(list_key(signal.name, side), ()) if moved else (),
         )
-        found.append(finding)
-    return tuple(found)
+        findings.append(finding)
+    return tuple(findings)
 
 
 def _e_value(log_e: float) -> float:
@@ -182,10 +178,10 @@ def _e_value(log_e: float) -> float:
 
 def _rule(watched: int, alarm: float, warning: float, rate: float) -> str:
     return (
-        f"retrain when the highest e of a check reached {alarm:,.0f} ({watched} things watched /"
-        f" {rate:g}); watch when that of anything else did, or that of a check {warning:,.0f}; else"
-        f" fresh. Where nothing drifts and rows are independent, at most {rate:.2%} of watches ever"
-        f" see an e of {alarm:,.0f}, however often they look."
+        f"retrain if the highest e of a check reaches {alarm:,.0f} ({watched} signals /"
+        f" {rate:g}); watch if any other signal reaches it, or a check reaches {warning:,.0f};"
+        f" otherwise fresh. Without drift, and with independent rows, the probability that an e"
+        f" ever reaches {alarm:,.0f} is at most {rate:.2%}, however often you check."
     )
 
 
@@ -198,8 +194,9 @@ def _mean(counts: NDArray[np.int64]) -> float:
 
 
 def _difference(fresh: NDArray[np.int64], reference: NDArray[np.int64]) -> Interval:
-    """Newcombe's interval (Statistics in Medicine 17,
-    1998, method 10) from the two means' score intervals.
+    """Return Newcombe's interval of a difference, from the two means' score intervals.
+
+    Statistics in Medicine 17, 1998, method 10.
     """
     a, b = _score_interval(fresh), _score_interval(reference)
     difference = a.mean - b.mean
@@ -209,7 +206,7 @@ def _difference(fresh: NDArray[np.int64], reference: NDArray[np.int64]) -> Inter
 
 
 def _score_interval(counts: NDArray[np.int64]) -> Interval:
-    """Wilson's, for as many coins as vary like the values that were counted."""
+    """Return Wilson's interval, for as many coins as vary like the counted values."""
     n, mean = int(counts.sum()), _mean(counts)
     if not n:
         return Interval(mean, 0.0, 1.0)

@@ -1,7 +1,7 @@
-"""A traces file read once, graded without gold, each row counted once: batches of rows as numbers.
+"""Read a traces file once, grade it without gold, and return batches of rows as numbers.
 
-Rows whose id, or whose group, was counted already are passed over before they are graded.
-Left out: what is made of the numbers.
+Rows whose id or group was already counted are skipped before they are graded. Left out: what the
+numbers mean.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from offapi.grading.similarity.shingles import NOTHING
 from offapi.task import Task
 
 JOB = 256 * 1024  # bytes of the file that a process gets at a time
-MOST_FAILED = 100  # rows that checks may fail to judge; with more the checks are at fault
+MOST_FAILED = 100  # rows that checks may fail to grade; with more, the checks are at fault
 BLANK, REPEATED, GROUPED, REFERENCE = (
     "blank",
     "counted before",
@@ -51,19 +51,16 @@ class Batch:
 
 @dataclass
 class RowTally:
-    """How many rows were passed over, by reason, and those that a check failed to judge."""
+    """How many rows were skipped, by reason, and how many a check failed to grade."""
 
     passed_over: Counter[str] = field(default_factory=Counter)
     failed: int = 0
-    first: str = ""  # of those, and why
+    first: str = ""  # the first row that failed, and why
 
 
 @dataclass(frozen=True)
 class TraceSource:
-    """A file and the task that grades it.
-
-    `reference`: rows that do not count because they are in that file.
-    """
+    """A file and the task that grades it. Rows in `reference` do not count."""
 
     path: Path
     task_file: Path
@@ -72,10 +69,10 @@ class TraceSource:
     reference: Ids = field(default_factory=Ids)
 
     def batches(self, ids: Ids, tally: RowTally) -> Iterator[Batch]:
-        """All rows not in `ids`, which are put there. DataError,
-        with line and field, at a row that is no trace.
+        """Yield all rows that are not in `ids`, and add them there.
 
-        ConfigError when more than MOST_FAILED rows could not be judged.
+        Raise DataError, with line and field, for a row that is not a trace, and ConfigError if
+        more than MOST_FAILED rows cannot be graded.
         """
         seconds = self.task.check_seconds + pool.GRACE if self.task.check_seconds else None
         with without_gold.file(self.task_file) as task_file:
@@ -87,7 +84,7 @@ class TraceSource:
                 )
                 if tally.failed > MOST_FAILED:
                     step = (
-                        "Mend the check: it sees no gold here, and an answer it cannot judge should"
+                        "Fix the check. It sees no gold here; an answer it cannot grade should"
                         " score 0."
                     )
                     what = (
@@ -98,7 +95,7 @@ class TraceSource:
                 yield self._batch(done)
 
     def jobs(self, ids: Ids, tally: RowTally) -> Iterator[GradingJob]:
-        """Stretches of lines whose rows are not in `ids`, which are put there."""
+        """Yield stretches of lines whose rows are not in `ids`, and add them there."""
         start = end = at = 0
         with _opened(self.path) as file:
             for number, line in enumerate(file, start=1):
@@ -117,7 +114,7 @@ class TraceSource:
             yield GradingJob(start, end)
 
     def _passed_over(self, line: bytes, number: int, ids: Ids) -> str:
-        """Why a row does not count, "" where it does or is none, which grading will say better."""
+        """Return why a row does not count; "" if it does, or is invalid, which grading reports."""
         try:
             row = orjson.loads(line.removeprefix(b"\xef\xbb\xbf"))
         except orjson.JSONDecodeError:
@@ -125,10 +122,8 @@ class TraceSource:
         if not isinstance(row, dict) or not isinstance(row.get("id"), str):
             return ""
         if "document" in row and "messages" not in row and row.get("recorded_label") is None:
-            what, step = (
-                "the document has no answer.",
-                'Give it the served answer as "recorded_label".',
-            )
+            what = "the document has no answer."
+            step = 'Add the served answer as "recorded_label".'
             raise DataError.at(
                 what, path=self.path, line=number, field="recorded_label", next_step=step
             )
@@ -156,16 +151,16 @@ class TraceSource:
 
 
 def _opened(path: Path) -> Any:
-    """The file; DataError where it cannot be read or holds nothing."""
+    """Open the file. Raise DataError if it is empty or cannot be read."""
     try:
         file = path.open("rb")
         if not path.stat().st_size:
             file.close()
             raise DataError.at(
-                "there are no rows in it.", path=path, next_step="Give it one JSON object a line."
+                "the file has no rows.", path=path, next_step="Write one JSON object per line."
             )
     except OSError as error:
         raise DataError.at(
-            f"cannot read it: {error.strerror}.", path=path, next_step="Check the path."
+            f"the file cannot be read: {error.strerror}.", path=path, next_step="Check the path."
         ) from None
     return file

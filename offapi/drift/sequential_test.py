@@ -1,13 +1,12 @@
-"""Has a mean in [0, 1] fallen below the reference's?
-e-processes, which may be looked at after every row.
+"""Test whether a mean in [0, 1] has fallen below the reference's, by e-processes.
 
-A gambler bets on each fresh value x at odds that are fair were the mean q: wealth is multiplied by
-1 + b (q - x), b set before x is seen, and is a nonnegative supermartingale while the mean is q or
-more (the capital process of Waudby-Smith and Ramdas, arXiv 2010.09686, betting as their aGRAPA
-does). By Ville's inequality it ever reaches 1/a with probability a at most. The reference's own
-mean m is not known either: a second gambler bets on the reference that its mean is above m, and the
-product of both, the least over all m, is what counts. Left out: rows that depend on one another,
-and rises, which are falls of 1 - x.
+They may be checked after every row. A gambler bets on each fresh value x at odds that are fair if
+the mean is q: wealth is multiplied by 1 + b (q - x), with b set before x is seen, and is a
+nonnegative supermartingale while the mean is q or more (the capital process of Waudby-Smith and
+Ramdas, arXiv 2010.09686, betting as their aGRAPA does). By Ville's inequality it ever reaches 1/a
+with probability at most a. The reference's own mean m is unknown too: a second gambler bets on the
+reference that its mean is above m. What counts is the product of both, minimized over all m. Left
+out: rows that depend on one another, and rises, which are falls of 1 - x.
 
 Shapes: S series, J gamblers, K points for m, V values, B rows of a block.
 """
@@ -19,16 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-STEPS = 200  # values are taken to the nearest 1 / STEPS, the reference's as the fresh ones
+STEPS = 200  # values are rounded to 1 / STEPS, in the reference and in fresh rows
 BLOCK = 25  # rows between bets
-MEMORY = np.array([200.0, 2000.0])  # (J,): rows after which what a gambler saw counts half
-PRIOR = 25.0  # rows of the reference that a gambler begins with
-MOST = 0.95  # of its wealth that a gambler may lose at once
+MEMORY = np.array([200.0, 2000.0])  # (J,): rows after which an observation counts half
+PRIOR = 25.0  # rows of the reference that a gambler starts with
+MOST = 0.95  # share of its wealth that a gambler may lose at once
 EDGE = 1e-9
 _KEPT = 0.5 ** (BLOCK / MEMORY)
-_REFERENCE_BETS = np.array(
-    [0.0, 1.5, 3.0, 6.0, 12.0]
-)  # in standard errors of the reference's mean; 0 keeps its stake
+# in standard errors of the reference's mean; a bet of 0 keeps its stake
+_REFERENCE_BETS = np.array([0.0, 1.5, 3.0, 6.0, 12.0])
 
 Numbers = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -37,38 +35,37 @@ VALUES = np.arange(STEPS + 1) / STEPS  # (V,)
 
 @dataclass(frozen=True)
 class Test:
-    """What the fresh rows of S series are held against: cells
-    of m, each with a mean q and the reference's evidence.
-    """
+    """The hypotheses for S series: cells of m, each with a mean q and the reference's evidence."""
 
-    q: Numbers  # (S, K): the reference's mean at a cell's lower end, less the margin
-    # (S, K): log wealth of who bet that the reference's mean is above the cell's upper end
+    q: Numbers  # (S, K): the reference's mean at a cell's lower end, minus the margin
+    # (S, K): log wealth of the bet that the reference's mean is above the cell's upper end
     evidence: Numbers
-    mean: Numbers  # (S,), of the reference
+    mean: Numbers  # (S,): of the reference
     square: Numbers  # (S,): its mean square
-    floor: Numbers  # (S,): variances are taken to be no less
+    floor: Numbers  # (S,): lower bound of the variances
 
 
 @dataclass(frozen=True)
 class Bets:
-    """Where the gamblers stand after whole blocks of rows."""
+    """The gamblers' standing after whole blocks of rows."""
 
     wealth: Numbers  # (S, J, K): logs
-    rows: Numbers  # (J,): the rows remembered, older ones for less
-    sums: Numbers  # (S, J), of their values
+    rows: Numbers  # (J,): the rows remembered, older ones with less weight
+    sums: Numbers  # (S, J): of their values
     squares: Numbers  # (S, J)
 
     @classmethod
     def start(cls, test: Test) -> Bets:
-        """Nobody has won anything yet."""
+        """Return the bets before any row."""
         series, gamblers = len(test.mean), len(MEMORY)
         none = np.zeros((series, gamblers))
         return cls(np.zeros((series, gamblers, test.q.shape[1])), np.zeros(gamblers), none, none)
 
 
 def against(reference: Counts, margin: float) -> Test:
-    """A test of `the fresh mean is the reference's less
-    margin, or more` for each series of (S, V) counts.
+    """Return a test for each series of (S, V) counts.
+
+    Its hypothesis: the fresh mean is at least the reference's minus `margin`.
     """
     n = reference.sum(axis=1)
     shared = reference / np.maximum(n, 1)[:, None]
@@ -82,11 +79,10 @@ def against(reference: Counts, margin: float) -> Test:
 
 
 def log_above(counts: Counts, at: Numbers) -> Numbers:
-    """Logs of e-values against `the mean is at[k] or
-    less`, (K,), from (V,) counts and for `at` above 0.
+    """Return the logs of e-values against `the mean is at[k] or less`, (K,), from (V,) counts.
 
-    Each bet is in standard deviations of a coin with
-    that mean, so the wealth falls where `at` rises.
+    `at` must be above 0. Bets are in standard deviations of a coin with that mean, so that the
+    wealth falls as `at` rises.
     """
     used = np.flatnonzero(counts)
     size = (
@@ -99,7 +95,7 @@ def log_above(counts: Counts, at: Numbers) -> Numbers:
 
 
 def after(test: Test, bets: Bets, values: Numbers) -> Bets:
-    """The bets after one more whole block of rows, (BLOCK, S)."""
+    """Return the bets after one more whole block of rows, (BLOCK, S)."""
     return Bets(
         _wealth(test, bets, values),
         _KEPT * bets.rows + len(values),
@@ -109,11 +105,10 @@ def after(test: Test, bets: Bets, values: Numbers) -> Bets:
 
 
 def log_e(test: Test, bets: Bets, values: Numbers) -> Numbers:
-    """Logs of the e-values, (S,), after the rows of
-    `bets` and those of a block not yet whole, (B, S).
+    """Return the logs of the e-values, (S,), after `bets` and the rows of a partial block, (B, S).
 
-    Within a cell of m nobody's wealth is less than at the
-    end that was taken, so their least is the least of all m.
+    Within a cell of m, no wealth is below that at the end used here; so the minimum over the
+    cells is the minimum over all m.
     """
     wealth = _log_mean(_wealth(test, bets, values).swapaxes(0, 1))
     return np.asarray((wealth + test.evidence).min(axis=1))
@@ -129,7 +124,7 @@ def _wealth(test: Test, bets: Bets, values: Numbers) -> Numbers:
 
 
 def _bet(test: Test, bets: Bets) -> Numbers:
-    """aGRAPA, gap / (variance + gap²), (S, J, K): nothing where the rows so far lie above q."""
+    """Return aGRAPA's bet, gap / (variance + gap²), (S, J, K); 0 if the rows so far are above q."""
     rows = bets.rows + PRIOR
     mean = (bets.sums + PRIOR * test.mean[:, None]) / rows
     square = (bets.squares + PRIOR * test.square[:, None]) / rows
@@ -139,17 +134,18 @@ def _bet(test: Test, bets: Bets) -> Numbers:
 
 
 def _grid(mean: Numbers, error: Numbers) -> Numbers:
-    """Ends of cells from 0 to 1, (S, K + 1), small where
-    the reference's mean may lie: which loses least.
+    """Return the ends of cells from 0 to 1, (S, K + 1).
+
+    Cells are small where the reference's mean may lie, which loses the least power.
     """
     near = np.clip(mean[:, None] + error[:, None] * np.arange(-64, 17) / 8, 0.0, 1.0)
     coarse = np.broadcast_to(np.linspace(0.0, 1.0, 41), (len(mean), 41))
-    found = np.sort(np.concatenate([coarse, near], axis=1), axis=1)
-    found[:, 1:] = np.maximum(found[:, 1:], EDGE)
-    return found
+    ends = np.sort(np.concatenate([coarse, near], axis=1), axis=1)
+    ends[:, 1:] = np.maximum(ends[:, 1:], EDGE)
+    return ends
 
 
 def _log_mean(logs: Numbers) -> Numbers:
-    """The log of the mean over the first axis."""
+    """Return the log of the mean over the first axis."""
     most = logs.max(axis=0)
     return np.asarray(np.log(np.exp(logs - most).mean(axis=0)) + most)

@@ -1,6 +1,4 @@
-"""What is watched of every row, each as a number:
-checks, missing fields, the document, the answer.
-"""
+"""The signals of a row, each a number: checks, missing fields, the document, the answer."""
 
 from __future__ import annotations
 
@@ -24,15 +22,13 @@ CHARACTERS, LINES, ANSWER = (
 )
 DIGITS, NON_ASCII, NOVEL = "share of digits", "share of non-ASCII", "share of new character runs"
 LENGTHS = (CHARACTERS, LINES, ANSWER)
-HALVED = (
-    *LENGTHS,
-    NOVEL,
-)  # one half of the reference is what they are measured by, the other is compared with
+# one half of the reference makes their scale, and fresh rows are compared with the other
+HALVED = (*LENGTHS, NOVEL)
 
 
 @dataclass(frozen=True)
 class Signal:
-    """One thing that is watched. Of a check only a fall counts, of all else a move either way."""
+    """One signal. For a check only a fall counts; for all others, a change in either direction."""
 
     name: str
     kind: Kind
@@ -40,12 +36,12 @@ class Signal:
 
     @property
     def falls_only(self) -> bool:
-        """Whether a rise is no drift."""
+        """Whether only a fall is drift."""
         return self.kind == "check"
 
 
 def task_signals(task: Task) -> tuple[Signal, ...]:
-    """What `task` has to watch, in the order of the columns; checks come first."""
+    """Return the signals of `task`, in the order of the columns; checks come first."""
     checks = [Signal(f"check {name}", "check", name) for name in task.checks]
     fields = [Signal(f"{name} missing", "field", name) for name in task.schema["properties"]]
     inputs = [Signal(name, "input", name) for name in (CHARACTERS, LINES, DIGITS, NON_ASCII, NOVEL)]
@@ -55,10 +51,9 @@ def task_signals(task: Task) -> tuple[Signal, ...]:
 def signal_values(
     traces: Sequence[Trace], watching: Sequence[Signal], texts: Texts
 ) -> NDArray[np.float64]:
-    """(N, W) for graded traces: scores, 1 for a missing
-    field, lengths in characters or lines, shares.
+    """Return the values of graded traces, (N, W): scores, missing fields (1), lengths, shares.
 
-    Novelty is left at 0, it is not known here. An answer of nothing fails every check.
+    Novelty stays 0, since it is not known here. An empty answer fails every check.
     """
     objects = [parse(trace.answer).value for trace in traces]
     columns: dict[str, Any] = {
@@ -69,24 +64,24 @@ def signal_values(
         NOVEL: np.zeros(len(traces)),
         ANSWER: [answer_length(trace) for trace in traces],
     }
-    found = np.empty((len(traces), len(watching)))
-    for i, one in enumerate(watching):
-        if one.kind == "check":
-            found[:, i] = [score(trace, one.of) for trace in traces]
-        elif one.kind == "field":
-            found[:, i] = [value is None or value.get(one.of) is None for value in objects]
+    values = np.empty((len(traces), len(watching)))
+    for i, signal in enumerate(watching):
+        if signal.kind == "check":
+            values[:, i] = [score(trace, signal.of) for trace in traces]
+        elif signal.kind == "field":
+            values[:, i] = [value is None or value.get(signal.of) is None for value in objects]
         else:
-            found[:, i] = columns[one.of]
-    return found
+            values[:, i] = columns[signal.of]
+    return values
 
 
 def score(trace: Trace, check: str) -> float:
-    """What `check` gave a graded trace; 0 where there was no answer to grade."""
+    """Return the score that `check` gave a graded trace; 0 if there was no answer to grade."""
     checks: Mapping[str, Any] = (trace.grade or {}).get("checks", {})
     return float(checks[check]["score"]) if checks else 0.0
 
 
 def answer_length(trace: Trace) -> int:
-    """Characters of the answer and of the calls it makes."""
+    """Count the characters of the answer and of its tool calls."""
     calls: Any = trace.messages[-1].get("tool_calls") or ()
     return len(trace.answer) + sum(len(call["function"]["arguments"]) for call in calls)

@@ -1,6 +1,4 @@
-"""What is known of the fresh rows so far: a JSON file that
-grows by a few bytes for each, and goes on between calls.
-"""
+"""The state between calls: a JSON file of the fresh rows so far, a few bytes for each."""
 
 from __future__ import annotations
 
@@ -28,24 +26,21 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class State:
-    """All that a later call needs.
-
-    W things are watched, in S series (the falls of all, then the rises of some).
-    """
+    """All that a later call needs. W signals make S series: all falls, then some rises."""
 
     rows: int
     counts: NDArray[np.int64]  # (W, STEPS + 1)
     bets: Bets
     pending: NDArray[np.int64]  # (B, W): steps of the rows since the last whole block
     peak: NDArray[np.float64]  # (W,): logs of the highest e-values so far, 0 at first
-    right: tuple[int, int] = (0, 0)  # rows right in all fields, of those with gold
+    right: tuple[int, int] = (0, 0)  # rows right in all fields, and rows with gold
     failed: int = 0
     tops: Mapping[str, tuple[OutlierRow, ...]] = field(default_factory=dict)
     ids: Ids = field(default_factory=Ids)
 
     @classmethod
     def start(cls, test: Test, watched: int) -> State:
-        """Before any row."""
+        """Return the state before any row."""
         nothing = np.zeros((watched, STEPS + 1), np.int64)
         return cls(
             0, nothing, Bets.start(test), np.zeros((0, watched), np.int64), np.zeros(watched)
@@ -54,9 +49,9 @@ class State:
 
 @contextmanager
 def alone(path: Path | None) -> Iterator[None]:
-    """Hold `path` from reading it to writing it; None holds nothing.
+    """Lock `path` from reading it to writing it; None locks nothing.
 
-    RunError when another process has it.
+    Raise RunError if another process holds the lock.
     """
     if path is None:
         yield
@@ -66,31 +61,31 @@ def alone(path: Path | None) -> Iterator[None]:
 
 
 def read(path: Path, key: Mapping[str, Any], fresh: State) -> State:
-    """The state in `path`, or `fresh` where there is no file.
+    """Return the state in `path`, or `fresh` if there is no file.
 
-    ConfigError when it was made with another task,
-    reference or margin; RunError when it is damaged.
+    Raise ConfigError if it was made with a different task, reference or margin, and RunError if it
+    is damaged.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return fresh
     try:
-        found = orjson.loads(data)
-        other = [name for name, value in key.items() if found["key"][name] != value]
-        if not other:
-            return _state(found, fresh)
+        stored = orjson.loads(data)
+        different = [name for name, value in key.items() if stored["key"][name] != value]
+        if not different:
+            return _state(stored, fresh)
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
-        step = "Name another file with --state: that begins anew."
-        raise RunError(
-            f"this is no whole state file ({error}).", where=f"--state {path}", next_step=step
-        ) from None
-    step = "Name another file with --state: another comparison begins anew."
-    raise ConfigError(f"it belongs to another {other[0]}.", where=f"--state {path}", next_step=step)
+        what = f"the state file is damaged ({error})."
+        step = "Name another file with --state to start again."
+        raise RunError(what, where=f"--state {path}", next_step=step) from None
+    what = f"the state file was made with a different {different[0]}."
+    step = "Name another file with --state to start a new comparison."
+    raise ConfigError(what, where=f"--state {path}", next_step=step)
 
 
 def write(path: Path, key: Mapping[str, Any], state: State) -> None:
-    """Replace `path`, whole or not at all."""
+    """Replace `path` atomically."""
     bets = {
         name: _packed(getattr(state.bets, name)) for name in ("wealth", "rows", "sums", "squares")
     }
@@ -111,10 +106,10 @@ def write(path: Path, key: Mapping[str, Any], state: State) -> None:
 
 
 def _state(found: Mapping[str, Any], fresh: State) -> State:
-    """The state in an object; ValueError and the like where it is none."""
+    """Return the state in an object; raise ValueError and others if it is not one."""
     counts = np.zeros_like(fresh.counts)
-    for row, made in zip(counts, found["counts"], strict=True):
-        for step, times in made.items():
+    for row, stored in zip(counts, found["counts"], strict=True):
+        for step, times in stored.items():
             row[int(step)] = times
     names = ("wealth", "rows", "sums", "squares")
     bets = Bets(*(_unpacked(found["bets"][name], getattr(fresh.bets, name)) for name in names))
@@ -124,7 +119,7 @@ def _state(found: Mapping[str, Any], fresh: State) -> State:
         [found[name] for name in ("rows", "failed", "right")], Numbers
     )
     if (counts.sum(axis=1) != rows).any() or (counts < 0).any() or len(pending) != rows % BLOCK:
-        raise ValueError("its rows do not add up")
+        raise ValueError("the rows do not add up")
     if ((pending < 0) | (pending > STEPS)).any() or np.isnan(peak).any():
         raise ValueError("a value is out of range")
     tops = msgspec.convert(found["tops"], dict[str, tuple[OutlierRow, ...]])
@@ -140,7 +135,7 @@ def _packed(values: NDArray[Any]) -> str:
 
 
 def _unpacked(text: str, like: NDArray[np.float64]) -> NDArray[np.float64]:
-    found = np.frombuffer(b64decode(text, validate=True), "<f8").reshape(like.shape)
-    if np.isnan(found).any():
-        raise ValueError("a number is none")
-    return found.copy()
+    values = np.frombuffer(b64decode(text, validate=True), "<f8").reshape(like.shape)
+    if np.isnan(values).any():
+        raise ValueError("an array contains NaN")
+    return values.copy()

@@ -1,6 +1,4 @@
-"""A task as it can watch what is served: without its
-gold checks, and with no gold shown to the others.
-"""
+"""A task for served traces: without its gold checks, and with gold hidden from the others."""
 
 from __future__ import annotations
 
@@ -18,16 +16,16 @@ from offapi.task import Task, load_task
 
 
 def load(path: Path) -> Task:
-    """The task in `path`; ConfigError where no check would be left.
+    """Return the task in `path`. Raise ConfigError if no check would be left.
 
-    Checks of the audit count as all others.
+    The audit's checks count like all others.
     """
     task = load_task(path)
     checks = {name: pair for name, pair in task.checks.items() if pair[0] is not matches_gold}
     if not checks:
-        step = "Add a check that needs no gold to the task: what is served has none."
+        step = "Add a check that needs no gold: served traces have none."
         raise ConfigError(
-            f"task {task.name!r} has no check but those against gold.",
+            f"task {task.name!r} only has checks against gold.",
             where=str(path),
             next_step=step,
         )
@@ -37,22 +35,20 @@ def load(path: Path) -> Task:
 
 @contextmanager
 def file(path: Path) -> Iterator[Path]:
-    """A task file that defines the task of `path` without gold, for processes that load one."""
+    """Write a task file that defines the task of `path` without gold, for other processes."""
     with TemporaryDirectory(prefix="offapi-") as folder:
-        made = Path(folder) / path.name
-        made.write_text(
+        task_file = Path(folder) / path.name
+        task_file.write_text(
             f"from pathlib import Path\nfrom offapi.drift import without_gold\n"
             f"task = without_gold.load(Path({str(path.absolute())!r}))\n",
             "utf-8",
         )
-        yield made
+        yield task_file
 
 
 def _blind(check: Check) -> Check:
     @functools.wraps(check)
     def blind(document: str, answer: Answer, context: Context) -> Verdict:
-        return check(
-            document, answer, context if context.gold is None else replace(context, gold=None)
-        )
+        return check(document, answer, replace(context, gold=None))
 
     return blind

@@ -1,5 +1,5 @@
-"""What became of a run, as one page: a self-contained HTML file, or Markdown with the same figures.
+"""The report of a run: a self-contained HTML page, or Markdown with the same figures.
 
-`run_files` gathers what a run wrote, `story` computes the figures, `html` and `markdown` lay them
-out. Nothing is executed: neither the run's task file nor anything found in its files.
+`run_files` reads what a run wrote, `story` computes the figures, `html` and `markdown` render them.
+Nothing is executed: neither the run's task file nor anything found in its files.
 """

@@ -1,6 +1,4 @@
-"""How much is right: each system's rates by field,
-and its difference to the run's own, with intervals.
-"""
+"""Accuracy: each system's rates by field, and its difference to the run's own, with intervals."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ ALL, MEAN = compare.ALL, compare.MEAN
 
 @dataclass(frozen=True)
 class Rates:
-    """A system's accuracy: `fields` with all of them together last, and their mean."""
+    """A system's accuracy: by field, with `all fields` last, and the mean of the fields."""
 
     name: str
     n: int
@@ -33,7 +31,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two systems on the same documents, as `offapi eval --against` tells it."""
+    """Two systems on the same documents, as `offapi eval --against` compares them."""
 
     table: Table
     headline: str
@@ -42,7 +40,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """All systems side by side."""
+    """The chart and table of all systems."""
 
     svg: Markup
     legend: tuple[tuple[str, Markup], ...]
@@ -50,35 +48,35 @@ class Accuracy:
 
 
 def accuracy_rates(record: Record, answers: Sequence[Answers]) -> list[Rates]:
-    """Of every system with answers; of the run's report alone where its answers are gone."""
-    found = [_of(one) for one in answers[:SLOTS] if one.rows]
+    """Return the rates of every system with answers; without any, those of the run's report."""
+    rates = [_of_answers(system) for system in answers[:SLOTS] if system.rows]
     report = record.files.get("report")
-    return found or ([_told(record.name, report)] if report else [])
+    if not rates and report:
+        rates = [_of_report(record.name, report)]
+    return rates
 
 
-def accuracy_chart(found: Sequence[Rates]) -> Accuracy | None:
-    """The chart and the table; None where nothing was scored."""
-    if not found:
+def accuracy_chart(systems: Sequence[Rates]) -> Accuracy | None:
+    """Return the chart and the table; None if nothing was scored."""
+    if not systems:
         return None
-    names = dict.fromkeys(name for one in found for name in one.fields if name != ALL)
-    fields = [*names, ALL]
-    drawn = [
-        (f, [(one.name, i, one.fields[f]) for i, one in enumerate(found) if f in one.fields])
-        for f in fields
-    ]
-    rows = [
-        (f, *(one.fields[f].percent() if f in one.fields else "—" for one in found)) for f in fields
-    ]
-    rows.append((MEAN, *(f"{100 * one.mean:.1f}" for one in found)))
-    rows.append(("documents", *(str(one.n) for one in found)))
-    head = ("field", *(one.name for one in found))
+    names = dict.fromkeys(name for system in systems for name in system.fields if name != ALL)
+    bars, rows = [], []
+    for field in (*names, ALL):
+        cells = [s.fields[field].percent() if field in s.fields else "—" for s in systems]
+        scored = [(i, s) for i, s in enumerate(systems) if field in s.fields]
+        bars.append((field, [(s.name, i, s.fields[field]) for i, s in scored]))
+        rows.append((field, *cells))
+    rows.append((MEAN, *(f"{100 * system.mean:.1f}" for system in systems)))
+    rows.append(("documents", *(str(system.n) for system in systems)))
+    head = ("field", *(system.name for system in systems))
     note = (
-        "Percent right, with 95% intervals. “all fields” is the share of documents with every field"
+        "Percent right, with 95% intervals. “all fields” is the share of documents with all fields"
         " right."
     )
-    legend = tuple((one.name, swatch(i)) for i, one in enumerate(found))
+    legend = tuple((system.name, swatch(i)) for i, system in enumerate(systems))
     return Accuracy(
-        draw_intervals("Share of documents right, by field", drawn),
+        draw_intervals("Share of documents right, by field", bars),
         legend,
         Table("", head, tuple(rows), note),
     )
@@ -87,39 +85,43 @@ def accuracy_chart(found: Sequence[Rates]) -> Accuracy | None:
 def all_differences(
     record: Record, answers: Sequence[Answers], control: Answers | None
 ) -> tuple[list[Difference], list[str]]:
-    """The run's own answers against each of the others, and why some cannot be compared.
+    """Compare the run's own answers with each of the others; return also why some cannot be.
 
-    Against its control the run has compared itself.
+    For its control, the run's own comparison is used.
     """
-    told = record.files.get("comparison")
-    found = [difference_table(told)] if told and _is_comparison(told) else []
+    stored = record.files.get("comparison")
+    differences = [difference_table(stored)] if stored and _is_comparison(stored) else []
     refused = []
     for other in answers[1:SLOTS]:
-        if found and other is control:
+        if differences and other is control:
             continue
+        names = (answers[0].name, other.name)
         try:
-            pair = (_greedy(one) for one in (answers[0], other))
-            made = compare.compare_answers(*pair, common=True, names=(answers[0].name, other.name))
-            found.append(difference_table(made.as_dict()))
+            own, others = _first_samples(answers[0]), _first_samples(other)
+            compared = compare.compare_answers(own, others, common=True, names=names)
+            differences.append(difference_table(compared.as_dict()))
         except DataError as error:
-            refused.append(f"{answers[0].name} and {other.name} are not compared: {error.what}")
-    return found, refused
+            refused.append(f"{names[0]} and {names[1]} are not compared: {error.what}")
+    return differences, refused
 
 
-def difference_table(told: Object) -> Difference:
-    """A comparison as `Comparison.as_dict` or comparison.json has it."""
-    a, b = map(str, told["names"])
-    rows = {**told["fields"], ALL: told["all_fields"], MEAN: told["mean"]}
+def difference_table(result: Object) -> Difference:
+    """Return the table of a `Comparison.as_dict` or a comparison.json."""
+    a, b = map(str, result["names"])
+    rows = {**result["fields"], ALL: result["all_fields"], MEAN: result["mean"]}
     head = ("", a, b, f"{a} − {b}, points", f"only {a}", f"only {b}", "p")
-    cells = tuple(_row(name, one) for name, one in rows.items())
-    corrected = ", those of the fields corrected (Holm)" if len(told["fields"]) > 1 else ""
-    left = sum(told.get("left_out") or ())
+    cells = tuple(_row(name, contrast) for name, contrast in rows.items())
+    corrected = "; the p of fields are corrected (Holm)" if len(result["fields"]) > 1 else ""
+    left = sum(result.get("left_out") or ())
+    left_out = f"; {left} more, answered by only one, left out" if left else ""
     note = (
-        f"{told['n']} documents{f', {left} left out that only one answered' if left else ''}."
-        f" Percent right and differences with 95% intervals; exact p{corrected}."
+        f"{result['n']} documents{left_out}."
+        f" Percent right and differences with 95% intervals; p values are exact{corrected}."
     )
     verdicts = tuple(
-        f"{name}: {one['verdict']}." for name, one in rows.items() if one.get("verdict")
+        f"{name}: {contrast['verdict']}."
+        for name, contrast in rows.items()
+        if contrast.get("verdict")
     )
     return Difference(
         Table(f"{a} against {b}", head, cells, note),
@@ -128,32 +130,32 @@ def difference_table(told: Object) -> Difference:
     )
 
 
-def _row(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
-    a, b, apart = (Interval(**one[side]) for side in ("a", "b", "difference"))
-    p = one["p"] if name in (ALL, MEAN) else one["p_holm"]
-    only = (str(one["only_a"]), str(one["only_b"]))
+def _row(name: str, contrast: Mapping[str, Any]) -> tuple[str, ...]:
+    a, b, difference = (Interval(**contrast[side]) for side in ("a", "b", "difference"))
+    p = contrast["p"] if name in (ALL, MEAN) else contrast["p_holm"]
+    only = (str(contrast["only_a"]), str(contrast["only_b"]))
     return (
         name,
         a.percent(),
         b.percent(),
-        apart.points(),
+        difference.points(),
         *only,
         "< 0.001" if p < 0.001 else f"{p:.3f}",
     )
 
 
-def _greedy(answers: Answers) -> list[Prediction]:
-    """Each document's first sample as if it were the only one."""
+def _first_samples(answers: Answers) -> list[Prediction]:
+    """Return each document's first sample as if it were the only one."""
     return [replace(row, sample=None) for row in answers.by_id.values()]
 
 
-def _of(answers: Answers) -> Rates:
+def _of_answers(answers: Answers) -> Rates:
     report = Report.of(list(answers.by_id.values()))
     return Rates(answers.name, report.n, report.mean, {**report.fields, ALL: report.all_fields})
 
 
-def _told(name: str, report: Object) -> Rates:
-    fields = {field: Interval(**one) for field, one in mapping(report, "fields").items()}
+def _of_report(name: str, report: Object) -> Rates:
+    fields = {field: Interval(**rate) for field, rate in mapping(report, "fields").items()}
     return Rates(
         name,
         int(report["n"]),
@@ -162,5 +164,5 @@ def _told(name: str, report: Object) -> Rates:
     )
 
 
-def _is_comparison(told: Object) -> bool:
-    return {"names", "n", "fields", "all_fields", "mean"} <= told.keys()
+def _is_comparison(result: Object) -> bool:
+    return {"names", "n", "fields", "all_fields", "mean"} <= result.keys()

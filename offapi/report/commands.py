@@ -1,4 +1,4 @@
-"""The commands that make a run or a comparison again, from its resolved keys.
+"""The commands that reproduce a run or a comparison, from its resolved keys.
 
 Left out: fetching models and data.
 """
@@ -22,16 +22,14 @@ RECIPE, COMPARISON = "recipe.toml", "compare.toml"
 
 @dataclass(frozen=True)
 class Command:
-    """What it is for, and the text to copy."""
+    """A text to copy, and what it does."""
 
     what: str
     text: str
 
 
 def run_commands(first: Record, named: Sequence[Path]) -> list[Command]:
-    """How to train, resume and score a run again, and
-    to write this report, of the paths that were named.
-    """
+    """Return how to train, resume and score the run, and how to write this report again."""
     report = _report(named)
     if first.recipe == "demo":
         seed = text(first.config.get("seed", 0))
@@ -40,31 +38,28 @@ def run_commands(first: Record, named: Sequence[Path]) -> list[Command]:
         return [report]
     train = ["train", RECIPE, *_backend(first)]
     finished = bool(first.attempts) and first.attempts[-1].get("outcome") == "finished"
+    what = f"The resolved recipe: save it as {RECIPE} (change its name to train a new run)"
+    found = [Command(what, toml(first.config)), Command("Train", _line(*train))]
+    if not finished:
+        found.append(Command("Resume this run", _line(*train, "--resume")))
+    return [*found, *_score(first), report]
+
+
+def comparison_commands(result: Object, named: Sequence[Path]) -> list[Command]:
+    """Return how to compare again, and how to write this report again."""
+    config, backend = mapping(result, "config"), result.get("backend")
+    if not config:
+        return [_report(named)]
+    options = ["--backend", text(backend)] if backend else []
     return [
-        Command(
-            f"The recipe as it was resolved: save it as {RECIPE}, under another name to train anew",
-            toml(first.config),
-        ),
-        Command("Train", _line(*train)),
-        *([] if finished else [Command("Go on with this run", _line(*train, "--resume"))]),
-        *_score(first),
-        report,
+        Command(f"The resolved comparison: save it as {COMPARISON}", toml(config)),
+        Command("Compare (finished arms are reused)", _line("compare", COMPARISON, *options)),
+        _report(named),
     ]
-
-
-def comparison_commands(told: Object, named: Sequence[Path]) -> list[Command]:
-    """How to compare again, and to write this report, of the paths that were named."""
-    config, backend = mapping(told, "config"), told.get("backend")
-    words = ["compare", COMPARISON, *(["--backend", text(backend)] if backend else [])]
-    again = [
-        Command(f"The comparison as it was resolved: save it as {COMPARISON}", toml(config)),
-        Command("Compare, with the arms that are there taken as they are", _line(*words)),
-    ]
-    return [*(again if config else []), _report(named)]
 
 
 def toml(config: Mapping[str, Any]) -> str:
-    """A recipe's keys as TOML, tables last; keys without a value are left out."""
+    """Return a recipe's keys as TOML, tables last, without keys that have no value."""
     plain = {name: value for name, value in config.items() if not isinstance(value, dict)}
     tables = {name: value for name, value in config.items() if isinstance(value, dict)}
     parts = [
@@ -78,22 +73,10 @@ def _score(record: Record) -> list[Command]:
     config = record.config
     if not (config.get("task") and config.get("val") and (record.path / "adapter").is_dir()):
         return []
-    words = [
-        "--task",
-        config["task"],
-        "--data",
-        config["val"],
-        "--model",
-        config.get("model", "demo"),
-    ]
-    adapter = [
-        "--adapter",
-        str(record.path / "adapter"),
-        *_backend(record),
-        "--out",
-        "predictions.jsonl",
-    ]
-    return [Command("Score the adapter", _line("eval", *map(text, words), *adapter))]
+    data = ["--task", config["task"], "--data", config["val"]]
+    model = ["--model", config.get("model", "demo"), "--adapter", str(record.path / "adapter")]
+    out = [*_backend(record), "--out", "predictions.jsonl"]
+    return [Command("Score the adapter", _line("eval", *map(text, (*data, *model)), *out))]
 
 
 def _report(named: Sequence[Path]) -> Command:
@@ -120,15 +103,10 @@ def _key(name: str) -> str:
 
 
 def _value(value: Any) -> str:
-    """JSON is TOML for strings, numbers, booleans and
-    arrays, but for DEL, which TOML wants escaped.
-    """
+    # JSON is TOML for strings, numbers, booleans and arrays, except that TOML escapes DEL.
     if isinstance(value, dict):
-        return (
-            "{"
-            + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None)
-            + "}"
-        )
+        pairs = [f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None]
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
     return orjson.dumps(value).decode().replace("\x7f", "\\u007f")

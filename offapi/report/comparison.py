@@ -1,7 +1,6 @@
-"""What `offapi compare` left in a folder: its table
-(compare.json), the arms' runs, and the answers to the test set.
+"""The folder of `offapi compare`: its table (compare.json), the arms' runs, the test answers.
 
-Left out: judging. What is shown of verdicts was said by the comparison.
+Left out: verdicts of its own; those shown are the comparison's.
 """
 
 from __future__ import annotations
@@ -24,16 +23,13 @@ from offapi.stats.interval import Interval
 from offapi.training.run import MANIFEST
 
 FILE = "compare.json"
-REFERENCES = (
-    "recorded",
-    "teacher",
-    "base",
-)  # what the best road is set against: the first that is there
+# The best arm is compared with the first of these that exists.
+REFERENCES = ("recorded", "teacher", "base")
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """The table, and what to make of it."""
+    """The table, and its verdicts."""
 
     table: Table
     verdicts: tuple[str, ...]
@@ -41,22 +37,22 @@ class ComparisonTable:
 
 @dataclass(frozen=True)
 class ComparisonFolder:
-    """A folder that a comparison left, and what its compare.json says."""
+    """A comparison's folder, and its compare.json."""
 
     folder: Path
-    told: Object
+    result: Object
 
     @cached_property
     def rows(self) -> Mapping[str, Object]:
-        """The table's rows by name: references and roads."""
+        """The table's rows by name: references and arms."""
         return {
-            name: row for name, row in mapping(self.told, "rows").items() if isinstance(row, dict)
+            name: row for name, row in mapping(self.result, "rows").items() if isinstance(row, dict)
         }
 
     @cached_property
     def arms(self) -> Mapping[str, Path]:
-        """The runs of the roads that are still there, the one to take first."""
-        order = sorted(self.rows, key=lambda name: name != self.told.get("take"))
+        """The arms' runs that still exist, the one to take first."""
+        order = sorted(self.rows, key=lambda name: name != self.result.get("take"))
         paths = {name: mapping(self.rows[name], "arm").get("path") for name in order}
         return {
             name: Path(path)
@@ -66,11 +62,10 @@ class ComparisonFolder:
 
     @cached_property
     def answers(self) -> list[Answers]:
-        """The rows' answers to the test set: the best road's, the reference's, then the others'."""
-        roads = sorted(
-            (name for name in self.rows if "arm" in self.rows[name]), key=self._rate, reverse=True
-        )
-        first = [*roads[:1], *[name for name in REFERENCES if name in self.rows][:1]]
+        """The answers to the test set: the best arm's, the reference's, then the others'."""
+        arms = [name for name in self.rows if "arm" in self.rows[name]]
+        references = [name for name in REFERENCES if name in self.rows]
+        first = [*sorted(arms, key=self._rate, reverse=True)[:1], *references[:1]]
         paths = {
             name: self.rows[name].get("predictions") for name in dict.fromkeys([*first, *self.rows])
         }
@@ -83,9 +78,9 @@ class ComparisonFolder:
 
     @property
     def test(self) -> DocumentSource | None:
-        """Where the test documents are; None where nobody noted it."""
-        found = mapping(self.told, "test")
-        data, digest = found.get("data"), found.get("sha256")
+        """Where the test documents are; None if it was not recorded."""
+        test = mapping(self.result, "test")
+        data, digest = test.get("data"), test.get("sha256")
         return (
             DocumentSource(Path(data), frozenset({digest} if digest else ()))
             if isinstance(data, str)
@@ -94,52 +89,48 @@ class ComparisonFolder:
 
     @property
     def lede(self) -> str:
-        """The roads, the student and the test set, in a sentence."""
+        """The recipes, the student and the test set, in a sentence."""
         *others, last = [name for name in self.rows if "arm" in self.rows[name]]
-        roads = f"{', '.join(others)} and {last}" if others else last
-        n, on = mapping(self.told, "test").get("documents"), self.told.get("backend")
-        where = f"{model_name(self.told.get('model', 'demo'))}{f' on {text(on)}' if on else ''}"
-        return f"Roads compared: {roads}; {where}{f', {n} test documents' if n else ''}."
+        recipes = f"{', '.join(others)} and {last}" if others else last
+        n, on = mapping(self.result, "test").get("documents"), self.result.get("backend")
+        where = f"{model_name(self.result.get('model', 'demo'))}{f' on {text(on)}' if on else ''}"
+        return f"Recipes compared: {recipes}; {where}{f', {n} test documents' if n else ''}."
 
     def _rate(self, name: str) -> tuple[float, float, bool]:
-        """What the best road is chosen by; of equals it
-        is the one that the comparison calls the best.
-        """
+        """Return the key by which the best arm is found; of equals, the comparison's own best."""
         report = mapping(self.rows[name], "report")
         rates = (number(mapping(report, "all_fields").get("mean")), number(report.get("mean")))
-        return rates[0] or 0.0, rates[1] or 0.0, name == self.told.get("best")
+        return rates[0] or 0.0, rates[1] or 0.0, name == self.result.get("best")
 
 
 def find_comparison(folder: Path) -> ComparisonFolder | None:
-    """The comparison in `folder`; None where there is none.
+    """Return the comparison in `folder`; None if there is none.
 
-    DataError where its arms' runs are gone.
+    Raise DataError if its arms' runs are missing.
     """
     if not (folder / FILE).is_file() or _is_run(folder):
         return None
-    found = ComparisonFolder(folder.absolute(), read_object(folder / FILE))
-    if not found.arms:
+    comparison = ComparisonFolder(folder.absolute(), read_object(folder / FILE))
+    if not comparison.arms:
         step = "Name the folders of its arms, or run the comparison again."
-        raise DataError.at(
-            "the runs it compares are not there.", path=folder / FILE, next_step=step
-        )
-    return found
+        raise DataError.at("the runs it compares are missing.", path=folder / FILE, next_step=step)
+    return comparison
 
 
-def read_table(told: Object) -> ComparisonTable | None:
-    """None where there is none, or none that is understood."""
-    rows = {name: row for name, row in mapping(told, "rows").items() if isinstance(row, dict)}
+def read_table(result: Object) -> ComparisonTable | None:
+    """Return the table; None if there is none, or if it is not understood."""
+    rows = {name: row for name, row in mapping(result, "rows").items() if isinstance(row, dict)}
     if not rows:
         return None
     with suppress(KeyError, TypeError, ValueError, AttributeError):
         left = [
-            f"{name} is left out: {text(why)}." for name, why in mapping(told, "left_out").items()
+            f"{name} is left out: {text(why)}." for name, why in mapping(result, "left_out").items()
         ]
-        said = [
+        verdicts = [
             f"{name}: {text(row['verdict'])}." for name, row in rows.items() if row.get("verdict")
         ]
-        take = [f"Take {text(told['take'])}."] if told.get("take") else []
-        return ComparisonTable(_table(told, rows), (*said, *left, *take))
+        take = [f"Take {text(result['take'])}."] if result.get("take") else []
+        return ComparisonTable(_table(result, rows), (*verdicts, *left, *take))
     return None
 
 
@@ -147,9 +138,9 @@ def _is_run(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def _table(told: Object, rows: Mapping[str, Object]) -> Table:
+def _table(result: Object, rows: Mapping[str, Object]) -> Table:
     lines = {
-        "where its rows come from": [text(row.get("source")) for row in rows.values()],
+        "source of its rows": [text(row.get("source")) for row in rows.values()],
         "rows used": [_used(mapping(row, "arm")) for row in rows.values()],
         "human minutes (assumed)": [_figure(row, "cost", "human_minutes") for row in rows.values()],
         "machine minutes": [_figure(row, "cost", "machine_minutes") for row in rows.values()],
@@ -165,18 +156,18 @@ def _table(told: Object, rows: Mapping[str, Object]) -> Table:
         ]
     lines["all fields"] = [_rate(mapping(row, "report").get("all_fields")) for row in rows.values()]
     for name, key in (
-        ("less the best, points", "to_best"),
-        ("less the recorded, points", "to_recorded"),
+        ("minus the best, points", "to_best"),
+        ("minus the recorded, points", "to_recorded"),
     ):
-        lines[name] = [_apart(row.get(key)) for row in rows.values()]
+        lines[name] = [_difference(row.get(key)) for row in rows.values()]
     known = tuple((name, *cells) for name, cells in lines.items() if set(cells) != {"—"})
-    documents = mapping(told, "test").get("documents")
+    documents = mapping(result, "test").get("documents")
     note = (
         f"{documents} test documents. Percent right and differences with 95% intervals."
         if documents
         else ""
     )
-    return Table("The roads, side by side", ("", *rows), known, note)
+    return Table("The recipes, side by side", ("", *rows), known, note)
 
 
 def _used(arm: Object) -> str:
@@ -193,5 +184,5 @@ def _rate(value: Any) -> str:
     return Interval(**value).percent() if isinstance(value, dict) else "—"
 
 
-def _apart(value: Any) -> str:
+def _difference(value: Any) -> str:
     return Interval(**value["difference"]).points() if isinstance(value, dict) else "—"

@@ -1,6 +1,6 @@
-"""What `offapi cost --json` reckoned, as tables and a break-even plot.
+"""The estimate of `offapi cost --json`, as tables and a break-even plot.
 
-A shape that is not known is left out.
+Anything in a form that is not understood is left out.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from offapi.report.run_files import Object, mapping, number
 
 API, NEVER = "API", "never"
 DRAWN = (
-    "Each own line joins what was reckoned of one month: its cost at the first month's requests,"
-    " and the break-even with the API. Growth counts in the verdict, not here."
+    "The line of your own model joins two points: the first month's cost, and the month's"
+    " break-even with the API. Growth counts in the verdict, but not here."
 )
-MOST = 12  # inputs of the sensitivity
+MOST = 12  # inputs in the sensitivity table
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,22 @@ class CostSection:
     charts: tuple[Chart, ...]
 
 
-def read_cost(told: Object) -> CostSection | None:
-    """None where there is nothing to show, or nothing that is understood."""
-    cases = {name: case for name, case in mapping(told, "cases").items() if isinstance(case, dict)}
+def read_cost(estimate: Object) -> CostSection | None:
+    """Return the section; None if there is nothing to show, or nothing that is understood."""
+    cases = {
+        name: case for name, case in mapping(estimate, "cases").items() if isinstance(case, dict)
+    }
     if not cases:
         return None
     with suppress(KeyError, TypeError, ValueError, AttributeError):
-        tables = [_table(told, cases), _weights(told)]
-        chart = _plot(told, cases)
-        verdict = f"{text(told.get('verdict', ''))}".strip()
-        dated = f" Prices as of {text(told['prices_dated'])}." if told.get("prices_dated") else ""
+        tables = [_table(estimate, cases), _weights(estimate)]
+        chart = _plot(estimate, cases)
+        verdict = f"{text(estimate.get('verdict', ''))}".strip()
+        dated = (
+            f" Prices as of {text(estimate['prices_dated'])}."
+            if estimate.get("prices_dated")
+            else ""
+        )
         headline = f"{verdict[:1].upper()}{verdict[1:]}.{dated}" if verdict else dated.strip()
         return CostSection(
             headline, tuple(one for one in tables if one.rows), (chart,) if chart.series else ()
@@ -49,8 +55,8 @@ def read_cost(told: Object) -> CostSection | None:
     return None
 
 
-def _table(told: Object, cases: Mapping[str, Object]) -> Table:
-    money, api = _currency(told), mapping(told, "api")
+def _table(estimate: Object, cases: Mapping[str, Object]) -> Table:
+    money, api = _currency(estimate), mapping(estimate, "api")
     columns = [*cases.values(), api]
     parts = dict.fromkeys(part for case in cases.values() for part in mapping(case, "parts"))
     rows = [
@@ -63,44 +69,42 @@ def _table(told: Object, cases: Mapping[str, Object]) -> Table:
     ]
     for name, key in (
         ("the first month", "monthly"),
-        ("a request in it", "per_request"),
-        ("while it lives", "total"),
+        ("per request", "per_request"),
+        ("over the task's life", "total"),
     ):
-        rows.append((name, *(_spread(one.get(key), money) for one in columns)))
+        rows.append((name, *(_spread(column.get(key), money) for column in columns)))
     for name, key in (
         ("break-even of one month, requests", "break_even_requests"),
-        ("break-even while it lives, requests in the first month", "break_even_start"),
-        ("break-even while it lives, month", "break_even_month"),
+        ("break-even over the task's life, requests in month 1", "break_even_start"),
+        ("break-even over the task's life, month", "break_even_month"),
     ):
         rows.append((name, *(_spread(case.get(key), "") for case in cases.values()), ""))
     rows.append(("verdict", *(text(case.get("verdict")) for case in cases.values()), ""))
-    note = "Likely figures, with their 5th to 95th percentile in brackets."
+    note = "Likely figures, with the 5th to 95th percentile in brackets."
     return Table("What it costs", ("", *map(text, cases), API), tuple(rows), note)
 
 
-def _weights(told: Object) -> Table:
-    """What the answer hangs on, the heaviest first."""
-    money, found = _currency(told), mapping(told, "sensitivity").get("inputs") or ()
+def _weights(estimate: Object) -> Table:
+    """Return the inputs that the answer depends on, the most important first."""
+    money, swings = _currency(estimate), mapping(estimate, "sensitivity").get("inputs") or ()
     rows = tuple(
         (
-            text(one.get("key")),
-            _amount(one.get("at_low"), money),
-            _amount(one.get("at_high"), money),
-            "decides" if one.get("decides") else "",
+            text(swing.get("key")),
+            _amount(swing.get("at_low"), money),
+            _amount(swing.get("at_high"), money),
+            "decides" if swing.get("decides") else "",
         )
-        for one in found[:MOST]
+        for swing in swings[:MOST]
     )
     return Table(
-        "What weighs most", ("input", "saved a month at its low end", "at its high end", ""), rows
+        "What matters most", ("input", "saved a month at its low end", "at its high end", ""), rows
     )
 
 
-def _plot(told: Object, cases: Mapping[str, Object]) -> Chart:
-    """Cost of a month over requests: the API's line,
-    and for each case the points that are known.
-    """
-    price = number(mapping(mapping(told, "api"), "per_request").get("likely"))
-    volume = number(mapping(mapping(told, "inputs"), "requests").get("likely"))
+def _plot(estimate: Object, cases: Mapping[str, Object]) -> Chart:
+    """Plot the cost of a month over requests: the API's line, and each case's known points."""
+    price = number(mapping(mapping(estimate, "api"), "per_request").get("likely"))
+    volume = number(mapping(mapping(estimate, "inputs"), "requests").get("likely"))
     lines = []
     if price is not None and volume is not None:
         for slot, (name, case) in enumerate(cases.items(), start=1):
@@ -115,14 +119,14 @@ def _plot(told: Object, cases: Mapping[str, Object]) -> Chart:
     return Chart(
         "Where a month breaks even",
         tuple(lines),
-        f"{_currency(told)} a month",
+        f"{_currency(estimate)} a month",
         "requests a month",
         note=DRAWN,
     )
 
 
-def _currency(told: Object) -> str:
-    return text(told.get("currency", ""))
+def _currency(estimate: Object) -> str:
+    return text(estimate.get("currency", ""))
 
 
 def _spread(value: Any, sign: str) -> str:

@@ -1,7 +1,6 @@
-"""Where a report's documents are: in the files that a
-run or a comparison read, as long as those are the same.
+"""The documents of a report, from the files that a run or a comparison read, if unchanged.
 
-Left out: traces' earlier turns.
+Left out: the earlier turns of traces.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ LONG = 20_000  # characters; the rest is cut
 
 @dataclass(frozen=True)
 class DocumentSource:
-    """Where documents may lie; `digests` of the file
-    when it was read, none where nobody noted it.
-    """
+    """A file that may hold the documents, with its recorded digests, if any."""
 
     path: Path
     digests: frozenset[str] = frozenset()
@@ -33,9 +30,7 @@ class DocumentSource:
 def read_texts(
     sources: Sequence[DocumentSource], golds: Mapping[str, Mapping[str, Any]], ids: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
-    """The texts of the documents `ids`, as far as
-    they can still be read, and why some are missing.
-    """
+    """Return the texts of the documents `ids` that can still be read, and why some are missing."""
     wanted, notes = set(ids), []
     for source in sources:
         path = source.path
@@ -51,25 +46,25 @@ def read_texts(
         same = [row for row in rows if row.id in wanted and golds.get(row.id, row.gold) == row.gold]
         if same:
             return {row.id: cut(row_text(row), LONG) for row in same}, notes
-    return {}, notes or ["Nothing says where the documents are."]
+    return {}, notes or ["The run does not record where the documents are."]
 
 
 def run_sources(record: Record) -> list[DocumentSource]:
-    """Where a run's documents may lie, the first that has them to be used."""
-    config = record.config
-    scored = {
-        one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict)
-    }
-    noted = frozenset(digest for digest in scored if isinstance(digest, str))
-    made = DocumentSource(record.path / "test.jsonl") if record.recipe == "demo" else None
-    val, data = (config.get(name) for name in ("val", "data"))
-    return [
-        *([DocumentSource(Path(val), noted)] if isinstance(val, str) else []),
-        *([made] if made else []),
-        *([DocumentSource(Path(data))] if isinstance(data, str) else []),
-    ]
+    """Return the files that may hold a run's documents, in the order to try them."""
+    scorings = record.manifest.get("scored") or ()
+    digests = [scoring.get("data") for scoring in scorings if isinstance(scoring, dict)]
+    recorded = frozenset(digest for digest in digests if isinstance(digest, str))
+    val, data = (record.config.get(name) for name in ("val", "data"))
+    sources = []
+    if isinstance(val, str):
+        sources.append(DocumentSource(Path(val), recorded))
+    if record.recipe == "demo":
+        sources.append(DocumentSource(record.path / "test.jsonl"))
+    if isinstance(data, str):
+        sources.append(DocumentSource(Path(data)))
+    return sources
 
 
 def cut(value: str, most: int) -> str:
-    """At most the first `most` characters, and how many more there are."""
+    """Return at most the first `most` characters, and how many more there are."""
     return value if len(value) <= most else f"{value[:most]}\n{left_out(len(value) - most)}"

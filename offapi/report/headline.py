@@ -1,4 +1,4 @@
-"""What stands at the top of a run's page: a sentence, and a few numbers."""
+"""The top of a run's page: a sentence, and a few figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from offapi.text.display import duration
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the few numbers that stand at the top."""
+    """One of the few figures at the top."""
 
     name: str
     value: str
@@ -22,7 +22,7 @@ class Figure:
 
 
 def lede(record: Record) -> str:
-    """Recipe, model, backend, steps and seed."""
+    """Return recipe, model, backend, steps and seed in a sentence."""
     config = record.config
     model = model_name(config.get("model", "demo"))
     backend = record.manifest.get("backend")
@@ -32,10 +32,10 @@ def lede(record: Record) -> str:
 
 
 def figures(record: Record, rates: Sequence[Rates], look: Look | None) -> list[Figure]:
-    """How much is right, the held-out reward or the loss, and the steps."""
+    """Return the accuracy, the held-out reward or the loss, and the steps."""
     found = []
     if rates:
-        found.append(all_right(rates[0], "documents all right"))
+        found.append(all_right(rates[0], "all fields right"))
         found.append(
             Figure("fields right", f"{100 * rates[0].mean:.1f} %", f"{rates[0].n} documents")
         )
@@ -51,16 +51,14 @@ def figures(record: Record, rates: Sequence[Rates], look: Look | None) -> list[F
     losses = [y for _, y in learning.points(record.metrics, learning.LOSS) if y is not None]
     if losses and not rewards:
         last = losses[-max(1, len(losses) // 20) :]
-        found.append(
-            Figure("loss at the end", f"{sum(last) / len(last):.3f}", f"from {losses[0]:.3f}")
-        )
+        found.append(Figure("final loss", f"{sum(last) / len(last):.3f}", f"from {losses[0]:.3f}"))
     seconds = run_facts.seconds_taken(record)
     found.append(Figure("steps", f"{record.steps:,}", f"in {duration(seconds)}" if seconds else ""))
     return found
 
 
 def all_right(rates: Rates, name: str) -> Figure:
-    """The share of documents with every field right."""
+    """Return the share of documents with all fields right."""
     whole = rates.fields[ALL]
     return Figure(
         name,
@@ -70,5 +68,5 @@ def all_right(rates: Rates, name: str) -> Figure:
 
 
 def model_name(model: object) -> str:
-    """The last part of a path, or the name."""
+    """Return the last part of a path, or the name."""
     return text(model).rstrip("/").rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""Which charts a run's metrics make: how it learned, and for GRPO, how healthy it was."""
+"""The charts of a run's metrics: how it learned, and for GRPO, how healthy it was."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CUT, FLAT = "completions/clipped_ratio", "frac_reward_zero_std"
 
 
 def learning_charts(runs: Sequence[Record]) -> list[Chart]:
-    """Loss, learning rate and gradient over the steps, the runs and their controls overlaid."""
+    """Return loss, learning rate and gradient over the steps, runs and their controls overlaid."""
     ways = [
         *runs,
         *(replace(run.control, name=f"{run.name}, control") for run in runs if run.control),
@@ -31,7 +31,7 @@ def learning_charts(runs: Sequence[Record]) -> list[Chart]:
 
 
 def health_charts(runs: Sequence[Record]) -> list[Chart]:
-    """What tells whether a GRPO run goes well; empty for runs of other recipes."""
+    """Return the charts that show whether a GRPO run goes well; none for other recipes."""
     runs = [run for run in runs if any(REWARD in row or HELD in row for row in run.metrics)]
     if not runs:
         return []
@@ -49,8 +49,8 @@ def health_charts(runs: Sequence[Record]) -> list[Chart]:
             zero=False,
             share=_within_one(runs, (HELD, AUDIT)),
             note=(
-                "The audit is what training never sees: reward that rises without it is reward"
-                " hacking."
+                "Training never sees the audit. If the reward rises and the audit does not, it is"
+                " reward hacking."
             ),
         ),
         _parts(f"The audit of {runs[0].name}, part by part", runs[0], f"{AUDIT}/", marks=True),
@@ -62,8 +62,8 @@ def health_charts(runs: Sequence[Record]) -> list[Chart]:
             _chart("Cut off, and without signal", runs, {CUT: "cut off", FLAT: "no signal"}),
             share=True,
             note=(
-                "Share of completions cut off at the token limit; of groups whose rewards are all"
-                " the same."
+                "Cut off: the share of completions that reach the token limit. No signal: the share"
+                " of groups whose rewards are all equal."
             ),
         ),
     ]
@@ -73,7 +73,7 @@ def health_charts(runs: Sequence[Record]) -> list[Chart]:
 def series(
     name: str, points: Sequence[Point], slot: int, *, marks: bool = False, rough: bool = False
 ) -> Series:
-    """A line through `points`; of `rough` and many ones their moving average, before them."""
+    """Return a line through `points`; if `rough` and many, a moving average over them."""
     points = thin(points)
     if not rough or len(points) < 30:
         return Series(name, points, slot, marks)
@@ -81,7 +81,7 @@ def series(
 
 
 def points(rows: Iterable[Object], key: str) -> list[Point]:
-    """The values of `key` by step; None where what was logged is no number."""
+    """Return the values of `key` by step; None where the logged value is not a number."""
     found = ((number(row.get("step")), row[key]) for row in rows if key in row)
     return [(step, number(value)) for step, value in found if step is not None]
 
@@ -109,7 +109,7 @@ def _overlaid(
 def _chart(
     title: str, runs: Sequence[Record], keys: dict[str, str], *, unit: str = "", marks: bool = False
 ) -> Chart:
-    """Several metrics of several runs in one chart, as many as can be told apart."""
+    """Return several metrics of several runs in one chart, as many as are distinguishable."""
     made: list[Series] = []
     for run in runs:
         for key, name in keys.items():
@@ -127,7 +127,7 @@ def _chart(
 
 
 def _parts(title: str, run: Record, start: str, end: str = "", *, marks: bool = False) -> Chart:
-    """A line for each metric so named; none where there is but one."""
+    """Return a line for each metric with this start and end; none if there is only one."""
     names = dict.fromkeys(
         key for row in run.metrics for key in row if key.startswith(start) and key.endswith(end)
     )

@@ -1,6 +1,4 @@
-"""What a reader should know before the figures: how
-the run ended, whether it was gamed, what it learned.
-"""
+"""What to know before the figures: how the run ended, reward hacking, what it learned."""
 
 from __future__ import annotations
 
@@ -16,16 +14,14 @@ Kind = Literal["good", "warn", "bad", "info"]
 
 @dataclass(frozen=True)
 class ReportNote:
-    """A sentence to read first, and how bad it is."""
+    """A sentence to read first, and its severity."""
 
     kind: Kind
     text: str
 
 
 def run_notes(record: Record) -> list[ReportNote]:
-    """How the run ended, whether it was gamed, what it
-    learned, how often its test set was looked at, the network.
-    """
+    """Return how the run ended, reward hacking, what it learned, test set scorings, the network."""
     return [
         *_ending(record),
         *_gamed(record),
@@ -44,87 +40,79 @@ def _ending(record: Record) -> list[ReportNote]:
         return [
             ReportNote(
                 "bad",
-                f"The last attempt failed; {done}. See what it printed, then continue it with"
+                f"The last attempt failed; {done}. Read its error message, then resume it with"
                 " --resume.",
             )
         ]
     if outcome == "interrupted":
-        return [ReportNote("warn", f"The run was interrupted; {done}. Continue it with --resume.")]
+        return [ReportNote("warn", f"The run was interrupted; {done}. Resume it with --resume.")]
     return [
         ReportNote(
-            "warn", f"The run has not ended, or was killed; {done}. These figures are not its last."
+            "warn", f"The run has not ended, or was killed; {done}. These figures are not final."
         )
     ]
 
 
 def _gamed(record: Record) -> list[ReportNote]:
-    told = record.files.get("hacking")
-    if not told:
+    hacking = record.files.get("hacking")
+    if not hacking:
         return []
-    when = f"at step {told.get('step')}: since step {told.get('since')}"
-    if told.get("rose") is False:
-        lost = "the audit fell on held-out documents, and the reward did not rise"
-        return [ReportNote("bad", f"The reward did not stand for what is meant {when} {lost}.")]
-    meant = (
-        f"{told['part']!r} of the audit fell"
-        if told.get("part")
-        else "what it stands for, the audit, did not"
-    )
-    return [
-        ReportNote(
-            "bad", f"The reward was being gamed {when} it rose on held-out documents while {meant}."
-        )
-    ]
+    when = f"at step {hacking.get('step')}: since step {hacking.get('since')}"
+    if hacking.get("rose") is False:
+        lost = "the audit fell on held-out documents and the reward did not rise"
+        return [ReportNote("bad", f"The reward misled training {when}, {lost}.")]
+    audit = f"{hacking['part']!r} of the audit fell" if hacking.get("part") else "the audit did not"
+    what = f"The reward was being gamed {when}, it rose on held-out documents while {audit}."
+    return [ReportNote("bad", what)]
 
 
 def _learned(record: Record) -> list[ReportNote]:
-    told = record.files.get("learned", {})
-    if not isinstance(told.get("reward"), dict):
+    learned = record.files.get("learned", {})
+    if not isinstance(learned.get("reward"), dict):
         return []
-    reward = Interval(**told["reward"])
-    audit = Interval(**told["audit"]).points() if isinstance(told.get("audit"), dict) else None
-    changed = f"reward {reward.points()} points" + (f", audit {audit} points" if audit else "")
-    where = f"on {told.get('n')} held-out documents, best at step {told.get('best_step')}"
-    if not told.get("learned", reward.low > 0):
-        return [ReportNote("warn", f"Nothing can be said to have been learned: {changed} {where}.")]
+    reward = Interval(**learned["reward"])
+    changed = f"reward {reward.points()} points"
+    if isinstance(learned.get("audit"), dict):
+        changed += f", audit {Interval(**learned['audit']).points()} points"
+    documents, best = learned.get("n"), f"best at step {learned.get('best_step')}"
+    if not learned.get("learned", reward.low > 0):
+        what = f"No significant improvement on {documents} held-out documents: {changed}, {best}."
+        return [ReportNote("warn", what)]
     chosen = (
-        "The adapter was chosen on these documents: score it on others before you rely on the"
+        "The adapter was chosen on these documents; score it on others before you rely on the"
         " figure."
     )
-    return [ReportNote("good", f"It learned: {changed} {where}. {chosen}")]
+    what = f"It improved on {documents} held-out documents: {changed}, {best}. {chosen}"
+    return [ReportNote("good", what)]
 
 
 def _looked_at(record: Record) -> list[ReportNote]:
-    if record.recipe == "grpo":  # which looks at it as it trains, and says so
+    if record.recipe == "grpo":  # it scores its held-out documents as it trains, and reports it
         return []
-    times = Counter(
-        one.get("data") for one in record.manifest.get("scored") or () if isinstance(one, dict)
-    )
+    scorings = record.manifest.get("scored") or ()
+    times = Counter(scoring.get("data") for scoring in scorings if isinstance(scoring, dict))
     most = max(times.values(), default=0)
     what = (
-        f"A test set has been scored {most} times for this run: pick on validation, report on test"
-        " once."
+        f"A test set was scored {most} times for this run. Choose on validation data, and score the"
+        " test set once."
     )
     return [ReportNote("warn", what)] if most > 1 else []
 
 
 def _reached(record: Record) -> list[ReportNote]:
-    seen = [mapping(one, "network") for one in record.attempts]
-    refused, opened = (
-        sum(len(one.get(kind) or ()) for one in seen) for kind in ("refused", "opened")
-    )
+    seen = [mapping(attempt, "network") for attempt in record.attempts]
+    refused = sum(len(network.get("refused") or ()) for network in seen)
+    opened = sum(len(network.get("opened") or ()) for network in seen)
     if refused:
         return [
             ReportNote(
                 "warn",
-                f"{refused} network attempts were refused by the offline guard; see “Network”.",
+                f"The offline guard refused {refused} network attempts; see “Network”.",
             )
         ]
     if opened:
         return [ReportNote("info", f"The network was opened for {opened} hosts; see “Network”.")]
-    guarded = seen and all(one.get("guard") for one in seen if one)
-    return (
-        [ReportNote("good", "No network attempt was made while it ran.")]
-        if guarded and any(seen)
-        else []
-    )
+    guarded = all(network.get("guard") for network in seen if network)
+    if guarded and any(seen):
+        return [ReportNote("good", "It made no network attempt while it ran.")]
+    return []

@@ -1,4 +1,4 @@
-"""What was done and with what, as tables out of a run's manifest and what it wrote beside."""
+"""The details of a run as tables, from its manifest and its other files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from offapi.stats.interval import Interval
 from offapi.text.display import duration, shorten
 
 GIB = 2**30
-MOST = 20  # lines of a list that a run may make arbitrarily long
+MOST = 20  # lines shown of lists that have no upper bound
 
 
 def fact_tables(record: Record) -> list[Table]:
-    """The manifest in tables."""
+    """Return the tables of a run."""
     return [
         table
         for table in (
@@ -34,7 +34,7 @@ def fact_tables(record: Record) -> list[Table]:
 
 
 def differing_keys(records: Sequence[Record]) -> Table | None:
-    """The recipe's keys in which several runs differ."""
+    """Return the recipe's keys in which several runs differ."""
     columns = [
         {
             "backend": one.manifest.get("backend"),
@@ -77,7 +77,7 @@ def _made(record: Record) -> Table:
         )
         if record.attempts
         else None,
-        "began": _when(manifest.get("created")),
+        "started": _when(manifest.get("created")),
         "folder": str(record.path),
     }
     rows = tuple(
@@ -91,7 +91,7 @@ def _inputs(record: Record) -> Table:
     rows = tuple(
         (name, text(record.config.get(name)), text(value)) for name, value in hashes.items()
     )
-    return Table("What it read", ("input", "where", "SHA-256"), rows)
+    return Table("Inputs", ("input", "where", "SHA-256"), rows)
 
 
 def _attempts(record: Record) -> Table:
@@ -120,11 +120,11 @@ def _network(record: Record) -> Table:
             ("opened", f"{each.get('host')}:{each.get('port')}", "", text(each.get("connections")))
             for each in seen.get("opened") or ()
         ]
-    return Table("Network", ("", "target", "asked for by", "times"), tuple(rows[:MOST]))
+    return Table("Network", ("", "target", "requested by", "times"), tuple(rows[:MOST]))
 
 
 def _times(record: Record) -> Table:
-    """Seconds by phase, where the run kept them."""
+    """Return the seconds by phase, if the run recorded them."""
     total: Counter[str] = Counter()
     for row in record.timings:
         total.update(
@@ -154,17 +154,14 @@ def _scorings(record: Record) -> Table:
 
 
 def _grading(record: Record) -> Table:
-    told = record.files.get("grading", {})
-    found: dict[str, object] = {
-        "answers": told.get("rows"),
-        "kept": told.get("kept"),
-    }
-    found |= {f"dropped: {name}": count for name, count in mapping(told, "dropped").items()}
-    for check in told.get("checks") or ():
+    grading = record.files.get("grading", {})
+    facts: dict[str, object] = {"answers": grading.get("rows"), "kept": grading.get("kept")}
+    facts |= {f"dropped: {name}": count for name, count in mapping(grading, "dropped").items()}
+    for check in grading.get("checks") or ():
         if isinstance(check, dict) and isinstance(check.get("passed"), dict):
-            found[f"pass “{check.get('name')}”"] = f"{Interval(**check['passed']).percent()} %"
-    rows = tuple((name, text(value)) for name, value in found.items() if value is not None)
-    return Table("What was graded, and what was kept", (), rows)
+            facts[f"pass “{check.get('name')}”"] = f"{Interval(**check['passed']).percent()} %"
+    rows = tuple((name, text(value)) for name, value in facts.items() if value is not None)
+    return Table("Graded answers, and those kept", (), rows)
 
 
 def _keys(record: Record) -> Table:
@@ -173,9 +170,10 @@ def _keys(record: Record) -> Table:
 
 
 def seconds_taken(record: Record) -> float | None:
-    """Seconds of all its attempts that ended."""
-    found = [seconds for one in record.attempts if (seconds := _seconds(one)) is not None]
-    return sum(found) if found else None
+    """Return the seconds of all attempts that ended."""
+    spans = [_seconds(attempt) for attempt in record.attempts]
+    ended = [seconds for seconds in spans if seconds is not None]
+    return sum(ended) if ended else None
 
 
 def _took(one: Object) -> str:
@@ -193,7 +191,7 @@ def _seconds(one: Object) -> float | None:
 
 
 def _when(value: object) -> str:
-    """`2026-11-26 00:21 UTC`; what is no time as it is."""
+    """Format a time as `2026-11-26 00:21 UTC`; return anything else as it is."""
     try:
         return datetime.fromisoformat(str(value)).strftime("%Y-%m-%d %H:%M %Z")
     except ValueError:

@@ -1,7 +1,7 @@
-"""What a run's folder holds, read without running anything and without taking its lock.
+"""Read a run's folder, without running anything and without taking its lock.
 
-A run that is still going, or that failed half-way, reads as far as it came. Left out: checkpoints
-and adapters.
+A run that is still training, or that failed, is read as far as it got. Left out: checkpoints and
+adapters.
 """
 
 from __future__ import annotations
@@ -34,23 +34,21 @@ class Answers:
 
     @property
     def by_id(self) -> dict[str, Prediction]:
-        """The answers by document; of several samples the first."""
-        found: dict[str, Prediction] = {}
+        """The answers by document; of several samples, the first."""
+        first: dict[str, Prediction] = {}
         for row in self.rows:
-            found.setdefault(row.id, row)
-        return found
+            first.setdefault(row.id, row)
+        return first
 
     @property
     def fields(self) -> list[str]:
-        """What the answers are scored on."""
+        """The fields that the answers are scored on."""
         return list(self.rows[0].correct) if self.rows else []
 
 
 @dataclass(frozen=True)
 class Look:
-    """A GRPO run's answers to its held-out documents after
-    `step` steps, with no gold to say right or wrong.
-    """
+    """A GRPO run's answers to its held-out documents after `step` steps, without gold."""
 
     step: int
     rows: tuple[Object, ...]  # id, output, reward, audit
@@ -63,29 +61,29 @@ class Record:
     name: str
     path: Path
     manifest: Object
-    metrics: tuple[Object, ...]  # a line a step
+    metrics: tuple[Object, ...]  # one line per step
     timings: tuple[Object, ...]
-    files: Mapping[
-        str, Object
-    ]  # the JSON objects beside the manifest, by stem: report, comparison, learned, ...
-    answers: tuple[Answers, ...]  # the run's own first
+    # the other JSON files by stem: report, comparison, learned, ...
+    files: Mapping[str, Object]
+    answers: tuple[Answers, ...]  # the run's own come first
     looks: tuple[Look, ...]
     control: Record | None = None
 
     @property
     def config(self) -> Object:
-        """The recipe as resolved; of a demo its sizes."""
+        """The resolved recipe; for a demo, its sizes."""
         return mapping(self.manifest, "config") or mapping(self.manifest, "demo")
 
     @property
     def recipe(self) -> str:
-        """Its name."""
+        """The recipe's name."""
         return str(self.config.get("recipe") or ("demo" if "demo" in self.manifest else "run"))
 
     @property
     def attempts(self) -> Sequence[Object]:
-        """Every time the run was worked on."""
-        return [one for one in self.manifest.get("attempts") or () if isinstance(one, dict)]
+        """The attempts: each time the run was started or resumed."""
+        attempts = self.manifest.get("attempts") or ()
+        return [attempt for attempt in attempts if isinstance(attempt, dict)]
 
     @property
     def steps(self) -> int:
@@ -97,7 +95,7 @@ class Record:
 
 
 def read_record(path: Path) -> Record:
-    """The run in `path`. RunError where there is none, DataError for a file that is damaged."""
+    """Read the run in `path`. Raise RunError if there is none, DataError for a damaged file."""
     run = Run.open(path)
     folder = run.path
     names = [file for file in sorted(folder.glob("*.json")) if file.stem != "manifest"]
@@ -119,7 +117,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_answers(path: Path) -> Answers:
-    """A predictions file that `offapi eval` wrote. DataError for anything else."""
+    """Read a predictions file of `offapi eval`. Raise DataError for anything else."""
     return Answers(
         path.stem if path.stem != ANSWERS else path.absolute().parent.name,
         tuple(accuracy.read_predictions(path)),
@@ -127,23 +125,28 @@ def read_answers(path: Path) -> Answers:
 
 
 def read_object(path: Path) -> Object:
-    """The JSON object in a file. DataError where there is none."""
+    """Read the JSON object in a file. Raise DataError if there is none."""
     try:
         value = orjson.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError.at(
-            f"unreadable ({error}).", path=path, next_step="Restore the file, or remove it."
+            f"the file is unreadable ({error}).",
+            path=path,
+            next_step="Restore the file, or remove it.",
         ) from None
     if not isinstance(value, dict):
         raise DataError.at(
-            "not a JSON object.", path=path, next_step="Restore the file, or remove it."
+            "the file must hold a JSON object.",
+            path=path,
+            next_step="Restore the file, or remove it.",
         )
     return value
 
 
 def read_lines(path: Path) -> tuple[Object, ...]:
-    """The objects in a JSONL file, none where it is missing;
-    a last line that is still being written is left out.
+    """Read the objects in a JSONL file, without a last line that is still being written.
+
+    A missing file has none.
     """
     data = path.read_bytes() if path.is_file() else b""
     whole = data[: data.rfind(b"\n") + 1].split(b"\n")
@@ -153,24 +156,22 @@ def read_lines(path: Path) -> tuple[Object, ...]:
 
 
 def mapping(value: Object, name: str) -> Object:
-    """The object under `name`, or an empty one."""
-    found = value.get(name)
-    return found if isinstance(found, dict) else {}
+    """Return the object under `name`, or an empty one."""
+    inner = value.get(name)
+    return inner if isinstance(inner, dict) else {}
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None: what is logged of a loss that overflowed is null."""
+    """Return `value` if it is a finite number, else None: an overflowed loss is logged as null."""
     usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if usable else None
 
 
 def _answers(folder: Path) -> list[Answers]:
-    """The run's own answers first, then those of whatever it was measured against."""
-    found = []
-    if (folder / f"{ANSWERS}.jsonl").is_file():
-        found.append(
-            Answers(folder.name, tuple(accuracy.read_predictions(folder / f"{ANSWERS}.jsonl")))
-        )
+    """Return the run's own answers, then those it was compared with."""
+    own, path = [], folder / f"{ANSWERS}.jsonl"
+    if path.is_file():
+        own.append(Answers(folder.name, tuple(accuracy.read_predictions(path))))
     others = {
         file.stem.removeprefix(f"{ANSWERS}-"): file for file in folder.glob(f"{ANSWERS}-*.jsonl")
     }
@@ -178,6 +179,6 @@ def _answers(folder: Path) -> list[Answers]:
         others, key=lambda name: (ASIDE.index(name) if name in ASIDE else len(ASIDE), name)
     )
     return [
-        *found,
+        *own,
         *(Answers(name, tuple(accuracy.read_predictions(others[name]))) for name in order),
     ]

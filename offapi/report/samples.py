@@ -1,4 +1,4 @@
-"""The documents and their answers, as the sample browser shows them.
+"""The documents and their answers for the sample browser.
 
 Left out: rows beyond `MANY`.
 """
@@ -15,43 +15,39 @@ from offapi.report.document_files import DocumentSource, cut
 from offapi.report.render.table import text
 from offapi.report.run_files import Answers, Look, Object, Record, number
 
-MANY = 500  # rows; those that fail or flip before the others
+MANY = 500  # most rows; those that fail or flip have priority
 FEW = 5  # rows of a page without a browser
 LONG_ANSWER = 4_000  # characters; the rest is cut
 BEFORE = "before training"
-ASIDE = "Left out with --no-documents."
+ASIDE = "Documents are left out (--no-documents)."
 
 
 @dataclass(frozen=True)
 class DocumentSample:
-    """A document and every system's answer to it, None where one did not answer."""
+    """A document and every system's answer to it; None if it did not answer."""
 
     id: str
     document: str | None
     gold: tuple[str | None, ...]  # by field
     answers: tuple[Object | None, ...]  # output, values, right, grade
-    rivals: int | None = (
-        None  # how many of the others can make it flip; all of them where nothing is said
-    )
+    rivals: int | None = None  # how many of the others can make it flip; None: all
 
     @property
     def fails(self) -> bool:
-        """Whether the run's own answer is wrong somewhere,
-        or, without gold, not of the highest grade.
-        """
+        """Whether the run's own answer is wrong in a field or, without gold, graded below 1."""
         own = self.answers[0] or {}
         return not all(own["right"]) if own.get("right") else (own.get("grade") or 0.0) < 1.0
 
     @property
     def flips(self) -> bool:
-        """Whether a rival is right where the run's own answer is not, or the other way round."""
+        """Whether a rival is right where the run's own answer is wrong, or the reverse."""
         others = self.answers[1:] if self.rivals is None else self.answers[1 : 1 + self.rivals]
         return any(other is not None and _differ(self.answers[0] or {}, other) for other in others)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What the browser shows, of `total` documents."""
+    """The rows that the browser shows, of `total` documents."""
 
     systems: tuple[str, ...]
     fields: tuple[str, ...]
@@ -61,32 +57,28 @@ class Samples:
     rivals: int | None = None
 
     @property
-    def whose(self) -> str:
-        """Of whom failing and flipped are told, where it
-        is one system against one other among several.
-        """
+    def pair_note(self) -> str:
+        """What failing and flipped mean, if one of several systems is compared with one other."""
         if self.rivals != 1 or len(self.systems) < 2:
             return ""
         a, b = self.systems[:2]
         return (
-            f"Failing: {a} is wrong somewhere. Flipped: in some field one of {a} and {b} is right,"
-            " the other wrong."
+            f"Failing: {a} is wrong in a field. Flipped: in a field, one of {a} and {b} is right"
+            " and the other is wrong."
         )
 
     @property
     def documents(self) -> int:
-        """How many documents' texts are there."""
+        """The number of documents whose text is included."""
         return sum(row.document is not None for row in self.rows)
 
     @property
     def first(self) -> tuple[DocumentSample, ...]:
-        """The few that a page without a browser shows, as
-        they come: failing before others, flipped ones first.
-        """
+        """The few rows for a page without a browser: failing ones first, flipped ones before."""
         return tuple(sorted(self.rows, key=lambda row: (not row.fails, not row.flips))[:FEW])
 
     def as_dict(self) -> dict[str, Any]:
-        """What the page's script reads."""
+        """Return what the page's script reads."""
         rows = [
             {"id": row.id, "document": row.document, "gold": row.gold, "answers": row.answers}
             for row in self.rows
@@ -98,8 +90,9 @@ class Samples:
 def run_samples(
     record: Record, answers: Sequence[Answers], *, with_documents: bool
 ) -> Samples | None:
-    """The run's own answers beside those of `answers`,
-    or its held-out looks; None where it has neither.
+    """Return the run's own answers with those of `answers`, or its held-out answers.
+
+    None if it has neither.
     """
     best = best_look(record)
     grades = {row["id"]: number(row.get("reward")) for row in best.rows} if best else {}
@@ -119,9 +112,7 @@ def run_samples(
 def comparison_samples(
     answers: Sequence[Answers], test: DocumentSource | None, *, with_documents: bool
 ) -> Samples | None:
-    """The first of `answers` against the second, the
-    others beside them; None where there are none.
-    """
+    """Return the first of `answers` against the second, with the others; None without answers."""
     systems = [
         (one.name, {id: _scored(row, {}) for id, row in one.by_id.items()}) for one in answers
     ]
@@ -135,8 +126,9 @@ def _samples(
     known: Sequence[DocumentSource] | None,
     rivals: int | None = None,
 ) -> Samples | None:
-    """The documents that the first system answered, those
-    that fail or flip before the others where they are many.
+    """Return the documents that the first system answered.
+
+    If there are too many, those that fail or flip are kept.
     """
     if not systems:
         return None
@@ -164,7 +156,7 @@ def _samples(
 
 
 def best_look(record: Record) -> Look | None:
-    """The look whose adapter the run kept; the last one while it has none."""
+    """Return the evaluation whose adapter the run kept; the last one while it has none."""
     step = record.files.get("learned", {}).get("best_step")
     return next(
         (look for look in record.looks if look.step == step),
@@ -207,5 +199,5 @@ def _differ(own: Object, other: Object) -> bool:
 
 
 def _value(values: Mapping[str, Any], field: str) -> str | None:
-    """As text, None where it is absent or null: a script's numbers would lose digits."""
+    # As text, since a script's numbers would lose digits; None if absent or null.
     return None if values.get(field) is None else cut(text(values[field]), LONG_ANSWER)

@@ -1,4 +1,4 @@
-"""Everything a report says, reckoned once, for HTML and Markdown alike."""
+"""The content of a report, computed once for HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COST = "cost.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """The parts of a report in the order they are read; empty ones are left out of the page."""
+    """The parts of a report in reading order; empty ones are left out of the page."""
 
     title: str
     lede: str
@@ -39,8 +39,8 @@ class Story:
     gamed: Table | None
     cost: CostSection | None
     samples: Samples | None
-    apart: Table | None
-    made: tuple[tuple[str, tuple[Table, ...]], ...]  # by run
+    differing: Table | None
+    details: tuple[tuple[str, tuple[Table, ...]], ...]  # by run
     commands: tuple[Command, ...]
     version: str = __version__
 
@@ -49,7 +49,7 @@ class Story:
 class Read:
     """What a report is about.
 
-    `answers`: of the system it is about first; `extra`, the last ones, were named beside.
+    The answers of its main system come first; the last `extra` are from other named files.
     """
 
     records: tuple[Record, ...]
@@ -62,175 +62,166 @@ class Read:
 def make_story(
     runs: Sequence[Path], *, cost_file: Path | None = None, with_documents: bool = True
 ) -> Story:
-    """The report of the first run or comparison, beside
-    the others: runs, or predictions files (`.jsonl`).
+    """Return the report of the first run or comparison, compared with the others.
 
-    Raises RunError or DataError for a path that is neither, and for damaged files.
+    The others are runs, or predictions files (`.jsonl`). Raise RunError or DataError for a path
+    that is neither, and for damaged files.
     """
     compared = find_comparison(runs[0])
-    found = _read_comparison(compared, runs[1:]) if compared else _read_runs(runs)
-    first, rates = found.records[0], accuracy.accuracy_rates(found.records[0], found.answers)
-    differences, refused = _differences(found)
-    title, lede, figures = _head(found, rates)
-    notes = [*_notes(found), *_compared(differences)]
-    notes += [ReportNote("info", one) for one in refused]
-    commands = comparison_commands(compared.told, runs) if compared else run_commands(first, runs)
+    read = _read_comparison(compared, runs[1:]) if compared else _read_runs(runs)
+    first, rates = read.records[0], accuracy.accuracy_rates(read.records[0], read.answers)
+    differences, refused = _differences(read)
+    title, lede, figures = _head(read, rates)
+    notes = _notes(read)
+    notes += [ReportNote("info", difference.headline) for difference in differences]
+    notes += [ReportNote("info", reason) for reason in refused]
+    commands = comparison_commands(compared.result, runs) if compared else run_commands(first, runs)
     return Story(
         title=title,
         lede=lede,
         figures=figures,
         notes=tuple(notes),
-        comparison=read_table(compared.told) if compared else None,
+        comparison=read_table(compared.result) if compared else None,
         accuracy=accuracy.accuracy_chart(rates),
         differences=tuple(differences),
-        learning=tuple(learning_charts(found.records)),
-        health=tuple(health_charts(found.records)),
-        gamed=_first_gamed(found),
-        cost=cost.read_cost(_cost(found, cost_file)),
-        samples=_samples(found, with_documents),
-        apart=run_facts.differing_keys(found.records),
-        made=tuple((one.name, tuple(run_facts.fact_tables(one))) for one in found.records),
+        learning=tuple(learning_charts(read.records)),
+        health=tuple(health_charts(read.records)),
+        gamed=_first_gamed(read),
+        cost=cost.read_cost(_cost(read, cost_file)),
+        samples=_samples(read, with_documents),
+        differing=run_facts.differing_keys(read.records),
+        details=tuple((run.name, tuple(run_facts.fact_tables(run))) for run in read.records),
         commands=tuple(commands),
     )
 
 
 def _read_runs(runs: Sequence[Path]) -> Read:
-    """The first run with whatever it was measured against, and the others."""
-    records = _named(
-        [read_record(runs[0]), *(read_record(path) for path in runs[1:] if path.suffix != ".jsonl")]
-    )
+    """Read the first run with everything it was compared with, and the others."""
+    folders = [runs[0], *(path for path in runs[1:] if path.suffix != ".jsonl")]
+    records = _named([read_record(path) for path in folders])
     first, control = records[0], _control(records[0])
-    beside = _beside(records[1:], runs[1:])
-    answers = _unique([*first.answers, *([control] if control else []), *beside])
-    kept = next((one for one in answers if control and one.name == control.name), None)
-    return Read(tuple(records), tuple(answers), len(beside), kept)
+    extra = _extra_answers(records[1:], runs[1:])
+    own = [*first.answers, control] if control else first.answers
+    answers = _unique([*own, *extra])
+    kept = next((system for system in answers if control and system.name == control.name), None)
+    return Read(tuple(records), tuple(answers), len(extra), kept)
 
 
 def _read_comparison(compared: ComparisonFolder, more: Sequence[Path]) -> Read:
-    """The arms under the names of their roads, with the
-    answers to the test set, and whatever was named beside.
-    """
+    """Read the arms, named by their recipes, the answers to the test set, and other named files."""
     arms = [_renamed(read_record(path), name) for name, path in compared.arms.items()]
     records = _named([*arms, *(read_record(path) for path in more if path.suffix != ".jsonl")])
-    beside = _beside(records[len(arms) :], more)
-    answers = _unique([*compared.answers, *beside])
-    return Read(tuple(records), tuple(answers), len(beside), compared=compared)
+    extra = _extra_answers(records[len(arms) :], more)
+    answers = _unique([*compared.answers, *extra])
+    return Read(tuple(records), tuple(answers), len(extra), compared=compared)
 
 
-def _beside(records: Sequence[Record], paths: Sequence[Path]) -> list[Answers]:
+def _extra_answers(records: Sequence[Record], paths: Sequence[Path]) -> list[Answers]:
     files = [read_answers(path) for path in paths if path.suffix == ".jsonl"]
-    return [*(one.answers[0] for one in records if one.answers), *files]
+    return [*(record.answers[0] for record in records if record.answers), *files]
 
 
-def _head(found: Read, rates: Sequence[Rates]) -> tuple[str, str, tuple[Figure, ...]]:
-    """Title, sentence and figures; of a comparison those of its best road and of the reference."""
-    first, compared = found.records[0], found.compared
+def _head(read: Read, rates: Sequence[Rates]) -> tuple[str, str, tuple[Figure, ...]]:
+    """Return title, sentence and figures; of a comparison, the best arm's and the reference's."""
+    first, compared = read.records[0], read.compared
     if compared is None:
-        title = " · ".join(one.name for one in found.records)
-        return (
-            title,
-            headline.lede(first),
-            tuple(headline.figures(first, rates, samples.best_look(first))),
-        )
-    beside = [one.name for one in found.records[len(compared.arms) :]]
-    take = (
-        [Figure("the road to take", text(compared.told["take"]))]
-        if compared.told.get("take")
-        else []
+        title = " · ".join(record.name for record in read.records)
+        figures = headline.figures(first, rates, samples.best_look(first))
+        return title, headline.lede(first), tuple(figures)
+    title = " · ".join(
+        [compared.folder.name, *(record.name for record in read.records[len(compared.arms) :])]
     )
-    right = [headline.all_right(one, f"documents all right, {one.name}") for one in rates[:2]]
-    return " · ".join([compared.folder.name, *beside]), compared.lede, (*take, *right)
+    figures = [headline.all_right(one, f"all fields right, {one.name}") for one in rates[:2]]
+    if compared.result.get("take"):
+        figures.insert(0, Figure("recommended", text(compared.result["take"])))
+    return title, compared.lede, tuple(figures)
 
 
-def _notes(found: Read) -> list[ReportNote]:
-    """Of a run, or of every arm: what all of them say once, else under the arm's name."""
-    if found.compared is None:
-        return run_notes(found.records[0])
-    told = {one.name: run_notes(one) for one in found.records[: len(found.compared.arms)]}
-    same = [
-        note for note in next(iter(told.values())) if all(note in each for each in told.values())
-    ]
+def _notes(read: Read) -> list[ReportNote]:
+    """Return the notes of a run, or of every arm: shared ones once, others with the arm's name."""
+    if read.compared is None:
+        return run_notes(read.records[0])
+    notes = {arm.name: run_notes(arm) for arm in read.records[: len(read.compared.arms)]}
+    first = next(iter(notes.values()))
+    shared = [note for note in first if all(note in each for each in notes.values())]
     named = [
-        replace(n, text=f"{name}: {n.text}")
-        for name, each in told.items()
-        for n in each
-        if n not in same
+        replace(note, text=f"{name}: {note.text}")
+        for name, each in notes.items()
+        for note in each
+        if note not in shared
     ]
-    return [*named, *same]
+    return [*named, *shared]
 
 
-def _differences(found: Read) -> tuple[list[Difference], list[str]]:
-    """Of the first run to the others.
+def _differences(read: Read) -> tuple[list[Difference], list[str]]:
+    """Compare the first run with the others.
 
-    The roads were judged together; here they are set against what is beside.
+    The comparison has ranked its arms; the best one is compared with the other named files.
     """
-    first, answers = found.records[0], found.answers
-    if found.compared:
-        beside = answers[len(answers) - found.extra :]
-        return (
-            accuracy.all_differences(first, [*answers[:1], *beside], None) if beside else ([], [])
-        )
+    first, answers = read.records[0], read.answers
+    if read.compared:
+        extra = answers[len(answers) - read.extra :]
+        if not extra:
+            return [], []
+        return accuracy.all_differences(first, [*answers[:1], *extra], None)
     own = first.answers and first.answers[0].name == first.name
-    return (
-        accuracy.all_differences(first, answers, found.control)
-        if own or first.recipe == "demo"
-        else ([], [])
-    )
+    if not own and first.recipe != "demo":
+        return [], []
+    return accuracy.all_differences(first, answers, read.control)
 
 
-def _samples(found: Read, with_documents: bool) -> Samples | None:
-    if found.compared:
+def _samples(read: Read, with_documents: bool) -> Samples | None:
+    if read.compared:
         return samples.comparison_samples(
-            found.answers, found.compared.test, with_documents=with_documents
+            read.answers, read.compared.test, with_documents=with_documents
         )
-    return samples.run_samples(found.records[0], found.answers, with_documents=with_documents)
+    return samples.run_samples(read.records[0], read.answers, with_documents=with_documents)
 
 
-def _cost(found: Read, file: Path | None) -> Object:
-    """What was named, else what lies beside the run's or the comparison's own files."""
-    beside = (found.compared.folder if found.compared else found.records[0].path) / COST
-    return read_object(file or beside) if file or beside.is_file() else {}
+def _cost(read: Read, cost_file: Path | None) -> Object:
+    """Read the named cost file, or the one in the folder of the run or comparison."""
+    own_file = (read.compared.folder if read.compared else read.records[0].path) / COST
+    return read_object(cost_file or own_file) if cost_file or own_file.is_file() else {}
 
 
-def _compared(differences: Sequence[Difference]) -> list[ReportNote]:
-    return [ReportNote("info", one.headline) for one in differences]
-
-
-def _first_gamed(found: Read) -> Table | None:
-    """The first run that was gamed, or of a comparison the first such arm."""
-    records = found.records if found.compared else found.records[:1]
+def _first_gamed(read: Read) -> Table | None:
+    """Return the table of the first run, or of a comparison's first arm, that was gamed."""
+    records = read.records if read.compared else read.records[:1]
     return next((table for table in map(_gamed, records) if table), None)
 
 
 def _gamed(record: Record) -> Table | None:
-    """The held-out documents whose reward rose without their audit."""
-    told = record.files.get("hacking", {})
-    rows = tuple(map(_sample, (one for one in told.get("samples") or () if isinstance(one, dict))))
+    """Return the held-out documents whose reward rose without their audit."""
+    hacking = record.files.get("hacking", {})
+    found = [sample for sample in hacking.get("samples") or () if isinstance(sample, dict)]
+    rows = tuple(map(_sample, found))
     head = ("document", "answer before", "answer after", "reward", "audit")
-    title = "The audit fell" if told.get("rose") is False else "The reward was being gamed"
+    title = "The audit fell" if hacking.get("rose") is False else "The reward was being gamed"
     return Table(title, head, rows) if rows else None
 
 
-def _sample(one: Object) -> tuple[str, ...]:
-    changes = (
-        " → ".join(f"{value:.2f}" for value in one.get(name) or ()) for name in ("reward", "audit")
+def _sample(sample: Object) -> tuple[str, ...]:
+    reward, audit = (
+        " → ".join(f"{value:.2f}" for value in sample.get(name) or ())
+        for name in ("reward", "audit")
     )
-    return text(one.get("id")), text(one.get("before")), text(one.get("after")), *changes
+    before, after = text(sample.get("before")), text(sample.get("after"))
+    return text(sample.get("id")), before, after, reward, audit
 
 
 def _control(record: Record) -> Answers | None:
-    found = record.control.answers if record.control else ()
-    return replace(found[0], name="control") if found else None
+    answers = record.control.answers if record.control else ()
+    return replace(answers[0], name="control") if answers else None
 
 
 def _named(records: Sequence[Record]) -> list[Record]:
-    """With names that tell them apart: folders of
-    the same name are shown with the one they lie in.
-    """
-    names = [one.name for one in records]
+    """Make the names unique: folders of the same name are shown with their parent folder."""
+    names = [record.name for record in records]
     return [
-        one if names.count(one.name) == 1 else _renamed(one, f"{one.path.parent.name}/{one.name}")
-        for one in records
+        record
+        if names.count(record.name) == 1
+        else _renamed(record, f"{record.path.parent.name}/{record.name}")
+        for record in records
     ]
 
 
@@ -242,10 +233,11 @@ def _renamed(record: Record, name: str) -> Record:
 
 
 def _unique(answers: Sequence[Answers]) -> list[Answers]:
-    """Names numbered where they are used twice."""
+    """Number the names that are used twice."""
     seen: dict[str, int] = {}
-    found = []
-    for one in answers:
-        seen[one.name] = times = seen.get(one.name, 0) + 1
-        found.append(one if times == 1 else replace(one, name=f"{one.name} ({times})"))
-    return found
+    unique = []
+    for system in answers:
+        name = system.name
+        seen[name] = times = seen.get(name, 0) + 1
+        unique.append(system if times == 1 else replace(system, name=f"{name} ({times})"))
+    return unique

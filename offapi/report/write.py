@@ -1,4 +1,4 @@
-"""A report on disk: read what the runs hold, render it, put it in place whole."""
+"""Write a report: read the runs, render the page, and put it in place as a whole."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def write_page(
     as_markdown: bool = False,
     documents: bool = True,
 ) -> tuple[Story, int]:
-    """The report of `runs` in `path`; what it tells, and its size in bytes.
+    """Write the report of `runs` to `path`; return its story and its size in bytes.
 
-    Raises what reading and writing raise.
+    Raise what reading and writing raise.
     """
     story = make_story(runs, cost_file=cost_file, with_documents=documents)
     page = (markdown if as_markdown else html).render(story).encode()

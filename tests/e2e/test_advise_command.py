@@ -1,4 +1,4 @@
-"""`offapi advise` as a user runs it: flags, questions, measurements, a picture, mistakes."""
+"""`offapi advise` as a user runs it: flags, questions in a terminal, measured files, mistakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUESTIONS = 16
 
 
 def in_terminal(*words: str, typed: str, cwd: Path) -> tuple[int, str]:
-    """Return the exit code and the output of the command in a terminal where `typed` was typed."""
+    """Run the installed command in a terminal, type `typed`; return exit code and output."""
     main, end = pty.openpty()
     process = subprocess.Popen(start(*words), stdin=end, stdout=end, stderr=end, cwd=cwd)
     os.close(end)
@@ -38,11 +38,11 @@ def test_advice_for_people_and_for_programs(tmp_path: Path) -> None:
     people = offapi("advise", *TRACES, "--svg=way.svg", cwd=tmp_path)
     assert (people.returncode, people.stdout) == (0, "")
     for message in (
-        "Take this road: Graded",
-        "Not taken:",
-        "What would change this:",
+        "Recommendation: Graded",
+        "Alternative:",
+        "These answers would change the recommendation:",
         "rule of thumb",
-        "Begin with:",
+        "Start with:",
         "━▶ [",
     ):
         assert message in people.stderr
@@ -64,7 +64,7 @@ def test_every_question_in_a_terminal_can_be_skipped(tmp_path: Path) -> None:
     )
     assert code == 0, shown
     assert "must be one of yes, no" in shown
-    assert "Take this road: Do not train." in shown
+    assert "Recommendation: Do not train." in shown
 
 
 def test_a_terminal_closed_during_the_questions(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_nothing_is_asked_when_a_program_reads(tmp_path: Path, flag: str) -> Non
     assert "Enter skips" not in shown
 
 
-def test_the_result_of_cost_is_used(tmp_path: Path) -> None:
-    """The object comes from the command: a million requests pay, twenty thousand do not."""
+def test_the_estimate_of_cost_is_used(tmp_path: Path) -> None:
+    """At these prices a million requests pay, twenty thousand do not."""
     flags = [
         "--input-tokens=1000",
         "--output-tokens=100",
@@ -90,14 +90,14 @@ def test_the_result_of_cost_is_used(tmp_path: Path) -> None:
         "--seconds=0.2",
         "--json",
     ]
-    for requests, road in (("1000000", "sft"), ("20000", "api")):
+    for requests, recipe in (("1000000", "sft"), ("20000", "api")):
         (tmp_path / "cost.json").write_text(
             offapi("cost", f"--requests={requests}", *flags, cwd=tmp_path).stdout
         )
         found = told(
             offapi("advise", "--labels=900", "--measured=cost.json", "--json", cwd=tmp_path)
         )
-        assert (found["road"], found["answers"]["volume"]) == (road, float(requests))
+        assert (found["road"], found["answers"]["volume"]) == (recipe, float(requests))
         volume = next(one for one in found["thresholds"] if one["name"] == "volume")
         assert volume["source"].startswith("measured: cost.json, break-even on a machine ")
         assert 20_000 < volume["value"] < 200_000
@@ -115,7 +115,7 @@ def test_growth_that_pays_favours_training(tmp_path: Path) -> None:
     assert (found["road"], found["answers"]["volume"]) == ("sft", 60_000.0)
 
 
-def test_a_flag_overrides_a_measurement(tmp_path: Path) -> None:
+def test_a_flag_overrides_what_was_measured(tmp_path: Path) -> None:
     told_before = {
         "take": "sft",
         "rows": {"sft": {}, "teacher": {"report": {"all_fields": {"mean": 0.5}}}},
@@ -150,7 +150,7 @@ def test_it_imports_no_numbers(tmp_path: Path) -> None:
         (["--narow=yes"], 2, "No such option"),
         (["--narrow=yes", "--svg=no/way.svg"], 2, "the folder does not exist"),
         (["--narrow=yes", "--measured=none.json"], 1, "cannot be read"),
-        (["--narrow=yes", "--measured=odd.json"], 1, "nothing in it is known"),
+        (["--narrow=yes", "--measured=odd.json"], 1, "does not hold a comparison"),
     ],
 )
 def test_mistakes_are_reported_and_nothing_is_written(

@@ -74,10 +74,10 @@ def test_day_after_day_until_it_says_retrain(tmp_path: Path) -> None:
     for words in (
         "300 new rows, 500 in all; skipped: 200 counted before.",
         "RETRAIN: check low -20.0",
-        "Rule: retrain when the highest e of a check reached 180 (9 things watched / 0.05)",
+        "Rule: retrain if the highest e of a check reaches 180 (9 signals / 0.05)",
         "check low: rows that drove it",
         "b0                              ",
-        "Right in every field where gold is known: reference 100.0 [99.2–100.0]%, fresh 100.0",
+        "Right in all fields, among rows with gold: reference 100.0 [99.2–100.0]%, fresh 100.0",
         f"Next: offapi train retrain/filtered_sft.toml --set traces={served} --set name=retrain-",
     ):
         assert words in last.stderr, last.stderr
@@ -94,7 +94,7 @@ def test_a_refusal_leaves_the_state_alone(tmp_path: Path) -> None:
     served.write_text(row(1, "a") + row(2, "a") + '{"id": "x"}\n')
     for more, code, words in (
         ([], 1, "served.jsonl, line 3, field 'document'"),
-        (["--margin", "0.1"], 2, "it belongs to another margin"),
+        (["--margin", "0.1"], 2, "made with a different margin"),
     ):
         ran = drift(tmp_path, "--state", "drift.json", "--json", *more)
         assert (ran.returncode, ran.stdout) == (code, "")
@@ -104,7 +104,7 @@ def test_a_refusal_leaves_the_state_alone(tmp_path: Path) -> None:
     state.write_bytes(before[:-9])
     ran = drift(tmp_path, "--state", "drift.json")
     assert ran.returncode == 1
-    assert "no whole state file" in ran.stderr
+    assert "the state file is damaged" in ran.stderr
     for name, words in (
         ("ref.jsonl", "also reads that file"),
         ("no/x", "the folder does not exist"),
@@ -116,7 +116,7 @@ def test_a_refusal_leaves_the_state_alone(tmp_path: Path) -> None:
     assert "the file has no fresh row (1 in the reference)" in drift(tmp_path).stderr
     (tmp_path / "ref.jsonl").write_text("")
     ran = drift(tmp_path)
-    assert (ran.returncode, "there are no rows in it" in ran.stderr) == (1, True)
+    assert (ran.returncode, "the file has no rows" in ran.stderr) == (1, True)
 
 
 def test_the_json_object_has_only_finite_numbers(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the report of a run with a hostile name and hostile rows, against other answers."""
+    """Write the report of a run with a hostile name and hostile rows, against other answers."""
     if find_spec("torch") is None:
         pytest.skip("torch is not installed here")
     home = tmp_path_factory.mktemp("browser")
@@ -85,12 +85,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def roads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the report of a comparison of four recipes with hostile documents.
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the report of a comparison of four recipes with hostile documents.
 
-    The best one, sft, and the recorded answers differ in one document.
+    The best, sft, and the recorded answers differ in one.
     """
-    home = tmp_path_factory.mktemp("roads")
+    home = tmp_path_factory.mktemp("comparison")
     rows = [
         {"id": f"{text}{i}", "document": text * (i + 1), "gold": {HOSTILE[1]: text, "shop": "Ash"}}
         for i, text in enumerate(HOSTILE)
@@ -117,18 +117,18 @@ def roads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser: Any, report: Path) -> Iterator[Any]:
-    """The report of a run, open."""
+    """Open the report of a run."""
     yield from silent(browser, report)
 
 
 @pytest.fixture
-def roads_page(browser: Any, roads: Path) -> Iterator[Any]:
-    """The report of a comparison, open."""
-    yield from silent(browser, roads)
+def comparison_page(browser: Any, comparison: Path) -> Iterator[Any]:
+    """Open the report of a comparison."""
+    yield from silent(browser, comparison)
 
 
 def silent(browser: Any, report: Path) -> Iterator[Any]:
-    """Open `report`; after the test it must have logged, requested and run nothing."""
+    """Open `report`; at the end, it must not have logged, requested or run anything."""
     opened = browser.new_page()
     events: list[str] = []
     opened.on("console", lambda message: events.append(message.text))
@@ -219,15 +219,16 @@ def test_the_keyboard_alone_is_enough(page: Any) -> None:
     assert page.get_attribute("#list", "aria-activedescendant") == "item-2"
 
 
-def test_a_comparison_shows_its_best_recipe(roads_page: Any) -> None:
-    assert listed(roads_page) == [f"{text}{i}" for i, text in enumerate(HOSTILE)]
-    roads_page.click("text=Failing 1")
-    assert listed(roads_page) == [f"{HOSTILE[2]}2"]
-    roads_page.click("text=Flipped 1")
-    assert listed(roads_page) == [f"{HOSTILE[1]}1"]
-    assert roads_page.text_content("#one .text") == HOSTILE[1] * 2
-    events = [
-        node.text_content() for node in roads_page.query_selector_all("#one .field:last-child dd")
+def test_a_comparison_shows_its_best_arm_against_the_reference(comparison_page: Any) -> None:
+    assert listed(comparison_page) == [f"{text}{i}" for i, text in enumerate(HOSTILE)]
+    comparison_page.click("text=Failing 1")
+    assert listed(comparison_page) == [f"{HOSTILE[2]}2"]
+    comparison_page.click("text=Flipped 1")
+    assert listed(comparison_page) == [f"{HOSTILE[1]}1"]
+    assert comparison_page.text_content("#one .text") == HOSTILE[1] * 2
+    said = [
+        node.text_content()
+        for node in comparison_page.query_selector_all("#one .field:last-child dd")
     ]
     expected = [
         "expectedAsh",
@@ -236,17 +237,17 @@ def test_a_comparison_shows_its_best_recipe(roads_page: Any) -> None:
         "base, distill, filtered_sftElm✗",
         "grpoAsh✓",
     ]
-    assert events == expected
-    marks = [node.text_content() for node in roads_page.query_selector_all("#one mark.off")]
+    assert said == expected
+    marks = [node.text_content() for node in comparison_page.query_selector_all("#one mark.off")]
     assert marks == ["Elm", "Elm"]
-    roads_page.select_option("select[name=order]", "long")
-    roads_page.click("text=All 4")
-    assert listed(roads_page)[0] == f"{HOSTILE[3]}3"
+    comparison_page.select_option("select[name=order]", "long")
+    comparison_page.click("text=All 4")
+    assert listed(comparison_page)[0] == f"{HOSTILE[3]}3"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [340, 1100])
-@pytest.mark.parametrize("of", ["page", "roads_page"])
+@pytest.mark.parametrize("of", ["page", "comparison_page"])
 def test_it_fits_the_screen_in_both_schemes(
     request: pytest.FixtureRequest, of: str, scheme: str, width: int
 ) -> None:
@@ -261,17 +262,17 @@ def test_it_fits_the_screen_in_both_schemes(
         assert drawn.bounding_box()["width"] > 250
 
 
-def test_a_wide_table_keeps_its_names_in_sight(roads_page: Any) -> None:
-    roads_page.set_viewport_size({"width": 340, "height": 800})
-    table = roads_page.query_selector("#roads .scroll")
+def test_a_wide_table_keeps_its_names_in_sight(comparison_page: Any) -> None:
+    comparison_page.set_viewport_size({"width": 340, "height": 800})
+    table = comparison_page.query_selector("#comparison .scroll")
     table.evaluate("node => node.scrollLeft = 400")
     assert table.evaluate("node => node.scrollLeft") > 100
     for name in ("tbody th", "caption span"):
         assert table.query_selector(name).bounding_box()["x"] >= table.bounding_box()["x"]
 
 
-def test_the_policy_stops_what_escaping_misses(browser: Any, report: Path) -> None:
-    """Markup planted in the page, as if not escaped, runs, loads and restyles nothing."""
+def test_the_policy_stops_what_escaping_would_miss(browser: Any, report: Path) -> None:
+    """Markup planted in the open page, as if not escaped, does not run, load or restyle."""
     opened = browser.new_page()
     refused: list[str] = []
     opened.on("console", lambda message: refused.append(message.text))

@@ -1,6 +1,4 @@
-"""`offapi compare` and `offapi curve` on a tiny model:
-everything real, arms reused, killed and gone on with.
-"""
+"""`offapi compare` and `offapi curve` on a tiny model: arms are reused, killed and resumed."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ SUPERVISED = 'recipes = ["sft", "distill", "filtered_sft"]\nteacher = "recorded"
 
 
 def lay_out(folder: Path, keys: str = SUPERVISED, tables: str = TABLES) -> Path:
-    """Sixteen documents, the first four with a wrong
-    recorded label, ten to test on; the comparison's file.
-    """
+    """Write 16 documents, 4 with a wrong recorded label, and 10 to test on; return compare.toml."""
     recipe_folder.lay_out(folder, count=16, wrong=4)
     recipe_folder.write_jsonl(folder / "test.jsonl", recipe_folder.rows(40)[30:])
     model = f'model = "{folder / "model"}"'
@@ -71,7 +67,7 @@ def offapi(*words: str, code: int = 0) -> dict[str, Any]:
 
 
 def tree(folder: Path) -> dict[str, int]:
-    """Every file below `folder` with its last change."""
+    """Return every file below `folder` with the time of its last change."""
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in folder.rglob("*")
@@ -80,7 +76,7 @@ def tree(folder: Path) -> dict[str, int]:
 
 
 def trained(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Each arm that was trained: when its steps were written, and its answers to the test."""
+    """Return each trained arm: when its steps were written, and its answers to the test."""
     arms = [path.parent for path in sorted((folder / "runs/arms").glob("*/metrics.jsonl"))]
     return {
         arm.name: (
@@ -93,7 +89,7 @@ def trained(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished comparison of the three supervised roads."""
+    """Run a comparison of the three supervised recipes."""
     file = lay_out(tmp_path_factory.mktemp("bench") / "all")
     done = recipe_folder.offapi("compare", str(file), "--backend", "torch")
     assert done.returncode == 0, done.stderr
@@ -101,32 +97,34 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_one_table_has_cost_and_accuracy_of_each_recipe(bench: Path) -> None:
+def test_one_table_shows_effort_and_accuracy_of_each_arm(bench: Path) -> None:
     told = orjson.loads((bench.parent / "runs/compare/compare.json").read_bytes())
     rows = told["rows"]
     assert list(rows) == ["recorded", "base", "sft", "distill", "filtered_sft"]
-    assert [rows[road]["arm"]["rows"] for road in ("sft", "distill", "filtered_sft")] == [
+    assert [rows[recipe]["arm"]["rows"] for recipe in ("sft", "distill", "filtered_sft")] == [
         16,
         12,
         12,
     ]
-    assert [rows[road]["cost"]["human_minutes"] for road in ("sft", "distill", "filtered_sft")] == [
+    assert [
+        rows[recipe]["cost"]["human_minutes"] for recipe in ("sft", "distill", "filtered_sft")
+    ] == [
         32.0,
         0.0,
         0.0,
     ]
     assert all(
-        rows[road]["cost"]["machine_minutes"] > 0 for road in ("sft", "distill", "filtered_sft")
+        rows[recipe]["cost"]["machine_minutes"] > 0 for recipe in ("sft", "distill", "filtered_sft")
     )
     assert rows["distill"]["arm"]["ceiling"]["right"]["mean"] == 0.75
     assert rows["filtered_sft"]["arm"]["ceiling"]["right"]["mean"] == 1.0
     assert rows["recorded"]["report"]["all_fields"]["mean"] == 1.0
-    assert all(rows[road]["report"]["n"] == 10 for road in rows)
-    for road in ("sft", "distill", "filtered_sft"):
-        assert rows[road]["to_best"] is not None or road == told["best"]
-        assert rows[road]["to_recorded"]["only_b"] == 10  # a tiny model has nothing right
-        assert "cannot tell" in rows[road]["verdict"]
-        assert Path(rows[road]["predictions"]).is_file()
+    assert all(rows[recipe]["report"]["n"] == 10 for recipe in rows)
+    for recipe in ("sft", "distill", "filtered_sft"):
+        assert rows[recipe]["to_best"] is not None or recipe == told["best"]
+        assert rows[recipe]["to_recorded"]["only_b"] == 10  # a tiny model has nothing right
+        assert "cannot tell" in rows[recipe]["verdict"]
+        assert Path(rows[recipe]["predictions"]).is_file()
     assert (told["correction"], told["take"]) == ("Holm over 6 pairs", "base")
     said = (bench.parent / "stderr").read_text()
     for words in (
@@ -134,7 +132,7 @@ def test_one_table_has_cost_and_accuracy_of_each_recipe(bench: Path) -> None:
         "12 of 16",
         "your labels",
         "the teacher: 75.0",
-        "less the recorded",
+        "minus the recorded",
         "Assumed: 2 min of",
     ):
         assert words in said
@@ -166,7 +164,7 @@ def test_a_second_call_repeats_nothing(bench: Path) -> None:
         "compare", str(bench), "--backend", "torch", "--set", "label_minutes=5.0"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("done before") == 3
+    assert done.stderr.count("already done") == 3
     assert tree(bench.parent / "runs/arms") == before
 
 
@@ -204,9 +202,7 @@ def test_a_dry_run_forecasts_and_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_killed_between_and_inside_arms_it_resumes(bench: Path, tmp_path: Path) -> None:
-    """The arms have the names they have elsewhere,
-    so what they come to can be compared with those.
-    """
+    """The arms have the same names in every folder, so that their results can be compared."""
     file = lay_out(tmp_path / "killed")
     arms = tmp_path / "killed/runs/arms"
     words = recipe_folder.start("compare", str(file), "--backend", "torch", "--plain")
@@ -224,8 +220,8 @@ def test_killed_between_and_inside_arms_it_resumes(bench: Path, tmp_path: Path) 
     finished = (first / "metrics.jsonl").stat().st_mtime_ns
     done = recipe_folder.offapi("compare", str(file), "--backend", "torch")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("done before") == 1
-    assert done.stderr.count("going on with") == 1
+    assert done.stderr.count("already done") == 1
+    assert done.stderr.count("resuming") == 1
     assert "Resumed at step" in done.stderr
     assert (first / "metrics.jsonl").stat().st_mtime_ns == finished
     whole, broken = trained(bench.parent), trained(file.parent)
@@ -259,7 +255,7 @@ def test_a_gate_that_fails_is_a_result(tmp_path: Path) -> None:
     assert row["report"]["n"] == 10
     assert told["take"] == "base"
     again = recipe_folder.offapi("compare", str(file), "--backend", "torch")
-    assert "grpo: done before" in again.stderr
+    assert "grpo: already done" in again.stderr
     assert row["arm"]["gate"] in again.stderr
     assert "none" in again.stderr
 
@@ -299,7 +295,7 @@ def test_recipes_the_data_do_not_allow_are_left_out(tmp_path: Path) -> None:
     assert "allowed" in told["left_out"]["sft"]
     assert "allowed" in told["left_out"]["grpo"]
     refused = offapi("compare", str(file), "--backend=torch", "--set=roads=['distill']", code=2)
-    assert "distill cannot be taken" in refused["message"]
+    assert "distill cannot run" in refused["message"]
 
 
 def test_the_teachers_tokens_and_price_are_counted(tmp_path: Path) -> None:
@@ -351,8 +347,8 @@ def test_a_curve_resumes_and_shares_the_comparisons_arm(bench: Path) -> None:
     assert told["answer"]["kind"] == "never"  # a tiny model has nothing right, however many rows
     assert orjson.loads((bench.parent / "runs/compare/curve-sft.json").read_bytes()) == told
     again = recipe_folder.offapi(*words)
-    assert again.stderr.count("done before") == 6
-    assert "More data of this kind will not get you there" in again.stderr
+    assert again.stderr.count("already done") == 6
+    assert "More data of this kind will not reach 90%" in again.stderr
     kept = offapi(
         "curve",
         str(bench),

@@ -1,6 +1,4 @@
-"""What `offapi compare` leaves in a folder, written by
-hand: arms with answers to the test set, and compare.json.
-"""
+"""A folder as `offapi compare` leaves it: arms with answers to the test set, and compare.json."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from offapi.evaluation.accuracy import Prediction, Report
 from offapi.files.hashing import sha256_path
 from offapi.training.run import Run
 
-ROADS = ("sft", "distill", "filtered_sft", "grpo")
+RECIPES = ("sft", "distill", "filtered_sft", "grpo")
 SAID: Mapping[str, Any] = {
     "outcome": "finished",
     "network": {"guard": True, "refused": [], "opened": []},
@@ -24,7 +22,7 @@ SAID: Mapping[str, Any] = {
 
 
 def answer(row: Mapping[str, Any], **said: Any) -> Prediction:
-    """The gold of a document with some fields said otherwise."""
+    """Return the gold of a document, with some fields changed."""
     gold = row["gold"]
     value = {**gold, **said}
     correct = {field: value[field] == gold[field] for field in gold}
@@ -34,9 +32,7 @@ def answer(row: Mapping[str, Any], **said: Any) -> Prediction:
 def write(
     folder: Path, test: Sequence[Mapping[str, Any]], answers: Mapping[str, Sequence[Prediction]]
 ) -> Path:
-    """The comparison `runs/compare` of the rows `answers`,
-    of which those in `ROADS` are arms; its folder.
-    """
+    """Write the comparison of the rows `answers`, where `RECIPES` are arms; return its folder."""
     data = recipe_folder.write_jsonl(folder / "test.jsonl", [dict(row) for row in test])
     rows = {name: _row(folder / "runs", name, Report.of(found)) for name, found in answers.items()}
     told = {
@@ -55,7 +51,7 @@ def write(
 
 
 def change(path: Path, **facts: Any) -> None:
-    """Other facts in the comparison's file."""
+    """Change facts in the comparison's file."""
     told = orjson.loads((path / "compare.json").read_bytes())
     (path / "compare.json").write_bytes(orjson.dumps({**told, **facts}))
 
@@ -71,5 +67,5 @@ def _row(runs: Path, name: str, report: Report) -> dict[str, Any]:
     )
     path = run.path / "test-0123456789ab.jsonl"
     path.write_bytes(accuracy.predictions_jsonl(report.predictions))
-    arm = {"arm": {"path": str(run.path), "rows": 8, "of": 8}} if name in ROADS else {}
+    arm = {"arm": {"path": str(run.path), "rows": 8, "of": 8}} if name in RECIPES else {}
     return {**row, "predictions": str(path), **arm}

@@ -1,9 +1,8 @@
-"""Whether a saturating law tells what was measured: accuracies
-that fall with more rows, or lie off it, do not fit.
+"""Whether a saturating law fits: accuracies that fall with more rows, or lie off it, do not.
 
-Judged by how far trend and residuals move when draws and test documents are resampled: a trend by
-its 95% interval, residuals by t at the 5% level, Bonferroni over the sizes. Left out: why; the
-labels or the training may be at fault.
+The test is how far trend and residuals move when draws and test documents are resampled: the trend
+by its 95% interval, residuals by t at the 5% level, Bonferroni over the sizes. Left out: the
+cause, which may be the labels or the training.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 LEVEL = 0.05
-NO_SPREAD = 1e-3  # of an accuracy; less is no difference
+NO_SPREAD = 1e-3  # differences of accuracy below this do not count
 
 
 @dataclass(frozen=True)
 class Signs:
-    """Of one fit: the trend of accuracy over the logarithm
-    of rows, and each size's mean residual; NaN where none.
+    """The trend of accuracy over the logarithm of rows, and each size's mean residual, of one fit.
+
+    A size without points has NaN.
     """
 
     trend: float
@@ -30,8 +30,9 @@ class Signs:
 
 
 def size_levels(rows: Numbers, draw: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of each point, how many of its draw have more
-    rows: points of one level are draws of one size.
+    """Count, for each point, those of its draw that have more rows.
+
+    Points with the same count are draws of the same size.
     """
     return np.array(
         [int(((draw == d) & (rows > n)).sum()) for n, d in zip(rows, draw, strict=True)]
@@ -41,7 +42,7 @@ def size_levels(rows: Numbers, draw: NDArray[np.int64]) -> NDArray[np.int64]:
 def fit_signs(
     rows: Numbers, level: NDArray[np.int64], accuracy: Numbers, fitted: Numbers, weights: Numbers
 ) -> Signs:
-    """The signs of one fit; points without a weight are not looked at."""
+    """Return the signs of one fit; points of weight 0 are ignored."""
     x = np.log(rows) - np.average(np.log(rows), weights=weights)
     trend = float((weights * x) @ accuracy / ((weights * x) @ x))
     sums = np.bincount(level, weights)
@@ -52,37 +53,35 @@ def fit_signs(
 def misfit_reason(
     whole: Signs, resampled: Sequence[Signs], sizes: Numbers, means: Numbers, draws: int
 ) -> str | None:
-    """What does not fit, in words; None where nothing is seen.
+    """Return what does not fit, in words; None if nothing is found.
 
     `sizes` and their `means` (S,), the largest first.
     """
     best = int(np.argmax(means))
-    most = f" Most was right with {sizes[best]:.0f} rows: {100 * means[best]:.1f}%."
-    if np.quantile([one.trend for one in resampled], 1 - LEVEL / 2) < -NO_SPREAD:
+    most = f" The best accuracy was {100 * means[best]:.1f}%, with {sizes[best]:.0f} rows."
+    if np.quantile([signs.trend for signs in resampled], 1 - LEVEL / 2) < -NO_SPREAD:
         return (
-            f"No forecast: the more rows, the less is right, {100 * means[-1]:.1f}% with"
-            f" {sizes[-1]:.0f} and {100 * means[0]:.1f}% with {sizes[0]:.0f}; draws and test"
-            f" documents alone do not move it so far.{most} Look at the labels, and at lr and"
-            " epochs, before there are more rows."
+            f"No forecast: accuracy falls with more rows, from {100 * means[-1]:.1f}% with"
+            f" {sizes[-1]:.0f} to {100 * means[0]:.1f}% with {sizes[0]:.0f}. Chance alone does not"
+            f" explain this.{most} Check the labels, lr and epochs before you add rows."
         )
-    off = whole.residuals / np.maximum(
-        np.nanstd([one.residuals for one in resampled], axis=0), NO_SPREAD
-    )
+    spread = np.nanstd([signs.residuals for signs in resampled], axis=0)
+    off = whole.residuals / np.maximum(spread, NO_SPREAD)
     worst = int(np.argmax(np.abs(off)))
     if abs(off[worst]) > _critical(len(sizes), draws):
         side = "above" if off[worst] > 0 else "below"
         return (
-            f"No forecast: no saturating curve goes through the points; with {sizes[worst]:.0f}"
-            f" rows they lie {100 * abs(whole.residuals[worst]):.1f} points {side} the nearest one,"
-            f" further than draws and test documents alone move them.{most} Take more --sizes and"
-            " --draws."
+            f"No forecast: no saturating curve fits the points. With {sizes[worst]:.0f} rows,"
+            f" accuracy is {100 * abs(whole.residuals[worst]):.1f} points {side} the closest curve,"
+            f" more than chance explains.{most} Try more --sizes and --draws."
         )
     return None
 
 
 def _critical(sizes: int, draws: int) -> float:
-    """How many of their spreads residuals of as many sizes
-    may lie off; resampling few draws shows too little of it.
+    """Return how many of their spreads residuals may lie off.
+
+    The factor corrects for few draws, whose resampling shows too little spread.
     """
     from scipy.stats import t
 

@@ -1,5 +1,4 @@
-"""Which rows each point of a curve learns from: nested
-draws, so that more rows always means the same and some more.
+"""The rows of each point of a curve: nested draws, so that a larger sample contains the smaller.
 
 Left out: stratified draws; a frequent sender stays as frequent as it is.
 """
@@ -14,32 +13,32 @@ from offapi.randomness import order
 
 T = TypeVar("T")
 FIRST = 25  # rows of the smallest point
-LEAST = 3  # sizes, to fit a curve of three numbers
+LEAST = 3  # sizes needed to fit a curve of three parameters
 
 
 def curve_sizes(count: int, asked: Sequence[int] = ()) -> tuple[int, ...]:
-    """25, 50, 100 ... and all `count`, or those asked for. ConfigError where that is no curve."""
-    found = (
-        sorted({*asked})
-        if asked
-        else [FIRST * 2**i for i in range(count) if FIRST * 2**i < count] + [count]
-    )
-    if asked and (found[0] < 1 or found[-1] > count):
+    """Return 25, 50, 100 ... and all `count`, or the sizes asked for.
+
+    Raise ConfigError if they are too few, or out of range.
+    """
+    doubling = [FIRST * 2**i for i in range(count) if FIRST * 2**i < count]
+    sizes = sorted({*asked}) if asked else [*doubling, count]
+    if asked and (sizes[0] < 1 or sizes[-1] > count):
+        given = ",".join(map(str, sizes))
         raise ConfigError(
-            f"there are {count} rows to draw from.",
-            where="--sizes",
-            next_step=f"Name 1 to {count}.",
+            f"sizes must lie between 1 and {count}, the number of rows.",
+            where=f"--sizes {given}",
+            next_step=f"Name sizes from 1 to {count}.",
         )
-    if len(found) < LEAST:
-        step = "Name smaller ones with --sizes, or bring more rows."
+    if len(sizes) < LEAST:
+        given = ", ".join(map(str, sizes))
         raise ConfigError(
-            f"a curve needs {LEAST} sizes, of {count} rows there are {found}.", next_step=step
+            f"a curve needs {LEAST} sizes or more, got {given} (of {count} rows).",
+            next_step="Name smaller sizes with --sizes, or add more rows.",
         )
-    return tuple(found)
+    return tuple(sizes)
 
 
 def nested_sample(rows: Sequence[T], size: int, draw: int) -> list[T]:
-    """`size` of `rows` in their old order; those of
-    a smaller size of the same draw are among them.
-    """
+    """Return `size` of `rows` in their order, including every smaller sample of the same draw."""
     return [rows[i] for i in sorted(order(draw, 0, len(rows))[:size])]

@@ -1,8 +1,8 @@
-"""A saturating curve through accuracies at several sizes, and how sure it is.
+"""A saturating curve through the accuracies at several sizes, with its uncertainty.
 
 accuracy(n) = a - b * n^-c, the power law of learning curves (Hestness et al., arXiv 1712.00409;
 fitted to accuracies as in Mahmood et al., arXiv 2207.01725). Uncertainty by a bootstrap over
-draws and over test documents at once. Left out: how many rows it takes (`rows_needed`), and
+draws and over test documents at once. Left out: how many rows are needed (`rows_needed`), and
 whether the law fits at all (`goodness_of_fit`).
 """
 
@@ -27,22 +27,22 @@ GRID = np.geomspace(LOWEST_C, HIGHEST_C, 70)  # of c, in steps of 5%
 
 @dataclass(frozen=True)
 class Law:
-    """a - b * n^-c."""
+    """The law a - b * n^-c."""
 
     a: float
     b: float
     c: float
 
     def at(self, n: float) -> float:
-        """Accuracy with `n` rows."""
+        """Return the accuracy with `n` rows."""
         return float(self.through(np.array([n]))[0])
 
     def through(self, rows: Numbers) -> Numbers:
-        """Accuracy with each number of `rows`."""
+        """Return the accuracy with each number of `rows`."""
         return np.asarray(self.a - self.b * rows**-self.c)
 
     def need(self, want: float) -> float:
-        """Rows for the accuracy `want`; infinite where the law never reaches it."""
+        """Return the rows for the accuracy `want`; infinite if the law never reaches it."""
         if self.b == 0:
             return 0.0 if self.a >= want else inf
         return float((self.b / (self.a - want)) ** (1 / self.c)) if self.a > want else inf
@@ -50,10 +50,9 @@ class Law:
 
 @dataclass(frozen=True)
 class Points:
-    """P points: `rows` (P,) learned from, the number of
-    their `draw` (P,), and `right` (P, D) test documents.
+    """P points: the `rows` (P,) learned from, their `draw` (P,), and `right` (P, D) test documents.
 
-    `unit` (D,): documents of one number are resampled together.
+    Documents with the same number in `unit` (D,) are resampled together.
     """
 
     rows: Numbers
@@ -63,7 +62,7 @@ class Points:
 
     @property
     def means(self) -> Numbers:
-        """Accuracies, (P,)."""
+        """The accuracies, (P,)."""
         return np.asarray(self.right.mean(axis=1))
 
 
@@ -74,30 +73,28 @@ class Curve:
     law: Law
     resampled: tuple[Law, ...]
     have: float  # rows of the largest point
-    measured: tuple[
-        tuple[float, float], ...
-    ]  # rows and accuracy of each size, over its draws; the largest first
-    documents: int  # of the test set
-    misfit: str | None = None  # why the law does not hold, where it does not
+    # mean rows and accuracy of each size, the largest first
+    measured: tuple[tuple[float, float], ...]
+    documents: int  # in the test set
+    misfit: str | None = None  # why the law does not fit; None if it does
 
     def reached(self, want: float) -> tuple[float, float] | None:
-        """The smallest size from which on `want` was measured, and its accuracy."""
-        enough = itertools.takewhile(lambda one: one[1] >= want - 1e-9, self.measured)
+        """Return the smallest size, and its accuracy, from which on all reach `want`."""
+        enough = itertools.takewhile(lambda size: size[1] >= want - 1e-9, self.measured)
         return next(reversed(list(enough)), None)
 
     def band(self, n: float) -> Interval:
-        """Accuracy at `n` rows, with its 95% interval."""
+        """Return the accuracy at `n` rows, with its 95% interval."""
         low, high = np.quantile([law.at(n) for law in self.resampled], (0.025, 0.975))
         mean = self.law.at(n)
-        if (
-            high - low < NO_SPREAD and self.documents
-        ):  # all documents alike: the bootstrap sees no spread
+        # If all documents are alike, the bootstrap sees no spread.
+        if high - low < NO_SPREAD and self.documents:
             alike = wilson(round(np.clip(mean, 0, 1) * self.documents), self.documents)
             low, high = min(low, alike.low), max(high, alike.high)
         return Interval(mean, min(float(low), mean), max(float(high), mean))
 
     def doubling(self) -> Interval:
-        """What twice the rows there are would add."""
+        """Return what twice the rows would add to the accuracy."""
         low, high = np.quantile(
             [law.at(2 * self.have) - law.at(self.have) for law in self.resampled], (0.025, 0.975)
         )
@@ -106,13 +103,13 @@ class Curve:
 
 
 def fit_curve(points: Points) -> Curve:
-    """The law by least squares, and again for each resample.
+    """Fit the law by least squares, and again to each resample.
 
-    DataError with fewer than three sizes.
+    Raise DataError with fewer than three sizes.
     """
     if len(np.unique(points.rows)) < 3:
-        step = "Draw at three sizes or more."
-        raise DataError(f"{len(np.unique(points.rows))} sizes do not make a curve.", next_step=step)
+        what = f"a curve needs three sizes or more, got {len(np.unique(points.rows))}."
+        raise DataError(what, next_step="Name more sizes with --sizes.")
     random = np.random.Generator(np.random.Philox(SEED))
     draws, units = np.unique(points.draw), np.unique(points.unit)
     level = size_levels(points.rows, points.draw)
@@ -123,7 +120,7 @@ def fit_curve(points: Points) -> Curve:
         documents = of_unit[np.searchsorted(units, points.unit)]
         weights = of_draw[np.searchsorted(draws, points.draw)].astype(np.float64)
         used = weights > 0
-        if len(np.unique(points.rows[used])) < 3:  # draws whose sizes differ, and too few of them
+        if len(np.unique(points.rows[used])) < 3:  # draws may differ in their sizes
             continue
         accuracy = points.right @ documents / documents.sum()
         resampled.append(search_law(points.rows[used], accuracy[used], weights[used]))
@@ -143,13 +140,11 @@ def fit_curve(points: Points) -> Curve:
 
 
 def fit_law(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
-    """Weighted least squares with 0 <= a <= 1 and b >= 0, so that it saturates and never falls."""
+    """Fit by weighted least squares with 0 <= a <= 1 and b >= 0: it saturates and never falls."""
     from scipy.optimize import least_squares
 
-    unit, start = (
-        rows.min(),
-        search_law(rows, accuracy, weights),
-    )  # b in units of the gap at the smallest size
+    # b is scaled to the gap at the smallest size.
+    unit, start = rows.min(), search_law(rows, accuracy, weights)
     scaled, root = rows / unit, np.sqrt(weights)
 
     def residuals(x: Numbers) -> Numbers:
@@ -162,7 +157,7 @@ def fit_law(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
 
 
 def search_law(rows: Numbers, accuracy: Numbers, weights: Numbers) -> Law:
-    """The same, with c on a grid: for each c the best a and b are known in closed form."""
+    """Fit the same with c on a grid: for each c, the best a and b have a closed form."""
     gaps = (rows / rows.min()) ** -GRID[:, None]  # (C, P)
     share = weights / weights.sum()
     mean_gap, mean = gaps @ share, float(accuracy @ share)

@@ -1,8 +1,7 @@
-"""Accuracy against the number of rows learned from: one
-arm for each size and draw, then the curve through them.
+"""Accuracy against the number of training rows: one arm per size and draw, then a curve.
 
-The arms are those of `offapi.compare.arm`, so that a curve goes on point by point, and its largest
-point is the comparison's own arm. Left out: grpo, whose rows have no answers to count.
+The arms are those of `offapi.compare.arm`: a curve resumes point by point, and its largest point
+is the comparison's own arm. Left out: grpo, whose rows have no answers to count.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from offapi.text.display import plural
 
 @dataclass(frozen=True)
 class Point:
-    """One student: `size` rows drawn, by the nested draw number `draw`."""
+    """One student, trained on `size` rows of the nested draw number `draw`."""
 
     size: int
     draw: int
@@ -41,7 +40,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Reached:
-    """A point that was reached: how many of the drawn rows were learned from, and the answers."""
+    """A finished point: how many of the drawn rows were learned from, and the answers."""
 
     point: Point
     rows: int
@@ -49,13 +48,13 @@ class Reached:
 
     @property
     def right(self) -> list[bool]:
-        """Which test documents are right in all fields."""
+        """For each test document, whether all fields are right."""
         return [all(row.correct.values()) for row in self.predictions]
 
 
 @dataclass(frozen=True)
 class CurvePlan:
-    """All points, smallest first in each draw."""
+    """All points, the smallest first in each draw."""
 
     keys: Keys
     recipe: RecipeName
@@ -72,9 +71,12 @@ def plan_curve(
     draws: int,
     data: Path | None = None,
 ) -> CurvePlan:
-    """Read everything and name the points. ConfigError where the road cannot be drawn from."""
-    found = read_material(keys)
-    why = found.refusal(recipe)
+    """Read all data and name the points.
+
+    Raise ConfigError if the data do not allow a curve of `recipe`.
+    """
+    material = read_material(keys)
+    why = material.refusal(recipe)
     if why is None and recipe == "distill" and keys.labels is None and keys.teacher != "recorded":
         why = (
             "its teacher would be asked again for every point: label once with `offapi label`, then"
@@ -82,57 +84,55 @@ def plan_curve(
         )
     if why is not None:
         raise ConfigError(
-            f"there is no curve of {recipe}: {why}.",
-            where="--recipe",
-            next_step="Mend that, or name another.",
+            f"the data do not allow a curve of {recipe}: {why}.",
+            where=f"--recipe {recipe}",
+            next_step="Fix that, or name another recipe.",
         )
-    rows = found.rows(recipe)
+    rows = material.rows(recipe)
     folder, points = data or keys.out / DATA, []
     for draw in range(draws):
         for size in curve_sizes(len(rows), asked):
-            some = nested_sample(rows, size, draw)
-            points.append(
-                Point(
-                    size, draw, make_arm(keys, recipe, some, backend, folder, seed=keys.seed + draw)
-                )
-            )
-    return CurvePlan(keys, recipe, backend, found, tuple(points))
+            sample = nested_sample(rows, size, draw)
+            arm = make_arm(keys, recipe, sample, backend, folder, seed=keys.seed + draw)
+            points.append(Point(size, draw, arm))
+    return CurvePlan(keys, recipe, backend, material, tuple(points))
 
 
-def forecast_seconds(plan: CurvePlan, out: Progress) -> float:
-    """Seconds that the points not yet done take at most."""
+def forecast_seconds(plan: CurvePlan, progress: Progress) -> float:
+    """Return the most seconds that the unfinished points take."""
     machine, seconds = measure_machine(plan.keys, plan.backend), 0.0
     for point in plan.points:
         if train_arm.read_outcome(point.arm) is None:
             try:
                 seconds += forecast_arm(
-                    point.arm, plan.material.task, plan.material.test, machine, out
+                    point.arm, plan.material.task, plan.material.test, machine, progress
                 ).seconds
             except DataError as error:
-                out.say(f"{point.size} rows, draw {point.draw}: {error.what}")
+                progress.say(f"{point.size} rows, draw {point.draw + 1}: {error.what}")
     return seconds
 
 
-def train_points(plan: CurvePlan, out: Progress) -> list[Reached]:
-    """Every point trained and scored; one whose rows are all dropped is said and left out."""
+def train_points(plan: CurvePlan, progress: Progress) -> list[Reached]:
+    """Train and score every point. A point whose rows are all dropped is reported and skipped."""
     questions = Questions(plan.material.task, plan.keys.test, plan.material.test)
-    found = []
+    reached = []
     for point in plan.points:
-        out.say(f"{point.size} rows, draw {point.draw + 1}")
+        progress.say(f"{point.size} rows, draw {point.draw + 1}")
         try:
-            reached = train_arm.reach_outcome(point.arm, plan.material.task, plan.backend, out)
+            outcome = train_arm.reach_outcome(point.arm, plan.material.task, plan.backend, progress)
         except DataError as error:
-            out.say(f"{point.size} rows, draw {point.draw + 1}, come to nothing: {error.what}")
+            progress.say(f"{point.size} rows, draw {point.draw + 1}, skipped: {error.what}")
             continue
-        told = score_arm.score_student(
-            point.arm.path, reached.adapter or "adapter", plan.keys, questions, plan.backend, out
+        adapter = outcome.adapter or "adapter"
+        scored = score_arm.score_student(
+            point.arm.path, adapter, plan.keys, questions, plan.backend, progress
         )
-        found.append(Reached(point, reached.rows, told.report.predictions))
-    return found
+        reached.append(Reached(point, outcome.rows, scored.report.predictions))
+    return reached
 
 
 def fit_points(reached: Sequence[Reached]) -> Curve:
-    """The curve through the points. DataError where there are too few."""
+    """Fit the curve through the points. Raise DataError if there are too few."""
     groups: dict[object, int] = {}
     rows = reached[0].predictions if reached else ()
     units = [
@@ -149,19 +149,19 @@ def fit_points(reached: Sequence[Reached]) -> Curve:
 
 
 def curve_table(reached: Sequence[Reached], curve: Curve) -> list[tuple[str, ...]]:
-    """For people, a line for each size: rows, accuracy over draws, and the curve there."""
+    """Return a line for each size: rows, draws, mean accuracy, its spread, and the curve there."""
     lines: list[tuple[str, ...]] = []
     for size in sorted({one.point.size for one in reached}):
-        some = [one for one in reached if one.point.size == size]
-        means, rows = [fmean(one.right) for one in some], fmean(one.rows for one in some)
+        draws = [one for one in reached if one.point.size == size]
+        means, rows = [fmean(one.right) for one in draws], fmean(one.rows for one in draws)
         spread = f"{100 * stdev(means):.1f}" if len(means) > 1 else "–"
         fitted = "–" if curve.misfit else curve.band(rows).percent()
-        lines.append((f"{rows:.0f}", f"{len(some)}", f"{100 * fmean(means):.1f}", spread, fitted))
+        lines.append((f"{rows:.0f}", f"{len(draws)}", f"{100 * fmean(means):.1f}", spread, fitted))
     return lines
 
 
 def curve_lines(plan: CurvePlan, curve: Curve, answer: RowsNeeded | None) -> list[str]:
-    """What the curve says, and how far it may be trusted."""
+    """Return what the curve says, and how far to trust it."""
     draws = len({point.draw for point in plan.points})
     if curve.misfit is not None:
         reached = [answer.text] if answer and answer.kind == "there" else []
@@ -169,25 +169,23 @@ def curve_lines(plan: CurvePlan, curve: Curve, answer: RowsNeeded | None) -> lis
     test = len(plan.material.test)
     documents = plural(test, "test document")
     few = (
-        " One draw tells nothing of how much another would differ: take --draws 3."
-        if draws < 2
-        else ""
+        " One draw does not show how much another would differ: use --draws 3." if draws < 2 else ""
     )
-    return [
-        f"Twice the rows would bring about {curve.doubling().points()} points.",
-        *([answer.text] if answer else []),
-        (
-            f"Fitted: all fields right = a - b n^-c, a = {curve.law.a:.3f}, c = {curve.law.c:.2f};"
-            f" 95% intervals by a bootstrap over {plural(draws, 'nested draw')} and"
-            f" {documents}. Beyond {FAR} times the {curve.have:.0f} rows it says nothing.{few}"
-        ),
-    ]
+    lines = [f"Twice the rows would change accuracy by about {curve.doubling().points()} points."]
+    if answer:
+        lines.append(answer.text)
+    lines.append(
+        f"Fitted: all fields right = a - b n^-c, a = {curve.law.a:.3f}, c = {curve.law.c:.2f};"
+        f" 95% intervals by a bootstrap over {plural(draws, 'nested draw')} and {documents}."
+        f" The curve does not extend beyond {FAR} times the {curve.have:.0f} rows.{few}"
+    )
+    return lines
 
 
 def curve_as_dict(
     plan: CurvePlan, reached: Sequence[Reached], curve: Curve, answer: RowsNeeded | None
 ) -> dict[str, Any]:
-    """The object for --json."""
+    """Return the object for --json."""
     points: list[Mapping[str, Any]] = [
         {
             "rows": one.rows,

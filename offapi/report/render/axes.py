@@ -1,4 +1,4 @@
-"""Axes: round ticks, and numbers as people write them. Left out: logarithms and dates."""
+"""Axes with round ticks, and numbers as people write them. Left out: logarithms and dates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scale:
-    """Values from `low` to `high` onto pixels from `start` to `end`, with round `ticks` inside."""
+    """Maps values from `low` to `high` to pixels from `start` to `end`, with round `ticks`."""
 
     low: float
     high: float
@@ -18,7 +18,7 @@ class Scale:
     ticks: tuple[float, ...]
 
     def at(self, value: float) -> float:
-        """The pixel of a value, to a tenth."""
+        """Return the pixel of a value, to a tenth."""
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
 
@@ -26,12 +26,13 @@ class Scale:
 def scale(
     values: Iterable[float], start: float, end: float, *, zero: bool = False, count: int = 5
 ) -> Scale:
-    """A scale whose ends are ticks and that holds all
-    `values`, also 0 where `zero`; about `count` ticks.
+    """Return a scale of about `count` ticks that holds all `values`, and 0 if `zero`.
+
+    Its ends are ticks.
     """
-    known = [*values, *([0.0] if zero else [])] or [0.0, 1.0]
-    # Numbers with no fifth of themselves are 0 here.
-    low, high = (0.0 if abs(one) < 1e-300 else one for one in (min(known), max(known)))
+    known = [*values, 0.0] if zero else list(values) or [0.0, 1.0]
+    # Numbers too small to divide count as 0.
+    low, high = (0.0 if abs(end) < 1e-300 else end for end in (min(known), max(known)))
     if low == high:
         low, high = (0.0, high * 2) if high > 0 else (low * 2, 0.0) if low < 0 else (0.0, 1.0)
     step = _round_up((high - low) / count)
@@ -41,7 +42,7 @@ def scale(
 
 
 def steps(values: Iterable[float], start: float, end: float) -> Scale:
-    """A scale that ends where the values end: steps of training, with whole ticks."""
+    """Return a scale for training steps: it ends where the values end, with whole ticks."""
     known = list(values) or [0.0, 1.0]
     low, high = min(known), max(known)
     if low == high:
@@ -52,7 +53,7 @@ def steps(values: Iterable[float], start: float, end: float) -> Scale:
 
 
 def brief(value: float) -> str:
-    """Three digits, with thousands set apart: `0.0005`, `1,250`, `3.2e-13`."""
+    """Format a number with three digits, as `0.0005`, `1,250` or `3.2e-13`."""
     if value and not 1e-4 <= abs(value) < 1e9:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
@@ -62,6 +63,6 @@ def brief(value: float) -> str:
 
 
 def _round_up(step: float) -> float:
-    """The next of 1, 2, 2.5, 5 times a power of ten."""
+    """Return the next of 1, 2, 2.5, 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(nice * power for nice in (1, 2, 2.5, 5, 10) if nice * power >= step * (1 - 1e-9))

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: lines over steps, and dots with their intervals. All text is escaped.
+"""Charts as inline SVG: lines over steps, and dots with intervals. All text is escaped.
 
-Series differ in colour (Okabe and Ito's, which colour-blind readers tell apart) and in dashes
-or marks. Colours are classes, since they follow the page's scheme. Left out: anything that moves.
+Series differ in colour (Okabe and Ito's, which colour-blind readers can distinguish) and in dashes
+or marks. Colours are classes, since they follow the page's scheme. Left out: animation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from offapi.text.display import shorten
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 36
-SLOTS = 7  # looks that a series may have: a comparison's four roads and three references
+SLOTS = 7  # styles of a series: enough for a comparison's four recipes and three references
 MARK = 4  # pixels
 CORNERS: Mapping[int, Sequence[tuple[float, float]]] = {  # square, diamond, triangle
     1: ((-1, -1), (1, -1), (1, 1), (-1, 1)),
@@ -31,23 +31,23 @@ Point = tuple[float, float | None]
 
 @dataclass(frozen=True)
 class Series:
-    """A line, or marks joined by one. Where y is None the line is broken."""
+    """A line, with or without marks. It is broken where y is None."""
 
     name: str
     points: tuple[Point, ...]
     slot: int = 0
     marks: bool = False
-    raw: tuple[Point, ...] = ()  # drawn faintly behind, where the points are a moving average
+    raw: tuple[Point, ...] = ()  # drawn faintly behind, if the points are a moving average
 
     @property
     def known(self) -> list[tuple[float, float]]:
-        """The points that there are."""
+        """The points that have a y."""
         return _known(self.points)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What a chart shows, in words and in lines."""
+    """A chart: its title, lines and axes."""
 
     title: str
     series: tuple[Series, ...]
@@ -59,13 +59,13 @@ class Chart:
 
     @property
     def legend(self) -> list[tuple[str, Markup]]:
-        """Each series' name and its look."""
-        return [(one.name, _swatch(one)) for one in self.series]
+        """Each series' name and its style."""
+        return [(line.name, _swatch(line)) for line in self.series]
 
     @property
-    def told(self) -> str:
-        """The chart in a sentence a series, for those who do not see it."""
-        return " ".join(map(_told, self.series))
+    def summary(self) -> str:
+        """The chart as text, one sentence per series, for readers who cannot see it."""
+        return " ".join(map(_summary, self.series))
 
     @property
     def svg(self) -> Markup:
@@ -74,7 +74,7 @@ class Chart:
 
 
 def thin(points: Sequence[Point]) -> tuple[Point, ...]:
-    """At most `MANY` points: neighbours averaged where there are more."""
+    """Return at most `MANY` points; if there are more, average neighbours."""
     width = -(-len(points) // MANY)
     return (
         tuple(_mean(points[i : i + width]) for i in range(0, len(points), width))
@@ -84,9 +84,7 @@ def thin(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def smooth(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The moving average over a fifteenth of the points,
-    centred; of few points the points themselves.
-    """
+    """Return the centred moving average over a fifteenth of the points; few points stay."""
     half = len(points) // 30
     return tuple(
         (x, _mean(points[max(0, i - half) : i + half + 1])[1]) for i, (x, _) in enumerate(points)
@@ -96,7 +94,7 @@ def smooth(points: Sequence[Point]) -> tuple[Point, ...]:
 def draw_intervals(
     title: str, rows: Sequence[tuple[str, Sequence[tuple[str, int, Interval]]]]
 ) -> Markup:
-    """Rates with their 95% intervals: a block a field, in it a line each (name, slot, interval)."""
+    """Draw rates with 95% intervals: a block per field, with lines of (name, slot, interval)."""
     across = Scale(0, 1, 14, WIDTH - 14, (0, 0.25, 0.5, 0.75, 1))
     parts, y = [], 4.0
     for field, bars in rows:
@@ -113,10 +111,10 @@ def draw_intervals(
         for tick in across.ticks
     ]
     foot += [_text(across.at(tick), y + 16, f"{100 * tick:g}%", "middle") for tick in across.ticks]
-    told = " ".join(
+    summary = " ".join(
         f"{field}: {name} {one.percent()}." for field, bars in rows for name, _, one in bars
     )
-    return _frame(title, told, y + 24, [*foot, *parts])
+    return _frame(title, summary, y + 24, [*foot, *parts])
 
 
 def _draw(chart: Chart) -> Markup:
@@ -131,7 +129,7 @@ def _draw(chart: Chart) -> Markup:
         *_axes(across, up, chart),
         *(mark for one in chart.series for mark in _series(one, across, up)),
     ]
-    return _frame(chart.title, chart.told, HEIGHT, inside)
+    return _frame(chart.title, chart.summary, HEIGHT, inside)
 
 
 def _known(points: Iterable[Point]) -> list[tuple[float, float]]:
@@ -157,8 +155,9 @@ def _axes(across: Scale, up: Scale, chart: Chart) -> list[Markup]:
 
 
 def _series(one: Series, across: Scale, up: Scale) -> Iterable[Markup]:
-    """Its line, broken where a value is missing, and its
-    marks; a value alone between two gaps is a mark too.
+    """Draw a line, broken where a value is missing, and its marks.
+
+    A single value between two gaps is a mark too.
     """
     for piece in _pieces(one.raw, across, up):
         yield _line(piece, "faint", one.slot)
@@ -170,7 +169,7 @@ def _series(one: Series, across: Scale, up: Scale) -> Iterable[Markup]:
 
 
 def _pieces(points: Iterable[Point], across: Scale, up: Scale) -> list[list[tuple[float, float]]]:
-    """In pixels, without the empty ones."""
+    """Split the points at gaps, and convert them to pixels."""
     pieces: list[list[tuple[float, float]]] = [[]]
     for x, y in points:
         if y is None:
@@ -193,7 +192,7 @@ def _interval(across: Scale, y: float, field: str, name: str, slot: int, one: In
 
 
 def _mark(x: float, y: float, slot: int) -> Markup:
-    """A circle, square, diamond or triangle, by slot: looks differ without colour as well."""
+    """Draw a circle, square, diamond or triangle by slot, so that styles differ without colour."""
     shape = slot % 4
     if shape == 0:
         return Markup('<circle class="mark s{}" cx="{:g}" cy="{:g}" r="{}"/>').format(
@@ -212,24 +211,24 @@ def _swatch(one: Series) -> Markup:
 
 
 def swatch(slot: int) -> Markup:
-    """The look of an interval's dot, for a legend."""
+    """Return the style of an interval's dot, for a legend."""
     return _swatch(Series("", (), slot, marks=True))
 
 
-def _frame(title: str, told: str, height: float, inside: Sequence[Markup]) -> Markup:
+def _frame(title: str, summary: str, height: float, inside: Sequence[Markup]) -> Markup:
     head = Markup(
         '<svg class="chart" viewBox="0 0 {} {:g}" role="img"><title>{}</title><desc>{}</desc>'
     )
-    return head.format(WIDTH, height, title, told) + Markup("").join(inside) + Markup("</svg>")
+    return head.format(WIDTH, height, title, summary) + Markup("").join(inside) + Markup("</svg>")
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> Markup:
     return Markup('<text x="{:g}" y="{:g}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
 
 
-def _told(one: Series) -> str:
+def _summary(one: Series) -> str:
     if not one.known:
-        return f"{one.name}: nothing."
+        return f"{one.name}: no values."
     (x0, y0), (x1, y1) = one.known[0], one.known[-1]
     values = [y for _, y in one.known]
     ends = f"{brief(y0)} at {brief(x0)}" + (

@@ -1,7 +1,7 @@
-"""The report as one HTML file that asks nothing of anywhere.
+"""The report as one HTML file that loads nothing.
 
-Every text is escaped by Jinja or markupsafe, data for the script as well; a content security
-policy lets nothing run or load but the page's own style and script, by their hashes.
+Jinja and markupsafe escape every text, including the script's data. A content security policy
+allows only the page's own style and script, by their hashes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&'\u2028\u2029"}
 
 
 def render(story: Story) -> str:
-    """The whole file."""
+    """Return the whole file."""
     loader = PackageLoader("offapi.report.render", "templates")
     pages = Environment(
         loader=loader,
@@ -40,7 +40,7 @@ def render(story: Story) -> str:
 
 
 def policy(style: str, script: str) -> str:
-    """The content security policy under which `style` and `script` alone may be used."""
+    """Return the content security policy that allows only `style` and `script`."""
     kept = "; ".join(
         f"{kind}-src 'sha256-{_hash(text)}'"
         for kind, text in (("style", style), ("script", script))
@@ -49,9 +49,7 @@ def policy(style: str, script: str) -> str:
 
 
 def data(value: Any) -> Markup:
-    """`value` as JSON that can stand inside a script
-    element: no sign in it ends that, or is markup.
-    """
+    """Return `value` as JSON for a script element: nothing in it is markup or ends the element."""
     return Markup(orjson.dumps(value).decode().translate(UNSAFE))
 
 

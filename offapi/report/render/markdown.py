@@ -1,6 +1,6 @@
-"""The report as Markdown: the figures of the page, its charts in words, the first of its samples.
+"""The report as Markdown: the page's figures, its charts in words, and the first samples.
 
-What documents, answers and names hold is escaped, so that no Markdown viewer takes it for markup.
+Documents, answers and names are escaped, so that no Markdown viewer reads them as markup.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from offapi.text.display import shorten
 
 MARKUP = re.compile(
     r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|^[-+=]|(?<=^\d)[.)])"
-)  # http:// would be linked as well
+)  # a viewer would also link http://
 SIGNS = {"good": "✓", "info": "·", "warn": "!", "bad": "✗"}
 LONG, LONG_TEXT = 200, 2_000  # characters of a cell, and of a document or an answer
 
 
 def render(story: Story) -> str:
-    """The whole text."""
+    """Return the whole text."""
     return "\n".join(_lines(story)).rstrip() + "\n"
 
 
@@ -37,16 +37,16 @@ def _lines(story: Story) -> Iterator[str]:
     yield from ("", *(f"- {SIGNS[note.kind]} {escape(note.text)}" for note in story.notes), "")
     if story.comparison:
         yield from (
-            "## Which road",
+            "## Comparison",
             "",
             *_table(story.comparison.table),
             *_list(story.comparison.verdicts),
         )
     if story.accuracy:
-        yield from ("## How much is right", "", *_table(story.accuracy.table))
+        yield from ("## Accuracy", "", *_table(story.accuracy.table))
     for difference in story.differences:
         yield from (*_table(difference.table), *_list(difference.verdicts))
-    yield from _charts("## How it learned", story.learning)
+    yield from _charts("## Learning", story.learning)
     yield from _charts("## Health of GRPO", story.health)
     if story.gamed:
         yield from _table(story.gamed)
@@ -57,32 +57,31 @@ def _lines(story: Story) -> Iterator[str]:
         yield from _charts("", story.cost.charts)
     if story.samples:
         yield from _samples(story.samples)
-    yield from ("## What was done, and with what", "")
-    for table in [
-        *([story.apart] if story.apart else []),
-        *(table for _, tables in story.made for table in tables),
-    ]:
+    yield from ("## Run details", "")
+    if story.differing:
+        yield from _table(story.differing)
+    for table in (table for _, tables in story.details for table in tables):
         yield from _table(table)
-    yield from ("## Again", "")
+    yield from ("## Reproduce", "")
     for command in story.commands:
         yield from (f"{escape(command.what)}:", "", *_code(command.text), "")
     yield f"Written by offapi {story.version}."
 
 
 def escape(text: str) -> str:
-    """`text` on one line, read by no Markdown viewer as markup."""
+    """Return `text` on one line, escaped so that no Markdown viewer reads it as markup."""
     return MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
 def _samples(samples: Samples) -> Iterator[str]:
     failing = sum(row.fails for row in samples.first)
-    flipped = f", {sum(row.flips for row in samples.first)} flipped" if samples.whose else ""
-    told = (
-        f"{len(samples.first)} of {samples.total} documents are here, {failing} of them"
+    flipped = f", {sum(row.flips for row in samples.first)} flipped" if samples.pair_note else ""
+    counts = (
+        f"{len(samples.first)} of {samples.total} documents are shown, {failing} of them"
         f" failing{flipped}."
     )
-    words = [one for one in (samples.whose, *samples.notes) if one]
-    yield from ("## Samples", "", " ".join([told, *map(escape, words)]), "")
+    notes = [note for note in (samples.pair_note, *samples.notes) if note]
+    yield from ("## Samples", "", " ".join([counts, *map(escape, notes)]), "")
     for row in samples.first:
         yield from (f"### {escape(shorten(row.id, LONG))}", "")
         if row.document is not None:
@@ -91,32 +90,26 @@ def _samples(samples: Samples) -> Iterator[str]:
 
 
 def _answers(row: DocumentSample, samples: Samples) -> Iterator[str]:
-    """By field beside the gold; word by word where an
-    answer is no JSON or nothing says what is right.
-    """
-    answered = [
-        (name, one)
-        for name, one in zip(samples.systems, row.answers, strict=True)
-        if one is not None
-    ]
-    scored = [(name, one) for name, one in answered if one.get("right")]
+    """Write the answers by field with the gold; as text if not JSON, or without gold."""
+    pairs = zip(samples.systems, row.answers, strict=True)
+    answered = [(name, answer) for name, answer in pairs if answer is not None]
+    scored = [(name, answer) for name, answer in answered if answer.get("right")]
     if scored:
-        rows = [
-            (field, "nothing" if gold is None else gold, *(_judged(one, i) for _, one in scored))
-            for i, (field, gold) in enumerate(zip(samples.fields, row.gold, strict=True))
-        ]
-        yield from _table(
-            Table("", ("field", "expected", *(name for name, _ in scored)), tuple(rows))
-        )
-    for name, one in answered:
-        if one.get("values") is None:
-            grade = "" if one.get("grade") is None else f", grade {one['grade']:.2f}"
-            output = shorten(one["output"], LONG_TEXT)
+        rows = []
+        for i, (field, gold) in enumerate(zip(samples.fields, row.gold, strict=True)):
+            expected = "nothing" if gold is None else gold
+            rows.append((field, expected, *(_field(answer, i) for _, answer in scored)))
+        head = ("field", "expected", *(name for name, _ in scored))
+        yield from _table(Table("", head, tuple(rows)))
+    for name, answer in answered:
+        if answer.get("values") is None:
+            grade = "" if answer.get("grade") is None else f", grade {answer['grade']:.2f}"
+            output = shorten(answer["output"], LONG_TEXT)
             yield from (f"{escape(name)}{grade}:", "", *_code(output), "")
 
 
-def _judged(answer: Object, i: int) -> str:
-    """The answer's `i`-th field, and whether it is right."""
+def _field(answer: Object, i: int) -> str:
+    """Return the answer's `i`-th field, and whether it is right."""
     right, values = answer["right"], answer["values"]
     if i >= len(right):
         return ""
@@ -132,8 +125,9 @@ def _charts(title: str, charts: Sequence[Chart]) -> Iterator[str]:
     if charts:
         yield from ([title, ""] if title else [])
         yield from (
-            f"- **{escape(one.title)}**{f' ({one.unit})' if one.unit else ''}: {escape(one.told)}"
-            for one in charts
+            f"- **{escape(chart.title)}**{f' ({chart.unit})' if chart.unit else ''}:"
+            f" {escape(chart.summary)}"
+            for chart in charts
         )
         yield ""
 
@@ -154,7 +148,7 @@ def _row(cells: Sequence[str], *, raw: bool = False) -> str:
 
 
 def _code(text: str) -> Iterator[str]:
-    """Fenced by more backticks than stand in it in a row."""
+    """Fence `text` with more backticks than it has in a row."""
     most = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, most + 1)
     yield from (fence, text.rstrip("\n"), fence)

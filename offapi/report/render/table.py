@@ -1,4 +1,4 @@
-"""A table of words, for HTML and Markdown alike."""
+"""A table of text, for HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a head, which is empty where each row names itself in its first cell."""
+    """Rows of text under a head. Without a head, the first cell of a row is its name."""
 
     title: str
     head: tuple[str, ...]
@@ -20,26 +20,25 @@ class Table:
 
 
 def text(value: Any) -> str:
-    """A value as a person reads it: strings as they are, everything else as JSON."""
+    """Return a value as text: strings as they are, everything else as JSON."""
     if isinstance(value, str):
         return value
     return "—" if value is None else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects under dotted names."""
-    found: dict[str, Any] = {}
+    """Flatten nested objects into dotted names."""
+    dotted: dict[str, Any] = {}
     for name, value in values.items():
-        found |= (
-            flat(value, f"{prefix}{name}.")
-            if isinstance(value, dict) and value
-            else {f"{prefix}{name}": value}
-        )
-    return found
+        if isinstance(value, dict) and value:
+            dotted |= flat(value, f"{prefix}{name}.")
+        else:
+            dotted[f"{prefix}{name}"] = value
+    return dotted
 
 
 def differing(columns: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names whose values are not the same in all."""
+    """Return the names whose values are not the same in all columns."""
     names = dict.fromkeys(name for column in columns for name in column)
     return [
         name

@@ -1,6 +1,4 @@
-"""Advice: personas and the road each should take, the
-rules' own consistency, what would change it, the drawings.
-"""
+"""Advice: personas and the recipe for each, the rules' consistency, what would change it, drawings."""
 
 from __future__ import annotations
 
@@ -106,7 +104,7 @@ def test_personas(who: str, answers: dict[str, Value], recipe: str) -> None:
     assert found.why_not
 
 
-def test_every_road_is_somebodys() -> None:
+def test_every_recipe_is_recommended_to_somebody() -> None:
     assert {recipe for _, _, recipe in PERSONAS} == BY_RECIPE.keys()
 
 
@@ -163,7 +161,7 @@ def advise_to(recipe: str, teacher: str) -> Any:
 
 
 def parse(command: click.Command, name: str, arguments: list[str]) -> None:
-    """Read a command line as click does, and run nothing."""
+    """Parse a command line as click does, without running it."""
     context = click.Context(command, info_name=name)
     if isinstance(command, click.Group):
         inner = command.get_command(context, arguments[0])
@@ -178,7 +176,7 @@ def test_a_command_that_does_not_exist_is_found_out() -> None:
         parse(import_module("offapi.cli.eval").command, "eval", ["--tusk", "x"])
 
 
-def test_commands_say_what_the_answers_tell() -> None:
+def test_commands_are_filled_in_from_the_answers() -> None:
     elsewhere = advise({**GOOD, "teacher": "elsewhere", "inputs": 800})
     assert "--teacher-terms-checked" in elsewhere.commands[1]
     assert "127.0.0.1" in advise({**GOOD, "teacher": "local", "inputs": 800}).commands[1]
@@ -198,7 +196,7 @@ anybody = st.fixed_dictionaries(
 
 
 @given(anybody)
-def test_whoever_asks_gets_an_answer_and_a_chart_that_marks_one_way(answers: Answers) -> None:
+def test_any_answers_give_advice_and_a_chart_with_one_path(answers: Answers) -> None:
     found = advise(answers)
     lines = flowchart.draw_text(found)
     assert sum(f"[ {found.recipe.short.upper()} ]" in line for line in lines) == 1
@@ -241,34 +239,34 @@ def test_what_would_change_the_advice_does(answers: Answers) -> None:
 
 def test_the_nearest_change_of_a_number() -> None:
     found = advise({**GOOD, "labels": 199})
-    told = {(change.question, change.answer): change.recipe for change in found.changes}
-    assert found.row.because.startswith("Few labels")
-    assert told["labels", "below 50"] == "collect"
-    assert told["volume", "below 150,000"] == "api"
-    assert told["narrow", "no"] == "no"
+    changes = {(change.question, change.answer): change.recipe for change in found.changes}
+    assert found.row.because.startswith("There are few labels")
+    assert changes["labels", "below 50"] == "collect"
+    assert changes["volume", "below 150,000"] == "api"
+    assert changes["narrow", "no"] == "no"
 
 
-def test_the_road_not_taken_and_why() -> None:
+def test_the_alternative_and_why_not() -> None:
     found = advise({**GOOD, "labels": 900, "traces": 900, "scorable": "yes"})
     assert (found.recipe.key, found.other.key) == ("sft", "graded")
-    assert "its ceiling is your agent's best behaviour" in found.why_not
+    assert "it gets no better than your agent's best answers" in found.why_not
     stay = advise({**GOOD, "volume": 10, "labels": 900})
     assert (stay.recipe.key, stay.other.key) == ("api", "sft")
     assert "people's hours cost more than the API" in stay.why_not
     nothing = advise({**GOOD, "labels": 20})
-    assert nothing.why_not == "Not now: labels is below 200."
+    assert nothing.why_not == "Not possible now: labels is below 200."
 
 
-def test_notes_speak_to_the_road() -> None:
+def test_notes_fit_the_recipe() -> None:
     unchecked = advise({**GOOD, "traces": 900, "scorable": "yes", "terms": "unchecked"})
     assert any("Read the terms first" in note for note in unchecked.notes)
     above = advise(
         {**GOOD, "traces": 900, "scorable": "partly", "target": 0.99, "teacher_quality": 0.9}
     )
-    assert any("ends below it" in note for note in above.notes)
+    assert any("stays below it" in note for note in above.notes)
 
 
-def test_figures_are_told_with_their_source() -> None:
+def test_figures_are_shown_with_their_source() -> None:
     found = advise({**GOOD, "labels": 900})
     assert [one.name for one in text.used(found)] == [
         "life",
@@ -283,7 +281,7 @@ def test_figures_are_told_with_their_source() -> None:
     )
 
 
-def test_the_rule_of_thumb_for_volume_is_what_the_example_prices_come_to() -> None:
+def test_the_volume_threshold_is_the_examples_break_even() -> None:
     from offapi.cost.estimate import estimate
     from offapi.cost.inputs import Layer, resolve_inputs
 
@@ -326,13 +324,13 @@ COMPARED = {
 }
 
 
-def read(folder: Path, told: Any) -> measured.Measured:
-    path = folder / "told.json"
-    path.write_bytes(orjson.dumps(told))
+def read(folder: Path, result: Any) -> measured.Measured:
+    path = folder / "result.json"
+    path.write_bytes(orjson.dumps(result))
     return measured.read_measured(path)
 
 
-def test_a_measured_break_even_stands_for_the_rule_of_thumb(tmp_path: Path) -> None:
+def test_a_measured_break_even_replaces_the_rule_of_thumb(tmp_path: Path) -> None:
     found = read(tmp_path, COST)
     assert found.answers == {"volume": 30_000.0}
     assert advise({"labels": 900, "volume": 30_000}).recipe.key == "api"
@@ -341,7 +339,7 @@ def test_a_measured_break_even_stands_for_the_rule_of_thumb(tmp_path: Path) -> N
     assert any("[9,000, never]" in one.source for one in text.used(with_cost))
 
 
-def test_a_break_even_that_never_comes_keeps_one_on_the_api(tmp_path: Path) -> None:
+def test_without_a_break_even_the_advice_is_the_api(tmp_path: Path) -> None:
     never = {"likely": None, "low": None, "high": None}
     found = read(tmp_path, {**COST, "cases": {"owned": {"break_even_start": never}}})
     advice = advise({"labels": 900, "volume": 1e9}, found.thresholds)
@@ -351,8 +349,9 @@ def test_a_break_even_that_never_comes_keeps_one_on_the_api(tmp_path: Path) -> N
 
 def test_a_curve_says_how_many_answers_it_takes(tmp_path: Path) -> None:
     found = read(tmp_path, CURVE)
-    assert advise({**GOOD, "labels": 600}).row.because.startswith("They are there")
-    assert advise({**GOOD, "labels": 600}, found.thresholds).row.because.startswith("Few labels")
+    assert advise({**GOOD, "labels": 600}).row.because.startswith("You have enough")
+    few = advise({**GOOD, "labels": 600}, found.thresholds).row.because
+    assert few.startswith("There are few labels")
     assert "curve" not in advise({**GOOD, "labels": 700}, found.thresholds).row.because
     never = read(
         tmp_path, {**CURVE, "answer": {"want": 0.9, "rows": None, "text": "More data will not."}}
@@ -376,14 +375,12 @@ def test_a_comparison_decides(tmp_path: Path) -> None:
     }
     assert read(tmp_path, {"take": "base", "rows": {"base": {}}}).answers == {}
     assert advise({**GOOD, "volume": 1, "measured": "sft"}).recipe.key == "api", (
-        "it says nothing of cost"
+        "it says nothing about cost"
     )
 
 
 def compared(n: int, **right: tuple[int, float]) -> dict[str, Any]:
-    """What `offapi compare` tells of `n` documents, of
-    which each road has so many right, for so many hours.
-    """
+    """Make the JSON of `offapi compare` on `n` documents from how many are right, and the hours."""
     reports = {
         name: Report.of(
             [Prediction(f"d{i}", "", None, {"shop": i < k}, {"shop": "x"}) for i in range(n)]
@@ -396,23 +393,21 @@ def compared(n: int, **right: tuple[int, float]) -> dict[str, Any]:
     rows = {
         name: {"report": reports[name].as_dict(), **asdict(one)} for name, one in found.rows.items()
     }
-    told = {"take": found.take, "rows": rows, "test": {"documents": n}, "margin": 0.05}
-    return dict(orjson.loads(orjson.dumps(told)))
+    result = {"take": found.take, "rows": rows, "test": {"documents": n}, "margin": 0.05}
+    return dict(orjson.loads(orjson.dumps(result)))
 
 
 def test_a_comparison_that_cannot_tell_decides_nothing(tmp_path: Path) -> None:
-    """Ten documents, none right before: nothing is known of the roads, and 300 labels are there."""
+    """With ten documents and none right before, the comparison shows nothing; 300 labels decide."""
     found = read(tmp_path, compared(10, base=(0, 0.0), sft=(2, 1.0), distill=(0, 2.0)))
     assert found.answers == {"prompted": 0.0}
     advice = advise({"labels": 300, **found.answers}, found.thresholds)
     assert (advice.recipe.key, advice.gate and advice.gate.key) == ("sft", "labels")
-    said = "\n".join(text.lines(advice, found.said))
-    assert "cannot tell sft from base in 10 test documents; about 628 would show 5 points." in said
-    assert (
-        "cannot tell distill from sft in 10 test documents; about 628 would show 5 points." in said
-    )
+    shown = "\n".join(text.lines(advice, found.said))
+    for pair in ("sft apart from base", "distill apart from sft"):
+        assert f"cannot tell {pair} with 10 test documents; about 628 would show a" in shown
     one = read(tmp_path, compared(1, base=(0, 0.0), sft=(1, 1.0)))
-    assert "in 1 test document;" in one.said[0]
+    assert "with 1 test document;" in one.said[0]
 
 
 def test_a_base_that_is_good_enough_is_taken(tmp_path: Path) -> None:
@@ -422,36 +417,37 @@ def test_a_base_that_is_good_enough_is_taken(tmp_path: Path) -> None:
     assert advise({"labels": 300, "target": 0.95, **found.answers}).recipe.key == "sft"
 
 
-def test_roads_that_are_shown_not_to_be_worth_it_are_not_taken(tmp_path: Path) -> None:
+def test_recipes_not_worth_their_hours_are_not_recommended(tmp_path: Path) -> None:
     found = read(tmp_path, compared(400, base=(200, 0.0), sft=(201, 1.0)))
     assert found.answers == {"measured": "base", "prompted": 0.5}
     assert "not worth its hours" in found.said[0]
     advice = advise({"labels": 300, **found.answers})
     assert (advice.recipe.key, advice.row.because) == (
         "prompt",
-        "Your own comparison says so: no road is worth its hours.",
+        "In your own comparison, no recipe is worth its hours.",
     )
     assert advise({"labels": 300, "target": 0.9, **found.answers}).recipe.key == "sft", (
-        "it is not what was asked for"
+        "the base misses the target"
     )
 
 
-def test_a_road_that_is_shown_to_be_better_is_taken(tmp_path: Path) -> None:
+def test_a_recipe_shown_to_be_better_is_recommended(tmp_path: Path) -> None:
     found = read(tmp_path, compared(100, base=(10, 0.0), distill=(60, 1.0), sft=(62, 2.0)))
     assert found.answers == {"measured": "distill", "prompted": 0.1}
     assert advise({"labels": 300, **found.answers}).recipe.key == "distill"
 
 
 @pytest.mark.parametrize(
-    "told", [[], {}, {"cases": {}}, {"law": 1}, {"take": "sft"}, {"take": "x", "rows": {}}, "text"]
+    "content",
+    [[], {}, {"cases": {}}, {"law": 1}, {"take": "sft"}, {"take": "x", "rows": {}}, "text"],
 )
-def test_files_that_were_not_measured(tmp_path: Path, told: Any) -> None:
+def test_files_that_were_not_measured(tmp_path: Path, content: Any) -> None:
     with pytest.raises(DataError) as caught:
-        read(tmp_path, told)
+        read(tmp_path, content)
     assert caught.value.next_step
 
 
-def test_the_picture_asks_for_nothing_and_marks_the_way() -> None:
+def test_the_picture_loads_nothing_and_marks_the_path() -> None:
     found = advise({**GOOD, "labels": 900})
     text = flowchart_svg.draw_svg(found)
     root = ET.fromstring(text)
@@ -480,7 +476,7 @@ def test_the_picture_asks_for_nothing_and_marks_the_way() -> None:
 
 
 def test_words_fit_their_boxes() -> None:
-    """At 8.4 pixels a bold letter, which is more than the fonts it may be drawn in take."""
+    """Assume 8.4 pixels a bold letter, more than any of the fonts needs."""
     steps, end = flowchart.flowchart_steps(advise({**GOOD, "labels": 900}))
     for step in steps:
         assert 24 + 8.4 * len(step.asks) <= flowchart_svg.GATE, step.asks
@@ -489,7 +485,7 @@ def test_words_fit_their_boxes() -> None:
     assert 24 + 8.4 * len(end.recipe) <= flowchart_svg.GATE
 
 
-def test_what_nobody_answered_is_marked() -> None:
+def test_unanswered_questions_are_marked() -> None:
     lines = flowchart.draw_text(advise({"narrow": "yes", "labels": 900}))
     assert lines[2] == "┃  yes"
     assert lines[5] == "┃  yes (not answered)"
@@ -513,6 +509,6 @@ def test_answers_as_people_type_them(key: str, text: str, value: Value) -> None:
     [("narrow", "maybe"), ("narrow", ""), ("teacher", "x"), ("target", "95"), ("target", "-0.1"), ("volume", "many"),
      ("volume", "-1"), ("volume", "inf"), ("volume", "nan"), ("swings", "s,b")],
 )  # fmt: skip
-def test_answers_that_are_none(key: str, text: str) -> None:
+def test_texts_that_are_not_answers(key: str, text: str) -> None:
     with pytest.raises(ValueError, match="must be"):
         BY_KEY[key].read(text)

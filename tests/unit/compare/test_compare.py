@@ -1,4 +1,4 @@
-"""Comparing roads: their keys, the rule of the verdicts, what they cost, and what they read."""
+"""Comparing recipes: their keys, the rule of the verdicts, their costs and their data."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def documents(path: Path, numbers: range, **more: Any) -> None:
-    """Documents with gold, unless `more` says otherwise."""
+    """Write documents with gold, unless `more` says otherwise."""
     rows = [
         {
             "id": f"d{i}",
@@ -67,14 +67,14 @@ def documents(path: Path, numbers: range, **more: Any) -> None:
 
 
 def report(right: int, of: int, offset: int = 0) -> Report:
-    """`right` documents of `of` right, from number `offset` on."""
+    """Make a report with `right` of `of` documents right, from number `offset` on."""
     correct = {(offset + i) % of for i in range(right)}
     rows = [Prediction(f"d{i}", "", None, {"shop": i in correct}, {"shop": "x"}) for i in range(of)]
     return Report.of(rows)
 
 
 def entries(**recipes: tuple[int, float]) -> list[Entry]:
-    """Rows of 200 documents by name: how many are right, and the hours."""
+    """Make entries of 200 documents from how many are right and the hours."""
     return [Entry(name, report(right, 200), hours) for name, (right, hours) in recipes.items()]
 
 
@@ -136,15 +136,15 @@ def test_a_mistake_in_a_table_names_its_line(folder: Path) -> None:
     assert caught.value.next_step == "Did you mean 'threshold'?"
 
 
-def test_what_a_recipe_itself_refuses_names_the_road(folder: Path) -> None:
+def test_a_value_the_recipe_refuses_names_the_recipe(folder: Path) -> None:
     found = load_keys(folder / "compare.toml", ["sft.epochs=-1.0"])
     with pytest.raises(ConfigError, match=r"\[sft\].*epochs must be above 0"):
         found.recipe_config("sft", data=folder / "train.jsonl")
 
 
-def test_another_recipe_is_no_comparison(folder: Path) -> None:
+def test_another_recipe_is_not_a_comparison(folder: Path) -> None:
     (folder / "sft.toml").write_text('recipe = "sft"\n')
-    with pytest.raises(ConfigError, match="is no comparison"):
+    with pytest.raises(ConfigError, match="recipe must be \"compare\", got 'sft'"):
         load_keys(folder / "sft.toml")
 
 
@@ -162,7 +162,7 @@ def test_better_than_what_takes_fewer_hours() -> None:
     assert found.rows["sft"].verdict.startswith("better by 2")
     assert found.rows["sft"].verdict.endswith("points than base")
     assert (found.best, found.take) == ("sft", "sft")
-    assert found.rows["base"].verdict == "where the roads start"
+    assert found.rows["base"].verdict == "the starting point"
 
 
 def test_the_rival_is_the_best_of_those_with_fewer_hours() -> None:
@@ -188,7 +188,8 @@ def test_as_good_for_more_hours_is_not_worth_them() -> None:
 
 def test_few_documents_cannot_tell() -> None:
     some = [Entry("base", report(4, 10), 0.0), Entry("sft", report(6, 10, offset=2), 1.0)]
-    assert rank_entries(some, 0.05).rows["sft"].verdict.startswith("cannot tell from base (below ")
+    verdict = rank_entries(some, 0.05).rows["sft"].verdict
+    assert verdict.startswith("cannot tell apart from base (a difference below ")
     assert rank_entries(some, 0.05).take == "base"
     few = [Entry("base", report(1, 4), 0.0), Entry("sft", report(3, 4), 1.0)]
     assert "no difference would show in 4 documents)" in rank_entries(few, 0.05).rows["sft"].verdict
@@ -198,7 +199,7 @@ def test_few_documents_cannot_tell() -> None:
     )
 
 
-def test_one_of_many_roads_must_be_surer() -> None:
+def test_one_of_many_arms_needs_a_smaller_p() -> None:
     """Seven documents better in 200, p = 0.016: enough alone, not among ten pairs."""
     alone = rank_entries(entries(base=(100, 0.0), sft=(107, 1.0)), 0.05)
     assert alone.rows["sft"].verdict.startswith("better by")
@@ -227,7 +228,7 @@ def test_references_are_compared_with_and_never_taken() -> None:
     assert old.difference.mean == pytest.approx(-1 / 200)
 
 
-def test_one_document_is_no_plural(folder: Path) -> None:
+def test_one_document_is_singular(folder: Path) -> None:
     asked = load_keys(folder / "compare.toml")
     found: Any = SimpleNamespace(
         plan=SimpleNamespace(keys=asked, material=SimpleNamespace(test=[1], near=1, held=())),
@@ -236,7 +237,7 @@ def test_one_document_is_no_plural(folder: Path) -> None:
     )
     said = " ".join(table.lines(found))
     assert "1 test document; " in said
-    assert "1 document or trace near a test document left out of every road." in said
+    assert "1 document or trace near a test document." in said
 
 
 class Killed(BaseException):
@@ -244,9 +245,7 @@ class Killed(BaseException):
 
 
 def test_work_that_was_lost_counts_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten seconds to load, one a step, a checkpoint every
-    four, two to score: killed twice, it is 22 all the same.
-    """
+    """Loading takes ten seconds, a step one, scoring two: 22 in all, although killed twice."""
     now, kills = [0.0], [2, 7, 99]
 
     def run(job: Job[Any, Any]) -> None:
@@ -316,7 +315,7 @@ def test_costs_add_up_along_the_start(folder: Path) -> None:
     assert local.dollars == 0.0
 
 
-def test_roads_are_what_the_data_allow(folder: Path) -> None:
+def test_recipes_are_those_the_data_allow(folder: Path) -> None:
     found = load_keys(folder / "compare.toml")
     assert select_recipes(found, read_material(found))[0] == ["sft", "grpo"]
     documents(folder / "train.jsonl", range(20), gold=None, recorded_label={"shop": "x"})
@@ -324,7 +323,7 @@ def test_roads_are_what_the_data_allow(folder: Path) -> None:
     assert recipes == ["filtered_sft", "grpo"]
     assert why["sft"] == 'no document has "gold"'
     assert "no teacher is named" in why["distill"]
-    with pytest.raises(ConfigError, match='sft cannot be taken: no document has "gold"'):
+    with pytest.raises(ConfigError, match='sft cannot run: no document has "gold"'):
         select_recipes(replace(found, recipes=("sft",)), read_material(found))
     assert "offapi label" in str(
         read_material(replace(found, teacher="https://api.example.com/v1")).refusal("distill")
@@ -346,7 +345,7 @@ def test_only_documents_with_gold_are_hand_labels(folder: Path) -> None:
     assert (len(found.rows("sft")), len(found.rows("grpo"))) == (19, 20)
 
 
-def test_documents_near_the_test_set_are_left_out_of_every_road(folder: Path) -> None:
+def test_documents_near_the_test_set_are_left_out(folder: Path) -> None:
     documents(folder / "test.jsonl", range(18, 24))
     found = read_material(load_keys(folder / "compare.toml"))
     assert found.near == 2
@@ -357,10 +356,8 @@ def test_documents_near_the_test_set_are_left_out_of_every_road(folder: Path) ->
         read_material(load_keys(folder / "compare.toml"))
 
 
-def test_what_grpo_looks_at_is_set_aside_from_every_road(folder: Path) -> None:
-    """Its start would know those documents by heart: an
-    audit by them would be near its ceiling from the first.
-    """
+def test_grpos_evaluation_documents_are_set_aside_everywhere(folder: Path) -> None:
+    """The student it starts from would otherwise know them: the audit would start near 1."""
     documents(folder / "train.jsonl", range(100, 140), recorded_label={"shop": "s"})
     found = read_material(load_keys(folder / "compare.toml"))
     rest = set_aside(found, seed=3)
@@ -376,7 +373,7 @@ def test_what_grpo_looks_at_is_set_aside_from_every_road(folder: Path) -> None:
 
 def test_val_and_test_may_not_share_documents(folder: Path) -> None:
     documents(folder / "val.jsonl", range(52, 60))
-    with pytest.raises(DataError, match=r"'d52' is in the test set too \(2 are\)"):
+    with pytest.raises(DataError, match="2 documents also in the test set; first: 'd52'"):
         read_material(replace(load_keys(folder / "compare.toml"), val=folder / "val.jsonl"))
 
 

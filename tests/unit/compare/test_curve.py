@@ -1,6 +1,4 @@
-"""The curve through accuracies: it finds a known
-law, says what it cannot know, and draws are nested.
-"""
+"""The curve through accuracies: it finds a known law and admits its limits; draws are nested."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ def points(
     seed: int = 0,
     fixed: bool = True,
 ) -> Points:
-    """Test documents as hard as can be spread evenly
-    (`fixed`) or drawn, right where law and luck beat it.
-    """
+    """Make points of documents whose difficulty is spread evenly (`fixed`) or drawn."""
     random = np.random.default_rng(seed)
     hard = (np.arange(documents) + 0.5) / documents if fixed else random.random(documents)
     rows, draw, right = [], [], []
@@ -81,9 +77,7 @@ def test_the_band_holds_the_truth_and_narrows_with_documents() -> None:
 
 
 def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """Also at twice the rows; 95% of 30 is 28.5, and
-    fewer than 25 would be seen once in two hundred.
-    """
+    """Expect 28.5 of 30, also at twice the rows; fewer than 25 have a chance of 1 in 200."""
     true, held = Law(0.9, 2.0, 0.6), {400: 0, 800: 0}
     for seed in range(30):
         found = fit_curve(points(true, draws=3, documents=200, seed=seed, fixed=False))
@@ -95,7 +89,7 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert wide.high - wide.low < 0.15
 
 
-def test_how_many_more_is_told_with_a_range() -> None:
+def test_more_rows_come_with_a_range() -> None:
     true = Law(0.98, 6.0, 0.6)
     want = true.at(800)
     found = rows_needed(fit_curve(points(true, documents=600)), want)
@@ -108,18 +102,21 @@ def test_how_many_more_is_told_with_a_range() -> None:
     assert "more rows for" in found.text
 
 
-def test_what_is_there_already_is_told() -> None:
+def test_an_accuracy_already_reached_is_reported() -> None:
     found = rows_needed(fit_curve(points(Law(0.95, 2.0, 0.6))), 0.7)
     assert found.kind == "there"
     assert (found.rows, found.text[:28]) == (50, "50 rows are enough for 70%: ")
 
 
 def test_all_right_is_reached_at_the_smallest_size() -> None:
-    """By the law it is never: its a is a little below 1."""
+    """The law itself never reaches it: its a is a little below 1."""
     some = points(Law(0.5, 0.0, 1.0))
     found = rows_needed(fit_curve(replace(some, right=np.ones_like(some.right))), 1.0)
     assert (found.kind, found.rows) == ("there", 25)
-    assert found.text == "25 rows are enough for 100%: they give 100.0%, though it may be 98.1%."
+    assert (
+        found.text
+        == "25 rows are enough for 100%: they give 100.0%, though it may be as low as 98.1%."
+    )
 
 
 def test_a_target_that_was_reached_and_lost_again_is_not_there() -> None:
@@ -133,9 +130,7 @@ def test_a_target_that_was_reached_and_lost_again_is_not_there() -> None:
 
 
 def measured(accuracies: dict[int, float], draws: int = 3, documents: int = 200) -> Points:
-    """So many documents right with each size; each draw
-    and size has two of its own wrong and two more right.
-    """
+    """Make points of the given accuracies; each draw and size flips four random documents."""
     random = np.random.default_rng(0)
     rows = np.tile(list(accuracies), draws)
     right = np.array([np.arange(documents) < accuracies[int(n)] * documents for n in rows])
@@ -154,23 +149,23 @@ def measured(accuracies: dict[int, float], draws: int = 3, documents: int = 200)
 def test_accuracy_that_falls_with_more_rows_is_no_forecast(draws: int) -> None:
     found = fit_curve(measured({25: 0.85, 50: 0.75, 100: 0.62, 200: 0.5}, draws))
     assert found.misfit
-    assert found.misfit.startswith("No forecast: the more rows, the less is right, 85.")
-    assert "Most was right with 25 rows: 85." in found.misfit
+    assert found.misfit.startswith("No forecast: accuracy falls with more rows, from 85.")
+    assert "The best accuracy was 85." in found.misfit
+    assert ", with 25 rows." in found.misfit
     assert rows_needed(found, 0.7).kind == "misfit"
     assert rows_needed(found, 0.7).text == found.misfit
     assert rows_needed(found, 0.4).text.startswith("25 rows are enough for 40%: they give 85.")
 
 
-def test_points_that_no_saturating_curve_goes_through_are_no_forecast() -> None:
+def test_points_off_every_saturating_curve_are_no_forecast() -> None:
     found = fit_curve(measured({25: 0.5, 50: 0.6, 100: 0.85, 200: 0.6, 400: 0.65}))
     assert found.misfit
-    assert "with 100 rows they lie" in found.misfit
-    assert "points above the nearest one" in found.misfit
+    assert "With 100 rows, accuracy is 17.0 points above the closest curve" in found.misfit
     assert rows_needed(found, 0.9).kind == "misfit"
 
 
 def test_what_fits_is_not_refused() -> None:
-    """At the 5% level: more than three of thirty would be seen once in sixteen."""
+    """At the 5% level, more than three of thirty have a chance of 1 in 16."""
     laws = (Law(0.9, 2.0, 0.6), Law(0.6, 0.0, 1.0), Law(1.0, 1.2, 0.15))
     refused = [
         fit_curve(points(each, seed=seed, fixed=False)).misfit
@@ -181,7 +176,7 @@ def test_what_fits_is_not_refused() -> None:
 
 
 def test_without_a_forecast_none_is_shown() -> None:
-    """Neither twice the rows nor the curve; a target that was reached is said all the same."""
+    """Neither the doubling nor the curve is shown; a target that was reached still is."""
     some = measured({25: 0.85, 50: 0.75, 100: 0.62, 200: 0.5})
     found = fit_curve(some)
     reached: Any = [
@@ -204,7 +199,7 @@ def test_without_a_forecast_none_is_shown() -> None:
     assert (said[0], said[1][:15]) == (found.misfit, "25 rows are eno")
     plan.points, plan.material.test = [one for one in plan.points if one.draw == 0], range(1)
     assert (
-        "over 1 nested draw and 1 test document."
+        "over 1 nested draw and 1 test document. "
         in run.curve_lines(plan, fit_curve(points(Law(0.6, 0.0, 1.0))), None)[-1]
     )
     told = run.curve_as_dict(plan, reached, found, rows_needed(found, 0.8))
@@ -212,14 +207,14 @@ def test_without_a_forecast_none_is_shown() -> None:
     assert told["answer"]["rows"] is None
 
 
-def test_a_flat_curve_will_not_get_you_there() -> None:
+def test_a_flat_curve_never_reaches_the_target() -> None:
     found = rows_needed(fit_curve(points(Law(0.6, 0.0, 1.0))), 0.9)
     assert found.kind == "never"
     assert found.rows is None
-    assert found.text.startswith("More data of this kind will not get you there")
+    assert found.text.startswith("More data of this kind will not reach 90%")
 
 
-def test_a_curve_that_saturates_below_will_not_get_you_there_either() -> None:
+def test_a_curve_that_saturates_below_the_target_never_reaches_it() -> None:
     found = rows_needed(fit_curve(points(Law(0.7, 20.0, 1.2), documents=600)), 0.9)
     assert found.kind == "never"
 
@@ -230,7 +225,7 @@ def test_beyond_four_times_the_rows_nothing_is_promised() -> None:
     found = rows_needed(fit_curve(points(true, documents=200)), want)
     assert found.kind == "beyond"
     assert (found.rows, found.high) == (None, None)
-    assert "cannot be extrapolated" in found.text
+    assert "too far to extrapolate" in found.text
     assert "1600 rows" in found.text
 
 
@@ -259,7 +254,7 @@ def test_groups_of_documents_are_resampled_together() -> None:
 
 
 def test_two_sizes_are_no_curve() -> None:
-    with pytest.raises(DataError, match="2 sizes"):
+    with pytest.raises(DataError, match="needs three sizes or more, got 2"):
         fit_curve(points(Law(0.9, 2.0, 0.6), sizes=(25, 50)))
 
 
@@ -272,9 +267,7 @@ def test_sizes_double_up_to_all() -> None:
 @pytest.mark.parametrize(
     ("count", "asked"), [(40, ()), (16, (4, 8)), (16, (4, 8, 17)), (16, (0, 4, 8))]
 )
-def test_no_curve_of_too_few_sizes_or_rows_there_are_not(
-    count: int, asked: tuple[int, ...]
-) -> None:
+def test_too_few_sizes_or_too_many_rows_are_refused(count: int, asked: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=str(count)):
         curve_sizes(count, asked)
 

@@ -1,4 +1,4 @@
-"""Costs: figures reckoned by hand, what must hold of any figures, and inputs that are none."""
+"""Costs: figures computed by hand, properties of any figures, and inputs that are refused."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_request_at_the_api_by_hand() -> None:
     assert one(model.api_request(batched)) == pytest.approx(0.00315 * 0.75)
 
 
-def test_cached_tokens_cost_as_others_where_no_price_is_known() -> None:
+def test_cached_tokens_cost_as_others_without_a_price() -> None:
     assert one(model.api_request(model.complete_values(values(cached_share=0.9)))) == pytest.approx(
         API
     )
@@ -137,15 +137,13 @@ def test_break_even_by_hand(case: str, expected: float) -> None:
     assert one(case_costs(case, values()).break_even()) == pytest.approx(expected)
 
 
-def test_break_even_beyond_what_the_paid_part_of_a_machine_can_do() -> None:
-    """10 hours do 10,000 requests (0.5 busy); beyond, each
-    takes a thousandth of a rented hour: 119.1667 / 0.00305.
-    """
+def test_break_even_beyond_the_capacity_paid_for() -> None:
+    """10 hours serve 10,000 requests; beyond, each takes a thousandth of a rented hour."""
     costs = case_costs("rented", values(rent_hours=10.0))
     assert one(costs.break_even()) == pytest.approx((115 / 6 + 100) / (API - ESCALATION - 0.001))
 
 
-def test_a_machine_one_owns_answers_no_more_than_it_can() -> None:
+def test_an_owned_machine_answers_no_more_than_it_can() -> None:
     slow = values(seconds=360.0)  # 730 x 0.5 / 0.1 h = 3650 requests a month
     assert one(case_costs("owned", slow).capacity) == pytest.approx(3650)
     assert not case_costs("owned", slow).fits(np.array([3651.0]))[0]
@@ -153,7 +151,7 @@ def test_a_machine_one_owns_answers_no_more_than_it_can() -> None:
     assert case_costs("bought", slow).fits(np.array([1e9]))[0]
 
 
-def test_a_dear_escalation_never_breaks_even() -> None:
+def test_an_expensive_escalation_never_breaks_even() -> None:
     assert one(case_costs("owned", values(escalated_share=1.0)).break_even()) == np.inf
 
 
@@ -167,7 +165,7 @@ def test_tokens_a_second_stand_for_seconds() -> None:
     )
 
 
-def test_a_label_costs_a_request_where_no_price_is_known() -> None:
+def test_a_label_costs_a_request_without_a_price() -> None:
     without = values()
     del without["label_price"]
     assert one(model.complete_values(without)["label_price"]) == pytest.approx(API)
@@ -192,7 +190,7 @@ def paid_back(case: str, **changes: float) -> float:
 
 
 def test_the_month_of_payback_by_hand() -> None:
-    """The API's bill is 45 a month.
+    """The API costs 45 a month.
 
     Setup 100, a training 5 + 100: 205 of 225 in month 5, 310 of 315 in month 7.
     """
@@ -200,9 +198,7 @@ def test_the_month_of_payback_by_hand() -> None:
 
 
 def test_a_later_retraining_takes_the_payback_back() -> None:
-    """A training 5 + 125: 230 of 270 in month 6, but 360
-    of 315 in month 7; from month 8 on 360 of 360 and more.
-    """
+    """Paid against the API's: 230 of 270 in month 6, 360 of 315 in month 7, less from month 8."""
     assert paid_back("owned", review_hours=2.5, requests=10_001.0) == 8
     assert paid_back("owned", review_hours=2.5, months_between_retrainings=24.0) == 6
 
@@ -225,7 +221,7 @@ def test_a_whole_life_by_hand() -> None:
     assert not life.cheaper[0]
 
 
-def test_growth_pays_back_sooner_and_past_the_machine_never() -> None:
+def test_growth_pays_back_sooner_unless_machines_run_out() -> None:
     assert paid_back("bought", growth=0.2) < paid_back("bought", growth=0.1)
     assert paid_back("owned", seconds=131.4, growth=0.1) == np.inf, (
         "10,000 requests fill it in the first month"
@@ -238,7 +234,7 @@ amounts = st.floats(0.01, 1000.0)
 
 @st.composite
 def worlds(draw: st.DrawFn) -> dict[str, Numbers]:
-    """Any inputs within bounds that stay far from overflow."""
+    """Draw any inputs within bounds, far from overflow."""
     shares = {
         "cached_share",
         "batch_share",
@@ -316,16 +312,14 @@ def test_at_break_even_both_cost_the_same(world: Mapping[str, Numbers], case: st
 
 @st.composite
 def lives(draw: st.DrawFn) -> dict[str, Numbers]:
-    """Any inputs whose requests grow or shrink, for some months."""
+    """Draw any inputs whose requests grow or shrink, for some months."""
     months = draw(st.one_of(st.integers(1, 24).map(float), st.floats(1.0, 24.0)))
     more = {"growth": draw(st.floats(-0.5, 0.5)), "horizon_months": months}
     return draw(worlds()) | {key: np.array([value]) for key, value in more.items()}
 
 
 def in_all(case: str, world: Mapping[str, Numbers], requests: float) -> tuple[float, float]:
-    """What is paid for the own model and at the API,
-    month by month, by the prices of a single month.
-    """
+    """Add up both totals month by month, from the prices of a single month."""
     costs = case_costs(case, world)
     months, growth = float(world["horizon_months"][0]), float(world["growth"][0])
     own, api, most = one(costs.setup), 0.0, 0.0
@@ -348,7 +342,7 @@ def in_all(case: str, world: Mapping[str, Numbers], requests: float) -> tuple[fl
 
 
 @given(lives(), st.sampled_from(CASES), st.floats(0.1, 3.0))
-def test_the_verdict_is_own_if_and_only_if_it_costs_less_over_the_whole_life(
+def test_own_is_cheaper_iff_it_costs_less_over_the_whole_life(
     world: Mapping[str, Numbers], case: str, times: float
 ) -> None:
     start = one(lifetime.break_even(case_costs(case, world), world["growth"]))
@@ -365,7 +359,7 @@ def test_the_verdict_is_own_if_and_only_if_it_costs_less_over_the_whole_life(
 
 
 @given(lives(), st.sampled_from(CASES), st.floats(1.0, 3.0))
-def test_more_volume_never_makes_a_request_of_a_whole_life_dearer(
+def test_more_volume_never_makes_a_request_of_a_life_dearer(
     world: Mapping[str, Numbers], case: str, times: float
 ) -> None:
     few, costs = world["requests"], case_costs(case, world)
@@ -417,7 +411,7 @@ def estimated(**changes: str) -> Estimate:
     return estimate(resolve_inputs([flags(**changes)]))
 
 
-def test_an_own_model_pays_at_a_million_requests_and_not_at_a_thousand() -> None:
+def test_it_pays_at_a_million_requests_not_at_a_thousand() -> None:
     assert estimated().verdict == "pays"
     few = estimated(requests="1000")
     assert few.verdict == "stay on the API"
@@ -425,19 +419,19 @@ def test_an_own_model_pays_at_a_million_requests_and_not_at_a_thousand() -> None
     assert {case.verdict for case in few.cases} == {"stay on the API"}
 
 
-def test_near_break_even_nobody_can_tell_and_the_inputs_that_decide_are_named() -> None:
+def test_near_break_even_the_deciding_inputs_are_named() -> None:
     owned = estimated().cases[0].break_even_requests.likely
     found = estimated(requests=str(owned))
     assert found.verdict == "cannot tell"
     assert any(swing.decides for swing in found.swings)
-    assert "It hangs on" in text.lines(found)[0]
+    assert "It depends mostly on" in text.lines(found)[0]
 
 
 GROWING = {"requests": "60000", "growth": "0.08", "horizon_months": "36", "input_tokens": "1500"}
 GROWING |= {"output_tokens": "150", "price_in": "2", "price_out": "8", "seconds": "0.3"}
 
 
-def test_growth_counts_in_the_verdict_and_the_first_month_is_told_apart() -> None:
+def test_growth_counts_in_the_verdict_not_in_the_first_month() -> None:
     found = estimated(**GROWING)
     assert (found.verdict, [case.verdict for case in found.cases[:2]]) == ("pays", ["pays", "pays"])
     owned = found.cases[0]
@@ -446,12 +440,12 @@ def test_growth_counts_in_the_verdict_and_the_first_month_is_told_apart() -> Non
     said = text.lines(found)
     assert (
         said[0]
-        == "An own model pays over the task's 36 months: on a machine you own, or a machine you"
+        == "Your own model pays over the task's 36 months, on a machine you own or a machine you"
         " buy."
     )
-    assert "pays (cheaper in 99% of draws;" in said[1]
-    assert "paid back in month 20" in said[1]
-    assert said[1].endswith("The first month by itself is dearer: $442 against $252.")
+    assert "; cheaper in 99% of draws. " in said[1]
+    assert "It is paid back in month 20." in said[1]
+    assert said[1].endswith("The first month alone is more expensive: $442, the API $252.")
     assert "decides" not in str(text.swing_table(found)[1]), (
         "no input alone turns what all months save"
     )
@@ -461,14 +455,14 @@ def test_shrinking_requests_count_too() -> None:
     shrinking = estimated(growth="-0.5")
     assert estimated().verdict == "pays"
     assert shrinking.verdict == "stay on the API"
-    assert "The first month by itself is cheaper: " in text.lines(shrinking)[1]
+    assert "The first month alone is cheaper: " in text.lines(shrinking)[1]
 
 
 def test_a_machine_that_is_outgrown_is_not_enough() -> None:
     found = estimated(**{**GROWING, "growth": "0.2"})
     assert (found.cases[0].fits, found.cases[0].verdict) == (False, "stay on the API")
     assert found.cases[0].machines < 1
-    assert "in the fullest month." in text.lines(found)[1]
+    assert "in the busiest month." in text.lines(found)[1]
 
 
 def test_a_certain_estimate_has_no_spread() -> None:
@@ -481,7 +475,7 @@ def test_a_certain_estimate_has_no_spread() -> None:
         assert case.cheaper in (0.0, 1.0)
 
 
-def test_the_range_holds_the_likely_figure_and_is_the_same_each_time() -> None:
+def test_the_range_holds_the_likely_figure_and_is_stable() -> None:
     found = estimated()
     assert found == estimated()
     for case in found.cases:
@@ -491,7 +485,7 @@ def test_the_range_holds_the_likely_figure_and_is_the_same_each_time() -> None:
         assert case.monthly.low < case.monthly.likely < case.monthly.high
 
 
-def test_swings_are_in_order_of_weight_and_reckoned_by_hand() -> None:
+def test_swings_by_hand_in_order_of_weight() -> None:
     found = estimated(operation_hours="1:2:3", hourly_rate="50")
     weights = [abs(swing.at_high - swing.at_low) for swing in found.swings]
     assert weights == sorted(weights, reverse=True)
@@ -499,7 +493,7 @@ def test_swings_are_in_order_of_weight_and_reckoned_by_hand() -> None:
     assert operation.at_low - operation.at_high == pytest.approx(2 * 50)
 
 
-def test_whole_machines_are_told_where_parts_are_reckoned() -> None:
+def test_whole_machines_are_reported_besides_fractions() -> None:
     found = estimated(
         seconds="3.942",
         utilisation="0.5",
@@ -524,7 +518,7 @@ def test_whole_machines_are_told_where_parts_are_reckoned() -> None:
     assert bought.whole_machines - (bought.monthly.likely or 0) == pytest.approx(50)
     owned = half.cases[0]
     assert (owned.fits, owned.verdict) == (False, "stay on the API")
-    assert "it would take 2.5" in "".join(text.lines(half))
+    assert "2.5 machines are needed" in "".join(text.lines(half))
 
 
 def test_every_assumption_is_named() -> None:
@@ -569,7 +563,7 @@ def test_money(amount: float | None, shown: str) -> None:
         ("-1", "at least 0"),
     ],
 )
-def test_ranges_that_are_none(text: str, said: str) -> None:
+def test_texts_that_are_not_ranges(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         flags(tariff=text)
     assert caught.value.where == f"--tariff {text}"
@@ -622,7 +616,7 @@ def test_a_file_with_a_mistake(tmp_path: Path, text: str, said: str) -> None:
     assert "costs.toml" in caught.value.where
 
 
-def test_what_is_neither_known_nor_assumed_is_asked_for() -> None:
+def test_missing_inputs_are_listed() -> None:
     with pytest.raises(
         ConfigError, match=r"--requests .*--input-tokens .*--price-out .*--seconds or"
     ):
@@ -630,7 +624,7 @@ def test_what_is_neither_known_nor_assumed_is_asked_for() -> None:
 
 
 def test_one_speed_and_the_later_layer_says_which() -> None:
-    with pytest.raises(ConfigError, match="say the same"):
+    with pytest.raises(ConfigError, match="two ways to give the same input"):
         resolve_inputs([flags(tokens_per_second="10")])
     found = resolve_inputs([flags(), Layer.of_flags({"tokens_per_second": "10"})])
     assert "seconds" not in found.known
@@ -648,7 +642,7 @@ def run_folder(root: Path, **manifest: Any) -> Run:
     return Run.create(root, "r", {"config": {}, "backend": "torch", **manifest})
 
 
-def test_what_a_run_tells(tmp_path: Path) -> None:
+def test_inputs_from_a_run(tmp_path: Path) -> None:
     run = run_folder(tmp_path)
     manifest = orjson.loads((run.path / "manifest.json").read_bytes())
     spans = [
@@ -692,10 +686,10 @@ def test_what_a_run_tells(tmp_path: Path) -> None:
         "input_tokens": 200.0,
         "output_tokens": 15.0,
     }
-    assert known["seconds"].source == "r: 3 looks at 2 documents in timings.jsonl"
+    assert known["seconds"].source == "r: 3 evaluations of 2 documents in timings.jsonl"
 
 
-def test_an_arm_of_a_comparison_tells_what_an_answer_took(tmp_path: Path) -> None:
+def test_inputs_from_an_arm_of_a_comparison(tmp_path: Path) -> None:
     run = run_folder(tmp_path)
     (run.path / "test-0a1b.json").write_text(
         '{"prompt_tokens":133.0,"completion_tokens":31.5,"seconds":0.25}'
@@ -709,14 +703,12 @@ def test_an_arm_of_a_comparison_tells_what_an_answer_took(tmp_path: Path) -> Non
     assert known["seconds"].source == "r: test-0a1b.json"
 
 
-def test_a_run_that_tells_nothing(tmp_path: Path) -> None:
+def test_a_run_without_inputs(tmp_path: Path) -> None:
     assert from_run.read(run_folder(tmp_path)).known == {}
 
 
 def test_energy_counters_become_watts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The libraries' own counters are stood in for: neither
-    card nor chip is in every machine that runs this.
-    """
+    """The libraries' counters are replaced: not every machine has such a card or chip."""
     counted = iter([0, 1000, 3000, 1000, 5000])  # mJ of each card, in turn: first read twice
     nvml = SimpleNamespace(
         nvmlInit=lambda: None,
@@ -729,7 +721,7 @@ def test_energy_counters_become_watts(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([10.0, 14.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
     done, used = watts.measure_power(lambda: "done", watts.find_meter())
-    assert (done, used) == ("done", watts.Power(0.5, "1 NVIDIA card alone"))  # 2 J in 4 s
+    assert (done, used) == ("done", watts.Power(0.5, "1 NVIDIA card only"))  # 2 J in 4 s
 
 
 def test_without_a_meter_there_are_no_watts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -744,7 +736,7 @@ def test_without_a_meter_there_are_no_watts(monkeypatch: pytest.MonkeyPatch) -> 
     assert watts.measure_power(lambda: 1, None) == (1, None)
 
 
-def test_apples_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counters_of_apple_chips(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = SimpleNamespace(
         cpu_total_mj=1000, gpu_mj=2000, gpu_sram_mj=None, dram_mj=500, ane_mj=None
     )
@@ -755,7 +747,7 @@ def test_apples_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     found = watts.find_meter()
     assert found is not None
-    assert (found.joules(), found.of) == (3.5, "the chip alone")
+    assert (found.joules(), found.of) == (3.5, "the chip only")
 
 
 def test_swings_name_inputs_that_exist() -> None:

@@ -1,6 +1,4 @@
-"""Drift: e-values against products by hand, their false
-alarms and power simulated, what is found, and the state.
-"""
+"""Drift: e-values by hand, their false alarms and power by simulation, findings, the state."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ RATE = 0.05
 
 
 def coins(heads: NDArray[np.int64], of: int) -> NDArray[np.int64]:
-    """Counts of 0 and 1, a row for each number of heads."""
+    """Return counts of 0 and 1, a row for each number of heads."""
     found = np.zeros((len(heads), STEPS + 1), np.int64)
     found[:, 0], found[:, STEPS] = of - heads, heads
     return found
@@ -87,9 +85,7 @@ def test_the_references_evidence_by_hand() -> None:
 )
 @settings(max_examples=60, deadline=None)
 def test_no_bet_is_better_than_fair(seen: list[float], chance: float, kind: int) -> None:
-    """The expected wealth after one more block is no
-    more than before, where the mean is q or more.
-    """
+    """If the mean is q or more, the expected wealth does not grow with one more block."""
     test = sequential_test.against(coins(np.array([5]), 8), 0.0)
     bets = Bets.start(test)
     for value in seen:
@@ -104,7 +100,7 @@ def test_no_bet_is_better_than_fair(seen: list[float], chance: float, kind: int)
     assert (chance * one + (1 - chance) * other)[:, :, fair].max(initial=0.0) <= 1 + 1e-9
 
 
-def test_the_least_over_all_means_is_not_more_than_at_any_of_them() -> None:
+def test_the_e_value_is_the_least_over_all_means() -> None:
     rng = np.random.default_rng(5)
     test = sequential_test.against(coins(np.array([180]), 200), 0.02)
     bets = Bets.start(test)
@@ -126,7 +122,7 @@ def test_the_least_over_all_means_is_not_more_than_at_any_of_them() -> None:
         ).all()
 
 
-def test_a_move_within_the_margin_is_none() -> None:
+def test_a_change_within_the_margin_is_no_drift() -> None:
     assert np.isfinite(first_alarms(20_000, 0.9, 0.86, 1500)).mean() > 0.5
     assert np.isfinite(first_alarms(20_000, 0.9, 0.86, 1500, margin=0.04)).mean() <= RATE
 
@@ -134,9 +130,7 @@ def test_a_move_within_the_margin_is_none() -> None:
 def first_alarms(
     reference: int, before: float, after: float, rows: int, **how: Any
 ) -> NDArray[np.float64]:
-    """After how many rows each of 300 simulated watches
-    raises its alarm, looked at after every block; inf: never.
-    """
+    """Return after how many rows each of 300 simulations raises its alarm; inf means never."""
     rng, trials, margin = np.random.default_rng(11), 300, how.get("margin", 0.0)
     test = sequential_test.against(
         coins(rng.binomial(reference, before, trials), reference), margin
@@ -155,14 +149,12 @@ def first_alarms(
 
 
 @pytest.mark.parametrize(("reference", "mean"), [(20, 0.5), (100, 0.9), (2000, 0.97)])
-def test_looking_after_every_block_raises_no_more_false_alarms_than_stated(
-    reference: int, mean: float
-) -> None:
+def test_false_alarms_are_as_rare_as_stated_at_every_block(reference: int, mean: float) -> None:
     alarms = np.isfinite(first_alarms(reference, mean, mean, 1500)).mean()
     assert alarms <= RATE
 
 
-def test_with_no_reference_at_all_nothing_is_ever_found() -> None:
+def test_without_a_reference_nothing_is_ever_found() -> None:
     test = sequential_test.against(np.zeros((1, STEPS + 1), np.int64), 0.0)
     bets = Bets.start(test)
     for _ in range(40):
@@ -170,7 +162,7 @@ def test_with_no_reference_at_all_nothing_is_ever_found() -> None:
     assert sequential_test.log_e(test, bets, np.zeros((0, 1)))[0] <= 1e-9
 
 
-def test_a_drop_of_ten_points_is_found_among_twelve_things_watched() -> None:
+def test_a_drop_of_ten_points_is_found_among_twelve_signals() -> None:
     alarms = first_alarms(2000, 0.9, 0.8, 1000, margin=0.02, watched=12)
     assert np.isfinite(alarms).mean() >= 0.95
     assert np.median(alarms) <= 600
@@ -231,7 +223,7 @@ def test_the_longest_new_stretch_is_shown() -> None:
     assert met.longest_new("Total zu zahlen to pay: 98") == "al zu zahlen to"
 
 
-def test_ids_are_kept_once_also_beyond_what_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_are_kept_once_across_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offapi.grading.similarity.hash_set.FOLD", 10)
     ids = Ids(np.array([5, 2**63 + 1], np.uint64))
     for i in range(0, 60, 2):
@@ -264,7 +256,7 @@ task = offapi.Task(
 
 
 class Quiet:
-    """Progress that nobody reads."""
+    """A progress reporter that reports nothing."""
 
     def say(self, text: str = "") -> None:
         pass
@@ -277,7 +269,7 @@ class Quiet:
 def row(
     i: int, prefix: str = "f", *, bad: bool = False, lines: int = 0, text: str = "", **more: Any
 ) -> dict[str, Any]:
-    """A trace about a receipt of its own."""
+    """Make a trace about a receipt of its own."""
     draw = random.Random(f"{prefix}{i}")
     answer: dict[str, Any] = {"total": 5000 if bad else draw.randint(1, 900), "date": "2026-01-02"}
     items = "\n".join(
@@ -353,7 +345,7 @@ def test_like_rows_are_fresh_and_gold_stands_apart(case: Case) -> None:
 @pytest.mark.parametrize(
     ("how", "name", "said"),
     [
-        ({"lines": 4}, "document length in lines", "lines, the reference's median is"),
+        ({"lines": 4}, "document length in lines", "lines; the reference's median is"),
         (
             {"text": "Gesamtbetrag in Euro einschließlich Steuer\n"},
             "share of new character runs",
@@ -407,7 +399,7 @@ def test_missing_fields_and_missing_answers_are_drift(case: Case) -> None:
     assert told.worst[0].reason == "there is no answer"
 
 
-def test_a_state_gone_on_with_is_one_pass(case: Case, tmp_path: Path) -> None:
+def test_a_state_in_several_calls_equals_one_pass(case: Case, tmp_path: Path) -> None:
     rows = [row(i, bad=i % 5 == 0) for i in range(260)]
     whole, key = case.run(rows), {"task": "t"}
     path, tally = tmp_path / "state.json", RowTally()
@@ -463,14 +455,14 @@ def test_a_damaged_state_is_refused(case: Case, tmp_path: Path, damage: str) -> 
         case "key":
             del value["key"]["margin"]
     path.write_text(json.dumps(value)[: -5 if damage == "cut" else None])
-    with pytest.raises(RunError, match="this is no whole state file"):
+    with pytest.raises(RunError, match="the state file is damaged"):
         state.read(path, key, case.watch.start())
 
 
 def test_a_state_of_another_comparison_is_refused(case: Case, tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     state.write(path, {"task": "t", "margin": 0.02}, case.run([row(1)]))
-    with pytest.raises(ConfigError, match="it belongs to another margin"):
+    with pytest.raises(ConfigError, match="made with a different margin"):
         state.read(path, {"task": "t", "margin": 0.05}, case.watch.start())
 
 
@@ -491,7 +483,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("line", "said"), HOSTILE)
-def test_a_row_that_is_none_is_told_with_its_line(case: Case, line: str, said: str) -> None:
+def test_an_invalid_row_is_reported_with_its_line(case: Case, line: str, said: str) -> None:
     path = write(case.folder / "hostile.jsonl", [row(1)])
     path.write_text(path.read_text() + "\n" + line + "\n" + json.dumps(row(2)))
     with pytest.raises(DataError) as error:
@@ -499,13 +491,13 @@ def test_a_row_that_is_none_is_told_with_its_line(case: Case, line: str, said: s
     assert f"{path}, {said}" in str(error.value)
 
 
-def test_an_empty_file_is_told(case: Case) -> None:
+def test_an_empty_file_is_refused(case: Case) -> None:
     for text in ("", "\n \n"):
         path = case.folder / "empty.jsonl"
         path.write_text(text)
-        with pytest.raises(DataError, match="there are no rows in it"):
+        with pytest.raises(DataError, match="the file has no rows"):
             reference.read_reference(case.source(path, Ids()), Quiet())
-    with pytest.raises(DataError, match="cannot read it"):
+    with pytest.raises(DataError, match="the file cannot be read"):
         reference.read_reference(case.source(case.folder / "none.jsonl", Ids()), Quiet())
 
 
@@ -527,7 +519,7 @@ def test_odd_rows_count_and_cannot_command_a_terminal(case: Case) -> None:
     assert case.report(found).verdict == "fresh"
 
 
-def test_rows_that_a_check_cannot_judge_do_not_count_and_many_stop_it(tmp_path: Path) -> None:
+def test_rows_that_a_check_cannot_grade_do_not_count(tmp_path: Path) -> None:
     case = Case(
         tmp_path, evil='assert "Receipt 7\\n" not in document or "x thing" not in document, "seven"'
     )
@@ -542,19 +534,19 @@ def test_rows_that_a_check_cannot_judge_do_not_count_and_many_stop_it(tmp_path: 
         case.run([{**row(7), "id": f"a{i}"} for i in range(7, 200)])
 
 
-def test_a_task_with_nothing_but_gold_checks_cannot_watch(tmp_path: Path) -> None:
+def test_a_task_with_only_gold_checks_is_refused(tmp_path: Path) -> None:
     text = TASK.replace('"json": (checks.is_json, 1.0), "low": (low, 1.0), ', "").replace(
         "{EVIL}", "pass"
     )
     (tmp_path / "task.py").write_text(text)
-    with pytest.raises(ConfigError, match="no check but those against gold"):
+    with pytest.raises(ConfigError, match="only has checks against gold"):
         without_gold.load(tmp_path / "task.py")
 
 
-def test_a_reference_of_one_row_is_told_to_be_small(tmp_path: Path) -> None:
+def test_a_reference_of_one_row_is_reported_as_small(tmp_path: Path) -> None:
     case = Case(tmp_path, [row(1, "r")])
     told = case.report(case.run([row(i, bad=True) for i in range(200)]))
-    assert "A reference of 1 rows can show little: give it 200 or more." in told.lines()
+    assert any("has only 1 row, too few to detect" in line for line in told.lines())
     assert told.verdict != "retrain"
 
 

@@ -1,6 +1,4 @@
-"""Reports of comparisons: the roads' answers to the
-test documents, the best road's against the reference's.
-"""
+"""Reports of comparisons: the arms' answers to the test documents, the best against the reference."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def documents(count: int = 6) -> list[dict[str, Any]]:
 
 
 def lay_out(folder: Path, rows: list[dict[str, Any]], **wrong: tuple[int, ...]) -> Path:
-    """A comparison in which each row's answers name a wrong shop in the documents `wrong`."""
+    """Write a comparison in which each row's answers name a wrong shop in the documents `wrong`."""
     answers = {
         name: [
             comparison_folder.answer(row, **({"shop": "Elm"} if i in which else {}))
@@ -47,7 +45,7 @@ def lay_out(folder: Path, rows: list[dict[str, Any]], **wrong: tuple[int, ...]) 
 
 @pytest.fixture
 def comparison(tmp_path: Path) -> Path:
-    """Distillation is best, and differs from the recorded answers in t1 and t2."""
+    """Write a comparison in which distillation is best, and differs from recorded in t1 and t2."""
     return lay_out(
         tmp_path,
         documents(),
@@ -58,7 +56,7 @@ def comparison(tmp_path: Path) -> Path:
     )
 
 
-def test_the_best_road_stands_before_the_reference_and_the_others_beside(comparison: Path) -> None:
+def test_the_best_arm_comes_first_then_the_reference(comparison: Path) -> None:
     story = make_story([comparison])
     assert story.samples
     assert story.samples.systems == ("distill", "recorded", "base", "sft")
@@ -73,17 +71,17 @@ def test_the_best_road_stands_before_the_reference_and_the_others_beside(compari
     assert [row[0] for row in story.accuracy.table.rows][:3] == ["shop", "boxes", "all fields"]
     assert story.accuracy.table.head[1:] == story.samples.systems
     assert [one.name for one in story.figures[1:]] == [
-        "documents all right, distill",
-        "documents all right, recorded",
+        "all fields right, distill",
+        "all fields right, recorded",
     ]
 
 
-def test_the_head_tells_of_the_comparison(comparison: Path) -> None:
+def test_the_top_describes_the_comparison(comparison: Path) -> None:
     story = make_story([comparison])
     assert story.title == "compare"
-    assert story.lede == "Roads compared: sft and distill; tiny on torch, 6 test documents."
+    assert story.lede == "Recipes compared: sft and distill; tiny on torch, 6 test documents."
     assert story.figures[1].value == "66.7 %"
-    assert [name for name, _ in story.made] == ["sft", "distill"]
+    assert [name for name, _ in story.details] == ["sft", "distill"]
     assert story.commands[-1].text == f"offapi report {comparison}"
 
 
@@ -97,13 +95,13 @@ def test_without_recorded_answers_the_reference_is_the_base(tmp_path: Path) -> N
 
 def test_the_markdown_has_its_samples_flipped_ones_first(comparison: Path) -> None:
     text = markdown.render(make_story([comparison]))
-    assert "5 of 6 documents are here, 2 of them failing, 3 flipped." in text
+    assert "5 of 6 documents are shown, 2 of them failing, 3 flipped." in text
     assert re.findall(r"^### (t\d)$", text, re.MULTILINE) == ["t1", "t0", "t2", "t5", "t3"]
     assert "| shop | Ash1 | ✗ Elm | ✓ Ash1 | ✗ Elm | ✗ Elm |" in text
     assert "from Ash1, 1 boxes" in text
 
 
-def test_documents_can_be_left_out_and_those_that_changed_are(comparison: Path) -> None:
+def test_changed_and_unwanted_documents_are_left_out(comparison: Path) -> None:
     assert "from Ash1" not in html.render(make_story([comparison], with_documents=False))
     test = comparison.parents[1] / "test.jsonl"
     test.write_bytes(test.read_bytes().replace(b"from Ash1", b"from Bsh1"))
@@ -112,19 +110,23 @@ def test_documents_can_be_left_out_and_those_that_changed_are(comparison: Path) 
     assert (found.documents, found.total) == (0, 6)
     assert "test.jsonl has changed since" in found.notes[0]
     test.unlink()
-    assert "cannot be read" in make_story([comparison]).samples.notes[0]  # type: ignore[union-attr]
+    unread = make_story([comparison]).samples
+    assert unread
+    assert "cannot be read" in unread.notes[0]
     comparison_folder.change(comparison, test={"documents": 6})
-    assert make_story([comparison]).samples.notes == ("Nothing says where the documents are.",)  # type: ignore[union-attr]
+    unknown = make_story([comparison]).samples
+    assert unknown
+    assert unknown.notes == ("The run does not record where the documents are.",)
 
 
-def test_a_large_test_set_is_capped_and_it_is_said(tmp_path: Path) -> None:
+def test_a_large_test_set_is_capped_with_a_note(tmp_path: Path) -> None:
     n = samples.MANY + 20
     story = make_story([lay_out(tmp_path, documents(n), recorded=(n - 1,), sft=(n - 2,))])
     assert story.samples
     assert (len(story.samples.rows), story.samples.total) == (samples.MANY, n)
     assert [row.id for row in story.samples.rows[-2:]] == [f"t{n - 2}", f"t{n - 1}"]
-    assert f"{n} documents, of which {samples.MANY} are here" in html.render(story)
-    assert f"5 of {n} documents are here" in markdown.render(story)
+    assert f"{n} documents, of which {samples.MANY} are shown" in html.render(story)
+    assert f"5 of {n} documents are shown" in markdown.render(story)
 
 
 def test_hostile_documents_and_answers_stay_text(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_hostile_documents_and_answers_stay_text(tmp_path: Path) -> None:
     assert not re.search(r"(?<!\\)[<`]|^# Pwned", outside, re.MULTILINE)
 
 
-def test_what_one_arm_says_is_under_its_name_and_what_all_say_once(comparison: Path) -> None:
+def test_shared_notes_appear_once_others_with_the_arms_name(comparison: Path) -> None:
     arms = comparison.parent / "arms"
     for arm in arms.iterdir():
         manifest = orjson.loads((arm / "manifest.json").read_bytes())
@@ -161,13 +163,13 @@ def test_what_one_arm_says_is_under_its_name_and_what_all_say_once(comparison: P
     story = make_story([comparison])
     assert [(one.kind, one.text.split(" at ")[0]) for one in story.notes] == [
         ("bad", "sft: The reward was being gamed"),
-        ("good", "No network attempt was made while it ran."),
+        ("good", "It made no network attempt while it ran."),
     ]
     assert story.gamed
     assert story.gamed.rows[0][0] == "t1"
 
 
-def test_an_audit_that_fell_without_a_rise_is_told_as_that(comparison: Path) -> None:
+def test_an_audit_that_fell_without_a_rise_is_reported(comparison: Path) -> None:
     lost = {
         "step": 20,
         "since": 0,
@@ -179,12 +181,12 @@ def test_an_audit_that_fell_without_a_rise_is_told_as_that(comparison: Path) -> 
     )
     story = make_story([comparison])
     (note,) = (one.text for one in story.notes if one.kind == "bad")
-    assert "did not stand for what is meant at step 20" in note
+    assert "The reward misled training at step 20" in note
     assert story.gamed
     assert story.gamed.title == "The audit fell"
 
 
-def test_its_cost_lies_beside_it(comparison: Path) -> None:
+def test_a_cost_file_in_its_folder_is_read(comparison: Path) -> None:
     (comparison / "cost.json").write_bytes(
         orjson.dumps({"verdict": "stay", "cases": {"owned": {"monthly": 3}}})
     )
@@ -193,9 +195,7 @@ def test_its_cost_lies_beside_it(comparison: Path) -> None:
     assert story.cost.verdict == "Stay."
 
 
-def test_answers_named_beside_are_set_against_the_best_road(
-    comparison: Path, tmp_path: Path
-) -> None:
+def test_other_answers_are_compared_with_the_best_arm(comparison: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_bytes(
         (comparison.parent / "arms/base-0123456789ab/test-0123456789ab.jsonl").read_bytes()
@@ -208,7 +208,7 @@ def test_answers_named_beside_are_set_against_the_best_road(
     assert not make_story([comparison]).differences
 
 
-def test_answers_that_are_gone_are_passed_over_and_damaged_ones_told(comparison: Path) -> None:
+def test_missing_answers_are_skipped_damaged_ones_reported(comparison: Path) -> None:
     (base,) = comparison.parent.glob("arms/base-*/test-*.jsonl")
     base.unlink()
     found = make_story([comparison]).samples

@@ -1,6 +1,4 @@
-"""Reports of real runs of the tiny model: the figures,
-nothing that runs or loads, and what cannot be read.
-"""
+"""Reports of real runs of the tiny model: figures, safety of the page, unreadable files."""
 
 from __future__ import annotations
 
@@ -45,9 +43,7 @@ HOSTILE = (
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements with their
-    attributes, and the text of scripts and styles.
-    """
+    """A parsed page: elements with their attributes, and the text of scripts and styles."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -75,7 +71,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of three recipes; their recipes and data lie beside."""
+    """Train runs of three recipes; recipes and data are in the parent folder."""
     if find_spec("torch") is None:
         pytest.skip("torch is not installed here")
     home = tmp_path_factory.mktemp("report")
@@ -96,7 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(folder: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """A copy of a run that a test may change."""
+    """Return a function that copies a run, for a test to change."""
     return lambda name: Path(shutil.copytree(folder / name, tmp_path / name))
 
 
@@ -113,7 +109,7 @@ def change(path: Path, **facts: Any) -> None:
     path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), **facts}))
 
 
-def test_the_page_holds_the_runs_figures_and_so_does_the_markdown(folder: Path) -> None:
+def test_page_and_markdown_hold_the_runs_figures(folder: Path) -> None:
     told = orjson.loads((folder / "sft" / "report.json").read_bytes())
     story = make_story([folder / "sft"])
     page, text = html.render(story), markdown.render(story)
@@ -135,7 +131,7 @@ def test_the_page_holds_the_runs_figures_and_so_does_the_markdown(folder: Path) 
     assert f"{first} at 1 to {last} at {len(losses)}" in text
 
 
-def test_nothing_is_loaded_and_only_the_hashed_script_and_style_may_be_used(folder: Path) -> None:
+def test_the_page_loads_nothing_and_allows_its_own_code_only(folder: Path) -> None:
     page = Page(html_of(folder / "grpo", folder / "sft"))
     policy = next(attrs["content"] for tag, attrs in page.elements if attrs.get("http-equiv"))
     assert policy
@@ -165,7 +161,7 @@ def test_nothing_is_loaded_and_only_the_hashed_script_and_style_may_be_used(fold
     )
 
 
-def test_documents_are_in_it_unless_they_are_to_be_left_out(folder: Path) -> None:
+def test_documents_are_included_unless_left_out(folder: Path) -> None:
     story = make_story([folder / "sft"])
     assert story.samples
     assert (story.samples.documents, story.samples.total) == (4, 4)
@@ -204,11 +200,11 @@ def test_a_control_is_compared_and_overlaid(folder: Path) -> None:
     ]
     assert story.samples
     assert story.samples.systems == ("filtered-sft", "control")
-    kept = next(table for table in story.made[0][1] if table.title.startswith("What was graded"))
+    kept = next(table for table in story.details[0][1] if table.title.startswith("Graded answers"))
     assert ("kept", "12") in kept.rows
 
 
-def test_grpos_health_is_drawn_and_told(folder: Path) -> None:
+def test_grpos_health_is_drawn_and_described(folder: Path) -> None:
     story = make_story([folder / "grpo"])
     titles = [chart.title for chart in story.health]
     assert titles[:2] == ["Reward in training", "On held-out documents"]
@@ -224,9 +220,9 @@ def test_grpos_health_is_drawn_and_told(folder: Path) -> None:
     ]
     assert [y for _, y in held.series[1].points] == logged
     assert any(
-        note.text.startswith("Nothing can be said to have been learned") for note in story.notes
+        note.text.startswith("No significant improvement on 4 held-out") for note in story.notes
     )
-    assert any(table.title == "Where the time went" for table in story.made[0][1])
+    assert any(table.title == "Where the time went" for table in story.details[0][1])
     assert story.samples
     assert [answer["grade"] for row in story.samples.rows if (answer := row.answers[0])] == [
         0.0
@@ -263,7 +259,7 @@ def test_flipped_against_another_runs_answers(folder: Path, tmp_path: Path) -> N
     assert [row.flips for row in story.samples.rows] == [False, True, False, False]
     assert all(row.fails for row in story.samples.rows)
     assert story.differences[0].table.rows[0][4:6] == ("0", "1")
-    assert make_story([folder / "sft", folder / "filtered-sft"]).apart is not None
+    assert make_story([folder / "sft", folder / "filtered-sft"]).differing is not None
 
 
 def test_answers_to_other_documents_are_shown_and_not_compared(
@@ -378,9 +374,7 @@ ESCAPES = (
 def test_no_document_and_no_answer_leaves_its_fence(
     run: Callable[[str], Path], tmp_path: Path, as_json: bool
 ) -> None:
-    """A CommonMark parser sees the same headings and tables
-    as without them, and the texts whole in their fences.
-    """
+    """A CommonMark parser sees no other headings and tables, and the texts whole in their fences."""
     copy, val = run("sft"), tmp_path / "evil.jsonl"
     rows = accuracy.read_predictions(copy / "predictions.jsonl")
     assert len(rows) == len(ESCAPES)
@@ -422,7 +416,7 @@ def test_no_document_and_no_answer_leaves_its_fence(
     assert [one for one in headings if "Pwned" in one] == [
         markdown.escape(one) for one in ESCAPES if "Pwned" in one
     ]
-    assert headings[: headings.index("Samples")] == ["sft", "How much is right", "How it learned"]
+    assert headings[: headings.index("Samples")] == ["sft", "Accuracy", "Learning"]
     without = (
         MarkdownIt("commonmark")
         .enable("table")
@@ -443,7 +437,7 @@ def test_the_markdown_shows_the_first_samples_that_fail(
     assert story.samples
     assert [row.id for row in story.samples.first] == ["d22", "d20", "d21", "d23"]
     text = markdown.render(story)
-    assert "4 of 4 documents are here, 1 of them failing." in text
+    assert "4 of 4 documents are shown, 1 of them failing." in text
     assert "### d22\n\n```\nfrom Cedarw, no 22\n```\n\n| field | expected | sft |" in text
     assert "| shop | Cedarw | ✗ Cedarw |" in text
     assert "| shop | Ashu | ✓ Ashu |" in text
@@ -456,7 +450,7 @@ def test_the_markdown_shows_the_first_samples_that_fail(
     assert re.search(r"\n(grpo|before training), grade \d\.\d\d:\n\n```", looked)
 
 
-def test_a_run_under_way_reads_as_far_as_it_came(run: Callable[[str], Path]) -> None:
+def test_a_run_in_progress_is_read_as_far_as_it_got(run: Callable[[str], Path]) -> None:
     copy = run("sft")
     for name in ("predictions.jsonl", "report.json"):
         (copy / name).unlink()
@@ -476,7 +470,7 @@ def test_a_run_under_way_reads_as_far_as_it_came(run: Callable[[str], Path]) -> 
     assert html.render(story)
 
 
-def test_the_command_says_where_it_wrote_and_how_much(folder: Path, tmp_path: Path) -> None:
+def test_the_command_reports_path_and_size(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     done = recipe_folder.offapi("report", str(folder / "sft"), "--out", str(out), "--json")
     told = orjson.loads(done.stdout)
@@ -505,13 +499,13 @@ def test_the_command_says_where_it_wrote_and_how_much(folder: Path, tmp_path: Pa
         ([], 2, "Missing argument"),
     ],
 )
-def test_mistakes_are_told(folder: Path, words: list[str], code: int, told: str) -> None:
+def test_mistakes_are_reported(folder: Path, words: list[str], code: int, told: str) -> None:
     done = recipe_folder.offapi("report", *(word.format(runs=folder) for word in words))
     assert done.returncode == code
     assert told in done.stderr
 
 
-def test_a_report_is_replaced_whole_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+def test_a_report_is_replaced_as_a_whole_or_not_at_all(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     out.mkdir()
     (out / "kept").touch()
@@ -521,7 +515,7 @@ def test_a_report_is_replaced_whole_or_not_at_all(folder: Path, tmp_path: Path) 
     assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_costs_are_shown_where_they_are_understood(folder: Path, tmp_path: Path) -> None:
+def test_costs_are_shown_if_they_are_understood(folder: Path, tmp_path: Path) -> None:
     assert cost.read_cost({}) is None
     assert cost.read_cost({"cases": {"owned": {"monthly": 3}}, "sensitivity": [1]}) is not None
     assert cost.read_cost({"cases": {"owned": 1}}) is None
@@ -549,10 +543,10 @@ def test_costs_are_shown_where_they_are_understood(folder: Path, tmp_path: Path)
     assert make_story([folder / "sft"]).cost is None
 
 
-def test_a_comparison_of_roads_is_its_arms(folder: Path, tmp_path: Path) -> None:
+def test_the_report_of_a_comparison_is_about_its_arms(folder: Path, tmp_path: Path) -> None:
     report = orjson.loads((folder / "sft" / "report.json").read_bytes())
     rows = {
-        "base": {"source": "nothing learned", "report": report, "verdict": None},
+        "base": {"source": "not trained", "report": report, "verdict": None},
         "sft": {
             "report": report,
             "verdict": "not worth its hours",
@@ -563,11 +557,11 @@ def test_a_comparison_of_roads_is_its_arms(folder: Path, tmp_path: Path) -> None
         orjson.dumps({"rows": rows, "take": "sft", "left_out": {"grpo": HOSTILE[0]}})
     )
     story = make_story([tmp_path])
-    assert (story.title, story.made[0][0]) == (tmp_path.name, "sft")
+    assert (story.title, story.details[0][0]) == (tmp_path.name, "sft")
     assert story.comparison
     assert story.comparison.table.head == ("", "base", "sft")
     assert story.comparison.verdicts[0] == "sft: not worth its hours."
-    assert "Which road" in html.render(story)
+    assert "<h2>Comparison</h2>" in html.render(story)
     assert comparison.read_table({"rows": {"sft": {"report": 3, "to_best": {"no": 1}}}}) is None
 
 
@@ -591,7 +585,7 @@ def test_numbers_are_written_as_people_do() -> None:
     assert shown == ["0", "0", "0.00025", "3.2e-13", "12.5", "1,250", "2,500,000", "-7", "1e10"]
 
 
-def test_many_steps_are_averaged_and_many_rows_thinned_failing_first(
+def test_many_steps_are_averaged_and_many_rows_cut(
     run: Callable[[str], Path],
 ) -> None:
     points = [(float(i), float(i % 2)) for i in range(5000)]

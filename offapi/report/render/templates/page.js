@@ -1,5 +1,5 @@
 "use strict";
-// Everything from the run is put in as text, never as markup.
+// Everything from the run is inserted as text, never as markup.
 (() => {
   const make = (tag, text, kind) => {
     const node = document.createElement(tag);
@@ -81,7 +81,7 @@
     return node;
   };
 
-  // The part of `value` that is not as in `wanted`, marked: all between their common beginning and end.
+  // Mark the part of `value` that differs from `wanted`: all between their common start and end.
   const marked = (value, wanted) => {
     const node = make("bdi");
     let start = 0;
@@ -93,7 +93,7 @@
     return node;
   };
 
-  // `text` with every place marked where one of `words` stands.
+  // Mark every occurrence of one of `words` in `text`.
   const lit = (text, words) => {
     const node = make("pre", undefined, "text");
     const spots = [];
@@ -116,7 +116,7 @@
     return node;
   };
 
-  // Systems that say the same share a line, but for the first and those it is set against.
+  // Systems with the same answer share a line, except the first and those it is compared with.
   const alike = (row, i) => {
     const groups = new Map();
     row.answers.forEach((answer, j) => {
@@ -151,8 +151,8 @@
     const node = make("div");
     row.answers.forEach((answer, j) => {
       if (!answer) return;
-      const told = answer.grade === null ? "" : `, grade ${answer.grade.toFixed(2)}`;
-      node.append(make("h4", systems[j] + told), make("pre", answer.output || "(empty)", "text"));
+      const graded = answer.grade === null ? "" : `, grade ${answer.grade.toFixed(2)}`;
+      node.append(make("h4", systems[j] + graded), make("pre", answer.output || "(empty)", "text"));
     });
     return node;
   };
@@ -161,24 +161,24 @@
     one.replaceChildren();
     const row = found[at];
     if (!row) return;
-    const beside = make("div", undefined, "beside");
+    const columns = make("div", undefined, "columns");
     if (row.document !== null) {
       const left = make("div");
       left.append(make("h4", `Document, ${row.document.length.toLocaleString("en")} characters`), lit(row.document, row.gold));
-      beside.append(left);
+      columns.append(left);
     }
     const right = make("div");
     const scored = row.answers.some((answer) => answer && answer.right);
     right.append(make("h4", scored ? "Answers by field" : "Answers"));
     if (scored) {
       const more = make("details", undefined, "raw");
-      more.append(make("summary", "Answers as they were given"), raw(row));
+      more.append(make("summary", "Raw answers"), raw(row));
       right.append(verdicts(row), more);
     } else right.append(raw(row));
-    beside.append(right);
+    columns.append(right);
     const title = make("h3");
     title.append(make("bdi", row.id));
-    one.append(title, beside);
+    one.append(title, columns);
   };
 
   const select = (i) => {
