@@ -170,7 +170,7 @@ def test_other_numbers_and_none_are_refused(
         content = parity.encode_record(replace(known, logprobs=rows))
         (model.path / "parity.json").write_bytes(content.replace(b"null", b"NaN"))
         with pytest.raises(
-            ModelError, match=r"computes other logprobs|not a parity record|not valid JSON"
+            ModelError, match=r"compute different logprobs|not a parity record|not valid JSON"
         ):
             parity.measure_parity(model, backend_name)
 
