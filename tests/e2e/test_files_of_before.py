@@ -67,4 +67,8 @@ def test_a_drift_state_is_continued(tmp_path: Path) -> None:
     expected = json.loads((folder / "result.json").read_text())
     assert result["new_rows"] == 100, "the 200 rows of before were counted again"
     assert result["verdict"] == expected["verdict"] == "retrain"
-    assert result["watched"] == expected["watched"]
+    for now, before in zip(result["watched"], expected["watched"], strict=True):
+        ids = [[row["id"] for row in signal["rows"]] for signal in (now, before)]
+        assert (now["name"], ids[0]) == (before["name"], ids[1])
+        assert (now["e"], now["highest_e"]) == pytest.approx((before["e"], before["highest_e"]))
+        assert now["difference"] == pytest.approx(before["difference"])

@@ -22,6 +22,7 @@ import tiny_llama
 from offapi import cli
 from offapi.data.importers import pairs
 from offapi.errors import RunError
+from offapi.files import staged
 from offapi.grading.file.reviews import Reviews
 
 RECIPE = """
@@ -185,6 +186,7 @@ def test_a_full_disk_is_reported_and_can_be_resumed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(staged, "SECONDS_BETWEEN_JOURNALS", 1e9)  # as many writes on a slow machine
     lay_out(tmp_path)
     if words == EVAL:
         tiny_llama.write_chat(tmp_path / "model")

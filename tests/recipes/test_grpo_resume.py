@@ -259,7 +259,7 @@ def forget(ground: Ground, item: str) -> None:
     assert checkpoint is not None
     state, trail = train_state.read(folder), Trail.of(checkpoint.meta)
     if item == "optimizer step":
-        state = replace(state, step=0)
+        state = replace(state, step=1)
     elif item == "streaks":
         trail = Trail(trail.step, history=trail.history)
     elif item == "history":
