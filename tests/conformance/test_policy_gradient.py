@@ -1,6 +1,4 @@
-"""Policy gradients against finite differences of the
-NumPy model, sampling masks, references and inner updates.
-"""
+"""Policy gradients against finite differences of the NumPy model; sampling masks and references."""
 
 from __future__ import annotations
 
@@ -58,9 +56,9 @@ def episode(
     return Episode(name, (Segment(prompt, False), *segments))
 
 
-def with_sampling_mask(one: Episode) -> Episode:
-    """One sampled segment, each of whose tokens was kept beside five others."""
-    prompt, sampled = one.segments
+def with_sampling_mask(given: Episode) -> Episode:
+    """Give each token of the one sampled segment a set of itself and five others."""
+    prompt, sampled = given.segments
     rng = np.random.default_rng(len(sampled.tokens))
     sets = [
         np.union1d(rng.choice(tiny_llama.VOCAB, 5, replace=False), [token])
@@ -69,13 +67,13 @@ def with_sampling_mask(one: Episode) -> Episode:
     mask = SamplingMask(
         np.concatenate(sets).astype(np.int32), np.array(list(map(len, sets)), np.int32)
     )
-    return replace(one, segments=(prompt, replace(sampled, sampling_mask=mask)))
+    return replace(given, segments=(prompt, replace(sampled, sampling_mask=mask)))
 
 
 def logprobs(
     truth: oracle.Llama, adapter: Any, one: Episode, temperature: float = TEMPERATURE
 ) -> Array:
-    """NumPy's logprobs of the masked tokens, over the sampling mask where there is one."""
+    """Return NumPy's logprobs of the masked tokens, over the sampling mask if there is one."""
     logits = truth.logits(one.tokens, adapter, SHAPE.scale if adapter else 0.0) / temperature
     places = [t for t, on in enumerate(one.mask) if on]
     rows = logits[[t - 1 for t in places]]
@@ -110,9 +108,7 @@ def with_behaviour(one: Episode, values: np.ndarray) -> Episode:
 
 @pytest.fixture(scope="session")
 def batch(truth: oracle.Llama, adapter: Arrays) -> list[Experience]:
-    """Groups of three prompts, mingled; old, behaviour
-    and reference logprobs somewhat off the policy's.
-    """
+    """Mixed groups of three prompts, with old, behaviour and reference logprobs off the policy's."""
     made = []
     for i, (prompt, parts, advantage) in enumerate(ROWS):
         one = episode(PROMPTS[prompt], *parts, name=f"row-{i}")
@@ -126,7 +122,7 @@ def batch(truth: oracle.Llama, adapter: Arrays) -> list[Experience]:
 def samples(
     truth: oracle.Llama, adapter: Any, batch: Sequence[Experience], temperature: float
 ) -> list[Sample]:
-    """The same batch for the oracle of losses, with NumPy's own logprobs."""
+    """Return the same batch for the oracle of losses, with NumPy's own logprobs."""
 
     def wide(values: np.ndarray | None) -> Array | None:
         return None if values is None else values.astype(np.float64)
@@ -142,7 +138,7 @@ def samples(
 
 
 def taken(backend: Backend) -> Arrays:
-    """The gradient, read off the first moment of one step without clipping."""
+    """Return the gradient, read off the first moment of one step without clipping."""
     backend.optim_step(0.0, PLAIN)
     return {
         name: moment / np.float32(1 - PLAIN.beta1)
@@ -161,7 +157,7 @@ def flat(arrays: Arrays) -> Array:
 
 
 def apart(one: Arrays, other: Arrays, scale: float = 1.0) -> float:
-    """Relative difference of `one` and `scale` times `other`, each as one vector."""
+    """Return the relative difference of `one` and `scale` times `other`, each as one vector."""
     assert one.keys() == other.keys()
     return float(
         np.linalg.norm(flat(one) - scale * flat(other)) / np.linalg.norm(scale * flat(other))
@@ -266,12 +262,10 @@ def test_gradients_are_the_same_for_any_split_and_order(
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(train_tokens=1)])
-def test_what_some_experiences_lack_is_neutral_for_them_alone(
+def test_a_missing_array_is_neutral_for_its_experience_alone(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, batch: list[Experience], limits: Limits
 ) -> None:
-    """Without old logprobs the ratio is 1, without behaviour
-    logprobs nothing is weighted; the others keep theirs.
-    """
+    """Without old logprobs the ratio is 1, without behaviour logprobs the weight is."""
 
     def bare(one: Episode) -> Episode:
         return replace(
@@ -284,8 +278,7 @@ def test_what_some_experiences_lack_is_neutral_for_them_alone(
     update, found = gradient(backend, some, PolicyLoss("dapo", temperature=TEMPERATURE))
     given = samples(truth, adapter, some, TEMPERATURE)
     assert update.metrics["loss"] == pytest.approx(policy_oracle.loss(given, rule="dapo"), abs=1e-4)
-    # What an experience lacks may as well be given: its
-    # own logprobs as old, the old ones as behaviour.
+    # A missing array equals a default: own logprobs as old ones, old ones as behaviour.
     filled = []
     for x, own in zip(some, update.logprobs, strict=True):
         assert own is not None
@@ -313,7 +306,7 @@ def test_calls_add_up(adapted: Load, batch: list[Experience]) -> None:
 
 
 @pytest.mark.parametrize("rule", ["grpo", "dr_grpo", "dapo", "gspo"])
-def test_advantages_of_zero_count_and_are_not_computed(
+def test_zero_advantages_count_but_are_not_computed(
     adapted: Load, batch: list[Experience], rule: str
 ) -> None:
     loss = PolicyLoss(rule, temperature=TEMPERATURE, max_tokens=12)  # type: ignore[arg-type]
@@ -384,7 +377,9 @@ def test_the_backends_agree(
         same_logprobs(update, others.logprobs)
 
 
-def test_what_does_not_fit_is_refused(adapted: Load, load: Load, batch: list[Experience]) -> None:
+def test_experiences_that_do_not_fit_are_refused(
+    adapted: Load, load: Load, batch: list[Experience]
+) -> None:
     backend, good = adapted(), batch[0]
     assert good.old is not None
     assert good.reference is not None
@@ -435,7 +430,7 @@ def drawn(backend: Backend, sampling: Sampling, n: int = 3) -> list[tuple[Comple
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_truncated_rollouts_carry_what_they_kept_and_are_scored_over_it(
+def test_truncated_rollouts_are_scored_over_their_sampling_mask(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, kind: str
 ) -> None:
     backend, sampling = adapted(limits=Limits(rollout_rows=6, logit_rows=7)), KINDS[kind]
@@ -469,7 +464,7 @@ def test_truncated_rollouts_carry_what_they_kept_and_are_scored_over_it(
     same_logprobs(update, scored, atol=2e-5)
 
 
-def test_by_reference_too_kept_sets_count(adapted: Load, truth: oracle.Llama) -> None:
+def test_the_reference_scores_over_sampling_masks_too(adapted: Load, truth: oracle.Llama) -> None:
     backend, sampling = adapted(), KINDS["all"]
     episodes = [one for _, one in drawn(backend, sampling)]
     for one, found in zip(
@@ -485,17 +480,15 @@ def test_by_reference_too_kept_sets_count(adapted: Load, truth: oracle.Llama) ->
 @pytest.mark.parametrize(
     "sampling", [HOT, replace(HOT, temperature=0.0, top_k=3, top_p=0.5, min_p=0.1)]
 )
-def test_other_rollouts_carry_none(adapted: Load, sampling: Sampling) -> None:
+def test_other_rollouts_have_no_sampling_mask(adapted: Load, sampling: Sampling) -> None:
     assert not sampling.truncated
     assert all(completion.sampling_mask is None for completion, _ in drawn(adapted(), sampling))
 
 
-def test_the_expected_score_is_zero_at_the_temperature_and_over_the_kept_sets(
+def test_the_expected_score_is_zero_as_it_was_sampled(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
-    """E over the sampler of grad log pi, by enumeration:
-    every token once, its probability as its advantage.
-    """
+    """E over the sampler of grad log pi is 0, by enumeration, with probabilities as advantages."""
     backend, prompt = adapted(), PROMPTS[0]
 
     def expected_score(sampling: Sampling, temperature: float, mask: SamplingMask | None) -> float:
@@ -603,7 +596,7 @@ def test_inner_updates_have_numpys_ratios(adapted: Load, truth: oracle.Llama) ->
     assert metrics["clip_ratio/high_mean"] > 0.05
 
 
-def test_a_step_makes_what_it_rewards_likelier(adapted: Load, batch: list[Experience]) -> None:
+def test_a_step_makes_rewarded_completions_likelier(adapted: Load, batch: list[Experience]) -> None:
     backend = adapted()
     good, bad = (Experience(batch[i].episode, sign) for i, sign in ((0, 1.0), (3, -1.0)))
     before = backend.policy_gradient([good, bad], PolicyLoss()).logprobs
@@ -623,7 +616,7 @@ def frobenius(adapter: Arrays) -> float:
     return SHAPE.scale * float(np.sqrt(sum((change**2).sum() for change in changes)))
 
 
-def test_a_step_reports_the_adapters_norm_and_what_it_did_not_reach(
+def test_a_step_reports_adapter_norm_and_unreached_modules(
     adapted: Load, load: Load, adapter: Arrays, batch: list[Experience]
 ) -> None:
     backend, loss = adapted(), PolicyLoss(temperature=TEMPERATURE)
