@@ -153,7 +153,7 @@ def test_what_one_arm_says_is_under_its_name_and_what_all_say_once(comparison: P
     for arm in arms.iterdir():
         manifest = orjson.loads((arm / "manifest.json").read_bytes())
         (arm / "manifest.json").write_bytes(
-            orjson.dumps({**manifest, "attempts": [comparison_folder.SAID]})
+            orjson.dumps({**manifest, "attempts": [comparison_folder.FACTS]})
         )
     gamed = {"step": 4, "since": 0, "samples": [{"id": "t1", "before": "a", "after": "b"}]}
     (arms / "sft-0123456789ab" / "hacking.json").write_bytes(orjson.dumps(gamed))
