@@ -164,9 +164,9 @@ def apart(one: Arrays, other: Arrays, scale: float = 1.0) -> float:
     )
 
 
-def same_logprobs(found: Update, expected: Sequence[Array | None], atol: float = 1e-4) -> None:
-    assert len(found.logprobs) == len(expected)
-    for one, other in zip(found.logprobs, expected, strict=True):
+def same_logprobs(update: Update, expected: Sequence[Array | None], atol: float = 1e-4) -> None:
+    assert len(update.logprobs) == len(expected)
+    for one, other in zip(update.logprobs, expected, strict=True):
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             assert one.dtype == np.float32
@@ -207,7 +207,7 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
     knobs = CASES[case]
     loss = PolicyLoss(temperature=TEMPERATURE, **knobs)
     given = samples(truth, adapter, batch, TEMPERATURE)
-    update, found = gradient(adapted(), batch, loss)
+    update, computed = gradient(adapted(), batch, loss)
     metrics = expected_metrics(given, loss, knobs)
     assert update.metrics == pytest.approx(metrics, abs=1e-4)
     assert 0 < metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"] < 0.9
@@ -218,8 +218,8 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
     noise = {name: rng.standard_normal(array.shape) for name, array in adapter.items()}
     directions = [
         {
-            name: array.astype(np.float64) / np.linalg.norm(flat(found))
-            for name, array in found.items()
+            name: array.astype(np.float64) / np.linalg.norm(flat(computed))
+            for name, array in computed.items()
         }
     ]
     directions += [
@@ -233,7 +233,7 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
                 {n: adapter[n] + sign * 1e-5 * direction[n] for n in adapter} for sign in (1, -1)
             )
         )
-        slope = float(flat(found) @ flat(direction))
+        slope = float(flat(computed) @ flat(direction))
         assert slopes @ (ahead - behind) / 2e-5 == pytest.approx(slope, rel=1e-4, abs=1e-4)
 
 
@@ -250,13 +250,13 @@ def test_gradients_are_the_same_for_any_split_and_order(
         Limits(train_tokens=90, logit_rows=3),
     ):
         backend = adapted(limits=limits)
-        split, found = gradient(backend, batch, loss)
-        assert apart(found, whole) < 1e-5
+        split, computed = gradient(backend, batch, loss)
+        assert apart(computed, whole) < 1e-5
         assert split.metrics == pytest.approx(update.metrics, abs=1e-5)
         same_logprobs(split, update.logprobs, atol=2e-5)
         backend.restore(TrainState(adapter=backend.state().adapter))
-        mixed, found = gradient(backend, [batch[i] for i in order], loss)
-        assert apart(found, whole) < 1e-5
+        mixed, computed = gradient(backend, [batch[i] for i in order], loss)
+        assert apart(computed, whole) < 1e-5
         assert mixed.metrics == pytest.approx(update.metrics, abs=1e-5)
         same_logprobs(mixed, [update.logprobs[i] for i in order], atol=2e-5)
 
@@ -275,7 +275,7 @@ def test_a_missing_array_is_neutral_for_its_experience_alone(
     some = [replace(x, old=None) if i % 2 else x for i, x in enumerate(batch)]
     some = [replace(x, episode=bare(x.episode)) if i % 3 == 1 else x for i, x in enumerate(some)]
     backend = adapted(limits=limits)
-    update, found = gradient(backend, some, PolicyLoss("dapo", temperature=TEMPERATURE))
+    update, computed = gradient(backend, some, PolicyLoss("dapo", temperature=TEMPERATURE))
     given = samples(truth, adapter, some, TEMPERATURE)
     assert update.metrics["loss"] == pytest.approx(policy_oracle.loss(given, rule="dapo"), abs=1e-4)
     # A missing array equals a default: own logprobs as old ones, old ones as behaviour.
@@ -287,7 +287,7 @@ def test_a_missing_array_is_neutral_for_its_experience_alone(
         filled.append(replace(x, old=old, episode=one))
     backend.restore(TrainState(adapter=adapter))
     _, expected = gradient(backend, filled, PolicyLoss("dapo", temperature=TEMPERATURE))
-    assert apart(found, expected) < 1e-5
+    assert apart(computed, expected) < 1e-5
 
 
 def test_calls_add_up(adapted: Load, batch: list[Experience]) -> None:
@@ -314,11 +314,11 @@ def test_zero_advantages_count_but_are_not_computed(
     backend = adapted()
     alone, expected = gradient(backend, batch[3:], loss)
     backend.restore(TrainState(adapter=backend.state().adapter))
-    update, found = gradient(backend, [*flat_ones[:2], *batch[3:], flat_ones[2]], loss)
+    update, computed = gradient(backend, [*flat_ones[:2], *batch[3:], flat_ones[2]], loss)
     same_logprobs(update, [None, None, *alone.logprobs, None], atol=2e-5)
     all_tokens = sum(sum(x.episode.mask) for x in batch)
     share = alone.metrics["tokens"] / all_tokens if rule == "dapo" else len(batch[3:]) / len(batch)
-    assert apart(found, expected, share) < 1e-5
+    assert apart(computed, expected, share) < 1e-5
     assert update.metrics["loss"] == pytest.approx(alone.metrics["loss"] * share, abs=1e-6)
     for name in alone.metrics.keys() - {"loss"}:
         assert update.metrics[name] == pytest.approx(alone.metrics[name], abs=1e-6)
@@ -437,10 +437,10 @@ def test_truncated_rollouts_are_scored_over_their_sampling_mask(
     done = drawn(backend, sampling)
     episodes = [one for _, one in done]
     scored = backend.score(episodes, temperature=sampling.temperature)
-    for (completion, one), found in zip(done, scored, strict=True):
-        np.testing.assert_allclose(found, completion.logprobs, atol=1e-4)
+    for (completion, one), scores in zip(done, scored, strict=True):
+        np.testing.assert_allclose(scores, completion.logprobs, atol=1e-4)
         np.testing.assert_allclose(
-            found, logprobs(truth, adapter, one, sampling.temperature), atol=1e-4
+            scores, logprobs(truth, adapter, one, sampling.temperature), atol=1e-4
         )
         mask, start = completion.sampling_mask, one.mask.index(True) - 1
         assert mask is not None
@@ -467,13 +467,13 @@ def test_truncated_rollouts_are_scored_over_their_sampling_mask(
 def test_the_reference_scores_over_sampling_masks_too(adapted: Load, truth: oracle.Llama) -> None:
     backend, sampling = adapted(), KINDS["all"]
     episodes = [one for _, one in drawn(backend, sampling)]
-    for one, found in zip(
+    for one, scores in zip(
         episodes,
         backend.score(episodes, by="reference", temperature=sampling.temperature),
         strict=True,
     ):
         np.testing.assert_allclose(
-            found, logprobs(truth, None, one, sampling.temperature), atol=1e-4
+            scores, logprobs(truth, None, one, sampling.temperature), atol=1e-4
         )
 
 
@@ -501,11 +501,11 @@ def test_the_expected_score_is_zero_as_it_was_sampled(
             for token in np.flatnonzero(exact).tolist()
         ]
         backend.restore(TrainState(adapter=adapter))
-        update, found = gradient(backend, every, PolicyLoss("dr_grpo", temperature=temperature))
+        update, computed = gradient(backend, every, PolicyLoss("dr_grpo", temperature=temperature))
         if temperature == sampling.temperature and (mask is not None) == sampling.truncated:
             given = np.array([float(one[0]) for one in update.logprobs if one is not None])
             np.testing.assert_allclose(given, np.log(exact[exact > 0]), atol=1e-4)
-        return float(np.linalg.norm(flat(found))) * len(every)
+        return float(np.linalg.norm(flat(computed))) * len(every)
 
     plain = replace(HOT, max_tokens=1)
     right, wrong = expected_score(plain, 4.0, None), expected_score(plain, 3.0, None)
@@ -546,8 +546,8 @@ def test_the_reference_is_the_adapter_that_was_loaded(
     def check(policy: Any) -> None:
         for by, arrays in (("policy", policy), ("reference", adapter), ("policy", policy)):
             scored = backend.score(episodes, by=by, temperature=TEMPERATURE)  # type: ignore[arg-type]
-            for one, found in zip(episodes, scored, strict=True):
-                np.testing.assert_allclose(found, logprobs(truth, arrays, one), atol=1e-4)
+            for one, scores in zip(episodes, scored, strict=True):
+                np.testing.assert_allclose(scores, logprobs(truth, arrays, one), atol=1e-4)
 
     check(adapter)
     restored = other_adapter(adapter)

@@ -170,8 +170,8 @@ def test_golden_losses(compute: Callable[..., Result], name: str) -> None:
     exact = np.concatenate([policy_oracle.ADVANTAGES[knobs["rule"]](group) for group in REWARDS])
     batch = golden_batch(exact, behaviour=sampler)
     is_golden(name, policy_oracle.loss(batch, **knobs), policy_oracle.gradient(batch, **knobs))
-    found = compute(batch, **knobs)
-    is_golden(name, found.loss, found.gradient)
+    result = compute(batch, **knobs)
+    is_golden(name, result.loss, result.gradient)
 
 
 @pytest.mark.parametrize("name", GOLDEN_KL)
@@ -179,8 +179,8 @@ def test_golden_kl(compute: Callable[..., Result], name: str) -> None:
     knobs: dict[str, Any] = {"rule": "dapo", "beta": 1.0, "kl": GOLDEN_KL[name]}
     batch = golden_batch([0.0] * 9)
     is_golden(name, policy_oracle.loss(batch, **knobs), policy_oracle.gradient(batch, **knobs))
-    found = compute(batch, **knobs)
-    is_golden(name, found.loss, found.gradient)
+    result = compute(batch, **knobs)
+    is_golden(name, result.loss, result.gradient)
 
 
 KNOBS: dict[str, dict[str, Any]] = {
@@ -212,12 +212,12 @@ def test_loss_gradient_and_statistics_are_numpys(
     clipped = np.zeros(2)
     for seed in range(4):
         batch = draw(seed)
-        found = compute(batch, **chosen)
+        result = compute(batch, **chosen)
         expected = policy_oracle.gradient(batch, **chosen)
-        assert found.loss == pytest.approx(float(policy_oracle.loss(batch, **chosen)), abs=atol)
-        np.testing.assert_allclose(found.gradient, expected, atol=atol * np.abs(expected).max())
+        assert result.loss == pytest.approx(float(policy_oracle.loss(batch, **chosen)), abs=atol)
+        np.testing.assert_allclose(result.gradient, expected, atol=atol * np.abs(expected).max())
         counted = policy_oracle.statistics(batch, rule, clip.low, clip.high)
-        np.testing.assert_allclose(found.statistics, counted, rtol=max(10 * atol, 1e-13))
+        np.testing.assert_allclose(result.statistics, counted, rtol=max(10 * atol, 1e-13))
         assert counted[2] + counted[3] < counted[4]
         clipped += counted[2:4]
     assert clipped[1] > 0
@@ -249,18 +249,18 @@ def test_the_first_update_has_ratio_one_and_clips_nothing(
     compute: Callable[..., Result], backend_name: str, rule: str
 ) -> None:
     batch = [replace(sample, old=None) for sample in draw(6)]
-    found = compute(batch, beta=0.2, **taken(rule, {"epsilon": 1e-9, "epsilon_high": 1e-9}))
+    result = compute(batch, beta=0.2, **taken(rule, {"epsilon": 1e-9, "epsilon_high": 1e-9}))
     units = (
         len(batch) if rule in ("gspo", "rloo") else sum(len(sample.logprobs) for sample in batch)
     )
-    np.testing.assert_array_equal(found.statistics, [units, 1.0, 0, 0, units])
+    np.testing.assert_array_equal(result.statistics, [units, 1.0, 0, 0, units])
     expected = policy_oracle.gradient(batch, rule=rule, beta=0.2)
-    np.testing.assert_allclose(found.gradient, expected, atol=ATOL[backend_name])
+    np.testing.assert_allclose(result.gradient, expected, atol=ATOL[backend_name])
     given = compute(
         [replace(sample, old=sample.logprobs.copy()) for sample in batch], rule=rule, beta=0.2
     )
-    np.testing.assert_allclose(found.gradient, given.gradient, atol=1e-15)
-    assert found.loss == pytest.approx(given.loss, abs=1e-15)
+    np.testing.assert_allclose(result.gradient, given.gradient, atol=1e-15)
+    assert result.loss == pytest.approx(given.loss, abs=1e-15)
 
 
 def test_on_policy_the_loss_is_zero_and_its_gradient_is_not(
@@ -268,9 +268,9 @@ def test_on_policy_the_loss_is_zero_and_its_gradient_is_not(
 ) -> None:
     sizes, own = (5, 2, 3), policy_oracle.by_standard_deviation((0.1, 0.9, 0.4))
     batch = [Sample(-np.arange(1.0, n + 1), a) for n, a in zip(sizes, own, strict=True)]
-    found = compute(batch, rule="grpo")
-    assert found.loss == pytest.approx(0.0, abs=1e-7)
-    assert np.abs(found.gradient).max() > 0.05
+    result = compute(batch, rule="grpo")
+    assert result.loss == pytest.approx(0.0, abs=1e-7)
+    assert np.abs(result.gradient).max() > 0.05
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -284,11 +284,11 @@ def test_a_ratio_that_overflows_is_clipped_like_any_other(
     for dtype, far in (("float32", 60.0), ("float64", 500.0)):
         gone = Sample(np.full(2, -1.0), 0.5, np.full(2, -1.0 - far))
         batch = [gone, Sample(np.full(3, -1.0), -0.5, np.full(3, -1.0))]
-        found = compute(batch, rule=rule, dtype=dtype)
-        assert np.isfinite(found.gradient).all()
-        assert np.isfinite(found.loss)
+        result = compute(batch, rule=rule, dtype=dtype)
+        assert np.isfinite(result.gradient).all()
+        assert np.isfinite(result.loss)
         if rule != "cispo":
-            np.testing.assert_array_equal(found.gradient[:2], 0)
+            np.testing.assert_array_equal(result.gradient[:2], 0)
 
 
 def test_a_missing_reference_is_refused(compute: Callable[..., Result]) -> None:
@@ -323,8 +323,8 @@ def test_the_penaltys_expected_gradient_is_the_kls(
         Sample(np.log(pi[x : x + 1]), 0.0, reference=np.log(reference[x : x + 1]))
         for x in range(len(pi))
     ]
-    found = compute(batch, rule="grpo", beta=1.0, kl=kl).gradient * len(batch)
-    np.testing.assert_allclose(expected_gradient(found), wanted, atol=ATOL[backend_name])
+    result = compute(batch, rule="grpo", beta=1.0, kl=kl).gradient * len(batch)
+    np.testing.assert_allclose(expected_gradient(result), wanted, atol=ATOL[backend_name])
     plain_k3, k1 = 1 - np.exp(d), np.ones(len(pi))  # the known mistakes: a bare k3, and k1
     assert np.abs(expected_gradient(plain_k3) - wanted).max() > 0.05
     np.testing.assert_allclose(expected_gradient(k1), 0, atol=1e-15)
@@ -341,9 +341,9 @@ def test_advantages_of_ragged_groups(advantages: Callable[..., list[Floats]], ru
             rng.choice([0.0, 0.25, 0.7, 1.0], int(rng.integers(1, 12))).tolist() for _ in range(9)
         ]
         groups += [rng.random(4).tolist(), (-rng.random(6)).tolist()]
-        found = advantages(groups, rule)
-        assert len(found) == len(groups)
-        for group, one in zip(groups, found, strict=True):
+        result = advantages(groups, rule)
+        assert len(result) == len(groups)
+        for group, one in zip(groups, result, strict=True):
             assert one.dtype == np.float32
             assert one.shape == (len(group),)
             np.testing.assert_allclose(

@@ -44,8 +44,8 @@ def run(
     groups = list(backend.rollout(prompts, n, sampling, keys))
     assert sorted(group.prompt for group in groups) == list(range(len(prompts)))
     assert {len(group.completions) for group in groups} == {n}
-    found = {group.prompt: group.completions for group in groups}
-    return [found[i] for i in range(len(prompts))]
+    completions = {group.prompt: group.completions for group in groups}
+    return [completions[i] for i in range(len(prompts))]
 
 
 def same(one: Completion, other: Completion) -> None:
@@ -174,10 +174,10 @@ def test_a_stop_token_ends_a_row_and_is_kept(load: Load) -> None:
     for before, (after,) in zip(
         free, run(backend, sampling=replace(SAMPLED, stop_ids=stops)), strict=True
     ):
-        found = [at for at, token in enumerate(before.tokens) if token in stops]
-        cut = found[0] + 1 if found else SAMPLED.max_tokens
+        stopped = [at for at, token in enumerate(before.tokens) if token in stops]
+        cut = stopped[0] + 1 if stopped else SAMPLED.max_tokens
         assert after.tokens == before.tokens[:cut]
-        assert after.finish == ("stop" if found else "length")
+        assert after.finish == ("stop" if stopped else "length")
         finishes.add(after.finish)
         np.testing.assert_allclose(after.logprobs, before.logprobs[:cut], atol=1e-4)
     assert finishes == {"stop", "length"}

@@ -36,9 +36,9 @@ EPISODES = [
 ]
 
 
-def close(found: list[np.ndarray], expected: list[np.ndarray], atol: float = 1e-4) -> None:
-    assert [one.shape for one in found] == [one.shape for one in expected]
-    for one, other in zip(found, expected, strict=True):
+def close(computed: list[np.ndarray], expected: list[np.ndarray], atol: float = 1e-4) -> None:
+    assert [one.shape for one in computed] == [one.shape for one in expected]
+    for one, other in zip(computed, expected, strict=True):
         assert one.dtype == np.float32
         np.testing.assert_allclose(one, other, atol=atol)
 
@@ -185,15 +185,15 @@ def test_an_overlooked_rotation_base_is_refused_or_right(
     path = changed(
         tmp_path, rope_theta=None, rope_parameters={"rope_theta": 100000.0, "rope_type": "default"}
     )
-    refused, found = "", []
+    refused, scores = "", []
     try:
-        found = load(path=path).score(EPISODES)
+        scores = load(path=path).score(EPISODES)
     except ModelError as error:
         refused = str(error)
     if refused:
         assert "rope_theta" in refused
     else:
-        close(found, [oracle.masked(truth.logits(e.tokens), e) for e in EPISODES])
+        close(scores, [oracle.masked(truth.logits(e.tokens), e) for e in EPISODES])
 
 
 def test_code_in_a_model_folder_is_never_run(load: Load, tmp_path: Path) -> None:

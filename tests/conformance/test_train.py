@@ -69,11 +69,11 @@ def test_loss_and_count_are_those_of_numpy(
 def test_gradient_is_the_slope_of_the_numpy_loss(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
-    found = gradient(adapted())
-    length = np.linalg.norm(flat(found))
+    computed = gradient(adapted())
+    length = np.linalg.norm(flat(computed))
     draw = np.random.default_rng(3)
     noise = {name: draw.standard_normal(array.shape) for name, array in adapter.items()}
-    directions = [{name: array.astype(np.float64) / length for name, array in found.items()}]
+    directions = [{name: array.astype(np.float64) / length for name, array in computed.items()}]
     directions += [
         {n: noise[n] if part in n else np.zeros_like(noise[n]) for n in noise}
         for part in ("lora_A", "lora_B", "layers.0")
@@ -83,7 +83,7 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
             loss(truth, {n: adapter[n] + sign * 1e-5 * direction[n] for n in adapter})
             for sign in (1, -1)
         )
-        slope = float(flat(found) @ flat(direction))
+        slope = float(flat(computed) @ flat(direction))
         assert (ahead - behind) / 2e-5 == pytest.approx(slope, rel=1e-4, abs=1e-4)
 
 
