@@ -1,7 +1,4 @@
-"""The backends, installed as `offapi.backends`.
-
-This folder refuses to be imported under its bare name.
-"""
+"""The backends, installed as `offapi.backends`; importing them as `backends` is refused."""
 
 if __name__ != "offapi.backends":
     raise ImportError(

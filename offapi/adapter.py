@@ -1,5 +1,4 @@
-"""The adapter on disk: PEFT's layout, written and
-read without PEFT, so that it moves between backends.
+"""The adapter on disk, in PEFT's layout but without PEFT, so that it moves between backends.
 
 `adapter_config.json` + `adapter_model.safetensors`, keys
 `base_model.model.<module>.lora_{A,B}.weight`. Left out: every PEFT type but LoRA on linears.
@@ -20,28 +19,26 @@ from offapi.episodes import Floats
 from offapi.errors import BackendError, ModelError, nearest
 from offapi.randomness import lora_matrices
 
-Shapes = Mapping[str, tuple[int, ...]]  # of each matrix, by PEFT's name and in PEFT's layout
+Shapes = Mapping[str, tuple[int, ...]]  # PEFT's parameter name -> shape in PEFT's layout
 
 PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NOT_PLAIN = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern")
-AGAIN = "Export the adapter again."
+EXPORT_AGAIN = "Export the adapter again."
 
 
 def parameter(module: str, matrix: str) -> str:
-    """PEFT's name of matrix "A" or "B" of `module`, a
-    dotted path such as `model.layers.0.mlp.up_proj`.
-    """
+    """Return PEFT's name of matrix "A" or "B" of `module`, a dotted path of the model."""
     return f"{PREFIX}{module}.lora_{matrix}.weight"
 
 
 def module(name: str) -> str:
-    """The dotted module path inside a PEFT parameter name."""
+    """Return the dotted module path inside a PEFT parameter name."""
     return name.removeprefix(PREFIX).rsplit(".lora_", 1)[0]
 
 
 def encode(adapter: Arrays, spec: LoraSpec, base: str = "") -> Mapping[str, bytes]:
-    """File name -> content of an adapter folder. `base` is the locked base model's name."""
+    """Return an adapter folder's files, name -> content; `base` names the locked base model."""
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -66,90 +63,94 @@ def encode(adapter: Arrays, spec: LoraSpec, base: str = "") -> Mapping[str, byte
 
 
 def read_spec(folder: Path) -> LoraSpec:
-    """The LoRA shape in `folder`.
-
-    Raises ModelError for what this backend-neutral reader cannot honour.
-    """
+    """Return the LoRA shape in `folder`; raise ModelError for an adapter that is not plain LoRA."""
     path = folder / CONFIG
     if not path.is_file():
         raise ModelError(
-            "no adapter here.", where=str(folder), next_step=f"An adapter folder holds {CONFIG}."
+            "no adapter here.", where=str(folder), next_step=f"Name a folder that holds {CONFIG}."
         )
     try:
         config: dict[str, Any] = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
-        raise ModelError(f"not valid JSON ({error}).", where=str(path), next_step=AGAIN) from None
+        raise ModelError(
+            f"not valid JSON ({error}).", where=str(path), next_step=EXPORT_AGAIN
+        ) from None
     refused = [key for key in NOT_PLAIN if config.get(key)]
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or refused:
         raise ModelError(
-            "only plain LoRA adapters are supported; this one has"
-            f" {', '.join(refused) or config.get('peft_type')}.",
+            f"the adapter must be plain LoRA, got {', '.join(refused) or config.get('peft_type')}.",
             where=str(path),
             next_step="Export it as plain LoRA (no DoRA, rsLoRA, biases or patterns).",
         )
     targets = config.get("target_modules")
     if not isinstance(targets, list) or not isinstance(config.get("r"), int):
         raise ModelError(
-            "`r` and a list of `target_modules` are needed.", where=str(path), next_step=AGAIN
+            "`r` must be an integer and `target_modules` a list.",
+            where=str(path),
+            next_step=EXPORT_AGAIN,
         )
     try:
         return LoraSpec(
             rank=config["r"], alpha=float(config["lora_alpha"]), targets=tuple(sorted(targets))
         )
     except ValueError as error:
-        raise ModelError(f"{error}.", where=str(path), next_step=AGAIN) from None
+        raise ModelError(f"{error}.", where=str(path), next_step=EXPORT_AGAIN) from None
 
 
 def read(folder: Path) -> tuple[LoraSpec, Arrays]:
-    """Shape and fp32 arrays of the adapter in `folder`.
+    """Return the shape and the fp32 arrays of the adapter in `folder`.
 
-    Raises ModelError when it is missing or damaged.
+    Raise ModelError when it is missing or damaged.
     """
     spec = read_spec(folder)
     path = folder / WEIGHTS
     try:
         tensors = load(path.read_bytes())
     except FileNotFoundError:
-        raise ModelError(f"{WEIGHTS} is missing.", where=str(folder), next_step=AGAIN) from None
+        raise ModelError(
+            f"{WEIGHTS} is missing.", where=str(folder), next_step=EXPORT_AGAIN
+        ) from None
     except Exception as error:
         raise ModelError(
-            f"damaged safetensors ({error}).", where=str(path), next_step=AGAIN
+            f"damaged safetensors ({error}).", where=str(path), next_step=EXPORT_AGAIN
         ) from error
-    bad = [
+    foreign = [
         name for name in tensors if ".lora_A.weight" not in name and ".lora_B.weight" not in name
     ]
-    if bad or not tensors:
+    if foreign or not tensors:
         raise ModelError(
-            f"not a LoRA adapter: {bad[:3] or 'no tensors'}.", where=str(path), next_step=AGAIN
+            f"not a LoRA adapter: the file has {foreign[:3] or 'no tensors'}.",
+            where=str(path),
+            next_step=EXPORT_AGAIN,
         )
     return spec, {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
 def read_requested(spec: ModelSpec) -> tuple[LoraSpec | None, Arrays | None]:
-    """The LoRA shape that `spec` asks for (None: inference alone), and
-    the matrices of its adapter folder (None: to be drawn).
+    """Return the LoRA shape that `spec` asks for, and the matrices of its adapter folder.
 
-    Raises ModelError for a bad folder, or one of another shape than `spec.lora`.
+    The shape is None for inference alone; the matrices are None if they are to be drawn. Raise
+    ModelError for a bad folder, or one whose shape is not `spec.lora`.
     """
     if spec.adapter is None:
         return spec.lora, None
     shape, arrays = read(spec.adapter)
     if spec.lora is not None and _plain(shape) != _plain(spec.lora):
         raise ModelError(
-            f"the adapter has {_describe(shape)}, the recipe asks for {_describe(spec.lora)}.",
+            f"the adapter has {_describe(shape)}; the recipe asks for {_describe(spec.lora)}.",
             where=str(spec.adapter),
-            next_step="Ask for the adapter's shape, or start without it.",
+            next_step="Set `lora` to the adapter's shape, or start without the adapter.",
         )
     return shape, arrays
 
 
 def check_targets(shape: LoraSpec, linears: Iterable[str], where: Path) -> None:
-    """ModelError for a target that is not among the names of the model's linear layers."""
+    """Raise ModelError for a target that is not among the names of the model's linear layers."""
     known = set(linears)
     for target in shape.targets:
         if target not in known:
-            what, step = f"no linear layer {target!r} to adapt.", nearest(target, known)
-            raise ModelError(what, where=str(where), next_step=step)
+            what = f"the model has no linear layer {target!r} to adapt."
+            raise ModelError(what, where=str(where), next_step=nearest(target, known))
 
 
 def draw_matrices(shapes: Shapes, seed: int) -> Arrays:
@@ -163,18 +164,18 @@ def draw_matrices(shapes: Shapes, seed: int) -> Arrays:
 
 
 def check_fit(arrays: Arrays, shapes: Shapes, where: str) -> None:
-    """ModelError unless the names and shapes of `arrays` are those of the model."""
+    """Raise ModelError unless the names and shapes of `arrays` are those of the model."""
     problem = misfit(arrays, shapes)
     if problem:
         raise ModelError(
             f"the adapter does not fit the model: {problem}.",
             where=where,
-            next_step="Load it on the base model it was trained on.",
+            next_step="Load the adapter on the base model that it was trained on.",
         )
 
 
 def check_state(state: TrainState, shapes: Shapes) -> None:
-    """BackendError unless adapter and moments fit; at step 0 there are no moments."""
+    """Raise BackendError unless adapter and moments fit; at step 0 there are no moments."""
     parts = {"adapter": state.adapter, "exp_avg": state.exp_avg, "exp_avg_sq": state.exp_avg_sq}
     for part, arrays in parts.items():
         expected = {} if part != "adapter" and state.step == 0 else shapes
@@ -182,25 +183,25 @@ def check_state(state: TrainState, shapes: Shapes) -> None:
         if problem:
             raise BackendError(
                 f"the saved {part} does not fit this model: {problem}.",
-                next_step="Restore it on the model it was trained on.",
+                next_step="Restore the state on the model that it was trained on.",
             )
 
 
 def misfit(arrays: Arrays, shapes: Shapes) -> str:
-    """How names or shapes of `arrays` differ from `shapes`; "" when they fit."""
+    """Return how names or shapes of `arrays` differ from `shapes`; "" when they fit."""
     missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
     if missing or extra:
         return (
-            f"{len(missing)} matrices missing {missing[:2]}, {len(extra)} not in the model"
+            f"{len(missing)} matrices are missing {missing[:2]}, {len(extra)} are not in the model"
             f" {extra[:2]}"
         )
     wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
     first = wrong[0] if wrong else ""
-    return first and f"{first} has shape {arrays[first].shape}, the model wants {shapes[first]}"
+    return first and f"{first} must have shape {shapes[first]}, got {arrays[first].shape}"
 
 
 def _plain(shape: LoraSpec) -> tuple[int, float, tuple[str, ...]]:
-    """Comparable form: the order of targets means nothing."""
+    """Return a comparable form: the order of targets means nothing."""
     return shape.rank, shape.alpha, tuple(sorted(shape.targets))
 
 

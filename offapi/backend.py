@@ -1,11 +1,14 @@
 """The seam: what a recipe may ask of a backend, and the values that cross.
 
-Tokens in, tokens out. A backend never sees text, documents or what a reward means; a
-recipe never sees a tensor. NumPy arrays and frozen dataclasses cross, nothing else.
-Left out: files. A backend hands its state over as arrays; `offapi.adapter` and
-`offapi.training.run` write them, so both backends share one set of formats.
+Tokens in, tokens out. A backend never sees text, documents or what a reward means; a recipe never
+sees a tensor. NumPy arrays and frozen dataclasses cross, nothing else. Left out: files. A backend
+hands over its state as arrays; `offapi.adapter` and `offapi.training.run` write them, so both
+backends share one set of formats.
 
-Shape suffixes: `_P` prompts, `_G` completions of a group, `_T` tokens, `_V` vocabulary.
+Shape suffixes of array names, here and in both backends: `_P` prompts, `_G` completions of a group,
+`_E` episodes, `_T` tokens (in a loss, the masked tokens of all episodes, end to end), `_U` ratios
+(one per token or per episode), `_R` rows decoded or computed together, `_L` positions of a row,
+`_S` keys that a position may see, `_V` vocabulary, `_D` hidden size, `_1` an axis of length 1.
 """
 
 from __future__ import annotations
@@ -59,9 +62,9 @@ class LoraSpec:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a backend holds at once. None of them changes a result beyond float order."""
+    """How much a backend holds at once. No limit changes a result, but for the order of sums."""
 
-    # of one micro-batch, shared prefix included once; None: what suits the device
+    # tokens of one micro-batch, a shared prefix counted once; None: what suits the device
     train_tokens: int | None = None
     logit_rows: int = 256  # rows of the vocabulary-wide head computed at a time
     rollout_rows: int = 64  # completions decoded side by side
@@ -71,17 +74,17 @@ class Limits:
 
     @property
     def micro_batch(self) -> int:
-        """Tokens of one micro-batch: `train_tokens`, or 2048."""
+        """The tokens of one micro-batch: `train_tokens`, or 2048."""
         return 2048 if self.train_tokens is None else self.train_tokens
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What to load: a model folder, an adapter on it, and the numbers to compute in.
+    """What to load: a model folder, an adapter on it, and the dtype and device to compute with.
 
-    `adapter` is a PEFT folder. With `lora` a fresh adapter is drawn from `seed`; with
-    both, `adapter` is continued and must have that shape. `train=False` loads for
-    inference alone. `quantize` asks for a base in that many bits (MLX only).
+    `adapter` is a PEFT folder. With `lora`, a new adapter is drawn from `seed`; with both, training
+    continues from `adapter`, which must have that shape. `train=False` loads for inference alone.
+    `quantize` asks for a base in that many bits (MLX only).
     """
 
     path: Path
@@ -92,14 +95,12 @@ class ModelSpec:
     quantize: int | None = None  # bits
     seed: int = 0
     limits: Limits = Limits()
-    activation_bytes: float | None = None  # of a training token at its peak; `load` fills it in
+    activation_bytes: float | None = None  # bytes per training token at the peak; set by `load`
 
 
 @dataclass(frozen=True)
 class AdamW:
-    """Decoupled weight decay Adam (arXiv 1711.05101),
-    bias-corrected, after global-norm clipping.
-    """
+    """Adam with decoupled weight decay (arXiv 1711.05101), bias-corrected, after norm clipping."""
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -128,7 +129,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: held now, the peak since load, and what the device has."""
+    """Memory in bytes: in use now, the peak since load, and what the device has."""
 
     used: int
     peak: int
@@ -143,14 +144,12 @@ class Backend(Protocol):
 
     @property
     def limits(self) -> Limits:
-        """How much it holds at once: as asked for, or as suits the device."""
+        """How much the backend holds at once: as asked for, or as suits the device."""
         ...
 
     @property
     def prefilled_tokens(self) -> int:
-        """Prompt tokens run through the model by `rollout`
-        since load: what sharing prefixes saves shows here.
-        """
+        """Prompt tokens that `rollout` ran through the model since load; sharing saves some."""
         ...
 
     def rollout(
@@ -160,83 +159,83 @@ class Backend(Protocol):
         sampling: Sampling,
         keys: Sequence[int] | None = None,
     ) -> Iterator[Group]:
-        """Yield one group of `n` completions for each prompt, as groups finish (any order).
+        """Yield one group of `n` completions for each prompt, as groups finish (in any order).
 
-        The longest common prefix of all prompts is prefilled once a call, each prompt once a
-        group; finished rows leave the batch and waiting ones take their place. `keys` name
-        the prompts in the random stream (default: their index), so that a row draws the
-        same tokens whatever it is batched with. Raises ValueError, at the call, for an empty
-        prompt, a token the model does not know, an `n` below 1, or keys that are not one a prompt.
+        The longest common prefix of all prompts is prefilled once per call, each prompt once per
+        group. Finished rows leave the batch and waiting ones take their place. `keys` name the
+        prompts in the random stream (default: their index), so that a row draws the same tokens
+        whatever it is batched with. Raise ValueError, at the call, for an empty prompt, an unknown
+        token, an `n` below 1, or keys that are not one per prompt.
         """
         ...
 
     def score(
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0
     ) -> list[Floats]:
-        """Logprobs (nats) of the tokens in each episode's mask, shape (mask.sum(),), fp32.
+        """Return the logprobs (nats) of each episode's masked tokens, shape (mask.sum(),), fp32.
 
-        `by="reference"` scores with the adapter that was loaded, or with none where it was
-        drawn fresh. An episode with a sampling mask is scored over its sets. Raises ValueError
-        where position 0, which has no context, is masked, a sampling mask does not fit its
-        tokens, the model does not know a token, or the temperature is not above 0.
+        `by="reference"` scores with the adapter that was loaded, or without one if it was newly
+        drawn. If an episode has a sampling mask, logprobs are taken over its sets of tokens. Raise
+        ValueError if position 0, which has no context, is masked, if a sampling mask does not fit
+        its tokens, if the model does not know a token, or if the temperature is not above 0.
         """
         ...
 
     def forward_backward(self, batch: Sequence[Episode]) -> Metrics:
-        """Add the gradient of the cross-entropy over the whole batch; the same for any
-        micro-batch split: -(sum of masked logprobs) / (masked tokens of the batch), in nats.
+        """Add the gradient of the cross-entropy over the whole batch.
 
-        Returns `loss` and `tokens` (masked). Raises ValueError for an empty batch, an episode
-        without masked tokens or one that `score` refuses; BackendError without an adapter.
+        The loss is -(sum of masked logprobs) / (masked tokens of the batch), in nats, whatever the
+        split into micro-batches. Return `loss` and `tokens` (masked). Raise ValueError for an empty
+        batch, an episode without masked tokens or one that `score` refuses; BackendError without an
+        adapter.
         """
         ...
 
     def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
-        """The advantages of each group of `rewards` under
-        `rule`, shape (G,) each; groups may differ in size.
+        """Return the advantages of each group of `rewards` under `rule`, shape (G,) each.
 
-        Exactly 0 throughout a group whose rewards are all equal. Raises ValueError for a
-        reward that is not finite, an empty group, no group at all, or an unknown rule.
+        Groups may differ in size. A group whose rewards are all equal has advantages of exactly 0.
+        Raise ValueError for a reward that is not finite, an empty group, no group at all, or an
+        unknown rule.
         """
         ...
 
     def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
-        """Add the gradient of `loss` over the whole batch; the same for any micro-batch split.
+        """Add the gradient of `loss` over the whole batch, whatever the split into micro-batches.
 
-        Experiences of one prompt share its keys and values in the graph. One that cannot contribute
-        (advantage 0, and beta 0) is counted by the normaliser and not computed.
-        Metrics: `loss`; `tokens` computed; `ratio/mean`, `ratio/max`; and the share of tokens (of
-        sequences, for a ratio of sequences) clipped, `clip_ratio/low_mean`, `clip_ratio/high_mean`.
-        Raises ValueError for what `forward_backward` refuses, arrays that do not fit the episode,
-        or a reference that beta needs and lacks; BackendError without an adapter.
+        Experiences of one prompt share its keys and values in the graph. An experience that cannot
+        contribute (advantage 0 and beta 0) counts in the normaliser and is not computed. Metrics:
+        `loss`; `tokens` computed; `ratio/mean`, `ratio/max`; and `clip_ratio/low_mean`,
+        `clip_ratio/high_mean`, the share of ratios that were clipped. Raise ValueError for what
+        `forward_backward` refuses, arrays that do not fit the episode, or a missing reference that
+        beta needs; BackendError without an adapter.
         """
         ...
 
     def optim_step(self, lr: float, optimizer: AdamW) -> Metrics:
         """Clip, update the adapter, clear the gradients.
 
-        Returns `grad_norm` (before clipping), `adapter_norm` (Frobenius norm of all alpha / rank *
-        B @ A after the update) and `unreached`, the number of modules whose B got no gradient.
-
-        Raises BackendError, and changes nothing, when the gradient norm is not finite or
-        no gradient was accumulated.
+        Return `grad_norm` (before clipping), `adapter_norm` (Frobenius norm of all alpha / rank * B
+        @ A after the update) and `unreached`, the number of modules whose B got no gradient. Raise
+        BackendError, and change nothing, when the gradient norm is not finite or no gradient was
+        accumulated.
         """
         ...
 
     def state(self) -> TrainState:
-        """Adapter and optimizer as arrays, exact copies."""
+        """Return adapter and optimizer as arrays, exact copies."""
         ...
 
     def restore(self, state: TrainState) -> None:
-        """Take `state` over, and drop gradients.
+        """Put `state` in place, and drop accumulated gradients.
 
-        Raises BackendError, and changes nothing, when names or shapes do not fit. Before the first
+        Raise BackendError, and change nothing, when names or shapes do not fit. Before the first
         step there are no moments.
         """
         ...
 
     def memory(self) -> Memory:
-        """Bytes used, peak and available on the device."""
+        """Return the bytes in use, at the peak and in total on the device."""
         ...
 
     def close(self) -> None:
@@ -245,19 +244,20 @@ class Backend(Protocol):
 
 
 class Load(Protocol):
-    """The entry point each backend package exports in the group `offapi.backends`."""
+    """The entry point that each backend package exports in the group `offapi.backends`."""
 
     def __call__(self, spec: ModelSpec) -> Backend: ...
 
 
 def available() -> tuple[str, ...]:
-    """Names of the backends that are registered (their libraries may still be missing)."""
+    """Return the names of the registered backends (their libraries may still be missing)."""
     return tuple(sorted({entry.name for entry in entry_points(group="offapi.backends")}))
 
 
 def default_backend() -> str:
-    """mlx on Apple Silicon, torch elsewhere; the
-    other where that one's library is not installed.
+    """Return `mlx` on Apple Silicon and `torch` elsewhere.
+
+    If only the other one is installed, return that.
     """
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     first, second = ("mlx", "torch") if apple else ("torch", "mlx")
@@ -265,20 +265,17 @@ def default_backend() -> str:
 
 
 def find(name: str) -> Load:
-    """The loader of the backend called `name`; BackendError
-    when there is none, or its library is missing.
-    """
-    found = {entry.name: entry for entry in entry_points(group="offapi.backends")}
-    if name not in found:
-        raise BackendError(f"unknown backend {name!r}.", next_step=nearest(name, found))
-    # MKL's last bit otherwise depends on where in memory
-    # an array lies; resume promises byte equality.
+    """Return the loader of backend `name`; raise BackendError if it or its library is missing."""
+    entries = {entry.name: entry for entry in entry_points(group="offapi.backends")}
+    if name not in entries:
+        raise BackendError(f"unknown backend {name!r}.", next_step=nearest(name, entries))
+    # Resume promises byte equality, but MKL's last bit depends on an array's place in memory.
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     try:
-        start: Load = found[name].load()
+        start: Load = entries[name].load()
     except ImportError as error:
         raise BackendError(
-            f"backend {name!r} is not usable here: {error}.",
+            f"backend {name!r} cannot be used here: {error}.",
             next_step=(
                 f"Run `pip install '.[{name}]'` in offapi's checkout, or choose another --backend."
             ),
@@ -287,12 +284,13 @@ def find(name: str) -> Load:
 
 
 def load(name: str, spec: ModelSpec) -> Backend:
-    """Load `spec` with the backend called `name`, its activation bytes filled in where the model's
-    sizes can be read; raises what `find` and the backend raise.
+    """Load `spec` with the backend `name`; raise what `find` and the backend raise.
+
+    The activation bytes are filled in where the model's sizes can be read.
     """
     start = find(name)
     if spec.activation_bytes is None:
-        with suppress(OSError, ValueError, KeyError):  # what is wrong with a folder, a backend says
-            figure = activation_bytes(spec.path, name, spec.dtype)
-            spec = replace(spec, activation_bytes=figure)
+        with suppress(OSError, ValueError, KeyError):  # the backend reports a bad folder
+            size = activation_bytes(spec.path, name, spec.dtype)
+            spec = replace(spec, activation_bytes=size)
     return start(spec)

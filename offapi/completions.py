@@ -1,6 +1,6 @@
-"""What is sampled from a model: how, and the completions of each prompt.
+"""How completions are sampled from a model, and the completions of each prompt.
 
-Left out: how they are drawn, which is a backend's rollout.
+Left out: the sampling itself, which is a backend's rollout.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Finish = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn. temperature 0 is greedy.
+    """How completions are drawn; temperature 0 is greedy.
 
-    Truncation is applied after the temperature, in the order top_k, top_p, min_p, and the
-    rest renormalised; behaviour logprobs are those of that distribution. `seed` and
-    `step` key the uniforms (see `offapi.randomness.uniforms`).
+    Truncation is applied after the temperature, in the order top_k, top_p, min_p, and the rest is
+    renormalised; behaviour logprobs are those of that distribution. `seed` and `step` key the
+    uniforms (see `offapi.randomness.uniforms`).
     """
 
     max_tokens: int
@@ -40,14 +40,14 @@ class Sampling:
         require(self, dict.fromkeys(("temperature", "top_k"), AT_LEAST_0))
 
     def finish(self, tokens: Sequence[int]) -> Finish | None:
-        """Why the last of `tokens` ends their completion; None where it does not."""
+        """Return why the last of `tokens` ends their completion, or None if it does not."""
         if tokens[-1] in self.stop_ids:
             return "stop"
         return "length" if len(tokens) >= self.max_tokens else None
 
     @property
     def truncated(self) -> bool:
-        """Whether some tokens could not be drawn: top_k, top_p or min_p is on."""
+        """Whether top_k, top_p or min_p keeps some tokens from being drawn."""
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0)
 
 
@@ -56,15 +56,15 @@ class Completion:
     """One sampled continuation. `tokens` ends with the stop token where finish is "stop"."""
 
     tokens: tuple[int, ...]
-    # nats, under the distribution really sampled; same length as tokens
+    # nats, under the distribution that was sampled from; as many as tokens
     logprobs: tuple[float, ...]
     finish: Finish
-    sampling_mask: SamplingMask | None = None  # where the sampling was truncated
+    sampling_mask: SamplingMask | None = None  # only of truncated sampling
 
 
 @dataclass(frozen=True)
 class Group:
-    """All completions of one prompt. `prompt` is its index in the call."""
+    """All completions of one prompt, whose index in the call is `prompt`."""
 
     prompt: int
     completions: tuple[Completion, ...]
@@ -73,12 +73,14 @@ class Group:
 def check_rollout(
     prompts: Sequence[Sequence[int]], n: int, keys: Sequence[int] | None, vocabulary: int
 ) -> None:
-    """ValueError for what `Backend.rollout` refuses."""
+    """Raise ValueError for what `Backend.rollout` refuses."""
     if n < 1:
-        raise ValueError(f"a group needs at least one completion, got n = {n}")
+        raise ValueError(f"a group must have at least one completion, got n = {n}")
     if not all(len(prompt) for prompt in prompts):
-        raise ValueError("an empty prompt cannot be continued")
+        raise ValueError("a prompt must have at least one token, got an empty one")
     for index, prompt in enumerate(prompts):
         check_tokens(prompt, vocabulary, f"prompt {index}")
     if keys is not None and len(keys) != len(prompts):
-        raise ValueError(f"every prompt needs a key, got {len(keys)} for {len(prompts)} prompts")
+        raise ValueError(
+            f"`keys` must have one key per prompt, got {len(keys)} for {len(prompts)} prompts"
+        )

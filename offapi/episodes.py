@@ -1,7 +1,7 @@
-"""Episodes: what a model is trained on and scores, runs of tokens that are given or sampled.
+"""Episodes: the sequences of given and sampled tokens that a model is trained on and scores.
 
-A single-shot answer is an episode of two segments, a chat with tools one of many. Everything
-trains on these, and both backends refuse the same ones. Left out: where the tokens come from
+A single answer is an episode of two segments; a chat with tools has many. Every recipe trains on
+episodes, and both backends refuse the same ones. Left out: where the tokens come from
 (`offapi.chat.chat`, a backend's rollout).
 """
 
@@ -20,11 +20,10 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True, eq=False)
 class SamplingMask:
-    """The tokens that truncation left to draw from, at each
-    of T positions: the sampling mask of arXiv 2512.02556.
+    """The tokens that truncation left to draw from at each of T positions (arXiv 2512.02556).
 
-    `ids` are the token ids of all positions one after the
-    other, ascending in each; `counts` (T,) how many each has.
+    `ids` are the token ids of all positions end to end, ascending at each; `counts` (T,) says how
+    many belong to each position.
     """
 
     ids: NDArray[np.int32]
@@ -32,7 +31,7 @@ class SamplingMask:
 
     @classmethod
     def of_positions(cls, ids_T: Sequence[NDArray[np.int32]]) -> SamplingMask:
-        """Join the ids left at each position, one array a position."""
+        """Join the ids left at each position, one array per position."""
         counts_T = np.array([len(ids) for ids in ids_T], np.int32)
         return cls(np.concatenate(ids_T), counts_T)
 
@@ -43,15 +42,16 @@ class Segment:
 
     tokens: tuple[int, ...]
     sampled: bool
-    logprobs: tuple[float, ...] | None = None  # behaviour logprobs, sampled segments of a rollout
-    # what truncated sampling left to draw from: logprobs are taken over these tokens
+    logprobs: tuple[float, ...] | None = None  # behaviour logprobs, if a rollout sampled it
+    # the tokens that truncated sampling left: logprobs are taken over these
     sampling_mask: SamplingMask | None = None
 
 
 @dataclass(frozen=True)
 class Episode:
-    """Segments in order. Tokens are appended, never
-    re-encoded, so training sees what was sampled.
+    """Segments in order.
+
+    Tokens are appended, never re-encoded, so training sees what was sampled.
     """
 
     id: str
@@ -64,81 +64,88 @@ class Episode:
 
     @property
     def mask(self) -> tuple[bool, ...]:
-        """Completion mask, shape (T,): True where the token was sampled, that is, is learned."""
+        """The completion mask, shape (T,): True where the token was sampled and is learned."""
         return tuple(segment.sampled for segment in self.segments for _ in segment.tokens)
 
     @property
     def behaviour(self) -> Floats | None:
-        """Behaviour logprobs of the masked tokens, shape
-        (mask.sum(),); None where a sampled segment has none.
+        """The behaviour logprobs of the masked tokens, shape (mask.sum(),).
+
+        None if a sampled segment has none.
         """
         sampled = [segment.logprobs for segment in self.segments if segment.sampled]
         known = [logprobs for logprobs in sampled if logprobs is not None]
-        return (
-            np.array([x for each in known for x in each], np.float32)
-            if len(known) == len(sampled)
-            else None
-        )
+        if len(known) < len(sampled):
+            return None
+        return np.array([logprob for logprobs in known for logprob in logprobs], np.float32)
 
     @property
     def sampling_mask(self) -> SamplingMask | None:
         """The sampling mask of the masked tokens; None unless every sampled segment has one."""
         sampled = [segment.sampling_mask for segment in self.segments if segment.sampled]
-        known = [each for each in sampled if each is not None]
+        known = [mask for mask in sampled if mask is not None]
         if not known or len(known) < len(sampled):
             return None
-        counts_T = np.concatenate([each.counts for each in known])
-        return SamplingMask(np.concatenate([each.ids for each in known]), counts_T)
+        counts_T = np.concatenate([mask.counts for mask in known])
+        return SamplingMask(np.concatenate([mask.ids for mask in known]), counts_T)
 
 
 def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
-    """Length of the longest prefix that all rows share,
-    leaving every row at least one token of its own.
+    """Return the length of the longest prefix that all rows share.
+
+    Every row keeps at least one token of its own.
     """
     limit = min(map(len, rows)) - 1
-    first, last = min(map(tuple, rows)), max(map(tuple, rows))  # all others lie between
+    # In lexicographic order all other rows lie between these two.
+    first, last = min(map(tuple, rows)), max(map(tuple, rows))
     return next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
 
 
 def check_tokens(tokens: Sequence[int], vocabulary: int, name: str) -> None:
-    """ValueError for a token id that is not below `vocabulary`, the model's number of tokens."""
+    """Raise ValueError for a token id outside the model's `vocabulary` tokens."""
     for token in (min(tokens, default=0), max(tokens, default=0)):
         if not 0 <= token < vocabulary:
-            raise ValueError(f"{name} has token {token}, the model knows 0 to {vocabulary - 1}")
+            raise ValueError(f"{name} has token {token}; tokens must be 0 to {vocabulary - 1}")
 
 
 def check_scorable(episodes: Sequence[Episode], vocabulary: int, temperature: float = 1.0) -> None:
-    """ValueError, naming the episode, where the first token is masked (nothing predicts it), a
-    sampling mask does not fit its tokens, or the model does not know one; or for a temperature
-    that is not above 0.
+    """Raise ValueError, naming the episode, for one that cannot be scored.
+
+    That is, if the first token is masked (nothing predicts it), a sampling mask does not fit its
+    tokens, or the model does not know a token; also if the temperature is not above 0.
     """
     if not 0 < temperature < inf:
-        raise ValueError(f"logprobs need a temperature above 0, got {temperature}")
+        raise ValueError(f"logprobs need a finite temperature above 0, got {temperature}")
     for episode in episodes:
         check_tokens(episode.tokens, vocabulary, f"episode {episode.id!r}")
         if episode.mask[:1] == (True,):
-            raise ValueError(f"episode {episode.id!r} masks its first token, which has no context")
+            raise ValueError(
+                f"episode {episode.id!r} masks its first token, which no earlier token predicts"
+            )
         if not _sampling_mask_fits(episode, vocabulary):
             raise ValueError(
-                f"the sampling mask of episode {episode.id!r} must hold one set for each masked"
-                " token, the token among them"
+                f"the sampling mask of episode {episode.id!r} must have one set of tokens for each"
+                " masked token, and each set must contain its token"
             )
 
 
 def check_learnable(batch: Sequence[Episode], vocabulary: int) -> None:
-    """ValueError for an empty batch, an episode without masked
-    tokens, or one that cannot be scored.
+    """Raise ValueError for an empty batch, or an episode that cannot be learned from.
+
+    That is, one without masked tokens, or one that `check_scorable` refuses.
     """
     if not batch:
-        raise ValueError("a batch to train on needs at least one episode")
+        raise ValueError("a training batch must have at least one episode, got none")
     for episode in batch:
         if not any(episode.mask):
-            raise ValueError(f"episode {episode.id!r} has no masked tokens, so nothing to learn")
+            raise ValueError(
+                f"episode {episode.id!r} has no masked tokens, so there is nothing to learn"
+            )
     check_scorable(batch, vocabulary)
 
 
 def _sampling_mask_fits(episode: Episode, vocabulary: int) -> bool:
-    """Whether it is absent, or has one set for each masked token, the token among them."""
+    """Whether the episode has no sampling mask, or one whose sets hold each masked token."""
     mask = episode.sampling_mask
     if mask is None:
         return True

@@ -1,10 +1,8 @@
-"""What GRPO and its relatives optimise: the rules as a
-table, their knobs, and what a sampled episode brings along.
+"""What GRPO and its relatives optimise: the table of rules, their knobs, and a sampled experience.
 
-Advantages and losses are computed in the backends, on the device; this module says what they
-compute. Left out: rules with a value model, and losses over whole distributions.
-
-Shape suffixes: `_P` prompts, `_G` completions of a group, `_T` completion tokens.
+Backends compute advantages and losses on the device; this module defines what they compute. Array
+names carry the shape suffixes that `offapi.backend` lists. Left out: rules with a value model, and
+losses over whole distributions.
 """
 
 from __future__ import annotations
@@ -32,10 +30,14 @@ class Shape:
     `advantage`: std (r - mean) / (std + 1e-4); centred r - mean; leave_one_out r minus the mean of
     the others; mean (r - mean) / mean. A group whose rewards are all equal has advantages of
     exactly 0.
-    `ratio`: of a token; or of its sequence, exp of the tokens' mean or summed log-ratio.
-    `clipped`: min(rho A, clip(rho, 1 - low, 1 + high) A); or else min(rho, 1 + high) as a constant
-    factor of A log pi (CISPO). `aggregation`: mean over sequences of the mean over their tokens;
-    mean over all tokens of the batch; or the sum over B times the longest completion allowed.
+
+    `ratio`: of a token; or of its sequence, exp of the mean or the sum of the tokens' log-ratios.
+
+    `clipped`: if True, min(rho A, clip(rho, 1 - low, 1 + high) A); if False, min(rho, 1 + high) is
+    a constant factor of A log pi (CISPO).
+
+    `aggregation`: the mean over sequences of the mean over their tokens; the mean over all tokens
+    of the batch; or the sum over B times the longest completion allowed.
     """
 
     advantage: Literal["std", "centred", "leave_one_out", "mean"]
@@ -50,19 +52,17 @@ RULES: Mapping[Rule, Shape] = {
     "grpo": Shape("std", "token", True, "sequence", 0.2, 0.2),  # arXiv 2402.03300, equation 3
     "dr_grpo": Shape("centred", "token", True, "length", 0.2, 0.2),  # arXiv 2503.20783, section 3.2
     "dapo": Shape("std", "token", True, "token", 0.2, 0.28),  # arXiv 2503.14476, equation 8
-    "gspo": Shape(
-        "std", "sequence_mean", True, "sequence", 3e-4, 4e-4
-    ),  # arXiv 2507.18071, equations 5 to 7
-    "cispo": Shape(
-        "std", "token", False, "token", 1.0, 0.28
-    ),  # arXiv 2506.13585, equations 4 and 5
+    # arXiv 2507.18071, equations 5 to 7
+    "gspo": Shape("std", "sequence_mean", True, "sequence", 3e-4, 4e-4),
+    # arXiv 2506.13585, equations 4 and 5
+    "cispo": Shape("std", "token", False, "token", 1.0, 0.28),
     "rloo": Shape("leave_one_out", "sequence_sum", True, "sequence", 0.2, 0.2),  # arXiv 2402.14740
     "maxrl": Shape("mean", "token", True, "token", 0.2, 0.2),  # arXiv 2602.02710
 }
 
 
 def shape_of(rule: Rule) -> Shape:
-    """The rule's row of the table. Raises ValueError for an unknown rule."""
+    """Return the rule's row of the table; raise ValueError for an unknown rule."""
     if rule not in RULES:
         raise ValueError(f"unknown rule {rule!r}. {nearest(rule, RULES)}")
     return RULES[rule]
@@ -70,17 +70,17 @@ def shape_of(rule: Rule) -> Shape:
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """A rule and its knobs, by the papers' names. None takes the rule's own value.
+    """A rule and its knobs, by the papers' names; None takes the rule's own value.
 
-    dr_grpo is the default: dividing by the group's standard deviation makes a trifle between two
-    answers weigh as much as right against wrong, and averaging inside each completion favours
-    long wrong answers; it does neither, and AdamW does not care for the scale it leaves.
+    dr_grpo is the default. Dividing by the group's standard deviation lets a trifling difference
+    weigh as much as right against wrong, and averaging inside each completion favours long wrong
+    answers. dr_grpo does neither, and AdamW is indifferent to the scale of the loss.
     """
 
     rule: Rule = "dr_grpo"
     epsilon: float | None = None
     epsilon_high: float | None = None
-    # of the KL to the reference, in steps without a signal too; at 0 it is measured alone
+    # weight of the KL to the reference, also in steps without a signal; at 0 it is only measured
     beta: float = 0.0
     # both have the gradient of KL(pi || reference): arXiv 2512.21852
     kl: Literal["ratio_k3", "k2"] = "ratio_k3"
@@ -95,8 +95,8 @@ class PolicyLoss:
         shape_of(self.rule)
         if self.epsilon is not None and not self.shape.clipped:
             raise ValueError(
-                f"epsilon has no effect with {self.rule}, which bounds ratios from above alone"
-                " (epsilon_high)"
+                f"epsilon has no effect with {self.rule}, which bounds ratios only from above; set"
+                " epsilon_high instead"
             )
 
     @property
@@ -111,8 +111,9 @@ class PolicyLoss:
 
     @property
     def high(self) -> float:
-        """How far above 1 a ratio may go: epsilon_high,
-        epsilon where that alone is given, the rule's own else.
+        """How far above 1 a ratio may go: epsilon_high, or the rule's own value.
+
+        With only epsilon given, a rule with equal bounds takes epsilon for both.
         """
         symmetric = self.shape.low == self.shape.high
         given = self.epsilon if symmetric and self.epsilon_high is None else self.epsilon_high
@@ -121,11 +122,11 @@ class PolicyLoss:
 
 @dataclass(frozen=True, eq=False)
 class Experience:
-    """A sampled episode with what its reward made of it.
-    Arrays are one number a masked token, nats, shape (T,).
+    """A sampled episode with its advantage.
 
-    The episode's sampled segments carry the behaviour logprobs. `old` are this backend's own
-    logprobs before the first inner update; None says that this is the first, and the ratio is 1.
+    Arrays have one number per masked token, in nats, shape (T,). The episode's sampled segments
+    carry the behaviour logprobs. `old` are this backend's own logprobs before the first inner
+    update; None means that this is the first, so the ratio is 1.
     """
 
     episode: Episode
@@ -136,9 +137,9 @@ class Experience:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What `Backend.policy_gradient` found.
+    """What `Backend.policy_gradient` returns.
 
-    `logprobs` (T,) of each experience, None where it was not computed.
+    `logprobs` has an array (T,) for each experience, or None if it was not computed.
     """
 
     metrics: Metrics
@@ -146,56 +147,64 @@ class Update:
 
 
 def check_experiences(batch: Sequence[Experience], loss: PolicyLoss, vocabulary: int) -> None:
-    """ValueError, naming the episode, for one that cannot be learned from, arrays that do not
-    fit its mask, or a reference that beta needs and lacks.
+    """Raise ValueError, naming the episode, for an experience that cannot be learned from.
+
+    That is, if `check_learnable` refuses the episode, an array does not fit its mask, or beta needs
+    a reference that is missing.
     """
-    check_learnable([one.episode for one in batch], vocabulary)
-    for one in batch:
-        name, tokens = one.episode.id, sum(one.episode.mask)
-        if loss.beta > 0 and one.reference is None:
+    check_learnable([experience.episode for experience in batch], vocabulary)
+    for experience in batch:
+        episode = experience.episode
+        tokens = sum(episode.mask)
+        if loss.beta > 0 and experience.reference is None:
             raise ValueError(
-                f"episode {name!r} has no reference logprobs, which beta {loss.beta:g} needs"
+                f"episode {episode.id!r} has no reference logprobs; beta {loss.beta:g} needs them"
             )
-        arrays = {"behaviour": one.episode.behaviour, "old": one.old, "reference": one.reference}
-        for kind, array in arrays.items():
-            if array is not None and array.shape != (tokens,):
-                what = (
-                    f"episode {name!r} has {tokens} masked tokens and {kind} logprobs of shape"
-                    f" {array.shape}"
+        arrays = {
+            "behaviour": episode.behaviour,
+            "old": experience.old,
+            "reference": experience.reference,
+        }
+        for kind, logprobs_T in arrays.items():
+            if logprobs_T is not None and logprobs_T.shape != (tokens,):
+                raise ValueError(
+                    f"episode {episode.id!r} has {tokens} masked tokens, so its {kind} logprobs"
+                    f" must have shape ({tokens},), got {logprobs_T.shape}"
                 )
-                raise ValueError(what)
 
 
-def contributes(one: Experience, loss: PolicyLoss) -> bool:
-    """Whether the summand of an experience can be other than exactly 0."""
-    return one.advantage != 0 or loss.beta > 0
+def contributes(experience: Experience, loss: PolicyLoss) -> bool:
+    """Whether an experience's term of the loss can be other than exactly 0."""
+    return experience.advantage != 0 or loss.beta > 0
 
 
 def pad_rewards(
     rewards: Sequence[Sequence[float]],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Rewards as one rectangle (P, G), 0 where a group has fewer, and which places are real.
+    """Return the rewards as a rectangle (P, G), 0 in padding, and which places are real.
 
-    Raises ValueError for a reward that is not finite, an empty group, or no group at all.
+    Raise ValueError for a reward that is not finite, an empty group, or no group at all.
     """
     sizes_P = np.array([len(group) for group in rewards])
     if not sizes_P.all() or not len(sizes_P):
-        raise ValueError("every group needs at least one reward, and there must be a group")
+        raise ValueError("there must be at least one group, and each must have at least one reward")
     real_PG = np.arange(sizes_P.max()) < sizes_P[:, None]
     rewards_PG = np.zeros(real_PG.shape, np.float64)
     rewards_PG[real_PG] = [reward for group in rewards for reward in group]
     if not np.isfinite(rewards_PG).all():
         group, place = np.argwhere(~np.isfinite(rewards_PG))[0]
         raise ValueError(
-            f"the reward {rewards_PG[group, place]} of completion {place} in group {group} is not"
-            " finite"
+            f"rewards must be finite, got {rewards_PG[group, place]} for completion {place} of"
+            f" group {group}"
         )
     return rewards_PG, real_PG
 
 
 def ratio_metrics(parts: Sequence[NDArray[np.floating]]) -> Metrics:
-    """Metrics of a batch from the statistics (5,) of its micro-batches: the sum of the ratios, the
-    largest, how many were clipped low and high, and how many there are.
+    """Return a batch's metrics from the statistics (5,) of its micro-batches.
+
+    The five are the sum of the ratios, the largest, the numbers clipped low and high, and the
+    number of ratios.
     """
     if not parts:
         parts = [np.array([1.0, 1.0, 0.0, 0.0, 1.0])]

@@ -1,6 +1,4 @@
-"""All random numbers, drawn by NumPy's counter-based
-Philox, so they depend on no backend, batch or restart.
-"""
+"""All random numbers, from NumPy's counter-based Philox: no backend or restart changes them."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from offapi.episodes import Floats
 
 
 def _generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
-    """A stream of its own for (seed, purpose, counters). Philox: Salmon et al., SC 2011."""
+    """Return a generator for (seed, purpose, counters) alone (Philox: Salmon et al., SC 2011)."""
     digest = hashlib.sha256(purpose.encode()).digest()
     key = np.array([seed & (2**64 - 1), int.from_bytes(digest[:8], "little")], dtype=np.uint64)
     counter = np.array([0, *counters, *[0] * (3 - len(counters))], dtype=np.uint64)
@@ -20,17 +18,17 @@ def _generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
 
 
 def uniforms(seed: int, step: int, prompt: int, sample: int, count: int) -> Floats:
-    """`count` uniforms in [0, 1), one for each sampled token of one completion, shape (T,)."""
+    """Return `count` uniforms in [0, 1), one per sampled token of one completion, shape (T,)."""
     return _generator(seed, "rollout", sample, prompt, step).random(count, dtype=np.float32)
 
 
 def lora_matrices(
     seed: int, module: str, rank: int, in_features: int, out_features: int
 ) -> tuple[Floats, Floats]:
-    """Initial A (rank, in) and B (out, rank) of `module`,
-    a dotted path such as `model.layers.0.mlp.up_proj`.
+    """Return the initial A (rank, in) and B (out, rank) of `module`.
 
-    A is uniform in ±1/sqrt(in), PEFT's default (Kaiming with a = sqrt 5); B is zero.
+    `module` is a dotted path such as `model.layers.0.mlp.up_proj`. A is uniform in ±1/sqrt(in),
+    PEFT's default (Kaiming with a = sqrt 5); B is zero.
     """
     bound = 1.0 / np.sqrt(in_features)
     draw = _generator(seed, f"lora:{module}").random((rank, in_features), dtype=np.float32)
@@ -39,5 +37,5 @@ def lora_matrices(
 
 
 def order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
-    """The order in which `count` rows are visited in `epoch`."""
+    """Return the order in which `count` rows are visited in `epoch`."""
     return tuple(int(i) for i in _generator(seed, "order", epoch).permutation(count))

@@ -1,8 +1,7 @@
-"""Writes offapi/demo/parity.json: what transformers itself
-(eager attention, fp32, CPU) computes for the demo model.
+"""Write offapi/demo/parity.json: what transformers (eager, fp32, CPU) computes for the demo model.
 
-Independent of offapi's backends, so that each can be compared with it. Run it only when
-the converted weights or the fixed sequences change: python scripts/demo_parity.py
+It is independent of offapi's backends, so that each can be compared with it. Run it only when the
+converted weights or the fixed sequences change: python scripts/demo_parity.py
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from offapi.models import parity, store
 
 
 def with_transformers(folder: Path) -> parity.ParityRecord:
-    """The record of the model in `folder` by transformers."""
+    """Return the record of the model in `folder`, computed by transformers."""
     import torch
     import transformers
 

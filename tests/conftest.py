@@ -1,5 +1,4 @@
-"""Puts support/ on sys.path, and scripts/, so that tests can
-`import tiny_llama` and `import generate_docs` in importlib mode.
+"""Put support/ and scripts/ on sys.path, so that tests can import from them in importlib mode.
 
 Every test session has a model store of its own; OFFAPI_TEST_HOME names one to keep, which saves
 converting the demo model again.
@@ -19,9 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from offapi.models import source, store
 
-if (
-    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-):  # a shell's background job; what tests start would ignore it too
+# In a shell's background job SIGINT is ignored, and processes that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

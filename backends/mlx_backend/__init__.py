@@ -1,5 +1,4 @@
-"""The MLX backend: Apple Silicon (Metal) and Linux CPU.
-Same contract and same file names as the torch one.
+"""The MLX backend for Apple Silicon (Metal) and Linux CPU, a twin of the torch backend.
 
 Left out: distribution, models with windowed or recurrent caches, training more than LoRA.
 """

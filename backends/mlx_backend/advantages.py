@@ -1,7 +1,4 @@
-"""Advantages of groups of rewards, all groups at once on the device.
-
-The rules' table is `offapi.policy_loss.RULES`.
-"""
+"""Advantages of all groups of rewards at once, on the device, by `offapi.policy_loss.RULES`."""
 
 from __future__ import annotations
 
@@ -15,22 +12,22 @@ from offapi.policy_loss import NO_MEAN, STD_EPS, Rule, Shape, pad_rewards, shape
 
 
 def advantages(rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
-    """See `Backend.advantages`. Computed in float64 where the device has it."""
+    """See `Backend.advantages`. They are computed in float64 where the device has it."""
     shape = shape_of(rule)
     padded_PG, present_PG = pad_rewards(rewards)
-    kind = mx.float32 if mx.default_device().type == mx.DeviceType.gpu else mx.float64
-    rewards_PG, real_PG = mx.array(padded_PG, kind), mx.array(present_PG)
+    dtype = mx.float32 if mx.default_device().type == mx.DeviceType.gpu else mx.float64
+    rewards_PG, real_PG = mx.array(padded_PG, dtype), mx.array(present_PG)
     advantages_PG = _advantages(rewards_PG, real_PG, shape)
-    # By the extremes: the mean of equal rewards may round to another number.
+    # Equality shows in the extremes: the mean of equal rewards may round to another number.
     most_P1 = mx.where(real_PG, rewards_PG, -mx.inf).max(axis=1, keepdims=True)
     least_P1 = mx.where(real_PG, rewards_PG, mx.inf).min(axis=1, keepdims=True)
-    rows = np.array(mx.where(most_P1 > least_P1, advantages_PG, 0.0))
-    sizes = present_PG.sum(axis=1)
-    return [row[:size].astype(np.float32) for row, size in zip(rows, sizes, strict=True)]
+    advantages_PG = mx.where(most_P1 > least_P1, advantages_PG, 0.0)
+    groups = zip(np.array(advantages_PG), present_PG.sum(axis=1), strict=True)
+    return [advantages_G[:size].astype(np.float32) for advantages_G, size in groups]
 
 
 def _advantages(rewards_PG: mx.array, real_PG: mx.array, shape: Shape) -> mx.array:
-    """Advantages (P, G) of rewards that are padded where `real_PG` is False."""
+    """Return the advantages (P, G) of rewards that are padding where `real_PG` is False."""
     count_P1 = real_PG.sum(axis=1, keepdims=True)
     others_P1 = mx.maximum(count_P1 - 1, 1)
     mean_P1 = rewards_PG.sum(axis=1, keepdims=True) / count_P1

@@ -1,6 +1,4 @@
-"""The Backend object: one policy, its optimizer's state,
-and the calls of the contract (offapi.backend.Backend).
-"""
+"""The Backend object: one policy, and the verbs of the contract (`offapi.backend.Backend`)."""
 
 from __future__ import annotations
 
@@ -21,25 +19,26 @@ from . import checkpoint, losses
 from . import optimizer as adamw
 from .advantages import advantages
 from .loader import load_policy
-from .policy import adapter_norm, trainable
+from .policy import adapter_norm, check_trainable
 from .policy_gradient import policy_gradient
 from .rollout import rollout
 
 
 def load(spec: ModelSpec) -> MLXBackend:
-    """Load `spec`. Raises ModelError for the model's
-    faults, BackendError for a device that is not there.
+    """Load `spec` with MLX.
+
+    Raise ModelError for a bad model folder, BackendError for a missing device.
     """
     return MLXBackend(spec)
 
 
 class MLXBackend:
-    """Implements offapi.backend.Backend; see there for units, shapes and errors."""
+    """One loaded model; see `offapi.backend.Backend` for units, shapes and errors."""
 
     name = "mlx"
 
     def __init__(self, spec: ModelSpec) -> None:
-        self.device = _use(spec.device)
+        self.device = _use_device(spec.device)
         mx.reset_peak_memory()
         self._limits = spec.limits
         self._policy = load_policy(spec)
@@ -49,7 +48,7 @@ class MLXBackend:
 
     @property
     def limits(self) -> Limits:
-        """How much it holds at once."""
+        """How much the backend holds at once."""
         return self._limits
 
     @property
@@ -70,25 +69,25 @@ class MLXBackend:
     def score(
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0
     ) -> list[Floats]:
-        """Logprobs (nats) of the tokens in each episode's mask."""
-        with self._policy.reference() if by == "reference" else nullcontext():
+        """Return the logprobs (nats) of the masked tokens of each episode."""
+        with self._policy.scored_by_reference() if by == "reference" else nullcontext():
             return losses.score(self._policy, episodes, self._limits, temperature)
 
     def forward_backward(self, batch: Sequence[Episode]) -> Metrics:
         """Add the gradient of the cross-entropy over the whole batch."""
-        trainable(self._policy)
-        value, tokens, self._gradients = losses.cross_entropy(
+        check_trainable(self._policy)
+        metrics, self._gradients = losses.forward_backward(
             self._policy, batch, self._limits, self._gradients
         )
-        return {"loss": value, "tokens": float(tokens)}
+        return metrics
 
     def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
-        """The advantages of each group of `rewards` under `rule`."""
+        """Return the advantages of each group of `rewards` under `rule`."""
         return advantages(rewards, rule)
 
     def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
         """Add the gradient of `loss` over the whole batch."""
-        trainable(self._policy)
+        check_trainable(self._policy)
         update, self._gradients = policy_gradient(
             self._policy, batch, self._limits, loss, self._gradients
         )
@@ -110,23 +109,21 @@ class MLXBackend:
         }
 
     def state(self) -> TrainState:
-        """Adapter and optimizer as arrays, exact copies."""
+        """Return adapter and optimizer as arrays, exact copies."""
         return checkpoint.state(self._policy, self._moments, self._step)
 
     def restore(self, state: TrainState) -> None:
-        """Take `state` over; gradients that were accumulated are dropped."""
+        """Put `state` in place, and drop accumulated gradients."""
         self._moments = checkpoint.restore(self._policy, state)
         self._gradients, self._step = {}, state.step
 
     def memory(self) -> Memory:
-        """MLX's own buffers on a GPU; the process on a CPU, where the peak is the process's."""
+        """Return the bytes of MLX's buffers on a GPU, or of the process on a CPU."""
         if mx.default_device().type == mx.DeviceType.gpu:
             info = mx.device_info()
-            total = int(
-                info.get("memory_size") or info["total_memory"]
-            )  # Metal's name for it, CUDA's
+            total = int(info.get("memory_size") or info["total_memory"])  # Metal's name, CUDA's
             return Memory(used=mx.get_active_memory(), peak=mx.get_peak_memory(), total=total)
-        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         used = psutil.Process().memory_info().rss
         return Memory(used=used, peak=max(peak, used), total=psutil.virtual_memory().total)
@@ -138,14 +135,18 @@ class MLXBackend:
         mx.clear_cache()
 
 
-def _use(device: str) -> str:
+def _use_device(device: str) -> str:
     """Make `device` the default one and return its name."""
     if device not in ("auto", "cpu", "gpu"):
-        raise BackendError(f"unknown MLX device {device!r}.", next_step="Known: auto, cpu, gpu.")
+        raise BackendError(
+            f"device must be auto, cpu or gpu for MLX, got {device!r}.",
+            next_step="Use device = 'auto'.",
+        )
     gpu = mx.is_available(mx.gpu)
     if device == "gpu" and not gpu:
         raise BackendError(
-            "no GPU that MLX can use.", next_step="Use --device cpu, or the torch backend."
+            "device 'gpu' cannot be used: MLX finds no GPU here.",
+            next_step="Use device = 'cpu', or the torch backend.",
         )
     chosen = "gpu" if gpu and device != "cpu" else "cpu"
     mx.set_default_device(mx.gpu if chosen == "gpu" else mx.cpu)

@@ -1,7 +1,7 @@
-"""The two caches mlx-lm's models are run with: a block of fresh tokens, and slots that decode.
+"""The two caches that mlx-lm's models run with: a block of new tokens, and slots that decode.
 
-Both stand behind a shared prefix that is stored once. A row's keys lie from column 0 on, one
-row a slot, so a new row overwrites a finished one. Left out: windows, recurrent states.
+Both follow a shared prefix that is stored once. A row's keys start at column 0 of its slot,
+so a new row overwrites a finished one. Left out: windows, recurrent states.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 from .attention import KV, Mask, attend
 
-Prefix: TypeAlias = tuple[KV, ...]  # one pair for each layer
+Prefix: TypeAlias = tuple[KV, ...]  # the keys and values of each layer
 GROWTH = 128  # columns added when a slot is full
 
 
 class Block:
-    """One layer's keys and values of fresh tokens, right-padded rows that start after `prefix`.
+    """One layer's keys and values of new tokens: right-padded rows that follow `prefix`.
 
-    Padding needs no mask: it lies after every real token, and attention is causal.
+    Padding needs no mask: it comes after every real token, and attention is causal.
     """
 
     def __init__(self, prefix: KV | None) -> None:
@@ -29,54 +29,52 @@ class Block:
         self.offset = 0 if prefix is None else prefix[0].shape[1]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
-        """Keep what the layer computed and hand it back; the prefix stays apart."""
+        """Store what the layer computed and return it; the prefix stays separate."""
         self.keys, self.values = keys, values
         return keys, values
 
     def make_mask(self, length: int, return_array: bool = False, **_: Any) -> Mask:
-        """Causal over the block's own tokens."""
+        """Return the causal mask over the block's own tokens."""
         return mx.tri(length, dtype=mx.bool_) if return_array else "causal"
 
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask
     ) -> mx.array:
-        """Attention to the prefix and the block."""
+        """Attend to the prefix and the block."""
         return attend(queries, keys, values, self.prefix, scale, mask)
 
 
 def blocks(prefix: Prefix | None, layers: int) -> list[Block]:
-    """A cache for one forward pass over fresh tokens."""
+    """Return a cache for one forward pass over new tokens."""
     return [Block(None if prefix is None else prefix[i]) for i in range(layers)]
 
 
 def extend(prefix: Prefix | None, caches: Sequence[Block]) -> Prefix:
-    """`prefix` and after it the single row that `caches` hold."""
+    """Return `prefix` followed by the single row that `caches` hold."""
     own = tuple((cache.keys[0], cache.values[0]) for cache in caches)
     if prefix is None:
         return own
     joined = zip(prefix, own, strict=True)
     return tuple(
-        (mx.concatenate([a, c], axis=1), mx.concatenate([b, d], axis=1))
-        for (a, b), (c, d) in joined
+        (mx.concatenate([k, own_k], axis=1), mx.concatenate([v, own_v], axis=1))
+        for (k, v), (own_k, own_v) in joined
     )
 
 
 class Cursor:
-    """Where each slot writes next; shared by the layers of one decoding step."""
+    """Where each slot writes next, for all layers of one decoding step."""
 
     def __init__(self, start: int, lengths: Sequence[int]) -> None:
-        columns = np.asarray(lengths, dtype=np.int32)
-        self.width = int(columns.max()) + 1
-        self.columns = mx.array(columns)
-        self.offset = self.columns + start
-        self.mask = (mx.arange(self.width) <= self.columns[:, None])[:, None, None, :]
-        self.rows = mx.arange(len(columns))[:, None]
+        self.width = max(lengths) + 1
+        self.columns_R = mx.array(np.asarray(lengths, dtype=np.int32))
+        self.offset_R = self.columns_R + start
+        seen_RS = mx.arange(self.width) <= self.columns_R[:, None]
+        self.mask = seen_RS[:, None, None, :]
+        self.rows_R1 = mx.arange(len(lengths))[:, None]
 
 
 class Slots:
-    """One layer's keys and values of the rows being
-    decoded, shape (slots, kv_heads, columns, head_dim).
-    """
+    """One layer's keys and values of the rows being decoded, (R, kv_heads, columns, head_dim)."""
 
     cursor: Cursor
 
@@ -88,8 +86,8 @@ class Slots:
 
     @property
     def offset(self) -> mx.array:
-        """Position of each slot's next token, shape (slots,)."""
-        return self.cursor.offset
+        """The position of each slot's next token, shape (R,)."""
+        return self.cursor.offset_R
 
     def put(self, slot: int, own: KV) -> None:
         """Start a row in `slot` with the keys and values of its prompt."""
@@ -97,31 +95,31 @@ class Slots:
         self.keys[slot, :, : own[0].shape[1]] = own[0]
         self.values[slot, :, : own[1].shape[1]] = own[1]
 
-    def take(self, slots: mx.array) -> None:
-        """Keep only `slots`, in that order."""
-        self.keys, self.values = self.keys[slots], self.values[slots]
+    def take(self, slots_R: mx.array) -> None:
+        """Keep only `slots_R`, in that order."""
+        self.keys, self.values = self.keys[slots_R], self.values[slots_R]
 
     def reserve(self, columns: int) -> None:
-        """Make room for `columns` tokens a row."""
+        """Make room for `columns` tokens per row."""
         missing = columns - self.keys.shape[2]
         if missing > 0:
             pad = [(0, 0), (0, 0), (0, -(-missing // GROWTH) * GROWTH), (0, 0)]
             self.keys, self.values = mx.pad(self.keys, pad), mx.pad(self.values, pad)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
-        """Append one token to every row. Returns all columns in use."""
+        """Append one token to every row; return all columns in use."""
         cursor = self.cursor
         self.reserve(cursor.width)
-        place = (cursor.rows, mx.arange(keys.shape[1])[None], cursor.columns[:, None])
+        place = (cursor.rows_R1, mx.arange(keys.shape[1])[None], cursor.columns_R[:, None])
         self.keys[place], self.values[place] = keys[:, :, 0], values[:, :, 0]
         return self.keys[:, :, : cursor.width], self.values[:, :, : cursor.width]
 
     def make_mask(self, length: int, **_: Any) -> mx.array:
-        """The columns each row has filled, its new token included."""
+        """Return the columns that each row has filled, its new token included."""
         return self.cursor.mask
 
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask
     ) -> mx.array:
-        """Attention to the prefix and the row's own columns."""
+        """Attend to the prefix and the row's own columns."""
         return attend(queries, keys, values, self.prefix, scale, mask)

@@ -1,7 +1,4 @@
-"""Adapter and optimizer out of the device as exact copies, and back.
-
-Files are the core's affair.
-"""
+"""Adapter and optimizer as exact copies and back. Left out: files, which the core writes."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from .policy import Policy, shapes, to_mlx, to_peft
 
 
 def state(policy: Policy, moments: Moments, step: int) -> TrainState:
-    """Everything exact resume needs, in PEFT's names and layout."""
+    """Return everything that exact resume needs, in PEFT's names and layout."""
     return TrainState(
         adapter=to_peft(policy.parameters()),
         exp_avg=to_peft({name: moment["m"] for name, moment in moments.items()}),
@@ -25,7 +22,7 @@ def state(policy: Policy, moments: Moments, step: int) -> TrainState:
 def restore(policy: Policy, saved: TrainState) -> Moments:
     """Put `saved` in place and return its moments.
 
-    Raises BackendError, and changes nothing, when it does not fit.
+    Raise BackendError, and change nothing, when it does not fit.
     """
     check_state(saved, shapes(policy))
     policy.assign(to_mlx(saved.adapter))

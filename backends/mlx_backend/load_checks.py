@@ -1,7 +1,7 @@
-"""What must be true of a loaded model before its numbers are trusted; cheap enough for every load.
+"""Checks of a loaded model before its numbers are trusted, cheap enough for every load.
 
-The rotation base (a config key mlx-lm does not read makes it fall back to 10000 silently), and
-that the model's attention really goes through this backend's caches.
+They cover the rotation base (if mlx-lm does not read a config key, it silently uses 10000), and
+whether the model's attention really goes through this backend's caches.
 """
 
 from __future__ import annotations
@@ -19,48 +19,41 @@ from offapi.errors import ModelError
 from .cache import Block, blocks, extend
 from .policy import Policy
 
-TOLERANCE = {
-    "float32": 1e-3,
-    "bfloat16": 1e-1,
-}  # of the logits' norm: a wrong prefix is off by about 1
-KEEP_BASE = (
-    "default",
-    "dynamic",
-    "linear",
-    "llama3",
-    "yarn",
-)  # types whose first two frequencies show the base
+# relative to the logits' norm: a wrong prefix is off by about 1
+TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1}
+# types whose first two frequencies show the base
+KEEP_BASE = ("default", "dynamic", "linear", "llama3", "yarn")
 
 
 def check_rope(model: Any, config: dict[str, Any], path: Path) -> None:
-    """Raise ModelError unless the rotations are those
-    of `config`, measured on the loaded modules.
-    """
+    """Raise ModelError unless the loaded modules rotate positions as `config` says."""
     text = config.get("text_config") or config
     declared = text.get("rope_parameters") or {}
     nested = [value for value in declared.values() if isinstance(value, dict)] or [declared]
     bases = {float(entry["rope_theta"]) for entry in nested if "rope_theta" in entry}
-    bases = bases or {float(text[key]) for key in ("rope_theta",) if key in text}
+    if not bases and "rope_theta" in text:
+        bases = {float(text["rope_theta"])}
     if not bases:
         return
     scaling = declared or text.get("rope_scaling") or {}
     kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
     ropes = [
-        m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in ("rope", "rotary_emb")
+        module
+        for name, module in model.named_modules()
+        if name.rsplit(".", 1)[-1] in ("rope", "rotary_emb")
     ]
-    ropes = [
-        m for m in ropes if hasattr(m, "dims") or hasattr(m, "dim")
-    ]  # smollm3 has layers without rotation
+    # smollm3 has layers without rotation.
+    ropes = [module for module in ropes if hasattr(module, "dims") or hasattr(module, "dim")]
     for frequencies in map(_frequencies, ropes):
         if not any(_rotates(frequencies, base, kind) for base in bases):
             used = float((frequencies[0] / frequencies[1]) ** len(frequencies))
             raise ModelError(
-                f"mlx-lm rotates positions with base {used:.6g} or scales them otherwise; the"
-                f" config says rope_theta {', '.join(f'{base:g}' for base in sorted(bases))},"
+                f"mlx-lm rotates positions with base {used:.6g}, or scales them differently; the"
+                f" config has rope_theta {', '.join(f'{base:g}' for base in sorted(bases))},"
                 f" rope_type {kind!r}.",
                 where=str(path / "config.json"),
                 next_step=(
-                    "Add `rope_theta` (and `rope_scaling`) at the top level, as `offapi models add`"
+                    "Set `rope_theta` (and `rope_scaling`) at the top level, as `offapi models add`"
                     " does."
                 ),
             )
@@ -77,7 +70,7 @@ def _rotates(frequencies: NDArray[np.float64], base: float, kind: str) -> bool:
 
 
 def _frequencies(rope: Any) -> NDArray[np.float64]:
-    """Radians a position of each rotated pair, read off a rotation by one position."""
+    """Return each pair's angle per position (radians), read off a rotation by one position."""
     width = int(getattr(rope, "dims", None) or rope.dim)
     traditional = bool(getattr(rope, "traditional", False))
     first = slice(0, width, 2) if traditional else slice(0, width // 2)
@@ -90,16 +83,17 @@ def _frequencies(rope: Any) -> NDArray[np.float64]:
 
 
 def check_attention(policy: Policy, spec: ModelSpec) -> None:
-    """Raise ModelError unless prefix, block and split head give what the model itself gives."""
+    """Raise ModelError unless prefix, block and separate head give the model's own logits."""
     tokens = mx.arange(1, 9)[None]
     whole = policy.model(tokens)[0, 4:].astype(mx.float32)
-    first: list[Block] = blocks(None, policy.layers)
-    policy.hidden(tokens[:, :4], first)
-    hidden = policy.hidden(tokens[:, 4:], blocks(extend(None, first), policy.layers))
+    prefix: list[Block] = blocks(None, policy.layers)
+    policy.hidden(tokens[:, :4], prefix)
+    hidden = policy.hidden(tokens[:, 4:], blocks(extend(None, prefix), policy.layers))
     error = mx.linalg.norm(policy.logits(hidden[0]) - whole) / mx.linalg.norm(whole)
     if not float(error) < TOLERANCE[spec.dtype]:
         raise ModelError(
-            f"the attention of model type {policy.model.model_type!r} cannot share prefixes here.",
+            f"the attention of model type {policy.model.model_type!r} cannot share prefixes on"
+            " MLX.",
             where=str(spec.path),
-            next_step="Use the torch backend for it.",
+            next_step="Use the torch backend for this model.",
         )

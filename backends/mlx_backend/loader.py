@@ -1,6 +1,6 @@
 """A policy from its files: an mlx-lm base, and LoRA matrices drawn by the core or read from PEFT.
 
-Left out: models whose files bring code, other caches than plain keys and values.
+Left out: models whose files bring code, and caches other than plain keys and values.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .linux_cpu import fast_swiglu
 from .load_checks import check_attention, check_rope
 from .policy import Policy, shapes, to_mlx
 
-GROUP = 64  # weights that share a scale where a base is quantised at load, mlx-lm's default
+GROUP = 64  # weights that share a scale when a base is quantised at load, mlx-lm's default
 BITS = (2, 3, 4, 5, 6, 8)
 
 
 class _Given(Module):
-    """Stands for the layers in front of a head, and hands on what it is given."""
+    """A stand-in for the layers before a head, which returns its input."""
 
     def __init__(self, embed_tokens: Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -46,7 +46,7 @@ class _Given(Module):
 def load_policy(spec: ModelSpec) -> Policy:
     """Load base and adapter.
 
-    Raises ModelError for what is missing, damaged, refused or does not fit.
+    Raise ModelError for files that are missing, damaged, refused or do not fit.
     """
     shape, saved = adapter.read_requested(spec)
     model, config = _load_base(spec)
@@ -67,35 +67,36 @@ def load_policy(spec: ModelSpec) -> Policy:
 
 def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
     path = Path(spec.path)
-    file = path / "config.json"
+    config_path = path / "config.json"
     try:
-        config = orjson.loads(file.read_bytes())
+        config = orjson.loads(config_path.read_bytes())
     except FileNotFoundError:
         raise ModelError(
-            "no model here (no config.json).",
+            "no model here: config.json is missing.",
             where=str(path),
-            next_step="See `offapi models list`.",
+            next_step="Choose a model that `offapi models list` shows.",
         ) from None
     except orjson.JSONDecodeError as error:
         raise ModelError(
-            f"not valid JSON ({error}).", where=str(file), next_step="Add the model again."
+            f"not valid JSON ({error}).", where=str(config_path), next_step="Add the model again."
         ) from None
     if config.get("model_file") is not None:
         raise ModelError(
-            "the model wants to run code of its own (`model_file`), which is refused.",
-            where=str(file),
-            next_step="Use a model of a type mlx-lm knows.",
+            "the model brings its own code (`model_file`), which is never run.",
+            where=str(config_path),
+            next_step="Use a model of a type that mlx-lm knows.",
         )
     try:
         model, config = load_model(path, lazy=False, strict=True)
     except Exception as error:  # whatever mlx-lm and the file reader raise for a bad folder
-        what = f"mlx-lm cannot load it: {error}"
+        what = f"mlx-lm cannot load the model: {error}"
         raise ModelError(what, where=str(path), next_step="Run `offapi models verify`.") from error
-    if any(type(cache) is not KVCache for cache in make_prompt_cache(model)) or not hasattr(
-        model, "model"
-    ):
+    plain = all(type(cache) is KVCache for cache in make_prompt_cache(model))
+    if not plain or not hasattr(model, "model"):
         raise ModelError(
-            f"model type {config.get('model_type')!r} is not supported on MLX.", where=str(file)
+            f"model type {config.get('model_type')!r} is not supported on MLX.",
+            where=str(config_path),
+            next_step="Use the torch backend for this model.",
         )
     model.set_dtype(getattr(mx, spec.dtype))
     _quantize(model, config, spec)
@@ -108,15 +109,17 @@ def _quantize(model: Module, config: dict[str, Any], spec: ModelSpec) -> None:
     if spec.quantize is None:
         return
     present = config.get("quantization") or config.get("quantization_config")
-    if spec.quantize not in BITS or present:
+    if present:
         raise ModelError(
-            "it is quantised already."
-            if present
-            else f"{spec.quantize} bits are not possible on MLX.",
+            "the base model is quantised already.",
             where=str(spec.path),
-            next_step="Load it without asking for bits."
-            if present
-            else f"Choose one of {', '.join(map(str, BITS))}.",
+            next_step="Load it without `quantize`.",
+        )
+    if spec.quantize not in BITS:
+        raise ModelError(
+            f"`quantize` must be {', '.join(map(str, BITS[:-1]))} or {BITS[-1]} bits on MLX, got"
+            f" {spec.quantize} bits.",
+            where=str(spec.path),
         )
 
     def fits(_: str, module: Module) -> bool:
@@ -132,21 +135,17 @@ def _head(model: Module) -> Module:
 
 
 def _add_lora(model: Any, shape: LoraSpec, spec: ModelSpec) -> dict[str, Any]:
-    modules = (
-        (path, module) for path, module in model.named_modules() if path.startswith("model.")
-    )
-    inside = {
-        path: module for path, module in modules if isinstance(module, Linear | QuantizedLinear)
+    linears = {
+        path: module
+        for path, module in model.named_modules()
+        if path.startswith("model.") and isinstance(module, Linear | QuantizedLinear)
     }
-    adapter.check_targets(shape, (path.rsplit(".", 1)[-1] for path in inside), spec.path)
-    chosen = {
-        path: m
-        for path, m in inside.items()
-        if path.endswith(tuple(f".{target}" for target in shape.targets))
-    }
+    adapter.check_targets(shape, (path.rsplit(".", 1)[-1] for path in linears), spec.path)
+    endings = tuple(f".{target}" for target in shape.targets)
     lora = {
-        path: LoRALinear.from_base(m, r=shape.rank, dropout=0.0, scale=shape.scale)
-        for path, m in chosen.items()
+        path: LoRALinear.from_base(module, r=shape.rank, dropout=0.0, scale=shape.scale)
+        for path, module in linears.items()
+        if path.endswith(endings)
     }
     model.update_modules(tree_unflatten(list(lora.items())))
     return lora

@@ -1,6 +1,6 @@
-"""Episodes into micro-batches: like with like, so that prefixes are shared and little is padded.
+"""Episodes into micro-batches: similar ones together, to share prefixes and pad little.
 
-Pure Python. The split may change no result, so it is free to follow speed alone.
+Pure Python. No split changes a result, so the split is chosen for speed alone.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 from offapi.episodes import Episode, SamplingMask, common_prefix_length
 
-# of a line's own tokens: what it may add to a micro-batch, as larger ones keep a device busier
+# A line may add this many times its own tokens: larger micro-batches keep a device busier.
 SLACK = 1.25
 
 
 @dataclass(frozen=True)
 class Line:
-    """An episode's tokens, the positions of its masked ones
-    and their sampling mask; `index` is its place in the call.
+    """An episode's tokens, the positions of its masked ones and their sampling mask.
+
+    `index` is the episode's place in the call.
     """
 
     index: int
@@ -28,8 +29,9 @@ class Line:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Lines whose first `shared` tokens are the same
-    and precede the position before any masked one.
+    """Lines whose first `shared` tokens are the same.
+
+    The shared tokens end before the position that predicts any masked one.
     """
 
     lines: tuple[Line, ...]
@@ -37,29 +39,25 @@ class MicroBatch:
 
     @property
     def tokens(self) -> int:
-        """Positions computed: the shared prefix once,
-        and every line's rest padded to the longest.
-        """
-        return self.shared + len(self.lines) * (
-            max(len(line.tokens) for line in self.lines) - self.shared
-        )
+        """Positions computed: the shared prefix once, each line's rest padded to the longest."""
+        longest = max(len(line.tokens) for line in self.lines)
+        return self.shared + len(self.lines) * (longest - self.shared)
 
 
 def lines(episodes: Sequence[Episode]) -> list[Line]:
-    """A line for each episode, which `check_scorable` let pass."""
+    """Return a line for each episode, which `check_scorable` accepted."""
     result = []
     for index, episode in enumerate(episodes):
-        masked = tuple(position for position, flag in enumerate(episode.mask) if flag)
+        masked = tuple(position for position, learned in enumerate(episode.mask) if learned)
         result.append(Line(index, episode.tokens, masked, episode.sampling_mask))
     return result
 
 
 def micro_batches(todo: Sequence[Line], budget: int) -> list[MicroBatch]:
-    """Split `todo` into micro-batches of at most `budget`
-    tokens, or one line where that alone has more.
+    """Split `todo` into micro-batches of at most `budget` tokens, or one line that alone has more.
 
-    A line joins others only where that computes little more than it has tokens itself: what a
-    group shares is not repeated for the sake of a stranger, nor is much padded.
+    A line joins others only if that computes little more than its own tokens. So what a group
+    shares is not repeated for a line that does not share it, and little is padded.
     """
     longest: dict[tuple[int, ...], int] = {}
     for line in todo:
@@ -69,19 +67,19 @@ def micro_batches(todo: Sequence[Line], budget: int) -> list[MicroBatch]:
     ordered = sorted(
         todo, key=lambda line: (-longest[c := line.tokens[: line.masked[0]]], c, -len(line.tokens))
     )
-    done: list[MicroBatch] = []
+    batches: list[MicroBatch] = []
     for line in ordered:
-        grown = _with(done[-1], line) if done else None
-        if grown and grown.tokens <= min(budget, done[-1].tokens + SLACK * len(line.tokens)):
-            done[-1] = grown
+        grown = _add(batches[-1], line) if batches else None
+        if grown and grown.tokens <= min(budget, batches[-1].tokens + SLACK * len(line.tokens)):
+            batches[-1] = grown
         else:
-            done.append(MicroBatch((line,), 0))
-    return done
+            batches.append(MicroBatch((line,), 0))
+    return batches
 
 
-def _with(batch: MicroBatch, line: Line) -> MicroBatch:
+def _add(batch: MicroBatch, line: Line) -> MicroBatch:
     first = batch.lines[0]
-    most = line.masked[0] - 1  # the hidden state before a masked token must be the line's own
-    most = min(most, batch.shared if len(batch.lines) > 1 else first.masked[0] - 1)
-    same = common_prefix_length([first.tokens[: most + 1], line.tokens[: most + 1]])
-    return MicroBatch((*batch.lines, line), same)
+    # The hidden state before a masked token must be the line's own.
+    most = min(line.masked[0] - 1, batch.shared if len(batch.lines) > 1 else first.masked[0] - 1)
+    shared = common_prefix_length([first.tokens[: most + 1], line.tokens[: most + 1]])
+    return MicroBatch((*batch.lines, line), shared)

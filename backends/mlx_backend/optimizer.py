@@ -1,7 +1,7 @@
-"""AdamW on the LoRA matrices with a global-norm clip in front.
+"""AdamW after global-norm clipping, by MLX's own implementation.
 
-mlx.optimizers does the arithmetic. Its bias correction is off unless asked for, and its step
-counter is set from ours, so that options may change from one step to the next.
+MLX's bias correction is off by default, and its step counter is set from ours, so that options may
+change from one step to the next. The learning rate comes from the core.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Moments = dict[str, dict[str, mx.array]]  # name -> {"m": first, "v": second}
 
 
 def unreached(gradients: Tensors) -> int:
-    """Number of B matrices whose gradient is zero throughout."""
+    """Return the number of B matrices whose gradient is zero throughout."""
     reached = [mx.any(gradient != 0) for name, gradient in gradients.items() if ".lora_B." in name]
     return len(reached) - int(np.array(mx.stack(reached)).sum())
 
@@ -28,10 +28,10 @@ def unreached(gradients: Tensors) -> int:
 def step(
     parameters: Tensors, gradients: Tensors, moments: Moments, taken: int, lr: float, options: AdamW
 ) -> tuple[Tensors, Moments, float]:
-    """New parameters, new moments and the gradient norm
-    before clipping, after step number `taken` + 1.
+    """Take step number `taken` + 1.
 
-    Raises BackendError when the gradients are missing or their norm is not finite.
+    Return new parameters, new moments, and the gradient norm before clipping. Raise BackendError
+    when the gradients are missing or their norm is not finite.
     """
     if not gradients:
         raise BackendError(
@@ -42,8 +42,8 @@ def step(
     norm = float(np.sqrt(np.array(squares.sum())))
     if not math.isfinite(norm):
         raise BackendError(
-            f"the gradient norm is {norm}; nothing was updated.",
-            next_step="Lower the learning rate.",
+            f"the gradient norm must be finite, got {norm}; nothing was changed.",
+            next_step="Lower the learning rate, or train in float32.",
         )
     factor = min(1.0, options.max_grad_norm / (norm + 1e-6)) if options.max_grad_norm > 0 else 1.0
     rule = mlx.optimizers.AdamW(
@@ -57,9 +57,8 @@ def step(
     updated: Tensors = {}
     after: Moments = {}
     for name, parameter in parameters.items():
-        after[name] = (
-            dict(moments[name]) if name in moments else {k: mx.zeros_like(parameter) for k in "mv"}
-        )
+        zeros = {"m": mx.zeros_like(parameter), "v": mx.zeros_like(parameter)}
+        after[name] = dict(moments.get(name, zeros))
         moved = rule.apply_single(factor * gradients[name], parameter, after[name])
         updated[name] = moved if lr else parameter  # adding 0 would turn -0.0 into 0.0
     mx.eval(updated, after)

@@ -1,5 +1,4 @@
-"""One loaded model: an mlx-lm base, frozen, and the LoRA
-matrices on it, fp32; and their layout here and in PEFT.
+"""One loaded model: a frozen mlx-lm base, the fp32 LoRA matrices on it, and their two layouts.
 
 Left out: how it is loaded (`loader`), and training anything but LoRA on linears.
 """
@@ -22,8 +21,9 @@ from offapi.errors import BackendError
 
 @dataclass
 class Policy:
-    """The model, its vocabulary head apart, and its
-    LoRA layers by dotted path (empty: inference alone).
+    """The model, its vocabulary head apart, and its LoRA layers by dotted path.
+
+    Without LoRA layers the model is for inference alone.
     """
 
     model: Any
@@ -31,19 +31,17 @@ class Policy:
     layers: int
     lora: dict[str, Any]
     shape: LoraSpec | None
-    loaded: dict[str, mx.array] | None = (
-        None  # the matrices of the adapter that was loaded; None: drawn fresh
-    )
+    loaded: dict[str, mx.array] | None = None  # the adapter that was loaded; None: newly drawn
     prefilled_tokens: int = 0  # prompt tokens that rollouts ran through the model since load
 
-    def hidden(self, tokens: mx.array, caches: list[Any]) -> mx.array:
-        """Last hidden states of `tokens` (rows, T), shape (rows, T, width)."""
-        result: mx.array = self.model.model(tokens, cache=caches)
+    def hidden(self, tokens_RL: mx.array, caches: list[Any]) -> mx.array:
+        """Return the last hidden states of `tokens_RL`, shape (R, L, D)."""
+        result: mx.array = self.model.model(tokens_RL, cache=caches)
         return result
 
-    def logits(self, hidden: mx.array) -> mx.array:
-        """Logits of hidden states (rows, width), fp32, shape (rows, V)."""
-        result: mx.array = self.head(hidden[None])[0]
+    def logits(self, hidden_RD: mx.array) -> mx.array:
+        """Return the logits of hidden states, fp32, shape (R, V)."""
+        result: mx.array = self.head(hidden_RD[None])[0]
         return result.astype(mx.float32)
 
     @property
@@ -52,10 +50,8 @@ class Policy:
         return int(self.model.model.embed_tokens.weight.shape[0])
 
     @contextmanager
-    def reference(self) -> Iterator[None]:
-        """Inside, the adapter is the one that was loaded,
-        or off (its scale 0) where it was drawn fresh.
-        """
+    def scored_by_reference(self) -> Iterator[None]:
+        """Compute with the adapter that was loaded, or without one if it was newly drawn."""
         if self.loaded is not None:
             current = self.parameters()
             try:
@@ -74,32 +70,35 @@ class Policy:
                 layer.scale = scales[path]
 
     def parameters(self) -> dict[str, mx.array]:
-        """The LoRA matrices in MLX's layout (A (in, rank), B (rank, out)) under PEFT's names."""
-        pairs = ((path, layer) for path, layer in self.lora.items())
-        return {
-            adapter.parameter(path, matrix): getattr(layer, f"lora_{matrix.lower()}")
-            for path, layer in pairs
-            for matrix in "AB"
-        }
+        """Return the LoRA matrices by PEFT's names, in MLX's layout.
+
+        That is A (in, rank) and B (rank, out).
+        """
+        matrices = {}
+        for path, layer in self.lora.items():
+            matrices[adapter.parameter(path, "A")] = layer.lora_a
+            matrices[adapter.parameter(path, "B")] = layer.lora_b
+        return matrices
 
     def assign(self, parameters: dict[str, mx.array]) -> None:
-        """Put matrices of `parameters()`'s names and layout in place."""
+        """Put matrices with the names and layout of `parameters()` in place."""
         for path, layer in self.lora.items():
             layer.lora_a = parameters[adapter.parameter(path, "A")]
             layer.lora_b = parameters[adapter.parameter(path, "B")]
 
 
 def adapter_norm(policy: Policy) -> float:
-    """Frobenius norm of all alpha / rank * B @ A, without
-    forming them: |BA|^2 is the sum over (B^T B) * (A A^T).
+    """Return the Frobenius norm of all alpha / rank * B A together, without forming them.
+
+    ||B A||^2 is the sum of (B^T B) * (A A^T).
     """
     pairs = [(layer.lora_a, layer.lora_b) for layer in policy.lora.values()]
     squares = mx.stack([((b @ b.T) * (a.T @ a)).sum() for a, b in pairs])
-    return trainable(policy).scale * math.sqrt(max(0.0, float(np.array(squares.sum()))))
+    return check_trainable(policy).scale * math.sqrt(max(0.0, float(np.array(squares.sum()))))
 
 
-def trainable(policy: Policy) -> LoraSpec:
-    """The LoRA shape. Raises BackendError when the model was loaded for inference alone."""
+def check_trainable(policy: Policy) -> LoraSpec:
+    """Return the LoRA shape; raise BackendError if there is no adapter to train."""
     if policy.shape is None:
         raise BackendError(
             "this model was loaded without an adapter.",
@@ -109,17 +108,17 @@ def trainable(policy: Policy) -> LoraSpec:
 
 
 def to_mlx(arrays: Arrays) -> dict[str, mx.array]:
-    """PEFT's layout to MLX's: both matrices transposed."""
+    """Convert PEFT's layout to MLX's: both matrices are transposed."""
     return {
         name: mx.array(np.ascontiguousarray(array.T, np.float32)) for name, array in arrays.items()
     }
 
 
 def to_peft(arrays: dict[str, mx.array]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """MLX's layout to PEFT's, copied."""
+    """Convert MLX's layout to PEFT's, copying."""
     return {name: np.array(array, dtype=np.float32).T.copy() for name, array in arrays.items()}
 
 
 def shapes(policy: Policy) -> adapter.Shapes:
-    """The shape of each matrix, in PEFT's layout."""
+    """Return the shape of each matrix, in PEFT's layout."""
     return {name: array.shape[::-1] for name, array in policy.parameters().items()}

@@ -1,6 +1,4 @@
-"""The policy loss over a batch of experiences: which of
-them count, in what micro-batches, and what is measured.
-"""
+"""The policy loss over a batch of experiences: which count, in which micro-batches, and metrics."""
 
 from __future__ import annotations
 
@@ -42,47 +40,51 @@ def policy_gradient(
     loss: PolicyLoss,
     gradients: Gradients,
 ) -> tuple[Update, Gradients]:
-    """What was found, and `gradients` with the loss's own added. See `Backend.policy_gradient`."""
+    """See `Backend.policy_gradient`.
+
+    Return its update, and `gradients` with the loss's own added. What cannot contribute is not
+    computed: its term is exactly 0.
+    """
     check_experiences(batch, loss, policy.vocabulary)
-    found = lines([one.episode for one in batch])
-    totals = Totals(len(found), sum(len(line.masked) for line in found))
-    todo = [line for line in found if contributes(batch[line.index], loss)]
+    everything = lines([experience.episode for experience in batch])
+    totals = Totals(len(everything), sum(len(line.masked) for line in everything))
+    todo = [line for line in everything if contributes(batch[line.index], loss)]
     logprobs: list[Floats | None] = [None] * len(batch)
-    value, parts = 0.0, []
+    total, computed, statistics = 0.0, 0, []
     for micro in micro_batches(todo, limits.micro_batch):
-        share = partial(
-            _share, policy, micro, [batch[line.index] for line in micro.lines], limits, loss, totals
-        )
-        (part, stats, flat), gradients = add_gradient(policy, share, gradients)
-        value += float(np.array(part))
-        parts.append(np.array(stats, np.float64))
-        for line, own in by_line(micro, flat):
-            logprobs[line.index] = own
-    computed = sum(len(line.masked) for line in todo)
-    metrics = {"loss": value, "tokens": float(computed), **ratio_metrics(parts)}
+        members = [batch[line.index] for line in micro.lines]
+        share = partial(_share, policy, micro, members, limits, loss, totals)
+        values, gradients = add_gradient(policy, share, gradients)
+        part, part_statistics, logprobs_T = values
+        total, computed = total + float(np.array(part)), computed + logprobs_T.size
+        statistics.append(np.array(part_statistics, np.float64))
+        for line, own_T in by_line(micro, logprobs_T):
+            logprobs[line.index] = own_T
+    metrics = {"loss": total, "tokens": float(computed), **ratio_metrics(statistics)}
     return Update(metrics, tuple(logprobs)), gradients
 
 
 def _share(
     policy: Policy,
     micro: MicroBatch,
-    batch: list[Experience],
+    members: list[Experience],
     limits: Limits,
     loss: PolicyLoss,
     totals: Totals,
 ) -> tuple[mx.array, ...]:
-    """The micro-batch's summand of the loss, its statistics and its logprobs."""
-    lengths = [len(line.masked) for line in micro.lines]
+    """Return the micro-batch's term of the loss, its statistics and its logprobs."""
+    counts = [len(line.masked) for line in micro.lines]
     logprobs_T = masked_logprobs(policy, micro, limits, loss.temperature)
-    old_T = _end_to_end([one.old for one in batch], logprobs_T, lengths)
+    old_T = _end_to_end([member.old for member in members], logprobs_T, counts)
     start_T = logprobs_T if old_T is None else old_T
+    behaviour = [member.episode.behaviour for member in members]
     part, statistics = policy_loss(
         logprobs_T,
-        old=old_T,
-        behaviour=_end_to_end([one.episode.behaviour for one in batch], start_T, lengths),
-        reference=_end_to_end([one.reference for one in batch], logprobs_T, lengths),
-        advantages=mx.array([one.advantage for one in batch]),
-        lengths=lengths,
+        old_T=old_T,
+        behaviour_T=_end_to_end(behaviour, start_T, counts),
+        reference_T=_end_to_end([member.reference for member in members], logprobs_T, counts),
+        advantages_E=mx.array([member.advantage for member in members]),
+        lengths=counts,
         loss=loss,
         sequences=totals.sequences,
         tokens=totals.tokens,
@@ -91,15 +93,14 @@ def _share(
 
 
 def _end_to_end(
-    arrays: Sequence[Floats | None], otherwise_T: mx.array, counts: Sequence[int]
+    arrays: Sequence[Floats | None], default_T: mx.array, counts: Sequence[int]
 ) -> mx.array | None:
-    """`arrays` joined, those that are missing taken
-    from `otherwise_T` as constants; None where all are.
-    """
+    """Join `arrays`, with constants from `default_T` for missing ones; None if all are missing."""
     if all(array is None for array in arrays):
         return None
-    ends = np.cumsum(counts)[:-1].tolist()
+    defaults = mx.split(mx.stop_gradient(default_T), np.cumsum(counts)[:-1].tolist())
     parts = []
-    for array, part in zip(arrays, mx.split(mx.stop_gradient(otherwise_T), ends), strict=True):
-        parts.append(part if array is None else mx.array(np.array(array, np.float32)))
+    for array, part_T in zip(arrays, defaults, strict=True):
+        given_T = None if array is None else mx.array(np.array(array, np.float32))
+        parts.append(part_T if given_T is None else given_T)
     return mx.concatenate(parts)

@@ -1,8 +1,7 @@
-"""Continuous batched decoding: prompts prefilled once,
-finished rows replaced, groups yielded as they finish.
+"""Continuous batched decoding: prompts prefilled once, finished rows replaced, groups yielded.
 
-The prefix common to all prompts is computed and stored once; each prompt's own rest once, then
-copied into the slots of its completions. Left out: adding prompts while a call runs.
+The prefix common to all prompts is computed and stored once. Each prompt's own rest is computed
+once, then copied into the slots of its completions. Left out: adding prompts while a call runs.
 """
 
 from __future__ import annotations
@@ -24,31 +23,32 @@ from .cache import Cursor, Prefix, Slots, blocks, extend
 from .policy import Policy
 from .sampling import choose
 
-# tokens of prompts computed at a time: enough to keep a device busy, few enough to pad little
+# prompt tokens computed at a time: enough to keep a device busy, few enough to pad little
 PREFILL = 1024
-COMPACT = 0.75  # share of slots in use below which the batch is copied into a smaller one
+COMPACT = 0.75  # when a smaller share of slots is in use, the batch is copied into a smaller one
 
 
 @dataclass(eq=False)
 class Row:
-    """One completion on its way."""
+    """A completion in progress."""
 
     prompt: int
     sample: int
-    uniforms: Floats  # one for each token it may get
+    uniforms_T: Floats  # one for each of max_tokens
     length: int  # columns filled in its slot
-    drawn: int = 0  # tokens asked of the device, at most `ahead` of which are not read yet
+    drawn: int = 0  # tokens drawn on the device, at most `ahead` of which are not read yet
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    # the ids truncation left at each token
+    # the ids that truncation left at each token
     left_T: list[NDArray[np.int32]] = field(default_factory=list)
     finish: Finish | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """One step's tokens and logprobs of R slots, and the sampling
-    mask where truncated; not read from the device.
+    """One step's tokens and logprobs of R slots, and the sampling mask if truncated.
+
+    They have not been read from the device.
     """
 
     rows: list[Row | None]
@@ -63,10 +63,10 @@ class Draw:
         return [array for array in drawn if array is not None]
 
     def read(self) -> Iterator[Row]:
-        """Give every row that still runs its token, and yield it."""
+        """Give every row that still runs its token, and yield the row."""
         left_RV = None if self.left_RV is None else np.array(self.left_RV)
-        tokens_R, logprobs_R = np.array(self.tokens_R).tolist(), np.array(self.logprobs_R).tolist()
-        drawn = zip(self.rows, tokens_R, logprobs_R, strict=True)
+        tokens, logprobs = np.array(self.tokens_R).tolist(), np.array(self.logprobs_R).tolist()
+        drawn = zip(self.rows, tokens, logprobs, strict=True)
         for slot, (row, token, logprob) in enumerate(drawn):
             if row is None or row.finish:
                 continue
@@ -83,8 +83,8 @@ class Ready:
 
     prompt: int
     own: Prefix  # keys and values of the prompt after the shared prefix
-    logits: mx.array  # at its last token, (V,)
-    started: int = 0
+    logits_V: mx.array  # at its last token
+    started: int = 0  # completions that have a slot
 
 
 def rollout(
@@ -114,15 +114,14 @@ class RunningBatch:
     limits: Limits
 
     def __post_init__(self) -> None:
-        # Prompts of like length side by side pad least; the
-        # longest first, so that columns are reserved once.
+        # Prompts of similar length together need the least padding. The longest go first, so that
+        # columns are reserved once.
         self.waiting = deque(sorted(range(len(self.prompts)), key=lambda i: -len(self.prompts[i])))
         self.ready: deque[Ready] = deque()
-        self.rows: list[Row | None] = [None] * min(
-            self.limits.rollout_rows, self.n * len(self.prompts)
-        )
+        room = min(self.limits.rollout_rows, self.n * len(self.prompts))
+        self.rows: list[Row | None] = [None] * room
         self.slots: list[Slots] = []  # one for each layer
-        self.last = mx.zeros((len(self.rows),), mx.int32)  # the token each slot continues from
+        self.last_R = mx.zeros((room,), mx.int32)  # the token each slot continues from
         self.unread: deque[Draw] = deque()
         self.done: list[list[Row]] = [[] for _ in self.prompts]
         self.prefix: Prefix | None = None
@@ -130,7 +129,7 @@ class RunningBatch:
         self.ahead = ahead()
 
     def run(self) -> Iterator[Group]:
-        """Decode everything."""
+        """Decode all prompts, yielding each group when it is complete."""
         self._prefill_shared()
         while self.waiting or self.ready or self.unread or any(self.rows):
             self._admit()
@@ -150,33 +149,26 @@ class RunningBatch:
             self.policy.prefilled_tokens += len(tokens)
 
     def _prefill(self, free: int) -> None:
-        """Compute the rests of as many waiting prompts as
-        fill `free` slots, at most PREFILL tokens of them.
+        """Compute the rests of as many waiting prompts as fill `free` slots.
+
+        They have at most PREFILL tokens.
         """
         width = len(self.prompts[self.waiting[0]]) - self.shared
-        fitting = max(
-            1,
-            min(
-                -(-free // self.n),
-                min(PREFILL, self.limits.micro_batch) // width,
-                len(self.waiting),
-            ),
-        )
+        affordable = min(PREFILL, self.limits.micro_batch) // width
+        fitting = max(1, min(-(-free // self.n), affordable, len(self.waiting)))
         chosen = [self.waiting.popleft() for _ in range(fitting)]
         rests = [self.prompts[prompt][self.shared :] for prompt in chosen]
         caches = blocks(self.prefix, self.policy.layers)
-        hidden = self.policy.hidden(
-            mx.array([rest + [0] * (width - len(rest)) for rest in rests]), caches
-        )
-        logits = self.policy.logits(
-            mx.stack([hidden[i, len(rest) - 1] for i, rest in enumerate(rests)])
-        )
-        mx.eval(logits, [(cache.keys, cache.values) for cache in caches])
+        tokens_RL = mx.array([rest + [0] * (width - len(rest)) for rest in rests])
+        hidden_RLD = self.policy.hidden(tokens_RL, caches)
+        last_RD = mx.stack([hidden_RLD[i, len(rest) - 1] for i, rest in enumerate(rests)])
+        logits_RV = self.policy.logits(last_RD)
+        mx.eval(logits_RV, [(cache.keys, cache.values) for cache in caches])
         for i, (prompt, rest) in enumerate(zip(chosen, rests, strict=True)):
             own = tuple(
                 (cache.keys[i, :, : len(rest)], cache.values[i, :, : len(rest)]) for cache in caches
             )
-            self.ready.append(Ready(prompt, own, logits[i]))
+            self.ready.append(Ready(prompt, own, logits_RV[i]))
             self.policy.prefilled_tokens += len(rest)
 
     def _admit(self) -> None:
@@ -190,17 +182,16 @@ class RunningBatch:
                 begun.append((slot, *self._start(slot)))
         if begun:
             slots, rows, logits = zip(*begun, strict=True)
-            # Not in place: the array may be a draw's that is
-            # not read yet, of rows that had these slots before.
-            tokens = self._draw(list(rows), mx.stack(list(logits)))
-            self.last = mx.put_along_axis(self.last, mx.array(slots), tokens, axis=0)
+            # Not in place: the array may belong to an unread draw for the slots' earlier rows.
+            tokens_R = self._draw(list(rows), mx.stack(list(logits)))
+            self.last_R = mx.put_along_axis(self.last_R, mx.array(slots), tokens_R, axis=0)
 
     def _start(self, slot: int) -> tuple[Row, mx.array]:
         """Put the next completion of the first ready prompt into `slot`."""
         ready, s = self.ready[0], self.sampling
         length = ready.own[0][0].shape[1]
-        draws = uniforms(s.seed, s.step, self.keys[ready.prompt], ready.started, s.max_tokens)
-        row = self.rows[slot] = Row(ready.prompt, ready.started, draws, length)
+        uniforms_T = uniforms(s.seed, s.step, self.keys[ready.prompt], ready.started, s.max_tokens)
+        row = self.rows[slot] = Row(ready.prompt, ready.started, uniforms_T, length)
         if not self.slots:
             prefix = self.prefix or (None,) * self.policy.layers
             self.slots = [
@@ -212,29 +203,29 @@ class RunningBatch:
         ready.started += 1
         if ready.started == self.n:
             self.ready.popleft()
-        return row, ready.logits
+        return row, ready.logits_V
 
     def _step(self) -> None:
-        """One more token for every row. Free slots run along and are not read."""
+        """Decode one more token for every row; free slots run along and are not read."""
         self._retire_full()
         if not any(self.rows):
             return
         cursor = Cursor(self.shared, [row.length if row else 0 for row in self.rows])
         for layer in self.slots:
             layer.cursor = cursor
-        hidden = self.policy.hidden(self.last[:, None], self.slots)[:, 0]
+        hidden_RD = self.policy.hidden(self.last_R[:, None], self.slots)[:, 0]
         for row in filter(None, self.rows):
             row.length += 1
-        self.last = self._draw(list(self.rows), self.policy.logits(hidden))
+        self.last_R = self._draw(list(self.rows), self.policy.logits(hidden_RD))
         mx.async_eval(  # type: ignore[no-untyped-call]
             self.unread[-1].arrays, [(layer.keys, layer.values) for layer in self.slots]
         )
         self._retire_full()
 
     def _draw(self, rows: list[Row | None], logits_RV: mx.array) -> mx.array:
-        """Draw the next token of each row from its logits; nothing is read back yet."""
-        noise = [row.uniforms[row.drawn] if row else 0.0 for row in rows]
-        uniforms_R = mx.array(np.array(noise, np.float32))
+        """Draw the next token of each row from its logits, without reading anything back."""
+        numbers = [row.uniforms_T[row.drawn] if row else 0.0 for row in rows]
+        uniforms_R = mx.array(np.array(numbers, np.float32))
         drawn = Draw(rows, *choose(logits_RV, self.sampling, uniforms_R))
         for row in filter(None, rows):
             row.drawn += 1
@@ -248,7 +239,7 @@ class RunningBatch:
         ]
 
     def _read(self) -> Iterator[Group]:
-        """Take the oldest drawn tokens over, and yield the groups that they complete."""
+        """Take over the oldest drawn tokens, and yield the groups that they complete."""
         for row in self.unread.popleft().read():
             row.finish = self.sampling.finish(row.tokens)
             if row.finish:
@@ -262,15 +253,16 @@ class RunningBatch:
         used = [slot for slot, row in enumerate(self.rows) if row]
         if self.waiting or self.ready or not used or len(used) > COMPACT * len(self.rows):
             return
-        slots = mx.array(used)
+        slots_R = mx.array(used)
         for layer in self.slots:
-            layer.take(slots)
-        self.rows, self.last = [self.rows[slot] for slot in used], self.last[slots]
+            layer.take(slots_R)
+        self.rows, self.last_R = [self.rows[slot] for slot in used], self.last_R[slots_R]
 
 
 def ahead() -> int:
-    """Draws left unread: a GPU computes the next step while
-    one's tokens are read; on a CPU that only costs copies.
+    """Return how many draws are left unread.
+
+    A GPU computes the next step while the tokens of one are read; on a CPU that only costs copies.
     """
     return 1 if mx.default_device().type == mx.DeviceType.gpu else 0
 

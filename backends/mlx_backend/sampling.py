@@ -1,7 +1,6 @@
-"""From logits and one uniform a row to a token and the logprob it was really sampled with.
+"""From logits to tokens: temperature, truncation, and the inverse CDF of the core's uniform.
 
-Order: temperature, top-k, top-p, min-p, renormalise. Ties at a threshold are all kept, so that
-the sampling mask does not depend on how a sort breaks them.
+All ties at a threshold are kept, so the sampling mask does not depend on how a sort breaks them.
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ from offapi.completions import Sampling
 
 from .linux_cpu.fast_exp import exp_below
 
-# tokens (R,), their logprobs (R,), and where truncated the sampling mask (R, V)
+# tokens (R,), their logprobs (R,), and the sampling mask (R, V) if truncated
 Drawn: TypeAlias = tuple[mx.array, mx.array, mx.array | None]
 
 
 def choose(logits_RV: mx.array, sampling: Sampling, uniforms_R: mx.array) -> Drawn:
-    """Draw a token for each row of fp32 logits, and say its behaviour logprob (nats).
+    """Draw a token for each row of fp32 logits, and return it with its behaviour logprob (nats).
 
-    Sampled: the first token left, in vocabulary order, at which the cumulative probability
-    exceeds the uniform. Temperature 0: the largest logit, with its logprob at temperature 1.
-    Third, where the sampling is truncated, which tokens could be drawn (bool).
+    At a temperature above 0 it is the first token left, in vocabulary order, at which the
+    cumulative probability exceeds the uniform. At temperature 0 it is the largest logit, with its
+    logprob at temperature 1. The third value says which tokens could be drawn (bool), if the
+    sampling is truncated.
     """
     if sampling.temperature > 0:
         logits_RV = truncate(logits_RV / sampling.temperature, sampling)
@@ -40,10 +40,10 @@ def choose(logits_RV: mx.array, sampling: Sampling, uniforms_R: mx.array) -> Dra
 
 
 def first_beyond(reached_RV: mx.array, possible_RV: mx.array, uniforms_R: mx.array) -> mx.array:
-    """The first possible token (R,) whose cumulative weight exceeds its share.
+    """Return the first possible token (R,) whose cumulative weight exceeds its uniform's share.
 
     A parallel sum is rounded block by block: it can fall where nothing is added. So uniforms are
-    scaled by what it reached, and no token of weight 0 is drawn.
+    scaled by the sum reached, and no token of weight 0 is drawn.
     """
     size = reached_RV.shape[-1]
     places_V = mx.arange(size)
@@ -53,7 +53,7 @@ def first_beyond(reached_RV: mx.array, possible_RV: mx.array, uniforms_R: mx.arr
 
 
 def truncate(logits_RV: mx.array, sampling: Sampling) -> mx.array:
-    """The logits with -inf outside the sampling mask."""
+    """Set what top_k, then top_p, then min_p cut away to -inf."""
     size = logits_RV.shape[-1]
     if 0 < sampling.top_k < size:
         edge_R1 = mx.topk(logits_RV, sampling.top_k, axis=-1).min(axis=-1, keepdims=True)
@@ -67,8 +67,8 @@ def truncate(logits_RV: mx.array, sampling: Sampling) -> mx.array:
 
 
 def _nucleus(logits_RV: mx.array, sampling: Sampling) -> mx.array:
-    """The smallest logit of the fewest tokens whose probability reaches top_p, shape (R, 1)."""
-    # Ties beyond top_k are below the sorted part only if equal to it.
+    """Return the smallest logit of the fewest tokens whose probability reaches top_p, (R, 1)."""
+    # Ties that top_k kept beyond its count equal the last one in the sorted part.
     if 0 < sampling.top_k < logits_RV.shape[-1]:
         logits_RV = mx.topk(logits_RV, sampling.top_k, axis=-1)
     ranked_RV = -mx.sort(-logits_RV, axis=-1)

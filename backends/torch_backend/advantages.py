@@ -1,7 +1,4 @@
-"""Advantages of groups of rewards, all groups at once on the device.
-
-The rules' table is `offapi.policy_loss.RULES`.
-"""
+"""Advantages of all groups of rewards at once, on the device, by `offapi.policy_loss.RULES`."""
 
 from __future__ import annotations
 
@@ -17,23 +14,23 @@ from offapi.policy_loss import NO_MEAN, STD_EPS, Rule, Shape, pad_rewards, shape
 def advantages(
     rewards: Sequence[Sequence[float]], rule: Rule, device: torch.device
 ) -> list[Floats]:
-    """See `Backend.advantages`. Computed in float64 where the device has it."""
+    """See `Backend.advantages`. They are computed in float64 where the device has it."""
     shape = shape_of(rule)
     padded_PG, present_PG = pad_rewards(rewards)
-    kind = torch.float32 if device.type == "mps" else torch.float64
-    rewards_PG = torch.tensor(padded_PG, dtype=kind, device=device)
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    rewards_PG = torch.tensor(padded_PG, dtype=dtype, device=device)
     real_PG = torch.tensor(present_PG, device=device)
     advantages_PG = _advantages(rewards_PG, real_PG, shape)
-    # By the extremes: the mean of equal rewards may round to another number.
+    # Equality shows in the extremes: the mean of equal rewards may round to another number.
     most_P1 = rewards_PG.masked_fill(~real_PG, -torch.inf).max(-1, keepdim=True).values
     least_P1 = rewards_PG.masked_fill(~real_PG, torch.inf).min(-1, keepdim=True).values
     advantages_PG = advantages_PG.masked_fill(~real_PG | (most_P1 == least_P1), 0.0).float().cpu()
-    sizes = present_PG.sum(axis=1)
-    return [row[:size].numpy().copy() for row, size in zip(advantages_PG, sizes, strict=True)]
+    groups = zip(advantages_PG, present_PG.sum(axis=1), strict=True)
+    return [advantages_G[:size].numpy().copy() for advantages_G, size in groups]
 
 
 def _advantages(rewards_PG: Tensor, real_PG: Tensor, shape: Shape) -> Tensor:
-    """Advantages (P, G) of rewards that are padded where `real_PG` is False."""
+    """Return the advantages (P, G) of rewards that are padding where `real_PG` is False."""
     count_P1 = real_PG.sum(-1, keepdim=True)
     others_P1 = (count_P1 - 1).clamp(min=1)
     mean_P1 = rewards_PG.sum(-1, keepdim=True) / count_P1

@@ -1,7 +1,7 @@
-"""The attention that transformers calls in every layer: over what a layout says each token may see.
+"""The attention that transformers calls in every layer; a layout says what each token may see.
 
-Two layouts: `Packed` rows to read or train on, and the slots of `Decoding`. Left out: attention
-that is more than a softmax over keys in a window.
+There are two layouts: `Packed` rows to read or train on, and the slots of `Decoding`. Left out:
+attention that is more than a softmax over keys in a window.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ def attend(
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """(1, heads, T, dim) in, (1, T, heads, dim) out.
+    """Attend as the layout says: (1, heads, L, head_dim) in, (1, L, heads, head_dim) out.
 
-    Raises BackendError for an architecture that needs more.
+    Raise BackendError for an architecture that needs more.
     """
-    odd = [name for name in ("softcap", "s_aux") if rest.get(name) is not None]
-    if odd or attention_mask is not None:
+    extras = [name for name in ("softcap", "s_aux") if rest.get(name) is not None]
+    if extras or attention_mask is not None:
+        what = " and ".join(extras) or "a mask of its own"
         raise BackendError(
-            f"this architecture's attention needs {odd or 'a mask of its own'}.",
-            next_step="Use another.",
+            f"the model's attention needs {what}, which the torch backend does not support.",
+            next_step="Use a model of another architecture.",
         )
     layer: Any = module.layer_idx
     return layout.attend(layer, query, key, value, scaling, sliding_window).transpose(1, 2), None

@@ -1,4 +1,4 @@
-"""The Backend object: one policy, and the calls of the contract (`offapi.backend.Backend`)."""
+"""The Backend object: one policy, and the verbs of the contract (`offapi.backend.Backend`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .policy_gradient import policy_gradient
 
 
 def load(spec: ModelSpec) -> Backend:
-    """Load `spec` with torch. Raises BackendError or ModelError."""
+    """Load `spec` with torch; raise BackendError or ModelError."""
     return TorchBackend(load_policy(spec))
 
 
@@ -40,7 +40,7 @@ class TorchBackend:
 
     @property
     def limits(self) -> Limits:
-        """How much it holds at once."""
+        """How much the backend holds at once."""
         return self.policy.spec.limits
 
     @property

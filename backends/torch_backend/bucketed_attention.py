@@ -1,9 +1,8 @@
-"""Packed rows attended side by side, as rectangles of rows
-of like length: few large kernels instead of many small.
+"""Attention of packed rows in rectangles of similar rows: few large kernels, not many small ones.
 
-A GPU waits for the launches of row after row; here one call takes all rows whose length and
-whose prefix have the same power of two above them, so that padding at most doubles either.
-Left out: padding of the other layers' work, which stays packed.
+A GPU waits for the launches of row after row. Here one call takes all rows whose length and prefix
+round up to the same powers of two, so padding at most doubles either. Left out: padding the other
+layers' work, which stays packed.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 @dataclass(frozen=True)
 class PackedRow:
-    """`length` tokens from place `start` of the pack on,
-    which also see the `before` keys from `prefix` on.
+    """A row of `length` tokens from place `start` of the pack on.
+
+    It also sees the `before` keys from place `prefix` on.
     """
 
     start: int
@@ -30,13 +30,13 @@ class PackedRow:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Rows attended in one call: R rows of L queries and S keys, the keys' prefix first."""
+    """Rows attended in one call: R rows of L queries and S keys, the prefix's keys first."""
 
-    queries: Tensor  # (R * L,) places; padding repeats place 0
-    keys: Tensor  # (R * S,)
+    queries: Tensor  # (R * L,) places in the pack; padding repeats place 0
+    keys: Tensor  # (R * S,) places in the pack
     shape: tuple[int, int, int]  # R, L, S
-    real: Tensor  # which of R * L are no padding
-    seen: Tensor | None  # (R, 1, L, S) bool; None: causal, nothing before
+    real: Tensor  # which of the R * L queries are not padding
+    seen: Tensor | None  # (R, 1, L, S) bool; None: causal, without a prefix
 
 
 @dataclass(frozen=True)
@@ -44,43 +44,43 @@ class Rectangles:
     """All rows of a pack."""
 
     parts: tuple[Rectangle, ...]
-    order: Tensor  # (T,) where each place of the pack is in the parts' real queries end to end
+    order: Tensor  # where each place of the pack is in the parts' real queries, end to end
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """q (1, H, T, D); k and v (1, KV, T', D), of as many places as the rows name.
+        """Attend all rows, part by part; return (1, heads, L, head_dim).
 
-        Gives (1, H, T, D).
+        `q` is (1, heads, L, head_dim); `k` and `v` are (1, kv_heads, S, head_dim), with all places
+        that the rows name.
         """
         copies = q.shape[1] // k.shape[1]
         flat_q, flat_k, flat_v = (x[0].transpose(0, 1) for x in (q, k, v))  # (T, heads, D)
-        done = []
+        outputs = []
         for part in self.parts:
             rows, length, keys = part.shape
-            own_q = _taken(flat_q, part.queries, rows, length)
-            own_k, own_v = (_taken(x, part.keys, rows, keys) for x in (flat_k, flat_v))
-            if copies > 1:  # written out: the kernels that hold no scores take no groups in fp32
+            own_q = _take(flat_q, part.queries, rows, length)
+            own_k, own_v = (_take(x, part.keys, rows, keys) for x in (flat_k, flat_v))
+            if copies > 1:  # in fp32 the kernels that store no scores do not take grouped heads
                 own_k, own_v = (x.repeat_interleave(copies, dim=1) for x in (own_k, own_v))
             mixed = scaled_dot_product_attention(
                 own_q, own_k, own_v, attn_mask=part.seen, is_causal=part.seen is None, scale=scale
             )
-            done.append(mixed.transpose(1, 2).flatten(0, 1).index_select(0, part.real))
-        whole = done[0] if len(done) == 1 else torch.cat(done)
-        return whole.index_select(0, self.order).transpose(0, 1)[None]
+            outputs.append(mixed.transpose(1, 2).flatten(0, 1).index_select(0, part.real))
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return output.index_select(0, self.order).transpose(0, 1)[None]
 
 
-def _taken(x: Tensor, places: Tensor, rows: int, size: int) -> Tensor:
-    """(rows, heads, size, D) of x (T, heads, D)."""
+def _take(x: Tensor, places: Tensor, rows: int, size: int) -> Tensor:
+    """Return the places of x (L, heads, head_dim) as (rows, heads, size, head_dim)."""
     return x.index_select(0, places).view(rows, size, *x.shape[1:]).transpose(1, 2)
 
 
 def rectangles(
     rows: Sequence[PackedRow], earlier: int, window: int | None, device: torch.device
 ) -> Rectangles:
-    """Lay out `rows`, which together hold every query's
-    place once; each token sees those before it in `window`.
+    """Lay out `rows`, which together hold every query's place once.
 
-    The keys stand after `earlier` ones of another pass,
-    and `Row.prefix` counts from the first of those.
+    Each token sees those before it in `window`. The keys stand after `earlier` ones of another
+    pass, and `PackedRow.prefix` counts from the first of those.
     """
     classes: dict[tuple[int, int], list[PackedRow]] = {}
     for row in rows:
@@ -100,33 +100,33 @@ def _rectangle(
     length, before = max(row.length for row in rows), max(row.before for row in rows)
     keys = -(-(before + length) // 8) * 8 if before else length  # masks are read eight at a time
     numbers = torch.tensor([(row.start, row.length, row.prefix, row.before) for row in rows])
-    starts, lengths, prefixes, befores = numbers.T[..., None]  # (R, 1) each
-    at, key = torch.arange(length)[None], torch.arange(keys)[None] - before
-    real = at < lengths
-    queries = torch.where(real, starts + at, 0)
-    own, early = (key >= 0) & (key < lengths), (key < 0) & (key >= -befores)
-    places = torch.where(
-        own, earlier + starts + key, torch.where(early, prefixes + befores + key, 0)
-    )
-    seen = None
+    starts_R1, lengths_R1, prefixes_R1, befores_R1 = numbers.T[..., None]
+    query_1L, key_1S = torch.arange(length)[None], torch.arange(keys)[None] - before
+    real_RL = query_1L < lengths_R1
+    queries_RL = torch.where(real_RL, starts_R1 + query_1L, 0)
+    own_RS = (key_1S >= 0) & (key_1S < lengths_R1)
+    prefix_RS = (key_1S < 0) & (key_1S >= -befores_R1)
+    keys_RS = torch.where(prefix_RS, prefixes_R1 + befores_R1 + key_1S, 0)
+    keys_RS = torch.where(own_RS, earlier + starts_R1 + key_1S, keys_RS)
+    seen_RLS = None
     if before or window is not None:
-        seen = _seen(at[..., None], key[:, None], own | early, window)
+        seen_RLS = _seen(query_1L[..., None], key_1S[:, None], own_RS | prefix_RS, window)
     return Rectangle(
-        queries.flatten().to(device),
-        places.flatten().to(device),
+        queries_RL.flatten().to(device),
+        keys_RS.flatten().to(device),
         (len(rows), length, keys),
-        real.flatten().nonzero()[:, 0].to(device),
-        None if seen is None else seen[:, None].to(device),
+        real_RL.flatten().nonzero()[:, 0].to(device),
+        None if seen_RLS is None else seen_RLS[:, None].to(device),
     )
 
 
-def _seen(at: Tensor, key: Tensor, there: Tensor, window: int | None) -> Tensor:
-    """(R, L, S): a key that is there, not after its query, within the window.
+def _seen(query_1L1: Tensor, key_11S: Tensor, real_RS: Tensor, window: int | None) -> Tensor:
+    """Return (R, L, S): True for a real key, not after its query, within the window.
 
-    Padding sees one key, to be no NaN.
+    A padding query sees one key, so that it does not become NaN.
     """
-    seen = there[:, None] & (key <= at)
+    seen_RLS = real_RS[:, None] & (key_11S <= query_1L1)
     if window is not None:
-        seen &= key > at - window
-    alone = ~seen.any(-1, keepdim=True)
-    return seen | (alone & (key == key.min()))
+        seen_RLS &= key_11S > query_1L1 - window
+    blind_RL1 = ~seen_RLS.any(-1, keepdim=True)
+    return seen_RLS | (blind_RL1 & (key_11S == key_11S.min()))

@@ -1,7 +1,7 @@
-"""Keys and values of rows that are decoded, one new token a row.
+"""Keys and values of rows that are being decoded, one new token per row.
 
-All rows attend to the shared prefix as one matrix product,
-to their own keys in a slot. Left out: paged caches.
+All rows attend to the shared prefix in one matrix product, and to their own keys in a slot. Left
+out: paged caches.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-Pair = tuple[Tensor, Tensor]  # keys and values, each (1, kv_heads, T, head_dim)
+KV = tuple[Tensor, Tensor]  # keys and values, each (1, kv_heads, T, head_dim)
 
 
 @dataclass
 class Decoding:
-    """A slot of keys and values for every row, (room,
-    kv_heads, capacity, head_dim) a layer, allocated once.
+    """A slot of keys and values for every row, (room, kv_heads, capacity, head_dim) per layer.
 
-    A step's rows are the first ones. `lengths` (rows,) says where each row's new token goes.
+    Slots are allocated once, and a step's rows are the first ones. `lengths_R` says where each
+    row's new token goes.
     """
 
-    room: int  # rows
-    capacity: int  # tokens of a row, the shared prefix not counted
+    room: int  # slots
+    capacity: int  # tokens per slot, without the shared prefix
     shared: int = 0
-    prefix: dict[int, Pair] = field(default_factory=dict)
-    slots: dict[int, Pair] = field(default_factory=dict)
-    lengths: Tensor = field(default_factory=lambda: torch.empty(0))
-    rows: Tensor = field(default_factory=lambda: torch.empty(0))  # 0, 1, ... of this step
-    longest: int = 0  # keys read of every row: at least those it has, the new token's included
-    unseen: dict[int | None, Tensor] = field(default_factory=dict)  # this step's, by window
+    prefix: dict[int, KV] = field(default_factory=dict)
+    slots: dict[int, KV] = field(default_factory=dict)
+    lengths_R: Tensor = field(default_factory=lambda: torch.empty(0))
+    rows_R: Tensor = field(default_factory=lambda: torch.empty(0))  # 0, 1, ... in this step
+    longest: int = 0  # keys read of each row: at least all that it has, its new token's included
+    unseen: dict[int | None, Tensor] = field(default_factory=dict)  # of this step, by window
 
-    def admit(self, packed: dict[int, Pair], lengths: Sequence[int], copies: int, at: int) -> None:
+    def admit(self, packed: dict[int, KV], lengths: Sequence[int], copies: int, at: int) -> None:
         """Copy rows laid end to end, `copies` times each, into the slots from `at` on."""
         for layer, pair in packed.items():
             if layer not in self.slots:
@@ -44,30 +44,29 @@ class Decoding:
                     slot[at + i * copies : at + (i + 1) * copies, :, : row.shape[1]] = row
 
     def move(self, source: int, target: int) -> None:
-        """Give slot `target` what slot `source` holds."""
+        """Copy what slot `source` holds to slot `target`."""
         for pair in self.slots.values():
             for slot in pair:
                 slot[target] = slot[source]
 
-    def place(self, lengths: Tensor, longest: int) -> None:
-        """Say where this step's rows stand."""
-        self.lengths, self.longest = lengths, longest
-        self.rows = torch.arange(len(lengths), device=lengths.device)
+    def place(self, lengths_R: Tensor, longest: int) -> None:
+        """Set where this step's rows write, and how many keys they read."""
+        self.lengths_R, self.longest = lengths_R, longest
+        self.rows_R = torch.arange(len(lengths_R), device=lengths_R.device)
         self.unseen.clear()
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
     ) -> Tensor:
-        """q, k, v arrive as one packed row: (1, heads, rows, head_dim)."""
+        """Attend with q, k, v that arrive as one packed row: (1, heads, R, head_dim)."""
         keys, values = self.slots[layer]
         rows, kv_heads, dim = q.shape[2], k.shape[1], q.shape[3]
-        keys[self.rows, :, self.lengths] = k[0].transpose(0, 1)
-        values[self.rows, :, self.lengths] = v[0].transpose(0, 1)
-        grouped = (
-            q[0].transpose(0, 1).reshape(rows * kv_heads, -1, dim)
-        )  # each with the heads of one key head
+        keys[self.rows_R, :, self.lengths_R] = k[0].transpose(0, 1)
+        values[self.rows_R, :, self.lengths_R] = v[0].transpose(0, 1)
+        # The query heads that share a key head stand together.
+        grouped = q[0].transpose(0, 1).reshape(rows * kv_heads, -1, dim)
         own_k, own_v = (slot[:rows, :, : self.longest].flatten(0, 1) for slot in (keys, values))
-        # Scale and mask are part of the product: on a GPU each would be a kernel of its own.
+        # Scale and mask are part of the product: on a GPU each would be a separate kernel.
         scores = torch.baddbmm(
             self._unseen(window, kv_heads, q.dtype), grouped, own_k.transpose(1, 2), alpha=scale
         )
@@ -78,20 +77,20 @@ class Decoding:
         return mixed.reshape(rows, -1, dim).transpose(0, 1)[None]
 
     def _unseen(self, window: int | None, kv_heads: int, dtype: torch.dtype) -> Tensor:
-        """-inf where a row may not see one of its own keys
-        (rows * kv_heads, 1, longest), else 0; of all layers.
+        """Return (R * kv_heads, 1, S): -inf where a row may not see one of its own keys, else 0.
+
+        It is the same for all layers.
         """
-        known = self.unseen.get(window)
-        if known is None:
-            places = torch.arange(self.longest, device=self.lengths.device)
-            gone = places[None] > self.lengths[:, None]
+        unseen = self.unseen.get(window)
+        if unseen is None:
+            places_S = torch.arange(self.longest, device=self.lengths_R.device)
+            gone_RS = places_S[None] > self.lengths_R[:, None]
             if window is not None:
-                gone |= places[None] <= self.lengths[:, None] - window
-            known = torch.zeros(gone.shape, dtype=dtype, device=gone.device).masked_fill(
-                gone, float("-inf")
-            )
-            known = self.unseen[window] = known.repeat_interleave(kv_heads, dim=0)[:, None]
-        return known
+                gone_RS |= places_S[None] <= self.lengths_R[:, None] - window
+            zeros_RS = torch.zeros(gone_RS.shape, dtype=dtype, device=gone_RS.device)
+            unseen_RS = zeros_RS.masked_fill(gone_RS, float("-inf"))
+            unseen = self.unseen[window] = unseen_RS.repeat_interleave(kv_heads, dim=0)[:, None]
+        return unseen
 
     def _with_prefix(
         self,
@@ -102,17 +101,16 @@ class Decoding:
         scale: float,
         window: int | None,
     ) -> Tensor:
-        """One softmax over shared and own keys; the shared
-        ones are read once for all rows (arXiv 2402.05099).
+        """Return the values mixed by one softmax over shared and own keys.
+
+        The shared keys are read once for all rows (arXiv 2402.05099).
         """
         k, v = self.prefix[layer][0][0], self.prefix[layer][1][0]
-        kv_heads, (each, heads, _) = k.shape[0], grouped.shape
-        rows = each // kv_heads
+        kv_heads, (groups, heads, _) = k.shape[0], grouped.shape
+        rows = groups // kv_heads
 
         def merge(x: Tensor) -> Tensor:
-            """(rows * kv_heads, heads, width) to (kv_heads, rows
-            * heads, width): all rows against the one prefix.
-            """
+            """Reshape (R * kv_heads, heads, width) to (kv_heads, R * heads, width)."""
             return (
                 x.view(rows, kv_heads, heads, -1)
                 .transpose(0, 1)
@@ -121,7 +119,7 @@ class Decoding:
 
         def split(x: Tensor) -> Tensor:
             """The inverse of `merge`."""
-            return x.view(kv_heads, rows, heads, -1).transpose(0, 1).reshape(each, heads, -1)
+            return x.view(kv_heads, rows, heads, -1).transpose(0, 1).reshape(groups, heads, -1)
 
         scores = split(
             torch.baddbmm(
@@ -129,18 +127,15 @@ class Decoding:
             )
         )
         if window is not None:
-            gone = (
-                torch.arange(self.shared, device=own.device)[None]
-                <= self.lengths[:, None] + self.shared - window
-            )
-            scores = scores.masked_fill(
-                gone.repeat_interleave(kv_heads, dim=0)[:, None], float("-inf")
-            )
+            places_S = torch.arange(self.shared, device=own.device)
+            gone_RS = places_S[None] <= self.lengths_R[:, None] + self.shared - window
+            gone = gone_RS.repeat_interleave(kv_heads, dim=0)[:, None]
+            scores = scores.masked_fill(gone, float("-inf"))
         weights = softmax(torch.cat((scores, own), dim=-1))
         shared = split(torch.bmm(merge(weights[..., : self.shared]), v))
         return torch.baddbmm(shared, weights[..., self.shared :], own_v)
 
 
 def softmax(scores: Tensor) -> Tensor:
-    """Over the last dimension, computed in float32."""
+    """Return the softmax over the last dimension, computed in float32."""
     return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)

@@ -1,4 +1,4 @@
-"""Adapter and optimizer as arrays and back, bit for bit. Files are the core's business."""
+"""Adapter and optimizer as arrays and back, bit for bit. Left out: files, which the core writes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""LoRA matrices in a model: PEFT puts them there and names
-them; here they are filled, and applied in fewer kernels.
+"""LoRA matrices in a model: PEFT adds and names them; this module fills and applies them.
 
 Left out: dropout, several adapters at once, and merging into the base itself, which drifts.
 """
@@ -19,18 +18,17 @@ from torch import Tensor, nn
 from offapi import adapter as adapters
 from offapi.backend import Arrays, ModelSpec
 
-NAME = "default"  # PEFT's, of the one adapter
+NAME = "default"  # PEFT's name of the only adapter
 
 
 def forward(layer: Any, x: Tensor) -> Tensor:
-    """x W^T + scale (x A^T) B^T, shape (..., out); A
-    and B in their own dtype, as PEFT's forward does it.
+    """Return x W^T + scale (x A^T) B^T, shape (..., out); A and B in their own dtype, as in PEFT.
 
-    Three kernels for PEFT's five: the scale and the sum are part of the product with B.
+    It takes three kernels where PEFT takes five: scale and sum are part of the product with B.
     """
     if layer.product is not None:
-        found: Tensor = layer.product(x)
-        return found
+        output: Tensor = layer.product(x)
+        return output
     base: Tensor = layer.base_layer(x)
     if layer.disable_adapters:
         return base
@@ -41,25 +39,27 @@ def forward(layer: Any, x: Tensor) -> Tensor:
 
 
 def matrices(layer: Any) -> tuple[Any, Any]:
-    """A (rank, in) and B (out, rank)."""
+    """Return A (rank, in) and B (out, rank)."""
     return layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
 
 
 def adapted(model: nn.Module) -> list[Any]:
-    """The layers that have an adapter."""
+    """Return the layers that have an adapter."""
     return [layer for layer in model.modules() if isinstance(layer, Linear)]
 
 
 def inject(model: Any, spec: ModelSpec) -> tuple[dict[str, nn.Parameter], float]:
-    """Put LoRA layers into `model`, filled from `spec.adapter` or from the seed; return their
-    parameters by PEFT's names, and their scale (alpha / rank). Empty and 0 without LoRA.
+    """Put LoRA layers into `model`, filled from `spec.adapter` or from the seed.
+
+    Return their parameters by PEFT's names, and their scale (alpha / rank); empty and 0 without
+    LoRA.
     """
     shape, arrays = adapters.read_requested(spec)
     if shape is None:
         return {}, 0.0
     linears = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
     adapters.check_targets(shape, (name.rsplit(".", 1)[-1] for name in linears), spec.path)
-    alpha: Any = shape.alpha  # PEFT's annotation says int; it divides by the rank all the same
+    alpha: Any = shape.alpha  # PEFT annotates it as int, but divides it by the rank
     config = LoraConfig(
         r=shape.rank, lora_alpha=alpha, target_modules=list(shape.targets), lora_dropout=0.0
     )
@@ -80,7 +80,7 @@ def inject(model: Any, spec: ModelSpec) -> tuple[dict[str, nn.Parameter], float]
 
 
 def shapes(lora: Mapping[str, nn.Parameter]) -> adapters.Shapes:
-    """The shape of each matrix."""
+    """Return the shape of each matrix."""
     return {name: tuple(parameter.shape) for name, parameter in lora.items()}
 
 

@@ -1,9 +1,9 @@
 """Logprobs at the masked positions alone, and the losses built on them.
 
-The head over the vocabulary runs on rows of the completion mask in chunks, and each
-chunk's Jacobian with respect to its hidden state is kept instead of its logits: D numbers a
-row instead of V. Every loss is then a function of per-token logprobs. Left out: packing
-across calls, and losses that need whole distributions.
+The head over the vocabulary runs on the masked positions in chunks. Each chunk keeps its Jacobian
+with respect to the hidden state instead of its logits: D numbers per token instead of V. Every loss
+is then a function of per-token logprobs. Left out: packing across calls, and losses that need whole
+distributions.
 """
 
 from __future__ import annotations
@@ -35,21 +35,23 @@ from .policy import Policy
 
 @dataclass(frozen=True)
 class MaskRows:
-    """Sampling masks of N rows: `ids` (K,) of the tokens left in row `rows` (K,),
-    ascending; `limited_N` says which rows have a set.
+    """Sampling masks of T tokens.
+
+    `ids` (K,) are all tokens left, ascending at each place, and `rows` (K,) the places they belong
+    to; `limited_T` says which places have a set.
     """
 
     ids: Tensor
     rows: Tensor
-    limited_N: Tensor
+    limited_T: Tensor
 
     def apply(self, logits_RV: Tensor, start: int) -> Tensor:
-        """The logits of the rows from `start` on, -inf outside their sets."""
+        """Return the logits of the rows from `start` on, -inf outside their sets."""
         end = start + len(logits_RV)
         first, last = torch.searchsorted(
             self.rows, torch.tensor([start, end], device=logits_RV.device)
         )
-        gone_RV = self.limited_N[start:end, None].expand(logits_RV.shape).clone()
+        gone_RV = self.limited_T[start:end, None].expand(logits_RV.shape).clone()
         gone_RV[self.rows[first:last] - start, self.ids[first:last]] = False
         return logits_RV.masked_fill(gone_RV, float("-inf"))
 
@@ -57,7 +59,7 @@ class MaskRows:
 def place_masks(
     masks: Sequence[SamplingMask | None], counts: Sequence[int], device: torch.device
 ) -> MaskRows | None:
-    """The sets of episodes with `counts` rows each, end to end; None where no episode has any."""
+    """Lay the sets of episodes with `counts` tokens each end to end; None if no episode has any."""
     if all(mask is None for mask in masks):
         return None
     ids: list[np.ndarray] = []
@@ -65,66 +67,71 @@ def place_masks(
     for mask, count in zip(masks, counts, strict=True):
         ids.append(np.zeros(0, np.int32) if mask is None else mask.ids)
         sizes.append(np.zeros(count, np.int32) if mask is None else mask.counts)
-    sizes_N = torch.from_numpy(np.concatenate(sizes)).to(device).long()
-    rows = torch.repeat_interleave(torch.arange(len(sizes_N), device=device), sizes_N)
-    return MaskRows(torch.from_numpy(np.concatenate(ids)).to(device).long(), rows, sizes_N > 0)
+    sizes_T = torch.from_numpy(np.concatenate(sizes)).to(device).long()
+    rows = torch.repeat_interleave(torch.arange(len(sizes_T), device=device), sizes_T)
+    return MaskRows(torch.from_numpy(np.concatenate(ids)).to(device).long(), rows, sizes_T > 0)
 
 
 class SelectedLogprobs(torch.autograd.Function):
-    """log softmax(h W^T / temperature)[target], shape (N,),
-    in chunks of rows; over the tokens a sampling mask left where there is one.
+    """log softmax(h W^T / temperature)[target], shape (T,), computed in chunks of tokens.
 
-    d logp / d h = (W[target] - softmax(h W^T / temperature) W) / temperature, kept as (N, D).
+    Where a token has a sampling mask, the softmax is over its set. d logp / d h = (W[target] -
+    softmax(h W^T / temperature) W) / temperature, kept as (T, D).
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        hidden_ND: Tensor,
+        hidden_TD: Tensor,
         head_VD: Tensor,
-        targets_N: Tensor,
+        targets_T: Tensor,
         temperature: float,
         chunk: int,
         masks: MaskRows | None,
     ) -> Tensor:
         wants = ctx.needs_input_grad[0]
-        logprobs_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
-        jacobian_ND = torch.empty_like(hidden_ND) if wants else None
-        for start in range(0, len(targets_N), chunk):
+        logprobs_T = torch.empty(len(targets_T), dtype=torch.float32, device=hidden_TD.device)
+        jacobian_TD = torch.empty_like(hidden_TD) if wants else None
+        for start in range(0, len(targets_T), chunk):
             rows = slice(start, start + chunk)
-            logits_RV = (hidden_ND[rows] @ head_VD.T).float().div_(temperature)
+            logits_RV = (hidden_TD[rows] @ head_VD.T).float().div_(temperature)
             if masks is not None:
                 logits_RV = masks.apply(logits_RV, start)
-            picked_R = logits_RV.gather(1, targets_N[rows, None]).squeeze(1)
-            logprobs_N[rows] = picked_R - logits_RV.logsumexp(-1)
-            if jacobian_ND is not None:
+            picked_R = logits_RV.gather(1, targets_T[rows, None]).squeeze(1)
+            logprobs_T[rows] = picked_R - logits_RV.logsumexp(-1)
+            if jacobian_TD is not None:
                 expected_RD = logits_RV.softmax(-1).to(head_VD.dtype) @ head_VD
-                jacobian_ND[rows] = (head_VD[targets_N[rows]] - expected_RD) / temperature
-        if jacobian_ND is not None:
-            ctx.save_for_backward(jacobian_ND)
-        return logprobs_N
+                jacobian_TD[rows] = (head_VD[targets_T[rows]] - expected_RD) / temperature
+        if jacobian_TD is not None:
+            ctx.save_for_backward(jacobian_TD)
+        return logprobs_T
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None, None, None]:
-        (jacobian_ND,) = ctx.saved_tensors
-        slope_ND = (gradients[0][:, None] * jacobian_ND).to(jacobian_ND.dtype)
-        return slope_ND, None, None, None, None, None
+        (jacobian_TD,) = ctx.saved_tensors
+        slope_TD = (gradients[0][:, None] * jacobian_TD).to(jacobian_TD.dtype)
+        return slope_TD, None, None, None, None, None
 
 
 def masked_logprobs(
     policy: Policy, pack: Pack, episodes: Sequence[Episode], temperature: float = 1.0
 ) -> Tensor:
-    """Logprobs (nats) of the pack's targets in order, shape (N,), differentiable in the adapter."""
+    """Return the logprobs (nats) of the pack's targets in order, shape (T,).
+
+    They are differentiable in the adapter.
+    """
     device = policy.device
     layout = Packed(tuple((tree.shared, tree.lengths) for tree in pack.trees))
-    tokens, positions = (
-        torch.tensor([numbers], device=device) for numbers in (pack.tokens, pack.positions)
-    )
-    hidden = policy.hidden(tokens, positions, layout)[0, torch.tensor(pack.rows, device=device)]
-    targets, chunk = torch.tensor(pack.targets, device=device), policy.spec.limits.logit_rows
+    tokens_1L = torch.tensor([pack.tokens], device=device)
+    positions_1L = torch.tensor([pack.positions], device=device)
+    rows_T = torch.tensor(pack.rows, device=device)
+    targets_T = torch.tensor(pack.targets, device=device)
+    hidden_TD = policy.hidden(tokens_1L, positions_1L, layout)[0, rows_T]
     masks = place_masks([episodes[i].sampling_mask for i in pack.episodes], pack.counts, device)
-    scored: Tensor = SelectedLogprobs.apply(hidden, policy.head, targets, temperature, chunk, masks)  # type: ignore[no-untyped-call]
-    return scored
+    logprobs_T: Tensor = SelectedLogprobs.apply(  # type: ignore[no-untyped-call]
+        hidden_TD, policy.head, targets_T, temperature, policy.spec.limits.logit_rows, masks
+    )
+    return logprobs_T
 
 
 def score(policy: Policy, episodes: Sequence[Episode], by: By, temperature: float) -> list[Floats]:
@@ -138,16 +145,16 @@ def score(policy: Policy, episodes: Sequence[Episode], by: By, temperature: floa
         torch.inference_mode(),
     ):
         for pack in packs(masked, policy.spec.limits.micro_batch):
-            logprobs_N = masked_logprobs(policy, pack, masked, temperature).cpu().numpy()
-            for i, logprobs_T in pack.split(logprobs_N).items():
-                scored[places[i]] = logprobs_T
+            logprobs_T = masked_logprobs(policy, pack, masked, temperature).cpu().numpy()
+            for i, own_T in pack.split(logprobs_T).items():
+                scored[places[i]] = own_T
     return scored
 
 
 def forward_backward(policy: Policy, batch: Sequence[Episode]) -> Metrics:
     """See `Backend.forward_backward`.
 
-    The normaliser is the whole batch's, so any split gives one gradient.
+    The normaliser is the whole batch's, so any split gives the same gradient.
     """
     check_trainable(policy)
     check_learnable(batch, policy.vocabulary)
@@ -161,7 +168,7 @@ def forward_backward(policy: Policy, batch: Sequence[Episode]) -> Metrics:
 
 
 def check_trainable(policy: Policy) -> None:
-    """Raise BackendError without an adapter to train."""
+    """Raise BackendError if there is no adapter to train."""
     if not policy.lora:
         raise BackendError(
             "this model was loaded without an adapter.",

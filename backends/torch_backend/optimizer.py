@@ -1,4 +1,4 @@
-"""AdamW after global-norm clipping, through torch's own implementation.
+"""AdamW after global-norm clipping, by torch's own implementation.
 
 The learning rate comes from the core.
 """
@@ -22,7 +22,8 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
     parameters = [policy.lora[name] for name in sorted(policy.lora)]
     if not parameters or any(parameter.grad is None for parameter in parameters):
         raise BackendError(
-            "no gradient was accumulated.", next_step="Call forward_backward first, with LoRA."
+            "no gradient was accumulated.",
+            next_step="Call forward_backward or policy_gradient before optim_step.",
         )
     limit = spec.max_grad_norm or math.inf
     norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
@@ -30,14 +31,11 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
         for parameter in parameters:
             parameter.grad = None
         raise BackendError(
-            f"the gradient norm is {norm}; the step was refused and nothing was changed.",
+            f"the gradient norm must be finite, got {norm}; nothing was changed.",
             next_step="Lower the learning rate, or train in float32.",
         )
-    unreached = sum(
-        not bool(p.grad.any())
-        for n, p in policy.lora.items()
-        if ".lora_B." in n and p.grad is not None
-    )
+    second = [parameter for name, parameter in policy.lora.items() if ".lora_B." in name]
+    unreached = sum(not bool(p.grad.any()) for p in second if p.grad is not None)
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))
     optimizer = policy.optimizer or create(policy)
     for group in optimizer.param_groups:
@@ -46,18 +44,18 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
         )
     before = [] if lr else [parameter.detach().clone() for parameter in parameters]
     optimizer.step()
-    for parameter, still in zip(
-        parameters, before, strict=False
-    ):  # adding 0 would turn -0.0 into 0.0
-        parameter.data.copy_(still)
+    # At rate 0 the old bytes are put back: adding 0 would turn -0.0 into 0.0.
+    for parameter, unchanged in zip(parameters, before, strict=False):
+        parameter.data.copy_(unchanged)
     optimizer.zero_grad(set_to_none=True)
     policy.steps += 1
     return {"grad_norm": norm, "adapter_norm": adapter_norm(policy), "unreached": float(unreached)}
 
 
 def adapter_norm(policy: Policy) -> float:
-    """Frobenius norm of all alpha / rank * B A
-    together: ||B A||^2 is the sum of (B^T B) * (A A^T).
+    """Return the Frobenius norm of all alpha / rank * B A together.
+
+    ||B A||^2 is the sum of (B^T B) * (A A^T).
     """
     squares = []
     with torch.no_grad():
@@ -68,7 +66,7 @@ def adapter_norm(policy: Policy) -> float:
 
 
 def create(policy: Policy) -> torch.optim.AdamW:
-    """The policy's optimizer, over the adapter alone, in the order of names."""
+    """Create the policy's optimizer, over the adapter alone, in the order of names."""
     policy.optimizer = torch.optim.AdamW(
         [policy.lora[name] for name in sorted(policy.lora)], lr=0.0, foreach=False
     )

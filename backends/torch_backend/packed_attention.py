@@ -1,7 +1,7 @@
-"""Ragged rows laid end to end without padding, a prefix that some share standing once before them.
+"""Attention over ragged rows laid end to end without padding, a shared prefix once before its rows.
 
-Exact: the prefix's keys and values are in the graph once, and every row attends to them (arXiv
-2506.05433). Left out: hand-written kernels.
+It is exact: the prefix's keys and values are in the graph once, and every row attends to them
+(arXiv 2506.05433). Left out: hand-written kernels.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from .bucketed_attention import PackedRow, Rectangles, rectangles
-from .cache import Pair
+from .cache import KV
 
 
 @dataclass
 class Packed:
-    """Trees end to end, `(shared, lengths)` each: `shared`
-    tokens of prefix, then rows of `lengths` that see it.
+    """Trees end to end, `(shared, lengths)` each: a prefix, then the rows that see it.
 
-    `prefix` holds an earlier pass's keys and values by layer instead, seen by trees that
-    share nothing; `keep` collects this pass's.
+    The prefix has `shared` tokens, the rows `lengths`. `prefix` holds an earlier pass's keys and
+    values by layer instead, seen by trees that share nothing; `keep` collects this pass's.
     """
 
     trees: tuple[tuple[int, tuple[int, ...]], ...]
-    prefix: dict[int, Pair] = field(default_factory=dict)
-    keep: dict[int, Pair] | None = None
+    prefix: dict[int, KV] = field(default_factory=dict)
+    keep: dict[int, KV] | None = None
     masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
     laid: dict[int | None, Rectangles] = field(default_factory=dict)  # by window
 
@@ -41,7 +40,7 @@ class Packed:
     def by_rectangles(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
     ) -> Tensor:
-        """All rows in a few calls: for devices that wait for launches."""
+        """Attend all rows in a few calls, for devices that wait for launches."""
         earlier = 0
         if layer in self.prefix:
             before = self.prefix[layer]
@@ -67,7 +66,7 @@ class Packed:
     def by_rows(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
     ) -> Tensor:
-        """A call for each row, nothing padded: for devices whose arithmetic is dear."""
+        """Attend row by row without padding, for devices that are slow at arithmetic."""
         parts = []
         start = 0
         for shared, lengths in self.trees:
@@ -86,7 +85,7 @@ class Packed:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
     def _row(
-        self, q: Tensor, own: Pair, before: Pair | None, scale: float, window: int | None
+        self, q: Tensor, own: KV, before: KV | None, scale: float, window: int | None
     ) -> Tensor:
         if before is not None:
             own = (torch.cat((before[0], own[0]), dim=2), torch.cat((before[1], own[1]), dim=2))
@@ -100,13 +99,15 @@ class Packed:
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=gqa)
 
     def _mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-        """Causal for the last `queries` of `keys` positions,
-        within `window`; the same for every layer.
+        """Return the causal mask of the last `queries` of `keys` positions within `window`, (L, S).
+
+        It is the same for every layer.
         """
-        known = self.masks.get((queries, keys, window))
-        if known is None:
-            known = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+        mask_LS = self.masks.get((queries, keys, window))
+        if mask_LS is None:
+            mask_LS = torch.ones(queries, keys, dtype=torch.bool, device=device)
+            mask_LS = mask_LS.tril(keys - queries)
             if window is not None:
-                known &= known.new_ones(queries, keys).triu(keys - queries - window + 1)
-            self.masks[(queries, keys, window)] = known
-        return known
+                mask_LS &= mask_LS.new_ones(queries, keys).triu(keys - queries - window + 1)
+            self.masks[(queries, keys, window)] = mask_LS
+        return mask_LS

@@ -1,5 +1,4 @@
-"""How ragged episodes are laid out for a forward
-pass: rows end to end, the prefixes they share once.
+"""How ragged episodes are laid out for a forward pass: rows end to end, shared prefixes once.
 
 Pure token arithmetic. Left out: padding, which `bucketed_attention` adds where it pays.
 """
@@ -14,49 +13,50 @@ from offapi.episodes import Episode, Floats, common_prefix_length
 
 @dataclass(frozen=True)
 class Tree:
-    """Rows that share their first `shared` tokens:
-    those once, then each episode's remaining tokens.
+    """Rows that share their first `shared` tokens.
+
+    Those come once, then each episode's remaining tokens.
     """
 
     episodes: tuple[int, ...]  # indices into the batch
-    shared: int
-    lengths: tuple[int, ...]  # of each row after the prefix
+    shared: int  # tokens of the prefix
+    lengths: tuple[int, ...]  # tokens of each row after the prefix
 
 
 @dataclass(frozen=True)
 class Pack:
     """One micro-batch: trees end to end.
 
-    `rows` are the places in `tokens` whose hidden state predicts `targets`, in the order
-    of `episodes` and of the tokens in each; `counts` says how many belong to each.
+    `rows` are the places in `tokens` whose hidden state predicts `targets`, in the order of
+    `episodes` and of the tokens in each; `counts` says how many belong to each episode.
     """
 
     trees: tuple[Tree, ...]
-    tokens: tuple[int, ...]  # (T,)
-    positions: tuple[int, ...]  # (T,)
-    rows: tuple[int, ...]  # (N,)
-    targets: tuple[int, ...]  # (N,)
-    counts: tuple[int, ...]
+    tokens: tuple[int, ...]  # (L,)
+    positions: tuple[int, ...]  # (L,)
+    rows: tuple[int, ...]  # (T,)
+    targets: tuple[int, ...]  # (T,)
+    counts: tuple[int, ...]  # (E,)
 
     @property
     def episodes(self) -> tuple[int, ...]:
         """Indices into the batch, in the order of `counts`."""
         return tuple(index for tree in self.trees for index in tree.episodes)
 
-    def split(self, values: Floats) -> Mapping[int, Floats]:
-        """Per-target `values` (N,) handed back to the episodes they belong to."""
+    def split(self, values_T: Floats) -> Mapping[int, Floats]:
+        """Return the part of `values_T`, one number per target, that belongs to each episode."""
         parts, start = {}, 0
         for index, count in zip(self.episodes, self.counts, strict=True):
-            parts[index] = values[start : start + count]
+            parts[index] = values_T[start : start + count]
             start += count
         return parts
 
 
 def packs(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
-    """Micro-batches of at most `budget` tokens each (a longer episode goes alone).
+    """Yield micro-batches of at most `budget` tokens each (a longer episode goes alone).
 
-    The completions of one prompt make a tree; where every prompt is another, all episodes do.
-    Each must have masked tokens, and not mask its first one.
+    The completions of one prompt make a tree; if no two episodes share a prompt, all make one tree.
+    Each episode must have masked tokens, and must not mask its first one.
     """
     tokens = [episode.tokens for episode in episodes]
     trees: list[Tree] = []
@@ -78,7 +78,7 @@ def packs(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
 
 
 def _together(episodes: Sequence[Episode]) -> list[list[int]]:
-    """Indices of episodes with one prompt each, or of all where no two have the same."""
+    """Return the indices of episodes by prompt, or all together if no two share a prompt."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, episode in enumerate(episodes):
         groups.setdefault(episode.tokens[: episode.mask.index(True)], []).append(index)
@@ -89,25 +89,25 @@ def _pack(
     episodes: Sequence[Episode], tokens: Sequence[tuple[int, ...]], trees: Sequence[Tree]
 ) -> Pack:
     trees = [_alone(tree) if len(tree.episodes) == 1 else tree for tree in trees]
-    flat: list[int] = []
-    places: list[int] = []
+    laid: list[int] = []
+    positions: list[int] = []
     rows: list[int] = []
     targets: list[int] = []
     counts: list[int] = []
     for tree in trees:
-        root, shared = len(flat), tree.shared
-        flat += tokens[tree.episodes[0]][:shared]
-        places += range(shared)
+        root, shared = len(laid), tree.shared
+        laid += tokens[tree.episodes[0]][:shared]
+        positions += range(shared)
         for index in tree.episodes:
-            offset = len(flat) - shared
-            learned = [t for t, on in enumerate(episodes[index].mask) if on]
+            offset = len(laid) - shared
+            learned = [t for t, masked in enumerate(episodes[index].mask) if masked]
             rows += [root + t - 1 if t <= shared else offset + t - 1 for t in learned]
             targets += [tokens[index][t] for t in learned]
             counts.append(len(learned))
-            flat += tokens[index][shared:]
-            places += range(shared, len(tokens[index]))
+            laid += tokens[index][shared:]
+            positions += range(shared, len(tokens[index]))
     return Pack(
-        tuple(trees), tuple(flat), tuple(places), tuple(rows), tuple(targets), tuple(counts)
+        tuple(trees), tuple(laid), tuple(positions), tuple(rows), tuple(targets), tuple(counts)
     )
 
 

@@ -1,8 +1,7 @@
-"""The model in torch: base weights through transformers,
-LoRA through PEFT, attention through `attention.attend`.
+"""The model in torch: base weights by transformers, LoRA by PEFT, attention by `attention.attend`.
 
-Left out: quantised bases (no format of theirs runs on every torch device), sharding over
-devices, and architectures whose attention is more than softmax over keys in a window.
+Left out: quantised bases (none of their formats runs on every torch device), sharding over devices,
+and architectures whose attention is more than softmax over keys in a window.
 """
 
 from __future__ import annotations
@@ -46,13 +45,11 @@ class Policy:
     optimizer: torch.optim.AdamW | None = None
     steps: int = 0
     prefilled_tokens: int = field(default=0)
-    initial: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # the loaded adapter: the reference of what it becomes
-    merged: Merged | None = None  # where it was worth its memory
+    loaded: dict[str, Tensor] | None = None  # the adapter that was loaded; None: newly drawn
+    merged: Merged | None = None  # None where it would take too much memory
 
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        """Last hidden states, shape (1, T, D), of packed `tokens` (1, T)."""
+        """Return the last hidden states of packed `tokens` (1, L), shape (1, L, D)."""
         out = self.model.model(
             input_ids=tokens, position_ids=positions, use_cache=False, layout=layout
         )
@@ -60,13 +57,14 @@ class Policy:
         return states
 
     def sampled_hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        """`hidden` for rollouts, from the weights of `prepare_rollout`."""
+        """Return `hidden` for rollouts, from the weights of `prepare_rollout`."""
         with self.merged.applied() if self.merged else nullcontext():
             return self.hidden(tokens, positions, layout)
 
     def prepare_rollout(self) -> None:
-        """On CUDA merge the adapter as it is now into a copy
-        of the weights, if a quarter of what is free holds one.
+        """On CUDA, merge the adapter as it is now into a copy of the weights.
+
+        The copy is made only if it fits into a quarter of the free memory.
         """
         if self.device.type != "cuda" or not self.lora:
             return
@@ -79,20 +77,18 @@ class Policy:
 
     @property
     def capturable(self) -> bool:
-        """Whether a CUDA graph can hold its steps: not where
-        the rotary embedding looks at lengths on the CPU.
+        """Whether a CUDA graph can hold a decoding step.
+
+        It cannot if the rotary embedding looks at lengths on the CPU.
         """
         config = self.model.config
-        rope = str(
-            getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-        )
-        return self.device.type == "cuda" and not any(
-            kind in rope for kind in ("dynamic", "longrope")
-        )
+        rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+        grows = any(kind in str(rope) for kind in ("dynamic", "longrope"))
+        return self.device.type == "cuda" and not grows
 
     @property
     def head(self) -> Tensor:
-        """Output embedding, shape (V, D)."""
+        """The output embedding, shape (V, D)."""
         weight: Tensor = self.model.get_output_embeddings().weight
         return weight
 
@@ -103,9 +99,9 @@ class Policy:
 
     @contextmanager
     def scored_by_reference(self) -> Iterator[None]:
-        """Inside, the adapter is the one that was loaded, or off where it was drawn fresh."""
-        if self.initial:
-            with self._swapped():
+        """Compute with the adapter that was loaded, or without one if it was newly drawn."""
+        if self.loaded is not None:
+            with self._swapped(self.loaded):
                 yield
             return
         layers = [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
@@ -118,11 +114,11 @@ class Policy:
                 layer.enable_adapters(True)
 
     @contextmanager
-    def _swapped(self) -> Iterator[None]:
+    def _swapped(self, matrices: dict[str, Tensor]) -> Iterator[None]:
         current = {name: parameter.data for name, parameter in self.lora.items()}
         try:
             for name, parameter in self.lora.items():
-                parameter.data = self.initial[name]
+                parameter.data = matrices[name]
             yield
         finally:
             for name, parameter in self.lora.items():
@@ -132,11 +128,12 @@ class Policy:
 def load_policy(spec: ModelSpec) -> Policy:
     """Load base and adapter.
 
-    Raises BackendError for a device or dtype it lacks, ModelError for a bad folder.
+    Raise BackendError for a missing device or dtype, ModelError for a bad folder.
     """
     if spec.quantize is not None:
         raise BackendError(
-            "torch has no quantised base here.", next_step="Drop `quantize`, or use --backend mlx."
+            "the torch backend cannot quantise the base model.",
+            next_step="Remove `quantize`, or use --backend mlx.",
         )
     device = choose_device(spec.device)
     try:
@@ -150,7 +147,9 @@ def load_policy(spec: ModelSpec) -> Policy:
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"cannot be loaded: {error}", where=str(spec.path), next_step="offapi models verify"
+            f"transformers cannot load the model: {error}",
+            where=str(spec.path),
+            next_step="Run `offapi models verify`.",
         ) from error
     model.requires_grad_(False)
     lora, scale = inject(model, spec)
@@ -158,16 +157,16 @@ def load_policy(spec: ModelSpec) -> Policy:
     if device.type == "cuda":
         fuse(model)
         spec = replace(spec, limits=fitting(spec, torch.cuda.mem_get_info(device)[0]))
-    initial = (
-        {name: parameter.data.clone() for name, parameter in lora.items()} if spec.adapter else {}
-    )
-    return Policy(model, device, spec, lora, scale=scale, initial=initial)
+    loaded = None
+    if spec.adapter is not None:
+        loaded = {name: parameter.data.clone() for name, parameter in lora.items()}
+    return Policy(model, device, spec, lora, scale=scale, loaded=loaded)
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU.
+    """Return the device called `name`; `auto` is CUDA if there is one, else the CPU.
 
-    Raises BackendError for a device that is not there.
+    Raise BackendError for a missing device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -176,28 +175,28 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BackendError(
-            f"device {name!r} is not usable: {error}", next_step="Use device = 'auto' or 'cpu'."
+            f"device {name!r} cannot be used: {error}", next_step="Use device = 'auto' or 'cpu'."
         ) from error
     return device
 
 
 def fitting(spec: ModelSpec, free: int) -> Limits:
-    """The limits, and where none is given the largest micro-batch up to LARGEST that half of
-    `free` bytes holds by the activation bytes that the core names.
+    """Return the limits; without `train_tokens`, with the largest micro-batch that fits.
 
-    A GPU that waits for launches trains 3 (fp32) to 7
-    times (bf16) as fast in micro-batches of 16,384 tokens.
+    It is at most LARGEST tokens, and takes half of the `free` bytes, by the activation bytes that
+    the core gives. A GPU that waits for launches trains 3 (fp32) to 7 times (bf16) as fast in
+    micro-batches of 16,384 tokens.
     """
-    tokens, each = spec.limits.micro_batch, spec.activation_bytes
-    if spec.limits.train_tokens is not None or each is None:
+    tokens, size = spec.limits.micro_batch, spec.activation_bytes
+    if spec.limits.train_tokens is not None or size is None:
         return spec.limits
-    while tokens < LARGEST and 2 * tokens * each <= free / 2:
+    while tokens < LARGEST and 2 * tokens * size <= free / 2:
         tokens *= 2
     return replace(spec.limits, train_tokens=tokens)
 
 
 def measure_memory(policy: Policy) -> Memory:
-    """Device bytes on CUDA, the process's resident bytes on the CPU."""
+    """Return device bytes on CUDA, the process's resident bytes on the CPU."""
     if policy.device.type == "cuda":
         total = torch.cuda.get_device_properties(policy.device).total_memory
         return Memory(
@@ -208,6 +207,5 @@ def measure_memory(policy: Policy) -> Memory:
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     used = psutil.Process().memory_info().rss
-    return Memory(
-        used, max(used, peak), psutil.virtual_memory().total
-    )  # the two are not counted at one moment
+    # The two are not measured at the same moment, so the peak may lag behind.
+    return Memory(used, max(used, peak), psutil.virtual_memory().total)

@@ -1,6 +1,4 @@
-"""The policy loss over a batch of experiences: which of
-them count, in what micro-batches, and what is measured.
-"""
+"""The policy loss over a batch of experiences: which count, in which micro-batches, and metrics."""
 
 from __future__ import annotations
 
@@ -30,19 +28,19 @@ from .policy_loss import policy_loss
 def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
     """See `Backend.policy_gradient`.
 
-    What cannot contribute is not computed: its summand is exactly 0.
+    What cannot contribute is not computed: its term is exactly 0.
     """
     check_trainable(policy)
     check_experiences(batch, loss, policy.vocabulary)
-    tokens = sum(sum(one.episode.mask) for one in batch)
-    places = [i for i, one in enumerate(batch) if contributes(one, loss)]
+    tokens = sum(sum(experience.episode.mask) for experience in batch)
+    places = [i for i, experience in enumerate(batch) if contributes(experience, loss)]
     episodes = [batch[i].episode for i in places]
-    found: list[Floats | None] = [None] * len(batch)
+    logprobs: list[Floats | None] = [None] * len(batch)
     total, computed, statistics = 0.0, 0, []
     for pack in packs(episodes, policy.spec.limits.micro_batch):
         logprobs_T = masked_logprobs(policy, pack, episodes, loss.temperature)
         members = [batch[places[i]] for i in pack.episodes]
-        value, seen = policy_loss(
+        part, part_statistics = policy_loss(
             logprobs_T,
             **_constants(members, logprobs_T, pack.counts),
             lengths=pack.counts,
@@ -50,41 +48,41 @@ def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLos
             sequences=len(batch),
             tokens=tokens,
         )
-        value.backward()  # type: ignore[no-untyped-call]
-        total, computed = total + float(value.detach()), computed + len(logprobs_T)
-        statistics.append(seen.cpu().numpy())
+        part.backward()  # type: ignore[no-untyped-call]
+        total, computed = total + float(part.detach()), computed + len(logprobs_T)
+        statistics.append(part_statistics.cpu().numpy())
         for i, own_T in pack.split(logprobs_T.detach().cpu().numpy()).items():
-            found[places[i]] = own_T
+            logprobs[places[i]] = own_T
     metrics = {"loss": total, "tokens": float(computed), **ratio_metrics(statistics)}
-    return Update(metrics, tuple(found))
+    return Update(metrics, tuple(logprobs))
 
 
 def _constants(
     members: Sequence[Experience], logprobs_T: Tensor, counts: Sequence[int]
 ) -> dict[str, Any]:
-    """What the loss is told beside the logprobs, on their device."""
+    """Return what the loss needs besides the logprobs, on their device."""
     device = logprobs_T.device
-    old_T = _end_to_end([one.old for one in members], logprobs_T, counts)
+    old_T = _end_to_end([member.old for member in members], logprobs_T, counts)
     start_T = logprobs_T if old_T is None else old_T
-    advantages = [one.advantage for one in members]
+    behaviour = [member.episode.behaviour for member in members]
+    advantages = [member.advantage for member in members]
     return {
-        "old": old_T,
-        "behaviour": _end_to_end([one.episode.behaviour for one in members], start_T, counts),
-        "reference": _end_to_end([one.reference for one in members], logprobs_T, counts),
-        "advantages": torch.tensor(advantages, dtype=torch.float32, device=device),
+        "old_T": old_T,
+        "behaviour_T": _end_to_end(behaviour, start_T, counts),
+        "reference_T": _end_to_end([member.reference for member in members], logprobs_T, counts),
+        "advantages_E": torch.tensor(advantages, dtype=torch.float32, device=device),
     }
 
 
 def _end_to_end(
-    arrays: Sequence[Floats | None], otherwise_T: Tensor, counts: Sequence[int]
+    arrays: Sequence[Floats | None], default_T: Tensor, counts: Sequence[int]
 ) -> Tensor | None:
-    """`arrays` joined, those that are missing taken
-    from `otherwise_T` as constants; None where all are.
-    """
+    """Join `arrays`, with constants from `default_T` for missing ones; None if all are missing."""
     if all(array is None for array in arrays):
         return None
-    device, parts = otherwise_T.device, []
-    for array, part in zip(arrays, torch.split(otherwise_T.detach(), list(counts)), strict=True):
-        given = None if array is None else torch.from_numpy(np.array(array, np.float32))
-        parts.append(part if given is None else given.to(device))
+    defaults = torch.split(default_T.detach(), list(counts))
+    parts = []
+    for array, part_T in zip(arrays, defaults, strict=True):
+        given_T = None if array is None else torch.from_numpy(np.array(array, np.float32))
+        parts.append(part_T if given_T is None else given_T.to(default_T.device))
     return torch.cat(parts)

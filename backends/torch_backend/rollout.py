@@ -1,7 +1,7 @@
-"""Completions, many rows side by side, the prompts' common prefix held once.
+"""Completions of many rows side by side, with the prompts' common prefix held once.
 
-Rows wait, are prefilled into free slots, decode one token a step and leave when finished.
-Left out: speculative decoding, and sampling more than one token a step.
+Rows wait, are prefilled into free slots, decode one token per step and leave when finished. Left
+out: speculative decoding, and sampling more than one token per step.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from .packed_attention import Packed
 from .policy import Policy
 from .sampling import Drawn, choose
 
-# tokens, keys held and noise of each row
+# tokens, filled keys and uniforms, one of each per row
 Decode = Callable[[Sequence[int], Sequence[int], Sequence[float]], Drawn]
 
 
 @dataclass
 class Row:
-    """A completion under way."""
+    """A completion in progress."""
 
     prompt: int
     sample: int
     own: int  # prompt tokens after the shared prefix
-    uniforms: Floats  # (max_tokens,)
+    uniforms_T: Floats  # one for each of max_tokens
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    # the ids truncation left at each token
+    # the ids that truncation left at each token
     left_T: list[NDArray[np.int32]] = field(default_factory=list)
 
     @property
-    def noise(self) -> float:
-        """The uniform that draws its next token."""
-        return float(self.uniforms[len(self.tokens)])
+    def uniform(self) -> float:
+        """The uniform that draws the next token."""
+        return float(self.uniforms_T[len(self.tokens)])
 
     def finish(self, sampling: Sampling) -> Completion | None:
-        """The completion, once its last token ends it."""
+        """Return the completion once its last token ends it, else None."""
         finish = sampling.finish(self.tokens)
         if finish is None:
             return None
@@ -58,8 +58,9 @@ class Row:
 
 @dataclass
 class Call:
-    """One call of `rollout`: what was asked, the rows decoding
-    now (row i owns slot i), and groups not yet whole.
+    """One call of `rollout`: what was asked for, the rows decoding now, and unfinished groups.
+
+    Row i owns slot i.
     """
 
     policy: Policy
@@ -113,7 +114,7 @@ def _start(
     keys: Sequence[int] | None,
 ) -> Call:
     policy.prepare_rollout()
-    # of one prompt all but its last token: its completions read it once
+    # A single prompt shares all but its last token, so its completions read it once.
     shared = common_prefix_length(prompts)
     rows = min(max(policy.spec.limits.rollout_rows // n, 1), len(prompts)) * n
     capacity = max(len(prompt) for prompt in prompts) - shared + sampling.max_tokens
@@ -127,20 +128,18 @@ def _start(
 
 
 def _run(policy: Policy, rows: Sequence[Sequence[int]], start: int, layout: Packed) -> Tensor:
-    """Last hidden state of each of `rows`, whose positions begin at `start`, shape (rows, D)."""
-    tokens = torch.tensor([[token for row in rows for token in row]], device=policy.device)
-    positions = torch.tensor(
-        [[start + i for row in rows for i in range(len(row))]], device=policy.device
-    )
-    ends = torch.tensor([len(row) for row in rows]).cumsum(0) - 1
-    policy.prefilled_tokens += tokens.shape[1]
-    return policy.sampled_hidden(tokens, positions, layout)[0, ends.to(policy.device)]
+    """Return the last hidden state of each row, whose positions begin at `start`, shape (R, D)."""
+    tokens = [token for row in rows for token in row]
+    positions = [start + i for row in rows for i in range(len(row))]
+    tokens_1L = torch.tensor([tokens], device=policy.device)
+    positions_1L = torch.tensor([positions], device=policy.device)
+    ends_R = torch.tensor([len(row) for row in rows]).cumsum(0) - 1
+    policy.prefilled_tokens += len(tokens)
+    return policy.sampled_hidden(tokens_1L, positions_1L, layout)[0, ends_R.to(policy.device)]
 
 
 def _prefill(call: Call) -> None:
-    """Run the next waiting prompts once, lay their
-    keys out in slots, and draw each row's first token.
-    """
+    """Run the next waiting prompts once, copy their keys into slots, and draw first tokens."""
     shared, sampling, at = call.cache.shared, call.sampling, len(call.rows)
     own: list[Sequence[int]] = []
     budget = call.policy.spec.limits.micro_batch
@@ -152,39 +151,41 @@ def _prefill(call: Call) -> None:
         own.append(row)
         index = call.waiting.popleft()
         for sample in range(call.n):
-            noise = uniforms(
+            uniforms_T = uniforms(
                 sampling.seed, sampling.step, call.keys[index], sample, sampling.max_tokens
             )
-            call.rows.append(Row(index, sample, len(row), noise))
+            call.rows.append(Row(index, sample, len(row), uniforms_T))
     lengths = [len(row) for row in own]
     layout = Packed(((0, tuple(lengths)),), prefix=call.cache.prefix, keep={})
     last_RD = _run(call.policy, own, shared, layout)
     call.cache.admit(layout.keep or {}, lengths, call.n, at)
     logits_RV = (last_RD @ call.policy.head.T).repeat_interleave(call.n, dim=0)
-    uniforms_R = torch.tensor([row.noise for row in call.rows[at:]], device=logits_RV.device)
+    uniforms_R = torch.tensor([row.uniform for row in call.rows[at:]], device=logits_RV.device)
     _append(call.rows[at:], choose(logits_RV, sampling, uniforms_R))
 
 
 def _decoder(policy: Policy, cache: Decoding, sampling: Sampling) -> Decode:
-    """What decodes a token for each row: the model as it is, or on CUDA its steps captured."""
+    """Return what decodes a token for each row: the model as it is, or captured steps on CUDA."""
 
-    def step(tokens: Tensor, filled: Tensor, noise: Tensor, longest: int) -> Drawn:
-        cache.place(filled, longest)
-        hidden = policy.sampled_hidden(tokens[None], (filled + cache.shared)[None], cache)[0]
-        return choose(hidden @ policy.head.T, sampling, noise)
+    def step(tokens_R: Tensor, filled_R: Tensor, uniforms_R: Tensor, longest: int) -> Drawn:
+        cache.place(filled_R, longest)
+        positions_R = filled_R + cache.shared
+        hidden_RD = policy.sampled_hidden(tokens_R[None], positions_R[None], cache)[0]
+        return choose(hidden_RD @ policy.head.T, sampling, uniforms_R)
 
-    def eager(tokens: Sequence[int], filled: Sequence[int], noise: Sequence[float]) -> Drawn:
-        held = torch.tensor([tokens, filled], device=policy.device)
-        return step(held[0], held[1], torch.tensor(noise, device=policy.device), max(filled) + 1)
+    def eager(tokens: Sequence[int], filled: Sequence[int], uniforms: Sequence[float]) -> Drawn:
+        inputs_2R = torch.tensor([tokens, filled], device=policy.device)
+        uniforms_R = torch.tensor(uniforms, device=policy.device)
+        return step(inputs_2R[0], inputs_2R[1], uniforms_R, max(filled) + 1)
 
     return Graphs(step, cache.room, cache.capacity, policy.device) if policy.capturable else eager
 
 
 def _decode(call: Call) -> None:
-    """One token for every row."""
+    """Decode one token for every row."""
     tokens = [row.tokens[-1] for row in call.rows]
     filled = [row.own + len(row.tokens) - 1 for row in call.rows]
-    _append(call.rows, call.decode(tokens, filled, [row.noise for row in call.rows]))
+    _append(call.rows, call.decode(tokens, filled, [row.uniform for row in call.rows]))
 
 
 def _append(rows: Sequence[Row], drawn: Drawn) -> None:
@@ -194,12 +195,12 @@ def _append(rows: Sequence[Row], drawn: Drawn) -> None:
         row.logprobs.append(logprob)
     if left_RV is not None:
         counts, ids = left_RV.sum(-1).tolist(), left_RV.nonzero()[:, 1].int().cpu()
-        for row, part in zip(rows, torch.split(ids, counts), strict=True):
-            row.left_T.append(part.numpy().copy())
+        for row, row_ids in zip(rows, torch.split(ids, counts), strict=True):
+            row.left_T.append(row_ids.numpy().copy())
 
 
 def _retire(call: Call) -> Iterator[Group]:
-    """Yield the groups that became whole; the last row alive takes each finished one's slot."""
+    """Yield the groups that are complete; the last running row takes each finished one's slot."""
     for i in reversed(range(len(call.rows))):
         row = call.rows[i]
         completion = row.finish(call.sampling)

@@ -1,6 +1,4 @@
-"""From logits to tokens: temperature, truncation,
-and the inverse CDF of a uniform drawn by the core.
-"""
+"""From logits to tokens: temperature, truncation, and the inverse CDF of the core's uniform."""
 
 from __future__ import annotations
 
@@ -9,14 +7,14 @@ from torch import Tensor
 
 from offapi.completions import Sampling
 
-# tokens (R,), their logprobs (R,), and where truncated the sampling mask (R, V)
+# tokens (R,), their logprobs (R,), and the sampling mask (R, V) if truncated
 Drawn = tuple[Tensor, Tensor, Tensor | None]
 
 
 def choose(logits_RV: Tensor, sampling: Sampling, uniforms_R: Tensor) -> Drawn:
-    """Draw a token for each row, and say its behaviour logprob (nats).
+    """Draw a token for each row, and return it with its behaviour logprob (nats).
 
-    Third, where the sampling is truncated, which tokens could be drawn (bool).
+    The third value says which tokens could be drawn (bool), if the sampling is truncated.
     """
     logits_RV = logits_RV.float()
     if sampling.temperature == 0:
@@ -31,10 +29,10 @@ def choose(logits_RV: Tensor, sampling: Sampling, uniforms_R: Tensor) -> Drawn:
 
 
 def first_beyond(reached_RV: Tensor, possible_RV: Tensor, uniforms_R: Tensor) -> Tensor:
-    """The first possible token (R,) whose cumulative probability exceeds its uniform.
+    """Return the first possible token (R,) whose cumulative probability exceeds its uniform.
 
     A parallel sum is rounded block by block: it can stop short of 1, or fall where nothing is
-    added. So uniforms are scaled by what it reached, and no token of probability 0 is drawn.
+    added. So uniforms are scaled by the sum reached, and no token of probability 0 is drawn.
     """
     size = reached_RV.shape[-1]
     places_V = torch.arange(size, dtype=torch.int32, device=reached_RV.device)
@@ -46,14 +44,14 @@ def first_beyond(reached_RV: Tensor, possible_RV: Tensor, uniforms_R: Tensor) ->
 def truncate(logits_RV: Tensor, sampling: Sampling) -> Tensor:
     """Set what top_k, then top_p, then min_p cut away to -inf.
 
-    Ties at an edge are all kept by top_k and min_p.
+    top_k and min_p keep all ties at an edge.
     """
     if 0 < sampling.top_k < logits_RV.shape[-1]:
         edge_R1 = logits_RV.topk(sampling.top_k, dim=-1).values[:, -1:]
         logits_RV = logits_RV.masked_fill(logits_RV < edge_R1, float("-inf"))
     if sampling.top_p < 1:
         ordered_RV, places_RV = logits_RV.softmax(-1).sort(dim=-1, descending=True, stable=True)
-        # A token stays while the mass before it is under top_p: the smallest set that reaches it.
+        # A token stays while the mass before it is below top_p: the smallest set that reaches it.
         gone_RV = ordered_RV.cumsum(-1) - ordered_RV >= sampling.top_p
         gone_RV = torch.zeros_like(gone_RV).scatter(1, places_RV, gone_RV)
         logits_RV = logits_RV.masked_fill(gone_RV, float("-inf"))

@@ -1,8 +1,7 @@
-"""The bootstrap over documents (Efron 1979), percentile
-intervals, whole groups of documents at a time.
+"""Percentile intervals by the bootstrap over documents (Efron 1979), resampling groups whole.
 
-Documents that are alike are drawn together by one multinomial, so that a million documents
-with a few kinds of outcome cost what a few kinds cost. Left out: bias correction (BCa).
+Documents with the same outcome are drawn together by one multinomial, so a million documents with
+few kinds of outcome cost as much as those kinds. Left out: bias correction (BCa).
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from numpy.typing import ArrayLike, NDArray
 from offapi.stats.interval import Interval, wilson
 
 RESAMPLES, SEED = 10_000, 0
-CELLS = 4_000_000  # numbers held at once
+CELLS = 4_000_000  # the most numbers held at once
 
 Numbers = NDArray[np.float64]
 Groups = Sequence[str | None]
 
 
 def count(groups: Groups) -> int:
-    """How many units there are to resample."""
+    """Return the number of units to resample: groups, and documents without a group."""
     return len(sums(np.zeros((len(groups), 1)), groups)[0])
 
 
 def sums(values: ArrayLike, groups: Groups | None) -> tuple[Numbers, Numbers]:
-    """Column sums of `values` (n, m) by group, shape (groups, m), and each group's size.
+    """Return the column sums of `values` (n, m) by group, shape (groups, m), and each group's size.
 
-    None stands alone.
+    A document whose group is None is a group of its own.
     """
     values = np.asarray(values, np.float64)
     if groups is None or not any(group is not None for group in groups):
@@ -48,63 +47,61 @@ def sums(values: ArrayLike, groups: Groups | None) -> tuple[Numbers, Numbers]:
 def means(
     values: ArrayLike, groups: Groups | None = None, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Numbers:
-    """Column means of `values` (n, m) over `resamples`
-    draws with replacement, shape (resamples, m).
-    """
+    """Return column means of `values` (n, m) over draws with replacement, shape (resamples, m)."""
     totals, sizes = sums(values, groups)
     kinds, counts = np.unique(np.column_stack([totals, sizes]), axis=0, return_counts=True)
     draw = np.random.Generator(np.random.Philox(seed))
-    found = np.empty((resamples, kinds.shape[1] - 1))
+    resampled = np.empty((resamples, kinds.shape[1] - 1))
     step = max(1, CELLS // len(kinds))
     for at in range(0, resamples, step):
         times = draw.multinomial(len(totals), counts / len(totals), size=min(step, resamples - at))
         drawn = times @ kinds
-        found[at : at + step] = drawn[:, :-1] / drawn[:, -1:]
-    return found
+        resampled[at : at + step] = drawn[:, :-1] / drawn[:, -1:]
+    return resampled
 
 
 def intervals(
     values: ArrayLike, groups: Groups | None = None, level: float = 0.95
 ) -> list[Interval]:
-    """Each column's mean with its percentile interval, which holds `level` of the resamples."""
+    """Return each column's mean with the interval that holds `level` of the resampled means."""
     columns = np.asarray(values, np.float64)
     low, high = np.quantile(means(columns, groups), ((1 - level) / 2, (1 + level) / 2), axis=0)
     return [
-        Interval(float(m), float(a), float(b))
-        for m, a, b in zip(columns.mean(axis=0), low, high, strict=True)
+        Interval(float(mean), float(below), float(above))
+        for mean, below, above in zip(columns.mean(axis=0), low, high, strict=True)
     ]
 
 
 def rates(values: ArrayLike, groups: Groups | None = None) -> list[Interval]:
-    """`intervals` of columns in [0, 1]; Wilson's on the
-    number of groups where the bootstrap sees no spread.
+    """Return `intervals` of columns in [0, 1], or Wilson's if the bootstrap sees no spread.
 
-    It sees none where all groups are alike, as all right: few groups show less than many documents.
+    It sees none when all groups have the same rate, for example 1. Wilson's interval then counts
+    groups, because few groups show less than many documents.
     """
     columns = np.asarray(values, np.float64)
     units = len(columns) if groups is None else count(groups)
-    return [_wide(found, units) for found in intervals(columns, groups)]
+    return [_widen(interval, units) for interval in intervals(columns, groups)]
 
 
 def shares(right: Sequence[ArrayLike], groups: Groups) -> list[Interval]:
-    """The share of True in each of `right`: Wilson's interval where every document stands alone.
+    """Return the share of True in each of `right`, with an interval.
 
-    Where some share a group it is that of `rates`, and no narrower than Wilson's over documents,
-    since few groups make a bootstrap too sure.
+    It is Wilson's if no documents share a group. If some do, it is that of `rates`, but never
+    narrower than Wilson's over documents: with few groups the bootstrap is too confident.
     """
     columns = np.array(right, np.float64).T
-    alone = [wilson(int(column.sum()), len(column)) for column in columns.T]
+    ungrouped = [wilson(int(column.sum()), len(column)) for column in columns.T]
     if count(groups) == len(columns):
-        return alone
-    pairs = zip(rates(columns, groups), alone, strict=True)
+        return ungrouped
+    pairs = zip(rates(columns, groups), ungrouped, strict=True)
     return [
-        Interval(one.mean, min(found.low, one.low), max(found.high, one.high))
-        for found, one in pairs
+        Interval(alone.mean, min(grouped.low, alone.low), max(grouped.high, alone.high))
+        for grouped, alone in pairs
     ]
 
 
-def _wide(found: Interval, n: int) -> Interval:
-    if found.high > found.low:
-        return found
-    right = round(found.mean * n, 6)
-    return Interval(found.mean, wilson(floor(right), n).low, wilson(ceil(right), n).high)
+def _widen(interval: Interval, n: int) -> Interval:
+    if interval.high > interval.low:
+        return interval
+    right = round(interval.mean * n, 6)
+    return Interval(interval.mean, wilson(floor(right), n).low, wilson(ceil(right), n).high)

@@ -1,6 +1,4 @@
-"""A and B on the same documents, in one thing they are
-scored on: rates, difference, test, and what could be seen.
-"""
+"""A and B compared on one score of the same documents: rates, difference, test and power."""
 
 from __future__ import annotations
 
@@ -16,23 +14,23 @@ from offapi.stats.interval import Interval
 
 @dataclass(frozen=True)
 class Contrast:
-    """A and B in one field. `difference` is A less B; p values are two-sided."""
+    """A and B compared in one field. `difference` is A minus B; p values are two-sided."""
 
     a: Interval
     b: Interval
     difference: Interval
-    only_a: int  # documents that A alone has right, McNemar's b; of the mean: in which A is better
+    only_a: int  # documents that only A has right, McNemar's b; for a mean: where A is better
     only_b: int  # McNemar's c
     p: float
-    p_holm: float  # of a field: corrected for the number of fields
+    p_holm: float  # `p`, corrected for the number of fields
     detectable: float  # the smallest true difference that is found with 80% power
-    non_inferior: bool  # A is less than the margin below B, by the interval's lower end
+    non_inferior: bool  # the interval's lower end is less than the margin below 0
 
 
 def contrast(
     a: NDArray[Any], b: NDArray[Any], steps: int, groups: bootstrap.Groups, margin: float
 ) -> Contrast:
-    """`a` and `b`: how many of `steps` things each document has right.
+    """Compare A and B, where `a` and `b` count how many of `steps` things each document has right.
 
     Groups of documents are resampled whole.
     """
@@ -50,26 +48,24 @@ def contrast(
 
 
 def _rate(right: NDArray[Any], steps: int, groups: bootstrap.Groups) -> Interval:
-    return (
-        bootstrap.shares([right], groups)[0]
-        if steps == 1
-        else bootstrap.rates(right[:, None] / steps, groups)[0]
-    )
+    if steps == 1:
+        return bootstrap.shares([right], groups)[0]
+    return bootstrap.rates(right[:, None] / steps, groups)[0]
 
 
 def _difference(
     each: NDArray[Any], units: NDArray[Any], groups: bootstrap.Groups, *, binary: bool
 ) -> Interval:
-    """The bootstrap's interval; no narrower than the score interval where it would claim too much.
+    """Return the bootstrap's interval, or the score interval where that is wider and needed.
 
-    That is where few documents differ, or, for a mean, none. Groups count as fewer documents
-    by as much as their sums vary more than as many single documents would.
+    It is needed when few documents differ, or, for a mean, none. Groups count as fewer documents,
+    in proportion to how much more their sums vary than single documents would.
     """
-    found = bootstrap.intervals(each[:, None], groups)[0]
-    if not binary and found.high > found.low:
-        return found
+    interval = bootstrap.intervals(each[:, None], groups)[0]
+    if not binary and interval.high > interval.low:
+        return interval
     squares = float(each @ each)
     alike = max(1.0, float(units @ units) / squares) if squares else len(each) / len(units)
     better, worse = float(each[each > 0].sum()), -float(each[each < 0].sum())
     score = paired.score_interval(better / alike, worse / alike, len(each) / alike)
-    return Interval(found.mean, min(found.low, score.low), max(found.high, score.high))
+    return Interval(interval.mean, min(interval.low, score.low), max(interval.high, score.high))

@@ -19,17 +19,15 @@ class Interval:
 
     @classmethod
     def of(cls, right: Sequence[bool]) -> Interval:
-        """The share of True in `right`, which may not
-        be empty, with its score interval (Wilson 1927).
-        """
+        """Return the share of True in `right`, which must not be empty, with Wilson's interval."""
         return wilson(sum(right), len(right))
 
     def percent(self) -> str:
-        """As `90.0 [78.6–95.7]`."""
+        """Return the interval as text: `90.0 [78.6–95.7]`."""
         return f"{100 * self.mean:.1f} [{100 * self.low:.1f}–{100 * self.high:.1f}]"
 
     def points(self) -> str:
-        """A difference in percentage points, as `+3.0 [-1.2 to +7.1]`."""
+        """Return a difference in percentage points as text: `+3.0 [-1.2 to +7.1]`."""
         return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f} to {100 * self.high:+.1f}]"
 
 

@@ -1,10 +1,10 @@
-"""Decoding and the gradient of a GRPO step on a GPU:
-tokens a second, beside steps not captured, and the limit.
+"""Time decoding and the gradient of a GRPO step on a GPU, with and without CUDA graphs.
 
-Models of real shapes with random weights (nothing is downloaded), an adapter of rank 16 on every
-linear layer. The limit is that of memory: weights and keys read once a token at --bandwidth. Left
-out: other trainers (`grpo.py`).
+Models have real shapes and random weights (nothing is downloaded), with an adapter of rank 16 on
+every linear layer. The limit is set by memory: weights and keys read once per token at --bandwidth.
+Left out: other trainers (`grpo.py`).
 
+    \b
     python scripts/bench/gpu.py --bandwidth 4300
     python scripts/bench/gpu.py --shape 0.5B --dtype bfloat16 --prompts 32 --rows 256
 """
@@ -31,7 +31,7 @@ from offapi.policy_loss import Experience, PolicyLoss
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama's numbers, under the names of its configuration."""
+    """A Llama's sizes, under the names of its configuration."""
 
     hidden_size: int
     intermediate_size: int
@@ -45,20 +45,35 @@ SHAPES = {"135M": Shape(576, 1536, 30, 9, 3, 49152), "0.5B": Shape(896, 4864, 24
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
-@click.option("--shape", type=click.Choice(list(SHAPES)), default="135M", show_default=True)
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+    "--shape",
+    type=click.Choice(list(SHAPES)),
+    default="135M",
+    show_default=True,
+    help="Size of the model.",
 )
-@click.option("--device", default="cuda", show_default=True)
-@click.option("--prompts", "count", default=8, show_default=True)
-@click.option("--group", default=8, show_default=True, help="Completions of a prompt.")
 @click.option(
-    "--prompt-tokens", default=512, show_default=True, help="Half of them shared by all prompts."
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Number format of the model.",
 )
-@click.option("--completion-tokens", default=128, show_default=True)
+@click.option("--device", default="cuda", show_default=True, help="Device that torch computes on.")
+@click.option("--prompts", "count", default=8, show_default=True, help="Number of prompts.")
+@click.option("--group", default=8, show_default=True, help="Completions per prompt.")
+@click.option(
+    "--prompt-tokens",
+    default=512,
+    show_default=True,
+    help="Tokens per prompt, half of them shared by all prompts.",
+)
+@click.option("--completion-tokens", default=128, show_default=True, help="Tokens per completion.")
 @click.option("--rows", default=64, show_default=True, help="Completions decoded side by side.")
-@click.option("--repeats", default=3, show_default=True)
-@click.option("--bandwidth", type=float, help="GB/s of the device's memory, for the limit.")
+@click.option("--repeats", default=3, show_default=True, help="Timed runs of each measurement.")
+@click.option(
+    "--bandwidth", type=float, help="Bandwidth of the device's memory, in GB/s, for the limit."
+)
 def main(
     shape: str,
     dtype: str,
@@ -82,7 +97,7 @@ def main(
 
     def decode() -> int:
         groups = backend.rollout(prompts, group, sampling)
-        return sum(len(one.tokens) for each in groups for one in each.completions)
+        return sum(len(done.tokens) for each in groups for done in each.completions)
 
     batch = experiences(prompts, group, completion_tokens)
 
@@ -91,24 +106,23 @@ def main(
         backend.restore(TrainState(backend.state().adapter))  # drops the gradient
         return len(batch) * completion_tokens
 
-    found = {"decode": rate(decode, repeats), "train": rate(train, repeats)}
+    rates = {"decode": rate(decode, repeats), "train": rate(train, repeats)}
     nats = [apart(backend, prompts, group, sampling)]
     plain(backend)
     nats.append(apart(backend, prompts, group, sampling))
-    found["decode, not captured"] = rate(decode, repeats)
+    rates["decode, not captured"] = rate(decode, repeats)
     report: dict[str, Any] = {
-        "tokens_per_second": {name: round(value) for name, value in found.items()}
+        "tokens_per_second": {name: round(value) for name, value in rates.items()}
     }
     report |= {
-        "ratio": round(found["decode"] / found["decode, not captured"], 2),
+        "ratio": round(rates["decode"] / rates["decode, not captured"], 2),
         "sampler_to_trainer_nats": nats,
     }
     if bandwidth is not None:
-        length = prompt_tokens / 2 + completion_tokens / 2  # of a row's own keys, on average
-        limit = rows / (
-            read(SHAPES[shape], dtype, rows, length, prompt_tokens / 2) / bandwidth / 1e9
-        )
-        report |= {"limit": round(limit), "of_limit": round(found["decode"] / limit, 3)}
+        own = prompt_tokens / 2 + completion_tokens / 2  # a row's own keys, on average
+        size = bytes_read(SHAPES[shape], dtype, rows, own, prompt_tokens / 2)
+        limit = rows / (size / bandwidth / 1e9)
+        report |= {"limit": round(limit), "of_limit": round(rates["decode"] / limit, 3)}
     report |= {
         "train_tokens": backend.limits.micro_batch,
         "peak_gib": round(backend.memory().peak / 2**30, 2),
@@ -122,7 +136,7 @@ def main(
 
 
 def write(folder: Path, shape: Shape) -> Path:
-    """A model of this shape with random weights."""
+    """Write a model of this shape with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -132,7 +146,7 @@ def write(folder: Path, shape: Shape) -> Path:
 
 
 def trained(backend: Backend) -> Backend:
-    """With an adapter as after training: B not zero."""
+    """Give the backend an adapter as after training, with B not zero."""
     noise, adapter = np.random.default_rng(0), backend.state().adapter
     moved = {
         name: np.float32(0.01) * noise.standard_normal(array.shape, np.float32)
@@ -145,27 +159,27 @@ def trained(backend: Backend) -> Backend:
 
 
 def draw(count: int, length: int) -> list[list[int]]:
-    """Prompts whose first half is the same."""
+    """Draw prompts whose first half is the same."""
     noise = np.random.default_rng(0)
     shared: list[int] = noise.integers(0, 40000, length // 2).tolist()
     return [shared + noise.integers(0, 40000, length - length // 2).tolist() for _ in range(count)]
 
 
 def experiences(prompts: Sequence[Sequence[int]], group: int, length: int) -> list[Experience]:
-    """Random completions, half of each group with advantage 1, half with -1."""
-    noise, made = np.random.default_rng(1), list[Experience]()
+    """Draw completions, half of each group with advantage 1, half with -1."""
+    noise, batch = np.random.default_rng(1), list[Experience]()
     for prompt in prompts:
         for i in range(group):
             segments = (
                 Segment(tuple(prompt), False),
                 Segment(tuple(noise.integers(0, 40000, length).tolist()), True),
             )
-            made.append(Experience(Episode(str(len(made)), segments), 1.0 - 2.0 * (i % 2)))
-    return made
+            batch.append(Experience(Episode(str(len(batch)), segments), 1.0 - 2.0 * (i % 2)))
+    return batch
 
 
 def rate(work: Callable[[], int], repeats: int) -> float:
-    """Tokens a second: the median of `repeats`, after one that is not timed."""
+    """Return tokens per second: the median of `repeats`, after an untimed run."""
     rates = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -179,30 +193,34 @@ def rate(work: Callable[[], int], repeats: int) -> float:
 def apart(
     backend: Backend, prompts: Sequence[Sequence[int]], group: int, sampling: Sampling
 ) -> float:
-    """The largest distance of the sampler's logprobs from the trainer's, in nats."""
-    done = [
-        (prompts[g.prompt], one)
-        for g in backend.rollout(prompts, group, sampling)
-        for one in g.completions
+    """Return the largest distance of the sampler's logprobs from the trainer's, in nats."""
+    rollouts = [
+        (prompts[sampled.prompt], completion)
+        for sampled in backend.rollout(prompts, group, sampling)
+        for completion in sampled.completions
     ]
     episodes = [
-        Episode(str(i), (Segment(tuple(prompt), False), Segment(one.tokens, True)))
-        for i, (prompt, one) in enumerate(done)
+        Episode(str(i), (Segment(tuple(prompt), False), Segment(completion.tokens, True)))
+        for i, (prompt, completion) in enumerate(rollouts)
     ]
-    scored = zip(backend.score(episodes), done, strict=True)
-    return max(float(np.abs(values - np.array(one.logprobs)).max()) for values, (_, one) in scored)
+    largest = 0.0
+    for logprobs_T, (_, completion) in zip(backend.score(episodes), rollouts, strict=True):
+        distances_T = np.abs(logprobs_T - np.array(completion.logprobs))
+        largest = max(largest, float(distances_T.max()))
+    return largest
 
 
 def plain(backend: Backend) -> None:
-    """Decode as on a CPU from here on: no graphs, no merged copy."""
+    """Make the backend decode as on a CPU: without graphs and without a merged copy."""
     policy: Any = vars(backend)["policy"]
     policy.merged, policy.prepare_rollout = None, lambda: None
     type(policy).capturable = property(lambda _: False)
 
 
-def read(shape: Shape, dtype: str, rows: int, own: float, shared: float) -> float:
-    """Bytes a decoding step reads at least: weights,
-    each row's own keys and values, the shared ones once.
+def bytes_read(shape: Shape, dtype: str, rows: int, own: float, shared: float) -> float:
+    """Return the bytes that a decoding step reads at least.
+
+    These are the weights, each row's own keys and values, and the shared ones once.
     """
     size = 4 if dtype == "float32" else 2
     dim = shape.hidden_size // shape.num_attention_heads

@@ -1,9 +1,9 @@
-"""`offapi grade` on many traces: rows a second, and the
-most memory that the command and its processes hold.
+"""Measure `offapi grade` on many traces: rows per second, and peak memory with its processes.
 
-The traces are invoices of the demo's generator, each with a reference number of its own, one
-in a hundred a copy of another. The checks are the cheap ones: JSON, schema, characters, length.
+The traces are invoices of the demo's generator, each with a reference number of its own, one in a
+hundred a copy of another. The checks are the cheap ones: JSON, schema, characters, length.
 
+    \b
     python scripts/bench/grading.py --rows 100000
     python scripts/bench/grading.py --rows 1000000 --check source --json
 """
@@ -40,17 +40,17 @@ MORE = {"none": "{}", "source": '{"source": (checks.in_source, 1.0)}'}
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
-@click.option("--rows", default=100_000, show_default=True)
+@click.option("--rows", default=100_000, show_default=True, help="Number of traces.")
 @click.option(
     "--check",
     type=click.Choice(list(MORE)),
     default="none",
     show_default=True,
-    help="One check more.",
+    help="A check to add to the cheap ones.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one object on stdout.")
 def main(rows: int, check: str, as_json: bool) -> None:
-    """Make the traces, grade them, and print what it took."""
+    """Generate the traces, grade them, and print time and memory."""
     with tempfile.TemporaryDirectory() as folder:
         traces, task = Path(folder, "traces.jsonl"), Path(folder, "task.py")
         task.write_text(TASK.replace("{MORE}", MORE[check]))
@@ -69,18 +69,18 @@ def main(rows: int, check: str, as_json: bool) -> None:
             "--kept",
             str(Path(folder, "kept.jsonl")),
         ]
-        found = {
+        report = {
             "rows": rows,
             "bytes": traces.stat().st_size,
             **measured(command, Path(folder, "graded.jsonl")),
         }
-    found["rows_per_second"] = rows / found["grading_seconds"]
-    found["rows_per_cpu_second"] = rows / found["cpu_seconds"]
-    show(found, as_json)
+    report["rows_per_second"] = rows / report["grading_seconds"]
+    report["rows_per_cpu_second"] = rows / report["cpu_seconds"]
+    show(report, as_json)
 
 
 def write(path: Path, rows: int) -> None:
-    """The traces, a tenth of them with a wrong total."""
+    """Write the traces, a tenth of them with a wrong total."""
     draw = np.random.default_rng(0)
     base = list(generate.generate("train", min(BASE, rows)))
     with path.open("wb") as file:

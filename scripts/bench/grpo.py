@@ -1,18 +1,19 @@
-"""A whole GRPO step, and its parts: offapi against TRL's GRPOTrainer, or mlx-lm-lora's trainer.
+"""Time a whole GRPO step, and its parts: offapi against TRL's GRPOTrainer or mlx-lm-lora's trainer.
 
-Equal are weights, prompts, group, completion lengths (no token ends one), LoRA (r 16, alpha 32, all
-linears), AdamW, fp32, threads, BLAS, temperature 1, beta 0, one update a step and the reward, a
-cheap function of the text. offapi's step is its recipe's, which scores with the reference too, for
-the KL; the peers skip that at beta 0. Its rewards run in a process of their own, whose memory is
-not counted. Left out: ragged lengths, several updates a step.
+All arms have the same weights, prompts, group, completion lengths (no token ends one), LoRA (r 16,
+alpha 32, all linears), AdamW, fp32, threads, BLAS, temperature 1, beta 0, one update per step and
+the same reward, a cheap function of the text. offapi's step is its recipe's, which also scores with
+the reference, for the KL; the peers skip that at beta 0. Its rewards run in a separate process,
+whose memory is not counted. Left out: ragged lengths, several updates per step.
 
-Three phases: step; rollout, sampling alone; train, the update from given completions alone.
-hf-generate and peft-loop take each prompt once per completion. trl is TRL without gradient
-checkpointing, which it has by default (trl-default). mlx-lm-lora decodes one completion at a time,
-its default, or the whole group (-group); mlx-rollout is its sampling alone.
+There are three phases: step; rollout, which is sampling alone; and train, the update from given
+completions alone. hf-generate and peft-loop process each prompt once per completion. trl is TRL
+without gradient checkpointing, which it has by default (trl-default). mlx-lm-lora decodes one
+completion at a time, its default, or the whole group (-group); mlx-rollout is its sampling alone.
 
-The peers are yours to install, beside offapi and without changing what it has:
+Install the peers yourself, next to offapi and without changing its packages:
 
+    \b
     pip install -c constraints.txt trl==1.16.0
     pip install -c constraints.txt --no-deps mlx-lm-lora==5.10.2
     python scripts/bench/grpo.py --threads 2
@@ -38,20 +39,32 @@ UNIT = "tokens_per_second"
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
-@click.option("--backend", type=click.Choice(["torch", "mlx"]), default="torch", show_default=True)
 @click.option(
-    "--peer", "chosen", multiple=True, type=click.Choice(list(PEERS)), help="[all of the backend]"
+    "--backend",
+    type=click.Choice(["torch", "mlx"]),
+    default="torch",
+    show_default=True,
+    help="Backend to measure.",
 )
-@click.option("--model", default="demo", show_default=True, help="Name in the store, or a folder.")
-@click.option("--prompt-tokens", default=512, show_default=True)
-@click.option("--completion-tokens", default=64, show_default=True)
-@click.option("--group", default=8, show_default=True, help="Completions of a prompt.")
-@click.option("--prompts", default=1, show_default=True, help="Prompts of a step.")
-@click.option("--steps", default=1, show_default=True, help="Steps that are timed.")
-@click.option("--warmup", default=1, show_default=True, help="Steps before them.")
+@click.option(
+    "--peer",
+    "chosen",
+    multiple=True,
+    type=click.Choice(list(PEERS)),
+    help="Peer to compare with; may be repeated.  [default: all of the backend]",
+)
+@click.option(
+    "--model", default="demo", show_default=True, help="Model in the store, or its folder."
+)
+@click.option("--prompt-tokens", default=512, show_default=True, help="Tokens per prompt.")
+@click.option("--completion-tokens", default=64, show_default=True, help="Tokens per completion.")
+@click.option("--group", default=8, show_default=True, help="Completions per prompt.")
+@click.option("--prompts", default=1, show_default=True, help="Prompts per step.")
+@click.option("--steps", default=1, show_default=True, help="Timed steps.")
+@click.option("--warmup", default=1, show_default=True, help="Untimed steps before the timed ones.")
 @click.option("--repeats", default=5, show_default=True, help="Runs of every arm.")
-@click.option("--threads", default=2, show_default=True)
-@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", default=2, show_default=True, help="CPU threads of every arm.")
+@click.option("--device", default="auto", show_default=True, help="Device to compute on.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object on stdout.")
 @click.option("--child", nargs=2, hidden=True)
 def main(
@@ -86,7 +99,7 @@ def main(
         if (name in chosen if chosen else peer.backend == backend)
     ]
     if any(PEERS[name].backend != backend for name in peers):
-        raise click.UsageError(f"choose peers of --backend {backend}")
+        raise click.UsageError(f"--peer must name a peer of --backend {backend}")
     gates = grpo_gates.check(
         pairs.interleave(__file__, ["gates"], 1, work, threads)["gates"][0]["gates"]
     )
@@ -107,7 +120,7 @@ def main(
             for name in peers
         },
         "goals": {name: PEERS[name].goals for name in peers},
-        "phases": {arm: seconds(found) for arm, found in results.items() if "phases" in found[0]},
+        "phases": {arm: seconds(runs) for arm, runs in results.items() if "phases" in runs[0]},
         "gates": gates,
         "sizes": sizes,
     }
@@ -116,9 +129,7 @@ def main(
 
 
 def prepare(name: str, sizes: Result) -> Result:
-    """The model; as tokens, every step's prompts, and the
-    given completions of the last one's; the arithmetic.
-    """
+    """Return the model, every step's prompts, the last step's completions, and the arithmetic."""
     import numpy as np
     import rows
 
@@ -151,9 +162,9 @@ def prepare(name: str, sizes: Result) -> Result:
 
 
 def flops(shapes: list[tuple[int, int]], head: int, sizes: Result) -> dict[str, float]:
-    """What a phase needs at least, each prompt computed once: linears and head, forward and back.
+    """Return what each phase needs at least: linears and head, forward and back.
 
-    Attention aside.
+    Each prompt counts once. Attention is left out.
     """
     linears, lora = (
         sum(m * n for m, n in shapes),
@@ -167,7 +178,7 @@ def flops(shapes: list[tuple[int, int]], head: int, sizes: Result) -> dict[str, 
 
 
 def run(arm: str, folder: Path) -> None:
-    """In the child: one arm."""
+    """Run one arm, in the child process."""
     work = orjson.loads((folder / "work.json").read_bytes())
     if arm in PEERS:
         PEERS[arm].run(arm, work, folder)
@@ -181,7 +192,7 @@ def run(arm: str, folder: Path) -> None:
 
 
 def step(work: Result, folder: Path) -> None:
-    """The steps of recipes/grpo.py: what it samples, rewards, scores, measures and updates."""
+    """Run the steps of recipes/grpo.py: sample, reward, score, measure and update."""
     from offapi.backend import AdamW
     from offapi.chat.chat import Chat
     from offapi.data.documents import Document
@@ -218,16 +229,15 @@ def step(work: Result, folder: Path) -> None:
             with phases.phase("train"):
                 metrics.of_update(batch, backend.policy_gradient(batch, loss), 0)
                 backend.optim_step(grpo_common.LR, AdamW())
-            tokens += sum(
-                len(one.completion.tokens) for group in sampled.groups for one in group.rollouts
-            )
+            for group in sampled.groups:
+                tokens += sum(len(rollout.completion.tokens) for rollout in group.rollouts)
         clock.stop()
     spent = {name.removeprefix("seconds/"): seconds for name, seconds in phases.take().items()}
     finish(folder, clock, tokens, phases=spent)
 
 
 def rollout(work: Result, folder: Path) -> None:
-    """Sampling alone, the adapter on the model as in training."""
+    """Time sampling alone, with the adapter on the model as in training."""
     backend = grpo_gates.load(work)
 
     def sample(prompts: list[list[int]]) -> int:
@@ -238,7 +248,7 @@ def rollout(work: Result, folder: Path) -> None:
 
 
 def train(work: Result, folder: Path) -> None:
-    """The update from given completions alone."""
+    """Time the update from given completions alone."""
     from offapi.backend import AdamW
 
     backend, batch, loss = grpo_gates.load(work), grpo_gates.given(work), grpo_gates.loss(work)
@@ -251,13 +261,14 @@ def train(work: Result, folder: Path) -> None:
     grpo_common.timed(work, folder, Clock(backend.device), update)
 
 
-def seconds(found: list[Result]) -> dict[str, float]:
-    """The median seconds of each phase."""
-    return {name: median(result["phases"][name] for result in found) for name in found[0]["phases"]}
+def seconds(results: list[Result]) -> dict[str, float]:
+    """Return the median seconds of each phase."""
+    names = results[0]["phases"]
+    return {name: median(result["phases"][name] for result in results) for name in names}
 
 
 def table(report: Result) -> str:
-    """`report` for a person."""
+    """Format `report` for a person."""
     sizes, gates = report["sizes"], report["gates"]
     asked = (
         f"{sizes['prompts']} prompts of {sizes['prompt']} tokens a step, {sizes['group']}"
@@ -270,25 +281,23 @@ def table(report: Result) -> str:
         lines.append(
             f"  {arm:20} " + ", ".join(f"{name} {value:.2f}" for name, value in phases.items())
         )
-    for peer, found in report["ratios"].items():
+    for peer, ratios in report["ratios"].items():
         lines += ["", f"offapi-{PEERS[peer].phase} : {peer}"]
-        for name, spread in found.items():
+        for name, spread in ratios.items():
             goal = report["goals"][peer].get(name)
-            wanted = (
-                ""
-                if goal is None
-                else f", goal {goal} {'reached' if reached(name, goal, spread) else 'MISSED'}"
-            )
+            target = ""
+            if goal is not None:
+                target = f", goal {goal} {'reached' if reached(name, goal, spread) else 'MISSED'}"
             lines.append(
                 f"  {name:26} {spread['median']:.2f} ({spread['low']:.2f} to"
-                f" {spread['high']:.2f}){wanted}"
+                f" {spread['high']:.2f}){target}"
             )
     lines += ["", "gates: " + ", ".join(f"{name} {value:.2g}" for name, value in gates.items())]
     return "\n".join(lines)
 
 
 def reached(name: str, goal: float, spread: Result) -> bool:
-    """Speed shall be above its goal, memory below."""
+    """Whether speed is at least, or memory at most, its goal."""
     return bool(spread["median"] <= goal if name == "peak_memory" else spread["median"] >= goal)
 
 

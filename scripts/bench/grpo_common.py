@@ -1,6 +1,4 @@
-"""What the arms of the GRPO bench have in common: what
-no option sets, the reward, and how an arm is timed.
-"""
+"""What the arms of the GRPO bench share: fixed settings, the reward, and how an arm is timed."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from pairs import Clock, Result, finish
 
 RANK, ALPHA, LR, CLIP = 16, 32, 1e-4, 0.2
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-NO_END = -1  # no token's id: no completion ends before its length
+NO_END = -1  # not a token's id, so no completion ends early
 TASK = """\
 from dataclasses import replace
 from grpo_common import reward
@@ -24,14 +22,14 @@ task = replace(task, reward=lambda documents, answers: [reward(answer) for answe
 
 
 def reward(text: str) -> float:
-    """The share of vowels: cheap, and seldom the same twice."""
+    """Return the share of vowels: cheap, and rarely the same twice."""
     return sum(letter in "aeiou" for letter in text) / max(len(text), 1)
 
 
 def timed(work: Result, folder: Path, clock: Clock, act: Callable[[list[list[int]]], int]) -> None:
-    """`act` on each step's prompts, the warm-up's untimed.
+    """Time `act` on each step's prompts, after an untimed warm-up.
 
-    It returns the completion tokens it worked through.
+    `act` returns the completion tokens it processed.
     """
     n, tokens = work["prompts"], 0
     for step in range(work["warmup"] + work["steps"]):
@@ -45,8 +43,9 @@ def timed(work: Result, folder: Path, clock: Clock, act: Callable[[list[list[int
 
 @dataclass
 class Sampling:
-    """Seconds in rollouts with their rewards since the
-    clock was started; the rest of a step is training.
+    """Seconds spent in rollouts and their rewards since the clock was started.
+
+    The rest of a step is training.
     """
 
     seconds: float = 0.0

@@ -1,9 +1,8 @@
-"""What must hold before a GRPO step is timed: the arms
-do the same work, and offapi's shortcuts are exact.
+"""Gates before a GRPO step is timed: the arms do the same work, and offapi's shortcuts are exact.
 
-In one process, offapi first, then the peer's own library on the same weights and the same adapter
-(not a fresh one, whose B is zero): greedy tokens, logprobs of what was sampled, and the adapter's
-gradient.
+In one process, offapi runs first, then the peer's own library on the same weights and adapter (not
+a new one, whose B is zero). They compare greedy tokens, logprobs of what was sampled, and the
+adapter's gradient.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ LIMITS = {
     "sampler against trainer, nats": 1e-4,
     "gradient, relative error": 1e-5,
 }
-SPREAD = 0.01  # of the adapter's B in the gates
+SPREAD = 0.01  # standard deviation of the adapter's B in the gates
 
 
 def load(work: Result) -> Backend:
-    """offapi's backend with a fresh adapter."""
+    """Load offapi's backend with a new adapter."""
     from offapi import backend
 
     lora = backend.LoraSpec(RANK, ALPHA)
@@ -41,58 +40,57 @@ def load(work: Result) -> Backend:
 
 
 def sampling(work: Result, temperature: float) -> Sampling:
-    """As many tokens as asked for: none ends a completion."""
+    """Return a sampling of as many tokens as asked for: none ends a completion."""
     from offapi.backend import Sampling
 
     return Sampling(max_tokens=work["completion"], stop_ids=(), temperature=temperature)
 
 
 def loss(work: Result) -> PolicyLoss:
-    """GRPO's own, as in the peers' arms."""
+    """Return GRPO's own loss, as in the peers' arms."""
     from offapi.policy_loss import PolicyLoss
 
     return PolicyLoss("grpo", max_tokens=work["completion"])
 
 
 def given(work: Result) -> list[Experience]:
-    """The given completions with their advantages."""
+    """Return the given completions with their advantages."""
     from offapi.episodes import Episode, Segment
     from offapi.policy_loss import Experience
 
-    made: list[Experience] = []
+    batch: list[Experience] = []
     for prompt, completions in zip(last_prompts(work), work["completions"], strict=True):
         for completion, advantage in zip(completions, work["advantages"], strict=True):
             segments = (Segment(tuple(prompt), False), Segment(tuple(completion), True))
-            made.append(Experience(Episode(str(len(made)), segments), advantage))
-    return made
+            batch.append(Experience(Episode(str(len(batch)), segments), advantage))
+    return batch
 
 
 def last_prompts(work: Result) -> list[list[int]]:
-    """The prompts of the last step, whose completions are given."""
+    """Return the prompts of the last step, whose completions are given."""
     prompts: list[list[int]] = work["tokens"][-work["prompts"] :]
     return prompts
 
 
 def run(work: Result, folder: Path) -> None:
-    """In the child: measure all of it."""
+    """Measure all gates, in the child process."""
     clock = Clock("cpu")
     clock.start()
     answers, apart, adapter, gradient = ours(work)
-    their_answers, their_gradient = (
-        grpo_torch.gates if work["backend"] == "torch" else grpo_mlx.gates
-    )(work, last_prompts(work), adapter)
+    peer = grpo_torch if work["backend"] == "torch" else grpo_mlx
+    their_answers, their_gradient = peer.gates(work, last_prompts(work), adapter)
     clock.stop()
     differing = sum(
         a != b
         for own, their in zip(answers, their_answers, strict=True)
         for a, b in zip(own, their, strict=True)
     )
-    found = (float(differing), apart, distance(gradient, their_gradient))
-    finish(folder, clock, sum(map(len, answers)), gates=dict(zip(LIMITS, found, strict=True)))
+    values = (float(differing), apart, distance(gradient, their_gradient))
+    finish(folder, clock, sum(map(len, answers)), gates=dict(zip(LIMITS, values, strict=True)))
 
 
 def ours(work: Result) -> tuple[list[list[int]], float, Arrays, Arrays]:
-    """Greedy tokens, the largest distance of sampler and trainer, the adapter, and its gradient."""
+    """Return greedy tokens, sampler against trainer in nats, the adapter and its gradient."""
     import numpy as np
 
     from offapi.backend import AdamW, TrainState
@@ -118,11 +116,11 @@ def ours(work: Result) -> tuple[list[list[int]], float, Arrays, Arrays]:
         for completion in group.completions
     ]
     episodes = [
-        Episode(str(i), (Segment(tuple(prompt), False), Segment(one.tokens, True, one.logprobs)))
-        for i, (prompt, one) in enumerate(rollouts)
+        Episode(str(i), (Segment(tuple(prompt), False), Segment(c.tokens, True, c.logprobs)))
+        for i, (prompt, c) in enumerate(rollouts)
     ]
     scored = zip(backend.score(episodes), rollouts, strict=True)
-    apart = max(float(np.abs(values - np.array(one.logprobs)).max()) for values, (_, one) in scored)
+    apart = max(float(np.abs(values - np.array(c.logprobs)).max()) for values, (_, c) in scored)
     backend.policy_gradient(given(work), loss(work))
     backend.optim_step(0.0, AdamW(max_grad_norm=0.0))
     # After one step from nothing, the first moment is (1 - beta1) times the gradient.
@@ -135,7 +133,7 @@ def ours(work: Result) -> tuple[list[list[int]], float, Arrays, Arrays]:
 
 
 def distance(ours: Arrays, theirs: Arrays) -> float:
-    """|ours - theirs| / |theirs| over all matrices."""
+    """Return |ours - theirs| / |theirs| over all matrices."""
     import numpy as np
 
     def norm(arrays: list[Any]) -> float:
@@ -146,14 +144,14 @@ def distance(ours: Arrays, theirs: Arrays) -> float:
     return norm([ours[name] - theirs[name] for name in ours]) / norm(list(theirs.values()))
 
 
-def check(found: dict[str, float]) -> dict[str, float]:
-    """Exit 3 unless every gate holds."""
-    for name, value in found.items():
+def check(gates: dict[str, float]) -> dict[str, float]:
+    """Return the gates' values; exit 3 unless every gate holds."""
+    for name, value in gates.items():
         holds = value <= LIMITS[name]
         pairs.note(
             f"gate: {name} {value:.2g}, at most {LIMITS[name]:g}: {'holds' if holds else 'FAILS'}"
         )
-    if not all(value <= LIMITS[name] for name, value in found.items()):
-        pairs.note("error: a gate fails: the arms do not do the same work, and nothing was timed.")
+    if not all(value <= LIMITS[name] for name, value in gates.items()):
+        pairs.note("error: a gate failed: the arms do not do the same work, so nothing was timed.")
         sys.exit(3)
-    return found
+    return gates

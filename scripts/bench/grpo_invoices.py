@@ -1,11 +1,10 @@
-"""Does GRPO learn a real task? A student taught by
-40 labelled invoices goes on with documents alone.
+"""Does GRPO learn a real task? A student of 40 labelled invoices continues on documents alone.
 
-Generated invoices (the demo's, test with layouts that train lacks). The student is trained by the
-sft recipe on 40 answers, then by grpo on other documents whose answers nobody gives: only the
-checks of grpo_invoices_task.py. Test answers before and after are compared document by document; lr
-0 is the control that must not learn. What it sampled, all of it from the student as it began, is
-then learned offline: the same losses, as many completions, as many steps.
+The invoices are generated (the demo's, with test layouts that are not in the training set). The
+student is trained by the sft recipe on 40 answers, then by grpo on other documents without answers:
+only the checks of grpo_invoices_task.py reward it. Test answers before and after are compared
+document by document; lr 0 is the control that must not learn. The control's rollouts, all from the
+untrained student, are then learned offline: the same losses, as many completions, as many steps.
 
     python scripts/bench/grpo_invoices.py OUT --backend torch --seeds 3
 """
@@ -29,17 +28,22 @@ LABELLED, VAL, TEST = 40, 40, 120
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--backend", default="torch", show_default=True)
-@click.option("--seeds", default=3, show_default=True)
+@click.argument("out_folder", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--backend", default="torch", show_default=True, help="Backend to train with.")
+@click.option("--seeds", default=3, show_default=True, help="Number of GRPO runs.")
 @click.option("--unlabelled", default=160, show_default=True, help="Documents without answers.")
-@click.option("--epochs", default=1.0, show_default=True)
-@click.option("--lr", default="4e-4", show_default=True)
-@click.option("--rule", default="dr_grpo", show_default=True)
-@click.option("--control/--no-control", default=True, show_default=True)
-@click.option("--set", "overrides", multiple=True)
+@click.option("--epochs", default=1.0, show_default=True, help="Passes over the documents.")
+@click.option("--lr", default="4e-4", show_default=True, help="Learning rate of GRPO.")
+@click.option("--rule", default="dr_grpo", show_default=True, help="Rule of the policy loss.")
+@click.option(
+    "--control/--no-control",
+    default=True,
+    show_default=True,
+    help="Also train the control (lr 0) and offline from its rollouts.",
+)
+@click.option("--set", "overrides", multiple=True, help="Key of the GRPO recipe, as key=value.")
 def main(
-    out: Path,
+    out_folder: Path,
     backend: str,
     seeds: int,
     unlabelled: int,
@@ -49,8 +53,8 @@ def main(
     control: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Prepare, train, compare; what exists already is not made again."""
-    out = out.absolute()
+    """Prepare, train and compare; run it again to resume."""
+    out = out_folder.absolute()
     out.mkdir(parents=True, exist_ok=True)
     write_documents(out, unlabelled)
     common = {"task": TASK, "val": out / "val.jsonl", "out": out, "model": "demo"}
@@ -66,9 +70,9 @@ def main(
     arms: list[tuple[str, dict[str, object]]]
     arms = [(f"grpo-{backend}-{seed}", {"seed": seed, "lr": float(lr)}) for seed in range(seeds)]
     if control:
-        still = f"lr0-{backend}"
-        recorded = {"rollouts": out / still / "rollouts", "seed": 0, "lr": float(lr)}
-        arms += [(still, {"seed": 0, "lr": 0.0}), (f"offline-{backend}", recorded)]
+        control_name = f"lr0-{backend}"
+        recorded = {"rollouts": out / control_name / "rollouts", "seed": 0, "lr": float(lr)}
+        arms += [(control_name, {"seed": 0, "lr": 0.0}), (f"offline-{backend}", recorded)]
     for name, more in arms:
         train(out / f"{name}.toml", backend, {**keys, **more, "name": name}, overrides)
         score(out, backend, out / name / "adapter", f"after-{name}")
@@ -81,7 +85,7 @@ def main(
 
 
 def write_documents(out: Path, unlabelled: int) -> None:
-    """The four files; the unlabelled documents have no gold."""
+    """Write the four files; the unlabelled documents have no gold."""
     train_rows = generate("train", LABELLED + unlabelled)
     documents.write(out / "labelled.jsonl", train_rows[:LABELLED])
     documents.write(
@@ -94,18 +98,18 @@ def write_documents(out: Path, unlabelled: int) -> None:
 def train(
     recipe: Path, backend: str, keys: dict[str, object], overrides: Sequence[str] = ()
 ) -> None:
-    """`offapi train`, going on with a run that was interrupted, and skipping one that is done."""
+    """Run `offapi train`; resume an interrupted run, and skip a finished one."""
     run = recipe.parent / str(keys["name"])
     if (run / "learned.json").exists() or (run / "report.json").exists():
         return
     recipe.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in keys.items()))
-    more = [word for each in overrides for word in ("--set", each)]
+    more = [word for override in overrides for word in ("--set", override)]
     resume = ["--resume"] if run.exists() else []
     offapi("train", str(recipe), "--backend", backend, *more, *resume)
 
 
 def score(out: Path, backend: str, adapter: Path, name: str) -> None:
-    """Greedy answers to the test documents, once."""
+    """Answer the test documents greedily, once."""
     if not (out / f"{name}.jsonl").exists():
         words = (
             "--task",
@@ -121,8 +125,9 @@ def score(out: Path, backend: str, adapter: Path, name: str) -> None:
 
 
 def offapi(*words: str) -> None:
-    """The installed command; a gate that failed (exit
-    code 3) is a result, anything else ends this.
+    """Run the installed command, and exit if it fails.
+
+    A failed gate (exit code 3) is a result, not a failure.
     """
     click.echo(f"$ offapi {' '.join(words)}")
     done = subprocess.run([str(Path(sys.executable).with_name("offapi")), *words], check=False)

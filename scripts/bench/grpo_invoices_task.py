@@ -1,8 +1,7 @@
-"""The task of `grpo_invoices.py`: the demo's, rewarded
-by checks that read the document and never see gold.
+"""The task of `grpo_invoices.py`: the demo's, rewarded by checks that read only the document.
 
-Where the vendor had only to occur in the document, students learned to name the customer; where
-it had to stand there as whole words, to name a part of it. Hence `is_seller`.
+When the vendor only had to occur in the document, students learned to name the customer; when it
+had to be there as whole words, they named a part of it. Hence `is_seller`.
 """
 
 from __future__ import annotations
@@ -14,25 +13,23 @@ from offapi.checks import date_order, final_total, fits_schema, in_source, is_js
 from offapi.checks.verdict import Answer, Context, Verdict
 from offapi.demo.task import task as demo
 
-# Before and behind a seller's name on its line, as the training documents have it.
+# What comes before and after a seller's name on its line in the training documents.
 BEFORE = re.compile(
     r"^\W*(?:(?:sold|operated|issued|billed)"
     r" by|from|seller|vendor|merchant|invoice|receipt)\b(?:\s+-)?:?\s*",
     re.I,
 )
-BEHIND = re.compile(r"(?:\s+-\s|:\s|\s*\|).*$")
+AFTER = re.compile(r"(?:\s+-\s|:\s|\s*\|).*$")
 
 
 def sellers(document: str) -> set[str]:
-    """The lines that may name the seller, what stands around the name cut off."""
-    lines = (
-        BEHIND.sub("", BEFORE.sub("", line)).strip(" *#=.,-") for line in document.splitlines()
-    )
+    """Return the lines that may name the seller, without the words around the name."""
+    lines = (AFTER.sub("", BEFORE.sub("", line)).strip(" *#=.,-") for line in document.splitlines())
     return {line.casefold() for line in lines if line}
 
 
 def is_seller(document: str, answer: Answer, context: Context) -> Verdict:
-    """1 when the vendor is all of a line that may name the seller."""
+    """Score 1 when the vendor is all of a line that may name the seller."""
     vendor = (answer.value or {}).get("vendor")
     right = isinstance(vendor, str) and vendor.casefold() in sellers(document)
     return Verdict(float(right), "a line of its own" if right else "no line of its own")

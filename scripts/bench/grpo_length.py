@@ -1,8 +1,7 @@
-"""Does GRPO move SmolLM2-135M from its base? Texts of
-32 tokens, rewarded by their length in tokens alone.
+"""Does GRPO move SmolLM2-135M from its base? Texts are rewarded by their length in tokens alone.
 
-Several seeds, and lr 0 as the control that must not move. Before and after are greedy answers to 48
-prompts that are not trained on.
+The target is 32 tokens. There are several seeds, and lr 0 as the control that must not move. Before
+and after are greedy answers to 48 prompts that are not trained on.
 
     python scripts/bench/grpo_length.py OUT --backend torch --seeds 3
 """
@@ -37,17 +36,17 @@ THINGS = (
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--backend", default="torch", show_default=True)
-@click.option("--seeds", default=3, show_default=True)
-@click.option("--lr", default="4e-4", show_default=True)
-@click.option("--epochs", default=1.5, show_default=True)
-@click.option("--set", "overrides", multiple=True)
+@click.argument("out_folder", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--backend", default="torch", show_default=True, help="Backend to train with.")
+@click.option("--seeds", default=3, show_default=True, help="Number of GRPO runs.")
+@click.option("--lr", default="4e-4", show_default=True, help="Learning rate of GRPO.")
+@click.option("--epochs", default=1.5, show_default=True, help="Passes over the documents.")
+@click.option("--set", "overrides", multiple=True, help="Key of the GRPO recipe, as key=value.")
 def main(
-    out: Path, backend: str, seeds: int, lr: str, epochs: float, overrides: tuple[str, ...]
+    out_folder: Path, backend: str, seeds: int, lr: str, epochs: float, overrides: tuple[str, ...]
 ) -> None:
-    """Train every arm, and print reward before and after."""
-    out = out.absolute()
+    """Train every arm, and print the reward before and after."""
+    out = out_folder.absolute()
     out.mkdir(parents=True, exist_ok=True)
     rows = [Document(f"{kind} {thing}", f"{kind} {thing}") for thing in THINGS for kind in KINDS]
     documents.write(out / "train.jsonl", rows[:112])
@@ -66,17 +65,14 @@ def main(
     for name, more in arms:
         train(out / f"{name}.toml", backend, {**keys, **more, "name": name}, overrides)
     for name, _ in arms:
-        looks = [
-            orjson.loads(line) for line in (out / name / "metrics.jsonl").read_bytes().splitlines()
+        lines = (out / name / "metrics.jsonl").read_bytes().splitlines()
+        rewards = [
+            (metrics["step"], round(metrics["heldout/reward"], 3))
+            for metrics in map(orjson.loads, lines)
+            if "heldout/reward" in metrics
         ]
-        held = [
-            (line["step"], round(line["heldout/reward"], 3))
-            for line in looks
-            if "heldout/reward" in line
-        ]
-        click.echo(
-            f"{name}: held-out reward by step {held}; {(out / name / 'learned.json').read_text()}"
-        )
+        learned = (out / name / "learned.json").read_text()
+        click.echo(f"{name}: held-out reward by step {rewards}; {learned}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The task of `grpo_length.py`: a text of TARGET
-tokens about something. The score is how near it comes.
+"""The task of `grpo_length.py`: a text about something, of TARGET tokens.
 
-Tokens are the model's own, not characters. There is
-no right answer, so nothing is compared with gold.
+The grade is how near its length comes. Tokens are the model's own, not characters. There is no
+right answer, so nothing is compared with gold.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ TARGET, MOST = 32, 64  # tokens
 
 @cache
 def tokenizer() -> Tokenizer:
-    """The demo model's."""
+    """Return the demo model's tokenizer."""
     return Tokenizer.from_file(str(get("demo").path / "tokenizer.json"))
 
 
 def near_target(document: str, answer: Answer, context: Context) -> Verdict:
-    """1 at TARGET tokens, less by 1 / TARGET for every token more or less."""
+    """Score 1 at TARGET tokens, less by 1 / TARGET for every token more or less."""
     length = len(tokenizer().encode(answer.text, add_special_tokens=False).ids)
     return Verdict(max(0.0, 1 - abs(length - TARGET) / TARGET), f"{length} tokens")
 

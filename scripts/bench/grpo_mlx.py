@@ -1,6 +1,6 @@
-"""GRPO on MLX elsewhere: mlx-lm-lora, set up as a careful user would for what offapi does.
+"""GRPO on MLX elsewhere: mlx-lm-lora, set up as a careful user would for offapi's work.
 
-Each arm runs in a process of its own and knows nothing of offapi but, on Linux, the BLAS that it
+Each arm runs in a separate process and uses nothing of offapi, except on Linux the BLAS that it
 opens for MLX. Left out: quantised bases.
 """
 
@@ -16,9 +16,7 @@ from pairs import Clock, Result, finish
 
 
 def load(work: Result) -> tuple[Any, Any]:
-    """mlx-lm's model with a fresh adapter, and its
-    tokenizer, which knows of no token that ends a text.
-    """
+    """Load mlx-lm's model with a new adapter, and a tokenizer whose tokens never end a text."""
     import_module("offapi.backends.mlx_backend")  # opens the BLAS that offapi's arm has
     import mlx.core as mx
     import mlx_lm
@@ -34,19 +32,19 @@ def load(work: Result) -> tuple[Any, Any]:
 
 
 def clock_here() -> Clock:
-    """A clock that knows where MLX computes."""
+    """Return a clock for the device on which MLX computes."""
     import mlx.core as mx
 
     return Clock("gpu" if mx.default_device().type == mx.DeviceType.gpu else "cpu")
 
 
 def at_once(arm: str, work: Result) -> int:
-    """How many completions mlx-lm-lora decodes side by side: its default is one."""
+    """Return how many completions mlx-lm-lora decodes side by side; its default is one."""
     return int(work["group"]) if "-group" in arm else 1
 
 
 def rollout(arm: str, work: Result, folder: Path) -> None:
-    """mlx-lm-lora's rollouts alone."""
+    """Time mlx-lm-lora's rollouts alone."""
     model, tokenizer = load(work)
     trainer: Any = import_module("mlx_lm_lora.trainer.grpo_trainer")
 
@@ -66,20 +64,14 @@ def rollout(arm: str, work: Result, folder: Path) -> None:
 
 
 def step(arm: str, work: Result, folder: Path) -> None:
-    """mlx-lm-lora's train_grpo, on batches of its own form:
-    always the same prompts, whatever it decodes at once.
-    """
+    """Time mlx-lm-lora's train_grpo on batches that always have the same prompts."""
     model, tokenizer = load(work)
     import mlx.optimizers
     from mlx_lm.tuner.callbacks import TrainingCallback
 
     trainer: Any = import_module("mlx_lm_lora.trainer.grpo_trainer")
-    clock, sampling, steps, n = (
-        clock_here(),
-        Sampling(),
-        work["warmup"] + work["steps"],
-        work["prompts"],
-    )
+    clock, sampling = clock_here(), Sampling()
+    steps, n = work["warmup"] + work["steps"], work["prompts"]
     tokens: list[int] = []
     generate = trainer.generate_grpo
 
@@ -87,9 +79,9 @@ def step(arm: str, work: Result, folder: Path) -> None:
         if not tokens and not work["warmup"]:
             clock.start()
         with sampling.under_way():
-            made = generate(*given, **named)
-        tokens.append(sum(completion.size for completion in made[0]))
-        return made
+            sampled = generate(*given, **named)
+        tokens.append(sum(completion.size for completion in sampled[0]))
+        return sampled
 
     def batches(**_: Any) -> Iterator[Any]:
         for step in range(steps):
@@ -138,9 +130,7 @@ def step(arm: str, work: Result, folder: Path) -> None:
 def gates(
     work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]
 ) -> tuple[list[list[int]], dict[str, Any]]:
-    """Greedy tokens by mlx-lm, and the gradient by
-    mlx-lm-lora's loss, row by row, with `adapter` on the model.
-    """
+    """Return mlx-lm's greedy tokens, and the gradient of mlx-lm-lora's loss, row by row."""
     model, tokenizer = load(work)
     import mlx.core as mx
     import numpy as np
@@ -158,7 +148,7 @@ def gates(
     model.load_weights(
         [(own, mx.array(adapter[name].T)) for own, name in names.items()], strict=False
     )
-    made = batch_generate(
+    greedy = batch_generate(
         model, tokenizer, prompts, max_tokens=work["completion"], return_token_ids=True
     )
     slope = value_and_grad(model, trainer.grpo_loss)
@@ -177,4 +167,4 @@ def gates(
             flat: Any = tree_flatten(gradient)
             for own, array in flat:
                 total[names[own]] += np.array(array).T / (len(prompts) * len(completions))
-    return made.token_ids or [], total
+    return greedy.token_ids or [], total

@@ -1,4 +1,4 @@
-"""Who offapi's GRPO is measured against, and how much better it shall be."""
+"""The peers that offapi's GRPO is measured against, and the ratios that it should reach."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from pairs import Result
 
 @dataclass(frozen=True)
 class Peer:
-    """What offapi is compared with: whose backend,
-    in which phase, how, and what ratios are wanted.
-    """
+    """A peer: its backend, the phase in which it is compared, how to run it, and the goals."""
 
     backend: str
     phase: str
@@ -39,7 +37,7 @@ PEERS: Mapping[str, Peer] = {
 
 
 def version() -> dict[str, str]:
-    """mlx-lm-lora's, where installed."""
+    """Return mlx-lm-lora's version, if it is installed."""
     try:
         return {"mlx-lm-lora": metadata.version("mlx-lm-lora")}
     except metadata.PackageNotFoundError:

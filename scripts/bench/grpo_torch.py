@@ -1,8 +1,7 @@
-"""GRPO on torch elsewhere, set up as a careful user would
-for what offapi does: TRL, and transformers with PEFT.
+"""GRPO on torch elsewhere: TRL, and transformers with PEFT, set up as a careful user would.
 
-Each arm runs in a process of its own and knows nothing of offapi. Left out: vLLM, and kernels that
-exist for GPUs alone.
+Each arm runs in a separate process and uses nothing of offapi. Left out: vLLM, and kernels that
+exist only for GPUs.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pairs import Clock, Result, finish
 
 
 def trl(arm: str, work: Result, folder: Path) -> None:
-    """GRPOTrainer. Prompts are given as tokens, so it encodes no text."""
+    """Time GRPOTrainer. Prompts are given as tokens, so it encodes no text."""
     sampling, tokens = Sampling(), list[int]()
     trainer = trl_trainer(trl_settings(arm, work, folder), work, sampling, tokens)
     clock = Clock(str(trainer.args.device))
@@ -26,7 +25,7 @@ def trl(arm: str, work: Result, folder: Path) -> None:
 
 
 def trl_settings(arm: str, work: Result, folder: Path) -> Any:
-    """TRL's GRPOConfig."""
+    """Return TRL's GRPOConfig."""
     from trl import GRPOConfig
 
     cpu = work["device"] == "cpu"
@@ -55,7 +54,7 @@ def trl_settings(arm: str, work: Result, folder: Path) -> Any:
 
 
 def trl_trainer(settings: Any, work: Result, sampling: Sampling, tokens: list[int]) -> Any:
-    """A GRPOTrainer that times its sampling and appends each step's sampled tokens to `tokens`."""
+    """Return a GRPOTrainer that times its sampling and adds each step's tokens to `tokens`."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoTokenizer
@@ -69,9 +68,9 @@ def trl_trainer(settings: Any, work: Result, sampling: Sampling, tokens: list[in
 
         def _generate_and_score_completions(self, inputs: Any) -> Any:
             with sampling.under_way():
-                made = super()._generate_and_score_completions(inputs)
-            tokens.append(int(made["completion_mask"].sum()))
-            return made
+                sampled = super()._generate_and_score_completions(inputs)
+            tokens.append(int(sampled["completion_mask"].sum()))
+            return sampled
 
     def rewards(completions: list[str], **_: Any) -> list[float]:
         return [reward(text) for text in completions]
@@ -89,7 +88,7 @@ def trl_trainer(settings: Any, work: Result, sampling: Sampling, tokens: list[in
 
 
 def stops(work: Result, sampling: Sampling, clock: Clock) -> Any:
-    """A callback of the trainer's that lets `clock` run over the steps after the warm-up."""
+    """Return a trainer callback that runs `clock` over the steps after the warm-up."""
     from transformers import TrainerCallback
 
     class Stops(TrainerCallback):
@@ -108,7 +107,7 @@ def stops(work: Result, sampling: Sampling, clock: Clock) -> Any:
 
 
 def peft_model(work: Result) -> Any:
-    """The base through transformers, a fresh adapter by PEFT."""
+    """Load the base with transformers, and a new adapter with PEFT."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -125,7 +124,7 @@ def peft_model(work: Result) -> Any:
 
 
 def generate(model: Any, work: Result, prompts: list[list[int]], copies: int) -> list[list[int]]:
-    """transformers' generate, each prompt `copies` times; greedy where that is once."""
+    """Generate with transformers, each prompt `copies` times; greedy if that is once."""
     import torch
     from transformers import GenerationConfig
 
@@ -141,15 +140,15 @@ def generate(model: Any, work: Result, prompts: list[list[int]], copies: int) ->
     )
     tokens = torch.tensor(prompts, device=model.device)
     with torch.inference_mode():
-        made = model.generate(
+        generated = model.generate(
             input_ids=tokens, attention_mask=torch.ones_like(tokens), generation_config=settings
         )
-    answers: list[list[int]] = made[:, tokens.shape[1] :].tolist()
+    answers: list[list[int]] = generated[:, tokens.shape[1] :].tolist()
     return answers
 
 
 def hf_generate(_: str, work: Result, folder: Path) -> None:
-    """generate with num_return_sequences; unlike offapi it keeps no logprobs."""
+    """Time generate with num_return_sequences; unlike offapi it keeps no logprobs."""
     model = peft_model(work).eval()
 
     def sample(prompts: list[list[int]]) -> int:
@@ -159,8 +158,9 @@ def hf_generate(_: str, work: Result, folder: Path) -> None:
 
 
 def add_gradient(model: Any, work: Result, prompts: list[list[int]], at_once: int) -> int:
-    """GRPO's loss on the given completions, `at_once`
-    rows of a prompt at a time, the prompt in every row.
+    """Add the gradient of GRPO's loss on the given completions, `at_once` rows at a time.
+
+    Every row contains the prompt. Return the completion tokens processed.
     """
     import torch
 
@@ -187,7 +187,7 @@ def add_gradient(model: Any, work: Result, prompts: list[list[int]], at_once: in
 
 
 def peft_loop(_: str, work: Result, folder: Path) -> None:
-    """The update as it is written first: rows with the prompt in each, logits where they count."""
+    """Time the obvious update: the prompt in every row, logits only where they count."""
     import torch
 
     model = peft_model(work)
@@ -207,7 +207,7 @@ def peft_loop(_: str, work: Result, folder: Path) -> None:
 def gates(
     work: Result, prompts: list[list[int]], adapter: Mapping[str, Any]
 ) -> tuple[list[list[int]], dict[str, Any]]:
-    """Greedy tokens, and the adapter's gradient by PEFT's names, with `adapter` on the model."""
+    """Return greedy tokens, and the adapter's gradient by PEFT's names, with `adapter` in place."""
     import torch
 
     model = peft_model(work).eval()

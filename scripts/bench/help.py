@@ -1,5 +1,6 @@
-"""CPU time of `offapi --help` against a bare `import
-click, orjson`, arms interleaved. Exits 1 above --most.
+"""Measure CPU time of `offapi --help` against a bare `import click, orjson`, arms interleaved.
+
+Exits with 1 if the ratio is above --most.
 
 Usage: python scripts/bench/help.py [--repeats 15] [--most 3.0]
 """
@@ -21,7 +22,7 @@ ARMS = {
 
 
 def cpu_seconds(command: list[str]) -> float:
-    """User and system seconds of one run of `command`."""
+    """Return user and system seconds of one run of `command`."""
     before = os.times()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     after = os.times()
@@ -31,9 +32,9 @@ def cpu_seconds(command: list[str]) -> float:
 
 
 def main() -> int:
-    """Print the median of each arm and of the ratios of its pairs with the first."""
+    """Print each arm's median time, and its median ratio to the first arm."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=15, help="timed runs of each arm")
     parser.add_argument(
         "--most", type=float, default=3.0, help="the largest ratio of `offapi --help` that passes"
     )

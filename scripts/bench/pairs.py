@@ -1,8 +1,7 @@
-"""Arms measured in turn, A B A B, each in a process
-of its own, and the ratios of neighbouring pairs.
+"""Arms measured in turn, A B A B, each in a separate process, and the ratios of neighbouring pairs.
 
-A shared machine is faster in one minute than in the next; neighbours see the same minute, so
-the ratios of pairs hold where the seconds themselves do not. Left out: tests of significance.
+A shared machine is faster in one minute than in the next. Neighbours see the same minute, so the
+ratios of pairs hold where the seconds themselves do not. Left out: tests of significance.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Clock:
 
 
 def synchronize(device: str) -> None:
-    """Wait for a GPU; MLX's arms evaluate what they time themselves."""
+    """Wait for a GPU; MLX's arms themselves evaluate what they time."""
     if device.startswith("cuda"):
         import torch
 
@@ -54,7 +53,7 @@ def synchronize(device: str) -> None:
 
 
 def peak_bytes(device: str) -> int:
-    """The most memory this process ever held: on the device if that has its own, else resident."""
+    """Return the peak memory of this process: on a device with its own memory, else resident."""
     if device.startswith("cuda"):
         import torch
 
@@ -70,8 +69,9 @@ def peak_bytes(device: str) -> int:
 def interleave(
     script: str, arms: Sequence[str], repeats: int, work: Mapping[str, Any], threads: int
 ) -> dict[str, list[Result]]:
-    """`repeats` results of each arm, taken in turn: `script
-    --child ARM FOLDER`, `work` in FOLDER/work.json.
+    """Return `repeats` results of each arm, taken in turn.
+
+    Each run is `script --child ARM FOLDER`, with `work` in FOLDER/work.json.
     """
     results: dict[str, list[Result]] = {arm: [] for arm in arms}
     with tempfile.TemporaryDirectory() as name:
@@ -99,23 +99,23 @@ def _child(script: str, arm: str, folder: Path, threads: int) -> Result:
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    result = folder / "result.json"
-    result.unlink(missing_ok=True)
+    result_path = folder / "result.json"
+    result_path.unlink(missing_ok=True)
     log = folder / "log"
-    with log.open("wb") as out:
+    with log.open("wb") as log_file:
         command = [sys.executable, script, "--child", arm, str(folder)]
         code = subprocess.run(
-            command, env=environment, stdout=out, stderr=subprocess.STDOUT
+            command, env=environment, stdout=log_file, stderr=subprocess.STDOUT
         ).returncode
-    if code or not result.exists():
+    if code or not result_path.exists():
         note(log.read_text(errors="replace")[-4000:])
         sys.exit(f"error: arm {arm!r} failed with exit code {code}; its last output is above.")
-    found: Result = orjson.loads(result.read_bytes())
-    return found
+    result: Result = orjson.loads(result_path.read_bytes())
+    return result
 
 
 def finish(folder: Path, clock: Clock, tokens: int, **more: Any) -> None:
-    """What a child hands back. The BLAS is timed here too, so that it sees the same minute."""
+    """Write what a child returns. The BLAS is timed here too, so that it sees the same minute."""
     result = {
         **clock.measured,
         "tokens": tokens,
@@ -127,8 +127,9 @@ def finish(folder: Path, clock: Clock, tokens: int, **more: Any) -> None:
 
 
 def gemm_gflops() -> float:
-    """fp32 products of 1024 x 1024 by NumPy's BLAS, the
-    best of ten: what this many threads can do at most.
+    """Return the best speed of ten fp32 products of 1024 x 1024 by NumPy's BLAS.
+
+    That is the most that this many threads can do.
     """
     import numpy as np
 
@@ -143,7 +144,10 @@ def gemm_gflops() -> float:
 
 
 def ratios(ours: Sequence[Result], theirs: Sequence[Result], unit: str) -> Result:
-    """Median and extremes of the ratios of pairs; above 1: ours is faster, or holds more memory."""
+    """Return median and extremes of the ratios of pairs.
+
+    Above 1, offapi is faster, or takes more memory.
+    """
 
     def spread(values: list[float]) -> Result:
         return {"median": median(values), "low": min(values), "high": max(values)}
@@ -161,23 +165,21 @@ def ratios(ours: Sequence[Result], theirs: Sequence[Result], unit: str) -> Resul
 def summary(
     results: Mapping[str, Sequence[Result]], threads: int, flops: Mapping[str, float]
 ) -> Result:
-    """A row for each arm: medians over the repeats.
+    """Return a row for each arm: medians over the repeats.
 
     `flops` is the arithmetic that the work needs, by arm.
     """
     rows = {}
-    for arm, found in results.items():
-        seconds = median(result["seconds"] for result in found)
+    for arm, runs in results.items():
+        seconds = median(run["seconds"] for run in runs)
         rows[arm] = {
-            "tokens_per_second": median(result["tokens"] / result["seconds"] for result in found),
-            "tokens_per_cpu_second": median(
-                result["tokens"] / result["cpu_seconds"] for result in found
-            ),
+            "tokens_per_second": median(run["tokens"] / run["seconds"] for run in runs),
+            "tokens_per_cpu_second": median(run["tokens"] / run["cpu_seconds"] for run in runs),
             "seconds": seconds,
-            "peak_mib": median(result["peak_bytes"] for result in found) / 2**20,
-            "device": found[0]["device"],
+            "peak_mib": median(run["peak_bytes"] for run in runs) / 2**20,
+            "device": runs[0]["device"],
             "gflops": flops[arm] / seconds / 1e9,
-            "blas_gflops": median(result["blas_gflops"] for result in found),
+            "blas_gflops": median(run["blas_gflops"] for run in runs),
         }
     return {
         "arms": rows,
@@ -188,18 +190,18 @@ def summary(
 
 
 def versions() -> dict[str, str]:
-    """Versions of what takes part, where installed."""
-    found = {"python": platform.python_version()}
+    """Return the installed versions of the packages that take part."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def or_exit(prepare: Callable[..., Result], *given: Any) -> Result:
-    """`prepare(*given)`, an error that is the user's to mend told without a traceback."""
+    """Return `prepare(*given)`; show an error that the user can fix without a traceback."""
     from offapi.errors import OffapiError
 
     try:
@@ -209,12 +211,12 @@ def or_exit(prepare: Callable[..., Result], *given: Any) -> Result:
 
 
 def note(text: str) -> None:
-    """Progress, on stderr."""
+    """Print progress on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def table(report: Result) -> str:
-    """`report` for a person."""
+    """Format `report` for a person."""
     lines = [
         f"{'arm':18}{'tokens/s':>10}{'/cpu s':>9}{'s':>8}{'peak MiB':>10}"
         f"{'GFLOP/s':>9}{'of BLAS':>9}"
@@ -225,14 +227,14 @@ def table(report: Result) -> str:
             f"{arm:18}{row['tokens_per_second']:10.1f}{row['tokens_per_cpu_second']:9.1f}{row['seconds']:8.1f}"
             f"{row['peak_mib']:10.0f}{row['gflops']:9.1f}{share:>9}"
         )
-    for peer, found in report["ratios"].items():
+    for peer, spreads in report["ratios"].items():
         lines.append(f"offapi : {peer}")
-        for name, spread in found.items():
+        for name, spread in spreads.items():
             goal = report["goals"].get(name)
-            wanted = f", goal {goal}" if goal else ""
+            target = f", goal {goal}" if goal else ""
             lines.append(
                 f"  {name:26} {spread['median']:.2f} ({spread['low']:.2f} to"
-                f" {spread['high']:.2f}){wanted}"
+                f" {spread['high']:.2f}){target}"
             )
     named = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     device = next(iter(report["arms"].values()))["device"]

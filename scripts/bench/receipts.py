@@ -1,14 +1,14 @@
-"""Distil from a frontier model's recorded answers to real receipts, and score on people's answers.
+"""Distil a frontier model's recorded answers to real receipts; evaluate on people's answers.
 
-DATA is a folder with train.jsonl (documents with "recorded_label"; their gold is taken out
-before anything reads them), val.jsonl (with "gold") and, for --more, unlabelled.jsonl.
+DATA is a folder with train.jsonl (documents with "recorded_label"; their gold is removed before
+anything reads them), val.jsonl (with "gold") and, for --more, unlabelled.jsonl.
 
     python scripts/bench/receipts.py DATA --backend torch --epochs 2
     python scripts/bench/receipts.py DATA --more 400 --epochs 2 --name more
     python scripts/bench/receipts.py DATA --graded --more 1006 --epochs 1 --cap 4 --name graded
 
-With --graded the recipe is filtered_sft: beside the student a control learns from as many random
-answers, and the gold of the training documents stays in the file, for the report alone.
+With --graded the recipe is filtered_sft: besides the student, a control learns from as many random
+answers. The gold of the training documents stays in the file, only for the report.
 """
 
 from __future__ import annotations
@@ -33,15 +33,22 @@ SETTINGS = {
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path, exists=True))
-@click.option("--backend", default="torch", show_default=True)
-@click.option("--epochs", default=2.0, show_default=True)
+@click.option("--backend", default="torch", show_default=True, help="Backend to train with.")
+@click.option("--epochs", default=2.0, show_default=True, help="Passes over the documents.")
 @click.option("--more", default=0, help="Documents of unlabelled.jsonl to learn from as well.")
-@click.option("--cap", default=8, show_default=True, help="Documents of one vendor.")
-@click.option("--graded", is_flag=True, help="filtered_sft instead of distill.")
-@click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True)
-@click.option("--name", default="receipts", show_default=True)
-@click.option("--resume", is_flag=True)
-@click.option("--set", "overrides", multiple=True)
+@click.option("--cap", default=8, show_default=True, help="Most documents of one vendor.")
+@click.option("--graded", is_flag=True, help="Train with filtered_sft instead of distill.")
+@click.option(
+    "--out",
+    "out_folder",
+    type=click.Path(path_type=Path),
+    default="runs",
+    show_default=True,
+    help="Folder of the runs.",
+)
+@click.option("--name", default="receipts", show_default=True, help="Name of the run.")
+@click.option("--resume", is_flag=True, help="Resume the run from its last checkpoint.")
+@click.option("--set", "overrides", multiple=True, help="Key of the recipe, as key=value.")
 def main(
     data: Path,
     backend: str,
@@ -49,13 +56,14 @@ def main(
     more: int,
     cap: int,
     graded: bool,
-    out: Path,
+    out_folder: Path,
     name: str,
     resume: bool,
     overrides: tuple[str, ...],
 ) -> None:
     """Write the recipe into OUT, and run `offapi train` on it."""
-    folder = out.absolute() / f"{name}-inputs"
+    out = out_folder.absolute()
+    folder = out / f"{name}-inputs"
     folder.mkdir(parents=True, exist_ok=True)
     rows = documents.read(data / "train.jsonl")
     if more:
@@ -73,23 +81,23 @@ def main(
         "task": TASK,
         "traces" if graded else "data": folder / "train.jsonl",
         "val": folder / "val.jsonl",
-        "out": out.absolute(),
+        "out": out,
     }
     text = "".join(f"{key} = {value}\n" for key, value in lines.items())
     text += "".join(f'{key} = "{path}"\n' for key, path in paths.items())
-    recipe = folder / "distill.toml"
-    recipe.write_text(text)
+    recipe_path = folder / "distill.toml"
+    recipe_path.write_text(text)
     words = [
         str(Path(sys.executable).with_name("offapi")),
         "train",
-        str(recipe),
+        str(recipe_path),
         "--backend",
         backend,
     ]
-    words += [
-        *(["--resume"] if resume else []),
-        *(word for each in overrides for word in ("--set", each)),
-    ]
+    if resume:
+        words.append("--resume")
+    for override in overrides:
+        words += ["--set", override]
     sys.exit(subprocess.run(words, check=False).returncode)
 
 

@@ -1,7 +1,7 @@
 """The task of `receipts.py`: vendor, date and total of a real receipt or invoice.
 
-None of its checks sees gold. The teacher saw a picture, the student reads text: a vendor that
-the text spells otherwise cannot be learned from it, so it must be a line of the header.
+None of its checks reads gold. The teacher saw a picture, the student reads text. A vendor that the
+text spells differently cannot be learned from it, so it must be a line of the header.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Greedy labelling of documents, worked examples in the
-prompt: offapi against HF generate, or mlx-lm's batch_generate.
+"""Time greedy labelling with worked examples: offapi against transformers or mlx-lm.
 
-All arms get the same prompts and must give the same tokens. The peer is run at several batch sizes,
-its rows sorted by length, and its best size counts. Only tokens before the one that ends an answer
-count. Left out: sampling.
+All arms get the same prompts and must give the same tokens. The peer, HF generate or mlx-lm's
+batch_generate, runs at several batch sizes, with its rows sorted by length; its best size counts.
+Only tokens before the one that ends an answer count. Left out: sampling.
 
+    \b
     python scripts/bench/rollout.py --threads 2
     python scripts/bench/rollout.py --backend mlx --json
 """
@@ -27,26 +27,36 @@ GOALS = {"tokens_per_second": 2.0}
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
-@click.option("--backend", type=click.Choice(["torch", "mlx"]), default="torch", show_default=True)
+@click.option(
+    "--backend",
+    type=click.Choice(["torch", "mlx"]),
+    default="torch",
+    show_default=True,
+    help="Backend to measure.",
+)
 @click.option(
     "--peer-batch",
     "sizes",
     multiple=True,
     type=int,
-    help="Rows the peer decodes at once.  [16, 32, 64]",
-)
-@click.option("--model", default="demo", show_default=True, help="Name in the store, or a folder.")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="JSONL of documents with gold.  [the demo's]"
+    help="Rows that the peer decodes at once; may be repeated.  [default: 16, 32, 64]",
 )
 @click.option(
-    "--task", "task_file", type=click.Path(path_type=Path), help="Task file.  [the demo's]"
+    "--model", default="demo", show_default=True, help="Model in the store, or its folder."
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Documents with gold (JSONL).  [default: the demo's]",
+)
+@click.option(
+    "--task", "task_file", type=click.Path(path_type=Path), help="Task file.  [default: the demo's]"
 )
 @click.option("--shots", default=4, show_default=True, help="Worked examples in the prompt.")
-@click.option("--count", default=64, show_default=True, help="Documents.")
+@click.option("--count", default=64, show_default=True, help="Number of documents.")
 @click.option("--repeats", default=5, show_default=True, help="Pairs of runs.")
-@click.option("--threads", default=2, show_default=True)
-@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", default=2, show_default=True, help="CPU threads of every arm.")
+@click.option("--device", default="auto", show_default=True, help="Device to compute on.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object on stdout.")
 @click.option("--child", nargs=2, hidden=True)
 def main(
@@ -88,9 +98,7 @@ def main(
 
 
 def prepare(name: str, data: Path | None, task_file: Path | None, shots: int, count: int) -> Result:
-    """The model, the prompts as tokens, and the arithmetic
-    of prefilling them with their common prefix once.
-    """
+    """Return the model, the prompts as tokens, and the arithmetic, with a common prefix once."""
     import rows
 
     from offapi.chat.chat import Chat
@@ -98,15 +106,15 @@ def prepare(name: str, data: Path | None, task_file: Path | None, shots: int, co
     from offapi.episodes import common_prefix_length
     from offapi.models.store import get
 
-    found, task = get(name), rows.task(task_file)
-    chat = Chat.load(found.path)
-    read = generator.generate("test", count) if data is None else rows.read(data, count, chat)
-    prompts = [chat.prompt(task.messages(row.text, shots)) for row in read]
+    stored, task = get(name), rows.task(task_file)
+    chat = Chat.load(stored.path)
+    chosen = generator.generate("test", count) if data is None else rows.read(data, count, chat)
+    prompts = [chat.prompt(task.messages(row.text, shots)) for row in chosen]
     shared = common_prefix_length(prompts)
-    shapes, head = rows.weights(found.path)
+    shapes, head = rows.weights(stored.path)
     linears = sum(height * width for height, width in shapes)
     return {
-        "model": str(found.path),
+        "model": str(stored.path),
         "prompts": prompts,
         "stop_ids": chat.stop_ids,
         "max_tokens": task.max_answer_tokens,
@@ -116,7 +124,7 @@ def prepare(name: str, data: Path | None, task_file: Path | None, shots: int, co
 
 
 def run(arm: str, folder: Path) -> None:
-    """In the child: one arm, warmed up on two documents."""
+    """Run one arm, in the child process, after a warm-up on two documents."""
     work = orjson.loads((folder / "work.json").read_bytes())
     if arm == "offapi":
         device, answer = ours(work)
@@ -133,7 +141,7 @@ def run(arm: str, folder: Path) -> None:
 
 
 def ours(work: Result) -> Any:
-    """offapi's backend as `offapi label` and `offapi eval` use it."""
+    """Return offapi's device and answers, as `offapi label` and `offapi eval` use it."""
     from offapi.backend import ModelSpec, Sampling, load
 
     backend = load(work["backend"], ModelSpec(path=Path(work["model"]), device=work["device"]))
@@ -149,7 +157,7 @@ def ours(work: Result) -> Any:
 
 
 def hf_generate(work: Result, size: int) -> Any:
-    """transformers' generate on left-padded batches of `size`, sorted by length."""
+    """Return transformers' device and answers, in left-padded batches sorted by length."""
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -179,18 +187,18 @@ def hf_generate(work: Result, size: int) -> Any:
             ]
             mask = torch.tensor(real, device=device)
             with torch.inference_mode():
-                made = model.generate(tokens, attention_mask=mask, generation_config=settings)[
-                    :, width:
-                ].tolist()
-            answers |= {i: until_stop(row, stops) for i, row in zip(chosen, made, strict=True)}
+                output = model.generate(tokens, attention_mask=mask, generation_config=settings)
+            completions = zip(chosen, output[:, width:].tolist(), strict=True)
+            answers |= {i: until_stop(row, stops) for i, row in completions}
         return [answers[i] for i in range(len(prompts))]
 
     return device, answer
 
 
 def mlx_lm(work: Result, size: int) -> Any:
-    """mlx-lm's batch_generate with `size` rows
-    decoded at once; it replaces finished rows itself.
+    """Return mlx-lm's device and answers, `size` rows at once.
+
+    batch_generate replaces finished rows itself.
     """
     import_module("offapi.backends.mlx_backend")  # opens the BLAS that offapi's arm has
     import mlx.core as mx
@@ -202,7 +210,7 @@ def mlx_lm(work: Result, size: int) -> Any:
 
     def answer(prompts: list[list[int]]) -> list[list[int]]:
         limit = work["max_tokens"]
-        made = batch_generate(
+        output = batch_generate(
             model,
             tokenizer,
             prompts,
@@ -210,27 +218,27 @@ def mlx_lm(work: Result, size: int) -> Any:
             completion_batch_size=size,
             return_token_ids=True,
         )
-        return made.token_ids or []
+        return output.token_ids or []
 
     return "gpu" if mx.default_device().type == mx.DeviceType.gpu else "cpu", answer
 
 
 def until_stop(row: Sequence[int], stops: Sequence[int]) -> list[int]:
-    """`row` before its first stop token."""
+    """Return `row` before its first stop token."""
     return list(takewhile(lambda token: token not in stops, row))
 
 
 def gate(results: dict[str, list[Result]]) -> int:
-    """How many documents all arms answered with the same tokens in every run; exit 3 if not all."""
-    wanted = results["offapi"][0]["answers"]
-    others = [(arm, result["answers"]) for arm, found in results.items() for result in found]
-    for i in range(len(wanted)):
-        differing = sorted({arm for arm, answers in others if answers[i] != wanted[i]})
+    """Return how many documents have the same tokens in every run; exit 3 unless all have."""
+    ours = results["offapi"][0]["answers"]
+    others = [(arm, run["answers"]) for arm, runs in results.items() for run in runs]
+    for i in range(len(ours)):
+        differing = sorted({arm for arm, answers in others if answers[i] != ours[i]})
         if differing:
-            pairs.note(f"document {i}: {', '.join(differing)} answered otherwise than offapi")
-    same = sum(all(answers[i] == wanted[i] for _, answers in others) for i in range(len(wanted)))
-    pairs.note(f"{same} of {len(wanted)} documents: the same tokens from all arms")
-    if same < len(wanted):
+            pairs.note(f"document {i}: {', '.join(differing)} and offapi gave different tokens")
+    same = sum(all(answers[i] == ours[i] for _, answers in others) for i in range(len(ours)))
+    pairs.note(f"{same} of {len(ours)} documents: the same tokens from all arms")
+    if same < len(ours):
         pairs.note("error: the arms do not do the same work.")
         sys.exit(3)
     return same

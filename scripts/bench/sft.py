@@ -1,12 +1,12 @@
-"""Supervised fine-tuning: tokens a second and peak memory
-of offapi against TRL's SFTTrainer, or mlx-lm's trainer.
+"""Measure supervised fine-tuning, speed and memory: offapi against TRL's SFTTrainer or mlx-lm's.
 
-Equal are rows, tokens, LoRA (r 16, alpha 32, all linears), AdamW, dtype, threads and rows a
-step; the loss is on the answers alone. Only real tokens count, padding does not. The first
+All arms have the same rows, tokens, LoRA (r 16, alpha 32, all linears), AdamW, dtype, threads and
+rows per step; the loss is on the answers alone. Only real tokens count, not padding. The first
 batch's losses must agree to 1e-3, or nothing is reported. Left out: several devices.
 
-The peer is yours to install: `pip install trl` for torch; mlx-lm comes with the extra `mlx`.
+Install the peer yourself: `pip install trl` for torch; mlx-lm comes with the extra `mlx`.
 
+    \b
     python scripts/bench/sft.py --threads 2
     python scripts/bench/sft.py --data receipts.jsonl --peer trl --peer trl-accumulate --json
     python scripts/bench/sft.py --backend mlx
@@ -29,33 +29,46 @@ GOALS = {"tokens_per_second": 1.3, "peak_memory": 0.7}
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
-@click.option("--backend", type=click.Choice(["torch", "mlx"]), default="torch", show_default=True)
+@click.option(
+    "--backend",
+    type=click.Choice(["torch", "mlx"]),
+    default="torch",
+    show_default=True,
+    help="Backend to measure.",
+)
 @click.option(
     "--peer",
     "peers",
     multiple=True,
-    help="trl, trl-padding-free, trl-accumulate; mlx-lm.  [trl or mlx-lm]",
+    help="Peer to compare with; may be repeated: trl, trl-padding-free, trl-accumulate; mlx-lm."
+    "  [default: trl or mlx-lm]",
 )
-@click.option("--model", default="demo", show_default=True, help="Name in the store, or a folder.")
+@click.option(
+    "--model", default="demo", show_default=True, help="Model in the store, or its folder."
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="JSONL of documents with gold.  [generated receipts]",
+    help="Documents with gold (JSONL).  [default: generated receipts]",
 )
 @click.option(
-    "--task", "task_file", type=click.Path(path_type=Path), help="Task file.  [the demo's]"
+    "--task", "task_file", type=click.Path(path_type=Path), help="Task file.  [default: the demo's]"
 )
-@click.option("--batch", default=4, show_default=True, help="Rows of a step.")
-@click.option("--steps", default=4, show_default=True, help="Steps that are timed.")
-@click.option("--warmup", default=1, show_default=True, help="Steps before them.")
+@click.option("--batch", default=4, show_default=True, help="Rows per step.")
+@click.option("--steps", default=4, show_default=True, help="Timed steps.")
+@click.option("--warmup", default=1, show_default=True, help="Untimed steps before the timed ones.")
 @click.option("--repeats", default=5, show_default=True, help="Pairs of runs.")
-@click.option("--threads", default=2, show_default=True)
+@click.option("--threads", default=2, show_default=True, help="CPU threads of every arm.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Number format of the model.",
 )
-@click.option("--device", default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="Device to compute on.")
 @click.option(
-    "--train-tokens", default=4096, show_default=True, help="offapi's micro-batch, tokens."
+    "--train-tokens", default=4096, show_default=True, help="Tokens of offapi's micro-batch."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one object on stdout.")
 @click.option("--child", nargs=2, hidden=True)
@@ -89,7 +102,7 @@ def main(
     }
     results = pairs.interleave(__file__, ("offapi", *peers), repeats, work, threads)
     gate(results)
-    flops = {arm: found[0]["tokens"] * work["flops"] for arm, found in results.items()}
+    flops = {arm: runs[0]["tokens"] * work["flops"] for arm, runs in results.items()}
     report = pairs.summary(results, threads, flops) | {
         "ratios": {
             peer: pairs.ratios(results["offapi"], results[peer], "tokens_per_second")
@@ -104,7 +117,7 @@ def main(
 
 
 def prepare(name: str, data: Path | None, task_file: Path | None, count: int) -> Result:
-    """The model and the rows as tokens, `given` of which are the prompt."""
+    """Return the model and the rows as tokens, the first `given` of which are the prompt."""
     import rows
 
     from offapi.chat.chat import Chat
@@ -112,23 +125,22 @@ def prepare(name: str, data: Path | None, task_file: Path | None, count: int) ->
 
     model, task = get(name), rows.task(task_file)
     chat = Chat.load(model.path)
-    made = []
+    tokenized = []
     for row in rows.read(data, count, chat):
         answer = {"role": "assistant", "content": task.answer_text(row.gold or {})}
         episode = chat.episode(row.id, [*task.messages(row.text), answer])
-        # Up to the token that ends the answer: what a template writes behind it is not learned.
+        # Up to the token that ends the answer: what a template adds after it is not learned.
         end = len(episode.mask) - episode.mask[::-1].index(True)
-        made.append(
+        tokenized.append(
             {"id": row.id, "tokens": episode.tokens[:end], "given": episode.mask.index(True)}
         )
-    # Forward and backward through N frozen weights and N'
-    # of LoRA: 4 N + 6 N' a token. Head and attention aside.
+    # N frozen weights and N' of LoRA take 4 N + 6 N' per token, without head and attention.
     flops = sum(4 * m * n + 6 * sft_peers.RANK * (m + n) for m, n in rows.weights(model.path)[0])
-    return {"model": str(model.path), "rows": made, "flops": flops}
+    return {"model": str(model.path), "rows": tokenized, "flops": flops}
 
 
 def run(arm: str, folder: Path) -> None:
-    """In the child: one arm."""
+    """Run one arm, in the child process."""
     work = orjson.loads((folder / "work.json").read_bytes())
     if arm == "offapi":
         ours(work, folder)
@@ -139,7 +151,7 @@ def run(arm: str, folder: Path) -> None:
 
 
 def ours(work: Result, folder: Path) -> None:
-    """The steps of recipes/training.py."""
+    """Run the steps of recipes/training.py."""
     from offapi.backend import AdamW, Limits, LoraSpec, ModelSpec, load
     from offapi.episodes import Episode, Segment
 
@@ -169,14 +181,13 @@ def ours(work: Result, folder: Path) -> None:
 
 
 def gate(results: dict[str, list[Result]]) -> None:
-    """Exit 3 unless every arm began with the same loss: B is zero, so it is the base's."""
-    first = {arm: found[0]["losses"][0] for arm, found in results.items()}
+    """Exit 3 unless every arm begins with the same loss, which is the base's because B is zero."""
+    first = {arm: runs[0]["losses"][0] for arm, runs in results.items()}
     pairs.note(
         "loss on the first batch: " + ", ".join(f"{arm} {loss:.5f}" for arm, loss in first.items())
     )
-    if not all(
-        math.isclose(loss, first["offapi"], rel_tol=0, abs_tol=GATE) for loss in first.values()
-    ):
+    ours = first["offapi"]
+    if not all(math.isclose(loss, ours, rel_tol=0, abs_tol=GATE) for loss in first.values()):
         pairs.note(
             f"error: the losses differ by more than {GATE}: the arms do not do the same work."
         )

@@ -1,7 +1,7 @@
-"""TRL's SFTTrainer and mlx-lm's LoRA trainer, set up as a careful user would for what offapi does.
+"""TRL's SFTTrainer and mlx-lm's LoRA trainer, set up as a careful user would for offapi's work.
 
-Each runs in a process of its own and knows nothing of offapi but, on Linux, the BLAS that it
-opens for MLX. Left out: kernels that exist for GPUs alone (flash attention, Liger).
+Each runs in a separate process and uses nothing of offapi, except on Linux the BLAS that it opens
+for MLX. Left out: kernels that exist only for GPUs (flash attention, Liger).
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ RANK, ALPHA, LR = 16, 32, 1e-4
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TRL = {
     "trl": (),  # batches padded to their longest row, SFTTrainer's default
-    "trl-padding-free": ("padding_free",),  # a batch's rows end to end, as packing does it
-    "trl-accumulate": (
-        "accumulate",
-    ),  # row by row, the gradients added up: no padding, least memory
+    "trl-padding-free": ("padding_free",),  # a batch's rows end to end, as in packing
+    # row by row, adding up the gradients: no padding, and the least memory
+    "trl-accumulate": ("accumulate",),
 }
 
 
 def trl(arm: str, work: Result, folder: Path) -> None:
-    """SFTTrainer over the rows in their order. Rows are given as tokens, so it prepares no text."""
+    """Time SFTTrainer on the rows in order. Rows are given as tokens, so it prepares no text."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoTokenizer, TrainerCallback
@@ -87,15 +86,13 @@ def trl(arm: str, work: Result, folder: Path) -> None:
 
 
 def masked(row: Result) -> Result:
-    """A row as SFTTrainer takes it when it is tokenized already."""
+    """Return a row in SFTTrainer's format for tokenized rows."""
     given, tokens = row["given"], row["tokens"]
     return {"input_ids": tokens, "completion_mask": [0] * given + [1] * (len(tokens) - given)}
 
 
 def mlx_lm(work: Result, folder: Path) -> None:
-    """mlx-lm's trainer with its own batches (rows of
-    like length together, padded to 32) and its own loss.
-    """
+    """Time mlx-lm's trainer with its own batches (similar lengths, padded to 32) and loss."""
     import_module("offapi.backends.mlx_backend")  # opens the BLAS that offapi's arm has
     import mlx.core as mx
     import mlx.optimizers
@@ -114,8 +111,7 @@ def mlx_lm(work: Result, folder: Path) -> None:
     batches: Any = trainer.iterate_batches
     loss: Any = trainer.default_loss
     inputs, spans = next(batches(rows[:batch], batch, 1 << 20))
-    # Its loss counts one pad token a row; for the
-    # comparison of losses the row ends one token earlier.
+    # Its loss counts one pad token per row, so for the comparison rows end one token earlier.
     first = loss(model, inputs, spans - mx.array([0, 1]))[0].item()
     steps = len(rows) // batch
     tokens: list[int] = []

@@ -1,10 +1,10 @@
-"""`offapi traces` on many rows: rows a second, and the
-most memory that the command and its processes hold.
+"""Measure `offapi traces` on many rows: rows per second, and peak memory with its processes.
 
-The rows are of OpenAI's fine-tuning shape, about 1 KB each: invoices of the demo's generator with a
-reference number of their own, one in a hundred a copy of another, one in a thousand not JSON. What
-grading them takes, scripts/bench/grading.py measures.
+The rows have the shape of OpenAI's fine-tuning files, about 1 KB each: invoices of the demo's
+generator with a reference number of their own, one in a hundred a copy of another, one in a
+thousand not JSON. scripts/bench/grading.py measures grading.
 
+    \b
     python scripts/bench/traces.py import --rows 100000
     python scripts/bench/traces.py import --rows 1000000 --json
 """
@@ -29,16 +29,16 @@ LENGTH = 1000  # bytes of a row
 
 @click.group(help=__doc__, context_settings={"max_content_width": 120})
 def main() -> None:
-    """One subcommand for each thing to be measured."""
+    """Measure `offapi traces`."""
 
 
 @main.command("import")
-@click.option("--rows", default=100_000, show_default=True)
+@click.option("--rows", default=100_000, show_default=True, help="Number of rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object on stdout.")
 def import_(rows: int, as_json: bool) -> None:
-    """Make the file, import it, and print what it took."""
+    """Generate the file, import it, and print time and memory."""
     with tempfile.TemporaryDirectory() as folder:
-        source, out = Path(folder, "train.jsonl"), Path(folder, "traces.jsonl")
+        source, out_path = Path(folder, "train.jsonl"), Path(folder, "traces.jsonl")
         write(source, rows)
         command = [
             str(Path(sys.executable).with_name("offapi")),
@@ -47,16 +47,16 @@ def import_(rows: int, as_json: bool) -> None:
             "openai-ft",
             source,
             "--out",
-            out,
+            out_path,
         ]
-        found = {"rows": rows, "bytes": source.stat().st_size, **measured(command)}
-    found["rows_per_second"] = rows / found["seconds"]
-    found["rows_per_cpu_second"] = rows / found["cpu_seconds"]
-    show(found, as_json)
+        report = {"rows": rows, "bytes": source.stat().st_size, **measured(command)}
+    report["rows_per_second"] = rows / report["seconds"]
+    report["rows_per_cpu_second"] = rows / report["cpu_seconds"]
+    show(report, as_json)
 
 
 def write(path: Path, rows: int) -> None:
-    """The fine-tuning file."""
+    """Write the fine-tuning file."""
     draw = np.random.default_rng(0)
     base = list(generate.generate("train", min(BASE, rows)))
     with path.open("wb") as file:

@@ -1,6 +1,4 @@
-"""A command as a whole: seconds, processor time,
-and the most memory that it and its processes hold.
-"""
+"""Seconds, processor time and peak memory of a command with all its processes."""
 
 from __future__ import annotations
 
@@ -17,8 +15,9 @@ MIB = 2**20
 
 
 def measured(command: Sequence[object], until: Path | None = None) -> dict[str, float]:
-    """Seconds to the end (and to where the file `until` is
-    there), of all processors together, and memory in MiB.
+    """Run a command; return its seconds, the CPU seconds of its processes, and peak memory in MiB.
+
+    With `until`, also the seconds until that file exists.
     """
     start, most, most_command, seen = time.monotonic(), 0, 0, 0.0
     before = os.times()
@@ -42,7 +41,7 @@ def measured(command: Sequence[object], until: Path | None = None) -> dict[str, 
 
 
 def held(process: psutil.Process) -> int:
-    """Bytes of memory a process holds; 0 once it is gone."""
+    """Return the bytes of memory that a process holds; 0 once it has ended."""
     try:
         return int(process.memory_info().rss)
     except psutil.Error:
@@ -50,17 +49,17 @@ def held(process: psutil.Process) -> int:
 
 
 def kin(process: psutil.Process) -> list[psutil.Process]:
-    """Its child processes."""
+    """Return the child processes of a process."""
     try:
         return list(process.children(recursive=True))
     except psutil.Error:
         return []
 
 
-def show(found: Mapping[str, float], as_json: bool) -> None:
-    """Print what was found, for a program or a person."""
+def show(report: Mapping[str, float], as_json: bool) -> None:
+    """Print a report, for a program or a person."""
     if as_json:
-        print(orjson.dumps(dict(found)).decode())
+        print(orjson.dumps(dict(report)).decode())
         return
-    for name, value in found.items():
+    for name, value in report.items():
         print(f"{name:24} {value:,.1f}" if isinstance(value, float) else f"{name:24} {value:,}")

@@ -26,9 +26,8 @@ SHAPE = LoraSpec(rank=4, alpha=6.0)
 
 Load = Callable[..., Backend]
 
-if (
-    find_spec("mlx_lm") is not None
-):  # whoever imports mlx first decides on its BLAS, for the whole process
+# Whatever imports mlx first decides on its BLAS for the whole process: let it be the backend.
+if find_spec("mlx_lm") is not None:
     import_module("offapi.backends.mlx_backend")
 
 
@@ -56,9 +55,7 @@ def truth(model_folder: Path) -> oracle.Llama:
 
 @pytest.fixture
 def load(backend_name: str, model_folder: Path, request: pytest.FixtureRequest) -> Iterator[Load]:
-    """`load(lora=..., limits=...)` gives the tiny model
-    on the backend and the device under test, in fp32.
-    """
+    """`load(lora=..., limits=...)` gives the tiny model in fp32, on the device under test."""
     opened: list[Backend] = []
     on_gpu = request.config.getoption("--device") == "gpu"
 
@@ -70,13 +67,13 @@ def load(backend_name: str, model_folder: Path, request: pytest.FixtureRequest) 
         return opened[-1]
 
     yield start
-    for one in opened:
-        one.close()
+    for backend in opened:
+        backend.close()
 
 
 @pytest.fixture(scope="session")
 def adapter() -> Arrays:
-    """An adapter of SHAPE whose both matrices are far from zero, as after training."""
+    """An adapter of SHAPE whose two matrices are far from zero, as after training."""
     draw = np.random.default_rng(7)
     return {
         name: (draw.standard_normal(shape) * 0.1).astype(np.float32)

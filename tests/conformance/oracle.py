@@ -1,5 +1,4 @@
-"""The tiny Llama in NumPy, float64, written from the
-papers alone: what both backends are measured against.
+"""The tiny Llama in NumPy, float64, written from the papers alone: the reference for both backends.
 
 RMSNorm (arXiv 1910.07467), rotary positions (2104.09864), grouped heads (2305.13245), SwiGLU
 (2002.05202), LoRA (2106.09685), and the truncations of sampling.
@@ -41,7 +40,7 @@ LINEARS = {
 
 
 def adapter_shapes(rank: int) -> dict[str, tuple[int, int]]:
-    """PEFT's parameter name -> shape, of LoRA on every linear."""
+    """Return PEFT's parameter names with their shapes, for LoRA on every linear."""
     shapes = {}
     for layer in range(tiny_llama.LAYERS):
         for name, (outputs, inputs) in LINEARS.items():
@@ -63,7 +62,7 @@ class Llama:
     def logits(
         self, tokens: Sequence[int], adapter: Mapping[str, Any] | None = None, scale: float = 0.0
     ) -> Array:
-        """Logits after each of `tokens`, shape (T, V); `scale` is the adapter's alpha / rank."""
+        """Return the logits after each token, shape (T, V); `scale` is the adapter's alpha / rank."""
         h = self.weights["model.embed_tokens.weight"][list(tokens)]
         for layer in range(tiny_llama.LAYERS):
             at = f"model.layers.{layer}."
@@ -91,7 +90,7 @@ class Llama:
         return x / size * self.weights[f"{name}.weight"]
 
     def heads(self, x: Array) -> Array:
-        """(T, heads * width) to (heads, T, width)."""
+        """Reshape (T, heads * width) to (heads, T, width)."""
         return x.reshape(len(x), -1, tiny_llama.HIDDEN // tiny_llama.HEADS).swapaxes(0, 1)
 
     def turn(self, x: Array) -> Array:
@@ -113,7 +112,7 @@ class Llama:
 
 
 def load(folder: Path) -> Llama:
-    """Read the model that `tiny.write` wrote."""
+    """Read the model that `tiny_llama.write` wrote."""
     weights = {
         name: array.astype(np.float64)
         for name, array in load_file(folder / "model.safetensors").items()
@@ -122,14 +121,14 @@ def load(folder: Path) -> Llama:
 
 
 def log_softmax(x: Array) -> Array:
-    """Over the last axis."""
+    """Return the log softmax over the last axis."""
     x = x - x.max(-1, keepdims=True)
     result: Array = x - np.log(np.exp(x).sum(-1, keepdims=True))
     return result
 
 
 def masked(logits: Array, episode: Episode, temperature: float = 1.0) -> Array:
-    """Logprobs of the episode's masked tokens, from the logits after each of its tokens."""
+    """Return the logprobs of the episode's masked tokens, from the logits after each of its tokens."""
     logprobs = log_softmax(logits / temperature)
     return np.array(
         [logprobs[t - 1, token] for t, token in enumerate(episode.tokens) if episode.mask[t]]
@@ -137,7 +136,7 @@ def masked(logits: Array, episode: Episode, temperature: float = 1.0) -> Array:
 
 
 def sampled(logits: Array, sampling: Sampling) -> Array:
-    """Logprobs (V,) of the distribution that is really drawn from; -inf outside the kept set."""
+    """Return the logprobs (V,) of the distribution that is sampled, -inf outside the sampling mask."""
     logits = logits / sampling.temperature
     if sampling.top_k:
         logits = np.where(logits >= np.sort(logits)[-sampling.top_k], logits, -np.inf)

@@ -1,8 +1,7 @@
-"""Advantages and losses of GRPO and its relatives
-in NumPy, float64, each written out from its paper.
+"""Advantages and losses of GRPO and its relatives in NumPy, float64, each written from its paper.
 
 Gradients are complex steps (Squire and Trapp, SIAM Review 1998): exact to the last bits, and a
-stop-gradient is the real part. Nothing here is shared with `offapi.policy_loss`'s table.
+stop-gradient is the real part. Nothing here is shared with the table of `offapi.policy_loss`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ STEP = 1e-30
 
 
 def by_standard_deviation(rewards: Sequence[float]) -> Array:
-    """(r - mean) / (std + 1e-4), std of G - 1 degrees of
-    freedom (arXiv 2402.03300, section 4.1.2; TRL's epsilon).
+    """(r - mean) / (std + 1e-4) with Bessel's std (arXiv 2402.03300, section 4.1.2).
+
+    The epsilon is TRL's.
     """
     r = np.asarray(rewards, np.float64)
     if len(r) < 2 or (r == r[0]).all():
@@ -69,7 +69,7 @@ ADVANTAGES: dict[str, Callable[[Sequence[float]], Array]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One sequence: logprobs (T,) of its tokens by whom they are of, and its advantage."""
+    """One sequence: the logprobs (T,) of its tokens by each model, and its advantage."""
 
     logprobs: Array
     advantage: float
@@ -85,23 +85,21 @@ class Sample:
 
 @dataclass(frozen=True)
 class Extras:
-    """What is added to any rule: beta times a KL to
-    the reference, and truncated importance sampling.
-    """
+    """What is added to any rule: beta times a KL to the reference, and importance sampling."""
 
     beta: float = 0.0
     kl: str = "ratio_k3"
     tis_cap: float = 2.0
 
     def cost(self, sample: Sample, gain: Array) -> Array:
-        """Loss of each token (T,) from what the rule gains on it."""
+        """Return the loss of each token (T,) from what the rule gains on it."""
         loss = -gain * self.weight(sample)
         if self.beta:
             loss = loss + self.beta * {"ratio_k3": ratio_k3, "k2": k2}[self.kl](sample)
         return loss
 
     def weight(self, sample: Sample) -> Array:
-        """min(pi_old / pi_sampler, cap) of each token, a constant."""
+        """Return min(pi_old / pi_sampler, cap) of each token, a constant."""
         if sample.behaviour is None or not self.tis_cap:
             return np.ones(len(sample.logprobs))
         old = sample.logprobs.real if sample.old is None else sample.old
@@ -115,8 +113,9 @@ def k2(sample: Sample) -> Array:
 
 
 def ratio_k3(sample: Sample) -> Array:
-    """pi / pi_old (pi_ref / pi - log(pi_ref / pi) -
-    1) (DeepSeek-V3.2, arXiv 2512.02556, section 3.1).
+    """pi / pi_old (pi_ref / pi - log(pi_ref / pi) - 1).
+
+    DeepSeek-V3.2, arXiv 2512.02556, section 3.1.
     """
     assert sample.reference is not None
     d = sample.reference - sample.logprobs
@@ -176,8 +175,9 @@ def gspo(
 def cispo(
     batch: Sequence[Sample], extras: Extras, longest: int, low: float = 1.0, high: float = 0.28
 ) -> Any:
-    """sg(min(rho, 1 + high)) A log pi, the mean over tokens,
-    no bound below (arXiv 2506.13585, equations 4, 5).
+    """sg(min(rho, 1 + high)) A log pi, the mean over tokens, without a bound below.
+
+    arXiv 2506.13585, equations 4 and 5.
     """
     costs = []
     for s in batch:
@@ -189,9 +189,7 @@ def cispo(
 def rloo(
     batch: Sequence[Sample], extras: Extras, longest: int, low: float = 0.2, high: float = 0.2
 ) -> Any:
-    """The whole sequence is one action: exp(sum_t log
-    rho_t), the mean over sequences (arXiv 2402.14740).
-    """
+    """exp(sum_t log rho_t), the sequence as one action, the mean over sequences (arXiv 2402.14740)."""
     total = 0.0
     for s in batch:
         gain = pessimistic(np.exp(s.log_ratio.sum()), s.advantage, low, high)
@@ -228,14 +226,14 @@ def loss(
     max_tokens: int = 1,
     **extras: Any,
 ) -> Any:
-    """The loss of a whole batch; an epsilon that is not given is the rule's own."""
+    """Return the loss of a whole batch; an epsilon that is not given is the rule's own."""
     given = {"low": epsilon, "high": epsilon_high}
     clip = {name: value for name, value in given.items() if value is not None}
     return LOSSES[rule](batch, Extras(**extras), max_tokens, **clip)
 
 
 def gradient(batch: Sequence[Sample], **knobs: Any) -> Array:
-    """d loss / d logprobs, all sequences end to end, shape (N,)."""
+    """Return d loss / d logprobs, all sequences end to end, shape (T,)."""
     slopes = []
     for i, sample in enumerate(batch):
         for t in range(len(sample.logprobs)):
@@ -247,9 +245,7 @@ def gradient(batch: Sequence[Sample], **knobs: Any) -> Array:
 
 
 def statistics(batch: Sequence[Sample], rule: str, low: float, high: float) -> Array:
-    """Sum and largest of the ratios, how many are clipped
-    below and above, how many there are; shape (5,).
-    """
+    """Return the ratios' sum and maximum, how many are clipped below and above, their number; (5,)."""
     found: list[tuple[float, float]] = []
     for s in batch:
         if rule == "gspo":

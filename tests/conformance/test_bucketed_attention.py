@@ -1,4 +1,4 @@
-"""Rows attended side by side give what they give one by one, and the same gradients."""
+"""Rows attended in rectangles give the same results and gradients as rows attended one by one."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ TREES = {
         (5, (3, 8, 8, 20)),
         (30, (1, 2)),
         (0, (6,)),
-        (7, (9, 2)),
-    ),  # prefixes of 5 and 7 share a call
+        (7, (9, 2)),  # prefixes of 5 and 7 share a call
+    ),
 }
 
 
 def draw(count: int, heads: int, seed: int) -> Any:
-    made = torch.randn(
-        1, heads, count, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
-    return made.requires_grad_()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(1, heads, count, 8, generator=generator, dtype=torch.float64)
+    return drawn.requires_grad_()
 
 
 @pytest.mark.parametrize("window", [None, 1, 4])
+# A pass that follows another shares nothing of its own.
 @pytest.mark.parametrize(
     ("name", "earlier"), [*((name, 0) for name in TREES), ("alone", 11), ("ragged", 11)]
-)  # a pass after another shares nothing of its own
-def test_rectangles_give_what_rows_give(name: str, earlier: int, window: int | None) -> None:
+)
+def test_rectangles_compute_what_rows_compute(name: str, earlier: int, window: int | None) -> None:
     trees = TREES[name]
     count = sum(shared + sum(lengths) for shared, lengths in trees)
-    found = []
+    results = []
     for how in ("by_rows", "by_rectangles"):
         q, k, v = draw(count, 6, 0), draw(count, 2, 1), draw(count, 2, 2)
         before = (draw(earlier, 2, 3), draw(earlier, 2, 4)) if earlier else ()
@@ -44,13 +44,13 @@ def test_rectangles_give_what_rows_give(name: str, earlier: int, window: int | N
         out = getattr(layout, how)(0, q, k, v, 0.3, window)
         weights = draw(count, 6, 5).detach()
         (out * weights).sum().backward()
-        found.append((out.detach(), *(x.grad for x in (q, k, v, *before))))
-    for one, other in zip(*found, strict=True):
+        results.append((out.detach(), *(x.grad for x in (q, k, v, *before))))
+    for one, other in zip(*results, strict=True):
         assert one.shape == other.shape
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
 
 
-def test_rows_of_like_length_share_a_call() -> None:
+def test_rows_of_similar_length_share_a_call() -> None:
     rows = [
         packed.PackedRow(0, 8),
         packed.PackedRow(8, 15),
@@ -58,5 +58,5 @@ def test_rows_of_like_length_share_a_call() -> None:
         packed.PackedRow(39, 9, 0, 8),
         packed.PackedRow(48, 12, 0, 8),
     ]
-    made = packed.rectangles(rows, 0, None, torch.device("cpu"))
-    assert sorted(part.shape[:2] for part in made.parts) == [(1, 16), (2, 12), (2, 15)]
+    laid_out = packed.rectangles(rows, 0, None, torch.device("cpu"))
+    assert sorted(part.shape[:2] for part in laid_out.parts) == [(1, 16), (2, 12), (2, 15)]

@@ -1,6 +1,4 @@
-"""What only the MLX backend has: quantised bases, a
-second step under way while one is read, its BLAS.
-"""
+"""What only the MLX backend has: quantised bases, a step in flight while another is read, its BLAS."""
 
 from __future__ import annotations
 
@@ -17,8 +15,7 @@ from offapi.backend import load as load_backend
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
 
-# Looked for, not imported: whoever imports mlx before
-# the backend does keeps it from opening the faster BLAS.
+# Found, not imported: importing mlx before the backend would keep it from the faster BLAS.
 pytestmark = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx is not installed")
 
 EPISODES = [Episode("e", (Segment((1, 2, 3), False), Segment((4, 5, 6, 7), True)))]
@@ -30,7 +27,7 @@ def open_mlx(path: Path, **fields: object) -> Backend:
 
 
 def in_mlx_format(source: Path, target: Path) -> Path:
-    """The model quantised to 4 bits and saved as mlx-lm saves it."""
+    """Save the model quantised to 4 bits, as mlx-lm saves it."""
     import mlx.nn as nn
     from mlx_lm.utils import load_model, save_config, save_model
 
@@ -46,9 +43,7 @@ def in_mlx_format(source: Path, target: Path) -> Path:
     return target
 
 
-def test_a_quantised_base_is_the_same_at_load_and_from_a_folder(
-    model_folder: Path, tmp_path: Path
-) -> None:
+def test_quantising_at_load_equals_a_quantised_folder(model_folder: Path, tmp_path: Path) -> None:
     at_load = open_mlx(model_folder, quantize=4)
     stored = open_mlx(in_mlx_format(model_folder, tmp_path / "q4"))
     (full,), (one,), (other,) = (
@@ -73,7 +68,7 @@ def test_a_quantised_base_decodes_what_it_scores_and_trains(model_folder: Path) 
     assert losses[-1] < losses[0]
 
 
-def test_bits_that_cannot_be_had_are_refused(model_folder: Path, tmp_path: Path) -> None:
+def test_unsupported_bits_are_refused(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="7 bits"):
         open_mlx(model_folder, quantize=7)
     with pytest.raises(ModelError, match="already"):
@@ -81,25 +76,23 @@ def test_bits_that_cannot_be_had_are_refused(model_folder: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("rows", [2, 5, 64])
-def test_reading_one_step_behind_gives_the_same_groups(
+def test_reading_one_step_behind_changes_no_group(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    """As on a GPU: rows run one step too far, and others
-    get their slots before they are read; neither may show.
-    """
+    """As on a GPU: rows run one step too far, and others get their slots before they are read."""
     from offapi.backends.mlx_backend import rollout
 
     backend = open_mlx(model_folder, limits=Limits(rollout_rows=rows))
     sampling = Sampling(max_tokens=6, stop_ids=tuple(range(0, 300, 7)), temperature=4.0, top_p=0.6)
 
-    def groups() -> list[Completion]:
-        found = {g.prompt: g.completions for g in backend.rollout(PROMPTS, 3, sampling)}
-        return [one for prompt in sorted(found) for one in found[prompt]]
+    def completions() -> list[Completion]:
+        groups = {g.prompt: g.completions for g in backend.rollout(PROMPTS, 3, sampling)}
+        return [completion for prompt in sorted(groups) for completion in groups[prompt]]
 
-    before = groups()
-    assert {one.finish for one in before} == {"stop", "length"}
+    before = completions()
+    assert {completion.finish for completion in before} == {"stop", "length"}
     monkeypatch.setattr(rollout, "ahead", lambda: 1)
-    for one, other in zip(before, groups(), strict=True):
+    for one, other in zip(before, completions(), strict=True):
         assert (one.tokens, one.finish) == (other.tokens, other.finish)
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
         assert one.sampling_mask is not None
@@ -134,11 +127,11 @@ def test_attention_in_blocks_has_the_gradient_of_plain_attention(model_folder: P
             mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask="causal") * weigh
         ).sum()
 
-    found, expected = (
-        mx.value_and_grad(f, argnums=(0, 1, 2, 3, 4))(*arrays) for f in (ours, plain)
-    )
-    np.testing.assert_allclose(found[0].item(), expected[0].item(), rtol=1e-4)
-    for one, other in zip(found[1], expected[1], strict=True):
+    argnums = (0, 1, 2, 3, 4)
+    computed = mx.value_and_grad(ours, argnums=argnums)(*arrays)
+    expected = mx.value_and_grad(plain, argnums=argnums)(*arrays)
+    np.testing.assert_allclose(computed[0].item(), expected[0].item(), rtol=1e-4)
+    for one, other in zip(computed[1], expected[1], strict=True):
         np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-4)
 
 
@@ -146,9 +139,8 @@ def test_attention_in_blocks_has_the_gradient_of_plain_attention(model_folder: P
 def test_swiglu_and_its_gradient_are_those_of_mlx_lm(kind: str) -> None:
     from importlib import import_module
 
-    ours = import_module(
-        "offapi.backends.mlx_backend.linux_cpu.fast_swiglu"
-    ).swiglu  # opens the BLAS, so first
+    # First, because it opens the BLAS.
+    ours = import_module("offapi.backends.mlx_backend.linux_cpu.fast_swiglu").swiglu
     import mlx.core as mx
     from mlx_lm.models.activations import swiglu as plain
 
@@ -159,17 +151,16 @@ def test_swiglu_and_its_gradient_are_those_of_mlx_lm(kind: str) -> None:
     gate[0, :4] = mx.array([0.0, 100.0, -100.0, -88.0])
     with mx.stream(mx.cpu):
         arrays = [array.astype(getattr(mx, kind)) for array in (gate, x)]
-        found, expected = (
-            mx.vjp(f, arrays, [weigh.astype(arrays[0].dtype)]) for f in (ours, plain)
-        )
-    for one, other in zip([*found[0], *found[1]], [*expected[0], *expected[1]], strict=True):
+        weights = weigh.astype(arrays[0].dtype)
+        computed, expected = mx.vjp(ours, arrays, [weights]), mx.vjp(plain, arrays, [weights])
+    for one, other in zip([*computed[0], *computed[1]], [*expected[0], *expected[1]], strict=True):
         assert one.dtype == other.dtype
         expected_array = np.array(other.astype(mx.float32))
         tolerance = {"float32": 1e-5, "bfloat16": 0.03}[kind] * (1 + np.abs(expected_array).max())
         np.testing.assert_allclose(np.array(one.astype(mx.float32)), expected_array, atol=tolerance)
 
 
-def test_a_groups_prompt_stands_once_beside_other_groups() -> None:
+def test_a_groups_prompt_is_computed_once_among_other_groups() -> None:
     from offapi.backends.mlx_backend.micro_batches import lines, micro_batches
 
     def episode(group: int, length: int) -> Episode:
@@ -195,11 +186,11 @@ def test_a_sampling_mask_holds_what_could_be_drawn(
 
     prepare = RunningBatch.__post_init__
 
-    def at(self: RunningBatch) -> None:
+    def prepare_ahead(self: RunningBatch) -> None:
         prepare(self)
         self.ahead = ahead
 
-    monkeypatch.setattr(RunningBatch, "__post_init__", at)
+    monkeypatch.setattr(RunningBatch, "__post_init__", prepare_ahead)
     backend = open_mlx(model_folder)
     sampling = Sampling(
         max_tokens=12, stop_ids=tuple(range(0, 300, 7)), temperature=4.0, top_k=40, top_p=0.9
@@ -235,6 +226,6 @@ def test_a_fast_blas_is_opened_without_importing_torch() -> None:
     )
     opened, used, slow = done.stdout.rsplit("\n", 2)[0].split(" ")
     if not opened:
-        pytest.skip("no BLAS beside MLX's own is installed")
+        pytest.skip("no BLAS other than MLX's own is installed")
     assert Path(used).name == Path(opened).name
     assert slow == "False"

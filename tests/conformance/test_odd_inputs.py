@@ -1,5 +1,6 @@
-"""Every verb of the contract called with what is empty, unknown, too small
-or does not fit: both backends answer alike, and nothing is changed.
+"""Every verb of the contract, called with what is empty, unknown, too small or does not fit.
+
+Both backends answer alike, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ def no_gradient(backend: Backend) -> None:
         ([(1, 2)], 0, None, "at least one completion"),
         ([], 0, None, "at least one completion"),
         ([(1, 2)], -1, None, "at least one completion"),
-        ([(1, 2)], 1, [], "key"),
-        ([(1, 2)], 1, [0, 1], "key"),
-        ([], 1, [0], "key"),
+        ([(1, 2)], 1, [], "one key per prompt, got 0 for 1"),
+        ([(1, 2)], 1, [0, 1], "one key per prompt, got 2 for 1"),
+        ([], 1, [0], "one key per prompt, got 1 for 0"),
     ],
 )
 def test_a_rollout_of_nothing_is_refused_at_the_call(
@@ -86,7 +87,7 @@ def test_a_sampling_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("edge", [{"min_p": 1.0}, {"top_p": 1e-9}, {"top_k": 1}])
-def test_the_hardest_truncation_leaves_the_likeliest_token(
+def test_the_strongest_truncation_leaves_the_likeliest_token(
     load: Load, edge: dict[str, Any]
 ) -> None:
     backend = load()
@@ -105,11 +106,11 @@ def test_the_hardest_truncation_leaves_the_likeliest_token(
 def test_an_episode_without_a_mask_has_no_logprobs(load: Load) -> None:
     backend = load()
     (alone,) = backend.score([GOOD])
-    found = backend.score([MUTE, GOOD, EMPTY, MUTE])
-    assert [one.shape for one in found] == [(0,), (2,), (0,), (0,)]
-    assert {one.dtype for one in found} == {np.dtype(np.float32)}
-    np.testing.assert_allclose(found[1], alone, atol=1e-5)
-    assert [one.shape for one in backend.score([MUTE], by="reference")] == [(0,)]
+    scores = backend.score([MUTE, GOOD, EMPTY, MUTE])
+    assert [score.shape for score in scores] == [(0,), (2,), (0,), (0,)]
+    assert {score.dtype for score in scores} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(scores[1], alone, atol=1e-5)
+    assert [score.shape for score in backend.score([MUTE], by="reference")] == [(0,)]
     assert backend.score([]) == []
 
 
@@ -136,7 +137,7 @@ def test_scores_need_a_temperature_above_0(load: Load, temperature: float) -> No
 
 @pytest.mark.parametrize("token", [-1, tiny_llama.VOCAB])
 def test_a_token_the_model_does_not_know_is_refused(adapted: Load, token: int) -> None:
-    """MLX reads beyond its arrays and answers with numbers that mean nothing."""
+    """Unchecked, MLX reads beyond its arrays and answers with meaningless numbers."""
     backend = adapted()
     with pytest.raises(ValueError, match=f"prompt 1 has token {token}"):
         backend.rollout([(1, 2), (3, token)], 1, GREEDY)
@@ -169,9 +170,7 @@ def test_an_empty_batch_is_refused(adapted: Load) -> None:
 
 
 @pytest.mark.parametrize("advantage", [0.0, 1.0])
-def test_an_experience_without_masked_tokens_is_refused_whatever_its_advantage(
-    adapted: Load, advantage: float
-) -> None:
+def test_an_experience_without_masked_tokens_is_refused(adapted: Load, advantage: float) -> None:
     backend = adapted()
     for bad in (MUTE, EMPTY):
         with pytest.raises(ValueError, match=f"'{bad.id}' has no masked tokens"):
@@ -185,17 +184,17 @@ def test_an_experience_without_masked_tokens_is_refused_whatever_its_advantage(
 
 def test_one_masked_token_is_enough(adapted: Load) -> None:
     backend = adapted()
-    one = Episode("one", (Segment((5,), False), Segment((6,), True)))
-    (logprobs,) = backend.score([one])
-    assert backend.forward_backward([one]) == {
+    short = Episode("short", (Segment((5,), False), Segment((6,), True)))
+    (logprobs,) = backend.score([short])
+    assert backend.forward_backward([short]) == {
         "loss": pytest.approx(-logprobs[0], abs=1e-5),
         "tokens": 1.0,
     }
-    update = backend.policy_gradient([Experience(one, 1.0)], PolicyLoss())
+    update = backend.policy_gradient([Experience(short, 1.0)], PolicyLoss())
     assert update.metrics["tokens"] == 1.0
 
 
-def test_without_an_adapter_every_training_verb_says_so(load: Load) -> None:
+def test_training_verbs_without_an_adapter_are_refused(load: Load) -> None:
     backend = load()
     for call in (
         lambda: backend.forward_backward([GOOD]),
@@ -211,7 +210,7 @@ def test_without_an_adapter_every_training_verb_says_so(load: Load) -> None:
 
 
 @pytest.mark.parametrize("rewards", [[], [[]], [[1.0, 0.0], []]])
-def test_advantages_need_rewards(load: Load, rewards: list[list[float]]) -> None:
+def test_advantages_without_rewards_are_refused(load: Load, rewards: list[list[float]]) -> None:
     with pytest.raises(ValueError, match="at least one reward"):
         load().advantages(rewards, "grpo")
 
@@ -225,7 +224,9 @@ def test_an_unknown_rule_is_refused_with_the_nearest(load: Load) -> None:
 
 
 def test_a_reward_that_is_not_finite_is_named(load: Load) -> None:
-    with pytest.raises(ValueError, match="reward nan of completion 1 in group 1 is not finite"):
+    with pytest.raises(
+        ValueError, match="rewards must be finite, got nan for completion 1 of group 1"
+    ):
         load().advantages([[0.0], [0.0, float("nan")]], "grpo")
 
 

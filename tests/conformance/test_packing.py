@@ -1,4 +1,4 @@
-"""Packs: every token once, every target's row the token before it, whatever the budget."""
+"""A pack has every token once, and the row of each target is the token before it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +22,7 @@ rows = st.lists(
 
 
 @given(rows, st.integers(1, 40))
-def test_each_target_is_predicted_from_the_whole_text_before_it(
+def test_each_target_is_predicted_from_all_tokens_before_it(
     drawn: list[tuple[list[int], list[int]]], budget: int
 ) -> None:
     episodes = [
@@ -59,9 +59,7 @@ def test_each_target_is_predicted_from_the_whole_text_before_it(
 
 
 def starts(pack: Any) -> Iterator[tuple[int, int, int]]:
-    """Of each row: where its tree begins, how many
-    tokens that shares, where the row's own begin.
-    """
+    """Yield, for each row, where its tree begins, how many tokens are shared, and its own start."""
     root = 0
     for tree in pack.trees:
         at = root + tree.shared
@@ -71,7 +69,7 @@ def starts(pack: Any) -> Iterator[tuple[int, int, int]]:
         root = at
 
 
-def test_each_prompt_of_a_group_stands_once() -> None:
+def test_each_prompt_of_a_group_is_laid_out_once() -> None:
     episodes = [
         Episode(f"{p}{i}", (Segment((7, p, p, p), False), Segment((9, i), True)))
         for i in range(3)
@@ -84,7 +82,7 @@ def test_each_prompt_of_a_group_stands_once() -> None:
     assert [[tree.episodes for tree in pack.trees] for pack in split] == [[(0, 2, 4)], [(1, 3, 5)]]
 
 
-def test_a_shared_prefix_stands_once() -> None:
+def test_a_shared_prefix_is_laid_out_once() -> None:
     episodes = [
         Episode(str(i), (Segment((7, 7, 7, i), False), Segment((9,), True))) for i in range(3)
     ]

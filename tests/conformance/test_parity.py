@@ -1,6 +1,4 @@
-"""Every backend computes the numbers recorded in the model
-folder, and a folder that means two things is caught.
-"""
+"""Every backend computes the recorded numbers, and an ambiguous model folder is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ def script() -> ModuleType:
 
 
 def with_config(model: store.Model, folder: Path, **changes: Any) -> store.Model:
-    """The same weights beside a config changed after `add`; None removes a key."""
+    """Copy the model with a config changed after `add`; None removes a key."""
     folder.mkdir()
     for path in model.path.iterdir():
         os.link(path, folder / path.name)
@@ -64,10 +62,8 @@ def test_demo_model_matches_transformers(demo_model: store.Model, backend_name: 
 
 def test_demo_record_is_what_transformers_computes(demo_model: store.Model) -> None:
     pytest.importorskip("torch")
-    fresh, shipped = (
-        script().with_transformers(demo_model.path),
-        parity.read_record(store.DEMO_PARITY.parent),
-    )
+    fresh = script().with_transformers(demo_model.path)
+    shipped = parity.read_record(store.DEMO_PARITY.parent)
     assert shipped is not None
     assert shipped.sequences == fresh.sequences == parity.parity_sequences(49152)
     for ours, theirs in zip(shipped.logprobs, fresh.logprobs, strict=True):
@@ -77,9 +73,7 @@ def test_demo_record_is_what_transformers_computes(demo_model: store.Model) -> N
 def test_the_rope_trap_is_caught_on_mlx(
     demo_model: store.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """rope_parameters alone, as transformers 5 writes
-    it: mlx-lm's llama then takes 10000 without a word.
-    """
+    """transformers 5 writes rope_parameters alone; mlx-lm's llama then silently uses 10000."""
     pytest.importorskip("mlx_lm")
     trap = with_config(demo_model, tmp_path / "trap", rope_theta=None, rope_scaling=None)
     with pytest.raises(ModelError, match="models add"):
@@ -142,7 +136,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_model_type_means_the_same_to_both(
+def test_both_backends_agree_on_every_model_type(
     empty_home: Path, tmp_path: Path, kind: str
 ) -> None:
     if not all(importlib.util.find_spec(library) for library in LIBRARIES.values()):
@@ -156,7 +150,7 @@ def test_every_model_type_means_the_same_to_both(
     assert not outcome.skipped
 
 
-def test_other_numbers_and_none_are_refused(
+def test_a_missing_or_different_record_is_refused(
     empty_home: Path, tmp_path: Path, backend_name: str
 ) -> None:
     model = store.add(model_files.folder(tmp_path / "small"))
@@ -190,7 +184,7 @@ def test_the_store_never_keeps_a_model_that_fails(
     assert store.listing() == []
 
 
-def test_add_tells_how_far_the_backends_are_apart(
+def test_add_reports_how_far_the_backends_are_apart(
     empty_home: Path, tmp_path: Path, backend_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (

@@ -1,6 +1,4 @@
-"""Policy gradients against finite differences of the
-NumPy model, sampling masks, references and inner updates.
-"""
+"""Policy gradients against finite differences of the NumPy model; sampling masks and references."""
 
 from __future__ import annotations
 
@@ -58,9 +56,9 @@ def episode(
     return Episode(name, (Segment(prompt, False), *segments))
 
 
-def with_sampling_mask(one: Episode) -> Episode:
-    """One sampled segment, each of whose tokens was kept beside five others."""
-    prompt, sampled = one.segments
+def with_sampling_mask(given: Episode) -> Episode:
+    """Give each token of the one sampled segment a set of itself and five others."""
+    prompt, sampled = given.segments
     rng = np.random.default_rng(len(sampled.tokens))
     sets = [
         np.union1d(rng.choice(tiny_llama.VOCAB, 5, replace=False), [token])
@@ -69,13 +67,13 @@ def with_sampling_mask(one: Episode) -> Episode:
     mask = SamplingMask(
         np.concatenate(sets).astype(np.int32), np.array(list(map(len, sets)), np.int32)
     )
-    return replace(one, segments=(prompt, replace(sampled, sampling_mask=mask)))
+    return replace(given, segments=(prompt, replace(sampled, sampling_mask=mask)))
 
 
 def logprobs(
     truth: oracle.Llama, adapter: Any, one: Episode, temperature: float = TEMPERATURE
 ) -> Array:
-    """NumPy's logprobs of the masked tokens, over the sampling mask where there is one."""
+    """Return NumPy's logprobs of the masked tokens, over the sampling mask if there is one."""
     logits = truth.logits(one.tokens, adapter, SHAPE.scale if adapter else 0.0) / temperature
     places = [t for t, on in enumerate(one.mask) if on]
     rows = logits[[t - 1 for t in places]]
@@ -110,9 +108,7 @@ def with_behaviour(one: Episode, values: np.ndarray) -> Episode:
 
 @pytest.fixture(scope="session")
 def batch(truth: oracle.Llama, adapter: Arrays) -> list[Experience]:
-    """Groups of three prompts, mingled; old, behaviour
-    and reference logprobs somewhat off the policy's.
-    """
+    """Mixed groups of three prompts, with old, behaviour and reference logprobs off the policy's."""
     made = []
     for i, (prompt, parts, advantage) in enumerate(ROWS):
         one = episode(PROMPTS[prompt], *parts, name=f"row-{i}")
@@ -126,7 +122,7 @@ def batch(truth: oracle.Llama, adapter: Arrays) -> list[Experience]:
 def samples(
     truth: oracle.Llama, adapter: Any, batch: Sequence[Experience], temperature: float
 ) -> list[Sample]:
-    """The same batch for the oracle of losses, with NumPy's own logprobs."""
+    """Return the same batch for the oracle of losses, with NumPy's own logprobs."""
 
     def wide(values: np.ndarray | None) -> Array | None:
         return None if values is None else values.astype(np.float64)
@@ -142,7 +138,7 @@ def samples(
 
 
 def taken(backend: Backend) -> Arrays:
-    """The gradient, read off the first moment of one step without clipping."""
+    """Return the gradient, read off the first moment of one step without clipping."""
     backend.optim_step(0.0, PLAIN)
     return {
         name: moment / np.float32(1 - PLAIN.beta1)
@@ -161,16 +157,16 @@ def flat(arrays: Arrays) -> Array:
 
 
 def apart(one: Arrays, other: Arrays, scale: float = 1.0) -> float:
-    """Relative difference of `one` and `scale` times `other`, each as one vector."""
+    """Return the relative difference of `one` and `scale` times `other`, each as one vector."""
     assert one.keys() == other.keys()
     return float(
         np.linalg.norm(flat(one) - scale * flat(other)) / np.linalg.norm(scale * flat(other))
     )
 
 
-def same_logprobs(found: Update, expected: Sequence[Array | None], atol: float = 1e-4) -> None:
-    assert len(found.logprobs) == len(expected)
-    for one, other in zip(found.logprobs, expected, strict=True):
+def same_logprobs(update: Update, expected: Sequence[Array | None], atol: float = 1e-4) -> None:
+    assert len(update.logprobs) == len(expected)
+    for one, other in zip(update.logprobs, expected, strict=True):
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             assert one.dtype == np.float32
@@ -211,7 +207,7 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
     knobs = CASES[case]
     loss = PolicyLoss(temperature=TEMPERATURE, **knobs)
     given = samples(truth, adapter, batch, TEMPERATURE)
-    update, found = gradient(adapted(), batch, loss)
+    update, computed = gradient(adapted(), batch, loss)
     metrics = expected_metrics(given, loss, knobs)
     assert update.metrics == pytest.approx(metrics, abs=1e-4)
     assert 0 < metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"] < 0.9
@@ -222,8 +218,8 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
     noise = {name: rng.standard_normal(array.shape) for name, array in adapter.items()}
     directions = [
         {
-            name: array.astype(np.float64) / np.linalg.norm(flat(found))
-            for name, array in found.items()
+            name: array.astype(np.float64) / np.linalg.norm(flat(computed))
+            for name, array in computed.items()
         }
     ]
     directions += [
@@ -237,7 +233,7 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
                 {n: adapter[n] + sign * 1e-5 * direction[n] for n in adapter} for sign in (1, -1)
             )
         )
-        slope = float(flat(found) @ flat(direction))
+        slope = float(flat(computed) @ flat(direction))
         assert slopes @ (ahead - behind) / 2e-5 == pytest.approx(slope, rel=1e-4, abs=1e-4)
 
 
@@ -254,24 +250,22 @@ def test_gradients_are_the_same_for_any_split_and_order(
         Limits(train_tokens=90, logit_rows=3),
     ):
         backend = adapted(limits=limits)
-        split, found = gradient(backend, batch, loss)
-        assert apart(found, whole) < 1e-5
+        split, computed = gradient(backend, batch, loss)
+        assert apart(computed, whole) < 1e-5
         assert split.metrics == pytest.approx(update.metrics, abs=1e-5)
         same_logprobs(split, update.logprobs, atol=2e-5)
         backend.restore(TrainState(adapter=backend.state().adapter))
-        mixed, found = gradient(backend, [batch[i] for i in order], loss)
-        assert apart(found, whole) < 1e-5
+        mixed, computed = gradient(backend, [batch[i] for i in order], loss)
+        assert apart(computed, whole) < 1e-5
         assert mixed.metrics == pytest.approx(update.metrics, abs=1e-5)
         same_logprobs(mixed, [update.logprobs[i] for i in order], atol=2e-5)
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(train_tokens=1)])
-def test_what_some_experiences_lack_is_neutral_for_them_alone(
+def test_a_missing_array_is_neutral_for_its_experience_alone(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, batch: list[Experience], limits: Limits
 ) -> None:
-    """Without old logprobs the ratio is 1, without behaviour
-    logprobs nothing is weighted; the others keep theirs.
-    """
+    """Without old logprobs the ratio is 1, without behaviour logprobs the weight is."""
 
     def bare(one: Episode) -> Episode:
         return replace(
@@ -281,11 +275,10 @@ def test_what_some_experiences_lack_is_neutral_for_them_alone(
     some = [replace(x, old=None) if i % 2 else x for i, x in enumerate(batch)]
     some = [replace(x, episode=bare(x.episode)) if i % 3 == 1 else x for i, x in enumerate(some)]
     backend = adapted(limits=limits)
-    update, found = gradient(backend, some, PolicyLoss("dapo", temperature=TEMPERATURE))
+    update, computed = gradient(backend, some, PolicyLoss("dapo", temperature=TEMPERATURE))
     given = samples(truth, adapter, some, TEMPERATURE)
     assert update.metrics["loss"] == pytest.approx(policy_oracle.loss(given, rule="dapo"), abs=1e-4)
-    # What an experience lacks may as well be given: its
-    # own logprobs as old, the old ones as behaviour.
+    # A missing array equals a default: own logprobs as old ones, old ones as behaviour.
     filled = []
     for x, own in zip(some, update.logprobs, strict=True):
         assert own is not None
@@ -294,7 +287,7 @@ def test_what_some_experiences_lack_is_neutral_for_them_alone(
         filled.append(replace(x, old=old, episode=one))
     backend.restore(TrainState(adapter=adapter))
     _, expected = gradient(backend, filled, PolicyLoss("dapo", temperature=TEMPERATURE))
-    assert apart(found, expected) < 1e-5
+    assert apart(computed, expected) < 1e-5
 
 
 def test_calls_add_up(adapted: Load, batch: list[Experience]) -> None:
@@ -313,7 +306,7 @@ def test_calls_add_up(adapted: Load, batch: list[Experience]) -> None:
 
 
 @pytest.mark.parametrize("rule", ["grpo", "dr_grpo", "dapo", "gspo"])
-def test_advantages_of_zero_count_and_are_not_computed(
+def test_zero_advantages_count_but_are_not_computed(
     adapted: Load, batch: list[Experience], rule: str
 ) -> None:
     loss = PolicyLoss(rule, temperature=TEMPERATURE, max_tokens=12)  # type: ignore[arg-type]
@@ -321,11 +314,11 @@ def test_advantages_of_zero_count_and_are_not_computed(
     backend = adapted()
     alone, expected = gradient(backend, batch[3:], loss)
     backend.restore(TrainState(adapter=backend.state().adapter))
-    update, found = gradient(backend, [*flat_ones[:2], *batch[3:], flat_ones[2]], loss)
+    update, computed = gradient(backend, [*flat_ones[:2], *batch[3:], flat_ones[2]], loss)
     same_logprobs(update, [None, None, *alone.logprobs, None], atol=2e-5)
     all_tokens = sum(sum(x.episode.mask) for x in batch)
     share = alone.metrics["tokens"] / all_tokens if rule == "dapo" else len(batch[3:]) / len(batch)
-    assert apart(found, expected, share) < 1e-5
+    assert apart(computed, expected, share) < 1e-5
     assert update.metrics["loss"] == pytest.approx(alone.metrics["loss"] * share, abs=1e-6)
     for name in alone.metrics.keys() - {"loss"}:
         assert update.metrics[name] == pytest.approx(alone.metrics[name], abs=1e-6)
@@ -384,7 +377,9 @@ def test_the_backends_agree(
         same_logprobs(update, others.logprobs)
 
 
-def test_what_does_not_fit_is_refused(adapted: Load, load: Load, batch: list[Experience]) -> None:
+def test_experiences_that_do_not_fit_are_refused(
+    adapted: Load, load: Load, batch: list[Experience]
+) -> None:
     backend, good = adapted(), batch[0]
     assert good.old is not None
     assert good.reference is not None
@@ -435,17 +430,17 @@ def drawn(backend: Backend, sampling: Sampling, n: int = 3) -> list[tuple[Comple
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_truncated_rollouts_carry_what_they_kept_and_are_scored_over_it(
+def test_truncated_rollouts_are_scored_over_their_sampling_mask(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, kind: str
 ) -> None:
     backend, sampling = adapted(limits=Limits(rollout_rows=6, logit_rows=7)), KINDS[kind]
     done = drawn(backend, sampling)
     episodes = [one for _, one in done]
     scored = backend.score(episodes, temperature=sampling.temperature)
-    for (completion, one), found in zip(done, scored, strict=True):
-        np.testing.assert_allclose(found, completion.logprobs, atol=1e-4)
+    for (completion, one), scores in zip(done, scored, strict=True):
+        np.testing.assert_allclose(scores, completion.logprobs, atol=1e-4)
         np.testing.assert_allclose(
-            found, logprobs(truth, adapter, one, sampling.temperature), atol=1e-4
+            scores, logprobs(truth, adapter, one, sampling.temperature), atol=1e-4
         )
         mask, start = completion.sampling_mask, one.mask.index(True) - 1
         assert mask is not None
@@ -469,33 +464,31 @@ def test_truncated_rollouts_carry_what_they_kept_and_are_scored_over_it(
     same_logprobs(update, scored, atol=2e-5)
 
 
-def test_by_reference_too_kept_sets_count(adapted: Load, truth: oracle.Llama) -> None:
+def test_the_reference_scores_over_sampling_masks_too(adapted: Load, truth: oracle.Llama) -> None:
     backend, sampling = adapted(), KINDS["all"]
     episodes = [one for _, one in drawn(backend, sampling)]
-    for one, found in zip(
+    for one, scores in zip(
         episodes,
         backend.score(episodes, by="reference", temperature=sampling.temperature),
         strict=True,
     ):
         np.testing.assert_allclose(
-            found, logprobs(truth, None, one, sampling.temperature), atol=1e-4
+            scores, logprobs(truth, None, one, sampling.temperature), atol=1e-4
         )
 
 
 @pytest.mark.parametrize(
     "sampling", [HOT, replace(HOT, temperature=0.0, top_k=3, top_p=0.5, min_p=0.1)]
 )
-def test_other_rollouts_carry_none(adapted: Load, sampling: Sampling) -> None:
+def test_other_rollouts_have_no_sampling_mask(adapted: Load, sampling: Sampling) -> None:
     assert not sampling.truncated
     assert all(completion.sampling_mask is None for completion, _ in drawn(adapted(), sampling))
 
 
-def test_the_expected_score_is_zero_at_the_temperature_and_over_the_kept_sets(
+def test_the_expected_score_is_zero_as_it_was_sampled(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
-    """E over the sampler of grad log pi, by enumeration:
-    every token once, its probability as its advantage.
-    """
+    """E over the sampler of grad log pi is 0, by enumeration, with probabilities as advantages."""
     backend, prompt = adapted(), PROMPTS[0]
 
     def expected_score(sampling: Sampling, temperature: float, mask: SamplingMask | None) -> float:
@@ -508,11 +501,11 @@ def test_the_expected_score_is_zero_at_the_temperature_and_over_the_kept_sets(
             for token in np.flatnonzero(exact).tolist()
         ]
         backend.restore(TrainState(adapter=adapter))
-        update, found = gradient(backend, every, PolicyLoss("dr_grpo", temperature=temperature))
+        update, computed = gradient(backend, every, PolicyLoss("dr_grpo", temperature=temperature))
         if temperature == sampling.temperature and (mask is not None) == sampling.truncated:
             given = np.array([float(one[0]) for one in update.logprobs if one is not None])
             np.testing.assert_allclose(given, np.log(exact[exact > 0]), atol=1e-4)
-        return float(np.linalg.norm(flat(found))) * len(every)
+        return float(np.linalg.norm(flat(computed))) * len(every)
 
     plain = replace(HOT, max_tokens=1)
     right, wrong = expected_score(plain, 4.0, None), expected_score(plain, 3.0, None)
@@ -553,8 +546,8 @@ def test_the_reference_is_the_adapter_that_was_loaded(
     def check(policy: Any) -> None:
         for by, arrays in (("policy", policy), ("reference", adapter), ("policy", policy)):
             scored = backend.score(episodes, by=by, temperature=TEMPERATURE)  # type: ignore[arg-type]
-            for one, found in zip(episodes, scored, strict=True):
-                np.testing.assert_allclose(found, logprobs(truth, arrays, one), atol=1e-4)
+            for one, scores in zip(episodes, scored, strict=True):
+                np.testing.assert_allclose(scores, logprobs(truth, arrays, one), atol=1e-4)
 
     check(adapter)
     restored = other_adapter(adapter)
@@ -603,7 +596,7 @@ def test_inner_updates_have_numpys_ratios(adapted: Load, truth: oracle.Llama) ->
     assert metrics["clip_ratio/high_mean"] > 0.05
 
 
-def test_a_step_makes_what_it_rewards_likelier(adapted: Load, batch: list[Experience]) -> None:
+def test_a_step_makes_rewarded_completions_likelier(adapted: Load, batch: list[Experience]) -> None:
     backend = adapted()
     good, bad = (Experience(batch[i].episode, sign) for i, sign in ((0, 1.0), (3, -1.0)))
     before = backend.policy_gradient([good, bad], PolicyLoss()).logprobs
@@ -623,7 +616,7 @@ def frobenius(adapter: Arrays) -> float:
     return SHAPE.scale * float(np.sqrt(sum((change**2).sum() for change in changes)))
 
 
-def test_a_step_reports_the_adapters_norm_and_what_it_did_not_reach(
+def test_a_step_reports_adapter_norm_and_unreached_modules(
     adapted: Load, load: Load, adapter: Arrays, batch: list[Experience]
 ) -> None:
     backend, loss = adapted(), PolicyLoss(temperature=TEMPERATURE)

@@ -1,6 +1,4 @@
-"""Every rule's advantages and loss on every backend, in
-float64, against NumPy, golden vectors and enumeration.
-"""
+"""Every rule's advantages and loss on every backend, in float64, against NumPy and golden vectors."""
 
 from __future__ import annotations
 
@@ -25,8 +23,8 @@ ATOL = {"torch": 1e-13, "mlx": 1e-6}  # MLX computes exp of float64 to 5e-7
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a backend makes of a batch: loss, d loss / d logprobs (N,), statistics (5,)."""
+class Result:
+    """What a backend makes of a batch: loss, d loss / d logprobs (T,), statistics (5,)."""
 
     loss: float
     gradient: Array
@@ -34,15 +32,16 @@ class Found:
 
 
 def columns(batch: Sequence[Sample]) -> dict[str, Array | None]:
-    """The arrays of all samples end to end; None where a sample has none."""
-    found: dict[str, Array | None] = {}
+    """Return the arrays of all samples end to end, None if a sample has none."""
+    arrays: dict[str, Array | None] = {}
     for name in ("logprobs", "old", "behaviour", "reference"):
         parts = [getattr(sample, name) for sample in batch]
-        found[name] = None if any(part is None for part in parts) else np.concatenate(parts)
-    return found
+        missing = any(part is None for part in parts)
+        arrays[f"{name}_T"] = None if missing else np.concatenate(parts)
+    return arrays
 
 
-def on_torch(batch: Sequence[Sample], dtype: str, **rest: Any) -> Found:
+def on_torch(batch: Sequence[Sample], dtype: str, **rest: Any) -> Result:
     import torch
 
     policy_loss = import_module("offapi.backends.torch_backend.policy_loss").policy_loss
@@ -51,16 +50,16 @@ def on_torch(batch: Sequence[Sample], dtype: str, **rest: Any) -> Found:
         name: None if x is None else torch.tensor(x, dtype=kind)
         for name, x in columns(batch).items()
     }
-    logprobs: Any = arrays.pop("logprobs")
+    logprobs: Any = arrays.pop("logprobs_T")
     logprobs.requires_grad_()
-    advantages = torch.tensor([sample.advantage for sample in batch], dtype=kind)
-    value, statistics = policy_loss(logprobs, **arrays, advantages=advantages, **rest)
+    advantages_E = torch.tensor([sample.advantage for sample in batch], dtype=kind)
+    value, statistics = policy_loss(logprobs, **arrays, advantages_E=advantages_E, **rest)
     assert value.dtype == kind
     (slopes,) = torch.autograd.grad(value, logprobs)
-    return Found(float(value.detach()), slopes.numpy(), statistics.numpy())
+    return Result(float(value.detach()), slopes.numpy(), statistics.numpy())
 
 
-def on_mlx(batch: Sequence[Sample], dtype: str, **rest: Any) -> Found:
+def on_mlx(batch: Sequence[Sample], dtype: str, **rest: Any) -> Result:
     import mlx.core as mx
 
     policy_loss = import_module("offapi.backends.mlx_backend.policy_loss").policy_loss
@@ -70,24 +69,24 @@ def on_mlx(batch: Sequence[Sample], dtype: str, **rest: Any) -> Found:
             name: None if x is None else mx.array(x, dtype=kind)
             for name, x in columns(batch).items()
         }
-        logprobs: Any = arrays.pop("logprobs")
-        advantages = mx.array([sample.advantage for sample in batch], dtype=kind)
+        logprobs: Any = arrays.pop("logprobs_T")
+        advantages_E = mx.array([sample.advantage for sample in batch], dtype=kind)
 
         def share(logprobs: mx.array) -> Any:
-            return policy_loss(logprobs, **arrays, advantages=advantages, **rest)
+            return policy_loss(logprobs, **arrays, advantages_E=advantages_E, **rest)
 
         (value, statistics), slopes = mx.value_and_grad(share)(logprobs)
         assert value.dtype == kind
-        return Found(float(np.array(value)), np.array(slopes), np.array(statistics))
+        return Result(float(np.array(value)), np.array(slopes), np.array(statistics))
 
 
 @pytest.fixture
-def compute(backend_name: str) -> Callable[..., Found]:
-    """`compute(batch, rule=..., **knobs)`; `of=batch` where it is a part of one; `dtype`."""
+def compute(backend_name: str) -> Callable[..., Result]:
+    """`compute(batch, rule=..., **knobs)`; `of=` the whole batch if this is a part; `dtype`."""
 
     def run(
         batch: Sequence[Sample], of: Sequence[Sample] = (), dtype: str = "float64", **knobs: Any
-    ) -> Found:
+    ) -> Result:
         lengths = [len(sample.logprobs) for sample in batch]
         tokens = sum(len(sample.logprobs) for sample in of or batch)
         on = {"torch": on_torch, "mlx": on_mlx}[backend_name]
@@ -99,7 +98,7 @@ def compute(backend_name: str) -> Callable[..., Found]:
 
 @pytest.fixture
 def advantages(backend_name: str) -> Callable[..., list[Floats]]:
-    """The backend's own, as its `advantages` verb computes them."""
+    """The function behind the backend's `advantages` verb."""
     of: Callable[..., list[Floats]] = import_module(
         f"offapi.backends.{backend_name}_backend.advantages"
     ).advantages
@@ -111,9 +110,7 @@ def advantages(backend_name: str) -> Callable[..., list[Floats]]:
 
 
 def draw(seed: int, sequences: int = 9, spread: float = 0.4) -> list[Sample]:
-    """Ragged sequences, two groups' worth of signs and
-    a 0 among the advantages, ratios beyond every clip.
-    """
+    """Draw ragged sequences with advantages of both signs and 0, and ratios beyond every clip."""
     rng = np.random.default_rng(seed)
     batch = []
     for i in range(sequences):
@@ -129,7 +126,7 @@ def draw(seed: int, sequences: int = 9, spread: float = 0.4) -> list[Sample]:
 
 
 def golden_batch(advantages: Sequence[float] | Array, behaviour: bool = False) -> list[Sample]:
-    """The inputs behind grpo_golden.json: closed formulas of the row i and the token t."""
+    """Return the inputs of grpo_golden.json: closed formulas of the row i and the token t."""
     batch = []
     for i, length in enumerate((5, 3, 4, 2, 5, 1, 3, 4, 5)):
         t = np.arange(length)
@@ -160,7 +157,7 @@ GOLDEN_KL = {"kl k2 tokenmean": "k2", "kl ratio*k3 tokenmean (DSv3.2 / TRL defau
 
 
 def is_golden(name: str, loss: float, gradient: Array) -> None:
-    """To 1e-6, and to the last digit in the file: 8 of the loss, 6 of the gradient."""
+    """Compare to 1e-6, or to the last digit in the file: 8 of the loss, 6 of the gradient."""
     expected = GOLDEN["variants"][name]
     assert loss == pytest.approx(expected["loss"], rel=1e-6, abs=1e-8)
     assert gradient.sum() == pytest.approx(expected["grad_sum"], rel=1e-6, abs=6e-7)
@@ -168,22 +165,22 @@ def is_golden(name: str, loss: float, gradient: Array) -> None:
 
 
 @pytest.mark.parametrize("name", GOLDEN_LOSSES)
-def test_golden_losses(compute: Callable[..., Found], name: str) -> None:
+def test_golden_losses(compute: Callable[..., Result], name: str) -> None:
     knobs, sampler = GOLDEN_LOSSES[name]
     exact = np.concatenate([policy_oracle.ADVANTAGES[knobs["rule"]](group) for group in REWARDS])
     batch = golden_batch(exact, behaviour=sampler)
     is_golden(name, policy_oracle.loss(batch, **knobs), policy_oracle.gradient(batch, **knobs))
-    found = compute(batch, **knobs)
-    is_golden(name, found.loss, found.gradient)
+    result = compute(batch, **knobs)
+    is_golden(name, result.loss, result.gradient)
 
 
 @pytest.mark.parametrize("name", GOLDEN_KL)
-def test_golden_kl(compute: Callable[..., Found], name: str) -> None:
+def test_golden_kl(compute: Callable[..., Result], name: str) -> None:
     knobs: dict[str, Any] = {"rule": "dapo", "beta": 1.0, "kl": GOLDEN_KL[name]}
     batch = golden_batch([0.0] * 9)
     is_golden(name, policy_oracle.loss(batch, **knobs), policy_oracle.gradient(batch, **knobs))
-    found = compute(batch, **knobs)
-    is_golden(name, found.loss, found.gradient)
+    result = compute(batch, **knobs)
+    is_golden(name, result.loss, result.gradient)
 
 
 KNOBS: dict[str, dict[str, Any]] = {
@@ -197,7 +194,7 @@ KNOBS: dict[str, dict[str, Any]] = {
 
 
 def taken(rule: str, knobs: dict[str, Any]) -> dict[str, Any]:
-    """`knobs` as `rule` takes them: CISPO has no bound below."""
+    """Return `knobs` as `rule` takes them: CISPO has no bound below."""
     return {
         "rule": rule,
         **{name: value for name, value in knobs.items() if (rule, name) != ("cispo", "epsilon")},
@@ -206,8 +203,8 @@ def taken(rule: str, knobs: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("knobs", KNOBS)
 @pytest.mark.parametrize("rule", RULES)
-def test_loss_gradient_and_statistics_are_those_of_numpy(
-    compute: Callable[..., Found], backend_name: str, rule: str, knobs: str
+def test_loss_gradient_and_statistics_are_numpys(
+    compute: Callable[..., Result], backend_name: str, rule: str, knobs: str
 ) -> None:
     chosen = taken(rule, KNOBS[knobs]) | {"max_tokens": 11}
     atol = ATOL[backend_name]
@@ -215,12 +212,12 @@ def test_loss_gradient_and_statistics_are_those_of_numpy(
     clipped = np.zeros(2)
     for seed in range(4):
         batch = draw(seed)
-        found = compute(batch, **chosen)
+        result = compute(batch, **chosen)
         expected = policy_oracle.gradient(batch, **chosen)
-        assert found.loss == pytest.approx(float(policy_oracle.loss(batch, **chosen)), abs=atol)
-        np.testing.assert_allclose(found.gradient, expected, atol=atol * np.abs(expected).max())
+        assert result.loss == pytest.approx(float(policy_oracle.loss(batch, **chosen)), abs=atol)
+        np.testing.assert_allclose(result.gradient, expected, atol=atol * np.abs(expected).max())
         counted = policy_oracle.statistics(batch, rule, clip.low, clip.high)
-        np.testing.assert_allclose(found.statistics, counted, rtol=max(10 * atol, 1e-13))
+        np.testing.assert_allclose(result.statistics, counted, rtol=max(10 * atol, 1e-13))
         assert counted[2] + counted[3] < counted[4]
         clipped += counted[2:4]
     assert clipped[1] > 0
@@ -229,7 +226,7 @@ def test_loss_gradient_and_statistics_are_those_of_numpy(
 
 @pytest.mark.parametrize("rule", RULES)
 def test_parts_of_a_batch_add_up(
-    compute: Callable[..., Found], backend_name: str, rule: str
+    compute: Callable[..., Result], backend_name: str, rule: str
 ) -> None:
     batch = draw(5)
     knobs = {"rule": rule, "max_tokens": 9, "beta": 0.1}
@@ -248,53 +245,54 @@ def test_parts_of_a_batch_add_up(
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_first_update_has_a_ratio_of_exactly_one_and_clips_nothing(
-    compute: Callable[..., Found], backend_name: str, rule: str
+def test_the_first_update_has_ratio_one_and_clips_nothing(
+    compute: Callable[..., Result], backend_name: str, rule: str
 ) -> None:
     batch = [replace(sample, old=None) for sample in draw(6)]
-    found = compute(batch, beta=0.2, **taken(rule, {"epsilon": 1e-9, "epsilon_high": 1e-9}))
+    result = compute(batch, beta=0.2, **taken(rule, {"epsilon": 1e-9, "epsilon_high": 1e-9}))
     units = (
         len(batch) if rule in ("gspo", "rloo") else sum(len(sample.logprobs) for sample in batch)
     )
-    np.testing.assert_array_equal(found.statistics, [units, 1.0, 0, 0, units])
+    np.testing.assert_array_equal(result.statistics, [units, 1.0, 0, 0, units])
     expected = policy_oracle.gradient(batch, rule=rule, beta=0.2)
-    np.testing.assert_allclose(found.gradient, expected, atol=ATOL[backend_name])
+    np.testing.assert_allclose(result.gradient, expected, atol=ATOL[backend_name])
     given = compute(
         [replace(sample, old=sample.logprobs.copy()) for sample in batch], rule=rule, beta=0.2
     )
-    np.testing.assert_allclose(found.gradient, given.gradient, atol=1e-15)
-    assert found.loss == pytest.approx(given.loss, abs=1e-15)
+    np.testing.assert_allclose(result.gradient, given.gradient, atol=1e-15)
+    assert result.loss == pytest.approx(given.loss, abs=1e-15)
 
 
-def test_on_policy_with_centred_advantages_the_loss_is_zero_and_its_gradient_is_not(
-    compute: Callable[..., Found],
+def test_on_policy_the_loss_is_zero_and_its_gradient_is_not(
+    compute: Callable[..., Result],
 ) -> None:
     sizes, own = (5, 2, 3), policy_oracle.by_standard_deviation((0.1, 0.9, 0.4))
     batch = [Sample(-np.arange(1.0, n + 1), a) for n, a in zip(sizes, own, strict=True)]
-    found = compute(batch, rule="grpo")
-    assert found.loss == pytest.approx(0.0, abs=1e-7)
-    assert np.abs(found.gradient).max() > 0.05
+    result = compute(batch, rule="grpo")
+    assert result.loss == pytest.approx(0.0, abs=1e-7)
+    assert np.abs(result.gradient).max() > 0.05
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_ratio_that_overflows_is_clipped_like_any_other(
-    compute: Callable[..., Found], rule: str
+    compute: Callable[..., Result], rule: str
 ) -> None:
-    """Sums of log-ratios over a long sequence leave float32's
-    range; a clipped ratio has no gradient all the same.
+    """Sums of log-ratios over a long sequence can leave float32's range.
+
+    A clipped ratio still has no gradient.
     """
     for dtype, far in (("float32", 60.0), ("float64", 500.0)):
         gone = Sample(np.full(2, -1.0), 0.5, np.full(2, -1.0 - far))
         batch = [gone, Sample(np.full(3, -1.0), -0.5, np.full(3, -1.0))]
-        found = compute(batch, rule=rule, dtype=dtype)
-        assert np.isfinite(found.gradient).all()
-        assert np.isfinite(found.loss)
+        result = compute(batch, rule=rule, dtype=dtype)
+        assert np.isfinite(result.gradient).all()
+        assert np.isfinite(result.loss)
         if rule != "cispo":
-            np.testing.assert_array_equal(found.gradient[:2], 0)
+            np.testing.assert_array_equal(result.gradient[:2], 0)
 
 
-def test_a_reference_that_beta_needs_is_asked_for(compute: Callable[..., Found]) -> None:
-    with pytest.raises(ValueError, match="reference"):
+def test_a_missing_reference_is_refused(compute: Callable[..., Result]) -> None:
+    with pytest.raises(ValueError, match="needs reference logprobs"):
         compute([replace(sample, reference=None) for sample in draw(7)], beta=0.1)
 
 
@@ -309,14 +307,14 @@ THETA, TOWARDS = np.array([0.3, -1.0, 0.8, 0.1, -0.4]), np.array([-0.2, 0.5, 0.9
 
 
 def expected_gradient(slopes: Array) -> Array:
-    """E over x ~ softmax(THETA) of slope(x) d log pi(x) / d theta, shape (V,)."""
+    """Return E over x ~ softmax(THETA) of slope(x) d log pi(x) / d theta, shape (V,)."""
     pi = softmax(THETA)
     return np.asarray(pi * slopes @ (np.eye(len(pi)) - pi))
 
 
 @pytest.mark.parametrize("kl", ["ratio_k3", "k2"])
-def test_the_expected_gradient_of_the_penalty_is_that_of_the_kl(
-    compute: Callable[..., Found], backend_name: str, kl: str
+def test_the_penaltys_expected_gradient_is_the_kls(
+    compute: Callable[..., Result], backend_name: str, kl: str
 ) -> None:
     pi, reference = softmax(THETA), softmax(TOWARDS)
     d = np.log(reference) - np.log(pi)
@@ -325,8 +323,8 @@ def test_the_expected_gradient_of_the_penalty_is_that_of_the_kl(
         Sample(np.log(pi[x : x + 1]), 0.0, reference=np.log(reference[x : x + 1]))
         for x in range(len(pi))
     ]
-    found = compute(batch, rule="grpo", beta=1.0, kl=kl).gradient * len(batch)
-    np.testing.assert_allclose(expected_gradient(found), wanted, atol=ATOL[backend_name])
+    result = compute(batch, rule="grpo", beta=1.0, kl=kl).gradient * len(batch)
+    np.testing.assert_allclose(expected_gradient(result), wanted, atol=ATOL[backend_name])
     plain_k3, k1 = 1 - np.exp(d), np.ones(len(pi))  # the known mistakes: a bare k3, and k1
     assert np.abs(expected_gradient(plain_k3) - wanted).max() > 0.05
     np.testing.assert_allclose(expected_gradient(k1), 0, atol=1e-15)
@@ -343,9 +341,9 @@ def test_advantages_of_ragged_groups(advantages: Callable[..., list[Floats]], ru
             rng.choice([0.0, 0.25, 0.7, 1.0], int(rng.integers(1, 12))).tolist() for _ in range(9)
         ]
         groups += [rng.random(4).tolist(), (-rng.random(6)).tolist()]
-        found = advantages(groups, rule)
-        assert len(found) == len(groups)
-        for group, one in zip(groups, found, strict=True):
+        result = advantages(groups, rule)
+        assert len(result) == len(groups)
+        for group, one in zip(groups, result, strict=True):
             assert one.dtype == np.float32
             assert one.shape == (len(group),)
             np.testing.assert_allclose(
@@ -371,7 +369,7 @@ def test_golden_advantages(advantages: Callable[..., list[Floats]]) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_group_without_variance_has_advantages_of_exactly_zero(
+def test_a_group_without_variance_has_zero_advantages(
     advantages: Callable[..., list[Floats]], rule: str
 ) -> None:
     flat = [

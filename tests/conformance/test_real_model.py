@@ -1,6 +1,4 @@
-"""The two backends on the real weights: same logprobs,
-same greedy tokens, same losses, one adapter for both.
-"""
+"""Both backends on real weights: the same logprobs, greedy tokens, losses, and one adapter."""
 
 from __future__ import annotations
 
@@ -22,14 +20,10 @@ from offapi.training.schedule import Schedule
 
 TOLERANCE = 1e-3  # nats
 PROMPTS, STEPS = 20, 10
-# of so many pages one is given whole, of the others
-# the first line: a token costs both backends time
-WHOLE = 10
-MOVED = 6  # of the prompts, scored with the adapter too
-SYSTEM = {
-    "role": "system",
-    "content": "Answer in JSON.",
-}  # the task's own words are most of a prompt, and all alike
+WHOLE = 10  # one page in WHOLE is given whole, the others by their first line, to save time
+MOVED = 6  # prompts that are scored with the adapter too
+# Shorter than the task's own instructions, which would be most of every prompt.
+SYSTEM = {"role": "system", "content": "Answer in JSON."}
 
 pytestmark = pytest.mark.skipif(
     find_spec("torch") is None or find_spec("mlx") is None,
@@ -51,12 +45,12 @@ class Trained:
 @pytest.fixture(scope="module")
 def episodes(demo_model: Model) -> list[Episode]:
     chat = Chat.load(demo_model.path)
-    made = []
+    built = []
     for i, row in enumerate(generate("train", PROMPTS)):
         text = row.text if i % WHOLE == 0 else row.text.splitlines()[0]
         answer = {"role": "assistant", "content": task.answer_text(row.gold or {})}
-        made.append(chat.episode(row.id, [SYSTEM, task.messages(text)[-1], answer]))
-    return made
+        built.append(chat.episode(row.id, [SYSTEM, task.messages(text)[-1], answer]))
+    return built
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +65,10 @@ def both(
 
 
 def compute(backend: Backend, spec: ModelSpec, episodes: list[Episode], folder: Path) -> Trained:
-    """Score the answers, decode 16 tokens greedily,
-    take ten steps, and leave the adapter in `folder`.
-    """
+    """Score the answers, decode 16 tokens greedily, take ten steps, and save the adapter."""
     logprobs = backend.score(episodes)
     prompts = [row.segments[0].tokens for row in episodes]
-    found = {group.prompt: group for group in backend.rollout(prompts, 1, Sampling(16, (2,)))}
+    groups = {group.prompt: group for group in backend.rollout(prompts, 1, Sampling(16, (2,)))}
     schedule = Schedule(
         rows=len(episodes), batch_size=1, epochs=1.0, lr=1e-3, warmup_steps=2, seed=0
     )
@@ -90,7 +82,7 @@ def compute(backend: Backend, spec: ModelSpec, episodes: list[Episode], folder: 
         (folder / name).write_bytes(content)
     adapted = backend.score(episodes[:MOVED])
     backend.close()
-    greedy = [found[i].completions[0].tokens for i in range(len(prompts))]
+    greedy = [groups[i].completions[0].tokens for i in range(len(prompts))]
     return Trained(logprobs, greedy, losses, folder, adapted)
 
 
@@ -124,6 +116,5 @@ def test_an_adapter_moves_to_the_other_backend(
     apart = farthest(backend.score(episodes[:MOVED]), both[trained].adapted)
     print(f"trained on {trained}, loaded on {loaded}: apart by at most {apart:.1e} nats")
     assert apart <= TOLERANCE
-    assert (
-        farthest(both[trained].logprobs[:MOVED], both[trained].adapted) > 0.1
-    )  # it is no silent no-op
+    moved = farthest(both[trained].logprobs[:MOVED], both[trained].adapted)
+    assert moved > 0.1, "the adapter changes something"

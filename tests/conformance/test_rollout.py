@@ -1,6 +1,4 @@
-"""Decoding: right tokens, right logprobs, whatever
-a row is batched with, and no prompt computed twice.
-"""
+"""Decoding: right tokens and logprobs whatever the batch, and no prompt computed twice."""
 
 from __future__ import annotations
 
@@ -42,12 +40,12 @@ def run(
     sampling: Sampling = SAMPLED,
     keys: Sequence[int] | None = None,
 ) -> list[tuple[Completion, ...]]:
-    """Completions by prompt; every group must come exactly once and whole."""
+    """Return completions by prompt; every group must come exactly once and complete."""
     groups = list(backend.rollout(prompts, n, sampling, keys))
     assert sorted(group.prompt for group in groups) == list(range(len(prompts)))
     assert {len(group.completions) for group in groups} == {n}
-    found = {group.prompt: group.completions for group in groups}
-    return [found[i] for i in range(len(prompts))]
+    completions = {group.prompt: group.completions for group in groups}
+    return [completions[i] for i in range(len(prompts))]
 
 
 def same(one: Completion, other: Completion) -> None:
@@ -55,12 +53,11 @@ def same(one: Completion, other: Completion) -> None:
     np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
-def test_greedy_takes_the_largest_logit_and_reports_its_untempered_logprob(
+def test_greedy_takes_the_largest_logit_untempered(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
-    greedy = Sampling(
-        max_tokens=8, stop_ids=(), top_k=1, top_p=0.1
-    )  # truncation means nothing here
+    # Truncation does nothing here.
+    greedy = Sampling(max_tokens=8, stop_ids=(), top_k=1, top_p=0.1)
     for prompt, (completion,) in zip(PROMPTS, run(adapted(), sampling=greedy), strict=True):
         logits = truth.logits((*prompt, *completion.tokens), adapter, SCALE)[len(prompt) - 1 : -1]
         assert completion.tokens == tuple(logits.argmax(-1))
@@ -89,10 +86,8 @@ def test_tokens_and_logprobs_are_those_of_the_inverse_cdf(
                 assert logprob == pytest.approx(expected[token], abs=1e-4)
 
 
-def test_sums_that_round_unevenly_draw_no_impossible_token(backend_name: str) -> None:
-    """As a GPU's parallel sums do: lower or higher where
-    nothing was added, and short of the whole at the end.
-    """
+def test_uneven_rounding_draws_no_impossible_token(backend_name: str) -> None:
+    """A GPU's parallel sums can change where nothing was added, and stop short of the whole."""
     draw = import_module(f"offapi.backends.{backend_name}_backend.sampling").first_beyond
     array = import_module({"torch": "torch", "mlx": "mlx.core"}[backend_name])
     make = array.tensor if backend_name == "torch" else array.array
@@ -136,7 +131,7 @@ def test_keys_name_the_prompts(load: Load) -> None:
     assert named != run(backend)
 
 
-def test_samples_of_one_prompt_differ_and_do_not_depend_on_how_many_there_are(load: Load) -> None:
+def test_samples_of_a_prompt_differ_whatever_their_number(load: Load) -> None:
     backend = load()
     for few, many in zip(run(backend, n=2), run(backend, n=6), strict=True):
         assert len({c.tokens for c in many}) == 6
@@ -179,10 +174,10 @@ def test_a_stop_token_ends_a_row_and_is_kept(load: Load) -> None:
     for before, (after,) in zip(
         free, run(backend, sampling=replace(SAMPLED, stop_ids=stops)), strict=True
     ):
-        found = [at for at, token in enumerate(before.tokens) if token in stops]
-        cut = found[0] + 1 if found else SAMPLED.max_tokens
+        stopped = [at for at, token in enumerate(before.tokens) if token in stops]
+        cut = stopped[0] + 1 if stopped else SAMPLED.max_tokens
         assert after.tokens == before.tokens[:cut]
-        assert after.finish == ("stop" if found else "length")
+        assert after.finish == ("stop" if stopped else "length")
         finishes.add(after.finish)
         np.testing.assert_allclose(after.logprobs, before.logprobs[:cut], atol=1e-4)
     assert finishes == {"stop", "length"}
@@ -216,9 +211,8 @@ def test_one_token_is_enough(load: Load) -> None:
 def test_shared_prefixes_change_nothing(adapted: Load, prompts: list[tuple[int, ...]]) -> None:
     backend = adapted(limits=Limits(train_tokens=64))
     for key, group in enumerate(run(backend, prompts, n=2)):
-        (alone,) = run(backend, [prompts[key], (250,)], n=2, keys=[key, 99])[
-            :1
-        ]  # shares nothing with (250,)
+        # It shares nothing with (250,).
+        alone, _ = run(backend, [prompts[key], (250,)], n=2, keys=[key, 99])
         for one, other in zip(group, alone, strict=True):
             same(one, other)
 
@@ -232,9 +226,7 @@ def test_prompts_beyond_the_first_columns_and_many_tokens(load: Load, truth: ora
 
 
 @pytest.mark.parametrize("rows", [3, 64])
-def test_the_shared_prefix_is_prefilled_once_a_call_and_each_prompt_once_a_group(
-    load: Load, rows: int
-) -> None:
+def test_prefix_and_prompts_are_prefilled_once(load: Load, rows: int) -> None:
     backend = load(limits=Limits(rollout_rows=rows))
     run(backend, n=4)
     assert backend.prefilled_tokens == len(SHARED) + sum(

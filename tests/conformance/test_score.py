@@ -1,6 +1,4 @@
-"""Logprobs of given tokens, by the policy and by the
-base alone, and adapters that come from a folder.
-"""
+"""Logprobs of given tokens, by the policy and by the base alone, and adapters from a folder."""
 
 from __future__ import annotations
 
@@ -31,17 +29,16 @@ PREFIX = tuple(range(60, 85))
 EPISODES = [
     episode((False, (*PREFIX, 1, 2)), (True, (3, 4, 5))),
     episode((False, (*PREFIX, 7)), (True, range(8, 30))),
-    episode(
-        (False, PREFIX), (True, (9, 10)), (False, (11, 12, 13)), (True, (14, 257))
-    ),  # a tool answered
+    # A tool answers between two completions.
+    episode((False, PREFIX), (True, (9, 10)), (False, (11, 12, 13)), (True, (14, 257))),
     episode((False, (*PREFIX, 1, 2)), (True, (3, 4, 6, 7))),
     episode((False, (5,)), (True, (6,))),
 ]
 
 
-def close(found: list[np.ndarray], expected: list[np.ndarray], atol: float = 1e-4) -> None:
-    assert [one.shape for one in found] == [one.shape for one in expected]
-    for one, other in zip(found, expected, strict=True):
+def close(computed: list[np.ndarray], expected: list[np.ndarray], atol: float = 1e-4) -> None:
+    assert [one.shape for one in computed] == [one.shape for one in expected]
+    for one, other in zip(computed, expected, strict=True):
         assert one.dtype == np.float32
         np.testing.assert_allclose(one, other, atol=atol)
 
@@ -83,9 +80,8 @@ def test_twins_and_masks_inside_what_is_shared(
     shared = episode(
         (False, PREFIX[:5]), (True, PREFIX[5:15]), (False, PREFIX[15:]), (True, (1, 2))
     )
-    late = episode(
-        (False, PREFIX), (True, (1, 2, 3, 4))
-    )  # the longest, so that what it masks late meets an early mask
+    # The longest, so that what it masks late meets an early mask.
+    late = episode((False, PREFIX), (True, (1, 2, 3, 4)))
     twins = [shared, episode((False, PREFIX), (True, (1, 2))), shared, late]
     expected = [oracle.masked(truth.logits(e.tokens, adapter, SHAPE.scale), e) for e in twins]
     close(adapted().score(twins), expected)
@@ -168,7 +164,7 @@ def test_an_adapter_of_another_shape_than_asked_for_is_refused(load: Load, folde
         load(adapter=folder, lora=LoraSpec(rank=4, alpha=12.0))
 
 
-def test_a_target_no_layer_has_is_refused(load: Load) -> None:
+def test_a_target_without_a_layer_is_refused(load: Load) -> None:
     with pytest.raises((ModelError, BackendError), match="up_porj"):
         load(lora=LoraSpec(rank=2, targets=("q_proj", "up_porj")))
 
@@ -182,24 +178,22 @@ def changed(tmp_path: Path, **config: object) -> Path:
     return path
 
 
-def test_a_rotation_base_the_library_overlooks_is_refused_or_right(
+def test_an_overlooked_rotation_base_is_refused_or_right(
     load: Load, tmp_path: Path, truth: oracle.Llama
 ) -> None:
-    """transformers 5 writes `rope_parameters`; a reader
-    of `rope_theta` alone takes 10000 without a word.
-    """
+    """transformers 5 writes `rope_parameters`; a reader of `rope_theta` alone silently uses 10000."""
     path = changed(
         tmp_path, rope_theta=None, rope_parameters={"rope_theta": 100000.0, "rope_type": "default"}
     )
-    refused, found = "", []
+    refused, scores = "", []
     try:
-        found = load(path=path).score(EPISODES)
+        scores = load(path=path).score(EPISODES)
     except ModelError as error:
         refused = str(error)
     if refused:
         assert "rope_theta" in refused
     else:
-        close(found, [oracle.masked(truth.logits(e.tokens), e) for e in EPISODES])
+        close(scores, [oracle.masked(truth.logits(e.tokens), e) for e in EPISODES])
 
 
 def test_code_in_a_model_folder_is_never_run(load: Load, tmp_path: Path) -> None:

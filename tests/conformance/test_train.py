@@ -1,6 +1,4 @@
-"""Gradients against finite differences of the NumPy
-model, AdamW against its formula, and exact resume.
-"""
+"""Gradients against finite differences of NumPy, AdamW against its formula, and exact resume."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ PLAIN = AdamW(max_grad_norm=0.0)
 
 
 def episode(prompt: range | tuple[int, ...], *rest: tuple[int, ...]) -> Episode:
-    """A prompt, then learned and given segments in turn."""
+    """Build an episode of a prompt, then learned and given segments in turn."""
     parts = (Segment(tokens, i % 2 == 0) for i, tokens in enumerate(rest))
     return Episode("e", (Segment(tuple(prompt), False), *parts))
 
@@ -41,7 +39,7 @@ def loss(truth: oracle.Llama, adapter: Arrays, batch: list[Episode] = BATCH) -> 
 
 
 def gradient(backend: Backend, batch: list[Episode] = BATCH) -> Arrays:
-    """The gradient, read off the first moment of one step without clipping."""
+    """Return the gradient, read off the first moment of one step without clipping."""
     backend.forward_backward(batch)
     backend.optim_step(0.0, PLAIN)
     return {
@@ -55,7 +53,7 @@ def flat(arrays: Arrays) -> np.ndarray:
 
 
 def apart(one: Arrays, other: Arrays) -> float:
-    """Relative difference of two sets of arrays as one vector."""
+    """Return the relative difference of two sets of arrays, each as one vector."""
     assert one.keys() == other.keys()
     return float(np.linalg.norm(flat(one) - flat(other)) / np.linalg.norm(flat(other)))
 
@@ -71,11 +69,11 @@ def test_loss_and_count_are_those_of_numpy(
 def test_gradient_is_the_slope_of_the_numpy_loss(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
-    found = gradient(adapted())
-    length = np.linalg.norm(flat(found))
+    computed = gradient(adapted())
+    length = np.linalg.norm(flat(computed))
     draw = np.random.default_rng(3)
     noise = {name: draw.standard_normal(array.shape) for name, array in adapter.items()}
-    directions = [{name: array.astype(np.float64) / length for name, array in found.items()}]
+    directions = [{name: array.astype(np.float64) / length for name, array in computed.items()}]
     directions += [
         {n: noise[n] if part in n else np.zeros_like(noise[n]) for n in noise}
         for part in ("lora_A", "lora_B", "layers.0")
@@ -85,7 +83,7 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
             loss(truth, {n: adapter[n] + sign * 1e-5 * direction[n] for n in adapter})
             for sign in (1, -1)
         )
-        slope = float(flat(found) @ flat(direction))
+        slope = float(flat(computed) @ flat(direction))
         assert (ahead - behind) / 2e-5 == pytest.approx(slope, rel=1e-4, abs=1e-4)
 
 
@@ -107,7 +105,7 @@ def test_order_changes_nothing(adapted: Load) -> None:
 
 
 def test_padding_never_counts(adapted: Load) -> None:
-    """A short row beside a long one gives what the two give apart, weighted by their tokens."""
+    """A short row next to a long one gives the token-weighted mean of the two alone."""
     short, long = BATCH[3], episode((5,), tuple(range(6, 120)))
     together = gradient(adapted(), [short, long])
     one, other = gradient(adapted(), [short]), gradient(adapted(), [long])
@@ -126,7 +124,7 @@ def test_calls_add_up(adapted: Load) -> None:
     "spec", [AdamW(max_grad_norm=1.0, weight_decay=0.1), AdamW(0.8, 0.95, 1e-6, 0.0, 0.0)]
 )
 def test_adamw_follows_its_formula(adapted: Load, adapter: Arrays, spec: AdamW) -> None:
-    """arXiv 1711.05101, algorithm 2, bias-corrected, on the gradients the backend itself finds."""
+    """arXiv 1711.05101, algorithm 2, bias-corrected, on the backend's own gradients."""
     backend, probe = adapted(), adapted()
     weights = {name: array.astype(np.float64) for name, array in adapter.items()}
     m, v = ({name: np.zeros_like(array) for name, array in weights.items()} for _ in "mv")
@@ -233,16 +231,14 @@ def test_states_that_do_not_fit_are_refused(adapted: Load, adapter: Arrays) -> N
     assert snapshot(backend.state()) == snapshot(good)
 
 
-def test_a_gradient_that_is_not_finite_is_refused_and_changes_nothing(
-    adapted: Load, adapter: Arrays
-) -> None:
+def test_a_gradient_that_is_not_finite_changes_nothing(adapted: Load, adapter: Arrays) -> None:
     backend = adapted()
     name = sorted(adapter)[0]
     poisoned = adapter | {name: np.full_like(adapter[name], np.nan)}
     backend.restore(TrainState(adapter=poisoned))
     before = snapshot(backend.state())
     backend.forward_backward(BATCH)
-    with pytest.raises(BackendError, match="nan"):
+    with pytest.raises(BackendError, match="must be finite, got nan"):
         backend.optim_step(1e-2, AdamW())
     assert snapshot(backend.state()) == before
     assert backend.state().step == 0
@@ -283,9 +279,7 @@ def test_memory_is_reported(load: Load) -> None:
     assert 0 < memory.used <= memory.peak <= memory.total
 
 
-def test_a_step_at_rate_0_leaves_the_adapters_bytes_as_they_are(
-    load: Load, adapter: Arrays
-) -> None:
+def test_a_step_at_rate_0_leaves_the_adapters_bytes(load: Load, adapter: Arrays) -> None:
     backend = load(lora=SHAPE)
     before = {
         name: np.where(np.abs(array) < 0.01, np.float32(-0.0), array)

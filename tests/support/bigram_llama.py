@@ -1,7 +1,7 @@
-"""A tiny Llama that says what it was told to: the prompt's last character decides the answer.
+"""A tiny Llama with set answers: the prompt's last character decides which one it gives.
 
-A bigram model: every layer writes zeros, so the next token depends on the last one alone.
-It makes a real server or backend answer at once, predictably, and as long as wanted.
+A bigram model: every layer writes zeros, so the next token depends on the last one alone. It makes
+a real server or backend answer at once, predictably, and at any length.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ TEMPLATE = (
 
 
 def write(folder: Path, answers: Mapping[str, Sequence[str]], context: int = 2048) -> Path:
-    """Write a model folder. `answers`: last character of
-    the prompt -> pieces it answers with, one token each.
+    """Write a model folder that gives `answers`.
 
-    An answer's pieces are distinct and belong to no
-    other answer. After "∞" as last piece it never stops.
+    They map the prompt's last character to the pieces of the answer, one token each. An answer's
+    pieces are distinct and belong to no other answer. After "∞" as the last piece it never stops.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer([piece for pieces in answers.values() for piece in pieces])
@@ -73,7 +72,7 @@ def _tokenizer(pieces: Sequence[str]) -> Tokenizer:
 
 
 def _byte(character: str) -> str:
-    """ByteLevel's spelling of one ASCII character."""
+    """Return ByteLevel's spelling of one ASCII character."""
     spelled: str = pre_tokenizers.ByteLevel(
         add_prefix_space=False, use_regex=False
     ).pre_tokenize_str(character)[0][0]

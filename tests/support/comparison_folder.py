@@ -1,4 +1,4 @@
-"""A folder as `offapi compare` leaves it: arms with answers to the test set, and compare.json."""
+"""A folder as `offapi compare` leaves it, written by hand: arms with test answers, compare.json."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from offapi.files.hashing import sha256_path
 from offapi.training.run import Run
 
 RECIPES = ("sft", "distill", "filtered_sft", "grpo")
-SAID: Mapping[str, Any] = {
+FACTS: Mapping[str, Any] = {
     "outcome": "finished",
     "network": {"guard": True, "refused": [], "opened": []},
 }
 
 
-def answer(row: Mapping[str, Any], **said: Any) -> Prediction:
-    """Return the gold of a document, with some fields changed."""
+def answer(row: Mapping[str, Any], **changes: Any) -> Prediction:
+    """Return the gold of a document with some fields changed, as a prediction."""
     gold = row["gold"]
-    value = {**gold, **said}
+    value = {**gold, **changes}
     correct = {field: value[field] == gold[field] for field in gold}
     return Prediction(row["id"], orjson.dumps(value).decode(), value, correct, gold)
 
@@ -32,10 +32,14 @@ def answer(row: Mapping[str, Any], **said: Any) -> Prediction:
 def write(
     folder: Path, test: Sequence[Mapping[str, Any]], answers: Mapping[str, Sequence[Prediction]]
 ) -> Path:
-    """Write the comparison of the rows `answers`, where `RECIPES` are arms; return its folder."""
+    """Write the comparison `runs/compare` with the rows `answers`, and return its folder.
+
+    Rows named in `RECIPES` are arms.
+    """
     data = recipe_folder.write_jsonl(folder / "test.jsonl", [dict(row) for row in test])
-    rows = {name: _row(folder / "runs", name, Report.of(found)) for name, found in answers.items()}
-    told = {
+    reports = {name: Report.of(predictions) for name, predictions in answers.items()}
+    rows = {name: _row(folder / "runs", name, report) for name, report in reports.items()}
+    facts = {
         "backend": "torch",
         "model": "/models/tiny",
         "test": {"documents": len(test), "data": str(data), "sha256": sha256_path(data)},
@@ -46,14 +50,14 @@ def write(
     }
     path = folder / "runs" / "compare"
     path.mkdir(parents=True, exist_ok=True)
-    (path / "compare.json").write_bytes(orjson.dumps(told))
+    (path / "compare.json").write_bytes(orjson.dumps(facts))
     return path
 
 
 def change(path: Path, **facts: Any) -> None:
     """Change facts in the comparison's file."""
-    told = orjson.loads((path / "compare.json").read_bytes())
-    (path / "compare.json").write_bytes(orjson.dumps({**told, **facts}))
+    known = orjson.loads((path / "compare.json").read_bytes())
+    (path / "compare.json").write_bytes(orjson.dumps({**known, **facts}))
 
 
 def _row(runs: Path, name: str, report: Report) -> dict[str, Any]:

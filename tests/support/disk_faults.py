@@ -1,6 +1,4 @@
-"""Faults for tests: kills at the n-th file operation,
-what a power cut leaves, tiny and read-only disks.
-"""
+"""Faults for tests: kills at the n-th file operation, power cuts, tiny and read-only disks."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ OPERATIONS = (
 
 @contextmanager
 def watching(before: Callable[[str, tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
-    """Call `before(name, args, kwargs)` ahead of every file operation of `os` in this process."""
+    """Call `before(name, args, kwargs)` before every file operation of `os` in this process."""
     real = {name: getattr(os, name) for name in OPERATIONS}
 
     def watched(name: str) -> Callable[..., Any]:
@@ -52,7 +50,7 @@ def watching(before: Callable[[str, tuple[Any, ...], dict[str, Any]], None]) -> 
 
 
 def count(action: Callable[[], object]) -> int:
-    """How many file operations `action` makes."""
+    """Return how many file operations `action` makes."""
     seen: list[str] = []
     with watching(lambda name, *_: seen.append(name)):
         action()
@@ -60,9 +58,9 @@ def count(action: Callable[[], object]) -> int:
 
 
 def kill_at(n: int, action: Callable[[], object]) -> bool:
-    """Run `action` in a forked child that is killed ahead of its n-th file operation.
+    """Run `action` in a forked child that is killed before its n-th file operation.
 
-    True when it was.
+    Return whether it was killed.
     """
     child = os.fork()
     if child == 0:
@@ -87,7 +85,7 @@ def kill_at(n: int, action: Callable[[], object]) -> bool:
 
 
 def fail_at(n: int, name: str, error: int) -> Any:
-    """A context in which the n-th `os.<name>` raises OSError(error)."""
+    """Return a context in which the n-th `os.<name>` raises OSError(error)."""
     left = n
 
     def tick(called: str, *_: object) -> None:
@@ -103,7 +101,7 @@ Operation = tuple[str, Path, Any]  # name, path, and the bytes of a write or the
 
 
 def record(action: Callable[[], object]) -> list[Operation]:
-    """Every change `action` makes to files, in order, with paths as they were then."""
+    """Return every change that `action` makes to files, in order, with paths as they were then."""
     paths: dict[int, Path] = {}
     operations: list[Operation] = []
     real_open = os.open
@@ -142,10 +140,10 @@ def record(action: Callable[[], object]) -> list[Operation]:
 
 
 def after_power_cut(operations: list[Operation], eager_names: bool) -> Iterator[Operation]:
-    """What of `operations` may be left when the power goes after the last of them.
+    """Yield what of `operations` may remain when the power fails after the last of them.
 
-    Data that was not fsynced is lost. Names survive only if their folder was fsynced, or,
-    with `eager_names`, at once: real file systems do either.
+    Data that was not fsynced is lost. Names survive only if their folder was fsynced, or, with
+    `eager_names`, at once: real file systems do either.
     """
     for index, (name, path, value) in enumerate(operations):
         later = {where for what, where, _ in operations[index + 1 :] if what == "fsync"}
@@ -157,8 +155,9 @@ def after_power_cut(operations: list[Operation], eager_names: bool) -> Iterator[
 
 
 def replay(operations: Iterator[Operation], source: Path, target: Path) -> None:
-    """Apply operations recorded in `source` to `target`,
-    skipping those whose folder did not survive.
+    """Apply operations recorded in `source` to `target`.
+
+    Those whose folder did not survive are skipped.
     """
 
     def moved(path: Path) -> Path:
@@ -181,9 +180,9 @@ def replay(operations: Iterator[Operation], source: Path, target: Path) -> None:
 def on_small_disk(
     script: str, size: str = "64k", mode: str = "rw"
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python code whose working folder is a fresh tmpfs of `size`.
+    """Run Python code whose working folder is a new tmpfs of `size`.
 
-    Skips the test where mounting is refused.
+    The test is skipped where mounting is refused.
     """
     if not shutil.which("unshare"):
         pytest.skip("unshare is not installed: no private mount possible")

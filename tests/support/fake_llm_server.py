@@ -1,8 +1,8 @@
-"""A model's server on loopback that answers what it was
-told to: Chat Completions and Responses, streamed or not.
+"""A model server on loopback with scripted answers.
 
-Which answer is due is found by the first user message and how often it was asked before. What was
-asked and answered is kept in `wire`. Left out: everything a client does not need to go on.
+It speaks Chat Completions and Responses, streamed or not. The first user message, and how often it
+was asked before, decide the answer. Requests and answers are kept in `wire`. Left out: everything
+that a client can do without.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Turn(NamedTuple):
 
 
 class Server(ThreadingHTTPServer):
-    """Answers while it is a context.
+    """A server that answers while its context is open.
 
-    `scripts`: the turns of each conversation by its first user message.
+    `scripts` holds the turns of each conversation by its first user message.
     """
 
     daemon_threads = True
@@ -50,7 +50,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def turn(self, body: dict[str, Any]) -> tuple[int, Turn]:
-        """The next turn of a conversation, and its number."""
+        """Return the next turn of a conversation, and its number."""
         given = body.get("messages") or body["input"]
         name = (
             next(m["content"] for m in given if m.get("role") == "user")
@@ -72,11 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         number, turn = self.server.turn(body)
-        made = _chat(number, turn) if "messages" in body else _response(number, turn, body)
+        answer = _chat(number, turn) if "messages" in body else _response(number, turn, body)
         if not body.get("stream"):
-            self._send("application/json", json.dumps(made))
+            self._send("application/json", json.dumps(answer))
             return
-        events = _chunks(made) if "messages" in body else _events(made)
+        events = _chunks(answer) if "messages" in body else _events(answer)
         self._send(
             "text/event-stream", "".join(f"data: {json.dumps(event)}\n\n" for event in events)
         )
@@ -111,12 +111,10 @@ def _chat(number: int, turn: Turn) -> dict[str, Any]:
     return {**about, "choices": [choice], "usage": usage}
 
 
-def _chunks(made: dict[str, Any]) -> list[Any]:
-    """`made` in pieces of a few letters."""
-    message, about = (
-        made["choices"][0]["message"],
-        {**made, "object": "chat.completion.chunk", "usage": None},
-    )
+def _chunks(answer: dict[str, Any]) -> list[Any]:
+    """Return `answer` in pieces of a few letters."""
+    message = answer["choices"][0]["message"]
+    about = {**answer, "object": "chat.completion.chunk", "usage": None}
     deltas: list[dict[str, Any]] = [{"role": "assistant"}]
     deltas += [
         {name: letter}
@@ -140,8 +138,12 @@ def _chunks(made: dict[str, Any]) -> list[Any]:
         {**about, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
         for delta in deltas
     ]
-    last = {"index": 0, "delta": {}, "finish_reason": made["choices"][0]["finish_reason"]}
-    return [*pieces, {**about, "choices": [last]}, {**about, "choices": [], "usage": made["usage"]}]
+    last = {"index": 0, "delta": {}, "finish_reason": answer["choices"][0]["finish_reason"]}
+    return [
+        *pieces,
+        {**about, "choices": [last]},
+        {**about, "choices": [], "usage": answer["usage"]},
+    ]
 
 
 def _response(number: int, turn: Turn, body: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def _response(number: int, turn: Turn, body: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": f"response-{number}",
         "object": "response",
-        "created_at": "not a number",  # as little as servers keep to the specification
+        "created_at": "not a number",  # as some servers do, against the specification
         "model": "scripted",
         "status": "incomplete" if turn.cut else "completed",
         "incomplete_details": {"reason": "max_output_tokens"} if turn.cut else None,
@@ -178,15 +180,15 @@ def _response(number: int, turn: Turn, body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _events(made: dict[str, Any]) -> list[Any]:
-    """`made` as the events of a stream."""
+def _events(answer: dict[str, Any]) -> list[Any]:
+    """Return `answer` as the events of a stream."""
     events: list[tuple[str, dict[str, Any]]] = [
-        ("response.created", {"response": {**made, "output": []}})
+        ("response.created", {"response": {**answer, "output": []}})
     ]
-    for index, item in enumerate(made["output"]):
+    for index, item in enumerate(answer["output"]):
         events += [
-            (f"response.output_item.{done}", {"output_index": index, "item": item})
-            for done in ("added", "done")
+            (f"response.output_item.{kind}", {"output_index": index, "item": item})
+            for kind in ("added", "done")
         ]
-    events.append((f"response.{made['status']}", {"response": made}))
+    events.append((f"response.{answer['status']}", {"response": answer}))
     return [{"type": kind, "sequence_number": i, **event} for i, (kind, event) in enumerate(events)]

@@ -1,6 +1,4 @@
-"""Small model folders and files as a user might bring them:
-the tiny Llama with a tokenizer, and its like in GGUF.
-"""
+"""Small model folders and files as a user might bring them: a tiny Llama with tokenizer, and GGUF."""
 
 from __future__ import annotations
 
@@ -19,12 +17,12 @@ from offapi.models import expected_tensors
 
 
 def alphabet() -> list[str]:
-    """The 256 characters that stand for bytes in byte-level BPE."""
+    """Return the 256 characters that stand for bytes in byte-level BPE."""
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 def folder(path: Path, **settings: Any) -> Path:
-    """A complete model folder; `settings` change config.json, None removes a key."""
+    """Write a complete model folder; `settings` change config.json, and None removes a key."""
     tiny_llama.write_chat(path)
     config = {
         key: value for key, value in (tiny_llama.CONFIG | settings).items() if value is not None
@@ -34,7 +32,7 @@ def folder(path: Path, **settings: Any) -> Path:
 
 
 def random_folder(path: Path, **settings: Any) -> Path:
-    """`folder` with random weights for whatever tensors its config describes."""
+    """Write `folder` with random weights for the tensors that its config describes."""
     folder(path, **settings)
     draw = np.random.default_rng(0)
     shapes = expected_tensors.expected_shapes(
@@ -51,27 +49,28 @@ def random_folder(path: Path, **settings: Any) -> Path:
 def write_gguf(
     path: Path, architecture: str, fields: Mapping[str, Any] | None = None, q8: bool = False
 ) -> Path:
-    """The tiny model as llama.cpp's converter would
-    write it; `fields` change its tokenizer's metadata.
+    """Write the tiny model as llama.cpp's converter would.
+
+    `fields` change its tokenizer's metadata.
     """
     weights = load_file(
         tiny_llama.write(path.parent / f"{path.stem}-weights") / "model.safetensors"
     )
     head, draw = tiny_llama.HIDDEN // tiny_llama.HEADS, np.random.default_rng(1)
-    out = gguf.GGUFWriter(path, architecture)
-    out.add_block_count(tiny_llama.LAYERS)
-    out.add_context_length(512)
-    out.add_embedding_length(tiny_llama.HIDDEN)
-    out.add_feed_forward_length(tiny_llama.INNER)
-    out.add_head_count(tiny_llama.HEADS)
-    out.add_head_count_kv(tiny_llama.KV_HEADS)
-    out.add_layer_norm_rms_eps(1e-5)
-    out.add_rope_freq_base(100000.0)
-    out.add_rope_dimension_count(head)
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(tiny_llama.LAYERS)
+    writer.add_context_length(512)
+    writer.add_embedding_length(tiny_llama.HIDDEN)
+    writer.add_feed_forward_length(tiny_llama.INNER)
+    writer.add_head_count(tiny_llama.HEADS)
+    writer.add_head_count_kv(tiny_llama.KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(100000.0)
+    writer.add_rope_dimension_count(head)
     if architecture == "qwen3":
-        out.add_key_length(head)
-        out.add_value_length(head)
-    add_tokenizer(out, dict(fields or {}))
+        writer.add_key_length(head)
+        writer.add_value_length(head)
+    add_tokenizer(writer, dict(fields or {}))
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, tiny_llama.LAYERS)
     for name, value in weights.items():
         heads = {"q_proj": tiny_llama.HEADS, "k_proj": tiny_llama.KV_HEADS}.get(
@@ -84,7 +83,7 @@ def write_gguf(
             if q8 and value.ndim == 2
             else gguf.GGMLQuantizationType.F32
         )
-        out.add_tensor(
+        writer.add_tensor(
             str(names.get_name(name, (".weight",))), gguf.quantize(value, kind), raw_dtype=kind
         )
     for i in range(tiny_llama.LAYERS):
@@ -97,16 +96,16 @@ def write_gguf(
             keys = tiny_llama.KV_HEADS * head
             extra = {"attn_q.bias": tiny_llama.HIDDEN, "attn_k.bias": keys, "attn_v.bias": keys}
         for name, size in extra.items():
-            out.add_tensor(f"blk.{i}.{name}", draw.uniform(0.5, 1.5, size).astype(np.float32))
-    out.write_header_to_file()
-    out.write_kv_data_to_file()
-    out.write_tensors_to_file()
-    out.close()
+            writer.add_tensor(f"blk.{i}.{name}", draw.uniform(0.5, 1.5, size).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
     return path
 
 
-def add_tokenizer(out: gguf.GGUFWriter, fields: dict[str, Any]) -> None:
-    """256 byte tokens, control tokens, and merges for "he", "12" and "  "."""
+def add_tokenizer(writer: gguf.GGUFWriter, fields: dict[str, Any]) -> None:
+    """Add 256 byte tokens, control tokens, and merges for "he", "12" and " "."""
     special = ["<|turn|>", "<|end|>", "<|im_end|>", "<think>"]
     merges = ["h e", "1 2", "Ġ Ġ"]
     words = alphabet() + [merge.replace(" ", "") for merge in merges] + special
@@ -115,14 +114,14 @@ def add_tokenizer(out: gguf.GGUFWriter, fields: dict[str, Any]) -> None:
         {"<think>": 4}.get(word, 3 if word in special else 5 if word.startswith("[PAD") else 1)
         for word in words
     ]
-    out.add_tokenizer_model(fields.pop("model", "gpt2"))
-    out.add_tokenizer_pre(fields.pop("pre", "smollm"))
-    out.add_token_list(words)
-    out.add_token_types(kinds)
-    out.add_token_merges(merges)
-    out.add_bos_token_id(words.index("<|turn|>"))
-    out.add_eos_token_id(words.index("<|end|>"))
-    out.add_chat_template(fields.pop("template", tiny_llama.TEMPLATE))
+    writer.add_tokenizer_model(fields.pop("model", "gpt2"))
+    writer.add_tokenizer_pre(fields.pop("pre", "smollm"))
+    writer.add_token_list(words)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(words.index("<|turn|>"))
+    writer.add_eos_token_id(words.index("<|end|>"))
+    writer.add_chat_template(fields.pop("template", tiny_llama.TEMPLATE))
     if fields.pop("add_bos", False):
-        out.add_add_bos_token(True)
+        writer.add_add_bos_token(True)
     assert not fields

@@ -33,16 +33,16 @@ class Block:
         """The words of each command line of a shell block."""
         lines = self.text.replace("\\\n", " ").splitlines()
         words = [shlex.split(line, comments=True) for line in lines]
-        return [found for found in words if found]
+        return [command for command in words if command]
 
 
 def pages() -> list[Path]:
-    """README and every page of docs/."""
+    """Return README, CONTRIBUTING and every page of docs/."""
     return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The fenced blocks of a page, in their order."""
+    """Yield the fenced blocks of a page, in order."""
     for indent, language, title, text in FENCE.findall(page.read_text("utf-8")):
         lines = [line.removeprefix(indent) for line in text.splitlines(keepends=True)]
         yield Block(page, language, title, "".join(lines))

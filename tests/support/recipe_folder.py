@@ -1,6 +1,4 @@
-"""A tiny model, a task and documents on disk, and
-offapi run on them, here or in a process of its own.
-"""
+"""A tiny model, a task and documents on disk, and offapi run on them, in this process or another."""
 
 from __future__ import annotations
 
@@ -37,14 +35,15 @@ SHOPS = ("Ash", "Birch", "Cedar", "Elm")
 
 
 def rows(count: int, wrong: int = 0) -> list[dict[str, Any]]:
-    """Documents with gold; the first `wrong` recorded
-    labels name a shop that is not in the text.
+    """Return documents with gold.
+
+    The first `wrong` recorded labels name a shop that is not in the text.
     """
-    made = []
+    documents = []
     for i in range(count):
         shop = SHOPS[i % len(SHOPS)] + chr(ord("a") + i)
         label = {"shop": "Nowhere Inc" if i < wrong else shop}
-        made.append(
+        documents.append(
             {
                 "id": f"d{i}",
                 "document": f"from {shop}, no {i}",
@@ -52,7 +51,7 @@ def rows(count: int, wrong: int = 0) -> list[dict[str, Any]]:
                 "recorded_label": label,
             }
         )
-    return made
+    return documents
 
 
 def write_jsonl(path: Path, lines: list[dict[str, Any]]) -> Path:
@@ -63,12 +62,12 @@ def write_jsonl(path: Path, lines: list[dict[str, Any]]) -> Path:
 def lay_out(
     folder: Path, recipe: str = "sft", count: int = 10, wrong: int = 0, **keys: Any
 ) -> Path:
-    """Everything a run needs in `folder`; the recipe file's path."""
+    """Write everything that a run needs into `folder`, and return the recipe file's path."""
     folder.mkdir(exist_ok=True)
     model = tiny_llama.write_chat(folder / "model")
     (folder / "task.py").write_text(TASK)
     write_jsonl(folder / "train.jsonl", rows(count, wrong))
-    write_jsonl(folder / "val.jsonl", rows(24)[20:])  # none of them among those learned
+    write_jsonl(folder / "val.jsonl", rows(24)[20:])  # none of which are learned
     settings = {
         "recipe": recipe,
         "task": "task.py",
@@ -93,7 +92,7 @@ TIMEOUT = 300  # seconds
 
 
 def offapi(*words: str, cwd: Path | None = None) -> Done:
-    """`offapi WORDS` in this process: torch is loaded once, not once a command."""
+    """Run `offapi WORDS` in this process: torch is loaded once, not once per command."""
     stdout, stderr = io.BytesIO(), io.BytesIO()
     out, err = (
         io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in (stdout, stderr)
@@ -104,34 +103,34 @@ def offapi(*words: str, cwd: Path | None = None) -> Done:
 
 
 def apart(*words: object, **options: Any) -> Done:
-    """`offapi WORDS`, the installed command, in a process of its own."""
+    """Run `offapi WORDS`, the installed command, in a process of its own."""
     settings = {"env": environment(), "timeout": TIMEOUT, **options}
     return subprocess.run(start(*words), capture_output=True, text=True, check=False, **settings)
 
 
 def environment(**more: str) -> dict[str, str]:
-    """For a process that shares the machine with other tests: one thread, and none that spins."""
+    """Return an environment for sharing the machine: one thread, and none that spins."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **more}
 
 
 def start(*words: object) -> list[str]:
-    """The command line of the installed offapi."""
+    """Return the command line of the installed offapi."""
     return [str(Path(sys.executable).with_name("offapi")), *map(str, words)]
 
 
 def told(done: Done) -> dict[str, Any]:
-    """What a command that succeeded wrote to stdout with --json."""
+    """Return what a successful command wrote to stdout with --json."""
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = orjson.loads(done.stdout)
-    return found
+    output: dict[str, Any] = orjson.loads(done.stdout)
+    return output
 
 
 def until(
     done: Callable[[], object],
-    why: Callable[[], str] = lambda: "it did not get that far",
+    why: Callable[[], str] = lambda: "timed out",
     seconds: float = 120.0,
 ) -> None:
-    """Wait for `done`, and fail with `why` after so many seconds."""
+    """Wait for `done`, and fail with `why` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, why()

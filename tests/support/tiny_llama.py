@@ -1,5 +1,6 @@
-"""A Llama of a few thousand weights with a byte tokenizer,
-written without torch, for tests that need no real model.
+"""A Llama of a few thousand weights with a byte tokenizer, written without torch.
+
+It serves tests that need no real model.
 """
 
 from __future__ import annotations
@@ -81,7 +82,10 @@ TEMPLATE = (
 
 
 def write_chat(folder: Path, seed: int = 0) -> Path:
-    """`write`, with a byte tokenizer (`<|turn|>` is 256, `<|end|>` is EOS) and a chat template."""
+    """Do `write`, and add a byte tokenizer and a chat template.
+
+    `<|turn|>` is token 256, `<|end|>` is EOS.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     write(folder, seed)

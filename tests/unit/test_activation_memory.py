@@ -1,4 +1,4 @@
-"""What a training token holds, by the model's sizes."""
+"""The bytes that a training token takes, from the model's sizes."""
 
 from __future__ import annotations
 

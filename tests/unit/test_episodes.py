@@ -1,4 +1,4 @@
-"""What both backends refuse, and what they share by."""
+"""What both backends refuse, and which prefix they share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GIVEN = Segment((1, 2), False)
 
 
 def masked(ids: tuple[int, ...], counts: tuple[int, ...]) -> Episode:
-    """Two sampled tokens, 3 and 4, drawn from these sets."""
+    """Return an episode of two sampled tokens, 3 and 4, drawn from these sets."""
     mask = SamplingMask(np.array(ids, np.int32), np.array(counts, np.int32))
     return Episode("row-1", (GIVEN, Segment((3, 4), True, sampling_mask=mask)))
 
@@ -41,7 +41,7 @@ def test_what_cannot_be_learned_is_refused_by_name() -> None:
         check_learnable([good, Episode("early", (Segment((1, 2), True),))], 10)
 
 
-def test_what_needs_no_score_can_be_asked_for_one() -> None:
+def test_episodes_without_masked_tokens_can_be_scored() -> None:
     check_scorable([], 10)
     check_scorable([Episode("mute", (GIVEN,)), Episode("empty", ())], 10)
 
@@ -52,7 +52,7 @@ def test_a_temperature_that_is_not_above_0_is_refused(temperature: float) -> Non
         check_scorable([], 10, temperature)
 
 
-def test_a_sampling_mask_holds_the_token_of_every_position() -> None:
+def test_a_sampling_mask_must_hold_the_token_of_each_position() -> None:
     check_scorable([masked((3, 9, 4), (2, 1))], 10)
     for ids, counts in (
         ((3, 4), (2,)),  # one set for two tokens

@@ -50,34 +50,34 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def sources(folder: str) -> Iterator[Path]:
-    """Python files below a folder of the repository."""
+    """Yield the Python files below a folder of the repository."""
     return (
         path for path in sorted((ROOT / folder).rglob("*.py")) if "__pycache__" not in path.parts
     )
 
 
 def module_name(path: Path) -> str:
-    """The name a source file is imported by once installed."""
+    """Return the name by which a source file is imported once installed."""
     folder, *rest = path.relative_to(ROOT).with_suffix("").parts
     return ".".join([FOLDERS[folder], *rest]).removesuffix(".__init__")
 
 
 def imports(path: Path, everywhere: bool = False) -> set[str]:
-    """Modules that a file imports when it is itself imported, or `everywhere` in it."""
-    found = set()
+    """Return the modules that a file imports when it is itself imported, or `everywhere` in it."""
+    names = set()
     todo: list[ast.AST] = [ast.parse(path.read_text())]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {"." * node.level + (node.module or "")}
-            found |= {f"{node.module}.{alias.name}" for alias in node.names if not node.level}
+            names |= {"." * node.level + (node.module or "")}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names if not node.level}
         only_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         if everywhere or not (only_types or deferred):
             todo += ast.iter_child_nodes(node)
-    return found
+    return names
 
 
 MODULES = {module_name(path) for folder in FOLDERS for path in sources(folder)}
@@ -88,13 +88,13 @@ def top(names: set[str]) -> set[str]:
 
 
 def unit(module: str) -> str:
-    """Return the module or package of `offapi` that a module belongs to; a backend is one of its own."""
+    """Return the module or package of `offapi` that a module belongs to; each backend is a unit."""
     parts = module.split(".")[1:]
     return ".".join(parts[: 2 if parts[:1] == ["backends"] else 1])
 
 
 def upward_imports() -> Iterator[str]:
-    """Imports between units, also within functions, that do not go down the layers."""
+    """Yield imports between units, also within functions, that do not go down the layers."""
     layer = {name: place for place, names in enumerate(LAYERS) for name in names.split()}
     for path in [path for folder in FOLDERS for path in sources(folder)]:
         module = module_name(path)
@@ -127,7 +127,7 @@ def class_homes() -> dict[str, list[str]]:
 
 
 def is_twin(modules: list[str]) -> bool:
-    """Whether the modules are one noun in both backends."""
+    """Whether the modules are the same file in both backends."""
     backends = [module.split(".")[2] for module in modules if module.startswith("offapi.backends.")]
     return sorted(backends) == ["mlx_backend", "torch_backend"] and len(modules) == 2
 
@@ -160,7 +160,7 @@ def test_packages_are_the_folders() -> None:
 
 def test_the_wheel_holds_every_file_under_one_name(tmp_path: Path) -> None:
     if find_spec("setuptools") is None:
-        pytest.skip("setuptools is not installed here, so no wheel can be built without a network")
+        pytest.skip("setuptools is not installed, and building a wheel would need the network")
     tree = tmp_path / "tree"
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -199,8 +199,9 @@ def test_one_version() -> None:
 
 
 def test_the_core_imports_no_numbers_library_when_imported() -> None:
-    """Nor do its functions, but for transformers, the
-    tokenizers' home: backends are found by entry point.
+    """Nor do its functions, except transformers, whose tokenizers it uses.
+
+    Backends are found by entry point.
     """
     for path in sources("offapi"):
         assert top(imports(path)).isdisjoint(NUMBERS), path
@@ -221,26 +222,27 @@ def test_importing_the_whole_core_loads_no_numbers_library() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_backends_and_recipes_import_the_core_or_their_neighbours() -> None:
+def test_backends_and_recipes_import_core_or_neighbours() -> None:
     for folder in ("backends", "recipes"):
         for path in sources(folder):
-            found = top(imports(path, everywhere=True))
-            assert found.isdisjoint({"backends", "recipes", "tests"}), path
+            imported = top(imports(path, everywhere=True))
+            assert imported.isdisjoint({"backends", "recipes", "tests"}), path
             if folder == "recipes":
-                assert found.isdisjoint(NUMBERS), f"{path}: a recipe never sees a tensor"
+                assert imported.isdisjoint(NUMBERS), f"{path}: a recipe never sees a tensor"
 
 
 @pytest.mark.parametrize(
     ("package", "other"), [("torch_backend", {"mlx", "mlx_lm"}), ("mlx_backend", {"torch", "peft"})]
 )
-def test_a_backend_does_not_import_the_other_ones_library(package: str, other: set[str]) -> None:
+def test_a_backend_never_imports_the_other_backends_library(package: str, other: set[str]) -> None:
     for path in sources(f"backends/{package}"):
         assert top(imports(path, everywhere=True)).isdisjoint(other), path
 
 
 def test_a_noun_has_the_same_file_in_both_backends() -> None:
-    """Each needs some files more (MLX its BLAS, torch
-    what pays on CUDA); what both have has one name.
+    """Each has some more files: MLX its BLAS, torch what pays on CUDA.
+
+    What both have has one name.
     """
     torch, mlx = (
         {path.stem for path in sources(f"backends/{name}_backend")} for name in ("torch", "mlx")
@@ -297,7 +299,7 @@ def test_entry_points_name_modules_that_are_there() -> None:
     assert all(find_spec(value.split(":")[0]) for value in declared.values())
 
 
-def test_task_example_and_judge_are_reached_from_the_top_and_nothing_else_is() -> None:
+def test_the_top_package_offers_task_example_and_judge() -> None:
     from offapi.task import Example, Task
     from offapi.teachers.judge import judge
 

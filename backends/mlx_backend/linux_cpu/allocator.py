@@ -1,7 +1,7 @@
-"""glibc keeps large freed blocks instead of handing them back to the kernel.
+"""Keep glibc from returning large freed blocks to the kernel.
 
 MLX's CPU arrays are plain malloc blocks. By default glibc maps each large one anew, and the page
-faults cost as much as the arithmetic. Left out: other C libraries, where nothing is changed.
+faults cost as much as the arithmetic. Left out: other C libraries, where nothing changes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MOST = 2**31 - 1
 
 
 def keep_large_blocks() -> bool:
-    """Tell malloc so, for this process. Returns whether it took it."""
+    """Set malloc's thresholds for this process; return whether that worked."""
     if sys.platform != "linux":
         return False
     library = ctypes.CDLL(None)

@@ -1,7 +1,7 @@
 """The BLAS behind MLX on Linux, opened before `mlx.core` is first imported.
 
-MLX's Linux wheel brings the reference BLAS, some 30 times slower than a real one. A library
-opened globally first takes its place. Nothing happens on macOS. Left out: installing one.
+MLX's Linux wheel brings the reference BLAS, some 30 times slower than an optimised one. A library
+that is opened globally first takes its place. Nothing happens on macOS. Left out: installing one.
 """
 
 from __future__ import annotations
@@ -14,30 +14,27 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-SYMBOL = (
-    "sgemm_"  # what the wheel's own C interface calls; the first global library that has it serves
-)
+# What the wheel's own C interface calls: the first global library that has it provides it.
+SYMBOL = "sgemm_"
 OPENBLAS = ("libopenblas.so.0", "libopenblas.so")
 SLOW = 8.0  # GFLOP/s on one core: the reference BLAS reaches 3, any real one 30 and more
 
 
 @dataclass(frozen=True)
 class Blas:
-    """What multiplies matrices: the library's file
-    as the linker reports it, and its measured speed.
-    """
+    """The library that multiplies matrices: its file as the linker reports it, and its speed."""
 
-    path: str  # "" where the system's own framework does it
+    path: str  # "" if the system's own framework does it
     gflops: float  # fp32, one product of 512 x 512
 
     @property
     def slow(self) -> bool:
-        """Whether this is the reference BLAS or as slow."""
+        """Whether this is the reference BLAS, or as slow."""
         return self.gflops < SLOW
 
 
 def _torch_library() -> Path | None:
-    """torch's CPU library (it holds a BLAS), found without importing torch."""
+    """Return torch's CPU library, which holds a BLAS, without importing torch."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
@@ -46,17 +43,17 @@ def _torch_library() -> Path | None:
 
 
 def open_fast() -> str:
-    """Open the fastest BLAS found for all later libraries;
-    returns its path or name, "" when there is none.
+    """Open the fastest BLAS here for all later libraries; return its path or name, or "".
 
-    Must run before `import mlx.core`.
+    It must run before `import mlx.core`.
     """
     if sys.platform != "linux":
         return ""
     # Byte equality: MKL otherwise rounds by memory alignment. Read once, at its first product.
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     torch = _torch_library()
-    for name in (*([str(torch)] if torch else []), *OPENBLAS):
+    names = OPENBLAS if torch is None else (str(torch), *OPENBLAS)
+    for name in names:
         try:
             library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
         except OSError:
@@ -76,15 +73,14 @@ class _DlInfo(ctypes.Structure):
 
 
 def _library_of(symbol: str) -> str:
-    """File of the library the dynamic linker takes `symbol` from, "" when none is global."""
+    """Return the library from which the dynamic linker takes `symbol`, or "" if none is global."""
     everything = ctypes.CDLL(None)
     if not hasattr(everything, symbol):
         return ""
     info = _DlInfo()
-    found = everything.dladdr(
-        ctypes.cast(getattr(everything, symbol), ctypes.c_void_p), ctypes.byref(info)
-    )
-    return os.fsdecode(info.file) if found and info.file else ""
+    address = ctypes.cast(getattr(everything, symbol), ctypes.c_void_p)
+    known = everything.dladdr(address, ctypes.byref(info))
+    return os.fsdecode(info.file) if known and info.file else ""
 
 
 def report() -> Blas:

@@ -1,7 +1,7 @@
-"""exp and log-sum-exp, with MLX's own kernels except where they are slow.
+"""exp and log-sum-exp, with MLX's own kernels except where those are slow.
 
-MLX's CPU kernels outside Apple's libraries take 25 ns an exponential, which makes softmax, not
-the matrices, the cost of attention and of the vocabulary. There a polynomial does it in 6 ns.
+Outside Apple's libraries MLX's CPU kernels take 25 ns per exponential, so softmax rather than the
+matrices dominates attention and the vocabulary. There a polynomial takes 6 ns.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def _cut(value: mx.array, shifted: mx.array) -> mx.array:
 @mx.custom_function
 def _fast_exp(x: mx.array, top: mx.array) -> mx.array:
     value, shifted = _fraction(x, top)
-    return _cut(
-        mx.view(_raise(mx.view(value, mx.int32), mx.view(shifted, mx.int32)), mx.float32), shifted
-    )
+    raised = _raise(mx.view(value, mx.int32), mx.view(shifted, mx.int32))
+    return _cut(mx.view(raised, mx.float32), shifted)
 
 
 @_fast_exp.vjp
@@ -61,8 +60,9 @@ def _fast_exp_vjp(
 
 
 def exp_below(x: mx.array, top: mx.array) -> mx.array:
-    """exp(x - top) of fp32 `x` nowhere above `top`, which
-    is a constant of the gradient; relative error 1e-6.
+    """Return exp(x - top) of fp32 `x` that is nowhere above `top`; relative error 1e-6.
+
+    `top` is a constant of the gradient.
     """
     top = mx.stop_gradient(top)
     result: mx.array = _fast_exp(x, top) if slow_exp() else mx.exp(x - top)  # type: ignore[assignment]
@@ -70,6 +70,6 @@ def exp_below(x: mx.array, top: mx.array) -> mx.array:
 
 
 def log_sum_exp(x: mx.array) -> mx.array:
-    """log(sum(exp(x))) over the last axis, kept with size 1; fp32."""
+    """Return log(sum(exp(x))) over the last axis, which keeps length 1; fp32."""
     top = mx.stop_gradient(x.max(axis=-1, keepdims=True))
     return top + mx.log(exp_below(x, top).sum(axis=-1, keepdims=True))

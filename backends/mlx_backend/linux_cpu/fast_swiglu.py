@@ -1,8 +1,7 @@
-"""SwiGLU's product with this backend's exponential, where
-MLX's own is slow: there it costs a tenth of a forward pass.
+"""SwiGLU with this backend's exponential where MLX's own is slow: a tenth of a forward pass.
 
-mlx-lm's models come here through their own `swiglu`.
-Left out: other activations, which stay as they are.
+mlx-lm's models call this module through their own `swiglu`. Left out: other activations, which stay
+as they are.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ _swiglu = activations.swiglu
 
 
 def swiglu(gate: mx.array, x: mx.array) -> mx.array:
-    """gate * sigmoid(gate) * x (arXiv 2002.05202)."""
+    """Return gate * sigmoid(gate) * x (arXiv 2002.05202)."""
     if not slow_exp():
         return _swiglu(gate, x)  # type: ignore[no-any-return]
-    found: Any = _fast(gate, x)
-    product: mx.array = found[0]
+    result: Any = _fast(gate, x)
+    product: mx.array = result[0]
     return product
 
 
@@ -38,9 +37,8 @@ def install(model: Module) -> None:
 
 @mx.custom_function
 def _fast(gate: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:
-    decay = exp_below(
-        -mx.abs(gate.astype(mx.float32)), mx.zeros(())
-    )  # exp(-|gate|) never overflows
+    # exp(-|gate|) never overflows.
+    decay = exp_below(-mx.abs(gate.astype(mx.float32)), mx.zeros(()))
     return _product(gate, x, decay)
 
 
@@ -58,6 +56,6 @@ def _fast_vjp(
 
 @partial(mx.compile, shapeless=True)
 def _product(gate: mx.array, x: mx.array, decay: mx.array) -> tuple[mx.array, mx.array]:
-    """The result, and sigmoid(gate) for the backward pass."""
+    """Return the result, and sigmoid(gate) for the backward pass."""
     sigmoid = (mx.where(gate < 0, decay, 1.0) / (1 + decay)).astype(gate.dtype)
     return gate * sigmoid * x, sigmoid

@@ -1,4 +1,4 @@
-"""What must be set in the process before `mlx.core` is first imported."""
+"""Settings of the process that must be in place before `mlx.core` is first imported."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_shared_notes_appear_once_others_with_the_arms_name(comparison: Path) ->
     for arm in arms.iterdir():
         manifest = orjson.loads((arm / "manifest.json").read_bytes())
         (arm / "manifest.json").write_bytes(
-            orjson.dumps({**manifest, "attempts": [comparison_folder.SAID]})
+            orjson.dumps({**manifest, "attempts": [comparison_folder.FACTS]})
         )
     gamed = {"step": 4, "since": 0, "samples": [{"id": "t1", "before": "a", "after": "b"}]}
     (arms / "sft-0123456789ab" / "hacking.json").write_bytes(orjson.dumps(gamed))

@@ -1,6 +1,4 @@
-"""Statistics against other computations of the same:
-enumeration, closed forms, SciPy's own, and simulation.
-"""
+"""Statistics against other computations: enumeration, closed forms, SciPy's own, and simulation."""
 
 from __future__ import annotations
 
@@ -68,8 +66,8 @@ def test_sign_flips_are_what_enumeration_counts(sums: list[int]) -> None:
         sum(s * abs(x) for s, x in zip(signs, sums, strict=True))
         for signs in product((-1, 1), repeat=len(sums))
     ]
-    wanted = sum(abs(one) >= abs(sum(sums)) for one in flipped) / len(flipped)
-    assert paired.sign_flip(np.array(sums, dtype=np.int64)) == pytest.approx(wanted, abs=1e-12)
+    expected = sum(abs(total) >= abs(sum(sums)) for total in flipped) / len(flipped)
+    assert paired.sign_flip(np.array(sums, dtype=np.int64)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_sign_flips_of_many_documents_agree_with_the_binomial() -> None:
@@ -80,9 +78,7 @@ def test_sign_flips_of_many_documents_agree_with_the_binomial() -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 @SMALL
 def test_holm_is_the_stepwise_rule(ps: list[float]) -> None:
-    """Reject the smallest p below level/m, then the
-    next below level/(m-1), and so on, until one is not.
-    """
+    """Reject the smallest p below level/m, then the next below level/(m-1), until one is not."""
     adjusted = paired.holm(ps)
     for level in (0.01, 0.05, 0.3):
         rejected, left = set(), len(ps)
@@ -99,8 +95,9 @@ def test_holm_is_the_stepwise_rule(ps: list[float]) -> None:
 
 
 def slow_score_limit(b: int, c: int, n: int, upper: bool) -> float:
-    """Tango's limit by brute force: the nuisance share
-    by maximising the likelihood, the limit by a grid.
+    """Return Tango's limit by brute force.
+
+    The nuisance share maximises the likelihood, and the limit comes from a grid.
     """
 
     def standardised(delta: float) -> float:
@@ -125,57 +122,53 @@ def slow_score_limit(b: int, c: int, n: int, upper: bool) -> float:
     ("b", "c", "n"), [(9, 2, 60), (2, 9, 60), (3, 0, 30), (40, 20, 160), (1, 1, 10)]
 )
 def test_the_score_interval_agrees_with_brute_force(b: int, c: int, n: int) -> None:
-    found = paired.score_interval(b, c, n)
-    assert found.low == pytest.approx(slow_score_limit(b, c, n, upper=False), abs=2e-3)
-    assert found.high == pytest.approx(slow_score_limit(b, c, n, upper=True), abs=2e-3)
+    interval = paired.score_interval(b, c, n)
+    assert interval.low == pytest.approx(slow_score_limit(b, c, n, upper=False), abs=2e-3)
+    assert interval.high == pytest.approx(slow_score_limit(b, c, n, upper=True), abs=2e-3)
 
 
 def test_the_score_interval_without_difference_has_a_closed_form() -> None:
     for n in (1, 10, 1_000_000):
-        found = paired.score_interval(0, 0, n)
-        assert found.high == pytest.approx(1.96**2 / (n + 1.96**2), rel=1e-3)
-        assert found.low == pytest.approx(-found.high)
+        interval = paired.score_interval(0, 0, n)
+        assert interval.high == pytest.approx(1.96**2 / (n + 1.96**2), rel=1e-3)
+        assert interval.low == pytest.approx(-interval.high)
     assert paired.score_interval(5, 0, 5).high == 1.0
     assert paired.score_interval(0, 5, 5).low == -1.0
 
 
 def over_test_sets(n: int, better: float, worse: float, sets: int) -> list[tuple[Contrast, int]]:
-    """Contrasts of simulated test sets in which A alone or B
-    alone is right at these rates, and how often each came.
+    """Return contrasts of simulated test sets, and how often each came.
+
+    In them A alone or B alone is right at these rates.
     """
     draws = np.random.default_rng(7).multinomial(n, [better, worse, 1 - better - worse], size=sets)
     kinds, times = np.unique(draws, axis=0, return_counts=True)
-    each = [np.repeat([1, -1, 0], kind) for kind in kinds]
-    found = [contrast(one > 0, one < 0, 1, [None] * n, MARGIN) for one in each]
-    return list(zip(found, times.tolist(), strict=True))
+    test_sets = [np.repeat([1, -1, 0], kind) for kind in kinds]
+    contrasts = [contrast(each > 0, each < 0, 1, [None] * n, MARGIN) for each in test_sets]
+    return list(zip(contrasts, times.tolist(), strict=True))
 
 
 @pytest.mark.parametrize(
     ("n", "better", "worse"), [(60, 0.15, 0.05), (120, 0.04, 0.02), (400, 0.05, 0.05)]
 )
 def test_the_interval_of_a_difference_covers_the_truth(n: int, better: float, worse: float) -> None:
-    """In 95% of test sets the interval holds the
-    true difference, also where few documents differ.
-    """
-    found = over_test_sets(n, better, worse, sets=2_000)
-    hits = sum(
-        times for one, times in found if one.difference.low <= better - worse <= one.difference.high
-    )
+    """95% of intervals hold the true difference, also when few documents differ."""
+    hits = 0
+    for result, times in over_test_sets(n, better, worse, sets=2_000):
+        hits += times * (result.difference.low <= better - worse <= result.difference.high)
     assert 0.94 <= hits / 2_000 <= 0.98
 
 
 def test_the_paired_bootstrap_alone_covers_the_truth() -> None:
-    """Percentile intervals of means of three fields, correlated
-    within a document, vectorised over 300 test sets.
-    """
+    """Percentile intervals of means of three fields that are correlated within a document."""
     draw, n = np.random.default_rng(3), 150
     hits = 0
     for _ in range(300):
         hard = draw.normal(size=n)
         each = [(draw.normal(size=(n, 3)) + hard[:, None] < cut).mean(axis=1) for cut in (0.9, 0.6)]
-        found = bootstrap.intervals((each[0] - each[1])[:, None])[0]
+        interval = bootstrap.intervals((each[0] - each[1])[:, None])[0]
         truth = stats.norm.cdf(0.9 / sqrt(2)) - stats.norm.cdf(0.6 / sqrt(2))
-        hits += bool(found.low <= truth <= found.high)
+        hits += bool(interval.low <= truth <= interval.high)
     assert 0.925 <= hits / 300 <= 0.975
 
 
@@ -190,8 +183,9 @@ def test_the_bootstrap_agrees_with_scipys() -> None:
 
 
 def test_groups_are_drawn_whole() -> None:
-    """Ten groups of ten alike documents tell as much as ten
-    documents; groups of unequal size weigh by their size.
+    """Ten groups of ten alike documents show as much as ten documents.
+
+    Groups of unequal size weigh by their size.
     """
     few = np.array([1.0, 0, 1, 1, 0, 1, 0, 1, 1, 0])
     names = [f"g{i // 10}" for i in range(100)]
@@ -203,16 +197,17 @@ def test_groups_are_drawn_whole() -> None:
     assert bootstrap.count(["a", None, None, "a"]) == 3
 
 
-def test_the_rate_of_documents_in_groups_is_as_unsure_as_its_groups() -> None:
-    """Two groups, one all right and one all wrong, show
-    nothing; all alike, as little as two documents.
+def test_rates_of_groups_are_as_uncertain_as_the_groups() -> None:
+    """Two groups, one all right and one all wrong, show nothing.
+
+    All right in both shows as little as two documents do.
     """
     pair = ["a"] * 50 + ["b"] * 50
     half, perfect, almost = [True] * 50 + [False] * 50, [True] * 100, [True] * 99 + [False]
-    found = bootstrap.shares([half, perfect, [False] * 100, almost], pair)
-    assert (found[0].mean, found[0].low, found[0].high) == (0.5, 0.0, 1.0)
-    assert (found[1], found[2]) == (wilson(2, 2), wilson(0, 2))
-    assert found[3].low == wilson(99, 100).low, "few groups make a bootstrap too sure"
+    shares = bootstrap.shares([half, perfect, [False] * 100, almost], pair)
+    assert (shares[0].mean, shares[0].low, shares[0].high) == (0.5, 0.0, 1.0)
+    assert (shares[1], shares[2]) == (wilson(2, 2), wilson(0, 2))
+    assert shares[3].low == wilson(99, 100).low, "few groups make a bootstrap too confident"
     assert bootstrap.rates(np.ones((100, 1)), pair) == [wilson(2, 2)]
     alone = [f"g{i}" for i in range(100)]
     assert (
@@ -221,19 +216,18 @@ def test_the_rate_of_documents_in_groups_is_as_unsure_as_its_groups() -> None:
         == [wilson(50, 100)]
     )
     grouped = contrast(np.array(half), np.array(perfect), 1, pair, MARGIN)
-    assert (grouped.a, grouped.b) == (found[0], found[1])
+    assert (grouped.a, grouped.b) == (shares[0], shares[1])
 
 
-def test_memory_and_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).random((500, 2))
     whole = bootstrap.means(values, resamples=200)
     monkeypatch.setattr(bootstrap, "CELLS", 1_500)
-    np.testing.assert_allclose(
-        bootstrap.means(values, resamples=200), whole, rtol=1e-12
-    )  # BLAS rounds by shape
+    chunked = bootstrap.means(values, resamples=200)
+    np.testing.assert_allclose(chunked, whole, rtol=1e-12)  # BLAS rounds by shape
 
 
-def test_the_best_of_one_look_is_the_sign_flip_test_and_of_many_asks_for_more() -> None:
+def test_the_best_of_several_needs_more_evidence() -> None:
     differences = np.array([1, 1, 1, -1, 1, 1, 0, 1, 1, 1])
     alone = paired.best_of(differences[:, None].astype(float), 0)
     assert alone == pytest.approx(paired.sign_flip(differences) / 2, abs=0.005)
@@ -248,9 +242,7 @@ def test_the_best_of_one_look_is_the_sign_flip_test_and_of_many_asks_for_more() 
 
 @pytest.mark.parametrize(("n", "discordance"), [(100, 0.2), (400, 0.2), (400, 0.08), (1500, 0.3)])
 def test_the_detectable_difference_is_found_four_times_in_five(n: int, discordance: float) -> None:
-    """Power of the exact test at that difference, simulated;
-    exact tests are cautious, so a little less than 80%.
-    """
+    """Simulated power of the exact test, which is conservative: a little below 80%."""
     each = np.zeros(n)
     each[: int(n * discordance)] = 1
     size = paired.detectable(each, n)
@@ -262,21 +254,21 @@ def test_the_detectable_difference_is_found_four_times_in_five(n: int, discordan
         axis=0,
         return_counts=True,
     )
-    found = sum(
+    significant = sum(
         times[i]
         for i, (b, c) in enumerate(counts.tolist())
         if paired.mcnemar(b, c) < 0.05 and b > c
     )
-    assert 0.72 <= found / sets <= 0.86
+    assert 0.72 <= significant / sets <= 0.86
 
 
-def test_what_too_few_documents_can_show() -> None:
+def test_too_few_documents_show_nothing() -> None:
     assert paired.mcnemar(sample_size.FEWEST, 0) < 0.05 <= paired.mcnemar(sample_size.FEWEST - 1, 0)
     assert paired.detectable(np.zeros(5), 5) == 1.0
     assert paired.detectable(np.zeros(100), 100) == 0.06, "six documents of a hundred, all one way"
 
 
-def test_as_many_documents_as_it_takes_show_the_difference() -> None:
+def test_the_needed_documents_show_the_difference() -> None:
     n = sample_size.documents(20, 100, 0.05)
     assert n == 628  # 0.2 x (2.8 / 0.05)^2 = 627.2
     assert paired.detectable(np.repeat([1.0, 0.0], [n // 5, n - n // 5]), n) == pytest.approx(
@@ -288,13 +280,13 @@ def test_as_many_documents_as_it_takes_show_the_difference() -> None:
     assert sample_size.documents(1, 1, 0.5) == 32
 
 
-def test_of_a_mean_a_smaller_difference_shows_than_of_a_field() -> None:
+def test_a_mean_shows_smaller_differences_than_a_field() -> None:
     """Eight of a hundred documents differ by one field of four: two points, and significant."""
     a = np.array([4] * 8 + [3] * 92)
-    found = contrast(a, np.full(100, 3), 4, [None] * 100, MARGIN)
-    assert found.difference.mean == pytest.approx(0.02)
-    assert found.p == pytest.approx(2 / 2**8)
-    assert found.detectable == pytest.approx(2.8 * sqrt(8 / 16) / 100)
+    result = contrast(a, np.full(100, 3), 4, [None] * 100, MARGIN)
+    assert result.difference.mean == pytest.approx(0.02)
+    assert result.p == pytest.approx(2 / 2**8)
+    assert result.detectable == pytest.approx(2.8 * sqrt(8 / 16) / 100)
     alike = contrast(a, a, 4, [None] * 100, MARGIN)
     assert alike.detectable == pytest.approx(6 / 4 / 100), (
         "six documents that differ by one field, all one way"
@@ -327,31 +319,32 @@ def test_a_contrast_is_its_own_mirror(sides: tuple[list[int], list[int]]) -> Non
 
 @pytest.mark.parametrize("n", [1, 2, 5, 50, 100_000])
 @pytest.mark.parametrize("right", [0, 1])
-def test_no_discordance_is_no_certainty(n: int, right: int) -> None:
+def test_no_discordance_still_leaves_uncertainty(n: int, right: int) -> None:
     side = np.full(n, right)
     for steps, groups in ((1, [None] * n), (1, ["one"] * n), (3, [None] * n)):
-        found = contrast(side * steps, side * steps, steps, groups, 0.05)
-        assert found.difference.low < 0 < found.difference.high
-        assert found.p == 1.0
-        assert found.non_inferior == (n == 100_000 and groups[0] is None)
-        assert 0 < found.detectable <= 1
-        assert found.a.low < found.a.high
+        result = contrast(side * steps, side * steps, steps, groups, 0.05)
+        assert result.difference.low < 0 < result.difference.high
+        assert result.p == 1.0
+        assert result.non_inferior == (n == 100_000 and groups[0] is None)
+        assert 0 < result.detectable <= 1
+        assert result.a.low < result.a.high
 
 
 def test_non_inferiority_is_claimed_rarely_where_it_is_false() -> None:
-    """A lies exactly the margin below B: the claim may be
-    made in 2.5% of test sets; where A is as good, it is made.
+    """If A lies exactly the margin below B, the claim may be made in 2.5% of test sets.
+
+    If A is as good as B, it is made.
     """
     false = over_test_sets(200, better=0.02, worse=0.07, sets=3_000)
-    assert sum(times for one, times in false if one.non_inferior) / 3_000 <= 0.03
+    claimed = sum(times for result, times in false if result.non_inferior)
+    assert claimed / 3_000 <= 0.03
     true = over_test_sets(600, better=0.03, worse=0.03, sets=300)
-    assert sum(times for one, times in true if one.non_inferior) / 300 >= 0.95
+    claimed = sum(times for result, times in true if result.non_inferior)
+    assert claimed / 300 >= 0.95
 
 
-def test_alike_documents_of_a_group_are_no_evidence() -> None:
-    """A is better in each of 12 documents of one
-    conversation, and in no other: that is one observation.
-    """
+def test_alike_documents_of_a_group_count_once() -> None:
+    """A is better in each of 12 documents of one conversation only: that is one observation."""
     a, b = np.array([1] * 12 + [0] * 12), np.array([0] * 24)
     alone = contrast(a, b, 1, [None] * 24, 0.05)
     grouped = contrast(a, b, 1, ["talk"] * 12 + [f"d{i}" for i in range(12)], 0.05)
