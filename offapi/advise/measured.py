@@ -126,7 +126,7 @@ def _comparison(result: dict[str, Any], path: str) -> Measured:
 
 
 def _undecided(result: dict[str, Any], name: str) -> str:
-    """Return that the comparison could not tell, and how many documents would."""
+    """Say that the comparison is undecided, and how many documents would decide it."""
     row, n, margin = result["rows"][name], result["test"]["documents"], result["margin"]
     needed = sample_size.documents(row["to_rival"]["only_a"] + row["to_rival"]["only_b"], n, margin)
     documents = plural(n, "test document")

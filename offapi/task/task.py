@@ -43,7 +43,7 @@ class Grade:
 
 @dataclass(frozen=True)
 class Task:
-    """What to extract, how to write it, and how to tell a good answer from a bad one.
+    """What to extract, how to write it, and how to distinguish a good answer from a bad one.
 
     `schema` is the JSON schema of the answer, an object; answers are written in the order of its
     properties. `match` says how each field is compared with gold. `checks` maps a name to (check,
