@@ -97,7 +97,7 @@ class Keys:
                 f" got {self.name!r}"
             )
         if self.recipes is not None and self.roads is not None:
-            raise ValueError("roads is the older name of recipes: give only one of them")
+            raise ValueError("`roads` is the older name of `recipes`: give only one of them")
         for name, given in (("recipes", self.recipes), ("roads", self.roads)):
             if given is not None and len(set(given)) != len(given):
                 raise ValueError(f"{name} must name each recipe once, got {', '.join(given)}")
