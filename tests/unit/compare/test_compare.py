@@ -116,7 +116,7 @@ def test_the_older_name_of_recipes_is_read(folder: Path) -> None:
     assert found.recipes == ("grpo", "sft")
     assert found.as_dict()["roads"] == ("grpo", "sft")
     assert "recipes" not in found.as_dict()
-    with pytest.raises(ConfigError, match="older name of recipes"):
+    with pytest.raises(ConfigError, match="older name of `recipes`"):
         load_keys(folder / "compare.toml", ["roads=['sft']", "recipes=['sft']"])
 
 
