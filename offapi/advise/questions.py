@@ -64,7 +64,7 @@ def _choice(key: str, asks: str, *choices: str) -> Question:
 
 
 QUESTIONS = (
-    _choice("narrow", "Is the task narrow: one kind of input, one form of answer?", "yes", "no"),
+    _choice("narrow", "Is the task narrow: one kind of input, one answer format?", "yes", "no"),
     _choice("privacy", "Must the documents stay on your machines?", "stays", "free"),
     _choice(
         "maintainer",
@@ -85,7 +85,7 @@ QUESTIONS = (
     Question("target", "What share of documents must be right in all fields?", "share"),
     Question("inputs", "How many documents do you have?", "count"),
     Question("labels", "How many documents have an answer checked by a person?", "count"),
-    Question("traces", "How many answers of your present agent are logged?", "count"),
+    Question("traces", "How many answers of your current model are logged?", "count"),
     _choice(
         "teacher",
         "Is there a stronger model to label documents, on your machines or elsewhere?",
@@ -95,7 +95,7 @@ QUESTIONS = (
     ),
     Question(
         "teacher_quality",
-        "What share does the stronger model (or your present agent) get right in all fields?",
+        "What share does the stronger model (or your current model) get right in all fields?",
         "share",
     ),
     _choice(

@@ -31,7 +31,7 @@ COMMANDS = {
     "train": "Train a model with a recipe.",
     "eval": "Measure a model's accuracy, or compare two, with 95% intervals.",
     "drift": "Check recent traces for drift.",
-    "compare": "Train with every recipe your data allow and compare the results.",
+    "compare": "Train with every recipe your data allows and compare the results.",
     "curve": "Estimate how accuracy grows with more training examples.",
     "cost": "Compare your own model's cost with the API's; find the break-even.",
     "advise": "Recommend a recipe, or advise against training.",
@@ -81,13 +81,19 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="offapi")
 def cli() -> None:
-    """Train a small model for a task that you now send to a large one, on your own machine.
+    """Train a small model, on your own machine, for a task that you now send to a large one.
 
-    A task is one Python file: instructions, the form of the answer, and checks that score an
-    answer. A recipe is a way to train: from labelled documents (sft), from a teacher model's
+    A task is defined in one Python file: instructions, the answer's format, and checks that score
+    an answer. A recipe is a way to train: from labelled documents (sft), from a teacher model's
     answers (distill), from logged answers (filtered_sft), or from the checks alone (grpo). Nothing
-    is sent over the network, except by `offapi label` to the endpoint you name, and by a judge
-    that your task file declares to be elsewhere.
+    is sent over the network, except by `offapi label` to the endpoint you name, and by a judge (a
+    model that grades answers) that your task file places on another machine.
+
+    \b
+    Words:
+      teacher   a stronger model that writes answers      student   the small model you train
+      gold      an answer known to be right               trace     a logged request with its answer
+      adapter   trained weights on top of a base model    group     rows that belong together
 
     \b
     Start here:
@@ -96,6 +102,8 @@ def cli() -> None:
       offapi models add demo               add a small model to train
       offapi init my-task                  create a task folder to make your own
       offapi train my-task/distill.toml    train on it
+
+    Exit codes: 0 done, 1 error, 2 wrong usage or configuration, 3 ran, but needs your attention.
     """
 
 

@@ -55,9 +55,10 @@ def command(
 ) -> None:
     """Recommend a recipe for your task, or advise against training a model.
 
-    Use it before you collect data or train. Each option below answers one question; all may be left
-    out. In a terminal it asks the questions that no option answered, and Enter skips one. The advice
-    rests on your answers and on the files given with --measured, and on nothing else.
+    Use it before you collect data or train, and again when you have measurements. Each option down
+    to --scorable answers one question; all may be left out. In a terminal it asks the questions that
+    no option answered, and Enter skips one. The advice rests on your answers, on the files given
+    with --measured, and on rules of thumb where nothing was measured.
 
     \b
     Examples:

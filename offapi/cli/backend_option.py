@@ -9,7 +9,7 @@ import click
 
 
 def backend_option(
-    purpose: str = "Library that computes",
+    purpose: str = "Library to run the model with",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add --backend, whose help starts with `purpose`. An unknown name is a usage error."""
     text = f"{purpose}: torch or mlx.  [default: mlx on Apple silicon, else torch]"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RESULT = "compare.json"
 
 
-@click.command(short_help="Train with every recipe your data allow and compare the results.")
+@click.command(short_help="Train with every recipe your data allows and compare the results.")
 @click.argument("file", type=click.Path(path_type=Path))
 @backend_option()
 @click.option(
@@ -45,7 +45,7 @@ def command(
     the task, the documents and the test set. Its key `recipes` limits which ones are run.
 
     Each trained model is an arm, in a folder named after everything it depends on. Run the same
-    command again to resume: an arm that is done is reused, by other comparisons too.
+    command again to resume: an arm that is done is reused, also by other comparisons.
 
     \b
     Examples:

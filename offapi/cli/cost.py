@@ -52,7 +52,7 @@ def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--example",
     type=FILE,
-    help="Only write an example file for --from to this path, to replace its figures by yours.",
+    help="Only write an example file for --from to this path, for you to fill in with your figures.",
 )
 @inputs
 @options
@@ -71,8 +71,8 @@ def command(
     machines: one you own already, one you buy, one you rent. It reports the break-even in requests
     and in months, which inputs matter most, and when to stay on the API.
 
-    RANGE is a number, or low:likely:high if you are not sure. [assumed: ...] is what an input is
-    without you; an input without it must be given or measured. Amounts are in dollars unless a file
+    RANGE is a number, or low:likely:high if you are not sure. [assumed: ...] is the value
+    used if you give none; an input without it must be given or measured. Amounts are in dollars unless a file
     names another currency. Prices are yours and never fetched.
 
     \b

@@ -42,7 +42,7 @@ def _numbers(
     type=click.Choice(["sft", "distill", "filtered_sft"]),
     default="sft",
     show_default=True,
-    help="Recipe to train with at each size. --road is its older name.",
+    help="Recipe to train with at each size.",
 )
 @click.option(
     "--sizes",
@@ -57,7 +57,7 @@ def _numbers(
     metavar="N",
     default=3,
     show_default=True,
-    help="Random samples of each size; one model is trained on each. More give a surer curve.",
+    help="Random samples of each size; one model is trained on each. More samples give a more certain curve.",
 )
 @click.option(
     "--want",
@@ -88,8 +88,7 @@ def command(
 
     Use it before you pay for more labels. It trains on 25, 50, 100 ... rows, a few random samples of
     each size, scores every model on the test set and fits a curve. It reports what twice the rows
-    would bring and, with --want, how many rows that accuracy takes or that more data of this kind
-    will not reach it. FILE is the file of `offapi compare`. Run the same command again to resume.
+    would bring and, with --want, how many rows reach that accuracy, or that no number of them will. FILE is the file of `offapi compare`. Run the same command again to resume.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ MARKS = {"ok": "ok", "absent": "-", "warning": "warning", "failed": "FAILED"}
 @click.command(short_help="Check backends, models, memory, disk and the network guard.")
 @options
 def command(output: Output) -> None:
-    """Check backends, stored models, memory, disk and the network guard.
+    """Check backends, local models, memory, disk and the guard that blocks the network.
 
     Use it after installing, and whenever a command fails unexpectedly. It changes nothing and says
     how to fix each problem. Exit code 3: something must be fixed first.

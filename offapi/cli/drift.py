@@ -45,8 +45,8 @@ RETRAIN = 3  # the exit code
     "--state",
     "state_file",
     type=FILE,
-    help="File that keeps the counts from one call to the next. Without it, every call starts anew"
-    " and counts as the only one.",
+    help="File that keeps the counts from one call to the next. Without it, every call starts anew,"
+    " and the false-alarm rate holds for that call only.",
 )
 @click.option(
     "--false-alarm",
@@ -62,7 +62,7 @@ RETRAIN = 3  # the exit code
     default=0.02,
     show_default=True,
     metavar="FRACTION",
-    help="Ignore changes of a mean smaller than this; 0.02 is 2 percentage points.",
+    help="Ignore changes of a check's mean score smaller than this; 0.02 is 2 percentage points.",
 )
 @options
 def command(
@@ -79,10 +79,11 @@ def command(
 
     Use it on a model that serves requests, every day if you like. It grades the traces with the
     task's checks, without gold answers, and compares them with the reference window. The verdict is
-    fresh (no change found), watch (one check may have moved) or retrain (exit code 3).
+    fresh (no change found), watch (a change is possible) or retrain (a change is certain enough;
+    exit code 3).
 
     A sequential test allows any number of calls: with the same --state, the false-alarm probability
-    holds for all of them together. Rows are taken to be independent; of rows with the same `group`,
+    holds for all of them together. Rows are assumed to be independent; of rows with the same `group`,
     only the first one counts.
 
     \b

@@ -78,7 +78,7 @@ class Rival:
     metavar="N",
     default=1,
     show_default=True,
-    help="Answers to sample per document; with more than one, pass rates are reported too.",
+    help="Answers to sample per document; with more than one, the share of right answers is reported too.",
 )
 @click.option(
     "--temperature",
@@ -111,7 +111,7 @@ class Rival:
     default=0.05,
     show_default=True,
     metavar="FRACTION",
-    help="Largest drop in accuracy you would accept when replacing B by A; 0.05 is 5 points.",
+    help="Largest drop in accuracy you would accept when replacing B by A; 0.05 is 5 percentage points.",
 )
 @click.option(
     "--common",

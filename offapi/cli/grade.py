@@ -131,12 +131,12 @@ def command(
     """Score traces with the task's checks and keep the best.
 
     Use it on imported traces before you train on them with filtered_sft. A grade is the weighted
-    mean of an answer's checks, from 0 to 1. The report shows the grades, what each rule would keep
-    and, with --gold or --review, how far the grades can be trusted. Near-duplicates are kept once.
+    mean of an answer's checks, from 0 to 1. The report shows the grades, how many rows each rule
+    would keep and, with --gold or --review, how far the grades can be trusted. Of near-duplicates one is kept.
     --threshold, --best, --top and --cap can be combined; a kept row satisfies all of them.
 
-    Run the same command again to resume. Exit code 3: a check failed on some rows, which are named
-    and never kept.
+    Run the same command again to resume. Exit code 3: a check raised an error on some rows, which are
+    named and never kept.
 
     \b
     Examples:

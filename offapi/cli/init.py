@@ -70,8 +70,8 @@ Then make it yours, one piece at a time:
 def command(output: Output, *, folder: Path) -> None:
     """Create a task folder that runs as it is: task.py, documents, traces, recipes and a README.
 
-    Use it to start a task of your own. FOLDER must be new or empty. It starts as the demo's task
-    with generated documents; its README says what to replace, one piece at a time.
+    Use it to start a task of your own. FOLDER must be new or empty. The folder starts as a copy of the demo's
+    task with generated documents; its README says what to replace, one piece at a time.
 
     \b
     Example:

@@ -105,7 +105,7 @@ CONCURRENCY, TIMEOUT = 4, 120.0
     "--price-out",
     type=click.FloatRange(0),
     metavar="DOLLARS",
-    help="Endpoint: price per million answer tokens, in dollars. It goes with --price-in.",
+    help="Endpoint: price per million answer tokens, in dollars. Give both prices or neither.",
 )
 @click.option(
     "--max-cost",
@@ -144,10 +144,10 @@ def command(
 ) -> None:
     """Label documents with a teacher model, for a student to learn from with the recipe distill.
 
-    Use it when a stronger model can do your task and you have documents without answers. Before it
-    asks, it shows the number of documents, the prompt tokens and, with prices, the cost. Answers are
-    kept as they came, and failures with their reason. Options that start with "Endpoint:" need a URL
-    as the teacher.
+    Use it when a stronger model can do your task and you have documents without answers. Before the
+    first request it shows the number of documents, the prompt tokens and, with prices, the cost.
+    Answers are stored unchanged, failures with their reason; the recipe distill drops answers that
+    fail the checks. Options marked "Endpoint:" apply only when the teacher is a URL.
 
     Run the same command again to resume. Exit code 3: stopped at --max-cost.
 

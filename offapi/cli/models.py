@@ -95,7 +95,7 @@ def list_(output: Output) -> None:
 def verify(output: Output, name: str | None) -> None:
     """Check that no file of a model has changed since it was added.
 
-    It reads every file of the model NAME, or of all models without NAME, and compares it with the
+    It reads every file of the model NAME (of all models, if no NAME is given) and compares it with the
     recorded SHA-256.
 
     \b

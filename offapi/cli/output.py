@@ -174,12 +174,12 @@ def options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--json",
         "as_json",
         is_flag=True,
-        help="Print one JSON object on stdout, and nothing else there.",
+        help="Print exactly one JSON object, and nothing else, on stdout.",
     )
     @click.option(
         "--plain",
         is_flag=True,
-        help="Print no colours and no redrawn progress bar, as with NO_COLOR=1.",
+        help="Print no colours and no animated progress bar, as with NO_COLOR=1.",
     )
     @functools.wraps(function)
     def command(*arguments: Any, as_json: bool, plain: bool, **values: Any) -> Any:

@@ -25,12 +25,12 @@ FILE = click.Path(path_type=Path)
     "cost_file",
     type=FILE,
     help="JSON printed by `offapi cost --json`, to include the costs."
-    "  [default: RUN/cost.json if it exists]",
+    "  [default: RUN/cost.json, if you saved it there]",
 )
 @click.option(
     "--no-documents",
     is_flag=True,
-    help="Leave out the text of the documents. Ids, answers and gold stay in the report.",
+    help="Leave out the text of the documents. Ids, answers and gold answers stay, and may be confidential.",
 )
 @options
 def command(

@@ -24,19 +24,20 @@ from offapi.cli.output import Output, options
 @click.option(
     "--resume",
     is_flag=True,
-    help="Resume the run from its last checkpoint. Without it, no run of that name may exist.",
+    help="Resume the run from its last checkpoint. Without it, an existing run of the same name is an error.",
 )
 @click.option(
     "--rollouts",
     type=click.Path(path_type=Path),
-    help="For grpo: learn offline from these graded traces, or from a run's rollouts folder, instead"
-    " of sampling.",
+    help="For grpo: learn from existing answers with their scores (graded traces, or a run's rollouts"
+    " folder) instead of sampling new ones.",
 )
 @click.option(
     "--allow",
     metavar="GATE",
     multiple=True,
-    help="For grpo: continue although this gate failed; its message names the gate. May be given"
+    help="For grpo: continue although this gate, a check on the training itself, failed."
+    " Its message names it. May be given"
     " more than once.",
 )
 @options
@@ -52,15 +53,16 @@ def command(
 ) -> None:
     """Train a model with a recipe: sft, distill, filtered_sft or grpo.
 
-    RECIPE is a TOML file; `offapi init` writes one for each recipe. Its keys name the task, the data
+    RECIPE is a TOML file that sets up one recipe; `offapi init` writes one for each. Its keys name the task, the data
     and the base model; relative paths are relative to the file. `offapi advise` and `offapi compare`
     help to choose a recipe.
 
-    The command first estimates its time and memory. The result is a run folder with an adapter (the
-    trained weights) and, if the recipe has `val`, the accuracy on those documents.
+    The command first prints an estimate of its time and memory, then starts. The result is the
+    folder runs/NAME with an adapter (the trained weights) and, if the recipe has `val`, the accuracy
+    on those documents. `offapi eval --adapter` measures it; its files have PEFT's format.
 
-    Ctrl-C or a crash loses at most the steps since the last checkpoint. Run the same command with
-    --resume to continue.
+    Ctrl-C or a crash loses at most the steps since the last checkpoint. Unlike the other commands, train
+    resumes only with --resume.
 
     \b
     Examples:

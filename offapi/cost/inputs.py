@@ -165,7 +165,7 @@ INPUTS = (
     Input(
         "escalated_share",
         "share",
-        "Fraction of the requests that your model still passes on to the API, 0 to 1.",
+        "Fraction of the requests that you still send to the API, 0 to 1.",
         "0:0.05:0.2",
         most=1.0,
     ),
@@ -183,7 +183,7 @@ INPUTS = (
     Input(
         "hardware_share",
         "share",
-        "Smallest fraction of the machine's cost that this task pays, 0 to 1.",
+        "Fraction of the machine's cost that is charged to this task at least, 0 to 1.",
         "1",
         most=1.0,
     ),
@@ -191,7 +191,7 @@ INPUTS = (
     Input(
         "rent_hours",
         "hours a month",
-        "Smallest number of hours per month that the machine is rented; 730 is all of them.",
+        "Hours per month that the machine is rented at least; 730 is always on.",
         "730",
         most=730.0,
     ),
@@ -227,7 +227,12 @@ INPUTS = (
         "Hours of a person's work per month to keep the model serving.",
         "1:3:8",
     ),
-    Input("hourly_rate", "an hour", "Hourly rate of the person operating it.", "40:70:120"),
+    Input(
+        "hourly_rate",
+        "an hour",
+        "Cost per hour of the people's work, for all the hours above.",
+        "40:70:120",
+    ),
     Input(
         "horizon_months",
         "months",
