@@ -46,16 +46,19 @@ def used(advice: Advice) -> list[Threshold]:
 
 def as_dict(advice: Advice, said: Sequence[str] = ()) -> dict[str, Any]:
     """Return what `--json` prints."""
+    passed = [gate.key for gate in advice.passed]
+    changes = [_change(change) for change in advice.changes]
+    thresholds = [asdict(threshold) for threshold in used(advice)]
     return {
         "road": advice.recipe.key,
         "name": advice.recipe.name,
         "because": advice.row.because,
         "decided_by": advice.gate.key if advice.gate else None,
-        "passed": [gate.key for gate in advice.passed],
+        "passed": passed,
         "not_taken": {"road": advice.other.key, "name": advice.other.name, "why": advice.why_not},
-        "would_change": [_change(change) for change in advice.changes],
+        "would_change": changes,
         "notes": list(advice.notes),
-        "thresholds": [asdict(threshold) for threshold in used(advice)],
+        "thresholds": thresholds,
         "measured": list(said),
         "commands": advice.commands,
         "answers": dict(advice.known.answers),

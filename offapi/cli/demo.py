@@ -80,7 +80,9 @@ def show(outcome: DemoOutcome, output: Output) -> None:
     """Show the three arms next to each other, each field with its interval."""
     names = list(outcome.arms)
     tables = [outcome.arms[name].report.table() for name in names]
-    rows = [[field[0][0], *(cell for _, cell in field)] for field in zip(*tables, strict=True)]
+    rows = []
+    for field in zip(*tables, strict=True):
+        rows.append([field[0][0], *(cell for _, cell in field)])
     for key, title in (("prompt_tokens", "prompt tokens"), ("seconds", "seconds")):
         costs = [f"{outcome.arms[name].cost[key]:g}" for name in names]
         rows.append([f"{title} per document", *costs])

@@ -87,7 +87,8 @@ def read_material(keys: Keys) -> Material:
         what = "every document is near a test document."
         raise DataError(what, where=str(keys.documents), next_step="Use other test documents.")
     near_chats = dropped_chats if keys.traces else 0
-    traces, asked = tuple(row for row, _ in chats), tuple(text for _, text in chats)
+    traces = tuple(row for row, _ in chats)
+    asked = tuple(text for _, text in chats)
     return Material(task, tuple(kept), traces, test, dropped + near_chats, _no_teacher(keys), asked)
 
 
@@ -101,7 +102,8 @@ def set_aside(material: Material, seed: int) -> Material:
     kept, _ = _drop_near([(row, row.text) for row in rest], texts)
     pairs = zip(material.traces, material.asked, strict=True)
     chats, _ = _drop_near([(pair, pair[1]) for pair in pairs], texts)
-    traces, asked = tuple(row for row, _ in chats), tuple(text for _, text in chats)
+    traces = tuple(row for row, _ in chats)
+    asked = tuple(text for _, text in chats)
     return replace(material, documents=tuple(kept), traces=traces, asked=asked, held=tuple(held))
 
 
@@ -151,7 +153,8 @@ def _drop_near(pairs: Sequence[tuple[Any, str]], held: Sequence[str]) -> tuple[l
     """Return the rows that are not near a held-out text, and how many were dropped."""
     if not pairs:
         return [], 0
-    spoiled = {match.row for match in near([text for _, text in pairs], held)}
+    texts = [text for _, text in pairs]
+    spoiled = {match.row for match in near(texts, held)}
     same = set(held)
     kept = [row for i, (row, text) in enumerate(pairs) if i not in spoiled and text not in same]
     return kept, len(pairs) - len(kept)

@@ -83,4 +83,8 @@ def _students(arm: Arm, inputs: Any, chat: Chat, task: Task) -> list[list[int]]:
         prompts = [len(chat.prompt(task.messages(row.text))) for row in inputs.rows]
         return [[tokens + task.max_answer_tokens for tokens in prompts]]
     learned = (inputs.kept, inputs.random) if arm.recipe == "filtered_sft" else (inputs.episodes,)
-    return [[len(episode.tokens) for episode in episodes] for episodes in learned if episodes]
+    students = []
+    for episodes in learned:
+        if episodes:
+            students.append([len(episode.tokens) for episode in episodes])
+    return students

@@ -34,26 +34,19 @@ def headers(result: Found) -> list[str]:
 def table(result: Found) -> list[list[str]]:
     """Return the lines: data and effort, accuracy, differences, and the ceiling of each arm."""
     names = _order(result)
-    lines = [
-        ["rows used", *(_rows(result, name) for name in names)],
-        ["where they came from", *(_source(result, name) for name in names)],
-        [
-            "human minutes (assumed)",
-            *(_cost(result, name, lambda c: f"{c.human_minutes:.0f}") for name in names),
-        ],
-        ["teacher tokens, in + out", *(_cost(result, name, _tokens) for name in names)],
-        ["teacher's price", *(_cost(result, name, _dollars) for name in names)],
-        [
-            "machine minutes",
-            *(_cost(result, name, lambda c: f"{c.machine_minutes:.1f}") for name in names),
-        ],
-        ["kWh", *(_cost(result, name, lambda c: f"{c.kwh:.3g}") for name in names)],
-    ]
-    fields = list(next(iter(result.reports.values())).fields)
-    lines += [
-        [field, *(result.reports[name].fields[field].percent() for name in names)]
-        for field in fields
-    ]
+    efforts: dict[str, Callable[[Effort], str]] = {
+        "human minutes (assumed)": lambda cost: f"{cost.human_minutes:.0f}",
+        "teacher tokens, in + out": _tokens,
+        "teacher's price": _dollars,
+        "machine minutes": lambda cost: f"{cost.machine_minutes:.1f}",
+        "kWh": lambda cost: f"{cost.kwh:.3g}",
+    }
+    lines = [["rows used", *(_rows(result, name) for name in names)]]
+    lines.append(["where they came from", *(_source(result, name) for name in names)])
+    for title, show in efforts.items():
+        lines.append([title, *(_cost(result, name, show) for name in names)])
+    for field in next(iter(result.reports.values())).fields:
+        lines.append([field, *(result.reports[name].fields[field].percent() for name in names)])
     lines.append(["all fields", *(result.reports[name].all_fields.percent() for name in names)])
     ranked = result.verdicts.rows
     lines.append(

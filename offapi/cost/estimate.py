@@ -67,6 +67,11 @@ class Case:
             return "stay on the API"
         return "pays" if self.cheaper >= SURE else "cannot tell"
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints under the case's name."""
+        figures = {key: value for key, value in asdict(self).items() if key != "name"}
+        return {**figures, "verdict": self.verdict}
+
 
 @dataclass(frozen=True)
 class Swing:
@@ -108,13 +113,7 @@ class Estimate:
             key: {**asdict(quantity.range), "source": quantity.source}
             for key, quantity in self.inputs.known.items()
         }
-        cases = {
-            case.name: {
-                **{k: v for k, v in asdict(case).items() if k != "name"},
-                "verdict": case.verdict,
-            }
-            for case in self.cases
-        }
+        cases = {case.name: case.as_dict() for case in self.cases}
         swings = [asdict(swing) | {"decides": swing.decides} for swing in self.swings]
         return {
             "verdict": self.verdict,

@@ -245,9 +245,8 @@ INPUTS = (
 BY_KEY = {row.key: row for row in INPUTS}
 SPEEDS = ("seconds", "tokens_per_second")  # exactly one of them is known
 
-_FIELDS = [(row.key, float | str | None, None) for row in INPUTS] + [
-    (key, str | None, None) for key in STATED
-]
+_FIELDS = [(row.key, float | str | None, None) for row in INPUTS]
+_FIELDS += [(key, str | None, None) for key in STATED]
 
 
 def _check(given: Any) -> None:

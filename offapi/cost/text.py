@@ -24,45 +24,40 @@ def money(amount: float | None, currency: str) -> str:
 def cost_table(estimate: Estimate) -> tuple[Sequence[str], Rows]:
     """Return headers and rows: the first month by part, all months together, the break-evens."""
     currency, cases = estimate.inputs.currency, estimate.cases
-    rows: Rows = [
-        (part, *(money(case.parts[part], currency) for case in cases), "")
-        for part in cases[0].parts
-    ]
-    spreads = [case.monthly for case in cases] + [estimate.api]
-    single = [case.per_request for case in cases] + [estimate.api_per_request]
-    totals = [case.total for case in cases] + [estimate.api_total]
-    rows += [
-        ("the first month", *(money(spread.likely, currency) for spread in spreads)),
-        ("  5% to 95%", *(_span(spread, currency) for spread in spreads)),
-        (
-            "  cheaper than the API in",
-            *(f"{100 * case.cheaper_at_first:.0f}% of draws" for case in cases),
-            "",
-        ),
-        (
-            "  break-even, requests a month",
-            *(_count(case.break_even_requests.likely) for case in cases),
-            "",
-        ),
-        ("    5% to 95%", *(_counts(case.break_even_requests) for case in cases), ""),
-        ("  per 1,000 requests", *(money(1000 * (one.likely or 0.0), currency) for one in single)),
-        (f"all {_months(estimate)}", *(money(spread.likely, currency) for spread in totals)),
-        ("  5% to 95%", *(_span(spread, currency) for spread in totals)),
-        (
-            "  cheaper than the API in",
-            *(f"{100 * case.cheaper:.0f}% of draws" for case in cases),
-            "",
-        ),
-        ("  break-even, month", *(_count(case.break_even_month.likely) for case in cases), ""),
-        ("    5% to 95%", *(_counts(case.break_even_month) for case in cases), ""),
-        (
-            "  break-even, requests in month 1",
-            *(_count(case.break_even_start.likely) for case in cases),
-            "",
-        ),
-        ("    5% to 95%", *(_counts(case.break_even_start) for case in cases), ""),
-    ]
+    rows: Rows = []
+    for part in cases[0].parts:
+        rows.append((part, *(money(case.parts[part], currency) for case in cases), ""))
+    months = [*(case.monthly for case in cases), estimate.api]
+    rows += _amount_rows("the first month", months, currency)
+    rows.append(_share_row([case.cheaper_at_first for case in cases]))
+    volumes = [case.break_even_requests for case in cases]
+    rows += _count_rows("  break-even, requests a month", volumes)
+    single = [*(case.per_request for case in cases), estimate.api_per_request]
+    thousands = [money(1000 * (one.likely or 0.0), currency) for one in single]
+    rows.append(("  per 1,000 requests", *thousands))
+    totals = [*(case.total for case in cases), estimate.api_total]
+    rows += _amount_rows(f"all {_months(estimate)}", totals, currency)
+    rows.append(_share_row([case.cheaper for case in cases]))
+    rows += _count_rows("  break-even, month", [case.break_even_month for case in cases])
+    starts = [case.break_even_start for case in cases]
+    rows += _count_rows("  break-even, requests in month 1", starts)
     return ("", *(case.name for case in cases), "API"), rows
+
+
+def _amount_rows(name: str, spreads: Sequence[Spread], currency: str) -> Rows:
+    likely = [money(spread.likely, currency) for spread in spreads]
+    spans = [_span(spread, currency) for spread in spreads]
+    return [(name, *likely), ("  5% to 95%", *spans)]
+
+
+def _count_rows(name: str, spreads: Sequence[Spread]) -> Rows:
+    """Return two rows, empty for the API, which has no break-even."""
+    likely = [_count(spread.likely) for spread in spreads]
+    return [(name, *likely, ""), ("    5% to 95%", *map(_counts, spreads), "")]
+
+
+def _share_row(shares: Sequence[float]) -> tuple[str, ...]:
+    return ("  cheaper than the API in", *(f"{100 * share:.0f}% of draws" for share in shares), "")
 
 
 def swing_table(estimate: Estimate) -> tuple[Sequence[str], Rows]:

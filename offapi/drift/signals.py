@@ -56,9 +56,11 @@ def signal_values(
     Novelty stays 0, since it is not known here. An empty answer fails every check.
     """
     objects = [parse(trace.answer).value for trace in traces]
+    characters = [len(trace.document) for trace in traces]
+    lines = [trace.document.count("\n") + 1 for trace in traces]
     columns: dict[str, Any] = {
-        CHARACTERS: [len(trace.document) for trace in traces],
-        LINES: [trace.document.count("\n") + 1 for trace in traces],
+        CHARACTERS: characters,
+        LINES: lines,
         DIGITS: texts.share(texts.digits),
         NON_ASCII: texts.share(texts.non_ascii),
         NOVEL: np.zeros(len(traces)),

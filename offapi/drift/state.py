@@ -89,7 +89,7 @@ def write(path: Path, key: Mapping[str, Any], state: State) -> None:
     bets = {
         name: _packed(getattr(state.bets, name)) for name in ("wealth", "rows", "sums", "squares")
     }
-    counts = [{str(step): int(row[step]) for step in np.flatnonzero(row)} for row in state.counts]
+    counts = [_counted_steps(row) for row in state.counts]
     value = {
         "key": {**key},
         "rows": state.rows,
@@ -128,6 +128,11 @@ def _state(found: Mapping[str, Any], fresh: State) -> State:
 
 
 Numbers = tuple[int, int, tuple[int, int]]
+
+
+def _counted_steps(counts: NDArray[np.int64]) -> dict[str, int]:
+    """Return the counts by step, without those that are 0."""
+    return {str(step): int(counts[step]) for step in np.flatnonzero(counts)}
 
 
 def _packed(values: NDArray[Any]) -> str:

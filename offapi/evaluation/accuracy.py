@@ -82,7 +82,7 @@ class Report:
                 "there are no documents to evaluate.", next_step="Name a file with documents."
             )
         correct = [row.correct for row in predictions]
-        right = [[row[name] for row in correct] for name in correct[0]]
+        right = [list_right(predictions, name) for name in correct[0]]
         everything = [all(row.values()) for row in correct]
         *each, whole = shares([*right, everything], [row.group for row in predictions])
         mean = sum(field.mean for field in each) / len(each)
@@ -155,6 +155,11 @@ def recorded_predictions(task: Task, rows: Sequence[Row]) -> tuple[list[Predicti
         raise DataError("no document has a recorded answer.", next_step=step)
     pairs = zip(rows, answers, strict=True)
     return [_recorded(task, row, answer) for row, answer in pairs], missing
+
+
+def list_right(predictions: Sequence[Prediction], field: str) -> list[bool]:
+    """Return for each of `predictions` whether `field` is right."""
+    return [row.correct[field] for row in predictions]
 
 
 def predictions_jsonl(predictions: Iterable[Prediction]) -> bytes:

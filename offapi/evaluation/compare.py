@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offapi.errors import DataError
-from offapi.evaluation.accuracy import Prediction
+from offapi.evaluation.accuracy import Prediction, list_right
 from offapi.stats import bootstrap, paired
 from offapi.stats.contrast import Contrast, contrast
 from offapi.text.display import plural
@@ -86,10 +86,12 @@ class Comparison:
     def lines(self) -> list[str]:
         """Return sentences: each verdict with its evidence, may A replace B, and the method."""
         a, b = self.names
+        verdicts = [f"{name}: {self.verdict(name)}. {self._evidence(name)}" for name in self.rows]
+        replacing = [f"  {name}: {_replaces(row)}" for name, row in self.rows.items()]
         return [
-            *(f"{name}: {self.verdict(name)}. {self._evidence(name)}" for name in self.rows),
+            *verdicts,
             f"Can {a} replace {b}, if a loss of up to {_points(self.margin)} is acceptable?",
-            *(f"  {name}: {_replaces(row)}" for name, row in self.rows.items()),
+            *replacing,
             self._method(),
             *self._left_out(),
         ]
@@ -145,7 +147,8 @@ def compare_answers(
     pairs, left_out = match_answers(a, b, common=common, names=names)
     fields = list(pairs[0][0].correct)
     groups = [one.group if one.group is not None else other.group for one, other in pairs]
-    right_a, right_b = (_right([pair[side] for pair in pairs], fields) for side in (0, 1))
+    right_a = _right([one for one, _ in pairs], fields)
+    right_b = _right([other for _, other in pairs], fields)
     sides = zip(right_a, right_b, strict=True)
     contrasts = [contrast(field_a, field_b, 1, groups, margin) for field_a, field_b in sides]
     corrected = paired.holm([row.p for row in contrasts])
@@ -172,12 +175,12 @@ def match_answers(
     Raises DataError where the documents, fields or gold differ.
     """
     by_a, by_b = _by_id(a, names[0]), _by_id(b, names[1])
-    only = [id for id in by_a if id not in by_b], [id for id in by_b if id not in by_a]
+    only_a = [id for id in by_a if id not in by_b]
+    only_b = [id for id in by_b if id not in by_a]
     pairs = [(row, by_b[id]) for id, row in by_a.items() if id in by_b]
-    if not pairs or (any(only) and not common):
-        differences = [
-            f"only in {name}: {_some(ids)}" for name, ids in zip(names, only, strict=True) if ids
-        ]
+    if not pairs or ((only_a or only_b) and not common):
+        only = zip(names, (only_a, only_b), strict=True)
+        differences = [f"only in {name}: {_some(ids)}" for name, ids in only if ids]
         step = "Compare answers to the same documents" + (
             ", or compare the documents in both with --common." if pairs else "."
         )
@@ -187,7 +190,7 @@ def match_answers(
     fields = pairs[0][0].correct
     for pair in pairs:
         _check_pair(pair, list(fields), names)
-    return pairs, (len(only[0]), len(only[1]))
+    return pairs, (len(only_a), len(only_b))
 
 
 def _check_pair(pair: tuple[Prediction, Prediction], fields: Sequence[str], names: Names) -> None:
@@ -207,7 +210,7 @@ def _check_pair(pair: tuple[Prediction, Prediction], fields: Sequence[str], name
 
 def _right(rows: Sequence[Prediction], fields: Sequence[str]) -> list[NDArray[np.bool_]]:
     """Return for each field which rows have it right."""
-    return [np.array([row.correct[name] for row in rows], dtype=np.bool_) for name in fields]
+    return [np.array(list_right(rows, name), dtype=np.bool_) for name in fields]
 
 
 def _by_id(rows: Sequence[Prediction], name: str) -> dict[str, Prediction]:

@@ -48,16 +48,9 @@ class SampledReport:
             )
         documents = [predictions[at : at + samples] for at in range(0, len(predictions), samples)]
         names, ks = list(predictions[0].correct), sizes(samples)
-        right = [sum(all(answer.correct.values()) for answer in document) for document in documents]
-        shares = [
-            [sum(answer.correct[name] for answer in document) / samples for name in names]
-            for document in documents
-        ]
-        at_least_one = [[pass_any(samples, c, k) for k in ks] for c in right]
-        every_one = [[pass_all(samples, c, k) for k in ks] for c in right]
-        parts = (shares, at_least_one, every_one)
-        columns = np.hstack([np.array(part, np.float64) for part in parts])
-        rates = bootstrap.rates(columns, [document[0].group for document in documents])
+        figures = [_document_figures(document, samples, names, ks) for document in documents]
+        groups = [document[0].group for document in documents]
+        rates = bootstrap.rates(np.array(figures, np.float64), groups)
         fields = dict(zip(names, rates[: len(names)], strict=True))
         any_k = dict(zip(ks, rates[len(names) : len(names) + len(ks)], strict=True))
         all_k = dict(zip(ks, rates[len(names) + len(ks) :], strict=True))
@@ -76,18 +69,15 @@ class SampledReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object `--json` prints: a report's keys, and those of sampling."""
-        passes = {"pass@k": self.pass_any, "pass^k": self.pass_all}
         return {
             "n": self.n,
             "mean": self.mean,
             "all_fields": asdict(self.all_fields),
-            "fields": {name: asdict(interval) for name, interval in self.fields.items()},
+            "fields": _as_dicts(self.fields),
             "samples": self.samples,
             "temperature": self.temperature,
-            **{
-                name: {str(k): asdict(interval) for k, interval in by_k.items()}
-                for name, by_k in passes.items()
-            },
+            "pass@k": _as_dicts(self.pass_any),
+            "pass^k": _as_dicts(self.pass_all),
         }
 
     def jsonl(self) -> bytes:
@@ -124,3 +114,18 @@ def score_samples(
         for at, output in enumerate(outputs)
     ]
     return SampledReport.of(predictions, samples, temperature)
+
+
+def _document_figures(
+    answers: Sequence[Prediction], samples: int, names: Sequence[str], ks: Sequence[int]
+) -> list[float]:
+    """Return the share of right answers in each field, then pass@k and pass^k for all of `ks`."""
+    right = sum(all(answer.correct.values()) for answer in answers)
+    shares = [sum(accuracy.list_right(answers, name)) / samples for name in names]
+    at_least_one = [pass_any(samples, right, k) for k in ks]
+    every_one = [pass_all(samples, right, k) for k in ks]
+    return [*shares, *at_least_one, *every_one]
+
+
+def _as_dicts(intervals: Mapping[Any, Interval]) -> dict[str, Any]:
+    return {str(key): asdict(interval) for key, interval in intervals.items()}

@@ -139,14 +139,16 @@ def _is_run(folder: Path) -> bool:
 
 
 def _table(result: Object, rows: Mapping[str, Object]) -> Table:
-    lines = {
-        "source of its rows": [text(row.get("source")) for row in rows.values()],
-        "rows used": [_used(mapping(row, "arm")) for row in rows.values()],
-        "human minutes (assumed)": [_figure(row, "cost", "human_minutes") for row in rows.values()],
-        "machine minutes": [_figure(row, "cost", "machine_minutes") for row in rows.values()],
-        "kWh": [_figure(row, "cost", "kwh") for row in rows.values()],
-        "teacher's price, $": [_figure(row, "cost", "dollars") for row in rows.values()],
-    }
+    lines: dict[str, list[str]] = {}
+    lines["source of its rows"] = [text(row.get("source")) for row in rows.values()]
+    lines["rows used"] = [_used(mapping(row, "arm")) for row in rows.values()]
+    for name, key in (
+        ("human minutes (assumed)", "human_minutes"),
+        ("machine minutes", "machine_minutes"),
+        ("kWh", "kwh"),
+        ("teacher's price, $", "dollars"),
+    ):
+        lines[name] = [_figure(row, "cost", key) for row in rows.values()]
     fields = dict.fromkeys(
         field for row in rows.values() for field in mapping(mapping(row, "report"), "fields")
     )

@@ -59,14 +59,10 @@ def _table(estimate: Object, cases: Mapping[str, Object]) -> Table:
     money, api = _currency(estimate), mapping(estimate, "api")
     columns = [*cases.values(), api]
     parts = dict.fromkeys(part for case in cases.values() for part in mapping(case, "parts"))
-    rows = [
-        (
-            text(part),
-            *(_amount(mapping(case, "parts").get(part), money) for case in cases.values()),
-            "",
-        )
-        for part in parts
-    ]
+    rows: list[tuple[str, ...]] = []
+    for part in parts:
+        amounts = [_amount(mapping(case, "parts").get(part), money) for case in cases.values()]
+        rows.append((text(part), *amounts, ""))
     for name, key in (
         ("the first month", "monthly"),
         ("per request", "per_request"),

@@ -32,7 +32,7 @@ def learning_charts(runs: Sequence[Record]) -> list[Chart]:
 
 def health_charts(runs: Sequence[Record]) -> list[Chart]:
     """Return the charts that show whether a GRPO run goes well; none for other recipes."""
-    runs = [run for run in runs if any(REWARD in row or HELD in row for row in run.metrics)]
+    runs = [run for run in runs if _has_rewards(run)]
     if not runs:
         return []
     found = [
@@ -84,6 +84,10 @@ def points(rows: Iterable[Object], key: str) -> list[Point]:
     """Return the values of `key` by step; None where the logged value is not a number."""
     found = ((number(row.get("step")), row[key]) for row in rows if key in row)
     return [(step, number(value)) for step, value in found if step is not None]
+
+
+def _has_rewards(run: Record) -> bool:
+    return any(REWARD in row or HELD in row for row in run.metrics)
 
 
 def _overlaid(

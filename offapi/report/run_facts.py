@@ -46,8 +46,10 @@ def differing_keys(records: Sequence[Record]) -> Table | None:
     names = [name for name in differing(columns) if name != "name"]
     if len(records) < 2 or not names:
         return None
-    rows = tuple((name, *(_shown(column.get(name)) for column in columns)) for name in names)
-    return Table("Where the runs differ", ("key", *(one.name for one in records)), rows)
+    rows: list[tuple[str, ...]] = []
+    for name in names:
+        rows.append((name, *(_shown(column.get(name)) for column in columns)))
+    return Table("Where the runs differ", ("key", *(one.name for one in records)), tuple(rows))
 
 
 def _made(record: Record) -> Table:

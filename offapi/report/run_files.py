@@ -108,10 +108,7 @@ def read_record(path: Path) -> Record:
         read_lines(folder / "timings.jsonl"),
         {file.stem: read_object(file) for file in names},
         tuple(_answers(folder)),
-        tuple(
-            Look(int(file.stem[8:]), read_lines(file))
-            for file in sorted(folder.glob("heldout-[0-9]*.jsonl"))
-        ),
+        tuple(_looks(folder)),
         read_record(inside) if (inside / "manifest.json").is_file() else None,
     )
 
@@ -165,6 +162,11 @@ def number(value: Any) -> float | None:
     """Return `value` if it is a finite number, else None: an overflowed loss is logged as null."""
     usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if usable else None
+
+
+def _looks(folder: Path) -> list[Look]:
+    files = sorted(folder.glob("heldout-[0-9]*.jsonl"))
+    return [Look(int(file.stem[8:]), read_lines(file)) for file in files]
 
 
 def _answers(folder: Path) -> list[Answers]:

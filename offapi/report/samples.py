@@ -96,10 +96,7 @@ def run_samples(
     """
     best = best_look(record)
     grades = {row["id"]: number(row.get("reward")) for row in best.rows} if best else {}
-    systems = [
-        (one.name, {id: _scored(row, grades if i == 0 else {}) for id, row in one.by_id.items()})
-        for i, one in enumerate(answers)
-    ]
+    systems = [_scored_system(one, grades if i == 0 else {}) for i, one in enumerate(answers)]
     if not answers or answers[0].name != record.name:
         systems = [(record.name, _looked(best)), *systems] if best else systems
     if best is not None and best.step != record.looks[0].step:
@@ -113,9 +110,7 @@ def comparison_samples(
     answers: Sequence[Answers], test: DocumentSource | None, *, with_documents: bool
 ) -> Samples | None:
     """Return the first of `answers` against the second, with the others; None without answers."""
-    systems = [
-        (one.name, {id: _scored(row, {}) for id, row in one.by_id.items()}) for one in answers
-    ]
+    systems = [_scored_system(one, {}) for one in answers]
     known = [test] if test else []
     return _samples(systems, answers, known if with_documents else None, rivals=1)
 
@@ -138,20 +133,16 @@ def _samples(
     read, notes = (
         ({}, [ASIDE]) if known is None else document_files.read_texts(known, golds, wanted)
     )
-    rows = [
-        DocumentSample(
-            id,
-            read.get(id),
-            tuple(_value(golds.get(id, {}), field) for field in fields) if id in golds else (),
-            tuple(found.get(id) for _, found in systems),
-            rivals,
-        )
-        for id in wanted
-    ]
+    rows = []
+    for id in wanted:
+        gold = tuple(_value(golds[id], field) for field in fields) if id in golds else ()
+        found = tuple(by_id.get(id) for _, by_id in systems)
+        rows.append(DocumentSample(id, read.get(id), gold, found, rivals))
     kept = sorted(
         sorted(range(len(rows)), key=lambda i: not (rows[i].fails or rows[i].flips))[:MANY]
     )
-    names, shown = tuple(name for name, _ in systems), tuple(rows[i] for i in kept)
+    names = tuple(name for name, _ in systems)
+    shown = tuple(rows[i] for i in kept)
     return Samples(names, tuple(fields), shown, len(rows), tuple(notes), rivals)
 
 
@@ -162,6 +153,13 @@ def best_look(record: Record) -> Look | None:
         (look for look in record.looks if look.step == step),
         record.looks[-1] if record.looks else None,
     )
+
+
+def _scored_system(
+    system: Answers, grades: Mapping[str, float | None]
+) -> tuple[str, dict[str, Object]]:
+    """Return the system's name, and its answers by id."""
+    return system.name, {id: _scored(row, grades) for id, row in system.by_id.items()}
 
 
 def _scored(row: Prediction, grades: Mapping[str, float | None]) -> Object:

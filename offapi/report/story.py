@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -142,8 +142,9 @@ def _notes(read: Read) -> list[ReportNote]:
     if read.compared is None:
         return run_notes(read.records[0])
     notes = {arm.name: run_notes(arm) for arm in read.records[: len(read.compared.arms)]}
-    first = next(iter(notes.values()))
-    shared = [note for note in first if all(note in each for each in notes.values())]
+    shared = next(iter(notes.values()))
+    for each in notes.values():
+        shared = [note for note in shared if note in each]
     named = [
         replace(note, text=f"{name}: {note.text}")
         for name, each in notes.items()
@@ -201,12 +202,13 @@ def _gamed(record: Record) -> Table | None:
 
 
 def _sample(sample: Object) -> tuple[str, ...]:
-    reward, audit = (
-        " → ".join(f"{value:.2f}" for value in sample.get(name) or ())
-        for name in ("reward", "audit")
-    )
+    reward, audit = _joined(sample.get("reward")), _joined(sample.get("audit"))
     before, after = text(sample.get("before")), text(sample.get("after"))
     return text(sample.get("id")), before, after, reward, audit
+
+
+def _joined(values: Iterable[float] | None) -> str:
+    return " → ".join(f"{value:.2f}" for value in values or ())
 
 
 def _control(record: Record) -> Answers | None:

@@ -139,13 +139,10 @@ def fit_points(reached: Sequence[Reached]) -> Curve:
         groups.setdefault(i if row.group is None else row.group, len(groups))
         for i, row in enumerate(rows)
     ]
-    points = Points(
-        np.array([one.rows for one in reached], np.float64),
-        np.array([one.point.draw for one in reached], np.int64),
-        np.array([one.right for one in reached], np.float64),
-        np.array(units, np.int64),
-    )
-    return fit_curve(points)
+    sizes = np.array([one.rows for one in reached], np.float64)
+    draws = np.array([one.point.draw for one in reached], np.int64)
+    right = np.array([one.right for one in reached], np.float64)
+    return fit_curve(Points(sizes, draws, right, np.array(units, np.int64)))
 
 
 def curve_table(reached: Sequence[Reached], curve: Curve) -> list[tuple[str, ...]]:
@@ -153,7 +150,8 @@ def curve_table(reached: Sequence[Reached], curve: Curve) -> list[tuple[str, ...
     lines: list[tuple[str, ...]] = []
     for size in sorted({one.point.size for one in reached}):
         draws = [one for one in reached if one.point.size == size]
-        means, rows = [fmean(one.right) for one in draws], fmean(one.rows for one in draws)
+        means = [fmean(one.right) for one in draws]
+        rows = fmean(one.rows for one in draws)
         spread = f"{100 * stdev(means):.1f}" if len(means) > 1 else "–"
         fitted = "–" if curve.misfit else curve.band(rows).percent()
         lines.append((f"{rows:.0f}", f"{len(draws)}", f"{100 * fmean(means):.1f}", spread, fitted))

@@ -40,8 +40,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differing(columns: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names whose values are not the same in all columns."""
     names = dict.fromkeys(name for column in columns for name in column)
-    return [
-        name
-        for name in names
-        if any(column.get(name) != columns[0].get(name) for column in columns)
-    ]
+    return [name for name in names if _differ(columns, name)]
+
+
+def _differ(columns: Sequence[Mapping[str, Any]], name: str) -> bool:
+    first = columns[0].get(name)
+    return any(column.get(name) != first for column in columns)
