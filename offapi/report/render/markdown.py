@@ -139,7 +139,9 @@ def _table(table: Table) -> Iterator[str]:
     yield _row(table.head or ("",) * width)
     yield _row(("---",) * width, raw=True)
     yield from map(_row, table.rows)
-    yield from ("", *([escape(table.note), ""] if table.note else []))
+    yield ""
+    if table.note:
+        yield from (escape(table.note), "")
 
 
 def _row(cells: Sequence[str], *, raw: bool = False) -> str:
