@@ -102,7 +102,8 @@ def prepare(config: Config, progress: Progress) -> Inputs:
         )
     pool = order(config.seed, 0, len(chosen.eligible))
     drawn = sorted(chosen.eligible[i] for i in pool[: len(chosen.kept)])
-    kept, random = ([rows[i] for i in which] for which in (chosen.kept, drawn))
+    kept = [rows[i] for i in chosen.kept]
+    random = [rows[i] for i in drawn]
     return Inputs(
         task=task,
         model=model,

@@ -136,8 +136,9 @@ class Config(Training):
 
     def rounds(self, task: Task, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> Rounds:
         """Return the work that the run asks of the model, for its forecast."""
+        prompt_lengths = [len(prompt.tokens) for prompt in prompts]
         return Rounds(
-            [len(prompt.tokens) for prompt in prompts],
+            prompt_lengths,
             [len(prompt.tokens) for prompt in heldout],
             answer=task.max_answer_tokens,
             group=self.num_generations,

@@ -11,10 +11,12 @@ from .policy import Policy, shapes, to_mlx, to_peft
 
 def state(policy: Policy, moments: Moments, step: int) -> TrainState:
     """Return everything that exact resume needs, in PEFT's names and layout."""
+    exp_avg = {name: moment["m"] for name, moment in moments.items()}
+    exp_avg_sq = {name: moment["v"] for name, moment in moments.items()}
     return TrainState(
         adapter=to_peft(policy.parameters()),
-        exp_avg=to_peft({name: moment["m"] for name, moment in moments.items()}),
-        exp_avg_sq=to_peft({name: moment["v"] for name, moment in moments.items()}),
+        exp_avg=to_peft(exp_avg),
+        exp_avg_sq=to_peft(exp_avg_sq),
         step=step,
     )
 

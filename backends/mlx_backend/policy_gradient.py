@@ -78,12 +78,13 @@ def _share(
     old_T = _end_to_end([member.old for member in members], logprobs_T, counts)
     start_T = logprobs_T if old_T is None else old_T
     behaviour = [member.episode.behaviour for member in members]
+    advantages_E = mx.array([member.advantage for member in members])
     part, statistics = policy_loss(
         logprobs_T,
         old_T=old_T,
         behaviour_T=_end_to_end(behaviour, start_T, counts),
         reference_T=_end_to_end([member.reference for member in members], logprobs_T, counts),
-        advantages_E=mx.array([member.advantage for member in members]),
+        advantages_E=advantages_E,
         lengths=counts,
         loss=loss,
         sequences=totals.sequences,

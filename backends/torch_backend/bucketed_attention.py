@@ -97,7 +97,8 @@ def rectangles(
 def _rectangle(
     rows: Sequence[PackedRow], earlier: int, window: int | None, device: torch.device
 ) -> Rectangle:
-    length, before = max(row.length for row in rows), max(row.before for row in rows)
+    length = max(row.length for row in rows)
+    before = max(row.before for row in rows)
     keys = -(-(before + length) // 8) * 8 if before else length  # masks are read eight at a time
     numbers = torch.tensor([(row.start, row.length, row.prefix, row.before) for row in rows])
     starts_R1, lengths_R1, prefixes_R1, befores_R1 = numbers.T[..., None]

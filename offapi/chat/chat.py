@@ -150,14 +150,11 @@ class Chat:
             turns[-1].append(Segment(self.encode(before[len(written) :]), sampled=False))
             turns[-1] += self._turn(id, after[len(before) :], learned=message.get("weight", 1) != 0)
             written = after
-        learned = [segments for segments in turns if any(segment.sampled for segment in segments)]
+        learned = [segments for segments in turns if _is_learned(segments)]
         if not learned:
             raise DataError(f"row {id!r} has no assistant message to learn.", next_step=NOTHING)
         names = [id if number == 1 else f"{id}#{number}" for number in range(1, len(learned) + 1)]
-        return [
-            Episode(name, tuple(segment for segment in segments if segment.tokens))
-            for name, segments in zip(names, learned, strict=True)
-        ]
+        return [_build_episode(*each) for each in zip(names, learned, strict=True)]
 
     def _check_turn(
         self, id: str, at: int, message: Mapping[str, Any], before: str, after: str
@@ -294,3 +291,12 @@ def _template(folder: Path) -> str:
         if file.is_file()
         else f"{folder / 'tokenizer_config.json'}, field 'chat_template'"
     )
+
+
+def _is_learned(segments: Sequence[Segment]) -> bool:
+    return any(segment.sampled for segment in segments)
+
+
+def _build_episode(name: str, segments: Sequence[Segment]) -> Episode:
+    """Return an episode of the segments that have tokens."""
+    return Episode(name, tuple(segment for segment in segments if segment.tokens))

@@ -67,13 +67,15 @@ def agreement(
     if not judged:
         raise ValueError(f"none of the {len(rows)} answers got a verdict")
     same = sum(passed == right for passed, right in judged)
+    passed_wrong = sum(passed and not right for passed, right in judged)
+    failed_right = sum(right and not passed for passed, right in judged)
     return CheckAgreement(
         rows=len(rows),
         unread=len(rows) - len(judged),
         raw=wilson(same, len(judged)),
         kappa=cohen_kappa(judged),
-        passed_wrong=sum(passed and not right for passed, right in judged),
-        failed_right=sum(right and not passed for passed, right in judged),
+        passed_wrong=passed_wrong,
+        failed_right=failed_right,
     )
 
 

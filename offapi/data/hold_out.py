@@ -23,4 +23,5 @@ def hold_out(
     count = min(max(round(SHARE * len(rows)), LEAST), MOST)
     drawn = sorted(order(seed, 0, len(rows)), key=lambda i: rows[i].text in learned)
     chosen = set(drawn[:count])
-    return [row for i, row in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
+    held_out = [rows[i] for i in sorted(chosen)]
+    return [row for i, row in enumerate(rows) if i not in chosen], held_out

@@ -130,11 +130,7 @@ def report(
         failed=int((~graded & table["has_answer"]).sum()),
         unanswered=int((~graded & ~table["has_answer"]).sum()),
         histogram=_histogram(score[graded]),
-        checks=(
-            tuple(_check(name, table["parts"][graded, i]) for i, name in enumerate(checks))
-            if graded.any()
-            else ()
-        ),
+        checks=_summarize_checks(checks, table["parts"], graded),
         exact_duplicates=whole,
         near_duplicates=len(table) - len(np.unique(cluster)) - whole,
         without_group=int((table["group"] == keep.NONE).sum()),
@@ -172,6 +168,14 @@ def _rule(sieve: Sieve, rule: Keep, name: str, asked: Keep, truth: Truth | None)
         else int(sieve.kept(replace(rule, cap=asked.cap, cap_by=asked.cap_by))[0].sum())
     )
     return Rule(name, int(mask.sum()), capped, truth.rate(mask) if truth else None)
+
+
+def _summarize_checks(
+    names: Sequence[str], parts: NDArray[np.float32], graded: NDArray[np.bool_]
+) -> tuple[Check, ...]:
+    if not graded.any():
+        return ()
+    return tuple(_check(name, parts[graded, i]) for i, name in enumerate(names))
 
 
 def _check(name: str, parts: NDArray[np.float32]) -> Check:

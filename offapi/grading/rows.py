@@ -47,9 +47,8 @@ class Gold:
             )
         for row in rows:
             task.check_gold(row.gold or {}, row=row.id)
-        return cls(
-            {row.id: row.gold or {} for row in rows}, {row.text: row.gold or {} for row in rows}
-        )
+        by_id = {row.id: row.gold or {} for row in rows}
+        return cls(by_id, {row.text: row.gold or {} for row in rows})
 
     def of(self, trace: Trace) -> Mapping[str, Any] | None:
         """Return the known answer to `trace`, or None."""

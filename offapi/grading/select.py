@@ -48,7 +48,8 @@ def choose(
     """
     right = [rows.judge(task, trace, grade, None) for trace, grade in graded]
     columns = table.of(graded, len(task.checks), rule.cap_by, right)
-    documents, texts = [trace.document for trace, _ in graded], [text for _, text in evaluation]
+    documents = [trace.document for trace, _ in graded]
+    texts = [text for _, text in evaluation]
     ignored = np.union1d(common(documents), common(texts))
     pairs = table.add_documents(columns, documents, ignored, Evaluation(texts, ignored))
     cluster = table.clusters(columns, documents.__getitem__, ignored, near=rule.near_duplicates)

@@ -59,15 +59,11 @@ def of(
     if not rows:
         return table
     traces, grades = zip(*rows, strict=True)
-    table["id"], table["content"] = (
-        digests([trace.id for trace in traces]),
-        digests([_answer(row) for row in traces]),
-    )
+    table["id"] = digests([trace.id for trace in traces])
+    table["content"] = digests([_answer(row) for row in traces])
     table["score"] = [np.nan if grade is None else grade.score for grade in grades]
     none = [np.nan] * checks
-    table["parts"] = [
-        none if grade is None else [part.score for part in grade.parts.values()] for grade in grades
-    ]
+    table["parts"] = [none if grade is None else _part_scores(grade) for grade in grades]
     table["has_answer"], table["right"] = [has_answer(*row) for row in rows], right
     table["group"] = [number(trace.group) for trace in traces]
     answers = (grade and grade.value for grade in grades)
@@ -128,6 +124,10 @@ def has_answer(trace: Trace, grade: Grade | None) -> bool:
     if grade is None or grade.value is not None:
         return True
     return trace.answered and not trace.single_shot
+
+
+def _part_scores(grade: Grade) -> list[float]:
+    return [part.score for part in grade.parts.values()]
 
 
 def _answer(trace: Trace) -> str:

@@ -18,7 +18,7 @@ import orjson
 
 from offapi import backend as backends
 from offapi.backend import Backend, ModelSpec
-from offapi.episodes import Episode, Segment
+from offapi.episodes import Episode, Floats, Segment
 from offapi.errors import BackendError, ModelError
 from offapi.models import lock
 from offapi.models.safe_folder import check_config, check_weights, read_json
@@ -60,15 +60,17 @@ class ParityOutcome:
 def parity_sequences(vocabulary: int) -> tuple[tuple[int, ...], ...]:
     """Return the fixed sequences for a model with a vocabulary of that size."""
     draws = [uniforms(SEED, 0, i, 0, length) for i, length in enumerate(LENGTHS)]
-    return tuple(tuple(int(u * vocabulary) for u in draw.astype(np.float64)) for draw in draws)
+    return tuple(tuple(map(int, draw.astype(np.float64) * vocabulary)) for draw in draws)
 
 
 def record_parity(backend: Backend, tokens: Sequence[tuple[int, ...]], by: str) -> ParityRecord:
     """Return what `backend` computes for `tokens`."""
     rows = backend.score(_episodes(tokens))
-    return ParityRecord(
-        by, tuple(tokens), tuple(tuple(round(float(x), 6) for x in row) for row in rows)
-    )
+    return ParityRecord(by, tuple(tokens), tuple(map(_round_logprobs, rows)))
+
+
+def _round_logprobs(logprobs_T: Floats) -> tuple[float, ...]:
+    return tuple(round(float(logprob), 6) for logprob in logprobs_T)
 
 
 def largest_difference(backend: Backend, record: ParityRecord) -> float:
@@ -145,9 +147,8 @@ def read_record(folder: Path) -> ParityRecord | None:
         ]
         if not rows or any(len(logprobs) != len(tokens) - 1 for tokens, logprobs in rows):
             raise ValueError("every token but the first needs a logprob")
-        return ParityRecord(
-            str(content["by"]), tuple(row[0] for row in rows), tuple(row[1] for row in rows)
-        )
+        sequences = tuple(tokens for tokens, _ in rows)
+        return ParityRecord(str(content["by"]), sequences, tuple(logprobs for _, logprobs in rows))
     except (KeyError, TypeError, ValueError) as error:
         again = "Delete the model's folder and add it again."
         raise ModelError(

@@ -112,15 +112,14 @@ def look(sampler: Sampler, prompts: Sequence[Prompt], step: int) -> HeldOut:
         sampling=replace(sampler.sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0),
     )
     answers = [group.rollouts[0] for group in greedy.groups(prompts, step)]
-    audits = [_parts(answer) for answer in answers]
-    names = sorted({name for parts in audits for name in parts})
-    return HeldOut(
-        step,
-        tuple(answer.reward for answer in answers),
-        tuple(mean(tuple(answer.judged.audit.values())) for answer in answers),
-        tuple(answer.text for answer in answers),
-        {name: tuple(parts.get(name) for parts in audits) for name in names},
-    )
+    rewards_P = tuple(answer.reward for answer in answers)
+    audits_P = tuple(mean(tuple(answer.judged.audit.values())) for answer in answers)
+    texts_P = tuple(answer.text for answer in answers)
+    parts_P = [_parts(answer) for answer in answers]
+    by_name: dict[str, Scores] = {}
+    for name in sorted({name for parts in parts_P for name in parts}):
+        by_name[name] = tuple(parts.get(name) for parts in parts_P)
+    return HeldOut(step, rewards_P, audits_P, texts_P, by_name)
 
 
 def probe(backend: Backend, prompt: Prompt) -> bytes:
@@ -161,7 +160,10 @@ def both(before_P: Scores, after_P: Scores) -> list[tuple[float, float]]:
 def means(before_P: Scores, after_P: Scores) -> tuple[float, float]:
     """Return both means over the documents known in both; 0 of none."""
     pairs = both(before_P, after_P)
-    return (fmean(a for a, _ in pairs), fmean(b for _, b in pairs)) if pairs else (0.0, 0.0)
+    if not pairs:
+        return 0.0, 0.0
+    before, after = zip(*pairs, strict=True)
+    return fmean(before), fmean(after)
 
 
 def chance(history: Sequence[HeldOut], chosen: HeldOut) -> float:

@@ -29,11 +29,13 @@ def of_rollouts(sampled: Sampled) -> dict[str, float]:
     audits = [{**rollout.judged.audit, **rollout.judged.fields} for rollout in rollouts]
     cut = [rollout.completion.finish == "length" for rollout in rollouts]
     spread = [_std(group) for group in sampled.groups]
+    flat = [group.flat for group in sampled.groups]
+    rewarded = [rollout.judged.rewarded for rollout in rollouts]
     return {
         "reward": fmean(rewards) if rewards else 0.0,
         "reward_std": fmean(spread),
-        "frac_reward_zero_std": fmean(group.flat for group in sampled.groups),
-        **_means("rewards/{}/mean", [rollout.judged.rewarded for rollout in rollouts]),
+        "frac_reward_zero_std": fmean(flat),
+        **_means("rewards/{}/mean", rewarded),
         **_means("audit/{}/mean", audits),
         "rewards/none": float(len(rollouts) - len(rewards)),
         "resampled_prompts": float(sampled.resampled),
@@ -100,5 +102,7 @@ def _std(group: RolloutGroup) -> float:
 
 def _means(name: str, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
     checks = {check: None for row in scores for check in row}
-    means = {check: fmean(row[check] for row in scores if check in row) for check in checks}
-    return {name.format(check): value for check, value in means.items()}
+    means = {}
+    for check in checks:
+        means[name.format(check)] = fmean(row[check] for row in scores if check in row)
+    return means

@@ -208,8 +208,9 @@ class Rewarder:
         assert reward is not None
         name = getattr(reward, "__name__", type(reward).__name__)
         self._begin(f"reward {name!r}")
+        documents = [one.document for one in asked]
         try:
-            returned: object = reward([one.document for one in asked], [one.text for one in asked])
+            returned: object = reward(documents, [one.text for one in asked])
             if inspect.isawaitable(returned):
                 returned = self._loop.run(_wait(returned))
             given = _listed(returned)

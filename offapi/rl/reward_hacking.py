@@ -121,9 +121,7 @@ def examples(
 
 def _fallen(base: HeldOut, last: HeldOut) -> tuple[str, Interval] | None:
     """Return the part that fell most, of those that fell significantly, and its change."""
-    names = [
-        name for name, scores in base.parts.items() if any(score is not None for score in scores)
-    ]
+    names = [name for name, scores in base.parts.items() if scores.count(None) < len(scores)]
     changes = {
         name: change(base.parts[name], last.parts[name], 1 - 0.05 / (2 * len(names)))
         for name in names
@@ -137,7 +135,9 @@ def _together(looks: Sequence[HeldOut]) -> HeldOut:
     """Return the mean of `looks`, document by document, at the step of the last."""
     rewards_P = _means([look.rewards for look in looks])
     audits_P = _means([look.audits for look in looks])
-    parts = {name: _means([look.parts[name] for look in looks]) for name in looks[0].parts}
+    parts: dict[str, Scores] = {}
+    for name in looks[0].parts:
+        parts[name] = _means([look.parts[name] for look in looks])
     return replace(looks[-1], rewards=rewards_P, audits=audits_P, parts=parts)
 
 

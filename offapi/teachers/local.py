@@ -43,9 +43,7 @@ class Local:
         Raise ModelError and BackendError.
         """
         chat = self._chat
-        prompts = [
-            chat.prompt([dict(message) for message in request.messages]) for request in requests
-        ]
+        prompts = [_encode_prompt(chat, request) for request in requests]
         context = self._context()
         fitting = [
             i
@@ -59,9 +57,8 @@ class Local:
             )
             yield Answered(requests[i].id, "", reason=f"too long for the model: {size}")
         if fitting:
-            yield from self._decode(
-                chat, [requests[i] for i in fitting], [prompts[i] for i in fitting]
-            )
+            asked = [requests[i] for i in fitting]
+            yield from self._decode(chat, asked, [prompts[i] for i in fitting])
 
     def _decode(
         self, chat: Chat, requests: Sequence[Request], prompts: Sequence[Sequence[int]]
@@ -103,3 +100,7 @@ class Local:
         config = orjson.loads((self.model.path / "config.json").read_bytes())
         limit = config.get("max_position_embeddings")
         return limit if isinstance(limit, int) else None
+
+
+def _encode_prompt(chat: Chat, request: Request) -> tuple[int, ...]:
+    return chat.prompt([dict(message) for message in request.messages])

@@ -46,6 +46,17 @@ LAYERS = (
 )
 SEAM = {"errors", "episodes", "randomness", "policy_loss", "completions", "backend", "adapter"}
 SHARED_NAMES = {"Config", "Inputs"}  # every recipe has them
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+SIMPLE_STATEMENTS = (
+    ast.Assign,
+    ast.AnnAssign,
+    ast.AugAssign,
+    ast.Return,
+    ast.Expr,
+    ast.Raise,
+    ast.Assert,
+    ast.Delete,
+)
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -137,6 +148,40 @@ def test_a_public_class_name_exists_once() -> None:
     several = {name for name, modules in homes.items() if len(modules) > 1}
     twins = {name for name in several if is_twin(homes[name])}
     assert several - twins - SHARED_NAMES == set()
+
+
+def dense_lines(source: str) -> list[int]:
+    """Return the lines of statements with two comprehensions or more, and of starred conditionals.
+
+    Only simple statements count: a `for` or an `if` is not counted with its body.
+    """
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, SIMPLE_STATEMENTS):
+            if sum(isinstance(child, COMPREHENSIONS) for child in ast.walk(node)) > 1:
+                lines.append(node.lineno)
+        elif isinstance(node, ast.Starred) and isinstance(node.value, ast.IfExp):
+            lines.append(node.lineno)
+    return sorted(lines)
+
+
+def test_dense_lines_are_found() -> None:
+    source = """\
+one = [x for x in y]
+two = [x for x in y], {x for x in y}
+nested = {x: sum(z for z in x) for x in y}
+for x in (x for x in y):
+    z = [x for x in y]
+f(*(x if x else y))
+"""
+    assert dense_lines(source) == [2, 3, 6]
+
+
+def test_at_most_one_comprehension_a_statement_and_no_starred_conditional() -> None:
+    found = []
+    for path in [path for folder in FOLDERS for path in sources(folder)]:
+        found += [f"{path.relative_to(ROOT)}:{line}" for line in dense_lines(path.read_text())]
+    assert found == []
 
 
 def test_backends_import_the_seam_alone() -> None:

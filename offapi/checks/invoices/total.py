@@ -46,13 +46,16 @@ _LABEL: dict[str, Label] = {
     stem: label for label, stems in _STEMS.items() for stem in stems.split()
 }
 _FIRSTS = sorted({stem[0] for stem in _LABEL})
-_STEM = re.compile(  # by first letter: twice as fast as one after another
-    "|".join(
-        f"{first}(?:{'|'.join(rest)})"
-        for first in _FIRSTS
-        for rest in [sorted((s[1:] for s in _LABEL if s[0] == first), key=len, reverse=True)]
-    )
-)
+
+
+def _match_stems(first: str) -> str:
+    """Return a pattern for the stems that begin with the letter `first`, the longest first."""
+    rests = [stem[1:] for stem in _LABEL if stem[0] == first]
+    return f"{first}(?:{'|'.join(sorted(rests, key=len, reverse=True))})"
+
+
+# By first letter: twice as fast as one after another.
+_STEM = re.compile("|".join(map(_match_stems, _FIRSTS)))
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ PATTERNS: dict[str, tuple[re.Pattern[bytes], ...]] = {
 
 def personal_kinds(line: bytes) -> list[str]:
     """Return the kinds of personal data that seem to be in `line`."""
-    return [
-        kind
-        for kind, patterns in PATTERNS.items()
-        if any(pattern.search(line) for pattern in patterns)
-    ]
+    kinds = []
+    for kind, patterns in PATTERNS.items():
+        if any(pattern.search(line) for pattern in patterns):
+            kinds.append(kind)
+    return kinds

@@ -81,7 +81,8 @@ class Reviews:
             iter(shuffled[open_rows[shuffled] & (band[shuffled] == i)].tolist())
             for i in range(len(STRATA) + 1)
         ]
-        have = [sum(int(band[row]) == i for row in reviewed) for i in range(len(STRATA) + 1)]
+        reviewed_bands = [int(band[row]) for row in reviewed]
+        have = [reviewed_bands.count(i) for i in range(len(STRATA) + 1)]
         rows: list[int] = []
         while len(reviewed) + len(rows) < count and left:
             i = min(range(len(left)), key=lambda each: (have[each], -each))

@@ -94,11 +94,12 @@ class Grader:
             at += len(line) + 1
         self._note.clear()
         lines = [row.line for row in graded]
+        right = [row.right for row in graded]
         columns = table.of(
             [(row.trace, row.grade) for row in graded],
             len(self._task.checks),
             self._settings.cap_by,
-            [row.right for row in graded],
+            right,
         )
         columns["length"] = [len(line) for line in lines]
         columns["has_answer"] &= np.array([row.error != rows.NO_ANSWER for row in graded], bool)

@@ -59,10 +59,11 @@ def _rows(span: Span, record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
         yield from _raw(attributes, about) if _value(attributes, "input.value") else [NO_CONTENT]
         return
     for answer in answers:
+        tools = [_schema(each) for each in numbered_array(attributes, "llm.tools")]
         yield build_trace(
             asked,
             answer,
-            tools=[_schema(each) for each in numbered_array(attributes, "llm.tools")],
+            tools=tools,
             finish_reason=_value(attributes, "llm.finish_reason"),
             model=_value(attributes, "llm.response.model_name")
             or _value(attributes, "llm.model_name"),
