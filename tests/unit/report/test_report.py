@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 import pytest
 import recipe_folder
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -288,6 +288,7 @@ def test_the_recipe_given_is_the_recipe_that_was_run(folder: Path, tmp_path: Pat
         assert f"--adapter {folder / name / 'adapter'}" in commands[2].text
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine draws slowly
 @given(
     st.dictionaries(
         st.text(), st.text() | st.integers(-(2**62), 2**62) | st.booleans() | st.lists(st.text())
