@@ -21,7 +21,7 @@ from offapi.data.traces import Trace
 
 REQUESTS = ("request", "params", "request_body", "req", "input", "kwargs", "body")
 RESPONSES = ("response", "result", "response_body", "res", "output", "message")
-MARKS = (b'"custom_id"',)
+MARKS = (b"custom_id",)
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:

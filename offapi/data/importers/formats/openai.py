@@ -21,7 +21,7 @@ from offapi.data.traces import Trace
 
 REQUESTS = ("request", "request_body", "req", "input", "kwargs", "params", "body")
 RESPONSES = ("response", "response_body", "res", "output", "completion", "result")
-MARKS = (b'"custom_id"', b'"chat.completion"', b'"list"')
+MARKS = (b"custom_id", b"chat.completion", b"list")
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:

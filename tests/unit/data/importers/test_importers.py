@@ -277,6 +277,17 @@ def test_an_anthropic_batch_is_joined(tmp_path: Path) -> None:
     assert reasons(imported) == {"the call failed": 2}
 
 
+def test_a_batch_kept_as_a_string_of_json_is_joined(tmp_path: Path) -> None:
+    """A log may hold the requests as text, in which every quotation mark is escaped."""
+    names = ["anthropic_batch_requests.json", "anthropic_batch_results.jsonl"]
+    requests, results = ((SAMPLES / name).read_text("utf-8") for name in names)
+    as_text = json.dumps({"requests": json.dumps(json.loads(requests)["requests"])})
+    (tmp_path / "log.jsonl").write_text(f"{as_text}\n{results}", "utf-8")
+    rows, imported = read(tmp_path / "out.jsonl", "anthropic", str(tmp_path / "log.jsonl"))
+    assert list(rows) == ["doc-2", "doc-1"]
+    assert reasons(imported) == {"the call failed": 2}
+
+
 def test_otel_spans_and_events(tmp_path: Path) -> None:
     """Recorded: opentelemetry-instrumentation-genai-openai
     1.3b0 through the OTLP/JSON file exporter.
