@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -13,10 +13,14 @@ from offapi.evaluation import compare
 from offapi.evaluation.accuracy import Prediction, Report
 from offapi.report.render.charts import SLOTS, draw_intervals, swatch
 from offapi.report.render.table import Table
-from offapi.report.run_files import Answers, Object, Record, mapping
+from offapi.report.run_files import Answers, Object, Record, mapping, number
 from offapi.stats.interval import Interval
 
 ALL, MEAN = compare.ALL, compare.MEAN
+COSTS = (
+    ("prompt_tokens", "prompt tokens per document"),
+    ("seconds", "seconds per document"),
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Rates:
     n: int
     mean: float
     fields: Mapping[str, Interval]
+    cost: Object = field(default_factory=dict)  # per document
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The chart and table of all systems."""
+    """The charts and the table of all systems."""
 
-    svg: Markup
+    svgs: tuple[Markup, ...]  # with many systems two, side by side, each with half of the fields
     legend: tuple[tuple[str, Markup], ...]
     table: Table
 
@@ -62,24 +67,33 @@ def accuracy_chart(systems: Sequence[Rates]) -> Accuracy | None:
         return None
     names = dict.fromkeys(name for system in systems for name in system.fields if name != ALL)
     bars, rows = [], []
-    for field in (*names, ALL):
-        cells = [s.fields[field].percent() if field in s.fields else "—" for s in systems]
-        scored = [(i, s) for i, s in enumerate(systems) if field in s.fields]
-        bars.append((field, [(s.name, i, s.fields[field]) for i, s in scored]))
-        rows.append((field, *cells))
+    for name in (*names, ALL):
+        cells = [s.fields[name].percent() if name in s.fields else "—" for s in systems]
+        scored = [(i, s) for i, s in enumerate(systems) if name in s.fields]
+        bars.append((name, [(s.name, i, s.fields[name]) for i, s in scored]))
+        rows.append((name, *cells))
     rows.append((MEAN, *(f"{100 * system.mean:.1f}" for system in systems)))
     rows.append(("documents", *(str(system.n) for system in systems)))
+    costs = [_costs(systems, key, title) for key, title in COSTS]
+    rows += [row for row in costs if set(row[1:]) != {"—"}]
     head = ("field", *(system.name for system in systems))
     note = (
         "Percent right, with 95% intervals. “all fields” is the share of documents with all fields"
         " right."
     )
     legend = tuple((system.name, swatch(i)) for i, system in enumerate(systems))
+    half = -(-len(bars) // 2) if len(systems) > 1 and len(bars) > 1 else len(bars)
+    parts = [bars[i : i + half] for i in range(0, len(bars), half)]
     return Accuracy(
-        draw_intervals("Share of documents right, by field", bars),
+        tuple(draw_intervals("Share of documents right, by field", part) for part in parts),
         legend,
         Table("", head, tuple(rows), note),
     )
+
+
+def _costs(systems: Sequence[Rates], key: str, title: str) -> tuple[str, ...]:
+    costs = [number(system.cost.get(key)) for system in systems]
+    return (title, *("—" if cost is None else f"{cost:g}" for cost in costs))
 
 
 def all_differences(
@@ -151,7 +165,8 @@ def _first_samples(answers: Answers) -> list[Prediction]:
 
 def _of_answers(answers: Answers) -> Rates:
     report = Report.of(list(answers.by_id.values()))
-    return Rates(answers.name, report.n, report.mean, {**report.fields, ALL: report.all_fields})
+    fields = {**report.fields, ALL: report.all_fields}
+    return Rates(answers.name, report.n, report.mean, fields, answers.cost)
 
 
 def _of_report(name: str, report: Object) -> Rates:

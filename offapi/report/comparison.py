@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from offapi.errors import DataError
-from offapi.evaluation import accuracy
-from offapi.report.document_files import DocumentSource
+from offapi.report.document_files import DocumentSource, places_around
 from offapi.report.headline import model_name
 from offapi.report.render.axes import brief
 from offapi.report.render.table import Table, text
-from offapi.report.run_files import Answers, Object, mapping, number, read_object
+from offapi.report.run_files import Answers, Object, mapping, number, read_kept, read_object
 from offapi.stats.interval import Interval
 from offapi.training.run import MANIFEST
 
@@ -70,11 +69,7 @@ class ComparisonFolder:
             name: self.rows[name].get("predictions") for name in dict.fromkeys([*first, *self.rows])
         }
         files = {name: Path(path) for name, path in paths.items() if isinstance(path, str)}
-        return [
-            Answers(name, tuple(accuracy.read_predictions(path)))
-            for name, path in files.items()
-            if path.is_file()
-        ]
+        return [read_kept(name, path) for name, path in files.items() if path.is_file()]
 
     @property
     def test(self) -> DocumentSource | None:
@@ -82,7 +77,9 @@ class ComparisonFolder:
         test = mapping(self.result, "test")
         data, digest = test.get("data"), test.get("sha256")
         return (
-            DocumentSource(Path(data), frozenset({digest} if digest else ()))
+            DocumentSource(
+                Path(data), frozenset({digest} if digest else ()), places_around(self.folder)
+            )
             if isinstance(data, str)
             else None
         )

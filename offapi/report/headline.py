@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from offapi.report import learning, run_facts
 from offapi.report.accuracy import ALL, Rates
 from offapi.report.render.table import text
-from offapi.report.run_files import Look, Record
-from offapi.text.display import duration
+from offapi.report.run_files import Look, Record, number
+from offapi.text.display import duration, plural
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,38 @@ class Figure:
 def lede(record: Record) -> str:
     """Return recipe, model, backend, steps and seed in a sentence."""
     config = record.config
+    if record.recipe == "demo":
+        return _demo(record)
     model = model_name(config.get("model", "demo"))
     backend = record.manifest.get("backend")
     how = f" on {text(backend)}" if backend else ""
     seed = f", seed {text(config['seed'])}" if "seed" in config else ""
     return f"Recipe {record.recipe}, {model}{how}, {record.steps:,} steps{seed}."
+
+
+def _demo(record: Record) -> str:
+    """Return what the demo did, and on how many test documents it is scored."""
+    tested = len(record.answers[0].rows) if record.answers else 0
+    scored = f", scored on {plural(tested, 'test document')}" if tested else ""
+    learned = f"{plural(record.steps, 'step')}, seed {text(record.config.get('seed', 0))}"
+    return (
+        "The demo: a teacher labelled generated invoices and a student learned from its labels"
+        f" ({learned}){scored}."
+    )
+
+
+def tested_figures(rates: Sequence[Rates]) -> list[Figure]:
+    """Return the first two systems' accuracy on the test set, and what their prompts cost."""
+    found = [all_right(one, f"all fields right, {one.name}") for one in rates[:2]]
+    tokens = [number(one.cost.get("prompt_tokens")) for one in rates[:2]]
+    if len(tokens) == 2 and tokens[0] and tokens[1]:
+        note = f"{rates[0].name}, per document; {rates[1].name}: {_whole(tokens[1])}"
+        found.append(Figure("prompt tokens", _whole(tokens[0]), note))
+    return found
+
+
+def _whole(value: float) -> str:
+    return f"{int(value + 0.5):,}"
 
 
 def figures(record: Record, rates: Sequence[Rates], look: Look | None) -> list[Figure]:
@@ -37,7 +64,7 @@ def figures(record: Record, rates: Sequence[Rates], look: Look | None) -> list[F
     if rates:
         found.append(all_right(rates[0], "all fields right"))
         found.append(
-            Figure("fields right", f"{100 * rates[0].mean:.1f} %", f"{rates[0].n} documents")
+            Figure("fields right", f"{100 * rates[0].mean:.1f}%", plural(rates[0].n, "document"))
         )
     rewards = (
         [row["reward"] for row in look.rows if isinstance(row.get("reward"), int | float)]
@@ -62,8 +89,8 @@ def all_right(rates: Rates, name: str) -> Figure:
     whole = rates.fields[ALL]
     return Figure(
         name,
-        f"{100 * whole.mean:.1f} %",
-        f"{100 * whole.low:.0f} to {100 * whole.high:.0f} % (95%)",
+        f"{100 * whole.mean:.1f}%",
+        f"95% interval {100 * whole.low:.0f}% to {100 * whole.high:.0f}%",
     )
 
 

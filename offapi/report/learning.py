@@ -24,8 +24,8 @@ def learning_charts(runs: Sequence[Record]) -> list[Chart]:
         _overlaid(
             "Loss", LOSS, ways, "nats a token", zero=not _any_below_zero(ways, LOSS), rough=True
         ),
-        _overlaid("Learning rate", LR, ways),
-        _overlaid("Gradient norm", GRADIENT, ways, rough=True),
+        replace(_overlaid("Learning rate", LR, ways), minor=True),
+        replace(_overlaid("Gradient norm", GRADIENT, ways, rough=True), minor=True),
     ]
     return [chart for chart in found if chart.series]
 

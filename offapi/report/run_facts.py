@@ -138,7 +138,7 @@ def _times(record: Record) -> Table:
         )
     whole = sum(total.values())
     rows = tuple(
-        (name, f"{seconds:,.1f} s", f"{100 * seconds / whole:.0f} %")
+        (name, f"{seconds:,.1f} s", f"{100 * seconds / whole:.0f}%")
         for name, seconds in total.most_common()
     )
     return Table("Where the time went", ("phase", "seconds", "share"), rows if whole else ())
@@ -149,10 +149,10 @@ def _scorings(record: Record) -> Table:
     times = Counter(text(one.get("data")) for one in scored)
     last = {text(one.get("data")): one for one in scored}
     rows = tuple(
-        (data, str(count), text(last[data].get("n")), _when(last[data].get("at")))
+        (str(count), text(last[data].get("n")), _when(last[data].get("at")), data)
         for data, count in times.most_common()
     )
-    return Table("Scorings", ("test set, SHA-256", "times", "documents", "last"), rows[:MOST])
+    return Table("Scorings", ("times", "documents", "last", "test set, SHA-256"), rows[:MOST])
 
 
 def _grading(record: Record) -> Table:
@@ -161,7 +161,7 @@ def _grading(record: Record) -> Table:
     facts |= {f"dropped: {name}": count for name, count in mapping(grading, "dropped").items()}
     for check in grading.get("checks") or ():
         if isinstance(check, dict) and isinstance(check.get("passed"), dict):
-            facts[f"pass “{check.get('name')}”"] = f"{Interval(**check['passed']).percent()} %"
+            facts[f"pass “{check.get('name')}”"] = f"{Interval(**check['passed']).percent()}%"
     rows = tuple((name, text(value)) for name, value in facts.items() if value is not None)
     return Table("Graded answers, and those kept", (), rows)
 

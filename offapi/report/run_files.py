@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Answers:
 
     name: str
     rows: tuple[Prediction, ...]
+    cost: Object = field(default_factory=dict)  # per document, if it was kept with the answers
 
     @property
     def by_id(self) -> dict[str, Prediction]:
@@ -56,7 +57,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Record:
-    """A run. Files that it did not write are empty here."""
+    """A run. Files that it did not write are empty here.
+
+    A demo's answers are those to its test set: its own validation answers are the student's too.
+    """
 
     name: str
     path: Path
@@ -107,7 +111,7 @@ def read_record(path: Path) -> Record:
         read_lines(folder / METRICS),
         read_lines(folder / "timings.jsonl"),
         {file.stem: read_object(file) for file in names},
-        tuple(_answers(folder)),
+        tuple(_answers(folder, demo="demo" in run.manifest)),
         tuple(_looks(folder)),
         read_record(inside) if (inside / "manifest.json").is_file() else None,
     )
@@ -119,6 +123,14 @@ def read_answers(path: Path) -> Answers:
         path.stem if path.stem != ANSWERS else path.absolute().parent.name,
         tuple(accuracy.read_predictions(path)),
     )
+
+
+def read_kept(name: str, path: Path) -> Answers:
+    """Read the answers that a demo or a comparison kept, with their cost."""
+    note = path.with_suffix(".json")
+    kept = read_object(note) if note.is_file() else {}
+    answers = tuple(accuracy.read_predictions(path))
+    return Answers(name, answers, mapping(kept, "cost") or kept)
 
 
 def read_object(path: Path) -> Object:
@@ -169,7 +181,7 @@ def _looks(folder: Path) -> list[Look]:
     return [Look(int(file.stem[8:]), read_lines(file)) for file in files]
 
 
-def _answers(folder: Path) -> list[Answers]:
+def _answers(folder: Path, *, demo: bool) -> list[Answers]:
     """Return the run's own answers, then those it was compared with."""
     own, path = [], folder / f"{ANSWERS}.jsonl"
     if path.is_file():
@@ -180,7 +192,5 @@ def _answers(folder: Path) -> list[Answers]:
     order = sorted(
         others, key=lambda name: (ASIDE.index(name) if name in ASIDE else len(ASIDE), name)
     )
-    return [
-        *own,
-        *(Answers(name, tuple(accuracy.read_predictions(others[name]))) for name in order),
-    ]
+    kept = [read_kept(name, others[name]) for name in order]
+    return kept if demo and kept else [*own, *kept]

@@ -118,7 +118,14 @@ def _read_comparison(compared: ComparisonFolder, more: Sequence[Path]) -> Read:
 
 def _extra_answers(records: Sequence[Record], paths: Sequence[Path]) -> list[Answers]:
     files = [read_answers(path) for path in paths if path.suffix == ".jsonl"]
-    return [*(record.answers[0] for record in records if record.answers), *files]
+    return [*(_first_answers(record) for record in records if record.answers), *files]
+
+
+def _first_answers(record: Record) -> Answers:
+    """Return a run's main answers, under a name that says whose they are."""
+    first = record.answers[0]
+    own = first.name == record.name
+    return first if own else replace(first, name=f"{record.name}, {first.name}")
 
 
 def _head(read: Read, rates: Sequence[Rates]) -> tuple[str, str, tuple[Figure, ...]]:
@@ -127,11 +134,13 @@ def _head(read: Read, rates: Sequence[Rates]) -> tuple[str, str, tuple[Figure, .
     if compared is None:
         title = " · ".join(record.name for record in read.records)
         figures = headline.figures(first, rates, samples.best_look(first))
+        if first.recipe == "demo" and first.answers:
+            figures = [*headline.tested_figures(rates), *figures[2:]]
         return title, headline.lede(first), tuple(figures)
     title = " · ".join(
         [compared.folder.name, *(record.name for record in read.records[len(compared.arms) :])]
     )
-    figures = [headline.all_right(one, f"all fields right, {one.name}") for one in rates[:2]]
+    figures = headline.tested_figures(rates)
     if compared.result.get("take"):
         figures.insert(0, Figure("recommended", text(compared.result["take"])))
     return title, compared.lede, tuple(figures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -77,7 +78,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = orjson.loads((run / "manifest.json").read_bytes())
     config = {**manifest["config"], "val": str(home / "hostile.jsonl"), HOSTILE[0]: HOSTILE[1]}
     (run / "manifest.json").write_bytes(
-        orjson.dumps({**manifest, "config": config, "scored": [], "backend": HOSTILE[1]})
+        orjson.dumps(
+            {
+                **manifest,
+                "config": config,
+                "scored": [],
+                "sha256": {"data": "0" * 64},
+                "backend": HOSTILE[1],
+            }
+        )
     )
     page = home / "report.html"
     page.write_text(html.render(make_story([run, other])))
@@ -269,6 +278,77 @@ def test_a_wide_table_keeps_its_names_in_sight(comparison_page: Any) -> None:
     assert table.evaluate("node => node.scrollLeft") > 100
     for name in ("tbody th", "caption span"):
         assert table.query_selector(name).bounding_box()["x"] >= table.bounding_box()["x"]
+
+
+def test_a_hash_stays_on_one_line(page: Any) -> None:
+    for width in (340, 1100):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.evaluate("document.querySelectorAll('details').forEach(node => node.open = true)")
+        heights = page.evaluate(
+            "[...document.querySelectorAll('.hash')].map(node => {"
+            "const text = document.createRange(); text.selectNodeContents(node);"
+            "return text.getClientRects().length })"
+        )
+        assert heights
+        assert set(heights) == {1}
+
+
+def test_keys_are_hinted_at_where_there_are_keys(browser: Any, report: Path) -> None:
+    for touch in (False, True):
+        context = browser.new_context(
+            viewport={"width": 380, "height": 800}, has_touch=touch, is_mobile=touch
+        )
+        opened = context.new_page()
+        opened.goto(f"{PAGE}{report}")
+        assert opened.is_visible(".keys") != touch
+        context.close()
+
+
+def test_a_table_that_scrolls_shows_it(browser: Any, comparison_page: Any) -> None:
+    """The last pixels of a wide table are darker on a phone until it is scrolled to its end."""
+    comparison_page.set_viewport_size({"width": 340, "height": 800})
+    table = comparison_page.query_selector("#comparison .scroll")
+    at_start = table.screenshot()
+    table.evaluate("node => node.scrollLeft = node.scrollWidth")
+    comparison_page.wait_for_timeout(100)
+    assert edge(browser, at_start) < 250 <= edge(browser, table.screenshot())
+
+
+def edge(browser: Any, picture: bytes) -> float:
+    """Return the median brightness of the picture's last columns, half-way down."""
+    page = browser.new_page()
+    source = f"data:image/png;base64,{b64encode(picture).decode()}"
+    value = page.evaluate(
+        "async source => { const image = new Image(); image.src = source; await image.decode();"
+        "const canvas = document.createElement('canvas');"
+        "canvas.width = image.width; canvas.height = image.height;"
+        "const drawing = canvas.getContext('2d'); drawing.drawImage(image, 0, 0);"
+        "const found = drawing.getImageData(image.width - 2, image.height / 2 - 8, 1, 16).data;"
+        "return found.filter((_, i) => i % 4 === 0).sort()[8] }",
+        source,
+    )
+    page.close()
+    return float(value)
+
+
+def test_the_list_stands_beside_the_document(page: Any) -> None:
+    page.set_viewport_size({"width": 1100, "height": 800})
+    rows, shown = (page.query_selector(name).bounding_box() for name in ("#list", "#one"))
+    assert rows["x"] + rows["width"] <= shown["x"]
+    assert page.evaluate("getComputedStyle(document.querySelector('#list')).maxHeight") == "768px"
+    page.set_viewport_size({"width": 380, "height": 800})
+    rows, shown = (page.query_selector(name).bounding_box() for name in ("#list", "#one"))
+    assert rows["y"] + rows["height"] <= shown["y"]
+
+
+def test_the_accuracy_of_many_systems_uses_the_width(comparison_page: Any) -> None:
+    comparison_page.set_viewport_size({"width": 1100, "height": 800})
+    drawn = [
+        node.bounding_box() for node in comparison_page.query_selector_all("#accuracy svg.chart")
+    ]
+    right = max(one["x"] + one["width"] for one in drawn)
+    left = min(one["x"] for one in drawn)
+    assert right - left > 0.95 * comparison_page.query_selector("#accuracy").bounding_box()["width"]
 
 
 def test_the_policy_stops_what_escaping_would_miss(browser: Any, report: Path) -> None:

@@ -46,7 +46,7 @@ def steps(values: Iterable[float], start: float, end: float) -> Scale:
     known = list(values) or [0.0, 1.0]
     low, high = min(known), max(known)
     if low == high:
-        low, high = low - 1, high + 1
+        return Scale(low - 1, high + 1, start, end, (low,))  # one point stands in the middle
     step = max(1.0, _round_up((high - low) / 5))
     ticks = tuple(i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1))
     return Scale(low, high, start, end, ticks)

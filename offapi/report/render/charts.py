@@ -15,7 +15,7 @@ from offapi.report.render.axes import Scale, brief, scale, steps
 from offapi.stats.interval import Interval
 from offapi.text.display import shorten
 
-WIDTH, HEIGHT = 420, 230
+WIDTH, HEIGHT, LOW = 420, 230, 120  # pixels; LOW is the height of a minor chart
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 36
 SLOTS = 7  # styles of a series: enough for a comparison's four recipes and three references
 MARK = 4  # pixels
@@ -56,6 +56,12 @@ class Chart:
     zero: bool = True  # the y axis begins at 0
     share: bool = False  # the y axis goes from 0 to 1
     note: str = ""
+    minor: bool = False  # drawn low: good to know, not what matters
+
+    @property
+    def height(self) -> int:
+        """The height in pixels."""
+        return LOW if self.minor else HEIGHT
 
     @property
     def legend(self) -> list[tuple[str, Markup]]:
@@ -122,14 +128,14 @@ def _draw(chart: Chart) -> Markup:
     across = steps((x for x, _ in known), LEFT, WIDTH - RIGHT)
     if chart.x != "step":
         across = scale((x for x, _ in known), LEFT, WIDTH - RIGHT)
-    up = scale(
-        [0.0, 1.0] if chart.share else [y for _, y in known], HEIGHT - BOTTOM, TOP, zero=chart.zero
-    )
+    values = [0.0, 1.0] if chart.share else [y for _, y in known]
+    count = 2 if chart.minor else 5
+    up = scale(values, chart.height - BOTTOM, TOP, zero=chart.zero, count=count)
     inside = [
         *_axes(across, up, chart),
         *(mark for one in chart.series for mark in _series(one, across, up)),
     ]
-    return _frame(chart.title, chart.summary, HEIGHT, inside)
+    return _frame(chart.title, chart.summary, chart.height, inside)
 
 
 def _known(points: Iterable[Point]) -> list[tuple[float, float]]:
@@ -138,20 +144,16 @@ def _known(points: Iterable[Point]) -> list[tuple[float, float]]:
 
 def _axes(across: Scale, up: Scale, chart: Chart) -> list[Markup]:
     line = Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
-    parts = []
+    parts, foot = [], chart.height - BOTTOM
     for tick in up.ticks:
         parts.append(line.format("grid", LEFT, WIDTH - RIGHT, up.at(tick), up.at(tick)))
         parts.append(_text(LEFT - 6, up.at(tick) + 4, brief(tick), "end"))
     for tick in across.ticks:
-        parts.append(
-            line.format(
-                "axis", across.at(tick), across.at(tick), HEIGHT - BOTTOM, HEIGHT - BOTTOM + 4
-            )
-        )
+        parts.append(line.format("axis", across.at(tick), across.at(tick), foot, foot + 4))
         anchor = "end" if across.at(tick) > WIDTH - 24 else "middle"
-        parts.append(_text(across.at(tick), HEIGHT - BOTTOM + 16, brief(tick), anchor))
-    parts.append(line.format("axis", LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM, HEIGHT - BOTTOM))
-    return [*parts, _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, chart.x, "middle")]
+        parts.append(_text(across.at(tick), foot + 16, brief(tick), anchor))
+    parts.append(line.format("axis", LEFT, WIDTH - RIGHT, foot, foot))
+    return [*parts, _text((LEFT + WIDTH - RIGHT) / 2, chart.height - 5, chart.x, "middle")]
 
 
 def _series(one: Series, across: Scale, up: Scale) -> Iterable[Markup]:
@@ -187,7 +189,7 @@ def _line(piece: Sequence[tuple[float, float]], kind: str, slot: int) -> Markup:
 def _interval(across: Scale, y: float, field: str, name: str, slot: int, one: Interval) -> Markup:
     whisker = Markup('<line class="whisker s{}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
     drawn = whisker.format(slot, across.at(one.low), across.at(one.high), y, y)
-    title = Markup("<title>{}, {}: {} %</title>").format(field, name, one.percent())
+    title = Markup("<title>{}, {}: {}%</title>").format(field, name, one.percent())
     return Markup("<g>{}{}{}</g>").format(title, drawn, _mark(across.at(one.mean), y, slot))
 
 

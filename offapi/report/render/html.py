@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from typing import Any
 
 import orjson
@@ -29,6 +30,7 @@ def render(story: Story) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pages.filters["is_hash"] = is_hash
     style, script = (_source(loader, pages, name) for name in ("page.css", "page.js"))
     return pages.get_template("page.html").render(
         story=story,
@@ -37,6 +39,11 @@ def render(story: Story) -> str:
         policy=policy(style, script),
         data=data(story.samples.as_dict()) if story.samples else "",
     )
+
+
+def is_hash(text: str) -> bool:
+    """Return whether a cell is a SHA-256, which stays on one line."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 def policy(style: str, script: str) -> str:

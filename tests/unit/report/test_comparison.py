@@ -80,7 +80,7 @@ def test_the_top_describes_the_comparison(comparison: Path) -> None:
     story = make_story([comparison])
     assert story.title == "compare"
     assert story.lede == "Recipes compared: sft and distill; tiny on torch, 6 test documents."
-    assert story.figures[1].value == "66.7 %"
+    assert story.figures[1].value == "66.7%"
     assert [name for name, _ in story.details] == ["sft", "distill"]
     assert story.commands[-1].text == f"offapi report {comparison}"
 

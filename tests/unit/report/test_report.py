@@ -392,7 +392,7 @@ def test_no_document_and_no_answer_leaves_its_fence(
     (copy / "predictions.jsonl").write_bytes(accuracy.predictions_jsonl(bad))
     documents = [{"id": row.id, "document": row.id, "gold": row.gold} for row in bad]
     recipe_folder.write_jsonl(val, documents)
-    change(copy / "manifest.json", config={"recipe": "sft", "val": str(val)}, scored=[])
+    change(copy / "manifest.json", config={"recipe": "sft", "val": str(val)}, scored=[], sha256={})
     story = make_story([copy])
     text = markdown.render(story)
     found = MarkdownIt("commonmark").enable("table").parse(text)
@@ -579,6 +579,19 @@ def test_an_axis_holds_every_value_between_round_ticks(values: list[float], zero
     assert found.low - slack <= min(values)
     assert max(values) <= found.high + slack
     assert all(-0.1 <= found.at(value) <= 100.1 for value in values)
+
+
+def test_one_step_has_no_axis_below_zero() -> None:
+    one = axes.steps([0.0], 0, 100)
+    assert one.ticks == (0.0,)
+    assert one.at(0.0) == 50
+    drawn = charts.Chart("Reward", (charts.Series("a", ((0.0, 0.5),), marks=True),)).svg
+    assert ">-1<" not in drawn
+
+
+def test_what_matters_is_drawn_larger(folder: Path) -> None:
+    drawn = {chart.title: chart.height for chart in make_story([folder / "sft"]).learning}
+    assert drawn["Learning rate"] == drawn["Gradient norm"] < drawn["Loss"] / 1.5
 
 
 def test_numbers_are_written_as_people_do() -> None:
