@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 from offapi.network.guard import install as _install
 
 if TYPE_CHECKING:
+    from offapi.checks import Kind
     from offapi.task import Example, Task
     from offapi.teachers.judge import judge
 
 __version__ = "0.1.0"
-__all__ = ["Example", "Task", "__version__", "judge"]
+__all__ = ["Example", "Kind", "Task", "__version__", "judge"]
 
-_HOMES = {"Task": "offapi.task", "Example": "offapi.task", "judge": "offapi.teachers.judge"}
+_HOMES = {
+    "Task": "offapi.task",
+    "Example": "offapi.task",
+    "Kind": "offapi.checks.kinds",
+    "judge": "offapi.teachers.judge",
+}
 
 _install()
 

@@ -14,18 +14,21 @@ from offapi.checks.invoices.date_order import date_order
 from offapi.checks.invoices.seller import in_header, legal_name
 from offapi.checks.invoices.total import final_total
 from offapi.checks.json_form import is_json, repairable_json
+from offapi.checks.kinds import Kind, KindName, Match
 from offapi.checks.schema import fits_schema
 from offapi.checks.sums import adds_up
 from offapi.checks.text_form import clean_characters, length, no_repetition
 from offapi.checks.tool_calls import tool_calls_fit
 from offapi.checks.values import in_range, known_currency, not_before, not_future, one_of, pattern
-from offapi.checks.verdict import Answer, Check, Context, Match, Verdict
+from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.errors import ConfigError
 
 __all__ = [
     "Answer",
     "Check",
     "Context",
+    "Kind",
+    "KindName",
     "Match",
     "Verdict",
     "adds_up",

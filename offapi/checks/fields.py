@@ -42,6 +42,36 @@ def values_at(value: Mapping[str, Any], path: str) -> list[Any]:
     return _follow(value, parse_field_path(path))
 
 
+def value_at(value: Mapping[str, Any], path: str) -> Any:
+    """Return the one value at a dotted path; None where it is absent.
+
+    A field whose name is the whole path comes first.
+    """
+    if "." not in path or path in value:
+        return value.get(path)
+    inner: Any = value
+    for name in path.split("."):
+        inner = inner.get(name) if isinstance(inner, Mapping) else None
+    return inner
+
+
+def holds_path(value: Mapping[str, Any], path: str) -> bool:
+    """Return whether `value` has the field at a dotted path, null or not.
+
+    A null on the way counts: what is inside it is null too.
+    """
+    if "." not in path or path in value:
+        return path in value
+    inner: Any = value
+    for name in path.split("."):
+        if inner is None:
+            return True
+        if not isinstance(inner, Mapping) or name not in inner:
+            return False
+        inner = inner[name]
+    return True
+
+
 Steps = tuple[tuple[str, bool], ...]
 
 

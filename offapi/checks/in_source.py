@@ -14,8 +14,11 @@ from functools import lru_cache
 from rapidfuzz import fuzz
 
 from offapi.checks import literals
+from offapi.checks.fields import value_at
+from offapi.checks.kinds import Match, kind_of
 from offapi.checks.readings import date_readings, month_names, number_readings
-from offapi.checks.verdict import Answer, Context, Match, Verdict
+from offapi.checks.verdict import Answer, Context, Verdict
+from offapi.text.fold import fold
 from offapi.text.normalise import bare, is_number, iso_date
 
 NAME_SIMILARITY = 85.0  # of 100: two wrong characters in a name of fifteen
@@ -26,22 +29,24 @@ _SHORT = 5  # characters; below this a near match is another word
 def in_source(document: str, answer: Answer, context: Context) -> Verdict:
     """Return the share of the answer's fields whose value is in the document.
 
-    Counted are the fields in `context.match` that are not null. A list counts by the share of its
-    items that occur; an object in it counts only as a whole.
+    Counted are the fields in `context.match` that are not null and that documents print: not true
+    and false, choices and free text ("fuzzy"). A list counts by the share
+    of its items that occur, an object by the share of its fields; an object in a list counts only
+    as a whole. Whether a field may be null is the schema's to say.
     """
     if answer.value is None:
         return Verdict(0.0, answer.error)
     shares: dict[str, float] = {}
-    for name, kind in context.match.items():
-        value = answer.value.get(name)
-        if value is None:
+    for path, kind in context.match.items():
+        value = value_at(answer.value, path)
+        if value is None or not is_printed(kind):
             continue
-        if kind == "list":
-            shares[name] = _share(value, document)
+        if kind_of(kind).name in ("list", "object"):
+            shares[path] = _share(value, document)
         else:
-            shares[name] = float(value_occurs(kind, value, document))
+            shares[path] = float(value_occurs(kind, value, document))
     if not shares:
-        return Verdict(0.0, "no field has a value")
+        return Verdict(1.0, "no field has a value to look for")
     missing = [name for name, share in shares.items() if share < 1.0]
     reason = "all values are in the document"
     if missing:
@@ -54,16 +59,19 @@ def value_occurs(kind: Match, value: object, document: str) -> bool:
 
     The sign of a number is ignored.
     """
-    if kind == "number":
+    name = kind_of(kind).name
+    if name == "number":
         return is_number(value) and (
             literals.number_stands(value, document)
             or any(abs(abs(value) - number) < 0.005 for number in number_readings(document))
         )
-    if kind == "list":
+    if name in ("list", "object"):
         return _share(value, document) == 1.0
+    if name == "exact":
+        return not isinstance(value, str) or fold(value) in _folded(document)
     if not isinstance(value, str):
-        return False
-    if kind == "text":
+        return isinstance(value, bool)
+    if name != "date":
         return _name_occurs(value, document)
     day = iso_date(value)
     if day is None:
@@ -92,7 +100,19 @@ def _in_words(day: date, document: str) -> bool:
     return False
 
 
+def is_printed(kind: Match) -> bool:
+    """Return whether values of `kind` are looked for in the document."""
+    return kind_of(kind).name not in ("boolean", "choice", "fuzzy")
+
+
+@lru_cache(maxsize=256)
+def _folded(document: str) -> str:
+    return fold(document)
+
+
 def _share(value: object, document: str) -> float:
+    if isinstance(value, Mapping):
+        value = [part for part in value.values() if part is not None]
     if not isinstance(value, list):
         return 0.0
     return sum(_holds(item, document) for item in value) / len(value) if value else 1.0

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import orjson
 
-Match = Literal["text", "date", "number", "list"]
+from offapi.checks.kinds import Match
 
 
 @dataclass(frozen=True)

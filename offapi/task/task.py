@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offapi.checks import gold as gold_check
-from offapi.checks.verdict import Answer, Check, Context, Match, Verdict, parse
+from offapi.checks.fields import value_at
+from offapi.checks.gold_mistakes import gold_advice, gold_mistake
+from offapi.checks.kinds import Match
+from offapi.checks.verdict import Answer, Check, Context, Verdict, parse
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError, describe_error
 from offapi.task.answer_text import spell
@@ -46,10 +48,10 @@ class Task:
     """What to extract, how to write it, and how to distinguish a good answer from a bad one.
 
     `schema` is the JSON schema of the answer, an object; answers are written in the order of its
-    properties. `match` says how each field is compared with gold. `checks` maps a name to (check,
-    weight); all checks of one answer together may take `check_seconds` (see
-    `offapi.workers.time_limit`; None: no limit). Raise ConfigError when the parts contradict each
-    other.
+    properties. `match` maps a field, or a dotted path into objects, to its kind: how it is compared
+    with gold (`offapi.checks.kinds`). `checks` maps a name to (check, weight); all checks of one
+    answer together may take `check_seconds` (see `offapi.workers.time_limit`; None: no limit).
+    Raise ConfigError when the parts contradict each other.
 
     `audit` names checks that are scored and never rewarded: a student whose grade rises while they
     do not is gaming the other checks. `reward` scores a whole batch of answers at once in GRPO, in
@@ -166,14 +168,17 @@ class Task:
 
         That is when a field is missing or has the wrong type.
         """
-        for name, kind in self.match.items():
-            problem = (
-                "is missing" if name not in gold else gold_check.gold_mistake(kind, gold[name])
+        for path, match in self.match.items():
+            mistake = gold_mistake(path, match, gold, self.schema)
+            if not mistake:
+                continue
+            value = value_at(gold, path)
+            advice = f"Task {self.name!r} compares the fields {', '.join(self.match)}."
+            if mistake == "is missing":
+                advice += " Write null where there is none."
+            got = "" if value is None else f", got {value!r}"
+            raise DataError(
+                f"gold field {path!r} {mistake}{got}.",
+                where=f"document {row!r}",
+                next_step=gold_advice(match, value) or advice,
             )
-            if problem:
-                raise DataError(
-                    f"gold field {name!r} {problem}"
-                    + (f", got {gold[name]!r}." if name in gold else "."),
-                    where=f"document {row!r}",
-                    next_step=f"Task {self.name!r} compares the fields {', '.join(self.match)}.",
-                )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
+from offapi.checks.kinds import Kind, KindName, Match, check_kind_name, kind_of
 from offapi.checks.schema import schema_validator
-from offapi.checks.verdict import Match
+from offapi.checks.schema_types import choices_of, field_schema, properties_of, types_of
 from offapi.errors import ConfigError, nearest
 from offapi.task.example import Example
 from offapi.text.normalise import is_number
 
 if TYPE_CHECKING:
     from offapi.task.task import Task
-
-KINDS: tuple[Match, ...] = get_args(Match)
 
 
 def validate_task(task: Task) -> None:
@@ -123,16 +122,57 @@ def _validate_schema(task: Task) -> None:
             "match must not be empty",
             'Say how fields are compared, as in `match={"total": "number"}`.',
         )
-    for name, kind in task.match.items():
-        if name not in task.schema["properties"]:
-            raise _wrong(
-                task,
-                f"match names {name!r}, which is not in the schema",
-                nearest(name, task.schema["properties"]),
-            )
-        if kind not in KINDS:
-            what = f"match[{name!r}] must be one of {', '.join(KINDS)}, got {kind!r}"
-            raise _wrong(task, what, nearest(str(kind), KINDS))
+    for path, match in task.match.items():
+        _validate_match(task, path, match)
+
+
+def _validate_match(task: Task, path: str, match: Match) -> None:
+    """Raise ConfigError unless the schema has the field, and values that its kind compares."""
+    if "[]" in path:
+        name = path.split("[]")[0]
+        what = f"match names {path!r}: the items of a list are compared with the whole list"
+        raise _wrong(task, what, f'Write `match={{"{name}": "list"}}`.')
+    part = field_schema(task.schema, path)
+    if part is None:
+        known = properties_of(task.schema, task.schema)
+        step = f"{nearest(path, known)} A path into an object is written as `total.price`."
+        raise _wrong(task, f"match names {path!r}, which is not in the schema", step)
+    if not isinstance(match, Kind):
+        check_kind_name(match, f"task {task.name!r}: match[{path!r}]")
+    outer = next((other for other in task.match if path.startswith(other + ".")), None)
+    if outer is not None:
+        what = f"match names both {outer!r} and {path!r}, which is inside it"
+        raise _wrong(task, what, "Keep the object, or the fields inside it.")
+    _validate_type(task, path, kind_of(match).name, part)
+
+
+def _validate_type(task: Task, path: str, name: KindName, part: object) -> None:
+    types = types_of(part, task.schema)
+    choices = choices_of(part, task.schema)
+    if name == "choice" and not choices:
+        what = f"match[{path!r}] is 'choice', and the schema gives the field no `enum`"
+        raise _wrong(task, what, "List the choices as `enum` in the schema, or write 'exact'.")
+    if not types or name in ("exact", "choice") or types & _COMPARES[name]:
+        return
+    fitting = sorted({_FITS[found] for found in types if found in _FITS})
+    what = f"match[{path!r}] is {name!r}, and the schema says {' or '.join(sorted(types))}"
+    raise _wrong(task, what, f"Write {' or '.join(map(repr, fitting))}, or change the schema.")
+
+
+# By kind, the JSON types it compares; by type, the kind that fits.
+_COMPARES: Mapping[KindName, frozenset[str]] = {
+    "text": frozenset({"string", "boolean"}),
+    "number": frozenset({"number", "integer"}),
+    "date": frozenset({"string"}),
+    "boolean": frozenset({"boolean"}),
+    "list": frozenset({"array"}),
+    "object": frozenset({"object"}),
+    "fuzzy": frozenset({"string"}),
+}
+_FITS: Mapping[str, KindName] = {
+    "string": "text", "number": "number", "integer": "number", "boolean": "boolean",
+    "array": "list", "object": "object",
+}  # fmt: skip
 
 
 def _wrong(task: Task, what: str, next_step: str) -> ConfigError:

@@ -5,10 +5,13 @@ Left out: readings that depend on a document, such as 02/04/2026.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import date
 from functools import lru_cache
 from typing import TypeGuard
+
+from offapi.text.fold import fold
 
 
 def bare(text: str) -> str:
@@ -30,6 +33,62 @@ def _counts(char: str) -> bool:
     """
     kind = unicodedata.category(char)[0]
     return kind in "LN" or (kind == "M" and unicodedata.combining(char) < 200)
+
+
+# Marks that carry a value: between digits, as a sign before digits, at the end of a short mark such
+# as A- or C#, after a number (5-), and the space of a mixed number (1 1/2).
+_MARK = re.compile(
+    r"(?<=\d)\s*[.,:/'_*-]\s*(?=\d)"
+    r"|(?<![^\s(\[$€£¥₹<>=~])[-.,](?=[^\w\s]?\d)|^-\s+(?=\d)"
+    r"|(?<=\d)-(?!\w)|(?<![^\W_])[^\W_]{1,3}[-*#]+(?![^\W_])"
+    r"|(?<=\d)\s+(?=\d+/\d)"
+)
+_IN_BRACKETS = re.compile(
+    r"([^\w\s]?)\(\s*([^\w\s]?\s*\d[\d.,' ]*)\)([^\w\s]?)"
+)  # -5, as accounts write it
+_RULE = re.compile(r"([=<>~^+])\1{2,}")  # drawn lines
+_NO_SIGN = frozenset("`|´¨¯¸")
+
+
+def text_key(text: str) -> str:
+    """Return what two texts that mean the same have in common: letters, digits and signs.
+
+    Case, spaces and punctuation are dropped. Kept are symbols ($, +, %, °), marks that stand
+    between or before digits, and the sign that ends A-, C# or A*. An address with @ or :// is kept
+    whole.
+    """
+    folded = fold(text).casefold()
+    if not folded.isascii():
+        folded = unicodedata.normalize("NFKC", folded)
+    if bracketed := _IN_BRACKETS.fullmatch(folded.strip()):
+        folded = "-" + "".join(bracketed.groups())
+    if "@" in folded or "://" in folded:
+        return "".join(map(_word_key, folded.split()))
+    return _key(folded)
+
+
+def _word_key(word: str) -> str:
+    return word.strip(".,;:<>()[]") if "@" in word or "://" in word else _key(word)
+
+
+def _key(folded: str) -> str:
+    kept: list[str] = []
+    at = 0
+    folded = _RULE.sub("", folded)
+    for mark in _MARK.finditer(folded):
+        kept += [char for char in folded[at : mark.start()] if _means(char)]
+        kept.append(mark[0].strip() or " ")
+        at = mark.end()
+    kept += [char for char in folded[at:] if _means(char)]
+    return "".join(kept).replace("×", "x")
+
+
+@lru_cache(maxsize=4096)
+def _means(char: str) -> bool:
+    """Return whether `char` counts in a text: a letter, a digit, or a symbol."""
+    if char in "%‰":
+        return True
+    return _counts(char) or (unicodedata.category(char)[0] == "S" and char not in _NO_SIGN)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

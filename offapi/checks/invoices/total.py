@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
-from offapi.checks.gold import TOLERANCE
+from offapi.checks.gold import HALF_A_CENT
 from offapi.checks.readings import amount_readings
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.text.normalise import is_number
@@ -98,7 +98,7 @@ def _judge(field: str, total: float, evidence: _Evidence) -> Verdict:
 
 
 def _among(amount: float, others: Iterable[float]) -> bool:
-    return any(abs(amount - other) <= TOLERANCE for other in others)
+    return any(abs(amount - other) <= HALF_A_CENT for other in others)
 
 
 @lru_cache(maxsize=256)
@@ -122,7 +122,7 @@ def _evidence(document: str) -> _Evidence:
                 given += amounts[-2:]
             if "rounding" in labels:
                 roundings += [
-                    amount for amount in amounts if TOLERANCE < abs(amount) < LARGEST_ROUNDING
+                    amount for amount in amounts if HALF_A_CENT < abs(amount) < LARGEST_ROUNDING
                 ]
         before = "" if amounts else line
     paid = {round(abs(cash) - abs(change), 2) for cash in given for change in back}

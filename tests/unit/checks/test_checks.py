@@ -20,7 +20,7 @@ from offapi.checks import (
     literals,
     matches_gold,
 )
-from offapi.checks.gold import gold_mistake, same_value, score_value
+from offapi.checks.gold import same_value, score_value
 from offapi.checks.in_source import value_occurs
 from offapi.checks.readings import date_readings, number_readings
 from offapi.checks.verdict import parse
@@ -156,7 +156,7 @@ LINE, OTHER = {"name": "Rye loaf", "amount": 4.5}, {"name": "Tea", "amount": 2}
         ([{**LINE, "note": "x"}], [LINE], 0.0),
         ([{"name": "Rye loaf"}], [LINE], 0.0),
         (["a", "B"], ["A.", "b"], 1.0),
-        ([1, 2.0], [2, 1.001], 1.0),
+        ([1.001, 2], [2.0, 1], 1.0),
         (["1"], [1], 0.0),
         ([True], [1], 0.0),
         ([True, None], [None, True], 1.0),
@@ -183,8 +183,6 @@ def test_the_gold_check_scores_lists_by_f1_and_takes_only_lists() -> None:
     found = matches_gold("", parse('{"vendor":"a","lines":["y"]}'), context)
     assert found.score == pytest.approx((1 + 2 / 3) / 2)
     assert found.reason == "differs from gold: lines"
-    assert [gold_mistake("list", gold) for gold in ([], None, [1])] == [""] * 3
-    assert gold_mistake("list", "x") == gold_mistake("list", {"a": 1}) == "must be a list or null"
 
 
 @given(
@@ -295,7 +293,7 @@ def test_the_source_check_names_what_is_missing_and_skips_nulls() -> None:
     assert wrong.score == pytest.approx(1 / 3)
     assert wrong.reason == "not in the document: date, total"
     assert in_source(document, parse('{"vendor":"Acme Ltd","date":null}'), context).score == 1.0
-    assert in_source(document, parse('{"vendor":null}'), context).score == 0.0
+    assert in_source(document, parse('{"vendor":null}'), context).score == 1.0
 
 
 def test_the_items_of_a_list_are_looked_for_one_by_one() -> None:

@@ -11,7 +11,7 @@ import pytest
 from pages import DOCS
 
 import offapi.checks
-from offapi.checks.verdict import Match
+from offapi.checks.kinds import KindName
 from offapi.data.importers.formats.generic import NAMES
 from offapi.data.importers.importer import FORMATS
 from offapi.models.safe_folder import MODEL_TYPES
@@ -19,10 +19,10 @@ from offapi.policy_loss import RULES
 from offapi.rl.gates import GATES
 from offapi.task.task import Task
 
-TYPES = {"Answer", "Check", "Context", "Match", "Verdict"}
+TYPES = {"Answer", "Check", "Context", "Kind", "KindName", "Match", "Verdict"}
 OFFERED: dict[str, tuple[str, Iterable[str]]] = {
     "checks": ("tasks-and-checks.md", set(offapi.checks.__all__) - TYPES),
-    "kinds": ("tasks-and-checks.md", get_args(Match)),
+    "kinds": ("tasks-and-checks.md", get_args(KindName)),
     "arguments": ("tasks-and-checks.md", [field.name for field in fields(Task)]),
     "formats": ("traces.md", FORMATS),
     "maps": ("traces.md", NAMES),
