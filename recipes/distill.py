@@ -33,7 +33,7 @@ from offapi.data import documents
 from offapi.data.documents import Document
 from offapi.data.rows import row_text
 from offapi.data.traces import Trace
-from offapi.errors import ConfigError, DataError
+from offapi.errors import ConfigError
 from offapi.evaluation.accuracy import Report
 from offapi.grading.keep import Keep
 from offapi.grading.select import choose
@@ -187,8 +187,10 @@ def keep(job: Job[Config, Inputs], graded: Sequence[Graded]) -> list[Graded]:
     )
     reasons = ", ".join(f"{name} {count}" for name, count in failed.most_common()) or "none"
     dropped = (
-        ", ".join(f"{reason} {count}" for reason, count in chosen.report.dropped.items()) or "none"
+        ", ".join(f"{count} {reason}" for reason, count in chosen.report.dropped.items()) or "none"
     )
+    for line in chosen.report.forms.lines():
+        job.progress.say(line)
     job.progress.say(
         f"Kept {len(chosen.kept)} of {len(graded)} labels. Failed checks: {reasons}. Dropped:"
         f" {dropped}."
@@ -198,7 +200,7 @@ def keep(job: Job[Config, Inputs], graded: Sequence[Graded]) -> list[Graded]:
             "See grades.jsonl in the run's folder for the reasons. Then fix the checks, choose a"
             " better teacher, or lower keep.threshold."
         )
-        raise DataError(f"none of {len(graded)} labels is kept.", next_step=step)
+        raise chosen.report.nothing_kept("labels", step)
     return [graded[i] for i in chosen.kept]
 
 

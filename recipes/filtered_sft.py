@@ -29,7 +29,7 @@ import orjson
 from offapi.chat.chat import Chat, Thinking
 from offapi.data import traces
 from offapi.data.rows import read_rows, row_text
-from offapi.data.traces import Trace
+from offapi.data.traces import Message, Trace
 from offapi.episodes import Episode
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Report
@@ -40,6 +40,7 @@ from offapi.models.store import get
 from offapi.progress import Progress
 from offapi.randomness import order
 from offapi.task import Grade, Task, load_task
+from offapi.text.thinking import strip_thinking
 from offapi.training.job import Job
 from offapi.training.recipe_run import hold_run
 from offapi.training.run import Run
@@ -97,9 +98,8 @@ def prepare(config: Config, progress: Progress) -> Inputs:
         progress.say(line)
     if not chosen.kept:
         step = "Run `offapi grade` to see the reasons. Then fix the checks or lower keep.threshold."
-        raise DataError(
-            f"none of {len(rows)} traces is kept.", where=str(config.traces), next_step=step
-        )
+        error = chosen.report.nothing_kept("traces", step)
+        raise DataError(error.what, where=str(config.traces), next_step=error.next_step)
     pool = order(config.seed, 0, len(chosen.eligible))
     drawn = sorted(chosen.eligible[i] for i in pool[: len(chosen.kept)])
     kept = [rows[i] for i in chosen.kept]
@@ -160,6 +160,16 @@ def answer_message(task: Task, answer: traces.Message) -> traces.Message:
     return {"role": "assistant", "content": task.answer_text(answer)}
 
 
+def with_answer(task: Task, trace: Trace, grade: Grade) -> tuple[Message, ...]:
+    """Return the chat with its answer in the task's spelling; calls and other words as they are."""
+    if grade.value is None or trace.called:
+        return trace.messages
+    last = trace.messages[-1]
+    thought = last["content"].removesuffix(strip_thinking(last["content"]))
+    content = thought + task.answer_text(grade.value)
+    return (*trace.messages[:-1], {**last, "content": content})
+
+
 def episodes(
     config: Config, task: Task, chat: Chat, rows: Sequence[tuple[Trace, Grade]], progress: Progress
 ) -> tuple[Episode, ...]:
@@ -167,7 +177,8 @@ def episodes(
     learned: list[Episode] = []
     for trace, grade in rows:
         if config.prompt == "trace":
-            learned += chat.episodes(trace.id, trace.messages, trace.tools, config.thinking)
+            messages = with_answer(task, trace, grade)
+            learned += chat.episodes(trace.id, messages, trace.tools, config.thinking)
             continue
         if not trace.single_shot:
             what = (

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from offapi.data.traces import strip_thinking
 from offapi.errors import DataError
+from offapi.text.thinking import strip_thinking
 
 
 def with_argument_objects(id: str, message: Mapping[str, Any]) -> Mapping[str, Any]:

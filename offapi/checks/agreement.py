@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from offapi.checks.verdict import Check, Context, parse
+from offapi.checks.answer_reading import read_answer
+from offapi.checks.verdict import Check, Context
 from offapi.stats.interval import Interval, wilson
 
 PASS = 0.5  # the lowest score that counts as a yes
@@ -90,4 +91,4 @@ def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
 
 
 def _checked(check: Check, rows: Sequence[Labelled], context: Context) -> list[bool | None]:
-    return [check(row.document, parse(row.text), context).score >= PASS for row in rows]
+    return [check(row.document, read_answer(row.text), context).score >= PASS for row in rows]

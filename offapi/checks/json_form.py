@@ -11,8 +11,15 @@ from offapi.errors import ConfigError
 
 
 def is_json(document: str, answer: Answer, context: Context) -> Verdict:
-    """Return 1 when the answer is one JSON object, read strictly (`verdict.parse`), else 0."""
-    return Verdict(0.0, answer.error) if answer.value is None else Verdict(1.0, "one JSON object")
+    """Return 1 when the answer is one JSON object, else 0.
+
+    Thinking before it, a code fence around it and a tool call that carries it do not count against
+    it, unless the task is strict.
+    """
+    if answer.value is None:
+        return Verdict(0.0, answer.error)
+    aside = f"; set aside: {', '.join(answer.forms)}" if answer.forms else ""
+    return Verdict(1.0, f"one JSON object{aside}")
 
 
 def repairable_json(repaired: float = 0.5) -> Check:

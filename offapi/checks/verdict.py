@@ -28,12 +28,14 @@ class Verdict:
 class Answer:
     """A model's answer: its text, and the JSON object in it.
 
-    `value` is None where the text is not one JSON object; `error` then says why.
+    `value` is None where the text is not one JSON object; `error` then says why. `text` is without
+    what `answer_reading` set aside; `forms` names that, or what left nothing to use.
     """
 
     text: str
     value: Mapping[str, Any] | None
     error: str = ""
+    forms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -243,8 +243,9 @@ def _show_report(output: Output, report: GradingReport, read: GradingInputs) -> 
     from offapi.grading.similarity.near_duplicates import COMPARED, SIMILAR
 
     output.say(
-        f"\n{report.rows:,} rows, {report.failed:,} could not be graded, {report.unanswered:,} have no"
-        " answer."
+        f"\n{report.rows:,} rows: {report.unanswered:,} have no answer,"
+        f" {report.forms.unread:,} have an answer that is not one JSON object,"
+        f" {report.failed:,} could not be graded."
     )
     most = max(report.histogram, default=0) or 1
     names = [f"{i / 10:.1f} - {(i + 1) / 10:.1f}" for i in range(10)] + ["1.0"]

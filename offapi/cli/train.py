@@ -81,4 +81,6 @@ def command(
     output.say(f"Run folder: {run.path}. Adapter: {run.path / 'adapter'}.")
     if report is not None:
         output.table(("field", "right, with 95% interval"), report.table())
+        for line in report.forms.lines():
+            output.say(line)
     output.result({"run": str(run.path), "report": report.as_dict() if report else None})

@@ -9,6 +9,7 @@ is not text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ import msgspec
 
 from offapi.errors import DataError, nearest
 from offapi.files import jsonl
+from offapi.text.thinking import strip_thinking
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 Message = Mapping[str, Any]
@@ -43,23 +45,52 @@ class Trace:
 
     @cached_property
     def answer(self) -> str:
-        """The text of the last message without thinking; "" where it only calls tools."""
-        return strip_thinking(self.messages[-1].get("content") or "")
+        """The text of the last message without thinking, or the arguments of the call it is.
+
+        It is "" where the message only calls several tools.
+        """
+        last = self.messages[-1]
+        if self.called:
+            return str(last["tool_calls"][0]["function"]["arguments"])
+        return strip_thinking(last.get("content") or "")
+
+    @cached_property
+    def called(self) -> str:
+        """The tool whose call is the answer: the only one, without an answer in text; else ""."""
+        last = self.messages[-1]
+        calls = last.get("tool_calls") or []
+        if len(calls) != 1 or _is_data(last.get("content") or ""):
+            return ""
+        return str(calls[0]["function"]["name"])
 
     @cached_property
     def document(self) -> str:
-        """What the answer was made from: user and tool messages since the previous plain answer.
+        """What the answer was made from: user and tool messages after the worked examples.
 
-        Worked examples in a prompt end with such an answer, so they are not part of it.
+        A worked example ends with an answer like the last one, and a document of its own follows.
+        Remarks of the model and requests to correct an answer end none.
         """
         texts: list[str] = []
+        answered = False
         for message in self.messages[:-1]:
-            role = message["role"]
-            if role in ("user", "tool"):
-                texts.append(message.get("content") or "")
-            elif role == "assistant" and not message.get("tool_calls"):
-                texts.clear()
+            role, text = message["role"], message.get("content") or ""
+            if role == "assistant":
+                answered = answered or self._is_answer(message)
+            elif role in ("user", "tool"):
+                if role == "user" and answered:
+                    if _is_document(text, texts):
+                        texts.clear()
+                    answered = False
+                texts.append(text)
         return "\n".join(texts)
+
+    def _is_answer(self, message: Message) -> bool:
+        """Return whether an earlier turn is an answer of the last one's form."""
+        calls = message.get("tool_calls") or ()
+        if calls:
+            return bool(self.called) and calls[0]["function"]["name"] == self.called
+        data = _is_data(message.get("content") or "")
+        return data or not (self.called or _is_data(self.answer))
 
     @property
     def answered(self) -> bool:
@@ -68,17 +99,32 @@ class Trace:
 
     @property
     def single_shot(self) -> bool:
-        """Whether one question was answered at once: no tools, no earlier turns."""
-        return (
-            self.tools is None
-            and sum(message["role"] in ("assistant", "tool") for message in self.messages) == 1
-        )
+        """Whether one question was answered at once: no earlier turns, and no tool to choose.
+
+        The one tool that is offered may be the form of the answer; remarks do not count as turns.
+        """
+        if self.tools is not None and not (self.called and len(self.tools) == 1):
+            return False
+        roles = [message["role"] for message in self.messages]
+        asked = roles.index("assistant")
+        calls_before = any(message.get("tool_calls") for message in self.messages[:-1])
+        return set(roles[asked:]) == {"assistant"} and not calls_before
 
 
-def strip_thinking(text: str) -> str:
-    """Return `text` without the `<think>` block it begins with, if any."""
-    start = text.lstrip()
-    return start.partition("</think>")[2].lstrip() if start.startswith("<think>") else text
+def _is_data(text: str) -> bool:
+    """Return whether `text` looks like JSON, perhaps in a code fence, not like prose."""
+    return strip_thinking(text).lstrip().startswith(("{", "[", "`"))
+
+
+def _is_document(text: str, before: list[str]) -> bool:
+    """Return whether a user's message is a document of its own, not a word on the last answer."""
+    if _CORRECTION.search(text):
+        return False
+    longest = max(map(len, before), default=0)
+    return 3 * len(text) >= longest or any(char.isdigit() or char == "\n" for char in text)
+
+
+_CORRECTION = re.compile(r"\bJSON\b|validation error", re.IGNORECASE)
 
 
 def read(path: Path) -> list[Trace]:

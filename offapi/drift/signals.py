@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.checks.verdict import parse
+from offapi.checks.answer_reading import read_trace
 from offapi.data.traces import Trace
 from offapi.grading.similarity.character_runs import Texts
 from offapi.task import Task
@@ -55,7 +55,7 @@ def signal_values(
 
     Novelty stays 0, since it is not known here. An empty answer fails every check.
     """
-    objects = [parse(trace.answer).value for trace in traces]
+    objects = [read_trace(trace).value for trace in traces]
     characters = [len(trace.document) for trace in traces]
     lines = [trace.document.count("\n") + 1 for trace in traces]
     columns: dict[str, Any] = {
@@ -86,4 +86,5 @@ def score(trace: Trace, check: str) -> float:
 def answer_length(trace: Trace) -> int:
     """Count the characters of the answer and of its tool calls."""
     calls: Any = trace.messages[-1].get("tool_calls") or ()
-    return len(trace.answer) + sum(len(call["function"]["arguments"]) for call in calls)
+    text = 0 if trace.called else len(trace.answer)
+    return text + sum(len(call["function"]["arguments"]) for call in calls)

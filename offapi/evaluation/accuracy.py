@@ -14,10 +14,11 @@ from typing import Any
 
 import orjson
 
+from offapi.checks.answer_forms import AnswerForms, count_read
 from offapi.checks.gold import compare_fields
-from offapi.checks.verdict import parse
+from offapi.checks.verdict import Answer
 from offapi.data.rows import Row
-from offapi.data.traces import Trace, strip_thinking
+from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.stats.bootstrap import count, shares
@@ -37,7 +38,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer and its gold; `value` is None where the output is not one JSON object."""
+    """One answer and its gold; `value` is None where the output is not one JSON object.
+
+    `forms` says what was set aside to read it, or why it cannot be read.
+    """
 
     id: str
     output: str
@@ -46,9 +50,10 @@ class Prediction:
     gold: Mapping[str, Any]
     group: str | None = None  # conversation or other unit that the document belongs to
     sample: int | None = None  # the answer's number, where several were sampled
+    forms: tuple[str, ...] = ()
 
     def as_row(self) -> dict[str, Any]:
-        """Return a row of predictions.jsonl, with `group` and `sample` only where they are set."""
+        """Return a row of predictions.jsonl; `group`, `sample` and `forms` only where set."""
         row = {
             "id": self.id,
             "output": self.output,
@@ -56,7 +61,7 @@ class Prediction:
             "correct": self.correct,
             "gold": self.gold,
         }
-        more = {"group": self.group, "sample": self.sample}
+        more = {"group": self.group, "sample": self.sample, "forms": self.forms or None}
         return row | {name: value for name, value in more.items() if value is not None}
 
 
@@ -73,6 +78,11 @@ class Report:
     all_fields: Interval
     fields: Mapping[str, Interval]
     predictions: tuple[Prediction, ...]
+
+    @property
+    def forms(self) -> AnswerForms:
+        """How many answers had something set aside, or cannot be read."""
+        return count_prediction_forms(self.predictions)
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction]) -> Report:
@@ -98,6 +108,7 @@ class Report:
             "mean": self.mean,
             "all_fields": asdict(self.all_fields),
             "fields": fields,
+            "answers": asdict(self.forms),
         }
 
     def jsonl(self) -> bytes:
@@ -123,15 +134,11 @@ def make_predictions(task: Task, rows: Sequence[Row], outputs: Sequence[str]) ->
 
 
 def make_prediction(task: Task, row: Row, output: str, sample: int | None = None) -> Prediction:
-    """Compare `output`, without its thinking, with the gold of `row`.
+    """Compare `output`, read as the task reads answers, with the gold of `row`.
 
     Raises DataError where the gold cannot be compared.
     """
-    gold = _gold(task, row)
-    value = parse(strip_thinking(output)).value
-    return Prediction(
-        row.id, output, value, compare_fields(value, gold, task.match), gold, _group(row), sample
-    )
+    return _compare(task, row, output, task.read_answer(output), sample)
 
 
 def score_predictions(task: Task, documents: Sequence[Row], outputs: Sequence[str]) -> Report:
@@ -148,13 +155,18 @@ def recorded_predictions(task: Task, rows: Sequence[Row]) -> tuple[list[Predicti
     A document without one counts as wrong in every field; the ids of those come second. Raises
     DataError when no row has one.
     """
-    answers = [row.answer if isinstance(row, Trace) else row.recorded_label for row in rows]
+    answers = [row if isinstance(row, Trace) else row.recorded_label for row in rows]
     missing = [row.id for row, answer in zip(rows, answers, strict=True) if answer is None]
     if len(missing) == len(rows):
         step = 'Add "recorded_label" to the documents, or compare with a predictions file.'
         raise DataError("no document has a recorded answer.", next_step=step)
     pairs = zip(rows, answers, strict=True)
     return [_recorded(task, row, answer) for row, answer in pairs], missing
+
+
+def count_prediction_forms(predictions: Sequence[Prediction]) -> AnswerForms:
+    """Count the forms of the answers in `predictions`."""
+    return count_read((row.forms, row.value is not None) for row in predictions)
 
 
 def list_right(predictions: Sequence[Prediction], field: str) -> list[bool]:
@@ -204,7 +216,8 @@ def _parse(row: jsonl.JsonRow) -> Prediction:
         )
     gold, group = row.required("gold", dict), row.optional("group", str)
     output, value = row.required("output", str), row.optional("value", dict)
-    return Prediction(row.required("id", str), output, value, correct, gold, group, sample)
+    forms = tuple(map(str, row.optional("forms", list) or ()))
+    return Prediction(row.required("id", str), output, value, correct, gold, group, sample, forms)
 
 
 EVAL = "Write the file with `offapi eval --out`."
@@ -225,9 +238,25 @@ def _group(row: Row) -> str | None:
     return row.group if isinstance(row, Trace) else None
 
 
-def _recorded(task: Task, row: Row, answer: str | Mapping[str, Any] | None) -> Prediction:
-    if isinstance(answer, str):
-        return make_prediction(task, row, answer)
+def _compare(
+    task: Task, row: Row, output: str, answer: Answer, sample: int | None = None
+) -> Prediction:
+    gold, value = _gold(task, row), answer.value
+    return Prediction(
+        row.id,
+        output,
+        value,
+        compare_fields(value, gold, task.match),
+        gold,
+        _group(row),
+        sample,
+        answer.forms,
+    )
+
+
+def _recorded(task: Task, row: Row, answer: Trace | Mapping[str, Any] | None) -> Prediction:
+    if isinstance(answer, Trace):
+        return _compare(task, row, answer.answer, task.read_trace(answer))
     gold, output = _gold(task, row), "" if answer is None else task.answer_text(answer)
     return Prediction(
         row.id, output, answer, compare_fields(answer, gold, task.match), gold, _group(row)

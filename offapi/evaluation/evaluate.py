@@ -78,6 +78,7 @@ class EvalResult:
                 f"{cut} of {len(self.cost.truncated)} answers were cut off at the task's"
                 " max_answer_tokens."
             )
+        lines += self.report.forms.lines()
         if self.times:
             lines.append(test_set.scoring_sentence(self.times))
         return [*lines, f"Predictions: {self.out}"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from offapi.checks.answer_forms import AnswerForms
 from offapi.data.rows import Row
 from offapi.errors import DataError
 from offapi.evaluation import accuracy
@@ -36,6 +37,11 @@ class SampledReport:
     pass_any: Mapping[int, Interval]  # pass@k, by k: at least one of k is right
     pass_all: Mapping[int, Interval]  # pass^k, by k: all of k are right
     predictions: tuple[Prediction, ...]
+
+    @property
+    def forms(self) -> AnswerForms:
+        """How many answers had something set aside, or cannot be read."""
+        return accuracy.count_prediction_forms(self.predictions)
 
     @classmethod
     def of(
@@ -78,6 +84,7 @@ class SampledReport:
             "temperature": self.temperature,
             "pass@k": _as_dicts(self.pass_any),
             "pass^k": _as_dicts(self.pass_all),
+            "answers": asdict(self.forms),
         }
 
     def jsonl(self) -> bytes:

@@ -24,7 +24,8 @@ DEFAULT_THRESHOLD = 1.0
 SLACK = 1e-9  # a mean of checks may fall short of 0.9 by rounding
 NONE = -1  # a row without group, cap value or duplicate
 
-UNGRADED, EMPTY = "could not be graded", "no usable answer"
+UNGRADED = "could not be graded"
+NO_ANSWER, NO_OBJECT = "without an answer", "whose answer is not one JSON object"
 REFUSED, DUPLICATE = "near an evaluation document", "near-duplicate"
 LOW, NOT_BEST, NOT_TOP, CAPPED = (
     "below the threshold",
@@ -142,8 +143,10 @@ def choose(rows: Columns, keep: Keep, rank: NDArray[np.int64]) -> tuple[Mask, di
             dropped[reason] = count
         mask[which] = False
 
-    drop(EMPTY, ~rows.has_answer)
-    drop(UNGRADED, np.isnan(rows.score))
+    ungraded = np.isnan(rows.score)
+    drop(NO_ANSWER, ~rows.has_answer & ungraded)
+    drop(NO_OBJECT, ~rows.has_answer)
+    drop(UNGRADED, ungraded)
     graded = int((~np.isnan(rows.score)).sum())
     drop(REFUSED, rows.refused)
     drop(DUPLICATE, _copies(rows, rank, mask, keep))

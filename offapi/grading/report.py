@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offapi.checks.answer_forms import AnswerForms
+from offapi.errors import DataError
 from offapi.grading import advice, keep
 from offapi.grading.grader_accuracy import Agreement, agree, rate
 from offapi.grading.keep import Columns, Keep
 from offapi.grading.similarity.contamination import Pair
-from offapi.grading.table import Table, columns
+from offapi.grading.table import Table, columns, count_forms
 from offapi.grading.truth import Truth
 from offapi.stats.interval import Interval
 
@@ -51,7 +53,8 @@ class GradingReport:
 
     rows: int
     failed: int  # a check failed on them
-    unanswered: int
+    unanswered: int  # no answer was recorded
+    forms: AnswerForms  # of the answers that were graded
     histogram: tuple[int, ...]  # rows by score, in tenths, then those with 1
     checks: tuple[Check, ...]
     exact_duplicates: int  # rows after the first with the same words
@@ -72,11 +75,28 @@ class GradingReport:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Return sentences: rows without a group, ceiling, size and the grader's accuracy."""
+        """Return sentences: forms, rows without a group, ceiling, size, the grader's accuracy."""
         ceiling = advice.ceiling(self.ceiling, self.known, self.kept)
         enough = advice.enough(self.kept, self.evaluation)
         agreement = self.agreement.lines() if self.agreement else []
-        return [*self._ungrouped(), *ceiling, *enough, *agreement]
+        return [*self.forms.lines(), *self._ungrouped(), *ceiling, *enough, *agreement]
+
+    def nothing_kept(self, rows: str, threshold_step: str) -> DataError:
+        """Return the error where the rule keeps none of `rows`, with the commonest reason first."""
+        reasons = sorted(self.dropped.items(), key=lambda item: -item[1])
+        what = f"none of {self.rows:,} {rows} is kept"
+        if not reasons:
+            return DataError(f"{what}: there are none.", next_step="Name a file with rows.")
+        reason, count = reasons[0]
+        if reason == keep.NO_OBJECT:
+            return DataError(f"{what}: {self.forms.reason()}", next_step=self.forms.advice())
+        if reason == keep.LOW:
+            worst = min(self.checks, key=lambda check: check.passed.mean)
+            passing = f"the check {worst.name!r} passes {worst.passed.mean:.0%} of them"
+            what = f"{what}: {count:,} {reason}; {passing}."
+            return DataError(what, next_step=threshold_step)
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        return DataError(f"{what}: {listed}.", next_step=_STEPS.get(reason, threshold_step))
 
     def _ungrouped(self) -> list[str]:
         """Return how many rows a condition on groups leaves alone."""
@@ -88,6 +108,13 @@ class GradingReport:
         )
         any_grade = self.keep.lowest is None and self.keep.top is None
         return [f"{sentence}{', whatever their grade: add a threshold' if any_grade else ''}."]
+
+
+_STEPS = {
+    keep.REFUSED: "Train on other documents than those of `val`, or score on others.",
+    keep.NO_ANSWER: "Record the answers, or have them made.",
+    keep.UNGRADED: "Fix the check: an answer it cannot grade should score 0 with a reason.",
+}
 
 
 @dataclass(frozen=True)
@@ -129,6 +156,7 @@ def report(
         rows=len(table),
         failed=int((~graded & table["has_answer"]).sum()),
         unanswered=int((~graded & ~table["has_answer"]).sum()),
+        forms=count_forms(table),
         histogram=_histogram(score[graded]),
         checks=_summarize_checks(checks, table["parts"], graded),
         exact_duplicates=whole,

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offapi.checks.answer_forms import AnswerForms, count_read
+from offapi.checks.answer_reading import FORMS
 from offapi.data.traces import Trace
 from offapi.files.hashing import hash64
 from offapi.grading.keep import NONE, Columns, cap_value
@@ -34,6 +36,7 @@ def kind(checks: int) -> np.dtype[np.void]:
             ("score", "f8"),  # NaN: a check failed
             ("parts", "f4", (checks,)),
             ("has_answer", "?"),
+            ("forms", "u4"),  # a bit for each of `answer_reading.FORMS`
             ("near", "?"),  # near an evaluation document
             ("right", "i1"),  # whether all fields equal gold
             ("group", "i8"),
@@ -65,6 +68,7 @@ def of(
     none = [np.nan] * checks
     table["parts"] = [none if grade is None else _part_scores(grade) for grade in grades]
     table["has_answer"], table["right"] = [has_answer(*row) for row in rows], right
+    table["forms"] = [_form_bits(grade) for grade in grades]
     table["group"] = [number(trace.group) for trace in traces]
     answers = (grade and grade.value for grade in grades)
     capped = [
@@ -120,10 +124,29 @@ def columns(table: Table, cluster: NDArray[np.int64]) -> Columns:
 
 
 def has_answer(trace: Trace, grade: Grade | None) -> bool:
-    """Return whether the answer is a JSON object, ends an agent's chat, or was not graded."""
+    """Return whether the answer can be used: a JSON object, or the end of an agent's chat.
+
+    Also where it was not graded.
+    """
     if grade is None or grade.value is not None:
         return True
     return trace.answered and not trace.single_shot
+
+
+def count_forms(table: Table) -> AnswerForms:
+    """Count the forms of the answers that were graded."""
+    graded = table[~np.isnan(table["score"])]
+    names = {bits: _form_names(bits) for bits in np.unique(graded["forms"]).tolist()}
+    pairs = zip(graded["forms"].tolist(), graded["has_answer"].tolist(), strict=True)
+    return count_read((names[bits], usable) for bits, usable in pairs)
+
+
+def _form_bits(grade: Grade | None) -> int:
+    return sum(1 << FORMS.index(form) for form in grade.forms) if grade and grade.forms else 0
+
+
+def _form_names(bits: int) -> tuple[str, ...]:
+    return tuple(form for at, form in enumerate(FORMS) if bits >> at & 1)
 
 
 def _part_scores(grade: Grade) -> list[float]:
@@ -134,7 +157,8 @@ def _answer(trace: Trace) -> str:
     """Return the answer, tool calls included."""
     calls: Any = trace.messages[-1].get("tool_calls") or ()
     called = [f"{call['function']['name']}\0{call['function']['arguments']}" for call in calls]
-    return "\0".join([trace.answer, *called]) if called else trace.answer
+    text = "" if trace.called else trace.answer
+    return "\0".join([text, *called]) if called else text
 
 
 def digests(texts: Sequence[str]) -> Hashes:

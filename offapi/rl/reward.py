@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from offapi.checks.gold import compare_fields, matches_gold
-from offapi.checks.verdict import Answer, Check, Context, Verdict, parse
+from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.errors import ConfigError, describe_error
 from offapi.task import Task, load_task
 from offapi.workers.supervised import CallNote
@@ -196,7 +196,7 @@ class Rewarder:
     def _right(self, one: Asked) -> dict[str, float]:
         if one.gold is None:
             return {}
-        right = compare_fields(parse(one.text).value, one.gold, self._task.match)
+        right = compare_fields(self._task.read_answer(one.text).value, one.gold, self._task.match)
         return {f"{GOLD}.{name}": float(share) for name, share in right.items()}
 
     def _ask(self, asked: Sequence[Asked]) -> list[float | None]:

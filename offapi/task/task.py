@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from offapi.checks.answer_reading import read_answer, read_trace
 from offapi.checks.fields import value_at
 from offapi.checks.gold_mistakes import gold_advice, gold_mistake
 from offapi.checks.kinds import Match
-from offapi.checks.verdict import Answer, Check, Context, Verdict, parse
+from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError, describe_error
 from offapi.task.answer_text import spell
@@ -35,12 +36,14 @@ _FIX = "Fix the check; an answer that it cannot grade should score 0, with a rea
 class Grade:
     """How good an answer is: the weighted mean of its checks' scores.
 
-    `parts` are the checks' verdicts, `value` is the object that was graded.
+    `parts` are the checks' verdicts, `value` is the object that was graded. `forms` are those of
+    `answer_reading`: what was set aside, or why there is no object.
     """
 
     score: float  # in [0, 1]; audit checks do not count
     parts: Mapping[str, Part]
     value: Mapping[str, Any] | None  # None: the text is not one JSON object
+    forms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class Task:
     do not is gaming the other checks. `reward` scores a whole batch of answers at once in GRPO, in
     place of the checks, which then all are audit. It returns a finite number for each answer, or
     None to leave that answer out.
+
+    `strict` refuses an answer in a code fence or a tool call, which is otherwise read as if it
+    stood alone. Set it where a student's answers are used as they come.
     """
 
     name: str
@@ -69,6 +75,7 @@ class Task:
     check_seconds: float | None = 10.0
     audit: tuple[str, ...] = ()
     reward: Reward | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         validate_task(self)
@@ -104,7 +111,7 @@ class Task:
         Raise what `grade` raises.
         """
         context = Context(self.schema, self.match, trace.gold, trace.messages, trace.tools or ())
-        return self._grade(trace.document, trace.answer, context, trace.id)
+        return self._grade(trace.document, self.read_trace(trace), context, trace.id)
 
     def grade(
         self, document: str, text: str, gold: Mapping[str, Any] | None = None, *, row: str = ""
@@ -114,10 +121,18 @@ class Task:
         Raise ConfigError when a check raises or returns no score in [0, 1]: a faulty check never
         gives a score.
         """
-        return self._grade(document, text, Context(self.schema, self.match, gold), row)
+        context = Context(self.schema, self.match, gold)
+        return self._grade(document, self.read_answer(text), context, row)
 
-    def _grade(self, document: str, text: str, context: Context, row: str) -> Grade:
-        answer = parse(text)
+    def read_answer(self, text: str) -> Answer:
+        """Read a model's words as this task's answer: see `offapi.checks.answer_reading`."""
+        return read_answer(text, strict=self.strict)
+
+    def read_trace(self, trace: Trace) -> Answer:
+        """Read the last message of `trace`, a tool call included."""
+        return read_trace(trace, strict=self.strict)
+
+    def _grade(self, document: str, answer: Answer, context: Context, row: str) -> Grade:
         parts: dict[str, Verdict] = {}
         total, weights, name = 0.0, 0.0, ""
         alarm = time_limit.start(self.check_seconds)
@@ -140,7 +155,7 @@ class Task:
             )
             step = "Fix the check, or give the task more check_seconds."
             raise ConfigError(what, where=self._where(name, row), next_step=step) from None
-        return Grade(total / weights, parts, answer.value)
+        return Grade(total / weights, parts, answer.value, answer.forms)
 
     def _ask(
         self, name: str, check: Check, document: str, answer: Answer, context: Context, row: str

@@ -88,6 +88,9 @@ def _validate_words(task: Task) -> None:
             f"max_answer_tokens must be a whole number above 0, got {task.max_answer_tokens!r}",
             "Give the length of the longest answer, in tokens.",
         )
+    if not isinstance(task.strict, bool):
+        what = f"strict must be True or False, got {task.strict!r}"
+        raise _wrong(task, what, "Write `strict=True` to refuse answers in a code fence.")
     seconds = task.check_seconds
     if seconds is not None and not (is_number(seconds) and 0 <= seconds < math.inf):
         raise _wrong(

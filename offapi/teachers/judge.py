@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from offapi.checks.verdict import Answer, Context, Verdict
-from offapi.data.traces import strip_thinking
 from offapi.errors import ConfigError
 from offapi.network.addresses import on_this_machine
 from offapi.stats.interval import Interval
 from offapi.teachers.teacher import Request, Teacher, parse_teacher
+from offapi.text.thinking import strip_thinking
 
 Preference = Literal["first", "second", "tie"]
 Case = tuple[str, str]  # document, answer

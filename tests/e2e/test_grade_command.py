@@ -104,7 +104,11 @@ def test_every_row_gets_its_grade_and_keeps_its_other_bytes(tmp_path: Path) -> N
 
     result = json.loads(ran.stdout)
     assert (result["rows"], result["failed"], result["unanswered"], result["kept"]) == (7, 0, 1, 4)
-    assert result["dropped"] == {"no usable answer": 2, "below the threshold": 1}
+    assert result["dropped"] == {
+        "without an answer": 1,
+        "whose answer is not one JSON object": 1,
+        "below the threshold": 1,
+    }
     assert sum(result["histogram"]) == 6
     assert result["histogram"][10] == 4
     assert [row["id"] for row in folder.rows("kept.jsonl")] == ["t1", "t4", "odd", "label"]
@@ -135,7 +139,7 @@ def test_a_person_reads_tables(tmp_path: Path) -> None:
     ran = Folder(tmp_path, rows).run("--cap", 7, "--cap-by", "group", "--show", 2)
     assert (ran.returncode, ran.stdout) == (0, "")
     for words in (
-        "60 rows, 0 could not be graded",
+        "60 rows: 0 have no answer",
         "plausible  66.7 [54.1–77.3]",
         "grade 1             40     35            100.0 [91.2–100.0]",
         "best of each group",
@@ -293,3 +297,22 @@ def alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_wrapped_answers_are_counted_and_others_named(tmp_path: Path) -> None:
+    fenced = [trace(i, f'```json\n{{"total": {i}}}\n```') for i in range(3)]
+    listed = [trace(10 + i, f'[{{"total": {i}}}]') for i in range(4)]
+    folder = Folder(tmp_path, [*fenced, *listed, trace(20, ""), trace(21, "No.")])
+    ran = folder.run()
+    assert ran.returncode == 0, ran.stderr
+    said = " ".join(ran.stderr.split())
+    assert (
+        "9 rows: 1 have no answer, 5 have an answer that is not one JSON object, 0 could not be"
+        in said
+    )
+    assert "3 of 8 answers stood in a code fence, which was set aside." in said
+    assert "a list of one object (4), text without JSON (1). Take the object out of" in said
+    result = json.loads(folder.run("--json").stdout)
+    assert result["dropped"] == {"without an answer": 1, "whose answer is not one JSON object": 5}
+    unusable = {"a list of one object": 4, "text without JSON": 1}
+    assert result["forms"]["unusable"] == unusable

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import orjson
+import pytest
 import recipe_folder
+
+from offapi.teachers.labels_file import Label
+from offapi.teachers.teacher import Usage
 
 
 def test_only_what_passes_the_checks_is_learned(tmp_path: Path, backend_name: str) -> None:
@@ -11,7 +15,7 @@ def test_only_what_passes_the_checks_is_learned(tmp_path: Path, backend_name: st
     done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name)
     assert done.returncode == 0, done.stderr
     assert (
-        "Kept 5 of 8 labels. Failed checks: source 3. Dropped: below the threshold 3."
+        "Kept 5 of 8 labels. Failed checks: source 3. Dropped: 3 below the threshold."
         in done.stderr
     )
     run = tmp_path / "runs" / "distill"
@@ -80,3 +84,53 @@ def test_no_kept_label_is_an_error_that_names_the_reasons(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "none of 4 labels" in done.stderr
     assert "grades.jsonl" in done.stderr
+
+
+def write_labels(folder: Path, form: str) -> None:
+    """Write the recorded labels as a teacher's answers, each in `form`."""
+    lines = []
+    for row in recipe_folder.rows(8):
+        answer = orjson.dumps(row["recorded_label"]).decode()
+        label = Label(row["id"], form.replace("OBJECT", answer), "ok", Usage(), 0.0, "t", "p")
+        lines.append(label.line())
+    (folder / "labels.jsonl").write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize("form", ["```json\nOBJECT\n```", "The shop.</think>\n\nOBJECT"])
+def test_what_stands_around_an_answer_is_counted_and_not_learned(tmp_path: Path, form: str) -> None:
+    adapters = []
+    for name, wrapping in (("bare", "OBJECT"), ("wrapped", form)):
+        recipe = recipe_folder.lay_out(tmp_path / name, "distill", 8, labels="labels.jsonl")
+        write_labels(tmp_path / name, wrapping)
+        done = recipe_folder.offapi("train", str(recipe))
+        assert done.returncode == 0, done.stderr
+        assert ("8 of 8 answers" in done.stderr) == (name == "wrapped")
+        adapter = tmp_path / name / "runs/distill/adapter/adapter_model.safetensors"
+        adapters.append(adapter.read_bytes())
+    assert adapters[0] == adapters[1]
+
+
+def test_where_no_answer_can_be_read_the_form_is_named(tmp_path: Path) -> None:
+    recipe = recipe_folder.lay_out(tmp_path, "distill", 8, labels="labels.jsonl")
+    write_labels(tmp_path, "[OBJECT]")
+    done = recipe_folder.offapi("train", str(recipe))
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert (
+        "none of 8 labels is kept: 8 of 8 answers are not one JSON object: a list of one object (8)"
+        in said
+    )
+    assert "Take the object out of its list" in said
+    assert "lower keep.threshold" not in said
+
+
+def test_a_strict_task_refuses_fences(tmp_path: Path) -> None:
+    recipe = recipe_folder.lay_out(tmp_path, "distill", 8, labels="labels.jsonl")
+    task = tmp_path / "task.py"
+    task.write_text(task.read_text().replace("max_answer", "strict=True,\n    max_answer"))
+    write_labels(tmp_path, "```json\nOBJECT\n```")
+    done = recipe_folder.offapi("train", str(recipe))
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert "8 of 8 answers are not one JSON object: a code fence (8)" in said
+    assert "set strict=False in the task" in said

@@ -8,6 +8,11 @@ from typing import Any
 import orjson
 import recipe_folder
 
+import offapi
+from offapi.checks import is_json
+from offapi.data.traces import Trace
+from offapi.recipes.filtered_sft import with_answer
+
 
 def lay_out(folder: Path, **keys: Any) -> Path:
     """The workshop's documents as recorded answers, four of sixteen wrong."""
@@ -56,3 +61,45 @@ def test_keeping_by_group_needs_traces_with_groups(tmp_path: Path) -> None:
     assert "no row has a group, so best = 1 would drop none." in done.stderr
     assert "train.jsonl, field 'group'" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_wrapped_answers_are_learned_as_bare_ones(tmp_path: Path) -> None:
+    adapters = []
+    for form in ("plain", "fence", "call"):
+        folder = tmp_path / form
+        path = recipe(folder, epochs=1.0, control=False)
+        rows = recipe_folder.rows(8)
+        recipe_folder.write_jsonl(folder / "train.jsonl", [trace(row, form) for row in rows])
+        done = recipe_folder.offapi("train", str(path))
+        assert done.returncode == 0, done.stderr
+        adapter = folder / "runs/filtered-sft/adapter/adapter_model.safetensors"
+        adapters.append(adapter.read_bytes())
+    assert adapters[0] == adapters[1] == adapters[2]
+
+
+def trace(row: dict[str, Any], form: str) -> dict[str, Any]:
+    """Return a document's recorded label as a trace."""
+    answer = orjson.dumps(row["recorded_label"]).decode()
+    text = f"```json\n{answer}\n```" if form == "fence" else answer
+    last: dict[str, Any] = {"role": "assistant", "content": text}
+    if form == "call":
+        function = {"name": "Shop", "arguments": answer}
+        last = {**last, "content": None, "tool_calls": [{"type": "function", "function": function}]}
+    return {"id": row["id"], "messages": [{"role": "user", "content": row["document"]}, last]}
+
+
+def test_a_chat_learned_as_it_is_loses_its_fence_only() -> None:
+    task = offapi.Task(
+        name="letters",
+        instructions="Name the shop.",
+        schema={"type": "object", "properties": {"shop": {"type": "string"}}},
+        checks={"json": (is_json, 1.0)},
+        match={"shop": "text"},
+    )
+    question, thought = {"role": "user", "content": "from Ash"}, "<think>Ash.</think>\n"
+    answer = {"role": "assistant", "content": thought + '```json\n{"shop": "Ash"}\n```'}
+    row = Trace("a", (question, answer))
+    learned = with_answer(task, row, task.grade_trace(row))
+    assert learned == (question, {"role": "assistant", "content": thought + '{"shop":"Ash"}'})
+    words = Trace("b", (question, {"role": "assistant", "content": "It is Ash."}))
+    assert with_answer(task, words, task.grade_trace(words)) == words.messages

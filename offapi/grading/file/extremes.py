@@ -65,6 +65,6 @@ def excerpt(text: str) -> str:
 def answer(trace: Trace) -> str:
     """Return the answer and the tool calls it makes."""
     calls = trace.messages[-1].get("tool_calls") or ()
-    lines = [trace.answer] if trace.answer else []
+    lines = [trace.answer] if trace.answer and not trace.called else []
     lines += [f"{call['function']['name']}({call['function']['arguments']})" for call in calls]
     return terminal_safe("\n".join(lines))

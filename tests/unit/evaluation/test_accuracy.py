@@ -82,8 +82,10 @@ def test_documents_of_one_group_are_one_observation() -> None:
 
 def test_what_is_printed_has_exactly_this_shape() -> None:
     found = score_predictions(task, ROWS, OUTPUTS).as_dict()
-    assert list(found) == ["n", "mean", "all_fields", "fields"]
+    assert list(found) == ["n", "mean", "all_fields", "fields", "answers"]
     assert list(found["all_fields"]) == ["mean", "low", "high"]
+    unusable = {"text around a JSON object": 1}
+    assert found["answers"] == {"answers": 4, "aside": {}, "unusable": unusable}
     assert list(found["fields"]) == ["vendor", "date", "total"]
     assert all(list(interval) == ["mean", "low", "high"] for interval in found["fields"].values())
     assert json.loads(json.dumps(found)) == found
@@ -92,7 +94,8 @@ def test_what_is_printed_has_exactly_this_shape() -> None:
 def test_predictions_are_rows_of_jsonl() -> None:
     report = score_predictions(task, ROWS, OUTPUTS)
     rows = [json.loads(line) for line in report.jsonl().splitlines()]
-    assert [list(row) for row in rows] == [["id", "output", "value", "correct", "gold"]] * 4
+    keys = ["id", "output", "value", "correct", "gold"]
+    assert [list(row) for row in rows] == [*[keys] * 3, [*keys, "forms"]]
     assert rows[1]["correct"] == {"vendor": True, "date": False, "total": True}
     assert rows[3] == {
         "id": "3",
@@ -100,6 +103,7 @@ def test_predictions_are_rows_of_jsonl() -> None:
         "value": None,
         "correct": {"vendor": False, "date": False, "total": False},
         "gold": GOLD,
+        "forms": ["text around a JSON object"],
     }
 
 

@@ -101,7 +101,7 @@ def test_all_conditions_hold_and_each_dropped_row_has_a_reason(
     )
     assert found == (
         kept,
-        {"could not be graded": 1, "no usable answer": 1, **dropped},
+        {"could not be graded": 1, "whose answer is not one JSON object": 1, **dropped},
     )
 
 
@@ -222,7 +222,9 @@ def test_graded_traces_become_columns() -> None:
     trace = Trace("a", (question, answer), group="g")
     call = {"type": "function", "function": {"name": "look", "arguments": "{}"}}
     agent = Trace(
-        "b", (question, {"role": "assistant", "content": None, "tool_calls": [call]}), tools=({},)
+        "b",
+        (question, {"role": "assistant", "content": None, "tool_calls": [call]}),
+        tools=({}, {}),
     )
     plain = Trace("c", (question, {"role": "assistant", "content": "no object"}))
     grade, bad = Grade(0.5, {}, {"vendor": "Corner Ltd."}), Grade(0.1, {}, None)

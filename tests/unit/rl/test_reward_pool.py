@@ -18,7 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
+from offapi.data.documents import Document
 from offapi.errors import ConfigError, DataError, OffapiError, RunError
+from offapi.evaluation.accuracy import make_prediction
 from offapi.rl.reward import BATCH as BATCH_INDEX
 from offapi.rl.reward import Fault, Rewarder
 from offapi.rl.reward_pool import Asked, Judged, Rewards, rewarded
@@ -481,3 +483,19 @@ def test_errors_of_the_first_failure_are_those_of_all(tmp_path: Path) -> None:
             errors.append(caught.value)
     assert len({str(error) for error in errors}) == 1
     assert json.loads((tmp_path / "kept.json").read_text())["what"] == errors[0].what
+
+
+@pytest.mark.parametrize(("strict", "fenced"), [(False, 1.0), (True, 0.0)])
+def test_rewards_read_answers_as_evaluation_does(
+    tmp_path: Path, strict: bool, fenced: float
+) -> None:
+    answer = '{"a": "x", "b": 1}'
+    texts = [answer, f"```json\n{answer}\n```", f"It is x.</think>\n{answer}", f"Sure: {answer}"]
+    asked = [Asked("r", "document", text, {"a": "x", "b": 1}) for text in texts]
+    judged = judge(task_file(tmp_path, more=f"strict={strict},"), asked)
+    assert [one.reward for one in judged] == [1.0, fenced, 1.0, 0.0]
+    assert [one.audit["gold"] for one in judged] == [1.0, fenced, 1.0, 0.0]
+    task = load_task(tmp_path / "task.py")
+    for one, text in zip(judged, texts, strict=True):
+        prediction = make_prediction(task, Document("r", "document", {"a": "x", "b": 1}), text)
+        assert all(prediction.correct.values()) == (one.reward == 1.0)
