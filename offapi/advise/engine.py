@@ -14,7 +14,7 @@ from offapi.advise.recipes import BY_RECIPE, Recipe
 from offapi.advise.rules import GATES, LAST, NOTES, AdviceRule, Gate
 from offapi.advise.thresholds import THRESHOLDS, Threshold
 
-Op = Literal["is", "is-not", "below", "not-below", "at-least", "above"]
+Op = Literal["is", "is-not", "below", "not-below", "at-least", "above", "before", "not-before"]
 WORDS = {
     "is": "is not {value}",
     "is-not": "is {value}",
@@ -22,6 +22,8 @@ WORDS = {
     "not-below": "is below {value}",
     "at-least": "is below {value}",
     "above": "is not above {value}",
+    "before": "is not before {value}",
+    "not-before": "is before {value}",
 }  # how a condition fails
 STEP = 1e-3  # how far below a threshold of a share to go
 
@@ -43,12 +45,16 @@ class KnownAnswers:
         """Return whether a condition is known to hold."""
         key, op, name = condition.split()
         answer, value = self.answers.get(key), self.value(name)
-        if answer is None or value is None:
-            return op in ("is-not", "not-below")
+        if answer is None:
+            return op in ("is-not", "not-below", "not-before")
+        if value is None:
+            return op in ("is-not", "not-below", "before")
         if op in ("is", "is-not"):
             return (answer == value) == (op == "is")
         a, b = float(answer), float(value)
-        return {"below": a < b, "not-below": a >= b, "at-least": a >= b, "above": a > b}[op]
+        if op in ("below", "before"):
+            return a < b
+        return a > b if op == "above" else a >= b
 
     def failing(self, row: AdviceRule) -> list[str]:
         """Return the conditions of `row` that do not hold."""
@@ -204,8 +210,9 @@ def _others(known: KnownAnswers, question: Question) -> list[tuple[Value, str]]:
         compared |= {float(value) for value in values if isinstance(value, float | int)}
     step, most = (STEP, 1.0) if question.kind == "share" else (1, float("inf"))
     sides: list[tuple[float, str]] = []
+    unit = " months" if question.kind == "months" else ""
     for limit in sorted(compared):
-        shown = format_number(limit)
+        shown = f"{format_number(limit)}{unit}"
         sides += [
             (limit - step, f"below {shown}"),
             (limit, f"{shown} or more"),

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from offapi.text.amounts import read_amount
+
 Kind = Literal["choice", "count", "months", "share"]
 Value = str | float
 Answers = Mapping[str, Value]  # by the question's key, without skipped ones
@@ -34,8 +36,8 @@ class Question:
         """What an answer looks like."""
         return {
             "choice": "/".join(self.choices),
-            "count": "a number",
-            "months": "months",
+            "count": "a number, as 50000 or 50k",
+            "months": "a number of months",
             "share": "0 to 1",
         }[self.kind]
 
@@ -49,7 +51,7 @@ class Question:
             return text if text in self.choices else matches[0]
         percent = text.endswith("%") and self.kind == "share"
         try:
-            number = float(text.rstrip("%")) / (100 if percent else 1)
+            number = read_amount(text.rstrip("%")) / (100 if percent else 1)
         except ValueError:
             raise ValueError(f"must be {self.hint}") from None
         if not 0 <= number < math.inf or (self.kind == "share" and number > 1):
@@ -74,6 +76,11 @@ QUESTIONS = (
         "expert",
     ),
     Question("lifetime", "For how many months will the task be needed?", "months"),
+    Question(
+        "withdrawn",
+        "In how many months is the API's model, or its fine-tuning, withdrawn? Skip if never.",
+        "months",
+    ),
     Question("volume", "How many requests are there a month?", "count"),
     _choice("swings", "Do the requests come evenly, or in bursts?", "steady", "bursts"),
     _choice(

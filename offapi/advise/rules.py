@@ -2,8 +2,10 @@
 
 Gates are tried in order, and the rows of a gate in order; the first row whose conditions all hold
 decides. A condition is `QUESTION OP VALUE`: VALUE is a choice, a threshold's name, or
-`@QUESTION` for another answer. An unknown answer makes `is-not` and `not-below` true and
-everything else false. Left out: how it is evaluated (`engine`) and drawn (`flowchart`).
+`@QUESTION` for another answer. What is unknown makes `is-not` and `not-below` true and everything
+else false. `before` and `not-before` compare a date with a task's end: without a date nothing ends
+before it, and without an end everything does. Left out: how it is evaluated (`engine`) and drawn
+(`flowchart`).
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ class RuleNote:
     text: str
 
 
+# The API is an option while the documents may leave and its model outlives the task.
+API = ("privacy is-not stays", "withdrawn not-before @lifetime")
+ENDS = "withdrawn before @lifetime"
 NARROW = "A small model can replace a large one only on a narrow task."
 NOBODY = "The data drift after training, and nobody would notice and retrain the model."
 SHORT = "The task will not be needed long enough to pay back the work."
@@ -67,6 +72,11 @@ GATES = (
         "yes",
         (
             AdviceRule(
+                ("narrow is no", ENDS),
+                "no",
+                f"{NARROW} Train for a narrow part of the task, or move to another large model.",
+            ),
+            AdviceRule(
                 ("narrow is no",),
                 "no",
                 f"{NARROW} Train for a narrow part of the task, or keep the large model.",
@@ -79,12 +89,12 @@ GATES = (
         "no",
         "yes",
         (
+            AdviceRule(("maintainer is nobody", *API), "api", NOBODY),
             AdviceRule(
-                ("maintainer is nobody", "privacy is stays"),
+                ("maintainer is nobody",),
                 "prompt",
                 f"{NOBODY} A prompted model needs less maintenance.",
             ),
-            AdviceRule(("maintainer is nobody",), "api", NOBODY),
         ),
     ),
     Gate(
@@ -93,19 +103,19 @@ GATES = (
         "no",
         "yes",
         (
-            AdviceRule(("lifetime below life", "privacy is stays"), "prompt", SHORT),
-            AdviceRule(("lifetime below life",), "api", SHORT),
+            AdviceRule(("lifetime below life", *API), "api", SHORT),
+            AdviceRule(("lifetime below life",), "prompt", SHORT),
         ),
     ),
     Gate(
         "volume",
-        "Is the volume high enough, or must the data stay?",
+        "Enough volume, or must the task leave the API?",
         "no",
         "yes",
         (
-            AdviceRule(("volume below volume", "privacy is-not stays"), "api", FEW),
+            AdviceRule(("volume below volume", *API), "api", FEW),
             AdviceRule(
-                ("swings is bursts", "volume below burst_volume", "privacy is-not stays"),
+                ("swings is bursts", "volume below burst_volume", *API),
                 "api",
                 f"{FEW} With bursts, the machine is often idle.",
             ),
@@ -261,6 +271,11 @@ LAST = AdviceRule(
 
 COPIES = ("sft", "distill", "graded")
 NOTES = (
+    RuleNote(
+        (ENDS, TERMS),
+        tuple(recipe for recipe in BY_RECIPE if recipe != "api"),
+        "The API's model ends before your task does: log its answers while it still answers.",
+    ),
     RuleNote(
         ("terms is unchecked",),
         ("distill", "graded", "grpo_after"),

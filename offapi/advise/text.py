@@ -28,20 +28,23 @@ def lines(advice: Advice, said: Sequence[str] = ()) -> list[str]:
         text += ["These answers would change the recommendation:", *_changes(advice)]
     else:
         text.append("No single answer would change the recommendation.")
-    text += ["Based on these figures:", *(f"  {_figure(threshold)}" for threshold in used(advice))]
-    text += [f"  {line}" for line in said]
+    figures = [*map(_figure, used(advice)), *said]
+    if figures:
+        text += ["Based on these figures:", *(f"  {figure}" for figure in figures)]
+    else:
+        text.append("Based on your answers alone: no figure decided.")
     return [*text, "Start with:", *(f"  {command}" for command in advice.commands)]
 
 
 def used(advice: Advice) -> list[Threshold]:
-    """Return the thresholds of the gates up to the one that decided, in their order."""
-    gates = [*advice.passed, advice.gate] if advice.gate else advice.passed
-    named = [when.split()[2] for gate in gates for row in gate.rows for when in row.when]
-    return [
-        advice.known.thresholds[name]
-        for name in dict.fromkeys(named)
-        if name in advice.known.thresholds
-    ]
+    """Return the thresholds that an answer was compared with, up to the gate that decided."""
+    known, gates = advice.known, [*advice.passed, advice.gate] if advice.gate else advice.passed
+    compared: dict[str, Threshold] = {}
+    for when in (when for gate in gates for row in gate.rows for when in row.when):
+        key, _, name = when.split()
+        if key in known.answers and name in known.thresholds:
+            compared[name] = known.thresholds[name]
+    return [*compared.values()]
 
 
 def as_dict(advice: Advice, said: Sequence[str] = ()) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`offapi advise`: recommend a recipe, or advise against training, with a flowchart."""
+"""`offapi advise`: recommend a recipe, or advise against training; the flowchart on demand."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def questions(function: Callable[..., Any]) -> Callable[..., Any]:
     help="JSON printed by `offapi compare`, `curve` or `cost` with --json. Its measurements replace"
     " rules of thumb. May be given more than once.",
 )
+@click.option("--chart", is_flag=True, help="Also show the flowchart that led to the advice.")
 @click.option("--svg", type=FILE, help="Also write the flowchart to this SVG file.")
 @click.option(
     "--no-input", is_flag=True, help="Ask no questions, even in a terminal; use the flags only."
@@ -49,6 +50,7 @@ def command(
     output: Output,
     *,
     measured: tuple[Path, ...],
+    chart: bool,
     svg: Path | None,
     no_input: bool,
     **given: str | None,
@@ -64,6 +66,7 @@ def command(
     Examples:
       offapi advise
       offapi advise --narrow yes --volume 400000 --traces 5000 --scorable yes
+      offapi advise --volume 50k --withdrawn 2 --labels 800 --chart
       offapi advise --labels 800 --measured compare.json --svg advice.svg
     """
     from offapi.advise import text
@@ -91,7 +94,7 @@ def command(
     thresholds = [threshold for each in measurements for threshold in each.thresholds]
     notes = [line for each in measurements for line in each.said]
     advice = advise(answers, thresholds)
-    for line in [*draw_text(advice), "", *text.lines(advice, notes)]:
+    for line in [*text.lines(advice, notes), *(["", *draw_text(advice)] if chart else [])]:
         output.say(line)
     if svg is not None:
         _write_svg(svg, advice, output)

@@ -12,7 +12,7 @@ import pytest
 from recipe_folder import apart, environment, offapi, start, told
 
 TRACES = ("--narrow=yes", "--volume=400000", "--traces=5000", "--scorable=yes", "--terms=allowed")
-QUESTIONS = 16
+QUESTIONS = 17
 
 
 def in_terminal(*words: str, typed: str, cwd: Path) -> tuple[int, str]:
@@ -43,9 +43,13 @@ def test_advice_for_people_and_for_programs(tmp_path: Path) -> None:
         "These answers would change the recommendation:",
         "rule of thumb",
         "Start with:",
-        "━▶ [",
     ):
         assert message in people.stderr
+    assert people.stderr.startswith("Recommendation: "), "the verdict comes first"
+    assert "━▶ [" not in people.stderr
+    charted = offapi("advise", *TRACES, "--chart", cwd=tmp_path)
+    assert charted.stderr.startswith(people.stderr.partition("Flowchart:")[0])
+    assert "━▶ [" in charted.stderr
     assert (tmp_path / "way.svg").read_text().startswith("<svg ")
     found = told(offapi("advise", *TRACES, "--json", cwd=tmp_path))
     assert (found["road"], found["decided_by"], len(found["commands"])) == ("graded", "traces", 3)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from offapi.advise import flowchart, flowchart_svg, measured, text
@@ -26,7 +26,7 @@ from offapi.compare.ranking import Entry, rank_entries
 from offapi.errors import DataError
 from offapi.evaluation.accuracy import Prediction, Report
 
-OPS = {"is", "is-not", "below", "not-below", "at-least", "above"}
+OPS = {"is", "is-not", "below", "not-below", "at-least", "above", "before", "not-before"}
 GOOD: Answers = {
     "narrow": "yes",
     "maintainer": "somebody",
@@ -90,6 +90,12 @@ PERSONAS: list[tuple[str, dict[str, Value], str]] = [
         {**GOOD, "scorable": "yes", "inputs": 5000, "target": 0.98, "teacher_quality": 0.9, "traces": 3000},
         "graded",
     ),
+    ("a shop whose API ends in seven weeks", {**GOOD, "volume": 50_000, "withdrawn": 1.6, "labels": 800}, "sft"),
+    ("a shop whose API outlives its task", {**GOOD, "volume": 50_000, "withdrawn": 30, "labels": 800}, "api"),
+    ("an API that ends, a task without an end", {"volume": 50_000, "withdrawn": 30, "labels": 60}, "sft"),
+    ("an API that ends, and nobody to look after a model", {**GOOD, "maintainer": "nobody", "withdrawn": 2}, "prompt"),
+    ("an API that ends before a short task", {**GOOD, "lifetime": 4, "withdrawn": 3, "labels": 900}, "prompt"),
+    ("a chat about anything whose API ends", {"narrow": "no", "withdrawn": 2}, "no"),
     ("nothing but the wish", {**GOOD, "inputs": 30}, "collect"),
 ]  # fmt: skip
 
@@ -208,13 +214,43 @@ def test_any_answers_give_advice_and_a_chart_with_one_path(answers: Answers) -> 
     orjson.dumps(text.as_dict(found))
 
 
+def hardly_anybody(key: str) -> Answers:
+    return {"narrow": "yes", "maintainer": "nobody", key: {"privacy": "stays", "withdrawn": 1}[key]}
+
+
 @given(anybody)
+@example(hardly_anybody("privacy"))
 def test_documents_that_must_stay_are_never_sent_away(answers: Answers) -> None:
     found = advise({**answers, "privacy": "stays"})
-    assert found.recipe.key != "api"
+    assert "api" not in (found.recipe.key, found.other.key)
     assert not any(
         "https://" in command for command in found.commands if found.recipe.key == "distill"
     )
+
+
+@given(anybody, st.floats(0, 100))
+@example(hardly_anybody("withdrawn"), 1.6)
+@example({"volume": 50_000}, 1.6)
+def test_nobody_is_told_to_stay_on_an_api_that_ends(answers: Answers, months: float) -> None:
+    found = advise({**answers, "withdrawn": months})
+    if "lifetime" not in answers or months < float(answers["lifetime"]):
+        assert "api" not in (found.recipe.key, found.other.key)
+        assert "keep the large model" not in found.row.because
+
+
+@given(anybody)
+def test_the_figures_are_never_an_empty_list(answers: Answers) -> None:
+    shown = text.lines(advise(answers))
+    at = [i for i, line in enumerate(shown) if line.startswith("Based on")]
+    assert len(at) == 1
+    assert shown[at[0]].endswith("answers alone: no figure decided.") or (
+        shown[at[0] + 1].startswith("  ") and " = " in shown[at[0] + 1]
+    )
+
+
+def test_what_was_not_compared_is_no_reason() -> None:
+    assert [one.name for one in text.used(advise({"volume": 50_000}))] == ["volume", "burst_volume"]
+    assert text.used(advise({"narrow": "no"})) == []
 
 
 @given(anybody)
@@ -272,7 +308,6 @@ def test_figures_are_shown_with_their_source() -> None:
         "life",
         "volume",
         "burst_volume",
-        "prompts",
         "answers",
     ]
     assert all("rule of thumb" in one.source for one in THRESHOLDS)
@@ -498,6 +533,9 @@ def test_unanswered_questions_are_marked() -> None:
         ("narrow", " NO ", "no"),
         ("target", "95%", 0.95),
         ("volume", "1e5", 1e5),
+        ("volume", "50k", 50_000),
+        ("volume", "1.5M", 1_500_000),
+        ("volume", "50,000", 50_000),
     ],
 )
 def test_answers_as_people_type_them(key: str, text: str, value: Value) -> None:
@@ -507,7 +545,7 @@ def test_answers_as_people_type_them(key: str, text: str, value: Value) -> None:
 @pytest.mark.parametrize(
     ("key", "text"),
     [("narrow", "maybe"), ("narrow", ""), ("teacher", "x"), ("target", "95"), ("target", "-0.1"), ("volume", "many"),
-     ("volume", "-1"), ("volume", "inf"), ("volume", "nan"), ("swings", "s,b")],
+     ("volume", "-1"), ("volume", "1,5"), ("volume", "k"), ("volume", "5x"), ("volume", "inf"), ("volume", "nan"), ("swings", "s,b")],
 )  # fmt: skip
 def test_texts_that_are_not_answers(key: str, text: str) -> None:
     with pytest.raises(ValueError, match="must be"):
