@@ -94,7 +94,8 @@ def command(
     thresholds = [threshold for each in measurements for threshold in each.thresholds]
     notes = [line for each in measurements for line in each.said]
     advice = advise(answers, thresholds)
-    for line in [*text.lines(advice, notes), *(["", *draw_text(advice)] if chart else [])]:
+    drawn = ["", *draw_text(advice)] if chart else []
+    for line in [*text.lines(advice, notes), *drawn]:
         output.say(line)
     if svg is not None:
         _write_svg(svg, advice, output)

@@ -71,7 +71,7 @@ def command(
     machines: one you own already, one you buy, one you rent. It reports the break-even in requests
     and in months, which inputs matter most, and when to stay on the API.
 
-    RANGE is a number, or low:likely:high if you are not sure. [assumed: ...] is the value
+    RANGE is a number, as 50000 or 50k, or low:likely:high if you are not sure. [assumed: ...] is the value
     used if you give none; an input without it must be given or measured. Amounts are in dollars unless a file
     names another currency. Prices are yours and never fetched.
 
@@ -96,11 +96,11 @@ def command(
     from offapi.cost.estimate import estimate
 
     result = estimate(known)
-    for table in (text.input_table, text.cost_table, text.swing_table):
-        output.table(*table(result))
-        output.say()
     for line in text.lines(result):
         output.say(line)
+    for table in (text.cost_table, text.swing_table, text.input_table):
+        output.say()
+        output.table(*table(result))
     output.result(result.as_dict())
 
 

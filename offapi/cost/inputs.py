@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from offapi.errors import ConfigError
+from offapi.text.amounts import read_amount
 
 ASSUMED = "assumed"
 STATED = ("currency", "dated")  # texts that a file may hold in addition to the inputs
@@ -35,9 +36,9 @@ class Range:
 
     @classmethod
     def parse(cls, given: str | float) -> Range:
-        """Read `3` or `low:likely:high`. Raise ValueError for anything else."""
+        """Read `3`, `50k` or `low:likely:high`. Raise ValueError for anything else."""
         try:
-            numbers = [float(part) for part in str(given).split(":")]
+            numbers = [read_amount(part) for part in str(given).split(":")]
         except ValueError:
             raise ValueError("must be a number or low:likely:high") from None
         if len(numbers) not in (1, 3):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offapi.cost.estimate import NAMES, NEVER, Case, Estimate, Spread
-from offapi.cost.inputs import ASSUMED, BY_KEY
+from offapi.cost.inputs import ASSUMED, BY_KEY, Range
+from offapi.text.amounts import round_amount
+from offapi.text.display import plural
 
 SHOWN = 6  # inputs in the sensitivity table
+WELL = 1.1  # the ratio of its ends up to which a figure is well known
 
 Rows = list[tuple[str, ...]]
 
@@ -52,7 +55,7 @@ def _amount_rows(name: str, spreads: Sequence[Spread], currency: str) -> Rows:
 
 def _count_rows(name: str, spreads: Sequence[Spread]) -> Rows:
     """Return two rows, empty for the API, which has no break-even."""
-    likely = [_count(spread.likely) for spread in spreads]
+    likely = [_about(spread) for spread in spreads]
     return [(name, *likely, ""), ("    5% to 95%", *map(_counts, spreads), "")]
 
 
@@ -69,7 +72,7 @@ def swing_table(estimate: Estimate) -> tuple[Sequence[str], Rows]:
         saved = ((span.low, swing.at_low), (span.high, swing.at_high))
         ends = (f"{end:,g}: {money(amount, currency)}" for end, amount in saved)
         rows.append((swing.key, *ends, "decides" if swing.decides else ""))
-    return ("what matters most", "saved a month at its low end", "at its high end", ""), rows
+    return ("what matters most", "saves a month, if low", "saves a month, if high", ""), rows
 
 
 def input_table(estimate: Estimate) -> tuple[Sequence[str], Rows]:
@@ -94,8 +97,8 @@ def lines(estimate: Estimate) -> list[str]:
     assumed = len(estimate.inputs.assumed())
     if assumed:
         text.append(
-            f"{assumed} inputs are offapi's assumptions. Replace those that matter most with your"
-            " own figures."
+            f"Assumed: {plural(assumed, 'input')} below. Replace those that matter most by your own"
+            " figures."
         )
     if estimate.inputs.dated:
         text.append(f"Prices as of {estimate.inputs.dated}; nothing was fetched.")
@@ -121,14 +124,15 @@ def _because(case: Case, estimate: Estimate) -> str:
     month, start = case.break_even_month.likely, case.break_even_start.likely
     own = money(case.total.likely, estimate.inputs.currency)
     api = money(estimate.api_total.likely, estimate.inputs.currency)
-    paid = "It is not paid back within the task's life."
-    if month is not None:
-        paid = f"It is paid back in month {month:.0f}."
+    paid = f"It is paid back in month {month:.0f}. " if month is not None else ""
     at = "It pays at no volume."
     if start is not None:
-        at = f"It pays from about {start:,.0f} requests in the first month."
+        grows = estimate.inputs.known["growth"].range != Range(0.0, 0.0, 0.0)
+        when = "in the first month" if grows else "a month"
+        at = f"It pays from about {_about(case.break_even_start)} requests {when}."
     draws = f"cheaper in {100 * case.cheaper:.0f}% of draws"
-    text = f"{case.verdict}: likely {own}, the API {api}; {draws}. {paid} {at}"
+    own_verdict = "" if case.verdict == estimate.verdict else f"{case.verdict}: "
+    text = f"{own_verdict}likely {own} against the API's {api}, {draws}. {paid}{at}"
     return text + _first_month(case, estimate) + _whole_machines(case, estimate)
 
 
@@ -163,5 +167,18 @@ def _count(value: float | None) -> str:
     return NEVER if value is None else f"{value:,.0f}"
 
 
+def _about(spread: Spread, value: float | None = None) -> str:
+    """Write a spread's likely figure, or one of its ends; two digits where it is not well known."""
+    value = spread.likely if value is None else value
+    if value is None:
+        return NEVER
+    known = spread.low is not None and spread.high is not None
+    well = known and (spread.high or 0.0) <= WELL * (spread.low or 0.0)
+    return _count(value if well else round_amount(value))
+
+
 def _counts(spread: Spread) -> str:
-    return NEVER if spread.low is None else f"{_count(spread.low)} to {_count(spread.high)}"
+    if spread.low is None:
+        return NEVER
+    high = NEVER if spread.high is None else _about(spread, spread.high)
+    return f"{_about(spread, spread.low)} to {high}"

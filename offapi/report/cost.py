@@ -93,7 +93,7 @@ def _weights(estimate: Object) -> Table:
         for swing in swings[:MOST]
     )
     return Table(
-        "What matters most", ("input", "saved a month at its low end", "at its high end", ""), rows
+        "What matters most", ("input", "saves a month, if low", "saves a month, if high", ""), rows
     )
 
 

@@ -54,6 +54,8 @@ def test_the_example_for_people_and_for_programs(bench: Path) -> None:
         "2026-11",
     ):
         assert message in people.stderr
+    assert people.stderr.startswith("Stay on the API: "), "the verdict comes first"
+    assert people.stderr.index("break-even") < people.stderr.index("likely (low to high)")
     found = told(offapi("cost", "--from=costs.toml", "--json", cwd=bench))
     assert found["verdict"] == "stay on the API"
     assert found["prices_dated"] == "2026-11"

@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from offapi.cost import from_run, lifetime, model, monte_carlo, text, watts
-from offapi.cost.estimate import Estimate, estimate, estimate_case
+from offapi.cost.estimate import Estimate, Spread, estimate, estimate_case
 from offapi.cost.inputs import ASSUMED, BY_KEY, INPUTS, Layer, Quantity, Range, resolve_inputs
 from offapi.cost.model import CASES, Numbers, case_costs
 from offapi.errors import ConfigError
@@ -443,12 +443,41 @@ def test_growth_counts_in_the_verdict_not_in_the_first_month() -> None:
         == "Your own model pays over the task's 36 months, on a machine you own or a machine you"
         " buy."
     )
-    assert "; cheaper in 99% of draws. " in said[1]
+    assert ", cheaper in 99% of draws. " in said[1]
     assert "It is paid back in month 20." in said[1]
+    assert "about 21,000 requests in the first month." in said[1]
     assert said[1].endswith("The first month alone is more expensive: $442, the API $252.")
     assert "decides" not in str(text.swing_table(found)[1]), (
         "no input alone turns what all months save"
     )
+
+
+@pytest.mark.parametrize(
+    ("spread", "shown"),
+    [
+        (Spread(145_894.2, 115_787.0, 348_511.0), ("150,000", "120,000 to 350,000")),
+        (Spread(145_894.2, 145_000.0, 146_000.0), ("145,894", "145,000 to 146,000")),
+        (Spread(145_894.2, 115_787.0, None), ("150,000", "120,000 to never")),
+        (Spread(None, None, None), ("never", "never")),
+        (Spread(7.0, 3.0, 26.0), ("7", "3 to 26")),
+    ],
+)
+def test_a_figure_from_wide_inputs_has_two_digits(spread: Spread, shown: tuple[str, str]) -> None:
+    likely, ends = text._count_rows("break-even", [spread])
+    assert (likely[1], ends[1]) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "likely"), [("50k", 50_000), ("1.5M", 1_500_000), ("20k:50,000:0.1m", 50_000)]
+)
+def test_numbers_as_people_write_them(given: str, likely: float) -> None:
+    assert Range.parse(given).likely == likely
+
+
+@pytest.mark.parametrize("given", ["k", "1,5", "5 0", "1kk", "50K:", "nank"])
+def test_what_spells_no_number(given: str) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Range.parse(given)
 
 
 def test_shrinking_requests_count_too() -> None:
