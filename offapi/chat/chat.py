@@ -14,14 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from offapi.chat.messages import (
     INSTRUCTING,
     system_in_front,
     with_argument_objects,
     without_thinking,
 )
+from offapi.chat.tokenizer import ADD, load_tokenizer, panics_refused, stop_ids
 from offapi.episodes import Episode, Segment
 from offapi.errors import DataError, ModelError
 
@@ -56,21 +55,12 @@ class Chat:
 
         Raise ModelError without a tokenizer, a template or end-of-turn ids.
         """
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"the model has no usable tokenizer: {error}", where=str(folder), next_step=ADD
-            ) from error
+        tokenizer = load_tokenizer(folder)
         if not tokenizer.chat_template:
             raise ModelError(
                 "the model has no chat template.", where=_template(folder), next_step=INSTRUCT
             )
-        stops = _stop_ids(folder) | ({tokenizer.eos_token_id} - {None})
+        stops = stop_ids(folder) | ({tokenizer.eos_token_id} - {None})
         if not stops:
             raise ModelError(
                 "generation_config.json names no eos_token_id.", where=str(folder), next_step=ADD
@@ -102,13 +92,15 @@ class Chat:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the token ids of `text`; special tokens in it are recognised, none are added."""
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        with panics_refused(self.template):
+            return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of a completion, without special tokens."""
-        text: str = self.tokenizer.decode(
-            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        with panics_refused(self.template):
+            text: str = self.tokenizer.decode(
+                list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
         return text
 
     def episode(self, id: str, messages: Messages, tools: Tools = None) -> Episode:
@@ -237,7 +229,6 @@ class Chat:
         return ModelError(what, where=self.template, next_step=step)
 
 
-ADD = "Fix the model's files, then add it again with `offapi models add`."
 INSTRUCT = "Use an instruct model, or write its template to chat_template.jinja."
 NOTHING = "Remove the row, or add an answer to learn."
 
@@ -271,16 +262,6 @@ def fit_episodes(episodes: Sequence[Episode], max_tokens: int, on_long: OnLong) 
             f"no row fits into max_tokens = {max_tokens}.", next_step="Raise max_tokens."
         )
     return Fitted(kept, tuple(episode.id for episode in long))
-
-
-def _stop_ids(folder: Path) -> set[int]:
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        return set()
-    ids = orjson.loads(path.read_bytes()).get("eos_token_id")
-    if ids is None:
-        return set()
-    return set(ids) if isinstance(ids, list) else {int(ids)}
 
 
 def _template(folder: Path) -> str:

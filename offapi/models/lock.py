@@ -20,7 +20,7 @@ from offapi.files import atomic
 from offapi.files.atomic import sync_path, write_file
 from offapi.files.hashing import sha256_file
 from offapi.files.lock import wait_for
-from offapi.models.safe_folder import read_json
+from offapi.models.settings_files import read_json
 
 LOCK, PARITY = "offapi.lock.json", "parity.json"
 # what `check_content` read, so that not every start reads half a gigabyte

@@ -49,7 +49,7 @@ def _check_attention(config: Mapping[str, Any], where: str) -> None:
     if (
         window
         or config.get("use_sliding_window")
-        or "sliding_attention" in (config.get("layer_types") or ())
+        or "sliding_attention" in str(config.get("layer_types"))
     ):
         raise ModelError(
             f"sliding windows ({window or config.get('sliding_window')} tokens) are not supported.",
@@ -74,8 +74,9 @@ def _rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
             where=f"{where}, field 'rope_parameters'",
             next_step="Use another model.",
         )
-    thetas = {float(d["rope_theta"]) for d in (new, old, config) if d.get("rope_theta") is not None}
-    kinds = {str(d.get("rope_type", d.get("type", "default"))) for d in (new, old) if d}
+    named = [_theta(each, where) for each in (new, old, config)]
+    thetas = {theta for theta in named if theta is not None}
+    kinds = {_kind(each, where) for each in (new, old) if each}
     if len(thetas) > 1 or len(kinds) > 1:
         raise ModelError(
             f"rope_parameters and the older keys disagree ({sorted(thetas)}, {sorted(kinds)}).",
@@ -85,3 +86,29 @@ def _rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     theta = thetas.pop() if thetas else DEFAULT_THETA.get(str(config.get("model_type")), THETA)
     rest = {key: value for key, value in (old | new).items() if key != "type"}
     return rest | {"rope_type": kinds.pop() if kinds else "default", "rope_theta": theta}
+
+
+def _theta(settings: Mapping[str, Any], where: str) -> float | None:
+    """Return `rope_theta` of one group of settings, None where it names none."""
+    value = settings.get("rope_theta")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ModelError(
+            f"rope_theta must be a number above 0, got {value!r}.",
+            where=f"{where}, field 'rope_theta'",
+            next_step="Copy config.json again.",
+        )
+    return float(value)
+
+
+def _kind(settings: Mapping[str, Any], where: str) -> str:
+    """Return the kind of rope that one group of settings names."""
+    kind = settings.get("rope_type", settings.get("type", "default"))
+    if not isinstance(kind, str):
+        raise ModelError(
+            f"rope_type must be a name, got {kind!r}.",
+            where=f"{where}, field 'rope_type'",
+            next_step="Copy config.json again.",
+        )
+    return kind

@@ -21,8 +21,10 @@ from offapi.backend import Backend, ModelSpec
 from offapi.episodes import Episode, Floats, Segment
 from offapi.errors import BackendError, ModelError
 from offapi.models import lock
-from offapi.models.safe_folder import check_config, check_weights, read_json
+from offapi.models.safe_folder import check_config
+from offapi.models.settings_files import read_json
 from offapi.models.store import Model
+from offapi.models.weight_files import check_weights
 from offapi.randomness import uniforms
 
 TOLERANCE = 1e-3  # nats

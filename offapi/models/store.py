@@ -16,7 +16,14 @@ import orjson
 
 from offapi.chat import template_probe
 from offapi.errors import ModelError, nearest
-from offapi.models import expected_tensors, gguf_weights, lock, normal_config, safe_folder
+from offapi.models import (
+    expected_tensors,
+    gguf_weights,
+    lock,
+    normal_config,
+    safe_folder,
+    weight_files,
+)
 from offapi.models.source import DEMO, DEMO_NAME, ModelSource, find_source, kept_files
 
 DEMO_PARITY = Path(__file__).parents[1] / "demo" / lock.PARITY
@@ -103,6 +110,7 @@ def get(name_or_path: str | Path) -> Model:
     model = _find(name_or_path)
     if model.path.parent == store():
         lock.check_content(model.path, again=False)
+        safe_folder.check_folder(model.path)  # an older version may have accepted more
     return model
 
 
@@ -206,7 +214,7 @@ def _normal_config(folder: Path, origin: Path) -> dict[str, object]:
 
     Errors name `origin`.
     """
-    where, tensors = str(origin), safe_folder.check_weights(folder)
+    where, tensors = str(origin), weight_files.check_weights(folder)
     config = normal_config.normalise_config(safe_folder.check_config(folder), tensors, where)
     expected_tensors.check_tensors(
         config, {name: shape for name, (_, shape) in tensors.items()}, where

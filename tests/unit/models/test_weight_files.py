@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from offapi.errors import ModelError
-from offapi.models.safe_folder import check_header
+from offapi.models.weight_files import check_header
 
 TENSORS: dict[str, np.ndarray[Any, np.dtype[Any]]] = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
