@@ -27,7 +27,6 @@ from typing import Literal
 import orjson
 
 from offapi.chat.chat import Chat, Thinking
-from offapi.data import traces
 from offapi.data.rows import read_rows, row_text
 from offapi.data.traces import Message, Trace
 from offapi.episodes import Episode
@@ -150,14 +149,10 @@ def read_traces(path: Path, task: Task) -> list[Trace]:
         if isinstance(row, Trace):
             logged.append(row)
         elif row.recorded_label is not None:
-            messages = (*task.messages(row.text), answer_message(task, row.recorded_label))
+            answer = task.answer_text(row.recorded_label, row=row.id)
+            messages = (*task.messages(row.text), {"role": "assistant", "content": answer})
             logged.append(Trace(row.id, messages, gold=row.gold))
     return logged
-
-
-def answer_message(task: Task, answer: traces.Message) -> traces.Message:
-    """Return `answer` as the assistant's message."""
-    return {"role": "assistant", "content": task.answer_text(answer)}
 
 
 def with_answer(task: Task, trace: Trace, grade: Grade) -> tuple[Message, ...]:

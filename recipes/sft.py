@@ -26,7 +26,7 @@ from offapi.chat.chat import Chat
 from offapi.data import documents, traces
 from offapi.data.cap import cap_groups
 from offapi.episodes import Episode
-from offapi.errors import DataError
+from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Report
 from offapi.models.store import get
 from offapi.progress import Progress
@@ -81,6 +81,11 @@ def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
             episode for row in chats for episode in chat.episodes(row.id, row.messages, row.tools)
         ]
     rows = documents.read(config.data)
+    if config.cap_field is not None and task.free_text:
+        raise ConfigError(
+            f"cap_field = {config.cap_field!r} names a field, but the task answers with text.",
+            next_step="Leave cap_field out.",
+        )
     if config.cap_field is not None:
         rows = cap_groups(rows, config.cap_field, config.cap_rows, config.seed)
     episodes = []
@@ -96,5 +101,6 @@ def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
                 where=str(config.data),
                 next_step=step,
             )
-        episodes.append(answer_episode(chat, task, row.id, row.text, task.answer_text(answer)))
+        text = task.answer_text(answer, row=row.id)
+        episodes.append(answer_episode(chat, task, row.id, row.text, text))
     return episodes

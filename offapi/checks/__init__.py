@@ -17,6 +17,7 @@ from offapi.checks.json_form import is_json, repairable_json
 from offapi.checks.kinds import Kind, KindName, Match
 from offapi.checks.schema import fits_schema
 from offapi.checks.sums import adds_up
+from offapi.checks.text_content import must_contain, must_not_contain, similar_to_gold
 from offapi.checks.text_form import clean_characters, length, no_repetition
 from offapi.checks.tool_calls import tool_calls_fit
 from offapi.checks.values import in_range, known_currency, not_before, not_future, one_of, pattern
@@ -44,6 +45,8 @@ __all__ = [
     "legal_name",
     "length",
     "matches_gold",
+    "must_contain",
+    "must_not_contain",
     "no_repetition",
     "not_before",
     "not_future",
@@ -51,6 +54,7 @@ __all__ = [
     "own",
     "pattern",
     "repairable_json",
+    "similar_to_gold",
     "tool_calls_fit",
 ]
 

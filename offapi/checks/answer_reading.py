@@ -55,6 +55,19 @@ def read_answer(text: str, *, strict: bool = False) -> Answer:
     return Answer(read.text, None, error, (*forms, form))
 
 
+def read_text(text: str) -> Answer:
+    """Read the answer of a task that answers with text: all of it, after thinking.
+
+    Its `value` is None, and `error` says so, or why there is no text.
+    """
+    rest = strip_thinking(text).strip()
+    forms: tuple[str, ...] = () if rest == text.strip() else (THINKING,)
+    if rest:
+        return Answer(rest, None, "the task answers with text", forms)
+    form, error = _name_form(Answer("", None), bool(text.strip()))
+    return Answer("", None, error, (*forms, form))
+
+
 def read_trace(trace: Trace, *, strict: bool = False) -> Answer:
     """Read the answer that the last message of `trace` gives, as text or as a tool call."""
     last = trace.messages[-1]

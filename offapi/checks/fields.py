@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
 from offapi.errors import ConfigError
 
 Test = Callable[[Any], str]
@@ -25,6 +25,7 @@ def check_each(path: str, test: Test) -> Check:
     steps = parse_field_path(path)
     absent, right = Verdict(1.0, f"{path} has no value"), Verdict(1.0, f"{path} is right")
 
+    @needs("object")
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
             return Verdict(0.0, answer.error)

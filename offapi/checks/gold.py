@@ -18,21 +18,27 @@ from rapidfuzz import fuzz
 
 from offapi.checks.fields import value_at
 from offapi.checks.kinds import DEFAULT_THRESHOLD, Kind, Match, kind_of
-from offapi.checks.verdict import Answer, Context, Verdict
+from offapi.checks.verdict import Answer, Context, Verdict, needs
 from offapi.text.fold import fold
 from offapi.text.normalise import is_number, iso_date, text_key
 
 HALF_A_CENT = 0.005
 
 
+@needs("gold")
 def matches_gold(document: str, answer: Answer, context: Context) -> Verdict:
     """Return the mean over the fields in `context.match`: 1 where equal to gold, else 0.
 
-    A list counts by the F1 of its items, an object by the share of its fields. Raise ValueError
-    without gold.
+    A list counts by the F1 of its items, an object by the share of its fields. In a task that
+    answers with text: 1 where the text equals gold. Raise ValueError without gold.
     """
     if context.gold is None:
         raise ValueError("there is no gold answer to compare with")
+    if isinstance(context.gold, str):
+        if not context.free_text:
+            raise ValueError("gold is a text, not an object of fields")
+        same = same_text(answer.text, context.gold)
+        return Verdict(float(same), "equals gold" if same else "differs from gold")
     value = answer.value
     if value is None:
         return Verdict(0.0, f"differs from gold: {', '.join(context.match)}")

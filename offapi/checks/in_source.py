@@ -17,7 +17,7 @@ from offapi.checks import literals
 from offapi.checks.fields import value_at
 from offapi.checks.kinds import Match, kind_of
 from offapi.checks.readings import date_readings, month_names, number_readings
-from offapi.checks.verdict import Answer, Context, Verdict
+from offapi.checks.verdict import Answer, Context, Verdict, needs
 from offapi.text.fold import fold
 from offapi.text.normalise import bare, is_number, iso_date
 
@@ -26,6 +26,7 @@ _LONGEST_LINE = 200  # characters; longer lines are not read by themselves
 _SHORT = 5  # characters; below this a near match is another word
 
 
+@needs("object")
 def in_source(document: str, answer: Answer, context: Context) -> Verdict:
     """Return the share of the answer's fields whose value is in the document.
 

@@ -6,10 +6,11 @@ reads answers strictly and never grades a repaired one. Left out: which repair w
 
 from __future__ import annotations
 
-from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
 from offapi.errors import ConfigError
 
 
+@needs("object")
 def is_json(document: str, answer: Answer, context: Context) -> Verdict:
     """Return 1 when the answer is one JSON object, else 0.
 
@@ -35,6 +36,7 @@ def repairable_json(repaired: float = 0.5) -> Check:
     whole = Verdict(1.0, "one JSON object")
     after_repair = Verdict(repaired, "one JSON object after repair")
 
+    @needs("object")
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is not None:
             return whole

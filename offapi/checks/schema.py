@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 import jsonschema_rs
 import orjson
 
-from offapi.checks.verdict import Answer, Context, Verdict
+from offapi.checks.verdict import Answer, Context, Verdict, needs
 
 
+@needs("object")
 def fits_schema(document: str, answer: Answer, context: Context) -> Verdict:
     """Return 1 when the answer fits `context.schema`, else 0.
 

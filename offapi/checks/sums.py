@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offapi.checks.fields import parse_field_path, values_at
-from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
 from offapi.errors import ConfigError
 from offapi.text.normalise import is_number
 
@@ -33,6 +33,7 @@ def adds_up(
     for path in (*parts, total):
         parse_field_path(path)
 
+    @needs("object")
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
             return Verdict(0.0, answer.error)

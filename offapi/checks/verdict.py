@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import orjson
 
 from offapi.checks.kinds import Match
+from offapi.data.documents import KnownAnswer
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,35 @@ class Context:
 
     schema: Mapping[str, Any] = field(default_factory=dict)
     match: Mapping[str, Match] = field(default_factory=dict)
-    gold: Mapping[str, Any] | None = None
+    gold: KnownAnswer | None = None
+    free_text: bool = False  # the answer is a text, and no JSON object is expected
     messages: Sequence[Mapping[str, Any]] = ()
     tools: Sequence[Mapping[str, Any]] = ()
 
 
 Check = Callable[[str, Answer, Context], Verdict]
+Need = Literal["object", "gold"]
+
+
+_CheckT = TypeVar("_CheckT", bound=Callable[..., Verdict])
+
+
+def needs(*what: Need) -> Callable[[_CheckT], _CheckT]:
+    """Return a decorator that notes what a check cannot do without.
+
+    "object": the answer must be a JSON object. "gold": the known answer, which nothing may reward.
+    """
+
+    def noted(check: _CheckT) -> _CheckT:
+        vars(check)["needs"] = frozenset(what)
+        return check
+
+    return noted
+
+
+def check_needs(check: Check, what: Need) -> bool:
+    """Return whether `check` cannot do without an object, or without gold."""
+    return what in getattr(check, "needs", ())
 
 
 def parse(text: str) -> Answer:

@@ -209,7 +209,7 @@ def _keep(rule: dict[str, Any]) -> Keep:
 def _check_field(keep: Keep, read: GradingInputs) -> None:
     from offapi.grading.keep import GROUP
 
-    known = (GROUP, *read.task.schema["properties"])
+    known = (GROUP, *(read.task.schema or {"properties": ()})["properties"])
     if keep.cap_by is not None and keep.cap_by not in known:
         what = f"the task's answers have no field {keep.cap_by!r}."
         raise ConfigError(

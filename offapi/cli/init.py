@@ -112,13 +112,14 @@ def task_folder_files(folder: Path) -> dict[str, bytes]:
 
 def made_up_traces() -> bytes:
     """Return made-up traces of an agent that mostly does the demo's task well, as JSONL."""
+    from offapi.data import documents
     from offapi.data.traces import Trace, as_row
     from offapi.demo import generate
     from offapi.demo.task import task
 
     lines = []
     for i, document in enumerate(generate.generate("train", TRACES, seed=1)):
-        gold = dict(document.gold or {})
+        gold = dict(documents.fields_of(document.gold))
         if i % WRONG_EVERY == 0:
             gold["total"] = round(gold["total"] + 1.07, 2)
         answer = {"role": "assistant", "content": task.answer_text(gold)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from offapi.data.documents import Document
+from offapi.data.documents import Document, fields_of
 from offapi.errors import ConfigError
 from offapi.randomness import order
 from offapi.text.normalise import bare
@@ -39,6 +39,6 @@ def cap_groups(
 
 def _group(document: Document, field: str) -> str | None:
     for answer in (document.gold, document.recorded_label):
-        if answer is not None and answer.get(field) is not None:
-            return bare(str(answer[field]))
+        if fields_of(answer).get(field) is not None:
+            return bare(str(fields_of(answer)[field]))
     return None

@@ -1,7 +1,8 @@
 """Documents: what a task reads, with the answers that are known for them.
 
-JSONL rows `{"id", "document", "gold"?, "recorded_label"?}`, or a folder of .txt and .md files.
-Other keys are ignored, unless they look like a typo. Left out: PDF.
+JSONL rows `{"id", "document", "gold"?, "recorded_label"?}`, or a folder of .txt and .md files. An
+answer is an object of fields, or a text where the task answers with text. Other keys are ignored,
+unless they look like a typo. Left out: PDF.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from offapi.errors import DataError
 from offapi.files import jsonl
 
 SUFFIXES = (".txt", ".md")
 OPTIONAL = ("gold", "recorded_label")
 ALIKE = 0.85  # difflib's ratio: one letter of "gold", or two of "recorded_label"
+
+
+# an object of fields, or the text of a task that answers with text
+KnownAnswer = Mapping[str, Any] | str
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,8 @@ class Document:
 
     id: str
     text: str
-    gold: Mapping[str, Any] | None = None
-    recorded_label: Mapping[str, Any] | None = None
+    gold: KnownAnswer | None = None
+    recorded_label: KnownAnswer | None = None
 
 
 def read(path: Path) -> list[Document]:
@@ -82,8 +89,28 @@ def parse(row: jsonl.JsonRow) -> Document:
     if not text.strip():
         raise row.error("the document is empty.", "document", "Remove the row, or add its text.")
     check_keys(row)
-    gold, label = row.optional("gold", dict), row.optional("recorded_label", dict)
+    gold, label = known_answer(row, "gold"), known_answer(row, "recorded_label")
     return Document(row.required("id", str), text, gold, label)
+
+
+def fields_of(answer: KnownAnswer | None) -> Mapping[str, Any]:
+    """Return the fields of an object; none of a text, or of no answer."""
+    return answer if isinstance(answer, Mapping) else {}
+
+
+def known_answer(row: jsonl.JsonRow, name: str) -> KnownAnswer | None:
+    """Return the answer in the field `name`, None if absent or null.
+
+    Raise DataError where it is neither an object nor a text that is not empty.
+    """
+    value = row.value.get(name)
+    if value is None or isinstance(value, dict):
+        return value
+    if isinstance(value, str) and value.strip():
+        return value
+    shown = orjson.dumps(value)[:40].decode("utf-8", "replace")
+    step = "Write the answer's fields as an object, or its text if the task answers with text."
+    raise row.error(f"{name!r} must be an object or a text, got {shown}.", name, step)
 
 
 def _read_folder(path: Path) -> list[Document]:

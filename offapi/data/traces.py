@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from offapi.data.documents import KnownAnswer
 from offapi.errors import DataError, nearest
 from offapi.files import jsonl
 from offapi.text.thinking import strip_thinking
@@ -37,7 +38,7 @@ class Trace:
     messages: tuple[Message, ...]
     tools: tuple[Message, ...] | None = None
     group: str | None = None  # conversation, session or document: rows that belong together
-    gold: Mapping[str, Any] | None = None  # the known answer
+    gold: KnownAnswer | None = None
     # format, model, ts, params, usage, scores, cost ... as imported
     source: Mapping[str, Any] | None = None
     # {"score", "checks": {NAME: {"score", "reason"}}}, from `offapi grade`

@@ -43,7 +43,8 @@ class Signal:
 def task_signals(task: Task) -> tuple[Signal, ...]:
     """Return the signals of `task`, in the order of the columns; checks come first."""
     checks = [Signal(f"check {name}", "check", name) for name in task.checks]
-    fields = [Signal(f"{name} missing", "field", name) for name in task.schema["properties"]]
+    names = task.schema["properties"] if task.schema is not None else ()
+    fields = [Signal(f"{name} missing", "field", name) for name in names]
     inputs = [Signal(name, "input", name) for name in (CHARACTERS, LINES, DIGITS, NON_ASCII, NOVEL)]
     return (*checks, *fields, *inputs, Signal(ANSWER, "answer", ANSWER))
 

@@ -1,5 +1,7 @@
 """Per-field accuracy of answers against gold, with 95% intervals.
 
+A task that answers with text has no fields: its answers are right by its checks, each of which
+passes at a score of 1. The checks in the task's audit are reported and do not make an answer wrong.
 Documents of one `group` are alike, and the intervals count them together. Left out: producing the
 answers (`offapi.evaluation.predict`), several sampled answers a document
 (`offapi.evaluation.sampled_accuracy`), and comparing two systems (`offapi.evaluation.compare`).
@@ -8,7 +10,7 @@ answers (`offapi.evaluation.predict`), several sampled answers a document
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import orjson
 from offapi.checks.answer_forms import AnswerForms, count_read
 from offapi.checks.gold import compare_fields
 from offapi.checks.verdict import Answer
-from offapi.data.rows import Row
+from offapi.data.documents import KnownAnswer, fields_of, known_answer
+from offapi.data.rows import Row, row_text
 from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.files import jsonl
@@ -40,17 +43,26 @@ __all__ = [
 class Prediction:
     """One answer and its gold; `value` is None where the output is not one JSON object.
 
-    `forms` says what was set aside to read it, or why it cannot be read.
+    `forms` says what was set aside to read it, or why it cannot be read. `correct` holds each field
+    of the task, or each check of a task that answers with text. Of such checks, `audit` holds those
+    that do not count, and `reasons` why some did not pass.
     """
 
     id: str
     output: str
-    value: Mapping[str, Any] | None
+    value: KnownAnswer | None
     correct: Mapping[str, bool]
-    gold: Mapping[str, Any]
+    gold: KnownAnswer | None  # None only where the task answers with text
     group: str | None = None  # conversation or other unit that the document belongs to
     sample: int | None = None  # the answer's number, where several were sampled
     forms: tuple[str, ...] = ()
+    audit: Mapping[str, bool] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def of_text(self) -> bool:
+        """Whether the task answers with text."""
+        return not isinstance(self.gold, Mapping)
 
     def as_row(self) -> dict[str, Any]:
         """Return a row of predictions.jsonl; `group`, `sample` and `forms` only where set."""
@@ -61,7 +73,8 @@ class Prediction:
             "correct": self.correct,
             "gold": self.gold,
         }
-        more = {"group": self.group, "sample": self.sample, "forms": self.forms or None}
+        more: dict[str, Any] = {"group": self.group, "sample": self.sample}
+        more |= {name: getattr(self, name) or None for name in ("forms", "audit", "reasons")}
         return row | {name: value for name, value in more.items() if value is not None}
 
 
@@ -70,7 +83,7 @@ class Report:
     """Accuracy over `n` documents.
 
     `mean` is the mean of the fields' accuracies, `all_fields` the share of documents with every
-    field right.
+    field right. For a task that answers with text, fields are its checks.
     """
 
     n: int
@@ -78,6 +91,7 @@ class Report:
     all_fields: Interval
     fields: Mapping[str, Interval]
     predictions: tuple[Prediction, ...]
+    audit: Mapping[str, Interval] = field(default_factory=dict)  # checks that do not count
 
     @property
     def forms(self) -> AnswerForms:
@@ -94,22 +108,24 @@ class Report:
         correct = [row.correct for row in predictions]
         right = [list_right(predictions, name) for name in correct[0]]
         everything = [all(row.values()) for row in correct]
-        *each, whole = shares([*right, everything], [row.group for row in predictions])
-        mean = sum(field.mean for field in each) / len(each)
-        return cls(
-            len(correct), mean, whole, dict(zip(correct[0], each, strict=True)), tuple(predictions)
-        )
+        aside = [_list_audit(predictions, name) for name in predictions[0].audit]
+        whole, *each = shares([everything, *right, *aside], [row.group for row in predictions])
+        audit = dict(zip(predictions[0].audit, each[len(right) :], strict=True))
+        fields = dict(zip(correct[0], each, strict=False))
+        mean = sum(field.mean for field in fields.values()) / len(fields)
+        return cls(len(correct), mean, whole, fields, tuple(predictions), audit)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object `--json` prints: everything but the predictions."""
         fields = {name: asdict(interval) for name, interval in self.fields.items()}
+        audit = {name: asdict(interval) for name, interval in self.audit.items()}
         return {
             "n": self.n,
             "mean": self.mean,
             "all_fields": asdict(self.all_fields),
             "fields": fields,
             "answers": asdict(self.forms),
-        }
+        } | ({"audit": audit} if audit else {})
 
     def jsonl(self) -> bytes:
         """Return the content of predictions.jsonl, a line a document."""
@@ -117,11 +133,14 @@ class Report:
 
     def table(self) -> list[tuple[str, str]]:
         """Return rows for people: each field, all fields, their mean; in percent with intervals."""
-        named = {**self.fields, "all fields": self.all_fields}
+        parts = "checks" if self.predictions[0].of_text else "fields"
+        named = {**self.fields, f"all {parts}": self.all_fields}
+        named |= {f"{name} (audit)": interval for name, interval in self.audit.items()}
         rows = [(name, interval.percent()) for name, interval in named.items()]
         units = count([row.group for row in self.predictions])
         documents = f"{self.n} in {units} groups" if units < self.n else str(self.n)
-        return [*rows, ("mean of the fields", f"{100 * self.mean:.1f}"), ("documents", documents)]
+        mean = (f"mean of the {parts}", f"{100 * self.mean:.1f}")
+        return [*rows, mean, ("documents", documents)]
 
 
 def make_predictions(task: Task, rows: Sequence[Row], outputs: Sequence[str]) -> list[Prediction]:
@@ -136,7 +155,8 @@ def make_predictions(task: Task, rows: Sequence[Row], outputs: Sequence[str]) ->
 def make_prediction(task: Task, row: Row, output: str, sample: int | None = None) -> Prediction:
     """Compare `output`, read as the task reads answers, with the gold of `row`.
 
-    Raises DataError where the gold cannot be compared.
+    Raises DataError where the gold cannot be compared, and what the checks of a task that answers
+    with text raise.
     """
     return _compare(task, row, output, task.read_answer(output), sample)
 
@@ -172,6 +192,10 @@ def count_prediction_forms(predictions: Sequence[Prediction]) -> AnswerForms:
 def list_right(predictions: Sequence[Prediction], field: str) -> list[bool]:
     """Return for each of `predictions` whether `field` is right."""
     return [row.correct[field] for row in predictions]
+
+
+def _list_audit(predictions: Sequence[Prediction], check: str) -> list[bool]:
+    return [row.audit[check] for row in predictions]
 
 
 def predictions_jsonl(predictions: Iterable[Prediction]) -> bytes:
@@ -214,16 +238,24 @@ def _parse(row: jsonl.JsonRow) -> Prediction:
         raise row.error(
             f"must be a whole number, got {orjson.dumps(sample).decode()}.", "sample", EVAL
         )
-    gold, group = row.required("gold", dict), row.optional("group", str)
-    output, value = row.required("output", str), row.optional("value", dict)
+    gold, group = known_answer(row, "gold"), row.optional("group", str)
+    output, value = row.required("output", str), known_answer(row, "value")
+    if "gold" not in row.value or (gold is None and isinstance(value, Mapping)):
+        row.required("gold", dict)
     forms = tuple(map(str, row.optional("forms", list) or ()))
-    return Prediction(row.required("id", str), output, value, correct, gold, group, sample, forms)
+    audit, reasons = (row.optional(name, dict) or {} for name in ("audit", "reasons"))
+    return Prediction(
+        row.required("id", str), output, value, correct, gold, group, sample, forms, audit, reasons
+    )
 
 
 EVAL = "Write the file with `offapi eval --out`."
 
 
-def _gold(task: Task, row: Row) -> Mapping[str, Any]:
+def _gold(task: Task, row: Row) -> KnownAnswer | None:
+    """Return the gold of `row`; only checks that need it make it a must for answers in text."""
+    if row.gold is None and task.free_text and not task.needs_gold:
+        return None
     if row.gold is None:
         raise DataError(
             "there is no gold answer to compare with.",
@@ -241,23 +273,37 @@ def _group(row: Row) -> str | None:
 def _compare(
     task: Task, row: Row, output: str, answer: Answer, sample: int | None = None
 ) -> Prediction:
-    gold, value = _gold(task, row), answer.value
+    if task.free_text:
+        return _check(task, row, output, answer, sample)
+    gold, correct = _gold(task, row), compare_fields(answer.value, fields_of(row.gold), task.match)
+    return Prediction(
+        row.id, output, answer.value, correct, gold, _group(row), sample, answer.forms
+    )
+
+
+def _check(task: Task, row: Row, output: str, answer: Answer, sample: int | None) -> Prediction:
+    """Return the output, each check of the task passed or not, and the reasons of those not."""
+    gold, grade = _gold(task, row), task.grade(row_text(row), answer.text, row.gold, row=row.id)
+    passed = {name: part.score >= 1.0 for name, part in grade.parts.items()}
+    correct = {name: ok for name, ok in passed.items() if name not in task.audit}
+    audit = {name: ok for name, ok in passed.items() if name in task.audit}
     return Prediction(
         row.id,
         output,
-        value,
-        compare_fields(value, gold, task.match),
+        grade.value,
+        correct,
         gold,
         _group(row),
         sample,
         answer.forms,
+        audit,
+        {name: grade.parts[name].reason for name, ok in passed.items() if not ok},
     )
 
 
-def _recorded(task: Task, row: Row, answer: Trace | Mapping[str, Any] | None) -> Prediction:
+def _recorded(task: Task, row: Row, answer: Trace | KnownAnswer | None) -> Prediction:
     if isinstance(answer, Trace):
         return _compare(task, row, answer.answer, task.read_trace(answer))
-    gold, output = _gold(task, row), "" if answer is None else task.answer_text(answer)
-    return Prediction(
-        row.id, output, answer, compare_fields(answer, gold, task.match), gold, _group(row)
-    )
+    output = "" if answer is None else task.answer_text(answer, row=row.id)
+    value = answer if isinstance(answer, Mapping) else None
+    return _compare(task, row, output, Answer(output, value))

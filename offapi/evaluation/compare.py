@@ -7,7 +7,7 @@ show. Left out: sampled answers, and more than two systems at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -38,6 +38,7 @@ class Comparison:
     fields: dict[str, Contrast]
     all_fields: Contrast
     mean: Contrast
+    of_text: bool = False  # fields are the checks of a task that answers with text
 
     @property
     def rows(self) -> dict[str, Contrast]:
@@ -79,15 +80,19 @@ class Comparison:
     def table(self) -> list[tuple[str, str, str, str]]:
         """Return rows for people: name, A's rate, B's rate, and A minus B in points."""
         return [
-            (name, row.a.percent(), row.b.percent(), row.difference.points())
+            (self._shown(name), row.a.percent(), row.b.percent(), row.difference.points())
             for name, row in self.rows.items()
         ]
 
     def lines(self) -> list[str]:
         """Return sentences: each verdict with its evidence, may A replace B, and the method."""
         a, b = self.names
-        verdicts = [f"{name}: {self.verdict(name)}. {self._evidence(name)}" for name in self.rows]
-        replacing = [f"  {name}: {_replaces(row)}" for name, row in self.rows.items()]
+        shown = {self._shown(name): name for name in self.rows}
+        verdicts = [
+            f"{label}: {self.verdict(name)}. {self._evidence(name)}"
+            for label, name in shown.items()
+        ]
+        replacing = [f"  {label}: {_replaces(self.rows[name])}" for label, name in shown.items()]
         return [
             *verdicts,
             f"Can {a} replace {b}, if a loss of up to {_points(self.margin)} is acceptable?",
@@ -96,12 +101,17 @@ class Comparison:
             *self._left_out(),
         ]
 
+    def _shown(self, name: str) -> str:
+        """Return a row's name as people read it: a task that answers with text has no fields."""
+        return name.replace("fields", "checks") if self.of_text and name in (ALL, MEAN) else name
+
     def _evidence(self, name: str) -> str:
         row, (a, b) = self.rows[name], self.names
         right = "is better" if name == MEAN else "alone is right"
         test = "sign-flip test" if name == MEAN or self.units < self.n else "McNemar"
         corrected = (
-            f", {_p(row.p_holm)} with Holm's correction over {len(self.fields)} fields"
+            f", {_p(row.p_holm)} with Holm's correction over {len(self.fields)}"
+            f" {'checks' if self.of_text else 'fields'}"
             if name in self.fields
             else ""
         )
@@ -159,7 +169,15 @@ def compare_answers(
     all_fields = contrast(np.all(right_a, axis=0), np.all(right_b, axis=0), 1, groups, margin)
     mean = contrast(np.sum(right_a, axis=0), np.sum(right_b, axis=0), len(fields), groups, margin)
     return Comparison(
-        names, len(pairs), bootstrap.count(groups), margin, left_out, named, all_fields, mean
+        names,
+        len(pairs),
+        bootstrap.count(groups),
+        margin,
+        left_out,
+        named,
+        all_fields,
+        mean,
+        of_text=pairs[0][0].of_text,
     )
 
 
@@ -201,7 +219,7 @@ def _check_pair(pair: tuple[Prediction, Prediction], fields: Sequence[str], name
                 what, where=f"document {row.id!r}", next_step="Compare answers of one task."
             )
     for field in fields:
-        golds = [row.gold.get(field) for row in pair]
+        golds = [row.gold.get(field) if isinstance(row.gold, Mapping) else row.gold for row in pair]
         if golds[0] != golds[1]:
             what = f"the gold {field!r} is not the same: {golds[0]!r} and {golds[1]!r}."
             step = "Score both against the same file."

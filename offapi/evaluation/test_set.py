@@ -24,12 +24,28 @@ def read(path: Path, task: Task, limit: int | None = None) -> Sequence[Row]:
     """
     rows = read_rows(path)[:limit]
     for row in rows:
+        if row.gold is None and task.free_text and not task.needs_gold:
+            continue
         try:
-            task.check_gold(row.gold or {}, row=row.id)
+            if row.gold is None:
+                raise _no_gold(task, rows, row)
+            task.check_gold(row.gold, row=row.id)
         except DataError as error:
             where = f"{path}{_line(path, row.id)}, document {row.id!r}, field 'gold'"
             raise DataError(error.what, where=where, next_step=error.next_step) from None
     return rows
+
+
+def _no_gold(task: Task, rows: Sequence[Row], row: Row) -> DataError:
+    """Return the error for a row without gold, with what to do where no row has any."""
+    gold = '"gold": ' + ("TEXT" if task.free_text else "{...}")
+    step = f"Add the right answer to each row as {gold}, or remove the rows that have none."
+    if not any(row.gold is not None for row in rows):
+        step = (
+            f"Accuracy needs answers that are known to be right: write some as {gold}. To score"
+            " logged answers by the task's checks alone, use `offapi grade`."
+        )
+    return DataError("the row has no gold.", where=f"document {row.id!r}", next_step=step)
 
 
 def count_scoring(run: Run, data: Path, n: int) -> int:

@@ -19,7 +19,8 @@ def ceiling(right: Interval | None, known: int, kept: int) -> list[str]:
     if right is None:
         return [
             "The share of correct rows among those kept is unknown. Add gold to some rows, name a"
-            " file with --gold, or review 30 rows yourself with --review 30."
+            " file with --gold, or review 30 rows yourself with --review 30 (the only way where"
+            " answers are texts)."
         ]
     return [
         f"Ceiling: {right.percent()}% of the kept rows are right in every field ({known:,} known)."

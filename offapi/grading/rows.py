@@ -15,6 +15,7 @@ import orjson
 
 from offapi.checks.gold import compare_fields
 from offapi.data import documents, traces
+from offapi.data.documents import KnownAnswer
 from offapi.data.rows import is_trace
 from offapi.data.traces import Trace
 from offapi.errors import DataError
@@ -29,8 +30,8 @@ NO_ANSWER = "there is no recorded answer"
 class Gold:
     """Known answers from another file, by id and by document."""
 
-    by_id: Mapping[str, Mapping[str, Any]]
-    by_document: Mapping[str, Mapping[str, Any]]
+    by_id: Mapping[str, KnownAnswer]
+    by_document: Mapping[str, KnownAnswer]
 
     @classmethod
     def read(cls, path: Path, task: Task) -> Gold:
@@ -50,7 +51,7 @@ class Gold:
         by_id = {row.id: row.gold or {} for row in rows}
         return cls(by_id, {row.text: row.gold or {} for row in rows})
 
-    def of(self, trace: Trace) -> Mapping[str, Any] | None:
+    def of(self, trace: Trace) -> KnownAnswer | None:
         """Return the known answer to `trace`, or None."""
         return self.by_id.get(trace.id) or self.by_document.get(trace.document)
 
@@ -66,8 +67,9 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
     if is_trace(row):
         return traces.parse(row)
     documents.check_keys(row)
-    label, gold, grade = (row.optional(name, dict) for name in ("recorded_label", "gold", "grade"))
-    text, answer = row.required("document", str), "" if label is None else task.answer_text(label)
+    label, gold = (documents.known_answer(row, name) for name in ("recorded_label", "gold"))
+    text, grade, id = row.required("document", str), row.optional("grade", dict), row.value["id"]
+    answer = "" if label is None else task.answer_text(label, row=id)
     messages = (*task.messages(text), {"role": "assistant", "content": answer})
     return Trace(
         row.required("id", str), messages, group=row.optional("group", str), gold=gold, grade=grade
@@ -77,12 +79,15 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
 def judge(task: Task, trace: Trace, grade: Grade | None, gold: Gold | None) -> int:
     """Return RIGHT if all fields that `task` compares equal the known answer, else WRONG.
 
-    UNKNOWN where no answer is known. Raises DataError where the task cannot compare the gold.
+    UNKNOWN where no answer is known, and for texts, of which many are right. Raises DataError where
+    the task cannot compare the gold.
     """
     known = (gold.of(trace) if gold else None) or trace.gold
     if known is None or grade is None:
         return UNKNOWN
     task.check_gold(known, row=trace.id)
+    if isinstance(known, str) or isinstance(grade.value, str):
+        return UNKNOWN
     return RIGHT if all(compare_fields(grade.value, known, task.match).values()) else WRONG
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from offapi.data.documents import KnownAnswer
 from offapi.data.rows import Row, read_rows, row_text
 from offapi.errors import DataError, OffapiError
 from offapi.files.hashing import sha256_named, sha256_path
@@ -48,7 +48,7 @@ class DocumentSource:
 
 
 def read_texts(
-    sources: Sequence[DocumentSource], golds: Mapping[str, Mapping[str, Any]], ids: Sequence[str]
+    sources: Sequence[DocumentSource], golds: Mapping[str, KnownAnswer | None], ids: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
     """Return the texts of the documents `ids` that can still be read, and why some are missing."""
     missing, notes = set(ids), []

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from offapi.data.documents import KnownAnswer
 from offapi.evaluation.accuracy import Prediction
 from offapi.report import document_files
 from offapi.report.document_files import DocumentSource, cut
@@ -19,6 +20,7 @@ MANY = 500  # most rows; those that fail or flip have priority
 FEW = 5  # rows of a page without a browser
 LONG_ANSWER = 4_000  # characters; the rest is cut
 BEFORE = "before training"
+PASSES = "passes"  # what is expected of each check of a task that answers with text
 ASIDE = "Documents are left out (--no-documents)."
 
 
@@ -31,6 +33,7 @@ class DocumentSample:
     gold: tuple[str | None, ...]  # by field
     answers: tuple[Object | None, ...]  # output, values, right, grade
     rivals: int | None = None  # how many of the others can make it flip; None: all
+    expected: str | None = None  # gold, where the task answers with text
 
     @property
     def fails(self) -> bool:
@@ -55,6 +58,7 @@ class Samples:
     total: int
     notes: tuple[str, ...] = ()
     rivals: int | None = None
+    of_text: bool = False  # the fields are checks, and the answers themselves are to be read
 
     @property
     def pair_note(self) -> str:
@@ -81,6 +85,7 @@ class Samples:
         """Return what the page's script reads."""
         rows = [
             {"id": row.id, "document": row.document, "gold": row.gold, "answers": row.answers}
+            | ({"expected": row.expected} if self.of_text else {})
             for row in self.rows
         ]
         rivals = len(self.systems) if self.rivals is None else self.rivals
@@ -135,15 +140,18 @@ def _samples(
     )
     rows = []
     for id in wanted:
-        gold = tuple(_value(golds[id], field) for field in fields) if id in golds else ()
+        answer = golds.get(id)
+        gold = tuple(_value(answer, field) for field in fields) if id in golds else ()
         found = tuple(by_id.get(id) for _, by_id in systems)
-        rows.append(DocumentSample(id, read.get(id), gold, found, rivals))
+        text = cut(answer, LONG_ANSWER) if isinstance(answer, str) else None
+        rows.append(DocumentSample(id, read.get(id), gold, found, rivals, text))
     kept = sorted(
         sorted(range(len(rows)), key=lambda i: not (rows[i].fails or rows[i].flips))[:MANY]
     )
     names = tuple(name for name, _ in systems)
     shown = tuple(rows[i] for i in kept)
-    return Samples(names, tuple(fields), shown, len(rows), tuple(notes), rivals)
+    of_text = any(not isinstance(gold, Mapping) for gold in golds.values())
+    return Samples(names, tuple(fields), shown, len(rows), tuple(notes), rivals, of_text)
 
 
 def best_look(record: Record) -> Look | None:
@@ -164,6 +172,8 @@ def _scored_system(
 
 def _scored(row: Prediction, grades: Mapping[str, float | None]) -> Object:
     values = None if row.value is None else [_value(row.value, field) for field in row.correct]
+    if row.of_text:
+        values = [row.reasons.get(check, PASSES) for check in row.correct]
     right = list(row.correct.values())
     return {
         "output": cut(row.output, LONG_ANSWER),
@@ -196,6 +206,8 @@ def _differ(own: Object, other: Object) -> bool:
     )
 
 
-def _value(values: Mapping[str, Any], field: str) -> str | None:
+def _value(values: KnownAnswer | None, field: str) -> str | None:
     # As text, since a script's numbers would lose digits; None if absent or null.
+    if not isinstance(values, Mapping):
+        return PASSES
     return None if values.get(field) is None else cut(text(values[field]), LONG_ANSWER)

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from offapi.checks.gold import compare_fields, matches_gold
-from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.checks.gold import compare_fields
+from offapi.checks.verdict import Answer, Check, Context, Verdict, check_needs
+from offapi.data.documents import KnownAnswer
 from offapi.errors import ConfigError, describe_error
 from offapi.task import Task, load_task
 from offapi.workers.supervised import CallNote
@@ -39,7 +39,7 @@ class Asked:
     row: str  # the document's id
     document: str
     text: str
-    gold: Mapping[str, Any] | None = None
+    gold: KnownAnswer | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def rewarded(task: Task) -> tuple[str, ...]:
     names = [
         name
         for name, (check, _) in task.checks.items()
-        if name not in task.audit and check is not matches_gold
+        if name not in task.audit and not check_needs(check, "gold")
     ]
     if not names:
         step = "Add a check that needs no gold, or a `reward` function, to the task."
@@ -119,7 +119,7 @@ class Rewarder:
         self._rewarding = self._part(names)
         self._auditing = self._part(audit)
         self._goldless = self._part(
-            [name for name in audit if task.checks[name][0] is not matches_gold]
+            [name for name in audit if not check_needs(task.checks[name][0], "gold")]
         )
 
     def _part(self, names: Sequence[str]) -> Task | None:
@@ -179,7 +179,7 @@ class Rewarder:
         return judged
 
     def _grade(
-        self, task: Task | None, asked: Sequence[Asked], index: int, gold: Mapping[str, Any] | None
+        self, task: Task | None, asked: Sequence[Asked], index: int, gold: KnownAnswer | None
     ) -> tuple[float, Mapping[str, float]]:
         """Return the weighted mean of the checks of `task`, and each one's score."""
         if task is None:
@@ -194,7 +194,7 @@ class Rewarder:
         }
 
     def _right(self, one: Asked) -> dict[str, float]:
-        if one.gold is None:
+        if one.gold is None or isinstance(one.gold, str):
             return {}
         right = compare_fields(self._task.read_answer(one.text).value, one.gold, self._task.match)
         return {f"{GOLD}.{name}": float(share) for name, share in right.items()}

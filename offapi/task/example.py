@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from offapi.data.documents import KnownAnswer
 
 
 @dataclass(frozen=True)
@@ -12,4 +12,4 @@ class Example:
     """A worked example, shown to a teacher before the document that it must answer for."""
 
     document: str
-    answer: Mapping[str, Any]
+    answer: KnownAnswer  # an object of fields; a text where the task answers with text

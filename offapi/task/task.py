@@ -7,14 +7,15 @@ its checks. Left out: tokens (`offapi.chat.chat`) and tools (not yet).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from offapi.checks.answer_reading import read_answer, read_trace
+from offapi.checks.answer_reading import read_answer, read_text, read_trace
 from offapi.checks.fields import value_at
 from offapi.checks.gold_mistakes import gold_advice, gold_mistake
 from offapi.checks.kinds import Match
-from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.checks.verdict import Answer, Check, Context, Verdict, check_needs
+from offapi.data.documents import KnownAnswer, fields_of
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError, describe_error
 from offapi.task.answer_text import spell
@@ -42,7 +43,8 @@ class Grade:
 
     score: float  # in [0, 1]; audit checks do not count
     parts: Mapping[str, Part]
-    value: Mapping[str, Any] | None  # None: the text is not one JSON object
+    # the text itself where the task answers with text; None: the text is not one JSON object
+    value: KnownAnswer | None
     forms: tuple[str, ...] = ()
 
 
@@ -51,10 +53,11 @@ class Task:
     """What to extract, how to write it, and how to distinguish a good answer from a bad one.
 
     `schema` is the JSON schema of the answer, an object; answers are written in the order of its
-    properties. `match` maps a field, or a dotted path into objects, to its kind: how it is compared
-    with gold (`offapi.checks.kinds`). `checks` maps a name to (check, weight); all checks of one
-    answer together may take `check_seconds` (see `offapi.workers.time_limit`; None: no limit).
-    Raise ConfigError when the parts contradict each other.
+    properties. With `schema=None` the answer is free text, and the checks alone say how good it is.
+    `match` maps a field, or a dotted path into objects, to its kind: how it is compared with gold
+    (`offapi.checks.kinds`). `checks` maps a name to (check, weight); all checks of one answer
+    together may take `check_seconds` (see `offapi.workers.time_limit`; None: no limit). Raise
+    ConfigError when the parts contradict each other.
 
     `audit` names checks that are scored and never rewarded: a student whose grade rises while they
     do not is gaming the other checks. `reward` scores a whole batch of answers at once in GRPO, in
@@ -67,9 +70,9 @@ class Task:
 
     name: str
     instructions: str  # without examples
-    schema: Mapping[str, Any]
+    schema: Mapping[str, Any] | None  # None: the answer is free text
     checks: Mapping[str, Weighted]
-    match: Mapping[str, Match]
+    match: Mapping[str, Match] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
     max_answer_tokens: int = 96
     check_seconds: float | None = 10.0
@@ -97,42 +100,70 @@ class Task:
             chat.append({"role": "assistant", "content": self.answer_text(example.answer)})
         return [*chat, {"role": "user", "content": document}]
 
-    def answer_text(self, answer: Mapping[str, Any]) -> str:
-        """Return `answer` as the one JSON text that the student learns.
+    @property
+    def free_text(self) -> bool:
+        """Whether the answer is a text instead of a JSON object."""
+        return self.schema is None
 
-        Fields are in the schema's order, without spaces. Numbers keep at least two decimals
-        (128.50), see `offapi.task.answer_text`.
+    @property
+    def needs_gold(self) -> bool:
+        """Whether one of the checks cannot grade without gold."""
+        return any(check_needs(check, "gold") for check, _ in self.checks.values())
+
+    def answer_text(self, answer: KnownAnswer, *, row: str = "") -> str:
+        """Return `answer` as the one text that the student learns.
+
+        An object is written as JSON, see `offapi.task.answer_text`; a text as it is, without white
+        space around it. Raise DataError, naming `row`, for the kind of answer that the task does
+        not give.
         """
-        return spell(answer, self.schema, self.match)
+        if self.schema is None:
+            if isinstance(answer, str) and answer.strip():
+                return answer.strip()
+        elif isinstance(answer, Mapping):
+            return spell(answer, self.schema, self.match)
+        raise self._wrong_kind("the answer", answer, row)
 
     def grade_trace(self, trace: Trace) -> Grade:
         """Grade the last message of `trace` against what it was made from.
 
         Raise what `grade` raises.
         """
-        context = Context(self.schema, self.match, trace.gold, trace.messages, trace.tools or ())
+        context = self._context(trace.gold, trace.messages, trace.tools or ())
         return self._grade(trace.document, self.read_trace(trace), context, trace.id)
 
     def grade(
-        self, document: str, text: str, gold: Mapping[str, Any] | None = None, *, row: str = ""
+        self, document: str, text: str, gold: KnownAnswer | None = None, *, row: str = ""
     ) -> Grade:
         """Grade the answer `text` for `document`; `row` names it in errors.
 
         Raise ConfigError when a check raises or returns no score in [0, 1]: a faulty check never
         gives a score.
         """
-        context = Context(self.schema, self.match, gold)
-        return self._grade(document, self.read_answer(text), context, row)
+        return self._grade(document, self.read_answer(text), self._context(gold), row)
 
     def read_answer(self, text: str) -> Answer:
         """Read a model's words as this task's answer: see `offapi.checks.answer_reading`."""
-        return read_answer(text, strict=self.strict)
+        return read_text(text) if self.free_text else read_answer(text, strict=self.strict)
 
     def read_trace(self, trace: Trace) -> Answer:
         """Read the last message of `trace`, a tool call included."""
+        if self.free_text:
+            return read_text(trace.messages[-1].get("content") or "")
         return read_trace(trace, strict=self.strict)
 
+    def _context(
+        self,
+        gold: KnownAnswer | None,
+        messages: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Context:
+        return Context(self.schema or {}, self.match, gold, self.free_text, messages, tools)
+
     def _grade(self, document: str, answer: Answer, context: Context, row: str) -> Grade:
+        if self.free_text and not answer.text and not _calls(context.messages):
+            empty = Verdict(0.0, answer.error)
+            return Grade(0.0, dict.fromkeys(self.checks, empty), None, answer.forms)
         parts: dict[str, Verdict] = {}
         total, weights, name = 0.0, 0.0, ""
         alarm = time_limit.start(self.check_seconds)
@@ -155,7 +186,8 @@ class Task:
             )
             step = "Fix the check, or give the task more check_seconds."
             raise ConfigError(what, where=self._where(name, row), next_step=step) from None
-        return Grade(total / weights, parts, answer.value, answer.forms)
+        value = (answer.text or None) if self.free_text else answer.value
+        return Grade(total / weights, parts, value, answer.forms)
 
     def _ask(
         self, name: str, check: Check, document: str, answer: Answer, context: Context, row: str
@@ -178,16 +210,19 @@ class Task:
     def _where(self, check: str, row: str) -> str:
         return f"task {self.name!r}, check {check!r}" + (f", row {row!r}" if row else "")
 
-    def check_gold(self, gold: Mapping[str, Any], *, row: str) -> None:
+    def check_gold(self, gold: KnownAnswer, *, row: str) -> None:
         """Raise DataError, naming `row` and the field, when `gold` does not fit `match`.
 
-        That is when a field is missing or has the wrong type.
+        That is when a field is missing or has the wrong type, or when gold is a text where the task
+        answers with an object, or the reverse.
         """
+        if not isinstance(gold, str if self.free_text else Mapping):
+            raise self._wrong_kind("gold", gold, row)
         for path, match in self.match.items():
-            mistake = gold_mistake(path, match, gold, self.schema)
+            mistake = gold_mistake(path, match, fields_of(gold), self.schema or {})
             if not mistake:
                 continue
-            value = value_at(gold, path)
+            value = value_at(fields_of(gold), path)
             advice = f"Task {self.name!r} compares the fields {', '.join(self.match)}."
             if mistake == "is missing":
                 advice += " Write null where there is none."
@@ -197,3 +232,20 @@ class Task:
                 where=f"document {row!r}",
                 next_step=gold_advice(match, value) or advice,
             )
+
+    def _wrong_kind(self, what: str, answer: KnownAnswer, row: str) -> DataError:
+        if self.free_text:
+            got = "an empty text" if isinstance(answer, str) else "an object"
+            wanted = f"a text, since task {self.name!r} has no schema"
+            step = "Write the answer as text, or give the task a schema."
+        else:
+            got = f"the text {answer[:40]!r}" if isinstance(answer, str) else type(answer).__name__
+            wanted = f"an object with the fields of task {self.name!r}"
+            step = "Write its fields as an object; only a task with schema=None answers with text."
+        where = f"document {row!r}" if row else ""
+        return DataError(f"{what} must be {wanted}, got {got}.", where=where, next_step=step)
+
+
+def _calls(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the last message calls tools."""
+    return bool(messages and messages[-1].get("tool_calls"))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offapi.checks.kinds import Kind, KindName, Match, check_kind_name, kind_of
 from offapi.checks.schema import schema_validator
 from offapi.checks.schema_types import choices_of, field_schema, properties_of, types_of
+from offapi.checks.verdict import check_needs
 from offapi.errors import ConfigError, nearest
 from offapi.task.example import Example
 from offapi.text.normalise import is_number
 
 if TYPE_CHECKING:
     from offapi.task.task import Task
+
+Schema = Mapping[str, Any]
 
 
 def validate_task(task: Task) -> None:
@@ -35,23 +38,32 @@ def validate_task(task: Task) -> None:
         if not is_number(weight) or not math.isfinite(weight) or weight <= 0:
             what = f"the weight of checks[{name!r}] must be a number above 0, got {weight!r}"
             raise _wrong(task, what, "Leave the check out instead of giving it no weight.")
+        if task.schema is None and check_needs(weighted[0], "object"):
+            what = f"checks[{name!r}] reads a JSON object, but the task answers with text"
+            raise _wrong(task, what, "Use checks of text, such as length, or give it a schema.")
     _validate_audit(task)
     for i, example in enumerate(task.examples):
         if not example.document.strip():
             raise _wrong(task, f"examples[{i}] has an empty document", "Give it a document.")
-        if not isinstance(example.answer, Mapping):
-            what = f"the answer of examples[{i}] must be an object, got {example.answer!r}"
-            raise _wrong(task, what, "Write it as {...}.")
-        errors = [
-            error.message
-            for error in schema_validator(task.schema).iter_errors(dict(example.answer))
-        ]
-        if errors:
-            raise _wrong(
-                task,
-                f"examples[{i}] does not fit the schema: {errors[0]}",
-                "Fix the example or the schema.",
-            )
+        _validate_answer(task, i, example.answer)
+
+
+def _validate_answer(task: Task, i: int, answer: object) -> None:
+    if task.schema is None:
+        if not isinstance(answer, str) or not answer.strip():
+            what = f"the answer of examples[{i}] must be a text, got {answer!r}"
+            raise _wrong(task, what, "Write the text, or give the task a schema.")
+        return
+    if not isinstance(answer, Mapping):
+        what = f"the answer of examples[{i}] must be an object, got {answer!r}"
+        raise _wrong(task, what, "Write it as {...}; schema=None makes a task that answers text.")
+    errors = [error.message for error in schema_validator(task.schema).iter_errors(dict(answer))]
+    if errors:
+        raise _wrong(
+            task,
+            f"examples[{i}] does not fit the schema: {errors[0]}",
+            "Fix the example or the schema.",
+        )
 
 
 def _validate_audit(task: Task) -> None:
@@ -109,10 +121,18 @@ def _validate_words(task: Task) -> None:
 
 
 def _validate_schema(task: Task) -> None:
+    if task.schema is None:
+        if task.match:
+            what = "match compares fields, but the task answers with text (schema=None)"
+            raise _wrong(task, what, "Leave `match` out, or give the task a schema.")
+        return
     if not isinstance(task.schema, Mapping) or not isinstance(
         task.schema.get("properties"), Mapping
     ):
-        hint = 'Write `schema={"type": "object", "properties": {...}, "required": [...]}`.'
+        hint = (
+            'Write `schema={"type": "object", "properties": {...}, "required": [...]}`, or'
+            " schema=None for answers in free text."
+        )
         raise _wrong(task, "schema has no properties", hint)
     try:
         schema_validator(task.schema)
@@ -126,18 +146,18 @@ def _validate_schema(task: Task) -> None:
             'Say how fields are compared, as in `match={"total": "number"}`.',
         )
     for path, match in task.match.items():
-        _validate_match(task, path, match)
+        _validate_match(task, task.schema, path, match)
 
 
-def _validate_match(task: Task, path: str, match: Match) -> None:
+def _validate_match(task: Task, schema: Schema, path: str, match: Match) -> None:
     """Raise ConfigError unless the schema has the field, and values that its kind compares."""
     if "[]" in path:
         name = path.split("[]")[0]
         what = f"match names {path!r}: the items of a list are compared with the whole list"
         raise _wrong(task, what, f'Write `match={{"{name}": "list"}}`.')
-    part = field_schema(task.schema, path)
+    part = field_schema(schema, path)
     if part is None:
-        known = properties_of(task.schema, task.schema)
+        known = properties_of(schema, schema)
         step = f"{nearest(path, known)} A path into an object is written as `total.price`."
         raise _wrong(task, f"match names {path!r}, which is not in the schema", step)
     if not isinstance(match, Kind):
@@ -146,12 +166,12 @@ def _validate_match(task: Task, path: str, match: Match) -> None:
     if outer is not None:
         what = f"match names both {outer!r} and {path!r}, which is inside it"
         raise _wrong(task, what, "Keep the object, or the fields inside it.")
-    _validate_type(task, path, kind_of(match).name, part)
+    _validate_type(task, schema, path, kind_of(match).name, part)
 
 
-def _validate_type(task: Task, path: str, name: KindName, part: object) -> None:
-    types = types_of(part, task.schema)
-    choices = choices_of(part, task.schema)
+def _validate_type(task: Task, schema: Schema, path: str, name: KindName, part: object) -> None:
+    types = types_of(part, schema)
+    choices = choices_of(part, schema)
     if name == "choice" and not choices:
         what = f"match[{path!r}] is 'choice', and the schema gives the field no `enum`"
         raise _wrong(task, what, "List the choices as `enum` in the schema, or write 'exact'.")

@@ -130,7 +130,10 @@ def build_requests(
         if document.recorded_label is not None:
             chat = [
                 *chat,
-                {"role": "assistant", "content": task.answer_text(document.recorded_label)},
+                {
+                    "role": "assistant",
+                    "content": task.answer_text(document.recorded_label, row=document.id),
+                },
             ]
         chats.append(Request(document.id, tuple(chat)))
     return chats

@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 from weighed import measured, show
 
+from offapi.data.documents import fields_of
 from offapi.demo import generate
 from offapi.demo import task as demo
 
@@ -87,7 +88,7 @@ def write(path: Path, rows: int) -> None:
         for i in range(rows):
             number = i if draw.random() > 0.01 or i == 0 else int(draw.integers(i))
             row = base[number % len(base)]
-            answer = dict(row.gold or {})
+            answer = dict(fields_of(row.gold))
             if draw.random() < 0.1:
                 answer["total"] = None
             question = demo.task.messages(f"{row.text}\nReference: {number * 7919 % 10**9:09d}")

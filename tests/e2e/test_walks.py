@@ -107,7 +107,7 @@ def logged(count: int, seed: int) -> list[Row]:
 
     rows = []
     for document in generate.generate("train", count, seed=seed):
-        answer = {"role": "assistant", "content": task.answer_text(dict(document.gold or {}))}
+        answer = {"role": "assistant", "content": task.answer_text(document.gold or {})}
         request = {"model": "frontier", "messages": task.messages(document.text)}
         response = {"choices": [{"message": answer, "finish_reason": "stop"}]}
         rows.append({"request": request, "response": response})

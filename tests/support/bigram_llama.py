@@ -17,8 +17,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 HIDDEN = 128
 TEMPLATE = (
-    "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}{%"
-    " endfor %}"
+    "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}{% if"
+    " message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
 )
 
 

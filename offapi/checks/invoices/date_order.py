@@ -13,7 +13,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Literal
 
-from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
 from offapi.text.normalise import iso_date
 
 Order = Literal["day", "month", "year"]  # what comes first
@@ -33,6 +33,7 @@ _STATES = (
 def date_order(field: str, default: Order = "day") -> Check:
     """Return a check: 0 when `field` is a numeric date read in the wrong order, else 1."""
 
+    @needs("object")
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
             return Verdict(0.0, answer.error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
 from offapi.text.normalise import bare
 
 HEADER_LINES = 8
@@ -39,6 +39,7 @@ def in_header(field: str) -> Check:
     Codes at the end of the line are ignored.
     """
 
+    @needs("object")
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         return _verdict(field, answer, _lines(document), "not a line of the header")
 
@@ -51,6 +52,7 @@ def legal_name(field: str) -> Check:
     It is also 1 when the header contains no legal form.
     """
 
+    @needs("object")
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         names = _companies(document)
         if answer.value is not None and not names:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from offapi.checks.gold import HALF_A_CENT
 from offapi.checks.readings import amount_readings
-from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
 from offapi.text.normalise import is_number
 
 LARGEST_ROUNDING = 0.5  # in the currency's unit; more is not rounding
@@ -71,6 +71,7 @@ class _Evidence:
 def final_total(field: str) -> Check:
     """Return a check: 0 when the document shows that another amount was to be paid, else 1."""
 
+    @needs("object")
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
             return Verdict(0.0, answer.error)

@@ -101,8 +101,10 @@ def _answers(row: DocumentSample, samples: Samples) -> Iterator[str]:
             rows.append((field, expected, *(_field(answer, i) for _, answer in scored)))
         head = ("field", "expected", *(name for name, _ in scored))
         yield from _table(Table("", head, tuple(rows)))
+    if row.expected is not None:
+        yield from ("expected:", "", *_code(shorten(row.expected, LONG_TEXT)), "")
     for name, answer in answered:
-        if answer.get("values") is None:
+        if answer.get("values") is None or samples.of_text:
             grade = "" if answer.get("grade") is None else f", grade {answer['grade']:.2f}"
             output = shorten(answer["output"], LONG_TEXT)
             yield from (f"{escape(name)}{grade}:", "", *_code(output), "")

@@ -288,7 +288,7 @@ def test_documents_and_traces_are_distinguished(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gold", [None, {**GOLD, "date": "2 April"}, {"vendor": "A"}])
 def test_wrong_gold_is_named_with_its_line(tmp_path: Path, gold: Mapping[str, Any] | None) -> None:
     documents.write(tmp_path / "d.jsonl", [ROWS[0], replace(ROWS[1], gold=gold)])
-    with pytest.raises(DataError, match="gold field") as caught:
+    with pytest.raises(DataError, match="gold") as caught:
         test_set.read(tmp_path / "d.jsonl", task)
     assert caught.value.where.endswith("d.jsonl, line 2, document '1', field 'gold'")
     assert test_set.read(tmp_path / "d.jsonl", task, limit=1), "a row that is not used may be wrong"

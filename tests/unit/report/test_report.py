@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from offapi.config import load as configs
+from offapi.data.documents import fields_of
 from offapi.evaluation import accuracy
 from offapi.report import commands, comparison, cost, run_files, samples
 from offapi.report.render import axes, charts, html, markdown
@@ -248,7 +249,7 @@ def test_a_gamed_reward_comes_first(run: Callable[[str], Path]) -> None:
 
 def test_flipped_against_another_runs_answers(folder: Path, tmp_path: Path) -> None:
     rows = accuracy.read_predictions(folder / "sft" / "predictions.jsonl")
-    value = dict(rows[1].gold)
+    value = dict(fields_of(rows[1].gold))
     better = replace(
         rows[1], output=orjson.dumps(value).decode(), value=value, correct={"shop": True}
     )

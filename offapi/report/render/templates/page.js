@@ -149,6 +149,7 @@
 
   const raw = (row) => {
     const node = make("div");
+    if (row.expected) node.append(make("h4", "expected"), make("pre", row.expected, "text"));
     row.answers.forEach((answer, j) => {
       if (!answer) return;
       const graded = answer.grade === null ? "" : `, grade ${answer.grade.toFixed(2)}`;
@@ -164,7 +165,7 @@
     const columns = make("div", undefined, "columns");
     if (row.document !== null) {
       const left = make("div");
-      left.append(make("h4", `Document, ${row.document.length.toLocaleString("en")} characters`), lit(row.document, row.gold));
+      left.append(make("h4", `Document, ${row.document.length.toLocaleString("en")} characters`), lit(row.document, row.expected === undefined ? row.gold : []));
       columns.append(left);
     }
     const right = make("div");
@@ -173,6 +174,7 @@
     if (scored) {
       const more = make("details", undefined, "raw");
       more.append(make("summary", "Raw answers"), raw(row));
+      more.open = row.expected !== undefined; // a text is read, not compared field by field
       right.append(verdicts(row), more);
     } else right.append(raw(row));
     columns.append(right);
