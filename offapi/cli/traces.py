@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -76,16 +76,19 @@ def import_(
 
     FILE is JSON Lines, or one JSON array or object; it may be gzipped, or a folder of such files.
     Nothing is guessed: a row that is not a chat with an answer is dropped and counted with its
-    reason. Run the same command again to resume.
+    reason. A question with its known answer (reinforcement fine-tuning) becomes a document with
+    gold. Run the same command again to resume.
 
     \b
     FORMAT is one of:
-      openai-ft      OpenAI's fine-tuning files for chat models
-      openai         requests with responses, Batch files (name both), stored completions
-      anthropic      Messages requests with responses, batches (name both files)
-      otel           OpenTelemetry GenAI spans, OTLP/JSON or flat
+      openai-ft      training files for chat models: OpenAI's, ShareGPT, Gemini's, TRL's
+      alpaca         training files with instruction, input and output
+      openai         requests with responses, Batch files (name both), stored completions, Weave
+      anthropic      Messages requests with responses, batches (name both files), Bedrock logs
+      otel           OpenTelemetry GenAI spans: OTLP/JSON, Tempo, Jaeger, Zipkin, MLflow, flat
       openinference  OpenInference spans, Phoenix exports
       langfuse       observations: API, blob export, the web page's download
+      langsmith      runs, from the API, the SDK or an export
       litellm        SpendLogs, standard logging payload
       agents-sdk     OpenAI Agents SDK, through `offapi traces processor`
       generic        any JSON, with --map
@@ -120,6 +123,7 @@ def import_(
             "read": imported.read,
             "paired": imported.paired,
             "usable": imported.usable,
+            "documents": imported.documents,
             "dropped": reasons,
             "out": str(out),
         }
@@ -169,9 +173,15 @@ def _show_import(output: Output, imported: Imported) -> None:
             f"{imported.paired:,} requests are stored apart from their results:"
             f" {entries:,} requests and results make {imported.read:,} rows."
         )
+    if imported.documents:
+        output.say(
+            f"{imported.documents:,} of them are documents with their known answer (gold), without a"
+            " model's answer: for the recipes sft and grpo, and for `offapi eval`."
+        )
     if imported.dropped:
         rows = [
-            (each.reason, f"{each.count:,}", ", ".join(each.places)) for each in imported.dropped
+            (each.reason, f"{each.count:,}", _short(", ".join(each.places)))
+            for each in imported.dropped
         ]
         output.table(("dropped because", "rows", "first found in"), rows)
     for each in imported.dropped:
@@ -197,8 +207,6 @@ def _samples(path: Path) -> list[tuple[str, str, str]]:
     """Return the beginnings of a few rows, spread over the file."""
     import orjson
 
-    from offapi.data.traces import Trace
-
     size, samples = path.stat().st_size, {}
     with path.open("rb") as file:
         for i in range(SAMPLES):
@@ -207,17 +215,26 @@ def _samples(path: Path) -> list[tuple[str, str, str]]:
                 file.readline()  # the rest of a row
             line = file.readline()
             if line:
-                row = orjson.loads(line)
-                trace = Trace(row["id"], tuple(row["messages"]))
-                calls = [
-                    call["function"]["name"] for call in trace.messages[-1].get("tool_calls") or ()
-                ]
-                answer = trace.answer or f"calls {', '.join(calls)}"
-                samples[trace.id] = (_short(trace.id), _short(trace.document), _short(answer))
+                id, asked, answer = _sample(orjson.loads(line))
+                samples[id] = (_short(id), _short(asked), _short(answer))
     return list(samples.values())
 
 
-def _short(text: str) -> str:
-    from offapi.text.display import shorten
+def _sample(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Return a row's id, what was asked, and what was answered or is the known answer."""
+    import orjson
 
-    return shorten(" ".join(text[: 4 * SHOWN].split()), SHOWN, "...")
+    from offapi.data.traces import Trace
+
+    if "document" in row:
+        return row["id"], row["document"], orjson.dumps(row["gold"]).decode()
+    trace = Trace(row["id"], tuple(row["messages"]))
+    calls = [call["function"]["name"] for call in trace.messages[-1].get("tool_calls") or ()]
+    return trace.id, trace.document, trace.answer or f"calls {', '.join(calls)}"
+
+
+def _short(text: str) -> str:
+    """Return the beginning of a text in one line, without what a terminal would obey."""
+    from offapi.text.display import safe_line
+
+    return safe_line(text[: 4 * SHOWN], SHOWN - len("..."))

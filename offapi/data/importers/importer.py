@@ -1,8 +1,9 @@
 """Importers: what people log of their models, read into traces. Each format has a module.
 
 A format's module has `rows(record)`. For one record of a file (a line, or an element of an array)
-it yields a Trace or a Dropped with its reason for everything that could be one. Formats whose
-requests and results are in different files also have `halves(record)`, see `pairs`.
+it yields a Trace or a Dropped with its reason for everything that could be one; a Document for a
+question whose answer is known without a model. Formats whose requests and results are in different
+files also have `halves(record)`, see `pairs`.
 """
 
 from __future__ import annotations
@@ -12,24 +13,33 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from offapi.data.documents import Document
 from offapi.data.importers.pairs import Half
 from offapi.data.importers.shared.reasons import Dropped
 from offapi.data.traces import Trace
 
 FORMATS: Mapping[str, str] = {
-    "openai-ft": "OpenAI's fine-tuning files for chat models",
+    "openai-ft": "training files for chat models: OpenAI's, ShareGPT, Gemini's, TRL's",
+    "alpaca": "training files with instruction, input and output",
     "openai": (
         "requests with their responses, Batch files, stored completions; Chat Completions and"
-        " Responses"
+        " Responses; Weave calls"
     ),
-    "anthropic": "Messages requests with their responses, and batches",
-    "otel": "OpenTelemetry GenAI spans and events, OTLP/JSON or flat",
+    "anthropic": "Messages requests with their responses, batches, Bedrock invocation logs",
+    "otel": (
+        "OpenTelemetry GenAI spans and events: OTLP/JSON or flat, Tempo, Jaeger, Zipkin, MLflow,"
+        " Logfire, the Vercel AI SDK"
+    ),
     "openinference": "OpenInference spans, Phoenix exports",
     "langfuse": "observations from the API, the blob export or the web page",
+    "langsmith": "runs, from the API, the SDK or an export",
     "litellm": "SpendLogs and the standard logging payload",
     "agents-sdk": "OpenAI Agents SDK, through `offapi traces processor`",
     "generic": "any JSON, with --map",
 }
+
+
+Outcome = Trace | Document | Dropped
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Importer:
     `marks`: bytes without which a record is not half of anything; empty where there are no halves.
     """
 
-    rows: Callable[[Mapping[str, Any]], Iterator[Trace | Dropped]]
+    rows: Callable[[Mapping[str, Any]], Iterator[Outcome]]
     halves: Callable[[Mapping[str, Any]], Iterator[Half]] | None = None
     marks: tuple[bytes, ...] = ()
 

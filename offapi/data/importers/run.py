@@ -30,13 +30,14 @@ from offapi.progress import Progress
 
 EXAMPLES = 3  # places listed for each reason
 MEGA = 1_000_000
-FORMAT = 2  # of the output and its journal
+FORMAT = 3  # of the output and its journal
 PLACE: Mapping[str, Any] = {"file": 0, "at": 0, "records": 0}
 START: Mapping[str, Any] = {
     **PLACE,
     "read": 0,
     "paired": 0,
     "usable": 0,
+    "documents": 0,
     "dropped": {},
     "personal": {},
 }
@@ -80,14 +81,16 @@ class Reason:
 class Imported:
     """What became of the rows.
 
-    `paired`: requests apart from their results, each a part of the result's row. `personal`: how
-    many of the inspected rows seem to contain such data.
+    `documents`: how many of the usable are documents with their known answer, not traces. `paired`:
+    requests apart from their results, each a part of the result's row. `personal`: how many of the
+    inspected rows seem to contain such data.
     """
 
     out: Path
     read: int
     paired: int
     usable: int
+    documents: int
     dropped: tuple[Reason, ...]  # the most frequent first
     personal: Mapping[str, int]
 
@@ -145,7 +148,7 @@ def _fold(
     """Return the lines to be written for a job, and the state after it."""
     lines: list[bytes] = []
     counted = {reason: dict(value) for reason, value in before["dropped"].items()}
-    read, paired = before["read"], before["paired"]
+    read, paired, known = before["read"], before["paired"], before["documents"]
     for row in done.rows():
         if row.dropped == reasons.PAIRED:
             paired += 1
@@ -156,21 +159,28 @@ def _fold(
         why = row.dropped or (None if seen.new(row) else reasons.DUPLICATE)
         if why is None:
             lines.append(seen.named(row))
+            known += row.document
             continue
         if strict and why.malformed:
             raise _refused(job.file, row.record, why)
-        entry = counted.setdefault(why.reason, {"count": 0, "places": [], "hint": why.hint})
-        entry["count"] += 1
-        if len(entry["places"]) < EXAMPLES:
-            entry["places"] = [*entry["places"], f"{job.file.name}:{row.record}"]
+        _count(counted, why, f"{job.file.name}:{row.record}")
     return lines, {
         **job.end,
         "read": read,
         "paired": paired,
         "usable": before["usable"] + len(lines),
+        "documents": known,
         "dropped": counted,
         "personal": dict(Counter(before["personal"]) + done.personal),
     }
+
+
+def _count(counted: dict[str, dict[str, Any]], why: Dropped, place: str) -> None:
+    """Count a dropped row under its reason, with the first places."""
+    entry = counted.setdefault(why.reason, {"count": 0, "places": [], "hint": why.hint})
+    entry["count"] += 1
+    if len(entry["places"]) < EXAMPLES:
+        entry["places"] = [*entry["places"], place]
 
 
 @contextmanager
@@ -214,7 +224,13 @@ def _imported(out_path: Path, state: Mapping[str, Any]) -> Imported:
         for reason, each in ordered
     ]
     return Imported(
-        out_path, state["read"], state["paired"], state["usable"], tuple(counted), state["personal"]
+        out=out_path,
+        read=state["read"],
+        paired=state["paired"],
+        usable=state["usable"],
+        documents=state["documents"],
+        dropped=tuple(counted),
+        personal=state["personal"],
     )
 
 
@@ -227,7 +243,11 @@ def _refused(file: RecordFile, record: int, why: Dropped) -> DataError:
 
 
 def _nothing(request: ImportRequest, imported: Imported) -> DataError:
-    """Return the error for an import without a usable row; it names a format that fits better."""
+    """Return the error for an import without a usable row.
+
+    It names a format that fits better, where the named one recognised none of the rows: rows that
+    were refused on purpose would be taken by one that lacks the check.
+    """
     where = ", ".join(str(file.path) for file in request.files[:EXAMPLES])
     if not imported.dropped:
         return DataError(
@@ -242,7 +262,8 @@ def _nothing(request: ImportRequest, imported: Imported) -> DataError:
         (each.hint for each in imported.dropped if each.hint),
         "`offapi traces import --help` lists the formats.",
     )
-    better = guess_format.better_format(request.format, request.files)
+    unknown = all(each.reason in reasons.UNRECOGNISED for each in imported.dropped)
+    better = guess_format.better_format(request.format, request.files) if unknown else ""
     step = f"It looks like the format {better!r}." if better else hint
     return DataError(
         f"none of the {imported.read:,} rows is usable: {listed}.", where=where, next_step=step

@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
+from offapi.data import documents, traces
+from offapi.data.documents import Document
 from offapi.data.importers import importer
 from offapi.data.importers import personal_data as personal
+from offapi.data.importers.importer import Outcome
 from offapi.data.importers.pairs import Others
 from offapi.data.importers.records import ImportJob
 from offapi.data.importers.shared import reasons as dropped
 from offapi.data.importers.shared.reasons import Dropped, Unusable
-from offapi.data.traces import Trace, as_row
 from offapi.files.hashing import hash64
 from offapi.workers.ordered_pool import collect_garbage_rarely
 from offapi.workers.supervised import CallNote
@@ -50,8 +52,9 @@ class ImportedRow(NamedTuple):
     record: int
     dropped: Dropped | None
     line: bytes = b""
-    digest: int = 0  # of its messages
+    digest: int = 0  # of its messages, or of its document
     id: str = ""
+    document: bool = False  # with its known answer, instead of a trace
 
 
 class ImportedJob(NamedTuple):
@@ -100,15 +103,24 @@ class Worker:
             tuple(zip(*rows, strict=True)) or ((),) * len(ImportedRow._fields), kinds
         )
 
-    def _outcomes(self, record: bytes) -> list[Trace | Dropped]:
+    def _outcomes(self, record: bytes) -> list[Outcome]:
         """Return what the importer makes of a record; PAIRED for a request whose result is the row.
 
-        An importer's own error is a reason too, and does not end the import.
+        A list within a list is read as its objects.
         """
         try:
             value = msgspec.json.decode(record)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return [Dropped(dropped.NOT_JSON.reason, malformed=True, detail=str(error))]
+        if not isinstance(value, list) or not value:
+            return self._of_object(value, record)
+        return [outcome for each in value for outcome in self._of_object(each, record)]
+
+    def _of_object(self, value: Any, record: bytes) -> list[Outcome]:
+        """Return what the importer makes of an object in `record`.
+
+        An importer's own error is a reason too, and does not end the import.
+        """
         if not isinstance(value, dict):
             return [dropped.NOT_AN_OBJECT]
         try:
@@ -121,7 +133,7 @@ class Worker:
             reason = f"offapi could not read it ({type(error).__name__}): please report it"
             return [Dropped(reason, malformed=True, detail=str(error))]
 
-    def _joined(self, value: Mapping[str, Any], others: Others) -> Iterator[Trace | Dropped]:
+    def _joined(self, value: Mapping[str, Any], others: Others) -> Iterator[Outcome]:
         """As `_outcomes`, for a record that may be a request or a result without the other."""
         halves = list(self._importer.halves(value)) if self._importer.halves else []
         if not halves:
@@ -138,17 +150,22 @@ class Worker:
                 yield from self._importer.rows(whole)
 
 
-def _row(trace: Trace | Dropped, place: Mapping[str, Any], stem: str) -> ImportedRow:
-    """Return the row of `trace`, with `place` in its source."""
+def _row(outcome: Outcome, place: Mapping[str, Any], stem: str) -> ImportedRow:
+    """Return the row of `outcome`, with `place` in its source."""
     number: int = place["line"]
-    if isinstance(trace, Dropped):
-        return ImportedRow(number, trace)
-    id = trace.id or f"{stem}-{number}"
-    row = as_row(trace) | {"source": {**place, **(trace.source or {})}}
+    if isinstance(outcome, Dropped):
+        return ImportedRow(number, outcome)
+    id = outcome.id or f"{stem}-{number}"
+    document = isinstance(outcome, Document)
+    if isinstance(outcome, Document):
+        row, content = documents.as_row(outcome) | {"source": place}, "document"
+    else:
+        source = {**place, **(outcome.source or {})}
+        row, content = traces.as_row(outcome) | {"source": source}, "messages"
     del row["id"]
     try:
-        messages, rest = orjson.dumps(row.pop("messages")), orjson.dumps(row)
+        said, rest = orjson.dumps(row.pop(content)), orjson.dumps(row)
     except TypeError:
         return ImportedRow(number, dropped.TOO_DEEP)
-    line = b'{"id":%b,"messages":%b,%b\n' % (orjson.dumps(id), messages, rest[1:])
-    return ImportedRow(number, None, line, hash64(messages), id)
+    line = b'{"id":%b,"%b":%b,%b\n' % (orjson.dumps(id), content.encode(), said, rest[1:])
+    return ImportedRow(number, None, line, hash64(said), id, document)

@@ -29,7 +29,8 @@ class Seen:
         with part.open("rb") as file:
             while file.tell() < size:
                 row = orjson.loads(file.readline())
-                seen._messages.add(hash64(orjson.dumps(row["messages"])))
+                said = row["messages"] if "messages" in row else row["document"]
+                seen._messages.add(hash64(orjson.dumps(said)))
                 seen._ids.add(hash64(row["id"].encode()))
         return seen
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from offapi.data.importers.shared import reasons
+from offapi.data.importers.shared.exchange import pair_rows
 from offapi.data.importers.shared.jsonpath import Path, parse_path, value_at
-from offapi.data.importers.shared.loose_json import Json, ident, json_text, moment, opened
-from offapi.data.importers.shared.messages import is_message
-from offapi.data.importers.shared.reasons import Dropped
-from offapi.data.importers.shared.trace_or_reason import IN_MESSAGES, build_trace
+from offapi.data.importers.shared.loose_json import Json, ident, moment, opened
+from offapi.data.importers.shared.reading import asked_messages, is_request, read_request
+from offapi.data.importers.shared.reasons import Dropped, Unusable
+from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, nearest
 
@@ -51,51 +52,56 @@ def mapped(maps: Mapping[str, str]) -> Callable[[Mapping[str, Json]], Iterator[T
     paths = {name: parse_path(written, f"--map {name}") for name, written in maps.items()}
 
     def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
-        yield _row(record, paths)
+        yield from _rows(record, paths)
 
     return rows
 
 
-def _row(record: Mapping[str, Json], paths: Mapping[str, Path]) -> Trace | Dropped:
+def _rows(record: Mapping[str, Json], paths: Mapping[str, Path]) -> Iterator[Trace | Dropped]:
     values = {name: value_at(record, path) for name, path in paths.items()}
-    asked = (
-        opened(values.get("messages")) if "messages" in paths else _question(values.get("input"))
-    )
-    if asked in (None, "", []):
-        return NOTHING_THERE
-    answer = _answer(values.get("output")) if "output" in paths else IN_MESSAGES
-    if answer in (None, ""):
-        return reasons.NO_ANSWER
-    system = values.get("system")
-    if system and isinstance(asked, list):
-        asked = [{"role": "system", "content": system}, *asked]
     gold = opened(values.get("gold"))
     if not isinstance(gold, dict | None):
-        return BAD_GOLD
-    return build_trace(
-        asked,
-        answer,
-        tools=values.get("tools"),
-        id=values.get("id"),
-        group=ident(values.get("group")) or None,
-        gold=gold,
-        model=values.get("model"),
-        ts=moment(values.get("ts")),
-    )
+        yield BAD_GOLD
+        return
+    about = {
+        "tools": values.get("tools"),
+        "id": values.get("id"),
+        "group": ident(values.get("group")) or None,
+        "gold": gold,
+        "model": values.get("model"),
+        "ts": moment(values.get("ts")),
+    }
+    try:
+        yield from _chat(values, paths, about)
+    except Unusable as error:
+        yield error.dropped
 
 
-def _question(given: Json) -> Json:
-    """Return what was asked: messages unchanged, a text as the user's, other JSON as its text."""
-    messages = opened(given)
-    if isinstance(messages, list) and messages and all(map(is_message, messages)):
+def _chat(
+    values: Mapping[str, Json], paths: Mapping[str, Path], about: Mapping[str, Json]
+) -> Iterator[Trace | Dropped]:
+    """Yield the rows in the mapped values; the answer may be the last of the messages."""
+    asked = opened(values.get("messages" if "messages" in paths else "input"))
+    if asked in (None, "", []):
+        yield NOTHING_THERE
+        return
+    if "output" not in paths:
+        chat = asked_messages(asked) if is_request(asked) else asked
+        yield build_trace(_with_system(chat, values), **about)
+        return
+    if values.get("output") in (None, ""):
+        yield reasons.NO_ANSWER
+        return
+    given = values["messages" if "messages" in paths else "input"]
+    request = {**(read_request(given) or {})}
+    if values.get("system"):
+        request = {**request, "messages": _with_system(asked_messages(request), values)}
+    yield from pair_rows(request, values["output"], **about)
+
+
+def _with_system(messages: Json, values: Mapping[str, Json]) -> Json:
+    """Return messages with the mapped system prompt before them, if there is one."""
+    system = values.get("system")
+    if not system or not isinstance(messages, list):
         return messages
-    if given is None or given == "":
-        return None
-    return [{"role": "user", "content": given if isinstance(given, str) else json_text(given)}]
-
-
-def _answer(given: Json) -> Json:
-    """Return what was answered: a message or a text unchanged, other JSON as its text."""
-    if given is None or isinstance(given, str) or is_message(given):
-        return given
-    return json_text(given)
+    return [{"role": "system", "content": system}, *messages]

@@ -2,7 +2,7 @@
 
 The export writes snake_case, the other two camelCase. A generation's input is a list of messages
 (or items of the Responses API), an object with `messages` and `tools`, or a plain text. Its output
-is a message, items, a whole response, or else what the model said. Each may be JSON text.
+is a message, items, a whole response, or else what the model said, as `shared.reading` reads it.
 LangChain's handler appends the tools' definitions as messages; they are recognised. Scores in the
 same object are kept in the source. Left out: Parquet and CSV, other observations.
 """
@@ -11,21 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offapi.data.importers.formats import openai
-from offapi.data.importers.shared import reasons, responses_api, settings
+from offapi.data.importers.shared import reasons, settings
+from offapi.data.importers.shared.exchange import pair_rows
 from offapi.data.importers.shared.loose_json import (
     Json,
     first,
     items,
-    json_text,
     known,
     moment,
     obj,
     opened,
 )
-from offapi.data.importers.shared.messages import is_message
-from offapi.data.importers.shared.reasons import Dropped, Unusable
-from offapi.data.importers.shared.trace_or_reason import build_trace
+from offapi.data.importers.shared.message_shapes import is_message
+from offapi.data.importers.shared.reading import is_request, read_request
+from offapi.data.importers.shared.reasons import Dropped
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
@@ -38,7 +37,25 @@ NO_CHAT = Dropped(
     "Use the generic format, for instance --map input=$.input.question --map"
     " output=$.output.answer.",
 )
-RESPONSE_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
+FIELDS = frozenset(  # of a download that leaves the type out
+    {
+        *(
+            "id",
+            "input",
+            "output",
+            "name",
+            "metadata",
+            "model",
+            "usage",
+            "level",
+            "tags",
+            "version",
+        ),
+        *("traceId", "trace_id", "sessionId", "session_id", "userId", "user_id", "environment"),
+        *("startTime", "start_time", "endTime", "end_time", "timestamp", "createdAt", "latency"),
+        *("scores", "release", "bookmarked", "public", "traceName", "totalCost", "usageDetails"),
+    }
+)
 Scores = Mapping[Json, Mapping[str, Json]]
 
 
@@ -70,20 +87,21 @@ def _observation(
     observation: Mapping[str, Json], trace: Mapping[str, Json], scores: Scores
 ) -> Iterator[Trace | Dropped]:
     asked, answer = opened(observation.get("input")), opened(observation.get("output"))
-    if observation.get("type", "GENERATION") != "GENERATION" or not (
-        "input" in observation or "type" in observation
-    ):
+    if not _is_observation(observation):
+        yield reasons.unread(observation)
+    elif observation.get("type", "GENERATION") != "GENERATION":
         yield reasons.NOT_A_CALL
     elif observation.get("level") == "ERROR":
         yield reasons.FAILED
     elif asked is None and answer is None:
         yield NO_CONTENT
-    elif isinstance(answer, dict) and isinstance(first(answer, "choices", "output"), list):
-        about = _about(observation, trace, scores)
-        response = {**answer, "model": about.pop("model", None), "usage": about.pop("usage", None)}
-        yield from openai.exchange(_request(asked, observation), response, **about)
     else:
-        yield _row(asked, answer, observation, _about(observation, trace, scores))
+        yield from _rows(observation, _about(observation, trace, scores))
+
+
+def _is_observation(record: Mapping[str, Json]) -> bool:
+    """Return whether `record` states its type, or has nothing that no observation has."""
+    return "type" in record or ("input" in record and set(record) <= FIELDS)
 
 
 def _about(
@@ -106,30 +124,21 @@ def _about(
     )
 
 
-def _row(
-    asked: Json, answer: Json, observation: Mapping[str, Json], about: Mapping[str, Json]
-) -> Trace | Dropped:
+def _rows(observation: Mapping[str, Json], about: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
+    asked = opened(observation.get("input"))
     request = _request(asked, observation)
-    if asked is not None and not request.get("messages"):
-        return NO_CHAT
-    message = obj(answer)
-    ending = obj(message.get("response_metadata")).get("finish_reason")
-    ending = ending or message.get("finish_reason")
-    try:
-        before = _as_messages(request.get("messages"))
-        answered = _as_messages(_answer(answer, observation.get("output")))
-    except Unusable as error:
-        return error.dropped
-    about = {"params": settings.requested_settings(request), **about}
-    return build_trace(before, answered, tools=request.get("tools"), finish_reason=ending, **about)
+    if asked is not None and request is None:
+        yield NO_CHAT
+        return
+    yield from pair_rows(request, observation.get("output"), **about)
 
 
-def _request(asked: Json, observation: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the messages and tools in an observation's input."""
-    request = {**asked} if isinstance(asked, dict) and "role" not in asked else {"messages": asked}
+def _request(asked: Json, observation: Mapping[str, Json]) -> dict[str, Json] | None:
+    """Return an observation's input as a request, with the tools that it or its messages define."""
+    if isinstance(asked, dict) and not is_request(asked) and not is_message(asked):
+        return None
+    request = {**(read_request(asked) or {})}
     messages = request.get("messages")
-    messages = [messages] if isinstance(messages, dict) else messages
-    request["messages"] = messages
     if isinstance(messages, list):
         request["messages"] = [message for message in messages if not _tool(message)]
         request.setdefault("tools", list(filter(None, map(_tool, messages))) or None)
@@ -147,28 +156,3 @@ def _tool(message: Json) -> Mapping[str, Json]:
     tool = obj(fields.get("content"))
     defined = isinstance(tool.get("function"), dict) or {"name", "parameters"} <= set(tool)
     return tool if defined else {}
-
-
-def _answer(answer: Json, written: Json) -> Json:
-    """Return a message or several unchanged; other JSON is what the model said.
-
-    It is then the text as written, where that is known.
-    """
-    if all(is_message(each) or _is_item(each) for each in _listed(answer)):
-        return answer
-    return written if isinstance(written, str) else json_text(answer)
-
-
-def _listed(given: Json) -> list[Json]:
-    return given if isinstance(given, list) else [given] if isinstance(given, dict) else []
-
-
-def _is_item(each: Json) -> bool:
-    return isinstance(each, dict) and each.get("type") in RESPONSE_ITEMS
-
-
-def _as_messages(given: Json) -> Json:
-    """Return items of the Responses API as messages, anything else unchanged."""
-    if any(map(_is_item, _listed(given))):
-        return responses_api.response_messages(_listed(given))
-    return given

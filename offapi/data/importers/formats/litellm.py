@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offapi.data.importers.formats import anthropic, openai
 from offapi.data.importers.shared import reasons, settings
+from offapi.data.importers.shared.exchange import exchange, is_cache_hit, pair_rows
 from offapi.data.importers.shared.loose_json import (
     Json,
     first,
-    items,
-    json_text,
     known,
     moment,
     obj,
     opened,
-    text,
 )
+from offapi.data.importers.shared.reading import is_response
 from offapi.data.importers.shared.reasons import Dropped
-from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
 NO_CONTENT = Dropped(
@@ -31,7 +28,6 @@ NO_CONTENT = Dropped(
     " and some versions leave the columns empty even then: log the standard logging payload with a"
     " callback (s3, gcs_bucket, custom).",
 )
-MARKS_OF_LOSS = ("litellm_truncated", "redacted-by-litellm")
 CHATS = ("completion", "acompletion", "responses", "aresponses", "anthropic_messages", "", None)
 
 
@@ -47,12 +43,10 @@ def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
         yield reasons.NOT_A_CALL
     elif record.get("status") == "failure" or record.get("error_str"):
         yield reasons.FAILED
-    elif str(record.get("cache_hit")).lower() == "true":
+    elif is_cache_hit(record):
         yield reasons.CACHE_HIT
     elif not asked and not response:
         yield NO_CONTENT
-    elif any(mark in json_text([asked, record.get("response")]) for mark in MARKS_OF_LOSS):
-        yield reasons.REDACTED
     else:
         yield from _rows(record, sent, asked, response)
 
@@ -71,17 +65,10 @@ def _rows(
         end_user=record.get("end_user"),
         params=settings.requested_settings(sent) | settings.stated_settings(parameters),
     )
-    if text(record.get("response")) and not response:
-        yield build_trace(
-            asked,
-            record["response"],
-            tools=request.get("tools"),
-            model=record.get("model"),
-            **about,
-        )
-    elif response.get("type") == "message":
-        yield anthropic.exchange({**request, "messages": items(asked)}, response, **about)
-    elif isinstance(response.get("output"), list):
-        yield from openai.exchange({**request, "input": asked}, response, **about)
+    given = record.get("response")
+    if isinstance(given, str) and not is_response(response):
+        about = {**about, "model": record.get("model")}
+        yield from pair_rows(asked, given, tools=request.get("tools"), **about)
     else:
-        yield from openai.exchange({**request, "messages": asked}, response, **about)
+        asks = "input" if isinstance(response.get("output"), list) else "messages"
+        yield from exchange({**request, asks: asked}, response, **about)

@@ -1,21 +1,21 @@
 """OpenTelemetry spans of models (GenAI semantic conventions), in the names of several versions.
 
 Messages are read from the span's attributes (`gen_ai.input.messages`), from its events, from the
-log records that represent it, and from the numbered attributes of older instrumentations
-(`gen_ai.prompt.0.content`); scores as in `otel_scores`. Left out: log records of single messages,
-and content kept elsewhere.
+log records that represent it, and from what other instrumentations write: see `otel_content`;
+scores as in `otel_scores`. Left out: log records of single messages, and content kept elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from offapi.data.importers.shared import otel_scores, reasons, settings
-from offapi.data.importers.shared.flat_keys import numbered_array
+from offapi.data.importers.shared.exchange import pair_rows
 from offapi.data.importers.shared.loose_json import Json, first, items, known, obj, opened
+from offapi.data.importers.shared.otel_content import ROLES, content_keys, recorded
 from offapi.data.importers.shared.otel_scores import Scores
-from offapi.data.importers.shared.otlp import Span, read_spans
-from offapi.data.importers.shared.reasons import Dropped
+from offapi.data.importers.shared.otlp import Span, is_span, read_spans
+from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
 
@@ -24,9 +24,17 @@ NO_CONTENT = Dropped(
     "Set OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY (older instrumentations:"
     " true) where the application runs, and record again; what was not recorded is lost.",
 )
-CALLS = ("chat", "generate_content", "text_completion", "completion")
+OUTER = Dropped(
+    "an outer span of the Vercel AI SDK, whose calls are spans of their own",
+    "Export the spans that end in .doGenerate and .doStream too. To learn from this span alone, use"
+    " the generic format with --map input=$.attributes['ai.prompt'] --map"
+    " output=$.attributes['ai.response.text'].",
+)
+CALLS = (
+    *("chat", "generate_content", "text_completion", "completion", "chat.completions"),
+    *("responses", "response", "text.completions"),
+)
 DETAILS = "gen_ai.client.inference.operation.details"
-ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
 USAGE = {
     "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
     "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
@@ -37,11 +45,26 @@ USAGE = {
     ),
     "reasoning": ("gen_ai.usage.reasoning.output_tokens",),
 }
+MODELS = (
+    *("gen_ai.response.model", "gen_ai.request.model", "ai.response.model", "ai.model.id"),
+    *("mlflow.llm.model", "gen_ai.system", "gen_ai.provider.name"),
+)
+KINDS = ("mlflow.spanType", "langsmith.span.kind", "langfuse.observation.type")
+MODEL_KINDS = ("chat_model", "llm", "generation")
+VERCEL_CALLS = (".doGenerate", ".doStream", "ai.generateObject", "ai.streamObject")
+OUTER_SPANS = ("ai.generateText", "ai.streamText")
+WAY = (
+    "Use the generic format with --map to the attributes that hold the question and the answer, for"
+    " instance --map input=$.attributes['KEY'] --map output=$.attributes['KEY']."
+)
 REQUEST = ("gen_ai.request.", "gen_ai.openai.request.", "openai.request.")
 
 
 def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
     """Yield the rows in `record`: one for each span, or for each of a span's answers."""
+    if not is_span(record):
+        yield reasons.unread(record)
+        return
     spans = list(read_spans(record))
     scores = otel_scores.scores_apart(spans)
     for span in spans:
@@ -53,53 +76,84 @@ def _rows(span: Span, scores: Scores) -> Iterator[Trace | Dropped]:
     for name, details in span.events:
         if name == DETAILS:
             attributes |= details
-    operation = first(attributes, "gen_ai.operation.name", "llm.request.type")
-    calls = operation in CALLS if operation else _models(attributes)
+    calls = _is_call(attributes)
     if otel_scores.is_score_apart(span):
         yield otel_scores.APART
+    elif _operation(attributes) in OUTER_SPANS:
+        yield OUTER
     elif not calls:
         yield otel_scores.OF_ANOTHER if otel_scores.scores_of(span, {}) else reasons.NOT_A_CALL
     elif span.failed:
         yield reasons.FAILED
     elif span.name in ROLES or span.name == "gen_ai.choice":
         yield NO_CONTENT
+    elif span.lost:
+        yield reasons.PARTS_LOST
     else:
-        yield from _answers(span, attributes, otel_scores.scores_of(span, scores))
+        try:
+            yield from _answers(span, attributes, otel_scores.scores_of(span, scores))
+        except Unusable as error:
+            yield error.dropped
 
 
-def _models(attributes: Mapping[str, Json]) -> bool:
-    return (
-        first(attributes, "gen_ai.request.model", "gen_ai.response.model", "gen_ai.system")
-        is not None
-    )
+def _operation(attributes: Mapping[str, Json]) -> str:
+    return str(attributes.get("ai.operationId") or "")
+
+
+def _is_call(attributes: Mapping[str, Json]) -> bool:
+    """Return whether a span is a model's call: by its kind, else by whether it names a model."""
+    operation = first(attributes, "gen_ai.operation.name", "llm.request.type")
+    if operation:
+        return operation in CALLS
+    for name in KINDS:
+        if attributes.get(name) is not None:
+            return str(attributes[name]).strip('"').lower() in MODEL_KINDS
+    if _operation(attributes):
+        return _operation(attributes).endswith(VERCEL_CALLS)
+    return first(attributes, *MODELS) is not None
 
 
 def _answers(
     span: Span, attributes: Mapping[str, Json], scores: Mapping[str, Json]
 ) -> Iterator[Trace | Dropped]:
-    asked, answers = _recorded(attributes) or _numbered(attributes) or _events(span) or ([], [])
-    if not asked and not answers:
-        yield NO_CONTENT
+    found = recorded(span, attributes)
+    if found is None:
+        keys = content_keys(attributes)
+        yield reasons.unread(dict.fromkeys(keys), WAY) if keys else NO_CONTENT
         return
     instructions = opened(attributes.get("gen_ai.system_instructions"))
     system = [{"role": "system", "content": instructions}] if instructions else []
     endings = items(attributes.get("gen_ai.response.finish_reasons"))
-    for i, answer in enumerate(answers or [None]):
-        ending = endings[i] if i < len(endings) else obj(answer).get("finish_reason")
+    endings = endings or [first(attributes, "ai.response.finishReason", "ai.finishReason")]
+    offered = first(attributes, "gen_ai.tool.definitions", "gen_ai.request.tools")
+    about = {"tools": offered or found.tools, **_about(span, attributes, scores)}
+    if found.pair is not None:
+        asked, said = found.pair
+        yield from pair_rows(asked, said, ending=endings[0], **about)
+        return
+    for i, answer in enumerate(found.answers or [None]):
+        ending = endings[i] if i < len(endings) else None
         yield build_trace(
-            [*system, *asked] if asked else asked,
+            [*system, *found.asked] if found.asked else found.asked,
             answer,
-            tools=first(attributes, "gen_ai.tool.definitions", "gen_ai.request.tools"),
-            id=span.id,
-            group=attributes.get("gen_ai.conversation.id") or span.trace_id,
-            finish_reason=ending,
-            model=first(attributes, "gen_ai.response.model", "gen_ai.request.model"),
-            ts=span.started,
-            usage=known(**{name: first(attributes, *names) for name, names in USAGE.items()}),
-            trace_id=span.trace_id,
-            params=_params(attributes),
-            scores=scores,
+            finish_reason=ending or obj(answer).get("finish_reason"),
+            **about,
         )
+
+
+def _about(
+    span: Span, attributes: Mapping[str, Json], scores: Mapping[str, Json]
+) -> dict[str, Json]:
+    return {
+        "id": span.id,
+        "group": attributes.get("gen_ai.conversation.id") or span.trace_id,
+        "model": first(attributes, *MODELS),
+        "ts": span.started,
+        "usage": known(**{name: first(attributes, *names) for name, names in USAGE.items()}),
+        "trace_id": span.trace_id,
+        "params": _params(attributes),
+        "scores": scores,
+    }
 
 
 def _params(attributes: Mapping[str, Json]) -> dict[str, Json]:
@@ -110,43 +164,3 @@ def _params(attributes: Mapping[str, Json]) -> dict[str, Json]:
         if key.startswith(start)
     }
     return settings.stated_settings(asked)
-
-
-def _recorded(attributes: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
-    """Return the messages in one attribute, structured or as JSON text.
-
-    The older names are `gen_ai.prompt` and `gen_ai.completion`.
-    """
-    asked = items(first(attributes, "gen_ai.input.messages", "gen_ai.prompt"))
-    answers = items(first(attributes, "gen_ai.output.messages", "gen_ai.completion"))
-    return (asked, answers) if asked or answers else None
-
-
-def _numbered(attributes: Mapping[str, Json]) -> tuple[Sequence[Json], Sequence[Json]] | None:
-    asked, answers = (
-        numbered_array(attributes, "gen_ai.prompt"),
-        numbered_array(attributes, "gen_ai.completion"),
-    )
-    return (asked, answers) if asked or answers else None
-
-
-def _events(span: Span) -> tuple[Sequence[Json], Sequence[Json]] | None:
-    """Return the messages in a span's events, one for each.
-
-    Their body is in an attribute, as JSON text, or is the attributes.
-    """
-    asked: list[Json] = []
-    answers: list[Json] = []
-    for name, attributes in span.events:
-        body = obj(attributes.get("gen_ai.event.content")) or attributes
-        if name in ROLES:
-            asked.append(
-                {"tool_call_id": body.get("id"), **body, "role": body.get("role") or ROLES[name]}
-            )
-        elif name == "gen_ai.choice":
-            answers.append({**obj(body.get("message")), "finish_reason": body.get("finish_reason")})
-        elif name == "gen_ai.content.prompt":
-            asked += items(attributes.get("gen_ai.prompt"))
-        elif name == "gen_ai.content.completion":
-            answers += items(attributes.get("gen_ai.completion"))
-    return (asked, answers) if asked or answers else None

@@ -1,56 +1,21 @@
 """Messages in any log's form -> messages in OpenAI's shape, as a Trace holds them.
 
-One reader for all dialects, whose parts have different names: OpenAI's Chat Completions,
-Anthropic's blocks, OpenTelemetry's parts, LangChain's calls. The pieces of an answer are joined
-directly; the parts of any other message, which its sender wrote as separate blocks, with a line
-break. Ignored: encrypted or redacted thinking, annotations, log probabilities.
+One reader for all dialects: `message_shapes` knows their messages, `parts` what is in them. The
+parts of a message that its sender wrote as separate blocks are joined with a line break. Left out:
+what cannot be a message at all, which raises Unusable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
 
 from offapi.data.importers.shared import reasons
-from offapi.data.importers.shared.loose_json import Json, first, json_text, obj, text
-from offapi.data.importers.shared.reasons import Dropped, Unusable
+from offapi.data.importers.shared.loose_json import Json, first, json_text, obj, opened, text
+from offapi.data.importers.shared.message_shapes import plain_message, role_of
+from offapi.data.importers.shared.parts import Piece, joined, read_part
+from offapi.data.importers.shared.reasons import Unusable
 from offapi.data.importers.shared.tool_calls import make_call, read_calls, read_result
 from offapi.data.traces import ROLES, Message
-
-ROLE_NAMES: Mapping[Json, str] = {
-    "model": "assistant",
-    "ai": "assistant",
-    "human": "user",
-    "function": "tool",
-}
-TEXTS = ("text", "input_text", "output_text")
-UNREADABLE = ("redacted_thinking", "compaction")
-OTHER: Mapping[str, Dropped] = {
-    "image": reasons.IMAGE,
-    "image_url": reasons.IMAGE,
-    "input_image": reasons.IMAGE,
-    "audio": reasons.AUDIO,
-    "input_audio": reasons.AUDIO,
-    "video": reasons.AUDIO,
-    "video_url": reasons.AUDIO,
-    "file": reasons.DOCUMENT,
-    "input_file": reasons.DOCUMENT,
-    "document": reasons.DOCUMENT,
-    "search_result": reasons.DOCUMENT,
-    "container_upload": reasons.DOCUMENT,
-    "refusal": reasons.REFUSED,
-    "server_tool_use": reasons.HOSTED_TOOL,
-    "mcp_tool_use": reasons.HOSTED_TOOL,
-    "server_tool_call": reasons.HOSTED_TOOL,
-    "server_tool_call_response": reasons.HOSTED_TOOL,
-}
-
-
-class Piece(NamedTuple):
-    """A part of a message: a text, thinking, a tool call, or a tool's result as its own message."""
-
-    kind: Literal["text", "thinking", "call", "result"]
-    value: Json
 
 
 def canonical(messages: Json) -> list[Message]:
@@ -63,11 +28,6 @@ def canonical(messages: Json) -> list[Message]:
     return read
 
 
-def is_message(value: Json) -> bool:
-    """Return whether `value` has a role or tool calls, as a message has and other JSON has not."""
-    return isinstance(value, dict) and (isinstance(value.get("role"), str) or "tool_calls" in value)
-
-
 def _is_canonical(message: Json) -> bool:
     """Return whether it is a role and a text and nothing else, as nearly all are."""
     if type(message) is not dict or len(message) != 2 or type(message.get("content")) is not str:
@@ -78,10 +38,10 @@ def _is_canonical(message: Json) -> bool:
 def _read(message: Json) -> list[Message]:
     if not isinstance(message, dict):
         raise Unusable(reasons.BAD_MESSAGE)
-    given = first(message, "role", "type")
-    role = ROLE_NAMES.get(given, given) if isinstance(given, str) else ""
-    if role not in ROLES:
-        raise Unusable(reasons.BAD_ROLE, f"role {given!r}"[:60])
+    message = plain_message(message)
+    role = role_of(message)
+    if not role:
+        raise Unusable(reasons.BAD_ROLE, f"role {first(message, 'role', 'type')!r}"[:60])
     pieces = _pieces(message, role)
     if role == "assistant":
         return [_assistant(message, pieces)]
@@ -90,7 +50,7 @@ def _read(message: Json) -> list[Message]:
         return [
             read_result(
                 first(message, "tool_call_id", "tool_use_id"),
-                _joined(pieces, "\n"),
+                joined(pieces, "\n"),
                 name=message.get("name"),
             )
         ]
@@ -104,42 +64,12 @@ def _pieces(message: Mapping[str, Json], role: str) -> list[Piece]:
     if isinstance(content, str):
         return [Piece("text", content)]
     if isinstance(content, list):
-        return [piece for part in content for piece in _part(part)]
-    if isinstance(content, dict) and "type" in content:
-        return _part(content)
+        return [piece for part in content for piece in read_part(part)]
+    if isinstance(content, dict) and ("type" in content or "parts" in content):
+        return _pieces(content, role) if "parts" in content else read_part(content)
     if role == "tool":
         return [Piece("text", json_text(content))]
     raise Unusable(reasons.BAD_MESSAGE, "content is neither a text nor a list of parts")
-
-
-def _part(part: Json) -> list[Piece]:
-    if isinstance(part, str):
-        return [Piece("text", part)]
-    if not isinstance(part, dict):
-        raise Unusable(reasons.BAD_MESSAGE, "a part of the content is not an object")
-    kind = part.get("type")
-    if kind in TEXTS:
-        return [Piece("text", _text(first(part, "text", "content")))]
-    if kind in ("thinking", "reasoning"):
-        return [
-            Piece("thinking", _text(first(part, "thinking", "content", "text", "reasoning") or ""))
-        ]
-    if kind in ("tool_use", "tool_call", "tool-call"):
-        return [Piece("call", make_call(part))]
-    if kind in ("tool_result", "tool_call_response"):
-        id, content = first(part, "tool_use_id", "id"), first(part, "content", "response", "result")
-        return [
-            Piece(
-                "result",
-                read_result(id, _result_text(content), failed=part.get("is_error") is True),
-            )
-        ]
-    if kind in UNREADABLE:
-        return []
-    if kind in ("blob", "uri"):  # OpenTelemetry names the kind in the modality
-        kind = str(part.get("modality"))
-    known = OTHER.get(kind) if isinstance(kind, str) else None
-    raise Unusable(known or reasons.UNKNOWN_CONTENT)
 
 
 def _assistant(message: Mapping[str, Json], pieces: list[Piece]) -> Message:
@@ -147,7 +77,7 @@ def _assistant(message: Mapping[str, Json], pieces: list[Piece]) -> Message:
         raise Unusable(reasons.HOSTED_TOOL)
     if message.get("audio"):
         raise Unusable(reasons.AUDIO)
-    content = _joined(pieces, "")
+    content = _answer_text(pieces)
     calls = _called(message) or [piece.value for piece in pieces if piece.kind == "call"]
     if text(message.get("refusal")) and not content and not calls:
         raise Unusable(reasons.REFUSED)
@@ -164,6 +94,26 @@ def _assistant(message: Mapping[str, Json], pieces: list[Piece]) -> Message:
     if calls:
         answer["tool_calls"] = calls
     return answer | _weight(message.get("weight")) | _name(message.get("name"))
+
+
+def _answer_text(pieces: list[Piece]) -> str:
+    """Return what an answer says, without commentary where the final answer is marked.
+
+    Texts that citations cut apart are joined directly, as are those that make JSON together; any
+    other two that would run into each other are joined with a line break.
+    """
+    texts = [piece for piece in pieces if piece.kind == "text"]
+    final = [piece for piece in texts if piece.phase != "commentary"]
+    texts = final or texts
+    direct = joined(texts, "")
+    if len(texts) < 2 or not isinstance(opened(direct), str):
+        return direct
+    answer, before = "", texts[0]
+    for piece in texts:
+        apart = answer[-1:].isspace() or piece.value[:1].isspace() or not (answer and piece.value)
+        answer += piece.value if apart or piece.cited or before.cited else "\n" + piece.value
+        before = piece
+    return answer
 
 
 def _called(message: Mapping[str, Json]) -> list[dict[str, Json]]:
@@ -194,27 +144,6 @@ def _in_order(message: Mapping[str, Json], role: str, pieces: list[Piece]) -> li
                 raise Unusable(reasons.BAD_MESSAGE, f"a {role} message contains a {piece.kind}")
             messages.append(piece.value)
     return messages
-
-
-def _result_text(content: Json) -> str:
-    """Return what a tool returned as text: blocks of text joined, anything else as JSON."""
-    if content is None:
-        return ""
-    if isinstance(content, list) and all(
-        isinstance(part, dict) and "type" in part for part in content
-    ):
-        return _joined([piece for part in content for piece in _part(part)], "\n")
-    return content if isinstance(content, str) else json_text(content)
-
-
-def _joined(pieces: list[Piece], between: str) -> str:
-    return between.join(piece.value for piece in pieces if piece.kind == "text")
-
-
-def _text(value: Json) -> str:
-    if not isinstance(value, str):
-        raise Unusable(reasons.BAD_MESSAGE, "a part of text has no text")
-    return value
 
 
 def _name(value: Json) -> dict[str, Json]:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from offapi.text.display import safe_line
+
+KEYS = 8  # named in a hint
+MAP = (
+    "If they hold a question and its answer, use the generic format with --map input=$.PATH --map"
+    " output=$.PATH."
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ TOO_DEEP = Dropped("nested too deeply, or a number beyond 64 bits", malformed=Tr
 NO_MESSAGES = Dropped("no messages")
 NO_PROMPT = Dropped("no prompt: only an answer is recorded")
 NO_ANSWER = Dropped("no answer")
+EMPTY_PROMPT = Dropped("an empty prompt: nothing was asked")
 EMPTY_TURN = Dropped("an empty answer in an earlier turn")
 NOT_ANSWERED = Dropped("the last message is not the assistant's")
 NOT_A_CALL = Dropped("not a model's answer: another kind of record")
@@ -55,6 +65,20 @@ PAUSED = Dropped("not finished: paused for a tool of the provider")
 STREAMED = Dropped("streamed pieces", "Log the assembled response instead of its chunks.")
 CACHE_HIT = Dropped("cache hit: the answer was not made for this request")
 REDACTED = Dropped("content was redacted or shortened when it was logged")
+CUT_SHORT = Dropped(
+    "cut short by a length limit when it was recorded",
+    "Raise OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT and OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, or the"
+    " limit of the collector, where the application runs, and record again.",
+)
+PARTS_LOST = Dropped(
+    "the record says that parts of it were dropped when it was recorded",
+    "Raise OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT and"
+    " OTEL_SPAN_EVENT_COUNT_LIMIT where the application runs, and record again.",
+)
+GAP = Dropped(
+    "one of its numbered messages or parts is missing",
+    "Raise OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT where the application runs, and record again.",
+)
 WEIGHTLESS = Dropped("weight 0: nothing in it is to be learned")
 
 IMAGE = Dropped("holds an image")
@@ -65,10 +89,33 @@ HOSTED_TOOL = Dropped("uses a tool of the provider or a custom tool, which no lo
 EARLIER = Dropped("continues a conversation whose beginning is not recorded")
 
 BAD_MESSAGE = Dropped("a message is not an object with a role and text", malformed=True)
+ODD_MESSAGE = Dropped(
+    "looks like a message, but has keys that no message has",
+    "Use the generic format with --map to the text itself, for instance --map"
+    " output=$.output.content.",
+)
+NOT_ONE_ANSWER = Dropped(
+    "the answer holds other messages than the model's",
+    "Use the generic format with --map messages=$.PATH where one list holds the whole chat.",
+)
 BAD_ROLE = Dropped("a message's role is unknown", malformed=True)
 BAD_CALL = Dropped("a tool call has no name, or is not an object", malformed=True)
 BAD_TOOLS = Dropped("tools are not a list of definitions", malformed=True)
 BAD_WEIGHT = Dropped("a weight is not 0 or 1", malformed=True)
+
+UNREAD = "recorded in a shape that this format does not read"
+# Reasons of rows that a format did not recognise; it refused all others on purpose.
+UNRECOGNISED = frozenset(
+    {UNREAD, NOT_A_CALL.reason, NO_MESSAGES.reason, NOTHING_IN_IT.reason, BAD_ROLE.reason}
+)
+
+
+def unread(found: Mapping[str, object], way: str = "") -> Dropped:
+    """Return the reason for a record in an unknown shape, whose hint names the keys it has."""
+    keys = ", ".join(safe_line(key, 60) for key in [*found][:KEYS])
+    more = ", ..." if len(found) > KEYS else ""
+    return Dropped(UNREAD, f"It has the keys {keys}{more}. {way or MAP}")
+
 
 # Not a row of its own, so not counted as dropped.
 PAIRED = Dropped("a request that is part of its result's row")

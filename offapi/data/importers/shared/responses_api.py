@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from offapi.data.importers.shared import reasons, settings
-from offapi.data.importers.shared.loose_json import Json, first, items, obj, text
+from offapi.data.importers.shared.loose_json import Json, first, items, known, obj, text
 from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.importers.shared.trace_or_reason import build_trace
-from offapi.data.traces import Trace
+from offapi.data.traces import ROLES, Trace
 
+# type of an item -> keys that one of it has
+ITEMS = {
+    "message": ("content",),
+    "function_call": ("arguments",),
+    "function_call_output": ("call_id",),
+    "reasoning": ("summary", "content", "encrypted_content"),
+    "item_reference": ("id",),
+}
 REMEMBERED = ("previous_response_id", "conversation", "prompt")
 
 
@@ -39,6 +47,17 @@ def response_row(
         usage=response.get("usage"),
         **{"params": settings.requested_settings(request, response), **about},
     )
+
+
+def is_item(value: Json) -> bool:
+    """Return whether `value` is an item of the Responses API."""
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        return False
+    kind = value["type"]
+    if kind.endswith("_call") and kind not in ITEMS:  # web_search_call and the like
+        return "id" in value
+    whole = any(name in value for name in ITEMS.get(kind, ()))
+    return whole and (kind != "message" or value.get("role") in (*ROLES, None))
 
 
 def _asked(instructions: Json, given: Json) -> list[Json]:
@@ -71,10 +90,16 @@ def response_messages(given: list[Json]) -> list[Json]:
             continue
         piece = _own(item, kind)
         if turn is not None and "content" in turn and "content" in piece:
-            messages.append(turn)
+            messages += _without_commentary(turn, piece)
             turn = None
         turn = piece if turn is None else _merged(turn, piece)
     return messages + ([turn] if turn else [])
+
+
+def _without_commentary(turn: dict[str, Json], following: Mapping[str, Json]) -> list[Json]:
+    """Return the turn before another one, unless it is a remark before the final answer."""
+    remark = turn.get("phase") == "commentary" and "tool_calls" not in turn
+    return [] if remark and following.get("phase") == "final_answer" else [turn]
 
 
 def _other(item: Mapping[str, Json], kind: Json) -> Json:
@@ -89,7 +114,11 @@ def _other(item: Mapping[str, Json], kind: Json) -> Json:
 
 def _own(item: Mapping[str, Json], kind: Json) -> dict[str, Json]:
     if kind == "message":
-        return {"role": "assistant", "content": item.get("content")}
+        return {
+            "role": "assistant",
+            "content": item.get("content"),
+            **known(phase=item.get("phase")),
+        }
     if kind == "function_call":
         call = {
             "id": item.get("call_id"),

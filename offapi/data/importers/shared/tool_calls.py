@@ -29,14 +29,17 @@ def make_call(call: Json) -> dict[str, Json]:
     if call.get("type") == "custom":
         raise Unusable(reasons.HOSTED_TOOL)
     inner = call["function"] if isinstance(call.get("function"), dict) else call
-    name, arguments = inner.get("name"), first(inner, "arguments", "args", "input")
+    name = first(inner, "name", "toolName")
+    arguments = first(inner, "arguments", "args", "input")
     if not isinstance(name, str) or not name:
         raise Unusable(reasons.BAD_CALL)
     if not isinstance(arguments, str):
         arguments = "{}" if arguments is None else json_text(arguments)
     function = {"name": name, "arguments": arguments}
     return {
-        **_field("id", ident(first(call, "id", "call_id"))),
+        **_field(
+            "id", ident(first(call, "id", "call_id", "tool_call_id", "toolCallId", "toolUseId"))
+        ),
         "type": "function",
         "function": function,
     }

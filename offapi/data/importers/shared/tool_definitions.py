@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from offapi.data.importers.shared.loose_json import Json, opened
+from offapi.data.importers.shared.loose_json import Json, first, obj, opened
 from offapi.data.importers.shared.reasons import BAD_TOOLS, Unusable
 
 KEPT = ("name", "description", "parameters", "strict")
@@ -19,14 +19,14 @@ def tool_definitions(tools: Json) -> tuple[list[Json], list[str]]:
     Raise Unusable where `tools` are not definitions.
     """
     listed = opened(tools)
+    if isinstance(listed, dict):  # Bedrock's toolConfig
+        listed = listed.get("tools")
     if listed is None:
         return [], []
     if not isinstance(listed, list):
         raise Unusable(BAD_TOOLS)
     definitions, left_out = [], []
-    for tool in map(opened, listed):
-        if not isinstance(tool, dict):
-            raise Unusable(BAD_TOOLS)
+    for tool in _flat([opened(each) for each in listed]):
         kind = tool.get("type") or "function"
         if isinstance(tool.get("function"), dict):
             definitions.append(tool)
@@ -37,13 +37,31 @@ def tool_definitions(tools: Json) -> tuple[list[Json], list[str]]:
     return definitions, left_out
 
 
+def _flat(listed: list[Json]) -> list[Mapping[str, Json]]:
+    """Return the definitions one by one, without the wrappers of Gemini and of Bedrock."""
+    flat: list[Mapping[str, Json]] = []
+    for tool in listed:
+        if not isinstance(tool, dict):
+            raise Unusable(BAD_TOOLS)
+        inner = first(tool, "functionDeclarations", "function_declarations")
+        if isinstance(inner, list):
+            flat += _flat(inner)
+        elif isinstance(tool.get("toolSpec"), dict):
+            spec = tool["toolSpec"]
+            schema = obj(spec.get("inputSchema")).get("json")
+            flat.append({**spec, "input_schema": schema})
+        else:
+            flat.append(tool)
+    return flat
+
+
 def _nested(tool: Mapping[str, Json]) -> dict[str, Json]:
     """Return a flat definition in the nested shape.
 
     Flat are legacy functions and the tools of the Responses API, OpenTelemetry and Anthropic.
     """
-    schema = {"parameters": tool["input_schema"]} if "input_schema" in tool else {}
-    flat = {**tool, **schema}
+    schema = first(tool, "input_schema", "inputSchema", "parametersJsonSchema")
+    flat = {**tool, **({} if schema is None else {"parameters": schema})}
     return {
         "type": "function",
         "function": {name: flat[name] for name in KEPT if flat.get(name) is not None},

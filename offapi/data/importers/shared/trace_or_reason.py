@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from offapi.data.importers.shared import reasons, tool_calls
 from offapi.data.importers.shared.loose_json import Json, ident, known
+from offapi.data.importers.shared.marks import lost_content
 from offapi.data.importers.shared.messages import canonical
 from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.importers.shared.tool_definitions import tool_definitions
@@ -25,6 +26,12 @@ ENDINGS: Mapping[str, Dropped] = {
     "failed": reasons.FAILED,
     "cancelled": reasons.FAILED,
     "pause_turn": reasons.PAUSED,
+    "guardrail_intervened": reasons.FILTERED,
+    "content_filtered": reasons.FILTERED,
+    "recitation": reasons.FILTERED,
+    "prohibited_content": reasons.FILTERED,
+    "blocklist": reasons.FILTERED,
+    "spii": reasons.FILTERED,
 }
 
 
@@ -46,12 +53,15 @@ def build_trace(
     its result.
     """
     try:
-        ending = ENDINGS.get(finish_reason.lower()) if isinstance(finish_reason, str) else None
+        ending = _ending(finish_reason)
         if ending is not None:
             raise Unusable(ending)
         asked, answered = _split_answer(messages, answer)
         chat = [*asked, *answered]
         _check(chat)
+        lost = lost_content(chat)
+        if lost is not None:
+            raise Unusable(lost)
         calls = any("tool_calls" in message for message in chat)
         if calls and not tool_calls.complete_calls(asked, answered):
             raise Unusable(reasons.TOOL_INCOMPLETE)
@@ -66,6 +76,13 @@ def build_trace(
         gold=gold if isinstance(gold, dict) else None,
         source=known(finish_reason=finish_reason, **source, tools_left_out=left_out),
     )
+
+
+def _ending(finish_reason: Json) -> Dropped | None:
+    """Return the reason that a finish reason is, in any API's spelling."""
+    if not isinstance(finish_reason, str):
+        return None
+    return ENDINGS.get(finish_reason.lower().replace("-", "_"))
 
 
 def _split_answer(messages: Json, answer: Json) -> tuple[list[Message], list[Message]]:
@@ -90,17 +107,36 @@ def _check(chat: Sequence[Message]) -> None:
     """Raise Unusable unless the chat ends with an answer, to something, and teaches something."""
     if chat[-1]["role"] != "assistant":
         raise Unusable(reasons.NOT_ANSWERED)
-    asked = learned = False
+    learned = False
     for message in chat:
-        if message["role"] != "assistant":
-            asked = True
-            continue
-        learned = learned or message.get("weight") != 0
-        if not (message["content"] and message["content"].strip()) and not message.get(
-            "tool_calls"
-        ):
-            raise Unusable(reasons.NO_ANSWER if message is chat[-1] else reasons.EMPTY_TURN)
-    if not asked:
-        raise Unusable(reasons.NO_PROMPT)
+        if message["role"] == "assistant":
+            learned = learned or message.get("weight") != 0
+            if not _says(message) and not message.get("tool_calls"):
+                raise Unusable(reasons.NO_ANSWER if message is chat[-1] else reasons.EMPTY_TURN)
+    if not (len(chat) > 1 and chat[-2]["role"] == "user" and _says(chat[-2])):
+        _check_question(chat)
     if not learned:
         raise Unusable(reasons.WEIGHTLESS)
+
+
+def _check_question(chat: Sequence[Message]) -> None:
+    """Raise Unusable where the user's last turn has no text, or, without a user, all others."""
+    asked, before, said = False, "", False
+    for message in chat:
+        role = message["role"]
+        if role == "user":
+            asked = _says(message) or (asked and before == "user")
+            before = "user"
+        elif role == "assistant":
+            before = before and "assistant"
+        else:
+            said = said or _says(message)
+    if asked or (said and not before):
+        return
+    others = any(message["role"] != "assistant" for message in chat)
+    raise Unusable(reasons.EMPTY_PROMPT if others else reasons.NO_PROMPT)
+
+
+def _says(message: Message) -> bool:
+    content = message["content"]
+    return bool(content) and not content.isspace()

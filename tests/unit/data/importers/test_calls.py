@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from offapi.data.importers import importer
+from offapi.data.importers.importer import Outcome
 from offapi.data.importers.shared.messages import canonical
-from offapi.data.importers.shared.reasons import TOOL_INCOMPLETE, Dropped, Unusable
+from offapi.data.importers.shared.reasons import TOOL_INCOMPLETE, Unusable
 from offapi.data.traces import Trace
 
 Row = dict[str, Any]
@@ -219,7 +220,7 @@ WRITERS: list[tuple[str, Callable[[], Row], str, bool]] = [  # format, writer, a
 ]
 
 
-def rows(format: str, record: Row) -> Iterator[Trace | Dropped]:
+def rows(format: str, record: Row) -> Iterator[Outcome]:
     maps = {"messages": "$.chat", "tools": "$.tools"} if format == "generic" else {}
     return importer.find_importer(format, maps).rows(record)
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from offapi.data.importers import importer
+from offapi.data.importers.importer import Outcome
 from offapi.data.importers.shared import otel_scores
-from offapi.data.importers.shared.reasons import NOT_A_CALL, Dropped
+from offapi.data.importers.shared.reasons import NOT_A_CALL
 from offapi.data.traces import Trace
 
 Row = dict[str, Any]
@@ -56,7 +57,7 @@ def generated(**settings: object) -> Row:
     }
 
 
-def traces(format: str, record: Row) -> list[Trace | Dropped]:
+def traces(format: str, record: Row) -> list[Outcome]:
     return list(importer.find_importer(format, {}).rows(json.loads(json.dumps(record))))
 
 
