@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from offapi.errors import ModelError
+from offapi.workers.spawn import end_with
 
 SECONDS = 10  # CPU seconds; a tokenizer of 150,000 tokens loads in one, a template in milliseconds
 MEMORY = 2 << 30  # bytes beyond what the tokenizer uses
@@ -32,11 +33,8 @@ RUNS = (*"a1 .-=_\t\n/(\"'é中", "ab", "a ", "a1", "1,", "The ", "\r\n", "aA", 
 
 def probe_template(folder: Path, origin: Path) -> None:
     """Raise ModelError, naming `origin`, unless the template in `folder` renders a chat."""
-    command = [sys.executable, "-P", "-m", "offapi.chat.template_probe", str(folder), str(SECONDS)]
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
-        )
+        done = _run_apart(str(folder), str(SECONDS), str(os.getpid()))
     except subprocess.TimeoutExpired:
         raise _endless(origin, []) from None
     begun = done.stdout.splitlines()
@@ -54,6 +52,23 @@ def probe_template(folder: Path, origin: Path) -> None:
     if fault:
         where = fault["where"].replace(str(folder), str(origin)) if origin.is_dir() else str(origin)
         raise ModelError(fault["what"], where=where, next_step=fault["next_step"])
+
+
+def _run_apart(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run this module with `words`. It ends with this process, as the end of its input says."""
+    ours, theirs = os.pipe()
+    try:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "offapi.chat.template_probe", *words],
+            stdin=ours,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            start_new_session=True,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def _endless(origin: Path, begun: list[str]) -> ModelError:
@@ -116,4 +131,5 @@ def _begin(what: str, seconds: int) -> None:
 
 
 if __name__ == "__main__":
+    end_with(int(sys.argv[3]), sys.stdin.fileno())
     _try(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,20 +1,18 @@
 """A supervised helper process: a call in it that hangs or crashes can be named and ended.
 
 It answers jobs one after the other in its own session: Ctrl-C does not reach it, and it ends with
-its starter. Before each call of the user's code it writes a note into shared memory; a note sent
-through the pipe would cost more than many checks, and block the process while nobody reads. Left
-out: Windows; and, except on Linux, ending with a killed starter while C code holds Python.
+its starter, and so does what it has started. Before each call of the user's code it writes a note
+into shared memory; a note sent through the pipe would cost more than many checks, and block the
+process while nobody reads. Left out: Windows, and memory that a call's own child processes use.
 """
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing as mp
 import os
 import signal
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -178,7 +176,10 @@ def _serve(
     """Answer jobs until the pipe ends."""
     journal.keep()
     _leave_terminal()
-    _end_with_starter()
+    starter = mp.parent_process()
+    assert starter is not None
+    assert starter.pid is not None
+    spawn.end_with(starter.pid, starter.sentinel)
     answer: Callable[[Any], Any] | None = None
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -200,19 +201,3 @@ def _leave_terminal() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     os.dup2(2, 1)  # a check's prints must not mix with the command's one object on stdout
     sys.stdout = sys.stderr  # not buffered until the process ends
-
-
-def _end_with_starter() -> None:
-    """End when the starter is killed, whatever runs here."""
-    parent = mp.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-    if sys.platform == "linux":  # threads do not run while C code holds the interpreter
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent.pid:
-            os._exit(1)

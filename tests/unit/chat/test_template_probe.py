@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import model_files
 import orjson
+import psutil
 import pytest
 import tiny_llama
 
@@ -54,6 +58,24 @@ def test_a_bad_template_is_refused_before_the_model_is_stored(tmp_path: Path, ca
     assert caught.value.where.startswith(str(source))
     assert caught.value.next_step
     assert store.listing() == []
+
+
+def test_a_killed_command_leaves_no_probe(tmp_path: Path) -> None:
+    source = folder(tmp_path / "a", LOOPS)
+    program = "from offapi.cli import main; main()"
+    command = [sys.executable, "-c", program, "models", "add", str(source)]
+    adding = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    found: list[psutil.Process] = []
+    end = time.monotonic() + 60
+    while not found and time.monotonic() < end:
+        time.sleep(0.05)
+        children = psutil.Process(adding.pid).children(recursive=True)
+        found = [child for child in children if child.name().startswith("python")]
+    adding.kill()
+    adding.wait()
+    assert found
+    _, alive = psutil.wait_procs(found, 3.0)
+    assert alive == []
 
 
 def test_a_model_without_a_system_role_is_added_and_reported(

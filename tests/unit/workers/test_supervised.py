@@ -70,6 +70,15 @@ def gone(pid: int) -> bool:
     return True
 
 
+def programs(starter: int) -> list[int]:
+    """Return the programs named `sleep` that helpers of a process have started."""
+    found = []
+    for child in psutil.Process(starter).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found += [child.pid] if child.name() == "sleep" else []
+    return found
+
+
 def until(done: Callable[[], bool], seconds: float = 8.0) -> bool:
     end = time.monotonic() + seconds
     while not done() and time.monotonic() < end:
@@ -199,10 +208,19 @@ if __name__ == "__main__":
     assert done.stderr == "said\nin C"
 
 
-@pytest.mark.parametrize("job", ["exec('while True: pass')", "sum(itertools.repeat(1))", "1"])
-def test_a_killed_starter_leaves_no_process(tmp_path: Path, job: str) -> None:
-    if sys.platform != "linux" and "repeat" in job:
-        pytest.skip("only Linux can end it")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "job",
+    [
+        "exec('while True: pass')",
+        "sum(itertools.repeat(1))",
+        "1",
+        "subprocess.Popen(['sleep', '60'])",
+        "subprocess.run(['sleep', '60'])",
+        "os.system('sleep 60; sleep 60')",
+    ],
+)
+def test_a_killed_starter_leaves_no_process(tmp_path: Path, job: str, how: signal.Signals) -> None:
     program = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -216,12 +234,16 @@ if __name__ == "__main__":
     (tmp_path / "main.py").write_text(program)
     starter = subprocess.Popen([sys.executable, tmp_path / "main.py"])
     try:
-        assert until((tmp_path / "prepared").exists, 20.0)
+        sleeps = "sleep" in job
+        started = (tmp_path / "prepared").exists
+        assert until(lambda: len(programs(starter.pid)) == 1 if sleeps else started(), 20.0)
         children = psutil.Process(starter.pid).children()
         pids = [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
         assert len(pids) == 1
+        pids += programs(starter.pid)
+        assert len(pids) == 1 + sleeps
     finally:
-        starter.kill()
+        starter.send_signal(how)
         starter.wait()
     assert until(lambda: all(map(gone, pids)), 3.0)
 
