@@ -105,5 +105,9 @@ def place(path: Path | str, line: int | None = None, field: str = "") -> str:
 
 def describe_error(error: BaseException) -> str:
     """Write an error's type and message as `ValueError: no such field`."""
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception:  # its class is the user's own
+        text = ""
+    text = text.encode("utf-8", "backslashreplace").decode()  # it may quote half a character
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from offapi.checks.verdict import Answer, Check, Context, Verdict
+from offapi.checks.verdict import Answer, Check, Context, Verdict, plain
 
 Judgement = bool | float | tuple[bool | float, str]
 
@@ -27,6 +27,7 @@ def own(function: Callable[[str, Any], Judgement]) -> Check:
             return Verdict(0.0, answer.error)
         result: object = function(document, answer.text if context.free_text else answer.value)
         score, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
+        score, reason = plain(score), plain(reason)
         if isinstance(score, bool):
             score = float(score)
         if not isinstance(score, int | float) or not isinstance(reason, str):

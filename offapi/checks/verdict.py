@@ -7,8 +7,10 @@ JSON, which would grade the repair instead of the model.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, NoReturn, TypeVar
 
 import orjson
@@ -78,6 +80,37 @@ def needs(*what: Need) -> Callable[[_CheckT], _CheckT]:
 def check_needs(check: Check, what: Need) -> bool:
     """Return whether `check` cannot do without an object, or without gold."""
     return what in getattr(check, "needs", ())
+
+
+def plain(value: Any) -> Any:
+    """Return a number or text of numpy or torch as Python's own; anything else as it is."""
+    item = getattr(value, "item", None)
+    if not callable(item):
+        return value
+    try:
+        return item()
+    except (TypeError, ValueError, RuntimeError):  # several numbers
+        return value
+
+
+def plain_verdict(returned: object) -> Verdict | str:
+    """Return what a check returned, made of plain values; or a sentence that says what is wrong."""
+    if not isinstance(returned, Verdict):
+        return f"the check must return a Verdict, got {reprlib.repr(returned)}."
+    score, reason = returned.score, returned.reason
+    ordinary = type(score) is float and type(reason) is str
+    if not ordinary:
+        score, reason = plain(score), plain(reason)
+    if not isinstance(score, Real) or isinstance(score, bool) or not 0.0 <= score <= 1.0:
+        return f"the check's score must be in [0, 1], got {reprlib.repr(returned.score)}."
+    if not isinstance(reason, str):
+        return f"the check's reason must be a text, got {reprlib.repr(reason)}."
+    try:
+        reason.encode()
+    except UnicodeEncodeError as error:
+        letter = reason[error.start]
+        return f"the check's reason holds {letter!r}, which is half a character and no text."
+    return returned if ordinary else Verdict(float(score), str(reason))
 
 
 def parse(text: str) -> Answer:

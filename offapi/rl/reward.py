@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 
 from offapi.checks.gold import compare_fields
-from offapi.checks.verdict import Answer, Check, Context, Verdict, check_needs
+from offapi.checks.verdict import Answer, Check, Context, Verdict, check_needs, plain
 from offapi.data.documents import KnownAnswer
 from offapi.errors import ConfigError, describe_error
 from offapi.task import Task, load_task
@@ -185,10 +185,7 @@ class Rewarder:
         if task is None:
             return 0.0, {}
         self._index, one = index, asked[index]
-        try:
-            grade = task.grade(one.document, one.text, gold, row=one.row)
-        except SystemExit as error:
-            raise self._wrong(f"the check raised {describe_error(error)}.", asked) from error
+        grade = task.grade(one.document, one.text, gold, row=one.row)
         return float(grade.score), {
             str(name): float(part.score) for name, part in grade.parts.items()
         }
@@ -227,7 +224,7 @@ class Rewarder:
         return [self._number(value, asked, i) for i, value in enumerate(given)]
 
     def _number(self, value: object, asked: Sequence[Asked], index: int) -> float | None:
-        if value is None:
+        if (value := plain(value)) is None:
             return None
         with suppress(OverflowError):
             if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):

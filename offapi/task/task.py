@@ -6,6 +6,7 @@ its checks. Left out: tokens (`offapi.chat.chat`) and tools (not yet).
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +15,13 @@ from offapi.checks.answer_reading import read_answer, read_text, read_trace
 from offapi.checks.fields import value_at
 from offapi.checks.gold_mistakes import gold_advice, gold_mistake
 from offapi.checks.kinds import Match
-from offapi.checks.verdict import Answer, Check, Context, Verdict, check_needs
+from offapi.checks.verdict import Answer, Check, Context, Verdict, check_needs, plain_verdict
 from offapi.data.documents import KnownAnswer, fields_of
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError, describe_error
 from offapi.task.answer_text import spell
 from offapi.task.example import Example
 from offapi.task.validate import validate_task
-from offapi.text.normalise import is_number
 from offapi.workers import time_limit
 
 Weighted = tuple[Check, float]
@@ -193,19 +193,19 @@ class Task:
         self, name: str, check: Check, document: str, answer: Answer, context: Context, row: str
     ) -> Verdict:
         try:
-            verdict = check(document, answer, context)
-        except Exception as error:
+            verdict = plain_verdict(check(document, answer, context))
+        except time_limit.TimeUp:
+            raise
+        except BaseException as error:  # SystemExit too: a check ends no command
+            if isinstance(error, KeyboardInterrupt) and _hears_ctrl_c():
+                raise
             where = self._where(name, row)
             raise ConfigError(
                 f"the check raised {describe_error(error)}.", where=where, next_step=_FIX
             ) from error
-        if not isinstance(verdict, Verdict):
-            what = f"the check must return a Verdict, got {verdict!r}."
-        elif not is_number(verdict.score) or not 0.0 <= verdict.score <= 1.0:
-            what = f"the check's score must be in [0, 1], got {verdict.score!r}."
-        else:
-            return verdict
-        raise ConfigError(what, where=self._where(name, row), next_step=_FIX)
+        if isinstance(verdict, str):
+            raise ConfigError(verdict, where=self._where(name, row), next_step=_FIX)
+        return verdict
 
     def _where(self, check: str, row: str) -> str:
         return f"task {self.name!r}, check {check!r}" + (f", row {row!r}" if row else "")
@@ -249,3 +249,8 @@ class Task:
 def _calls(messages: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether the last message calls tools."""
     return bool(messages and messages[-1].get("tool_calls"))
+
+
+def _hears_ctrl_c() -> bool:
+    """Return whether Ctrl-C may be why a KeyboardInterrupt was raised; helpers do not hear it."""
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler

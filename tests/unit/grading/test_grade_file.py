@@ -105,8 +105,49 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
             "exec('while True: pass')",
             "check 'plausible', row 't7': the answer's checks took more than check_seconds = 1",
         ),
+        ("exit('no answer')", "row 't7': the check raised SystemExit: no answer."),
+        ("raise KeyboardInterrupt", "row 't7': the check raised KeyboardInterrupt."),
+        ("raise GeneratorExit", "row 't7': the check raised GeneratorExit."),
+        ("raise type('Panic', (BaseException,), {})", "row 't7': the check raised Panic."),
+        ("raise ValueError('\\ud800')", "row 't7': the check raised ValueError: \\ud800."),
+        (
+            "return checks.Verdict(1.0, 'Shop\\ud800')",
+            "row 't7': the check's reason holds '\\ud800', which is half a character and no text.",
+        ),
+        (
+            "return checks.Verdict(1.0, None)",
+            "row 't7': the check's reason must be a text, got None.",
+        ),
+        (
+            "import numpy; return checks.Verdict(numpy.bool_(True), '')",
+            "row 't7': the check's score must be in [0, 1], got",
+        ),
+        (
+            "import numpy; return checks.Verdict(numpy.float32('nan'), '')",
+            "row 't7': the check's score must be in [0, 1], got",
+        ),
+        (
+            "import numpy; return checks.Verdict(numpy.array([0.5, 1.0]), '')",
+            "row 't7': the check's score must be in [0, 1], got",
+        ),
     ],
-    ids=["raises", "nan", "exits", "hangs in C", "loops"],
+    ids=[
+        "raises",
+        "nan",
+        "exits",
+        "hangs in C",
+        "loops",
+        "sys.exit",
+        "KeyboardInterrupt",
+        "GeneratorExit",
+        "other BaseException",
+        "surrogate raised",
+        "surrogate as reason",
+        "no reason",
+        "numpy truth",
+        "numpy nan",
+        "numpy array",
+    ],
 )
 def test_a_row_that_a_check_fails_on_is_named_without_a_score(
     tmp_path: Path, evil: str, said: str
@@ -124,6 +165,40 @@ def test_a_row_that_a_check_fails_on_is_named_without_a_score(
         GateFailed, match=r"1 row could not be graded and will not be kept\. The first: row 't7'"
     ):
         graded.gate()
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        "numpy.float64(0.5)",
+        "numpy.float32(0.5)",
+        "numpy.float16(0.5)",
+        "numpy.mean([0.0, 1.0])",
+        "numpy.array(0.5)",
+        "fractions.Fraction(1, 2)",
+        "checks.own(lambda document, value: numpy.float32(0.5))(document, answer, context).score",
+    ],
+)
+def test_a_score_of_another_library_counts_as_pythons(tmp_path: Path, score: str) -> None:
+    evil = f"import fractions, numpy; return checks.Verdict({score}, numpy.str_('fair'))"
+    read = prepare(tmp_path, [trace(i, 1.5) for i in range(3)], evil)
+    graded = grade_file.grade(read, tmp_path / "graded.jsonl", Quiet())
+    assert graded.failed == 0
+    verdicts = [row["grade"]["checks"]["plausible"] for row in rows_of(tmp_path / "graded.jsonl")]
+    assert verdicts == [{"score": 0.5, "reason": "fair"}] * 3
+
+
+@pytest.mark.parametrize("whole", ["numpy.int64(1)", "numpy.uint8(1)", "1"])
+def test_a_whole_score_counts_as_a_float(tmp_path: Path, whole: str) -> None:
+    read = prepare(tmp_path, [trace(0, 1.5)], f"import numpy; return checks.Verdict({whole}, '')")
+    grade_file.grade(read, tmp_path / "graded.jsonl", Quiet())
+    assert b'"plausible":{"score":1.0,' in (tmp_path / "graded.jsonl").read_bytes()
+
+
+def test_a_numpy_truth_is_a_judgement_of_an_own_check(tmp_path: Path) -> None:
+    check = "checks.own(lambda document, value: numpy.bool_(True))(document, answer, context)"
+    read = prepare(tmp_path, [trace(0, 1.5)], f"import numpy; return {check}")
+    assert grade_file.grade(read, tmp_path / "graded.jsonl", Quiet()).failed == 0
 
 
 def test_many_such_rows_stop_grading_at_once_and_again(tmp_path: Path) -> None:
