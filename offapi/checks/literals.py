@@ -1,7 +1,7 @@
 """Whether a number or date is in a text in one of its usual spellings, letter for letter.
 
-Much faster than `readings`, and never more generous: whatever is found here, a reading gives too.
-Left out: every spelling that takes a pattern to recognise, so a miss proves nothing.
+Much faster than `numbers` and `dates`, and never more generous: what is found here, a reading gives
+too. Left out: every spelling that takes a pattern to recognise, so a miss proves nothing.
 """
 
 from __future__ import annotations
@@ -69,14 +69,24 @@ def _stands(spelling: str, text: str, continued: re.Pattern[str]) -> bool:
     """
     at = text.find(spelling)
     while at >= 0:
-        before = text[max(at - 4, 0) : at].rstrip()
-        inside = text[at - 1 : at].isdigit() or (
-            before[-1:] in _MARKS and before[:-1].rstrip()[-1:].isdigit()
-        )
-        if not inside and not continued.match(text, at + len(spelling)):
+        if not _continues(text, at) and not continued.match(text, at + len(spelling)):
             return True
         at = text.find(spelling, at + 1)
     return False
 
 
-_MARKS = (".", ",")
+def _continues(text: str, at: int) -> bool:
+    """Return whether `at` is inside a number, or behind the mark of a fraction (.50)."""
+    last = text[at - 1 : at]
+    if last.isdigit():
+        return True
+    before = text[max(at - 4, 0) : at].rstrip()
+    if before[-1:] not in _MARKS:
+        return False
+    left = before[:-1]
+    return left.rstrip()[-1:].isdigit() or (
+        last in (".", ",") and not left[-1:].isalnum() and left[-1:] not in _MARKS
+    )
+
+
+_MARKS = (".", ",", "'")

@@ -22,6 +22,23 @@ def bare(text: str) -> str:
     return "".join(char for char in folded if _counts(char))
 
 
+def bare_words(text: str) -> list[str]:
+    """Return the words that `bare` would join."""
+    if text.isascii():
+        return text.lower().encode().translate(_SPACED).decode().split()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(map(_in_word, folded)).split()
+
+
+@lru_cache(maxsize=4096)
+def _in_word(char: str) -> str:
+    """Return `char` where it counts, nothing for a stray accent, else a space."""
+    if _counts(char):
+        return char
+    return "" if unicodedata.category(char)[0] == "M" else " "
+
+
+_SPACED = bytes(code if chr(code).isalnum() and code < 128 else 32 for code in range(256))
 _DROPPED = bytes(code for code in range(128) if not chr(code).isalnum())
 
 
@@ -40,7 +57,7 @@ def _counts(char: str) -> bool:
 _MARK = re.compile(
     r"(?<=\d)\s*[.,:/'_*-]\s*(?=\d)"
     r"|(?<![^\s(\[$€£¥₹<>=~])[-.,](?=[^\w\s]?\d)|^-\s+(?=\d)"
-    r"|(?<=\d)-(?!\w)|(?<![^\W_])[^\W_]{1,3}[-*#]+(?![^\W_])"
+    r"|(?<=\d)-(?!\w)|(?<![^\W_])(?:[^\W_]{1,3}-+|[^\W_]{1,2}[*#]+)(?![^\W_])"
     r"|(?<=\d)\s+(?=\d+/\d)"
 )
 _IN_BRACKETS = re.compile(

@@ -13,7 +13,9 @@ from datetime import date
 from functools import lru_cache
 from typing import Literal
 
+from offapi.checks.fields import value_at
 from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
+from offapi.text.fold import fold_document
 from offapi.text.normalise import iso_date
 
 Order = Literal["day", "month", "year"]  # what comes first
@@ -37,7 +39,7 @@ def date_order(field: str, default: Order = "day") -> Check:
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
             return Verdict(0.0, answer.error)
-        value = answer.value.get(field)
+        value = value_at(answer.value, field)
         day = iso_date(value) if isinstance(value, str) else None
         possible, meant = _readings(document, default)
         if day not in possible:
@@ -55,6 +57,7 @@ def _readings(document: str, default: Order) -> tuple[frozenset[date], frozenset
 
     A date that does not allow the document's order keeps all its readings.
     """
+    document = fold_document(document)
     runs = _RUN.finditer(document)
     dates = [
         _days(*parts) for run in runs for parts in _DATE.findall(document, run.start(), run.end())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from offapi.checks.fields import value_at
 from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
 from offapi.text.normalise import bare
 
@@ -36,7 +37,7 @@ _EDGES = " .,:;*#=-\t"
 def in_header(field: str) -> Check:
     """Return a check: 1 when `field` is a line of the document's header, or a few joined lines.
 
-    Codes at the end of the line are ignored.
+    Codes at the end of the line are ignored. It is also 1 where the field is null.
     """
 
     @needs("object")
@@ -65,7 +66,9 @@ def legal_name(field: str) -> Check:
 def _verdict(field: str, answer: Answer, names: frozenset[str], wrong: str) -> Verdict:
     if answer.value is None:
         return Verdict(0.0, answer.error)
-    value = answer.value.get(field)
+    value = value_at(answer.value, field)
+    if value is None:
+        return Verdict(1.0, f"{field} has no value")
     if isinstance(value, str) and bare(value) in names:
         return Verdict(1.0, f"{field} is in the header")
     return Verdict(0.0, f"{field} is {wrong}: {value!r}")

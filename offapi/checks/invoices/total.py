@@ -14,23 +14,18 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
+from offapi.checks.fields import value_at
 from offapi.checks.gold import HALF_A_CENT
-from offapi.checks.readings import amount_readings
+from offapi.checks.numbers import NUMBER, is_amount, is_negative, readings_of
 from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
+from offapi.text.fold import fold_document
 from offapi.text.normalise import is_number
 
 LARGEST_ROUNDING = 0.5  # in the currency's unit; more is not rounding
 
-# With a fraction or marked thousands: 12.50, 1,234, .05. A plain 12 may be anything.
-_NUMBER = re.compile(r"[\d.][\d.,']*")
-_AMOUNT = re.compile(r"\d{1,3}(?:[.,']\d{3})*[.,]\d\d|\d+[.,]\d\d|\.\d\d|\d{1,3}(?:[.,']\d{3})+")
-_TORN = re.compile(r"(?<=\d) ?([.,]) ?(?=\d\d(?!\d))")  # 65 .70, as scans have it
-_GROUP = re.compile(r"(?<![\d.,])\d{1,3} $")  # may precede 234,50
-_CURRENCY = "rmus$€£¥₹"
-
 Label = Literal["total", "part", "tax", "given", "back", "rounding"]
 
-# Beginnings of the words that say what an amount is, in the languages of `readings`.
+# Beginnings of the words that say what an amount is, in the languages of `dates`.
 _STEMS: dict[Label, str] = {
     "total": (
         "total ttl amount due balance payable net gesamt summe betrag importe bedrag pagar payer"
@@ -69,13 +64,18 @@ class _Evidence:
 
 
 def final_total(field: str) -> Check:
-    """Return a check: 0 when the document shows that another amount was to be paid, else 1."""
+    """Return a check: 0 when the document shows that another amount was to be paid, else 1.
+
+    It is also 1 where the field is null.
+    """
 
     @needs("object")
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         if answer.value is None:
             return Verdict(0.0, answer.error)
-        total = answer.value.get(field)
+        total = value_at(answer.value, field)
+        if total is None:
+            return Verdict(1.0, f"{field} has no value")
         if not is_number(total):
             return Verdict(0.0, f"{field} is not a number")
         return _judge(field, total, _evidence(document))
@@ -110,7 +110,7 @@ def _evidence(document: str) -> _Evidence:
     labelled: list[float] = []
     printed: set[float] = set()
     before = ""
-    for line in document.lower().splitlines():
+    for line in fold_document(document).lower().splitlines():
         amounts = _amounts(line)
         if amounts:
             printed.update(map(abs, amounts))
@@ -155,31 +155,18 @@ def _amounts(line: str) -> list[float]:
     """Return the amounts in `line` (lower-case), each in every reading of its marks."""
     if "." not in line and "," not in line and "'" not in line:
         return []
-    if " ." in line or " ," in line or ". " in line or ", " in line:
-        line = _TORN.sub(r"\1", line)
     amounts: list[float] = []
-    signed = "-" in line
-    for match in _NUMBER.finditer(line):
+    signed = "-" in line or "(" in line
+    for match in NUMBER.finditer(line):
         written = match[0]
         if len(written) < 3:
             continue
         if written[-3] == "." and written[:-3].isdigit() and written[-2:].isdigit():
             readings = {float(written)}
+        elif is_amount(written.rpartition(" ")[2]) or is_amount(written.replace(" ", "")):
+            readings = readings_of(written)
         else:
-            written = written.rstrip(".,'")
-            if not _AMOUNT.fullmatch(written):
-                continue
-            readings = amount_readings("0" + written if written[0] == "." else written)
-        if written[3:4] in (".", ",") and (
-            group := _GROUP.search(line, max(match.start() - 4, 0), match.start())
-        ):
-            readings = readings | amount_readings(
-                group[0].strip() + ("," if written[3] == "." else ".") + written
-            )
-        negative = signed and _is_negative(line, match.start(), match.end())
+            continue
+        negative = signed and is_negative(line, match.start(), match.end())
         amounts += [-amount for amount in readings] if negative else readings
     return amounts
-
-
-def _is_negative(line: str, start: int, end: int) -> bool:
-    return line[end : end + 1] == "-" or line[:start].rstrip(_CURRENCY)[-1:] == "-"

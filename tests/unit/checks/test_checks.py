@@ -20,9 +20,10 @@ from offapi.checks import (
     literals,
     matches_gold,
 )
+from offapi.checks.dates import date_readings
 from offapi.checks.gold import same_value, score_value
 from offapi.checks.in_source import value_occurs
-from offapi.checks.readings import date_readings, number_readings
+from offapi.checks.numbers import number_readings
 from offapi.checks.verdict import parse
 from offapi.demo.facts import DateStyle, Money, spell
 
