@@ -29,9 +29,8 @@ from typing import Literal
 import orjson
 
 from offapi.chat.chat import Chat
-from offapi.data import documents
 from offapi.data.documents import Document
-from offapi.data.rows import row_text
+from offapi.data.rows import read_documents, row_text
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError
 from offapi.evaluation.accuracy import Report
@@ -107,7 +106,7 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     )
     if labels is None:
         open_teacher(config, task, "")
-    rows = tuple(documents.read(config.data))
+    rows = tuple(read_documents(config.data))
     return Inputs(
         task=task,
         model=model,

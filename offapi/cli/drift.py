@@ -113,11 +113,13 @@ def command(
         after = monitor.run(
             before, TraceSource(fresh, task_file, task, watching, known.ids), tally, output
         )
-        _show_rows(output, fresh, after, after.rows - before.rows, known.tally, tally)
+        _check_rows(fresh, after, tally)
         if state_file is not None:
             state.write(state_file, key, after)
     drift_report = report.drift_report(monitor, after, false_alarm)
     commands = report.next_commands(drift_report.verdict, task_file, fresh)
+    output.say(drift_report.headline())
+    _show_rows(output, after, after.rows - before.rows, known.tally, tally)
     _show_report(output, drift_report, commands)
     output.result(
         {
@@ -145,20 +147,25 @@ def _check_paths(state_file: Path | None, reads: tuple[Path, ...]) -> None:
         )
 
 
-def _show_rows(
-    output: Output, fresh: Path, after: State, new: int, known: RowTally, tally: RowTally
-) -> None:
-    """Show how many rows counted and how many did not. Raise DataError if none did."""
-    skipped = ", ".join(
-        f"{count:,} {reason}" for reason, count in sorted(tally.passed_over.items())
-    )
+def _skipped(tally: RowTally) -> str:
+    counts = sorted(tally.passed_over.items())
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts)
+
+
+def _check_rows(fresh: Path, after: State, tally: RowTally) -> None:
+    """Raise DataError if no fresh row counted."""
+    skipped = _skipped(tally)
     if not after.rows:
         what = f"the file has no fresh row{f' ({skipped})' if skipped else ''}."
         step = "Name a file with rows served after the reference."
         raise DataError.at(what, path=fresh, next_step=step)
-    output.say(
-        f"{new:,} new rows, {after.rows:,} in all{f'; skipped: {skipped}' if skipped else ''}."
-    )
+
+
+def _show_rows(output: Output, after: State, new: int, known: RowTally, tally: RowTally) -> None:
+    """Show how many rows counted and how many did not."""
+    skipped = _skipped(tally)
+    more = f"; skipped: {skipped}" if skipped else ""
+    output.say(f"{plural(new, 'new row')}, {after.rows:,} in all{more}.")
     for name, rows in (("reference", known), ("fresh", tally)):
         if rows.failed:
             output.say(
@@ -168,18 +175,11 @@ def _show_rows(
 
 
 def _show_report(output: Output, report: DriftReport, commands: list[str]) -> None:
-    headers = (
-        "watched",
-        "reference %",
-        "fresh %",
-        "recent %",
-        "difference, 95% interval",
-        "highest e",
-        "",
-    )
+    headers = ("watched", "reference", "fresh", "recent", "change, 95% interval", "evidence", "")
     output.table(headers, [signal.cells() for signal in report.watched])
     output.say(
-        "A length is shown as its rank among the reference's lengths. The intervals hold for one call."
+        f"Changes are in percentage points; of a length: longer than how many of the reference's."
+        f" Their intervals hold for one call. Evidence counts from {report.alarm:,.0f}."
     )
     for line in report.lines():
         output.say(line)
@@ -188,6 +188,11 @@ def _show_report(output: Output, report: DriftReport, commands: list[str]) -> No
     if not any(signal.rows for signal in report.watched):
         _show_list(output, "lowest grades", report.worst)
         _show_list(output, "most novel", report.most_novel)
+    if report.verdict == "retrain":
+        output.say(
+            "New labels come first: the served answers hold the mistakes that were found, so do not"
+            " train on them."
+        )
     for line in commands:
         output.say(f"Next: {line}")
 

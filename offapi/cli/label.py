@@ -44,7 +44,7 @@ CONCURRENCY, TIMEOUT = 4, 120.0
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Documents to label: a JSONL file, or a folder of .txt files.",
+    help="Documents to label: a JSONL file of documents or traces, or a folder of .txt files.",
 )
 @click.option(
     "--teacher",
@@ -156,7 +156,7 @@ def command(
       offapi label --task task.py --data docs.jsonl --teacher local:demo --out labels.jsonl
       offapi label --task task.py --data docs.jsonl --teacher http://127.0.0.1:8080/v1 --out l.jsonl
     """
-    from offapi.data import documents
+    from offapi.data.rows import read_documents
     from offapi.task import load_task
     from offapi.teachers.labelling import label_documents
     from offapi.teachers.teacher import parse_teacher
@@ -170,7 +170,7 @@ def command(
         )
     task = load_task(task_file)
     teacher = _teacher(spec, task, out, output, settings)
-    rows = documents.read(data)[:limit]
+    rows = read_documents(data)[:limit]
     with _watch(output, teacher) as watch:
         tally = label_documents(
             task, rows, teacher, out, shots=shots, retry_failed=retry_failed, watch=watch

@@ -29,6 +29,17 @@ def read_rows(path: Path) -> list[Row]:
     return [traces.parse(line) if is_trace(line) else documents.parse(line) for line in lines]
 
 
+def read_documents(path: Path) -> list[Document]:
+    """Return the documents of a file or folder; of a trace the text it was asked, not its answer.
+
+    Raise DataError as `read_rows` does.
+    """
+    return [
+        Document(row.id, row.document, row.gold) if isinstance(row, Trace) else row
+        for row in read_rows(path)
+    ]
+
+
 def is_trace(row: jsonl.JsonRow) -> bool:
     """Return whether `row` is a trace; otherwise it is a document. A null field does not count.
 

@@ -34,10 +34,26 @@ class Ruler:
         n = int(self.counts.sum())
         return (np.cumsum(self.counts) - self.counts / 2) / n if n else np.full(MARKS, 0.5)
 
+    def length_at(self, place: float) -> str:
+        """Return the length at a place, as `312`, or `below 12` and `above 900` beyond the ends."""
+        if not self.counts.any():
+            return "unknown"
+        first, last = (int(end) for end in np.flatnonzero(self.counts)[[0, -1]])
+        places = self.places()
+        if place < places[first]:
+            return f"below {_length(first):,.0f}"
+        if place > places[last]:
+            return f"above {_length(last):,.0f}"
+        seen = np.flatnonzero(self.counts)
+        return f"{_length(int(seen[np.abs(places[seen] - place).argmin()])):,.0f}"
+
     def median(self) -> float:
         """Return the median length, within 1%; NaN without any lengths."""
         n = int(self.counts.sum())
         if not n:
             return float("nan")
-        mark = int(np.searchsorted(np.cumsum(self.counts), n / 2))
-        return float(np.ceil(2 ** (mark / PER_DOUBLING) - 1 - 1e-9))
+        return _length(int(np.searchsorted(np.cumsum(self.counts), n / 2)))
+
+
+def _length(mark: int) -> float:
+    return float(np.ceil(2 ** (mark / PER_DOUBLING) - 1 - 1e-9))

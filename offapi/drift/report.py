@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from math import exp, log, sqrt
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from offapi.drift.monitor import DriftMonitor
 from offapi.drift.outliers import WORST, OutlierRow, list_key
 from offapi.drift.sequential_test import VALUES
-from offapi.drift.signals import NOVEL, Kind
+from offapi.drift.signals import LENGTHS, NOVEL, Kind
 from offapi.drift.state import State
 from offapi.stats.interval import Interval, wilson
 from offapi.text.display import plural
@@ -40,18 +40,29 @@ class SignalFinding:
     highest_e: float
     moved: bool  # its highest e reached the alarm
     rows: tuple[OutlierRow, ...]  # rows that stand out in the direction it moved
+    medians: tuple[str, str] | None = None  # of a length: in the reference, and in fresh rows
 
     def cells(self) -> tuple[str, ...]:
-        """Return a line of the table."""
-        lately = "" if self.lately is None else f"{100 * self.lately:.1f}"
-        means = (f"{100 * self.reference:.1f}", f"{100 * self.fresh:.1f}", lately)
-        return (
-            self.name,
-            *means,
-            self.difference.points(),
-            f"{self.highest_e:,.2g}",
-            "moved" if self.moved else "",
-        )
+        """Return a line of the table: means in percent, a length as its median."""
+        end = ("moved" if self.moved else "",)
+        evidence = f"{self.highest_e:,.2g}" if self.highest_e < LARGEST else "overwhelming"
+        if self.medians:
+            low, high = (100 * (0.5 + side) for side in (self.difference.low, self.difference.high))
+            rank = f"longer than {100 * self.fresh:.0f}% [{low:.0f} to {high:.0f}]"
+            return (f"median {self.name}", *self.medians, "", rank, evidence, *end)
+        lately = "" if self.lately is None else _percent(self.lately)
+        means = (_percent(self.reference), _percent(self.fresh), lately)
+        return (self.name, *means, self.difference.points(), evidence, *end)
+
+    def change(self) -> str:
+        """Return how far it moved, in words."""
+        if self.medians:
+            before, now = self.medians
+            if before == now:
+                return f"{self.name} now beyond {100 * self.fresh:.0f}% of the reference's"
+            return f"median {self.name} {before}, now {now}"
+        way = "fell" if self.difference.mean < 0 else "rose"
+        return f"{self.name} {way} from {_percent(self.reference)} to {_percent(self.fresh)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +87,8 @@ class DriftReport:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Return verdict, rule and notes, in words."""
-        moved = [signal for signal in self.watched if signal.moved]
-        lines = [f"{self.verdict.upper()}: {self._why(moved)}", f"Rule: {self.rule}"]
+        """Return the rule and notes, in words."""
+        lines = [f"Rule: {self.rule}"]
         if self.reference_rows < FEW:
             lines.append(
                 f"The reference has only {plural(self.reference_rows, 'row')}, too few to detect"
@@ -94,15 +104,21 @@ class DriftReport:
             )
         return lines
 
-    def _why(self, moved: Sequence[SignalFinding]) -> str:
-        if moved:
-            changes = [f"{signal.name} {signal.difference.points()} points" for signal in moved]
-            return f"{'; '.join(changes)}."
+    def headline(self) -> str:
+        """Return the verdict and the reason for it, in a sentence."""
+        return f"{self.verdict.upper()}: {self._why()}"
+
+    def _why(self) -> str:
+        changes = "; ".join(signal.change() for signal in self.watched if signal.moved)
+        if self.verdict == "retrain":
+            return f"the answers have got worse. {changes}."
+        if changes:
+            return f"something has changed, but no check has surely fallen. {changes}."
         if self.verdict == "watch":
             checks = [signal for signal in self.watched if signal.kind == "check"]
             low = max(checks, key=lambda check: check.highest_e)
-            return f"{low.name} may have fallen: {low.difference.points()} points."
-        return f"no drift detected in {plural(self.fresh_rows, 'row')}."
+            return f"the answers may have got worse, or it is chance. {low.change()}."
+        return f"no drift found in {plural(self.fresh_rows, 'row')}."
 
 
 def drift_report(watch: DriftMonitor, state: State, rate: float) -> DriftReport:
@@ -136,18 +152,26 @@ def drift_report(watch: DriftMonitor, state: State, rate: float) -> DriftReport:
 
 
 def next_commands(verdict: Verdict, task_file: Path, fresh: Path) -> list[str]:
-    """Return the commands to run next."""
+    """Return the commands to run next.
+
+    After an alarm new labels come first: the served answers hold the mistakes that were found.
+    """
     task, traces = (shlex.quote(str(path.absolute())) for path in (task_file, fresh))
     if verdict == "fresh":
         return []
     if verdict == "watch":
         return [f"offapi grade --task {task} --traces {traces} --review 30"]
-    recipe, more = task_file.parent / "filtered_sft.toml", f"--set name=retrain-{date.today()}"
-    commands = []
+    name = f"retrain-{date.today()}"
+    recipe, more = task_file.parent / "distill.toml", ""
+    commands = [f"offapi label --task {task} --data {traces} --teacher TEACHER --out {name}.jsonl"]
     if not recipe.is_file():
-        recipe, commands = Path("retrain/filtered_sft.toml"), ["offapi init retrain"]
-        more += f" --set task={task} --set val=LABELLED.jsonl"
-    return [*commands, f"offapi train {shlex.quote(str(recipe))} --set traces={traces} {more}"]
+        recipe, more = Path("retrain/distill.toml"), f" --set task={task} --set val=LABELLED.jsonl"
+        commands = ["offapi init retrain", *commands]
+    data = f"--set data={traces} --set labels={name}.jsonl"
+    return [
+        *commands,
+        f"offapi train {shlex.quote(str(recipe))} {data} --set name={name}{more}",
+    ]
 
 
 def _findings(watch: DriftMonitor, state: State, alarm: float) -> tuple[SignalFinding, ...]:
@@ -167,9 +191,25 @@ def _findings(watch: DriftMonitor, state: State, alarm: float) -> tuple[SignalFi
             highest_e=_e_value(state.peak[i]),
             moved=moved,
             rows=state.tops.get(list_key(signal.name, side), ()) if moved else (),
+            medians=_medians(watch, signal.name, before, now),
         )
         findings.append(finding)
     return tuple(findings)
+
+
+def _medians(
+    watch: DriftMonitor, name: str, before: NDArray[np.int64], now: NDArray[np.int64]
+) -> tuple[str, str] | None:
+    """Return a length's median in the reference and in fresh rows; None for other signals."""
+    if name not in LENGTHS:
+        return None
+    ruler = watch.reference.rulers[name]
+    places = [float(VALUES[np.searchsorted(np.cumsum(x), x.sum() / 2)]) for x in (before, now)]
+    return ruler.length_at(places[0]), ruler.length_at(places[1])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
 
 
 def _e_value(log_e: float) -> float:
@@ -178,9 +218,9 @@ def _e_value(log_e: float) -> float:
 
 def _rule(watched: int, alarm: float, warning: float, rate: float) -> str:
     return (
-        f"retrain if the highest e of a check reaches {alarm:,.0f} ({watched} signals /"
-        f" {rate:g}); watch if any other signal reaches it, or a check reaches {warning:,.0f};"
-        f" otherwise fresh. Without drift, and with independent rows, the probability that an e"
+        f"retrain if the evidence for a fall of a check reaches {alarm:,.0f} ({watched} signals /"
+        f" {rate:g}); watch if that for any other change does, or a check's reaches {warning:,.0f};"
+        f" otherwise fresh. Without drift, and with independent rows, the probability that any"
         f" ever reaches {alarm:,.0f} is at most {rate:.2%}, however often you check."
     )
 

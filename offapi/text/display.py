@@ -17,9 +17,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def plural(count: int, noun: str) -> str:
-    """Write a count with its noun, as `1 row` or `2 rows`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def plural(count: int, noun: str, many: str = "") -> str:
+    """Write a count with its noun, as `1 row` or `2,000 rows`; `many` is an irregular plural."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
 def shorten(text: str, most: int, mark: str = "…") -> str:

@@ -73,14 +73,17 @@ def test_day_after_day_until_it_says_retrain(tmp_path: Path) -> None:
     assert (last.returncode, last.stdout) == (3, "")
     for words in (
         "300 new rows, 500 in all; skipped: 200 counted before.",
-        "RETRAIN: check low -20.0",
-        "Rule: retrain if the highest e of a check reaches 180 (9 signals / 0.05)",
+        "RETRAIN: the answers have got worse. check low fell from 100.0% to 80.0%;",
+        "Rule: retrain if the evidence for a fall of a check reaches 180 (9 signals / 0.05)",
+        "New labels come first",
         "check low: rows that drove it",
         "b0                              ",
         "Right in all fields, among rows with gold: reference 100.0 [99.2–100.0]%, fresh 100.0",
-        f"Next: offapi train retrain/filtered_sft.toml --set traces={served} --set name=retrain-",
+        f"--data {served} --teacher TEACHER --out retrain-",
+        f"Next: offapi train retrain/distill.toml --set data={served} --set labels=retrain-",
     ):
         assert words in last.stderr, last.stderr
+    assert last.stderr.index("RETRAIN: ") < last.stderr.index("300 new rows"), "the verdict first"
     as_json = drift(tmp_path, "--state", "drift.json", "--json")
     assert (as_json.returncode, json.loads(as_json.stdout)["verdict"]) == (3, "retrain")
     assert state.stat().st_mode & 0o777 == 0o600

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from offapi.data.rows import read_documents
 from offapi.drift import outliers, reference, sequential_test, state, without_gold
 from offapi.drift import report as verdict
 from offapi.drift.monitor import DriftMonitor
@@ -386,6 +387,46 @@ def test_a_check_that_falls_says_retrain_with_its_rows(case: Case) -> None:
     assert told.worst[0].reason == "low: too much"
 
 
+def test_an_alarm_within_one_call_stays_an_alarm(case: Case) -> None:
+    """Evidence is highest in the middle of one batch; the good rows after it do not undo it."""
+    rows = [row(i, bad=i < 75) for i in range(900)]
+    whole = case.run(rows)
+    at = [one.name for one in case.watching].index("check low")
+    early = case.run(rows[:75])
+    assert case.watch.log_e(whole)[at] < case.watch.log_e(early)[at]
+    assert whole.peak[at] >= early.peak[at]
+    assert case.report(whole).verdict == "retrain"
+
+
+def test_the_verdict_is_said_in_words_and_units(case: Case) -> None:
+    told = case.report(case.run([row(i, bad=i % 4 == 2) for i in range(300)]))
+    assert told.headline() == (
+        "RETRAIN: the answers have got worse. check low fell from 100.0% to 75.0%;"
+        " answer length in characters now beyond 61% of the reference's."
+    )
+    longer = case.report(case.run([row(i, lines=40) for i in range(300)]))
+    by_name = {one.name: one for one in longer.watched}
+    cells = by_name["document length in lines"].cells()
+    assert cells[0] == "median document length in lines"
+    assert (cells[1], cells[2]) == ("5", "above 8")
+    assert cells[4].startswith("longer than 100% [")
+    assert by_name["check low"].cells()[1:3] == ("100.0%", "100.0%")
+    assert longer.headline().startswith(
+        "WATCH: something has changed, but no check has surely fallen."
+    )
+    assert "median document length in lines 5, now above 8" in longer.headline()
+    assert case.report(case.run([row(i) for i in range(300)])).headline() == (
+        "FRESH: no drift found in 300 rows."
+    )
+
+
+def test_the_length_at_a_place() -> None:
+    ruler = Ruler(np.bincount(marks(np.array([3.0, 3.0, 10.0, 50.0])), minlength=MARKS))
+    shown = [ruler.length_at(place) for place in (0.0, 0.25, 0.6, 0.875, 1.0)]
+    assert shown == ["below 3", "3", "10", "50", "above 50"]
+    assert Ruler(np.zeros(MARKS, np.int64)).length_at(0.5) == "unknown"
+
+
 def test_missing_fields_and_missing_answers_are_drift(case: Case) -> None:
     rows = [row(i) for i in range(300)]
     for one in rows[::3]:
@@ -558,13 +599,32 @@ def test_what_to_run_next(tmp_path: Path) -> None:
     ]
     assert [line.split()[1] for line in verdict.next_commands("retrain", task, fresh)] == [
         "init",
+        "label",
         "train",
     ]
+    (tmp_path / "distill.toml").touch()
     (tmp_path / "filtered_sft.toml").touch()
-    (line,) = verdict.next_commands("retrain", task, fresh)
-    assert line.startswith(
-        f"offapi train {tmp_path / 'filtered_sft.toml'} --set traces={fresh} --set name=retrain-"
+    label, train = verdict.next_commands("retrain", task, fresh)
+    assert label.startswith(f"offapi label --task '{task}' --data {fresh} --teacher TEACHER --out ")
+    assert train.startswith(
+        f"offapi train {tmp_path / 'distill.toml'} --set data={fresh} --set labels=retrain-"
     )
+    assert label.split("--out ")[1] == train.split("labels=")[1].split()[0]
+
+
+def test_the_served_answers_are_never_proposed_as_labels(tmp_path: Path) -> None:
+    for name in ("", "filtered_sft.toml", "distill.toml"):
+        (tmp_path / name).touch()
+        lines = verdict.next_commands("retrain", tmp_path / "task.py", tmp_path / "fresh.jsonl")
+        assert not [line for line in lines if "traces=" in line or "filtered_sft" in line]
+
+
+def test_the_documents_of_served_traces_are_labelled_without_their_answers(tmp_path: Path) -> None:
+    path = write(tmp_path / "served.jsonl", [row(1, bad=True), row(2)])
+    found = read_documents(path)
+    assert [one.id for one in found] == ["f1", "f2"]
+    assert found[0].text.startswith("Receipt 1\n")
+    assert found[0].recorded_label is None
 
 
 def test_the_state_does_not_grow_with_the_rows(case: Case) -> None:
