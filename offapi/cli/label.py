@@ -158,6 +158,7 @@ def command(
     """
     from offapi.data.rows import read_documents
     from offapi.task import load_task
+    from offapi.teachers.failures import failure_step
     from offapi.teachers.labelling import label_documents
     from offapi.teachers.teacher import parse_teacher
 
@@ -177,8 +178,9 @@ def command(
         )
     if tally.failed and not tally.ok:
         reasons = ", ".join(tally.failed)
-        hint = "Fix the cause and run the same command again with --retry-failed."
+        hint = failure_step(next(iter(tally.failed)), teacher.name, task.max_answer_tokens)
         raise TeacherError(f"no document was labelled: {reasons}.", where=str(out), next_step=hint)
+    _show_forms(output, tally, task)
     output.result(_as_json(tally))
 
 
@@ -205,6 +207,7 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
     endpoint = Endpoint(
         url=named.target,
         max_tokens=task.max_answer_tokens,
+        schema=task.schema,
         model=settings["model"],
         key=api_key_from(settings["api_key_env"]),
         concurrency=settings["concurrency"] or CONCURRENCY,
@@ -312,6 +315,18 @@ def _show_tally(output: Output, tally: LabellingTally) -> None:
     tokens = f"{tally.usage.prompt_tokens} prompt and {tally.usage.completion_tokens} answer tokens"
     output.say(f"This run: {tally.asked} answers, {tokens}, {tally.seconds:.1f} s{money}.")
     output.say(f"Labels: {tally.path}")
+
+
+def _show_forms(output: Output, tally: LabellingTally, task: Task) -> None:
+    """Say what stood around the labels, how many cannot be used, and what failed most."""
+    from offapi.checks.answer_forms import count_forms
+    from offapi.teachers.failures import failure_step
+
+    answers = [task.read_answer(label.output) for label in tally.labels if label.status == "ok"]
+    for line in count_forms(answers).lines():
+        output.say(line)
+    if tally.failed:
+        output.say(failure_step(next(iter(tally.failed)), tally.teacher, task.max_answer_tokens))
 
 
 def _as_json(tally: LabellingTally) -> dict[str, Any]:

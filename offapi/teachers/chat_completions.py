@@ -7,6 +7,7 @@ streaming, tools, several choices.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from offapi.teachers.teacher import Request, Usage
 from offapi.text.display import safe_line
 
 AGAIN = {408, 425, 429, *range(500, 600)}  # HTTP statuses worth another attempt
+FORMAT = "response_format"
+MOST_TOKENS = 1 << 53  # beyond it a count is no longer exact in JSON
 REASON_CHARACTERS = 300  # some servers echo the whole request in an error
 
 
@@ -37,6 +40,23 @@ class Reply:
     again: bool = False
     wait: float | None = None  # seconds the server asks to wait
     unsupported: str = ""  # the request's parameter that this model does not accept
+
+    @property
+    def refuses_schema(self) -> bool:
+        """Whether the request may have failed because it asked for a schema."""
+        if self.status in (400, 422):
+            return True
+        failed = self.status >= 500 or self.reason.startswith("error:")
+        return failed and _ABOUT_SCHEMA.search(self.reason) is not None
+
+
+_ABOUT_SCHEMA = re.compile(r"response_format|schema|grammar|guided|structured", re.IGNORECASE)
+
+
+def schema_option(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the option that asks for answers of this JSON schema."""
+    form = {"name": "answer", "schema": dict(schema)}
+    return {FORMAT: {"type": "json_schema", "json_schema": form}}
 
 
 def request_body(request: Request, model: str | None, options: Mapping[str, Any]) -> bytes:
@@ -90,7 +110,7 @@ def retry_after(value: str, now: float | None = None) -> float | None:
             seconds = parsedate_to_datetime(value).timestamp() - (
                 time.time() if now is None else now
             )
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
@@ -142,7 +162,7 @@ def _usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
     counts = [value.get("prompt_tokens"), value.get("completion_tokens", 0)]
-    prompt, completion = (n if isinstance(n, int) and n >= 0 else None for n in counts)
+    prompt, completion = (n if type(n) is int and 0 <= n < MOST_TOKENS else None for n in counts)
     return None if prompt is None or completion is None else Usage(prompt, completion)
 
 

@@ -14,6 +14,7 @@ import httpx2
 from offapi.teachers import chat_completions
 from offapi.teachers.teacher import Request, Usage
 
+PATH = "/chat/completions"
 LARGEST_REPLY = 8 << 20  # bytes
 CONNECT_SECONDS = 10.0
 
@@ -24,7 +25,7 @@ class Connection:
     def __init__(
         self, url: str, model: str | None, key: str | None, timeout: float, concurrency: int
     ) -> None:
-        self.url = f"{url.rstrip('/')}/chat/completions"
+        self.url = f"{url.rstrip('/')}{PATH}"
         self.model, self.key, self.timeout = model, key, timeout
         headers = {"content-type": "application/json"}
         if key:

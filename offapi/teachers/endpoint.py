@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx2
 
@@ -19,6 +20,7 @@ from offapi.network.guard import allow
 from offapi.progress import say_nothing
 from offapi.teachers import terms
 from offapi.teachers.budget import Budget
+from offapi.teachers.chat_completions import schema_option
 from offapi.teachers.connection import Connection
 from offapi.teachers.session import Session
 from offapi.teachers.teacher import Answered, Price, Request
@@ -44,6 +46,7 @@ class Endpoint:
     max_cost: float | None = None  # dollars, including `paid`
     paid: float = 0.0  # dollars spent by earlier calls
     terms_checked: bool = False
+    schema: Mapping[str, Any] | None = None  # of the answers, for servers that take one
     say: Callable[[str], None] = say_nothing
 
     def __post_init__(self) -> None:
@@ -117,7 +120,9 @@ class Endpoint:
         with allow(self.host, self.port), asyncio.Runner() as runner:
             connection = Connection(self.url, self.model, self.key, self.timeout, self.concurrency)
             budget = Budget(self.price or Price(), self.max_cost, self.max_tokens, self.paid)
-            yield from Session(connection, budget, requests, self.concurrency, self.say).run(runner)
+            options = schema_option(self.schema) if self.schema else {}
+            session = Session(connection, budget, requests, self.concurrency, self.say, options)
+            yield from session.run(runner)
 
 
 def _port(url: httpx2.URL) -> int:

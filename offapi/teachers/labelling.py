@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from offapi.errors import OffapiError
 from offapi.progress import say_nothing
+from offapi.teachers.failures import failure_kind
 from offapi.teachers.labels_file import Label, Log
 from offapi.teachers.recorded import Recorded
 from offapi.teachers.teacher import Answered, Price, Request, Teacher, Usage
@@ -155,11 +156,7 @@ class _Work:
 
     def tally(self, asked: Sequence[Request], teacher: Teacher, path: Path) -> LabellingTally:
         labels = tuple(self.labels[request.id] for request in asked if request.id in self.labels)
-        failed = Counter(
-            label.reason.split(":")[0].split(" (")[0]
-            for label in labels
-            if label.status == "failed"
-        )
+        failed = Counter(failure_kind(label.reason) for label in labels if label.status == "failed")
         return LabellingTally(
             documents=len(asked),
             ok=len(labels) - failed.total(),

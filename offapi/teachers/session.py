@@ -11,13 +11,14 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from offapi.errors import OffapiError, TeacherError
 from offapi.teachers.budget import Budget
-from offapi.teachers.chat_completions import Reply
-from offapi.teachers.connection import Connection
+from offapi.teachers.chat_completions import FORMAT, Reply
+from offapi.teachers.connection import PATH, Connection
+from offapi.teachers.failures import failure_step
 from offapi.teachers.teacher import Answered, Request, Usage
 
 # Not counting those that found the server busy; at least 15 seconds in all.
@@ -33,7 +34,7 @@ UnderWay = set[asyncio.Task[Answered | None]]
 class Session:
     """Requests sent over one connection, within one budget.
 
-    `say` gets a sentence when a server asks to wait.
+    `say` gets a sentence when a server asks to wait, or refuses the schema in `options`.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class Session:
         requests: Sequence[Request],
         concurrency: int,
         say: Callable[[str], None],
+        options: Mapping[str, Any],
     ) -> None:
         self.connection, self.budget = connection, budget
         self.waiting = deque(requests)
         self.concurrency, self.say = concurrency, say
-        self.options: dict[str, Any] = {"max_tokens": budget.max_tokens, "temperature": 0}
+        self.options = {"max_tokens": budget.max_tokens, "temperature": 0, **options}
         self.ended: OffapiError | None = None
         self.end = asyncio.Event()
         self.not_before = 0.0  # monotonic seconds
@@ -119,14 +121,25 @@ class Session:
             delay = min(delay * 2, LONGEST_BACKOFF)
         return None
 
-    async def _post(self, request: Request) -> Reply:
-        """Make one attempt, and another at once when only a parameter's name is wrong."""
+    async def _post(self, request: Request, *, with_schema: bool = True) -> Reply:
+        """Make one attempt, and another at once when only a parameter is wrong.
+
+        A server that answers without the schema only is asked without it from then on.
+        """
         options = dict(self.options)
+        if not with_schema:
+            options.pop(FORMAT, None)
         reply = await self.connection.post(request, options)
-        if reply.unsupported in options:
+        if reply.unsupported in options and reply.unsupported != FORMAT:
             self._respell(reply.unsupported)
-            return await self._post(request)
-        return reply
+            return await self._post(request, with_schema=with_schema)
+        if FORMAT not in options or not reply.refuses_schema:
+            return reply
+        bare = await self._post(request, with_schema=False)
+        if bare.status < 400 and not bare.again and self.options.pop(FORMAT, None):
+            what = "The teacher refused the task's schema; it is asked without"
+            self.say(f"{what} ({reply.reason}).")
+        return bare
 
     def _respell(self, parameter: str) -> None:
         """Rename or drop a parameter: newer models reject `max_tokens` and the temperature."""
@@ -139,10 +152,8 @@ class Session:
         self.silent = 0 if heard else self.silent + 1
         if self.silent >= SILENT:
             what = f"{SILENT} documents in a row got no answer ({reply.reason})."
-            hint = (
-                "Fix the cause, then run the same command again. Add --retry-failed to ask for"
-                " these documents too."
-            )
+            address = self.connection.url.removesuffix(PATH)
+            hint = failure_step(reply.reason, address, self.budget.max_tokens)
             self._stop(TeacherError(what, next_step=hint))
 
     async def _wait(self, reply: Reply, backoff: float) -> None:

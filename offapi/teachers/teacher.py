@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from offapi.errors import ConfigError
+from offapi.teachers.failures import teacher_step
 
 Kind = Literal["local", "endpoint", "recorded"]
 
@@ -131,8 +132,5 @@ def parse_teacher(spec: str) -> TeacherSpec:
         return TeacherSpec("endpoint", spec)
     raise ConfigError(
         f"unknown teacher {spec!r}.",
-        next_step=(
-            "Write local:NAME (a model in the store), http://HOST:PORT/v1 (an endpoint) or"
-            " recorded."
-        ),
+        next_step=teacher_step(spec),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import bigram_llama
 import pytest
+from fake_llm_server import Server, Turn
 from recipe_folder import Done, apart
 
 from offapi.models import store
@@ -79,6 +80,7 @@ def test_a_local_model_labels_and_is_not_asked_twice(
     assert (ran.returncode, ran.stdout) == (0, "")
     assert "local:parrot will label 4 of 4 documents." in ran.stderr
     assert "2 of 4 documents labelled" in ran.stderr
+    assert "did not end within the task's max_answer_tokens = 12. Raise it" in ran.stderr
 
     labels = rows([*files[:7]])
     assert {
@@ -204,3 +206,17 @@ def test_help_shows_an_example() -> None:
     ran = apart("label", "--help")
     assert ran.returncode == 0
     assert "--teacher local:demo --out" in ran.stdout
+
+
+def test_an_endpoint_gets_the_schema_and_the_form_of_its_answers_is_told(
+    files: list[object],
+) -> None:
+    fenced = Turn('```json\n{"total": 1.5}\n```')
+    with Server({"A receipt: 7": [fenced] * 3 + [Turn("I cannot.")]}) as server:
+        ran = apart(*files, "--teacher", server.url)
+        assert ran.returncode == 0, ran.stderr
+        formats = [body["response_format"] for body, _ in server.wire]
+    assert [each["json_schema"]["schema"]["required"] for each in formats] == [["total"]] * 4
+    said = " ".join(ran.stderr.split())
+    assert "3 of 4 answers stood in a code fence, which was set aside." in said
+    assert "1 of 4 answers are not one JSON object: text without JSON (1)." in said

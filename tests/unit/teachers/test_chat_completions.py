@@ -58,7 +58,16 @@ def test_a_truncated_answer_keeps_its_text_and_its_cost() -> None:
     assert (reply.output, reply.usage) == ('{"tot', Usage(9, 4))
 
 
-@pytest.mark.parametrize("usage", [None, {}, [], {"prompt_tokens": "9"}, {"prompt_tokens": -1}])
+ODD_USAGE = (
+    {"prompt_tokens": True},
+    {"prompt_tokens": 9, "completion_tokens": False},
+    {"prompt_tokens": 2**60},
+)
+
+
+@pytest.mark.parametrize(
+    "usage", [None, {}, [], {"prompt_tokens": "9"}, {"prompt_tokens": -1}, *ODD_USAGE]
+)
 def test_usage_that_is_not_reported_is_unknown(usage: object) -> None:
     assert chat_completions.read_reply(200, {}, completion(usage=usage)).usage is None
 
@@ -121,15 +130,18 @@ def test_a_server_that_echoes_the_request_does_not_fill_the_file() -> None:
     assert len(chat_completions.read_reply(400, {}, b"x" * 100_000).reason) < 400
 
 
+FAR = "Wed, 21 Oct 999999999999999999999 07:28:10 GMT"
+
+
 def test_retry_after_as_seconds_and_as_a_date() -> None:
     noon = 1_445_412_480.0  # Wed, 21 Oct 2015 07:28:00 GMT
     assert chat_completions.retry_after("2.5") == 2.5
     assert chat_completions.retry_after("-3") == 0.0
     assert chat_completions.retry_after("Wed, 21 Oct 2015 07:28:10 GMT", now=noon) == 10.0
     assert chat_completions.retry_after("Wed, 21 Oct 2015 07:27:00 GMT", now=noon) == 0.0
-    assert [chat_completions.retry_after(value) for value in ("", "soon", "nan", "inf")] == [
+    assert [chat_completions.retry_after(value) for value in ("", "soon", "nan", "inf", FAR)] == [
         None
-    ] * 4
+    ] * 5
 
 
 def test_a_model_that_wants_a_parameter_spelled_otherwise() -> None:

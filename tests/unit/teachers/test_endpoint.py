@@ -458,3 +458,78 @@ def test_the_network_guard_opens_only_for_the_teacher(serve: Callable[..., Serve
     answers.close()
     with pytest.raises(NetworkBlocked):
         create_connection((elsewhere[0], server.http.server_port), timeout=1)
+
+
+SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
+FORM = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+
+
+def test_the_schema_goes_to_servers_that_take_one(serve: Callable[..., Server]) -> None:
+    server = serve(lambda document, nth: good())
+    answers, error = ended(teacher(server, schema=SCHEMA), ask(*"abc"))
+    assert ([x.reason for x in answers], error) == ([""] * 3, None)
+    assert [body["response_format"] for body in server.bodies] == [FORM] * 3
+    ended(teacher(server), ask("d"))
+    assert "response_format" not in server.bodies[-1]
+
+
+@pytest.mark.parametrize(
+    ("status", "refusal"),
+    [
+        (400, {"message": "response_format is not supported"}),
+        (400, {"code": "unsupported_parameter", "param": "response_format", "message": "no"}),
+        (422, {"message": "extra fields not permitted"}),
+        (500, {"message": "failed to parse grammar"}),
+        (501, {"message": "guided decoding is not built in"}),
+        (200, {"message": "json_schema: unknown keyword"}),
+    ],
+)
+def test_a_server_that_refuses_the_schema_is_asked_without_it(
+    serve: Callable[..., Server], status: int, refusal: dict[str, str]
+) -> None:
+    with_schema: list[bool] = []
+
+    def script(document: str, nth: int) -> Reply:
+        with_schema.append("response_format" in server.bodies[-1])
+        return (status, {}, orjson.dumps({"error": refusal})) if with_schema[-1] else good()
+
+    server, said = serve(script), list[str]()
+    endpoint = teacher(server, schema=SCHEMA, concurrency=1, say=said.append)
+    answers, stopped = ended(endpoint, ask(*"abcd"))
+    assert ([x.reason for x in answers], stopped) == ([""] * 4, None)
+    assert with_schema == [True, False, False, False, False]
+    assert len(said) == 1
+    assert said[0].startswith("The teacher refused the task's schema; it is asked without (")
+
+
+def test_a_document_that_fails_either_way_keeps_the_schema_for_the_others(
+    serve: Callable[..., Server],
+) -> None:
+    def script(document: str, nth: int) -> Reply:
+        return (400, {}, b'{"error": "too long"}') if document == "long" else good()
+
+    server, said = serve(script), list[str]()
+    endpoint = teacher(server, schema=SCHEMA, concurrency=1, say=said.append)
+    answers, _ = ended(endpoint, ask("long", "b"))
+    assert [x.reason for x in answers] == ["HTTP 400: too long", ""]
+    assert server.bodies[-1]["response_format"] == FORM
+    assert said == []
+
+
+def test_a_busy_server_keeps_the_schema(serve: Callable[..., Server]) -> None:
+    server = serve(lambda document, nth: (503, {}, b"busy") if nth == 1 else good())
+    said: list[str] = []
+    answers, _ = ended(teacher(server, schema=SCHEMA, say=said.append), ask("a"))
+    assert ([x.reason for x in answers], said) == ([""], [])
+    assert [body["response_format"] for body in server.bodies] == [FORM] * 2
+
+
+def test_where_nothing_answers_the_step_names_the_address(serve: Callable[..., Server]) -> None:
+    server = serve(lambda document, nth: good())
+    server.http.shutdown()
+    server.http.server_close()
+    _, error = ended(teacher(server), ask(*"abc"))
+    assert isinstance(error, TeacherError)
+    assert f"Nothing answers at {server.url}." in error.next_step
+    assert "`ollama serve`" in error.next_step
+    assert "`llama-server" in error.next_step

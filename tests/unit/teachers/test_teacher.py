@@ -11,6 +11,7 @@ import pytest
 from offapi.errors import ConfigError
 from offapi.teachers import terms
 from offapi.teachers.endpoint import Endpoint, api_key_from
+from offapi.teachers.failures import failure_step
 from offapi.teachers.teacher import Price, Request, TeacherSpec, Usage, parse_teacher
 
 
@@ -25,6 +26,40 @@ def test_specs() -> None:
         with pytest.raises(ConfigError, match="unknown teacher") as caught:
             parse_teacher(wrong)
         assert "local:NAME" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("spec", "written"),
+    [
+        ("ollama:qwen3", "http://127.0.0.1:11434/v1 --model qwen3"),
+        ("Ollama:qwen3:8b", "http://127.0.0.1:11434/v1 --model qwen3:8b"),
+        ("ollama", "http://127.0.0.1:11434/v1"),
+        ("lmstudio:gemma", "http://127.0.0.1:1234/v1 --model gemma"),
+        ("llama-server", "http://127.0.0.1:8080/v1"),
+        ("vllm:m", "http://127.0.0.1:8000/v1 --model m"),
+        ("localhost:8080", "http://localhost:8080/v1"),
+        ("localhost:8080/v1", "http://localhost:8080/v1"),
+    ],
+)
+def test_a_servers_name_leads_to_its_address(spec: str, written: str) -> None:
+    with pytest.raises(ConfigError, match="unknown teacher") as caught:
+        parse_teacher(spec)
+    assert f"write {written}. Teachers are" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("truncated", "max_answer_tokens = 12. Raise it"),
+        ("unreachable: no route (6 attempts)", "Nothing answers at http://127.0.0.1:1/v1. Start"),
+        ("timed out: no answer in 5 s", "Raise --timeout"),
+        ("refused: I cannot", "choose another one"),
+        ("empty answer", "may have used up max_answer_tokens = 12"),
+        ("HTTP 500", "Fix the cause."),
+    ],
+)
+def test_each_failure_has_its_next_step(reason: str, words: str) -> None:
+    assert words in failure_step(reason, "http://127.0.0.1:1/v1#m", 12)
 
 
 def test_a_teacher_elsewhere_needs_its_terms_checked() -> None:
