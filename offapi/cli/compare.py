@@ -54,8 +54,10 @@ def command(
     """
     from offapi.backend import default_backend, find
     from offapi.compare.config import load_keys
+    from offapi.data import documents
 
     keys = load_keys(file, overrides)
+    documents.say_left_out(output, keys.documents, keys.traces, keys.test, keys.val)
     name = backend or default_backend()
     find(name)
     output.result(estimate(keys, name, output) if dry_run else run(keys, name, output))

@@ -97,8 +97,10 @@ def command(
     """
     from offapi.backend import default_backend, find
     from offapi.compare.config import load_keys
+    from offapi.data import documents
 
     keys = load_keys(file, overrides)
+    documents.say_left_out(output, keys.documents, keys.traces, keys.test, keys.val)
     name = backend or default_backend()
     find(name)
     request = (keys, recipe, name, sizes, draws)

@@ -156,11 +156,13 @@ def command(
       offapi eval student.jsonl --against teacher.jsonl --margin 0.05
       offapi eval student.jsonl --against recorded --task task.py --data val.jsonl
     """
+    from offapi.data import documents
     from offapi.evaluation import accuracy
     from offapi.evaluation.evaluate import read_questions
 
     _check_usage(answers, task_file, data, against)
     questions = read_questions(task_file, data, limit) if task_file and data else None
+    documents.say_left_out(output, data)
     rival = _rival(against, questions, common, output) if against else None
     predictions: Sequence[Prediction] = ()
     result: dict[str, Any] = {}

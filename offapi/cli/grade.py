@@ -145,6 +145,7 @@ def command(
       offapi grade --task task.py --traces traces.jsonl --top 0.5 --kept kept.jsonl
       offapi grade --task task.py --traces traces.jsonl --cap 20 --cap-by vendor --kept kept.jsonl
     """
+    from offapi.data import documents
     from offapi.grading.file import grade_file, inputs, kept_file
     from offapi.grading.file.row_reader import Lines
     from offapi.grading.keep import require_groups
@@ -157,6 +158,7 @@ def command(
         require_terminal()
     keep = _keep(rule)
     read = inputs.read(task_file, traces, cap_by=keep.cap_by, gold=gold, against=against)
+    documents.say_left_out(output, gold, *against)
     _check_field(keep, read)
     require_groups(keep, inputs.groups(traces, read.task), traces)
     graded = grade_file.grade(read, out, output)

@@ -156,6 +156,7 @@ def command(
       offapi label --task task.py --data docs.jsonl --teacher local:demo --out labels.jsonl
       offapi label --task task.py --data docs.jsonl --teacher http://127.0.0.1:8080/v1 --out l.jsonl
     """
+    from offapi.data.documents import say_left_out
     from offapi.data.rows import read_documents
     from offapi.task import load_task
     from offapi.teachers.failures import failure_step
@@ -172,6 +173,7 @@ def command(
     task = load_task(task_file)
     teacher = _teacher(spec, task, out, output, settings)
     rows = read_documents(data)[:limit]
+    say_left_out(output, data)
     with _watch(output, teacher) as watch:
         tally = label_documents(
             task, rows, teacher, out, shots=shots, retry_failed=retry_failed, watch=watch

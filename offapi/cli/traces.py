@@ -107,7 +107,7 @@ def import_(
         raise ConfigError(
             f"{format!r} is not a format.", where="FORMAT", next_step=nearest(format, FORMATS)
         )
-    files = records.find_files(paths, but=out)
+    files = records.find_files(paths, but=out, say=output.say)
     if records.is_output(out, files):
         what = "this command also reads that file, so writing to it would destroy the input."
         raise ConfigError(what, where=f"--out {out}", next_step="Name another file.")
@@ -166,6 +166,8 @@ def _maps(given: tuple[str, ...]) -> dict[str, str]:
 def _show_import(output: Output, imported: Imported) -> None:
     """Show what happened to the rows, warnings, samples, and where the traces are."""
     lost = sum(each.count for each in imported.dropped)
+    from offapi.text.display import plural
+
     output.say(f"{imported.read:,} rows read, {imported.usable:,} usable, {lost:,} dropped.")
     if imported.paired:
         entries = imported.read + imported.paired
@@ -180,13 +182,18 @@ def _show_import(output: Output, imported: Imported) -> None:
         )
     if imported.dropped:
         rows = [
-            (each.reason, f"{each.count:,}", _short(", ".join(each.places)))
+            (each.reason, f"{each.count:,}", _short(", ".join((each.first, *each.places[1:]))))
             for each in imported.dropped
         ]
         output.table(("dropped because", "rows", "first found in"), rows)
     for each in imported.dropped:
         if each.hint:
             output.say(f"{each.reason}: {each.hint}")
+    if imported.nulls:
+        output.say(
+            f"{plural(imported.nulls, 'row')} with NaN or Infinity, which JSON does not have: read as"
+            f" null (first in {imported.null_at})."
+        )
     if imported.personal:
         from offapi.data.importers.worker import LOOKED_AT, SPARSE
 

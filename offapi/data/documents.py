@@ -1,8 +1,8 @@
 """Documents: what a task reads, with the answers that are known for them.
 
-JSONL rows `{"id", "document", "gold"?, "recorded_label"?}`, or a folder of .txt and .md files. An
-answer is an object of fields, or a text where the task answers with text. Other keys are ignored,
-unless they look like a typo. Left out: PDF.
+Rows `{"id", "document", "gold"?, "recorded_label"?}` of JSON Lines or of one array, or a folder of
+.txt and .md files. An answer is an object of fields, or a text where the task answers with text.
+Other keys are ignored, unless they look like a typo. Left out: PDF.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 import orjson
 
 from offapi.errors import DataError
-from offapi.files import jsonl
+from offapi.files import contents, jsonl
+from offapi.files.folder import list_folder
+from offapi.progress import Progress
 
 SUFFIXES = (".txt", ".md")
 OPTIONAL = ("gold", "recorded_label")
@@ -41,11 +43,19 @@ class Document:
 
 
 def read(path: Path) -> list[Document]:
-    """Return the documents in a JSONL file, in its order, or in a folder, by name.
+    """Return the documents in a file of rows, in its order, or in a folder, by name.
 
     Raise DataError, with file, line, field and next step, for anything that is not a document.
     """
     return _read_folder(path) if path.is_dir() else _read_rows(path)
+
+
+def say_left_out(progress: Progress, *paths: Path | None) -> None:
+    """Say which files of the folders among `paths` are not read as documents, and what to do."""
+    for path in dict.fromkeys(paths):
+        others = list_folder(path, SUFFIXES).left_out() if path and path.is_dir() else ""
+        if others:
+            progress.say(others)
 
 
 def write(path: Path, documents: Iterable[Document]) -> None:
@@ -90,7 +100,7 @@ def parse(row: jsonl.JsonRow) -> Document:
         raise row.error("the document is empty.", "document", "Remove the row, or add its text.")
     check_keys(row)
     gold, label = known_answer(row, "gold"), known_answer(row, "recorded_label")
-    return Document(row.required("id", str), text, gold, label)
+    return Document(row.id, text, gold, label)
 
 
 def fields_of(answer: KnownAnswer | None) -> Mapping[str, Any]:
@@ -103,7 +113,7 @@ def known_answer(row: jsonl.JsonRow, name: str) -> KnownAnswer | None:
 
     Raise DataError where it is neither an object nor a text that is not empty.
     """
-    value = row.value.get(name)
+    value = row.optional(name, object)
     if value is None or isinstance(value, dict):
         return value
     if isinstance(value, str) and value.strip():
@@ -115,33 +125,24 @@ def known_answer(row: jsonl.JsonRow, name: str) -> KnownAnswer | None:
 
 def _read_folder(path: Path) -> list[Document]:
     """Return every .txt and .md file below `path` but hidden ones; the id is the relative path."""
-    named = sorted(
-        (file.relative_to(path).as_posix(), file)
-        for file in path.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not _hidden(file.relative_to(path))
-    )
-    if not named:
-        step = f"Put {' or '.join(SUFFIXES)} files into it, or name a .jsonl file."
-        raise DataError.at("there are no documents in the folder.", path=path, next_step=step)
-    return [Document(name, _text(file)) for name, file in named]
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    folder = list_folder(path, SUFFIXES)
+    if not folder.files:
+        step = f"Put {' or '.join(SUFFIXES)} files into it, or name a file of rows (.jsonl)."
+        what = "there are no documents in the folder."
+        step = f"{folder.left_out()} {step}".lstrip()
+        raise DataError.at(what, path=path, next_step=step)
+    return [Document(name, _text(file)) for name, file in folder.files]
 
 
 def _text(file: Path) -> str:
+    data = contents.read_text(file)
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = data.decode()
     except UnicodeDecodeError as error:
-        what = f"the file is not UTF-8 at byte {error.start + 1}."
-        raise DataError.at(what, path=file, next_step="Save the file as UTF-8.") from None
-    except OSError as error:
-        raise DataError.at(
-            f"cannot read the file: {error.strerror}.", path=file, next_step="Check the file."
-        ) from None
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"not UTF-8: {contents.not_utf_8(data, error.start)}."
+        step = contents.save_as_utf_8()
+        raise DataError.at(what, path=file, line=line, next_step=step) from None
     if not text.strip():
         raise DataError.at(
             "the document is empty.", path=file, next_step="Remove the file, or add its text."

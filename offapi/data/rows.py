@@ -18,7 +18,7 @@ Row = Document | Trace
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a JSONL file in its order, or the documents of a folder.
+    """Return the rows of a file in its order, or the documents of a folder.
 
     Raise DataError, with file, line, field and next step, for a row that is neither or both.
     """

@@ -32,7 +32,7 @@ class TableRow:
 
 
 def is_table(path: Path) -> bool:
-    """Return whether the file is CSV or TSV, by its content. Raise DataError for anything but text."""
+    """Return whether the file is CSV or TSV, by its content. Raise DataError if it is not text."""
     try:
         with contents.open_text(path) as opened:
             return bool(contents.table_delimiter(opened.head))

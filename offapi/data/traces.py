@@ -129,7 +129,7 @@ _CORRECTION = re.compile(r"\bJSON\b|validation error", re.IGNORECASE)
 
 
 def read(path: Path) -> list[Trace]:
-    """Return the traces in a JSONL file.
+    """Return the traces in a file of rows.
 
     Raise DataError, with file, line, field and next step, for anything that is not a trace.
     """
@@ -154,6 +154,8 @@ def as_row(trace: Trace) -> dict[str, Any]:
 def parse(row: jsonl.JsonRow) -> Trace:
     """Return the trace in `row`; raise DataError at the field that is wrong."""
     messages = row.required("messages", list)
+    for name in ("gold", "source", "grade"):
+        row.optional(name, object)
     for i, message in enumerate(messages):
         _check_message(row, f"messages[{i}]", message)
     if not messages or messages[-1]["role"] != "assistant":
@@ -168,7 +170,8 @@ def parse(row: jsonl.JsonRow) -> Trace:
                 "Write a tool definition in OpenAI's shape.",
             )
     try:
-        return msgspec.convert({**row.value, "messages": messages, "tools": tools or None}, Trace)
+        value = {**row.value, "id": row.id, "messages": messages, "tools": tools or None}
+        return msgspec.convert(value, Trace)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         raise row.error(f"{what}.", where.rstrip("`"), "Fix this row.") from None

@@ -31,7 +31,7 @@ def read(path: Path, task: Task, limit: int | None = None) -> Sequence[Row]:
                 raise _no_gold(task, rows, row)
             task.check_gold(row.gold, row=row.id)
         except DataError as error:
-            where = f"{path}{_line(path, row.id)}, document {row.id!r}, field 'gold'"
+            where = f"{_place(path, row.id)}, document {row.id!r}, field 'gold'"
             raise DataError(error.what, where=where, next_step=error.next_step) from None
     return rows
 
@@ -71,8 +71,8 @@ def run_of(adapter: Path) -> Run | None:
     return next(map(Run.open, runs), None)
 
 
-def _line(path: Path, id: str) -> str:
-    """Return `, line N` of the row with that id; "" in a folder."""
+def _place(path: Path, id: str) -> str:
+    """Return the place of the row with that id; of a folder its path."""
     if path.is_dir():
-        return ""
-    return next(f", line {row.line}" for row in jsonl.read(path) if row.value.get("id") == id)
+        return str(path)
+    return next(row.where for row in jsonl.read(path) if row.id == id)

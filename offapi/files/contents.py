@@ -25,7 +25,7 @@ HEAD = 64 << 10  # bytes that show what a file holds
 PIECE = 1 << 20
 BOM = codecs.BOM_UTF8
 GZIP = b"\x1f\x8b"
-SAFE, RATIO = 1 << 30, 200  # a file may unpack to SAFE bytes, or to RATIO times its size
+SAFE, RATIO = LARGEST, 200  # a file may unpack to SAFE bytes, or to RATIO times its size
 CONVERT = "Convert it, for example: iconv -f {} -t UTF-8 FILE > NEW"
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),

@@ -1,4 +1,4 @@
-"""JSON Lines, read strictly: a bad line is an error with file, line, field and next step.
+"""Rows of JSON, read strictly: a bad row is an error with file, line, field and next step.
 
 Left out: reading lazily. Rows are small, and a bad last row should be known before the first
 is used.
@@ -8,25 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
 
-from offapi.errors import DataError, nearest
-from offapi.files import atomic
+from offapi.errors import DataError, nearest, place
+from offapi.files import atomic, contents, json_text
 
 T = TypeVar("T")
+DEEPEST = 200  # levels, which every writer of JSON can write
+NUMBERS = " (a whole number as an id counts as its digits)"
 _KINDS: Mapping[type, str] = {str: "a string", dict: "an object", list: "an array"}
 
 
 @dataclass(frozen=True)
 class JsonRow:
-    """One line: its object, and its place, for errors."""
+    """One row: its object, and its place, for errors."""
 
     path: Path
-    line: int  # 1-based
+    line: int  # 1-based; of an array, the element's number
     value: Mapping[str, Any]
+    element: bool = False  # of an array
+    suspect: bool = False  # the value holds NaN or Infinity, or may be nested too deeply
+
+    @property
+    def id(self) -> str:
+        """The row's id as text: a whole number counts as its digits, so 1 is "1".
+
+        Raise DataError if it is missing, empty or something else.
+        """
+        id = self.value.get("id")
+        if isinstance(id, int) and not isinstance(id, bool):
+            return str(id)
+        if isinstance(id, float) and id.is_integer():
+            return str(int(id))
+        id = self.required("id", str)
+        if not id.strip():
+            raise self.error("the id is empty.", "id", "Give every row its own id.")
+        return id
 
     def required(self, name: str, kind: type[T]) -> T:
         """Return the field `name`. Raise DataError if it is missing or not a `kind`."""
@@ -44,36 +65,58 @@ class JsonRow:
     def _typed(self, name: str, kind: type[T]) -> T:
         value = self.value[name]
         if not isinstance(value, kind):
-            shown = orjson.dumps(value)[:40].decode("utf-8", "replace")
+            shown = "NaN" if value != value else orjson.dumps(value)[:40].decode("utf-8", "replace")
             raise self.error(
                 f"{name!r} must be {_KINDS[kind]}, got {shown}.", name, "Fix this row."
             )
+        if self.suspect:
+            self._check_writable(name, value)
         return value
 
+    def _check_writable(self, name: str, value: object) -> None:
+        """Raise DataError where a value cannot be written as it was read."""
+        if _too_deep(value):
+            what = f"{name!r} is nested more than {DEEPEST} levels deep."
+            raise self.error(what, name, "Fix this row.")
+        if field := _not_finite(value, name):
+            step = "Write null where there is no value."
+            raise self.error("NaN and Infinity are not JSON.", field, step)
+
+    @property
+    def where(self) -> str:
+        """The row's place, as errors write it."""
+        return place(*self._place())
+
     def error(self, what: str, field: str = "", next_step: str = "") -> DataError:
-        """Return a DataError at this line."""
-        return DataError.at(what, path=self.path, line=self.line, field=field, next_step=next_step)
+        """Return a DataError at this row."""
+        path, line = self._place()
+        return DataError.at(what, path=path, line=line, field=field, next_step=next_step)
+
+    def _place(self) -> tuple[Path | str, int | None]:
+        if self.element:
+            return f"{self.path}, element {self.line}", None
+        return self.path, self.line
 
 
 def read(path: Path) -> list[JsonRow]:
-    """Return all rows of the file; blank lines are skipped.
+    """Return all rows of the file: of its lines, of one array, or of objects over several lines.
 
-    Raise DataError for a missing or empty file, and at the first line that is not UTF-8, not JSON,
-    or not an object.
+    The file may be packed with gzip or in UTF-16; blank lines are skipped. Raise DataError for a
+    missing or empty file, for one of another kind, and at the first row that is not UTF-8, not
+    JSON, or not an object.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError.at(
-            f"cannot read it: {error.strerror}.", path=path, next_step="Check the path."
-        ) from None
-    # Windows editors put a mark before UTF-8.
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    rows = [
-        parse(path, i, line, last=i == len(lines))
-        for i, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+    data = contents.read_text(path)
+    json_text.refuse_other_text(path, data[: contents.HEAD])
+    parts = json_text.split_values(path, data)
+    if parts is None:
+        lines = data.split(b"\n")
+        rows = [
+            parse(path, i, line, last=i == len(lines))
+            for i, line in enumerate(lines, start=1)
+            if line.strip()
+        ]
+    else:
+        rows = [parse(path, i, value, element=parts.array) for i, value in parts.values]
     if not rows:
         raise DataError.at(
             "there are no rows in it.", path=path, next_step="Write one JSON object on each line."
@@ -81,43 +124,70 @@ def read(path: Path) -> list[JsonRow]:
     return rows
 
 
-def parse(path: Path, number: int, line: bytes, *, last: bool = False) -> JsonRow:
+def parse(
+    path: Path, number: int, line: bytes, *, last: bool = False, element: bool = False
+) -> JsonRow:
     """Return the row in a line of `path`. Raise DataError if it is not a JSON object in UTF-8."""
+    if len(line) > contents.LARGEST:
+        what = f"one row must not exceed {contents.LARGEST >> 20} MiB."
+        raise DataError.at(what, path=path, line=number, next_step="Split or remove the row.")
+    suspect = line.count(b"{") + line.count(b"[") > DEEPEST
     try:
-        line.decode("utf-8")
         value = orjson.loads(line)
-    except UnicodeDecodeError as error:
-        what = f"not UTF-8 at byte {error.start + 1} of the line."
-        raise DataError.at(
-            what, path=path, line=number, next_step="Save the file as UTF-8."
-        ) from None
-    except orjson.JSONDecodeError as error:
-        cut = "This last line may have been cut short. " if last else ""
-        raise DataError.at(
-            f"not JSON: {error.msg} at column {error.colno}.",
-            path=path,
-            line=number,
-            next_step=f"{cut}Write one whole JSON object on each line.",
-        ) from None
+    except orjson.JSONDecodeError:
+        value, suspect = json_text.with_nan(line), True
+        if value is None:
+            raise _not_json(path, number, line, last) from None
+    row = JsonRow(path, number, value, element, suspect)
     if not isinstance(value, dict):
         what = f"a JSON {type(value).__name__}, not an object."
-        raise DataError.at(
-            what, path=path, line=number, next_step="Write one JSON object on each line."
-        )
-    return JsonRow(path, number, value)
+        raise row.error(what, next_step="Write one JSON object on each line.")
+    return row
+
+
+def _not_json(path: Path, number: int, line: bytes, last: bool) -> DataError:
+    what = json_text.why_not_json(line)
+    if what.startswith("not UTF-8"):
+        step = contents.save_as_utf_8()
+    else:
+        cut = "This last line may have been cut short. " if last else ""
+        step = f"{cut}Write one whole JSON object on each line."
+    return DataError.at(f"{what}.", path=path, line=number, next_step=step)
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [child for each in level for _, child in _children(each)]
+        if not level:
+            return False
+    return True
+
+
+def _not_finite(value: Any, path: str) -> str:
+    """Return the place of the first NaN or Infinity in `value`; "" without one."""
+    if isinstance(value, float):
+        return "" if isfinite(value) else path
+    inside = (_not_finite(child, f"{path}.{name}") for name, child in _children(value))
+    return next(filter(None, inside), "")
+
+
+def _children(value: Any) -> Iterable[tuple[object, Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
 
 
 def unique_ids(rows: Iterable[JsonRow]) -> None:
-    """Raise DataError at the first row whose "id" is empty or was used before."""
-    seen: dict[str, int] = {}
+    """Raise DataError at the first row whose id is empty or was used before; 1 and "1" are one."""
+    seen: dict[str, JsonRow] = {}
     for row in rows:
-        id = row.required("id", str)
-        if not id.strip():
-            raise row.error("the id is empty.", "id", "Give every row its own id.")
-        if id in seen:
-            what = f"id {id!r} was already used in line {seen[id]}."
+        before = seen.setdefault(row.id, row)
+        if before is not row:
+            unit = "element" if row.element else "line"
+            alike = "" if type(before.value["id"]) is type(row.value["id"]) else NUMBERS
+            what = f"id {row.id!r} was already used in {unit} {before.line}{alike}."
             raise row.error(what, "id", "Give every row its own id.")
-        seen[id] = row.line
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

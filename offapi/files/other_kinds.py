@@ -16,7 +16,7 @@ class OtherKind(NamedTuple):
 
 PDF = OtherKind(
     "a PDF",
-    "Convert it to text: pdftotext -layout FILE (a scan has no text layer: ocrmypdf first).",
+    "convert it to text: pdftotext -layout FILE (a scan has no text layer: ocrmypdf first).",
 )
 DOCX = OtherKind("a Word document", "Convert it to text: pandoc FILE -t plain -o FILE.txt")
 OLD = OtherKind(
@@ -46,6 +46,8 @@ DATABASE = OtherKind(
 AVRO = OtherKind("an Avro or ORC file", "Convert it to JSON Lines.")
 PICKLE = OtherKind("a Python pickle", "Write it as JSON Lines with json.dumps, one row a line.")
 POINTER = OtherKind("a Git LFS pointer, not the file itself", "Fetch the file: git lfs pull")
+ROWS = OtherKind("rows of JSON", "Name such a file itself, not its folder.")
+TABLE = OtherKind("a table", "`offapi init DIR --from FILE` reads it.")
 BINARY = OtherKind("a binary file", "offapi reads text: JSON Lines, or .txt and .md in a folder.")
 
 BEGINNINGS: tuple[tuple[bytes, OtherKind], ...] = (
@@ -108,6 +110,11 @@ BY_SUFFIX = {
     ".zip": ARCHIVE,
     ".gz": ARCHIVE,
     ".parquet": PARQUET,
+    ".json": ROWS,
+    ".jsonl": ROWS,
+    ".ndjson": ROWS,
+    ".csv": TABLE,
+    ".tsv": TABLE,
 }
 PARTS = {"word/": DOCX, "xl/": SHEET, "ppt/": SLIDES}  # of Office's zip files
 MIMETYPES = {b"text": DOCX, b"spreadsheet": SHEET, b"presentation": SLIDES}  # of OpenDocument

@@ -62,18 +62,14 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
     A document without a recorded label has an empty answer.
     """
     row = jsonl.parse(path, number, line.removeprefix(b"\xef\xbb\xbf"))
-    if not row.required("id", str).strip():
-        raise row.error("the id is empty.", "id", "Give every row its own id.")
     if is_trace(row):
         return traces.parse(row)
     documents.check_keys(row)
     label, gold = (documents.known_answer(row, name) for name in ("recorded_label", "gold"))
-    text, grade, id = row.required("document", str), row.optional("grade", dict), row.value["id"]
+    text, grade, id = row.required("document", str), row.optional("grade", dict), row.id
     answer = "" if label is None else task.answer_text(label, row=id)
     messages = (*task.messages(text), {"role": "assistant", "content": answer})
-    return Trace(
-        row.required("id", str), messages, group=row.optional("group", str), gold=gold, grade=grade
-    )
+    return Trace(id, messages, group=row.optional("group", str), gold=gold, grade=grade)
 
 
 def judge(task: Task, trace: Trace, grade: Grade | None, gold: Gold | None) -> int:

@@ -16,12 +16,14 @@ from typing import Any
 from offapi.backend import find as find_backend
 from offapi.chat.chat import IN_FRONT
 from offapi.config import load as configs
+from offapi.data import documents
 from offapi.errors import ConfigError, nearest
 from offapi.progress import Progress
 from offapi.training.job import Job
 from offapi.training.manifest import describe_run, with_limits_of
 from offapi.training.run import LOCK, MANIFEST, Run
 
+DATA = ("data", "traces", "val")  # keys that may name a folder of documents
 RECIPES = ("sft", "distill", "filtered_sft", "grpo")
 
 
@@ -50,6 +52,7 @@ def run_recipe_file(
     config = configs.load(path, recipe.Config, overrides)
     find_backend(backend_name)
     inputs = recipe.prepare(config, progress)
+    documents.say_left_out(progress, *(getattr(config, name, None) for name in DATA))
     if inputs.chat.no_system:
         progress.say(IN_FRONT)
     manifest = describe_run(config)

@@ -1,29 +1,28 @@
-"""The files of an import as records: lines of JSON Lines, elements of an array, a single object.
+"""The files of an import as records: lines, elements of an array, objects over several lines.
 
-They may be gzipped. The content decides what a file is, not its name. A record stays bytes here, so
-that reading is cheap and everything else can be done in other processes. Left out: arrays beyond
-LARGEST, which are held in memory as a whole.
+They may be gzipped or in UTF-16. The content decides what a file is, not its name. A record stays
+bytes here, so that reading is cheap and everything else can be done in other processes. Left out:
+arrays beyond `contents.LARGEST`, which are held in memory as a whole.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
-
-import msgspec
+from typing import Any, NamedTuple
 
 from offapi.errors import DataError
+from offapi.files import contents, json_text
+from offapi.files.contents import OpenedText
+from offapi.files.folder import list_folder
 from offapi.files.hashing import sha256_file
+from offapi.progress import say_nothing
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
-LARGEST = 256 << 20  # bytes of a file that is one array or one object
 JOB = 1 << 20  # bytes of records in one job
-BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -56,40 +55,42 @@ class ImportJob(NamedTuple):
     read: int  # bytes on disk up to here, of all files
 
 
-def find_files(paths: Sequence[Path], *, but: Path) -> list[RecordFile]:
+def find_files(
+    paths: Sequence[Path], *, but: Path, say: Callable[[str], None] = say_nothing
+) -> list[RecordFile]:
     """Return the named files and those in the named folders, in order.
 
-    `but`: the output, which is left out.
+    `but`: the output, which is left out. `say` gets a sentence about others in the folders. Raise
+    DataError for a file that is not JSON.
     """
     files: list[RecordFile] = []
+    others = ""
     for path in paths:
         if path.is_dir():
-            inside = sorted(
-                file for file in path.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file()
-            )
-            files += [
-                _file(file, file.relative_to(path).as_posix())
-                for file in inside
-                if not _same(file, but)
-            ]
+            folder = list_folder(path, SUFFIXES)
+            others = folder.left_out()
+            if others and folder.files:
+                say(others)
+            inside = [(name, file) for name, file in folder.files if not _same(file, but)]
+            files += [_file(file, name) for name, file in inside]
         else:
             files.append(_file(path, path.name))
     if not files:
         step = f"Name files, or a folder with files that end with {', '.join(SUFFIXES)}."
+        step = f"{others} {step}".lstrip()
         raise DataError.at("there is nothing to import.", path=paths[0], next_step=step)
     return files
 
 
 def _file(path: Path, name: str) -> RecordFile:
     try:
-        with path.open("rb"):
+        with contents.open_text(path) as opened:
+            json_text.refuse_other_text(path, opened.head)
             # On Linux a name can be any bytes.
             written = os.fsencode(name).decode("utf-8", "backslashreplace")
             return RecordFile(path, written, path.stat().st_size)
-    except OSError as error:
-        raise DataError.at(
-            f"cannot read the file: {error.strerror}.", path=path, next_step="Check the path."
-        ) from None
+    except (EOFError, zlib.error, OSError) as error:
+        raise contents.unreadable(path, error) from None
 
 
 def _same(path: Path, other: Path) -> bool:
@@ -114,10 +115,7 @@ def read_jobs(files: Sequence[RecordFile], start: Mapping[str, int]) -> Iterator
             for first, records, end, read in _pieces(file, at, count):
                 yield ImportJob(file, first, records, {"file": number, **end}, before + read)
         except (EOFError, zlib.error, OSError) as error:
-            step = "It may have been cut short: copy it again, or unpack what is left of it."
-            raise DataError.at(
-                f"the file cannot be read: {error}.", path=file.path, next_step=step
-            ) from None
+            raise contents.unreadable(file.path, error) from None
         before += file.size
 
 
@@ -125,110 +123,76 @@ Piece = tuple[int, tuple[bytes, ...], dict[str, int], int]
 
 
 def _pieces(file: RecordFile, at: int, count: int) -> Iterator[Piece]:
-    with file.path.open("rb") as raw:
-        magic = raw.read(4)
-        raw.seek(0)
-        if magic == b"PAR1":
-            step = (
-                "Export JSON Lines instead, or convert it (duckdb: COPY (FROM 'FILE') TO"
-                " 'x.jsonl')."
-            )
-            raise DataError.at("Parquet files are not supported.", path=file.path, next_step=step)
-        stream: IO[bytes] = gzip.open(raw) if magic[:2] == b"\x1f\x8b" else raw  # type: ignore[assignment]  # noqa: SIM115
-        with stream:
-            yield from (
-                _lines(file, stream, raw, at, count)
-                if _is_lines(stream)
-                else _whole(file, stream, raw, count)
-            )
+    with contents.open_text(file.path) as opened:
+        json_text.refuse_other_text(file.path, opened.head)
+        values = _values(file, opened)
+        if values is None:
+            yield from _lines(file, opened, at, count)
+        else:
+            yield from _parts(values, opened.raw.tell(), count)
 
 
-def _is_lines(stream: IO[bytes]) -> bool:
-    """Return whether each line is a record; else the file is an array or one object."""
-    head, whole = b"", b""
-    while not head and (line := stream.readline(LARGEST)):
-        head = line.removeprefix(BOM).strip()
-    stream.seek(0)
-    if head[:1] == b"{" and not _is_json(head):
-        whole = stream.read(LARGEST).removeprefix(BOM)
+def _values(file: RecordFile, opened: OpenedText) -> Sequence[bytes] | None:
+    """Return the records of a file that has to be read as a whole; None where each is a line."""
+    stream = opened.stream
+    head = opened.head.removeprefix(contents.BOM).lstrip()
+    if head[:1] == b"{" and b"\n" not in head:  # a line longer than the head
+        head = stream.readline(contents.LARGEST).removeprefix(contents.BOM).strip()
         stream.seek(0)
-    return head[:1] != b"[" and not (whole and _is_json(whole))
+    head = json_text.first_line(head)
+    if head[:1] != b"[" and (head[:1] != b"{" or json_text.is_json(head)):
+        return None
+    data = stream.read(contents.LARGEST + 1).removeprefix(contents.BOM)
+    stream.seek(0)
+    if len(data) > contents.LARGEST:
+        if head[:1] == b"[":
+            raise _too_large(file, "one JSON value")
+        return None
+    parts = json_text.split_values(file.path, data)
+    return None if parts is None else [value for _, value in parts.values]
 
 
-def _is_json(data: bytes) -> bool:
-    try:
-        msgspec.json.decode(data, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
-
-
-def _lines(
-    file: RecordFile, stream: IO[bytes], raw: IO[bytes], at: int, count: int
-) -> Iterator[Piece]:
-    stream.seek(at)
-    left = b""
-    while data := stream.read(JOB):
-        lines = (left + data).split(b"\n")
-        left = lines.pop()
+def _lines(file: RecordFile, opened: OpenedText, at: int, count: int) -> Iterator[Piece]:
+    opened.stream.seek(at)
+    left: list[bytes] = []  # the beginning of a line, in pieces
+    size = 0
+    for data in contents.read_pieces(file.path, opened):
+        lines = data.split(b"\n")
+        size += len(lines[0])
+        if len(lines) > 1:
+            lines[0] = b"".join((*left, lines[0]))
+            left, size = [], len(lines[-1])
+        left.append(lines.pop())
+        if size > contents.LARGEST:
+            raise _too_large(file, "one line")
         if lines:
             at += sum(map(len, lines)) + len(lines)
-            yield (
-                count + 1,
-                _unmarked(lines, count),
-                {"at": at, "records": count + len(lines)},
-                raw.tell(),
-            )
+            end = {"at": at, "records": count + len(lines)}
+            yield count + 1, _unmarked(lines, count), end, opened.raw.tell()
             count += len(lines)
-        if len(left) > LARGEST:
-            raise _too_large(file, "one line")
-    if left:
-        yield (
-            count + 1,
-            _unmarked([left], count),
-            {"at": at + len(left), "records": count + 1},
-            raw.tell(),
-        )
+    last = b"".join(left)
+    if last:
+        end = {"at": at + len(last), "records": count + 1}
+        yield count + 1, _unmarked([last], count), end, opened.raw.tell()
 
 
 def _unmarked(lines: list[bytes], count: int) -> tuple[bytes, ...]:
     if count == 0:
-        lines[0] = lines[0].removeprefix(BOM)  # Windows editors write a mark before UTF-8
+        lines[0] = lines[0].removeprefix(contents.BOM)  # which Windows editors write
     return tuple(lines)
 
 
-def _whole(file: RecordFile, stream: IO[bytes], raw: IO[bytes], count: int) -> Iterator[Piece]:
-    """Yield the elements of an array, or the one object in the file."""
-    data = stream.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise _too_large(file, "one JSON value")
-    records = _elements(file, data.removeprefix(BOM))
-    size = raw.tell()
+def _parts(records: Sequence[bytes], size: int, count: int) -> Iterator[Piece]:
+    """Yield records that are in memory, in jobs."""
     while count < len(records):
         taken, length = 0, 0
         while count + taken < len(records) and (not taken or length < JOB):
             length += len(records[count + taken])
             taken += 1
-        piece = tuple(map(bytes, records[count : count + taken]))
-        yield (
-            count + 1,
-            piece,
-            {"at": 0, "records": count + taken},
-            size * (count + taken) // len(records),
-        )
+        piece = tuple(records[count : count + taken])
+        end = {"at": 0, "records": count + taken}
+        yield count + 1, piece, end, size * (count + taken) // len(records)
         count += taken
-
-
-def _elements(file: RecordFile, data: bytes) -> Sequence[msgspec.Raw | bytes]:
-    if data.lstrip()[:1] != b"[":
-        return [data]
-    try:
-        return msgspec.json.decode(data, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError) as error:
-        step = "It may have been cut short; export it again, or write it as JSON Lines."
-        raise DataError.at(
-            f"the file is not one whole JSON array: {error}.", path=file.path, next_step=step
-        ) from None
 
 
 def _too_large(file: RecordFile, what: str) -> DataError:
@@ -237,7 +201,7 @@ def _too_large(file: RecordFile, what: str) -> DataError:
         " size."
     )
     return DataError.at(
-        f"{what} must not exceed {LARGEST >> 20} MiB.", path=file.path, next_step=step
+        f"{what} must not exceed {contents.LARGEST >> 20} MiB.", path=file.path, next_step=step
     )
 
 

@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from offapi.data.importers import guess_format, pairs, pool, records
 from offapi.data.importers.importer import find_importer
 from offapi.data.importers.pairs import Half
 from offapi.data.importers.records import ImportJob, RecordFile
 from offapi.data.importers.shared import reasons
 from offapi.data.importers.shared.reasons import Dropped
-from offapi.data.importers.worker import ImportedJob, ImportSettings
+from offapi.data.importers.worker import ImportedJob, ImportSettings, decode_record
 from offapi.data.importers.written import Seen
 from offapi.errors import DataError
 from offapi.files.staged import Stage
@@ -40,6 +38,7 @@ START: Mapping[str, Any] = {
     "documents": 0,
     "dropped": {},
     "personal": {},
+    "nulls": {"count": 0, "first": ""},
 }
 
 
@@ -69,12 +68,21 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why some rows gave no trace: how many, the first places, and what could be done."""
+    """Why some rows gave no trace: how many, the first places, and what could be done.
+
+    `detail`: what was found in the first of them.
+    """
 
     reason: str
     count: int
     places: tuple[str, ...]
     hint: str
+    detail: str = ""
+
+    @property
+    def first(self) -> str:
+        """The first place with what was found there."""
+        return f"{self.places[0]}: {self.detail}" if self.detail else self.places[0]
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,8 @@ class Imported:
 
     `documents`: how many of the usable are documents with their known answer, not traces. `paired`:
     requests apart from their results, each a part of the result's row. `personal`: how many of the
-    inspected rows seem to contain such data.
+    inspected rows seem to contain such data. `nulls`: how many records hold NaN or Infinity, which
+    was read as null, and `null_at` the place of the first.
     """
 
     out: Path
@@ -93,6 +102,8 @@ class Imported:
     documents: int
     dropped: tuple[Reason, ...]  # the most frequent first
     personal: Mapping[str, int]
+    nulls: int
+    null_at: str
 
 
 def import_traces(request: ImportRequest, out_path: Path, progress: Progress) -> Imported:
@@ -172,12 +183,19 @@ def _fold(
         "documents": known,
         "dropped": counted,
         "personal": dict(Counter(before["personal"]) + done.personal),
+        "nulls": _nulls(before["nulls"], job, done),
     }
+
+
+def _nulls(before: Mapping[str, Any], job: ImportJob, done: ImportedJob) -> dict[str, Any]:
+    first = f"{job.file.name}:{done.nulls[0]}" if done.nulls else ""
+    return {"count": before["count"] + len(done.nulls), "first": before["first"] or first}
 
 
 def _count(counted: dict[str, dict[str, Any]], why: Dropped, place: str) -> None:
     """Count a dropped row under its reason, with the first places."""
     entry = counted.setdefault(why.reason, {"count": 0, "places": [], "hint": why.hint})
+    entry.setdefault("detail", why.detail)
     entry["count"] += 1
     if len(entry["places"]) < EXAMPLES:
         entry["places"] = [*entry["places"], place]
@@ -205,22 +223,15 @@ def _halves(request: ImportRequest, progress: Progress) -> Iterator[Half]:
         for job in records.read_jobs(request.files, START):
             for record in job.records:
                 if any(mark in record for mark in importer.marks):
-                    yield from importer.halves(_decoded(record))
+                    value, _ = decode_record(record)
+                    yield from importer.halves(value if isinstance(value, dict) else {})
             advance(min(job.read, total) // MEGA)
-
-
-def _decoded(record: bytes) -> Mapping[str, Any]:
-    try:
-        value = msgspec.json.decode(record)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _imported(out_path: Path, state: Mapping[str, Any]) -> Imported:
     ordered = sorted(state["dropped"].items(), key=lambda pair: -pair[1]["count"])
     counted = [
-        Reason(reason, each["count"], tuple(each["places"]), each["hint"])
+        Reason(reason, each["count"], tuple(each["places"]), each["hint"], each["detail"])
         for reason, each in ordered
     ]
     return Imported(
@@ -231,6 +242,8 @@ def _imported(out_path: Path, state: Mapping[str, Any]) -> Imported:
         documents=state["documents"],
         dropped=tuple(counted),
         personal=state["personal"],
+        nulls=state["nulls"]["count"],
+        null_at=state["nulls"]["first"],
     )
 
 
@@ -256,7 +269,7 @@ def _nothing(request: ImportRequest, imported: Imported) -> DataError:
             next_step="Name a file that contains JSON.",
         )
     listed = "; ".join(
-        f"{each.count:,} {each.reason} ({each.places[0]})" for each in imported.dropped[:EXAMPLES]
+        f"{each.count:,} {each.reason} ({each.first})" for each in imported.dropped[:EXAMPLES]
     )
     hint = next(
         (each.hint for each in imported.dropped if each.hint),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from offapi.data.importers.pairs import Others
 from offapi.data.importers.records import ImportJob
 from offapi.data.importers.shared import reasons as dropped
 from offapi.data.importers.shared.reasons import Dropped, Unusable
+from offapi.files import json_text
 from offapi.files.hashing import hash64
 from offapi.workers.ordered_pool import collect_garbage_rarely
 from offapi.workers.supervised import CallNote
@@ -60,11 +61,13 @@ class ImportedRow(NamedTuple):
 class ImportedJob(NamedTuple):
     """The rows of a job, by columns, which are sent faster between processes.
 
-    `personal`: how many of the inspected rows contain personal data.
+    `personal`: how many of the inspected rows contain personal data. `nulls`: the records whose NaN
+    or Infinity was read as null.
     """
 
     columns: tuple[tuple[Any, ...], ...]
     personal: Counter[str]
+    nulls: tuple[int, ...]
 
     def rows(self) -> Iterator[ImportedRow]:
         """Return the rows, in order."""
@@ -89,29 +92,30 @@ class Worker:
         """Return all rows of `job`, in order; a record without any is dropped, so none is lost."""
         rows: list[ImportedRow] = []
         kinds: Counter[str] = Counter()
+        nulls: list[int] = []
         name, stem = job.file.name, job.file.stem
         for number, record in enumerate(job.records, start=job.first):
             if not record or record.isspace():
                 continue
-            outcomes = self._outcomes(record) or [dropped.NOTHING_IN_IT]
+            value, null = decode_record(record)
+            if null:
+                nulls.append(number)
+            outcomes = self._outcomes(value, record) or [dropped.NOTHING_IN_IT]
             place = {"format": self._format, "file": name, "line": number}
             new = [_row(outcome, place, stem) for outcome in outcomes]
             rows += new
             if number <= LOOKED_AT or number % SPARSE == 0:
                 kinds.update(kind for row in new for kind in personal.personal_kinds(row.line))
-        return ImportedJob(
-            tuple(zip(*rows, strict=True)) or ((),) * len(ImportedRow._fields), kinds
-        )
+        columns = tuple(zip(*rows, strict=True)) or ((),) * len(ImportedRow._fields)
+        return ImportedJob(columns, kinds, tuple(nulls))
 
-    def _outcomes(self, record: bytes) -> list[Outcome]:
+    def _outcomes(self, value: Any, record: bytes) -> list[Outcome]:
         """Return what the importer makes of a record; PAIRED for a request whose result is the row.
 
         A list within a list is read as its objects.
         """
-        try:
-            value = msgspec.json.decode(record)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return [Dropped(dropped.NOT_JSON.reason, malformed=True, detail=str(error))]
+        if isinstance(value, Dropped):
+            return [value]
         if not isinstance(value, list) or not value:
             return self._of_object(value, record)
         return [outcome for each in value for outcome in self._of_object(each, record)]
@@ -148,6 +152,22 @@ class Worker:
                 yield dropped.PAIRED
             else:
                 yield from self._importer.rows(whole)
+
+
+def decode_record(record: bytes) -> tuple[Any, bool]:
+    """Return a record's JSON value, and whether NaN or Infinity in it was read as null.
+
+    The value is a Dropped where the record is not JSON.
+    """
+    try:
+        return msgspec.json.decode(record), False
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = json_text.with_nan(record)
+    if value is not None:
+        return orjson.loads(orjson.dumps(value)), True
+    what, _, detail = json_text.why_not_json(record).partition(": ")
+    reason = dropped.NOT_UTF_8 if what == dropped.NOT_UTF_8.reason else dropped.NOT_JSON
+    return replace(reason, detail=detail), False
 
 
 def _row(outcome: Outcome, place: Mapping[str, Any], stem: str) -> ImportedRow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from offapi.files.contents import save_as_utf_8
 from offapi.text.display import safe_line
 
 KEYS = 8  # named in a hint
@@ -40,6 +41,7 @@ class Unusable(Exception):
 
 
 NOT_JSON = Dropped("not JSON", malformed=True)
+NOT_UTF_8 = Dropped("not UTF-8", save_as_utf_8(), malformed=True)
 NOT_AN_OBJECT = Dropped("not a JSON object", malformed=True)
 NOTHING_IN_IT = Dropped("nothing in it that could be a row")
 TOO_DEEP = Dropped("nested too deeply, or a number beyond 64 bits", malformed=True)
