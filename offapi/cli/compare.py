@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,12 +86,13 @@ def run(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
 
 def estimate(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     """Show and return the time, memory and energy of all arms; leave nothing on disk."""
+    from offapi.compare.data import dry_run_folder
     from offapi.compare.effort import kwh
     from offapi.compare.run import forecast_arms, plan_comparison
     from offapi.text.display import duration
 
-    with tempfile.TemporaryDirectory() as folder:
-        plan = plan_comparison(keys, backend, Path(folder))
+    with dry_run_folder(keys.out) as folder:
+        plan = plan_comparison(keys, backend, folder)
         forecasts = forecast_arms(plan, output)
     rows: list[tuple[str, ...]] = []
     arms: dict[str, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,11 +144,12 @@ def _estimate(
 ) -> dict[str, Any]:
     """Show and return the time and energy of all points; leave nothing on disk."""
     from offapi.compare.curve import run
+    from offapi.compare.data import dry_run_folder
     from offapi.compare.effort import kwh
     from offapi.text.display import duration
 
-    with tempfile.TemporaryDirectory() as folder:
-        plan = run.plan_curve(keys, recipe, backend, sizes, draws, Path(folder))
+    with dry_run_folder(keys.out) as folder:
+        plan = run.plan_curve(keys, recipe, backend, sizes, draws, folder)
         seconds = run.forecast_seconds(plan, output)
     energy = kwh(keys, seconds)
     output.say(

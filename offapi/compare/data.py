@@ -7,7 +7,9 @@ named by its content, so that the same rows are the same file. Left out: labelli
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from offapi.grading.similarity.contamination import near
 from offapi.task import Task, load_task
 from offapi.teachers.teacher import parse_teacher
 from offapi.text.display import plural
+from offapi.workers.removed import removed_at_end
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -115,6 +118,15 @@ def write_rows(folder: Path, rows: Rows) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         atomic.write_file(path, data)
     return path
+
+
+@contextmanager
+def dry_run_folder(out: Path) -> Iterator[Path]:
+    """Keep a folder for the rows of a dry run, beside what `out` will be, while the block lasts."""
+    parents = (each for each in (out.absolute(), *out.absolute().parents) if each.is_dir())
+    folder = Path(tempfile.mkdtemp(prefix=".dry-run-", dir=next(parents)))
+    with removed_at_end(folder):
+        yield folder
 
 
 def select_recipes(

@@ -201,6 +201,28 @@ def test_a_dry_run_forecasts_and_writes_nothing(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
+def test_a_killed_dry_run_leaves_no_document_behind(tmp_path: Path) -> None:
+    file, temporary = lay_out(tmp_path / "dry"), tmp_path / "tmp"
+    temporary.mkdir()
+    words = recipe_folder.start("compare", str(file), "--backend", "torch", "--dry-run", "--plain")
+    environment = {**recipe_folder.environment(), "TMPDIR": str(temporary)}
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=environment)
+
+    def rows() -> list[Path]:
+        return [*file.parent.glob(".dry-run-*/*.jsonl"), *temporary.rglob("*.jsonl")]
+
+    def written() -> bool:
+        assert process.poll() is None, "it was over before it could be killed"
+        return bool(rows())
+
+    recipe_folder.until(written)
+    assert not list(temporary.rglob("*.jsonl"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    recipe_folder.until(lambda: not rows())
+    assert not list(file.parent.glob(".dry-run-*"))
+
+
 def test_killed_between_and_inside_arms_it_resumes(bench: Path, tmp_path: Path) -> None:
     """The arms have the same names in every folder, so that their results can be compared."""
     file = lay_out(tmp_path / "killed")

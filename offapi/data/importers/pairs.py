@@ -7,6 +7,7 @@ several different requests have joins nothing, since batches tend to number thei
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -19,6 +20,7 @@ from offapi.data.importers.shared import reasons
 from offapi.data.importers.shared.loose_json import Json
 from offapi.data.importers.shared.reasons import Unusable
 from offapi.errors import RunError
+from offapi.workers.removed import removed_at_end
 
 BATCH = 5000  # rows per transaction
 
@@ -47,17 +49,16 @@ def noted_halves(path: Path, halves: Iterable[Half]) -> Iterator[Path]:
     Raise RunError when the disk refuses.
     """
     path.unlink(missing_ok=True)
-    try:
+    with removed_at_end(path):
         try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
             _note(path, halves)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             step = "Free some space on the disk of --out and run the same command again."
             raise RunError(
                 f"the file cannot be written: {error}.", where=str(path), next_step=step
             ) from error
         yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _note(path: Path, halves: Iterable[Half]) -> None:
