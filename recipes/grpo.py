@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from offapi.adapter import doubt_base
 from offapi.backend import Backend, load
 from offapi.chat.chat import Chat
 from offapi.evaluation.accuracy import Report
@@ -80,6 +81,8 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     rewarded(task)  # refuses a task with nothing to reward, before anything is written
     config.check(task)
     chat = Chat.load(model.path)
+    if config.adapter and (doubt := doubt_base(config.adapter, model.name)):
+        progress.say(doubt)
     train_rows, heldout_rows = read(config.data, config.val, task, config.seed, config.adapter)
     asked, heldout = (
         prompts(rows, task, chat, config.max_tokens, config.on_long, progress)

@@ -135,13 +135,13 @@ def train_student(job: StudentJob, episodes: Sequence[Episode]) -> Report | None
 def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> None:
     """Train on the episodes' masked tokens from the last checkpoint on, and write the adapter."""
     config, folder, progress = job.config, job.folder, job.progress
-    schedule, name = config.schedule(len(episodes)), job.inputs.model.name
+    schedule, model = config.schedule(len(episodes)), job.inputs.model
     checkpoint = folder.latest() if job.resume else None
     if checkpoint is not None:
         backend.restore(train_state.read(checkpoint.path))
         progress.say(checkpoint.resumed(schedule.steps))
     first = checkpoint.step if checkpoint else 0
-    spec = config.spec(job.inputs.model)
+    spec, base = config.spec(model), adapter.Base.of(model.name, model.path)
     progress.say(forecast_text.training(backend, episodes, schedule, first, spec))
     with progress.progress("training", schedule.steps) as advance:
         for step in range(first, schedule.steps):
@@ -150,10 +150,10 @@ def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> Non
             metrics = {**metrics, **backend.optim_step(lr, config.optimizer)}
             folder.log(step + 1, {**metrics, "lr": lr})
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == schedule.steps:
-                files = train_state.encode(backend.state(), config.lora, name)
+                files = train_state.encode(backend.state(), config.lora, base)
                 folder.checkpoint(step + 1, files, {})
             advance(step + 1, f"loss {metrics['loss']:.3f}")
-    folder.write_folder("adapter", adapter.encode(backend.state().adapter, config.lora, name))
+    folder.write_folder("adapter", adapter.encode(backend.state().adapter, config.lora, base))
 
 
 def score(job: StudentJob, backend: Backend) -> Report | None:

@@ -11,8 +11,10 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
+from offapi.adapter import check_finite, not_finite
 from offapi.backend import ModelSpec
 from offapi.errors import ModelError
 
@@ -82,10 +84,22 @@ def _frequencies(rope: Any) -> NDArray[np.float64]:
     return angles
 
 
+def check_weights(policy: Policy, spec: ModelSpec) -> None:
+    """Raise ModelError for a weight that is NaN or infinite."""
+    weights: Any = tree_flatten(policy.model.parameters())
+    for name, weight in weights:
+        if not bool(mx.isfinite(weight).all().item()):
+            raise not_finite(name, spec)
+
+
 def check_attention(policy: Policy, spec: ModelSpec) -> None:
-    """Raise ModelError unless prefix, block and separate head give the model's own logits."""
-    tokens = mx.arange(1, 9)[None]
+    """Raise ModelError unless prefix, block and separate head give the model's own logits.
+
+    These must be numbers.
+    """
+    tokens = mx.arange(1, 9)[None] % policy.vocabulary
     whole = policy.model(tokens)[0, 4:].astype(mx.float32)
+    check_finite(np.array(whole), spec)
     prefix: list[Block] = blocks(None, policy.layers)
     policy.hidden(tokens[:, :4], prefix)
     hidden = policy.hidden(tokens[:, 4:], blocks(extend(None, prefix), policy.layers))

@@ -25,7 +25,7 @@ from offapi.errors import ModelError
 
 from . import attention
 from .linux_cpu import fast_swiglu
-from .load_checks import check_attention, check_rope
+from .load_checks import check_attention, check_rope, check_weights
 from .policy import Policy, shapes, to_mlx
 
 GROUP = 64  # weights that share a scale when a base is quantised at load, mlx-lm's default
@@ -61,6 +61,7 @@ def load_policy(spec: ModelSpec) -> Policy:
     policy.loaded = None if saved is None else matrices
     model.eval()
     mx.eval(model.parameters())
+    check_weights(policy, spec)
     check_attention(policy, spec)
     return policy
 

@@ -20,13 +20,17 @@ from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
 from . import checkpoint, losses, optimizer, rollout
 from .advantages import advantages
+from .load_checks import check_logits, check_weights
 from .policy import Policy, load_policy, measure_memory
 from .policy_gradient import policy_gradient
 
 
 def load(spec: ModelSpec) -> Backend:
     """Load `spec` with torch; raise BackendError or ModelError."""
-    return TorchBackend(load_policy(spec))
+    policy = load_policy(spec)
+    check_weights(policy)
+    check_logits(policy)
+    return TorchBackend(policy)
 
 
 class TorchBackend:

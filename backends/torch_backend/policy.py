@@ -145,7 +145,9 @@ def load_policy(spec: ModelSpec) -> Policy:
             trust_remote_code=False,
             use_safetensors=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (RuntimeError, MemoryError):  # full memory is no fault of the folder's
+        raise
+    except Exception as error:  # whatever transformers raises for a bad folder
         raise ModelError(
             f"transformers cannot load the model: {error}",
             where=str(spec.path),

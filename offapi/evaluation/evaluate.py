@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from offapi import adapter
 from offapi.backend import DType, ModelSpec, default_backend, load
 from offapi.chat.chat import IN_FRONT, Chat
 from offapi.data.rows import Row
@@ -178,9 +179,11 @@ def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progr
     run = test_set.run_of(settings.adapter) if settings.adapter else None
     if run is not None:
         _check_free(run)
-    folder = store.get(settings.model).path
-    chat = Chat.load(folder)
-    spec = ModelSpec(path=folder, adapter=settings.adapter, dtype=settings.dtype)
+    model = store.get(settings.model)
+    chat = Chat.load(model.path)
+    spec = ModelSpec(path=model.path, adapter=settings.adapter, dtype=settings.dtype)
+    if settings.adapter and (doubt := adapter.doubt_base(settings.adapter, model.name)):
+        progress.say(doubt)
     if chat.no_system:
         progress.say(IN_FRONT)
     answers = ask_model(

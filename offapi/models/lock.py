@@ -20,11 +20,10 @@ from offapi.files import atomic
 from offapi.files.atomic import sync_path, write_file
 from offapi.files.hashing import sha256_file
 from offapi.files.lock import wait_for
+from offapi.files.weights_hash import VERIFIED, read_verified, stamp_file
 from offapi.models.settings_files import read_json
 
 LOCK, PARITY = "offapi.lock.json", "parity.json"
-# what `check_content` read, so that not every start reads half a gigabyte
-VERIFIED = ".verified.json"
 MAKE_ROOM = "Free some space, or set OFFAPI_HOME to a folder on another disk."
 
 
@@ -124,9 +123,9 @@ def check_content(folder: Path, *, again: bool) -> None:
     A file that was read before, with unchanged size, time of change and inode, is not read unless
     `again`. So only `again` finds a bit that the disk lost.
     """
-    before, now = {} if again else _verified(folder), {}
+    before, now = {} if again else read_verified(folder), {}
     for name, entry in read(folder)["files"].items():
-        now[name] = _stamp(folder / name, entry["sha256"])
+        now[name] = stamp_file(folder / name, entry["sha256"])
         if before.get(name) != now[name] and sha256_file(folder / name) != entry["sha256"]:
             with suppress(OSError):
                 (folder / VERIFIED).unlink(missing_ok=True)
@@ -134,20 +133,6 @@ def check_content(folder: Path, *, again: bool) -> None:
     if before != now:
         with suppress(OSError, RunError):  # a read-only store is read each time
             write_file(folder / VERIFIED, orjson.dumps(now))
-
-
-def _stamp(path: Path, locked: str) -> list[Any]:
-    now = path.stat()
-    return [locked, now.st_size, now.st_mtime_ns, now.st_ino]
-
-
-def _verified(folder: Path) -> dict[str, Any]:
-    """Return the stamps of the files that were read and found unchanged."""
-    try:
-        stamps = orjson.loads((folder / VERIFIED).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return stamps if isinstance(stamps, dict) else {}
 
 
 def _entry(path: Path) -> dict[str, Any]:

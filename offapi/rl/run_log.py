@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from offapi.backend import Backend, LoraSpec
 from offapi.errors import OffapiError
 from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.test_set import count_scoring
+from offapi.models.store import Model
 from offapi.rl import gates, reward_hacking, rollout_files
 from offapi.rl.gates import Gate, Problem
 from offapi.rl.heldout import HeldOut
@@ -42,9 +44,6 @@ class LoggedConfig(Protocol):
     def val(self) -> Path | None: ...
 
     @property
-    def model(self) -> str: ...
-
-    @property
     def allow(self) -> tuple[Gate, ...]: ...
 
     @property
@@ -58,6 +57,9 @@ class LoggedInputs(Protocol):
     def task(self) -> Task: ...
 
     @property
+    def model(self) -> Model: ...
+
+    @property
     def heldout(self) -> tuple[Prompt, ...]: ...
 
 
@@ -67,6 +69,12 @@ class RunLog:
 
     job: Job[LoggedConfig, LoggedInputs]
     backend: Backend
+
+    @cached_property
+    def base(self) -> adapter.Base:
+        """The model that the adapter belongs to."""
+        model = self.job.inputs.model
+        return adapter.Base.of(model.name, model.path)
 
     def write_start(self, decision: Decision) -> None:
         """Write the first look, or raise GateFailed."""
@@ -132,7 +140,7 @@ class RunLog:
         """
         folder, inputs = self.job.folder, self.job.inputs
         shape, arrays = adapter.read(folder.path / BEST)
-        folder.write_folder("adapter", adapter.encode(arrays, shape, self.job.config.model))
+        folder.write_folder("adapter", adapter.encode(arrays, shape, self.base))
         report = None
         rows = [prompt.row for prompt in inputs.heldout]
         if all(row.gold is not None for row in rows):
@@ -160,13 +168,13 @@ class RunLog:
         folder.write(f"heldout-{seen.step:06d}.jsonl", seen.rows(prompts))
         if best:
             arrays = self.backend.state().adapter
-            folder.write_folder(BEST, adapter.encode(arrays, config.shape, config.model))
+            folder.write_folder(BEST, adapter.encode(arrays, config.shape, self.base))
         if config.val is not None:
             count_scoring(folder, config.val, len(prompts))
 
     def _write_checkpoint(self, trail: Trail) -> None:
         folder, config = self.job.folder, self.job.config
-        files = train_state.encode(self.backend.state(), config.shape, config.model)
+        files = train_state.encode(self.backend.state(), config.shape, self.base)
         best = (folder.path / BEST / adapter.WEIGHTS).read_bytes()
         folder.checkpoint(trail.step, {**files, BEST_WEIGHTS: best}, asdict(trail))
 

@@ -22,7 +22,7 @@ OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
 KINDS = ("exp_avg", "exp_avg_sq")
 
 
-def encode(state: TrainState, shape: LoraSpec, base: str) -> Mapping[str, bytes]:
+def encode(state: TrainState, shape: LoraSpec, base: adapter.Base) -> Mapping[str, bytes]:
     """Return the files of a checkpoint: name -> content."""
     moments = {
         f"{kind}/{name}": np.ascontiguousarray(array, dtype=np.float32)

@@ -15,7 +15,7 @@ import pytest
 import tiny_llama
 from policy_oracle import Array, Sample
 
-from offapi.adapter import encode, module, parameter
+from offapi.adapter import Base, encode, module, parameter
 from offapi.backend import (
     AdamW,
     Arrays,
@@ -538,7 +538,7 @@ def test_the_reference_is_the_adapter_that_was_loaded(
     tmp_path: Path,
     fields: dict[str, Any],
 ) -> None:
-    for name, content in encode(adapter, SHAPE, "tiny").items():
+    for name, content in encode(adapter, SHAPE, Base("tiny")).items():
         (tmp_path / name).write_bytes(content)
     backend = load(adapter=tmp_path, **fields)
     episodes = [x.episode for x in batch]

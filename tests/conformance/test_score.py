@@ -12,7 +12,7 @@ import orjson
 import pytest
 import tiny_llama
 
-from offapi.adapter import encode, parameter
+from offapi.adapter import Base, encode, parameter
 from offapi.backend import Arrays, Backend, Limits, LoraSpec
 from offapi.episodes import Episode, Segment
 from offapi.errors import BackendError, ModelError
@@ -46,7 +46,7 @@ def close(computed: list[np.ndarray], expected: list[np.ndarray], atol: float = 
 @pytest.fixture
 def folder(tmp_path: Path, adapter: Arrays) -> Path:
     """The adapter as PEFT lays it out."""
-    for name, content in encode(adapter, SHAPE, "tiny").items():
+    for name, content in encode(adapter, SHAPE, Base("tiny")).items():
         (tmp_path / name).write_bytes(content)
     return tmp_path
 
@@ -135,7 +135,7 @@ def test_an_adapter_trained_on_one_backend_runs_on_the_other(
     for _ in range(3):
         here.forward_backward(EPISODES)
         here.optim_step(1e-2, AdamW())
-    for name, content in encode(here.state().adapter, SHAPE, "tiny").items():
+    for name, content in encode(here.state().adapter, SHAPE, Base("tiny")).items():
         (tmp_path / name).write_bytes(content)
     expected = here.score(EPISODES)
     close(load(name=other, adapter=tmp_path).score(EPISODES), expected)
@@ -143,7 +143,7 @@ def test_an_adapter_trained_on_one_backend_runs_on_the_other(
 
 
 def refuse(load: Load, folder: Path, adapter: Arrays, shape: LoraSpec = SHAPE) -> None:
-    for name, content in encode(adapter, shape, "tiny").items():
+    for name, content in encode(adapter, shape, Base("tiny")).items():
         (folder / name).write_bytes(content)
     with pytest.raises(ModelError):
         load(adapter=folder)

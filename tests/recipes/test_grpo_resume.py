@@ -21,6 +21,7 @@ import pytest
 import recipe_folder
 from grpo_signal import Fault, Runner, contents
 
+from offapi.adapter import read_base
 from offapi.backend import LoraSpec
 from offapi.files import atomic
 from offapi.rl.monitor import Trail
@@ -271,7 +272,7 @@ def forget(ground: Ground, item: str) -> None:
     files = {
         path.name: path.read_bytes() for path in folder.iterdir() if path.name != atomic.MANIFEST
     }
-    files |= train_state.encode(state, LoraSpec(4, 8.0), str(ground.recipe.parent / "model"))
+    files |= train_state.encode(state, LoraSpec(4, 8.0), read_base(folder))
     shutil.rmtree(folder)
     with Run.open(ground.run).lock():
         rewritten(ground, checkpoint, files, asdict(trail))
