@@ -1,6 +1,6 @@
 """Compare two systems' answers to the same documents: which is better, may A replace B?
 
-Rates have Wilson's intervals (a bootstrap where documents share groups), differences a paired
+Rates have Wilson's intervals (from groups where documents share them), differences a paired
 bootstrap and an exact McNemar test, next to the smallest difference that so many documents can
 show. Left out: sampled answers, and more than two systems at once.
 """
@@ -124,7 +124,7 @@ class Comparison:
         groups, rates = "", "Wilson's"
         if self.units < self.n:
             groups = f" in {self.units} groups"
-            rates = "a bootstrap of groups, no narrower than Wilson's"
+            rates = "Wilson's with the groups' spread and Student's t"
         return (
             f"{self.n} documents{groups}. 95% intervals: for rates {rates}; for differences a"
             f" paired bootstrap ({bootstrap.RESAMPLES} resamples), no narrower than Tango's score"

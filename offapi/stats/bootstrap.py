@@ -6,12 +6,14 @@ few kinds of outcome cost as much as those kinds. Left out: bias correction (BCa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from math import ceil, floor
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from offapi.stats import clusters
 from offapi.stats.interval import Interval, wilson
 
 RESAMPLES, SEED = 10_000, 0
@@ -63,9 +65,18 @@ def means(
 def intervals(
     values: ArrayLike, groups: Groups | None = None, level: float = 0.95
 ) -> list[Interval]:
-    """Return each column's mean with the interval that holds `level` of the resampled means."""
+    """Return each column's mean with the interval that holds `level` of the resampled means.
+
+    Where documents share groups, it is never narrower than Student's t makes it: resampling a few
+    groups is too confident.
+    """
     columns = np.asarray(values, np.float64)
     low, high = np.quantile(means(columns, groups), ((1 - level) / 2, (1 + level) / 2), axis=0)
+    totals, sizes = sums(columns, groups)
+    if 1 < len(totals) < len(columns):
+        reach = clusters.quantile(len(totals)) * clusters.errors(totals, sizes)
+        low = np.minimum(low, columns.mean(axis=0) - reach)
+        high = np.maximum(high, columns.mean(axis=0) + reach)
     return [
         Interval(float(mean), float(below), float(above))
         for mean, below, above in zip(columns.mean(axis=0), low, high, strict=True)
@@ -73,31 +84,40 @@ def intervals(
 
 
 def rates(values: ArrayLike, groups: Groups | None = None) -> list[Interval]:
-    """Return `intervals` of columns in [0, 1], or Wilson's if the bootstrap sees no spread.
+    """Return `intervals` of columns in [0, 1]; where documents share groups, `clusters.rate`'s.
 
-    It sees none when all groups have the same rate, for example 1. Wilson's interval then counts
+    Without any spread, for example where all groups are right, it is Wilson's interval that counts
     groups, because few groups show less than many documents.
     """
     columns = np.asarray(values, np.float64)
-    units = len(columns) if groups is None else count(groups)
-    return [_widen(interval, units) for interval in intervals(columns, groups)]
+    totals, sizes = sums(columns, groups)
+    if len(totals) == len(columns):
+        return [_widen(interval, len(columns)) for interval in intervals(columns)]
+    return _clustered(totals, sizes)
 
 
 def shares(right: Sequence[ArrayLike], groups: Groups) -> list[Interval]:
     """Return the share of True in each of `right`, with an interval.
 
     It is Wilson's if no documents share a group. If some do, it is that of `rates`, but never
-    narrower than Wilson's over documents: with few groups the bootstrap is too confident.
+    narrower than Wilson's over documents.
     """
     columns = np.array(right, np.float64).T
-    ungrouped = [wilson(int(column.sum()), len(column)) for column in columns.T]
     if count(groups) == len(columns):
-        return ungrouped
-    pairs = zip(rates(columns, groups), ungrouped, strict=True)
-    return [
-        Interval(alone.mean, min(grouped.low, alone.low), max(grouped.high, alone.high))
-        for grouped, alone in pairs
-    ]
+        return [wilson(int(column.sum()), len(column)) for column in columns.T]
+    return _clustered(*sums(columns, groups), most=len(columns))
+
+
+def _clustered(totals: Numbers, sizes: Numbers, most: float = math.inf) -> list[Interval]:
+    """Return the rates of columns, from sums by group; each counts as at most `most` documents."""
+    units = len(totals)
+    found = clusters.errors(totals, sizes) if units > 1 else np.zeros(totals.shape[1])
+    rates = []
+    for total, error in zip(totals.sum(axis=0), found, strict=True):
+        mean = float(total / sizes.sum())
+        interval = clusters.rate(mean, float(error), units, most)
+        rates.append(interval or _widen(Interval(mean, mean, mean), units))
+    return rates
 
 
 def _widen(interval: Interval, n: int) -> Interval:

@@ -31,14 +31,14 @@ class Interval:
         return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f} to {100 * self.high:+.1f}]"
 
 
-def wilson(right: float, of: float) -> Interval:
-    """Return the rate `right` / `of` with its 95% score interval (Wilson 1927).
+def wilson(right: float, of: float, z: float = Z95) -> Interval:
+    """Return the rate `right` / `of` with its score interval (Wilson 1927), 95% by default.
 
     Either may be fractional, as an effective sample size is.
     """
-    rate, squared = float(right / of), Z95 * Z95
+    rate, squared = float(right / of), z * z
     centre = (2 * of * rate + squared) / (2 * (of + squared))
-    half = Z95 / (2 * (of + squared)) * sqrt(4 * of * rate * (1 - rate) + squared)
+    half = z / (2 * (of + squared)) * sqrt(4 * of * rate * (1 - rate) + squared)
     low = 0.0 if right == 0 else max(0.0, float(centre - half))
     high = 1.0 if right == of else min(1.0, float(centre + half))
     return Interval(rate, low, high)

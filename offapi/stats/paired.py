@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offapi.stats.interval import Z95, Interval
-from offapi.stats.sample_size import EIGHTY_PERCENT, FEWEST
+from offapi.stats.sample_size import EIGHTY_PERCENT, EXPECTED, FEWEST
 
 Integers = NDArray[np.int64]
 
@@ -76,16 +76,18 @@ def holm(ps: Sequence[float]) -> list[float]:
 def detectable(differences: NDArray[np.float64], n: int, step: float = 1.0) -> float:
     """Return the smallest true difference of rates that this test set shows, 80% power, 5% level.
 
-    2.8 * sqrt(discordance / n), discordance being the share of documents on which the two differ
-    (Connor, Biometrics 43, 1987; Miller, arXiv 2411.00640, section 5). `differences` has one number
-    per independent unit, documents or sums over groups, of `n` documents: the general form is 2.8 *
-    sqrt(sum of squares) / n. It is never below what an exact test can show at all: `FEWEST`
-    documents that differ by the smallest possible `step` (1 / fields for a mean of fields). It is 1
-    with too few units to show anything.
+    (2.8 * sqrt(differing) + 1) / n, `differing` being the documents on which the two differ
+    (Connor, Biometrics 43, 1987; Miller, arXiv 2411.00640, section 5); the 1 is what an exact test
+    loses to its steps (Edwards, Psychometrika 13, 1948). `differences` has one number per
+    independent unit, documents or sums over groups, of `n` documents: the general form is (2.8 *
+    sqrt(sum of squares) + `step`) / n, a step being the smallest possible difference (1 / fields
+    for a mean of fields). It is never below what an exact test can show at all: `EXPECTED`
+    documents that differ by a step. It is 1 with too few units to show anything.
     """
     if len(differences) < FEWEST:
         return 1.0
-    return min(1.0, max(EIGHTY_PERCENT * sqrt(float(differences @ differences)), FEWEST * step) / n)
+    noise = EIGHTY_PERCENT * sqrt(float(differences @ differences))
+    return min(1.0, max(noise + step, EXPECTED * step) / n)
 
 
 def score_interval(b: float, c: float, n: float) -> Interval:

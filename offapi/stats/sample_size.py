@@ -5,11 +5,13 @@ It imports no numerical library, because `offapi advise` uses it too.
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, sqrt
 
 EIGHTY_PERCENT = 2.8  # 1.960 + 0.842: two-sided 5%, power 80%
 # the fewest documents, all differing one way, that an exact test calls significant (2 / 2**6)
 FEWEST = 6
+# so many must be expected to differ for at least FEWEST to do so in four of five test sets
+EXPECTED = 8
 
 
 def documents(differing: int, n: int, difference: float) -> int:
@@ -19,4 +21,6 @@ def documents(differing: int, n: int, difference: float) -> int:
     `n` documents. If none differ, one is assumed to, since that says little about how many would.
     """
     share = max(max(differing, 1) / n, difference)
-    return ceil(round(max(share * (EIGHTY_PERCENT / difference) ** 2, FEWEST / difference), 6))
+    noise = EIGHTY_PERCENT * sqrt(share)
+    needed = ((noise + sqrt(noise**2 + 4 * difference)) / (2 * difference)) ** 2
+    return ceil(round(max(needed, EXPECTED / difference), 6))

@@ -439,7 +439,7 @@ def test_a_comparison_that_cannot_tell_decides_nothing(tmp_path: Path) -> None:
     assert (advice.recipe.key, advice.gate and advice.gate.key) == ("sft", "labels")
     shown = "\n".join(text.lines(advice, found.said))
     for pair in ("sft apart from base", "distill apart from sft"):
-        assert f"cannot tell {pair} with 10 test documents; about 628 would show a" in shown
+        assert f"cannot tell {pair} with 10 test documents; about 667 would show a" in shown
     one = read(tmp_path, compared(1, base=(0, 0.0), sft=(1, 1.0)))
     assert "with 1 test document;" in one.said[0]
 

@@ -40,7 +40,7 @@ def test_figures_of_a_field_by_hand() -> None:
     assert found.difference.mean == pytest.approx(0.12)
     assert found.p == pytest.approx(2 * (1 + 16 + 120) / 2**16)
     assert found.p_holm == pytest.approx(2 * found.p), "the smaller of two"
-    assert found.detectable == pytest.approx(2.8 * (0.16 / N) ** 0.5)
+    assert found.detectable == pytest.approx((2.8 * (0.16 * N) ** 0.5 + 1) / N)
 
 
 def test_all_fields_and_their_mean() -> None:
@@ -58,7 +58,7 @@ def test_verdicts_never_say_equal() -> None:
     assert compare_answers(B, A).verdict("vendor") == "B is better"
     assert (
         found.verdict("total")
-        == "cannot tell (a difference below 6.0 points would not show in 100 documents)"
+        == "cannot tell (a difference below 8.0 points would not show in 100 documents)"
     )
     assert (
         compare_answers(A[:1], B[:1]).verdict("total")
@@ -136,7 +136,7 @@ def test_documents_of_one_group_count_together() -> None:
     assert found.fields["vendor"].p > 0.5
     assert found.verdict("vendor").startswith("cannot tell")
     assert (
-        "100 documents in 81 groups. 95% intervals: for rates a bootstrap of groups"
+        "100 documents in 81 groups. 95% intervals: for rates Wilson's with the groups' spread"
         in found.lines()[-1]
     )
     assert found.fields["vendor"].a.low < compare_answers(A, B).fields["vendor"].a.low
