@@ -58,7 +58,11 @@ def examine() -> Iterator[Finding]:
 
 def _guard() -> Finding:
     if guard.working():
-        return Finding("network guard", "ok", "on: only this machine can be reached")
+        detail = (
+            "on: Python's own sockets reach only this machine; C code and other programs are not"
+            " seen"
+        )
+        return Finding("network guard", "ok", detail)
     return Finding(
         "network guard",
         "failed",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -43,11 +44,23 @@ NEXT_BY_ERRNO = {
     errno.EACCES: "Check who owns that path and its permissions.",
     errno.EROFS: "That file system is read-only: choose a path elsewhere.",
     errno.ENOENT: "Check the path.",
+    errno.EPERM: "Check who owns that path, and whether the file system or the kernel forbids it.",
+    errno.EMFILE: "Too few files may be open: raise the limit (`ulimit -n 1024`) and run it again.",
+    errno.ENFILE: "The machine has too many files open: close other programs and run it again.",
+    errno.ENOLCK: "That file system has no locks left or knows none: use a folder on a local disk.",
+    errno.EIO: "The disk or its connection failed: check it before you rely on what is there.",
+    errno.EINVAL: "That file system does not support it: use a folder on a local disk.",
+    errno.EXDEV: "The two paths are on different file systems: choose a path on the same one.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
 }
+# commands of which no key lowers the memory
+FIXED = ("label", "models", "traces", "grade", "eval", "drift", "report", "doctor")
+OTHER_OS = "Check that path and the disk it is on, and run the command again."
 # How each library words it: torch on CUDA, torch on the CPU, MLX.
 MEMORY_IS_FULL = re.compile(
     r"out of ?memory|can't allocate memory|unable to allocate|attempting to allocate", re.I
 )
+FEWER = "Close other programs, or use a machine with more memory, and run the command again."
 SMALLER = (
     "Lower limits.train_tokens or limits.rollout_rows (`--set limits.train_tokens=1024`, which"
     ' --resume accepts too), or use dtype = "bfloat16" or a smaller model.'
@@ -108,8 +121,13 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the installed `offapi` command. SIGTERM, which schedulers send, acts as Ctrl-C."""
+    """Run the installed `offapi` command. SIGTERM, which schedulers send, acts as Ctrl-C.
+
+    Neither it nor what it starts leaves a core dump: that would hold documents.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
     sys.exit(run(sys.argv[1:]))
 
 
@@ -123,7 +141,7 @@ def run(arguments: Sequence[str]) -> int:
         json="--json" in arguments, plain="--plain" in arguments or bool(os.environ.get("NO_COLOR"))
     )
     try:
-        exit_code = cli.main(list(arguments), prog_name="offapi", standalone_mode=False)
+        exit_code = cli.main(list(arguments), prog_name="offapi", standalone_mode=False, obj=output)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -132,13 +150,13 @@ def run(arguments: Sequence[str]) -> int:
             import traceback
 
             traceback.print_exc()
-        shown = _as_offapi_error(error)
+        shown = _as_offapi_error(error, arguments)
         show_error(shown, output)
         return shown.exit_code
     return exit_code if isinstance(exit_code, int) else 0
 
 
-def _as_offapi_error(error: Exception) -> OffapiError:
+def _as_offapi_error(error: Exception, arguments: Sequence[str]) -> OffapiError:
     """Return any error as one with a next step, a code and an exit code."""
     if isinstance(error, OffapiError):
         return error
@@ -153,19 +171,19 @@ def _as_offapi_error(error: Exception) -> OffapiError:
         return _with_codes(
             OffapiError(error.format_message(), next_step=step), code, error.exit_code
         )
-    if isinstance(error, OSError) and error.errno in NEXT_BY_ERRNO:
+    if isinstance(error, OSError) and (error.errno in NEXT_BY_ERRNO or error.filename):
         what = f"{error.strerror or error}.".lower()
+        step = NEXT_BY_ERRNO.get(error.errno or 0, OTHER_OS)
         return _with_codes(
-            OffapiError(
-                what, where=str(error.filename or ""), next_step=NEXT_BY_ERRNO[error.errno]
-            ),
-            "os",
-            1,
+            OffapiError(what, where=os.fsdecode(error.filename or ""), next_step=step), "os", 1
         )
     if isinstance(error, MemoryError) or MEMORY_IS_FULL.search(f"{type(error).__name__} {error}"):
-        return _with_codes(
-            OffapiError(f"the memory is full: {error}", next_step=SMALLER), "memory", 1
-        )
+        step = FEWER if arguments[:1] and arguments[0] in FIXED else SMALLER
+        what = f"the memory is full: {error}" if str(error) else "the memory is full."
+        return _with_codes(OffapiError(what, next_step=step), "memory", 1)
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        step = "Set OFFAPI_HOME to a folder for offapi's models, and write paths without ~."
+        return _with_codes(OffapiError("this user has no home folder.", next_step=step), "os", 1)
     step = (
         "Run it again with OFFAPI_DEBUG=1 to see the traceback. Report it with the output of"
         " `offapi doctor --json`."

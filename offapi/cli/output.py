@@ -1,7 +1,9 @@
 """What a command prints: one JSON object on stdout with --json, everything for people on stderr.
 
 rich is imported only for a terminal or a table, so that `--help` stays light. With --json
-and no terminal, stderr holds at most one error object. Left out: logging.
+and no terminal, stderr holds at most one error object, and what a task file or a library prints
+goes to stderr. All text for people is made safe here, in `say`, `table`, `progress` and
+`show_error`; a run keeps it (`Transcript`).
 """
 
 from __future__ import annotations
@@ -13,18 +15,22 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
 import orjson
 
+from offapi.cli.transcript import Transcript, error_lines
 from offapi.errors import OffapiError
 from offapi.network import guard
-from offapi.progress import Advance
+from offapi.progress import Advance, TimeLeft
+from offapi.text.display import duration, terminal_safe
 
 SECONDS_BETWEEN_LINES = 10.0  # progress without a terminal
+STDOUT, STDERR = 1, 2  # descriptors
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Output:
     _before: Counter[tuple[str, int]] = field(
         default_factory=lambda: _connections(), repr=False, compare=False
     )
+    _stdout: TextIO = field(default_factory=lambda: sys.stdout, repr=False, compare=False)
+    _transcript: Transcript = field(default_factory=Transcript, repr=False, compare=False)
 
     @property
     def live(self) -> bool:
@@ -52,20 +60,22 @@ class Output:
 
     def say(self, text: str = "") -> None:
         """Print one line for a person, on stderr."""
+        safe = terminal_safe(text)
+        self._transcript.add(safe)
         if not self.quiet:
-            click.echo(text, err=True, color=False if self.plain else None)
+            click.echo(safe, err=True, color=False if self.plain else None)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print aligned columns for a person, on stderr."""
-        if self.quiet:
-            return
         from rich.table import Table
         from rich.text import Text
 
         table = Table(*headers, box=None, pad_edge=False, header_style="bold")
         for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
-        self._console().print(table)
+            table.add_row(*(Text(terminal_safe(str(cell))) for cell in row))
+        self._transcript.add_table(table)
+        if not self.quiet:
+            self._console().print(table)
 
     def result(self, value: Mapping[str, Any]) -> None:
         """Print the command's one object on stdout if --json is given.
@@ -78,7 +88,8 @@ class Output:
                 {"host": host, "port": port, "connections": n}
                 for (host, port), n in self._opened().items()
             ]
-            click.echo(_encoded({**value, **({"opened": opened} if opened else {})}))
+            shown = _encoded({**value, **({"opened": opened} if opened else {})})
+            click.echo(shown, file=self._stdout)
 
     def say_opened(self) -> None:
         """Say for each host how often it was connected to since the command began."""
@@ -94,13 +105,45 @@ class Output:
 
         `total`: units of work, None if not known.
         """
-        if self.quiet:
-            yield lambda done, note="": None
-        elif not self.live:
-            yield _Lines(title, total, self.say)
-        else:
-            with self._bar(title, total) as advance:
-                yield advance
+        last = _Last(terminal_safe(title), total)
+        try:
+            if self.quiet:
+                yield last.noted(lambda done, note="": None)
+            elif not self.live:
+                yield last.noted(_Lines(title, total, self._print))
+            else:
+                with self._bar(title, total) as advance:
+                    yield last.noted(advance)
+        finally:
+            self._transcript.add(last.line())
+
+    def _print(self, text: str) -> None:
+        """Print a line that is not kept: one of several about the same progress."""
+        click.echo(terminal_safe(text), err=True, color=False if self.plain else None)
+
+    @contextmanager
+    def kept_in(self, path: Path) -> Iterator[None]:
+        """Keep in the file `path` what is said, from the beginning on, and why the block failed."""
+        with self._transcript.kept_in(path):
+            yield
+
+    @contextmanager
+    def alone_on_stdout(self) -> Iterator[Output]:
+        """Give stdout to the command's one object: what else is printed goes to stderr."""
+        stdout = sys.stdout
+        with redirect_stdout(sys.stderr):
+            if not _is_descriptor(stdout, STDOUT):
+                yield replace(self, _stdout=stdout)
+                return
+            stdout.flush()
+            saved = os.dup(STDOUT)
+            os.dup2(STDERR, STDOUT)  # for libraries in C, and programs that are started
+            try:
+                with os.fdopen(os.dup(saved), "w", encoding="utf-8") as kept:
+                    yield replace(self, _stdout=kept)
+            finally:
+                os.dup2(saved, STDOUT)
+                os.close(saved)
 
     @contextmanager
     def _bar(self, title: str, total: int | None) -> Iterator[Advance]:
@@ -108,9 +151,21 @@ class Output:
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            ProgressColumn,
+            Task,
             TextColumn,
-            TimeRemainingColumn,
         )
+        from rich.text import Text
+
+        left = TimeLeft(total, time.monotonic())
+
+        class Left(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text("" if task.finished else _left(left, time.monotonic()))
+
+        def advance(done: int, note: str = "") -> None:
+            left.count(done, time.monotonic())
+            progress.update(task, completed=done, note=terminal_safe(note))
 
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -118,11 +173,9 @@ class Output:
             MofNCompleteColumn(),
         )
         note_column = TextColumn("{task.fields[note]}", markup=False)
-        with Progress(
-            *columns, TimeRemainingColumn(), note_column, console=self._console()
-        ) as progress:
-            task = progress.add_task(title, total=total, note="")
-            yield lambda done, note="": progress.update(task, completed=done, note=note)
+        with Progress(*columns, Left(), note_column, console=self._console()) as progress:
+            task = progress.add_task(terminal_safe(title), total=total, note="")
+            yield advance
 
     def _console(self) -> Any:
         from rich.console import Console
@@ -138,18 +191,52 @@ class _Lines:
 
     def __init__(self, title: str, total: int | None, say: Callable[[str], None]) -> None:
         self.title, self.total, self.say = title, total, say
-        self.started = self.shown = time.monotonic()
+        self.shown = time.monotonic()
+        self.left = TimeLeft(total, self.shown)
         say(f"{title} ...")
 
     def __call__(self, done: int, note: str = "") -> None:
         now = time.monotonic()
+        self.left.count(done, now)
         if done != self.total and now - self.shown < SECONDS_BETWEEN_LINES:
             return
         self.shown = now
         share = f"{done}/{self.total}" if self.total else str(done)
-        left = (now - self.started) / done * (self.total - done) if self.total and done else 0.0
-        parts = [share, note, f"about {left:.0f} s left" if left >= 1 else ""]
+        parts = [share, note, "" if done == self.total else _left(self.left, now)]
         self.say(f"{self.title}: {', '.join(part for part in parts if part)}")
+
+
+class _Last:
+    """Progress as one line: where it ended."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self.title, self.total, self.done, self.note = title, total, 0, ""
+
+    def noted(self, advance: Advance) -> Advance:
+        """Return `advance` as one that notes where it is."""
+
+        def note(done: int, note: str = "") -> None:
+            self.done, self.note = done, note
+            advance(done, note)
+
+        return note
+
+    def line(self) -> str:
+        share = f"{self.done}/{self.total}" if self.total else str(self.done)
+        return terminal_safe(f"{self.title}: {share}" + (f", {self.note}" if self.note else ""))
+
+
+def _left(left: TimeLeft, now: float) -> str:
+    """Write the time that is left, or nothing where it is not known or over."""
+    seconds = left.seconds(now)
+    return f"about {duration(seconds)} left" if seconds is not None and seconds >= 1 else ""
+
+
+def _is_descriptor(stream: TextIO, number: int) -> bool:
+    try:
+        return stream.fileno() == number
+    except (OSError, ValueError):  # a stream in memory has none
+        return False
 
 
 def _connections() -> Counter[tuple[str, int]]:
@@ -183,9 +270,13 @@ def options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @functools.wraps(function)
     def command(*arguments: Any, as_json: bool, plain: bool, **values: Any) -> Any:
-        output = Output(as_json, plain or bool(os.environ.get("NO_COLOR")))
+        given = click.get_current_context().find_object(Output) or Output()
+        output = replace(given, json=as_json, plain=plain or bool(os.environ.get("NO_COLOR")))
         try:
-            return function(output, *arguments, **values)
+            if not as_json:
+                return function(output, *arguments, **values)
+            with output.alone_on_stdout() as alone:
+                return function(alone, *arguments, **values)
         finally:
             output.say_opened()
 
@@ -196,14 +287,12 @@ def show_error(error: OffapiError, output: Output) -> None:
     """Print an error on stderr: what, where and the next step, or with --json an object."""
     if output.json:
         message = f"{error.where}: {error.what}" if error.where else error.what
+        message = terminal_safe(message)
         shown = {"code": error.code, "message": message, "next": error.next_step}
         click.echo(_encoded(shown), err=True)
         return
-    click.echo(
-        f"{'error:' if output.plain else click.style('error:', fg='red', bold=True)} {error.what}",
-        err=True,
-    )
-    if error.where:
-        click.echo(f"  where: {error.where}", err=True)
-    if error.next_step:
-        click.echo(f"   next: {error.next_step}", err=True)
+    first, *more = error_lines(error)
+    label = "error:" if output.plain else click.style("error:", fg="red", bold=True)
+    click.echo(f"{label} {first.removeprefix('error: ')}", err=True)
+    for line in more:
+        click.echo(line, err=True)

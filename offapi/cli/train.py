@@ -72,15 +72,19 @@ def command(
     """
     from offapi.backend import default_backend
     from offapi.training.recipe_run import run_recipe_file
+    from offapi.training.run import CONSOLE
 
     overrides += (f"allow={orjson.dumps(allow).decode()}",) if allow else ()
     if rollouts:
         overrides += (f"rollouts={orjson.dumps(str(rollouts.absolute())).decode()}",)
     name = backend or default_backend()
-    run, report = run_recipe_file(recipe, overrides, name, output, resume=resume)
-    output.say(f"Run folder: {run.path}. Adapter: {run.path / 'adapter'}.")
-    if report is not None:
-        output.table(("field", "right, with 95% interval"), report.table())
-        for line in report.forms.lines():
-            output.say(line)
+    run, report = run_recipe_file(
+        recipe, overrides, name, output, resume=resume, keep=output.kept_in
+    )
+    with output.kept_in(run.path / CONSOLE):
+        output.say(f"Run folder: {run.path}. Adapter: {run.path / 'adapter'}.")
+        if report is not None:
+            output.table(("field", "right, with 95% interval"), report.table())
+            for line in report.forms.lines():
+                output.say(line)
     output.result({"run": str(run.path), "report": report.as_dict() if report else None})

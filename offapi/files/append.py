@@ -5,10 +5,13 @@ Left out: locking (`offapi.files.lock`), and lines torn by a power cut, which a 
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from offapi.errors import RunError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a limit of the disk, the quota or the file
 
 
 def append_whole(file: int, data: bytes, *, sync: bool = False) -> None:
@@ -44,5 +47,18 @@ def write_all(file: int, data: bytes) -> None:
 
 def refused(error: OSError, path: Path) -> RunError:
     """Return the error for an unwritable file that the same command can resume."""
-    step = "Free some space, then run the same command again to resume."
+    step = f"{remedy(error)} Then run the same command again; it resumes."
     return RunError(f"cannot be written: {error.strerror}.", where=str(path), next_step=step)
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do about a disk that refuses a write."""
+    if error.errno in FULL:
+        return "Free some space, or raise the quota or the file size limit."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Make the folder writable, or choose another one."
+    if error.errno == errno.EXDEV:
+        return "The folder spans file systems: choose one that lies on a single file system."
+    if error.errno in (errno.EINVAL, errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS):
+        return "This file system cannot do what is needed: choose a folder on a local disk."
+    return "Check the disk: space does not help."

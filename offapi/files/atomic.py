@@ -21,14 +21,13 @@ from typing import Any
 import orjson
 
 from offapi.errors import RunError
-from offapi.files.append import write_all
+from offapi.files.append import remedy, write_all
 from offapi.files.hashing import sha256_file
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
 SCHEMA = 1
 SORTED = orjson.OPT_SORT_KEYS
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a limit of the disk, the quota or the file
 
 
 class NotCommitted(RunError):
@@ -204,13 +203,6 @@ def _committing(path: Path) -> Iterator[None]:
 
 
 def _step(error: OSError) -> str:
-    if error.errno in FULL:
-        return (
-            "Free some space (or raise the quota or file size limit) and run the command again;"
-            " nothing was changed."
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "Make the folder writable, or choose another one; nothing was changed."
     if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
         return "Choose another name, or remove what is there."
-    return "Check the path and the disk, and run the command again; nothing was changed."
+    return f"{remedy(error)} Nothing was changed; then run the command again."

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from offapi.errors import RunError
+from offapi.files.append import remedy
 
 SECONDS_BETWEEN_TRIES = 0.05
 
@@ -24,10 +25,13 @@ def hold(file: Path, what: str, where: str, seconds: float = 0.0) -> Iterator[No
     Then raise a RunError that names the process that holds it. `what`, at `where`, is what the lock
     protects, for the message.
     """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _no_lock(error, file) from error
     try:
         until = time.monotonic() + seconds
-        while not _taken(descriptor):
+        while not _taken(descriptor, file):
             if time.monotonic() >= until:
                 holder = os.pread(descriptor, 32, 0).decode(errors="replace") or "another process"
                 step = "Wait until it has ended, or end it. Then run this command again."
@@ -44,7 +48,10 @@ def hold(file: Path, what: str, where: str, seconds: float = 0.0) -> Iterator[No
 def wait_for(file: Path) -> Iterator[None]:
     """Hold the lock `file`, which stays on disk, after all who asked for it before."""
     with file.open("w") as opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _no_lock(error, file) from error
         yield
 
 
@@ -56,7 +63,12 @@ def open_locked(path: Path, flags: int = 0) -> int:
     """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
-        if not _taken(file):
+        try:
+            taken = _taken(file, path)
+        except RunError:
+            os.close(file)
+            raise
+        if not taken:
             os.close(file)
             step = "Wait for that command to end, or write to another file with --out."
             raise RunError("another process is writing this file.", where=str(path), next_step=step)
@@ -65,9 +77,17 @@ def open_locked(path: Path, flags: int = 0) -> int:
         os.close(file)  # its writer renamed or removed it between our opening and our lock
 
 
-def _taken(descriptor: int) -> bool:
+def _taken(descriptor: int, path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise _no_lock(error, path) from error
     return True
+
+
+def _no_lock(error: OSError, path: Path) -> RunError:
+    """Return the error for a file that cannot be locked, as on some network file systems."""
+    what = f"cannot be locked: {error.strerror}."
+    return RunError(what, where=str(path), next_step=remedy(error))

@@ -73,7 +73,10 @@ class Stage:
         append_or_refuse(self._file, data, self.part)
         self._good = (self.size + len(data), dict(state))
         if time.monotonic() - self._journaled >= SECONDS_BETWEEN_JOURNALS:
-            self._note()
+            try:
+                self._note()
+            except OSError as error:
+                raise refused(error, self.part) from error
 
     def finish(self) -> None:
         """Rename the complete file to its name."""
@@ -108,17 +111,21 @@ class Stage:
     def _leave(self) -> None:
         """Leave what can be resumed; delete all if nothing counts or no journal can be written."""
         if self.size:
-            with suppress(OSError, atomic.NotCommitted, atomic.DurabilityUncertain):
+            try:
                 self._note()
+            except (OSError, RunError):  # a disk that cannot sync may still hold it
+                with suppress(OSError):
+                    self.journal.write_bytes(self._journal_bytes())
         if not self.size or not self.journal.exists():
             self.discard()
 
     def _note(self) -> None:
         os.fsync(self._file)  # the bytes that the journal counts must be on disk
-        atomic.write_file(
-            self.journal, orjson.dumps({"key": self.key, "size": self.size, "state": self.state})
-        )
+        atomic.write_file(self.journal, self._journal_bytes())
         self._journaled = time.monotonic()
+
+    def _journal_bytes(self) -> bytes:
+        return orjson.dumps({"key": self.key, "size": self.size, "state": self.state})
 
     def _read_journal(self) -> dict[str, Any] | None:
         """Return the journal of an unfinished file with the same key; None if there is none."""

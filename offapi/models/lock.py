@@ -17,6 +17,7 @@ import orjson
 
 from offapi.errors import ModelError, RunError
 from offapi.files import atomic
+from offapi.files.append import FULL
 from offapi.files.atomic import sync_path, write_file
 from offapi.files.hashing import sha256_file
 from offapi.files.lock import wait_for
@@ -45,7 +46,7 @@ def whole(target: Path) -> Iterator[Path | None]:
                     sync_path(path)
             sync_path(target.parent)
     except OSError as error:
-        full = error.errno in atomic.FULL
+        full = error.errno in FULL
         cause = "the disk is full" if full else error.strerror or str(error)
         raise ModelError(
             f"{cause}; nothing was stored.",

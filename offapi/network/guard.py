@@ -1,9 +1,10 @@
 """The network guard, which importing offapi turns on for this process and its libraries.
 
-It is a tripwire for accidents, not a sandbox: it sees what Python's own sockets do. Left out,
-because an audit hook cannot see it: connections made in C, and other programs that are started
-(offapi's own helper processes report their attempts, see `offapi.network.helper_log`). The proof
-that offapi stays offline is its test in an empty network namespace.
+It is a tripwire for accidents, not a sandbox: it sees what Python's own sockets do, and counts the
+programs that are started. Left out, because an audit hook cannot see it: connections made in C, and
+what those programs do (offapi's own helper processes report their attempts, see
+`offapi.network.helper_log`). The proof that offapi stays offline is its test in an empty network
+namespace.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ SWITCHES = {
     "DO_NOT_TRACK": "1",
     "WANDB_MODE": "offline",
 }
+NO_PROXY = {"no_proxy": "*", "NO_PROXY": "*"}  # macOS has proxies outside the environment too
+# Libraries that start programs by themselves: to find a compiler, a C library, the processor.
+EXPECTED = ("torch", "triton", "mlx", "numpy", "scipy", "transformers", "psutil", "rich", "click")
 ALLOWED_BY = (
     "offapi works offline. Only `offapi label --teacher http://HOST:PORT/v1` connects, and only to"
     " that address."
@@ -47,12 +51,13 @@ class Hole:
     addresses: set[str] = field(default_factory=set, compare=False)
 
 
-Kind = Literal["refused", "opened"]
-# refused: target, caller, count; opened: host, port, count
+Kind = Literal["refused", "opened", "started"]
+# refused: target, caller, count; opened: host, port, count; started: program, caller, count
 Attempt = tuple[Kind, str, str | int, int]
 
 _refused: Counter[tuple[str, str]] = Counter()  # (target, caller)
 _opened: Counter[tuple[str, int]] = Counter()  # connections through the hole, by (host, port)
+_started: Counter[tuple[str, str]] = Counter()  # (program, caller)
 _counting = RLock()
 _keep: Callable[[Attempt], object] | None = None
 _holes: tuple[Hole, ...] = ()
@@ -60,9 +65,11 @@ _installed = False
 
 
 def install() -> None:
-    """Set the offline switches and install the guard, once. It cannot be removed."""
+    """Set the offline switches, drop proxies, and install the guard, once. It cannot be removed."""
     global _installed
-    os.environ.update(SWITCHES)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    os.environ.update(SWITCHES | NO_PROXY)
     hub = sys.modules.get("huggingface_hub.constants")
     if hub is not None:  # it was imported earlier and has read its switches
         hub.HF_HUB_OFFLINE = hub.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
@@ -88,7 +95,11 @@ def allow(host: str, port: int) -> Iterator[None]:
 
 
 def report() -> dict[str, Any]:
-    """Return the network attempts of this process and of helpers that ended, for a manifest."""
+    """Return the network attempts of this process and of helpers that ended, for a manifest.
+
+    `started` lists the programs that were started, which the guard cannot follow; one is `expected`
+    where a library is known to start programs by itself.
+    """
     with _counting:
         refused = [
             {"target": target, "caller": caller, "count": n}
@@ -97,13 +108,18 @@ def report() -> dict[str, Any]:
         opened = [
             {"host": host, "port": port, "connections": n} for (host, port), n in _opened.items()
         ]
-    return {"guard": _installed, "refused": refused, "opened": opened}
+        started = [
+            {"program": name, "caller": by, "count": n, "expected": _expected(by)}
+            for (name, by), n in _started.items()
+        ]
+    return {"guard": _installed, "refused": refused, "opened": opened, "started": started}
 
 
 def count(attempt: Attempt) -> None:
     """Add `attempt`, which may be a helper process's, to `report`."""
     kind, target, by, n = attempt
-    counter: Counter[Any] = _opened if kind == "opened" else _refused
+    counters: dict[Kind, Counter[Any]] = {"opened": _opened, "started": _started}
+    counter = counters.get(kind, _refused)
     with _counting:
         counter[target, by] += n
     if _keep is not None:
@@ -135,6 +151,8 @@ def working() -> bool:
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     reader = _TARGETS.get(event)
     if reader is None:
+        if event in _STARTS:
+            _count_start(arguments)
         return
     target = reader(arguments)
     if target is not None:
@@ -164,6 +182,30 @@ _TARGETS: Mapping[str, Any] = {
     "socket.gethostbyaddr": lambda arguments: (arguments[0], None),
     "socket.getnameinfo": lambda arguments: (arguments[0][0], arguments[0][1]),
 }
+
+
+# os.system has a command for a shell, the others a program and its arguments
+_STARTS = frozenset(
+    ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "pty.spawn", "os.startfile")
+)
+
+
+def _count_start(arguments: tuple[Any, ...]) -> None:
+    """Count a program by its name alone: its arguments may hold documents."""
+    caller = _caller()
+    if not caller.startswith("offapi."):
+        words = os.fsdecode(_first(arguments[0])).split() or ["?"]
+        count(("started", words[0], caller, 1))
+
+
+def _first(program: Any) -> str | bytes:
+    if isinstance(program, list | tuple):  # of pty.spawn
+        program = program[0] if program else "?"
+    return program if isinstance(program, bytes) else str(program)
+
+
+def _expected(caller: str) -> bool:
+    return caller.split(" ", 1)[0].split(".", 1)[0] in EXPECTED
 
 
 def _judge(event: str, host: Any, port: Any) -> None:

@@ -41,8 +41,19 @@ def run_commands(first: Record, named: Sequence[Path]) -> list[Command]:
     what = f"The resolved recipe: save it as {RECIPE} (change its name to train a new run)"
     found = [Command(what, toml(first.config)), Command("Train", _line(*train))]
     if not finished:
-        found.append(Command("Resume this run", _line(*train, "--resume")))
+        found.append(_resume(first, train))
     return [*found, *_score(first), report]
+
+
+def _resume(record: Record, train: Sequence[str]) -> Command:
+    """Return how to resume a run; after a failure, not by what would fail again."""
+    error = mapping(record.attempts[-1], "error") if record.attempts else {}
+    allow = re.search(r"--allow \w+", text(error.get("next") or ""))
+    if error.get("code") == "gate" and allow:
+        what = "Resume this run in spite of the gate that stopped it"
+        return Command(what, _line(*train, "--resume", *allow[0].split()))
+    what = "Resume this run, once the reason of its failure is removed"
+    return Command(what if error else "Resume this run", _line(*train, "--resume"))
 
 
 def comparison_commands(result: Object, named: Sequence[Path]) -> list[Command]:

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from offapi.report.run_files import Record, mapping
+from offapi.report.render.table import text
+from offapi.report.run_files import Object, Record, mapping
 from offapi.stats.interval import Interval
 
 Kind = Literal["good", "warn", "bad", "info"]
@@ -37,13 +38,7 @@ def _ending(record: Record) -> list[ReportNote]:
     if outcome == "finished":
         return []
     if outcome == "failed":
-        return [
-            ReportNote(
-                "bad",
-                f"The last attempt failed; {done}. Read its error message, then resume it with"
-                " --resume.",
-            )
-        ]
+        return [ReportNote("bad", _failed(mapping(last, "error"), done))]
     if outcome == "interrupted":
         return [ReportNote("warn", f"The run was interrupted; {done}. Resume it with --resume.")]
     return [
@@ -51,6 +46,16 @@ def _ending(record: Record) -> list[ReportNote]:
             "warn", f"The run has not ended, or was killed; {done}. These figures are not final."
         )
     ]
+
+
+def _failed(error: Object, done: str) -> str:
+    """Return why the last attempt failed and what that error advises; old runs do not say why."""
+    if not error.get("what"):
+        return f"The last attempt failed; {done}. Its reason was not recorded."
+    by = "A gate stopped the last attempt" if error.get("code") == "gate" else "It failed"
+    where = f" ({text(error['where'])})" if error.get("where") else ""
+    step = text(error.get("next") or "See console.log in its folder.")
+    return f"{by}; {done}. The reason: {text(error['what'])}{where} {step}"
 
 
 def _gamed(record: Record) -> list[ReportNote]:
@@ -103,6 +108,8 @@ def _reached(record: Record) -> list[ReportNote]:
     seen = [mapping(attempt, "network") for attempt in record.attempts]
     refused = sum(len(network.get("refused") or ()) for network in seen)
     opened = sum(len(network.get("opened") or ()) for network in seen)
+    started = [one for network in seen for one in network.get("started") or ()]
+    unexpected = sorted({text(one.get("program")) for one in started if not one.get("expected")})
     if refused:
         return [
             ReportNote(
@@ -110,6 +117,9 @@ def _reached(record: Record) -> list[ReportNote]:
                 f"The offline guard refused {refused} network attempts; see “Network”.",
             )
         ]
+    if unexpected:
+        what = "Programs were started, which the offline guard cannot follow"
+        return [ReportNote("warn", f"{what}: {', '.join(unexpected)}; see “Network”.")]
     if opened:
         return [ReportNote("info", f"The network was opened for {opened} hosts; see “Network”.")]
     guarded = all(network.get("guard") for network in seen if network)

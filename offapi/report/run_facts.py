@@ -122,6 +122,15 @@ def _network(record: Record) -> Table:
             ("opened", f"{each.get('host')}:{each.get('port')}", "", text(each.get("connections")))
             for each in seen.get("opened") or ()
         ]
+        rows += [
+            (
+                "started",
+                text(each.get("program")),
+                text(each.get("caller")),
+                text(each.get("count")),
+            )
+            for each in seen.get("started") or ()
+        ]
     return Table("Network", ("", "target", "requested by", "times"), tuple(rows[:MOST]))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from offapi.files import atomic
 from offapi.report.render import html, markdown
 from offapi.report.story import Story, make_story
+from offapi.text.display import terminal_safe
 
 
 def write_page(
@@ -23,6 +24,6 @@ def write_page(
     Raise what reading and writing raise.
     """
     story = make_story(runs, cost_file=cost_file, with_documents=documents)
-    page = (markdown if as_markdown else html).render(story).encode()
+    page = terminal_safe((markdown if as_markdown else html).render(story)).encode()
     atomic.write_file(path, page)
     return story, len(page)

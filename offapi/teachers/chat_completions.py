@@ -23,6 +23,7 @@ from offapi.text.display import safe_line
 AGAIN = {408, 425, 429, *range(500, 600)}  # HTTP statuses worth another attempt
 FORMAT = "response_format"
 MOST_TOKENS = 1 << 53  # beyond it a count is no longer exact in JSON
+YEAR = 366 * 86400.0  # seconds; nobody waits longer
 REASON_CHARACTERS = 300  # some servers echo the whole request in an error
 
 
@@ -112,7 +113,7 @@ def retry_after(value: str, now: float | None = None) -> float | None:
             )
         except (ValueError, OverflowError):
             return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+    return min(max(seconds, 0.0), YEAR) if math.isfinite(seconds) else None
 
 
 def clean(text: str) -> str:

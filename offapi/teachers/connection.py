@@ -6,6 +6,7 @@ Left out: whether and when to retry (`session`), and what a reply means (`chat_c
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ class Connection:
     ) -> None:
         self.url = f"{url.rstrip('/')}{PATH}"
         self.model, self.key, self.timeout = model, key, timeout
+        self._key = _spelled(key) if key else None
         headers = {"content-type": "application/json"}
         if key:
             headers["authorization"] = f"Bearer {key}"
@@ -53,13 +55,14 @@ class Connection:
             )
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             return chat_completions.Reply(
-                reason=f"unreachable: {chat_completions.describe_failure(error)}",
+                reason=f"unreachable: {self._hide(chat_completions.describe_failure(error))}",
                 again=True,
                 usage=Usage(),
             )
         except httpx2.HTTPError as error:
             return chat_completions.Reply(
-                reason=f"connection lost: {chat_completions.describe_failure(error)}", again=True
+                reason=f"connection lost: {self._hide(chat_completions.describe_failure(error))}",
+                again=True,
             )
 
     async def close(self) -> None:
@@ -73,6 +76,22 @@ class Connection:
                 received += chunk
                 if len(received) > LARGEST_REPLY:
                     return chat_completions.Reply(reason=f"reply larger than {LARGEST_REPLY} bytes")
-        if self.key:  # some servers quote the key in their errors
-            received = received.replace(self.key.encode(), b"[key]")
-        return chat_completions.read_reply(response.status_code, response.headers, received)
+        # some servers quote the key in their errors
+        headers = {name: self._hide(value) for name, value in response.headers.items()}
+        body = self._hide(received.decode("latin-1")).encode("latin-1")
+        return chat_completions.read_reply(response.status_code, headers, body)
+
+    def _hide(self, text: str) -> str:
+        """Return `text` without the key."""
+        return self._key.sub("[key]", text) if self._key else text
+
+
+def _spelled(key: str) -> re.Pattern[str]:
+    """Return a pattern for `key` as it is, and as JSON, URLs and HTML may escape any part of it."""
+    letters = []
+    for letter in key:
+        code, quoted = f"{ord(letter):02x}", r"\\*" if letter in "/\"'\\" else ""
+        ways = [quoted + re.escape(letter), rf"\\+u(?i:00{code})", f"%(?i:{code})"]
+        ways += [f"&#0*{ord(letter)};", f"&#[xX]0*(?i:{code});"]
+        letters.append(f"(?:{'|'.join(ways)})")
+    return re.compile("".join(letters))

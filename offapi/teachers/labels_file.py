@@ -17,7 +17,7 @@ import msgspec
 import orjson
 
 from offapi.errors import DataError
-from offapi.files.append import append_whole
+from offapi.files.append import append_whole, remedy
 from offapi.files.lock import open_locked
 from offapi.teachers.teacher import Usage
 
@@ -157,7 +157,7 @@ class Log:
             append_whole(self._file, line, sync=True)  # a label lost in a power cut is asked again
         except OSError as error:
             what = f"the label cannot be written: {error.strerror}."
-            hint = "Free some space and run the command again; earlier labels are kept."
+            hint = f"{remedy(error)} Then run the command again; earlier labels are kept."
             raise DataError.at(what, path=self.path, next_step=hint) from error
         self._size += len(line)
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Unicode's Bidi_Control: they show text in another order than it has
+_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_UNSAFE = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\ud800-\udfff]")
 
 
 def duration(seconds: float) -> str:
@@ -33,8 +35,12 @@ def left_out(characters: int) -> str:
 
 
 def terminal_safe(text: str) -> str:
-    """Replace the control characters that a terminal would obey; keep line ends and tabs."""
-    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+    """Replace what a terminal or a page would obey instead of showing it; keep line ends and tabs.
+
+    That is control characters, those that change the direction of text, and halves of characters.
+    Everything that commands and reports show goes through it, in one place each.
+    """
+    return _UNSAFE.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def safe_line(text: str, most: int) -> str:

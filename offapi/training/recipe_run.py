@@ -6,8 +6,8 @@ Left out: flags and printing, which are the commands'.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +21,7 @@ from offapi.errors import ConfigError, nearest
 from offapi.progress import Progress
 from offapi.training.job import Job
 from offapi.training.manifest import describe_run, with_limits_of
-from offapi.training.run import LOCK, MANIFEST, Run
+from offapi.training.run import CONSOLE, LOCK, MANIFEST, Run
 
 DATA = ("data", "traces", "val")  # keys that may name a folder of documents
 RECIPES = ("sft", "distill", "filtered_sft", "grpo")
@@ -41,12 +41,22 @@ def find_recipe(path: Path) -> ModuleType:
     return load_recipe(name)
 
 
+Keep = Callable[[Path], AbstractContextManager[object]]
+
+
 def run_recipe_file(
-    path: Path, overrides: Sequence[str], backend_name: str, progress: Progress, *, resume: bool
+    path: Path,
+    overrides: Sequence[str],
+    backend_name: str,
+    progress: Progress,
+    *,
+    resume: bool,
+    keep: Keep = nullcontext,
 ) -> tuple[Run, Any]:
     """Run the recipe file at `path`, or resume its run; return the run and the recipe's report.
 
-    Everything is read and checked before the run's folder is made.
+    Everything is read and checked before the run's folder is made. `keep` returns the context in
+    which what is said is kept in a file.
     """
     recipe = find_recipe(path)
     config = configs.load(path, recipe.Config, overrides)
@@ -71,7 +81,9 @@ def run_recipe_file(
         resume=resume,
     )
     try:
-        with hold_run(folder, manifest, resume=resume):
+        with folder.lock(), keep(folder.path / CONSOLE):
+            if resume:
+                folder.resume(manifest)
             return folder, recipe.run(job)
     except Exception:
         if not resume:
@@ -91,5 +103,5 @@ def hold_run(folder: Run, manifest: Mapping[str, Any], *, resume: bool) -> Itera
 def _remove_empty(folder: Path) -> None:
     """Remove a new run that failed before it wrote anything, as on a full disk."""
     written = {path.name for path in folder.rglob("*") if path.is_file() and path.stat().st_size}
-    if written <= {MANIFEST, LOCK}:
+    if written <= {MANIFEST, LOCK, CONSOLE}:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 """A run folder: manifest, metrics, and checkpoints that survive kills, full disks and bit flips.
 
-    runs/NAME/manifest.json  metrics.jsonl  checkpoints/step-000010/
+    runs/NAME/manifest.json  metrics.jsonl  console.log  checkpoints/step-000010/
 
 Folders are 0700, files 0600. Left out: what a checkpoint holds (the recipe's files), and
 runs on more than one machine. See `offapi.files.atomic` for how files are written.
@@ -18,16 +18,17 @@ from typing import Any, Self
 
 import orjson
 
-from offapi.errors import OffapiError, RunError, nearest
+from offapi.errors import OffapiError, RunError, describe_error, nearest
 from offapi.files import atomic
-from offapi.files.append import append_whole
+from offapi.files.append import append_whole, remedy
 from offapi.files.lock import hold
 from offapi.network import guard
-from offapi.text.display import shorten
+from offapi.text.display import shorten, terminal_safe
 from offapi.training import checkpoints, host
 from offapi.training.checkpoints import Checkpoint
 
 MANIFEST, METRICS, CHECKPOINTS, LOCK = "manifest.json", "metrics.jsonl", "checkpoints", ".lock"
+CONSOLE = "console.log"  # what the command said, attempt after attempt
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
 SECONDS_TO_WAIT = 2.0
 
@@ -108,7 +109,7 @@ class Run:
         with hold(self.path / LOCK, "this run", str(self.path)):
             _held.add(self.path)
             self._sweep()
-            outcome = "failed"
+            outcome, reason = "failed", None
             try:
                 self._attempt(started=_now(), step=0, versions=host.versions(), host=host.facts())
                 yield
@@ -116,13 +117,17 @@ class Run:
             except KeyboardInterrupt:
                 outcome = "interrupted"
                 raise
+            except Exception as error:
+                reason = _reason(error)
+                raise
             finally:
                 # after a failure, the first error is the one to report
                 later: AbstractContextManager[None, bool | None] = suppress(OffapiError)
                 if outcome == "finished":
                     later = nullcontext()
                 with later:
-                    self._attempt(ended=_now(), outcome=outcome, network=guard.report())
+                    why = {"error": reason} if reason else {}
+                    self._attempt(ended=_now(), outcome=outcome, **why, network=guard.report())
                 _held.discard(self.path)
 
     def resume(self, manifest: Mapping[str, Any]) -> Checkpoint | None:
@@ -157,7 +162,7 @@ class Run:
             raise atomic.NotCommitted(
                 f"could not be written: {error.strerror}.",
                 where=where,
-                next_step="Free some space, then resume with --resume.",
+                next_step=f"{remedy(error)} Then resume with --resume.",
             ) from error
         finally:
             os.close(descriptor)
@@ -262,6 +267,14 @@ class Run:
                 where=str(self.path),
                 next_step="Write inside `with run.lock():`.",
             )
+
+
+def _reason(error: Exception) -> dict[str, str]:
+    """Return why an attempt failed, as the manifest keeps it."""
+    if not isinstance(error, OffapiError):
+        return {"code": "unexpected", "what": describe_error(error), "where": "", "next": ""}
+    words = {"what": error.what, "where": error.where, "next": error.next_step}
+    return {"code": error.code, **{name: terminal_safe(text) for name, text in words.items()}}
 
 
 def _difference(old: Any, new: Any, field: str = "") -> tuple[str, Any, Any] | None:

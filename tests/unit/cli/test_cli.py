@@ -108,6 +108,7 @@ def test_no_command_is_left_off_the_list() -> None:
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {
         "__init__",
         "output",
+        "transcript",
         "backend_option",
     }
     assert modules == set(cli.COMMANDS)
@@ -326,3 +327,115 @@ def test_a_terminal_gets_a_bar_and_plain_gets_none() -> None:
     for plain in (on_a_terminal("--plain"), on_a_terminal(NO_COLOR="1")):
         assert "\x1b" not in plain
         assert "working: 3/3, note" in plain
+
+
+EVIL = "a\x1b[2Jb\u202ec\x9b1\x07\r\ud800"
+SAFE = "a\ufffd[2Jb\ufffdc\ufffd1\ufffd\ufffd\ufffd"
+
+
+def test_nothing_that_is_shown_steers_the_terminal(
+    command: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def show(output: Output) -> None:
+        output.say(EVIL)
+        output.table(("name",), [(EVIL,)])
+        with output.progress(EVIL, 1) as advance:
+            advance(1, EVIL)
+        raise DataError(EVIL, where=f"{EVIL}\n   next: obey", next_step=EVIL)
+
+    command(show)
+    assert cli.run(["try"]) == 1
+    err = capsys.readouterr().err
+    assert err.count(SAFE) == 8
+    assert not {"\x1b", "\u202e", "\x9b", "\x07", "\r", "\ud800"} & set(err)
+    assert "\n   next: obey" not in err
+    assert cli.run(["try", "--json"]) == 1
+    assert not {"\x1b", "\u202e", "\x9b", "\x07", "\r"} & set(capsys.readouterr().err)
+
+
+def test_a_file_name_and_an_id_are_shown_safely(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "a\x1b]0;title\x07\u202e.jsonl"
+    (tmp_path / "task.py").write_text(TASK)
+    assert cli.run(["grade", f"--task={tmp_path}/task.py", f"--traces={missing}"]) == 1
+    trace = {"id": "r\x1b[2J\u2066", "document": "one", "recorded_label": {"a": "x"}}
+    (tmp_path / "t.jsonl").write_text(json.dumps(trace) + "\n")
+    words = [f"--task={tmp_path}/task.py", f"--traces={tmp_path}/t.jsonl", "--show", "1"]
+    assert cli.run(["grade", *words, f"--out={tmp_path}/out.jsonl"]) == 0
+    err = capsys.readouterr().err
+    assert "title" in err
+    assert "r\ufffd[2J\ufffd" in err
+    assert not {"\x1b", "\x07", "\u202e", "\u2066"} & set(err)
+
+
+TASK = """
+import os, sys
+print("loading")
+os.write(1, b"in C")
+os.system("echo started")
+import offapi
+from offapi.checks import is_json
+task = offapi.Task(
+    name="t",
+    instructions="Read.",
+    schema={"type": "object", "properties": {"a": {"type": "string"}}},
+    match={"a": "text"},
+    checks={"json": (is_json, 1.0)},
+)
+"""
+
+
+@pytest.mark.parametrize("json_", [True, False])
+def test_what_a_task_file_prints_leaves_the_object_alone(tmp_path: Path, json_: bool) -> None:
+    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "t.jsonl").write_text('{"id":"1","document":"x","recorded_label":{"a":"x"}}\n')
+    words = ["grade", "--task=task.py", "--traces=t.jsonl", *(["--json"] if json_ else [])]
+    code = f"import sys; from offapi.cli import main; sys.argv[1:] = {words!r}; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    if json_:
+        assert json.loads(done.stdout)["rows"] == 1
+        for printed in ("loading", "in C", "started"):
+            assert printed in done.stderr
+
+
+def test_a_command_leaves_no_core_dump() -> None:
+    code = "import sys, resource; from offapi.cli import main\n"
+    code += "sys.argv[1:] = ['--version']\n"
+    code += "try: main()\nfinally: print(*resource.getrlimit(resource.RLIMIT_CORE))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1].split()[0] == "0"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "step"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files.", "ulimit -n"),
+        (PermissionError(errno.EPERM, "Not permitted", "/x/.lock"), "not permitted", "forbids"),
+        (OSError(errno.ENOLCK, "No locks available", "/x"), "no locks", "local disk"),
+        (OSError(errno.ESTALE, "Stale file handle", "/x"), "stale file handle", "disk"),
+        (RuntimeError("Could not determine home directory."), "no home folder", "OFFAPI_HOME"),
+    ],
+)
+def test_the_systems_errors_have_words_and_a_step(
+    command: Fake, capsys: pytest.CaptureFixture[str], error: Exception, said: str, step: str
+) -> None:
+    command(raising(error))
+    assert cli.run(["try"]) == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert step in err
+    assert "unexpected" not in err
+
+
+def test_memory_advice_names_no_key_that_a_command_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = click.command()(options(raising(MemoryError())))
+    for name, lowers in (("label", False), ("models", False), ("train", True)):
+        monkeypatch.setitem(sys.modules, f"offapi.cli.{name}", SimpleNamespace(command=failing))
+        assert cli.run([name]) == 1
+        assert ("limits.train_tokens" in capsys.readouterr().err) is lowers

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -163,6 +164,50 @@ def test_importing_offapi_sets_the_switches() -> None:
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True
     )
     assert done.stdout == "True\n", done.stderr
+
+
+def test_importing_offapi_drops_every_proxy() -> None:
+    script = "import os, urllib.request, offapi\n"
+    script += "print(sorted(name for name in os.environ if name.lower().endswith('_proxy')))\n"
+    script += "print(urllib.request.proxy_bypass('example.org'), end='')"
+    proxies = ("http_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy", "Ftp_Proxy")
+    environment = {**os.environ, **dict.fromkeys(proxies, "http://127.0.0.1:9"), "no_proxy": "x"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["['NO_PROXY', 'no_proxy']", "True"], done.stderr
+
+
+STARTS: dict[str, Callable[[], object]] = {
+    "subprocess": lambda: subprocess.run(["true", "secret"], check=True),
+    "shell": lambda: subprocess.run("true secret", shell=True, check=True),
+    "os.system": lambda: os.system("true secret"),
+    "posix_spawn": lambda: os.waitpid(os.posix_spawn("/bin/true", ["true", "secret"], {}), 0),
+}
+
+
+@pytest.mark.parametrize("way", STARTS)
+def test_a_started_program_is_counted_by_its_name_alone(way: str) -> None:
+    def of_this_file() -> Counter[str]:
+        mine = [one for one in guard.report()["started"] if __file__ in one["caller"]]
+        assert not any(one["expected"] for one in mine)
+        assert "secret" not in str(mine)
+        counts: Counter[str] = Counter()
+        for one in mine:
+            counts[one["program"]] += one["count"]
+        return counts
+
+    program = {"shell": "/bin/sh", "posix_spawn": "/bin/true"}.get(way, "true")
+    before = of_this_file()[program]
+    STARTS[way]()
+    assert of_this_file()[program] == before + 1
+
+
+def test_a_program_that_a_known_library_starts_is_expected() -> None:
+    guard.count(("started", "/sbin/ldconfig", "torch.somewhere (torch/x.py:1)", 1))
+    guard.count(("started", "curl", "torchless (x.py:1)", 1))
+    expected = {one["program"]: one["expected"] for one in guard.report()["started"]}
+    assert (expected["/sbin/ldconfig"], expected["curl"]) == (True, False)
 
 
 def test_a_namespace_stops_what_the_guard_cannot_see() -> None:

@@ -19,7 +19,7 @@ from offapi.training.run import Run
 
 OUTSIDE = "192.0.2.1"  # TEST-NET-1 (RFC 5737): nobody's
 TASK = f"""
-import socket, time
+import socket, subprocess, time
 from contextlib import suppress
 import offapi
 from offapi.checks import Verdict
@@ -30,6 +30,7 @@ def connects(document, answer, context):
             udp.connect(("{OUTSIDE}", 8000))  # sends nothing
         with suppress(OSError):
             udp.connect(("{OUTSIDE}", 8001))
+    subprocess.run(["true", document])
     while "hang" in document:
         time.sleep(1)
     return Verdict(1.0, "")
@@ -49,6 +50,7 @@ def counted_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the attempts of other tests."""
     monkeypatch.setattr(guard, "_opened", Counter())
     monkeypatch.setattr(guard, "_refused", Counter())
+    monkeypatch.setattr(guard, "_started", Counter())
 
 
 def task_file(folder: Path) -> Path:
@@ -75,6 +77,9 @@ def test_a_manifest_lists_connections_of_ended_rewards(
     (refused,) = network["refused"]
     assert (refused["target"], refused["count"]) == (f"{OUTSIDE}:8001", 3)
     assert "task.py" in refused["caller"]
+    (started,) = network["started"]
+    assert (started["program"], started["count"], started["expected"]) == ("true", 3, False)
+    assert "task.py" in started["caller"]
 
 
 def test_grade_reports_the_hosts_of_its_checks(

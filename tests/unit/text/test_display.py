@@ -50,7 +50,19 @@ def test_a_terminal_obeys_nothing_that_is_shown() -> None:
     assert safe_line("123456", 5) == "12345..."
 
 
-@given(st.text())
+BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def test_text_keeps_its_direction_and_can_be_written() -> None:
+    assert terminal_safe(BIDI) == "\ufffd" * len(BIDI)
+    assert terminal_safe("a\ud800b\udcff") == "a\ufffdb\ufffd"
+    assert terminal_safe("שלום, مرحبا 👩‍👩‍👧 é") == "שלום, مرحبا 👩‍👩‍👧 é"
+
+
+@given(st.text(st.characters()))
 def test_safe_text_holds_no_control_character(text: str) -> None:
     assert safe_line(text, 10_000).isprintable()
-    assert all(char in "\n\t" or not ("\0" <= char < " ") for char in terminal_safe(text))
+    safe = terminal_safe(text)
+    assert all(char in "\n\t" or not ("\0" <= char < " ") for char in safe)
+    assert not set(safe) & set(BIDI)
+    assert safe.encode().decode() == safe
