@@ -287,9 +287,8 @@ def show_error(error: OffapiError, output: Output) -> None:
     """Print an error on stderr: what, where and the next step, or with --json an object."""
     if output.json:
         message = f"{error.where}: {error.what}" if error.where else error.what
-        message = terminal_safe(message)
         shown = {"code": error.code, "message": message, "next": error.next_step}
-        click.echo(_encoded(shown), err=True)
+        click.echo(json.dumps(shown), err=True)  # ASCII: safe for a terminal, and nothing is lost
         return
     first, *more = error_lines(error)
     label = "error:" if output.plain else click.style("error:", fg="red", bold=True)
