@@ -12,7 +12,7 @@ Deviations from the papers:
 - A local teacher decodes greedily; Kim and Rush take the best answer of a beam search.
 - The student starts from a pretrained chat model and trains a LoRA adapter, not all weights.
 - An answer is written as the task writes answers, not in the teacher's own characters.
-- Documents near those of `val` are dropped, and near-duplicates are learned once.
+- Documents near those of `val` are not asked for, and near-duplicates are learned once.
 
 Left out: learning from the teacher's distribution instead of its words, and asking again for an
 answer that failed a check.
@@ -30,7 +30,7 @@ import orjson
 
 from offapi.chat.chat import Chat
 from offapi.data.documents import Document
-from offapi.data.rows import read_documents, row_text
+from offapi.data.rows import read_documents
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError
 from offapi.evaluation.accuracy import Report
@@ -50,7 +50,9 @@ from .training import (
     StudentInputs,
     Training,
     fit_length,
+    leave_out_scored,
     read_val,
+    say_misfits,
     trace_episode,
     train_student,
 )
@@ -106,13 +108,14 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     )
     if labels is None:
         open_teacher(config, task, "")
-    rows = tuple(read_documents(config.data))
+    val, rows = read_val(config, task), read_documents(config.data)
+    rows = leave_out_scored(rows, [row.text for row in rows], val, config, config.data, progress)
     return Inputs(
         task=task,
         model=model,
         chat=Chat.load(model.path),
-        val=read_val(config, task),
-        rows=rows,
+        val=val,
+        rows=tuple(rows),
         labels=labels,
     )
 
@@ -175,10 +178,9 @@ def grade(task: Task, rows: Sequence[Document], labels: Sequence[Label]) -> list
 
 
 def keep(job: Job[Config, Inputs], graded: Sequence[Graded]) -> list[Graded]:
-    """Return the answers good enough to learn, none near a scored document; report the rest."""
+    """Return the answers good enough to learn; report the rest."""
     config, inputs = job.config, job.inputs
-    evaluation = [(row.id, row_text(row)) for row in inputs.val]
-    chosen = choose(graded, inputs.task, config.keep, config.seed, evaluation=evaluation)
+    chosen = choose(graded, inputs.task, config.keep, config.seed)
     report = orjson.dumps(chosen.report.as_dict(), option=orjson.OPT_SERIALIZE_NUMPY)
     job.folder.write("grading.json", report)
     failed = Counter(
@@ -200,7 +202,9 @@ def keep(job: Job[Config, Inputs], graded: Sequence[Graded]) -> list[Graded]:
             " better teacher, or lower keep.threshold."
         )
         raise chosen.report.nothing_kept("labels", step)
-    return [graded[i] for i in chosen.kept]
+    kept = [graded[i] for i in chosen.kept]
+    say_misfits(inputs.task, kept, job.progress)
+    return kept
 
 
 def as_line(row: Graded) -> bytes:

@@ -33,7 +33,7 @@ from offapi.episodes import Episode
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Report
 from offapi.evaluation.compare import compare_answers
-from offapi.grading.keep import Keep, require_groups
+from offapi.grading.keep import REFUSED, Keep, require_groups
 from offapi.grading.select import choose
 from offapi.models.store import get
 from offapi.progress import Progress
@@ -47,8 +47,10 @@ from offapi.training.run import Run
 from .training import (
     StudentInputs,
     Training,
+    all_scored,
     fit_length,
     read_val,
+    say_misfits,
     trace_episode,
     train_student,
 )
@@ -93,6 +95,8 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     rows = [(row, task.grade_trace(row)) for row in logged]
     evaluation = [(row.id, row_text(row)) for row in val]
     chosen = choose(rows, task, config.keep, config.seed, evaluation=evaluation)
+    if chosen.report.dropped.get(REFUSED) == len(rows):
+        raise all_scored(config, config.traces)
     for line in chosen.report.lines():
         progress.say(line)
     if not chosen.kept:
@@ -102,6 +106,7 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     pool = order(config.seed, 0, len(chosen.eligible))
     drawn = sorted(chosen.eligible[i] for i in pool[: len(chosen.kept)])
     kept = [rows[i] for i in chosen.kept]
+    say_misfits(task, kept, progress)
     random = [rows[i] for i in drawn]
     return Inputs(
         task=task,

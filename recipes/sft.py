@@ -18,6 +18,7 @@ Left out: full fine-tuning.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,15 +26,26 @@ from typing import Literal
 from offapi.chat.chat import Chat
 from offapi.data import documents, traces
 from offapi.data.cap import cap_groups
+from offapi.data.documents import Document
+from offapi.data.rows import Row
 from offapi.episodes import Episode
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Report
 from offapi.models.store import get
 from offapi.progress import Progress
 from offapi.task import Task, load_task
+from offapi.task.learned_answer import check_learned_answers
 from offapi.training.job import Job
 
-from .training import StudentInputs, Training, answer_episode, fit_length, read_val, train_student
+from .training import (
+    StudentInputs,
+    Training,
+    answer_episode,
+    fit_length,
+    leave_out_scored,
+    read_val,
+    train_student,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +76,9 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     """Read and check the inputs."""
     task, model = load_task(config.task), get(config.model)
     chat = Chat.load(model.path)
-    episodes = fit_length(read_episodes(config, task, chat), config, progress)
-    return Inputs(task=task, model=model, chat=chat, val=read_val(config, task), episodes=episodes)
+    val = read_val(config, task)
+    episodes = fit_length(read_episodes(config, task, chat, val, progress), config, progress)
+    return Inputs(task=task, model=model, chat=chat, val=val, episodes=episodes)
 
 
 def run(job: Job[Config, Inputs]) -> Report | None:
@@ -73,22 +86,34 @@ def run(job: Job[Config, Inputs]) -> Report | None:
     return train_student(job, job.inputs.episodes)
 
 
-def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
-    """Return the rows to learn, worded by the task, or chats as they are."""
+def read_episodes(
+    config: Config, task: Task, chat: Chat, val: Sequence[Row], progress: Progress
+) -> list[Episode]:
+    """Return the rows to learn, worded by the task, or chats as they are; none is scored."""
     if config.learn == "chats":
         chats = traces.read(config.data)
+        asked = [row.document for row in chats]
+        chats = leave_out_scored(chats, asked, val, config, config.data, progress)
         return [
             episode for row in chats for episode in chat.episodes(row.id, row.messages, row.tools)
         ]
     rows = documents.read(config.data)
+    answers = read_answers(config, task, rows)
+    texts = [row.text for row in rows]
+    rows = leave_out_scored(rows, texts, val, config, config.data, progress)
+    if config.cap_field is not None:
+        rows = cap_groups(rows, config.cap_field, config.cap_rows, config.seed)
+    return [answer_episode(chat, task, row.id, row.text, answers[row.id]) for row in rows]
+
+
+def read_answers(config: Config, task: Task, rows: Sequence[Document]) -> dict[str, str]:
+    """Return the text to learn for each document; raise DataError for an answer that is wrong."""
     if config.cap_field is not None and task.free_text:
         raise ConfigError(
             f"cap_field = {config.cap_field!r} names a field, but the task answers with text.",
             next_step="Leave cap_field out.",
         )
-    if config.cap_field is not None:
-        rows = cap_groups(rows, config.cap_field, config.cap_rows, config.seed)
-    episodes = []
+    answers = {}
     for row in rows:
         answer = row.gold if config.learn == "gold" else row.recorded_label
         if answer is None:
@@ -101,6 +126,6 @@ def read_episodes(config: Config, task: Task, chat: Chat) -> list[Episode]:
                 where=str(config.data),
                 next_step=step,
             )
-        text = task.answer_text(answer, row=row.id)
-        episodes.append(answer_episode(chat, task, row.id, row.text, text))
-    return episodes
+        answers[row.id] = answer
+    check_learned_answers(task, answers.items(), config.data, config.learn)
+    return {id: task.answer_text(answer, row=id) for id, answer in answers.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 
@@ -16,15 +17,20 @@ from offapi import adapter
 from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec, load
 from offapi.chat.chat import Chat, OnLong, fit_episodes
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, require
-from offapi.data.rows import Row
+from offapi.data.rows import Row, row_text
 from offapi.data.traces import Trace
 from offapi.episodes import Episode
+from offapi.errors import DataError
 from offapi.evaluation import test_set
 from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.predict import predict
+from offapi.files.hashing import sha256_path
+from offapi.grading.similarity.contamination import near_or_same
 from offapi.models.store import Model
 from offapi.progress import Progress
 from offapi.task import Grade, Task
+from offapi.task.learned_answer import answer_error
+from offapi.text.display import plural
 from offapi.training import forecast_text, train_state
 from offapi.training.job import Job
 from offapi.training.schedule import Schedule
@@ -87,12 +93,66 @@ class StudentInputs:
     val: tuple[Row, ...]
 
 
+ScoredT = TypeVar("ScoredT", bound=Row)
+NAMED = 3  # rows whose ids are in a message
 StudentJob = Job[Training, StudentInputs]
 
 
 def read_val(config: Training, task: Task) -> tuple[Row, ...]:
     """Return the rows to score the result on, each with gold that the task can compare."""
     return tuple(test_set.read(config.val, task)) if config.val else ()
+
+
+def leave_out_scored(
+    rows: Sequence[ScoredT],
+    texts: Sequence[str],
+    val: Sequence[Row],
+    config: Training,
+    path: Path,
+    progress: Progress,
+) -> list[ScoredT]:
+    """Return the rows whose text neither is nor nearly repeats a document of `val`; report others.
+
+    Raise DataError where nothing is left: the score would show memory, not skill.
+    """
+    spoiled = near_or_same(texts, [row_text(row) for row in val])
+    if not spoiled:
+        return list(rows)
+    if len(spoiled) == len(rows):
+        raise all_scored(config, path)
+    named = ", ".join(rows[i].id for i in sorted(spoiled)[:NAMED])
+    more = " ..." if len(spoiled) > NAMED else ""
+    progress.say(
+        f"Dropped {len(spoiled):,} of {plural(len(rows), 'row')} that repeat, or nearly repeat, a"
+        f" document of val: {named}{more}."
+    )
+    return [row for i, row in enumerate(rows) if i not in spoiled]
+
+
+def all_scored(config: Training, path: Path) -> DataError:
+    """Return the error for a file to learn from whose rows are all documents of `val`."""
+    same = config.val is not None and sha256_path(path) == sha256_path(config.val)
+    why = "is the same file as" if same else "holds nothing but documents of"
+    what = f"it {why} val ({config.val}): the score would show memory, not skill."
+    step = "Score on documents that are not learned: move a tenth of the rows to a file for val."
+    return DataError(what, where=str(path), next_step=step)
+
+
+def say_misfits(task: Task, kept: Sequence[tuple[Trace, Grade]], progress: Progress) -> None:
+    """Say how many of the answers to learn the checks let through though they do not fit."""
+    found = [
+        (trace.id, error)
+        for trace, grade in kept
+        if grade.value is not None
+        and (error := answer_error(task, grade.value, trace.id, "answer"))
+    ]
+    if found:
+        id, error = found[0]
+        count = plural(len(kept), "kept answer")
+        progress.say(
+            f"{len(found):,} of {count} do not fit the task and are learned as they are; the first,"
+            f" {id!r}: {error.what} The check fits_schema drops such answers."
+        )
 
 
 def answer_episode(chat: Chat, task: Task, id: str, document: str, answer: str) -> Episode:

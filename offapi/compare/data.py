@@ -23,7 +23,7 @@ from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation import test_set
 from offapi.files import atomic, jsonl
-from offapi.grading.similarity.contamination import near
+from offapi.grading.similarity.contamination import near_or_same
 from offapi.task import Task, load_task
 from offapi.teachers.teacher import parse_teacher
 from offapi.text.display import plural
@@ -163,12 +163,8 @@ def _traces(keys: Keys, rows: Sequence[Document]) -> Iterable[tuple[Mapping[str,
 
 def _drop_near(pairs: Sequence[tuple[Any, str]], held: Sequence[str]) -> tuple[list[Any], int]:
     """Return the rows that are not near a held-out text, and how many were dropped."""
-    if not pairs:
-        return [], 0
-    texts = [text for _, text in pairs]
-    spoiled = {match.row for match in near(texts, held)}
-    same = set(held)
-    kept = [row for i, (row, text) in enumerate(pairs) if i not in spoiled and text not in same]
+    spoiled = near_or_same([text for _, text in pairs], held)
+    kept = [row for i, (row, _) in enumerate(pairs) if i not in spoiled]
     return kept, len(pairs) - len(kept)
 
 

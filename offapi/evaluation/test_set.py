@@ -31,7 +31,7 @@ def read(path: Path, task: Task, limit: int | None = None) -> Sequence[Row]:
                 raise _no_gold(task, rows, row)
             task.check_gold(row.gold, row=row.id)
         except DataError as error:
-            where = f"{_place(path, row.id)}, document {row.id!r}, field 'gold'"
+            where = f"{jsonl.place_of(path, row.id)}, document {row.id!r}, field 'gold'"
             raise DataError(error.what, where=where, next_step=error.next_step) from None
     return rows
 
@@ -69,10 +69,3 @@ def run_of(adapter: Path) -> Run | None:
         path for path in parents if (path / MANIFEST).is_file() and (path / CHECKPOINTS).is_dir()
     )
     return next(map(Run.open, runs), None)
-
-
-def _place(path: Path, id: str) -> str:
-    """Return the place of the row with that id; of a folder its path."""
-    if path.is_dir():
-        return str(path)
-    return next(row.where for row in jsonl.read(path) if row.id == id)

@@ -190,6 +190,13 @@ def unique_ids(rows: Iterable[JsonRow]) -> None:
             raise row.error(what, "id", "Give every row its own id.")
 
 
+def place_of(path: Path, id: str) -> str:
+    """Return the place of the row with that id, for errors; of a folder its path."""
+    if path.is_dir():
+        return str(path)
+    return next(row.where for row in read(path) if row.id == id)
+
+
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replace `path` by `rows`, whole or not at all (`atomic.write_file`)."""
     atomic.write_file(path, b"".join(line(row) for row in rows))

@@ -53,7 +53,7 @@ def test_from_model_to_student(
     assert list(result) == ["base", "teacher", "student", "run"]
     assert result["base"]["mean"] < 0.1 < result["teacher"]["mean"]
     for name in ("base", "teacher", "student"):
-        assert set(result[name]) == {"n", "mean", "all_fields", "fields"}
+        assert set(result[name]) == {"n", "mean", "all_fields", "fields", "answers"}
         assert result[name]["n"] == SMALL.test
         assert set(result[name]["fields"]) == {"vendor", "date", "total"}
         assert all(

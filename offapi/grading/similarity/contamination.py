@@ -50,6 +50,15 @@ def near(texts: Sequence[str], evaluation: Sequence[str]) -> list[Near]:
     return pairs
 
 
+def near_or_same(texts: Sequence[str], held: Sequence[str]) -> set[int]:
+    """Return the indices of the texts that are, or are near, one of the held-out texts."""
+    if not texts or not held:
+        return set()
+    same = set(held)
+    spoiled = {pair.row for pair in near(texts, held)}
+    return spoiled.union(i for i, text in enumerate(texts) if text in same)
+
+
 class Evaluation:
     """Evaluation documents to look rows up in; `common` holds runs that do not count."""
 
