@@ -49,7 +49,7 @@ def in_source(document: str, answer: Answer, context: Context) -> Verdict:
     reason = "all values are in the document"
     if missing:
         reason = f"not in the document: {', '.join(missing)}"
-    return Verdict(sum(shares.values()) / len(shares), reason)
+    return Verdict(sum(shares.values()) / len(shares), reason, tuple(missing))
 
 
 def value_occurs(kind: Match, value: object, document: str) -> bool:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from offapi.text.fold import fold, fold_document
+from offapi.text.fold import fold_document
 
 # Digits joined by marks, and by spaces before groups of three. A first mark starts a fraction
 # (.50), but not after a letter (No.50) or another mark.
@@ -45,17 +45,6 @@ def number_readings(text: str) -> frozenset[float]:
         for written in set(NUMBER.findall(version)):
             numbers |= readings_of(written)
     return frozenset(numbers)
-
-
-def number_in(text: str) -> float | None:
-    """Return the one number that `text` states, with its sign; None where it may be another."""
-    folded = fold(text).strip()
-    written = NUMBER.findall(folded)
-    if len(written) != 1 or len(readings := readings_of(written[0])) != 1:
-        return None
-    start = folded.index(written[0])
-    number = readings.pop()
-    return -number if is_negative(folded, start, start + len(written[0])) else number
 
 
 def readings_of(written: str) -> set[float]:

@@ -21,10 +21,14 @@ from offapi.data.documents import KnownAnswer
 
 @dataclass(frozen=True)
 class Verdict:
-    """A check's verdict: `score` in [0, 1], and the reason in a few words."""
+    """A check's verdict: `score` in [0, 1], and the reason in a few words.
+
+    `not_found` names the fields whose value the check looked for in the document in vain.
+    """
 
     score: float
     reason: str
+    not_found: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from offapi.evaluation.accuracy import Prediction
+    from offapi.evaluation.accuracy import Prediction, Report
     from offapi.evaluation.evaluate import EvalSettings, Questions
+    from offapi.evaluation.sampled_accuracy import SampledReport
 
 FILE = click.Path(path_type=Path)
 RECORDED = "recorded"
@@ -229,9 +230,21 @@ def _score(
             match_answers(unanswered, rival.answers, common=common)
     scored = evaluate_model(settings, questions, output)
     output.table(("field", "right, with 95% interval"), scored.report.table())
+    _show_details(scored.report, output)
     for line in scored.lines():
         output.say(line)
     return scored.report.predictions, scored.as_dict()
+
+
+def _show_details(report: Report | SampledReport, output: Output) -> None:
+    """Show what is right inside lists and objects, and nulls apart, where there are some."""
+    from offapi.evaluation.field_details import INSIDE_HEAD, NULL_HEAD, FieldDetails
+
+    details = FieldDetails.of(report.predictions)
+    if rows := details.inside_rows():
+        output.table(INSIDE_HEAD, rows)
+    if details.has_nulls:
+        output.table(NULL_HEAD, details.null_rows())
 
 
 def _settings(

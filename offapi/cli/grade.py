@@ -174,6 +174,7 @@ def command(
             want_precision=want_precision,
             pairs=kept_file.near_evaluation(graded, lines, read),
             evaluation=len(read.evaluation) if against else None,
+            fields=tuple(read.task.match),
         )
         _show_report(output, grading, read)
         result = {"graded": str(out), **grading.as_dict()}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from offapi.data.documents import KnownAnswer, fields_of, known_answer
 from offapi.data.rows import Row, row_text
 from offapi.data.traces import Trace
 from offapi.errors import DataError
+from offapi.evaluation.field_details import (
+    FieldDetails,
+    Inside,
+    compare_inside,
+    read_inside,
+)
 from offapi.files import jsonl
 from offapi.stats.bootstrap import count, shares
 from offapi.stats.interval import Interval
@@ -58,6 +65,7 @@ class Prediction:
     forms: tuple[str, ...] = ()
     audit: Mapping[str, bool] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    inside: Inside = field(default_factory=dict)  # of lists and objects
 
     @property
     def of_text(self) -> bool:
@@ -74,7 +82,8 @@ class Prediction:
             "gold": self.gold,
         }
         more: dict[str, Any] = {"group": self.group, "sample": self.sample}
-        more |= {name: getattr(self, name) or None for name in ("forms", "audit", "reasons")}
+        names = ("forms", "audit", "reasons", "inside")
+        more |= {name: getattr(self, name) or None for name in names}
         return row | {name: value for name, value in more.items() if value is not None}
 
 
@@ -92,6 +101,11 @@ class Report:
     fields: Mapping[str, Interval]
     predictions: tuple[Prediction, ...]
     audit: Mapping[str, Interval] = field(default_factory=dict)  # checks that do not count
+
+    @cached_property
+    def details(self) -> FieldDetails:
+        """Nulls, items of lists and fields of objects, counted apart."""
+        return FieldDetails.of(self.predictions)
 
     @property
     def forms(self) -> AnswerForms:
@@ -125,6 +139,7 @@ class Report:
             "all_fields": asdict(self.all_fields),
             "fields": fields,
             "answers": asdict(self.forms),
+            **self.details.as_dict(),
         } | ({"audit": audit} if audit else {})
 
     def jsonl(self) -> bytes:
@@ -245,7 +260,17 @@ def _parse(row: jsonl.JsonRow) -> Prediction:
     forms = tuple(map(str, row.optional("forms", list) or ()))
     audit, reasons = (row.optional(name, dict) or {} for name in ("audit", "reasons"))
     return Prediction(
-        row.required("id", str), output, value, correct, gold, group, sample, forms, audit, reasons
+        row.required("id", str),
+        output,
+        value,
+        correct,
+        gold,
+        group,
+        sample,
+        forms,
+        audit,
+        reasons,
+        read_inside(row.optional("inside", dict) or {}),
     )
 
 
@@ -275,9 +300,18 @@ def _compare(
 ) -> Prediction:
     if task.free_text:
         return _check(task, row, output, answer, sample)
-    gold, correct = _gold(task, row), compare_fields(answer.value, fields_of(row.gold), task.match)
+    gold = _gold(task, row)
+    known = fields_of(gold)
     return Prediction(
-        row.id, output, answer.value, correct, gold, _group(row), sample, answer.forms
+        row.id,
+        output,
+        answer.value,
+        compare_fields(answer.value, known, task.match),
+        gold,
+        _group(row),
+        sample,
+        answer.forms,
+        inside=compare_inside(answer.value, known, task.match),
     )
 
 

@@ -18,12 +18,15 @@ from offapi.grading import advice, keep
 from offapi.grading.grader_accuracy import Agreement, agree, rate
 from offapi.grading.keep import Columns, Keep
 from offapi.grading.similarity.contamination import Pair
-from offapi.grading.table import Table, columns, count_forms
+from offapi.grading.table import Table, columns, count_forms, count_not_found
 from offapi.grading.truth import Truth
 from offapi.stats.interval import Interval
 
 BINS = 10  # of the histogram; rows with grade 1 have a bin of their own
 THRESHOLDS, TOPS = (0.5, 0.8, 0.9, 1.0), (0.1, 0.25, 0.5)
+
+NEARLY_ALL = 0.9  # of the graded rows, where a field is named
+FEW = 5  # graded rows that say nothing
 
 Mask = NDArray[np.bool_]
 
@@ -68,6 +71,7 @@ class GradingReport:
     dropped: Mapping[str, int]
     ceiling: Interval | None  # share of the kept rows that are right, where that is known
     known: int  # kept rows whose truth is known
+    not_found: Mapping[str, int]  # by field: rows in which its value is not in the document
     agreement: Agreement | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,7 +83,8 @@ class GradingReport:
         ceiling = advice.ceiling(self.ceiling, self.known, self.kept)
         enough = advice.enough(self.kept, self.evaluation)
         agreement = self.agreement.lines() if self.agreement else []
-        return [*self.forms.lines(), *self._ungrouped(), *ceiling, *enough, *agreement]
+        unread = self._never_found()
+        return [*self.forms.lines(), *unread, *self._ungrouped(), *ceiling, *enough, *agreement]
 
     def nothing_kept(self, rows: str, threshold_step: str) -> DataError:
         """Return the error where the rule keeps none of `rows`, with the commonest reason first."""
@@ -93,10 +98,24 @@ class GradingReport:
         if reason == keep.LOW:
             worst = min(self.checks, key=lambda check: check.passed.mean)
             passing = f"the check {worst.name!r} passes {worst.passed.mean:.0%} of them"
-            what = f"{what}: {count:,} {reason}; {passing}."
+            never = self._never_found()
+            what = " ".join((f"{what}: {count:,} {reason}; {passing}.", *never))
             return DataError(what, next_step=threshold_step)
         listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
         return DataError(f"{what}: {listed}.", next_step=_STEPS.get(reason, threshold_step))
+
+    def _never_found(self) -> list[str]:
+        """Name each field that is not found in nearly every graded row."""
+        graded = self.rows - self.failed - self.unanswered
+        if graded < FEW:
+            return []
+        return [
+            f"The value of {name!r} is not found in the document in {count:,} of {graded:,} rows."
+            " If the documents print it, in_source does not read its form:"
+            " docs/tasks-and-checks.md says which it reads."
+            for name, count in self.not_found.items()
+            if count >= NEARLY_ALL * graded
+        ]
 
     def _ungrouped(self) -> list[str]:
         """Return how many rows a condition on groups leaves alone."""
@@ -145,8 +164,12 @@ def report(
     want_precision: float,
     pairs: Sequence[Pair] = (),
     evaluation: int | None = None,
+    fields: Sequence[str] = (),
 ) -> GradingReport:
-    """Return the report on `table` and on the rows of it that `rule` keeps."""
+    """Return the report on `table` and on the rows of it that `rule` keeps.
+
+    `fields` are those of the task's `match`, in their order.
+    """
     score = table["score"]
     graded = ~np.isnan(score)
     mask, dropped = sieve.kept(rule)
@@ -172,6 +195,7 @@ def report(
         dropped=dropped,
         ceiling=truth.rate(mask) if truth else None,
         known=int((truth.known & mask).sum()) if truth else 0,
+        not_found=count_not_found(table, fields),
         agreement=_agreement(score, truth, want_precision) if truth else None,
     )
 

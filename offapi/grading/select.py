@@ -47,7 +47,7 @@ def choose(
     how many of the kept rows are right.
     """
     right = [rows.judge(task, trace, grade, None) for trace, grade in graded]
-    columns = table.of(graded, len(task.checks), rule.cap_by, right)
+    columns = table.of(graded, len(task.checks), rule.cap_by, right, fields=tuple(task.match))
     documents = [trace.document for trace, _ in graded]
     texts = [text for _, text in evaluation]
     ignored = np.union1d(common(documents), common(texts))
@@ -65,6 +65,7 @@ def choose(
             Pair(graded[p.row][0].id, evaluation[p.document][0], p.runs, p.numbers) for p in pairs
         ],
         evaluation=len(evaluation) or None,
+        fields=tuple(task.match),
     )
     any_grade = replace(rule, threshold=0.0, best=None, top=None)
     kept, eligible = (

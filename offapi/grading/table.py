@@ -6,7 +6,7 @@ which stay in their file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from offapi.task import Grade
 
 Table = NDArray[np.void]  # (N,) of `kind`
 UNKNOWN, WRONG, RIGHT = -1, 0, 1  # of an answer
+MOST_FIELDS = 64  # whose values are counted where they are not found
 
 
 def kind(checks: int) -> np.dtype[np.void]:
@@ -37,6 +38,7 @@ def kind(checks: int) -> np.dtype[np.void]:
             ("parts", "f4", (checks,)),
             ("has_answer", "?"),
             ("forms", "u4"),  # a bit for each of `answer_reading.FORMS`
+            ("not_found", "u8"),  # a bit for each of the task's first 64 fields
             ("near", "?"),  # near an evaluation document
             ("right", "i1"),  # whether all fields equal gold
             ("group", "i8"),
@@ -53,10 +55,12 @@ def of(
     checks: int,
     cap_by: str | None,
     right: Sequence[int],
+    *,
+    fields: Sequence[str] = (),
 ) -> Table:
     """Return rows as a table, without the columns of `add_documents`.
 
-    `right` holds RIGHT, WRONG or UNKNOWN for each row.
+    `right` holds RIGHT, WRONG or UNKNOWN for each row; `fields` are those of the task's `match`.
     """
     table = np.zeros(len(rows), kind(checks))
     if not rows:
@@ -69,6 +73,8 @@ def of(
     table["parts"] = [none if grade is None else _part_scores(grade) for grade in grades]
     table["has_answer"], table["right"] = [has_answer(*row) for row in rows], right
     table["forms"] = [_form_bits(grade) for grade in grades]
+    bits = {name: 1 << at for at, name in enumerate(fields[:MOST_FIELDS])}
+    table["not_found"] = [_not_found_bits(grade, bits) for grade in grades]
     table["group"] = [number(trace.group) for trace in traces]
     answers = (grade and grade.value for grade in grades)
     capped = [
@@ -147,6 +153,21 @@ def _form_bits(grade: Grade | None) -> int:
 
 def _form_names(bits: int) -> tuple[str, ...]:
     return tuple(form for at, form in enumerate(FORMS) if bits >> at & 1)
+
+
+def count_not_found(table: Table, fields: Sequence[str]) -> dict[str, int]:
+    """Return for each field in how many rows a check looked for its value in vain."""
+    found = table["not_found"]
+    named = enumerate(fields[:MOST_FIELDS])
+    return {name: int((found >> np.uint64(at) & np.uint64(1)).sum()) for at, name in named}
+
+
+def _not_found_bits(grade: Grade | None, bits: Mapping[str, int]) -> int:
+    found = 0
+    for part in grade.parts.values() if grade else ():
+        for name in part.not_found:
+            found |= bits.get(name, 0)
+    return found
 
 
 def _part_scores(grade: Grade) -> list[float]:

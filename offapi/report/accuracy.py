@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from markupsafe import Markup
 from offapi.errors import DataError
 from offapi.evaluation import compare
 from offapi.evaluation.accuracy import Prediction, Report
+from offapi.evaluation.field_details import INSIDE_HEAD, NULL_HEAD, FieldDetails
 from offapi.report.render.charts import SLOTS, draw_intervals, swatch
 from offapi.report.render.table import Table
 from offapi.report.run_files import Answers, Object, Record, mapping, number
@@ -32,6 +33,7 @@ class Rates:
     mean: float
     fields: Mapping[str, Interval]
     cost: Object = field(default_factory=dict)  # per document
+    details: FieldDetails | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Accuracy:
     svgs: tuple[Markup, ...]  # with many systems two, side by side, each with half of the fields
     legend: tuple[tuple[str, Markup], ...]
     table: Table
+    details: tuple[Table, ...]  # inside lists and objects, and nulls apart
 
 
 def accuracy_rates(record: Record, answers: Sequence[Answers]) -> list[Rates]:
@@ -88,7 +91,27 @@ def accuracy_chart(systems: Sequence[Rates]) -> Accuracy | None:
         tuple(draw_intervals("Share of documents right, by field", part) for part in parts),
         legend,
         Table("", head, tuple(rows), note),
+        tuple(_detail_tables(systems)),
     )
+
+
+def _detail_tables(systems: Sequence[Rates]) -> Iterator[Table]:
+    """Yield what is right inside lists and objects, then each system's nulls where it has some."""
+    known = [(system.name, system.details) for system in systems if system.details]
+    inside = [dict(details.inside_rows()) for _, details in known]
+    names = dict.fromkeys(name for rows in inside for name in rows)
+    if names:
+        cells = tuple(_across(name, inside) for name in names)
+        head = (INSIDE_HEAD[0], *(name for name, _ in known))
+        yield Table("", head, cells, "“[]” is all items of a list in all documents.")
+    note = "Invented: a value where gold is null. Missed: null where gold has a value."
+    for name, details in known:
+        if details.has_nulls:
+            yield Table(f"Nulls: {name}", NULL_HEAD, tuple(details.null_rows()), note)
+
+
+def _across(name: str, systems: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    return (name, *(rows.get(name, "—") for rows in systems))
 
 
 def _costs(systems: Sequence[Rates], key: str, title: str) -> tuple[str, ...]:
@@ -166,7 +189,7 @@ def _first_samples(answers: Answers) -> list[Prediction]:
 def _of_answers(answers: Answers) -> Rates:
     report = Report.of(list(answers.by_id.values()))
     fields = {**report.fields, ALL: report.all_fields}
-    return Rates(answers.name, report.n, report.mean, fields, answers.cost)
+    return Rates(answers.name, report.n, report.mean, fields, answers.cost, report.details)
 
 
 def _of_report(name: str, report: Object) -> Rates:

@@ -77,7 +77,7 @@ def final_total(field: str) -> Check:
         if total is None:
             return Verdict(1.0, f"{field} has no value")
         if not is_number(total):
-            return Verdict(0.0, f"{field} is not a number")
+            return Verdict(0.0, f"{field} is not a number: {total!r}")
         return _judge(field, total, _evidence(document))
 
     return check

@@ -100,6 +100,7 @@ class Grader:
             len(self._task.checks),
             self._settings.cap_by,
             right,
+            fields=tuple(self._task.match),
         )
         columns["length"] = [len(line) for line in lines]
         columns["has_answer"] &= np.array([row.error != rows.NO_ANSWER for row in graded], bool)

@@ -44,6 +44,8 @@ def _lines(story: Story) -> Iterator[str]:
         )
     if story.accuracy:
         yield from ("## Accuracy", "", *_table(story.accuracy.table))
+        for details in story.accuracy.details:
+            yield from _table(details)
     for difference in story.differences:
         yield from (*_table(difference.table), *_list(difference.verdicts))
     yield from _charts("## Learning", story.learning)

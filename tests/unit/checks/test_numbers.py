@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from offapi.checks import Answer, Check, Context, final_total, in_source
 from offapi.checks.in_source import value_occurs
 from offapi.checks.literals import number_stands
-from offapi.checks.numbers import is_negative, number_in, number_readings
+from offapi.checks.numbers import is_negative, number_readings
 
 WRITTEN = [
     (123456.0, "Total Rs. 1,23,456.00"),
@@ -89,24 +89,6 @@ def test_the_total_is_read_as_in_source_reads_it(document: str, right: float, wr
     assert score(final_total("total"), document, wrong) == 0.0
 
 
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("1,234.50", 1234.5),
-        ("1.234,50 €", 1234.5),
-        ("(12.50)", -12.5),
-        ("-$5", -5.0),
-        ("5.00-", -5.0),
-        (".50", 0.5),
-        ("1,234", None),  # 1234 or 1.234
-        ("12 of 13", None),
-        ("none", None),
-    ],
-)
-def test_a_text_states_one_number_or_none(text: str, number: float | None) -> None:
-    assert number_in(text) == number
-
-
 @pytest.mark.parametrize("line", [" -1.50", "-$1.50", " (1.50)", "  1.50-"])
 def test_a_sign_is_before_behind_or_a_bracket(line: str) -> None:
     start = line.index("1.50")
@@ -117,7 +99,6 @@ def test_a_sign_is_before_behind_or_a_bracket(line: str) -> None:
 @given(st.text(alphabet="0125 .,'-()\u00a0\u2009\u200b·½²", max_size=20))
 def test_no_text_makes_the_grammar_raise(text: str) -> None:
     number_readings(text)
-    number_in(text)
 
 
 def test_a_fraction_without_its_zero_is_not_the_whole_number() -> None:

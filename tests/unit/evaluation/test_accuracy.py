@@ -83,7 +83,10 @@ def test_documents_of_one_group_are_one_observation() -> None:
 
 def test_what_is_printed_has_exactly_this_shape() -> None:
     found = score_predictions(task, ROWS, OUTPUTS).as_dict()
-    assert list(found) == ["n", "mean", "all_fields", "fields", "answers"]
+    assert list(found) == ["n", "mean", "all_fields", "fields", "answers", "nulls"]
+    assert found["nulls"]["date"] == {
+        "right": 2, "null_right": 0, "wrong": 1, "invented": 0, "missed": 0, "unread": 1
+    }  # fmt: skip
     assert list(found["all_fields"]) == ["mean", "low", "high"]
     unusable = {"text around a JSON object": 1}
     assert found["answers"] == {"answers": 4, "aside": {}, "unusable": unusable}

@@ -345,7 +345,15 @@ def test_memory_and_file_keep_and_report_the_same(tmp_path: Path) -> None:
         pairs = kept_file.near_evaluation(graded, lines, read)
     checks, known = tuple(read.task.checks), from_gold(graded.table)
     told = report(
-        graded.table, sieve, checks, rule, known, want_precision=0.9, pairs=pairs, evaluation=1
+        graded.table,
+        sieve,
+        checks,
+        rule,
+        known,
+        want_precision=0.9,
+        pairs=pairs,
+        evaluation=1,
+        fields=("total",),
     )
 
     task = load_task(tmp_path / "task.py")
@@ -492,3 +500,54 @@ def test_a_rule_that_keeps_nothing_writes_nothing(
     )
     assert "no row is kept" in capsys.readouterr().err
     assert not (tmp_path / "kept.jsonl").exists()
+
+
+UNREAD = """
+import offapi
+from offapi.checks import in_source, is_json
+
+task = offapi.Task(
+    name="days",
+    instructions="Read.",
+    schema={"type": "object", "properties": {"day": {"type": "string"}, "who": {"type": "string"}}},
+    checks={"json": (is_json, 1.0), "source": (in_source, 1.0)},
+    match={"who": "text", "day": "date"},
+)
+"""
+
+
+@pytest.mark.parametrize(("found", "named"), [(0, True), (1, True), (2, False)])
+def test_a_field_that_is_hardly_ever_found_is_named(
+    tmp_path: Path, found: int, named: bool
+) -> None:
+    """Dates of a calendar that is not read, but for `found` of 10 rows."""
+    rows = []
+    for i in range(10):
+        day = "2026-03-04" if i < found else "15 Ramadan 1447"
+        answer = orjson.dumps({"who": f"Ann{i}", "day": "2026-03-04"}).decode()
+        content = f"Seen by Ann{i} on {day}, number {i * 7919}."
+        messages = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+        rows.append({"id": f"t{i}", "messages": messages})
+    read = prepare(tmp_path, rows)
+    (tmp_path / "task.py").write_text(UNREAD)
+    read = inputs.read(
+        tmp_path / "task.py", tmp_path / "traces.jsonl", cap_by=None, gold=None, against=()
+    )
+    graded = grade_file.grade(read, tmp_path / "graded.jsonl", Quiet())
+    with Lines(tmp_path / "graded.jsonl", graded.table, read.task) as lines:
+        sieve = kept_file.sieve(graded, lines, read, 0)
+    told = report(
+        graded.table,
+        sieve,
+        tuple(read.task.checks),
+        Keep(threshold=1.0),
+        None,
+        want_precision=0.9,
+        fields=tuple(read.task.match),
+    )
+    assert told.not_found == {"who": 0, "day": 10 - found}
+    sentence = f"The value of 'day' is not found in the document in {10 - found} of 10 rows."
+    assert any(line.startswith(sentence) for line in told.lines()) is named
+    assert not any("'who'" in line for line in told.lines())
+    if not found:
+        assert sentence in told.nothing_kept("labels", "Lower it.").what
