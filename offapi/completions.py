@@ -20,7 +20,8 @@ class Sampling:
     """How completions are drawn; temperature 0 is greedy.
 
     Truncation is applied after the temperature, in the order top_k, top_p, min_p, and the rest is
-    renormalised; behaviour logprobs are those of that distribution. `seed` and `step` key the
+    renormalised; behaviour logprobs are those of that distribution. top_k and min_p keep all ties
+    at their edge. top_p takes tokens by probability, equal ones by id, until their sum reaches it. `seed` and `step` key the
     uniforms (see `offapi.randomness.uniforms`).
     """
 
@@ -44,6 +45,11 @@ class Sampling:
         if tokens[-1] in self.stop_ids:
             return "stop"
         return "length" if len(tokens) >= self.max_tokens else None
+
+    @property
+    def nucleus_parts(self) -> int:
+        """top_p in parts of 2^-30: backends compare whole numbers, whose sums no order changes."""
+        return max(1, int(self.top_p * 2**30))
 
     @property
     def truncated(self) -> bool:

@@ -1,10 +1,8 @@
-"""From logits to tokens: temperature, truncation, and the inverse CDF of the core's uniform.
-
-All ties at a threshold are kept, so the sampling mask does not depend on how a sort breaks them.
-"""
+"""From logits to tokens: temperature, truncation, and the inverse CDF of the core's uniform."""
 
 from __future__ import annotations
 
+from math import log
 from typing import TypeAlias
 
 import mlx.core as mx
@@ -59,20 +57,33 @@ def truncate(logits_RV: mx.array, sampling: Sampling) -> mx.array:
         edge_R1 = mx.topk(logits_RV, sampling.top_k, axis=-1).min(axis=-1, keepdims=True)
         logits_RV = mx.where(logits_RV >= edge_R1, logits_RV, -mx.inf)
     if sampling.top_p < 1.0:
-        logits_RV = mx.where(logits_RV >= _nucleus(logits_RV, sampling), logits_RV, -mx.inf)
+        logits_RV = mx.where(_nucleus(logits_RV, sampling), logits_RV, -mx.inf)
     if sampling.min_p > 0.0:
-        top_R1 = logits_RV.max(axis=-1, keepdims=True)
-        logits_RV = mx.where(exp_below(logits_RV, top_R1) >= sampling.min_p, logits_RV, -mx.inf)
+        below_RV = logits_RV - logits_RV.max(axis=-1, keepdims=True)
+        logits_RV = mx.where(below_RV >= log(sampling.min_p), logits_RV, -mx.inf)
     return logits_RV
 
 
 def _nucleus(logits_RV: mx.array, sampling: Sampling) -> mx.array:
-    """Return the smallest logit of the fewest tokens whose probability reaches top_p, (R, 1)."""
-    # Ties that top_k kept beyond its count equal the last one in the sorted part.
-    if 0 < sampling.top_k < logits_RV.shape[-1]:
-        logits_RV = mx.topk(logits_RV, sampling.top_k, axis=-1)
-    ranked_RV = -mx.sort(-logits_RV, axis=-1)
-    weights_RV = exp_below(ranked_RV, ranked_RV[:, :1])
-    before_RV = mx.cumsum(weights_RV, axis=-1) - weights_RV
-    inside_RV = before_RV < sampling.top_p * weights_RV.sum(axis=-1, keepdims=True)
-    return mx.where(inside_RV, ranked_RV, mx.inf).min(axis=-1, keepdims=True)
+    """Return which tokens stay (R, V): the first, by logit and then id, that reach top_p.
+
+    Weights are whole numbers of 2^-40, so that their sums are exact; 2^58 holds those of 2^18.
+    """
+    size = logits_RV.shape[-1]
+    count = min(sampling.top_k or size, size)
+    largest_RK = mx.topk(logits_RV, count, axis=-1) if count < size else logits_RV
+    ranked_RK = -mx.sort(-largest_RK, axis=-1)
+    weights_RK = (exp_below(ranked_RK, ranked_RK[:, :1]) * 2.0**40).astype(mx.int64)
+    reached_RK, last_R1 = mx.cumsum(weights_RK, axis=-1), weights_RK[:, -1:]
+    sum_R1, parts = reached_RK[:, -1:], sampling.nucleus_parts
+    # Ties that top_k kept beyond its count weigh as much as the last of the ranked.
+    more_R1 = (logits_RV > -mx.inf).sum(axis=-1, keepdims=True) - count
+    total_R1 = sum_R1 + mx.maximum(more_R1, 0) * last_R1
+    enough_R1 = ((total_R1 >> 28) * parts >> 2) + ((total_R1 & (2**28 - 1)) * parts >> 30)
+    count_R1 = (reached_RK - weights_RK < enough_R1).sum(axis=-1, keepdims=True)
+    edge_R1 = mx.take_along_axis(ranked_RK, count_R1 - 1, axis=-1)
+    beyond_R1 = mx.maximum(enough_R1 - sum_R1 + last_R1 - 1, 0) // mx.maximum(last_R1, 1)
+    above_RV, tied_RV = logits_RV > edge_R1, logits_RV == edge_R1
+    room_R1 = count_R1 + beyond_R1 - above_RV.sum(axis=-1, keepdims=True)
+    earlier_RV = mx.cumsum(tied_RV.astype(mx.int32), axis=-1) <= room_R1
+    return mx.logical_or(above_RV, mx.logical_and(tied_RV, earlier_RV))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import torch
 from torch import Tensor
 
@@ -42,21 +44,35 @@ def first_beyond(reached_RV: Tensor, possible_RV: Tensor, uniforms_R: Tensor) ->
 
 
 def truncate(logits_RV: Tensor, sampling: Sampling) -> Tensor:
-    """Set what top_k, then top_p, then min_p cut away to -inf.
-
-    top_k and min_p keep all ties at an edge.
-    """
+    """Set what top_k, then top_p, then min_p cut away to -inf."""
     if 0 < sampling.top_k < logits_RV.shape[-1]:
         edge_R1 = logits_RV.topk(sampling.top_k, dim=-1).values[:, -1:]
         logits_RV = logits_RV.masked_fill(logits_RV < edge_R1, float("-inf"))
     if sampling.top_p < 1:
-        ordered_RV, places_RV = logits_RV.softmax(-1).sort(dim=-1, descending=True, stable=True)
-        # A token stays while the mass before it is below top_p: the smallest set that reaches it.
-        gone_RV = ordered_RV.cumsum(-1) - ordered_RV >= sampling.top_p
-        gone_RV = torch.zeros_like(gone_RV).scatter(1, places_RV, gone_RV)
-        logits_RV = logits_RV.masked_fill(gone_RV, float("-inf"))
+        logits_RV = logits_RV.masked_fill(~_nucleus(logits_RV, sampling), float("-inf"))
     if sampling.min_p > 0:
-        probabilities_RV = logits_RV.softmax(-1)
-        edge_R1 = probabilities_RV.max(-1, keepdim=True).values * sampling.min_p
-        logits_RV = logits_RV.masked_fill(probabilities_RV < edge_R1, float("-inf"))
+        below_RV = logits_RV - logits_RV.amax(-1, keepdim=True)
+        logits_RV = logits_RV.masked_fill(below_RV < log(sampling.min_p), float("-inf"))
     return logits_RV
+
+
+def _nucleus(logits_RV: Tensor, sampling: Sampling) -> Tensor:
+    """Return which tokens stay (R, V): the first, by logit and then id, that reach top_p.
+
+    Weights are whole numbers of 2^-40, so that their sums are exact; 2^58 holds those of 2^18.
+    """
+    size = logits_RV.shape[-1]
+    ranked_RK = logits_RV.topk(min(sampling.top_k or size, size), dim=-1).values
+    weights_RK = ((ranked_RK - ranked_RK[:, :1]).exp() * 2.0**40).long()
+    reached_RK, last_R1 = weights_RK.cumsum(-1), weights_RK[:, -1:]
+    sum_R1, parts = reached_RK[:, -1:], sampling.nucleus_parts
+    # Ties that top_k kept beyond its count weigh as much as the last of the ranked.
+    more_R1 = (logits_RV > float("-inf")).sum(-1, keepdim=True) - ranked_RK.shape[-1]
+    total_R1 = sum_R1 + more_R1.clamp(min=0) * last_R1
+    enough_R1 = ((total_R1 >> 28) * parts >> 2) + ((total_R1 & (2**28 - 1)) * parts >> 30)
+    count_R1 = (reached_RK - weights_RK < enough_R1).sum(-1, keepdim=True)
+    edge_R1 = ranked_RK.gather(1, count_R1 - 1)
+    beyond_R1 = (enough_R1 - sum_R1 + last_R1 - 1).clamp(min=0) // last_R1.clamp(min=1)
+    above_RV, tied_RV = logits_RV > edge_R1, logits_RV == edge_R1
+    room_R1 = count_R1 + beyond_R1 - above_RV.sum(-1, keepdim=True)
+    return above_RV | (tied_RV & (tied_RV.cumsum(-1) <= room_R1))
