@@ -27,17 +27,17 @@ _LONGEST_LINE = 200  # characters; longer lines are not read by themselves
 def in_source(document: str, answer: Answer, context: Context) -> Verdict:
     """Return the share of the answer's fields whose value is in the document.
 
-    Counted are the fields in `context.match` that are not null and that documents print: not true
-    and false, choices and free text ("fuzzy"). A list counts by the share of its items that occur,
-    an object by the share of its fields; an object in a list counts only as a whole. Whether a
-    field may be null is the schema's to say.
+    Counted are the fields in `context.match` that are neither null nor blank and that documents
+    print: not true and false, choices and free text ("fuzzy"). A list counts by the share of its
+    items that occur, an object by the share of its fields; an object in a list counts only as a
+    whole. Whether a field may be null is the schema's to say.
     """
     if answer.value is None:
         return Verdict(0.0, answer.error)
     shares: dict[str, float] = {}
     for path, kind in context.match.items():
         value = value_at(answer.value, path)
-        if value is None or not is_printed(kind):
+        if value is None or not is_printed(kind) or (isinstance(value, str) and not value.strip()):
             continue
         if kind_of(kind).name in ("list", "object"):
             shares[path] = _share(value, document)

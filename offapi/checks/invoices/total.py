@@ -8,7 +8,7 @@ the labelled line. Left out: adding up the items, which `adds_up` does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -21,6 +21,7 @@ from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
 from offapi.text.fold import fold_document
 from offapi.text.normalise import is_number
 
+_GROUPED = re.compile(r"\d \d{3}(?!\d)")  # 12 345, which has no other mark
 LARGEST_ROUNDING = 0.5  # in the currency's unit; more is not rounding
 
 Label = Literal["total", "part", "tax", "given", "back", "rounding"]
@@ -113,17 +114,18 @@ def _evidence(document: str) -> _Evidence:
     for line in fold_document(document).lower().splitlines():
         amounts = _amounts(line)
         if amounts:
-            printed.update(map(abs, amounts))
+            every = [amount for readings in amounts for amount in readings]
+            printed.update(map(abs, every))
             labels = _labels(line) or _labels(before)
             if "total" in labels:
-                labelled += amounts[-2:]  # two readings of one amount, or a summary's two columns
+                labelled += _labelled(line, amounts)
             elif "back" in labels:
-                back += amounts[-2:]
+                back += _last(amounts)
             elif "given" in labels:
-                given += amounts[-2:]
+                given += _last(amounts)
             if "rounding" in labels:
                 roundings += [
-                    amount for amount in amounts if HALF_A_CENT < abs(amount) < LARGEST_ROUNDING
+                    amount for amount in every if HALF_A_CENT < abs(amount) < LARGEST_ROUNDING
                 ]
         before = "" if amounts else line
     paid = {round(abs(cash) - abs(change), 2) for cash in given for change in back}
@@ -151,22 +153,37 @@ def _labels(line: str) -> set[Label]:
     return labels - {"total"} if "part" in labels else labels
 
 
-def _amounts(line: str) -> list[float]:
-    """Return the amounts in `line` (lower-case), each in every reading of its marks."""
-    if "." not in line and "," not in line and "'" not in line:
+def _amounts(line: str) -> list[tuple[float, ...]]:
+    """Return the amounts in `line` (lower-case), each as every reading of its marks."""
+    if "." not in line and "," not in line and "'" not in line and not _GROUPED.search(line):
         return []
-    amounts: list[float] = []
+    amounts: list[tuple[float, ...]] = []
     signed = "-" in line or "(" in line
     for match in NUMBER.finditer(line):
         written = match[0]
         if len(written) < 3:
             continue
         if written[-3] == "." and written[:-3].isdigit() and written[-2:].isdigit():
-            readings = {float(written)}
-        elif is_amount(written.rpartition(" ")[2]) or is_amount(written.replace(" ", "")):
-            readings = readings_of(written)
+            readings = [float(written)]
+        elif is_amount(written.rpartition(" ")[2]) or _GROUPED.search(written):
+            readings = sorted(readings_of(written))
         else:
             continue
         negative = signed and is_negative(line, match.start(), match.end())
-        amounts += [-amount for amount in readings] if negative else readings
+        amounts.append(tuple(-amount for amount in readings) if negative else tuple(readings))
     return amounts
+
+
+def _labelled(line: str, amounts: Sequence[tuple[float, ...]]) -> list[float]:
+    """Return what a total's line gives; brackets may be a minus, or only brackets."""
+    last = _last(amounts)
+    return [*last, *map(abs, last)] if "(" in line else last
+
+
+def _last(amounts: Sequence[tuple[float, ...]]) -> list[float]:
+    """Return all readings of the last amount; of two amounts with one each, both.
+
+    A summary may have two columns.
+    """
+    last = 2 if len(amounts[-1]) == 1 else 1
+    return [amount for readings in amounts[-last:] for amount in readings]

@@ -81,6 +81,8 @@ def score(check: Check, document: str, total: object) -> float:
         ("Total １２．５０\nVAT 2.50", 12.5, 2.5),
         ("TOTAL 65.72\nROUNDING (0.02)\nTOTAL 65.70", 65.7, 65.72),
         ("Total .50\nVAT .10", 0.5, 0.1),
+        ("Totalt 12 345 kr\nMoms 2 469 kr", 12345, 2469),
+        ("Total 1\u202f234\u202f567,50\nTVA 200,00\nTTC 1\u202f234\u202f567,50", 1234567.5, 200.0),
     ],
 )
 def test_the_total_is_read_as_in_source_reads_it(document: str, right: float, wrong: float) -> None:

@@ -112,6 +112,7 @@ def test_nulls_are_never_below_an_invention() -> None:
     nulls = Answer("", {"vendor": None, "date": None, "total": None})
     assert in_source(document, nulls, context).score == 1.0
     assert in_source(document, Answer("", {}), context).score == 1.0
+    assert in_source(document, Answer("", {"vendor": " "}), context).score == 1.0
     assert in_source(document, Answer("", {"vendor": "Foo"}), context).score == 0.0
     for check in (in_header("vendor"), legal_name("vendor")):
         assert check("12.50\nFoo Ltd", nulls, context).score == 1.0
