@@ -122,7 +122,7 @@ def write_rows(folder: Path, rows: Rows) -> Path:
 
 @contextmanager
 def dry_run_folder(out: Path) -> Iterator[Path]:
-    """Keep a folder for the rows of a dry run, beside what `out` will be, while the block lasts."""
+    """Keep a folder for the rows of a dry run where `out` is or will be, while the block lasts."""
     parents = (each for each in (out.absolute(), *out.absolute().parents) if each.is_dir())
     folder = Path(tempfile.mkdtemp(prefix=".dry-run-", dir=next(parents)))
     with removed_at_end(folder):
