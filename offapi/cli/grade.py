@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,13 @@ DECONTAMINATION = "decontamination.jsonl"
     "--traces",
     type=FILE,
     required=True,
-    help="Traces, or documents with a `recorded_label` (JSONL).",
+    help="Traces, documents with a `recorded_label`, or a labels file with its --documents (JSON rows).",
+)
+@click.option(
+    "--documents",
+    "labelled",
+    type=FILE,
+    help="Documents that a labels file answers, where --traces names one.",
 )
 @click.option(
     "--out",
@@ -119,6 +126,7 @@ def command(
     *,
     task_file: Path,
     traces: Path,
+    labelled: Path | None,
     out: Path,
     kept: Path | None,
     against: tuple[Path, ...],
@@ -143,25 +151,30 @@ def command(
       offapi grade --task task.py --traces traces.jsonl --show 3
       offapi grade --task task.py --traces traces.jsonl --against val.jsonl --review 30
       offapi grade --task task.py --traces traces.jsonl --top 0.5 --kept kept.jsonl
+      offapi grade --task task.py --traces labels.jsonl --documents train.jsonl --show 3
       offapi grade --task task.py --traces traces.jsonl --cap 20 --cap-by vendor --kept kept.jsonl
     """
-    from offapi.data import documents
+    from offapi.data.documents import say_left_out
     from offapi.grading.file import grade_file, inputs, kept_file
+    from offapi.grading.file.lines_file import lines_file
     from offapi.grading.file.row_reader import Lines
     from offapi.grading.keep import require_groups
     from offapi.grading.report import report
+    from offapi.task import load_task
 
-    _check_paths(traces, out, kept, gold, against)
+    reads = [path for path in (traces, labelled, gold, *against) if path is not None]
+    _check_paths(reads, out, kept)
     if review is not None:
         from offapi.grading.file.review_terminal import require_terminal
 
         require_terminal()
     keep = _keep(rule)
-    read = inputs.read(task_file, traces, cap_by=keep.cap_by, gold=gold, against=against)
-    documents.say_left_out(output, gold, *against)
-    _check_field(keep, read)
-    require_groups(keep, inputs.groups(traces, read.task), traces)
-    graded = grade_file.grade(read, out, output)
+    with lines_file(traces, labelled, out, load_task(task_file)) as lines_path:
+        read = inputs.read(task_file, lines_path, cap_by=keep.cap_by, gold=gold, against=against)
+        say_left_out(output, gold, labelled, *against)
+        _check_field(keep, read)
+        require_groups(keep, inputs.groups(lines_path, read.task), traces)
+        graded = grade_file.grade(read, out, output)
     with Lines(out, graded.table, read.task) as lines:
         output.say("Looking for near-duplicates ...")
         sieve = kept_file.sieve(graded, lines, read, SEED)
@@ -185,11 +198,9 @@ def command(
     output.result(result)
 
 
-def _check_paths(
-    traces: Path, out: Path, kept: Path | None, gold: Path | None, against: tuple[Path, ...]
-) -> None:
+def _check_paths(named: Sequence[Path], out: Path, kept: Path | None) -> None:
     """Raise ConfigError if an output file is also an input, or is named twice."""
-    reads = [path for path in (traces, gold, *against) if path is not None and path.exists()]
+    reads = [path for path in named if path.exists()]
     for name, path in (("--out", out), ("--kept", kept)):
         if path is not None and path.exists() and any(path.samefile(other) for other in reads):
             what = "this command also reads that file, so writing to it would destroy the input."

@@ -74,7 +74,8 @@ def import_(
 ) -> None:
     """Read logged requests and answers into traces, and report what happened to every row.
 
-    FILE is JSON Lines, or one JSON array or object; it may be gzipped, or a folder of such files.
+    FILE is JSON Lines, one JSON array, or objects over several lines; it may be gzipped or in UTF-16,
+    or a folder of such files. A file of another kind is named, with how to convert it.
     Nothing is guessed: a row that is not a chat with an answer is dropped and counted with its
     reason. A question with its known answer (reinforcement fine-tuning) becomes a document with
     gold. Run the same command again to resume.

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from offapi.data.row_kind import refuse_other_kind
 from offapi.errors import DataError
 from offapi.files import contents, jsonl
 from offapi.files.folder import list_folder
@@ -95,6 +96,7 @@ def _read_rows(path: Path) -> list[Document]:
 
 def parse(row: jsonl.JsonRow) -> Document:
     """Return the document in `row`; raise DataError at the field that is wrong."""
+    refuse_other_kind(row, "document")
     text = row.required("document", str)
     if not text.strip():
         raise row.error("the document is empty.", "document", "Remove the row, or add its text.")

@@ -11,6 +11,7 @@ from typing import Any
 
 from offapi.data import documents, traces
 from offapi.data.documents import Document
+from offapi.data.row_kind import refuse_other_kind
 from offapi.data.traces import Trace
 from offapi.files import jsonl
 
@@ -51,6 +52,7 @@ def is_trace(row: jsonl.JsonRow) -> bool:
         step = 'Remove "messages" if the row is a document, or "document" if it is a trace.'
         raise row.error(what, "document", step)
     if "messages" not in row.value and "document" not in row.value:
+        refuse_other_kind(row, "document")
         fields = ", ".join(row.value) or "nothing"
         step = f'Every row needs "document", a string, or "messages", an array; it has {fields}.'
         raise row.error('"document" and "messages" are both missing.', "document", step)

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from offapi.data.documents import KnownAnswer
+from offapi.data.row_kind import refuse_other_kind
 from offapi.errors import DataError, nearest
 from offapi.files import jsonl
 from offapi.text.thinking import strip_thinking
@@ -153,6 +154,7 @@ def as_row(trace: Trace) -> dict[str, Any]:
 
 def parse(row: jsonl.JsonRow) -> Trace:
     """Return the trace in `row`; raise DataError at the field that is wrong."""
+    refuse_other_kind(row, "messages")
     messages = row.required("messages", list)
     for name in ("gold", "source", "grade"):
         row.optional(name, object)

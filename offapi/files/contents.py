@@ -94,7 +94,8 @@ def read_pieces(path: Path, opened: OpenedText) -> Iterator[bytes]:
 def unreadable(path: Path, error: Exception) -> DataError:
     """Return the error for a file that cannot be read, or not to its end."""
     if isinstance(error, OSError) and error.strerror:
-        step = "Check the path."
+        relative = "" if path.is_absolute() else f" It is looked for in {Path.cwd()}."
+        step = f"Check the path.{relative}"
         return DataError.at(f"cannot read it: {error.strerror}.", path=path, next_step=step)
     step = "It may have been cut short: copy it again, or unpack what is left of it."
     return DataError.at(f"the file cannot be read: {error}.", path=path, next_step=step)

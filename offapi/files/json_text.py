@@ -82,6 +82,17 @@ def is_json(data: bytes) -> bool:
     return True
 
 
+def loads(data: bytes) -> Any:
+    """Return a JSON value; NaN and Infinity are let through. Raise ValueError if it is not JSON."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        value = with_nan(data)
+        if value is None:
+            raise
+        return value
+
+
 def with_nan(data: bytes) -> Any:
     """Return the value of JSON that holds NaN or Infinity, which Python and pandas write.
 

@@ -6,6 +6,7 @@ is used.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -124,6 +125,23 @@ def read(path: Path) -> list[JsonRow]:
     return rows
 
 
+def is_lines(path: Path) -> bool:
+    """Return whether a file is JSON Lines in plain UTF-8, which can be read in pieces.
+
+    Raise DataError for a file that is not JSON.
+    """
+    try:
+        with contents.open_text(path) as opened:
+            json_text.refuse_other_text(path, opened.head)
+            plain = opened.stream is opened.raw
+            head = opened.head.removeprefix(contents.BOM).lstrip()
+    except (EOFError, zlib.error, OSError) as error:
+        raise contents.unreadable(path, error) from None
+    if not plain or head[:1] == b"[":
+        return False
+    return b"\n" not in head or json_text.split_values(path, head[: head.rfind(b"\n")]) is None
+
+
 def parse(
     path: Path, number: int, line: bytes, *, last: bool = False, element: bool = False
 ) -> JsonRow:
@@ -131,13 +149,11 @@ def parse(
     if len(line) > contents.LARGEST:
         what = f"one row must not exceed {contents.LARGEST >> 20} MiB."
         raise DataError.at(what, path=path, line=number, next_step="Split or remove the row.")
-    suspect = line.count(b"{") + line.count(b"[") > DEEPEST
+    suspect = line.count(b"{") + line.count(b"[") > DEEPEST or b"NaN" in line or b"Infinity" in line
     try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        value, suspect = json_text.with_nan(line), True
-        if value is None:
-            raise _not_json(path, number, line, last) from None
+        value = json_text.loads(line)
+    except ValueError:
+        raise _not_json(path, number, line, last) from None
     row = JsonRow(path, number, value, element, suspect)
     if not isinstance(value, dict):
         what = f"a JSON {type(value).__name__}, not an object."

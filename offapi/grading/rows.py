@@ -19,7 +19,7 @@ from offapi.data.documents import KnownAnswer
 from offapi.data.rows import is_trace
 from offapi.data.traces import Trace
 from offapi.errors import DataError
-from offapi.files import jsonl
+from offapi.files import json_text, jsonl
 from offapi.grading.table import RIGHT, UNKNOWN, WRONG
 from offapi.task import Grade, Task
 
@@ -61,7 +61,11 @@ def parse(line: bytes, path: Path, number: int, task: Task) -> Trace:
 
     A document without a recorded label has an empty answer.
     """
-    row = jsonl.parse(path, number, line.removeprefix(b"\xef\xbb\xbf"))
+    return of(jsonl.parse(path, number, line.removeprefix(b"\xef\xbb\xbf")), task)
+
+
+def of(row: jsonl.JsonRow, task: Task) -> Trace:
+    """Return the trace in a row, as `parse` does."""
     if is_trace(row):
         return traces.parse(row)
     documents.check_keys(row)
@@ -90,11 +94,10 @@ def judge(task: Task, trace: Trace, grade: Grade | None, gold: Gold | None) -> i
 def graded(line: bytes, grade: Mapping[str, Any]) -> bytes:
     """Return `line` with its grade and its other bytes unchanged."""
     bare = line.removeprefix(b"\xef\xbb\xbf").strip()
-    if b'"grade"' in bare:
-        value = orjson.loads(bare)
-        if "grade" in value:
-            del value["grade"]
-            bare = orjson.dumps(value)
+    if b'"grade"' in bare or b"NaN" in bare or b"Infinity" in bare:
+        value = json_text.loads(bare)
+        value.pop("grade", None)
+        bare = orjson.dumps(value)  # which writes null for NaN
     return b'%b,"grade":%b}\n' % (bare[:-1].rstrip(), orjson.dumps(grade))
 
 

@@ -117,6 +117,19 @@ def test_a_file_that_breaks_off_says_so(tmp_path: Path, data: bytes, said: str) 
         jsonl.read(path)
 
 
+def test_a_missing_file_says_where_it_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="No such file") as caught:
+        jsonl.read(Path("traces.jsonl"))
+    assert caught.value.where == "traces.jsonl"
+    assert caught.value.next_step == f"Check the path. It is looked for in {tmp_path}."
+    with pytest.raises(DataError) as caught:
+        jsonl.read(tmp_path / "traces.jsonl")
+    assert caught.value.next_step == "Check the path."
+
+
 def test_a_small_file_that_unpacks_to_too_much_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
