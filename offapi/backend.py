@@ -283,6 +283,12 @@ def find(name: str) -> Load:
     return start
 
 
+def require_installed(name: str) -> None:
+    """Raise what `find` raises for a backend that is unknown or not installed; import nothing."""
+    if name not in available() or find_spec(name) is None:
+        find(name)
+
+
 def load(name: str, spec: ModelSpec) -> Backend:
     """Load `spec` with the backend `name`; raise what `find` and the backend raise.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+LOADING = "Loading the model ..."
 LEAST_ITEMS, LEAST_SHARE = 3, 0.05  # done before the rest can be estimated
 ENOUGH_SECONDS = 60.0  # of steady work, for which the share need not be reached
 

@@ -89,7 +89,7 @@ class Inputs(StudentInputs):
 def prepare(config: Config, progress: Progress) -> Inputs:
     """Read, grade and choose; report what the grades are worth."""
     task, model = load_task(config.task), get(config.model)
-    chat, val = Chat.load(model.path), read_val(config, task)
+    val = read_val(config, task)
     logged = read_traces(config.traces, task)
     require_groups(config.keep, (row.group for row in logged), config.traces)
     rows = [(row, task.grade_trace(row)) for row in logged]
@@ -103,6 +103,7 @@ def prepare(config: Config, progress: Progress) -> Inputs:
         step = "Run `offapi grade` to see the reasons. Then fix the checks or lower keep.threshold."
         error = chosen.report.nothing_kept("traces", step)
         raise DataError(error.what, where=str(config.traces), next_step=error.next_step)
+    chat = Chat.load(model.path)
     pool = order(config.seed, 0, len(chosen.eligible))
     drawn = sorted(chosen.eligible[i] for i in pool[: len(chosen.kept)])
     kept = [rows[i] for i in chosen.kept]

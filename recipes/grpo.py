@@ -37,7 +37,7 @@ from offapi.backend import Backend, load
 from offapi.chat.chat import Chat
 from offapi.evaluation.accuracy import Report
 from offapi.models.store import Model, get
-from offapi.progress import Progress
+from offapi.progress import LOADING, Progress
 from offapi.rl import gates, metrics, rollout_files
 from offapi.rl.gates import Problem
 from offapi.rl.heldout import HeldOutSet
@@ -80,10 +80,10 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     task, model = load_task(config.task), get(config.model)
     rewarded(task)  # refuses a task with nothing to reward, before anything is written
     config.check(task)
-    chat = Chat.load(model.path)
     if config.adapter and (doubt := doubt_base(config.adapter, model.name)):
         progress.say(doubt)
     train_rows, heldout_rows = read(config.data, config.val, task, config.seed, config.adapter)
+    chat = Chat.load(model.path)
     asked, heldout = (
         prompts(rows, task, chat, config.max_tokens, config.on_long, progress)
         for rows in (train_rows, heldout_rows)
@@ -99,6 +99,7 @@ def run(job: Job[Config, Inputs]) -> Report | None:
     """
     config, inputs, failed = job.config, job.inputs, job.folder.path / "reward-failed.json"
     spec = config.spec(inputs.model)
+    job.progress.say(LOADING)
     backend = load(job.backend_name, spec)
     schedule = config.schedule(len(inputs.recorded or inputs.prompts))
     sampling = config.sampling(inputs.task, inputs.chat)

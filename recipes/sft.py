@@ -75,8 +75,8 @@ class Inputs(StudentInputs):
 def prepare(config: Config, progress: Progress) -> Inputs:
     """Read and check the inputs."""
     task, model = load_task(config.task), get(config.model)
-    chat = Chat.load(model.path)
     val = read_val(config, task)
+    chat = Chat.load(model.path)  # takes seconds: what is read without it comes first
     episodes = fit_length(read_episodes(config, task, chat, val, progress), config, progress)
     return Inputs(task=task, model=model, chat=chat, val=val, episodes=episodes)
 

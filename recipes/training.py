@@ -27,7 +27,7 @@ from offapi.evaluation.predict import predict
 from offapi.files.hashing import sha256_path
 from offapi.grading.similarity.contamination import near_or_same
 from offapi.models.store import Model
-from offapi.progress import Progress
+from offapi.progress import LOADING, Progress
 from offapi.task import Grade, Task
 from offapi.task.learned_answer import answer_error
 from offapi.text.display import plural
@@ -185,6 +185,7 @@ def fit_length(
 
 def train_student(job: StudentJob, episodes: Sequence[Episode]) -> Report | None:
     """Train one student on `episodes` and score it; return None without `val`."""
+    job.progress.say(LOADING)
     backend = load(job.backend_name, job.config.spec(job.inputs.model))
     train(job, backend, episodes)
     report = score(job, backend)

@@ -51,14 +51,14 @@ def command(
       offapi compare compare.toml --dry-run
       offapi compare compare.toml --backend torch --set sft.epochs=3
     """
-    from offapi.backend import default_backend, find
+    from offapi.backend import default_backend, require_installed
     from offapi.compare.config import load_keys
     from offapi.data import documents
 
     keys = load_keys(file, overrides)
     documents.say_left_out(output, keys.documents, keys.traces, keys.test, keys.val)
     name = backend or default_backend()
-    find(name)
+    require_installed(name)
     output.result(estimate(keys, name, output) if dry_run else run(keys, name, output))
 
 

@@ -94,14 +94,14 @@ def command(
       offapi curve compare.toml --want 0.9
       offapi curve compare.toml --recipe filtered_sft --draws 5 --dry-run
     """
-    from offapi.backend import default_backend, find
+    from offapi.backend import default_backend, require_installed
     from offapi.compare.config import load_keys
     from offapi.data import documents
 
     keys = load_keys(file, overrides)
     documents.say_left_out(output, keys.documents, keys.traces, keys.test, keys.val)
     name = backend or default_backend()
-    find(name)
+    require_installed(name)
     request = (keys, recipe, name, sizes, draws)
     output.result(_estimate(*request, output) if dry_run else _run(*request, want, output))
 

@@ -25,7 +25,7 @@ from offapi.errors import ModelError
 from offapi.evaluation.evaluate import Questions, Scored
 from offapi.files.hashing import sha256_path
 from offapi.models import store
-from offapi.progress import Progress
+from offapi.progress import LOADING, Progress
 from offapi.report.write import write_page
 from offapi.task import Task
 from offapi.text.display import duration
@@ -83,6 +83,7 @@ def run_demo(backend_name: str, root: Path, sizes: Sizes, progress: Progress) ->
         exam = Exam(folder.path, questions, answers_key(backend_name, model, paths))
         shots = {"base": 0, "teacher": len(task.examples)}
         left = 1 + sum(exam.file(name, count).read() is None for name, count in shots.items())
+        progress.say(LOADING)
         base = load(backend_name, ModelSpec(path=model.path))
         progress.say(announce(base, chat, task, documents.read(paths["train"]), test, sizes, left))
         arms = {name: exam.sit(base, chat, name, count, progress) for name, count in shots.items()}

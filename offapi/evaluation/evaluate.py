@@ -27,7 +27,7 @@ from offapi.evaluation.test_set import count_scoring
 from offapi.files import atomic
 from offapi.files.hashing import sha256_file
 from offapi.models import store
-from offapi.progress import Progress
+from offapi.progress import LOADING, Progress
 from offapi.task import Task, load_task
 from offapi.training.run import Run
 
@@ -155,6 +155,7 @@ def ask_model(
     temperature: float = 0.0,
 ) -> Predictions:
     """Load the model that `spec` names and return its answers to `questions`."""
+    progress.say(LOADING)
     backend = load(backend_name, spec)
     try:
         return predict(

@@ -12,7 +12,7 @@ import orjson
 from offapi.backend import Backend, DType, ModelSpec, Sampling, load
 from offapi.chat.chat import IN_FRONT, Chat
 from offapi.models.store import Model
-from offapi.progress import say_nothing
+from offapi.progress import LOADING, say_nothing
 from offapi.teachers.teacher import FREE, Answered, Price, Request, Usage
 
 
@@ -93,6 +93,7 @@ class Local:
         return self._load()
 
     def _load(self) -> Backend:
+        self.say(LOADING)
         return load(self.backend, ModelSpec(path=self.model.path, dtype=self.dtype))
 
     def _context(self) -> int | None:

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from offapi.backend import find as find_backend
+from offapi.backend import require_installed
 from offapi.chat.chat import IN_FRONT
 from offapi.config import load as configs
 from offapi.data import documents
-from offapi.errors import ConfigError, nearest
+from offapi.errors import ConfigError, DataError, nearest
 from offapi.progress import Progress
 from offapi.training.job import Job
 from offapi.training.manifest import describe_run, with_limits_of
@@ -60,7 +60,9 @@ def run_recipe_file(
     """
     recipe = find_recipe(path)
     config = configs.load(path, recipe.Config, overrides)
-    find_backend(backend_name)
+    require_installed(backend_name)
+    for name in DATA:
+        _require_readable(getattr(config, name, None))
     inputs = recipe.prepare(config, progress)
     documents.say_left_out(progress, *(getattr(config, name, None) for name in DATA))
     if inputs.chat.no_system:
@@ -89,6 +91,13 @@ def run_recipe_file(
         if not resume:
             _remove_empty(folder.path)
         raise
+
+
+def _require_readable(path: Path | None) -> None:
+    """Raise DataError for a missing file, before a library is imported that takes seconds."""
+    if path is not None and not path.exists():
+        step = "Check the path. Relative paths start at the folder of the recipe file."
+        raise DataError.at("there is no such file or folder.", path=path, next_step=step)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ process while nobody reads. Left out: Windows, and memory that a call's own chil
 
 from __future__ import annotations
 
+import functools
 import multiprocessing as mp
 import os
 import signal
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from offapi.errors import OffapiError
@@ -74,11 +76,25 @@ class CallNote:
 class Ended:
     """Why there is no answer: the process ended during `call` (None: during no call).
 
-    `how`: "exit code 3" or "signal SIGSEGV"; "" if the call took too long.
+    `how`: "exit code 3", "signal SIGSEGV" or what it used of memory; "" if the call took too long.
     """
 
     call: NotedCall | None
     how: str
+
+
+@functools.cache
+def most_memory() -> float:
+    """Return the bytes that one helper process may use: half of this machine's, or container's.
+
+    Two such processes would leave nothing for the command itself.
+    """
+    import psutil
+
+    total = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):  # "max": no limit
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total / 2
 
 
 Prepare = Callable[[Any, CallNote], Callable[[JobT], AnswerT]]
@@ -130,6 +146,7 @@ class Supervised(Generic[JobT, AnswerT]):
     def end_if_stuck(self, seconds: float | None) -> Ended | None:
         """End the process if one turn takes more than `seconds` (None: no limit).
 
+        End it too if a call uses more than `most_memory`: the next to end would be this process.
         Call it every POLL seconds. Time in which the machine or the command is suspended is free.
         """
         call, now = self._note.read(), time.monotonic()
@@ -137,10 +154,23 @@ class Supervised(Generic[JobT, AnswerT]):
         step = min(now - self._looked, 2 * POLL)
         self._spent = self._spent + step if turn and turn == self._turn else 0.0
         self._turn, self._looked = turn, now
-        if seconds is None or self._spent <= seconds:
+        if seconds is not None and self._spent > seconds:
+            self.end()
+            return Ended(call, "")
+        used, most = self._memory(), most_memory()
+        if call is None or used <= most:
             return None
         self.end()
-        return Ended(call, "")
+        return Ended(call, f"it used {used / 1e9:.1f} GB of memory, {most / 1e9:.1f} are allowed")
+
+    def _memory(self) -> int:
+        """Return the bytes that the process uses; 0 where it has ended."""
+        import psutil
+
+        try:
+            return int(psutil.Process(self._process.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
 
     def restart(self) -> None:
         """Replace the process by a new one, which has no job."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from offapi.errors import ConfigError
+from offapi.workers import supervised
 from offapi.workers.supervised import POLL, CallNote, Ended, NotedCall, Supervised
 
 NAMES = {each.__name__: each for each in (itertools, os, signal, subprocess, time)}  # a job's
@@ -157,6 +159,21 @@ def test_the_limit_applies_to_each_turn(
         while not process.pipe.poll(POLL):
             assert process.end_if_stuck(1.0) is None
         assert process.take() is None
+
+
+def test_a_call_that_takes_the_machines_memory_is_named_and_ended(
+    process: Supervised[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 0 < supervised.most_memory() <= psutil.virtual_memory().total / 2
+    monkeypatch.setattr(supervised, "most_memory", lambda: 0.3e9)
+    process.send("len(b'x' * 10**6)")
+    assert process.take() == 10**6
+    job = "time.sleep(60 * len([b'x' * 4 * 10**8]))"
+    process.send(job)
+    ended = until_ended(process, 60.0)
+    assert ended.call == NotedCall(2, 7, f"check {job!r}")
+    assert re.fullmatch(r"it used 0\.\d GB of memory, 0\.3 are allowed", ended.how)
+    assert spawned() == []
 
 
 def test_suspended_time_does_not_count(process: Supervised[str, object]) -> None:
