@@ -18,9 +18,11 @@ from offapi import adapter
 from offapi.backend import AdamW, LoraSpec, ModelSpec, load
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Segment
+from offapi.report.story import make_story
 from offapi.rl.heldout import probe
 from offapi.rl.rollouts import Prompt
 from offapi.training import train_state
+from offapi.training.run import Run
 
 NO_AUDIT = "Nothing audits this run"
 
@@ -154,7 +156,21 @@ def test_a_reward_without_signal_stops_the_run(
         f" to learn: {why}." in done.stderr
     )
     assert "--allow signal" in done.stderr
-    assert len(steps(tmp_path / "runs" / "grpo")) == 10
+    run = tmp_path / "runs" / "grpo"
+    assert len(steps(run)) == 10
+    error = Run.open(run).manifest["attempts"][-1]["error"]
+    assert error["code"] == "gate"
+    assert why in error["what"]
+    story = make_story([run])
+    assert why in story.notes[0].text
+    assert "A gate stopped the last attempt; 10 steps were logged" in story.notes[0].text
+    resumes = [one.text for one in story.commands if "--resume" in one.text]
+    assert len(resumes) == 1
+    assert resumes[0].endswith("--resume --allow signal")
+    console = (run / "console.log").read_text()
+    assert f"learn: {why}." in console
+    assert "--allow signal" in console
+    assert ": 9/10, " in console
 
 
 def test_completions_that_are_cut_off_stop_the_run(tmp_path: Path, student: Path) -> None:

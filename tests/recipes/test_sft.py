@@ -1,5 +1,8 @@
 """`offapi train` with the sft recipe, as a user runs it, on both backends."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -8,6 +11,7 @@ import recipe_folder
 from safetensors.numpy import load_file
 
 from offapi import adapter
+from offapi.report.story import make_story
 
 
 def test_trains_scores_and_keeps_everything(tmp_path: Path, backend_name: str) -> None:
@@ -103,3 +107,58 @@ def test_chats_are_learned_whole(tmp_path: Path, backend_name: str) -> None:
     done = recipe_folder.offapi("train", str(recipe), "--backend", backend_name)
     assert done.returncode == 0, done.stderr
     assert recipe_folder.metrics(tmp_path / "runs" / "sft")[0]["tokens"] == 2 * (5 + 1)
+
+
+def test_the_console_is_kept_in_the_run_over_all_attempts(
+    tmp_path: Path, backend_name: str
+) -> None:
+    recipe = recipe_folder.lay_out(tmp_path)
+    words = ("train", str(recipe), "--backend", backend_name)
+    first = recipe_folder.offapi(*words)
+    assert first.returncode == 0, first.stderr
+    path = tmp_path / "runs" / "sft" / "console.log"
+    assert path.stat().st_mode & 0o777 == 0o600
+    kept = path.read_text()
+    for said in (
+        "Loading the model ...",
+        "Training on 10 rows",
+        "training: 10/10, loss",
+        "Adapter:",
+    ):
+        assert said in kept
+        assert said in first.stderr
+    assert kept.count("training: ") == 1
+    assert re.search(r"\n *shop +\d", kept)
+    again = recipe_folder.offapi(*words, "--resume", "--set", "lr=1")
+    assert again.returncode == 1
+    more = path.read_text().removeprefix(kept)
+    assert more.splitlines()[0].startswith("--- 20")
+    assert "error: config.lr was 0.01 when this run began and is 1.0 now." in more
+
+
+def test_a_failed_attempt_keeps_its_reason(tmp_path: Path) -> None:
+    recipe = recipe_folder.lay_out(tmp_path)
+    assert recipe_folder.offapi("train", str(recipe)).returncode == 0
+    assert recipe_folder.offapi("train", str(recipe), "--resume", "--set", "lr=1").returncode == 1
+    run = tmp_path / "runs" / "sft"
+    first, last = orjson.loads((run / "manifest.json").read_bytes())["attempts"]
+    assert "error" not in first
+    assert last["outcome"] == "failed"
+    assert last["error"]["code"] == "run"
+    assert last["error"]["what"].startswith("config.lr was 0.01")
+    story = make_story([run])
+    assert "config.lr was 0.01" in story.notes[0].text
+    assert "start a new run" in story.notes[0].text
+    (resume,) = (one for one in story.commands if "--resume" in one.text)
+    assert "once the reason" in resume.what
+
+
+@pytest.mark.parametrize("key", ["data", "val"])
+def test_a_wrong_path_is_reported_before_a_library_is_imported(tmp_path: Path, key: str) -> None:
+    recipe = recipe_folder.lay_out(tmp_path)
+    words = ["train", str(recipe), "--set", f"{key}={tmp_path}/nowhere.jsonl"]
+    code = f"import sys; from offapi import cli; print(cli.run({words!r}), 'torch' in sys.modules"
+    code += ", 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "1 False False\n", done.stderr
+    assert "nowhere.jsonl" in done.stderr

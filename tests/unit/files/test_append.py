@@ -13,7 +13,7 @@ import disk_faults
 import pytest
 
 from offapi.errors import RunError
-from offapi.files.append import append_or_refuse, append_whole
+from offapi.files.append import append_or_refuse, append_whole, refused
 
 
 @contextmanager
@@ -80,3 +80,20 @@ def test_a_refusal_names_the_file_and_the_next_step(tmp_path: Path) -> None:
         append_or_refuse(file, b"one\n", path)
     assert caught.value.where == str(path)
     assert "Free some space" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EDQUOT, "Free some space"),
+        (errno.EACCES, "Make the folder writable"),
+        (errno.EINVAL, "a folder on a local disk"),
+        (errno.ENOLCK, "a folder on a local disk"),
+        (errno.EXDEV, "a single file system"),
+        (errno.EIO, "Check the disk"),
+    ],
+)
+def test_the_advice_fits_the_refusal(tmp_path: Path, number: int, said: str) -> None:
+    error = refused(OSError(number, os.strerror(number)), tmp_path / "log")
+    assert said in error.next_step
+    assert ("Free some space" in error.next_step) is (number == errno.EDQUOT)

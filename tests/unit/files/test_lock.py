@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -77,3 +79,35 @@ def test_the_second_process_waits(tmp_path: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             second.wait(2)
     assert second.communicate(b"")[0] == b"ready\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / "file"
+    before = len(os.listdir("/dev/fd"))
+    for lock in (lambda: open_locked(path), hold(path, "this", "there").__enter__):
+        with pytest.raises(RunError, match="cannot be locked") as caught:
+            lock()
+        assert caught.value.where == str(path)
+        assert "local disk" in caught.value.next_step
+    with pytest.raises(RunError, match="cannot be locked"), wait_for(path):
+        pass
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_lock_file_that_may_not_be_opened_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(RunError, match="cannot be locked") as caught, hold(tmp_path, "this", "it"):
+        pass
+    assert "writable" in caught.value.next_step

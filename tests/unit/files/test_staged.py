@@ -286,3 +286,43 @@ def test_an_unwritable_path_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be written") as error:
         make(tmp_path / "file" / "out")
     assert "file/out" in error.value.where
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_disk_that_cannot_sync_keeps_the_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    out = tmp_path / "out"
+
+    def refuse(file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        with pytest.raises(RunError, match="cannot be written") as caught:
+            make(out)
+        assert "Free some space" not in caught.value.next_step
+    assert out.with_name("out.part").read_bytes() == BATCHES[0]
+    assert make(out)  # resumed
+    assert out.read_bytes() == WHOLE
+
+
+def test_a_file_that_cannot_be_renamed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "out", os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target) == out:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", refuse)
+        with pytest.raises(RunError, match="cross-device") as caught:
+            make(out)
+        assert "file system" in caught.value.next_step
+        assert "Free some space" not in caught.value.next_step
+    assert out.with_name("out.part").read_bytes() == WHOLE
+    assert make(out)
+    assert out.read_bytes() == WHOLE

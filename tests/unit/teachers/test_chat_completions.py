@@ -169,3 +169,13 @@ def test_the_request_names_a_model_only_when_one_was_named() -> None:
         "max_tokens": 8,
     }
     assert orjson.loads(chat_completions.request_body(ask, "m", {}))["model"] == "m"
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 21, "Fri, 31 Dec 9999 23:59:59 GMT", "1e300"])
+def test_a_wait_of_ages_is_a_year(value: str) -> None:
+    assert chat_completions.retry_after(value, now=0.0) == 366 * 86400.0
+
+
+@pytest.mark.parametrize("value", ["Fri, 31 Dec 99999999999999999999 23:59:59 GMT", "inf", "nan"])
+def test_a_wait_that_is_no_time_is_none(value: str) -> None:
+    assert chat_completions.retry_after(value, now=0.0) is None

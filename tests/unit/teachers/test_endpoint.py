@@ -307,6 +307,41 @@ def test_a_refused_key_ends_the_session_and_is_not_shown(serve: Callable[..., Se
     assert "sk-hidden" not in str(error)
 
 
+KEY = "sk-hid/den+A1"
+ECHOES = {
+    "plain": KEY,
+    "JSON": KEY.replace("/", r"\/"),
+    "letters": "".join(f"\\u{ord(letter):04X}" for letter in KEY),
+    "mixed": KEY.replace("s", r"\u0073", 1).replace("+", r"\u002b"),
+    "JSON in JSON": KEY.replace("s", r"\\u0073", 1).replace("/", r"\\\/"),
+    "URL": "sk-hid%2Fden%2BA1",
+    "HTML": "sk-hid&#47;den&#x2b;A1",
+    "behind much": "x" * 290 + KEY,
+}
+
+
+@pytest.mark.parametrize("way", ECHOES)
+@pytest.mark.parametrize("place", ["refusal", "reason", "redirect", "odd reply", "answer"])
+def test_a_key_that_is_echoed_in_any_spelling_is_hidden(
+    serve: Callable[..., Server], way: str, place: str
+) -> None:
+    echo = ECHOES[way]
+    body = f'{{"error": {{"message": "bad key {echo}!"}}}}'.encode()
+    replies: dict[str, Reply] = {
+        "refusal": (401, {}, body),
+        "reason": (422, {}, body),
+        "redirect": (302, {"Location": f"http://127.0.0.1/login?key={echo}"}, b""),
+        "odd reply": (200, {}, f'{{"you sent": "{echo}"}}'.encode()),
+        "answer": (200, {}, f'{{"choices": [{{"message": {{"content": "{echo}"}}}}]}}'.encode()),
+    }
+    server = serve(lambda document, nth: replies[place])
+    answers, error = ended(teacher(server, key=KEY, concurrency=1), ask("a"))
+    shown = f"{error} {answers}"
+    assert "[key]" in shown or way == "behind much"
+    for part in ("hid", "A1", "0068"):
+        assert part not in shown, shown
+
+
 def test_requests_in_progress_are_kept_when_the_session_ends(serve: Callable[..., Server]) -> None:
     server = serve(lambda document, nth: (401, {}, b"") if document == "b" else slow(0.3, good()))
     answers, error = ended(teacher(server, concurrency=2), ask(*"abcd"))
