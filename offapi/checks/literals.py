@@ -11,7 +11,7 @@ from datetime import date
 from functools import lru_cache
 
 _LONGER = re.compile(r"\d")
-_FRACTION = re.compile(r"\d|\s?[.,]\s?\d")
+_FRACTION = re.compile(r"\d|\s?[.,]\s?\d|'\d")
 
 
 def number_stands(value: float, text: str) -> bool:

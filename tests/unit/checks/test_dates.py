@@ -55,6 +55,7 @@ RANGES = (
     ("March 4 - April 3, 2026", (4, 3), (3, 4)),
     ("04.-06.03.2026", (4, 3), (6, 3)),
     ("04.03.-06.04.2026", (4, 3), (6, 4)),
+    ("03/04-04/06/2026", (4, 3), (6, 4)),
     ("2026年3月4日～6日", (4, 3), (6, 3)),
     ("2026年3月4日～4月6日", (4, 3), (6, 4)),
 )
@@ -85,6 +86,11 @@ def test_another_day_is_not_read(text: str) -> None:
 def test_a_number_before_a_date_starts_a_range_only_if_it_is_smaller() -> None:
     assert date(2018, 1, 19) not in date_readings("REG 19- 18/01/2018")
     assert date(2018, 1, 17) in date_readings("17- 18/01/2018")
+
+
+def test_the_first_year_of_an_era_has_a_name() -> None:
+    assert date(2019, 5, 1) in date_readings("令和元年5月1日")
+    assert date(2020, 5, 1) in date_readings("令和2年5月1日")
 
 
 def test_one_name_may_be_two_months() -> None:

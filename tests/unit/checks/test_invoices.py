@@ -164,6 +164,9 @@ def test_the_documents_own_order_is_never_refused(day: date, mark: str) -> None:
         ("A payer: 1 234,50", 1234.5, 1.0),
         ("TOTAL 65 .70", 65.7, 1.0),
         ("TOTAL RM65.72\nROUNDING -RM0.02\nTOTAL RM65.70", 65.72, 0.0),
+        ("TOTAL 12.50 2.08", 12.5, 1.0),  # two columns
+        ("TOTAL 12.50 2.08", 2.08, 1.0),
+        ("TOTAL 1.00 12.50 2.08", 1.0, 0.0),
         ("TOTAL (12.50)\nVAT (2.50)", 12.5, 1.0),
         ("TOTAL (12.50)\nVAT (2.50)", -12.5, 1.0),
         ("TOTAL (12.50)\nVAT (2.50)", 2.5, 0.0),

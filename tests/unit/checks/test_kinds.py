@@ -73,6 +73,7 @@ def test_each_kinds_examples_are_as_it_says(name: KindName) -> None:
         (Kind("number", relative=0.01), 990, 1000, True),
         (Kind("number", relative=0.01), 989, 1000, False),
         (Kind("number", relative=0.01), -990, 1000, False),
+        (Kind("number", relative=0.01), -990, -1000, True),
         (Kind("number", within=0.0), 12.504, 12.5, False),
         (Kind("number", within=20, relative=0.01), 985, 1000, True),
         ("fuzzy", "The parcel arrived  BROKEN", "the parcel arrived broken.", True),
@@ -266,3 +267,14 @@ def test_choices_true_and_free_text_are_not_looked_for_in_the_document() -> None
     value = {"kind": "refund", "paid": True, "vendor": "A sentence about it."}
     found = in_source("nothing of it", Answer("", value), Context(SCHEMA, match))
     assert (found.score, found.reason) == (1.0, "no field has a value to look for")
+
+
+def test_references_are_followed_by_their_escaped_names() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/x~1y~0z"}},
+        "$defs": {"x/y~z": {"type": "number"}},
+    }
+    make_task({"a": "number"}, schema)
+    with pytest.raises(ConfigError, match="the schema says number"):
+        make_task({"a": "text"}, schema)

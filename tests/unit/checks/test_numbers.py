@@ -103,7 +103,14 @@ def test_no_text_makes_the_grammar_raise(text: str) -> None:
     number_readings(text)
 
 
+def test_a_mark_that_is_there_twice_or_first_has_one_meaning() -> None:
+    assert number_readings("1,234,567") == {1234567.0}
+    assert number_readings("1,234") == {1234.0, 1.234}
+    assert number_readings(".500") == {0.5}
+
+
 def test_a_fraction_without_its_zero_is_not_the_whole_number() -> None:
     assert not number_stands(50, "total .50")
     assert number_stands(50, "No.50")
     assert not number_stands(250, "1'250")
+    assert not number_stands(2, "2'000")

@@ -64,6 +64,7 @@ STANDS = [
     ("Shop 24 Ltd", "SH0P 24 LTD"),
     ("Foo GmbH 12", "Foo GmbH 12"),
     ("ACME TRADING", "ACM TRADlNG 14 Mill Lane"),
+    ("ACME TRADING 12", "ACME TRADlNG 12"),
     ("12 High Street", "12 High Str33t"),
     ("株式会社アクメ", "株式会社 アクメ様"),
     ("Müller GmbH", "MU\u0308LLER GMBH"),
@@ -84,6 +85,10 @@ DOES_NOT = [
     ("12345", "123456"),
     ("Invoice 2026-118 of ACME", "Invoice 2026-181 of ACME"),
     ("+49 30 1234567", "+49 30 1234568"),
+    ("INV2026-0417A", "INV2026-0417B"),  # half digits: a code
+    ("Harlow Timber Yard", "Harlow Tinder Bank"),  # too many letters for a scan
+    ("ACME TRADING 12", "ACME TRADlNG 123"),
+    ("12 ACME TRADING", "312 ACME TRADlNG"),
 ]
 
 
