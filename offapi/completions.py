@@ -21,8 +21,8 @@ class Sampling:
 
     Truncation is applied after the temperature, in the order top_k, top_p, min_p, and the rest is
     renormalised; behaviour logprobs are those of that distribution. top_k and min_p keep all ties
-    at their edge. top_p takes tokens by probability, equal ones by id, until their sum reaches it. `seed` and `step` key the
-    uniforms (see `offapi.randomness.uniforms`).
+    at their edge. top_p takes tokens by probability, equal ones by id, until their sum reaches it.
+    `seed` and `step` key the uniforms (see `offapi.randomness.uniforms`).
     """
 
     max_tokens: int

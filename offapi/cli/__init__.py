@@ -25,7 +25,7 @@ COMMANDS = {
     "demo": "Run the whole pipeline on generated invoices, in a few minutes.",
     "doctor": "Check backends, models, memory, disk and the network guard.",
     "init": "Create a task folder that runs as it is.",
-    "models": "Add, list and verify local models.",
+    "models": "Add, list, verify and remove local models.",
     "label": "Label documents with a teacher model.",
     "traces": "Import traces from other tools' logs.",
     "grade": "Score traces with the task's checks and keep the best.",

@@ -1,7 +1,8 @@
-"""`offapi models`: add, list and verify local models."""
+"""`offapi models`: add, list, verify and remove local models."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from offapi.models.store import Model
 
 
-@click.group("models", short_help="Add, list and verify local models.")
+@click.group("models", short_help="Add, list, verify and remove local models.")
 def command() -> None:
-    """Add, list and verify local models.
+    """Add, list, verify and remove local models.
 
     A model must be added once before it can be trained or used as a teacher. Local models are kept
     in $OFFAPI_HOME, by default ~/.offapi, and the other commands find them there by name.
@@ -26,6 +27,7 @@ def command() -> None:
       offapi models add demo
       offapi models list
       offapi models verify
+      offapi models remove demo
     """
 
 
@@ -117,6 +119,37 @@ def verify(output: Output, name: str | None) -> None:
     if wrong:
         raise wrong[0]
     output.result({"verified": names})
+
+
+@command.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@options
+def remove(output: Output, name: str, yes: bool) -> None:
+    """Delete the model NAME from this machine's models.
+
+    Adapters trained on it are kept, but can only be used again once the same model is added again.
+    A model that another offapi command is using is not removed.
+
+    \b
+    Examples:
+      offapi models remove qwen-small
+      offapi models remove qwen-small --yes
+    """
+    from offapi.models import store
+
+    model = store.stored(name)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("Nobody can be asked here: give --yes to remove the model.")
+        size = f"{model.size / 1e6:.0f} MB, " if model.size else ""
+        if not click.confirm(f"Remove {model.name} ({size}{model.path})?", err=True):
+            output.say("Nothing was removed.")
+            output.result({"removed": None, "bytes": 0})
+            return
+    store.remove(name)
+    output.say(f"Removed {model.name}.")
+    output.result({"removed": model.name, "bytes": model.size})
 
 
 def _shown(model: Model) -> dict[str, Any]:

@@ -24,6 +24,11 @@ from offapi.files.lock import wait_for
 from offapi.files.weights_hash import VERIFIED, read_verified, stamp_file
 from offapi.models.settings_files import read_json
 
+# files that people edit
+SETTINGS = (
+    *("chat_template.jinja", "config.json", "generation_config.json"),
+    *("tokenizer.json", "tokenizer_config.json"),
+)
 LOCK, PARITY = "offapi.lock.json", "parity.json"
 MAKE_ROOM = "Free some space, or set OFFAPI_HOME to a folder on another disk."
 
@@ -152,8 +157,11 @@ def _is_entry(item: tuple[str, Any]) -> bool:
 
 
 def _changed(path: Path, what: str) -> ModelError:
-    return ModelError(
-        f"this stored model is damaged: {what}.",
-        where=str(path),
-        next_step=f"Delete the folder {path.parent} and add the model again.",
-    )
+    name = path.parent.name
+    step = f"Run `offapi models remove {name}`, and add the model again."
+    if path.name in SETTINGS:
+        step += (
+            " To change a setting or the chat template on purpose, edit a copy of the folder, and"
+            " add the copy under another name."
+        )
+    return ModelError(f"this stored model is damaged: {what}.", where=str(path), next_step=step)

@@ -152,7 +152,7 @@ def read_record(folder: Path) -> ParityRecord | None:
         sequences = tuple(tokens for tokens, _ in rows)
         return ParityRecord(str(content["by"]), sequences, tuple(logprobs for _, logprobs in rows))
     except (KeyError, TypeError, ValueError) as error:
-        again = "Delete the model's folder and add it again."
+        again = f"Run `offapi models remove {path.parent.name}`, and add the model again."
         raise ModelError(
             f"the file is not a parity record ({error}).", where=str(path), next_step=again
         ) from None

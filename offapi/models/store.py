@@ -19,6 +19,7 @@ from offapi.errors import ModelError, nearest
 from offapi.models import (
     expected_tensors,
     gguf_weights,
+    in_use,
     lock,
     normal_config,
     safe_folder,
@@ -109,6 +110,7 @@ def get(name_or_path: str | Path) -> Model:
     """
     model = _find(name_or_path)
     if model.path.parent == store():
+        in_use.keep_model(model.path)
         lock.check_content(model.path, again=False)
         safe_folder.check_folder(model.path)  # an older version may have accepted more
     return model
@@ -135,9 +137,24 @@ def verify(name_or_path: str | Path) -> Model:
     return model
 
 
+def stored(name: str) -> Model:
+    """Return the model of that name in the store, damaged or not; raise UnknownModel if none."""
+    folder = store() / (DEMO_NAME if name == DEMO else name)
+    if not NAME.fullmatch(name) or not folder.is_dir():
+        raise UnknownModel(
+            f"there is no model {name!r}.", where=str(store()), next_step=nearest(name, _usable())
+        )
+    return _listed(folder)
+
+
 def remove(name: str) -> None:
-    """Delete a stored model. It vanishes from the store at once, as a whole."""
-    lock.remove(_find(name).path)
+    """Delete a stored model, damaged or not. It vanishes from the store at once, as a whole.
+
+    Raise ModelError while another process uses it.
+    """
+    folder = stored(name).path
+    with in_use.alone_with(folder):
+        lock.remove(folder)
 
 
 def _find(name_or_path: str | Path) -> Model:

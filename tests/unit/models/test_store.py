@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -510,3 +511,92 @@ def test_command_list_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_every_help_has_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([*words, "--help"]) == 0
     assert "Example" in capsys.readouterr().out
+
+
+def test_a_model_is_removed_by_its_name(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.add(model_files.folder(tmp_path / "a"), "one")
+    store.add(model_files.folder(tmp_path / "b"), "two")
+    assert cli.run(["models", "remove", "on", "--yes"]) == 2
+    assert "Did you mean 'one'?" in capsys.readouterr().err
+    assert cli.run(["models", "remove", "one"]) == 2
+    assert "give --yes" in capsys.readouterr().err
+    assert cli.run(["models", "remove", "one", "--yes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["removed"] == "one"
+    assert sorted(path.name for path in (home / "models").iterdir()) == [".lock", "two"]
+    assert cli.run(["models", "remove", str(tmp_path / "a"), "--yes"]) == 2
+    assert (tmp_path / "a").is_dir()
+
+
+def test_a_person_is_asked_before_a_model_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.add(model_files.folder(tmp_path / "a"), "one")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for answer, left in (("n\n", ["one"]), ("\n", ["one"]), ("y\n", [])):
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        assert cli.run(["models", "remove", "one"]) == 0
+        assert "Remove one (" in capsys.readouterr().err
+        assert [model.name for model in store.listing()] == left
+
+
+def test_a_damaged_model_can_be_removed(tmp_path: Path) -> None:
+    damages: list[Callable[[Path], object]] = [
+        lambda folder: (folder / "config.json").unlink(),
+        lambda folder: (folder / "offapi.lock.json").write_bytes(b"{"),
+        lambda folder: (folder / "config.json").write_bytes(b"[]"),
+    ]
+    for damage in damages:
+        damage(store.add(model_files.folder(tmp_path / "a"), "m").path)
+        store.remove("m")
+        assert store.listing() == []
+
+
+def test_a_model_in_use_is_not_removed(tmp_path: Path, home: Path) -> None:
+    model = store.add(model_files.folder(tmp_path / "a", rope_scaling=None), "m")
+    script = (
+        "import sys; from offapi.models import store; store.get('m'); store.get('m');"
+        " print('uses', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == "uses"
+        assert store.get("m") == model  # others may use it too
+        with pytest.raises(ModelError, match="in use by another offapi command"):
+            store.remove("m")
+        assert store.get("m") == model
+        other.kill()
+    store.remove("m")  # what this process used is no hindrance
+    assert store.listing() == []
+    assert store.get(store.add(tmp_path / "a", "m").name) == model
+    store.remove("m")
+
+
+def test_a_hub_name_says_how_to_get_the_model() -> None:
+    with pytest.raises(ModelError) as caught:
+        store.add("acme/small-1.5B")
+    step = caught.value.next_step
+    assert "hf download acme/small-1.5B --local-dir small-1.5B" in step
+    assert "offapi models add ./small-1.5B" in step
+    for path in ("./acme/small", "acme/small.gguf", "small", "/acme/small"):
+        with pytest.raises(ModelError) as caught:
+            store.add(path)
+        assert "hf download" not in caught.value.next_step
+
+
+def test_an_edited_template_is_told_from_damage(tmp_path: Path) -> None:
+    source = model_files.folder(tmp_path / "a")
+    (source / "chat_template.jinja").write_text(tiny_llama.TEMPLATE)
+    model = store.add(source, "m")
+    (model.path / "chat_template.jinja").write_text(tiny_llama.TEMPLATE + " ")
+    with pytest.raises(ModelError, match="damaged") as caught:
+        store.get("m")
+    assert "offapi models remove m" in caught.value.next_step
+    assert "edit a copy of the folder" in caught.value.next_step
