@@ -13,13 +13,14 @@ from datetime import date
 from offapi.checks import literals
 from offapi.checks.fields import value_at
 from offapi.checks.gold import HALF_A_CENT, precision
-from offapi.checks.kinds import Match, kind_of
+from offapi.checks.kinds import KindName, Match, kind_of
 from offapi.checks.numbers import number_readings
 from offapi.checks.text_search import exact_stands, text_stands
 from offapi.checks.verdict import Answer, Context, Verdict, needs
 from offapi.text.fold import fold_document
 from offapi.text.normalise import is_number, iso_date
 
+_NOT_PRINTED = ("boolean", "choice", "fuzzy")  # kinds whose values are not looked for
 _LONGEST_LINE = 200  # characters; longer lines are not read by themselves
 
 
@@ -37,12 +38,13 @@ def in_source(document: str, answer: Answer, context: Context) -> Verdict:
     shares: dict[str, float] = {}
     for path, kind in context.match.items():
         value = value_at(answer.value, path)
-        if value is None or not is_printed(kind) or (isinstance(value, str) and not value.strip()):
+        name = kind_of(kind).name
+        if value is None or name in _NOT_PRINTED or (isinstance(value, str) and not value.strip()):
             continue
-        if kind_of(kind).name in ("list", "object"):
+        if name in ("list", "object"):
             shares[path] = _share(value, document)
         else:
-            shares[path] = float(value_occurs(kind, value, document))
+            shares[path] = float(_occurs(name, value, document))
     if not shares:
         return Verdict(1.0, "no field has a value to look for")
     missing = [name for name, share in shares.items() if share < 1.0]
@@ -57,7 +59,10 @@ def value_occurs(kind: Match, value: object, document: str) -> bool:
 
     The sign of a number is ignored.
     """
-    name = kind_of(kind).name
+    return _occurs(kind_of(kind).name, value, document)
+
+
+def _occurs(name: KindName, value: object, document: str) -> bool:
     if name == "number":
         return is_number(value) and _number_occurs(abs(value), document)
     if name in ("list", "object"):
@@ -104,11 +109,6 @@ def _date_occurs(day: date, document: str) -> bool:
     return day in date_readings(document)
 
 
-def is_printed(kind: Match) -> bool:
-    """Return whether values of `kind` are looked for in the document."""
-    return kind_of(kind).name not in ("boolean", "choice", "fuzzy")
-
-
 def _share(value: object, document: str) -> float:
     if isinstance(value, Mapping):
         value = [part for part in value.values() if part is not None]
@@ -118,10 +118,10 @@ def _share(value: object, document: str) -> float:
 
 
 def _holds(item: object, document: str) -> bool:
-    return all(value_occurs(_kind(leaf), leaf, document) for leaf in _leaves(item))
+    return all(_occurs(_kind(leaf), leaf, document) for leaf in _leaves(item))
 
 
-def _kind(leaf: object) -> Match:
+def _kind(leaf: object) -> KindName:
     if is_number(leaf):
         return "number"
     return "date" if iso_date(str(leaf)) else "text"
