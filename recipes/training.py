@@ -16,7 +16,7 @@ import orjson
 from offapi import adapter
 from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec, load
 from offapi.chat.chat import Chat, OnLong, fit_episodes
-from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, require
+from offapi.config.bounds import AT_LEAST_0, AT_LEAST_1, EPOCHS, SEED, require
 from offapi.data.rows import Row, row_text
 from offapi.data.traces import Trace
 from offapi.episodes import Episode
@@ -62,7 +62,8 @@ class Training:
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(("batch_size", "max_tokens", "checkpoint_every"), AT_LEAST_1)
-        require(self, {**counts, "lr": AT_LEAST_0, "epochs": ABOVE_0, "warmup_steps": AT_LEAST_0})
+        rates = {"lr": AT_LEAST_0, "epochs": EPOCHS, "warmup_steps": AT_LEAST_0}
+        require(self, {**counts, **rates, "seed": SEED})
 
     def schedule(self, rows: int) -> Schedule:
         """Return the steps over `rows` rows."""

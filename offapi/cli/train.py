@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -70,16 +71,21 @@ def command(
       offapi train my-task/distill.toml --backend mlx --set lr=5e-4
       offapi train my-task/distill.toml --resume
     """
-    from offapi.backend import default_backend
     from offapi.training.recipe_run import run_recipe_file
     from offapi.training.run import CONSOLE
 
+    written = _command(recipe, backend, overrides, rollouts, allow)
     overrides += (f"allow={orjson.dumps(allow).decode()}",) if allow else ()
     if rollouts:
         overrides += (f"rollouts={orjson.dumps(str(rollouts.absolute())).decode()}",)
-    name = backend or default_backend()
     run, report = run_recipe_file(
-        recipe, overrides, name, output, resume=resume, keep=output.kept_in
+        recipe,
+        overrides,
+        backend,
+        output,
+        resume=resume,
+        command=written,
+        keep=output.kept_in,
     )
     with output.kept_in(run.path / CONSOLE):
         output.say(f"Run folder: {run.path}. Adapter: {run.path / 'adapter'}.")
@@ -88,3 +94,20 @@ def command(
             for line in report.forms.lines():
                 output.say(line)
     output.result({"run": str(run.path), "report": report.as_dict() if report else None})
+
+
+def _command(
+    recipe: Path,
+    backend: str | None,
+    overrides: tuple[str, ...],
+    rollouts: Path | None,
+    allow: tuple[str, ...],
+) -> str:
+    """Return the command as it was written, without --resume."""
+    words = ["offapi", "train", str(recipe)]
+    words += ["--backend", backend] if backend else []
+    for option, values in (("--set", overrides), ("--allow", allow)):
+        for value in values:
+            words += [option, value]
+    words += ["--rollouts", str(rollouts)] if rollouts else []
+    return shlex.join(words)

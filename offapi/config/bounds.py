@@ -13,6 +13,8 @@ Bound = tuple[Callable[[float], bool], str]  # the test, which NaN never passes,
 AT_LEAST_0: Bound = (lambda x: 0 <= x < inf, "0 or more")
 AT_LEAST_1: Bound = (lambda x: 1 <= x < inf, "1 or more")
 ABOVE_0: Bound = (lambda x: 0 < x < inf, "above 0")
+EPOCHS: Bound = (lambda x: 0 < x <= 100_000, "above 0 and at most 100,000")
+SEED: Bound = (lambda x: -(2**63) <= x < 2**64, "a whole number of 64 bits")
 
 
 def require(keys: object, bounds: Mapping[str, Bound]) -> None:

@@ -39,13 +39,17 @@ def describe_run(config: Any) -> dict[str, Any]:
     return {"config": keys, "sha256": hashes}
 
 
-def with_limits_of(manifest: Mapping[str, Any], began: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `manifest` with the limits in `began`, the one its run began with.
+def as_begun(manifest: Mapping[str, Any], began: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Return `manifest` with the limits and the places in `began`, what its run began with.
 
-    So a run that ran out of memory can be resumed with lower limits.
+    So a run that ran out of memory can be resumed with lower limits, and one whose folder or files
+    have moved at all: the hashes of the files say whether they are the same.
     """
-    limits = began.get("config", {}).get("limits")
-    return {**manifest, "config": {**manifest["config"], "limits": limits}}
+    keys = dict(manifest["config"])
+    for name in ("limits", "name", "out", "model", *config.reads()):
+        if name in began.get("config", {}):
+            keys[name] = began["config"][name]
+    return {**manifest, "config": keys}
 
 
 def describe_arm(recipe: str, config: Any, backend: str, start: str | None) -> dict[str, Any]:

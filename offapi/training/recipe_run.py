@@ -5,23 +5,25 @@ Left out: flags and printing, which are the commands'.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from offapi.backend import require_installed
+from offapi.backend import default_backend, require_installed
 from offapi.chat.chat import IN_FRONT
 from offapi.config import load as configs
 from offapi.data import documents
-from offapi.errors import ConfigError, DataError, nearest
+from offapi.errors import ConfigError, DataError, RunError, nearest
 from offapi.progress import Progress
 from offapi.training.job import Job
-from offapi.training.manifest import describe_run, with_limits_of
-from offapi.training.run import CONSOLE, LOCK, MANIFEST, Run
+from offapi.training.manifest import as_begun, describe_run
+from offapi.training.run import CONSOLE, LOCK, MANIFEST, Run, check_name
 
 DATA = ("data", "traces", "val")  # keys that may name a folder of documents
 RECIPES = ("sft", "distill", "filtered_sft", "grpo")
@@ -47,50 +49,118 @@ Keep = Callable[[Path], AbstractContextManager[object]]
 def run_recipe_file(
     path: Path,
     overrides: Sequence[str],
-    backend_name: str,
+    backend_name: str | None,
     progress: Progress,
     *,
     resume: bool,
+    command: str,
     keep: Keep = nullcontext,
 ) -> tuple[Run, Any]:
     """Run the recipe file at `path`, or resume its run; return the run and the recipe's report.
 
-    Everything is read and checked before the run's folder is made. `keep` returns the context in
-    which what is said is kept in a file.
+    Everything is read and checked before the run's folder is made. Without a `backend_name`, a run
+    is resumed on the one it began with. `command` is what the user wrote, without --resume; `keep`
+    returns the context in which what is said is kept in a file.
     """
     recipe = find_recipe(path)
     config = configs.load(path, recipe.Config, overrides)
-    require_installed(backend_name)
+    check_free(config, command, resume=resume)
+    began = Run.open(config.out / config.name).manifest if resume else {}
+    backend = backend_name or began.get("backend") or default_backend()
+    require_installed(backend)
+    try:
+        inputs = read_inputs(recipe, config, progress)
+    except KeyboardInterrupt:
+        again = f"{command} --resume" if resume else command
+        raise KeyboardInterrupt(f"Nothing was written. Run `{again}` again.") from None
+    manifest = describe_run(config)
+    if resume:
+        folder = Run.open(config.out / config.name)
+        manifest = as_begun(manifest, began, config)
+    else:
+        folder = Run.create(config.out, config.name, {**manifest, "backend": backend})
+    job = Job(
+        config=config,
+        inputs=inputs,
+        backend_name=backend,
+        folder=folder,
+        progress=progress,
+        resume=resume,
+    )
+    try:
+        with folder.lock(backend=backend), keep(folder.path / CONSOLE):
+            say_start(config, backend, began, progress)
+            if resume:
+                folder.resume(manifest)
+            report = recipe.run(job)
+            if report is None:
+                progress.say(no_score(config))
+            return folder, report
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Resume with `{command} --resume`.") from None
+    except Exception:
+        if not resume:
+            _remove_empty(folder.path)
+        raise
+
+
+def read_inputs(recipe: ModuleType, config: Any, progress: Progress) -> Any:
+    """Read and check all that a run needs, and say what is left out; nothing is written."""
     for name in DATA:
         _require_readable(getattr(config, name, None))
     inputs = recipe.prepare(config, progress)
     documents.say_left_out(progress, *(getattr(config, name, None) for name in DATA))
     if inputs.chat.no_system:
         progress.say(IN_FRONT)
-    manifest = describe_run(config)
-    if resume:
-        folder = Run.open(config.out / config.name)
-        manifest = with_limits_of(manifest, folder.manifest)
-    else:
-        begun = {**manifest, "backend": backend_name}
-        folder = Run.create(config.out, config.name, begun)
-    job = Job(
-        config=config,
-        inputs=inputs,
-        backend_name=backend_name,
-        folder=folder,
-        progress=progress,
-        resume=resume,
+    return inputs
+
+
+def check_free(config: Any, command: str, *, resume: bool) -> None:
+    """Raise RunError for a name that no run can have, or that another run has already."""
+    check_name(config.name)
+    folder = config.out / config.name
+    if resume or not folder.exists():
+        return
+    name = free_name(folder)
+    new = f"{command} --set {shlex.quote(f'name={name}')}"
+    raise RunError(
+        "a run of that name exists already.",
+        where=str(folder),
+        next_step=f"Resume it with `{command} --resume`, or begin another with `{new}`.",
     )
-    try:
-        with folder.lock(), keep(folder.path / CONSOLE):
-            if resume:
-                folder.resume(manifest)
-            return folder, recipe.run(job)
-    except Exception:
-        if not resume:
-            _remove_empty(folder.path)
-        raise
+
+
+def free_name(folder: Path) -> str:
+    """Return the next name that is free next to `folder`: distill-2 after distill."""
+    base, dash, number = folder.name.rpartition("-")
+    stem, first = (base, int(number) + 1) if dash and number.isdecimal() else (folder.name, 2)
+    names = (f"{stem}-{i}" for i in count(first))
+    return next(name for name in names if not folder.with_name(name).exists())
+
+
+def say_start(config: Any, backend: str, began: Mapping[str, Any], progress: Progress) -> None:
+    """Say why there will be no score, and that a run changes its backend."""
+    if config.val is None and config.recipe != "grpo":
+        progress.say(no_score(config))
+    if began.get("backend", backend) != backend:
+        progress.say(
+            f"This run began on {began['backend']} and continues on {backend}: its result is that"
+            " of neither alone. The manifest names the backend of each attempt."
+        )
+
+
+def no_score(config: Any) -> str:
+    """Return why a run has no accuracy, and how to get one."""
+    why = (
+        "Not all held-out documents have gold"
+        if config.recipe == "grpo"
+        else "The recipe names no `val`"
+    )
+    adapter = config.out / config.name / "adapter"
+    return (
+        f"{why}, so the run ends without an accuracy. Set `val` to documents with gold that are not"
+        f" learned, or score later with `offapi eval --adapter {adapter}`."
+    )
 
 
 def _require_readable(path: Path | None) -> None:

@@ -30,6 +30,7 @@ from offapi.training.checkpoints import Checkpoint
 MANIFEST, METRICS, CHECKPOINTS, LOCK = "manifest.json", "metrics.jsonl", "checkpoints", ".lock"
 CONSOLE = "console.log"  # what the command said, attempt after attempt
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
+LONGEST_NAME = 100  # bytes; a folder's own name, with room for a writer's suffix
 SECONDS_TO_WAIT = 2.0
 
 _held: set[Path] = set()  # runs this process has locked
@@ -48,10 +49,7 @@ class Run:
         `manifest` is what the run depends on: config, seed, hashes of model, data and task. Raises
         RunError when the name is taken or the folder cannot be created.
         """
-        if Path(name).name != name or name.startswith("."):
-            raise RunError(
-                f"a run cannot be named {name!r}.", next_step="Use a plain name without slashes."
-            )
+        check_name(name)
         path = (root / name).absolute()
         if path.exists():
             step = "Resume it with --resume, or choose another name."
@@ -101,8 +99,8 @@ class Run:
         return manifest
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run for writing, as one attempt in its manifest.
+    def lock(self, **facts: str) -> Iterator[None]:
+        """Hold the run for writing, as one attempt in its manifest, which has `facts`.
 
         Raises RunError when another process holds it.
         """
@@ -111,7 +109,8 @@ class Run:
             self._sweep()
             outcome, reason = "failed", None
             try:
-                self._attempt(started=_now(), step=0, versions=host.versions(), host=host.facts())
+                about = {"versions": host.versions(), "host": host.facts(), **facts}
+                self._attempt(started=_now(), step=0, **about)
                 yield
                 outcome = "finished"
             except KeyboardInterrupt:
@@ -275,6 +274,16 @@ def _reason(error: Exception) -> dict[str, str]:
         return {"code": "unexpected", "what": describe_error(error), "where": "", "next": ""}
     words = {"what": error.what, "where": error.where, "next": error.next_step}
     return {"code": error.code, **{name: terminal_safe(text) for name, text in words.items()}}
+
+
+def check_name(name: str) -> None:
+    """Raise RunError for a name that no run folder can have."""
+    plain = bool(name) and Path(name).name == name and name.isprintable() and name == name.strip()
+    if not plain or name.startswith((".", "-")) or len(name.encode()) > LONGEST_NAME:
+        raise RunError(
+            f"a run cannot be named {shorten(repr(name), 60, '...')}.",
+            next_step=f"Use a plain name of at most {LONGEST_NAME} bytes, without slashes.",
+        )
 
 
 def _difference(old: Any, new: Any, field: str = "") -> tuple[str, Any, Any] | None:

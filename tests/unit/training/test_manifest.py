@@ -15,12 +15,12 @@ from offapi.errors import DataError
 from offapi.models.lock import LOCK
 from offapi.training import manifest
 from offapi.training.manifest import (
+    as_begun,
     describe_answers,
     describe_arm,
     describe_run,
     hash_model,
     name_folder,
-    with_limits_of,
 )
 
 # What version 0.1 computed for these inputs: (of the run's manifest, the arm's folder).
@@ -120,7 +120,7 @@ def test_a_resumed_run_may_have_lower_limits_and_more_workers(folder: Path) -> N
     lower = import_module("offapi.backend").Limits(rollout_rows=8)
     now = describe_run(config(folder, "grpo", workers=7, limits=lower))
     assert now != began
-    assert with_limits_of(now, began) == began
+    assert as_begun(now, began, config(folder, "grpo")) == began
 
 
 def test_a_file_of_an_arm_that_cannot_be_read_is_named(folder: Path) -> None:
