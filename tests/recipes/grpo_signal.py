@@ -57,7 +57,7 @@ KEYS = {
     "device": "cpu",
     "lr": 0.02,
 }
-NOT_COMPARED = ("manifest.json", ".lock", TIMINGS)  # times, process ids, attempts
+NOT_COMPARED = ("manifest.json", ".lock", "console.log", TIMINGS)  # times, process ids, attempts
 
 
 def lay_out(folder: Path, **keys: Any) -> Path:
