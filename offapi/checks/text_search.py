@@ -22,6 +22,13 @@ SIMILARITY = 85.0  # of 100: two wrong characters in a name of fifteen
 _SHORT = 5  # characters; below this a near match is another word
 _SPACED_SCRIPTS = "\u0e00"  # letters from here on are written without spaces, or with endings
 _RUN = re.compile(r"\d+")
+# A number with one decimal mark, which is not a part of a date, a time or a version: 1.5, 1,234.50
+_DECIMAL = re.compile(
+    r"(?<![.,:/\d])(?<!\d-)(?:\d{1,3}(?:[,.' ]\d{3})+|\d+)([.,])(?:\d{1,2}|(?<=(?<!\d)0.)\d+)"
+    r"(?!\d|[.,:/-]\d)"
+)
+_SIGNED = re.compile(r"[+#%‰<>≤≥±~]|^-\s*\d|[^\W\d_][*-]$")
+_WITHOUT_SIGN = r"(?![\w+#*]|-(?!\w))"  # what may not follow C where it is not C++
 _NOT_DIGITS = re.compile(r"\D+")
 
 
@@ -31,11 +38,17 @@ class _Letters:
 
     words: tuple[str, ...]
     text: str
+    folded: str  # the document that they are of
 
     @cached_property
     def borders(self) -> frozenset[int]:
         """Where words begin and end in `text`."""
         return frozenset((0, *accumulate(map(len, self.words))))
+
+    @cached_property
+    def decimals(self) -> frozenset[int]:
+        """Where numbers in `text` have a decimal mark."""
+        return _decimals(self.folded)
 
     def cuts(self, at: int, short: bool) -> bool:
         """Return whether the place `at` is inside a number, or inside a word if `short`."""
@@ -49,22 +62,26 @@ class _Letters:
 
 def text_stands(name: str, document: str) -> bool:
     """Return whether `name` stands in `document`, but for a scan's wrong letters."""
-    wanted = bare(fold(name))
+    folded = fold(name).strip()
+    wanted = bare(folded)
     if not wanted:
         return name.strip() != "" and name.strip() in document
-    if wanted.isdigit() and len(wanted) < _SHORT:
+    if len(wanted) < _SHORT and (_SIGNED.search(folded) or _is_mark(wanted)):
+        return _sign_stands(folded, document)
+    decimals = _decimals(folded)
+    if wanted.isdigit() and len(wanted) < _SHORT and not decimals:
         return _number_stands(wanted, document)
     letters = _letters(document)
-    if _found(wanted, letters):
+    if _found(wanted, decimals, letters):
         return True
     if len(wanted) < _SHORT or len(wanted) > len(letters.text):
         return False
     digits = _NOT_DIGITS.sub("", wanted)
-    if _nearly(wanted, digits, letters):
+    if _nearly(wanted, digits, decimals, letters):
         return True
     corrected = _corrected(document) if digits else letters
     return corrected != letters and (
-        _found(wanted, corrected) or _nearly(wanted, digits, corrected)
+        _found(wanted, decimals, corrected) or _nearly(wanted, digits, decimals, corrected)
     )
 
 
@@ -97,17 +114,51 @@ def _corrected(document: str) -> _Letters:
 
 def _letters_of(folded: str) -> _Letters:
     words = bare_words(folded)
-    return _Letters(tuple(words), "".join(words))
+    return _Letters(tuple(words), "".join(words), folded)
 
 
-def _found(wanted: str, letters: _Letters) -> bool:
+def _decimals(folded: str) -> frozenset[int]:
+    """Return where numbers have a decimal mark, counted in letters and digits."""
+    places: list[int] = []
+    at = length = 0
+    for number in _DECIMAL.finditer(folded):
+        length += len(bare(folded[at : number.start(1)]))
+        at = number.start(1)
+        places.append(length)
+    return frozenset(places)
+
+
+def _found(wanted: str, decimals: frozenset[int], letters: _Letters) -> bool:
+    """Return whether `letters` has `wanted`, with decimal marks in the same places."""
     short = len(wanted) < _SHORT
     at = letters.text.find(wanted)
     while at >= 0:
-        if not letters.cuts(at, short) and not letters.cuts(at + len(wanted), short):
+        end = at + len(wanted)
+        whole = not letters.cuts(at, short) and not letters.cuts(end, short)
+        if whole and _inside(letters, wanted, at, end) == decimals:
             return True
         at = letters.text.find(wanted, at + 1)
     return False
+
+
+def _inside(letters: _Letters, wanted: str, at: int, end: int) -> set[int]:
+    """Return the places of decimal marks between two places, from the first one on."""
+    if not any(map(str.isdigit, wanted)):
+        return set()
+    return {place - at for place in letters.decimals if at < place < end}
+
+
+def _is_mark(wanted: str) -> bool:
+    return len(wanted) <= 2 and wanted.isascii() and wanted.isalpha()
+
+
+def _sign_stands(folded: str, document: str) -> bool:
+    """Return whether a short text stands with its sign, or without one: C is not C++, nor A A-."""
+    spelled = r"\s*".join(map(re.escape, "".join(folded.split())))
+    spelled = re.sub(r"(?<=\d)\\s\*(?:,|\\\.)", r"\\s*[.,]", spelled)
+    before = r"(?<!\w)" if folded[0].isalnum() else ""
+    after = _WITHOUT_SIGN if folded[-1].isalpha() else r"(?!\w)"
+    return bool(re.search(before + spelled + after, fold_document(document), re.IGNORECASE))
 
 
 def _number_stands(wanted: str, document: str) -> bool:
@@ -119,8 +170,8 @@ def _number_stands(wanted: str, document: str) -> bool:
     return False
 
 
-def _nearly(wanted: str, digits: str, letters: _Letters) -> bool:
-    """Return whether `letters` has a part like `wanted` with the same `digits`.
+def _nearly(wanted: str, digits: str, decimals: frozenset[int], letters: _Letters) -> bool:
+    """Return whether `letters` has a part like `wanted` with the same `digits` and decimal marks.
 
     A text that is half digits is a code, in which every letter counts.
     """
@@ -134,7 +185,8 @@ def _nearly(wanted: str, digits: str, letters: _Letters) -> bool:
         start -= 1
     while end < len(letters.text) and letters.cuts(end, short=False):
         end += 1
-    return _same_digits(digits, letters, start, end)
+    marks = _inside(letters, wanted, start, end)
+    return len(marks) == len(decimals) and _same_digits(digits, letters, start, end)
 
 
 def _same_digits(digits: str, letters: _Letters, start: int, end: int) -> bool:

@@ -68,6 +68,15 @@ STANDS = [
     ("12 High Street", "12 High Str33t"),
     ("株式会社アクメ", "株式会社 アクメ様"),
     ("Müller GmbH", "MU\u0308LLER GMBH"),
+    ("7.5 %", "7,5%"),
+    ("1,234.50", "1234.50"),
+    ("04/03/2026", "04.03.2026"),
+    ("10:30", "10.30 Uhr"),
+    ("C", "C++, C and Go"),
+    ("C++", "uses C++."),
+    ("-5", "at −5 degrees"),
+    ("A", "A-Team"),
+    ("$1,234.50", "USD 1,234.50"),
 ]
 DOES_NOT = [
     ("INV-2026-00471", "Invoice INV-2026-00417"),
@@ -89,6 +98,20 @@ DOES_NOT = [
     ("Harlow Timber Yard", "Harlow Tinder Bank"),  # too many letters for a scan
     ("ACME TRADING 12", "ACME TRADlNG 123"),
     ("12 ACME TRADING", "312 ACME TRADlNG"),
+    ("1.5 kg", "weight: 15 kg"),
+    ("15 kg", "weight: 1.5 kg"),
+    ("7.5%", "75%"),
+    ("3.14", "314"),
+    ("0.125 mg", "0125 mg"),
+    ("St. Gallen 1.2", "St Galen 12"),
+    ("A+", "A- A"),
+    ("A", "grade A-"),
+    ("A-", "grade A"),
+    ("C", "C++ developer"),
+    ("C++", "C developer"),
+    ("-5", "5 points"),
+    ("5%", "5 points"),
+    ("<5", "value > 5"),
 ]
 
 
