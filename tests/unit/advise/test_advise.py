@@ -12,6 +12,7 @@ from typing import Any
 import click
 import orjson
 import pytest
+import reached
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -130,15 +131,18 @@ def test_every_word_of_the_rules_means_something() -> None:
     assert limits.isdisjoint(
         choice for question in (*QUESTIONS, MEASURED) for choice in question.choices
     )
+    named = 0
     for condition in conditions():
         key, op, name = condition.split()
         assert key in asked, condition
         assert op in OPS, condition
         choices = BY_KEY[key].choices if key in BY_KEY else MEASURED.choices
         if op in ("is", "is-not"):
+            named += 1
             assert name in choices, condition
         else:
             assert name in limits or (name[0] == "@" and name[1:] in BY_KEY), condition
+    assert 0 < named < len(list(conditions()))
     for gate in GATES:
         for row in gate.rows:
             assert row.recipe in BY_RECIPE
@@ -227,12 +231,14 @@ def test_documents_that_must_stay_are_never_sent_away(answers: Answers) -> None:
     )
 
 
+@reached.at_least(20)
 @given(anybody, st.floats(0, 100))
 @example(NOBODY, 1.6)
 @example({"volume": 50_000}, 1.6)
 def test_nobody_is_told_to_stay_on_an_api_that_ends(answers: Answers, months: float) -> None:
     found = advise({**answers, "withdrawn": months})
     if "lifetime" not in answers or months < float(answers["lifetime"]):
+        reached.hit()
         assert "api" not in (found.recipe.key, found.other.key)
         assert "keep the large model" not in found.row.because
 
@@ -257,6 +263,7 @@ def test_answers_whose_terms_forbid_it_are_not_learned(answers: Answers) -> None
     assert advise({**answers, "terms": "forbidden"}).recipe.key not in ("distill", "graded")
 
 
+@reached.at_least(20)
 @given(anybody)
 def test_what_would_change_the_advice_does(answers: Answers) -> None:
     for change in advise(answers).changes:
@@ -266,6 +273,7 @@ def test_what_would_change_the_advice_does(answers: Answers) -> None:
         )
         assert change.known == (change.question in answers)
         if question.kind == "choice":
+            reached.hit()
             row = decide_gate(
                 KnownAnswers({**answers, change.question: change.answer}, known.thresholds)
             )[1]

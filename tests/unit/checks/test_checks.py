@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+import reached
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -315,26 +316,47 @@ def test_the_items_of_a_list_are_looked_for_one_by_one() -> None:
     assert not value_occurs("list", lines, document)
 
 
+DATE_FORMS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%y", "%d %B %Y", "%b %d, %Y", "%Y/%m/%d")
 NUMBERY = st.text(alphabet="0125 .,-/'\n", max_size=16)
 
 
+def around(*spellings: str) -> st.SearchStrategy[str]:
+    """Draw texts that may hold one of the spellings, apart from other digits."""
+    middle = st.sampled_from(["", *(f"\nx {spelling} x\n" for spelling in spellings)])
+    return st.tuples(NUMBERY, middle, NUMBERY).map("".join)
+
+
+@reached.at_least(20)
 @given(
-    NUMBERY,
     st.sampled_from(
         [0.0, 1.0, 2.0, 12.0, 0.5, 1.25, 12.5, 25.5, 1000.0, 1205.5, 5012.12, 1e13, -2.0]
-    ),
+    ).flatmap(
+        lambda value: st.tuples(
+            st.just(value), around(f"{value:g}", f"{value:.2f}", f"{value:,.2f}", f"({abs(value)})")
+        )
+    )
 )
-def test_a_number_found_literally_is_among_the_readings(text: str, value: float) -> None:
+def test_a_number_found_literally_is_among_the_readings(pair: tuple[float, str]) -> None:
+    value, text = pair
     if literals.number_stands(value, text):
+        reached.hit()
         assert any(abs(abs(value) - found) < 0.005 for found in number_readings(text))
 
 
+@reached.at_least(5)
 @given(
-    NUMBERY,
-    st.sampled_from([date(2001, 2, 1), date(2012, 1, 2), date(2005, 2, 5), date(2022, 12, 10)]),
+    st.sampled_from(
+        [date(2001, 2, 1), date(2012, 1, 2), date(2005, 2, 5), date(2022, 12, 10)]
+    ).flatmap(
+        lambda day: st.tuples(
+            st.just(day), around(*(day.strftime(form) for form in DATE_FORMS), day.isoformat())
+        )
+    )
 )
-def test_a_date_found_literally_is_among_the_readings(text: str, day: date) -> None:
+def test_a_date_found_literally_is_among_the_readings(pair: tuple[date, str]) -> None:
+    day, text = pair
     if literals.date_stands(day, text):
+        reached.hit()
         assert day in date_readings(text)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import reached
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -294,11 +295,13 @@ def test_another_currency_changes_figures_and_no_answer(
     assert one(there.break_even()) == pytest.approx(one(here.break_even()), rel=1e-6)
 
 
+@reached.at_least(20)
 @given(worlds(), st.sampled_from(CASES))
 def test_at_break_even_both_cost_the_same(world: Mapping[str, Numbers], case: str) -> None:
     costs = case_costs(case, world)
     meets = costs.break_even()
     if np.isfinite(meets[0]) and meets[0] > 0:
+        reached.hit()
         assert one(costs.monthly(meets)) == pytest.approx(one(costs.api * meets), rel=1e-6)
         assert one(costs.monthly(meets * 0.9)) >= one(costs.api * meets * 0.9) * (1 - 1e-9)
     else:
@@ -341,6 +344,7 @@ def in_all(case: str, world: Mapping[str, Numbers], requests: float) -> tuple[fl
     return own + retrained * prices + replaced * most * one(costs.purchase), api
 
 
+@reached.at_least(20)
 @given(lives(), st.sampled_from(CASES), st.floats(0.1, 3.0))
 def test_own_is_cheaper_iff_it_costs_less_over_the_whole_life(
     world: Mapping[str, Numbers], case: str, times: float
@@ -354,6 +358,7 @@ def test_own_is_cheaper_iff_it_costs_less_over_the_whole_life(
     assert found.verdict == ("pays" if own < api else "stay on the API")
     assert (found.break_even_month.likely is not None) == (own < api)
     if found.fits:
+        reached.hit()
         assert found.total.likely == pytest.approx(own)
         assert (found.verdict == "pays") == (start < requests)
 
@@ -608,9 +613,10 @@ def test_bounds(key: str, value: str) -> None:
 
 
 def test_assumptions_are_within_their_own_bounds() -> None:
-    for row in INPUTS:
-        if row.assumed is not None:
-            assert row.read(row.assumed)
+    assumed = [row for row in INPUTS if row.assumed is not None]
+    assert len(assumed) > 10
+    for row in assumed:
+        assert row.read(row.assumed)
 
 
 def write(folder: Path, text: str) -> Path:

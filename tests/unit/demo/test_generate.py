@@ -103,7 +103,7 @@ def test_pages_are_mixed_and_short() -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_no_date_is_ambiguous(split: Split) -> None:
-    found = 0
+    found = dollars = 0
     for i in range(800):
         facts = draw_facts(RandomStream(f"dates {i}"), split)
         if facts.style == "us":
@@ -111,8 +111,10 @@ def test_no_date_is_ambiguous(split: Split) -> None:
             assert facts.day.day > 12
             assert facts.money.before == "$"
         if facts.money.before == "$":
+            dollars += 1
             assert facts.style != "slash"
     assert found > 5
+    assert dollars >= found
 
 
 def test_amounts_add_up() -> None:

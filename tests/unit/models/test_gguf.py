@@ -82,8 +82,10 @@ def test_demo_tokens_are_what_transformers_reads(demo_model: store.Model) -> Non
     pytest.importorskip("torch")  # transformers reads GGUF with torch alone
     source = demo_file()
     ours, theirs = tokenizer(demo_model.path), tokenizer(source.parent, source.name)
+    alike = [text for text in TEXTS if "½" not in text]
+    assert len(alike) > len(TEXTS) / 2
     for text in TEXTS:
-        if "½" not in text:  # theirs does not split digits, see below
+        if text in alike:  # theirs does not split digits, see below
             assert ours(text)["input_ids"] == theirs(text)["input_ids"], text
         assert ours.decode(ours(text)["input_ids"]) == text
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
