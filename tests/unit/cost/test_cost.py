@@ -613,10 +613,12 @@ def test_bounds(key: str, value: str) -> None:
 
 
 def test_assumptions_are_within_their_own_bounds() -> None:
-    assumed = [row for row in INPUTS if row.assumed is not None]
-    assert len(assumed) > 10
-    for row in assumed:
-        assert row.read(row.assumed)
+    checked = 0
+    for row in INPUTS:
+        if row.assumed is not None:
+            checked += 1
+            assert row.read(row.assumed)
+    assert checked > 10
 
 
 def write(folder: Path, text: str) -> Path:
