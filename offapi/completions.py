@@ -11,6 +11,7 @@ from typing import Literal
 
 from offapi.config.bounds import AT_LEAST_0, AT_LEAST_1, Bound, require
 from offapi.episodes import SamplingMask, check_tokens
+from offapi.text.display import plural
 
 Finish = Literal["stop", "length"]
 
@@ -88,5 +89,6 @@ def check_rollout(
         check_tokens(prompt, vocabulary, f"prompt {index}")
     if keys is not None and len(keys) != len(prompts):
         raise ValueError(
-            f"`keys` must have one key per prompt, got {len(keys)} for {len(prompts)} prompts"
+            f"`keys` must have one key per prompt, got {len(keys)} for"
+            f" {plural(len(prompts), 'prompt')}"
         )

@@ -111,3 +111,9 @@ def describe_error(error: BaseException) -> str:
         text = ""
     text = text.encode("utf-8", "backslashreplace").decode()  # it may quote half a character
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def error_sentence(error: BaseException) -> str:
+    """Write `describe_error` as a sentence that ends in one mark, also if it asks something."""
+    text = describe_error(error)
+    return text if text.endswith((".", "?", "!")) else f"{text}."

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, require
 from offapi.episodes import Episode, Floats, Metrics, check_learnable
 from offapi.errors import nearest
+from offapi.text.display import plural
 
 Rule = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "maxrl"]
 NO_MEAN = 1e-12  # a mean reward nearer to 0 gives maxrl no signal
@@ -168,7 +169,8 @@ def check_experiences(batch: Sequence[Experience], loss: PolicyLoss, vocabulary:
         for kind, logprobs_T in arrays.items():
             if logprobs_T is not None and logprobs_T.shape != (tokens,):
                 raise ValueError(
-                    f"episode {episode.id!r} has {tokens} masked tokens, so its {kind} logprobs"
+                    f"episode {episode.id!r} has {plural(tokens, 'masked token')}, so its {kind}"
+                    " logprobs"
                     f" must have shape ({tokens},), got {logprobs_T.shape}"
                 )
 

@@ -44,6 +44,7 @@ from offapi.teachers.labels_file import Label, read_labels, settle_labels
 from offapi.teachers.local import Local
 from offapi.teachers.recorded import Recorded
 from offapi.teachers.teacher import Teacher, parse_teacher
+from offapi.text.display import plural
 from offapi.training.job import Job
 
 from .training import (
@@ -193,7 +194,8 @@ def keep(job: Job[Config, Inputs], graded: Sequence[Graded]) -> list[Graded]:
     for line in chosen.report.forms.lines():
         job.progress.say(line)
     job.progress.say(
-        f"Kept {len(chosen.kept)} of {len(graded)} labels. Failed checks: {reasons}. Dropped:"
+        f"Kept {len(chosen.kept)} of {plural(len(graded), 'label')}. Failed checks: {reasons}."
+        " Dropped:"
         f" {dropped}."
     )
     if not chosen.kept:

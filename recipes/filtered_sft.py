@@ -34,11 +34,13 @@ from offapi.errors import ConfigError, DataError
 from offapi.evaluation.accuracy import Report
 from offapi.evaluation.compare import compare_answers
 from offapi.grading.keep import REFUSED, Keep, require_groups
+from offapi.grading.other_fields import other_fields
 from offapi.grading.select import choose
 from offapi.models.store import get
 from offapi.progress import Progress
 from offapi.randomness import order
 from offapi.task import Grade, Task, load_task
+from offapi.text.display import plural
 from offapi.text.thinking import strip_thinking
 from offapi.training.job import Job
 from offapi.training.recipe_run import hold_run
@@ -102,7 +104,9 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     if not chosen.kept:
         step = "Run `offapi grade` to see the reasons. Then fix the checks or lower keep.threshold."
         error = chosen.report.nothing_kept("traces", step)
-        raise DataError(error.what, where=str(config.traces), next_step=error.next_step)
+        values = [grade.value for _, grade in rows if isinstance(grade.value, dict)]
+        hint = other_fields(task, values) or error.next_step
+        raise DataError(error.what, where=str(config.traces), next_step=hint)
     chat = Chat.load(model.path)
     pool = order(config.seed, 0, len(chosen.eligible))
     drawn = sorted(chosen.eligible[i] for i in pool[: len(chosen.kept)])
@@ -140,7 +144,8 @@ def train_control(job: Job[Config, Inputs]) -> Report | None:
     """Train the second student, on traces drawn whatever their grades, in a run inside the run."""
     rows, manifest, parent = job.inputs.random, {"control": True}, job.folder.path
     job.progress.say(
-        f"Training the control on {len(rows)} episodes of random traces, whatever their grades."
+        f"Training the control on {plural(len(rows), 'episode')} of random traces, whatever"
+        " their grades."
     )
     resume = job.resume and (parent / CONTROL).exists()
     folder = Run.open(parent / CONTROL) if resume else Run.create(parent, CONTROL, manifest)

@@ -178,8 +178,8 @@ def fit_length(
     if fitted.dropped:
         examples = ", ".join(fitted.dropped[:3])
         progress.say(
-            f"Dropped {len(fitted.dropped)} of {len(episodes)} rows longer than"
-            f" {config.max_tokens} tokens: {examples} ..."
+            f"Dropped {len(fitted.dropped)} of {plural(len(episodes), 'row')} longer than"
+            f" {plural(config.max_tokens, 'token')}: {examples} ..."
         )
     return fitted.episodes
 

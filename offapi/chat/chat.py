@@ -23,6 +23,7 @@ from offapi.chat.messages import (
 from offapi.chat.tokenizer import ADD, load_tokenizer, panics_refused, stop_ids
 from offapi.episodes import Episode, Segment
 from offapi.errors import DataError, ModelError
+from offapi.text.display import plural
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
@@ -249,8 +250,8 @@ def fit_episodes(episodes: Sequence[Episode], max_tokens: int, on_long: OnLong) 
     long = [episode for episode in episodes if len(episode.tokens) > max_tokens]
     if long and on_long == "refuse":
         raise DataError(
-            f"row {long[0].id!r} has {len(long[0].tokens)} tokens, more than max_tokens ="
-            f" {max_tokens} ({len(long)} of {len(episodes)} rows are too long).",
+            f"row {long[0].id!r} has {plural(len(long[0].tokens), 'token')}, more than max_tokens ="
+            f" {max_tokens} ({len(long)} of {plural(len(episodes), 'row')} are too long).",
             next_step=(
                 f"Set max_tokens = {max(len(e.tokens) for e in long)}, or on_long = 'drop' to drop"
                 " them."

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from offapi.errors import ModelError
+from offapi.text.display import plural
 
 ADD = "Fix the model's files, then add it again with `offapi models add`."
 
@@ -56,7 +57,8 @@ def _check_rows(tokenizer: Any, folder: Path) -> None:
     for token, number in sorted(beyond.items(), key=lambda entry: -int(entry[1])):
         if any(orjson.dumps(token) in text for text in texts):
             raise ModelError(
-                f"token {token!r} has the id {number}, but the model's embedding has {rows} rows.",
+                f"token {token!r} has the id {number}, but the model's embedding has"
+                f" {plural(rows, 'row')}.",
                 where=str(folder),
                 next_step=(
                     "Remove the token from tokenizer_config.json, or resize the model's embedding"

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from offapi.checks.answer_reading import read_answer
 from offapi.checks.verdict import Check, Context
 from offapi.stats.interval import Interval, wilson
+from offapi.text.display import plural
 
 PASS = 0.5  # the lowest score that counts as a yes
 
@@ -66,7 +67,7 @@ def agreement(
         if passed is not None
     ]
     if not judged:
-        raise ValueError(f"none of the {len(rows)} answers got a verdict")
+        raise ValueError(f"no answer got a verdict, of {plural(len(rows), 'answer')}")
     same = sum(passed == right for passed, right in judged)
     passed_wrong = sum(passed and not right for passed, right in judged)
     failed_right = sum(right and not passed for passed, right in judged)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from offapi.checks import answer_reading as reading
 from offapi.checks.verdict import Answer
+from offapi.text.display import plural
 
 _ASIDE = {
     reading.THINKING: "began with thinking",
@@ -52,7 +53,7 @@ class AnswerForms:
     def lines(self) -> list[str]:
         """Return a sentence for each form that was set aside, and one for unusable answers."""
         lines = [
-            f"{count:,} of {self.answers:,} answers {_ASIDE[form]}, which was set aside."
+            f"{count:,} of {plural(self.answers, 'answer')} {_ASIDE[form]}, which was set aside."
             for form, count in self.aside.items()
         ]
         return [*lines, f"{self.reason()} {self.advice()}"] if self.unusable else lines
@@ -60,7 +61,10 @@ class AnswerForms:
     def reason(self) -> str:
         """Return how many answers cannot be used, and why, the commonest reason first."""
         causes = ", ".join(f"{form} ({count:,})" for form, count in self.unusable.items())
-        return f"{self.unread:,} of {self.answers:,} answers are not one JSON object: {causes}."
+        return (
+            f"{self.unread:,} of {plural(self.answers, 'answer')} are not one JSON object:"
+            f" {causes}."
+        )
 
     def advice(self) -> str:
         """Return the next step for the commonest reason."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from offapi.checks.verdict import Answer, parse
 from offapi.data.traces import Trace
+from offapi.text.display import plural
 from offapi.text.thinking import strip_thinking
 
 # The forms an answer can have, besides plain. Those after `CALL` leave no object to use; where a
@@ -78,7 +79,7 @@ def read_trace(trace: Trace, *, strict: bool = False) -> Answer:
         return replace(read, forms=(CALL, *read.forms))
     if last.get("tool_calls") and not trace.answer.strip():
         count = len(last["tool_calls"])
-        return Answer("", None, f"{count} tool calls, not one answer", (CALLS,))
+        return Answer("", None, f"{plural(count, 'tool call')}, not one answer", (CALLS,))
     return read_answer(last.get("content") or "", strict=strict)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from offapi.checks.fields import parse_field_path, values_at
 from offapi.checks.verdict import Answer, Check, Context, Verdict, needs
 from offapi.errors import ConfigError
+from offapi.text.display import plural
 from offapi.text.normalise import is_number
 
 _SLACK = 1e-9  # a cent is not exact in binary
@@ -45,7 +46,7 @@ def adds_up(
         if odd is not None:
             return Verdict(0.0, f"{odd!r} is not a number")
         if len(wanted) > 1:
-            return Verdict(0.0, f"there are {len(wanted)} totals at {total}, not one")
+            return Verdict(0.0, f"at {total} there are {plural(len(wanted), 'total')}, not one")
         added = sum(addends)
         if abs(added - wanted[0]) <= tolerance + _SLACK:
             return Verdict(1.0, "the parts add up")

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from offapi.checks.verdict import Answer, Check, Context, Verdict
 from offapi.errors import ConfigError
+from offapi.text.display import plural
 
 SHORTEST_LOOP = 40  # characters of a loop, all rounds together
 LONGEST_ROUND = 100  # characters
@@ -98,9 +99,9 @@ def length(low: int = 1, high: int | None = None) -> Check:
     def check(document: str, answer: Answer, context: Context) -> Verdict:
         size = len(answer.text)
         if size < low:
-            return Verdict(0.0, f"{size} characters, fewer than {low}")
+            return Verdict(0.0, f"{plural(size, 'character')}, fewer than {low}")
         if high is not None and size > high:
-            return Verdict(0.0, f"{size} characters, more than {high}")
+            return Verdict(0.0, f"{plural(size, 'character')}, more than {high}")
         return right
 
     return check

@@ -129,7 +129,9 @@ def parse(text: str) -> Answer:
         )
         orjson.dumps(value)  # an answer must be writable to predictions.jsonl
     except json.JSONDecodeError as error:
-        return Answer(text, None, f"not JSON: {error.msg} at character {error.pos}")
+        return Answer(
+            text, None, f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos}"
+        )
     except RecursionError:
         return Answer(text, None, "not JSON: nested too deeply")
     except (ValueError, TypeError) as error:

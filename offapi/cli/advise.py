@@ -12,6 +12,7 @@ import click
 from offapi.advise.questions import BY_KEY, QUESTIONS, Answers, Question, Value
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, nearest
+from offapi.text.display import plural
 
 if TYPE_CHECKING:
     from offapi.advise.measured import Measured
@@ -126,7 +127,9 @@ def _ask(answers: Answers, output: Output) -> Answers:
     """Ask the questions that are not answered yet; Enter skips one."""
     unanswered = [question for question in QUESTIONS if question.key not in answers]
     if unanswered:
-        output.say(f"{len(unanswered)} questions; Enter skips one. Nothing leaves this machine.")
+        output.say(
+            f"{plural(len(unanswered), 'question')}; Enter skips one. Nothing leaves this machine."
+        )
     given = {question.key: _ask_one(question) for question in unanswered}
     return {**answers, **{key: value for key, value in given.items() if value is not None}}
 

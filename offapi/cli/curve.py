@@ -10,6 +10,7 @@ import orjson
 
 from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
+from offapi.text.display import plural
 
 if TYPE_CHECKING:
     from offapi.compare.config import Keys, RecipeName
@@ -153,7 +154,7 @@ def _estimate(
         seconds = run.forecast_seconds(plan, output)
     energy = kwh(keys, seconds)
     output.say(
-        f"{len(plan.points)} students: at most {duration(seconds)}, {energy:.2g} kWh at"
+        f"{plural(len(plan.points), 'student')}: at most {duration(seconds)}, {energy:.2g} kWh at"
         f" {keys.watts:g} W (assumed). Nothing was written."
     )
     return {"points": len(plan.points), "seconds": seconds, "kwh": energy, "watts": keys.watts}

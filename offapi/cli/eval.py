@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError
+from offapi.text.display import plural
 
 if TYPE_CHECKING:
     from offapi.evaluation.accuracy import Prediction, Report
@@ -284,7 +285,7 @@ def _rival(against: str, questions: Questions | None, common: bool, output: Outp
     if missing:
         counted = "are left out" if common else "count as wrong (--common leaves them out)"
         output.say(
-            f"{len(missing)} of {len(answers)} documents have no recorded answer and {counted}."
+            f"{len(missing)} of {plural(len(answers), 'document')} have no recorded answer and {counted}."
         )
     kept = [row for row in answers if row.id not in set(missing)] if common else answers
     return Rival(RECORDED, kept, len(missing))

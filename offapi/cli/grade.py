@@ -11,6 +11,7 @@ import click
 
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError, nearest
+from offapi.text.display import plural
 
 if TYPE_CHECKING:
     from offapi.grading.file.grade_file import Graded
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 SEED = 0
 PAIRS_SHOWN = 10
+LOOKED_AT = 100  # rows, for the fields of the answers
 DECONTAMINATION = "decontamination.jsonl"
 
 
@@ -190,6 +192,10 @@ def command(
             fields=tuple(read.task.match),
         )
         _show_report(output, grading, read)
+        hint = _other_fields(lines, read)
+        output.say(f"Grades: {out}, a row for each trace.")
+        if hint:
+            output.say(hint)
         result = {"graded": str(out), **grading.as_dict()}
         result |= _show_rows(output, sieve, lines, show)
         result |= _write_pairs(output, grading, out) if against else {}
@@ -209,6 +215,16 @@ def _check_paths(named: Sequence[Path], out: Path, kept: Path | None) -> None:
         raise ConfigError(
             "--out and --kept are the same file.", where=str(out), next_step="Name another file."
         )
+
+
+def _other_fields(lines: Lines, read: GradingInputs) -> str:
+    """Return why the answers cannot fit, if those of the first rows lack a required field."""
+    from offapi.checks.answer_reading import read_trace
+    from offapi.grading.other_fields import other_fields
+
+    rows = range(min(LOOKED_AT, lines.count))
+    values = [read_trace(lines.trace(row)).value for row in rows]
+    return other_fields(read.task, [value for value in values if isinstance(value, dict)])
 
 
 def _keep(rule: dict[str, Any]) -> Keep:
@@ -257,7 +273,7 @@ def _show_report(output: Output, report: GradingReport, read: GradingInputs) -> 
     from offapi.grading.similarity.near_duplicates import COMPARED, SIMILAR
 
     output.say(
-        f"\n{report.rows:,} rows: {report.unanswered:,} have no answer,"
+        f"\n{plural(report.rows, 'row')}: {plural(report.unanswered, 'has', 'have')} no answer,"
         f" {report.forms.unread:,} have an answer that is not one JSON object,"
         f" {report.failed:,} could not be graded."
     )
@@ -274,7 +290,7 @@ def _show_report(output: Output, report: GradingReport, read: GradingInputs) -> 
         ", estimated to 6 points because there are many rows" if report.rows > COMPARED else ""
     )
     output.say(
-        f"Documents: {report.exact_duplicates:,} rows repeat another row's document exactly,"
+        f"Documents: {plural(report.exact_duplicates, 'row repeats', 'rows repeat')} another row's document exactly,"
         f" {report.near_duplicates:,} nearly (the same numbers and {SIMILAR:.0%} of the three-word"
         f" sequences{estimated})."
     )
@@ -282,7 +298,7 @@ def _show_report(output: Output, report: GradingReport, read: GradingInputs) -> 
     if report.agreement is not None:
         output.say(
             f"How reliable the grades are, by {report.agreement.source} on"
-            f" {report.agreement.judged:,} rows:"
+            f" {plural(report.agreement.judged, 'row')}:"
         )
         output.table(
             ("grade at least", "rows", "right among them %", "of all right rows %"),
@@ -294,7 +310,9 @@ def _show_report(output: Output, report: GradingReport, read: GradingInputs) -> 
                 " gold."
             )
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items()) or "none"
-    output.say(f"Your rule keeps {report.kept:,} of {report.rows:,} rows; dropped: {dropped}.")
+    output.say(
+        f"Your rule keeps {report.kept:,} of {plural(report.rows, 'row')}; dropped: {dropped}."
+    )
     for line in report.lines():
         output.say(line)
 
@@ -338,9 +356,9 @@ def _write_pairs(output: Output, report: GradingReport, out: Path) -> dict[str, 
     path, pairs = out.with_name(DECONTAMINATION), report.near_evaluation
     jsonl.write(path, map(asdict, pairs))
     rows = len({pair.row for pair in pairs})
+    compared = plural(report.evaluation or 0, "evaluation document")
     output.say(
-        f"{rows:,} rows nearly repeat one of {report.evaluation:,} evaluation documents and are not"
-        f" kept (see {path})."
+        f"Not kept, since they nearly repeat one of {compared}: {plural(rows, 'row')} (see {path})."
     )
     shown = [
         (pair.row, pair.document, f"{pair.runs:.0%}", f"{pair.numbers:.0%}")

@@ -13,6 +13,7 @@ import click
 from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, TeacherError
+from offapi.text.display import plural
 
 if TYPE_CHECKING:
     from offapi.task import Task
@@ -293,7 +294,9 @@ def _watch(output: Output, teacher: Teacher) -> Iterator[LabellingWatch]:
 
 def _show_plan(output: Output, teacher: Teacher, plan: LabellingPlan) -> None:
     kept = f" ({plan.ok} are already labelled)" if plan.ok else ""
-    output.say(f"{teacher.name} will label {plan.asks} of {plan.documents} documents{kept}.")
+    output.say(
+        f"{teacher.name} will label {plan.asks} of {plural(plan.documents, 'document')}{kept}."
+    )
     if plan.failed:
         output.say(
             f"{plan.failed} failed before and are skipped; --retry-failed asks for them again."
@@ -303,19 +306,21 @@ def _show_plan(output: Output, teacher: Teacher, plan: LabellingPlan) -> None:
     money = (
         "" if plan.cost is None else f", up to about ${plan.cost:.4f}" if plan.cost else ", free"
     )
-    output.say(f"About {plan.prompt_tokens} prompt tokens{money}.")
+    output.say(f"About {plural(plan.prompt_tokens, 'prompt token')}{money}.")
 
 
 def _show_tally(output: Output, tally: LabellingTally) -> None:
     output.say(
-        f"{tally.ok} of {tally.documents} documents labelled"
+        f"{tally.ok} of {plural(tally.documents, 'document')} labelled"
         + (f", {tally.left} still to ask." if tally.left else ".")
     )
     for reason, count in tally.failed.items():
         output.say(f"  {count} failed: {reason}")
     money = f", ${tally.cost:.4f}" if tally.cost else ""
-    tokens = f"{tally.usage.prompt_tokens} prompt and {tally.usage.completion_tokens} answer tokens"
-    output.say(f"This run: {tally.asked} answers, {tokens}, {tally.seconds:.1f} s{money}.")
+    tokens = f"{tally.usage.prompt_tokens} prompt and {plural(tally.usage.completion_tokens, 'answer token')}"
+    output.say(
+        f"This run: {plural(tally.asked, 'answer')}, {tokens}, {tally.seconds:.1f} s{money}."
+    )
     output.say(f"Labels: {tally.path}")
 
 

@@ -27,7 +27,7 @@ from offapi.cli.transcript import Transcript, error_lines
 from offapi.errors import OffapiError
 from offapi.network import guard
 from offapi.progress import Advance, TimeLeft
-from offapi.text.display import duration, terminal_safe
+from offapi.text.display import duration, plural, terminal_safe
 
 SECONDS_BETWEEN_LINES = 10.0  # progress without a terminal
 STDOUT, STDERR = 1, 2  # descriptors
@@ -94,7 +94,7 @@ class Output:
     def say_opened(self) -> None:
         """Say for each host how often it was connected to since the command began."""
         for (host, port), n in self._opened().items():
-            self.say(f"Network: {n:,} connections to {host}:{port}, including failed ones.")
+            self.say(f"Network: {plural(n, 'connection')} to {host}:{port}, including failed ones.")
 
     def _opened(self) -> Counter[tuple[str, int]]:
         return _connections() - self._before

@@ -8,6 +8,7 @@ import click
 
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError
+from offapi.text.display import plural
 
 FILE = click.Path(path_type=Path)
 
@@ -68,7 +69,7 @@ def command(
     )
     shown = (story.samples.first if as_markdown else story.samples.rows) if story.samples else ()
     documents = sum(row.document is not None for row in shown)
-    held = f"with the text of {documents} documents" if documents else "without documents"
+    held = f"with the text of {plural(documents, 'document')}" if documents else "without documents"
     output.say(f"Report: {path} ({size / 1000:,.0f} kB, {held}).")
     for note in () if no_documents or not story.samples else story.samples.notes:
         output.say(f"  {note}")

@@ -9,6 +9,7 @@ import click
 
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, nearest
+from offapi.text.display import plural
 
 if TYPE_CHECKING:
     from offapi.data.importers.run import Imported
@@ -167,14 +168,15 @@ def _maps(given: tuple[str, ...]) -> dict[str, str]:
 def _show_import(output: Output, imported: Imported) -> None:
     """Show what happened to the rows, warnings, samples, and where the traces are."""
     lost = sum(each.count for each in imported.dropped)
-    from offapi.text.display import plural
 
-    output.say(f"{imported.read:,} rows read, {imported.usable:,} usable, {lost:,} dropped.")
+    output.say(
+        f"{plural(imported.read, 'row')} read, {imported.usable:,} usable, {lost:,} dropped."
+    )
     if imported.paired:
         entries = imported.read + imported.paired
         output.say(
-            f"{imported.paired:,} requests are stored apart from their results:"
-            f" {entries:,} requests and results make {imported.read:,} rows."
+            f"{plural(imported.paired, 'request is', 'requests are')} stored apart from the results:"
+            f" {plural(entries, 'request')} and results make {plural(imported.read, 'row')}."
         )
     if imported.documents:
         output.say(

@@ -107,7 +107,7 @@ def as_dict(result: Found) -> dict[str, Any]:
         },
         "assumed": assumed,
         "margin": keys.margin,
-        "correction": f"Holm over {result.verdicts.pairs} pairs",
+        "correction": f"Holm over {plural(result.verdicts.pairs, 'pair')}",
         "best": result.verdicts.best,
         "take": result.verdicts.take,
         "rows": {name: _row(result, name) for name in _order(result)},
@@ -222,7 +222,7 @@ def _method(result: Found) -> list[str]:
         (
             f"{plural(n, 'test document')}; the verdicts are about `all fields`. Each arm is"
             " compared with the best one that takes fewer hours. The p values are corrected (Holm)"
-            f" over all {result.verdicts.pairs} pairs; each interval is 95% on its own."
+            f" over all {plural(result.verdicts.pairs, 'pair')}; each interval is 95% on its own."
         ),
         (
             f"Assumed: {keys.label_minutes:g} min of a person per gold answer, {keys.watts:g} W."
@@ -238,7 +238,8 @@ def _method(result: Found) -> list[str]:
         )
     if held:
         text.append(
-            f"Kept out of all training data: {held} documents, on which grpo picks its best step."
+            f"Kept out of all training data: {plural(held, 'document')}, on which grpo picks its"
+            " best step."
             " To train on them, set val to a file of its own."
         )
     return text

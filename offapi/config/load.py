@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 import msgspec
 
 from offapi.errors import ConfigError, nearest, place
+from offapi.text.type_names import plain_types
 
 T = TypeVar("T")
 Key = tuple[str, ...]
@@ -265,7 +266,7 @@ def _refused(message: str, value: Any, kind: Any, above: Key, source: _Source) -
     else:
         step = "Fix that value."
     offending = "" if isinstance(value, dict | list) or repr(value) in what else f": {value!r}"
-    return ConfigError(f"{what}{offending}.", where=source.where(key), next_step=step)
+    return ConfigError(f"{plain_types(what)}{offending}.", where=source.where(key), next_step=step)
 
 
 def _at(values: Any, key: Key) -> Any:

@@ -14,6 +14,8 @@ import msgspec
 
 from offapi.cost.inputs import Layer, Quantity, Range
 from offapi.errors import DataError
+from offapi.text.display import plural
+from offapi.text.type_names import plain_types
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ def read(path: Path) -> Layer:
     try:
         measured = msgspec.json.decode(path.read_bytes(), type=EvalFile)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        what = f"the file must be the JSON of `offapi eval --json`: {error}."
+        what = f"the file must be the JSON of `offapi eval --json`: {plain_types(str(error))}."
         step = "Write it with `offapi eval --task ... --data ... --json`, or name a run's folder."
         raise DataError.at(what, path=path, next_step=step) from None
     answers = measured.n * measured.samples
-    where = f"{path.name}: measured on {answers} answers"
+    where = f"{path.name}: measured on {plural(answers, 'answer')}"
     known = {
         "seconds": measured.seconds / answers,
         "own_tokens": measured.completion_tokens / answers,

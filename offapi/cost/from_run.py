@@ -23,6 +23,7 @@ from offapi.models import store
 from offapi.rl.timings import TIMINGS
 from offapi.teachers import labels_file
 from offapi.teachers.teacher import Usage
+from offapi.text.display import plural
 from offapi.training.run import Run
 
 
@@ -74,7 +75,7 @@ def heldout_seconds(run: Run) -> Figures:
     count = len(jsonl.read(files[-1]))
     if not timed:
         return {}
-    where = f"{len(timed)} evaluations of {count} documents in {TIMINGS}"
+    where = f"{plural(len(timed), 'evaluation')} of {plural(count, 'document')} in {TIMINGS}"
     return {"seconds": (median(timed) / count, where)}
 
 
@@ -89,7 +90,10 @@ def answer_tokens(run: Run) -> Figures:
         return {}
     lengths = [1 + len(chat.encode(row.output)) for row in accuracy.read_predictions(path)]
     return {
-        "own_tokens": (round(fmean(lengths), 1), f"{len(lengths)} answers in predictions.jsonl")
+        "own_tokens": (
+            round(fmean(lengths), 1),
+            (f"{plural(len(lengths), 'answer')} in predictions.jsonl"),
+        )
     }
 
 
@@ -112,7 +116,7 @@ def teacher_tokens(run: Run) -> Figures:
     if not counted:
         return {}
     whole, n = sum(counted, Usage()), len(counted)
-    where = f"{n} teacher answers in {path.name}"
+    where = f"{plural(n, 'teacher answer')} in {path.name}"
     return {
         "input_tokens": (whole.prompt_tokens / n, where),
         "output_tokens": (whole.completion_tokens / n, where),

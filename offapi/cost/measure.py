@@ -17,6 +17,7 @@ from offapi.evaluation.predict import predict
 from offapi.models import store
 from offapi.progress import Progress
 from offapi.task import load_task
+from offapi.text.display import plural
 from offapi.training.run import Run
 
 KEYS = ("model", "task", "val")
@@ -52,7 +53,7 @@ def measure_run(run: Run, count: int, progress: Progress) -> Layer:
         )
     finally:
         backend.close()
-    where = f"measured on {len(rows)} documents, {backend.name}"
+    where = f"measured on {plural(len(rows), 'document')}, {backend.name}"
     known = {
         "seconds": predicted.seconds / len(rows),
         "own_tokens": predicted.completion_tokens / len(rows),

@@ -23,6 +23,7 @@ from offapi.data.row_kind import refuse_other_kind
 from offapi.errors import DataError, nearest
 from offapi.files import jsonl
 from offapi.text.thinking import strip_thinking
+from offapi.text.type_names import plain_types
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 Message = Mapping[str, Any]
@@ -176,7 +177,7 @@ def parse(row: jsonl.JsonRow) -> Trace:
         return msgspec.convert(value, Trace)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
-        raise row.error(f"{what}.", where.rstrip("`"), "Fix this row.") from None
+        raise row.error(f"{plain_types(what)}.", where.rstrip("`"), "Fix this row.") from None
 
 
 def _check_message(row: jsonl.JsonRow, where: str, message: object) -> None:

@@ -19,6 +19,7 @@ from offapi.chat.chat import Chat
 from offapi.evaluation.evaluate import AnswersFile, Questions, Scored
 from offapi.evaluation.predict import predict
 from offapi.progress import Progress
+from offapi.text.display import plural
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ class Exam:
         file, task, rows = self.file(name, shots, adapter), self.questions.task, self.questions.rows
         kept = file.read()
         if kept is not None:
-            progress.say(f"{name}: {len(rows)} test documents, already answered")
+            progress.say(f"{name}: {plural(len(rows), 'test document')}, already answered")
             return kept
-        progress.say(f"{name}: {len(rows)} test documents, {shots} worked examples in the prompt")
+        progress.say(
+            f"{name}: {plural(len(rows), 'test document')}, {plural(shots, 'worked example')}"
+            " in the prompt"
+        )
         return file.write(self.questions, predict(backend, chat, task, rows, progress, shots))
 
     def file(self, name: str, shots: int, adapter: str | None = None) -> AnswersFile:

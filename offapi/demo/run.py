@@ -28,7 +28,7 @@ from offapi.models import store
 from offapi.progress import LOADING, Progress
 from offapi.report.write import write_page
 from offapi.task import Task
-from offapi.text.display import duration
+from offapi.text.display import duration, plural
 from offapi.training import forecast
 from offapi.training.job import Job
 from offapi.training.manifest import describe_answers, hash_model
@@ -159,7 +159,7 @@ def announce(
     learned = train_tokens + (prompt_tokens / sizes.batch_size + ANSWER_TOKENS) * len(train)
     learn = speed.train * sizes.epochs * learned
     return (
-        f"{len(train)} documents to label and learn from, {len(test)} to test on:"
+        f"{plural(len(train), 'document')} to label and learn from, {len(test)} to test on:"
         f" about {duration(read + write + learn)} on this machine ({backend.name},"
         f" {backend.device})."
     )

@@ -218,7 +218,8 @@ def _e_value(log_e: float) -> float:
 
 def _rule(watched: int, alarm: float, warning: float, rate: float) -> str:
     return (
-        f"retrain if the evidence for a fall of a check reaches {alarm:,.0f} ({watched} signals /"
+        f"retrain if the evidence for a fall of a check reaches {alarm:,.0f}"
+        f" ({plural(watched, 'signal')} /"
         f" {rate:g}); watch if that for any other change does, or a check's reaches {warning:,.0f};"
         f" otherwise fresh. Without drift, and with independent rows, the probability that any"
         f" ever reaches {alarm:,.0f} is at most {rate:.2%}, however often you check."

@@ -20,6 +20,7 @@ from offapi.errors import ConfigError, RunError
 from offapi.files import atomic
 from offapi.files.lock import hold
 from offapi.grading.similarity.hash_set import Ids
+from offapi.text.type_names import plain_types
 
 FORMAT = 1
 
@@ -76,7 +77,7 @@ def read(path: Path, key: Mapping[str, Any], fresh: State) -> State:
         if not different:
             return _state(stored, fresh)
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
-        what = f"the state file is damaged ({error})."
+        what = f"the state file is damaged ({plain_types(str(error))})."
         step = "Name another file with --state to start again."
         raise RunError(what, where=f"--state {path}", next_step=step) from None
     what = f"the state file was made with a different {different[0]}."

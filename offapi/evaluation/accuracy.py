@@ -34,6 +34,7 @@ from offapi.files import jsonl
 from offapi.stats.bootstrap import count, shares
 from offapi.stats.interval import Interval
 from offapi.task import Task
+from offapi.text.display import plural
 
 __all__ = [
     "Interval",
@@ -153,7 +154,7 @@ class Report:
         named |= {f"{name} (audit)": interval for name, interval in self.audit.items()}
         rows = [(name, interval.percent()) for name, interval in named.items()]
         units = count([row.group for row in self.predictions])
-        documents = f"{self.n} in {units} groups" if units < self.n else str(self.n)
+        documents = f"{self.n} in {plural(units, 'group')}" if units < self.n else str(self.n)
         mean = (f"mean of the {parts}", f"{100 * self.mean:.1f}")
         return [*rows, mean, ("documents", documents)]
 

@@ -123,10 +123,11 @@ class Comparison:
     def _method(self) -> str:
         groups, rates = "", "Wilson's"
         if self.units < self.n:
-            groups = f" in {self.units} groups"
+            groups = f" in {plural(self.units, 'group')}"
             rates = "Wilson's with the groups' spread and Student's t"
         return (
-            f"{self.n} documents{groups}. 95% intervals: for rates {rates}; for differences a"
+            f"{plural(self.n, 'document')}{groups}. 95% intervals: for rates {rates}; for"
+            " differences a"
             f" paired bootstrap ({bootstrap.RESAMPLES} resamples), no narrower than Tango's score"
             " interval where documents are few."
         )
@@ -136,7 +137,8 @@ class Comparison:
         if not only_a + only_b:
             return []
         return [
-            f"Left out: {only_a} documents that only {a} answered, {only_b} that only {b} answered."
+            f"Left out: {plural(only_a, 'document')} that only {a} answered, {only_b} that only"
+            f" {b} answered."
         ]
 
 

@@ -29,6 +29,7 @@ from offapi.files.hashing import sha256_file
 from offapi.models import store
 from offapi.progress import LOADING, Progress
 from offapi.task import Task, load_task
+from offapi.text.display import plural
 from offapi.training.run import Run
 
 
@@ -76,7 +77,7 @@ class EvalResult:
         lines = [f"{cost['prompt_tokens']:g} prompt tokens and {cost['seconds']:g} s per document."]
         if cut:
             lines.append(
-                f"{cut} of {len(self.cost.truncated)} answers were cut off at the task's"
+                f"{cut} of {plural(len(self.cost.truncated), 'answer')} were cut off at the task's"
                 " max_answer_tokens."
             )
         lines += self.report.forms.lines()

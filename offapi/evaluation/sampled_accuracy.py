@@ -22,6 +22,7 @@ from offapi.stats import bootstrap
 from offapi.stats.interval import Interval
 from offapi.stats.pass_at_k import pass_all, pass_any, sizes
 from offapi.task import Task
+from offapi.text.display import plural
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ class SampledReport:
             for k, interval in self.pass_all.items()
             if k > 1
         ]
-        facts = f"{self.n}, {self.samples} samples each at temperature {self.temperature:g}"
+        facts = (
+            f"{self.n}, {plural(self.samples, 'sample')} each at temperature {self.temperature:g}"
+        )
         return [*rows, ("mean of the fields", f"{100 * self.mean:.1f}"), ("documents", facts)]
 
 

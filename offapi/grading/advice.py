@@ -6,6 +6,7 @@ from math import sqrt
 
 from offapi.stats.interval import Interval
 from offapi.stats.sample_size import EIGHTY_PERCENT
+from offapi.text.display import plural
 
 FEWEST, SOME = 50, 200  # rows
 BASIS = "OpenAI's fine-tuning guide starts at 50 examples and sees gains from 50 to 100"
@@ -31,15 +32,20 @@ def ceiling(right: Interval | None, known: int, kept: int) -> list[str]:
 def enough(kept: int, evaluation: int | None) -> list[str]:
     """Return whether there are enough rows, and which difference an evaluation can detect."""
     if kept < FEWEST:
-        verdict = f"{kept} rows are too few: do not train on fewer than {FEWEST} ({BASIS})."
+        verdict = (
+            f"{plural(kept, 'row is', 'rows are')} too few: do not train on fewer than"
+            f" {FEWEST} ({BASIS})."
+        )
     elif kept < SOME:
         verdict = (
-            f"{kept} rows are few: expect the student to learn the form of the answers, and more"
+            f"{plural(kept, 'row is', 'rows are')} few: expect the student to learn the form of"
+            " the answers, and more"
             f" rows to help ({BASIS})."
         )
     else:
         verdict = (
-            f"{kept:,} rows are enough to start ({BASIS}). Only training on more rows shows whether"
+            f"{plural(kept, 'row is', 'rows are')} enough to start ({BASIS}). Only training on"
+            " more rows shows whether"
             " more would help."
         )
     return [verdict, f"Afterwards, {_detectable(evaluation)}"]
@@ -48,7 +54,7 @@ def enough(kept: int, evaluation: int | None) -> list[str]:
 def _detectable(evaluation: int | None) -> str:
     if evaluation:
         return (
-            f"the {evaluation:,} evaluation documents can detect a difference of"
+            f"the {plural(evaluation, 'evaluation document')} can detect a difference of"
             f" {_points(evaluation)} points or more."
         )
     return (

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from offapi.grading.keep import SLACK
 from offapi.stats.interval import Z95, Interval, wilson
+from offapi.text.display import plural
 
 MOST_LEVELS = 8
 # thresholds to show where there are too many scores to show each
@@ -70,10 +71,8 @@ class Agreement:
         )
         if self.certain:
             return [f"{measured}, so --threshold {level.threshold:g} gives the {aim} you want."]
-        return [
-            f"{measured}. {level.judged} rows with a known answer are too few to confirm"
-            f" {aim}{_more(level, self.wanted)}."
-        ]
+        rows = plural(level.judged, "row with a known answer", "rows with a known answer")
+        return [f"{measured}, but {rows} cannot confirm {aim}{_more(level, self.wanted)}."]
 
     def table(self) -> list[tuple[str, str, str, str]]:
         """Return rows for people: threshold, rows with a known answer, precision, recall."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from offapi.errors import ModelError
+from offapi.text.display import plural
 
 VERSIONS = (2, 3)
 MAX_DIMENSIONS = 4
@@ -104,7 +105,7 @@ class Gguf:
         """Return name, shape, kind and offset of the next tensor."""
         name, dimensions = self._string(), self._number("I")
         if not 1 <= dimensions <= MAX_DIMENSIONS:
-            raise DamagedGguf(f"tensor {name!r} has {dimensions} dimensions")
+            raise DamagedGguf(f"tensor {name!r} has {plural(dimensions, 'dimension')}")
         shape = tuple(reversed([self._number("Q") for _ in range(dimensions)]))
         return name, shape, self._number("I"), self._number("Q")
 
@@ -143,7 +144,8 @@ class Gguf:
         """Return `count` if that many items of at least `size` bytes can follow, else raise."""
         if count * size > len(self._data) - self._at:
             raise DamagedGguf(
-                f"{count} items are claimed at byte {self._at}, more than the file contains"
+                f"{plural(count, 'item is', 'items are')} claimed at byte {self._at}, more than"
+                " the file contains"
             )
         return count
 

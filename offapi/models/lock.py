@@ -23,6 +23,7 @@ from offapi.files.hashing import sha256_file
 from offapi.files.lock import wait_for
 from offapi.files.weights_hash import VERIFIED, read_verified, stamp_file
 from offapi.models.settings_files import read_json
+from offapi.text.display import plural
 
 # files that people edit
 SETTINGS = (
@@ -118,7 +119,9 @@ def check_sizes(folder: Path) -> None:
         if path.is_symlink() or not path.is_file():
             raise _changed(path, "the file is missing")
         if path.stat().st_size != entry["size"]:
-            raise _changed(path, f"it has {path.stat().st_size} bytes instead of {entry['size']}")
+            raise _changed(
+                path, f"it has {plural(path.stat().st_size, 'byte')} instead of {entry['size']:,}"
+            )
     if extra := sorted({path.name for path in folder.glob("[!.]*")} - {*files, LOCK}):
         raise _changed(folder / extra[0], "it is not one of the files that were added")
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from offapi.errors import ModelError
+from offapi.text.display import plural
 
 DEFAULT_THETA = {"smollm3": 2_000_000.0}  # transformers' default where a config names none
 THETA = 10_000.0
@@ -51,8 +52,10 @@ def _check_attention(config: Mapping[str, Any], where: str) -> None:
         or config.get("use_sliding_window")
         or "sliding_attention" in str(config.get("layer_types"))
     ):
+        size = window or config.get("sliding_window")
+        tokens = f" ({plural(size, 'token')})" if isinstance(size, int) else ""
         raise ModelError(
-            f"sliding windows ({window or config.get('sliding_window')} tokens) are not supported.",
+            f"sliding windows{tokens} are not supported.",
             where=f"{where}, field 'sliding_window'",
             next_step=(
                 "If every text is shorter than the window, set it to null (use_sliding_window to"

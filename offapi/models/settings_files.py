@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from offapi.errors import ModelError
+from offapi.text.display import plural
 
 MAX_TEMPLATE = 100_000  # bytes
 MAX_JSON = {
@@ -39,7 +40,7 @@ def read_json(path: Path) -> Any:
     limit = MAX_JSON.get(path.name, MAX_OTHER_JSON)
     if path.stat().st_size > limit:
         raise ModelError(
-            f"the file must not exceed {limit} bytes.",
+            f"the file must not exceed {plural(limit, 'byte')}.",
             where=str(path),
             next_step=SOURCE,
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 from offapi.errors import ModelError
 from offapi.models.settings_files import read_object
+from offapi.text.display import plural
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -21,7 +22,8 @@ def check_token_ids(folder: Path, rows: int) -> None:
     for path, name, number in _ids(folder):
         if type(number) is not int or not 0 <= number < rows:
             raise ModelError(
-                f"token {name!r} has the id {number!r}, but the model's embedding has {rows} rows.",
+                f"token {name!r} has the id {number!r}, but the model's embedding has"
+                f" {plural(rows, 'row')}.",
                 where=str(path),
                 next_step=(
                     "Copy tokenizer and weights of the same model, or resize its embedding"

@@ -13,6 +13,7 @@ from typing import Any
 
 from offapi.errors import ModelError
 from offapi.models.settings_files import SOURCE, read_json
+from offapi.text.display import plural
 
 MAX_DIMENSIONS = 8
 MAX_HEADER = 4_000_000  # bytes; a header of 100 MB takes a minute to read
@@ -104,7 +105,9 @@ def check_header(path: Path) -> Tensors:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > MAX_HEADER:
-            raise damaged(f"its header is too large ({size} bytes, at most {MAX_HEADER})", path)
+            raise damaged(
+                f"its header is too large ({plural(size, 'byte')}, at most {MAX_HEADER})", path
+            )
         raw = file.read(size)
     try:
         with safe_open(path, "np"):

@@ -16,6 +16,7 @@ from offapi.report.render.charts import SLOTS, draw_intervals, swatch
 from offapi.report.render.table import Table
 from offapi.report.run_files import Answers, Object, Record, mapping, number
 from offapi.stats.interval import Interval
+from offapi.text.display import plural
 
 ALL, MEAN = compare.ALL, compare.MEAN
 COSTS = (
@@ -152,7 +153,7 @@ def difference_table(result: Object) -> Difference:
     left = sum(result.get("left_out") or ())
     left_out = f"; {left} more, answered by only one, left out" if left else ""
     note = (
-        f"{result['n']} documents{left_out}."
+        f"{plural(result['n'], 'document')}{left_out}."
         f" Percent right and differences with 95% intervals; p values are exact{corrected}."
     )
     verdicts = tuple(

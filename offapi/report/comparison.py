@@ -19,6 +19,7 @@ from offapi.report.render.axes import brief
 from offapi.report.render.table import Table, text
 from offapi.report.run_files import Answers, Object, mapping, number, read_kept, read_object
 from offapi.stats.interval import Interval
+from offapi.text.display import plural
 from offapi.training.run import MANIFEST
 
 FILE = "compare.json"
@@ -91,7 +92,8 @@ class ComparisonFolder:
         recipes = f"{', '.join(others)} and {last}" if others else last
         n, on = mapping(self.result, "test").get("documents"), self.result.get("backend")
         where = f"{model_name(self.result.get('model', 'demo'))}{f' on {text(on)}' if on else ''}"
-        return f"Recipes compared: {recipes}; {where}{f', {n} test documents' if n else ''}."
+        scored = f", {plural(n, 'test document')}" if n else ""
+        return f"Recipes compared: {recipes}; {where}{scored}."
 
     def _rate(self, name: str) -> tuple[float, float, bool]:
         """Return the key by which the best arm is found; of equals, the comparison's own best."""
@@ -162,7 +164,7 @@ def _table(result: Object, rows: Mapping[str, Object]) -> Table:
     known = tuple((name, *cells) for name, cells in lines.items() if set(cells) != {"—"})
     documents = mapping(result, "test").get("documents")
     note = (
-        f"{documents} test documents. Percent right and differences with 95% intervals."
+        f"{plural(documents, 'test document')}. Percent right and differences with 95% intervals."
         if documents
         else ""
     )

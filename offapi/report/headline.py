@@ -30,7 +30,7 @@ def lede(record: Record) -> str:
     backend = record.manifest.get("backend")
     how = f" on {text(backend)}" if backend else ""
     seed = f", seed {text(config['seed'])}" if "seed" in config else ""
-    return f"Recipe {record.recipe}, {model}{how}, {record.steps:,} steps{seed}."
+    return f"Recipe {record.recipe}, {model}{how}, {plural(record.steps, 'step')}{seed}."
 
 
 def _demo(record: Record) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from offapi.report.render.table import text
-from offapi.report.run_files import Object, Record, mapping
+from offapi.report.run_files import Object, Record, mapping, number
 from offapi.stats.interval import Interval
+from offapi.text.display import plural
 
 Kind = Literal["good", "warn", "bad", "info"]
 
@@ -34,7 +35,7 @@ def run_notes(record: Record) -> list[ReportNote]:
 
 def _ending(record: Record) -> list[ReportNote]:
     last = record.attempts[-1] if record.attempts else {}
-    outcome, done = last.get("outcome"), f"{record.steps:,} steps were logged"
+    outcome, done = last.get("outcome"), f"{plural(record.steps, 'step was', 'steps were')} logged"
     if outcome == "finished":
         return []
     if outcome == "failed":
@@ -79,15 +80,18 @@ def _learned(record: Record) -> list[ReportNote]:
     changed = f"reward {reward.points()} points"
     if isinstance(learned.get("audit"), dict):
         changed += f", audit {Interval(**learned['audit']).points()} points"
-    documents, best = learned.get("n"), f"best at step {learned.get('best_step')}"
+    documents, best = int(number(learned.get("n")) or 0), f"best at step {learned.get('best_step')}"
     if not learned.get("learned", reward.low > 0):
-        what = f"No significant improvement on {documents} held-out documents: {changed}, {best}."
+        what = (
+            f"No significant improvement on {plural(documents, 'held-out document')}:"
+            f" {changed}, {best}."
+        )
         return [ReportNote("warn", what)]
     chosen = (
         "The adapter was chosen on these documents; score it on others before you rely on the"
         " figure."
     )
-    what = f"It improved on {documents} held-out documents: {changed}, {best}. {chosen}"
+    what = f"It improved on {plural(documents, 'held-out document')}: {changed}, {best}. {chosen}"
     return [ReportNote("good", what)]
 
 
@@ -114,14 +118,18 @@ def _reached(record: Record) -> list[ReportNote]:
         return [
             ReportNote(
                 "warn",
-                f"The offline guard refused {refused} network attempts; see “Network”.",
+                f"The offline guard refused {plural(refused, 'network attempt')}; see “Network”.",
             )
         ]
     if unexpected:
         what = "Programs were started, which the offline guard cannot follow"
         return [ReportNote("warn", f"{what}: {', '.join(unexpected)}; see “Network”.")]
     if opened:
-        return [ReportNote("info", f"The network was opened for {opened} hosts; see “Network”.")]
+        return [
+            ReportNote(
+                "info", f"The network was opened for {plural(opened, 'host')}; see “Network”."
+            )
+        ]
     guarded = all(network.get("guard") for network in seen if network)
     if guarded and any(seen):
         return [ReportNote("good", "It made no network attempt while it ran.")]

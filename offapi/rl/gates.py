@@ -14,6 +14,7 @@ from offapi.backend import DType
 from offapi.errors import GateFailed
 from offapi.progress import Progress
 from offapi.rl.rollouts import RolloutGroup
+from offapi.text.display import plural
 
 Gate = Literal[
     "mismatch", "ratio", "gradient", "signal", "cut", "base", "deterministic", "hacking", "learned"
@@ -129,13 +130,15 @@ def of_step(
     if streaks.flat >= FLAT_STEPS:
         why, step = _reason(groups, checks=checks)
         what = (
-            f"for {streaks.flat} steps no two completions of a prompt had different rewards, so"
+            f"for {plural(streaks.flat, 'step')} no two completions of a prompt had different"
+            " rewards, so"
             f" there was nothing to learn: {why}."
         )
         problems.append(Problem("signal", what, step))
     if streaks.cut >= CUT_STEPS:
         what = (
-            f"for {streaks.cut} steps most completions were cut off at {max_tokens} tokens, so"
+            f"for {plural(streaks.cut, 'step')} most completions were cut off at"
+            f" {plural(max_tokens, 'token')}, so"
             " their answers are incomplete."
         )
         step = (

@@ -20,6 +20,7 @@ from offapi.rl.heldout import HeldOut
 from offapi.rl.reward_hacking import Gamed
 from offapi.rl.rollouts import Sampled
 from offapi.stats.interval import Interval
+from offapi.text.display import plural
 
 NO_AUDIT = (
     "Nothing audits this run: there is no gold and no check in `audit`. A gamed reward would go"
@@ -167,7 +168,7 @@ class Learned:
             changed += f", audit {self.audit_before:.3f} to {self.best.audit:.3f}"
             changed += f" ({self.audit.points()})"
         return [
-            f"Best at step {self.best.step}, on {self.n} held-out documents: {changed}.",
+            f"Best at step {self.best.step}, on {plural(self.n, 'held-out document')}: {changed}.",
             "It was chosen on these documents. Score it on others before you rely on the figures.",
         ]
 

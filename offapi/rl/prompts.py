@@ -76,8 +76,8 @@ def prompts(
     fitted = fit_episodes(asked, max_tokens - task.max_answer_tokens, on_long)
     if fitted.dropped:
         progress.say(
-            f"Dropped {len(fitted.dropped)} of {len(rows)} documents: longer than {max_tokens}"
-            " tokens with their answer."
+            f"Dropped {len(fitted.dropped)} of {plural(len(rows), 'document')}: longer than"
+            f" {plural(max_tokens, 'token')} with their answer."
         )
     by_id = {row.id: row for row in rows}
     return tuple(Prompt(by_id[episode.id], episode.tokens) for episode in fitted.episodes)

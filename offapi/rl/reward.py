@@ -23,8 +23,9 @@ from statistics import fmean
 from offapi.checks.gold import compare_fields
 from offapi.checks.verdict import Answer, Check, Context, Verdict, check_needs, plain
 from offapi.data.documents import KnownAnswer
-from offapi.errors import ConfigError, describe_error
+from offapi.errors import ConfigError, error_sentence
 from offapi.task import Task, load_task
+from offapi.text.display import plural
 from offapi.workers.supervised import CallNote
 
 BATCH = -1  # in place of a completion's index: all of them
@@ -212,14 +213,16 @@ class Rewarder:
                 returned = self._loop.run(_wait(returned))
             given = _listed(returned)
         except BaseException as error:  # SystemExit too
-            raise self._wrong(f"the function raised {describe_error(error)}.", asked) from error
+            raise self._wrong(f"the function raised {error_sentence(error)}", asked) from error
         if given is None:
             raise self._wrong(
                 f"the function returned {reprlib.repr(returned)}, not a list of numbers.", asked
             )
         if len(given) != len(asked):
             raise self._wrong(
-                f"the function returned {len(given)} rewards for {len(asked)} completions.", asked
+                f"the function returned {plural(len(given), 'reward')} for"
+                f" {plural(len(asked), 'completion')}.",
+                asked,
             )
         return [self._number(value, asked, i) for i, value in enumerate(given)]
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from offapi.errors import ConfigError, OffapiError, RunError
 from offapi.files import atomic
 from offapi.rl.reward import BATCH, Asked, Fault, Judged, judging, rewarded, rows_at
+from offapi.text.display import plural
 from offapi.workers.supervised import POLL, Ended, Supervised
 
 __all__ = ["Asked", "Judged", "Rewards", "rewarded"]
@@ -134,7 +135,7 @@ class Rewards:
         text = json.dumps(
             {**record, "traceback": fault.traceback}, ensure_ascii=False, indent=1, default=str
         )
-        completions = "completion" if len(blamed) == 1 else f"{len(blamed)} completions"
+        completions = "completion" if len(blamed) == 1 else plural(len(blamed), "completion")
         try:
             # a lone surrogate becomes JSON's escape
             atomic.write_file(self._kept, text.encode("utf-8", "backslashreplace"))

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
-from offapi.errors import ConfigError, NetworkBlocked, OffapiError, describe_error, nearest, place
+from offapi.errors import ConfigError, NetworkBlocked, OffapiError, error_sentence, nearest, place
 from offapi.task.example import Example
 from offapi.task.task import Task
 
@@ -68,7 +68,7 @@ def _fault(path: Path, error: BaseException) -> OffapiError:
     if isinstance(error, OffapiError):
         return ConfigError(error.what, where=where, next_step=error.next_step)
     return _unknown(error, where) or ConfigError(
-        f"{describe_error(error)}.", where=where, next_step="Fix the task file."
+        error_sentence(error), where=where, next_step="Fix the task file."
     )
 
 

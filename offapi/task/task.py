@@ -18,7 +18,7 @@ from offapi.checks.kinds import Match
 from offapi.checks.verdict import Answer, Check, Context, Verdict, check_needs, plain_verdict
 from offapi.data.documents import KnownAnswer, fields_of
 from offapi.data.traces import Trace
-from offapi.errors import ConfigError, DataError, describe_error
+from offapi.errors import ConfigError, DataError, error_sentence
 from offapi.task.answer_text import spell
 from offapi.task.example import Example
 from offapi.task.validate import validate_task
@@ -201,7 +201,7 @@ class Task:
                 raise
             where = self._where(name, row)
             raise ConfigError(
-                f"the check raised {describe_error(error)}.", where=where, next_step=_FIX
+                f"the check raised {error_sentence(error)}", where=where, next_step=_FIX
             ) from error
         if isinstance(verdict, str):
             raise ConfigError(verdict, where=self._where(name, row), next_step=_FIX)

@@ -19,6 +19,7 @@ from offapi.teachers.failures import failure_kind
 from offapi.teachers.labels_file import Label, Log
 from offapi.teachers.recorded import Recorded
 from offapi.teachers.teacher import Answered, Price, Request, Teacher, Usage
+from offapi.text.display import plural
 
 if TYPE_CHECKING:
     from offapi.data.documents import Document
@@ -99,7 +100,8 @@ def label_documents(
         except OffapiError as error:
             tally = work.tally(asked, teacher, out_path)
             raise type(error)(
-                f"{error.what} {tally.left} of {tally.documents} documents are left to ask.",
+                f"{error.what} {tally.left} of {plural(tally.documents, 'document')} are left to"
+                " ask.",
                 where=error.where,
                 next_step=error.next_step,
             ) from error

@@ -20,6 +20,8 @@ from offapi.errors import DataError
 from offapi.files.append import append_whole, remedy
 from offapi.files.lock import open_locked
 from offapi.teachers.teacher import Usage
+from offapi.text.display import plural
+from offapi.text.type_names import plain_types
 
 Key = tuple[str, str, str]  # document, teacher, prompt
 
@@ -66,7 +68,9 @@ class Content:
         """A sentence for the user when something was cut off, else empty."""
         if not self.torn:
             return ""
-        return f"The last line was cut off ({self.torn} bytes); its document is asked again."
+        return (
+            f"The last line was cut off ({plural(self.torn, 'byte')}); its document is asked again."
+        )
 
 
 def read_labels(path: Path) -> Content:
@@ -171,7 +175,10 @@ def _parse(path: Path, number: int, line: bytes) -> Label:
             " was changed."
         )
         raise DataError.at(
-            f"the line is not a label: {error}.", path=path, line=number, next_step=hint
+            f"the line is not a label: {plain_types(str(error))}.",
+            path=path,
+            line=number,
+            next_step=hint,
         ) from None
     except UnicodeDecodeError as error:
         hint = "Save the file as UTF-8, or name another one with --out."

@@ -14,6 +14,7 @@ from offapi.chat.chat import IN_FRONT, Chat
 from offapi.models.store import Model
 from offapi.progress import LOADING, say_nothing
 from offapi.teachers.teacher import FREE, Answered, Price, Request, Usage
+from offapi.text.display import plural
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Local:
         ]
         for i in sorted(set(range(len(requests))) - set(fitting)):
             size = (
-                f"{len(prompts[i])} prompt tokens and {self.max_tokens} for the answer, of"
+                f"{plural(len(prompts[i]), 'prompt token')} and {self.max_tokens} for the"
+                " answer, of"
                 f" {context}"
             )
             yield Answered(requests[i].id, "", reason=f"too long for the model: {size}")

@@ -31,7 +31,7 @@ def shorten(text: str, most: int, mark: str = "…") -> str:
 
 def left_out(characters: int) -> str:
     """Write how many characters follow the shown beginning of a text."""
-    return f"… ({characters:,} more characters)"
+    return f"… ({plural(characters, 'more character')})"
 
 
 def terminal_safe(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from offapi.backend import Backend, ModelSpec
 from offapi.episodes import Episode
-from offapi.text.display import duration
+from offapi.text.display import duration, plural
 from offapi.training import forecast
 from offapi.training.forecast import Machine, Rounds
 from offapi.training.schedule import Schedule
@@ -23,8 +23,9 @@ def training(
     work = forecast.training(machine, rows, schedule, spec, first)
     learned = sum(sum(episode.mask) for episode in episodes)
     sentence = (
-        f"Training on {len(rows)} rows, {sum(rows):,} tokens ({learned:,} of them learned), in"
-        f" {schedule.steps - first} steps of {schedule.batch_size} rows: about"
+        f"Training on {plural(len(rows), 'row')}, {plural(sum(rows), 'token')} ({learned:,} of"
+        " them learned), in"
+        f" {plural(schedule.steps - first, 'step')} of {plural(schedule.batch_size, 'row')}: about"
         f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of {machine.total / 2**30:.0f} GiB."
     )
     if work.bytes <= machine.total:
@@ -38,8 +39,10 @@ def reinforcement(backend: Backend, rounds: Rounds, schedule: Schedule, spec: Mo
     machine = Machine.of(backend)
     work = forecast.reinforcement(machine, rounds, schedule, spec)
     return (
-        f"{schedule.steps} steps of {schedule.batch_size} prompts with {rounds.group} completions"
-        f" each, {rounds.looks(schedule.steps)} evaluations on {len(rounds.heldout)} held-out"
-        f" documents: at most about {duration(work.seconds)}, {work.bytes / 2**30:.1f} of"
+        f"{plural(schedule.steps, 'step')} of {plural(schedule.batch_size, 'prompt')} with"
+        f" {plural(rounds.group, 'completion')} each,"
+        f" {plural(rounds.looks(schedule.steps), 'evaluation')} on"
+        f" {plural(len(rounds.heldout), 'held-out document')}: at most about"
+        f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of"
         f" {machine.total / 2**30:.0f} GiB."
     )

@@ -23,7 +23,7 @@ from offapi.files import atomic
 from offapi.files.append import append_whole, remedy
 from offapi.files.lock import hold
 from offapi.network import guard
-from offapi.text.display import shorten, terminal_safe
+from offapi.text.display import plural, shorten, terminal_safe
 from offapi.training import checkpoints, host
 from offapi.training.checkpoints import Checkpoint
 
@@ -241,7 +241,8 @@ class Run:
         if have < length:
             step = "Restore the file, or start a new run."
             raise RunError(
-                f"must have {length} bytes or more, as the checkpoint counted, got {have}.",
+                f"must have {plural(length, 'byte')} or more, as the checkpoint counted, got"
+                f" {have}.",
                 where=str(path),
                 next_step=step,
             )

@@ -153,7 +153,7 @@ def test_a_measurement_of_eval_overrides_a_files_guess(bench: Path) -> None:
         (
             ["--from=costs.toml", "--run=none.json"],
             1,
-            "none.json: the file must be the JSON of `offapi eval --json`: Expected `int` >= 1",
+            "none.json: the file must be the JSON of `offapi eval --json`: must be a whole number >= 1",
         ),
         (
             ["--from=costs.toml", "--run=costs.toml"],

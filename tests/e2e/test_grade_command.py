@@ -316,3 +316,19 @@ def test_wrapped_answers_are_counted_and_others_named(tmp_path: Path) -> None:
     assert result["dropped"] == {"without an answer": 1, "whose answer is not one JSON object": 5}
     unusable = {"a list of one object": 4, "text without JSON": 1}
     assert result["forms"]["unusable"] == unusable
+
+
+def test_the_files_written_and_the_fields_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    rows = [trace(i, json.dumps({"category": "billing", "priority": "high"})) for i in range(3)]
+    folder = Folder(tmp_path, rows)
+    val = tmp_path / "val.jsonl"
+    val.write_text(json.dumps({"id": "v", "document": "Another text.", "gold": {"total": 1}}))
+    ran = folder.run("--against", val)
+    assert ran.returncode == 0, ran.stderr
+    for path in (folder.out, tmp_path / "decontamination.jsonl"):
+        assert path.is_file()
+        assert str(path) in ran.stderr
+    assert "The answers have the fields category, priority; the task asks for total." in ran.stderr
+    fitting = tmp_path / "fitting"
+    fitting.mkdir()
+    assert "the task asks for" not in Folder(fitting, [trace(1, 1.5), *rows]).run().stderr

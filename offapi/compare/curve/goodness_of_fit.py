@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from offapi.text.display import plural
+
 Numbers = NDArray[np.float64]
 LEVEL = 0.05
 NO_SPREAD = 1e-3  # differences of accuracy below this do not count
@@ -58,7 +60,10 @@ def misfit_reason(
     `sizes` and their `means` (S,), the largest first.
     """
     best = int(np.argmax(means))
-    most = f" The best accuracy was {100 * means[best]:.1f}%, with {sizes[best]:.0f} rows."
+    most = (
+        f" The best accuracy was {100 * means[best]:.1f}%, with"
+        f" {plural(round(sizes[best]), 'row')}."
+    )
     if np.quantile([signs.trend for signs in resampled], 1 - LEVEL / 2) < -NO_SPREAD:
         return (
             f"No forecast: accuracy falls with more rows, from {100 * means[-1]:.1f}% with"
@@ -71,7 +76,8 @@ def misfit_reason(
     if abs(off[worst]) > _critical(len(sizes), draws):
         side = "above" if off[worst] > 0 else "below"
         return (
-            f"No forecast: no saturating curve fits the points. With {sizes[worst]:.0f} rows,"
+            f"No forecast: no saturating curve fits the points. With"
+            f" {plural(round(sizes[worst]), 'row')},"
             f" accuracy is {100 * abs(whole.residuals[worst]):.1f} points {side} the closest curve,"
             f" more than chance explains.{most} Try more --sizes and --draws."
         )

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from offapi.errors import ConfigError
 from offapi.randomness import order
+from offapi.text.display import plural
 
 T = TypeVar("T")
 FIRST = 25  # rows of the smallest point
@@ -33,7 +34,7 @@ def curve_sizes(count: int, asked: Sequence[int] = ()) -> tuple[int, ...]:
     if len(sizes) < LEAST:
         given = ", ".join(map(str, sizes))
         raise ConfigError(
-            f"a curve needs {LEAST} sizes or more, got {given} (of {count} rows).",
+            f"a curve needs {LEAST} sizes or more, got {given} (of {plural(count, 'row')}).",
             next_step="Name smaller sizes with --sizes, or add more rows.",
         )
     return tuple(sizes)

@@ -108,7 +108,7 @@ def forecast_seconds(plan: CurvePlan, progress: Progress) -> float:
                     point.arm, plan.material.task, plan.material.test, machine, progress
                 ).seconds
             except DataError as error:
-                progress.say(f"{point.size} rows, draw {point.draw + 1}: {error.what}")
+                progress.say(f"{plural(point.size, 'row')}, draw {point.draw + 1}: {error.what}")
     return seconds
 
 
@@ -117,11 +117,13 @@ def train_points(plan: CurvePlan, progress: Progress) -> list[Reached]:
     questions = Questions(plan.material.task, plan.keys.test, plan.material.test)
     reached = []
     for point in plan.points:
-        progress.say(f"{point.size} rows, draw {point.draw + 1}")
+        progress.say(f"{plural(point.size, 'row')}, draw {point.draw + 1}")
         try:
             outcome = train_arm.reach_outcome(point.arm, plan.material.task, plan.backend, progress)
         except DataError as error:
-            progress.say(f"{point.size} rows, draw {point.draw + 1}, skipped: {error.what}")
+            progress.say(
+                f"{plural(point.size, 'row')}, draw {point.draw + 1}, skipped: {error.what}"
+            )
             continue
         adapter = outcome.adapter or "adapter"
         scored = score_arm.score_student(
@@ -175,7 +177,8 @@ def curve_lines(plan: CurvePlan, curve: Curve, answer: RowsNeeded | None) -> lis
     lines.append(
         f"Fitted: all fields right = a - b n^-c, a = {curve.law.a:.3f}, c = {curve.law.c:.2f};"
         f" 95% intervals by a bootstrap over {plural(draws, 'nested draw')} and {documents}."
-        f" The curve does not extend beyond {FAR} times the {curve.have:.0f} rows.{few}"
+        f" The curve does not extend beyond {FAR} times the"
+        f" {plural(round(curve.have), 'row')}.{few}"
     )
     return lines
 

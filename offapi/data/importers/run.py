@@ -25,6 +25,7 @@ from offapi.data.importers.written import Seen
 from offapi.errors import DataError
 from offapi.files.staged import Stage
 from offapi.progress import Progress
+from offapi.text.display import plural
 
 EXAMPLES = 3  # places listed for each reason
 MEGA = 1_000_000
@@ -115,7 +116,7 @@ def import_traces(request: ImportRequest, out_path: Path, progress: Progress) ->
     find_importer(request.format, request.maps)
     with Stage(out_path, request.key(), START) as stage:
         if stage.resumed:
-            progress.say(f"Resuming after the {stage.state['read']:,} rows already read.")
+            progress.say(f"Resuming after {plural(stage.state['read'], 'row')} that were read.")
         try:
             with _others(request, out_path, progress) as others:
                 settings = ImportSettings(request.format, request.maps, others)
@@ -143,7 +144,7 @@ def _import_rest(
             left = None if request.limit is None else request.limit - stage.state["read"]
             lines, state = _fold(stage.state, job, done, seen, request.strict, left)
             stage.append(b"".join(lines), state)
-            advance(min(job.read, total) // MEGA, f"{state['read']:,} rows")
+            advance(min(job.read, total) // MEGA, f"{plural(state['read'], 'row')}")
             if request.limit is not None and state["read"] >= request.limit:
                 return
 
@@ -279,5 +280,7 @@ def _nothing(request: ImportRequest, imported: Imported) -> DataError:
     better = guess_format.better_format(request.format, request.files) if unknown else ""
     step = f"It looks like the format {better!r}." if better else hint
     return DataError(
-        f"none of the {imported.read:,} rows is usable: {listed}.", where=where, next_step=step
+        f"none is usable of {plural(imported.read, 'row')}: {listed}.",
+        where=where,
+        next_step=step,
     )

@@ -28,6 +28,7 @@ from offapi.grading.file.inputs import GradingInputs
 from offapi.grading.file.worker import GradedJob, GradingJob
 from offapi.grading.table import Table
 from offapi.progress import Progress
+from offapi.text.display import plural
 
 JOB = 256 * 1024  # bytes of the traces file that a process gets at a time
 MOST_FAILED = 100  # rows that checks may fail on; beyond that grading stops
@@ -49,7 +50,7 @@ class Graded:
     def gate(self) -> None:
         """Raise GateFailed if a check failed on a row."""
         if self.failed:
-            count = "1 row" if self.failed == 1 else f"{self.failed} rows"
+            count = plural(self.failed, "row")
             raise GateFailed(
                 f"{count} could not be graded and will not be kept. The first: {self.first}",
                 where=str(self.path),
@@ -73,7 +74,7 @@ def grade(
     try:
         with stage, _TableFile(table_path, stage.state["rows"] * row_type.itemsize) as table_file:
             if stage.resumed:
-                progress.say(f"Resuming: {stage.state['rows']:,} rows are graded already.")
+                progress.say(f"Resuming after {plural(stage.state['rows'], 'graded row')}.")
             _grade_rest(stage, table_file, inputs, progress, grace)
             rows: Table = np.fromfile(table_path, row_type)
             _unique_ids(rows, inputs.traces)

@@ -19,7 +19,7 @@ from offapi.grading.file.reviews import Reviews
 from offapi.grading.file.row_reader import Lines
 from offapi.grading.table import Table
 from offapi.progress import Progress
-from offapi.text.display import terminal_safe
+from offapi.text.display import plural, terminal_safe
 
 LINES = 40  # of a document before it is cut
 KEYS = "[y] right  [n] wrong  [s] skip  [m] whole document  [q] stop"
@@ -64,7 +64,7 @@ def _show(progress: Progress, title: str, trace: Trace, most: int) -> None:
     progress.say(f"\n--- {terminal_safe(title)} " + "-" * 40)
     progress.say("\n".join(document[:most]))
     if len(document) > most:
-        progress.say(f"... ({len(document) - most:,} more lines)")
+        progress.say(f"... ({plural(len(document) - most, 'more line')})")
     progress.say(f"--- answer:\n{answer(trace)}")
 
 

@@ -26,6 +26,11 @@ class Lines:
         self._lengths = table["length"]
         self._file = os.open(path, os.O_RDONLY)
 
+    @property
+    def count(self) -> int:
+        """The number of rows."""
+        return len(self._lengths)
+
     def line(self, row: int) -> bytes:
         """Return a row as it is in the file, its newline included."""
         return self._stretch(row, row)

@@ -13,7 +13,7 @@ from offapi.report.render.table import Table
 from offapi.report.run_files import Object
 from offapi.report.samples import DocumentSample, Samples
 from offapi.report.story import Story
-from offapi.text.display import shorten
+from offapi.text.display import plural, shorten
 
 MARKUP = re.compile(
     r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|^[-+=]|(?<=^\d)[.)])"
@@ -79,7 +79,7 @@ def _samples(samples: Samples) -> Iterator[str]:
     failing = sum(row.fails for row in samples.first)
     flipped = f", {sum(row.flips for row in samples.first)} flipped" if samples.pair_note else ""
     counts = (
-        f"{len(samples.first)} of {samples.total} documents are shown, {failing} of them"
+        f"{len(samples.first)} of {plural(samples.total, 'document')} are shown, {failing} of them"
         f" failing{flipped}."
     )
     notes = [note for note in (samples.pair_note, *samples.notes) if note]

@@ -121,18 +121,30 @@ def test_resolved_is_json_with_every_default(tmp_path: Path) -> None:
         ('train = "a"\nlora = { rnk = 3 }\n', 2, "lora.rnk", "unknown key", "Did you mean 'rank'?"),
         ('train = "a"\nlora.rnk = 3\n', 2, "lora.rnk", "unknown key", "Did you mean 'rank'?"),
         ('train = "a"\nlearning = 3\n', 2, "learning", "unknown key", "Known: backend, lora, lr"),
-        ('train = "a"\nlr = "x"\n', 2, "lr", "Expected `float`, got `str`: 'x'", "value"),
-        ('train = "a"\nsteps = 1.5\n', 2, "steps", "Expected `int`, got `float`: 1.5", "value"),
-        ('train = "a"\nsteps = true\n', 2, "steps", "Expected `int`, got `bool`", "value"),
+        ('train = "a"\nlr = "x"\n', 2, "lr", "must be a number, got a text: 'x'", "value"),
+        (
+            'train = "a"\nsteps = 1.5\n',
+            2,
+            "steps",
+            "must be a whole number, got a number: 1.5",
+            "value",
+        ),
+        (
+            'train = "a"\nsteps = true\n',
+            2,
+            "steps",
+            "must be a whole number, got true or false",
+            "value",
+        ),
         ('train = "a"\nbackend = "trch"\n', 2, "backend", "'trch'", "Did you mean 'torch'?"),
         (
             'train = "a"\n[lora]\ntargets = [\n  "a",\n  3,\n]\n',
             3,
             "lora.targets.1",
-            "Expected `str`",
+            "must be a text",
             "value",
         ),
-        ('train = "a"\nname = """\nlr = 1\n"""\nlr = "x"\n', 5, "lr", "Expected `float`", "value"),
+        ('train = "a"\nname = """\nlr = 1\n"""\nlr = "x"\n', 5, "lr", "must be a number", "value"),
         (
             'train = "a"\n[lora]\nrank = 0\n',
             3,
@@ -140,8 +152,8 @@ def test_resolved_is_json_with_every_default(tmp_path: Path) -> None:
             "rank must be at least 1, not 0",
             "value",
         ),
-        ("train = 3\n", 1, "train", "Expected `Path`, got `int`: 3", "value"),
-        ('train = "a"\nlora = 3\n', 2, "lora", "Expected `object`", "value"),
+        ("train = 3\n", 1, "train", "must be a path, got a whole number: 3", "value"),
+        ('train = "a"\nlora = 3\n', 2, "lora", "must be a table", "value"),
     ],
 )
 def test_mistakes_name_line_field_and_next_step(
@@ -156,13 +168,13 @@ def test_mistakes_name_line_field_and_next_step(
 @pytest.mark.parametrize(
     ("override", "what", "next_step"),
     [
-        ("lr=x", "Expected `float`, got `str`: 'x'", "value"),
+        ("lr=x", "must be a number, got a text: 'x'", "value"),
         ("lora.rnk=3", "unknown key 'rnk'", "Did you mean 'rank'?"),
         ("lr", "must have the form key=value", "--set lr=5e-4"),
         ("=3", "must have the form key=value", "--set lr=5e-4"),
-        ("lr.x=3", "Expected `float`", "value"),
+        ("lr.x=3", "must be a number", "value"),
         ("train.x=3", "'train' is not a table", "recipe file"),
-        ("name=5", "Expected `str`, got `int`: 5", "--set 'name="),
+        ("name=5", "must be a text, got a whole number: 5", "--set 'name="),
         ("lora.rank=0", "rank must be at least 1", "value"),
     ],
 )

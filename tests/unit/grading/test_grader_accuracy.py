@@ -45,7 +45,7 @@ def test_precision_and_recall_by_hand() -> None:
         [1, 15 / 18, 9 / 18]
     )
     assert (found.threshold, found.certain) == (1.0, False)
-    assert "10 rows with a known answer are too few to confirm 90%." in found.lines()[0]
+    assert "but 10 rows with a known answer cannot confirm 90%" in found.lines()[0]
 
 
 def test_what_is_recommended() -> None:

@@ -197,7 +197,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "not JSON": (file("config.json", b"{"), "not valid JSON"),
     "huge JSON": (
         file("special_tokens_map.json", b" " * 4_000_001),
-        "must not exceed 4000000 bytes",
+        "must not exceed 4,000,000 bytes",
     ),
     "huge template": (file("chat_template.jinja", b" " * 100_001), "template"),
     "huge template in JSON": (

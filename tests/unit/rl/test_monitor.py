@@ -16,6 +16,7 @@ from offapi.rl.heldout import HeldOut
 from offapi.rl.monitor import Decision, Figures, Monitor, Trail, find_learned
 from offapi.rl.reward_pool import Judged
 from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup, Sampled
+from offapi.stats.interval import Interval
 
 MONITOR = Monitor(steps=50, eval_every=5, checkpoint_every=4, max_tokens=12, checked=True)
 
@@ -189,3 +190,16 @@ def test_without_a_significant_rise_the_gate_fails() -> None:
     (problem,) = found.problems()
     assert problem.gate == "learned"
     assert "p = 1, corrected for choosing the best; significant is 0.025 or less" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "surely"),
+    [(0.01, 0.001, True), (0.01, 0.03, False), (0.0, 0.001, False), (0.01, 0.025, True)],
+)
+def test_a_rise_must_pass_the_interval_and_the_test(low: float, p: float, surely: bool) -> None:
+    """The interval ignores that the best of several looks was chosen; p does not."""
+    found = find_learned([look(0, [0.5] * 9), look(5, [0.6] * 9)])
+    changed = replace(found, reward=Interval(0.1, low, 0.2), p=p)
+    assert changed.surely == surely
+    assert changed.as_dict()["learned"] == surely
+    assert [problem.gate for problem in changed.problems()] == ([] if surely else ["learned"])

@@ -176,7 +176,7 @@ def test_agreement_counts_wrong_and_missing_verdicts(
     assert (found.rows, found.unread, found.passed_wrong, found.failed_right) == (11, 1, 1, 1)
     assert found.raw == wilson(8, 10)
     assert found.kappa == pytest.approx((0.8 - 0.58) / (1 - 0.58))
-    with pytest.raises(ValueError, match="none of the 1 answers"):
+    with pytest.raises(ValueError, match="no answer got a verdict, of 1 answer"):
         agreement(check, rows[-1:])
     plain = agreement(is_json, [Labelled("", "{}", True), Labelled("", "x", True)])
     assert (plain.raw, plain.failed_right) == (wilson(1, 2), 1)

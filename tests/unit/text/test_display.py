@@ -27,7 +27,7 @@ def test_a_duration_has_the_unit_that_fits(seconds: float, shown: str) -> None:
 
 def test_a_noun_follows_its_count() -> None:
     counts = [plural(count, "row") for count in (0, 1, 2, 1000)]
-    assert counts == ["0 rows", "1 row", "2 rows", "1000 rows"]
+    assert counts == ["0 rows", "1 row", "2 rows", "1,000 rows"]
 
 
 def test_a_text_is_cut_to_the_length_with_its_mark() -> None:
