@@ -265,8 +265,9 @@ def _refused(message: str, value: Any, kind: Any, above: Key, source: _Source) -
         step = f"To give a text, quote it: --set '{'.'.join(key)}=\"...\"'."
     else:
         step = "Fix that value."
+    words = plain_types(what).replace("an object", "a table")  # as TOML calls it
     offending = "" if isinstance(value, dict | list) or repr(value) in what else f": {value!r}"
-    return ConfigError(f"{plain_types(what)}{offending}.", where=source.where(key), next_step=step)
+    return ConfigError(f"{words}{offending}.", where=source.where(key), next_step=step)
 
 
 def _at(values: Any, key: Key) -> Any:

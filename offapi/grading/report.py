@@ -111,7 +111,8 @@ class GradingReport:
         if graded < FEW:
             return []
         return [
-            f"The value of {name!r} is not found in the document in {count:,} of {graded:,} rows."
+            f"The value of {name!r} is not found in the document in {count:,} of"
+            f" {plural(graded, 'row')}."
             " If the documents print it, in_source does not read its form:"
             " docs/tasks-and-checks.md says which it reads."
             for name, count in self.not_found.items()

@@ -512,7 +512,7 @@ def test_a_state_of_another_comparison_is_refused(case: Case, tmp_path: Path) ->
 HOSTILE = [
     ("{", "line 3: not JSON"),
     ("[1]", "line 3: a JSON list"),
-    ('{"id": 5, "messages": []}', "line 3, field 'id'"),
+    ('{"id": [5], "messages": []}', "line 3, field 'id'"),
     ('{"id": "x", "messages": []}', "line 3, field 'messages'"),
     ('{"id": "x", "messages": [{"role": "user", "content": "?"}]}', "line 3, field 'messages'"),
     (

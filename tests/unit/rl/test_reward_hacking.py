@@ -9,7 +9,7 @@ import pytest
 
 from offapi.data.documents import Document
 from offapi.rl import reward_hacking
-from offapi.rl.heldout import HeldOut
+from offapi.rl.heldout import HeldOut, change
 from offapi.rl.rollouts import Prompt
 from offapi.stats.interval import Interval
 
@@ -98,9 +98,9 @@ def test_a_rise_of_two_points_counts(rise: float, found: bool) -> None:
 @pytest.mark.parametrize(("fallen", "found"), [(4, False), (7, True)])
 def test_a_fall_without_a_rise_must_be_nearly_certain(fallen: int, found: bool) -> None:
     """Four of forty are a fall with 95% confidence, seven with 99%."""
-    ones, later = [1.0] * 40, [0.0] * fallen + [1.0] * (40 - fallen)
+    ones, later = (1.0,) * 40, (0.0,) * fallen + (1.0,) * (40 - fallen)
     history = [look(0, [0.5] * 40, ones), *(look(t, [0.5] * 40, later) for t in (1, 2))]
-    assert reward_hacking.change(ones, later).high < 0
+    assert change(ones, later).high < 0
     assert (reward_hacking.gamed(history) is not None) == found
 
 

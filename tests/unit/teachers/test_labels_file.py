@@ -80,7 +80,7 @@ def test_zeros_left_by_a_power_cut_are_dropped(tmp_path: Path) -> None:
         (b'{"id":', "truncated"),
         (b'{"id":1}', "$.id"),
         (b"\xff{}", "line 2"),
-        (b'["a"]', "array"),
+        (b'["a"]', "must be an object, got a list"),
     ],
 )
 def test_a_row_that_is_not_a_label_is_named_and_stays(

@@ -16,7 +16,7 @@ from offapi.text.type_names import plain_types, type_name
         (True, int, "must be a whole number, got true or false"),
         (None, str, "must be a text, got nothing"),
         ([], str | None, "must be a text or nothing, got a list"),
-        ({}, bool, "must be true or false, got a table"),
+        ({}, bool, "must be true or false, got an object"),
     ],
 )
 def test_msgspecs_own_messages(given: object, kind: type, shown: str) -> None:
