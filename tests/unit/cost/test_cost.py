@@ -295,7 +295,8 @@ def test_another_currency_changes_figures_and_no_answer(
     assert one(there.break_even()) == pytest.approx(one(here.break_even()), rel=1e-6)
 
 
-@reached.at_least(20)
+@reached.at_least(5)
+@settings(max_examples=400)  # few worlds meet where both costs are equal
 @given(worlds(), st.sampled_from(CASES))
 def test_at_break_even_both_cost_the_same(world: Mapping[str, Numbers], case: str) -> None:
     costs = case_costs(case, world)
