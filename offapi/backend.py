@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,7 @@ from offapi.errors import BackendError, nearest
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
 Arrays = Mapping[str, Floats]
-DType = Literal["float32", "bfloat16"]
+DType = Literal["auto", "float32", "bfloat16"]  # auto: see `resolve_dtype`
 By = Literal["policy", "reference"]
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -289,12 +290,25 @@ def require_installed(name: str) -> None:
         find(name)
 
 
+def resolve_dtype(dtype: DType, name: str, device: str = "auto") -> DType:
+    """Return `dtype`, or for `auto` bfloat16 where backend `name` computes on a GPU, else float32.
+
+    The module that defines a backend's loader says so, in `prefers_bfloat16`.
+    """
+    if dtype != "auto":
+        return dtype
+    home = sys.modules[find(name).__module__]
+    return "bfloat16" if home.prefers_bfloat16(device) else "float32"
+
+
 def load(name: str, spec: ModelSpec) -> Backend:
     """Load `spec` with the backend `name`; raise what `find` and the backend raise.
 
-    The activation bytes are filled in where the model's sizes can be read.
+    An `auto` dtype is resolved, and the activation bytes are filled in where the model's sizes can
+    be read.
     """
     start = find(name)
+    spec = replace(spec, dtype=resolve_dtype(spec.dtype, name, spec.device))
     if spec.activation_bytes is None:
         with suppress(OSError, ValueError, KeyError):  # the backend reports a bad folder
             size = activation_bytes(spec.path, name, spec.dtype)

@@ -54,7 +54,7 @@ class Training:
     on_long: OnLong = "refuse"
     optimizer: AdamW = AdamW()
     limits: Limits = Limits()
-    dtype: DType = "float32"
+    dtype: DType = "auto"  # auto: bfloat16 on a GPU, float32 on the CPU
     device: str = "auto"
     quantize: int | None = None  # bits of the base; MLX only
     seed: int = 0

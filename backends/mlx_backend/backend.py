@@ -32,6 +32,11 @@ def load(spec: ModelSpec) -> MLXBackend:
     return MLXBackend(spec)
 
 
+def prefers_bfloat16(device: str) -> bool:
+    """Whether `device` is a GPU: it computes in bfloat16 with half the memory, and faster."""
+    return device != "cpu" and mx.is_available(mx.gpu)
+
+
 class MLXBackend:
     """One loaded model; see `offapi.backend.Backend` for units, shapes and errors."""
 

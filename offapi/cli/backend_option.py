@@ -7,6 +7,12 @@ from typing import Any
 
 import click
 
+DEVICE_NAMES = ("cuda", "gpu", "cpu", "metal", "mps", "rocm", "nvidia", "apple")
+DEVICES = (
+    "A backend is a library: torch (which uses a CUDA GPU by itself where there is one) or mlx"
+    " (Apple's GPU)."
+)
+
 
 def backend_option(
     purpose: str = "Library to run the model with",
@@ -22,5 +28,6 @@ def _known(context: click.Context, parameter: click.Parameter, name: str | None)
         from offapi.errors import nearest
 
         if name not in available():
-            raise click.BadParameter(f"unknown backend {name!r}. {nearest(name, available())}")
+            step = DEVICES if name.lower() in DEVICE_NAMES else nearest(name, available())
+            raise click.BadParameter(f"unknown backend {name!r}. {step}")
     return name

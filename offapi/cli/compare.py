@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def command(
       offapi compare compare.toml --dry-run
       offapi compare compare.toml --backend torch --set sft.epochs=3
     """
-    from offapi.backend import default_backend, require_installed
+    from offapi.backend import default_backend, require_installed, resolve_dtype
     from offapi.compare.config import load_keys
     from offapi.data import documents
 
@@ -59,6 +60,7 @@ def command(
     documents.say_left_out(output, keys.documents, keys.traces, keys.test, keys.val)
     name = backend or default_backend()
     require_installed(name)
+    keys = replace(keys, dtype=resolve_dtype(keys.dtype, name, keys.device))
     output.result(estimate(keys, name, output) if dry_run else run(keys, name, output))
 
 

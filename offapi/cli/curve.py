@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ def command(
       offapi curve compare.toml --want 0.9
       offapi curve compare.toml --recipe filtered_sft --draws 5 --dry-run
     """
-    from offapi.backend import default_backend, require_installed
+    from offapi.backend import default_backend, require_installed, resolve_dtype
     from offapi.compare.config import load_keys
     from offapi.data import documents
 
@@ -103,6 +104,7 @@ def command(
     documents.say_left_out(output, keys.documents, keys.traces, keys.test, keys.val)
     name = backend or default_backend()
     require_installed(name)
+    keys = replace(keys, dtype=resolve_dtype(keys.dtype, name, keys.device))
     request = (keys, recipe, name, sizes, draws)
     output.result(_estimate(*request, output) if dry_run else _run(*request, want, output))
 

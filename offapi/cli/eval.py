@@ -124,10 +124,10 @@ class Rival:
 @backend_option()
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
     show_default=True,
-    help="Number format of the model's weights; bfloat16 needs half the memory.",
+    help="Number format of the model's weights. auto: bfloat16 on a GPU, float32 on the CPU.",
 )
 @options
 def command(

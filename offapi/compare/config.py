@@ -70,7 +70,7 @@ class Keys:
     model: str = "demo"
     lora: LoraSpec = LoraSpec()
     max_tokens: int = 2048
-    dtype: DType = "float32"
+    dtype: DType = "auto"
     device: str = "auto"
     quantize: int | None = None
     seed: int = 0

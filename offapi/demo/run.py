@@ -184,6 +184,7 @@ def distil(
         lr=sizes.lr,
         batch_size=sizes.batch_size,
         seed=sizes.seed,
+        dtype="float32",  # as the base and the teacher, and the published figures
     )
     job = Job(
         config=config,

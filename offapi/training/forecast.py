@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from offapi.activation_memory import activation_bytes
-from offapi.backend import Backend, Limits, ModelSpec
+from offapi.backend import Backend, Limits, ModelSpec, resolve_dtype
 from offapi.episodes import Episode, Segment
 from offapi.training.schedule import Schedule
 
@@ -122,4 +122,5 @@ def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: Mo
 
 def _peak(machine: Machine, spec: ModelSpec, tokens: int) -> float:
     """Return the bytes in use during a micro-batch of `tokens` tokens."""
-    return machine.used + activation_bytes(spec.path, machine.backend, spec.dtype) * tokens
+    dtype = resolve_dtype(spec.dtype, machine.backend, spec.device)
+    return machine.used + activation_bytes(spec.path, machine.backend, dtype) * tokens

@@ -9,13 +9,14 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from importlib import import_module
 from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from offapi.backend import default_backend, require_installed
+from offapi.backend import default_backend, require_installed, resolve_dtype
 from offapi.chat.chat import IN_FRONT
 from offapi.config import load as configs
 from offapi.data import documents
@@ -73,6 +74,7 @@ def run_recipe_file(
     except KeyboardInterrupt:
         again = f"{command} --resume" if resume else command
         raise KeyboardInterrupt(f"Nothing was written. Run `{again}` again.") from None
+    asked, config = config, with_dtype(config, backend, began)
     manifest = describe_run(config)
     if resume:
         folder = Run.open(config.out / config.name)
@@ -90,6 +92,8 @@ def run_recipe_file(
     try:
         with folder.lock(backend=backend), keep(folder.path / CONSOLE):
             say_start(config, backend, began, progress)
+            if asked.dtype == "auto":
+                progress.say(f"Computing in {config.dtype}{_why(config.dtype, began)}.")
             if resume:
                 folder.resume(manifest)
             report = recipe.run(job)
@@ -102,6 +106,21 @@ def run_recipe_file(
         if not resume:
             _remove_empty(folder.path)
         raise
+
+
+def with_dtype(config: Any, backend: str, began: Mapping[str, Any]) -> Any:
+    """Return `config` with the dtype that is computed in; a resumed run keeps its own."""
+    if config.dtype != "auto":
+        return config
+    known = began.get("config", {}).get("dtype")
+    return replace(config, dtype=known or resolve_dtype("auto", backend, config.device))
+
+
+def _why(dtype: str, began: Mapping[str, Any]) -> str:
+    if began:
+        return ", as the run began"
+    where = "on a GPU" if dtype == "bfloat16" else "on the CPU"
+    return f" {where}; `dtype` in the recipe sets another"
 
 
 def read_inputs(recipe: ModuleType, config: Any, progress: Progress) -> Any:

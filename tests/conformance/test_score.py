@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -212,3 +213,15 @@ def test_code_in_a_model_folder_is_never_run(load: Load, tmp_path: Path) -> None
 def test_a_folder_without_a_model_is_refused(load: Load, tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         load(path=tmp_path)
+
+
+def test_auto_is_the_precision_that_suits_the_device(
+    load: Load, backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module(f"offapi.backends.{backend_name}_backend.backend")
+    for there, dtype in ((False, "float32"), (True, "bfloat16")):
+        monkeypatch.setattr(module, "prefers_bfloat16", lambda device, there=there: there)
+        for one, other in zip(
+            load(dtype="auto").score(EPISODES), load(dtype=dtype).score(EPISODES), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)

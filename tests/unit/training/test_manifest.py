@@ -51,6 +51,7 @@ def config(folder: Path, recipe: str, **keys: Any) -> Any:
     data = {"traces" if recipe == "filtered_sft" else "data": folder / "train.jsonl"}
     common = {"task": folder / "task.py", "val": folder / "val.jsonl", "out": folder / "runs"}
     module = import_module(f"offapi.recipes.{recipe}")
+    keys = {"dtype": "float32", **keys}  # what "auto" is on a CPU, and the default of version 0.1
     return module.Config(model=str(folder / "model"), **common, **data, **keys)
 
 
@@ -111,6 +112,7 @@ def test_where_files_are_does_not_matter_to_an_arm(folder: Path) -> None:
         model=str(folder / "model"),
         out=folder / "elsewhere",
         name="other",
+        dtype="float32",
     )
     assert describe_arm("sft", moved, "torch", None) == before
 
