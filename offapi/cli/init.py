@@ -66,21 +66,58 @@ Then make it yours, one piece at a time:
 
 @click.command(short_help="Create a task folder that runs as it is.")
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Your own rows: logged chats (as `offapi traces import` reads them, OpenAI's fine-tuning files"
+    " too), documents (JSONL, or a folder of text files), or a table (CSV).  [default: generated invoices]",
+)
+@click.option(
+    "--text",
+    metavar="COLUMN",
+    help="With a table: the column that is read.  [default: by its name, or the longest texts]",
+)
+@click.option(
+    "--answer",
+    "answers",
+    metavar="COLUMN",
+    multiple=True,
+    help="With a table: a column of the answer. May be given more than once.  [default: all others]",
+)
 @options
-def command(output: Output, *, folder: Path) -> None:
-    """Create a task folder that runs as it is: task.py, documents, traces, recipes and a README.
+def command(
+    output: Output,
+    *,
+    folder: Path,
+    source: Path | None,
+    text: str | None,
+    answers: tuple[str, ...],
+) -> None:
+    """Create a task folder that runs as it is: task.py, data, recipes and a README.
 
-    Use it to start a task of your own. FOLDER must be new or empty. The folder starts as a copy of the demo's
-    task with generated documents; its README says what to replace, one piece at a time.
+    Use it to start a task of your own. FOLDER must be new or empty. With --from, the task is inferred
+    from your rows: instructions from their system prompt, the answer's fields from the answers, checks
+    by type, worked examples, and rows held out to validate and test on. It says what it inferred, from
+    how many rows, and what is uncertain. Without --from, the folder is a copy of the demo's task with
+    generated documents; its README says what to replace, one piece at a time.
 
     \b
-    Example:
+    Examples:
       offapi init my-task
+      offapi init my-task --from export.jsonl
+      offapi init my-task --from table.csv --text body --answer category
     """
+    if source is None and (text or answers):
+        raise click.UsageError("--text and --answer name columns of a table: add --from.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         step = "Name a new folder; nothing was changed."
         what = "the folder is not empty, and init overwrites nothing."
         raise ConfigError(what, where=str(folder), next_step=step)
+    if source is not None:
+        _from_rows(output, folder, source, text, answers)
+        return
     contents = task_folder_files(folder)
     write_folder(folder, contents)
     output.say(f"Wrote {', '.join(contents)} into {folder}.")
@@ -90,12 +127,32 @@ def command(output: Output, *, folder: Path) -> None:
     output.result({"folder": str(folder), "files": list(contents)})
 
 
+def _from_rows(
+    output: Output, folder: Path, path: Path, text: str | None, answers: tuple[str, ...]
+) -> None:
+    """Write a folder made from the rows in `path`, and tell what was inferred."""
+    from offapi.init.folder import make_folder
+    from offapi.init.source import read_source
+
+    made = make_folder(folder, read_source(path, text, answers, output))
+    write_folder(folder, dict(made.files))
+    for line in made.told.lines():
+        output.say(line)
+    output.say(f"Wrote {', '.join(made.files)} into {folder}. Then:")
+    for step in made.told.next_steps():
+        output.say(f"- {step}")
+    for command in made.told.commands():
+        output.say(f"  {command}")
+    output.result({"folder": str(folder), "files": list(made.files), **made.told.as_dict()})
+
+
 def task_folder_files(folder: Path) -> dict[str, bytes]:
     """Return the files of a task folder that will be called `folder`: content by name."""
     from importlib import resources
 
     from offapi.data import documents
     from offapi.demo import generate, task
+    from offapi.init.recipe_files import with_keys
 
     _, _, code = Path(task.__file__).read_text(encoding="utf-8").split('"""', 2)
     contents = {"task.py": f"{DOCSTRING}{code}".encode()}
@@ -107,6 +164,8 @@ def task_folder_files(folder: Path) -> dict[str, bytes]:
     contents["traces.jsonl"] = made_up_traces()
     configs = resources.files("offapi.recipes") / "configs"
     contents |= {name: (configs / name).read_bytes() for name in RECIPES}
+    comparison = with_keys(contents["compare.toml"].decode(), {"traces": "traces.jsonl"})
+    contents["compare.toml"] = comparison.encode()
     return {**contents, "README.md": README.format(folder=folder).encode()}
 
 

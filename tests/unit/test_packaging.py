@@ -40,7 +40,7 @@ LAYERS = (
     "evaluation grading",
     "rl",
     "recipes",
-    "cost drift advise report compare",
+    "cost drift advise report compare init",
     "demo doctor",
     "cli",
 )

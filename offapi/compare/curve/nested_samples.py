@@ -20,10 +20,13 @@ LEAST = 3  # sizes needed to fit a curve of three parameters
 def curve_sizes(count: int, asked: Sequence[int] = ()) -> tuple[int, ...]:
     """Return 25, 50, 100 ... and all `count`, or the sizes asked for.
 
+    Of few rows, a quarter, a half and all are taken.
     Raise ConfigError if they are too few, or out of range.
     """
     doubling = [FIRST * 2**i for i in range(count) if FIRST * 2**i < count]
     sizes = sorted({*asked}) if asked else [*doubling, count]
+    if not asked and len(sizes) < LEAST:
+        sizes = sorted({count // 4, count // 2, count} - {0})
     if asked and (sizes[0] < 1 or sizes[-1] > count):
         given = ",".join(map(str, sizes))
         raise ConfigError(
