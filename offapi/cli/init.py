@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,20 +131,21 @@ def command(
 def _from_rows(
     output: Output, folder: Path, path: Path, text: str | None, answers: tuple[str, ...]
 ) -> None:
-    """Write a folder made from the rows in `path`, and tell what was inferred."""
+    """Write a folder made from the rows in `path`, and report what was inferred."""
     from offapi.init.folder import make_folder
     from offapi.init.source import read_source
 
-    made = make_folder(folder, read_source(path, text, answers, output))
+    work = folder.absolute().parent / f".{folder.name}-import-{os.getpid()}"
+    made = make_folder(folder, read_source(path, text, answers, work, output))
     write_folder(folder, dict(made.files))
-    for line in made.told.lines():
+    for line in made.summary.lines():
         output.say(line)
     output.say(f"Wrote {', '.join(made.files)} into {folder}. Then:")
-    for step in made.told.next_steps():
+    for step in made.summary.next_steps():
         output.say(f"- {step}")
-    for command in made.told.commands():
+    for command in made.summary.commands():
         output.say(f"  {command}")
-    output.result({"folder": str(folder), "files": list(made.files), **made.told.as_dict()})
+    output.result({"folder": str(folder), "files": list(made.files), **made.summary.as_dict()})
 
 
 def task_folder_files(folder: Path) -> dict[str, bytes]:
@@ -164,7 +166,9 @@ def task_folder_files(folder: Path) -> dict[str, bytes]:
     contents["traces.jsonl"] = made_up_traces()
     configs = resources.files("offapi.recipes") / "configs"
     contents |= {name: (configs / name).read_bytes() for name in RECIPES}
-    comparison = with_keys(contents["compare.toml"].decode(), {"traces": "traces.jsonl"})
+    comparison = with_keys(
+        contents["compare.toml"].decode(), {"traces": "traces.jsonl", "val": "val.jsonl"}
+    )
     contents["compare.toml"] = comparison.encode()
     return {**contents, "README.md": README.format(folder=folder).encode()}
 

@@ -6,7 +6,7 @@ Left out: what is not known beforehand, such as answers that end early or fail t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from offapi.backend import Backend, ModelSpec, load
@@ -51,6 +51,8 @@ def forecast_arm(
     Raise what its recipe's `prepare` raises.
     """
     config = arm.config
+    if arm.start is not None and not config.adapter.exists():  # it is yet to be trained
+        config = replace(config, adapter=None)
     inputs = recipe_module(arm.recipe).prepare(config, progress)
     chat, answer = inputs.chat, task.max_answer_tokens
     speed, spec = machine.speed, config.spec(inputs.model)

@@ -5,7 +5,6 @@ Left out: writing it (`offapi.cli.init`).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +21,11 @@ from offapi.init import recipe_files
 from offapi.init.examples import with_examples
 from offapi.init.infer_task import DraftTask, Inferred, infer_task, placeholder
 from offapi.init.python_text import Code
-from offapi.init.readme import Told, write_readme
+from offapi.init.readme import FolderSummary, write_readme
 from offapi.init.source import Source, SourceRow
 from offapi.init.split import LEAST, split_rows
 from offapi.init.task_file import write_task_file
-from offapi.task import Task, load_task
+from offapi.task import Task
 from offapi.text.display import plural
 
 IN_SOURCE = 0.9  # mean score of the logged answers that makes it a check
@@ -37,10 +36,10 @@ ROW_TOKENS = 2048  # of a recipe's max_tokens
 
 @dataclass(frozen=True)
 class TaskFolder:
-    """The files of the folder, by name, and what to tell of them."""
+    """The files of the folder, by name, and what was inferred for them."""
 
     files: Mapping[str, bytes]
-    told: Told
+    summary: FolderSummary
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Parts:
 
 
 def make_folder(folder: Path, source: Source) -> TaskFolder:
-    """Return the files of a task called as `folder`, made from `source`.
+    """Return the files of a task named as `folder`, made from `source`.
 
     Raise DataError where too few rows have an answer to hold any out.
     """
@@ -77,8 +76,8 @@ def make_folder(folder: Path, source: Source) -> TaskFolder:
     parts = Parts(train, val, test, _several_turns(inferred.rows) > 0)
     inferred, task = _with_checks(inferred)
     inferred = with_examples(inferred, task, train)
-    told = _tell(folder, source, inferred, parts)
-    return TaskFolder(_files(inferred, parts, told), told)
+    summary = _summarise(folder, source, inferred, parts)
+    return TaskFolder(_files(inferred, parts, summary), summary)
 
 
 def _without_answers(folder: Path, source: Source) -> TaskFolder:
@@ -86,8 +85,8 @@ def _without_answers(folder: Path, source: Source) -> TaskFolder:
     unsure = ("everything: no row has an answer, so the fields in task.py stand for your own",)
     inferred = Inferred(draft, source.rows, (), (), unsure)
     parts = Parts(source.rows, (), (), chats=False)
-    told = _tell(folder, source, inferred, parts)
-    return TaskFolder(_files(inferred, parts, told), told)
+    summary = _summarise(folder, source, inferred, parts)
+    return TaskFolder(_files(inferred, parts, summary), summary)
 
 
 def _several_turns(rows: Sequence[SourceRow]) -> int:
@@ -108,11 +107,12 @@ def _one_way(inferred: Inferred) -> Inferred:
 
 
 def load_draft(draft: DraftTask) -> Task:
-    """Return the task that the draft's file defines."""
-    with tempfile.TemporaryDirectory(prefix="offapi-") as folder:
-        path = Path(folder) / "task.py"
-        path.write_text(write_task_file(draft), encoding="utf-8")
-        return load_task(path)
+    """Return the task that the draft's file defines, without writing it."""
+    defined: dict[str, Any] = {}
+    exec(compile(write_task_file(draft), "task.py", "exec"), defined)
+    task = defined["task"]
+    assert isinstance(task, Task)
+    return task
 
 
 def _with_checks(inferred: Inferred) -> tuple[Inferred, Task]:
@@ -149,10 +149,10 @@ def _elsewhere(inferred: Inferred) -> str:
     return f"{whose} do not stand in the text (can they be known from it?); "
 
 
-def _tell(folder: Path, source: Source, inferred: Inferred, parts: Parts) -> Told:
+def _summarise(folder: Path, source: Source, inferred: Inferred, parts: Parts) -> FolderSummary:
     forms = count_read((row.forms, True) for row in source.rows if isinstance(row.answer, Mapping))
     candidate = any(not row.known for row in (*parts.val, *parts.test))
-    return Told(
+    return FolderSummary(
         folder=folder,
         source=source.what,
         rows=len(source.rows),
@@ -168,7 +168,7 @@ def _tell(folder: Path, source: Source, inferred: Inferred, parts: Parts) -> Tol
     )
 
 
-def _files(inferred: Inferred, parts: Parts, told: Told) -> dict[str, bytes]:
+def _files(inferred: Inferred, parts: Parts, summary: FolderSummary) -> dict[str, bytes]:
     files = {"task.py": write_task_file(inferred.draft).encode()}
     load_draft(inferred.draft)
     if not parts.chats:
@@ -184,7 +184,7 @@ def _files(inferred: Inferred, parts: Parts, told: Told) -> dict[str, bytes]:
             for row, why in inferred.left_out
         )
     files |= {name: text.encode() for name, text in _recipes(inferred, parts).items()}
-    return {**files, "README.md": write_readme(told, list(files)).encode()}
+    return {**files, "README.md": write_readme(summary, list(files)).encode()}
 
 
 def _lines(rows: Any) -> bytes:
@@ -237,7 +237,8 @@ def _recipes(inferred: Inferred, parts: Parts) -> dict[str, str]:
 
 def _comparison(parts: Parts, limits: recipe_files.Keys, steps: int) -> str:
     """Return the comparison's file; a log's rows are the traces of filtered_sft."""
-    keys = {**limits, "traces": "traces.jsonl"} if parts.logged else limits
+    traces, val = "traces.jsonl" if parts.logged else None, "val.jsonl" if parts.val else None
+    keys = {**limits, "traces": traces, "val": val}
     text = recipe_files.with_keys(recipe_files.packaged("compare"), keys)
     for table in ("sft", "distill", "filtered_sft"):
         text = recipe_files.with_keys(text, {"warmup_steps": steps}, table)

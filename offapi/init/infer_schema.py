@@ -78,7 +78,7 @@ def _types(path: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def type_name(value: Any) -> str:
-    """Return the JSON type of a value that is no object or list; every number is a number."""
+    """Return the JSON type of a value other than an object or list; integers are numbers too."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -95,7 +95,8 @@ def _object(pairs: Sequence[tuple[Mapping[str, Any], str]], path: str, unsure: l
     for name in names:
         held = [(value[name], document) for value, document in pairs if name in value]
         properties[name] = _part(held, f"{path}.{name}" if path else name, unsure)
-    required = [name for name in names if all(name in value for value, _ in pairs)]
+    everywhere = set(names).intersection(*(value for value, _ in pairs))
+    required = [name for name in names if name in everywhere]
     schema: Schema = {"type": "object", "properties": properties}
     if required:
         schema["required"] = required

@@ -18,7 +18,7 @@ from offapi.checks.kinds import KindName
 from offapi.checks.schema_types import choices_of, properties_of, types_of
 from offapi.data.documents import KnownAnswer, fields_of
 from offapi.init.infer_schema import AnswerShape, Schema, infer_schema
-from offapi.init.python_text import Call, Code
+from offapi.init.python_text import Code, PythonCall
 from offapi.init.source import SourceRow
 from offapi.text.display import plural
 from offapi.text.normalise import iso_date
@@ -40,7 +40,7 @@ class DraftTask:
     instructions: str
     schema: Schema | None
     match: Mapping[str, KindName]
-    checks: Mapping[str, Code | Call]
+    checks: Mapping[str, Code | PythonCall]
     max_answer_tokens: int
     examples: tuple[tuple[str, KnownAnswer], ...] = ()
 
@@ -83,7 +83,7 @@ def placeholder(name: str) -> DraftTask:
     return DraftTask(name, _from_schema(schema), schema, match, checks, 64)
 
 
-_JSON_CHECKS: Mapping[str, Code | Call] = {
+_JSON_CHECKS: Mapping[str, Code | PythonCall] = {
     "valid JSON": Code("is_json"), "fits the schema": Code("fits_schema")
 }  # fmt: skip
 
@@ -178,13 +178,13 @@ def _of_text(name: str, rows: Sequence[SourceRow]) -> Inferred:
     left_out = [(row, "the answer is an object") for row in rows if row not in usable]
     texts = [str(row.answer).strip() for row in usable]
     low, high = min(map(len, texts)), max(map(len, texts))
-    bounds = Call("length", [("", _round_down(low)), ("", _round_up(high))])
-    checks: dict[str, Code | Call] = {"length": bounds, "no loop": Code("no_repetition()")}
+    bounds = PythonCall("length", [("", _round_down(low)), ("", _round_up(high))])
+    checks: dict[str, Code | PythonCall] = {"length": bounds, "no loop": Code("no_repetition()")}
     checks["clean"] = Code("clean_characters")
     facts = [f"answers are free text of {low} to {high} characters; from {len(texts)} answers"]
     closing = _closing(texts)
     if closing:
-        checks["closing"] = Call("must_contain", [("", closing)])
+        checks["closing"] = PythonCall("must_contain", [("", closing)])
         facts.append(f"nearly every answer ends with {closing!r}")
     longest = max(len(text.encode()) for text in texts)
     draft = DraftTask(name, "", None, {}, checks, _tokens(longest))

@@ -1,6 +1,6 @@
 """Write Python values as source that `ruff format` leaves as it is.
 
-A value goes on one line where it fits, else each part has a line of its own. Left out: comments,
+A value takes one line where it fits, else each part has a line of its own. Left out: comments,
 and code beyond literals and calls given as text.
 """
 
@@ -22,7 +22,7 @@ class Code(str):
 
 
 @dataclass(frozen=True)
-class Call:
+class PythonCall:
     """A call: its function's name, and its arguments by keyword, or by position under ""."""
 
     name: str
@@ -83,7 +83,7 @@ def _parts(value: Any) -> tuple[str, list[tuple[str, Any]], str]:
     """Return what opens a collection or call, its parts with what stands before each, its end."""
     if isinstance(value, Mapping):
         return "{", [(f"{write_text(str(name))}: ", part) for name, part in value.items()], "}"
-    if isinstance(value, Call):
+    if isinstance(value, PythonCall):
         named = [(f"{name}=" if name else "", part) for name, part in value.arguments]
         return f"{value.name}(", named, ")"
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""What is told of a task folder made from one's own rows: on the console and in its README."""
+"""A task folder made from one's own rows, summed up: on the console and in its README."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMED = 5  # rows left out that are listed
 
 
 @dataclass(frozen=True)
-class Told:
+class FolderSummary:
     """What was read and inferred. `logged`: the rows are chats of a log; `text`: so are answers."""
 
     folder: Path
@@ -60,7 +60,7 @@ class Told:
                 "left_out": dict(self.left_out), "commands": self.commands()}  # fmt: skip
 
     def commands(self) -> list[str]:
-        """Return the commands to go on with."""
+        """Return the next commands."""
         run = f"runs/{self.train.replace('_', '-')}/adapter"
         commands = ["offapi models add demo", f"offapi train {self.folder / self.train}.toml"]
         if self.sizes[2]:
@@ -88,7 +88,7 @@ class Told:
         return steps
 
 
-def write_readme(told: Told, files: Sequence[str]) -> str:
+def write_readme(summary: FolderSummary, files: Sequence[str]) -> str:
     """Return the README of the folder."""
     about = {
         "task.py": "the task: instructions, format, checks, worked examples",
@@ -99,38 +99,30 @@ def write_readme(told: Told, files: Sequence[str]) -> str:
         "left-out.jsonl": "rows that were not used, each with its reason",
     }
     rows = [f"| `{name}` | {about.get(name, 'a recipe')} |" for name in files]
-    curve = _comparing(told) if "compare.toml" in files else []
-    return "\n".join(
-        [
-            f"# {told.folder.name}",
-            "",
-            "Written by `offapi init`. What it rests on:",
-            "",
-            *(f"- {line}" for line in told.lines()),
-            "",
-            "Do this next:",
-            "",
-            *(f"{i}. {step}" for i, step in enumerate(told.next_steps(), start=1)),
-            "",
-            "Then train and measure; it runs as it is, too:",
-            "",
-            *(f"    {command}" for command in told.commands()),
-            "",
-            *curve,
-            "| file | what it is |",
-            "|---|---|",
-            *rows,
-            "",
-        ]
+    lines = [f"- {line}" for line in summary.lines()]
+    steps = [f"{i}. {step}" for i, step in enumerate(summary.next_steps(), start=1)]
+    commands = [f"    {command}" for command in summary.commands()]
+    comparing = _comparing(summary) if "compare.toml" in files else []
+    parts = [
+        [f"# {summary.folder.name}"],
+        ["Written by `offapi init`. What it rests on:"],
+        lines,
+        ["Do this next:"],
+        steps,
+        ["Then train and measure; it runs as it is, too:"],
+        commands,
+        *comparing,
+        ["| file | what it is |", "|---|---|", *rows],
+    ]
+    return "\n\n".join(map("\n".join, parts)) + "\n"
+
+
+def _comparing(summary: FolderSummary) -> list[list[str]]:
+    recipe = " --recipe filtered_sft" if summary.logged else ""
+    compare, curve = (
+        f"    offapi {name} {summary.folder / 'compare.toml'}" for name in ("compare", "curve")
     )
-
-
-def _comparing(told: Told) -> list[str]:
-    recipe = " --recipe filtered_sft" if told.logged else ""
     return [
-        "Which recipe pays, and whether more rows would help:",
-        "",
-        f"    offapi compare {told.folder / 'compare.toml'} --dry-run",
-        f"    offapi curve {told.folder / 'compare.toml'}{recipe} --dry-run",
-        "",
+        ["Which recipe pays, and whether more rows would help:"],
+        [f"{compare} --dry-run", f"{curve}{recipe} --dry-run"],
     ]

@@ -7,7 +7,6 @@ have in common (`infer_schema`, `infer_task`).
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,17 @@ import orjson
 
 from offapi.checks.answer_reading import read_text, read_trace
 from offapi.data import rows, traces
-from offapi.data.documents import SUFFIXES, Document, KnownAnswer
+from offapi.data.documents import SUFFIXES, Document, KnownAnswer, say_left_out
 from offapi.data.importers import guess_format, records
+from offapi.data.importers.records import RecordFile
 from offapi.data.importers.run import PLACE, ImportRequest, import_traces
 from offapi.data.table import is_table, read_table
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError, nearest
+from offapi.files.folder import list_folder
 from offapi.progress import Progress
 from offapi.text.display import plural
+from offapi.workers.removed import removed_at_end
 
 TEXT_NAMES = (
     "document", "text", "body", "content", "message", "email", "input", "prompt", "question",
@@ -60,34 +62,36 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def read_source(path: Path, text: str | None, answers: Sequence[str], progress: Progress) -> Source:
+def read_source(
+    path: Path, text: str | None, answers: Sequence[str], work: Path, progress: Progress
+) -> Source:
     """Read `path`, whatever it is; `text` and `answers` name columns of a table.
+
+    `work` is a folder that an import may use, and that does not exist yet.
 
     Raise DataError where nothing in it can be a question, ConfigError for a column it lacks.
     """
     if not path.exists():
         raise DataError("there is no such file or folder.", where=str(path), next_step="Check it.")
-    if path.is_dir() and any(file.suffix.lower() in SUFFIXES for file in path.rglob("*")):
+    if path.is_dir() and list_folder(path, SUFFIXES).files:
+        say_left_out(progress, path)
         return Source("a folder of documents", tuple(map(_of_row, rows.read_rows(path))))
-    first = _first_record(path)
-    if first is None:
-        if path.is_file() and is_table(path):
-            cells = [(row.line, row.cells) for row in read_table(path)]
-            return _from_columns("a table", path, cells, text, answers)
+    if path.is_file() and is_table(path):
+        cells = [(row.line, row.cells) for row in read_table(path)]
+        return _from_columns("a table", path, cells, text, answers)
+    files = records.find_files((path,), but=work)
+    first = _first_record(files)
+    if first is None or "document" in first or ("messages" in first and "id" in first):
         return Source("a file of rows", tuple(map(_of_row, rows.read_rows(path))))
-    if "document" in first or ("messages" in first and "id" in first):
-        return Source("a file of rows", tuple(map(_of_row, rows.read_rows(path))))
-    files = records.find_files((path,), but=Path())
-    format = guess_format.better_format("", files)
+    format = guess_format.best_reader(files)
     if format:
-        return _imported(format, path, progress)
-    lines = [(i, row) for i, row in enumerate(_flat_rows(path), start=1)]
+        return _imported(format, files, work, progress)
+    lines = list(enumerate(_flat_rows(path, files), start=1))
     return _from_columns("a table of JSON rows", path, lines, text, answers)
 
 
-def _first_record(path: Path) -> Mapping[str, Any] | None:
-    """Return the first JSON object of the file; None where it holds no JSON."""
-    files = records.find_files((path,), but=Path())
+def _first_record(files: Sequence[RecordFile]) -> Mapping[str, Any] | None:
+    """Return the first JSON object of the files; None where they begin with anything else."""
     try:
         job = next(records.read_jobs(files, PLACE), None)
         value = orjson.loads(job.records[0]) if job and job.records else None
@@ -106,11 +110,12 @@ def _of_row(row: rows.Row) -> SourceRow:
     return SourceRow(row.id, row.document, answer, known, "\n".join(spoken), row, read.forms)
 
 
-def _imported(format: str, path: Path, progress: Progress) -> Source:
-    """Import the log into a file that is not kept, and read it."""
-    with tempfile.TemporaryDirectory(prefix="offapi-") as folder:
-        out = Path(folder) / "traces.jsonl"
-        files = records.find_files((path,), but=out)
+def _imported(format: str, files: Sequence[RecordFile], work: Path, progress: Progress) -> Source:
+    """Import the log into the folder `work`, read it, and remove the folder."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with removed_at_end(work):
+        work.mkdir(mode=0o700)
+        out = work / "traces.jsonl"
         imported = import_traces(ImportRequest(format, files, {}), out, progress)
         found = tuple(map(_of_row, traces.read(out)))
     notes = [
@@ -120,14 +125,17 @@ def _imported(format: str, path: Path, progress: Progress) -> Source:
     return Source(f"a log of the format {format}", found, tuple(notes))
 
 
-def _flat_rows(path: Path) -> list[Mapping[str, Any]]:
-    files = records.find_files((path,), but=Path())
+def _flat_rows(path: Path, files: Sequence[RecordFile]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     for job in records.read_jobs(files, PLACE):
-        for record in job.records:
-            value = orjson.loads(record)
+        for i, record in enumerate(job.records, start=job.first):
+            try:
+                value = orjson.loads(record)
+            except ValueError:
+                value = None
             if not isinstance(value, dict):
-                raise DataError("a row is not an object.", where=str(path), next_step="Fix it.")
+                what, step = "the row is not a JSON object.", "Fix or remove it."
+                raise DataError.at(what, path=path, line=i, next_step=step)
             found.append(value)
     return found
 
@@ -141,8 +149,8 @@ def _from_columns(
 ) -> Source:
     """Return the rows of a table: one column is the question, the others are the answer."""
     names = list(dict.fromkeys(name for _, cells in lines for name in cells))
-    columns = {name: [cells.get(name) for _, cells in lines] for name in names}
-    for name in (*([text] if text else []), *answers):
+    columns = {name: _column(lines, name) for name in names}
+    for name in filter(None, [text, *answers]):
         if name not in columns:
             raise ConfigError(
                 f"there is no column {name!r}.", where=str(path), next_step=nearest(name, names)
@@ -157,7 +165,7 @@ def _from_columns(
         if not _filled(document):
             continue
         answer: KnownAnswer | None = {name: typed[name][i] for name in wanted}
-        if not wanted or all(value is None for value in typed_row(typed, i)):
+        if not wanted or all(value is None for value in _row_of(typed, i)):
             answer = None
         elif len(wanted) == 1 and wanted[0].casefold() in ANSWER_NAMES:
             answer = _one_answer(wanted[0], typed[wanted[0]][i])
@@ -174,7 +182,11 @@ def _from_columns(
     return Source(about, tuple(found), tuple(notes))
 
 
-def typed_row(typed: Mapping[str, Sequence[Any]], i: int) -> list[Any]:
+def _column(lines: Sequence[tuple[int, Mapping[str, Any]]], name: str) -> list[Any]:
+    return [cells.get(name) for _, cells in lines]
+
+
+def _row_of(typed: Mapping[str, Sequence[Any]], i: int) -> list[Any]:
     """Return the `i`-th value of every column."""
     return [values[i] for values in typed.values()]
 
@@ -192,7 +204,7 @@ def _one_answer(name: str, value: Any) -> KnownAnswer:
 
 def _text_column(path: Path, columns: Mapping[str, Sequence[Any]]) -> str:
     """Return the column that holds the question: by its name, else that of the longest texts."""
-    texts = [name for name in columns if any(isinstance(value, str) for value in columns[name])]
+    texts = [name for name in columns if str in map(type, columns[name])]
     if not texts:
         step = "Name the column with --text NAME."
         raise DataError("no column holds text.", where=str(path), next_step=step)

@@ -32,8 +32,12 @@ def split_rows(
         free = (i for i in (0, 1) if len(parts[i]) + len(unit) <= sizes[i])
         part = next(free, None)
         (left if part is None else parts[part]).extend(unit)
-    train, test, val = ([rows[i] for i in sorted(part)] for part in (left, *parts))
+    train, test, val = (_at(rows, part) for part in (left, *parts))
     return train, val, test
+
+
+def _at(rows: Sequence[SourceRow], places: Sequence[int]) -> list[SourceRow]:
+    return [rows[i] for i in sorted(places)]
 
 
 def _units(rows: Sequence[SourceRow]) -> list[list[int]]:

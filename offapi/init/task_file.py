@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from offapi.init.infer_task import DraftTask
-from offapi.init.python_text import Call, Code, write_text, write_value
+from offapi.init.python_text import Code, PythonCall, write_text, write_value
 
 HEAD = '''"""{title}
 
@@ -31,13 +31,13 @@ def write_task_file(draft: DraftTask) -> str:
         source += f"\nSCHEMA = {write_value(draft.schema, before='SCHEMA = ')}\n"
     if draft.examples:
         source += f"\nEXAMPLES = {_examples(draft)}\n"
-    call = Call("offapi.Task", _arguments(draft))
+    call = PythonCall("offapi.Task", _arguments(draft))
     return f"{source}\ntask = {write_value(call, before='task = ')}\n"
 
 
 def _examples(draft: DraftTask) -> str:
     calls = tuple(
-        Call("offapi.Example", [("", document), ("", _plain(answer))])
+        PythonCall("offapi.Example", [("", document), ("", _plain(answer))])
         for document, answer in draft.examples
     )
     return write_value(calls, before="EXAMPLES = ")
@@ -58,8 +58,8 @@ def _arguments(draft: DraftTask) -> list[tuple[str, Any]]:
     return [*arguments, ("max_answer_tokens", draft.max_answer_tokens)]
 
 
-def _function(check: Code | Call) -> str:
-    return check.name if isinstance(check, Call) else check.partition("(")[0]
+def _function(check: Code | PythonCall) -> str:
+    return check.name if isinstance(check, PythonCall) else check.partition("(")[0]
 
 
 def _plain(value: Any) -> Any:

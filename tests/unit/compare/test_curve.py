@@ -265,7 +265,18 @@ def test_sizes_double_up_to_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "asked"), [(40, ()), (16, (4, 8)), (16, (4, 8, 17)), (16, (0, 4, 8))]
+    ("count", "sizes"), [(3, None), (4, (1, 2, 4)), (40, (10, 20, 40)), (70, (25, 50, 70))]
+)
+def test_few_rows_are_tried_in_quarters(count: int, sizes: tuple[int, ...] | None) -> None:
+    if sizes is None:
+        with pytest.raises(ConfigError, match="a curve needs 3 sizes"):
+            curve_sizes(count)
+    else:
+        assert curve_sizes(count) == sizes
+
+
+@pytest.mark.parametrize(
+    ("count", "asked"), [(2, ()), (16, (4, 8)), (16, (4, 8, 17)), (16, (0, 4, 8))]
 )
 def test_too_few_sizes_or_too_many_rows_are_refused(count: int, asked: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=str(count)):
