@@ -5,15 +5,14 @@ Left out: writing it (`offapi.cli.init`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from offapi.checks.answer_forms import count_read
-from offapi.checks.fields import value_at
-from offapi.checks.in_source import is_printed, value_occurs
-from offapi.data.documents import fields_of
+from offapi.checks.verdict import Verdict
 from offapi.data.traces import Trace, as_row
 from offapi.errors import DataError
 from offapi.files import jsonl
@@ -132,19 +131,14 @@ def _with_checks(inferred: Inferred) -> tuple[Inferred, Task]:
     if score >= IN_SOURCE:
         fact = f"checks: {100 * score:.0f}% of the values stand in their document (in_source)"
         return replace(inferred, draft=draft, facts=(*inferred.facts, fact)), task
-    note = _elsewhere(inferred) + f"only {100 * score:.0f}% of the values do, so no check in_source"
+    note = _elsewhere(verdicts) + f"only {100 * score:.0f}% of the values do, so no check in_source"
     return replace(inferred, unsure=(*inferred.unsure, note)), load_draft(inferred.draft)
 
 
-def _elsewhere(inferred: Inferred) -> str:
+def _elsewhere(verdicts: Sequence[Verdict]) -> str:
     """Return the fields whose values mostly do not stand in their document, as a clause."""
-    rows = [(row.document, fields_of(row.answer)) for row in inferred.rows]
-    fields = []
-    for path, kind in inferred.draft.match.items():
-        held = [(value_at(answer, path), text) for text, answer in rows]
-        found = [value_occurs(kind, value, text) for value, text in held if value is not None]
-        if is_printed(kind) and sum(found) < 0.5 * len(found):
-            fields.append(path)
+    missing = Counter(field for verdict in verdicts for field in verdict.not_found)
+    fields = [field for field, count in missing.items() if count > 0.5 * len(verdicts)]
     whose = f"the values of {', '.join(fields)}" if fields else "many values"
     return f"{whose} do not stand in the text (can they be known from it?); "
 

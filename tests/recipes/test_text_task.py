@@ -221,7 +221,7 @@ def test_text_and_object_are_not_taken_for_each_other(
     """Gold and recorded answers: a text for a task of fields, an object for a task of text."""
     row = {**reply_folder.rows(1)[0], key: {"reply": "Dear Ann"}}
     recipe_folder.write_jsonl(folder / "odd.jsonl", [row])
-    path = recipe(folder, "sft", data="odd.jsonl", learn=key)
+    path = recipe(folder, "sft", data="odd.jsonl", learn=key, out=f"odd-{key}")
     done = recipe_folder.offapi("train", path, cwd=folder)
     assert done.returncode == 1
     assert "must be a text" in done.stderr
