@@ -11,7 +11,7 @@ Judgement = bool | float | tuple[bool | float, str]
 
 
 def own(function: Callable[[str, Any], Judgement]) -> Check:
-    """Return a check that calls `function(document, value)`.
+    """Return a check: what your `function(document, value)` says of the answer.
 
     The function returns true or false, a score from 0 to 1, or (score, reason). `value` is the
     answer's JSON object; an answer that is not one scores 0, and the function is not called. In a

@@ -85,6 +85,7 @@ def check_kind_name(name: object, what: str) -> None:
         return
     known = _OTHERWISE.get(name.lower()) if isinstance(name, str) else None
     step = f"Did you mean {known!r}?" if known else nearest(str(name), KIND_NAMES)
+    step += " `offapi explain match` describes them."
     raise ConfigError(
         f"{what} must be one of {', '.join(KIND_NAMES)}, or a Kind, got {name!r}.", next_step=step
     )

@@ -55,7 +55,7 @@ def must_not_contain(*texts: str) -> Check:
 
 
 def similar_to_gold(threshold: float = 60.0) -> Check:
-    """Return a check: 1 when `threshold` of 100 words are those of gold, less below it.
+    """Return a check: 1 when `threshold` of 100 words are those of a gold text, else less.
 
     The similarity of two texts is twice the words that they share in order, by the words of both.
     It shows whether an answer says the same in nearly the same words, not whether it is right.

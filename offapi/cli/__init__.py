@@ -24,7 +24,8 @@ from offapi.errors import OffapiError, nearest
 COMMANDS = {
     "demo": "Run the whole pipeline on generated invoices, in a few minutes.",
     "doctor": "Check backends, models, memory, disk and the network guard.",
-    "init": "Create a task folder that runs as it is.",
+    "init": "Create a task folder that runs as it is, from your own rows too.",
+    "explain": "Explain kinds of fields, checks, or the keys of a recipe.",
     "models": "Add, list, verify and remove local models.",
     "label": "Label documents with a teacher model.",
     "traces": "Import traces from other tools' logs.",

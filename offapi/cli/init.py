@@ -65,7 +65,7 @@ Then make it yours, one piece at a time:
 """
 
 
-@click.command(short_help="Create a task folder that runs as it is.")
+@click.command(short_help="Create a task folder that runs as it is, from your own rows too.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--from",

@@ -146,7 +146,7 @@ def judge(
     elsewhere: bool = False,
     max_tokens: int = 200,
 ) -> Judge:
-    """Return a judge by `rubric`.
+    """Return a check: 1 when a model says that the answer passes `rubric`, else 0.
 
     `model` is `local:NAME` or an OpenAI-compatible address such as http://127.0.0.1:8080/v1. An
     endpoint may have a name for its model (`served`) and a key (in the environment variable

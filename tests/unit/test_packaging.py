@@ -40,7 +40,7 @@ LAYERS = (
     "evaluation grading",
     "rl",
     "recipes",
-    "cost drift advise report compare init",
+    "cost drift advise report compare init explain",
     "demo doctor",
     "cli",
 )

@@ -8,6 +8,8 @@ import generate_docs
 import pytest
 from pages import DOCS
 
+from offapi.explain.recipe_keys import KEYS, RECIPES, recipe_keys
+
 AGAIN = "run ./scripts/docs"
 
 
@@ -25,6 +27,6 @@ def test_every_command_is_on_the_page() -> None:
 
 def test_no_description_is_of_a_key_that_is_gone() -> None:
     described = set()
-    for recipe in generate_docs.RECIPES:
-        described |= {name for name, _, _ in generate_docs.keys(recipe)}
-    assert set(generate_docs.KEYS) <= described
+    for recipe in RECIPES:
+        described |= {key.name for key in recipe_keys(recipe)}
+    assert set(KEYS) <= described
