@@ -1,7 +1,7 @@
 """Guess the format of a file that does not have the format the user named.
 
 A format is named only where it loses none of a row's texts, and takes no row that another format
-recognises and refuses. Left out: using the guess without being asked.
+refuses because it failed, was shortened or the like. Left out: using the guess without being asked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from offapi.data.importers import importer, records
 from offapi.data.importers.importer import Outcome
 from offapi.data.importers.records import RecordFile
 from offapi.data.importers.shared.loose_json import Json, opened
-from offapi.data.importers.shared.reasons import UNRECOGNISED, Dropped
+from offapi.data.importers.shared.reasons import GUARDS, Dropped
 from offapi.data.traces import Trace
 
 RECORDS = 20  # to try
@@ -83,7 +83,7 @@ def _readers(record: bytes, formats: Sequence[str]) -> list[str]:
     for format in formats:
         outcomes = _outcomes(format, value)
         reasons = [each.reason for each in outcomes if isinstance(each, Dropped)]
-        if any(reason not in UNRECOGNISED for reason in reasons):
+        if any(reason in GUARDS for reason in reasons):
             return []
         if len(reasons) < len(outcomes) and not _loses_text(value, outcomes):
             readers.append(format)

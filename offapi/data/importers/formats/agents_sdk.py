@@ -38,6 +38,8 @@ def _row(span: Mapping[str, Json]) -> Trace | Dropped:
         "ts": span.get("started_at"),
         "trace_id": span.get("trace_id"),
     }
+    if "span_data" not in span and span.get("object") not in ("trace", "trace.span"):
+        return reasons.unread(span)
     if kind not in ("response", "generation"):
         return reasons.NOT_A_CALL
     if span.get("error"):

@@ -26,7 +26,8 @@ NOTHING_THERE = Dropped(
     "nothing lies where --map says", "Compare the paths with the names in your file."
 )
 BAD_GOLD = Dropped(
-    "the gold answer is not an object", "Map gold to an object with the answer's fields."
+    "the gold answer is neither an object nor a text",
+    "Map gold to an object with the answer's fields, or to a text for a task that answers text.",
 )
 STEP = "Write --map messages=$.PATH, or --map input=$.PATH --map output=$.PATH."
 
@@ -60,7 +61,7 @@ def mapped(maps: Mapping[str, str]) -> Callable[[Mapping[str, Json]], Iterator[T
 def _rows(record: Mapping[str, Json], paths: Mapping[str, Path]) -> Iterator[Trace | Dropped]:
     values = {name: value_at(record, path) for name, path in paths.items()}
     gold = opened(values.get("gold"))
-    if not isinstance(gold, dict | None):
+    if not isinstance(gold, dict | str | None):
         yield BAD_GOLD
         return
     about = {

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from offapi.data.importers.shared import reasons, settings
 from offapi.data.importers.shared.exchange import call_failed, pair_rows
 from offapi.data.importers.shared.loose_json import Json, first, items, known, moment, obj, opened
-from offapi.data.importers.shared.reading import is_request, is_response
+from offapi.data.importers.shared.reading import unwrapped
 from offapi.data.importers.shared.reasons import Dropped
 from offapi.data.traces import Trace
 
@@ -39,7 +39,7 @@ def _run(run: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
     else:
         inputs, outputs = opened(run["inputs"]), opened(run["outputs"])
         about = known(**_about(run))
-        yield from pair_rows(_inner(inputs), _inner(outputs), **about)
+        yield from pair_rows(unwrapped(inputs), unwrapped(outputs), **about)
 
 
 def _about(run: Mapping[str, Json]) -> dict[str, Json]:
@@ -55,10 +55,3 @@ def _about(run: Mapping[str, Json]) -> dict[str, Json]:
         "tools": asked.get("tools"),
         "params": settings.requested_settings(asked),
     }
-
-
-def _inner(side: Json) -> Json:
-    """Return what lies under the only key of an object that no API would write."""
-    if not isinstance(side, dict) or is_request(side) or is_response(side) or len(side) != 1:
-        return side
-    return next(iter(side.values()))

@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from offapi.data.importers.shared import reasons, settings
-from offapi.data.importers.shared.exchange import exchange, is_cache_hit, pair_rows
+from offapi.data.importers.shared.exchange import (
+    call_failed,
+    exchange,
+    is_cache_hit,
+    pair_rows,
+)
 from offapi.data.importers.shared.loose_json import (
     Json,
     first,
@@ -39,9 +44,11 @@ def rows(record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
     if asked is None and sent:
         asked = first(sent, "messages", "input")
     logged = "call_type" in record or "request_id" in record or "response" in record
-    if not logged or record.get("call_type") not in CHATS:
+    if not logged:
+        yield reasons.unread(record)
+    elif record.get("call_type") not in CHATS:
         yield reasons.NOT_A_CALL
-    elif record.get("status") == "failure" or record.get("error_str"):
+    elif call_failed(record):
         yield reasons.FAILED
     elif is_cache_hit(record):
         yield reasons.CACHE_HIT

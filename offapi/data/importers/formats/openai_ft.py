@@ -46,6 +46,7 @@ PAIR = Dropped(
     " answers, use the generic format with --map input=$.prompt --map output=$.chosen (OpenAI's:"
     " input=$.input, output=$.preferred_output).",
 )
+UNDESIRED = Dropped("an answer that is marked as undesirable (label false)")
 COMPLETION = Dropped(
     "a prompt with its completion, not a chat",
     "Use the generic format with --map input=$.prompt --map output=$.completion.",
@@ -71,6 +72,8 @@ def _row(record: Mapping[str, Json]) -> Trace | Document | Dropped:
         if not has_messages(record["prompt"]):
             return COMPLETION
         messages, answer = opened(record["prompt"]), read_answer(record["completion"])
+    if record.get("label") is False:
+        return UNDESIRED
     if isinstance(weight, bool) or not isinstance(weight, int | float | None):
         return BAD_WEIGHT
     if weight == 0:

@@ -14,7 +14,7 @@ from offapi.data.importers.shared import reasons, settings
 from offapi.data.importers.shared.exchange import pair_rows
 from offapi.data.importers.shared.flat_keys import numbered_array, value_at_key
 from offapi.data.importers.shared.loose_json import Json, first, items, known, obj, opened
-from offapi.data.importers.shared.otel_content import content_keys, refuse_cut
+from offapi.data.importers.shared.otel_content import content_keys, refuse_cut, refuse_equal_lengths
 from offapi.data.importers.shared.otlp import Span, is_span, read_spans
 from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.importers.shared.trace_or_reason import build_trace
@@ -61,6 +61,7 @@ def _rows(span: Span, record: Mapping[str, Json]) -> Iterator[Trace | Dropped]:
         return
     for name in (*LISTS, *RAW):
         refuse_cut(value_at_key(attributes, name))
+    refuse_equal_lengths(attributes)
     asked = [_message(each) for each in numbered_array(attributes, "llm.input_messages")]
     answers = [_message(each) for each in numbered_array(attributes, "llm.output_messages")]
     about = {

@@ -15,6 +15,7 @@ from offapi.data.importers.shared.loose_json import Json, first, items, known, o
 from offapi.data.importers.shared.otel_content import ROLES, content_keys, recorded
 from offapi.data.importers.shared.otel_scores import Scores
 from offapi.data.importers.shared.otlp import Span, is_span, read_spans
+from offapi.data.importers.shared.reading import unwrapped
 from offapi.data.importers.shared.reasons import Dropped, Unusable
 from offapi.data.importers.shared.trace_or_reason import build_trace
 from offapi.data.traces import Trace
@@ -53,6 +54,7 @@ KINDS = ("mlflow.spanType", "langsmith.span.kind", "langfuse.observation.type")
 MODEL_KINDS = ("chat_model", "llm", "generation")
 VERCEL_CALLS = (".doGenerate", ".doStream", "ai.generateObject", "ai.streamObject")
 OUTER_SPANS = ("ai.generateText", "ai.streamText")
+WRAPPING = ("langsmith.", "mlflow.")  # what went in and came out are objects there
 WAY = (
     "Use the generic format with --map to the attributes that hold the question and the answer, for"
     " instance --map input=$.attributes['KEY'] --map output=$.attributes['KEY']."
@@ -129,6 +131,8 @@ def _answers(
     about = {"tools": offered or found.tools, **_about(span, attributes, scores)}
     if found.pair is not None:
         asked, said = found.pair
+        if any(key.startswith(WRAPPING) for key in attributes):
+            asked, said = unwrapped(asked), unwrapped(said)
         yield from pair_rows(asked, said, ending=endings[0], **about)
         return
     for i, answer in enumerate(found.answers or [None]):

@@ -12,7 +12,7 @@ from offapi.data.importers.shared import reasons
 from offapi.data.importers.shared.exchange import call_failed, exchange, is_cache_hit, pair_rows
 from offapi.data.importers.shared.loose_json import Json, first, moment, obj, opened
 from offapi.data.importers.shared.message_shapes import is_message
-from offapi.data.importers.shared.reading import has_messages, is_request, is_response
+from offapi.data.importers.shared.reading import ASKED, has_messages, is_request, is_response
 from offapi.data.importers.shared.reasons import Dropped
 from offapi.data.traces import Trace
 
@@ -46,13 +46,15 @@ def call_rows(
         yield reasons.CACHE_HIT
     elif any(name in obj(record.get(side)) for name in ELSEWHERE for side in ("input", "output")):
         yield KEPT_ELSEWHERE
+    elif request and not any(name in request for name in ASKED):
+        yield reasons.unread(record)
     elif is_response(record):
         yield from exchange(request or record, record, **about)
     elif response:
         yield from exchange(request or record, response, **about)
     elif given is None:
         yield _unknown(record, request)
-    elif request or is_request(record):
+    elif is_request(request) or is_request(record):
         yield from pair_rows(request or record, given, **about)
     elif has_messages(first(record, *requests)):
         yield from pair_rows(first(record, *requests), given, **about)

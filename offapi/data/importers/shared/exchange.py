@@ -18,7 +18,9 @@ from offapi.data.importers.shared.reading import (
     ASKED,
     STREAMED,
     asked_messages,
+    is_choices,
     is_response,
+    is_stream,
     read_answer,
     read_request,
     refuse_history,
@@ -69,7 +71,11 @@ def pair_rows(
     """Yield the rows in a question and its answer, whatever JSON they were recorded as."""
     try:
         request, content = read_request(asked) or {}, opened(said)
+        if is_stream(content):
+            yield reasons.STREAMED
+            return
         about["params"] = about.get("params") or settings.requested_settings(request)
+        content = {"choices": content} if is_choices(content) else content
         if is_response(content):
             model, usage = about.pop("model", None), about.pop("usage", None)
             offered = known(tools=tools)

@@ -8,7 +8,7 @@ anonymized itself, which is what its model saw.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from offapi.data.importers.shared import reasons
 from offapi.data.importers.shared.reasons import Dropped
@@ -33,11 +33,11 @@ MASK = re.compile(
     rf"\s* [>\])}}_*#]+ | REDACTED | MASKED | \*{{3,}} | [█▓]{{3,}} | [xX]{{8,}}",
     re.VERBOSE | re.IGNORECASE,
 )
-ENDS = frozenset("])>d…")
+QUOTED = re.compile(r'"([<\[*_][^"\\]{2,80})"')
+ENDS = ("]", ")", ">")
 SHORTENED = re.compile(
-    r"(?: (?:\.\.\.|…)? \s* [\[(<{] \s* (?:\.\.\.|…)? \s* (?:[\w,]+\s){0,4}"
-    r"(?:truncated|shortened|cut\ off) \b [^\[\]()<>{}]{0,60} [\])>}]"
-    r"| (?:\.\.\.|…) \s* (?:truncated|shortened)) [\s.…]* \Z",
+    r"(?:\.\.\.|…)? \s* [\[(<{] \s* (?:\.\.\.|…)? \s* (?:[\w,]+\s){0,4}"
+    r"truncated \b [^\[\]()<>{}]{0,60} [\])>}] \Z",
     re.VERBOSE | re.IGNORECASE,
 )
 
@@ -51,21 +51,31 @@ def lost_content(chat: Sequence[Message]) -> Dropped | None:
             return reasons.IMAGE if text.startswith("data:image/") else reasons.DOCUMENT
         if "_" in text and ("litellm_truncated" in text or "__REDACTED__" in text):
             return reasons.REDACTED
-        if ("[" in text or "<" in text) and any(mark in text for mark in MARKS):
+        if ("[" in text or "<" in text or "(" in text) and _has_mark(text):
             return reasons.REDACTED
         if len(text) <= LONGEST and '"' not in text and _is_mask(text):
             return reasons.REDACTED
-        if text.rstrip()[-1:] in ENDS and _is_shortened(text):
-            return reasons.REDACTED
-    return None
+    return reasons.REDACTED if _has_masked_value(chat) else None
 
 
-def _texts(chat: Sequence[Message]) -> Iterator[str]:
+def _has_masked_value(chat: Sequence[Message]) -> bool:
+    """Return whether a value of the JSON answer is a mask that nobody before the answer wrote."""
+    answer = chat[-1]["content"]
+    if not answer or not ("<" in answer or "[" in answer or "*" in answer or "_" in answer):
+        return False
+    asked = [message["content"] or "" for message in chat[:-1]]
+    for value in QUOTED.findall(answer):
+        if MASK.fullmatch(value) and not any(value in text for text in asked):
+            return True
+    return False
+
+
+def _texts(chat: Sequence[Message]) -> list[str]:
+    texts = [message["content"] for message in chat if message["content"]]
     for message in chat:
-        if message["content"]:
-            yield message["content"]
-        for call in message.get("tool_calls", ()):
-            yield call["function"]["arguments"]
+        if "tool_calls" in message:
+            texts += [call["function"]["arguments"] for call in message["tool_calls"]]
+    return texts
 
 
 def _is_mask(text: str) -> bool:
@@ -73,8 +83,9 @@ def _is_mask(text: str) -> bool:
     return stripped in PLACEHOLDERS or MASK.fullmatch(stripped) is not None
 
 
-def _is_shortened(text: str) -> bool:
-    """Return whether a text ends with a sign that its end is missing."""
-    end = text[-LONGEST:].lower()
-    signed = "truncated" in end or "shortened" in end or "cut off" in end
-    return signed and SHORTENED.search(end) is not None
+def _has_mark(text: str) -> bool:
+    """Return whether a text has a mark, or ends with a sign that its end is missing."""
+    end = text[-LONGEST:].rstrip(" \n.…")
+    if end.endswith(ENDS) and "runcated" in end.lower() and SHORTENED.search(end):
+        return True
+    return any(mark in text for mark in MARKS)

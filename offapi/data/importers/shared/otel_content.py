@@ -28,10 +28,12 @@ PAIRS = (  # of attributes that hold a request or a question, and a response or 
     ("input.value", "output.value"),
     ("llm.prompts", "llm.responses"),  # Langtrace
 )
+LOGFIRE = {"message", "usage", "combined_chunk_content", "chunk_count"}
 VERCEL_ANSWERS = ("ai.response.text", "ai.response.object", "ai.result.text", "ai.result.object")
 CONTENT = re.compile(
     r"prompt|completion|message|input|output|request_data|response|content|events", re.IGNORECASE
 )
+SHORTEST_LIMIT = 100  # characters of an attribute
 LEAST = 12  # characters of an attribute that seems to be content
 NO_CONTENT_KEYS = re.compile(
     r"\.request\.|format|usage|token|finish_reason|\.id$|model|mime|\.type$|operation|\.kind$|count|latency|timestamp"
@@ -54,6 +56,7 @@ def recorded(span: Span, attributes: Mapping[str, Json]) -> SpanContent | None:
     """Return what a span holds, None for nothing; raise Unusable where it was cut short."""
     for name in (*LISTS, *chain.from_iterable(PAIRS), "events"):
         refuse_cut(attributes.get(name))
+    refuse_equal_lengths(attributes)
     return (
         _lists(attributes)
         or _vercel(attributes)
@@ -67,6 +70,18 @@ def recorded(span: Span, attributes: Mapping[str, Json]) -> SpanContent | None:
 def refuse_cut(value: Json) -> None:
     """Raise Unusable where a text begins as JSON and is none, as it is after a length limit."""
     if isinstance(value, str) and JSON_BEGINS.match(value) and isinstance(opened(value), str):
+        raise Unusable(CUT_SHORT)
+
+
+def refuse_equal_lengths(attributes: Mapping[str, Json]) -> None:
+    """Raise Unusable where two texts end at one limit: the longest are equally and roundly long.
+
+    A text that does not have to be JSON does not show otherwise that it was cut.
+    """
+    texts = {value for value in attributes.values() if isinstance(value, str)}
+    longest = max(map(len, texts), default=0)
+    rounded = longest % 64 == 0 or longest % 100 == 0 or (longest + 1) % 256 == 0
+    if longest >= SHORTEST_LIMIT and rounded and sum(len(text) == longest for text in texts) > 1:
         raise Unusable(CUT_SHORT)
 
 
@@ -141,8 +156,8 @@ def _pair(attributes: Mapping[str, Json]) -> SpanContent | None:
         asked, said = attributes.get(asks), attributes.get(says)
         if asked is not None or said is not None:
             response = opened(said)
-            if isinstance(response, dict) and set(response) <= {"message", "usage"}:
-                said = response.get("message")  # Logfire keeps these two
+            if isinstance(response, dict) and set(response) <= LOGFIRE:
+                said = first(response, "message", "combined_chunk_content")
             tools = opened(attributes.get("mlflow.chat.tools"))
             return SpanContent(pair=(asked, said), tools=tools)
     return None

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from offapi.data.importers.shared import reasons
 from offapi.data.importers.shared.loose_json import Json, first, json_text, obj, opened
 from offapi.data.importers.shared.message_shapes import (
+    LANGCHAIN,
     is_block,
     is_message,
     plain_message,
@@ -24,6 +25,7 @@ ASKED = ("messages", "contents", "input", "prompt")
 SYSTEM = ("system", "systemInstruction", "system_instruction")
 CHATS = ("messages", "contents")
 STREAMED = ("message_start", "content_block_delta", "message_delta")
+PIECES = (*STREAMED, "content_block_start", "content_block_stop", "message_stop", "ping")
 MESSAGE = ("stop_reason", "role", "model", "usage")  # a response of the Messages API has one
 
 
@@ -120,7 +122,40 @@ def _holds_answers(content: Mapping[str, Json]) -> bool:
     error = content.get("error")
     if isinstance(error, dict):
         return "message" in error and ("type" in error or "code" in error)
-    return is_message(content.get("message")) and (len(content) == 1 or "done" in content)
+    return is_message(content.get("message"))
+
+
+def is_stream(content: Json) -> bool:
+    """Return whether `content` lists the pieces of a streamed response."""
+    if not isinstance(content, list) or not content:
+        return False
+    return all(map(_is_piece, content))
+
+
+def _is_piece(each: Json) -> bool:
+    if not isinstance(each, dict):
+        return False
+    return (
+        each.get("type") in PIECES
+        or "candidates" in each
+        or str(each.get("object")).endswith(".chunk")
+    )
+
+
+def unwrapped(side: Json) -> Json:
+    """Return what lies under the only key of an object that no API would write.
+
+    For logs that wrap whatever went into a call, and came out, into an object.
+    """
+    content = opened(side)
+    if not isinstance(content, dict) or len(content) != 1 or is_message(content):
+        return side
+    return side if is_request(content) or is_response(content) else next(iter(content.values()))
+
+
+def is_choices(content: Json) -> bool:
+    """Return whether `content` is the list of choices of a response."""
+    return isinstance(content, list) and bool(content) and all(map(_is_choice, content))
 
 
 def _is_choice(choice: Json) -> bool:
@@ -133,12 +168,14 @@ def _is_choice(choice: Json) -> bool:
 def _as_messages(content: Json, role: str) -> list[Json] | None:
     """Return the messages that `content` is, None where it is other JSON or a text.
 
-    Parts without a message are one of `role`.
+    Parts without a message are one of `role`, which is also that of a message without one.
     """
     if isinstance(content, dict):
-        chat = content.get("messages")
-        if len(content) == 1 and isinstance(chat, list):
-            return _as_messages(chat, role)
+        inner = content.get("messages", next(iter(content.values()), None))
+        if "messages" in content or len(content) == 1:
+            chat = _as_messages(inner, role) if isinstance(inner, dict | list) else None
+            if chat is not None:
+                return chat
         values = [content]
     elif isinstance(content, list) and content:
         if len(content) == 1 and isinstance(content[0], list):
@@ -147,7 +184,7 @@ def _as_messages(content: Json, role: str) -> list[Json] | None:
     else:
         return None
     if all(map(is_message, values)):
-        return values
+        return [value if _has_role(value) else {"role": role, **value} for value in values]
     if all(map(is_item, values)):
         return response_messages(values)
     if all(map(is_block, values)):
@@ -158,7 +195,10 @@ def _as_messages(content: Json, role: str) -> list[Json] | None:
 
 def _has_role(value: Json) -> bool:
     """Return whether `value` states a role; in a question that makes it a message."""
-    return isinstance(value, dict) and isinstance(plain_message(value).get("role"), str)
+    if not isinstance(value, dict):
+        return False
+    message = plain_message(value)
+    return isinstance(message.get("role"), str) or any(name in message for name in LANGCHAIN)
 
 
 def refuse_history(asked: list[Json], answered: Json) -> Json:

@@ -111,6 +111,15 @@ UNRECOGNISED = frozenset(
     {UNREAD, NOT_A_CALL.reason, NO_MESSAGES.reason, NOTHING_IN_IT.reason, BAD_ROLE.reason}
 )
 
+# Reasons of rows that must not be taken by another format either.
+GUARDS = frozenset(
+    each.reason
+    for each in (
+        *(FAILED, CACHE_HIT, REDACTED, CUT_SHORT, PARTS_LOST, GAP, CUT_OFF, FILTERED, REFUSED),
+        *(PAUSED, WEIGHTLESS, EMPTY_PROMPT, ODD_MESSAGE, TOOL_INCOMPLETE, IMAGE, AUDIO, DOCUMENT),
+    )
+)
+
 
 def unread(found: Mapping[str, object], way: str = "") -> Dropped:
     """Return the reason for a record in an unknown shape, whose hint names the keys it has."""

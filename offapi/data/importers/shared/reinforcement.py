@@ -1,8 +1,8 @@
 """Examples for reinforcement fine-tuning: a question, and what its answer is checked against.
 
 OpenAI reserves `messages` and `tools`; the known answer is in whichever other keys the grader
-names. What lies under one of the usual names is the known answer, else all other keys together are.
-Left out: references that are not objects, since the known answer has the task's fields.
+names. What lies under one of the usual names is the known answer, else all other keys together are:
+an object with the task's fields, or a text for a task that answers with text. Left out: lists.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from offapi.data.documents import Document
 from offapi.data.importers.shared import reasons
-from offapi.data.importers.shared.loose_json import Json, first, ident, opened
+from offapi.data.importers.shared.loose_json import Json, first, ident, json_text, opened
 from offapi.data.importers.shared.marks import lost_content
 from offapi.data.importers.shared.messages import canonical
 from offapi.data.importers.shared.reasons import Dropped
@@ -28,6 +28,12 @@ OTHERS = frozenset(
         *("system_instruction", "parallel_tool_calls", "split", "data_source", "ability"),
     }
 )
+LOGGED = frozenset(  # keys of a logged call, whose answer lies elsewhere
+    {
+        *("response", "output", "outputs", "choices", "completion", "result", "request", "usage"),
+        *("model", "call_type", "request_id", "status", "error", "created", "object", "prompt"),
+    }
+)
 NO_OBJECT = Dropped(
     "a question whose known answer is not an object (reinforcement fine-tuning)",
     'Write it as a document with gold: {"id", "document", "gold": {FIELD: VALUE}}. The task\'s'
@@ -36,13 +42,20 @@ NO_OBJECT = Dropped(
 
 
 def question_with_gold(record: Mapping[str, Json], messages: Json) -> Document | Dropped | None:
-    """Return a question and its known answer as a document; None where no answer is recorded."""
+    """Return a question and its known answer as a document; None where no answer is recorded.
+
+    A logged call is not an example.
+    """
+    if not LOGGED.isdisjoint(record):
+        return reasons.unread(record)
     named = first(record, *ANSWERS)
     rest = {name: value for name, value in record.items() if name not in OTHERS}
     if not rest:
         return None
     gold = opened(named) if named is not None else rest
-    if not isinstance(gold, dict) or not gold:
+    if isinstance(gold, bool | int | float):
+        gold = json_text(gold)
+    if not isinstance(gold, dict | str) or not gold:
         return NO_OBJECT
     chat = canonical(messages)
     lost = lost_content(chat)

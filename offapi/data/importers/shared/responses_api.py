@@ -18,7 +18,7 @@ ITEMS = {
     "message": ("content",),
     "function_call": ("arguments",),
     "function_call_output": ("call_id",),
-    "reasoning": ("summary", "content", "encrypted_content"),
+    "reasoning": ("summary", "content"),
     "item_reference": ("id",),
 }
 REMEMBERED = ("previous_response_id", "conversation", "prompt")
@@ -56,8 +56,11 @@ def is_item(value: Json) -> bool:
     kind = value["type"]
     if kind.endswith("_call") and kind not in ITEMS:  # web_search_call and the like
         return "id" in value
+    if kind == "reasoning":
+        listed = any(isinstance(value.get(name), list) for name in ITEMS[kind])
+        return listed or "encrypted_content" in value
     whole = any(name in value for name in ITEMS.get(kind, ()))
-    return whole and (kind != "message" or value.get("role") in (*ROLES, None))
+    return whole and (kind != "message" or value.get("role") in ROLES)
 
 
 def _asked(instructions: Json, given: Json) -> list[Json]:

@@ -73,7 +73,7 @@ def build_trace(
         messages=tuple(chat),
         tools=tuple(offered) or None,
         group=(ident(group) if group else None) or None,
-        gold=gold if isinstance(gold, dict) else None,
+        gold=gold if gold and isinstance(gold, dict | str) else None,
         source=known(finish_reason=finish_reason, **source, tools_left_out=left_out),
     )
 
@@ -111,10 +111,12 @@ def _check(chat: Sequence[Message]) -> None:
     for message in chat:
         if message["role"] == "assistant":
             learned = learned or message.get("weight") != 0
-            if not _says(message) and not message.get("tool_calls"):
+            said = message["content"]
+            if (not said or said.isspace()) and not message.get("tool_calls"):
                 raise Unusable(reasons.NO_ANSWER if message is chat[-1] else reasons.EMPTY_TURN)
-    if not (len(chat) > 1 and chat[-2]["role"] == "user" and _says(chat[-2])):
-        _check_question(chat)
+    before = chat[-2] if len(chat) > 1 else {}
+    if before.get("role") != "user" or not before["content"] or before["content"].isspace():
+        _check_question(chat)  # nearly all chats end with a question that has text
     if not learned:
         raise Unusable(reasons.WEIGHTLESS)
 

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from imported_row import Quiet
 
 from offapi.data import traces
 from offapi.data.importers import records
 from offapi.data.importers.formats import langfuse
 from offapi.data.importers.run import Imported, ImportRequest, import_traces
 from offapi.errors import ConfigError, DataError
-from offapi.progress import Advance
 
 SAMPLES = Path(__file__).parents[3] / "samples" / "traces"
 ARGUMENTS = '{"city": "Paris"}'
@@ -28,16 +26,6 @@ SYSTEM = {"role": "system", "content": "You answer questions about the weather."
 USER = {"role": "user", "content": "What is the weather in Paris?"}
 RESULT = "rainy in Paris, 11 °C"
 ANSWER = "It is 11 °C and raining in Paris."
-
-
-class Quiet:
-    """A reporter that reports nothing."""
-
-    def say(self, text: str = "") -> None: ...
-
-    @contextmanager
-    def progress(self, title: str, total: int | None = None) -> Iterator[Advance]:
-        yield lambda done, note="": None
 
 
 def read(
@@ -472,7 +460,7 @@ def test_generic(tmp_path: Path) -> None:
     assert reasons(imported) == {
         "no answer": 1,
         "nothing lies where --map says": 1,
-        "the gold answer is not an object": 1,
+        "the gold answer is neither an object nor a text": 1,
     }
 
 
