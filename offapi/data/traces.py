@@ -155,10 +155,10 @@ def as_row(trace: Trace) -> dict[str, Any]:
 
 def parse(row: jsonl.JsonRow) -> Trace:
     """Return the trace in `row`; raise DataError at the field that is wrong."""
-    refuse_other_kind(row, "messages")
+    if "messages" not in row.value:
+        refuse_other_kind(row, "messages")
     messages = row.required("messages", list)
-    for name in ("gold", "source", "grade"):
-        row.optional(name, object)
+    row.optional("gold", object)
     for i, message in enumerate(messages):
         _check_message(row, f"messages[{i}]", message)
     if not messages or messages[-1]["role"] != "assistant":

@@ -20,6 +20,7 @@ from offapi.data.traces import Trace
 from offapi.drift import without_gold
 from offapi.drift.signals import Signal, signal_values
 from offapi.errors import ConfigError, DataError
+from offapi.files import jsonl
 from offapi.files.hashing import hash64
 from offapi.grading import rows, table
 from offapi.grading.file import pool
@@ -119,7 +120,7 @@ class TraceSource:
             row = orjson.loads(line.removeprefix(b"\xef\xbb\xbf"))
         except orjson.JSONDecodeError:
             return ""
-        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+        if not isinstance(row, dict) or type(row.get("id")) not in (str, int):
             return ""
         if "document" in row and "messages" not in row and row.get("recorded_label") is None:
             what = "the document has no answer."
@@ -127,7 +128,7 @@ class TraceSource:
             raise DataError.at(
                 what, path=self.path, line=number, field="recorded_label", next_step=step
             )
-        id = hash64(row["id"])
+        id = hash64(str(row["id"]))
         group = hash64(f"group\0{row['group']}") if isinstance(row.get("group"), str) else None
         if id in self.reference or group in self.reference:
             return REFERENCE
@@ -159,6 +160,11 @@ def _opened(path: Path) -> Any:
             raise DataError.at(
                 "the file has no rows.", path=path, next_step="Write one JSON object per line."
             )
+        if not jsonl.is_lines(path):
+            file.close()
+            what = "the file is not JSON Lines in UTF-8, which is needed here."
+            step = "Write one object a line, for example: jq -c '.[]' FILE (or gunzip it)."
+            raise DataError.at(what, path=path, next_step=step)
     except OSError as error:
         raise DataError.at(
             f"the file cannot be read: {error.strerror}.", path=path, next_step="Check the path."

@@ -19,7 +19,7 @@ from offapi.errors import DataError, nearest, place
 from offapi.files import atomic, contents, json_text
 
 T = TypeVar("T")
-DEEPEST = 200  # levels, which every writer of JSON can write
+DEEPEST = 250  # levels that can be written again
 NUMBERS = " (a whole number as an id counts as its digits)"
 _KINDS: Mapping[type, str] = {str: "a string", dict: "an object", list: "an array"}
 
@@ -32,7 +32,7 @@ class JsonRow:
     line: int  # 1-based; of an array, the element's number
     value: Mapping[str, Any]
     element: bool = False  # of an array
-    suspect: bool = False  # the value holds NaN or Infinity, or may be nested too deeply
+    nan: bool = False  # the value holds NaN or Infinity
 
     @property
     def id(self) -> str:
@@ -41,14 +41,14 @@ class JsonRow:
         Raise DataError if it is missing, empty or something else.
         """
         id = self.value.get("id")
+        if isinstance(id, str) and id and not id.isspace():
+            return id
         if isinstance(id, int) and not isinstance(id, bool):
             return str(id)
         if isinstance(id, float) and id.is_integer():
             return str(int(id))
-        id = self.required("id", str)
-        if not id.strip():
-            raise self.error("the id is empty.", "id", "Give every row its own id.")
-        return id
+        self.required("id", str)
+        raise self.error("the id is empty.", "id", "Give every row its own id.")
 
     def required(self, name: str, kind: type[T]) -> T:
         """Return the field `name`. Raise DataError if it is missing or not a `kind`."""
@@ -70,16 +70,18 @@ class JsonRow:
             raise self.error(
                 f"{name!r} must be {_KINDS[kind]}, got {shown}.", name, "Fix this row."
             )
-        if self.suspect:
+        if isinstance(value, dict):
             self._check_writable(name, value)
         return value
 
     def _check_writable(self, name: str, value: object) -> None:
         """Raise DataError where a value cannot be written as it was read."""
-        if _too_deep(value):
-            what = f"{name!r} is nested more than {DEEPEST} levels deep."
-            raise self.error(what, name, "Fix this row.")
-        if field := _not_finite(value, name):
+        try:
+            orjson.dumps([[[[value]]]])  # deeper than any row holds it
+        except TypeError:
+            what = f"{name!r} is nested too deeply, beyond {DEEPEST} levels."
+            raise self.error(what, name, "Fix this row.") from None
+        if self.nan and (field := _not_finite(value, name)):
             step = "Write null where there is no value."
             raise self.error("NaN and Infinity are not JSON.", field, step)
 
@@ -149,12 +151,14 @@ def parse(
     if len(line) > contents.LARGEST:
         what = f"one row must not exceed {contents.LARGEST >> 20} MiB."
         raise DataError.at(what, path=path, line=number, next_step="Split or remove the row.")
-    suspect = line.count(b"{") + line.count(b"[") > DEEPEST or b"NaN" in line or b"Infinity" in line
+    nan = False
     try:
-        value = json_text.loads(line)
-    except ValueError:
-        raise _not_json(path, number, line, last) from None
-    row = JsonRow(path, number, value, element, suspect)
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        value, nan = json_text.with_nan(line), True
+        if value is None:
+            raise _not_json(path, number, line, last) from None
+    row = JsonRow(path, number, value, element, nan)
     if not isinstance(value, dict):
         what = f"a JSON {type(value).__name__}, not an object."
         raise row.error(what, next_step="Write one JSON object on each line.")
@@ -169,15 +173,6 @@ def _not_json(path: Path, number: int, line: bytes, last: bool) -> DataError:
         cut = "This last line may have been cut short. " if last else ""
         step = f"{cut}Write one whole JSON object on each line."
     return DataError.at(f"{what}.", path=path, line=number, next_step=step)
-
-
-def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [child for each in level for _, child in _children(each)]
-        if not level:
-            return False
-    return True
 
 
 def _not_finite(value: Any, path: str) -> str:
@@ -198,11 +193,12 @@ def unique_ids(rows: Iterable[JsonRow]) -> None:
     """Raise DataError at the first row whose id is empty or was used before; 1 and "1" are one."""
     seen: dict[str, JsonRow] = {}
     for row in rows:
-        before = seen.setdefault(row.id, row)
+        id = row.id
+        before = seen.setdefault(id, row)
         if before is not row:
             unit = "element" if row.element else "line"
             alike = "" if type(before.value["id"]) is type(row.value["id"]) else NUMBERS
-            what = f"id {row.id!r} was already used in {unit} {before.line}{alike}."
+            what = f"id {id!r} was already used in {unit} {before.line}{alike}."
             raise row.error(what, "id", "Give every row its own id.")
 
 
@@ -219,5 +215,11 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def line(row: Mapping[str, Any]) -> bytes:
-    """Write `row` as one JSON line."""
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    """Write `row` as one JSON line. Raise DataError where it is nested too deeply."""
+    try:
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError as error:
+        if "Recursion" not in str(error):
+            raise
+        what = f"row {row.get('id')!r} cannot be written as JSON: {error}."
+        raise DataError(what, next_step="Fix or remove this row.") from None

@@ -62,7 +62,7 @@ def test_windows_files_blank_lines_and_other_keys_are_read(tmp_path: Path) -> No
         (b'{"id":"2","document":"\xff"}\n', "", "not UTF-8"),
         (b'{"id":"2","document":NaN}\n', "document", "a string, got NaN"),
         (b'{"id":"2","document":"x","gold":{"a":[1,NaN]}}\n', "gold.a.1", "NaN and Infinity"),
-        (b'{"id":"2","document":"x","recorded_label":%b}\n' % DEEP, "recorded_label", "200 levels"),
+        (b'{"id":"2","document":"x","recorded_label":%b}\n' % DEEP, "recorded_label", "250 levels"),
         (b'{"id":"2"}\n', "document", "missing"),
         (b'{"id":"2","docment":"x"}\n', "document", "'docment'"),
         (b'{"document":"x"}\n', "id", "missing"),

@@ -475,6 +475,21 @@ def test_one_row_of_a_group_counts(case: Case) -> None:
     assert (found.rows, tally.passed_over) == (10, {"of a group counted before": 40})
 
 
+def test_a_whole_number_is_the_id_that_its_text_is(case: Case) -> None:
+    tally = RowTally()
+    rows = [{**row(i), "id": id} for i, id in enumerate((1, "1", 1, 2))]
+    assert case.run(rows, tally=tally).rows == 2
+    assert sum(tally.passed_over.values()) == 2
+
+
+def test_one_array_is_named(case: Case) -> None:
+    path = case.folder / "array.json"
+    path.write_text(json.dumps([row(1), row(2)], indent=1))
+    with pytest.raises(DataError, match="not JSON Lines in UTF-8") as error:
+        reference.read_reference(case.source(path, Ids()), Quiet())
+    assert "jq -c" in error.value.next_step
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "rows", "nan", "steps", "ids", "list", "key"])
 def test_a_damaged_state_is_refused(case: Case, tmp_path: Path, damage: str) -> None:
     path, key = tmp_path / "state.json", {"task": "t", "margin": 0.02}
@@ -512,7 +527,7 @@ def test_a_state_of_another_comparison_is_refused(case: Case, tmp_path: Path) ->
 HOSTILE = [
     ("{", "line 3: not JSON"),
     ("[1]", "line 3: a JSON list"),
-    ('{"id": [5], "messages": []}', "line 3, field 'id'"),
+    (json.dumps({**row(9), "id": [5]}), "line 3, field 'id'"),
     ('{"id": "x", "messages": []}', "line 3, field 'messages'"),
     ('{"id": "x", "messages": [{"role": "user", "content": "?"}]}', "line 3, field 'messages'"),
     (

@@ -116,3 +116,12 @@ def test_a_row_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(DataError, match="one row must not exceed 1 MiB") as caught:
         jsonl.read(path)
     assert caught.value.where == f"{path}, line 2"
+
+
+def test_a_row_that_cannot_be_written_says_which(tmp_path: Path) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    with pytest.raises(DataError, match="row 'x' cannot be written as JSON: Recursion"):
+        jsonl.write(tmp_path / "d.jsonl", [{"id": "x", "source": deep}])
+    assert not list(tmp_path.iterdir())
