@@ -64,3 +64,36 @@ def test_a_sampling_mask_must_hold_the_token_of_each_position() -> None:
     ):
         with pytest.raises(ValueError, match="sampling mask of episode 'row-1'"):
             check_scorable([masked(ids, counts)], 10)
+
+
+def test_segments_are_joined_in_order() -> None:
+    spoken = Segment((3, 4), True, (-0.5, -1.0))
+    chat = Episode("a", (GIVEN, spoken, Segment((5,), False), Segment((6,), True, (-2.0,))))
+    assert chat.tokens == (1, 2, 3, 4, 5, 6)
+    assert chat.mask == (False, False, True, True, False, True)
+    assert chat.behaviour is not None
+    assert chat.behaviour.tolist() == [-0.5, -1.0, -2.0]
+    assert Episode("b", (GIVEN, spoken, Segment((6,), True))).behaviour is None
+    assert Episode("c", (GIVEN, Segment((3,), True))).behaviour is None
+
+
+def test_the_sampling_masks_of_all_turns_are_joined_or_none_counts() -> None:
+    def turn(ids: tuple[int, ...], counts: tuple[int, ...], tokens: tuple[int, ...]) -> Segment:
+        mask = SamplingMask(np.array(ids, np.int32), np.array(counts, np.int32))
+        return Segment(tokens, True, sampling_mask=mask)
+
+    first, second = turn((3, 9), (2,), (3,)), turn((4, 5, 6), (1, 2), (4, 6))
+    joined = Episode("a", (GIVEN, first, GIVEN, second)).sampling_mask
+    assert joined is not None
+    assert (joined.ids.tolist(), joined.counts.tolist()) == ([3, 9, 4, 5, 6], [2, 1, 2])
+    assert Episode("b", (GIVEN, first, Segment((5,), True))).sampling_mask is None
+    assert Episode("c", (GIVEN,)).sampling_mask is None
+    of_positions = SamplingMask.of_positions([np.array([3, 9], np.int32), np.array([4], np.int32)])
+    assert (of_positions.ids.tolist(), of_positions.counts.tolist()) == ([3, 9, 4], [2, 1])
+
+
+@pytest.mark.parametrize("tokens", [(-1, 2), (1, 10)])
+def test_tokens_that_the_model_does_not_know_are_named(tokens: tuple[int, ...]) -> None:
+    check_scorable([Episode("a", (Segment((0, 9), False),))], 10)
+    with pytest.raises(ValueError, match="episode 'a' has token"):
+        check_scorable([Episode("a", (Segment(tokens, False),))], 10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 
 import msgspec
@@ -13,7 +13,7 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
-from offapi.backend import Completion
+from offapi.backend import Completion, Sampling
 from offapi.data.documents import Document
 from offapi.rl import heldout
 from offapi.rl.heldout import HeldOut
@@ -160,3 +160,31 @@ def test_a_look_keeps_a_reward_that_is_not_given() -> None:
     again = msgspec.convert(orjson.loads(orjson.dumps(asdict(Trail(5, history=(found,))))), Trail)
     assert again.history == (found,)
     assert orjson.loads(found.rows(prompts).splitlines()[1])["reward"] is None
+
+
+def test_a_look_answers_once_and_greedily_whatever_the_training_samples() -> None:
+    prompts = [Prompt(Document(f"d{i}", "text"), (1,)) for i in range(2)]
+    sampling = Sampling(9, (2,), temperature=0.7, top_k=5, top_p=0.8, min_p=0.1, seed=3)
+    asked: list[tuple[int, Sampling, int]] = []
+
+    @dataclass(frozen=True)
+    class Asks:
+        """Stands in for a Sampler."""
+
+        n: int
+        sampling: Sampling
+
+        def groups(self, prompts: Sequence[Prompt], step: int) -> list[RolloutGroup]:
+            asked.append((self.n, self.sampling, step))
+            completion = Completion((1,), (0.0,), "stop")
+            audits = ({"gold": 0.5, "short": 1.0}, {"short": 0.0})
+            judged = [Judged(0.5, {}, audits[0], {"total": 0.25}), Judged(0.5, {}, audits[1])]
+            pairs = zip(prompts, judged, strict=True)
+            return [RolloutGroup(p, (Rollout(completion, "x", j, 0.5),)) for p, j in pairs]
+
+    found = heldout.look(Asks(8, sampling), prompts, 5)  # type: ignore[arg-type]
+    assert asked == [(1, Sampling(9, (2,), seed=3), 5)]
+    assert found.step == 5
+    assert found.audits == (0.75, 0.0)
+    # the fields of gold stand for gold where there are any
+    assert found.parts == {"short": (1.0, 0.0), "total": (0.25, None)}

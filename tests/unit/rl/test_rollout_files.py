@@ -84,6 +84,14 @@ def test_a_runs_rollouts_are_read_as_they_were(tmp_path: Path, chat: Chat) -> No
         ] * (len(was.rollouts))
 
 
+def test_steps_are_read_in_their_order(tmp_path: Path, chat: Chat) -> None:
+    for step in (7, 2, 12, 1, 9, 4, 11, 3):
+        pair = (rollout(chat, "yes", float(step)), rollout(chat, "no", 0.0))
+        written(tmp_path, step, group(chat, "d1", *pair))
+    read = rollout_files.read(tmp_path, TASK, chat)
+    assert [group.rewards_G[0] for group in read] == [1, 2, 3, 4, 7, 9, 11, 12]
+
+
 def test_a_document_that_is_twice_in_a_step_makes_two_groups(tmp_path: Path, chat: Chat) -> None:
     one = group(chat, "d1", rollout(chat, "yes", 1.0), rollout(chat, "no", 0.0))
     other = group(chat, "d1", rollout(chat, "so", 0.0), rollout(chat, "so", 0.0))

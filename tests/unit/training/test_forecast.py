@@ -64,3 +64,27 @@ def test_the_forecast_of_a_reinforcement_by_hand(tmp_path: Path) -> None:
     )
     assert work.seconds == pytest.approx(steps + looks)
     assert work.bytes == 7 + 100 * activation_bytes(tmp_path, "torch", "float32")
+
+
+def test_a_longest_answer_beyond_the_micro_batch_sets_the_memory(tmp_path: Path) -> None:
+    """One completion is never split: its prompt and its answer are computed together."""
+    (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
+    spec, token = ModelSpec(path=tmp_path), activation_bytes(tmp_path, "torch", "float32")
+    schedule = Schedule(rows=4, batch_size=2, epochs=1.0, lr=1e-3, warmup_steps=0, seed=0)
+    machine = forecast.Machine("torch", forecast.Speed(1.0), 7.0, 1e9, micro_batch=20)
+    rounds = forecast.Rounds([10, 40], [50], answer=5, group=4, updates=1, eval_every=2)
+    assert forecast.reinforcement(machine, rounds, schedule, spec).bytes == 7 + 45 * token
+    small = replace(machine, micro_batch=1000)  # more than a step has: two groups of 60
+    assert forecast.reinforcement(small, rounds, schedule, spec).bytes == 7 + 120 * token
+    assert forecast.training(machine, [30, 10], schedule, spec).bytes == 7 + 30 * token
+    assert forecast.training(small, [30, 10], schedule, spec).bytes == 7 + 60 * token
+
+
+def test_a_resumed_training_takes_the_time_of_the_steps_left(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
+    schedule = Schedule(rows=4, batch_size=2, epochs=2.0, lr=1e-3, warmup_steps=0, seed=0)
+    machine = forecast.Machine("torch", forecast.Speed(1.0), 7.0, 1e9)
+    spec, rows = ModelSpec(path=tmp_path), [10, 20, 30, 40]
+    whole = forecast.training(machine, rows, schedule, spec).seconds
+    assert whole == pytest.approx(2 * 100 * machine.speed.train)
+    assert forecast.training(machine, rows, schedule, spec, 3).seconds == pytest.approx(whole / 4)
