@@ -94,3 +94,17 @@ def test_a_model_whose_sizes_cannot_be_read_is_left_to_the_backend(
     assert taken[1].activation_bytes == 10.0 * 10 * 3 * 2
     backend.load("torch", ModelSpec(tmp_path, dtype="float32", activation_bytes=5.0))
     assert taken[2].activation_bytes == 5.0
+
+
+def test_a_model_is_loaded_in_the_dtype_that_auto_stands_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[ModelSpec] = []
+    monkeypatch.setattr(backend, "find", lambda name: taken.append)
+
+    def resolve(dtype: str, name: str, device: str) -> str:
+        return "bfloat16" if (dtype, name, device) == ("auto", "torch", "cuda:1") else "float32"
+
+    monkeypatch.setattr(backend, "resolve_dtype", resolve)
+    backend.load("torch", ModelSpec(tmp_path, dtype="auto", device="cuda:1"))
+    assert taken[0].dtype == "bfloat16"
