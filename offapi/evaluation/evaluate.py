@@ -26,6 +26,7 @@ from offapi.evaluation.sampled_accuracy import SampledReport, score_samples
 from offapi.evaluation.test_set import count_scoring
 from offapi.files import atomic
 from offapi.files.hashing import sha256_file
+from offapi.files.lock import CannotLock
 from offapi.models import store
 from offapi.progress import LOADING, Progress
 from offapi.task import Task, load_task
@@ -218,7 +219,7 @@ def _check_free(run: Run) -> None:
 
     Its adapter may change, and the scoring cannot be counted.
     """
-    with suppress(OSError), run.alone():
+    with suppress(OSError, CannotLock), run.alone():
         pass
 
 
@@ -226,6 +227,6 @@ def _count(run: Run, questions: Questions, progress: Progress) -> int | None:
     """Count the scoring and return how many there are; None where the run cannot be written."""
     try:
         return count_scoring(run, questions.data, len(questions.rows))
-    except (OSError, atomic.NotCommitted) as error:
+    except (OSError, CannotLock, atomic.NotCommitted) as error:
         progress.say(f"This scoring was not counted: the run cannot be written. {error}")
         return None

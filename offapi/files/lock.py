@@ -18,12 +18,16 @@ from offapi.files.append import remedy
 SECONDS_BETWEEN_TRIES = 0.05
 
 
+class CannotLock(RunError):
+    """The place of a lock takes none, such as a read-only disk; nobody else holds it."""
+
+
 @contextmanager
 def hold(file: Path, what: str, where: str, seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock `file`, which stays on disk; wait for it at most `seconds`.
 
-    Then raise a RunError that names the process that holds it. `what`, at `where`, is what the lock
-    protects, for the message.
+    Then raise a RunError that names the process that holds it; CannotLock where the file takes no
+    lock. `what`, at `where`, is what the lock protects, for the message.
     """
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
@@ -87,7 +91,7 @@ def _taken(descriptor: int, path: Path) -> bool:
     return True
 
 
-def _no_lock(error: OSError, path: Path) -> RunError:
+def _no_lock(error: OSError, path: Path) -> CannotLock:
     """Return the error for a file that cannot be locked, as on some network file systems."""
     what = f"cannot be locked: {error.strerror}."
-    return RunError(what, where=str(path), next_step=remedy(error))
+    return CannotLock(what, where=str(path), next_step=remedy(error))

@@ -13,7 +13,7 @@ from recipe_folder import TASK, offapi, told, write_jsonl
 RECIPE = """
 recipe = "sft"
 task = "task.py"
-data = "val.jsonl"
+data = "train.jsonl"
 val = "val.jsonl"
 model = "model"
 out = "runs"
@@ -35,6 +35,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, shop in enumerate(("Ash", "Elm"))
     ]
     write_jsonl(folder / "val.jsonl", rows)
+    learned = [
+        {"id": f"t{i}", "document": f"bought at {shop} by card", "gold": {"shop": shop}}
+        for i, shop in enumerate(("Ash", "Elm"))
+    ]
+    write_jsonl(folder / "train.jsonl", learned)
     done = offapi("train", "sft.toml", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert offapi("cost", "--example=costs.toml", cwd=folder).returncode == 0

@@ -246,11 +246,12 @@ def test_mistakes_are_reported_and_nothing_is_written(
 
 def test_a_run_that_cannot_be_written_is_scored_uncounted(bench: Path, tmp_path: Path) -> None:
     from offapi.evaluation import test_set
+    from offapi.files.lock import CannotLock
     from offapi.training.run import Run
 
     run = Run.create(tmp_path, "read", {})
     (run.path / ".lock").mkdir()  # as unwritable as a read-only disk, also to root
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(CannotLock):
         test_set.count_scoring(run, bench / "val.jsonl", 1)
     (run.path / "adapter").mkdir()
     for file in (bench / "runs/sft/adapter").iterdir():

@@ -34,7 +34,7 @@ def test_a_batch_says_how_its_requests_and_results_make_rows(tmp_path: Path) -> 
     done = imported("openai", *names, "--out", tmp_path / "traces.jsonl")
     assert done.returncode == 0, done.stderr
     assert "5 rows read, 2 usable, 3 dropped." in done.stderr
-    assert "2 requests are stored apart from their results: 7 requests and results" in done.stderr
+    assert "2 requests are stored apart from the results: 7 requests and results" in done.stderr
 
 
 def rows(path: Path, count: int) -> Path:
