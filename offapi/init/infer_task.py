@@ -17,6 +17,7 @@ import orjson
 from offapi.checks.kinds import KindName
 from offapi.checks.schema_types import choices_of, properties_of, types_of
 from offapi.data.documents import KnownAnswer, fields_of
+from offapi.errors import DataError
 from offapi.init.infer_schema import AnswerShape, Schema, infer_schema
 from offapi.init.python_text import Code, PythonCall
 from offapi.init.source import SourceRow
@@ -98,6 +99,9 @@ def _of_fields(name: str, rows: Sequence[SourceRow]) -> Inferred:
     kept = [row for i, row in enumerate(usable) if i not in shape.unlike]
     unsure = list(shape.unsure)
     match = _kinds(shape.schema, [fields_of(row.answer) for row in kept], unsure)
+    if not match:
+        step = "Give the answers a field whose name has no brackets."
+        raise DataError("no field of the answers can be compared.", next_step=step)
     spelled = max(len(orjson.dumps(row.answer)) for row in kept)
     draft = DraftTask(name, "", shape.schema, match, dict(_JSON_CHECKS), _tokens(spelled))
     fields = ", ".join(
@@ -133,8 +137,10 @@ def _kinds(
         plain = not any(mark in key for key in (name, *names) for mark in (".", "[", "]"))
         if types == {"object"} and names and plain:
             kinds |= _kinds(part, filled, unsure, inner)
-        elif not path or plain:
+        elif (not path and "[" not in name) or plain:
             kinds[inner] = _kind(part, types, filled, inner, unsure)
+        else:
+            unsure.append(f"{inner} is not compared: its name reads as a path")
     return kinds
 
 

@@ -6,6 +6,7 @@ have in common (`infer_schema`, `infer_task`).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import orjson
 
 from offapi.checks.answer_reading import read_text, read_trace
-from offapi.data import rows, traces
+from offapi.data import rows
 from offapi.data.documents import SUFFIXES, Document, KnownAnswer, say_left_out
 from offapi.data.importers import guess_format, records
 from offapi.data.importers.records import RecordFile
@@ -81,20 +82,29 @@ def read_source(
         return _from_columns("a table", path, cells, text, answers)
     files = records.find_files((path,), but=work)
     first = _first_record(files)
-    if first is None or "document" in first or ("messages" in first and "id" in first):
+    if first is None or _is_own(first):
         return Source("a file of rows", tuple(map(_of_row, rows.read_rows(path))))
     format = guess_format.best_reader(files)
     if format:
         return _imported(format, files, work, progress)
-    lines = list(enumerate(_flat_rows(path, files), start=1))
+    lines = list(enumerate(_flat_rows(path, files, answers), start=1))
     return _from_columns("a table of JSON rows", path, lines, text, answers)
+
+
+def _is_own(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is a document or trace of offapi, and no other tool's record."""
+    messages = row.get("messages")
+    if not isinstance(messages, list) or "id" not in row:
+        return "document" in row
+    last = messages[-1] if messages else None
+    return isinstance(last, dict) and last.get("role") == "assistant"
 
 
 def _first_record(files: Sequence[RecordFile]) -> Mapping[str, Any] | None:
     """Return the first JSON object of the files; None where they begin with anything else."""
     try:
         job = next(records.read_jobs(files, PLACE), None)
-        value = orjson.loads(job.records[0]) if job and job.records else None
+        value = json.loads(job.records[0]) if job and job.records else None  # NaN too
     except (DataError, ValueError):
         return None
     return value if isinstance(value, dict) else None
@@ -117,7 +127,7 @@ def _imported(format: str, files: Sequence[RecordFile], work: Path, progress: Pr
         work.mkdir(mode=0o700)
         out = work / "traces.jsonl"
         imported = import_traces(ImportRequest(format, files, {}), out, progress)
-        found = tuple(map(_of_row, traces.read(out)))
+        found = tuple(map(_of_row, rows.read_rows(out)))
     notes = [
         f"{plural(each.count, 'row')} not usable: {each.reason} ({', '.join(each.places)})"
         for each in imported.dropped
@@ -125,7 +135,19 @@ def _imported(format: str, files: Sequence[RecordFile], work: Path, progress: Pr
     return Source(f"a log of the format {format}", found, tuple(notes))
 
 
-def _flat_rows(path: Path, files: Sequence[RecordFile]) -> list[Mapping[str, Any]]:
+def _not_read(path: Path) -> DataError:
+    step = (
+        "See why with `offapi traces import FORMAT`, then name its traces here; or write rows with"
+        " a document and its gold."
+    )
+    what = "its records are neither documents nor a log of a known format with answers."
+    return DataError.at(what, path=path, next_step=step)
+
+
+def _flat_rows(
+    path: Path, files: Sequence[RecordFile], answers: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """Return the rows of a file of flat JSON objects; only an answer may hold others."""
     found: list[Mapping[str, Any]] = []
     for job in records.read_jobs(files, PLACE):
         for i, record in enumerate(job.records, start=job.first):
@@ -136,6 +158,9 @@ def _flat_rows(path: Path, files: Sequence[RecordFile]) -> list[Mapping[str, Any
             if not isinstance(value, dict):
                 what, step = "the row is not a JSON object.", "Fix or remove it."
                 raise DataError.at(what, path=path, line=i, next_step=step)
+            nested = [name for name, cell in value.items() if isinstance(cell, dict | list)]
+            if any(name.casefold() not in ANSWER_NAMES and name not in answers for name in nested):
+                raise _not_read(path)
             found.append(value)
     return found
 

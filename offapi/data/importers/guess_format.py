@@ -6,6 +6,7 @@ refuses because it failed, was shortened or the like. Left out: using the guess 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -25,6 +26,7 @@ GOLD = frozenset(
         *("ground_truth", "label", "labels", "target", "rejected", "non_preferred_output"),
     }
 )
+GOLD_NAME = re.compile(r"(reference|expected|correct|gold|target|ground_truth)", re.IGNORECASE)
 ABOUT = frozenset(  # keys whose texts are about a call, and not what was asked or answered
     {
         *("metadata", "headers", "params", "model_parameters", "modelParameters", "tools", "usage"),
@@ -67,10 +69,16 @@ def best_reader(given: Sequence[RecordFile]) -> str:
             continue
         for format in formats:
             outcomes = _outcomes(format, value)
-            if any(not isinstance(each, Dropped) for each in outcomes):
+            kept = [each for each in outcomes if not isinstance(each, Dropped)]
+            if any(isinstance(each, Trace) for each in kept) or (kept and _names_gold(value)):
                 usable[format] += 1 if _loses_text(value, outcomes) else RECORDS
     best = max(usable, key=lambda format: usable[format])
     return best if usable[best] else ""
+
+
+def _names_gold(record: Mapping[str, Json]) -> bool:
+    """Return whether a key of the record is called as a known answer is."""
+    return any(GOLD_NAME.match(name) or name in GOLD for name in record)
 
 
 def _readers(record: bytes, formats: Sequence[str]) -> list[str]:
