@@ -180,8 +180,8 @@ def _show_import(output: Output, imported: Imported) -> None:
         )
     if imported.documents:
         output.say(
-            f"{imported.documents:,} of them are documents with their known answer (gold), without a"
-            " model's answer: for the recipes sft and grpo, and for `offapi eval`."
+            f"Documents with a known answer (gold) and no model's answer: {imported.documents:,}. They"
+            " are for the recipes sft and grpo, and for `offapi eval`."
         )
     if imported.dropped:
         rows = [

@@ -37,6 +37,28 @@ def test_a_batch_says_how_its_requests_and_results_make_rows(tmp_path: Path) -> 
     assert "2 requests are stored apart from the results: 7 requests and results" in done.stderr
 
 
+def test_known_answers_become_documents_and_are_said_to_be(tmp_path: Path) -> None:
+    source, out = tmp_path / "rft.jsonl", tmp_path / "out.jsonl"
+    row = {"messages": [{"role": "user", "content": "Foo Ltd"}], "reference_answer": {"total": 1.5}}
+    source.write_text(json.dumps(row))
+    done = imported("openai-ft", source, "--out", out)
+    assert "Documents with a known answer (gold) and no model's answer: 1." in done.stderr
+    assert json.loads(out.read_text())["gold"] == {"total": 1.5}
+    again = imported("openai-ft", source, "--out", tmp_path / "again.jsonl", "--json")
+    assert json.loads(again.stdout)["documents"] == 1
+
+
+def test_no_escape_in_a_file_name_or_a_key_reaches_the_terminal(tmp_path: Path) -> None:
+    source, out = tmp_path / "a\x1b[2Jb.jsonl", tmp_path / "out.jsonl"
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    source.write_text(json.dumps({"messages": chat}) + "\n" + json.dumps({"x\x1b[2Jy": 1}))
+    done = imported("openai-ft", source, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "a [2Jb.jsonl:2" in done.stderr
+    assert "x [2Jy" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
 def rows(path: Path, count: int) -> Path:
     with path.open("w") as file:
         for i in range(count):
