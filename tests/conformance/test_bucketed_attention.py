@@ -60,3 +60,36 @@ def test_rows_of_similar_length_share_a_call() -> None:
     ]
     laid_out = packed.rectangles(rows, 0, None, torch.device("cpu"))
     assert sorted(part.shape[:2] for part in laid_out.parts) == [(1, 16), (2, 12), (2, 15)]
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 4, 5, 6, 9, 40])
+@pytest.mark.parametrize("shared", [0, 5])
+def test_a_decoded_token_sees_as_many_keys_as_its_window(shared: int, window: int | None) -> None:
+    """Its own key is the last of them, and the shared keys come before its row's own."""
+    decoding = pytest.importorskip("offapi.backends.torch_backend.cache").Decoding
+    lengths, dim = [1, 3, 7], 8
+    own_k, own_v = draw(sum(lengths), 2, 1).detach(), draw(sum(lengths), 2, 2).detach()
+    q, k, v = (
+        draw(len(lengths), heads, 10 + heads + i).detach() for i, heads in enumerate((6, 2, 2))
+    )
+    cache = decoding(room=3, capacity=9, shared=shared)
+    if shared:
+        cache.prefix[0] = (draw(shared, 2, 3).detach(), draw(shared, 2, 4).detach())
+    cache.admit({0: (own_k, own_v)}, lengths, 1, 0)
+    cache.place(torch.tensor(lengths), max(lengths) + 1)
+    found = cache.attend(0, q, k, v, 0.3, window)
+    starts = [0, 1, 4]
+    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        parts = [
+            (own[0, :, start : start + length], new[0, :, row : row + 1])
+            for own, new in ((own_k, k), (own_v, v))
+        ]
+        before = cache.prefix.get(0, (own_k[:, :, :0], own_v[:, :, :0]))
+        keys, values = (
+            torch.cat((first[0], *rest), dim=1)[:, -(window or 99) :].repeat_interleave(3, dim=0)
+            for first, rest in zip(before, parts, strict=True)
+        )
+        scores = (keys @ q[0, :, row, :, None])[..., 0] * 0.3
+        expected = (scores.softmax(-1)[..., None] * values).sum(1)
+        assert expected.shape == (6, dim)
+        torch.testing.assert_close(found[0, :, row], expected, atol=1e-6, rtol=1e-5)

@@ -164,7 +164,9 @@ def apart(one: Arrays, other: Arrays, scale: float = 1.0) -> float:
     )
 
 
-def same_logprobs(update: Update, expected: Sequence[Array | None], atol: float = 1e-4) -> None:
+def same_logprobs(
+    update: Update, expected: Sequence[Array | None], atol: float = oracle.CLOSE
+) -> None:
     assert len(update.logprobs) == len(expected)
     for one, other in zip(update.logprobs, expected, strict=True):
         assert (one is None) == (other is None)
@@ -209,7 +211,7 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
     given = samples(truth, adapter, batch, TEMPERATURE)
     update, computed = gradient(adapted(), batch, loss)
     metrics = expected_metrics(given, loss, knobs)
-    assert update.metrics == pytest.approx(metrics, abs=1e-4)
+    assert update.metrics == pytest.approx(metrics, abs=oracle.CLOSE)
     assert 0 < metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"] < 0.9
     same_logprobs(update, [sample.logprobs for sample in given])
 
@@ -277,7 +279,9 @@ def test_a_missing_array_is_neutral_for_its_experience_alone(
     backend = adapted(limits=limits)
     update, computed = gradient(backend, some, PolicyLoss("dapo", temperature=TEMPERATURE))
     given = samples(truth, adapter, some, TEMPERATURE)
-    assert update.metrics["loss"] == pytest.approx(policy_oracle.loss(given, rule="dapo"), abs=1e-4)
+    assert update.metrics["loss"] == pytest.approx(
+        policy_oracle.loss(given, rule="dapo"), abs=oracle.CLOSE
+    )
     # A missing array equals a default: own logprobs as old ones, old ones as behaviour.
     filled = []
     for x, own in zip(some, update.logprobs, strict=True):
@@ -331,7 +335,7 @@ def test_with_a_penalty_every_experience_is_computed(
     update = adapted().policy_gradient(level, PolicyLoss("dapo", beta=0.5, temperature=TEMPERATURE))
     given = samples(truth, adapter, level, TEMPERATURE)
     assert update.metrics["loss"] == pytest.approx(
-        policy_oracle.loss(given, rule="dapo", beta=0.5), abs=1e-4
+        policy_oracle.loss(given, rule="dapo", beta=0.5), abs=oracle.CLOSE
     )
     same_logprobs(update, [sample.logprobs for sample in given])
 
@@ -373,7 +377,7 @@ def test_the_backends_agree(
             gradient(backend, batch, loss) for backend in (here, there)
         )
         assert apart(mine, theirs) < 1e-4
-        assert update.metrics == pytest.approx(others.metrics, abs=1e-4)
+        assert update.metrics == pytest.approx(others.metrics, abs=oracle.CLOSE)
         same_logprobs(update, others.logprobs)
 
 
@@ -438,9 +442,9 @@ def test_truncated_rollouts_are_scored_over_their_sampling_mask(
     episodes = [one for _, one in done]
     scored = backend.score(episodes, temperature=sampling.temperature)
     for (completion, one), scores in zip(done, scored, strict=True):
-        np.testing.assert_allclose(scores, completion.logprobs, atol=1e-4)
+        np.testing.assert_allclose(scores, completion.logprobs, atol=oracle.CLOSE)
         np.testing.assert_allclose(
-            scores, logprobs(truth, adapter, one, sampling.temperature), atol=1e-4
+            scores, logprobs(truth, adapter, one, sampling.temperature), atol=oracle.CLOSE
         )
         mask, start = completion.sampling_mask, one.mask.index(True) - 1
         assert mask is not None
@@ -473,7 +477,7 @@ def test_the_reference_scores_over_sampling_masks_too(adapted: Load, truth: orac
         strict=True,
     ):
         np.testing.assert_allclose(
-            scores, logprobs(truth, None, one, sampling.temperature), atol=1e-4
+            scores, logprobs(truth, None, one, sampling.temperature), atol=oracle.CLOSE
         )
 
 
@@ -504,7 +508,7 @@ def test_the_expected_score_is_zero_as_it_was_sampled(
         update, computed = gradient(backend, every, PolicyLoss("dr_grpo", temperature=temperature))
         if temperature == sampling.temperature and (mask is not None) == sampling.truncated:
             given = np.array([float(one[0]) for one in update.logprobs if one is not None])
-            np.testing.assert_allclose(given, np.log(exact[exact > 0]), atol=1e-4)
+            np.testing.assert_allclose(given, np.log(exact[exact > 0]), atol=oracle.CLOSE)
         return float(np.linalg.norm(flat(computed))) * len(every)
 
     plain = replace(HOT, max_tokens=1)
@@ -547,7 +551,7 @@ def test_the_reference_is_the_adapter_that_was_loaded(
         for by, arrays in (("policy", policy), ("reference", adapter), ("policy", policy)):
             scored = backend.score(episodes, by=by, temperature=TEMPERATURE)  # type: ignore[arg-type]
             for one, scores in zip(episodes, scored, strict=True):
-                np.testing.assert_allclose(scores, logprobs(truth, arrays, one), atol=1e-4)
+                np.testing.assert_allclose(scores, logprobs(truth, arrays, one), atol=oracle.CLOSE)
 
     check(adapter)
     restored = other_adapter(adapter)
@@ -570,7 +574,7 @@ def test_a_fresh_adapters_reference_is_the_base(
     backend.restore(TrainState(adapter=adapter))
     one = episode(PROMPTS[0], (3, 4, 5))
     np.testing.assert_allclose(
-        backend.score([one], by="reference")[0], logprobs(truth, None, one, 1.0), atol=1e-4
+        backend.score([one], by="reference")[0], logprobs(truth, None, one, 1.0), atol=oracle.CLOSE
     )
 
 

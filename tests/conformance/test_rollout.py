@@ -50,7 +50,7 @@ def run(
 
 def same(one: Completion, other: Completion) -> None:
     assert (one.tokens, one.finish) == (other.tokens, other.finish)
-    np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+    np.testing.assert_allclose(one.logprobs, other.logprobs, atol=oracle.CLOSE)
 
 
 def test_greedy_takes_the_largest_logit_untempered(
@@ -62,7 +62,7 @@ def test_greedy_takes_the_largest_logit_untempered(
         logits = truth.logits((*prompt, *completion.tokens), adapter, SCALE)[len(prompt) - 1 : -1]
         assert completion.tokens == tuple(logits.argmax(-1))
         np.testing.assert_allclose(
-            completion.logprobs, oracle.log_softmax(logits).max(-1), atol=1e-4
+            completion.logprobs, oracle.log_softmax(logits).max(-1), atol=oracle.CLOSE
         )
 
 
@@ -83,7 +83,7 @@ def test_tokens_and_logprobs_are_those_of_the_inverse_cdf(
                 expected = oracle.sampled(logits[at], sampling)
                 reached = np.cumsum(np.exp(expected))
                 assert token == int((reached <= draws[at]).sum()), (index, sample, at)
-                assert logprob == pytest.approx(expected[token], abs=1e-4)
+                assert logprob == pytest.approx(expected[token], abs=oracle.CLOSE)
 
 
 def test_uneven_rounding_draws_no_impossible_token(backend_name: str) -> None:
@@ -163,7 +163,7 @@ def test_behaviour_logprobs_are_what_score_gives(adapted: Load, kind: str) -> No
     for (_, completion), scored in zip(
         done, backend.score(episodes, temperature=sampling.temperature), strict=True
     ):
-        np.testing.assert_allclose(completion.logprobs, scored, atol=1e-4)
+        np.testing.assert_allclose(completion.logprobs, scored, atol=oracle.CLOSE)
 
 
 def test_a_stop_token_ends_a_row_and_is_kept(load: Load) -> None:
@@ -179,7 +179,7 @@ def test_a_stop_token_ends_a_row_and_is_kept(load: Load) -> None:
         assert after.tokens == before.tokens[:cut]
         assert after.finish == ("stop" if stopped else "length")
         finishes.add(after.finish)
-        np.testing.assert_allclose(after.logprobs, before.logprobs[:cut], atol=1e-4)
+        np.testing.assert_allclose(after.logprobs, before.logprobs[:cut], atol=oracle.CLOSE)
     assert finishes == {"stop", "length"}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import oracle
 import pytest
 
 from offapi.backend import (
@@ -150,7 +151,7 @@ def drawn(
 def same(some: list[tuple[Completion, ...]], others: list[tuple[Completion, ...]]) -> None:
     for one, other in zip(sum(some, ()), sum(others, ()), strict=True):
         assert (one.tokens, one.finish) == (other.tokens, other.finish)
-        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=oracle.CLOSE)
 
 
 @cuda
@@ -203,7 +204,7 @@ def test_a_step_of_training_is_seen_by_the_next_rollout(on_cuda: Backend) -> Non
     ]
     on_cuda.score(episodes, by="reference")
     for (_, one), scored in zip(done, on_cuda.score(episodes, temperature=2.0), strict=True):
-        np.testing.assert_allclose(one.logprobs, scored, atol=1e-4)
+        np.testing.assert_allclose(one.logprobs, scored, atol=oracle.CLOSE)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu, merged", pytest.param("cuda", marks=cuda)])

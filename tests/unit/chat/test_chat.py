@@ -7,6 +7,7 @@ import pytest
 import tiny_llama
 
 from offapi.chat.chat import Chat, fit_episodes
+from offapi.chat.messages import with_argument_objects, without_thinking
 from offapi.episodes import Episode, Segment
 from offapi.errors import DataError, ModelError
 
@@ -239,6 +240,131 @@ def test_every_end_in_the_generation_config_is_a_stop(tmp_path: Path) -> None:
     assert Chat.load(folder).stop_ids == (12, 257)
 
 
+def test_the_tokenizers_own_end_is_a_stop_too(tmp_path: Path) -> None:
+    folder = tiny_llama.write_chat(tmp_path)
+    (folder / "generation_config.json").write_text('{"eos_token_id": 256}')
+    assert Chat.load(folder).stop_ids == (256, 257)
+    (folder / "generation_config.json").unlink()
+    assert Chat.load(folder).stop_ids == (257,)
+
+
+# Ends a call with its own end token, as some agents' templates do, and then the turn.
+TWO_ENDS = """\
+{%- for message in messages %}<|turn|>{{ message.role }}
+{{ message.content }}{% if message.role == 'assistant' %}<|end|>more{% endif %}<|end|>{% endfor %}
+{%- if add_generation_prompt %}<|turn|>assistant
+{% endif %}"""
+
+
+def test_a_turn_is_learned_through_its_last_end(tmp_path: Path) -> None:
+    chat = with_template(tmp_path, TWO_ENDS)
+    assert learned(chat, chat.episode("a", [USER, ANSWER])) == ["four<|end|>more<|end|>"]
+
+
+def test_a_template_that_drops_the_call_is_refused(tmp_path: Path) -> None:
+    """Nothing but the end would be learned."""
+    template = (
+        "{% for message in messages %}<|turn|>{{ message.role }}\n{{ message.content or '' }}<|end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    )
+    calls = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    with pytest.raises(DataError, match="row 'a': the template does not end the assistant's turn"):
+        with_template(tmp_path, template).episode("a", [USER, calls])
+
+
+def test_a_tokenizer_that_begins_texts_with_a_token_adds_none(tmp_path: Path) -> None:
+    """The template writes it; a turn's parts are encoded one by one."""
+    folder = tiny_llama.write_chat(tmp_path)
+    content = orjson.loads((folder / "tokenizer.json").read_bytes())
+    begin = {"SpecialToken": {"id": "<|turn|>", "type_id": 0}}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [begin, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|turn|>": {"id": "<|turn|>", "ids": [256], "tokens": ["<|turn|>"]}},
+    }
+    (folder / "tokenizer.json").write_bytes(orjson.dumps(content))
+    chat = Chat.load(folder)
+    assert chat.tokenizer("a")["input_ids"][0] == 256
+    assert 256 not in chat.encode("a")
+    assert learned(chat, chat.episode("a", [USER, ANSWER])) == ["four<|end|>"]
+
+
+def test_no_segment_of_an_episode_is_empty(chat: Chat) -> None:
+    assert all(
+        segment.tokens for segment in chat.episode("a", [USER, ANSWER, USER, ANSWER]).segments
+    )
+
+
+def test_what_stands_between_turns_is_encoded_once(chat: Chat) -> None:
+    again = {"role": "assistant", "content": "still four"}
+    whole = chat.episode("a", [USER, ANSWER, USER, again])
+    assert chat.tokenizer.decode(list(whole.tokens)) == (
+        "<|turn|>user\n2+2?<|end|><|turn|>assistant\nfour<|end|>"
+        "<|turn|>user\n2+2?<|end|><|turn|>assistant\nstill four<|end|>"
+    )
+
+
+def test_the_tools_of_a_prompt_are_made_harmless_and_tuples_too(tmp_path: Path) -> None:
+    chat = with_template(tmp_path, THINKS)
+    tool = {"type": "function", "function": {"name": "find", "tags": ("<|end|>", ["<|turn|>"])}}
+    tokens = chat.prompt([USER], [tool])
+    assert tokens.count(257) == chat.prompt([USER], [TOOL]).count(257)
+    assert tokens.count(256) == chat.prompt([USER], [TOOL]).count(256)
+
+
+def test_only_special_tokens_are_broken_up(tmp_path: Path) -> None:
+    folder = tiny_llama.write_chat(tmp_path)
+    content = orjson.loads((folder / "tokenizer.json").read_bytes())
+    content["added_tokens"].append(
+        {"id": 258, "content": "[A]", "special": False, "single_word": False, "lstrip": False}
+        | {"rstrip": False, "normalized": False}
+    )
+    (folder / "tokenizer.json").write_bytes(orjson.dumps(content))
+    chat = Chat.load(folder)
+    assert chat.special == ("<|end|>", "<|turn|>")
+    assert 258 in chat.prompt([{"role": "user", "content": "[A]"}])
+
+
+def test_a_completion_is_decoded_as_it_is(chat: Chat) -> None:
+    text = "a , b . c ' s don ' t  x"
+    assert chat.decode((*chat.encode(text), 257, 256)) == text
+
+
+def test_a_developer_message_instructs_as_a_system_message_does(tmp_path: Path) -> None:
+    folded = with_template(tmp_path, DROPS)
+    developer = {"role": "developer", "content": "Count."}
+    assert folded.prompt([developer, USER]) == folded.prompt(
+        [{"role": "system", "content": "Count."}, USER]
+    )
+    both = [{"role": "system", "content": "Count."}, {"role": "developer", "content": "Slowly."}]
+    merged = {"role": "user", "content": "Count.\n\nSlowly.\n\n2+2?"}
+    assert folded.prompt([*both, USER]) == folded.prompt([merged])
+    empty = {"role": "system", "content": None}
+    assert folded.prompt([empty, USER]) == folded.prompt([{"role": "user", "content": "\n\n2+2?"}])
+
+
+def test_thinking_of_others_than_the_assistant_is_kept() -> None:
+    for role in ("user", "system", "tool"):
+        message = {"role": role, "content": "<think>a</think>b", "reasoning_content": "c"}
+        assert without_thinking(message) == message
+    message = {"role": "assistant", "content": "<think>a</think>b", "reasoning_content": "c"}
+    assert without_thinking(message) == {"role": "assistant", "content": "b"}
+
+
+def test_a_call_without_arguments_has_none() -> None:
+    call = {"type": "function", "function": {"name": "now", "arguments": ""}}
+    (made,) = with_argument_objects("a", {"role": "assistant", "tool_calls": [call]})["tool_calls"]
+    assert made["function"]["arguments"] == {}
+
+
+def test_a_trial_needs_prompt_and_turn(tmp_path: Path) -> None:
+    """A template may render a whole chat and fail where the assistant is to begin."""
+    template = "{% if add_generation_prompt %}{{ raise_exception('no') }}{% endif %}<|end|>"
+    with pytest.raises(ModelError, match="TemplateError: no"):
+        with_template(tmp_path, template).try_out()
+
+
 def episode(id: str, length: int) -> Episode:
     return Episode(id, (Segment((1,) * (length - 1), False), Segment((2,), True)))
 
@@ -250,5 +376,10 @@ def test_long_episodes_are_refused_or_dropped_but_never_cut() -> None:
     fitted = fit_episodes(rows, 8, "drop")
     assert [e.id for e in fitted.episodes] == ["short"]
     assert fitted.dropped == ("long",)
+    assert fit_episodes(rows, 9, "refuse").episodes == tuple(rows)
+    longer = [*rows, episode("longest", 30), episode("long too", 12)]
+    with pytest.raises(DataError, match=r"\(3 of 4 rows are too long\)") as caught:
+        fit_episodes(longer, 8, "refuse")
+    assert "max_tokens = 30" in caught.value.next_step
     with pytest.raises(DataError, match="no row fits"):
         fit_episodes(rows, 4, "drop")

@@ -44,6 +44,7 @@ REFUSED = {
     "raises": ("{{ raise_exception('Only tools') }}", "TemplateError: Only tools"),
     "loops": (LOOPS, "did not end within 2 s"),
     "big number": ("{{ 10 ** (10 ** 8) }}", "did not end within 2 s"),
+    "text of 3 GB": ("{{ ('a' * 3000000000)[:1] }}", "MemoryError"),
     "big text": ("{{ 'a' * 10 ** 11 }}", "MemoryError"),
 }
 
