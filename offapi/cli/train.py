@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
@@ -41,6 +42,11 @@ from offapi.cli.output import Output, options
     " Its message names it. May be given"
     " more than once.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Read and check everything, and estimate time, memory and disk; train nothing and write nothing.",
+)
 @options
 def command(
     output: Output,
@@ -51,6 +57,7 @@ def command(
     resume: bool,
     rollouts: Path | None,
     allow: tuple[str, ...],
+    dry_run: bool,
 ) -> None:
     """Train a model with a recipe: sft, distill, filtered_sft or grpo.
 
@@ -67,6 +74,7 @@ def command(
 
     \b
     Examples:
+      offapi train my-task/distill.toml --dry-run
       offapi train my-task/distill.toml
       offapi train my-task/distill.toml --backend mlx --set lr=5e-4
       offapi train my-task/distill.toml --resume
@@ -78,6 +86,11 @@ def command(
     overrides += (f"allow={orjson.dumps(allow).decode()}",) if allow else ()
     if rollouts:
         overrides += (f"rollouts={orjson.dumps(str(rollouts.absolute())).decode()}",)
+    if dry_run:
+        if resume:
+            raise click.UsageError("--dry-run is for a run that has not begun: remove --resume.")
+        output.result(_plan(recipe, overrides, backend, output, written))
+        return
     run, report = run_recipe_file(
         recipe,
         overrides,
@@ -94,6 +107,18 @@ def command(
             for line in report.forms.lines():
                 output.say(line)
     output.result({"run": str(run.path), "report": report.as_dict() if report else None})
+
+
+def _plan(
+    recipe: Path, overrides: tuple[str, ...], backend: str | None, output: Output, written: str
+) -> dict[str, Any]:
+    """Show and return what the run would do and take."""
+    from offapi.evaluation.dry_run import plan_run
+
+    plan = plan_run(recipe, overrides, backend, output, written)
+    for line in plan.lines():
+        output.say(line)
+    return plan.as_dict()
 
 
 def _command(

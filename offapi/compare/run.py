@@ -15,7 +15,7 @@ from offapi.compare.arm import DATA, Arm, make_arm
 from offapi.compare.config import Keys, RecipeName
 from offapi.compare.data import Material, read_material, select_recipes, set_aside, write_rows
 from offapi.compare.effort import Effort, arm_effort
-from offapi.compare.forecast import Outlook, forecast_arm, measure_machine
+from offapi.compare.forecast import forecast_arm, measure_machine
 from offapi.compare.ranking import BASE, Entry, Verdicts, rank_entries
 from offapi.compare.train_arm import ArmOutcome
 from offapi.data import documents
@@ -24,6 +24,7 @@ from offapi.errors import DataError
 from offapi.evaluation import accuracy
 from offapi.evaluation.accuracy import Report
 from offapi.evaluation.evaluate import Questions, Scored
+from offapi.evaluation.run_forecast import Outlook
 from offapi.files import atomic
 from offapi.progress import Progress
 from offapi.teachers import labels_file

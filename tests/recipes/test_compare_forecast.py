@@ -10,8 +10,9 @@ import recipe_folder
 
 from offapi.cli.output import Output
 from offapi.compare.arm import Arm
-from offapi.compare.forecast import Outlook, forecast_arm
+from offapi.compare.forecast import forecast_arm
 from offapi.config import load as configs
+from offapi.evaluation.run_forecast import Outlook
 from offapi.task import load_task
 from offapi.training import forecast
 from offapi.training.forecast import Machine, Speed

@@ -1,0 +1,101 @@
+"""What a recipe's run will take, from its inputs and a measured machine: upper bounds.
+
+They assume answers of full length. Left out: what is not known beforehand, such as answers that end
+early or fail the checks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from offapi.evaluation.predict import make_prompt
+from offapi.training import forecast
+from offapi.training.forecast import Machine, Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """The work, time and memory of a run."""
+
+    rows: int  # at most this many are learned from
+    students: int = 1
+    asked: int = 0  # documents that a local teacher is asked for
+    scored: int  # documents that are scored
+    longest: int  # tokens of the longest row, answer included
+    steps: int  # of all students
+    seconds: float
+    memory: float  # bytes at the peak
+    total: float  # bytes that the machine has
+
+
+def forecast_run(config: Any, inputs: Any, machine: Machine) -> Outlook:
+    """Return the most that a run with these inputs, as its recipe's `prepare` read them, takes."""
+    if config.recipe == "grpo":
+        return _reinforcement(config, inputs, machine)
+    chat, task, speed = inputs.chat, inputs.task, machine.speed
+    prompts = _teacher_prompts(config, inputs)
+    students = _students(config.recipe, inputs)
+    works: list[Work] = []
+    steps = 0
+    for rows in students:
+        schedule, spec = config.schedule(len(rows)), config.spec(inputs.model)
+        works.append(forecast.training(machine, rows, schedule, spec))
+        steps += schedule.steps
+    scored = [len(make_prompt(chat, task, row)) for row in inputs.val]
+    answer = task.max_answer_tokens
+    seconds = forecast.reading(speed, prompts, answer) if prompts else 0.0
+    seconds += len(works) * forecast.reading(speed, scored, answer)
+    seconds += sum(work.seconds for work in works)
+    memory = max(work.bytes for work in works)
+    return Outlook(
+        rows=len(students[0]),
+        students=len(students),
+        asked=len(inputs.rows) if prompts else 0,
+        scored=len(scored),
+        longest=max(map(max, students)),
+        steps=steps,
+        seconds=seconds,
+        memory=memory,
+        total=machine.total,
+    )
+
+
+def _reinforcement(config: Any, inputs: Any, machine: Machine) -> Outlook:
+    rounds = config.rounds(inputs.task, inputs.prompts, inputs.heldout)
+    rows = len(inputs.recorded or inputs.prompts)
+    schedule = config.schedule(rows)
+    work = forecast.reinforcement(machine, rounds, schedule, config.spec(inputs.model))
+    return Outlook(
+        rows=rows,
+        scored=len(inputs.heldout),
+        longest=max(rounds.prompts) + rounds.answer,
+        steps=schedule.steps,
+        seconds=work.seconds,
+        memory=work.bytes,
+        total=machine.total,
+    )
+
+
+def _teacher_prompts(config: Any, inputs: Any) -> list[int]:
+    """Return the tokens that a local teacher reads: its examples once, and each document."""
+    if config.recipe != "distill" or inputs.labels is not None or config.teacher == "recorded":
+        return []
+    chat, task = inputs.chat, inputs.task
+    shots = len(task.examples) if config.shots is None else config.shots
+    texts = [len(chat.encode(row.text)) for row in inputs.rows]
+    return [*texts, len(chat.prompt(task.messages("", shots)))]
+
+
+def _students(recipe: str, inputs: Any) -> list[list[int]]:
+    """Return, for each student, the tokens of each row it learns from."""
+    if recipe == "distill":
+        task, chat = inputs.task, inputs.chat
+        prompts = [len(chat.prompt(task.messages(row.text))) for row in inputs.rows]
+        return [[tokens + task.max_answer_tokens for tokens in prompts]]
+    learned = (inputs.kept, inputs.random) if recipe == "filtered_sft" else (inputs.episodes,)
+    students = []
+    for episodes in learned:
+        if episodes:
+            students.append([len(episode.tokens) for episode in episodes])
+    return students
