@@ -91,6 +91,7 @@ def estimate(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
     from offapi.compare.data import dry_run_folder
     from offapi.compare.effort import kwh
     from offapi.compare.run import forecast_arms, plan_comparison
+    from offapi.compare.table import rows_left_out
     from offapi.text.display import duration
 
     with dry_run_folder(keys.out) as folder:
@@ -119,6 +120,8 @@ def estimate(keys: Keys, backend: str, output: Output) -> dict[str, Any]:
         ("recipe", "rows", "time, with scoring", "memory", f"kWh at {keys.watts:g} W (assumed)"),
         rows,
     )
+    for line in rows_left_out(plan.material):
+        output.say(line)
     total = sum(forecast.seconds for forecast in forecasts.values() if forecast)
     output.say(
         f"Together at most {duration(total)}, {kwh(keys, total):.2g} kWh. Nothing was written."

@@ -63,7 +63,7 @@ class Material:
         if recipe == "distill":
             return self.distil
         if recipe == "filtered_sft" and not self.traces:
-            return 'there are no traces, and no document has a "recorded_label"'
+            return 'the key `traces` names no file, and no document has a "recorded_label"'
         return None
 
 

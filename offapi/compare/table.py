@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from offapi.compare.config import RecipeName
+from offapi.compare.data import Material
 from offapi.compare.effort import Effort
 from offapi.compare.ranking import BASE
 from offapi.compare.run import RECORDED, TEACHER, Found
@@ -217,8 +218,7 @@ def _hours(result: Found, name: str) -> float:
 
 def _method(result: Found) -> list[str]:
     keys, n = result.plan.keys, len(result.plan.material.test)
-    near, held = result.plan.material.near, len(result.plan.material.held)
-    text = [
+    return [
         (
             f"{plural(n, 'test document')}; the verdicts are about `all fields`. Each arm is"
             " compared with the best one that takes fewer hours. The p values are corrected (Holm)"
@@ -229,17 +229,19 @@ def _method(result: Found) -> list[str]:
             " Measured: machine minutes. Each arm was trained once; another seed would change it."
             " Not counted: work that every recipe needs (the task, its checks, val and test)."
         ),
+        *rows_left_out(result.plan.material),
     ]
+
+
+def rows_left_out(material: Material) -> list[str]:
+    """Return why the recipes train on fewer rows than the files hold."""
+    near, held, text = material.near, len(material.held), []
     if near:
-        traces = "trace" if near == 1 else "traces"
-        text.append(
-            f"Left out of all training data: {plural(near, 'document')} or {traces} near a test"
-            " document."
-        )
+        rows = plural(near, "document or trace", "documents or traces")
+        text.append(f"Left out of all training data: {rows} near a test document.")
     if held:
         text.append(
             f"Kept out of all training data: {plural(held, 'document')}, on which grpo picks its"
-            " best step."
-            " To train on them, set val to a file of its own."
+            " best step. To train on them, set val to a file of its own."
         )
     return text

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
+from offapi.stats import sample_size
 from offapi.stats.interval import Interval
-from offapi.stats.sample_size import EIGHTY_PERCENT
 from offapi.text.display import plural
 
 FEWEST, SOME = 50, 200  # rows
@@ -65,4 +63,4 @@ def _detectable(evaluation: int | None) -> str:
 
 def _points(documents: int) -> str:
     """Return the difference in points that has 80% power if a fifth differ (Connor 1987)."""
-    return f"{100 * min(1.0, EIGHTY_PERCENT * sqrt(DISCORDANT / documents)):.1f}"
+    return f"{100 * sample_size.difference(DISCORDANT * documents, documents):.1f}"

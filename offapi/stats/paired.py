@@ -12,8 +12,9 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from offapi.stats import sample_size
 from offapi.stats.interval import Z95, Interval
-from offapi.stats.sample_size import EIGHTY_PERCENT, EXPECTED, FEWEST
+from offapi.stats.sample_size import FEWEST
 
 Integers = NDArray[np.int64]
 
@@ -86,8 +87,7 @@ def detectable(differences: NDArray[np.float64], n: int, step: float = 1.0) -> f
     """
     if len(differences) < FEWEST:
         return 1.0
-    noise = EIGHTY_PERCENT * sqrt(float(differences @ differences))
-    return min(1.0, max(noise + step, EXPECTED * step) / n)
+    return sample_size.difference(float(differences @ differences), n, step)
 
 
 def score_interval(b: float, c: float, n: float) -> Interval:

@@ -14,6 +14,15 @@ FEWEST = 6
 EXPECTED = 8
 
 
+def difference(squares: float, n: int, step: float = 1.0) -> float:
+    """Return the smallest true difference that `n` documents show with 80% power, at most 1.
+
+    `squares` is the sum of the squared differences, `step` the smallest one; see
+    `offapi.stats.paired.detectable`.
+    """
+    return min(1.0, max(EIGHTY_PERCENT * sqrt(squares) + step, EXPECTED * step) / n)
+
+
 def documents(differing: int, n: int, difference: float) -> int:
     """Return how many documents show a true `difference` with 80% power.
 

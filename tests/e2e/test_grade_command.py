@@ -147,8 +147,8 @@ def test_a_person_reads_tables(tmp_path: Path) -> None:
         "35 rows are too few: do not train on fewer than 50",
         "Ceiling: 100.0 [90.1–100.0]% of the kept rows are right in every field (35 known).",
         (
-            "At 1 and above, 100.0 [91.2–100.0]% are right in every field. 40 rows with a known"
-            " answer are too few to confirm 95%"
+            "At 1 and above, 100.0 [91.2–100.0]% are right in every field, but 40 rows with a"
+            " known answer cannot confirm 95%"
         ),
         "too much",
     ):
@@ -193,7 +193,7 @@ def test_killed_at_any_time_it_resumes_to_the_same_bytes(tmp_path: Path) -> None
     assert 0 < before < 1000
     again = killed.run("--kept", killed.path / "kept.jsonl")
     assert again.returncode == 0, again.stderr
-    assert f"Resuming: {before:,} rows are graded already." in again.stderr
+    assert f"Resuming after {before:,} graded rows." in again.stderr
     for name in ("graded.jsonl", "kept.jsonl"):
         assert (killed.path / name).read_bytes() == (whole.path / name).read_bytes()
 
@@ -307,7 +307,7 @@ def test_wrapped_answers_are_counted_and_others_named(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     said = " ".join(ran.stderr.split())
     assert (
-        "9 rows: 1 have no answer, 5 have an answer that is not one JSON object, 0 could not be"
+        "9 rows: 1 has no answer, 5 have an answer that is not one JSON object, 0 could not be"
         in said
     )
     assert "3 of 8 answers stood in a code fence, which was set aside." in said

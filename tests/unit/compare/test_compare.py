@@ -238,6 +238,11 @@ def test_one_document_is_singular(folder: Path) -> None:
     said = " ".join(table.lines(found))
     assert "1 test document; " in said
     assert "1 document or trace near a test document." in said
+    held: Any = SimpleNamespace(near=2, held=(1,) * 8)
+    assert [line.partition(",")[0] for line in table.rows_left_out(held)] == [
+        "Left out of all training data: 2 documents or traces near a test document.",
+        "Kept out of all training data: 8 documents",
+    ]
 
 
 class Killed(BaseException):

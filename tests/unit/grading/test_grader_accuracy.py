@@ -162,7 +162,7 @@ def test_whether_there_are_enough_rows() -> None:
     assert "few" in advice.enough(50, None)[0]
     assert "enough to start" in advice.enough(200, None)[0]
     assert (
-        "60 evaluation documents can detect a difference of 16.2 points"
+        "60 evaluation documents can detect a difference of 17.8 points"
         in advice.enough(200, 60)[1]
     )
     assert advice.ceiling(None, 0, 0) == []
