@@ -274,7 +274,7 @@ def misfit(arrays: Arrays, shapes: Shapes) -> str:
     missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
     if missing or extra:
         return (
-            f"{len(missing)} matrices are missing {missing[:2]}, {len(extra)} are not in the model"
+            f"missing matrices: {len(missing)} {missing[:2]}; not in the model: {len(extra)}"
             f" {extra[:2]}"
         )
     wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]

@@ -30,7 +30,7 @@ from offapi.models.store import Model
 from offapi.progress import LOADING, Progress
 from offapi.task import Grade, Task
 from offapi.task.learned_answer import answer_error
-from offapi.text.display import plural
+from offapi.text.display import plural, share
 from offapi.training import forecast_text, train_state
 from offapi.training.job import Job
 from offapi.training.schedule import Schedule
@@ -149,9 +149,9 @@ def say_misfits(task: Task, kept: Sequence[tuple[Trace, Grade]], progress: Progr
     ]
     if found:
         id, error = found[0]
-        count = plural(len(kept), "kept answer")
+        count = share(len(found), len(kept), "kept answer", ("does", "do"))
         progress.say(
-            f"{len(found):,} of {count} do not fit the task and are learned as they are; the first,"
+            f"{count} not fit the task and will be learned all the same; the first,"
             f" {id!r}: {error.what} The check fits_schema drops such answers."
         )
 

@@ -251,7 +251,7 @@ def fit_episodes(episodes: Sequence[Episode], max_tokens: int, on_long: OnLong) 
     if long and on_long == "refuse":
         raise DataError(
             f"row {long[0].id!r} has {plural(len(long[0].tokens), 'token')}, more than max_tokens ="
-            f" {max_tokens} ({len(long)} of {plural(len(episodes), 'row')} are too long).",
+            f" {max_tokens} (too long: {len(long)} of {plural(len(episodes), 'row')}).",
             next_step=(
                 f"Set max_tokens = {max(len(e.tokens) for e in long)}, or on_long = 'drop' to drop"
                 " them."

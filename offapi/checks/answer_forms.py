@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from offapi.checks import answer_reading as reading
 from offapi.checks.verdict import Answer
-from offapi.text.display import plural
+from offapi.text.display import plural, share
 
 _ASIDE = {
     reading.THINKING: "began with thinking",
@@ -61,10 +61,8 @@ class AnswerForms:
     def reason(self) -> str:
         """Return how many answers cannot be used, and why, the commonest reason first."""
         causes = ", ".join(f"{form} ({count:,})" for form, count in self.unusable.items())
-        return (
-            f"{self.unread:,} of {plural(self.answers, 'answer')} are not one JSON object:"
-            f" {causes}."
-        )
+        count = share(self.unread, self.answers, "answer", ("is", "are"))
+        return f"{count} not one JSON object: {causes}."
 
     def advice(self) -> str:
         """Return the next step for the commonest reason."""

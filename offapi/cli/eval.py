@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError
-from offapi.text.display import plural
+from offapi.text.display import share
 
 if TYPE_CHECKING:
     from offapi.evaluation.accuracy import Prediction, Report
@@ -283,10 +283,9 @@ def _rival(against: str, questions: Questions | None, common: bool, output: Outp
         return Rival(against, accuracy.read_predictions(Path(against)))
     answers, missing = accuracy.recorded_predictions(questions.task, questions.rows)
     if missing:
-        counted = "are left out" if common else "count as wrong (--common leaves them out)"
-        output.say(
-            f"{len(missing)} of {plural(len(answers), 'document')} have no recorded answer and {counted}."
-        )
+        counted = "left out" if common else "counted as wrong (--common leaves them out)"
+        count = share(len(missing), len(answers), "document", ("has", "have"))
+        output.say(f"{count} no recorded answer: {counted}.")
     kept = [row for row in answers if row.id not in set(missing)] if common else answers
     return Rival(RECORDED, kept, len(missing))
 

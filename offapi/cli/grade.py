@@ -273,9 +273,9 @@ def _show_report(output: Output, report: GradingReport, read: GradingInputs) -> 
     from offapi.grading.similarity.near_duplicates import COMPARED, SIMILAR
 
     output.say(
-        f"\n{plural(report.rows, 'row')}: {plural(report.unanswered, 'has', 'have')} no answer,"
-        f" {report.forms.unread:,} have an answer that is not one JSON object,"
-        f" {report.failed:,} could not be graded."
+        f"\n{plural(report.rows, 'row')}: {report.unanswered:,} without an answer,"
+        f" {report.forms.unread:,} with an answer that is not one JSON object,"
+        f" {report.failed:,} that could not be graded."
     )
     most = max(report.histogram, default=0) or 1
     names = [f"{i / 10:.1f} - {(i + 1) / 10:.1f}" for i in range(10)] + ["1.0"]

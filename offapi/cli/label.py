@@ -293,14 +293,12 @@ def _watch(output: Output, teacher: Teacher) -> Iterator[LabellingWatch]:
 
 
 def _show_plan(output: Output, teacher: Teacher, plan: LabellingPlan) -> None:
-    kept = f" ({plan.ok} are already labelled)" if plan.ok else ""
+    kept = f" ({plan.ok} labelled before)" if plan.ok else ""
     output.say(
         f"{teacher.name} will label {plan.asks} of {plural(plan.documents, 'document')}{kept}."
     )
     if plan.failed:
-        output.say(
-            f"{plan.failed} failed before and are skipped; --retry-failed asks for them again."
-        )
+        output.say(f"Skipped, since they failed before: {plan.failed}; --retry-failed asks again.")
     if not plan.asks:
         return
     money = (

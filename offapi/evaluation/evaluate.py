@@ -30,7 +30,7 @@ from offapi.files.lock import CannotLock
 from offapi.models import store
 from offapi.progress import LOADING, Progress
 from offapi.task import Task, load_task
-from offapi.text.display import plural
+from offapi.text.display import share
 from offapi.training.run import Run
 
 
@@ -77,10 +77,8 @@ class EvalResult:
         cost, cut = self.cost.cost(), sum(self.cost.truncated)
         lines = [f"{cost['prompt_tokens']:g} prompt tokens and {cost['seconds']:g} s per document."]
         if cut:
-            lines.append(
-                f"{cut} of {plural(len(self.cost.truncated), 'answer')} were cut off at the task's"
-                " max_answer_tokens."
-            )
+            count = share(cut, len(self.cost.truncated), "answer", ("was", "were"))
+            lines.append(f"{count} cut off at the task's max_answer_tokens.")
         lines += self.report.forms.lines()
         if self.times:
             lines.append(test_set.scoring_sentence(self.times))

@@ -21,7 +21,7 @@ from offapi.grading.similarity.contamination import Pair
 from offapi.grading.table import Table, columns, count_forms, count_not_found
 from offapi.grading.truth import Truth
 from offapi.stats.interval import Interval
-from offapi.text.display import plural
+from offapi.text.display import plural, share
 
 BINS = 10  # of the histogram; rows with grade 1 have a bin of their own
 THRESHOLDS, TOPS = (0.5, 0.8, 0.9, 1.0), (0.1, 0.25, 0.5)
@@ -124,9 +124,8 @@ class GradingReport:
         if not (self.keep.by_group and self.without_group):
             return []
         sentence = (
-            f"{self.without_group:,} of {plural(self.rows, 'row')} have no group, and"
-            f" {self.keep.by_group}"
-            " drops none of them"
+            f"{share(self.without_group, self.rows, 'row', ('has', 'have'))} no group, and"
+            f" {self.keep.by_group} drops none of them"
         )
         any_grade = self.keep.lowest is None and self.keep.top is None
         return [f"{sentence}{', whatever their grade: add a threshold' if any_grade else ''}."]

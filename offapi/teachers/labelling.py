@@ -19,7 +19,7 @@ from offapi.teachers.failures import failure_kind
 from offapi.teachers.labels_file import Label, Log
 from offapi.teachers.recorded import Recorded
 from offapi.teachers.teacher import Answered, Price, Request, Teacher, Usage
-from offapi.text.display import plural
+from offapi.text.display import share
 
 if TYPE_CHECKING:
     from offapi.data.documents import Document
@@ -99,9 +99,9 @@ def label_documents(
             _ask(teacher, todo, log, work, watch)
         except OffapiError as error:
             tally = work.tally(asked, teacher, out_path)
+            left = share(tally.left, tally.documents, "document", ("is", "are"))
             raise type(error)(
-                f"{error.what} {tally.left} of {plural(tally.documents, 'document')} are left to"
-                " ask.",
+                f"{error.what} {left} left to ask.",
                 where=error.where,
                 next_step=error.next_step,
             ) from error

@@ -24,6 +24,11 @@ def plural(count: int, noun: str, many: str = "") -> str:
     return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
+def share(count: int, of: int, noun: str, verbs: tuple[str, str]) -> str:
+    """Write a count out of another with its verb, as `1 of 3 rows is` or `2 of 3 rows are`."""
+    return f"{count:,} of {plural(of, noun)} {verbs[count != 1]}"
+
+
 def shorten(text: str, most: int, mark: str = "…") -> str:
     """Cut `text` to at most `most` characters; a cut text ends with `mark`."""
     return text if len(text) <= most else text[: most - len(mark)] + mark

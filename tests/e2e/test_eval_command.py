@@ -178,7 +178,7 @@ def test_a_file_against_the_recorded_answers(bench: Path) -> None:
     a = write_jsonl(bench / "mine.jsonl", answers)
     words = ["eval", str(a), "--against=recorded", "--task=task.py", f"--data={data}"]
     done = offapi(*words, cwd=bench)
-    assert "1 of 6 documents have no recorded answer and count as wrong" in done.stderr
+    assert "1 of 6 documents has no recorded answer: counted as wrong" in done.stderr
     found = told(offapi(*words, "--json", cwd=bench))
     assert (found["all_fields"]["b"]["mean"], found["not_recorded"]) == (0.5, 1)
     found = told(offapi(*words, "--common", "--json", cwd=bench))

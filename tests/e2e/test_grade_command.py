@@ -139,7 +139,7 @@ def test_a_person_reads_tables(tmp_path: Path) -> None:
     ran = Folder(tmp_path, rows).run("--cap", 7, "--cap-by", "group", "--show", 2)
     assert (ran.returncode, ran.stdout) == (0, "")
     for words in (
-        "60 rows: 0 have no answer",
+        "60 rows: 0 without an answer",
         "plausible  66.7 [54.1–77.3]",
         "grade 1             40     35            100.0 [91.2–100.0]",
         "best of each group",
@@ -307,7 +307,7 @@ def test_wrapped_answers_are_counted_and_others_named(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     said = " ".join(ran.stderr.split())
     assert (
-        "9 rows: 1 has no answer, 5 have an answer that is not one JSON object, 0 could not be"
+        "9 rows: 1 without an answer, 5 with an answer that is not one JSON object, 0 that could not be"
         in said
     )
     assert "3 of 8 answers stood in a code fence, which was set aside." in said

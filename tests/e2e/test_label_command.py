@@ -219,4 +219,4 @@ def test_an_endpoint_gets_the_schema_and_the_form_of_its_answers_is_told(
     assert [each["json_schema"]["schema"]["required"] for each in formats] == [["total"]] * 4
     said = " ".join(ran.stderr.split())
     assert "3 of 4 answers stood in a code fence, which was set aside." in said
-    assert "1 of 4 answers are not one JSON object: text without JSON (1)." in said
+    assert "1 of 4 answers is not one JSON object: text without JSON (1)." in said

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offapi.text.display import duration, left_out, plural, safe_line, shorten, terminal_safe
+from offapi.text.display import duration, left_out, plural, safe_line, share, shorten, terminal_safe
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,10 @@ def test_safe_text_holds_no_control_character(text: str) -> None:
     assert all(char in "\n\t" or not ("\0" <= char < " ") for char in safe)
     assert not set(safe) & set(BIDI)
     assert safe.encode().decode() == safe
+
+
+def test_a_share_has_the_verb_of_its_count() -> None:
+    shown = [
+        share(count, of, "row", ("is", "are")) for count, of in ((1, 3), (2, 3), (1, 1), (0, 1))
+    ]
+    assert shown == ["1 of 3 rows is", "2 of 3 rows are", "1 of 1 row is", "0 of 1 row are"]
