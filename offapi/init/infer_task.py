@@ -21,7 +21,7 @@ from offapi.errors import DataError
 from offapi.init.infer_schema import AnswerShape, Schema, infer_schema
 from offapi.init.python_text import Code, PythonCall
 from offapi.init.source import SourceRow
-from offapi.text.display import plural
+from offapi.text.display import plural, share
 from offapi.text.normalise import iso_date
 
 MOSTLY = 0.8  # share of answers that are objects in a task of fields
@@ -187,7 +187,8 @@ def _of_text(name: str, rows: Sequence[SourceRow]) -> Inferred:
     bounds = PythonCall("length", [("", _round_down(low)), ("", _round_up(high))])
     checks: dict[str, Code | PythonCall] = {"length": bounds, "no loop": Code("no_repetition()")}
     checks["clean"] = Code("clean_characters")
-    facts = [f"answers are free text of {low} to {high} characters; from {len(texts)} answers"]
+    size = f"{low:,} to {plural(high, 'character')}"
+    facts = [f"answers are free text of {size}; from {plural(len(texts), 'answer')}"]
     closing = _closing(texts)
     if closing:
         checks["closing"] = PythonCall("must_contain", [("", closing)])
@@ -217,10 +218,11 @@ def _instructions(rows: Sequence[SourceRow], draft: DraftTask) -> tuple[str, str
             ("the instructions: say in task.py what each field means, or how to answer",),
         )
     prompt, count = prompts.most_common(1)[0]
-    fact = f"instructions: the system prompt of {count} of {len(rows)} rows"
+    fact = f"instructions: the system prompt of {count} of {plural(len(rows), 'row')}"
     if count == len(rows):
         return prompt, fact, ()
-    others = f"{len(rows) - count} of {len(rows)} rows have another system prompt, or none"
+    rest = share(len(rows) - count, len(rows), "row", ("has", "have"))
+    others = f"{rest} another system prompt, or none"
     return prompt, fact, (others,)
 
 

@@ -126,7 +126,7 @@ def test_instructions_are_the_commonest_system_prompt() -> None:
     some = [SourceRow(f"r{i}", "d", {"a": "x"}, system="Sort." if i else "Old.") for i in range(9)]
     inferred = infer_task("t", some)
     assert inferred.draft.instructions == "Sort."
-    assert "1 of 9 rows have another system prompt, or none" in inferred.unsure
+    assert "1 of 9 rows has another system prompt, or none" in inferred.unsure
     written = infer_task("t", rows([{"team": "a"}, {"team": "b"}] * 5)).draft.instructions
     assert "team: one of a, b" in written
 
