@@ -87,15 +87,16 @@ def test_a_run_that_failed_at_its_start_is_removed(
     rows = [{"id": f"d{i}", "document": f"from {i}", "gold": {"shop": f"{i}"}} for i in range(4)]
     recipe_folder.write_jsonl(tmp_path / "train.jsonl", rows)
     run = tmp_path / "runs" / "sft"
-    for n in (1, 2, 3):  # the manifest, the attempt in it, the first step
-        with full_from(n):
+    n, removed = 0, 0
+    while not run.exists():  # until the first step is written
+        with full_from(n := n + 1):
             assert cli.run(["train", "sft.toml", "--backend=torch"]) == 1
         err = capsys.readouterr().err
         assert "No space left on device" in err
         assert "Free some space" in err
-        assert not list((tmp_path / "runs").iterdir()), n
-    with full_from(4):
-        assert cli.run(["train", "sft.toml", "--backend=torch"]) == 1
+        removed += not list((tmp_path / "runs").iterdir())
+    # the manifest, the attempt in it, the lines of console.log, which may be lost, and the step
+    assert removed == n - 1 >= 3
     assert (run / "metrics.jsonl").read_bytes().count(b"\n") == 1
     assert cli.run(["train", "sft.toml", "--backend=torch", "--resume"]) == 0
     assert (run / "adapter").is_dir()
