@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import ast
+import tomllib
+from pathlib import Path
 
 import pytest
 from run_mutants import LISTS, ROOT, Mutant, checkout_copy, read_mutants, try_mutant
+
+FEWEST = 150
+ALL = [mutant for mutants in read_mutants().values() for mutant in mutants]
+
+
+def test_there_are_enough_and_none_twice() -> None:
+    assert len(ALL) >= FEWEST
+    assert len({(each.file, each.line, each.becomes) for each in ALL}) == len(ALL)
+
+
+def test_every_package_has_some() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    folders = {name.replace("offapi.backends", "backends") for name in settings["packages"]}
+    folders = {name.replace("offapi.recipes", "recipes").replace(".", "/") for name in folders}
+    holds_no_code = {"backends"}
+    have = {str(Path(mutant.file).parent) for mutant in ALL}
+    assert sorted(folders - have - holds_no_code) == []
 
 
 @pytest.mark.parametrize("name", sorted(read_mutants()))
