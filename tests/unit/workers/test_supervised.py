@@ -239,7 +239,8 @@ if __name__ == "__main__":
 )
 def test_a_killed_starter_leaves_no_process(tmp_path: Path, job: str, how: signal.Signals) -> None:
     program = f"""
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup inherit that it is ignored
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_supervised import Supervised, answering
