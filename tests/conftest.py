@@ -12,11 +12,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from offapi.models import source, store
+
+# The first text in a fresh checkout takes seconds to draw: its tables of Unicode are made then.
+settings.register_profile("offapi", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("offapi")
 
 # In a shell's background job SIGINT is ignored, and processes that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -378,7 +378,7 @@ def test_long_episodes_are_refused_or_dropped_but_never_cut() -> None:
     assert fitted.dropped == ("long",)
     assert fit_episodes(rows, 9, "refuse").episodes == tuple(rows)
     longer = [*rows, episode("longest", 30), episode("long too", 12)]
-    with pytest.raises(DataError, match=r"\(3 of 4 rows are too long\)") as caught:
+    with pytest.raises(DataError, match=r"\(too long: 3 of 4 rows\)") as caught:
         fit_episodes(longer, 8, "refuse")
     assert "max_tokens = 30" in caught.value.next_step
     with pytest.raises(DataError, match="no row fits"):
