@@ -19,7 +19,7 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -155,9 +155,9 @@ def run_mutants(mutants: Sequence[Mutant], jobs: int) -> dict[Outcome, int]:
         finally:
             copies.put(copy)
 
-    with checkout_copies(jobs) as folders:
-        for folder in folders:
-            copies.put(folder)
+    with ExitStack() as stack:
+        for _ in range(jobs):
+            copies.put(stack.enter_context(checkout_copy()))
         failing = check_unplanted(copies, (test for each in mutants for test in each.tests), jobs)
         if failing:
             raise SystemExit(f"error: {len(failing)} of the named tests fail without any bug.")
@@ -169,16 +169,6 @@ def run_mutants(mutants: Sequence[Mutant], jobs: int) -> dict[Outcome, int]:
                 if done % 10 == 0:
                     print(f"{done} of {len(mutants)} ...", file=sys.stderr, flush=True)
     return counts
-
-
-@contextmanager
-def checkout_copies(count: int) -> Iterator[list[Path]]:
-    """Yield `count` copies of the checkout."""
-    if count == 0:
-        yield []
-        return
-    with checkout_copy() as copy, checkout_copies(count - 1) as others:
-        yield [copy, *others]
 
 
 def main() -> int:

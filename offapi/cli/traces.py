@@ -201,7 +201,9 @@ def _show_import(output: Output, imported: Imported) -> None:
         from offapi.data.importers.worker import LOOKED_AT, SPARSE
 
         sample = f"the first {LOOKED_AT:,} rows of a file and one in {SPARSE} of the rest"
-        kinds = ", ".join(f"{kind} in {count:,}" for kind, count in imported.personal.items())
+        kinds = ", ".join(
+            f"{kind} ({plural(count, 'row')})" for kind, count in imported.personal.items()
+        )
         output.say(
             f"Warning: rows seem to hold {kinds} (checked: {sample}). A model can learn and repeat"
             " what is in its traces."

@@ -181,7 +181,7 @@ def _kind_of_text(values: Sequence[str], path: str, unsure: list[str]) -> KindNa
 
 def _of_text(name: str, rows: Sequence[SourceRow]) -> Inferred:
     usable = [row for row in rows if isinstance(row.answer, str)]
-    left_out = [(row, "the answer is an object") for row in rows if row not in usable]
+    left_out = [(row, "the answer is an object") for row in rows if not isinstance(row.answer, str)]
     texts = [str(row.answer).strip() for row in usable]
     low, high = min(map(len, texts)), max(map(len, texts))
     bounds = PythonCall("length", [("", _round_down(low)), ("", _round_up(high))])

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 import orjson
@@ -168,7 +168,10 @@ class Log:
 
 def _parse(path: Path, number: int, line: bytes) -> Label:
     try:
-        return msgspec.json.decode(line, type=Label)
+        try:
+            return msgspec.json.decode(line, type=Label)
+        except msgspec.ValidationError:
+            return msgspec.convert(_with_counts(msgspec.json.decode(line)), Label)
     except msgspec.MsgspecError as error:
         hint = (
             "Check that `offapi label` wrote this file, or name another one with --out. Nothing"
@@ -185,6 +188,15 @@ def _parse(path: Path, number: int, line: bytes) -> Label:
         raise DataError.at(
             f"the line is not UTF-8: {error.reason}.", path=path, line=number, next_step=hint
         ) from None
+
+
+def _with_counts(row: Any) -> Any:
+    """Return a row with its token counts as numbers: 0.1.0 kept a server's true or false."""
+    usage = row.get("usage") if isinstance(row, dict) else None
+    if not isinstance(usage, dict):
+        return row
+    counts = {name: 0 if isinstance(count, bool) else count for name, count in usage.items()}
+    return {**row, "usage": counts}
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:

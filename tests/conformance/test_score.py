@@ -38,7 +38,7 @@ EPISODES = [
 
 
 # Logprobs of -37 nats at temperature 0.6 are off by 1.5e-5, half a step of float32 there.
-CLOSE = 3 * oracle.CLOSE
+CLOSE = min(3 * oracle.CLOSE, 1e-4)  # a GPU is allowed what it was
 
 
 def close(computed: list[np.ndarray], expected: list[np.ndarray], atol: float = CLOSE) -> None:

@@ -73,6 +73,16 @@ def test_zeros_left_by_a_power_cut_are_dropped(tmp_path: Path) -> None:
     assert not path.read_bytes().endswith(b"\0")
 
 
+def test_a_count_that_is_true_costs_no_answer(tmp_path: Path) -> None:
+    path = filled(tmp_path / "labels.jsonl", made("a"))
+    row = orjson.loads(made("b").line())
+    row["usage"]["prompt_tokens"] = True
+    path.write_bytes(path.read_bytes() + orjson.dumps(row) + b"\n")
+    _, label = read_labels(path).labels
+    assert (label.id, label.output, label.usage.prompt_tokens) == ("b", made("b").output, 0)
+    assert label.usage.completion_tokens == made("b").usage.completion_tokens
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [

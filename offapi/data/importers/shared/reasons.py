@@ -106,9 +106,11 @@ BAD_TOOLS = Dropped("tools are not a list of definitions", malformed=True)
 BAD_WEIGHT = Dropped("a weight is not 0 or 1", malformed=True)
 
 UNREAD = "recorded in a shape that this format does not read"
-# Reasons of rows that a format did not recognise; it refused all others on purpose.
+# Reasons of rows that a format did not recognise, or whose answer it looks for elsewhere; it
+# refused all others on purpose.
 UNRECOGNISED = frozenset(
-    {UNREAD, NOT_A_CALL.reason, NO_MESSAGES.reason, NOTHING_IN_IT.reason, BAD_ROLE.reason}
+    {UNREAD, NO_ANSWER.reason}
+    | {each.reason for each in (NOT_A_CALL, NO_MESSAGES, NOTHING_IN_IT, BAD_ROLE)}
 )
 
 # Reasons of rows that must not be taken by another format either.

@@ -296,6 +296,8 @@ FITTING: list[tuple[str, Row, str]] = [
     ("openai-ft", {"request": {"messages": [USER]}, "response": FOUND}, "openai"),
     ("langfuse", {"run_type": "llm", "inputs": {"messages": [USER]}, "outputs": FOUND}, "openai"),
     ("openai", {"conversations": SHAREGPT}, "openai-ft"),
+    ("openai", {"messages": [SYSTEM, USER, SAID]}, "openai-ft"),
+    ("anthropic", {"messages": [SYSTEM, USER, SAID]}, "openai-ft"),
 ]
 
 
