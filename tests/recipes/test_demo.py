@@ -53,7 +53,8 @@ def test_from_model_to_student(
     assert list(result) == ["base", "teacher", "student", "run"]
     assert result["base"]["mean"] < 0.1 < result["teacher"]["mean"]
     for name in ("base", "teacher", "student"):
-        assert set(result[name]) == {"n", "mean", "all_fields", "fields", "answers"}
+        assert set(result[name]) == {"n", "mean", "all_fields", "fields", "answers", "nulls"}
+        assert all(sum(each.values()) == SMALL.test for each in result[name]["nulls"].values())
         assert result[name]["n"] == SMALL.test
         assert set(result[name]["fields"]) == {"vendor", "date", "total"}
         assert all(

@@ -336,7 +336,7 @@ def test_a_key_that_is_echoed_in_any_spelling_is_hidden(
     }
     server = serve(lambda document, nth: replies[place])
     answers, error = ended(teacher(server, key=KEY, concurrency=1), ask("a"))
-    shown = f"{error} {answers}"
+    shown = f"{error} {[(answer.output, answer.reason) for answer in answers]}"
     assert "[key]" in shown or way == "behind much"
     for part in ("hid", "A1", "0068"):
         assert part not in shown, shown
