@@ -68,7 +68,7 @@ def text_stands(name: str, document: str) -> bool:
         return name.strip() != "" and name.strip() in document
     if len(wanted) < _SHORT and (_SIGNED.search(folded) or _is_mark(wanted)):
         return _sign_stands(folded, document)
-    decimals = _decimals(folded)
+    decimals = frozenset() if wanted.isalpha() else _decimals(folded)
     if wanted.isdigit() and len(wanted) < _SHORT and not decimals:
         return _number_stands(wanted, document)
     letters = _letters(document)
@@ -143,7 +143,7 @@ def _found(wanted: str, decimals: frozenset[int], letters: _Letters) -> bool:
 
 def _inside(letters: _Letters, wanted: str, at: int, end: int) -> set[int]:
     """Return the places of decimal marks between two places, from the first one on."""
-    if not any(map(str.isdigit, wanted)):
+    if wanted.isalpha():
         return set()
     return {place - at for place in letters.decimals if at < place < end}
 
