@@ -23,6 +23,7 @@ class Sampling:
     Truncation is applied after the temperature, in the order top_k, top_p, min_p, and the rest is
     renormalised; behaviour logprobs are those of that distribution. top_k and min_p keep all ties
     at their edge. top_p takes tokens by probability, equal ones by id, until their sum reaches it.
+    A row's constraint comes first: what it forbids has probability 0 before the temperature.
     `seed` and `step` key the uniforms (see `offapi.randomness.uniforms`).
     """
 
@@ -34,6 +35,7 @@ class Sampling:
     min_p: float = 0.0
     seed: int = 0
     step: int = 0
+    signals: bool = False  # whether completions say how sure the model was of each token
 
     def __post_init__(self) -> None:
         share: Bound = (lambda p: 0 < p <= 1, "above 0 and at most 1")
@@ -66,7 +68,11 @@ class Completion:
     # nats, under the distribution that was sampled from; as many as tokens
     logprobs: tuple[float, ...]
     finish: Finish
-    sampling_mask: SamplingMask | None = None  # only of truncated sampling
+    sampling_mask: SamplingMask | None = None  # only of truncated or constrained sampling
+    # With `Sampling.signals`, one per token, in nats: its logprob under the model's own
+    # distribution (temperature 1, nothing forbidden), and that less the likeliest other token's.
+    free_logprobs: tuple[float, ...] | None = None
+    margins: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

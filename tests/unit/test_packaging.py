@@ -27,6 +27,7 @@ LAYERS = (
     "files workers stats config",
     "episodes",
     "randomness policy_loss completions activation_memory",
+    "engine prefix_tree",
     "backend",
     "adapter",
     "backends.torch_backend backends.mlx_backend",
@@ -34,17 +35,30 @@ LAYERS = (
     "checks",
     "task",
     "chat",
+    "constrain",
     "models",
     "training",
     "teachers",
     "evaluation grading",
+    "confidence",
+    "predict",
     "rl",
     "recipes",
-    "cost drift advise report compare init explain",
+    "cost drift advise report compare init explain calibrate shadow on_ray",
     "demo doctor",
     "cli",
 )
-SEAM = {"errors", "episodes", "randomness", "policy_loss", "completions", "backend", "adapter"}
+SEAM = {
+    "errors",
+    "episodes",
+    "randomness",
+    "policy_loss",
+    "completions",
+    "engine",
+    "prefix_tree",
+    "backend",
+    "adapter",
+}
 SHARED_NAMES = {"Config", "Inputs"}  # every recipe has them
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 SIMPLE_STATEMENTS = (
