@@ -11,6 +11,7 @@ import mlx.core as mx
 import psutil
 
 from offapi.backend import AdamW, By, Group, Limits, Memory, ModelSpec, Sampling, TrainState
+from offapi.engine import StartMatcher
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.errors import BackendError
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
@@ -67,9 +68,10 @@ class MLXBackend:
         n: int,
         sampling: Sampling,
         keys: Sequence[int] | None = None,
+        starts: Sequence[StartMatcher | None] | None = None,
     ) -> Iterator[Group]:
         """Yield one group of `n` completions for each prompt, as groups finish."""
-        return rollout(self._policy, prompts, n, sampling, keys, self._limits)
+        return rollout(self._policy, prompts, n, sampling, keys, self._limits, starts)
 
     def score(
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from offapi.backend import Limits
 from offapi.completions import Completion, Finish, Group, Sampling, check_rollout
+from offapi.engine import Matcher, StartMatcher
 from offapi.episodes import Floats, SamplingMask, common_prefix_length
 from offapi.randomness import uniforms
 
 from .cache import Cursor, Prefix, Slots, blocks, extend
+from .matching import Allowed
 from .policy import Policy
-from .sampling import choose
+from .sampling import choose, signals
 
 # prompt tokens computed at a time: enough to keep a device busy, few enough to pad little
 PREFILL = 1024
@@ -36,17 +38,19 @@ class Row:
     sample: int
     uniforms_T: Floats  # one for each of max_tokens
     length: int  # columns filled in its slot
+    matcher: Matcher | None
     drawn: int = 0  # tokens drawn on the device, at most `ahead` of which are not read yet
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    # the ids that truncation left at each token
+    # the ids that truncation or the matcher left at each token
     left_T: list[NDArray[np.int32]] = field(default_factory=list)
+    signals_T2: list[tuple[float, float]] = field(default_factory=list)
     finish: Finish | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """One step's tokens and logprobs of R slots, and the sampling mask if truncated.
+    """One step's tokens and logprobs of R slots, with sampling mask and signals where they are.
 
     They have not been read from the device.
     """
@@ -55,16 +59,19 @@ class Draw:
     tokens_R: mx.array
     logprobs_R: mx.array
     left_RV: mx.array | None
+    masks_all: bool  # truncated: rows without matcher have a sampling mask too
+    signals_R2: mx.array | None
 
     @property
     def arrays(self) -> list[mx.array]:
         """What the device has to compute."""
-        drawn = (self.tokens_R, self.logprobs_R, self.left_RV)
+        drawn = (self.tokens_R, self.logprobs_R, self.left_RV, self.signals_R2)
         return [array for array in drawn if array is not None]
 
     def read(self) -> Iterator[Row]:
         """Give every row that still runs its token, and yield the row."""
         left_RV = None if self.left_RV is None else np.array(self.left_RV)
+        free = None if self.signals_R2 is None else np.array(self.signals_R2).tolist()
         tokens, logprobs = np.array(self.tokens_R).tolist(), np.array(self.logprobs_R).tolist()
         drawn = zip(self.rows, tokens, logprobs, strict=True)
         for slot, (row, token, logprob) in enumerate(drawn):
@@ -72,7 +79,11 @@ class Draw:
                 continue
             row.tokens.append(token)
             row.logprobs.append(logprob)
-            if left_RV is not None:
+            if row.matcher is not None:
+                row.matcher.accept(token)
+            if free is not None:
+                row.signals_T2.append(tuple(free[slot]))
+            if left_RV is not None and (self.masks_all or row.matcher is not None):
                 row.left_T.append(np.flatnonzero(left_RV[slot]).astype(np.int32))
             yield row
 
@@ -94,12 +105,15 @@ def rollout(
     sampling: Sampling,
     keys: Sequence[int] | None,
     limits: Limits,
+    starts: Sequence[StartMatcher | None] | None = None,
 ) -> Iterator[Group]:
     """See `Backend.rollout`."""
     check_rollout(prompts, n, keys, policy.vocabulary)
     named = range(len(prompts)) if keys is None else keys
+    bounds = [None] * len(prompts) if starts is None else starts
     lists = [list(map(int, prompt)) for prompt in prompts]
-    return RunningBatch(policy, lists, n, sampling, named, limits).run() if prompts else iter(())
+    batch = RunningBatch(policy, lists, n, sampling, named, limits, bounds)
+    return batch.run() if prompts else iter(())
 
 
 @dataclass
@@ -112,6 +126,7 @@ class RunningBatch:
     sampling: Sampling
     keys: Sequence[int]
     limits: Limits
+    starts: Sequence[StartMatcher | None]
 
     def __post_init__(self) -> None:
         # Prompts of similar length together need the least padding. The longest go first, so that
@@ -133,10 +148,16 @@ class RunningBatch:
         self._prefill_shared()
         while self.waiting or self.ready or self.unread or any(self.rows):
             self._admit()
+            yield from self._read_beyond(self.ahead + 1)
             self._step()
-            while len(self.unread) > (self.ahead if any(self.rows) else 0):
-                yield from self._read()
+            yield from self._read_beyond(self.ahead if any(self.rows) else 0)
             self._compact()
+
+    def _read_beyond(self, unread: int) -> Iterator[Group]:
+        """Leave `unread` draws unread, or none where a matcher must know its last token."""
+        bounded = any(row and row.matcher for row in self.rows)
+        while len(self.unread) > (0 if bounded else unread):
+            yield from self._read()
 
     def _prefill_shared(self) -> None:
         self.shared = common_prefix_length(self.prompts)
@@ -191,7 +212,9 @@ class RunningBatch:
         ready, s = self.ready[0], self.sampling
         length = ready.own[0][0].shape[1]
         uniforms_T = uniforms(s.seed, s.step, self.keys[ready.prompt], ready.started, s.max_tokens)
-        row = self.rows[slot] = Row(ready.prompt, ready.started, uniforms_T, length)
+        start = self.starts[ready.prompt]
+        matcher = start(ready.started) if start else None
+        row = self.rows[slot] = Row(ready.prompt, ready.started, uniforms_T, length, matcher)
         if not self.slots:
             prefix = self.prefix or (None,) * self.policy.layers
             self.slots = [
@@ -226,11 +249,15 @@ class RunningBatch:
         """Draw the next token of each row from its logits, without reading anything back."""
         numbers = [row.uniforms_T[row.drawn] if row else 0.0 for row in rows]
         uniforms_R = mx.array(np.array(numbers, np.float32))
-        drawn = Draw(rows, *choose(logits_RV, self.sampling, uniforms_R))
+        allowed = Allowed.of([row.matcher if row else None for row in rows], self.policy.vocabulary)
+        tokens_R, logprobs_R, left_RV = choose(logits_RV, self.sampling, uniforms_R, allowed)
+        free_R2 = signals(logits_RV, tokens_R) if self.sampling.signals else None
+        truncated = self.sampling.truncated
+        drawn = Draw(rows, tokens_R, logprobs_R, left_RV, truncated, free_R2)
         for row in filter(None, rows):
             row.drawn += 1
         self.unread.append(drawn)
-        return drawn.tokens_R
+        return tokens_R
 
     def _retire_full(self) -> None:
         """Free the slots of rows that need no further step, whatever their unread tokens are."""
@@ -274,4 +301,8 @@ def _group(rows: list[Row]) -> Group:
 
 def _completion(row: Row) -> Completion:
     mask = SamplingMask.of_positions(row.left_T) if row.left_T else None
-    return Completion(tuple(row.tokens), tuple(row.logprobs), row.finish or "length", mask)
+    tokens, logprobs, finish = tuple(row.tokens), tuple(row.logprobs), row.finish or "length"
+    if not row.signals_T2:
+        return Completion(tokens, logprobs, finish, mask)
+    free, margins = zip(*row.signals_T2, strict=True)
+    return Completion(tokens, logprobs, finish, mask, free, margins)

@@ -9,20 +9,26 @@ import mlx.core as mx
 
 from offapi.completions import Sampling
 
-from .linux_cpu.fast_exp import exp_below
+from .linux_cpu.fast_exp import exp_below, log_sum_exp
+from .matching import Allowed
 
-# tokens (R,), their logprobs (R,), and the sampling mask (R, V) if truncated
+# tokens (R,), their logprobs (R,), and the sampling mask (R, V) if truncated or bounded
 Drawn: TypeAlias = tuple[mx.array, mx.array, mx.array | None]
 
 
-def choose(logits_RV: mx.array, sampling: Sampling, uniforms_R: mx.array) -> Drawn:
+def choose(
+    logits_RV: mx.array, sampling: Sampling, uniforms_R: mx.array, allowed: Allowed | None = None
+) -> Drawn:
     """Draw a token for each row of fp32 logits, and return it with its behaviour logprob (nats).
 
-    At a temperature above 0 it is the first token left, in vocabulary order, at which the
-    cumulative probability exceeds the uniform. At temperature 0 it is the largest logit, with its
-    logprob at temperature 1. The third value says which tokens could be drawn (bool), if the
-    sampling is truncated.
+    What is not `allowed` is forbidden first. At a temperature above 0 the token is the first one
+    left, in vocabulary order, at which the cumulative probability exceeds the uniform. At
+    temperature 0 it is the largest logit, or that of the row's rank, with its logprob at
+    temperature 1. The third value says which tokens could be drawn (bool), if the sampling is
+    truncated or bounded.
     """
+    if allowed is not None:
+        logits_RV = allowed.forbid(logits_RV)
     if sampling.temperature > 0:
         logits_RV = truncate(logits_RV / sampling.temperature, sampling)
     top_R1 = logits_RV.max(axis=-1, keepdims=True)
@@ -31,10 +37,26 @@ def choose(logits_RV: mx.array, sampling: Sampling, uniforms_R: mx.array) -> Dra
         tokens_R = first_beyond(mx.cumsum(weights_RV, axis=-1), weights_RV > 0, uniforms_R)
     else:
         tokens_R = mx.argmax(logits_RV, axis=-1)
+        if allowed is not None:
+            tokens_R = allowed.take_ranks(logits_RV, tokens_R)
     chosen_R1 = mx.take_along_axis(logits_RV, tokens_R[:, None], axis=-1)
     logprobs_R1 = chosen_R1 - top_R1 - mx.log(weights_RV.sum(axis=-1, keepdims=True))
-    left_RV = logits_RV > -mx.inf if sampling.truncated else None
+    bounded = allowed is not None and sampling.temperature > 0
+    left_RV = logits_RV > -mx.inf if sampling.truncated or bounded else None
     return tokens_R.astype(mx.int32), logprobs_R1[:, 0], left_RV
+
+
+def signals(logits_RV: mx.array, tokens_R: mx.array) -> mx.array:
+    """Return each token's logprob under the raw logits, and its margin, shape (R, 2), in nats.
+
+    The margin is that logprob less the likeliest other token's.
+    """
+    tokens_R1 = tokens_R[:, None]
+    chosen_R1 = mx.take_along_axis(logits_RV, tokens_R1, axis=-1)
+    is_token_RV = mx.arange(logits_RV.shape[-1]) == tokens_R1
+    others_R1 = mx.where(is_token_RV, -mx.inf, logits_RV).max(axis=-1, keepdims=True)
+    free_R1 = chosen_R1 - log_sum_exp(logits_RV)
+    return mx.concatenate([free_R1, chosen_R1 - others_R1], axis=-1)
 
 
 def first_beyond(reached_RV: mx.array, possible_RV: mx.array, uniforms_R: mx.array) -> mx.array:
