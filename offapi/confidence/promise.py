@@ -17,9 +17,12 @@ import msgspec
 import numpy as np
 import orjson
 
+from offapi.adapter import WEIGHTS
 from offapi.confidence.signals import FEATURES, FieldSignals, features
 from offapi.errors import ConfigError, DataError
 from offapi.files import atomic
+from offapi.files.hashing import sha256_file
+from offapi.files.weights_hash import sha256_weights
 
 FILE = "calibration.json"
 FORMAT = 1
@@ -34,6 +37,15 @@ class AnswersFrom:
     adapter: str | None  # None: the base alone
     task: str
     constrain: str  # off, schema, source or register
+
+    @classmethod
+    def of(cls, base: Path, adapter: Path | None, task_file: Path, constrain: str) -> AnswersFrom:
+        """Hash the weights in two folders, and a task file.
+
+        A register that the task names is not hashed: it may grow.
+        """
+        weights = None if adapter is None else sha256_file(adapter / WEIGHTS)
+        return cls(sha256_weights(base), weights, sha256_file(task_file), constrain)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import pytest
 
 from offapi.confidence import promise
 from offapi.confidence.promise import (
+    AcceptedFrom,
     AnswersFrom,
     ConfidenceModel,
     FieldPromise,
     Promise,
-    AcceptedFrom,
 )
 from offapi.confidence.signals import FEATURES, SUREST, FieldSignals, features, log_odds
 from offapi.errors import ConfigError, DataError
@@ -97,6 +97,17 @@ def test_a_calibration_of_other_answers_is_refused(
     promise.write(tmp_path / promise.FILE, make_promise())
     with pytest.raises(ConfigError, match=named):
         promise.read(tmp_path / promise.FILE, replace(ANSWERS, **changed))
+
+
+def test_answers_are_known_by_their_files(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "adapter_model.safetensors", "task.py"):
+        (tmp_path / name).write_text(name)
+    before = AnswersFrom.of(tmp_path, tmp_path, tmp_path / "task.py", "source")
+    assert before == AnswersFrom.of(tmp_path, tmp_path, tmp_path / "task.py", "source")
+    (tmp_path / "adapter_model.safetensors").write_text("trained further")
+    after = AnswersFrom.of(tmp_path, tmp_path, tmp_path / "task.py", "source")
+    assert after == replace(before, adapter=after.adapter) != before
+    assert AnswersFrom.of(tmp_path, None, tmp_path / "task.py", "source").adapter is None
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
