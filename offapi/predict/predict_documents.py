@@ -1,0 +1,141 @@
+"""Documents in, answers out: what a loaded model reads, with the signals of every field.
+
+Each document is one group of a rollout, whose prompt is read once: the bound reading that is
+answered, a free reading to compare it with, and runner-up candidates. Left out: files
+(`offapi.predict.answers_file`) and loading models (`offapi.predict.predictor`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from offapi.backend import Backend, Group, Sampling
+from offapi.chat.chat import Chat
+from offapi.confidence.promise import Promise
+from offapi.data.documents import Document
+from offapi.engine import StartMatcher
+from offapi.errors import DataError, OffapiError
+from offapi.predict.compose import Readings, compose, with_confidence, without_signals
+from offapi.predict.prediction import DocumentAnswer
+from offapi.predict.reading import Reading
+from offapi.task import Task
+from offapi.text.display import plural
+
+TOO_LONG = "too long for the model"
+AT_ONCE = 256  # documents of one rollout: their prompts are in memory together
+
+
+class Bound(Protocol):
+    """What binds answers to a document; `offapi.constrain.Constraints` does."""
+
+    def start(
+        self, document: str, *, second: bool = False, candidates: int = 1
+    ) -> StartMatcher | None: ...
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is asked of every document.
+
+    `signals` asks how sure the model is of each field, for which a bound reading is compared with a
+    free one; `promise` turns the signals into confidences, and `keep_signals` leaves them in the
+    answers. `candidates` is the number of bound
+    readings, of which the likeliest is answered; the bound must offer them. `context` is the
+    model's context length in tokens; None: not known.
+    """
+
+    task: Task
+    chat: Chat
+    context: int | None = None
+    bound: Bound | None = None
+    candidates: int = 1
+    promise: Promise | None = None
+    keep_signals: bool = False
+
+    @property
+    def signals(self) -> bool:
+        """Whether anything asks how sure the model is of each field."""
+        return self.keep_signals or self.promise is not None
+
+    @property
+    def second(self) -> bool:
+        """Whether there is a free reading too, to compare the bound one with."""
+        return self.bound is not None and self.signals
+
+    @property
+    def readings(self) -> int:
+        """The readings of each document."""
+        return self.second + self.candidates if self.bound is not None else 1
+
+
+def predict_documents(
+    backend: Backend, asking: Asking, documents: Sequence[Document]
+) -> Iterator[DocumentAnswer]:
+    """Yield the answer to every document, as they finish.
+
+    What is wrong with one document is that answer's error and never ends the others'.
+    """
+    for first in range(0, len(documents), AT_ONCE):
+        yield from _some(backend, asking, documents[first : first + AT_ONCE])
+
+
+def _some(
+    backend: Backend, asking: Asking, documents: Sequence[Document]
+) -> Iterator[DocumentAnswer]:
+    asked: list[tuple[Document, tuple[int, ...]]] = []
+    starts: list[StartMatcher | None] = []
+    for document in documents:
+        try:
+            prompt = _prompt(asking, document)
+            start = _start(asking, document)
+        except OffapiError as error:
+            yield DocumentAnswer(document.id, None, error=str(error))
+            continue
+        asked.append((document, prompt))
+        starts.append(start)
+    if not asked:
+        return
+    sampling = Sampling(asking.task.max_answer_tokens, asking.chat.stop_ids, signals=True)
+    prompts = [prompt for _, prompt in asked]
+    bounds = starts if asking.bound is not None else None
+    for group in backend.rollout(prompts, asking.readings, sampling, starts=bounds):
+        document, prompt = asked[group.prompt]
+        readings = _readings(asking, group)
+        answer = _answer(asking, document, readings)
+        yield replace(answer, prompt_tokens=len(prompt), completion_tokens=readings.tokens)
+
+
+def _answer(asking: Asking, document: Document, readings: Readings) -> DocumentAnswer:
+    """Return the answer with what is asked of it; what its checks raise is its error."""
+    try:
+        answer = compose(asking.task, document, readings, signals=asking.signals)
+    except OffapiError as error:
+        answer = DocumentAnswer(document.id, None, error=str(error))
+    if asking.promise is not None:
+        answer = with_confidence(answer, asking.promise)
+    return answer if asking.keep_signals else without_signals(answer)
+
+
+def _prompt(asking: Asking, document: Document) -> tuple[int, ...]:
+    """Return the prompt's tokens. Raise DataError where no answer fits behind them."""
+    task = asking.task
+    prompt = asking.chat.prompt(task.messages(document.text), id=document.id)
+    if asking.context is not None and len(prompt) + task.max_answer_tokens > asking.context:
+        need = f"{plural(len(prompt), 'prompt token')} and {task.max_answer_tokens} for the answer"
+        raise DataError(f"{TOO_LONG}: {need}, of {asking.context:,}.")
+    return prompt
+
+
+def _start(asking: Asking, document: Document) -> StartMatcher | None:
+    if asking.bound is None:
+        return None
+    return asking.bound.start(document.text, second=asking.second, candidates=asking.candidates)
+
+
+def _readings(asking: Asking, group: Group) -> Readings:
+    """Return the group's completions, read: the bound ones first to last, and the free one."""
+    read = [Reading.of(asking.task, asking.chat, each) for each in group.completions]
+    second = read.pop(1) if asking.second else None
+    return Readings(tuple(read), second)
