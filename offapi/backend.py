@@ -30,6 +30,7 @@ from offapi.completions import Finish as Finish
 from offapi.completions import Group as Group
 from offapi.completions import Sampling as Sampling
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
+from offapi.engine import StartMatcher as StartMatcher
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.errors import BackendError, nearest
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
@@ -159,14 +160,16 @@ class Backend(Protocol):
         n: int,
         sampling: Sampling,
         keys: Sequence[int] | None = None,
+        starts: Sequence[StartMatcher | None] | None = None,
     ) -> Iterator[Group]:
         """Yield one group of `n` completions for each prompt, as groups finish (in any order).
 
         The longest common prefix of all prompts is prefilled once per call, each prompt once per
         group. Finished rows leave the batch and waiting ones take their place. `keys` name the
         prompts in the random stream (default: their index), so that a row draws the same tokens
-        whatever it is batched with. Raise ValueError, at the call, for an empty prompt, an unknown
-        token, an `n` below 1, or keys that are not one per prompt.
+        whatever it is batched with. `starts[i]` bounds the completions of prompt i, each by a
+        matcher of its own; None leaves them free. Raise ValueError, at the call, for an empty
+        prompt, an unknown token, an `n` below 1, or keys or starts that are not one per prompt.
         """
         ...
 

@@ -84,7 +84,11 @@ class Group:
 
 
 def check_rollout(
-    prompts: Sequence[Sequence[int]], n: int, keys: Sequence[int] | None, vocabulary: int
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    keys: Sequence[int] | None,
+    vocabulary: int,
+    starts: Sequence[object] | None = None,
 ) -> None:
     """Raise ValueError for what `Backend.rollout` refuses."""
     if n < 1:
@@ -93,8 +97,9 @@ def check_rollout(
         raise ValueError("a prompt must have at least one token, got an empty one")
     for index, prompt in enumerate(prompts):
         check_tokens(prompt, vocabulary, f"prompt {index}")
-    if keys is not None and len(keys) != len(prompts):
-        raise ValueError(
-            f"`keys` must have one key per prompt, got {len(keys)} for"
-            f" {plural(len(prompts), 'prompt')}"
-        )
+    for name, one, given in (("keys", "key", keys), ("starts", "entry", starts)):
+        if given is not None and len(given) != len(prompts):
+            raise ValueError(
+                f"`{name}` must have one {one} per prompt, got {len(given)} for"
+                f" {plural(len(prompts), 'prompt')}"
+            )

@@ -46,6 +46,22 @@ class Matcher(Protocol):
 StartMatcher = Callable[[int], Matcher | None]
 
 
+def allowed_tokens(matchers: Sequence[Matcher | None], vocabulary: int) -> NDArray[np.bool_]:
+    """Return which tokens each row may draw next, (R, V); without a matcher, every one.
+
+    Raise ValueError for a matcher that allows nothing: its row can neither go on nor end.
+    """
+    words_RW = np.full((len(matchers), -(-vocabulary // 32)), -1, np.int32)
+    for matcher, words in zip(matchers, words_RW, strict=True):
+        if matcher is not None:
+            matcher.fill(words)
+    octets = words_RW.astype("<i4", copy=False).view(np.uint8)
+    allowed_RV = np.unpackbits(octets, axis=1, count=vocabulary, bitorder="little").view(np.bool_)
+    if not allowed_RV.any(axis=1).all():
+        raise ValueError("a matcher must allow at least one token, got one that allows none")
+    return allowed_RV
+
+
 @dataclass(frozen=True)
 class RowRequest:
     """A row to decode: its prompt, how to sample it, and what bounds it.

@@ -15,6 +15,7 @@ from offapi.backend import (
     Memory,
     ModelSpec,
     Sampling,
+    StartMatcher,
     TrainState,
 )
 from offapi.episodes import Episode, Floats, Metrics
@@ -66,8 +67,9 @@ class TorchBackend:
         n: int,
         sampling: Sampling,
         keys: Sequence[int] | None = None,
+        starts: Sequence[StartMatcher | None] | None = None,
     ) -> Iterator[Group]:
-        return rollout.rollout(self.policy, prompts, n, sampling, keys)
+        return rollout.rollout(self.policy, prompts, n, sampling, keys, starts)
 
     def score(
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0

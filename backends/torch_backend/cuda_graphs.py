@@ -41,9 +41,9 @@ class Graphs:
         longest = bucket(max(filled) + 1, self.capacity)
         if longest not in self.graphs:
             self.graphs[longest] = self._capture(longest)
-        graph, (tokens_R, logprobs_R, left_RV) = self.graphs[longest]
+        graph, drawn = self.graphs[longest]
         graph.replay()
-        return tokens_R[:rows], logprobs_R[:rows], None if left_RV is None else left_RV[:rows]
+        return drawn.first(rows)
 
     def _capture(self, longest: int) -> tuple[torch.cuda.CUDAGraph, Drawn]:
         """Record the step on the present inputs.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offapi.completions import Completion, Group, Sampling, check_rollout
+from offapi.engine import Matcher, StartMatcher, allowed_tokens
 from offapi.episodes import Floats, SamplingMask, common_prefix_length
 from offapi.randomness import uniforms
 
@@ -25,8 +26,8 @@ from .packed_attention import Packed
 from .policy import Policy
 from .sampling import Drawn, choose
 
-# tokens, filled keys and uniforms, one of each per row
-Decode = Callable[[Sequence[int], Sequence[int], Sequence[float]], Drawn]
+Decode = Callable[[Sequence["Row"]], Drawn]
+Starts = Sequence[StartMatcher | None]
 
 
 @dataclass
@@ -37,15 +38,22 @@ class Row:
     sample: int
     own: int  # prompt tokens after the shared prefix
     uniforms_T: Floats  # one for each of max_tokens
+    matcher: Matcher | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    # the ids that truncation left at each token
+    # the ids that truncation or the matcher left at each token
     left_T: list[NDArray[np.int32]] = field(default_factory=list)
+    signals_T: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def uniform(self) -> float:
         """The uniform that draws the next token."""
         return float(self.uniforms_T[len(self.tokens)])
+
+    @property
+    def filled(self) -> int:
+        """The keys in its slot: all but those of the shared prefix and the last token."""
+        return self.own + len(self.tokens) - 1
 
     def finish(self, sampling: Sampling) -> Completion | None:
         """Return the completion once its last token ends it, else None."""
@@ -53,7 +61,12 @@ class Row:
         if finish is None:
             return None
         mask = SamplingMask.of_positions(self.left_T) if self.left_T else None
-        return Completion(tuple(self.tokens), tuple(self.logprobs), finish, mask)
+        free_logprobs, margins = (
+            zip(*self.signals_T, strict=True) if self.signals_T else (None, None)
+        )
+        return Completion(
+            tuple(self.tokens), tuple(self.logprobs), finish, mask, free_logprobs, margins
+        )
 
 
 @dataclass
@@ -71,6 +84,7 @@ class Call:
     cache: Decoding
     decode: Decode
     waiting: deque[int]
+    starts: Starts
     rows: list[Row] = field(default_factory=list)
     done: dict[int, dict[int, Completion]] = field(default_factory=dict)
 
@@ -81,10 +95,11 @@ def rollout(
     n: int,
     sampling: Sampling,
     keys: Sequence[int] | None,
+    starts: Starts | None,
 ) -> Iterator[Group]:
     """See `Backend.rollout`."""
-    check_rollout(prompts, n, keys, policy.vocabulary)
-    return _groups(policy, prompts, n, sampling, keys) if prompts else iter(())
+    check_rollout(prompts, n, keys, policy.vocabulary, starts)
+    return _groups(policy, prompts, n, sampling, keys, starts) if prompts else iter(())
 
 
 def _groups(
@@ -93,8 +108,9 @@ def _groups(
     n: int,
     sampling: Sampling,
     keys: Sequence[int] | None,
+    starts: Starts | None,
 ) -> Iterator[Group]:
-    call = _start(policy, prompts, n, sampling, keys)
+    call = _start(policy, prompts, n, sampling, keys, starts)
     while call.waiting or call.rows:
         with torch.inference_mode():
             while call.waiting and len(call.rows) + n <= call.cache.room:
@@ -102,7 +118,7 @@ def _groups(
                 if any(row.finish(sampling) for row in call.rows):
                     break
             else:
-                _decode(call)
+                _append(call.rows, call.decode(call.rows), sampling.truncated)
         yield from _retire(call)
 
 
@@ -112,6 +128,7 @@ def _start(
     n: int,
     sampling: Sampling,
     keys: Sequence[int] | None,
+    starts: Starts | None,
 ) -> Call:
     policy.prepare_rollout()
     # A single prompt shares all but its last token, so its completions read it once.
@@ -123,8 +140,10 @@ def _start(
         with torch.inference_mode():
             _run(policy, [prompts[0][:shared]], 0, Packed(((0, (shared,)),), keep=cache.prefix))
     named = range(len(prompts)) if keys is None else keys
-    decode = _decoder(policy, cache, sampling)
-    return Call(policy, prompts, named, n, sampling, cache, decode, deque(range(len(prompts))))
+    decode = _decoder(policy, cache, sampling, bound=starts is not None)
+    starts = [None] * len(prompts) if starts is None else starts
+    waiting = deque(range(len(prompts)))
+    return Call(policy, prompts, named, n, sampling, cache, decode, waiting, starts)
 
 
 def _run(policy: Policy, rows: Sequence[Sequence[int]], start: int, layout: Packed) -> Tensor:
@@ -154,49 +173,77 @@ def _prefill(call: Call) -> None:
             uniforms_T = uniforms(
                 sampling.seed, sampling.step, call.keys[index], sample, sampling.max_tokens
             )
-            call.rows.append(Row(index, sample, len(row), uniforms_T))
+            start = call.starts[index]
+            matcher = None if start is None else start(sample)
+            call.rows.append(Row(index, sample, len(row), uniforms_T, matcher))
     lengths = [len(row) for row in own]
     layout = Packed(((0, tuple(lengths)),), prefix=call.cache.prefix, keep={})
     last_RD = _run(call.policy, own, shared, layout)
     call.cache.admit(layout.keep or {}, lengths, call.n, at)
     logits_RV = (last_RD @ call.policy.head.T).repeat_interleave(call.n, dim=0)
     uniforms_R = torch.tensor([row.uniform for row in call.rows[at:]], device=logits_RV.device)
-    _append(call.rows[at:], choose(logits_RV, sampling, uniforms_R))
+    drawn = _choose(logits_RV, sampling, uniforms_R, call.rows[at:])
+    _append(call.rows[at:], drawn, sampling.truncated)
 
 
-def _decoder(policy: Policy, cache: Decoding, sampling: Sampling) -> Decode:
+def _choose(
+    logits_RV: Tensor, sampling: Sampling, uniforms_R: Tensor, rows: Sequence[Row]
+) -> Drawn:
+    """Draw a token for each row among those that its matcher allows."""
+    matchers = [row.matcher for row in rows]
+    if not any(matcher is not None for matcher in matchers):
+        return choose(logits_RV, sampling, uniforms_R)
+    allowed = allowed_tokens(matchers, logits_RV.shape[1])
+    ranks = [0 if matcher is None else matcher.rank for matcher in matchers]
+    allowed_RV = torch.from_numpy(allowed).to(logits_RV.device)
+    return choose(logits_RV, sampling, uniforms_R, allowed_RV, ranks)
+
+
+def _decoder(policy: Policy, cache: Decoding, sampling: Sampling, bound: bool) -> Decode:
     """Return what decodes a token for each row: the model as it is, or captured steps on CUDA."""
 
-    def step(tokens_R: Tensor, filled_R: Tensor, uniforms_R: Tensor, longest: int) -> Drawn:
+    def logits(tokens_R: Tensor, filled_R: Tensor, longest: int) -> Tensor:
         cache.place(filled_R, longest)
         positions_R = filled_R + cache.shared
         hidden_RD = policy.sampled_hidden(tokens_R[None], positions_R[None], cache)[0]
-        return choose(hidden_RD @ policy.head.T, sampling, uniforms_R)
+        return hidden_RD @ policy.head.T
 
-    def eager(tokens: Sequence[int], filled: Sequence[int], uniforms: Sequence[float]) -> Drawn:
+    def step(tokens_R: Tensor, filled_R: Tensor, uniforms_R: Tensor, longest: int) -> Drawn:
+        return choose(logits(tokens_R, filled_R, longest), sampling, uniforms_R)
+
+    def eager(rows: Sequence[Row]) -> Drawn:
+        tokens, filled = [row.tokens[-1] for row in rows], [row.filled for row in rows]
         inputs_2R = torch.tensor([tokens, filled], device=policy.device)
-        uniforms_R = torch.tensor(uniforms, device=policy.device)
-        return step(inputs_2R[0], inputs_2R[1], uniforms_R, max(filled) + 1)
+        uniforms_R = torch.tensor([row.uniform for row in rows], device=policy.device)
+        logits_RV = logits(inputs_2R[0], inputs_2R[1], max(filled) + 1)
+        return _choose(logits_RV, sampling, uniforms_R, rows)
 
-    return Graphs(step, cache.room, cache.capacity, policy.device) if policy.capturable else eager
+    if bound or not policy.capturable:
+        return eager
+    graphs = Graphs(step, cache.room, cache.capacity, policy.device)
+
+    def captured(rows: Sequence[Row]) -> Drawn:
+        tokens, filled = [row.tokens[-1] for row in rows], [row.filled for row in rows]
+        return graphs(tokens, filled, [row.uniform for row in rows])
+
+    return captured
 
 
-def _decode(call: Call) -> None:
-    """Decode one token for every row."""
-    tokens = [row.tokens[-1] for row in call.rows]
-    filled = [row.own + len(row.tokens) - 1 for row in call.rows]
-    _append(call.rows, call.decode(tokens, filled, [row.uniform for row in call.rows]))
-
-
-def _append(rows: Sequence[Row], drawn: Drawn) -> None:
-    tokens_R, logprobs_R, left_RV = drawn
-    for row, token, logprob in zip(rows, tokens_R.tolist(), logprobs_R.tolist(), strict=True):
+def _append(rows: Sequence[Row], drawn: Drawn, truncated: bool) -> None:
+    tokens, logprobs = drawn.tokens_R.tolist(), drawn.logprobs_R.tolist()
+    for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
         row.tokens.append(token)
         row.logprobs.append(logprob)
-    if left_RV is not None:
-        counts, ids = left_RV.sum(-1).tolist(), left_RV.nonzero()[:, 1].int().cpu()
+        if row.matcher is not None:
+            row.matcher.accept(token)
+    if drawn.left_RV is not None:
+        counts, ids = drawn.left_RV.sum(-1).tolist(), drawn.left_RV.nonzero()[:, 1].int().cpu()
         for row, row_ids in zip(rows, torch.split(ids, counts), strict=True):
-            row.left_T.append(row_ids.numpy().copy())
+            if truncated or row.matcher is not None:
+                row.left_T.append(row_ids.numpy().copy())
+    if drawn.signals_R2 is not None:
+        for row, (logprob, margin) in zip(rows, drawn.signals_R2.tolist(), strict=True):
+            row.signals_T.append((logprob, margin))
 
 
 def _retire(call: Call) -> Iterator[Group]:

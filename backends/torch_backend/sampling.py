@@ -2,32 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from offapi.completions import Sampling
 
-# tokens (R,), their logprobs (R,), and the sampling mask (R, V) if truncated
-Drawn = tuple[Tensor, Tensor, Tensor | None]
+
+class Drawn(NamedTuple):
+    """A token for each of R rows, its behaviour logprob, and what was asked for besides."""
+
+    tokens_R: Tensor
+    logprobs_R: Tensor
+    left_RV: Tensor | None = None  # what could be drawn, if something was cut away
+    signals_R2: Tensor | None = None  # free logprob and margin (see `offapi.engine.NewToken`)
+
+    def first(self, rows: int) -> Drawn:
+        """Return what belongs to the first `rows` rows."""
+        left_RV, signals_R2 = (None if part is None else part[:rows] for part in self[2:])
+        return Drawn(self.tokens_R[:rows], self.logprobs_R[:rows], left_RV, signals_R2)
 
 
-def choose(logits_RV: Tensor, sampling: Sampling, uniforms_R: Tensor) -> Drawn:
+def choose(
+    logits_RV: Tensor,
+    sampling: Sampling,
+    uniforms_R: Tensor,
+    allowed_RV: Tensor | None = None,
+    ranks: Sequence[int] | None = None,
+) -> Drawn:
     """Draw a token for each row, and return it with its behaviour logprob (nats).
 
-    The third value says which tokens could be drawn (bool), if the sampling is truncated.
+    Only what `allowed_RV` says is drawn. Greedy sampling takes the allowed token of rank `ranks`,
+    one for each row.
     """
     logits_RV = logits_RV.float()
+    free_RV = logits_RV
+    if allowed_RV is not None:
+        logits_RV = logits_RV.masked_fill(~allowed_RV, float("-inf"))
+    left_RV = None
     if sampling.temperature == 0:
         tokens_R = logits_RV.argmax(-1)
+        if ranks is not None and any(ranks):
+            tokens_R = of_rank(logits_RV, tokens_R, ranks)
         chosen_R = logits_RV.gather(1, tokens_R[:, None])[:, 0]
-        return tokens_R, chosen_R - logits_RV.logsumexp(-1), None
-    logprobs_RV = truncate(logits_RV / sampling.temperature, sampling).log_softmax(-1)
-    probabilities_RV = logprobs_RV.exp()
-    tokens_R = first_beyond(probabilities_RV.cumsum(-1), probabilities_RV > 0, uniforms_R)
-    left_RV = logprobs_RV.isfinite() if sampling.truncated else None
-    return tokens_R, logprobs_RV.gather(1, tokens_R[:, None])[:, 0], left_RV
+        logprobs_R = chosen_R - logits_RV.logsumexp(-1)
+    else:
+        logprobs_RV = truncate(logits_RV / sampling.temperature, sampling).log_softmax(-1)
+        probabilities_RV = logprobs_RV.exp()
+        tokens_R = first_beyond(probabilities_RV.cumsum(-1), probabilities_RV > 0, uniforms_R)
+        logprobs_R = logprobs_RV.gather(1, tokens_R[:, None])[:, 0]
+        if sampling.truncated or allowed_RV is not None:
+            left_RV = logprobs_RV.isfinite()
+    signals_R2 = signals(free_RV, tokens_R) if sampling.signals else None
+    return Drawn(tokens_R, logprobs_R, left_RV, signals_R2)
+
+
+def of_rank(logits_RV: Tensor, tokens_R: Tensor, ranks: Sequence[int]) -> Tensor:
+    """Return `tokens_R`, the likeliest, with the token of its rank in each row that asks for one.
+
+    Where fewer tokens are allowed, it is the least likely of them; equal ones are ranked by id.
+    """
+    tokens_R = tokens_R.clone()
+    for row, rank in enumerate(ranks):
+        if rank:
+            order_V = logits_RV[row].argsort(descending=True, stable=True)
+            allowed = int((logits_RV[row] > float("-inf")).sum())
+            tokens_R[row] = order_V[min(rank, allowed - 1)]
+    return tokens_R
+
+
+def signals(logits_RV: Tensor, tokens_R: Tensor) -> Tensor:
+    """Return each token's logprob at temperature 1, and its margin over all others, (R, 2)."""
+    chosen_R1 = logits_RV.gather(1, tokens_R[:, None])
+    others_RV = logits_RV.scatter(1, tokens_R[:, None], float("-inf"))
+    margins_R1 = chosen_R1 - others_RV.amax(-1, keepdim=True)
+    return torch.cat((chosen_R1 - logits_RV.logsumexp(-1, keepdim=True), margins_R1), dim=1)
 
 
 def first_beyond(reached_RV: Tensor, possible_RV: Tensor, uniforms_R: Tensor) -> Tensor:

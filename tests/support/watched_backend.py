@@ -48,9 +48,11 @@ class WatchedBackend:
         self._noted.steps.append((lr, optimizer))
         return self._inner.optim_step(lr, optimizer)
 
-    def rollout(self, prompts: Any, n: int, sampling: Any, keys: Any = None) -> Any:
+    def rollout(
+        self, prompts: Any, n: int, sampling: Any, keys: Any = None, starts: Any = None
+    ) -> Any:
         self._noted.rollouts.append(([tuple(prompt) for prompt in prompts], n, sampling))
-        return self._inner.rollout(prompts, n, sampling, keys)
+        return self._inner.rollout(prompts, n, sampling, keys, starts)
 
     def score(self, episodes: Any, by: Any = "policy", temperature: float = 1.0) -> Any:
         self._noted.scores.append((by, temperature))
