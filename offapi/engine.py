@@ -1,4 +1,4 @@
-"""The engine below rollouts, answers and chats: rows that join, decode, end and go on.
+"""The engine below rollouts, answers and chats: rows that join, decode and end.
 
 A row is one completion in progress. Rows of any sampling, length limit, stop ids, adapter and
 constraint decode side by side, one token per row and step, and a row's tokens never depend on its
@@ -20,7 +20,7 @@ Words = NDArray[np.int32]  # a bit for each token of the vocabulary, least signi
 
 
 class Matcher(Protocol):
-    """What one row may say next. It is asked before each token and told each token drawn."""
+    """What one row may say next. It is asked before each token and given each token drawn."""
 
     def fill(self, words: Words) -> bool:
         """Write which tokens are allowed, stop tokens included, into `words` (ceil(V / 32),).
@@ -30,7 +30,7 @@ class Matcher(Protocol):
         ...
 
     def accept(self, token: int) -> None:
-        """Go on after `token`, which was allowed."""
+        """Take `token`, which was allowed, as drawn."""
         ...
 
     @property
@@ -46,20 +46,18 @@ class Matcher(Protocol):
 StartMatcher = Callable[[int], Matcher | None]
 
 
-def allowed_tokens(matchers: Sequence[Matcher | None], vocabulary: int) -> NDArray[np.bool_]:
-    """Return which tokens each row may draw next, (R, V); without a matcher, every one.
+def allowed_words(matchers: Sequence[Matcher | None], vocabulary: int) -> Words:
+    """Ask each row's matcher what it may say next, (R, ceil(V / 32)); without one, anything.
 
-    Raise ValueError for a matcher that allows nothing: its row can neither go on nor end.
+    Raise ValueError for a matcher that allows nothing: its row can neither continue nor end.
     """
     words_RW = np.full((len(matchers), -(-vocabulary // 32)), -1, np.int32)
-    for matcher, words in zip(matchers, words_RW, strict=True):
+    for matcher, words_W in zip(matchers, words_RW, strict=True):
         if matcher is not None:
-            matcher.fill(words)
-    octets = words_RW.astype("<i4", copy=False).view(np.uint8)
-    allowed_RV = np.unpackbits(octets, axis=1, count=vocabulary, bitorder="little").view(np.bool_)
-    if not allowed_RV.any(axis=1).all():
+            matcher.fill(words_W)
+    if not words_RW.any(axis=1).all():
         raise ValueError("a matcher must allow at least one token, got one that allows none")
-    return allowed_RV
+    return words_RW
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Engine(Protocol):
         ...
 
     def extend(self, row: int, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Go on with a finished row that was kept, after the given `tokens`.
+        """Continue a finished row that was kept, after the given `tokens`.
 
         The row continues its own random stream after the uniforms it has used. Raise ValueError
         for a row that is unknown, not finished or not kept.

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
-import numpy as np
 
-from offapi.engine import Matcher, Words
+from offapi.engine import Matcher, Words, allowed_words
 
 WORD = 32  # tokens of one word
 
@@ -28,10 +27,7 @@ class Allowed:
         """Ask each matcher; None if there is none. Rows without one may say anything."""
         if not any(matchers):
             return None
-        words = np.full((len(matchers), -(-vocabulary // WORD)), -1, np.int32)
-        for row_words, matcher in zip(words, matchers, strict=True):
-            if matcher is not None:
-                matcher.fill(row_words)
+        words = allowed_words(matchers, vocabulary)
         return cls(words, tuple(matcher.rank if matcher else 0 for matcher in matchers))
 
     def forbid(self, logits_RV: mx.array) -> mx.array:

@@ -108,7 +108,7 @@ def rollout(
     starts: Sequence[StartMatcher | None] | None = None,
 ) -> Iterator[Group]:
     """See `Backend.rollout`."""
-    check_rollout(prompts, n, keys, policy.vocabulary)
+    check_rollout(prompts, n, keys, policy.vocabulary, starts)
     named = range(len(prompts)) if keys is None else keys
     bounds = [None] * len(prompts) if starts is None else starts
     lists = [list(map(int, prompt)) for prompt in prompts]

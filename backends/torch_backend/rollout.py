@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offapi.completions import Completion, Group, Sampling, check_rollout
-from offapi.engine import Matcher, StartMatcher, allowed_tokens
+from offapi.engine import Matcher, StartMatcher
 from offapi.episodes import Floats, SamplingMask, common_prefix_length
 from offapi.randomness import uniforms
 
 from .cache import Decoding
 from .cuda_graphs import Graphs
+from .matching import Allowed
 from .packed_attention import Packed
 from .policy import Policy
 from .sampling import Drawn, choose
@@ -190,13 +191,8 @@ def _choose(
     logits_RV: Tensor, sampling: Sampling, uniforms_R: Tensor, rows: Sequence[Row]
 ) -> Drawn:
     """Draw a token for each row among those that its matcher allows."""
-    matchers = [row.matcher for row in rows]
-    if not any(matcher is not None for matcher in matchers):
-        return choose(logits_RV, sampling, uniforms_R)
-    allowed = allowed_tokens(matchers, logits_RV.shape[1])
-    ranks = [0 if matcher is None else matcher.rank for matcher in matchers]
-    allowed_RV = torch.from_numpy(allowed).to(logits_RV.device)
-    return choose(logits_RV, sampling, uniforms_R, allowed_RV, ranks)
+    allowed = Allowed.of([row.matcher for row in rows], logits_RV.shape[1])
+    return choose(logits_RV, sampling, uniforms_R, allowed)
 
 
 def _decoder(policy: Policy, cache: Decoding, sampling: Sampling, bound: bool) -> Decode:
@@ -212,7 +208,8 @@ def _decoder(policy: Policy, cache: Decoding, sampling: Sampling, bound: bool) -
         return choose(logits(tokens_R, filled_R, longest), sampling, uniforms_R)
 
     def eager(rows: Sequence[Row]) -> Drawn:
-        tokens, filled = [row.tokens[-1] for row in rows], [row.filled for row in rows]
+        tokens = [row.tokens[-1] for row in rows]
+        filled = [row.filled for row in rows]
         inputs_2R = torch.tensor([tokens, filled], device=policy.device)
         uniforms_R = torch.tensor([row.uniform for row in rows], device=policy.device)
         logits_RV = logits(inputs_2R[0], inputs_2R[1], max(filled) + 1)
@@ -223,7 +220,8 @@ def _decoder(policy: Policy, cache: Decoding, sampling: Sampling, bound: bool) -
     graphs = Graphs(step, cache.room, cache.capacity, policy.device)
 
     def captured(rows: Sequence[Row]) -> Drawn:
-        tokens, filled = [row.tokens[-1] for row in rows], [row.filled for row in rows]
+        tokens = [row.tokens[-1] for row in rows]
+        filled = [row.filled for row in rows]
         return graphs(tokens, filled, [row.uniform for row in rows])
 
     return captured

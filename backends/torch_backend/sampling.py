@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import log
 from typing import NamedTuple
 
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor
 
 from offapi.completions import Sampling
+
+from .matching import Allowed
 
 
 class Drawn(NamedTuple):
@@ -30,23 +31,21 @@ def choose(
     logits_RV: Tensor,
     sampling: Sampling,
     uniforms_R: Tensor,
-    allowed_RV: Tensor | None = None,
-    ranks: Sequence[int] | None = None,
+    allowed: Allowed | None = None,
 ) -> Drawn:
     """Draw a token for each row, and return it with its behaviour logprob (nats).
 
-    Only what `allowed_RV` says is drawn. Greedy sampling takes the allowed token of rank `ranks`,
-    one for each row.
+    What is not `allowed` is forbidden first; greedy sampling takes the token of the row's rank.
     """
     logits_RV = logits_RV.float()
     free_RV = logits_RV
-    if allowed_RV is not None:
-        logits_RV = logits_RV.masked_fill(~allowed_RV, float("-inf"))
+    if allowed is not None:
+        logits_RV = allowed.forbid(logits_RV)
     left_RV = None
     if sampling.temperature == 0:
         tokens_R = logits_RV.argmax(-1)
-        if ranks is not None and any(ranks):
-            tokens_R = of_rank(logits_RV, tokens_R, ranks)
+        if allowed is not None:
+            tokens_R = allowed.take_ranks(logits_RV, tokens_R)
         chosen_R = logits_RV.gather(1, tokens_R[:, None])[:, 0]
         logprobs_R = chosen_R - logits_RV.logsumexp(-1)
     else:
@@ -54,24 +53,10 @@ def choose(
         probabilities_RV = logprobs_RV.exp()
         tokens_R = first_beyond(probabilities_RV.cumsum(-1), probabilities_RV > 0, uniforms_R)
         logprobs_R = logprobs_RV.gather(1, tokens_R[:, None])[:, 0]
-        if sampling.truncated or allowed_RV is not None:
+        if sampling.truncated or allowed is not None:
             left_RV = logprobs_RV.isfinite()
     signals_R2 = signals(free_RV, tokens_R) if sampling.signals else None
     return Drawn(tokens_R, logprobs_R, left_RV, signals_R2)
-
-
-def of_rank(logits_RV: Tensor, tokens_R: Tensor, ranks: Sequence[int]) -> Tensor:
-    """Return `tokens_R`, the likeliest, with the token of its rank in each row that asks for one.
-
-    Where fewer tokens are allowed, it is the least likely of them; equal ones are ranked by id.
-    """
-    tokens_R = tokens_R.clone()
-    for row, rank in enumerate(ranks):
-        if rank:
-            order_V = logits_RV[row].argsort(descending=True, stable=True)
-            allowed = int((logits_RV[row] > float("-inf")).sum())
-            tokens_R[row] = order_V[min(rank, allowed - 1)]
-    return tokens_R
 
 
 def signals(logits_RV: Tensor, tokens_R: Tensor) -> Tensor:

@@ -332,6 +332,7 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "checkpoint",
         "load_checks",
         "losses",
+        "matching",
         "optimizer",
         "policy",
         "policy_gradient",
