@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from math import exp, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from offapi.adapter import WEIGHTS
+from offapi.confidence.quality import ConfidenceQuality
 from offapi.confidence.signals import FEATURES, FieldSignals, features
 from offapi.errors import ConfigError, DataError
 from offapi.files import atomic
@@ -26,6 +28,7 @@ from offapi.files.weights_hash import sha256_weights
 
 FILE = "calibration.json"
 FORMAT = 1
+WHOLE = "all fields"  # the name of whole documents among the fields'
 AGAIN = "Calibrate again: offapi calibrate RUN --data REVIEWED.jsonl."
 
 
@@ -60,9 +63,12 @@ class ConfidenceModel:
 
     def probability(self, signals: FieldSignals) -> float:
         """Return the probability that the field is right."""
-        values = (features(signals) - self.centre) / self.scale
-        score = float(values @ np.array(self.weights)) + self.intercept
-        return 1.0 / (1.0 + exp(-max(min(score, 500.0), -500.0)))
+        return float(self.probabilities(features(signals)[None])[0])
+
+    def probabilities(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probabilities of answers by their features, (N, F) to (N,)."""
+        scores = (values - self.centre) / self.scale @ np.array(self.weights) + self.intercept
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(scores, -500.0, 500.0))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +113,7 @@ class Promise:
     whole: AcceptedFrom
     made: str  # date and time, UTC
     data: Mapping[str, Any]  # the reviewed documents: file, SHA-256, how many
-    quality: Mapping[str, Any] = field(default_factory=dict)  # figures for reports
+    quality: Mapping[str, ConfidenceQuality] = field(default_factory=dict)  # of fields and WHOLE
     withdrawn: Withdrawal | None = None
     format: int = FORMAT
 
