@@ -30,10 +30,22 @@ SWITCHES = {
     "USE_HUB_KERNELS": "NO",
     "DO_NOT_TRACK": "1",
     "WANDB_MODE": "offline",
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 NO_PROXY = {"no_proxy": "*", "NO_PROXY": "*"}  # macOS has proxies outside the environment too
-# Libraries that start programs by themselves: to find a compiler, a C library, the processor.
-EXPECTED = ("torch", "triton", "mlx", "numpy", "scipy", "transformers", "psutil", "rich", "click")
+# Libraries that start programs by themselves: to find a compiler or the processor, Ray its own.
+EXPECTED = (
+    "torch",
+    "triton",
+    "mlx",
+    "numpy",
+    "scipy",
+    "transformers",
+    "psutil",
+    "rich",
+    "click",
+    "ray",
+)
 ALLOWED_BY = (
     "offapi works offline. Only `offapi label --teacher http://HOST:PORT/v1` connects, and only to"
     " that address."

@@ -182,13 +182,14 @@ def _ask(
     hashes = {request.id: request.prompt_sha256 for request in todo}
     with closing(teacher.answers(todo)) as answers:
         for answered in answers:
-            label = _label(answered, teacher, hashes[answered.id])
+            label = make_label(answered, teacher, hashes[answered.id])
             log.append(label)
             work.add(label)
             watch.answered(label)
 
 
-def _label(answered: Answered, teacher: Teacher, prompt_sha256: str) -> Label:
+def make_label(answered: Answered, teacher: Teacher, prompt_sha256: str) -> Label:
+    """Return the label that an answer of `teacher` to a prompt with this hash is."""
     return Label(
         id=answered.id,
         output=answered.output,
