@@ -28,7 +28,7 @@ class GradeBatches:
     def __call__(self, batch: Batch) -> Lines:
         """Return the rows of `batch`, each with its `grade`; `error` there says why it has none.
 
-        Raise DataError for a row that is no trace or document.
+        Raise DataError for a row that is neither a trace nor a document.
         """
         numbered = enumerate(read_lines(batch), start=1)
         return as_batch(rows.graded(line, self._grade(line, number)) for number, line in numbered)
