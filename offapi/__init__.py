@@ -13,16 +13,19 @@ from offapi.network.guard import install as _install
 if TYPE_CHECKING:
     from offapi.checks import Kind
     from offapi.task import Example, Task
+    from offapi.task.bind import one_of, quote
     from offapi.teachers.judge import judge
 
 __version__ = "0.1.0"
-__all__ = ["Example", "Kind", "Task", "__version__", "judge"]
+__all__ = ["Example", "Kind", "Task", "__version__", "judge", "one_of", "quote"]
 
 _HOMES = {
     "Task": "offapi.task",
     "Example": "offapi.task",
     "Kind": "offapi.checks.kinds",
     "judge": "offapi.teachers.judge",
+    "one_of": "offapi.task.bind",
+    "quote": "offapi.task.bind",
 }
 
 _install()

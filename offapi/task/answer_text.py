@@ -68,6 +68,14 @@ class _Spelling:
         return _amount(value, whole=types_of(schema, self.root) == {"integer"})
 
 
+def spell_value(value: object, *, amount: bool, whole: bool = False) -> str:
+    """Return one value as `spell` writes it; `amount`: it stands where numbers are amounts.
+
+    `whole`: the schema calls the number an integer.
+    """
+    return _amount(value, whole) if amount and is_number(value) else _json(value)
+
+
 def _amount(value: float, whole: bool) -> str:
     if whole:
         return str(int(value)) if value == int(value) else _json(value)

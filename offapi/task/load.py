@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import traceback
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 
 from offapi.errors import ConfigError, NetworkBlocked, OffapiError, error_sentence, nearest, place
+from offapi.task.bind import located
 from offapi.task.example import Example
 from offapi.task.task import Task
 
@@ -47,7 +48,7 @@ def load_task(path: Path) -> Task:
         if task is not None:
             what = f"`task` must be an offapi.Task, got a {type(task).__name__}."
         raise ConfigError(what, where=str(path), next_step="Write `task = offapi.Task(...)` in it.")
-    return task
+    return replace(task, bind=located(task.bind, path.parent)) if task.bind else task
 
 
 def _fault(path: Path, error: BaseException) -> OffapiError:

@@ -20,6 +20,7 @@ from offapi.data.documents import KnownAnswer, fields_of
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError, error_sentence
 from offapi.task.answer_text import spell
+from offapi.task.bind import Bind
 from offapi.task.example import Example
 from offapi.task.validate import validate_task
 from offapi.workers import time_limit
@@ -64,6 +65,9 @@ class Task:
     place of the checks, which then all are audit. It returns a finite number for each answer, or
     None to leave that answer out.
 
+    `bind` says which fields are the document's own words (`offapi.quote`) or names of a list
+    (`offapi.one_of`); commands apply it under `constrain`.
+
     `strict` refuses an answer in a code fence or a tool call, which is otherwise read as if it
     stood alone. Set it where a student's answers are used as they come.
     """
@@ -79,6 +83,7 @@ class Task:
     audit: tuple[str, ...] = ()
     reward: Reward | None = None
     strict: bool = False
+    bind: Mapping[str, Bind] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         validate_task(self)

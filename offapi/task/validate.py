@@ -11,6 +11,7 @@ from offapi.checks.schema import schema_validator
 from offapi.checks.schema_types import choices_of, field_schema, properties_of, types_of
 from offapi.checks.verdict import check_needs
 from offapi.errors import ConfigError, nearest
+from offapi.task.bind import OneOf, Quote, part_at, quoted_in
 from offapi.task.example import Example
 from offapi.text.normalise import is_number
 
@@ -42,6 +43,7 @@ def validate_task(task: Task) -> None:
             what = f"checks[{name!r}] reads a JSON object, but the task answers with text"
             raise _wrong(task, what, "Use checks of text, such as length, or give it a schema.")
     _validate_audit(task)
+    _validate_bind(task)
     for i, example in enumerate(task.examples):
         if not example.document.strip():
             raise _wrong(task, f"examples[{i}] has an empty document", "Give it a document.")
@@ -86,6 +88,45 @@ def _validate_audit(task: Task) -> None:
     if task.reward is not None and not callable(task.reward):
         what = f"reward must be a function, got {task.reward!r}"
         raise _wrong(task, what, "Write a function of (documents, answers).")
+
+
+def _validate_bind(task: Task) -> None:
+    if not isinstance(task.bind, Mapping):
+        step = 'Write `bind=offapi.quote("vendor")`.'
+        raise _wrong(task, f"bind must be a mapping of fields, got {task.bind!r}", step)
+    if task.schema is None:
+        if task.bind:
+            what = "bind names fields, but the task answers with text (schema=None)"
+            raise _wrong(task, what, "Leave `bind` out, or give the task a schema.")
+        return
+    said = set(quoted_in(task.schema))
+    for path, bound in task.bind.items():
+        if not isinstance(bound, Quote | OneOf):
+            step = "Write offapi.quote(...) or offapi.one_of(...)."
+            raise _wrong(task, f"bind[{path!r}] must be a quote or a list, got {bound!r}", step)
+        if path in said:
+            what = f"{path!r} is in bind, and the schema says x-quote of it"
+            raise _wrong(task, what, "Say it in one place.")
+    for path in {**task.bind, **dict.fromkeys(said)}:
+        _validate_bound(task, task.schema, path)
+
+
+def _validate_bound(task: Task, schema: Schema, path: str) -> None:
+    """Raise ConfigError unless the schema has the field at `path`, and it is a free string."""
+    part = part_at(schema, path)
+    if part is None:
+        step = nearest(path, properties_of(schema, schema))
+        step += " A path into the items of a list is written as `items[].name`."
+        raise _wrong(task, f"bind names {path!r}, which is not in the schema", step)
+    types = types_of(part, schema)
+    if types != {"string"} or choices_of(part, schema):
+        said = "an enum" if choices_of(part, schema) else " or ".join(sorted(types)) or "no type"
+        what = f"bind names {path!r}, for which the schema says {said}"
+        raise _wrong(task, what, "Only free strings are bound to words or to a list.")
+    match = task.match.get(path)
+    if match is not None and kind_of(match).name == "date":
+        what = f"{path!r} is of the kind 'date' and also in bind"
+        raise _wrong(task, what, "Take it out of `bind`: dates are read from the document anyway.")
 
 
 def _validate_words(task: Task) -> None:

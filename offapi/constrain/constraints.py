@@ -1,0 +1,182 @@
+"""A task's constraint: for each document, what each of its completions may say.
+
+Levels, each with those before it: "schema" (the answer parses and fits), "source" (quoted fields,
+numbers and dates are what the document prints), "register" (fields bound to a list are names of
+it). Left out: sampling, which is an engine's, and places in the document (`evidence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from offapi.chat.chat import Chat
+from offapi.constrain.closing import closing
+from offapi.constrain.fields import Binding, BoundFields, Level
+from offapi.constrain.grammar import Grammar, Part, one_of_texts
+from offapi.constrain.matcher import GrammarMatcher, Room, Runner
+from offapi.constrain.quotes import check_limits, quoted
+from offapi.constrain.readings import date_texts, number_texts
+from offapi.constrain.vocabulary import Vocabulary
+from offapi.engine import StartMatcher
+from offapi.errors import ConfigError
+from offapi.task import Task
+from offapi.task.bind import OneOf
+from offapi.text.display import plural
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+_SAMPLE = "Word 2000-01-01 1.00"  # a document that every kind of field has a reading of
+_SPARE = 8  # tokens of room for a way to the end that is not the shortest
+_CHARACTER = 4  # tokens that the rest of one character may take
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """One document's constraint: the matcher to copy, the room its answers need, what is unread.
+
+    `unread` are the paths of bound fields of which the document prints no reading: their values
+    are bound by the schema alone.
+    """
+
+    matcher: LLMatcher
+    room: Room
+    unread: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """The constraint of a task's answers at a level, for the tokens of one model."""
+
+    task: Task
+    level: Level
+    vocabulary: Vocabulary
+
+    @classmethod
+    def of(cls, task: Task, chat: Chat, level: Level) -> Constraints:
+        """Return the constraint of `task` at `level`.
+
+        Raise ConfigError for a task without a schema, a schema that cannot be enforced, a list
+        that cannot be read, or a max_answer_tokens that no whole answer fits into; ModelError for
+        a tokenizer that the grammar library cannot read.
+        """
+        if task.schema is None:
+            raise ConfigError(
+                f"task {task.name!r} answers with text, which constrain = {level!r} cannot bind.",
+                next_step="Give the task a schema, or set constrain = 'off'.",
+            )
+        found = cls(task, level, Vocabulary.of(chat))
+        if level != "off":
+            found.bounded(_SAMPLE)
+        return found
+
+    @property
+    def fields(self) -> BoundFields:
+        """What binds the task's fields."""
+        return BoundFields(self.task, self.level)
+
+    def start(self, document: str, *, second: bool = False, candidates: int = 1) -> StartMatcher:
+        """Return what bounds the completions of `document`.
+
+        Sample 0 is bound; if `second`, sample 1 is free. The others are runner-ups: they begin the
+        first bound field with its second, third, ... likeliest token. `candidates` counts the bound
+        ones. Raise what `of` raises, for this document, when the first completion starts.
+        """
+        made: list[Bounded] = []
+
+        def begin(sample: int) -> GrammarMatcher | None:
+            if self.level == "off" or (second and sample == 1):
+                return None
+            rank = sample - 1 if second and sample else sample
+            if not made:
+                made.append(self.bounded(document))
+            return self._matcher(made[0], rank if rank < candidates else 0)
+
+        return begin
+
+    def _matcher(self, bounded: Bounded, rank: int) -> GrammarMatcher:
+        path, runner = self.fields.candidates, None
+        if rank and path is not None:
+            name = path.rpartition(".")[2]
+            runner = Runner(orjson.dumps(name) + b':"', rank)
+        return GrammarMatcher(bounded.matcher.deep_copy(), self.vocabulary, bounded.room, runner)
+
+    def bounded(self, document: str) -> Bounded:
+        """Return the constraint of one document. Raise what `of` raises."""
+        if not self._by_document:
+            return self._whole
+        return self._build(document)
+
+    @cached_property
+    def _by_document(self) -> bool:
+        return self.level in ("source", "register")
+
+    @cached_property
+    def _whole(self) -> Bounded:
+        return self._build("")
+
+    def _build(self, document: str) -> Bounded:
+        from llguidance import LLMatcher
+
+        binder = _Binder(self, document)
+        text, part = binder.grammar.whole()
+        matcher = LLMatcher(self.vocabulary.tokenizer, text)
+        if matcher.is_error():
+            raise ConfigError(
+                f"the constraint of task {self.task.name!r} cannot be built:"
+                f" {matcher.get_error().splitlines()[0]}.",
+                next_step="Simplify the schema, or set constrain = 'off'.",
+            )
+        return Bounded(matcher, self._room(matcher, part), tuple(binder.unread))
+
+    def _room(self, matcher: LLMatcher, part: Part) -> Room:
+        """Return what answers need. Raise ConfigError where none fits into max_answer_tokens."""
+        limit = self.task.max_answer_tokens
+        longest = len(self.vocabulary.encode(part.widest)) + _SPARE
+        end = closing(matcher, "outside", self.vocabulary, 2 * longest + limit)
+        if end is None or len(end) > limit:
+            least = "no whole answer" if end is None else f"the shortest one, {len(end)} tokens,"
+            raise ConfigError(
+                f"max_answer_tokens = {limit} has no room for an answer of task"
+                f" {self.task.name!r}: {least} does not fit.",
+                where="task, field 'max_answer_tokens'",
+                next_step=f"Raise it to {plural(2 * (len(end or ()) or longest), 'token')}.",
+            )
+        step = len(self.vocabulary.encode(part.step)) + _CHARACTER
+        return Room(limit, max(longest, len(end) + step), step)
+
+
+class _Binder:
+    """The grammar of one document's answers, in the making."""
+
+    def __init__(self, of: Constraints, document: str) -> None:
+        self.of, self.document, self.unread = of, document, list[str]()
+        schema = of.task.schema or {}
+        self.grammar = Grammar(schema, self._bind, of.fields.amounts)
+
+    def _bind(self, path: str, part: Mapping[str, Any]) -> Part | None:
+        binding = self.of.fields.at(path, part)
+        if binding is None:
+            return None
+        found = self._bound(binding, path, part)
+        if found is None and path not in self.unread:
+            self.unread.append(path)
+        return found
+
+    def _bound(self, binding: Binding, path: str, part: Mapping[str, Any]) -> Part | None:
+        if isinstance(binding, OneOf):
+            raise NotImplementedError
+        if binding == "quote":
+            check_limits(part, path)
+            return quoted(self.document, part, path, self.grammar)
+        read = number_texts if binding == "number" else date_texts
+        texts = read(self.document, part, self.grammar.root)
+        if not texts:
+            return None
+        longest = max(texts, key=len)
+        return Part(one_of_texts(texts), longest, longest)
