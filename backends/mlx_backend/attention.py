@@ -26,19 +26,26 @@ BLOCK = 128  # queries computed at a time; causal blocks skip the keys after the
 
 
 def attend(
-    queries: mx.array, keys: mx.array, values: mx.array, prefix: KV | None, scale: float, mask: Mask
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    prefix: KV | None,
+    scale: float,
+    mask: Mask,
+    follows_R: mx.array | None = None,
 ) -> mx.array:
     """Return softmax(scale * queries [prefix keys, keys]^T) [prefix values, values].
 
     `queries` and the result are (R, heads, L, head_dim), `keys` and `values` (R, kv_heads, S,
-    head_dim). `mask` concerns the S own keys; the whole prefix is visible to every query.
+    head_dim). `mask` concerns the S own keys. The whole prefix is visible to every query of the
+    rows that follow it (bool, forward only); None: all do.
     """
     if prefix is None and not slow_exp():
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
 
     @mx.custom_function
     def forward(*arrays: mx.array) -> KV:
-        return _forward(_Inputs(*arrays), mask)
+        return _forward(_Inputs(*arrays), mask, follows_R)
 
     @forward.vjp
     def backward(arrays: tuple[mx.array, ...], cotangents: KV, outputs: KV) -> tuple[mx.array, ...]:
@@ -90,6 +97,15 @@ class _Inputs:
         by_head = scores.reshape(rows, groups, -1, mask.shape[-2], keys)
         return mx.where(mask, by_head, -mx.inf).reshape(scores.shape)
 
+    def far(self, stacked: mx.array, follows_R: mx.array | None) -> mx.array:
+        """Return the scores against the prefix's keys, fp32, (kv_heads, R * q, S)."""
+        assert self.prefix_keys is not None
+        scores = (self.merge(stacked) @ self.prefix_keys.swapaxes(-1, -2)).astype(mx.float32)
+        if follows_R is None:
+            return scores
+        visible = follows_R[:, None, None, None]
+        return self.merge(mx.where(visible, self.split(scores), -mx.inf))
+
     def merge(self, x: mx.array) -> mx.array:
         """Reshape (R, kv_heads, q, width) to (kv_heads, R * q, width), for the one prefix."""
         return x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])
@@ -99,7 +115,7 @@ class _Inputs:
         return x.reshape(x.shape[0], self.keys.shape[0], -1, x.shape[-1]).swapaxes(0, 1)
 
 
-def _forward(x: _Inputs, mask: Mask) -> KV:
+def _forward(x: _Inputs, mask: Mask, follows_R: mx.array | None) -> KV:
     """Return the mixed values, and the log-sum of each query's exponentials.
 
     The log-sums are (R, kv_heads, q of all blocks, 1).
@@ -114,7 +130,7 @@ def _forward(x: _Inputs, mask: Mask) -> KV:
             total = near.sum(axis=-1, keepdims=True)
             mixed = near.astype(values.dtype) @ values
         else:
-            far = (x.merge(stacked) @ x.prefix_keys.swapaxes(-1, -2)).astype(mx.float32)
+            far = x.far(stacked, follows_R)
             top = mx.maximum(top, x.split(far.max(axis=-1, keepdims=True)))
             near, far = exp_below(near, top), exp_below(far, x.merge(top))
             total = near.sum(axis=-1, keepdims=True) + x.split(far.sum(axis=-1, keepdims=True))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
+from types import MappingProxyType
 
 import mlx.core as mx
 import psutil
@@ -19,7 +21,9 @@ from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 from . import checkpoint, losses
 from . import optimizer as adamw
 from .advantages import advantages
+from .engine import MLXEngine
 from .loader import load_policy
+from .lora import Adapters
 from .policy import adapter_norm, check_trainable
 from .policy_gradient import policy_gradient
 from .rollout import rollout
@@ -48,6 +52,7 @@ class MLXBackend:
         mx.reset_peak_memory()
         self._limits = spec.limits
         self._policy = load_policy(spec)
+        self._path = spec.path
         self._gradients: losses.Gradients = {}
         self._moments: adamw.Moments = {}
         self._step = 0
@@ -72,6 +77,12 @@ class MLXBackend:
     ) -> Iterator[Group]:
         """Yield one group of `n` completions for each prompt, as groups finish."""
         return rollout(self._policy, prompts, n, sampling, keys, self._limits, starts)
+
+    def engine(
+        self, adapters: Mapping[str, Path | None] = MappingProxyType({}), cache_bytes: int = 0
+    ) -> MLXEngine:
+        """Return an engine of this model, with further adapters by name."""
+        return MLXEngine(self._policy, self._limits, Adapters(self._policy, adapters, self._path))
 
     def score(
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0
@@ -108,6 +119,7 @@ class MLXBackend:
             parameters, gradients, self._moments, self._step, lr, optimizer
         )
         self._policy.assign(updated)
+        self._policy.version += 1
         self._step += 1
         return {
             "grad_norm": norm,
@@ -122,6 +134,7 @@ class MLXBackend:
     def restore(self, state: TrainState) -> None:
         """Put `state` in place, and drop accumulated gradients."""
         self._moments = checkpoint.restore(self._policy, state)
+        self._policy.version += 1
         self._gradients, self._step = {}, state.step
 
     def memory(self) -> Memory:

@@ -1,7 +1,8 @@
 """The two caches that mlx-lm's models run with: a block of new tokens, and slots that decode.
 
-Both follow a shared prefix that is stored once. A row's keys start at column 0 of its slot,
-so a new row overwrites a finished one. Left out: windows, recurrent states.
+Both follow a shared prefix that is stored once; a slot can also hold a row that does not, and keeps
+all its own keys. A row's keys start at column 0 of its slot, so a new row overwrites a finished
+one. Left out: windows, recurrent states.
 """
 
 from __future__ import annotations
@@ -51,7 +52,11 @@ def blocks(prefix: Prefix | None, layers: int) -> list[Block]:
 
 def extend(prefix: Prefix | None, caches: Sequence[Block]) -> Prefix:
     """Return `prefix` followed by the single row that `caches` hold."""
-    own = tuple((cache.keys[0], cache.values[0]) for cache in caches)
+    return join(prefix, tuple((cache.keys[0], cache.values[0]) for cache in caches))
+
+
+def join(prefix: Prefix | None, own: Prefix) -> Prefix:
+    """Return `prefix` followed by a row's `own` keys and values."""
     if prefix is None:
         return own
     joined = zip(prefix, own, strict=True)
@@ -61,13 +66,28 @@ def extend(prefix: Prefix | None, caches: Sequence[Block]) -> Prefix:
     )
 
 
-class Cursor:
-    """Where each slot writes next, for all layers of one decoding step."""
+def cut(own: Prefix, start: int, end: int) -> Prefix:
+    """Return a copy of the keys and values of the tokens from `start` to `end`."""
+    return tuple(
+        (mx.contiguous(k[:, start:end]), mx.contiguous(v[:, start:end]))  # a view would keep all
+        for k, v in own
+    )
 
-    def __init__(self, start: int, lengths: Sequence[int]) -> None:
+
+class Cursor:
+    """Where each slot writes next, for all layers of one decoding step.
+
+    `follows` says which slots' rows follow the shared prefix of `start` tokens.
+    """
+
+    def __init__(self, start: int, lengths: Sequence[int], follows: Sequence[bool]) -> None:
         self.width = max(lengths) + 1
         self.columns_R = mx.array(np.asarray(lengths, dtype=np.int32))
         self.offset_R = self.columns_R + start
+        self.follows_R = None
+        if not all(follows):
+            self.follows_R = mx.array(list(follows))
+            self.offset_R = mx.where(self.follows_R, self.offset_R, self.columns_R)
         seen_RS = mx.arange(self.width) <= self.columns_R[:, None]
         self.mask = seen_RS[:, None, None, :]
         self.rows_R1 = mx.arange(len(lengths))[:, None]
@@ -99,6 +119,22 @@ class Slots:
         """Keep only `slots_R`, in that order."""
         self.keys, self.values = self.keys[slots_R], self.values[slots_R]
 
+    def add(self, slots: int) -> None:
+        """Add free slots after the others."""
+        pad = [(0, slots), (0, 0), (0, 0), (0, 0)]
+        self.keys, self.values = mx.pad(self.keys, pad), mx.pad(self.values, pad)
+
+    def row(self, slot: int, length: int) -> KV:
+        """Return the first `length` tokens in `slot`, without the prefix."""
+        return self.keys[slot, :, :length], self.values[slot, :, :length]
+
+    def unshare(self, follows_R: mx.array) -> None:
+        """Give the rows that follow the prefix a copy of their own, and drop it."""
+        assert self.prefix is not None
+        self.keys = _unshared(self.prefix[0], self.keys, follows_R)
+        self.values = _unshared(self.prefix[1], self.values, follows_R)
+        self.prefix = None
+
     def reserve(self, columns: int) -> None:
         """Make room for `columns` tokens per row."""
         missing = columns - self.keys.shape[2]
@@ -122,4 +158,13 @@ class Slots:
         self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask
     ) -> mx.array:
         """Attend to the prefix and the row's own columns."""
-        return attend(queries, keys, values, self.prefix, scale, mask)
+        follows_R = self.cursor.follows_R
+        return attend(queries, keys, values, self.prefix, scale, mask, follows_R)
+
+
+def _unshared(prefix: mx.array, own: mx.array, follows_R: mx.array) -> mx.array:
+    shared = prefix.shape[1]
+    before = mx.broadcast_to(prefix[None], (own.shape[0], *prefix.shape))
+    following = mx.concatenate([before, own], axis=2)
+    alone = mx.pad(own, [(0, 0), (0, 0), (0, shared), (0, 0)])
+    return mx.where(follows_R[:, None, None, None], following, alone)

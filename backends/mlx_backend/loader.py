@@ -52,8 +52,11 @@ def load_policy(spec: ModelSpec) -> Policy:
     model, config = _load_base(spec)
     layers = len(model.layers)
     check_rope(model, config, spec.path)
-    lora = _add_lora(model, shape, spec) if shape else {}
-    policy = Policy(model=model, head=_head(model), layers=layers, lora=lora, shape=shape)
+    linears = _linears(model)
+    lora = _add_lora(model, linears, shape, spec) if shape else {}
+    policy = Policy(
+        model=model, head=_head(model), layers=layers, lora=lora, shape=shape, linears=linears
+    )
     arrays = adapter.draw_matrices(shapes(policy), spec.seed) if saved is None else saved
     adapter.check_fit(arrays, shapes(policy), str(spec.adapter or spec.path))
     matrices = to_mlx(arrays)
@@ -135,12 +138,17 @@ def _head(model: Module) -> Module:
     return head
 
 
-def _add_lora(model: Any, shape: LoraSpec, spec: ModelSpec) -> dict[str, Any]:
-    linears = {
+def _linears(model: Any) -> dict[str, Any]:
+    return {
         path: module
         for path, module in model.named_modules()
         if path.startswith("model.") and isinstance(module, Linear | QuantizedLinear)
     }
+
+
+def _add_lora(
+    model: Any, linears: dict[str, Any], shape: LoraSpec, spec: ModelSpec
+) -> dict[str, Any]:
     adapter.check_targets(shape, (path.rsplit(".", 1)[-1] for path in linears), spec.path)
     endings = tuple(f".{target}" for target in shape.targets)
     lora = {

@@ -30,6 +30,10 @@ class Allowed:
         words = allowed_words(matchers, vocabulary)
         return cls(words, tuple(matcher.rank if matcher else 0 for matcher in matchers))
 
+    def of_rows(self, rows: Sequence[int]) -> Allowed | None:
+        """Return what is allowed to some of the rows."""
+        return Allowed(self.words[rows], tuple(self.ranks[row] for row in rows))
+
     def forbid(self, logits_RV: mx.array) -> mx.array:
         """Set the logits of what is not allowed to -inf."""
         words_RW1 = mx.array(self.words)[:, :, None]

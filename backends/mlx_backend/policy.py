@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
@@ -17,6 +17,13 @@ import numpy as np
 from offapi import adapter
 from offapi.backend import Arrays, LoraSpec
 from offapi.errors import BackendError
+
+
+@dataclass
+class RowAdapters:
+    """What adds each row's adapter in this forward pass; None while all have the policy's."""
+
+    adapters: Any = None
 
 
 @dataclass
@@ -33,6 +40,10 @@ class Policy:
     shape: LoraSpec | None
     loaded: dict[str, mx.array] | None = None  # the adapter that was loaded; None: newly drawn
     prefilled_tokens: int = 0  # prompt tokens that rollouts ran through the model since load
+    version: int = 0  # of the adapter's matrices: keys and values of another version are stale
+    linears: dict[str, Any] = field(default_factory=dict)  # of the base, by dotted path
+    wrapped: set[str] = field(default_factory=set)  # paths whose layers ask `rows`
+    rows: RowAdapters = field(default_factory=RowAdapters)
 
     def hidden(self, tokens_RL: mx.array, caches: list[Any]) -> mx.array:
         """Return the last hidden states of `tokens_RL`, shape (R, L, D)."""

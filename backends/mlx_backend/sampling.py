@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
 from typing import TypeAlias
 
@@ -14,6 +15,50 @@ from .matching import Allowed
 
 # tokens (R,), their logprobs (R,), and the sampling mask (R, V) if truncated or bounded
 Drawn: TypeAlias = tuple[mx.array, mx.array, mx.array | None]
+
+
+def draw(
+    logits_RV: mx.array,
+    kinds: Sequence[Sampling | None],
+    uniforms_R: mx.array,
+    allowed: Allowed | None = None,
+) -> Drawn:
+    """Draw as `choose` does, each row by its own kind of sampling; None is drawn by any.
+
+    Rows of one kind have the same object.
+    """
+    slots: dict[int, list[int]] = {}
+    for slot, kind in enumerate(kinds):
+        if kind is not None:
+            slots.setdefault(id(kind), []).append(slot)
+    if len(slots) == 1:
+        sampling = next(kind for kind in kinds if kind is not None)
+        return choose(logits_RV, sampling, uniforms_R, allowed)
+    free = [slot for slot, kind in enumerate(kinds) if kind is None]
+    parts, order = [], []
+    for members in slots.values():
+        kind = kinds[members[0]]
+        assert kind is not None
+        taken, free = members + free, []
+        rows = mx.array(taken)
+        some = None if allowed is None else allowed.of_rows(taken)
+        parts.append(choose(logits_RV[rows], kind, uniforms_R[rows], some))
+        order += taken
+    return _in_order(parts, mx.argsort(mx.array(order)))
+
+
+def _in_order(parts: Sequence[Drawn], back_R: mx.array) -> Drawn:
+    """Join what was drawn by kind, and take it in the order of the slots."""
+    tokens, logprobs, left = (list(part) for part in zip(*parts, strict=True))
+    tokens_R, logprobs_R = mx.concatenate(tokens)[back_R], mx.concatenate(logprobs)[back_R]
+    widths = [left_KV.shape[1] for left_KV in left if left_KV is not None]
+    if not widths:
+        return tokens_R, logprobs_R, None
+    filled = [
+        mx.zeros((len(tokens_K), widths[0]), mx.bool_) if left_KV is None else left_KV
+        for tokens_K, left_KV in zip(tokens, left, strict=True)
+    ]
+    return tokens_R, logprobs_R, mx.concatenate(filled)[back_R]
 
 
 def choose(

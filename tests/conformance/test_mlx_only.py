@@ -81,7 +81,7 @@ def test_reading_one_step_behind_changes_no_group(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     """As on a GPU: rows run one step too far, and others get their slots before they are read."""
-    from offapi.backends.mlx_backend import rollout
+    from offapi.backends.mlx_backend import engine
 
     backend = open_mlx(model_folder, limits=Limits(rollout_rows=rows))
     sampling = Sampling(max_tokens=6, stop_ids=tuple(range(0, 300, 7)), temperature=4.0, top_p=0.6)
@@ -92,7 +92,7 @@ def test_reading_one_step_behind_changes_no_group(
 
     before = completions()
     assert {completion.finish for completion in before} == {"stop", "length"}
-    monkeypatch.setattr(rollout, "ahead", lambda: 1)
+    monkeypatch.setattr(engine, "ahead", lambda: 1)
     for one, other in zip(before, completions(), strict=True):
         assert (one.tokens, one.finish) == (other.tokens, other.finish)
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
@@ -183,15 +183,9 @@ def test_a_groups_prompt_is_computed_once_among_other_groups() -> None:
 def test_a_sampling_mask_holds_what_could_be_drawn(
     model_folder: Path, ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from offapi.backends.mlx_backend.rollout import RunningBatch
+    from offapi.backends.mlx_backend import engine
 
-    prepare = RunningBatch.__post_init__
-
-    def prepare_ahead(self: RunningBatch) -> None:
-        prepare(self)
-        self.ahead = ahead
-
-    monkeypatch.setattr(RunningBatch, "__post_init__", prepare_ahead)
+    monkeypatch.setattr(engine, "ahead", lambda: ahead)
     backend = open_mlx(model_folder)
     sampling = Sampling(
         max_tokens=12, stop_ids=tuple(range(0, 300, 7)), temperature=4.0, top_k=40, top_p=0.9
