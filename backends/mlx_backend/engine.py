@@ -1,4 +1,4 @@
-"""Continuous batched decoding: rows of any kind join, decode side by side, end, and go on.
+"""Continuous batched decoding: rows of any kind join, decode side by side, and end.
 
 The prefix common to the prompts that wait when the engine is idle is computed and stored once. Each
 prompt's own rest is computed once, then copied into the slots of its rows; a prompt that does not
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 
 import mlx.core as mx
 import numpy as np
@@ -25,7 +25,7 @@ from .cache import Cursor, Prefix, Slots, blocks, cut, extend, join
 from .lora import Adapters
 from .matching import Allowed
 from .policy import Policy
-from .rows import Draw, Prompt, Ready, Row
+from .rows import Draw, Ready, Row, WaitingPrompt
 from .sampling import draw, signals
 
 # prompt tokens computed at a time: enough to keep a device busy, few enough to pad little
@@ -41,7 +41,7 @@ class Shared:
     adapter: str | None = None
     prefix: Prefix | None = None
 
-    def begins(self, prompt: Prompt) -> bool:
+    def begins(self, prompt: WaitingPrompt) -> bool:
         """Whether `prompt` starts with these tokens, and nothing longer of it is known."""
         size = len(self.tokens)
         return (
@@ -73,7 +73,7 @@ class MLXEngine:
         self._clear()
 
     def _clear(self) -> None:
-        self.waiting: deque[Prompt] = deque()
+        self.waiting: deque[WaitingPrompt] = deque()
         self.ready: deque[Ready] = deque()
         self.kept: dict[int, Kept] = {}
         self.unread: deque[Draw] = deque()
@@ -104,7 +104,7 @@ class MLXEngine:
         self.inserted = numbers.stop
         rows = [self._row(*each) for each in zip(numbers, requests, strict=True)]
         alike = groupby(rows, key=lambda row: (row.prompt, row.adapter))
-        prompts = [Prompt(tokens, name, deque(group)) for (tokens, name), group in alike]
+        prompts = [WaitingPrompt(tokens, name, deque(group)) for (tokens, name), group in alike]
         self.waiting.extend(sorted(prompts, key=lambda prompt: -len(prompt.tokens)))
         return list(numbers)
 
@@ -133,7 +133,7 @@ class MLXEngine:
         return self.kinds.setdefault(kind, kind)
 
     def extend(self, row: int, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Go on with a finished row that was kept, after the given `tokens`."""
+        """Continue a finished row that was kept, after the given `tokens`."""
         if row not in self.kept:
             raise ValueError(f"row {row} is not a finished row that was kept")
         check_tokens(tokens, self.policy.vocabulary, "an extension")
@@ -148,15 +148,14 @@ class MLXEngine:
             used=before.used + len(before.tokens),
         )
         known = kept.known if kept.version == self.policy.version else None
-        self.waiting.append(Prompt(prompt, before.adapter, deque([after]), known))
+        self.waiting.append(WaitingPrompt(prompt, before.adapter, deque([after]), known))
 
     def cancel(self, row: int) -> None:
         """Drop a row, waiting, live or finished; its slot is free for the next step."""
         self.kept.pop(row, None)
-        queues = [*(each.rows for each in self.waiting), *(each.rows for each in self.ready)]
-        for queue in queues:
-            for pending in [each for each in queue if each.number == row]:
-                queue.remove(pending)
+        for rows in (each.rows for each in chain[WaitingPrompt | Ready](self.waiting, self.ready)):
+            for waiting in [each for each in rows if each.number == row]:
+                rows.remove(waiting)
         self.waiting = deque(prompt for prompt in self.waiting if prompt.rows)
         self.ready = deque(ready for ready in self.ready if ready.rows)
         for slot, live in enumerate(self.rows):
@@ -253,8 +252,8 @@ class MLXEngine:
         """Add slots while more rows wait than are free, up to the limit."""
         if len(self.rows) >= self.limits.rollout_rows:
             return
-        pending = sum(len(each.rows) for each in self.waiting)
-        pending += sum(len(each.rows) for each in self.ready)
+        queues = chain[WaitingPrompt | Ready](self.waiting, self.ready)
+        pending = sum(len(each.rows) for each in queues)
         live = sum(row is not None for row in self.rows)
         more = min(self.limits.rollout_rows, live + pending) - len(self.rows)
         if more > 0:
@@ -274,7 +273,7 @@ class MLXEngine:
         first, follows = self.waiting[0], self.shared.begins(self.waiting[0])
         start = len(self.shared.tokens) if follows else 0
         budget, width, rows = min(PREFILL, self.limits.micro_batch), 0, 0
-        chosen: list[Prompt] = []
+        chosen: list[WaitingPrompt] = []
         while self.waiting and rows < free:
             prompt = self.waiting[0]
             width = max(width, len(prompt.tokens) - start)
@@ -287,7 +286,7 @@ class MLXEngine:
             rows += len(prompt.rows)
         self._prefill_together(chosen, start)
 
-    def _prefill_together(self, chosen: Sequence[Prompt], start: int) -> None:
+    def _prefill_together(self, chosen: Sequence[WaitingPrompt], start: int) -> None:
         """Compute what comes after the first `start` tokens, the shared prefix, of each."""
         rests = [list(prompt.tokens[start:]) for prompt in chosen]
         width = max(map(len, rests))
@@ -305,7 +304,7 @@ class MLXEngine:
             self.ready.append(Ready(prompt.rows, own, logits_RV[i], start > 0))
             self.policy.prefilled_tokens += len(rest)
 
-    def _prefill_known(self, prompt: Prompt) -> None:
+    def _prefill_known(self, prompt: WaitingPrompt) -> None:
         """Compute what follows the part of `prompt` whose keys and values are known."""
         assert prompt.known is not None
         start = prompt.known[0][0].shape[1]

@@ -90,7 +90,7 @@ class Row:
 
 
 @dataclass(eq=False)
-class Prompt:
+class WaitingPrompt:
     """Rows that wait with the same prompt and adapter."""
 
     tokens: tuple[int, ...]
