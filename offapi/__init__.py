@@ -12,12 +12,13 @@ from offapi.network.guard import install as _install
 
 if TYPE_CHECKING:
     from offapi.checks import Kind
+    from offapi.predict.predictor import open
     from offapi.task import Example, Task
     from offapi.task.bind import one_of, quote
     from offapi.teachers.judge import judge
 
 __version__ = "0.1.0"
-__all__ = ["Example", "Kind", "Task", "__version__", "judge", "one_of", "quote"]
+__all__ = ["Example", "Kind", "Task", "__version__", "judge", "one_of", "open", "quote"]
 
 _HOMES = {
     "Task": "offapi.task",
@@ -25,6 +26,7 @@ _HOMES = {
     "Kind": "offapi.checks.kinds",
     "judge": "offapi.teachers.judge",
     "one_of": "offapi.task.bind",
+    "open": "offapi.predict.predictor",
     "quote": "offapi.task.bind",
 }
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "traces": "Import traces from other tools' logs.",
     "grade": "Score traces with the task's checks and keep the best.",
     "train": "Train a model with a recipe.",
+    "predict": "Answer documents with a run or a model, field by field.",
     "eval": "Measure a model's accuracy, or compare two, with 95% intervals.",
     "drift": "Check recent traces for drift.",
     "compare": "Train with every recipe your data allows and compare the results.",
@@ -55,7 +56,7 @@ NEXT_BY_ERRNO = {
     errno.ENAMETOOLONG: "Choose a shorter name.",
 }
 # commands of which no key lowers the memory
-FIXED = ("label", "models", "traces", "grade", "eval", "drift", "report", "doctor")
+FIXED = ("label", "models", "traces", "grade", "eval", "predict", "drift", "report", "doctor")
 OTHER_OS = "Check that path and the disk it is on, and run the command again."
 # How each library words it: torch on CUDA, torch on the CPU, MLX.
 MEMORY_IS_FULL = re.compile(

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from offapi.checks.places import Span
 from offapi.confidence import promise
 from offapi.confidence.promise import Promise
 from offapi.confidence.signals import FieldSignals
+from offapi.constrain.evidence import places
 from offapi.data.documents import Document
 from offapi.predict.answer_fields import answer_fields
-from offapi.predict.evidence import places
 from offapi.predict.prediction import DocumentAnswer, FieldAnswer
 from offapi.predict.reading import Reading
 from offapi.predict.signals import field_signals, judge, same
-from offapi.predict.spans import Span
 from offapi.task import Task
 
 CUT = "the answer was cut off at the task's max_answer_tokens"
@@ -54,7 +54,7 @@ def compose(
         why = CUT if best.cut else best.answer.error
         return DocumentAnswer(document.id, None, error=f"{why}.")
     values = {name: best.value(name) for name in answer_fields(task)}
-    found = {name: places(value, document.text) for name, value in values.items()}
+    found = {name: places(task, name, value, document.text) for name, value in values.items()}
     known = _signals(task, document, best, readings, found) if signals else {}
     fields = {
         name: FieldAnswer(

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
+from offapi.checks.places import Span
 from offapi.confidence.signals import FieldSignals
 from offapi.data.documents import KnownAnswer
-from offapi.predict.spans import Span
 from offapi.text.display import shorten, terminal_safe
 
 SHOWN = 60  # characters of a value in a notebook

@@ -11,10 +11,11 @@ from typing import Any
 
 from offapi.chat.chat import Chat
 from offapi.checks.fields import value_at
+from offapi.checks.places import Span
 from offapi.checks.verdict import Answer
 from offapi.completions import Completion
 from offapi.predict.answer_fields import TEXT, answer_fields
-from offapi.predict.spans import Span, token_spans, value_spans
+from offapi.predict.spans import token_spans, value_spans
 from offapi.task import Task
 
 

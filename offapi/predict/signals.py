@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from offapi.checks.gold import same_text, same_value
+from offapi.checks.places import Span
 from offapi.checks.verdict import Verdict, check_needs
 from offapi.confidence.signals import LEAST, FieldSignals
 from offapi.data.documents import Document
 from offapi.predict.reading import Reading
-from offapi.predict.spans import Span
 from offapi.task import Task
 
 Verdicts = Mapping[str, Verdict]

@@ -1,6 +1,6 @@
 """Where things stand in an answer: each token's characters, and each field's JSON value.
 
-Left out: where a value stands in the document (`offapi.predict.evidence`).
+Left out: where a value stands in the document (`offapi.constrain.evidence`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
-Span = tuple[int, int]  # characters from the first up to and without the second
+from offapi.checks.places import Span
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()

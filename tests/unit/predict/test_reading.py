@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tiny_llama
 
@@ -25,8 +27,8 @@ SCHEMA = {
 }
 
 
-def make_task(**changes: object) -> offapi.Task:
-    settings = {
+def make_task(**changes: Any) -> offapi.Task:
+    settings: dict[str, Any] = {
         "name": "t",
         "instructions": "Read.",
         "schema": SCHEMA,

@@ -1,0 +1,133 @@
+"""What answers: a run with its adapter, base and task, or a model with an adapter or without one.
+
+Left out: loading weights (`offapi.predict.predictor`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from offapi import adapter as adapters
+from offapi.errors import ConfigError, ModelError, RunError
+from offapi.evaluation.test_set import run_of
+from offapi.files.hashing import sha256_file, sha256_named
+from offapi.files.lock import CannotLock
+from offapi.files.weights_hash import sha256_weights
+from offapi.models import store
+from offapi.training.run import MANIFEST, Run
+
+FINAL = ("adapter", "best")  # a run's adapter folders, the first that is there
+
+
+@dataclass(frozen=True)
+class AnsweringModel:
+    """A base model, an adapter on it, and the run that trained the adapter, if any did."""
+
+    model: store.Model
+    adapter: Path | None = None
+    run: Run | None = None
+
+    @classmethod
+    def of(cls, name: str | Path, adapter: Path | None = None) -> Self:
+        """Return what `name` means: a run's folder, an adapter in it, or a model.
+
+        Raise RunError for a run that is being written or has no adapter yet, ConfigError for an
+        adapter in place of a run's own, and ModelError.
+        """
+        path = Path(name).expanduser()
+        if (path / adapters.CONFIG).is_file():
+            run = run_of(path)
+            return cls._of_run(run, path) if run else cls._of_adapter(path)
+        if not (path / MANIFEST).is_file():
+            return cls(_model(name), adapter, _free(run_of(adapter)) if adapter else None)
+        if adapter is not None:
+            step = "Leave --adapter out, or name the base model in place of the run."
+            raise ConfigError(
+                "a run answers with its own adapter.", where=str(path), next_step=step
+            )
+        run = Run.open(path)
+        final = next((path / each for each in FINAL if (path / each).is_dir()), None)
+        if final is None:
+            step = "Finish it with `offapi train ... --resume`, or name one of its checkpoints."
+            raise RunError("the run has no adapter yet.", where=str(path), next_step=step)
+        return cls._of_run(run, final)
+
+    @classmethod
+    def _of_run(cls, run: Run, adapter: Path) -> Self:
+        base = run.manifest.get("config", {}).get("model")
+        if not isinstance(base, str):
+            step = "Name the base model, and the adapter with --adapter."
+            raise RunError("the run names no base model.", where=str(run.path), next_step=step)
+        _free(run)
+        try:
+            return cls(store.get(base), adapter, run)
+        except store.UnknownModel as error:
+            error.what = f"the base model {base!r} of the run is not here."
+            error.next_step = (
+                "Add it, run the command where the run was trained, or name the model and"
+                f" `--adapter {adapter}`."
+            )
+            raise
+
+    @classmethod
+    def _of_adapter(cls, path: Path) -> Self:
+        step = f"Name its base model, and add `--adapter {path}`."
+        raise ModelError("this is an adapter without a run.", where=str(path), next_step=step)
+
+    @property
+    def task_file(self) -> Path | None:
+        """The task that the run was trained on; None without a run that names one."""
+        named = self.run.manifest.get("config", {}).get("task") if self.run else None
+        return Path(named) if isinstance(named, str) else None
+
+    def doubts(self, task_file: Path | None) -> list[str]:
+        """Return what a person should know: another task than the run's, a base that is a guess."""
+        said = []
+        trained = self.run.manifest.get("sha256", {}).get("task") if self.run else None
+        if trained and task_file and sha256_named(task_file) != trained:
+            changed = task_file == self.task_file
+            which = "has changed since the run" if changed else "is not the one that the run had"
+            said.append(f"The task file {task_file} {which}: confidence and accuracy may not hold.")
+        if self.adapter and (doubt := adapters.doubt_base(self.adapter, self.model.name)):
+            said.append(doubt)
+        return said
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The base and the adapter with the hashes of their weights, and the run's folder."""
+        base = {"name": self.model.name, "sha256": sha256_weights(self.model.path)}
+        weights = None
+        if self.adapter is not None:
+            sha256 = sha256_file(self.adapter / adapters.WEIGHTS)
+            weights = {"path": str(self.adapter), "sha256": sha256}
+        return {"base": base, "adapter": weights, "run": str(self.run.path) if self.run else None}
+
+    @property
+    def context(self) -> int | None:
+        """The model's context length in tokens; None where its config does not say."""
+        config = orjson.loads((self.model.path / "config.json").read_bytes())
+        limit = config.get("max_position_embeddings")
+        return limit if isinstance(limit, int) else None
+
+
+def _model(name: str | Path) -> store.Model:
+    """Return a model; raise ModelError, for an unknown name as for what could be a run too."""
+    try:
+        return store.get(name)
+    except store.UnknownModel as error:
+        error.what = f"there is no run and no model {str(name)!r}."
+        raise
+
+
+def _free(run: Run | None) -> Run | None:
+    """Return `run`. Raise RunError while another process writes it: its adapter may change."""
+    if run is not None:
+        with suppress(OSError, CannotLock), run.alone():
+            pass
+    return run
