@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from offapi.activation_memory import activation_bytes
@@ -30,6 +31,7 @@ from offapi.completions import Finish as Finish
 from offapi.completions import Group as Group
 from offapi.completions import Sampling as Sampling
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
+from offapi.engine import Engine
 from offapi.engine import StartMatcher as StartMatcher
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.errors import BackendError, nearest
@@ -170,6 +172,16 @@ class Backend(Protocol):
         whatever it is batched with. `starts[i]` bounds the completions of prompt i, each by a
         matcher of its own; None leaves them free. Raise ValueError, at the call, for an empty
         prompt, an unknown token, an `n` below 1, or keys or starts that are not one per prompt.
+        """
+        ...
+
+    def engine(
+        self, adapters: Mapping[str, Path | None] = MappingProxyType({}), cache_bytes: int = 0
+    ) -> Engine:
+        """Return an engine, whose rows may have the adapters of further PEFT folders, by name.
+
+        A name with None is the base alone. Finished prefixes are kept for reuse in at most
+        `cache_bytes`. Raise ModelError for a folder that is damaged or does not fit the model.
         """
         ...
 

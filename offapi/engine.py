@@ -108,15 +108,17 @@ class Engine(Protocol):
     def step(self) -> list[NewToken]:
         """Admit waiting rows, decode one token for every live row, and return what was drawn.
 
-        A device that computes ahead may return a token one step later. Empty when `idle`.
+        Admitting a row draws its first token, so it may have two in its first step. A device that
+        computes ahead may return a token one step later. Empty when `idle`.
         """
         ...
 
     def extend(self, row: int, tokens: Sequence[int], sampling: Sampling) -> None:
         """Continue a finished row that was kept, after the given `tokens`.
 
-        The row continues its own random stream after the uniforms it has used. Raise ValueError
-        for a row that is unknown, not finished or not kept.
+        The row continues its own random stream after the uniforms it has used, is kept again, and
+        is free: its matcher has ended. Only its last token and the given ones are computed. Raise
+        ValueError for an unknown token, or a row that is unknown, not finished or not kept.
         """
         ...
 

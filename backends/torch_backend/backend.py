@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -23,7 +25,9 @@ from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
 from . import checkpoint, losses, optimizer, rollout
 from .advantages import advantages
+from .engine import TorchEngine
 from .load_checks import check_logits, check_weights
+from .lora import Adapters
 from .policy import Policy, choose_device, load_policy, measure_memory
 from .policy_gradient import policy_gradient
 
@@ -70,6 +74,12 @@ class TorchBackend:
         starts: Sequence[StartMatcher | None] | None = None,
     ) -> Iterator[Group]:
         return rollout.rollout(self.policy, prompts, n, sampling, keys, starts)
+
+    def engine(
+        self, adapters: Mapping[str, Path | None] = MappingProxyType({}), cache_bytes: int = 0
+    ) -> TorchEngine:
+        further = Adapters(self.policy.model, self.policy.spec, adapters)
+        return TorchEngine(self.policy, further, cache_bytes)
 
     def score(
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0

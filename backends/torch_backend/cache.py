@@ -1,7 +1,7 @@
 """Keys and values of rows that are being decoded, one new token per row.
 
-All rows attend to the shared prefix in one matrix product, and to their own keys in a slot. Left
-out: paged caches.
+All rows attend to the shared prefix in one matrix product, and to their own keys in a slot; a mask
+hides the prefix from rows that do not follow it. Left out: paged caches.
 """
 
 from __future__ import annotations
@@ -13,35 +13,82 @@ import torch
 from torch import Tensor
 
 KV = tuple[Tensor, Tensor]  # keys and values, each (1, kv_heads, T, head_dim)
+Run = dict[int, KV]  # those of consecutive tokens, by layer
+GROWTH = 128  # tokens by which slots grow once they are in use
 
 
 @dataclass
 class Decoding:
     """A slot of keys and values for every row, (room, kv_heads, capacity, head_dim) per layer.
 
-    Slots are allocated once, and a step's rows are the first ones. `lengths_R` says where each
-    row's new token goes.
+    A step's rows are the first ones. `lengths_R` says where each row's new token goes.
     """
 
-    room: int  # slots
-    capacity: int  # tokens per slot, without the shared prefix
+    room: int = 0  # slots
+    capacity: int = 0  # tokens per slot, without the shared prefix
     shared: int = 0
-    prefix: dict[int, KV] = field(default_factory=dict)
-    slots: dict[int, KV] = field(default_factory=dict)
+    prefix: Run = field(default_factory=dict)
+    slots: Run = field(default_factory=dict)
+    generation: int = 0  # changes with the place of slots or prefix in memory
     lengths_R: Tensor = field(default_factory=lambda: torch.empty(0))
     rows_R: Tensor = field(default_factory=lambda: torch.empty(0))  # 0, 1, ... in this step
     longest: int = 0  # keys read of each row: at least all that it has, its new token's included
+    follows_R: Tensor | None = None  # which rows see the prefix in this step; None: all
     unseen: dict[int | None, Tensor] = field(default_factory=dict)  # of this step, by window
 
-    def admit(self, packed: dict[int, KV], lengths: Sequence[int], copies: int, at: int) -> None:
-        """Copy rows laid end to end, `copies` times each, into the slots from `at` on."""
+    def follow(self, prefix: Run, shared: int) -> None:
+        """Set the prefix that rows share from now on."""
+        self.prefix, self.shared = prefix, shared
+        self.generation += 1
+
+    def reserve(self, room: int, capacity: int) -> None:
+        """Have at least `room` slots of `capacity` tokens; what they hold stays."""
+        if room <= self.room and capacity <= self.capacity:
+            return
+        if self.slots and capacity > self.capacity:
+            capacity = -(-capacity // GROWTH) * GROWTH
+        self.room, self.capacity = max(room, self.room), max(capacity, self.capacity)
+        self.generation += 1
+        for layer, pair in self.slots.items():
+            keys, values = (self._empty(old) for old in pair)
+            for new, old in zip((keys, values), pair, strict=True):
+                new[: old.shape[0], :, : old.shape[2]] = old
+            self.slots[layer] = keys, values
+
+    def _empty(self, like: Tensor) -> Tensor:
+        return like.new_zeros((self.room, like.shape[1], self.capacity, like.shape[3]))
+
+    def admit(
+        self, packed: Run, lengths: Sequence[int], copies: Sequence[int], at: int, column: int = 0
+    ) -> None:
+        """Copy rows laid end to end into the slots from `at` on, from their `column` on.
+
+        `copies` says into how many slots each row goes.
+        """
         for layer, pair in packed.items():
             if layer not in self.slots:
-                shape = (self.room, pair[0].shape[1], self.capacity, pair[0].shape[3])
-                self.slots[layer] = (pair[0].new_zeros(shape), pair[1].new_zeros(shape))
+                self.slots[layer] = self._empty(pair[0]), self._empty(pair[1])
             for slot, source in zip(self.slots[layer], pair, strict=True):
-                for i, row in enumerate(torch.split(source[0], list(lengths), dim=1)):
-                    slot[at + i * copies : at + (i + 1) * copies, :, : row.shape[1]] = row
+                first = at
+                rows = torch.split(source[0], list(lengths), dim=1)
+                for row, count in zip(rows, copies, strict=True):
+                    slot[first : first + count, :, column : column + row.shape[1]] = row
+                    first += count
+
+    def read(self, row: int, follows: bool, start: int, stop: int) -> Run:
+        """Return a copy of a row's keys and values at positions `start` to `stop`."""
+        shared = self.shared if follows else 0
+        run: Run = {}
+        for layer, pair in self.slots.items():
+            parts = [
+                slot[row : row + 1, :, max(start - shared, 0) : max(stop - shared, 0)]
+                for slot in pair
+            ]
+            if start < shared:
+                prefix = [x[:, :, start : min(stop, shared)] for x in self.prefix[layer]]
+                parts = [torch.cat(pair, dim=2) for pair in zip(prefix, parts, strict=True)]
+            run[layer] = parts[0].clone(), parts[1].clone()
+        return run
 
     def move(self, source: int, target: int) -> None:
         """Copy what slot `source` holds to slot `target`."""
@@ -49,9 +96,9 @@ class Decoding:
             for slot in pair:
                 slot[target] = slot[source]
 
-    def place(self, lengths_R: Tensor, longest: int) -> None:
-        """Set where this step's rows write, and how many keys they read."""
-        self.lengths_R, self.longest = lengths_R, longest
+    def place(self, lengths_R: Tensor, longest: int, follows_R: Tensor | None = None) -> None:
+        """Set where this step's rows write, how many keys they read, and who sees the prefix."""
+        self.lengths_R, self.longest, self.follows_R = lengths_R, longest, follows_R
         self.rows_R = torch.arange(len(lengths_R), device=lengths_R.device)
         self.unseen.clear()
 
@@ -131,6 +178,9 @@ class Decoding:
             gone_RS = places_S[None] <= self.lengths_R[:, None] + self.shared - window
             gone = gone_RS.repeat_interleave(kv_heads, dim=0)[:, None]
             scores = scores.masked_fill(gone, float("-inf"))
+        if self.follows_R is not None:
+            blind = ~self.follows_R.repeat_interleave(kv_heads)[:, None, None]
+            scores = scores.masked_fill(blind, float("-inf"))
         weights = softmax(torch.cat((scores, own), dim=-1))
         shared = split(torch.bmm(merge(weights[..., : self.shared]), v))
         return torch.baddbmm(shared, weights[..., self.shared :], own_v)
@@ -139,3 +189,27 @@ class Decoding:
 def softmax(scores: Tensor) -> Tensor:
     """Return the softmax over the last dimension, computed in float32."""
     return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+
+
+def cut(run: Run, start: int, stop: int) -> Run:
+    """Return a copy of some tokens' part of `run`."""
+    return {
+        layer: (k[:, :, start:stop].clone(), v[:, :, start:stop].clone())
+        for layer, (k, v) in run.items()
+    }
+
+
+def join(runs: Sequence[Run]) -> Run:
+    """Put consecutive runs together."""
+    if len(runs) == 1:
+        return runs[0]
+    layers = {layer: [run[layer] for run in runs] for layer in runs[0]}
+    return {
+        layer: (torch.cat([k for k, _ in pairs], dim=2), torch.cat([v for _, v in pairs], dim=2))
+        for layer, pairs in layers.items()
+    }
+
+
+def size_of(run: Run) -> int:
+    """Return the bytes of `run`."""
+    return sum(k.nbytes + v.nbytes for k, v in run.values())

@@ -1,7 +1,7 @@
 """Decoding steps captured as CUDA graphs, so that many small kernels start without the CPU.
 
 A graph replays on fixed addresses and shapes. A step therefore covers every slot, empty ones too,
-and reads a fixed number of keys. Left out: keeping graphs from one call of `rollout` to the next.
+and reads a fixed number of keys. Left out: keeping graphs when slots move or rows differ in kind.
 """
 
 from __future__ import annotations

@@ -1,11 +1,16 @@
 """LoRA matrices in a model: PEFT adds and names them; this module fills and applies them.
 
-Left out: dropout, several adapters at once, and merging into the base itself, which drifts.
+Further adapters are applied to the rows that name them, the rows of one adapter together. Left out:
+dropout, training further adapters, and merging into the base itself, which drifts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -16,7 +21,7 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, ModelSpec
+from offapi.backend import Arrays, LoraSpec, ModelSpec
 
 NAME = "default"  # PEFT's name of the only adapter
 
@@ -89,3 +94,111 @@ def fill(lora: Mapping[str, nn.Parameter], arrays: Arrays) -> None:
     with torch.no_grad():
         for name, parameter in lora.items():
             parameter.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """The matrices A (rank, in) and B (out, rank) by their layer's path; none: the base alone."""
+
+    pairs: Mapping[str, tuple[Tensor, Tensor]]
+    scale: float = 0.0
+
+
+Places = Mapping[str | None, Tensor | None]  # adapter -> the places of its tokens; None: all
+
+
+class Adapters:
+    """The adapters of one engine by name; None names the policy's own, whose matrices may train.
+
+    Raise ModelError for a folder that is damaged or does not fit.
+    """
+
+    def __init__(self, model: nn.Module, spec: ModelSpec, named: Mapping[str, Path | None]) -> None:
+        linears = linear_layers(model)
+        self.named = {name: load_adapter(folder, linears, spec) for name, folder in named.items()}
+        targets = {path for adapter in self.named.values() for path in adapter.pairs}
+        self.layers = {
+            path: layer
+            for path, layer in linears.items()
+            if named and (path in targets or isinstance(layer, Linear))
+        }
+
+    @property
+    def names(self) -> set[str | None]:
+        """What a row may name."""
+        return {None, *self.named}
+
+    @contextmanager
+    def applied(self, places: Places) -> Iterator[None]:
+        """Compute with the adapters at their `places` of the packed tokens inside the context."""
+        before = {path: vars(layer).get("forward") for path, layer in self.layers.items()}
+        try:
+            for path, layer in self.layers.items():
+                layer.forward = partial(self._forward, path, layer, places)
+            yield
+        finally:
+            for path, layer in self.layers.items():
+                if before[path] is None:
+                    del layer.forward
+                else:
+                    layer.forward = before[path]
+
+    def _forward(self, path: str, layer: Any, places: Places, x: Tensor) -> Tensor:
+        """Return x W^T with each token's own low-rank term, shape (..., out)."""
+        own = isinstance(layer, Linear)
+        base: Tensor = layer.base_layer(x) if own else nn.Linear.forward(layer, x)
+        flat_x, flat = x.flatten(0, -2), base.float().flatten(0, -2)
+        for name, places_L in places.items():
+            if name is None:
+                pair, scale = (matrices(layer), layer.scaling[NAME]) if own else (None, 0.0)
+            else:
+                pair, scale = self.named[name].pairs.get(path), self.named[name].scale
+            if pair is None:
+                continue
+            inner = flat_x if places_L is None else flat_x.index_select(0, places_L)
+            term = inner.to(pair[0].dtype) @ pair[0].T @ pair[1].T * scale
+            flat = flat + term if places_L is None else flat.index_add(0, places_L, term)
+        return flat.to(base.dtype).view(base.shape)
+
+
+def linear_layers(model: nn.Module) -> dict[str, Any]:
+    """Return the model's linear layers by path, one with an adapter as PEFT's layer."""
+    inner = {id(layer.base_layer) for layer in adapted(model)}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, Linear)
+        or (isinstance(module, nn.Linear) and id(module) not in inner and ".lora_" not in name)
+    }
+
+
+def load_adapter(folder: Path | None, linears: Mapping[str, Any], spec: ModelSpec) -> Adapter:
+    """Read a PEFT folder for the model of `spec`; raise ModelError if it does not fit."""
+    if folder is None:
+        return Adapter({})
+    asked = ModelSpec(path=spec.path, adapter=folder, dtype=spec.dtype)
+    shape, arrays = adapters.read_requested(asked)
+    assert shape is not None
+    assert arrays is not None
+    adapters.check_targets(shape, (path.rsplit(".", 1)[-1] for path in linears), spec.path)
+    layers = {path: linears[path] for path in linears if path.rsplit(".", 1)[-1] in shape.targets}
+    adapters.check_fit(arrays, _shapes_of(layers, shape), str(folder))
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise adapters.not_finite(name, asked)
+    return Adapter({path: _pair(path, arrays, layers[path]) for path in layers}, shape.scale)
+
+
+def _shapes_of(layers: Mapping[str, Any], shape: LoraSpec) -> adapters.Shapes:
+    """Return the shapes of an adapter of `shape` on these layers."""
+    fitting: dict[str, tuple[int, ...]] = {}
+    for path, layer in layers.items():
+        fitting[adapters.parameter(path, "A")] = (shape.rank, layer.in_features)
+        fitting[adapters.parameter(path, "B")] = (layer.out_features, shape.rank)
+    return fitting
+
+
+def _pair(path: str, arrays: Arrays, layer: Any) -> tuple[Tensor, Tensor]:
+    device = next(layer.parameters()).device
+    a, b = (np.array(arrays[adapters.parameter(path, matrix)], np.float32) for matrix in "AB")
+    return torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)

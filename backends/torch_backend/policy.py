@@ -45,6 +45,7 @@ class Policy:
     optimizer: torch.optim.AdamW | None = None
     steps: int = 0
     prefilled_tokens: int = field(default=0)
+    version: int = 0  # of the adapter's matrices: keys and values of another one are useless
     loaded: dict[str, Tensor] | None = None  # the adapter that was loaded; None: newly drawn
     merged: Merged | None = None  # None where it would take too much memory
 

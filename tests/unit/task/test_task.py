@@ -344,7 +344,11 @@ def test_a_bug_in_a_task_file_names_file_and_line(
             "offapi.Task has no argument 'max_answer_token'.",
             "Did you mean 'max_answer_tokens'?",
         ),
-        ("zzz=9", "offapi.Task has no argument 'zzz'.", "Known: audit, bind, check_seconds, checks"),
+        (
+            "zzz=9",
+            "offapi.Task has no argument 'zzz'.",
+            "Known: audit, bind, check_seconds, checks",
+        ),
         (
             "examples=(offapi.Example('d', {}, anser={}),)",
             "offapi.Example has no argument 'anser'.",

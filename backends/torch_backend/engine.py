@@ -1,0 +1,368 @@
+"""Rows of any kind side by side, with the prompts' common prefix held once.
+
+Rows wait, are prefilled into free slots, decode one token per step and leave when finished. The
+prefix common to the prompts that wait when the engine was idle is computed once; a prompt that does
+not start with it, or has another adapter, brings all its keys. Left out: speculative decoding, and
+sampling more than one token per step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from offapi.completions import Sampling
+from offapi.engine import NewToken, RowRequest
+from offapi.episodes import check_tokens, common_prefix_length
+from offapi.prefix_tree import PrefixKey, PrefixTree, Tokens
+
+from .cache import Decoding, Run, cut, join, size_of
+from .cuda_graphs import Graphs
+from .lora import Adapters, Places
+from .packed_attention import Packed
+from .policy import Policy
+from .rows import Kind, Prompt, Row, append, draw
+from .sampling import Drawn, choose
+
+
+class TorchEngine:
+    """One model's rows in progress; see `offapi.engine.Engine`. Live row i owns slot i."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        adapters: Adapters,
+        cache_bytes: int = 0,
+        room: int | None = None,
+    ) -> None:
+        self.policy, self.adapters = policy, adapters
+        self.room = policy.spec.limits.rollout_rows if room is None else room
+        self.tree: PrefixTree[Run] = PrefixTree(cache_bytes, cut=cut, join=join, size=size_of)
+        self.inserted = 0
+        self.prepared: int | None = None  # the version of the weights that steps compute with
+        self._clear()
+
+    def _clear(self) -> None:
+        self.waiting: deque[Prompt] = deque()
+        self.rows: list[Row] = []
+        self.kept: dict[int, Row] = {}
+        self.cache = Decoding()
+        self.shared: Tokens = ()  # the prefix that slots continue
+        self.shared_key: PrefixKey | None = None
+        self.fresh = True  # nothing has decoded since the engine was idle
+        self.graphs: Graphs | None = None
+        self.captured: tuple[Kind, int] | None = None  # what `graphs` holds steps of
+
+    @property
+    def idle(self) -> bool:
+        """Whether no row waits or decodes."""
+        return not (self.waiting or self.rows)
+
+    def insert(self, requests: Sequence[RowRequest]) -> list[int]:
+        """See `Engine.insert`. Neighbours with one prompt are admitted together."""
+        for request in requests:
+            self._check(request)
+        self.fresh |= self.idle
+        numbers = range(self.inserted, self.inserted + len(requests))
+        self.inserted = numbers.stop
+        rows = [
+            Row(number, request, request.tokens, request.sampling, Kind.of(request.sampling))
+            for number, request in zip(numbers, requests, strict=True)
+        ]
+        alike = groupby(rows, key=lambda row: (row.prompt, row.request.adapter))
+        for (tokens, adapter), group in alike:
+            members = list(group)
+            for at in range(0, len(members), self.room):
+                self.waiting.append(Prompt(tokens, adapter, members[at : at + self.room]))
+        return list(numbers)
+
+    def _check(self, request: RowRequest) -> None:
+        if not request.tokens:
+            raise ValueError("a prompt must have at least one token, got an empty one")
+        check_tokens(request.tokens, self.policy.vocabulary, "a prompt")
+        if request.adapter not in self.adapters.names:
+            raise ValueError(f"the engine has no adapter {request.adapter!r}")
+
+    def extend(self, row: int, tokens: Sequence[int], sampling: Sampling) -> None:
+        """See `Engine.extend`."""
+        if row not in self.kept:
+            raise ValueError(f"row {row} must be a finished row that was kept")
+        check_tokens(tokens, self.policy.vocabulary, "an extension")
+        self.fresh |= self.idle
+        kept = self.kept.pop(row)
+        kept.continue_after(tokens, sampling)
+        self.waiting.append(Prompt(kept.prompt, kept.request.adapter, [kept]))
+
+    def cancel(self, row: int) -> None:
+        """See `Engine.cancel`."""
+        for prompt in self.waiting:
+            for waiting in [each for each in prompt.rows if each.number == row]:
+                prompt.rows.remove(waiting)
+                self._release(waiting)
+        self.waiting = deque(prompt for prompt in self.waiting if prompt.rows)
+        if row in self.kept:
+            self._release(self.kept.pop(row))
+        for slot, live in enumerate(self.rows):
+            if live.number == row:
+                with torch.inference_mode():
+                    self._free(slot)
+                return
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._clear()
+        self.tree.clear()
+
+    def step(self) -> list[NewToken]:
+        """See `Engine.step`."""
+        if self.prepared != self.policy.version:
+            self.policy.prepare_rollout()
+            self.prepared = self.policy.version
+        drawn: list[NewToken] = []
+        with torch.inference_mode():
+            while self._fits():
+                drawn += self._admit()
+                if any(row.finish for row in self.rows):
+                    break
+            else:
+                if self.rows:
+                    drawn += self._decode()
+            self._retire()
+        return drawn
+
+    def _fits(self) -> bool:
+        """Whether the first waiting prompt's rows can have slots, all at once."""
+        if not self.waiting:
+            return False
+        return not self.rows or len(self.rows) + len(self.waiting[0].rows) <= self.room
+
+    def _key(self, adapter: str | None) -> PrefixKey:
+        return PrefixKey(adapter, self.policy.version)
+
+    def _follows(self, prompt: Prompt) -> bool:
+        """Whether `prompt` starts with the prefix that the slots continue."""
+        size = len(self.shared)
+        return (
+            0 < size < len(prompt.tokens)
+            and self._key(prompt.adapter) == self.shared_key
+            and prompt.tokens[:size] == self.shared
+        )
+
+    def _admit(self) -> list[NewToken]:
+        """Run the next waiting prompts once, copy their keys into slots, and draw first tokens."""
+        if not any(row.follows for row in self.rows):
+            unfit = bool(self.shared) and not self._follows(self.waiting[0])
+            if unfit or (self.fresh and not self.rows):
+                self._share()
+        at, first = len(self.rows), self.waiting[0]
+        follows, key = self._follows(first), self._key(first.adapter)
+        start, length = len(self.shared) if follows else 0, 0
+        known: Run | None = None
+        if self.tree.used_bytes:
+            length, known = self.tree.longest(key, first.tokens[:-1])
+        if known is not None and length > start:
+            prompts = [self.waiting.popleft()]
+        else:
+            prompts, known, length = self._take(follows), None, start
+        copies = [len(prompt.rows) for prompt in prompts]
+        self.cache.reserve(at + sum(copies), max(prompt.most for prompt in prompts) - start)
+        prefix = known or (self.cache.prefix if follows else {})
+        rests = [prompt.tokens[length:] for prompt in prompts]
+        keep: Run = {}
+        last_RD = self._run(rests, length, Packed(_trees(rests), prefix, keep), prompts)
+        if known is not None:
+            self.cache.admit(cut(known, start, length), [length - start], copies, at)
+        self.cache.admit(keep, [len(rest) for rest in rests], copies, at, column=length - start)
+        rows = [row for prompt in prompts for row in prompt.rows]
+        self.rows += rows
+        for row in rows:
+            row.begin(start, self._key(row.request.adapter))
+            self._release(row)
+        self._remember(prompts, at)
+        counts = torch.tensor(copies, device=last_RD.device)
+        logits_RV = (last_RD @ self.policy.head.T).repeat_interleave(counts, dim=0)
+        return draw(logits_RV, rows)
+
+    def _share(self) -> None:
+        """Compute the prefix that all waiting prompts of the first one's adapter share."""
+        adapter, self.fresh = self.waiting[0].adapter, False
+        alike = [prompt for prompt in self.waiting if prompt.adapter == adapter]
+        shared: Tokens = ()
+        # A single prompt shares all but its last token, so its completions read it once.
+        if not self.rows or sum(len(prompt.rows) for prompt in alike) > 1:
+            tokens = [prompt.tokens for prompt in alike]
+            shared = tokens[0][: common_prefix_length(tokens)]
+        self.shared, self.shared_key = shared, self._key(adapter)
+        self.cache.follow(self._prefix(alike[0]) if shared else {}, len(shared))
+        waiting = sum(len(prompt.rows) for prompt in self.waiting)
+        most = max(prompt.most - len(shared) * self._follows(prompt) for prompt in self.waiting)
+        self.cache.reserve(min(self.room, len(self.rows) + waiting), most)
+
+    def _prefix(self, prompt: Prompt) -> Run:
+        """Return the keys and values of the shared prefix, which `prompt` starts with."""
+        tokens, key = self.shared, self._key(prompt.adapter)
+        length, known = self.tree.longest(key, tokens)
+        if known is not None and length == len(tokens):
+            return known
+        rest, keep = tokens[length:], dict[int, tuple[Tensor, Tensor]]()
+        self._run([rest], length, Packed(_trees([rest]), known or {}, keep), [prompt])
+        return keep if known is None else join([known, keep])
+
+    def _take(self, follows: bool) -> list[Prompt]:
+        """Take prompts that have free slots and fit into one pass, all with the prefix or none."""
+        taken: list[Prompt] = []
+        rows, budget = len(self.rows), self.policy.spec.limits.micro_batch
+        while self.waiting and self._follows(self.waiting[0]) == follows:
+            prompt = self.waiting[0]
+            rows += len(prompt.rows)
+            budget -= len(prompt.tokens) - (len(self.shared) if follows else 0)
+            if taken and (rows > self.room or budget < 0 or self._known(prompt)):
+                break
+            taken.append(self.waiting.popleft())
+        return taken
+
+    def _known(self, prompt: Prompt) -> bool:
+        """Whether the tree has more of `prompt` than the shared prefix."""
+        if not self.tree.used_bytes:
+            return False
+        start = len(self.shared) if self._follows(prompt) else 0
+        return self.tree.longest(self._key(prompt.adapter), prompt.tokens[:-1])[0] > start
+
+    def _run(
+        self,
+        rows: Sequence[Sequence[int]],
+        start: int,
+        layout: Packed,
+        prompts: Sequence[Prompt],
+    ) -> Tensor:
+        """Return the last hidden state of each row, whose positions begin at `start`, (R, D)."""
+        device = self.policy.device
+        tokens = [token for row in rows for token in row]
+        positions = [start + i for row in rows for i in range(len(row))]
+        tokens_1L = torch.tensor([tokens], device=device)
+        positions_1L = torch.tensor([positions], device=device)
+        ends_R = torch.tensor([len(row) for row in rows]).cumsum(0) - 1
+        self.policy.prefilled_tokens += len(tokens)
+        each = zip(prompts, rows, strict=True)
+        names = [prompt.adapter for prompt, row in each for _ in row]
+        hidden_1LD = self._hidden(tokens_1L, positions_1L, layout, names)
+        return hidden_1LD[0, ends_R.to(device)]
+
+    def _hidden(
+        self,
+        tokens_1L: Tensor,
+        positions_1L: Tensor,
+        layout: Packed | Decoding,
+        names: Sequence[str | None],
+    ) -> Tensor:
+        """Return the last hidden states (1, L, D), each token's by the adapter of its name."""
+        if not any(name is not None for name in names):
+            return self.policy.sampled_hidden(tokens_1L, positions_1L, layout)
+        with self.adapters.applied(places_of(names, self.policy.device)):
+            return self.policy.hidden(tokens_1L, positions_1L, layout)
+
+    def _decode(self) -> list[NewToken]:
+        """Decode one token for every row: the model as it is, or captured steps on CUDA."""
+        rows, cache, device = self.rows, self.cache, self.policy.device
+        if self.policy.capturable and self._alike():
+            return append(rows, self._replay())
+        filled = [row.filled for row in rows]
+        inputs_2R = torch.tensor([[row.tokens[-1] for row in rows], filled], device=device)
+        positions_R, follows_R = inputs_2R[1] + cache.shared, None
+        if cache.shared and not all(row.follows for row in rows):
+            follows_R = torch.tensor([row.follows for row in rows], device=device)
+            positions_R = inputs_2R[1] + cache.shared * follows_R
+        cache.place(inputs_2R[1], max(filled) + 1, follows_R)
+        names = [row.request.adapter for row in rows]
+        hidden_1RD = self._hidden(inputs_2R[:1], positions_R[None], cache, names)
+        return draw(hidden_1RD[0] @ self.policy.head.T, rows)
+
+    def _alike(self) -> bool:
+        """Whether one captured step holds for all rows."""
+        kind, follows = self.rows[0].kind, bool(self.shared)
+        return all(
+            row.kind == kind
+            and row.matcher is None
+            and row.request.adapter is None
+            and row.follows == follows
+            for row in self.rows
+        )
+
+    def _replay(self) -> Drawn:
+        rows, cache, policy = self.rows, self.cache, self.policy
+        sampling = replace(rows[0].sampling, max_tokens=1)
+
+        def step(tokens_R: Tensor, filled_R: Tensor, uniforms_R: Tensor, longest: int) -> Drawn:
+            cache.place(filled_R, longest)
+            positions_R = filled_R + cache.shared
+            hidden_RD = policy.sampled_hidden(tokens_R[None], positions_R[None], cache)[0]
+            return choose(hidden_RD @ policy.head.T, sampling, uniforms_R)
+
+        key = rows[0].kind, cache.generation
+        if self.graphs is None or self.captured != key:
+            self.graphs = Graphs(step, cache.room, cache.capacity, policy.device)
+            self.captured = key
+        tokens, filled = [row.tokens[-1] for row in rows], [row.filled for row in rows]
+        return self.graphs(tokens, filled, [row.uniform for row in rows])
+
+    def _remember(self, prompts: Sequence[Prompt], at: int) -> None:
+        """Put the admitted prompts into the tree, if it keeps any."""
+        if not self.tree.budget:
+            return
+        for prompt in prompts:
+            self._keep(at, self._key(prompt.adapter), prompt.tokens, pin=False)
+            at += len(prompt.rows)
+
+    def _keep(self, slot: int, key: PrefixKey, tokens: Tokens, pin: bool) -> None:
+        follows = self.rows[slot].follows
+
+        def read(start: int, stop: int) -> Run:
+            return self.cache.read(slot, follows, start, stop)
+
+        self.tree.insert(key, tokens, read, pin)
+
+    def _release(self, row: Row) -> None:
+        """Let what the tree holds for a kept row be dropped."""
+        if row.kept is not None:
+            self.tree.unpin(*row.kept)
+            row.kept = None
+
+    def _retire(self) -> None:
+        """Drop finished rows, whose keys stay if they are kept."""
+        for slot in reversed(range(len(self.rows))):
+            row = self.rows[slot]
+            if row.finish is None:
+                continue
+            if row.request.keep:
+                tokens, key = (*row.prompt, *row.tokens[:-1]), row.key
+                self._keep(slot, key, tokens, pin=True)
+                row.kept = key, tokens
+                self.kept[row.number] = row
+            self._free(slot)
+
+    def _free(self, slot: int) -> None:
+        """Drop the row of `slot`; the last running row takes its place."""
+        last = self.rows.pop()
+        if slot < len(self.rows):
+            self.rows[slot] = last
+            self.cache.move(len(self.rows), slot)
+
+
+def _trees(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Return the layout of rows that share nothing with each other in this pass."""
+    return ((0, tuple(len(row) for row in rows)),)
+
+
+def places_of(names: Sequence[str | None], device: torch.device) -> Places:
+    """Return where each adapter's tokens are among tokens of those names."""
+    if len(set(names)) == 1:
+        return {names[0]: None}
+    places: dict[str | None, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    return {name: torch.tensor(each, device=device) for name, each in places.items()}
