@@ -203,11 +203,11 @@ def join(runs: Sequence[Run]) -> Run:
     """Put consecutive runs together."""
     if len(runs) == 1:
         return runs[0]
-    layers = {layer: [run[layer] for run in runs] for layer in runs[0]}
-    return {
-        layer: (torch.cat([k for k, _ in pairs], dim=2), torch.cat([v for _, v in pairs], dim=2))
-        for layer, pairs in layers.items()
-    }
+    joined: Run = {}
+    for layer in runs[0]:
+        keys, values = zip(*(run[layer] for run in runs), strict=True)
+        joined[layer] = torch.cat(keys, dim=2), torch.cat(values, dim=2)
+    return joined
 
 
 def size_of(run: Run) -> int:

@@ -26,7 +26,7 @@ from .cuda_graphs import Graphs
 from .lora import Adapters, Places
 from .packed_attention import Packed
 from .policy import Policy
-from .rows import Kind, Prompt, Row, append, draw
+from .rows import Row, WaitingPrompt, append, draw
 from .sampling import Drawn, choose
 
 
@@ -44,11 +44,12 @@ class TorchEngine:
         self.room = policy.spec.limits.rollout_rows if room is None else room
         self.tree: PrefixTree[Run] = PrefixTree(cache_bytes, cut=cut, join=join, size=size_of)
         self.inserted = 0
+        self.kinds: dict[Sampling, int] = {}
         self.prepared: int | None = None  # the version of the weights that steps compute with
         self._clear()
 
     def _clear(self) -> None:
-        self.waiting: deque[Prompt] = deque()
+        self.waiting: deque[WaitingPrompt] = deque()
         self.rows: list[Row] = []
         self.kept: dict[int, Row] = {}
         self.cache = Decoding()
@@ -56,7 +57,7 @@ class TorchEngine:
         self.shared_key: PrefixKey | None = None
         self.fresh = True  # nothing has decoded since the engine was idle
         self.graphs: Graphs | None = None
-        self.captured: tuple[Kind, int] | None = None  # what `graphs` holds steps of
+        self.captured: tuple[int, int] | None = None  # what `graphs` holds steps of
 
     @property
     def idle(self) -> bool:
@@ -71,14 +72,14 @@ class TorchEngine:
         numbers = range(self.inserted, self.inserted + len(requests))
         self.inserted = numbers.stop
         rows = [
-            Row(number, request, request.tokens, request.sampling, Kind.of(request.sampling))
+            Row(number, request, request.tokens, request.sampling, self._kind(request.sampling))
             for number, request in zip(numbers, requests, strict=True)
         ]
         alike = groupby(rows, key=lambda row: (row.prompt, row.request.adapter))
         for (tokens, adapter), group in alike:
             members = list(group)
             for at in range(0, len(members), self.room):
-                self.waiting.append(Prompt(tokens, adapter, members[at : at + self.room]))
+                self.waiting.append(WaitingPrompt(tokens, adapter, members[at : at + self.room]))
         return list(numbers)
 
     def _check(self, request: RowRequest) -> None:
@@ -88,6 +89,11 @@ class TorchEngine:
         if request.adapter not in self.adapters.names:
             raise ValueError(f"the engine has no adapter {request.adapter!r}")
 
+    def _kind(self, sampling: Sampling) -> int:
+        """Return the number of what decides a distribution: not limit, stops or random stream."""
+        kind = replace(sampling, max_tokens=1, stop_ids=(), seed=0, step=0)
+        return self.kinds.setdefault(kind, len(self.kinds))
+
     def extend(self, row: int, tokens: Sequence[int], sampling: Sampling) -> None:
         """See `Engine.extend`."""
         if row not in self.kept:
@@ -95,8 +101,8 @@ class TorchEngine:
         check_tokens(tokens, self.policy.vocabulary, "an extension")
         self.fresh |= self.idle
         kept = self.kept.pop(row)
-        kept.continue_after(tokens, sampling)
-        self.waiting.append(Prompt(kept.prompt, kept.request.adapter, [kept]))
+        kept.continue_after(tokens, sampling, self._kind(sampling))
+        self.waiting.append(WaitingPrompt(kept.prompt, kept.request.adapter, [kept]))
 
     def cancel(self, row: int) -> None:
         """See `Engine.cancel`."""
@@ -144,7 +150,7 @@ class TorchEngine:
     def _key(self, adapter: str | None) -> PrefixKey:
         return PrefixKey(adapter, self.policy.version)
 
-    def _follows(self, prompt: Prompt) -> bool:
+    def _follows(self, prompt: WaitingPrompt) -> bool:
         """Whether `prompt` starts with the prefix that the slots continue."""
         size = len(self.shared)
         return (
@@ -203,7 +209,7 @@ class TorchEngine:
         most = max(prompt.most - len(shared) * self._follows(prompt) for prompt in self.waiting)
         self.cache.reserve(min(self.room, len(self.rows) + waiting), most)
 
-    def _prefix(self, prompt: Prompt) -> Run:
+    def _prefix(self, prompt: WaitingPrompt) -> Run:
         """Return the keys and values of the shared prefix, which `prompt` starts with."""
         tokens, key = self.shared, self._key(prompt.adapter)
         length, known = self.tree.longest(key, tokens)
@@ -213,9 +219,9 @@ class TorchEngine:
         self._run([rest], length, Packed(_trees([rest]), known or {}, keep), [prompt])
         return keep if known is None else join([known, keep])
 
-    def _take(self, follows: bool) -> list[Prompt]:
+    def _take(self, follows: bool) -> list[WaitingPrompt]:
         """Take prompts that have free slots and fit into one pass, all with the prefix or none."""
-        taken: list[Prompt] = []
+        taken: list[WaitingPrompt] = []
         rows, budget = len(self.rows), self.policy.spec.limits.micro_batch
         while self.waiting and self._follows(self.waiting[0]) == follows:
             prompt = self.waiting[0]
@@ -226,7 +232,7 @@ class TorchEngine:
             taken.append(self.waiting.popleft())
         return taken
 
-    def _known(self, prompt: Prompt) -> bool:
+    def _known(self, prompt: WaitingPrompt) -> bool:
         """Whether the tree has more of `prompt` than the shared prefix."""
         if not self.tree.used_bytes:
             return False
@@ -238,7 +244,7 @@ class TorchEngine:
         rows: Sequence[Sequence[int]],
         start: int,
         layout: Packed,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[WaitingPrompt],
     ) -> Tensor:
         """Return the last hidden state of each row, whose positions begin at `start`, (R, D)."""
         device = self.policy.device
@@ -307,10 +313,11 @@ class TorchEngine:
         if self.graphs is None or self.captured != key:
             self.graphs = Graphs(step, cache.room, cache.capacity, policy.device)
             self.captured = key
-        tokens, filled = [row.tokens[-1] for row in rows], [row.filled for row in rows]
+        tokens = [row.tokens[-1] for row in rows]
+        filled = [row.filled for row in rows]
         return self.graphs(tokens, filled, [row.uniform for row in rows])
 
-    def _remember(self, prompts: Sequence[Prompt], at: int) -> None:
+    def _remember(self, prompts: Sequence[WaitingPrompt], at: int) -> None:
         """Put the admitted prompts into the tree, if it keeps any."""
         if not self.tree.budget:
             return

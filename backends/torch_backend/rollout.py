@@ -6,7 +6,7 @@ Left out: adding prompts while a call runs, which the engine itself can.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,18 +32,18 @@ def rollout(
     check_rollout(prompts, n, keys, policy.vocabulary, starts)
     named = range(len(prompts)) if keys is None else keys
     bounds = [None] * len(prompts) if starts is None else starts
-    rows = [
-        [RowRequest(tuple(prompt), sampling, key, sample, start=start) for sample in range(n)]
+    firsts = [
+        RowRequest(tuple(prompt), sampling, key, start=start)
         for prompt, key, start in zip(prompts, named, bounds, strict=True)
     ]
-    return _groups(policy, rows, n)
+    return _groups(policy, firsts, n)
 
 
-def _groups(policy: Policy, prompts: Sequence[Sequence[RowRequest]], n: int) -> Iterator[Group]:
+def _groups(policy: Policy, firsts: Sequence[RowRequest], n: int) -> Iterator[Group]:
     room = max(policy.spec.limits.rollout_rows // n, 1) * n
     engine = TorchEngine(policy, Adapters(policy.model, policy.spec, {}), room=room)
-    for requests in prompts:
-        engine.insert(requests)  # apart, so that equal prompts stay groups
+    for first in firsts:  # apart, so that equal prompts stay groups
+        engine.insert([replace(first, sample=sample) for sample in range(n)])
     done: dict[int, _Progress] = {}
     groups: dict[int, dict[int, Completion]] = {}
     while not engine.idle:

@@ -23,22 +23,6 @@ from .matching import Allowed
 from .sampling import Drawn, choose
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What of a `Sampling` decides a row's distribution: rows of one kind are drawn together."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    signals: bool
-
-    @classmethod
-    def of(cls, s: Sampling) -> Kind:
-        """Return the kind of `s`; the limit, the stops and the random stream are each row's own."""
-        return cls(s.temperature, s.top_k, s.top_p, s.min_p, s.signals)
-
-
 @dataclass(eq=False)
 class Row:
     """A completion that waits, decodes or has finished."""
@@ -47,7 +31,7 @@ class Row:
     request: RowRequest
     prompt: Tokens  # what was given before `tokens`
     sampling: Sampling
-    kind: Kind
+    kind: int  # the same for rows that are drawn together
     matcher: Matcher | None = None
     used: int = 0  # uniforms that were drawn before the prompt was extended
     follows: bool = False  # whether its slot continues the shared prefix
@@ -67,11 +51,11 @@ class Row:
         if request.start is not None and not self.used:
             self.matcher = request.start(request.sample)
 
-    def continue_after(self, tokens: Sequence[int], sampling: Sampling) -> None:
+    def continue_after(self, tokens: Sequence[int], sampling: Sampling, kind: int) -> None:
         """Wait again, with what was drawn and the given `tokens` as the prompt."""
         self.prompt = (*self.prompt, *self.tokens, *map(int, tokens))
         self.used += len(self.tokens)
-        self.sampling, self.kind = sampling, Kind.of(sampling)
+        self.sampling, self.kind = sampling, kind
         self.tokens, self.finish, self.matcher = [], None, None
 
     @property
@@ -99,7 +83,7 @@ class Row:
 
 
 @dataclass(eq=False)
-class Prompt:
+class WaitingPrompt:
     """Rows that wait with the same prompt and adapter."""
 
     tokens: Tokens
