@@ -7,10 +7,10 @@ it). Left out: sampling, which is an engine's, and places in the document (`evid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -18,13 +18,16 @@ from offapi.chat.chat import Chat
 from offapi.constrain.closing import closing
 from offapi.constrain.fields import Binding, BoundFields, Level
 from offapi.constrain.grammar import Grammar, Part, one_of_texts
+from offapi.constrain.keywords import refused
 from offapi.constrain.matcher import GrammarMatcher, Room, Runner
 from offapi.constrain.quotes import check_limits, quoted
-from offapi.constrain.readings import date_texts, number_texts
+from offapi.constrain.readings import date_texts, fitting, number_texts
+from offapi.constrain.register import read_register
 from offapi.constrain.vocabulary import Vocabulary
 from offapi.engine import StartMatcher
 from offapi.errors import ConfigError
 from offapi.task import Task
+from offapi.task.answer_text import spell_value
 from offapi.task.bind import OneOf
 from offapi.text.display import plural
 
@@ -170,13 +173,28 @@ class _Binder:
 
     def _bound(self, binding: Binding, path: str, part: Mapping[str, Any]) -> Part | None:
         if isinstance(binding, OneOf):
-            raise NotImplementedError
+            return self._listed(binding, path, part)
         if binding == "quote":
             check_limits(part, path)
             return quoted(self.document, part, path, self.grammar)
+        return self._read(binding, path, part)
+
+    def _listed(self, binding: OneOf, path: str, part: Mapping[str, Any]) -> Part:
+        """Return the names that the document may mean. Raise ConfigError where none is allowed."""
+        names = read_register(binding).candidates(self.document)
+        names = fitting(names, part, self.grammar.root)
+        if not names:
+            raise refused(path, "minLength or pattern", f"no near name of {binding.path} fits it")
+        return _choice([spell_value(name, amount=False) for name in names])
+
+    def _read(
+        self, binding: Literal["number", "date"], path: str, part: Mapping[str, Any]
+    ) -> Part | None:
         read = number_texts if binding == "number" else date_texts
         texts = read(self.document, part, self.grammar.root)
-        if not texts:
-            return None
-        longest = max(texts, key=len)
-        return Part(one_of_texts(texts), longest, longest)
+        return _choice(texts) if texts else None
+
+
+def _choice(texts: Sequence[str]) -> Part:
+    longest = max(texts, key=len)
+    return Part(one_of_texts(texts), longest, longest)
