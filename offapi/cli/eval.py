@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from offapi.cli.backend_option import backend_option
+from offapi.cli.constrain_option import constrain_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError
 from offapi.text.display import share
@@ -32,6 +33,7 @@ FOR_MODELS = (
     "temperature",
     "limit",
     "out",
+    "constrain",
     "backend",
     "dtype",
 )
@@ -121,6 +123,7 @@ class Rival:
     help="With --against, compare only documents that both sides answered. Without it, a missing"
     " answer is an error, and a missing recorded answer counts as wrong.",
 )
+@constrain_option()
 @backend_option()
 @click.option(
     "--dtype",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offapi.cli.backend_option import backend_option
+from offapi.cli.constrain_option import constrain_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, TeacherError
 from offapi.text.display import plural
@@ -78,6 +79,7 @@ CONCURRENCY, TIMEOUT = 4, 120.0
     is_flag=True,
     help="Ask again for documents that failed before. Without it, they are skipped.",
 )
+@constrain_option()
 @backend_option("Library that runs a local:NAME teacher")
 @click.option(
     "--model",
@@ -192,6 +194,13 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
     from offapi.teachers.teacher import parse_teacher
 
     named = parse_teacher(spec)
+    level = settings["constrain"]
+    if named.kind != "local" and level != "off":
+        raise ConfigError(
+            f"--constrain {level} needs a local teacher: it masks the model's own tokens, which"
+            " neither an endpoint nor a recorded answer gives.",
+            next_step="Name a teacher local:NAME, or leave --constrain out.",
+        )
     if named.kind == "recorded":
         from offapi.teachers.recorded import Recorded
 
@@ -202,7 +211,14 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
         from offapi.teachers.local import Local
 
         backend = settings["backend"] or default_backend()
-        return Local(store.get(named.target), backend, task.max_answer_tokens, say=output.say)
+        bound = None if level == "off" else (task, level)
+        return Local(
+            store.get(named.target),
+            backend,
+            task.max_answer_tokens,
+            say=output.say,
+            constrain=bound,
+        )
     from offapi.network.addresses import on_this_network
     from offapi.teachers.endpoint import Endpoint, api_key_from
 

@@ -7,6 +7,7 @@ it). Left out: sampling, which is an engine's, and places in the document (`evid
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,8 +25,8 @@ from offapi.constrain.quotes import check_limits, quoted
 from offapi.constrain.readings import date_texts, fitting, number_texts
 from offapi.constrain.register import read_register
 from offapi.constrain.vocabulary import Vocabulary
-from offapi.engine import StartMatcher
 from offapi.errors import ConfigError
+from offapi.files.hashing import sha256_file
 from offapi.task import Task
 from offapi.task.answer_text import spell_value
 from offapi.task.bind import OneOf
@@ -83,31 +84,36 @@ class Constraints:
         """What binds the task's fields."""
         return BoundFields(self.task, self.level)
 
-    def start(self, document: str, *, second: bool = False, candidates: int = 1) -> StartMatcher:
+    def start(self, document: str, *, second: bool = False, candidates: int = 1) -> DocumentStart:
         """Return what bounds the completions of `document`.
 
         Sample 0 is bound; if `second`, sample 1 is free. The others are runner-ups: they begin the
         first bound field with its second, third, ... likeliest token. `candidates` counts the bound
         ones. Raise what `of` raises, for this document, when the first completion starts.
         """
-        made: list[Bounded] = []
+        return DocumentStart(self, document, second, candidates)
 
-        def begin(sample: int) -> GrammarMatcher | None:
-            if self.level == "off" or (second and sample == 1):
-                return None
-            rank = sample - 1 if second and sample else sample
-            if not made:
-                made.append(self.bounded(document))
-            return self._matcher(made[0], rank if rank < candidates else 0)
-
-        return begin
-
-    def _matcher(self, bounded: Bounded, rank: int) -> GrammarMatcher:
+    def matcher(self, bounded: Bounded, rank: int) -> GrammarMatcher:
+        """Return a fresh matcher of a document; `rank` above 0 makes it that runner-up."""
         path, runner = self.fields.candidates, None
         if rank and path is not None:
             name = path.rpartition(".")[2]
             runner = Runner(orjson.dumps(name) + b':"', rank)
         return GrammarMatcher(bounded.matcher.deep_copy(), self.vocabulary, bounded.room, runner)
+
+    @cached_property
+    def key(self) -> str:
+        """The level, and a hash of everything in the task that bounds answers, lists included."""
+        lists = {
+            path: sha256_file(bound.path)
+            for path, bound in self.task.bind.items()
+            if isinstance(bound, OneOf) and self.level == "register"
+        }
+        quoted = sorted(self.fields.declared.keys() - lists.keys())
+        kinds = {path: repr(match) for path, match in self.task.match.items()}
+        parts = [self.task.schema, self.task.max_answer_tokens, kinds, quoted, lists]
+        digest = hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return f"{self.level}-{digest[:12]}"
 
     def bounded(self, document: str) -> Bounded:
         """Return the constraint of one document. Raise what `of` raises."""
@@ -152,6 +158,30 @@ class Constraints:
             )
         step = len(self.vocabulary.encode(part.step)) + _CHARACTER
         return Room(limit, max(longest, len(end) + step), step)
+
+
+class DocumentStart:
+    """What bounds one document's completions, as `offapi.engine.StartMatcher`."""
+
+    def __init__(self, of: Constraints, document: str, second: bool, candidates: int) -> None:
+        self._of, self._document, self._second, self._count = of, document, second, candidates
+
+    @cached_property
+    def bounded(self) -> Bounded:
+        """The document's constraint, built when it is first needed."""
+        return self._of.bounded(self._document)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The bound fields of which the document prints no reading; the schema alone binds them."""
+        return () if self._of.level == "off" else self.bounded.unread
+
+    def __call__(self, sample: int) -> GrammarMatcher | None:
+        """Return the matcher of a completion; None: it is free."""
+        if self._of.level == "off" or (self._second and sample == 1):
+            return None
+        rank = sample - 1 if self._second and sample else sample
+        return self._of.matcher(self.bounded, rank if rank < self._count else 0)
 
 
 class _Binder:

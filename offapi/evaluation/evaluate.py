@@ -18,6 +18,7 @@ import orjson
 from offapi import adapter
 from offapi.backend import DType, ModelSpec, default_backend, load
 from offapi.chat.chat import IN_FRONT, Chat
+from offapi.constrain import Constraints, Level
 from offapi.data.rows import Row
 from offapi.evaluation import accuracy, test_set
 from offapi.evaluation.accuracy import Report, score_predictions
@@ -46,6 +47,7 @@ class EvalSettings:
     out: Path
     backend: str | None
     dtype: DType
+    constrain: Level = "off"
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,13 @@ class EvalResult:
     # how often this test set was scored for the run; None where no run trained this model
     times: int | None
     out: Path
+    constrain: Level = "off"
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `offapi eval --json` prints: the report, its cost, the count of scorings."""
         scored = {} if self.times is None else {"scored": self.times}
-        return {**self.report.as_dict(), **self.cost.totals(), **scored}
+        bound = {} if self.constrain == "off" else {"constrain": self.constrain}
+        return {**self.report.as_dict(), **self.cost.totals(), **scored, **bound}
 
     def lines(self) -> list[str]:
         """Return sentences: cost, truncated answers, the count, where everything is."""
@@ -79,10 +83,22 @@ class EvalResult:
         if cut:
             count = share(cut, len(self.cost.truncated), "answer", ("was", "were"))
             lines.append(f"{count} cut off at the task's max_answer_tokens.")
+        lines += self._constraint_lines()
         lines += self.report.forms.lines()
         if self.times:
             lines.append(test_set.scoring_sentence(self.times))
         return [*lines, f"Predictions: {self.out}"]
+
+    def _constraint_lines(self) -> list[str]:
+        """Return what bound the answers, and for which fields there was nothing to read."""
+        if self.constrain == "off":
+            return []
+        documents = len(self.cost.outputs) // self.cost.samples
+        lines = [f"Answers were constrained: {self.constrain}."]
+        for path, count in self.cost.unread.items():
+            known = share(count, documents, "document", ("prints", "print"))
+            lines.append(f"{known} nothing to read for {path}, which the schema alone bound there.")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -153,6 +169,7 @@ def ask_model(
     shots: int = 0,
     samples: int = 1,
     temperature: float = 0.0,
+    constraints: Constraints | None = None,
 ) -> Predictions:
     """Load the model that `spec` names and return its answers to `questions`."""
     progress.say(LOADING)
@@ -167,6 +184,7 @@ def ask_model(
             shots,
             samples=samples,
             temperature=temperature,
+            constraints=constraints,
         )
     finally:
         backend.close()
@@ -187,6 +205,9 @@ def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progr
         progress.say(doubt)
     if chat.no_system:
         progress.say(IN_FRONT)
+    bound = None
+    if settings.constrain != "off":
+        bound = Constraints.of(questions.task, chat, settings.constrain)
     answers = ask_model(
         settings.backend or default_backend(),
         spec,
@@ -196,11 +217,12 @@ def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progr
         shots=settings.shots,
         samples=settings.samples,
         temperature=settings.temperature,
+        constraints=bound,
     )
     report = _report(settings, questions, answers)
     atomic.write_file(settings.out, report.jsonl())
     times = _count(run, questions, progress) if run is not None else None
-    return EvalResult(report, answers, times, settings.out)
+    return EvalResult(report, answers, times, settings.out, settings.constrain)
 
 
 def _report(

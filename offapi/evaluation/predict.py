@@ -7,11 +7,13 @@ but a backend.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from offapi.backend import Backend, Sampling
 from offapi.chat.chat import Chat
+from offapi.constrain import Constraints
 from offapi.data.rows import Row
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
@@ -29,6 +31,8 @@ class Predictions:
     completion_tokens: int
     seconds: float
     samples: int = 1
+    # of a constraint's bound fields, in how many documents there was nothing to read
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     def totals(self) -> dict[str, float]:
         """Return seconds, prompt tokens and completion tokens of all documents."""
@@ -55,26 +59,34 @@ def predict(
     *,
     samples: int = 1,
     temperature: float = 0.0,
+    constraints: Constraints | None = None,
 ) -> Predictions:
-    """Ask the loaded model for every row's answer.
+    """Ask the loaded model for every row's answer, within `constraints` if there are any.
 
     `shots` is the number of worked examples in a document's prompt.
     """
     prompts = [make_prompt(chat, task, row, shots) for row in documents]
     outputs, truncated = [""] * (len(prompts) * samples), [False] * (len(prompts) * samples)
     sampling = Sampling(task.max_answer_tokens, chat.stop_ids, temperature=temperature)
+    starts = None if constraints is None else [constraints.start(_text(row)) for row in documents]
     completion_tokens, started = 0, time.perf_counter()
     with progress.progress("reading", len(prompts)) as advance:
-        for done, group in enumerate(backend.rollout(prompts, samples, sampling), start=1):
+        groups = backend.rollout(prompts, samples, sampling, starts=starts)
+        for done, group in enumerate(groups, start=1):
             for at, completion in enumerate(group.completions, start=group.prompt * samples):
                 outputs[at] = chat.decode(completion.tokens)
                 truncated[at] = completion.finish == "length"
                 completion_tokens += len(completion.tokens)
             advance(done)
     seconds, prompt_tokens = time.perf_counter() - started, sum(map(len, prompts))
+    unread = Counter(path for start in starts or () for path in start.unread)
     return Predictions(
-        tuple(outputs), tuple(truncated), prompt_tokens, completion_tokens, seconds, samples
+        tuple(outputs), tuple(truncated), prompt_tokens, completion_tokens, seconds, samples, unread
     )
+
+
+def _text(row: Row) -> str:
+    return row.document if isinstance(row, Trace) else row.text
 
 
 def make_prompt(chat: Chat, task: Task, row: Row, shots: int = 0) -> tuple[int, ...]:

@@ -11,8 +11,11 @@ import orjson
 
 from offapi.backend import Backend, DType, ModelSpec, Sampling, load
 from offapi.chat.chat import IN_FRONT, Chat
+from offapi.constrain import Constraints, Level
+from offapi.engine import StartMatcher
 from offapi.models.store import Model
 from offapi.progress import LOADING, say_nothing
+from offapi.task import Task
 from offapi.teachers.teacher import FREE, Answered, Price, Request, Usage
 from offapi.text.display import plural
 
@@ -32,11 +35,21 @@ class Local:
     # The weights stay loaded between calls of `answers`, for callers that ask one at a time.
     keep_open: bool = False
     say: Callable[[str], None] = field(default=say_nothing, repr=False)
+    # What bounds the answers: a task and a level. Each document is its request's last message.
+    constrain: tuple[Task, Level] | None = None
 
     @property
     def name(self) -> str:
-        """The name that the user writes on the command line."""
-        return f"local:{self.model.name}"
+        """The name that the user writes on the command line, with what bounds the answers."""
+        bound = f" constrain={self._constraints.key}" if self._constraints else ""
+        return f"local:{self.model.name}{bound}"
+
+    @cached_property
+    def _constraints(self) -> Constraints | None:
+        if self.constrain is None:
+            return None
+        task, level = self.constrain
+        return Constraints.of(task, self._chat, level)
 
     def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
         """Decode all requests in one batch that shares their common prefix.
@@ -67,8 +80,8 @@ class Local:
     ) -> Generator[Answered, None, None]:
         backend = self._kept if self.keep_open else self._load()
         try:
-            since = time.perf_counter()
-            for group in backend.rollout(prompts, 1, Sampling(self.max_tokens, chat.stop_ids)):
+            since, sampling = time.perf_counter(), Sampling(self.max_tokens, chat.stop_ids)
+            for group in backend.rollout(prompts, 1, sampling, starts=self._starts(requests)):
                 completion, now = group.completions[0], time.perf_counter()
                 whole = completion.finish == "stop"
                 yield Answered(
@@ -82,6 +95,12 @@ class Local:
         finally:
             if not self.keep_open:
                 backend.close()
+
+    def _starts(self, requests: Sequence[Request]) -> list[StartMatcher | None] | None:
+        bound = self._constraints
+        if bound is None:
+            return None
+        return [bound.start(str(request.messages[-1]["content"])) for request in requests]
 
     @cached_property
     def _chat(self) -> Chat:
