@@ -148,7 +148,7 @@ def _field(bound: OneOf, number: int, line: str) -> str:
     except orjson.JSONDecodeError as error:
         raise _wrong(bound, number, f"not valid JSON ({error})", "Correct the line.") from None
     if not isinstance(row, dict):
-        raise _wrong(bound, number, "the line is no JSON object", "Write {...} on each line.")
+        raise _wrong(bound, number, "the line is not a JSON object", "Write {...} on each line.")
     _check_column(bound, number, list(row))
     name = row[bound.column]
     if not isinstance(name, str):

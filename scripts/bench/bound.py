@@ -15,7 +15,7 @@ import random
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Arm:
 @click.argument("data", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--model", default="demo", show_default=True, help="Base model.")
 @click.option("--adapter", type=click.Path(path_type=Path), help="Trained student.")
+@click.option("--base/--no-base", default=True, help="Whether the base model answers too.")
 @click.option("--backend", help="torch or mlx.  [default: the machine's]")
 @click.option("--level", "levels", type=click.Choice(LEVELS), multiple=True, default=LEVELS)
 @click.option("--limit", type=int, help="Use only the first N documents of each file.")
@@ -71,7 +72,9 @@ def main(**options: Any) -> None:
     rows = [row for path in options["data"] for row in test_set.read(path, task, options["limit"])]
     model = store.get(options["model"])
     chat, name = Chat.load(model.path), options["backend"] or default_backend()
-    adapters = {"base": None} | ({"student": options["adapter"]} if options["adapter"] else {})
+    adapters: dict[str, Path | None] = {"base": None} if options["base"] else {}
+    if options["adapter"]:
+        adapters["student"] = options["adapter"]
     backends = {
         which: load(name, ModelSpec(path=model.path, adapter=adapter, dtype="float32"))
         for which, adapter in adapters.items()
@@ -83,8 +86,8 @@ def main(**options: Any) -> None:
             for which in backends
             for level in options["levels"]
         ]
-        answer(arms, backends, chat, rows, options["at_once"])
-    report(arms, rows, name, options["out"])
+        for done in answer(arms, backends, chat, rows, options["at_once"]):
+            report(arms, rows[:done], name, options["out"])
 
 
 def bound(task: Task, chat: Chat, level: str) -> Constraints | None:
@@ -113,7 +116,7 @@ def enlarge(one: OneOf, rows: Sequence[Row], count: int, path: Path) -> OneOf:
     texts = [getattr(row, "text", None) or row.document for row in rows]  # type: ignore[union-attr]
     lines = [line.strip() for text in texts for line in text.split("\n")]
     names |= dict.fromkeys(line for line in lines if COMPANY.search(line))
-    while len(names) < count + len(lines) * 0 + len(read_register(one).names):
+    while len(names) < count + len(read_register(one).names):
         names.setdefault(" ".join(chance.choices(words, k=chance.randint(2, 5))))
     path.write_text("\n".join(names), "utf-8")
     return OneOf(path)
@@ -121,8 +124,8 @@ def enlarge(one: OneOf, rows: Sequence[Row], count: int, path: Path) -> OneOf:
 
 def answer(
     arms: Sequence[Arm], backends: Mapping[str, Backend], chat: Chat, rows: Sequence[Row], few: int
-) -> None:
-    """Let every arm answer `few` documents in turn, until all are answered."""
+) -> Iterator[int]:
+    """Let every arm answer `few` documents in turn; yield how many each has answered."""
     quiet = Output(json=True)
     for backend in backends.values():  # the first call compiles
         predict(backend, chat, arms[0].task, rows[:2], quiet)
@@ -141,6 +144,7 @@ def answer(
             arm.outputs += got.outputs
             arm.tokens += got.completion_tokens
             arm.seconds += got.seconds
+        yield min(at + few, len(rows))
 
 
 def report(arms: Sequence[Arm], rows: Sequence[Row], backend: str, out: Path | None) -> None:
