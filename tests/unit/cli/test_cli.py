@@ -110,6 +110,7 @@ def test_no_command_is_left_off_the_list() -> None:
         "output",
         "transcript",
         "backend_option",
+        "constrain_option",
     }
     assert modules == set(cli.COMMANDS)
 
