@@ -7,15 +7,16 @@ answered, a free reading to compare it with, and runner-up candidates. Left out:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from offapi.backend import Backend, Group, Sampling
 from offapi.chat.chat import Chat
 from offapi.confidence.promise import Promise
 from offapi.data.documents import Document
-from offapi.engine import StartMatcher
+from offapi.engine import Matcher, StartMatcher
 from offapi.errors import DataError, OffapiError
 from offapi.predict.compose import Readings, compose, with_confidence, without_signals
 from offapi.predict.prediction import DocumentAnswer
@@ -32,7 +33,7 @@ class Bound(Protocol):
 
     def start(
         self, document: str, *, second: bool = False, candidates: int = 1
-    ) -> StartMatcher | None: ...
+    ) -> StartMatcher: ...
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,8 @@ class Asking:
 
     `signals` asks how sure the model is of each field, for which a bound reading is compared with a
     free one; `promise` turns the signals into confidences, and `keep_signals` leaves them in the
-    answers. `candidates` is the number of bound
-    readings, of which the likeliest is answered; the bound must offer them. `context` is the
-    model's context length in tokens; None: not known.
+    answers. `candidates` is the number of bound readings, of which the likeliest is answered.
+    `context` is the model's context length in tokens; None: not known.
     """
 
     task: Task
@@ -85,26 +85,64 @@ def _some(
     backend: Backend, asking: Asking, documents: Sequence[Document]
 ) -> Iterator[DocumentAnswer]:
     asked: list[tuple[Document, tuple[int, ...]]] = []
-    starts: list[StartMatcher | None] = []
     for document in documents:
         try:
-            prompt = _prompt(asking, document)
-            start = _start(asking, document)
+            asked.append((document, _prompt(asking, document)))
         except OffapiError as error:
-            yield DocumentAnswer(document.id, None, error=str(error))
-            continue
-        asked.append((document, prompt))
-        starts.append(start)
+            yield _failed(asking, document, str(error))
     if not asked:
         return
-    sampling = Sampling(asking.task.max_answer_tokens, asking.chat.stop_ids, signals=True)
+    weighed = asking.signals or asking.candidates > 1
+    sampling = Sampling(asking.task.max_answer_tokens, asking.chat.stop_ids, signals=weighed)
     prompts = [prompt for _, prompt in asked]
-    bounds = starts if asking.bound is not None else None
+    bounds = _starts(asking, [document for document, _ in asked])
     for group in backend.rollout(prompts, asking.readings, sampling, starts=bounds):
         document, prompt = asked[group.prompt]
         readings = _readings(asking, group)
-        answer = _answer(asking, document, readings)
+        unbound = bounds[group.prompt].error if bounds is not None else ""
+        if unbound:
+            answer = _failed(asking, document, unbound)
+        else:
+            answer = _answer(asking, document, readings)
         yield replace(answer, prompt_tokens=len(prompt), completion_tokens=readings.tokens)
+
+
+class _Start:
+    """A document's matchers, made when its readings start, and let go when all have.
+
+    A document that cannot be bound is read freely, and `error` says why that is no answer.
+    """
+
+    def __init__(self, make: Callable[[], StartMatcher], samples: int) -> None:
+        self.error = ""
+        self._make, self._left = make, samples
+        self._start: StartMatcher | None = None
+
+    def __call__(self, sample: int) -> Matcher | None:
+        matcher = None
+        try:
+            self._start = self._start or self._make()
+            matcher = self._start(sample)
+        except OffapiError as error:
+            self.error = str(error)
+        self._left -= 1
+        if not self._left:
+            self._start = None
+        return matcher
+
+
+def _starts(asking: Asking, documents: Sequence[Document]) -> list[_Start] | None:
+    """Return what bounds each document's readings; None where they are free."""
+    bound = asking.bound
+    if bound is None:
+        return None
+    start = partial(bound.start, second=asking.second, candidates=asking.candidates)
+    return [_Start(partial(start, each.text), asking.readings) for each in documents]
+
+
+def _failed(asking: Asking, document: Document, error: str) -> DocumentAnswer:
+    accepted = None if asking.promise is None else False
+    return DocumentAnswer(document.id, None, accepted=accepted, error=error)
 
 
 def _answer(asking: Asking, document: Document, readings: Readings) -> DocumentAnswer:
@@ -112,7 +150,7 @@ def _answer(asking: Asking, document: Document, readings: Readings) -> DocumentA
     try:
         answer = compose(asking.task, document, readings, signals=asking.signals)
     except OffapiError as error:
-        answer = DocumentAnswer(document.id, None, error=str(error))
+        return _failed(asking, document, str(error))
     if asking.promise is not None:
         answer = with_confidence(answer, asking.promise)
     return answer if asking.keep_signals else without_signals(answer)
@@ -126,12 +164,6 @@ def _prompt(asking: Asking, document: Document) -> tuple[int, ...]:
         need = f"{plural(len(prompt), 'prompt token')} and {task.max_answer_tokens} for the answer"
         raise DataError(f"{TOO_LONG}: {need}, of {asking.context:,}.")
     return prompt
-
-
-def _start(asking: Asking, document: Document) -> StartMatcher | None:
-    if asking.bound is None:
-        return None
-    return asking.bound.start(document.text, second=asking.second, candidates=asking.candidates)
 
 
 def _readings(asking: Asking, group: Group) -> Readings:
