@@ -97,7 +97,7 @@ def command(output: Output, *, source: str, paths: tuple[Path, ...], **values: A
     files = _files(paths, values)
     predictor = _predictor(source, values, output)
     with predictor:
-        asked = predictor.asked(values["constrain"])
+        asked = predictor.asked(values["constrain"], values["candidates"])
         _say_how(predictor, asked.level, values["constrain"] is None, output)
         if asked.no_promise:
             output.say(f"No confidence: {asked.no_promise}")

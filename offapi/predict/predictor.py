@@ -71,7 +71,7 @@ class Predictor:
         far as the task declares), `candidates` the number of bound readings of which the likeliest
         is answered. Raise ConfigError without a task, DataError for what is not a document.
         """
-        asking = self.asking(self.asked(constrain), candidates, signals=signals)
+        asking = self.asking(self.asked(constrain, candidates), candidates, signals=signals)
         numbers = count(1)
         source = iter(documents)
         while some := [_document(each, next(numbers)) for each in islice(source, AT_ONCE)]:
@@ -97,7 +97,7 @@ class Predictor:
         group = next(iter(self.backend.rollout([prompt], 1, sampling)))
         return self.chat_format.decode(group.completions[0].tokens).strip()
 
-    def asked(self, constrain: Level | None = None) -> AskedHow:
+    def asked(self, constrain: Level | None = None, candidates: int = 1) -> AskedHow:
         """Return how documents are asked, by default as the run's calibration was made.
 
         A calibration for other answers gives no confidence, and the reason is kept.
@@ -108,6 +108,8 @@ class Predictor:
             return AskedHow(constrain or strongest_level(task), None)
         given = promise.read(path)
         level = constrain or _level(given.made_for.constrain)
+        if candidates > 1:
+            return AskedHow(level, None, "The run was calibrated with one candidate.")
         if self.task_file is None:
             return AskedHow(
                 level, None, "The calibration is for a task file, and a Task was given."

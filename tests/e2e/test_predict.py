@@ -304,6 +304,8 @@ def test_a_calibration_for_other_answers_gives_no_confidence(bench: Path) -> Non
     assert "No confidence: " in done.stderr
     assert "constraint (constrain = 'schema', and now 'off')" in done.stderr
     assert rows(bench / "a.jsonl")[0]["accepted"] is None
+    done = predict(bench, "runs/sft", "docs.jsonl", "--out=b.jsonl", "--candidates=2")
+    assert "No confidence: The run was calibrated with one candidate." in done.stderr
 
 
 def test_from_python(bench: Path, backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
