@@ -13,7 +13,7 @@ from offapi.errors import ConfigError
 
 if TYPE_CHECKING:
     from offapi.predict.files import PredictFiles
-    from offapi.predict.predictor import Predictor
+    from offapi.predict.predictor import AskedHow, Predictor
 
 FILE = click.Path(path_type=Path)
 LEVELS = ("off", "schema", "source", "register")
@@ -98,7 +98,7 @@ def command(output: Output, *, source: str, paths: tuple[Path, ...], **values: A
     predictor = _predictor(source, values, output)
     with predictor:
         asked = predictor.asked(values["constrain"], values["candidates"])
-        _say_how(predictor, asked.level, values["constrain"] is None, output)
+        _say_how(predictor, asked, values["constrain"] is not None, output)
         if asked.no_promise:
             output.say(f"No confidence: {asked.no_promise}")
         say_left_out(output, *paths)
@@ -150,10 +150,12 @@ def _predictor(source: str, values: dict[str, Any], output: Output) -> Predictor
     return Predictor(answering, task, task_file, backend, values["dtype"], output.say)
 
 
-def _say_how(predictor: Predictor, level: Any, declared: bool, output: Output) -> None:
+def _say_how(predictor: Predictor, asked: AskedHow, chosen: bool, output: Output) -> None:
     from offapi.predict.level import say_level
 
     model = predictor.answering
     adapter = f" with {model.adapter}" if model.adapter else ", no adapter"
     output.say(f"{model.model.name}{adapter}, on {predictor.backend_name}.")
-    output.say(say_level(level, declared=declared))
+    calibrated = asked.promise is not None or asked.no_promise
+    why = "as the run was calibrated" if calibrated else "the strongest that the task declares"
+    output.say(say_level(asked.level, "" if chosen else why))

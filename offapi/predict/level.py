@@ -28,7 +28,7 @@ def strongest_level(task: Task) -> Level:
     return "source" if declared else "schema"
 
 
-def say_level(level: Level, *, declared: bool) -> str:
-    """Return one line on the level; `declared` where nobody chose it."""
-    why = ", the strongest that the task declares" if declared else ""
-    return f"constrain = {level}{why}. {MEANS[level]}"
+def say_level(level: Level, why: str = "") -> str:
+    """Return one line on the level, and `why` it was taken."""
+    because = f", {why}" if why else ""
+    return f"constrain = {level}{because}. {MEANS[level]}"

@@ -110,7 +110,7 @@ def _some(
 class _Start:
     """A document's matchers, made when its readings start, and let go when all have.
 
-    A document that cannot be bound is read freely, and `error` says why that is no answer.
+    A document that cannot be bound is read freely, and `error` has the reason.
     """
 
     def __init__(self, make: Callable[[], StartMatcher], samples: int) -> None:

@@ -58,7 +58,7 @@ class Predictor:
 
     def predict(
         self,
-        documents: Iterable[Question],
+        documents: Question | Iterable[Question],
         *,
         constrain: Level | None = None,
         candidates: int = 1,
@@ -67,13 +67,18 @@ class Predictor:
         """Yield the answer to each document, in order, as they are asked for.
 
         A document is a text, a `Document`, or an object with "document" and perhaps "id"; without
-        an id its number counts, from 1. `constrain` is how far answers are bound (default: as
-        far as the task declares), `candidates` the number of bound readings of which the likeliest
-        is answered. Raise ConfigError without a task, DataError for what is not a document.
+        an id its number counts, from 1. One alone need not be in a list. `constrain` is how far
+        answers are bound (default: as far as the task declares), `candidates` the number of bound
+        readings of which the likeliest is answered. Raise ConfigError without a task, DataError for
+        what is not a document.
         """
         asking = self.asking(self.asked(constrain, candidates), candidates, signals=signals)
+        if isinstance(documents, str | Document | Mapping):
+            documents = [documents]
+        return self._answers(asking, iter(documents))
+
+    def _answers(self, asking: Asking, source: Iterator[Question]) -> Iterator[DocumentAnswer]:
         numbers = count(1)
-        source = iter(documents)
         while some := [_document(each, next(numbers)) for each in islice(source, AT_ONCE)]:
             yield from self._in_order(asking, some)
 
@@ -124,12 +129,13 @@ class Predictor:
     def asking(self, asked: AskedHow, candidates: int = 1, *, signals: bool = False) -> Asking:
         """Return what is asked of every document.
 
-        Raise ConfigError where the answers cannot be bound, or several candidates are unbound.
+        Raise ConfigError where the answers cannot be bound, or has no field to vary.
         """
         bound = self._bound(asked.level)
-        if candidates > 1 and bound is None:
-            step = "Ask for one candidate, or bind the answers: constrain = source."
-            raise ConfigError("only bound answers have candidates.", next_step=step)
+        if candidates > 1 and (bound is None or bound.fields.candidates is None):
+            what = "several candidates need bound answers and a field that is quoted or one_of."
+            step = "Declare one in the task's `bind` (`offapi.quote`), or ask for one candidate."
+            raise ConfigError(what, next_step=step)
         context = self.answering.context
         return Asking(
             self._task(), self.chat_format, context, bound, candidates, asked.promise, signals
