@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +78,7 @@ class RowRequest:
     keep: bool = False
 
 
-@dataclass(frozen=True)
-class NewToken:
+class NewToken(NamedTuple):
     """One new token of a row.
 
     `signals` are, if the sampling asks for them, the token's logprob under the model's own

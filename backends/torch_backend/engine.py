@@ -45,6 +45,7 @@ class TorchEngine:
         self.tree: PrefixTree[Run] = PrefixTree(cache_bytes, cut=cut, join=join, size=size_of)
         self.inserted = 0
         self.kinds: dict[Sampling, int] = {}
+        self.capturable = policy.capturable
         self.prepared: int | None = None  # the version of the weights that steps compute with
         self._clear()
 
@@ -275,7 +276,7 @@ class TorchEngine:
     def _decode(self) -> list[NewToken]:
         """Decode one token for every row: the model as it is, or captured steps on CUDA."""
         rows, cache, device = self.rows, self.cache, self.policy.device
-        if self.policy.capturable and self._alike():
+        if self.capturable and self._alike():
             return append(rows, self._replay())
         filled = [row.filled for row in rows]
         inputs_2R = torch.tensor([[row.tokens[-1] for row in rows], filled], device=device)

@@ -114,13 +114,13 @@ class Adapters:
     """
 
     def __init__(self, model: nn.Module, spec: ModelSpec, named: Mapping[str, Path | None]) -> None:
-        linears = linear_layers(model)
+        linears = linear_layers(model) if named else {}
         self.named = {name: load_adapter(folder, linears, spec) for name, folder in named.items()}
         targets = {path for adapter in self.named.values() for path in adapter.pairs}
         self.layers = {
             path: layer
             for path, layer in linears.items()
-            if named and (path in targets or isinstance(layer, Linear))
+            if path in targets or isinstance(layer, Linear)
         }
 
     @property

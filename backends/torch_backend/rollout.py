@@ -48,7 +48,9 @@ def _groups(policy: Policy, firsts: Sequence[RowRequest], n: int) -> Iterator[Gr
     groups: dict[int, dict[int, Completion]] = {}
     while not engine.idle:
         for token in engine.step():
-            progress = done.setdefault(token.row, _Progress())
+            progress = done.get(token.row)
+            if progress is None:
+                progress = done[token.row] = _Progress()
             progress.add(token)
             if token.finish is None:
                 continue

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from offapi.completions import Finish, Sampling
 from offapi.engine import Matcher, NewToken, RowRequest
-from offapi.episodes import Floats
 from offapi.prefix_tree import PrefixKey, Tokens
 from offapi.randomness import uniforms
 
@@ -38,7 +37,7 @@ class Row:
     own: int = 0  # prompt tokens in its slot
     tokens: list[int] = field(default_factory=list)
     finish: Finish | None = None
-    uniforms_T: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    uniforms: list[float] = field(default_factory=list)  # one for each of max_tokens
     key: PrefixKey = PrefixKey(None, 0)  # whose keys and values its slot holds
     kept: tuple[PrefixKey, Tokens] | None = None  # what the engine's tree holds for it
 
@@ -47,7 +46,8 @@ class Row:
         s, request, self.key = self.sampling, self.request, key
         self.follows, self.own = start > 0, len(self.prompt) - start
         count = self.used + s.max_tokens
-        self.uniforms_T = uniforms(s.seed, s.step, request.key, request.sample, count)[self.used :]
+        uniforms_T = uniforms(s.seed, s.step, request.key, request.sample, count)
+        self.uniforms = uniforms_T[self.used :].tolist()
         if request.start is not None and not self.used:
             self.matcher = request.start(request.sample)
 
@@ -66,7 +66,7 @@ class Row:
     @property
     def uniform(self) -> float:
         """The uniform that draws the next token."""
-        return float(self.uniforms_T[len(self.tokens)])
+        return self.uniforms[len(self.tokens)]
 
     @property
     def masked(self) -> bool:
@@ -121,13 +121,16 @@ def append(rows: Sequence[Row], drawn: Drawn) -> list[NewToken]:
     tokens, logprobs = drawn.tokens_R.tolist(), drawn.logprobs_R.tolist()
     for row, token in zip(rows, tokens, strict=True):
         row.append(token)
+    each = zip(rows, tokens, logprobs, strict=True)
+    if drawn.left_RV is None and drawn.signals_R2 is None:
+        return [NewToken(row.number, token, logprob, row.finish) for row, token, logprob in each]
     left = _left(rows, drawn.left_RV)
-    signals = [None] * len(rows) if drawn.signals_R2 is None else drawn.signals_R2.tolist()
+    none = [None] * len(rows)
+    signals = none if drawn.signals_R2 is None else map(tuple, drawn.signals_R2.tolist())
+    more = zip(each, left, signals, strict=True)
     return [
-        NewToken(row.number, token, logprob, row.finish, ids, None if pair is None else tuple(pair))
-        for row, token, logprob, ids, pair in zip(
-            rows, tokens, logprobs, left, signals, strict=True
-        )
+        NewToken(row.number, token, logprob, row.finish, ids, pair)
+        for (row, token, logprob), ids, pair in more
     ]
 
 
