@@ -25,7 +25,7 @@ from offapi.task import Task
 from offapi.text.display import plural
 
 TOO_LONG = "too long for the model"
-AT_ONCE = 256  # documents of one rollout: their prompts are in memory together
+AT_ONCE = 1024  # documents of one rollout: their prompts are in memory together
 
 
 class Bound(Protocol):

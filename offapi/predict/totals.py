@@ -115,7 +115,7 @@ class PredictTotals:
             each = [f"{name} {count:,}" for name, count in self.fields.items()]
             lines.append(f"Accepted by field: {', '.join(each)}.")
         else:
-            lines.append("Not calibrated: no confidence. `offapi calibrate` gives it.")
+            lines.append("No confidences: `offapi calibrate` makes them for a run.")
         if self.tally.asked:
             rate = self.tally.asked / max(self.tally.seconds, 1e-9)
             count = plural(self.tally.asked, "document")
