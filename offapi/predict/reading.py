@@ -58,7 +58,8 @@ class Reading:
         text = chat.decode(completion.tokens)
         answer = task.read_answer(text)
         places = _places(task, text, answer)
-        spans = token_spans(chat.decode, completion.tokens) if places else []
+        weighed = bool(places) and completion.free_logprobs is not None
+        spans = token_spans(chat.decode, completion.tokens) if weighed else []
         fields = {name: _tokens_of(place, spans, completion) for name, place in places.items()}
         return cls(text, answer, fields, completion.finish == "length", len(completion.tokens))
 

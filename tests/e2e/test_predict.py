@@ -128,7 +128,8 @@ def test_both_backends_answer_alike(bench: Path) -> None:
         assert signals[0]["agreement"] == signals[1]["agreement"]
 
 
-def test_a_killed_call_loses_and_repeats_nothing(bench: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_call_loses_and_repeats_nothing(bench: Path, how: signal.Signals) -> None:
     write_jsonl(bench / "docs.jsonl", documents(300))
     words = ("predict", "runs/sft", "docs.jsonl", "--out=a.jsonl")
     part = bench / "a.jsonl.part"
@@ -136,8 +137,9 @@ def test_a_killed_call_loses_and_repeats_nothing(bench: Path) -> None:
     try:
         wait_for_lines(part, 20, process)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.send_signal(how)
+        _, said = process.communicate()
+    assert how == signal.SIGKILL or b"run the same command again to resume." in said
     assert not (bench / "a.jsonl").exists()
     kept = part.read_bytes().splitlines()
     assert 20 <= len(kept) < 300
