@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offapi.stats import bootstrap
 from offapi.stats.contrast import Contrast, contrast
-from offapi.stats.interval import Interval
+from offapi.stats.interval import Z95, Interval
 
 LEVEL = 0.05  # one-sided
 STEPS = 20  # shares that are tested: 100%, 95%, ... 0%
@@ -95,7 +96,10 @@ def share_as_good(outcomes: Outcomes, margin: float) -> NeededShare:
     bounds = thresholds(outcomes.certainty)
     best = max(float(_right(outcomes, below).mean()) for below in bounds)
     found = _last_passing(bounds, lambda below: _compared(outcomes, below, margin).non_inferior)
-    return NeededShare(None if found is None else _point(outcomes, found), best)
+    if found is not None:
+        return NeededShare(_point(outcomes, found), best)
+    # asking always differs in no document, which few documents show too
+    return NeededShare(None, best, ceil(Z95**2 * (1 / margin - 1)) + 1 if margin else None)
 
 
 def lower_bound(right: Flags, groups: bootstrap.Groups) -> float:
