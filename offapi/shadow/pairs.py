@@ -32,7 +32,7 @@ class StudentAnswer:
 
 
 @dataclass(frozen=True)
-class AnswerPair:
+class ShadowPair:
     """Two answers to one request. The scores are of the checks that need no gold."""
 
     id: str
@@ -63,7 +63,7 @@ class AnswerPair:
 
 def pair_answers(
     task: Task, rows: Sequence[Row], answers: Mapping[str, StudentAnswer]
-) -> list[AnswerPair]:
+) -> list[ShadowPair]:
     """Grade the student's answer to each of `rows` and the recorded one alike.
 
     Raise ConfigError for a faulty check.
@@ -94,13 +94,13 @@ def _pair(
     row: Row,
     student: StudentAnswer,
     gold: tuple[Prediction, Prediction] | None,
-) -> AnswerPair:
+) -> ShadowPair:
     frontier = recorded_answer(task, row)
     agrees = _agreement(task, student.answer, frontier)
     scores = None
     if blind is not None:
         scores = (_score(blind, row, student.answer), _score(blind, row, frontier))
-    return AnswerPair(row.id, group_of(row), student, frontier, agrees, scores, gold)
+    return ShadowPair(row.id, group_of(row), student, frontier, agrees, scores, gold)
 
 
 def _agreement(

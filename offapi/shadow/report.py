@@ -22,7 +22,7 @@ from offapi.shadow.cascade import (
     share_for_quality,
 )
 from offapi.shadow.certainty import Basis
-from offapi.shadow.pairs import AnswerPair
+from offapi.shadow.pairs import ShadowPair
 from offapi.stats.bootstrap import shares
 from offapi.stats.contrast import Contrast, contrast
 from offapi.stats.interval import Interval
@@ -52,7 +52,7 @@ class ShadowReport:
     @classmethod
     def of(
         cls,
-        pairs: Sequence[AnswerPair],
+        pairs: Sequence[ShadowPair],
         *,
         unanswered: int,
         margin: float,
@@ -60,24 +60,20 @@ class ShadowReport:
         basis: Basis | None,
     ) -> Self:
         """Compute the report of one pair or more. `wanted` is a quality in (0, 1], or None."""
-        groups = [pair.group for pair in pairs]
-        names = list(pairs[0].agrees)
-        columns = [[pair.agrees[name] for pair in pairs] for name in names]
-        every = [all(pair.agrees.values()) for pair in pairs]
-        agree, *each = shares([every, *columns], groups)
+        agrees = np.array([list(pair.agrees.values()) for pair in pairs])
+        columns = [agrees.all(axis=1), *agrees.T]
+        agree, *each = shares(columns, [pair.group for pair in pairs])
         golds = [pair.gold for pair in pairs if pair.gold is not None]
         sides = tuple(zip(*golds, strict=True))
         gold = compare_answers(*sides, margin=margin, names=NAMES) if golds else None
         outcomes = _outcomes(pairs) if basis is not None else None
-        if outcomes is not None and len(outcomes.certainty) < FEWEST_FOR_SHARE:
-            outcomes = None
         return cls(
             len(pairs),
             unanswered,
             sum(pair.student.answer is None for pair in pairs),
             margin,
             wanted,
-            dict(zip(names, each, strict=True)),
+            dict(zip(pairs[0].agrees, each, strict=True)),
             agree,
             _checks(pairs, margin),
             gold,
@@ -107,28 +103,35 @@ class ShadowReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
+        agreement = {name: asdict(each) for name, each in self.agreement.items()}
+        curve = [_point_dict(point) for point in self.points]
         return {
             "n": self.n,
             "unanswered": self.unanswered,
             "failed": self.failed,
             "verdict": self.verdict,
             "margin": self.margin,
-            "agreement": {name: asdict(each) for name, each in self.agreement.items()},
+            "agreement": agreement,
             "agree": asdict(self.agree),
             "checks": asdict(self.checks) if self.checks else None,
             "gold": self.gold.as_dict() if self.gold else None,
             "quality_is": "all fields right" if self.gold else "agreement with the frontier",
             "wanted": self.wanted,
             "certainty": self.basis,
-            "curve": [_point_dict(point) for point in self.points],
+            "curve": curve,
             "share_for_quality": _needed_dict(self.for_quality),
             "share_as_good": _needed_dict(self.as_good),
         }
 
 
-def _outcomes(pairs: Sequence[AnswerPair]) -> Outcomes | None:
-    """Return what a cascade rests on: the pairs with gold, or all where there is none."""
+def _outcomes(pairs: Sequence[ShadowPair]) -> Outcomes | None:
+    """Return what a cascade rests on: the pairs with gold, or all where there is none.
+
+    None where they are too few.
+    """
     known = [pair for pair in pairs if pair.gold is not None] or list(pairs)
+    if len(known) < FEWEST_FOR_SHARE:
+        return None
     student = [_right(pair, 0) for pair in known]
     frontier = [_right(pair, 1) for pair in known]
     certainty = [
@@ -139,14 +142,14 @@ def _outcomes(pairs: Sequence[AnswerPair]) -> Outcomes | None:
     )
 
 
-def _right(pair: AnswerPair, side: int) -> bool:
+def _right(pair: ShadowPair, side: int) -> bool:
     """Return whether one side is right; without gold the frontier counts as right."""
     if pair.gold is not None:
         return all(pair.gold[side].correct.values())
     return side == 1 or all(pair.agrees.values())
 
 
-def _checks(pairs: Sequence[AnswerPair], margin: float) -> Contrast | None:
+def _checks(pairs: Sequence[ShadowPair], margin: float) -> Contrast | None:
     scores = [pair.scores for pair in pairs if pair.scores is not None]
     if not scores:
         return None

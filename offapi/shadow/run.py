@@ -20,7 +20,7 @@ from offapi.predict.prediction import DocumentAnswer
 from offapi.predict.predictor import AskedHow, Predictor
 from offapi.progress import Progress
 from offapi.shadow.certainty import Basis, by_confidence, by_signals
-from offapi.shadow.pairs import AnswerPair, StudentAnswer, pair_answers
+from offapi.shadow.pairs import ShadowPair, StudentAnswer, pair_answers
 from offapi.shadow.report import ShadowReport
 from offapi.shadow.requests import RecordedRequests
 
@@ -108,7 +108,7 @@ def student_answer(answer: DocumentAnswer, basis: Basis | None) -> StudentAnswer
 
 
 def _count(
-    predictor: Predictor, pairs: Iterable[AnswerPair], settings: ShadowSettings
+    predictor: Predictor, pairs: Iterable[ShadowPair], settings: ShadowSettings
 ) -> int | None:
     """Count that a test set was scored; None without gold or a run that can be written."""
     scored, run = sum(pair.gold is not None for pair in pairs), predictor.answering.run

@@ -18,7 +18,7 @@ from offapi.data.traces import Trace
 from offapi.errors import DataError
 from offapi.predict.prediction import DocumentAnswer, FieldAnswer
 from offapi.shadow import text
-from offapi.shadow.pairs import AnswerPair, StudentAnswer, pair_answers
+from offapi.shadow.pairs import ShadowPair, StudentAnswer, pair_answers
 from offapi.shadow.report import ShadowReport
 from offapi.shadow.requests import read_requests
 from offapi.shadow.run import certainty_basis, student_answer
@@ -143,7 +143,7 @@ def test_gold_of_a_file_is_found_by_id_or_text(tmp_path: Path) -> None:
 
 
 def test_a_row_of_the_pairs_file_has_both_answers_and_what_is_right() -> None:
-    pairs: list[AnswerPair] = pair_answers(
+    pairs: list[ShadowPair] = pair_answers(
         TASK, [request("2", WRONG, RIGHT)], {"2": StudentAnswer(RIGHT, 0.9)}
     )
     assert pairs[0].as_row() == {
