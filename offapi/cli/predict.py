@@ -38,7 +38,7 @@ LEVELS = ("off", "schema", "source", "register")
     "--constrain",
     type=click.Choice(LEVELS),
     help="How answers are bound: off, by the schema, by the document (source), by lists of names too"
-    " (register).  [default: the strongest that the task declares]",
+    " (register).  [default: as the run was calibrated, else the strongest that the task declares]",
 )
 @click.option(
     "--candidates",
