@@ -20,6 +20,8 @@ Deviations from the papers:
 - Truncated importance sampling (`loss.tis_cap`) corrects for differences between sampler and
   trainer. Their logprobs are compared on the same weights in every step (gate `mismatch`).
 - With top_k, top_p or min_p, the policy is renormalised over the tokens that sampling kept.
+- With `constrain`, completions are drawn from what the grammar allows, and logprobs are taken over
+  the allowed tokens on both sides, as with top_k; held-out answers are bound too.
 - A completion whose reward is None is left out of its group: no advantage, no loss.
 - DAPO's dynamic sampling (`max_resamples`, with a limit) and soft length limit (`overlong`) (Yu et
   al., arXiv 2503.14476) are keys of their own, for every rule.
@@ -35,6 +37,7 @@ from dataclasses import dataclass
 from offapi.adapter import doubt_base
 from offapi.backend import Backend, load
 from offapi.chat.chat import Chat
+from offapi.constrain import Constraints
 from offapi.evaluation.accuracy import Report
 from offapi.models.store import Model, get
 from offapi.progress import LOADING, Progress
@@ -73,6 +76,7 @@ class Inputs:
     prompts: tuple[Prompt, ...]
     heldout: tuple[Prompt, ...]
     recorded: tuple[RolloutGroup, ...]  # offline: the groups sampled before
+    constraints: Constraints | None = None
 
 
 def prepare(config: Config, progress: Progress) -> Inputs:
@@ -89,7 +93,8 @@ def prepare(config: Config, progress: Progress) -> Inputs:
         for rows in (train_rows, heldout_rows)
     )
     recorded = rollout_files.read(config.rollouts, task, chat) if config.rollouts else ()
-    return Inputs(task, model, chat, asked, heldout, tuple(recorded))
+    bound = None if config.constrain == "off" else Constraints.of(task, chat, config.constrain)
+    return Inputs(task, model, chat, asked, heldout, tuple(recorded), bound)
 
 
 def run(job: Job[Config, Inputs]) -> Report | None:
@@ -105,7 +110,13 @@ def run(job: Job[Config, Inputs]) -> Report | None:
     sampling = config.sampling(inputs.task, inputs.chat)
     with Rewards(config.task, config.workers, config.reward_seconds, failed) as rewards:
         sampler = Sampler(
-            backend, inputs.chat, rewards, config.num_generations, sampling, config.overlong
+            backend,
+            inputs.chat,
+            rewards,
+            config.num_generations,
+            sampling,
+            config.overlong,
+            inputs.constraints,
         )
         heldout = HeldOutSet.of(sampler, inputs.heldout)
         rounds = config.rounds(inputs.task, inputs.prompts, inputs.heldout)

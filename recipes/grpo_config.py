@@ -12,6 +12,7 @@ from offapi import adapter
 from offapi.backend import LoraSpec, ModelSpec, Sampling
 from offapi.chat.chat import Chat
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
+from offapi.constrain import Level
 from offapi.errors import ConfigError
 from offapi.models.store import Model
 from offapi.policy_loss import PolicyLoss
@@ -60,6 +61,7 @@ class Config(Training):
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    constrain: Level = "off"  # what completions can be: schema, source or register
     max_resamples: int = 0  # DAPO's dynamic sampling: how often prompts without signal are replaced
     overlong: int = 0  # DAPO's soft limit: this many last tokens of an answer cost reward
     eval_every: int = 20  # steps between evaluations on the held-out documents
@@ -80,7 +82,14 @@ class Config(Training):
             )
 
     def check(self, task: Task) -> None:
-        """Raise ConfigError for keys that do not fit the task."""
+        """Raise ConfigError for keys that do not fit the task, or each other."""
+        if self.rollouts is not None and self.constrain != "off":
+            raise ConfigError(
+                f"constrain = {self.constrain!r} bounds what is sampled; with `rollouts` nothing"
+                " is.",
+                where="constrain",
+                next_step="Leave out `constrain` or `rollouts`.",
+            )
         if self.overlong >= task.max_answer_tokens:
             what = (
                 f"overlong must be below the task's max_answer_tokens ({task.max_answer_tokens}),"

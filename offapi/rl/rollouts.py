@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 
 from offapi.backend import Backend, Completion, Sampling
 from offapi.chat.chat import Chat
+from offapi.constrain import Constraints
 from offapi.data.documents import Document
+from offapi.engine import StartMatcher
 from offapi.episodes import Episode, Floats, Segment
 from offapi.errors import ConfigError
 from offapi.policy_loss import Experience, PolicyLoss
@@ -73,6 +75,7 @@ class Sampler:
     n: int
     sampling: Sampling
     overlong: int = 0
+    constraints: Constraints | None = None  # what bounds every completion
 
     def groups(self, prompts: Sequence[Prompt], step: int) -> list[RolloutGroup]:
         """Return a group for each of `prompts`, in order; `step` keys the random stream.
@@ -81,7 +84,9 @@ class Sampler:
         """
         sampling = replace(self.sampling, step=step)
         completions, rewards = {}, {}
-        for group in self.backend.rollout([prompt.tokens for prompt in prompts], self.n, sampling):
+        tokens = [prompt.tokens for prompt in prompts]
+        starts = self._starts(prompts)
+        for group in self.backend.rollout(tokens, self.n, sampling, starts=starts):
             texts = [self.chat.decode(completion.tokens) for completion in group.completions]
             rewards[group.prompt] = self.rewards.submit(
                 [self.asked(prompts[group.prompt], text) for text in texts]
@@ -96,6 +101,11 @@ class Sampler:
             )
             groups.append(RolloutGroup(prompt, rollouts))
         return groups
+
+    def _starts(self, prompts: Sequence[Prompt]) -> list[StartMatcher | None] | None:
+        if self.constraints is None:
+            return None
+        return [self.constraints.start(prompt.row.text) for prompt in prompts]
 
     def asked(self, prompt: Prompt, text: str) -> Asked:
         """Return what the rewarding processes get; gold is for the audit alone."""

@@ -1,8 +1,9 @@
 """Measure what constraints do to answers: base and student, each level, documents never learned.
 
-Every arm answers the same documents, a few at a time in turn, so that a busy machine slows all
-alike. In the arm `source`, fields with a list are quoted. `register+` is the same list with
-generated names and the other companies that the documents print. Left out: sampled answers.
+Accuracy: every arm answers all documents. Speed: each answers some of them alone, a few at a time
+in turn, so that a busy machine slows all alike. In the arm `source`, fields with a list are
+quoted. `register+` is the same list with generated names and the other companies that the documents
+print. Left out: sampled answers.
 
     \b
     python scripts/bench/bound.py task.py val.jsonl held.jsonl --adapter runs/mix/adapter
@@ -23,16 +24,18 @@ from typing import Any
 import click
 import orjson
 
-from offapi.backend import Backend, ModelSpec, default_backend, load
+from offapi.backend import Backend, ModelSpec, Sampling, default_backend, load
 from offapi.chat.chat import Chat
 from offapi.checks.kinds import kind_of
 from offapi.cli.output import Output
 from offapi.constrain import Constraints
 from offapi.constrain.register import read_register
 from offapi.data.rows import Row
+from offapi.data.traces import Trace
+from offapi.engine import Matcher, StartMatcher
 from offapi.evaluation import test_set
 from offapi.evaluation.accuracy import score_predictions
-from offapi.evaluation.predict import predict
+from offapi.evaluation.predict import make_prompt, predict
 from offapi.models import store
 from offapi.task import Task, load_task
 from offapi.task.bind import OneOf, Quote
@@ -50,8 +53,30 @@ class Arm:
     task: Task
     constraints: Constraints | None
     outputs: list[str] = field(default_factory=list)
+    documents: int = 0  # answered alone, against the clock
     tokens: int = 0
     seconds: float = 0.0
+
+    def start(self, row: Row) -> StartMatcher | None:
+        """Return what bounds its answer to a document."""
+        return None if self.constraints is None else self.constraints.start(text_of(row))
+
+
+@dataclass(frozen=True)
+class Together:
+    """What bounds the answers of several arms to one document, one sample each."""
+
+    starts: Sequence[StartMatcher | None]
+
+    def __call__(self, sample: int) -> Matcher | None:
+        """Return the matcher of arm `sample`."""
+        start = self.starts[sample]
+        return None if start is None else start(0)
+
+
+def text_of(row: Row) -> str:
+    """Return the document's text."""
+    return row.document if isinstance(row, Trace) else row.text
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
@@ -63,7 +88,8 @@ class Arm:
 @click.option("--backend", help="torch or mlx.  [default: the machine's]")
 @click.option("--level", "levels", type=click.Choice(LEVELS), multiple=True, default=LEVELS)
 @click.option("--limit", type=int, help="Use only the first N documents of each file.")
-@click.option("--at-once", default=20, show_default=True, help="Documents an arm answers in turn.")
+@click.option("--at-once", default=10, show_default=True, help="Documents answered in turn.")
+@click.option("--timed", default=20, show_default=True, help="Documents that each arm is timed on.")
 @click.option("--generated", default=50_000, show_default=True, help="Names added in register+.")
 @click.option("--out", type=click.Path(path_type=Path), help="File for the table (JSONL).")
 def main(**options: Any) -> None:
@@ -86,8 +112,12 @@ def main(**options: Any) -> None:
             for which in backends
             for level in options["levels"]
         ]
-        for done in answer(arms, backends, chat, rows, options["at_once"]):
-            report(arms, rows[:done], name, options["out"])
+        few = options["at_once"]
+        time_arms(arms, backends, chat, rows[: options["timed"]], few)
+        for which, backend in backends.items():
+            own = [arm for arm in arms if arm.model == which]
+            for done in answer(own, backend, chat, rows, few):
+                report(own, rows[:done], name, options["out"])
 
 
 def bound(task: Task, chat: Chat, level: str) -> Constraints | None:
@@ -113,19 +143,40 @@ def enlarge(one: OneOf, rows: Sequence[Row], count: int, path: Path) -> OneOf:
     """Write the list with made-up names of its own words and the companies that are printed."""
     chance, names = random.Random(0), dict.fromkeys(read_register(one).names)
     words = [word for name in names for word in name.split()]
-    texts = [getattr(row, "text", None) or row.document for row in rows]  # type: ignore[union-attr]
-    lines = [line.strip() for text in texts for line in text.split("\n")]
+    lines = [line.strip() for row in rows for line in text_of(row).split("\n")]
     names |= dict.fromkeys(line for line in lines if COMPANY.search(line))
-    while len(names) < count + len(read_register(one).names):
+    printed = len(names)
+    while len(names) < count + printed:
         names.setdefault(" ".join(chance.choices(words, k=chance.randint(2, 5))))
     path.write_text("\n".join(names), "utf-8")
     return OneOf(path)
 
 
 def answer(
-    arms: Sequence[Arm], backends: Mapping[str, Backend], chat: Chat, rows: Sequence[Row], few: int
+    arms: Sequence[Arm], backend: Backend, chat: Chat, rows: Sequence[Row], few: int
 ) -> Iterator[int]:
-    """Let every arm answer `few` documents in turn; yield how many each has answered."""
+    """Let the arms of one model answer `few` documents, read once for all of them; yield how many.
+
+    Sample i of a document is arm i's answer, which its neighbours do not change.
+    """
+    for at in range(0, len(rows), few):
+        some = rows[at : at + few]
+        starts = [Together([arm.start(row) for arm in arms]) for row in some]
+        prompts = [make_prompt(chat, arms[0].task, row) for row in some]
+        sampling = Sampling(arms[0].task.max_answer_tokens, chat.stop_ids)
+        groups = sorted(
+            backend.rollout(prompts, len(arms), sampling, starts=starts), key=lambda g: g.prompt
+        )
+        for group in groups:
+            for arm, completion in zip(arms, group.completions, strict=True):
+                arm.outputs.append(chat.decode(completion.tokens))
+        yield at + len(some)
+
+
+def time_arms(
+    arms: Sequence[Arm], backends: Mapping[str, Backend], chat: Chat, rows: Sequence[Row], few: int
+) -> None:
+    """Let every arm answer `few` of `rows` in turn, alone, and count its tokens and seconds."""
     quiet = Output(json=True)
     for backend in backends.values():  # the first call compiles
         predict(backend, chat, arms[0].task, rows[:2], quiet)
@@ -133,18 +184,13 @@ def answer(
         turn = list(arms)
         random.Random(at).shuffle(turn)
         for arm in turn:
+            some = rows[at : at + few]
             got = predict(
-                backends[arm.model],
-                chat,
-                arm.task,
-                rows[at : at + few],
-                quiet,
-                constraints=arm.constraints,
+                backends[arm.model], chat, arm.task, some, quiet, constraints=arm.constraints
             )
-            arm.outputs += got.outputs
+            arm.documents += len(some)
             arm.tokens += got.completion_tokens
             arm.seconds += got.seconds
-        yield min(at + few, len(rows))
 
 
 def report(arms: Sequence[Arm], rows: Sequence[Row], backend: str, out: Path | None) -> None:
@@ -157,12 +203,14 @@ def report(arms: Sequence[Arm], rows: Sequence[Row], backend: str, out: Path | N
             "backend": backend,
             "model": arm.model,
             "level": arm.level,
-            "parses": sum(answer is not None for answer in answers) / len(rows),
+            "documents": len(rows),
+            "parses": round(sum(answer is not None for answer in answers) / len(rows), 3),
             **{path: round(share.mean, 3) for path, share in scored.fields.items()},
             "all": round(scored.all_fields.mean, 3),
-            "tokens/s": round(arm.tokens / arm.seconds, 1),
-            "documents/s": round(len(rows) / arm.seconds, 2),
         }
+        if arm.documents:
+            line["tokens/s"] = round(arm.tokens / arm.seconds, 1)
+            line["documents/s"] = round(arm.documents / arm.seconds, 3)
         for path, match in arm.task.match.items():
             if kind_of(match).name == "list":
                 lists = [(answer or {}).get(path) or [] for answer in answers]
@@ -174,7 +222,7 @@ def report(arms: Sequence[Arm], rows: Sequence[Row], backend: str, out: Path | N
             widths[key] = max(widths[key], len(key), len(str(value)))
     click.echo("  ".join(key.rjust(widths[key]) for key in widths))
     for line in lines:
-        click.echo("  ".join(str(line[key]).rjust(widths[key]) for key in widths))
+        click.echo("  ".join(str(line.get(key, "")).rjust(widths[key]) for key in widths))
     if out:
         out.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
 

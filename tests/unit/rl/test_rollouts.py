@@ -14,6 +14,7 @@ from offapi.backend import Backend, Completion, Group, LoraSpec, ModelSpec, Samp
 from offapi.backend import load as load_backend
 from offapi.chat.chat import Chat
 from offapi.data.documents import Document
+from offapi.engine import StartMatcher
 from offapi.errors import ConfigError
 from offapi.policy_loss import PolicyLoss
 from offapi.rl.reward_pool import Judged, Rewards
@@ -51,7 +52,11 @@ class Scripted:
         self.calls: list[tuple[list[str], int]] = []
 
     def rollout(
-        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        starts: Sequence[StartMatcher | None] | None = None,
     ) -> Iterator[Group]:
         texts = [self.chat.decode(prompt) for prompt in prompts]
         self.calls.append((texts, sampling.step))
