@@ -82,7 +82,8 @@ class MLXBackend:
         self, adapters: Mapping[str, Path | None] = MappingProxyType({}), cache_bytes: int = 0
     ) -> MLXEngine:
         """Return an engine of this model, with further adapters by name."""
-        return MLXEngine(self._policy, self._limits, Adapters(self._policy, adapters, self._path))
+        named = Adapters(self._policy, adapters, self._path)
+        return MLXEngine(self._policy, self._limits, named, cache_bytes)
 
     def score(
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0

@@ -52,26 +52,35 @@ def blocks(prefix: Prefix | None, layers: int) -> list[Block]:
 
 def extend(prefix: Prefix | None, caches: Sequence[Block]) -> Prefix:
     """Return `prefix` followed by the single row that `caches` hold."""
-    return join(prefix, tuple((cache.keys[0], cache.values[0]) for cache in caches))
+    own = tuple((cache.keys[0], cache.values[0]) for cache in caches)
+    return own if prefix is None else join([prefix, own])
 
 
-def join(prefix: Prefix | None, own: Prefix) -> Prefix:
-    """Return `prefix` followed by a row's `own` keys and values."""
-    if prefix is None:
-        return own
-    joined = zip(prefix, own, strict=True)
-    return tuple(
-        (mx.concatenate([k, own_k], axis=1), mx.concatenate([v, own_v], axis=1))
-        for (k, v), (own_k, own_v) in joined
+def join(parts: Sequence[Prefix]) -> Prefix:
+    """Return the keys and values of consecutive tokens as one."""
+    if len(parts) == 1:
+        return parts[0]
+    layers = zip(*parts, strict=True)
+    return tuple((_end_to_end(layer, 0), _end_to_end(layer, 1)) for layer in layers)
+
+
+def _end_to_end(parts: Sequence[KV], which: int) -> mx.array:
+    return mx.concatenate([part[which] for part in parts], axis=1)
+
+
+def cut(prefix: Prefix, start: int, stop: int) -> Prefix:
+    """Return a copy of the part of the tokens from `start` to `stop`."""
+    part = tuple(
+        (mx.contiguous(keys[:, start:stop]), mx.contiguous(values[:, start:stop]))
+        for keys, values in prefix
     )
+    mx.eval(part)  # or it would hold on to all
+    return part
 
 
-def cut(own: Prefix, start: int, end: int) -> Prefix:
-    """Return a copy of the keys and values of the tokens from `start` to `end`."""
-    return tuple(
-        (mx.contiguous(k[:, start:end]), mx.contiguous(v[:, start:end]))  # a view would keep all
-        for k, v in own
-    )
+def size(prefix: Prefix) -> int:
+    """Return how many bytes `prefix` takes."""
+    return sum(keys.nbytes + values.nbytes for keys, values in prefix)
 
 
 class Cursor:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, groupby
 
 import mlx.core as mx
@@ -20,8 +21,9 @@ from offapi.backend import Limits
 from offapi.completions import Sampling
 from offapi.engine import NewToken, RowRequest
 from offapi.episodes import check_tokens, common_prefix_length
+from offapi.prefix_tree import PrefixKey, PrefixTree
 
-from .cache import Cursor, Prefix, Slots, blocks, cut, extend, join
+from .cache import Cursor, Prefix, Slots, blocks, cut, extend, join, size
 from .lora import Adapters
 from .matching import Allowed
 from .policy import Policy
@@ -38,34 +40,32 @@ class Shared:
     """The prefix that slots follow: its tokens, and their keys and values under one adapter."""
 
     tokens: tuple[int, ...] = ()
-    adapter: str | None = None
+    key: PrefixKey = PrefixKey(None, 0)
     prefix: Prefix | None = None
 
-    def begins(self, prompt: WaitingPrompt) -> bool:
-        """Whether `prompt` starts with these tokens, and nothing longer of it is known."""
-        size = len(self.tokens)
+    def begins(self, prompt: WaitingPrompt, key: PrefixKey) -> bool:
+        """Whether `prompt`, to be computed under `key`, starts with these tokens.
+
+        It does not if more of it is known.
+        """
+        count = len(self.tokens)
         return (
-            0 < size < len(prompt.tokens)
+            0 < count < len(prompt.tokens)
             and prompt.known is None
-            and prompt.adapter == self.adapter
-            and prompt.tokens[:size] == self.tokens
+            and key == self.key
+            and prompt.tokens[:count] == self.tokens
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """A finished row that can be extended: its keys and values, but for its last token's."""
-
-    row: Row
-    known: Prefix
-    version: int  # of the weights that computed them
 
 
 class MLXEngine:
     """One model's rows in progress; see `offapi.engine.Engine`."""
 
-    def __init__(self, policy: Policy, limits: Limits, adapters: Adapters) -> None:
+    def __init__(
+        self, policy: Policy, limits: Limits, adapters: Adapters, cache_bytes: int = 0
+    ) -> None:
         self.policy, self.limits, self.adapters = policy, limits, adapters
+        self.cached = cache_bytes > 0
+        self.tree = PrefixTree[Prefix](cache_bytes, cut=cut, join=join, size=size)
         self.inserted = 0
         self.kinds: dict[Sampling, Sampling] = {}
         self.fresh = True  # nothing has decoded since the engine was idle
@@ -75,7 +75,8 @@ class MLXEngine:
     def _clear(self) -> None:
         self.waiting: deque[WaitingPrompt] = deque()
         self.ready: deque[Ready] = deque()
-        self.kept: dict[int, Kept] = {}
+        self.kept: dict[int, Row] = {}  # finished rows that can be extended, pinned in the tree
+        self.tree.clear()
         self.unread: deque[Draw] = deque()
         self._use(Shared())
 
@@ -129,8 +130,10 @@ class MLXEngine:
         )
 
     def _kind(self, sampling: Sampling) -> Sampling:
-        kind = replace(sampling, max_tokens=1, stop_ids=(), seed=0, step=0, signals=False)
-        return self.kinds.setdefault(kind, kind)
+        if sampling not in self.kinds:
+            kind = replace(sampling, max_tokens=1, stop_ids=(), seed=0, step=0, signals=False)
+            self.kinds[sampling] = self.kinds.setdefault(kind, kind)
+        return self.kinds[sampling]
 
     def extend(self, row: int, tokens: Sequence[int], sampling: Sampling) -> None:
         """Continue a finished row that was kept, after the given `tokens`."""
@@ -138,8 +141,7 @@ class MLXEngine:
             raise ValueError(f"row {row} is not a finished row that was kept")
         check_tokens(tokens, self.policy.vocabulary, "an extension")
         self.fresh |= self.idle
-        kept = self.kept.pop(row)
-        before = kept.row
+        before = self.kept[row]
         prompt = (*before.prompt, *before.tokens, *map(int, tokens))
         after = replace(
             self._row(row, RowRequest(prompt, sampling, before.key, before.sample)),
@@ -147,12 +149,22 @@ class MLXEngine:
             keep=True,
             used=before.used + len(before.tokens),
         )
-        known = kept.known if kept.version == self.policy.version else None
+        _, known = self.tree.longest(self._key(before.adapter), prompt[:-1])
+        self._drop(row)
         self.waiting.append(WaitingPrompt(prompt, before.adapter, deque([after]), known))
+
+    def _key(self, adapter: str | None) -> PrefixKey:
+        return PrefixKey(adapter, self.policy.version)
+
+    def _drop(self, row: int) -> None:
+        """Let a kept row's keys and values be dropped."""
+        kept = self.kept.pop(row)
+        self.tree.unpin(PrefixKey(kept.adapter, kept.version), kept.computed)
 
     def cancel(self, row: int) -> None:
         """Drop a row, waiting, live or finished; its slot is free for the next step."""
-        self.kept.pop(row, None)
+        if row in self.kept:
+            self._drop(row)
         for rows in (each.rows for each in chain[WaitingPrompt | Ready](self.waiting, self.ready)):
             for waiting in [each for each in rows if each.number == row]:
                 rows.remove(waiting)
@@ -186,23 +198,31 @@ class MLXEngine:
         while len(self.unread) > (0 if in_step else unread):
             for row in self.unread.popleft().read():
                 read.append((row, len(row.tokens) - 1))
-                if row.finish and row.keep:
+                if row.finish and (row.keep or self.cached):
                     self._keep(row)
             self.rows = [None if row and row.finish else row for row in self.rows]
 
     def _keep(self, row: Row) -> None:
-        slot = self.rows.index(row)
-        own = tuple(layer.row(slot, row.length) for layer in self.slots)
-        known = join(self.shared.prefix, own) if row.follows else own
-        known = cut(known, 0, known[0][0].shape[1])
-        mx.eval(known)
-        self.kept[row.number] = Kept(row, known, self.policy.version)
+        """Store the keys and values of a row that has just finished, but for its last token's."""
+        slot, shared = self.rows.index(row), len(self.shared.tokens) if row.follows else 0
+
+        def read(start: int, stop: int) -> Prefix:
+            own = tuple(layer.row(slot, row.length) for layer in self.slots)
+            if start >= shared:
+                return cut(own, start - shared, stop - shared)
+            assert self.shared.prefix is not None
+            return cut(join([self.shared.prefix, own]), start, stop)
+
+        key = PrefixKey(row.adapter, row.version)
+        self.tree.insert(key, row.computed, read, pin=row.keep)
+        if row.keep:
+            self.kept[row.number] = row
 
     def _admit(self) -> None:
         """Fill the free slots, and draw the first token of each row that gets one."""
         if self.waiting and not self.ready and not any(self.rows):
             shared = self.shared
-            if self.fresh or (shared.tokens and not shared.begins(self.waiting[0])):
+            if self.fresh or (shared.tokens and not self._follows(self.waiting[0])):
                 self._begin()
         if not self.waiting and not self.ready:
             return
@@ -221,22 +241,39 @@ class MLXEngine:
             self.last_R = mx.put_along_axis(self.last_R, mx.array(slots), tokens_R, axis=0)
             self._unshare()
 
+    def _follows(self, prompt: WaitingPrompt) -> bool:
+        return self.shared.begins(prompt, self._key(prompt.adapter))
+
     def _begin(self) -> None:
         """Compute the prefix that all waiting prompts of the first one's adapter share."""
         name, self.fresh = self.waiting[0].adapter, False
         alike = [p.tokens for p in self.waiting if p.adapter == name and p.known is None]
-        tokens = alike[0][: common_prefix_length(alike)] if alike else ()
-        prefix = self._extended(None, tokens, name)[0] if tokens else None
-        self._use(Shared(tokens, name, prefix))
+        tokens, key = alike[0][: common_prefix_length(alike)] if alike else (), self._key(name)
+        count, known = self.tree.longest(key, tokens)
+        prefix, _ = self._extended(known, tokens[count:], name)
+        if prefix is not None and self.cached:
+            self.tree.insert(key, tokens, partial(cut, prefix))
+        self._use(Shared(tokens, key, prefix))
+
+    def _recall(self, prompt: WaitingPrompt) -> bool:
+        """Whether keys and values are known that save at least half of computing `prompt`.
+
+        Fewer are left alone: it would be computed apart from other prompts, and not share theirs.
+        """
+        if prompt.known is None and self.cached:
+            count, known = self.tree.longest(self._key(prompt.adapter), prompt.tokens[:-1])
+            start = len(self.shared.tokens) if self._follows(prompt) else 0
+            if 2 * (count - start) >= len(prompt.tokens) - start:
+                prompt.known = known
+        return prompt.known is not None
 
     def _extended(
         self, known: Prefix | None, tokens: tuple[int, ...], adapter: str | None
     ) -> tuple[Prefix | None, mx.array]:
         """Return `known` followed by `tokens`, and the last hidden state (D,) of the last one."""
-        size = self.limits.micro_batch
-        last_D = mx.zeros((0,))
-        for start in range(0, len(tokens), size):
-            part = tokens[start : start + size]
+        step, last_D = self.limits.micro_batch, mx.zeros((0,))
+        for start in range(0, len(tokens), step):
+            part = tokens[start : start + step]
             caches = blocks(known, self.policy.layers)
             with self._adapted([adapter]):
                 last_D = self.policy.hidden(mx.array(part)[None], caches)[0, -1]
@@ -267,20 +304,22 @@ class MLXEngine:
 
         They have at most PREFILL tokens.
         """
-        if self.waiting[0].known is not None:
+        first = self.waiting[0]
+        if self._recall(first):
             self._prefill_known(self.waiting.popleft())
             return
-        first, follows = self.waiting[0], self.shared.begins(self.waiting[0])
+        follows = self._follows(first)
         start = len(self.shared.tokens) if follows else 0
         budget, width, rows = min(PREFILL, self.limits.micro_batch), 0, 0
         chosen: list[WaitingPrompt] = []
         while self.waiting and rows < free:
             prompt = self.waiting[0]
             width = max(width, len(prompt.tokens) - start)
-            others = prompt.known is not None or prompt.adapter != first.adapter
-            if chosen and (others or width * (len(chosen) + 1) > budget):
+            if chosen and width * (len(chosen) + 1) > budget:
                 break
-            if self.shared.begins(prompt) != follows:
+            if prompt.adapter != first.adapter or self._recall(prompt):
+                break
+            if self._follows(prompt) != follows:
                 break
             chosen.append(self.waiting.popleft())
             rows += len(prompt.rows)
@@ -318,7 +357,7 @@ class MLXEngine:
         ready = self.ready[0]
         row = self.rows[slot] = ready.rows.popleft()
         length = ready.own[0][0].shape[1]
-        row.begin(length, ready.follows, saved=row.keep)
+        row.begin(length, ready.follows, self.policy.version, row.keep or self.cached)
         if not self.slots:
             prefix = self.shared.prefix or (None,) * self.policy.layers
             self.slots = [
@@ -340,7 +379,7 @@ class MLXEngine:
         following = [row for row in live if row.follows]
         if not self.shared.tokens or 2 * len(following) > len(live):
             return
-        if any(ready.follows for ready in self.ready) or any(map(self.shared.begins, self.waiting)):
+        if any(ready.follows for ready in self.ready) or any(map(self._follows, self.waiting)):
             return
         follows_R = mx.array([bool(row and row.follows) for row in self.rows])
         for layer in self.slots:
@@ -385,7 +424,9 @@ class MLXEngine:
 
     def _retire_full(self) -> None:
         """Free the slots of rows that need no further step, whatever their unread tokens are."""
-        self.rows = [row if row and (row.in_step or not row.full) else None for row in self.rows]
+        self.rows = [
+            row if row and (row.drawn < row.most or row.in_step) else None for row in self.rows
+        ]
 
     def _compact(self) -> None:
         """Drop free slots once nothing waits for them and enough are free to pay for the copy."""

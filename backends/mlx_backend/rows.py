@@ -37,7 +37,9 @@ class Row:
     used: int = 0  # uniforms that the row used before its prompt was extended
     follows: bool = True  # whether its slot follows the shared prefix
     length: int = 0  # columns filled in its slot
+    version: int = 0  # of the weights that compute it
     drawn: int = 0  # tokens drawn on the device, at most `ahead` of which are not read yet
+    most: int = 0  # tokens that may be drawn
     matcher: Matcher | None = None
     in_step: bool = False  # its tokens are read before its next step
     cancelled: bool = False
@@ -49,32 +51,27 @@ class Row:
     signals_T2: list[tuple[float, float]] = field(default_factory=list)
     finish: Finish | None = None
 
-    def begin(self, length: int, follows: bool, saved: bool) -> None:
-        """Take a slot whose first `length` columns hold the prompt."""
-        s, self.length, self.follows = self.sampling, length, follows
-        self.matcher = self.start(self.sample) if self.start else None
+    def begin(self, length: int, follows: bool, version: int, saved: bool) -> None:
+        """Take a slot whose first `length` columns hold the prompt.
+
+        `saved` is whether its keys and values are to stay after its last token.
+        """
+        s, self.length, self.follows, self.version = self.sampling, length, follows, version
+        self.most, self.matcher = s.max_tokens, self.start(self.sample) if self.start else None
         self.in_step = self.matcher is not None or saved
         count = self.used + s.max_tokens
         self.uniforms_T = uniforms(s.seed, s.step, self.key, self.sample, count)[self.used :]
 
     @property
-    def full(self) -> bool:
-        """Whether all tokens that it may have are drawn."""
-        return self.drawn >= self.sampling.max_tokens
+    def computed(self) -> tuple[int, ...]:
+        """The tokens whose keys and values a finished row has: all but the last."""
+        return (*self.prompt, *self.tokens[:-1])
 
     @property
     def masked(self) -> bool:
         """Whether it says which tokens could be drawn."""
         bounded = self.matcher is not None and self.kind.temperature > 0
         return bounded or self.kind.truncated
-
-    def append(self, token: int, logprob: float) -> None:
-        """Take over a token that was read."""
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        if self.matcher is not None:
-            self.matcher.accept(token)
-        self.finish = self.sampling.finish(self.tokens)
 
     def new_token(self, index: int) -> NewToken:
         """Return its token at `index` as the engine hands it out."""
@@ -137,9 +134,13 @@ class Draw:
         for slot, (row, token, logprob) in enumerate(drawn):
             if row is None or row.finish or row.cancelled:
                 continue
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            if row.matcher is not None:
+                row.matcher.accept(token)
             if left_RV is not None and row.masked:
                 row.left_T.append(np.flatnonzero(left_RV[slot]).astype(np.int32))
             if signals is not None and row.sampling.signals:
                 row.signals_T2.append(tuple(signals[slot]))
-            row.append(token, logprob)
+            row.finish = row.sampling.finish(row.tokens)
             yield row

@@ -27,13 +27,13 @@ def draw(
 
     Rows of one kind have the same object.
     """
+    first = next(kind for kind in kinds if kind is not None)
+    if all(kind is first or kind is None for kind in kinds):
+        return choose(logits_RV, first, uniforms_R, allowed)
     slots: dict[int, list[int]] = {}
     for slot, kind in enumerate(kinds):
         if kind is not None:
             slots.setdefault(id(kind), []).append(slot)
-    if len(slots) == 1:
-        sampling = next(kind for kind in kinds if kind is not None)
-        return choose(logits_RV, sampling, uniforms_R, allowed)
     free = [slot for slot, kind in enumerate(kinds) if kind is None]
     parts, order = [], []
     for members in slots.values():
