@@ -1,0 +1,121 @@
+"""What only MLX's engine does: a step in flight, a prefix given up, adapters on a quantised base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_bound_rollout import GREEDY
+from test_engine import KEPT, MIXED, Answer, alone, answer_all, drain, gather, same
+from test_engine import folders as folders
+from test_mlx_only import open_mlx
+from test_rollout import PROMPTS, SAMPLED, SHARED
+
+from offapi.backend import Arrays, Backend, Limits, TrainState
+from offapi.engine import RowRequest
+from offapi.episodes import Episode, Segment
+
+pytestmark = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx is not installed")
+
+Open = Callable[..., Backend]
+LONG = replace(SAMPLED, max_tokens=30)
+
+
+@pytest.fixture
+def open_adapted(model_folder: Path, adapter: Arrays) -> Open:
+    from conftest import SHAPE
+
+    def start(**fields: object) -> Backend:
+        backend = open_mlx(model_folder, lora=SHAPE, **fields)
+        backend.restore(TrainState(adapter=adapter))
+        return backend
+
+    return start
+
+
+@pytest.mark.parametrize("rows", [2, 5, 64])
+def test_a_step_in_flight_changes_no_row(
+    open_adapted: Open,
+    folders: Mapping[str, Path | None],
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+) -> None:
+    """As on a GPU: rows that are bound or kept are read in step, and the others one step behind."""
+    from offapi.backends.mlx_backend import engine
+
+    requests = [replace(row, adapter=name) for row in MIXED + KEPT for name in (None, *folders)]
+    expected = answer_all(open_adapted().engine(folders), requests)
+    monkeypatch.setattr(engine, "ahead", lambda: 1)
+    backend = open_adapted(limits=Limits(rollout_rows=rows))
+    for one, other in zip(expected, answer_all(backend.engine(folders), requests), strict=True):
+        same(one, other)
+    free = [row for row in MIXED if row.start is None]
+    behind = open_adapted(limits=Limits(rollout_rows=rows)).engine()
+    numbers = behind.insert(free)
+    answers = gather(behind.step())
+    behind.cancel(numbers[0])
+    before = len(answers.get(numbers[0], Answer()).tokens)
+    drain(behind, answers)
+    assert len(answers.get(numbers[0], Answer()).tokens) == before
+    for number, request in zip(numbers[1:], free[1:], strict=True):
+        same(answers[number], alone(open_adapted, request))
+
+
+def test_a_prefix_that_few_rows_follow_is_given_up(open_adapted: Open) -> None:
+    backend = open_adapted()
+    engine = backend.engine()
+    requests = [RowRequest(PROMPTS[0], LONG, 0), RowRequest(PROMPTS[2], LONG, 2)]
+    numbers = engine.insert(requests)
+    answers = gather(engine.step())
+    assert engine.shared.tokens == SHARED  # type: ignore[attr-defined]
+    for key in range(3, 6):
+        requests.append(RowRequest((key, *PROMPTS[1]), LONG, key))
+        numbers += engine.insert(requests[-1:])
+        gather(engine.step(), answers)
+        assert bool(engine.shared.tokens) == (key == 3)  # type: ignore[attr-defined]
+    drain(engine, answers)
+    for number, request in zip(numbers, requests, strict=True):
+        same(answers[number], alone(open_adapted, request))
+
+
+def test_many_kept_prefixes_come_back_at_once(open_adapted: Open) -> None:
+    """Each in its own way: all but little known, little known, or nothing."""
+    backend = open_adapted()
+    engine = backend.engine(cache_bytes=10**7)
+    short = replace(SAMPLED, max_tokens=2)
+    chats = [tuple(range(at, at + 30)) for at in (1, 50, 150)]
+    answer_all(engine, [RowRequest(chat, short) for chat in chats])
+    read = backend.prefilled_tokens
+    again = [
+        *(RowRequest((*chat, 7, 8), SAMPLED, key) for key, chat in enumerate(chats)),
+        RowRequest((*chats[0][:4], *range(200, 220)), SAMPLED, 3),
+        RowRequest((9, 9, 9), SAMPLED, 4),
+    ]
+    for request, answer in zip(again, answer_all(engine, again), strict=True):
+        same(answer, alone(open_adapted, request))
+    assert backend.prefilled_tokens - read == 3 * 2 + 24 + 3
+
+
+def test_adapters_on_a_quantised_base(
+    model_folder: Path, folders: Mapping[str, Path | None]
+) -> None:
+    engine = open_mlx(model_folder, quantize=4).engine(folders)
+    for name in ("invoices", "letters"):
+        request = RowRequest(PROMPTS[0], replace(GREEDY, max_tokens=4), adapter=name)
+        loaded = open_mlx(model_folder, quantize=4, adapter=folders[name]).engine()
+        (expected,) = answer_all(loaded, [replace(request, adapter=None)])
+        same(answer_all(engine, [request])[0], expected)
+
+
+def test_training_is_the_same_next_to_an_engine_with_adapters(
+    open_adapted: Open, folders: Mapping[str, Path | None]
+) -> None:
+    episodes = [Episode("e", (Segment((1, 2, 3), False), Segment((4, 5, 6, 7), True)))]
+    plain, used = open_adapted(), open_adapted()
+    answer_all(used.engine(folders), [RowRequest(PROMPTS[0], GREEDY, adapter="letters")])
+    assert used.forward_backward(episodes) == plain.forward_backward(episodes)
+    np.testing.assert_array_equal(used.score(episodes)[0], plain.score(episodes)[0])
