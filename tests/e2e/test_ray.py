@@ -48,7 +48,7 @@ task = offapi.Task(
 """
 ANSWERS = {"1": ['{"total": ', "1.0}"], "2": ['{"total":', "2}"], "3": ["∞"]}
 COUNT = 48
-WRITTEN = {"Label": "labels", "Grade": "graded"}
+WRITTEN = {"Label": "labels", "Grade": "graded", "Predict": "predicted"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,6 +90,7 @@ def run_page(heading: str, folder: Path, backend: str = "") -> list[dict[str, An
     page = (DOCS / "ray.md").read_text("utf-8").partition("# Many machines")[2]
     imports = "".join(line for line in page.splitlines(True) if "import " in line)
     lines = page.partition(f"## {heading}\n")[2].split("```")[1].removeprefix("text")
+    lines = lines.replace("/data/run", "/data/model")
     lines = lines.replace('"/data/model"', f'"/data/model", "backend": "{backend}"')
     exec(imports + lines.replace("/data/", f"{folder}/").replace("batch_size=256", "batch_size=8"))
     return read(*(folder / WRITTEN[heading]).glob("*.jsonl"))
@@ -113,6 +114,19 @@ def test_labels_are_those_of_one_process(folder: Path, backend: str) -> None:
         {name: row[name] for name in same} for row in read(alone)
     ]
     assert len(labels) == COUNT
+
+
+def test_predictions_are_those_of_one_process(folder: Path) -> None:
+    predicted = run_page("Predict", folder, "torch")
+    alone = folder / "alone.jsonl"
+    inputs = (folder / "model", folder / "documents.jsonl", "--task", folder / "task.py")
+    apart("predict", *inputs, "--out", alone, "--backend", "torch")
+    assert predicted == [
+        {name: value for name, value in row.items() if name != "document_hash"}
+        for row in read(alone)
+    ]
+    assert len(predicted) == COUNT
+    assert predicted[0]["answer"]
 
 
 def test_grades_are_those_of_one_process_and_a_killed_worker_loses_and_repeats_nothing(

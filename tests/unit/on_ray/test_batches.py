@@ -10,9 +10,11 @@ import numpy as np
 import orjson
 import pytest
 
+import offapi
 from offapi.backend import Backend, ModelSpec, load
+from offapi.data.documents import Document
 from offapi.errors import DataError
-from offapi.on_ray import GradeBatches, LabelBatches
+from offapi.on_ray import GradeBatches, LabelBatches, PredictBatches
 from offapi.on_ray.lines import read_lines
 from offapi.teachers.labels_file import read_labels
 
@@ -69,6 +71,19 @@ def test_labels_are_those_of_a_labels_file_and_the_model_is_loaded_once(
         '{"total":2}',
     ]
     assert loads == [backend_name]
+
+
+def test_predictions_are_those_of_predict(
+    task_file: str, tmp_path: Path, backend_name: str
+) -> None:
+    model = bigram_llama.write(tmp_path / "parrot", ANSWERS)
+    step = PredictBatches(str(model), task=task_file, backend=backend_name, constrain="off")
+    found = step(lines(*({"id": f"{i}", "document": f"Sum: {i}"} for i in (3, 2, 1))))["text"]
+    with offapi.open(model, task_file, backend_name) as predictor:
+        asked = [Document(f"{i}", f"Sum: {i}") for i in (3, 2, 1)]
+        expected = [answer.as_row() for answer in predictor.predict(asked, constrain="off")]
+    assert [orjson.loads(line) for line in found] == expected
+    assert [row["answer"] for row in expected] == [None, {"total": 2}, {"total": 1.0}]
 
 
 def test_graded_rows_keep_their_bytes_and_say_why_one_has_no_grade(task_file: str) -> None:
