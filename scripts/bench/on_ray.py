@@ -3,7 +3,7 @@
 One thread a worker. Counted from the first batch that is done to the last, so without starting Ray
 and loading models; reading and writing take no part of it worth mentioning.
 
-Usage: python scripts/bench/on_ray.py [--documents 96] [--workers 1 2] [--backend torch] [--model demo]
+Usage: python scripts/bench/on_ray.py [--documents 96] [--workers 1 2] [--backend torch]
 """
 
 from __future__ import annotations
