@@ -82,7 +82,8 @@ class Register:
         scored = []
         for i in self.trigrams.likeliest(letters):
             name = bare(fold(self.names[i]))
-            likeness = fuzz.partial_ratio(name, letters) if len(name) <= len(letters) else 0.0
+            compare = fuzz.partial_ratio if len(name) <= len(letters) else fuzz.ratio
+            likeness = compare(name, letters)
             scored.append((self.names[i], likeness if len(name) >= _SHORT else 0.0))
         return sorted(scored, key=lambda one: -one[1])
 
