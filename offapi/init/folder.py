@@ -21,6 +21,7 @@ from offapi.init.examples import with_examples
 from offapi.init.infer_task import DraftTask, Inferred, infer_task, placeholder
 from offapi.init.python_text import Code
 from offapi.init.readme import FolderSummary, write_readme
+from offapi.init.registers import list_files, with_registers
 from offapi.init.source import Source, SourceRow
 from offapi.init.split import LEAST, split_rows
 from offapi.init.task_file import write_task_file
@@ -75,6 +76,7 @@ def make_folder(folder: Path, source: Source) -> TaskFolder:
     parts = Parts(train, val, test, _several_turns(inferred.rows) > 0)
     inferred, task = _with_checks(inferred)
     inferred = with_examples(inferred, task, train)
+    inferred = with_registers(inferred, train, (*val, *test))
     summary = _summarise(folder, source, inferred, parts)
     return TaskFolder(_files(inferred, parts, summary), summary)
 
@@ -165,6 +167,7 @@ def _summarise(folder: Path, source: Source, inferred: Inferred, parts: Parts) -
 def _files(inferred: Inferred, parts: Parts, summary: FolderSummary) -> dict[str, bytes]:
     files = {"task.py": write_task_file(inferred.draft).encode()}
     load_draft(inferred.draft)
+    files |= list_files(inferred.draft.registers)
     if not parts.chats:
         files["train.jsonl"] = _lines(map(_to_learn, parts.train))
     if parts.logged:

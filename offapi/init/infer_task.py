@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -44,6 +44,7 @@ class DraftTask:
     checks: Mapping[str, Code | PythonCall]
     max_answer_tokens: int
     examples: tuple[tuple[str, KnownAnswer], ...] = ()
+    registers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by field, its names
 
 
 @dataclass(frozen=True)

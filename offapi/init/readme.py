@@ -98,6 +98,7 @@ def write_readme(summary: FolderSummary, files: Sequence[str]) -> str:
         "test.jsonl": "held-out rows to measure on, once",
         "left-out.jsonl": "rows that were not used, each with its reason",
     }
+    about |= {name: "the names that a field may have" for name in files if name.endswith(".txt")}
     rows = [f"| `{name}` | {about.get(name, 'a recipe')} |" for name in files]
     lines = [f"- {line}" for line in summary.lines()]
     steps = [f"{i}. {step}" for i, step in enumerate(summary.next_steps(), start=1)]

@@ -53,6 +53,11 @@ def _arguments(draft: DraftTask) -> list[tuple[str, Any]]:
     ]
     if draft.match:
         arguments.append(("match", dict(draft.match)))
+    if draft.registers:
+        lists = {
+            field: PythonCall("offapi.one_of", [("", f"{field}.txt")]) for field in draft.registers
+        }
+        arguments.append(("bind", lists))
     if draft.examples:
         arguments.append(("examples", Code("EXAMPLES")))
     return [*arguments, ("max_answer_tokens", draft.max_answer_tokens)]

@@ -209,3 +209,23 @@ def test_another_tools_rows_with_an_id_and_messages_are_imported(tmp_path: Path)
     assert done.returncode == 1
     assert "the last message is not the assistant's" not in done.stderr
     assert "known format" in done.stderr
+
+
+def test_a_list_is_proposed_where_a_fields_values_repeat(tmp_path: Path) -> None:
+    shops = [f"Shop {'abcdefghijklmnopqrstuvwxyz'[i % 26]} Ltd" for i in range(80)]
+    learned = [
+        {"id": f"r{i}", "document": f"{shop}, {i} items", "gold": {"shop": shop, "note": f"n {i}x"}}
+        for i, shop in enumerate(shops)
+    ]
+    write_jsonl(tmp_path / "rows.jsonl", learned)
+    made = offapi("init", str(tmp_path / "task"), "--from", str(tmp_path / "rows.jsonl"))
+    assert made.returncode == 0, made.stderr
+    task = load_task(tmp_path / "task" / "task.py")
+    assert set(task.bind) == {"shop"}
+    names = (tmp_path / "task" / "shop.txt").read_text().split("\n")[:-1]
+    assert set(names) <= set(shops)
+    assert len(names) == len(set(names))
+    assert (
+        "shop: its values repeat" in made.stderr + made.stdout or "Shop: its values" in made.stderr
+    )
+    assert "held-out values are in it" in (tmp_path / "task" / "README.md").read_text()
