@@ -42,8 +42,7 @@ def with_registers(
 
 def list_files(registers: Mapping[str, Sequence[str]]) -> dict[str, bytes]:
     """Return the content of each list's file, by its name."""
-    return {f"{field}.txt": "".join(f"{n}\n" for n in names).encode()
-            for field, names in registers.items()}  # fmt: skip
+    return {f"{field}.txt": "\n".join((*names, "")).encode() for field, names in registers.items()}
 
 
 def _texts(inferred: Inferred) -> list[str]:
