@@ -34,6 +34,7 @@ COMMANDS = {
     "predict": "Answer documents with a run or a model, field by field.",
     "eval": "Measure a model's accuracy, or compare two, with 95% intervals.",
     "shadow": "Compare a student with the recorded answers of a frontier model.",
+    "calibrate": "Promise which of a run's answers need no review.",
     "drift": "Check recent traces for drift.",
     "compare": "Train with every recipe your data allows and compare the results.",
     "curve": "Estimate how accuracy grows with more training examples.",

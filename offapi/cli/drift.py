@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError
@@ -26,13 +27,11 @@ RETRAIN = 3  # the exit code
     "--task",
     "task_file",
     type=FILE,
-    required=True,
     help="Task file (Python), whose checks score the answers.",
 )
 @click.option(
     "--reference",
     type=FILE,
-    required=True,
     help="The reference window: traces served while all was well (JSONL).",
 )
 @click.option(
@@ -40,6 +39,14 @@ RETRAIN = 3  # the exit code
     type=FILE,
     required=True,
     help="Traces served since then (JSONL). The file may keep growing.",
+)
+@click.option(
+    "--promise",
+    "run",
+    type=FILE,
+    metavar="RUN",
+    help="Test a calibrated run's promise instead: --fresh then names answers of `offapi predict` to"
+    ' which a reviewer added "gold".',
 )
 @click.option(
     "--state",
@@ -68,9 +75,10 @@ RETRAIN = 3  # the exit code
 def command(
     output: Output,
     *,
-    task_file: Path,
-    reference: Path,
+    task_file: Path | None,
+    reference: Path | None,
     fresh: Path,
+    run: Path | None,
     state_file: Path | None,
     false_alarm: float,
     margin: float,
@@ -86,10 +94,20 @@ def command(
     holds for all of them together. Rows are assumed to be independent; of rows with the same `group`,
     only the first one counts.
 
+    With --promise, it tests whether the answers that the run's calibration accepts are wrong more
+    often than promised. If so, the promise is withdrawn, and `offapi predict` accepts nothing until
+    the run is calibrated again (exit code 3). A promise that holds is withdrawn with the
+    calibration's --delta at most, however often you check.
+
     \b
-    Example:
+    Examples:
       offapi drift --task task.py --reference launch.jsonl --fresh served.jsonl --state drift.json
+      offapi drift --promise runs/distill --fresh reviewed-answers.jsonl
     """
+    if run is not None:
+        return _watch_promise(output, run, fresh)
+    if task_file is None or reference is None:
+        raise click.UsageError(f"Missing option '--{'reference' if task_file else 'task'}'.")
     from offapi.drift import report, state, without_gold
     from offapi.drift.monitor import DriftMonitor
     from offapi.drift.reference import read_reference
@@ -131,6 +149,28 @@ def command(
         }
     )
     return RETRAIN if drift_report.verdict == "retrain" else 0
+
+
+def _watch_promise(output: Output, run: Path, reviewed: Path) -> int:
+    """Test a run's promise on reviewed answers; return 3 where it is withdrawn."""
+    from offapi.drift.promise_watch import watch_promise
+    from offapi.training.run import Run
+
+    context = click.get_current_context()
+    given = ("task_file", "reference", "state_file", "false_alarm", "margin")
+    for name in given:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            option = name.removesuffix("_file").replace("_", "-")
+            raise click.UsageError(f"--{option} has no effect with --promise.")
+    report = watch_promise(Run.open(run), reviewed)
+    output.say(report.headline())
+    head = ("accepted", "reviewed", "wrong", "wrong, percent", "evidence", "")
+    output.table(head, [finding.cells() for finding in report.findings])
+    output.say(f"Evidence against a promise counts from {report.alarm:,.0f}.")
+    if not report.kept:
+        output.say(f"Next: offapi calibrate {run} --data NEWLY-REVIEWED.jsonl")
+    output.result(report.as_dict())
+    return 0 if report.kept else RETRAIN
 
 
 def _check_paths(state_file: Path | None, reads: tuple[Path, ...]) -> None:

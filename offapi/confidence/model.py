@@ -17,7 +17,8 @@ from offapi.confidence.signals import FEATURES, FieldSignals, features
 from offapi.files.hashing import hash64
 
 FOLDS = 5
-PENALTY = 0.3  # scikit-learn's C: the smaller, the closer to the share of right answers
+PENALTY = 0.1  # scikit-learn's C: the smaller, the closer to the share of right answers
+PRIOR = 3.0  # documents that each of the two added ones counts as
 LOG_ODDS = FEATURES.index("log_odds")
 NEITHER = ("place", "is_null")  # they say nothing of how sure an answer is
 SURE = np.array([float(name not in NEITHER) for name in FEATURES])  # in standard deviations
@@ -49,8 +50,9 @@ def folds(ids: Sequence[str]) -> list[NDArray[np.bool_]]:
 
 def by_logprob() -> ConfidenceModel:
     """Return the control: the probability that the model itself gave the field's tokens."""
-    ones, weights = np.ones(len(FEATURES)), np.eye(len(FEATURES))[LOG_ODDS]
-    return ConfidenceModel(FEATURES, tuple(0.0 * ones), tuple(ones), tuple(weights), 0.0)
+    count = len(FEATURES)
+    weights = tuple(float(i == LOG_ODDS) for i in range(count))
+    return ConfidenceModel(FEATURES, (0.0,) * count, (1.0,) * count, weights, 0.0)
 
 
 def _table(signals: Sequence[FieldSignals]) -> NDArray[np.float64]:
@@ -60,16 +62,16 @@ def _table(signals: Sequence[FieldSignals]) -> NDArray[np.float64]:
 def _fit(values: NDArray[np.float64], right: NDArray[np.bool_]) -> ConfidenceModel:
     """Fit on features (N, F) and two documents more: a sure one, right, and a doubtful one, wrong.
 
-    So a fold without any wrong answer ranks like the others.
+    So few documents, and a fold without any wrong answer, rank by sureness.
     """
     from sklearn.linear_model import LogisticRegression
 
     centre, scale = values.mean(axis=0), values.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 1.0)
     known = np.vstack([(values - centre) / scale, SURE, -SURE])
-    fitted = LogisticRegression(C=PENALTY, solver="newton-cholesky").fit(
-        known, [*right, True, False]
-    )
+    weights = np.append(np.ones(len(values)), (PRIOR, PRIOR))
+    regression = LogisticRegression(C=PENALTY, solver="newton-cholesky")
+    fitted = regression.fit(known, [*right, True, False], sample_weight=weights)
     return ConfidenceModel(
         FEATURES,
         tuple(map(float, centre)),

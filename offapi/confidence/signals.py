@@ -21,8 +21,6 @@ LEAST = -12.0  # nats: below it a field is about as doubtful as can be
 SUREST = 12.0  # nats of log-odds, and of a margin
 FEATURES = (
     "log_odds",
-    "mean_logprob",
-    "least_logprob",
     "margin",
     "runner_up",
     "agreement",
@@ -71,13 +69,12 @@ class FieldSignals:
 def features(signals: FieldSignals) -> NDArray[np.float64]:
     """Return the numbers that the confidence model reads, (F,) in the order of FEATURES.
 
-    What is not known is 0, and so is a signal that says neither yes nor no.
+    What is not known is 0, and so is a signal that says neither yes nor no. The mean and the least
+    log-probability are not among them: they say what their sum and the margin say.
     """
     return np.array(
         [
             log_odds(signals.sum_logprob),
-            max(signals.mean_logprob, LEAST),
-            max(signals.least_logprob, LEAST),
             _clipped(signals.margin),
             _clipped(signals.runner_up or 0.0),
             0.0 if signals.agreement is None else 2.0 * signals.agreement - 1.0,

@@ -78,6 +78,15 @@ def against(reference: Counts, margin: float) -> Test:
     return Test(np.clip(grid[:, :-1] - margin, 0.0, 1.0 - EDGE), evidence, mean, square, floor)
 
 
+def against_mean(least: Numbers) -> Test:
+    """Return a test for each series that has a stated mean and no reference.
+
+    Its hypothesis: the mean of values that are 0 or 1 is `least`, (S,), or more.
+    """
+    none = np.zeros((len(least), 1))
+    return Test(least[:, None], none, least, least, least * (1.0 - least))
+
+
 def log_above(counts: Counts, at: Numbers) -> Numbers:
     """Return the logs of e-values against `the mean is at[k] or less`, (K,), from (V,) counts.
 

@@ -267,7 +267,7 @@ def test_a_run_that_is_being_written_or_has_no_adapter_is_refused(bench: Path) -
 def calibrate(bench: Path, *, constrain: str = "schema") -> None:
     """Write a calibration that is sure of what the model is sure of."""
     zeros = tuple(0.0 for _ in FEATURES)
-    weights = tuple(float(name == "mean_logprob") for name in FEATURES)
+    weights = tuple(float(name == "log_odds") for name in FEATURES)
     model = ConfidenceModel(FEATURES, zeros, tuple(1.0 for _ in FEATURES), weights, 3.0)
     accepts = AcceptedFrom(at=0.0, documents=100, accepted=80, wrong=0)
     never = replace(accepts, at=None, why_not="too few")
