@@ -64,7 +64,7 @@ def read_level(path: Path, predictor: Predictor) -> Level:
         key = orjson.loads(key_file.read_bytes())
         hashes, level, with_signals = key["sha256"], key["constrain"], key["signals"]
     except (OSError, ValueError, KeyError, TypeError):
-        what = f"{key_file.name}, which says what gave the answers, is not beside the file."
+        what = f"{key_file.name}, which says what gave the answers, is missing."
         raise ConfigError(what, where=str(path), next_step=PREDICT) from None
     wanted = answers_key(predictor, AskedHow(level, None), PredictFiles((), path))["sha256"]
     other = [name for name, sha256 in wanted.items() if hashes.get(name) != sha256]

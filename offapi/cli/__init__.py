@@ -38,7 +38,7 @@ COMMANDS = {
     "drift": "Check recent traces for drift.",
     "compare": "Train with every recipe your data allows and compare the results.",
     "curve": "Estimate how accuracy grows with more training examples.",
-    "cost": "Compare your own model's cost with the API's; find the break-even.",
+    "cost": "Compare your own model's cost with the API's; find break-even.",
     "advise": "Recommend a recipe, or advise against training.",
     "report": "Write a run's report as one HTML (or Markdown) file.",
 }

@@ -26,7 +26,7 @@ def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command(short_help="Compare your own model's cost with the API's; find the break-even.")
+@click.command(short_help="Compare your own model's cost with the API's; find break-even.")
 @click.option(
     "--from",
     "files",
@@ -65,7 +65,7 @@ def command(
     example: Path | None,
     **given: str | None,
 ) -> None:
-    """Compare the monthly cost of your own model with the API's, and find the break-even.
+    """Compare the monthly cost of your own model with the API's, and find break-even.
 
     Use it before you train, with estimates, and again after training, with --run. It compares three
     machines: one you own already, one you buy, one you rent. It reports the break-even in requests
