@@ -366,8 +366,7 @@ def test_the_pages_walk_on_the_demo_model(
     page = list(blocks(DOCS / "predict.md"))
     walk = next(block for block in page if block.language == "sh")
     for words in walk.commands:
-        fewer = ["--set=epochs=1.0"] if words[1] == "train" else []  # two take minutes
-        done = offapi(*words[1:], *fewer)
+        done = offapi(*words[1:])
         assert done.returncode == 0, done.stderr
     tests = rows(tmp_path / "my-task/test.jsonl")
     answers = rows(tmp_path / "answers.jsonl")
@@ -378,7 +377,7 @@ def test_the_pages_walk_on_the_demo_model(
             printed = given["document"][start:end]
             assert field["evidence"] is None or printed.strip() == printed != "", name
     right = sum(row["answer"] == given["gold"] for row, given in zip(answers, tests, strict=True))
-    assert right > 0
+    assert right > len(tests) / 4
     snippet = next(block for block in page if block.language == "python")
     shown = io.StringIO()
     with redirect_stdout(shown):
