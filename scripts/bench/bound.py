@@ -87,6 +87,7 @@ def text_of(row: Row) -> str:
 @click.option("--base/--no-base", default=True, help="Whether the base model answers too.")
 @click.option("--backend", help="torch or mlx.  [default: the machine's]")
 @click.option("--level", "levels", type=click.Choice(LEVELS), multiple=True, default=LEVELS)
+@click.option("--shots", default=0, show_default=True, help="Worked examples in the prompt.")
 @click.option("--limit", type=int, help="Use only the first N documents of each file.")
 @click.option("--at-once", default=10, show_default=True, help="Documents answered in turn.")
 @click.option("--timed", default=20, show_default=True, help="Documents that each arm is timed on.")
@@ -113,10 +114,10 @@ def main(**options: Any) -> None:
             for level in options["levels"]
         ]
         few = options["at_once"]
-        time_arms(arms, backends, chat, rows[: options["timed"]], few)
+        time_arms(arms, backends, chat, rows[: options["timed"]], few, options["shots"])
         for which, backend in backends.items():
             own = [arm for arm in arms if arm.model == which]
-            for done in answer(own, backend, chat, rows, few):
+            for done in answer(own, backend, chat, rows, few, options["shots"]):
                 report(own, rows[:done], name, options["out"])
 
 
@@ -153,7 +154,7 @@ def enlarge(one: OneOf, rows: Sequence[Row], count: int, path: Path) -> OneOf:
 
 
 def answer(
-    arms: Sequence[Arm], backend: Backend, chat: Chat, rows: Sequence[Row], few: int
+    arms: Sequence[Arm], backend: Backend, chat: Chat, rows: Sequence[Row], few: int, shots: int
 ) -> Iterator[int]:
     """Let the arms of one model answer `few` documents, read once for all of them; yield how many.
 
@@ -162,7 +163,7 @@ def answer(
     for at in range(0, len(rows), few):
         some = rows[at : at + few]
         starts = [Together([arm.start(row) for arm in arms]) for row in some]
-        prompts = [make_prompt(chat, arms[0].task, row) for row in some]
+        prompts = [make_prompt(chat, arms[0].task, row, shots) for row in some]
         sampling = Sampling(arms[0].task.max_answer_tokens, chat.stop_ids)
         groups = sorted(
             backend.rollout(prompts, len(arms), sampling, starts=starts), key=lambda g: g.prompt
@@ -174,19 +175,24 @@ def answer(
 
 
 def time_arms(
-    arms: Sequence[Arm], backends: Mapping[str, Backend], chat: Chat, rows: Sequence[Row], few: int
+    arms: Sequence[Arm],
+    backends: Mapping[str, Backend],
+    chat: Chat,
+    rows: Sequence[Row],
+    few: int,
+    shots: int,
 ) -> None:
     """Let every arm answer `few` of `rows` in turn, alone, and count its tokens and seconds."""
     quiet = Output(json=True)
     for backend in backends.values():  # the first call compiles
-        predict(backend, chat, arms[0].task, rows[:2], quiet)
+        predict(backend, chat, arms[0].task, rows[:2], quiet, shots)
     for at in range(0, len(rows), few):
         turn = list(arms)
         random.Random(at).shuffle(turn)
         for arm in turn:
             some = rows[at : at + few]
             got = predict(
-                backends[arm.model], chat, arm.task, some, quiet, constraints=arm.constraints
+                backends[arm.model], chat, arm.task, some, quiet, shots, constraints=arm.constraints
             )
             arm.documents += len(some)
             arm.tokens += got.completion_tokens
