@@ -31,6 +31,7 @@ SWITCHES = {
     "DO_NOT_TRACK": "1",
     "WANDB_MODE": "offline",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",  # `ray start` reports being off, too
 }
 NO_PROXY = {"no_proxy": "*", "NO_PROXY": "*"}  # macOS has proxies outside the environment too
 # Libraries that start programs by themselves: to find a compiler or the processor, Ray its own.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,16 +52,25 @@ WRITTEN = {"Label": "labels", "Grade": "graded", "Predict": "predicted"}
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_of_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Ray for the module: two CPUs for the workers, and more for reading and writing."""
+    """One Ray for the module: two CPUs for the workers, and more for reading and writing.
+
+    It has a home of its own, for its token and for the file that keeps it from asking for a cloud.
+    """
     import ray
 
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # it would write a token into the home
-    ray.init(
-        num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20
-    )
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    yield
-    ray.shutdown()
+    home = tmp_path_factory.mktemp("ray_home")
+    (home / "ray_bootstrap_config.yaml").write_text("provider: {type: local}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        ray.init(
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=100 * 2**20,
+        )
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture
@@ -114,6 +122,14 @@ def test_labels_are_those_of_one_process(folder: Path, backend: str) -> None:
         {name: row[name] for name in same} for row in read(alone)
     ]
     assert len(labels) == COUNT
+
+
+def test_ray_reports_to_nobody() -> None:
+    """Importing offapi, which comes before, switches it off."""
+    from ray._common.usage import usage_lib
+
+    assert not usage_lib.usage_stats_enabled()
+    assert usage_lib._usage_stats_report_url().startswith("http://127.0.0.1:")
 
 
 def test_predictions_are_those_of_one_process(folder: Path) -> None:
