@@ -5,13 +5,11 @@ Left out: adding prompts while a call runs, which the engine itself can.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from offapi.completions import Completion, Finish, Group, Sampling, check_rollout
+from offapi.completions import Completion, Group, Sampling, check_rollout
 from offapi.engine import NewToken, RowRequest, StartMatcher
 from offapi.episodes import SamplingMask
 
@@ -44,42 +42,33 @@ def _groups(policy: Policy, firsts: Sequence[RowRequest], n: int) -> Iterator[Gr
     engine = TorchEngine(policy, Adapters(policy.model, policy.spec, {}), room=room)
     for first in firsts:  # apart, so that equal prompts stay groups
         engine.insert([replace(first, sample=sample) for sample in range(n)])
-    done: dict[int, _Progress] = {}
-    groups: dict[int, dict[int, Completion]] = {}
+    rows: defaultdict[int, list[NewToken]] = defaultdict(list)
+    groups: defaultdict[int, dict[int, Completion]] = defaultdict(dict)
     while not engine.idle:
         for token in engine.step():
-            progress = done.get(token.row)
-            if progress is None:
-                progress = done[token.row] = _Progress()
-            progress.add(token)
+            rows[token.row].append(token)
             if token.finish is None:
                 continue
             prompt, sample = divmod(token.row, n)
-            group = groups.setdefault(prompt, {})
-            group[sample] = done.pop(token.row).completion(token.finish)
-            if len(group) == n:
-                del groups[prompt]
+            groups[prompt][sample] = completion_of(rows.pop(token.row))
+            if len(groups[prompt]) == n:
+                group = groups.pop(prompt)
                 yield Group(prompt, tuple(group[sample] for sample in range(n)))
 
 
-@dataclass(eq=False)
-class _Progress:
-    """What a row has drawn."""
-
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    allowed: list[NDArray[np.int32]] = field(default_factory=list)
-    signals: list[tuple[float, float]] = field(default_factory=list)
-
-    def add(self, token: NewToken) -> None:
-        self.tokens.append(token.token)
-        self.logprobs.append(token.logprob)
-        if token.allowed is not None:
-            self.allowed.append(token.allowed)
-        if token.signals is not None:
-            self.signals.append(token.signals)
-
-    def completion(self, finish: Finish) -> Completion:
-        mask = SamplingMask.of_positions(self.allowed) if self.allowed else None
-        free, margins = zip(*self.signals, strict=True) if self.signals else (None, None)
-        return Completion(tuple(self.tokens), tuple(self.logprobs), finish, mask, free, margins)
+def completion_of(tokens: Sequence[NewToken]) -> Completion:
+    """Return all tokens of a finished row as its completion."""
+    finish = tokens[-1].finish
+    assert finish is not None
+    allowed = [token.allowed for token in tokens if token.allowed is not None]
+    done = Completion(
+        tuple(token.token for token in tokens),
+        tuple(token.logprob for token in tokens),
+        finish,
+        SamplingMask.of_positions(allowed) if allowed else None,
+    )
+    signals = [token.signals for token in tokens if token.signals is not None]
+    if not signals:
+        return done
+    free_logprobs, margins = zip(*signals, strict=True)
+    return replace(done, free_logprobs=free_logprobs, margins=margins)
