@@ -61,12 +61,10 @@ def completion_of(tokens: Sequence[NewToken]) -> Completion:
     finish = tokens[-1].finish
     assert finish is not None
     allowed = [token.allowed for token in tokens if token.allowed is not None]
-    done = Completion(
-        tuple(token.token for token in tokens),
-        tuple(token.logprob for token in tokens),
-        finish,
-        SamplingMask.of_positions(allowed) if allowed else None,
-    )
+    mask = SamplingMask.of_positions(allowed) if allowed else None
+    drawn = tuple(token.token for token in tokens)
+    logprobs = tuple(token.logprob for token in tokens)
+    done = Completion(drawn, logprobs, finish, mask)
     signals = [token.signals for token in tokens if token.signals is not None]
     if not signals:
         return done
