@@ -299,6 +299,16 @@ def test_a_calibrated_run_says_how_sure_it_is(bench: Path) -> None:
         assert "signals" not in shop
 
 
+def test_a_withdrawn_promise_accepts_nothing_aloud(bench: Path) -> None:
+    write_jsonl(bench / "docs.jsonl", documents(1))
+    calibrate(bench)
+    promise.withdraw(bench / "runs/sft" / promise.FILE, "9 of 10 were wrong.")
+    done = predict(bench, "runs/sft", "docs.jsonl", "--out=a.jsonl")
+    assert "9 of 10 were wrong. Nothing is accepted." in done.stderr
+    shop = rows(bench / "a.jsonl")[0]["fields"]["shop"]
+    assert [shop["accepted"], shop["confidence"] is None] == [False, False]
+
+
 def test_a_calibration_for_other_answers_gives_no_confidence(bench: Path) -> None:
     write_jsonl(bench / "docs.jsonl", documents(1))
     calibrate(bench)

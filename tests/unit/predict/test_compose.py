@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import exp
 from typing import Any
 
 import pytest
@@ -128,11 +129,11 @@ def test_what_cannot_be_read_is_an_error() -> None:
 
 
 def make_promise(at: float | None, whole: float | None) -> Promise:
-    """Return a promise for vendors alone, whose confidence grows with the mean log-probability."""
+    """Return a promise for vendors alone, whose confidence is the probability of their tokens."""
     ones = tuple(1.0 for _ in FEATURES)
     zeros = tuple(0.0 for _ in FEATURES)
-    weights = tuple(float(name == "mean_logprob") for name in FEATURES)
-    model = ConfidenceModel(FEATURES, zeros, ones, weights, 2.0)
+    weights = tuple(float(name == "log_odds") for name in FEATURES)
+    model = ConfidenceModel(FEATURES, zeros, ones, weights, 0.0)
 
     def accepted(at: float | None) -> AcceptedFrom:
         return AcceptedFrom(at=at, documents=9, accepted=9, wrong=0)
@@ -157,7 +158,7 @@ def test_a_promise_accepts_from_its_threshold_on(
 ) -> None:
     given = compose(TASK, DOCUMENT, Readings((ACME,)), signals=True)
     sure = with_confidence(given, make_promise(at, whole))
-    assert sure["vendor"].confidence == pytest.approx(0.8581, abs=1e-4)  # of -0.2 + 2
+    assert sure["vendor"].confidence == pytest.approx(exp(-0.4))
     assert (sure["vendor"].accepted, sure.accepted) == accepted
     assert [sure["total"].confidence, sure["total"].accepted] == [None, None]
     assert without_signals(sure)["vendor"].signals is None
