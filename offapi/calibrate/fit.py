@@ -89,9 +89,13 @@ def fit_promise(answers: Sequence[ReviewedAnswer], error: float, delta: float) -
 
 
 def _count_tests(parts: Sequence[ScoredField], error: float, delta: float) -> int:
-    """Return how many tests share `delta`: those with documents enough to pass alone."""
+    """Return how many tests share `delta`: those with documents enough to pass alone.
+
+    Where none has, it is all that have documents, since these need more.
+    """
     least = documents_needed(error, delta)
-    return max(1, sum(len(part.ids) >= least for part in parts))
+    enough = sum(len(part.ids) >= least for part in parts)
+    return enough or sum(len(part.ids) > 0 for part in parts)
 
 
 def _cross_fitted(answers: Sequence[ReviewedAnswer], name: str) -> ScoredField:

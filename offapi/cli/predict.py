@@ -102,7 +102,8 @@ def command(output: Output, *, source: str, paths: tuple[Path, ...], **values: A
         if asked.no_promise:
             output.say(f"No confidence: {asked.no_promise}")
         if asked.promise is not None and (gone := asked.promise.withdrawn):
-            output.say(f"The promise was withdrawn on {gone.when}: {gone.why} Nothing is accepted.")
+            why = gone.why.rstrip(".")
+            output.say(f"The promise was withdrawn on {gone.when}: {why}. Nothing is accepted.")
         say_left_out(output, *paths)
         totals = predict_files(predictor, asked, files, output)
     for line in totals.lines():

@@ -62,7 +62,7 @@ def test_doubtful_answers_are_left_out() -> None:
 def test_too_few_documents_are_said_to_be() -> None:
     fitted = fit_promise(reviewed(30), 0.01, 0.05)
     assert fitted.whole.at is None
-    assert "30 documents, and at least 299 are needed" in fitted.whole.why_not
+    assert "30 documents, and at least 408 are needed" in fitted.whole.why_not
 
 
 def test_a_document_is_scored_by_a_model_that_did_not_see_it() -> None:
