@@ -95,6 +95,15 @@ def test_as_good_as_the_frontier_holds_at_the_stated_rate() -> None:
     assert missed <= 3
 
 
+def test_testing_stops_at_the_first_share_that_fails() -> None:
+    """Asking 90% passes, fewer fail, and none at all would pass again: that is not looked at."""
+    rank = np.arange(400)
+    student = (rank < 300) | (rank >= 360)
+    needed = share_for_quality(Outcomes(rank / 400, student, rank >= 60, [None] * 400), 0.8)
+    assert needed.point is not None
+    assert needed.point.asked == pytest.approx(0.9)
+
+
 def test_too_few_documents_are_said_with_how_many_would_do() -> None:
     needed = share_for_quality(drawn(30, 1), 0.95)
     assert needed.point is None
