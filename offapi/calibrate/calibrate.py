@@ -13,9 +13,9 @@ from typing import Any
 from offapi.calibrate.ask import FILE, ask, compare, read_answers, read_level
 from offapi.calibrate.fit import ReviewedAnswer, fit_promise
 from offapi.calibrate.reviewed import read_reviewed
-from offapi.calibrate.table import HEAD, promise_lines, promise_rows
 from offapi.confidence import promise
 from offapi.confidence.promise import AnswersFrom, Promise
+from offapi.confidence.table import HEAD, promise_lines, promise_rows
 from offapi.constrain import Level
 from offapi.data.documents import Document
 from offapi.errors import ConfigError, DataError

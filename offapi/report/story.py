@@ -11,6 +11,7 @@ from offapi.report import accuracy, cost, headline, run_facts, samples
 from offapi.report.accuracy import Accuracy, Difference, Rates
 from offapi.report.commands import Command, comparison_commands, run_commands
 from offapi.report.comparison import ComparisonFolder, ComparisonTable, find_comparison, read_table
+from offapi.report.confidence import ConfidenceSection, confidence_section
 from offapi.report.cost import CostSection
 from offapi.report.headline import Figure
 from offapi.report.learning import health_charts, learning_charts
@@ -37,6 +38,7 @@ class Story:
     learning: tuple[Chart, ...]
     health: tuple[Chart, ...]
     gamed: Table | None
+    confidence: ConfidenceSection | None
     cost: CostSection | None
     samples: Samples | None
     differing: Table | None
@@ -87,6 +89,7 @@ def make_story(
         learning=tuple(learning_charts(read.records)),
         health=tuple(health_charts(read.records)),
         gamed=_first_gamed(read),
+        confidence=None if compared else confidence_section(first),
         cost=cost.read_cost(_cost(read, cost_file)),
         samples=_samples(read, with_documents),
         differing=run_facts.differing_keys(read.records),

@@ -52,6 +52,11 @@ def _lines(story: Story) -> Iterator[str]:
     yield from _charts("## Health of GRPO", story.health)
     if story.gamed:
         yield from _table(story.gamed)
+    if story.confidence:
+        yield from ("## Confidence", "", *_list(story.confidence.lines))
+        for table in story.confidence.tables:
+            yield from _table(table)
+        yield from _charts("", story.confidence.charts)
     if story.cost:
         yield from ("## Cost", "", escape(story.cost.verdict), "")
         for table in story.cost.tables:
