@@ -44,8 +44,8 @@ _CHARACTER = 4  # tokens that the rest of one character may take
 class Bounded:
     """One document's constraint: the matcher to copy, the room its answers need, what is unread.
 
-    `unread` are the paths of bound fields of which the document prints no reading: their values
-    are bound by the schema alone.
+    `unread` are the paths of bound fields of which the document prints no reading and that
+    cannot be null: their values are bound by the schema alone.
     """
 
     matcher: LLMatcher
@@ -141,7 +141,7 @@ class Constraints:
                 f" {matcher.get_error().splitlines()[0]}.",
                 next_step="Simplify the schema, or set constrain = 'off'.",
             )
-        return Bounded(matcher, self._room(matcher, part), tuple(binder.unread))
+        return Bounded(matcher, self._room(matcher, part), tuple(binder.grammar.unread))
 
     def _room(self, matcher: LLMatcher, part: Part) -> Room:
         """Return what answers need. Raise ConfigError where none fits into max_answer_tokens."""
@@ -149,10 +149,12 @@ class Constraints:
         longest = len(self.vocabulary.encode(part.widest)) + _SPARE
         end = closing(matcher, "outside", self.vocabulary, 2 * longest + limit)
         if end is None or len(end) > limit:
-            least = "no whole answer" if end is None else f"the shortest one, {len(end)} tokens,"
+            least = "no way to end one was found"
+            if end is not None:
+                least = f"the shortest one has {plural(len(end), 'token')}"
             raise ConfigError(
                 f"max_answer_tokens = {limit} has no room for an answer of task"
-                f" {self.task.name!r}: {least} does not fit.",
+                f" {self.task.name!r}: {least}.",
                 where="task, field 'max_answer_tokens'",
                 next_step=f"Raise it to {plural(2 * (len(end or ()) or longest), 'token')}.",
             )
@@ -188,7 +190,7 @@ class _Binder:
     """The grammar of one document's answers, in the making."""
 
     def __init__(self, of: Constraints, document: str) -> None:
-        self.of, self.document, self.unread = of, document, list[str]()
+        self.of, self.document = of, document
         schema = of.task.schema or {}
         self.grammar = Grammar(schema, self._bind, of.fields.amounts)
 
@@ -197,8 +199,8 @@ class _Binder:
         if binding is None:
             return None
         found = self._bound(binding, path, part)
-        if found is None and path not in self.unread:
-            self.unread.append(path)
+        if found is None and path not in self.grammar.unread:
+            self.grammar.unread.append(path)
         return found
 
     def _bound(self, binding: Binding, path: str, part: Mapping[str, Any]) -> Part | None:

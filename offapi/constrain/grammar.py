@@ -62,6 +62,7 @@ class Grammar:
     bind: BindField
     amounts: Callable[[str], bool]  # whether numbers at a path are written as amounts
     rules: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # paths that a document has no reading for
 
     def whole(self) -> tuple[str, Part]:
         """Return the Lark grammar of the answer, and its parts' sum."""
@@ -89,15 +90,23 @@ class Grammar:
             if name in part and own_keywords(part) <= {name} | _HINTS:
                 if name == "oneOf" and not self.disjoint(part[name]):
                     return self.json(part, path)
-                return self.either([self.value(one, path, seen) for one in part[name]])
+                return self.any_of(part[name], path, seen)
         if "enum" in part or "const" in part:
             return self.choices(part, path)
         types = part.get("type")
         if isinstance(types, list):
-            return self.either([self.value({**part, "type": one}, path, seen) for one in types])
+            return self.any_of([{**part, "type": one} for one in types], path, seen)
         if types is None and ("properties" in part or not path):
             types = "object"
         return self.typed(types, part, path, seen)
+
+    def any_of(self, parts: Sequence[object], path: str, seen: tuple[str, ...]) -> Part:
+        """Return the grammar of any of `parts`; of null alone where the rest has no reading."""
+        found = self.either([self.value(one, path, seen) for one in parts])
+        if path in self.unread and any(map(_null, parts)):
+            self.unread.remove(path)
+            return Part('"null"', "null")
+        return found
 
     def typed(self, name: object, part: Schema, path: str, seen: tuple[str, ...]) -> Part:
         """Return the grammar of one JSON type."""
@@ -241,6 +250,10 @@ _PROSE = ANNOTATIONS - {"$defs", "definitions"}
 
 def _closed(part: Schema) -> bool:
     return bool(part.get("properties")) and part.get("additionalProperties") in (None, False)
+
+
+def _null(part: object) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "null"
 
 
 def _day(part: Schema) -> bool:

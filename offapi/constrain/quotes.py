@@ -15,8 +15,9 @@ from typing import Any
 
 import orjson
 
-from offapi.constrain.grammar import Grammar, Part
+from offapi.constrain.grammar import Grammar, Part, check_library
 from offapi.constrain.keywords import STRING_CHARACTER, own_keywords, refused
+from offapi.constrain.readings import fitting
 
 # U+0E00 on: Thai, Chinese, Japanese and others that write no spaces; Korean does, and is cut too.
 _WORD = re.compile(r"(?:[^\W_\u0e00-\U0010ffff][\u0300-\u036f]*)+|\S[\u0300-\u036f]*|\s+")
@@ -24,6 +25,7 @@ _UNPRINTED = re.compile(r"[\x00-\x1f\x7f]+")
 _NO_BEGINNING = (
     r")\]},:;!?%*\/"  # marks that end or part something, as a regular expression's class
 )
+_LONGEST = 40  # words and spaces of a run that is looked for
 _LIMITS = frozenset({"type", "minLength", "maxLength", "pattern"})
 
 
@@ -41,15 +43,29 @@ def check_limits(part: Mapping[str, Any], path: str) -> None:
             path, key, "a field that is quoted from the document cannot keep it",
             "Use minLength, maxLength or pattern, or take the field out of `bind`.",
         )  # fmt: skip
+    if pattern := part.get("pattern"):
+        check_library(f"start: T\nT: /{_anchored(pattern, path)}/", path)
+
+
+def _fits(words: tuple[str, ...], part: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
+    """Return whether some run of a few words is within the limits of `part`."""
+    if own_keywords(part) <= {"type"}:
+        return True
+    runs = (
+        "".join(words[first:end]).strip()
+        for first in range(len(words))
+        for end in range(first + 1, min(first + _LONGEST, len(words)) + 1)
+    )
+    return bool(fitting(runs, part, root))
 
 
 def quoted(document: str, part: Mapping[str, Any], path: str, grammar: Grammar) -> Part | None:
     """Return the grammar of a run of the document's words within the limits of `part`.
 
-    None where the document has no words.
+    None where the document has no such words.
     """
     words = words_of(document)
-    if not words:
+    if not words or not _fits(words, part, grammar.root):
         return None
     chunks = [orjson.dumps(word).decode()[1:-1] for word in words]
     run = grammar.add(

@@ -162,3 +162,96 @@ def test_samples_are_bound_free_and_runner_ups(chat: Chat) -> None:
             matcher.accept(token)
         seen.append(ranks)
     assert seen[10:13] == [[0, 0, 0], [0, 1, 2], [0, 0, 0]]
+
+
+def test_without_a_reading_a_field_that_may_be_null_is_null(chat: Chat) -> None:
+    number = {"type": ["number", "null"]}
+    either = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    for part in (number, either):
+        schema = {"type": "object", "properties": {"total": part}, "required": ["total"]}
+        constraints = Constraints.of(task_of(schema, match={"total": "number"}), chat, "source")
+        assert constraints.bounded("no numbers").unread == ()
+        for document, said, fits in (
+            ("no numbers", "null", True),
+            ("no numbers", "1.00", False),
+            ("total 1.00", "1.00", True),
+            ("total 1.00", "null", True),
+        ):
+            matcher = constraints.start(document)(0)
+            assert matcher is not None
+            assert reaches(matcher, chat, f'{{"total":{said}}}') is fits
+
+
+def test_lists_of_objects_are_bound_by_the_same_rules(chat: Chat) -> None:
+    item = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "x-quote": True}, "price": {"type": "number"}},
+        "required": ["name", "price"],
+    }
+    schema = {
+        "type": "object",
+        "properties": {"items": {"type": "array", "items": item, "minItems": 1}},
+        "required": ["items"],
+    }
+    task = task_of(schema, match={"items": "list"}, max_answer_tokens=120)
+    constraints = Constraints.of(task, chat, "source")
+    for said, fits in (
+        ('{"name":"Rye loaf","price":2.50}', True),
+        ('{"name":"Rye loaf","price":2.50},{"name":"Tea","price":1.00}', True),
+        ('{"name":"Rye bread","price":2.50}', False),
+        ('{"name":"Tea","price":9.00}', False),
+        ("", False),
+    ):
+        matcher = constraints.start("Tea 1.00\nRye loaf 2.50")(0)
+        assert matcher is not None
+        assert reaches(matcher, chat, f'{{"items":[{said}]}}') is fits
+
+
+@pytest.mark.parametrize(
+    ("limits", "said", "fits"),
+    [
+        ({"minLength": 6}, "LOT F21", True),
+        ({"minLength": 6}, "LOT", False),
+        ({"maxLength": 3}, "LOT", True),
+        ({"maxLength": 3}, "LOT F21", False),
+        ({"pattern": "^[A-Z][0-9]+$"}, "F21", True),
+        ({"pattern": "^[A-Z][0-9]+$"}, "LOT F21", False),
+    ],
+)
+def test_a_quoted_field_keeps_the_schemas_limits(
+    chat: Chat, limits: dict[str, Any], said: str, fits: bool
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string", **limits}},
+        "required": ["a"],
+    }
+    task = task_of(schema, bind=offapi.quote("a"))
+    matcher = Constraints.of(task, chat, "source").start(RECEIPT)(0)
+    assert matcher is not None
+    assert reaches(matcher, chat, f'{{"a":"{said}"}}') is fits
+
+
+def test_quotes_and_backslashes_of_a_document_are_escaped(chat: Chat) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    task = task_of(schema, bind=offapi.quote("a"))
+    page = 'Size 4" \\ caf\u00e9 \u7d05\u8336'
+    for said in ('Size 4"', '4" \\ caf\u00e9', "\u8336"):
+        matcher = Constraints.of(task, chat, "source").start(page)(0)
+        assert matcher is not None
+        assert reaches(matcher, chat, orjson.dumps({"a": said}).decode())
+
+
+@pytest.mark.parametrize(
+    ("part", "keyword"),
+    [
+        ({"type": "string", "format": "email"}, "format"),
+        ({"type": "string", "pattern": "^a|b$"}, "pattern"),
+    ],
+)
+def test_limits_that_a_quoted_field_cannot_keep_are_refused(
+    chat: Chat, part: dict[str, Any], keyword: str
+) -> None:
+    schema = {"type": "object", "properties": {"a": part}, "required": ["a"]}
+    with pytest.raises(ConfigError, match=keyword):
+        Constraints.of(task_of(schema, bind=offapi.quote("a")), chat, "source")
