@@ -70,7 +70,7 @@ class Adapters:
     @contextmanager
     def of_rows(self, names: Sequence[str | None]) -> Iterator[None]:
         """Compute with the adapters of that name, one for each row of the forward pass."""
-        if not any(self.numbers[name] for name in names):
+        if not self.others or not any(self.numbers[name] for name in names):
             yield
             return
         scales = [self._own_scale(), *(each.scale for each in self.others)]

@@ -71,12 +71,12 @@ def test_a_prefix_that_few_rows_follow_is_given_up(open_adapted: Open) -> None:
     requests = [RowRequest(PROMPTS[0], LONG, 0), RowRequest(PROMPTS[2], LONG, 2)]
     numbers = engine.insert(requests)
     answers = gather(engine.step())
-    assert engine.shared.tokens == SHARED  # type: ignore[attr-defined]
+    assert engine.prompts.shared.tokens == SHARED  # type: ignore[attr-defined]
     for key in range(3, 6):
         requests.append(RowRequest((key, *PROMPTS[1]), LONG, key))
         numbers += engine.insert(requests[-1:])
         gather(engine.step(), answers)
-        assert bool(engine.shared.tokens) == (key == 3)  # type: ignore[attr-defined]
+        assert bool(engine.prompts.shared.tokens) == (key == 3)  # type: ignore[attr-defined]
     drain(engine, answers)
     for number, request in zip(numbers, requests, strict=True):
         same(answers[number], alone(open_adapted, request))

@@ -320,6 +320,7 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "fast_swiglu",
         "loader",
         "micro_batches",
+        "prefill",
         "prepare",
     }
     assert torch & mlx == {
