@@ -119,3 +119,14 @@ def test_training_is_the_same_next_to_an_engine_with_adapters(
     answer_all(used.engine(folders), [RowRequest(PROMPTS[0], GREEDY, adapter="letters")])
     assert used.forward_backward(episodes) == plain.forward_backward(episodes)
     np.testing.assert_array_equal(used.score(episodes)[0], plain.score(episodes)[0])
+
+
+def test_a_prefix_is_followed_under_its_own_adapter_alone(
+    open_adapted: Open, folders: Mapping[str, Path | None]
+) -> None:
+    pairs = [(0, None), (1, None), (2, None), (0, "invoices"), (1, "invoices")]
+    requests = [RowRequest(PROMPTS[key], SAMPLED, key, adapter=name) for key, name in pairs]
+    engine = open_adapted().engine(folders)
+    for request, answer in zip(requests, answer_all(engine, requests), strict=True):
+        same(answer, alone(open_adapted, request, folders))
+    assert engine.prompts.shared.tokens == SHARED  # type: ignore[attr-defined]
