@@ -255,3 +255,13 @@ def test_limits_that_a_quoted_field_cannot_keep_are_refused(
     schema = {"type": "object", "properties": {"a": part}, "required": ["a"]}
     with pytest.raises(ConfigError, match=keyword):
         Constraints.of(task_of(schema, bind=offapi.quote("a")), chat, "source")
+
+
+def test_a_number_that_match_does_not_name_is_bound_by_the_schema_alone(chat: Chat) -> None:
+    number = {"type": "number"}
+    schema = {"type": "object", "properties": {"a": number, "b": number}, "required": ["a", "b"]}
+    constraints = Constraints.of(task_of(schema, match={"a": "number"}), chat, "source")
+    for said, fits in (('{"a":12.37,"b":99.99}', True), ('{"a":99.99,"b":12.37}', False)):
+        matcher = constraints.start(RECEIPT)(0)
+        assert matcher is not None
+        assert reaches(matcher, chat, said) is fits
