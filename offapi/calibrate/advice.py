@@ -27,7 +27,7 @@ def why_none(
     found = f"{share(wrong, least, 'surest document', ('is', 'are'))} wrong"
     enough = documents_for(surest, error, level)
     if enough is not None:
-        return f"{found}; about {enough:,} reviewed documents would do"
+        return f"{found}; about {plural(enough, 'reviewed document')} would do"
     return (
         f"{found}, more than {error:.0%}, so more documents do not help: see whether gold is"
         " ambiguous, or train further"

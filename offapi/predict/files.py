@@ -85,8 +85,8 @@ def predict_files(
             _ask(predictor, asked, files, todo, log, tally, progress)
         others = log.finish(documents)
         if others:
-            count = plural(others, "earlier answer")
-            progress.say(f"{out} also keeps {count} to documents that were not named now.")
+            count = plural(others, "earlier answer, to a document", "earlier answers, to documents")
+            progress.say(f"{out} also keeps {count} not named now.")
         names = answer_fields(predictor.task) if predictor.task else ()
         if files.table is not None:
             write_table(files.table, names, log.answers(documents))

@@ -111,7 +111,8 @@ class PredictTotals:
         for cause, errors in self.errors.items():
             lines.append(f"  {plural(errors, 'error')}: {cause}. {NEXT.get(cause, SEE)}")
         if self.accepted is not None and self.fields is not None:
-            lines.append(f"All fields accepted: {self.accepted:,} of {self.documents:,} documents.")
+            count = plural(self.documents, "document")
+            lines.append(f"All fields accepted: {self.accepted:,} of {count}.")
             each = [f"{name} {count:,}" for name, count in self.fields.items()]
             lines.append(f"Accepted by field: {', '.join(each)}.")
         else:

@@ -80,7 +80,8 @@ def _verdict(report: ShadowReport) -> list[str]:
     if report.verdict == "too few documents":
         differing = compared.only_a + compared.only_b
         needed = documents(differing, report.gold.n, report.margin)
-        said.append(f"About {needed:,} documents with gold would show a difference of that size.")
+        count = plural(needed, "document")
+        said.append(f"About {count} with gold would show a difference of that size.")
     return said
 
 
@@ -109,7 +110,8 @@ def _needed(needed: NeededShare, level: str) -> str:
             asked = "the student alone will do"
         return f"{asked} (quality {point.quality.percent()}); holds with {level} probability."
     if needed.documents is not None:
-        return f"no share is shown to suffice; about {needed.documents:,} documents might show one."
+        count = plural(needed.documents, "document")
+        return f"no share is shown to suffice; about {count} might show one."
     return f"no share suffices on these documents; the highest quality is {100 * needed.best:.1f}%."
 
 

@@ -23,6 +23,8 @@ from offapi.models.lock import LOCK
 # A resumed run may change these: no result depends on them.
 MAY_CHANGE = ("allow", "workers", "reward_seconds")
 DIGITS = 12  # of a hash in a folder's name
+# Keys that version 0.1 did not have, with what it did: so its runs resume and its arms are found.
+LATER = {"constrain": "off"}
 
 
 def describe_run(config: Any) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def describe_run(config: Any) -> dict[str, Any]:
     Raises ConfigError for a file that cannot be read.
     """
     reads = {**config.reads(), "model": _locked(config.model)}
-    keys = configs.resolved(config)
+    keys = _keys(config)
     for name in MAY_CHANGE:
         keys.pop(name, None)
     step = "Check the path. Relative paths start at the folder of the recipe file."
@@ -60,7 +62,7 @@ def describe_arm(recipe: str, config: Any, backend: str, start: str | None) -> d
     """
     reads = config.reads()
     places = {"name", "out", "model", "adapter", *reads}
-    keys = {name: value for name, value in configs.resolved(config).items() if name not in places}
+    keys = {name: value for name, value in _keys(config).items() if name not in places}
     step = "Check the path. Relative paths start at the folder of the file that names them."
     hashes = {name: _hash(sha256_path, path, DataError, step) for name, path in reads.items()}
     return {
@@ -82,6 +84,15 @@ def name_folder(kind: str, manifest: Mapping[str, Any]) -> str:
     """Return `sft-0123456789ab`: the same name for the same manifest."""
     digest = hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return f"{kind.replace('_', '-')}-{digest[:DIGITS]}"
+
+
+def _keys(config: Any) -> dict[str, Any]:
+    """Return the keys of `config` as resolved, less the later ones at what was done before."""
+    return {
+        name: value
+        for name, value in configs.resolved(config).items()
+        if name not in LATER or value != LATER[name]
+    }
 
 
 def hash_model(model: str | Path) -> str:

@@ -19,7 +19,7 @@ import pytest
 import tiny_llama
 
 from offapi import backend as seam
-from offapi.backend import Arrays, Backend, LoraSpec, ModelSpec
+from offapi.backend import Arrays, Backend, ModelSpec
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 NEEDS = {"torch": ("torch", "peft"), "mlx": ("mlx", "mlx_lm")}
-SHAPE = LoraSpec(rank=4, alpha=6.0)
+SHAPE = oracle.SHAPE
 
 Load = Callable[..., Backend]
 

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from offapi.adapter import parameter
-from offapi.backend import Sampling
+from offapi.backend import LoraSpec, Sampling
 from offapi.episodes import Episode
 
 Array = NDArray[np.float64]
 # Nats that float32 may be off: at most 4e-6 was measured on a CPU. `conftest` allows a GPU more.
 CLOSE = 1e-5
+SHAPE = LoraSpec(rank=4, alpha=6.0)  # of the adapters of these tests
 LINEARS = {
     "self_attn.q_proj": (tiny_llama.HIDDEN, tiny_llama.HIDDEN),
     "self_attn.k_proj": (

@@ -75,7 +75,7 @@ def test_a_decoded_token_sees_as_many_keys_as_its_window(shared: int, window: in
     cache = decoding(room=3, capacity=9, shared=shared)
     if shared:
         cache.prefix[0] = (draw(shared, 2, 3).detach(), draw(shared, 2, 4).detach())
-    cache.admit({0: (own_k, own_v)}, lengths, 1, 0)
+    cache.admit({0: (own_k, own_v)}, lengths, [1] * len(lengths), 0)
     cache.place(torch.tensor(lengths), max(lengths) + 1)
     found = cache.attend(0, q, k, v, 0.3, window)
     starts = [0, 1, 4]

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import oracle
 import pytest
 from test_bound_rollout import GREEDY
 from test_engine import KEPT, MIXED, Answer, alone, answer_all, drain, gather, same
@@ -27,10 +28,8 @@ LONG = replace(SAMPLED, max_tokens=30)
 
 @pytest.fixture
 def open_adapted(model_folder: Path, adapter: Arrays) -> Open:
-    from conftest import SHAPE
-
     def start(**fields: object) -> Backend:
-        backend = open_mlx(model_folder, lora=SHAPE, **fields)
+        backend = open_mlx(model_folder, lora=oracle.SHAPE, **fields)
         backend.restore(TrainState(adapter=adapter))
         return backend
 

@@ -46,7 +46,7 @@ def left(
     choose = import_module(f"offapi.backends.{backend_name}_backend.sampling").choose
     array = import_module({"torch": "torch", "mlx": "mlx.core"}[backend_name])
     make = array.tensor if backend_name == "torch" else array.array
-    _, _, mask_RV = choose(make(logits_RV), sampling, make([0.5] * len(logits_RV)))
+    mask_RV = choose(make(logits_RV), sampling, make([0.5] * len(logits_RV)))[2]
     return np.array(mask_RV.tolist())
 
 
