@@ -1,4 +1,4 @@
-"""The option --backend, which several commands share."""
+"""The options --backend and --dtype, which several commands share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ DEVICE_NAMES = ("cuda", "gpu", "cpu", "metal", "mps", "rocm", "nvidia", "apple")
 DEVICES = (
     "A backend is a library: torch (which uses a CUDA GPU by itself where there is one) or mlx"
     " (Apple's GPU)."
+)
+
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Number format of the model's weights. auto: bfloat16 on a GPU, float32 on the CPU.",
 )
 
 

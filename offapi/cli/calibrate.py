@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from offapi.cli.backend_option import backend_option
+from offapi.cli.backend_option import backend_option, dtype_option
 from offapi.cli.output import Output, options
 
 FILE = click.Path(path_type=Path)
@@ -52,13 +52,7 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
     " task declares]",
 )
 @backend_option()
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Number format of the model's weights. auto: bfloat16 on a GPU, float32 on the CPU.",
-)
+@dtype_option
 @options
 def command(output: Output, *, run: Path, **values: Any) -> None:
     """Give each field of a run's answers a probability, and accept those that need no review.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from offapi.cli.backend_option import backend_option
+from offapi.cli.backend_option import backend_option, dtype_option
 from offapi.cli.constrain_option import constrain_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError, DataError
@@ -125,13 +125,7 @@ class Rival:
 )
 @constrain_option()
 @backend_option()
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Number format of the model's weights. auto: bfloat16 on a GPU, float32 on the CPU.",
-)
+@dtype_option
 @options
 def command(
     output: Output,

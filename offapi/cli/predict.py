@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offapi.cli.backend_option import backend_option
+from offapi.cli.backend_option import backend_option, dtype_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError
 
@@ -66,13 +66,7 @@ LEVELS = ("off", "schema", "source", "register")
     help="Answer only the first N documents.  [default: all]",
 )
 @backend_option()
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Number format of the model's weights. auto: bfloat16 on a GPU, float32 on the CPU.",
-)
+@dtype_option
 @options
 def command(output: Output, *, source: str, paths: tuple[Path, ...], **values: Any) -> None:
     """Answer documents with a trained run, or with a model, and write one JSON object for each.

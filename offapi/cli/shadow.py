@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offapi.cli.backend_option import backend_option
+from offapi.cli.backend_option import backend_option, dtype_option
 from offapi.cli.output import Output, options
 from offapi.errors import ConfigError
 
@@ -71,13 +71,7 @@ LEVELS = ("off", "schema", "source", "register")
     help="Use only the first N requests.  [default: all]",
 )
 @backend_option()
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Number format of the model's weights. auto: bfloat16 on a GPU, float32 on the CPU.",
-)
+@dtype_option
 @options
 def command(output: Output, *, source: str, task_file: Path | None, **values: Any) -> None:
     """Send recorded requests through a student, and compare it with the recorded answers.
