@@ -1,6 +1,7 @@
 """Answer documents with a run on every Ray worker: lines of documents in, lines of answers out.
 
-The lines are those of `offapi predict`. Left out: skipping documents that an earlier file answers.
+The lines are those of `offapi predict`, but for `document_hash`, which its resuming needs. Left
+out: skipping documents that an earlier file answers.
 """
 
 from __future__ import annotations
