@@ -44,7 +44,8 @@ LAYERS = (
     "predict",
     "rl",
     "recipes",
-    "cost drift advise report compare init explain calibrate shadow on_ray",
+    "cost drift advise report compare init explain calibrate shadow on_ray export",
+    "serve",
     "demo doctor",
     "cli",
 )
