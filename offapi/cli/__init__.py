@@ -32,6 +32,7 @@ COMMANDS = {
     "grade": "Score traces with the task's checks and keep the best.",
     "train": "Train a model with a recipe.",
     "predict": "Answer documents with a run or a model, field by field.",
+    "serve": "Serve runs and models as an OpenAI-compatible API.",
     "eval": "Measure a model's accuracy, or compare two, with 95% intervals.",
     "shadow": "Compare a student with the recorded answers of a frontier model.",
     "calibrate": "Promise which of a run's answers need no review.",

@@ -1,0 +1,69 @@
+"""`offapi serve`: runs and models behind an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from offapi.cli.backend_option import backend_option, dtype_option
+from offapi.cli.output import Output, options
+
+FILE = click.Path(path_type=Path)
+MB = 1 << 20
+
+
+@click.command(short_help="Serve runs and models as an OpenAI-compatible API.")
+@click.argument("sources", nargs=-1, required=True, metavar="[NAME=]RUN|MODEL...")
+@click.option("--task", "task_file", type=FILE, help="Task file (Python).  [default: each run's]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen at; 0 for any that is free.",
+)
+@click.option(
+    "--cache",
+    "cache_mb",
+    type=click.IntRange(0),
+    metavar="MB",
+    default=256,
+    show_default=True,
+    help="Memory for beginnings of prompts that are kept between requests.",
+)
+@backend_option()
+@dtype_option
+@options
+def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
+    """Serve trained runs, or models, where an application now calls OpenAI's API.
+
+    RUN is a run's folder, which has base model, adapter and task; MODEL is a local model's name or
+    folder. Several have one base, and requests choose by name: a run is called as its folder, or
+    NAME. With NAME=RUN an application keeps the model's name that it has, and changes its base URL
+    alone. Without a temperature in the request, answers are greedy, as they were measured.
+
+    The server listens on this machine alone. Ctrl-C or SIGTERM lets it finish what it is answering.
+
+    \b
+    Examples:
+      offapi serve runs/student
+      offapi serve gpt-4o-mini=runs/student --port 8000
+      offapi serve runs/invoices runs/receipts --backend mlx
+    """
+    from offapi.backend import default_backend
+    from offapi.serve.run import ServeOptions, serve
+
+    asked = ServeOptions(
+        sources=sources,
+        backend=values["backend"] or default_backend(),
+        task_file=values["task_file"],
+        host=values["host"],
+        port=values["port"],
+        dtype=values["dtype"],
+        cache_bytes=values["cache_mb"] * MB,
+    )
+    serve(asked, output)
+    output.result({"served": True})

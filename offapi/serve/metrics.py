@@ -1,0 +1,50 @@
+"""What /metrics shows: counts and times, never a text."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+# a second series for each, of when it began
+disable_created_metrics()  # type: ignore[no-untyped-call]
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+class ServerMetrics:
+    """The counters of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        own = self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "offapi_requests", "Answered requests.", ["path", "status"], registry=own
+        )
+        self.tokens = Counter(
+            "offapi_tokens",
+            "Tokens read (prompt) and written (completion).",
+            ["kind"],
+            registry=own,
+        )
+        self.canceled = Counter("offapi_canceled", "Requests whose client went away.", registry=own)
+        self.answers = Counter(
+            "offapi_answers", "Answers to a task, by what became of them.", ["result"], registry=own
+        )
+        self.lost_traces = Counter(
+            "offapi_lost_traces", "Requests that could not be kept as traces.", registry=own
+        )
+        self.rows = Gauge("offapi_rows", "Completions that wait or decode.", registry=own)
+        self.first_token = Histogram(
+            "offapi_first_token_seconds", "Time to the first token.", buckets=_SECONDS, registry=own
+        )
+        self.seconds = Histogram(
+            "offapi_answer_seconds", "Time to the whole answer.", buckets=_SECONDS, registry=own
+        )
+
+    def text(self) -> bytes:
+        """Return the metrics in Prometheus's text format."""
+        return generate_latest(self.registry)

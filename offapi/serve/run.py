@@ -1,0 +1,138 @@
+"""Load what is served, listen, and answer until a signal comes.
+
+Left out: the endpoints (`offapi.serve.app`).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import uvicorn
+
+from offapi.backend import DType, Limits, ModelSpec, load
+from offapi.engine import Engine
+from offapi.errors import ConfigError
+from offapi.progress import LOADING, Progress
+from offapi.serve.app import build_app
+from offapi.serve.engine_loop import EngineLoop
+from offapi.serve.limits import ServerLimits
+from offapi.serve.served_models import ServedModel, ServedModels, adapters_of, read_models
+from offapi.serve.server import Server
+from offapi.text.display import plural
+
+GRACE_SECONDS = 30  # for what is being answered when the server is asked to end
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What the command asks for. `cache_bytes` bounds the prefixes kept between requests."""
+
+    sources: tuple[str, ...]
+    backend: str
+    task_file: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    dtype: DType = "auto"
+    cache_bytes: int = 0
+    limits: ServerLimits = ServerLimits()
+
+
+def serve(options: ServeOptions, progress: Progress) -> Server:
+    """Answer requests until SIGINT or SIGTERM; then finish what is being answered, and return.
+
+    Raise ConfigError for an address that cannot be had, and what loading raises.
+    """
+    models = read_models(options.sources, options.task_file, options.backend)
+    served = ServedModels.of(models)
+    listening = _listen(options.host, options.port)
+    with listening:
+        for line in say_models(models, options.backend):
+            progress.say(line)
+        progress.say(LOADING)
+        loop = EngineLoop(make_engine(options, models), options.limits.rows)
+        loop.start()
+        server = Server(served, loop, options.backend, options.limits)
+        try:
+            host, port = listening.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            progress.say(f"Serving on http://{shown}:{port}/v1 (Ctrl-C ends it).")
+            _listen_until_signal(server, listening)
+        finally:
+            loop.close()
+    return server
+
+
+def make_engine(
+    options: ServeOptions, models: Sequence[ServedModel]
+) -> Callable[[], tuple[Engine, Callable[[], None]]]:
+    """Return what makes the engine, and what frees its model, in the thread that will use them."""
+
+    def make() -> tuple[Engine, Callable[[], None]]:
+        first = models[0].answering
+        spec = ModelSpec(
+            path=first.model.path, adapter=first.adapter, dtype=options.dtype, limits=Limits()
+        )
+        backend = load(options.backend, spec)
+        return backend.engine(adapters_of(models), options.cache_bytes), backend.close
+
+    return make
+
+
+def say_models(models: Sequence[ServedModel], backend: str) -> list[str]:
+    """Return a line for each model, and what a request takes of memory."""
+    lines = []
+    for each in models:
+        adapter = "with its adapter" if each.answering.adapter else "without an adapter"
+        asks = f", task {each.predictor.task.name!r}" if each.predictor.task else ""
+        lines.append(f"{each.name}: {each.answering.model.name} {adapter}{asks}, on {backend}.")
+    size = bytes_per_token(models[0].answering.model.path)
+    if size is not None:
+        lines.append(
+            f"{plural(1000, 'token')} of prompts and answers in progress take about"
+            f" {1000 * size / 1e6:,.0f} MB (half of it in bfloat16), besides the weights."
+        )
+    return lines
+
+
+def bytes_per_token(folder: Path) -> int | None:
+    """Return the bytes that a token's keys and values take in float32; None if unknown."""
+    config = orjson.loads((folder / "config.json").read_bytes())
+    heads, layers = config.get("num_attention_heads"), config.get("num_hidden_layers")
+    if not isinstance(heads, int) or not isinstance(layers, int):
+        return None
+    width = config.get("head_dim") or config.get("hidden_size", 0) // heads
+    return 2 * 4 * layers * int(config.get("num_key_value_heads") or heads) * int(width)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        step = "Choose another --port, or --port 0 for any that is free."
+        raise ConfigError(
+            f"cannot listen at {host}:{port}: {why}.", where="--port", next_step=step
+        ) from None
+
+
+def _listen_until_signal(server: Server, listening: socket.socket) -> None:
+    config = uvicorn.Config(
+        build_app(server),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:  # uvicorn raises the signal again when it is done
+        return
