@@ -7,8 +7,9 @@ neighbours. Left out: text, which is `offapi.chat`'s, and grammars, which are `o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -60,6 +61,12 @@ def allowed_words(matchers: Sequence[Matcher | None], vocabulary: int) -> Words:
     return words_RW
 
 
+def check_new(name: str, taken: Container[str | None]) -> None:
+    """Raise ValueError for the name of a further adapter that another one has."""
+    if name in taken:
+        raise ValueError(f"the engine has an adapter {name!r} already")
+
+
 @dataclass(frozen=True)
 class RowRequest:
     """A row to decode: its prompt, how to sample it, and what bounds it.
@@ -101,6 +108,14 @@ class Engine(Protocol):
         """Let new rows wait for free slots, and return their numbers.
 
         Raise ValueError for an empty prompt, an unknown token or an unknown adapter.
+        """
+        ...
+
+    def add_adapter(self, name: str, folder: Path | None) -> None:
+        """Let rows have the adapter of a further PEFT folder by `name`; None is the base alone.
+
+        Rows in progress are not disturbed. Raise ValueError for a name that is taken,
+        ModelError for a folder that is damaged or does not fit the model.
         """
         ...
 

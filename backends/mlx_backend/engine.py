@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
 from offapi.backend import Limits
 from offapi.completions import Sampling
-from offapi.engine import NewToken, RowRequest
+from offapi.engine import NewToken, RowRequest, check_new
 from offapi.episodes import check_tokens
 from offapi.prefix_tree import PrefixKey
 
@@ -125,6 +126,11 @@ class MLXEngine:
         """Let a kept row's keys and values be dropped."""
         kept = self.kept.pop(row)
         self.prompts.tree.unpin(PrefixKey(kept.adapter, kept.version), kept.computed)
+
+    def add_adapter(self, name: str, folder: Path | None) -> None:
+        """Let rows have the adapter of a further PEFT folder by `name`; None is the base alone."""
+        check_new(name, self.adapters.numbers)
+        self.adapters.load(name, folder)
 
     def cancel(self, row: int) -> None:
         """Drop a row, waiting, live or finished; its slot is free for the next step."""

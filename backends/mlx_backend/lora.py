@@ -55,17 +55,21 @@ class Adapters:
     """The adapters of one engine by name. None names the policy's own, whose matrices may train."""
 
     def __init__(self, policy: Policy, named: Mapping[str, Path | None], model: Path) -> None:
-        self.policy = policy
+        self.policy, self.model = policy, model
         self.numbers: dict[str | None, int] = {None: OWN}
         self.others: list[Adapter] = []
-        for name, folder in named.items():
-            self.others.append(_load(policy, folder, model))
-            self.numbers[name] = len(self.others)
         self.mixture: Mixture | None = None
         self.stacks: dict[str, tuple[Pair | None, tuple[int, ...], mx.array, mx.array]] = {}
-        targets = {path for each in self.others for path in each.pairs}
-        if self.others:
-            _wrap(policy, targets | set(policy.lora))
+        for name, folder in named.items():
+            self.load(name, folder)
+
+    def load(self, name: str, folder: Path | None) -> None:
+        """Add the adapter of a PEFT folder, or the base alone, by `name`."""
+        new = _load(self.policy, folder, self.model)
+        self.others.append(new)
+        self.numbers[name] = len(self.others)
+        self.stacks.clear()
+        _wrap(self.policy, set(new.pairs) | set(self.policy.lora))
 
     @contextmanager
     def of_rows(self, names: Sequence[str | None]) -> Iterator[None]:

@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from offapi.completions import Sampling
-from offapi.engine import NewToken, RowRequest
+from offapi.engine import NewToken, RowRequest, check_new
 from offapi.episodes import check_tokens, common_prefix_length
 from offapi.prefix_tree import PrefixKey, PrefixTree, Tokens
 
@@ -104,6 +105,11 @@ class TorchEngine:
         kept = self.kept.pop(row)
         kept.continue_after(tokens, sampling, self._kind(sampling))
         self.waiting.append(WaitingPrompt(kept.prompt, kept.request.adapter, [kept]))
+
+    def add_adapter(self, name: str, folder: Path | None) -> None:
+        """See `Engine.add_adapter`."""
+        check_new(name, self.adapters.names)
+        self.adapters.load(name, folder)
 
     def cancel(self, row: int) -> None:
         """See `Engine.cancel`."""

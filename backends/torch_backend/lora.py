@@ -62,7 +62,7 @@ def inject(model: Any, spec: ModelSpec) -> tuple[dict[str, nn.Parameter], float]
     shape, arrays = adapters.read_requested(spec)
     if shape is None:
         return {}, 0.0
-    linears = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    linears = linear_layers(model)
     adapters.check_targets(shape, (name.rsplit(".", 1)[-1] for name in linears), spec.path)
     alpha: Any = shape.alpha  # PEFT annotates it as int, but divides it by the rank
     config = LoraConfig(
@@ -114,10 +114,18 @@ class Adapters:
     """
 
     def __init__(self, model: nn.Module, spec: ModelSpec, named: Mapping[str, Path | None]) -> None:
-        linears = linear_layers(model) if named else {}
-        self.named = {name: load_adapter(folder, linears, spec) for name, folder in named.items()}
-        targets = {path for adapter in self.named.values() for path in adapter.pairs}
-        self.layers = {
+        self.model, self.spec = model, spec
+        self.named: dict[str, Adapter] = {}
+        self.layers: dict[str, Any] = {}  # those that an adapter is on, by path
+        for name, folder in named.items():
+            self.load(name, folder)
+
+    def load(self, name: str, folder: Path | None) -> None:
+        """Add the adapter of a PEFT folder, or the base alone, by `name`."""
+        linears = linear_layers(self.model)
+        self.named[name] = load_adapter(folder, linears, self.spec)
+        targets = self.named[name].pairs
+        self.layers |= {
             path: layer
             for path, layer in linears.items()
             if path in targets or isinstance(layer, Linear)
@@ -161,14 +169,19 @@ class Adapters:
         return flat.to(base.dtype).view(base.shape)
 
 
-def linear_layers(model: nn.Module) -> dict[str, Any]:
-    """Return the model's linear layers by path, one with an adapter as PEFT's layer."""
-    inner = {id(layer.base_layer) for layer in adapted(model)}
+def linear_layers(model: Any) -> dict[str, Any]:
+    """Return the linear layers that may have an adapter, by path; one that has it as PEFT's layer.
+
+    The head may not: logits are computed from its weight alone.
+    """
+    others = {id(layer.base_layer) for layer in adapted(model)} | {
+        id(model.get_output_embeddings())
+    }
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, Linear)
-        or (isinstance(module, nn.Linear) and id(module) not in inner and ".lora_" not in name)
+        or (isinstance(module, nn.Linear) and id(module) not in others and ".lora_" not in name)
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
+import tiny_llama
 from numpy.typing import NDArray
 from test_bound_rollout import GREEDY, ByPosition, sets
 from test_rollout import KINDS, PROMPTS, SAMPLED, SHARED, run
@@ -71,15 +72,16 @@ def answer_all(engine: Engine, requests: Sequence[RowRequest]) -> list[Answer]:
     return [answers[number] for number in numbers]
 
 
-def same(one: Answer, other: Answer) -> None:
+def same(one: Answer, other: Answer, close: float = 1.0) -> None:
+    """Check that the answers are equal, but for rounding of `close` times what is usual."""
     assert (one.tokens, one.finish) == (other.tokens, other.finish)
-    np.testing.assert_allclose(one.logprobs, other.logprobs, atol=oracle.CLOSE)
+    np.testing.assert_allclose(one.logprobs, other.logprobs, atol=close * oracle.CLOSE)
     for left, right in zip(one.allowed, other.allowed, strict=True):
         assert (left is None) == (right is None)
         assert left is None or left.tolist() == right.tolist()  # type: ignore[union-attr]
     for pair, twin in zip(one.signals, other.signals, strict=True):
         assert (pair is None) == (twin is None)
-        np.testing.assert_allclose(pair or (), twin or (), rtol=2e-6, atol=2 * oracle.CLOSE)
+        np.testing.assert_allclose(pair or (), twin or (), rtol=2e-6, atol=2 * close * oracle.CLOSE)
 
 
 def alone(
@@ -194,6 +196,77 @@ def test_an_adapter_is_what_a_backend_that_loads_it_has(
         for answer, (completion,) in zip(answer_all(engine, requests), run(loaded), strict=True):
             assert tuple(answer.tokens) == completion.tokens
             np.testing.assert_allclose(answer.logprobs, completion.logprobs, atol=oracle.CLOSE)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 10**7])
+@pytest.mark.parametrize("first", [{}, {"letters"}])
+def test_an_adapter_may_be_added_while_rows_are_live(
+    adapted: Load, folders: Mapping[str, Path | None], cache_bytes: int, first: set[str]
+) -> None:
+    named = {name: folders[name] for name in first}
+    engine = adapted().engine(named, cache_bytes)
+    live = [replace(each, adapter=name) for each in MIXED for name in (None, *named)]
+    numbers = engine.insert(live)
+    answers = gather([*engine.step(), *engine.step()])
+    engine.add_adapter("invoices", folders["invoices"])
+    later = [replace(each, adapter=name) for each in MIXED for name in (None, "invoices", *named)]
+    numbers += engine.insert(later)
+    gather(engine.step(), answers)
+    engine.add_adapter("base", None)
+    later.append(replace(MIXED[0], adapter="base"))
+    numbers += engine.insert(later[-1:])
+    drain(engine, answers)
+    for number, request in zip(numbers, [*live, *later], strict=True):
+        same(answers[number], alone(adapted, request, folders), close=2.0)
+    for name in named:
+        assert answers[numbers[0]].tokens != answers[numbers[1]].tokens, name
+    again = answer_all(engine, later)
+    for answer, request in zip(again, later, strict=True):
+        same(answer, alone(adapted, request, folders), close=2.0)
+
+
+def test_an_adapter_that_cannot_be_added_changes_nothing(
+    load: Load, folders: Mapping[str, Path | None], tmp_path: Path
+) -> None:
+    engine = load().engine({"invoices": folders["invoices"]})
+    request = replace(MIXED[0], adapter="invoices")
+    (number,) = engine.insert([request])
+    answers = gather(engine.step())
+    with pytest.raises(ValueError, match="has an adapter 'invoices' already"):
+        engine.add_adapter("invoices", folders["letters"])
+    with pytest.raises(ModelError):
+        engine.add_adapter("missing", tmp_path / "missing")
+    with pytest.raises(ModelError, match="not finite"):
+        engine.add_adapter("infinite", infinite(tmp_path))
+    for name in ("missing", "infinite"):
+        with pytest.raises(ValueError, match=f"no adapter '{name}'"):
+            engine.insert([replace(request, adapter=name)])
+    same(drain(engine, answers)[number], alone(load, request, folders))
+
+
+def infinite(folder: Path) -> Path:
+    """Write an adapter with a number that is not finite."""
+    arrays = {p: np.ones(s, np.float32) for p, s in oracle.adapter_shapes(2).items()}
+    next(iter(arrays.values()))[0, 0] = np.inf
+    for file, content in adapters.encode(arrays, LoraSpec(rank=2)).items():
+        (folder / file).write_bytes(content)
+    return folder
+
+
+def test_the_head_may_have_no_adapter(load: Load, tmp_path: Path) -> None:
+    """Logits are computed from its weight alone: an adapter on it would do nothing."""
+    spec = LoraSpec(rank=2, targets=("lm_head",))
+    sizes = {"A": (2, tiny_llama.HIDDEN), "B": (300, 2)}
+    arrays = {adapters.parameter("lm_head", m): np.ones(s, np.float32) for m, s in sizes.items()}
+    for file, content in adapters.encode(arrays, spec).items():
+        (tmp_path / file).write_bytes(content)
+    for attempt in (
+        lambda: load(lora=spec),
+        lambda: load(adapter=tmp_path),
+        lambda: load().engine({"head": tmp_path}),
+    ):
+        with pytest.raises(ModelError, match="no linear layer 'lm_head' to adapt"):
+            attempt()
 
 
 def test_the_policys_own_adapter_may_train_beside_others(
