@@ -71,6 +71,12 @@ class TeacherError(OffapiError):
     code = "teacher"
 
 
+class ExportError(OffapiError):
+    """An exported model does not compute what it was exported from."""
+
+    code = "export"
+
+
 class RunError(OffapiError):
     """A run folder is locked, damaged or does not match what is being resumed."""
 

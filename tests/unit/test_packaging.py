@@ -332,6 +332,7 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "cache",
         "checkpoint",
         "engine",
+        "exported",
         "load_checks",
         "lora",
         "losses",
