@@ -26,6 +26,18 @@ MB = 1 << 20
     help="Port to listen at; 0 for any that is free.",
 )
 @click.option(
+    "--key-file",
+    type=FILE,
+    help="File of mode 0600 with the key that clients need; the variable OFFAPI_SERVE_KEY is the other way to give one.",
+)
+@click.option(
+    "--allow-host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Host name by which clients reach the server, besides its address and localhost (repeatable).",
+)
+@click.option(
     "--cache",
     "cache_mb",
     type=click.IntRange(0),
@@ -45,7 +57,9 @@ def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
     NAME. With NAME=RUN an application keeps the model's name that it has, and changes its base URL
     alone. Without a temperature in the request, answers are greedy, as they were measured.
 
-    The server listens on this machine alone. Ctrl-C or SIGTERM lets it finish what it is answering.
+    The server listens on this machine alone, and refuses web pages. With a --host that other
+    machines reach, clients need a key. Ctrl-C or SIGTERM lets it finish what it is answering; a
+    second one ends it at once.
 
     \b
     Examples:
@@ -62,6 +76,8 @@ def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
         task_file=values["task_file"],
         host=values["host"],
         port=values["port"],
+        names=values["names"],
+        key_file=values["key_file"],
         dtype=values["dtype"],
         cache_bytes=values["cache_mb"] * MB,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,8 +13,6 @@ from offapi.serve.chat_completions import chat_completions
 from offapi.serve.errors import ApiError, failed
 from offapi.serve.served_models import ServedModel
 from offapi.serve.server import Server
-
-LOG = logging.getLogger("offapi.serve")
 
 
 def build_app(server: Server) -> Starlette:
@@ -94,5 +90,4 @@ async def _no_endpoint(request: Request, error: HTTPException) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    LOG.error("a request failed: %s", type(error).__name__, exc_info=error)
-    return failed().response()
+    return failed().response()  # Starlette raises it again, and `Access` logs it

@@ -168,6 +168,10 @@ class EngineLoop:
             self._inbox.append(work)
             self._wake.notify()
 
+    def fail(self, error: Exception) -> None:
+        """Drop all rows between two steps; those who wait for them get the error."""
+        self.post(lambda engine: self._fail(engine, error))
+
     def close(self) -> None:
         """Drop all rows, free the engine and end the thread."""
         with self._wake:
@@ -221,7 +225,7 @@ class EngineLoop:
                 self.streams.pop(token.row, None)
 
     def _fail(self, engine: Engine, error: Exception) -> None:
-        """Give every request the error of a step, and begin afresh."""
+        """Give every request the error, and begin afresh."""
         streams: Any = dict.fromkeys(self.streams.values())
         self.streams.clear()
         engine.close()

@@ -5,37 +5,39 @@ Left out: the endpoints (`offapi.serve.app`).
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-import uvicorn
 
 from offapi.backend import DType, Limits, ModelSpec, load
 from offapi.engine import Engine
-from offapi.errors import ConfigError
 from offapi.progress import LOADING, Progress
-from offapi.serve.app import build_app
+from offapi.serve.access import AccessRules
 from offapi.serve.engine_loop import EngineLoop
+from offapi.serve.key import check_exposure, read_key
 from offapi.serve.limits import ServerLimits
+from offapi.serve.listen import listen_until_signal, open_address
 from offapi.serve.served_models import ServedModel, ServedModels, adapters_of, read_models
 from offapi.serve.server import Server
 from offapi.text.display import plural
 
-GRACE_SECONDS = 30  # for what is being answered when the server is asked to end
-
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What the command asks for. `cache_bytes` bounds the prefixes kept between requests."""
+    """What the command asks for. `cache_bytes` bounds the prefixes kept between requests.
+
+    `names` are names of the server besides its address, `key_file` has the key that clients need.
+    """
 
     sources: tuple[str, ...]
     backend: str
     task_file: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8080
+    names: tuple[str, ...] = ()
+    key_file: Path | None = None
     dtype: DType = "auto"
     cache_bytes: int = 0
     limits: ServerLimits = ServerLimits()
@@ -44,11 +46,15 @@ class ServeOptions:
 def serve(options: ServeOptions, progress: Progress) -> Server:
     """Answer requests until SIGINT or SIGTERM; then finish what is being answered, and return.
 
-    Raise ConfigError for an address that cannot be had, and what loading raises.
+    Raise ConfigError for an address that cannot be had or needs a key, and what loading raises.
     """
+    key = read_key(options.key_file)
+    check_exposure(options.host, key)
+    names = frozenset(name.lower() for name in options.names)
+    rules = AccessRules(options.host, names, key)
     models = read_models(options.sources, options.task_file, options.backend)
     served = ServedModels.of(models)
-    listening = _listen(options.host, options.port)
+    listening = open_address(options.host, options.port)
     with listening:
         for line in say_models(models, options.backend):
             progress.say(line)
@@ -60,7 +66,7 @@ def serve(options: ServeOptions, progress: Progress) -> Server:
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             progress.say(f"Serving on http://{shown}:{port}/v1 (Ctrl-C ends it).")
-            _listen_until_signal(server, listening)
+            listen_until_signal(server, listening, rules)
         finally:
             loop.close()
     return server
@@ -106,33 +112,3 @@ def bytes_per_token(folder: Path) -> int | None:
         return None
     width = config.get("head_dim") or config.get("hidden_size", 0) // heads
     return 2 * 4 * layers * int(config.get("num_key_value_heads") or heads) * int(width)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        step = "Choose another --port, or --port 0 for any that is free."
-        raise ConfigError(
-            f"cannot listen at {host}:{port}: {why}.", where="--port", next_step=step
-        ) from None
-
-
-def _listen_until_signal(server: Server, listening: socket.socket) -> None:
-    config = uvicorn.Config(
-        build_app(server),
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:  # uvicorn raises the signal again when it is done
-        return
