@@ -58,7 +58,7 @@ def demo_model(offapi_home: Path) -> store.Model:
     return store.add("demo")
 
 
-@pytest.fixture(params=["torch", "mlx"])
+@pytest.fixture(params=["torch", "mlx"], scope="session")
 def backend_name(request: pytest.FixtureRequest) -> str:
     """Each backend in turn; one whose library is not installed is skipped."""
     name: str = request.param
