@@ -28,7 +28,7 @@ from offapi.serve.limits import ServerLimits
 LOG = logging.getLogger("offapi.serve")
 OPEN_PATHS = frozenset(("/health",))  # these need no key
 FILES_PATH = "/v1/files"
-DRAIN_SECONDS = 2.0  # how long the rest of a refused body is read, so that the client sees why
+DRAIN_SECONDS = 1.0  # how long the rest of a refused body is read, so that the client sees why
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/?#\s]+)(:[0-9]{0,5})?")
 
 
@@ -81,12 +81,12 @@ class Access:
         """Answer a request, or say why not. What fails is logged without the request's text."""
         if scope["type"] != "http":
             return
-        body = CappedBody(receive, self._most(scope["path"]), self.limits)
+        body = CappedBody(scope, receive, send, self._most(scope["path"]), self.limits)
         try:
             self._check(scope)
-            await self.app(scope, body.receive, send)
+            await self.app(scope, body.receive, body.send)
         except ApiError as error:
-            await _refuse(error, scope, receive, send)
+            await error.response()(scope, body.receive, body.send)
         except ClientDisconnect:
             pass
         except Exception as error:
@@ -146,15 +146,22 @@ class Headers:
 class CappedBody:
     """A request's body of at most `most` bytes, which must not come too slowly."""
 
-    def __init__(self, receive: Receive, most: int, limits: ServerLimits) -> None:
-        self._receive, self._most, self._limits = receive, most, limits
-        self._began, self._bytes, self._whole = monotonic(), 0, False
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, most: int, limits: ServerLimits
+    ) -> None:
+        headers = Headers(scope["headers"])
+        self._receive, self._send, self._most, self._limits = receive, send, most, limits
+        self._began, self._bytes = monotonic(), 0
+        self._waits = bool(headers.one("expect"))  # the client sends no body before it may
+        length = headers.one("transfer-encoding") or headers.one("content-length")
+        self._whole = length in ("", "0")
 
     async def receive(self) -> Message:
         """Return the next event. Raise ApiError for a body too long (413) or too slow (408)."""
         if self._whole:
             return await self._receive()
         allowed = self._limits.body_seconds + self._bytes / self._limits.bytes_per_second
+        self._waits = False
         try:
             async with asyncio.timeout(self._began + allowed - monotonic()):
                 message = await self._receive()
@@ -165,6 +172,24 @@ class CappedBody:
         if self._bytes > self._most:
             raise too_large(self._most)
         return message
+
+    async def send(self, message: Message) -> None:
+        """Send an event of the answer; one that comes before the whole body ends the connection."""
+        if message["type"] == "http.response.start" and not self._whole:
+            await self._drain()
+            if not self._whole:
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await self._send(message)
+
+    async def _drain(self) -> None:
+        """Read what the client is still sending, for a moment, or it would not see the answer."""
+        if self._waits:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while (await self._receive()).get("more_body"):
+                    pass
+            self._whole = True
 
 
 def too_large(most: int) -> ApiError:
@@ -198,21 +223,6 @@ def _check_content_type(path: str, given: str) -> None:
     charset = re.search(r"charset=\"?([^\s;\"]+)", options)
     if kind.strip() != wanted or (charset and charset[1] not in ("utf-8", "utf8")):
         raise ApiError(415, f"The Content-Type must be {wanted}.", code="unsupported_content_type")
-
-
-async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send the error and end the connection, after reading what the client is still sending."""
-    expects = Headers(scope["headers"]).one("expect")
-    if not expects:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                while (await receive()).get("more_body"):
-                    pass
-    response = error.response()
-    response.headers["connection"] = "close"
-    if error.status == 401:
-        response.headers["www-authenticate"] = "Bearer"
-    await response(scope, receive, send)
 
 
 def _is_address(name: str) -> bool:

@@ -62,6 +62,8 @@ async def show_metrics(request: Request) -> Response:
     """GET /metrics, in Prometheus's text format."""
     server: Server = request.app.state.server
     server.metrics.rows.set(server.loop.open_rows)
+    server.metrics.live_rows.set(server.loop.live_rows)
+    server.metrics.steps.set(server.loop.steps)
     return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

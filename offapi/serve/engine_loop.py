@@ -113,6 +113,7 @@ class EngineLoop:
     def __init__(self, make: Callable[[], tuple[Engine, Callable[[], None]]], room: int) -> None:
         self._make, self.room = make, room
         self.open_rows = 0  # rows that requests hold, waiting or live
+        self.steps = 0  # of the engine
         self.streams: dict[int, RowStream] = {}  # of the thread alone
         self._inbox: deque[Work] = deque()
         self._wake = threading.Condition()
@@ -168,6 +169,11 @@ class EngineLoop:
             self._inbox.append(work)
             self._wake.notify()
 
+    @property
+    def live_rows(self) -> int:
+        """The rows that the engine has. It is `open_rows` within a step."""
+        return len(self.streams)
+
     def fail(self, error: Exception) -> None:
         """Drop all rows between two steps; those who wait for them get the error."""
         self.post(lambda engine: self._fail(engine, error))
@@ -213,6 +219,7 @@ class EngineLoop:
         except Exception as error:
             self._fail(engine, error)
             return
+        self.steps += 1
         by_stream: dict[RowStream, list[NewToken]] = {}
         for token in drawn:
             stream = self.streams.get(token.row)

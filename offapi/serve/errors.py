@@ -43,7 +43,9 @@ class ApiError(Exception):
     def response(self) -> Response:
         """Return the whole answer."""
         wait = self.retry_after
-        headers = {"retry-after": str(wait)} if wait is not None else None
+        headers = {"retry-after": str(wait)} if wait is not None else {}
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
         return JSONResponse(self.body(), self.status, headers)
 
 

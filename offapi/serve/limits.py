@@ -25,5 +25,6 @@ class ServerLimits:
     body_seconds: float = 20.0  # until a body is, and longer at this rate:
     bytes_per_second: int = 1 << 10  # the slowest that a body may come, or an answer be read
     write_seconds: float = 20.0  # between two looks at how much a slow reader has taken
+    unread_bytes: int = 256 << 10  # of an answer, which the kernel keeps for its reader
     keep_alive_seconds: int = 30  # longer than OpenAI's client keeps an unused connection
     grace_seconds: int = 30  # for what is being answered when the server is asked to end

@@ -38,6 +38,8 @@ class ServerMetrics:
             "offapi_lost_traces", "Requests that could not be kept as traces.", registry=own
         )
         self.rows = Gauge("offapi_rows", "Completions that wait or decode.", registry=own)
+        self.live_rows = Gauge("offapi_live_rows", "Rows that the engine has.", registry=own)
+        self.steps = Gauge("offapi_engine_steps", "Steps of the engine so far.", registry=own)
         self.first_token = Histogram(
             "offapi_first_token_seconds", "Time to the first token.", buckets=_SECONDS, registry=own
         )

@@ -8,6 +8,7 @@ request may ask for (`offapi.serve.access`).
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from http import HTTPStatus
 from typing import Any
@@ -32,6 +33,9 @@ class GuardedProtocol(H11Protocol):
         """Take a connection, or refuse it where there are too many."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # any byte the kernel does not take is waited for
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.unread_bytes
+        )
         if len(self.connections) > self.limits.connections:
             message = "The server has as many connections as it takes."
             self._refuse(ApiError(503, message, type="server_error", retry_after=1))

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,23 +118,22 @@ def serving(
         reader.join()
 
 
-def read_answer(connection: socket.socket) -> tuple[int, bytes, bytes]:
-    """Return status, headers and body of the answer that ends with the connection.
+def read_answer(connection: socket.socket, raw: bytes = b"") -> tuple[int, bytes, bytes]:
+    """Return status, headers and body of the next answer, of which `raw` was read before.
 
-    Status 0 means that the connection ended without one.
+    An answer without a length ends with the connection. Status 0 means that none came.
     """
-    raw = b""
-    try:
-        while data := connection.recv(65536):
-            raw += data
-            head, _, body = raw.partition(b"\r\n\r\n")
-            length = re.search(rb"content-length: (\d+)", head, re.I)
-            if length and len(body) >= int(length[1]):
-                break
-    except ConnectionError:
-        pass
+    with suppress(ConnectionError):
+        while not _whole(raw) and (data := connection.recv(65536)):
+            raw = re.sub(rb"^HTTP/1.1 100 [^\r]*\r\n\r\n", b"", raw + data)
     head, _, body = raw.partition(b"\r\n\r\n")
     return int(head.split(b" ")[1]) if head else 0, head, body
+
+
+def _whole(raw: bytes) -> bool:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head, re.I)
+    return length is not None and len(body) >= int(length[1])
 
 
 def _read(server: ServeProcess, ready: queue.Queue[re.Match[str] | None]) -> None:
