@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import bigram_llama
 import httpx2
 import psutil
 import pytest
-import tiny_llama
-from serve_process import ServeProcess, read_answer, serving
+from raw_http import connect, read_answer, send, sent_until_cut, wait_for
+from serving import Served, serving
 
 PATH = "/v1/chat/completions"
 SECRET = "ECHO-7731"  # in what is sent, and never in an answer or the log
@@ -37,24 +38,39 @@ LONG = 1900  # tokens
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama.write_chat(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module", params=["torch", "mlx"])
-def each(request: pytest.FixtureRequest, model: Path) -> Iterator[ServeProcess]:
-    """A server on each backend in turn."""
-    if find_spec(request.param) is None:
-        pytest.skip(f"{request.param} is not installed here")
-    with serving(str(model), "--backend", request.param, limits=LIMITS) as server:
-        yield server
-        assert SECRET not in "".join(server.log)
-        assert not any("\x1b" in line or "\r" in line for line in server.log)
+    """Return a model that answers `ok` to what ends in 1, and forever to what ends in ?."""
+    answers = {"1": ["ok"], "?": ["so ", "on ", "∞"]}
+    return bigram_llama.write(tmp_path_factory.mktemp("models") / "tiny", answers)
 
 
 @pytest.fixture(scope="module")
-def server(each: ServeProcess) -> ServeProcess:
-    """The same, for what no backend has a part in; the second backend repeats it cheaply."""
-    return each
+def start(model: Path) -> Iterator[Callable[[str], Served]]:
+    """Return what gives a backend's server, started once."""
+    started: dict[str, Served] = {}
+    with ExitStack() as stack:
+
+        def get(backend: str) -> Served:
+            if backend not in started:
+                served = serving(model, "--backend", backend, limits=LIMITS)
+                started[backend] = stack.enter_context(served)
+            return started[backend]
+
+        yield get
+        for served in started.values():
+            assert SECRET not in served.log
+            assert not any("\r" in line or "Traceback" in line for line in served.said)
+
+
+@pytest.fixture
+def each(start: Callable[[str], Served], backend_name: str) -> Served:
+    """Return each backend's server in turn."""
+    return start(backend_name)
+
+
+@pytest.fixture
+def server(start: Callable[[str], Served]) -> Served:
+    """Return one server, for what no backend has a part in."""
+    return start("torch" if find_spec("torch") else "mlx")
 
 
 def body(**more: Any) -> dict[str, Any]:
@@ -141,9 +157,9 @@ FITS = asked()
     ],
 )
 def test_what_is_not_a_request_of_ours_is_refused(
-    server: ServeProcess, request_bytes: bytes, status: int
+    server: Served, request_bytes: bytes, status: int
 ) -> None:
-    refused(status, server.send(request_bytes))
+    refused(status, send(server, request_bytes))
 
 
 @pytest.mark.parametrize(
@@ -204,18 +220,16 @@ def test_what_is_not_a_request_of_ours_is_refused(
         asked(tools=[{"type": "function", "function": {"name": SECRET, "pattern": "(a+)+$"}}]),
     ],
 )
-def test_a_body_out_of_bounds_is_a_400_that_repeats_nothing(
-    server: ServeProcess, content: bytes
-) -> None:
-    refused(400, server.send(raw(content)))
+def test_a_body_out_of_bounds_is_a_400_that_repeats_nothing(server: Served, content: bytes) -> None:
+    refused(400, send(server, raw(content)))
 
 
-def test_an_unknown_model_is_a_404(server: ServeProcess) -> None:
-    assert refused(404, server.send(raw(asked(model=SECRET))))["code"] == "model_not_found"
-    assert refused(404, server.send(raw(asked(model="../../etc/passwd"))))["param"] == "model"
+def test_an_unknown_model_is_a_404(server: Served) -> None:
+    assert refused(404, send(server, raw(asked(model=SECRET))))["code"] == "model_not_found"
+    assert refused(404, send(server, raw(asked(model="../../etc/passwd"))))["param"] == "model"
 
 
-def test_bodies_have_a_length_or_chunks(server: ServeProcess) -> None:
+def test_bodies_have_a_length_or_chunks(server: Served) -> None:
     chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(FITS), FITS)
     for request in (
         raw(chunks, "Transfer-Encoding: chunked"),
@@ -223,29 +237,18 @@ def test_bodies_have_a_length_or_chunks(server: ServeProcess) -> None:
         raw(FITS, "Content-Type: application/json; charset=UTF-8"),
         raw(FITS, "Host: [::1]:99", "Expect: 100-continue"),
     ):
-        assert server.send(request)[0] == 200
+        assert send(server, request)[0] == 200
 
 
-def test_a_chunked_body_without_end_is_cut_off(server: ServeProcess) -> None:
+def test_a_chunked_body_without_end_is_cut_off(server: Served) -> None:
     piece = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-    with server.connect() as connection:
+    with connect(server) as connection:
         connection.sendall(raw(b"", "Transfer-Encoding: chunked"))
         assert sent_until_cut(connection, [piece] * 100_000) < 100_000
     assert psutil.Process(server.process.pid).memory_info().rss < 2 << 30
-    with server.connect() as connection:
+    with connect(server) as connection:
         connection.sendall(raw(b"", "Transfer-Encoding: chunked") + piece * 20)
         refused(413, read_answer(connection))
-
-
-def sent_until_cut(connection: socket.socket, pieces: Iterable[bytes]) -> int:
-    """Send until the server cuts the connection, and return how many pieces that took."""
-    at = -1
-    for at, piece in enumerate(pieces):
-        try:
-            connection.sendall(piece)
-        except ConnectionError:
-            return at
-    return at + 1
 
 
 @pytest.mark.parametrize(
@@ -258,26 +261,26 @@ def sent_until_cut(connection: socket.socket, pieces: Iterable[bytes]) -> int:
         raw(b"5\r\nab", "Transfer-Encoding: chunked"),
     ],
 )
-def test_a_request_that_never_ends_is_ended(server: ServeProcess, start: bytes) -> None:
-    with server.connect() as connection:
+def test_a_request_that_never_ends_is_ended(server: Served, start: bytes) -> None:
+    with connect(server) as connection:
         connection.sendall(start)
         begun = time.monotonic()
         refused(408, read_answer(connection))
         assert 0.8 < time.monotonic() - begun < 8
 
 
-def test_a_header_that_drips_is_ended(server: ServeProcess) -> None:
+def test_a_header_that_drips_is_ended(server: Served) -> None:
     def drip() -> Iterator[bytes]:
         for letter in b"GET /health HTTP/1.1\r\nX-Slow: " + b"x" * 50:
             yield bytes([letter])
             time.sleep(0.1)
 
-    with server.connect() as connection:
+    with connect(server) as connection:
         assert 5 < sent_until_cut(connection, drip()) < 60
 
 
-def test_a_connection_serves_many_requests(server: ServeProcess) -> None:
-    with server.connect() as connection:
+def test_a_connection_serves_many_requests(server: Served) -> None:
+    with connect(server) as connection:
         for _ in range(3):
             connection.sendall(raw(FITS))
             assert read_answer(connection)[0] == 200
@@ -285,13 +288,16 @@ def test_a_connection_serves_many_requests(server: ServeProcess) -> None:
         assert read_answer(connection)[0] == 200
 
 
+ENDLESS = [{"role": "user", "content": f"{SECRET}?"}]
+
+
 def stream(**more: Any) -> bytes:
-    return raw(asked(max_tokens=LONG, stream=True, **more))
+    return raw(asked(messages=ENDLESS, max_tokens=LONG, stream=True, **more))
 
 
-def send_and_leave(server: ServeProcess, request: bytes, wait: Callable[[Any], None]) -> None:
+def send_and_leave(server: Served, request: bytes, wait: Callable[[Any], None]) -> None:
     """Send a request, wait for something, and close the connection."""
-    with server.connect() as connection:
+    with connect(server) as connection:
         connection.sendall(request)
         wait(connection)
 
@@ -301,61 +307,61 @@ def send_and_leave(server: ServeProcess, request: bytes, wait: Callable[[Any], N
     [
         (stream(n=16), lambda connection: None),
         (stream(), lambda connection: connection.recv(4096)),
-        (raw(asked(max_tokens=LONG)), lambda connection: time.sleep(0.1)),
-        (raw(asked(max_tokens=LONG)) + raw(FITS), lambda connection: time.sleep(0.1)),
+        (raw(asked(messages=ENDLESS, max_tokens=LONG)), lambda connection: time.sleep(0.1)),
+        (
+            raw(asked(messages=ENDLESS, max_tokens=LONG)) + raw(FITS),
+            lambda connection: time.sleep(0.1),
+        ),
     ],
     ids=["before_the_first_token", "mid_stream", "not_streamed", "with_a_second_request"],
 )
 def test_a_client_that_leaves_frees_its_rows(
-    each: ServeProcess, request_bytes: bytes, wait: Callable[[Any], None]
+    each: Served, request_bytes: bytes, wait: Callable[[Any], None]
 ) -> None:
-    steps, left = each.metric("offapi_engine_steps"), each.metric("offapi_canceled_total")
+    steps, left = each.metric("offapi_engine_steps"), each.metric("offapi_canceled")
     send_and_leave(each, request_bytes, wait)
-    each.wait_for("offapi_canceled_total", left + 1)
-    each.wait_for("offapi_live_rows", 0, seconds=0.5)
+    wait_for(each, "offapi_canceled", left + 1)
+    wait_for(each, "offapi_live_rows", 0, seconds=0.5)
     assert each.metric("offapi_rows") == 0
     after = each.metric("offapi_engine_steps")
     assert after - steps < LONG * 0.8
     assert each.metric("offapi_engine_steps") == after
 
 
-def test_a_full_queue_is_a_429_that_says_when(each: ServeProcess) -> None:
-    with each.connect() as first, each.connect() as second:
+def test_a_full_queue_is_a_429_that_says_when(each: Served) -> None:
+    with connect(each) as first, connect(each) as second:
         for connection in (first, second):
             connection.sendall(stream(n=12))
             assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-        answer = each.send(raw(FITS))
+        answer = send(each, raw(FITS))
         assert refused(429, answer)["code"] == "rate_limit_exceeded"
         assert b"retry-after: 1" in answer[1].lower()
-    each.wait_for("offapi_live_rows", 0)
-    assert each.send(raw(FITS))[0] == 200
+    wait_for(each, "offapi_live_rows", 0)
+    assert send(each, raw(FITS))[0] == 200
 
 
-def test_too_many_connections_are_refused(server: ServeProcess) -> None:
-    held = [server.connect() for _ in range(38)]
+def test_too_many_connections_are_refused(server: Served) -> None:
+    held = [connect(server) for _ in range(38)]
     try:
-        with server.connect(), server.connect(), server.connect() as late:
+        with connect(server), connect(server), connect(server) as late:
             answer = read_answer(late)
             refused(503, answer)
             assert b"retry-after" in answer[1].lower()
     finally:
         for connection in held:
             connection.close()
-    assert server.send(raw(FITS))[0] == 200
+    assert send(server, raw(FITS))[0] == 200
 
 
-def test_a_reader_that_takes_nothing_is_cut_off(each: ServeProcess) -> None:
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-    left = each.metric("offapi_canceled_total")
-    with connection:
-        connection.connect((each.host, each.port))
+def test_a_reader_that_takes_nothing_is_cut_off(each: Served) -> None:
+    left = each.metric("offapi_canceled")
+    with connect(each, received=2048) as connection:
         connection.sendall(stream(n=16, logprobs=True))
-        each.wait_for("offapi_canceled_total", left + 1, seconds=20)
-    each.wait_for("offapi_live_rows", 0, seconds=0.5)
+        wait_for(each, "offapi_canceled", left + 1, seconds=20)
+    wait_for(each, "offapi_live_rows", 0, seconds=0.5)
 
 
-def test_1000_requests_leave_nothing_behind(each: ServeProcess) -> None:
+def test_1000_requests_leave_nothing_behind(each: Served) -> None:
     process = psutil.Process(each.process.pid)
 
     def state() -> tuple[int, int, int]:
@@ -365,7 +371,7 @@ def test_1000_requests_leave_nothing_behind(each: ServeProcess) -> None:
         if at % 10 == 9:
             answer = await client.post(PATH, json=body(n=0))
             return int(answer.status_code == 400)
-        content = f"{SECRET} {at}"
+        content = f"{SECRET} {at} 1"
         messages = [{"role": "user", "content": content}]
         answer = await client.post(PATH, json=body(messages=messages, stream=at % 2 == 0))
         return int(answer.status_code == 200 and "finish_reason" in answer.text)
@@ -373,7 +379,7 @@ def test_1000_requests_leave_nothing_behind(each: ServeProcess) -> None:
     async def ask_all(first: int, last: int) -> int:
         room = asyncio.Semaphore(8)
         limits = httpx2.Limits(max_connections=8)
-        root = each.url.removesuffix("/v1")
+        root = each.url
         async with httpx2.AsyncClient(base_url=root, limits=limits, trust_env=False) as client:
 
             async def one(at: int) -> int:
@@ -397,18 +403,17 @@ def test_a_server_that_others_reach_needs_its_key(model: Path, tmp_path: Path) -
     file = tmp_path / "key"
     file.write_text(KEY)
     file.chmod(0o600)
-    with serving(str(model), "--host", "0.0.0.0", "--key-file", str(file)) as server:
-        server.host = "127.0.0.1"
+    with serving(model, "--host", "0.0.0.0", "--key-file", str(file)) as server:
         for path in ("/v1/models", "/metrics", "/", "/v1/files"):
             for headers in ((), ("Authorization: Bearer wrong",), (f"X-Key: {KEY}",)):
-                answer = server.send(raw(None, *headers, start=f"GET {path} HTTP/1.1"))
+                answer = send(server, raw(None, *headers, start=f"GET {path} HTTP/1.1"))
                 assert refused(401, answer)["code"] == "invalid_api_key"
-        refused(401, server.send(raw(FITS)))
-        assert server.send(raw(None, start="GET /health HTTP/1.1"))[0] == 200
+        refused(401, send(server, raw(FITS)))
+        assert send(server, raw(None, start="GET /health HTTP/1.1"))[0] == 200
         key = f"Authorization: Bearer {KEY}"
-        assert server.send(raw(FITS, key))[0] == 200
-        refused(403, server.send(raw(FITS, key, "Host: evil.example")))
-        assert KEY not in "".join(server.log)
+        assert send(server, raw(FITS, key))[0] == 200
+        refused(403, send(server, raw(FITS, key, "Host: evil.example")))
+        assert KEY not in server.log
         command = " ".join(psutil.Process(server.process.pid).cmdline())
         assert KEY not in command
 
@@ -417,26 +422,26 @@ def test_a_server_that_others_reach_needs_its_key(model: Path, tmp_path: Path) -
 def test_a_signal_lets_what_is_in_flight_end(model: Path, how: int, backend: str) -> None:
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed here")
-    with serving(str(model), "--backend", backend) as server:
-        streamed, whole, idle = (server.connect() for _ in range(3))
+    with serving(model, "--backend", backend) as server:
+        streamed, whole, idle = (connect(server) for _ in range(3))
         streamed.sendall(stream())
-        whole.sendall(raw(asked(max_tokens=LONG)))
-        server.wait_for("offapi_live_rows", 2)
+        whole.sendall(raw(asked(messages=ENDLESS, max_tokens=LONG)))
+        wait_for(server, "offapi_live_rows", 2)
         server.process.send_signal(how)
         assert idle.recv(1) == b"", "an unused connection is closed"
         with pytest.raises(ConnectionError):
-            server.connect()
+            connect(server)
         assert read_answer(whole)[0] == 200
         status, _, events = read_answer(streamed)
         assert status == 200
         assert b"data: [DONE]" in events[-40:]
         assert server.process.wait(20) == 0
-        assert not any("Traceback" in line for line in server.log)
+        assert not any("Traceback" in line for line in server.said)
 
 
 def test_a_second_signal_ends_at_once(model: Path) -> None:
-    with serving(str(model)) as server:
-        connection = server.connect()
+    with serving(model) as server:
+        connection = connect(server)
         connection.sendall(stream(n=16))
         assert connection.recv(4096)
         server.process.send_signal(signal.SIGTERM)
@@ -444,12 +449,12 @@ def test_a_second_signal_ends_at_once(model: Path) -> None:
         begun = time.monotonic()
         assert server.end(signal.SIGTERM) == 0
         assert time.monotonic() - begun < 3
-        assert not any("Traceback" in line for line in server.log)
+        assert not any("Traceback" in line for line in server.said)
 
 
 def test_after_the_grace_time_a_stream_ends_with_an_error_event(model: Path) -> None:
-    with serving(str(model), limits={"grace_seconds": 0}) as server:
-        connection = server.connect()
+    with serving(model, limits={"grace_seconds": 0}) as server:
+        connection = connect(server)
         connection.sendall(stream(n=16))
         received = connection.recv(4096)
         server.process.send_signal(signal.SIGTERM)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,15 @@ from typing import Any
 import httpx2
 from recipe_folder import environment, start, until
 
+# The command with other limits than its own, which no option sets.
+_WITH_LIMITS = """
+import dataclasses, json, sys
+from offapi.serve.limits import ServerLimits
+limits = dataclasses.asdict(ServerLimits(**json.loads(sys.argv.pop(1))))
+ServerLimits.__init__.__defaults__ = tuple(limits.values())
+from offapi.cli import main
+main()
+"""
 _ADDRESS = re.compile(r"Serving on (http://\S+:(\d+))/v1")
 
 
@@ -57,11 +68,20 @@ class Served:
 
 @contextmanager
 def serving(
-    *words: object, cwd: Path | None = None, env: dict[str, str] | None = None
+    *words: object,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    limits: Mapping[str, float] | None = None,
 ) -> Iterator[Served]:
-    """Run `offapi serve WORDS` at a free port until the block ends."""
+    """Run `offapi serve WORDS` at a free port until the block ends.
+
+    `limits` are `ServerLimits` other than the command's.
+    """
+    command = start("serve", *words, "--port", "0")
+    if limits is not None:
+        command = [sys.executable, "-c", _WITH_LIMITS, json.dumps(limits), *command[1:]]
     process = subprocess.Popen(
-        start("serve", *words, "--port", "0"),
+        command,
         cwd=cwd,
         env=environment(**(env or {})),
         stderr=subprocess.PIPE,
