@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx_lm.generate import generate_step
-from mlx_lm.utils import load, load_model, quantize_model, save_config, save_model
+from mlx_lm.utils import dequantize_model, load, load_model, quantize_model, save_config, save_model
 
 from offapi.episodes import Floats
 
@@ -75,4 +75,6 @@ def write_quantised(fused: Path, folder: Path, bits: int) -> None:
 
 def _form(model: Any, tokenizer: Any) -> MLXForm:
     model.set_dtype(mx.float32)
+    if mx.default_device().type == mx.DeviceType.cpu:  # where products with packed weights crawl
+        model = dequantize_model(model)
     return MLXForm(model, tokenizer)

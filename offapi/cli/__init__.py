@@ -33,6 +33,7 @@ COMMANDS = {
     "train": "Train a model with a recipe.",
     "predict": "Answer documents with a run or a model, field by field.",
     "serve": "Serve runs and models as an OpenAI-compatible API.",
+    "export": "Write a run in the form of another runtime, and check it there.",
     "eval": "Measure a model's accuracy, or compare two, with 95% intervals.",
     "shadow": "Compare a student with the recorded answers of a frontier model.",
     "calibrate": "Promise which of a run's answers need no review.",
@@ -59,7 +60,10 @@ NEXT_BY_ERRNO = {
     errno.ENAMETOOLONG: "Choose a shorter name.",
 }
 # commands of which no key lowers the memory
-FIXED = ("label", "models", "traces", "grade", "eval", "predict", "drift", "report", "doctor")
+FIXED = (
+    *("label", "models", "traces", "grade", "eval", "predict", "export", "drift", "report"),
+    "doctor",
+)
 OTHER_OS = "Check that path and the disk it is on, and run the command again."
 # How each library words it: torch on CUDA, torch on the CPU, MLX.
 MEMORY_IS_FULL = re.compile(

@@ -30,10 +30,11 @@ from offapi.export.check import (
     load_source,
     require_passed,
 )
-from offapi.export.model_card import write_card
+from offapi.export.model_card import card_text
 from offapi.export.part import ExportedPart
 from offapi.export.prompts import CHATS
 from offapi.export.reopen import FormQuestions, reopen
+from offapi.export.run_facts import describe
 from offapi.export.source import ExportSource
 from offapi.files import atomic
 from offapi.models.parity import read_record
@@ -83,16 +84,12 @@ class Exported:
                     "accuracy": lost.as_dict() if lost else None,
                 }
             )
-        facts = self.source.answering.facts
-        adapter = facts["adapter"] and {"sha256": facts["adapter"]["sha256"]}
         return {
             "offapi": __version__,
             "to": self.to,
-            "name": self.source.name,
-            "base": facts["base"],
-            "adapter": adapter,
             "compared_on": self.backend,
             "parts": parts,
+            **describe(self.source),
         }
 
     def lines(self) -> list[str]:
@@ -178,7 +175,8 @@ def _source_side(
 
 def _write_facts(done: Exported, folder: Path) -> None:
     facts = done.as_dict()
-    write_card(folder / CARD, done.source, facts, [part for part, _ in done.parts])
+    card = card_text(facts, [part for part, _ in done.parts])
+    atomic.write_file(folder / CARD, card.encode())
     atomic.write_file(folder / FACTS, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 
 

@@ -35,7 +35,7 @@ def bytes_on_disk(source: ExportSource, quantize: str | None) -> int:
     """Return the size. Raise ConfigError or ModelError where it cannot be written."""
     no_quantisation(quantize, "fused")
     source.require_plain()
-    return sum(path.stat().st_size for path in _files(source))
+    return sum(path.stat().st_size for path in fused_files(source))
 
 
 def write_form(
@@ -61,7 +61,7 @@ def write_form(
 
 def write_fused(source: ExportSource, folder: Path) -> None:
     """Write the model's files: merged weights, and what the base has for tokens and templates."""
-    for path in _files(source):
+    for path in fused_files(source):
         if path.suffix != ".safetensors":
             shutil.copyfile(path, folder / path.name)
     write_stop_ids(source, folder)
@@ -81,6 +81,6 @@ def write_stop_ids(source: ExportSource, folder: Path) -> None:
     path.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2))
 
 
-def _files(source: ExportSource) -> list[Path]:
+def fused_files(source: ExportSource) -> list[Path]:
     """Return the base's files, less its own card."""
     return [path for path in kept_files(source.base) if not path.name.startswith("README")]
