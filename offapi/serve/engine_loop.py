@@ -225,11 +225,11 @@ class EngineLoop:
             stream = self.streams.get(token.row)
             if stream is not None:
                 by_stream.setdefault(stream, []).append(token)
-        for stream, tokens in by_stream.items():
-            stream.give(stream.take(tokens))
         for token in drawn:
             if token.finish is not None:
                 self.streams.pop(token.row, None)
+        for stream, tokens in by_stream.items():
+            stream.give(stream.take(tokens))
 
     def _fail(self, engine: Engine, error: Exception) -> None:
         """Give every request the error, and begin afresh."""
