@@ -51,6 +51,7 @@ from .training import (
     Training,
     all_scored,
     fit_length,
+    leave_out_unlearnable,
     read_val,
     say_misfits,
     trace_episode,
@@ -66,6 +67,7 @@ class Config(Training):
 
     recipe: Literal["filtered_sft"] = "filtered_sft"
     traces: Path  # chats that end with the agent's answer, or documents with "recorded_label"
+    escalated: bool = False  # learn a server's kept answers of another model too
     keep: Keep = Keep()
     # the question as the task words it, or as the trace has it
     prompt: Literal["task", "trace"] = "task"
@@ -93,6 +95,7 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     task, model = load_task(config.task), get(config.model)
     val = read_val(config, task)
     logged = read_traces(config.traces, task)
+    logged = leave_out_unlearnable(logged, config.traces, progress, escalated=config.escalated)
     require_groups(config.keep, (row.group for row in logged), config.traces)
     rows = [(row, task.grade_trace(row)) for row in logged]
     evaluation = [(row.id, row_text(row)) for row in val]

@@ -43,6 +43,7 @@ from .training import (
     answer_episode,
     fit_length,
     leave_out_scored,
+    leave_out_unlearnable,
     read_val,
     train_student,
 )
@@ -55,6 +56,7 @@ class Config(Training):
     recipe: Literal["sft"] = "sft"
     data: Path  # documents with answers, or chats to learn whole
     learn: Literal["gold", "recorded_label", "chats"] = "gold"
+    escalated: bool = False  # learn a server's kept answers of another model too
     cap_field: str | None = None  # at most `cap_rows` documents for each value of this field
     cap_rows: int = 8
     name: str = "sft"
@@ -91,7 +93,9 @@ def read_episodes(
 ) -> list[Episode]:
     """Return the rows to learn, worded by the task, or chats as they are; none is scored."""
     if config.learn == "chats":
-        chats = traces.read(config.data)
+        chats = leave_out_unlearnable(
+            traces.read(config.data), config.data, progress, escalated=config.escalated
+        )
         asked = [row.document for row in chats]
         chats = leave_out_scored(chats, asked, val, config, config.data, progress)
         return [

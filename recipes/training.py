@@ -130,6 +130,32 @@ def leave_out_scored(
     return [row for i, row in enumerate(rows) if i not in spoiled]
 
 
+def leave_out_unlearnable(
+    chats: Sequence[Trace], path: Path, progress: Progress, *, escalated: bool
+) -> list[Trace]:
+    """Return a server's kept answers without those that were cut off; report others.
+
+    Without `escalated`, leave out those of another model too, as its terms may forbid learning
+    them. Raise DataError where nothing is left.
+    """
+    cut = [row for row in chats if row.cut_off]
+    others = [row for row in chats if row.escalated_to and not escalated and not row.cut_off]
+    if cut:
+        progress.say(f"Left out {plural(len(cut), 'answer')} that the token limit cut off.")
+    if others:
+        names = ", ".join(sorted({row.escalated_to for row in others}))
+        progress.say(
+            f"Left out {plural(len(others), 'answer')} of another model ({names}): most providers'"
+            " terms forbid training other models on them. If these do not: escalated = true."
+        )
+    left_out = {row.id for row in (*cut, *others)}
+    rest = [row for row in chats if row.id not in left_out]
+    if chats and not rest:
+        what = "no answer is left to learn: all are another model's, or were cut off."
+        raise DataError(what, where=str(path), next_step="Collect answers of the served model.")
+    return rest
+
+
 def all_scored(config: Training, path: Path) -> DataError:
     """Return the error for a file to learn from whose rows are all documents of `val`."""
     same = config.val is not None and sha256_path(path) == sha256_path(config.val)

@@ -108,6 +108,7 @@ def command(
         return _watch_promise(output, run, fresh)
     if task_file is None or reference is None:
         raise click.UsageError(f"Missing option '--{'reference' if task_file else 'task'}'.")
+    from offapi.data.lines_copy import as_lines_file
     from offapi.drift import report, state, without_gold
     from offapi.drift.monitor import DriftMonitor
     from offapi.drift.reference import read_reference
@@ -118,18 +119,22 @@ def command(
     _check_paths(state_file, (task_file, reference, fresh))
     task = without_gold.load(task_file)
     watching, tally = task_signals(task), RowTally()
-    with state.alone(state_file):
-        known = read_reference(TraceSource(reference, task_file, task, watching), output)
+    with (
+        state.alone(state_file),
+        as_lines_file(reference) as before_rows,
+        as_lines_file(fresh) as fresh_rows,
+    ):
+        known = read_reference(TraceSource(before_rows, task_file, task, watching), output)
         monitor = DriftMonitor(known, watching, margin)
         key = {
             "format": state.FORMAT,
             "task": sha256_file(task_file),
-            "reference": sha256_file(reference),
+            "reference": sha256_file(before_rows),
             "margin": margin,
         }
         before = state.read(state_file, key, monitor.start()) if state_file else monitor.start()
         after = monitor.run(
-            before, TraceSource(fresh, task_file, task, watching, known.ids), tally, output
+            before, TraceSource(fresh_rows, task_file, task, watching, known.ids), tally, output
         )
         _check_rows(fresh, after, tally)
         if state_file is not None:

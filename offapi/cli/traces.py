@@ -1,4 +1,4 @@
-"""`offapi traces`: import traces from other tools' logs."""
+"""`offapi traces`: import traces from other tools' logs, and purge those that a server kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offapi.cli.output import Output, options
+from offapi.cli.traces_purge import purge_command
 from offapi.errors import ConfigError, nearest
 from offapi.text.display import plural
 
@@ -19,9 +20,9 @@ SAMPLES = 3
 SHOWN = 100  # characters of a sample's question and answer
 
 
-@click.group("traces", short_help="Import traces from other tools' logs.")
+@click.group("traces", short_help="Import traces from other tools' logs, or purge kept ones.")
 def command() -> None:
-    """Import traces from other tools' logs.
+    """Import traces from other tools' logs, or purge those that a server kept.
 
     A trace is a logged chat that ends with a model's answer. Import traces to grade them with
     `offapi grade` and to train on the best with the recipe filtered_sft.
@@ -30,7 +31,11 @@ def command() -> None:
     Examples:
       offapi traces import openai-ft train.jsonl --out traces.jsonl
       offapi traces processor > agents_processor.py
+      offapi traces purge kept --older-than 30
     """
+
+
+command.add_command(purge_command)
 
 
 @command.command("import", short_help="Read logged requests and answers into traces.")

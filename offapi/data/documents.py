@@ -18,6 +18,7 @@ import orjson
 from offapi.data.row_kind import refuse_other_kind
 from offapi.errors import DataError
 from offapi.files import contents, jsonl
+from offapi.files.capture_file import CaptureFile
 from offapi.files.folder import list_folder
 from offapi.progress import Progress
 
@@ -48,13 +49,16 @@ def read(path: Path) -> list[Document]:
 
     Raise DataError, with file, line, field and next step, for anything that is not a document.
     """
-    return _read_folder(path) if path.is_dir() else _read_rows(path)
+    folder = path.is_dir() and not CaptureFile.find(path)
+    return _read_folder(path) if folder else _read_rows(path)
 
 
 def say_left_out(progress: Progress, *paths: Path | None) -> None:
     """Say which files of the folders among `paths` are not read as documents, and what to do."""
     for path in dict.fromkeys(paths):
-        others = list_folder(path, SUFFIXES).left_out() if path and path.is_dir() else ""
+        if path is None or not path.is_dir() or CaptureFile.find(path):
+            continue
+        others = list_folder(path, SUFFIXES).left_out()
         if others:
             progress.say(others)
 

@@ -14,6 +14,7 @@ from offapi.data.documents import Document
 from offapi.data.row_kind import refuse_other_kind
 from offapi.data.traces import Trace
 from offapi.files import jsonl
+from offapi.files.capture_file import CaptureFile
 
 Row = Document | Trace
 
@@ -23,7 +24,7 @@ def read_rows(path: Path) -> list[Row]:
 
     Raise DataError, with file, line, field and next step, for a row that is neither or both.
     """
-    if path.is_dir():
+    if path.is_dir() and not CaptureFile.find(path):
         return [*documents.read(path)]
     lines = jsonl.read(path)
     jsonl.unique_ids(lines)

@@ -96,6 +96,20 @@ class Trace:
         return data or not (self.called or _is_data(self.answer))
 
     @property
+    def escalated_to(self) -> str:
+        """The other model that answered a kept request instead of the served one; else ""."""
+        other = (self.source or {}).get("escalated")
+        if not isinstance(other, Mapping):
+            return ""
+        return str(other.get("model") or other.get("host") or "another model")
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether this is a kept answer of a server that the token limit cut off."""
+        source = self.source or {}
+        return source.get("format") == "captured" and source.get("finish_reason") == "length"
+
+    @property
     def answered(self) -> bool:
         """Whether the last message says or calls anything."""
         return bool(self.answer.strip() or self.messages[-1].get("tool_calls"))

@@ -26,6 +26,7 @@ KEYS = {
     "device": "torch: auto, cpu, cuda, cuda:1; mlx: auto, cpu, gpu",
     "dtype": "float32 or bfloat16",
     "constrain": "what completions can be: off (anything), schema, source or register",
+    "escalated": "whether answers of another model, to which a server escalated, are learned too",
     "labels": "a file that `offapi label` wrote, used instead of asking a teacher",
     "learn": "what of a row is learned: gold, recorded_label, or chats (whole)",
     "max_resamples": "how often prompts without a signal are replaced (DAPO's dynamic sampling)",

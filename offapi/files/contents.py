@@ -19,6 +19,7 @@ from typing import IO, NamedTuple, cast
 
 from offapi.errors import DataError
 from offapi.files import other_kinds
+from offapi.files.capture_file import CaptureFile
 
 LARGEST = 256 << 20  # bytes of one line, or of a file that has to be read as a whole
 HEAD = 64 << 10  # bytes that show what a file holds
@@ -51,6 +52,11 @@ def open_text(path: Path) -> Iterator[OpenedText]:
 
     Raise OSError, EOFError or zlib.error where it cannot be read.
     """
+    kept = CaptureFile.find(path)
+    if kept is not None:
+        with kept.stream() as lines:
+            yield OpenedText(lines, lines, lines.peek(HEAD)[:HEAD])
+        return
     with path.open("rb", buffering=HEAD) as raw:
         stream = cast(io.BufferedReader, raw)
         if stream.peek(2)[:2] == GZIP:

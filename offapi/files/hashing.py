@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from offapi.files.capture_file import CaptureFile
+
 
 def sha256_file(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes, read in pieces."""
@@ -19,8 +21,11 @@ def sha256_file(path: Path) -> str:
 def sha256_path(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, or of the names and bytes of all files in a folder.
 
-    The name of `path` itself does not count.
+    The name of `path` itself does not count. Of kept answers it is that of their rows.
     """
+    kept = CaptureFile.find(path)
+    if kept is not None:
+        return kept.sha256()
     if not path.is_dir():
         return sha256_file(path)
     return sha256_files(path, (file for file in path.rglob("*") if file.is_file()))
@@ -36,8 +41,11 @@ def sha256_files(folder: Path, files: Iterable[Path]) -> str:
 def sha256_named(path: Path) -> str:
     """Return the SHA-256 of a file with its name, or of the names and bytes of a folder's files.
 
-    Unlike with `sha256_path`, a renamed file or folder has another hash.
+    Unlike with `sha256_path`, a renamed file or folder has another hash; kept answers have not.
     """
+    kept = CaptureFile.find(path)
+    if kept is not None:
+        return kept.sha256()
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():

@@ -17,6 +17,7 @@ import orjson
 
 from offapi.errors import DataError, nearest, place
 from offapi.files import atomic, contents, json_text
+from offapi.files.capture_file import CaptureFile
 
 T = TypeVar("T")
 DEEPEST = 250  # levels that can be written again
@@ -132,6 +133,8 @@ def is_lines(path: Path) -> bool:
 
     Raise DataError for a file that is not JSON.
     """
+    if CaptureFile.find(path) is not None:
+        return False
     try:
         with contents.open_text(path) as opened:
             json_text.refuse_other_text(path, opened.head)

@@ -24,6 +24,7 @@ from offapi.data.importers.run import PLACE, ImportRequest, import_traces
 from offapi.data.table import is_table, read_table
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError, nearest
+from offapi.files.capture_file import CaptureFile
 from offapi.files.folder import list_folder
 from offapi.progress import Progress
 from offapi.text.display import plural
@@ -74,6 +75,8 @@ def read_source(
     """
     if not path.exists():
         raise DataError("there is no such file or folder.", where=str(path), next_step="Check it.")
+    if CaptureFile.find(path):
+        return _kept(path)
     if path.is_dir() and list_folder(path, SUFFIXES).files:
         say_left_out(progress, path)
         return Source("a folder of documents", tuple(map(_of_row, rows.read_rows(path))))
@@ -89,6 +92,17 @@ def read_source(
         return _imported(format, files, work, progress)
     lines = list(enumerate(_flat_rows(path, files, answers), start=1))
     return _from_columns("a table of JSON rows", path, lines, text, answers)
+
+
+def _kept(path: Path) -> Source:
+    """Return a server's kept answers, but those of another model: its terms may forbid learning."""
+    found = rows.read_rows(path)
+    own = [row for row in found if isinstance(row, Trace) and not row.escalated_to]
+    notes = []
+    if len(own) < len(found):
+        count = plural(len(found) - len(own), "row")
+        notes = [f"{count} left out: another model answered, whose terms may forbid learning"]
+    return Source("answers that a server kept", tuple(map(_of_row, own)), tuple(notes))
 
 
 def _is_own(row: Mapping[str, Any]) -> bool:

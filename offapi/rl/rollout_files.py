@@ -57,6 +57,10 @@ def read(path: Path, task: Task, chat: Chat) -> list[RolloutGroup]:
                 raise DataError.at(
                     f"trace {trace.id!r} has several turns.", path=file, next_step=step
                 )
+            if trace.escalated_to:
+                what = f"trace {trace.id!r} is an answer of another model ({trace.escalated_to})."
+                step = "Leave such rows out: terms may forbid learning them."
+                raise DataError.at(what, path=file, field="source", next_step=step)
             if trace.grade["score"] is not None:  # in a run's own: the reward function gave None
                 by_prompt.setdefault((file, trace.group or trace.document), []).append(trace)
     groups = [_group(group, chat) for group in by_prompt.values() if len(group) > 1]

@@ -24,7 +24,7 @@ from offapi.models.lock import LOCK
 MAY_CHANGE = ("allow", "workers", "reward_seconds")
 DIGITS = 12  # of a hash in a folder's name
 # Keys that version 0.1 did not have, with what it did: so its runs resume and its arms are found.
-LATER = {"constrain": "off"}
+LATER = {"constrain": "off", "escalated": False}
 
 
 def describe_run(config: Any) -> dict[str, Any]:

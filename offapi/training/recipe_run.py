@@ -21,6 +21,7 @@ from offapi.chat.chat import IN_FRONT
 from offapi.config import load as configs
 from offapi.data import documents
 from offapi.errors import ConfigError, DataError, RunError, nearest
+from offapi.files.capture_file import CaptureFile, pinned
 from offapi.progress import Progress
 from offapi.training.job import Job
 from offapi.training.manifest import as_begun, describe_run
@@ -67,6 +68,7 @@ def run_recipe_file(
     config = configs.load(path, recipe.Config, overrides)
     check_free(config, command, resume=resume)
     began = Run.open(config.out / config.name).manifest if resume else {}
+    config = with_rows_of_now(config, began)
     backend = backend_name or began.get("backend") or default_backend()
     require_installed(backend)
     try:
@@ -106,6 +108,17 @@ def run_recipe_file(
         if not resume:
             _remove_empty(folder.path)
         raise
+
+
+def with_rows_of_now(config: Any, began: Mapping[str, Any]) -> Any:
+    """Return `config` reading a server's kept answers up to the last one that there is now.
+
+    A resumed run reads those that it began with, though others have come.
+    """
+    before = began.get("config", {})
+    named = {name: pinned(path, before.get(name)) for name, path in config.reads().items()}
+    changed = {name: path for name, path in named.items() if path != config.reads()[name]}
+    return replace(config, **changed)
 
 
 def with_dtype(config: Any, backend: str, began: Mapping[str, Any]) -> Any:
@@ -184,7 +197,7 @@ def no_score(config: Any) -> str:
 
 def _require_readable(path: Path | None) -> None:
     """Raise DataError for a missing file, before a library is imported that takes seconds."""
-    if path is not None and not path.exists():
+    if path is not None and not path.exists() and not CaptureFile.find(path):
         step = "Check the path. Relative paths start at the folder of the recipe file."
         raise DataError.at("there is no such file or folder.", path=path, next_step=step)
 
