@@ -46,6 +46,29 @@ MB = 1 << 20
     show_default=True,
     help="Memory for beginnings of prompts that are kept between requests.",
 )
+@click.option(
+    "--traces",
+    type=FILE,
+    metavar="DIR",
+    help="Keep questions and answers in this folder, for `offapi grade --traces DIR` and the recipe"
+    " filtered_sft.",
+)
+@click.option(
+    "--traces-mb",
+    type=click.IntRange(1),
+    metavar="MB",
+    default=1024,
+    show_default=True,
+    help="Most that the folder of --traces may take; the oldest answers go first.",
+)
+@click.option(
+    "--traces-days",
+    type=click.FloatRange(0, min_open=True),
+    metavar="DAYS",
+    default=30,
+    show_default=True,
+    help="Days after which a kept answer is removed.",
+)
 @backend_option()
 @dtype_option
 @options
@@ -66,10 +89,15 @@ def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
       offapi serve runs/student
       offapi serve gpt-4o-mini=runs/student --port 8000
       offapi serve runs/invoices runs/receipts --backend mlx
+      offapi serve runs/student --traces kept
     """
     from offapi.backend import default_backend
+    from offapi.serve.capture import CaptureOptions
     from offapi.serve.run import ServeOptions, serve
 
+    traces: Path | None = values["traces"]
+    size, days = values["traces_mb"] * MB, values["traces_days"]
+    kept = None if traces is None else CaptureOptions(traces, size, days)
     asked = ServeOptions(
         sources=sources,
         backend=values["backend"] or default_backend(),
@@ -80,6 +108,7 @@ def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
         key_file=values["key_file"],
         dtype=values["dtype"],
         cache_bytes=values["cache_mb"] * MB,
+        capture=kept,
     )
     serve(asked, output)
     output.result({"served": True})

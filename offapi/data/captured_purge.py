@@ -1,7 +1,7 @@
 """Take kept answers out of their file, so that no byte of them is left in its folder.
 
 SQLite overwrites removed rows, the file is written anew without the space between them, and the
-write-ahead log is emptied. A server may go on writing meanwhile. Left out: copies made of the rows
+write-ahead log is emptied. A server may write meanwhile. Left out: copies made of the rows
 (graded files, runs, backups), and what a disk keeps of freed blocks.
 """
 

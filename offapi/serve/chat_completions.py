@@ -68,6 +68,7 @@ class ChatAnswer(Response):
         finished = await self._finish()
         if finished.text is not None:
             texts[0] = finished.text
+        await self._keep(finished)
         body = self.objects.whole(texts[: len(self.shown)], self.shown, finished.member)
         headers = [
             (b"content-type", b"application/json"),
@@ -110,6 +111,7 @@ class ChatAnswer(Response):
             member = finished.member if index == shown[-1] else None
             last = objects.chunk(index, {}, rest, self.choices[index].reason, member)
             await _send(send, last)
+        await self._keep(finished)
         usage = objects.usage_chunk(self.shown) if self.exchange.asked.include_usage else b""
         await _send(send, usage + DONE, more=False)
 
@@ -125,6 +127,10 @@ class ChatAnswer(Response):
 
     async def _finish(self) -> Finished:
         return await self.exchange.finish([each.completion for each in self.choices])
+
+    async def _keep(self, finished: Finished) -> None:
+        if self.server.capture is not None:
+            await self.server.capture.keep(self.objects, self.shown, finished)
 
     def _count(self) -> None:
         metrics = self.server.metrics

@@ -26,7 +26,6 @@ IGNORED = frozenset(
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
-        "store",
         "user",
     )
 )
@@ -85,6 +84,7 @@ class ChatBody(msgspec.Struct):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     response_format: ResponseFormat | None = None
+    store: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class ChatRequest:
     logprobs: bool = False
     top_logprobs: int = 0
     format: ResponseFormat = ResponseFormat()
+    store: bool = True  # false: never kept as a trace
 
 
 def read_chat_request(body: bytes, limits: ServerLimits) -> ChatRequest:
@@ -135,6 +136,7 @@ def read_chat_request(body: bytes, limits: ServerLimits) -> ChatRequest:
         logprobs=given.logprobs or False,
         top_logprobs=given.top_logprobs or 0,
         format=given.response_format or ResponseFormat(),
+        store=given.store is not False,
     )
 
 

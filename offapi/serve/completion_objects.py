@@ -27,6 +27,7 @@ class ChoiceText:
     def __init__(self, chat: Chat, asked: ChatRequest) -> None:
         self.tokens: list[NewToken] = []
         self.reason: str | None = None  # OpenAI's finish_reason
+        self.text = ""  # all that `add` has returned
         self._text = TextStream(chat, asked.stop)
 
     def add(self, token: NewToken) -> str:
@@ -38,6 +39,7 @@ class ChoiceText:
             self.reason = token.finish
         if self._text.stopped:
             self.reason = "stop"
+        self.text += piece
         return piece
 
     @property

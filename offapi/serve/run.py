@@ -15,6 +15,7 @@ from offapi.backend import DType, Limits, ModelSpec, load
 from offapi.engine import Engine
 from offapi.progress import LOADING, Progress
 from offapi.serve.access import AccessRules
+from offapi.serve.capture import Capture, CaptureOptions
 from offapi.serve.engine_loop import EngineLoop
 from offapi.serve.key import check_exposure, read_key
 from offapi.serve.limits import ServerLimits
@@ -41,6 +42,7 @@ class ServeOptions:
     dtype: DType = "auto"
     cache_bytes: int = 0
     limits: ServerLimits = ServerLimits()
+    capture: CaptureOptions | None = None
 
 
 def serve(options: ServeOptions, progress: Progress) -> Server:
@@ -63,12 +65,16 @@ def serve(options: ServeOptions, progress: Progress) -> Server:
         loop.start()
         server = Server(served, loop, options.backend, options.limits)
         try:
+            if options.capture is not None:
+                server.capture = Capture.open(options.capture, server.metrics, progress)
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             progress.say(f"Serving on http://{shown}:{port}/v1 (Ctrl-C ends it).")
             listen_until_signal(server, listening, rules)
         finally:
             loop.close()
+            if server.capture is not None:
+                server.capture.close()
     return server
 
 
