@@ -246,7 +246,7 @@ class CaptureStore:
         self.behind = False
 
     def _done(self, batch: list[_Waiting], lost: str = "", why: str = "") -> None:
-        """Tell who waits for the rows that they are written, or why they are lost."""
+        """Release those who wait for the rows: they are written, or `lost` for a reason."""
         with self._lock:
             self._waiting_bytes -= sum(len(row.values[3]) for row in batch)
         for row in batch:

@@ -22,7 +22,6 @@ from offapi.serve.chat_request import ChatRequest
 from offapi.serve.completion_objects import ChoiceText, CompletionObjects
 from offapi.serve.exchange import Finished
 from offapi.serve.metrics import ServerMetrics
-from offapi.text.display import plural
 
 LOG = logging.getLogger("offapi.serve")
 SECONDS_HELD = 0.25  # the longest that an answer waits for the disk
@@ -42,40 +41,32 @@ class CaptureOptions:
 class Capture:
     """Keeps the answers of a server. Nothing that goes wrong here reaches an answer."""
 
-    def __init__(self, store: CaptureStore, metrics: ServerMetrics) -> None:
-        self.store, self.metrics = store, metrics
-
-    @classmethod
-    def open(cls, options: CaptureOptions, metrics: ServerMetrics, progress: Progress) -> Capture:
-        """Open the file and say where it is. Raise what CaptureStore raises."""
-        store = CaptureStore(
-            options.folder,
-            max_bytes=options.max_bytes,
-            keep_days=options.days,
-            say=progress.say,
-        )
-        progress.say(
-            f"Questions and answers are kept in {options.folder} for {options.days:g} days, at most"
-            f" {plural(options.max_bytes // MIB, 'MiB', 'MiB')}; `offapi traces purge"
-            f" {options.folder}` removes them."
-        )
-        return cls(store, metrics)
+    def __init__(self, store: CaptureStore) -> None:
+        self.store = store
 
     async def keep(
-        self, objects: CompletionObjects, choices: Sequence[ChoiceText], finished: Finished
+        self,
+        objects: CompletionObjects,
+        choices: Sequence[ChoiceText],
+        finished: Finished,
+        metrics: ServerMetrics,
     ) -> None:
         """Return when the answer is kept, or the disk has had its time."""
+
+        def count(kept: Future[bool]) -> None:
+            metrics.lost_traces.inc(not kept.result())
+
         if not objects.exchange.asked.store:
             return
         try:
             answers = list(captured_answers(objects, choices, finished))
         except Exception as error:  # the answer goes out whatever happens here
             LOG.error("an answer was not kept: %s", type(error).__name__)
-            self.metrics.lost_traces.inc()
+            metrics.lost_traces.inc()
             return
         kept = [self.store.keep(each) for each in answers]
         for each in kept:
-            each.add_done_callback(self._count)
+            each.add_done_callback(count)
         if self.store.behind:
             return
         _, late = await asyncio.wait(map(asyncio.wrap_future, kept), timeout=SECONDS_HELD)
@@ -85,9 +76,18 @@ class Capture:
         """Write what is waiting, and close the file."""
         self.store.close()
 
-    def _count(self, kept: Future[bool]) -> None:
-        if not kept.result():
-            self.metrics.lost_traces.inc()
+
+def open_capture(options: CaptureOptions | None, progress: Progress) -> Capture | None:
+    """Open the file that is asked for, and say where it is. Raise what CaptureStore raises."""
+    if options is None:
+        return None
+    folder, size = options.folder, options.max_bytes
+    store = CaptureStore(folder, max_bytes=size, keep_days=options.days, say=progress.say)
+    progress.say(
+        f"Questions and answers are kept in {folder} for {options.days:g} days, in at most"
+        f" {size // MIB:,} MiB. `offapi traces purge` removes them."
+    )
+    return Capture(store)
 
 
 def captured_answers(

@@ -130,7 +130,7 @@ class ChatAnswer(Response):
 
     async def _keep(self, finished: Finished) -> None:
         if self.server.capture is not None:
-            await self.server.capture.keep(self.objects, self.shown, finished)
+            await self.server.capture.keep(self.objects, self.shown, finished, self.server.metrics)
 
     def _count(self) -> None:
         metrics = self.server.metrics

@@ -15,7 +15,7 @@ from offapi.backend import DType, Limits, ModelSpec, load
 from offapi.engine import Engine
 from offapi.progress import LOADING, Progress
 from offapi.serve.access import AccessRules
-from offapi.serve.capture import Capture, CaptureOptions
+from offapi.serve.capture import CaptureOptions, open_capture
 from offapi.serve.engine_loop import EngineLoop
 from offapi.serve.key import check_exposure, read_key
 from offapi.serve.limits import ServerLimits
@@ -60,21 +60,20 @@ def serve(options: ServeOptions, progress: Progress) -> Server:
     with listening:
         for line in say_models(models, options.backend):
             progress.say(line)
+        capture = open_capture(options.capture, progress)
         progress.say(LOADING)
         loop = EngineLoop(make_engine(options, models), options.limits.rows)
         loop.start()
-        server = Server(served, loop, options.backend, options.limits)
+        server = Server(served, loop, options.backend, options.limits, capture=capture)
         try:
-            if options.capture is not None:
-                server.capture = Capture.open(options.capture, server.metrics, progress)
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             progress.say(f"Serving on http://{shown}:{port}/v1 (Ctrl-C ends it).")
             listen_until_signal(server, listening, rules)
         finally:
             loop.close()
-            if server.capture is not None:
-                server.capture.close()
+            if capture is not None:
+                capture.close()
     return server
 
 

@@ -1,0 +1,92 @@
+"""Serve, keep the answers, grade them, train on the best, evaluate, serve again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from recipe_folder import lay_out, offapi, rows, told
+from serve_process import ServeProcess, serving
+
+from offapi.data import traces
+from offapi.files.jsonl import read as read_rows
+
+KNOWN = 6  # documents that the first student answers right
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a student that knows a few documents by heart, and no others."""
+    folder = tmp_path_factory.mktemp("loop") / "work"
+    recipe = lay_out(folder, count=KNOWN, epochs=40.0, lr=2e-2, checkpoint_every=1000)
+    done = offapi("train", str(recipe), "--set", "name=student")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of it to work in."""
+    folder = tmp_path / "work"
+    shutil.copytree(trained, folder)
+    manifest = folder / "runs/student/manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(os.fsencode(trained), os.fsencode(folder)))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def client(server: ServeProcess) -> openai.OpenAI:
+    return openai.OpenAI(base_url=server.url, api_key="none", max_retries=0, timeout=60)
+
+
+def ask(server: ServeProcess, document: str, model: str = "student", **options: Any) -> str:
+    """Ask for a document's answer, as an application that knows the task's instructions does."""
+    system = {"role": "system", "content": "Name the shop."}
+    answer = client(server).chat.completions.create(
+        model=model, messages=[system, {"role": "user", "content": document}], **options
+    )
+    if not options.get("stream"):
+        return answer.choices[0].message.content
+    return "".join(each.choices[0].delta.content or "" for each in answer if each.choices)
+
+
+def test_from_served_answers_to_a_served_student(folder: Path, backend_name: str) -> None:
+    backend, documents = f"--backend={backend_name}", rows(12)
+    with serving("runs/student", "--traces", "kept", backend) as server:
+        said = [
+            ask(server, each["document"], stream=i % 2 == 1) for i, each in enumerate(documents)
+        ]
+        assert ask(server, "from nobody", store=False, max_tokens=4)
+        assert len(traces.read(folder / "kept")) == 12  # committed before it is sent
+        server.end(signal.SIGKILL)
+    kept = traces.read(folder / "kept")
+    assert [each.answer for each in kept] == said
+    assert [each.document for each in kept] == [each["document"] for each in documents]
+
+    grading = told(
+        offapi("grade", "--task=task.py", "--traces=kept", "--kept=best.jsonl", "--json")
+    )
+    recipe = (folder / "sft.toml").read_text().replace('recipe = "sft"', 'recipe = "filtered_sft"')
+    recipe = recipe.replace('data = "train.jsonl"', 'traces = "kept"\ncontrol = false')
+    (folder / "loop.toml").write_text(recipe.replace('val = "val.jsonl"\n', ""))
+    done = offapi("train", "loop.toml", backend, "--set", "name=second")
+    assert done.returncode == 0, done.stderr
+    learned = [row.id for row in kept if row.document in {d["document"] for d in documents[:KNOWN]}]
+    assert {row.id for row in read_rows(folder / "best.jsonl")} >= set(learned)
+    assert KNOWN <= grading["kept"] < 12
+    scored = told(
+        offapi("eval", "--adapter=runs/second/adapter", "--model=model", "--task=task.py",
+               "--data=train.jsonl", backend, "--json")
+    )  # fmt: skip
+    assert (scored["n"], scored["mean"]) == (KNOWN, 1.0)
+    with serving("runs/second", "--traces", "kept", backend) as server:
+        assert [ask(server, each["document"], "second") for each in documents[:KNOWN]] == said[
+            :KNOWN
+        ]
+        assert server.end(signal.SIGTERM) == 0
+    assert len(traces.read(folder / "kept")) == 12 + KNOWN
