@@ -28,7 +28,7 @@ COMMANDS = {
     "explain": "Explain kinds of fields, checks, or the keys of a recipe.",
     "models": "Add, list, verify and remove local models.",
     "label": "Label documents with a teacher model.",
-    "traces": "Import traces from other tools' logs.",
+    "traces": "Import traces from other tools' logs, or purge kept ones.",
     "grade": "Score traces with the task's checks and keep the best.",
     "train": "Train a model with a recipe.",
     "predict": "Answer documents with a run or a model, field by field.",

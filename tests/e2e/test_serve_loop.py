@@ -46,12 +46,14 @@ def client(server: ServeProcess) -> openai.OpenAI:
 
 def ask(server: ServeProcess, document: str, model: str = "student", **options: Any) -> str:
     """Ask for a document's answer, as an application that knows the task's instructions does."""
-    system = {"role": "system", "content": "Name the shop."}
-    answer = client(server).chat.completions.create(
-        model=model, messages=[system, {"role": "user", "content": document}], **options
-    )
+    messages: Any = [
+        {"role": "system", "content": "Name the shop."},
+        {"role": "user", "content": document},
+    ]
+    ask = client(server).chat.completions.create
+    answer: Any = ask(model=model, messages=messages, **options)
     if not options.get("stream"):
-        return answer.choices[0].message.content
+        return str(answer.choices[0].message.content)
     return "".join(each.choices[0].delta.content or "" for each in answer if each.choices)
 
 

@@ -140,8 +140,8 @@ def test_purge_as_a_command(tmp_path: Path) -> None:
         done = recipe_folder.offapi("traces", "purge", "kept", *words, "--json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert orjson.loads(done.stdout)["left"] == left
-    for words in ((), ("--all", "--id=x")):
-        done = recipe_folder.offapi("traces", "purge", "kept", *words, cwd=tmp_path)
+    for both in ((), ("--all", "--id=x")):
+        done = recipe_folder.offapi("traces", "purge", "kept", *both, cwd=tmp_path)
         assert done.returncode == 2
         assert "Name one of --before" in done.stderr
 

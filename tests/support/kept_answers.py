@@ -13,7 +13,7 @@ HASH = "0" * 64
 
 def answer(number: int, asked: str = "from Ashu", said: str = "{}", **more: Any) -> CapturedAnswer:
     """Return an answer with the id `answer-NUMBER`."""
-    given = {
+    given: dict[str, Any] = {
         "id": f"answer-{number}",
         "response": f"answer-{number}",
         "time": time.time(),

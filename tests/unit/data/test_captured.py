@@ -165,11 +165,15 @@ def test_a_full_disk_is_said_once_and_keeping_goes_on(opened: Open) -> None:
     assert store.keep(answer(0)).result(WAIT)
     with closing(sqlite3.connect(store.path)) as other:
         pages = other.execute("PRAGMA page_count").fetchone()[0]
-    limited = lambda base: base.execute(f"PRAGMA max_page_count = {pages}")  # noqa: E731
     connect = captured._connect
-    captured_connect = lambda *args: (base := connect(*args), limited(base))[0]  # noqa: E731
+
+    def connect_full(path: Path, log_bytes: int) -> sqlite3.Connection:
+        base = connect(path, log_bytes)
+        base.execute(f"PRAGMA max_page_count = {pages}")
+        return base
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captured, "_connect", captured_connect)
+        patch.setattr(captured, "_connect", connect_full)
         store._inode = (0, 0)  # connect again
         lost = [store.keep(answer(i, said="w" * 5000)).result(WAIT) for i in range(1, 4)]
     store._inode = (0, 0)
@@ -239,7 +243,7 @@ def test_no_byte_of_a_purged_answer_is_left(opened: Open, what: str) -> None:
         rows.append(answer(i, text, time=now))
         if i % 3 == 0:
             text = f"{secret.decode()} {'x' * (i * 31 % 9000)} {secret.decode()}"
-            more = {"response": "asked", "time": now - 2 * captured.DAY}
+            more: dict[str, Any] = {"response": "asked", "time": now - 2 * captured.DAY}
             rows.append(answer(1000 + i, text, **more))
     assert all(done.result(WAIT) for done in map(store.keep, rows))
     assert holds(folder, secret)
