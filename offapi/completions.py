@@ -36,12 +36,13 @@ class Sampling:
     seed: int = 0
     step: int = 0
     signals: bool = False  # whether completions say how sure the model was of each token
+    top_logprobs: int = 0  # the likeliest tokens that an engine tells of beside each one drawn
 
     def __post_init__(self) -> None:
         share: Bound = (lambda p: 0 < p <= 1, "above 0 and at most 1")
         quantile: Bound = (lambda p: 0 <= p <= 1, "from 0 to 1")
         require(self, {"max_tokens": AT_LEAST_1, "top_p": share, "min_p": quantile})
-        require(self, dict.fromkeys(("temperature", "top_k"), AT_LEAST_0))
+        require(self, dict.fromkeys(("temperature", "top_k", "top_logprobs"), AT_LEAST_0))
 
     def finish(self, tokens: Sequence[int]) -> Finish | None:
         """Return why the last of `tokens` ends their completion, or None if it does not."""

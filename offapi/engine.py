@@ -8,7 +8,7 @@ neighbours. Left out: text, which is `offapi.chat`'s, and grammars, which are `o
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from offapi.completions import Finish, Sampling
 
 Words = NDArray[np.int32]  # a bit for each token of the vocabulary, least significant first
+KINDS = 256  # distributions that an engine knows at a time
 
 
 class Matcher(Protocol):
@@ -48,17 +49,98 @@ StartMatcher = Callable[[int], Matcher | None]
 
 
 def allowed_words(matchers: Sequence[Matcher | None], vocabulary: int) -> Words:
-    """Ask each row's matcher what it may say next, (R, ceil(V / 32)); without one, anything.
-
-    Raise ValueError for a matcher that allows nothing: its row can neither continue nor end.
-    """
+    """Ask each row's matcher what it may say next, (R, ceil(V / 32)); without one, anything."""
     words_RW = np.full((len(matchers), -(-vocabulary // 32)), -1, np.int32)
     for matcher, words_W in zip(matchers, words_RW, strict=True):
         if matcher is not None:
             matcher.fill(words_W)
-    if not words_RW.any(axis=1).all():
-        raise ValueError("a matcher must allow at least one token, got one that allows none")
     return words_RW
+
+
+class RowError(Exception):
+    """The matcher of `row` failed with `cause`. The row was dropped, the others were not disturbed."""
+
+    def __init__(self, row: int, cause: Exception) -> None:
+        super().__init__(f"the matcher of row {row} failed: {cause}")
+        self.row, self.cause = row, cause
+
+
+class Guarded:
+    """A matcher of one row whose first error is kept, so that a step is completed for all rows.
+
+    After the error anything is allowed: the engine drops the row before it hands out a token.
+    """
+
+    def __init__(self, matcher: Matcher | None, error: Exception | None = None) -> None:
+        self.matcher, self.error = matcher, error
+
+    @classmethod
+    def start(cls, start: StartMatcher, sample: int) -> Guarded | None:
+        """Return the guarded matcher of `sample`, or None where it is free."""
+        try:
+            matcher = start(sample)
+        except Exception as error:
+            return cls(None, error)
+        return None if matcher is None else cls(matcher)
+
+    def fill(self, words: Words) -> bool:
+        """See `Matcher.fill`. A matcher that allows nothing has failed: its row could not end."""
+        if self.error is None and self.matcher is not None:
+            try:
+                bounded = self.matcher.fill(words)
+                if words.any():
+                    return bounded
+                raise ValueError(
+                    "a matcher must allow at least one token, got one that allows none"
+                )
+            except Exception as error:
+                self.error = error
+                words[:] = -1
+        return False
+
+    def accept(self, token: int) -> None:
+        """See `Matcher.accept`."""
+        if self.error is None and self.matcher is not None:
+            try:
+                self.matcher.accept(token)
+            except Exception as error:
+                self.error = error
+
+    @property
+    def rank(self) -> int:
+        """See `Matcher.rank`."""
+        if self.error is None and self.matcher is not None:
+            try:
+                return self.matcher.rank
+            except Exception as error:
+                self.error = error
+        return 0
+
+
+class Kinds:
+    """What decides the distributions of rows: mostly the same object for equal ones.
+
+    At most KINDS are remembered. Rows of one distribution that have different objects are drawn
+    apart, which costs time alone.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[Sampling, Sampling] = {}
+
+    def of(self, sampling: Sampling) -> Sampling:
+        """Return `sampling` without limit, stops and random stream."""
+        kind = replace(sampling, max_tokens=1, stop_ids=(), seed=0, step=0)
+        if kind not in self.known and len(self.known) >= KINDS:
+            self.known.clear()
+        return self.known.setdefault(kind, kind)
+
+
+def ranked(
+    ids: Sequence[Sequence[int]], logprobs: Sequence[Sequence[float]]
+) -> list[tuple[tuple[int, float], ...]]:
+    """Return each row's tokens with their logprobs, likeliest first, equally likely ones by id."""
+    pairs = [list(zip(*row, strict=True)) for row in zip(ids, logprobs, strict=True)]
+    return [tuple(sorted(row, key=lambda pair: (-pair[1], pair[0]))) for row in pairs]
 
 
 def check_new(name: str, taken: Container[str | None]) -> None:
@@ -90,7 +172,8 @@ class NewToken(NamedTuple):
 
     `signals` are, if the sampling asks for them, the token's logprob under the model's own
     distribution (temperature 1, no constraint, no truncation) and its margin: that logprob less
-    the likeliest other token's, in nats.
+    the likeliest other token's, in nats. `top` are, as many as the sampling asks for, the likeliest
+    tokens with their logprobs under that distribution, likeliest first.
     """
 
     row: int
@@ -99,6 +182,7 @@ class NewToken(NamedTuple):
     finish: Finish | None = None  # why this was the row's last token
     allowed: NDArray[np.int32] | None = None  # ids that truncation or the matcher left to draw from
     signals: tuple[float, float] | None = None
+    top: tuple[tuple[int, float], ...] | None = None
 
 
 class Engine(Protocol):
@@ -124,6 +208,10 @@ class Engine(Protocol):
 
         Admitting a row draws its first token, so it may have two in its first step. A device that
         computes ahead may return a token one step later. Empty when `idle`.
+
+        Raise RowError for a row whose matcher failed, one a call. That row alone is dropped; what
+        the others drew comes with the next call that raises nothing. After any other error, `close`
+        the engine: it can then be used again.
         """
         ...
 
@@ -137,7 +225,10 @@ class Engine(Protocol):
         ...
 
     def cancel(self, row: int) -> None:
-        """Drop a row, waiting, live or finished; its slot is free for the next step."""
+        """Drop a row, waiting, live or finished; its slot is free for the next step.
+
+        None of its tokens is returned any more. A number that is unknown, or was dropped, is none.
+        """
         ...
 
     @property

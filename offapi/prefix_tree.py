@@ -78,7 +78,7 @@ class PrefixTree(Generic[Payload]):
         if not tokens or not (pin or self.budget):
             return
         tokens, length = tuple(tokens), 0
-        node = self._roots.setdefault(key, _Node())
+        node = self._roots.get(key) or _Node()
         for found, shared in list(self._path(key, tokens)):
             length += shared
             node = found if shared == len(found.tokens) else self._split(found, shared)
@@ -87,6 +87,8 @@ class PrefixTree(Generic[Payload]):
             payload = read(length, len(tokens))
             if not pin and self._size(payload) > self.budget:
                 return
+            if not length:
+                self._roots[key] = node
             node = self._add(node, _Node(tokens[length:], payload, used=self._clock))
             self.used_bytes += self._size(payload)
         node.pins += pin
@@ -144,11 +146,12 @@ class PrefixTree(Generic[Payload]):
         while self.used_bytes > self.budget:
             loose = [node for node in self._nodes() if not node.children and not node.pins]
             if not loose:
-                return
+                break
             node = min(loose, key=lambda node: node.used)
             assert node.parent is not None
             del node.parent.children[node.tokens[0]]
             self.used_bytes -= self._size(_payload(node))
+        self._roots = {key: root for key, root in self._roots.items() if root.children}
 
     def _nodes(self) -> Iterator[_Node[Payload]]:
         waiting = [node for root in self._roots.values() for node in root.children.values()]

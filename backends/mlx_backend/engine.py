@@ -17,7 +17,7 @@ import numpy as np
 
 from offapi.backend import Limits
 from offapi.completions import Sampling
-from offapi.engine import NewToken, RowRequest, check_new
+from offapi.engine import Kinds, NewToken, RowError, RowRequest, check_new
 from offapi.episodes import check_tokens
 from offapi.prefix_tree import PrefixKey
 
@@ -27,7 +27,7 @@ from .matching import Allowed
 from .policy import Policy
 from .prefill import Prompts, Shared
 from .rows import Draw, Ready, Row, WaitingPrompt
-from .sampling import draw, signals
+from .sampling import draw, likeliest, signals
 
 COMPACT = 0.75  # when a smaller share of slots is in use, the batch is copied into a smaller one
 
@@ -41,13 +41,15 @@ class MLXEngine:
         self.policy, self.limits, self.adapters = policy, limits, adapters
         self.prompts = Prompts(policy, limits, adapters, cache_bytes)
         self.inserted = 0
-        self.kinds: dict[Sampling, Sampling] = {}
+        self.kinds = Kinds()
         self.ahead = ahead()
         self._clear()
 
     def _clear(self) -> None:
         self.kept: dict[int, Row] = {}  # finished rows that can be extended, pinned in the tree
         self.unread: deque[Draw] = deque()
+        self.read: list[tuple[Row, int]] = []  # new tokens' rows and places, not returned yet
+        self.failed: deque[RowError] = deque()  # not raised yet
         self._drop_slots()
 
     def _drop_slots(self) -> None:
@@ -58,7 +60,8 @@ class MLXEngine:
     @property
     def idle(self) -> bool:
         """Whether no row waits or decodes."""
-        return not (self.prompts.exist or self.unread or any(self.rows))
+        undelivered = self.unread or self.read or self.failed
+        return not (self.prompts.exist or undelivered or any(self.rows))
 
     def insert(self, requests: Sequence[RowRequest]) -> list[int]:
         """Let new rows wait for free slots, and return their numbers.
@@ -89,19 +92,13 @@ class MLXEngine:
             number,
             request.tokens,
             request.sampling,
-            self._kind(request.sampling),
+            self.kinds.of(replace(request.sampling, signals=False, top_logprobs=0)),
             request.key,
             request.sample,
             request.adapter,
             request.start,
             request.keep,
         )
-
-    def _kind(self, sampling: Sampling) -> Sampling:
-        if sampling not in self.kinds:
-            kind = replace(sampling, max_tokens=1, stop_ids=(), seed=0, step=0, signals=False)
-            self.kinds[sampling] = self.kinds.setdefault(kind, kind)
-        return self.kinds[sampling]
 
     def extend(self, row: int, tokens: Sequence[int], sampling: Sampling) -> None:
         """Continue a finished row that was kept, after the given `tokens`."""
@@ -137,9 +134,17 @@ class MLXEngine:
         if row in self.kept:
             self._drop(row)
         self.prompts.cancel(row)
-        for slot, live in enumerate(self.rows):
-            if live and live.number == row:
-                live.cancelled, self.rows[slot] = True, None
+        self.failed = deque(error for error in self.failed if error.row != row)
+        self._cancel({row})
+
+    def _cancel(self, numbers: set[int]) -> None:
+        """Free the slots of live rows, and forget what was drawn for them."""
+        drawn = [row for draw in self.unread for row in draw.rows]
+        for live in filter(None, [*self.rows, *drawn]):
+            live.cancelled |= live.number in numbers
+        self.rows = [None if row and row.cancelled else row for row in self.rows]
+        self.unread = deque(draw for draw in self.unread if draw.awaited)
+        self.read = [(row, index) for row, index in self.read if row.number not in numbers]
 
     def close(self) -> None:
         """Drop all rows and kept prefixes."""
@@ -152,20 +157,36 @@ class MLXEngine:
 
     def advance(self) -> list[tuple[Row, int]]:
         """Do what `step` does, and return each new token's row and its place in the row."""
-        read: list[tuple[Row, int]] = []
-        self._admit()
-        self._read_beyond(self.ahead + 1, read)
-        self._step()
-        self._read_beyond(self.ahead if any(self.rows) else 0, read)
-        self._compact()
+        if not self.failed:
+            self._admit()
+            self._read_beyond(self.ahead + 1)
+            self._step()
+            self._read_beyond(self.ahead if any(self.rows) else 0)
+            self._drop_failed()
+            self._compact()
+        if self.failed:
+            raise self.failed.popleft()
+        read, self.read = self.read, []
         return read
 
-    def _read_beyond(self, unread: int, read: list[tuple[Row, int]]) -> None:
+    def _drop_failed(self) -> None:
+        """Drop the rows whose matchers have failed."""
+        told = [row for row, _ in self.read]
+        errors = {
+            row.number: row.matcher.error
+            for row in [*self.rows, *told]
+            if row and row.matcher and row.matcher.error
+        }
+        for number, error in errors.items():
+            self.cancel(number)
+            self.failed.append(RowError(number, error))
+
+    def _read_beyond(self, unread: int) -> None:
         """Leave `unread` draws unread, or none where a row needs its last token first."""
         in_step = any(row and row.in_step for row in self.rows)
         while len(self.unread) > (0 if in_step else unread):
             for row in self.unread.popleft().read():
-                read.append((row, len(row.tokens) - 1))
+                self.read.append((row, len(row.tokens) - 1))
                 if row.finish and (row.keep or self.prompts.cached):
                     self._keep(row)
             self.rows = [None if row and row.finish else row for row in self.rows]
@@ -281,9 +302,11 @@ class MLXEngine:
         tokens_R, logprobs_R, left_RV = draw(logits_RV, kinds, uniforms_R, allowed)
         asked = any(row and row.sampling.signals for row in rows)
         signals_R2 = signals(logits_RV, tokens_R) if asked else None
+        most = max((row.sampling.top_logprobs for row in rows if row), default=0)
+        top = likeliest(logits_RV, most) if most else None
         for row in filter(None, rows):
             row.drawn += 1
-        self.unread.append(Draw(rows, tokens_R, logprobs_R, left_RV, signals_R2))
+        self.unread.append(Draw(rows, tokens_R, logprobs_R, left_RV, signals_R2, top))
         return tokens_R
 
     def _retire_full(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from offapi.backend import Limits
 from offapi.completions import Completion, Group, Sampling, check_rollout
-from offapi.engine import RowRequest, StartMatcher
+from offapi.engine import RowError, RowRequest, StartMatcher
 from offapi.episodes import SamplingMask
 
 from .engine import MLXEngine
@@ -45,7 +45,7 @@ def _groups(engine: MLXEngine, requests: Sequence[RowRequest], n: int) -> Iterat
     engine.insert(requests)
     done: dict[int, list[Row]] = {}
     while not engine.idle:
-        for row, index in engine.advance():
+        for row, index in _advance(engine):
             if row.finish is None or index < len(row.tokens) - 1:
                 continue
             prompt = row.number // n
@@ -54,6 +54,13 @@ def _groups(engine: MLXEngine, requests: Sequence[RowRequest], n: int) -> Iterat
             if len(group) == n:
                 ordered = sorted(done.pop(prompt), key=lambda row: row.sample)
                 yield Group(prompt, tuple(map(_completion, ordered)))
+
+
+def _advance(engine: MLXEngine) -> list[tuple[Row, int]]:
+    try:
+        return engine.advance()
+    except RowError as error:
+        raise error.cause from error.cause.__cause__
 
 
 def _completion(row: Row) -> Completion:

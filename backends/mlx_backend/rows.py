@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offapi.completions import Finish, Sampling
-from offapi.engine import Matcher, NewToken, StartMatcher
+from offapi.engine import Guarded, NewToken, StartMatcher, ranked
 from offapi.episodes import Floats
 from offapi.randomness import uniforms
 
@@ -40,7 +40,7 @@ class Row:
     version: int = 0  # of the weights that compute it
     drawn: int = 0  # tokens drawn on the device, at most `ahead` of which are not read yet
     most: int = 0  # tokens that may be drawn
-    matcher: Matcher | None = None
+    matcher: Guarded | None = None
     in_step: bool = False  # its tokens are read before its next step
     cancelled: bool = False
     uniforms_T: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -49,6 +49,7 @@ class Row:
     # the ids that truncation or the matcher left at each token
     left_T: list[NDArray[np.int32]] = field(default_factory=list)
     signals_T2: list[tuple[float, float]] = field(default_factory=list)
+    top_T: list[tuple[tuple[int, float], ...]] = field(default_factory=list)  # likeliest tokens
     finish: Finish | None = None
 
     def begin(self, length: int, follows: bool, version: int, saved: bool) -> None:
@@ -57,7 +58,8 @@ class Row:
         `saved` is whether its keys and values are to stay after its last token.
         """
         s, self.length, self.follows, self.version = self.sampling, length, follows, version
-        self.most, self.matcher = s.max_tokens, self.start(self.sample) if self.start else None
+        self.most = s.max_tokens
+        self.matcher = Guarded.start(self.start, self.sample) if self.start else None
         self.in_step = self.matcher is not None or saved
         count = self.used + s.max_tokens
         self.uniforms_T = uniforms(s.seed, s.step, self.key, self.sample, count)[self.used :]
@@ -83,6 +85,7 @@ class Row:
             self.finish if last else None,
             self.left_T[index] if self.left_T else None,
             self.signals_T2[index] if self.signals_T2 else None,
+            self.top_T[index] if self.top_T else None,
         )
 
 
@@ -108,7 +111,7 @@ class Ready:
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """One step's tokens and logprobs of R slots, with sampling mask and signals where they are.
+    """One step's tokens and logprobs of R slots, with what else rows ask for of each token.
 
     They have not been read from the device.
     """
@@ -118,17 +121,24 @@ class Draw:
     logprobs_R: mx.array
     left_RV: mx.array | None
     signals_R2: mx.array | None
+    top: tuple[mx.array, mx.array] | None  # the likeliest tokens and their free logprobs, (R, K)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a row still needs its token."""
+        return any(row and not (row.finish or row.cancelled) for row in self.rows)
 
     @property
     def arrays(self) -> list[mx.array]:
         """What the device has to compute."""
-        drawn = (self.tokens_R, self.logprobs_R, self.left_RV, self.signals_R2)
+        drawn = (self.tokens_R, self.logprobs_R, self.left_RV, self.signals_R2, *(self.top or ()))
         return [array for array in drawn if array is not None]
 
     def read(self) -> Iterator[Row]:
         """Give every row that still runs its token, and yield the row."""
         left_RV = None if self.left_RV is None else np.array(self.left_RV)
         signals = None if self.signals_R2 is None else np.array(self.signals_R2).tolist()
+        top = self.top and ranked(*(np.array(part).tolist() for part in self.top))
         tokens, logprobs = np.array(self.tokens_R).tolist(), np.array(self.logprobs_R).tolist()
         drawn = zip(self.rows, tokens, logprobs, strict=True)
         for slot, (row, token, logprob) in enumerate(drawn):
@@ -142,5 +152,7 @@ class Draw:
                 row.left_T.append(np.flatnonzero(left_RV[slot]).astype(np.int32))
             if signals is not None and row.sampling.signals:
                 row.signals_T2.append(tuple(signals[slot]))
+            if top and row.sampling.top_logprobs:
+                row.top_T.append(top[slot][: row.sampling.top_logprobs])
             row.finish = row.sampling.finish(row.tokens)
             yield row

@@ -104,6 +104,13 @@ def signals(logits_RV: mx.array, tokens_R: mx.array) -> mx.array:
     return mx.concatenate([free_R1, chosen_R1 - others_R1], axis=-1)
 
 
+def likeliest(logits_RV: mx.array, count: int) -> tuple[mx.array, mx.array]:
+    """Return the `count` likeliest tokens and their logprobs under the raw logits, (R, K)."""
+    count = min(count, logits_RV.shape[-1])
+    ids_RK = mx.argpartition(-logits_RV, kth=count - 1, axis=-1)[:, :count]
+    return ids_RK, mx.take_along_axis(logits_RV, ids_RK, axis=-1) - log_sum_exp(logits_RV)
+
+
 def first_beyond(reached_RV: mx.array, possible_RV: mx.array, uniforms_R: mx.array) -> mx.array:
     """Return the first possible token (R,) whose cumulative weight exceeds its uniform's share.
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from offapi.completions import Sampling
-from offapi.engine import NewToken, RowRequest, check_new
+from offapi.engine import Kinds, NewToken, RowError, RowRequest, check_new
 from offapi.episodes import check_tokens, common_prefix_length
 from offapi.prefix_tree import PrefixKey, PrefixTree, Tokens
 
@@ -45,7 +45,7 @@ class TorchEngine:
         self.room = policy.spec.limits.rollout_rows if room is None else room
         self.tree: PrefixTree[Run] = PrefixTree(cache_bytes, cut=cut, join=join, size=size_of)
         self.inserted = 0
-        self.kinds: dict[Sampling, int] = {}
+        self.kinds = Kinds()
         self.capturable = policy.capturable
         self.prepared: int | None = None  # the version of the weights that steps compute with
         self._clear()
@@ -59,12 +59,14 @@ class TorchEngine:
         self.shared_key: PrefixKey | None = None
         self.fresh = True  # nothing has decoded since the engine was idle
         self.graphs: Graphs | None = None
-        self.captured: tuple[int, int] | None = None  # what `graphs` holds steps of
+        self.captured: tuple[Sampling, int] | None = None  # what `graphs` holds steps of
+        self.drawn: list[NewToken] = []  # not returned yet
+        self.failed: deque[RowError] = deque()  # not raised yet
 
     @property
     def idle(self) -> bool:
         """Whether no row waits or decodes."""
-        return not (self.waiting or self.rows)
+        return not (self.waiting or self.rows or self.drawn or self.failed)
 
     def insert(self, requests: Sequence[RowRequest]) -> list[int]:
         """See `Engine.insert`. Neighbours with one prompt are admitted together."""
@@ -74,7 +76,7 @@ class TorchEngine:
         numbers = range(self.inserted, self.inserted + len(requests))
         self.inserted = numbers.stop
         rows = [
-            Row(number, request, request.tokens, request.sampling, self._kind(request.sampling))
+            Row(number, request, request.tokens, request.sampling, self.kinds.of(request.sampling))
             for number, request in zip(numbers, requests, strict=True)
         ]
         alike = groupby(rows, key=lambda row: (row.prompt, row.request.adapter))
@@ -91,11 +93,6 @@ class TorchEngine:
         if request.adapter not in self.adapters.names:
             raise ValueError(f"the engine has no adapter {request.adapter!r}")
 
-    def _kind(self, sampling: Sampling) -> int:
-        """Return the number of what decides a distribution: not limit, stops or random stream."""
-        kind = replace(sampling, max_tokens=1, stop_ids=(), seed=0, step=0)
-        return self.kinds.setdefault(kind, len(self.kinds))
-
     def extend(self, row: int, tokens: Sequence[int], sampling: Sampling) -> None:
         """See `Engine.extend`."""
         if row not in self.kept:
@@ -103,7 +100,7 @@ class TorchEngine:
         check_tokens(tokens, self.policy.vocabulary, "an extension")
         self.fresh |= self.idle
         kept = self.kept.pop(row)
-        kept.continue_after(tokens, sampling, self._kind(sampling))
+        kept.continue_after(tokens, sampling, self.kinds.of(sampling))
         self.waiting.append(WaitingPrompt(kept.prompt, kept.request.adapter, [kept]))
 
     def add_adapter(self, name: str, folder: Path | None) -> None:
@@ -113,6 +110,8 @@ class TorchEngine:
 
     def cancel(self, row: int) -> None:
         """See `Engine.cancel`."""
+        self.drawn = [token for token in self.drawn if token.row != row]
+        self.failed = deque(error for error in self.failed if error.row != row)
         for prompt in self.waiting:
             for waiting in [each for each in prompt.rows if each.number == row]:
                 prompt.rows.remove(waiting)
@@ -133,6 +132,15 @@ class TorchEngine:
 
     def step(self) -> list[NewToken]:
         """See `Engine.step`."""
+        if not self.failed:
+            self.drawn += self._advance()
+        if self.failed:
+            raise self.failed.popleft()
+        drawn, self.drawn = self.drawn, []
+        return drawn
+
+    def _advance(self) -> list[NewToken]:
+        """Admit waiting rows, decode one token for every live row, and return what was drawn."""
         if self.prepared != self.policy.version:
             self.policy.prepare_rollout()
             self.prepared = self.policy.version
@@ -145,8 +153,8 @@ class TorchEngine:
             else:
                 if self.rows:
                     drawn += self._decode()
-            self._retire()
-        return drawn
+            failed = self._retire()
+        return [token for token in drawn if token.row not in failed] if failed else drawn
 
     def _fits(self) -> bool:
         """Whether the first waiting prompt's rows can have slots, all at once."""
@@ -299,7 +307,8 @@ class TorchEngine:
         """Whether one captured step holds for all rows."""
         kind, follows = self.rows[0].kind, bool(self.shared)
         return all(
-            row.kind == kind
+            row.kind is kind
+            and not row.sampling.top_logprobs
             and row.matcher is None
             and row.request.adapter is None
             and row.follows == follows
@@ -346,18 +355,24 @@ class TorchEngine:
             self.tree.unpin(*row.kept)
             row.kept = None
 
-    def _retire(self) -> None:
-        """Drop finished rows, whose keys stay if they are kept."""
+    def _retire(self) -> set[int]:
+        """Drop finished rows, whose keys stay if kept, and failed ones, whose numbers return."""
+        failed: set[int] = set()
         for slot in reversed(range(len(self.rows))):
             row = self.rows[slot]
-            if row.finish is None:
+            error = row.matcher and row.matcher.error
+            if error:
+                failed.add(row.number)
+                self.failed.append(RowError(row.number, error))
+            elif row.finish is None:
                 continue
-            if row.request.keep:
+            elif row.request.keep:
                 tokens, key = (*row.prompt, *row.tokens[:-1]), row.key
                 self._keep(slot, key, tokens, pin=True)
                 row.kept = key, tokens
                 self.kept[row.number] = row
             self._free(slot)
+        return failed
 
     def _free(self, slot: int) -> None:
         """Drop the row of `slot`; the last running row takes its place."""

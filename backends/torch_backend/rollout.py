@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from offapi.completions import Completion, Group, Sampling, check_rollout
-from offapi.engine import NewToken, RowRequest, StartMatcher
+from offapi.engine import NewToken, RowError, RowRequest, StartMatcher
 from offapi.episodes import SamplingMask
 
 from .engine import TorchEngine
@@ -45,7 +45,7 @@ def _groups(policy: Policy, firsts: Sequence[RowRequest], n: int) -> Iterator[Gr
     rows: defaultdict[int, list[NewToken]] = defaultdict(list)
     groups: defaultdict[int, dict[int, Completion]] = defaultdict(dict)
     while not engine.idle:
-        for token in engine.step():
+        for token in _step(engine):
             rows[token.row].append(token)
             if token.finish is None:
                 continue
@@ -54,6 +54,13 @@ def _groups(policy: Policy, firsts: Sequence[RowRequest], n: int) -> Iterator[Gr
             if len(groups[prompt]) == n:
                 group = groups.pop(prompt)
                 yield Group(prompt, tuple(group[sample] for sample in range(n)))
+
+
+def _step(engine: TorchEngine) -> list[NewToken]:
+    try:
+        return engine.step()
+    except RowError as error:
+        raise error.cause from error.cause.__cause__
 
 
 def completion_of(tokens: Sequence[NewToken]) -> Completion:

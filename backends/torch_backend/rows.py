@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offapi.completions import Finish, Sampling
-from offapi.engine import Matcher, NewToken, RowRequest
+from offapi.engine import Guarded, NewToken, RowRequest, ranked
 from offapi.prefix_tree import PrefixKey, Tokens
 from offapi.randomness import uniforms
 
@@ -30,8 +30,8 @@ class Row:
     request: RowRequest
     prompt: Tokens  # what was given before `tokens`
     sampling: Sampling
-    kind: int  # the same for rows that are drawn together
-    matcher: Matcher | None = None
+    kind: Sampling  # the same object for rows that are drawn together
+    matcher: Guarded | None = None
     used: int = 0  # uniforms that were drawn before the prompt was extended
     follows: bool = False  # whether its slot continues the shared prefix
     own: int = 0  # prompt tokens in its slot
@@ -49,9 +49,9 @@ class Row:
         uniforms_T = uniforms(s.seed, s.step, request.key, request.sample, count)
         self.uniforms = uniforms_T[self.used :].tolist()
         if request.start is not None and not self.used:
-            self.matcher = request.start(request.sample)
+            self.matcher = Guarded.start(request.start, request.sample)
 
-    def continue_after(self, tokens: Sequence[int], sampling: Sampling, kind: int) -> None:
+    def continue_after(self, tokens: Sequence[int], sampling: Sampling, kind: Sampling) -> None:
         """Wait again, with what was drawn and the given `tokens` as the prompt."""
         self.prompt = (*self.prompt, *self.tokens, *map(int, tokens))
         self.used += len(self.tokens)
@@ -98,12 +98,12 @@ class WaitingPrompt:
 
 def draw(logits_RV: Tensor, rows: Sequence[Row]) -> list[NewToken]:
     """Draw a token for each row, those of one kind together, and append it to the row."""
-    kinds = dict.fromkeys(row.kind for row in rows)
+    kinds = dict.fromkeys(id(row.kind) for row in rows)
     if len(kinds) == 1:
         return append(rows, _choose(logits_RV, rows))
     drawn = []
     for kind in kinds:
-        places = [place for place, row in enumerate(rows) if row.kind == kind]
+        places = [place for place, row in enumerate(rows) if id(row.kind) == kind]
         places_K = torch.tensor(places, device=logits_RV.device)
         alike = [rows[place] for place in places]
         drawn += append(alike, _choose(logits_RV.index_select(0, places_K), alike))
@@ -122,15 +122,16 @@ def append(rows: Sequence[Row], drawn: Drawn) -> list[NewToken]:
     for row, token in zip(rows, tokens, strict=True):
         row.append(token)
     each = zip(rows, tokens, logprobs, strict=True)
-    if drawn.left_RV is None and drawn.signals_R2 is None:
+    if all(part is None for part in drawn[2:]):
         return [NewToken(row.number, token, logprob, row.finish) for row, token, logprob in each]
     left = _left(rows, drawn.left_RV)
     none = [None] * len(rows)
     signals = none if drawn.signals_R2 is None else map(tuple, drawn.signals_R2.tolist())
-    more = zip(each, left, signals, strict=True)
+    top = none if drawn.top is None else ranked(*(part.tolist() for part in drawn.top))
+    more = zip(each, left, signals, top, strict=True)
     return [
-        NewToken(row.number, token, logprob, row.finish, ids, pair)
-        for (row, token, logprob), ids, pair in more
+        NewToken(row.number, token, logprob, row.finish, ids, pair, likeliest)
+        for (row, token, logprob), ids, pair, likeliest in more
     ]
 
 

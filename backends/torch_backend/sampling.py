@@ -20,10 +20,11 @@ class Drawn(NamedTuple):
     logprobs_R: Tensor
     left_RV: Tensor | None = None  # what could be drawn, if something was cut away
     signals_R2: Tensor | None = None  # free logprob and margin (see `offapi.engine.NewToken`)
+    top: tuple[Tensor, Tensor] | None = None  # the likeliest tokens and their free logprobs, (R, K)
 
     def first(self, rows: int) -> Drawn:
-        """Return what belongs to the first `rows` rows."""
-        left_RV, signals_R2 = (None if part is None else part[:rows] for part in self[2:])
+        """Return what belongs to the first `rows` rows; captured steps have no `top`."""
+        left_RV, signals_R2 = (None if part is None else part[:rows] for part in self[2:4])
         return Drawn(self.tokens_R[:rows], self.logprobs_R[:rows], left_RV, signals_R2)
 
 
@@ -56,7 +57,14 @@ def choose(
         if sampling.truncated or allowed is not None:
             left_RV = logprobs_RV.isfinite()
     signals_R2 = signals(free_RV, tokens_R) if sampling.signals else None
-    return Drawn(tokens_R, logprobs_R, left_RV, signals_R2)
+    top = likeliest(free_RV, sampling.top_logprobs) if sampling.top_logprobs else None
+    return Drawn(tokens_R, logprobs_R, left_RV, signals_R2, top)
+
+
+def likeliest(logits_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` likeliest tokens and their logprobs at temperature 1, (R, K)."""
+    top = logits_RV.topk(min(count, logits_RV.shape[-1]), dim=-1)
+    return top.indices, top.values - logits_RV.logsumexp(-1, keepdim=True)
 
 
 def signals(logits_RV: Tensor, tokens_R: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class Answer:
     finish: Finish | None = None
     allowed: list[NDArray[np.int32] | None] = field(default_factory=list)
     signals: list[tuple[float, float] | None] = field(default_factory=list)
+    top: list[tuple[tuple[int, float], ...] | None] = field(default_factory=list)
 
     def add(self, token: NewToken) -> None:
         assert self.finish is None, "a token after the last one"
@@ -42,6 +43,7 @@ class Answer:
         self.logprobs.append(token.logprob)
         self.allowed.append(token.allowed)
         self.signals.append(token.signals)
+        self.top.append(token.top)
         self.finish = token.finish
 
 

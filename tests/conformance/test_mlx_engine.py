@@ -64,6 +64,27 @@ def test_a_step_in_flight_changes_no_row(
         same(answers[number], alone(open_adapted, request))
 
 
+def test_a_row_is_cancelled_with_its_last_token_in_flight(
+    open_adapted: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from offapi.backends.mlx_backend import engine
+
+    monkeypatch.setattr(engine, "ahead", lambda: 1)
+    behind = open_adapted().engine()
+    long, short = (RowRequest(PROMPTS[0], replace(SAMPLED, max_tokens=n), n) for n in (9, 2))
+    kept, gone = behind.insert([long, short])
+    answers = gather(behind.step())
+    assert len(answers.get(gone, Answer()).tokens) < 2
+    behind.cancel(gone)
+    seen = dict(answers)
+    assert gone not in drain(behind, {kept: answers.get(kept, Answer())})
+    assert seen.keys() <= {kept, gone}
+    (last,) = behind.insert([short])
+    behind.step()
+    behind.cancel(last)
+    assert behind.idle, "nothing that is awaited is in flight"
+
+
 def test_a_prefix_that_few_rows_follow_is_given_up(open_adapted: Open) -> None:
     backend = open_adapted()
     engine = backend.engine()

@@ -110,3 +110,17 @@ def test_cleared_it_is_empty() -> None:
     kept.insert(POLICY, range(6), reading(range(6)), pin=True)
     kept.clear()
     assert (kept.used_bytes, kept.longest(POLICY, range(6))) == (0, (0, None))
+
+
+@pytest.mark.parametrize("budget", [3, 6])
+def test_weights_that_nothing_is_kept_of_are_forgotten(budget: int) -> None:
+    """Training makes a version of the weights with every step."""
+    kept = tree(budget)
+    for version in range(50):
+        key = PrefixKey(None, version)
+        for row in ((1, 2, 3), tuple(range(9))):
+            kept.insert(key, row, reading(row))
+        kept.insert(key, (4, 5), reading((4, 5)), pin=True)
+        kept.unpin(key, (4, 5))
+    assert len(kept._roots) <= 2
+    assert kept.longest(PrefixKey(None, 49), (4, 5))[0] == 2
