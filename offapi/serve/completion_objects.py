@@ -124,7 +124,7 @@ class CompletionObjects:
 
     def _token(self, token: NewToken) -> dict[str, Any]:
         logprob = token.logprob if token.signals is None else token.signals[0]
-        top = getattr(token, "top", None) or ()
+        top = token.top or ()
         return {
             **self._spelled(token.token, logprob),
             "top_logprobs": [self._spelled(other, each) for other, each in top],

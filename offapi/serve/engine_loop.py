@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from offapi.engine import Engine, NewToken, RowRequest
+from offapi.engine import Engine, NewToken, RowError, RowRequest
 from offapi.serve.errors import busy
 
 T = TypeVar("T")
@@ -216,6 +216,11 @@ class EngineLoop:
     def _step(self, engine: Engine) -> None:
         try:
             drawn = engine.step()
+        except RowError as error:
+            stream = self.streams.pop(error.row, None)
+            if stream is not None:
+                stream.give(error.cause)
+            return
         except Exception as error:
             self._fail(engine, error)
             return

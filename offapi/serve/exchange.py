@@ -70,6 +70,7 @@ def _chat(server: Server, model: ServedModel, asked: ChatRequest) -> Exchange:
         top_p=asked.top_p,
         min_p=asked.min_p,
         signals=asked.logprobs,
+        top_logprobs=asked.top_logprobs,
     )
     key = row_key(asked)
     rows = tuple(

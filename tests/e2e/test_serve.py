@@ -123,6 +123,11 @@ def test_logprobs_are_those_of_the_tokens(server: Served, folder: Path) -> None:
         == answer.message.content
     )
     assert all(each.logprob <= 0 for each in tokens)
+    top = ask(server, logprobs=True, top_logprobs=3).choices[0].logprobs.content
+    for each in top:
+        listed = [other.logprob for other in each.top_logprobs]
+        assert listed == sorted(listed, reverse=True)
+        assert (each.token, each.logprob) == (each.top_logprobs[0].token, pytest.approx(listed[0]))
     chunks = list(ask(server, logprobs=True, temperature=0.7, seed=2, stream=True))
     sent = [c.logprobs.content for chunk in chunks for c in chunk.choices if c.logprobs]
     flat = [token for part in sent for token in part]

@@ -48,7 +48,7 @@ async def tokens_of(loop: EngineLoop, *requests: RowRequest) -> list[list[int]]:
 
 
 def test_requests_get_their_own_tokens(loop: EngineLoop) -> None:
-    async def both() -> list[list[list[int]]]:
+    async def both() -> tuple[list[list[int]], list[list[int]]]:
         return await asyncio.gather(tokens_of(loop, row(5), row(3)), tokens_of(loop, row(7)))
 
     (five, three), (seven,) = asyncio.run(both())
@@ -110,13 +110,14 @@ class NothingAllowed:
         raise BackendError("never asked")
 
 
-def test_after_a_failure_the_next_request_is_answered(loop: EngineLoop) -> None:
+def test_a_row_that_fails_disturbs_no_other(loop: EngineLoop) -> None:
     async def fail() -> list[list[int]]:
+        neighbour = asyncio.ensure_future(tokens_of(loop, row(40)))
         with pytest.raises(Exception, match="allow"):
             await tokens_of(loop, row(start=lambda sample: NothingAllowed()))
-        return await tokens_of(loop, row(4))
+        return [*await tokens_of(loop, row(4)), *await neighbour]
 
-    assert [len(each) for each in asyncio.run(fail())] == [4]
+    assert [len(each) for each in asyncio.run(fail())] == [4, 40]
     assert not loop.streams
 
 
