@@ -58,7 +58,7 @@ def allowed_words(matchers: Sequence[Matcher | None], vocabulary: int) -> Words:
 
 
 class RowError(Exception):
-    """The matcher of `row` failed with `cause`: that row was dropped, and no other was disturbed."""
+    """The matcher of `row` failed with `cause`; it was dropped, and no other row was."""
 
     def __init__(self, row: int, cause: Exception) -> None:
         super().__init__(f"the matcher of row {row} failed: {cause}")
