@@ -44,33 +44,33 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def start(model: Path) -> Iterator[Callable[[str], Served]]:
+def started(model: Path) -> Iterator[Callable[[str], Served]]:
     """Return what gives a backend's server, started once."""
-    started: dict[str, Served] = {}
+    running: dict[str, Served] = {}
     with ExitStack() as stack:
 
         def get(backend: str) -> Served:
-            if backend not in started:
+            if backend not in running:
                 served = serving(model, "--backend", backend, limits=LIMITS)
-                started[backend] = stack.enter_context(served)
-            return started[backend]
+                running[backend] = stack.enter_context(served)
+            return running[backend]
 
         yield get
-        for served in started.values():
+        for served in running.values():
             assert SECRET not in served.log
             assert not any("\r" in line or "Traceback" in line for line in served.said)
 
 
 @pytest.fixture
-def each(start: Callable[[str], Served], backend_name: str) -> Served:
+def each(started: Callable[[str], Served], backend_name: str) -> Served:
     """Return each backend's server in turn."""
-    return start(backend_name)
+    return started(backend_name)
 
 
 @pytest.fixture
-def server(start: Callable[[str], Served]) -> Served:
+def server(started: Callable[[str], Served]) -> Served:
     """Return one server, for what no backend has a part in."""
-    return start("torch" if find_spec("torch") else "mlx")
+    return started("torch" if find_spec("torch") else "mlx")
 
 
 def body(**more: Any) -> dict[str, Any]:
