@@ -69,9 +69,10 @@ AGED = "DELETE FROM answers WHERE number IN (SELECT number FROM answers WHERE ti
 class CapturedAnswer:
     """One answer and what gave it.
 
-    `response` is the id of the response; its choices beyond the first have an index in `id`. `base`
-    and `adapter` are names with hashes. `fields` are the answer's, with confidences where the model
-    has them. `escalated` says which other model answered instead, if one did.
+    `response` is the id of the response; its choices beyond the first have an index in `id`, and
+    `group` names them all. `base` and `adapter` are names with hashes. `fields` are the answer's,
+    with confidences where the model has them. `escalated` says which other model was asked to
+    answer instead, if one was.
     """
 
     id: str
@@ -83,6 +84,7 @@ class CapturedAnswer:
     finish: str
     base: Mapping[str, Any]
     adapter: Mapping[str, Any] | None = None
+    group: str | None = None
     usage: Mapping[str, Any] | None = None
     params: Mapping[str, Any] | None = None
     fields: Mapping[str, Any] | None = None
@@ -102,9 +104,11 @@ class CapturedAnswer:
             "fields": self.fields,
             "escalated": self.escalated,
         }
+        group = {} if self.group is None else {"group": self.group}
         return {
             "id": self.id,
             "messages": [*self.messages, {"role": "assistant", "content": self.answer}],
+            **group,
             "source": {name: value for name, value in about.items() if value is not None},
         }
 
@@ -195,11 +199,12 @@ class CaptureStore:
         while True:
             batch, ended = self._gather(batch, wait=ends is None)
             ends = ends or (time.monotonic() + SECONDS_CLOSING if ended else None)
+            idle = not batch
             try:
                 base = self._connected(base)
                 self._commit(base, batch)
                 batch = []
-                self._make_room(base)
+                self._make_room(base, idle=idle)
             except (sqlite3.Error, OSError) as error:
                 batch = self._failed(error, batch, base, last=_past(ends))
             if ends is not None and not batch and self._queue.empty():
@@ -275,8 +280,11 @@ class CaptureStore:
         self._done(batch, reason, str(error))
         return []
 
-    def _make_room(self, base: sqlite3.Connection) -> None:
-        """Remove rows of age, then the oldest while the file is too large; shrink the files."""
+    def _make_room(self, base: sqlite3.Connection, *, idle: bool) -> None:
+        """Remove rows of age, then the oldest while the file is too large; shrink the files.
+
+        Where there is time, empty the log, in which removed rows may still stand.
+        """
         before = time.time() - self.keep_days * DAY
         while self._remove(base, AGED, (before, BATCH)) == BATCH:
             pass
@@ -285,7 +293,7 @@ class CaptureStore:
             while _bytes(base) > (1 - FREED) * self.base_bytes:
                 if not self._remove(base, OLDEST, (min(few, BATCH),)):
                     break
-        if _log_bytes(self.path) > self.log_bytes:
+        if _log_bytes(self.path) > (0 if idle else self.log_bytes):
             base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _remove(self, base: sqlite3.Connection, statement: str, values: tuple[float, ...]) -> int:

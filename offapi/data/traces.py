@@ -99,9 +99,9 @@ class Trace:
     def escalated_to(self) -> str:
         """The other model that answered a kept request instead of the served one; else ""."""
         other = (self.source or {}).get("escalated")
-        if not isinstance(other, Mapping):
-            return ""
-        return str(other.get("model") or other.get("host") or "another model")
+        if not isinstance(other, Mapping) or other.get("failed"):
+            return ""  # it was asked, and had no answer
+        return str(other.get("model") or other.get("to") or "another model")
 
     @property
     def cut_off(self) -> bool:

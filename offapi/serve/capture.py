@@ -102,6 +102,7 @@ def captured_answers(
         yield CapturedAnswer(
             id=f"{objects.id}-{index}" if index else objects.id,
             response=objects.id,
+            group=objects.id if len(choices) > 1 else None,
             time=now,
             model=exchange.model.name,
             messages=exchange.asked.messages,

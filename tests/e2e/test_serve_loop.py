@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
-from recipe_folder import lay_out, offapi, rows, told
-from serve_process import ServeProcess, serving
+from recipe_folder import lay_out, offapi, rows, told, until
+from serving import Served, serving
 
 from offapi.data import traces
+from offapi.files.capture_file import NAME
 from offapi.files.jsonl import read as read_rows
 
+QUESTION: Any = [{"role": "user", "content": "from Gone"}]
 KNOWN = 6  # documents that the first student answers right
 
 
@@ -40,17 +44,13 @@ def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return folder
 
 
-def client(server: ServeProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=server.url, api_key="none", max_retries=0, timeout=60)
-
-
-def ask(server: ServeProcess, document: str, model: str = "student", **options: Any) -> str:
+def ask(server: Served, document: str, model: str = "student", **options: Any) -> str:
     """Ask for a document's answer, as an application that knows the task's instructions does."""
     messages: Any = [
         {"role": "system", "content": "Name the shop."},
         {"role": "user", "content": document},
     ]
-    ask = client(server).chat.completions.create
+    ask = server.client().chat.completions.create
     answer: Any = ask(model=model, messages=messages, **options)
     if not options.get("stream"):
         return str(answer.choices[0].message.content)
@@ -92,3 +92,41 @@ def test_from_served_answers_to_a_served_student(folder: Path, backend_name: str
         ]
         assert server.end(signal.SIGTERM) == 0
     assert len(traces.read(folder / "kept")) == 12 + KNOWN
+
+
+def test_what_is_kept_and_what_is_not(folder: Path) -> None:
+    kept = folder / "kept"
+    with serving("runs/student", "--traces", "kept") as server:
+        options = {"n": 2, "temperature": 1.0, "max_tokens": 9, "seed": 1}
+        ask(server, "from Both", user="Jane-Doe", metadata={"customer": "Jane-Doe"}, **options)
+        ask(server, "from Cut", max_tokens=2)
+        half = server.client().chat.completions.create(
+            model="student", messages=QUESTION, stream=True, max_tokens=2000
+        )
+        next(iter(half))
+        half.close()
+        with closing(sqlite3.connect(kept / NAME, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            said = [ask(server, f"from Locked{i}", max_tokens=9) for i in range(8)]
+            assert time.monotonic() - began < 4
+            other.execute("ROLLBACK")
+        until(lambda: len(traces.read(kept)) >= 11)
+        rows = traces.read(kept)
+        assert [row.answer for row in rows[3:]] == said
+        assert rows[0].group == rows[1].group != rows[2].group
+        assert (rows[1].id, rows[1].cut_off, rows[2].cut_off) == (f"{rows[0].id}-1", True, True)
+        source = rows[0].source
+        assert source is not None
+        assert source["params"] == {**options}
+        assert source["adapter"]["name"] == "student"
+        assert not [path for path in kept.iterdir() if b"Jane" in path.read_bytes()]
+        assert [path for path in kept.iterdir() if b"from Both" in path.read_bytes()]
+        done = offapi("traces", "purge", "kept", "--id", rows[0].id)
+        assert "Removed 2 answers; 9 left." in done.stderr
+        assert not [path for path in kept.iterdir() if b"from Both" in path.read_bytes()]
+        ask(server, "from Last", max_tokens=4)
+        assert server.metric("offapi_lost_traces") == 0
+        assert server.end(signal.SIGTERM) == 0
+    assert len(traces.read(kept)) == 10
+    assert server.log.count("kept in kept for 30 days") == 1

@@ -14,7 +14,7 @@ from kept_answers import answer, keep
 from offapi.data.captured import CapturedAnswer
 from offapi.data.captured_purge import Purge, purge
 
-OTHER = {"model": "big", "host": "api.example.com"}
+OTHER = {"to": "api.example.com", "model": "big", "failed": None}
 
 
 def shops(count: int, first: int = 0, **more: Any) -> list[CapturedAnswer]:

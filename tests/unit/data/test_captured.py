@@ -60,7 +60,7 @@ def test_a_kept_answer_is_a_trace_with_what_gave_it(tmp_path: Path) -> None:
         "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         "params": {"temperature": 0.0, "max_tokens": 9},
         "fields": {"shop": {"value": "Ashu", "confidence": 0.97}},
-        "escalated": {"model": "big", "host": "api.example.com"},
+        "escalated": {"to": "api.example.com", "model": "big", "failed": None},
     }
     folder = keep(tmp_path / "kept", answer(1, "from Ashu", '{"shop": "Ashu"}', **facts))
     (trace,) = traces.read(folder)
@@ -70,6 +70,9 @@ def test_a_kept_answer_is_a_trace_with_what_gave_it(tmp_path: Path) -> None:
     assert trace.source["model"] == "shops"
     assert trace.escalated_to == "big"
     assert not trace.cut_off
+    failed = {"to": "api.example.com", "model": None, "failed": "timed out"}
+    own = traces.read(keep(tmp_path / "own", answer(1, escalated=failed)))[0]
+    assert own.escalated_to == ""  # the student's own answer was sent
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
