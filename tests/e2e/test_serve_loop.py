@@ -97,7 +97,7 @@ def test_from_served_answers_to_a_served_student(folder: Path, backend_name: str
 def test_what_is_kept_and_what_is_not(folder: Path) -> None:
     kept = folder / "kept"
     with serving("runs/student", "--traces", "kept") as server:
-        options = {"n": 2, "temperature": 1.0, "max_tokens": 9, "seed": 1}
+        options: dict[str, Any] = {"n": 2, "temperature": 1.0, "max_tokens": 9, "seed": 1}
         ask(server, "from Both", user="Jane-Doe", metadata={"customer": "Jane-Doe"}, **options)
         ask(server, "from Cut", max_tokens=2)
         half = server.client().chat.completions.create(
