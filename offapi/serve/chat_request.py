@@ -154,9 +154,10 @@ def _members(body: bytes, limits: ServerLimits) -> dict[str, Any]:
 
 
 def _depth(body: bytes) -> int:
-    """Return an upper bound of the nesting: brackets inside strings count too."""
+    """Return how deeply objects and lists are nested, without reading them."""
     depth = deepest = 0
-    for mark in re.findall(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', body, re.DOTALL):
+    # A string without an end is one match too: retried at each of its quotes it would take hours.
+    for mark in re.findall(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', body, re.DOTALL):
         if mark in (b"[", b"{"):
             depth += 1
             deepest = max(deepest, depth)

@@ -16,6 +16,7 @@ import uvicorn
 from offapi.errors import ConfigError
 from offapi.serve.access import Access, AccessRules, ending
 from offapi.serve.app import build_app
+from offapi.serve.metrics import CountedRequests
 from offapi.serve.protocol import protocol_of
 from offapi.serve.server import Server
 
@@ -38,7 +39,8 @@ def listen_until_signal(server: Server, listening: socket.socket, rules: AccessR
     # It logs exceptions with their messages, which may quote a request; `Access` logs their places.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     limits = server.limits
-    app = Access(build_app(server), rules, limits, lambda: server.draining)
+    checked = Access(build_app(server), rules, limits, lambda: server.draining)
+    app = CountedRequests(checked, server.metrics)
     config = uvicorn.Config(
         app,
         http=protocol_of(limits),

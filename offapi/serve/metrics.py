@@ -10,9 +10,18 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # a second series for each, of when it began
 disable_created_metrics()  # type: ignore[no-untyped-call]
+PATHS = (
+    "/v1/chat/completions",
+    "/v1/models",
+    "/v1/files",
+    "/v1/fine_tuning/jobs",
+    "/health",
+    "/metrics",
+)
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -50,3 +59,29 @@ class ServerMetrics:
     def text(self) -> bytes:
         """Return the metrics in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+class CountedRequests:
+    """The application `app`, whose answers are counted by path and status.
+
+    Names in a path do not count, and unknown paths are one, so that no request adds a series.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request and count it."""
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                path = path_group(scope["path"])
+                self.metrics.requests.labels(path, str(message["status"])).inc()
+            await send(message)
+
+        await self.app(scope, receive, counting)
+
+
+def path_group(path: str) -> str:
+    """Return the path without the names in it; "other" for one that is not served."""
+    return next((each for each in PATHS if path == each or path.startswith(f"{each}/")), "other")

@@ -192,3 +192,16 @@ def test_two_bases_are_refused(folder: Path, tmp_path: Path) -> None:
     done = offapi("serve", str(folder / "runs/student"), str(tmp_path / "second/model"))
     assert done.returncode == 2
     assert re.search("another base model", done.stderr)
+
+
+def test_answers_are_counted_by_path_and_status(server: Served) -> None:
+    def counted(path: str, status: str) -> float:
+        return server.metric("offapi_requests", path=path, status=status)
+
+    before = counted("/v1/models", "404"), counted("other", "404")
+    for path in ("/v1/models/a", "/v1/models/b", "/v1/nothing", "/v1/chat/completionsX"):
+        assert httpx2.get(f"{server.url}{path}").status_code == 404
+    assert (counted("/v1/models", "404"), counted("other", "404")) == (before[0] + 2, before[1] + 2)
+    tokens = server.metric("offapi_tokens", kind="completion")
+    written = ask(server, max_tokens=5).usage.completion_tokens
+    assert server.metric("offapi_tokens", kind="completion") == tokens + written
