@@ -24,6 +24,7 @@ QWEN2 = (
 )
 LLAMA3 = QWEN2.replace(r"|\p{N}| ", r"|\p{N}{1,3}| ")
 SPLITS = {"gpt-2": "", "smollm": "", "qwen2": QWEN2, "deepseek-r1-qwen": QWEN2, "llama-bpe": LLAMA3}
+WHOLE_WORDS = ("llama-bpe",)  # a word that is a token is taken whole, whatever the merges say
 
 # Control tokens that end a turn, where the template writes them.
 TURN_ENDS = (
@@ -136,8 +137,8 @@ def _tokenizer(fields: Mapping[str, Any], where: str) -> str:
             where=where,
             next_step="The file is damaged; copy it again.",
         )
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre == "llama-bpe"))
-    _set_split(tokenizer, str(pre))
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre in WHOLE_WORDS))
+    set_split(tokenizer, str(pre))
     tokenizer.decoder = decoders.ByteLevel()
     kinds: list[int] = fields["tokenizer.ggml.token_type"]
     for token, type_ in zip(tokens, kinds, strict=True):
@@ -154,7 +155,7 @@ def _tokenizer(fields: Mapping[str, Any], where: str) -> str:
     return str(tokenizer.to_str())
 
 
-def _set_split(tokenizer: Any, pre: str) -> None:
+def set_split(tokenizer: Any, pre: str) -> None:
     """Set how text is split before the merges, as in the models' own tokenizer.json files."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 

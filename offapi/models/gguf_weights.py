@@ -201,17 +201,20 @@ def _values(tensor: GgufTensor, source: GgufSource, config: Mapping[str, Any]) -
     }
     part = tensor.name.split(".")[2] if tensor.name.startswith("blk.") else ""
     if source.architecture == "llama" and part in heads:
-        return _unpermute(array, heads[part])
+        return deinterleave(array, heads[part])
     return array
 
 
-def _unpermute(array: Array, heads: int) -> Array:
-    """Undo llama.cpp's interleaving of the two rotary halves of each head.
-
-    See its convert_hf_to_gguf.py.
-    """
+def deinterleave(array: Array, heads: int) -> Array:
+    """Undo `interleave`."""
     half = array.shape[0] // heads // 2
     return array.reshape(heads, half, 2, -1).swapaxes(1, 2).reshape(array.shape)
+
+
+def interleave(array: Array, heads: int) -> Array:
+    """Return rows of q or k as llama.cpp's llama wants them: the two rotary halves alternate."""
+    half = array.shape[0] // heads // 2
+    return array.reshape(heads, 2, half, -1).swapaxes(1, 2).reshape(array.shape)
 
 
 def _write(path: Path, shapes: Shapes, arrays: Iterable[Array]) -> None:
