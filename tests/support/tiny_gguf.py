@@ -1,0 +1,113 @@
+"""Tiny models that llama.cpp opens: each architecture, with a tokenizer whose split has a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from safetensors.numpy import save_file
+
+from offapi.models import gguf_tokenizer
+from offapi.models.expected_tensors import expected_shapes
+from offapi.models.normal_config import normalise_config
+
+WORDS = "the total of invoice it's don't 2026 is due in EUR and USD, please pay now " * 40
+TURN, END, TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+BASE = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 50000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "initializer_range": 0.02,
+    "dtype": "float32",
+}
+CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+}
+
+
+def write(
+    folder: Path, kind: str = "llama", split: str = "smollm", seed: int = 0, **settings: Any
+) -> Path:
+    """Write a model of that type into `folder` and return it; `settings` go to its config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = _write_tokenizer(folder, split)
+    return write_network(folder, kind, vocabulary + 3, seed, **settings)
+
+
+def write_network(folder: Path, kind: str, vocabulary: int, seed: int, **settings: Any) -> Path:
+    """Write config and random weights; a few rows of the embedding have no token."""
+    config = {"model_type": kind, "architectures": [CLASSES[kind]], "vocab_size": vocabulary}
+    config |= BASE | settings
+    if kind == "mistral":
+        config["sliding_window"] = None
+    shapes = expected_shapes(config, str(folder))
+    config = normalise_config(config, shapes, str(folder))
+    save_file(_weights(shapes, seed), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_bytes(orjson.dumps(config))
+    return folder
+
+
+def _weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+    """Draw weights large enough that each mistake in them moves logprobs by far."""
+    draw = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in shapes.items():
+        values = draw.standard_normal(shape) / np.sqrt(shape[-1])
+        if name.endswith("norm.weight"):
+            values = 1 + 0.2 * draw.standard_normal(shape)
+        elif "embed" in name or name.endswith(".bias"):
+            values *= 4
+        elif "q_proj" in name or "k_proj" in name:
+            values *= 2
+        tensors[name] = np.asarray(values, dtype=np.float32)
+    return tensors
+
+
+def _write_tokenizer(folder: Path, split: str) -> int:
+    """Write a byte-level tokenizer with merges and that split; return its number of tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(ignore_merges=split in gguf_tokenizer.WHOLE_WORDS))
+    gguf_tokenizer.set_split(tokenizer, split)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340,
+        special_tokens=[TEXT, TURN, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([WORDS], trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": TURN,
+        "eos_token": END,
+        "chat_template": TEMPLATE,
+    }
+    write_settings(folder, settings, [2, 0])
+    return int(tokenizer.get_vocab_size())
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any], ends: list[int]) -> None:
+    """Write the tokenizer's settings, and the ids that end a turn."""
+    (folder / "tokenizer_config.json").write_bytes(orjson.dumps(settings))
+    (folder / "generation_config.json").write_bytes(orjson.dumps({"eos_token_id": ends}))
