@@ -129,6 +129,9 @@ def _open(settings: tuple[Path, int, Path], note: CallNote) -> Any:
     parameters.n_ctx = context
     parameters.n_parallel = 1
     parameters.warmup = False
+    # Keys and values in f32: what differs then is the file, not the cache.
+    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     key = secrets.token_hex()
     parameters.api_keys = [key]
     try:
