@@ -48,6 +48,7 @@ class SourceAnswers:
 class FormAnswers:
     """What an exported form computes for the same prompts and sequences.
 
+    `logprobs` are those of the last tokens of each sequence, where a tool is slow to give all.
     `rendered` are the tokens that its tool makes of the fixed chats with the folder's own template;
     None where the tool does not say.
     """
@@ -172,7 +173,10 @@ def require_passed(check: FormCheck, what: str) -> None:
 
 def _differences(source: SourceAnswers, form: FormAnswers) -> Floats:
     pairs = zip(source.logprobs, form.logprobs, strict=True)
-    rows = [np.abs(np.asarray(ours, np.float64) - theirs) for ours, theirs in pairs]
+    rows = [
+        np.abs(np.asarray(ours, np.float64)[len(ours) - len(theirs) :] - theirs)
+        for ours, theirs in pairs
+    ]
     return np.concatenate(rows).astype(np.float32)
 
 

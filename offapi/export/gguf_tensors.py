@@ -22,7 +22,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 EMBEDDINGS = ("token_embd.weight", "output.weight")
 # Both ends of the network suffer most from few bits; llama.cpp stores them in 6 bits there.
 FEW_BITS, FOR_EMBEDDINGS = ("q4_0", "q4_1", "q5_0", "q5_1"), "q8_0"
-KINDS = ("f32", "f16", "bf16", "q8_0", *FEW_BITS)
+BITS = {"q8_0": 8, "q5_1": 5, "q5_0": 5, "q4_1": 4, "q4_0": 4}  # of quantised weights
+KINDS = ("f32", "f16", "bf16", *BITS)
 MOST_F16 = 65504.0
 INSTEAD = "f16"  # for rows that are not a whole number of blocks, as llama.cpp's converter does
 
@@ -104,12 +105,9 @@ def write_tensors(
 
     Raise ModelError for a tensor that is missing, or too large for its type.
     """
-    from gguf import GGML_QUANT_SIZES
-
     for plan in plans.values():
-        block, size = GGML_QUANT_SIZES[_number(plan.kind)]
-        stored = math.prod(plan.shape) // block * size  # bytes
-        writer.add_tensor_info(plan.name, plan.shape, np.dtype("f4"), stored, _number(plan.kind))
+        size = stored_bytes(plan)
+        writer.add_tensor_info(plan.name, plan.shape, np.dtype("f4"), size, _number(plan.kind))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -121,6 +119,14 @@ def write_tensors(
                 f"expected the tensor {name!r} of shape {plan.shape}, got {found!r}.", where=where
             )
         writer.write_tensor_data(encode_tensor(tensor, plan, where))
+
+
+def stored_bytes(plan: TensorPlan) -> int:
+    """Return how many bytes the tensor takes in the file."""
+    from gguf import GGML_QUANT_SIZES
+
+    block, size = GGML_QUANT_SIZES[_number(plan.kind)]
+    return int(math.prod(plan.shape) // block * size)
 
 
 def encode_tensor(tensor: Floats, plan: TensorPlan, where: str) -> np.ndarray[Any, Any]:

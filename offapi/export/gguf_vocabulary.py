@@ -47,8 +47,24 @@ def vocabulary_fields(chat: Chat, rows: int, where: str) -> Fields:
         "ggml.tokens": tokens,
         "ggml.token_type": types,
         **_special_ids(chat, where),
-        "chat_template": chat.tokenizer.chat_template,
+        "chat_template": chat_template(chat),
     }
+
+
+def chat_template(chat: Chat) -> str:
+    """Return the model's template; one without a system role gets the rule that offapi trains by.
+
+    An application sends instructions, and such a template would refuse them or drop them.
+    """
+    template = str(chat.tokenizer.chat_template)
+    return IN_FRONT + template if chat.no_system else template
+
+
+IN_FRONT = (
+    "{%- if messages[0]['role'] == 'system' and messages | length > 1 -%}{%- set messages ="
+    " [{'role': 'user', 'content': messages[0]['content'] + '\\n\\n' + messages[1]['content']}] +"
+    " messages[2:] -%}{%- endif -%}"
+)
 
 
 def _tokens(content: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
@@ -140,7 +156,7 @@ def _special_ids(chat: Chat, where: str) -> Fields:
     fields: Fields = {
         f"ggml.{name}_token_id": number for name, number in ids.items() if number is not None
     }
-    return fields | {"ggml.add_bos_token": begins_with_bos(chat), "ggml.add_eos_token": False}
+    return fields | {"ggml.add_bos_token": adds_bos(chat), "ggml.add_eos_token": False}
 
 
 def end_ids(chat: Chat, where: str) -> tuple[int, ...]:
@@ -158,10 +174,14 @@ def end_ids(chat: Chat, where: str) -> tuple[int, ...]:
 _ANSWER = {"role": "assistant", "content": "b"}
 
 
-def begins_with_bos(chat: Chat) -> bool:
-    """Return whether the chat template begins a prompt with the beginning-of-text token."""
+def adds_bos(chat: Chat) -> bool:
+    """Return whether runtimes write the beginning-of-text token before each prompt.
+
+    They do where the tokenizer does, unless the chats trained on begin without it.
+    """
     bos = chat.tokenizer.bos_token_id
-    return bos is not None and chat.prompt([{"role": "user", "content": "a"}])[:1] == (bos,)
+    prompt = chat.prompt([{"role": "user", "content": "a"}])
+    return bos is not None and prompt[0] == bos and chat.tokenizer("a")["input_ids"][0] == bos
 
 
 def _refused(what: str, where: str) -> ModelError:

@@ -1,55 +1,45 @@
-"""A GGUF file opened by llama.cpp itself, in a process of its own, through `xllamacpp`.
+"""A GGUF file opened by llama.cpp itself, in this process, through `xllamacpp`.
 
-It is native code that reads a file: a crash there ends the helper process alone. What is asked for
-are tokens of a text, tokens of a chat by llama.cpp's own template engine, greedy tokens, logprobs
-of given tokens, and answers. Left out: sampling, GPU settings and speed.
+It reads text with its own tokenizer and its own template engine, and both must give the tokens that
+the model was trained on. Keys and values are kept in float32, so that what differs is the file.
+Left out: sampling, GPU settings and speed.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import Any
 
+import numpy as np
 import orjson
 
-from offapi.errors import BackendError, ModelError, OffapiError
-from offapi.workers.supervised import CallNote, Ended, Supervised
+from offapi.chat.chat import Chat
+from offapi.episodes import Floats
+from offapi.errors import BackendError, ExportError
+from offapi.export.gguf_vocabulary import PROBE
+from offapi.export.prompts import Turns
+from offapi.text.display import plural
 
-Tokens = Sequence[int]
-Messages = Sequence[Mapping[str, Any]]
 PACKAGE = "xllamacpp"
+FILE = "model.gguf"
 CERTAIN = 1e9  # added to a logit, so that the next token is the one wanted
+EVERY = 10_000_000  # tokens; more than any vocabulary has
+GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0}
+LEAST_ROOM = 1024  # tokens; more are reserved when a longer prompt comes
+TAIL = 32  # tokens at the end of a sequence whose logprobs are asked: each takes a request
 LOG_END = 400  # characters of llama.cpp's log that an error quotes
-NOT_OPENED = "Do not use the file. Export it again; if it fails again, use `--to fused`."
+AGAIN = "Do not use the file. `--to fused` writes the same model for other runtimes."
+
+Tokens = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Written:
-    """Tokens that llama.cpp wrote or was made to write, and their logprobs in nats.
-
-    `likeliest`: what it would have written in place of each.
-    """
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    likeliest: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The text of an answer, and the number of tokens of the prompt it answers."""
-
-    text: str
-    prompt_tokens: int
-
-
-def check_installed() -> None:
+def require_llama_cpp() -> None:
     """Raise BackendError where `xllamacpp` is missing: nothing could be checked."""
     if find_spec(PACKAGE) is None:
         raise BackendError(
@@ -59,153 +49,155 @@ def check_installed() -> None:
         )
 
 
+def open_gguf(folder: Path, base: Path) -> LlamaCpp:
+    """Open the file in `folder`, and compare how it reads text with the base model's tokenizer.
+
+    Raise BackendError without `xllamacpp`, ExportError for a file that llama.cpp cannot open, or
+    whose text becomes other tokens.
+    """
+    require_llama_cpp()
+    chat = Chat.load(base)
+    opened = LlamaCpp(folder / FILE, chat.stop_ids[0])
+    opened.check_reading(chat)
+    return opened
+
+
 class LlamaCpp:
-    """A file that llama.cpp has open, with room for `context` tokens. Use it in a `with` block."""
+    """An open GGUF file, see `OpenedForm`."""
 
-    def __init__(self, path: Path, context: int) -> None:
-        """Raise BackendError without `xllamacpp`."""
-        check_installed()
-        self._path = path
-        self._logs = TemporaryDirectory(prefix="offapi-llama-")
-        self._log = Path(self._logs.name) / "log"
-        self._process: Supervised[Any, Any] = Supervised(_open, (path, context, self._log))
+    def __init__(self, path: Path, end: int) -> None:
+        """Open the file, in which the token `end` ends a turn.
 
-    def __enter__(self) -> LlamaCpp:
-        return self
+        Raise ExportError for a file that llama.cpp cannot open.
+        """
+        self._path, self._end = path, end
+        self._log = TemporaryFile()  # noqa: SIM115  # as long as this process
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        os.dup2(self._log.fileno(), 2)  # llama.cpp writes its log there
+        self._key = secrets.token_hex()
+        self._room = 0  # tokens
+        self._reserve(LEAST_ROOM)
 
-    def __exit__(self, *_: object) -> None:
-        self._process.end()
-        self._logs.cleanup()
-
-    def tokens(self, text: str) -> tuple[int, ...]:
-        """Return the tokens of `text`; special tokens in it are recognised, none are added."""
-        return tuple(self._ask("tokens", text, False))
-
-    def chat_tokens(self, messages: Messages) -> tuple[int, ...]:
-        """Return the tokens of the prompt that llama.cpp makes of `messages`."""
-        return tuple(self._ask("chat_tokens", list(messages)))
-
-    def greedy(self, prompt: Tokens, count: int) -> Written:
-        """Return up to `count` greedy tokens after `prompt`; the one that ends a turn included."""
-        return Written(*self._ask("greedy", list(prompt), count))
-
-    def forced(self, prompt: Tokens, answer: Tokens) -> Written:
-        """Return the logprobs of the tokens of `answer` after `prompt`."""
-        return Written(*self._ask("forced", list(prompt), list(answer)))
-
-    def stops_at(self, prompt: Tokens, token: int) -> bool:
-        """Return whether llama.cpp ends its answer when it writes `token`."""
-        return bool(self._ask("stops_at", list(prompt), token))
-
-    def answer(self, messages: Messages, max_tokens: int) -> Answer:
-        """Return the greedy answer to `messages`, as an application gets it."""
-        return Answer(*self._ask("answer", list(messages), max_tokens))
-
-    def _ask(self, *job: Any) -> Any:
-        self._process.send(job)
-        reply = self._process.take()
-        if isinstance(reply, OffapiError):
-            raise reply
-        if isinstance(reply, Ended):
-            log = self._log.read_text(errors="replace").strip() if self._log.is_file() else ""
-            said = f" Its log ends: {log[-LOG_END:]}" if log else ""
-            raise ModelError(
-                f"llama.cpp ended with {reply.how} instead of an answer.{said}",
+    def check_reading(self, chat: Chat) -> None:
+        """Raise ExportError where a chat becomes other tokens, or a turn's end goes unnoticed."""
+        asked = ({"role": "user", "content": PROBE},)
+        wanted, found = chat.prompt(asked), self.render(asked)
+        if found != wanted:
+            raise ExportError(
+                f"llama.cpp reads a text as other tokens than the model was trained on:"
+                f" {plural(len(found), 'token')} instead of {len(wanted)}, first different at"
+                f" {_first_difference(wanted, found)}.",
                 where=str(self._path),
-                next_step=NOT_OPENED,
+                next_step=AGAIN,
             )
-        return reply
+        if (counted := self._chat_length(asked)) != len(wanted):
+            raise ExportError(
+                f"llama.cpp's chat endpoint makes a prompt of {plural(counted, 'token')}, the"
+                f" model's template one of {len(wanted)}.",
+                where=str(self._path),
+                next_step=AGAIN,
+            )
+        for token in chat.stop_ids:
+            if not self._stops_at(wanted, token):
+                raise ExportError(
+                    f"llama.cpp does not end an answer at token {token}"
+                    f" ({chat.tokenizer.convert_ids_to_tokens(token)!r}), which ends a turn.",
+                    where=str(self._path),
+                    next_step=AGAIN,
+                )
 
+    def logprobs(self, tokens: Sequence[int]) -> Floats:
+        """Return the logprobs (nats) of the last tokens, up to TAIL; the first token has none."""
+        self._reserve(len(tokens))
+        places = range(max(1, len(tokens) - TAIL), len(tokens))
+        return np.array([self._logprob(tokens[:i], tokens[i]) for i in places], np.float32)
 
-def _open(settings: tuple[Path, int, Path], note: CallNote) -> Any:
-    """Open the file; return the function that answers jobs. It runs in the helper process."""
-    import xllamacpp
+    def greedy(self, prompt: Sequence[int], max_tokens: int, stop_ids: Sequence[int]) -> Tokens:
+        """Return the likeliest tokens after `prompt`, up to where llama.cpp itself stops."""
+        del stop_ids
+        self._reserve(len(prompt) + max_tokens)
+        asked = {"prompt": list(prompt), "n_predict": max_tokens, "return_tokens": True} | GREEDY
+        return tuple(self._post("/completion", asked)["tokens"])
 
-    path, context, log = settings
-    with log.open("wb") as file:
-        os.dup2(file.fileno(), 2)  # llama.cpp logs there; an error quotes the end
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(path)
-    parameters.n_ctx = context
-    parameters.n_parallel = 1
-    parameters.warmup = False
-    # Keys and values in f32: what differs then is the file, not the cache.
-    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    key = secrets.token_hex()
-    parameters.api_keys = [key]
-    try:
-        opened = _Opened(xllamacpp.Server(parameters), key)
-    except Exception as error:
-        raise ModelError(
-            f"llama.cpp cannot open the file: {error}. Its log ends:"
-            f" {log.read_text(errors='replace').strip()[-LOG_END:]}",
-            where=str(path),
-            next_step=NOT_OPENED,
-        ) from None
-    return lambda job: getattr(opened, job[0])(*job[1:])
+    def render(self, turns: Turns) -> Tokens:
+        """Return the tokens of a chat by llama.cpp's own template engine and tokenizer."""
+        prompt = self._post("/apply-template", {"messages": list(turns)})["prompt"]
+        asked = {"content": prompt, "parse_special": True, "add_special": True}
+        return tuple(self._post("/tokenize", asked)["tokens"])
 
+    def _chat_length(self, turns: Turns) -> int:
+        asked = {"messages": list(turns), "max_tokens": 1} | GREEDY
+        reply = self._checked(self._server.handle_chat_completions(asked))
+        return int(reply["usage"]["prompt_tokens"])
 
-@dataclass(frozen=True)
-class _Opened:
-    """llama.cpp's server in this process; its methods are those of `LlamaCpp`."""
-
-    server: Any
-    key: str
-
-    def tokens(self, text: str, begin: bool) -> list[int]:
-        asked = {"content": text, "parse_special": True, "add_special": begin}
-        return list(self._post("/tokenize", asked)["tokens"])
-
-    def chat_tokens(self, messages: list[Mapping[str, Any]]) -> list[int]:
-        prompt = self._post("/apply-template", {"messages": messages})["prompt"]
-        return self.tokens(prompt, True)
-
-    def greedy(self, prompt: list[int], count: int) -> tuple[Any, ...]:
-        return _written(self._complete(prompt, n_predict=count)["logprobs"]["content"])
-
-    def forced(self, prompt: list[int], answer: list[int]) -> tuple[Any, ...]:
-        steps = []
-        for i, token in enumerate(answer):
-            wanted = [[token, CERTAIN]]
-            choice = self._complete(prompt + answer[:i], n_predict=1, logit_bias=wanted)
-            steps += choice["logprobs"]["content"][:1]
-        return _written(steps)
-
-    def stops_at(self, prompt: list[int], token: int) -> bool:
+    def _stops_at(self, prompt: Sequence[int], token: int) -> bool:
         choice = self._complete(prompt, n_predict=2, logit_bias=[[token, CERTAIN]])
         return bool(choice["finish_reason"] == "stop")
 
-    def answer(self, messages: list[Mapping[str, Any]], max_tokens: int) -> tuple[str, int]:
-        asked = {"messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
-        reply = _checked(self.server.handle_chat_completions(asked))
-        return reply["choices"][0]["message"]["content"] or "", reply["usage"]["prompt_tokens"]
+    def _logprob(self, prompt: Sequence[int], token: int) -> float:
+        """Return the logprob of `token` after `prompt`.
 
-    def _complete(self, prompt: list[int], **settings: Any) -> Any:
-        asked = {"prompt": prompt, "temperature": 0.0, "logprobs": 1} | settings
-        return _checked(self.server.handle_completions(asked))["choices"][0]
+        llama.cpp says none for a token that is a part of a character: it is then looked up among
+        all tokens that could stand in place of one that ends a turn.
+        """
+        said = self._complete(prompt, n_predict=1, logit_bias=[[token, CERTAIN]])["logprobs"]
+        if said:
+            return float(said["content"][0]["logprob"])
+        every = {"logprobs": EVERY, "logit_bias": [[self._end, CERTAIN]]}
+        steps = self._complete(prompt, n_predict=1, **every)["logprobs"]["content"]
+        likely = steps[0]["top_logprobs"]
+        return next(float(each["logprob"]) for each in likely if each["id"] == token)
+
+    def _complete(self, prompt: Sequence[int], **settings: Any) -> Any:
+        asked = {"prompt": list(prompt), "logprobs": 1} | GREEDY | settings
+        return self._checked(self._server.handle_completions(asked))["choices"][0]
 
     def _post(self, path: str, content: Mapping[str, Any]) -> Any:
         import httpx2
 
-        headers = {"Authorization": f"Bearer {self.key}"}
-        url = self.server.listening_address + path
+        headers = {"Authorization": f"Bearer {self._key}"}
+        url = self._server.listening_address + path
         reply = httpx2.post(url, content=orjson.dumps(content), headers=headers, timeout=None)
-        return _checked(reply.json())
+        return self._checked(reply.json())
+
+    def _reserve(self, tokens: int) -> None:
+        """Open the file with room for that many tokens, unless it is open with as many."""
+        if tokens < self._room:
+            return
+        import xllamacpp
+
+        self._room = max(LEAST_ROOM, 2 * tokens)
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(self._path)
+        parameters.n_ctx, parameters.n_parallel = self._room, 1
+        parameters.warmup = False
+        parameters.api_keys = [self._key]
+        parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        kinds = xllamacpp.llama_flash_attn_type
+        parameters.flash_attn_type = kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self._server: Any = None  # the one before leaves its memory first
+        try:
+            self._server = xllamacpp.Server(parameters)
+        except Exception as error:
+            raise self._failed(f"cannot open the file ({error})") from None
+
+    def _checked(self, reply: Any) -> Any:
+        """Return `reply`; ExportError where llama.cpp answered with an error."""
+        if isinstance(reply, Mapping) and "error" not in reply:
+            return reply
+        error = reply.get("error") if isinstance(reply, Mapping) else reply
+        said = error.get("message", error) if isinstance(error, Mapping) else error
+        raise self._failed(f"refused a request ({said})")
+
+    def _failed(self, what: str) -> ExportError:
+        self._log.seek(0)
+        said = " ".join(self._log.read().decode(errors="replace").split())[-LOG_END:]
+        return ExportError(
+            f"llama.cpp {what}; its log ends: {said}", where=str(self._path), next_step=AGAIN
+        )
 
 
-def _written(steps: Sequence[Any]) -> tuple[Any, ...]:
-    return (
-        tuple(int(step["id"]) for step in steps),
-        tuple(float(step["logprob"]) for step in steps),
-        tuple(int(step["top_logprobs"][0]["id"]) for step in steps),
-    )
-
-
-def _checked(reply: Any) -> Any:
-    """Return `reply`; ModelError where llama.cpp answered with an error."""
-    if isinstance(reply, Mapping) and "error" not in reply:
-        return reply
-    error = reply.get("error") if isinstance(reply, Mapping) else reply
-    said = error.get("message", error) if isinstance(error, Mapping) else error
-    raise ModelError(f"llama.cpp refused a request: {said}.", next_step=NOT_OPENED)
+def _first_difference(ours: Tokens, theirs: Tokens) -> int:
+    """Return the place of the first token that differs, from 0."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
