@@ -31,6 +31,7 @@ FILE = "model.gguf"
 CERTAIN = 1e9  # added to a logit, so that the next token is the one wanted
 EVERY = 10_000_000  # tokens; more than any vocabulary has
 GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0}
+THREADS = "OMP_NUM_THREADS"
 LEAST_ROOM = 1024  # tokens; more are reserved when a longer prompt comes
 TAIL = 32  # tokens at the end of a sequence whose logprobs are asked: each takes a request
 LOG_END = 400  # characters of llama.cpp's log that an error quotes
@@ -171,6 +172,8 @@ class LlamaCpp:
         parameters.model.path = str(self._path)
         parameters.n_ctx, parameters.n_parallel = self._room, 1
         parameters.warmup = False
+        if (threads := os.environ.get(THREADS, "")).isdecimal():  # waiting ones take their core
+            parameters.cpuparams.n_threads = int(threads)
         parameters.api_keys = [self._key]
         parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         kinds = xllamacpp.llama_flash_attn_type

@@ -44,14 +44,12 @@ def write_modelfile(folder: Path, model: str, chat: Chat, config: Mapping[str, A
     template = ollama_template(chat)
     context = min(int(config["max_position_embeddings"]), MOST_CONTEXT)
     stops = [chat.tokenizer.convert_ids_to_tokens(token) for token in chat.stop_ids]
-    lines = [
-        f"FROM ./{model}",
-        *([f"# {template.note}"] if template.note else []),
-        f'TEMPLATE """{template.text}"""',
-        *(f"PARAMETER stop {_quoted(stop)}" for stop in stops),
-        "PARAMETER temperature 0",
-        f"PARAMETER num_ctx {context}",
-    ]
+    lines = [f"FROM ./{model}"]
+    if template.note:
+        lines.append(f"# {template.note}")
+    lines.append(f'TEMPLATE """{template.text}"""')
+    lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stops]
+    lines += ["PARAMETER temperature 0", f"PARAMETER num_ctx {context}"]
     (folder / FILE).write_text("\n".join(lines) + "\n")
 
 

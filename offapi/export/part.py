@@ -36,7 +36,7 @@ class OpenedForm(Protocol):
     """A part as its own tool has opened it, computing in float32."""
 
     def logprobs(self, tokens: Sequence[int]) -> Floats:
-        """Return the logprobs (nats) of the last tokens; of each but the first, (T - 1,), if cheap."""
+        """Return the logprobs (nats) of the last tokens, of all but the first where cheap."""
         ...
 
     def greedy(self, prompt: Sequence[int], max_tokens: int, stop_ids: Sequence[int]) -> Tokens:

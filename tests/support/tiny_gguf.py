@@ -14,11 +14,12 @@ from offapi.models import gguf_tokenizer
 from offapi.models.expected_tensors import expected_shapes
 from offapi.models.normal_config import normalise_config
 
-WORDS = "the total of invoice it's don't 2026 is due in EUR and USD, please pay now " * 40
-TURN, END, TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+WORDS = "the total of invoice it's don't 1234567 is due in EUR and USD, please pay now " * 40
+# llama.cpp knows the usual name of the second by its text, whatever the file says.
+TURN, END, TEXT = "<|im_start|>", "<|turn_end|>", "<|endoftext|>"
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "<|turn_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 BASE = {
     "hidden_size": 64,
@@ -75,8 +76,6 @@ def _weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.n
         if name.endswith("norm.weight"):
             values = 1 + 0.2 * draw.standard_normal(shape)
         elif "embed" in name or name.endswith(".bias"):
-            values *= 4
-        elif "q_proj" in name or "k_proj" in name:
             values *= 2
         tensors[name] = np.asarray(values, dtype=np.float32)
     return tensors

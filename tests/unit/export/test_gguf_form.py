@@ -1,0 +1,237 @@
+"""A GGUF file computes in llama.cpp what its source computes, and a wrong one is noticed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import tiny_gguf
+
+from offapi import adapter as adapters
+from offapi.backend import LoraSpec
+from offapi.export import gguf_fields, gguf_file, gguf_form, gguf_vocabulary
+from offapi.export.check import (
+    FormAnswers,
+    FormCheck,
+    SourceAnswers,
+    ask_source,
+    compare,
+    load_source,
+)
+from offapi.export.part import ExportedPart
+from offapi.export.prompts import CHATS
+from offapi.export.reopen import FormQuestions
+from offapi.export.source import ExportSource
+from offapi.predict.answering_model import AnsweringModel
+
+OPEN = Path(__file__).parents[2] / "support" / "open_ggufs.py"
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+BIASES = {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"kind": "mistral", "split": "gpt-2"},
+    "qwen2": {"kind": "qwen2", "split": "qwen2"},
+    "qwen3": {"kind": "qwen3", "split": "qwen2", "head_dim": 32},
+    "smollm3": {"kind": "smollm3", "num_hidden_layers": 4, "pad_token_id": 0},
+    "llama 3": {"split": "llama-bpe", "rope_scaling": LLAMA3},
+    "biases": BIASES | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+    "adapter": {},
+    "yarn": {"kind": "qwen2", "split": "qwen2", "rope_scaling": YARN},
+}
+KINDS = ("f16", "bf16", "q8_0", "q5_1", "q4_0")
+BUGS = ("rows", "base", "factors", "split", "end", "template")
+
+pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What one file was, its source, and llama.cpp's answers or its error."""
+
+    source: ExportSource
+    part: ExportedPart
+    asked: FormQuestions
+    told: Any
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Opened]:
+    """Write every file, and open all of them in one process."""
+    root = tmp_path_factory.mktemp("gguf")
+    sources = {name: make_source(root, name) for name in MODELS}
+    written: dict[str, tuple[ExportSource, ExportedPart]] = {}
+    for name, source in sources.items():
+        written[name] = source, write(root, name, source)
+    for kind in KINDS:
+        written[kind] = sources["llama"], write(root, kind, sources["llama"], kind)
+    for bug in BUGS:
+        source = sources["llama 3"]
+        with pytest.MonkeyPatch.context() as patch:
+            plant(patch, bug)
+            written[bug] = source, write(root, bug, source)
+    asked = [
+        (str(root / f"{name}.out"), str(source.base), questions(source))
+        for name, (source, _) in written.items()
+    ]
+    done = subprocess.run(
+        [sys.executable, str(OPEN)],
+        input=msgspec.json.encode(asked),
+        stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
+    )
+    told = msgspec.json.decode(done.stdout)
+    return {
+        name: Opened(*written[name], each[2], answer)
+        for name, each, answer in zip(written, asked, told, strict=True)
+    }
+
+
+def make_source(root: Path, name: str) -> ExportSource:
+    base = tiny_gguf.write(root / name, **MODELS[name])
+    adapter = draw_adapter(root / "lora") if name == "adapter" else None
+    return ExportSource(AnsweringModel.of(base, adapter))
+
+
+def draw_adapter(folder: Path) -> Path:
+    folder.mkdir()
+    draw = np.random.default_rng(3)
+    shapes = {"self_attn.q_proj": (64, 64), "self_attn.v_proj": (32, 64), "mlp.up_proj": (96, 64)}
+    arrays = {}
+    for layer in range(2):
+        for target, (rows, columns) in shapes.items():
+            path = f"model.layers.{layer}.{target}"
+            for matrix, shape in (("A", (4, columns)), ("B", (rows, 4))):
+                values = draw.standard_normal(shape) / 4
+                arrays[adapters.parameter(path, matrix)] = values.astype(np.float32)
+    spec = LoraSpec(4, 8.0, targets=tuple(target.split(".")[-1] for target in shapes))
+    for name, content in adapters.encode(arrays, spec).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def write(root: Path, name: str, source: ExportSource, kind: str | None = None) -> ExportedPart:
+    folder = root / f"{name}.out"
+    folder.mkdir()
+    (part,) = gguf_form.write_form(source, folder, kind)
+    size = (folder / "model.gguf").stat().st_size
+    assert size > gguf_form.bytes_on_disk(source, kind)
+    return part
+
+
+def plant(patch: pytest.MonkeyPatch, bug: str) -> None:
+    """Make the writer wrong in one way that llama.cpp accepts."""
+    fields = gguf_fields.network_fields
+
+    def other_base(*words: Any) -> Any:
+        return fields(*words) | {"rope.freq_base": 10_000.0}
+
+    match bug:
+        case "rows":
+            plain = replace(gguf_fields.ARCHITECTURES["llama"], interleaved=False)
+            patch.setitem(gguf_fields.ARCHITECTURES, "llama", plain)
+        case "base":
+            patch.setattr(gguf_file, "network_fields", other_base)
+        case "factors":
+            patch.setattr(gguf_file, "rope_factors", lambda config: None)
+        case "split":
+            patch.setattr(gguf_vocabulary, "find_split", lambda *words: "smollm")
+        case "end":
+            patch.setattr(gguf_vocabulary, "end_ids", lambda chat, where: (0,))
+        case "template":
+            patch.setattr(
+                gguf_vocabulary, "chat_template", lambda chat: tiny_gguf.TEMPLATE.replace("\n", " ")
+            )
+
+
+def questions(source: ExportSource) -> FormQuestions:
+    return FormQuestions.of(answers("torch", source.base, source.adapter))
+
+
+@cache
+def answers(backend_name: str, base: Path, adapter: Path | None) -> SourceAnswers:
+    source = ExportSource(AnsweringModel.of(base, adapter))
+    backend = load_source(source, backend_name)
+    try:
+        return ask_source(backend, source)
+    finally:
+        backend.close()
+
+
+def check(each: Opened, backend_name: str) -> FormCheck:
+    assert isinstance(each.told, dict), each.told
+    rows = [np.array(row, np.float32) for row in each.told["logprobs"]]
+    rendered = tuple(map(tuple, each.told["rendered"]))
+    found = FormAnswers(tuple(map(tuple, each.told["greedy"])), tuple(rows), rendered)
+    return compare(
+        answers(backend_name, each.source.base, each.source.adapter),
+        found,
+        dtype=each.part.dtype,
+        bits=each.part.bits,
+        rendered=[each.source.chat.prompt(turns) for turns in CHATS],
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _freed() -> Iterator[None]:
+    yield
+    answers.cache_clear()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_architecture_computes_what_was_trained(
+    opened: dict[str, Opened], name: str, backend_name: str
+) -> None:
+    if (name, backend_name) == ("yarn", "mlx"):
+        pytest.skip("MLX refuses the rope of so narrow a head")
+    found = check(opened[name], backend_name)
+    assert found.passed, found.sentence()
+    assert found.greedy_equal == found.prompts
+    assert found.largest_difference_nats < 2e-4
+    assert found.template_equal
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_type_is_near_its_source(opened: dict[str, Opened], kind: str) -> None:
+    found = check(opened[kind], "torch")
+    assert found.template_equal
+    assert found.mean_difference_nats > 1e-5  # it was rounded
+    if kind in ("f16", "q8_0"):
+        assert found.passed, found.sentence()
+
+
+@pytest.mark.parametrize("bug", ["rows", "base", "factors", "template"])
+def test_a_wrong_file_does_not_pass(opened: dict[str, Opened], bug: str) -> None:
+    each = opened[bug]
+    if bug == "template":
+        assert "other tokens than the model was trained on" in each.told
+        return
+    found = check(each, "torch")
+    assert not found.passed
+    assert found.largest_difference_nats > 0.1
+
+
+def test_a_wrong_split_does_not_pass(opened: dict[str, Opened]) -> None:
+    assert "other tokens than the model was trained on" in opened["split"].told
+
+
+def test_an_end_of_turn_that_goes_unnoticed_does_not_pass(opened: dict[str, Opened]) -> None:
+    assert opened["end"].told.startswith(
+        "llama.cpp does not end an answer at token 2 ('<|turn_end|>')"
+    )
