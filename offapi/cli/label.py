@@ -220,7 +220,8 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
             constrain=bound,
         )
     from offapi.network.addresses import on_this_network
-    from offapi.teachers.endpoint import Endpoint, api_key_from
+    from offapi.teachers.address import api_key_from
+    from offapi.teachers.endpoint import Endpoint
 
     price = _price(settings["price_in"], settings["price_out"])
     endpoint = Endpoint(

@@ -69,6 +69,34 @@ MB = 1 << 20
     show_default=True,
     help="Days after which a kept answer is removed.",
 )
+@click.option(
+    "--constrain",
+    type=click.Choice(("off", "schema", "source", "register")),
+    help="How answers to the task are bound.  [default: as the run was calibrated, else the"
+    " strongest that the task declares]",
+)
+@click.option(
+    "--escalate",
+    metavar="URL",
+    help="Ask the stronger endpoint at http://HOST:PORT/v1 or https://... about documents whose"
+    " answers are not accepted, and serve its answers.",
+)
+@click.option("--escalate-model", metavar="NAME", help="Model to ask for there.")
+@click.option(
+    "--escalate-key-env", metavar="VARIABLE", help="Environment variable with the key for it."
+)
+@click.option(
+    "--ask",
+    type=FILE,
+    help="Put documents whose answers are not accepted into this file, for a person (JSONL).",
+)
+@click.option(
+    "--below",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Accept an answer if no field's confidence is below P.  [default: as the run's promise"
+    " says]",
+)
 @backend_option()
 @dtype_option
 @options
@@ -94,10 +122,12 @@ def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
     from offapi.backend import default_backend
     from offapi.serve.capture import CaptureOptions
     from offapi.serve.run import ServeOptions, serve
+    from offapi.serve.unaccepted import UnacceptedOptions
 
     traces: Path | None = values["traces"]
     size, days = values["traces_mb"] * MB, values["traces_days"]
     kept = None if traces is None else CaptureOptions(traces, size, days)
+    names = ("escalate", "escalate_model", "escalate_key_env", "ask", "below")
     asked = ServeOptions(
         sources=sources,
         backend=values["backend"] or default_backend(),
@@ -109,6 +139,8 @@ def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
         dtype=values["dtype"],
         cache_bytes=values["cache_mb"] * MB,
         capture=kept,
+        level=values["constrain"],
+        unaccepted=UnacceptedOptions(**{name: values[name] for name in names}),
     )
     serve(asked, output)
     output.result({"served": True})

@@ -146,20 +146,42 @@ class Constraints:
     def _room(self, matcher: LLMatcher, part: Part) -> Room:
         """Return what answers need. Raise ConfigError where none fits into max_answer_tokens."""
         limit = self.task.max_answer_tokens
-        longest = len(self.vocabulary.encode(part.widest)) + _SPARE
-        end = closing(matcher, "outside", self.vocabulary, 2 * longest + limit)
-        if end is None or len(end) > limit:
+        needs = Needs.of(matcher, part, self.vocabulary, limit)
+        if needs.least is None or needs.least > limit:
             least = "no way to end one was found"
-            if end is not None:
-                least = f"the shortest one has {plural(len(end), 'token')}"
+            if needs.least is not None:
+                least = f"the shortest one has {plural(needs.least, 'token')}"
             raise ConfigError(
                 f"max_answer_tokens = {limit} has no room for an answer of task"
                 f" {self.task.name!r}: {least}.",
                 where="task, field 'max_answer_tokens'",
-                next_step=f"Raise it to {plural(2 * (len(end or ()) or longest), 'token')}.",
+                next_step=f"Raise it to {plural(2 * (needs.least or needs.longest), 'token')}.",
             )
-        step = len(self.vocabulary.encode(part.step)) + _CHARACTER
-        return Room(limit, max(longest, len(end) + step), step)
+        return needs.room(limit)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What answers of a grammar need, in tokens: the shortest one found, and `Room`'s numbers.
+
+    `least` is None where no way to end an answer was found.
+    """
+
+    least: int | None
+    longest: int
+    step: int
+
+    @classmethod
+    def of(cls, matcher: LLMatcher, part: Part, vocabulary: Vocabulary, limit: int) -> Needs:
+        """Measure the answers of a grammar's `part`, whose `matcher` is at its beginning."""
+        longest = len(vocabulary.encode(part.widest)) + _SPARE
+        end = closing(matcher, "outside", vocabulary, 2 * longest + limit)
+        step = len(vocabulary.encode(part.step)) + _CHARACTER
+        return cls(None if end is None else len(end), longest, step)
+
+    def room(self, limit: int) -> Room:
+        """Return the room of an answer of at most `limit` tokens, which is at least `least`."""
+        return Room(limit, max(self.longest, (self.least or 0) + self.step), self.step)
 
 
 class DocumentStart:

@@ -71,6 +71,8 @@ class Grammar:
 
     def add(self, expression: str, terminal: bool = False) -> str:
         """Add a rule and return its name."""
+        if len(self.rules) >= _MOST_RULES:
+            raise refused("", "$ref", "the schema has too many parts")
         name = f"{'T' if terminal else 'r'}{len(self.rules)}"
         self.rules.append(f"{name}: {expression}")
         return name
@@ -159,6 +161,7 @@ class Grammar:
         name = self.add(item.rule)
         least, most = part.get("minItems", 0), part.get("maxItems")
         step = max(item.step, item.widest, key=len)
+        _check_least(path, "minItems", least, len(item.widest))
         widest = "[" + ",".join([item.widest] * max(1, least)) + "]"
         if most == 0:
             return Part('"[]"', "[]")
@@ -169,6 +172,7 @@ class Grammar:
     def string(self, part: Schema) -> Part:
         """Return the grammar of a free string."""
         least, most = part.get("minLength", 0), part.get("maxLength", "")
+        _check_least("", "minLength", least, 1)
         name = self.add(f'/"{STRING_CHARACTER}{{{least},{most}}}"/', terminal=True)
         return Part(name, '"' + "ab " * (least + 6) + '"')
 
@@ -241,6 +245,8 @@ class Grammar:
 
 
 _DEEPEST = 8
+_MOST_RULES = 4000
+_LONGEST = 1 << 18  # characters of the shortest answer that a schema may ask for
 _HINTS = frozenset({"type"})
 _OBJECT = frozenset({"type", "properties", "required", "additionalProperties"})
 _ARRAY = frozenset({"type", "items", "minItems", "maxItems"})
@@ -258,6 +264,12 @@ def _null(part: object) -> bool:
 
 def _day(part: Schema) -> bool:
     return part.get("format") == "date"
+
+
+def _check_least(path: str, keyword: str, least: int, size: int) -> None:
+    """Raise ConfigError where `least` things of `size` characters are more than any answer has."""
+    if least * size > _LONGEST:
+        raise refused(path, keyword, "no answer of a model is that long")
 
 
 def _key(name: str) -> str:

@@ -45,6 +45,12 @@ DATE = (
 ).replace(r"\d", "[0-9]")
 
 
+class CannotConstrain(ConfigError):
+    """A schema that no grammar here keeps; `keyword` is what it asks for, in a library's words."""
+
+    keyword = ""
+
+
 def own_keywords(part: Mapping[str, Any]) -> frozenset[str]:
     """Return the keywords of `part` that ask for something."""
     return frozenset(key for key in part if key not in ANNOTATIONS and not key.startswith("x-"))
@@ -57,11 +63,13 @@ def check_keywords(part: Mapping[str, Any], path: str) -> None:
             raise refused(path, key, "it cannot be enforced word by word", _REFUSED[key])
 
 
-def refused(path: str, keyword: str, why: str, step: str = "") -> ConfigError:
+def refused(path: str, keyword: str, why: str, step: str = "") -> CannotConstrain:
     """Return the error for what cannot be enforced at `path`."""
     field = f"field {path!r}" if path else "the answer"
-    return ConfigError(
+    error = CannotConstrain(
         f"constrain cannot keep {field} to its schema: {keyword}: {why}.",
         where=f"schema, {field}",
         next_step=step or "Change the schema, or set constrain = 'off'.",
     )
+    error.keyword = keyword
+    return error

@@ -57,6 +57,7 @@ class GrammarMatcher:
         self._state: State = "outside"
         self._end: tuple[int, ...] | None = None  # a way to the end from here, where it is known
         self._marked = False
+        self.cut = False  # whether the limit left nothing but the way to the end
         self._words = np.zeros(vocabulary.words, np.int32)
 
     def fill(self, words: Words) -> bool:
@@ -118,6 +119,7 @@ class GrammarMatcher:
             if self._state == "string" and self._plain(self._end):
                 kept |= words & self._vocabulary.plain
         _set(kept, self._end[0], True)
+        self.cut |= spare <= 0 and bool((words & ~kept).any())
         words &= kept
 
     def _plain(self, end: tuple[int, ...]) -> bool:

@@ -48,8 +48,8 @@ EXPECTED = (
     "ray",
 )
 ALLOWED_BY = (
-    "offapi works offline. Only `offapi label --teacher http://HOST:PORT/v1` connects, and only to"
-    " that address."
+    "offapi works offline. Only `offapi label --teacher http://HOST:PORT/v1` and `offapi serve"
+    " --escalate http://HOST:PORT/v1` connect, and only to that address."
 )
 PROBE = "offapi.invalid"  # the name that `working` looks up; it can never exist (RFC 6761)
 

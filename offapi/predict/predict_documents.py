@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, Self
 
-from offapi.backend import Backend, Group, Sampling
+from offapi.backend import Backend, Completion, Sampling
 from offapi.chat.chat import Chat
 from offapi.confidence.promise import Promise
 from offapi.data.documents import Document
@@ -69,6 +69,12 @@ class Asking:
         """The readings of each document."""
         return self.second + self.candidates if self.bound is not None else 1
 
+    @property
+    def sampling(self) -> Sampling:
+        """How every reading is drawn: greedily, with signals where they are compared."""
+        weighed = self.signals or self.candidates > 1
+        return Sampling(self.task.max_answer_tokens, self.chat.stop_ids, signals=weighed)
+
 
 def predict_documents(
     backend: Backend, asking: Asking, documents: Sequence[Document]
@@ -84,30 +90,21 @@ def predict_documents(
 def _some(
     backend: Backend, asking: Asking, documents: Sequence[Document]
 ) -> Iterator[DocumentAnswer]:
-    asked: list[tuple[Document, tuple[int, ...]]] = []
+    asked: list[AskedDocument] = []
     for document in documents:
         try:
-            asked.append((document, _prompt(asking, document)))
+            asked.append(AskedDocument.of(asking, document))
         except OffapiError as error:
             yield _failed(asking, document, str(error))
     if not asked:
         return
-    weighed = asking.signals or asking.candidates > 1
-    sampling = Sampling(asking.task.max_answer_tokens, asking.chat.stop_ids, signals=weighed)
-    prompts = [prompt for _, prompt in asked]
-    bounds = _starts(asking, [document for document, _ in asked])
-    for group in backend.rollout(prompts, asking.readings, sampling, starts=bounds):
-        document, prompt = asked[group.prompt]
-        readings = _readings(asking, group)
-        unbound = bounds[group.prompt].error if bounds is not None else ""
-        if unbound:
-            answer = _failed(asking, document, unbound)
-        else:
-            answer = _answer(asking, document, readings)
-        yield replace(answer, prompt_tokens=len(prompt), completion_tokens=readings.tokens)
+    prompts = [each.prompt for each in asked]
+    starts = None if asking.bound is None else [each.start for each in asked]
+    for group in backend.rollout(prompts, asking.readings, asking.sampling, starts=starts):
+        yield asked[group.prompt].answer(group.completions)
 
 
-class _Start:
+class ReadingStart:
     """A document's matchers, made when its readings start, and let go when all have.
 
     A document that cannot be bound is read freely, and `error` has the reason.
@@ -131,13 +128,38 @@ class _Start:
         return matcher
 
 
-def _starts(asking: Asking, documents: Sequence[Document]) -> list[_Start] | None:
-    """Return what bounds each document's readings; None where they are free."""
-    bound = asking.bound
-    if bound is None:
-        return None
-    start = partial(bound.start, second=asking.second, candidates=asking.candidates)
-    return [_Start(partial(start, each.text), asking.readings) for each in documents]
+@dataclass(frozen=True)
+class AskedDocument:
+    """One document as it is asked: its prompt, and what bounds its readings (None: nothing)."""
+
+    asking: Asking
+    document: Document
+    prompt: tuple[int, ...]
+    start: ReadingStart | None
+
+    @classmethod
+    def of(cls, asking: Asking, document: Document) -> Self:
+        """Ask about `document`. Raise DataError where no answer fits behind its prompt."""
+        prompt, bound = _prompt(asking, document), asking.bound
+        if bound is None:
+            return cls(asking, document, prompt, None)
+        make = partial(
+            bound.start, document.text, second=asking.second, candidates=asking.candidates
+        )
+        return cls(asking, document, prompt, ReadingStart(make, asking.readings))
+
+    def answer(self, completions: Sequence[Completion]) -> DocumentAnswer:
+        """Return the answer that the readings give, in the order of `Asking.readings`.
+
+        What is wrong with the document or its checks is the answer's error.
+        """
+        asking = self.asking
+        readings = _readings(asking, completions)
+        if self.start is not None and self.start.error:
+            answer = _failed(asking, self.document, self.start.error)
+        else:
+            answer = _answer(asking, self.document, readings)
+        return replace(answer, prompt_tokens=len(self.prompt), completion_tokens=readings.tokens)
 
 
 def _failed(asking: Asking, document: Document, error: str) -> DocumentAnswer:
@@ -166,8 +188,8 @@ def _prompt(asking: Asking, document: Document) -> tuple[int, ...]:
     return prompt
 
 
-def _readings(asking: Asking, group: Group) -> Readings:
-    """Return the group's completions, read: the bound ones first to last, and the free one."""
-    read = [Reading.of(asking.task, asking.chat, each) for each in group.completions]
+def _readings(asking: Asking, completions: Sequence[Completion]) -> Readings:
+    """Return the completions, read: the bound ones first to last, and the free one."""
+    read = [Reading.of(asking.task, asking.chat, each) for each in completions]
     second = read.pop(1) if asking.second else None
     return Readings(tuple(read), second)

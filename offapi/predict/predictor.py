@@ -20,6 +20,7 @@ from offapi.confidence.promise import AnswersFrom, Promise
 from offapi.constrain import Constraints, Level
 from offapi.data.documents import Document
 from offapi.errors import ConfigError, DataError
+from offapi.files.hashing import sha256_file
 from offapi.predict.answering_model import AnsweringModel
 from offapi.predict.level import strongest_level
 from offapi.predict.predict_documents import AT_ONCE, Asking, predict_documents
@@ -119,8 +120,7 @@ class Predictor:
             return AskedHow(
                 level, None, "The calibration is for a task file, and a Task was given."
             )
-        model = self.answering
-        answers = AnswersFrom.of(model.model.path, model.adapter, self.task_file, level)
+        answers = AnswersFrom(*self._made_from, level)
         try:
             return AskedHow(level, promise.read(path, answers))
         except ConfigError as error:
@@ -140,6 +140,14 @@ class Predictor:
         return Asking(
             self._task(), self.chat_format, context, bound, candidates, asked.promise, signals
         )
+
+    @cached_property
+    def _made_from(self) -> tuple[str, str | None, str]:
+        """The hashes of the base, its adapter and the task file, as they were loaded."""
+        assert self.task_file is not None
+        facts = self.answering.facts
+        adapter = facts["adapter"]["sha256"] if facts["adapter"] else None
+        return facts["base"]["sha256"], adapter, sha256_file(self.task_file)
 
     @cached_property
     def chat_format(self) -> Chat:

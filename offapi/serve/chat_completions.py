@@ -1,7 +1,7 @@
 """POST /v1/chat/completions: a request's rows, decoded and sent, whole or as they come.
 
 A client that goes away frees its rows within a step. Left out: what a request asks of the engine
-(`offapi.serve.exchange`).
+(`offapi.serve.plan`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from offapi.serve.chat_request import read_chat_request
 from offapi.serve.completion_objects import DONE, ChoiceText, CompletionObjects, event
 from offapi.serve.engine_loop import RowStream
 from offapi.serve.errors import ApiError, failed
-from offapi.serve.exchange import Exchange, Finished, plan_exchange
+from offapi.serve.exchange import Exchange, Finished
+from offapi.serve.plan import plan_exchange
 from offapi.serve.server import Server
 
 LOG = logging.getLogger("offapi.serve")
@@ -66,8 +67,7 @@ class ChatAnswer(Response):
         async for token in rows:
             texts[token.row] += self._add(rows, token)
         finished = await self._finish()
-        if finished.text is not None:
-            texts[0] = finished.text
+        texts[0] = self._replaced(finished, texts[0])
         await self._keep(finished)
         body = self.objects.whole(texts[: len(self.shown)], self.shown, finished.member)
         headers = [
@@ -103,7 +103,7 @@ class ChatAnswer(Response):
                 await _send(send, objects.chunk(index, {"content": texts[index]}, new))
                 texts[index] = ""
         finished = await self._finish()
-        text = texts[0] if finished.text is None else finished.text
+        text = self._replaced(finished, texts[0])
         if held and text:
             await _send(send, objects.chunk(0, {"content": text}, self.choices[0].tokens))
         for index in shown:
@@ -126,7 +126,17 @@ class ChatAnswer(Response):
         return text
 
     async def _finish(self) -> Finished:
-        return await self.exchange.finish([each.completion for each in self.choices])
+        finished = await self.exchange.finish([each.completion for each in self.choices])
+        for index, reason in finished.reasons.items():
+            self.choices[index].reason = reason
+        return finished
+
+    def _replaced(self, finished: Finished, text: str) -> str:
+        """Return the first choice's text; another one than its row's has no logprobs."""
+        if finished.text is None:
+            return text
+        self.objects.without_logprobs = True
+        return finished.text
 
     async def _keep(self, finished: Finished) -> None:
         if self.server.capture is not None:

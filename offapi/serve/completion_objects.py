@@ -53,7 +53,7 @@ class ChoiceText:
         return Completion(tokens, logprobs, finish, free_logprobs=free, margins=margins)
 
 
-@dataclass(frozen=True)
+@dataclass
 class CompletionObjects:
     """Makes the objects of one answer."""
 
@@ -61,6 +61,7 @@ class CompletionObjects:
     chat: Chat
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid4().hex}")
     created: int = field(default_factory=lambda: int(time()))
+    without_logprobs: bool = False
 
     def whole(
         self, texts: Sequence[str], choices: Sequence[ChoiceText], member: Mapping[str, Any]
@@ -117,7 +118,7 @@ class CompletionObjects:
 
     def logprobs(self, tokens: Sequence[NewToken]) -> dict[str, Any] | None:
         """Return the tokens' logprobs under the model's own distribution; None if not asked."""
-        if not self.exchange.asked.logprobs:
+        if self.without_logprobs or not self.exchange.asked.logprobs:
             return None
         shown = [token for token in tokens if token.token not in self.chat.stop_ids]
         return {"content": [self._token(token) for token in shown], "refusal": None}

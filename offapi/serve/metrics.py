@@ -43,6 +43,12 @@ class ServerMetrics:
         self.answers = Counter(
             "offapi_answers", "Answers to a task, by what became of them.", ["result"], registry=own
         )
+        self.escalated = Counter(
+            "offapi_escalated",
+            "Documents that went to a stronger endpoint, by its host.",
+            ["to", "result"],
+            registry=own,
+        )
         self.lost_traces = Counter(
             "offapi_lost_traces", "Requests that could not be kept as traces.", registry=own
         )

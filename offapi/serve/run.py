@@ -12,7 +12,9 @@ from pathlib import Path
 import orjson
 
 from offapi.backend import DType, Limits, ModelSpec, load
+from offapi.constrain import Level
 from offapi.engine import Engine
+from offapi.predict.level import say_level
 from offapi.progress import LOADING, Progress
 from offapi.serve.access import AccessRules
 from offapi.serve.capture import CaptureOptions, open_capture
@@ -22,6 +24,7 @@ from offapi.serve.limits import ServerLimits
 from offapi.serve.listen import listen_until_signal, open_address
 from offapi.serve.served_models import ServedModel, ServedModels, adapters_of, read_models
 from offapi.serve.server import Server
+from offapi.serve.unaccepted import UnacceptedOptions, opened, say_unaccepted
 from offapi.text.display import plural
 
 
@@ -43,6 +46,8 @@ class ServeOptions:
     cache_bytes: int = 0
     limits: ServerLimits = ServerLimits()
     capture: CaptureOptions | None = None
+    level: Level | None = None
+    unaccepted: UnacceptedOptions = UnacceptedOptions()
 
 
 def serve(options: ServeOptions, progress: Progress) -> Server:
@@ -54,17 +59,31 @@ def serve(options: ServeOptions, progress: Progress) -> Server:
     check_exposure(options.host, key)
     names = frozenset(name.lower() for name in options.names)
     rules = AccessRules(options.host, names, key)
-    models = read_models(options.sources, options.task_file, options.backend)
+    models = read_models(options.sources, options.task_file, options.backend, options.level)
+    options.unaccepted.check(models)
+    escalation = options.unaccepted.escalation(progress.say)
+    queue, below = options.unaccepted.review_queue(), options.unaccepted.below
     served = ServedModels.of(models)
     listening = open_address(options.host, options.port)
-    with listening:
+    with listening, opened(escalation):
         for line in say_models(models, options.backend):
+            progress.say(line)
+        for line in say_unaccepted(escalation, queue, below):
             progress.say(line)
         capture = open_capture(options.capture, progress)
         progress.say(LOADING)
         loop = EngineLoop(make_engine(options, models), options.limits.rows)
         loop.start()
-        server = Server(served, loop, options.backend, options.limits, capture=capture)
+        server = Server(
+            served,
+            loop,
+            options.backend,
+            options.limits,
+            capture=capture,
+            escalation=escalation,
+            review_queue=queue,
+            below=below,
+        )
         try:
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
@@ -74,7 +93,17 @@ def serve(options: ServeOptions, progress: Progress) -> Server:
             loop.close()
             if capture is not None:
                 capture.close()
+            for line in say_ended(server):
+                progress.say(line)
     return server
+
+
+def say_ended(server: Server) -> list[str]:
+    """Return sentences on what became of answers that were not accepted."""
+    lines = [] if server.escalation is None else [server.escalation.line()]
+    if (queue := server.review_queue) is not None:
+        lines.append(f"{plural(queue.added, 'document')} went into {queue.path}.")
+    return lines
 
 
 def make_engine(
@@ -100,12 +129,28 @@ def say_models(models: Sequence[ServedModel], backend: str) -> list[str]:
         adapter = "with its adapter" if each.answering.adapter else "without an adapter"
         asks = f", task {each.predictor.task.name!r}" if each.predictor.task else ""
         lines.append(f"{each.name}: {each.answering.model.name} {adapter}{asks}, on {backend}.")
+        lines += say_asked(each) if each.predictor.task else []
     size = bytes_per_token(models[0].answering.model.path)
     if size is not None:
         lines.append(
             f"{plural(1000, 'token')} of prompts and answers in progress take about"
             f" {1000 * size / 1e6:,.0f} MB (half of it in bfloat16), besides the weights."
         )
+    return lines
+
+
+def say_asked(model: ServedModel) -> list[str]:
+    """Return how the task's answers are bound, and why they have no confidence, if they have none.
+
+    Raise ConfigError where the task cannot be bound as it should.
+    """
+    how, _ = model.calibration.now()
+    lines = [say_level(how.level)]
+    if how.no_promise:
+        lines.append(f"No confidence: {how.no_promise}")
+    if how.promise is not None and (gone := how.promise.withdrawn):
+        why = gone.why.rstrip(".")
+        lines.append(f"The promise was withdrawn on {gone.when}: {why}. Nothing is accepted.")
     return lines
 
 

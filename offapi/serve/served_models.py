@@ -14,9 +14,11 @@ from time import time
 from typing import Any, Self
 
 from offapi.chat.chat import Chat
+from offapi.constrain import Level
 from offapi.errors import ConfigError
 from offapi.predict.answering_model import AnsweringModel
 from offapi.predict.predictor import Predictor
+from offapi.serve.calibration import WatchedCalibration
 from offapi.serve.errors import ApiError
 from offapi.task import load_task
 
@@ -32,12 +34,18 @@ class ServedModel:
     name: str
     predictor: Predictor
     adapter: str | None = None
+    level: Level | None = None  # how the task's answers are bound; None: as calibrated
     created: int = field(default_factory=lambda: int(time()))
 
     @property
     def answering(self) -> AnsweringModel:
         """The base, the adapter and the run."""
         return self.predictor.answering
+
+    @cached_property
+    def calibration(self) -> WatchedCalibration:
+        """How the documents of its task are asked. Raise what cannot be bound or read."""
+        return WatchedCalibration(self.predictor, self.level)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -107,7 +115,9 @@ class ServedModels:
         return len(self._named)
 
 
-def read_models(sources: Sequence[str], task_file: Path | None, backend: str) -> list[ServedModel]:
+def read_models(
+    sources: Sequence[str], task_file: Path | None, backend: str, level: Level | None = None
+) -> list[ServedModel]:
     """Return what `[NAME=]RUN|MODEL` of the command mean; the first one's adapter is the policy.
 
     `task_file` is the task of all, by default each run's own. Raise RunError, ModelError or
@@ -119,7 +129,7 @@ def read_models(sources: Sequence[str], task_file: Path | None, backend: str) ->
         file = task_file or answering.task_file
         task = load_task(file) if file is not None else None
         predictor = Predictor(answering, task, file, backend)
-        served.append(ServedModel(name, predictor, name if served else None))
+        served.append(ServedModel(name, predictor, name if served else None, level))
     return served
 
 

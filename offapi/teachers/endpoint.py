@@ -7,7 +7,6 @@ Left out: proxies, redirects and streaming; the network guard opens for the one 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,17 +14,15 @@ from typing import Any
 import httpx2
 
 from offapi.errors import ConfigError
-from offapi.network.addresses import on_this_network
 from offapi.network.guard import allow
 from offapi.progress import say_nothing
 from offapi.teachers import terms
+from offapi.teachers.address import host_of, port_of, read_address, refuse_plain_key
 from offapi.teachers.budget import Budget
 from offapi.teachers.chat_completions import schema_option
 from offapi.teachers.connection import Connection
 from offapi.teachers.session import Session
 from offapi.teachers.teacher import Answered, Price, Request
-
-PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         terms.require(self.host, self.terms_checked)
-        if self.key and self.address.scheme == "http" and not on_this_network(self.host):
-            raise ConfigError(
-                "the key would cross the internet unencrypted.",
-                next_step="Use https:// in --teacher.",
-            )
+        refuse_plain_key(self.address, self.key, "--teacher")
         if self.concurrency < 1 or not self.timeout > 0:
             raise ConfigError(
                 "--concurrency must be at least 1 and --timeout above 0 seconds, got"
@@ -70,41 +63,17 @@ class Endpoint:
     @property
     def address(self) -> httpx2.URL:
         """The base URL as the client reads it; ConfigError when it is not a URL."""
-        hint = "Write it as http://HOST:PORT/v1."
-        try:
-            url = httpx2.URL(self.url)
-        except (httpx2.InvalidURL, ValueError) as error:
-            raise ConfigError(
-                f"the address is not a URL: {error}.", where="--teacher", next_step=hint
-            ) from None
-        if url.scheme not in PORTS or not url.host or not 0 < _port(url) < 65536:
-            raise ConfigError(
-                "the address has no host or an impossible port.",
-                where="--teacher",
-                next_step=hint,
-            )
-        if url.userinfo:
-            hint = "Put the key into an environment variable and name that in --api-key-env."
-            raise ConfigError(
-                "a name or password in the address would be logged.",
-                where="--teacher",
-                next_step=hint,
-            )
-        if url.query or url.fragment:
-            raise ConfigError(
-                "the address must not have a ? or # part.", where="--teacher", next_step=hint
-            )
-        return url
+        return read_address(self.url, "--teacher", "--api-key-env")
 
     @property
     def host(self) -> str:
         """The host as it will be looked up and connected to."""
-        return self.address.raw_host.decode()
+        return host_of(self.address)
 
     @property
     def port(self) -> int:
         """The port of the address."""
-        return _port(self.address)
+        return port_of(self.address)
 
     @property
     def name(self) -> str:
@@ -123,29 +92,3 @@ class Endpoint:
             options = schema_option(self.schema) if self.schema else {}
             session = Session(connection, budget, requests, self.concurrency, self.say, options)
             yield from session.run(runner)
-
-
-def _port(url: httpx2.URL) -> int:
-    return PORTS[url.scheme] if url.port is None else url.port
-
-
-def api_key_from(variable: str | None) -> str | None:
-    """Return the API key in the environment variable of that name.
-
-    Raise ConfigError when it is missing or cannot be a header.
-    """
-    if variable is None:
-        return None
-    if not variable.isidentifier():
-        raise ConfigError(
-            "the value is not the name of a variable; do not paste the key itself.",
-            where="--api-key-env",
-        )
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(
-            f"the environment variable {variable!r} is not set.", where="--api-key-env"
-        )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError(f"the value of {variable!r} cannot be an API key.", where="--api-key-env")
-    return key

@@ -177,7 +177,8 @@ def judge(
             rubric,
             Local(get(named.target), backend or default_backend(), max_tokens, keep_open=True),
         )
-    from offapi.teachers.endpoint import Endpoint, api_key_from
+    from offapi.teachers.address import api_key_from
+    from offapi.teachers.endpoint import Endpoint
 
     endpoint = Endpoint(
         named.target, max_tokens, model=served, key=api_key_from(key_env), terms_checked=True

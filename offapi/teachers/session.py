@@ -16,9 +16,10 @@ from typing import Any
 
 from offapi.errors import OffapiError, TeacherError
 from offapi.teachers.budget import Budget
-from offapi.teachers.chat_completions import FORMAT, Reply
+from offapi.teachers.chat_completions import Reply
 from offapi.teachers.connection import PATH, Connection
 from offapi.teachers.failures import failure_step
+from offapi.teachers.request_options import RequestOptions
 from offapi.teachers.teacher import Answered, Request, Usage
 
 # Not counting those that found the server busy; at least 15 seconds in all.
@@ -49,7 +50,8 @@ class Session:
         self.connection, self.budget = connection, budget
         self.waiting = deque(requests)
         self.concurrency, self.say = concurrency, say
-        self.options = {"max_tokens": budget.max_tokens, "temperature": 0, **options}
+        values = {"max_tokens": budget.max_tokens, "temperature": 0, **options}
+        self.options = RequestOptions(values, say)
         self.ended: OffapiError | None = None
         self.end = asyncio.Event()
         self.not_before = 0.0  # monotonic seconds
@@ -102,7 +104,7 @@ class Session:
         attempts, delay, patience = 0, BACKOFF, time.monotonic() + LONGEST_WAIT
         while await self._turn():
             started = time.perf_counter()
-            reply = await self._post(request)
+            reply = await self.options.post(self.connection, request)
             seconds = time.perf_counter() - started
             self.budget.settle(reply.usage, bound)
             if not reply.again:
@@ -120,32 +122,6 @@ class Session:
             await self._wait(reply, delay)
             delay = min(delay * 2, LONGEST_BACKOFF)
         return None
-
-    async def _post(self, request: Request, *, with_schema: bool = True) -> Reply:
-        """Make one attempt, and another at once when only a parameter is wrong.
-
-        A server that answers without the schema only is asked without it from then on.
-        """
-        options = dict(self.options)
-        if not with_schema:
-            options.pop(FORMAT, None)
-        reply = await self.connection.post(request, options)
-        if reply.unsupported in options and reply.unsupported != FORMAT:
-            self._respell(reply.unsupported)
-            return await self._post(request, with_schema=with_schema)
-        if FORMAT not in options or not reply.refuses_schema:
-            return reply
-        bare = await self._post(request, with_schema=False)
-        if bare.status < 400 and not bare.again and self.options.pop(FORMAT, None):
-            what = "The teacher refused the task's schema; it is asked without"
-            self.say(f"{what} ({reply.reason}).")
-        return bare
-
-    def _respell(self, parameter: str) -> None:
-        """Rename or drop a parameter: newer models reject `max_tokens` and the temperature."""
-        value = self.options.pop(parameter, None)
-        if parameter == "max_tokens" and value is not None:
-            self.options["max_completion_tokens"] = value
 
     def _count(self, reply: Reply, heard: bool) -> None:
         """End the session when several documents in a row got no answer."""

@@ -10,7 +10,8 @@ import pytest
 
 from offapi.errors import ConfigError
 from offapi.teachers import terms
-from offapi.teachers.endpoint import Endpoint, api_key_from
+from offapi.teachers.address import api_key_from
+from offapi.teachers.endpoint import Endpoint
 from offapi.teachers.failures import failure_step
 from offapi.teachers.teacher import Price, Request, TeacherSpec, Usage, parse_teacher
 
