@@ -33,6 +33,7 @@ from offapi.task.learned_answer import answer_error
 from offapi.text.display import plural, share
 from offapi.training import forecast_text, train_state
 from offapi.training.job import Job
+from offapi.training.run import PLAN
 from offapi.training.schedule import Schedule
 
 
@@ -231,6 +232,9 @@ def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> Non
     first = checkpoint.step if checkpoint else 0
     spec, base = config.spec(model), adapter.Base.of(model.name, model.path)
     progress.say(forecast_text.training(backend, episodes, schedule, first, spec))
+    tokens = sum(len(episode.tokens) for episode in episodes)
+    plan = {"rows": len(episodes), "tokens": tokens, "steps": schedule.steps}
+    folder.write(PLAN, orjson.dumps(plan))
     with progress.progress("training", schedule.steps) as advance:
         for step in range(first, schedule.steps):
             metrics = backend.forward_backward(schedule.batch_at(step, episodes))

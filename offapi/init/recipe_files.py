@@ -13,7 +13,7 @@ from importlib import resources
 import orjson
 
 NAMES = ("sft", "distill", "filtered_sft", "grpo", "compare")
-Keys = Mapping[str, str | int | None]  # None: the line becomes a comment
+Keys = Mapping[str, str | float | bool | None]  # None: the line becomes a comment
 
 
 def packaged(name: str) -> str:
@@ -51,5 +51,5 @@ def _split(text: str) -> tuple[str, str]:
     return (text[: at.start()], text[at.start() :]) if at else (text, "")
 
 
-def _toml(value: str | int) -> str:
+def _toml(value: str | float) -> str:
     return orjson.dumps(value).decode()

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from offapi.serve import files_api, fine_tuning
 from offapi.serve.chat_completions import chat_completions
 from offapi.serve.errors import ApiError, failed
 from offapi.serve.served_models import ServedModel
@@ -23,6 +24,8 @@ def build_app(server: Server) -> Starlette:
         Route("/v1/models/{name:path}", show_model),
         Route("/health", health),
         Route("/metrics", show_metrics),
+        *files_api.ROUTES,
+        *fine_tuning.ROUTES,
     ]
     handlers = {
         ApiError: _refused,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from offapi.serve.engine_loop import EngineLoop
 from offapi.serve.escalation import Escalation
+from offapi.serve.job_service import JobService
 from offapi.serve.limits import ServerLimits
 from offapi.serve.metrics import ServerMetrics
 from offapi.serve.response_format import ResponseFormats
@@ -29,6 +30,7 @@ class Server:
     review_queue: ReviewQueue | None = None
     below: float | None = None  # the confidence below which answers are not accepted
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
+    jobs: JobService | None = None
     draining: bool = False
     capture: Capture | None = None
     formats: ResponseFormats = field(init=False)

@@ -29,6 +29,7 @@ from offapi.training.checkpoints import Checkpoint
 
 MANIFEST, METRICS, CHECKPOINTS, LOCK = "manifest.json", "metrics.jsonl", "checkpoints", ".lock"
 CONSOLE = "console.log"  # what the command said, attempt after attempt
+PLAN = "plan.json"  # rows and tokens of one pass, and the steps of the whole training
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
 LONGEST_NAME = 100  # bytes; a folder's own name, with room for a writer's suffix
 SECONDS_TO_WAIT = 2.0
