@@ -97,6 +97,13 @@ MB = 1 << 20
     help="Accept an answer if no field's confidence is below P.  [default: as the run's promise"
     " says]",
 )
+@click.option(
+    "--jobs",
+    type=FILE,
+    metavar="DIR",
+    help="Train what clients ask for by /v1/files and /v1/fine_tuning/jobs, and keep it in this folder;"
+    " its finished models are served too.",
+)
 @backend_option()
 @dtype_option
 @options
@@ -141,6 +148,7 @@ def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
         capture=kept,
         level=values["constrain"],
         unaccepted=UnacceptedOptions(**{name: values[name] for name in names}),
+        jobs=values["jobs"],
     )
     serve(asked, output)
     output.result({"served": True})

@@ -6,6 +6,7 @@ Left out: the endpoints (`offapi.serve.app`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from offapi.progress import LOADING, Progress
 from offapi.serve.access import AccessRules
 from offapi.serve.capture import CaptureOptions, open_capture
 from offapi.serve.engine_loop import EngineLoop
+from offapi.serve.job_service import JobService
 from offapi.serve.key import check_exposure, read_key
 from offapi.serve.limits import ServerLimits
 from offapi.serve.listen import listen_until_signal, open_address
@@ -48,6 +50,7 @@ class ServeOptions:
     capture: CaptureOptions | None = None
     level: Level | None = None
     unaccepted: UnacceptedOptions = UnacceptedOptions()
+    jobs: Path | None = None
 
 
 def serve(options: ServeOptions, progress: Progress) -> Server:
@@ -85,10 +88,11 @@ def serve(options: ServeOptions, progress: Progress) -> Server:
             below=below,
         )
         try:
-            host, port = listening.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            progress.say(f"Serving on http://{shown}:{port}/v1 (Ctrl-C ends it).")
-            listen_until_signal(server, listening, rules)
+            with open_jobs(options, server, progress) as server.jobs:
+                host, port = listening.getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                progress.say(f"Serving on http://{shown}:{port}/v1 (Ctrl-C ends it).")
+                listen_until_signal(server, listening, rules)
         finally:
             loop.close()
             if capture is not None:
@@ -104,6 +108,15 @@ def say_ended(server: Server) -> list[str]:
     if (queue := server.review_queue) is not None:
         lines.append(f"{plural(queue.added, 'document')} went into {queue.path}.")
     return lines
+
+
+def open_jobs(
+    options: ServeOptions, server: Server, progress: Progress
+) -> AbstractContextManager[JobService | None]:
+    """Return the jobs of the server's folder, if it has one."""
+    if options.jobs is None:
+        return nullcontext()
+    return JobService.open(options.jobs, server.models, server.loop, options.backend, progress)
 
 
 def make_engine(
