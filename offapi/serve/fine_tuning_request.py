@@ -34,7 +34,7 @@ class Hyperparameters(msgspec.Struct, forbid_unknown_fields=True):
     learning_rate_multiplier: float | Auto | None = None
 
 
-class Supervised(msgspec.Struct, forbid_unknown_fields=True):
+class SupervisedMethod(msgspec.Struct, forbid_unknown_fields=True):
     """The parameters of the one method that is served."""
 
     hyperparameters: Hyperparameters | None = None
@@ -44,7 +44,7 @@ class Method(msgspec.Struct):
     """How to learn."""
 
     type: str
-    supervised: Supervised | None = None
+    supervised: SupervisedMethod | None = None
 
 
 class JobBody(msgspec.Struct, forbid_unknown_fields=True):

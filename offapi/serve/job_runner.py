@@ -200,13 +200,13 @@ class _Progress:
     def __init__(self, store: JobStore, job: FineTuningJob, run: Path) -> None:
         self.store, self.job, self.run = store, job, run
         steps = (each["data"]["step"] for each in store.events(job.id) if each["data"])
-        self.last = max(steps, default=0)  # told before
+        self.last = max(steps, default=0)  # reported before
         self.began: tuple[int, float] | None = None  # the first step seen, and when
         self.steps: int | None = None
         self.read = 0  # bytes of the metrics
 
     def look(self) -> None:
-        """Tell what is new."""
+        """Report what is new."""
         if self.steps is None:
             with suppress(OSError):
                 self.steps = orjson.loads((self.run / PLAN).read_bytes())["steps"]

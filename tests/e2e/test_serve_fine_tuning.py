@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
-import time
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 import tiny_llama
-from recipe_folder import until, write_jsonl
-from serve_process import ServeProcess, serving
+from recipe_folder import until
+from serving import Served, serving
 
 from offapi.files.hashing import sha256_file
 
@@ -45,8 +42,8 @@ def serve(base: Path, jobs: Path, backend: str) -> Any:
     return serving(f"gpt-4o-mini={base}", f"--backend={backend}", f"--jobs={jobs}")
 
 
-def client_of(server: ServeProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
+def client_of(server: Served) -> Any:
+    return server.client()
 
 
 def upload(client: openai.OpenAI, data: bytes, name: str = "chats.jsonl") -> str:
@@ -69,12 +66,12 @@ def ask(client: openai.OpenAI, model: str) -> Any:
 
 
 @pytest.fixture
-def started(base: Path, tmp_path: Path, backend_name: str) -> Iterator[ServeProcess]:
+def started(base: Path, tmp_path: Path, backend_name: str) -> Iterator[Served]:
     with serve(base, tmp_path / "jobs", backend_name) as server:
         yield server
 
 
-def test_an_app_changes_its_base_url_alone(started: ServeProcess, tmp_path: Path) -> None:
+def test_an_app_changes_its_base_url_alone(started: Served, tmp_path: Path) -> None:
     client = client_of(started)
     training, validation = upload(client, chats(12)), upload(client, chats(4, first=20))
     assert [each.id for each in client.files.list()] == [validation, training]
@@ -128,7 +125,7 @@ def check_what_was_told(client: openai.OpenAI, job: str) -> None:
     assert len(lines) == 9
 
 
-def test_filtered_sft_infers_a_task_and_the_model_answers_it(started: ServeProcess) -> None:
+def test_filtered_sft_infers_a_task_and_the_model_answers_it(started: Served) -> None:
     client = client_of(started)
     job = client.fine_tuning.jobs.create(
         model="gpt-4o-mini",
