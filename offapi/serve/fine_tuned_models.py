@@ -51,7 +51,8 @@ class FineTunedModels:
             engine.add_adapter(name, answering.adapter)
 
         self.loop.submit(add_adapter).result()
-        self.models.add(ServedModel(name, predictor, name, job.finished_at or job.created_at))
+        made = job.finished_at or job.created_at
+        self.models.add(ServedModel(name, predictor, name, created=made))
 
     def add_finished(self, store: JobStore) -> int:
         """Serve the models of all finished jobs; return how many there are."""

@@ -113,7 +113,8 @@ def test_an_app_changes_its_base_url_alone(started: Served, tmp_path: Path) -> N
 def check_what_was_told(client: openai.OpenAI, job: str) -> None:
     """Check events, checkpoint and result file of a job of 8 steps."""
     events = list(client.fine_tuning.jobs.list_events(job, limit=3))
-    steps = [each.data["step"] for each in events if each.type == "metrics"]
+    metrics: list[Any] = [each.data for each in events if each.type == "metrics"]
+    steps = [each["step"] for each in metrics]
     assert steps == list(range(8, 0, -1))
     assert events[0].message == "The job has successfully completed"
     assert len({each.id for each in events}) == len(events)
