@@ -68,6 +68,11 @@ class Exported:
     parts: Sequence[tuple[ExportedPart, FormCheck]]
     lost: Mapping[str, AccuracyLost] = field(default_factory=dict)  # by part
 
+    @property
+    def kept(self) -> list[ExportedPart]:
+        """The parts that are in the folder."""
+        return [part for part, _ in self.parts if not part.temporary]
+
     def as_dict(self) -> dict[str, Any]:
         """Return what export.json and --json show, without a path of this machine."""
         parts = []
@@ -77,7 +82,7 @@ class Exported:
                 {
                     "what": part.what,
                     "tool": part.tool,
-                    "folder": part.folder,
+                    "folder": None if part.temporary else part.folder,
                     "dtype": part.dtype,
                     "bits": part.bits,
                     "check": check.as_dict(),
@@ -121,7 +126,7 @@ def export(settings: ExportSettings, progress: Progress) -> Exported:
     progress.say(_needs(source, size))
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic.need_room(out, size)
-    with _staged(out) as folder:
+    with staged(out) as folder:
         parts = form.write_form(source, folder, settings.quantize)
         backend = settings.backend or default_backend()
         done = _compared(source, settings, folder, parts, documents, backend, progress)
@@ -153,6 +158,8 @@ def _compared(
         check = compare(answers, given[0], dtype=part.dtype, bits=part.bits, rendered=chats)
         require_passed(check, part.what)
         checks.append((part, check))
+        if part.temporary:
+            shutil.rmtree(folder / part.folder)
         if documents is not None and part.bits is not None:
             lost[part.what] = measure_loss(documents, source, known, given[1].greedy)
     return Exported(settings.out, source, settings.to, backend_name, tuple(checks), lost)
@@ -175,7 +182,7 @@ def _source_side(
 
 def _write_facts(done: Exported, folder: Path) -> None:
     facts = done.as_dict()
-    card = card_text(facts, [part for part, _ in done.parts])
+    card = card_text(facts, done.kept)
     atomic.write_file(folder / CARD, card.encode())
     atomic.write_file(folder / FACTS, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 
@@ -187,12 +194,12 @@ def _needs(source: ExportSource, size: int) -> str:
     memory = 4 * source.parameters
     return (
         f"This writes about {size / 1e9:.2g} GB, and needs about {memory / 1e9:.2g} GB of memory to"
-        " compare, beyond what the libraries take."
+        " compare, beyond what the libraries and eight answers at a time take."
     )
 
 
 @contextmanager
-def _staged(out: Path) -> Iterator[Path]:
+def staged(out: Path) -> Iterator[Path]:
     """Create a hidden folder to fill, renamed to `out` at the end; first clear killed exports'."""
     for stale in out.parent.glob(f"{atomic.TEMPORARY}{out.name}-*"):
         with suppress(OSError), _held(stale):

@@ -7,6 +7,7 @@ and layers are named by `keys` inside a block. Left out: other group sizes than 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from offapi.export.source import ExportSource
 
 BITS = {"4": 4, "8": 8}
 SCALE_BITS = 1.0  # a weight's part of its group's scale and bias, 2 * 32 / 64
+FUSED = ".fused"
 ADAPTER = "adapter"  # the folder, inside the exported one, of mlx-lm's kind of adapter
 WEIGHTS = "adapters.safetensors"
 TOOLS = "offapi.backends.mlx_backend.exported"
@@ -52,7 +54,7 @@ def write_form(
 ) -> tuple[ExportedPart, ...]:
     """Write the parts: of a base that is stored quantised the adapter alone."""
     if quantize is not None:
-        return (_write_quantised(source, folder, _bits(quantize)),)
+        return _write_quantised(source, folder, _bits(quantize))
     parts = []
     if not source.quantised:
         write_fused(source, folder)
@@ -89,28 +91,27 @@ def _key(layer: str) -> str:
     return key
 
 
-def _write_quantised(source: ExportSource, folder: Path, bits: int) -> ExportedPart:
-    fused = folder / ".fused"
+def _write_quantised(source: ExportSource, folder: Path, bits: int) -> tuple[ExportedPart, ...]:
+    """Write the model quantised, and on the way not, so that a mistake in merging shows."""
+    fused = folder / FUSED
     fused.mkdir(mode=0o700)
     write_fused(source, fused)
     import_module(TOOLS).write_quantised(fused, folder, bits)
     for path in fused.iterdir():
         if not path.name.startswith(("model", "config.json")):
-            shutil.move(path, folder / path.name)
-    shutil.rmtree(fused)
-    return _part(f"fused model in {bits} bits", "open_fused", OPEN_MLX, source.dtype, bits=bits)
+            shutil.copyfile(path, folder / path.name)
+    before = _part("fused model", "open_fused", OPEN_MLX, source.dtype, FUSED)
+    after = _part(f"fused model in {bits} bits", "open_fused", OPEN_MLX, source.dtype)
+    return replace(before, temporary=True), replace(after, bits=bits)
 
 
-def _part(
-    what: str, opener: str, how: str, dtype: str, folder: str = ".", bits: int | None = None
-) -> ExportedPart:
+def _part(what: str, opener: str, how: str, dtype: str, folder: str = ".") -> ExportedPart:
     return ExportedPart(
         what=what,
         tool="mlx-lm",
         opener=f"{TOOLS}:{opener}",
         how_to_open=how,
         dtype=dtype,
-        bits=bits,
         folder=folder,
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, LoraSpec, ModelSpec
+from offapi.backend import Arrays, Limits, LoraSpec, ModelSpec
 from offapi.chat.chat import Chat
 from offapi.episodes import Floats
 from offapi.errors import ModelError
@@ -25,6 +25,7 @@ from offapi.predict.answering_model import AnsweringModel
 from offapi.task import Task, load_task
 from offapi.training.run import Run
 
+ROWS = 8  # answers decoded side by side, whose keys and values take memory
 COARSEST = ("bfloat16", "float16", "float32")
 
 
@@ -66,7 +67,8 @@ class ExportSource:
     @property
     def spec(self) -> ModelSpec:
         """What a backend loads to compute with it, in float32."""
-        return ModelSpec(path=self.base, adapter=self.adapter)
+        limits = Limits(rollout_rows=ROWS)
+        return ModelSpec(path=self.base, adapter=self.adapter, limits=limits)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:

@@ -25,11 +25,11 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def source_of(model: Path) -> Callable[[Path | None], ExportSource]:
+def source_of(model: Path) -> Callable[..., ExportSource]:
     """Return a function from an adapter's folder to what would be exported."""
-    return lambda adapter: ExportSource(AnsweringModel(Model("tiny", model), adapter))
+    return lambda adapter, base=model: ExportSource(AnsweringModel(Model("tiny", base), adapter))
 
 
 @pytest.fixture(scope="session")
-def source(source_of: Callable[[Path | None], ExportSource], adapter: Path) -> ExportSource:
+def source(source_of: Callable[..., ExportSource], adapter: Path) -> ExportSource:
     return source_of(adapter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+import tiny_llama
 from safetensors.numpy import load_file, save_file
 from tiny_adapter import RANK, draw_adapter, write_adapter
 
@@ -29,21 +31,25 @@ from offapi.export.check import (
 )
 from offapi.export.prompts import CHATS
 from offapi.export.reopen import FormQuestions, answer
+from offapi.export.safetensors_file import encode_tensor, read_layout, read_tensor
 from offapi.export.source import ExportSource
 
 Tool = tuple[str, ExportSource, SourceAnswers]
 LIBRARY = {"torch_backend": "torch", "mlx_backend": "mlx"}
 
 
-@pytest.fixture(scope="session")
-def answers(source: ExportSource) -> SourceAnswers:
-    """Return what the source computes, by the first backend that is installed."""
-    name = next(name for name in ("torch", "mlx") if find_spec(name))
+def asked(source: ExportSource, name: str) -> SourceAnswers:
     backend = load_source(source, name)
     try:
         return ask_source(backend, source)
     finally:
         backend.close()
+
+
+@pytest.fixture(scope="session")
+def answers(source: ExportSource) -> SourceAnswers:
+    """Return what the source computes, by the first backend that is installed."""
+    return asked(source, next(name for name in ("torch", "mlx") if find_spec(name)))
 
 
 @pytest.fixture(params=["torch_backend", "mlx_backend"])
@@ -85,14 +91,51 @@ def transposed(arrays: Arrays) -> Arrays:
 
 
 def test_a_fused_model_is_its_source(
-    source: ExportSource, answers: SourceAnswers, tool: str, tmp_path: Path
+    source: ExportSource, backend_name: str, tool: str, tmp_path: Path
 ) -> None:
     fused_form.write_fused(source, tmp_path)
-    found = check(tmp_path, source, answers, tool)
+    found = check(tmp_path, source, asked(source, backend_name), tool)
     assert found.passed
     assert found.template_equal
     assert found.greedy_equal == found.prompts == len(CHATS)
     assert found.largest_difference_nats < 1e-3
+
+
+def test_a_base_in_bfloat16_is_rounded_once_at_the_end(
+    source_of: Callable[..., ExportSource],
+    model: Path,
+    adapter: Path,
+    tool: str,
+    tmp_path: Path,
+) -> None:
+    half = halved(model, tmp_path / "half")
+    alone, merged = tmp_path / "alone", tmp_path / "merged"
+    for folder, which in ((alone, None), (merged, adapter)):
+        folder.mkdir()
+        fused_form.write_fused(source_of(which, half), folder)
+    for name in ("model.safetensors", "config.json"):
+        assert (alone / name).read_bytes() == (half / name).read_bytes()
+    named = orjson.loads((alone / "generation_config.json").read_bytes())
+    assert named["eos_token_id"] == [tiny_llama.EOS]
+    source = source_of(adapter, half)
+    found = check(merged, source, asked(source, LIBRARY[tool]), tool)
+    assert [found.passed, found.tolerance, source.dtype] == [True, 0.2, "bfloat16"]
+    assert found.largest_difference_nats > 1e-3
+
+
+def halved(model: Path, folder: Path) -> Path:
+    """Write a copy of the model in bfloat16."""
+    shutil.copytree(model, folder)
+    file = folder / "model.safetensors"
+    header, data = {}, b""
+    for each in read_layout(file):
+        part = encode_tensor(read_tensor(file, each), "BF16")
+        offsets = [len(data), len(data) + len(part)]
+        header[each.name] = {"dtype": "BF16", "shape": each.shape, "data_offsets": offsets}
+        data += part
+    head = orjson.dumps(header)
+    file.write_bytes(len(head).to_bytes(8, "little") + head + data)
+    return folder
 
 
 MISTAKES: dict[str, Callable[[], tuple[Arrays, float]]] = {
@@ -111,7 +154,7 @@ MISTAKES: dict[str, Callable[[], tuple[Arrays, float]]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_merge_is_found(
     mistake: str,
-    source_of: Callable[[Path | None], ExportSource],
+    source_of: Callable[..., ExportSource],
     source: ExportSource,
     answers: SourceAnswers,
     tool: str,
@@ -127,7 +170,7 @@ def test_a_wrong_merge_is_found(
 
 
 def test_a_base_without_its_adapter_is_found(
-    source_of: Callable[[Path | None], ExportSource],
+    source_of: Callable[..., ExportSource],
     source: ExportSource,
     answers: SourceAnswers,
     tool: str,
@@ -232,7 +275,7 @@ def test_numbers_that_are_not_numbers_do_not_pass(answers: SourceAnswers) -> Non
 
 
 def test_an_adapter_of_another_model_is_refused(
-    source_of: Callable[[Path | None], ExportSource], tmp_path: Path
+    source_of: Callable[..., ExportSource], tmp_path: Path
 ) -> None:
     arrays = {name.replace("layers.1", "layers.7"): each for name, each in draw_adapter().items()}
     spec = LoraSpec(rank=RANK, alpha=RANK, targets=("q_proj",))
