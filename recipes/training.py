@@ -26,6 +26,7 @@ from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.predict import predict
 from offapi.files.hashing import sha256_path
 from offapi.grading.similarity.contamination import near_or_same
+from offapi.models.adapter_probe import probe_files
 from offapi.models.store import Model
 from offapi.progress import LOADING, Progress
 from offapi.task import Grade, Task
@@ -245,7 +246,8 @@ def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> Non
                 files = train_state.encode(backend.state(), config.lora, base)
                 folder.checkpoint(step + 1, files, {})
             advance(step + 1, f"loss {metrics['loss']:.3f}")
-    folder.write_folder("adapter", adapter.encode(backend.state().adapter, config.lora, base))
+    files = adapter.encode(backend.state().adapter, config.lora, base)
+    folder.write_folder("adapter", {**files, **probe_files(backend, spec)})
 
 
 def score(job: StudentJob, backend: Backend) -> Report | None:

@@ -59,9 +59,11 @@ class ParityOutcome:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
-def parity_sequences(vocabulary: int) -> tuple[tuple[int, ...], ...]:
+def parity_sequences(
+    vocabulary: int, lengths: Sequence[int] = LENGTHS
+) -> tuple[tuple[int, ...], ...]:
     """Return the fixed sequences for a model with a vocabulary of that size."""
-    draws = [uniforms(SEED, 0, i, 0, length) for i, length in enumerate(LENGTHS)]
+    draws = [uniforms(SEED, 0, i, 0, length) for i, length in enumerate(lengths)]
     return tuple(tuple(map(int, draw.astype(np.float64) * vocabulary)) for draw in draws)
 
 
@@ -136,9 +138,12 @@ def encode_record(record: ParityRecord) -> bytes:
     return orjson.dumps({"version": 1, "by": record.by, "sequences": rows})
 
 
-def read_record(folder: Path) -> ParityRecord | None:
-    """Return the record in `folder`, None if it has none. Raise ModelError when it is damaged."""
-    path = folder / lock.PARITY
+def read_record(folder: Path, name: str = lock.PARITY, again: str = "") -> ParityRecord | None:
+    """Return the record in `folder`, None if it has none.
+
+    Raise ModelError when it is damaged; `again` says what the user does then.
+    """
+    path = folder / name
     if not path.is_file():
         return None
     content = read_json(path)
@@ -152,7 +157,7 @@ def read_record(folder: Path) -> ParityRecord | None:
         sequences = tuple(tokens for tokens, _ in rows)
         return ParityRecord(str(content["by"]), sequences, tuple(logprobs for _, logprobs in rows))
     except (KeyError, TypeError, ValueError) as error:
-        again = f"Run `offapi models remove {path.parent.name}`, and add the model again."
+        again = again or f"Run `offapi models remove {path.parent.name}`, and add the model again."
         raise ModelError(
             f"the file is not a parity record ({error}).", where=str(path), next_step=again
         ) from None

@@ -17,10 +17,11 @@ from typing import Protocol
 import orjson
 
 from offapi import adapter
-from offapi.backend import Backend, LoraSpec
+from offapi.backend import Backend, LoraSpec, ModelSpec, TrainState
 from offapi.errors import OffapiError
 from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.test_set import count_scoring
+from offapi.models.adapter_probe import probe_files
 from offapi.models.store import Model
 from offapi.rl import gates, reward_hacking, rollout_files
 from offapi.rl.gates import Gate, Problem
@@ -48,6 +49,8 @@ class LoggedConfig(Protocol):
 
     @property
     def shape(self) -> LoraSpec: ...
+
+    def spec(self, model: Model) -> ModelSpec: ...
 
 
 class LoggedInputs(Protocol):
@@ -140,7 +143,9 @@ class RunLog:
         """
         folder, inputs = self.job.folder, self.job.inputs
         shape, arrays = adapter.read(folder.path / BEST)
-        folder.write_folder("adapter", adapter.encode(arrays, shape, self.base))
+        self.backend.restore(TrainState(arrays))
+        probe = probe_files(self.backend, self.job.config.spec(inputs.model))
+        folder.write_folder("adapter", {**adapter.encode(arrays, shape, self.base), **probe})
         report = None
         rows = [prompt.row for prompt in inputs.heldout]
         if all(row.gold is not None for row in rows):

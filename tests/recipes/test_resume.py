@@ -15,6 +15,7 @@ import recipe_folder
 from offapi import adapter
 from offapi.backend import AdamW, LoraSpec, ModelSpec, TrainState, load
 from offapi.episodes import Episode, Segment
+from offapi.models.adapter_probe import PROBE
 from offapi.training import train_state
 
 TIMEOUT = 120  # seconds
@@ -42,8 +43,9 @@ def kill_after(
         assert "--resume" in errors
 
 
-def weights(recipe: Path) -> bytes:
-    return (recipe.parent / "runs" / "sft" / "adapter" / adapter.WEIGHTS).read_bytes()
+def weights(recipe: Path) -> tuple[bytes, bytes]:
+    folder = recipe.parent / "runs" / "sft" / "adapter"
+    return (folder / adapter.WEIGHTS).read_bytes(), (folder / PROBE).read_bytes()
 
 
 SETTINGS = {"epochs": 8.0, "checkpoint_every": 5}

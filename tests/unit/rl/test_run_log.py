@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +15,12 @@ import tiny_llama
 
 import offapi
 from offapi import adapter
-from offapi.backend import Completion, LoraSpec, TrainState
+from offapi.backend import Completion, LoraSpec, ModelSpec, TrainState
 from offapi.checks import is_json
 from offapi.data.documents import Document
+from offapi.episodes import Episode, Floats
 from offapi.errors import GateFailed
+from offapi.models.adapter_probe import PROBE
 from offapi.rl.gates import Problem
 from offapi.rl.heldout import HeldOut
 from offapi.rl.monitor import Decision, Figures, Trail, find_learned
@@ -44,6 +46,8 @@ PROBLEM = Problem("signal", "nothing to learn.", "Do something.")
 class Weights:
     """A backend whose adapter is one number."""
 
+    name, device = "torch", "cpu"
+
     def __init__(self) -> None:
         self.value = 0.0
         self.restored: list[TrainState] = []
@@ -55,6 +59,9 @@ class Weights:
 
     def restore(self, state: TrainState) -> None:
         self.restored.append(state)
+
+    def score(self, episodes: Sequence[Episode]) -> list[Floats]:
+        return [np.zeros(len(episode.tokens) - 1, np.float32) for episode in episodes]
 
 
 def look(step: int, *rewards: float, audit: float | None = 0.5) -> HeldOut:
@@ -74,7 +81,10 @@ def log(tmp_path: Path) -> Iterator[RunLog]:
     """A run that is held for writing, in which nothing is allowed to fail."""
     said: list[str] = []
     config = SimpleNamespace(
-        val=tmp_path / "val.jsonl", allow=(), shape=LoraSpec(1, 2.0, ("up_proj",))
+        val=tmp_path / "val.jsonl",
+        allow=(),
+        shape=LoraSpec(1, 2.0, ("up_proj",)),
+        spec=lambda model: ModelSpec(model.path),
     )
     config.val.write_text("{}")
     model = SimpleNamespace(name="m", path=tiny_llama.write(tmp_path / "model"))
@@ -201,6 +211,9 @@ def test_the_best_adapter_is_the_result_whatever_the_gate_says(log: RunLog) -> N
         log.write_end(find_learned([*trail.history, look(5, 0.25, 0.75)]))
     kept = adapter.read(log.job.folder.path / "adapter")[1]
     assert kept[NAME][0, 0] == 0.0
+    assert (log.job.folder.path / "adapter" / PROBE).is_file()
+    probed = log.backend.restored[-1].adapter  # type: ignore[attr-defined]
+    assert probed[NAME][0, 0] == 0.0, "the record is of the best adapter, not of the last"
     assert [row["id"] for row in read(log, "predictions.jsonl")] == ["d0", "d1"]
     (report,) = read(log, "report.json")
     assert report["n"] == 2
