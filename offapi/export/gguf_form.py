@@ -67,7 +67,7 @@ def write_form(
 
 
 def _kind(source: ExportSource, quantize: str | None) -> str:
-    kind = quantize or KINDS[source.dtype]
+    kind = (quantize or KINDS[source.dtype]).lower()
     check_kind(kind)
     return kind
 

@@ -37,6 +37,11 @@ TAIL = 32  # tokens at the end of a sequence whose logprobs are asked: each take
 LOG_END = 400  # characters of llama.cpp's log that an error quotes
 AGAIN = "Do not use the file. `--to fused` writes the same model for other runtimes."
 
+PROBES: tuple[Turns, ...] = (
+    ({"role": "user", "content": PROBE},),
+    ({"role": "system", "content": "Answer briefly."}, {"role": "user", "content": PROBE}),
+)
+
 Tokens = tuple[int, ...]
 
 
@@ -81,31 +86,25 @@ class LlamaCpp:
 
     def check_reading(self, chat: Chat) -> None:
         """Raise ExportError where a chat becomes other tokens, or a turn's end goes unnoticed."""
-        asked = ({"role": "user", "content": PROBE},)
-        wanted, found = chat.prompt(asked), self.render(asked)
-        if found != wanted:
-            raise ExportError(
-                f"llama.cpp reads a text as other tokens than the model was trained on:"
-                f" {plural(len(found), 'token')} instead of {len(wanted)}, first different at"
-                f" {_first_difference(wanted, found)}.",
-                where=str(self._path),
-                next_step=AGAIN,
-            )
-        if (counted := self._chat_length(asked)) != len(wanted):
-            raise ExportError(
-                f"llama.cpp's chat endpoint makes a prompt of {plural(counted, 'token')}, the"
-                f" model's template one of {len(wanted)}.",
-                where=str(self._path),
-                next_step=AGAIN,
-            )
-        for token in chat.stop_ids:
-            if not self._stops_at(wanted, token):
-                raise ExportError(
-                    f"llama.cpp does not end an answer at token {token}"
-                    f" ({chat.tokenizer.convert_ids_to_tokens(token)!r}), which ends a turn.",
-                    where=str(self._path),
-                    next_step=AGAIN,
+        for asked in PROBES:
+            wanted, found = chat.prompt(asked), self.render(asked)
+            if found != wanted:
+                raise self._differs(
+                    "reads a chat as other tokens than the model was trained on:"
+                    f" {plural(len(found), 'token')} instead of {len(wanted)}, first different at"
+                    f" {_first_difference(wanted, found)}"
                 )
+            if (counted := self._chat_length(asked)) != len(wanted):
+                raise self._differs(
+                    f"makes a prompt of {plural(counted, 'token')} at its chat endpoint, the"
+                    f" model's template one of {len(wanted)}"
+                )
+            for token in chat.stop_ids:
+                if not self._stops_at(wanted, token):
+                    text = chat.tokenizer.convert_ids_to_tokens(token)
+                    raise self._differs(
+                        f"does not end an answer at token {token} ({text!r}), which ends a turn"
+                    )
 
     def logprobs(self, tokens: Sequence[int]) -> Floats:
         """Return the logprobs (nats) of the last tokens, up to TAIL; the first token has none."""
@@ -191,6 +190,9 @@ class LlamaCpp:
         error = reply.get("error") if isinstance(reply, Mapping) else reply
         said = error.get("message", error) if isinstance(error, Mapping) else error
         raise self._failed(f"refused a request ({said})")
+
+    def _differs(self, how: str) -> ExportError:
+        return ExportError(f"llama.cpp {how}.", where=str(self._path), next_step=AGAIN)
 
     def _failed(self, what: str) -> ExportError:
         self._log.seek(0)

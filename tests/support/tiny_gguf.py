@@ -21,6 +21,19 @@ TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
     "<|turn_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+MISTRAL = (
+    "{{ bos_token }}{% set ns = namespace(text='') %}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{% set ns.text = message['content'] + '\n\n' %}"
+    "{% elif message['role'] == 'user' %}[INST] {{ ns.text + message['content'] }} [/INST]"
+    "{% set ns.text = '' %}{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+NO_SYSTEM = (
+    "{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}<|im_start|>"
+    "{{ 'model' if message['role'] == 'assistant' else 'user' }}\n{{ message['content'] }}"
+    "<|turn_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>model\n{% endif %}"
+)
 BASE = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -50,8 +63,17 @@ def write(
 ) -> Path:
     """Write a model of that type into `folder` and return it; `settings` go to its config."""
     folder.mkdir(parents=True, exist_ok=True)
+    template = settings.pop("chat_template", None)
     vocabulary = _write_tokenizer(folder, split)
+    if template:
+        set_template(folder, template)
     return write_network(folder, kind, vocabulary + 3, seed, **settings)
+
+
+def set_template(folder: Path, template: str) -> None:
+    """Give the model in `folder` another chat template."""
+    path = folder / "tokenizer_config.json"
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"chat_template": template}))
 
 
 def write_network(folder: Path, kind: str, vocabulary: int, seed: int, **settings: Any) -> Path:
@@ -82,6 +104,69 @@ def _weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.n
 
 
 def _write_tokenizer(folder: Path, split: str) -> int:
+    """Write a tokenizer and its settings; return its number of tokens."""
+    if split.startswith("sentencepiece"):
+        return _write_sentencepiece(folder, everywhere=split == "sentencepiece")
+    return _write_byte_level(folder, split)
+
+
+def _write_sentencepiece(folder: Path, everywhere: bool) -> int:
+    """Write a tokenizer as Llama 2's and Mistral's: spaces are letters, other signs are bytes.
+
+    Text begins with a space after each special token, as in the older files, or only at its start.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    vocabulary = _pieces()
+    places = {piece: i for i, piece in enumerate(vocabulary)}
+    pairs = [
+        (places[piece], piece[:i], piece[i:])
+        for piece in vocabulary
+        for i in range(1, len(piece))
+        if piece[:i] in places and piece[i:] in places and not piece.startswith("<")
+    ]
+    merges = [(first, second) for _, first, second in sorted(pairs)]
+    tokenizer = Tokenizer(
+        models.BPE(places, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    if everywhere:
+        prepend, replace = normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")
+        tokenizer.normalizer = normalizers.Sequence([prepend, replace])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 1)])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "chat_template": MISTRAL,
+    }
+    write_settings(folder, settings, [2])
+    return len(vocabulary)
+
+
+def _pieces() -> list[str]:
+    """Return special tokens, bytes, and pieces of WORDS, the frequent ones first."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=120, show_progress=False)
+    learner.train_from_iterator([WORDS], trainer)
+    learned = sorted(learner.get_vocab().items(), key=lambda entry: entry[1])
+    merged = [piece for piece, _ in learned if len(piece) > 1]
+    letters = [piece for piece, _ in learned if len(piece) == 1]
+    codes = [f"<0x{i:02X}>" for i in range(256)]
+    return ["<unk>", "<s>", "</s>", *codes, *merged, *letters]
+
+
+def _write_byte_level(folder: Path, split: str) -> int:
     """Write a byte-level tokenizer with merges and that split; return its number of tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
