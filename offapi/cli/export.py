@@ -25,8 +25,8 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--quantize",
     metavar="KIND",
-    help="Store weights in fewer bits: 4 or 8 for mlx, F16 or Q8_0 for gguf.  [default: the base"
-    " model's own dtype]",
+    help="How weights are stored: 4 or 8 (bits) for mlx; f16, q8_0, q4_0 and others for gguf. "
+    " [default: the base model's own dtype]",
 )
 @click.option(
     "--data",
@@ -60,7 +60,7 @@ def command(
     Examples:
       offapi export runs/student --to fused --out student
       offapi export runs/student --to mlx --quantize 8 --data test.jsonl --out student-8bit
-      offapi export runs/student --to gguf --out student-gguf
+      offapi export runs/student --to gguf --quantize q8_0 --out student-gguf
     """
     from offapi.export.export import ExportSettings, export
 

@@ -40,7 +40,7 @@ from offapi.files import atomic
 from offapi.models.parity import read_record
 from offapi.progress import LOADING, Progress
 
-FORMS = ("adapter", "fused", "mlx", "gguf")
+WHOLE = ("f32", "f16", "bf16")  # of --quantize: these lose no accuracy worth measuring
 FACTS = "export.json"
 CARD = "README.md"
 
@@ -122,7 +122,8 @@ def export(settings: ExportSettings, progress: Progress) -> Exported:
         progress.say(doubt)
     form = import_module(f"offapi.export.{settings.to}_form")
     size = form.bytes_on_disk(source, settings.quantize)
-    documents = read_documents(source, settings.data) if settings.quantize else None
+    few_bits = settings.quantize not in (None, *WHOLE)
+    documents = read_documents(source, settings.data) if few_bits else None
     progress.say(_needs(source, size))
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic.need_room(out, size)
