@@ -25,6 +25,7 @@ from serving import Served, serving
 from offapi.confidence import promise
 from offapi.confidence.promise import AcceptedFrom, AnswersFrom, ConfidenceModel, FieldPromise
 from offapi.confidence.signals import FEATURES
+from offapi.data import traces
 from offapi.predict.prediction import DocumentAnswer, FieldAnswer
 from offapi.serve.review_queue import ReviewQueue
 from offapi.task import load_task
@@ -376,7 +377,8 @@ def test_unaccepted_documents_go_to_the_stronger_endpoint_and_to_a_person(
     queue = tmp_path / "queue.jsonl"
     url = f"{strong.url}/v1"
     words = ("--escalate", url, "--escalate-model", "oracle", "--ask", queue, "--below", middle)
-    with serving(RUN, *words, "--backend", backend, cwd=folder) as served:
+    kept = ("--traces", tmp_path / "kept")
+    with serving(RUN, *words, *kept, "--backend", backend, cwd=folder) as served:
         doubted = [text for text in predicted if not is_sure(served, text, predicted, middle)]
         streamed = list(
             served.client().chat.completions.create(
@@ -399,6 +401,13 @@ def test_unaccepted_documents_go_to_the_stronger_endpoint_and_to_a_person(
     rows = read_rows(queue)
     assert [row["document"] for row in rows] == doubted
     assert all(row["reason"].startswith("shop .") for row in rows)
+    others = {row.document: row.escalated_to for row in traces.read(tmp_path / "kept")}
+    assert {text for text, other in others.items() if other == "oracle"} == set(doubted)
+    assert {other for text, other in others.items() if text not in doubted} == {""}
+    for row in traces.read(tmp_path / "kept"):
+        assert (row.answer == '{"shop":"Zoo"}') == bool(row.escalated_to)
+        known = predicted[row.document]["fields"]["shop"]["confidence"]
+        assert (row.source or {})["fields"]["shop"]["confidence"] == pytest.approx(known, abs=1e-4)
 
 
 def is_sure(
@@ -445,11 +454,11 @@ def test_a_queue_that_a_person_answered_trains_and_calibrates(folder: Path, tmp_
 
 
 def test_an_endpoint_that_fails_leaves_the_models_own_answer(
-    folder: Path, predicted: dict[str, dict[str, Any]], backend: str
+    folder: Path, predicted: dict[str, dict[str, Any]], backend: str, tmp_path: Path
 ) -> None:
     if backend == "mlx" and find_spec("torch"):
         pytest.skip("what fails is the endpoint: one backend is enough")
-    words = ("--escalate", "http://127.0.0.1:9/v1", "--below", "1")
+    words = ("--escalate", "http://127.0.0.1:9/v1", "--below", "1", "--traces", tmp_path / "kept")
     with serving(RUN, *words, "--backend", backend, cwd=folder) as served:
         document, row = next(iter(predicted.items()))
         given = ask(served, document)
@@ -457,6 +466,7 @@ def test_an_endpoint_that_fails_leaves_the_models_own_answer(
     assert orjson.loads(given["choices"][0]["message"]["content"]) == row["answer"]
     assert given["offapi"]["escalated"]["failed"].startswith("unreachable")
     assert "1 document went to 127.0.0.1:9, 1 without an answer." in served.log
+    assert [row.escalated_to for row in traces.read(tmp_path / "kept")] == [""]
 
 
 @pytest.mark.parametrize("option", [("--escalate", "http://127.0.0.1:9/v1"), ("--ask", "q.jsonl")])

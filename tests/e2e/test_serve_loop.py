@@ -68,6 +68,7 @@ def test_from_served_answers_to_a_served_student(folder: Path, backend_name: str
         server.end(signal.SIGKILL)
     kept = traces.read(folder / "kept")
     assert [each.answer for each in kept] == said
+    assert all("shop" in (each.source or {})["fields"] for each in kept)
     assert [each.document for each in kept] == [each["document"] for each in documents]
 
     grading = told(
