@@ -16,6 +16,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from offapi.backend import DType
 from offapi.engine import Engine, NewToken, RowError, RowRequest
 from offapi.serve.errors import busy
 
@@ -108,10 +109,18 @@ class RowStream:
 
 
 class EngineLoop:
-    """One engine, made by `make` in its own thread, for at most `room` rows at a time."""
+    """One engine, made by `make` in its own thread, for at most `room` rows at a time.
 
-    def __init__(self, make: Callable[[], tuple[Engine, Callable[[], None]]], room: int) -> None:
-        self._make, self.room = make, room
+    `dtype` is what it computes in.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], tuple[Engine, Callable[[], None]]],
+        room: int,
+        dtype: DType = "float32",
+    ) -> None:
+        self._make, self.room, self.dtype = make, room, dtype
         self.open_rows = 0  # rows that requests hold, waiting or live
         self.steps = 0  # of the engine
         self.streams: dict[int, RowStream] = {}  # of the thread alone
@@ -135,14 +144,16 @@ class EngineLoop:
 
     def begin(self, stream: RowStream, requests: Sequence[RowRequest]) -> None:
         """Count the rows of a stream and insert them. Called in the event loop."""
-        if self.open_rows + len(requests) > self.room:
-            raise busy("The server has as many requests as it takes at a time.")
-        self.open_rows += len(requests)
+        with self._wake:
+            if self.open_rows + len(requests) > self.room:
+                raise busy("The server has as many requests as it takes at a time.")
+            self.open_rows += len(requests)
         self.post(stream.insert)
 
     def end(self, stream: RowStream, rows: int, *, unfinished: bool) -> None:
         """Count the rows of a stream no longer, and cancel them. Called in the event loop."""
-        self.open_rows -= rows
+        with self._wake:
+            self.open_rows -= rows
         if unfinished:
             self.post(stream.drop)
 

@@ -5,6 +5,7 @@ Left out: freeing an engine's adapter, which stays in memory until the server en
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from offapi.engine import Engine
 from offapi.errors import OffapiError
 from offapi.predict.answering_model import AnsweringModel
 from offapi.predict.predictor import Predictor
+from offapi.serve.adapter_check import check_adapters
 from offapi.serve.engine_loop import EngineLoop
 from offapi.serve.errors import ApiError, wrong
 from offapi.serve.job_recipe import MADE, RUN, task_of
@@ -51,8 +53,9 @@ class FineTunedModels:
             engine.add_adapter(name, answering.adapter)
 
         self.loop.submit(add_adapter).result()
-        made = job.finished_at or job.created_at
-        self.models.add(ServedModel(name, predictor, name, created=made))
+        model = ServedModel(name, predictor, name, created=job.finished_at or job.created_at)
+        asyncio.run(check_adapters(self.loop, [model]))
+        self.models.add(model)
 
     def add_finished(self, store: JobStore) -> int:
         """Serve the models of all finished jobs; return how many there are."""

@@ -5,6 +5,7 @@ Left out: the endpoints (`offapi.serve.app`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import orjson
 
-from offapi.backend import DType, Limits, ModelSpec, load
+from offapi.backend import DType, Limits, ModelSpec, load, resolve_dtype
 from offapi.constrain import Level
 from offapi.engine import Engine
 from offapi.predict.level import say_level
 from offapi.progress import LOADING, Progress
 from offapi.serve.access import AccessRules
+from offapi.serve.adapter_check import check_adapters
 from offapi.serve.capture import CaptureOptions, open_capture
 from offapi.serve.engine_loop import EngineLoop
 from offapi.serve.job_service import JobService
@@ -75,7 +77,8 @@ def serve(options: ServeOptions, progress: Progress) -> Server:
             progress.say(line)
         capture = open_capture(options.capture, progress)
         progress.say(LOADING)
-        loop = EngineLoop(make_engine(options, models), options.limits.rows)
+        dtype = resolve_dtype(options.dtype, options.backend)
+        loop = EngineLoop(make_engine(options, models), options.limits.rows, dtype)
         loop.start()
         server = Server(
             served,
@@ -88,6 +91,8 @@ def serve(options: ServeOptions, progress: Progress) -> Server:
             below=below,
         )
         try:
+            for name, nats in asyncio.run(check_adapters(loop, models)).items():
+                progress.say(f"{name} computes what was trained, to {nats:.1g} nats.")
             with open_jobs(options, server, progress) as server.jobs:
                 host, port = listening.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host

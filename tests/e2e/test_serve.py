@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from recipe_folder import lay_out, offapi
+from recipe_folder import apart, lay_out, offapi
 from serving import Served, serving
 
 import offapi as package
@@ -205,3 +206,16 @@ def test_answers_are_counted_by_path_and_status(server: Served) -> None:
     tokens = server.metric("offapi_tokens", kind="completion")
     written = ask(server, max_tokens=5).usage.completion_tokens
     assert server.metric("offapi_tokens", kind="completion") == tokens + written
+
+
+def test_another_adapter_than_was_trained_is_refused(
+    folder: Path, tmp_path: Path, backend_name: str
+) -> None:
+    run = tmp_path / "swapped"
+    shutil.copytree(folder / "runs/student", run)
+    weights = "adapter/adapter_model.safetensors"
+    shutil.copy(folder / "runs/other" / weights, run / weights)
+    done = apart("serve", run, "--port=0", f"--backend={backend_name}", cwd=folder)
+    assert done.returncode == 1
+    assert "does not compute what it was trained to" in done.stderr
+    assert "Serving" not in done.stderr
