@@ -57,6 +57,7 @@ def test_questions_of_the_task(request_: ChatRequest) -> None:
         (asked(("system", "Read it!"), ("user", "a letter")), "those of task 'notes'"),
         (asked(("user", "one"), ("assistant", "1"), ("user", "two")), "those of task 'notes'"),
         (asked(("assistant", "a letter")), "those of task 'notes'"),
+        (asked(("user", "Read it."), ("user", "a letter")), "those of task 'notes'"),
         (asked(("user", " \n")), "the document is empty"),
         (asked(("user", "a letter"), temperature=0.1), "'temperature' is not 0"),
         (asked(("user", "a letter"), n=2), "'n' is not 1"),
