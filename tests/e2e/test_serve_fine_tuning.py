@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from recipe_folder import until
 from serving import Served, serving
 
 from offapi.files.hashing import sha256_file
+from offapi.files.lock import open_locked
 
 Row = dict[str, Any]
 DONE = ("succeeded", "failed", "cancelled")
@@ -126,8 +130,12 @@ def check_what_was_told(client: openai.OpenAI, job: str) -> None:
     assert len(lines) == 9
 
 
-def test_filtered_sft_infers_a_task_and_the_model_answers_it(started: Served) -> None:
-    client = client_of(started)
+def test_filtered_sft_infers_a_task_and_the_model_answers_it(base: Path, tmp_path: Path) -> None:
+    with serve(base, tmp_path / "jobs", one_backend()) as server:
+        filtered_sft(client_of(server))
+
+
+def filtered_sft(client: Any) -> None:
     job = client.fine_tuning.jobs.create(
         model="gpt-4o-mini",
         training_file=upload(client, chats(24)),
@@ -139,3 +147,146 @@ def test_filtered_sft_infers_a_task_and_the_model_answers_it(started: Served) ->
     assert ask(client, done.fine_tuned_model).offapi["adapter"] is not None
     assert [each.id for each in client.fine_tuning.jobs.list(metadata={"recipe": "sft"})] == []
     assert [each.id for each in client.fine_tuning.jobs.list()] == [job.id]
+
+
+def one_backend() -> str:
+    """Return a backend that is installed; what is tested is the same on every one."""
+    return "mlx" if find_spec("mlx") else "torch"
+
+
+def long_job(client: Any, training: str) -> str:
+    """Begin a training of 144 steps, with a checkpoint every 20."""
+    job = client.fine_tuning.jobs.create(
+        model="gpt-4o-mini",
+        training_file=training,
+        seed=3,
+        hyperparameters={"n_epochs": 12, "batch_size": 1},
+    )
+    return str(job.id)
+
+
+def wait_for_step(client: Any, job: str, step: int) -> None:
+    """Wait until a job has come so far, and is still running."""
+    until(lambda: steps_of(client, job) >= step)
+    assert client.fine_tuning.jobs.retrieve(job).status == "running"
+
+
+def steps_of(client: Any, job: str) -> int:
+    events = client.fine_tuning.jobs.list_events(job, limit=1).data
+    data: Any = events[0].data if events else {}
+    return int(data.get("step", 0))
+
+
+def test_a_job_survives_kills_and_signals_and_can_be_cancelled(base: Path, tmp_path: Path) -> None:
+    jobs, backend = tmp_path / "jobs", one_backend()
+    with serve(base, jobs, backend) as server:
+        client = client_of(server)
+        training = upload(client, chats(12))
+        straight = long_job(client, training)
+        name = wait_for(client, straight, "succeeded").fine_tuned_model
+        broken = long_job(client, training)
+        wait_for_step(client, broken, 30)
+        server.end(signal.SIGKILL)
+        os.killpg(int((jobs / "jobs" / broken / "process.lock").read_text()), signal.SIGKILL)
+    with serve(base, jobs, backend) as server:
+        client = client_of(server)
+        assert ask(client, name).offapi["adapter"] is not None
+        wait_for_step(client, broken, 70)
+        assert server.end(signal.SIGTERM) == 0
+    assert no_process_holds(jobs / "jobs" / broken)
+    with serve(base, jobs, backend) as server:
+        client = client_of(server)
+        waiting = long_job(client, training)
+        wait_for(client, broken, "succeeded")
+        adapters = [adapter_of(jobs, job) for job in (straight, broken)]
+        assert adapters[0].read_bytes() == adapters[1].read_bytes()
+        attempts = json.loads((adapters[1].parents[1] / "manifest.json").read_bytes())["attempts"]
+        assert len(attempts) == 3
+        assert [each["step"] >= 20 for each in attempts] == [False, True, True]
+        cancel_while_running(client, waiting, jobs)
+
+
+def cancel_while_running(client: Any, job: str, jobs: Path) -> None:
+    """Cancel a job, and find nothing of what it was doing."""
+    wait_for_step(client, job, 1)
+    other = long_job(client, client.files.list().data[-1].id)
+    assert client.fine_tuning.jobs.cancel(other).status == "cancelled"
+    assert client.fine_tuning.jobs.cancel(job).status == "cancelled"
+    assert no_process_holds(jobs / "jobs" / job)
+    left = {path.name for path in (jobs / "jobs" / job).iterdir()}
+    assert left == {"job.json", "events.jsonl", "process.lock", "stdout.json", "stderr.txt"}
+    with pytest.raises(openai.BadRequestError, match="has ended"):
+        client.fine_tuning.jobs.cancel(job)
+    assert [each.id for each in client.fine_tuning.jobs.list(limit=2)][:2] == [other, job]
+
+
+def adapter_of(jobs: Path, job: str) -> Path:
+    return jobs / "jobs" / job / "run/adapter/adapter_model.safetensors"
+
+
+def no_process_holds(folder: Path) -> bool:
+    os.close(open_locked(folder / "process.lock"))
+    return True
+
+
+WRONG: dict[str, tuple[bytes, str]] = {
+    "not JSON": (chats(2) + b"\n{" + PRIVATE.encode(), "Line 3: the line is not JSON"),
+    "no list": (b'{"messages": "Zanzibar"}', "Line 1: 'messages' must be a list"),
+    "role": (b'{"messages": [{"role": "Zanzibar"}]}', "Line 1: messages[0].role must be"),
+    "content": (
+        b'{"messages": [{"role": "user", "content": {"Zanzibar": 1}}]}',
+        "Line 1: messages[0].content must be text",
+    ),
+    "no answer": (
+        b'{"messages": [{"role": "user", "content": "Zanzibar"}]}',
+        "Line 1: messages[0] must be the assistant's answer",
+    ),
+    "pairs": (b'{"input": {}, "preferred_output": ["Zanzibar"]}', "Line 1: pairs of answers"),
+    "empty": (b"\n", "no examples"),
+}
+
+
+def test_what_is_refused_says_why_and_repeats_nothing(base: Path, tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs"
+    limits = {"file_bytes": 20_000}
+    words = (f"gpt-4o-mini={base}", f"--backend={one_backend()}", f"--jobs={jobs}")
+    with serving(*words, limits=limits) as server:
+        client = client_of(server)
+        for data, said in WRONG.values():
+            with pytest.raises(openai.BadRequestError) as refused:
+                upload(client, data)
+            assert said in refused.value.message
+            assert PRIVATE not in refused.value.response.text
+        with pytest.raises(openai.APIStatusError) as large:
+            upload(client, b" " * 30_000)
+        assert large.value.status_code == 413
+        with pytest.raises(openai.BadRequestError, match="purpose"):
+            client.files.create(file=b"x", purpose="batch")
+        assert client.files.list().data == []
+        assert list((jobs / "files").iterdir()) == []
+        refuse_jobs(client, upload(client, chats(12)))
+        assert PRIVATE not in server.log
+
+
+def refuse_jobs(client: Any, training: str) -> None:
+    """Ask for jobs that cannot be done as asked."""
+    asked: dict[str, Any] = {"model": "gpt-4o-mini", "training_file": training}
+    for changes, param in (
+        ({"training_file": "file-Zanzibar"}, "training_file"),
+        ({"model": "Zanzibar"}, "model"),
+        ({"method": {"type": "dpo"}}, "method.type"),
+        ({"integrations": [{"type": "wandb", "wandb": {"project": PRIVATE}}]}, "integrations"),
+        ({"suffix": "Zanzibar/.."}, "suffix"),
+        ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"batch_size": PRIVATE}}, "hyperparameters.batch_size"),
+        ({"metadata": {"recipe": PRIVATE}}, "metadata"),
+        ({"seed": -1}, "seed"),
+    ):
+        with pytest.raises(openai.APIStatusError) as refused:
+            client.fine_tuning.jobs.create(**{**asked, **changes})
+        assert refused.value.status_code in (400, 404), changes
+        assert refused.value.param == param
+        assert PRIVATE not in refused.value.response.text
+    assert client.fine_tuning.jobs.list().data == []
+    with pytest.raises(openai.NotFoundError):
+        client.fine_tuning.jobs.retrieve("ftjob-Zanzibar")
