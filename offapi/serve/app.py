@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from offapi.serve import files_api, fine_tuning
 from offapi.serve.chat_completions import chat_completions
 from offapi.serve.errors import ApiError, failed
+from offapi.serve.fine_tuning import endpoints, files_api
 from offapi.serve.served_models import ServedModel
 from offapi.serve.server import Server
 
@@ -25,7 +25,7 @@ def build_app(server: Server) -> Starlette:
         Route("/health", health),
         Route("/metrics", show_metrics),
         *files_api.ROUTES,
-        *fine_tuning.ROUTES,
+        *endpoints.ROUTES,
     ]
     handlers = {
         ApiError: _refused,

@@ -22,7 +22,7 @@ from offapi.serve.access import AccessRules
 from offapi.serve.adapter_check import check_adapters
 from offapi.serve.capture import CaptureOptions, open_capture
 from offapi.serve.engine_loop import EngineLoop
-from offapi.serve.job_service import JobService
+from offapi.serve.fine_tuning.job_service import JobService
 from offapi.serve.key import check_exposure, read_key
 from offapi.serve.limits import ServerLimits
 from offapi.serve.listen import listen_until_signal, open_address

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from offapi.serve.engine_loop import EngineLoop
 from offapi.serve.escalation import Escalation
-from offapi.serve.job_service import JobService
+from offapi.serve.fine_tuning.job_service import JobService
 from offapi.serve.limits import ServerLimits
 from offapi.serve.metrics import ServerMetrics
 from offapi.serve.response_format import ResponseFormats

@@ -12,15 +12,15 @@ import pytest
 
 from offapi.errors import RunError
 from offapi.files.lock import open_locked
-from offapi.serve import job_process
-from offapi.serve.job_process import LOCK, JobProcess, end_leftover
+from offapi.serve.fine_tuning import job_process
+from offapi.serve.fine_tuning.job_process import LOCK, JobProcess, end_leftover
 
 # As a training does: SIGTERM ends it, after it has told that it began.
 SLEEPER = "import pathlib, time; pathlib.Path('began').touch(); time.sleep(60)"
 # A server that starts one and is killed at once.
 SERVER = f"""
 import os, pathlib, signal, sys, time
-from offapi.serve import job_process
+from offapi.serve.fine_tuning import job_process
 job_process.OFFAPI = ("-c", {SLEEPER!r})
 job_process.JobProcess(pathlib.Path(sys.argv[1]), ())
 os.kill(os.getpid(), signal.SIGKILL)

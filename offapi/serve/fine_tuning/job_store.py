@@ -3,7 +3,7 @@
     DIR/files/ID/object.json  content         DIR/jobs/ID/job.json  events.jsonl  ...
 
 One server at a time holds the folder. Folders are 0700, files 0600. Left out: training
-(`offapi.serve.job_runner`).
+(`offapi.serve.fine_tuning.job_runner`).
 """
 
 from __future__ import annotations

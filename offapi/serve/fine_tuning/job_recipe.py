@@ -4,7 +4,7 @@
                 train.jsonl  val.jsonl  task.py  recipe.toml   what the commands read
                 task/   run/                       what they write
 
-Left out: running them (`offapi.serve.job_runner`).
+Left out: running them (`offapi.serve.fine_tuning.job_runner`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from offapi.checks.answer_reading import read_trace
 from offapi.data import traces
 from offapi.data.traces import Trace
 from offapi.init.recipe_files import packaged, with_keys
-from offapi.serve.job_store import FineTuningJob
-from offapi.serve.training_file import read_examples
+from offapi.serve.fine_tuning.job_store import FineTuningJob
+from offapi.serve.fine_tuning.training_file import read_examples
 from offapi.task import load_task
 from offapi.training.run import MANIFEST
 

@@ -1,7 +1,7 @@
 """One fine-tuning job at a time, in a thread that starts commands and follows what they write.
 
 A job that was interrupted, whether by a signal or by a kill, is resumed when a runner starts again.
-Left out: what a request may ask for (`offapi.serve.fine_tuning`).
+Left out: what a request may ask for (`offapi.serve.fine_tuning.endpoints`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 import orjson
 
 from offapi.errors import OffapiError
-from offapi.serve import job_recipe
 from offapi.serve.errors import ApiError
-from offapi.serve.fine_tuned_models import FineTunedModels, clear_job
-from offapi.serve.job_process import JobProcess, end_leftover
-from offapi.serve.job_store import FineTuningJob, JobStore
+from offapi.serve.fine_tuning import job_recipe
+from offapi.serve.fine_tuning.fine_tuned_models import FineTunedModels, clear_job
+from offapi.serve.fine_tuning.job_process import JobProcess, end_leftover
+from offapi.serve.fine_tuning.job_store import FineTuningJob, JobStore
 from offapi.training.run import METRICS, PLAN
 
 LOG = logging.getLogger("offapi.serve")

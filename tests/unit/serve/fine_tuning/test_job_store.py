@@ -10,7 +10,7 @@ import pytest
 
 from offapi.errors import RunError
 from offapi.serve.errors import ApiError
-from offapi.serve.job_store import EVENTS, JobStore
+from offapi.serve.fine_tuning.job_store import EVENTS, JobStore
 
 ASKED: dict[str, Any] = {"model": "tiny", "base": "tiny", "recipe": "sft"}
 

@@ -1,6 +1,6 @@
 """The parts of a server that are there with `--jobs DIR`: store, runner and models.
 
-Left out: the endpoints (`offapi.serve.files_api`, `offapi.serve.fine_tuning`).
+Left out: the endpoints (`endpoints`, `files_api`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from starlette.requests import Request
 from offapi.progress import Progress
 from offapi.serve.engine_loop import EngineLoop
 from offapi.serve.errors import ApiError, wrong
-from offapi.serve.fine_tuned_models import FineTunedModels
-from offapi.serve.job_runner import JobRunner
-from offapi.serve.job_store import JobStore
+from offapi.serve.fine_tuning.fine_tuned_models import FineTunedModels
+from offapi.serve.fine_tuning.job_runner import JobRunner
+from offapi.serve.fine_tuning.job_store import JobStore
 from offapi.serve.served_models import ServedModels
 from offapi.text.display import plural
 

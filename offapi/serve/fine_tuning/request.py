@@ -1,6 +1,6 @@
 """The body of POST /v1/fine_tuning/jobs, read and checked.
 
-What cannot be done as asked is refused. Left out: what the server has (`offapi.serve.fine_tuning`).
+What cannot be done as asked is refused. Left out: what the server has (`endpoints`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from offapi.serve.errors import ApiError, wrong
-from offapi.serve.job_recipe import recipe_values
+from offapi.serve.fine_tuning.job_recipe import recipe_values
 
 RECIPES = ("sft", "filtered_sft")
 RECIPE = "recipe"  # the key of `metadata` that names one

@@ -10,10 +10,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from offapi.serve.errors import wrong
-from offapi.serve.job_service import page, service_of
-from offapi.serve.job_store import StoredFile
-from offapi.serve.training_file import count_examples
-from offapi.serve.upload import receive_file
+from offapi.serve.fine_tuning.job_service import page, service_of
+from offapi.serve.fine_tuning.job_store import StoredFile
+from offapi.serve.fine_tuning.training_file import count_examples
+from offapi.serve.fine_tuning.upload import receive_file
 
 PURPOSE = "fine-tune"
 MOST = 10_000  # files of a page

@@ -1,7 +1,7 @@
 """One `offapi` command of a job: a process group that a killed server's successor can end.
 
 The group holds a lock file, so its number is known to be its own as long as the lock is held. Left
-out: which commands (`offapi.serve.job_recipe`).
+out: which commands (`offapi.serve.fine_tuning.job_recipe`).
 """
 
 from __future__ import annotations

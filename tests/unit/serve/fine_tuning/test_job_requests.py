@@ -11,10 +11,10 @@ import orjson
 import pytest
 
 from offapi.serve.errors import ApiError
-from offapi.serve.fine_tuning_request import read_job_request
-from offapi.serve.job_service import page
-from offapi.serve.training_file import read_examples
-from offapi.serve.upload import plain_name, receive_file
+from offapi.serve.fine_tuning.job_service import page
+from offapi.serve.fine_tuning.request import read_job_request
+from offapi.serve.fine_tuning.training_file import read_examples
+from offapi.serve.fine_tuning.upload import plain_name, receive_file
 
 HEAD = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
 FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="../a\x1b.jsonl"\r\n\r\n'

@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from offapi.serve.errors import ApiError, wrong
-from offapi.serve.files_api import PURPOSE
-from offapi.serve.fine_tuning_request import JobBody, read_job_request
-from offapi.serve.job_recipe import TRAINING, VALIDATION
-from offapi.serve.job_service import JobService, page, service_of
-from offapi.serve.job_store import FineTuningJob
+from offapi.serve.fine_tuning.files_api import PURPOSE
+from offapi.serve.fine_tuning.job_recipe import TRAINING, VALIDATION
+from offapi.serve.fine_tuning.job_service import JobService, page, service_of
+from offapi.serve.fine_tuning.job_store import FineTuningJob
+from offapi.serve.fine_tuning.request import JobBody, read_job_request
 
 LIMIT, MOST = 20, 100  # jobs or events of a page
 PATH = "/v1/fine_tuning/jobs"

@@ -17,8 +17,8 @@ from offapi.predict.predictor import Predictor
 from offapi.serve.adapter_check import check_adapters
 from offapi.serve.engine_loop import EngineLoop
 from offapi.serve.errors import ApiError, wrong
-from offapi.serve.job_recipe import MADE, RUN, task_of
-from offapi.serve.job_store import FineTuningJob, JobStore
+from offapi.serve.fine_tuning.job_recipe import MADE, RUN, task_of
+from offapi.serve.fine_tuning.job_store import FineTuningJob, JobStore
 from offapi.serve.served_models import ServedModel, ServedModels
 from offapi.task import load_task
 
