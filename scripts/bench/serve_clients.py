@@ -24,6 +24,7 @@ import psutil
 
 PATIENCE = 300.0  # seconds for loading a model, and for an answer
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+FIRST = b'"delta":{"content"'  # in a stream of offapi's, where a text begins
 Body = dict[str, Any]
 
 
@@ -131,8 +132,9 @@ async def ask(client: httpx2.AsyncClient, body: Body) -> Answered:
         async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
             raw = bytearray()
             async for piece in answer.aiter_bytes():
-                first = first or time.perf_counter() - began
                 raw += piece
+                if not first and (FIRST in raw or not body.get("stream")):
+                    first = time.perf_counter() - began
         seconds = time.perf_counter() - began
         if answer.status_code != 200:
             return Answered(first, seconds, 0, f"status {answer.status_code}")

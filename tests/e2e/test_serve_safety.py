@@ -269,6 +269,16 @@ def test_a_request_that_never_ends_is_ended(server: Served, start: bytes) -> Non
         assert 0.8 < time.monotonic() - begun < 8
 
 
+def test_a_second_request_that_never_ends_is_ended(server: Served) -> None:
+    with connect(server) as connection:
+        connection.sendall(raw(FITS))
+        assert read_answer(connection)[0] == 200
+        connection.sendall(raw(FITS)[:60])
+        begun = time.monotonic()
+        refused(408, read_answer(connection))
+        assert time.monotonic() - begun < 8
+
+
 def test_a_header_that_drips_is_ended(server: Served) -> None:
     def drip() -> Iterator[bytes]:
         for letter in b"GET /health HTTP/1.1\r\nX-Slow: " + b"x" * 50:
