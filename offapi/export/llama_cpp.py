@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -62,6 +63,7 @@ def open_gguf(folder: Path, base: Path) -> LlamaCpp:
     whose text becomes other tokens.
     """
     require_llama_cpp()
+    import_module(PACKAGE)  # before transformers: its memory allocation fails after some libraries
     chat = Chat.load(base)
     opened = LlamaCpp(folder / FILE, chat.stop_ids[0])
     opened.check_reading(chat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ rank = 4
 """
 SHOPS = ("Ash", "Birch", "Cedar", "Elm")
 
-pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
+# Not imported here: native code that may not share a process with other such libraries.
+pytestmark = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="xllamacpp is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import gguf_files
 import numpy as np
 import orjson
 import pytest
@@ -19,22 +17,12 @@ import tiny_gguf
 
 from offapi import adapter as adapters
 from offapi.backend import LoraSpec
-from offapi.export import gguf_fields, gguf_file, gguf_form, gguf_vocabulary
-from offapi.export.check import (
-    FormAnswers,
-    FormCheck,
-    SourceAnswers,
-    ask_source,
-    compare,
-    load_source,
-)
-from offapi.export.part import ExportedPart
-from offapi.export.prompts import CHATS
+from offapi.export.check import FormCheck, SourceAnswers, ask_source, load_source
 from offapi.export.reopen import FormQuestions
 from offapi.export.source import ExportSource
 from offapi.predict.answering_model import AnsweringModel
 
-OPEN = Path(__file__).parents[2] / "support" / "open_ggufs.py"
+BACKEND = "torch" if find_spec("torch") else "mlx"
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -62,16 +50,15 @@ KINDS = ("f16", "bf16", "q8_0", "q5_1", "q4_0")
 STRIPS = "strips after turns"
 BUGS = ("rows", "base", "factors", "split", "end", "template")
 
-pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
+# Not imported here: native code that may not share a process with other such libraries.
+pytestmark = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="xllamacpp is not installed")
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What one file was, its source, and llama.cpp's answers or its error."""
+    """A written file, and llama.cpp's answers or its error."""
 
-    source: ExportSource
-    part: ExportedPart
-    asked: FormQuestions
+    file: gguf_files.WrittenGguf
     told: Any
 
 
@@ -80,33 +67,18 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Opened]:
     """Write every file, and open all of them in one process."""
     root = tmp_path_factory.mktemp("gguf")
     sources = {name: make_source(root, name) for name in (*MODELS, STRIPS)}
-    written: dict[str, tuple[ExportSource, ExportedPart]] = {}
     strip_after_turns(sources[STRIPS].base)
-    for name, source in sources.items():
-        written[name] = source, write(root, name, source)
+    written = {name: gguf_files.write(root / f"{name}.out", each) for name, each in sources.items()}
     for kind in KINDS:
-        written[kind] = sources["llama"], write(root, kind, sources["llama"], kind)
+        written[kind] = gguf_files.write(root / f"{kind}.out", sources["llama"], kind)
     for bug in BUGS:
-        source = sources["llama 3"]
-        with pytest.MonkeyPatch.context() as patch:
-            plant(patch, bug)
-            written[bug] = source, write(root, bug, source)
-    asked = [
-        (str(root / f"{name}.out"), str(source.base), questions(source))
-        for name, (source, _) in written.items()
-    ]
-    done = subprocess.run(
-        [sys.executable, str(OPEN)],
-        input=msgspec.json.encode(asked),
-        stdout=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=True,
-    )
-    told = msgspec.json.decode(done.stdout)
-    return {
-        name: Opened(*written[name], each[2], answer)
-        for name, each, answer in zip(written, asked, told, strict=True)
+        written[bug] = gguf_files.write(root / f"{bug}.out", sources["llama 3"], bug=bug)
+    asked = {
+        name: FormQuestions.of(answers(BACKEND, file.source.base, file.source.adapter))
+        for name, file in written.items()
     }
+    told = gguf_files.open_all(written, asked)
+    return {name: Opened(file, told[name]) for name, file in written.items()}
 
 
 def make_source(root: Path, name: str) -> ExportSource:
@@ -141,44 +113,6 @@ def draw_adapter(folder: Path) -> Path:
     return folder
 
 
-def write(root: Path, name: str, source: ExportSource, kind: str | None = None) -> ExportedPart:
-    folder = root / f"{name}.out"
-    folder.mkdir()
-    (part,) = gguf_form.write_form(source, folder, kind)
-    size = (folder / "model.gguf").stat().st_size
-    assert size > gguf_form.bytes_on_disk(source, kind)
-    return part
-
-
-def plant(patch: pytest.MonkeyPatch, bug: str) -> None:
-    """Make the writer wrong in one way that llama.cpp accepts."""
-    fields = gguf_fields.network_fields
-
-    def other_base(*words: Any) -> Any:
-        return fields(*words) | {"rope.freq_base": 10_000.0}
-
-    match bug:
-        case "rows":
-            plain = replace(gguf_fields.ARCHITECTURES["llama"], interleaved=False)
-            patch.setitem(gguf_fields.ARCHITECTURES, "llama", plain)
-        case "base":
-            patch.setattr(gguf_file, "network_fields", other_base)
-        case "factors":
-            patch.setattr(gguf_file, "rope_factors", lambda config: None)
-        case "split":
-            patch.setattr(gguf_vocabulary, "find_split", lambda *words: "smollm")
-        case "end":
-            patch.setattr(gguf_vocabulary, "end_ids", lambda chat, where: (0,))
-        case "template":
-            patch.setattr(
-                gguf_vocabulary, "chat_template", lambda chat: tiny_gguf.TEMPLATE.replace("\n", " ")
-            )
-
-
-def questions(source: ExportSource) -> FormQuestions:
-    return FormQuestions.of(answers("torch", source.base, source.adapter))
-
-
 @cache
 def answers(backend_name: str, base: Path, adapter: Path | None) -> SourceAnswers:
     source = ExportSource(AnsweringModel.of(base, adapter))
@@ -190,16 +124,9 @@ def answers(backend_name: str, base: Path, adapter: Path | None) -> SourceAnswer
 
 
 def check(each: Opened, backend_name: str) -> FormCheck:
-    assert isinstance(each.told, dict), each.told
-    rows = [np.array(row, np.float32) for row in each.told["logprobs"]]
-    rendered = tuple(map(tuple, each.told["rendered"]))
-    found = FormAnswers(tuple(map(tuple, each.told["greedy"])), tuple(rows), rendered)
-    return compare(
-        answers(backend_name, each.source.base, each.source.adapter),
-        found,
-        dtype=each.part.dtype,
-        bits=each.part.bits,
-        rendered=[each.source.chat.prompt(turns) for turns in CHATS],
+    source = each.file.source
+    return gguf_files.compared(
+        each.file, answers(backend_name, source.base, source.adapter), each.told
     )
 
 
@@ -224,7 +151,7 @@ def test_each_architecture_computes_what_was_trained(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_type_is_near_its_source(opened: dict[str, Opened], kind: str) -> None:
-    found = check(opened[kind], "torch")
+    found = check(opened[kind], BACKEND)
     assert found.template_equal
     assert found.mean_difference_nats > 1e-5  # it was rounded
     if kind in ("f16", "q8_0"):
@@ -237,7 +164,7 @@ def test_a_wrong_file_does_not_pass(opened: dict[str, Opened], bug: str) -> None
     if bug == "template":
         assert "reads a chat as other tokens" in each.told
         return
-    found = check(each, "torch")
+    found = check(each, BACKEND)
     assert not found.passed
     assert found.largest_difference_nats > 0.1
 
