@@ -122,7 +122,7 @@ def export(settings: ExportSettings, progress: Progress) -> Exported:
         progress.say(doubt)
     form = import_module(f"offapi.export.{settings.to}_form")
     size = form.bytes_on_disk(source, settings.quantize)
-    few_bits = settings.quantize not in (None, *WHOLE)
+    few_bits = (settings.quantize or WHOLE[0]).lower() not in WHOLE
     documents = read_documents(source, settings.data) if few_bits else None
     progress.say(_needs(source, size))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from offapi.models.expected_tensors import expected_shapes
 from offapi.models.normal_config import normalise_config
 
 KINDS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+UNROUNDED = "unrounded"  # the folder of a file that is removed once it has passed
 OPEN = """\
 llama-cli -m OUT/model.gguf
 ollama create NAME -f OUT/Modelfile"""
@@ -32,44 +33,55 @@ def bytes_on_disk(source: ExportSource, quantize: str | None) -> int:
     """Return the size. Raise where llama.cpp is missing, or would compute something else."""
     require_llama_cpp()
     source.require_plain()
-    kind = _kind(source, quantize)
     config, shapes, where = _config(source), _shapes(source), str(source.base)
-    plans = plan_tensors(config, shapes, find_architecture(config, where), kind, where)
-    return sum(map(stored_bytes, plans.values()))
+    architecture = find_architecture(config, where)
+    total = 0
+    for kind in _kinds(source, quantize):
+        plans = plan_tensors(config, shapes, architecture, kind, where)
+        total += sum(map(stored_bytes, plans.values()))
+    return total
 
 
 def write_form(
     source: ExportSource, folder: Path, quantize: str | None
 ) -> tuple[ExportedPart, ...]:
-    """Write the GGUF file and the Modelfile; llama.cpp opens the file."""
-    kind = _kind(source, quantize)
-    write_gguf(
-        folder / FILE,
-        _config(source),
-        source.chat,
-        _shapes(source),
-        _tensors(source),
-        kind,
-        source.name,
-    )
+    """Write the GGUF file and the Modelfile; llama.cpp opens the file.
+
+    One of few bits is preceded by one in the base's dtype, which must compute the same: few bits
+    would hide a wrong rotation, or rows in a wrong order.
+    """
     write_modelfile(folder, FILE, source.chat, _config(source))
+    *before, kind = _kinds(source, quantize)
+    parts = [_write(source, folder, UNROUNDED, each) for each in before]
+    return (*parts, _write(source, folder, ".", kind))
+
+
+def _write(source: ExportSource, folder: Path, inside: str, kind: str) -> ExportedPart:
+    path = folder / inside / FILE
+    path.parent.mkdir(exist_ok=True)
+    write_gguf(
+        path, _config(source), source.chat, _shapes(source), _tensors(source), kind, source.name
+    )
     dtypes = {kind: dtype for dtype, kind in KINDS.items()}
-    return (
-        ExportedPart(
-            what="GGUF file",
-            tool="llama.cpp",
-            opener="offapi.export.llama_cpp:open_gguf",
-            how_to_open=OPEN,
-            dtype=dtypes.get(kind, "float16"),
-            bits=BITS.get(kind),
-        ),
+    temporary = inside == UNROUNDED
+    return ExportedPart(
+        what="GGUF file before quantisation" if temporary else "GGUF file",
+        tool="llama.cpp",
+        opener="offapi.export.llama_cpp:open_gguf",
+        how_to_open=OPEN,
+        dtype=dtypes.get(kind, "float16"),
+        bits=BITS.get(kind),
+        folder=inside,
+        temporary=temporary,
     )
 
 
-def _kind(source: ExportSource, quantize: str | None) -> str:
-    kind = (quantize or KINDS[source.dtype]).lower()
+def _kinds(source: ExportSource, quantize: str | None) -> list[str]:
+    """Return the types of the files to write, the exported one last."""
+    kept = KINDS[source.dtype]
+    kind = (quantize or kept).lower()
     check_kind(kind)
-    return kind
+    return [kept, kind] if kind in BITS else [kind]
 
 
 def _shapes(source: ExportSource) -> Shapes:

@@ -27,7 +27,7 @@ SHOPS = ("Ash", "Birch", "Cedar", "Elm")
 pytestmark = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="xllamacpp is not installed")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # tests of one backend come first, across modules
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a tiny trained run, its model and its validation documents."""
     folder = tmp_path_factory.mktemp("trained")
@@ -51,10 +51,12 @@ def test_a_run_is_exported_and_what_q8_costs_is_measured(
     out = tmp_path / "out"
     words = ("--to=gguf", f"--out={out}", f"--backend={backend_name}", "--quantize=Q8_0", "--json")
     done = offapi("export", "runs/sft", *words, cwd=trained)
-    (part,) = told(done)["parts"]
+    before, part = told(done)["parts"]
+    assert before["check"]["largest_difference_nats"] < 1e-3
     assert (part["tool"], part["bits"]) == ("llama.cpp", 8)
     assert part["check"]["template_equal"]
     assert part["accuracy"]["data"]["documents"] == 4
-    assert {path.name for path in out.iterdir()} >= {"model.gguf", "Modelfile", "README.md"}
+    files = {path.name for path in out.iterdir()}
+    assert files == {"model.gguf", "Modelfile", "README.md", "export.json"}
     assert (out / "Modelfile").read_text().startswith("FROM ./model.gguf\n")
     assert str(trained) not in (out / "README.md").read_text()

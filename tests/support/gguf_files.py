@@ -42,7 +42,7 @@ def write(
     with pytest.MonkeyPatch.context() as patch:
         if bug:
             plant(patch, bug)
-        (part,) = gguf_form.write_form(source, folder, kind)
+        *_, part = gguf_form.write_form(source, folder, kind)
     return WrittenGguf(folder, source, part)
 
 

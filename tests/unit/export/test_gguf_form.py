@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -62,7 +61,7 @@ class Opened:
     told: Any
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # tests of one backend come first, across modules
 def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Opened]:
     """Write every file, and open all of them in one process."""
     root = tmp_path_factory.mktemp("gguf")
@@ -128,12 +127,6 @@ def check(each: Opened, backend_name: str) -> FormCheck:
     return gguf_files.compared(
         each.file, answers(backend_name, source.base, source.adapter), each.told
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _freed() -> Iterator[None]:
-    yield
-    answers.cache_clear()
 
 
 @pytest.mark.parametrize("name", MODELS)

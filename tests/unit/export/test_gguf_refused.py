@@ -94,9 +94,10 @@ def test_rows_that_are_no_whole_blocks_stay_in_f16_and_a_copied_head_is_left_out
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     out = tmp_path / "out"
     out.mkdir()
-    (part,) = gguf_form.write_form(ExportSource.of(folder), out, "Q4_0")
+    before, part = gguf_form.write_form(ExportSource.of(folder), out, "Q4_0")
     kinds = {tensor.name: tensor.kind for tensor in Gguf(out / "model.gguf").tensors}
-    assert part.bits == 4
+    assert (before.bits, before.dtype, before.temporary) == (None, "float32", True)
+    assert (part.bits, part.temporary) == (4, False)
     assert kinds["blk.0.ffn_down.weight"] == 1  # ggml's f16
     assert kinds["blk.0.ffn_up.weight"] == 2  # q4_0
     assert kinds["blk.0.attn_norm.weight"] == 0  # f32
