@@ -140,6 +140,8 @@ def test_rows_of_a_probe_may_run_beside_others(load: Load, trained: Path) -> Non
     free = [[pair[0] for pair in answers[number].signals if pair] for number in numbers]
     assert largest(record, free) < TOLERANCE / 10
     same(answers[live], alone(load, MIXED[0]))
+    free[1][3] -= 2
+    assert largest(record, free) == pytest.approx(2, abs=TOLERANCE)
     with pytest.raises(ValueError, match="shape"):
         largest(record, [row[:-1] for row in free])
     assert math.isnan(largest(record, [[np.nan] * len(row) for row in free]))

@@ -217,6 +217,7 @@ class Faulty:
 FAULTS = [
     *((call, after) for call in ("fill", "rank", "accept", "nothing") for after in (0, 2)),
     ("start", 0),
+    ("accept", 7),  # the last token
 ]
 
 
