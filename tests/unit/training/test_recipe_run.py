@@ -100,6 +100,9 @@ class Config:
     lr: float
     recipe: str = "sft"
 
+    def reads(self) -> dict[str, Path]:
+        return {}
+
 
 def fail(job: Job[Any, Any]) -> None:
     raise ValueError("no")
