@@ -477,6 +477,14 @@ def test_kept_prefixes_are_not_read_again(adapted: Load) -> None:
     assert backend.prefilled_tokens == len(PROMPTS[0]) + 2 + 1 + 1
 
 
+def test_what_follows_a_shared_prefix_is_kept_for_each_prompt(adapted: Load) -> None:
+    engine = adapted().engine(cache_bytes=10**7)
+    answer_all(engine, [RowRequest(prompt, SAMPLED) for prompt in PROMPTS])
+    for prompt in PROMPTS:
+        request = RowRequest((*prompt, 80), SAMPLED)
+        same(answer_all(engine, [request])[0], alone(adapted, request))
+
+
 def test_without_a_budget_prefixes_are_read_again(adapted: Load) -> None:
     backend = adapted()
     engine = backend.engine()
