@@ -9,6 +9,7 @@ import json
 import shlex
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack, chdir
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -19,9 +20,12 @@ import pytest
 import tiny_llama
 from pages import DOCS, Block, blocks
 from recipe_folder import TIMEOUT, offapi, write_jsonl
+from serving import serving
 
 Row = dict[str, Any]
 STUDENT, TEACHER = "Qwen2.5-0.5B-Instruct", "Qwen2.5-7B-Instruct"
+NEEDS_A_RUN = "needs a run"  # Python that asks the server of the walk
+ADDRESS = "http://127.0.0.1:8080"
 MAY_FAIL_A_GATE = "may end with exit code 3"
 
 
@@ -29,18 +33,30 @@ def walk(page: str, folder: Path, bring: Callable[[Path], None]) -> Path:
     """Run the commands of docs/walks/PAGE in `folder` and return it."""
     tiny_llama.write_chat(folder / STUDENT)
     bring(folder)
-    for block in blocks(DOCS / "walks" / page):
-        if block.language in ("python", "toml"):
-            (folder / block.title).write_text(block.text, "utf-8")
-        elif block.language == "sh":
-            run(block, folder)
+    names: dict[str, Any] = {}
+    with ExitStack() as servers, chdir(folder):
+        for block in blocks(DOCS / "walks" / page):
+            if block.title == NEEDS_A_RUN:
+                text = block.text.replace(ADDRESS, names.get("url", ADDRESS))
+                exec(compile(text, str(block.page), "exec"), names)
+            elif block.language in ("python", "toml"):
+                (folder / block.title).write_text(block.text, "utf-8")
+            elif block.language == "sh":
+                names["url"] = run(block, folder, servers)
     return folder
 
 
-def run(block: Block, folder: Path) -> None:
-    """Run a block's lines one by one: `offapi` in this process, anything else in a shell."""
+def run(block: Block, folder: Path, servers: ExitStack) -> str:
+    """Run a block's lines one by one: `offapi` in this process, anything else in a shell.
+
+    A server runs until the walk ends; return its address.
+    """
     allowed = (0, 3) if block.title == MAY_FAIL_A_GATE else (0,)
+    address = ""
     for words in block.commands:
+        if words[:2] == ["offapi", "serve"]:
+            address = servers.enter_context(serving(*words[2:], cwd=folder)).url
+            continue
         if words[0] == "offapi":
             done = offapi(*words[1:], cwd=folder)
         else:
@@ -49,6 +65,7 @@ def run(block: Block, folder: Path) -> None:
                 line, shell=True, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT
             )
         assert done.returncode in allowed, f"{words}\n{done.stdout}\n{done.stderr}"
+    return address
 
 
 @pytest.fixture(autouse=True)
@@ -72,11 +89,11 @@ def test_from_openai_fine_tuning(tmp_path: Path) -> None:
     needs("torch")
 
     def bring(folder: Path) -> None:
-        teams, priorities = ("billing", "shipping", "technical"), ("low", "high")
+        teams, priorities = ("bill", "ship", "tech"), ("low", "high")
         rows = []
         for i, (team, priority) in enumerate(product(teams, priorities)):
             for n in range(5):
-                answer = json.dumps({"team": team, "priority": priority})
+                answer = json.dumps({"team": team, "p": priority})  # short in bytes
                 turns = [("system", "Sort."), ("user", f"{team} {priority} {i}{n}")]
                 turns.append(("assistant", answer))
                 rows.append({"messages": [{"role": r, "content": c} for r, c in turns]})
