@@ -9,9 +9,10 @@ import asyncio
 import logging
 import shutil
 from pathlib import Path
+from time import sleep
 
 from offapi.engine import Engine
-from offapi.errors import OffapiError
+from offapi.errors import OffapiError, RunError
 from offapi.predict.answering_model import AnsweringModel
 from offapi.predict.predictor import Predictor
 from offapi.serve.adapter_check import check_adapters
@@ -23,6 +24,7 @@ from offapi.serve.served_models import ServedModel, ServedModels
 from offapi.task import load_task
 
 LOG = logging.getLogger("offapi.serve")
+TRIES, SECONDS_BETWEEN_TRIES = 600, 0.5
 
 
 class FineTunedModels:
@@ -54,8 +56,18 @@ class FineTunedModels:
 
         self.loop.submit(add_adapter).result()
         model = ServedModel(name, predictor, name, created=job.finished_at or job.created_at)
-        asyncio.run(check_adapters(self.loop, [model]))
+        self._check(model)
         self.models.add(model)
+
+    def _check(self, model: ServedModel) -> None:
+        """Raise ModelError unless the engine computes what the training did."""
+        for _ in range(TRIES):
+            try:
+                asyncio.run(check_adapters(self.loop, [model]))
+                return
+            except ApiError:  # the server has all the rows it takes
+                sleep(SECONDS_BETWEEN_TRIES)
+        raise RunError("the server had no room to check the model.", where=model.name)
 
     def add_finished(self, store: JobStore) -> int:
         """Serve the models of all finished jobs; return how many there are."""
