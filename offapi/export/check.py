@@ -18,7 +18,8 @@ from offapi.episodes import Episode, Floats, Segment
 from offapi.errors import ExportError
 from offapi.export.prompts import ANSWER_TOKENS, fixed_prompts
 from offapi.export.source import ExportSource
-from offapi.models.parity import parity_sequences
+from offapi.models.adapter_probe import read_probe, tolerance
+from offapi.models.parity import largest_difference, parity_sequences
 
 Tokens = tuple[int, ...]
 
@@ -26,6 +27,7 @@ Tokens = tuple[int, ...]
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 2e-1}
 # Of quantised weights the mean over all tokens counts, since single tokens can change much.
 MEAN_TOLERANCE = {8: 0.25, 4: 2.0}
+QUANTISED_BASE = ", base in "  # of a probe's record
 FEWEST_BITS = 8  # from which no mean tolerance below holds
 
 
@@ -90,16 +92,32 @@ class FormCheck:
         )
 
 
-def ask_source(
-    backend: Backend, source: ExportSource, more: Sequence[Tokens] = ()
-) -> SourceAnswers:
-    """Return what the loaded source computes for the fixed prompts and `more` sequences."""
+def require_as_trained(backend: Backend, source: ExportSource) -> None:
+    """Raise ExportError where the loaded source differs from what its training recorded.
+
+    Without a record, or with one of a base that was quantised for the training, nothing is known.
+    """
+    record = read_probe(source.adapter) if source.adapter else None
+    if record is None or QUANTISED_BASE in record.by:
+        return
+    difference, allowed = largest_difference(backend, record), tolerance(record, "float32")
+    if not difference <= allowed:
+        raise ExportError(
+            f"the adapter does not compute what its training recorded ({record.by}): the largest"
+            f" difference is {difference:.2g} nats, at most {allowed:g} is allowed.",
+            where=str(source.adapter),
+            next_step="Take the adapter's folder from its run again, or train again.",
+        )
+
+
+def ask_source(backend: Backend, source: ExportSource) -> SourceAnswers:
+    """Return what the loaded source computes for the fixed prompts and random sequences."""
     prompts = fixed_prompts(source.chat, source.task)
     sampling = Sampling(ANSWER_TOKENS, source.chat.stop_ids, signals=True)
     groups = sorted(backend.rollout(prompts, 1, sampling), key=lambda group: group.prompt)
     answers = [group.completions[0] for group in groups]
     asked = [prompt + each.tokens for prompt, each in zip(prompts, answers, strict=True)]
-    sequences = [*asked, *parity_sequences(int(source.config["vocab_size"])), *more]
+    sequences = [*asked, *parity_sequences(int(source.config["vocab_size"]))]
     margins = [each.margins or () for each in answers]
     return SourceAnswers(
         tuple(prompts),
@@ -130,15 +148,15 @@ def compare(
     """
     differences = _differences(source, form)
     largest, mean = float(np.max(differences)), float(np.mean(differences))
-    tolerance = TOLERANCE[dtype] if bits is None else _mean_tolerance(bits)
+    allowed = TOLERANCE[dtype] if bits is None else _mean_tolerance(bits)
     equal = [ours == theirs for ours, theirs in zip(source.greedy, form.greedy, strict=True)]
     ties = 0
     for at, same in enumerate(equal):
-        ties += not same and _is_tie(source, form, at, tolerance)
+        ties += not same and _is_tie(source, form, at, allowed)
     alike = None
     if form.rendered is not None and rendered is not None:
         alike = tuple(rendered) == form.rendered
-    within = mean <= tolerance if bits is not None else largest <= tolerance
+    within = mean <= allowed if bits is not None else largest <= allowed
     greedy = bits is not None or sum(equal) + ties == len(equal)
     return FormCheck(
         greedy_equal=sum(equal),
@@ -147,7 +165,7 @@ def compare(
         tokens=len(differences),
         largest_difference_nats=largest,
         mean_difference_nats=mean,
-        tolerance=tolerance,
+        tolerance=allowed,
         quantised=bits is not None,
         template_equal=alike,
         passed=within and greedy and alike is not False,  # NaN is not within

@@ -28,6 +28,7 @@ from offapi.export.check import (
     ask_source,
     compare,
     load_source,
+    require_as_trained,
     require_passed,
 )
 from offapi.export.model_card import card_text
@@ -37,7 +38,6 @@ from offapi.export.reopen import FormQuestions, reopen
 from offapi.export.run_facts import describe
 from offapi.export.source import ExportSource
 from offapi.files import atomic
-from offapi.models.parity import read_record
 from offapi.progress import LOADING, Progress
 
 WHOLE = ("f32", "f16", "bf16")  # of --quantize: these lose no accuracy worth measuring
@@ -173,8 +173,8 @@ def _source_side(
     progress.say(LOADING)
     backend = load_source(source, backend_name)
     try:
-        record = read_record(source.adapter) if source.adapter else None
-        answers = ask_source(backend, source, record.sequences if record else ())
+        require_as_trained(backend, source)
+        answers = ask_source(backend, source)
         known = documents.ask(backend, source, progress) if documents else ()
     finally:
         backend.close()

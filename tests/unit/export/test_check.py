@@ -27,12 +27,14 @@ from offapi.export.check import (
     ask_source,
     compare,
     load_source,
+    require_as_trained,
     require_passed,
 )
 from offapi.export.prompts import CHATS
 from offapi.export.reopen import FormQuestions, answer
 from offapi.export.safetensors_file import encode_tensor, read_layout, read_tensor
 from offapi.export.source import ExportSource
+from offapi.models.adapter_probe import probe_files
 
 Tool = tuple[str, ExportSource, SourceAnswers]
 LIBRARY = {"torch_backend": "torch", "mlx_backend": "mlx"}
@@ -272,6 +274,30 @@ def test_a_tie_counts_only_where_the_source_is_undecided(
 def test_numbers_that_are_not_numbers_do_not_pass(answers: SourceAnswers) -> None:
     broken = (np.full_like(answers.logprobs[0], np.nan), *answers.logprobs[1:])
     assert not compare(answers, FormAnswers(answers.greedy, broken), dtype="float32").passed
+
+
+def test_an_adapter_that_is_not_what_was_trained_is_refused(
+    source_of: Callable[..., ExportSource], source: ExportSource, backend_name: str, tmp_path: Path
+) -> None:
+    """`probe.json` is of the first adapter; the second folder holds other weights."""
+    right = write_adapter(tmp_path / "right", draw_adapter())
+    wrong = write_adapter(tmp_path / "wrong", *MISTAKES["scale is 1"]())
+    backend = load_source(source, backend_name)
+    try:
+        for name, content in probe_files(backend, source.spec).items():
+            (right / name).write_bytes(content)
+            (wrong / name).write_bytes(content)
+        require_as_trained(backend, source_of(right))
+    finally:
+        backend.close()
+    other = load_source(source_of(wrong), backend_name)
+    try:
+        with pytest.raises(
+            ExportError, match=r"its training recorded .* difference is [\d.]+ nats"
+        ):
+            require_as_trained(other, source_of(wrong))
+    finally:
+        other.close()
 
 
 def test_an_adapter_of_another_model_is_refused(
