@@ -206,6 +206,22 @@ def test_a_job_survives_kills_and_signals_and_can_be_cancelled(base: Path, tmp_p
         cancel_while_running(client, waiting, jobs)
 
 
+def fail(client: Any, jobs: Path) -> None:
+    """Train on a chat that no context of the model holds, and read why that failed."""
+    long = chat(0)
+    long["messages"][1]["content"] = PRIVATE * 500
+    job = client.fine_tuning.jobs.create(
+        model="gpt-4o-mini", training_file=upload(client, json.dumps(long).encode())
+    )
+    failed = wait_for(client, job.id, "failed")
+    assert failed.error.param == "training_file"
+    assert "max_tokens" in failed.error.message
+    assert PRIVATE not in failed.error.message
+    events = client.fine_tuning.jobs.list_events(job.id).data
+    assert [events[0].level, events[0].message] == ["error", failed.error.message]
+    assert not (jobs / "jobs" / job.id / "train.jsonl").exists()
+
+
 def cancel_while_running(client: Any, job: str, jobs: Path) -> None:
     """Cancel a job, and find nothing of what it was doing."""
     wait_for_step(client, job, 1)
@@ -265,6 +281,7 @@ def test_what_is_refused_says_why_and_repeats_nothing(base: Path, tmp_path: Path
         assert client.files.list().data == []
         assert list((jobs / "files").iterdir()) == []
         refuse_jobs(client, upload(client, chats(12)))
+        fail(client, jobs)
         assert PRIVATE not in server.log
 
 

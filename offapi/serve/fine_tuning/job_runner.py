@@ -58,7 +58,7 @@ class JobRunner:
         for job in self.store.jobs():
             if job.is_open and job.status != "queued":
                 self.store.update(job.id, status="queued", estimated_finish=None)
-            elif job.status == "cancelled":
+            elif job.status in ("cancelled", "failed"):
                 clear_job(self.store.job_folder(job.id))
         self._thread.start()
 
@@ -192,6 +192,7 @@ class JobRunner:
         changes: dict[str, Any] = {"error": shown, "finished_at": int(time())}
         if self.store.update(job.id, status="failed", estimated_finish=None, **changes):
             self.store.add_event(job.id, message, "error")
+            clear_job(self.store.job_folder(job.id))
 
 
 class _Progress:
