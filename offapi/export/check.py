@@ -25,6 +25,7 @@ Tokens = tuple[int, ...]
 
 # Nats: float32 as between the backends; the others by what rounding the weights costs.
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 2e-1}
+ROUNDED_TOO = 5  # times as much where the tool rounds what it computes, as llama.cpp does
 # Of quantised weights the mean over all tokens counts, since single tokens can change much.
 MEAN_TOLERANCE = {8: 0.25, 4: 2.0}
 QUANTISED_BASE = ", base in "  # of a probe's record
@@ -140,6 +141,7 @@ def compare(
     *,
     dtype: str,
     bits: int | None = None,
+    rounds: bool = False,
     rendered: Sequence[Tokens] | None = None,
 ) -> FormCheck:
     """Compare a form whose weights are in `dtype`, or quantised to `bits` (None: not quantised).
@@ -149,6 +151,8 @@ def compare(
     differences = _differences(source, form)
     largest, mean = float(np.max(differences)), float(np.mean(differences))
     allowed = TOLERANCE[dtype] if bits is None else _mean_tolerance(bits)
+    if rounds and bits is None:
+        allowed *= ROUNDED_TOO
     equal = [ours == theirs for ours, theirs in zip(source.greedy, form.greedy, strict=True)]
     ties = 0
     for at, same in enumerate(equal):

@@ -156,7 +156,14 @@ def _compared(
         if documents is not None and part.bits is not None:
             asked.append(documents.questions(source))
         given = reopen(part, folder, source.base, asked)
-        check = compare(answers, given[0], dtype=part.dtype, bits=part.bits, rendered=chats)
+        check = compare(
+            answers,
+            given[0],
+            dtype=part.dtype,
+            bits=part.bits,
+            rounds=part.rounds,
+            rendered=chats,
+        )
         require_passed(check, part.what)
         checks.append((part, check))
         if part.temporary:

@@ -71,6 +71,7 @@ def _write(source: ExportSource, folder: Path, inside: str, kind: str) -> Export
         how_to_open=OPEN,
         dtype=dtypes.get(kind, "float16"),
         bits=BITS.get(kind),
+        rounds=kind in ("f16", "bf16"),
         folder=inside,
         temporary=temporary,
     )

@@ -30,6 +30,7 @@ class ExportedPart:
     dtype: str  # the coarsest of its weights: float32, float16 or bfloat16
     bits: int | None = None  # of quantised weights
     folder: str = "."  # inside the exported folder
+    rounds: bool = False  # its tool rounds what it computes to that dtype too
     temporary: bool = False  # written on the way: checked, and then removed
 
 

@@ -100,5 +100,6 @@ def compared(file: WrittenGguf, answers: SourceAnswers, told: Any) -> FormCheck:
         FormAnswers(tuple(map(tuple, told["greedy"])), tuple(rows), rendered),
         dtype=file.part.dtype,
         bits=file.part.bits,
+        rounds=file.part.rounds,
         rendered=[file.source.chat.prompt(turns) for turns in CHATS],
     )
