@@ -137,7 +137,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if "offapi.serve.engine_loop" in sys.modules and "mlx.core" in sys.modules:
+        # All is closed. MLX used in another thread aborts now and then while the process ends.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

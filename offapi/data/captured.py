@@ -14,18 +14,18 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from offapi.data.traces import Message
+from offapi.data.captured_answer import CapturedAnswer
 from offapi.errors import ConfigError, DataError
 from offapi.files.capture_file import APPLICATION, NAME, VERSION, CaptureFile, check_version
+from offapi.text.display import plural
 
 LEAST_BYTES = 1 << 20
 LOG_BYTES = 4 << 20  # of the write-ahead log
@@ -63,54 +63,6 @@ COMMIT;
 INSERT = "INSERT OR IGNORE INTO answers (id, response, time, row) VALUES (?, ?, ?, ?)"
 OLDEST = "DELETE FROM answers WHERE number IN (SELECT number FROM answers ORDER BY number LIMIT ?)"
 AGED = "DELETE FROM answers WHERE number IN (SELECT number FROM answers WHERE time < ? LIMIT ?)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CapturedAnswer:
-    """One answer and what gave it.
-
-    `response` is the id of the response; its choices beyond the first have an index in `id`, and
-    `group` names them all. `base` and `adapter` are names with hashes. `fields` are the answer's,
-    with confidences where the model has them. `escalated` says which other model was asked to
-    answer instead, if one was.
-    """
-
-    id: str
-    response: str
-    time: float  # seconds since 1970
-    model: str
-    messages: Sequence[Message]  # without the answer
-    answer: str
-    finish: str
-    base: Mapping[str, Any]
-    adapter: Mapping[str, Any] | None = None
-    group: str | None = None
-    usage: Mapping[str, Any] | None = None
-    params: Mapping[str, Any] | None = None
-    fields: Mapping[str, Any] | None = None
-    escalated: Mapping[str, Any] | None = None
-
-    def as_row(self) -> dict[str, Any]:
-        """Return the answer as a row that `offapi.data.traces` reads."""
-        about = {
-            "format": "captured",
-            "model": self.model,
-            "ts": self.time,
-            "finish_reason": self.finish,
-            "base": self.base,
-            "adapter": self.adapter,
-            "usage": self.usage,
-            "params": self.params,
-            "fields": self.fields,
-            "escalated": self.escalated,
-        }
-        group = {} if self.group is None else {"group": self.group}
-        return {
-            "id": self.id,
-            "messages": [*self.messages, {"role": "assistant", "content": self.answer}],
-            **group,
-            "source": {name: value for name, value in about.items() if value is not None},
-        }
 
 
 @dataclass(frozen=True)
@@ -165,7 +117,7 @@ class CaptureStore:
         except TypeError as error:
             return self._lose(done, UNWRITABLE, str(error))
         if len(row) > self.log_bytes // 2:
-            return self._lose(done, LARGE, f"{len(row):,} bytes")
+            return self._lose(done, LARGE, plural(len(row), "byte"))
         with self._lock:
             fits = not self._closed and self._waiting_bytes + len(row) <= WAITING_BYTES
             self._waiting_bytes += len(row) if fits else 0

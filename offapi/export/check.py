@@ -20,6 +20,7 @@ from offapi.export.prompts import ANSWER_TOKENS, fixed_prompts
 from offapi.export.source import ExportSource
 from offapi.models.adapter_probe import read_probe, tolerance
 from offapi.models.parity import largest_difference, parity_sequences
+from offapi.text.display import share
 
 Tokens = tuple[int, ...]
 
@@ -82,7 +83,8 @@ class FormCheck:
 
     def sentence(self) -> str:
         """Return what was found, as one sentence."""
-        alike = f"{self.greedy_equal} of {self.prompts} prompts have the same greedy tokens"
+        have = share(self.greedy_equal, self.prompts, "prompt", ("has", "have"))
+        alike = f"{have} the same greedy tokens"
         if self.ties:
             alike += f" ({self.ties} more differ where the source was undecided)"
         which = "mean" if self.quantised else "largest"

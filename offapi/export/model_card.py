@@ -73,7 +73,7 @@ def _compared(facts: Facts) -> str:
         allowed = f"{found['tolerance']:g} ({'mean' if found['quantised'] else 'largest'})"
         numbers = (found["largest_difference_nats"], found["mean_difference_nats"])
         largest, mean = (f"{number:.2g}" for number in numbers)
-        greedy = f"{found['greedy_equal']} of {found['prompts']} prompts"
+        greedy = f"{found['greedy_equal']} of {plural(found['prompts'], 'prompt')}"
         row = (part["what"], part["tool"], greedy, largest, mean, allowed)
         lines.append(f"| {' | '.join(row)} |")
     lines += ["", "Differences of log-probabilities are in nats, both sides in float32."]

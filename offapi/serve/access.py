@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from offapi.network.addresses import on_this_machine
 from offapi.serve.errors import ApiError
 from offapi.serve.limits import ServerLimits
+from offapi.text.display import plural
 
 LOG = logging.getLogger("offapi.serve")
 OPEN_PATHS = frozenset(("/health",))  # these need no key
@@ -194,12 +195,14 @@ class CappedBody:
 
 def too_large(most: int) -> ApiError:
     """Return the error for a body above the limit."""
-    return ApiError(413, f"The body has more than {most:,} bytes.", code="request_too_large")
+    return ApiError(
+        413, f"The body has more than {plural(most, 'byte')}.", code="request_too_large"
+    )
 
 
 def too_long_header(limits: ServerLimits) -> ApiError:
     """Return the error for headers above the limit."""
-    message = f"The headers have more than {limits.header_bytes:,} bytes."
+    message = f"The headers have more than {plural(limits.header_bytes, 'byte')}."
     return ApiError(431, message, code="headers_too_large")
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from offapi.data.captured import CapturedAnswer, CaptureStore
+from offapi.data.captured import CaptureStore
+from offapi.data.captured_answer import CapturedAnswer
 from offapi.progress import Progress
 from offapi.serve.chat_request import ChatRequest
 from offapi.serve.completion_objects import ChoiceText, CompletionObjects

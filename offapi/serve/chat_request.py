@@ -15,6 +15,7 @@ import msgspec
 
 from offapi.serve.errors import ApiError, wrong
 from offapi.serve.limits import ServerLimits
+from offapi.text.display import plural
 
 Role = Literal["system", "developer", "user", "assistant"]
 ROLES = ("system", "developer", "user", "assistant")
@@ -29,6 +30,7 @@ IGNORED = frozenset(
         "user",
     )
 )
+
 # Parameters that are not served, with the values that ask for nothing.
 NEUTRAL: Mapping[str, Sequence[Any]] = {
     "audio": (None,),
@@ -218,8 +220,8 @@ def _check_bounds(given: ChatBody, limits: ServerLimits) -> None:
     longest = max(map(len, stops), default=1)
     if len(stops) > limits.stops or not 0 < longest <= limits.stop_characters or "" in stops:
         message = (
-            f"'stop' must be at most {limits.stops} texts of 1 to {limits.stop_characters}"
-            " characters."
+            f"'stop' must be at most {limits.stops} texts, each of 1 to"
+            f" {plural(limits.stop_characters, 'character')}."
         )
         raise wrong("stop", message, "invalid_value")
 

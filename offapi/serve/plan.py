@@ -91,7 +91,9 @@ def room_for(server: Server, asked: ChatRequest, prompt: int, most: int | None =
     wanted = asked.max_tokens or 1
     if context is not None and prompt + wanted > context:
         need = plural(prompt + wanted, "token")
-        message = f"The model's context has {context:,} tokens, and the request needs {need}."
+        message = (
+            f"The model's context has {plural(context, 'token')}, and the request needs {need}."
+        )
         raise ApiError(400, message, param="messages", code="context_length_exceeded")
     if asked.max_tokens is not None:
         return asked.max_tokens

@@ -25,7 +25,7 @@ from offapi.files.capture_file import CaptureFile, pinned
 from offapi.progress import Progress
 from offapi.training.job import Job
 from offapi.training.manifest import as_begun, describe_run
-from offapi.training.run import CONSOLE, LOCK, MANIFEST, Run, check_name
+from offapi.training.run import CONSOLE, LOCK, MANIFEST, PLAN, Run, check_name
 
 DATA = ("data", "traces", "val")  # keys that may name a folder of documents
 RECIPES = ("sft", "distill", "filtered_sft", "grpo")
@@ -214,5 +214,5 @@ def hold_run(folder: Run, manifest: Mapping[str, Any], *, resume: bool) -> Itera
 def _remove_empty(folder: Path) -> None:
     """Remove a new run that failed before it wrote anything, as on a full disk."""
     written = {path.name for path in folder.rglob("*") if path.is_file() and path.stat().st_size}
-    if written <= {MANIFEST, LOCK, CONSOLE}:
+    if written <= {MANIFEST, LOCK, CONSOLE, PLAN}:
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ import bigram_llama
 import httpx2
 import psutil
 import pytest
-from raw_http import connect, read_answer, send, sent_until_cut, wait_for
+from raw_http import close_all, connect, read_answer, send, sent_until_cut, wait_for
 from serving import Served, serving
 
 PATH = "/v1/chat/completions"
@@ -34,6 +34,12 @@ LIMITS = {
     "body_bytes": 1 << 20,
 }
 LONG = 1900  # tokens
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    close_all()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import recipe_folder
 from kept_answers import answer, keep
 
-from offapi.data.captured import CapturedAnswer
+from offapi.data.captured_answer import CapturedAnswer
 from offapi.data.captured_purge import Purge, purge
 
 OTHER = {"to": "api.example.com", "model": "big", "failed": None}

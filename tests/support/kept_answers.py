@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from offapi.data.captured import CapturedAnswer, CaptureStore
+from offapi.data.captured import CaptureStore
+from offapi.data.captured_answer import CapturedAnswer
 
 HASH = "0" * 64
 

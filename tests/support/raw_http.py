@@ -13,14 +13,24 @@ from serving import Served
 PATIENCE = 60.0  # seconds
 
 
+OPENED: list[socket.socket] = []  # a test's connections, which `close_all` ends
+
+
 def connect(served: Served, received: int | None = None) -> socket.socket:
     """Return a connection whose system keeps `received` bytes that were not read."""
     connection = socket.socket()
+    OPENED.append(connection)
     connection.settimeout(PATIENCE)
     if received is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, received)
     connection.connect(("127.0.0.1", served.port))
     return connection
+
+
+def close_all() -> None:
+    """Close the connections of a test that has ended, or failed."""
+    while OPENED:
+        OPENED.pop().close()
 
 
 def send(served: Served, request: bytes) -> tuple[int, bytes, bytes]:

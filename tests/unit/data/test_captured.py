@@ -19,7 +19,8 @@ import pytest
 from kept_answers import answer, keep
 
 from offapi.data import captured, traces
-from offapi.data.captured import CapturedAnswer, CaptureStore
+from offapi.data.captured import CaptureStore
+from offapi.data.captured_answer import CapturedAnswer
 from offapi.data.captured_purge import Purge, purge
 from offapi.errors import ConfigError, DataError
 from offapi.files.capture_file import NAME, CaptureFile
