@@ -11,7 +11,6 @@ import sys
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from pages import DOCS, blocks
 from recipe_folder import TASK, Done, environment, offapi, start, told, write_jsonl
 
 import offapi as package
-from offapi.backend import default_backend
 from offapi.confidence import promise
 from offapi.confidence.promise import AcceptedFrom, AnswersFrom, ConfidenceModel, FieldPromise
 from offapi.confidence.signals import FEATURES
@@ -371,7 +369,7 @@ def test_a_checkpoints_adapter_and_a_model_answer_too(bench: Path) -> None:
 def test_the_pages_walk_on_the_demo_model(
     demo_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run docs/predict.md as it stands; then its student once more on the other backend."""
+    """Run docs/predict.md as it stands."""
     monkeypatch.chdir(tmp_path)
     page = list(blocks(DOCS / "predict.md"))
     walk = next(block for block in page if block.language == "sh")
@@ -393,10 +391,3 @@ def test_the_pages_walk_on_the_demo_model(
     with redirect_stdout(shown):
         exec(compile(snippet.text, "predict.md", "exec"), {})
     assert "(" in shown.getvalue()  # a place in the document
-    if find_spec("mlx") and find_spec("torch"):
-        other = "mlx" if default_backend() == "torch" else "torch"
-        where = ("runs/sft", "my-task/test.jsonl", "--out=other.jsonl", f"--backend={other}")
-        assert offapi("predict", *where).returncode == 0
-        assert [row["answer"] for row in rows(tmp_path / "other.jsonl")] == [
-            row["answer"] for row in answers
-        ]
