@@ -108,8 +108,8 @@ def cli() -> None:
     A task is defined in one Python file: instructions, the answer's format, and checks that score
     an answer. A recipe is a way to train: from labelled documents (sft), from a teacher model's
     answers (distill), from logged answers (filtered_sft), or from the checks alone (grpo). Nothing
-    is sent over the network, except by `offapi label` to the endpoint you name, and by a judge (a
-    model that grades answers) that your task file places on another machine.
+    is sent over the network, except by `offapi label` and `offapi serve --escalate` to the endpoint
+    you name, and by a judge (a model that grades answers) that your task file places elsewhere.
 
     \b
     Words:

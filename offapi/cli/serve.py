@@ -150,5 +150,5 @@ def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
         unaccepted=UnacceptedOptions(**{name: values[name] for name in names}),
         jobs=values["jobs"],
     )
-    serve(asked, output)
-    output.result({"served": True})
+    server = serve(asked, output)
+    output.result({"models": [each.name for each in server.models], **server.metrics.totals()})

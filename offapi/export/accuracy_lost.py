@@ -1,6 +1,6 @@
 """What quantised weights cost on documents with gold: the same questions before and after.
 
-_Answers are free and greedy on both sides, since the other tool does not bind them. Left out: bound
+Answers are free and greedy on both sides, since the other tool does not bind them. Left out: bound
 answers, and samples.
 """
 

@@ -16,11 +16,12 @@ from offapi import backend as backends
 from offapi.backend import Backend, Sampling
 from offapi.episodes import Episode, Floats, Segment
 from offapi.errors import ExportError
+from offapi.export.part import TAIL
 from offapi.export.prompts import ANSWER_TOKENS, fixed_prompts
 from offapi.export.source import ExportSource
 from offapi.models.adapter_probe import read_probe, tolerance
 from offapi.models.parity import largest_difference, parity_sequences
-from offapi.text.display import share
+from offapi.text.display import plural, share
 
 Tokens = tuple[int, ...]
 
@@ -196,7 +197,12 @@ def require_passed(check: FormCheck, what: str) -> None:
 
 
 def _differences(source: SourceAnswers, form: FormAnswers) -> Floats:
-    pairs = zip(source.logprobs, form.logprobs, strict=True)
+    pairs = list(zip(source.logprobs, form.logprobs, strict=True))
+    for ours, theirs in pairs:
+        if not min(len(ours), TAIL) <= len(theirs) <= len(ours):
+            counts = f"{len(theirs)} of {plural(len(ours), 'logprob')}"
+            step = "Nothing was written. Report it with the versions that `offapi doctor` names."
+            raise ExportError(f"the tool that opened it gave {counts}.", next_step=step)
     rows = [
         np.abs(np.asarray(ours, np.float64)[len(ours) - len(theirs) :] - theirs)
         for ours, theirs in pairs

@@ -24,6 +24,7 @@ from offapi.chat.chat import Chat
 from offapi.episodes import Floats
 from offapi.errors import BackendError, ExportError
 from offapi.export.gguf_vocabulary import PROBE
+from offapi.export.part import TAIL
 from offapi.export.prompts import Turns
 from offapi.text.display import plural
 
@@ -34,7 +35,6 @@ EVERY = 10_000_000  # tokens; more than any vocabulary has
 GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0}
 THREADS = "OMP_NUM_THREADS"
 LEAST_ROOM = 1024  # tokens; more are reserved when a longer prompt comes
-TAIL = 32  # tokens at the end of a sequence whose logprobs are asked: each takes a request
 LOG_END = 400  # characters of llama.cpp's log that an error quotes
 AGAIN = "Do not use the file. `--to fused` writes the same model for other runtimes."
 
@@ -109,7 +109,7 @@ class LlamaCpp:
                     )
 
     def logprobs(self, tokens: Sequence[int]) -> Floats:
-        """Return the logprobs (nats) of the last tokens, up to TAIL; the first token has none."""
+        """Return the logprobs (nats) of the last tokens, up to TAIL: each takes a request."""
         self._reserve(len(tokens))
         places = range(max(1, len(tokens) - TAIL), len(tokens))
         return np.array([self._logprob(tokens[:i], tokens[i]) for i in places], np.float32)

@@ -17,6 +17,7 @@ from offapi.episodes import Floats
 from offapi.export.prompts import Turns
 
 Tokens = tuple[int, ...]
+TAIL = 32  # logprobs at the end of a sequence that a form gives at least, where it has so many
 
 
 @dataclass(frozen=True, kw_only=True)

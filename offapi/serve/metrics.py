@@ -62,6 +62,19 @@ class ServerMetrics:
             "offapi_answer_seconds", "Time to the whole answer.", buckets=_SECONDS, registry=own
         )
 
+    def totals(self) -> dict[str, int]:
+        """Return what was answered, for the command's result."""
+
+        def of(name: str, **labels: str) -> int:
+            return int(self.registry.get_sample_value(name, labels) or 0)
+
+        return {
+            "answers": of("offapi_answer_seconds_count"),
+            "canceled": of("offapi_canceled_total"),
+            "prompt_tokens": of("offapi_tokens_total", kind="prompt"),
+            "completion_tokens": of("offapi_tokens_total", kind="completion"),
+        }
+
     def text(self) -> bytes:
         """Return the metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -276,6 +276,12 @@ def test_numbers_that_are_not_numbers_do_not_pass(answers: SourceAnswers) -> Non
     assert not compare(answers, FormAnswers(answers.greedy, broken), dtype="float32").passed
 
 
+def test_too_few_numbers_are_no_agreement(answers: SourceAnswers) -> None:
+    short = (answers.logprobs[0][:0], *answers.logprobs[1:])
+    with pytest.raises(ExportError, match="gave 0 of"):
+        compare(answers, FormAnswers(answers.greedy, short), dtype="float32")
+
+
 def test_an_adapter_that_is_not_what_was_trained_is_refused(
     source_of: Callable[..., ExportSource], source: ExportSource, backend_name: str, tmp_path: Path
 ) -> None:
