@@ -6,14 +6,17 @@ configuration, 3 ran but a gate failed, 130 interrupted.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import re
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -137,13 +140,23 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))
-    code = run(sys.argv[1:])
-    if "offapi.serve.engine_loop" in sys.modules and "mlx.core" in sys.modules:
-        # All is closed. MLX used in another thread aborts now and then while the process ends.
+    _end(run(sys.argv[1:]))
+
+
+def _end(code: int) -> NoReturn:
+    """End the process as `sys.exit` does, but do not free what libraries have loaded.
+
+    With torch that takes a second, and MLX used in another thread aborts now and then while it is
+    freed. An output that cannot be written is left to `sys.exit`, which says so.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    except (OSError, ValueError):
+        sys.exit(code)
+    os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
