@@ -405,9 +405,11 @@ def test_what_a_task_file_prints_leaves_the_object_alone(tmp_path: Path, json_: 
 
 
 def test_a_command_leaves_no_core_dump() -> None:
-    code = "import sys, resource; from offapi.cli import main\n"
-    code += "sys.argv[1:] = ['--version']\n"
-    code += "try: main()\nfinally: print(*resource.getrlimit(resource.RLIMIT_CORE))"
+    code = "import atexit, sys, resource; from offapi.cli import main\n"
+    code += "atexit.register(lambda: print(*resource.getrlimit(resource.RLIMIT_CORE)))\n"
+    code += "most = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
+    code += "resource.setrlimit(resource.RLIMIT_CORE, (most, most))\n"
+    code += "sys.argv[1:] = ['--version']\nmain()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1].split()[0] == "0"
 
