@@ -40,6 +40,7 @@ from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 Arrays = Mapping[str, Floats]
 DType = Literal["auto", "float32", "bfloat16"]  # auto: see `resolve_dtype`
 By = Literal["policy", "reference"]
+Road = Literal["auto", "fast", "plain"]  # see `ModelSpec.road`
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -87,8 +88,11 @@ class ModelSpec:
     """What to load: a model folder, an adapter on it, and the dtype and device to compute with.
 
     `adapter` is a PEFT folder. With `lora`, a new adapter is drawn from `seed`; with both, training
-    continues from `adapter`, which must have that shape. `train=False` loads for inference alone.
-    `quantize` asks for a base in that many bits (MLX only).
+    continues from `adapter`, which must have that shape; with `full`, every weight is trained. With
+    neither, the model is for inference alone. `quantize` asks for a base in that many bits. The
+    `fast` road packs rows and shares prefixes; the `plain` one calls the library's own forward and
+    cache. `auto` takes what `models add` measured, or else the fast road where it gives the model's
+    own logits.
     """
 
     path: Path
@@ -100,6 +104,9 @@ class ModelSpec:
     seed: int = 0
     limits: Limits = Limits()
     activation_bytes: float | None = None  # bytes per training token at the peak; set by `load`
+    road: Road = "auto"
+    checkpointing: bool | None = None  # recompute layers in the backward pass; None: if it must
+    full: bool = False
 
 
 @dataclass(frozen=True)
