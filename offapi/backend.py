@@ -40,7 +40,8 @@ from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 Arrays = Mapping[str, Floats]
 DType = Literal["auto", "float32", "bfloat16"]  # auto: see `resolve_dtype`
 By = Literal["policy", "reference"]
-Road = Literal["auto", "fast", "plain"]  # see `ModelSpec.road`
+# packed: rows packed and prefixes shared, by offapi; library: the library's own forward and cache
+Implementation = Literal["auto", "packed", "library"]
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -90,9 +91,8 @@ class ModelSpec:
     `adapter` is a PEFT folder. With `lora`, a new adapter is drawn from `seed`; with both, training
     continues from `adapter`, which must have that shape; with `full`, every weight is trained. With
     neither, the model is for inference alone. `quantize` asks for a base in that many bits. The
-    `fast` road packs rows and shares prefixes; the `plain` one calls the library's own forward and
-    cache. `auto` takes what `models add` measured, or else the fast road where it gives the model's
-    own logits.
+    implementation `auto` is the one that `models add` measured, or else `packed` where it gives the
+    model's own logits.
     """
 
     path: Path
@@ -104,7 +104,7 @@ class ModelSpec:
     seed: int = 0
     limits: Limits = Limits()
     activation_bytes: float | None = None  # bytes per training token at the peak; set by `load`
-    road: Road = "auto"
+    implementation: Implementation = "auto"
     checkpointing: bool | None = None  # recompute layers in the backward pass; None: if it must
     full: bool = False
 
