@@ -154,6 +154,11 @@ class Backend(Protocol):
     device: str
 
     @property
+    def implementation(self) -> str:
+        """How the model is computed: `packed` or `library`; see `ModelSpec`."""
+        ...
+
+    @property
     def limits(self) -> Limits:
         """How much the backend holds at once: as asked for, or as suits the device."""
         ...

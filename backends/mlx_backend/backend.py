@@ -58,6 +58,11 @@ class MLXBackend:
         self._step = 0
 
     @property
+    def implementation(self) -> str:
+        """How the model is computed."""
+        return "packed"
+
+    @property
     def limits(self) -> Limits:
         """How much the backend holds at once."""
         return self._limits

@@ -56,6 +56,11 @@ class TorchBackend:
         self.device = str(policy.device)
 
     @property
+    def implementation(self) -> str:
+        """How the model is computed."""
+        return "packed"
+
+    @property
     def limits(self) -> Limits:
         """How much the backend holds at once."""
         return self.policy.spec.limits
