@@ -1,4 +1,4 @@
-"""The promise holds at its rate: 300 calibrations from populations whose errors are known."""
+"""The promise holds at its rate: 120 calibrations from populations whose errors are known."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from offapi.calibrate.fit import FittedPromise, ReviewedAnswer, fit_promise
 from offapi.confidence.promise import WHOLE
 from offapi.confidence.signals import FEATURES, FieldSignals, features
 
-DRAWS, DELTA, ERROR = 300, 0.05, 0.1
-MOST = 24  # of 300 draws that may break a promise that breaks in 5%: the 99% quantile
+DRAWS, DELTA, ERROR = 120, 0.05, 0.1
+MOST = 12  # of 120 draws that may break a promise that breaks in 5%: the 99% quantile
 NAMES = ("vendor", "date", "total")
 
 
