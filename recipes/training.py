@@ -58,7 +58,7 @@ class Training:
     limits: Limits = Limits()
     dtype: DType = "auto"  # auto: bfloat16 on a GPU, float32 on the CPU
     device: str = "auto"
-    quantize: int | None = None  # bits of the base; MLX only
+    quantize: int | None = None  # bits of the base: torch 4 and 8, MLX 2 to 8
     seed: int = 0
     checkpoint_every: int = 20  # steps
 

@@ -13,7 +13,7 @@ import mlx.core as mx
 import orjson
 from mlx.nn.layers.base import Module
 from mlx.nn.layers.linear import Linear
-from mlx.nn.layers.quantized import QuantizedLinear, quantize
+from mlx.nn.layers.quantized import QuantizedLinear
 from mlx.utils import tree_unflatten
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.tuner.lora import LoRALinear
@@ -27,9 +27,7 @@ from . import attention
 from .linux_cpu import fast_swiglu
 from .load_checks import check_attention, check_rope, check_weights
 from .policy import Policy, shapes, to_mlx
-
-GROUP = 64  # weights that share a scale when a base is quantised at load, mlx-lm's default
-BITS = (2, 3, 4, 5, 6, 8)
+from .quantised import quantise
 
 
 class _Given(Module):
@@ -91,7 +89,7 @@ def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
             next_step="Use a model of a type that mlx-lm knows.",
         )
     try:
-        model, config = load_model(path, lazy=False, strict=True)
+        model, config = load_model(path, lazy=spec.quantize is not None, strict=True)
     except Exception as error:  # whatever mlx-lm and the file reader raise for a bad folder
         what = f"mlx-lm cannot load the model: {error}"
         raise ModelError(what, where=str(path), next_step="Run `offapi models verify`.") from error
@@ -103,33 +101,10 @@ def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
             next_step="Use the torch backend for this model.",
         )
     model.set_dtype(getattr(mx, spec.dtype))
-    _quantize(model, config, spec)
+    quantise(model, config, spec)
     attention.install(model)
     fast_swiglu.install(model)
     return model, config
-
-
-def _quantize(model: Module, config: dict[str, Any], spec: ModelSpec) -> None:
-    if spec.quantize is None:
-        return
-    present = config.get("quantization") or config.get("quantization_config")
-    if present:
-        raise ModelError(
-            "the base model is quantised already.",
-            where=str(spec.path),
-            next_step="Load it without `quantize`.",
-        )
-    if spec.quantize not in BITS:
-        raise ModelError(
-            f"`quantize` must be {', '.join(map(str, BITS[:-1]))} or {BITS[-1]} bits on MLX, got"
-            f" {spec.quantize} bits.",
-            where=str(spec.path),
-        )
-
-    def fits(_: str, module: Module) -> bool:
-        return hasattr(module, "to_quantized") and module.weight.shape[-1] % GROUP == 0
-
-    quantize(model, group_size=GROUP, bits=spec.quantize, class_predicate=fits)
 
 
 def _head(model: Module) -> Module:

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from offapi import adapter as adapters
 from offapi.backend import Arrays, LoraSpec, ModelSpec
 
+from .quiet_imports import QUANTISERS, hidden
+
 NAME = "default"  # PEFT's name of the only adapter
 
 
@@ -68,7 +70,8 @@ def inject(model: Any, spec: ModelSpec) -> tuple[dict[str, nn.Parameter], float]
     config = LoraConfig(
         r=shape.rank, lora_alpha=alpha, target_modules=list(shape.targets), lora_dropout=0.0
     )
-    inject_adapter_in_model(config, model)
+    with hidden(*QUANTISERS):
+        inject_adapter_in_model(config, model)
     lora = {
         adapters.PREFIX + name.replace(".default.", "."): parameter
         for name, parameter in model.named_parameters()
@@ -154,7 +157,7 @@ class Adapters:
     def _forward(self, path: str, layer: Any, places: Places, x: Tensor) -> Tensor:
         """Return x W^T with each token's own low-rank term, shape (..., out)."""
         own = isinstance(layer, Linear)
-        base: Tensor = layer.base_layer(x) if own else nn.Linear.forward(layer, x)
+        base: Tensor = layer.base_layer(x) if own else type(layer).forward(layer, x)
         flat_x, flat = x.flatten(0, -2), base.float().flatten(0, -2)
         for name, places_L in places.items():
             if name is None:

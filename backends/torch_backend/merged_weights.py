@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from .lora import NAME, matrices
+from .quantised import float_weight
 
 # a layer -> the first layer that reads the same input
 TOGETHER = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
@@ -30,8 +31,8 @@ class Product:
 
     def __init__(self, layers: Sequence[Any]) -> None:
         bases = [layer.base_layer for layer in layers]
-        self.layers, self.sizes = layers, [base.weight.shape[0] for base in bases]
-        self.weight = torch.cat([base.weight.detach() for base in bases])
+        self.layers, self.sizes = layers, [base.out_features for base in bases]
+        self.weight = torch.cat([float_weight(base).detach() for base in bases])
         has_bias = bases[0].bias is not None
         self.bias = torch.cat([base.bias.detach() for base in bases]) if has_bias else None
         self.x: Tensor | None = None
@@ -42,7 +43,7 @@ class Product:
         """Copy the adapter as it is now into the weights that the product already has."""
         for layer, weight in zip(self.layers, torch.split(self.weight, self.sizes), strict=True):
             a, b = matrices(layer)
-            base = layer.base_layer.weight.to(a.dtype)
+            base = float_weight(layer.base_layer).to(a.dtype)
             weight.copy_(torch.addmm(base, b, a, alpha=layer.scaling[NAME]))
 
     def part(self, at: int, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The model in torch: base weights by transformers, LoRA by PEFT, attention by `attention.attend`.
 
-Left out: quantised bases (none of their formats runs on every torch device), sharding over devices,
-and architectures whose attention is more than softmax over keys in a window.
+Left out: sharding over devices, and architectures whose attention is more than softmax over keys in
+a window.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from transformers.modeling_utils import AttentionInterface
 from offapi.backend import Limits, Memory, ModelSpec
 from offapi.errors import BackendError, ModelError
 
+from . import quantised
 from .attention import Layout, attend
 from .fused_norms import fuse
 from .lora import adapted, inject
@@ -70,7 +71,7 @@ class Policy:
         if self.device.type != "cuda" or not self.lora:
             return
         if self.merged is None:
-            needed = sum(layer.base_layer.weight.nbytes for layer in adapted(self.model))
+            needed = sum(quantised.float_bytes(layer.base_layer) for layer in adapted(self.model))
             if needed > torch.cuda.mem_get_info(self.device)[0] // 4:
                 return
             self.merged = Merged(self.model)
@@ -131,12 +132,8 @@ def load_policy(spec: ModelSpec) -> Policy:
 
     Raise BackendError for a missing device or dtype, ModelError for a bad folder.
     """
-    if spec.quantize is not None:
-        raise BackendError(
-            "the torch backend cannot quantise the base model.",
-            next_step="Remove `quantize`, or use --backend mlx.",
-        )
     device = choose_device(spec.device)
+    few_bits = quantised.loading(spec, device)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             spec.path,
@@ -145,6 +142,7 @@ def load_policy(spec: ModelSpec) -> Policy:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            **few_bits,
         )
     except (RuntimeError, MemoryError):  # full memory is no fault of the folder's
         raise
@@ -154,6 +152,7 @@ def load_policy(spec: ModelSpec) -> Policy:
             where=str(spec.path),
             next_step="Run `offapi models verify`.",
         ) from error
+    quantised.settle(model, spec)
     model.requires_grad_(False)
     lora, scale = inject(model, spec)
     model.to(device).train(False)

@@ -35,7 +35,7 @@ KEYS = {
     "on_long": "what happens to rows longer than `max_tokens`: refuse or drop",
     "out": "the folder that holds the run's folder",
     "overlong": "how many of an answer's last tokens cost reward (DAPO's soft limit)",
-    "quantize": "bits of the base model, MLX only; none: not quantized",
+    "quantize": "bits of the base model: 4 or 8, on MLX also 2, 3, 5 or 6; none: not quantized",
     "reward_seconds": "the longest time that one call of a check may take, in seconds",
     "rollouts": "graded traces, or a run's `rollouts` folder, to learn from instead of sampling",
     "seed": "random seed of every draw",

@@ -1,4 +1,4 @@
-"""What only MLX's engine does: a step in flight, a prefix given up, adapters on a quantised base."""
+"""What only MLX's engine does: a step in flight, a prefix given up."""
 
 from __future__ import annotations
 
@@ -118,17 +118,6 @@ def test_many_kept_prefixes_come_back_at_once(open_adapted: Open) -> None:
     for request, answer in zip(again, answer_all(engine, again), strict=True):
         same(answer, alone(open_adapted, request))
     assert backend.prefilled_tokens - read == 3 * 2 + 24 + 3
-
-
-def test_adapters_on_a_quantised_base(
-    model_folder: Path, folders: Mapping[str, Path | None]
-) -> None:
-    engine = open_mlx(model_folder, quantize=4).engine(folders)
-    for name in ("invoices", "letters"):
-        request = RowRequest(PROMPTS[0], replace(GREEDY, max_tokens=4), adapter=name)
-        loaded = open_mlx(model_folder, quantize=4, adapter=folders[name]).engine()
-        (expected,) = answer_all(loaded, [replace(request, adapter=None)])
-        same(answer_all(engine, [request])[0], expected)
 
 
 def test_training_is_the_same_next_to_an_engine_with_adapters(

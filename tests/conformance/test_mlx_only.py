@@ -1,4 +1,4 @@
-"""What only the MLX backend has: quantised bases, a step in flight while another is read, its BLAS."""
+"""What only the MLX backend has: bases stored in its bits, a step in flight while another is read, its BLAS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import oracle
 import pytest
 
-from offapi.backend import AdamW, Backend, Completion, Limits, LoraSpec, ModelSpec, Sampling
+from offapi.backend import Backend, Completion, Limits, ModelSpec, Sampling
 from offapi.backend import load as load_backend
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
@@ -54,24 +54,7 @@ def test_quantising_at_load_equals_a_quantised_folder(model_folder: Path, tmp_pa
     assert 1e-3 < np.abs(one - full).max() < 5
 
 
-def test_a_quantised_base_decodes_what_it_scores_and_trains(model_folder: Path) -> None:
-    backend = open_mlx(model_folder, quantize=4, lora=LoraSpec(rank=4, alpha=8.0))
-    (group,) = backend.rollout([(1, 2, 3)], 1, Sampling(max_tokens=8, stop_ids=(), temperature=3.0))
-    (completion,) = group.completions
-    episode = Episode("e", (Segment((1, 2, 3), False), Segment(completion.tokens, True)))
-    np.testing.assert_allclose(
-        completion.logprobs, backend.score([episode], temperature=3.0)[0], atol=oracle.CLOSE
-    )
-    losses = []
-    for _ in range(5):
-        losses.append(backend.forward_backward(EPISODES)["loss"])
-        backend.optim_step(2e-2, AdamW())
-    assert losses[-1] < losses[0]
-
-
-def test_unsupported_bits_are_refused(model_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="7 bits"):
-        open_mlx(model_folder, quantize=7)
+def test_a_quantised_folder_is_not_quantised_again(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="already"):
         open_mlx(in_mlx_format(model_folder, tmp_path / "q4"), quantize=8)
 

@@ -341,6 +341,7 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "policy",
         "policy_gradient",
         "policy_loss",
+        "quantised",
         "rollout",
         "rows",
         "sampling",

@@ -1,0 +1,48 @@
+"""Frozen bases in few bits, by MLX's own quantisation in groups of 64 with a scale and a bias each.
+
+A layer is packed before the next is read from the file. Left out: other group sizes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_unflatten
+
+from offapi.adapter import not_finite
+from offapi.backend import ModelSpec
+from offapi.errors import ModelError
+
+GROUP = 64  # mlx-lm's default
+BITS = (2, 3, 4, 5, 6, 8)
+
+
+def quantise(model: Any, config: dict[str, Any], spec: ModelSpec) -> None:
+    """Pack every layer that can be packed, if `spec` asks for it.
+
+    Raise ModelError for bits that MLX lacks, a base that is quantised already, or a weight that is
+    not finite, which would pass for a number once it is packed.
+    """
+    if spec.quantize is None:
+        return
+    if config.get("quantization") or config.get("quantization_config"):
+        raise ModelError(
+            "the base model is quantised already.",
+            where=str(spec.path),
+            next_step="Load it without `quantize`.",
+        )
+    if spec.quantize not in BITS:
+        raise ModelError(
+            f"`quantize` must be {', '.join(map(str, BITS[:-1]))} or {BITS[-1]} bits on MLX, got"
+            f" {spec.quantize} bits.",
+            where=str(spec.path),
+        )
+    for path, layer in model.named_modules():
+        if not hasattr(layer, "to_quantized") or layer.weight.shape[-1] % GROUP:
+            continue
+        if not mx.isfinite(layer.weight).all().item():
+            raise not_finite(f"{path}.weight", spec)
+        packed = layer.to_quantized(group_size=GROUP, bits=spec.quantize)
+        mx.eval(packed.parameters())
+        model.update_modules(tree_unflatten([(path, packed)]))

@@ -1,0 +1,196 @@
+"""A base in few bits is a float base of other weights: the same numbers as on those, and adapters that stay.
+
+`floats` reads the weights that a loaded base computes with, so each test compares with the backend's
+own float base of them. Left out: how much a quantisation costs, which is the model's affair.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+import tiny_llama
+from safetensors.numpy import load_file, save_file
+
+from offapi import adapter as adapters
+from offapi.backend import AdamW, Arrays, Backend, Sampling, TrainState
+from offapi.engine import RowRequest
+from offapi.episodes import Episode, Segment
+from offapi.errors import ModelError, OffapiError
+
+Load = Callable[..., Backend]
+SHAPE = oracle.SHAPE
+PROMPTS = [(9, 8, 7, *range(20, 20 + i)) for i in range(1, 6)]
+EPISODES = [
+    Episode("e", (Segment((1, 2, 3), False), Segment((4, 5, 6, 7), True))),
+    Episode("f", (Segment((*range(60, 80), 7), False), Segment(tuple(range(8, 30)), True))),
+]
+# backend, bits, and how far (relative) a weight may be from the float one; a float weight is 0 off
+BASES = [("torch", 4, 0.1), ("torch", 8, 0.01)]
+BASES += [("mlx", bits, 1.5 / (2**bits - 1)) for bits in (2, 3, 4, 5, 6, 8)]
+
+
+@pytest.fixture(params=BASES, ids=[f"{name}-{bits}" for name, bits, _ in BASES])
+def base(request: pytest.FixtureRequest, backend_name: str) -> tuple[str, int, float]:
+    """A backend and the bits of its base."""
+    name, bits, error = request.param
+    if name != backend_name:
+        pytest.skip("another backend")
+    if name == "torch" and bits == 4 and find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed")
+    return name, bits, error
+
+
+def floats(backend: Any, source: Path, target: Path) -> Path:
+    """Write the model in `source` with the weights that `backend` computes with."""
+    target.mkdir()
+    weights = load_file(source / "model.safetensors")
+    if backend.name == "torch":
+        from offapi.backends.torch_backend.quantised import float_weight, is_packed
+
+        layers = backend.policy.model.named_modules()
+        found = {
+            path: float_weight(layer).cpu().numpy() for path, layer in layers if is_packed(layer)
+        }
+    else:
+        import mlx.core as mx
+
+        found = {
+            path: np.array(
+                mx.dequantize(
+                    layer.weight, layer.scales, layer.biases, layer.group_size, layer.bits
+                )
+            )
+            for path, layer in backend._policy.model.named_modules()
+            if hasattr(layer, "bits")
+        }
+    assert len(found) >= 6 * tiny_llama.LAYERS
+    save_file(
+        weights | {f"{path}.weight": array for path, array in found.items()},
+        target / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    (target / "config.json").write_bytes((source / "config.json").read_bytes())
+    return target
+
+
+def gradient(backend: Backend) -> np.ndarray:
+    backend.forward_backward(EPISODES)
+    backend.optim_step(0.0, AdamW(max_grad_norm=0.0))
+    moments = backend.state().exp_avg
+    return np.concatenate([moments[name].ravel() for name in sorted(moments)])
+
+
+def test_a_quantised_base_is_a_float_base_of_other_weights(
+    base: tuple[str, int, float], load: Load, model_folder: Path, adapter: Arrays, tmp_path: Path
+) -> None:
+    name, bits, error = base
+    quantised = load(name=name, quantize=bits, lora=SHAPE)
+    quantised.restore(TrainState(adapter=adapter))
+    folder = floats(load(name=name, quantize=bits), model_folder, tmp_path / "floats")
+    same = load(name=name, path=folder, lora=SHAPE)
+    same.restore(TrainState(adapter=adapter))
+
+    before = load_file(model_folder / "model.safetensors")
+    after = load_file(folder / "model.safetensors")
+    apart = {n: np.linalg.norm(after[n] - before[n]) / np.linalg.norm(before[n]) for n in before}
+    assert 0 < max(apart.values()) < error
+    for one, other in zip(quantised.score(EPISODES), same.score(EPISODES), strict=True):
+        np.testing.assert_allclose(one, other, atol=oracle.CLOSE)
+    one, other = gradient(quantised), gradient(same)
+    assert np.linalg.norm(one - other) / np.linalg.norm(other) < oracle.CLOSE
+
+    sampling = Sampling(max_tokens=8, stop_ids=(), temperature=3.0)
+    for group in quantised.rollout(PROMPTS, 2, sampling):
+        prompt = Segment(PROMPTS[group.prompt], False)
+        rows = [Episode("r", (prompt, Segment(row.tokens, True))) for row in group.completions]
+        for row, scored in zip(
+            group.completions, quantised.score(rows, temperature=3.0), strict=True
+        ):
+            np.testing.assert_allclose(row.logprobs, scored, atol=oracle.CLOSE)
+    greedy = Sampling(max_tokens=8, stop_ids=(), temperature=0.0)
+    tokens = [
+        {group.prompt: group.completions[0].tokens for group in each.rollout(PROMPTS, 1, greedy)}
+        for each in (quantised, same)
+    ]
+    assert tokens[0] == tokens[1]
+
+
+def test_an_adapter_of_a_quantised_base_comes_back_as_it_was(
+    base: tuple[str, int, float], load: Load, model_folder: Path, tmp_path: Path
+) -> None:
+    name, bits, _ = base
+    backend = load(name=name, quantize=bits, lora=SHAPE)
+    losses = []
+    for _step in range(4):
+        losses.append(backend.forward_backward(EPISODES)["loss"])
+        backend.optim_step(2e-2, AdamW())
+    assert losses[-1] < losses[0]
+    belongs = adapters.Base.of("tiny", model_folder)
+    (tmp_path / "a").mkdir()
+    for file, content in adapters.encode(backend.state().adapter, SHAPE, belongs).items():
+        (tmp_path / "a" / file).write_bytes(content)
+    trained = backend.score(EPISODES)
+    again = load(name=name, quantize=bits, adapter=tmp_path / "a")
+    for one, other in zip(trained, again.score(EPISODES), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    # By row beside the base alone, from an engine of the plain base.
+    sampling = Sampling(max_tokens=4, stop_ids=(), temperature=0.0)
+    engine = load(name=name, quantize=bits).engine({"a": tmp_path / "a"})
+    rows = engine.insert([RowRequest(PROMPTS[0], sampling, adapter=a) for a in ("a", None)])
+    drawn: dict[int, list[int]] = {row: [] for row in rows}
+    while not engine.idle:
+        for token in engine.step():
+            drawn[token.row].append(token.token)
+    for row, other in zip(rows, (again, load(name=name, quantize=bits)), strict=True):
+        (group,) = other.rollout(PROMPTS[:1], 1, sampling)
+        assert tuple(drawn[row]) == group.completions[0].tokens
+
+
+def test_bits_that_a_backend_lacks_are_refused(load: Load, backend_name: str) -> None:
+    with pytest.raises(OffapiError, match="got 7 bits") as refused:
+        load(quantize=7)
+    has = {"torch": "4 .NF4. or 8", "mlx": "2, 3, 4, 5, 6 or 8"}[backend_name]
+    assert refused.match(has)
+
+
+def test_weights_that_are_not_finite_are_refused_before_they_are_packed(
+    load: Load, backend_name: str, model_folder: Path, tmp_path: Path
+) -> None:
+    weights = load_file(model_folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights[name] = weights[name].copy()
+    weights[name][3, 5] = np.nan
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_bytes((model_folder / "config.json").read_bytes())
+    with pytest.raises(ModelError, match="not finite"):
+        load(path=tmp_path, quantize=8)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_bitsandbytes_comes_when_asked_for_and_asks_no_hub(tmp_path: Path) -> None:
+    """Its look for a kernel ends before the package that would fetch one is imported."""
+    (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__):\n    print('asked')\n")
+    script = (
+        "import sys\nimport offapi.backends.torch_backend as torch_backend\n"
+        "assert 'bitsandbytes' not in sys.modules\n"
+        "from offapi.backends.torch_backend.quiet_imports import import_bitsandbytes\n"
+        "import_bitsandbytes().nn.Linear4bit\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
