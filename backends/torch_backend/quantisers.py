@@ -68,8 +68,8 @@ class Int8Quantizer(HfQuantizer):
     """Puts `Int8Linear` layers into a model before its weights are read."""
 
     def param_needs_quantization(self, model: Any, param_name: str, **_: Any) -> bool:
-        path, _, own = param_name.rpartition(".")
-        return own == "weight" and isinstance(model.get_submodule(path), Int8Linear)
+        path = param_name.removesuffix(".weight")
+        return path != param_name and isinstance(model.get_submodule(path), Int8Linear)
 
     def get_quantize_ops(self) -> ConversionOps:
         return _ToInt8()
