@@ -35,13 +35,13 @@ from offapi.engine import Engine
 from offapi.engine import StartMatcher as StartMatcher
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.errors import BackendError, nearest
+from offapi.implementations import Implementation as Implementation
+from offapi.implementations import choose_implementation
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
 Arrays = Mapping[str, Floats]
 DType = Literal["auto", "float32", "bfloat16"]  # auto: see `resolve_dtype`
 By = Literal["policy", "reference"]
-# packed: rows packed and prefixes shared, by offapi; library: the library's own forward and cache
-Implementation = Literal["auto", "packed", "library"]
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -331,11 +331,14 @@ def resolve_dtype(dtype: DType, name: str, device: str = "auto") -> DType:
 def load(name: str, spec: ModelSpec) -> Backend:
     """Load `spec` with the backend `name`; raise what `find` and the backend raise.
 
-    An `auto` dtype is resolved, and the activation bytes are filled in where the model's sizes can
-    be read.
+    An `auto` dtype is resolved, an `auto` implementation is the one that `models add` recorded, and
+    the activation bytes are filled in where the model's sizes can be read. Raise ModelError for a
+    model that the backend was measured not to compute.
     """
     start = find(name)
     spec = replace(spec, dtype=resolve_dtype(spec.dtype, name, spec.device))
+    if spec.implementation == "auto":
+        spec = replace(spec, implementation=choose_implementation(spec.path, name))
     if spec.activation_bytes is None:
         with suppress(OSError, ValueError, KeyError):  # the backend reports a bad folder
             size = activation_bytes(spec.path, name, spec.dtype)

@@ -8,17 +8,24 @@ a slow loop, so `template_probe` checks that.
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
 from offapi.errors import ModelError
-from offapi.models.settings_files import MAX_TEMPLATE, SOURCE, check_settings, read_json
+from offapi.models.settings_files import (
+    MAX_TEMPLATE,
+    SOURCE,
+    check_settings,
+    read_json,
+    read_object,
+)
 from offapi.models.token_ids import EMBEDDING, check_token_ids
 from offapi.models.tokenizer_growth import check_growth
 from offapi.models.weight_files import check_weights
 
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+MODEL_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CODE_FILES = (".py", ".pyc", ".so", ".dylib", ".dll")
 # Each loader would read these in its own way, or not at all.
 ELSEWHERE = {
@@ -101,7 +108,7 @@ def check_inside(path: Path, folder: Path) -> None:
 def check_config(folder: Path) -> dict[str, Any]:
     """Return config.json as a dict.
 
-    Raise ModelError for an unsupported model type or quantisation.
+    Raise ModelError for a model type that is no name, or an unsupported quantisation.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -110,13 +117,13 @@ def check_config(folder: Path) -> dict[str, Any]:
             where=str(folder),
             next_step="Name a model folder, which has one.",
         )
-    config = read_json(path)
-    if not isinstance(config, dict) or config.get("model_type") not in MODEL_TYPES:
-        model_type = config.get("model_type") if isinstance(config, dict) else None
+    config = read_object(path)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not MODEL_TYPE.fullmatch(model_type):
         raise ModelError(
-            f"the model type must be one that both backends compute alike, got {model_type!r}.",
+            f"the model type must be a name, got {model_type!r}.",
             where=f"{path}, field 'model_type'",
-            next_step=f"Supported: {', '.join(MODEL_TYPES)}.",
+            next_step="Copy config.json again.",
         )
     other = config.get("quantization_config")
     if other is not None and other != config.get("quantization"):

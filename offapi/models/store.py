@@ -17,15 +17,16 @@ import orjson
 from offapi.chat import template_probe
 from offapi.errors import ModelError, nearest
 from offapi.models import (
-    expected_tensors,
     gguf_weights,
     in_use,
+    library_check,
     lock,
     normal_config,
     safe_folder,
     weight_files,
 )
 from offapi.models.source import DEMO, DEMO_NAME, ModelSource, find_source, kept_files
+from offapi.models.text_part import TextPart, extract_text_part, has_text_part, rewrites
 
 DEMO_PARITY = Path(__file__).parents[1] / "demo" / lock.PARITY
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -44,6 +45,7 @@ class Model:
     source: str = ""
     license: str = ""
     size: int = 0
+    text_part: str = ""  # of a multimodal folder: what was left out
 
 
 class UnknownModel(ModelError):
@@ -84,11 +86,12 @@ def add(source: str | Path, name: str | None = None) -> Model:
         if folder is None:
             return _same(_find(name), original)
         if original.kind == "folder":
-            license = _copy(original.path, folder)
+            license, part = _copy(original.path, folder)
         else:
-            license = _convert(original, folder)
+            license, part = _convert(original, folder), None
         config = _normal_config(folder, original.path)
         (folder / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
+        library_check.check_tensors(folder, config, str(original.path))
         safe_folder.check_folder(folder)
         template_probe.probe_template(folder, original.path)
         origin = {
@@ -97,6 +100,8 @@ def add(source: str | Path, name: str | None = None) -> Model:
             "sha256": original.sha256,
             "license": license,
         }
+        if part is not None:
+            origin["text_part"] = str(part)
         lock.write(folder, origin)
     return _find(name)
 
@@ -176,9 +181,9 @@ def _find(name_or_path: str | Path) -> Model:
         lock.check_sizes(folder)
         return _model(folder)
     safe_folder.check_folder(folder)
-    if not normal_config.is_normal(
-        safe_folder.check_config(folder), _normal_config(folder, folder)
-    ):
+    normal = _normal_config(folder, folder)
+    library_check.check_tensors(folder, normal, str(folder))
+    if not normal_config.is_normal(safe_folder.check_config(folder), normal):
         raise ModelError(
             "config.json omits settings, or gives them in one form only, and loaders then differ.",
             where=str(folder),
@@ -213,6 +218,7 @@ def _model(folder: Path) -> Model:
         locked["source"].get("kind", ""),
         locked["source"].get("license", ""),
         size,
+        locked["source"].get("text_part", ""),
     )
 
 
@@ -227,28 +233,29 @@ def _same(model: Model, source: ModelSource) -> Model:
 
 
 def _normal_config(folder: Path, origin: Path) -> dict[str, object]:
-    """Return the config of `folder`, normalised and compared with its tensors.
-
-    Errors name `origin`.
-    """
+    """Return the config of `folder`, normalised; errors name `origin`."""
     where, tensors = str(origin), weight_files.check_weights(folder)
-    config = normal_config.normalise_config(safe_folder.check_config(folder), tensors, where)
-    expected_tensors.check_tensors(
-        config, {name: shape for name, (_, shape) in tensors.items()}, where
-    )
-    return config
+    given = safe_folder.check_config(folder)
+    library_check.check_type(given, where)
+    return normal_config.normalise_config(given, tensors, where)
 
 
-def _copy(source: Path, folder: Path) -> str:
-    """Copy the files a loader may need; return the licence that the model card names, or ""."""
+def _copy(source: Path, folder: Path) -> tuple[str, TextPart | None]:
+    """Copy the files a loader may need; return the licence that the model card names, or "".
+
+    Of a multimodal folder copy the text part alone, and return what that left out.
+    """
     files = kept_files(source)
     _room(folder, sum(path.stat().st_size for path in files))
+    whole = not has_text_part(safe_folder.check_config(source))
     for path in files:
-        shutil.copyfile(path, folder / path.name)
+        if whole or not rewrites(path.name):
+            shutil.copyfile(path, folder / path.name)
+    part = None if whole else extract_text_part(source, folder)
     card = folder / "README.md"
     text = card.read_text(errors="replace")[:4000] if card.is_file() else ""
     match = re.match(r"---\n(?:.*\n)*?license: *(\S+)", text)
-    return match.group(1) if match else ""
+    return match.group(1) if match else "", part
 
 
 def _convert(source: ModelSource, folder: Path) -> str:

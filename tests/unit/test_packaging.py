@@ -26,7 +26,7 @@ LAYERS = (
     "progress network text",
     "files workers stats config",
     "episodes",
-    "randomness policy_loss completions activation_memory",
+    "randomness policy_loss completions activation_memory implementations",
     "engine prefix_tree",
     "backend",
     "adapter",
