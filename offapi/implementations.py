@@ -21,7 +21,7 @@ Implementation = Literal["auto", "packed", "library"]
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredBackend:
     """What one backend showed: the implementation that agrees with the reference, or none.
 
     `difference` is the largest from the reference (nats) of the chosen one; `why` says what was
@@ -33,7 +33,7 @@ class Measured:
     why: str = ""
 
 
-def encode_measured(reference: str, backends: Mapping[str, Measured]) -> bytes:
+def encode_measured(reference: str, backends: Mapping[str, MeasuredBackend]) -> bytes:
     """Return the content of the file."""
     content = {
         "version": 1,
@@ -43,7 +43,7 @@ def encode_measured(reference: str, backends: Mapping[str, Measured]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2)
 
 
-def read_measured(folder: Path) -> dict[str, Measured]:
+def read_measured(folder: Path) -> dict[str, MeasuredBackend]:
     """Return what was measured for each backend, {} where nothing was.
 
     Raise ModelError for a file that offapi did not write.
@@ -51,7 +51,7 @@ def read_measured(folder: Path) -> dict[str, Measured]:
     path = folder / FILE
     try:
         content = orjson.loads(path.read_bytes())
-        return {name: Measured(**one) for name, one in content["backends"].items()}
+        return {name: MeasuredBackend(**one) for name, one in content["backends"].items()}
     except FileNotFoundError:
         return {}
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:

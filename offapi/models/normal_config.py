@@ -73,7 +73,7 @@ def _finite(value: Any) -> Any:
 
 
 def _changes_rope(config: Mapping[str, Any], library: Mapping[str, Any]) -> bool:
-    """Return whether transformers reads another rope once the older keys stand beside."""
+    """Return whether transformers reads another rope with the older keys too."""
     try:
         return _library_config(config, "").get("rope_parameters") != library.get("rope_parameters")
     except ModelError:

@@ -108,7 +108,7 @@ def check_inside(path: Path, folder: Path) -> None:
 def check_config(folder: Path) -> dict[str, Any]:
     """Return config.json as a dict.
 
-    Raise ModelError for a model type that is no name, or an unsupported quantisation.
+    Raise ModelError unless the model type is a name, and for an unsupported quantisation.
     """
     path = folder / "config.json"
     if not path.is_file():

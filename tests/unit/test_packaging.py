@@ -345,6 +345,7 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "policy_gradient",
         "policy_loss",
         "quantised",
+        "reference",
         "rollout",
         "rows",
         "sampling",

@@ -1,4 +1,4 @@
-"""The pages' tables name everything that the code offers: checks, formats, models, rules, gates, keys."""
+"""The pages' tables name everything that the code offers: checks, formats, rules, gates, keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import offapi.checks
 from offapi.checks.kinds import KindName
 from offapi.data.importers.formats.generic import NAMES
 from offapi.data.importers.importer import FORMATS
-from offapi.models.safe_folder import MODEL_TYPES
 from offapi.policy_loss import RULES
 from offapi.rl.gates import GATES
 from offapi.task.task import Task
@@ -38,8 +37,3 @@ def test_page_names_all(kind: str) -> None:
     code = " ".join(re.findall(r"`([^`\n]+)`", page))
     missing = [one for one in offered if not re.search(rf"(?<![\w-]){one}(?![\w-])", code)]
     assert missing == []
-
-
-def test_models_page_names_every_architecture() -> None:
-    page = (DOCS / "models.md").read_text("utf-8").lower().replace(" ", "")
-    assert [name for name in MODEL_TYPES if name not in page] == []
