@@ -340,7 +340,7 @@ def load(name: str, spec: ModelSpec) -> Backend:
     if spec.implementation == "auto":
         spec = replace(spec, implementation=choose_implementation(spec.path, name))
     if spec.activation_bytes is None:
-        with suppress(OSError, ValueError, KeyError):  # the backend reports a bad folder
+        with suppress(OSError, ValueError, KeyError, TypeError):  # the backend reports a bad folder
             size = activation_bytes(spec.path, name, spec.dtype)
             spec = replace(spec, activation_bytes=size)
     return start(spec)

@@ -1,7 +1,7 @@
 """The attention that transformers calls in every layer; a layout says what each token may see.
 
 There are two layouts: `Packed` rows to read or train on, and the slots of `Decoding`. Left out:
-attention that is more than a softmax over keys in a window.
+attention that is more than a softmax over keys in a window (`library_forward` has the rest).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from offapi.errors import BackendError
 
 from .cache import Decoding
 from .packed_attention import Packed
+from .scores import Scores
 
 Layout = Packed | Decoding
 
@@ -33,12 +34,13 @@ def attend(
 
     Raise BackendError for an architecture that needs more.
     """
-    extras = [name for name in ("softcap", "s_aux") if rest.get(name) is not None]
-    if extras or attention_mask is not None:
-        what = " and ".join(extras) or "a mask of its own"
+    if attention_mask is not None:
         raise BackendError(
-            f"the model's attention needs {what}, which the torch backend does not support.",
-            next_step="Use a model of another architecture.",
+            "the model's attention needs a mask of its own, which packed rows do not support.",
+            next_step="Use implementation = 'library'.",
         )
+    cap, sinks_H = rest.get("softcap"), rest.get("s_aux")
+    scores = None if cap is None and sinks_H is None else Scores(cap, sinks_H)
     layer: Any = module.layer_idx
-    return layout.attend(layer, query, key, value, scaling, sliding_window).transpose(1, 2), None
+    mixed = layout.attend(layer, query, key, value, scaling, sliding_window, scores)
+    return mixed.transpose(1, 2), None

@@ -20,13 +20,13 @@ from offapi.backend import (
     StartMatcher,
     TrainState,
 )
+from offapi.engine import Engine
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
 from . import checkpoint, losses, optimizer, rollout
 from .advantages import advantages
-from .engine import TorchEngine
-from .load_checks import check_logits, check_weights
+from .load_checks import check_logits, check_weights, choose_implementation
 from .lora import Adapters
 from .policy import Policy, choose_device, load_policy, measure_memory
 from .policy_gradient import policy_gradient
@@ -36,6 +36,7 @@ def load(spec: ModelSpec) -> Backend:
     """Load `spec` with torch; raise BackendError or ModelError."""
     policy = load_policy(spec)
     check_weights(policy)
+    choose_implementation(policy)
     check_logits(policy)
     return TorchBackend(policy)
 
@@ -58,7 +59,7 @@ class TorchBackend:
     @property
     def implementation(self) -> str:
         """How the model is computed."""
-        return "packed"
+        return self.policy.implementation
 
     @property
     def limits(self) -> Limits:
@@ -82,9 +83,9 @@ class TorchBackend:
 
     def engine(
         self, adapters: Mapping[str, Path | None] = MappingProxyType({}), cache_bytes: int = 0
-    ) -> TorchEngine:
+    ) -> Engine:
         further = Adapters(self.policy.model, self.policy.spec, adapters)
-        return TorchEngine(self.policy, further, cache_bytes)
+        return rollout.start_engine(self.policy, further, cache_bytes)
 
     def score(
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0

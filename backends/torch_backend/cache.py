@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .scores import Scores
+
 KV = tuple[Tensor, Tensor]  # keys and values, each (1, kv_heads, T, head_dim)
 Run = dict[int, KV]  # those of consecutive tokens, by layer
+PLAIN = Scores()
 GROWTH = 128  # tokens by which slots grow once they are in use
 
 
@@ -103,7 +106,14 @@ class Decoding:
         self.unseen.clear()
 
     def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float,
+        window: int | None,
+        scores: Scores | None = None,
     ) -> Tensor:
         """Attend with q, k, v that arrive as one packed row: (1, heads, R, head_dim)."""
         keys, values = self.slots[layer]
@@ -113,15 +123,15 @@ class Decoding:
         # The query heads that share a key head stand together.
         grouped = q[0].transpose(0, 1).reshape(rows * kv_heads, -1, dim)
         own_k, own_v = (slot[:rows, :, : self.longest].flatten(0, 1) for slot in (keys, values))
-        # Scale and mask are part of the product: on a GPU each would be a separate kernel.
-        scores = torch.baddbmm(
-            self._unseen(window, kv_heads, q.dtype), grouped, own_k.transpose(1, 2), alpha=scale
+        kind = scores or PLAIN
+        own = kind.masked(
+            self._unseen(window, kv_heads, q.dtype), grouped, own_k.transpose(1, 2), scale
         )
         if layer not in self.prefix:
-            mixed = torch.bmm(softmax(scores), own_v)
+            mixed = torch.bmm(kind.softmax(own, kind.grouped_sinks(rows, kv_heads)), own_v)
         else:
-            mixed = self._with_prefix(layer, grouped, scores, own_v, scale, window)
-        return mixed.reshape(rows, -1, dim).transpose(0, 1)[None]
+            mixed = self._with_prefix(layer, grouped, own, own_v, scale, window, kind)
+        return mixed.reshape(rows, -1, v.shape[3]).transpose(0, 1)[None]
 
     def _unseen(self, window: int | None, kv_heads: int, dtype: torch.dtype) -> Tensor:
         """Return (R * kv_heads, 1, S): -inf where a row may not see one of its own keys, else 0.
@@ -147,6 +157,7 @@ class Decoding:
         own_v: Tensor,
         scale: float,
         window: int | None,
+        kind: Scores,
     ) -> Tensor:
         """Return the values mixed by one softmax over shared and own keys.
 
@@ -173,6 +184,7 @@ class Decoding:
                 grouped.new_empty(()), merge(grouped), k.transpose(1, 2), beta=0, alpha=scale
             )
         )
+        scores = kind.capped(scores)
         if window is not None:
             places_S = torch.arange(self.shared, device=own.device)
             gone_RS = places_S[None] <= self.lengths_R[:, None] + self.shared - window
@@ -181,14 +193,9 @@ class Decoding:
         if self.follows_R is not None:
             blind = ~self.follows_R.repeat_interleave(kv_heads)[:, None, None]
             scores = scores.masked_fill(blind, float("-inf"))
-        weights = softmax(torch.cat((scores, own), dim=-1))
+        weights = kind.softmax(torch.cat((scores, own), dim=-1), kind.grouped_sinks(rows, kv_heads))
         shared = split(torch.bmm(merge(weights[..., : self.shared]), v))
         return torch.baddbmm(shared, weights[..., self.shared :], own_v)
-
-
-def softmax(scores: Tensor) -> Tensor:
-    """Return the softmax over the last dimension, computed in float32."""
-    return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
 
 
 def cut(run: Run, start: int, stop: int) -> Run:

@@ -8,18 +8,15 @@ sampling more than one token per step.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from offapi.completions import Sampling
-from offapi.engine import Kinds, NewToken, RowError, RowRequest, check_new
-from offapi.episodes import check_tokens, common_prefix_length
+from offapi.engine import NewToken
+from offapi.episodes import common_prefix_length
 from offapi.prefix_tree import PrefixKey, PrefixTree, Tokens
 
 from .cache import Decoding, Run, cut, join, size_of
@@ -27,12 +24,13 @@ from .cuda_graphs import Graphs
 from .lora import Adapters, Places
 from .packed_attention import Packed
 from .policy import Policy
+from .row_queue import RowQueue
 from .rows import Row, WaitingPrompt, append, draw
 from .sampling import Drawn, choose
 
 
-class TorchEngine:
-    """One model's rows in progress; see `offapi.engine.Engine`. Live row i owns slot i."""
+class TorchEngine(RowQueue):
+    """Rows decoded by our attention and slots. Live row i owns slot i."""
 
     def __init__(
         self,
@@ -41,126 +39,22 @@ class TorchEngine:
         cache_bytes: int = 0,
         room: int | None = None,
     ) -> None:
-        self.policy, self.adapters = policy, adapters
-        self.room = policy.spec.limits.rollout_rows if room is None else room
         self.tree: PrefixTree[Run] = PrefixTree(cache_bytes, cut=cut, join=join, size=size_of)
-        self.inserted = 0
-        self.kinds = Kinds()
         self.capturable = policy.capturable
-        self.prepared: int | None = None  # the version of the weights that steps compute with
-        self._clear()
+        super().__init__(policy, adapters, room)
 
     def _clear(self) -> None:
-        self.waiting: deque[WaitingPrompt] = deque()
-        self.rows: list[Row] = []
-        self.kept: dict[int, Row] = {}
+        super()._clear()
         self.cache = Decoding()
         self.shared: Tokens = ()  # the prefix that slots continue
         self.shared_key: PrefixKey | None = None
-        self.fresh = True  # nothing has decoded since the engine was idle
         self.graphs: Graphs | None = None
         self.captured: tuple[Sampling, int] | None = None  # what `graphs` holds steps of
-        self.drawn: list[NewToken] = []  # not returned yet
-        self.failed: deque[RowError] = deque()  # not raised yet
-
-    @property
-    def idle(self) -> bool:
-        """Whether no row waits or decodes."""
-        return not (self.waiting or self.rows or self.drawn or self.failed)
-
-    def insert(self, requests: Sequence[RowRequest]) -> list[int]:
-        """See `Engine.insert`. Neighbours with one prompt are admitted together."""
-        for request in requests:
-            self._check(request)
-        self.fresh |= self.idle
-        numbers = range(self.inserted, self.inserted + len(requests))
-        self.inserted = numbers.stop
-        rows = [
-            Row(number, request, request.tokens, request.sampling, self.kinds.of(request.sampling))
-            for number, request in zip(numbers, requests, strict=True)
-        ]
-        alike = groupby(rows, key=lambda row: (row.prompt, row.request.adapter))
-        for (tokens, adapter), group in alike:
-            members = list(group)
-            for at in range(0, len(members), self.room):
-                self.waiting.append(WaitingPrompt(tokens, adapter, members[at : at + self.room]))
-        return list(numbers)
-
-    def _check(self, request: RowRequest) -> None:
-        if not request.tokens:
-            raise ValueError("a prompt must have at least one token, got an empty one")
-        check_tokens(request.tokens, self.policy.vocabulary, "a prompt")
-        if request.adapter not in self.adapters.names:
-            raise ValueError(f"the engine has no adapter {request.adapter!r}")
-
-    def extend(self, row: int, tokens: Sequence[int], sampling: Sampling) -> None:
-        """See `Engine.extend`."""
-        if row not in self.kept:
-            raise ValueError(f"row {row} must be a finished row that was kept")
-        check_tokens(tokens, self.policy.vocabulary, "an extension")
-        self.fresh |= self.idle
-        kept = self.kept.pop(row)
-        kept.continue_after(tokens, sampling, self.kinds.of(sampling))
-        self.waiting.append(WaitingPrompt(kept.prompt, kept.request.adapter, [kept]))
-
-    def add_adapter(self, name: str, folder: Path | None) -> None:
-        """See `Engine.add_adapter`."""
-        check_new(name, self.adapters.names)
-        self.adapters.load(name, folder)
-
-    def cancel(self, row: int) -> None:
-        """See `Engine.cancel`."""
-        self.drawn = [token for token in self.drawn if token.row != row]
-        self.failed = deque(error for error in self.failed if error.row != row)
-        for prompt in self.waiting:
-            for waiting in [each for each in prompt.rows if each.number == row]:
-                prompt.rows.remove(waiting)
-                self._release(waiting)
-        self.waiting = deque(prompt for prompt in self.waiting if prompt.rows)
-        if row in self.kept:
-            self._release(self.kept.pop(row))
-        for slot, live in enumerate(self.rows):
-            if live.number == row:
-                with torch.inference_mode():
-                    self._free(slot)
-                return
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._clear()
+        super().close()
         self.tree.clear()
-
-    def step(self) -> list[NewToken]:
-        """See `Engine.step`."""
-        if not self.failed:
-            self.drawn += self._advance()
-        if self.failed:
-            raise self.failed.popleft()
-        drawn, self.drawn = self.drawn, []
-        return drawn
-
-    def _advance(self) -> list[NewToken]:
-        """Admit waiting rows, decode one token for every live row, and return what was drawn."""
-        if self.prepared != self.policy.version:
-            self.policy.prepare_rollout()
-            self.prepared = self.policy.version
-        drawn: list[NewToken] = []
-        with torch.inference_mode():
-            while self._fits():
-                drawn += self._admit()
-                if any(row.finish for row in self.rows):
-                    break
-            else:
-                if self.rows:
-                    drawn += self._decode()
-            failed = self._retire()
-        return [token for token in drawn if token.row not in failed] if failed else drawn
-
-    def _fits(self) -> bool:
-        """Whether the first waiting prompt's rows can have slots, all at once."""
-        if not self.waiting:
-            return False
-        return not self.rows or len(self.rows) + len(self.waiting[0].rows) <= self.room
 
     def _key(self, adapter: str | None) -> PrefixKey:
         return PrefixKey(adapter, self.policy.version)
@@ -206,7 +100,8 @@ class TorchEngine:
             self._release(row)
         self._remember(prompts, at)
         counts = torch.tensor(copies, device=last_RD.device)
-        logits_RV = (last_RD @ self.policy.head.T).repeat_interleave(counts, dim=0)
+        logits_PV = self._logits(last_RD, [prompt.adapter for prompt in prompts])
+        logits_RV = logits_PV.repeat_interleave(counts, dim=0)
         return draw(logits_RV, rows)
 
     def _share(self) -> None:
@@ -287,6 +182,13 @@ class TorchEngine:
         with self.adapters.applied(places_of(names, self.policy.device)):
             return self.policy.hidden(tokens_1L, positions_1L, layout)
 
+    def _logits(self, hidden_RD: Tensor, names: Sequence[str | None]) -> Tensor:
+        """Return the logits (R, V), each row's by the adapter of its name."""
+        if not any(name is not None for name in names):
+            return self.policy.logits(hidden_RD)
+        with self.adapters.applied(places_of(names, self.policy.device)):
+            return self.policy.logits(hidden_RD, plain=False)
+
     def _decode(self) -> list[NewToken]:
         """Decode one token for every row: the model as it is, or captured steps on CUDA."""
         rows, cache, device = self.rows, self.cache, self.policy.device
@@ -301,7 +203,7 @@ class TorchEngine:
         cache.place(inputs_2R[1], max(filled) + 1, follows_R)
         names = [row.request.adapter for row in rows]
         hidden_1RD = self._hidden(inputs_2R[:1], positions_R[None], cache, names)
-        return draw(hidden_1RD[0] @ self.policy.head.T, rows)
+        return draw(self._logits(hidden_1RD[0], names), rows)
 
     def _alike(self) -> bool:
         """Whether one captured step holds for all rows."""
@@ -323,7 +225,7 @@ class TorchEngine:
             cache.place(filled_R, longest)
             positions_R = filled_R + cache.shared
             hidden_RD = policy.sampled_hidden(tokens_R[None], positions_R[None], cache)[0]
-            return choose(hidden_RD @ policy.head.T, sampling, uniforms_R)
+            return choose(policy.logits(hidden_RD), sampling, uniforms_R)
 
         key = rows[0].kind, cache.generation
         if self.graphs is None or self.captured != key:
@@ -349,30 +251,16 @@ class TorchEngine:
 
         self.tree.insert(key, tokens, read, pin)
 
+    def _hold(self, slot: int) -> None:
+        row = self.rows[slot]
+        row.kept = row.key, (*row.prompt, *row.tokens[:-1])
+        self._keep(slot, *row.kept, pin=True)
+
     def _release(self, row: Row) -> None:
         """Let what the tree holds for a kept row be dropped."""
         if row.kept is not None:
             self.tree.unpin(*row.kept)
             row.kept = None
-
-    def _retire(self) -> set[int]:
-        """Drop finished rows, whose keys stay if kept, and failed ones, whose numbers return."""
-        failed: set[int] = set()
-        for slot in reversed(range(len(self.rows))):
-            row = self.rows[slot]
-            error = row.matcher and row.matcher.error
-            if error:
-                failed.add(row.number)
-                self.failed.append(RowError(row.number, error))
-            elif row.finish is None:
-                continue
-            elif row.request.keep:
-                tokens, key = (*row.prompt, *row.tokens[:-1]), row.key
-                self._keep(slot, key, tokens, pin=True)
-                row.kept = key, tokens
-                self.kept[row.number] = row
-            self._free(slot)
-        return failed
 
     def _free(self, slot: int) -> None:
         """Drop the row of `slot`; the last running row takes its place."""

@@ -6,6 +6,7 @@ Left out: norms with an offset or a gate, which stay as they are.
 from __future__ import annotations
 
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ def fuse(model: nn.Module) -> int:
 def _fused(module: Any) -> partial[Tensor] | None:
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if weight is None or eps is None:
+    takes = signature(module.forward).parameters
+    if weight is None or eps is None or len(takes) != 1:  # a gate, say, is one more
         return None
     return partial(rms_norm, normalized_shape=tuple(weight.shape), weight=weight, eps=eps)
 

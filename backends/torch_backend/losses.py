@@ -1,14 +1,15 @@
 """Logprobs at the masked positions alone, and the losses built on them.
 
 The head over the vocabulary runs on the masked positions in chunks. Each chunk keeps its Jacobian
-with respect to the hidden state instead of its logits: D numbers per token instead of V. Every loss
-is then a function of per-token logprobs. Left out: packing across calls, and losses that need whole
+with respect to the hidden state instead of its logits: D numbers per token instead of V. A head
+that is more than a matrix is computed again in the backward pass instead. Every loss is then a
+function of per-token logprobs. Left out: packing across calls, and losses that need whole
 distributions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from offapi.backend import By
 from offapi.episodes import (
@@ -28,8 +30,9 @@ from offapi.episodes import (
 )
 from offapi.errors import BackendError
 
+from .library_forward import library_hidden
 from .packed_attention import Packed
-from .packing import Pack, packs
+from .packing import Pack, equal_rows, packs
 from .policy import Policy
 
 
@@ -121,17 +124,61 @@ def masked_logprobs(
     They are differentiable in the adapter.
     """
     device = policy.device
-    layout = Packed(tuple((tree.shared, tree.lengths) for tree in pack.trees))
-    tokens_1L = torch.tensor([pack.tokens], device=device)
-    positions_1L = torch.tensor([pack.positions], device=device)
-    rows_T = torch.tensor(pack.rows, device=device)
     targets_T = torch.tensor(pack.targets, device=device)
-    hidden_TD = policy.hidden(tokens_1L, positions_1L, layout)[0, rows_T]
+    hidden_TD = hidden_of_pack(policy, pack)
     masks = place_masks([episodes[i].sampling_mask for i in pack.episodes], pack.counts, device)
+    chunk, head_VD = policy.spec.limits.logit_rows, policy.head
+    if head_VD is None or head_VD.requires_grad:
+        return recomputed_logprobs(policy, hidden_TD, targets_T, temperature, masks)
     logprobs_T: Tensor = SelectedLogprobs.apply(  # type: ignore[no-untyped-call]
-        hidden_TD, policy.head, targets_T, temperature, policy.spec.limits.logit_rows, masks
+        hidden_TD, head_VD, targets_T, temperature, chunk, masks
     )
     return logprobs_T
+
+
+def hidden_of_pack(policy: Policy, pack: Pack) -> Tensor:
+    """Return the hidden states that predict the pack's targets, (T, D)."""
+    rows_T = torch.tensor(pack.rows, device=policy.device)
+    tokens_1L = torch.tensor([pack.tokens], device=policy.device)
+    if policy.implementation == "library":
+        hidden_RLD = library_hidden(policy.model, tokens_1L.view(len(pack.trees), -1))
+        return hidden_RLD.flatten(0, 1)[rows_T]
+    layout = Packed(tuple((tree.shared, tree.lengths) for tree in pack.trees))
+    positions_1L = torch.tensor([pack.positions], device=policy.device)
+    return policy.hidden(tokens_1L, positions_1L, layout)[0, rows_T]
+
+
+def recomputed_logprobs(
+    policy: Policy,
+    hidden_TD: Tensor,
+    targets_T: Tensor,
+    temperature: float,
+    masks: MaskRows | None,
+) -> Tensor:
+    """Return what `SelectedLogprobs` does, for a head that is more than a matrix, or trained.
+
+    The backward pass computes the head again, chunk by chunk, instead of keeping the logits.
+    """
+
+    def part(hidden_RD: Tensor, start: int) -> Tensor:
+        logits_RV = policy.logits(hidden_RD).float() / temperature
+        if masks is not None:
+            logits_RV = masks.apply(logits_RV, start)
+        own_R1 = targets_T[start : start + len(hidden_RD), None]
+        return logits_RV.gather(1, own_R1)[:, 0] - logits_RV.logsumexp(-1)
+
+    chunk = policy.spec.limits.logit_rows
+    parts = [
+        checkpoint(part, hidden_TD[start : start + chunk], start, use_reentrant=False)
+        for start in range(0, len(targets_T), chunk)
+    ]
+    return torch.cat(parts)
+
+
+def micro_batches(policy: Policy, episodes: Sequence[Episode]) -> Iterator[Pack]:
+    """Yield the micro-batches that `masked_logprobs` takes."""
+    lay = packs if policy.implementation == "packed" else equal_rows
+    return lay(episodes, policy.spec.limits.micro_batch)
 
 
 def score(policy: Policy, episodes: Sequence[Episode], by: By, temperature: float) -> list[Floats]:
@@ -144,7 +191,7 @@ def score(policy: Policy, episodes: Sequence[Episode], by: By, temperature: floa
         policy.scored_by_reference() if by == "reference" else nullcontext(),
         torch.inference_mode(),
     ):
-        for pack in packs(masked, policy.spec.limits.micro_batch):
+        for pack in micro_batches(policy, masked):
             logprobs_T = masked_logprobs(policy, pack, masked, temperature).cpu().numpy()
             for i, own_T in pack.split(logprobs_T).items():
                 scored[places[i]] = own_T
@@ -160,7 +207,7 @@ def forward_backward(policy: Policy, batch: Sequence[Episode]) -> Metrics:
     check_learnable(batch, policy.vocabulary)
     tokens = sum(sum(episode.mask) for episode in batch)
     total = 0.0
-    for pack in packs(batch, policy.spec.limits.micro_batch):
+    for pack in micro_batches(policy, batch):
         part = -masked_logprobs(policy, pack, batch).sum() / tokens
         part.backward()  # type: ignore[no-untyped-call]
         total += float(part.detach())

@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from .bucketed_attention import PackedRow, Rectangles, rectangles
 from .cache import KV
+from .scores import Scores
 
 
 @dataclass
@@ -31,14 +32,29 @@ class Packed:
     laid: dict[int | None, Rectangles] = field(default_factory=dict)  # by window
 
     def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float,
+        window: int | None,
+        scores: Scores | None = None,
     ) -> Tensor:
         if self.keep is not None:
             self.keep[layer] = (k, v)
-        return (self.by_rectangles if q.is_cuda else self.by_rows)(layer, q, k, v, scale, window)
+        way = self.by_rectangles if q.is_cuda else self.by_rows
+        return way(layer, q, k, v, scale, window, scores)
 
     def by_rectangles(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float,
+        window: int | None,
+        scores: Scores | None = None,
     ) -> Tensor:
         """Attend all rows in a few calls, for devices that wait for launches."""
         earlier = 0
@@ -48,7 +64,7 @@ class Packed:
             k, v = torch.cat((before[0], k), dim=2), torch.cat((before[1], v), dim=2)
         if window not in self.laid:
             self.laid[window] = rectangles(self._rows(earlier), earlier, window, q.device)
-        return self.laid[window].attend(q, k, v, scale)
+        return self.laid[window].attend(q, k, v, scale, scores)
 
     def _rows(self, earlier: int) -> list[PackedRow]:
         rows: list[PackedRow] = []
@@ -64,7 +80,14 @@ class Packed:
         return rows
 
     def by_rows(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float,
+        window: int | None,
+        scores: Scores | None = None,
     ) -> Tensor:
         """Attend row by row without padding, for devices that are slow at arithmetic."""
         parts = []
@@ -74,23 +97,31 @@ class Packed:
             if shared:
                 rows = slice(start, start + shared)
                 before = (k[:, :, rows], v[:, :, rows])
-                parts.append(self._row(q[:, :, rows], before, None, scale, window))
+                parts.append(self._row(q[:, :, rows], before, None, scale, window, scores))
                 start += shared
             for length in lengths:
                 rows = slice(start, start + length)
-                parts.append(
-                    self._row(q[:, :, rows], (k[:, :, rows], v[:, :, rows]), before, scale, window)
-                )
+                own = k[:, :, rows], v[:, :, rows]
+                parts.append(self._row(q[:, :, rows], own, before, scale, window, scores))
                 start += length
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
     def _row(
-        self, q: Tensor, own: KV, before: KV | None, scale: float, window: int | None
+        self,
+        q: Tensor,
+        own: KV,
+        before: KV | None,
+        scale: float,
+        window: int | None,
+        scores: Scores | None,
     ) -> Tensor:
         if before is not None:
             own = (torch.cat((before[0], own[0]), dim=2), torch.cat((before[1], own[1]), dim=2))
         k, v = own
         gqa = k.shape[1] != q.shape[1]
+        if scores is not None:
+            mask = self._mask(q.shape[2], k.shape[2], window, q.device)
+            return scores.attend(q, k, v, mask, scale)
         if before is None and (window is None or q.shape[2] <= window):
             return scaled_dot_product_attention(
                 q, k, v, is_causal=True, scale=scale, enable_gqa=gqa

@@ -77,6 +77,22 @@ def packs(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
         yield _pack(episodes, tokens, trees)
 
 
+def equal_rows(episodes: Sequence[Episode], budget: int) -> Iterator[Pack]:
+    """Yield micro-batches whose rows have one length and share nothing, of at most `budget` tokens.
+
+    They need no padding, for models that cannot have rows end to end. A longer episode goes alone.
+    """
+    tokens = [episode.tokens for episode in episodes]
+    lengths: dict[int, list[int]] = {}
+    for index, row in enumerate(tokens):
+        lengths.setdefault(len(row), []).append(index)
+    for length, members in lengths.items():
+        count = max(budget // length, 1)
+        for start in range(0, len(members), count):
+            trees = [Tree((index,), 0, (length,)) for index in members[start : start + count]]
+            yield _pack(episodes, tokens, trees)
+
+
 def _together(episodes: Sequence[Episode]) -> list[list[int]]:
     """Return the indices of episodes by prompt, or all together if no two share a prompt."""
     groups: dict[tuple[int, ...], list[int]] = {}

@@ -1,7 +1,8 @@
 """The model in torch: base weights by transformers, LoRA by PEFT, attention by `attention.attend`.
 
-Left out: sharding over devices, and architectures whose attention is more than softmax over keys in
-a window.
+Where the attention is more than softmax over keys in a window, or something else carries state from
+token to token, the library's own forward takes the place of packed rows (`library_forward`). Left
+out: sharding over devices.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from offapi.errors import BackendError, ModelError
 
 from . import quantised
 from .attention import Layout, attend
-from .fused_norms import fuse
+from .head import after_base, matrix_of, vocabulary_of
 from .lora import adapted, inject
 from .merged_weights import Merged
 
 ATTENTION = "offapi"
+# keys of configurations whose layers wait for numbers of the device
+LOOKS_BACK = ("num_experts", "num_local_experts", "n_routed_experts", "activation_sparsity_pattern")
 LARGEST = 16384  # tokens of a micro-batch on CUDA
 AttentionInterface.register(ATTENTION, attend)
 
@@ -49,10 +52,22 @@ class Policy:
     version: int = 0  # of the adapter's matrices: keys and values of another one are useless
     loaded: dict[str, Tensor] | None = None  # the adapter that was loaded; None: newly drawn
     merged: Merged | None = None  # None where it would take too much memory
+    implementation: str = "packed"
+    cached: bool = True  # whether the library's cache gives what its forward does
+    head: Tensor | None = None  # (V, D) if the head is the product with it and nothing else
+
+    def logits(self, hidden_TD: Tensor, plain: bool = True) -> Tensor:
+        """Return the logits (T, V) of the base's last hidden states.
+
+        Without `plain` the head is run as a layer, which a further adapter may be on.
+        """
+        if plain and self.head is not None:
+            return hidden_TD @ self.head.T
+        return after_base(self.model, hidden_TD)
 
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """Return the last hidden states of packed `tokens` (1, L), shape (1, L, D)."""
-        out = self.model.model(
+        out = self.model.base_model(
             input_ids=tokens, position_ids=positions, use_cache=False, layout=layout
         )
         states: Tensor = out.last_hidden_state
@@ -68,7 +83,7 @@ class Policy:
 
         The copy is made only if it fits into a quarter of the free memory.
         """
-        if self.device.type != "cuda" or not self.lora:
+        if self.device.type != "cuda" or not self.lora or self.implementation != "packed":
             return
         if self.merged is None:
             needed = sum(quantised.float_bytes(layer.base_layer) for layer in adapted(self.model))
@@ -81,23 +96,19 @@ class Policy:
     def capturable(self) -> bool:
         """Whether a CUDA graph can hold a decoding step.
 
-        It cannot if the rotary embedding looks at lengths on the CPU.
+        It cannot if a layer looks at numbers on the CPU: a rotary embedding at lengths, a router at
+        which experts have tokens, a sparse activation at its cut.
         """
-        config = self.model.config
+        config = self.model.config.get_text_config()
         rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
         grows = any(kind in str(rope) for kind in ("dynamic", "longrope"))
-        return self.device.type == "cuda" and not grows
-
-    @property
-    def head(self) -> Tensor:
-        """The output embedding, shape (V, D)."""
-        weight: Tensor = self.model.get_output_embeddings().weight
-        return weight
+        looks = any(getattr(config, key, None) for key in LOOKS_BACK)
+        return self.device.type == "cuda" and not grows and not looks
 
     @property
     def vocabulary(self) -> int:
         """How many tokens the model knows."""
-        return int(self.head.shape[0])
+        return vocabulary_of(self.model)
 
     @contextmanager
     def scored_by_reference(self) -> Iterator[None]:
@@ -138,7 +149,7 @@ def load_policy(spec: ModelSpec) -> Policy:
         model: Any = AutoModelForCausalLM.from_pretrained(
             spec.path,
             dtype=getattr(torch, spec.dtype),
-            attn_implementation=ATTENTION,
+            attn_implementation=None if spec.implementation == "library" else ATTENTION,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -157,12 +168,13 @@ def load_policy(spec: ModelSpec) -> Policy:
     lora, scale = inject(model, spec)
     model.to(device).train(False)
     if device.type == "cuda":
-        fuse(model)
         spec = replace(spec, limits=fitting(spec, torch.cuda.mem_get_info(device)[0]))
     loaded = None
     if spec.adapter is not None:
         loaded = {name: parameter.data.clone() for name, parameter in lora.items()}
-    return Policy(model, device, spec, lora, scale=scale, loaded=loaded)
+    policy = Policy(model, device, spec, lora, scale=scale, loaded=loaded)
+    policy.head = matrix_of(model)
+    return policy
 
 
 def choose_device(name: str) -> torch.device:

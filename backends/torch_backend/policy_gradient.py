@@ -19,8 +19,7 @@ from offapi.policy_loss import (
     ratio_metrics,
 )
 
-from .losses import check_trainable, masked_logprobs
-from .packing import packs
+from .losses import check_trainable, masked_logprobs, micro_batches
 from .policy import Policy
 from .policy_loss import policy_loss
 
@@ -37,7 +36,7 @@ def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLos
     episodes = [batch[i].episode for i in places]
     logprobs: list[Floats | None] = [None] * len(batch)
     total, computed, statistics = 0.0, 0, []
-    for pack in packs(episodes, policy.spec.limits.micro_batch):
+    for pack in micro_batches(policy, episodes):
         logprobs_T = masked_logprobs(policy, pack, episodes, loss.temperature)
         members = [batch[places[i]] for i in pack.episodes]
         part, part_statistics = policy_loss(

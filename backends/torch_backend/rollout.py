@@ -14,8 +14,19 @@ from offapi.engine import NewToken, RowError, RowRequest, StartMatcher
 from offapi.episodes import SamplingMask
 
 from .engine import TorchEngine
+from .library_engine import LibraryEngine
 from .lora import Adapters
 from .policy import Policy
+from .row_queue import RowQueue
+
+
+def start_engine(
+    policy: Policy, adapters: Adapters, cache_bytes: int = 0, room: int | None = None
+) -> RowQueue:
+    """Return an engine that computes as the policy does; the library keeps no prefixes."""
+    if policy.implementation == "library":
+        return LibraryEngine(policy, adapters, room)
+    return TorchEngine(policy, adapters, cache_bytes, room)
 
 
 def rollout(
@@ -39,7 +50,7 @@ def rollout(
 
 def _groups(policy: Policy, firsts: Sequence[RowRequest], n: int) -> Iterator[Group]:
     room = max(policy.spec.limits.rollout_rows // n, 1) * n
-    engine = TorchEngine(policy, Adapters(policy.model, policy.spec, {}), room=room)
+    engine = start_engine(policy, Adapters(policy.model, policy.spec, {}), room=room)
     for first in firsts:  # apart, so that equal prompts stay groups
         engine.insert([replace(first, sample=sample) for sample in range(n)])
     rows: defaultdict[int, list[NewToken]] = defaultdict(list)
@@ -56,7 +67,7 @@ def _groups(policy: Policy, firsts: Sequence[RowRequest], n: int) -> Iterator[Gr
                 yield Group(prompt, tuple(group[sample] for sample in range(n)))
 
 
-def _step(engine: TorchEngine) -> list[NewToken]:
+def _step(engine: RowQueue) -> list[NewToken]:
     try:
         return engine.step()
     except RowError as error:

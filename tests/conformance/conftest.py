@@ -61,7 +61,15 @@ def truth(model_folder: Path) -> oracle.Llama:
 
 
 @pytest.fixture
-def load(backend_name: str, model_folder: Path, request: pytest.FixtureRequest) -> Iterator[Load]:
+def implementation(request: pytest.FixtureRequest) -> str:
+    """How the model is computed; see `implementations.EVERY`."""
+    return str(getattr(request, "param", "auto"))
+
+
+@pytest.fixture
+def load(
+    backend_name: str, implementation: str, model_folder: Path, request: pytest.FixtureRequest
+) -> Iterator[Load]:
     """`load(lora=..., limits=...)` gives the tiny model in fp32, on the device under test."""
     opened: list[Backend] = []
     on_gpu = request.config.getoption("--device") == "gpu"
@@ -69,8 +77,10 @@ def load(backend_name: str, model_folder: Path, request: pytest.FixtureRequest) 
     def start(**fields: object) -> Backend:
         name = str(fields.pop("name", backend_name))
         device = ({"torch": "cuda", "mlx": "gpu"} if on_gpu else dict.fromkeys(NEEDS, "cpu"))[name]
-        spec = ModelSpec(**{"path": model_folder, "device": device, **fields})  # type: ignore[arg-type]
-        opened.append(seam.load(name, spec))
+        given = {"path": model_folder, "device": device, "implementation": implementation}
+        opened.append(seam.load(name, ModelSpec(**{**given, **fields})))  # type: ignore[arg-type]
+        if opened[-1].implementation != ("packed" if implementation == "auto" else implementation):
+            pytest.skip(f"{name} has no implementation {implementation!r} yet")
         return opened[-1]
 
     yield start

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import oracle
 import pytest
+from implementations import EVERY
 from test_rollout import KINDS, PROMPTS, SAMPLED, run, same
 
 from offapi.backend import Arrays, Backend, Completion, Limits, Sampling, StartMatcher
@@ -105,6 +106,7 @@ def test_greedy_takes_the_likeliest_that_is_allowed(
         assert completion.sampling_mask is None
 
 
+@EVERY
 @pytest.mark.parametrize("kind", ["plain", "top_k", "top_p", "min_p", "all"])
 def test_a_bound_draw_is_the_inverse_cdf_of_what_is_allowed(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, kind: str
@@ -158,6 +160,7 @@ def test_free_and_bound_rows_decode_side_by_side(load: Load) -> None:
                 assert one[0].tokens != other[0].tokens
 
 
+@EVERY
 @pytest.mark.parametrize("rows", [1, 4, 64])
 def test_a_bound_row_is_the_same_whatever_it_is_batched_with(load: Load, rows: int) -> None:
     together = bound(load(limits=Limits(rollout_rows=rows)), SAMPLED, n=2)
@@ -184,6 +187,7 @@ def test_a_rank_takes_the_runner_up_and_greedy_goes_on(
         assert completion.tokens[2] == logits[2].argmax()
 
 
+@EVERY
 @pytest.mark.parametrize("starts", [None, STARTS], ids=["free", "bound"])
 @pytest.mark.parametrize("kind", ["greedy", "plain", "all"])
 def test_signals_are_of_the_models_own_distribution(
@@ -233,6 +237,7 @@ def test_starts_are_one_per_prompt(load: Load) -> None:
         load().rollout(PROMPTS, 1, SAMPLED, starts=[None])
 
 
+@EVERY
 def test_a_matcher_that_allows_nothing_is_refused(load: Load) -> None:
     starts = [lambda sample: ByPosition({2: []})] * len(PROMPTS)
     with pytest.raises(ValueError, match="got one that allows none"):

@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import tiny_llama
+from implementations import EVERY
 from numpy.typing import NDArray
 from test_bound_rollout import GREEDY, ByPosition, sets
 from test_rollout import KINDS, PROMPTS, SAMPLED, SHARED, run
@@ -147,6 +148,7 @@ def test_an_engine_draws_what_rollout_draws(adapted: Load, rows: int, n: int) ->
         np.testing.assert_allclose(answer.logprobs, completion.logprobs, atol=oracle.CLOSE)
 
 
+@EVERY
 @pytest.mark.parametrize("rows", [2, 3, 64])
 def test_rows_of_every_kind_share_a_batch_and_each_is_as_if_alone(adapted: Load, rows: int) -> None:
     together = answer_all(adapted(limits=Limits(rollout_rows=rows)).engine(), MIXED)
@@ -155,6 +157,7 @@ def test_rows_of_every_kind_share_a_batch_and_each_is_as_if_alone(adapted: Load,
     assert len({len(answer.tokens) for answer in together}) > 3
 
 
+@EVERY
 @pytest.mark.parametrize("first", [1, 2, 4])
 def test_rows_that_join_late_are_as_if_alone(adapted: Load, first: int) -> None:
     engine, answers, numbers = adapted().engine(), dict[int, Answer](), list[int]()
@@ -167,6 +170,7 @@ def test_rows_that_join_late_are_as_if_alone(adapted: Load, first: int) -> None:
         same(answers[number], alone(adapted, request))
 
 
+@EVERY
 @pytest.mark.parametrize("cache_bytes", [0, 10**7])
 def test_rows_of_several_adapters_share_a_batch(
     adapted: Load, folders: Mapping[str, Path | None], cache_bytes: int
@@ -200,6 +204,7 @@ def test_an_adapter_is_what_a_backend_that_loads_it_has(
             np.testing.assert_allclose(answer.logprobs, completion.logprobs, atol=oracle.CLOSE)
 
 
+@EVERY
 @pytest.mark.parametrize("cache_bytes", [0, 10**7])
 @pytest.mark.parametrize("first", [{}, {"letters"}])
 def test_an_adapter_may_be_added_while_rows_are_live(
@@ -271,6 +276,7 @@ def test_the_head_may_have_no_adapter(load: Load, tmp_path: Path) -> None:
             attempt()
 
 
+@EVERY
 def test_the_policys_own_adapter_may_train_beside_others(
     adapted: Load, folders: Mapping[str, Path | None]
 ) -> None:
@@ -301,6 +307,7 @@ KEPT = [
 ]
 
 
+@EVERY
 @pytest.mark.parametrize("cache_bytes", [0, 10**7])
 @pytest.mark.parametrize("cut", [2, 5])
 def test_an_extended_row_continues_as_one_long_prompt_would(
@@ -351,6 +358,7 @@ def continued(
     return tokens[len(history) :]
 
 
+@EVERY
 def test_an_extended_row_has_its_adapter_still(
     adapted: Load, folders: Mapping[str, Path | None]
 ) -> None:
@@ -374,6 +382,7 @@ def test_an_extended_row_has_its_adapter_still(
     assert drain(engine)[again[0]].tokens == expected.tokens
 
 
+@EVERY
 def test_a_cancelled_row_leaves_its_slot_to_one_that_waits(load: Load) -> None:
     engine = load(limits=Limits(rollout_rows=2)).engine()
     long = replace(SAMPLED, max_tokens=30)
@@ -395,6 +404,7 @@ def test_a_cancelled_row_leaves_its_slot_to_one_that_waits(load: Load) -> None:
     assert len(seen[other].tokens) == 30
 
 
+@EVERY
 def test_all_rows_may_be_cancelled_and_the_engine_goes_on(load: Load) -> None:
     engine = load().engine()
     numbers = engine.insert(MIXED)
@@ -438,6 +448,7 @@ def test_only_a_kept_finished_row_is_extended(load: Load) -> None:
         engine.extend(kept, (1,), SAMPLED)
 
 
+@EVERY
 def test_a_closed_engine_has_no_rows_and_can_be_used_again(load: Load) -> None:
     engine = load().engine(cache_bytes=10**7)
     engine.insert(MIXED)

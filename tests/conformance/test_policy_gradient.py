@@ -13,6 +13,7 @@ import oracle
 import policy_oracle
 import pytest
 import tiny_llama
+from implementations import EVERY
 from policy_oracle import Array, Sample
 
 from offapi.adapter import Base, encode, module, parameter
@@ -202,6 +203,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@EVERY
 @pytest.mark.parametrize("case", CASES)
 def test_gradient_is_the_slope_of_the_numpy_loss(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, batch: list[Experience], case: str
@@ -309,6 +311,7 @@ def test_calls_add_up(adapted: Load, batch: list[Experience]) -> None:
     )
 
 
+@EVERY
 @pytest.mark.parametrize("rule", ["grpo", "dr_grpo", "dapo", "gspo"])
 def test_zero_advantages_count_but_are_not_computed(
     adapted: Load, batch: list[Experience], rule: str
@@ -353,6 +356,7 @@ def test_a_batch_without_any_advantage_gives_no_gradient(
         backend.optim_step(1e-2, PLAIN)
 
 
+@EVERY
 def test_logprobs_returned_are_those_of_score(adapted: Load, batch: list[Experience]) -> None:
     backend = adapted()
     update = backend.policy_gradient(batch, PolicyLoss(temperature=TEMPERATURE))
@@ -433,6 +437,7 @@ def drawn(backend: Backend, sampling: Sampling, n: int = 3) -> list[tuple[Comple
     ]
 
 
+@EVERY
 @pytest.mark.parametrize("kind", KINDS)
 def test_truncated_rollouts_are_scored_over_their_sampling_mask(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, kind: str

@@ -9,6 +9,7 @@ from importlib import import_module
 import numpy as np
 import oracle
 import pytest
+from implementations import EVERY
 
 from offapi.backend import Arrays, Backend, Completion, Limits, Sampling
 from offapi.episodes import Episode, Segment
@@ -53,6 +54,7 @@ def same(one: Completion, other: Completion) -> None:
     np.testing.assert_allclose(one.logprobs, other.logprobs, atol=oracle.CLOSE)
 
 
+@EVERY
 def test_greedy_takes_the_largest_logit_untempered(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
@@ -107,6 +109,7 @@ def test_kinds_of_sampling_really_differ(load: Load) -> None:
     assert len({token for tokens in drawn["plain"] for token in tokens}) > 10
 
 
+@EVERY
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])
 def test_a_row_is_the_same_whatever_it_is_batched_with(load: Load, rows: int) -> None:
     backend = load(limits=Limits(rollout_rows=rows))
@@ -149,6 +152,7 @@ def test_seed_and_step_change_the_draws(load: Load) -> None:
     assert runs[0] == run(backend)
 
 
+@EVERY
 @pytest.mark.parametrize("kind", ["plain", "hot"])
 def test_behaviour_logprobs_are_what_score_gives(adapted: Load, kind: str) -> None:
     backend, sampling = adapted(), KINDS[kind]
@@ -166,6 +170,7 @@ def test_behaviour_logprobs_are_what_score_gives(adapted: Load, kind: str) -> No
         np.testing.assert_allclose(completion.logprobs, scored, atol=oracle.CLOSE)
 
 
+@EVERY
 def test_a_stop_token_ends_a_row_and_is_kept(load: Load) -> None:
     backend = load()
     free = [group[0] for group in run(backend)]

@@ -12,6 +12,7 @@ import oracle
 import orjson
 import pytest
 import tiny_llama
+from implementations import EVERY
 
 from offapi.adapter import Base, encode, parameter
 from offapi.backend import Arrays, Backend, Limits, LoraSpec
@@ -56,6 +57,7 @@ def folder(tmp_path: Path, adapter: Arrays) -> Path:
     return tmp_path
 
 
+@EVERY
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 3.0])
 def test_policy_and_reference_against_numpy(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, temperature: float
@@ -72,6 +74,7 @@ def test_policy_and_reference_against_numpy(
     assert max(np.abs(a - b).max() for a, b in zip(policy, base, strict=True)) > 0.1
 
 
+@EVERY
 @pytest.mark.parametrize(
     "limits", [Limits(train_tokens=1), Limits(train_tokens=70), Limits(logit_rows=1)]
 )
@@ -102,6 +105,7 @@ def test_a_fresh_adapter_changes_nothing(load: Load) -> None:
     close(load(lora=SHAPE).score(EPISODES), load().score(EPISODES), atol=1e-6)
 
 
+@EVERY
 def test_the_first_token_may_not_be_masked(load: Load) -> None:
     with pytest.raises(ValueError, match="row-7"):
         load().score([episode((True, (3, 4)), name="row-7")])

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import oracle
 import pytest
+from implementations import EVERY
 
 from offapi.backend import AdamW, Arrays, Backend, Limits, LoraSpec, TrainState
 from offapi.episodes import Episode, Segment
@@ -59,6 +60,7 @@ def apart(one: Arrays, other: Arrays) -> float:
     return float(np.linalg.norm(flat(one) - flat(other)) / np.linalg.norm(flat(other)))
 
 
+@EVERY
 def test_loss_and_count_are_those_of_numpy(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
@@ -67,6 +69,7 @@ def test_loss_and_count_are_those_of_numpy(
     assert metrics["tokens"] == TOKENS
 
 
+@EVERY
 def test_gradient_is_the_slope_of_the_numpy_loss(
     adapted: Load, truth: oracle.Llama, adapter: Arrays
 ) -> None:
@@ -88,6 +91,7 @@ def test_gradient_is_the_slope_of_the_numpy_loss(
         assert (ahead - behind) / 2e-5 == pytest.approx(slope, rel=1e-4, abs=1e-4)
 
 
+@EVERY
 @pytest.mark.parametrize(
     "limits",
     [
@@ -189,6 +193,7 @@ def train(backend: Backend, steps: int) -> TrainState:
     return backend.state()
 
 
+@EVERY
 def test_resume_is_exact_to_the_byte(load: Load) -> None:
     half = train(load(lora=SHAPE), 2)
     resumed = load(lora=SHAPE, seed=99)
