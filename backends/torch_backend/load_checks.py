@@ -25,12 +25,13 @@ from .library_forward import continued, library_attention, library_hidden, selec
 from .losses import score
 from .packed_attention import Packed
 from .policy import ATTENTION, Policy
+from .quantised import is_packed
 from .scores import Scores
 
 LONGEST = 48  # tokens of a probe's row: one more than a window is tried up to here
 NATS = 1e-3  # in float32 and against any token; exact implementations differ by some 1e-5
 BEHAVIOUR = 1e-4  # nats by which a cached step may differ from the trainer's forward
-LOOSE = 0.1  # nats on average, where weights are not float32
+LOOSE = 0.1  # nats, where weights are not float32
 PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -107,7 +108,7 @@ def why_not_packed(policy: Policy) -> str | None:
     if len(probe.windows) != config.num_hidden_layers:
         return "some of its layers do not use the attention that is asked for"
     nats = difference(packed_RLV, plain_RLV)
-    limit = NATS if plain_RLV.dtype == torch.float32 else LOOSE
+    limit = NATS if is_exact(policy, plain_RLV) else LOOSE
     if nats <= limit:
         return None
     return f"they differ from its plain forward by {nats:.2g} nats"
@@ -171,7 +172,12 @@ def cache_agrees(policy: Policy) -> bool:
             return False
         logits_3V = policy.logits(whole_RLD[[1, 0, 1], -1])
         nats = difference(policy.logits(ends_3D), logits_3V)
-    return nats <= (BEHAVIOUR if logits_3V.dtype == torch.float32 else LOOSE)
+    return nats <= (BEHAVIOUR if is_exact(policy, logits_3V) else LOOSE)
+
+
+def is_exact(policy: Policy, logits: Tensor) -> bool:
+    """Whether nothing is computed more coarsely than in float32, whatever the number of rows."""
+    return logits.dtype == torch.float32 and not any(map(is_packed, policy.model.modules()))
 
 
 def difference(one: Tensor, other: Tensor) -> float:
