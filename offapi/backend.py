@@ -13,8 +13,10 @@ Shape suffixes of array names, here and in both backends: `_P` prompts, `_G` com
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -44,26 +46,58 @@ DType = Literal["auto", "float32", "bfloat16"]  # auto: see `resolve_dtype`
 By = Literal["policy", "reference"]
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ALL_LINEAR = "all-linear"  # every linear layer but the head and the routers of experts
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{name} must be a regular expression, got {pattern!r}: {error}") from None
 
 
 @dataclass(frozen=True)
 class LoraSpec:
     """Shape of a low-rank adapter (arXiv 2106.09685): W + (alpha / rank) * B @ A.
 
-    PEFT's convention of the scale. mlx-lm's own `scale` is this alpha / rank.
+    PEFT's conventions throughout, for the scale and for names; mlx-lm's own `scale` is this alpha /
+    rank. `targets` are the ends of module paths (`q_proj`, `layers.0.mlp.up_proj`), or `all-linear`;
+    a text in place of the list is an expression for whole paths. `LINEARS` on a model that has not
+    all of them means all-linear. A key of `ranks` and `alphas` is an expression for the end of a
+    path; the first that matches counts. `offapi.adapter.resolve` says what it comes to on a model.
     """
 
     rank: int = 16
     alpha: float = 32.0
-    targets: tuple[str, ...] = LINEARS
+    targets: tuple[str, ...] | str = LINEARS
+    rslora: bool = False  # the scale is alpha / sqrt(rank) (arXiv 2312.03732)
+    dora: bool = False  # rows keep a trained length of their own (arXiv 2402.09353)
+    layers: tuple[int, ...] = ()  # the layers that are adapted, from 0; none: all
+    exclude: tuple[str, ...] | str = ()  # as `targets`
+    ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
+    alphas: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         require(self, {"rank": AT_LEAST_1, "alpha": ABOVE_0})
+        if self.targets == ALL_LINEAR:  # as PEFT writes it
+            object.__setattr__(self, "targets", (ALL_LINEAR,))
+        for name, bound in (("ranks", AT_LEAST_1), ("alphas", ABOVE_0)):
+            for pattern, value in getattr(self, name).items():
+                if not bound[0](value):
+                    raise ValueError(f"{name} must be {bound[1]}, got {value} for {pattern!r}")
+                _check_pattern(name, pattern)
+        for name in ("targets", "exclude"):
+            if isinstance(expression := getattr(self, name), str):
+                _check_pattern(name, expression)
+        if any(layer < 0 for layer in self.layers):
+            raise ValueError("layers must be 0 or more")
+        if self.layers and isinstance(self.targets, str):
+            raise ValueError("layers cannot go with an expression in targets, which can name them")
 
     @property
     def scale(self) -> float:
-        """alpha / rank, the factor of B @ A."""
-        return self.alpha / self.rank
+        """alpha / rank, the factor of B @ A where no module has a rank or an alpha of its own."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 @dataclass(frozen=True)
@@ -129,7 +163,8 @@ class AdamW:
 class TrainState:
     """Everything exact resume needs. Keys are PEFT's parameter names, arrays fp32.
 
-    `lora_A.weight` has shape (rank, in), `lora_B.weight` (out, rank).
+    `lora_A.weight` has shape (rank, in), `lora_B.weight` (out, rank), and with DoRA
+    `lora_magnitude_vector` (out,). Of a model trained `full`, keys are the names of its weights.
     """
 
     adapter: Arrays
