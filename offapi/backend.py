@@ -60,11 +60,11 @@ def _check_pattern(name: str, pattern: str) -> None:
 class LoraSpec:
     """Shape of a low-rank adapter (arXiv 2106.09685): W + (alpha / rank) * B @ A.
 
-    PEFT's conventions throughout, for the scale and for names; mlx-lm's own `scale` is this alpha /
-    rank. `targets` are the ends of module paths (`q_proj`, `layers.0.mlp.up_proj`), or `all-linear`;
-    a text in place of the list is an expression for whole paths. `LINEARS` on a model that has not
-    all of them means all-linear. A key of `ranks` and `alphas` is an expression for the end of a
-    path; the first that matches counts. `offapi.adapter.resolve` says what it comes to on a model.
+    PEFT's conventions for the scale and for names; mlx-lm's `scale` is this alpha / rank. `targets`
+    are ends of module paths (`q_proj`, `layers.0.mlp.up_proj`), or `all-linear`; a text in place of
+    the list is an expression for whole paths. `LINEARS` on a model that has not all of them means
+    all-linear. A key of `ranks` and `alphas` is an expression for the end of a path; the first that
+    matches counts. `offapi.adapter.resolve` says what a shape comes to on a model.
     """
 
     rank: int = 16

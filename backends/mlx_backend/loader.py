@@ -14,16 +14,15 @@ import orjson
 from mlx.nn.layers.base import Module
 from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.quantized import QuantizedLinear
-from mlx.utils import tree_unflatten
 from mlx_lm.models.cache import KVCache, make_prompt_cache
-from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.utils import load_model
 
 from offapi import adapter
-from offapi.backend import LoraSpec, ModelSpec
+from offapi.backend import ModelSpec
 from offapi.errors import ModelError
 
 from . import attention
+from .injection import add_lora, first_arrays
 from .linux_cpu import fast_swiglu
 from .load_checks import check_attention, check_rope, check_weights
 from .policy import Policy, shapes, to_mlx
@@ -51,11 +50,11 @@ def load_policy(spec: ModelSpec) -> Policy:
     layers = len(model.layers)
     check_rope(model, config, spec.path)
     linears = _linears(model)
-    lora = _add_lora(model, linears, shape, spec) if shape else {}
+    lora = add_lora(model, linears, shape, spec) if shape else {}
     policy = Policy(
         model=model, head=_head(model), layers=layers, lora=lora, shape=shape, linears=linears
     )
-    arrays = adapter.draw_matrices(shapes(policy), spec.seed) if saved is None else saved
+    arrays = first_arrays(policy, spec.seed) if saved is None else saved
     adapter.check_fit(arrays, shapes(policy), str(spec.adapter or spec.path))
     matrices = to_mlx(arrays)
     policy.assign(matrices)
@@ -119,17 +118,3 @@ def _linears(model: Any) -> dict[str, Any]:
         for path, module in model.named_modules()
         if path.startswith("model.") and isinstance(module, Linear | QuantizedLinear)
     }
-
-
-def _add_lora(
-    model: Any, linears: dict[str, Any], shape: LoraSpec, spec: ModelSpec
-) -> dict[str, Any]:
-    adapter.check_targets(shape, (path.rsplit(".", 1)[-1] for path in linears), spec.path)
-    endings = tuple(f".{target}" for target in shape.targets)
-    lora = {
-        path: LoRALinear.from_base(module, r=shape.rank, dropout=0.0, scale=shape.scale)
-        for path, module in linears.items()
-        if path.endswith(endings)
-    }
-    model.update_modules(tree_unflatten(list(lora.items())))
-    return lora

@@ -18,20 +18,40 @@ from mlx.nn.layers.base import Module
 from mlx.utils import tree_unflatten
 
 from offapi import adapter
-from offapi.backend import LoraSpec, ModelSpec
+from offapi.backend import ModelSpec
 
+from .dora import lengths, rescale
+from .injection import sizes
 from .policy import Policy, RowAdapters, to_mlx
 
-Pair = tuple[mx.array, mx.array]  # A (in, rank) and B (rank, out)
 OWN = 0  # the number of the policy's own adapter
 
 
 @dataclass(frozen=True, eq=False)
-class Adapter:
-    """The matrices of an adapter by the dotted path of their layer; none for the base alone."""
+class Term:
+    """What an adapter adds to a layer: A (in, rank), scale * B (rank, out), and DoRA's factor."""
 
-    pairs: Mapping[str, Pair]
-    scale: float
+    a: mx.array
+    b: mx.array
+    factor: mx.array | None = None  # of the layer's rows, (out,)
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """The terms of an adapter by the dotted path of their layer; none for the base alone."""
+
+    terms: Mapping[str, Term]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """The terms of all adapters at one layer side by side."""
+
+    own: tuple[mx.array, ...]  # the policy's arrays that it was made of
+    ranks: tuple[int, ...]
+    a: mx.array
+    b: mx.array
+    factors: mx.array | None  # (adapters, out); None without DoRA
 
 
 @dataclass
@@ -39,7 +59,6 @@ class Mixture:
     """The adapters of the rows of one forward pass."""
 
     numbers_R: mx.array  # of each row's adapter
-    scales_R: mx.array
     masks: dict[tuple[int, ...], mx.array] = field(default_factory=dict)  # by ranks
 
     def kept(self, ranks: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
@@ -59,7 +78,7 @@ class Adapters:
         self.numbers: dict[str | None, int] = {None: OWN}
         self.others: list[Adapter] = []
         self.mixture: Mixture | None = None
-        self.stacks: dict[str, tuple[Pair | None, tuple[int, ...], mx.array, mx.array]] = {}
+        self.stacks: dict[str, Stack] = {}
         for name, folder in named.items():
             self.load(name, folder)
 
@@ -69,7 +88,7 @@ class Adapters:
         self.others.append(new)
         self.numbers[name] = len(self.others)
         self.stacks.clear()
-        _wrap(self.policy, set(new.pairs) | set(self.policy.lora))
+        _wrap(self.policy, set(new.terms) | set(self.policy.lora))
 
     @contextmanager
     def of_rows(self, names: Sequence[str | None]) -> Iterator[None]:
@@ -77,41 +96,59 @@ class Adapters:
         if not self.others or not any(self.numbers[name] for name in names):
             yield
             return
-        scales = [self._own_scale(), *(each.scale for each in self.others)]
-        numbers = [self.numbers[name] for name in names]
-        scales_R = mx.array([scales[number] for number in numbers])
-        self.mixture = Mixture(mx.array(numbers), scales_R)
+        self.mixture = Mixture(mx.array([self.numbers[name] for name in names]))
         self.policy.rows.adapters = self
         try:
             yield
         finally:
             self.policy.rows.adapters = self.mixture = None
 
-    def _own_scale(self) -> float:
-        return 0.0 if self.policy.shape is None else self.policy.shape.scale
-
     def add(self, path: str, x: mx.array, y: mx.array) -> mx.array:
         """Return `y`, the base's output at layer `path`, with each row's low-rank term."""
-        ranks, a, b = self._stack(path)
-        if self.mixture is None or not any(ranks):
+        stack = self._stack(path)
+        if self.mixture is None or not any(stack.ranks):
             return y
-        kept_R1K = self.mixture.kept(ranks, a.dtype)
-        z = ((x @ a) * kept_R1K) @ b
-        return y + (self.mixture.scales_R[:, None, None] * z).astype(y.dtype)
+        kept_R1K = self.mixture.kept(stack.ranks, stack.a.dtype)
+        z = ((x @ stack.a) * kept_R1K) @ stack.b
+        if stack.factors is None:
+            return y + z.astype(y.dtype)
+        factor_R1O = stack.factors[self.mixture.numbers_R][:, None]
+        return rescale(y + z, self.policy.linears[path], factor_R1O).astype(y.dtype)
 
-    def _stack(self, path: str) -> tuple[tuple[int, ...], mx.array, mx.array]:
-        """Return the ranks of all adapters at `path`, and their matrices side by side."""
+    def _stack(self, path: str) -> Stack:
+        """Return the terms of all adapters at `path`, made anew when training changed its own."""
         layer = self.policy.lora.get(path)
-        own = None if layer is None else (layer.lora_a, layer.lora_b)
-        before = self.stacks.get(path)
-        if before is None or _changed(before[0], own):
-            pairs = [own, *(each.pairs.get(path) for each in self.others)]
-            present = [pair for pair in pairs if pair is not None]
-            ranks = tuple(0 if pair is None else pair[0].shape[1] for pair in pairs)
-            a = mx.concatenate([pair[0] for pair in present], axis=1)
-            b = mx.concatenate([pair[1] for pair in present], axis=0)
-            before = self.stacks[path] = (own, ranks, a, b)
-        return before[1:]
+        own = () if layer is None else arrays_of(layer)
+        stack = self.stacks.get(path)
+        if stack is None or any(a is not b for a, b in zip(stack.own, own, strict=True)):
+            mine = None if layer is None else own_term(layer)
+            terms = [mine, *(each.terms.get(path) for each in self.others)]
+            stack = self.stacks[path] = _side_by_side(own, terms)
+        return stack
+
+
+def _side_by_side(own: tuple[mx.array, ...], terms: Sequence[Term | None]) -> Stack:
+    present = [term for term in terms if term is not None]
+    ranks = tuple(0 if term is None else term.a.shape[1] for term in terms)
+    a = mx.concatenate([term.a for term in present], axis=1)
+    b = mx.concatenate([term.b for term in present], axis=0)
+    factors = [None if term is None else term.factor for term in terms]
+    if all(factor is None for factor in factors):
+        return Stack(own, ranks, a, b, None)
+    ones = mx.ones(b.shape[1])
+    return Stack(own, ranks, a, b, mx.stack([ones if f is None else f for f in factors]))
+
+
+def arrays_of(layer: Any) -> tuple[mx.array, ...]:
+    """Return what of a LoRA layer is trained."""
+    dora = (layer.m,) if "m" in layer else ()
+    return layer.lora_a, layer.lora_b, *dora
+
+
+def own_term(layer: Any) -> Term:
+    """Return what a LoRA layer of the policy adds."""
+    factor = layer.factor() if "m" in layer else None
+    return Term(layer.lora_a, layer.scale * layer.lora_b, factor)
 
 
 class RowLoRALinear(Module):
@@ -129,13 +166,6 @@ class RowLoRALinear(Module):
         return result
 
 
-def _changed(before: Pair | None, now: Pair | None) -> bool:
-    """Whether training has put other matrices in place."""
-    if before is None or now is None:
-        return before is not now
-    return before[0] is not now[0] or before[1] is not now[1]
-
-
 def _wrap(policy: Policy, paths: set[str]) -> None:
     """Put the layers in place that know rows, once for each path."""
     new = {
@@ -150,32 +180,24 @@ def _wrap(policy: Policy, paths: set[str]) -> None:
 def _load(policy: Policy, folder: Path | None, model: Path) -> Adapter:
     """Read a PEFT folder; raise ModelError for one that is missing, damaged or does not fit."""
     if folder is None:
-        return Adapter({}, 0.0)
+        return Adapter({})
     shape, arrays = adapter.read_requested(ModelSpec(path=model, adapter=folder))
     assert shape is not None
     assert arrays is not None
     linears = policy.linears
-    adapter.check_targets(shape, (path.rsplit(".", 1)[-1] for path in linears), model)
-    adapter.check_fit(arrays, _shapes(linears, shape), str(folder))
+    known = sizes(linears)
+    modules = adapter.resolve(shape, known, folder)
+    adapter.check_fit(arrays, adapter.shapes_of(modules, known, dora=shape.dora), str(folder))
     matrices = to_mlx(arrays)
-    pairs = {
-        path: (matrices[adapter.parameter(path, "A")], matrices[adapter.parameter(path, "B")])
-        for path in _targeted(linears, shape)
-    }
-    return Adapter(pairs, shape.scale)
+    return Adapter(
+        {path: _term(path, matrices, linears[path], lora) for path, lora in modules.items()}
+    )
 
 
-def _targeted(linears: Mapping[str, Any], shape: LoraSpec) -> list[str]:
-    endings = tuple(f".{target}" for target in shape.targets)
-    return [path for path in linears if path.endswith(endings)]
-
-
-def _shapes(linears: Mapping[str, Any], shape: LoraSpec) -> adapter.Shapes:
-    """Return the shape of each matrix, in PEFT's layout."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in _targeted(linears, shape):
-        outputs, inputs = linears[path].weight.shape
-        inputs = inputs * 32 // getattr(linears[path], "bits", 32)  # packed, if quantised
-        shapes[adapter.parameter(path, "A")] = (shape.rank, inputs)
-        shapes[adapter.parameter(path, "B")] = (outputs, shape.rank)
-    return shapes
+def _term(
+    path: str, matrices: Mapping[str, mx.array], linear: Any, lora: adapter.ModuleLora
+) -> Term:
+    a, b = (matrices[adapter.parameter(path, matrix)] for matrix in "AB")
+    wanted = matrices.get(adapter.magnitude(path))
+    factor = None if wanted is None else wanted / lengths(linear, a, lora.scale * b)
+    return Term(a, lora.scale * b, factor)

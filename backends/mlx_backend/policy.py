@@ -83,12 +83,14 @@ class Policy:
     def parameters(self) -> dict[str, mx.array]:
         """Return the LoRA matrices by PEFT's names, in MLX's layout.
 
-        That is A (in, rank) and B (rank, out).
+        That is A (in, rank) and B (rank, out), and with DoRA the lengths of rows (out,).
         """
         matrices = {}
         for path, layer in self.lora.items():
             matrices[adapter.parameter(path, "A")] = layer.lora_a
             matrices[adapter.parameter(path, "B")] = layer.lora_b
+            if "m" in layer:  # DoRA's
+                matrices[adapter.magnitude(path)] = layer.m
         return matrices
 
     def assign(self, parameters: dict[str, mx.array]) -> None:
@@ -96,16 +98,18 @@ class Policy:
         for path, layer in self.lora.items():
             layer.lora_a = parameters[adapter.parameter(path, "A")]
             layer.lora_b = parameters[adapter.parameter(path, "B")]
+            if "m" in layer:
+                layer.m = parameters[adapter.magnitude(path)]
 
 
 def adapter_norm(policy: Policy) -> float:
-    """Return the Frobenius norm of all alpha / rank * B A together, without forming them.
+    """Return the Frobenius norm of all scale * B A together, without forming them.
 
     ||B A||^2 is the sum of (B^T B) * (A A^T).
     """
-    pairs = [(layer.lora_a, layer.lora_b) for layer in policy.lora.values()]
-    squares = mx.stack([((b @ b.T) * (a.T @ a)).sum() for a, b in pairs])
-    return check_trainable(policy).scale * math.sqrt(max(0.0, float(np.array(squares.sum()))))
+    terms = [(layer.scale, layer.lora_a, layer.lora_b) for layer in policy.lora.values()]
+    squares = mx.stack([scale**2 * ((b @ b.T) * (a.T @ a)).sum() for scale, a, b in terms])
+    return math.sqrt(max(0.0, float(np.array(squares.sum()))))
 
 
 def check_trainable(policy: Policy) -> LoraSpec:

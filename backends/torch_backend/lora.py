@@ -1,4 +1,4 @@
-"""LoRA matrices in a model: PEFT adds and names them; this module fills and applies them.
+"""LoRA matrices in a model, which PEFT adds and names (`injection`): this module applies them.
 
 Further adapters are applied to the rows that name them, the rows of one adapter together. Left out:
 dropout, training further adapters, and merging into the base itself, which drifts.
@@ -11,19 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import Linear
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, LoraSpec, ModelSpec
+from offapi.backend import Arrays, ModelSpec
 
-from .quiet_imports import QUANTISERS, hidden
+from . import dora
 
 NAME = "default"  # PEFT's name of the only adapter
 
@@ -31,7 +29,8 @@ NAME = "default"  # PEFT's name of the only adapter
 def forward(layer: Any, x: Tensor) -> Tensor:
     """Return x W^T + scale (x A^T) B^T, shape (..., out); A and B in their own dtype, as in PEFT.
 
-    It takes three kernels where PEFT takes five: scale and sum are part of the product with B.
+    It takes three kernels where PEFT takes five: scale and sum are part of the product with B. With
+    DoRA, rows have their trained lengths.
     """
     if layer.product is not None:
         output: Tensor = layer.product(x)
@@ -42,7 +41,12 @@ def forward(layer: Any, x: Tensor) -> Tensor:
     a, b = matrices(layer)
     inner = x.to(a.dtype).flatten(0, -2) @ a.T
     flat = base.to(a.dtype).flatten(0, -2)
-    return torch.addmm(flat, inner, b.T, alpha=layer.scaling[NAME]).to(base.dtype).view(base.shape)
+    scale = layer.scaling[NAME]
+    total = torch.addmm(flat, inner, b.T, alpha=scale)
+    factor = dora.factor_of(layer, NAME, scale)
+    if factor is not None:
+        total = dora.rescale(total, layer.base_layer, factor)
+    return total.to(base.dtype).view(base.shape)
 
 
 def matrices(layer: Any) -> tuple[Any, Any]:
@@ -52,39 +56,7 @@ def matrices(layer: Any) -> tuple[Any, Any]:
 
 def adapted(model: nn.Module) -> list[Any]:
     """Return the layers that have an adapter."""
-    return [layer for layer in model.modules() if isinstance(layer, Linear)]
-
-
-def inject(model: Any, spec: ModelSpec) -> tuple[dict[str, nn.Parameter], float]:
-    """Put LoRA layers into `model`, filled from `spec.adapter` or from the seed.
-
-    Return their parameters by PEFT's names, and their scale (alpha / rank); empty and 0 without
-    LoRA.
-    """
-    shape, arrays = adapters.read_requested(spec)
-    if shape is None:
-        return {}, 0.0
-    linears = linear_layers(model)
-    adapters.check_targets(shape, (name.rsplit(".", 1)[-1] for name in linears), spec.path)
-    alpha: Any = shape.alpha  # PEFT annotates it as int, but divides it by the rank
-    config = LoraConfig(
-        r=shape.rank, lora_alpha=alpha, target_modules=list(shape.targets), lora_dropout=0.0
-    )
-    with hidden(*QUANTISERS):
-        inject_adapter_in_model(config, model)
-    lora = {
-        adapters.PREFIX + name.replace(".default.", "."): parameter
-        for name, parameter in model.named_parameters()
-        if ".lora_" in name
-    }
-    for parameter in lora.values():
-        parameter.data = parameter.data.float()
-    for layer in adapted(model):
-        layer.forward, layer.product = MethodType(forward, layer), None
-    arrays = adapters.draw_matrices(shapes(lora), spec.seed) if arrays is None else arrays
-    adapters.check_fit(arrays, shapes(lora), str(spec.adapter or spec.path))
-    fill(lora, arrays)
-    return lora, shape.scale
+    return [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
 
 
 def shapes(lora: Mapping[str, nn.Parameter]) -> adapters.Shapes:
@@ -100,11 +72,27 @@ def fill(lora: Mapping[str, nn.Parameter], arrays: Arrays) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Adapter:
-    """The matrices A (rank, in) and B (out, rank) by their layer's path; none: the base alone."""
+class Term:
+    """What an adapter adds to a layer: A (rank, in), B (out, rank), and with DoRA the factor."""
 
-    pairs: Mapping[str, tuple[Tensor, Tensor]]
-    scale: float = 0.0
+    a: Tensor
+    b: Tensor
+    scale: float
+    factor: Tensor | None = None  # of the layer's rows, (out,)
+
+    def added(self, x: Tensor, base: Tensor, base_layer: Any) -> Tensor:
+        """Return what comes to `base` (L, out) for `x` (L, in)."""
+        term = x.to(self.a.dtype) @ self.a.T @ self.b.T * self.scale
+        if self.factor is None:
+            return term
+        return dora.rescale(base + term, base_layer, self.factor) - base
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """What is added to each layer, by its path; nothing: the base alone."""
+
+    terms: Mapping[str, Term]
 
 
 Places = Mapping[str | None, Tensor | None]  # adapter -> the places of its tokens; None: all
@@ -127,11 +115,11 @@ class Adapters:
         """Add the adapter of a PEFT folder, or the base alone, by `name`."""
         linears = linear_layers(self.model)
         self.named[name] = load_adapter(folder, linears, self.spec)
-        targets = self.named[name].pairs
+        targets = self.named[name].terms
         self.layers |= {
             path: layer
             for path, layer in linears.items()
-            if path in targets or isinstance(layer, Linear)
+            if path in targets or isinstance(layer, LoraLayer)
         }
 
     @property
@@ -156,20 +144,29 @@ class Adapters:
 
     def _forward(self, path: str, layer: Any, places: Places, x: Tensor) -> Tensor:
         """Return x W^T with each token's own low-rank term, shape (..., out)."""
-        own = isinstance(layer, Linear)
+        own = isinstance(layer, LoraLayer)
+        base_layer = layer.base_layer if own else layer
         base: Tensor = layer.base_layer(x) if own else type(layer).forward(layer, x)
-        flat_x, flat = x.flatten(0, -2), base.float().flatten(0, -2)
+        flat_x, first = x.flatten(0, -2), base.float().flatten(0, -2)
+        flat = first
         for name, places_L in places.items():
             if name is None:
-                pair, scale = (matrices(layer), layer.scaling[NAME]) if own else (None, 0.0)
+                term = _own_term(layer) if own else None
             else:
-                pair, scale = self.named[name].pairs.get(path), self.named[name].scale
-            if pair is None:
+                term = self.named[name].terms.get(path)
+            if term is None:
                 continue
-            inner = flat_x if places_L is None else flat_x.index_select(0, places_L)
-            term = inner.to(pair[0].dtype) @ pair[0].T @ pair[1].T * scale
-            flat = flat + term if places_L is None else flat.index_add(0, places_L, term)
+            if places_L is None:
+                flat = flat + term.added(flat_x, first, base_layer)
+            else:
+                rows = flat_x.index_select(0, places_L), first.index_select(0, places_L)
+                flat = flat.index_add(0, places_L, term.added(*rows, base_layer))
         return flat.to(base.dtype).view(base.shape)
+
+
+def _own_term(layer: Any) -> Term:
+    scale = layer.scaling[NAME]
+    return Term(*matrices(layer), scale, dora.factor_of(layer, NAME, scale))
 
 
 def linear_layers(model: Any) -> dict[str, Any]:
@@ -183,9 +180,14 @@ def linear_layers(model: Any) -> dict[str, Any]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, Linear)
+        if isinstance(module, LoraLayer)
         or (isinstance(module, nn.Linear) and id(module) not in others and ".lora_" not in name)
     }
+
+
+def sizes(linears: Mapping[str, Any]) -> adapters.Linears:
+    """Return (out, in) of each layer."""
+    return {path: (layer.out_features, layer.in_features) for path, layer in linears.items()}
 
 
 def load_adapter(folder: Path | None, linears: Mapping[str, Any], spec: ModelSpec) -> Adapter:
@@ -196,25 +198,24 @@ def load_adapter(folder: Path | None, linears: Mapping[str, Any], spec: ModelSpe
     shape, arrays = adapters.read_requested(asked)
     assert shape is not None
     assert arrays is not None
-    adapters.check_targets(shape, (path.rsplit(".", 1)[-1] for path in linears), spec.path)
-    layers = {path: linears[path] for path in linears if path.rsplit(".", 1)[-1] in shape.targets}
-    adapters.check_fit(arrays, _shapes_of(layers, shape), str(folder))
+    known = sizes(linears)
+    modules = adapters.resolve(shape, known, folder)
+    adapters.check_fit(arrays, adapters.shapes_of(modules, known, dora=shape.dora), str(folder))
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise adapters.not_finite(name, asked)
-    return Adapter({path: _pair(path, arrays, layers[path]) for path in layers}, shape.scale)
+    terms = {path: _term(path, arrays, linears[path], lora) for path, lora in modules.items()}
+    return Adapter(terms)
 
 
-def _shapes_of(layers: Mapping[str, Any], shape: LoraSpec) -> adapters.Shapes:
-    """Return the shapes of an adapter of `shape` on these layers."""
-    fitting: dict[str, tuple[int, ...]] = {}
-    for path, layer in layers.items():
-        fitting[adapters.parameter(path, "A")] = (shape.rank, layer.in_features)
-        fitting[adapters.parameter(path, "B")] = (layer.out_features, shape.rank)
-    return fitting
+def _term(path: str, arrays: Arrays, layer: Any, lora: adapters.ModuleLora) -> Term:
+    base_layer: Any = layer.base_layer if isinstance(layer, LoraLayer) else layer
+    device = base_layer.weight.device
 
+    def tensor(name: str) -> Tensor:
+        return torch.from_numpy(np.array(arrays[name], np.float32)).to(device)
 
-def _pair(path: str, arrays: Arrays, layer: Any) -> tuple[Tensor, Tensor]:
-    device = next(layer.parameters()).device
-    a, b = (np.array(arrays[adapters.parameter(path, matrix)], np.float32) for matrix in "AB")
-    return torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
+    a, b = (tensor(adapters.parameter(path, matrix)) for matrix in "AB")
+    if (name := adapters.magnitude(path)) not in arrays:
+        return Term(a, b, lora.scale)
+    return Term(a, b, lora.scale, tensor(name) / dora.lengths(base_layer, a, b, lora.scale))

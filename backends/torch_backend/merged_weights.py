@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.lora import Linear
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from . import dora
 from .lora import NAME, matrices
 from .quantised import float_weight
 
@@ -44,7 +45,9 @@ class Product:
         for layer, weight in zip(self.layers, torch.split(self.weight, self.sizes), strict=True):
             a, b = matrices(layer)
             base = float_weight(layer.base_layer).to(a.dtype)
-            weight.copy_(torch.addmm(base, b, a, alpha=layer.scaling[NAME]))
+            whole = torch.addmm(base, b, a, alpha=layer.scaling[NAME])
+            factor = dora.factor_of(layer, NAME, layer.scaling[NAME])
+            weight.copy_(whole if factor is None else whole * factor[:, None])
 
     def part(self, at: int, x: Tensor) -> Tensor:
         """Return the columns of layer `at`."""
@@ -89,7 +92,7 @@ def by_input(model: nn.Module) -> list[list[Any]]:
     """Return the adapted layers, grouped by the input they read."""
     groups: dict[tuple[str, str, bool], list[Any]] = {}
     for name, layer in model.named_modules():
-        if isinstance(layer, Linear):
+        if isinstance(layer, LoraLayer):
             parent, _, own = name.rpartition(".")
             base: Any = layer.base_layer
             key = parent, TOGETHER.get(own, own), base.bias is None

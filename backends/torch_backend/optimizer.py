@@ -9,11 +9,11 @@ import math
 
 import torch
 
-from offapi import adapter as adapters
 from offapi.backend import AdamW
 from offapi.episodes import Metrics
 from offapi.errors import BackendError
 
+from .lora import NAME, adapted, matrices
 from .policy import Policy
 
 
@@ -54,16 +54,16 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
 
 
 def adapter_norm(policy: Policy) -> float:
-    """Return the Frobenius norm of all alpha / rank * B A together.
+    """Return the Frobenius norm of all scale * B A together (scale: alpha / rank, or rsLoRA's).
 
     ||B A||^2 is the sum of (B^T B) * (A A^T).
     """
     squares = []
     with torch.no_grad():
-        for module in {adapters.module(name): None for name in policy.lora}:
-            a, b = (policy.lora[adapters.parameter(module, matrix)] for matrix in "AB")
-            squares.append(((b.T @ b) * (a @ a.T)).sum())
-        return policy.scale * math.sqrt(max(float(torch.stack(squares).sum()), 0.0))
+        for layer in adapted(policy.model):
+            a, b = matrices(layer)
+            squares.append(layer.scaling[NAME] ** 2 * ((b.T @ b) * (a @ a.T)).sum())
+        return math.sqrt(max(float(torch.stack(squares).sum()), 0.0))
 
 
 def create(policy: Policy) -> torch.optim.AdamW:

@@ -27,7 +27,8 @@ from offapi.errors import BackendError, ModelError
 from . import quantised
 from .attention import Layout, attend
 from .head import after_base, matrix_of, vocabulary_of
-from .lora import adapted, inject
+from .injection import inject
+from .lora import adapted
 from .merged_weights import Merged
 
 ATTENTION = "offapi"
@@ -45,7 +46,6 @@ class Policy:
     device: torch.device
     spec: ModelSpec
     lora: dict[str, nn.Parameter]  # PEFT's parameter name -> fp32 parameter
-    scale: float = 0.0  # alpha / rank of the adapter
     optimizer: torch.optim.AdamW | None = None
     steps: int = 0
     prefilled_tokens: int = field(default=0)
@@ -165,14 +165,14 @@ def load_policy(spec: ModelSpec) -> Policy:
         ) from error
     quantised.settle(model, spec)
     model.requires_grad_(False)
-    lora, scale = inject(model, spec)
+    lora = inject(model, spec)
     model.to(device).train(False)
     if device.type == "cuda":
         spec = replace(spec, limits=fitting(spec, torch.cuda.mem_get_info(device)[0]))
     loaded = None
     if spec.adapter is not None:
         loaded = {name: parameter.data.clone() for name, parameter in lora.items()}
-    policy = Policy(model, device, spec, lora, scale=scale, loaded=loaded)
+    policy = Policy(model, device, spec, lora, loaded=loaded)
     policy.head = matrix_of(model)
     return policy
 

@@ -21,6 +21,7 @@ from offapi.adapter.folder import read_spec as read_spec
 from offapi.adapter.folder import weights_file as weights_file
 from offapi.adapter.names import CONFIG as CONFIG
 from offapi.adapter.names import FIT as FIT
+from offapi.adapter.names import MAGNITUDE as MAGNITUDE
 from offapi.adapter.names import PREFIX as PREFIX
 from offapi.adapter.names import WEIGHTS as WEIGHTS
 from offapi.adapter.names import Shapes as Shapes

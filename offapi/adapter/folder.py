@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import orjson
@@ -27,13 +28,14 @@ from offapi.adapter.names import (
     modules,
 )
 from offapi.adapter.peft_config import TRAIN_WHOLE, config_of, read_config, spec_of
-from offapi.adapter.targets import ends, describe_targets, names_head, pattern_of
+from offapi.adapter.targets import describe_targets, ends, meant_by, names_head
 from offapi.backend import Arrays, LoraSpec, ModelSpec
 from offapi.episodes import Floats
 from offapi.errors import ModelError
 from offapi.files.float_tensors import decode_floats, read_metadata, with_metadata
 from offapi.files.weights_hash import sha256_weights
 
+T = TypeVar("T")
 BASE_HASH = "base_sha256"  # in the metadata of the weights, which travel with them
 MATRICES = (".lora_A.weight", ".lora_B.weight", MAGNITUDE)
 WRAPPERS = ("model.language_model.", "language_model.model.", "language_model.")
@@ -137,11 +139,12 @@ def _narrowed(spec: LoraSpec, paths: list[str]) -> LoraSpec:
     if not isinstance(targets, str):
         known = {end for path in paths for end in ends(path)}
         targets = tuple(target for target in targets if target in known) or targets
-    ranks, alphas = (
-        {key: value for key, value in each.items() if any(pattern_of(p, [key]) for p in paths)}
-        for each in (spec.ranks, spec.alphas)
-    )
+    ranks, alphas = _meant(spec.ranks, paths), _meant(spec.alphas, paths)
     return replace(spec, targets=targets, ranks=ranks, alphas=alphas)
+
+
+def _meant(patterns: Mapping[str, T], paths: list[str]) -> dict[str, T]:
+    return {key: value for key, value in patterns.items() if meant_by(key, paths)}
 
 
 def read_base(folder: Path) -> Base:

@@ -1,7 +1,7 @@
 """mlx-lm's own adapters: `adapters.safetensors`, and a config that is its training's options.
 
-A and B are transposed, `scale` is alpha / rank, and a name is the module's path in mlx-lm. Left out:
-`fine_tune_type = "full"`, which is no adapter, and LoRA on embeddings and experts.
+A and B are transposed, `scale` is alpha / rank, and a name is the module's path in mlx-lm. Left
+out: `fine_tune_type = "full"`, which is not an adapter, and LoRA on embeddings and experts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def wrote(config: Mapping[str, Any]) -> bool:
 
 
 def read(folder: Path, config: Mapping[str, Any]) -> tuple[LoraSpec, Arrays]:
-    """Return the shape and the fp32 arrays by PEFT's names. Raise ModelError where it is refused."""
+    """Return the shape and the fp32 arrays by PEFT's names; raise ModelError where it cannot be."""
     path = folder / WEIGHTS
     kind = config.get("fine_tune_type", "lora")
     if kind not in KINDS:
-        what = f"mlx-lm's `fine_tune_type` {kind!r} is no adapter but whole weights."
+        what = f"mlx-lm's `fine_tune_type` {kind!r} holds whole weights, not an adapter."
         raise ModelError(what, where=str(folder), next_step=FUSE)
     if not path.is_file():
         raise ModelError(f"{WEIGHTS} is missing.", where=str(folder), next_step=EXPORT_AGAIN)
@@ -63,7 +63,7 @@ def _arrays(tensors: Mapping[str, Floats], path: Path) -> dict[str, Floats]:
     for name, array in tensors.items():
         layer, _, which = name.removeprefix("language_model.").rpartition(".")
         if which not in ("lora_a", "lora_b", "m") or array.ndim != (1 if which == "m" else 2):
-            what = f"{name!r} is no low-rank matrix of a linear layer."
+            what = f"{name!r} is not a low-rank matrix of a linear layer."
             raise ModelError(what, where=str(path), next_step=FUSE)
         if names_head(layer):
             what = f"the adapter is on the head or the embedding too ({name}), which no backend"

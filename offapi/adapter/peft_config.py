@@ -23,9 +23,9 @@ ON_THE_BASE = (
 TRAIN_WHOLE = "Merge it into its base with PEFT (`merge_and_unload`) and add the merged model."
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # `init_lora_weights` begins so
 REFUSED = {
-    "modules_to_save": "whole modules trained beside LoRA",
-    "trainable_token_indices": "rows of the embedding trained beside LoRA",
-    "target_parameters": "LoRA on parameters that are no linear layers, such as experts",
+    "modules_to_save": "whole modules trained together with LoRA",
+    "trainable_token_indices": "rows of the embedding trained together with LoRA",
+    "target_parameters": "LoRA on parameters other than linear layers, such as experts",
     "lora_bias": "biases in its matrices",
     "layer_replication": "layers of the base repeated",
     "alora_invocation_tokens": "LoRA that only begins at certain tokens (aLoRA)",
@@ -103,7 +103,7 @@ def config_of(spec: LoraSpec, parameters: Iterable[str], base: str) -> dict[str,
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the config in `path`. Raise ModelError where it is no JSON object."""
+    """Return the config in `path`. Raise ModelError where it is not a JSON object."""
     try:
         config = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
@@ -136,7 +136,7 @@ def _refuse_others(config: Mapping[str, Any], path: Path) -> None:
         )
     bias, init = config.get("bias") or "none", config.get("init_lora_weights")
     if bias != "none":
-        what = f"the adapter has biases of the base trained beside LoRA (`bias` {bias!r})."
+        what = f"the adapter has biases of the base trained together with LoRA (`bias` {bias!r})."
         raise ModelError(what, where=str(path), next_step=TRAIN_WHOLE)
     if isinstance(init, str) and init.lower().startswith(CHANGES_BASE):
         raise ModelError(

@@ -70,6 +70,11 @@ def pattern_of(path: str, patterns: Iterable[str]) -> str | None:
     return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", path)), None)
 
 
+def meant_by(pattern: str, paths: Iterable[str]) -> list[str]:
+    """Return the paths whose end `pattern` matches."""
+    return [path for path in paths if pattern_of(path, [pattern])]
+
+
 def all_linear(linears: Iterable[str]) -> list[str]:
     """Return the layers that `all-linear` means: all but the routers of experts."""
     return [path for path in linears if not ROUTERS & set(path.split("."))]
@@ -129,7 +134,7 @@ def _check(spec: LoraSpec, linears: Iterable[str], found: list[str], where: Path
         what = f"no linear layer of the model is meant by {describe_targets(spec)}."
         raise ModelError(what, where=str(where), next_step=f"Known: {_known(paths)}.")
     for pattern in (*spec.ranks, *spec.alphas):
-        if not any(pattern_of(path, [pattern]) for path in found):
+        if not meant_by(pattern, found):
             what = f"no adapted layer is meant by {pattern!r}, which has a rank or an alpha."
             raise ModelError(what, where=str(where), next_step=f"Known: {_known(found)}.")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from importlib import import_module, resources
 from pathlib import Path
@@ -54,8 +54,15 @@ KEYS = {
     "limits.rollout_rows": "completions decoded side by side",
     "limits.train_tokens": "tokens of one micro-batch; none: what suits the device",
     "lora.alpha": "the adapter's scale is alpha / rank",
+    "lora.alphas": "alphas of their own: the end of a layer's path, as an expression -> alpha",
+    "lora.dora": "train the lengths of the weights' rows too (DoRA)",
+    "lora.exclude": "layers that are not adapted, named as in `lora.targets`",
+    "lora.layers": "the numbers of the model's layers that are adapted, from 0; none: all",
     "lora.rank": "rank of the adapter",
-    "lora.targets": "the linear layers that are adapted",
+    "lora.ranks": "ranks of their own: the end of a layer's path, as an expression -> rank",
+    "lora.rslora": "the adapter's scale is alpha / the root of the rank (rsLoRA)",
+    "lora.targets": "ends of the names of the linear layers that are adapted; all-linear: all, as"
+    " is the default where a model names them otherwise",
     "loss.beta": "weight of the KL to the reference; at 0 it is only measured",
     "loss.epsilon": "how far below 1 a ratio may go; none: the rule's own value",
     "loss.epsilon_high": "how far above 1 a ratio may go; none: the rule's own value",
@@ -133,6 +140,8 @@ def _type_name(kind: Any) -> str:
     parts = typing.get_args(kind)
     if typing.get_origin(kind) is Literal:
         return " | ".join(map(str, parts))
+    if typing.get_origin(kind) is Mapping:
+        return f"table of {_type_name(parts[1])}s"
     if typing.get_origin(kind) in (tuple, frozenset, list):
         return f"list of {_type_name(parts[0])}s".replace("ss", "s")
     return " or ".join(_type_name(part) for part in parts if part not in (NoneType, ...)) or "text"
@@ -141,7 +150,7 @@ def _type_name(kind: Any) -> str:
 def _default(field: Field[Any]) -> str:
     """Return a key's default as a recipe would write it."""
     if field.default is MISSING:
-        return "must be given"
+        return "must be given" if field.default_factory is MISSING else "none"
     value = field.default
     if isinstance(value, bool):
         return str(value).lower()

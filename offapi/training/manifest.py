@@ -24,7 +24,16 @@ from offapi.models.lock import LOCK
 MAY_CHANGE = ("allow", "workers", "reward_seconds")
 DIGITS = 12  # of a hash in a folder's name
 # Keys that version 0.1 did not have, with what it did: so its runs resume and its arms are found.
-LATER = {"constrain": "off", "escalated": False}
+LATER: dict[str, Any] = {
+    "constrain": "off",
+    "escalated": False,
+    "lora.rslora": False,
+    "lora.dora": False,
+    "lora.layers": (),
+    "lora.exclude": (),
+    "lora.ranks": {},
+    "lora.alphas": {},
+}
 
 
 def describe_run(config: Any) -> dict[str, Any]:
@@ -88,11 +97,17 @@ def name_folder(kind: str, manifest: Mapping[str, Any]) -> str:
 
 def _keys(config: Any) -> dict[str, Any]:
     """Return the keys of `config` as resolved, less the later ones at what was done before."""
-    return {
-        name: value
-        for name, value in configs.resolved(config).items()
-        if name not in LATER or value != LATER[name]
-    }
+    return _less_later(configs.resolved(config))
+
+
+def _less_later(keys: Mapping[str, Any], table: str = "") -> dict[str, Any]:
+    kept = {}
+    for name, value in keys.items():
+        dotted = table + name
+        if dotted not in LATER or value != LATER[dotted]:
+            inside = isinstance(value, dict) and not table
+            kept[name] = _less_later(value, f"{dotted}.") if inside else value
+    return kept
 
 
 def hash_model(model: str | Path) -> str:

@@ -198,7 +198,6 @@ def test_an_adapter_in_another_precision_is_read(
         {"r": None},
         {"target_modules": [1, 2]},
         {"target_modules": []},
-        {"target_modules": "all-linear"},
         {"target_modules": None},
         {"target_modules": [None]},
         {"peft_type": ["LORA"]},

@@ -164,8 +164,11 @@ def test_adapters_that_do_not_fit_are_refused(load: Load, folder: Path, adapter:
     refuse(load, folder, adapter | {parameter("model.layers.7.mlp.up_proj", "A"): adapter[a]})
     refuse(load, folder, adapter | {a: adapter[a][:, :10]})
     refuse(load, folder, adapter, LoraSpec(rank=2, alpha=6.0))
-    refuse(load, folder, adapter, LoraSpec(rank=4, alpha=6.0, targets=("q_proj",)))
     refuse(load, folder, {name.replace("mlp", "ffn"): array for name, array in adapter.items()})
+    for name, content in encode(adapter, SHAPE, Base("tiny")).items():
+        (folder / name).write_bytes(content.replace(b'"v_proj"', b'"q_proj"'))
+    with pytest.raises(ModelError, match="does not fit"):
+        load(adapter=folder)
 
 
 def test_an_adapter_of_another_shape_than_asked_for_is_refused(load: Load, folder: Path) -> None:
