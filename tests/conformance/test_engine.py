@@ -272,7 +272,7 @@ def test_the_head_may_have_no_adapter(load: Load, tmp_path: Path) -> None:
         lambda: load(adapter=tmp_path),
         lambda: load().engine({"head": tmp_path}),
     ):
-        with pytest.raises(ModelError, match="'lm_head' cannot have|on the head or the embedding"):
+        with pytest.raises(ModelError, match=r"'lm_head' cannot have|on the head or the embedding"):
             attempt()
 
 
