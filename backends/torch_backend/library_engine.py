@@ -24,7 +24,7 @@ from .rows import Row, WaitingPrompt, draw
 
 
 @dataclass(eq=False)
-class Batch:
+class CachedRows:
     """Live rows of one length and adapter, and a cache of all their tokens but the last.
 
     Row i is the one in place `places[i]` of the cache. Where the library's cache would not give
@@ -53,7 +53,7 @@ class LibraryEngine(RowQueue):
 
     def _clear(self) -> None:
         super()._clear()
-        self.batches: list[Batch] = []
+        self.batches: list[CachedRows] = []
         self.held: dict[int, Any] = {}  # the caches of kept rows, by their numbers
 
     def _admit(self) -> list[NewToken]:
@@ -74,7 +74,7 @@ class LibraryEngine(RowQueue):
         places = [place for place, count in enumerate(counts) for _ in range(count)]
         places_R = torch.tensor(places, device=logits_PV.device)
         cache = None if cache is None else select(cache, places_R)
-        self.batches.append(Batch(list(rows), list(range(len(rows))), cache, len(rows)))
+        self.batches.append(CachedRows(list(rows), list(range(len(rows))), cache, len(rows)))
         self.rows += rows
         return draw(logits_PV[places_R], rows)
 
@@ -127,7 +127,7 @@ class LibraryEngine(RowQueue):
                 hidden_RD = library_hidden(model, tokens_RL)[:, -1]
             return self.policy.logits(hidden_RD, plain=name is None), cache
 
-    def _batch(self, row: Row) -> Batch:
+    def _batch(self, row: Row) -> CachedRows:
         return next(batch for batch in self.batches if row in batch.rows)
 
     def _free(self, slot: int) -> None:

@@ -1,4 +1,4 @@
-"""Attention whose scores are more than a product: a cap on them, or a sink beside the keys.
+"""Attention whose scores are more than a product: a cap on them, or a sink next to the keys.
 
 A cap is cap * tanh(score / cap) (arXiv 2408.00118). A sink is one more score for each head, which
 takes its share of the softmax and adds no value (arXiv 2309.17453, with learned scores). No fused
@@ -26,7 +26,7 @@ class Scores:
         return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
 
     def softmax(self, scores: Tensor, sinks: Tensor | None) -> Tensor:
-        """Return the softmax over the last axis, in float32, with `sinks` (..., 1) beside it."""
+        """Return the softmax over the last axis, in float32, with `sinks` (..., 1) next to them."""
         if sinks is None:
             return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
         sinks = sinks.to(scores.dtype).expand(*scores.shape[:-1], 1)
