@@ -114,7 +114,7 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     return Inputs(
         task=task,
         model=model,
-        chat=Chat.load(model.path),
+        chat=Chat.load(model.path, config.template),
         val=val,
         rows=tuple(rows),
         labels=labels,
@@ -163,7 +163,13 @@ def open_teacher(config: Config, task: Task, backend_name: str) -> Teacher:
         )
     if named.kind == "recorded":
         return Recorded()
-    return Local(get(named.target), backend_name, task.max_answer_tokens, config.dtype)
+    return Local(
+        get(named.target),
+        backend_name,
+        task.max_answer_tokens,
+        config.dtype,
+        recorded=config.template,
+    )
 
 
 def grade(task: Task, rows: Sequence[Document], labels: Sequence[Label]) -> list[Graded]:

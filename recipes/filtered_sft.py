@@ -26,7 +26,8 @@ from typing import Literal
 
 import orjson
 
-from offapi.chat.chat import Chat, Thinking
+from offapi.chat.chat import Chat
+from offapi.chat.learned_turns import Thinking
 from offapi.data.rows import read_rows, row_text
 from offapi.data.traces import Message, Trace
 from offapi.episodes import Episode
@@ -110,7 +111,7 @@ def prepare(config: Config, progress: Progress) -> Inputs:
         values = [grade.value for _, grade in rows if isinstance(grade.value, dict)]
         hint = other_fields(task, values) or error.next_step
         raise DataError(error.what, where=str(config.traces), next_step=hint)
-    chat = Chat.load(model.path)
+    chat = Chat.load(model.path, config.template)
     pool = order(config.seed, 0, len(chosen.eligible))
     drawn = sorted(chosen.eligible[i] for i in pool[: len(chosen.kept)])
     kept = [rows[i] for i in chosen.kept]

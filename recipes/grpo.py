@@ -87,7 +87,7 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     if config.adapter and (doubt := doubt_base(config.adapter, model.name)):
         progress.say(doubt)
     train_rows, heldout_rows = read(config.data, config.val, task, config.seed, config.adapter)
-    chat = Chat.load(model.path)
+    chat = Chat.load(model.path, config.template)
     asked, heldout = (
         prompts(rows, task, chat, config.max_tokens, config.on_long, progress)
         for rows in (train_rows, heldout_rows)

@@ -78,7 +78,9 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     """Read and check the inputs."""
     task, model = load_task(config.task), get(config.model)
     val = read_val(config, task)
-    chat = Chat.load(model.path)  # takes seconds: what is read without it comes first
+    chat = Chat.load(
+        model.path, config.template
+    )  # takes seconds: what is read without it comes first
     episodes = fit_length(read_episodes(config, task, chat, val, progress), config, progress)
     return Inputs(task=task, model=model, chat=chat, val=val, episodes=episodes)
 

@@ -6,16 +6,17 @@ out: where the answers come from, in which the recipes differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
 from offapi import adapter
 from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec, load
-from offapi.chat.chat import Chat, OnLong, fit_episodes
+from offapi.chat.chat import Chat
+from offapi.chat.fit import OnLong, fit_episodes
 from offapi.config.bounds import AT_LEAST_0, AT_LEAST_1, EPOCHS, SEED, require
 from offapi.data.rows import Row, row_text
 from offapi.data.traces import Trace
@@ -44,6 +45,8 @@ class Training:
 
     task: Path  # the task file
     val: Path | None = None  # documents with gold answers, scored at the end
+    # settings of the chat template, such as enable_thinking = false
+    template: Mapping[str, Any] = field(default_factory=dict)
     name: str  # the run's folder, inside `out`
     out: Path = Path("runs")
     model: str = "demo"

@@ -8,28 +8,39 @@ that is not text, and stopping a template that never ends (see `offapi.chat.temp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from offapi.chat.learned_turns import ANOTHER, LearnedChat, Thinking, row
 from offapi.chat.messages import (
     INSTRUCTING,
+    SPELLINGS,
     system_in_front,
     with_argument_objects,
-    without_thinking,
+)
+from offapi.chat.template_options import (
+    CLOCK,
+    Options,
+    check_options,
+    given_variables,
+    settings_of,
+    variables,
+    with_date,
 )
 from offapi.chat.tokenizer import ADD, load_tokenizer, panics_refused, stop_ids
-from offapi.episodes import Episode, Segment
+from offapi.chat.written import unwritten_tool
+from offapi.episodes import Episode
 from offapi.errors import DataError, ModelError
-from offapi.text.display import plural
+from offapi.text.thinking import is_thinking_tag, opening_at_end, with_opening
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
-Thinking = Literal["keep", "drop"]
-OnLong = Literal["refuse", "drop"]
 
+TAIL = 16  # last tokens of a prompt, among which a tag that begins thinking stands
 SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}
 ASSISTANT = {"role": "assistant", "content": "4"}
 IN_FRONT = (
@@ -42,19 +53,25 @@ IN_FRONT = (
 class Chat:
     """A model's tokenizer and template.
 
-    `stop_ids` are all ids that end a turn; each of them is learned.
+    `stop_ids` are all ids that end a turn: generation stops at the first of them, and a turn is
+    learned through it. `options` are what the template is given besides the messages.
     """
 
     tokenizer: Any
     stop_ids: tuple[int, ...]
     special: tuple[str, ...] = ()  # texts that the tokenizer reads as one special token
     template: str = ""  # where the template is, for errors
+    options: Options = field(default_factory=dict, hash=False)
 
     @classmethod
-    def load(cls, folder: Path) -> Chat:
-        """Return the chat of the model in `folder`.
+    def load(
+        cls, folder: Path, options: Options | None = None, recorded: Options | None = None
+    ) -> Chat:
+        """Return the chat of the model in `folder`, whose template is given `options`.
 
-        Raise ModelError without a tokenizer, a template or end-of-turn ids.
+        It gets those of `recorded` too that it reads: a run's own, or another model's. Raise
+        ModelError without a tokenizer, a template or end-of-turn ids, and ConfigError for an
+        option that the template never reads.
         """
         tokenizer = load_tokenizer(folder)
         if not tokenizer.chat_template:
@@ -64,10 +81,32 @@ class Chat:
         stops = stop_ids(folder) | ({tokenizer.eos_token_id} - {None})
         if not stops:
             raise ModelError(
-                "generation_config.json names no eos_token_id.", where=str(folder), next_step=ADD
+                "the model's files name no eos_token_id.",
+                where=str(folder),
+                next_step=ADD,
             )
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        return cls(tokenizer, tuple(sorted(stops)), tuple(sorted(special)), _template(folder))
+        chat = cls(tokenizer, tuple(sorted(stops)), tuple(sorted(special)), _template(folder))
+        if recorded:
+            known = (*settings_of(chat.reads), CLOCK)
+            options = {**{k: v for k, v in recorded.items() if k in known}, **(options or {})}
+        return chat.with_options(options) if options else chat
+
+    def with_options(self, options: Options) -> Chat:
+        """Return this chat with these options. Raise ConfigError for one that is never read."""
+        check_options(options, self.reads, self.template)
+        return replace(self, options=dict(options))
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """The variables that the template reads."""
+        return variables(self.tokenizer.chat_template)
+
+    @cached_property
+    def special_ids(self) -> Mapping[int, str]:
+        """The special tokens by id."""
+        tokens = self.tokenizer.added_tokens_decoder.items()
+        return {i: str(token) for i, token in tokens if token.special}
 
     @cached_property
     def no_system(self) -> bool:
@@ -81,7 +120,7 @@ class Chat:
 
         Raise ModelError where the template cannot.
         """
-        self._render("", (SYSTEM, USER, ASSISTANT), None, generate=False)
+        self.render("", (SYSTEM, USER, ASSISTANT), None, generate=False)
         self.prompt((SYSTEM, USER))
 
     def prompt(self, messages: Messages, tools: Tools = None, id: str = "") -> tuple[int, ...]:
@@ -89,7 +128,7 @@ class Chat:
 
         `id` names them in errors.
         """
-        return self.encode(self._render(id, messages, tools, generate=True))
+        return self.encode(self.render(id, messages, tools, generate=True))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the token ids of `text`; special tokens in it are recognised, none are added."""
@@ -97,10 +136,38 @@ class Chat:
             return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of a completion, without special tokens."""
+        """Return the text of a completion, without special tokens, but with tags of thinking."""
+        texts: list[str] = []
+        begin, tags = 0, self._tags
+        for at, token in enumerate(tokens) if tags else ():
+            if token in tags:
+                texts += [self._decoded(tokens[begin:at], bare=True), tags[token]]
+                begin = at + 1
+        return "".join([*texts, self._decoded(tokens[begin:], bare=True)])
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Return the text of any tokens, special ones included."""
+        return self._decoded(tokens, bare=False)
+
+    def answer_text(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+        """Return a completion of `prompt` as text, to be read as an answer.
+
+        Thinking that the prompt has begun has its opening tag, as if the model had written it.
+        """
+        return with_opening(self.decode(tokens), self.opening(prompt))
+
+    def opening(self, prompt: Sequence[int]) -> str:
+        """Return the tag with which `prompt` begins the answer's thinking; "" where it does not."""
+        return opening_at_end(self.text_of(prompt[-TAIL:]))
+
+    @cached_property
+    def _tags(self) -> Mapping[int, str]:
+        return {i: text for i, text in self.special_ids.items() if is_thinking_tag(text)}
+
+    def _decoded(self, tokens: Sequence[int], *, bare: bool) -> str:
         with panics_refused(self.template):
             text: str = self.tokenizer.decode(
-                list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                list(tokens), skip_special_tokens=bare, clean_up_tokenization_spaces=False
             )
         return text
 
@@ -115,69 +182,22 @@ class Chat:
         return episodes[0]
 
     def episodes(
-        self, id: str, messages: Messages, tools: Tools = None, thinking: Thinking = "keep"
+        self, id: str, messages: Messages, tools: Tools = None, thinking: Thinking | None = None
     ) -> list[Episode]:
         """Return `messages` as episodes that learn every assistant turn except those of weight 0.
 
-        A turn is learned through the id that ends it. There is one episode, unless the template
-        rewrites earlier turns (most drop old thinking): each turn is then learned in the context in
-        which it is generated, in its own episode, `ID#2` and so on.
+        A turn is learned through the first id that ends it. There is one episode, unless the
+        template rewrites earlier turns (most drop old thinking): each turn is then learned in the
+        context in which it is generated, in its own episode, `ID#2` and so on. `thinking` is the
+        recipe's key; without one, it is kept.
 
         Raise DataError, naming `id`, when no assistant turn has text or a tool call to learn, or
-        when the template writes a turn differently from how it is generated.
+        when the template writes a turn differently from how it is generated, without its calls or
+        without its thinking.
         """
-        chat = list(messages)
-        if thinking == "drop":
-            chat = [without_thinking(message) for message in messages]
-        turns: list[list[Segment]] = []
-        written: str | None = None
-        for i, message in enumerate(chat):
-            if message.get("role") != "assistant":
-                continue
-            before = self._render(id, chat[:i], tools, generate=True)
-            after = self._render(id, chat[: i + 1], tools, generate=False)
-            self._check_turn(id, i, message, before, after)
-            if written is None or not before.startswith(written):
-                turns.append([])
-                written = ""
-            turns[-1].append(Segment(self.encode(before[len(written) :]), sampled=False))
-            turns[-1] += self._turn(id, after[len(before) :], learned=message.get("weight", 1) != 0)
-            written = after
-        learned = [segments for segments in turns if _is_learned(segments)]
-        if not learned:
-            raise DataError(f"row {id!r} has no assistant message to learn.", next_step=NOTHING)
-        names = [id if number == 1 else f"{id}#{number}" for number in range(1, len(learned) + 1)]
-        return [_build_episode(*each) for each in zip(names, learned, strict=True)]
+        return LearnedChat(self, id, messages, tools, thinking).episodes()
 
-    def _check_turn(
-        self, id: str, at: int, message: Mapping[str, Any], before: str, after: str
-    ) -> None:
-        if not after.startswith(before):
-            raise DataError(
-                f"row {id!r}: the chat template writes message {at + 1} differently from how it is"
-                " generated.",
-                next_step="If thinking is the cause, set thinking = 'drop'. Or use another model.",
-            )
-        if not message.get("content") and not message.get("tool_calls"):
-            raise DataError(f"row {id!r}: assistant message {at + 1} is empty.", next_step=NOTHING)
-
-    def _turn(self, id: str, text: str, learned: bool) -> list[Segment]:
-        """Return an assistant turn: learned through its last end-of-turn id.
-
-        What the template writes after that id is given.
-        """
-        tokens = self.encode(text)
-        ends = [i for i, token in enumerate(tokens) if token in self.stop_ids]
-        if not ends or ends[-1] == 0:
-            raise DataError(
-                f"row {id!r}: the template does not end the assistant's turn with any of the ids"
-                f" {self.stop_ids}.",
-                next_step="Add the id that ends a turn to eos_token_id in generation_config.json.",
-            )
-        cut = ends[-1] + 1
-        return [Segment(tokens[:cut], sampled=learned), Segment(tokens[cut:], sampled=False)]
-
-    def _harmless(self, value: Any) -> Any:
+    def harmless(self, value: Any) -> Any:
         """Return `value` with the special tokens in its texts broken up.
 
         So no document or tool can end its own turn.
@@ -187,21 +207,36 @@ class Chat:
                 value = value.replace(token, f"{token[:1]} {token[1:]}")
             return value
         if isinstance(value, Mapping):
-            return {key: self._harmless(each) for key, each in value.items()}
-        return (
-            [self._harmless(each) for each in value] if isinstance(value, list | tuple) else value
-        )
+            return {key: self.harmless(each) for key, each in value.items()}
+        return [self.harmless(each) for each in value] if isinstance(value, list | tuple) else value
 
-    def _render(self, id: str, messages: Messages, tools: Tools, generate: bool) -> str:
-        asked = [self._harmless(with_argument_objects(id, message)) for message in messages]
+    def render(self, id: str, messages: Messages, tools: Tools, *, generate: bool) -> str:
+        """Return the text of a chat, to where the assistant is to write with `generate`.
+
+        Raise ModelError, naming `id`, where the template cannot, and DataError where it leaves out
+        the tools.
+        """
+        calls = any(message.get("tool_calls") for message in messages)
+        for spelled in SPELLINGS if calls else ():
+            with suppress(ModelError):
+                return self._rendered(id, messages, tools, generate, spelled)
+        return self._rendered(id, messages, tools, generate, with_argument_objects)
+
+    def _rendered(
+        self, id: str, messages: Messages, tools: Tools, generate: bool, spelled: Spelled
+    ) -> str:
+        asked = [self.harmless(spelled(id, message)) for message in messages]
         if asked and asked[0].get("role") in INSTRUCTING and self.no_system:
             asked = system_in_front(asked)
+        harmless = None if tools is None else self.harmless(list(tools))
         try:
-            return self._write(
-                asked, None if tools is None else self._harmless(list(tools)), generate
-            )
+            text = self._write(asked, harmless, generate)
         except Exception as error:  # a template can raise anything
             raise self._unrendered(id, error) from error
+        if generate and harmless and (name := unwritten_tool(harmless, text)):
+            what = f"{row(id)}the chat template does not write the tools, such as {name!r}."
+            raise DataError(what, where=self.template, next_step=ANOTHER)
+        return text
 
     def _tried(self, *messages: Mapping[str, Any]) -> str:
         """Return what the template writes; nothing where it refuses."""
@@ -211,58 +246,33 @@ class Chat:
             return ""
 
     def _write(self, messages: Messages, tools: Tools, generate: bool) -> str:
+        template = self.tokenizer.get_chat_template(None, tools)
         text: str = self.tokenizer.apply_chat_template(
-            list(messages), tools=tools, tokenize=False, add_generation_prompt=generate
+            list(messages),
+            tools=tools,
+            chat_template=with_date(template, self.options),
+            tokenize=False,
+            add_generation_prompt=generate,
+            **given_variables(self.options),
         )
         return text
 
     def _unrendered(self, id: str, error: Exception) -> ModelError:
         from jinja2.exceptions import SecurityError
 
-        row = f"row {id!r}: " if id else ""
         if isinstance(error, SecurityError):
-            what = f"{row}the chat template tried something forbidden: {error}"
+            what = f"{row(id)}the chat template tried something forbidden: {error}"
             return ModelError(
                 what, where=self.template, next_step="Do not trust this model; use another."
             )
-        what = f"{row}the chat template cannot render the messages: {type(error).__name__}: {error}"
+        what = f"{row(id)}the chat template cannot render the messages: {type(error).__name__}:"
+        what += f" {error}"
         step = "Use the roles and the order that the template accepts, or another model."
         return ModelError(what, where=self.template, next_step=step)
 
 
 INSTRUCT = "Use an instruct model, or write its template to chat_template.jinja."
-NOTHING = "Remove the row, or add an answer to learn."
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Episodes within the limit, and the ids of those dropped because they are longer."""
-
-    episodes: tuple[Episode, ...]
-    dropped: tuple[str, ...]
-
-
-def fit_episodes(episodes: Sequence[Episode], max_tokens: int, on_long: OnLong) -> Fitted:
-    """Keep episodes of at most `max_tokens`; a longer one is refused or dropped, never cut.
-
-    Raise DataError for a longer one under "refuse", and when nothing is left.
-    """
-    long = [episode for episode in episodes if len(episode.tokens) > max_tokens]
-    if long and on_long == "refuse":
-        raise DataError(
-            f"row {long[0].id!r} has {plural(len(long[0].tokens), 'token')}, more than max_tokens ="
-            f" {max_tokens} (too long: {len(long)} of {plural(len(episodes), 'row')}).",
-            next_step=(
-                f"Set max_tokens = {max(len(e.tokens) for e in long)}, or on_long = 'drop' to drop"
-                " them."
-            ),
-        )
-    kept = tuple(episode for episode in episodes if len(episode.tokens) <= max_tokens)
-    if not kept:
-        raise DataError(
-            f"no row fits into max_tokens = {max_tokens}.", next_step="Raise max_tokens."
-        )
-    return Fitted(kept, tuple(episode.id for episode in long))
+Spelled = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 
 def _template(folder: Path) -> str:
@@ -273,12 +283,3 @@ def _template(folder: Path) -> str:
         if file.is_file()
         else f"{folder / 'tokenizer_config.json'}, field 'chat_template'"
     )
-
-
-def _is_learned(segments: Sequence[Segment]) -> bool:
-    return any(segment.sampled for segment in segments)
-
-
-def _build_episode(name: str, segments: Sequence[Segment]) -> Episode:
-    """Return an episode of the segments that have tokens."""
-    return Episode(name, tuple(segment for segment in segments if segment.tokens))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from offapi.errors import DataError
@@ -12,18 +12,45 @@ from offapi.text.thinking import strip_thinking
 
 def with_argument_objects(id: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return `message` with its calls' arguments as objects, which templates write as JSON."""
+    return _with_arguments(id, message, lambda text, value: value)
+
+
+def with_argument_texts(id: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `message` with its calls' arguments as JSON text, for templates that join it."""
+    return _with_arguments(id, message, lambda text, value: text)
+
+
+def with_some_text(id: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `message` with arguments as objects, and with a text, "" where it has none.
+
+    Some templates know a turn without any text for a turn without `content`, others for an error.
+    """
+    objects = with_argument_objects(id, message)
+    return (
+        {**objects, "content": objects.get("content") or ""} if "tool_calls" in objects else objects
+    )
+
+
+# How a template may want calls, in the order in which it is tried.
+SPELLINGS = (with_argument_objects, with_argument_texts, with_some_text)
+
+
+def _with_arguments(
+    id: str, message: Mapping[str, Any], chosen: Callable[[str, Any], Any]
+) -> Mapping[str, Any]:
     if not message.get("tool_calls"):
         return message
     calls = []
     for call in message["tool_calls"]:
+        text = call["function"]["arguments"] or "{}"
         try:
-            arguments = json.loads(call["function"]["arguments"] or "{}")
+            value = json.loads(text)
         except ValueError as error:
             step = "Drop the row (a check such as `tool_calls_fit` does), or fix the arguments."
             raise DataError(
                 f"row {id!r}: a tool call's arguments are not JSON: {error}.", next_step=step
             ) from None
-        calls.append({**call, "function": {**call["function"], "arguments": arguments}})
+        calls.append({**call, "function": {**call["function"], "arguments": chosen(text, value)}})
     return {**message, "tool_calls": calls}
 
 

@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from offapi.chat.abilities import FILE, try_abilities
 from offapi.errors import ModelError
+from offapi.files import atomic
 from offapi.workers.spawn import end_with
 
 SECONDS = 10  # CPU seconds; a tokenizer of 150,000 tokens loads in one, a template in milliseconds
@@ -32,7 +34,10 @@ RUNS = (*"a1 .-=_\t\n/(\"'é中", "ab", "a ", "a1", "1,", "The ", "\r\n", "aA", 
 
 
 def probe_template(folder: Path, origin: Path) -> None:
-    """Raise ModelError, naming `origin`, unless the template in `folder` renders a chat."""
+    """Raise ModelError, naming `origin`, unless the template in `folder` renders a chat.
+
+    Write into the folder what it can be trained on (`offapi.chat.abilities`).
+    """
     try:
         done = _run_apart(str(folder), str(SECONDS), str(os.getpid()))
     except subprocess.TimeoutExpired:
@@ -44,14 +49,16 @@ def probe_template(folder: Path, origin: Path) -> None:
         fault = json.loads(begun[-1])
     except (IndexError, ValueError):
         fault = ""
+    if isinstance(fault, list):
+        atomic.write_file(folder / FILE, json.dumps(fault[0], indent=2).encode())
+        return
     if not isinstance(fault, dict):  # the child died at what it had begun
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         last = next((line for line in lines if "memory" in line), lines[-1])
         what = f"{fault or 'the tokenizer and its chat template'} could not be tested: {last}"
         raise ModelError(what, where=str(origin), next_step=REFUSE)
-    if fault:
-        where = fault["where"].replace(str(folder), str(origin)) if origin.is_dir() else str(origin)
-        raise ModelError(fault["what"], where=where, next_step=fault["next_step"])
+    where = fault["where"].replace(str(folder), str(origin)) if origin.is_dir() else str(origin)
+    raise ModelError(fault["what"], where=where, next_step=fault["next_step"])
 
 
 def _run_apart(*words: str) -> subprocess.CompletedProcess[str]:
@@ -80,14 +87,14 @@ def _endless(origin: Path, begun: list[str]) -> ModelError:
 
 
 def _try(folder: Path, seconds: int) -> None:
-    """Print what is begun, each time; then {}, or what is wrong, as JSON."""
+    """Print what is begun, each time; then a list of the abilities, or what is wrong, as JSON."""
     sys.modules["torch"] = None  # type: ignore[assignment]  # tokenizers do not need it, and it takes seconds to import
     import transformers
 
     from offapi.chat.chat import Chat
 
     transformers.AutoTokenizer  # noqa: B018  # imported before time counts
-    fault = {}
+    outcome: object
     try:
         _begin("loading the tokenizer", seconds)
         chat = Chat.load(folder)
@@ -96,11 +103,12 @@ def _try(folder: Path, seconds: int) -> None:
             chat.decode(chat.encode(text))
         _begin("the chat template", seconds)
         chat.try_out()
+        outcome = [try_abilities(chat)]
     except ModelError as error:
-        fault = {"what": error.what, "where": error.where, "next_step": error.next_step}
+        outcome = {"what": error.what, "where": error.where, "next_step": error.next_step}
     except MemoryError:
-        fault = {"what": "the tokenizer takes too much memory.", "where": "", "next_step": REFUSE}
-    print(json.dumps(fault), flush=True)
+        outcome = {"what": "the tokenizer takes too much memory.", "where": "", "next_step": REFUSE}
+    print(json.dumps(outcome), flush=True)
     os._exit(0)  # unloading libraries takes seconds too
 
 

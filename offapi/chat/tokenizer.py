@@ -68,9 +68,20 @@ def _check_rows(tokenizer: Any, folder: Path) -> None:
 
 
 def stop_ids(folder: Path) -> set[int]:
-    """Return the ids that end a turn by generation_config.json; ModelError for anything else."""
+    """Return the ids that end a turn; ModelError for anything else in their place.
+
+    They are those of generation_config.json and, as in transformers, of config.json where there is
+    no such file.
+    """
     path = folder / "generation_config.json"
-    named = _read(path).get("eos_token_id")
+    if path.is_file():
+        named = _read(path).get("eos_token_id")
+    else:
+        path = folder / "config.json"
+        config = _read(path)
+        text = config.get("text_config")
+        inner = text.get("eos_token_id") if isinstance(text, dict) else None
+        named = config.get("eos_token_id", inner)
     ids = named if isinstance(named, list) else [named]
     wrong = [each for each in ids if each is not None and type(each) is not int]
     if wrong:

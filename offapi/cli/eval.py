@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from offapi.cli.backend_option import backend_option, dtype_option
 from offapi.cli.constrain_option import constrain_option
 from offapi.cli.output import Output, options
+from offapi.cli.template_option import template_option
 from offapi.errors import ConfigError, DataError
 from offapi.text.display import share
 
@@ -34,6 +35,7 @@ FOR_MODELS = (
     "limit",
     "out",
     "constrain",
+    "template",
     "backend",
     "dtype",
 )
@@ -124,6 +126,7 @@ class Rival:
     " answer is an error, and a missing recorded answer counts as wrong.",
 )
 @constrain_option()
+@template_option
 @backend_option()
 @dtype_option
 @options

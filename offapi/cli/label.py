@@ -13,6 +13,7 @@ import click
 from offapi.cli.backend_option import backend_option
 from offapi.cli.constrain_option import constrain_option
 from offapi.cli.output import Output, options
+from offapi.cli.template_option import template_option
 from offapi.errors import ConfigError, TeacherError
 from offapi.text.display import plural
 
@@ -80,6 +81,7 @@ CONCURRENCY, TIMEOUT = 4, 120.0
     help="Ask again for documents that failed before. Without it, they are skipped.",
 )
 @constrain_option()
+@template_option
 @backend_option("Library that runs a local:NAME teacher")
 @click.option(
     "--model",
@@ -201,6 +203,11 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
             " neither an endpoint nor a recorded answer gives.",
             next_step="Name a teacher local:NAME, or leave --constrain out.",
         )
+    if named.kind != "local" and settings["template"]:
+        raise ConfigError(
+            "--template needs a local teacher: an endpoint writes its prompts itself.",
+            next_step="Name a teacher local:NAME, or leave --template out.",
+        )
     if named.kind == "recorded":
         from offapi.teachers.recorded import Recorded
 
@@ -218,6 +225,7 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
             task.max_answer_tokens,
             say=output.say,
             constrain=bound,
+            template=settings["template"],
         )
     from offapi.network.addresses import on_this_network
     from offapi.teachers.address import api_key_from

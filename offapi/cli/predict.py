@@ -9,6 +9,7 @@ import click
 
 from offapi.cli.backend_option import backend_option, dtype_option
 from offapi.cli.output import Output, options
+from offapi.cli.template_option import template_option
 from offapi.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ LEVELS = ("off", "schema", "source", "register")
     metavar="N",
     help="Answer only the first N documents.  [default: all]",
 )
+@template_option
 @backend_option()
 @dtype_option
 @options
@@ -144,7 +146,9 @@ def _predictor(source: str, values: dict[str, Any], output: Output) -> Predictor
     for doubt in answering.doubts(task_file):
         output.say(doubt)
     backend = values["backend"] or default_backend()
-    return Predictor(answering, task, task_file, backend, values["dtype"], output.say)
+    return Predictor(
+        answering, task, task_file, backend, values["dtype"], output.say, values["template"]
+    )
 
 
 def _say_how(predictor: Predictor, asked: AskedHow, chosen: bool, output: Output) -> None:

@@ -9,6 +9,7 @@ import click
 
 from offapi.cli.backend_option import backend_option, dtype_option
 from offapi.cli.output import Output, options
+from offapi.cli.template_option import template_option
 
 FILE = click.Path(path_type=Path)
 MB = 1 << 20
@@ -104,6 +105,7 @@ MB = 1 << 20
     help="Train what clients ask for by /v1/files and /v1/fine_tuning/jobs, and keep it in this folder;"
     " its finished models are served too.",
 )
+@template_option
 @backend_option()
 @dtype_option
 @options
@@ -147,6 +149,7 @@ def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
         cache_bytes=values["cache_mb"] * MB,
         capture=kept,
         level=values["constrain"],
+        template=values["template"],
         unaccepted=UnacceptedOptions(**{name: values[name] for name in names}),
         jobs=values["jobs"],
     )

@@ -23,6 +23,7 @@ Start = Literal["base", "sft", "distill", "filtered_sft"]
 RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)  # in the order they are run
 STUDENT = (
     "model",
+    "template",
     "lora",
     "max_tokens",
     "dtype",
@@ -68,6 +69,7 @@ class Keys:
     out: Path = Path("runs")
     name: str = "compare"
     model: str = "demo"
+    template: dict[str, Any] = field(default_factory=dict)  # settings of the chat template
     lora: LoraSpec = LoraSpec()
     max_tokens: int = 2048
     dtype: DType = "auto"

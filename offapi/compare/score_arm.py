@@ -9,6 +9,7 @@ from pathlib import Path
 
 from offapi.backend import ModelSpec
 from offapi.chat.chat import Chat
+from offapi.chat.template_options import Options, pin_date
 from offapi.compare.arm import ARMS
 from offapi.compare.config import Keys
 from offapi.evaluation import test_set
@@ -17,6 +18,7 @@ from offapi.files.hashing import sha256_path
 from offapi.models import store
 from offapi.progress import Progress
 from offapi.training.manifest import DIGITS, describe_answers, hash_model, name_folder
+from offapi.training.prompt_settings import DAY, day_of, options_of
 from offapi.training.run import Run
 
 
@@ -31,8 +33,18 @@ def score_student(
     scored = answers_file.read()
     if scored is None:
         path = folder / adapter
-        scored = _ask(answers_file, keys, keys.model, questions, backend, progress, adapter=path)
-        test_set.count_scoring(Run.open(folder), questions.data, len(questions.rows))
+        run = Run.open(folder)
+        scored = _ask(
+            answers_file,
+            keys,
+            keys.model,
+            questions,
+            backend,
+            progress,
+            told=options_of(run),
+            adapter=path,
+        )
+        test_set.count_scoring(run, questions.data, len(questions.rows))
     return scored
 
 
@@ -47,9 +59,11 @@ def score_model(
 ) -> Scored:
     """Score an untrained model, base or teacher; its answers get a folder of their own."""
     hashes = {"task": sha256_path(keys.task), "model": hash_model(name)}
+    told = {"template": keys.template} if keys.template else {}
     manifest = describe_answers(
         backend,
         hashes,
+        **told,
         shots=shots,
         dtype=keys.dtype,
         quantize=keys.quantize,
@@ -57,10 +71,11 @@ def score_model(
     )
     path = (keys.out / ARMS / name_folder(kind, manifest)).absolute()
     if not path.exists():
-        Run.create(path.parent, path.name, manifest)
+        Run.create(path.parent, path.name, {**manifest, DAY: day_of({})})
+    options = pin_date(keys.template, day_of(Run.open(path).manifest))
     answers_file = _answers_file(path, questions)
     return answers_file.read() or _ask(
-        answers_file, keys, name, questions, backend, progress, shots=shots
+        answers_file, keys, name, questions, backend, progress, told=options, shots=shots
     )
 
 
@@ -72,6 +87,7 @@ def _ask(
     backend: str,
     progress: Progress,
     *,
+    told: Options,
     adapter: Path | None = None,
     shots: int = 0,
 ) -> Scored:
@@ -85,7 +101,8 @@ def _ask(
         quantize=keys.quantize,
         limits=keys.limits,
     )
-    answers = ask_model(backend, spec, Chat.load(path), questions, progress, shots=shots)
+    chat = Chat.load(path, recorded=told)
+    answers = ask_model(backend, spec, chat, questions, progress, shots=shots)
     return answers_file.write(questions, answers)
 
 

@@ -25,7 +25,9 @@ from offapi.teachers import labels_file
 from offapi.teachers.labels_file import Label
 from offapi.teachers.teacher import Usage
 from offapi.training.job import Job
+from offapi.training.prompt_settings import DAY, day_of, on_day
 from offapi.training.recipe_run import hold_run, load_recipe
+from offapi.training.run import Run
 
 DONE = "arm.json"
 
@@ -66,17 +68,18 @@ def reach_outcome(arm: Arm, task: Task, backend: str, progress: Progress) -> Arm
     if done is not None:
         progress.say(f"{arm.recipe}: already done, in {arm.path}.")
         return done
-    recipe = load_recipe(arm.recipe)
-    inputs = recipe.prepare(arm.config, progress)
-    resume = arm.path.exists()
+    recipe, resume = load_recipe(arm.recipe), arm.path.exists()
+    day = day_of(Run.open(arm.path).manifest if resume else {})
+    config = on_day(arm.config, day)
+    inputs = recipe.prepare(config, progress)
     progress.say(f"{arm.recipe}: {'resuming' if resume else 'training in'} {arm.path}.")
     run = (
         Timed.open(arm.path)
         if resume
-        else Timed.create(arm.path.parent, arm.path.name, arm.manifest)
+        else Timed.create(arm.path.parent, arm.path.name, {**arm.manifest, DAY: day})
     )
     job = Job(
-        config=arm.config,
+        config=config,
         inputs=inputs,
         backend_name=backend,
         folder=run,

@@ -186,11 +186,11 @@ def _set(values: dict[str, Any], override: str, source: _Source) -> _Source:
                 where=f"--set {override}",
                 next_step="See the recipe file.",
             )
-    table[key[-1]] = _value(raw)
+    table[key[-1]] = toml_value(raw)
     return _Source(source.path, source.text, {**source.overrides, key: override})
 
 
-def _value(raw: str) -> Any:
+def toml_value(raw: str) -> Any:
     """Return `raw` as a TOML value, or else as a string."""
     try:
         parsed = tomllib.loads(f"x = {raw}")

@@ -24,6 +24,7 @@ from offapi.rl.timings import TIMINGS
 from offapi.teachers import labels_file
 from offapi.teachers.teacher import Usage
 from offapi.text.display import plural
+from offapi.training.prompt_settings import options_of
 from offapi.training.run import Run
 
 
@@ -85,7 +86,7 @@ def answer_tokens(run: Run) -> Figures:
     if not path.is_file() or "model" not in config:
         return {}
     try:
-        chat = Chat.load(store.get(config["model"]).path)
+        chat = Chat.load(store.get(config["model"]).path, recorded=options_of(run))
     except ModelError:
         return {}
     lengths = [1 + len(chat.encode(row.output)) for row in accuracy.read_predictions(path)]

@@ -18,6 +18,7 @@ from offapi.models import store
 from offapi.progress import Progress
 from offapi.task import load_task
 from offapi.text.display import plural
+from offapi.training.prompt_settings import options_of
 from offapi.training.run import Run
 
 KEYS = ("model", "task", "val")
@@ -42,7 +43,7 @@ def measure_run(run: Run, count: int, progress: Progress) -> Layer:
         )
     task = load_task(Path(config["task"]))
     rows, folder = test_set.read(Path(config["val"]), task, count), store.get(config["model"]).path
-    chat = Chat.load(folder)
+    chat = Chat.load(folder, recorded=options_of(run))
     spec = ModelSpec(path=folder, adapter=adapter, dtype=config.get("dtype", "float32"))
     backend = load(manifest["backend"], spec)
     try:

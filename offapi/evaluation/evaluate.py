@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import orjson
 from offapi import adapter
 from offapi.backend import DType, ModelSpec, default_backend, load
 from offapi.chat.chat import IN_FRONT, Chat
+from offapi.chat.template_options import Options
 from offapi.constrain import Constraints, Level
 from offapi.data.rows import Row
 from offapi.evaluation import accuracy, test_set
@@ -32,6 +33,7 @@ from offapi.models import store
 from offapi.progress import LOADING, Progress
 from offapi.task import Task, load_task
 from offapi.text.display import share
+from offapi.training.prompt_settings import options_of
 from offapi.training.run import Run
 
 
@@ -48,6 +50,7 @@ class EvalSettings:
     backend: str | None
     dtype: DType
     constrain: Level = "off"
+    template: Options = field(default_factory=dict)  # settings of the chat template
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progr
     if run is not None:
         _check_free(run)
     model = store.get(settings.model)
-    chat = Chat.load(model.path)
+    chat = Chat.load(model.path, settings.template, options_of(run))
     spec = ModelSpec(path=model.path, adapter=settings.adapter, dtype=settings.dtype)
     if settings.adapter and (doubt := adapter.doubt_base(settings.adapter, model.name)):
         progress.say(doubt)

@@ -74,7 +74,7 @@ def predict(
         groups = backend.rollout(prompts, samples, sampling, starts=starts)
         for done, group in enumerate(groups, start=1):
             for at, completion in enumerate(group.completions, start=group.prompt * samples):
-                outputs[at] = chat.decode(completion.tokens)
+                outputs[at] = chat.answer_text(prompts[group.prompt], completion.tokens)
                 truncated[at] = completion.finish == "length"
                 completion_tokens += len(completion.tokens)
             advance(done)

@@ -40,6 +40,8 @@ KEYS = {
     "rollouts": "graded traces, or a run's `rollouts` folder, to learn from instead of sampling",
     "seed": "random seed of every draw",
     "shots": "worked examples in the teacher's prompt; none: all of the task's",
+    "template": "settings of the chat template, such as `{ enable_thinking = false }`; `date` is"
+    " the day for one that asks the clock, by default the run's first",
     "thinking": "whether an answer's thinking is learned: keep or drop",
     "top_k": "sampling: keep only this many of the likeliest tokens; 0: off",
     "top_p": "sampling: keep only the likeliest tokens with this share of the probability; 1: off",
@@ -141,7 +143,7 @@ def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return " | ".join(map(str, parts))
     if typing.get_origin(kind) is Mapping:
-        return f"table of {_type_name(parts[1])}s"
+        return "table" if parts[1] is Any else f"table of {_type_name(parts[1])}s"
     if typing.get_origin(kind) in (tuple, frozenset, list):
         return f"list of {_type_name(parts[0])}s".replace("ss", "s")
     return " or ".join(_type_name(part) for part in parts if part not in (NoneType, ...)) or "text"

@@ -14,12 +14,14 @@ from typing import Any, Self
 import orjson
 
 from offapi import adapter as adapters
+from offapi.chat.template_options import Options
 from offapi.errors import ConfigError, ModelError, RunError
 from offapi.evaluation.test_set import run_of
 from offapi.files.hashing import sha256_file, sha256_named
 from offapi.files.lock import CannotLock
 from offapi.files.weights_hash import sha256_weights
 from offapi.models import store
+from offapi.training.prompt_settings import options_of
 from offapi.training.run import MANIFEST, Run
 
 FINAL = ("adapter", "best")  # a run's adapter folders, the first that is there
@@ -107,6 +109,11 @@ class AnsweringModel:
             sha256 = sha256_file(self.adapter / adapters.WEIGHTS)
             weights = {"path": str(self.adapter), "sha256": sha256}
         return {"base": base, "adapter": weights, "run": str(self.run.path) if self.run else None}
+
+    @property
+    def options(self) -> Options:
+        """What the run gave the chat template; nothing without a run."""
+        return options_of(self.run)
 
     @property
     def context(self) -> int | None:

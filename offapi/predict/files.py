@@ -114,6 +114,7 @@ def answers_key(predictor: Predictor, asked: AskedHow, files: PredictFiles) -> M
         constrain=asked.level,
         candidates=files.candidates,
         signals=files.signals,
+        **({"template": dict(told)} if (told := predictor.template) else {}),
     )
 
 

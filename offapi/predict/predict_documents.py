@@ -154,7 +154,7 @@ class AskedDocument:
         What is wrong with the document or its checks is the answer's error.
         """
         asking = self.asking
-        readings = _readings(asking, completions)
+        readings = _readings(asking, completions, self.prompt)
         if self.start is not None and self.start.error:
             answer = _failed(asking, self.document, self.start.error)
         else:
@@ -188,8 +188,8 @@ def _prompt(asking: Asking, document: Document) -> tuple[int, ...]:
     return prompt
 
 
-def _readings(asking: Asking, completions: Sequence[Completion]) -> Readings:
+def _readings(asking: Asking, completions: Sequence[Completion], prompt: Sequence[int]) -> Readings:
     """Return the completions, read: the bound ones first to last, and the free one."""
-    read = [Reading.of(asking.task, asking.chat, each) for each in completions]
+    read = [Reading.of(asking.task, asking.chat, each, prompt) for each in completions]
     second = read.pop(1) if asking.second else None
     return Readings(tuple(read), second)

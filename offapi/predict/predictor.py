@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from offapi.backend import Backend, DType, ModelSpec, Sampling, default_backend, load
 from offapi.chat.chat import IN_FRONT, Chat
+from offapi.chat.template_options import Options
 from offapi.confidence import promise
 from offapi.confidence.promise import AnswersFrom, Promise
 from offapi.constrain import Constraints, Level
@@ -54,6 +55,7 @@ class Predictor:
     backend_name: str
     dtype: DType = "auto"
     say: Callable[[str], None] = field(default=say_nothing, repr=False)
+    template: Options = field(default_factory=dict, repr=False)  # over the run's own
     _loaded: Backend | None = field(default=None, init=False, repr=False)
     _bounds: dict[Level, Constraints | None] = field(default_factory=dict, init=False, repr=False)
 
@@ -120,6 +122,9 @@ class Predictor:
             return AskedHow(
                 level, None, "The calibration is for a task file, and a Task was given."
             )
+        own = self.answering.options
+        if any(own.get(name, self) != value for name, value in self.template.items()):
+            return AskedHow(level, None, "The calibration is for the run's own template settings.")
         answers = AnswersFrom(*self._made_from, level)
         try:
             return AskedHow(level, promise.read(path, answers))
@@ -152,7 +157,8 @@ class Predictor:
     @cached_property
     def chat_format(self) -> Chat:
         """The model's tokenizer and template."""
-        chat = Chat.load(self.answering.model.path)
+        answering = self.answering
+        chat = Chat.load(answering.model.path, self.template, answering.options)
         if chat.no_system:
             self.say(IN_FRONT)
         return chat

@@ -5,7 +5,7 @@ Left out: comparing readings with each other and with the document (`offapi.pred
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,10 +53,12 @@ class Reading:
     tokens: int = 0
 
     @classmethod
-    def of(cls, task: Task, chat: Chat, completion: Completion) -> Reading:
-        """Read `completion` as an answer to `task`."""
+    def of(
+        cls, task: Task, chat: Chat, completion: Completion, prompt: Sequence[int] = ()
+    ) -> Reading:
+        """Read `completion` of `prompt` as an answer to `task`."""
         text = chat.decode(completion.tokens)
-        answer = task.read_answer(text)
+        answer = task.read_answer(chat.answer_text(prompt, completion.tokens))
         places = _places(task, text, answer)
         weighed = bool(places) and completion.free_logprobs is not None
         spans = token_spans(chat.decode, completion.tokens) if weighed else []

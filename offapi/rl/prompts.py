@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from offapi.chat.chat import Chat, OnLong, fit_episodes
+from offapi.chat.chat import Chat
+from offapi.chat.fit import OnLong, fit_episodes
 from offapi.data import documents
 from offapi.data.documents import Document
 from offapi.data.hold_out import hold_out

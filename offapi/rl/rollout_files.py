@@ -97,7 +97,7 @@ def _trace(name: str, group: RolloutGroup, i: int, rollout: Rollout, task: Task)
 def _group(members: Sequence[Trace], chat: Chat) -> RolloutGroup:
     first = members[0]
     asked = chat.prompt(first.messages[:-1], id=first.id)
-    rollouts = [_rollout(trace, chat) for trace in members]
+    rollouts = [_rollout(trace, chat, asked) for trace in members]
     if not all(rollout.completion.logprobs for rollout in rollouts):
         best = max(rollout.reward or 0.0 for rollout in rollouts)
         rollouts = [replace(rollout, reward=float(rollout.reward == best)) for rollout in rollouts]
@@ -106,12 +106,12 @@ def _group(members: Sequence[Trace], chat: Chat) -> RolloutGroup:
     )
 
 
-def _rollout(trace: Trace, chat: Chat) -> Rollout:
+def _rollout(trace: Trace, chat: Chat, asked: Sequence[int]) -> Rollout:
     source: Mapping[str, Any] = trace.source or {}
     grade = cast(Mapping[str, Any], trace.grade)
     tokens_T = tuple(source.get("tokens") or ())
     logprobs_T = tuple(source.get("logprobs") or ())
-    if not tokens_T or chat.decode(tokens_T) != trace.messages[-1]["content"]:
+    if not tokens_T or chat.answer_text(asked, tokens_T) != trace.messages[-1]["content"]:
         segments = chat.episode(trace.id, trace.messages).segments  # another tokenizer's
         tokens_T = next(segment.tokens for segment in segments if segment.sampled)
         logprobs_T = ()

@@ -87,7 +87,8 @@ class Sampler:
         tokens = [prompt.tokens for prompt in prompts]
         starts = self._starts(prompts)
         for group in self.backend.rollout(tokens, self.n, sampling, starts=starts):
-            texts = [self.chat.decode(completion.tokens) for completion in group.completions]
+            asked = tokens[group.prompt]
+            texts = [self.chat.answer_text(asked, each.tokens) for each in group.completions]
             rewards[group.prompt] = self.rewards.submit(
                 [self.asked(prompts[group.prompt], text) for text in texts]
             )

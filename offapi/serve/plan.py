@@ -31,7 +31,7 @@ def plan_exchange(server: Server, model: ServedModel, asked: ChatRequest) -> Exc
 
 def _chat(server: Server, model: ServedModel, asked: ChatRequest, note: str) -> Exchange:
     """Return the exchange of a chat that does not ask the model's task."""
-    prompt = prompt_of(server, asked)
+    prompt = prompt_of(model, asked)
     sampling = Sampling(
         max_tokens=room_for(server, asked, len(prompt)),
         stop_ids=server.models.chat.stop_ids,
@@ -66,10 +66,10 @@ def row_key(asked: ChatRequest) -> int:
     return secrets.randbits(63) if asked.seed is None else asked.seed & (2**64 - 1)
 
 
-def prompt_of(server: Server, asked: ChatRequest) -> tuple[int, ...]:
+def prompt_of(model: ServedModel, asked: ChatRequest) -> tuple[int, ...]:
     """Return the tokens of the messages. Raise ApiError where the template refuses them."""
     try:
-        prompt = server.models.chat.prompt(asked.messages)
+        prompt = model.predictor.chat_format.prompt(asked.messages)
     except OffapiError:
         message = (
             "The model's chat template cannot render these messages: it may not know their roles or"

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
 from offapi.backend import DType, Limits, ModelSpec, load, resolve_dtype
+from offapi.chat.template_options import Options
 from offapi.constrain import Level
 from offapi.engine import Engine
 from offapi.predict.level import say_level
@@ -51,6 +52,7 @@ class ServeOptions:
     limits: ServerLimits = ServerLimits()
     capture: CaptureOptions | None = None
     level: Level | None = None
+    template: Options = field(default_factory=dict)  # over each run's own
     unaccepted: UnacceptedOptions = UnacceptedOptions()
     jobs: Path | None = None
 
@@ -64,7 +66,9 @@ def serve(options: ServeOptions, progress: Progress) -> Server:
     check_exposure(options.host, key)
     names = frozenset(name.lower() for name in options.names)
     rules = AccessRules(options.host, names, key)
-    models = read_models(options.sources, options.task_file, options.backend, options.level)
+    models = read_models(
+        options.sources, options.task_file, options.backend, options.level, options.template
+    )
     options.unaccepted.check(models)
     escalation = options.unaccepted.escalation(progress.say)
     queue, below = options.unaccepted.review_queue(), options.unaccepted.below

@@ -14,6 +14,7 @@ from time import time
 from typing import Any, Self
 
 from offapi.chat.chat import Chat
+from offapi.chat.template_options import Options
 from offapi.constrain import Level
 from offapi.errors import ConfigError
 from offapi.predict.answering_model import AnsweringModel
@@ -65,7 +66,7 @@ class ServedModel:
 
 @dataclass
 class ServedModels:
-    """All models of a server by name; their base and chat template are one."""
+    """All models of a server by name. Their base is one; `chat` is the first one's."""
 
     chat: Chat
     base: Path
@@ -116,11 +117,16 @@ class ServedModels:
 
 
 def read_models(
-    sources: Sequence[str], task_file: Path | None, backend: str, level: Level | None = None
+    sources: Sequence[str],
+    task_file: Path | None,
+    backend: str,
+    level: Level | None = None,
+    template: Options | None = None,
 ) -> list[ServedModel]:
     """Return what `[NAME=]RUN|MODEL` of the command mean; the first one's adapter is the policy.
 
-    `task_file` is the task of all, by default each run's own. Raise RunError, ModelError or
+    `task_file` is the task of all, by default each run's own; their chat templates
+    get `template` over what their runs gave them. Raise RunError, ModelError or
     ConfigError for what cannot be used.
     """
     served: list[ServedModel] = []
@@ -128,7 +134,7 @@ def read_models(
         name, answering = _named(source)
         file = task_file or answering.task_file
         task = load_task(file) if file is not None else None
-        predictor = Predictor(answering, task, file, backend)
+        predictor = Predictor(answering, task, file, backend, template=template or {})
         served.append(ServedModel(name, predictor, name if served else None, level))
     return served
 

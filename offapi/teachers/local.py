@@ -11,6 +11,7 @@ import orjson
 
 from offapi.backend import Backend, DType, ModelSpec, Sampling, load
 from offapi.chat.chat import IN_FRONT, Chat
+from offapi.chat.template_options import Options, shown
 from offapi.constrain import Constraints, Level
 from offapi.engine import StartMatcher
 from offapi.models.store import Model
@@ -37,12 +38,16 @@ class Local:
     say: Callable[[str], None] = field(default=say_nothing, repr=False)
     # What bounds the answers: a task and a level. Each document is its request's last message.
     constrain: tuple[Task, Level] | None = None
+    # Settings of the chat template, and those that it gets if it reads them.
+    template: Options = field(default_factory=dict, hash=False)
+    recorded: Options = field(default_factory=dict, hash=False, repr=False)
 
     @property
     def name(self) -> str:
         """The name that the user writes on the command line, with what bounds the answers."""
         bound = f" constrain={self._constraints.key}" if self._constraints else ""
-        return f"local:{self.model.name}{bound}"
+        told = "".join(f" {name}={shown(value)}" for name, value in sorted(self.template.items()))
+        return f"local:{self.model.name}{bound}{told}"
 
     @cached_property
     def _constraints(self) -> Constraints | None:
@@ -86,7 +91,10 @@ class Local:
                 whole = completion.finish == "stop"
                 yield Answered(
                     requests[group.prompt].id,
-                    chat.decode(completion.tokens[:-1] if whole else completion.tokens),
+                    chat.answer_text(
+                        prompts[group.prompt],
+                        completion.tokens[:-1] if whole else completion.tokens,
+                    ),
                     reason="" if whole else "truncated",
                     usage=Usage(len(prompts[group.prompt]), len(completion.tokens)),
                     seconds=now - since,
@@ -104,7 +112,7 @@ class Local:
 
     @cached_property
     def _chat(self) -> Chat:
-        chat = Chat.load(self.model.path)
+        chat = Chat.load(self.model.path, self.template, self.recorded)
         if chat.no_system:
             self.say(IN_FRONT)
         return chat

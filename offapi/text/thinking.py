@@ -5,12 +5,16 @@ Left out: thinking in a field of its own (`reasoning_content`), which needs no r
 
 from __future__ import annotations
 
+import json
 import re
 
 _TAGS = r"(?:seed:)?think(?:ing)?|thoughts?|reasoning"
+_TAG = re.compile(rf"</?(?:{_TAGS})>|\[/?THINK\]")
 _OPEN = re.compile(rf"\s*(?:<(?:{_TAGS})>|\[THINK\])")
 _CLOSE = re.compile(rf"</(?:{_TAGS})>|\[/THINK\]")
-# A template may write the opening tag into the prompt: then the answer follows the closing one.
+_OPEN_AT_END = re.compile(rf"(<(?:{_TAGS})>|\[THINK\])\s*$")
+# A text from elsewhere may lack the opening tag, which its prompt had: then the answer follows the
+# closing one. What a model says here has the tag (`with_opening`).
 _LATE_CLOSE = re.compile(rf"(?:</(?:{_TAGS})>|\[/THINK\])(?=\s*(?:$|[\n{{\[`]))")
 
 
@@ -27,3 +31,44 @@ def strip_thinking(text: str) -> str:
         return text
     closing = _LATE_CLOSE.search(text)
     return text[closing.end() :].lstrip() if closing else text
+
+
+def inside_thinking(text: str) -> str:
+    """Return what stands inside the first thinking before `text`'s answer; "" without any."""
+    opening = _OPEN.match(text)
+    if opening is None:
+        return ""
+    closing = _CLOSE.search(text, opening.end())
+    return text[opening.end() : closing.start() if closing else len(text)].strip()
+
+
+def is_thinking_tag(text: str) -> bool:
+    """Return whether `text` is a tag around thinking; some tokenizers hold them for special."""
+    return _TAG.fullmatch(text) is not None
+
+
+def opening_at_end(prompt: str) -> str:
+    """Return the tag with which a prompt begins the answer's thinking; "" where it does not."""
+    found = _OPEN_AT_END.search(prompt)
+    return found[1] if found else ""
+
+
+def with_opening(text: str, opening: str) -> str:
+    """Return what a model said after a prompt that ends with `opening`, with that tag.
+
+    A text that answers at once, as one bound to JSON must, is left as it is.
+    """
+    if not opening or _OPEN.match(text) or _answers_at_once(text):
+        return text
+    return f"{opening}\n{text}"
+
+
+def _answers_at_once(text: str) -> bool:
+    if not text.lstrip().startswith("{"):
+        return False
+    if not _CLOSE.search(text):
+        return True
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -27,6 +27,7 @@ DIGITS = 12  # of a hash in a folder's name
 LATER: dict[str, Any] = {
     "constrain": "off",
     "escalated": False,
+    "template": {},
     "lora.rslora": False,
     "lora.dora": False,
     "lora.layers": (),

@@ -25,6 +25,7 @@ from offapi.files.capture_file import CaptureFile, pinned
 from offapi.progress import Progress
 from offapi.training.job import Job
 from offapi.training.manifest import as_begun, describe_run
+from offapi.training.prompt_settings import DAY, day_of, on_day
 from offapi.training.run import CONSOLE, LOCK, MANIFEST, PLAN, Run, check_name
 
 DATA = ("data", "traces", "val")  # keys that may name a folder of documents
@@ -68,11 +69,11 @@ def run_recipe_file(
     config = configs.load(path, recipe.Config, overrides)
     check_free(config, command, resume=resume)
     began = Run.open(config.out / config.name).manifest if resume else {}
-    config = with_rows_of_now(config, began)
+    config, day = with_rows_of_now(config, began), day_of(began)
     backend = backend_name or began.get("backend") or default_backend()
     require_installed(backend)
     try:
-        inputs = read_inputs(recipe, config, progress)
+        inputs = read_inputs(recipe, on_day(config, day), progress)
     except KeyboardInterrupt:
         again = f"{command} --resume" if resume else command
         raise KeyboardInterrupt(f"Nothing was written. Run `{again}` again.") from None
@@ -82,9 +83,9 @@ def run_recipe_file(
         folder = Run.open(config.out / config.name)
         manifest = as_begun(manifest, began, config)
     else:
-        folder = Run.create(config.out, config.name, {**manifest, "backend": backend})
+        folder = Run.create(config.out, config.name, {**manifest, "backend": backend, DAY: day})
     job = Job(
-        config=config,
+        config=on_day(config, day),
         inputs=inputs,
         backend_name=backend,
         folder=folder,

@@ -6,7 +6,8 @@ import orjson
 import pytest
 import tiny_llama
 
-from offapi.chat.chat import Chat, fit_episodes
+from offapi.chat.chat import Chat
+from offapi.chat.fit import fit_episodes
 from offapi.chat.messages import with_argument_objects, without_thinking
 from offapi.episodes import Episode, Segment
 from offapi.errors import DataError, ModelError
@@ -132,6 +133,7 @@ def test_a_turn_of_weight_zero_is_context(chat: Chat) -> None:
     episode = chat.episode("a", [USER, wrong, USER, ANSWER])
     assert learned(chat, episode) == ["four<|end|>"]
     assert "three" in chat.decode(episode.tokens)
+    assert learned(chat, chat.episode("a", [USER, ANSWER, USER, wrong])) == ["four<|end|>"]
     with pytest.raises(DataError, match="row 'b' has no assistant message to learn"):
         chat.episode("b", [USER, wrong])
 
@@ -248,7 +250,7 @@ def test_the_tokenizers_own_end_is_a_stop_too(tmp_path: Path) -> None:
     assert Chat.load(folder).stop_ids == (257,)
 
 
-# Ends a call with its own end token, as some agents' templates do, and then the turn.
+# Ends a turn, and then the chat, as Phi 3's does; generation stops at the first.
 TWO_ENDS = """\
 {%- for message in messages %}<|turn|>{{ message.role }}
 {{ message.content }}{% if message.role == 'assistant' %}<|end|>more{% endif %}<|end|>{% endfor %}
@@ -256,9 +258,11 @@ TWO_ENDS = """\
 {% endif %}"""
 
 
-def test_a_turn_is_learned_through_its_last_end(tmp_path: Path) -> None:
+def test_a_turn_is_learned_through_its_first_end(tmp_path: Path) -> None:
     chat = with_template(tmp_path, TWO_ENDS)
-    assert learned(chat, chat.episode("a", [USER, ANSWER])) == ["four<|end|>more<|end|>"]
+    episode = chat.episode("a", [USER, ANSWER])
+    assert learned(chat, episode) == ["four<|end|>"]
+    assert chat.text_of(episode.tokens).endswith("four<|end|>more<|end|>")
 
 
 def test_a_template_that_drops_the_call_is_refused(tmp_path: Path) -> None:
@@ -268,7 +272,7 @@ def test_a_template_that_drops_the_call_is_refused(tmp_path: Path) -> None:
         "{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
     )
     calls = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-    with pytest.raises(DataError, match="row 'a': the template does not end the assistant's turn"):
+    with pytest.raises(DataError, match="row 'a': the chat template does not write the call of"):
         with_template(tmp_path, template).episode("a", [USER, calls])
 
 

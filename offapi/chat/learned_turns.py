@@ -1,0 +1,185 @@
+"""A chat as episodes to learn: each assistant turn as it is generated, through its first end.
+
+What a template drops in silence would be learned as silence, so each turn is compared with its
+message first. Left out: rendering, which is the chat's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from offapi.chat.messages import with_argument_objects, without_thinking
+from offapi.chat.written import drops_thinking, thinking_of, unwritten_call
+from offapi.episodes import Episode, Segment
+from offapi.errors import DataError, OffapiError
+
+if TYPE_CHECKING:
+    from offapi.chat.chat import Chat
+
+Thinking = Literal["keep", "drop"]
+
+NOTHING = "Remove the row, or add an answer to learn."
+ANOTHER = (
+    "Use another model, or write a template that does to chat_template.jinja and add it again."
+)
+# Switches of families' templates that end or leave out thinking, tried where turns do not fit.
+SWITCHES: tuple[tuple[str, Any], ...] = (("enable_thinking", False), ("thinking", False))
+
+
+@dataclass(frozen=True)
+class LearnedChat:
+    """A row's messages and tools, and the recipe's key `thinking` (None: it has no such key)."""
+
+    chat: Chat
+    id: str
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]] | None
+    thinking: Thinking | None
+
+    def episodes(self) -> list[Episode]:
+        """Return the episodes; raise DataError where there is nothing to learn, or not as said."""
+        turns: list[_Turns] = []
+        for i, message in enumerate(self._kept()):
+            if message.get("role") != "assistant" or (i == 0 and not _learns(message)):
+                continue
+            before, after = self._texts(i)
+            self._check(i, message, before, after)
+            if not turns or not before.startswith(turns[-1].written):
+                turns.append(_Turns(self.chat))
+            turns[-1].add(before, after, self._first_end(i, after[len(before) :]), _learns(message))
+        learned = [each.segments() for each in turns if each.learned]
+        if not learned:
+            what = f"row {self.id!r} has no assistant message to learn."
+            raise DataError(what, next_step=NOTHING)
+        ids = [self.id if n == 1 else f"{self.id}#{n}" for n in range(1, len(learned) + 1)]
+        return [Episode(*each) for each in zip(ids, learned, strict=True)]
+
+    def _kept(self) -> list[Mapping[str, Any]]:
+        if self.thinking == "drop":
+            return [without_thinking(message) for message in self.messages]
+        return list(self.messages)
+
+    def _texts(self, i: int) -> tuple[str, str]:
+        """Return the prompt of message `i`, and the same chat with the message."""
+        message = self._kept()[i]
+        if i == 0:
+            raise DataError(
+                f"{row(self.id)}the assistant begins the chat: there is no prompt to learn its"
+                " message from.",
+                next_step='Give that message "weight": 0, which leaves it unlearned, or remove it.',
+            )
+        if not message.get("content") and not message.get("tool_calls"):
+            what = f"{row(self.id)}assistant message {i + 1} is empty."
+            raise DataError(what, next_step=NOTHING)
+        chat, kept = self.chat, self._kept()
+        before = chat.render(self.id, kept[:i], self.tools, generate=True)
+        return before, chat.render(self.id, kept[: i + 1], self.tools, generate=False)
+
+    def _check(self, i: int, message: Mapping[str, Any], before: str, after: str) -> None:
+        """Raise DataError for a turn that the template writes otherwise, or only in part."""
+        if not after.startswith(before):
+            raise DataError(
+                f"{row(self.id)}the chat template writes message {i + 1} differently from how it is"
+                " generated.",
+                next_step=self._way_out(i),
+            )
+        turn, objects = after[len(before) :], with_argument_objects(self.id, message)
+        if name := unwritten_call(objects, turn, self.chat.harmless):
+            what = f"the chat template does not write the call of {name!r} in message {i + 1}."
+            raise DataError(f"{row(self.id)}{what}", where=self.chat.template, next_step=ANOTHER)
+        if _learns(message) and drops_thinking(message, turn, self.chat.harmless):
+            what = f"the chat template does not write the thinking of message {i + 1}."
+            where = self.chat.template
+            raise DataError(f"{row(self.id)}{what}", where=where, next_step=self._dropping())
+
+    def _first_end(self, i: int, turn: str) -> tuple[tuple[int, ...], int]:
+        """Return the turn's tokens, and how many there are through the first id that ends it."""
+        tokens = self.chat.encode(turn)
+        end = next((at for at, token in enumerate(tokens) if token in self.chat.stop_ids), None)
+        if end is None:
+            raise self._endless(tokens)
+        if end == 0:
+            what = f"{row(self.id)}the chat template writes message {i + 1} without its text."
+            raise DataError(what, where=self.chat.template, next_step=ANOTHER)
+        return tokens, end + 1
+
+    def _endless(self, tokens: Sequence[int]) -> DataError:
+        """Return the error for a turn without an end, with the token that it should be."""
+        special = self.chat.special_ids
+        last = next((token for token in reversed(tokens) if token in special), None)
+        step = "Add the id that ends a turn to eos_token_id in generation_config.json."
+        if last is not None:
+            step = (
+                f"The turn's last special token is {special[last]!r}: add its id, {last}, to"
+                " eos_token_id in generation_config.json, and add the model again."
+            )
+        ids = self.chat.stop_ids
+        what = f"the template does not end the assistant's turn with any of the ids {ids}."
+        return DataError(f"{row(self.id)}{what}", next_step=step)
+
+    def _way_out(self, i: int) -> str:
+        """Return what to change so that message `i` is written as it is generated, tried first."""
+        thought = any(thinking_of(message) for message in self.messages[: i + 1])
+        if self.thinking != "drop" and thought:
+            dropped = replace(self, thinking="drop")
+            if dropped._fits(i):
+                return self._dropping()
+        for name, value in SWITCHES:
+            if name in self.chat.reads and name not in self.chat.options:
+                changed = self.chat.with_options({**self.chat.options, name: value})
+                if replace(self, chat=changed)._fits(i):
+                    return f"Set template = {{ {name} = {str(value).lower()} }} in the recipe."
+        return ANOTHER.replace("that does ", "that writes a turn as it is generated ")
+
+    def _fits(self, i: int) -> bool:
+        try:
+            before, after = self._texts(i)
+        except OffapiError:
+            return False
+        return after.startswith(before)
+
+    def _dropping(self) -> str:
+        if self.thinking is None:
+            return "Remove the thinking from the row's messages."
+        return "Set thinking = 'drop' in the recipe, or remove it from the row's messages."
+
+
+class _Turns:
+    """Turns of one episode, each after what stands between it and the one before."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.written, self.learned = "", False
+        self._chat = chat
+        self._segments: list[Segment] = []
+        self._after: tuple[int, ...] = ()  # what the template writes after the last turn's end
+
+    def add(
+        self, before: str, after: str, turn: tuple[tuple[int, ...], int], learned: bool
+    ) -> None:
+        """Append the turn that `after` has beyond `before`; its tokens are cut at its end."""
+        tokens, cut = turn
+        self._segments.append(Segment(self._chat.encode(before[len(self.written) :]), False))
+        self._segments.append(Segment(tokens[:cut], sampled=learned))
+        self.learned = self.learned or learned
+        through = self._chat.text_of(tokens[:cut])
+        if after.startswith(through, len(before)):
+            self.written, self._after = before + through, tokens[cut:]
+        else:  # the tokenizer does not return the text that it got
+            self.written, self._after = after, ()
+            self._segments.append(Segment(tokens[cut:], sampled=False))
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Return the segments that have tokens."""
+        last = Segment(self._after, sampled=False)
+        return tuple(segment for segment in (*self._segments, last) if segment.tokens)
+
+
+def row(id: str) -> str:
+    """Return how errors begin: with the row's id, if it has one."""
+    return f"row {id!r}: " if id else ""
+
+
+def _learns(message: Mapping[str, Any]) -> bool:
+    return bool(message.get("weight", 1) != 0)
