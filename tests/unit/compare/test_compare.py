@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -245,6 +246,13 @@ def test_one_document_is_singular(folder: Path) -> None:
     ]
 
 
+@dataclass(frozen=True)
+class OnlyTemplate:
+    """The one key of an arm's recipe that the comparison itself reads."""
+
+    template: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Killed(BaseException):
     """As if the process had been."""
 
@@ -267,7 +275,7 @@ def test_work_that_was_lost_counts_once(folder: Path, monkeypatch: pytest.Monkey
     module = SimpleNamespace(prepare=lambda config, out: SimpleNamespace(episodes=(1, 2)), run=run)
     monkeypatch.setattr(train_arm, "load_recipe", lambda name: module)
     monkeypatch.setattr(timed_run, "perf_counter", lambda: now[0])
-    arm = Arm("sft", SimpleNamespace(), {}, folder / "arms/sft-0")
+    arm = Arm("sft", OnlyTemplate(), {}, folder / "arms/sft-0")
     out: Any = SimpleNamespace(say=lambda line: None)
     while kills[0] != 99:
         with pytest.raises(Killed):

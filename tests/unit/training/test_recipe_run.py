@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,6 +100,7 @@ class Config:
     val: Path | None
     lr: float
     recipe: str = "sft"
+    template: Mapping[str, Any] = field(default_factory=dict)
 
     def reads(self) -> dict[str, Path]:
         return {}
