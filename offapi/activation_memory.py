@@ -19,5 +19,7 @@ def activation_bytes(folder: Path, backend_name: str, dtype: str) -> float:
     """Return the bytes per token at the peak of a backward pass through the model in `folder`."""
     config = orjson.loads((folder / "config.json").read_bytes())
     hidden, inner = HELD.get(backend_name, HELD["torch"])
-    numbers = hidden * config["hidden_size"] + inner * config["intermediate_size"]
+    widths = config["intermediate_size"]  # of each layer, in Gemma 3n
+    width = max(widths) if isinstance(widths, list) else widths
+    numbers = hidden * config["hidden_size"] + inner * width
     return float(numbers * config["num_hidden_layers"] * (4 if dtype == "float32" else 2))

@@ -13,7 +13,7 @@ import mlx.core as mx
 import psutil
 
 from offapi.backend import AdamW, By, Group, Limits, Memory, ModelSpec, Sampling, TrainState
-from offapi.engine import StartMatcher
+from offapi.engine import Engine, StartMatcher
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.errors import BackendError
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
@@ -21,12 +21,11 @@ from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 from . import checkpoint, losses
 from . import optimizer as adamw
 from .advantages import advantages
-from .engine import MLXEngine
 from .loader import load_policy
 from .lora import Adapters
 from .policy import adapter_norm, check_trainable
 from .policy_gradient import policy_gradient
-from .rollout import rollout
+from .rollout import open_engine, rollout
 
 
 def load(spec: ModelSpec) -> MLXBackend:
@@ -60,7 +59,7 @@ class MLXBackend:
     @property
     def implementation(self) -> str:
         """How the model is computed."""
-        return "packed"
+        return self._policy.implementation
 
     @property
     def limits(self) -> Limits:
@@ -85,10 +84,10 @@ class MLXBackend:
 
     def engine(
         self, adapters: Mapping[str, Path | None] = MappingProxyType({}), cache_bytes: int = 0
-    ) -> MLXEngine:
+    ) -> Engine:
         """Return an engine of this model, with further adapters by name."""
         named = Adapters(self._policy, adapters, self._path)
-        return MLXEngine(self._policy, self._limits, named, cache_bytes)
+        return open_engine(self._policy, self._limits, named, cache_bytes)
 
     def score(
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0

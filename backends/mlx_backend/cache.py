@@ -2,7 +2,8 @@
 
 Both follow a shared prefix that is stored once; a slot can also hold a row that does not, and keeps
 all its own keys. A row's keys start at column 0 of its slot, so a new row overwrites a finished
-one. Left out: windows, recurrent states.
+one. Each layer's window is the cache's own: some of mlx-lm's models leave it out. Left out:
+recurrent states, and dropping keys that no window reaches any more.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class Block:
     Padding needs no mask: it comes after every real token, and attention is causal.
     """
 
-    def __init__(self, prefix: KV | None) -> None:
-        self.prefix = prefix
+    def __init__(self, prefix: KV | None, window: int | None = None) -> None:
+        self.prefix, self.window = prefix, window
         self.offset = 0 if prefix is None else prefix[0].shape[1]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
@@ -34,20 +35,46 @@ class Block:
         self.keys, self.values = keys, values
         return keys, values
 
+    def keys_and_values(self) -> KV:
+        """Return what the layer has stored, for a layer that attends to the same."""
+        return self.keys, self.values
+
     def make_mask(self, length: int, return_array: bool = False, **_: Any) -> Mask:
-        """Return the causal mask over the block's own tokens."""
+        """Return the causal mask over the block's own tokens; `attend` knows the window."""
         return mx.tri(length, dtype=mx.bool_) if return_array else "causal"
 
     def attend(
-        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        scale: float,
+        mask: Mask = None,
+        **more: Any,
     ) -> mx.array:
         """Attend to the prefix and the block."""
-        return attend(queries, keys, values, self.prefix, scale, mask)
+        del mask  # it lacks the prefix
+        return attend(
+            queries, keys, values, self.prefix, scale, "causal", window=self.window, **more
+        )
 
 
-def blocks(prefix: Prefix | None, layers: int) -> list[Block]:
-    """Return a cache for one forward pass over new tokens."""
-    return [Block(None if prefix is None else prefix[i]) for i in range(layers)]
+class Following:
+    """The cache of a layer that attends to the keys and values of another (Gemma 4)."""
+
+    def __init__(self, cache: Block | Slots) -> None:
+        self.attend, self.make_mask = cache.attend, cache.make_mask
+        self.offset = cache.offset
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
+        """Return the other layer's keys and values, which are given."""
+        return keys, values
+
+
+def blocks(prefix: Prefix | None, windows: Sequence[int | None]) -> list[Block]:
+    """Return a cache for one forward pass over new tokens, from each layer's window."""
+    shared: Sequence[KV | None] = (None,) * len(windows) if prefix is None else prefix
+    return [Block(kv, window) for kv, window in zip(shared, windows, strict=True)]
 
 
 def extend(prefix: Prefix | None, caches: Sequence[Block]) -> Prefix:
@@ -90,16 +117,33 @@ class Cursor:
     """
 
     def __init__(self, start: int, lengths: Sequence[int], follows: Sequence[bool]) -> None:
-        self.width = max(lengths) + 1
+        self.width, self.start = max(lengths) + 1, start
         self.columns_R = mx.array(np.asarray(lengths, dtype=np.int32))
         self.offset_R = self.columns_R + start
         self.follows_R = None
         if not all(follows):
             self.follows_R = mx.array(list(follows))
             self.offset_R = mx.where(self.follows_R, self.offset_R, self.columns_R)
-        seen_RS = mx.arange(self.width) <= self.columns_R[:, None]
-        self.mask = seen_RS[:, None, None, :]
         self.rows_R1 = mx.arange(len(lengths))[:, None]
+        self.masks: dict[int | None, tuple[mx.array, mx.array | None]] = {}
+
+    def sight(self, window: int | None) -> tuple[mx.array, mx.array | None]:
+        """Return the columns and the prefix's keys that each row sees, bool (R, 1, 1, S).
+
+        The columns are those that it has filled, its new token included. None: the whole prefix.
+        """
+        if window not in self.masks:
+            places = mx.arange(self.width)
+            near_RS, far_RS = places <= self.columns_R[:, None], None
+            if self.follows_R is not None:
+                far_RS = mx.broadcast_to(self.follows_R[:, None], (near_RS.shape[0], self.start))
+            if window is not None:
+                near_RS = near_RS & (places > self.columns_R[:, None] - window)
+                reached_RS = mx.arange(self.start) > self.offset_R[:, None] - window
+                far_RS = reached_RS if far_RS is None else far_RS & reached_RS
+            far = None if far_RS is None else far_RS[:, None, None, :]
+            self.masks[window] = near_RS[:, None, None, :], far
+        return self.masks[window]
 
 
 class Slots:
@@ -107,8 +151,15 @@ class Slots:
 
     cursor: Cursor
 
-    def __init__(self, prefix: KV | None, slots: int, columns: int, like: KV) -> None:
-        self.prefix = prefix
+    def __init__(
+        self,
+        prefix: KV | None,
+        slots: int,
+        columns: int,
+        like: KV,
+        window: int | None = None,
+    ) -> None:
+        self.prefix, self.window = prefix, window
         self.keys, self.values = (
             mx.zeros((slots, x.shape[0], columns, x.shape[2]), x.dtype) for x in like
         )
@@ -157,18 +208,29 @@ class Slots:
         self.reserve(cursor.width)
         place = (cursor.rows_R1, mx.arange(keys.shape[1])[None], cursor.columns_R[:, None])
         self.keys[place], self.values[place] = keys[:, :, 0], values[:, :, 0]
-        return self.keys[:, :, : cursor.width], self.values[:, :, : cursor.width]
+        return self.keys_and_values()
+
+    def keys_and_values(self) -> KV:
+        """Return all columns in use, for a layer that attends to the same too."""
+        width = self.cursor.width
+        return self.keys[:, :, :width], self.values[:, :, :width]
 
     def make_mask(self, length: int, **_: Any) -> mx.array:
-        """Return the columns that each row has filled, its new token included."""
-        return self.cursor.mask
+        """Return the columns that each row sees."""
+        return self.cursor.sight(self.window)[0]
 
     def attend(
-        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        scale: float,
+        mask: Mask = None,
+        **more: Any,
     ) -> mx.array:
         """Attend to the prefix and the row's own columns."""
-        follows_R = self.cursor.follows_R
-        return attend(queries, keys, values, self.prefix, scale, mask, follows_R)
+        mask, far = self.cursor.sight(self.window)
+        return attend(queries, keys, values, self.prefix, scale, mask, far, **more)
 
 
 def _unshared(prefix: mx.array, own: mx.array, follows_R: mx.array) -> mx.array:

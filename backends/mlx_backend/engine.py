@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 
 from offapi.backend import Limits
 from offapi.completions import Sampling
@@ -22,12 +19,11 @@ from offapi.episodes import check_tokens
 from offapi.prefix_tree import PrefixKey
 
 from .cache import Cursor, Prefix, Slots, cut, join
+from .drawing import by_prompt, check_request, draw_rows, extension, failures, new_row
 from .lora import Adapters
-from .matching import Allowed
 from .policy import Policy
 from .prefill import Prompts, Shared
 from .rows import Draw, Ready, Row, WaitingPrompt
-from .sampling import draw, likeliest, signals
 
 COMPACT = 0.75  # when a smaller share of slots is in use, the batch is copied into a smaller one
 
@@ -66,39 +62,16 @@ class MLXEngine:
     def insert(self, requests: Sequence[RowRequest]) -> list[int]:
         """Let new rows wait for free slots, and return their numbers.
 
-        Of those inserted together the longest go first: prompts of similar length need the least
-        padding, and columns are reserved once.
+        Of those inserted together the longest go first.
         """
         for request in requests:
-            self._check(request)
+            check_request(request, self.policy, self.adapters)
         self.prompts.fresh |= self.idle
         numbers = range(self.inserted, self.inserted + len(requests))
         self.inserted = numbers.stop
-        rows = [self._row(*each) for each in zip(numbers, requests, strict=True)]
-        alike = groupby(rows, key=lambda row: (row.prompt, row.adapter))
-        prompts = [WaitingPrompt(tokens, name, deque(group)) for (tokens, name), group in alike]
-        self.prompts.waiting.extend(sorted(prompts, key=lambda prompt: -len(prompt.tokens)))
+        rows = [new_row(*each, self.kinds) for each in zip(numbers, requests, strict=True)]
+        self.prompts.waiting.extend(by_prompt(rows))
         return list(numbers)
-
-    def _check(self, request: RowRequest) -> None:
-        if not request.tokens:
-            raise ValueError("a prompt must have at least one token, got an empty one")
-        check_tokens(request.tokens, self.policy.vocabulary, "a prompt")
-        if request.adapter not in self.adapters.numbers:
-            raise ValueError(f"the engine has no adapter {request.adapter!r}")
-
-    def _row(self, number: int, request: RowRequest) -> Row:
-        return Row(
-            number,
-            request.tokens,
-            request.sampling,
-            self.kinds.of(replace(request.sampling, signals=False, top_logprobs=0)),
-            request.key,
-            request.sample,
-            request.adapter,
-            request.start,
-            request.keep,
-        )
 
     def extend(self, row: int, tokens: Sequence[int], sampling: Sampling) -> None:
         """Continue a finished row that was kept, after the given `tokens`."""
@@ -106,17 +79,11 @@ class MLXEngine:
             raise ValueError(f"row {row} is not a finished row that was kept")
         check_tokens(tokens, self.policy.vocabulary, "an extension")
         self.prompts.fresh |= self.idle
-        before = self.kept[row]
-        prompt = (*before.prompt, *before.tokens, *map(int, tokens))
-        after = replace(
-            self._row(row, RowRequest(prompt, sampling, before.key, before.sample)),
-            adapter=before.adapter,
-            keep=True,
-            used=before.used + len(before.tokens),
-        )
-        _, known = self.prompts.tree.longest(self.prompts.key(before.adapter), prompt[:-1])
+        after = extension(self.kept[row], tokens, sampling, self.kinds)
+        self.policy.check_length(len(after.prompt) + sampling.max_tokens)
+        _, known = self.prompts.tree.longest(self.prompts.key(after.adapter), after.prompt[:-1])
         self._drop(row)
-        again = WaitingPrompt(prompt, before.adapter, deque([after]), known)
+        again = WaitingPrompt(after.prompt, after.adapter, deque([after]), known)
         self.prompts.waiting.append(again)
 
     def _drop(self, row: int) -> None:
@@ -171,15 +138,9 @@ class MLXEngine:
 
     def _drop_failed(self) -> None:
         """Drop the rows whose matchers have failed."""
-        told = [row for row, _ in self.read]
-        errors = {
-            row.number: row.matcher.error
-            for row in [*self.rows, *told]
-            if row and row.matcher and row.matcher.error
-        }
-        for number, error in errors.items():
-            self.cancel(number)
-            self.failed.append(RowError(number, error))
+        for error in failures([*self.rows, *(row for row, _ in self.read)]):
+            self.cancel(error.row)
+            self.failed.append(error)
 
     def _read_beyond(self, unread: int) -> None:
         """Leave `unread` draws unread, or none where a row needs its last token first."""
@@ -248,10 +209,11 @@ class MLXEngine:
         saved = row.keep or self.prompts.cached
         row.begin(length, ready.follows, self.policy.version, saved)
         if not self.slots:
-            prefix = self.prompts.shared.prefix or (None,) * self.policy.layers
+            windows = self.policy.windows
+            prefix = self.prompts.shared.prefix or (None,) * len(windows)
             self.slots = [
-                Slots(kv, len(self.rows), length + 1, own)
-                for kv, own in zip(prefix, ready.own, strict=True)
+                Slots(kv, len(self.rows), length + 1, own, window)
+                for kv, own, window in zip(prefix, ready.own, windows, strict=True)
             ]
         for layer, own in zip(self.slots, ready.own, strict=True):
             layer.put(slot, own)
@@ -295,19 +257,8 @@ class MLXEngine:
 
     def _draw(self, rows: list[Row | None], logits_RV: mx.array) -> mx.array:
         """Draw the next token of each row from its logits, without reading anything back."""
-        numbers = [row.uniforms_T[row.drawn] if row else 0.0 for row in rows]
-        uniforms_R = mx.array(np.array(numbers, np.float32))
-        allowed = Allowed.of([row.matcher if row else None for row in rows], logits_RV.shape[-1])
-        kinds = [row.kind if row else None for row in rows]
-        tokens_R, logprobs_R, left_RV = draw(logits_RV, kinds, uniforms_R, allowed)
-        asked = any(row and row.sampling.signals for row in rows)
-        signals_R2 = signals(logits_RV, tokens_R) if asked else None
-        most = max((row.sampling.top_logprobs for row in rows if row), default=0)
-        top = likeliest(logits_RV, most) if most else None
-        for row in filter(None, rows):
-            row.drawn += 1
-        self.unread.append(Draw(rows, tokens_R, logprobs_R, left_RV, signals_R2, top))
-        return tokens_R
+        self.unread.append(draw_rows(rows, logits_RV))
+        return self.unread[-1].tokens_R
 
     def _retire_full(self) -> None:
         """Free the slots of rows that need no further step, whatever their unread tokens are."""

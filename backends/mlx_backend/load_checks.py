@@ -12,33 +12,32 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 from numpy.typing import NDArray
 
 from offapi.adapter import check_finite, not_finite
 from offapi.backend import ModelSpec
 from offapi.errors import ModelError
 
-from .cache import Block, blocks, extend
+from .cache import Block, Cursor, Slots, blocks, extend
 from .policy import Policy
 
 # relative to the logits' norm: a wrong prefix is off by about 1
 TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1}
+LONG = 512  # tokens: windows beyond cost too much to check at every load
 # types whose first two frequencies show the base
-KEEP_BASE = ("default", "dynamic", "linear", "llama3", "yarn")
+KEEP_BASE = ("default", "dynamic", "linear", "llama3")
 
 
 def check_rope(model: Any, config: dict[str, Any], path: Path) -> None:
     """Raise ModelError unless the loaded modules rotate positions as `config` says."""
-    text = config.get("text_config") or config
-    declared = text.get("rope_parameters") or {}
-    nested = [value for value in declared.values() if isinstance(value, dict)] or [declared]
-    bases = {float(entry["rope_theta"]) for entry in nested if "rope_theta" in entry}
-    if not bases and "rope_theta" in text:
-        bases = {float(text["rope_theta"])}
-    if not bases:
+    flat = config.get("rope_parameters") or {}
+    nested = [value for value in flat.values() if isinstance(value, dict)] or [flat]
+    if "rope_theta" not in nested[0]:
+        nested = [{**(config.get("rope_scaling") or {}), "rope_theta": config.get("rope_theta")}]
+    entries = [(float(one["rope_theta"]), _kind(one)) for one in nested if one["rope_theta"]]
+    if not entries:
         return
-    scaling = declared or text.get("rope_scaling") or {}
-    kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
     ropes = [
         module
         for name, module in model.named_modules()
@@ -47,18 +46,22 @@ def check_rope(model: Any, config: dict[str, Any], path: Path) -> None:
     # smollm3 has layers without rotation.
     ropes = [module for module in ropes if hasattr(module, "dims") or hasattr(module, "dim")]
     for frequencies in map(_frequencies, ropes):
-        if not any(_rotates(frequencies, base, kind) for base in bases):
+        if not any(_rotates(frequencies, *entry) for entry in entries):
             used = float((frequencies[0] / frequencies[1]) ** len(frequencies))
+            declared = [f"rope_theta {base:g} ({kind})" for base, kind in entries]
             raise ModelError(
                 f"mlx-lm rotates positions with base {used:.6g}, or scales them differently; the"
-                f" config has rope_theta {', '.join(f'{base:g}' for base in sorted(bases))},"
-                f" rope_type {kind!r}.",
+                f" config has {', '.join(declared)}.",
                 where=str(path / "config.json"),
                 next_step=(
                     "Set `rope_theta` (and `rope_scaling`) at the top level, as `offapi models add`"
                     " does."
                 ),
             )
+
+
+def _kind(scaling: dict[str, Any]) -> str:
+    return str(scaling.get("rope_type") or scaling.get("type") or "default")
 
 
 def _rotates(frequencies: NDArray[np.float64], base: float, kind: str) -> bool:
@@ -92,22 +95,68 @@ def check_weights(policy: Policy, spec: ModelSpec) -> None:
             raise not_finite(name, spec)
 
 
-def check_attention(policy: Policy, spec: ModelSpec) -> None:
-    """Raise ModelError unless prefix, block and separate head give the model's own logits.
+def choose_implementation(policy: Policy, spec: ModelSpec) -> None:
+    """Set how `policy` is computed: packed where asked for, or where it gives the model's logits.
 
-    These must be numbers.
+    Raise ModelError for logits that are not finite, and for what was asked for and cannot be.
     """
+    caches = make_prompt_cache(policy.model)
+    others = {type(cache).__name__ for cache in caches} - {"KVCache", "RotatingKVCache"}
+    unseen = _unseen_windows(policy, caches)
+    why = f"its layers keep other state ({', '.join(sorted(others))})" if others else ""
+    if spec.implementation != "library" and not why:
+        error = packed_error(policy, spec, 24 if not unseen else min(24, *unseen))
+        if error < TOLERANCE[spec.dtype]:
+            return
+        why = f"its logits are off by {error:.2g} of their size"
+    if spec.implementation == "packed":
+        raise _unsupported(policy, spec, f"cannot be computed packed on MLX: {why}")
+    if unseen:
+        what = f"is computed by mlx-lm without its window of {min(unseen)} tokens"
+        raise _unsupported(policy, spec, what)
+    policy.implementation, policy.owners = "library", ()
     tokens = mx.arange(1, 9)[None] % policy.vocabulary
-    whole = policy.model(tokens)[0, 4:].astype(mx.float32)
+    check_finite(np.array(policy.model(tokens).astype(mx.float32)), spec)
+
+
+def _unseen_windows(policy: Policy, caches: list[Any]) -> list[int]:
+    """Return the windows that the model has and mlx-lm does not cut at."""
+    pairs = zip(policy.windows, caches, strict=True)
+    return [window for window, cache in pairs if window and type(cache) is KVCache]
+
+
+def _unsupported(policy: Policy, spec: ModelSpec, what: str) -> ModelError:
+    return ModelError(
+        f"model type {policy.model.model_type!r} {what}.",
+        where=str(spec.path),
+        next_step="Set `implementation` to `auto`, or use the torch backend.",
+    )
+
+
+def packed_error(policy: Policy, spec: ModelSpec, length: int) -> float:
+    """Return how far prefix, block, slots and separate head are from mlx-lm's own logits.
+
+    The number is relative to their norm. Rows are longer than a small window.
+    """
+    cut = [window for window in policy.windows if window and window <= LONG]
+    length = max(length, *(window + 8 for window in cut)) if cut and length == 24 else length
+    tokens = mx.arange(1, length + 1)[None] % policy.vocabulary
+    whole = policy.model(tokens)[0].astype(mx.float32)
     check_finite(np.array(whole), spec)
-    prefix: list[Block] = blocks(None, policy.layers)
-    policy.hidden(tokens[:, :4], prefix)
-    hidden = policy.hidden(tokens[:, 4:], blocks(extend(None, prefix), policy.layers))
-    error = mx.linalg.norm(policy.logits(hidden[0]) - whole) / mx.linalg.norm(whole)
-    if not float(error) < TOLERANCE[spec.dtype]:
-        raise ModelError(
-            f"the attention of model type {policy.model.model_type!r} cannot share prefixes on"
-            " MLX.",
-            where=str(spec.path),
-            next_step="Use the torch backend for this model.",
-        )
+    shared, last = length // 2, length - 1
+    caches: list[Block] = blocks(None, policy.windows)
+    policy.hidden(tokens[:, :shared], caches)
+    prefix = extend(None, caches)
+    caches = blocks(prefix, policy.windows)
+    hidden = policy.hidden(tokens[:, shared:last], caches)[0]
+    own = extend(None, caches)
+    cursor = Cursor(shared, [last - shared], [True])
+    slots = []
+    for shared_kv, own_kv, window in zip(prefix, own, policy.windows, strict=True):
+        slots.append(Slots(shared_kv, 1, length - shared, own_kv, window))
+        slots[-1].put(0, own_kv)
+        slots[-1].cursor = cursor
+    stepped = policy.hidden(tokens[:, last:], slots)[0]
+    logits = policy.logits(mx.concatenate([hidden, stepped]))
+    error = mx.linalg.norm(logits - whole[shared:]) / mx.linalg.norm(whole[shared:])
+    return float(error)

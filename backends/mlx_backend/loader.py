@@ -1,6 +1,6 @@
 """A policy from its files: an mlx-lm base, and LoRA matrices drawn by the core or read from PEFT.
 
-Left out: models whose files bring code, and caches other than plain keys and values.
+Left out: models whose files bring code.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import orjson
 from mlx.nn.layers.base import Module
 from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.quantized import QuantizedLinear
-from mlx_lm.models.cache import KVCache, make_prompt_cache
-from mlx_lm.utils import load_model
+from mlx_lm.models.cache import make_prompt_cache
 
 from offapi import adapter
 from offapi.backend import ModelSpec
@@ -23,18 +22,22 @@ from offapi.errors import ModelError
 
 from . import attention
 from .injection import add_lora, first_arrays
+from .library_config import full_config, load_library, windows
+from .library_repairs import longest, repair
 from .linux_cpu import fast_swiglu
-from .load_checks import check_attention, check_rope, check_weights
+from .load_checks import check_rope, check_weights, choose_implementation
 from .policy import Policy, shapes, to_mlx
 from .quantised import quantise
 
 
-class _Given(Module):
+class _Given:
     """A stand-in for the layers before a head, which returns its input."""
 
-    def __init__(self, embed_tokens: Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.embed_tokens = embed_tokens
+    def __init__(self, base: Any) -> None:
+        self.base = base
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name)
 
     def __call__(self, hidden: mx.array, *_: Any, **__: Any) -> mx.array:
         return hidden
@@ -47,12 +50,18 @@ def load_policy(spec: ModelSpec) -> Policy:
     """
     shape, saved = adapter.read_requested(spec)
     model, config = _load_base(spec)
-    layers = len(model.layers)
     check_rope(model, config, spec.path)
     linears = _linears(model)
     lora = add_lora(model, linears, shape, spec) if shape else {}
     policy = Policy(
-        model=model, head=_head(model), layers=layers, lora=lora, shape=shape, linears=linears
+        model=model,
+        head=_head(model),
+        windows=windows(config, len(model.layers))[: len(make_prompt_cache(model))],
+        lora=lora,
+        shape=shape,
+        owners=_owners(model),
+        longest=longest(config),
+        linears=linears,
     )
     arrays = first_arrays(policy, spec.seed) if saved is None else saved
     adapter.check_fit(arrays, shapes(policy), str(spec.adapter or spec.path))
@@ -62,7 +71,7 @@ def load_policy(spec: ModelSpec) -> Policy:
     model.eval()
     mx.eval(model.parameters())
     check_weights(policy, spec)
-    check_attention(policy, spec)
+    choose_implementation(policy, spec)
     return policy
 
 
@@ -87,20 +96,23 @@ def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
             where=str(config_path),
             next_step="Use a model of a type that mlx-lm knows.",
         )
+    config = full_config(config)
     try:
-        model, config = load_model(path, lazy=spec.quantize is not None, strict=True)
+        whole, loaded = load_library(path, config, lazy=spec.quantize is not None)
     except Exception as error:  # whatever mlx-lm and the file reader raise for a bad folder
         what = f"mlx-lm cannot load the model: {error}"
         raise ModelError(what, where=str(path), next_step="Run `offapi models verify`.") from error
-    plain = all(type(cache) is KVCache for cache in make_prompt_cache(model))
-    if not plain or not hasattr(model, "model"):
+    model: Any = getattr(whole, "language_model", whole)
+    if not hasattr(model, "model"):
         raise ModelError(
-            f"model type {config.get('model_type')!r} is not supported on MLX.",
+            f"model type {config.get('model_type')!r} is not supported on MLX: mlx-lm does not have"
+            " its head apart.",
             where=str(config_path),
             next_step="Use the torch backend for this model.",
         )
     model.set_dtype(getattr(mx, spec.dtype))
-    quantise(model, config, spec)
+    quantise(model, loaded, spec)
+    repair(model, config)
     attention.install(model)
     fast_swiglu.install(model)
     return model, config
@@ -108,8 +120,14 @@ def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
 
 def _head(model: Module) -> Module:
     head = copy.copy(model)
-    head.model = _Given(model.model.embed_tokens)
+    head.model = _Given(model.model)
     return head
+
+
+def _owners(model: Any) -> tuple[int, ...]:
+    """Return the layer whose keys and values each layer uses that has none (Gemma 4)."""
+    own = len(make_prompt_cache(model))
+    return tuple(getattr(model.model, "previous_kvs", ())[own:])
 
 
 def _linears(model: Any) -> dict[str, Any]:

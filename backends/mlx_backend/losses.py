@@ -35,14 +35,16 @@ def masked_logprobs(
     """
     prefix = None
     if batch.shared:
-        caches = blocks(None, policy.layers)
+        caches = blocks(None, policy.windows)
         policy.hidden(mx.array(batch.lines[0].tokens[: batch.shared])[None], caches)
         prefix = extend(None, caches)
     # The last token predicts nothing that is asked for, so no row computes it.
     rests = [line.tokens[batch.shared : -1] for line in batch.lines]
     width = max(map(len, rests))
     tokens_RL = mx.array([rest + (0,) * (width - len(rest)) for rest in rests])
-    hidden_RLD = policy.hidden(tokens_RL, blocks(prefix, policy.layers))
+    policy.check_length(batch.shared + width)
+    packed = policy.implementation == "packed"
+    hidden_RLD = policy.hidden(tokens_RL, blocks(prefix, policy.windows) if packed else None)
     places = [
         row * width + at - 1 - batch.shared
         for row, line in enumerate(batch.lines)
@@ -107,7 +109,7 @@ def score(
     check_scorable(episodes, policy.vocabulary, temperature)
     scored: list[Floats] = [np.zeros(0, dtype=np.float32) for _ in episodes]
     todo = [line for line in lines(episodes) if line.masked]
-    for batch in micro_batches(todo, limits.micro_batch):
+    for batch in micro_batches(todo, limits.micro_batch, policy.shares):
         logprobs_T = masked_logprobs(policy, batch, limits, temperature)
         for line, own_T in by_line(batch, logprobs_T):
             scored[line.index] = own_T
@@ -137,7 +139,7 @@ def forward_backward(
         return (-masked_logprobs(policy, micro, limits).sum() / tokens,)
 
     total = 0.0
-    for micro in micro_batches(todo, limits.micro_batch):
+    for micro in micro_batches(todo, limits.micro_batch, policy.shares):
         (part,), gradients = add_gradient(policy, partial(share, micro), gradients)
         total += float(np.array(part))
     return {"loss": total, "tokens": float(tokens)}, gradients
@@ -151,6 +153,7 @@ def add_gradient(
     All of it is computed.
     """
     parameters = policy.parameters()
+    policy.model.train()  # mlx-lm's recurrent layers: by operations that have a gradient
 
     def traced(candidate: Gradients) -> tuple[mx.array, ...]:
         policy.assign(candidate)
@@ -164,4 +167,5 @@ def add_gradient(
         mx.eval(values, gradients)
     finally:
         policy.assign(parameters)  # tracing left its own arrays in the layers
+        policy.model.eval()
     return values, gradients

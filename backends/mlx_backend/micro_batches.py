@@ -53,8 +53,10 @@ def lines(episodes: Sequence[Episode]) -> list[Line]:
     return result
 
 
-def micro_batches(todo: Sequence[Line], budget: int) -> list[MicroBatch]:
+def micro_batches(todo: Sequence[Line], budget: int, share: bool = True) -> list[MicroBatch]:
     """Split `todo` into micro-batches of at most `budget` tokens, or one line that alone has more.
+
+    They have a prefix if they may `share` it.
 
     A line joins others only if that computes little more than its own tokens. So what a group
     shares is not repeated for a line that does not share it, and little is padded.
@@ -69,7 +71,7 @@ def micro_batches(todo: Sequence[Line], budget: int) -> list[MicroBatch]:
     )
     batches: list[MicroBatch] = []
     for line in ordered:
-        grown = _add(batches[-1], line) if batches else None
+        grown = _add(batches[-1], line, share) if batches else None
         if grown and grown.tokens <= min(budget, batches[-1].tokens + SLACK * len(line.tokens)):
             batches[-1] = grown
         else:
@@ -77,8 +79,10 @@ def micro_batches(todo: Sequence[Line], budget: int) -> list[MicroBatch]:
     return batches
 
 
-def _add(batch: MicroBatch, line: Line) -> MicroBatch:
+def _add(batch: MicroBatch, line: Line, share: bool) -> MicroBatch:
     first = batch.lines[0]
+    if not share:
+        return MicroBatch((*batch.lines, line), 0)
     # The hidden state before a masked token must be the line's own.
     most = min(line.masked[0] - 1, batch.shared if len(batch.lines) > 1 else first.masked[0] - 1)
     shared = common_prefix_length([first.tokens[: most + 1], line.tokens[: most + 1]])

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import numpy as np
@@ -17,6 +17,8 @@ import numpy as np
 from offapi import adapter
 from offapi.backend import Arrays, LoraSpec
 from offapi.errors import BackendError
+
+from .cache import Following
 
 
 @dataclass
@@ -35,9 +37,12 @@ class Policy:
 
     model: Any
     head: Any
-    layers: int
+    windows: tuple[int | None, ...]  # of the layers that have keys and values: tokens that are seen
     lora: dict[str, Any]
     shape: LoraSpec | None
+    owners: tuple[int, ...] = ()  # whose keys and values the layers after those use
+    implementation: Literal["packed", "library"] = "packed"
+    longest: int | None = None  # tokens of a row that are computed as transformers does
     loaded: dict[str, mx.array] | None = None  # the adapter that was loaded; None: newly drawn
     prefilled_tokens: int = 0  # prompt tokens that rollouts ran through the model since load
     version: int = 0  # of the adapter's matrices: keys and values of another version are stale
@@ -45,10 +50,29 @@ class Policy:
     wrapped: set[str] = field(default_factory=set)  # paths whose layers ask `rows`
     rows: RowAdapters = field(default_factory=RowAdapters)
 
-    def hidden(self, tokens_RL: mx.array, caches: list[Any]) -> mx.array:
-        """Return the last hidden states of `tokens_RL`, shape (R, L, D)."""
+    def hidden(self, tokens_RL: mx.array, caches: list[Any] | None) -> mx.array:
+        """Return the last hidden states of `tokens_RL`, shape (R, L, D).
+
+        Without caches, they are those of mlx-lm's own forward pass over whole rows.
+        """
+        if caches is not None and self.implementation == "packed":
+            caches = [*caches, *(Following(caches[owner]) for owner in self.owners)]
         result: mx.array = self.model.model(tokens_RL, cache=caches)
         return result
+
+    @property
+    def shares(self) -> bool:
+        """Whether rows can follow a prefix that is computed once."""
+        return self.implementation == "packed"
+
+    def check_length(self, tokens: int) -> None:
+        """Raise BackendError for a row of more tokens than are computed as they should be."""
+        if self.longest is not None and tokens > self.longest:
+            raise BackendError(
+                f"the length of a row must be at most {self.longest} here, got {tokens}: beyond,"
+                f" mlx-lm rotates positions otherwise than {self.model.model_type!r} needs.",
+                next_step="Lower `max_tokens`, or use the torch backend.",
+            )
 
     def logits(self, hidden_RD: mx.array) -> mx.array:
         """Return the logits of hidden states, fp32, shape (R, V)."""

@@ -51,7 +51,7 @@ def policy_gradient(
     todo = [line for line in everything if contributes(batch[line.index], loss)]
     logprobs: list[Floats | None] = [None] * len(batch)
     total, computed, statistics = 0.0, 0, []
-    for micro in micro_batches(todo, limits.micro_batch):
+    for micro in micro_batches(todo, limits.micro_batch, policy.shares):
         members = [batch[line.index] for line in micro.lines]
         share = partial(_share, policy, micro, members, limits, loss, totals)
         values, gradients = add_gradient(policy, share, gradients)

@@ -136,7 +136,7 @@ class Prompts:
         step, last_D = self.limits.micro_batch, mx.zeros((0,))
         for start in range(0, len(tokens), step):
             part = tokens[start : start + step]
-            caches = blocks(known, self.policy.layers)
+            caches = blocks(known, self.policy.windows)
             with self.adapters.of_rows([adapter]):
                 last_D = self.policy.hidden(mx.array(part)[None], caches)[0, -1]
             known = extend(known, caches)
@@ -174,7 +174,7 @@ class Prompts:
         """Compute what comes after the first `start` tokens, the shared prefix, of each."""
         rests = [list(prompt.tokens[start:]) for prompt in chosen]
         width = max(map(len, rests))
-        caches = blocks(self.shared.prefix if start else None, self.policy.layers)
+        caches = blocks(self.shared.prefix if start else None, self.policy.windows)
         tokens_RL = mx.array([rest + [0] * (width - len(rest)) for rest in rests])
         with self.adapters.of_rows([prompt.adapter for prompt in chosen]):
             hidden_RLD = self.policy.hidden(tokens_RL, caches)

@@ -39,7 +39,7 @@ def quantise(model: Any, config: dict[str, Any], spec: ModelSpec) -> None:
             where=str(spec.path),
         )
     for path, layer in model.named_modules():
-        if not hasattr(layer, "to_quantized") or layer.weight.shape[-1] % GROUP:
+        if not getattr(layer, "to_quantized", None) or layer.weight.shape[-1] % GROUP:
             continue
         if not mx.isfinite(layer.weight).all().item():
             raise not_finite(f"{path}.weight", spec)

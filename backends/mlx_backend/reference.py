@@ -1,7 +1,8 @@
 """mlx-lm's plain forward in float32: what a model computes, independent of the backend.
 
-It serves where transformers cannot compute: without torch, and for weights quantised for MLX. No
-cache, no LoRA, one row at a time. Left out: speed, and every other dtype.
+What it computes otherwise than transformers is put right (`library_repairs`). It serves where
+transformers cannot compute: without torch, and for weights quantised for MLX. No cache, no LoRA,
+one row at a time. Left out: windows that mlx-lm does not cut at, speed, and every other dtype.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.utils import load_model
+import orjson
 
 from offapi.episodes import Floats
+
+from .library_config import full_config, load_library
+from .library_repairs import repair
 
 
 class LibraryModel:
@@ -22,9 +26,9 @@ class LibraryModel:
 
     def __init__(self, folder: Path) -> None:
         self.by = f"mlx-lm {version('mlx-lm')}, plain forward, float32"
-        model, _ = load_model(folder, lazy=False, strict=True)
-        self.model: Any = model
+        self.model, config = _load(folder, lazy=False)
         self.model.set_dtype(mx.float32)
+        repair(self.model, config)
 
     def _logits(self, tokens: tuple[int, ...]) -> mx.array:
         with mx.stream(mx.cpu):
@@ -58,4 +62,11 @@ def open_reference(folder: Path) -> LibraryModel:
 
 def check_tensors(folder: Path) -> None:
     """Build the model without reading its weights; raise whatever mlx-lm raises if they misfit."""
-    load_model(folder, lazy=True, strict=True)
+    _load(folder, lazy=True)
+
+
+def _load(folder: Path, lazy: bool) -> tuple[Any, dict[str, Any]]:
+    """Return the text model and its full config."""
+    config = full_config(orjson.loads((folder / "config.json").read_bytes()))
+    model, _ = load_library(folder, config, lazy)
+    return getattr(model, "language_model", model), config

@@ -14,6 +14,7 @@ from offapi.engine import RowError, RowRequest, StartMatcher
 from offapi.episodes import SamplingMask
 
 from .engine import MLXEngine
+from .library_engine import LibraryEngine
 from .lora import Adapters
 from .policy import Policy
 from .rows import Row
@@ -38,10 +39,21 @@ def rollout(
         for tokens in [tuple(map(int, prompt))]
         for sample in range(n)
     ]
-    return _groups(MLXEngine(policy, limits, Adapters(policy, {}, Path())), requests, n)
+    return _groups(open_engine(policy, limits, Adapters(policy, {}, Path())), requests, n)
 
 
-def _groups(engine: MLXEngine, requests: Sequence[RowRequest], n: int) -> Iterator[Group]:
+def open_engine(
+    policy: Policy, limits: Limits, adapters: Adapters, cache_bytes: int = 0
+) -> MLXEngine | LibraryEngine:
+    """Return an engine of the kind that computes `policy`."""
+    if policy.implementation == "library":
+        return LibraryEngine(policy, limits, adapters)
+    return MLXEngine(policy, limits, adapters, cache_bytes)
+
+
+def _groups(
+    engine: MLXEngine | LibraryEngine, requests: Sequence[RowRequest], n: int
+) -> Iterator[Group]:
     engine.insert(requests)
     done: dict[int, list[Row]] = {}
     while not engine.idle:
@@ -56,7 +68,7 @@ def _groups(engine: MLXEngine, requests: Sequence[RowRequest], n: int) -> Iterat
                 yield Group(prompt, tuple(map(_completion, ordered)))
 
 
-def _advance(engine: MLXEngine) -> list[tuple[Row, int]]:
+def _advance(engine: MLXEngine | LibraryEngine) -> list[tuple[Row, int]]:
     try:
         return engine.advance()
     except RowError as error:
