@@ -17,6 +17,7 @@ from typing import Literal
 from offapi import backend as backends
 from offapi.backend import ModelSpec
 from offapi.errors import BackendError, OffapiError
+from offapi.implementations import read_measured
 from offapi.models import parity, store
 from offapi.models.safe_folder import check_config
 from offapi.models.store import Model
@@ -155,6 +156,9 @@ def _parity(model: Model, name: str) -> Finding:
     """Check that backend `name` computes what was recorded when the model was added."""
     title = f"{model.name} on {name}"
     try:
+        measured = read_measured(model.path).get(name)
+        if measured is not None and not measured.implementation:
+            return Finding(title, "absent", f"it does not compute this model: {measured.why}")
         record = parity.read_record(model.path)
         if record is None:
             return Finding(
@@ -172,9 +176,10 @@ def _parity(model: Model, name: str) -> Finding:
         return Finding(title, "warning", error.what, error.next_step)
     except OffapiError as error:
         return Finding(title, "failed", error.what, error.next_step)
+    slower = " (slower)" if loaded.implementation == "library" else ""
     detail = (
-        f"differs from the record by {difference:.1g} nats on {loaded.device}, which has"
-        f" {memory.total / 1e9:.0f} GB"
+        f"{loaded.implementation}{slower}, differs from the record by {difference:.1g} nats on"
+        f" {loaded.device}, which has {memory.total / 1e9:.0f} GB"
     )
     if difference <= parity.TOLERANCE:
         return Finding(title, "ok", detail)

@@ -62,6 +62,13 @@ def read_measured(folder: Path) -> dict[str, MeasuredBackend]:
         ) from None
 
 
+def implementations_sentence(folder: Path) -> str:
+    """Return which implementation each measured backend takes: "torch packed, mlx library"."""
+    return ", ".join(
+        f"{name} {one.implementation or 'not'}" for name, one in read_measured(folder).items()
+    )
+
+
 def choose_implementation(folder: Path, name: str) -> Implementation:
     """Return what backend `name` takes for the model in `folder`: `auto` if it was not measured.
 

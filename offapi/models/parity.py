@@ -1,42 +1,48 @@
 """Check that the backends compute the same from one model folder, on a few fixed token sequences.
 
 The tokens are drawn from a fixed seed, so neither tokenizer nor template plays a part. The logprobs
-in the folder's `parity.json` are the truth: those of the demo model come with offapi, computed by
-transformers; for other models the first usable backend writes them. Left out: adapters, and dtypes
-other than fp32.
+in the folder's `parity.json` are the truth, computed by a library alone (`reference`); those of the
+demo model come with offapi. Left out: adapters, dtypes other than fp32, and which implementation a
+backend takes (`agreement`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from offapi import backend as backends
-from offapi.backend import Backend, ModelSpec
+from offapi.backend import Backend
+from offapi.completions import Sampling
 from offapi.episodes import Episode, Floats, Segment
-from offapi.errors import BackendError, ModelError
+from offapi.errors import ModelError
 from offapi.models import lock
-from offapi.models.safe_folder import check_config
 from offapi.models.settings_files import read_json
-from offapi.models.store import Model
 from offapi.models.weight_files import check_weights
 from offapi.randomness import uniforms
+from offapi.text.display import plural
 
 TOLERANCE = 1e-3  # nats
 SEED = 20261
 LENGTHS = (5, 24, 61, 130)  # tokens; a wrong rope shows more in longer sequences
-# Who records first: transformers' implementation is the models' own.
-ORDER = ("torch", "mlx")
+
+
+@dataclass(frozen=True)
+class GreedyRow:
+    """What is said greedily after `prompt`, and by how many nats each token led."""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    margins: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class ParityRecord:
-    """Logprobs (nats) of `sequences`, computed by `by`.
+    """Logprobs (nats) of `sequences`, computed by `by`, and what it says greedily.
 
     Row i has one fewer than sequence i, whose first token has no context.
     """
@@ -44,19 +50,7 @@ class ParityRecord:
     by: str
     sequences: tuple[tuple[int, ...], ...]
     logprobs: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class ParityOutcome:
-    """What `establish_parity` found.
-
-    Who recorded ("" where no backend could), the differences in nats, and why backends were
-    skipped.
-    """
-
-    recorded_by: str
-    differences: Mapping[str, float] = field(default_factory=dict)
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    greedy: tuple[GreedyRow, ...] = ()
 
 
 def parity_sequences(
@@ -65,6 +59,28 @@ def parity_sequences(
     """Return the fixed sequences for a model with a vocabulary of that size."""
     draws = [uniforms(SEED, 0, i, 0, length) for i, length in enumerate(lengths)]
     return tuple(tuple(map(int, draw.astype(np.float64) * vocabulary)) for draw in draws)
+
+
+def other_greedy_tokens(backend: Backend, record: ParityRecord) -> str:
+    """Return where `backend` says other tokens greedily than the record, "" if nowhere.
+
+    All prompts are rolled out together, as groups of two, so that they share what they can. Where
+    two tokens are as likely to within the tolerance, either may follow, and the row ends there.
+    """
+    rows = record.greedy
+    if not rows:
+        return ""
+    sampling = Sampling(max_tokens=len(rows[0].tokens), stop_ids=())
+    for group in backend.rollout([row.prompt for row in rows], 2, sampling):
+        row = rows[group.prompt]
+        for said in group.completions:
+            for place, (token, wanted) in enumerate(zip(said.tokens, row.tokens, strict=True)):
+                if token == wanted:
+                    continue
+                if row.margins[place] > 2 * TOLERANCE:
+                    return f"token {place + 1} after {plural(len(row.prompt), 'token')}"
+                break
+    return ""
 
 
 def record_parity(backend: Backend, tokens: Sequence[tuple[int, ...]], by: str) -> ParityRecord:
@@ -89,53 +105,14 @@ def largest_difference(backend: Backend, record: ParityRecord) -> float:
     )
 
 
-def measure_parity(model: Model, name: str) -> float:
-    """Load `model` with the backend `name` and compare it with its record.
-
-    Raise ModelError when they differ by more than TOLERANCE or there is no record, BackendError
-    when the backend cannot be used here.
-    """
-    known = read_record(model.path)
-    if known is None:
-        raise ModelError(
-            f"the model has no {lock.PARITY}.",
-            where=str(model.path),
-            next_step="Add the model again.",
-        )
-    return _compare(model, name, known)
-
-
-def establish_parity(model: Model) -> ParityOutcome:
-    """Compare every usable backend with the stored model's record.
-
-    The first backend writes the record if there is none. Raise ModelError when one differs by more
-    than TOLERANCE.
-    """
-    known, config = read_record(model.path), check_config(model.path)
-    differences: dict[str, float] = {}
-    skipped: dict[str, str] = {}
-    for name in sorted(
-        backends.available(), key=lambda name: (name not in ORDER, name != ORDER[0], name)
-    ):
-        if reason := too_large_for(model.path, config, name):
-            skipped[name] = reason
-            continue
-        try:
-            if known is None:
-                known = _record(model, name, config)
-                lock.put(model.path, lock.PARITY, encode_record(known))
-            else:
-                differences[name] = _compare(model, name, known)
-        except BackendError as error:
-            skipped[name] = error.what
-    return ParityOutcome(known.by if known else "", differences, skipped)
-
-
 def encode_record(record: ParityRecord) -> bytes:
     """Return the content of `parity.json`."""
     pairs = zip(record.sequences, record.logprobs, strict=True)
     rows = [{"tokens": tokens, "logprobs": logprobs} for tokens, logprobs in pairs]
-    return orjson.dumps({"version": 1, "by": record.by, "sequences": rows})
+    content: dict[str, Any] = {"version": 1, "by": record.by, "sequences": rows}
+    if record.greedy:
+        content["greedy"] = [asdict(row) for row in record.greedy]
+    return orjson.dumps(content)
 
 
 def read_record(folder: Path, name: str = lock.PARITY, again: str = "") -> ParityRecord | None:
@@ -155,7 +132,9 @@ def read_record(folder: Path, name: str = lock.PARITY, again: str = "") -> Parit
         if not rows or any(len(logprobs) != len(tokens) - 1 for tokens, logprobs in rows):
             raise ValueError("every token but the first needs a logprob")
         sequences = tuple(tokens for tokens, _ in rows)
-        return ParityRecord(str(content["by"]), sequences, tuple(logprobs for _, logprobs in rows))
+        greedy = tuple(map(_greedy_row, content.get("greedy", ())))
+        logprobs = tuple(logprobs for _, logprobs in rows)
+        return ParityRecord(str(content["by"]), sequences, logprobs, greedy)
     except (KeyError, TypeError, ValueError) as error:
         again = again or f"Run `offapi models remove {path.parent.name}`, and add the model again."
         raise ModelError(
@@ -163,33 +142,12 @@ def read_record(folder: Path, name: str = lock.PARITY, again: str = "") -> Parit
         ) from None
 
 
-def _record(model: Model, name: str, config: Mapping[str, Any]) -> ParityRecord:
-    backend = backends.load(name, ModelSpec(model.path))
-    try:
-        return record_parity(
-            backend, parity_sequences(int(config["vocab_size"])), f"{name} on {backend.device}"
-        )
-    finally:
-        backend.close()
-
-
-def _compare(model: Model, name: str, known: ParityRecord) -> float:
-    backend = backends.load(name, ModelSpec(model.path))
-    try:
-        difference = largest_difference(backend, known)
-    finally:
-        backend.close()
-    if not difference <= TOLERANCE:
-        raise ModelError(
-            f"{name} and {known.by} compute different logprobs: they differ by {difference:.3g}"
-            f" nats, at most {TOLERANCE:g} is allowed.",
-            where=str(model.path),
-            next_step=(
-                "Do not train the model: that backend reads a setting in config.json differently."
-                " `offapi models verify` shows whether a file has changed."
-            ),
-        )
-    return difference
+def _greedy_row(row: Mapping[str, Any]) -> GreedyRow:
+    prompt, tokens = (tuple(map(int, row[key])) for key in ("prompt", "tokens"))
+    margins = tuple(map(float, row["margins"]))
+    if not prompt or not len(tokens) == len(margins) > 0:
+        raise ValueError("every greedy token needs its margin")
+    return GreedyRow(prompt, tokens, margins)
 
 
 def _episodes(tokens: Sequence[tuple[int, ...]]) -> list[Episode]:

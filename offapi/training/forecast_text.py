@@ -29,7 +29,7 @@ def training(
         f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of {machine.total / 2**30:.0f} GiB."
     )
     if work.bytes <= machine.total:
-        return sentence
+        return sentence + _slower(backend)
     longest = f"the longest row has {max(rows)}"
     return f"{sentence} This exceeds the memory: lower limits.train_tokens ({longest})."
 
@@ -44,5 +44,12 @@ def reinforcement(backend: Backend, rounds: Rounds, schedule: Schedule, spec: Mo
         f" {plural(rounds.looks(schedule.steps), 'evaluation')} on"
         f" {plural(len(rounds.heldout), 'held-out document')}: at most about"
         f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of"
-        f" {machine.total / 2**30:.0f} GiB."
+        f" {machine.total / 2**30:.0f} GiB.{_slower(backend)}"
     )
+
+
+def _slower(backend: Backend) -> str:
+    """Return what to expect of a model that is computed by its library's own forward."""
+    if backend.implementation != "library":
+        return ""
+    return " The model is computed by its library's own forward, row by row, which is slower."

@@ -17,7 +17,7 @@ import pytest
 
 from offapi import cli
 from offapi.errors import BackendError, ModelError
-from offapi.models import parity, store
+from offapi.models import agreement, parity, store
 
 LIBRARIES = {"torch": "torch", "mlx": "mlx_lm"}
 
@@ -57,7 +57,7 @@ def test_demo_model_matches_transformers(demo_model: store.Model, backend_name: 
     known = parity.read_record(demo_model.path)
     assert known is not None
     assert "transformers" in known.by
-    assert parity.measure_parity(demo_model, backend_name) < parity.TOLERANCE
+    assert agreement.measure_parity(demo_model, backend_name) < parity.TOLERANCE
 
 
 def test_demo_record_is_what_transformers_computes(demo_model: store.Model) -> None:
@@ -79,12 +79,12 @@ def test_the_rope_trap_is_caught_on_mlx(
     with pytest.raises(ModelError, match="models add"):
         store.get(trap.path)
     with pytest.raises(ModelError, match="rope_theta"):  # the backend's own check
-        parity.measure_parity(trap, "mlx")
+        agreement.measure_parity(trap, "mlx")
     monkeypatch.setattr("offapi.backends.mlx_backend.loader.check_rope", lambda *_: None)
     with pytest.raises(
         ModelError, match=r"mlx and transformers.* compute different logprobs: they differ by"
     ):
-        parity.measure_parity(trap, "mlx")
+        agreement.measure_parity(trap, "mlx")
 
 
 def test_a_rope_that_is_wrong_everywhere_is_caught(
@@ -94,7 +94,7 @@ def test_a_rope_that_is_wrong_everywhere_is_caught(
     with pytest.raises(
         ModelError, match=f"{backend_name} and transformers.* compute different logprobs"
     ) as caught:
-        parity.measure_parity(trap, backend_name)
+        agreement.measure_parity(trap, backend_name)
     assert "config.json" in caught.value.next_step
 
 
@@ -102,7 +102,7 @@ def test_the_first_usable_backend_records_and_the_others_compare(
     empty_home: Path, tmp_path: Path, backend_name: str
 ) -> None:
     model = store.add(model_files.folder(tmp_path / "small"))
-    outcome = parity.establish_parity(model)
+    outcome = agreement.establish_parity(model)
     assert outcome.recorded_by.split()[0] == (
         "torch" if importlib.util.find_spec("torch") else "mlx"
     )
@@ -111,8 +111,8 @@ def test_the_first_usable_backend_records_and_the_others_compare(
     } == set(LIBRARIES)
     assert all(difference < parity.TOLERANCE for difference in outcome.differences.values())
     assert "parity.json" in {path.name for path in store.verify("small").path.iterdir()}
-    assert parity.measure_parity(model, backend_name) < parity.TOLERANCE
-    again = parity.establish_parity(model)
+    assert agreement.measure_parity(model, backend_name) < parity.TOLERANCE
+    again = agreement.establish_parity(model)
     assert again.recorded_by == outcome.recorded_by
     assert backend_name in again.differences
 
@@ -144,7 +144,7 @@ def test_both_backends_agree_on_every_model_type(
     folder = model_files.random_folder(
         tmp_path / "small", model_type=kind.split()[0], **KINDS[kind]
     )
-    outcome = parity.establish_parity(store.add(folder))
+    outcome = agreement.establish_parity(store.add(folder))
     assert outcome.differences["mlx"] < parity.TOLERANCE
     assert not outcome.skipped
 
@@ -154,8 +154,8 @@ def test_a_missing_or_different_record_is_refused(
 ) -> None:
     model = store.add(model_files.folder(tmp_path / "small"))
     with pytest.raises(ModelError, match=r"no parity\.json"):
-        parity.measure_parity(model, backend_name)
-    parity.establish_parity(model)
+        agreement.measure_parity(model, backend_name)
+    agreement.establish_parity(model)
     known = parity.read_record(model.path)
     assert known is not None
     for wrong in (known.logprobs[0][0] + 0.01, float("nan")):
@@ -165,7 +165,7 @@ def test_a_missing_or_different_record_is_refused(
         with pytest.raises(
             ModelError, match=r"compute different logprobs|not a parity record|not valid JSON"
         ):
-            parity.measure_parity(model, backend_name)
+            agreement.measure_parity(model, backend_name)
 
 
 def test_the_store_never_keeps_a_model_that_fails(
@@ -205,6 +205,6 @@ def test_without_a_usable_backend_a_model_is_stored_unchecked(
         raise BackendError(f"backend {name!r} is not usable here.")
 
     monkeypatch.setattr("offapi.backend.load", unusable)
-    outcome = parity.establish_parity(store.add(model_files.folder(tmp_path / "small")))
+    outcome = agreement.establish_parity(store.add(model_files.folder(tmp_path / "small")))
     assert outcome.recorded_by == ""
     assert set(outcome.skipped) == {"torch", "mlx"}
