@@ -31,6 +31,7 @@ class LibraryModel:
             trust_remote_code=False,
             use_safetensors=True,
         ).eval()
+        self.model.generation_config.eos_token_id = None  # `generate` would merge it in, and stop
 
     def logprobs(self, tokens: tuple[int, ...]) -> Floats:
         """Return the logprobs (nats) of all tokens but the first, shape (T - 1,)."""

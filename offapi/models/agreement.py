@@ -118,7 +118,10 @@ def establish_parity(model: Model) -> ParityOutcome:
         lock.put(model.path, lock.PARITY, parity.encode_record(known))
     if known is None or not names:
         return ParityOutcome(known.by if known else "", {}, skipped)
-    measured = _measure_all(model.path, config, known, names)
+    measured, unusable = _measure_all(model.path, config, known, names)
+    skipped |= unusable
+    if not measured:
+        return ParityOutcome(known.by, {}, skipped)
     if not any(one.implementation for one in measured.values()):
         raise _disagree(model, known, "; ".join(f"{n}: {one.why}" for n, one in measured.items()))
     lock.put(model.path, FILE, encode_measured(known.by, measured))
@@ -139,13 +142,25 @@ def _skipped(model: Model, config: Mapping[str, Any]) -> dict[str, str]:
 
 def _measure_all(
     folder: Path, config: Mapping[str, Any], known: ParityRecord, names: list[str]
-) -> dict[str, MeasuredBackend]:
+) -> tuple[dict[str, MeasuredBackend], dict[str, str]]:
     short = shortened(config)
     if short is None:
-        return {name: _measure(name, [(folder, known)]) for name in names}
+        return _measure_each(names, [(folder, known)])
     with with_config(folder, short) as copy:
-        cases = [(folder, known), (copy, _record_short(copy, short))]
-        return {name: _measure(name, cases) for name in names}
+        return _measure_each(names, [(folder, known), (copy, _record_short(copy, short))])
+
+
+def _measure_each(
+    names: list[str], cases: list[tuple[Path, ParityRecord]]
+) -> tuple[dict[str, MeasuredBackend], dict[str, str]]:
+    """Return what each backend showed, and why the others cannot be used here."""
+    measured, skipped = {}, {}
+    for name in names:
+        try:
+            measured[name] = _measure(name, cases)
+        except BackendError as error:
+            skipped[name] = error.what
+    return measured, skipped
 
 
 def _record_short(copy: Path, config: Mapping[str, Any]) -> ParityRecord:
@@ -157,7 +172,10 @@ def _record_short(copy: Path, config: Mapping[str, Any]) -> ParityRecord:
 
 
 def _measure(name: str, cases: list[tuple[Path, ParityRecord]]) -> MeasuredBackend:
-    """Return the first implementation of backend `name` that agrees on every folder."""
+    """Return the first implementation of backend `name` that agrees on every folder.
+
+    Raise BackendError where the backend cannot be used here at all.
+    """
     wrong: list[str] = []
     for implementation in ORDER:
         differences = []
@@ -168,9 +186,13 @@ def _measure(name: str, cases: list[tuple[Path, ParityRecord]]) -> MeasuredBacke
                     differences.append(_difference(backend, known, implementation))
         except MemoryError:
             raise
+        except BackendError as error:
+            if not wrong:
+                raise  # a device, not this implementation
+            wrong.append(f"{implementation}: {error.what}")
+            continue
         except Exception as error:  # whatever a library raises for what it was not made for
-            what = error.what if isinstance(error, ModelError | BackendError) else str(error)
-            wrong.append(f"{implementation}: {what.splitlines()[0][:200] if what else error!r}")
+            wrong.append(f"{implementation}: {_first_line(error)}")
             continue
         if max(differences) <= parity.TOLERANCE:
             return MeasuredBackend(implementation, max(differences), "; ".join(wrong))
@@ -178,12 +200,17 @@ def _measure(name: str, cases: list[tuple[Path, ParityRecord]]) -> MeasuredBacke
     return MeasuredBackend("", None, "; ".join(wrong))
 
 
+def _first_line(error: Exception) -> str:
+    what = error.what if isinstance(error, ModelError) else str(error)
+    return what.splitlines()[0][:200].rstrip(".") if what else type(error).__name__
+
+
 def _difference(backend: Backend, known: ParityRecord, implementation: str) -> float:
     if backend.implementation != implementation:
-        raise BackendError(f"{backend.name} has no such implementation of it.")
+        raise ModelError(f"{backend.name} has no such implementation of it")
     difference = largest_difference(backend, known)
     if difference <= parity.TOLERANCE and (where := parity.other_greedy_tokens(backend, known)):
-        raise BackendError(f"its greedy tokens differ from the reference's at {where}.")
+        raise ModelError(f"its greedy tokens differ from the reference's at {where}")
     return difference if difference == difference else float("inf")
 
 
