@@ -21,7 +21,13 @@ from offapi.backend import Backend, Implementation, ModelSpec
 from offapi.errors import BackendError, ModelError
 from offapi.implementations import FILE, MeasuredBackend, encode_measured
 from offapi.models import lock, parity
-from offapi.models.parity import GreedyRow, ParityRecord, largest_difference, parity_sequences
+from offapi.models.parity import (
+    GreedyRow,
+    ParityRecord,
+    largest_difference,
+    parity_sequences,
+    round_logprobs,
+)
 from offapi.models.reference import open_reference, shortened, with_config
 from offapi.models.safe_folder import check_config
 from offapi.models.store import Model
@@ -71,8 +77,7 @@ def record_reference(folder: Path, config: Mapping[str, Any]) -> ParityRecord:
         )
     said = [(prompt, *model.greedy(prompt, CONTINUED)) for prompt in greedy_prompts(sequences)]
     greedy = tuple(GreedyRow(prompt, tuple(tokens), tuple(lead)) for prompt, tokens, lead in said)
-    logprobs = tuple(tuple(round(float(one), 6) for one in row) for row in rows)
-    return ParityRecord(model.by, sequences, logprobs, greedy)
+    return ParityRecord(model.by, sequences, tuple(map(round_logprobs, rows)), greedy)
 
 
 def greedy_prompts(sequences: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
@@ -167,8 +172,8 @@ def _record_short(copy: Path, config: Mapping[str, Any]) -> ParityRecord:
     """Return the reference of a copy with short windows; angles may depend on the length there."""
     model = open_reference(copy, config)
     sequences = parity_sequences(int(config["vocab_size"]))[1:]
-    rows = tuple(tuple(map(float, model.logprobs(tokens))) for tokens in sequences)
-    return ParityRecord(model.by, sequences, rows)
+    rows = map(model.logprobs, sequences)
+    return ParityRecord(model.by, sequences, tuple(map(round_logprobs, rows)))
 
 
 def _measure(name: str, cases: list[tuple[Path, ParityRecord]]) -> MeasuredBackend:

@@ -86,10 +86,11 @@ def other_greedy_tokens(backend: Backend, record: ParityRecord) -> str:
 def record_parity(backend: Backend, tokens: Sequence[tuple[int, ...]], by: str) -> ParityRecord:
     """Return what `backend` computes for `tokens`."""
     rows = backend.score(_episodes(tokens))
-    return ParityRecord(by, tuple(tokens), tuple(map(_round_logprobs, rows)))
+    return ParityRecord(by, tuple(tokens), tuple(map(round_logprobs, rows)))
 
 
-def _round_logprobs(logprobs_T: Floats) -> tuple[float, ...]:
+def round_logprobs(logprobs_T: Floats) -> tuple[float, ...]:
+    """Return the logprobs as a record holds them."""
     return tuple(round(float(logprob), 6) for logprob in logprobs_T)
 
 
