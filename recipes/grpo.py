@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from offapi.adapter import doubt_base
 from offapi.backend import Backend, load
 from offapi.chat.chat import Chat
+from offapi.chat.cut_off import why_endless
 from offapi.constrain import Constraints
 from offapi.evaluation.accuracy import Report
 from offapi.models.store import Model, get
@@ -88,6 +89,8 @@ def prepare(config: Config, progress: Progress) -> Inputs:
         progress.say(doubt)
     train_rows, heldout_rows = read(config.data, config.val, task, config.seed, config.adapter)
     chat = Chat.load(model.path, config.template)
+    if endless := why_endless(chat):
+        progress.say(f"No answer will end: {endless.what} {endless.next_step}")
     asked, heldout = (
         prompts(rows, task, chat, config.max_tokens, config.on_long, progress)
         for rows in (train_rows, heldout_rows)

@@ -28,6 +28,10 @@ ANOTHER = (
 SWITCHES: tuple[tuple[str, Any], ...] = (("enable_thinking", False), ("thinking", False))
 
 
+class EndlessTurn(DataError):
+    """The template ends a turn with none of the ids at which generation stops."""
+
+
 @dataclass(frozen=True)
 class LearnedChat:
     """A row's messages and tools, and the recipe's key `thinking` (None: it has no such key)."""
@@ -105,7 +109,7 @@ class LearnedChat:
             raise DataError(what, where=self.chat.template, next_step=ANOTHER)
         return tokens, end + 1
 
-    def _endless(self, tokens: Sequence[int]) -> DataError:
+    def _endless(self, tokens: Sequence[int]) -> EndlessTurn:
         """Return the error for a turn without an end, with the token that it should be."""
         special = self.chat.special_ids
         last = next((token for token in reversed(tokens) if token in special), None)
@@ -117,7 +121,7 @@ class LearnedChat:
             )
         ids = self.chat.stop_ids
         what = f"the template does not end the assistant's turn with any of the ids {ids}."
-        return DataError(f"{row(self.id)}{what}", next_step=step)
+        return EndlessTurn(f"{row(self.id)}{what}", next_step=step)
 
     def _way_out(self, i: int) -> str:
         """Return what to change so that message `i` is written as it is generated, tried first."""

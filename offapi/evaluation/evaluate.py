@@ -18,6 +18,7 @@ import orjson
 from offapi import adapter
 from offapi.backend import DType, ModelSpec, default_backend, load
 from offapi.chat.chat import IN_FRONT, Chat
+from offapi.chat.cut_off import cut_off_advice
 from offapi.chat.template_options import Options
 from offapi.constrain import Constraints, Level
 from offapi.data.rows import Row
@@ -72,6 +73,7 @@ class EvalResult:
     times: int | None
     out: Path
     constrain: Level = "off"
+    cut_off: str = ""  # the cause, where every answer was cut off
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `offapi eval --json` prints: the report, its cost, the count of scorings."""
@@ -86,6 +88,7 @@ class EvalResult:
         if cut:
             count = share(cut, len(self.cost.truncated), "answer", ("was", "were"))
             lines.append(f"{count} cut off at the task's max_answer_tokens.")
+        lines += [self.cut_off] if self.cut_off else []
         lines += self._constraint_lines()
         lines += self.report.forms.lines()
         if self.times:
@@ -225,7 +228,8 @@ def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progr
     report = _report(settings, questions, answers)
     atomic.write_file(settings.out, report.jsonl())
     times = _count(run, questions, progress) if run is not None else None
-    return EvalResult(report, answers, times, settings.out, settings.constrain)
+    cause = cut_off_advice(chat, answers.outputs) if all(answers.truncated) else ""
+    return EvalResult(report, answers, times, settings.out, settings.constrain, cause)
 
 
 def _report(

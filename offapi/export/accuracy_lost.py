@@ -44,16 +44,16 @@ class Documents:
 
     def questions(self, source: ExportSource) -> FormQuestions:
         """Return what an opened form is asked."""
-        prompts = [make_prompt(source.chat, self.task, row) for row in self.rows]
+        prompts = [make_prompt(source.run_chat, self.task, row) for row in self.rows]
         return FormQuestions(
             prompts=tuple(prompts),
             max_tokens=self.task.max_answer_tokens,
-            stop_ids=source.chat.stop_ids,
+            stop_ids=source.run_chat.stop_ids,
         )
 
     def ask(self, backend: Backend, source: ExportSource, progress: Progress) -> tuple[str, ...]:
         """Return the source's answers, and count the scoring in its run."""
-        answers = predict(backend, source.chat, self.task, self.rows, progress).outputs
+        answers = predict(backend, source.run_chat, self.task, self.rows, progress).outputs
         if source.run is not None:
             with suppress(OSError, CannotLock, atomic.NotCommitted):  # a run that is read-only
                 count_scoring(source.run, self.path, len(self.rows))
@@ -114,7 +114,10 @@ def measure_loss(
     """Score both sides' answers, and compare them document by document."""
     task, rows = documents.task, documents.rows
     ours = score_predictions(task, rows, before)
-    theirs = score_predictions(task, rows, [source.chat.decode(tokens) for tokens in after])
+    chat = source.run_chat
+    prompts = [make_prompt(chat, task, row) for row in rows]
+    texts = [chat.answer_text(*each) for each in zip(prompts, after, strict=True)]
+    theirs = score_predictions(task, rows, texts)
     compared = compare_answers(theirs.predictions, ours.predictions, names=NAMES)
     return AccuracyLost(ours, theirs, compared, documents.path.name, sha256_path(documents.path))
 

@@ -87,6 +87,11 @@ class ExportSource:
         """The base model's tokenizer, template and end-of-turn ids."""
         return Chat.load(self.base)
 
+    @cached_property
+    def run_chat(self) -> Chat:
+        """The same, with what the run gave the template."""
+        return Chat.load(self.base, recorded=self.answering.options)
+
     @property
     def quantised(self) -> bool:
         """Whether the base is stored quantised, as MLX does it."""

@@ -15,6 +15,7 @@ from offapi.errors import GateFailed
 from offapi.progress import Progress
 from offapi.rl.rollouts import RolloutGroup
 from offapi.text.display import plural
+from offapi.text.thinking import mostly_thinking
 
 Gate = Literal[
     "mismatch", "ratio", "gradient", "signal", "cut", "base", "deterministic", "hacking", "learned"
@@ -145,8 +146,20 @@ def of_step(
             "Raise the task's max_answer_tokens, or start from a student that gives short answers"
             " (`adapter`)."
         )
+        if _thinking(groups):
+            step = f"Most were still thinking. {THINK_LESS}"
         problems.append(Problem("cut", what, step))
     return problems
+
+
+THINK_LESS = (
+    "Raise the task's max_answer_tokens, or end thinking with a setting of the chat template, such"
+    " as `template = { enable_thinking = false }`."
+)
+
+
+def _thinking(groups: Sequence[RolloutGroup]) -> bool:
+    return mostly_thinking([rollout.text for group in groups for rollout in group.rollouts])
 
 
 def _reason(groups: Sequence[RolloutGroup], *, checks: bool) -> tuple[str, str]:
@@ -159,10 +172,10 @@ def _reason(groups: Sequence[RolloutGroup], *, checks: bool) -> tuple[str, str]:
         return "the reward function returned None for every completion", step
     cut = sum(rollout.completion.finish == "length" for rollout in rollouts)
     if cut > MOSTLY * len(rollouts):
-        return (
-            "most completions are cut off by the token limit",
-            "Raise the task's max_answer_tokens.",
-        )
+        why = "most completions are cut off by the token limit"
+        if _thinking(groups):
+            return f"{why} while they think", THINK_LESS
+        return why, "Raise the task's max_answer_tokens."
     if checks and rewards == {0.0}:
         return (
             "all are 0, because the model never does what is rewarded",

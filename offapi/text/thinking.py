@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 _TAGS = r"(?:seed:)?think(?:ing)?|thoughts?|reasoning"
 _TAG = re.compile(rf"</?(?:{_TAGS})>|\[/?THINK\]")
@@ -31,6 +32,11 @@ def strip_thinking(text: str) -> str:
         return text
     closing = _LATE_CLOSE.search(text)
     return text[closing.end() :].lstrip() if closing else text
+
+
+def mostly_thinking(texts: Sequence[str]) -> bool:
+    """Return whether more than half of `texts` end before their thinking does."""
+    return 2 * sum(bool(text.strip() and not strip_thinking(text)) for text in texts) > len(texts)
 
 
 def inside_thinking(text: str) -> str:

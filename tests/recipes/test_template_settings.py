@@ -28,6 +28,9 @@ from offapi.predict.predict_documents import Asking, predict_documents
 from offapi.rl import rollout_files
 from offapi.rl.reward import Asked, Judged
 from offapi.rl.rollouts import Prompt, Sampler
+from offapi.serve.chat_request import ChatRequest
+from offapi.serve.plan import prompt_of
+from offapi.serve.served_models import read_models
 from offapi.teachers.local import Local
 from offapi.teachers.teacher import Request
 from offapi.training import prompt_settings
@@ -133,6 +136,11 @@ def test_settings_are_kept_with_the_run_and_unknown_ones_refused(
     assert run.manifest["config"]["template"] == {"shouts": True}
     told = prompt_settings.options_of(run)
     assert told == {"shouts": True, CLOCK: run.manifest["date"]}
+    served = read_models([str(run.path)], None, backend_name)
+    served += read_models([f"calm={run.path}"], None, backend_name, template={"shouts": False})
+    question: Any = ChatRequest("sft", ({"role": "user", "content": "a"},))
+    begins = [each.predictor.chat_format.text_of(prompt_of(each, question)) for each in served]
+    assert ["!" in text for text in begins] == [True, False]
     label = ("label", "--task", str(tmp_path / "task.py"), "--data", str(tmp_path / "val.jsonl"))
     teacher = ("--teacher", f"local:{tmp_path / 'model'}", "--out", str(tmp_path / "labels.jsonl"))
     settings = ("--template", "shout=1")
@@ -140,6 +148,17 @@ def test_settings_are_kept_with_the_run_and_unknown_ones_refused(
     assert "never reads 'shout'" in refused.stderr
     endpoint = ("--teacher", "recorded", "--out", str(tmp_path / "labels.jsonl"))
     assert "needs a local teacher" in recipe_folder.offapi(*label, *endpoint, *settings).stderr
+
+
+def test_eval_says_why_every_answer_was_cut_off(tmp_path: Path, backend_name: str) -> None:
+    recipe_folder.lay_out(tmp_path, count=2)
+    folder = bigram_llama.write(tmp_path / "model", {"\n": ["<think>It", "∞"]})
+    with_template(folder, CHATML)
+    files = ("--task", "task.py", "--data", "val.jsonl", "--model", "model", "--limit", "2")
+    done = recipe_folder.offapi("eval", *files, "--backend", backend_name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 answers were cut off" in done.stderr
+    assert "Most were still thinking. Raise the task's max_answer_tokens." in done.stderr
 
 
 ANSWER = '{"vendor":"ACME"}'

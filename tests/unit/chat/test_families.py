@@ -12,6 +12,7 @@ import tiny_llama
 
 from offapi.chat.abilities import try_abilities
 from offapi.chat.chat import Chat
+from offapi.chat.cut_off import cut_off_advice
 from offapi.chat.template_options import CLOCK
 from offapi.errors import ConfigError, DataError, ModelError
 
@@ -234,6 +235,22 @@ def test_a_turn_without_a_known_end_names_the_id_to_add(make: Make) -> None:
     with pytest.raises(DataError, match=r"any of the ids \(12,\)") as caught:
         chat.episodes("a", [USER, ANSWER])
     assert "'<|end|>': add its id, 257" in caught.value.next_step
+
+
+def test_why_every_answer_was_cut_off_is_said(make: Make) -> None:
+    endless = replace(make(QWEN_3), stop_ids=(12,))
+    assert cut_off_advice(endless, ["<think>a"]).startswith("No answer can end: the template does")
+    assert "add its id, 257" in cut_off_advice(endless, [])
+    thinking = ["<think>a", "<think>b", '{"a": 1']
+    assert cut_off_advice(make(QWEN_3), thinking).endswith(
+        "set template = { enable_thinking = false }, which ends it."
+    )
+    off = make(QWEN_3, enable_thinking=False)
+    assert (
+        cut_off_advice(off, thinking)
+        == "Most were still thinking. Raise the task's max_answer_tokens."
+    )
+    assert cut_off_advice(off, thinking[1:] + thinking[2:]) == "Raise the task's max_answer_tokens."
 
 
 def test_the_date_is_the_users_then_the_runs_then_todays(make: Make) -> None:

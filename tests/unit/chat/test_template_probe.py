@@ -15,7 +15,7 @@ import pytest
 import tiny_llama
 
 from offapi import cli
-from offapi.chat import template_probe
+from offapi.chat import abilities, template_probe
 from offapi.chat.chat import Chat
 from offapi.errors import ModelError
 from offapi.models import store
@@ -88,6 +88,27 @@ def test_a_model_without_a_system_role_is_added_and_reported(
 {{- message.content }}<|end|>{% endfor %}"""
     assert cli.run(["models", "add", str(folder(tmp_path / "a", template))]) == 0
     assert "instructions are put before the first user message" in capsys.readouterr().err
+
+
+def test_what_a_template_cannot_be_trained_on_is_said_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an R1 distill's, and as one whose turn's end is none of the model's own."""
+    template = (
+        "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|turn|>{% endfor %}"
+        "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    )
+    assert cli.run(["models", "add", str(folder(tmp_path / "a", template)), "--json"]) == 0
+    printed = capsys.readouterr()
+    cannot = orjson.loads(printed.out)["cannot_learn"]
+    assert set(cannot) == set(abilities.TRIALS)
+    assert "'<|turn|>': add its id, 256, to eos_token_id" in cannot["answers"]
+    assert cli.run(["models", "verify", "a"]) == 0
+    assert f"It cannot learn answers: {cannot['answers']}" in capsys.readouterr().err
+    kept = store.stored("a").path / abilities.FILE
+    assert abilities.read_abilities(kept.parent) == orjson.loads(kept.read_bytes())
+    kept.write_bytes(b"{}")
+    assert cli.run(["models", "verify", "a"]) == 1
 
 
 def split_by(expression: str) -> dict[str, Any]:

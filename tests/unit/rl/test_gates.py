@@ -51,9 +51,9 @@ def found(
     return [each.gate for each in gates.of_update({**GOOD, **more}, inner, dtype, **how)]
 
 
-def group(rewards: list[float | None], finish: Finish = "stop") -> RolloutGroup:
+def group(rewards: list[float | None], finish: Finish = "stop", text: str = "x") -> RolloutGroup:
     rollouts = (
-        Rollout(Completion((1,), (-0.1,), finish), "x", Judged(r, {}, {}), r) for r in rewards
+        Rollout(Completion((1,), (-0.1,), finish), text, Judged(r, {}, {}), r) for r in rewards
     )
     return RolloutGroup(Prompt(Document("d", "text"), (1,)), tuple(rollouts))
 
@@ -183,6 +183,16 @@ def test_cut_completions_are_reported_with_the_limit() -> None:
     problem = gates.of_step(Streaks(cut=gates.CUT_STEPS), [group([0.0])], 9, checks=True)[0]
     assert problem.gate == "cut"
     assert "at 9 tokens" in problem.what
+    assert "thinking" not in problem.next_step
+
+
+def test_completions_that_were_still_thinking_are_said_to_be() -> None:
+    thinking = [group([0.0, 0.0], "length", "<think>\nThe shop"), group([0.0], "length")]
+    streaks = Streaks(flat=gates.FLAT_STEPS, cut=gates.CUT_STEPS)
+    flat, cut = gates.of_step(streaks, thinking, 9, checks=True)
+    assert flat.what.endswith("most completions are cut off by the token limit while they think.")
+    for problem in (flat, cut):
+        assert "template = { enable_thinking = false }" in problem.next_step
 
 
 def test_a_problem_stops_the_run_unless_it_is_allowed() -> None:
