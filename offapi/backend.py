@@ -152,11 +152,13 @@ class AdamW:
     eps: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0  # clip to min(1, max / (norm + 1e-6)); 0: off
+    bits: int = 32  # of a moment between steps; 8: in blocks (`offapi.moment_levels`)
 
     def __post_init__(self) -> None:
         decay: Bound = (lambda beta: 0 <= beta < 1, "0 or more and below 1")
         require(self, {"beta1": decay, "beta2": decay, "eps": ABOVE_0})
         require(self, dict.fromkeys(("weight_decay", "max_grad_norm"), AT_LEAST_0))
+        require(self, {"bits": (lambda bits: bits in (8, 32), "8 or 32")})
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class TrainState:
 
     `lora_A.weight` has shape (rank, in), `lora_B.weight` (out, rank), and with DoRA
     `lora_magnitude_vector` (out,). Of a model trained `full`, keys are the names of its weights.
+    Moments of 8 bits are the numbers that they stand for, which pack to the same bits again.
     """
 
     adapter: Arrays

@@ -6,13 +6,15 @@ from offapi.adapter import check_state
 from offapi.backend import TrainState
 
 from .optimizer import Moments
+from .packed_moments import floats
 from .policy import Policy, shapes, to_mlx, to_peft
 
 
 def state(policy: Policy, moments: Moments, step: int) -> TrainState:
     """Return everything that exact resume needs, in PEFT's names and layout."""
-    exp_avg = {name: moment["m"] for name, moment in moments.items()}
-    exp_avg_sq = {name: moment["v"] for name, moment in moments.items()}
+    unpacked = {name: floats(moment) for name, moment in moments.items()}
+    exp_avg = {name: moment["m"] for name, moment in unpacked.items()}
+    exp_avg_sq = {name: moment["v"] for name, moment in unpacked.items()}
     return TrainState(
         adapter=to_peft(policy.parameters()),
         exp_avg=to_peft(exp_avg),

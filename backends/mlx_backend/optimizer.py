@@ -15,8 +15,10 @@ import numpy as np
 from offapi.backend import AdamW
 from offapi.errors import BackendError
 
+from .packed_moments import PackedMoment, floats, pack
+
 Tensors = dict[str, mx.array]
-Moments = dict[str, dict[str, mx.array]]  # name -> {"m": first, "v": second}
+Moments = dict[str, dict[str, mx.array | PackedMoment]]  # name -> {"m": first, "v": second}
 
 
 def unreached(gradients: Tensors) -> int:
@@ -58,8 +60,11 @@ def step(
     after: Moments = {}
     for name, parameter in parameters.items():
         zeros = {"m": mx.zeros_like(parameter), "v": mx.zeros_like(parameter)}
-        after[name] = dict(moments.get(name, zeros))
-        moved = rule.apply_single(factor * gradients[name], parameter, after[name])
+        held = floats(moments.get(name, zeros))
+        moved = rule.apply_single(factor * gradients[name], parameter, held)
         updated[name] = moved if lr else parameter  # adding 0 would turn -0.0 into 0.0
-    mx.eval(updated, after)
+        if options.bits == 8:
+            mx.eval(updated[name])  # so that one parameter's moments at a time are float32
+        after[name] = pack(held) if options.bits == 8 else {**held}
+    mx.eval(updated, [floats(each) for each in after.values()] if options.bits != 8 else [])
     return updated, after, norm

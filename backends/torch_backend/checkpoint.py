@@ -12,6 +12,7 @@ from offapi.episodes import Floats
 
 from .lora import fill, shapes
 from .optimizer import create
+from .packed_moments import floats
 from .policy import Policy
 
 
@@ -22,7 +23,7 @@ def state(policy: Policy) -> TrainState:
         held = policy.optimizer.state.get(parameter, {}) if policy.optimizer else {}
         for kind, arrays in moments.items():
             if kind in held:
-                arrays[name] = _array(held[kind])
+                arrays[name] = _array(floats(held[kind]))
     adapter = {name: _array(parameter.detach()) for name, parameter in policy.lora.items()}
     return TrainState(adapter, moments["exp_avg"], moments["exp_avg_sq"], policy.steps)
 

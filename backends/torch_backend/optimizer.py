@@ -14,6 +14,7 @@ from offapi.episodes import Metrics
 from offapi.errors import BackendError
 
 from .lora import NAME, adapted, matrices
+from .packed_moments import with_bits
 from .policy import Policy
 
 
@@ -37,7 +38,7 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
     second = [parameter for name, parameter in policy.lora.items() if ".lora_B." in name]
     unreached = sum(not bool(p.grad.any()) for p in second if p.grad is not None)
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))
-    optimizer = policy.optimizer or create(policy)
+    optimizer = policy.optimizer = with_bits(policy.optimizer or create(policy), spec.bits)
     for group in optimizer.param_groups:
         group.update(
             lr=lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, weight_decay=spec.weight_decay

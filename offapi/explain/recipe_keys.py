@@ -73,6 +73,7 @@ KEYS = {
     "loss.tis_cap": "truncated importance sampling: the largest weight of a token; 0: off",
     "optimizer.beta1": "AdamW: decay of the first moment",
     "optimizer.beta2": "AdamW: decay of the second moment",
+    "optimizer.bits": "AdamW: bits of a moment between steps; 8 takes a quarter of the memory",
     "optimizer.eps": "AdamW: added to the root of the second moment",
     "optimizer.max_grad_norm": "gradients are clipped to this norm; 0: off",
     "optimizer.weight_decay": "AdamW: decoupled weight decay",

@@ -34,6 +34,7 @@ LATER: dict[str, Any] = {
     "lora.exclude": (),
     "lora.ranks": {},
     "lora.alphas": {},
+    "optimizer.bits": 32,
 }
 
 

@@ -26,7 +26,7 @@ LAYERS = (
     "progress network text",
     "files workers stats config",
     "episodes",
-    "randomness policy_loss completions activation_memory implementations",
+    "randomness policy_loss completions activation_memory implementations moment_levels",
     "engine prefix_tree",
     "backend",
     "adapter",
@@ -59,6 +59,7 @@ SEAM = {
     "prefix_tree",
     "backend",
     "adapter",
+    "moment_levels",
 }
 SHARED_NAMES = {"Config", "Inputs"}  # every recipe has them
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -354,6 +355,7 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "losses",
         "matching",
         "optimizer",
+        "packed_moments",
         "policy",
         "policy_gradient",
         "policy_loss",
