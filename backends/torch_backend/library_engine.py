@@ -118,10 +118,12 @@ class LibraryEngine(RowQueue):
         All of them have the adapter of `row`.
         """
         model, name = self.policy.model, row.request.adapter
-        start = known if self.policy.cached else 0
+        longest = self.policy.longest
+        cached = self.policy.cached and (longest is None or len(rows[0]) <= longest)
+        start = known if cached else 0
         tokens_RL = torch.tensor([row[start:] for row in rows], device=self.policy.device)
         with nullcontext() if name is None else self.adapters.applied({name: None}):
-            if self.policy.cached:
+            if cached:
                 hidden_RD, cache = continued(model, tokens_RL, cache)
             else:
                 hidden_RD = library_hidden(model, tokens_RL)[:, -1]

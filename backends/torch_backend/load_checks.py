@@ -32,6 +32,7 @@ LONGEST = 48  # tokens of a probe's row: one more than a window is tried up to h
 NATS = 1e-3  # in float32 and against any token; exact implementations differ by some 1e-5
 BEHAVIOUR = 1e-4  # nats by which a cached step may differ from the trainer's forward
 LOOSE = 0.1  # nats, where weights are not float32
+GROWS = "its rotary embedding depends on the length of the text"
 PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -61,7 +62,8 @@ def choose_implementation(policy: Policy) -> None:
     """
     asked = policy.spec.implementation
     if asked != "library":
-        reason = why_not_packed(policy)
+        grows = asked == "auto" and policy.longest is not None
+        reason = GROWS if grows else why_not_packed(policy)
         if reason is None:
             if policy.device.type == "cuda":
                 fuse(policy.model)

@@ -34,6 +34,7 @@ from .merged_weights import Merged
 ATTENTION = "offapi"
 # keys of configurations whose layers wait for numbers of the device
 LOOKS_BACK = ("num_experts", "num_local_experts", "n_routed_experts", "activation_sparsity_pattern")
+GROWS = ("dynamic", "longrope")  # rotary embeddings that depend on the length of the text
 LARGEST = 16384  # tokens of a micro-batch on CUDA
 AttentionInterface.register(ATTENTION, attend)
 
@@ -100,10 +101,21 @@ class Policy:
         which experts have tokens, a sparse activation at its cut.
         """
         config = self.model.config.get_text_config()
-        rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-        grows = any(kind in str(rope) for kind in ("dynamic", "longrope"))
         looks = any(getattr(config, key, None) for key in LOOKS_BACK)
-        return self.device.type == "cuda" and not grows and not looks
+        return self.device.type == "cuda" and self.longest is None and not looks
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of a row beyond which its rotary embedding changes at every position; None: never.
+
+        Rows of one pass would then change each other, and a cache would be of another embedding.
+        """
+        config = self.model.config.get_text_config()
+        rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+        if not any(kind in str(rope) for kind in GROWS):
+            return None
+        first = rope.get("original_max_position_embeddings") if "longrope" in str(rope) else None
+        return int(first or config.max_position_embeddings)
 
     @property
     def vocabulary(self) -> int:

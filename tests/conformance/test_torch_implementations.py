@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,3 +121,28 @@ def test_steps_without_a_cache_draw_the_same(folders: dict[str, Path]) -> None:
     assert [t[:2] for t in answers[0]] == [t[:2] for t in answers[1]]
     ends = [[token.logprob for token in each] for each in answers]
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-4)
+
+
+def test_a_rotary_embedding_that_grows_is_each_rows_own(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Beyond 20 tokens the embedding changes at every position: of no neighbour, and with no cache."""
+    folder = tmp_path / "grows"
+    shutil.copytree(folders["granite3"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    factors = {"short_factor": [1.0] * 8, "long_factor": [1.0 + 0.5 * i for i in range(8)]}
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 20, **factors}
+    config["rope_scaling"] = rope
+    (folder / "config.json").write_text(json.dumps(config))
+    backend = start(folder)
+    assert backend.implementation == "library"
+    for episode, alone in zip(EPISODES, backend.score(EPISODES), strict=True):
+        np.testing.assert_allclose(backend.score([episode])[0], alone, atol=2e-5)
+    prompts = [row[:17] for row in ROWS]
+    sampling = Sampling(max_tokens=9, stop_ids=(), temperature=2.0)
+    for group in backend.rollout(prompts, 2, sampling):
+        for completion in group.completions:
+            own = Segment(completion.tokens[5:], True)
+            given = Segment((*prompts[group.prompt], *completion.tokens[:5]), False)
+            (scored,) = backend.score([Episode("", (given, own))], temperature=2.0)
+            np.testing.assert_allclose(completion.logprobs[-1], scored[-1], atol=2e-5)
