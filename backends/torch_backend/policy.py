@@ -112,7 +112,7 @@ class Policy:
         """
         config = self.model.config.get_text_config()
         rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-        if not any(kind in str(rope) for kind in GROWS):
+        if rope is None or not any(kind in str(rope) for kind in GROWS):
             return None
         first = rope.get("original_max_position_embeddings") if "longrope" in str(rope) else None
         return int(first or config.max_position_embeddings)
