@@ -374,7 +374,8 @@ def load(name: str, spec: ModelSpec) -> Backend:
     model that the backend was measured not to compute.
     """
     start = find(name)
-    spec = replace(spec, dtype=resolve_dtype(spec.dtype, name, spec.device))
+    asked: DType = "float32" if spec.full and spec.dtype == "auto" else spec.dtype
+    spec = replace(spec, dtype=resolve_dtype(asked, name, spec.device))
     if spec.implementation == "auto":
         spec = replace(spec, implementation=choose_implementation(spec.path, name))
     if spec.activation_bytes is None:

@@ -48,6 +48,8 @@ def load_policy(spec: ModelSpec) -> Policy:
 
     Raise ModelError for files that are missing, damaged, refused or do not fit.
     """
+    if spec.full:
+        adapter.check_full(spec)
     shape, saved = adapter.read_requested(spec)
     model, config = _load_base(spec)
     check_rope(model, config, spec.path)
@@ -63,11 +65,13 @@ def load_policy(spec: ModelSpec) -> Policy:
         longest=longest(config),
         linears=linears,
     )
-    arrays = first_arrays(policy, spec.seed) if saved is None else saved
-    adapter.check_fit(arrays, shapes(policy), str(spec.adapter or spec.path))
-    matrices = to_mlx(arrays)
-    policy.assign(matrices)
-    policy.loaded = None if saved is None else matrices
+    if shape is not None:
+        arrays = first_arrays(policy, spec.seed) if saved is None else saved
+        adapter.check_fit(arrays, shapes(policy), str(spec.adapter or spec.path))
+        matrices = to_mlx(arrays)
+        policy.assign(matrices)
+        policy.loaded = None if saved is None else matrices
+    policy.full, policy.reload = spec.full, lambda: _load_base(spec)[0]
     model.eval()
     mx.eval(model.parameters())
     check_weights(policy, spec)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from offapi.backend import Limits
 from offapi.episodes import Episode, Floats, Metrics, check_learnable, check_scorable
 
+from . import full
 from .cache import blocks, extend
 from .linux_cpu.fast_exp import log_sum_exp
 from .micro_batches import Line, MicroBatch, lines, micro_batches
@@ -58,7 +59,8 @@ def masked_logprobs(
         rows = slice(start, start + limits.logit_rows)
         masks = _place_masks(left_T[rows])
         head = partial(_logprobs, policy, targets_T[rows], masks, temperature)
-        parts.append(mx.checkpoint(head)(hidden_TD[rows]))
+        again = full.checkpointed(policy.head, head) if policy.full else mx.checkpoint(head)
+        parts.append(again(hidden_TD[rows]))
     return mx.concatenate(parts)
 
 

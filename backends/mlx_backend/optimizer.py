@@ -22,8 +22,9 @@ Moments = dict[str, dict[str, mx.array | PackedMoment]]  # name -> {"m": first, 
 
 
 def unreached(gradients: Tensors) -> int:
-    """Return the number of B matrices whose gradient is zero throughout."""
-    reached = [mx.any(gradient != 0) for name, gradient in gradients.items() if ".lora_B." in name]
+    """Return the number of B matrices, or of whole weights, whose gradient is zero throughout."""
+    matrices = [name for name in gradients if ".lora_B." in name] or list(gradients)
+    reached = [mx.any(gradients[name] != 0) for name in matrices]
     return len(reached) - int(np.array(mx.stack(reached)).sum())
 
 

@@ -6,7 +6,7 @@ Left out: how it is loaded (`loader`), and training anything but LoRA on linears
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from offapi import adapter
 from offapi.backend import Arrays, LoraSpec
 from offapi.errors import BackendError
 
+from . import full
 from .cache import Following
 
 
@@ -49,6 +50,8 @@ class Policy:
     linears: dict[str, Any] = field(default_factory=dict)  # of the base, by dotted path
     wrapped: set[str] = field(default_factory=set)  # paths whose layers ask `rows`
     rows: RowAdapters = field(default_factory=RowAdapters)
+    full: bool = False  # whether every weight is trained
+    reload: Callable[[], Any] | None = None  # reads the model from its folder once more
 
     def hidden(self, tokens_RL: mx.array, caches: list[Any] | None) -> mx.array:
         """Return the last hidden states of `tokens_RL`, shape (R, L, D).
@@ -86,7 +89,12 @@ class Policy:
 
     @contextmanager
     def scored_by_reference(self) -> Iterator[None]:
-        """Compute with the adapter that was loaded, or without one if it was newly drawn."""
+        """Compute with the adapter that was loaded, or without one if it was newly drawn.
+
+        Of a model trained in full, compute with the weights that were loaded.
+        """
+        if self.full and self.version and self.loaded is None and self.reload is not None:
+            self.loaded = full.weights_of(self.reload())
         if self.loaded is not None:
             current = self.parameters()
             try:
@@ -107,8 +115,11 @@ class Policy:
     def parameters(self) -> dict[str, mx.array]:
         """Return the LoRA matrices by PEFT's names, in MLX's layout.
 
-        That is A (in, rank) and B (rank, out), and with DoRA the lengths of rows (out,).
+        That is A (in, rank) and B (rank, out), and with DoRA the lengths of rows (out,). Of a model
+        trained in full, they are all weights by their own names.
         """
+        if self.full:
+            return full.weights_of(self.model)
         matrices = {}
         for path, layer in self.lora.items():
             matrices[adapter.parameter(path, "A")] = layer.lora_a
@@ -119,6 +130,9 @@ class Policy:
 
     def assign(self, parameters: dict[str, mx.array]) -> None:
         """Put matrices with the names and layout of `parameters()` in place."""
+        if self.full:
+            full.assign(self.model, parameters)
+            return
         for path, layer in self.lora.items():
             layer.lora_a = parameters[adapter.parameter(path, "A")]
             layer.lora_b = parameters[adapter.parameter(path, "B")]
@@ -129,35 +143,47 @@ class Policy:
 def adapter_norm(policy: Policy) -> float:
     """Return the Frobenius norm of all scale * B A together, without forming them.
 
-    ||B A||^2 is the sum of (B^T B) * (A A^T).
+    ||B A||^2 is the sum of (B^T B) * (A A^T). Trained in full, it is the norm of all weights.
     """
+    if policy.full:
+        return full.norm(policy.parameters())
     terms = [(layer.scale, layer.lora_a, layer.lora_b) for layer in policy.lora.values()]
     squares = mx.stack([scale**2 * ((b @ b.T) * (a.T @ a)).sum() for scale, a, b in terms])
     return math.sqrt(max(0.0, float(np.array(squares.sum()))))
 
 
-def check_trainable(policy: Policy) -> LoraSpec:
-    """Return the LoRA shape; raise BackendError if there is no adapter to train."""
-    if policy.shape is None:
+def check_trainable(policy: Policy) -> None:
+    """Raise BackendError if there is nothing to train."""
+    if policy.shape is None and not policy.full:
         raise BackendError(
             "this model was loaded without an adapter.",
             next_step="Load it with `lora` to train it.",
         )
-    return policy.shape
 
 
 def to_mlx(arrays: Arrays) -> dict[str, mx.array]:
-    """Convert PEFT's layout to MLX's: both matrices are transposed."""
+    """Convert PEFT's layout to MLX's: both matrices are transposed, whole weights are not."""
     return {
-        name: mx.array(np.ascontiguousarray(array.T, np.float32)) for name, array in arrays.items()
+        name: mx.array(np.ascontiguousarray(_turned(name, array), np.float32))
+        for name, array in arrays.items()
     }
 
 
 def to_peft(arrays: dict[str, mx.array]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """Convert MLX's layout to PEFT's, copying."""
-    return {name: np.array(array, dtype=np.float32).T.copy() for name, array in arrays.items()}
+    return {
+        name: _turned(name, np.array(array, dtype=np.float32)).copy()
+        for name, array in arrays.items()
+    }
+
+
+def _turned(name: str, array: Any) -> Any:
+    return array.T if ".lora_" in name else array
 
 
 def shapes(policy: Policy) -> adapter.Shapes:
     """Return the shape of each matrix, in PEFT's layout."""
-    return {name: array.shape[::-1] for name, array in policy.parameters().items()}
+    return {
+        name: array.shape[::-1] if ".lora_" in name else array.shape
+        for name, array in policy.parameters().items()
+    }

@@ -13,6 +13,7 @@ from offapi.backend import AdamW
 from offapi.episodes import Metrics
 from offapi.errors import BackendError
 
+from . import full
 from .lora import NAME, adapted, matrices
 from .packed_moments import with_bits
 from .policy import Policy
@@ -21,6 +22,11 @@ from .policy import Policy
 def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
     """See `Backend.optim_step`."""
     parameters = [policy.lora[name] for name in sorted(policy.lora)]
+    if policy.spec.full and any(parameter.grad is not None for parameter in parameters):
+        for parameter in parameters:  # a layer that no token reached is no mistake
+            parameter.grad = (
+                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            )
     if not parameters or any(parameter.grad is None for parameter in parameters):
         raise BackendError(
             "no gradient was accumulated.",
@@ -35,8 +41,9 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
             f"the gradient norm must be finite, got {norm}; nothing was changed.",
             next_step="Lower the learning rate, or train in float32.",
         )
-    second = [parameter for name, parameter in policy.lora.items() if ".lora_B." in name]
-    unreached = sum(not bool(p.grad.any()) for p in second if p.grad is not None)
+    kind = ".weight" if policy.spec.full else ".lora_B."
+    watched = [parameter for name, parameter in policy.lora.items() if kind in name]
+    unreached = sum(not bool(p.grad.any()) for p in watched if p.grad is not None)
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))
     optimizer = policy.optimizer = with_bits(policy.optimizer or create(policy), spec.bits)
     for group in optimizer.param_groups:
@@ -57,8 +64,10 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
 def adapter_norm(policy: Policy) -> float:
     """Return the Frobenius norm of all scale * B A together (scale: alpha / rank, or rsLoRA's).
 
-    ||B A||^2 is the sum of (B^T B) * (A A^T).
+    ||B A||^2 is the sum of (B^T B) * (A A^T). Trained in full, it is that of all weights.
     """
+    if policy.spec.full:
+        return full.norm(policy.lora)
     squares = []
     with torch.no_grad():
         for layer in adapted(policy.model):

@@ -24,7 +24,7 @@ from transformers.modeling_utils import AttentionInterface
 from offapi.backend import Limits, Memory, ModelSpec
 from offapi.errors import BackendError, ModelError
 
-from . import quantised
+from . import full, quantised
 from .attention import Layout, attend
 from .head import after_base, matrix_of, vocabulary_of
 from .injection import inject
@@ -46,7 +46,7 @@ class Policy:
     model: Any  # a transformers causal LM with LoRA layers injected
     device: torch.device
     spec: ModelSpec
-    lora: dict[str, nn.Parameter]  # PEFT's parameter name -> fp32 parameter
+    lora: dict[str, nn.Parameter]  # what is trained, fp32: by PEFT's names, or all weights
     optimizer: torch.optim.AdamW | None = None
     steps: int = 0
     prefilled_tokens: int = field(default=0)
@@ -84,7 +84,9 @@ class Policy:
 
         The copy is made only if it fits into a quarter of the free memory.
         """
-        if self.device.type != "cuda" or not self.lora or self.implementation != "packed":
+        if self.device.type != "cuda" or not self.lora or self.spec.full:
+            return
+        if self.implementation != "packed":
             return
         if self.merged is None:
             needed = sum(quantised.float_bytes(layer.base_layer) for layer in adapted(self.model))
@@ -124,7 +126,12 @@ class Policy:
 
     @contextmanager
     def scored_by_reference(self) -> Iterator[None]:
-        """Compute with the adapter that was loaded, or without one if it was newly drawn."""
+        """Compute with the adapter that was loaded, or without one if it was newly drawn.
+
+        Of a model trained in full, compute with the weights that were loaded.
+        """
+        if self.spec.full and self.version and self.loaded is None:
+            self.loaded = full.as_loaded(load_base(self.spec, self.device), self.lora)
         if self.loaded is not None:
             with self._swapped(self.loaded):
                 yield
@@ -156,6 +163,25 @@ def load_policy(spec: ModelSpec) -> Policy:
     Raise BackendError for a missing device or dtype, ModelError for a bad folder.
     """
     device = choose_device(spec.device)
+    model = load_base(spec, device)
+    if spec.full:
+        lora = full.unfreeze(model, spec)
+    else:
+        model.requires_grad_(False)
+        lora = inject(model, spec)
+    model.to(device).train(False)
+    if device.type == "cuda":
+        spec = replace(spec, limits=fitting(spec, torch.cuda.mem_get_info(device)[0]))
+    loaded = None
+    if spec.adapter is not None:
+        loaded = {name: parameter.data.clone() for name, parameter in lora.items()}
+    policy = Policy(model, device, spec, lora, loaded=loaded)
+    policy.head = matrix_of(model)
+    return policy
+
+
+def load_base(spec: ModelSpec, device: torch.device) -> Any:
+    """Load the model of `spec` alone. Raise what `load_policy` does."""
     few_bits = quantised.loading(spec, device)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -176,17 +202,7 @@ def load_policy(spec: ModelSpec) -> Policy:
             next_step="Run `offapi models verify`.",
         ) from error
     quantised.settle(model, spec)
-    model.requires_grad_(False)
-    lora = inject(model, spec)
-    model.to(device).train(False)
-    if device.type == "cuda":
-        spec = replace(spec, limits=fitting(spec, torch.cuda.mem_get_info(device)[0]))
-    loaded = None
-    if spec.adapter is not None:
-        loaded = {name: parameter.data.clone() for name, parameter in lora.items()}
-    policy = Policy(model, device, spec, lora, loaded=loaded)
-    policy.head = matrix_of(model)
-    return policy
+    return model
 
 
 def choose_device(name: str) -> torch.device:

@@ -6,6 +6,7 @@ are read. `resolve` says which layers have which rank and scale. Left out: compu
 
 from offapi.adapter.checks import check_finite as check_finite
 from offapi.adapter.checks import check_fit as check_fit
+from offapi.adapter.checks import check_full as check_full
 from offapi.adapter.checks import check_state as check_state
 from offapi.adapter.checks import draw_matrices as draw_matrices
 from offapi.adapter.checks import misfit as misfit

@@ -32,6 +32,25 @@ def check_finite(numbers: Floats, spec: ModelSpec) -> None:
     )
 
 
+def check_full(spec: ModelSpec) -> None:
+    """Raise BackendError for a spec whose weights cannot all be trained."""
+    if spec.lora is not None or spec.adapter is not None:
+        raise BackendError(
+            "a model is trained in full or with an adapter, not both.",
+            next_step="Leave out `full`, or the adapter.",
+        )
+    if spec.quantize is not None:
+        raise BackendError(
+            "weights in few bits cannot be trained themselves.",
+            next_step="Leave out `quantize`, or leave out `full` to train an adapter.",
+        )
+    if spec.dtype != "float32":
+        raise BackendError(
+            f"weights are trained in float32: {spec.dtype} would lose most of a small step.",
+            next_step="Leave out `dtype`, or set it to 'float32'.",
+        )
+
+
 def draw_matrices(shapes: Shapes, seed: int) -> Arrays:
     """Draw the initial matrices of every LoRA pair among `shapes`.
 

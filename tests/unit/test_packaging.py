@@ -347,6 +347,7 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "dora",
         "engine",
         "exported",
+        "full",
         "injection",
         "library_engine",
         "load_checks",

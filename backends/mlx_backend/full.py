@@ -1,0 +1,57 @@
+"""Training every weight: which they are, and the weights as they were loaded, for the reference.
+
+A weight that two layers share is one array. Left out: weights in bfloat16 or fewer bits, whose
+steps would be lost in rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+Weights = dict[str, mx.array]
+
+
+def weights_of(model: Any) -> Weights:
+    """Return every weight of `model` by name."""
+    flat: Any = tree_flatten(model.parameters())
+    return {name: array for name, array in flat if mx.issubdtype(array.dtype, mx.floating)}
+
+
+def assign(model: Any, weights: Weights) -> None:
+    """Put weights with the names of `weights_of` in place."""
+    model.update(tree_unflatten(list(weights.items())))
+
+
+def norm(weights: Weights) -> float:
+    """Return the Frobenius norm of all weights together."""
+    squares = mx.stack([mx.square(weight).sum() for weight in weights.values()])
+    return math.sqrt(float(np.array(squares.sum())))
+
+
+def checkpointed(
+    head: Any, compute: Callable[[mx.array], mx.array]
+) -> Callable[[mx.array], mx.array]:
+    """Return `compute`, which calls the module `head`, computed again in the backward pass.
+
+    MLX gives a gradient to what such a function is given alone, so that it is given the weights.
+    """
+    weights = weights_of(head)
+    if any("lm_head" in name for name in weights):
+        weights = {name: array for name, array in weights.items() if "embed_tokens" not in name}
+
+    def inner(states: mx.array, given: Weights) -> mx.array:
+        assign(head, given)
+        return compute(states)
+
+    def outer(states: mx.array) -> mx.array:
+        result: mx.array = mx.checkpoint(inner)(states, weights)
+        assign(head, weights)  # tracing left its own arrays
+        return result
+
+    return outer
