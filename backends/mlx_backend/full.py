@@ -35,23 +35,23 @@ def norm(weights: Weights) -> float:
 
 
 def checkpointed(
-    head: Any, compute: Callable[[mx.array], mx.array]
+    model: Any, head: Callable[[mx.array], mx.array]
 ) -> Callable[[mx.array], mx.array]:
-    """Return `compute`, which calls the module `head`, computed again in the backward pass.
+    """Return `head`, computed by what of `model` comes after its base, as a checkpoint.
 
     MLX gives a gradient to what such a function is given alone, so that it is given the weights.
     """
-    weights = weights_of(head)
-    if any("lm_head" in name for name in weights):
-        weights = {name: array for name, array in weights.items() if "embed_tokens" not in name}
+    outside = {name: array for name, array in weights_of(model).items() if ".layers." not in name}
+    own = {name: array for name, array in outside.items() if "lm_head" in name}
+    weights = own or {name: array for name, array in outside.items() if "embed_tokens" in name}
 
     def inner(states: mx.array, given: Weights) -> mx.array:
-        assign(head, given)
-        return compute(states)
+        assign(model, given)
+        return head(states)
 
     def outer(states: mx.array) -> mx.array:
         result: mx.array = mx.checkpoint(inner)(states, weights)
-        assign(head, weights)  # tracing left its own arrays
+        assign(model, weights)  # tracing left its own arrays
         return result
 
     return outer

@@ -59,7 +59,7 @@ def masked_logprobs(
         rows = slice(start, start + limits.logit_rows)
         masks = _place_masks(left_T[rows])
         head = partial(_logprobs, policy, targets_T[rows], masks, temperature)
-        again = full.checkpointed(policy.head, head) if policy.full else mx.checkpoint(head)
+        again = full.checkpointed(policy.model, head) if policy.full else mx.checkpoint(head)
         parts.append(again(hidden_TD[rows]))
     return mx.concatenate(parts)
 
