@@ -35,7 +35,7 @@ from offapi.completions import Sampling as Sampling
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
 from offapi.engine import Engine
 from offapi.engine import StartMatcher as StartMatcher
-from offapi.episodes import Episode, Floats, Metrics
+from offapi.episodes import Episode, Floats, Metrics, Totals
 from offapi.errors import BackendError, nearest
 from offapi.implementations import Implementation as Implementation
 from offapi.implementations import choose_implementation
@@ -247,13 +247,14 @@ class Backend(Protocol):
         """
         ...
 
-    def forward_backward(self, batch: Sequence[Episode]) -> Metrics:
+    def forward_backward(self, batch: Sequence[Episode], whole: Totals | None = None) -> Metrics:
         """Add the gradient of the cross-entropy over the whole batch.
 
         The loss is -(sum of masked logprobs) / (masked tokens of the batch), in nats, whatever the
-        split into micro-batches. Return `loss` and `tokens` (masked). Raise ValueError for an empty
-        batch, an episode without masked tokens or one that `score` refuses; BackendError without an
-        adapter.
+        split into micro-batches. Where `batch` is one rank's share, `whole` counts the batch of all
+        ranks, and the loss returned is the share's term. Return `loss` and `tokens` (masked). Raise
+        ValueError for an empty batch, an episode without masked tokens or one that `score` refuses;
+        BackendError without an adapter.
         """
         ...
 
@@ -266,15 +267,25 @@ class Backend(Protocol):
         """
         ...
 
-    def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
+    def policy_gradient(
+        self, batch: Sequence[Experience], loss: PolicyLoss, whole: Totals | None = None
+    ) -> Update:
         """Add the gradient of `loss` over the whole batch, whatever the split into micro-batches.
 
-        Experiences of one prompt share its keys and values in the graph. An experience that cannot
+        `whole` is that of `forward_backward`. Experiences of one prompt share its keys and values
+        in the graph. An experience that cannot
         contribute (advantage 0 and beta 0) counts in the normaliser and is not computed. Metrics:
         `loss`; `tokens` computed; `ratio/mean`, `ratio/max`; and `clip_ratio/low_mean`,
         `clip_ratio/high_mean`, the share of ratios that were clipped. Raise ValueError for what
         `forward_backward` refuses, arrays that do not fit the episode, or a missing reference that
         beta needs; BackendError without an adapter.
+        """
+        ...
+
+    def sum_gradients(self) -> None:
+        """Add up what all ranks of the library's group have accumulated; each then has the sum.
+
+        A rank without a gradient adds 0. If none has one, nothing changes.
         """
         ...
 

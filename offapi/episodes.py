@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,18 @@ class Episode:
             return None
         counts_T = np.concatenate([mask.counts for mask in known])
         return SamplingMask(np.concatenate([mask.ids for mask in known]), counts_T)
+
+
+class Totals(NamedTuple):
+    """What a loss is divided by: episodes and masked tokens of a whole batch, over all ranks."""
+
+    sequences: int
+    tokens: int
+
+    @classmethod
+    def of(cls, batch: Sequence[Episode]) -> Self:
+        """Count a batch."""
+        return cls(len(batch), sum(sum(episode.mask) for episode in batch))
 
 
 def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:

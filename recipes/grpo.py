@@ -35,7 +35,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from offapi.adapter import doubt_base
-from offapi.backend import Backend, load
+from offapi.backend import Backend
 from offapi.chat.chat import Chat
 from offapi.chat.cut_off import why_endless
 from offapi.constrain import Constraints
@@ -108,7 +108,7 @@ def run(job: Job[Config, Inputs]) -> Report | None:
     config, inputs, failed = job.config, job.inputs, job.folder.path / "reward-failed.json"
     spec = config.spec(inputs.model)
     job.progress.say(LOADING)
-    backend = load(job.backend_name, spec)
+    backend = job.load(job.backend_name, spec)
     schedule = config.schedule(len(inputs.recorded or inputs.prompts))
     sampling = config.sampling(inputs.task, inputs.chat)
     with Rewards(config.task, config.workers, config.reward_seconds, failed) as rewards:

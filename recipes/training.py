@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import orjson
 
 from offapi import adapter
-from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec, load
+from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec
 from offapi.chat.chat import Chat
 from offapi.chat.fit import OnLong, fit_episodes
 from offapi.config.bounds import AT_LEAST_0, AT_LEAST_1, EPOCHS, SEED, require
@@ -218,7 +218,7 @@ def fit_length(
 def train_student(job: StudentJob, episodes: Sequence[Episode]) -> Report | None:
     """Train one student on `episodes` and score it; return None without `val`."""
     job.progress.say(LOADING)
-    backend = load(job.backend_name, job.config.spec(job.inputs.model))
+    backend = job.load(job.backend_name, job.config.spec(job.inputs.model))
     train(job, backend, episodes)
     report = score(job, backend)
     backend.close()

@@ -14,11 +14,11 @@ import psutil
 
 from offapi.backend import AdamW, By, Group, Limits, Memory, ModelSpec, Sampling, TrainState
 from offapi.engine import Engine, StartMatcher
-from offapi.episodes import Episode, Floats, Metrics
+from offapi.episodes import Episode, Floats, Metrics, Totals
 from offapi.errors import BackendError
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
-from . import checkpoint, losses
+from . import checkpoint, losses, ranks
 from . import optimizer as adamw
 from .advantages import advantages
 from .loader import load_policy
@@ -96,11 +96,11 @@ class MLXBackend:
         with self._policy.scored_by_reference() if by == "reference" else nullcontext():
             return losses.score(self._policy, episodes, self._limits, temperature)
 
-    def forward_backward(self, batch: Sequence[Episode]) -> Metrics:
+    def forward_backward(self, batch: Sequence[Episode], whole: Totals | None = None) -> Metrics:
         """Add the gradient of the cross-entropy over the whole batch."""
         check_trainable(self._policy)
         metrics, self._gradients = losses.forward_backward(
-            self._policy, batch, self._limits, self._gradients
+            self._policy, batch, self._limits, self._gradients, whole
         )
         return metrics
 
@@ -108,13 +108,19 @@ class MLXBackend:
         """Return the advantages of each group of `rewards` under `rule`."""
         return advantages(rewards, rule)
 
-    def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
+    def policy_gradient(
+        self, batch: Sequence[Experience], loss: PolicyLoss, whole: Totals | None = None
+    ) -> Update:
         """Add the gradient of `loss` over the whole batch."""
         check_trainable(self._policy)
         update, self._gradients = policy_gradient(
-            self._policy, batch, self._limits, loss, self._gradients
+            self._policy, batch, self._limits, loss, self._gradients, whole
         )
         return update
+
+    def sum_gradients(self) -> None:
+        """Add up what all ranks have accumulated."""
+        self._gradients = ranks.sum_gradients(self._policy, self._gradients)
 
     def optim_step(self, lr: float, optimizer: AdamW) -> Metrics:
         """Clip, update the adapter, clear the gradients."""

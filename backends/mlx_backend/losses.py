@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offapi.backend import Limits
-from offapi.episodes import Episode, Floats, Metrics, check_learnable, check_scorable
+from offapi.episodes import (
+    Episode,
+    Floats,
+    Metrics,
+    Totals,
+    check_learnable,
+    check_scorable,
+)
 
 from . import full
 from .cache import blocks, extend
@@ -127,7 +134,11 @@ def by_line(batch: MicroBatch, values_T: mx.array) -> Iterator[tuple[Line, Float
 
 
 def forward_backward(
-    policy: Policy, batch: Sequence[Episode], limits: Limits, gradients: Gradients
+    policy: Policy,
+    batch: Sequence[Episode],
+    limits: Limits,
+    gradients: Gradients,
+    whole: Totals | None = None,
 ) -> tuple[Metrics, Gradients]:
     """See `Backend.forward_backward`.
 
@@ -135,7 +146,8 @@ def forward_backward(
     """
     check_learnable(batch, policy.vocabulary)
     todo = lines(batch)
-    tokens = sum(len(line.masked) for line in todo)
+    own = Totals.of(batch)
+    tokens = (whole or own).tokens
 
     def share(micro: MicroBatch) -> tuple[mx.array]:
         return (-masked_logprobs(policy, micro, limits).sum() / tokens,)
@@ -144,7 +156,7 @@ def forward_backward(
     for micro in micro_batches(todo, limits.micro_batch, policy.shares):
         (part,), gradients = add_gradient(policy, partial(share, micro), gradients)
         total += float(np.array(part))
-    return {"loss": total, "tokens": float(tokens)}, gradients
+    return {"loss": total, "tokens": float(own.tokens)}, gradients
 
 
 def add_gradient(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from offapi.backend import Limits
-from offapi.episodes import Floats
+from offapi.episodes import Floats, Totals
 from offapi.policy_loss import (
     Experience,
     PolicyLoss,
@@ -26,19 +25,13 @@ from .policy import Policy
 from .policy_loss import policy_loss
 
 
-class Totals(NamedTuple):
-    """The normalisers: episodes and masked tokens of the whole batch."""
-
-    sequences: int
-    tokens: int
-
-
 def policy_gradient(
     policy: Policy,
     batch: Sequence[Experience],
     limits: Limits,
     loss: PolicyLoss,
     gradients: Gradients,
+    whole: Totals | None = None,
 ) -> tuple[Update, Gradients]:
     """See `Backend.policy_gradient`.
 
@@ -47,7 +40,7 @@ def policy_gradient(
     """
     check_experiences(batch, loss, policy.vocabulary)
     everything = lines([experience.episode for experience in batch])
-    totals = Totals(len(everything), sum(len(line.masked) for line in everything))
+    totals = whole or Totals.of([experience.episode for experience in batch])
     todo = [line for line in everything if contributes(batch[line.index], loss)]
     logprobs: list[Floats | None] = [None] * len(batch)
     total, computed, statistics = 0.0, 0, []

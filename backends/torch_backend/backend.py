@@ -21,10 +21,10 @@ from offapi.backend import (
     TrainState,
 )
 from offapi.engine import Engine
-from offapi.episodes import Episode, Floats, Metrics
+from offapi.episodes import Episode, Floats, Metrics, Totals
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
-from . import checkpoint, losses, optimizer, rollout
+from . import checkpoint, losses, optimizer, ranks, rollout
 from .advantages import advantages
 from .load_checks import check_logits, check_weights, choose_implementation
 from .lora import Adapters
@@ -92,14 +92,19 @@ class TorchBackend:
     ) -> list[Floats]:
         return losses.score(self.policy, episodes, by, temperature)
 
-    def forward_backward(self, batch: Sequence[Episode]) -> Metrics:
-        return losses.forward_backward(self.policy, batch)
+    def forward_backward(self, batch: Sequence[Episode], whole: Totals | None = None) -> Metrics:
+        return losses.forward_backward(self.policy, batch, whole)
 
     def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
         return advantages(rewards, rule, self.policy.device)
 
-    def policy_gradient(self, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
-        return policy_gradient(self.policy, batch, loss)
+    def policy_gradient(
+        self, batch: Sequence[Experience], loss: PolicyLoss, whole: Totals | None = None
+    ) -> Update:
+        return policy_gradient(self.policy, batch, loss, whole)
+
+    def sum_gradients(self) -> None:
+        ranks.sum_gradients(self.policy)
 
     def optim_step(self, lr: float, optimizer_spec: AdamW) -> Metrics:
         return optimizer.step(self.policy, lr, optimizer_spec)

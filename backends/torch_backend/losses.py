@@ -25,6 +25,7 @@ from offapi.episodes import (
     Floats,
     Metrics,
     SamplingMask,
+    Totals,
     check_learnable,
     check_scorable,
 )
@@ -198,20 +199,23 @@ def score(policy: Policy, episodes: Sequence[Episode], by: By, temperature: floa
     return scored
 
 
-def forward_backward(policy: Policy, batch: Sequence[Episode]) -> Metrics:
+def forward_backward(
+    policy: Policy, batch: Sequence[Episode], whole: Totals | None = None
+) -> Metrics:
     """See `Backend.forward_backward`.
 
     The normaliser is the whole batch's, so any split gives the same gradient.
     """
     check_trainable(policy)
     check_learnable(batch, policy.vocabulary)
-    tokens = sum(sum(episode.mask) for episode in batch)
+    own = Totals.of(batch)
+    tokens = (whole or own).tokens
     total = 0.0
     for pack in micro_batches(policy, batch):
         part = -masked_logprobs(policy, pack, batch).sum() / tokens
         part.backward()  # type: ignore[no-untyped-call]
         total += float(part.detach())
-    return {"loss": total, "tokens": float(tokens)}
+    return {"loss": total, "tokens": float(own.tokens)}
 
 
 def check_trainable(policy: Policy) -> None:

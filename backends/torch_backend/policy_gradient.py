@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offapi.episodes import Floats
+from offapi.episodes import Floats, Totals
 from offapi.policy_loss import (
     Experience,
     PolicyLoss,
@@ -24,14 +24,16 @@ from .policy import Policy
 from .policy_loss import policy_loss
 
 
-def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLoss) -> Update:
+def policy_gradient(
+    policy: Policy, batch: Sequence[Experience], loss: PolicyLoss, whole: Totals | None = None
+) -> Update:
     """See `Backend.policy_gradient`.
 
     What cannot contribute is not computed: its term is exactly 0.
     """
     check_trainable(policy)
     check_experiences(batch, loss, policy.vocabulary)
-    tokens = sum(sum(experience.episode.mask) for experience in batch)
+    whole = whole or Totals.of([experience.episode for experience in batch])
     places = [i for i, experience in enumerate(batch) if contributes(experience, loss)]
     episodes = [batch[i].episode for i in places]
     logprobs: list[Floats | None] = [None] * len(batch)
@@ -44,8 +46,8 @@ def policy_gradient(policy: Policy, batch: Sequence[Experience], loss: PolicyLos
             **_constants(members, logprobs_T, pack.counts),
             lengths=pack.counts,
             loss=loss,
-            sequences=len(batch),
-            tokens=tokens,
+            sequences=whole.sequences,
+            tokens=whole.tokens,
         )
         part.backward()  # type: ignore[no-untyped-call]
         total, computed = total + float(part.detach()), computed + len(logprobs_T)

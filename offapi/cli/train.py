@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
 from offapi.cli.backend_option import backend_option
 from offapi.cli.output import Output, options
+
+if TYPE_CHECKING:
+    from offapi.ranks.ranked_backend import Crew
 
 
 @click.command(short_help="Train a model with a recipe.")
@@ -79,9 +83,10 @@ def command(
       offapi train my-task/distill.toml --backend mlx --set lr=5e-4
       offapi train my-task/distill.toml --resume
     """
-    from offapi.training.recipe_run import run_recipe_file
-    from offapi.training.run import CONSOLE
+    from offapi.ranks.session import joined, launch_for, leading
+    from offapi.training.recipe_run import bounds_of
 
+    launch = launch_for(backend)
     written = _command(recipe, backend, overrides, rollouts, allow)
     overrides += (f"allow={orjson.dumps(allow).decode()}",) if allow else ()
     if rollouts:
@@ -89,8 +94,35 @@ def command(
     if dry_run:
         if resume:
             raise click.UsageError("--dry-run is for a run that has not begun: remove --resume.")
-        output.result(_plan(recipe, overrides, backend, output, written))
+        if launch is None or launch.rank == 0:
+            output.result(_plan(recipe, overrides, backend, output, written))
         return
+    train = partial(_train, output, recipe, overrides, resume=resume, written=written)
+    if launch is None:
+        train(backend)
+        return
+    with joined(launch, lambda: bounds_of(recipe, overrides)) as member:
+        if launch.rank:
+            member.follow()
+            return
+        with leading(member) as crew:
+            train(launch.backend, crew=crew)
+
+
+def _train(
+    output: Output,
+    recipe: Path,
+    overrides: tuple[str, ...],
+    backend: str | None,
+    *,
+    resume: bool,
+    written: str,
+    crew: Crew | None = None,
+) -> None:
+    """Run the recipe, and show where it is and its report."""
+    from offapi.training.recipe_run import run_recipe_file
+    from offapi.training.run import CONSOLE
+
     run, report = run_recipe_file(
         recipe,
         overrides,
@@ -99,6 +131,7 @@ def command(
         resume=resume,
         command=written,
         keep=output.kept_in,
+        crew=crew,
     )
     with output.kept_in(run.path / CONSOLE):
         output.say(f"Run folder: {run.path}. Adapter: {run.path / 'adapter'}.")

@@ -190,6 +190,16 @@ class DocumentStart:
     def __init__(self, of: Constraints, document: str, second: bool, candidates: int) -> None:
         self._of, self._document, self._second, self._count = of, document, second, candidates
 
+    @property
+    def document(self) -> str:
+        """The document."""
+        return self._document
+
+    @property
+    def alike(self) -> bool:
+        """Whether all completions are bound alike, as `Constraints.start(document)` does it."""
+        return not self._second and self._count == 1
+
     @cached_property
     def bounded(self) -> Bounded:
         """The document's constraint, built when it is first needed."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from offapi.backend import Backend, ModelSpec, load
 from offapi.progress import Progress
 from offapi.training.run import Run
 
+Loader = Callable[[str, ModelSpec], Backend]
 ConfigT = TypeVar("ConfigT", covariant=True)
 InputsT = TypeVar("InputsT", covariant=True)
 
@@ -17,7 +20,8 @@ class Job(Generic[ConfigT, InputsT]):
     """One run of a recipe.
 
     `inputs` is what its `prepare` read, `folder` a run that is locked for writing. With `resume`
-    it continues from the last checkpoint in `folder`.
+    it continues from the last checkpoint in `folder`. `load` loads the model that is trained, on
+    all ranks where there are several.
     """
 
     config: ConfigT
@@ -26,3 +30,4 @@ class Job(Generic[ConfigT, InputsT]):
     folder: Run
     progress: Progress
     resume: bool = False
+    load: Loader = field(default_factory=lambda: load)

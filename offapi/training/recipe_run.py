@@ -17,12 +17,18 @@ from types import ModuleType
 from typing import Any
 
 from offapi.backend import default_backend, require_installed, resolve_dtype
-from offapi.chat.chat import IN_FRONT
+from offapi.backend import load as load_backend
+from offapi.chat.chat import IN_FRONT, Chat
 from offapi.config import load as configs
+from offapi.constrain import Constraints
 from offapi.data import documents
 from offapi.errors import ConfigError, DataError, RunError, nearest
 from offapi.files.capture_file import CaptureFile, pinned
+from offapi.models import store
 from offapi.progress import Progress
+from offapi.ranks.ranked_backend import Crew
+from offapi.task import load_task
+from offapi.text.display import plural
 from offapi.training.job import Job
 from offapi.training.manifest import as_begun, describe_run
 from offapi.training.prompt_settings import DAY, day_of, on_day
@@ -58,12 +64,14 @@ def run_recipe_file(
     resume: bool,
     command: str,
     keep: Keep = nullcontext,
+    crew: Crew | None = None,
 ) -> tuple[Run, Any]:
     """Run the recipe file at `path`, or resume its run; return the run and the recipe's report.
 
     Everything is read and checked before the run's folder is made. Without a `backend_name`, a run
     is resumed on the one it began with. `command` is what the user wrote, without --resume; `keep`
-    returns the context in which what is said is kept in a file.
+    returns the context in which what is said is kept in a file. `crew` are the ranks, if there are
+    several.
     """
     recipe = find_recipe(path)
     config = configs.load(path, recipe.Config, overrides)
@@ -91,10 +99,14 @@ def run_recipe_file(
         folder=folder,
         progress=progress,
         resume=resume,
+        load=crew.load if crew else load_backend,
     )
+    ranks = {"ranks": crew.member.ranks.size} if crew else {}
     try:
-        with folder.lock(backend=backend), keep(folder.path / CONSOLE):
+        with folder.lock(backend=backend, **ranks), keep(folder.path / CONSOLE):
             say_start(config, backend, began, progress)
+            if crew:
+                progress.say(f"Computing on {plural(crew.member.ranks.size, 'rank')}.")
             if asked.dtype == "auto":
                 progress.say(f"Computing in {config.dtype}{_why(config.dtype, began)}.")
             if resume:
@@ -109,6 +121,13 @@ def run_recipe_file(
         if not resume:
             _remove_empty(folder.path)
         raise
+
+
+def bounds_of(path: Path, overrides: Sequence[str]) -> Constraints:
+    """Return what bounds the completions of the recipe file at `path`, as its `prepare` does."""
+    config: Any = configs.load(path, find_recipe(path).Config, overrides)
+    chat = Chat.load(store.get(config.model).path)
+    return Constraints.of(load_task(config.task), chat, config.constrain)
 
 
 def with_rows_of_now(config: Any, began: Mapping[str, Any]) -> Any:

@@ -100,7 +100,7 @@ class Run:
         return manifest
 
     @contextmanager
-    def lock(self, **facts: str) -> Iterator[None]:
+    def lock(self, **facts: str | int) -> Iterator[None]:
         """Hold the run for writing, as one attempt in its manifest, which has `facts`.
 
         Raises RunError when another process holds it.

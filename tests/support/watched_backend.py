@@ -11,7 +11,7 @@ import pytest
 from offapi.backend import AdamW, Backend, ModelSpec, load
 from offapi.episodes import Episode
 from offapi.policy_loss import Experience, PolicyLoss, Update
-from offapi.recipes import grpo, training
+from offapi.training import job
 
 
 @dataclass
@@ -72,8 +72,7 @@ def watch_backends(monkeypatch: pytest.MonkeyPatch) -> Noted:
         noted.specs.append(spec)
         return WatchedBackend(load(name, spec), noted)
 
-    for module in (training, grpo):
-        monkeypatch.setattr(module, "load", watched)
+    monkeypatch.setattr(job, "load", watched)
     return noted
 
 

@@ -27,6 +27,7 @@ LAYERS = (
     "files workers stats config",
     "episodes",
     "randomness policy_loss completions activation_memory implementations moment_levels",
+    "launch",
     "engine prefix_tree",
     "backend",
     "adapter",
@@ -37,6 +38,7 @@ LAYERS = (
     "chat",
     "constrain",
     "models",
+    "ranks",
     "training",
     "teachers",
     "evaluation grading",
@@ -48,6 +50,7 @@ LAYERS = (
     "serve",
     "demo doctor",
     "cli",
+    "__main__",
 )
 SEAM = {
     "errors",

@@ -1,0 +1,153 @@
+"""What each rank does for a command: its own share, on its own backend. Rank 0 does so too.
+
+Left out: rollouts of rank 0, which it hands on as they finish (`ranked_backend`).
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+
+from offapi import backend as backends
+from offapi.backend import Backend, StartMatcher
+from offapi.constrain import Constraints
+from offapi.episodes import Totals
+from offapi.errors import BackendError, ModelError, OffapiError, RunError, describe_error
+from offapi.files.hashing import sha256_file
+from offapi.models.lock import LOCK
+from offapi.ranks import sharding
+from offapi.ranks.messages import (
+    Close,
+    Command,
+    End,
+    Failed,
+    ForwardBackward,
+    Load,
+    OptimStep,
+    PolicyGradient,
+    Reply,
+    Restore,
+    Rollout,
+    Sampled,
+    Score,
+    decode_command,
+    encode,
+)
+from offapi.ranks.ranks import Ranks
+
+
+class Member:
+    """One rank and the model it has loaded. `bounds` makes the run's constraint where one is."""
+
+    def __init__(self, ranks: Ranks, bounds: Callable[[], Constraints]) -> None:
+        self.ranks, self._bounds = ranks, bounds
+        self._backend: Backend | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """The loaded model."""
+        if self._backend is None:
+            raise BackendError("no model is loaded on this rank.")
+        return self._backend
+
+    @cached_property
+    def constraints(self) -> Constraints:
+        """What bounds the run's completions, made when it is first needed."""
+        return self._bounds()
+
+    def follow(self) -> None:
+        """Do what rank 0 asks until it asks nothing more."""
+        while not isinstance(command := decode_command(self.ranks.broadcast()), End):
+            self.ranks.gather(encode(self._reply(command)))
+        with suppress(RunError):  # rank 0 may be gone when it has heard this
+            self.ranks.gather(b"")
+
+    def _reply(self, command: Command) -> Reply:
+        try:
+            return Reply(encode(self.do(command)))
+        except OffapiError as error:
+            return Reply(failed=Failed(error.what, error.where, error.next_step, error.code))
+        except Exception as error:
+            if os.environ.get("OFFAPI_DEBUG"):
+                traceback.print_exc()
+            return Reply(failed=Failed(describe_error(error)))
+
+    def do(self, command: Command) -> object:
+        """Carry out this rank's share of `command` and return its result; None: it has no share."""
+        match command:
+            case Load():
+                return self._load(command)
+            case Rollout():
+                return self._rollout(command)
+            case OptimStep():
+                self.ranks.in_time(self.backend.sum_gradients)
+                return self.backend.optim_step(command.lr, command.optimizer)
+            case Restore():
+                self.backend.restore(command.state)
+            case Close():
+                self.backend.close()
+            case Score() | ForwardBackward() | PolicyGradient():
+                return self._compute(command)
+        return None
+
+    def _compute(self, command: Score | ForwardBackward | PolicyGradient) -> object:
+        share = shares_of(command, self.ranks.size)[self.ranks.rank]
+        if not share:
+            return [] if isinstance(command, Score) else None
+        if isinstance(command, Score):
+            episodes = [command.episodes[place] for place in share]
+            return self.backend.score(episodes, command.by, command.temperature)
+        if isinstance(command, ForwardBackward):
+            whole = Totals.of(command.batch)
+            return self.backend.forward_backward([command.batch[place] for place in share], whole)
+        whole = Totals.of([experience.episode for experience in command.batch])
+        batch = [command.batch[place] for place in share]
+        return self.backend.policy_gradient(batch, command.loss, whole)
+
+    def _load(self, command: Load) -> str:
+        """Load a model; return what tells its files from another model's."""
+        folder = command.spec.path
+        if not folder.is_dir():
+            raise ModelError(
+                "the model is not on this rank's machine.",
+                where=str(folder),
+                next_step="Add the same model there too, with the same OFFAPI_HOME.",
+            )
+        self._backend = backends.load(command.name, command.spec)
+        lock = folder / LOCK
+        return sha256_file(lock if lock.is_file() else folder / "config.json")
+
+    def _rollout(self, command: Rollout) -> Sampled:
+        share = sharding.deal(len(command.prompts), self.ranks.size)[self.ranks.rank]
+        if not share:
+            return Sampled()
+        before = self.backend.prefilled_tokens
+        groups = self.backend.rollout(
+            [command.prompts[place] for place in share],
+            command.n,
+            command.sampling,
+            [command.keys[place] for place in share],
+            self._starts(command, share),
+        )
+        drawn = tuple(groups)
+        return Sampled(drawn, self.backend.prefilled_tokens - before)
+
+    def _starts(self, command: Rollout, share: list[int]) -> list[StartMatcher | None] | None:
+        if command.documents is None:
+            return None
+        texts = [command.documents[place] for place in share]
+        return [None if text is None else self.constraints.start(text) for text in texts]
+
+
+def shares_of(command: Score | ForwardBackward | PolicyGradient, size: int) -> sharding.Shares:
+    """Return the places of the batch that each rank computes."""
+    match command:
+        case Score():
+            return sharding.split_episodes(command.episodes, size)
+        case ForwardBackward():
+            return sharding.split_episodes(command.batch, size)
+        case PolicyGradient():
+            return sharding.split_experiences(command.batch, command.loss, size)

@@ -1,0 +1,277 @@
+"""A backend over all ranks: rank 0 asks with it what a recipe asks, and each rank does its share.
+
+Recipes run on rank 0 alone, so files, rewards, teachers, gates and messages are there once. What is
+too small to share, and engines, are computed on rank 0. Left out: FSDP, so each rank holds the
+whole model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from offapi.backend import (
+    AdamW,
+    Backend,
+    By,
+    Group,
+    Limits,
+    Memory,
+    ModelSpec,
+    Sampling,
+    StartMatcher,
+    TrainState,
+    resolve_dtype,
+)
+from offapi.constrain.constraints import DocumentStart
+from offapi.engine import Engine
+from offapi.episodes import Episode, Floats, Metrics, Totals
+from offapi.errors import BackendError, ModelError, RunError
+from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
+from offapi.ranks import sharding
+from offapi.ranks.member import Member, shares_of
+from offapi.ranks.messages import (
+    Close,
+    Command,
+    End,
+    Failed,
+    ForwardBackward,
+    Load,
+    OptimStep,
+    PolicyGradient,
+    Reply,
+    Restore,
+    Rollout,
+    Sampled,
+    Score,
+    decode,
+    encode,
+)
+
+DRIFT = 1e-4  # relative difference of the ranks' gradient norms that rounding cannot make
+T = TypeVar("T")
+
+
+class Crew:
+    """Rank 0's side of the ranks: it asks all of them, itself included, and hears their answers."""
+
+    def __init__(self, member: Member) -> None:
+        self.member, self._busy = member, False
+
+    def load(self, name: str, spec: ModelSpec) -> Backend:
+        """Load `spec` on every rank; raise what `offapi.backend.load` and the ranks raise."""
+        spec = replace(spec, dtype=resolve_dtype(spec.dtype, name, spec.device))
+        models = self.ask(Load(name, spec), str)
+        if len(set(models)) > 1:
+            raise ModelError(
+                "the ranks' machines have different models under this path.",
+                where=str(spec.path),
+                next_step="Add the same model on each of them.",
+            )
+        return RankedBackend(self)
+
+    def ask(self, command: Command, kind: type[T]) -> list[T]:
+        """Have every rank carry out `command`; return the results in the order of ranks."""
+        self.tell(command)
+        try:
+            own = self.member.do(command)
+        except Exception:
+            self.hear(kind)  # the others' answers, so that all know what comes next
+            raise
+        return [own, *self.hear(kind)]  # type: ignore[list-item]
+
+    def tell(self, command: Command) -> None:
+        """Tell the other ranks what to do; `hear` must follow."""
+        if self._busy:
+            raise RunError("the ranks are still busy with what they were asked before.")
+        self._busy = True
+        self.member.ranks.broadcast(encode(command))
+
+    def hear(self, kind: type[T]) -> list[T]:
+        """Return the other ranks' results. Raise the error of the first that failed."""
+        gathered = self.member.ranks.gather(encode(Reply()))
+        self._busy = False
+        replies = [decode(data, Reply) for data in gathered]
+        for rank, reply in enumerate(replies):
+            if reply.failed is not None:
+                raise _error(rank, reply.failed)
+        return [decode(reply.value, kind) for reply in replies[1:]]
+
+    def end(self) -> None:
+        """Let the other ranks go, where they wait for a command."""
+        if not self._busy:
+            with suppress(RunError):  # the run is over, whatever became of the others
+                self.member.ranks.broadcast(encode(End()))
+                self.member.ranks.gather(b"")
+
+
+class RankedBackend:
+    """One model on every rank; see `offapi.backend.Backend` for units, shapes and errors."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew, self._own = crew, crew.member.backend
+        self._size = crew.member.ranks.size
+        self.name, self.device = self._own.name, self._own.device
+        self._prefilled_elsewhere = 0
+
+    @property
+    def implementation(self) -> str:
+        """How rank 0 computes the model."""
+        return self._own.implementation
+
+    @property
+    def limits(self) -> Limits:
+        """How much each rank holds at once."""
+        return self._own.limits
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens that all ranks ran through the model."""
+        return self._own.prefilled_tokens + self._prefilled_elsewhere
+
+    def rollout(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        keys: Sequence[int] | None = None,
+        starts: Sequence[StartMatcher | None] | None = None,
+    ) -> Iterator[Group]:
+        """Yield rank 0's groups as they finish, then the other ranks'."""
+        documents = None if starts is None else _documents(starts)
+        if len(prompts) < 2 or (starts is not None and documents is None):
+            return self._own.rollout(prompts, n, sampling, keys, starts)
+        named = tuple(range(len(prompts)) if keys is None else keys)
+        words = tuple(tuple(prompt) for prompt in prompts)
+        return self._shared(Rollout(words, n, sampling, named, documents), starts)
+
+    def _shared(
+        self, command: Rollout, starts: Sequence[StartMatcher | None] | None
+    ) -> Iterator[Group]:
+        shares = sharding.deal(len(command.prompts), self._size)
+        own = shares[0]
+        groups = self._own.rollout(
+            [command.prompts[place] for place in own],
+            command.n,
+            command.sampling,
+            [command.keys[place] for place in own],
+            None if starts is None else [starts[place] for place in own],
+        )
+        self._crew.tell(command)
+        try:
+            for group in groups:
+                yield replace(group, prompt=own[group.prompt])
+        except Exception:
+            self._crew.hear(Sampled)
+            raise
+        for share, sampled in zip(shares[1:], self._crew.hear(Sampled), strict=True):
+            self._prefilled_elsewhere += sampled.prefilled
+            for group in sampled.groups:
+                yield replace(group, prompt=share[group.prompt])
+
+    def engine(
+        self, adapters: Mapping[str, Path | None] = MappingProxyType({}), cache_bytes: int = 0
+    ) -> Engine:
+        """Return an engine of rank 0."""
+        return self._own.engine(adapters, cache_bytes)
+
+    def score(
+        self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0
+    ) -> list[Floats]:
+        """Return the logprobs of all episodes, each scored on one rank."""
+        if len(episodes) < 2:
+            return self._own.score(episodes, by, temperature)
+        command = Score(tuple(episodes), by, temperature)
+        parts = self._crew.ask(command, list[Floats])
+        lists = sharding.join_lists(shares_of(command, self._size), parts)
+        return [logprobs_T for logprobs_T in lists if logprobs_T is not None]
+
+    def forward_backward(self, batch: Sequence[Episode], whole: Totals | None = None) -> Metrics:
+        """Add the gradient of the whole batch, a share of it on each rank."""
+        _must_be_whole(whole)
+        if not batch:
+            return self._own.forward_backward(batch)  # raises
+        parts = self._crew.ask(ForwardBackward(tuple(batch)), _optional(dict[str, float]))
+        return sharding.join_metrics(parts)
+
+    def advantages(self, rewards: Sequence[Sequence[float]], rule: Rule) -> list[Floats]:
+        """Return the advantages, computed on rank 0."""
+        return self._own.advantages(rewards, rule)
+
+    def policy_gradient(
+        self, batch: Sequence[Experience], loss: PolicyLoss, whole: Totals | None = None
+    ) -> Update:
+        """Add the gradient of the whole batch, a share of it on each rank."""
+        _must_be_whole(whole)
+        if not batch:
+            return self._own.policy_gradient(batch, loss)  # raises
+        command = PolicyGradient(tuple(batch), loss)
+        parts = self._crew.ask(command, _optional(Update))
+        return sharding.join_updates(batch, loss, shares_of(command, self._size), parts)
+
+    def sum_gradients(self) -> None:
+        """Do nothing: `optim_step` does it."""
+
+    def optim_step(self, lr: float, optimizer: AdamW) -> Metrics:
+        """Sum the gradients of all ranks, then step on each of them."""
+        metrics, *others = self._crew.ask(OptimStep(lr, optimizer), dict[str, float])
+        for rank, other in enumerate(others, start=1):
+            for name in ("grad_norm", "adapter_norm"):
+                if abs(other[name] - metrics[name]) > DRIFT * metrics[name]:
+                    raise BackendError(
+                        f"rank {rank} has {name} {other[name]:g}, and rank 0 {metrics[name]:g}:"
+                        " they no longer train the same weights.",
+                        next_step="Use the same versions of offapi and its libraries everywhere.",
+                    )
+        return metrics
+
+    def state(self) -> TrainState:
+        """Return adapter and optimizer, which all ranks have alike."""
+        return self._own.state()
+
+    def restore(self, state: TrainState) -> None:
+        """Put `state` in place on every rank."""
+        self._crew.ask(Restore(state), type(None))
+
+    def memory(self) -> Memory:
+        """Return the memory of rank 0."""
+        return self._own.memory()
+
+    def close(self) -> None:
+        """Free the model on every rank."""
+        self._crew.ask(Close(), type(None))
+
+
+def _documents(starts: Sequence[StartMatcher | None]) -> tuple[str | None, ...] | None:
+    """Return the documents that bound the completions; None where another rank cannot make them."""
+    documents: list[str | None] = []
+    for start in starts:
+        if start is None:
+            documents.append(None)
+        elif isinstance(start, DocumentStart) and start.alike:
+            documents.append(start.document)
+        else:
+            return None
+    return tuple(documents)
+
+
+def _must_be_whole(whole: Totals | None) -> None:
+    if whole is not None:
+        raise ValueError("the batch of all ranks is whole, so it has no larger one to be a part of")
+
+
+def _optional(kind: type[T]) -> type[T | None]:
+    return kind | None  # type: ignore[return-value]
+
+
+def _error(rank: int, failed: Failed) -> Exception:
+    what = f"rank {rank}: {failed.what}"
+    if not failed.code:
+        return RuntimeError(what)
+    error = BackendError(what, where=failed.where, next_step=failed.next_step)
+    error.code = failed.code
+    return error
