@@ -31,7 +31,7 @@ class Launch:
     addresses: tuple[Address, ...] = ()
 
 
-class Link(Protocol):
+class RankLink(Protocol):
     """A library's own group of ranks, as the module `ranks` of a backend has it.
 
     Each call but `__init__` is made by all ranks, in the same order, and returns when all have made

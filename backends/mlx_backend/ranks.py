@@ -22,7 +22,7 @@ BUCKET = 16_777_216  # numbers that are summed at once
 
 
 class Link:
-    """The group of this launch; see `offapi.launch.Link`."""
+    """The group of this launch; see `offapi.launch.RankLink`."""
 
     def __init__(self, launch: Launch) -> None:
         self.rank, self.size = launch.rank, launch.size

@@ -22,16 +22,16 @@ from offapi.ranks import sharding
 from offapi.ranks.messages import (
     Close,
     Command,
-    End,
+    Dismiss,
     Failed,
     ForwardBackward,
-    Load,
+    LoadModel,
     OptimStep,
     PolicyGradient,
-    Reply,
+    RankReply,
     Restore,
-    Rollout,
-    Sampled,
+    SampledGroups,
+    SampleGroups,
     Score,
     decode_command,
     encode,
@@ -60,27 +60,27 @@ class Member:
 
     def follow(self) -> None:
         """Do what rank 0 asks until it asks nothing more."""
-        while not isinstance(command := decode_command(self.ranks.broadcast()), End):
+        while not isinstance(command := decode_command(self.ranks.broadcast()), Dismiss):
             self.ranks.gather(encode(self._reply(command)))
         with suppress(RunError):  # rank 0 may be gone when it has heard this
             self.ranks.gather(b"")
 
-    def _reply(self, command: Command) -> Reply:
+    def _reply(self, command: Command) -> RankReply:
         try:
-            return Reply(encode(self.do(command)))
+            return RankReply(encode(self.do(command)))
         except OffapiError as error:
-            return Reply(failed=Failed(error.what, error.where, error.next_step, error.code))
+            return RankReply(failed=Failed(error.what, error.where, error.next_step, error.code))
         except Exception as error:
             if os.environ.get("OFFAPI_DEBUG"):
                 traceback.print_exc()
-            return Reply(failed=Failed(describe_error(error)))
+            return RankReply(failed=Failed(describe_error(error)))
 
     def do(self, command: Command) -> object:
         """Carry out this rank's share of `command` and return its result; None: it has no share."""
         match command:
-            case Load():
+            case LoadModel():
                 return self._load(command)
-            case Rollout():
+            case SampleGroups():
                 return self._rollout(command)
             case OptimStep():
                 self.ranks.in_time(self.backend.sum_gradients)
@@ -98,17 +98,17 @@ class Member:
         if not share:
             return [] if isinstance(command, Score) else None
         if isinstance(command, Score):
-            episodes = [command.episodes[place] for place in share]
+            episodes = sharding.take(command.episodes, share)
             return self.backend.score(episodes, command.by, command.temperature)
         if isinstance(command, ForwardBackward):
             whole = Totals.of(command.batch)
-            return self.backend.forward_backward([command.batch[place] for place in share], whole)
+            return self.backend.forward_backward(sharding.take(command.batch, share), whole)
         whole = Totals.of([experience.episode for experience in command.batch])
-        batch = [command.batch[place] for place in share]
+        batch = sharding.take(command.batch, share)
         return self.backend.policy_gradient(batch, command.loss, whole)
 
-    def _load(self, command: Load) -> str:
-        """Load a model; return what tells its files from another model's."""
+    def _load(self, command: LoadModel) -> str:
+        """LoadModel a model; return a hash that another model has not."""
         folder = command.spec.path
         if not folder.is_dir():
             raise ModelError(
@@ -120,25 +120,21 @@ class Member:
         lock = folder / LOCK
         return sha256_file(lock if lock.is_file() else folder / "config.json")
 
-    def _rollout(self, command: Rollout) -> Sampled:
+    def _rollout(self, command: SampleGroups) -> SampledGroups:
         share = sharding.deal(len(command.prompts), self.ranks.size)[self.ranks.rank]
         if not share:
-            return Sampled()
+            return SampledGroups()
         before = self.backend.prefilled_tokens
-        groups = self.backend.rollout(
-            [command.prompts[place] for place in share],
-            command.n,
-            command.sampling,
-            [command.keys[place] for place in share],
-            self._starts(command, share),
-        )
-        drawn = tuple(groups)
-        return Sampled(drawn, self.backend.prefilled_tokens - before)
+        prompts = sharding.take(command.prompts, share)
+        keys = sharding.take(command.keys, share)
+        starts = self._starts(command, share)
+        drawn = tuple(self.backend.rollout(prompts, command.n, command.sampling, keys, starts))
+        return SampledGroups(drawn, self.backend.prefilled_tokens - before)
 
-    def _starts(self, command: Rollout, share: list[int]) -> list[StartMatcher | None] | None:
+    def _starts(self, command: SampleGroups, share: list[int]) -> list[StartMatcher | None] | None:
         if command.documents is None:
             return None
-        texts = [command.documents[place] for place in share]
+        texts = sharding.take(command.documents, share)
         return [None if text is None else self.constraints.start(text) for text in texts]
 
 

@@ -19,14 +19,14 @@ from offapi.policy_loss import Experience, PolicyLoss
 T = TypeVar("T")
 
 
-class Load(msgspec.Struct, frozen=True, tag=True):
-    """Load a model."""
+class LoadModel(msgspec.Struct, frozen=True, tag=True):
+    """LoadModel a model."""
 
     name: str
     spec: ModelSpec
 
 
-class Rollout(msgspec.Struct, frozen=True, tag=True):
+class SampleGroups(msgspec.Struct, frozen=True, tag=True):
     """Answer some of the prompts; where `documents` are given, they bound the completions."""
 
     prompts: tuple[tuple[int, ...], ...]
@@ -74,16 +74,24 @@ class Close(msgspec.Struct, frozen=True, tag=True):
     """Free the model."""
 
 
-class End(msgspec.Struct, frozen=True, tag=True):
+class Dismiss(msgspec.Struct, frozen=True, tag=True):
     """Nothing more will be asked."""
 
 
 Command = (
-    Load | Rollout | Score | ForwardBackward | PolicyGradient | OptimStep | Restore | Close | End
+    LoadModel
+    | SampleGroups
+    | Score
+    | ForwardBackward
+    | PolicyGradient
+    | OptimStep
+    | Restore
+    | Close
+    | Dismiss
 )
 
 
-class Sampled(msgspec.Struct, frozen=True):
+class SampledGroups(msgspec.Struct, frozen=True):
     """The groups of a rank's prompts, and how many prompt tokens it ran through the model."""
 
     groups: tuple[Group, ...] = ()
@@ -99,7 +107,7 @@ class Failed(msgspec.Struct, frozen=True):
     code: str = ""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class RankReply(msgspec.Struct, frozen=True):
     """A rank's answer: the encoded value, or why there is none."""
 
     value: bytes = b""
@@ -127,7 +135,7 @@ def _plain(value: Any) -> object:
         return str(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return value.dtype.str, value.shape, value.tobytes()
-    raise TypeError(f"{type(value).__name__} is nothing that ranks tell each other")
+    raise TypeError(f"{type(value).__name__} is nothing that ranks send each other")
 
 
 def _of_plain(kind: type, value: Any) -> object:

@@ -37,16 +37,16 @@ from offapi.ranks.member import Member, shares_of
 from offapi.ranks.messages import (
     Close,
     Command,
-    End,
+    Dismiss,
     Failed,
     ForwardBackward,
-    Load,
+    LoadModel,
     OptimStep,
     PolicyGradient,
-    Reply,
+    RankReply,
     Restore,
-    Rollout,
-    Sampled,
+    SampledGroups,
+    SampleGroups,
     Score,
     decode,
     encode,
@@ -63,9 +63,9 @@ class Crew:
         self.member, self._busy = member, False
 
     def load(self, name: str, spec: ModelSpec) -> Backend:
-        """Load `spec` on every rank; raise what `offapi.backend.load` and the ranks raise."""
+        """LoadModel `spec` on every rank; raise what `offapi.backend.load` and the ranks raise."""
         spec = replace(spec, dtype=resolve_dtype(spec.dtype, name, spec.device))
-        models = self.ask(Load(name, spec), str)
+        models = self.ask(LoadModel(name, spec), str)
         if len(set(models)) > 1:
             raise ModelError(
                 "the ranks' machines have different models under this path.",
@@ -76,7 +76,7 @@ class Crew:
 
     def ask(self, command: Command, kind: type[T]) -> list[T]:
         """Have every rank carry out `command`; return the results in the order of ranks."""
-        self.tell(command)
+        self.send(command)
         try:
             own = self.member.do(command)
         except Exception:
@@ -84,8 +84,8 @@ class Crew:
             raise
         return [own, *self.hear(kind)]  # type: ignore[list-item]
 
-    def tell(self, command: Command) -> None:
-        """Tell the other ranks what to do; `hear` must follow."""
+    def send(self, command: Command) -> None:
+        """Send the other ranks what to do; `hear` must follow."""
         if self._busy:
             raise RunError("the ranks are still busy with what they were asked before.")
         self._busy = True
@@ -93,9 +93,9 @@ class Crew:
 
     def hear(self, kind: type[T]) -> list[T]:
         """Return the other ranks' results. Raise the error of the first that failed."""
-        gathered = self.member.ranks.gather(encode(Reply()))
+        gathered = self.member.ranks.gather(encode(RankReply()))
         self._busy = False
-        replies = [decode(data, Reply) for data in gathered]
+        replies = [decode(data, RankReply) for data in gathered]
         for rank, reply in enumerate(replies):
             if reply.failed is not None:
                 raise _error(rank, reply.failed)
@@ -105,7 +105,7 @@ class Crew:
         """Let the other ranks go, where they wait for a command."""
         if not self._busy:
             with suppress(RunError):  # the run is over, whatever became of the others
-                self.member.ranks.broadcast(encode(End()))
+                self.member.ranks.broadcast(encode(Dismiss()))
                 self.member.ranks.gather(b"")
 
 
@@ -147,28 +147,28 @@ class RankedBackend:
             return self._own.rollout(prompts, n, sampling, keys, starts)
         named = tuple(range(len(prompts)) if keys is None else keys)
         words = tuple(tuple(prompt) for prompt in prompts)
-        return self._shared(Rollout(words, n, sampling, named, documents), starts)
+        return self._shared(SampleGroups(words, n, sampling, named, documents), starts)
 
     def _shared(
-        self, command: Rollout, starts: Sequence[StartMatcher | None] | None
+        self, command: SampleGroups, starts: Sequence[StartMatcher | None] | None
     ) -> Iterator[Group]:
         shares = sharding.deal(len(command.prompts), self._size)
         own = shares[0]
         groups = self._own.rollout(
-            [command.prompts[place] for place in own],
+            sharding.take(command.prompts, own),
             command.n,
             command.sampling,
-            [command.keys[place] for place in own],
-            None if starts is None else [starts[place] for place in own],
+            sharding.take(command.keys, own),
+            None if starts is None else sharding.take(starts, own),
         )
-        self._crew.tell(command)
+        self._crew.send(command)
         try:
             for group in groups:
                 yield replace(group, prompt=own[group.prompt])
         except Exception:
-            self._crew.hear(Sampled)
+            self._crew.hear(SampledGroups)
             raise
-        for share, sampled in zip(shares[1:], self._crew.hear(Sampled), strict=True):
+        for share, sampled in zip(shares[1:], self._crew.hear(SampledGroups), strict=True):
             self._prefilled_elsewhere += sampled.prefilled
             for group in sampled.groups:
                 yield replace(group, prompt=share[group.prompt])

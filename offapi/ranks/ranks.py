@@ -13,7 +13,7 @@ from threading import Thread
 from typing import TypeVar
 
 from offapi.errors import RunError
-from offapi.launch import Link
+from offapi.launch import RankLink
 from offapi.text.display import duration
 
 JOIN_SECONDS = 300.0  # until all ranks have been started
@@ -26,7 +26,7 @@ T = TypeVar("T")
 class Ranks:
     """The ranks of a launch, this one among them."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: RankLink) -> None:
         self.rank, self.size, self._link = link.rank, link.size, link
         self._calls: SimpleQueue[tuple[Callable[[], object], Future[object]]] = SimpleQueue()
         # A daemon: a call that never returns must not keep the process.

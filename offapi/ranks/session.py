@@ -54,7 +54,7 @@ def joined(launch: Launch, bounds: Callable[[], Constraints]) -> Iterator[Member
             stack.enter_context(guard.allow(host, port))
             if launch.rank == 0:
                 guard.count(("opened", host, port, 1))  # in C, where the guard does not see it
-        stack.enter_context(_signals(leads=launch.rank == 0))
+        stack.enter_context(signals(leads=launch.rank == 0))
         ranks.join()
         versions = {data.decode() for data in ranks.gather(__version__.encode())}
         if len(versions) > 1:
@@ -76,7 +76,7 @@ def leading(member: Member) -> Iterator[Crew]:
 
 
 @contextmanager
-def _signals(*, leads: bool) -> Iterator[None]:
+def signals(*, leads: bool) -> Iterator[None]:
     """Leave the first Ctrl-C or SIGTERM to rank 0, which ends its run; launchers send several."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -6,10 +6,12 @@ Left out: splitting the completions of one prompt, which share their prompt's ke
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import TypeVar
 
 from offapi.episodes import Episode, Floats, Metrics
 from offapi.policy_loss import Experience, PolicyLoss, Update, contributes
 
+T = TypeVar("T")
 Shares = list[list[int]]  # of each rank, the places of what it computes
 
 
@@ -20,7 +22,8 @@ def deal(count: int, size: int) -> Shares:
 
 def split_episodes(episodes: Sequence[Episode], size: int) -> Shares:
     """Split episodes into `size` shares of about as many tokens, those of one prompt together."""
-    return split([_context(one) for one in episodes], [len(one.tokens) for one in episodes], size)
+    weights = [len(one.tokens) for one in episodes]
+    return split([_context(one) for one in episodes], weights, size)
 
 
 def split_experiences(batch: Sequence[Experience], loss: PolicyLoss, size: int) -> Shares:
@@ -48,19 +51,25 @@ def split(contexts: Sequence[Hashable], weights: Sequence[int], size: int) -> Sh
     return [sorted(share) for share in shares]
 
 
+def take(items: Sequence[T], share: Sequence[int]) -> list[T]:
+    """Return the items at the places of `share`."""
+    return [items[place] for place in share]
+
+
 def join_metrics(parts: Sequence[Metrics | None]) -> Metrics:
     """Return the sums of `forward_backward`'s metrics; None: a rank had no share."""
     known = [part for part in parts if part is not None]
-    return {name: sum(part[name] for part in known) for name in known[0]}
+    summed: dict[str, float] = {}
+    for name in known[0]:
+        summed[name] = sum(part[name] for part in known)
+    return summed
 
 
 def join_lists(shares: Shares, parts: Sequence[Sequence[Floats | None]]) -> list[Floats | None]:
     """Return the arrays of all shares in the order of the batch."""
-    placed = {
-        place: array
-        for share, arrays in zip(shares, parts, strict=True)
-        for place, array in zip(share, arrays, strict=True)
-    }
+    placed: dict[int, Floats | None] = {}
+    for share, arrays in zip(shares, parts, strict=True):
+        placed.update(zip(share, arrays, strict=True))
     return [placed[place] for place in range(len(placed))]
 
 
@@ -72,7 +81,7 @@ def join_updates(
     Sums are added, and the means over ratios weighted by the number of ratios.
     """
     known = [(share, part) for share, part in zip(shares, parts, strict=True) if part is not None]
-    counts = [_ratios([batch[place] for place in share], loss) for share, _ in known]
+    counts = [_ratios(take(batch, share), loss) for share, _ in known]
     if not any(counts):  # nothing was computed, so each says the same
         counts = [1] * len(counts)
     updates = [part.metrics for _, part in known]
@@ -87,7 +96,8 @@ def join_updates(
             metrics[name] = max(value for count, value in pairs if count)
         else:
             metrics[name] = sum(values)
-    lists = join_lists([share for share, _ in known], [part.logprobs for _, part in known])
+    computed = [share for share, _ in known]
+    lists = join_lists(computed, [part.logprobs for _, part in known])
     return Update(metrics, tuple(lists))
 
 

@@ -1,0 +1,61 @@
+"""Ranks behind a clock: what is said arrives, and no wait is without end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offapi.backend import LoraSpec, ModelSpec, TrainState
+from offapi.errors import RunError
+from offapi.ranks import ranks
+from offapi.ranks.messages import LoadModel, Restore, decode_command, encode
+
+
+class SlowLink:
+    """A link to a rank that never answers, or has ended."""
+
+    rank, size = 1, 2
+
+    def join(self) -> None:
+        time.sleep(30)
+
+    def broadcast(self, data: bytes) -> bytes:
+        raise RuntimeError("[ring] connection to a peer was lost\nmore")
+
+    def gather(self, data: bytes) -> list[bytes]:
+        return [data, data]
+
+
+def test_a_rank_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "JOIN_SECONDS", 0.05)
+    with pytest.raises(RunError, match="rank 1 of 2: a rank did not answer within"):
+        ranks.Ranks(SlowLink()).join()
+
+
+def test_a_rank_that_has_ended_is_said() -> None:
+    alone = ranks.Ranks(SlowLink())
+    assert alone.gather(b"x") == [b"x", b"x"]
+    with pytest.raises(RunError) as error:
+        alone.broadcast()
+    assert error.value.what == (
+        "another rank has ended, or cannot be reached ([ring] connection to a peer was lost)."
+    )
+    assert "--resume" in error.value.next_step
+
+
+def test_commands_arrive_as_they_were() -> None:
+    spec = ModelSpec(Path("/models/a"), lora=LoraSpec(rank=4))
+    assert decode_command(encode(LoadModel("mlx", spec))) == LoadModel("mlx", spec)
+    matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
+    arrived = decode_command(encode(Restore(TrainState({"a": matrix}, step=3))))
+    assert isinstance(arrived, Restore)
+    assert arrived.state.step == 3
+    np.testing.assert_array_equal(arrived.state.adapter["a"], matrix)
+
+
+def test_objects_are_never_sent() -> None:
+    with pytest.raises(TypeError, match="nothing that ranks send each other"):
+        encode(np.array([object()]))
