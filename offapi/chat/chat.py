@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from offapi.chat.channels import MARKS, with_tags
 from offapi.chat.learned_turns import ANOTHER, LearnedChat, Thinking, row
 from offapi.chat.messages import (
     INSTRUCTING,
@@ -154,11 +155,18 @@ class Chat:
 
         Thinking that the prompt has begun has its opening tag, as if the model had written it.
         """
+        text = self.text_of(tokens) if self._channels else ""
+        if any(mark in text for mark in self._channels):
+            return with_tags(text, self.special)
         return with_opening(self.decode(tokens), self.opening(prompt))
 
     def opening(self, prompt: Sequence[int]) -> str:
         """Return the tag with which `prompt` begins the answer's thinking; "" where it does not."""
         return opening_at_end(self.text_of(prompt[-TAIL:]))
+
+    @cached_property
+    def _channels(self) -> tuple[str, ...]:
+        return tuple(mark for mark in MARKS if mark in self.special)
 
     @cached_property
     def _tags(self) -> Mapping[int, str]:

@@ -9,9 +9,9 @@ scores finer than pass or fail, on which models agree neither with people nor wi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from offapi.checks.verdict import Answer, Context, Verdict
 from offapi.errors import ConfigError
@@ -145,13 +145,15 @@ def judge(
     key_env: str | None = None,
     elsewhere: bool = False,
     max_tokens: int = 200,
+    template: Mapping[str, Any] | None = None,
 ) -> Judge:
     """Return a check: 1 when a model says that the answer passes `rubric`, else 0.
 
     `model` is `local:NAME` or an OpenAI-compatible address such as http://127.0.0.1:8080/v1. An
     endpoint may have a name for its model (`served`) and a key (in the environment variable
     `key_env`). An address that is not on this machine sees your documents and needs
-    `elsewhere=True`.
+    `elsewhere=True`. `template` has settings of a local judge's chat template, such as
+    `{"enable_thinking": False}`.
 
     Before you rely on its verdicts, `offapi.checks.agreement.agreement` measures how far they agree
     with people's, and `offapi.teachers.judge.order_swap` whether its preferences stay the same when
@@ -175,7 +177,18 @@ def judge(
 
         return Judge(
             rubric,
-            Local(get(named.target), backend or default_backend(), max_tokens, keep_open=True),
+            Local(
+                get(named.target),
+                backend or default_backend(),
+                max_tokens,
+                keep_open=True,
+                template=template or {},
+            ),
+        )
+    if template:
+        raise ConfigError(
+            "`template` needs a judge local:NAME: an endpoint writes its prompts itself.",
+            next_step="Leave `template` out.",
         )
     from offapi.teachers.address import api_key_from
     from offapi.teachers.endpoint import Endpoint

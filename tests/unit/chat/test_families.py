@@ -309,6 +309,27 @@ def test_tags_of_thinking_that_are_special_tokens_stay(make: Make, folder: Path)
     assert chat.decode(tokens) == "[THINK]two[/THINK]four"
 
 
+def test_channels_of_thinking_are_read_as_thinking(folder: Path) -> None:
+    """gpt-oss and Gemma 4 mark it by special tokens; skipping these joins thinking and answer."""
+    marks = ["channel", "start", "message", "end", "return"]
+    names = [*(f"<|{mark}|>" for mark in marks if mark != "end"), "<|channel>", "<channel|>"]
+    loaded = Chat.load(folder)
+    loaded.tokenizer.add_special_tokens({"additional_special_tokens": names})
+    chat = replace(loaded, special=(*loaded.special, *names))
+
+    def read(text: str) -> str:
+        return chat.answer_text(chat.encode("a"), chat.encode(text))
+
+    thought = "<|channel|>analysis<|message|>It is four."
+    final = '<|start|>assistant<|channel|>final<|message|>{"a": 4}<|return|>'
+    assert read(f"{thought}<|end|>{final}") == '<think>It is four.</think>\n\n{"a": 4}'
+    assert read(final.removeprefix("<|start|>assistant")) == '{"a": 4}'
+    assert read(thought) == "<think>It is four."
+    assert read("<|channel>thought\nIt is<channel|>4<|end|>") == "<think>It is</think>\n\n4"
+    assert read("<|channel>thought\nIt is") == "<think>It is"
+    assert read("4<|end|>") == "4"
+
+
 EXPECTED = {
     "Llama 3": (LLAMA_3, {"tool calls", "thinking"}),
     "Qwen 3": (QWEN_3, set()),

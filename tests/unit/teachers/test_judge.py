@@ -210,6 +210,8 @@ def test_what_is_not_a_judge_is_refused() -> None:
     for rubric, model in ((" ", "local:x"), ("r", "recorded"), ("r", "gpt-4")):
         with pytest.raises(ConfigError):
             judge(rubric, model)
+    with pytest.raises(ConfigError, match="`template` needs a judge local:NAME"):
+        judge("r", "http://127.0.0.1:9/v1", template={"enable_thinking": False})
 
 
 def test_a_server_that_is_gone_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,3 +234,7 @@ def test_a_local_model_judges_and_stays_loaded(backend_name: str, tmp_path: Path
     assert teacher._kept is kept
     kept.close()
     assert replace(teacher, keep_open=False).name == f"local:{folder.name}"
+    calm = judge("r", f"local:{folder}", backend=backend_name, template={"enable_thinking": False})
+    assert calm.teacher.name == f"local:{folder.name} enable_thinking=false"
+    with pytest.raises(ConfigError, match="never reads 'enable_thinking'"):
+        calm("document", parse("a"), Context())
