@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from offapi.training.manifest import (
     hash_model,
     name_folder,
 )
+from offapi.training.prompt_settings import day_of
 
 # What version 0.1 computed for these inputs: (of the run's manifest, the arm's folder).
 KNOWN = {
@@ -130,3 +132,11 @@ def test_a_file_of_an_arm_that_cannot_be_read_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match="cannot be read") as refused:
         describe_arm("sft", config(folder, "sft"), "torch", None)
     assert refused.value.where == str(folder / "train.jsonl")
+
+
+def test_a_run_has_the_day_on_which_it_began() -> None:
+    """Runs of earlier versions have only the moment at which they were created."""
+    created = "2026-11-05T01:02:03+00:00"
+    assert day_of({"created": created}) == "2026-11-05"
+    assert day_of({"created": created, "date": "2026-11-04"}) == "2026-11-04"
+    assert day_of({}) == str(date.today())
