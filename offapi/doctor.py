@@ -16,6 +16,7 @@ from typing import Literal
 
 from offapi import backend as backends
 from offapi.backend import ModelSpec
+from offapi.chat.abilities import read_abilities
 from offapi.errors import BackendError, OffapiError
 from offapi.implementations import read_measured
 from offapi.models import parity, store
@@ -145,9 +146,10 @@ def _models(usable: list[str]) -> Iterator[Finding]:
         except OffapiError as error:
             yield Finding(f"model {model.name}", "failed", error.what, error.next_step)
             continue
-        yield Finding(
-            f"model {model.name}", "ok", f"{model.size / 1e6:.0f} MB, no file has changed"
-        )
+        cannot = [name for name, why in read_abilities(model.path).items() if why]
+        unlearned = f"; its template cannot be trained on {', '.join(cannot)}" if cannot else ""
+        detail = f"{model.size / 1e6:.0f} MB, no file has changed{unlearned}"
+        yield Finding(f"model {model.name}", "ok", detail)
         for name in usable:
             yield _parity(model, name)
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import tiny_llama
 
-from offapi import cli
+from offapi import cli, doctor
 from offapi.chat import abilities, template_probe
 from offapi.chat.chat import Chat
 from offapi.errors import ModelError
@@ -105,6 +105,8 @@ def test_what_a_template_cannot_be_trained_on_is_said_and_kept(
     assert "'<|turn|>': add its id, 256, to eos_token_id" in cannot["answers"]
     assert cli.run(["models", "verify", "a"]) == 0
     assert f"It cannot learn answers: {cannot['answers']}" in capsys.readouterr().err
+    (finding,) = doctor._models([])
+    assert finding.detail.endswith("cannot be trained on " + ", ".join(abilities.TRIALS))
     kept = store.stored("a").path / abilities.FILE
     assert abilities.read_abilities(kept.parent) == orjson.loads(kept.read_bytes())
     kept.write_bytes(b"{}")
