@@ -1,11 +1,13 @@
 """The memory that a training token takes at the peak of its backward pass, from a model's sizes.
 
 The forecast reports it, and `offapi.backend.load` hands it to the backend, which may size its
-micro-batches by it. Left out: weights, gradients and optimizer, which do not grow with tokens.
+micro-batches by it, and recomputes the layers of those that memory would not hold. Left out:
+weights, gradients and optimizer, which do not grow with tokens.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -13,6 +15,26 @@ import orjson
 # Numbers held per token and layer at the peak, in hidden and in inner sizes. Fitted within 5% to
 # the resident memory of three models (hidden 512 to 960, inner 1536 to 4096).
 HELD = {"torch": (10.0, 9.3), "mlx": (8.2, 5.5)}
+MARGIN = 0.8  # the share of the free memory that a micro-batch may take with all it keeps
+
+
+@dataclass(frozen=True)
+class FreeMemory:
+    """Whether a micro-batch's layers are recomputed: as asked, or where memory does not hold them.
+
+    `token` is what a training token keeps, in bytes, None if that is not known; `free` is the
+    memory left after the weights.
+    """
+
+    asked: bool | None
+    token: float | None
+    free: float
+
+    def recomputes(self, tokens: int) -> bool:
+        """Whether the layers of a micro-batch of `tokens` tokens are recomputed."""
+        if self.asked is not None:
+            return self.asked
+        return self.token is not None and tokens * self.token > MARGIN * self.free
 
 
 def activation_bytes(folder: Path, backend_name: str, dtype: str) -> float:

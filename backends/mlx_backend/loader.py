@@ -20,7 +20,7 @@ from offapi import adapter
 from offapi.backend import ModelSpec
 from offapi.errors import ModelError
 
-from . import attention
+from . import attention, checkpointing
 from .injection import add_lora, first_arrays
 from .library_config import full_config, load_library, windows
 from .library_repairs import longest, repair
@@ -61,6 +61,7 @@ def load_policy(spec: ModelSpec) -> Policy:
         windows=windows(config, len(model.layers))[: len(make_prompt_cache(model))],
         lora=lora,
         shape=shape,
+        checkpointing=checkpointing.wrap(model, lora, spec),
         owners=_owners(model),
         longest=longest(config),
         linears=linears,

@@ -154,7 +154,8 @@ def forward_backward(
 
     total = 0.0
     for micro in micro_batches(todo, limits.micro_batch, policy.shares):
-        (part,), gradients = add_gradient(policy, partial(share, micro), gradients)
+        with policy.checkpointing.of(micro.tokens, bool(micro.shared)):
+            (part,), gradients = add_gradient(policy, partial(share, micro), gradients)
         total += float(np.array(part))
     return {"loss": total, "tokens": float(own.tokens)}, gradients
 

@@ -20,6 +20,7 @@ from offapi.errors import BackendError
 
 from . import full
 from .cache import Following
+from .checkpointing import Checkpointing
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Policy:
     windows: tuple[int | None, ...]  # of the layers that have keys and values: tokens that are seen
     lora: dict[str, Any]
     shape: LoraSpec | None
+    checkpointing: Checkpointing
     owners: tuple[int, ...] = ()  # whose keys and values the layers after those use
     implementation: Literal["packed", "library"] = "packed"
     longest: int | None = None  # tokens of a row that are computed as transformers does

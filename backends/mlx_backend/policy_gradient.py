@@ -47,7 +47,8 @@ def policy_gradient(
     for micro in micro_batches(todo, limits.micro_batch, policy.shares):
         members = [batch[line.index] for line in micro.lines]
         share = partial(_share, policy, micro, members, limits, loss, totals)
-        values, gradients = add_gradient(policy, share, gradients)
+        with policy.checkpointing.of(micro.tokens, bool(micro.shared)):
+            values, gradients = add_gradient(policy, share, gradients)
         part, part_statistics, logprobs_T = values
         total, computed = total + float(np.array(part)), computed + logprobs_T.size
         statistics.append(np.array(part_statistics, np.float64))

@@ -212,8 +212,9 @@ def forward_backward(
     tokens = (whole or own).tokens
     total = 0.0
     for pack in micro_batches(policy, batch):
-        part = -masked_logprobs(policy, pack, batch).sum() / tokens
-        part.backward()  # type: ignore[no-untyped-call]
+        with policy.checkpointing.of(len(pack.tokens)):
+            part = -masked_logprobs(policy, pack, batch).sum() / tokens
+            part.backward()  # type: ignore[no-untyped-call]
         total += float(part.detach())
     return {"loss": total, "tokens": float(own.tokens)}
 

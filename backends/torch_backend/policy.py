@@ -26,6 +26,7 @@ from offapi.errors import BackendError, ModelError
 
 from . import full, quantised
 from .attention import Layout, attend
+from .checkpointing import Checkpointing, wrap
 from .head import after_base, matrix_of, vocabulary_of
 from .injection import inject
 from .lora import adapted
@@ -47,6 +48,7 @@ class Policy:
     device: torch.device
     spec: ModelSpec
     lora: dict[str, nn.Parameter]  # what is trained, fp32: by PEFT's names, or all weights
+    checkpointing: Checkpointing
     optimizer: torch.optim.AdamW | None = None
     steps: int = 0
     prefilled_tokens: int = field(default=0)
@@ -175,7 +177,7 @@ def load_policy(spec: ModelSpec) -> Policy:
     loaded = None
     if spec.adapter is not None:
         loaded = {name: parameter.data.clone() for name, parameter in lora.items()}
-    policy = Policy(model, device, spec, lora, loaded=loaded)
+    policy = Policy(model, device, spec, lora, wrap(model, spec, device), loaded=loaded)
     policy.head = matrix_of(model)
     return policy
 

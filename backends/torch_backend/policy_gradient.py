@@ -39,17 +39,18 @@ def policy_gradient(
     logprobs: list[Floats | None] = [None] * len(batch)
     total, computed, statistics = 0.0, 0, []
     for pack in micro_batches(policy, episodes):
-        logprobs_T = masked_logprobs(policy, pack, episodes, loss.temperature)
         members = [batch[places[i]] for i in pack.episodes]
-        part, part_statistics = policy_loss(
-            logprobs_T,
-            **_constants(members, logprobs_T, pack.counts),
-            lengths=pack.counts,
-            loss=loss,
-            sequences=whole.sequences,
-            tokens=whole.tokens,
-        )
-        part.backward()  # type: ignore[no-untyped-call]
+        with policy.checkpointing.of(len(pack.tokens)):
+            logprobs_T = masked_logprobs(policy, pack, episodes, loss.temperature)
+            part, part_statistics = policy_loss(
+                logprobs_T,
+                **_constants(members, logprobs_T, pack.counts),
+                lengths=pack.counts,
+                loss=loss,
+                sequences=whole.sequences,
+                tokens=whole.tokens,
+            )
+            part.backward()  # type: ignore[no-untyped-call]
         total, computed = total + float(part.detach()), computed + len(logprobs_T)
         statistics.append(part_statistics.cpu().numpy())
         for i, own_T in pack.split(logprobs_T.detach().cpu().numpy()).items():
