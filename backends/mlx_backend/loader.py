@@ -27,7 +27,7 @@ from .library_repairs import longest, repair
 from .linux_cpu import fast_swiglu
 from .load_checks import check_rope, check_weights, choose_implementation
 from .policy import Policy, shapes, to_mlx
-from .quantised import quantise
+from .quantised import check_stored, quantise
 
 
 class _Given:
@@ -101,6 +101,7 @@ def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
             where=str(config_path),
             next_step="Use a model of a type that mlx-lm knows.",
         )
+    check_stored(config, spec)
     config = full_config(config)
     try:
         whole, loaded = load_library(path, config, lazy=spec.quantize is not None)

@@ -18,6 +18,18 @@ GROUP = 64  # mlx-lm's default
 BITS = (2, 3, 4, 5, 6, 8)
 
 
+def check_stored(config: dict[str, Any], spec: ModelSpec) -> None:
+    """Raise ModelError for weights that are stored in few bits by another library than MLX."""
+    stored = config.get("quantization_config")
+    if stored and not config.get("quantization"):
+        method = stored.get("quant_method", "another library")
+        raise ModelError(
+            f"MLX cannot train on weights that are stored quantised by {method!r}.",
+            where=str(spec.path),
+            next_step="Use --backend torch for bitsandbytes' weights, or the unquantised model.",
+        )
+
+
 def quantise(model: Any, config: dict[str, Any], spec: ModelSpec) -> None:
     """Pack every layer that can be packed, if `spec` asks for it.
 

@@ -106,25 +106,53 @@ def unsound(path: Path) -> Iterator[str]:
 
 
 def settle(model: Any, spec: ModelSpec) -> None:
-    """Make NF4 layers compute in the spec's dtype, and alike in and out of training.
+    """Make a base that has NF4 layers compute in the spec's dtype, alike in and out of training.
 
-    bitsandbytes would repack weights in place for answers on some CPUs, and compute in bfloat16.
-    PEFT takes the layers for any others once the model does not say that it has them. Raise
-    ModelError for stored rows that bitsandbytes reads wrong on the CPU.
+    PEFT takes such layers for any others once the model does not say that it has them. Raise
+    ModelError for stored layers that bitsandbytes would read wrong.
     """
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return
+    model.is_loaded_in_4bit, dtype = False, getattr(torch, spec.dtype)
     for path, layer in model.named_modules():
-        if not is_packed(layer) or isinstance(layer, Int8Linear):
-            continue
-        layer.support_avx512bf16_for_cpu = False
-        layer.compute_dtype, layer.compute_type_is_set = getattr(torch, spec.dtype), True
-        if layer.in_features % GROUP and layer.weight.device.type == "cpu":
-            raise ModelError(
-                f"the rows of {path!r} have {layer.in_features} weights, and bitsandbytes reads"
-                f" 4-bit rows on the CPU only where {GROUP} divides them.",
-                where=str(spec.path),
-                next_step="Use a GPU, or the unquantised model.",
-            )
-    model.is_loaded_in_4bit = False
+        if is_packed(layer):
+            _check_layer(path, layer, spec)
+            # Else bitsandbytes repacks weights for answers on some CPUs, computed in bfloat16.
+            layer.support_avx512bf16_for_cpu = False
+            layer.compute_dtype, layer.compute_type_is_set = dtype, True
+            layer.weight.quant_state.dtype = dtype  # else gradients see rounded weights
+    for parameter in model.parameters():  # a folder's others come in its own dtype
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def _check_layer(path: str, layer: Any, spec: ModelSpec) -> None:
+    if not _fits(layer):
+        raise ModelError(
+            f"the 4-bit weights of {path!r} do not have the sizes of the layer.",
+            where=str(spec.path),
+            next_step="Download or copy the model again.",
+        )
+    if layer.in_features % GROUP and layer.weight.device.type == "cpu":
+        raise ModelError(
+            f"the rows of {path!r} have {layer.in_features} weights, and bitsandbytes reads 4-bit"
+            f" rows on the CPU only where {GROUP} divides them.",
+            where=str(spec.path),
+            next_step="Use a GPU, or the unquantised model.",
+        )
+
+
+def _fits(layer: Any) -> bool:
+    """Whether a 4-bit layer's arrays have the sizes that bitsandbytes reads without looking."""
+    state, count = layer.weight.quant_state, layer.out_features * layer.in_features
+    if state is None or tuple(state.shape) != (layer.out_features, layer.in_features):
+        return False
+    blocks = -(-count // state.blocksize)
+    sizes = [(layer.weight, -(-count // 2)), (state.absmax, blocks), (state.code, 16)]
+    if state.nested:
+        nested = -(-blocks // state.state2.blocksize)
+        sizes += [(state.state2.absmax, nested), (state.state2.code, 256)]
+    return all(array.numel() == size for array, size in sizes)
 
 
 def is_packed(layer: Any) -> bool:

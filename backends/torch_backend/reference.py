@@ -13,7 +13,10 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from offapi.backend import ModelSpec
 from offapi.episodes import Floats
+
+from . import quantised
 
 
 class LibraryModel:
@@ -21,6 +24,7 @@ class LibraryModel:
 
     def __init__(self, folder: Path) -> None:
         auto: Any = AutoModelForCausalLM
+        spec, cpu = ModelSpec(folder), torch.device("cpu")
         self.by = f"transformers {transformers.__version__}, eager, float32"
         self.model: Any = auto.from_pretrained(
             folder,
@@ -30,7 +34,9 @@ class LibraryModel:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            **quantised.loading(spec, cpu),
         ).eval()
+        quantised.settle(self.model, spec)
         self.model.generation_config.eos_token_id = None  # `generate` would merge it in, and stop
 
     def logprobs(self, tokens: tuple[int, ...]) -> Floats:

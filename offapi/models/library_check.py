@@ -3,7 +3,8 @@
 The library builds its model from config.json without memory (transformers on the meta device,
 mlx-lm lazily) and compares the folder's headers with it: transformers alone would fill a missing
 tensor with random numbers and warn. Left out: weights quantised for MLX, which mlx-lm checks when
-it loads them, and machines without either library, which cannot use the model.
+it loads them; the arrays inside packed ones, which torch checks then; and machines without either
+library, which cannot use the model.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from offapi import backend as backends
 from offapi.errors import ModelError
+from offapi.models.weight_files import check_weights
 
 MOST, MOST_LAYERS = 10_000_000, 1000  # of one size in config.json, and of layers or experts
+NF4_STATE = ".quant_state.bitsandbytes__nf4"  # of a weight, beside it
 _NEXT = "Check that weights and config.json belong together, or copy them again."
 
 
@@ -86,13 +90,20 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _check_with_transformers(folder: Path, where: str) -> None:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
+    packed = packed_weights(folder)
     try:
         with quiet_transformers():
+            config: Any = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            if packed:
+                del config.quantization_config  # its library takes no tensors without memory
             _, found = auto.from_pretrained(
                 folder,
+                config=config,
                 device_map="meta",
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
@@ -103,11 +114,22 @@ def _check_with_transformers(folder: Path, where: str) -> None:
     except Exception as error:  # whatever a config of wrong types makes transformers raise
         raise unbuilt("transformers", error, where) from error
     for name, has, wanted in sorted(found["mismatched_keys"]):
+        if name in packed and 2 * prod(has) == prod(wanted):
+            continue
         raise _misfit(f"has shape {tuple(has)}; config.json requires {tuple(wanted)}", name, where)
     for name in sorted(found["missing_keys"]):
         raise _misfit("is missing; config.json requires it", name, where)
     for name in sorted(found["unexpected_keys"]):
+        if name.partition(".weight.")[0] + ".weight" in packed:
+            continue
         raise _misfit("does not belong to this model", name, where)
+
+
+def packed_weights(folder: Path) -> set[str]:
+    """Return the names of the weights that bitsandbytes has packed, two in a byte."""
+    return {
+        name.removesuffix(NF4_STATE) for name in check_weights(folder) if name.endswith(NF4_STATE)
+    }
 
 
 def _check_with_mlx(folder: Path, where: str) -> None:

@@ -164,6 +164,8 @@ def too_large_for(folder: Path, config: Mapping[str, Any], name: str) -> str:
 
     if config.get("quantization"):
         return "" if name == "mlx" else "the weights are quantised for MLX"
+    if config.get("quantization_config") and name == "mlx":
+        return "the weights are quantised for torch"
     need = 4 * sum(int(np.prod(shape)) for _, shape in check_weights(folder).values())  # bytes
     free = int(psutil.virtual_memory().available)
     return f"needs {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free" if need > free else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ ELSEWHERE = {
     "adapter_config.json": "torch would apply that adapter, MLX would not.",
     "adapter_model.safetensors": "it is an adapter, not a part of the model.",
     "hf_quant_config.json": "MLX would take the weights as quantised, torch would not.",
+}
+# What `quantization_config` says of weights that torch can train on.
+NF4 = {
+    "quant_method": "bitsandbytes",
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_quant_storage": "uint8",
 }
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 
@@ -125,11 +133,22 @@ def check_config(folder: Path) -> dict[str, Any]:
             where=f"{path}, field 'model_type'",
             next_step="Copy config.json again.",
         )
-    other = config.get("quantization_config")
-    if other is not None and other != config.get("quantization"):
-        raise ModelError(
-            "only weights quantised for MLX can be trained, not these.",
-            where=f"{path}, field 'quantization_config'",
-            next_step="Add the unquantised model.",
-        )
+    _check_quantisation(config, path)
     return config
+
+
+def _check_quantisation(config: Mapping[str, Any], path: Path) -> None:
+    """Raise ModelError for weights in few bits that no backend can train on."""
+    stored = config.get("quantization_config")
+    if stored is None or stored == config.get("quantization"):
+        return
+    found = stored if isinstance(stored, Mapping) else {}
+    if all(found.get(key) == value for key, value in NF4.items()):
+        return
+    method = found.get("quant_method", "an unknown method")
+    raise ModelError(
+        "only weights quantised for MLX, or to NF4 by bitsandbytes, can be trained on, not these"
+        f" ({method}).",
+        where=f"{path}, field 'quantization_config'",
+        next_step="Add the unquantised model, and train it with `quantize`.",
+    )

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import oracle
+import orjson
 import pytest
 import tiny_llama
 from safetensors.numpy import load_file, save_file
@@ -25,7 +26,12 @@ from offapi.backend import AdamW, Arrays, Backend, Sampling, TrainState
 from offapi.engine import RowRequest
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError, OffapiError
+from offapi.models import store
+from offapi.models.agreement import establish_parity
 
+needs_bitsandbytes = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
 Load = Callable[..., Backend]
 SHAPE = oracle.SHAPE
 PROMPTS = [(9, 8, 7, *range(20, 20 + i)) for i in range(1, 6)]
@@ -56,9 +62,16 @@ def floats(backend: Any, source: Path, target: Path) -> Path:
     if backend.name == "torch":
         from offapi.backends.torch_backend.quantised import float_weight, is_packed
 
-        layers = backend.policy.model.named_modules()
+        model = backend.policy.model
         found = {
-            path: float_weight(layer).cpu().numpy() for path, layer in layers if is_packed(layer)
+            path: float_weight(layer).cpu().numpy()
+            for path, layer in model.named_modules()
+            if is_packed(layer)
+        }
+        weights |= {
+            name: parameter.detach().cpu().numpy()
+            for name, parameter in model.named_parameters()
+            if parameter.is_floating_point()
         }
     else:
         import mlx.core as mx
@@ -176,7 +189,85 @@ def test_weights_that_are_not_finite_are_refused_before_they_are_packed(
         load(path=tmp_path, quantize=8)
 
 
-@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def write_nf4(source: Path, target: Path) -> Path:
+    """Store the model in NF4 as transformers does, one layer of each block left as it is."""
+    from importlib import import_module
+
+    import_module("offapi.backends.torch_backend.quiet_imports").import_bitsandbytes()
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    skip = ["lm_head", *(f"model.layers.{i}.mlp.down_proj" for i in range(tiny_llama.LAYERS))]
+    config: Any = BitsAndBytesConfig
+    nf4 = config(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=skip,
+    )
+    auto: Any = AutoModelForCausalLM
+    options = {"dtype": torch.bfloat16, "device_map": {"": "cpu"}, "quantization_config": nf4}
+    auto.from_pretrained(source, **options).save_pretrained(target)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        (target / name).write_bytes((source / name).read_bytes())
+    return target
+
+
+@needs_bitsandbytes
+def test_a_folder_stored_in_nf4_is_added_and_trained_on(
+    load: Load, backend_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    monkeypatch.setenv("OFFAPI_HOME", str(tmp_path / "home"))
+    source = write_nf4(tiny_llama.write_chat(tmp_path / "chat"), tmp_path / "nf4")
+    stored = store.add(source).path
+    if backend_name == "mlx":
+        with pytest.raises(ModelError, match="stored quantised by 'bitsandbytes'"):
+            load(path=stored)
+        return
+    assert establish_parity(store.get("nf4")).measured["torch"].implementation == "packed"
+    with pytest.raises(ModelError, match="already"):
+        load(path=stored, quantize=4)
+    quantised = load(path=stored, lora=SHAPE)
+    folder = floats(load(path=stored), tmp_path / "chat", tmp_path / "floats")
+    one, other = (gradient(each) for each in (quantised, load(path=folder, lora=SHAPE)))
+    assert np.linalg.norm(one - other) / np.linalg.norm(other) < oracle.CLOSE
+
+
+@needs_bitsandbytes
+def test_packed_weights_of_other_sizes_are_refused(
+    load: Load, backend_name: str, tmp_path: Path
+) -> None:
+    """bitsandbytes would read beyond their end."""
+    if backend_name == "mlx":
+        pytest.skip("MLX refuses all of them")
+    from safetensors import torch as files
+
+    source = write_nf4(tiny_llama.write_chat(tmp_path / "chat"), tmp_path / "nf4")
+    weights = files.load_file(source / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight.absmax"
+    weights[name] = weights[name][:-1].clone()
+    files.save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="do not have the sizes of the layer"):
+        load(path=source)
+
+
+def test_weights_of_another_library_are_refused_in_words(
+    load: Load, backend_name: str, model_folder: Path, tmp_path: Path
+) -> None:
+    config = orjson.loads((model_folder / "config.json").read_bytes())
+    stored = {
+        "torch": {"quantization": {"group_size": 64, "bits": 4}},
+        "mlx": {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+    }[backend_name]
+    (tmp_path / "config.json").write_bytes(orjson.dumps(config | stored))
+    with pytest.raises(ModelError, match="cannot train on weights that are stored quantised by"):
+        load(path=tmp_path)
+
+
+@needs_bitsandbytes
 def test_bitsandbytes_comes_when_asked_for_and_asks_no_hub(tmp_path: Path) -> None:
     """Its look for a kernel ends before the package that would fetch one is imported."""
     (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__):\n    print('asked')\n")
