@@ -106,7 +106,6 @@ def test_greedy_takes_the_likeliest_that_is_allowed(
         assert completion.sampling_mask is None
 
 
-@EVERY
 @pytest.mark.parametrize("kind", ["plain", "top_k", "top_p", "min_p", "all"])
 def test_a_bound_draw_is_the_inverse_cdf_of_what_is_allowed(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, kind: str
@@ -187,7 +186,6 @@ def test_a_rank_takes_the_runner_up_and_greedy_goes_on(
         assert completion.tokens[2] == logits[2].argmax()
 
 
-@EVERY
 @pytest.mark.parametrize("starts", [None, STARTS], ids=["free", "bound"])
 @pytest.mark.parametrize("kind", ["greedy", "plain", "all"])
 def test_signals_are_of_the_models_own_distribution(

@@ -157,7 +157,6 @@ def test_rows_of_every_kind_share_a_batch_and_each_is_as_if_alone(adapted: Load,
     assert len({len(answer.tokens) for answer in together}) > 3
 
 
-@EVERY
 @pytest.mark.parametrize("first", [1, 2, 4])
 def test_rows_that_join_late_are_as_if_alone(adapted: Load, first: int) -> None:
     engine, answers, numbers = adapted().engine(), dict[int, Answer](), list[int]()
@@ -204,7 +203,6 @@ def test_an_adapter_is_what_a_backend_that_loads_it_has(
             np.testing.assert_allclose(answer.logprobs, completion.logprobs, atol=oracle.CLOSE)
 
 
-@EVERY
 @pytest.mark.parametrize("cache_bytes", [0, 10**7])
 @pytest.mark.parametrize("first", [{}, {"letters"}])
 def test_an_adapter_may_be_added_while_rows_are_live(
@@ -404,7 +402,6 @@ def test_a_cancelled_row_leaves_its_slot_to_one_that_waits(load: Load) -> None:
     assert len(seen[other].tokens) == 30
 
 
-@EVERY
 def test_all_rows_may_be_cancelled_and_the_engine_goes_on(load: Load) -> None:
     engine = load().engine()
     numbers = engine.insert(MIXED)

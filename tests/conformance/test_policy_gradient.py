@@ -203,7 +203,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@EVERY
 @pytest.mark.parametrize("case", CASES)
 def test_gradient_is_the_slope_of_the_numpy_loss(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, batch: list[Experience], case: str
@@ -311,7 +310,6 @@ def test_calls_add_up(adapted: Load, batch: list[Experience]) -> None:
     )
 
 
-@EVERY
 @pytest.mark.parametrize("rule", ["grpo", "dr_grpo", "dapo", "gspo"])
 def test_zero_advantages_count_but_are_not_computed(
     adapted: Load, batch: list[Experience], rule: str
@@ -437,7 +435,6 @@ def drawn(backend: Backend, sampling: Sampling, n: int = 3) -> list[tuple[Comple
     ]
 
 
-@EVERY
 @pytest.mark.parametrize("kind", KINDS)
 def test_truncated_rollouts_are_scored_over_their_sampling_mask(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, kind: str

@@ -109,7 +109,6 @@ def test_kinds_of_sampling_really_differ(load: Load) -> None:
     assert len({token for tokens in drawn["plain"] for token in tokens}) > 10
 
 
-@EVERY
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])
 def test_a_row_is_the_same_whatever_it_is_batched_with(load: Load, rows: int) -> None:
     backend = load(limits=Limits(rollout_rows=rows))

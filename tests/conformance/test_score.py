@@ -74,7 +74,6 @@ def test_policy_and_reference_against_numpy(
     assert max(np.abs(a - b).max() for a, b in zip(policy, base, strict=True)) > 0.1
 
 
-@EVERY
 @pytest.mark.parametrize(
     "limits", [Limits(train_tokens=1), Limits(train_tokens=70), Limits(logit_rows=1)]
 )
