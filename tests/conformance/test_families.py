@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from families import FAMILIES
 
 from offapi import backend as backends
 from offapi.adapter import encode
-from offapi.backend import AdamW, Backend, LoraSpec, ModelSpec, Sampling
+from offapi.backend import LINEARS, AdamW, Backend, LoraSpec, ModelSpec, Sampling
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
 from offapi.implementations import choose_implementation
@@ -34,6 +35,8 @@ RECURRENT = ("qwen3.5", "qwen3.5-vision", "granite4", "lfm2", "lfm2.5")
 LIBRARY: dict[str, tuple[str, ...]] = {"torch": RECURRENT, "mlx": RECURRENT}
 NOT: dict[tuple[str, str], str] = {}
 SHAPE = LoraSpec(rank=4, alpha=8.0, targets=("all-linear",))
+# mlx-lm rewrites weights of Gemma 3n's linears in its forward: not all can be adapted there
+SHAPES = {"gemma3n": replace(SHAPE, targets=LINEARS)}
 PROMPTS = ((5, 9, 33, 70), (5, 9, 33, 71, 12))
 LONG = tuple(int(token) for token in np.random.default_rng(3).integers(3, 250, 24))
 ROWS = [
@@ -72,13 +75,14 @@ def test_family(added: Added, tmp_path: Path, backend_name: str, family: str) ->
     assert (measured.implementation, measured.why if expected == "packed" else "") == (expected, "")
     assert measured.difference is not None
     assert measured.difference < parity.TOLERANCE
-    backend = backends.load(backend_name, ModelSpec(model.path, lora=SHAPE, device="cpu"))
+    shape = SHAPES.get(family, SHAPE)
+    backend = backends.load(backend_name, ModelSpec(model.path, lora=shape, device="cpu"))
     try:
         assert backend.implementation == expected
         learn(backend)
         reinforce(backend)
         scores = backend.score(ROWS)
-        adapter = write_adapter(tmp_path / "adapter", backend)
+        adapter = write_adapter(tmp_path / "adapter", backend, shape)
     finally:
         backend.close()
     for ours, theirs in zip(scores, peft_scores(model.path, adapter), strict=True):
@@ -108,14 +112,14 @@ def reinforce(backend: Backend) -> None:
         update = backend.policy_gradient(batch, loss)
         for experience, logprobs in zip(batch, update.logprobs, strict=True):
             if logprobs is not None:
-                behaviour = experience.episode.segments[1].logprobs
-                assert np.abs(np.subtract(behaviour, logprobs)).max() < parity.TOLERANCE
+                behaviour = np.asarray(experience.episode.segments[1].logprobs)
+                assert np.abs(behaviour - logprobs).max() < parity.TOLERANCE
         assert np.isfinite(backend.optim_step(1e-3, AdamW())["grad_norm"])
 
 
-def write_adapter(folder: Path, backend: Backend) -> Path:
+def write_adapter(folder: Path, backend: Backend, shape: LoraSpec) -> Path:
     folder.mkdir()
-    for name, content in encode(backend.state().adapter, SHAPE).items():
+    for name, content in encode(backend.state().adapter, shape).items():
         (folder / name).write_bytes(content)
     return folder
 
