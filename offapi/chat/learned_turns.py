@@ -14,6 +14,7 @@ from offapi.chat.messages import with_argument_objects, without_thinking
 from offapi.chat.written import drops_thinking, thinking_of, unwritten_call
 from offapi.episodes import Episode, Segment
 from offapi.errors import DataError, OffapiError
+from offapi.text.thinking import begins_thinking, without_empty_end
 
 if TYPE_CHECKING:
     from offapi.chat.chat import Chat
@@ -48,11 +49,11 @@ class LearnedChat:
         for i, message in enumerate(self._kept()):
             if message.get("role") != "assistant" or (i == 0 and not _learns(message)):
                 continue
-            before, after = self._texts(i)
-            self._check(i, message, before, after)
+            before, written = self._texts(i)
+            turn = self._check(i, message, written)
             if not turns or not before.startswith(turns[-1].written):
                 turns.append(_Turns(self.chat))
-            turns[-1].add(before, after, self._first_end(i, after[len(before) :]), _learns(message))
+            turns[-1].add(before, turn, self._first_end(i, turn), _learns(message))
         learned = [each.segments() for each in turns if each.learned]
         if not learned:
             what = f"row {self.id!r} has no assistant message to learn."
@@ -65,8 +66,12 @@ class LearnedChat:
             return [without_thinking(message) for message in self.messages]
         return list(self.messages)
 
-    def _texts(self, i: int) -> tuple[str, str]:
-        """Return the prompt of message `i`, and the same chat with the message."""
+    def _texts(self, i: int) -> tuple[str, str | None]:
+        """Return the prompt of message `i`, and its turn; None where the prompt does not fit it.
+
+        A prompt may end with an empty thinking that turns are written without (Gemma 4, Qwen 3):
+        the turn is then what a model says after it.
+        """
         message = self._kept()[i]
         if i == 0:
             raise DataError(
@@ -79,17 +84,22 @@ class LearnedChat:
             raise DataError(what, next_step=NOTHING)
         chat, kept = self.chat, self._kept()
         before = chat.render(self.id, kept[:i], self.tools, generate=True)
-        return before, chat.render(self.id, kept[: i + 1], self.tools, generate=False)
+        after = chat.render(self.id, kept[: i + 1], self.tools, generate=False)
+        if after.startswith(before):
+            return before, after[len(before) :]
+        base = without_empty_end(before)
+        turn = after[len(base) :]
+        return before, turn if after.startswith(base) and not begins_thinking(turn) else None
 
-    def _check(self, i: int, message: Mapping[str, Any], before: str, after: str) -> None:
-        """Raise DataError for a turn that the template writes otherwise, or only in part."""
-        if not after.startswith(before):
+    def _check(self, i: int, message: Mapping[str, Any], turn: str | None) -> str:
+        """Return the turn; raise DataError where it is written otherwise, or only in part."""
+        if turn is None:
             raise DataError(
                 f"{row(self.id)}the chat template writes message {i + 1} differently from how it is"
                 " generated.",
                 next_step=self._way_out(i),
             )
-        turn, objects = after[len(before) :], with_argument_objects(self.id, message)
+        objects = with_argument_objects(self.id, message)
         if name := unwritten_call(objects, turn, self.chat.harmless):
             what = f"the chat template does not write the call of {name!r} in message {i + 1}."
             raise DataError(f"{row(self.id)}{what}", where=self.chat.template, next_step=ANOTHER)
@@ -97,6 +107,7 @@ class LearnedChat:
             what = f"the chat template does not write the thinking of message {i + 1}."
             where = self.chat.template
             raise DataError(f"{row(self.id)}{what}", where=where, next_step=self._dropping())
+        return turn
 
     def _first_end(self, i: int, turn: str) -> tuple[tuple[int, ...], int]:
         """Return the turn's tokens, and how many there are through the first id that ends it."""
@@ -139,10 +150,9 @@ class LearnedChat:
 
     def _fits(self, i: int) -> bool:
         try:
-            before, after = self._texts(i)
+            return self._texts(i)[1] is not None
         except OffapiError:
             return False
-        return after.startswith(before)
 
     def _dropping(self) -> str:
         if self.thinking is None:
@@ -160,18 +170,18 @@ class _Turns:
         self._after: tuple[int, ...] = ()  # what the template writes after the last turn's end
 
     def add(
-        self, before: str, after: str, turn: tuple[tuple[int, ...], int], learned: bool
+        self, before: str, turn: str, tokens_end: tuple[tuple[int, ...], int], learned: bool
     ) -> None:
-        """Append the turn that `after` has beyond `before`; its tokens are cut at its end."""
-        tokens, cut = turn
+        """Append `turn`, which follows `before`; its tokens are cut at its end."""
+        tokens, cut = tokens_end
         self._segments.append(Segment(self._chat.encode(before[len(self.written) :]), False))
         self._segments.append(Segment(tokens[:cut], sampled=learned))
         self.learned = self.learned or learned
         through = self._chat.text_of(tokens[:cut])
-        if after.startswith(through, len(before)):
+        if turn.startswith(through):
             self.written, self._after = before + through, tokens[cut:]
         else:  # the tokenizer does not return the text that it got
-            self.written, self._after = after, ()
+            self.written, self._after = before + turn, ()
             self._segments.append(Segment(tokens[cut:], sampled=False))
 
     def segments(self) -> tuple[Segment, ...]:

@@ -14,6 +14,9 @@ _TAG = re.compile(rf"</?(?:{_TAGS})>|\[/?THINK\]")
 _OPEN = re.compile(rf"\s*(?:<(?:{_TAGS})>|\[THINK\])")
 _CLOSE = re.compile(rf"</(?:{_TAGS})>|\[/THINK\]")
 _OPEN_AT_END = re.compile(rf"(<(?:{_TAGS})>|\[THINK\])\s*$")
+_EMPTY_AT_END = re.compile(
+    rf"(?:<(?:{_TAGS})>\s*</(?:{_TAGS})>|\[THINK\]\s*\[/THINK\]|<\|channel>thought\s*<channel\|>)\s*$"
+)
 # A text from elsewhere may lack the opening tag, which its prompt had: then the answer follows the
 # closing one. What a model says here has the tag (`with_opening`).
 _LATE_CLOSE = re.compile(rf"(?:</(?:{_TAGS})>|\[/THINK\])(?=\s*(?:$|[\n{{\[`]))")
@@ -57,6 +60,16 @@ def opening_at_end(prompt: str) -> str:
     """Return the tag with which a prompt begins the answer's thinking; "" where it does not."""
     found = _OPEN_AT_END.search(prompt)
     return found[1] if found else ""
+
+
+def begins_thinking(turn: str) -> bool:
+    """Return whether a turn as a template writes it begins with thinking."""
+    return _OPEN.match(turn) is not None or turn.startswith("<|channel>")
+
+
+def without_empty_end(prompt: str) -> str:
+    """Return `prompt` without an empty thinking that ends it, by which thinking is left out."""
+    return _EMPTY_AT_END.sub("", prompt)
 
 
 def with_opening(text: str, opening: str) -> str:

@@ -86,6 +86,14 @@ NEMOTRON_3 = """\
 {{- '<|turn|>assistant\\n' + ('<think>\\n' + m.reasoning_content + '\\n</think>\\n' if m.reasoning_content else '<think></think>') + m.content + '<|end|>\\n' }}
 {%- else %}{{ '<|turn|>' + m.role + '\\n' + m.content + '<|end|>\\n' }}{% endif %}{% endfor %}
 {%- if add_generation_prompt %}{{ '<|turn|>assistant\\n' + ('<think>\\n' if enable_thinking | default(true) else '<think></think>') }}{% endif %}"""
+# Gemma 4: thinking is left out by an empty one in the prompt, which no turn is written with.
+GEMMA_4 = """\
+{%- if enable_thinking | default(false) %}<|turn|>system
+<|think|><|end|>
+{% endif %}
+{%- for m in messages %}{{ '<|turn|>' + m.role + '\\n' + m.content + '<|end|>\\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|turn|>assistant\\n' }}
+{%- if not enable_thinking | default(false) %}{{ '<|channel>thought\\n<channel|>' }}{% endif %}{% endif %}"""
 # Phi 3: the turn's end, and then the end of the text.
 PHI_3 = """\
 {%- for m in messages %}{{ '<|turn|>' + m.role + '\\n' + m.content + '<|end|>\\n' }}{% endfor %}
@@ -217,6 +225,19 @@ def test_two_turns_of_a_template_with_a_last_end_are_one_episode(make: Make) -> 
     asked = chat.prompt([USER, ANSWER, USER])
     assert episode.tokens[: len(asked)] == asked
     assert chat.text_of(episode.tokens).endswith("four<|end|>\n<|end|>")
+
+
+def test_a_turn_follows_the_empty_thinking_that_its_prompt_ends_with(make: Make) -> None:
+    chat = make(GEMMA_4)
+    made = chat.episodes("a", [USER, ANSWER, USER, ANSWER])
+    assert [one.id for one in made] == ["a", "a#2"]
+    assert learned(chat, USER, ANSWER, USER, ANSWER) == [["four<|end|>"], ["four<|end|>"]]
+    for episode, asked in zip(made, ([USER], [USER, ANSWER, USER]), strict=True):
+        prompt = chat.prompt(asked)
+        assert chat.text_of(prompt).endswith("assistant\n<|channel>thought\n<channel|>")
+        assert episode.tokens[: len(prompt)] == prompt
+    thinks = make(GEMMA_4, enable_thinking=True)
+    assert learned(thinks, USER, ANSWER, USER, ANSWER) == [["four<|end|>", "four<|end|>"]]
 
 
 def test_a_chat_that_the_assistant_begins_says_what_to_do(make: Make) -> None:
