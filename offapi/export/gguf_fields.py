@@ -6,40 +6,26 @@ is refused, never approximated.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from offapi.episodes import Floats
 from offapi.errors import ModelError
+from offapi.models.gguf_architecture import (
+    ARCHITECTURES,
+    LOCAL_BASE,
+    NO_ROPE_EVERY,
+    WINDOWS_BEFORE_FULL,
+    Architecture,
+    layer_types,
+)
+from offapi.models.gguf_config import llama3_factors
 
 HEAD_WIDTH = "head_dim"
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """llama.cpp's name of a network.
-
-    `interleaved`: its rope turns neighbouring rows of a head, so the rows of q and k are reordered.
-    """
-
-    name: str
-    interleaved: bool
-
-
-ARCHITECTURES = {
-    "llama": Architecture("llama", interleaved=True),
-    "mistral": Architecture("llama", interleaved=True),
-    "smollm3": Architecture("smollm3", interleaved=True),
-    "qwen2": Architecture("qwen2", interleaved=False),
-    "qwen3": Architecture("qwen3", interleaved=False),
-}
 # llama.cpp computes these networks without these biases.
 NO_BIAS = {"qwen2": ("mlp_bias",), "qwen3": ("attention_bias", "mlp_bias")}
-NO_ROPE_EVERY = 4  # llama.cpp's smollm3 has no rope in each fourth layer, whatever a file says
 
 
 def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
@@ -53,10 +39,12 @@ def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     for key in NO_BIAS.get(kind, ()):
         if config.get(key):
             raise _refused(f"{key} in a {kind} model", where)
-    if config.get("hidden_act", "silu") != "silu":
-        raise _refused(f"hidden_act {config['hidden_act']!r}", where)
-    if config.get("partial_rotary_factor", 1.0) != 1.0:
+    activation = config.get("hidden_activation") or config.get("hidden_act", "silu")
+    if activation != architecture.constants.get("hidden_act", "silu"):
+        raise _refused(f"hidden_act {activation!r}", where)
+    if _rope(config).get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
         raise _refused("a rope that rotates a part of each head", where)
+    _check_windows(config, kind, where)
     if kind == "smollm3" and not _every_fourth(config):
         raise _refused("another choice of layers without rope than each fourth", where)
     return architecture
@@ -78,9 +66,36 @@ def network_fields(config: Mapping[str, Any], where: str) -> dict[str, int | flo
         "attention.value_length": width,
         "attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
         "rope.dimension_count": width,
-        "rope.freq_base": float(config["rope_theta"]),
+        "rope.freq_base": float(_rope(config)["rope_theta"]),
     }
+    for key, name in ARCHITECTURES[str(config["model_type"])].numbers.items():
+        if config.get(key) is not None:
+            fields[name] = config[key] if isinstance(config[key], int) else float(config[key])
     return fields | _scaling(config, where)
+
+
+def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the rope of all layers, or of those without a window."""
+    rope: Mapping[str, Any] = config["rope_parameters"]
+    full: Mapping[str, Any] = rope.get("full_attention", rope)
+    return full
+
+
+def _check_windows(config: Mapping[str, Any], kind: str, where: str) -> None:
+    """Raise ModelError for windows, or ropes of their layers, other than llama.cpp's."""
+    if kind not in WINDOWS_BEFORE_FULL:
+        if kind != "phi3" and "sliding_attention" in (config.get("layer_types") or ()):
+            raise _refused(f"a {kind} model with windows", where)
+        return
+    layers = int(config["num_hidden_layers"])
+    if (config.get("layer_types") or layer_types(kind, layers)) != layer_types(kind, layers):
+        raise _refused("another choice of layers with a window than llama.cpp's", where)
+    local = config["rope_parameters"].get("sliding_attention", {})
+    if local and (local["rope_type"], local["rope_theta"]) != ("default", LOCAL_BASE):
+        raise _refused(f"a rope base other than {LOCAL_BASE:g} in layers with a window", where)
+    usual = head_width(config)
+    if config.get("query_pre_attn_scalar", usual) != usual:
+        raise _refused("a query_pre_attn_scalar other than the width of a head", where)
 
 
 def head_width(config: Mapping[str, Any]) -> int:
@@ -95,20 +110,14 @@ def rope_factors(config: Mapping[str, Any]) -> Floats | None:
 
     llama.cpp reads them from a tensor of the file; without it, it would rotate unscaled.
     """
-    rope = config["rope_parameters"]
+    rope = _rope(config)
     if rope["rope_type"] != "llama3":
         return None
-    width, theta = head_width(config), float(rope["rope_theta"])
-    wavelengths = 2 * math.pi * theta ** (np.arange(0, width, 2, dtype=np.float64) / width)
-    original = float(rope["original_max_position_embeddings"])
-    low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
-    factor = float(rope["factor"])
-    smooth = np.clip((original / wavelengths - low) / (high - low), 0.0, 1.0)
-    return np.asarray(1 / ((1 - smooth) / factor + smooth), dtype=np.float32)
+    return llama3_factors(rope, float(rope["rope_theta"]), head_width(config))
 
 
 def _scaling(config: Mapping[str, Any], where: str) -> dict[str, int | float | str]:
-    rope = config["rope_parameters"]
+    rope = _rope(config)
     kind = rope["rope_type"]
     if kind in ("default", "llama3"):
         return {}

@@ -15,7 +15,7 @@ import numpy as np
 
 from offapi.episodes import Floats
 from offapi.errors import ConfigError, ModelError, nearest
-from offapi.export.gguf_fields import Architecture
+from offapi.models.gguf_architecture import Architecture
 from offapi.models.gguf_weights import interleave
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -36,6 +36,7 @@ class TensorPlan:
     shape: tuple[int, ...]
     kind: str
     heads: int = 0  # of q and k of an interleaved architecture, whose rows are reordered
+    add: float = 0.0  # to every number: 1 for shifted norms
 
 
 def check_kind(kind: str) -> None:
@@ -77,7 +78,8 @@ def plan_tensors(
                 next_step="Export it with `--to fused`.",
             )
         turned = heads.get(name.split(".")[-2], 0) if architecture.interleaved else 0
-        plans[name] = TensorPlan(target, shape, _kind_of(target, shape, kind), turned)
+        add = float(architecture.shifted_norms and name.endswith("norm.weight"))
+        plans[name] = TensorPlan(target, shape, _kind_of(target, shape, kind), turned, add)
     return plans
 
 
@@ -134,6 +136,7 @@ def encode_tensor(tensor: Floats, plan: TensorPlan, where: str) -> np.ndarray[An
     from gguf import quantize
 
     rows = interleave(tensor, plan.heads) if plan.heads else tensor
+    rows = rows + np.float32(plan.add) if plan.add else rows
     rows = np.ascontiguousarray(rows, dtype=np.float32)
     if plan.kind == "f16" and np.abs(rows).max(initial=0.0) > MOST_F16:
         raise ModelError(

@@ -1,7 +1,7 @@
 """Tokenizer, chat template and end-of-turn ids from a GGUF file's metadata, without torch.
 
-Left out: every tokenizer but byte-level BPE, and every way of splitting text before it that is not
-in `SPLITS`: a wrong split gives other tokens without an error.
+Left out: every tokenizer but byte-level BPE and SentencePiece's BPE with bytes, and every way of
+splitting text that is not in `SPLITS`: a wrong split gives other tokens without an error.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from offapi.errors import ModelError
+from offapi.models import gguf_sentencepiece
 
 CONTROL, USER_DEFINED = 3, 4  # llama.cpp's token types
 MAX_TEMPLATE = 100_000  # characters
@@ -23,8 +24,29 @@ QWEN2 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LLAMA3 = QWEN2.replace(r"|\p{N}| ", r"|\p{N}{1,3}| ")
-SPLITS = {"gpt-2": "", "smollm": "", "qwen2": QWEN2, "deepseek-r1-qwen": QWEN2, "llama-bpe": LLAMA3}
-WHOLE_WORDS = ("llama-bpe",)  # a word that is a token is taken whole, whatever the merges say
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+WORDS = (rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*")
+SIGNS = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+TEKKEN = rf"{WORDS[0]}|{WORDS[1]}|\p{{N}}{SIGNS}"
+SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+GPT4O = rf"{WORDS[0]}{SHORT}|{WORDS[1]}{SHORT}|\p{{N}}{{1,3}}{SIGNS}"
+SPLITS = {
+    "gpt-2": "",
+    "smollm": "",
+    "qwen2": QWEN2,
+    "deepseek-r1-qwen": QWEN2,
+    "llama-bpe": LLAMA3,
+    "smaug-bpe": LLAMA3,
+    "dbrx": LLAMA3,
+    "tekken": TEKKEN,
+    "gpt-4o": GPT4O,
+    "refact": "",
+}
+DIGITS_APART = ("smollm", "refact")
+WHOLE_WORDS = (
+    "llama-bpe",
+    "tekken",
+)  # a word that is a token is taken whole, whatever the merges say
 
 # Control tokens that end a turn, where the template writes them.
 TURN_ENDS = (
@@ -116,20 +138,19 @@ def _context(fields: Mapping[str, Any]) -> int:
 
 def _tokenizer(fields: Mapping[str, Any], where: str) -> str:
     """Return tokenizer.json as text."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, processors
+    from tokenizers import AddedToken, processors
 
     kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if kind != "gpt2" or pre not in SPLITS:
+    if kind != "llama" and (kind != "gpt2" or pre not in SPLITS):
         raise ModelError(
-            f"tokenizer {kind!r} with splitting {pre!r} is not supported (byte-level BPE with"
-            f" {', '.join(SPLITS)} is).",
+            f"tokenizer {kind!r} with splitting {pre!r} is not supported (SentencePiece's, and"
+            f" byte-level BPE with {', '.join(SPLITS)}, are).",
             where=where,
             next_step=(
                 "Add the model from its safetensors folder instead, which has a tokenizer.json."
             ),
         )
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
         raise ModelError(
@@ -137,9 +158,11 @@ def _tokenizer(fields: Mapping[str, Any], where: str) -> str:
             where=where,
             next_step="The file is damaged; copy it again.",
         )
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre in WHOLE_WORDS))
-    set_split(tokenizer, str(pre))
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = (
+        gguf_sentencepiece.sentencepiece(fields, vocab)
+        if kind == "llama"
+        else _byte_level(fields, vocab, str(pre))
+    )
     kinds: list[int] = fields["tokenizer.ggml.token_type"]
     for token, type_ in zip(tokens, kinds, strict=True):
         if type_ == CONTROL:
@@ -155,6 +178,16 @@ def _tokenizer(fields: Mapping[str, Any], where: str) -> str:
     return str(tokenizer.to_str())
 
 
+def _byte_level(fields: Mapping[str, Any], vocab: Mapping[str, int], pre: str) -> Any:
+    from tokenizers import Tokenizer, decoders, models
+
+    merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
+    tokenizer = Tokenizer(models.BPE(dict(vocab), merges, ignore_merges=pre in WHOLE_WORDS))
+    set_split(tokenizer, pre)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
 def set_split(tokenizer: Any, pre: str) -> None:
     """Set how text is split before the merges, as in the models' own tokenizer.json files."""
     from tokenizers import Regex, normalizers, pre_tokenizers
@@ -165,7 +198,7 @@ def set_split(tokenizer: Any, pre: str) -> None:
         return
     first = (
         pre_tokenizers.Digits(individual_digits=True)
-        if pre == "smollm"
+        if pre in DIGITS_APART
         else pre_tokenizers.Split(Regex(SPLITS[pre]), behavior="isolated")
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([first, byte_level])

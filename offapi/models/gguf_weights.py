@@ -1,8 +1,8 @@
 """Convert a GGUF file to a model folder (safetensors, config, tokenizer), without torch.
 
 Weights are stored in fp32, the exact values that the quantised blocks represent, one tensor in
-memory at a time. Left out: every architecture but llama, qwen2 and qwen3, mixtures of experts, and
-rope scaling other than linear.
+memory at a time. Left out: architectures that `gguf_architecture` does not know, and mixtures of
+experts.
 """
 
 from __future__ import annotations
@@ -17,36 +17,26 @@ import numpy as np
 import orjson
 
 from offapi.errors import ModelError
-from offapi.models import expected_tensors, gguf_tokenizer
+from offapi.models import expected_tensors, gguf_config, gguf_tokenizer
 from offapi.models.expected_tensors import Shapes
+from offapi.models.gguf_architecture import ARCHITECTURES, Architecture, model_type_of
 from offapi.models.gguf_reader import Gguf, GgufTensor
 
 WEIGHTS = "model.safetensors"
-ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-}
 Array = np.ndarray[Any, np.dtype[np.float32]]
 OTHERWISE = "Add the model from its safetensors folder instead."
-OUTER = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-INNER = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+# transformers' names of what a layer consists of; which of them a tensor is says the package's map.
+INNER = (
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "post_feedforward_layernorm",
+    *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "o", "qkv")),
+    *(f"self_attn.{name}_norm" for name in ("q", "k")),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down", "gate_up")),
+)
+OUTER = ("model.embed_tokens", "model.norm", "lm_head")
+ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 
 @dataclass(frozen=True)
@@ -54,7 +44,17 @@ class GgufSource:
     """An open GGUF file of a supported architecture."""
 
     file: Gguf
-    architecture: str
+    model_type: str
+
+    @property
+    def architecture(self) -> Architecture:
+        """What llama.cpp calls the network."""
+        return ARCHITECTURES[self.model_type]
+
+    @property
+    def tensors(self) -> tuple[GgufTensor, ...]:
+        """The tensors that are weights: those of rope are settings."""
+        return tuple(each for each in self.file.tensors if each.name not in ROPE_TENSORS)
 
     @property
     def license(self) -> str:
@@ -63,14 +63,12 @@ class GgufSource:
 
     def bytes_after(self) -> int:
         """Return the size of the converted weights, in bytes."""
-        return sum(4 * math.prod(tensor.shape) for tensor in self.file.tensors)
+        return sum(4 * math.prod(tensor.shape) for tensor in self.tensors)
 
-    def number(self, key: str, default: float | None = None) -> float:
-        """Return the architecture's own metadata value `key`; ModelError when it is missing."""
-        value = self.file.fields.get(f"{self.architecture}.{key}", default)
-        if not isinstance(value, (int, float)):
-            raise self.refuse(f"{self.architecture}.{key} must be one number.")
-        return value
+    def rope_tensor(self, name: str) -> Array | None:
+        """Return the numbers of a tensor that is a setting of rope; None without it."""
+        found = [each for each in self.file.tensors if each.name == f"{name}.weight"]
+        return self.file.array(found[0]) if found else None
 
     def refuse(self, what: str) -> ModelError:
         """Return the error for what cannot be converted."""
@@ -80,13 +78,16 @@ class GgufSource:
 def open_gguf(path: Path) -> GgufSource:
     """Open `path`. Raise ModelError when it is damaged or its architecture is not supported."""
     file = Gguf(path)
-    source = GgufSource(file, str(file.fields.get("general.architecture")))
-    if source.architecture not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise source.refuse(
-            f"architecture {source.architecture!r} cannot be converted ({known} can)."
+    named = str(file.fields.get("general.architecture"))
+    kind = model_type_of(named)
+    if kind is None:
+        known = ", ".join(dict.fromkeys(each.name for each in ARCHITECTURES.values()))
+        raise ModelError(
+            f"architecture {named!r} cannot be converted ({known} can).",
+            where=str(path),
+            next_step=OTHERWISE,
         )
-    return source
+    return GgufSource(file, kind)
 
 
 def convert_gguf(source: GgufSource, folder: Path) -> None:
@@ -107,86 +108,49 @@ def convert_gguf(source: GgufSource, folder: Path) -> None:
     _write(
         folder / WEIGHTS,
         shapes,
-        (_values(tensor, source, config) for tensor in source.file.tensors),
+        (_values(tensor, source, config) for tensor in source.tensors),
     )
 
 
 def _understand(source: GgufSource) -> tuple[dict[str, Any], Shapes, dict[str, bytes]]:
     """Return the config, the tensors' names and shapes in file order, and the small files."""
-    config = _config(source)
-    shapes = {_name(tensor.name, source): tensor.shape for tensor in source.file.tensors}
-    if len(shapes) < len(source.file.tensors):
+    files = gguf_tokenizer.tokenizer_files(source.file.fields, str(source.file.path))
+    names = transformers_names(source)
+    config = gguf_config.model_config(source, names)
+    shapes = {names[tensor.name]: tensor.shape for tensor in source.tensors}
+    if len(shapes) < len(source.tensors):
         raise source.refuse("two tensors have the same name.")
     expected_tensors.check_tensors(config, shapes, str(source.file.path))
-    files = gguf_tokenizer.tokenizer_files(source.file.fields, str(source.file.path))
     return config, shapes, files | {"config.json": orjson.dumps(config, option=orjson.OPT_INDENT_2)}
 
 
-def _config(source: GgufSource) -> dict[str, Any]:
-    fields, number = source.file.fields, source.number
-    names = {tensor.name for tensor in source.file.tensors}
-    heads, hidden = int(number("attention.head_count")), int(number("embedding_length"))
-    width = number("attention.key_length", number("rope.dimension_count", hidden / heads))
-    if width != number("rope.dimension_count", width):
-        raise source.refuse("the model's rope rotates only a part of each head.")
-    config = {
-        "architectures": [ARCHITECTURES[source.architecture]],
-        "model_type": source.architecture,
-        "hidden_size": hidden,
-        "intermediate_size": int(number("feed_forward_length")),
-        "num_hidden_layers": int(number("block_count")),
-        "num_attention_heads": heads,
-        "num_key_value_heads": int(number("attention.head_count_kv", heads)),
-        "head_dim": int(width),
-        "vocab_size": len(fields.get("tokenizer.ggml.tokens", [])),
-        "max_position_embeddings": int(number("context_length")),
-        "rms_norm_eps": _short(number("attention.layer_norm_rms_epsilon")),
-        "hidden_act": "silu",
-        "attention_bias": "blk.0.attn_q.bias" in names,
-        "tie_word_embeddings": "output.weight" not in names,
-        "initializer_range": 0.02,
-        "dtype": "float32",
-    }
-    ids = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
-    special = {key: fields.get(f"tokenizer.ggml.{name}_token_id") for key, name in ids.items()}
-    known = {key: value for key, value in special.items() if value is not None}
-    return config | _rope(source) | known
+def transformers_names(source: GgufSource) -> dict[str, str]:
+    """Return transformers' name of each tensor that is a weight; ModelError for an unknown one."""
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
-
-def _rope(source: GgufSource) -> dict[str, Any]:
-    theta = {"rope_theta": _short(source.number("rope.freq_base", 10000.0))}
-    kind = source.file.fields.get(f"{source.architecture}.rope.scaling.type", "none")
-    if kind not in ("none", "linear"):
-        raise source.refuse(f"rope scaling {kind!r} cannot be converted.")
-    if kind == "none":
-        return theta
-    return theta | {
-        "rope_scaling": {
-            "rope_type": "linear",
-            "factor": _short(source.number("rope.scaling.factor")),
-        }
-    }
-
-
-def _short(value: float) -> float:
-    """Return the shortest decimal that is the same fp32: 1e-5, not 9.999999747378752e-06."""
-    return float(str(np.float32(value)))
-
-
-def _name(name: str, source: GgufSource) -> str:
-    """Return transformers' name of the tensor."""
-    if name in OUTER:
-        return OUTER[name]
-    match name.split("."):
-        case ["blk", layer, inner, "weight" | "bias" as kind] if (
-            layer.isdecimal() and inner in INNER
-        ):
-            return f"model.layers.{layer}.{INNER[inner]}.{kind}"
-    what = (
-        f"tensor {name!r} does not belong to a plain {source.architecture} model (experts, or"
-        " scaled rope frequencies?)."
-    )
-    raise source.refuse(what)
+    numbers = {name: number for number, name in MODEL_ARCH_NAMES.items()}
+    layers = int(source.file.fields[f"{source.architecture.name}.block_count"])
+    known = get_tensor_name_map(numbers[source.architecture.name], layers)
+    fused = not any(".ffn_gate." in tensor.name for tensor in source.tensors)
+    ours = [*OUTER, *(f"model.layers.{i}.{name}" for i in range(layers) for name in INNER)]
+    places = {}
+    for name in ours:
+        place = known.get_name(name)
+        # up_proj and gate_up_proj have one name: it is the latter where no gate stands apart
+        if place is not None and name.endswith("up_proj"):
+            place = place if name.endswith("gate_up_proj") == fused else None
+        if place is not None:
+            places[place] = name
+    found = {}
+    for tensor in source.tensors:
+        place, _, kind = tensor.name.rpartition(".")
+        if place not in places or kind not in ("weight", "bias"):
+            raise source.refuse(
+                f"tensor {tensor.name!r} does not belong to a plain {source.architecture.name}"
+                " model (experts?)."
+            )
+        found[tensor.name] = f"{places[place]}.{kind}"
+    return found
 
 
 def _values(tensor: GgufTensor, source: GgufSource, config: Mapping[str, Any]) -> Array:
@@ -200,9 +164,10 @@ def _values(tensor: GgufTensor, source: GgufSource, config: Mapping[str, Any]) -
         "attn_k": int(config["num_key_value_heads"]),
     }
     part = tensor.name.split(".")[2] if tensor.name.startswith("blk.") else ""
-    if source.architecture == "llama" and part in heads:
+    if source.architecture.interleaved and part in heads:
         return deinterleave(array, heads[part])
-    return array
+    shifted = source.architecture.shifted_norms and tensor.name.endswith("norm.weight")
+    return array - np.float32(1.0) if shifted else array
 
 
 def deinterleave(array: Array, heads: int) -> Array:

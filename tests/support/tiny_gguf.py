@@ -64,7 +64,7 @@ def write(
     """Write a model of that type into `folder` and return it; `settings` go to its config."""
     folder.mkdir(parents=True, exist_ok=True)
     template = settings.pop("chat_template", None)
-    vocabulary = _write_tokenizer(folder, split)
+    vocabulary = write_tokenizer(folder, split)
     if template:
         set_template(folder, template)
     return write_network(folder, kind, vocabulary + 3, seed, **settings)
@@ -103,7 +103,7 @@ def _weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.n
     return tensors
 
 
-def _write_tokenizer(folder: Path, split: str) -> int:
+def write_tokenizer(folder: Path, split: str) -> int:
     """Write a tokenizer and its settings; return its number of tokens."""
     if split.startswith("sentencepiece"):
         return _write_sentencepiece(folder, everywhere=split == "sentencepiece")
