@@ -83,6 +83,9 @@ def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _check_windows(config: Mapping[str, Any], kind: str, where: str) -> None:
     """Raise ModelError for windows, or ropes of their layers, other than llama.cpp's."""
+    window = config.get("sliding_window") or 0
+    if kind == "phi3" and 0 < window < int(config["max_position_embeddings"]):
+        raise _refused("a phi3 model with a window, which llama.cpp ignores,", where)
     if kind not in WINDOWS_BEFORE_FULL:
         if kind != "phi3" and "sliding_attention" in (config.get("layer_types") or ()):
             raise _refused(f"a {kind} model with windows", where)

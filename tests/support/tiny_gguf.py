@@ -106,14 +106,15 @@ def _weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.n
 def write_tokenizer(folder: Path, split: str) -> int:
     """Write a tokenizer and its settings; return its number of tokens."""
     if split.startswith("sentencepiece"):
-        return _write_sentencepiece(folder, everywhere=split == "sentencepiece")
+        return _write_sentencepiece(folder, split.partition("-")[2] or "everywhere")
     return _write_byte_level(folder, split)
 
 
-def _write_sentencepiece(folder: Path, everywhere: bool) -> int:
+def _write_sentencepiece(folder: Path, prefixed: str) -> int:
     """Write a tokenizer as Llama 2's and Mistral's: spaces are letters, other signs are bytes.
 
-    Text begins with a space after each special token, as in the older files, or only at its start.
+    Text begins with a space after each special token ("everywhere"), as in the older files, or only
+    at its start ("first"), or nowhere ("never"), as in Gemma's.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -129,9 +130,11 @@ def _write_sentencepiece(folder: Path, everywhere: bool) -> int:
     tokenizer = Tokenizer(
         models.BPE(places, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     )
-    if everywhere:
-        prepend, replace = normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")
-        tokenizer.normalizer = normalizers.Sequence([prepend, replace])
+    replace = normalizers.Replace(" ", "▁")
+    if prefixed == "everywhere":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace])
+    elif prefixed == "never":
+        tokenizer.normalizer = replace
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.decoder = decoders.Sequence(
