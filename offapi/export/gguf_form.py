@@ -19,7 +19,6 @@ from offapi.export.modelfile import write_modelfile
 from offapi.export.part import ExportedPart
 from offapi.export.safetensors_file import read_layout
 from offapi.export.source import ExportSource, merged_tensors, weight_files
-from offapi.models.expected_tensors import expected_shapes
 from offapi.models.normal_config import normalise_config
 
 KINDS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
@@ -87,8 +86,12 @@ def _kinds(source: ExportSource, quantize: str | None) -> list[str]:
 
 def _shapes(source: ExportSource) -> Shapes:
     """Return name -> shape in the order in which `merged_tensors` gives them."""
-    wanted = expected_shapes(_config(source), str(source.base))
-    return {name: shape for name, shape in _stored(source).items() if name in wanted}
+    tied = bool(_config(source)["tie_word_embeddings"])
+    return {
+        name: shape
+        for name, shape in _stored(source).items()
+        if not (tied and name == "lm_head.weight") and not name.endswith("rotary_emb.inv_freq")
+    }
 
 
 def _tensors(source: ExportSource) -> Iterator[tuple[str, Floats]]:

@@ -17,12 +17,13 @@ import numpy as np
 import orjson
 
 from offapi.errors import ModelError
-from offapi.models import expected_tensors, gguf_config, gguf_tokenizer
-from offapi.models.expected_tensors import Shapes
+from offapi.models import gguf_config, gguf_tokenizer
 from offapi.models.gguf_architecture import ARCHITECTURES, Architecture, model_type_of
 from offapi.models.gguf_reader import Gguf, GgufTensor
+from offapi.text.display import plural
 
 WEIGHTS = "model.safetensors"
+Shapes = Mapping[str, tuple[int, ...]]
 Array = np.ndarray[Any, np.dtype[np.float32]]
 OTHERWISE = "Add the model from its safetensors folder instead."
 # transformers' names of what a layer consists of; which of them a tensor is says the package's map.
@@ -120,7 +121,6 @@ def _understand(source: GgufSource) -> tuple[dict[str, Any], Shapes, dict[str, b
     shapes = {names[tensor.name]: tensor.shape for tensor in source.tensors}
     if len(shapes) < len(source.tensors):
         raise source.refuse("two tensors have the same name.")
-    expected_tensors.check_tensors(config, shapes, str(source.file.path))
     return config, shapes, files | {"config.json": orjson.dumps(config, option=orjson.OPT_INDENT_2)}
 
 
@@ -130,6 +130,8 @@ def transformers_names(source: GgufSource) -> dict[str, str]:
 
     numbers = {name: number for number, name in MODEL_ARCH_NAMES.items()}
     layers = int(source.file.fields[f"{source.architecture.name}.block_count"])
+    if not 0 < layers <= len(source.tensors):
+        raise source.refuse(f"it claims {plural(layers, 'layer')}, more than it has tensors.")
     known = get_tensor_name_map(numbers[source.architecture.name], layers)
     fused = not any(".ffn_gate." in tensor.name for tensor in source.tensors)
     ours = [*OUTER, *(f"model.layers.{i}.{name}" for i in range(layers) for name in INNER)]
@@ -165,6 +167,8 @@ def _values(tensor: GgufTensor, source: GgufSource, config: Mapping[str, Any]) -
     }
     part = tensor.name.split(".")[2] if tensor.name.startswith("blk.") else ""
     if source.architecture.interleaved and part in heads:
+        if array.shape[0] % (2 * heads[part]):
+            raise source.refuse(f"tensor {tensor.name!r} does not have {heads[part]} heads.")
         return deinterleave(array, heads[part])
     shifted = source.architecture.shifted_norms and tensor.name.endswith("norm.weight")
     return array - np.float32(1.0) if shifted else array

@@ -21,6 +21,7 @@ from offapi.export.part import ExportedPart
 from offapi.export.prompts import CHATS
 from offapi.export.reopen import FormQuestions
 from offapi.export.source import ExportSource
+from offapi.models import gguf_architecture
 
 OPEN = Path(__file__).parent / "open_ggufs.py"
 
@@ -55,8 +56,8 @@ def plant(patch: pytest.MonkeyPatch, bug: str) -> None:
 
     match bug:
         case "rows":
-            plain = replace(gguf_fields.ARCHITECTURES["llama"], interleaved=False)
-            patch.setitem(gguf_fields.ARCHITECTURES, "llama", plain)
+            plain = replace(gguf_architecture.ARCHITECTURES["llama"], interleaved=False)
+            patch.setitem(gguf_architecture.ARCHITECTURES, "llama", plain)
         case "base":
             patch.setattr(gguf_file, "network_fields", other_base)
         case "factors":

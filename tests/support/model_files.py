@@ -10,10 +10,9 @@ import gguf
 import numpy as np
 import orjson
 import tiny_llama
+from llama_shapes import llama_shapes
 from safetensors.numpy import load_file, save_file
 from tokenizers import pre_tokenizers
-
-from offapi.models import expected_tensors
 
 
 def alphabet() -> list[str]:
@@ -35,9 +34,7 @@ def random_folder(path: Path, **settings: Any) -> Path:
     """Write `folder` with random weights for the tensors that its config describes."""
     folder(path, **settings)
     draw = np.random.default_rng(0)
-    shapes = expected_tensors.expected_shapes(
-        orjson.loads((path / "config.json").read_bytes()), str(path)
-    )
+    shapes = llama_shapes(orjson.loads((path / "config.json").read_bytes()))
     tensors = {}
     for name, shape in shapes.items():
         scale = 2.0 if "embed" in name else shape[-1] ** -0.5 if len(shape) > 1 else 0.2

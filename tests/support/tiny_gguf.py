@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import orjson
+from llama_shapes import llama_shapes
 from safetensors.numpy import save_file
 
 from offapi.models import gguf_tokenizer
-from offapi.models.expected_tensors import expected_shapes
 from offapi.models.normal_config import normalise_config
 
 WORDS = "the total of invoice it's don't 1234567 is due in EUR and USD, please pay now " * 40
@@ -82,7 +82,7 @@ def write_network(folder: Path, kind: str, vocabulary: int, seed: int, **setting
     config |= BASE | settings
     if kind == "mistral":
         config["sliding_window"] = None
-    shapes = expected_shapes(config, str(folder))
+    shapes = llama_shapes(config)
     config = normalise_config(config, shapes, str(folder))
     save_file(_weights(shapes, seed), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_bytes(orjson.dumps(config))

@@ -28,7 +28,7 @@ ROWS = 416  # of the embedding: more than any of the tokenizers has tokens
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gemma 3": ("gemma3-cut", "sentencepiece-never", {}),
     "gemma 2": ("gemma2", "sentencepiece-never", {"num_hidden_layers": 4}),
-    "phi 3": ("phi3", "sentencepiece", {}),
+    "phi 3": ("phi3", "sentencepiece", {"sliding_window": 4096}),
     "phi 4": ("phi4", "gpt-4o", {"partial_rotary_factor": 1.0}),
     "granite": ("granite3", "refact", {}),
     "olmo 2": ("olmo2", "dbrx", {}),
