@@ -173,6 +173,8 @@ class LlamaCpp:
         parameters.model.path = str(self._path)
         parameters.n_ctx, parameters.n_parallel = self._room, 1
         parameters.warmup = False
+        # A request restored from a checkpoint would see other keys than its window's.
+        parameters.n_ctx_checkpoints = 0
         if (threads := os.environ.get(THREADS, "")).isdecimal():  # waiting ones take their core
             parameters.cpuparams.n_threads = int(threads)
         parameters.api_keys = [self._key]
