@@ -186,11 +186,10 @@ def _longrope(read: Metadata, long: np.ndarray[Any, Any]) -> dict[str, Any]:
     brief = source.rope_tensor("rope_factors_short")
     if brief is None:
         raise source.refuse("it has rope_factors_long without rope_factors_short.")
+    original = int(read.number("rope.scaling.original_context_length"))
     return {
         "rope_type": "longrope",
-        "long_factor": [short(float(factor)) for factor in long],
-        "short_factor": [short(float(factor)) for factor in brief],
-        "original_max_position_embeddings": int(
-            read.number("rope.scaling.original_context_length")
-        ),
+        "long_factor": list(map(short, long.tolist())),
+        "short_factor": list(map(short, brief.tolist())),
+        "original_max_position_embeddings": original,
     }
