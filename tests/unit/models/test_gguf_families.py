@@ -36,7 +36,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama 3.2": ("llama3.2", "llama-bpe", {}),
     "smollm 3": ("smollm3", "smaug-bpe", {}),
 }
-TEXTS = (PROBE, "the total of invoice it's don't 1234567 is due", " a b  c", "<s>[INST] hi [/INST]")
+TEXTS = (PROBE, tiny_gguf.WORDS[:90], "nof anot aseas ceas", " a b  c", "<s>[INST] hi [/INST]")
 
 
 def written(folder: Path, name: str) -> tuple[Path, Path]:
