@@ -85,7 +85,7 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     task, model = load_task(config.task), get(config.model)
     rewarded(task)  # refuses a task with nothing to reward, before anything is written
     config.check(task)
-    if config.adapter and (doubt := doubt_base(config.adapter, model.name)):
+    if config.adapter and (doubt := doubt_base(config.adapter, model.name, config.quantize)):
         progress.say(doubt)
     train_rows, heldout_rows = read(config.data, config.val, task, config.seed, config.adapter)
     chat = Chat.load(model.path, config.template)

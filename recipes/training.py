@@ -234,7 +234,7 @@ def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> Non
         backend.restore(train_state.read(checkpoint.path))
         progress.say(checkpoint.resumed(schedule.steps))
     first = checkpoint.step if checkpoint else 0
-    spec, base = config.spec(model), adapter.Base.of(model.name, model.path)
+    spec, base = config.spec(model), adapter.Base.of(model.name, model.path, config.quantize)
     progress.say(forecast_text.training(backend, episodes, schedule, first, spec))
     tokens = sum(len(episode.tokens) for episode in episodes)
     plan = {"rows": len(episodes), "tokens": tokens, "steps": schedule.steps}

@@ -37,21 +37,26 @@ from offapi.files.weights_hash import sha256_weights
 
 T = TypeVar("T")
 BASE_HASH = "base_sha256"  # in the metadata of the weights, which travel with them
+BASE_BITS = "base_bits"  # beside it, where the base was quantised for the training
 MATRICES = (".lora_A.weight", ".lora_B.weight", MAGNITUDE)
 WRAPPERS = ("model.language_model.", "language_model.model.", "language_model.")
 
 
 @dataclass(frozen=True)
 class Base:
-    """The model that an adapter belongs to: its name, and the hash of its weights."""
+    """The model that an adapter belongs to: its name, and the hash of its weights.
+
+    `bits` are those that it was quantised to while it was loaded; None: not at all.
+    """
 
     name: str = ""
     sha256: str = ""
+    bits: int | None = None
 
     @classmethod
-    def of(cls, name: str, folder: Path) -> Base:
+    def of(cls, name: str, folder: Path, bits: int | None = None) -> Base:
         """Return the base of that name whose weights are in `folder`."""
-        return cls(name, sha256_weights(folder))
+        return cls(name, sha256_weights(folder), bits)
 
 
 def encode(adapter: Arrays, spec: LoraSpec, base: Base = Base()) -> Mapping[str, bytes]:
@@ -62,7 +67,8 @@ def encode(adapter: Arrays, spec: LoraSpec, base: Base = Base()) -> Mapping[str,
     }
     weights: bytes = save(tensors, metadata={"format": "pt"})
     if base.sha256:
-        weights = with_metadata(weights, {"format": "pt", BASE_HASH: base.sha256})
+        bits = {} if base.bits is None else {BASE_BITS: str(base.bits)}
+        weights = with_metadata(weights, {"format": "pt", BASE_HASH: base.sha256, **bits})
     return {CONFIG: orjson.dumps(config, option=orjson.OPT_INDENT_2), WEIGHTS: weights}
 
 
@@ -151,20 +157,37 @@ def read_base(folder: Path) -> Base:
     """Return what the adapter in `folder` says of its base; "" for what it does not say."""
     config = read_config(folder / CONFIG)
     name = config.get("base_model_name_or_path") or config.get("model")  # PEFT's, mlx-lm's
-    sha256 = read_metadata(folder / WEIGHTS).get(BASE_HASH)
-    return Base(name if isinstance(name, str) else "", str(sha256 or ""))
+    metadata = read_metadata(folder / WEIGHTS)
+    bits = str(metadata.get(BASE_BITS, ""))
+    return Base(
+        name if isinstance(name, str) else "",
+        str(metadata.get(BASE_HASH) or ""),
+        int(bits) if bits.isdecimal() else None,
+    )
 
 
-def doubt_base(folder: Path, model: str) -> str:
-    """Return what cannot be known of the base of the adapter in `folder`, or ""."""
+def doubt_base(folder: Path, model: str, quantize: int | None = None) -> str:
+    """Return what speaks against using the adapter in `folder` on its base in `quantize` bits.
+
+    None: on the base as it is stored. Return "" where nothing does.
+    """
     read_spec(folder)
     base = read_base(folder)
+    if base.sha256 and base.bits != quantize:
+        return (
+            f"The adapter was trained on the base {_in_bits(base.bits)}, and is used on it"
+            f" {_in_bits(quantize)}: its answers may differ from those that its run measured."
+        )
     if base.sha256:
         return ""
     doubt = "The adapter does not say by a hash which weights it was trained on"
     if base.name and _last_part(base.name) != _last_part(model):
         doubt += f", and names another base model ({base.name!r}, not {model!r})"
     return f"{doubt}. On another base than its own, its answers mean nothing."
+
+
+def _in_bits(bits: int | None) -> str:
+    return "as it is stored" if bits is None else f"in {bits} bits"
 
 
 def _last_part(name: str) -> str:

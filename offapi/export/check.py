@@ -19,7 +19,7 @@ from offapi.errors import ExportError
 from offapi.export.part import TAIL
 from offapi.export.prompts import ANSWER_TOKENS, fixed_prompts
 from offapi.export.source import ExportSource
-from offapi.models.adapter_probe import read_probe, tolerance
+from offapi.models.adapter_probe import of_few_bits, read_probe, tolerance
 from offapi.models.parity import largest_difference, parity_sequences
 from offapi.text.display import plural, share
 
@@ -30,7 +30,6 @@ TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 2e-1}
 ROUNDED_TOO = 5  # times as much where the tool rounds what it computes, as llama.cpp does
 # Of quantised weights the mean over all tokens counts, since single tokens can change much.
 MEAN_TOLERANCE = {8: 0.25, 4: 2.0}
-QUANTISED_BASE = ", base in "  # of a probe's record
 FEWEST_BITS = 8  # from which no mean tolerance below holds
 
 
@@ -102,7 +101,7 @@ def require_as_trained(backend: Backend, source: ExportSource) -> None:
     Without a record, or with one of a base that was quantised for the training, nothing is known.
     """
     record = read_probe(source.adapter) if source.adapter else None
-    if record is None or QUANTISED_BASE in record.by:
+    if record is None or of_few_bits(record):
         return
     difference, allowed = largest_difference(backend, record), tolerance(record, "float32")
     if not difference <= allowed:

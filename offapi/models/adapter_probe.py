@@ -30,6 +30,7 @@ PROBE = "probe.json"
 LENGTHS = (5, 24, 48)  # tokens; each one after the first is a decoding step
 ROUGH_TOLERANCE = 0.5  # nats, where one of both computes in bfloat16
 EXACT = "float32"
+FEW_BITS = ", base in "  # of a record, where the base was quantised for the training
 
 
 def probe_files(backend: Backend, spec: ModelSpec) -> Mapping[str, bytes]:
@@ -40,7 +41,7 @@ def probe_files(backend: Backend, spec: ModelSpec) -> Mapping[str, bytes]:
     """
     vocabulary = int(check_config(spec.path)["vocab_size"])
     dtype = resolve_dtype(spec.dtype, backend.name, spec.device)
-    base = "" if spec.quantize is None else f", base in {spec.quantize} bits"
+    base = "" if spec.quantize is None else f"{FEW_BITS}{spec.quantize} bits"
     by = f"{backend.name} on {backend.device}{base}, in {dtype}"
     record = record_parity(backend, parity_sequences(vocabulary, LENGTHS), by)
     return {PROBE: encode_record(record)}
@@ -53,6 +54,11 @@ def read_probe(folder: Path) -> ParityRecord | None:
     """
     again = "Take the adapter's folder from its run again, or train again."
     return read_record(folder, PROBE, again)
+
+
+def of_few_bits(record: ParityRecord) -> bool:
+    """Whether the record is of a base in few bits, so that nothing is known of it as stored."""
+    return FEW_BITS in record.by
 
 
 def tolerance(record: ParityRecord, dtype: str) -> float:

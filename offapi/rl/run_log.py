@@ -77,7 +77,7 @@ class RunLog:
     def base(self) -> adapter.Base:
         """The model that the adapter belongs to."""
         model = self.job.inputs.model
-        return adapter.Base.of(model.name, model.path)
+        return adapter.Base.of(model.name, model.path, self.job.config.spec(model).quantize)
 
     def write_start(self, decision: Decision) -> None:
         """Write the first look, or raise GateFailed."""

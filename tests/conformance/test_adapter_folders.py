@@ -108,6 +108,17 @@ def test_a_base_with_a_hash_is_not_doubted(
     assert doubt_base(write(tmp_path / "a", adapter, Base.of("x", model_folder)), "y") == ""
 
 
+def test_other_bits_of_the_base_are_said(
+    tmp_path: Path, adapter: Arrays, model_folder: Path
+) -> None:
+    base = Base.of("x", model_folder, 4)
+    folder = write(tmp_path / "a", adapter, base)
+    assert read_base(folder) == base
+    assert doubt_base(folder, "x", 4) == ""
+    assert "on the base in 4 bits, and is used on it as it is stored" in doubt_base(folder, "x")
+    assert "and is used on it in 8 bits" in doubt_base(folder, "x", 8)
+
+
 # numbers
 
 
