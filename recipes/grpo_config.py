@@ -83,6 +83,12 @@ class Config(Training):
 
     def check(self, task: Task) -> None:
         """Raise ConfigError for keys that do not fit the task, or each other."""
+        if self.full and self.adapter is not None:
+            raise ConfigError(
+                "every weight is trained (`full`), or an adapter goes on (`adapter`), not both.",
+                where="full",
+                next_step="Leave out one of them. `offapi export RUN --to fused` makes one model.",
+            )
         if self.rollouts is not None and self.constrain != "off":
             raise ConfigError(
                 f"constrain = {self.constrain!r} bounds what is sampled; with `rollouts` nothing"
@@ -108,9 +114,9 @@ class Config(Training):
         }
 
     @property
-    def shape(self) -> LoraSpec:
+    def shape(self) -> LoraSpec | None:
         """The shape of the adapter that is trained: the loaded one's, or a new one's."""
-        return adapter.read_spec(self.adapter) if self.adapter else self.lora
+        return adapter.read_spec(self.adapter) if self.adapter else super().shape
 
     def spec(self, model: Model) -> ModelSpec:
         """Return what the backend loads to train."""

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import orjson
 
-from offapi import adapter
 from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec
 from offapi.chat.chat import Chat
 from offapi.chat.fit import OnLong, fit_episodes
@@ -27,7 +26,6 @@ from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.predict import predict
 from offapi.files.hashing import sha256_path
 from offapi.grading.similarity.contamination import near_or_same
-from offapi.models.adapter_probe import probe_files
 from offapi.models.store import Model
 from offapi.progress import LOADING, Progress
 from offapi.task import Grade, Task
@@ -37,6 +35,7 @@ from offapi.training import forecast_text, train_state
 from offapi.training.job import Job
 from offapi.training.run import PLAN
 from offapi.training.schedule import Schedule
+from offapi.training.trained import Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +50,7 @@ class Training:
     out: Path = Path("runs")
     model: str = "demo"
     lora: LoraSpec = LoraSpec()
+    full: bool = False  # train every weight in place of an adapter
     lr: float = 5e-4  # 0 changes nothing, as a control
     epochs: float = 2.0
     batch_size: int = 4  # rows
@@ -76,11 +76,17 @@ class Training:
             rows, self.batch_size, self.epochs, self.lr, self.warmup_steps, seed=self.seed
         )
 
+    @property
+    def shape(self) -> LoraSpec | None:
+        """The shape of the adapter that is trained; None where every weight is."""
+        return None if self.full else self.lora
+
     def spec(self, model: Model) -> ModelSpec:
         """Return what the backend loads to train."""
         return ModelSpec(
             path=model.path,
-            lora=self.lora,
+            lora=self.shape,
+            full=self.full,
             dtype=self.dtype,
             device=self.device,
             quantize=self.quantize,
@@ -234,7 +240,9 @@ def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> Non
         backend.restore(train_state.read(checkpoint.path))
         progress.say(checkpoint.resumed(schedule.steps))
     first = checkpoint.step if checkpoint else 0
-    spec, base = config.spec(model), adapter.Base.of(model.name, model.path, config.quantize)
+    spec, trained = config.spec(model), Trained.of(config.shape, model, config.quantize)
+    if checkpoint is None:
+        trained.check(backend)
     progress.say(forecast_text.training(backend, episodes, schedule, first, spec))
     tokens = sum(len(episode.tokens) for episode in episodes)
     plan = {"rows": len(episodes), "tokens": tokens, "steps": schedule.steps}
@@ -246,11 +254,10 @@ def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> Non
             metrics = {**metrics, **backend.optim_step(lr, config.optimizer)}
             folder.log(step + 1, {**metrics, "lr": lr})
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == schedule.steps:
-                files = train_state.encode(backend.state(), config.lora, base)
+                files = train_state.encode(backend.state(), trained.shape, trained.base)
                 folder.checkpoint(step + 1, files, {})
             advance(step + 1, f"loss {metrics['loss']:.3f}")
-    files = adapter.encode(backend.state().adapter, config.lora, base)
-    folder.write_folder("adapter", {**files, **probe_files(backend, spec)})
+    trained.write_result(folder, backend, spec)
 
 
 def score(job: StudentJob, backend: Backend) -> Report | None:

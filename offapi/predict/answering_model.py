@@ -23,6 +23,7 @@ from offapi.files.weights_hash import sha256_weights
 from offapi.models import store
 from offapi.training.prompt_settings import options_of
 from offapi.training.run import MANIFEST, Run
+from offapi.training.trained import MODEL
 
 FINAL = ("adapter", "best")  # a run's adapter folders, the first that is there
 
@@ -54,11 +55,21 @@ class AnsweringModel:
                 "a run answers with its own adapter.", where=str(path), next_step=step
             )
         run = Run.open(path)
+        if run.manifest.get("config", {}).get("full"):
+            return cls._of_whole(run)
         final = next((path / each for each in FINAL if (path / each).is_dir()), None)
         if final is None:
             step = "Finish it with `offapi train ... --resume`, or name one of its checkpoints."
             raise RunError("the run has no adapter yet.", where=str(path), next_step=step)
         return cls._of_run(run, final)
+
+    @classmethod
+    def _of_whole(cls, run: Run) -> Self:
+        """Return the model of a run that trained every weight."""
+        if not (run.path / MODEL).is_dir():
+            step = "Finish it with `offapi train ... --resume`."
+            raise RunError("the run has no model yet.", where=str(run.path), next_step=step)
+        return cls(store.get(run.path / MODEL), None, _free(run))
 
     @classmethod
     def _of_run(cls, run: Run, adapter: Path) -> Self:
@@ -106,7 +117,7 @@ class AnsweringModel:
         base = {"name": self.model.name, "sha256": sha256_weights(self.model.path)}
         weights = None
         if self.adapter is not None:
-            sha256 = sha256_file(self.adapter / adapters.WEIGHTS)
+            sha256 = sha256_file(adapters.weights_file(self.adapter))
             weights = {"path": str(self.adapter), "sha256": sha256}
         return {"base": base, "adapter": weights, "run": str(self.run.path) if self.run else None}
 

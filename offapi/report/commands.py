@@ -82,10 +82,13 @@ def toml(config: Mapping[str, Any]) -> str:
 
 def _score(record: Record) -> list[Command]:
     config = record.config
-    if not (config.get("task") and config.get("val") and (record.path / "adapter").is_dir()):
+    result = record.path / ("model" if config.get("full") else "adapter")
+    if not (config.get("task") and config.get("val") and result.is_dir()):
         return []
     data = ["--task", config["task"], "--data", config["val"]]
-    model = ["--model", config.get("model", "demo"), "--adapter", str(record.path / "adapter")]
+    model = ["--model", config.get("model", "demo"), "--adapter", str(result)]
+    if config.get("full"):
+        model = ["--model", str(result)]
     out = [*_backend(record), "--out", "predictions.jsonl"]
     return [Command("Score the adapter", _line("eval", *map(text, (*data, *model)), *out))]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from offapi.report.render.table import Table, differing, flat, text
 from offapi.report.run_files import Object, Record, mapping, number
@@ -52,6 +53,15 @@ def differing_keys(records: Sequence[Record]) -> Table | None:
     return Table("Where the runs differ", ("key", *(one.name for one in records)), tuple(rows))
 
 
+def _adapter(config: Mapping[str, Any], lora: Mapping[str, Any]) -> str | None:
+    if config.get("full"):
+        return "none: every weight was trained"
+    if not lora.get("rank"):
+        return None
+    kinds = [name for key, name in (("rslora", "rsLoRA"), ("dora", "DoRA")) if lora.get(key)]
+    return f"{' and '.join(kinds) or 'LoRA'}, rank {lora['rank']}, alpha {lora.get('alpha')}"
+
+
 def _made(record: Record) -> Table:
     config, manifest = record.config, record.manifest
     lora = mapping(config, "lora")
@@ -66,9 +76,7 @@ def _made(record: Record) -> Table:
         "learning rate": config.get("lr"),
         "epochs": config.get("epochs"),
         "batch": config.get("batch_size"),
-        "adapter": f"LoRA, rank {lora['rank']}, alpha {lora.get('alpha')}"
-        if lora.get("rank")
-        else None,
+        "adapter": _adapter(config, lora),
         "group": config.get("num_generations"),
         "loss": mapping(config, "loss").get("rule"),
         "seed": config.get("seed"),

@@ -16,12 +16,10 @@ from typing import Protocol
 
 import orjson
 
-from offapi import adapter
 from offapi.backend import Backend, LoraSpec, ModelSpec, TrainState
 from offapi.errors import OffapiError
 from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.test_set import count_scoring
-from offapi.models.adapter_probe import probe_files
 from offapi.models.store import Model
 from offapi.rl import gates, reward_hacking, rollout_files
 from offapi.rl.gates import Gate, Problem
@@ -33,6 +31,7 @@ from offapi.rl.timings import TIMINGS
 from offapi.task import Task
 from offapi.training import train_state
 from offapi.training.job import Job
+from offapi.training.trained import Trained
 
 BEST, HACKING, LEARNED = "best", "hacking.json", "learned.json"
 BEST_WEIGHTS = "best.safetensors"  # in a checkpoint: the best adapter so far
@@ -48,7 +47,7 @@ class LoggedConfig(Protocol):
     def allow(self) -> tuple[Gate, ...]: ...
 
     @property
-    def shape(self) -> LoraSpec: ...
+    def shape(self) -> LoraSpec | None: ...
 
     def spec(self, model: Model) -> ModelSpec: ...
 
@@ -74,13 +73,14 @@ class RunLog:
     backend: Backend
 
     @cached_property
-    def base(self) -> adapter.Base:
-        """The model that the adapter belongs to."""
-        model = self.job.inputs.model
-        return adapter.Base.of(model.name, model.path, self.job.config.spec(model).quantize)
+    def trained(self) -> Trained:
+        """What the run trains: an adapter, or every weight."""
+        config, model = self.job.config, self.job.inputs.model
+        return Trained.of(config.shape, model, config.spec(model).quantize)
 
     def write_start(self, decision: Decision) -> None:
         """Write the first look, or raise GateFailed."""
+        self.trained.check(self.backend)
         seen = decision.trail.history[0]
         self._write_look(seen, best=decision.best)
         if seen.audit is None:
@@ -95,8 +95,8 @@ class RunLog:
         if checkpoint is None:
             return None
         self.backend.restore(train_state.read(checkpoint.path))
-        names = {adapter.CONFIG: adapter.CONFIG, adapter.WEIGHTS: BEST_WEIGHTS}
-        best = {name: (checkpoint.path / kept).read_bytes() for name, kept in names.items()}
+        kept = {name: name for name in self.trained.files} | {self.trained.weights: BEST_WEIGHTS}
+        best = {name: (checkpoint.path / held).read_bytes() for name, held in kept.items()}
         folder.write_folder(BEST, best)
         self.job.progress.say(checkpoint.resumed(steps))
         return Trail.of(checkpoint.meta)
@@ -142,10 +142,9 @@ class RunLog:
         Raises GateFailed, with everything written, where the improvement is not significant.
         """
         folder, inputs = self.job.folder, self.job.inputs
-        shape, arrays = adapter.read(folder.path / BEST)
+        arrays = self.trained.read(folder.path / BEST)
         self.backend.restore(TrainState(arrays))
-        probe = probe_files(self.backend, self.job.config.spec(inputs.model))
-        folder.write_folder("adapter", {**adapter.encode(arrays, shape, self.base), **probe})
+        self.trained.write_result(folder, self.backend, self.job.config.spec(inputs.model))
         report = None
         rows = [prompt.row for prompt in inputs.heldout]
         if all(row.gold is not None for row in rows):
@@ -173,14 +172,14 @@ class RunLog:
         folder.write(f"heldout-{seen.step:06d}.jsonl", seen.rows(prompts))
         if best:
             arrays = self.backend.state().adapter
-            folder.write_folder(BEST, adapter.encode(arrays, config.shape, self.base))
+            folder.write_folder(BEST, self.trained.encode(arrays))
         if config.val is not None:
             count_scoring(folder, config.val, len(prompts))
 
     def _write_checkpoint(self, trail: Trail) -> None:
-        folder, config = self.job.folder, self.job.config
-        files = train_state.encode(self.backend.state(), config.shape, self.base)
-        best = (folder.path / BEST / adapter.WEIGHTS).read_bytes()
+        folder, trained = self.job.folder, self.trained
+        files = train_state.encode(self.backend.state(), trained.shape, trained.base)
+        best = (folder.path / BEST / trained.weights).read_bytes()
         folder.checkpoint(trail.step, {**files, BEST_WEIGHTS: best}, asdict(trail))
 
     def _write_samples(self, gamed: Gamed, last: HeldOut) -> None:

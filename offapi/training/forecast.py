@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from offapi.activation_memory import activation_bytes
 from offapi.backend import Backend, Limits, ModelSpec, resolve_dtype
 from offapi.episodes import Episode, Segment
+from offapi.training import whole_model
 from offapi.training.schedule import Schedule
 
 # times of one token in units of a scored token
@@ -117,10 +118,14 @@ def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: Mo
     )
     step_seconds = schedule.batch_size * prompt_seconds
     seconds = schedule.steps * step_seconds + rounds.looks(schedule.steps) * look
-    return Work(seconds, _peak(machine, spec, micro))
+    return Work(seconds, _peak(machine, spec, micro, reference=True))
 
 
-def _peak(machine: Machine, spec: ModelSpec, tokens: int) -> float:
+def _peak(machine: Machine, spec: ModelSpec, tokens: int, *, reference: bool = False) -> float:
     """Return the bytes in use during a micro-batch of `tokens` tokens."""
     dtype = resolve_dtype(spec.dtype, machine.backend, spec.device)
+    if spec.full:
+        dtype, weights = "float32", whole_model.count_weights(spec.path)
+        kept = whole_model.KEPT + (whole_model.REFERENCE if reference else 0)
+        machine = replace(machine, used=machine.used + kept * weights)
     return machine.used + activation_bytes(spec.path, machine.backend, dtype) * tokens

@@ -28,6 +28,7 @@ LATER: dict[str, Any] = {
     "constrain": "off",
     "escalated": False,
     "template": {},
+    "full": False,
     "lora.rslora": False,
     "lora.dora": False,
     "lora.layers": (),

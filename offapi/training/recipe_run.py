@@ -208,10 +208,11 @@ def no_score(config: Any) -> str:
         if config.recipe == "grpo"
         else "The recipe names no `val`"
     )
-    adapter = config.out / config.name / "adapter"
+    result = config.out / config.name / ("model" if config.full else "adapter")
+    option = "--model" if config.full else "--adapter"
     return (
         f"{why}, so the run ends without an accuracy. Set `val` to documents with gold that are not"
-        f" learned, or score later with `offapi eval --adapter {adapter}`."
+        f" learned, or score later with `offapi eval {option} {result}`."
     )
 
 

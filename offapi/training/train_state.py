@@ -17,20 +17,25 @@ from offapi import adapter
 from offapi.backend import Arrays, LoraSpec, TrainState
 from offapi.episodes import Floats
 from offapi.errors import RunError
+from offapi.training import whole_model
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
 KINDS = ("exp_avg", "exp_avg_sq")
 
 
-def encode(state: TrainState, shape: LoraSpec, base: adapter.Base) -> Mapping[str, bytes]:
-    """Return the files of a checkpoint: name -> content."""
+def encode(state: TrainState, shape: LoraSpec | None, base: adapter.Base) -> Mapping[str, bytes]:
+    """Return the files of a checkpoint: name -> content; without a shape, of whole weights."""
+    if shape is None:
+        trained: Mapping[str, bytes] = {whole_model.WEIGHTS: whole_model.encode(state.adapter)}
+    else:
+        trained = adapter.encode(state.adapter, shape, base)
     moments = {
         f"{kind}/{name}": np.ascontiguousarray(array, dtype=np.float32)
         for kind in KINDS
         for name, array in sorted(getattr(state, kind).items())
     }
     return {
-        **adapter.encode(state.adapter, shape, base),
+        **trained,
         OPTIMIZER: save(moments),
         PROGRESS: orjson.dumps({"optimizer_steps": state.step}),
     }
@@ -38,7 +43,8 @@ def encode(state: TrainState, shape: LoraSpec, base: adapter.Base) -> Mapping[st
 
 def read(folder: Path) -> TrainState:
     """Return the state in checkpoint `folder`; raise RunError or ModelError when it is damaged."""
-    _, matrices = adapter.read(folder)
+    whole = (folder / whole_model.WEIGHTS).is_file()
+    matrices = whole_model.read(folder) if whole else adapter.read(folder)[1]
     try:
         moments: Arrays = load((folder / OPTIMIZER).read_bytes())
         step = int(orjson.loads((folder / PROGRESS).read_bytes())["optimizer_steps"])
