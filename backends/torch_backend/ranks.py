@@ -32,6 +32,8 @@ class Link:
 
     def join(self) -> None:
         """Connect with the other ranks, at the address that the launcher's environment names."""
+        if dist.is_initialized():  # by an earlier command of this process
+            return
         kind = "cpu:gloo,cuda:nccl" if self._nccl else "gloo"
         dist.init_process_group(
             kind, timeout=FOREVER, rank=self.rank, world_size=self.size, init_method="env://"

@@ -76,6 +76,8 @@ def command(
     Ctrl-C or a crash loses at most the steps since the last checkpoint. Unlike the other commands, train
     resumes only with --resume.
 
+    Started by torchrun or mlx.launch, it computes on several ranks: see docs/ranks.md.
+
     \b
     Examples:
       offapi train my-task/distill.toml --dry-run

@@ -1,0 +1,124 @@
+"""Two real processes train as one does, by each library's own launcher; a killed rank is no loss.
+
+One launch for each backend: SFT to its end, then GRPO, in which rank 1 is killed in a step. Then
+GRPO is resumed on one rank, and is what it would have been.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+import rank_script
+import recipe_folder
+from safetensors.numpy import load_file
+
+sys.path.append(str(Path(__file__).parents[1] / "recipes"))
+import grpo_signal
+
+CLOSE = 1e-6
+KILLED_AT = 4  # optimizer step: the second of GRPO's step 4, the others of which have no signal
+MLX_LAUNCH = (
+    "import sys; from mlx._distributed_utils.launch import main; sys.argv[0] = 'mlx.launch'; main()"
+)
+SECONDS = 600
+
+
+@pytest.fixture(params=["mlx", "torch"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The backend under test; skipped where its libraries are not installed."""
+    needed = {"torch": ("torch", "peft"), "mlx": ("mlx", "mlx_lm")}[request.param]
+    if not all(map(find_spec, needed)):
+        pytest.skip(f"{request.param} is not installed")
+    return str(request.param)
+
+
+def launcher(backend: str) -> list[str]:
+    """Return the words that start two ranks on this machine."""
+    if backend == "torch":
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        first = one.getsockname()[1]
+        two.bind(("127.0.0.1", first + 1))
+    return [sys.executable, "-c", MLX_LAUNCH, "-n", "2", "-p", str(first), "--", sys.executable]
+
+
+def launch(
+    backend: str, commands: list[list[str]], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run `commands` on two ranks, the second of which is killed in the last one."""
+    words = [rank_script.__file__, orjson.dumps(commands).decode(), str(KILLED_AT)]
+    tests = ":".join(path for path in sys.path if path)
+    with (folder / "said").open("w+") as said:
+        process = subprocess.Popen(
+            [*launcher(backend), *words],
+            env=recipe_folder.environment(PYTHONPATH=tests),
+            stdin=subprocess.PIPE,  # open, as in a terminal: mlx.launch reads it
+            stdout=said,
+            stderr=said,
+        )
+        try:
+            code = process.wait(SECONDS)
+        finally:
+            process.kill()
+        said.seek(0)
+        return subprocess.CompletedProcess(words, code, "", said.read())
+
+
+def apart(one: Path, other: Path) -> float:
+    """Return the largest difference of two adapters."""
+    first, second = (load_file(path / "adapter_model.safetensors") for path in (one, other))
+    assert first.keys() == second.keys()
+    return float(max(np.abs(first[name] - second[name]).max() for name in first))
+
+
+def tokens(run: Path, step: int) -> list[list[int]]:
+    """Return the completions that were drawn in a step of GRPO."""
+    lines = (run / f"rollouts/{step:06d}.jsonl").read_bytes().splitlines()
+    return [orjson.loads(line)["source"]["tokens"] for line in lines]
+
+
+def test_two_processes_end_with_one_processs_adapter(tmp_path: Path, backend: str) -> None:
+    sft = recipe_folder.lay_out(tmp_path / "sft", batch_size=3, epochs=1.0, lr=1e-3)
+    grpo = grpo_signal.lay_out(tmp_path / "grpo", lr=1e-3, epochs=1.0, checkpoint_every=1)
+    train = ["train", "--backend", backend, "--plain"]
+    for recipe in (sft, grpo):
+        alone = recipe_folder.offapi(*train, str(recipe), "--set", 'name="alone"')
+        assert alone.returncode == 0, alone.stderr
+    commands = [[*train, str(recipe), "--set", 'name="two"'] for recipe in (sft, grpo)]
+    done = launch(backend, commands, tmp_path)
+    runs = sft.parent / "runs"
+    assert apart(runs / "alone" / "adapter", runs / "two" / "adapter") < CLOSE, done.stderr
+    alone_metrics, metrics = (recipe_folder.metrics(runs / name) for name in ("alone", "two"))
+    for one, other in zip(alone_metrics, metrics, strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+    assert (runs / "alone/report.json").read_bytes() == (runs / "two/report.json").read_bytes()
+    (attempt,) = orjson.loads((runs / "two/manifest.json").read_bytes())["attempts"]
+    assert attempt["ranks"] == 2
+    assert [each["connections"] for each in attempt["network"]["opened"]] != []
+    assert done.stderr.count("Computing on 2 ranks.") == 2  # once a run, by rank 0
+
+    assert done.returncode != 0 or backend == "mlx", done.stderr  # mlx.launch ends with 0
+    runs = grpo.parent / "runs"
+    assert not (runs / "two" / "adapter").exists()
+    resumed = recipe_folder.offapi(*train, str(grpo), "--set", 'name="two"', "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Resumed at step 3 of 5" in resumed.stderr
+    last = "checkpoints/step-000005"
+    assert apart(runs / "alone" / last, runs / "two" / last) < CLOSE
+    for step in range(1, 6):
+        assert tokens(runs / "two", step) == tokens(runs / "alone", step)
+
+
+def test_python_m_offapi_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "offapi", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("offapi, version")
