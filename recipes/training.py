@@ -257,7 +257,7 @@ def train(job: StudentJob, backend: Backend, episodes: Sequence[Episode]) -> Non
                 files = train_state.encode(backend.state(), trained.shape, trained.base)
                 folder.checkpoint(step + 1, files, {})
             advance(step + 1, f"loss {metrics['loss']:.3f}")
-    trained.write_result(folder, backend, spec)
+    trained.write_result(folder, backend.state().adapter, backend, spec)
 
 
 def score(job: StudentJob, backend: Backend) -> Report | None:

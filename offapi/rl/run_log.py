@@ -144,7 +144,7 @@ class RunLog:
         folder, inputs = self.job.folder, self.job.inputs
         arrays = self.trained.read(folder.path / BEST)
         self.backend.restore(TrainState(arrays))
-        self.trained.write_result(folder, self.backend, self.job.config.spec(inputs.model))
+        self.trained.write_result(folder, arrays, self.backend, self.job.config.spec(inputs.model))
         report = None
         rows = [prompt.row for prompt in inputs.heldout]
         if all(row.gold is not None for row in rows):

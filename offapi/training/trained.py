@@ -57,9 +57,8 @@ class Trained:
         """Return the arrays in a folder with such files. Raise ModelError where it is damaged."""
         return whole_model.read(folder) if self.shape is None else adapter.read(folder)[1]
 
-    def write_result(self, run: Run, backend: Backend, spec: ModelSpec) -> Path:
-        """Write what `backend` has as the run's result: an adapter's folder, or a model's."""
-        arrays = backend.state().adapter
+    def write_result(self, run: Run, arrays: Arrays, backend: Backend, spec: ModelSpec) -> Path:
+        """Write `arrays`, which `backend` has, as the run's result: an adapter, or a model."""
         if self.shape is None:
             return run.write_folder(MODEL, whole_model.model_files(self.folder, arrays))
         return run.write_folder(ADAPTER, {**self.encode(arrays), **probe_files(backend, spec)})
