@@ -16,9 +16,9 @@ SINKS = torch.tensor([0.5, -1.0, 2.0, 0.0])
 KINDS = {"cap": Scores(cap=1.5), "sinks": Scores(sinks_H=SINKS), "both": Scores(1.5, SINKS)}
 
 
-def expected(q: Any, k: Any, v: Any, kind: Any, window: int | None) -> Any:
+def expected(row: list[Any], kind: Any, window: int | None) -> Any:
     """One row's attention (1, heads, L, dim), in float64."""
-    q, k, v = (x[0].double() for x in (q, k, v))
+    q, k, v = (x[0].double() for x in row)
     k, v = (x.repeat_interleave(HEADS // KV_HEADS, dim=0) for x in (k, v))
     scores = q @ k.transpose(1, 2) * SCALE
     if kind.cap:
@@ -46,7 +46,7 @@ def test_packed_rows_and_slots_have_the_models_scores(kind: str, window: int | N
     whole = [
         [torch.cat(parts, dim=2) for parts in zip(shared, tail, strict=True)] for tail in tails
     ]
-    wanted = [expected(*row, scores, window) for row in whole]
+    wanted = [expected(row, scores, window) for row in whole]
     q, k, v = (torch.cat(parts, dim=2) for parts in zip(shared, *tails, strict=True))
     layout = packed.Packed(((5, (3, 6)),))
     rows = torch.cat((wanted[0], wanted[1][:, :, 5:]), dim=2)
