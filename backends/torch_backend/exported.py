@@ -16,7 +16,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from offapi.backend import ModelSpec
 from offapi.episodes import Floats
+
+from . import quantised
 
 Tokens = tuple[int, ...]
 
@@ -74,7 +77,13 @@ def open_adapter(folder: Path, base: Path) -> TransformersForm:
 
 
 def _load(folder: Path) -> Any:
+    spec = ModelSpec(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        folder,
+        dtype=torch.float32,
+        local_files_only=True,
+        trust_remote_code=False,
+        **quantised.loading(spec, torch.device("cpu")),
     )
+    quantised.settle(model, spec)  # else 4 bits are computed in bfloat16 on some CPUs
     return model.eval()

@@ -112,12 +112,19 @@ def measure_loss(
     documents: Documents, source: ExportSource, before: Sequence[str], after: Sequence[Tokens]
 ) -> AccuracyLost:
     """Score both sides' answers, and compare them document by document."""
+    chat = source.run_chat
+    prompts = [make_prompt(chat, documents.task, row) for row in documents.rows]
+    texts = [chat.answer_text(*each) for each in zip(prompts, after, strict=True)]
+    return compare_texts(documents, before, texts)
+
+
+def compare_texts(
+    documents: Documents, before: Sequence[str], after: Sequence[str]
+) -> AccuracyLost:
+    """Score the answers of both sides, and compare them document by document."""
     task, rows = documents.task, documents.rows
     ours = score_predictions(task, rows, before)
-    chat = source.run_chat
-    prompts = [make_prompt(chat, task, row) for row in rows]
-    texts = [chat.answer_text(*each) for each in zip(prompts, after, strict=True)]
-    theirs = score_predictions(task, rows, texts)
+    theirs = score_predictions(task, rows, after)
     compared = compare_answers(theirs.predictions, ours.predictions, names=NAMES)
     return AccuracyLost(ours, theirs, compared, documents.path.name, sha256_path(documents.path))
 

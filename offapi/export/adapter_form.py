@@ -41,6 +41,7 @@ def no_quantisation(quantize: str | None, form: str) -> None:
 def bytes_on_disk(source: ExportSource, quantize: str | None) -> int:
     """Return the size. Raise ConfigError where there is no adapter, or where it is quantised."""
     no_quantisation(quantize, "adapter")
+    source.require_opener("torch", "adapter")
     return (require_adapter(source) / adapters.WEIGHTS).stat().st_size
 
 

@@ -127,9 +127,14 @@ def ask_source(backend: Backend, source: ExportSource) -> SourceAnswers:
         tuple(each.tokens for each in answers),
         tuple(margins),
         tuple(sequences),
-        tuple(backend.score(list(map(_episode, sequences)))),
+        score_sequences(backend, sequences),
         source.chat.stop_ids,
     )
+
+
+def score_sequences(backend: Backend, sequences: Sequence[Tokens]) -> tuple[Floats, ...]:
+    """Return the logprobs (nats) of each sequence's tokens but the first."""
+    return tuple(backend.score(list(map(_episode, sequences))))
 
 
 def load_source(source: ExportSource, backend_name: str) -> Backend:

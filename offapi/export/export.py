@@ -32,6 +32,7 @@ from offapi.export.check import (
     require_passed,
 )
 from offapi.export.model_card import card_text
+from offapi.export.other_bits import OtherBits, measure_other_bits, trained_bits
 from offapi.export.part import ExportedPart
 from offapi.export.prompts import CHATS
 from offapi.export.reopen import FormQuestions, reopen
@@ -67,6 +68,7 @@ class Exported:
     backend: str
     parts: Sequence[tuple[ExportedPart, FormCheck]]
     lost: Mapping[str, AccuracyLost] = field(default_factory=dict)  # by part
+    other_bits: OtherBits | None = None  # where the run's base was in few bits
 
     @property
     def kept(self) -> list[ExportedPart]:
@@ -94,12 +96,13 @@ class Exported:
             "to": self.to,
             "compared_on": self.backend,
             "parts": parts,
+            "trained_in_bits": self.other_bits.as_dict() if self.other_bits else None,
             **describe(self.source),
         }
 
     def lines(self) -> list[str]:
         """Return what was found, as sentences."""
-        said = []
+        said = self.other_bits.lines() if self.other_bits else []
         for part, check in self.parts:
             said.append(f"{part.tool} opened the {part.what}: {check.sentence()}")
             if lost := self.lost.get(part.what):
@@ -123,13 +126,14 @@ def export(settings: ExportSettings, progress: Progress) -> Exported:
     form = import_module(f"offapi.export.{settings.to}_form")
     size = form.bytes_on_disk(source, settings.quantize)
     few_bits = (settings.quantize or WHOLE[0]).lower() not in WHOLE
-    documents = read_documents(source, settings.data) if few_bits else None
+    asked = few_bits or (settings.data is not None and trained_bits(source) is not None)
+    documents = read_documents(source, settings.data) if asked else None
     progress.say(_needs(source, size))
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic.need_room(out, size)
     with staged(out) as folder:
         parts = form.write_form(source, folder, settings.quantize)
-        backend = settings.backend or default_backend()
+        backend = settings.backend or source.only_backend or default_backend()
         done = _compared(source, settings, folder, parts, documents, backend, progress)
         _write_facts(done, folder)
         _sync(folder)
@@ -148,6 +152,7 @@ def _compared(
 ) -> Exported:
     """Open each part again. Raise ExportError for the first one that differs."""
     answers, known = _source_side(source, documents, backend_name, progress)
+    other_bits = measure_other_bits(source, answers, documents, known, progress)
     chats = [source.chat.prompt(turns) for turns in CHATS]
     checks, lost = [], {}
     for part in parts:
@@ -170,12 +175,14 @@ def _compared(
             shutil.rmtree(folder / part.folder)
         if documents is not None and part.bits is not None:
             lost[part.what] = measure_loss(documents, source, known, given[1].greedy)
-    return Exported(settings.out, source, settings.to, backend_name, tuple(checks), lost)
+    return Exported(
+        settings.out, source, settings.to, backend_name, tuple(checks), lost, other_bits
+    )
 
 
 def _source_side(
     source: ExportSource, documents: Documents | None, backend_name: str, progress: Progress
-) -> tuple[SourceAnswers, Sequence[str]]:
+) -> tuple[SourceAnswers, tuple[str, ...]]:
     """Return what the source computes for the fixed prompts, and its answers to the documents."""
     progress.say(LOADING)
     backend = load_source(source, backend_name)

@@ -38,6 +38,7 @@ model, tokenizer = load("BASE", adapter_path="OUT/adapter")"""
 def bytes_on_disk(source: ExportSource, quantize: str | None) -> int:
     """Return the size while it is written. Raise ConfigError, ModelError or BackendError."""
     require_installed("mlx")
+    source.require_opener("mlx", "mlx")
     adapter = source.adapter and (source.adapter / adapters.WEIGHTS).stat().st_size
     if quantize is None and source.quantised:
         require_adapter(source)

@@ -77,9 +77,19 @@ def _compared(facts: Facts) -> str:
         row = (part["what"], part["tool"], greedy, largest, mean, allowed)
         lines.append(f"| {' | '.join(row)} |")
     lines += ["", "Differences of log-probabilities are in nats, both sides in float32."]
+    if bits := facts["trained_in_bits"]:
+        lines += _other_bits(bits)
     for part in facts["parts"]:
         lines += _lost(part)
     return "\n".join(lines)
+
+
+def _other_bits(found: Facts) -> list[str]:
+    largest, mean = found["largest_difference_nats"], found["mean_difference_nats"]
+    return [
+        *("", f"The adapter was trained on the base in {found['bits']} bits. On the base as it"),
+        f"is stored, log-probabilities differ by {mean:.2g} nats, {largest:.2g} at most.",
+    ]
 
 
 def _lost(part: Facts) -> list[str]:

@@ -94,8 +94,25 @@ class ExportSource:
 
     @property
     def quantised(self) -> bool:
-        """Whether the base is stored quantised, as MLX does it."""
+        """Whether the base is stored quantised, by MLX or bitsandbytes."""
         return bool(self.config.get("quantization") or self.config.get("quantization_config"))
+
+    @property
+    def only_backend(self) -> str | None:
+        """The backend that opens a base which is stored quantised; None: any."""
+        if not self.quantised:
+            return None
+        return "mlx" if self.config.get("quantization") else "torch"
+
+    def require_opener(self, backend: str, form: str) -> None:
+        """Raise ModelError where the base is stored in bits that the form's tool cannot open."""
+        if self.only_backend not in (None, backend):
+            raise ModelError(
+                f"the base model is stored quantised for {self.only_backend}, which no tool for"
+                f" --to {form} opens.",
+                where=str(self.base),
+                next_step=f"Export --to {'mlx' if self.only_backend == 'mlx' else 'adapter'}.",
+            )
 
     @cached_property
     def dtype(self) -> str:
