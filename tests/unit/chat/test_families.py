@@ -200,7 +200,7 @@ def test_the_way_out_is_one_that_works(make: Make) -> None:
     assert "thinking = 'drop'" in caught.value.next_step
     assert learned(chat, USER, THOUGHT, thinking="drop") == [["four<|end|>"]]
     with pytest.raises(DataError) as caught:
-        make(R1).episodes("a", [USER, ANSWER], thinking="keep")
+        make(R1).episodes("a", [USER, THOUGHT], thinking="keep")
     assert "Use another model" in caught.value.next_step
     assert "drop" not in caught.value.next_step
 
