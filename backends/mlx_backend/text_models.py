@@ -12,7 +12,7 @@ from mlx.nn.layers.base import Module
 from mlx.nn.layers.embedding import Embedding
 from mlx_lm.models import gpt_oss
 from mlx_lm.models.cache import ConcatenateKVCache
-from mlx_lm.models.gemma3n import LanguageModel, TextConfig, logit_softcap
+from mlx_lm.models.gemma3n import Gemma3nAltUp, LanguageModel, TextConfig, logit_softcap
 from mlx_lm.models.granitemoehybrid import (
     GraniteMoeHybridLayer,
     GraniteMoeHybridSharedMLP,
@@ -34,6 +34,30 @@ class _InputEmbedding(Embedding):
         return x
 
 
+class _AltUp(Gemma3nAltUp):
+    """The same, without writing into its linears, which may be adapted, and without their clipping.
+
+    transformers clips them in training alone.
+    """
+
+    def predict(self, x: mx.array) -> mx.array:
+        """Return what the layer predicts for every stream, (streams, R, L, D)."""
+        count = self.config.altup_num_inputs
+        modalities = self.compute_router_modalities(x[self.config.altup_active_idx])
+        coefficients = self.prediction_coefs(modalities)
+        coefficients = coefficients.reshape(*modalities.shape[:-1], count, count).swapaxes(-1, -2)
+        streams = x.astype(mx.float32)
+        mixed = (streams.transpose(1, 2, 3, 0) @ coefficients).transpose(3, 0, 1, 2)
+        return (mixed + streams).astype(x.dtype)
+
+    def correct(self, predictions: mx.array, activated: mx.array) -> mx.array:
+        """Return the streams, corrected by what the layer made of the active one."""
+        coefficients = self.correction_coefs(self.compute_router_modalities(activated)) + 1.0
+        innovation = activated - predictions[self.config.altup_active_idx]
+        corrected = innovation[None] * coefficients.moveaxis(2, 0)[..., None] + predictions
+        return corrected.astype(activated.dtype)
+
+
 class _Headless(LanguageModel):
     """Gemma 3n without its head. Layers that share keys and values have none of their own."""
 
@@ -41,6 +65,8 @@ class _Headless(LanguageModel):
         super().__init__(args)
         self.embed_tokens = _InputEmbedding(args.vocab_size, args.hidden_size)
         self.final_logit_softcapping: Any = None
+        for layer in self.layers:
+            layer.altup.__class__ = _AltUp
         for layer in self.layers[self.first_kv_shared_layer_idx :]:
             for name in SHARED:
                 layer.self_attn.pop(name)
