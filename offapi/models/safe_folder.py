@@ -57,10 +57,11 @@ def check_folder(folder: Path) -> None:
                 where=str(folder / name),
                 next_step="Move it to a folder of its own, then use this one.",
             )
-    check_config(folder)
+    config = check_config(folder)
     _, shape = check_weights(folder).get(EMBEDDING, ("", ()))
-    if len(shape) == 2:  # any other is refused where tensors are compared with config.json
-        check_token_ids(folder, shape[0])
+    rows = shape[0] if len(shape) == 2 else config.get("vocab_size")
+    if type(rows) is int:  # any other is refused where tensors are compared with config.json
+        check_token_ids(folder, rows)
     check_growth(folder)
 
 

@@ -147,6 +147,21 @@ def test_both_backends_agree_on_every_model_type(
     assert not outcome.skipped
 
 
+def test_a_rope_that_grows_with_the_text_is_measured_beyond_its_limit(
+    empty_home: Path, tmp_path: Path
+) -> None:
+    """Rows of 130 tokens do not pass 2048 positions: a copy of the folder with less shows it."""
+    if not all(importlib.util.find_spec(library) for library in LIBRARIES.values()):
+        pytest.skip("needs both backends")
+    scaling = {"rope_type": "dynamic", "factor": 4.0}
+    model = store.add(model_files.random_folder(tmp_path / "small", rope_scaling=scaling))
+    outcome = agreement.establish_parity(model)
+    assert outcome.measured["torch"].implementation == "library"
+    assert "packed: " in outcome.measured["torch"].why
+    assert "nats from the reference" in outcome.measured["torch"].why
+    assert outcome.measured["mlx"].implementation == "packed"  # which refuses longer rows
+
+
 def test_a_missing_or_different_record_is_refused(
     empty_home: Path, tmp_path: Path, backend_name: str
 ) -> None:
