@@ -49,7 +49,7 @@ class OtherBits:
             f" which the export is of, the largest difference of a logprob is {self.largest:.2g}"
             f" nats, the mean {self.mean:.2g}."
         )
-        return [said, *(self.lost.lines() if self.lost else ())]
+        return [said] + (self.lost.lines() if self.lost else [])
 
 
 def trained_bits(source: ExportSource) -> int | None:
