@@ -24,6 +24,7 @@ from .policy import Policy
 
 # relative to the logits' norm: a wrong prefix is off by about 1
 TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1}
+ROW = 24  # tokens
 LONG = 512  # tokens: windows beyond cost too much to check at every load
 # types whose first two frequencies show the base
 KEEP_BASE = ("default", "dynamic", "linear", "llama3")
@@ -105,7 +106,7 @@ def choose_implementation(policy: Policy, spec: ModelSpec) -> None:
     unseen = _unseen_windows(policy, caches)
     why = f"its layers keep other state ({', '.join(sorted(others))})" if others else ""
     if spec.implementation != "library" and not why:
-        error = packed_error(policy, spec, 24 if not unseen else min(24, *unseen))
+        error = packed_error(policy, spec, min(ROW, *unseen) if unseen else None)
         if error < TOLERANCE[spec.dtype]:
             return
         why = f"its logits are off by {error:.2g} of their size"
@@ -141,13 +142,15 @@ def _some_tokens(length: int, policy: Policy) -> mx.array:
     return ((mx.arange(length) * 7919 + 1000) % policy.vocabulary)[None]
 
 
-def packed_error(policy: Policy, spec: ModelSpec, length: int) -> float:
+def packed_error(policy: Policy, spec: ModelSpec, length: int | None) -> float:
     """Return how far prefix, block, slots and separate head are from mlx-lm's own logits.
 
-    The number is relative to their norm. Rows are longer than a small window.
+    The number is relative to their norm. A row has `length` tokens, or else more than the small
+    windows.
     """
-    cut = [window for window in policy.windows if window and window <= LONG]
-    length = max(length, *(window + 8 for window in cut)) if cut and length == 24 else length
+    if length is None:
+        cut = [window + 8 for window in policy.windows if window and window <= LONG]
+        length = max(ROW, *cut) if cut else ROW
     tokens = _some_tokens(length, policy)
     whole = policy.model(tokens)[0].astype(mx.float32)
     check_finite(np.array(whole), spec)
