@@ -19,6 +19,7 @@ from offapi.adapter.folder import read as read
 from offapi.adapter.folder import read_base as read_base
 from offapi.adapter.folder import read_requested as read_requested
 from offapi.adapter.folder import read_spec as read_spec
+from offapi.adapter.folder import resolve_arrays as resolve_arrays
 from offapi.adapter.folder import weights_file as weights_file
 from offapi.adapter.names import CONFIG as CONFIG
 from offapi.adapter.names import FIT as FIT

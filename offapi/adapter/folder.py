@@ -17,6 +17,7 @@ import orjson
 from safetensors.numpy import save
 
 from offapi.adapter import mlx_lm_files
+from offapi.adapter.checks import check_fit
 from offapi.adapter.names import (
     CONFIG,
     EXPORT_AGAIN,
@@ -26,9 +27,18 @@ from offapi.adapter.names import (
     WEIGHTS,
     module,
     modules,
+    parameter,
 )
 from offapi.adapter.peft_config import TRAIN_WHOLE, config_of, read_config, spec_of
-from offapi.adapter.targets import describe_targets, ends, meant_by, names_head
+from offapi.adapter.targets import (
+    ModuleLora,
+    describe_targets,
+    ends,
+    meant_by,
+    names_head,
+    resolve,
+    shapes_of,
+)
 from offapi.backend import Arrays, LoraSpec, ModelSpec
 from offapi.episodes import Floats
 from offapi.errors import ModelError
@@ -238,3 +248,17 @@ def _plain(shape: LoraSpec) -> LoraSpec:
 def _describe(shape: LoraSpec) -> str:
     kind = ("rsLoRA, " if shape.rslora else "") + ("DoRA, " if shape.dora else "")
     return f"{kind}rank {shape.rank}, alpha {shape.alpha:g} on {describe_targets(shape)}"
+
+
+def resolve_arrays(spec: LoraSpec, arrays: Arrays, where: Path) -> dict[str, ModuleLora]:
+    """Return rank and scale of each layer that `arrays` are on, without the model.
+
+    Raise ModelError where the shape means other layers than those.
+    """
+    linears = {
+        path: (len(arrays[parameter(path, "B")]), arrays[parameter(path, "A")].shape[1])
+        for path in modules(arrays)
+    }
+    resolved = resolve(spec, linears, where)
+    check_fit(arrays, shapes_of(resolved, linears, dora=spec.dora), str(where))
+    return resolved

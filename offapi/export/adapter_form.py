@@ -42,7 +42,7 @@ def bytes_on_disk(source: ExportSource, quantize: str | None) -> int:
     """Return the size. Raise ConfigError where there is no adapter, or where it is quantised."""
     no_quantisation(quantize, "adapter")
     source.require_opener("torch", "adapter")
-    return (require_adapter(source) / adapters.WEIGHTS).stat().st_size
+    return adapters.weights_file(require_adapter(source)).stat().st_size
 
 
 def write_form(
@@ -51,9 +51,14 @@ def write_form(
     """Copy the adapter, and write the hash of its base where the adapter does not say it yet."""
     del quantize
     adapter = require_adapter(source)
-    adapters.read(adapter)  # damaged files are refused
-    shutil.copyfile(adapter / adapters.WEIGHTS, folder / adapters.WEIGHTS)
-    config = orjson.loads((adapter / adapters.CONFIG).read_bytes())
+    shape, arrays = adapters.read(adapter)  # damaged files are refused
+    if (adapter / adapters.WEIGHTS).is_file():
+        shutil.copyfile(adapter / adapters.WEIGHTS, folder / adapters.WEIGHTS)
+        config = orjson.loads((adapter / adapters.CONFIG).read_bytes())
+    else:  # mlx-lm's
+        files = adapters.encode(arrays, shape)
+        (folder / adapters.WEIGHTS).write_bytes(files[adapters.WEIGHTS])
+        config = orjson.loads(files[adapters.CONFIG])
     config["base_model_name_or_path"] = source.answering.model.name
     (folder / adapters.CONFIG).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
     opener = "offapi.backends.torch_backend.exported:open_adapter"

@@ -39,7 +39,7 @@ def bytes_on_disk(source: ExportSource, quantize: str | None) -> int:
     """Return the size while it is written. Raise ConfigError, ModelError or BackendError."""
     require_installed("mlx")
     source.require_opener("mlx", "mlx")
-    adapter = source.adapter and (source.adapter / adapters.WEIGHTS).stat().st_size
+    adapter = source.adapter and adapters.weights_file(source.adapter).stat().st_size
     if quantize is None and source.quantised:
         require_adapter(source)
         return adapter or 0
@@ -68,17 +68,28 @@ def write_form(
 
 
 def write_adapter(shape: LoraSpec, arrays: Arrays, folder: Path, layers: int) -> None:
-    """Write an adapter in mlx-lm's layout. `layers` is the number of the model's blocks."""
+    """Write an adapter in mlx-lm's layout. `layers` is the number of the model's blocks.
+
+    mlx-lm knows one rank and one scale: smaller ranks are filled up with zeros, and another scale
+    goes into B.
+    """
     folder.mkdir(mode=0o700)
+    modules = adapters.resolve_arrays(shape, arrays, folder)
+    rank = max(lora.rank for lora in modules.values())
     tensors: dict[str, np.ndarray] = {}
-    keys: set[str] = set()
-    for name, matrix in arrays.items():
-        layer, which = adapters.module(name), name.removesuffix(".weight")[-1].lower()
-        tensors[f"{layer}.lora_{which}"] = np.ascontiguousarray(matrix.T)
-        keys.add(_key(layer))
+    for layer, lora in modules.items():
+        a, b = (arrays[adapters.parameter(layer, matrix)] for matrix in "AB")
+        missing = (0, rank - lora.rank), (0, 0)
+        tensors[f"{layer}.lora_a"] = np.ascontiguousarray(np.pad(a, missing).T)
+        factor = np.float32(lora.scale / shape.scale)
+        tensors[f"{layer}.lora_b"] = np.ascontiguousarray(np.pad((factor * b).T, missing))
+        if shape.dora:
+            tensors[f"{layer}.m"] = arrays[adapters.magnitude(layer)]
     save_file(tensors, folder / WEIGHTS, metadata={"format": "mlx"})
-    lora = {"rank": shape.rank, "scale": shape.scale, "dropout": 0.0, "keys": sorted(keys)}
-    config = {"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": lora}
+    keys = sorted({_key(layer) for layer in modules})
+    lora_parameters = {"rank": rank, "scale": shape.scale, "dropout": 0.0, "keys": keys}
+    kind = "dora" if shape.dora else "lora"
+    config = {"fine_tune_type": kind, "num_layers": layers, "lora_parameters": lora_parameters}
     (folder / adapters.CONFIG).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
 
 

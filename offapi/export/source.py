@@ -13,10 +13,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, Limits, LoraSpec, ModelSpec
+from offapi.backend import Arrays, Limits, ModelSpec
 from offapi.chat.chat import Chat
 from offapi.episodes import Floats
 from offapi.errors import ModelError
@@ -143,7 +144,7 @@ def weight_files(base: Path) -> list[Path]:
 
 
 def merged_tensors(base: Path, adapter: Path | None) -> Iterator[tuple[str, Floats]]:
-    """Yield each tensor of the model by name, in float32: W, or W + alpha / rank * B @ A.
+    """Yield each tensor of the model by name, in float32: W, or W + scale * B @ A.
 
     They come file by file (`weight_files`), in the order of their bytes. Cast to the base's dtype
     only what is written, since rounding comes last. Raise ModelError for an adapter that does not
@@ -156,7 +157,7 @@ def merged_tensors(base: Path, adapter: Path | None) -> Iterator[tuple[str, Floa
             numbers = read_tensor(path, tensor)
             layer = tensor.name.removesuffix(".weight")
             if deltas is not None and layer in deltas.layers:
-                numbers = numbers + deltas.of_layer(layer, numbers.shape, base)
+                numbers = deltas.merged(layer, numbers, base)
                 used.add(layer)
             yield tensor.name, numbers
     if deltas is not None and (unused := sorted(deltas.layers - used)):
@@ -171,24 +172,33 @@ FIT = "Load the adapter on the base model that it was trained on."
 class Deltas:
     """What an adapter adds to each layer's weight."""
 
-    shape: LoraSpec
+    modules: Mapping[str, adapters.ModuleLora]
     arrays: Arrays
 
     @classmethod
     def of(cls, adapter: Path) -> Deltas:
-        """Read an adapter. Raise ModelError where it is missing, damaged or no plain LoRA."""
-        return cls(*adapters.read(adapter))
+        """Read an adapter. Raise ModelError where it is missing, damaged or refused."""
+        shape, arrays = adapters.read(adapter)
+        return cls(adapters.resolve_arrays(shape, arrays, adapter), arrays)
 
     @cached_property
     def layers(self) -> set[str]:
         """The dotted paths of the adapted layers."""
-        return {adapters.module(name) for name in self.arrays}
+        return set(self.modules)
 
-    def of_layer(self, layer: str, shape: tuple[int, ...], base: Path) -> Floats:
-        """Return alpha / rank * B @ A. Raise ModelError where its shape is not `shape`."""
+    def merged(self, layer: str, weight: Floats, base: Path) -> Floats:
+        """Return W + scale * B @ A, with DoRA at its rows' trained lengths.
+
+        Raise ModelError where the adapter's shape is not the weight's.
+        """
         a, b = (self.arrays[adapters.parameter(layer, matrix)] for matrix in "AB")
-        delta: Floats = (b @ a) * self.shape.scale
-        if delta.shape != shape:
-            what = f"the adapter has shape {delta.shape} for {layer!r}, the model has {shape}."
+        delta: Floats = (b @ a) * np.float32(self.modules[layer].scale)
+        if delta.shape != weight.shape:
+            what = f"the adapter has shape {delta.shape} for {layer!r}, the model {weight.shape}."
             raise ModelError(what, where=str(base), next_step=FIT)
-        return delta
+        merged: Floats = weight + delta
+        wanted = self.arrays.get(adapters.magnitude(layer))
+        if wanted is not None:
+            lengths = np.linalg.norm(merged, axis=1)
+            merged *= (wanted / lengths)[:, None]
+        return merged

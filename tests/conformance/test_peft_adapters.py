@@ -6,6 +6,7 @@ biases.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from offapi.backend import AdamW, Arrays, Backend, LoraSpec, TrainState
 from offapi.engine import RowRequest
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
+from offapi.export.mlx_form import write_adapter
+from offapi.export.source import merged_tensors
 
 Load = Callable[..., Backend]
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -176,6 +179,24 @@ def test_an_adapter_of_a_multimodal_model_fits_its_text_model(
     (tmp_path / CONFIG).write_bytes((plain / CONFIG).read_bytes())
     got = load(path=folders.base, adapter=tmp_path).score([EPISODE])[0]
     assert np.abs(got - folders.wanted["plain"]).max() < CLOSE
+
+
+@pytest.mark.parametrize("name", ["patterns", "excluded"])
+def test_an_exported_adapter_computes_what_it_did(
+    load: Load, folders: Folders, name: str, tmp_path: Path
+) -> None:
+    """Merged into its base, and in mlx-lm's layout, which has one rank and one scale."""
+    from safetensors.numpy import save_file
+
+    merged, mlx = tmp_path / "merged", tmp_path / "mlx"
+    shutil.copytree(folders.base, merged)
+    tensors = dict(merged_tensors(folders.base, folders.adapters[name]))
+    save_file(tensors, merged / "model.safetensors", metadata={"format": "pt"})
+    got = load(path=merged).score([EPISODE])[0]
+    assert np.abs(got - folders.wanted[name]).max() < 2 * CLOSE
+    write_adapter(*read(folders.adapters[name]), mlx, 2)
+    got = load(path=folders.base, adapter=mlx).score([EPISODE])[0]
+    assert np.abs(got - folders.wanted[name]).max() < 2 * CLOSE
 
 
 # mlx-lm's own

@@ -16,6 +16,7 @@ import tiny_llama
 from recipe_folder import TASK, environment, offapi, start, told, write_jsonl
 
 from offapi import adapter as adapters
+from offapi.export import adapter_form
 from offapi.export.export import staged
 from offapi.files.hashing import sha256_file
 
@@ -122,15 +123,22 @@ def size(model: Path) -> int:
     return (model / "model.safetensors").stat().st_size
 
 
-def test_an_export_that_fails_its_check_leaves_nothing(trained: Path, tmp_path: Path) -> None:
+def test_an_export_that_fails_its_check_leaves_nothing(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "bench"
     shutil.copytree(trained, folder)
-    adapter = folder / "runs/sft/adapter" / adapters.CONFIG
     manifest = folder / "runs/sft/manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(os.fsencode(trained), os.fsencode(folder)))
-    config = orjson.loads(adapter.read_bytes())
-    # a pattern that peft obeys and offapi does not know
-    adapter.write_bytes(orjson.dumps({**config, "layers_to_transform": [0]}))
+    write = adapter_form.write_form
+
+    def faulty(source: Any, out: Path, quantize: str | None) -> Any:
+        parts = write(source, out, quantize)
+        config = orjson.loads((out / adapters.CONFIG).read_bytes())
+        (out / adapters.CONFIG).write_bytes(orjson.dumps({**config, "layers_to_transform": [0]}))
+        return parts
+
+    monkeypatch.setattr(adapter_form, "write_form", faulty)
     done = offapi("export", "runs/sft", "--to=adapter", "--out=out", cwd=folder)
     assert done.returncode == 1
     assert "the adapter does not compute what the run computes: " in done.stderr
