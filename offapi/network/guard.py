@@ -49,8 +49,8 @@ EXPECTED = (
 )
 ALLOWED_BY = (
     "offapi works offline. Only `offapi label --teacher http://HOST:PORT/v1` and `offapi serve"
-    " --escalate http://HOST:PORT/v1` connect, and only to that address; and ranks of `offapi train`"
-    " with each other, as their launcher says."
+    " --escalate http://HOST:PORT/v1` connect, and only to that address; ranks of `offapi train`"
+    " connect with each other, where their launcher says."
 )
 PROBE = "offapi.invalid"  # the name that `working` looks up; it can never exist (RFC 6761)
 
