@@ -101,11 +101,12 @@ def test_packed_rows_that_differ_are_not_taken(
 def test_steps_without_a_cache_draw_the_same(folders: dict[str, Path]) -> None:
     """Where a cache does not give what the forward gives, everything is computed again."""
     backend = start(folders["lfm2"])
-    sampling = Sampling(max_tokens=6, stop_ids=(5, 9), temperature=1.5, seed=3)
+    stops = tuple(range(0, 320, 6))  # rows of one prompt end apart
+    sampling = Sampling(max_tokens=6, stop_ids=stops, temperature=3.0, seed=3)
     requests = [
         RowRequest(row[:cut], sampling, key, sample, keep=True)
         for key, (row, cut) in enumerate(zip(ROWS, (5, 30, 5), strict=True))
-        for sample in (0, 1)
+        for sample in range(4)
     ]
     answers: list[list[Any]] = []
     for cached in (True, False):
@@ -119,6 +120,7 @@ def test_steps_without_a_cache_draw_the_same(folders: dict[str, Path]) -> None:
                 drawn += engine.step()
         answers.append(sorted(drawn, key=lambda token: token.row))
     assert [t[:2] for t in answers[0]] == [t[:2] for t in answers[1]]
+    assert {token.finish for token in answers[0]} == {None, "stop", "length"}
     ends = [[token.logprob for token in each] for each in answers]
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-4)
 
