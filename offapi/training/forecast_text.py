@@ -31,7 +31,8 @@ def training(
     if work.bytes <= machine.total:
         return sentence + _slower(backend)
     longest = f"the longest row has {max(rows)}"
-    return f"{sentence} This exceeds the memory: lower limits.train_tokens ({longest})."
+    too_much = f"This exceeds the memory: lower limits.train_tokens ({longest})."
+    return f"{sentence} {too_much}{_slower(backend)}"
 
 
 def reinforcement(backend: Backend, rounds: Rounds, schedule: Schedule, spec: ModelSpec) -> str:

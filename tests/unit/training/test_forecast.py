@@ -24,8 +24,8 @@ class Small:
 
     name, device = "torch", "cpu"
 
-    def __init__(self, tokens: int) -> None:
-        self.limits = Limits(train_tokens=tokens)
+    def __init__(self, tokens: int, implementation: str = "packed") -> None:
+        self.limits, self.implementation = Limits(train_tokens=tokens), implementation
 
     def score(self, episodes: list[Episode]) -> None:
         pass
@@ -47,6 +47,10 @@ def test_training_that_exceeds_memory_is_reported_before(
         "Training on 8 rows, 800 tokens (80 of them learned), in 4 steps of 4 rows: about "
     )
     assert ("lower limits.train_tokens (the longest row has 100)" in sentence) is not fits
+    assert "slower" not in sentence
+    library = cast(Backend, Small(tokens, "library"))
+    slower = forecast_text.training(library, rows, schedule, 0, spec)
+    assert slower.endswith("by its library's own forward, row by row, which is slower.")
 
 
 def test_the_forecast_of_a_reinforcement_by_hand(tmp_path: Path) -> None:
