@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
+import bound_answers
 import memory_link
 import numpy as np
 import pytest
 
 from offapi import backend as seam
 from offapi.backend import AdamW, Arrays, Backend, LoraSpec, ModelSpec, Sampling, TrainState
+from offapi.constrain import Constraints
 from offapi.episodes import Episode, Segment, Totals
 from offapi.errors import BackendError
 from offapi.policy_loss import Experience, PolicyLoss
@@ -57,20 +59,23 @@ def test_shares_with_the_whole_batchs_totals_add_up_to_its_gradient(adapted: Loa
         np.testing.assert_allclose(array, expected[name], atol=1e-6)
 
 
-def test_ranks_draw_and_compute_what_one_process_does(
-    adapted: Load,
-    adapter: Arrays,
-    backend_name: str,
-    model_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    one, load, turn = adapted(), seam.load, Lock()
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load for one rank at a time: transformers' loading is for one thread."""
+    load, turn = seam.load, Lock()
 
     def load_in_turn(name: str, spec: ModelSpec) -> Backend:
-        with turn:  # transformers' loading is for one thread at a time
+        with turn:
             return load(name, spec)
 
     monkeypatch.setattr(seam, "load", load_in_turn)
+
+
+@pytest.mark.usefixtures("one_at_a_time")
+def test_ranks_draw_and_compute_what_one_process_does(
+    adapted: Load, adapter: Arrays, backend_name: str, model_folder: Path
+) -> None:
+    one = adapted()
     with memory_link.crew_of(3) as crew:
         ranked = crew.load(backend_name, ModelSpec(model_folder, lora=SHAPE, device="cpu"))
         ranked.restore(TrainState(adapter=adapter))
@@ -100,3 +105,30 @@ def test_ranks_draw_and_compute_what_one_process_does(
             ranked.forward_backward([*batch, wrong])
         assert [each.tokens for each in episodes(ranked)] == [each.tokens for each in batch]
         ranked.close()
+
+
+@pytest.mark.usefixtures("one_at_a_time")
+def test_bound_completions_are_drawn_on_other_ranks_too(
+    load: Load, backend_name: str, tmp_path: Path
+) -> None:
+    chat = bound_answers.byte_chat(tmp_path / "model")
+    bound = Constraints.of(bound_answers.task_of(), chat, "schema")
+    made: list[Constraints] = []
+
+    def bounds() -> Constraints:  # on the other rank
+        made.append(Constraints.of(bound_answers.task_of(), chat, "schema"))
+        return made[-1]
+
+    prompts = [chat.prompt([{"role": "user", "content": text}]) for text in ("one", "another")]
+    sampling = Sampling(6, chat.stop_ids, temperature=1.0, seed=1)
+    starts = [bound.start("one"), bound.start("another")]
+    spec = ModelSpec(tmp_path / "model", device="cpu")
+    alone = load(path=spec.path).rollout(prompts, 2, sampling, starts=starts)
+    with memory_link.crew_of(2, bounds) as crew:
+        shared = crew.load(backend_name, spec).rollout(prompts, 2, sampling, starts=starts)
+        drawn, expected = (
+            {each.prompt: [one.tokens for one in each.completions] for each in groups}
+            for groups in (shared, alone)
+        )
+    assert drawn == expected
+    assert len(made) == 1

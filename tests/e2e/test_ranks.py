@@ -9,8 +9,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -20,7 +22,7 @@ import recipe_folder
 from safetensors.numpy import load_file
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))
-import grpo_signal
+grpo_signal: Any = import_module("grpo_signal")
 
 CLOSE = 1e-6
 KILLED_AT = 4  # optimizer step: the second of GRPO's step 4, the others of which have no signal
