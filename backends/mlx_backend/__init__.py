@@ -1,6 +1,6 @@
 """The MLX backend for Apple Silicon (Metal) and Linux CPU, a twin of the torch backend.
 
-Left out: distribution, models with windowed or recurrent caches, training more than LoRA.
+Left out: images and sound.
 """
 
 # ruff: noqa: E402 -- the process has to be prepared before anything imports mlx.core

@@ -48,14 +48,15 @@ class _AltUp(Gemma3nAltUp):
         coefficients = coefficients.reshape(*modalities.shape[:-1], count, count).swapaxes(-1, -2)
         streams = x.astype(mx.float32)
         mixed = (streams.transpose(1, 2, 3, 0) @ coefficients).transpose(3, 0, 1, 2)
-        return (mixed + streams).astype(x.dtype)
+        predicted: mx.array = (mixed + streams).astype(x.dtype)
+        return predicted
 
     def correct(self, predictions: mx.array, activated: mx.array) -> mx.array:
         """Return the streams, corrected by what the layer made of the active one."""
         coefficients = self.correction_coefs(self.compute_router_modalities(activated)) + 1.0
         innovation = activated - predictions[self.config.altup_active_idx]
-        corrected = innovation[None] * coefficients.moveaxis(2, 0)[..., None] + predictions
-        return corrected.astype(activated.dtype)
+        corrected: mx.array = innovation[None] * coefficients.moveaxis(2, 0)[..., None]
+        return (corrected + predictions).astype(activated.dtype)
 
 
 class _Headless(LanguageModel):
