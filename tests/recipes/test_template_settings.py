@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,17 @@ class _Day(date):
         return cls.fromisoformat(cls.now)
 
 
+class _Clock:
+    @staticmethod
+    def now() -> datetime:
+        return datetime.fromisoformat(_Day.now)
+
+
 @pytest.fixture
 def days(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return what sets the day of the clock."""
+    """Return what sets the day of the clock, transformers' too."""
     monkeypatch.setattr(prompt_settings, "date", _Day)
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", _Clock)
     return lambda day: monkeypatch.setattr(_Day, "now", day)
 
 
@@ -175,7 +182,7 @@ THINKERS = {
     "begins itself": (CHATML, ["<think>\n\n</think>\n\n", ANSWER]),
     "begun by the prompt": (
         CHATML.replace("assistant\n{% endif", "assistant<think>\n{% endif"),
-        ["It says so.</think> ", ANSWER],
+        ['{"vendor":"Bob"} or ACME?</think> ', ANSWER],
     ),
 }
 
