@@ -85,7 +85,7 @@ class Config(Training):
         """Raise ConfigError for keys that do not fit the task, or each other."""
         if self.full and self.adapter is not None:
             raise ConfigError(
-                "every weight is trained (`full`), or an adapter goes on (`adapter`), not both.",
+                "`full` trains every weight and `adapter` an adapter: not both at once.",
                 where="full",
                 next_step="Leave out one of them. `offapi export RUN --to fused` makes one model.",
             )

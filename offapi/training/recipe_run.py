@@ -145,7 +145,7 @@ def with_dtype(config: Any, backend: str, began: Mapping[str, Any]) -> Any:
     """Return `config` with the dtype that is computed in; a resumed run keeps its own."""
     if config.dtype != "auto":
         return config
-    known = began.get("config", {}).get("dtype")
+    known = began.get("config", {}).get("dtype") or ("float32" if config.full else None)
     return replace(config, dtype=known or resolve_dtype("auto", backend, config.device))
 
 
@@ -194,6 +194,8 @@ def say_start(config: Any, backend: str, began: Mapping[str, Any], progress: Pro
     """Say why there will be no score, and that a run changes its backend."""
     if config.val is None and config.recipe != "grpo":
         progress.say(no_score(config))
+    if config.full and config.lora != type(config.lora)():
+        progress.say("Every weight is trained (`full`): what `lora` says is not used.")
     if began.get("backend", backend) != backend:
         progress.say(
             f"This run began on {began['backend']} and continues on {backend}: its result is that"
