@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import get_args
 
 import pytest
+from families import FAMILIES, config_of
 from pages import DOCS
 
 import offapi.checks
@@ -37,3 +38,14 @@ def test_page_names_all(kind: str) -> None:
     code = " ".join(re.findall(r"`([^`\n]+)`", page))
     missing = [one for one in offered if not re.search(rf"(?<![\w-]){one}(?![\w-])", code)]
     assert missing == []
+
+
+def test_the_models_table_names_every_family() -> None:
+    page = (DOCS / "models.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    named = {cells[0].removeprefix("| "): cells for cells in rows}
+    assert [family for family in FAMILIES if family not in named] == []
+    for family in FAMILIES:
+        assert f"`{config_of(family)['model_type']}`" == named[family][1]
+        computed = [cell.split(",")[0] for cell in named[family][2:4]]
+        assert set(computed) <= {"packed", "library"} or any("not: " in one for one in computed)
