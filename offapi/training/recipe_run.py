@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any
 
 from offapi.backend import default_backend, require_installed, resolve_dtype
-from offapi.backend import load as load_backend
 from offapi.chat.chat import IN_FRONT, Chat
 from offapi.config import load as configs
 from offapi.constrain import Constraints
@@ -99,8 +98,9 @@ def run_recipe_file(
         folder=folder,
         progress=progress,
         resume=resume,
-        load=crew.load if crew else load_backend,
     )
+    if crew:
+        job = replace(job, load=crew.load)
     ranks = {"ranks": crew.member.ranks.size} if crew else {}
     try:
         with folder.lock(backend=backend, **ranks), keep(folder.path / CONSOLE):
