@@ -15,6 +15,8 @@ import orjson
 # Numbers held per token and layer at the peak, in hidden and in inner sizes. Fitted within 5% to
 # the resident memory of three models (hidden 512 to 960, inner 1536 to 4096).
 HELD = {"torch": (10.0, 9.3), "mlx": (8.2, 5.5)}
+# What one layer takes while it is recomputed and differentiated, in what it would have held.
+ONE_LAYER = 2.2
 MARGIN = 0.8  # the share of the free memory that a micro-batch may take with all it keeps
 
 
@@ -39,9 +41,27 @@ class FreeMemory:
 
 def activation_bytes(folder: Path, backend_name: str, dtype: str) -> float:
     """Return the bytes per token at the peak of a backward pass through the model in `folder`."""
+    layers, _, layer = _numbers(folder, backend_name)
+    return layers * layer * _width(dtype)
+
+
+def recomputed_bytes(folder: Path, backend_name: str, dtype: str) -> float:
+    """Return the same where layers are recomputed: each one's input, and what one of them takes."""
+    layers, hidden, layer = _numbers(folder, backend_name)
+    return (layers * hidden + ONE_LAYER * layer) * _width(dtype)
+
+
+def _numbers(folder: Path, backend_name: str) -> tuple[int, int, float]:
+    """Return the layers, the hidden size, and the numbers that a layer holds per token."""
     config = orjson.loads((folder / "config.json").read_bytes())
+    config = config.get("text_config") or config
     hidden, inner = HELD.get(backend_name, HELD["torch"])
+    size: int = config["hidden_size"]
     widths = config["intermediate_size"]  # of each layer, in Gemma 3n
     width = max(widths) if isinstance(widths, list) else widths
-    numbers = hidden * config["hidden_size"] + inner * width
-    return float(numbers * config["num_hidden_layers"] * (4 if dtype == "float32" else 2))
+    held = hidden * size + inner * width
+    return config["num_hidden_layers"], size, held
+
+
+def _width(dtype: str) -> float:
+    return 4.0 if dtype == "float32" else 2.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
 
@@ -37,6 +37,9 @@ from offapi.training.run import PLAN
 from offapi.training.schedule import Schedule
 from offapi.training.trained import Trained
 
+WhenRecomputed = Literal["auto", "always", "never"]
+RECOMPUTED: Mapping[WhenRecomputed, bool | None] = {"auto": None, "always": True, "never": False}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
@@ -62,6 +65,7 @@ class Training:
     dtype: DType = "auto"  # auto: bfloat16 on a GPU, float32 on the CPU
     device: str = "auto"
     quantize: int | None = None  # bits of the base: torch 4 and 8, MLX 2 to 8
+    checkpointing: WhenRecomputed = "auto"  # auto: where memory would not hold a row otherwise
     seed: int = 0
     checkpoint_every: int = 20  # steps
 
@@ -90,6 +94,7 @@ class Training:
             dtype=self.dtype,
             device=self.device,
             quantize=self.quantize,
+            checkpointing=RECOMPUTED[self.checkpointing],
             seed=self.seed,
             limits=self.limits,
         )

@@ -25,6 +25,7 @@ from offapi.episodes import (
 
 from . import full
 from .cache import blocks, extend
+from .head_slopes import by_slopes
 from .linux_cpu.fast_exp import log_sum_exp
 from .micro_batches import Line, MicroBatch, lines, micro_batches
 from .policy import Policy
@@ -61,14 +62,24 @@ def masked_logprobs(
     targets_T = mx.array([line.tokens[at] for line in batch.lines for at in line.masked])
     hidden_TD = hidden_RLD.reshape(-1, hidden_RLD.shape[-1])[mx.array(places)]
     left_T = _left(batch)
-    parts = []
+    parts: list[mx.array] = []
     for start in range(0, len(places), limits.logit_rows):
         rows = slice(start, start + limits.logit_rows)
         masks = _place_masks(left_T[rows])
         head = partial(_logprobs, policy, targets_T[rows], masks, temperature)
-        again = full.checkpointed(policy.model, head) if policy.full else mx.checkpoint(head)
-        parts.append(again(hidden_TD[rows]))
+        # One chunk after the other: MLX would hold the logits of all at once.
+        own_RD = mx.depends([hidden_TD[rows]], parts[-1:])[0] if parts else hidden_TD[rows]
+        parts.append(_differentiable(policy, head)(own_RD))
     return mx.concatenate(parts)
+
+
+def _differentiable(
+    policy: Policy, head: Callable[[mx.array], mx.array]
+) -> Callable[[mx.array], mx.array]:
+    """Return `head`, which keeps no logits for the backward pass, if there is to be one."""
+    if not policy.checkpointing.differentiated:
+        return head
+    return full.checkpointed(policy.model, head) if policy.full else by_slopes(head)
 
 
 def _left(batch: MicroBatch) -> list[NDArray[np.int32] | None]:

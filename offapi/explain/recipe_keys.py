@@ -23,6 +23,8 @@ KEYS = {
     "cap_field": "learn at most `cap_rows` documents for each value of this field",
     "cap_rows": "see `cap_field`",
     "checkpoint_every": "steps between two checkpoints",
+    "checkpointing": "whether the backward pass computes layers again, which takes less memory and"
+    " more time: auto (where memory would not hold a row otherwise), always or never",
     "device": "torch: auto, cpu, cuda, cuda:1; mlx: auto, cpu, gpu",
     "dtype": "float32 or bfloat16",
     "constrain": "what completions can be: off (anything), schema, source or register",

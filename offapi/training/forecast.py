@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from offapi.activation_memory import activation_bytes
+from offapi.activation_memory import FreeMemory, activation_bytes, recomputed_bytes
 from offapi.backend import Backend, Limits, ModelSpec, resolve_dtype
 from offapi.episodes import Episode, Segment
 from offapi.training import whole_model
@@ -70,6 +70,7 @@ class Work:
 
     seconds: float
     bytes: float
+    recomputed: bool = False  # whether its longest micro-batch computes layers again
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def training(
     """Return the work of the steps from `first` on, over rows of these lengths in tokens."""
     left, longest = (schedule.steps - first) / schedule.per_epoch, max(rows)
     micro = min(max(machine.micro_batch, longest), schedule.batch_size * longest)
-    return Work(machine.speed.train * sum(rows) * left, _peak(machine, spec, micro))
+    return Work(machine.speed.train * sum(rows) * left, *_peak(machine, spec, micro))
 
 
 def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: ModelSpec) -> Work:
@@ -118,14 +119,21 @@ def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: Mo
     )
     step_seconds = schedule.batch_size * prompt_seconds
     seconds = schedule.steps * step_seconds + rounds.looks(schedule.steps) * look
-    return Work(seconds, _peak(machine, spec, micro, reference=True))
+    return Work(seconds, *_peak(machine, spec, micro, reference=True))
 
 
-def _peak(machine: Machine, spec: ModelSpec, tokens: int, *, reference: bool = False) -> float:
-    """Return the bytes in use during a micro-batch of `tokens` tokens."""
+def _peak(
+    machine: Machine, spec: ModelSpec, tokens: int, *, reference: bool = False
+) -> tuple[float, bool]:
+    """Return the bytes in use during a micro-batch, and whether its layers are recomputed."""
     dtype = resolve_dtype(spec.dtype, machine.backend, spec.device)
     if spec.full:
         dtype, weights = "float32", whole_model.count_weights(spec.path)
         kept = whole_model.KEPT + (whole_model.REFERENCE if reference else 0)
         machine = replace(machine, used=machine.used + kept * weights)
-    return machine.used + activation_bytes(spec.path, machine.backend, dtype) * tokens
+    token = activation_bytes(spec.path, machine.backend, dtype)
+    free = FreeMemory(spec.checkpointing, token, machine.total - machine.used)
+    again = free.recomputes(tokens)
+    if again:
+        token = recomputed_bytes(spec.path, machine.backend, dtype)
+    return machine.used + token * tokens, again

@@ -11,7 +11,7 @@ from offapi.backend import Backend, ModelSpec
 from offapi.episodes import Episode
 from offapi.text.display import duration, plural
 from offapi.training import forecast
-from offapi.training.forecast import Machine, Rounds
+from offapi.training.forecast import Machine, Rounds, Work
 from offapi.training.schedule import Schedule
 
 
@@ -29,7 +29,7 @@ def training(
         f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of {machine.total / 2**30:.0f} GiB."
     )
     if work.bytes <= machine.total:
-        return sentence + _slower(backend)
+        return sentence + _again(work) + _slower(backend)
     longest = f"the longest row has {max(rows)}"
     too_much = f"This exceeds the memory: lower limits.train_tokens ({longest})."
     return f"{sentence} {too_much}{_slower(backend)}"
@@ -45,8 +45,12 @@ def reinforcement(backend: Backend, rounds: Rounds, schedule: Schedule, spec: Mo
         f" {plural(rounds.looks(schedule.steps), 'evaluation')} on"
         f" {plural(len(rounds.heldout), 'held-out document')}: at most about"
         f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of"
-        f" {machine.total / 2**30:.0f} GiB.{_slower(backend)}"
+        f" {machine.total / 2**30:.0f} GiB.{_again(work)}{_slower(backend)}"
     )
+
+
+def _again(work: Work) -> str:
+    return " Layers are computed again in the backward pass, to save memory." * work.recomputed
 
 
 def _slower(backend: Backend) -> str:

@@ -333,6 +333,7 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "drawing",
         "fast_exp",
         "fast_swiglu",
+        "head_slopes",
         "library_cache",
         "library_config",
         "library_repairs",

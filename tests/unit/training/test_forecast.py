@@ -22,7 +22,7 @@ ROW = Episode("a", (Segment((1,) * 90, False), Segment((2,) * 10, True)))
 class Small:
     """A machine of two MiB: what a forecast asks of a backend, and no more."""
 
-    name, device = "torch", "cpu"
+    name, device, implementation = "torch", "cpu", "packed"
 
     def __init__(self, tokens: int, implementation: str = "packed") -> None:
         self.limits, self.implementation = Limits(train_tokens=tokens), implementation
@@ -92,3 +92,29 @@ def test_a_resumed_training_takes_the_time_of_the_steps_left(tmp_path: Path) -> 
     whole = forecast.training(machine, rows, schedule, spec).seconds
     assert whole == pytest.approx(2 * 100 * machine.speed.train)
     assert forecast.training(machine, rows, schedule, spec, 3).seconds == pytest.approx(whole / 4)
+
+
+def test_layers_computed_again_take_less_memory_and_the_plan_says_so(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
+    schedule = Schedule(rows=4, batch_size=4, epochs=2.0, lr=1e-3, warmup_steps=0, seed=0)
+    rows = [replace(ROW, id=str(i)) for i in range(4)]
+
+    def said(tokens: int, asked: bool | None) -> str:
+        spec = ModelSpec(tmp_path, checkpointing=asked)
+        return forecast_text.training(cast(Backend, Small(tokens)), rows, schedule, 0, spec)
+
+    again = "Layers are computed again in the backward pass"
+    assert again in said(100, True)
+    assert again not in said(100, None)
+    assert again not in said(100, False)
+    deep = {**tiny_llama.CONFIG, "num_hidden_layers": 12}
+    (tmp_path / "config.json").write_bytes(orjson.dumps(deep))
+    machine = forecast.Machine("torch", forecast.Speed(1.0), 7.0, 2e6)
+    asked = {
+        answer: forecast.training(
+            machine, [200], schedule, ModelSpec(tmp_path, checkpointing=answer)
+        )
+        for answer in (False, True, None)
+    }
+    assert asked[None] == asked[True]  # 200 tokens do not fit otherwise
+    assert asked[False].bytes > asked[True].bytes
