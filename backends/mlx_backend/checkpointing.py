@@ -196,4 +196,6 @@ def _in_order_vjp(_: Any, cotangents: Arrays, __: Any) -> Arrays:
 def _first_last(slopes: Arrays) -> Arrays:
     """Return the gradients, the first of which waits for all others."""
     first, *others = slopes
-    return [*mx.depends([first], others), *others] if others else [first]
+    if not others:
+        return [first]
+    return [*mx.depends([first], others), *others]
