@@ -285,3 +285,23 @@ def test_bitsandbytes_comes_when_asked_for_and_asks_no_hub(tmp_path: Path) -> No
         env={**os.environ, "PYTHONPATH": path},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_merged_copy_of_a_quantised_base_computes_what_its_layers_do(
+    base: tuple[str, int, float], load: Load, adapter: Arrays
+) -> None:
+    """The copy that rollouts on CUDA have, on the CPU."""
+    name, bits, _ = base
+    if name == "mlx":
+        pytest.skip("MLX has no copy")
+    from offapi.backends.torch_backend.merged_weights import Merged
+
+    backend: Any = load(quantize=bits, lora=SHAPE)
+    backend.restore(TrainState(adapter=adapter))
+    plain = backend.score(EPISODES)
+    merged = Merged(backend.policy.model)
+    merged.refresh()
+    with merged.applied():
+        copied = backend.score(EPISODES)
+    for one, other in zip(plain, copied, strict=True):
+        np.testing.assert_allclose(one, other, atol=oracle.CLOSE)
