@@ -32,9 +32,17 @@ INNER = (
     "post_attention_layernorm",
     "pre_feedforward_layernorm",
     "post_feedforward_layernorm",
-    *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "o", "qkv")),
-    *(f"self_attn.{name}_norm" for name in ("q", "k")),
-    *(f"mlp.{name}_proj" for name in ("gate", "up", "down", "gate_up")),
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "self_attn.qkv_proj",
+    "self_attn.q_norm",
+    "self_attn.k_norm",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+    "mlp.gate_up_proj",
 )
 OUTER = ("model.embed_tokens", "model.norm", "lm_head")
 ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
