@@ -46,7 +46,7 @@ def measured_cell(one: MeasuredBackend) -> str:
 
 def adapter_difference(model: store.Model, name: str, family: str, folder: Path) -> str:
     """Return how far PEFT is from backend `name` with an adapter that it trained."""
-    shape = tried.SHAPES.get(family, tried.SHAPE)
+    shape = tried.SHAPE
     backend = backends.load(name, ModelSpec(model.path, lora=shape, device="cpu"))
     try:
         tried.learn(backend)

@@ -43,10 +43,6 @@ class _Given:
         return hidden
 
 
-# Gemma 3n's forward replaces these layers' weights, so that they cannot be wrapped.
-REWRITTEN = (".altup.correction_coefs", ".altup.prediction_coefs")
-
-
 def load_policy(spec: ModelSpec) -> Policy:
     """Load base and adapter.
 
@@ -144,7 +140,5 @@ def _linears(model: Any) -> dict[str, Any]:
     return {
         path: module
         for path, module in model.named_modules()
-        if path.startswith("model.")
-        and isinstance(module, Linear | QuantizedLinear)
-        and not path.endswith(REWRITTEN)
+        if path.startswith("model.") and isinstance(module, Linear | QuantizedLinear)
     }

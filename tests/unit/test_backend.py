@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_a_dtype_that_is_given_is_kept(backend_name: str) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0}, {"weight_decay": -1.0}]
 )
-def test_an_optimizer_out_of_its_bounds_is_named(wrong: dict[str, float]) -> None:
+def test_an_optimizer_out_of_its_bounds_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         AdamW(**wrong)
     assert AdamW(beta1=0.0, beta2=0.0, max_grad_norm=0.0).weight_decay == 0.0
