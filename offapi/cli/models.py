@@ -66,6 +66,11 @@ def add(output: Output, source: str, name: str | None) -> None:
     output.say(f"{model.name}: {model.size / 1e6:.0f} MB in {model.path}")
     if model.text_part:
         output.say(f"This is {model.text_part}.")
+    if model.left_out:
+        output.say(
+            f"Left out, and not read: {', '.join(model.left_out)}. A pickle can run code when it is"
+            " loaded, and the weights are here as safetensors."
+        )
     for line in _parity_lines(outcome):
         output.say(line)
     if Chat.load(model.path).no_system:

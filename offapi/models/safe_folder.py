@@ -44,11 +44,26 @@ NF4 = {
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 
 
-def check_folder(folder: Path) -> None:
-    """Raise ModelError unless the model in `folder` can be loaded without trusting it."""
+def pickles_beside(folder: Path) -> tuple[str, ...]:
+    """Return the pickles of a folder that has its weights as safetensors; () where it has not.
+
+    Trainers and makers leave them (`training_args.bin`, `original/*.pth`); no loader needs them.
+    """
+    if not any(folder.glob("model*.safetensors")):
+        return ()
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in PICKLES)
+    return tuple(sorted(str(path.relative_to(folder)) for path in files if path.is_file()))
+
+
+def check_folder(folder: Path, left_out: tuple[str, ...] = ()) -> None:
+    """Raise ModelError unless the model in `folder` can be loaded without trusting it.
+
+    The files that are `left_out` are not looked at.
+    """
+    apart = {folder / name for name in left_out}
     for path in sorted(folder.rglob("*")):
         check_inside(path, folder)
-        if not path.is_dir():
+        if not path.is_dir() and path not in apart:
             _check_file(path)
     for name, why in ELSEWHERE.items():
         if (folder / name).is_file():

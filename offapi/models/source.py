@@ -23,11 +23,15 @@ KEPT = re.compile(
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from: `kind` is demo, gguf or folder."""
+    """Where a model comes from: `kind` is demo, gguf or folder.
+
+    `left_out` names the pickles in a folder, which are neither read nor copied.
+    """
 
     kind: str
     path: Path
     sha256: str
+    left_out: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -93,14 +97,15 @@ def _how_to_get(source: str) -> str:
 def _local(source: str) -> ModelSource:
     path = Path(source).expanduser().absolute()
     if path.is_dir():
-        safe_folder.check_folder(path)
+        left_out = safe_folder.pickles_beside(path)
+        safe_folder.check_folder(path, left_out)
         if not (path / "tokenizer.json").is_file():
             step = (
                 "Write it with transformers:"
                 " `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`."
             )
             raise ModelError("the folder has no tokenizer.json.", where=str(path), next_step=step)
-        return ModelSource("folder", path, sha256_files(path, kept_files(path)))
+        return ModelSource("folder", path, sha256_files(path, kept_files(path)), left_out)
     if not path.is_file():
         raise ModelError(
             "there is no such file or folder.",

@@ -11,6 +11,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -46,6 +47,7 @@ class Model:
     license: str = ""
     size: int = 0
     text_part: str = ""  # of a multimodal folder: what was left out
+    left_out: tuple[str, ...] = ()  # pickles in the folder that it was added from
 
 
 class UnknownModel(ModelError):
@@ -94,7 +96,7 @@ def add(source: str | Path, name: str | None = None) -> Model:
         library_check.check_tensors(folder, config, str(original.path))
         safe_folder.check_folder(folder)
         template_probe.probe_template(folder, original.path)
-        origin = {
+        origin: dict[str, Any] = {
             "kind": original.kind,
             "path": str(original.path),
             "sha256": original.sha256,
@@ -102,6 +104,8 @@ def add(source: str | Path, name: str | None = None) -> Model:
         }
         if part is not None:
             origin["text_part"] = str(part)
+        if original.left_out:
+            origin["left_out"] = list(original.left_out)
         lock.write(folder, origin)
     return _find(name)
 
@@ -219,6 +223,7 @@ def _model(folder: Path) -> Model:
         locked["source"].get("license", ""),
         size,
         locked["source"].get("text_part", ""),
+        tuple(locked["source"].get("left_out", ())),
     )
 
 

@@ -158,9 +158,13 @@ def link_out(source: Path) -> None:
     (source / "vocab.json").symlink_to("/etc/hostname")
 
 
+def as_pickle(source: Path) -> None:
+    """Have the weights in a pickle alone."""
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+
+
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "pickle": (file("pytorch_model.bin"), "pickle"),
-    "pickle below": (file("old/rng_state.PTH"), "pickle"),
+    "pickle": (as_pickle, "pickle"),
     "code": (file("modeling_x.py"), "must not contain code"),
     "link": (link_out, "leads out of the model folder"),
     "auto_map": (config_with(auto_map={"AutoModel": "x.y"}), "auto_map"),
@@ -592,3 +596,19 @@ def test_an_edited_template_is_told_from_damage(tmp_path: Path) -> None:
         store.get("m")
     assert "offapi models remove m" in caught.value.next_step
     assert "edit a copy of the folder" in caught.value.next_step
+
+
+def test_pickles_beside_the_weights_are_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = model_files.folder(tmp_path / "hub")
+    names = ("original/consolidated.00.pth", "training_args.bin")
+    for name in names:
+        file(name, b"never loaded")(source)
+    assert cli.run(["models", "add", str(source)]) == 0
+    assert f"Left out, and not read: {', '.join(names)}." in capsys.readouterr().err
+    model = store.get("hub")
+    assert model.left_out == names
+    assert not [path for path in model.path.rglob("*") if path.suffix in (".pth", ".bin")]
+    with pytest.raises(ModelError, match="a pickle can run code"):
+        store.get(source)  # a folder that is used in place
