@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from offapi.adapter import check_finite, not_finite
 from offapi.backend import ModelSpec
 from offapi.errors import ModelError
-from offapi.text.display import plural
 
 from .cache import Block, Cursor, Slots, blocks, extend
 from .policy import Policy
@@ -114,7 +113,7 @@ def choose_implementation(policy: Policy, spec: ModelSpec) -> None:
     if spec.implementation == "packed":
         raise _unsupported(policy, spec, f"cannot be computed packed on MLX: {why}")
     if unseen:
-        what = f"is computed by mlx-lm without its window of {plural(min(unseen), 'token')}"
+        what = f"is computed by mlx-lm without its window (sliding_window = {min(unseen)})"
         raise _unsupported(policy, spec, what)
     policy.implementation, policy.owners = "library", ()
     tokens = _some_tokens(8, policy)
