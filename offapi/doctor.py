@@ -171,16 +171,16 @@ def _parity(model: Model, name: str) -> Finding:
         loaded = backends.load(name, ModelSpec(model.path))
         try:
             difference = parity.largest_difference(loaded, record)
-            memory = loaded.memory()
+            memory, implementation = loaded.memory(), loaded.implementation
         finally:
             loaded.close()
     except BackendError as error:
         return Finding(title, "warning", error.what, error.next_step)
     except OffapiError as error:
         return Finding(title, "failed", error.what, error.next_step)
-    slower = " (slower)" if loaded.implementation == "library" else ""
+    slower = " (slower)" if implementation == "library" else ""
     detail = (
-        f"{loaded.implementation}{slower}, differs from the record by {difference:.1g} nats on"
+        f"{implementation}{slower}, differs from the record by {difference:.1g} nats on"
         f" {loaded.device}, which has {memory.total / 1e9:.0f} GB"
     )
     if difference <= parity.TOLERANCE:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -33,6 +34,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "where the conformance tests compute: cpu, or gpu (CUDA for torch, CUDA or Metal for mlx)"
     )
     parser.addoption("--device", choices=["cpu", "gpu"], default="cpu", help=help)
+    help = "run every test of commands and recipes on both backends, not on one of them"
+    parser.addoption("--both", action="store_true", help=help)
+
+
+WHOLE_COMMANDS = ("e2e", "recipes")  # folders whose tests run whole commands, which takes long
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out one backend's half of the tests that run whole commands, unless asked for both.
+
+    The backends themselves are compared by the conformance tests, which all run on both. Which
+    backend runs a test is drawn from the test's name, so that it is the same everywhere.
+    """
+    if config.getoption("--both") or find_spec("torch") is None or find_spec("mlx") is None:
+        return
+    if not config.args or any("::" in argument for argument in config.args):
+        return  # asked for by name
+    left_out = [item for item in items if _is_other_half(item)]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _is_other_half(item: pytest.Item) -> bool:
+    given = getattr(getattr(item, "callspec", None), "params", {})
+    backends = [each for each in given.values() if each in ("torch", "mlx")]
+    if len(backends) != 1 or not set(WHOLE_COMMANDS) & set(item.path.parts):
+        return False
+    name = item.nodeid.replace(str(backends[0]), "")
+    return bool(backends[0] != ("torch", "mlx")[crc32(name.encode()) % 2])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -61,6 +61,7 @@ def _write(source: ExportSource, folder: Path, inside: str, kind: str) -> Export
     write_gguf(
         path, _config(source), source.chat, _shapes(source), _tensors(source), kind, source.name
     )
+    architecture = find_architecture(_config(source), str(source.base))
     dtypes = {kind: dtype for dtype, kind in KINDS.items()}
     temporary = inside == UNROUNDED
     return ExportedPart(
@@ -70,7 +71,8 @@ def _write(source: ExportSource, folder: Path, inside: str, kind: str) -> Export
         how_to_open=OPEN,
         dtype=dtypes.get(kind, "float16"),
         bits=BITS.get(kind),
-        rounds=kind in ("f16", "bf16"),
+        # llama.cpp looks GELU up in a table of 16 bits
+        rounds=kind in ("f16", "bf16") or "hidden_activation" in architecture.constants,
         folder=inside,
         temporary=temporary,
     )

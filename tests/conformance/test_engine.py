@@ -178,6 +178,8 @@ def test_rows_of_several_adapters_share_a_batch(
         replace(request, adapter=name) for request in MIXED[:4] for name in (None, *folders)
     ]
     backend = adapted()
+    if cache_bytes and backend.implementation == "library":
+        pytest.skip("the library's own cache keeps no prefixes")
     engine = backend.engine(folders, cache_bytes)
     for order in (requests, requests[::-1], requests[::3]):
         answers = answer_all(engine, order)
@@ -203,8 +205,7 @@ def test_an_adapter_is_what_a_backend_that_loads_it_has(
             np.testing.assert_allclose(answer.logprobs, completion.logprobs, atol=oracle.CLOSE)
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 10**7])
-@pytest.mark.parametrize("first", [{}, {"letters"}])
+@pytest.mark.parametrize(("cache_bytes", "first"), [(0, set()), (10**7, {"letters"})])
 def test_an_adapter_may_be_added_while_rows_are_live(
     adapted: Load, folders: Mapping[str, Path | None], cache_bytes: int, first: set[str]
 ) -> None:
@@ -312,6 +313,8 @@ def test_an_extended_row_continues_as_one_long_prompt_would(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, cut: int, cache_bytes: int
 ) -> None:
     backend = adapted()
+    if cache_bytes and backend.implementation == "library":
+        pytest.skip("the library's own cache keeps no prefixes")
     engine = backend.engine(cache_bytes=cache_bytes)
     limited = [replace(each, sampling=replace(each.sampling, max_tokens=cut)) for each in KEPT]
     numbers = engine.insert(limited)

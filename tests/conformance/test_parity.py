@@ -78,6 +78,8 @@ def test_the_rope_trap_is_caught_on_mlx(
     trap = with_config(demo_model, tmp_path / "trap", rope_theta=None, rope_scaling=None)
     with pytest.raises(ModelError, match="models add"):
         store.get(trap.path)
+    agreement.measure_parity(trap, "mlx")  # agrees: the loader writes what mlx-lm reads
+    monkeypatch.setattr("offapi.backends.mlx_backend.library_config.library_keys", dict)
     with pytest.raises(ModelError, match="rope_theta"):  # the backend's own check
         agreement.measure_parity(trap, "mlx")
     monkeypatch.setattr("offapi.backends.mlx_backend.loader.check_rope", lambda *_: None)

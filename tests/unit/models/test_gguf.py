@@ -70,12 +70,9 @@ def demo_file() -> Path:
     return model_source.find_source("demo").path
 
 
-def test_demo_weights_are_what_transformers_reads(demo_model: store.Model) -> None:
+def test_demo_weights_are_those_that_transformers_was_compared_on(demo_model: store.Model) -> None:
+    """`offapi/demo/parity.json` was recorded by transformers from weights of this hash."""
     assert sha256_file(demo_model.path / "model.safetensors") == DEMO_WEIGHTS
-    source = demo_file()
-    tokens = tokenizer(demo_model.path)(" ".join(TEXTS))["input_ids"]
-    difference = logits(demo_model.path, tokens) - logits(source.parent, tokens, source.name)
-    assert np.abs(difference).max() < 1e-4
 
 
 def test_demo_tokens_are_what_transformers_reads(demo_model: store.Model) -> None:

@@ -101,6 +101,7 @@ class Config:
     lr: float
     recipe: str = "sft"
     template: Mapping[str, Any] = field(default_factory=dict)
+    full: bool = False
 
     def reads(self) -> dict[str, Path]:
         return {}
