@@ -7,6 +7,8 @@ out: moving the kept inputs to another device.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from offapi.activation_memory import FreeMemory
 from offapi.backend import ModelSpec
 
+MMAP_THRESHOLD = -3  # malloc.h
+LARGE = 1 << 18  # bytes: larger blocks are mapped on their own
+
 
 @dataclass
 class Checkpointing:
@@ -34,10 +39,25 @@ class Checkpointing:
     def of(self, tokens: int) -> Iterator[None]:
         """Run forward and backward pass of a micro-batch of `tokens` tokens inside the context."""
         self.on = self.memory.recomputes(tokens)
+        if self.on:
+            return_freed_blocks()
         try:
             yield
         finally:
             self.on = False
+
+
+def return_freed_blocks() -> None:
+    """Let glibc give what each recomputed layer frees back to the system, from now on.
+
+    By default it keeps blocks below 32 MiB in its heap, where they lie between others: of eight
+    layers' activations 1.4 GB stayed for 0.4. Other C libraries are left as they are.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(MMAP_THRESHOLD, LARGE)
 
 
 def wrap(model: nn.Module, spec: ModelSpec, device: torch.device) -> Checkpointing:
