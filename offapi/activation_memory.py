@@ -15,8 +15,9 @@ import orjson
 # Numbers held per token and layer at the peak, in hidden and in inner sizes. Fitted within 5% to
 # the resident memory of three models (hidden 512 to 960, inner 1536 to 4096).
 HELD = {"torch": (10.0, 9.3), "mlx": (8.2, 5.5)}
-# What one layer takes while it is recomputed and differentiated, in what it would have held.
-ONE_LAYER = 2.2
+# What one layer takes while it is recomputed and differentiated, in what it would have held. torch:
+# fitted to rows of 2,048 tokens, 8 and 28 layers (scripts/bench/memory.py); mlx: not measured.
+ONE_LAYER = {"torch": 1.02, "mlx": 2.2}
 MARGIN = 0.8  # the share of the free memory that a micro-batch may take with all it keeps
 
 
@@ -48,7 +49,7 @@ def activation_bytes(folder: Path, backend_name: str, dtype: str) -> float:
 def recomputed_bytes(folder: Path, backend_name: str, dtype: str) -> float:
     """Return the same where layers are recomputed: each one's input, and what one of them takes."""
     layers, hidden, layer = _numbers(folder, backend_name)
-    return (layers * hidden + ONE_LAYER * layer) * _width(dtype)
+    return (layers * hidden + ONE_LAYER.get(backend_name, 2.2) * layer) * _width(dtype)
 
 
 def _numbers(folder: Path, backend_name: str) -> tuple[int, int, float]:
