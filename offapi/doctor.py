@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from offapi import backend as backends
-from offapi.backend import ModelSpec
 from offapi.chat.abilities import read_abilities
 from offapi.errors import BackendError, OffapiError
 from offapi.implementations import read_measured
+from offapi.model_spec import ModelSpec
 from offapi.models import parity, store
 from offapi.models.safe_folder import check_config
 from offapi.models.store import Model

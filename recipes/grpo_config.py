@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from offapi import adapter
-from offapi.backend import LoraSpec, ModelSpec, Sampling
+from offapi.backend import Sampling
 from offapi.chat.chat import Chat
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
 from offapi.constrain import Level
 from offapi.errors import ConfigError
+from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.store import Model
 from offapi.policy_loss import PolicyLoss
 from offapi.rl.gates import Gate

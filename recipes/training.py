@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import orjson
 
-from offapi.backend import AdamW, Backend, DType, Limits, LoraSpec, ModelSpec
+from offapi.backend import Backend
 from offapi.chat.chat import Chat
 from offapi.chat.fit import OnLong, fit_episodes
 from offapi.config.bounds import AT_LEAST_0, AT_LEAST_1, EPOCHS, SEED, require
@@ -26,7 +26,9 @@ from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.predict import predict
 from offapi.files.hashing import sha256_path
 from offapi.grading.similarity.contamination import near_or_same
+from offapi.model_spec import DType, Limits, LoraSpec, ModelSpec
 from offapi.models.store import Model
+from offapi.optimizer import AdamW
 from offapi.progress import LOADING, Progress
 from offapi.task import Grade, Task
 from offapi.task.learned_answer import answer_error

@@ -24,8 +24,8 @@ import numpy as np
 import test_families as tried
 
 from offapi import backend as backends
-from offapi.backend import ModelSpec
 from offapi.implementations import MeasuredBackend
+from offapi.model_spec import ModelSpec
 from offapi.models import agreement, store
 
 PAGE = ROOT / "docs" / "models.md"

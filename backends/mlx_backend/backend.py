@@ -12,10 +12,12 @@ from types import MappingProxyType
 import mlx.core as mx
 import psutil
 
-from offapi.backend import AdamW, By, Group, Limits, Memory, ModelSpec, Sampling, TrainState
+from offapi.backend import By, Group, Memory, Sampling
 from offapi.engine import Engine, StartMatcher
 from offapi.episodes import Episode, Floats, Metrics, Totals
 from offapi.errors import BackendError
+from offapi.model_spec import Limits, ModelSpec
+from offapi.optimizer import AdamW, TrainState
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
 from . import checkpoint, losses, ranks

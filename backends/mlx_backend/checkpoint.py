@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from offapi.adapter import check_state
-from offapi.backend import TrainState
+from offapi.optimizer import TrainState
 
 from .optimizer import Moments
 from .packed_moments import floats

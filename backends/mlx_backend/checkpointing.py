@@ -20,7 +20,7 @@ import psutil
 from mlx.utils import tree_flatten, tree_unflatten
 
 from offapi.activation_memory import FreeMemory
-from offapi.backend import ModelSpec
+from offapi.model_spec import ModelSpec
 
 from .cache import Block
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from offapi.backend import Limits
 from offapi.completions import Sampling
 from offapi.engine import Kinds, NewToken, RowError, RowRequest, check_new
 from offapi.episodes import check_tokens
+from offapi.model_spec import Limits
 from offapi.prefix_tree import PrefixKey
 
 from .cache import Cursor, Prefix, Slots, cut, join

@@ -9,7 +9,8 @@ from mlx.utils import tree_unflatten
 from mlx_lm.tuner.lora import LoRALinear
 
 from offapi import adapter
-from offapi.backend import Arrays, LoraSpec, ModelSpec
+from offapi.model_spec import LoraSpec, ModelSpec
+from offapi.optimizer import Arrays
 
 from .dora import DoRALinear, size
 from .policy import Policy, shapes, to_peft

@@ -15,10 +15,10 @@ from pathlib import Path
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from offapi.backend import Limits
 from offapi.completions import Sampling
 from offapi.engine import Kinds, NewToken, RowError, RowRequest, check_new
 from offapi.episodes import check_tokens
+from offapi.model_spec import Limits
 
 from .drawing import by_prompt, check_request, draw_rows, extension, failures, new_row
 from .library_cache import Caches, arrays, take_rows

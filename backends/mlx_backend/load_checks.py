@@ -16,8 +16,8 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from numpy.typing import NDArray
 
 from offapi.adapter import check_finite, not_finite
-from offapi.backend import ModelSpec
 from offapi.errors import ModelError
+from offapi.model_spec import ModelSpec
 
 from .cache import Block, Cursor, Slots, blocks, extend
 from .policy import Policy

@@ -17,8 +17,8 @@ from mlx.nn.layers.quantized import QuantizedLinear
 from mlx_lm.models.cache import make_prompt_cache
 
 from offapi import adapter
-from offapi.backend import ModelSpec
 from offapi.errors import ModelError
+from offapi.model_spec import ModelSpec
 
 from . import attention, checkpointing
 from .injection import add_lora, first_arrays

@@ -18,7 +18,7 @@ from mlx.nn.layers.base import Module
 from mlx.utils import tree_unflatten
 
 from offapi import adapter
-from offapi.backend import ModelSpec
+from offapi.model_spec import ModelSpec
 
 from .dora import lengths, rescale
 from .injection import sizes

@@ -13,7 +13,6 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.backend import Limits
 from offapi.episodes import (
     Episode,
     Floats,
@@ -22,6 +21,7 @@ from offapi.episodes import (
     check_learnable,
     check_scorable,
 )
+from offapi.model_spec import Limits
 
 from . import full
 from .cache import blocks, extend

@@ -12,8 +12,8 @@ import mlx.core as mx
 import mlx.optimizers
 import numpy as np
 
-from offapi.backend import AdamW
 from offapi.errors import BackendError
+from offapi.optimizer import AdamW
 
 from .packed_moments import PackedMoment, floats, pack
 

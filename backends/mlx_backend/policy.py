@@ -15,8 +15,9 @@ import mlx.core as mx
 import numpy as np
 
 from offapi import adapter
-from offapi.backend import Arrays, LoraSpec
 from offapi.errors import BackendError
+from offapi.model_spec import LoraSpec
+from offapi.optimizer import Arrays
 
 from . import full
 from .cache import Following

@@ -8,8 +8,8 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 
-from offapi.backend import Limits
 from offapi.episodes import Floats, Totals
+from offapi.model_spec import Limits
 from offapi.policy_loss import (
     Experience,
     PolicyLoss,

@@ -15,8 +15,8 @@ from itertools import chain
 
 import mlx.core as mx
 
-from offapi.backend import Limits
 from offapi.episodes import common_prefix_length
+from offapi.model_spec import Limits
 from offapi.prefix_tree import PrefixKey, PrefixTree
 
 from .cache import Prefix, blocks, cut, extend, join, size

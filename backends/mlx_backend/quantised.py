@@ -11,8 +11,8 @@ import mlx.core as mx
 from mlx.utils import tree_unflatten
 
 from offapi.adapter import not_finite
-from offapi.backend import ModelSpec
 from offapi.errors import ModelError
+from offapi.model_spec import ModelSpec
 
 GROUP = 64  # mlx-lm's default
 BITS = (2, 3, 4, 5, 6, 8)

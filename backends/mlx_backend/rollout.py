@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from offapi.backend import Limits
 from offapi.completions import Completion, Group, Sampling, check_rollout
 from offapi.engine import RowError, RowRequest, StartMatcher
 from offapi.episodes import SamplingMask
+from offapi.model_spec import Limits
 
 from .engine import MLXEngine
 from .library_engine import LibraryEngine

@@ -8,20 +8,11 @@ from types import MappingProxyType
 
 import torch
 
-from offapi.backend import (
-    AdamW,
-    Backend,
-    By,
-    Group,
-    Limits,
-    Memory,
-    ModelSpec,
-    Sampling,
-    StartMatcher,
-    TrainState,
-)
+from offapi.backend import Backend, By, Group, Memory, Sampling, StartMatcher
 from offapi.engine import Engine
 from offapi.episodes import Episode, Floats, Metrics, Totals
+from offapi.model_spec import Limits, ModelSpec
+from offapi.optimizer import AdamW, TrainState
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 
 from . import checkpoint, losses, optimizer, ranks, rollout

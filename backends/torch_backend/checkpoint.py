@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, TrainState
 from offapi.episodes import Floats
+from offapi.optimizer import Arrays, TrainState
 
 from .lora import fill, shapes
 from .optimizer import create

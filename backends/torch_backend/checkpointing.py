@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from offapi.activation_memory import FreeMemory
-from offapi.backend import ModelSpec
+from offapi.model_spec import ModelSpec
 
 MMAP_THRESHOLD = -3  # malloc.h
 LARGE = 1 << 18  # bytes: larger blocks are mapped on their own

@@ -16,8 +16,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from offapi.backend import ModelSpec
 from offapi.episodes import Floats
+from offapi.model_spec import ModelSpec
 
 from . import quantised
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from offapi import adapter as adapters
-from offapi.backend import ModelSpec
+from offapi.model_spec import ModelSpec
 
 
 def unfreeze(model: nn.Module, spec: ModelSpec) -> dict[str, nn.Parameter]:

@@ -13,7 +13,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from offapi import adapter as adapters
-from offapi.backend import ModelSpec
+from offapi.model_spec import ModelSpec
 
 from . import dora
 from .lora import NAME, fill, forward, linear_layers, shapes, sizes

@@ -19,7 +19,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, ModelSpec
+from offapi.model_spec import ModelSpec
+from offapi.optimizer import Arrays
 
 from . import dora
 

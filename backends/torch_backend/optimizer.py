@@ -9,9 +9,9 @@ import math
 
 import torch
 
-from offapi.backend import AdamW
 from offapi.episodes import Metrics
 from offapi.errors import BackendError
+from offapi.optimizer import AdamW
 
 from . import full
 from .lora import NAME, adapted, matrices

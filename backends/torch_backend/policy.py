@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
-from offapi.backend import Limits, Memory, ModelSpec
+from offapi.backend import Memory
 from offapi.errors import BackendError, ModelError
+from offapi.model_spec import Limits, ModelSpec
 
 from . import full, quantised
 from .attention import Layout, attend

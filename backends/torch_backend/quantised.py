@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from offapi.adapter import not_finite
-from offapi.backend import ModelSpec
 from offapi.errors import BackendError, ModelError
+from offapi.model_spec import ModelSpec
 
 from .int8_linear import GROUP, Int8Linear, from_int8
 from .quantisers import Int8Config, Nf4Config

@@ -13,8 +13,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from offapi.backend import ModelSpec
 from offapi.episodes import Floats
+from offapi.model_spec import ModelSpec
 
 from . import quantised
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from offapi.adapter.names import FIT, Shapes, modules, parameter
-from offapi.backend import Arrays, ModelSpec, TrainState
 from offapi.episodes import Floats
 from offapi.errors import BackendError, ModelError
+from offapi.model_spec import ModelSpec
+from offapi.optimizer import Arrays, TrainState
 from offapi.randomness import lora_matrices
 
 

@@ -39,11 +39,12 @@ from offapi.adapter.targets import (
     resolve,
     shapes_of,
 )
-from offapi.backend import Arrays, LoraSpec, ModelSpec
 from offapi.episodes import Floats
 from offapi.errors import ModelError
 from offapi.files.float_tensors import decode_floats, read_metadata, with_metadata
 from offapi.files.weights_hash import sha256_weights
+from offapi.model_spec import LoraSpec, ModelSpec
+from offapi.optimizer import Arrays
 
 T = TypeVar("T")
 BASE_HASH = "base_sha256"  # in the metadata of the weights, which travel with them

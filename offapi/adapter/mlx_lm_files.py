@@ -14,10 +14,11 @@ import numpy as np
 
 from offapi.adapter.names import EXPORT_AGAIN, magnitude, parameter
 from offapi.adapter.targets import names_head
-from offapi.backend import Arrays, LoraSpec
 from offapi.episodes import Floats
 from offapi.errors import ModelError
 from offapi.files.float_tensors import decode_floats
+from offapi.model_spec import LoraSpec
+from offapi.optimizer import Arrays
 
 WEIGHTS = "adapters.safetensors"
 KINDS = ("lora", "dora")

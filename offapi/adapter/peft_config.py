@@ -14,8 +14,8 @@ import orjson
 
 from offapi.adapter.names import EXPORT_AGAIN, modules
 from offapi.adapter.targets import ends
-from offapi.backend import LoraSpec
 from offapi.errors import ModelError
+from offapi.model_spec import LoraSpec
 
 ON_THE_BASE = (
     "Export it with PEFT's `path_initial_model_for_weight_conversion`, which makes it plain LoRA."

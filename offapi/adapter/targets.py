@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offapi.adapter.names import Shapes, magnitude, parameter
-from offapi.backend import ALL_LINEAR, LINEARS, LoraSpec
 from offapi.errors import ModelError, nearest
+from offapi.model_spec import ALL_LINEAR, LINEARS, LoraSpec
 
 Linears = Mapping[str, tuple[int, int]]  # path of a linear layer -> (out, in)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from offapi.backend import LoraSpec
 from offapi.compare.config import Keys, RecipeName
 from offapi.compare.data import Rows, write_rows
+from offapi.model_spec import LoraSpec
 from offapi.training.manifest import describe_arm, name_folder
 
 ARMS, DATA = "arms", "arms/data"  # folders in `out`: the arms of all comparisons, and their data

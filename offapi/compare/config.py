@@ -13,9 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_type_hints
 
-from offapi.backend import DType, Limits, LoraSpec
 from offapi.config.load import load, load_table, peek, resolved
 from offapi.errors import ConfigError
+from offapi.model_spec import DType, Limits, LoraSpec
 from offapi.teachers.teacher import Price
 
 RecipeName = Literal["sft", "distill", "filtered_sft", "grpo"]

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from offapi.backend import Backend, ModelSpec, load
+from offapi.backend import Backend, load
 from offapi.compare.arm import Arm
 from offapi.compare.config import Keys, recipe_module
 from offapi.data.rows import Row
 from offapi.evaluation.predict import make_prompt
 from offapi.evaluation.run_forecast import Outlook, forecast_run
+from offapi.model_spec import ModelSpec
 from offapi.models import store
 from offapi.progress import Progress
 from offapi.task import Task

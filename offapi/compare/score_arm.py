@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from offapi.backend import ModelSpec
 from offapi.chat.chat import Chat
 from offapi.chat.template_options import Options, pin_date
 from offapi.compare.arm import ARMS
@@ -15,6 +14,7 @@ from offapi.compare.config import Keys
 from offapi.evaluation import test_set
 from offapi.evaluation.evaluate import AnswersFile, Questions, Scored, ask_model
 from offapi.files.hashing import sha256_path
+from offapi.model_spec import ModelSpec
 from offapi.models import store
 from offapi.progress import Progress
 from offapi.training.manifest import DIGITS, describe_answers, hash_model, name_folder

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from offapi.backend import ModelSpec, load
+from offapi.backend import load
 from offapi.chat.chat import Chat
 from offapi.cost import watts
 from offapi.cost.inputs import Layer, Quantity, Range
 from offapi.errors import ConfigError
 from offapi.evaluation import test_set
 from offapi.evaluation.predict import predict
+from offapi.model_spec import ModelSpec
 from offapi.models import store
 from offapi.progress import Progress
 from offapi.task import load_task

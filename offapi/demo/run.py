@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from offapi.backend import Backend, ModelSpec, load
+from offapi.backend import Backend, load
 from offapi.chat.chat import Chat
 from offapi.data import documents
 from offapi.data.documents import Document
@@ -24,6 +24,7 @@ from offapi.demo.generate import generate
 from offapi.errors import ModelError
 from offapi.evaluation.evaluate import Questions, Scored
 from offapi.files.hashing import sha256_path
+from offapi.model_spec import ModelSpec
 from offapi.models import store
 from offapi.progress import LOADING, Progress
 from offapi.report.write import write_page

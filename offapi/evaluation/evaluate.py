@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from offapi import adapter
-from offapi.backend import DType, ModelSpec, default_backend, load
+from offapi.backend import default_backend, load
 from offapi.chat.chat import IN_FRONT, Chat
 from offapi.chat.cut_off import cut_off_advice
 from offapi.chat.template_options import Options
@@ -30,6 +30,7 @@ from offapi.evaluation.test_set import count_scoring
 from offapi.files import atomic
 from offapi.files.hashing import sha256_file
 from offapi.files.lock import CannotLock
+from offapi.model_spec import DType, ModelSpec
 from offapi.models import store
 from offapi.progress import LOADING, Progress
 from offapi.task import Task, load_task

@@ -16,12 +16,14 @@ import orjson
 from safetensors.numpy import save_file
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, LoraSpec, require_installed
+from offapi.backend import require_installed
 from offapi.errors import ConfigError, ModelError
 from offapi.export.adapter_form import require_adapter
 from offapi.export.fused_form import OPEN_MLX, fused_files, write_fused
 from offapi.export.part import ExportedPart
 from offapi.export.source import ExportSource
+from offapi.model_spec import LoraSpec
+from offapi.optimizer import Arrays
 
 BITS = {"4": 4, "8": 8}
 SCALE_BITS = 1.0  # a weight's part of its group's scale and bias, 2 * 32 / 64

@@ -17,11 +17,12 @@ import numpy as np
 import orjson
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, Limits, ModelSpec
 from offapi.chat.chat import Chat
 from offapi.episodes import Floats
 from offapi.errors import ModelError
 from offapi.export.safetensors_file import NAMES, read_layout, read_tensor
+from offapi.model_spec import Limits, ModelSpec
+from offapi.optimizer import Arrays
 from offapi.predict.answering_model import AnsweringModel
 from offapi.task import Task, load_task
 from offapi.training.run import Run

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from offapi.backend import Backend, ModelSpec, resolve_dtype
+from offapi.backend import Backend, resolve_dtype
 from offapi.completions import Sampling
 from offapi.engine import Engine, RowRequest, Words
+from offapi.model_spec import ModelSpec
 from offapi.models.parity import (
     TOLERANCE,
     ParityRecord,

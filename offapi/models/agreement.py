@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from offapi import backend as backends
-from offapi.backend import Backend, Implementation, ModelSpec
+from offapi.backend import Backend, Implementation
 from offapi.errors import BackendError, ModelError
 from offapi.implementations import FILE, MeasuredBackend, encode_measured
+from offapi.model_spec import ModelSpec
 from offapi.models import lock, parity
 from offapi.models.parity import (
     GreedyRow,

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from offapi.backend import Backend, DType, ModelSpec, Sampling, default_backend, load
+from offapi.backend import Backend, Sampling, default_backend, load
 from offapi.chat.chat import IN_FRONT, Chat
 from offapi.chat.template_options import Options
 from offapi.confidence import promise
@@ -22,6 +22,7 @@ from offapi.constrain import Constraints, Level
 from offapi.data.documents import Document
 from offapi.errors import ConfigError, DataError
 from offapi.files.hashing import sha256_file
+from offapi.model_spec import DType, ModelSpec
 from offapi.predict.answering_model import AnsweringModel
 from offapi.predict.level import strongest_level
 from offapi.predict.predict_documents import AT_ONCE, Asking, predict_documents

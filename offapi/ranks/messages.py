@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from offapi.backend import AdamW, By, ModelSpec, Sampling, TrainState
+from offapi.backend import By, Sampling
 from offapi.completions import Group
 from offapi.episodes import Episode
+from offapi.model_spec import ModelSpec
+from offapi.optimizer import AdamW, TrainState
 from offapi.policy_loss import Experience, PolicyLoss
 
 T = TypeVar("T")

@@ -14,23 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
-from offapi.backend import (
-    AdamW,
-    Backend,
-    By,
-    Group,
-    Limits,
-    Memory,
-    ModelSpec,
-    Sampling,
-    StartMatcher,
-    TrainState,
-    resolve_dtype,
-)
+from offapi.backend import Backend, By, Group, Memory, Sampling, StartMatcher, resolve_dtype
 from offapi.constrain.constraints import DocumentStart
 from offapi.engine import Engine
 from offapi.episodes import Episode, Floats, Metrics, Totals
 from offapi.errors import BackendError, ModelError, RunError
+from offapi.model_spec import Limits, ModelSpec
+from offapi.optimizer import AdamW, TrainState
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 from offapi.ranks import sharding
 from offapi.ranks.member import Member, shares_of

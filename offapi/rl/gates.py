@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from offapi.backend import DType
 from offapi.errors import GateFailed
+from offapi.model_spec import DType
 from offapi.progress import Progress
 from offapi.rl.rollouts import RolloutGroup
 from offapi.text.display import plural

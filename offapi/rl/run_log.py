@@ -16,11 +16,13 @@ from typing import Protocol
 
 import orjson
 
-from offapi.backend import Backend, LoraSpec, ModelSpec, TrainState
+from offapi.backend import Backend
 from offapi.errors import OffapiError
 from offapi.evaluation.accuracy import Report, score_predictions
 from offapi.evaluation.test_set import count_scoring
+from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.store import Model
+from offapi.optimizer import TrainState
 from offapi.rl import gates, reward_hacking, rollout_files
 from offapi.rl.gates import Gate, Problem
 from offapi.rl.heldout import HeldOut

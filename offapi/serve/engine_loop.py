@@ -16,8 +16,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from offapi.backend import DType
 from offapi.engine import Engine, NewToken, RowError, RowRequest
+from offapi.model_spec import DType
 from offapi.serve.errors import busy
 
 T = TypeVar("T")

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import orjson
 
-from offapi.backend import DType, Limits, ModelSpec, load, resolve_dtype
+from offapi.backend import load, resolve_dtype
 from offapi.chat.template_options import Options
 from offapi.constrain import Level
 from offapi.engine import Engine
+from offapi.model_spec import DType, Limits, ModelSpec
 from offapi.predict.level import say_level
 from offapi.progress import LOADING, Progress
 from offapi.serve.access import AccessRules

@@ -9,11 +9,12 @@ from functools import cached_property
 
 import orjson
 
-from offapi.backend import Backend, DType, ModelSpec, Sampling, load
+from offapi.backend import Backend, Sampling, load
 from offapi.chat.chat import IN_FRONT, Chat
 from offapi.chat.template_options import Options, shown
 from offapi.constrain import Constraints, Level
 from offapi.engine import StartMatcher
+from offapi.model_spec import DType, ModelSpec
 from offapi.models.store import Model
 from offapi.progress import LOADING, say_nothing
 from offapi.task import Task

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from offapi.activation_memory import FreeMemory, activation_bytes, recomputed_bytes
-from offapi.backend import Backend, Limits, ModelSpec, resolve_dtype
+from offapi.backend import Backend, resolve_dtype
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import Limits, ModelSpec
 from offapi.training import whole_model
 from offapi.training.schedule import Schedule
 

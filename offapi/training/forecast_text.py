@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from offapi.backend import Backend, ModelSpec
+from offapi.backend import Backend
 from offapi.episodes import Episode
+from offapi.model_spec import ModelSpec
 from offapi.text.display import duration, plural
 from offapi.training import forecast
 from offapi.training.forecast import Machine, Rounds, Work

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from offapi.backend import Backend, ModelSpec, load
+from offapi.backend import Backend, load
+from offapi.model_spec import ModelSpec
 from offapi.progress import Progress
 from offapi.training.run import Run
 

@@ -14,9 +14,10 @@ import orjson
 from safetensors.numpy import load, save
 
 from offapi import adapter
-from offapi.backend import Arrays, LoraSpec, TrainState
 from offapi.episodes import Floats
 from offapi.errors import RunError
+from offapi.model_spec import LoraSpec
+from offapi.optimizer import Arrays, TrainState
 from offapi.training import whole_model
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"

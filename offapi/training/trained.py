@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offapi import adapter
-from offapi.backend import Arrays, Backend, LoraSpec, ModelSpec
+from offapi.backend import Backend
+from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.adapter_probe import probe_files
 from offapi.models.store import Model
+from offapi.optimizer import Arrays
 from offapi.training import whole_model
 from offapi.training.run import Run
 

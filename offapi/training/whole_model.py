@@ -14,11 +14,11 @@ import orjson
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from offapi.backend import Arrays
 from offapi.episodes import Floats
 from offapi.errors import ModelError
 from offapi.files.float_tensors import decode_floats
 from offapi.models.source import kept_files
+from offapi.optimizer import Arrays
 
 WEIGHTS = "model.safetensors"
 AGAIN = "Take the folder from its run again, or train again."

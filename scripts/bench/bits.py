@@ -58,9 +58,11 @@ def measure(
     """Return the bytes when loaded and at the peak, and the tokens a second."""
     import psutil
 
-    from offapi.backend import AdamW, LoraSpec, ModelSpec, find, load
+    from offapi.backend import find, load
     from offapi.episodes import Episode, Segment
+    from offapi.model_spec import LoraSpec, ModelSpec
     from offapi.models.store import get
+    from offapi.optimizer import AdamW
 
     path = get(model).path
     find(name)  # so that the library's own memory is not counted

@@ -24,7 +24,7 @@ from typing import Any
 import click
 import orjson
 
-from offapi.backend import Backend, ModelSpec, Sampling, default_backend, load
+from offapi.backend import Backend, Sampling, default_backend, load
 from offapi.chat.chat import Chat
 from offapi.checks.kinds import kind_of
 from offapi.cli.output import Output
@@ -36,6 +36,7 @@ from offapi.engine import Matcher, StartMatcher
 from offapi.evaluation import test_set
 from offapi.evaluation.accuracy import score_predictions
 from offapi.evaluation.predict import make_prompt, predict
+from offapi.model_spec import ModelSpec
 from offapi.models import store
 from offapi.task import Task, load_task
 from offapi.task.bind import OneOf, Quote

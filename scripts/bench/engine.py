@@ -117,7 +117,8 @@ def run(arm: str, folder: Path) -> None:
     """Run one arm, in the child process, after a warm-up."""
     work = orjson.loads((folder / "work.json").read_bytes())
     import_from(ROOT if arm == "now" else Path(work["before"]))
-    from offapi.backend import ModelSpec, Sampling, load
+    from offapi.backend import Sampling, load
+    from offapi.model_spec import ModelSpec
 
     backend = load(work["backend"], ModelSpec(path=Path(work["model"])))
     prompts = prompts_of(work)

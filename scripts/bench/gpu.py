@@ -24,8 +24,10 @@ import numpy as np
 import orjson
 import torch
 
-from offapi.backend import Backend, DType, Limits, LoraSpec, ModelSpec, Sampling, TrainState, load
+from offapi.backend import Backend, Sampling, load
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import DType, Limits, LoraSpec, ModelSpec
+from offapi.optimizer import TrainState
 from offapi.policy_loss import Experience, PolicyLoss
 
 

@@ -193,9 +193,9 @@ def run(arm: str, folder: Path) -> None:
 
 def step(work: Result, folder: Path) -> None:
     """Run the steps of recipes/grpo.py: sample, reward, score, measure and update."""
-    from offapi.backend import AdamW
     from offapi.chat.chat import Chat
     from offapi.data.documents import Document
+    from offapi.optimizer import AdamW
     from offapi.rl import metrics
     from offapi.rl.reward_pool import Asked, Rewards
     from offapi.rl.rollouts import Prompt, Sampler, experiences, sample
@@ -249,7 +249,7 @@ def rollout(work: Result, folder: Path) -> None:
 
 def train(work: Result, folder: Path) -> None:
     """Time the update from given completions alone."""
-    from offapi.backend import AdamW
+    from offapi.optimizer import AdamW
 
     backend, batch, loss = grpo_gates.load(work), grpo_gates.given(work), grpo_gates.loss(work)
 

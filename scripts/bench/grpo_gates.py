@@ -18,7 +18,8 @@ from grpo_common import ALPHA, RANK
 from pairs import Clock, Result, finish
 
 if TYPE_CHECKING:
-    from offapi.backend import Arrays, Backend, Sampling
+    from offapi.backend import Backend, Sampling
+    from offapi.optimizer import Arrays
     from offapi.policy_loss import Experience, PolicyLoss
 
 LIMITS = {
@@ -32,11 +33,10 @@ SPREAD = 0.01  # standard deviation of the adapter's B in the gates
 def load(work: Result) -> Backend:
     """Load offapi's backend with a new adapter."""
     from offapi import backend
+    from offapi.model_spec import LoraSpec, ModelSpec
 
-    lora = backend.LoraSpec(RANK, ALPHA)
-    return backend.load(
-        work["backend"], backend.ModelSpec(Path(work["model"]), lora=lora, device=work["device"])
-    )
+    spec = ModelSpec(Path(work["model"]), lora=LoraSpec(RANK, ALPHA), device=work["device"])
+    return backend.load(work["backend"], spec)
 
 
 def sampling(work: Result, temperature: float) -> Sampling:
@@ -93,8 +93,8 @@ def ours(work: Result) -> tuple[list[list[int]], float, Arrays, Arrays]:
     """Return greedy tokens, sampler against trainer in nats, the adapter and its gradient."""
     import numpy as np
 
-    from offapi.backend import AdamW, TrainState
     from offapi.episodes import Episode, Segment
+    from offapi.optimizer import AdamW, TrainState
 
     backend, prompts = load(work), last_prompts(work)
     draw = np.random.default_rng(0)

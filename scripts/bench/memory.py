@@ -114,8 +114,9 @@ def write_model(folder: Path, layers: int) -> None:
 
 def measure(name: str, folder: str, tokens: int, recompute: bool) -> tuple[int, float]:
     """Return the peak of a gradient's memory over the loaded model (bytes), and CPU seconds."""
-    from offapi.backend import LoraSpec, ModelSpec, load
+    from offapi.backend import load
     from offapi.episodes import Episode, Segment
+    from offapi.model_spec import LoraSpec, ModelSpec
 
     backend = load(name, ModelSpec(Path(folder), lora=LoraSpec(), checkpointing=recompute))
     loaded = resident("VmRSS")

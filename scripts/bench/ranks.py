@@ -22,10 +22,12 @@ import click
 import numpy as np
 import orjson
 
-from offapi.backend import AdamW, Backend, LoraSpec, ModelSpec, load
+from offapi.backend import Backend, load
 from offapi.episodes import Episode, Segment
 from offapi.launch import find_launch
+from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.store import get
+from offapi.optimizer import AdamW
 from offapi.ranks.session import joined, leading
 
 MLX_LAUNCH = (

@@ -142,7 +142,8 @@ def run(arm: str, folder: Path) -> None:
 
 def ours(work: Result) -> Any:
     """Return offapi's device and answers, as `offapi label` and `offapi eval` use it."""
-    from offapi.backend import ModelSpec, Sampling, load
+    from offapi.backend import Sampling, load
+    from offapi.model_spec import ModelSpec
 
     backend = load(work["backend"], ModelSpec(path=Path(work["model"]), device=work["device"]))
     sampling = Sampling(max_tokens=work["max_tokens"], stop_ids=tuple(work["stop_ids"]))

@@ -152,8 +152,10 @@ def run(arm: str, folder: Path) -> None:
 
 def ours(work: Result, folder: Path) -> None:
     """Run the steps of recipes/training.py."""
-    from offapi.backend import AdamW, Limits, LoraSpec, ModelSpec, load
+    from offapi.backend import load
     from offapi.episodes import Episode, Segment
+    from offapi.model_spec import Limits, LoraSpec, ModelSpec
+    from offapi.optimizer import AdamW
 
     def episode(row: Result) -> Episode:
         tokens, given = tuple(row["tokens"]), row["given"]

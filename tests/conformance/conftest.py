@@ -19,7 +19,9 @@ import pytest
 import tiny_llama
 
 from offapi import backend as seam
-from offapi.backend import Arrays, Backend, ModelSpec
+from offapi.backend import Backend
+from offapi.model_spec import ModelSpec
+from offapi.optimizer import Arrays
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from offapi.adapter import parameter
-from offapi.backend import LoraSpec, Sampling
+from offapi.backend import Sampling
 from offapi.episodes import Episode
+from offapi.model_spec import LoraSpec
 
 Array = NDArray[np.float64]
 # Nats that float32 may be off: at most 4e-6 was measured on a CPU. `conftest` allows a GPU more.

@@ -17,9 +17,11 @@ import tiny_llama
 from safetensors.numpy import load_file, save_file
 
 from offapi.adapter import CONFIG, WEIGHTS, Base, doubt_base, encode, parameter, read_base
-from offapi.backend import Arrays, Backend, LoraSpec
+from offapi.backend import Backend
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
+from offapi.model_spec import LoraSpec
+from offapi.optimizer import Arrays
 
 Load = Callable[..., Backend]
 UNKNOWN = Base()

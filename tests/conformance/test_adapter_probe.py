@@ -16,8 +16,9 @@ from test_engine import MIXED, alone, drain, gather, same
 from test_engine import folders as folders
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, Backend, DType, ModelSpec
+from offapi.backend import Backend
 from offapi.errors import ModelError
+from offapi.model_spec import DType, ModelSpec
 from offapi.models.adapter_probe import (
     LENGTHS,
     PROBE,
@@ -31,6 +32,7 @@ from offapi.models.adapter_probe import (
     tolerance,
 )
 from offapi.models.parity import ParityRecord
+from offapi.optimizer import Arrays
 
 Load = Callable[..., Backend]
 

@@ -11,9 +11,11 @@ import pytest
 from implementations import EVERY
 from test_rollout import KINDS, PROMPTS, SAMPLED, run, same
 
-from offapi.backend import Arrays, Backend, Completion, Limits, Sampling, StartMatcher
+from offapi.backend import Backend, Completion, Sampling, StartMatcher
 from offapi.engine import Words
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import Limits
+from offapi.optimizer import Arrays
 from offapi.randomness import uniforms
 
 Load = Callable[..., Backend]

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offapi.backend import AdamW, Arrays, Backend, Limits
+from offapi.backend import Backend
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import Limits
+from offapi.optimizer import AdamW, Arrays
 from offapi.policy_loss import Experience, PolicyLoss
 
 Adapted = Callable[..., Backend]

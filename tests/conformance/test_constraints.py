@@ -11,12 +11,13 @@ import pytest
 from bound_answers import MATCH, RECEIPT, SCHEMA, byte_chat, task_of
 
 import offapi
-from offapi.backend import Backend, LoraSpec, Sampling
+from offapi.backend import Backend, Sampling
 from offapi.chat.chat import Chat
 from offapi.checks.schema import schema_validator
 from offapi.constrain import Constraints
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import LoraSpec
 from offapi.policy_loss import Experience, PolicyLoss
 from offapi.rl.rollouts import Prompt, Sampler
 

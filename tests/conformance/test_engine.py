@@ -16,11 +16,13 @@ from test_bound_rollout import GREEDY, ByPosition, sets
 from test_rollout import KINDS, PROMPTS, SAMPLED, SHARED, run
 
 from offapi import adapter as adapters
-from offapi.backend import AdamW, Arrays, Backend, Limits, LoraSpec, TrainState
+from offapi.backend import Backend
 from offapi.completions import Finish
 from offapi.engine import Engine, NewToken, RowRequest
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
+from offapi.model_spec import Limits, LoraSpec
+from offapi.optimizer import AdamW, Arrays, TrainState
 from offapi.randomness import uniforms
 
 Load = Callable[..., Backend]

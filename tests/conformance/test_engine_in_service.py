@@ -17,9 +17,10 @@ from test_engine import folders as folders
 from test_rollout import KINDS, PROMPTS, SAMPLED
 
 from offapi import engine as engine_module
-from offapi.backend import Backend, Limits
+from offapi.backend import Backend
 from offapi.engine import Engine, RowError, RowRequest, Words
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import Limits
 
 Load = Callable[..., Backend]
 PACKAGES = ("offapi.engine", "offapi.prefix_tree", "offapi.backends.")

@@ -20,12 +20,14 @@ from families import FAMILIES
 
 from offapi import backend as backends
 from offapi.adapter import encode
-from offapi.backend import AdamW, Backend, LoraSpec, ModelSpec, Sampling
+from offapi.backend import Backend, Sampling
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
 from offapi.implementations import choose_implementation
+from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models import agreement, parity, store
 from offapi.models.agreement import ParityOutcome
+from offapi.optimizer import AdamW
 from offapi.policy_loss import Experience, PolicyLoss
 
 pytest.importorskip("torch", reason="families are written by transformers, with torch")

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from offapi.backend import AdamW, Backend, Limits, LoraSpec, TrainState
+from offapi.backend import Backend
 from offapi.episodes import Episode, Segment
 from offapi.errors import BackendError
+from offapi.model_spec import Limits, LoraSpec
+from offapi.optimizer import AdamW, TrainState
 from offapi.policy_loss import Experience, PolicyLoss
 
 Load = Callable[..., Backend]

@@ -16,9 +16,11 @@ from test_engine import folders as folders
 from test_mlx_only import open_mlx
 from test_rollout import PROMPTS, SAMPLED, SHARED
 
-from offapi.backend import Arrays, Backend, Limits, TrainState
+from offapi.backend import Backend
 from offapi.engine import RowRequest
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import Limits
+from offapi.optimizer import Arrays, TrainState
 
 pytestmark = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx is not installed")
 

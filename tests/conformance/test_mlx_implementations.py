@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from families import WINDOW, write
 
-from offapi.backend import Backend, LoraSpec, ModelSpec, Sampling, load
+from offapi.backend import Backend, Sampling, load
 from offapi.episodes import Episode, Segment
 from offapi.errors import BackendError, ModelError
+from offapi.model_spec import LoraSpec, ModelSpec
 
 pytest.importorskip("torch", reason="families are written by transformers, with torch")
 backend_module = pytest.importorskip("offapi.backends.mlx_backend.backend")

@@ -11,10 +11,11 @@ import numpy as np
 import oracle
 import pytest
 
-from offapi.backend import Backend, Completion, Limits, ModelSpec, Sampling
+from offapi.backend import Backend, Completion, Sampling
 from offapi.backend import load as load_backend
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
+from offapi.model_spec import Limits, ModelSpec
 
 # Found, not imported: importing mlx before the backend would keep it from the faster BLAS.
 pytestmark = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="mlx is not installed")

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import tiny_llama
 
-from offapi.backend import AdamW, Arrays, Backend, LoraSpec, Sampling, TrainState
+from offapi.backend import Backend, Sampling
 from offapi.episodes import Episode, SamplingMask, Segment
 from offapi.errors import BackendError, ModelError
+from offapi.model_spec import LoraSpec
+from offapi.optimizer import AdamW, Arrays, TrainState
 from offapi.policy_loss import Experience, PolicyLoss
 
 Load = Callable[..., Backend]

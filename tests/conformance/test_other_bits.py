@@ -14,12 +14,13 @@ import tiny_llama
 from imported_row import Quiet
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, Backend
+from offapi.backend import Backend
 from offapi.errors import ModelError
 from offapi.export import adapter_form, fused_form, mlx_form
 from offapi.export.check import ask_source, score_sequences
 from offapi.export.other_bits import measure_other_bits
 from offapi.export.source import ExportSource
+from offapi.optimizer import Arrays
 
 Load = Callable[..., Backend]
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offapi.backend import AdamW, Arrays, Backend, TrainState
+from offapi.backend import Backend
 from offapi.episodes import Episode, Segment
 from offapi.moment_levels import BLOCK
+from offapi.optimizer import AdamW, Arrays, TrainState
 
 Load = Callable[..., Backend]
 EIGHT = AdamW(bits=8, weight_decay=0.1)

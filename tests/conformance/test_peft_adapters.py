@@ -20,12 +20,14 @@ from test_bound_rollout import GREEDY
 from test_engine import answer_all
 
 from offapi.adapter import CONFIG, WEIGHTS, read
-from offapi.backend import AdamW, Arrays, Backend, LoraSpec, TrainState
+from offapi.backend import Backend
 from offapi.engine import RowRequest
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
 from offapi.export.mlx_form import write_adapter
 from offapi.export.source import merged_tensors
+from offapi.model_spec import LoraSpec
+from offapi.optimizer import AdamW, Arrays, TrainState
 
 Load = Callable[..., Backend]
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

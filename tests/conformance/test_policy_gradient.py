@@ -17,18 +17,11 @@ from implementations import EVERY
 from policy_oracle import Array, Sample
 
 from offapi.adapter import Base, encode, module, parameter
-from offapi.backend import (
-    AdamW,
-    Arrays,
-    Backend,
-    Completion,
-    Limits,
-    LoraSpec,
-    Sampling,
-    TrainState,
-)
+from offapi.backend import Backend, Completion, Sampling
 from offapi.episodes import Episode, Metrics, SamplingMask, Segment
 from offapi.errors import BackendError
+from offapi.model_spec import Limits, LoraSpec
+from offapi.optimizer import AdamW, Arrays, TrainState
 from offapi.policy_loss import Experience, PolicyLoss, Update
 
 Load = Callable[..., Backend]

@@ -22,12 +22,13 @@ import tiny_llama
 from safetensors.numpy import load_file, save_file
 
 from offapi import adapter as adapters
-from offapi.backend import AdamW, Arrays, Backend, Sampling, TrainState
+from offapi.backend import Backend, Sampling
 from offapi.engine import RowRequest
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError, OffapiError
 from offapi.models import store
 from offapi.models.agreement import establish_parity
+from offapi.optimizer import AdamW, Arrays, TrainState
 
 needs_bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from offapi import backend as seam
-from offapi.backend import AdamW, Arrays, Backend, LoraSpec, ModelSpec, Sampling, TrainState
+from offapi.backend import Backend, Sampling
 from offapi.constrain import Constraints
 from offapi.episodes import Episode, Segment, Totals
 from offapi.errors import BackendError
+from offapi.model_spec import LoraSpec, ModelSpec
+from offapi.optimizer import AdamW, Arrays, TrainState
 from offapi.policy_loss import Experience, PolicyLoss
 from offapi.ranks import sharding
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from offapi import adapter
-from offapi.backend import AdamW, Backend, LoraSpec, ModelSpec, Sampling, load
+from offapi.backend import Backend, Sampling, load
 from offapi.chat.chat import Chat
 from offapi.demo.generate import generate
 from offapi.demo.task import task
 from offapi.episodes import Episode, Floats
+from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.store import Model
+from offapi.optimizer import AdamW
 from offapi.training.schedule import Schedule
 
 TOLERANCE = 1e-3  # nats

@@ -11,8 +11,10 @@ import oracle
 import pytest
 from implementations import EVERY
 
-from offapi.backend import Arrays, Backend, Completion, Limits, Sampling
+from offapi.backend import Backend, Completion, Sampling
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import Limits
+from offapi.optimizer import Arrays
 from offapi.randomness import uniforms
 
 Load = Callable[..., Backend]

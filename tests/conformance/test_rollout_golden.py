@@ -15,7 +15,8 @@ import orjson
 import pytest
 from test_rollout import KINDS, PROMPTS, SAMPLED, run
 
-from offapi.backend import Backend, Completion, Limits, Sampling
+from offapi.backend import Backend, Completion, Sampling
+from offapi.model_spec import Limits
 
 Load = Callable[..., Backend]
 GOLDEN = Path(__file__).parent / "rollout_golden.json"

@@ -15,9 +15,11 @@ import tiny_llama
 from implementations import EVERY
 
 from offapi.adapter import Base, encode, parameter
-from offapi.backend import Arrays, Backend, Limits, LoraSpec
+from offapi.backend import Backend
 from offapi.episodes import Episode, Segment
 from offapi.errors import BackendError, ModelError
+from offapi.model_spec import Limits, LoraSpec
+from offapi.optimizer import Arrays
 
 Load = Callable[..., Backend]
 SHAPE = LoraSpec(rank=4, alpha=6.0)
@@ -134,7 +136,7 @@ def test_an_adapter_loads_the_same_in_peft(load: Load, folder: Path, model_folde
 def test_an_adapter_trained_on_one_backend_runs_on_the_other(
     load: Load, backend_name: str, tmp_path: Path
 ) -> None:
-    from offapi.backend import AdamW
+    from offapi.optimizer import AdamW
 
     other = {"torch": "mlx", "mlx": "torch"}[backend_name]
     if find_spec(other) is None:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from families import write
 
-from offapi.backend import Backend, Limits, LoraSpec, ModelSpec, Sampling, load
+from offapi.backend import Backend, Sampling, load
 from offapi.engine import RowRequest
 from offapi.episodes import Episode, Segment
 from offapi.errors import ModelError
+from offapi.model_spec import Limits, LoraSpec, ModelSpec
 
 torch = pytest.importorskip("torch")
 attention = pytest.importorskip("offapi.backends.torch_backend.attention")

@@ -11,19 +11,11 @@ import numpy as np
 import oracle
 import pytest
 
-from offapi.backend import (
-    AdamW,
-    Arrays,
-    Backend,
-    Completion,
-    Limits,
-    LoraSpec,
-    ModelSpec,
-    Sampling,
-    TrainState,
-)
+from offapi.backend import Backend, Completion, Sampling
 from offapi.backend import load as load_backend
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import Limits, LoraSpec, ModelSpec
+from offapi.optimizer import AdamW, Arrays, TrainState
 
 torch = pytest.importorskip("torch")
 graphs = pytest.importorskip("offapi.backends.torch_backend.cuda_graphs")

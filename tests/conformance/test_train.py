@@ -11,9 +11,11 @@ import oracle
 import pytest
 from implementations import EVERY
 
-from offapi.backend import AdamW, Arrays, Backend, Limits, LoraSpec, TrainState
+from offapi.backend import Backend
 from offapi.episodes import Episode, Segment
 from offapi.errors import BackendError
+from offapi.model_spec import Limits, LoraSpec
+from offapi.optimizer import AdamW, Arrays, TrainState
 
 Load = Callable[..., Backend]
 SHAPE = LoraSpec(rank=4, alpha=6.0)

@@ -15,9 +15,11 @@ import tiny_llama
 from safetensors.numpy import load_file
 
 from offapi import adapter
-from offapi.backend import AdamW, LoraSpec, ModelSpec, load
+from offapi.backend import load
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import LoraSpec, ModelSpec
+from offapi.optimizer import AdamW
 from offapi.report.story import make_story
 from offapi.rl.heldout import probe
 from offapi.rl.rollouts import Prompt

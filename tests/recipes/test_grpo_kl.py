@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import tiny_llama
 
-from offapi.backend import Backend, LoraSpec, ModelSpec, Sampling, load
+from offapi.backend import Backend, Sampling, load
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.policy_loss import PolicyLoss
 from offapi.rl.reward_pool import Judged
 from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup, Sampled

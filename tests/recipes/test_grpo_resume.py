@@ -22,8 +22,8 @@ import recipe_folder
 from grpo_signal import Fault, Runner, contents
 
 from offapi.adapter import read_base
-from offapi.backend import LoraSpec
 from offapi.files import atomic
+from offapi.model_spec import LoraSpec
 from offapi.rl.monitor import Trail
 from offapi.training import train_state
 from offapi.training.checkpoints import Checkpoint

@@ -13,9 +13,11 @@ import pytest
 import recipe_folder
 
 from offapi import adapter
-from offapi.backend import AdamW, LoraSpec, ModelSpec, TrainState, load
+from offapi.backend import load
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.adapter_probe import PROBE
+from offapi.optimizer import AdamW, TrainState
 from offapi.training import train_state
 
 TIMEOUT = 120  # seconds

@@ -14,7 +14,7 @@ import recipe_folder
 
 import offapi
 from offapi import adapter
-from offapi.backend import ModelSpec, Sampling, load
+from offapi.backend import Sampling, load
 from offapi.chat.chat import Chat
 from offapi.chat.template_options import CLOCK
 from offapi.checks import is_json
@@ -23,6 +23,7 @@ from offapi.data.documents import Document
 from offapi.evaluation import evaluate
 from offapi.evaluation.accuracy import score_predictions
 from offapi.evaluation.predict import predict
+from offapi.model_spec import ModelSpec
 from offapi.models.store import Model
 from offapi.predict.predict_documents import Asking, predict_documents
 from offapi.rl import rollout_files

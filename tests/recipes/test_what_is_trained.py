@@ -16,13 +16,15 @@ from recipe_folder import offapi
 from watched_backend import Noted, watch_backends
 
 from offapi import Example, Task
-from offapi.backend import AdamW, LoraSpec, ModelSpec, load
+from offapi.backend import load
 from offapi.chat.chat import Chat
 from offapi.checks import is_json
 from offapi.cli.output import Output
 from offapi.data.documents import Document
 from offapi.episodes import Episode
 from offapi.evaluation.predict import predict
+from offapi.model_spec import LoraSpec, ModelSpec
+from offapi.optimizer import AdamW
 from offapi.task import load_task
 from offapi.teachers.labels_file import Label, read_labels
 from offapi.teachers.teacher import Request, Usage

@@ -8,7 +8,8 @@ import numpy as np
 import tiny_llama
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, LoraSpec
+from offapi.model_spec import LoraSpec
+from offapi.optimizer import Arrays
 
 RANK = tiny_llama.HIDDEN  # so that A and B of a square layer fit transposed too
 TARGETS = ("gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")

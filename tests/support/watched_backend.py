@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from offapi.backend import AdamW, Backend, ModelSpec, load
+from offapi.backend import Backend, load
 from offapi.episodes import Episode
+from offapi.model_spec import ModelSpec
+from offapi.optimizer import AdamW
 from offapi.policy_loss import Experience, PolicyLoss, Update
 from offapi.training import job
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from offapi import backend
-from offapi.backend import AdamW, Limits, LoraSpec, ModelSpec
 from offapi.errors import BackendError
+from offapi.model_spec import Limits, LoraSpec, ModelSpec
+from offapi.optimizer import AdamW
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ LAYERS = (
     "files workers stats config",
     "episodes",
     "randomness policy_loss completions activation_memory implementations moment_levels",
+    "model_spec optimizer",
     "launch",
     "engine prefix_tree",
     "backend",
@@ -63,6 +64,8 @@ SEAM = {
     "prefix_tree",
     "activation_memory",
     "backend",
+    "model_spec",
+    "optimizer",
     "adapter",
     "moment_levels",
 }

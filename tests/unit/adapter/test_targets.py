@@ -12,8 +12,8 @@ from peft.utils.other import get_pattern_key
 
 from offapi.adapter import ModuleLora, resolve
 from offapi.adapter.peft_config import config_of, spec_of
-from offapi.backend import LINEARS, LoraSpec
 from offapi.errors import ModelError
+from offapi.model_spec import LINEARS, LoraSpec
 
 WHERE = Path("model")
 ATTENTION = [f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")]

@@ -17,7 +17,6 @@ from safetensors.numpy import load_file, save_file
 from tiny_adapter import RANK, draw_adapter, write_adapter
 
 from offapi import adapter as adapters
-from offapi.backend import Arrays, LoraSpec
 from offapi.errors import ExportError, ModelError
 from offapi.export import adapter_form, fused_form, mlx_form
 from offapi.export.check import (
@@ -34,7 +33,9 @@ from offapi.export.prompts import CHATS
 from offapi.export.reopen import FormQuestions, answer
 from offapi.export.safetensors_file import encode_tensor, read_layout, read_tensor
 from offapi.export.source import ExportSource
+from offapi.model_spec import LoraSpec
 from offapi.models.adapter_probe import probe_files
+from offapi.optimizer import Arrays
 
 Tool = tuple[str, ExportSource, SourceAnswers]
 LIBRARY = {"torch_backend": "torch", "mlx_backend": "mlx"}

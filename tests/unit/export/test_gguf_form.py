@@ -17,10 +17,10 @@ import tiny_gguf
 from safetensors.numpy import load_file
 
 from offapi import adapter as adapters
-from offapi.backend import LoraSpec
 from offapi.export.check import FormCheck, SourceAnswers, ask_source, load_source
 from offapi.export.reopen import FormQuestions
 from offapi.export.source import ExportSource
+from offapi.model_spec import LoraSpec
 from offapi.models.normal_config import normalise_config
 from offapi.predict.answering_model import AnsweringModel
 

@@ -11,9 +11,10 @@ import orjson
 import pytest
 
 import offapi
-from offapi.backend import Backend, ModelSpec, load
+from offapi.backend import Backend, load
 from offapi.data.documents import Document
 from offapi.errors import DataError
+from offapi.model_spec import ModelSpec
 from offapi.on_ray import GradeBatches, LabelBatches, PredictBatches
 from offapi.on_ray.lines import read_lines
 from offapi.teachers.labels_file import read_labels

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offapi.backend import LoraSpec, ModelSpec, TrainState
 from offapi.errors import RunError
+from offapi.model_spec import LoraSpec, ModelSpec
+from offapi.optimizer import TrainState
 from offapi.ranks import ranks
 from offapi.ranks.messages import LoadModel, Restore, decode_command, encode
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from offapi.backend import Completion, DType, Finish
+from offapi.backend import Completion, Finish
 from offapi.data.documents import Document
 from offapi.errors import GateFailed
+from offapi.model_spec import DType
 from offapi.rl import gates
 from offapi.rl.gates import Problem, Streaks
 from offapi.rl.reward_pool import Judged

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tiny_llama
 
-from offapi.backend import Backend, Completion, Group, LoraSpec, ModelSpec, Sampling
+from offapi.backend import Backend, Completion, Group, Sampling
 from offapi.backend import load as load_backend
 from offapi.chat.chat import Chat
 from offapi.data.documents import Document
 from offapi.engine import StartMatcher
 from offapi.errors import ConfigError
+from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.policy_loss import PolicyLoss
 from offapi.rl.reward_pool import Judged, Rewards
 from offapi.rl.rollouts import (

@@ -15,12 +15,14 @@ import tiny_llama
 
 import offapi
 from offapi import adapter
-from offapi.backend import Completion, LoraSpec, ModelSpec, TrainState
+from offapi.backend import Completion
 from offapi.checks import is_json
 from offapi.data.documents import Document
 from offapi.episodes import Episode, Floats
 from offapi.errors import GateFailed
+from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.adapter_probe import PROBE
+from offapi.optimizer import TrainState
 from offapi.rl.gates import Problem
 from offapi.rl.heldout import HeldOut
 from offapi.rl.monitor import Decision, Figures, Trail, find_learned

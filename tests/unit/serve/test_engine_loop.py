@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tiny_llama
 
-from offapi.backend import ModelSpec, Sampling, load
+from offapi.backend import Sampling, load
 from offapi.engine import Engine, RowRequest, Words
 from offapi.errors import BackendError
+from offapi.model_spec import ModelSpec
 from offapi.serve.engine_loop import EngineLoop
 from offapi.serve.errors import ApiError
 

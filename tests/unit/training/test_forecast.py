@@ -11,8 +11,9 @@ import pytest
 import tiny_llama
 
 from offapi.activation_memory import activation_bytes
-from offapi.backend import Backend, Limits, Memory, ModelSpec
+from offapi.backend import Backend, Memory
 from offapi.episodes import Episode, Segment
+from offapi.model_spec import Limits, ModelSpec
 from offapi.training import forecast, forecast_text
 from offapi.training.schedule import Schedule
 

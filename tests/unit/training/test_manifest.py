@@ -121,7 +121,7 @@ def test_where_files_are_does_not_matter_to_an_arm(folder: Path) -> None:
 
 def test_a_resumed_run_may_have_lower_limits_and_more_workers(folder: Path) -> None:
     began = describe_run(config(folder, "grpo", workers=1))
-    lower = import_module("offapi.backend").Limits(rollout_rows=8)
+    lower = import_module("offapi.model_spec").Limits(rollout_rows=8)
     now = describe_run(config(folder, "grpo", workers=7, limits=lower))
     assert now != began
     assert as_begun(now, began, config(folder, "grpo")) == began
