@@ -7,6 +7,7 @@ function of that shape is a check; offapi comes with these. Functions with param
 
 from typing import TYPE_CHECKING, NoReturn
 
+from offapi.checks.agent_trace import from_tools, no_repeated_calls, supported, tool_used
 from offapi.checks.custom import own
 from offapi.checks.gold import matches_gold
 from offapi.checks.in_source import in_source
@@ -37,6 +38,7 @@ __all__ = [
     "date_order",
     "final_total",
     "fits_schema",
+    "from_tools",
     "in_header",
     "in_range",
     "in_source",
@@ -47,6 +49,7 @@ __all__ = [
     "matches_gold",
     "must_contain",
     "must_not_contain",
+    "no_repeated_calls",
     "no_repetition",
     "not_before",
     "not_future",
@@ -55,7 +58,9 @@ __all__ = [
     "pattern",
     "repairable_json",
     "similar_to_gold",
+    "supported",
     "tool_calls_fit",
+    "tool_used",
 ]
 
 if not TYPE_CHECKING:

@@ -28,7 +28,7 @@ class Environment(Protocol):
         ...
 
     def step(self, turn: Turn) -> Observation:
-        """Answer a turn that is not final. What a tool raises is an observation for the model, not an error."""
+        """Answer a turn that is not final. What a tool raises is an observation, not an error."""
         ...
 
     def score(self, messages: Sequence[Mapping[str, Any]]) -> float | None:
