@@ -18,6 +18,8 @@ from offapi.errors import ModelError
 FILE = "implementations.json"
 # packed: rows packed and prefixes shared, by offapi; library: the library's own forward and cache
 Implementation = Literal["auto", "packed", "library"]
+# rotary embeddings whose angles depend on the length of the text, so that packed rows are not apart
+GROWING_ROPES = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,7 @@ def attend(
             "the model's attention needs a mask of its own, which packed rows do not support.",
             next_step="Use implementation = 'library'.",
         )
-    cap, sinks_H = rest.get("softcap"), rest.get("s_aux")
-    scores = None if cap is None and sinks_H is None else Scores(cap, sinks_H)
+    scores = Scores(scaling, sliding_window, rest.get("softcap"), rest.get("s_aux"))
     layer: Any = module.layer_idx
-    mixed = layout.attend(layer, query, key, value, scaling, sliding_window, scores)
+    mixed = layout.attend(layer, query, key, value, scores)
     return mixed.transpose(1, 2), None

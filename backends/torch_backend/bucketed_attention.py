@@ -48,9 +48,7 @@ class Rectangles:
     parts: tuple[Rectangle, ...]
     order: Tensor  # where each place of the pack is in the parts' real queries, end to end
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, scale: float, scores: Scores | None = None
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         """Attend all rows, part by part; return (1, heads, L, head_dim).
 
         `q` is (1, heads, L, head_dim); `k` and `v` are (1, kv_heads, S, head_dim), with all places
@@ -62,23 +60,21 @@ class Rectangles:
             rows, length, keys = part.shape
             own_q = _take(flat_q, part.queries, rows, length)
             own_k, own_v = (_take(x, part.keys, rows, keys) for x in (flat_k, flat_v))
-            mixed = _mix(own_q, own_k, own_v, part.seen, scale, scores)
+            mixed = _mix(own_q, own_k, own_v, part.seen, scores)
             outputs.append(mixed.transpose(1, 2).flatten(0, 1).index_select(0, part.real))
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return output.index_select(0, self.order).transpose(0, 1)[None]
 
 
-def _mix(
-    q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale: float, scores: Scores | None
-) -> Tensor:
+def _mix(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scores: Scores) -> Tensor:
     """Attend the rows of one rectangle, (R, heads, L, head_dim)."""
-    if scores is not None:
-        return scores.attend(q, k, v, seen, scale)
+    if not scores.plain:
+        return scores.attend(q, k, v, seen)
     copies = q.shape[1] // k.shape[1]
     if copies > 1:  # in fp32 the kernels that store no scores do not take grouped heads
         k, v = k.repeat_interleave(copies, dim=1), v.repeat_interleave(copies, dim=1)
     return scaled_dot_product_attention(
-        q, k, v, attn_mask=seen, is_causal=seen is None, scale=scale
+        q, k, v, attn_mask=seen, is_causal=seen is None, scale=scores.scale
     )
 
 

@@ -16,7 +16,6 @@ from .scores import Scores
 
 KV = tuple[Tensor, Tensor]  # keys and values, each (1, kv_heads, T, head_dim)
 Run = dict[int, KV]  # those of consecutive tokens, by layer
-PLAIN = Scores()
 GROWTH = 128  # tokens by which slots grow once they are in use
 
 
@@ -105,16 +104,7 @@ class Decoding:
         self.rows_R = torch.arange(len(lengths_R), device=lengths_R.device)
         self.unseen.clear()
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: float,
-        window: int | None,
-        scores: Scores | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         """Attend with q, k, v that arrive as one packed row: (1, heads, R, head_dim)."""
         keys, values = self.slots[layer]
         rows, kv_heads, dim = q.shape[2], k.shape[1], q.shape[3]
@@ -123,14 +113,12 @@ class Decoding:
         # The query heads that share a key head stand together.
         grouped = q[0].transpose(0, 1).reshape(rows * kv_heads, -1, dim)
         own_k, own_v = (slot[:rows, :, : self.longest].flatten(0, 1) for slot in (keys, values))
-        kind = scores or PLAIN
-        own = kind.masked(
-            self._unseen(window, kv_heads, q.dtype), grouped, own_k.transpose(1, 2), scale
-        )
+        unseen = self._unseen(scores.window, kv_heads, q.dtype)
+        own = scores.masked(unseen, grouped, own_k.transpose(1, 2))
         if layer not in self.prefix:
-            mixed = torch.bmm(kind.softmax(own, kind.grouped_sinks(rows, kv_heads)), own_v)
+            mixed = torch.bmm(scores.softmax(own, scores.grouped_sinks(rows, kv_heads)), own_v)
         else:
-            mixed = self._with_prefix(layer, grouped, own, own_v, scale, window, kind)
+            mixed = self._with_prefix(layer, grouped, own, own_v, scores)
         return mixed.reshape(rows, -1, v.shape[3]).transpose(0, 1)[None]
 
     def _unseen(self, window: int | None, kv_heads: int, dtype: torch.dtype) -> Tensor:
@@ -150,14 +138,7 @@ class Decoding:
         return unseen
 
     def _with_prefix(
-        self,
-        layer: int,
-        grouped: Tensor,
-        own: Tensor,
-        own_v: Tensor,
-        scale: float,
-        window: int | None,
-        kind: Scores,
+        self, layer: int, grouped: Tensor, own: Tensor, own_v: Tensor, kind: Scores
     ) -> Tensor:
         """Return the values mixed by one softmax over shared and own keys.
 
@@ -181,13 +162,13 @@ class Decoding:
 
         scores = split(
             torch.baddbmm(
-                grouped.new_empty(()), merge(grouped), k.transpose(1, 2), beta=0, alpha=scale
+                grouped.new_empty(()), merge(grouped), k.transpose(1, 2), beta=0, alpha=kind.scale
             )
         )
         scores = kind.capped(scores)
-        if window is not None:
+        if kind.window is not None:
             places_S = torch.arange(self.shared, device=own.device)
-            gone_RS = places_S[None] <= self.lengths_R[:, None] + self.shared - window
+            gone_RS = places_S[None] <= self.lengths_R[:, None] + self.shared - kind.window
             gone = gone_RS.repeat_interleave(kv_heads, dim=0)[:, None]
             scores = scores.masked_fill(gone, float("-inf"))
         if self.follows_R is not None:

@@ -122,18 +122,9 @@ class Probe(Packed):
 
     windows: dict[int, int | None] = field(default_factory=dict)
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: float,
-        window: int | None,
-        scores: Scores | None = None,
-    ) -> Tensor:
-        self.windows[layer] = window
-        return super().attend(layer, q, k, v, scale, window, scores)
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
+        self.windows[layer] = scores.window
+        return super().attend(layer, q, k, v, scores)
 
 
 def probe_rows(policy: Policy) -> Tensor:

@@ -31,40 +31,24 @@ class Packed:
     masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
     laid: dict[int | None, Rectangles] = field(default_factory=dict)  # by window
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: float,
-        window: int | None,
-        scores: Scores | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         if self.keep is not None:
             self.keep[layer] = (k, v)
         way = self.by_rectangles if q.is_cuda else self.by_rows
-        return way(layer, q, k, v, scale, window, scores)
+        return way(layer, q, k, v, scores)
 
-    def by_rectangles(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: float,
-        window: int | None,
-        scores: Scores | None = None,
-    ) -> Tensor:
+    def by_rectangles(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         """Attend all rows in a few calls, for devices that wait for launches."""
         earlier = 0
         if layer in self.prefix:
             before = self.prefix[layer]
             earlier = before[0].shape[2]
             k, v = torch.cat((before[0], k), dim=2), torch.cat((before[1], v), dim=2)
-        if window not in self.laid:
-            self.laid[window] = rectangles(self._rows(earlier), earlier, window, q.device)
-        return self.laid[window].attend(q, k, v, scale, scores)
+        laid = self.laid.get(scores.window)
+        if laid is None:
+            laid = rectangles(self._rows(earlier), earlier, scores.window, q.device)
+            self.laid[scores.window] = laid
+        return laid.attend(q, k, v, scores)
 
     def _rows(self, earlier: int) -> list[PackedRow]:
         rows: list[PackedRow] = []
@@ -79,16 +63,7 @@ class Packed:
                 start += length
         return rows
 
-    def by_rows(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: float,
-        window: int | None,
-        scores: Scores | None = None,
-    ) -> Tensor:
+    def by_rows(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         """Attend row by row without padding, for devices that are slow at arithmetic."""
         parts = []
         start = 0
@@ -97,37 +72,27 @@ class Packed:
             if shared:
                 rows = slice(start, start + shared)
                 before = (k[:, :, rows], v[:, :, rows])
-                parts.append(self._row(q[:, :, rows], before, None, scale, window, scores))
+                parts.append(self._row(q[:, :, rows], before, None, scores))
                 start += shared
             for length in lengths:
                 rows = slice(start, start + length)
                 own = k[:, :, rows], v[:, :, rows]
-                parts.append(self._row(q[:, :, rows], own, before, scale, window, scores))
+                parts.append(self._row(q[:, :, rows], own, before, scores))
                 start += length
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
-    def _row(
-        self,
-        q: Tensor,
-        own: KV,
-        before: KV | None,
-        scale: float,
-        window: int | None,
-        scores: Scores | None,
-    ) -> Tensor:
+    def _row(self, q: Tensor, own: KV, before: KV | None, scores: Scores) -> Tensor:
         if before is not None:
             own = (torch.cat((before[0], own[0]), dim=2), torch.cat((before[1], own[1]), dim=2))
-        k, v = own
+        (k, v), window = own, scores.window
+        causal = before is None and (window is None or q.shape[2] <= window)
+        mask = None if causal else self._mask(q.shape[2], k.shape[2], window, q.device)
+        if not scores.plain:
+            return scores.attend(q, k, v, mask)
         gqa = k.shape[1] != q.shape[1]
-        if scores is not None:
-            mask = self._mask(q.shape[2], k.shape[2], window, q.device)
-            return scores.attend(q, k, v, mask, scale)
-        if before is None and (window is None or q.shape[2] <= window):
-            return scaled_dot_product_attention(
-                q, k, v, is_causal=True, scale=scale, enable_gqa=gqa
-            )
-        mask = self._mask(q.shape[2], k.shape[2], window, q.device)
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=gqa)
+        return scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=scores.scale, enable_gqa=gqa
+        )
 
     def _mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
         """Return the causal mask of the last `queries` of `keys` positions within `window`, (L, S).

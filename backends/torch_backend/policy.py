@@ -23,6 +23,7 @@ from transformers.modeling_utils import AttentionInterface
 
 from offapi.backend import Memory
 from offapi.errors import BackendError, ModelError
+from offapi.implementations import GROWING_ROPES
 from offapi.model_spec import Limits, ModelSpec
 
 from . import full, quantised
@@ -36,7 +37,6 @@ from .merged_weights import Merged
 ATTENTION = "offapi"
 # keys of configurations whose layers wait for numbers of the device
 LOOKS_BACK = ("num_experts", "num_local_experts", "n_routed_experts", "activation_sparsity_pattern")
-GROWS = ("dynamic", "longrope")  # rotary embeddings that depend on the length of the text
 LARGEST = 16384  # tokens of a micro-batch on CUDA
 AttentionInterface.register(ATTENTION, attend)
 
@@ -117,7 +117,7 @@ class Policy:
         """
         config = self.model.config.get_text_config()
         rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-        if rope is None or not any(kind in str(rope) for kind in GROWS):
+        if rope is None or not any(kind in str(rope) for kind in GROWING_ROPES):
             return None
         first = rope.get("original_max_position_embeddings") if "longrope" in str(rope) else None
         return int(first or config.max_position_embeddings)

@@ -1,4 +1,4 @@
-"""Attention whose scores are more than a product: a cap on them, or a sink next to the keys.
+"""What a layer makes of its scores: their scale, a window, a cap on them, a sink next to the keys.
 
 A cap is cap * tanh(score / cap) (arXiv 2408.00118). A sink is one more score for each head, which
 takes its share of the softmax and adds no value (arXiv 2309.17453, with learned scores). No fused
@@ -16,10 +16,17 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a layer does to its scores besides scaling them."""
+    """What a layer makes of the products of its queries and keys."""
 
+    scale: float
+    window: int | None = None  # keys that a query sees, its own included; None: all before it
     cap: float | None = None
     sinks_H: Tensor | None = None  # one score for each query head
+
+    @property
+    def plain(self) -> bool:
+        """Whether torch's fused kernels compute it."""
+        return self.cap is None and self.sinks_H is None
 
     def capped(self, scores: Tensor) -> Tensor:
         """Return `scores` after the cap."""
@@ -33,7 +40,7 @@ class Scores:
         both = torch.cat((scores, sinks), dim=-1).softmax(-1, dtype=torch.float32)
         return both[..., :-1].to(scores.dtype)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale: float) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
         """Attend (R, heads, L, head_dim) to (R, kv_heads, S, head_dim) where `seen` is True.
 
         Without `seen`, which has a shape that broadcasts to (R, heads, L, S), it is causal.
@@ -43,19 +50,19 @@ class Scores:
         copies = q.shape[1] // k.shape[1]
         if copies > 1:
             k, v = k.repeat_interleave(copies, dim=1), v.repeat_interleave(copies, dim=1)
-        scores = self.capped(q @ k.transpose(2, 3) * scale)
+        scores = self.capped(q @ k.transpose(2, 3) * self.scale)
         scores = scores.masked_fill(~seen, float("-inf"))
         sinks = None if self.sinks_H is None else self.sinks_H.view(1, -1, 1, 1)
         return self.softmax(scores, sinks) @ v
 
-    def masked(self, unseen: Tensor, q: Tensor, k: Tensor, scale: float) -> Tensor:
+    def masked(self, unseen: Tensor, q: Tensor, k: Tensor) -> Tensor:
         """Return the scores of a batched product q k, with `unseen` (0 or -inf) added.
 
         Without a cap it is one product: on a GPU scale and mask would each be a separate kernel.
         """
         if self.cap is None:
-            return torch.baddbmm(unseen, q, k, alpha=scale)
-        return self.capped(torch.bmm(q, k) * scale) + unseen
+            return torch.baddbmm(unseen, q, k, alpha=self.scale)
+        return self.capped(torch.bmm(q, k) * self.scale) + unseen
 
     def grouped_sinks(self, rows: int, kv_heads: int) -> Tensor | None:
         """Return the sinks as (rows * kv_heads, heads of a key head, 1)."""

@@ -21,10 +21,10 @@ import orjson
 from offapi import backend as backends
 from offapi.episodes import Floats
 from offapi.errors import ModelError
+from offapi.implementations import GROWING_ROPES
 
 LONGEST = 100  # tokens: a window beyond is measured on a copy whose windows are SHORT
 SHORT = 48
-GROWS = ("dynamic", "longrope")  # ropes whose angles depend on the length of the text
 WINDOWS = ("sliding_window", "attention_chunk_size", "original_max_position_embeddings")
 
 
@@ -75,7 +75,9 @@ def shortened(config: Mapping[str, Any]) -> dict[str, Any] | None:
     rope = config.get("rope_parameters") or {}
     groups = [config, rope, *(value for value in rope.values() if isinstance(value, dict))]
     kinds = {str(group.get("rope_type")) for group in groups}
-    grows = bool(kinds & set(GROWS)) or any("llama_4_scaling_beta" in group for group in groups)
+    grows = bool(kinds & set(GROWING_ROPES)) or any(
+        "llama_4_scaling_beta" in group for group in groups
+    )
     keys = WINDOWS if grows else WINDOWS[:2]
     found = [group[key] for group in groups for key in keys if type(group.get(key)) is int]
     limit = config.get("max_position_embeddings") if "dynamic" in kinds else None

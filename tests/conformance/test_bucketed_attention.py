@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 packed = pytest.importorskip("offapi.backends.torch_backend.packed_attention")
+Scores = pytest.importorskip("offapi.backends.torch_backend.scores").Scores
 
 TREES = {
     "alone": ((0, (7,)),),
@@ -41,7 +42,7 @@ def test_rectangles_compute_what_rows_compute(name: str, earlier: int, window: i
         q, k, v = draw(count, 6, 0), draw(count, 2, 1), draw(count, 2, 2)
         before = (draw(earlier, 2, 3), draw(earlier, 2, 4)) if earlier else ()
         layout = packed.Packed(trees, prefix={0: before} if before else {})
-        out = getattr(layout, how)(0, q, k, v, 0.3, window)
+        out = getattr(layout, how)(0, q, k, v, Scores(0.3, window))
         weights = draw(count, 6, 5).detach()
         (out * weights).sum().backward()
         results.append((out.detach(), *(x.grad for x in (q, k, v, *before))))
@@ -77,7 +78,7 @@ def test_a_decoded_token_sees_as_many_keys_as_its_window(shared: int, window: in
         cache.prefix[0] = (draw(shared, 2, 3).detach(), draw(shared, 2, 4).detach())
     cache.admit({0: (own_k, own_v)}, lengths, [1] * len(lengths), 0)
     cache.place(torch.tensor(lengths), max(lengths) + 1)
-    found = cache.attend(0, q, k, v, 0.3, window)
+    found = cache.attend(0, q, k, v, Scores(0.3, window))
     starts = [0, 1, 4]
     for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         parts = [

@@ -66,6 +66,7 @@ SEAM = {
     "prefix_tree",
     "activation_memory",
     "backend",
+    "implementations",
     "model_spec",
     "optimizer",
     "adapter",
