@@ -16,11 +16,23 @@ if TYPE_CHECKING:
     from offapi.task import Example, Task
     from offapi.task.bind import one_of, quote
     from offapi.teachers.judge import judge
+    from offapi.tools.episode_state import EpisodeState
 
 __version__ = "0.1.0"
-__all__ = ["Example", "Kind", "Task", "__version__", "judge", "one_of", "open", "quote"]
+__all__ = [
+    "EpisodeState",
+    "Example",
+    "Kind",
+    "Task",
+    "__version__",
+    "judge",
+    "one_of",
+    "open",
+    "quote",
+]
 
 _HOMES = {
+    "EpisodeState": "offapi.tools.episode_state",
     "Task": "offapi.task",
     "Example": "offapi.task",
     "Kind": "offapi.checks.kinds",

@@ -1,11 +1,12 @@
 """Task: one file a user writes, used by every recipe to prompt, to learn and to grade.
 
 The same object writes the prompt and the answer that the student learns, and grades any answer with
-its checks. Left out: tokens (`offapi.chat.chat`) and tools (not yet).
+its checks. Left out: tokens (`offapi.chat.chat`) and running tools (`offapi.agent`).
 """
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from offapi.task.answer_text import spell
 from offapi.task.bind import Bind
 from offapi.task.example import Example
 from offapi.task.validate import validate_task
+from offapi.tools.environment import Environment
+from offapi.tools.offered import ToolSource, schemas_of
 from offapi.workers import time_limit
 
 Weighted = tuple[Check, float]
@@ -70,6 +73,11 @@ class Task:
 
     `strict` refuses an answer in a code fence or a tool call, which is otherwise read as if it
     stood alone. Set it where a student's answers are used as they come.
+
+    `tools` are what an agent may call before it answers: typed functions with docstrings, plain or
+    async, and `offapi.mcp(...)`. `environment` is for what is more than tools, and makes one
+    `Environment` an episode. An episode has at most `max_turns` turns of the model, each of
+    `max_answer_tokens`; a call may take `tool_seconds`, all calls together `max_tool_seconds`.
     """
 
     name: str
@@ -84,6 +92,11 @@ class Task:
     reward: Reward | None = None
     strict: bool = False
     bind: Mapping[str, Bind] = field(default_factory=dict)
+    tools: tuple[ToolSource, ...] = ()
+    environment: Callable[[], Environment] | None = None  # instead of tools
+    max_turns: int = 8
+    tool_seconds: float = 10.0
+    max_tool_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         validate_task(self)
@@ -109,6 +122,19 @@ class Task:
     def free_text(self) -> bool:
         """Whether the answer is a text instead of a JSON object."""
         return self.schema is None
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether an answer is an episode in which the model may call tools."""
+        return bool(self.tools) or self.environment is not None
+
+    @functools.cached_property
+    def tool_schemas(self) -> tuple[Mapping[str, Any], ...]:
+        """The tools offered, in OpenAI's shape; none where the task has none.
+
+        Raise ConfigError where a tool has no schema.
+        """
+        return schemas_of(self.tools, self.environment, f"task {self.name!r}")
 
     @property
     def needs_gold(self) -> bool:

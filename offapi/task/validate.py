@@ -13,6 +13,7 @@ from offapi.checks.verdict import check_needs
 from offapi.errors import ConfigError, nearest
 from offapi.task.bind import OneOf, Quote, part_at, quoted_in
 from offapi.task.example import Example
+from offapi.task.validate_tools import validate_tools
 from offapi.text.normalise import is_number
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def validate_task(task: Task) -> None:
             raise _wrong(task, what, "Use checks of text, such as length, or give it a schema.")
     _validate_audit(task)
     _validate_bind(task)
+    validate_tools(task)
     for i, example in enumerate(task.examples):
         if not example.document.strip():
             raise _wrong(task, f"examples[{i}] has an empty document", "Give it a document.")
