@@ -53,21 +53,23 @@ def test_a_launcher_of_another_backend_is_refused(monkeypatch: pytest.MonkeyPatc
     assert error.value.next_step == "Use --backend torch, or start it with mlx.launch."
 
 
-def interrupted() -> None:
-    """Be rank 0 of a launcher that sends one signal after the other."""
+def interrupted(ends: list[str]) -> None:
+    """Be rank 0 of a launcher that sends one signal after the other; add to `ends` at the end."""
     with session.signals(leads=True):
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:  # where the run notes that it was interrupted
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
+            ends.append("noted")
 
 
 def test_rank_0_hears_the_first_signal_and_the_others_none() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    before, ends = signal.getsignal(signal.SIGTERM), list[str]()
     try:
         with pytest.raises(KeyboardInterrupt):
-            interrupted()
+            interrupted(ends)
+        assert ends == ["noted"]
         with session.signals(leads=False):
             signal.raise_signal(signal.SIGINT)  # is for rank 0
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
