@@ -1,24 +1,136 @@
-"""The memory that a training token takes at the peak of its backward pass, from a model's sizes.
+"""The memory that training and sampling take on top of a loaded model, from the model's sizes.
 
-The forecast reports it, and `offapi.backend.load` hands it to the backend, which may size its
-micro-batches by it, and recomputes the layers of those that memory would not hold. Left out:
-weights, gradients and optimizer, which do not grow with tokens.
+The forecast reports it, and the backends decide by it whether layers are computed again. A few
+factors for each backend are fitted to the peak of a process's resident memory. Left out: the
+weights themselves, which are measured once they are loaded.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-# Numbers held per token and layer at the peak, in hidden and in inner sizes. Fitted within 5% to
-# the resident memory of three models (hidden 512 to 960, inner 1536 to 4096).
-HELD = {"torch": (10.0, 9.3), "mlx": (8.2, 5.5)}
-# What one layer takes while it is recomputed and differentiated, in what it would have held. torch:
-# fitted to rows of 2,048 tokens, 8 and 28 layers (scripts/bench/memory.py); mlx: not measured.
-ONE_LAYER = {"torch": 1.02, "mlx": 2.2}
 MARGIN = 0.8  # the share of the free memory that a micro-batch may take with all it keeps
+TRAINED = 12  # bytes of a trained number next to itself: its gradient, and AdamW's two moments
+LOGIT = SCORE = 4  # bytes: logits and attention scores are float32
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """The sizes of a model that its memory follows, each in numbers a token."""
+
+    layers: int
+    hidden: int
+    inner: int  # of a feed-forward layer; of all experts that a token goes through
+    heads: int
+    queries: int  # of all heads
+    keys: int  # of all key heads; values have as many
+    vocabulary: int
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelSizes:
+        """Read a model's `config.json`; raise OSError, ValueError or KeyError where it lacks one.
+
+        ModelSizes that differ between layers (Gemma 3n, 4) count as in the widest.
+        """
+        config: dict[str, Any] = orjson.loads((folder / "config.json").read_bytes())
+        config = config.get("text_config") or config
+        hidden: int = config["hidden_size"]
+        heads: int = config.get("num_attention_heads") or 1
+        size = config.get("head_dim") or hidden // heads
+        key_heads = config.get("num_key_value_heads") or heads
+        inner = config["intermediate_size"]
+        inner = max(inner) if isinstance(inner, list) else inner
+        expert = config.get("moe_intermediate_size") or 0
+        experts = config.get("num_experts_per_tok") or 0
+        return cls(
+            layers=config["num_hidden_layers"],
+            hidden=hidden,
+            inner=expert * experts or inner,
+            heads=heads,
+            queries=heads * size,
+            keys=key_heads * size,
+            vocabulary=config.get("vocab_size", 0),
+        )
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a backend takes at its peak, fitted within 20% to models of hidden sizes 512 to 1024.
+
+    The first three are numbers that a layer holds per token until its backward pass, by what they
+    are as wide as. Freed blocks that the C library keeps are part of them.
+    """
+
+    hidden: float
+    attention: float  # as wide as queries and keys together
+    inner: float
+    layer: float  # what a layer takes while it is differentiated, in what it holds
+    scores: float  # numbers for each attention score of that layer
+    head: float  # numbers for each logit of the rows that are computed at a time
+
+
+FACTORS = {
+    "torch": Factors(hidden=13.0, attention=2.4, inner=4.2, layer=0.8, scores=0.0, head=2.0),
+    "mlx": Factors(hidden=11.0, attention=1.5, inner=4.2, layer=1.0, scores=3.0, head=8.0),
+}
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the work of one model takes on one backend, in bytes; its numbers have `width` bytes."""
+
+    sizes: ModelSizes
+    factors: Factors
+    width: int
+
+    @classmethod
+    def of(cls, folder: Path, backend_name: str, dtype: str) -> Account:
+        """Return the account of the model in `folder`; raise what `ModelSizes.read` raises."""
+        factors = FACTORS.get(backend_name, FACTORS["torch"])
+        return cls(ModelSizes.read(folder), factors, 4 if dtype == "float32" else 2)
+
+    @property
+    def layer(self) -> float:
+        """What a layer holds of one training token until its backward pass."""
+        factors, sizes = self.factors, self.sizes
+        attention = factors.attention * (sizes.queries + sizes.keys)
+        numbers = factors.hidden * sizes.hidden + attention + factors.inner * sizes.inner
+        return numbers * self.width
+
+    @property
+    def token(self) -> float:
+        """What all layers hold of one training token."""
+        return self.sizes.layers * self.layer
+
+    def training(self, tokens: int, longest: int, logit_rows: int, recomputed: bool) -> float:
+        """Return the peak of a micro-batch of `tokens` tokens, in rows of at most `longest`.
+
+        All layers hold what their backward passes need, or their inputs alone; then the head
+        computes the logits of `logit_rows` tokens, or a layer is differentiated.
+        """
+        sizes, factors = self.sizes, self.factors
+        held = sizes.layers * sizes.hidden * self.width if recomputed else self.token
+        scores = factors.scores * sizes.heads * longest * SCORE
+        within = tokens * (factors.layer * self.layer + scores)
+        return tokens * held + max(within, self.head(min(logit_rows, tokens)))
+
+    def sampling(self, rows: int, own: int, shared: int) -> float:
+        """Return the peak of decoding `rows` rows of `own` tokens after `shared` ones."""
+        cached = 2 * self.sizes.layers * self.sizes.keys * self.width
+        return float(cached * (rows * own + shared)) + self.head(rows)
+
+    def head(self, rows: int) -> float:
+        """Return what the head takes for the logits of `rows` tokens."""
+        return rows * self.sizes.vocabulary * LOGIT * self.factors.head
+
+
+def activation_bytes(folder: Path, backend_name: str, dtype: str) -> float:
+    """Return the bytes per token that a backward pass through the model in `folder` needs."""
+    return Account.of(folder, backend_name, dtype).token
 
 
 @dataclass(frozen=True)
@@ -26,43 +138,19 @@ class FreeMemory:
     """Whether a micro-batch's layers are recomputed: as asked, or where memory does not hold them.
 
     `token` is what a training token keeps, in bytes, None if that is not known; `free` is the
-    memory left after the weights.
+    memory left once the model is loaded, of which `trained` numbers take their gradient and
+    moments. A plan and a backend decide by this alone.
     """
 
     asked: bool | None
     token: float | None
     free: float
+    trained: int = 0
 
     def recomputes(self, tokens: int) -> bool:
         """Whether the layers of a micro-batch of `tokens` tokens are recomputed."""
         if self.asked is not None:
             return self.asked
-        return self.token is not None and tokens * self.token > MARGIN * self.free
-
-
-def activation_bytes(folder: Path, backend_name: str, dtype: str) -> float:
-    """Return the bytes per token at the peak of a backward pass through the model in `folder`."""
-    layers, _, layer = _numbers(folder, backend_name)
-    return layers * layer * _width(dtype)
-
-
-def recomputed_bytes(folder: Path, backend_name: str, dtype: str) -> float:
-    """Return the same where layers are recomputed: each one's input, and what one of them takes."""
-    layers, hidden, layer = _numbers(folder, backend_name)
-    return (layers * hidden + ONE_LAYER.get(backend_name, 2.2) * layer) * _width(dtype)
-
-
-def _numbers(folder: Path, backend_name: str) -> tuple[int, int, float]:
-    """Return the layers, the hidden size, and the numbers that a layer holds per token."""
-    config = orjson.loads((folder / "config.json").read_bytes())
-    config = config.get("text_config") or config
-    hidden, inner = HELD.get(backend_name, HELD["torch"])
-    size: int = config["hidden_size"]
-    widths = config["intermediate_size"]  # of each layer, in Gemma 3n
-    width = max(widths) if isinstance(widths, list) else widths
-    held = hidden * size + inner * width
-    return config["num_hidden_layers"], size, held
-
-
-def _width(dtype: str) -> float:
-    return 4.0 if dtype == "float32" else 2.0
+        if self.token is None:
+            return False
+        return tokens * self.token + self.trained * TRAINED > MARGIN * self.free

@@ -45,11 +45,16 @@ By = Literal["policy", "reference"]
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory in bytes: in use now, the peak since load, and what the device has."""
+    """Memory in bytes: in use now, the peak since load, and what the device has.
+
+    `free` is what was left once the model was loaded; by it the backend decides whether layers are
+    recomputed.
+    """
 
     used: int
     peak: int
     total: int
+    free: float
 
 
 class Backend(Protocol):
@@ -179,7 +184,7 @@ class Backend(Protocol):
         ...
 
     def memory(self) -> Memory:
-        """Return the bytes in use, at the peak and in total on the device."""
+        """Return the bytes in use, at the peak, in total and free at first on the device."""
         ...
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from offapi.backend import Sampling
 from offapi.chat.chat import Chat
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
 from offapi.constrain import Level
+from offapi.episodes import common_prefix_length
 from offapi.errors import ConfigError
 from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.store import Model
@@ -153,6 +154,7 @@ class Config(Training):
     def rounds(self, task: Task, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> Rounds:
         """Return the work that the run asks of the model, for its forecast."""
         prompt_lengths = [len(prompt.tokens) for prompt in prompts]
+        tokens = [prompt.tokens for prompt in (*prompts, *heldout)]
         return Rounds(
             prompt_lengths,
             [len(prompt.tokens) for prompt in heldout],
@@ -160,4 +162,5 @@ class Config(Training):
             group=self.num_generations,
             updates=self.num_iterations,
             eval_every=self.eval_every,
+            shared=common_prefix_length(tokens),
         )

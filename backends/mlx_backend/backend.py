@@ -152,14 +152,15 @@ class MLXBackend:
 
     def memory(self) -> Memory:
         """Return the bytes of MLX's buffers on a GPU, or of the process on a CPU."""
+        free = self._policy.checkpointing.memory.free
         if mx.default_device().type == mx.DeviceType.gpu:
             info = mx.device_info()
             total = int(info.get("memory_size") or info["total_memory"])  # Metal's name, CUDA's
-            return Memory(used=mx.get_active_memory(), peak=mx.get_peak_memory(), total=total)
+            return Memory(mx.get_active_memory(), mx.get_peak_memory(), total, free)
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         used = psutil.Process().memory_info().rss
-        return Memory(used=used, peak=max(peak, used), total=psutil.virtual_memory().total)
+        return Memory(used, max(peak, used), psutil.virtual_memory().total, free)
 
     def close(self) -> None:
         """Free the model."""

@@ -53,7 +53,10 @@ def wrap(model: Any, lora: Mapping[str, Any], spec: ModelSpec) -> Checkpointing:
         model.freeze()
         for module in lora.values():
             module.unfreeze(keys=["lora_a", "lora_b", "m"])
-    free = FreeMemory(spec.checkpointing, spec.activation_bytes, free_bytes())
+    mx.eval(model.parameters())  # or what is read later would count as free
+    each: Any = tree_flatten(model.trainable_parameters())
+    trained = sum(array.size for _, array in each)
+    free = FreeMemory(spec.checkpointing, spec.activation_bytes, free_bytes(), trained)
     switch = Checkpointing(free)
     kinds: dict[type, type] = {}
     for layer in model.layers:

@@ -65,7 +65,8 @@ def wrap(model: nn.Module, spec: ModelSpec, device: torch.device) -> Checkpointi
     free = psutil.virtual_memory().available
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
-    switch = Checkpointing(FreeMemory(spec.checkpointing, spec.activation_bytes, free))
+    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    switch = Checkpointing(FreeMemory(spec.checkpointing, spec.activation_bytes, free, trained))
     for layer in model.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             layer.forward = partial(_forward, switch, layer.forward)

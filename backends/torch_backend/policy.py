@@ -242,15 +242,17 @@ def fitting(spec: ModelSpec, free: int) -> Limits:
 
 def measure_memory(policy: Policy) -> Memory:
     """Return device bytes on CUDA, the process's resident bytes on the CPU."""
+    free = policy.checkpointing.memory.free
     if policy.device.type == "cuda":
         total = torch.cuda.get_device_properties(policy.device).total_memory
         return Memory(
             torch.cuda.memory_allocated(policy.device),
             torch.cuda.max_memory_allocated(policy.device),
             total,
+            free,
         )
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     used = psutil.Process().memory_info().rss
     # The two are not measured at the same moment, so the peak may lag behind.
-    return Memory(used, max(used, peak), psutil.virtual_memory().total)
+    return Memory(used, max(used, peak), psutil.virtual_memory().total, free)

@@ -25,7 +25,7 @@ from offapi.training.forecast import Machine
 def measure_machine(keys: Keys, backend: str) -> Machine:
     """Load the student once and time it."""
     path = store.get(keys.model).path
-    spec = ModelSpec(path, dtype=keys.dtype, device=keys.device, limits=keys.limits)
+    spec = ModelSpec(path, lora=keys.lora, dtype=keys.dtype, device=keys.device, limits=keys.limits)
     student: Backend = load(backend, spec)
     try:
         return Machine.of(student)

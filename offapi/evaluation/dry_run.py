@@ -56,7 +56,8 @@ class RunPlan:
         if outlook.asked:
             lines.append(f"The teacher is asked for {plural(outlook.asked, 'document')} first.")
         lines.append(
-            f"At most about {duration(outlook.seconds)}, {outlook.memory / GIB:.1f} of"
+            f"At most {plural(outlook.trained, 'token')} to train on and {outlook.decoded:,} to"
+            f" write: about {duration(outlook.seconds)}, {outlook.memory / GIB:.1f} of"
             f" {outlook.total / GIB:.0f} GiB of memory; {self.disk / MIB:,.1f} MiB of"
             f" {self.free / GIB:,.0f} GiB free on the disk of {self.folder}."
         )

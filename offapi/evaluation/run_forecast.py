@@ -11,7 +11,7 @@ from typing import Any
 
 from offapi.evaluation.predict import make_prompt
 from offapi.training import forecast
-from offapi.training.forecast import Machine, Work
+from offapi.training.forecast import Machine, Peak, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,8 @@ class Outlook:
     longest: int  # tokens of the longest row, answer included
     steps: int  # of all students
     seconds: float
+    trained: int  # tokens that are computed in training
+    decoded: int  # tokens that are sampled
     memory: float  # bytes at the peak
     total: float  # bytes that the machine has
 
@@ -48,14 +50,20 @@ def forecast_run(config: Any, inputs: Any, machine: Machine) -> Outlook:
     seconds += len(works) * forecast.reading(speed, scored, answer)
     seconds += sum(work.seconds for work in works)
     memory = max(work.bytes for work in works)
+    if scored:
+        peak = Peak.of(machine, config.spec(inputs.model))
+        memory = max(memory, peak.sampling(len(scored), max(scored) + answer))
+    asked = len(inputs.rows) if prompts else 0
     return Outlook(
         rows=len(students[0]),
         students=len(students),
-        asked=len(inputs.rows) if prompts else 0,
+        asked=asked,
         scored=len(scored),
         longest=max(map(max, students)),
         steps=steps,
         seconds=seconds,
+        trained=sum(work.trained for work in works),
+        decoded=(asked + len(works) * len(scored)) * answer,
         memory=memory,
         total=machine.total,
     )
@@ -72,6 +80,8 @@ def _reinforcement(config: Any, inputs: Any, machine: Machine) -> Outlook:
         longest=max(rounds.prompts) + rounds.answer,
         steps=schedule.steps,
         seconds=work.seconds,
+        trained=work.trained,
+        decoded=work.decoded,
         memory=work.bytes,
         total=machine.total,
     )

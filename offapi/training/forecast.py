@@ -1,4 +1,4 @@
-"""Forecast of time and memory, from a short measurement of the loaded model.
+"""Forecast of tokens, time and memory, from a short measurement of the loaded model.
 
 Left out: the sentences (`forecast_text`), electricity and money (`offapi cost`).
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from offapi.activation_memory import FreeMemory, activation_bytes, recomputed_bytes
+from offapi.activation_memory import TRAINED, Account, FreeMemory
 from offapi.backend import Backend, resolve_dtype
 from offapi.episodes import Episode, Segment
 from offapi.model_spec import Limits, ModelSpec
@@ -50,28 +50,69 @@ def measure(backend: Backend, tokens: int = 256) -> Speed:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine with a model loaded: its speed, and its used and total bytes of memory."""
+    """A machine with a model loaded: its speed, and its used and total bytes of memory.
+
+    `free` is the memory by which the backend decides whether layers are recomputed, and `trained`
+    how many numbers it trains, unless that is every weight.
+    """
 
     backend: str
     speed: Speed
     used: float
     total: float
-    micro_batch: int = Limits().micro_batch  # tokens
+    free: float
+    trained: int = 0
+    limits: Limits = Limits()
 
     @classmethod
     def of(cls, backend: Backend) -> Machine:
         """Measure the machine of a loaded backend."""
         speed, memory = measure(backend), backend.memory()
-        return cls(backend.name, speed, memory.used, memory.total, backend.limits.micro_batch)
+        trained = sum(array.size for array in backend.state().adapter.values())
+        found = memory.used, memory.total, memory.free
+        return cls(backend.name, speed, *found, trained, backend.limits)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a piece of work takes: seconds, and bytes at its peak."""
+    """What a piece of work takes: seconds, bytes at its peak, and tokens."""
 
     seconds: float
     bytes: float
-    recomputed: bool = False  # whether its longest micro-batch computes layers again
+    recomputed: bool  # whether its longest micro-batch computes layers again
+    trained: int  # tokens that are computed in training, a shared prompt once
+    decoded: int = 0  # tokens that are sampled
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The bytes of a machine at the peak of a run's phases, from what is in use in all of them."""
+
+    base: float
+    account: Account
+    free: FreeMemory
+    limits: Limits
+
+    @classmethod
+    def of(cls, machine: Machine, spec: ModelSpec, *, reference: bool = False) -> Peak:
+        """Return the peaks of training `spec`, which is compared with a `reference` or not."""
+        dtype = "float32" if spec.full else resolve_dtype(spec.dtype, machine.backend, spec.device)
+        account = Account.of(spec.path, machine.backend, dtype)
+        trained = whole_model.count_weights(spec.path) if spec.full else machine.trained
+        free = FreeMemory(spec.checkpointing, account.token, machine.free, trained)
+        loaded = whole_model.REFERENCE * trained if spec.full and reference else 0
+        return cls(machine.used + TRAINED * trained + loaded, account, free, machine.limits)
+
+    def training(self, tokens: int, longest: int) -> tuple[float, bool]:
+        """Return the peak of a micro-batch, and whether its layers are recomputed."""
+        again = self.free.recomputes(tokens)
+        taken = self.account.training(tokens, longest, self.limits.logit_rows, again)
+        return self.base + taken, again
+
+    def sampling(self, rows: int, own: int, shared: int = 0) -> float:
+        """Return the peak of `rows` rows of `own` tokens each, as many at once as is allowed."""
+        rows = min(rows, self.limits.rollout_rows)
+        return self.base + self.account.sampling(rows, own, shared)
 
 
 @dataclass(frozen=True)
@@ -84,6 +125,7 @@ class Rounds:
     group: int  # completions of a prompt
     updates: int  # from one batch
     eval_every: int  # steps between evaluations on the held-out prompts
+    shared: int = 0  # first tokens that all prompts share
 
     def looks(self, steps: int) -> int:
         """Return the number of evaluations on the held-out prompts in `steps` steps."""
@@ -99,9 +141,12 @@ def training(
     machine: Machine, rows: Sequence[int], schedule: Schedule, spec: ModelSpec, first: int = 0
 ) -> Work:
     """Return the work of the steps from `first` on, over rows of these lengths in tokens."""
-    left, longest = (schedule.steps - first) / schedule.per_epoch, max(rows)
-    micro = min(max(machine.micro_batch, longest), schedule.batch_size * longest)
-    return Work(machine.speed.train * sum(rows) * left, *_peak(machine, spec, micro))
+    left = (schedule.steps - first) / schedule.per_epoch
+    longest, batch = max(rows), sum(sorted(rows)[-schedule.batch_size :])
+    micro = min(max(machine.limits.micro_batch, longest), batch)
+    peak, again = Peak.of(machine, spec).training(micro, longest)
+    tokens = round(sum(rows) * left)
+    return Work(machine.speed.train * sum(rows) * left, peak, again, tokens)
 
 
 def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: ModelSpec) -> Work:
@@ -113,28 +158,28 @@ def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: Mo
         + speed.decode * drawn
         + speed.train * (asked + drawn) * rounds.updates
     )
-    look = reading(speed, rounds.heldout, rounds.answer)
-    longest = max(rounds.prompts)
-    micro = min(
-        max(machine.micro_batch, longest + rounds.answer), schedule.batch_size * (longest + drawn)
+    looks = rounds.looks(schedule.steps)
+    groups = schedule.steps * schedule.batch_size
+    seconds = groups * prompt_seconds + looks * reading(speed, rounds.heldout, rounds.answer)
+    peak, again = _reinforcement_peak(machine, rounds, schedule, spec)
+    return Work(
+        seconds,
+        peak,
+        again,
+        trained=round(groups * (asked + drawn) * rounds.updates),
+        decoded=groups * drawn + looks * len(rounds.heldout) * rounds.answer,
     )
-    step_seconds = schedule.batch_size * prompt_seconds
-    seconds = schedule.steps * step_seconds + rounds.looks(schedule.steps) * look
-    return Work(seconds, *_peak(machine, spec, micro, reference=True))
 
 
-def _peak(
-    machine: Machine, spec: ModelSpec, tokens: int, *, reference: bool = False
+def _reinforcement_peak(
+    machine: Machine, rounds: Rounds, schedule: Schedule, spec: ModelSpec
 ) -> tuple[float, bool]:
-    """Return the bytes in use during a micro-batch, and whether its layers are recomputed."""
-    dtype = resolve_dtype(spec.dtype, machine.backend, spec.device)
-    if spec.full:
-        dtype, weights = "float32", whole_model.count_weights(spec.path)
-        kept = whole_model.KEPT + (whole_model.REFERENCE if reference else 0)
-        machine = replace(machine, used=machine.used + kept * weights)
-    token = activation_bytes(spec.path, machine.backend, dtype)
-    free = FreeMemory(spec.checkpointing, token, machine.total - machine.used)
-    again = free.recomputes(tokens)
-    if again:
-        token = recomputed_bytes(spec.path, machine.backend, dtype)
-    return machine.used + token * tokens, again
+    """Return the bytes at the peak of a step, and whether layers are recomputed in it."""
+    longest, drawn = max(rounds.prompts), rounds.group * rounds.answer
+    batch = sum(sorted(rounds.prompts)[-schedule.batch_size :]) + schedule.batch_size * drawn
+    micro = min(max(machine.limits.micro_batch, longest + rounds.answer), batch)
+    peak = Peak.of(machine, spec, reference=True)
+    learning, again = peak.training(micro, longest + rounds.answer)
+    rows = max(schedule.batch_size * rounds.group, len(rounds.heldout))
+    own = max(*rounds.prompts, *rounds.heldout) - rounds.shared + rounds.answer
+    return max(learning, peak.sampling(rows, own, rounds.shared)), again

@@ -44,7 +44,8 @@ def reinforcement(backend: Backend, rounds: Rounds, schedule: Schedule, spec: Mo
         f"{plural(schedule.steps, 'step')} of {plural(schedule.batch_size, 'prompt')} with"
         f" {plural(rounds.group, 'completion')} each,"
         f" {plural(rounds.looks(schedule.steps), 'evaluation')} on"
-        f" {plural(len(rounds.heldout), 'held-out document')}: at most about"
+        f" {plural(len(rounds.heldout), 'held-out document')}: at most"
+        f" {plural(work.trained, 'token')} to train on and {work.decoded:,} to write, about"
         f" {duration(work.seconds)}, {work.bytes / 2**30:.1f} of"
         f" {machine.total / 2**30:.0f} GiB.{_again(work)}{_slower(backend)}"
     )

@@ -23,9 +23,7 @@ from offapi.optimizer import Arrays
 WEIGHTS = "model.safetensors"
 AGAIN = "Take the folder from its run again, or train again."
 TIED = "lm_head.weight"  # some folders repeat the embedding under this name
-# bytes of each weight, in float32, next to the loaded one
-KEPT = 12  # its gradient, and AdamW's two moments
-REFERENCE = 4  # as it was loaded, for a run that compares with that
+REFERENCE = 4  # bytes of each weight as it was loaded, for a run that compares with that
 
 
 def encode(weights: Arrays) -> bytes:

@@ -18,7 +18,7 @@ from offapi.training import forecast
 from offapi.training.forecast import Machine, Speed
 from offapi.training.recipe_run import find_recipe
 
-MACHINE = Machine("torch", Speed(1e-3), used=1000.0, total=1e9)
+MACHINE = Machine("torch", Speed(1e-3), used=1000.0, total=1e9, free=1e9)
 
 
 def expected(path: Path) -> tuple[Outlook, Any, Any]:

@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-import tiny_llama
-
 import offapi
 from offapi.checks import is_json
 from offapi.predict.level import say_level, strongest_level
-from offapi.predict.outlook import cache_bytes
 
 SCHEMA = {"type": "object", "properties": {"vendor": {"type": "string"}}}
 
@@ -42,13 +38,3 @@ def test_the_strongest_level_is_what_the_task_declares(tmp_path: Path) -> None:
 def test_the_level_is_said_with_its_reason() -> None:
     assert say_level("off") == "constrain = off. The model writes freely."
     assert say_level("schema", "because").startswith("constrain = schema, because. Every")
-
-
-@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
-def test_the_cache_holds_keys_and_values_of_every_layer(
-    tmp_path: Path, dtype: str, size: int
-) -> None:
-    model = tiny_llama.write(tmp_path / "model")
-    head = tiny_llama.HIDDEN // tiny_llama.HEADS
-    numbers = 2 * tiny_llama.LAYERS * tiny_llama.KV_HEADS * head
-    assert cache_bytes(model, dtype) == numbers * size

@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import orjson
 import pytest
 import tiny_llama
 
-from offapi.activation_memory import activation_bytes
+from offapi.activation_memory import TRAINED, Account
 from offapi.backend import Backend, Memory
 from offapi.episodes import Episode, Segment
 from offapi.model_spec import Limits, ModelSpec
+from offapi.optimizer import TrainState
 from offapi.training import forecast, forecast_text
 from offapi.training.schedule import Schedule
 
@@ -32,7 +34,15 @@ class Small:
         pass
 
     def memory(self) -> Memory:
-        return Memory(used=0, peak=0, total=2**21)
+        return Memory(used=0, peak=0, total=2**21, free=2**21)
+
+    def state(self) -> TrainState:
+        return TrainState({"a": np.zeros((2, 5), np.float32)})
+
+
+def taken(folder: Path, tokens: int, longest: int) -> float:
+    """Return what a micro-batch takes whose layers are kept."""
+    return Account.of(folder, "torch", "float32").training(tokens, longest, 256, False)
 
 
 @pytest.mark.parametrize(("tokens", "fits"), [(100, True), (400, False)])
@@ -40,7 +50,7 @@ def test_training_that_exceeds_memory_is_reported_before(
     tmp_path: Path, tokens: int, fits: bool
 ) -> None:
     (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
-    spec = ModelSpec(path=tmp_path, limits=Limits(train_tokens=tokens))
+    spec = ModelSpec(tmp_path, limits=Limits(train_tokens=tokens), checkpointing=False)
     schedule = Schedule(rows=8, batch_size=4, epochs=2.0, lr=1e-3, warmup_steps=0, seed=0)
     rows = [replace(ROW, id=str(i)) for i in range(8)]
     sentence = forecast_text.training(cast(Backend, Small(tokens)), rows, schedule, 0, spec)
@@ -64,31 +74,52 @@ def test_the_forecast_of_a_reinforcement_by_hand(tmp_path: Path) -> None:
     # and both are learned twice.
     steps = 3 * 2 * (2 * 25 + 20 + speed.decode * 20 + speed.train * (25 + 20) * 2)
     looks = 3 * (50 + 70 + speed.decode * 5 * 2)  # before the first step, after two, at the end
-    work = forecast.reinforcement(
-        forecast.Machine("torch", speed, 7.0, 1e9, micro_batch=100), rounds, schedule, spec
-    )
+    machine = forecast.Machine("torch", speed, 7.0, 1e9, 1e9, 11, Limits(train_tokens=100))
+    work = forecast.reinforcement(machine, rounds, schedule, spec)
     assert work.seconds == pytest.approx(steps + looks)
-    assert work.bytes == 7 + 100 * activation_bytes(tmp_path, "torch", "float32")
+    assert work.bytes == 7 + 11 * TRAINED + taken(tmp_path, 100, 45)
+    assert work.trained == 3 * 2 * (25 + 20) * 2
+    assert work.decoded == 3 * 2 * 20 + 3 * 2 * 5
+
+
+def test_many_rows_sampled_at_once_set_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
+    account = Account.of(tmp_path, "torch", "float32")
+    schedule = Schedule(rows=4, batch_size=2, epochs=1.0, lr=1e-3, warmup_steps=0, seed=0)
+    limits = Limits(train_tokens=1, logit_rows=1, rollout_rows=300)
+    machine = forecast.Machine("torch", forecast.Speed(1.0), 7.0, 1e9, 1e9, limits=limits)
+    rounds = forecast.Rounds([40], [30] * 900, 5, group=4, updates=1, eval_every=2, shared=10)
+    work = forecast.reinforcement(machine, rounds, schedule, ModelSpec(tmp_path))
+    assert work.bytes == 7 + account.sampling(300, 35, 10)
+    few = replace(rounds, heldout=[30])
+    assert forecast.reinforcement(machine, few, schedule, ModelSpec(tmp_path)).bytes < work.bytes
 
 
 def test_a_longest_answer_beyond_the_micro_batch_sets_the_memory(tmp_path: Path) -> None:
     """One completion is never split: its prompt and its answer are computed together."""
     (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
-    spec, token = ModelSpec(path=tmp_path), activation_bytes(tmp_path, "torch", "float32")
+    spec = ModelSpec(path=tmp_path)
     schedule = Schedule(rows=4, batch_size=2, epochs=1.0, lr=1e-3, warmup_steps=0, seed=0)
-    machine = forecast.Machine("torch", forecast.Speed(1.0), 7.0, 1e9, micro_batch=20)
+    limits = Limits(train_tokens=20)
+    machine = forecast.Machine("torch", forecast.Speed(1.0), 7.0, 1e9, 1e9, limits=limits)
     rounds = forecast.Rounds([10, 40], [50], answer=5, group=4, updates=1, eval_every=2)
-    assert forecast.reinforcement(machine, rounds, schedule, spec).bytes == 7 + 45 * token
-    small = replace(machine, micro_batch=1000)  # more than a step has: two groups of 60
-    assert forecast.reinforcement(small, rounds, schedule, spec).bytes == 7 + 120 * token
-    assert forecast.training(machine, [30, 10], schedule, spec).bytes == 7 + 30 * token
-    assert forecast.training(small, [30, 10], schedule, spec).bytes == 7 + 60 * token
+    assert forecast.reinforcement(machine, rounds, schedule, spec).bytes == 7 + taken(
+        tmp_path, 45, 45
+    )
+    # more than a step has: the two groups, of 30 and 60 tokens
+    ample = replace(machine, limits=Limits(train_tokens=1000))
+    assert forecast.reinforcement(ample, rounds, schedule, spec).bytes == 7 + taken(
+        tmp_path, 90, 45
+    )
+    for limited, tokens in ((machine, 30), (ample, 40)):
+        work = forecast.training(limited, [30, 10], schedule, spec)
+        assert (work.bytes, work.trained) == (7 + taken(tmp_path, tokens, 30), 40)
 
 
 def test_a_resumed_training_takes_the_time_of_the_steps_left(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
     schedule = Schedule(rows=4, batch_size=2, epochs=2.0, lr=1e-3, warmup_steps=0, seed=0)
-    machine = forecast.Machine("torch", forecast.Speed(1.0), 7.0, 1e9)
+    machine = forecast.Machine("torch", forecast.Speed(1.0), 7.0, 1e9, 1e9)
     spec, rows = ModelSpec(path=tmp_path), [10, 20, 30, 40]
     whole = forecast.training(machine, rows, schedule, spec).seconds
     assert whole == pytest.approx(2 * 100 * machine.speed.train)
@@ -110,7 +141,7 @@ def test_layers_computed_again_take_less_memory_and_the_plan_says_so(tmp_path: P
     assert again not in said(100, False)
     deep = {**tiny_llama.CONFIG, "num_hidden_layers": 12}
     (tmp_path / "config.json").write_bytes(orjson.dumps(deep))
-    machine = forecast.Machine("torch", forecast.Speed(1.0), 7.0, 2e6)
+    machine = forecast.Machine("torch", forecast.Speed(1.0), 7.0, 2e6, 2e6)
     asked = {
         answer: forecast.training(
             machine, [200], schedule, ModelSpec(tmp_path, checkpointing=answer)
