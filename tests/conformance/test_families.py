@@ -27,6 +27,7 @@ from offapi.implementations import choose_implementation
 from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models import agreement, parity, store
 from offapi.models.agreement import ParityOutcome
+from offapi.models.reference import open_reference
 from offapi.optimizer import AdamW
 from offapi.policy_loss import Experience, PolicyLoss
 
@@ -35,6 +36,8 @@ pytest.importorskip("torch", reason="families are written by transformers, with 
 RECURRENT = ("qwen3.5", "qwen3.5-vision", "granite4", "lfm2", "lfm2.5")
 LIBRARY: dict[str, tuple[str, ...]] = {"torch": RECURRENT, "mlx": RECURRENT}
 NOT: dict[tuple[str, str], str] = {}
+REAL_WINDOW = 512  # of Gemma 3
+CLOSE = 2e-5  # nats
 SHAPE = LoraSpec(rank=4, alpha=8.0, targets=("all-linear",))
 PROMPTS = ((5, 9, 33, 70), (5, 9, 33, 71, 12))
 LONG = tuple(int(token) for token in np.random.default_rng(3).integers(3, 250, 24))
@@ -86,6 +89,26 @@ def test_family(added: Added, tmp_path: Path, backend_name: str, family: str) ->
         backend.close()
     for ours, theirs in zip(scores, peft_scores(model.path, adapter), strict=True):
         assert np.abs(ours - theirs).max() < parity.TOLERANCE
+
+
+def test_a_window_cuts_where_its_config_says(added: Added, backend_name: str) -> None:
+    """`add` measures a copy whose windows are short: here rows pass the real one, of 512 tokens."""
+    model, _ = added("gemma3")
+    config = orjson.loads((model.path / "config.json").read_bytes())
+    rows = parity.parity_sequences(config["vocab_size"], (REAL_WINDOW + 3, REAL_WINDOW + 60))
+    plain = open_reference(model.path, config)
+    said = [parity.GreedyRow(row, *map(tuple, plain.greedy(row, 3))) for row in rows]
+    known = parity.ParityRecord(
+        plain.by, rows, tuple(tuple(plain.logprobs(row).tolist()) for row in rows), tuple(said)
+    )
+    assert config["sliding_window"] == REAL_WINDOW
+    backend = backends.load(backend_name, ModelSpec(model.path, device="cpu"))
+    try:
+        assert backend.implementation == "packed"
+        assert parity.largest_difference(backend, known) < CLOSE
+        assert parity.other_greedy_tokens(backend, known) == ""
+    finally:
+        backend.close()
 
 
 def learn(backend: Backend) -> None:
