@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SIZES: dict[Split, int] = {"train": 48, "val": 16, "test": 24}
 TRACES = 72
 RECIPES = ("distill.toml", "sft.toml", "filtered_sft.toml", "grpo.toml", "compare.toml")
+EXAMPLES = ("invoices", "vendor-agent")
 WRONG_EVERY = 6  # one made-up trace in six has a total that is not in its document
 DOCSTRING = '''"""What to extract, how answers are checked, and a few worked examples. Make it your task.
 
@@ -68,6 +69,12 @@ Then make it yours, one piece at a time:
 @click.command(short_help="Create a task folder that runs as it is, from your own rows too.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
+    "--example",
+    type=click.Choice(EXAMPLES),
+    help="Which example to copy: invoices, answered at once, or vendor-agent, an agent with tools and a"
+    " register.  [default: the one that FOLDER is called after, or else invoices]",
+)
+@click.option(
     "--from",
     "source",
     type=click.Path(path_type=Path),
@@ -92,6 +99,7 @@ def command(
     output: Output,
     *,
     folder: Path,
+    example: str | None,
     source: Path | None,
     text: str | None,
     answers: tuple[str, ...],
@@ -102,16 +110,20 @@ def command(
     from your rows: instructions from their system prompt, the answer's fields from the answers, checks
     by type, worked examples, and rows held out to validate and test on. It says what it inferred, from
     how many rows, and what is uncertain. Without --from, the folder is a copy of the demo's task with
-    generated documents; its README says what to replace, one piece at a time.
+    generated documents; its README says what to replace, one piece at a time. The example vendor-agent
+    is a task with tools.
 
     \b
     Examples:
       offapi init my-task
+      offapi init vendor-agent
       offapi init my-task --from export.jsonl
       offapi init my-task --from table.csv --text body --answer category
     """
     if source is None and (text or answers):
         raise click.UsageError("--text and --answer name columns of a table: add --from.")
+    if source is not None and example:
+        raise click.UsageError("--example and --from exclude each other.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         step = "Name a new folder; nothing was changed."
         what = "the folder is not empty, and init overwrites nothing."
@@ -119,12 +131,18 @@ def command(
     if source is not None:
         _from_rows(output, folder, source, text, answers)
         return
-    contents = task_folder_files(folder)
+    if (example or folder.name) == "vendor-agent":
+        from offapi.demo.vendor_agent.folder import folder_files
+
+        contents, following = folder_files(folder), f"see {folder / 'README.md'}"
+    else:
+        contents = task_folder_files(folder)
+        following = (
+            f"offapi train {folder / 'distill.toml'}   (once before it: offapi models add demo)"
+        )
     write_folder(folder, contents)
     output.say(f"Wrote {', '.join(contents)} into {folder}.")
-    output.say(
-        f"Next: offapi train {folder / 'distill.toml'}   (once before it: offapi models add demo)"
-    )
+    output.say(f"Next: {following}")
     output.result({"folder": str(folder), "files": list(contents)})
 
 
