@@ -65,6 +65,27 @@ def open_adapter(folder: Path, base: Path) -> MLXForm:
     return _form(*load(str(base), adapter_path=str(folder))[:2])
 
 
+def open_both(folder: Path, base: Path) -> MLXForm:
+    """Open an adapter in mlx-lm's layout on the base that was written with it."""
+    return open_adapter(folder / "adapter", folder / "base")
+
+
+def write_base(base: Path, folder: Path, bits: int, dtype: str, *, whole: bool) -> None:
+    """Write weights and config of a base packed as the backend packs it, in `dtype`.
+
+    Without `whole`, what is outside its layers stays float.
+    """
+    model, config = load_model(base, lazy=True)
+    model.set_dtype(getattr(mx, dtype))
+
+    def packed(path: str, _: Any) -> bool:
+        return whole or ".layers." in path
+
+    model, config = quantize_model(model, config, GROUP, bits, quant_predicate=packed)
+    save_model(folder, model, donate_model=True)
+    save_config(config, folder / "config.json")
+
+
 def write_quantised(fused: Path, folder: Path, bits: int) -> None:
     """Write the weights and the config of a fused model quantised, as `mlx_lm.convert` does."""
     model, config = load_model(fused, lazy=True)

@@ -15,6 +15,7 @@ from offapi.adapter.folder import BASE_HASH as BASE_HASH
 from offapi.adapter.folder import Base as Base
 from offapi.adapter.folder import doubt_base as doubt_base
 from offapi.adapter.folder import encode as encode
+from offapi.adapter.folder import in_bits as in_bits
 from offapi.adapter.folder import read as read
 from offapi.adapter.folder import read_base as read_base
 from offapi.adapter.folder import read_requested as read_requested

@@ -186,8 +186,8 @@ def doubt_base(folder: Path, model: str, quantize: int | None = None) -> str:
     base = read_base(folder)
     if base.sha256 and base.bits != quantize:
         return (
-            f"The adapter was trained on the base {_in_bits(base.bits)}, and is used on it"
-            f" {_in_bits(quantize)}: its answers may differ from those that its run measured."
+            f"The adapter was trained on the base {in_bits(base.bits)}, and is used on it"
+            f" {in_bits(quantize)}: its answers may differ from those that its run measured."
         )
     if base.sha256:
         return ""
@@ -197,7 +197,8 @@ def doubt_base(folder: Path, model: str, quantize: int | None = None) -> str:
     return f"{doubt}. On another base than its own, its answers mean nothing."
 
 
-def _in_bits(bits: int | None) -> str:
+def in_bits(bits: int | None) -> str:
+    """Return how a sentence says the bits that a base is loaded in."""
     return "as it is stored" if bits is None else f"in {bits} bits"
 
 

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from offapi.cli.backend_option import backend_option, dtype_option
 from offapi.cli.constrain_option import constrain_option
 from offapi.cli.output import Output, options
+from offapi.cli.quantize_option import quantize_option
 from offapi.cli.template_option import template_option
 from offapi.errors import ConfigError, DataError
 from offapi.text.display import share
@@ -38,6 +39,7 @@ FOR_MODELS = (
     "template",
     "backend",
     "dtype",
+    "bits",
 )
 
 
@@ -129,6 +131,7 @@ class Rival:
 @template_option
 @backend_option()
 @dtype_option
+@quantize_option
 @options
 def command(
     output: Output,
@@ -208,7 +211,8 @@ def _check_usage(
             if answers
             else "nothing is compared without --against"
         )
-        raise click.UsageError(f"--{unused[0].removesuffix('_file')} has no effect: {why}.")
+        option = {"bits": "quantize"}.get(unused[0], unused[0].removesuffix("_file"))
+        raise click.UsageError(f"--{option} has no effect: {why}.")
 
 
 def _score(

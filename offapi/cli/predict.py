@@ -9,6 +9,7 @@ import click
 
 from offapi.cli.backend_option import backend_option, dtype_option
 from offapi.cli.output import Output, options
+from offapi.cli.quantize_option import quantize_option
 from offapi.cli.template_option import template_option
 from offapi.errors import ConfigError
 
@@ -69,6 +70,7 @@ LEVELS = ("off", "schema", "source", "register")
 @template_option
 @backend_option()
 @dtype_option
+@quantize_option
 @options
 def command(output: Output, *, source: str, paths: tuple[Path, ...], **values: Any) -> None:
     """Answer documents with a trained run, or with a model, and write one JSON object for each.
@@ -138,7 +140,7 @@ def _predictor(source: str, values: dict[str, Any], output: Output) -> Predictor
     from offapi.predict.predictor import Predictor
     from offapi.task import load_task
 
-    answering = AnsweringModel.of(source, values["adapter"])
+    answering = AnsweringModel.of(source, values["adapter"], values["bits"])
     task_file = values["task_file"] or answering.task_file
     if task_file is None:
         raise click.UsageError("Missing option '--task': a model alone has none.")

@@ -9,6 +9,7 @@ import click
 
 from offapi.cli.backend_option import backend_option, dtype_option
 from offapi.cli.output import Output, options
+from offapi.cli.quantize_option import quantize_option
 from offapi.cli.template_option import template_option
 
 FILE = click.Path(path_type=Path)
@@ -108,6 +109,7 @@ MB = 1 << 20
 @template_option
 @backend_option()
 @dtype_option
+@quantize_option
 @options
 def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
     """Serve trained runs, or models, where an application now calls OpenAI's API.
@@ -150,6 +152,7 @@ def command(output: Output, *, sources: tuple[str, ...], **values: Any) -> None:
         capture=kept,
         level=values["constrain"],
         template=values["template"],
+        bits=values["bits"],
         unaccepted=UnacceptedOptions(**{name: values[name] for name in names}),
         jobs=values["jobs"],
     )

@@ -45,7 +45,12 @@ def measure_run(run: Run, count: int, progress: Progress) -> Layer:
     task = load_task(Path(config["task"]))
     rows, folder = test_set.read(Path(config["val"]), task, count), store.get(config["model"]).path
     chat = Chat.load(folder, recorded=options_of(run))
-    spec = ModelSpec(path=folder, adapter=adapter, dtype=config.get("dtype", "float32"))
+    spec = ModelSpec(
+        path=folder,
+        adapter=adapter,
+        dtype=config.get("dtype", "float32"),
+        quantize=config.get("quantize"),
+    )
     backend = load(manifest["backend"], spec)
     try:
         # The first call pays for compiling and allocating.

@@ -35,6 +35,7 @@ from offapi.models import store
 from offapi.progress import LOADING, Progress
 from offapi.task import Task, load_task
 from offapi.text.display import share
+from offapi.training.base_bits import Bits, TrainedBits
 from offapi.training.prompt_settings import options_of
 from offapi.training.run import Run
 
@@ -53,6 +54,7 @@ class EvalSettings:
     dtype: DType
     constrain: Level = "off"
     template: Options = field(default_factory=dict)  # settings of the chat template
+    bits: Bits = "trained"  # that the base is loaded in
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,14 @@ class EvalResult:
     out: Path
     constrain: Level = "off"
     cut_off: str = ""  # the cause, where every answer was cut off
+    bits: int | None = None  # that the base was loaded in; None: as it is stored
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `offapi eval --json` prints: the report, its cost, the count of scorings."""
         scored = {} if self.times is None else {"scored": self.times}
         bound = {} if self.constrain == "off" else {"constrain": self.constrain}
-        return {**self.report.as_dict(), **self.cost.totals(), **scored, **bound}
+        bits = {} if self.bits is None else {"quantize": self.bits}
+        return {**self.report.as_dict(), **self.cost.totals(), **scored, **bound, **bits}
 
     def lines(self) -> list[str]:
         """Return sentences: cost, truncated answers, the count, where everything is."""
@@ -207,16 +211,21 @@ def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progr
         _check_free(run)
     model = store.get(settings.model)
     chat = Chat.load(model.path, settings.template, options_of(run))
-    spec = ModelSpec(path=model.path, adapter=settings.adapter, dtype=settings.dtype)
-    if settings.adapter and (doubt := adapter.doubt_base(settings.adapter, model.name)):
+    backend = settings.backend or default_backend()
+    trained = TrainedBits.of(settings.adapter, run)
+    bits = trained.choose(settings.bits)
+    spec = ModelSpec(path=model.path, adapter=settings.adapter, dtype=settings.dtype, quantize=bits)
+    if settings.adapter and (doubt := adapter.doubt_base(settings.adapter, model.name, bits)):
         progress.say(doubt)
+    for line in trained.lines(bits, backend):
+        progress.say(line)
     if chat.no_system:
         progress.say(IN_FRONT)
     bound = None
     if settings.constrain != "off":
         bound = Constraints.of(questions.task, chat, settings.constrain)
     answers = ask_model(
-        settings.backend or default_backend(),
+        backend,
         spec,
         chat,
         questions,
@@ -230,7 +239,7 @@ def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progr
     atomic.write_file(settings.out, report.jsonl())
     times = _count(run, questions, progress) if run is not None else None
     cause = cut_off_advice(chat, answers.outputs) if all(answers.truncated) else ""
-    return EvalResult(report, answers, times, settings.out, settings.constrain, cause)
+    return EvalResult(report, answers, times, settings.out, settings.constrain, cause, bits)
 
 
 def _report(

@@ -19,7 +19,7 @@ from offapi.errors import ExportError
 from offapi.export.part import TAIL
 from offapi.export.prompts import ANSWER_TOKENS, fixed_prompts
 from offapi.export.source import ExportSource
-from offapi.models.adapter_probe import of_few_bits, read_probe, tolerance
+from offapi.models.adapter_probe import holds_for, read_probe, tolerance
 from offapi.models.parity import largest_difference, parity_sequences
 from offapi.text.display import plural, share
 
@@ -98,10 +98,10 @@ class FormCheck:
 def require_as_trained(backend: Backend, source: ExportSource) -> None:
     """Raise ExportError where the loaded source differs from what its training recorded.
 
-    Without a record, or with one of a base that was quantised for the training, nothing is known.
+    Without a record, or with one of a base in other bits, nothing is known.
     """
     record = read_probe(source.adapter) if source.adapter else None
-    if record is None or of_few_bits(record):
+    if record is None or not holds_for(record, backend.name, source.answering.quantize):
         return
     difference, allowed = largest_difference(backend, record), tolerance(record, "float32")
     if not difference <= allowed:

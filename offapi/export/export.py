@@ -31,8 +31,9 @@ from offapi.export.check import (
     require_as_trained,
     require_passed,
 )
+from offapi.export.mlx_form import base_sentence
 from offapi.export.model_card import card_text
-from offapi.export.other_bits import OtherBits, measure_other_bits, trained_bits
+from offapi.export.other_bits import OtherBits, measure_other_bits
 from offapi.export.part import ExportedPart
 from offapi.export.prompts import CHATS
 from offapi.export.reopen import FormQuestions, reopen
@@ -97,12 +98,15 @@ class Exported:
             "compared_on": self.backend,
             "parts": parts,
             "trained_in_bits": self.other_bits.as_dict() if self.other_bits else None,
+            "base_in_bits": self.source.answering.quantize,
             **describe(self.source),
         }
 
     def lines(self) -> list[str]:
         """Return what was found, as sentences."""
         said = self.other_bits.lines() if self.other_bits else []
+        if (bits := self.source.answering.quantize) is not None:
+            said.append(base_sentence(bits, self.source.trained.backend))
         for part, check in self.parts:
             said.append(f"{part.tool} opened the {part.what}: {check.sentence()}")
             if lost := self.lost.get(part.what):
@@ -120,13 +124,14 @@ def export(settings: ExportSettings, progress: Progress) -> Exported:
     if os.path.lexists(out):
         step = "Name a folder that does not exist yet, or remove it."
         raise ConfigError("--out exists already.", where=str(settings.out), next_step=step)
-    source = ExportSource.of(settings.run)
+    as_trained = settings.to == "mlx" and settings.quantize is None
+    source = ExportSource.of(settings.run, as_trained=as_trained)
     for doubt in source.answering.doubts(source.answering.task_file):
         progress.say(doubt)
     form = import_module(f"offapi.export.{settings.to}_form")
     size = form.bytes_on_disk(source, settings.quantize)
     few_bits = (settings.quantize or WHOLE[0]).lower() not in WHOLE
-    asked = few_bits or (settings.data is not None and trained_bits(source) is not None)
+    asked = few_bits or (settings.data is not None and source.trained.bits is not None)
     documents = read_documents(source, settings.data) if asked else None
     progress.say(_needs(source, size))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +139,8 @@ def export(settings: ExportSettings, progress: Progress) -> Exported:
     with staged(out) as folder:
         parts = form.write_form(source, folder, settings.quantize)
         backend = settings.backend or source.only_backend or default_backend()
+        if source.answering.quantize is not None:
+            backend = source.trained.backend or backend  # which alone packs as it did
         done = _compared(source, settings, folder, parts, documents, backend, progress)
         _write_facts(done, folder)
         _sync(folder)

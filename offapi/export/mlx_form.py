@@ -1,5 +1,6 @@
 """`--to mlx`: for mlx-lm, a fused model and its own kind of adapter, or a fused model quantised.
 
+Of a run on a base in few bits, the base is written in those next to the adapter, and not fused.
 mlx-lm's adapters differ from PEFT's in three ways: A and B are transposed, `scale` is alpha / rank,
 and layers are named by `keys` inside a block. Left out: other group sizes than mlx-lm's 64.
 """
@@ -7,6 +8,7 @@ and layers are named by `keys` inside a block. Left out: other group sizes than 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +21,7 @@ from offapi import adapter as adapters
 from offapi.backend import require_installed
 from offapi.errors import ConfigError, ModelError
 from offapi.export.adapter_form import require_adapter
-from offapi.export.fused_form import OPEN_MLX, fused_files, write_fused
+from offapi.export.fused_form import OPEN_MLX, fused_files, write_fused, write_stop_ids
 from offapi.export.part import ExportedPart
 from offapi.export.source import ExportSource
 from offapi.model_spec import LoraSpec
@@ -31,10 +33,14 @@ FUSED = ".fused"
 ADAPTER = "adapter"  # the folder, inside the exported one, of mlx-lm's kind of adapter
 WEIGHTS = "adapters.safetensors"
 TOOLS = "offapi.backends.mlx_backend.exported"
+BASE = "base"  # the folder of a base in the training's bits
 OPEN_ADAPTER = """\
 from mlx_lm import load
 
 model, tokenizer = load("BASE", adapter_path="OUT/adapter")"""
+OPEN_BOTH = OPEN_ADAPTER.replace("BASE", f"OUT/{BASE}")
+MLX_PACKED = "mlx"  # the backend whose bits mlx-lm has too
+TORCH_KINDS = {4: "NF4", 8: "int8"}
 
 
 def bytes_on_disk(source: ExportSource, quantize: str | None) -> int:
@@ -46,6 +52,8 @@ def bytes_on_disk(source: ExportSource, quantize: str | None) -> int:
         require_adapter(source)
         return adapter or 0
     source.require_plain()
+    if (bits := source.answering.quantize) is not None:
+        return int(source.parameters * (bits + SCALE_BITS) / 8) + (adapter or 0)
     fused = sum(path.stat().st_size for path in fused_files(source))
     if quantize is None:
         return fused + (adapter or 0)
@@ -58,15 +66,31 @@ def write_form(
     """Write the parts: of a base that is stored quantised the adapter alone."""
     if quantize is not None:
         return _write_quantised(source, folder, _bits(quantize))
+    if source.answering.quantize is not None:
+        return _write_as_trained(source, folder, source.answering.quantize)
     parts = []
     if not source.quantised:
         write_fused(source, folder)
         parts.append(_part("fused model", "open_fused", OPEN_MLX, source.dtype))
     if source.adapter is not None:
-        layers = int(source.config["num_hidden_layers"])
-        write_adapter(*adapters.read(source.adapter), folder / ADAPTER, layers)
+        _write_adapter_of(source, folder)
         parts.append(_part("mlx-lm adapter", "open_adapter", OPEN_ADAPTER, "float32", ADAPTER))
     return tuple(parts)
+
+
+def base_sentence(bits: int, backend: str) -> str:
+    """Return what a base in the bits of its training is to mlx-lm."""
+    if backend == MLX_PACKED:
+        return f"The base is written in {bits} bits, exactly as it was for the training."
+    return (
+        f"The run was trained on torch's {TORCH_KINDS[bits]}, which MLX does not have. The base is"
+        f" written in MLX's {bits} bits, and the differences below are what that costs."
+    )
+
+
+def _write_adapter_of(source: ExportSource, folder: Path) -> None:
+    layers = int(source.config["num_hidden_layers"])
+    write_adapter(*adapters.read(require_adapter(source)), folder / ADAPTER, layers)
 
 
 def write_adapter(shape: LoraSpec, arrays: Arrays, folder: Path, layers: int) -> None:
@@ -111,12 +135,33 @@ def _write_quantised(source: ExportSource, folder: Path, bits: int) -> tuple[Exp
     fused.mkdir(mode=0o700)
     write_fused(source, fused)
     import_module(TOOLS).write_quantised(fused, folder, bits)
-    for path in fused.iterdir():
-        if not path.name.startswith(("model", "config.json")):
-            shutil.copyfile(path, folder / path.name)
+    _copy_texts(fused.iterdir(), folder)
     before = _part("fused model", "open_fused", OPEN_MLX, source.dtype, FUSED)
     after = _part(f"fused model in {bits} bits", "open_fused", OPEN_MLX, source.dtype)
     return replace(before, temporary=True), replace(after, bits=bits)
+
+
+def _write_as_trained(source: ExportSource, folder: Path, bits: int) -> tuple[ExportedPart, ...]:
+    """Write the base packed as MLX packs it, and next to it the adapter.
+
+    torch packs what is inside its layers alone, so that the rest stays float here too.
+    """
+    exact = source.trained.backend == MLX_PACKED
+    base, dtype = folder / BASE, source.trained_dtype
+    base.mkdir(mode=0o700)
+    import_module(TOOLS).write_base(source.base, base, bits, dtype, whole=exact)
+    _copy_texts(fused_files(source), base)
+    write_stop_ids(source, base)
+    _write_adapter_of(source, folder)
+    part = _part(f"base in {bits} bits with the adapter", "open_both", OPEN_BOTH, dtype)
+    return (part if exact else replace(part, bits=bits),)
+
+
+def _copy_texts(paths: Iterable[Path], folder: Path) -> None:
+    """Copy a model's files but for weights and config.json."""
+    for path in paths:
+        if not path.name.startswith(("model", "config.json")):
+            shutil.copyfile(path, folder / path.name)
 
 
 def _part(what: str, opener: str, how: str, dtype: str, folder: str = ".") -> ExportedPart:

@@ -1,6 +1,6 @@
 """What it costs that an adapter trained on a base in few bits is used on the base as it is stored.
 
-Every form has the base's own weights, so an adapter that has learned to make up for their
+Most forms have the base's own weights, so an adapter that has learned to make up for their
 quantisation meets other ones. The run computes the same sequences on both. Left out: accuracy,
 where no documents are named.
 """
@@ -52,13 +52,6 @@ class OtherBits:
         return [said] + (self.lost.lines() if self.lost else [])
 
 
-def trained_bits(source: ExportSource) -> int | None:
-    """Return in how many bits the run's base was; None: as it is stored, or no run says."""
-    config = source.run.manifest.get("config", {}) if source.run else {}
-    bits = config.get("quantize")
-    return bits if isinstance(bits, int) else None
-
-
 def measure_other_bits(
     source: ExportSource,
     answers: SourceAnswers,
@@ -66,14 +59,13 @@ def measure_other_bits(
     known: tuple[str, ...],
     progress: Progress,
 ) -> OtherBits | None:
-    """Return what it costs; None where the run's base was as it is stored.
+    """Return what it costs; None where the export has the training's bits.
 
     `answers` and `known` are those on the base as it is stored. Raise what loading raises.
     """
-    bits = trained_bits(source)
-    if bits is None or source.run is None:
+    bits, name = source.trained.bits, source.trained.backend or backends.default_backend()
+    if bits is None or source.answering.quantize is not None:
         return None
-    name = str(source.run.manifest.get("backend") or backends.default_backend())
     progress.say(f"Loading the base in {bits} bits, as it was for the training ...")
     backend = backends.load(name, replace(source.spec, quantize=bits))
     try:

@@ -103,8 +103,8 @@ def _limits(source: ExportSource) -> list[str]:
         "Answers bound by a schema or a document, evidence and confidence are offapi's, and do not"
         " come along: other tools answer freely."
     )
-    config = source.run.manifest.get("config", {})
-    if bits := config.get("quantize"):
+    bits = source.trained.bits
+    if bits is not None and source.answering.quantize is None:
         said.append(
             f"The adapter was trained on the base in {bits} bits; the run's figures are of that,"
             " and the export is on the base's own weights."

@@ -25,6 +25,7 @@ from offapi.model_spec import Limits, ModelSpec
 from offapi.optimizer import Arrays
 from offapi.predict.answering_model import AnsweringModel
 from offapi.task import Task, load_task
+from offapi.training.base_bits import TrainedBits
 from offapi.training.run import Run
 
 ROWS = 8  # answers decoded side by side, whose keys and values take memory
@@ -38,12 +39,13 @@ class ExportSource:
     answering: AnsweringModel
 
     @classmethod
-    def of(cls, name: str | Path) -> ExportSource:
+    def of(cls, name: str | Path, *, as_trained: bool = False) -> ExportSource:
         """Return what `name` means: a run's folder, an adapter in it, or a model.
 
+        The base is in the bits of the training with `as_trained`, and else as it is stored.
         Raise RunError, ModelError or ConfigError for what cannot be used.
         """
-        return cls(AnsweringModel.of(name))
+        return cls(AnsweringModel.of(name, bits="trained" if as_trained else None))
 
     @property
     def name(self) -> str:
@@ -69,8 +71,8 @@ class ExportSource:
     @property
     def spec(self) -> ModelSpec:
         """What a backend loads to compute with it, in float32."""
-        limits = Limits(rollout_rows=ROWS)
-        return ModelSpec(path=self.base, adapter=self.adapter, limits=limits)
+        limits, bits = Limits(rollout_rows=ROWS), self.answering.quantize
+        return ModelSpec(path=self.base, adapter=self.adapter, quantize=bits, limits=limits)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -93,6 +95,18 @@ class ExportSource:
     def run_chat(self) -> Chat:
         """The same, with what the run gave the template."""
         return Chat.load(self.base, recorded=self.answering.options)
+
+    @property
+    def trained(self) -> TrainedBits:
+        """The bits of the base in the training, which no stored file shows."""
+        return self.answering.trained_bits
+
+    @property
+    def trained_dtype(self) -> str:
+        """The dtype that the run computed in; the base's own where no run says."""
+        config = self.run.manifest.get("config", {}) if self.run else {}
+        dtype = config.get("dtype")
+        return dtype if dtype in COARSEST else self.dtype
 
     @property
     def quantised(self) -> bool:

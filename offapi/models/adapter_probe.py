@@ -57,9 +57,14 @@ def read_probe(folder: Path) -> ParityRecord | None:
     return read_record(folder, PROBE, again)
 
 
-def of_few_bits(record: ParityRecord) -> bool:
-    """Whether the record is of a base in few bits, so that nothing is known of it as stored."""
-    return FEW_BITS in record.by
+def holds_for(record: ParityRecord, backend: str, bits: int | None) -> bool:
+    """Whether the record is of a base that `backend` loads so in `bits` (None: as it is stored).
+
+    Backends pack alike in no number of bits, but compute alike what is stored.
+    """
+    if bits is None:
+        return FEW_BITS not in record.by
+    return record.by.startswith(f"{backend} on ") and f"{FEW_BITS}{bits} bits" in record.by
 
 
 def tolerance(record: ParityRecord, dtype: str) -> float:

@@ -6,7 +6,7 @@ Left out: loading weights (`offapi.predict.predictor`).
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from offapi.files.hashing import sha256_file, sha256_named
 from offapi.files.lock import CannotLock
 from offapi.files.weights_hash import sha256_weights
 from offapi.models import store
+from offapi.training.base_bits import Bits, TrainedBits
 from offapi.training.prompt_settings import options_of
 from offapi.training.run import MANIFEST, Run
 from offapi.training.trained import MODEL
@@ -30,19 +31,27 @@ FINAL = ("adapter", "best")  # a run's adapter folders, the first that is there
 
 @dataclass(frozen=True)
 class AnsweringModel:
-    """A base model, an adapter on it, and the run that trained the adapter, if any did."""
+    """A base model, an adapter on it, and the run that trained the adapter, if any did.
+
+    `asked_bits` are those that the base is loaded in.
+    """
 
     model: store.Model
     adapter: Path | None = None
     run: Run | None = None
+    asked_bits: Bits = "trained"
 
     @classmethod
-    def of(cls, name: str | Path, adapter: Path | None = None) -> Self:
+    def of(cls, name: str | Path, adapter: Path | None = None, bits: Bits = "trained") -> Self:
         """Return what `name` means: a run's folder, an adapter in it, or a model.
 
         Raise RunError for a run that is being written or has no adapter yet, ConfigError for an
         adapter in place of a run's own, and ModelError.
         """
+        return replace(cls._of(name, adapter), asked_bits=bits)
+
+    @classmethod
+    def _of(cls, name: str | Path, adapter: Path | None) -> Self:
         path = Path(name).expanduser()
         if (path / adapters.CONFIG).is_file():
             run = run_of(path)
@@ -107,9 +116,20 @@ class AnsweringModel:
             changed = task_file == self.task_file
             which = "has changed since the run" if changed else "is not the one that the run had"
             said.append(f"The task file {task_file} {which}: confidence and accuracy may not hold.")
-        if self.adapter and (doubt := adapters.doubt_base(self.adapter, self.model.name)):
+        name, bits = self.model.name, self.quantize
+        if self.adapter and (doubt := adapters.doubt_base(self.adapter, name, bits)):
             said.append(doubt)
         return said
+
+    @cached_property
+    def trained_bits(self) -> TrainedBits:
+        """The bits of the base in the adapter's training."""
+        return TrainedBits.of(self.adapter, self.run)
+
+    @property
+    def quantize(self) -> int | None:
+        """The bits to load the base in; None: as it is stored."""
+        return self.trained_bits.choose(self.asked_bits)
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def answers_key(predictor: Predictor, asked: AskedHow, files: PredictFiles) -> M
         candidates=files.candidates,
         signals=files.signals,
         **({"template": dict(told)} if (told := predictor.template) else {}),
+        **({"quantize": bits} if (bits := predictor.answering.quantize) else {}),
     )
 
 

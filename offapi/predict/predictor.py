@@ -126,6 +126,8 @@ class Predictor:
         own = self.answering.options
         if any(own.get(name, self) != value for name, value in self.template.items()):
             return AskedHow(level, None, "The calibration is for the run's own template settings.")
+        if self.answering.quantize != self.answering.trained_bits.bits:
+            return AskedHow(level, None, "The calibration is for the base in the training's bits.")
         answers = AnswersFrom(*self._made_from, level)
         try:
             return AskedHow(level, promise.read(path, answers))
@@ -170,7 +172,14 @@ class Predictor:
         if self._loaded is None:
             self.say(LOADING)
             model = self.answering
-            spec = ModelSpec(path=model.model.path, adapter=model.adapter, dtype=self.dtype)
+            for line in model.trained_bits.lines(model.quantize, self.backend_name):
+                self.say(line)
+            spec = ModelSpec(
+                path=model.model.path,
+                adapter=model.adapter,
+                dtype=self.dtype,
+                quantize=model.quantize,
+            )
             self._loaded = load(self.backend_name, spec)
         return self._loaded
 

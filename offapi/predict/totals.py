@@ -85,7 +85,10 @@ class PredictTotals:
         whole = accepted.pop("", 0) if calibrated else None
         by_field = {name: accepted[name] for name in names} if calibrated else None
         causes = dict(errors.most_common())
-        return cls(documents, causes, whole, by_field, tally, out, answering.facts)
+        facts = dict(answering.facts)
+        if answering.quantize is not None:
+            facts["quantize"] = answering.quantize
+        return cls(documents, causes, whole, by_field, tally, out, facts)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""

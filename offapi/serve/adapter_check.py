@@ -1,7 +1,7 @@
 """Whether what is served computes what the training did: the adapter's own record is compared.
 
 Servers have answered with the base, or with another adapter, and no error said so. Left out:
-adapters without a record, those that an older version trained, and those of a base in few bits.
+adapters without a record, those that an older version trained, and those of a base in other bits.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offapi.errors import ModelError
-from offapi.models.adapter_probe import largest, of_few_bits, probe_rows, read_probe, tolerance
+from offapi.models.adapter_probe import holds_for, largest, probe_rows, read_probe, tolerance
 from offapi.models.parity import ParityRecord
 from offapi.serve.engine_loop import EngineLoop
 from offapi.serve.served_models import ServedModel
@@ -24,7 +24,8 @@ async def check_adapters(loop: EngineLoop, models: Sequence[ServedModel]) -> dic
     for model in models:
         adapter = model.answering.adapter
         record = read_probe(adapter) if adapter is not None else None
-        if record is None or of_few_bits(record):
+        bits, backend = model.answering.quantize, model.predictor.backend_name
+        if record is None or not holds_for(record, backend, bits):
             continue
         difference = await _difference(loop, model.adapter, record)
         allowed = tolerance(record, loop.dtype)

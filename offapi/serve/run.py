@@ -32,6 +32,7 @@ from offapi.serve.served_models import ServedModel, ServedModels, adapters_of, r
 from offapi.serve.server import Server
 from offapi.serve.unaccepted import UnacceptedOptions, opened, say_unaccepted
 from offapi.text.display import plural
+from offapi.training.base_bits import Bits
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class ServeOptions:
     capture: CaptureOptions | None = None
     level: Level | None = None
     template: Options = field(default_factory=dict)  # over each run's own
+    bits: Bits = "trained"  # that the base is loaded in
     unaccepted: UnacceptedOptions = UnacceptedOptions()
     jobs: Path | None = None
 
@@ -68,7 +70,12 @@ def serve(options: ServeOptions, progress: Progress) -> Server:
     names = frozenset(name.lower() for name in options.names)
     rules = AccessRules(options.host, names, key)
     models = read_models(
-        options.sources, options.task_file, options.backend, options.level, options.template
+        options.sources,
+        options.task_file,
+        options.backend,
+        options.level,
+        options.template,
+        options.bits,
     )
     options.unaccepted.check(models)
     escalation = options.unaccepted.escalation(progress.say)
@@ -137,7 +144,11 @@ def make_engine(
     def make() -> tuple[Engine, Callable[[], None]]:
         first = models[0].answering
         spec = ModelSpec(
-            path=first.model.path, adapter=first.adapter, dtype=options.dtype, limits=Limits()
+            path=first.model.path,
+            adapter=first.adapter,
+            dtype=options.dtype,
+            quantize=first.quantize,
+            limits=Limits(),
         )
         backend = load(options.backend, spec)
         return backend.engine(adapters_of(models), options.cache_bytes), backend.close
@@ -152,6 +163,7 @@ def say_models(models: Sequence[ServedModel], backend: str) -> list[str]:
         adapter = "with its adapter" if each.answering.adapter else "without an adapter"
         asks = f", task {each.predictor.task.name!r}" if each.predictor.task else ""
         lines.append(f"{each.name}: {each.answering.model.name} {adapter}{asks}, on {backend}.")
+        lines += each.answering.trained_bits.lines(each.answering.quantize, backend)
         lines += say_asked(each) if each.predictor.task else []
     size = bytes_per_token(models[0].answering.model.path)
     if size is not None:

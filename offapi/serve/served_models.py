@@ -13,6 +13,7 @@ from pathlib import Path
 from time import time
 from typing import Any, Self
 
+from offapi.adapter import in_bits
 from offapi.chat.chat import Chat
 from offapi.chat.template_options import Options
 from offapi.constrain import Level
@@ -22,6 +23,7 @@ from offapi.predict.predictor import Predictor
 from offapi.serve.calibration import WatchedCalibration
 from offapi.serve.errors import ApiError
 from offapi.task import load_task
+from offapi.training.base_bits import Bits
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class ServedModels:
     chat: Chat
     base: Path
     context: int | None
+    bits: int | None = None  # of the base
     _named: dict[str, ServedModel] = field(default_factory=dict)
 
     @classmethod
@@ -80,7 +83,8 @@ class ServedModels:
         Raise ConfigError for two of one name, or with two bases.
         """
         first = models[0].answering
-        served = cls(models[0].predictor.chat_format, first.model.path, first.context)
+        chat = models[0].predictor.chat_format
+        served = cls(chat, first.model.path, first.context, first.quantize)
         for each in models:
             served.add(each)
         return served
@@ -94,6 +98,11 @@ class ServedModels:
         if other.path != self.base:
             what = f"{model.name!r} has another base model ({other.name}) than the others."
             step = "Serve it with a command of its own, on another --port."
+            raise ConfigError(what, next_step=step)
+        if model.answering.quantize != self.bits:
+            here, there = (in_bits(each) for each in (model.answering.quantize, self.bits))
+            what = f"{model.name!r} needs the base {here}, and the others {there}."
+            step = "Serve it with a command of its own, or all of them with --quantize."
             raise ConfigError(what, next_step=step)
         self._named[model.name] = model
 
@@ -122,6 +131,7 @@ def read_models(
     backend: str,
     level: Level | None = None,
     template: Options | None = None,
+    bits: Bits = "trained",
 ) -> list[ServedModel]:
     """Return what `[NAME=]RUN|MODEL` of the command mean; the first one's adapter is the policy.
 
@@ -131,7 +141,7 @@ def read_models(
     """
     served: list[ServedModel] = []
     for source in sources:
-        name, answering = _named(source)
+        name, answering = _named(source, bits)
         file = task_file or answering.task_file
         task = load_task(file) if file is not None else None
         predictor = Predictor(answering, task, file, backend, template=template or {})
@@ -144,12 +154,12 @@ def adapters_of(models: Sequence[ServedModel]) -> Mapping[str, Path | None]:
     return {each.adapter: each.answering.adapter for each in models if each.adapter is not None}
 
 
-def _named(source: str) -> tuple[str, AnsweringModel]:
+def _named(source: str, bits: Bits) -> tuple[str, AnsweringModel]:
     """Return the name and the model of `[NAME=]RUN|MODEL`."""
     name, equals, rest = source.partition("=")
     if equals and not Path(source).exists():
-        return name, AnsweringModel.of(rest)
-    answering = AnsweringModel.of(source)
+        return name, AnsweringModel.of(rest, bits=bits)
+    answering = AnsweringModel.of(source, bits=bits)
     if answering.run is not None:
         return answering.run.path.name, answering
     return answering.model.name if Path(source).exists() else source, answering

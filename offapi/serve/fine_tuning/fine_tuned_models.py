@@ -46,7 +46,7 @@ class FineTunedModels:
 
     def add(self, job: FineTuningJob, folder: Path) -> None:
         """Serve the model of a finished job. Raise OffapiError where its folder is damaged."""
-        answering = AnsweringModel.of(folder / RUN)
+        answering = AnsweringModel.of(folder / RUN, bits=self.models.bits)
         file = task_of(job, folder)
         predictor = Predictor(answering, load_task(file) if file else None, file, self.backend)
         name = job.model_name

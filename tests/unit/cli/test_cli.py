@@ -111,6 +111,7 @@ def test_no_command_is_left_off_the_list() -> None:
         "transcript",
         "backend_option",
         "constrain_option",
+        "quantize_option",
         "template_option",
         "traces_purge",
     }
