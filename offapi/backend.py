@@ -17,7 +17,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -71,6 +71,11 @@ class Backend(Protocol):
     @property
     def limits(self) -> Limits:
         """How much the backend holds at once: as asked for, or as suits the device."""
+        ...
+
+    @property
+    def ranks(self) -> int:
+        """How many processes compute what is asked: 1, but for a backend over all ranks."""
         ...
 
     @property
@@ -151,6 +156,15 @@ class Backend(Protocol):
         `clip_ratio/high_mean`, the share of ratios that were clipped. Raise ValueError for what
         `forward_backward` refuses, arrays that do not fit the episode, or a missing reference that
         beta needs; BackendError without an adapter.
+        """
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """Compute this rank's share of a call in the block, which all ranks enter.
+
+        Of a sharded model, a rank that is done takes part in the others' passes until all are.
+        Raise OtherRankFailed there where another rank raised, and LostStep where one
+        failed within such a pass, which ends the run. Elsewhere it does nothing.
         """
         ...
 

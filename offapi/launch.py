@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from offapi.errors import BackendError, RunError
+
+RESUME = "See what the other ranks say, then resume the run with --resume, on as many as you like."
 Address = tuple[str, int]  # host, port
 
 
@@ -48,6 +51,16 @@ class RankLink(Protocol):
     def broadcast(self, data: bytes) -> bytes: ...
 
     def gather(self, data: bytes) -> list[bytes]: ...
+
+
+class LostStep(RunError):
+    """A rank failed within a step that the others still wait in, so the run ends."""
+
+
+class OtherRankFailed(BackendError):
+    """Another rank failed, which says why, so this one gave up its share of the work."""
+
+    code = "other_rank"
 
 
 def find_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:

@@ -95,7 +95,8 @@ class ModelSpec:
 
     `adapter` is a PEFT folder. With `lora`, a new adapter is drawn from `seed`; with both, training
     continues from `adapter`, which must have that shape; with `full`, every weight is trained. With
-    neither, the model is for inference alone. `quantize` asks for a base in that many bits. The
+    neither, the model is for inference alone. `quantize` asks for a base in that many bits, `shard`
+    for one that the ranks of a launch hold together. The
     implementation `auto` is the one that `models add` measured, or else `packed` where it gives the
     model's own logits.
     """
@@ -112,3 +113,4 @@ class ModelSpec:
     implementation: Implementation = "auto"
     checkpointing: bool | None = None  # recompute layers in the backward pass; None: if it must
     full: bool = False
+    shard: bool = False

@@ -67,6 +67,7 @@ class Training:
     dtype: DType = "auto"  # auto: bfloat16 on a GPU, float32 on the CPU
     device: str = "auto"
     quantize: int | None = None  # bits of the base: torch 4 and 8, MLX 2 to 8
+    shard: bool = False  # each rank of a launch holds a part of the base
     checkpointing: WhenRecomputed = "auto"  # auto: where memory would not hold a row otherwise
     seed: int = 0
     checkpoint_every: int = 20  # steps
@@ -96,6 +97,7 @@ class Training:
             dtype=self.dtype,
             device=self.device,
             quantize=self.quantize,
+            shard=self.shard,
             checkpointing=RECOMPUTED[self.checkpointing],
             seed=self.seed,
             limits=self.limits,

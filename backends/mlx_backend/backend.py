@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 
@@ -49,6 +49,11 @@ class MLXBackend:
     name = "mlx"
 
     def __init__(self, spec: ModelSpec) -> None:
+        if spec.shard:
+            raise BackendError(
+                "MLX has nothing that splits a base over ranks as they use it.",
+                next_step="Leave out `shard` or set `quantize`; torch has it, started by torchrun.",
+            )
         self.device = _use_device(spec.device)
         mx.reset_peak_memory()
         self._limits = spec.limits
@@ -62,6 +67,11 @@ class MLXBackend:
     def implementation(self) -> str:
         """How the model is computed."""
         return self._policy.implementation
+
+    @property
+    def ranks(self) -> int:
+        """How many processes compute."""
+        return 1
 
     @property
     def limits(self) -> Limits:
@@ -119,6 +129,9 @@ class MLXBackend:
             self._policy, batch, self._limits, loss, self._gradients, whole
         )
         return update
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def sum_gradients(self) -> None:
         """Add up what all ranks have accumulated."""

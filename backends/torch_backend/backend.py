@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,6 +12,7 @@ import torch
 from offapi.backend import Backend, By, Group, Memory, Sampling, StartMatcher
 from offapi.engine import Engine
 from offapi.episodes import Episode, Floats, Metrics, Totals
+from offapi.errors import BackendError
 from offapi.model_spec import Limits, ModelSpec
 from offapi.optimizer import AdamW, TrainState
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
@@ -26,9 +28,10 @@ from .policy_gradient import policy_gradient
 def load(spec: ModelSpec) -> Backend:
     """Load `spec` with torch; raise BackendError or ModelError."""
     policy = load_policy(spec)
-    check_weights(policy)
-    choose_implementation(policy)
-    check_logits(policy)
+    with policy.together():
+        check_weights(policy)
+        choose_implementation(policy)
+        check_logits(policy)
     return TorchBackend(policy)
 
 
@@ -53,6 +56,11 @@ class TorchBackend:
         return self.policy.implementation
 
     @property
+    def ranks(self) -> int:
+        """How many processes compute."""
+        return 1
+
+    @property
     def limits(self) -> Limits:
         """How much the backend holds at once."""
         return self.policy.spec.limits
@@ -75,6 +83,11 @@ class TorchBackend:
     def engine(
         self, adapters: Mapping[str, Path | None] = MappingProxyType({}), cache_bytes: int = 0
     ) -> Engine:
+        if self.policy.lockstep:
+            raise BackendError(
+                "a sharded model answers rollouts, and has no engine: its steps are all ranks'.",
+                next_step="Leave out `shard`.",
+            )
         further = Adapters(self.policy.model, self.policy.spec, adapters)
         return rollout.start_engine(self.policy, further, cache_bytes)
 
@@ -93,6 +106,9 @@ class TorchBackend:
         self, batch: Sequence[Experience], loss: PolicyLoss, whole: Totals | None = None
     ) -> Update:
         return policy_gradient(self.policy, batch, loss, whole)
+
+    def together(self) -> AbstractContextManager[None]:
+        return self.policy.together()
 
     def sum_gradients(self) -> None:
         ranks.sum_gradients(self.policy)

@@ -178,7 +178,8 @@ class TorchEngine(RowQueue):
     ) -> Tensor:
         """Return the last hidden states (1, L, D), each token's by the adapter of its name."""
         if not any(name is not None for name in names):
-            return self.policy.sampled_hidden(tokens_1L, positions_1L, layout)
+            with self.policy.step():
+                return self.policy.sampled_hidden(tokens_1L, positions_1L, layout)
         with self.adapters.applied(places_of(names, self.policy.device)):
             return self.policy.hidden(tokens_1L, positions_1L, layout)
 

@@ -44,24 +44,25 @@ def after_base(model: Any, hidden_TD: Tensor) -> Tensor:
     tokens_1T = torch.zeros(1, len(hidden_TD), dtype=torch.long, device=hidden_TD.device)
     try:
         model._modules[name] = Given(hidden_TD[None])
-        logits_1TV: Tensor = model(input_ids=tokens_1T, use_cache=False).logits
+        # not a call, whose hooks would gather a sharded base
+        logits_1TV: Tensor = model.forward(input_ids=tokens_1T, use_cache=False).logits
     finally:
         model._modules[name] = base
     return logits_1TV[0]
 
 
-def matrix_of(model: Any) -> Tensor | None:
-    """Return the output embedding (V, D) if the head is the product with it and nothing else."""
+def is_matrix(model: Any) -> bool:
+    """Whether the head is the product with the output embedding (V, D) and nothing else."""
     layer = model.get_output_embeddings()
     if type(layer) is not nn.Linear or layer.bias is not None:
-        return None
+        return False
     matrix: Tensor = layer.weight
     states_RD = torch.linspace(-1.7, 2.3, 3 * matrix.shape[1], device=matrix.device).sin()
     states_RD = states_RD.view(3, -1).to(matrix.dtype)
     with torch.no_grad():
         states_RD *= LARGE / (states_RD @ matrix.T).abs().max().clamp(min=1e-6)
         difference = (after_base(model, states_RD) - states_RD @ matrix.T).abs().max()
-    return matrix if float(difference) <= LARGE * CLOSE.get(matrix.dtype, 2e-2) else None
+    return float(difference) <= LARGE * CLOSE.get(matrix.dtype, 2e-2)
 
 
 def vocabulary_of(model: Any) -> int:

@@ -124,9 +124,10 @@ class LibraryEngine(RowQueue):
         tokens_RL = torch.tensor([row[start:] for row in rows], device=self.policy.device)
         with nullcontext() if name is None else self.adapters.applied({name: None}):
             if cached:
-                hidden_RD, cache = continued(model, tokens_RL, cache)
+                hidden_RD, cache = continued(model, tokens_RL, cache, self.policy.step)
             else:
-                hidden_RD = library_hidden(model, tokens_RL)[:, -1]
+                with self.policy.step():
+                    hidden_RD = library_hidden(model, tokens_RL)[:, -1]
             return self.policy.logits(hidden_RD, plain=name is None), cache
 
     def _batch(self, row: Row) -> CachedRows:

@@ -8,11 +8,15 @@ prefixes in the graph, which only attention has.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .sharded import run_base
 
 
 def library_attention(model: Any, name: str | None = None) -> None:
@@ -22,22 +26,29 @@ def library_attention(model: Any, name: str | None = None) -> None:
 
 def library_hidden(model: Any, tokens_RL: Tensor) -> Tensor:
     """Return the last hidden states (R, L, D) of rows that share nothing."""
-    states: Tensor = model.base_model(input_ids=tokens_RL, use_cache=False).last_hidden_state
+    states: Tensor = run_base(model, input_ids=tokens_RL, use_cache=False).last_hidden_state
     return states
 
 
-def continued(model: Any, tokens_RL: Tensor, cache: Any) -> tuple[Tensor, Any]:
+def continued(
+    model: Any,
+    tokens_RL: Tensor,
+    cache: Any,
+    step: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> tuple[Tensor, Any]:
     """Return the last hidden states (R, D) after the rows of `cache` and these tokens.
 
     The cache, None for an empty one, holds the tokens afterwards. Tokens after others are given one
-    by one unless it holds keys and values alone: not every recurrence continues with several.
+    by one unless it holds keys and values alone: not every recurrence continues with several. Each
+    pass is made in a `step`.
     """
     at_once = cache is None or all(only_keys(layer) for layer in cache.layers)
     steps = (tokens_RL,) if at_once else torch.split(tokens_RL, 1, dim=1)
-    for step in steps:
+    for next_RL in steps:
         name = _cache_name(model.base_model)
         given = {} if cache is None else {name: cache}
-        out = model.base_model(input_ids=step, use_cache=True, **given)
+        with step():
+            out = run_base(model, input_ids=next_RL, use_cache=True, **given)
         cache = out[name]
     return out.last_hidden_state[:, -1], cache
 

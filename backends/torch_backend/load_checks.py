@@ -27,6 +27,7 @@ from .packed_attention import Packed
 from .policy import ATTENTION, Policy
 from .quantised import is_packed
 from .scores import Scores
+from .sharded import held
 
 LONGEST = 48  # tokens of a probe's row: one more than a window is tried up to here
 NATS = 1e-3  # in float32; exact implementations differ by some 1e-5
@@ -40,8 +41,10 @@ def check_weights(policy: Policy) -> None:
     """Raise ModelError for a weight that is NaN or infinite."""
     names, sound = [], []
     for name, parameter in policy.model.named_parameters():
-        names.append(name)
-        sound.append(torch.stack(torch.aminmax(parameter.detach())).isfinite().all())
+        numbers = held(parameter.detach())
+        if numbers.numel():  # a rank may have no row of a small weight
+            names.append(name)
+            sound.append(torch.stack(torch.aminmax(numbers)).isfinite().all())
     for name, fine in zip(names, torch.stack(sound).tolist(), strict=True):
         if not fine:
             raise not_finite(name, policy.spec)
@@ -65,7 +68,7 @@ def choose_implementation(policy: Policy) -> None:
         grows = asked == "auto" and policy.longest is not None
         reason = GROWS if grows else why_not_packed(policy)
         if reason is None:
-            if policy.device.type == "cuda":
+            if policy.device.type == "cuda" and not policy.lockstep:  # it keeps the weights
                 fuse(policy.model)
             return
         if asked == "packed":
@@ -87,7 +90,7 @@ def why_not_packed(policy: Policy) -> str | None:
         return f"it has layers of type {', '.join(sorted(others))}"
     rows_RL = probe_rows(policy)
     try:
-        with torch.inference_mode():
+        with policy.without_gradients():
             probe = Probe(((0, (rows_RL.shape[1] - 1,) * len(rows_RL)),), keep={})
             packed_RLV = packed_logits(policy, rows_RL, probe)
             with attention_of(policy.model, "eager"):
@@ -155,7 +158,7 @@ def cache_agrees(policy: Policy) -> bool:
     """Whether steps after the library's cache give what its forward gives for the whole row."""
     rows_RL = probe_rows(policy)
     end = rows_RL.shape[1] - 3  # the last steps are more than one
-    with torch.inference_mode():
+    with policy.without_gradients():
         whole_RLD = library_hidden(policy.model, rows_RL)
         try:
             _, cache = continued(policy.model, rows_RL[:, :end], None)

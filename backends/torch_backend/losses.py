@@ -190,10 +190,11 @@ def score(policy: Policy, episodes: Sequence[Episode], by: By, temperature: floa
     masked = [episodes[i] for i in places]
     with (
         policy.scored_by_reference() if by == "reference" else nullcontext(),
-        torch.inference_mode(),
+        policy.without_gradients(),
     ):
         for pack in micro_batches(policy, masked):
-            logprobs_T = masked_logprobs(policy, pack, masked, temperature).cpu().numpy()
+            with policy.step():
+                logprobs_T = masked_logprobs(policy, pack, masked, temperature).cpu().numpy()
             for i, own_T in pack.split(logprobs_T).items():
                 scored[places[i]] = own_T
     return scored
@@ -212,7 +213,7 @@ def forward_backward(
     tokens = (whole or own).tokens
     total = 0.0
     for pack in micro_batches(policy, batch):
-        with policy.checkpointing.of(len(pack.tokens)):
+        with policy.step(backward=True), policy.checkpointing.of(len(pack.tokens)):
             part = -masked_logprobs(policy, pack, batch).sum() / tokens
             part.backward()  # type: ignore[no-untyped-call]
         total += float(part.detach())

@@ -10,14 +10,16 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import psutil
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
@@ -26,13 +28,15 @@ from offapi.errors import BackendError, ModelError
 from offapi.implementations import GROWING_ROPES
 from offapi.model_spec import Limits, ModelSpec
 
-from . import full, quantised
+from . import full, quantised, sharded
 from .attention import Layout, attend
 from .checkpointing import Checkpointing, wrap
-from .head import after_base, matrix_of, vocabulary_of
+from .head import after_base, is_matrix, vocabulary_of
 from .injection import inject
+from .library_forward import library_hidden
 from .lora import adapted
 from .merged_weights import Merged
+from .packed_attention import Packed
 
 ATTENTION = "offapi"
 # keys of configurations whose layers wait for numbers of the device
@@ -58,7 +62,31 @@ class Policy:
     merged: Merged | None = None  # None where it would take too much memory
     implementation: str = "packed"
     cached: bool = True  # whether the library's cache gives what its forward does
-    head: Tensor | None = None  # (V, D) if the head is the product with it and nothing else
+    plain_head: bool = False  # whether the head is a product with a matrix and nothing else
+    lockstep: sharded.Lockstep | None = None  # where the base is sharded
+
+    @property
+    def head(self) -> Tensor | None:
+        """The head's matrix (V, D) if it is nothing else."""
+        if not self.plain_head:
+            return None
+        matrix: Tensor = self.model.get_output_embeddings().weight
+        return matrix
+
+    def together(self) -> AbstractContextManager[None]:
+        """See `Backend.together`."""
+        return self.lockstep.together() if self.lockstep else nullcontext()
+
+    def step(self, backward: bool = False) -> AbstractContextManager[None]:
+        """Run a forward pass in the block, on all ranks where the base is sharded.
+
+        With `backward`, run its backward pass too.
+        """
+        return self.lockstep.step(backward) if self.lockstep else nullcontext()
+
+    def without_gradients(self) -> AbstractContextManager[None]:
+        """Compute for no backward pass; gathered weights take part in later ones."""
+        return torch.no_grad() if self.lockstep else torch.inference_mode()
 
     def logits(self, hidden_TD: Tensor, plain: bool = True) -> Tensor:
         """Return the logits (T, V) of the base's last hidden states.
@@ -71,8 +99,8 @@ class Policy:
 
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """Return the last hidden states of packed `tokens` (1, L), shape (1, L, D)."""
-        out = self.model.base_model(
-            input_ids=tokens, position_ids=positions, use_cache=False, layout=layout
+        out = sharded.run_base(
+            self.model, input_ids=tokens, position_ids=positions, use_cache=False, layout=layout
         )
         states: Tensor = out.last_hidden_state
         return states
@@ -89,7 +117,7 @@ class Policy:
         """
         if self.device.type != "cuda" or not self.lora or self.spec.full:
             return
-        if self.implementation != "packed":
+        if self.implementation != "packed" or self.lockstep:
             return
         if self.merged is None:
             needed = sum(quantised.float_bytes(layer.base_layer) for layer in adapted(self.model))
@@ -107,7 +135,8 @@ class Policy:
         """
         config = self.model.config.get_text_config()
         looks = any(getattr(config, key, None) for key in LOOKS_BACK)
-        return self.device.type == "cuda" and self.longest is None and not looks
+        waits = looks or self.lockstep is not None
+        return self.device.type == "cuda" and self.longest is None and not waits
 
     @property
     def longest(self) -> int | None:
@@ -166,21 +195,52 @@ def load_policy(spec: ModelSpec) -> Policy:
     Raise BackendError for a missing device or dtype, ModelError for a bad folder.
     """
     device = choose_device(spec.device)
+    if spec.shard:
+        mesh = sharded.mesh_of(spec, device)
+        model, lora, plain_head = sharded.in_turn(partial(_load, spec, device, mesh))
+    else:
+        model, lora, plain_head = _load(spec, device)
+    if device.type == "cuda":
+        spec = replace(spec, limits=fitting(spec, torch.cuda.mem_get_info(device)[0]))
+    loaded = None
+    if spec.adapter is not None:
+        loaded = {name: parameter.data.clone() for name, parameter in lora.items()}
+    switch = wrap(model, spec, device)
+    policy = Policy(model, device, spec, lora, switch, loaded=loaded, plain_head=plain_head)
+    if spec.shard:
+        policy.lockstep = sharded.Lockstep(model, partial(_run_one_token, policy))
+    return policy
+
+
+def _load(
+    spec: ModelSpec, device: torch.device, mesh: DeviceMesh | None = None
+) -> tuple[Any, dict[str, nn.Parameter], bool]:
+    """Return the model, what is trained of it, and whether its head is a matrix alone."""
     model = load_base(spec, device)
     if spec.full:
         lora = full.unfreeze(model, spec)
     else:
         model.requires_grad_(False)
         lora = inject(model, spec)
-    model.to(device).train(False)
-    if device.type == "cuda":
-        spec = replace(spec, limits=fitting(spec, torch.cuda.mem_get_info(device)[0]))
-    loaded = None
-    if spec.adapter is not None:
-        loaded = {name: parameter.data.clone() for name, parameter in lora.items()}
-    policy = Policy(model, device, spec, lora, wrap(model, spec, device), loaded=loaded)
-    policy.head = matrix_of(model)
-    return policy
+    model.train(False)
+    if mesh is None:
+        model.to(device)
+        return model, lora, is_matrix(model)
+    plain_head = is_matrix(model)
+    sharded.shard(model, set(lora.values()), mesh)
+    return model, lora, plain_head
+
+
+def _run_one_token(policy: Policy, backward: bool) -> None:
+    """Take part in a pass of the other ranks; a backward pass adds gradients of 0."""
+    token_11 = torch.zeros(1, 1, dtype=torch.long, device=policy.device)
+    with torch.enable_grad() if backward else torch.no_grad():
+        if policy.implementation == "library":
+            hidden_11D = library_hidden(policy.model, token_11)
+        else:
+            hidden_11D = policy.hidden(token_11, token_11, Packed(((0, (1,)),)))
+        if backward:
+            (hidden_11D.sum() * 0.0).backward()  # type: ignore[no-untyped-call]
 
 
 def load_base(spec: ModelSpec, device: torch.device) -> Any:

@@ -40,7 +40,7 @@ def policy_gradient(
     total, computed, statistics = 0.0, 0, []
     for pack in micro_batches(policy, episodes):
         members = [batch[places[i]] for i in pack.episodes]
-        with policy.checkpointing.of(len(pack.tokens)):
+        with policy.step(backward=True), policy.checkpointing.of(len(pack.tokens)):
             logprobs_T = masked_logprobs(policy, pack, episodes, loss.temperature)
             part, part_statistics = policy_loss(
                 logprobs_T,

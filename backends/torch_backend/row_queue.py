@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-import torch
-
 from offapi.completions import Sampling
 from offapi.engine import Kinds, NewToken, RowError, RowRequest, check_new
 from offapi.episodes import check_tokens
@@ -118,7 +116,7 @@ class RowQueue:
             self._release(self.kept.pop(row))
         for slot, live in enumerate(self.rows):
             if live.number == row:
-                with torch.inference_mode():
+                with self.policy.without_gradients():
                     self._free(slot)
                 return
 
@@ -141,7 +139,7 @@ class RowQueue:
             self.policy.prepare_rollout()
             self.prepared = self.policy.version
         drawn: list[NewToken] = []
-        with torch.inference_mode():
+        with self.policy.without_gradients():
             while self._fits():
                 drawn += self._admit()
                 if any(row.finish for row in self.rows):

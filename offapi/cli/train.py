@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import orjson
@@ -96,19 +96,18 @@ def command(
     if dry_run:
         if resume:
             raise click.UsageError("--dry-run is for a run that has not begun: remove --resume.")
-        if launch is None or launch.rank == 0:
-            output.result(_plan(recipe, overrides, backend, output, written))
-        return
-    train = partial(_train, output, recipe, overrides, resume=resume, written=written)
+        begin = partial(_plan, output, recipe, overrides, written=written)
+    else:
+        begin = partial(_train, output, recipe, overrides, resume=resume, written=written)
     if launch is None:
-        train(backend)
+        begin(backend)
         return
     with joined(launch, lambda: bounds_of(recipe, overrides)) as member:
         if launch.rank:
             member.follow()
             return
         with leading(member) as crew:
-            train(launch.backend, crew=crew)
+            begin(launch.backend, crew=crew)
 
 
 def _train(
@@ -145,15 +144,23 @@ def _train(
 
 
 def _plan(
-    recipe: Path, overrides: tuple[str, ...], backend: str | None, output: Output, written: str
-) -> dict[str, Any]:
-    """Show and return what the run would do and take."""
+    output: Output,
+    recipe: Path,
+    overrides: tuple[str, ...],
+    backend: str | None,
+    *,
+    written: str,
+    crew: Crew | None = None,
+) -> None:
+    """Show what the run would do and take."""
+    from offapi.backend import load
     from offapi.evaluation.dry_run import plan_run
 
-    plan = plan_run(recipe, overrides, backend, output, written)
+    start = crew.load if crew else load
+    plan = plan_run(recipe, overrides, backend, output, written, start)
     for line in plan.lines():
         output.say(line)
-    return plan.as_dict()
+    output.result(plan.as_dict())
 
 
 def _command(

@@ -19,6 +19,7 @@ from offapi.progress import Progress
 from offapi.text.display import duration, plural
 from offapi.training.checkpoints import KEEP
 from offapi.training.forecast import Machine
+from offapi.training.job import Loader
 from offapi.training.recipe_run import check_free, find_recipe, no_score, read_inputs
 
 GIB, MIB = 2**30, 2**20
@@ -30,6 +31,7 @@ class RunPlan:
 
     recipe: str
     backend: str
+    ranks: int
     outlook: Outlook
     max_tokens: int
     disk: int  # bytes of its checkpoints and its adapter
@@ -41,12 +43,18 @@ class RunPlan:
     def as_dict(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
         plan = {"recipe": self.recipe, "backend": self.backend, "run": str(self.folder)}
-        sizes = {"max_tokens": self.max_tokens, "disk": self.disk, "disk_free": self.free}
+        sizes = {
+            "ranks": self.ranks,
+            "max_tokens": self.max_tokens,
+            "disk": self.disk,
+            "disk_free": self.free,
+        }
         return {**plan, **asdict(self.outlook), **sizes}
 
     def lines(self) -> list[str]:
         """Return sentences: rows, teacher, time, memory, disk, what is missing, how to begin."""
         outlook = self.outlook
+        together = f" on {plural(self.ranks, 'rank')}" if self.ranks > 1 else ""
         most = "at most " if self.recipe == "distill" else ""
         lines = [
             f"{self.recipe} on {self.backend}: {most}{plural(outlook.rows, 'row')} to learn in"
@@ -57,7 +65,7 @@ class RunPlan:
             lines.append(f"The teacher is asked for {plural(outlook.asked, 'document')} first.")
         lines.append(
             f"At most {plural(outlook.trained, 'token')} to train on and {outlook.decoded:,} to"
-            f" write: about {duration(outlook.seconds)}, {outlook.memory / GIB:.1f} of"
+            f" write: about {duration(outlook.seconds)}{together}, {outlook.memory / GIB:.1f} of"
             f" {outlook.total / GIB:.0f} GiB of memory; {self.disk / MIB:,.1f} MiB of"
             f" {self.free / GIB:,.0f} GiB free on the disk of {self.folder}."
         )
@@ -78,11 +86,17 @@ class RunPlan:
 
 
 def plan_run(
-    path: Path, overrides: Sequence[str], backend_name: str | None, progress: Progress, command: str
+    path: Path,
+    overrides: Sequence[str],
+    backend_name: str | None,
+    progress: Progress,
+    command: str,
+    load: Loader = load,
 ) -> RunPlan:
     """Read and check all that the run of the recipe at `path` needs, and measure the machine.
 
-    Raise what the run itself would raise before it trains.
+    `load` loads the model, on all ranks where there are several. Raise what the run itself would
+    raise before it trains.
     """
     recipe = find_recipe(path)
     config = configs.load(path, recipe.Config, overrides)
@@ -93,7 +107,7 @@ def plan_run(
     progress.say(f"Loading {inputs.model.name} to time it ...")
     student = load(name, config.spec(inputs.model))
     try:
-        outlook = forecast_run(config, inputs, Machine.of(student))
+        outlook, ranks = forecast_run(config, inputs, Machine.of(student)), student.ranks
         disk = _state_bytes(student, outlook.students)
     finally:
         student.close()
@@ -102,6 +116,7 @@ def plan_run(
     return RunPlan(
         recipe=config.recipe,
         backend=name,
+        ranks=ranks,
         outlook=outlook,
         max_tokens=config.max_tokens,
         disk=disk,

@@ -42,6 +42,8 @@ KEYS = {
     "reward_seconds": "the longest time that one call of a check may take, in seconds",
     "rollouts": "graded traces, or a run's `rollouts` folder, to learn from instead of sampling",
     "seed": "random seed of every draw",
+    "shard": "split the base model over the ranks that torchrun starts (FSDP2), so that each holds"
+    " a part; for a model that one GPU cannot hold",
     "shots": "worked examples in the teacher's prompt; none: all of the task's",
     "template": "settings of the chat template, such as `{ enable_thinking = false }`; `date` is"
     " the day for one that asks the clock, by default the run's first",

@@ -17,9 +17,11 @@ from offapi.constrain import Constraints
 from offapi.episodes import Totals
 from offapi.errors import BackendError, ModelError, OffapiError, RunError, describe_error
 from offapi.files.hashing import sha256_file
+from offapi.launch import LostStep
 from offapi.models.lock import LOCK
 from offapi.ranks import sharding
 from offapi.ranks.messages import (
+    Assist,
     Close,
     Command,
     Dismiss,
@@ -68,6 +70,8 @@ class Member:
     def _reply(self, command: Command) -> RankReply:
         try:
             return RankReply(encode(self.do(command)))
+        except LostStep:  # the others wait in that step, until this process has ended
+            raise
         except OffapiError as error:
             return RankReply(failed=Failed(error.what, error.where, error.next_step, error.code))
         except Exception as error:
@@ -87,6 +91,9 @@ class Member:
                 return self.backend.optim_step(command.lr, command.optimizer)
             case Restore():
                 self.backend.restore(command.state)
+            case Assist():
+                with self.backend.together():
+                    pass  # the passes of the others
             case Close():
                 self.backend.close()
             case Score() | ForwardBackward() | PolicyGradient():
@@ -95,6 +102,12 @@ class Member:
 
     def _compute(self, command: Score | ForwardBackward | PolicyGradient) -> object:
         share = shares_of(command, self.ranks.size)[self.ranks.rank]
+        with self.backend.together():
+            return self._share_of(command, share)
+
+    def _share_of(
+        self, command: Score | ForwardBackward | PolicyGradient, share: list[int]
+    ) -> object:
         if not share:
             return [] if isinstance(command, Score) else None
         if isinstance(command, Score):
@@ -122,6 +135,10 @@ class Member:
 
     def _rollout(self, command: SampleGroups) -> SampledGroups:
         share = sharding.deal(len(command.prompts), self.ranks.size)[self.ranks.rank]
+        with self.backend.together():
+            return self._drawn(command, share)
+
+    def _drawn(self, command: SampleGroups, share: list[int]) -> SampledGroups:
         if not share:
             return SampledGroups()
         before = self.backend.prefilled_tokens

@@ -66,6 +66,10 @@ class OptimStep(msgspec.Struct, frozen=True, tag=True):
     optimizer: AdamW
 
 
+class Assist(msgspec.Struct, frozen=True, tag=True):
+    """Take part in what rank 0 computes alone of a sharded model."""
+
+
 class Restore(msgspec.Struct, frozen=True, tag=True):
     """Put a state in place."""
 
@@ -87,6 +91,7 @@ Command = (
     | ForwardBackward
     | PolicyGradient
     | OptimStep
+    | Assist
     | Restore
     | Close
     | Dismiss

@@ -1,14 +1,14 @@
 """A backend over all ranks: rank 0 asks with it what a recipe asks, and each rank does its share.
 
 Recipes run on rank 0 alone, so files, rewards, teachers, gates and messages are there once. What is
-too small to share, and engines, are computed on rank 0. Left out: FSDP, so each rank holds the
-whole model.
+too small to share, and engines, are computed on rank 0; of a sharded model the others assist it.
+Left out: engines of a sharded model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,12 +19,14 @@ from offapi.constrain.constraints import DocumentStart
 from offapi.engine import Engine
 from offapi.episodes import Episode, Floats, Metrics, Totals
 from offapi.errors import BackendError, ModelError, RunError
+from offapi.launch import LostStep, OtherRankFailed
 from offapi.model_spec import Limits, ModelSpec
 from offapi.optimizer import AdamW, TrainState
 from offapi.policy_loss import Experience, PolicyLoss, Rule, Update
 from offapi.ranks import sharding
 from offapi.ranks.member import Member, shares_of
 from offapi.ranks.messages import (
+    Assist,
     Close,
     Command,
     Dismiss,
@@ -62,17 +64,34 @@ class Crew:
                 where=str(spec.path),
                 next_step="Add the same model on each of them.",
             )
-        return RankedBackend(self)
+        return RankedBackend(self, sharded=spec.shard)
+
+    @contextmanager
+    def heard(self, kind: type[T]) -> Iterator[list[T]]:
+        """Do rank 0's share of what was sent in the block; afterwards the list has the others'.
+
+        Raise what the block raises, or the error of the first rank that failed.
+        """
+        answers: list[T] = []
+        try:
+            yield answers
+        except LostStep:  # the others wait in that step, until this process has ended
+            raise
+        except OtherRankFailed:
+            self.hear(kind)  # raises why
+            raise
+        except Exception:
+            with suppress(Exception):  # so that all know what comes next
+                self.hear(kind)
+            raise
+        answers += self.hear(kind)
 
     def ask(self, command: Command, kind: type[T]) -> list[T]:
         """Have every rank carry out `command`; return the results in the order of ranks."""
         self.send(command)
-        try:
+        with self.heard(kind) as answers:
             own = self.member.do(command)
-        except Exception:
-            self.hear(kind)  # the others' answers, so that all know what comes next
-            raise
-        return [own, *self.hear(kind)]  # type: ignore[list-item]
+        return [own, *answers]  # type: ignore[list-item]
 
     def send(self, command: Command) -> None:
         """Send the other ranks what to do; `hear` must follow."""
@@ -86,9 +105,9 @@ class Crew:
         gathered = self.member.ranks.gather(encode(RankReply()))
         self._busy = False
         replies = [decode(data, RankReply) for data in gathered]
-        for rank, reply in enumerate(replies):
-            if reply.failed is not None:
-                raise _error(rank, reply.failed)
+        failed = [(rank, reply.failed) for rank, reply in enumerate(replies) if reply.failed]
+        if failed:
+            raise _error(*min(failed, key=lambda each: each[1].code == OtherRankFailed.code))
         return [decode(reply.value, kind) for reply in replies[1:]]
 
     def end(self) -> None:
@@ -102,8 +121,8 @@ class Crew:
 class RankedBackend:
     """One model on every rank; see `offapi.backend.Backend` for units, shapes and errors."""
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew, self._own = crew, crew.member.backend
+    def __init__(self, crew: Crew, *, sharded: bool = False) -> None:
+        self._crew, self._own, self._sharded = crew, crew.member.backend, sharded
         self._size = crew.member.ranks.size
         self.name, self.device = self._own.name, self._own.device
         self._prefilled_elsewhere = 0
@@ -112,6 +131,11 @@ class RankedBackend:
     def implementation(self) -> str:
         """How rank 0 computes the model."""
         return self._own.implementation
+
+    @property
+    def ranks(self) -> int:
+        """How many processes compute."""
+        return self._size
 
     @property
     def limits(self) -> Limits:
@@ -133,7 +157,10 @@ class RankedBackend:
     ) -> Iterator[Group]:
         """Yield rank 0's groups as they finish, then the other ranks'."""
         documents = None if starts is None else _documents(starts)
-        if len(prompts) < 2 or (starts is not None and documents is None):
+        if starts is not None and documents is None:
+            groups = self._own.rollout(prompts, n, sampling, keys, starts)
+            return self._assisted(groups) if self._sharded else groups
+        if len(prompts) < 2 and not self._sharded:
             return self._own.rollout(prompts, n, sampling, keys, starts)
         named = tuple(range(len(prompts)) if keys is None else keys)
         words = tuple(tuple(prompt) for prompt in prompts)
@@ -152,16 +179,19 @@ class RankedBackend:
             None if starts is None else sharding.take(starts, own),
         )
         self._crew.send(command)
-        try:
+        with self._crew.heard(SampledGroups) as answers, self._own.together():
             for group in groups:
                 yield replace(group, prompt=own[group.prompt])
-        except Exception:
-            self._crew.hear(SampledGroups)
-            raise
-        for share, sampled in zip(shares[1:], self._crew.hear(SampledGroups), strict=True):
+        for share, sampled in zip(shares[1:], answers, strict=True):
             self._prefilled_elsewhere += sampled.prefilled
             for group in sampled.groups:
                 yield replace(group, prompt=share[group.prompt])
+
+    def _assisted(self, groups: Iterator[Group]) -> Iterator[Group]:
+        """Yield groups that rank 0 draws, with the other ranks in step."""
+        self._crew.send(Assist())
+        with self._crew.heard(type(None)), self._own.together():
+            yield from groups
 
     def engine(
         self, adapters: Mapping[str, Path | None] = MappingProxyType({}), cache_bytes: int = 0
@@ -173,7 +203,7 @@ class RankedBackend:
         self, episodes: Sequence[Episode], by: By = "policy", temperature: float = 1.0
     ) -> list[Floats]:
         """Return the logprobs of all episodes, each scored on one rank."""
-        if len(episodes) < 2:
+        if len(episodes) < 2 and not self._sharded:
             return self._own.score(episodes, by, temperature)
         command = Score(tuple(episodes), by, temperature)
         parts = self._crew.ask(command, list[Floats])
@@ -202,6 +232,10 @@ class RankedBackend:
         command = PolicyGradient(tuple(batch), loss)
         parts = self._crew.ask(command, _optional(Update))
         return sharding.join_updates(batch, loss, shares_of(command, self._size), parts)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Do nothing: each call has all ranks in step."""
+        return nullcontext()
 
     def sum_gradients(self) -> None:
         """Do nothing: `optim_step` does it."""

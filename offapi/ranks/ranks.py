@@ -13,12 +13,11 @@ from threading import Thread
 from typing import TypeVar
 
 from offapi.errors import RunError
-from offapi.launch import RankLink
+from offapi.launch import RESUME, RankLink
 from offapi.text.display import duration
 
 JOIN_SECONDS = 300.0  # until all ranks have been started
 ANSWER_SECONDS = 1800.0  # by which one rank's share may take longer than another's
-RESUME = "See what the other ranks say, then resume the run with --resume, on as many as you like."
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ DECODE_PER_SCORE = 3.5  # in a batch of many rows
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds per token, measured by scoring a short row."""
+    """Seconds per token, of all ranks together, measured by scoring a short row on each."""
 
     score: float
 
@@ -39,13 +39,16 @@ class Speed:
 
 
 def measure(backend: Backend, tokens: int = 256) -> Speed:
-    """Score a row of `tokens` twice and time the second."""
-    row = tuple(3 + i % 97 for i in range(tokens))
-    episode = Episode("speed", (Segment(row[:-1], sampled=False), Segment(row[-1:], sampled=True)))
-    backend.score([episode])
+    """Score a row of `tokens` on each rank twice and time the second."""
+    episodes = []
+    for rank in range(backend.ranks):
+        row = tuple(3 + (i + rank) % 97 for i in range(tokens))
+        parts = Segment(row[:-1], sampled=False), Segment(row[-1:], sampled=True)
+        episodes.append(Episode(f"speed {rank}", parts))
+    backend.score(episodes)
     started = time.perf_counter()
-    backend.score([episode])
-    return Speed((time.perf_counter() - started) / tokens)
+    backend.score(episodes)
+    return Speed((time.perf_counter() - started) / (tokens * backend.ranks))
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,14 @@ from offapi.models import store
 from offapi.models.lock import LOCK
 
 # A resumed run may change these: no result depends on them.
-MAY_CHANGE = ("allow", "workers", "reward_seconds")
+MAY_CHANGE = ("allow", "workers", "reward_seconds", "shard")
 DIGITS = 12  # of a hash in a folder's name
 # Keys that version 0.1 did not have, with what it did: so its runs resume and its arms are found.
 LATER: dict[str, Any] = {
     "constrain": "off",
     "checkpointing": "auto",
     "escalated": False,
+    "shard": False,
     "template": {},
     "full": False,
     "lora.rslora": False,

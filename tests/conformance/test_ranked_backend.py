@@ -82,6 +82,7 @@ def test_ranks_draw_and_compute_what_one_process_does(
         ranked = crew.load(backend_name, ModelSpec(model_folder, lora=SHAPE, device="cpu"))
         ranked.restore(TrainState(adapter=adapter))
         batch = episodes(one)
+        assert ranked.ranks == 3
         shared = episodes(ranked)
         assert [each.tokens for each in shared] == [each.tokens for each in batch]
         assert ranked.prefilled_tokens >= sum(map(len, PROMPTS[::3]))
@@ -107,6 +108,17 @@ def test_ranks_draw_and_compute_what_one_process_does(
             ranked.forward_backward([*batch, wrong])
         assert [each.tokens for each in episodes(ranked)] == [each.tokens for each in batch]
         ranked.close()
+
+
+def test_one_process_has_nothing_to_split_a_base_over(load: Load, backend_name: str) -> None:
+    said = {"torch": "this is one process", "mlx": "MLX has nothing that splits a base"}
+    with pytest.raises(BackendError, match=said[backend_name]) as error:
+        load(lora=SHAPE, shard=True)
+    assert "`shard`" in error.value.next_step
+    if backend_name == "torch":
+        for key, value in (("quantize", 4), ("full", True)):
+            with pytest.raises(BackendError, match=f"shard cannot go with {key}"):
+                load(shard=True, **{key: value})
 
 
 @pytest.mark.usefixtures("one_at_a_time")

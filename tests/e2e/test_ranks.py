@@ -1,7 +1,8 @@
 """Two real processes train as one does, by each library's own launcher; a killed rank is no loss.
 
-One launch for each backend: SFT to its end, then GRPO, in which rank 1 is killed in a step. Then
-GRPO is resumed on one rank, and is what it would have been.
+One launch for each backend: SFT to its end, on torch with its base whole and sharded, then GRPO
+(sharded on torch), in which rank 1 is killed in a step. Then GRPO is resumed on one rank, and is
+what it would have been.
 """
 
 from __future__ import annotations
@@ -95,7 +96,10 @@ def test_two_processes_end_with_one_processs_adapter(tmp_path: Path, backend: st
     for recipe in (sft, grpo):
         alone = recipe_folder.offapi(*train, str(recipe), "--set", 'name="alone"')
         assert alone.returncode == 0, alone.stderr
-    commands = [[*train, str(recipe), "--set", 'name="two"'] for recipe in (sft, grpo)]
+    two = [*train, "--set", 'name="two"']
+    shard = ["--set", "shard=true"] if backend == "torch" else []
+    halves = [[*train, *shard, str(sft), "--set", 'name="halves"']] if shard else []
+    commands = [[*two, str(sft)], *halves, [*two, *shard, str(grpo)]]
     done = launch(backend, commands, tmp_path)
     runs = sft.parent / "runs"
     assert apart(runs / "alone" / "adapter", runs / "two" / "adapter") < CLOSE, done.stderr
@@ -106,7 +110,9 @@ def test_two_processes_end_with_one_processs_adapter(tmp_path: Path, backend: st
     (attempt,) = orjson.loads((runs / "two/manifest.json").read_bytes())["attempts"]
     assert attempt["ranks"] == 2
     assert [each["connections"] for each in attempt["network"]["opened"]] != []
-    assert done.stderr.count("Computing on 2 ranks.") == 2  # once a run, by rank 0
+    if halves:
+        assert apart(runs / "alone" / "adapter", runs / "halves" / "adapter") < CLOSE, done.stderr
+    assert done.stderr.count("Computing on 2 ranks.") == len(commands)  # once a run, by rank 0
 
     assert done.returncode != 0 or backend == "mlx", done.stderr  # mlx.launch ends with 0
     runs = grpo.parent / "runs"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import memory_link
 import numpy as np
 import pytest
 
 from offapi.errors import RunError
+from offapi.launch import OtherRankFailed
 from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.optimizer import TrainState
 from offapi.ranks import ranks
-from offapi.ranks.messages import LoadModel, Restore, decode_command, encode
+from offapi.ranks.member import Member
+from offapi.ranks.messages import Close, Command, LoadModel, Restore, decode_command, encode
 
 
 class SlowLink:
@@ -45,6 +48,23 @@ def test_a_rank_that_has_ended_is_said() -> None:
         "another rank has ended, or cannot be reached ([ring] connection to a peer was lost)."
     )
     assert "--resume" in error.value.next_step
+
+
+class Failing(Member):
+    """A rank that fails: the last first, and the others because of it."""
+
+    def do(self, command: Command) -> object:
+        if self.ranks.rank == self.ranks.size - 1:
+            raise ValueError("a number too large")
+        raise OtherRankFailed("another rank failed.")
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_rank_that_failed_first_is_named(size: int) -> None:
+    with memory_link.crew_of(size, member=Failing) as crew:
+        for _ in range(2):  # and the ranks hear what comes next
+            with pytest.raises(RuntimeError, match=f"rank {size - 1}: ValueError: a number too"):
+                crew.ask(Close(), type(None))
 
 
 def test_commands_arrive_as_they_were() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -17,6 +18,7 @@ from offapi.episodes import Episode, Segment
 from offapi.model_spec import Limits, ModelSpec
 from offapi.optimizer import TrainState
 from offapi.training import forecast, forecast_text
+from offapi.training.forecast import measure
 from offapi.training.schedule import Schedule
 
 ROW = Episode("a", (Segment((1,) * 90, False), Segment((2,) * 10, True)))
@@ -26,12 +28,13 @@ class Small:
     """A machine of two MiB: what a forecast asks of a backend, and no more."""
 
     name, device, implementation = "torch", "cpu", "packed"
+    ranks, seconds = 1, 0.0
 
     def __init__(self, tokens: int, implementation: str = "packed") -> None:
         self.limits, self.implementation = Limits(train_tokens=tokens), implementation
 
     def score(self, episodes: list[Episode]) -> None:
-        pass
+        time.sleep(self.seconds)
 
     def memory(self) -> Memory:
         return Memory(used=0, peak=0, total=2**21, free=2**21)
@@ -43,6 +46,12 @@ class Small:
 def taken(folder: Path, tokens: int, longest: int) -> float:
     """Return what a micro-batch takes whose layers are kept."""
     return Account.of(folder, "torch", "float32").training(tokens, longest, 256, False)
+
+
+def test_ranks_are_timed_at_once_so_that_minutes_are_those_of_all() -> None:
+    machine = Small(100)
+    machine.ranks, machine.seconds = 4, 0.02
+    assert measure(cast(Backend, machine), 256).score == pytest.approx(0.02 / 4 / 256, rel=0.5)
 
 
 @pytest.mark.parametrize(("tokens", "fits"), [(100, True), (400, False)])
