@@ -23,6 +23,7 @@ from offapi.chat.messages import (
     system_in_front,
     with_argument_objects,
 )
+from offapi.chat.plain_tools import in_plain_text
 from offapi.chat.template_options import (
     CLOCK,
     Options,
@@ -33,6 +34,7 @@ from offapi.chat.template_options import (
     with_date,
 )
 from offapi.chat.tokenizer import ADD, load_tokenizer, panics_refused, stop_ids
+from offapi.chat.tool_trials import writes_calls, writes_tools
 from offapi.chat.written import unwritten_tool
 from offapi.episodes import Episode
 from offapi.errors import DataError, ModelError
@@ -221,8 +223,17 @@ class Chat:
     def render(self, id: str, messages: Messages, tools: Tools, *, generate: bool) -> str:
         """Return the text of a chat, to where the assistant is to write with `generate`.
 
-        Raise ModelError, naming `id`, where the template cannot, and DataError where it leaves out
-        the tools.
+        Where the template writes no tools, they stand in plain text (`offapi.chat.plain_tools`).
+        Raise ModelError, naming `id`, where the template cannot.
+        """
+        if self.plain_tools(messages, tools):
+            return self._rendered(id, messages, tools, generate, with_argument_objects, plain=True)
+        return self.templated(id, messages, tools, generate=generate)
+
+    def templated(self, id: str, messages: Messages, tools: Tools, *, generate: bool) -> str:
+        """Return what `render` does, with tools as the template writes them, or as it fails to.
+
+        Raise ModelError where the template cannot, and DataError where it leaves out the tools.
         """
         calls = any(message.get("tool_calls") for message in messages)
         for spelled in SPELLINGS if calls else ():
@@ -230,13 +241,36 @@ class Chat:
                 return self._rendered(id, messages, tools, generate, spelled)
         return self._rendered(id, messages, tools, generate, with_argument_objects)
 
+    def plain_tools(self, messages: Messages, tools: Tools) -> bool:
+        """Return whether tools and calls of `messages` are written in plain text.
+
+        So it is where the template writes no tools, and without tools where it writes no calls.
+        """
+        if tools:
+            return not self.writes_tools
+        acted = any(each.get("tool_calls") or each.get("role") == "tool" for each in messages)
+        return acted and not self.writes_tools and not writes_calls(self)
+
+    @cached_property
+    def writes_tools(self) -> bool:
+        """Whether the template writes the tools that it is given."""
+        return writes_tools(self)
+
     def _rendered(
-        self, id: str, messages: Messages, tools: Tools, generate: bool, spelled: Spelled
+        self,
+        id: str,
+        messages: Messages,
+        tools: Tools,
+        generate: bool,
+        spelled: Spelled,
+        plain: bool = False,
     ) -> str:
         asked = [self.harmless(spelled(id, message)) for message in messages]
+        harmless = None if tools is None else self.harmless(list(tools))
+        if plain:
+            asked, harmless = in_plain_text(asked, harmless), None
         if asked and asked[0].get("role") in INSTRUCTING and self.no_system:
             asked = system_in_front(asked)
-        harmless = None if tools is None else self.harmless(list(tools))
         try:
             text = self._write(asked, harmless, generate)
         except Exception as error:  # a template can raise anything

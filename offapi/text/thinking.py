@@ -51,6 +51,17 @@ def inside_thinking(text: str) -> str:
     return text[opening.end() : closing.start() if closing else len(text)].strip()
 
 
+def end_of_thinking(text: str) -> int:
+    """Return where the thinking before `text`'s answer ends; its length where that is cut off."""
+    at = 0
+    while opening := _OPEN.match(text, at):
+        closing = _CLOSE.search(text, opening.end())
+        if closing is None:
+            return len(text)
+        at = closing.end()
+    return at
+
+
 def is_thinking_tag(text: str) -> bool:
     """Return whether `text` is a tag around thinking; some tokenizers hold them for special."""
     return _TAG.fullmatch(text) is not None

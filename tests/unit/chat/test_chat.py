@@ -265,17 +265,6 @@ def test_a_turn_is_learned_through_its_first_end(tmp_path: Path) -> None:
     assert chat.text_of(episode.tokens).endswith("four<|end|>more<|end|>")
 
 
-def test_a_template_that_drops_the_call_is_refused(tmp_path: Path) -> None:
-    """Nothing but the end would be learned."""
-    template = (
-        "{% for message in messages %}<|turn|>{{ message.role }}\n{{ message.content or '' }}<|end|>"
-        "{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
-    )
-    calls = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-    with pytest.raises(DataError, match="row 'a': the chat template does not write the call of"):
-        with_template(tmp_path, template).episode("a", [USER, calls])
-
-
 def test_a_tokenizer_that_begins_texts_with_a_token_adds_none(tmp_path: Path) -> None:
     """The template writes it; a turn's parts are encoded one by one."""
     folder = tiny_llama.write_chat(tmp_path)

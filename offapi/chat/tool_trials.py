@@ -1,0 +1,131 @@
+"""What a chat template does with tools, found by trying: short chats that are rendered at load.
+
+No list of models' names says it. Left out: reading what a model says (`offapi.chat.tool_format`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from offapi.chat.found_calls import CallReader
+from offapi.chat.messages import with_argument_objects
+from offapi.chat.tagged_calls import TaggedCalls
+from offapi.chat.written import unwritten_call, unwritten_tool
+from offapi.errors import OffapiError
+
+if TYPE_CHECKING:
+    from offapi.chat.chat import Chat
+
+READERS: tuple[CallReader, ...] = (TaggedCalls(),)
+
+ASKED = {"role": "user", "content": "Where is it?"}
+_PROPERTIES = {
+    "place": {"type": "string", "description": "Where."},
+    "limit": {"type": "integer", "description": "How many."},
+    "within": {"type": "object", "description": "Bounds.", "properties": {}},
+}
+_PARAMETERS = {"type": "object", "properties": _PROPERTIES, "required": ["place"]}
+_FUNCTION = {"name": "find_place", "description": "Find it.", "parameters": _PARAMETERS}
+TOOLS: tuple[Mapping[str, Any], ...] = ({"type": "function", "function": _FUNCTION},)
+ARGUMENTS: tuple[Mapping[str, Any], ...] = (
+    {"place": 'Zürich "東"', "limit": 3, "within": {"km": [1, 2.5], "open": True}},
+    {"place": "2 {b}, c"},
+)
+
+
+def calling(arguments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a turn that calls the trial's tool once with each of `arguments`."""
+    calls = [
+        {
+            "id": f"trial{n:04d}",  # of nine characters, which Mistral's templates demand
+            "type": "function",
+            "function": {
+                "name": _FUNCTION["name"],
+                "arguments": json.dumps(value, ensure_ascii=False),
+            },
+        }
+        for n, value in enumerate(arguments)
+    ]
+    return {"role": "assistant", "content": "", "tool_calls": calls}
+
+
+_ANSWER = {"role": "assistant", "content": "There."}
+_CALLING = calling(ARGUMENTS[:1])
+_THOUGHT = {"reasoning_content": "Let me see."}
+_FOUND = {"role": "tool", "tool_call_id": "trial0000", "name": _FUNCTION["name"], "content": "7"}
+_TURNS = (_ANSWER, _CALLING, {**_ANSWER, **_THOUGHT}, {**_CALLING, **_THOUGHT})
+_LATER = ((ASKED,), (_FOUND,), (_FOUND, _ANSWER, ASKED))
+
+
+def writes_tools(chat: Chat) -> bool:
+    """Return whether the template writes the tools that it is given."""
+    try:
+        text = chat.templated("", (ASKED,), TOOLS, generate=True)
+    except OffapiError:
+        return False
+    return not unwritten_tool(TOOLS, text)
+
+
+def writes_calls(chat: Chat) -> bool:
+    """Return whether the template writes an assistant's call, with its arguments."""
+    turn = calling(ARGUMENTS[:1])
+    try:
+        text = chat.templated("", (ASKED, turn), None, generate=False)
+    except OffapiError:
+        return False
+    return not unwritten_call(with_argument_objects("", turn), text, lambda value: value)
+
+
+def reader_of(chat: Chat) -> CallReader | None:
+    """Return the reader that reads back exactly what the template writes; None: none does.
+
+    Two calls are tried, and one where the template refuses two.
+    """
+    for count in (len(ARGUMENTS), 1):
+        turn = calling(ARGUMENTS[:count])
+        try:
+            before = chat.templated("", (ASKED,), TOOLS, generate=True)
+            after = chat.templated("", (ASKED, turn), TOOLS, generate=False)
+        except OffapiError:
+            continue
+        written = after[_shared(before, after) :]
+        return next((each for each in READERS if _reads(each, written, count)), None)
+    return None
+
+
+def rewrites(chat: Chat) -> bool:
+    """Return whether the template writes a turn otherwise once a later turn follows.
+
+    Tried with thinking and without, before a result of a tool and before a user's message.
+    """
+    return any(_rewritten(chat, *trial) for trial in product(_TURNS, _LATER))
+
+
+def _rewritten(chat: Chat, turn: Mapping[str, Any], later: Sequence[Mapping[str, Any]]) -> bool:
+    if (later[0]["role"] == "tool") != ("tool_calls" in turn):
+        return False
+    try:
+        before = chat.render("", (ASKED,), TOOLS, generate=True)
+        alone = chat.render("", (ASKED, turn), TOOLS, generate=False)
+        text = chat.render("", (ASKED, turn, *later), TOOLS, generate=True)
+    except OffapiError:
+        return False
+    base = alone[: _shared(before, alone)]
+    tokens = chat.encode(alone[len(base) :])
+    end = next((n for n, token in enumerate(tokens, 1) if token in chat.stop_ids), 0)
+    return not text.startswith(base + chat.text_of(tokens[:end]))
+
+
+def _shared(first: str, second: str) -> int:
+    """Return how many characters both texts begin with."""
+    pairs = zip(first, second, strict=False)
+    ends = (n for n, (one, other) in enumerate(pairs) if one != other)
+    return next(ends, min(len(first), len(second)))
+
+
+def _reads(reader: CallReader, written: str, count: int) -> bool:
+    found = [(call.name, call.arguments) for call in reader.find(written, TOOLS)]
+    return found == [(_FUNCTION["name"], arguments) for arguments in ARGUMENTS[:count]]
