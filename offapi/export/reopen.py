@@ -85,7 +85,10 @@ def reopen(
         why = said[-1] if said else f"it ended with exit code {done.returncode}"
         raise ExportError(
             f"{part.tool} cannot open the {part.what}: {why}",
-            next_step="Nothing was written. Check `offapi doctor`, and the memory that is free.",
+            next_step=(
+                f"Nothing was written. If {part.tool} does not know this model, take another form"
+                " (--to adapter); else check `offapi doctor`, and the memory that is free."
+            ),
         )
     answers = msgspec.json.decode(done.stdout, type=tuple[_Answers, ...])
     return [_form_answers(each) for each in answers]
