@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.completions import Finish, Sampling
+from offapi.completions import Completion, Finish, Sampling
+from offapi.episodes import SamplingMask
 
 Words = NDArray[np.int32]  # a bit for each token of the vocabulary, least significant first
 KINDS = 256  # distributions that an engine knows at a time
@@ -183,6 +184,22 @@ class NewToken(NamedTuple):
     allowed: NDArray[np.int32] | None = None  # ids that truncation or the matcher left to draw from
     signals: tuple[float, float] | None = None
     top: tuple[tuple[int, float], ...] | None = None
+
+
+def completion_of(tokens: Sequence[NewToken]) -> Completion:
+    """Return all tokens of a finished row as its completion."""
+    finish = tokens[-1].finish
+    assert finish is not None
+    allowed = [token.allowed for token in tokens if token.allowed is not None]
+    mask = SamplingMask.of_positions(allowed) if allowed else None
+    drawn = tuple(token.token for token in tokens)
+    logprobs = tuple(token.logprob for token in tokens)
+    done = Completion(drawn, logprobs, finish, mask)
+    signals = [token.signals for token in tokens if token.signals is not None]
+    if not signals:
+        return done
+    free_logprobs, margins = zip(*signals, strict=True)
+    return replace(done, free_logprobs=free_logprobs, margins=margins)
 
 
 class Engine(Protocol):

@@ -125,15 +125,21 @@ class PolicyLoss:
 class Experience:
     """A sampled episode with its advantage.
 
-    Arrays have one number per masked token, in nats, shape (T,). The episode's sampled segments
-    carry the behaviour logprobs. `old` are this backend's own logprobs before the first inner
-    update; None means that this is the first, so the ratio is 1.
+    Arrays have one number per masked token, shape (T,), logprobs in nats. The episode's sampled
+    segments carry the behaviour logprobs. `old` are this backend's own logprobs before the first
+    inner update; None means that this is the first, so the ratio is 1.
     """
 
     episode: Episode
     advantage: float
     old: Floats | None = None
     reference: Floats | None = None  # needed where beta > 0
+    by_token: Floats | None = None  # its tokens' own advantages, in place of `advantage`
+
+    @property
+    def signal(self) -> bool:
+        """Whether an advantage is other than 0."""
+        return bool(self.advantage if self.by_token is None else self.by_token.any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +156,9 @@ class Update:
 def check_experiences(batch: Sequence[Experience], loss: PolicyLoss, vocabulary: int) -> None:
     """Raise ValueError, naming the episode, for an experience that cannot be learned from.
 
-    That is, if `check_learnable` refuses the episode, an array does not fit its mask, or beta needs
-    a reference that is missing.
+    That is, if `check_learnable` refuses the episode, an array does not fit its mask, beta needs a
+    reference that is missing, or tokens have advantages of their own under a rule whose ratio is
+    the sequence's.
     """
     check_learnable([experience.episode for experience in batch], vocabulary)
     for experience in batch:
@@ -161,23 +168,43 @@ def check_experiences(batch: Sequence[Experience], loss: PolicyLoss, vocabulary:
             raise ValueError(
                 f"episode {episode.id!r} has no reference logprobs; beta {loss.beta:g} needs them"
             )
+        if experience.by_token is not None and loss.shape.ratio != "token":
+            raise ValueError(
+                f"episode {episode.id!r} has an advantage for each token, and {loss.rule} has one"
+                " ratio for a sequence"
+            )
         arrays = {
-            "behaviour": episode.behaviour,
-            "old": experience.old,
-            "reference": experience.reference,
+            "behaviour logprobs": episode.behaviour,
+            "old logprobs": experience.old,
+            "reference logprobs": experience.reference,
+            "advantages": experience.by_token,
         }
-        for kind, logprobs_T in arrays.items():
-            if logprobs_T is not None and logprobs_T.shape != (tokens,):
+        for kind, numbers_T in arrays.items():
+            if numbers_T is not None and numbers_T.shape != (tokens,):
                 raise ValueError(
                     f"episode {episode.id!r} has {plural(tokens, 'masked token')}, so its {kind}"
-                    " logprobs"
-                    f" must have shape ({tokens},), got {logprobs_T.shape}"
+                    f" must have shape ({tokens},), got {numbers_T.shape}"
                 )
 
 
 def contributes(experience: Experience, loss: PolicyLoss) -> bool:
     """Whether an experience's term of the loss can be other than exactly 0."""
-    return experience.advantage != 0 or loss.beta > 0
+    return experience.signal or loss.beta > 0
+
+
+def advantages_of(batch: Sequence[Experience], counts: Sequence[int], loss: PolicyLoss) -> Floats:
+    """Return the advantages that multiply the ratios of `batch`, end to end, shape (U,).
+
+    `counts` are the experiences' masked tokens. Where a ratio is a token's, each token has one.
+    """
+    own = np.array([experience.advantage for experience in batch], np.float32)
+    if loss.shape.ratio != "token":
+        return own
+    parts = [
+        np.repeat(one, count) if experience.by_token is None else experience.by_token
+        for one, count, experience in zip(own, counts, batch, strict=True)
+    ]
+    return np.concatenate(parts)
 
 
 def pad_rewards(

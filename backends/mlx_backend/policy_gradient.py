@@ -14,6 +14,7 @@ from offapi.policy_loss import (
     Experience,
     PolicyLoss,
     Update,
+    advantages_of,
     check_experiences,
     contributes,
     ratio_metrics,
@@ -72,13 +73,13 @@ def _share(
     old_T = _end_to_end([member.old for member in members], logprobs_T, counts)
     start_T = logprobs_T if old_T is None else old_T
     behaviour = [member.episode.behaviour for member in members]
-    advantages_E = mx.array([member.advantage for member in members])
+    advantages_U = mx.array(advantages_of(members, counts, loss))
     part, statistics = policy_loss(
         logprobs_T,
         old_T=old_T,
         behaviour_T=_end_to_end(behaviour, start_T, counts),
         reference_T=_end_to_end([member.reference for member in members], logprobs_T, counts),
-        advantages_E=advantages_E,
+        advantages_U=advantages_U,
         lengths=counts,
         loss=loss,
         sequences=totals.sequences,

@@ -21,7 +21,7 @@ def policy_loss(
     old_T: mx.array | None,
     behaviour_T: mx.array | None,
     reference_T: mx.array | None,
-    advantages_E: mx.array,
+    advantages_U: mx.array,
     lengths: Sequence[int],
     loss: PolicyLoss,
     sequences: int,
@@ -29,17 +29,17 @@ def policy_loss(
 ) -> tuple[mx.array, mx.array]:
     """Return this part's term of the loss, and its statistics, in the dtype of `logprobs_T`.
 
-    The arrays (T,) are those of E episodes end to end, whose `lengths` are given. Without `old_T`,
-    the logprobs themselves are the old ones, held constant. `sequences` and `tokens` count the
-    whole batch. Statistics (5,): sum of ratios, largest, clipped low, clipped high, and number of
-    ratios.
+    The arrays (T,) are those of E episodes end to end, whose `lengths` are given. `advantages_U`
+    has one number for each ratio. Without `old_T`, the logprobs themselves are the old ones, held
+    constant. `sequences` and `tokens` count the whole batch. Statistics (5,): sum of ratios,
+    largest, clipped low, clipped high, and number of ratios.
     """
     dtype = logprobs_T.dtype
     owner_T = mx.array(np.repeat(np.arange(len(lengths)), lengths))
     sizes_E = mx.array(list(lengths)).astype(dtype)
     old_T = mx.stop_gradient(logprobs_T) if old_T is None else old_T
     log_ratio_T = logprobs_T - old_T
-    gain_T, statistics = _gain(logprobs_T, log_ratio_T, advantages_E, owner_T, sizes_E, loss)
+    gain_T, statistics = _gain(logprobs_T, log_ratio_T, advantages_U, owner_T, sizes_E, loss)
     loss_T = -gain_T
     if behaviour_T is not None and loss.tis_cap > 0:
         loss_T = loss_T * mx.minimum(mx.exp(mx.stop_gradient(old_T - behaviour_T)), loss.tis_cap)
@@ -54,7 +54,7 @@ def policy_loss(
 def _gain(
     logprobs_T: mx.array,
     log_ratio_T: mx.array,
-    advantages_E: mx.array,
+    advantages_U: mx.array,
     owner_T: mx.array,
     sizes_E: mx.array,
     loss: PolicyLoss,
@@ -62,7 +62,6 @@ def _gain(
     """Return what each token gains (T,), and the statistics of the ratios."""
     of_token = loss.shape.ratio == "token"
     log_ratio_U = log_ratio_T if of_token else _by_sequence(log_ratio_T, owner_T, sizes_E, loss)
-    advantages_U = advantages_E[owner_T] if of_token else advantages_E
     ratios_U, low_U, high_U = _clipped(mx.stop_gradient(log_ratio_U), advantages_U, loss)
     counts = (low_U.sum(), high_U.sum(), mx.array(ratios_U.size))
     statistics = mx.stack([ratios_U.sum(), ratios_U.max(), *counts])

@@ -14,6 +14,7 @@ from offapi.policy_loss import (
     Experience,
     PolicyLoss,
     Update,
+    advantages_of,
     check_experiences,
     contributes,
     ratio_metrics,
@@ -44,7 +45,7 @@ def policy_gradient(
             logprobs_T = masked_logprobs(policy, pack, episodes, loss.temperature)
             part, part_statistics = policy_loss(
                 logprobs_T,
-                **_constants(members, logprobs_T, pack.counts),
+                **_constants(members, logprobs_T, pack.counts, loss),
                 lengths=pack.counts,
                 loss=loss,
                 sequences=whole.sequences,
@@ -60,19 +61,18 @@ def policy_gradient(
 
 
 def _constants(
-    members: Sequence[Experience], logprobs_T: Tensor, counts: Sequence[int]
+    members: Sequence[Experience], logprobs_T: Tensor, counts: Sequence[int], loss: PolicyLoss
 ) -> dict[str, Any]:
     """Return what the loss needs besides the logprobs, on their device."""
     device = logprobs_T.device
     old_T = _end_to_end([member.old for member in members], logprobs_T, counts)
     start_T = logprobs_T if old_T is None else old_T
     behaviour = [member.episode.behaviour for member in members]
-    advantages = [member.advantage for member in members]
     return {
         "old_T": old_T,
         "behaviour_T": _end_to_end(behaviour, start_T, counts),
         "reference_T": _end_to_end([member.reference for member in members], logprobs_T, counts),
-        "advantages_E": torch.tensor(advantages, dtype=torch.float32, device=device),
+        "advantages_U": torch.from_numpy(advantages_of(members, counts, loss)).to(device),
     }
 
 

@@ -21,7 +21,7 @@ def policy_loss(
     old_T: Tensor | None,
     behaviour_T: Tensor | None,
     reference_T: Tensor | None,
-    advantages_E: Tensor,
+    advantages_U: Tensor,
     lengths: Sequence[int],
     loss: PolicyLoss,
     sequences: int,
@@ -29,17 +29,17 @@ def policy_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return this part's term of the loss, and its statistics.
 
-    The arrays (T,) are those of E episodes end to end, whose `lengths` are given. Without `old_T`,
-    the logprobs themselves are the old ones, held constant. `sequences` and `tokens` count the
-    whole batch. Statistics (5,): sum of ratios, largest, clipped low, clipped high, and number of
-    ratios.
+    The arrays (T,) are those of E episodes end to end, whose `lengths` are given. `advantages_U`
+    has one number for each ratio. Without `old_T`, the logprobs themselves are the old ones, held
+    constant. `sequences` and `tokens` count the whole batch. Statistics (5,): sum of ratios,
+    largest, clipped low, clipped high, and number of ratios.
     """
     device, dtype = logprobs_T.device, logprobs_T.dtype
-    sizes_E, advantages_E = torch.tensor(lengths, device=device), advantages_E.to(dtype)
+    sizes_E, advantages_U = torch.tensor(lengths, device=device), advantages_U.to(dtype)
     owner_T = torch.repeat_interleave(torch.arange(len(lengths), device=device), sizes_E)
     old_T = logprobs_T.detach() if old_T is None else old_T
     log_ratio_T = logprobs_T - old_T
-    gain_T, statistics = _gain(logprobs_T, log_ratio_T, advantages_E, owner_T, sizes_E, loss)
+    gain_T, statistics = _gain(logprobs_T, log_ratio_T, advantages_U, owner_T, sizes_E, loss)
     loss_T = -gain_T
     if behaviour_T is not None and loss.tis_cap > 0:
         loss_T = loss_T * (old_T - behaviour_T).exp().clamp(max=loss.tis_cap)
@@ -54,7 +54,7 @@ def policy_loss(
 def _gain(
     logprobs_T: Tensor,
     log_ratio_T: Tensor,
-    advantages_E: Tensor,
+    advantages_U: Tensor,
     owner_T: Tensor,
     sizes_E: Tensor,
     loss: PolicyLoss,
@@ -62,7 +62,6 @@ def _gain(
     """Return what each token gains (T,), and the statistics of the ratios."""
     of_token = loss.shape.ratio == "token"
     log_ratio_U = log_ratio_T if of_token else _by_sequence(log_ratio_T, owner_T, sizes_E, loss)
-    advantages_U = advantages_E[owner_T] if of_token else advantages_E
     ratios_U, low_U, high_U = _clipped(log_ratio_U.detach(), advantages_U, loss)
     counts = (low_U.sum(), high_U.sum(), ratios_U.new_tensor(float(len(ratios_U))))
     statistics = torch.stack((ratios_U.sum(), ratios_U.max(), *counts))

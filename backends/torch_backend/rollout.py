@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from offapi.completions import Completion, Group, Sampling, check_rollout
-from offapi.engine import NewToken, RowError, RowRequest, StartMatcher
-from offapi.episodes import SamplingMask
+from offapi.engine import NewToken, RowError, RowRequest, StartMatcher, completion_of
 
 from .engine import TorchEngine
 from .library_engine import LibraryEngine
@@ -72,19 +71,3 @@ def _step(engine: RowQueue) -> list[NewToken]:
         return engine.step()
     except RowError as error:
         raise error.cause from error.cause.__cause__
-
-
-def completion_of(tokens: Sequence[NewToken]) -> Completion:
-    """Return all tokens of a finished row as its completion."""
-    finish = tokens[-1].finish
-    assert finish is not None
-    allowed = [token.allowed for token in tokens if token.allowed is not None]
-    mask = SamplingMask.of_positions(allowed) if allowed else None
-    drawn = tuple(token.token for token in tokens)
-    logprobs = tuple(token.logprob for token in tokens)
-    done = Completion(drawn, logprobs, finish, mask)
-    signals = [token.signals for token in tokens if token.signals is not None]
-    if not signals:
-        return done
-    free_logprobs, margins = zip(*signals, strict=True)
-    return replace(done, free_logprobs=free_logprobs, margins=margins)

@@ -72,7 +72,7 @@ class Sample:
     """One sequence: the logprobs (T,) of its tokens by each model, and its advantage."""
 
     logprobs: Array
-    advantage: float
+    advantage: float | Array  # or (T,), one of each token
     old: Array | None = None
     behaviour: Array | None = None
     reference: Array | None = None
@@ -122,7 +122,7 @@ def ratio_k3(sample: Sample) -> Array:
     return np.asarray(np.exp(sample.log_ratio) * (np.exp(d) - d - 1))
 
 
-def pessimistic(ratio: Array, advantage: float, low: float, high: float) -> Array:
+def pessimistic(ratio: Array, advantage: float | Array, low: float, high: float) -> Array:
     """min(rho A, clip(rho, 1 - low, 1 + high) A) (arXiv 1707.06347, equation 7)."""
     clipped = np.where(
         ratio.real < 1 - low, 1 - low, np.where(ratio.real > 1 + high, 1 + high, ratio)
@@ -246,15 +246,16 @@ def gradient(batch: Sequence[Sample], **knobs: Any) -> Array:
 
 def statistics(batch: Sequence[Sample], rule: str, low: float, high: float) -> Array:
     """Return the ratios' sum and maximum, how many are clipped below and above, their number; (5,)."""
-    found: list[tuple[float, float]] = []
+    found: list[tuple[Any, Any]] = []
     for s in batch:
         if rule == "gspo":
             found.append((float(np.exp(s.log_ratio.mean())), s.advantage))
         elif rule == "rloo":
             found.append((float(np.exp(s.log_ratio.sum())), s.advantage))
         else:
-            found += [(float(ratio), s.advantage) for ratio in np.exp(s.log_ratio)]
-    ratios = [ratio for ratio, _ in found]
+            ratio_T = np.exp(s.log_ratio)
+            found += zip(ratio_T, np.broadcast_to(s.advantage, ratio_T.shape), strict=True)
+    ratios = [float(ratio) for ratio, _ in found]
     if rule == "cispo":
         below, above = 0, sum(ratio > 1 + high for ratio in ratios)
     else:

@@ -124,7 +124,7 @@ def samples(
     return [
         Sample(
             logprobs(truth, adapter, x.episode, temperature),
-            x.advantage,
+            x.advantage if x.by_token is None else x.by_token.astype(np.float64),
             *map(wide, (x.old, x.episode.behaviour, x.reference)),
         )
         for x in batch
@@ -196,11 +196,20 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+def by_token(batch: Sequence[Experience]) -> list[Experience]:
+    """Give the tokens of every other experience advantages of their own."""
+    rng = np.random.default_rng(8)
+    own = [rng.standard_normal(sum(x.episode.mask)).astype(np.float32) for x in batch]
+    mixed = [replace(x, advantage=0.0, by_token=own_T) for x, own_T in zip(batch, own, strict=True)]
+    return [mixed[i] if i % 2 else x for i, x in enumerate(batch)]
+
+
+@pytest.mark.parametrize("case", [*CASES, "by token: dr_grpo", "by token: cispo"])
 def test_gradient_is_the_slope_of_the_numpy_loss(
     adapted: Load, truth: oracle.Llama, adapter: Arrays, batch: list[Experience], case: str
 ) -> None:
-    knobs = CASES[case]
+    knobs = CASES[case.removeprefix("by token: ")]
+    batch = batch if case in CASES else by_token(batch)
     loss = PolicyLoss(temperature=TEMPERATURE, **knobs)
     given = samples(truth, adapter, batch, TEMPERATURE)
     update, computed = gradient(adapted(), batch, loss)

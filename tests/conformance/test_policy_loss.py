@@ -41,6 +41,13 @@ def columns(batch: Sequence[Sample]) -> dict[str, Array | None]:
     return arrays
 
 
+def per_ratio(batch: Sequence[Sample], loss: PolicyLoss) -> Array:
+    """Return the advantage of every ratio, end to end."""
+    if loss.shape.ratio != "token":
+        return np.array([sample.advantage for sample in batch])
+    return np.concatenate([np.broadcast_to(s.advantage, s.logprobs.shape) for s in batch])
+
+
 def on_torch(batch: Sequence[Sample], dtype: str, **rest: Any) -> Result:
     import torch
 
@@ -52,8 +59,8 @@ def on_torch(batch: Sequence[Sample], dtype: str, **rest: Any) -> Result:
     }
     logprobs: Any = arrays.pop("logprobs_T")
     logprobs.requires_grad_()
-    advantages_E = torch.tensor([sample.advantage for sample in batch], dtype=kind)
-    value, statistics = policy_loss(logprobs, **arrays, advantages_E=advantages_E, **rest)
+    advantages_U = torch.tensor(per_ratio(batch, rest["loss"]), dtype=kind)
+    value, statistics = policy_loss(logprobs, **arrays, advantages_U=advantages_U, **rest)
     assert value.dtype == kind
     (slopes,) = torch.autograd.grad(value, logprobs)
     return Result(float(value.detach()), slopes.numpy(), statistics.numpy())
@@ -70,10 +77,10 @@ def on_mlx(batch: Sequence[Sample], dtype: str, **rest: Any) -> Result:
             for name, x in columns(batch).items()
         }
         logprobs: Any = arrays.pop("logprobs_T")
-        advantages_E = mx.array([sample.advantage for sample in batch], dtype=kind)
+        advantages_U = mx.array(per_ratio(batch, rest["loss"]), dtype=kind)
 
         def share(logprobs: mx.array) -> Any:
-            return policy_loss(logprobs, **arrays, advantages_E=advantages_E, **rest)
+            return policy_loss(logprobs, **arrays, advantages_U=advantages_U, **rest)
 
         (value, statistics), slopes = mx.value_and_grad(share)(logprobs)
         assert value.dtype == kind
