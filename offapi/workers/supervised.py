@@ -205,7 +205,7 @@ def _serve(
 ) -> None:
     """Answer jobs until the pipe ends."""
     journal.keep()
-    _leave_terminal()
+    leave_terminal()
     starter = mp.parent_process()
     assert starter is not None
     assert starter.pid is not None
@@ -223,7 +223,7 @@ def _serve(
             pipe.send(reply)
 
 
-def _leave_terminal() -> None:
+def leave_terminal() -> None:
     """Lead a session, so that Ctrl-C misses it and all that it starts can be ended."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM):

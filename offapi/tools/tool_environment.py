@@ -1,0 +1,153 @@
+"""The environment of a task that offers plain tools: it calls them, and answers with their results.
+
+Arguments are checked against the schema first. What a tool raises is the model's to read. Left out:
+ending a tool that hangs, which its process's starter does (`offapi.agent.episode_host`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from offapi.data.documents import Document
+from offapi.errors import ConfigError, describe_error, nearest
+from offapi.tools.arguments import fault_of_arguments
+from offapi.tools.calls import Observation, ToolCall, Turn
+from offapi.tools.episode_state import EpisodeState
+from offapi.tools.function_schema import state_parameters
+from offapi.tools.offered import ToolSource
+from offapi.tools.results import (
+    error_message,
+    malformed_messages,
+    result_message,
+    result_text,
+)
+
+Message = dict[str, Any]
+# (place of the call in its turn, None as it begins, and its message and whether it failed)
+OnCall = Callable[[int, tuple[Message, bool] | None], None]
+
+
+class ToolEnvironment:
+    """One episode of plain tools, sync and async."""
+
+    def __init__(
+        self,
+        sources: Sequence[ToolSource],
+        schemas: Sequence[Mapping[str, Any]],
+        *,
+        seconds: float,
+        base: Path = Path(),
+        scratch: Path | None = None,
+        on_call: OnCall = lambda place, result: None,
+    ) -> None:
+        """Offer `sources`, whose `schemas` are known; `seconds` is the limit of an async call.
+
+        `base` and `scratch` are those of `EpisodeState`. `on_call` hears of each call's begin and
+        end, so that what was answered is not lost where a later call ends the process.
+        """
+        self.tools = tuple(schemas)
+        self._functions = {source.__name__: source for source in sources}
+        self._schemas = {each["function"]["name"]: each["function"] for each in schemas}
+        self._seconds, self._base, self._scratch = seconds, base, scratch
+        self._on_call = on_call
+        self._state = EpisodeState("", base=base, scratch=scratch)
+        self._loop: asyncio.Runner | None = None
+
+    def reset(self, document: Document) -> Sequence[Mapping[str, Any]]:
+        """Begin the episode; tools add no message of their own."""
+        self._state = EpisodeState(
+            document.text, document.id, base=self._base, scratch=self._scratch
+        )
+        return ()
+
+    def step(self, turn: Turn) -> Observation:
+        """Call the tools in order; async ones that follow each other run side by side."""
+        started = time.perf_counter()
+        results = [result for calls in self._side_by_side(turn) for result in self._call(calls)]
+        messages = [message for message, _ in results] + malformed_messages(turn.malformed)
+        errors = sum(failed for _, failed in results) + len(turn.malformed)
+        seconds = time.perf_counter() - started
+        return Observation(tuple(messages), errors=errors, seconds=seconds)
+
+    def score(self, messages: Sequence[Mapping[str, Any]]) -> float | None:
+        """Leave the reward to the task's checks or reward."""
+        return None
+
+    def close(self) -> None:
+        """Remove the episode's folder and close its connections."""
+        if self._loop is not None:
+            self._loop.close()
+        self._state.close()
+
+    def _side_by_side(self, turn: Turn) -> Iterator[list[tuple[int, ToolCall]]]:
+        """Yield the calls that run together: one plain call, or all async ones up to the next."""
+
+        def together(each: tuple[int, ToolCall]) -> int:
+            return -1 if self._is_async(each[1]) else each[0]
+
+        for _, calls in groupby(enumerate(turn.calls), key=together):
+            yield list(calls)
+
+    def _is_async(self, call: ToolCall) -> bool:
+        return inspect.iscoroutinefunction(self._functions.get(call.name))
+
+    def _call(self, calls: list[tuple[int, ToolCall]]) -> list[tuple[Message, bool]]:
+        for place, _ in calls:
+            self._on_call(place, None)
+        if not self._is_async(calls[0][1]):
+            place, call = calls[0]
+            return [self._report(place, self._answer(call))]
+        self._loop = self._loop or asyncio.Runner()
+        return self._loop.run(self._gather(calls))
+
+    async def _gather(self, calls: list[tuple[int, ToolCall]]) -> list[tuple[Message, bool]]:
+        async def one(place: int, call: ToolCall) -> tuple[Message, bool]:
+            return self._report(place, await self._answer_async(call))
+
+        return list(await asyncio.gather(*(one(place, call) for place, call in calls)))
+
+    def _report(self, place: int, result: tuple[Message, bool]) -> tuple[Message, bool]:
+        self._on_call(place, result)
+        return result
+
+    def _answer(self, call: ToolCall) -> tuple[Message, bool]:
+        try:
+            if fault := self._fault(call):
+                return error_message(call, fault), True
+            value = self._functions[call.name](**self._arguments(call))
+            return result_message(call, result_text(value)), False
+        except ConfigError:
+            raise  # the task's own fault, which no answer of the model repairs
+        except BaseException as error:  # SystemExit too
+            return error_message(call, describe_error(error)), True
+
+    async def _answer_async(self, call: ToolCall) -> tuple[Message, bool]:
+        try:
+            if fault := self._fault(call):
+                return error_message(call, fault), True
+            running: Awaitable[Any] = self._functions[call.name](**self._arguments(call))
+            value = await asyncio.wait_for(running, self._seconds)
+            return result_message(call, result_text(value)), False
+        except ConfigError:
+            raise
+        except TimeoutError:
+            return error_message(call, f"it took more than {self._seconds:g} seconds."), True
+        except BaseException as error:
+            return error_message(call, describe_error(error)), True
+
+    def _fault(self, call: ToolCall) -> str:
+        """Return why `call` cannot be made; "" if it can."""
+        schema = self._schemas.get(call.name)
+        if schema is None:
+            return f"there is no tool {call.name!r}. {nearest(call.name, self._schemas)}"
+        return fault_of_arguments(schema, call.arguments)
+
+    def _arguments(self, call: ToolCall) -> dict[str, Any]:
+        states = dict.fromkeys(state_parameters(self._functions[call.name]), self._state)
+        return {**call.arguments, **states}
