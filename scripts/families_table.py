@@ -1,8 +1,9 @@
 """Write the table of families in docs/models.md: python scripts/families_table.py
 
 Each tiny model of tests/support/families.py is added, measured on both backends, trained for a few
-steps, and its adapter is read by PEFT. Figures are the largest differences (nats) from
-transformers' eager forward in float32. It needs both backends.
+steps, and its adapter is read by PEFT, and exported for mlx-lm and read by that. Figures are the
+largest differences (nats): of a backend from transformers' eager forward in float32, of PEFT and
+mlx-lm from the backend that trained the adapter. It needs both backends.
 """
 
 # ruff: noqa: E402 -- the folders of tests must be on the path first
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,7 @@ import numpy as np
 import test_families as tried
 
 from offapi import backend as backends
+from offapi.episodes import Floats
 from offapi.implementations import MeasuredBackend
 from offapi.model_spec import ModelSpec
 from offapi.models import agreement, store
@@ -32,8 +34,8 @@ PAGE = ROOT / "docs" / "models.md"
 BEGIN, END = "<!-- families -->\n", "<!-- end of families -->\n"
 NAMES = {"torch": "torch", "mlx": "MLX"}
 HEAD = """\
-| Family | `model_type` | torch | MLX | Adapter in PEFT, from torch and MLX |
-|---|---|---|---|---|
+| Family | `model_type` | torch | MLX | Adapter in PEFT, from torch and MLX | In mlx-lm |
+|---|---|---|---|---|---|
 """
 
 
@@ -44,8 +46,8 @@ def measured_cell(one: MeasuredBackend) -> str:
     return f"{one.implementation}, {one.difference:.0e}"
 
 
-def adapter_difference(model: store.Model, name: str, family: str, folder: Path) -> str:
-    """Return how far PEFT is from backend `name` with an adapter that it trained."""
+def adapter_differences(model: store.Model, name: str, folder: Path) -> tuple[str, str]:
+    """Return how far PEFT and mlx-lm are from backend `name` with an adapter that it trained."""
     shape = tried.SHAPE
     backend = backends.load(name, ModelSpec(model.path, lora=shape, device="cpu"))
     try:
@@ -54,7 +56,16 @@ def adapter_difference(model: store.Model, name: str, family: str, folder: Path)
         adapter = tried.write_adapter(folder, backend, shape)
     finally:
         backend.close()
-    theirs = tried.peft_scores(model.path, adapter)
+    peft = largest(ours, tried.peft_scores(model.path, adapter))
+    try:
+        return peft, largest(ours, tried.mlx_lm_scores(model.path, adapter))
+    except Exception as error:  # whatever mlx-lm raises, which is what the table is to say
+        print(f"{model.name}, {name}: {error!r}", file=sys.stderr)
+        return peft, "not"
+
+
+def largest(ours: Sequence[Floats], theirs: Sequence[Floats]) -> str:
+    """Return the largest difference, as a cell says it."""
     apart = [np.abs(one - other).max() for one, other in zip(ours, theirs, strict=True)]
     return f"{max(apart):.0e}"
 
@@ -66,11 +77,10 @@ def rows(folder: Path) -> Iterator[str]:
         outcome = agreement.establish_parity(model)
         cells = [measured_cell(outcome.measured[name]) for name in NAMES]
         usable = [name for name in NAMES if outcome.measured[name].implementation]
-        peft = [
-            adapter_difference(model, name, family, folder / f"{family}-{name}") for name in usable
-        ]
+        read = [adapter_differences(model, name, folder / f"{family}-{name}") for name in usable]
+        cells += [", ".join(each) for each in zip(*read, strict=True)] or ["-", "-"]
         kind = families.config_of(family)["model_type"]
-        yield f"| {family} | `{kind}` | {cells[0]} | {cells[1]} | {', '.join(peft) or '-'} |\n"
+        yield f"| {family} | `{kind}` | {' | '.join(cells)} |\n"
 
 
 def main() -> None:

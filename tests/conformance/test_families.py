@@ -19,10 +19,11 @@ import pytest
 from families import FAMILIES
 
 from offapi import backend as backends
-from offapi.adapter import encode
+from offapi.adapter import encode, read
 from offapi.backend import Backend, Sampling
-from offapi.episodes import Episode, Segment
+from offapi.episodes import Episode, Floats, Segment
 from offapi.errors import ModelError
+from offapi.export.mlx_form import write_adapter as write_mlx_lm_adapter
 from offapi.implementations import choose_implementation
 from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models import agreement, parity, store
@@ -165,6 +166,24 @@ def peft_scores(model: Path, adapter: Path) -> list[np.ndarray[Any, Any]]:
             logits_TV = whole(input_ids=tokens[None]).logits[0, :-1]
         picked = logits_TV.log_softmax(-1).gather(-1, tokens[1:, None])[:, 0]
         found.append(picked[[place - 1 for place, on in enumerate(row.mask) if on]].numpy())
+    return found
+
+
+def mlx_lm_scores(model: Path, adapter: Path) -> list[Floats]:
+    """Return what mlx-lm computes for the masked tokens of ROWS, with the adapter in its own files.
+
+    Raise ModelError for an adapter on layers that mlx-lm cannot name.
+    """
+    from offapi.backends.mlx_backend.exported import open_adapter
+
+    layers = orjson.loads((model / "config.json").read_bytes())["num_hidden_layers"]
+    folder = adapter.with_name(f"{adapter.name}-mlx-lm")
+    write_mlx_lm_adapter(*read(adapter), folder, layers)
+    form = open_adapter(folder, model)
+    found = []
+    for row in ROWS:
+        logprobs = form.logprobs(row.tokens)
+        found.append(logprobs[[place - 1 for place, on in enumerate(row.mask) if on]])
     return found
 
 
