@@ -135,7 +135,9 @@ def _train(
         crew=crew,
     )
     with output.kept_in(run.path / CONSOLE):
-        output.say(f"Run folder: {run.path}. Adapter: {run.path / 'adapter'}.")
+        full = run.manifest["config"].get("full")
+        result = f"Model: {run.path / 'model'}" if full else f"Adapter: {run.path / 'adapter'}"
+        output.say(f"Run folder: {run.path}. {result}.")
         if report is not None:
             output.table(("field", "right, with 95% interval"), report.table())
             for line in report.forms.lines():

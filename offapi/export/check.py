@@ -100,16 +100,16 @@ def require_as_trained(backend: Backend, source: ExportSource) -> None:
 
     Without a record, or with one of a base in other bits, nothing is known.
     """
-    record = read_probe(source.adapter) if source.adapter else None
+    record = read_probe(source.answering.recorded)
     if record is None or not holds_for(record, backend.name, source.answering.quantize):
         return
     difference, allowed = largest_difference(backend, record), tolerance(record, "float32")
     if not difference <= allowed:
         raise ExportError(
-            f"the adapter does not compute what its training recorded ({record.by}): the largest"
+            f"the run does not compute what its training recorded ({record.by}): the largest"
             f" difference is {difference:.2g} nats, at most {allowed:g} is allowed.",
-            where=str(source.adapter),
-            next_step="Take the adapter's folder from its run again, or train again.",
+            where=str(source.answering.recorded),
+            next_step="Take the folder from its run again, or train again.",
         )
 
 

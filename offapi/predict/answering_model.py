@@ -121,6 +121,11 @@ class AnsweringModel:
             said.append(doubt)
         return said
 
+    @property
+    def recorded(self) -> Path:
+        """The folder with the training's record of what is computed, where there is one."""
+        return self.adapter or self.model.path
+
     @cached_property
     def trained_bits(self) -> TrainedBits:
         """The bits of the base in the adapter's training."""

@@ -16,14 +16,14 @@ from offapi.serve.served_models import ServedModel
 
 
 async def check_adapters(loop: EngineLoop, models: Sequence[ServedModel]) -> dict[str, float]:
-    """Return by how much (nats) each adapter with a record differs from it.
+    """Return by how much (nats) each adapter, or whole model, with a record differs from it.
 
     Raise ModelError for one that differs by more than rounding.
     """
     found = {}
     for model in models:
-        adapter = model.answering.adapter
-        record = read_probe(adapter) if adapter is not None else None
+        folder = model.answering.recorded
+        record = read_probe(folder)
         bits, backend = model.answering.quantize, model.predictor.backend_name
         if record is None or not holds_for(record, backend, bits):
             continue
@@ -31,9 +31,9 @@ async def check_adapters(loop: EngineLoop, models: Sequence[ServedModel]) -> dic
         allowed = tolerance(record, loop.dtype)
         if not difference <= allowed:  # NaN is not
             raise ModelError(
-                f"the adapter does not compute what it was trained to: a logprob differs by"
+                f"{model.name!r} does not compute what it was trained to: a logprob differs by"
                 f" {difference:.2g} nats, and rounding explains {allowed:g} at most.",
-                where=str(adapter),
+                where=str(folder),
                 next_step="Take the run's folder from where it was trained again, or train again.",
             )
         found[model.name] = difference

@@ -62,5 +62,6 @@ class Trained:
     def write_result(self, run: Run, arrays: Arrays, backend: Backend, spec: ModelSpec) -> Path:
         """Write `arrays`, which `backend` has, as the run's result: an adapter, or a model."""
         if self.shape is None:
-            return run.write_folder(MODEL, whole_model.model_files(self.folder, arrays))
+            files = whole_model.model_files(self.folder, arrays)
+            return run.write_folder(MODEL, {**files, **probe_files(backend, spec)})
         return run.write_folder(ADAPTER, {**self.encode(arrays), **probe_files(backend, spec)})
