@@ -37,6 +37,9 @@ pytest.importorskip("torch", reason="families are written by transformers, with 
 RECURRENT = ("qwen3.5", "qwen3.5-vision", "granite4", "lfm2", "lfm2.5")
 LIBRARY: dict[str, tuple[str, ...]] = {"torch": RECURRENT, "mlx": RECURRENT}
 NOT: dict[tuple[str, str], str] = {}
+# whose adapter mlx-lm does not open, and whose base it computes otherwise itself
+NOT_IN_MLX_LM = ("gemma3n", "gemma4", "qwen3.5", "qwen3.5-vision", "granite4", "gpt-oss")
+OTHER_IN_MLX_LM = ("gemma2", "gemma3-odd", "mistral-v0.1", "phi3")
 REAL_WINDOW = 512  # of Gemma 3
 CLOSE = 2e-5  # nats
 SHAPE = LoraSpec(rank=4, alpha=8.0, targets=("all-linear",))
@@ -90,6 +93,18 @@ def test_family(added: Added, tmp_path: Path, backend_name: str, family: str) ->
         backend.close()
     for ours, theirs in zip(scores, peft_scores(model.path, adapter), strict=True):
         assert np.abs(ours - theirs).max() < parity.TOLERANCE
+    if backend_name == "mlx":  # the files are the same, whichever backend trained them
+        _compare_with_mlx_lm(family, model.path, adapter, scores)
+
+
+def _compare_with_mlx_lm(family: str, model: Path, adapter: Path, scores: list[Floats]) -> None:
+    if family in NOT_IN_MLX_LM:
+        with pytest.raises((ModelError, ValueError)):
+            mlx_lm_scores(model, adapter)
+        return
+    pairs = zip(scores, mlx_lm_scores(model, adapter), strict=True)
+    apart = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+    assert (apart < parity.TOLERANCE) == (family not in OTHER_IN_MLX_LM), apart
 
 
 def test_a_window_cuts_where_its_config_says(added: Added, backend_name: str) -> None:

@@ -76,8 +76,8 @@ def launch(
 
 
 def apart(one: Path, other: Path) -> float:
-    """Return the largest difference of two adapters."""
-    first, second = (load_file(path / "adapter_model.safetensors") for path in (one, other))
+    """Return the largest difference of two adapters, or models."""
+    first, second = (load_file(next(path.glob("*model.safetensors"))) for path in (one, other))
     assert first.keys() == second.keys()
     return float(max(np.abs(first[name] - second[name]).max() for name in first))
 
@@ -93,13 +93,15 @@ def test_two_processes_end_with_one_processs_adapter(tmp_path: Path, backend: st
     grpo = grpo_signal.lay_out(tmp_path / "grpo", lr=1e-3, epochs=1.0, checkpoint_every=1)
     # At AdamW's own eps, a gradient that is nothing but rounding moves its weight by a rate's tenth.
     train = ["train", "--backend", backend, "--plain", "--set", "optimizer.eps=1e-5"]
-    for recipe in (sft, grpo):
-        alone = recipe_folder.offapi(*train, str(recipe), "--set", 'name="alone"')
+    full = ["--set", "full=true", "--set", "epochs=0.3"]
+    for recipe, name, more in ((sft, "alone", []), (sft, "whole", full), (grpo, "alone", [])):
+        alone = recipe_folder.offapi(*train, str(recipe), "--set", f'name="{name}"', *more)
         assert alone.returncode == 0, alone.stderr
     two = [*train, "--set", 'name="two"']
     shard = ["--set", "shard=true"] if backend == "torch" else []
     halves = [[*train, *shard, str(sft), "--set", 'name="halves"']] if shard else []
-    commands = [[*two, str(sft)], *halves, [*two, *shard, str(grpo)]]
+    whole = [*train, "--set", 'name="two-whole"', *full, str(sft)]
+    commands = [[*two, str(sft)], whole, *halves, [*two, *shard, str(grpo)]]
     done = launch(backend, commands, tmp_path)
     runs = sft.parent / "runs"
     assert apart(runs / "alone" / "adapter", runs / "two" / "adapter") < CLOSE, done.stderr
@@ -110,6 +112,7 @@ def test_two_processes_end_with_one_processs_adapter(tmp_path: Path, backend: st
     (attempt,) = orjson.loads((runs / "two/manifest.json").read_bytes())["attempts"]
     assert attempt["ranks"] == 2
     assert [each["connections"] for each in attempt["network"]["opened"]] != []
+    assert apart(runs / "whole" / "model", runs / "two-whole" / "model") < CLOSE, done.stderr
     if halves:
         assert apart(runs / "alone" / "adapter", runs / "halves" / "adapter") < CLOSE, done.stderr
     assert done.stderr.count("Computing on 2 ranks.") == len(commands)  # once a run, by rank 0
