@@ -13,8 +13,7 @@ Deviations from the papers:
 - The loss is averaged over the answers' tokens of a step, not first within each row.
 - Gradients are clipped to a norm of 1, and there is no weight decay by default.
 
-With `full`, every weight is trained in place of an adapter. Left out: packing rows into one sequence
-of a fixed length.
+With `full`, every weight is trained in place of an adapter. Left out: dropout.
 """
 
 from __future__ import annotations
