@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from offapi.task.bind import one_of, quote
     from offapi.teachers.judge import judge
     from offapi.tools.episode_state import EpisodeState
+    from offapi.tools.mcp_server import mcp
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Task",
     "__version__",
     "judge",
+    "mcp",
     "one_of",
     "open",
     "quote",
@@ -37,6 +39,7 @@ _HOMES = {
     "Example": "offapi.task",
     "Kind": "offapi.checks.kinds",
     "judge": "offapi.teachers.judge",
+    "mcp": "offapi.tools.mcp_server",
     "one_of": "offapi.task.bind",
     "open": "offapi.predict.predictor",
     "quote": "offapi.task.bind",

@@ -31,6 +31,8 @@ from offapi.errors import ConfigError, OffapiError, error_sentence
 from offapi.network.helper_log import Journal
 from offapi.task import Task, load_task
 from offapi.tools.environment import Environment
+from offapi.tools.mcp_server import McpServer
+from offapi.tools.offered import Schemas, schemas_by_source
 from offapi.tools.results import cut_messages
 from offapi.tools.tool_environment import ToolEnvironment
 from offapi.workers import spawn
@@ -104,12 +106,12 @@ class _Home:
     """What all episodes are made from."""
 
     task: Task
-    schemas: tuple[Mapping[str, Any], ...]
+    schemas: tuple[Schemas, ...]  # by source
     task_file: Path
     scratch: Path
 
 
-def _schemas(task: Task) -> tuple[Mapping[str, Any], ...]:
+def _schemas(task: Task) -> tuple[Schemas, ...]:
     """Return the tools' schemas, made in a process of their own: they take a library of numbers.
 
     Its threads and its memory would otherwise be in every fork.
@@ -118,12 +120,15 @@ def _schemas(task: Task) -> tuple[Mapping[str, Any], ...]:
     pid = os.fork()
     if pid == 0:
         try:
-            writer.send(task.tool_schemas)
+            writer.send(schemas_by_source(task.tools))
         except OffapiError as error:
             writer.send(error)
         finally:
             os._exit(0)
     writer.close()
+    for source in task.tools:
+        if isinstance(source, McpServer):
+            source.client()  # imports its library before the forks
     try:
         found = reader.recv()
     except EOFError:

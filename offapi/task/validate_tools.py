@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from offapi.errors import ConfigError
 from offapi.text.normalise import is_number
 from offapi.tools.function_schema import check_function
+from offapi.tools.mcp_server import McpServer
 
 if TYPE_CHECKING:
     from offapi.task.task import Task
@@ -26,6 +27,8 @@ def validate_tools(task: Task) -> None:
             what = f"environment must be a class or a function, got {task.environment!r}"
             raise _wrong(task, what, "Give what makes an environment, often its class.")
     for tool in task.tools:
+        if isinstance(tool, McpServer):
+            continue
         if not callable(tool):
             raise _wrong(task, f"tools has {tool!r}, which is not a function", "Give a function.")
         try:

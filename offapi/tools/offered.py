@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from offapi.errors import ConfigError, OffapiError, error_sentence
 from offapi.tools.environment import Environment
 from offapi.tools.function_schema import schema_of
+from offapi.tools.mcp_server import McpServer
 
 Schemas = tuple[Mapping[str, Any], ...]
-ToolSource = Callable[..., Any]
+ToolSource = Callable[..., Any] | McpServer
 
 
 def schemas_of(
@@ -20,13 +22,22 @@ def schemas_of(
 
     Raise ConfigError where one cannot be had, or two tools have one name.
     """
-    found = of_environment(environment, where) if environment else tuple(map(schema_of, tools))
+    grouped = schemas_by_source(tools)
+    found = of_environment(environment, where) if environment else tuple(chain(*grouped))
     names = [tool_name(schema, where) for schema in found]
     for name in names:
         if names.count(name) > 1:
             step = "Give each tool a name of its own."
             raise ConfigError(f"two tools are named {name!r}.", where=where, next_step=step)
     return found
+
+
+def schemas_by_source(tools: Sequence[ToolSource]) -> tuple[Schemas, ...]:
+    """Return the schemas that each of `tools` offers: a function one, a server those it lists."""
+    return tuple(
+        source.schemas() if isinstance(source, McpServer) else (schema_of(source),)
+        for source in tools
+    )
 
 
 def tool_name(schema: Mapping[str, Any], where: str) -> str:

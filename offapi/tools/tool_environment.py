@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from offapi.tools.arguments import fault_of_arguments
 from offapi.tools.calls import Observation, ToolCall, Turn
 from offapi.tools.episode_state import EpisodeState
 from offapi.tools.function_schema import state_parameters
-from offapi.tools.offered import ToolSource
+from offapi.tools.mcp_server import McpServer, McpSession
+from offapi.tools.offered import Schemas, ToolSource
 from offapi.tools.results import (
     error_message,
     malformed_messages,
@@ -39,21 +40,28 @@ class ToolEnvironment:
     def __init__(
         self,
         sources: Sequence[ToolSource],
-        schemas: Sequence[Mapping[str, Any]],
+        schemas: Sequence[Schemas],
         *,
         seconds: float,
         base: Path = Path(),
         scratch: Path | None = None,
         on_call: OnCall = lambda place, result: None,
     ) -> None:
-        """Offer `sources`, whose `schemas` are known; `seconds` is the limit of an async call.
+        """Offer `sources`, each with its `schemas`; `seconds` is the limit of an async call.
 
         `base` and `scratch` are those of `EpisodeState`. `on_call` hears of each call's begin and
         end, so that what was answered is not lost where a later call ends the process.
         """
-        self.tools = tuple(schemas)
-        self._functions = {source.__name__: source for source in sources}
-        self._schemas = {each["function"]["name"]: each["function"] for each in schemas}
+        self.tools = tuple(chain(*schemas))
+        self._schemas = {each["function"]["name"]: each["function"] for each in self.tools}
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._servers: dict[str, McpSession] = {}  # by the name of a tool
+        for source, offered in zip(sources, schemas, strict=True):
+            names = [each["function"]["name"] for each in offered]
+            if isinstance(source, McpServer):
+                self._servers.update(dict.fromkeys(names, McpSession(source)))
+            else:
+                self._functions[names[0]] = source
         self._seconds, self._base, self._scratch = seconds, base, scratch
         self._on_call = on_call
         self._state = EpisodeState("", base=base, scratch=scratch)
@@ -82,6 +90,8 @@ class ToolEnvironment:
     def close(self) -> None:
         """Remove the episode's folder and close its connections."""
         if self._loop is not None:
+            for session in set(self._servers.values()):
+                self._loop.run(session.close())
             self._loop.close()
         self._state.close()
 
@@ -95,7 +105,8 @@ class ToolEnvironment:
             yield list(calls)
 
     def _is_async(self, call: ToolCall) -> bool:
-        return inspect.iscoroutinefunction(self._functions.get(call.name))
+        function = self._functions.get(call.name)
+        return call.name in self._servers or inspect.iscoroutinefunction(function)
 
     def _call(self, calls: list[tuple[int, ToolCall]]) -> list[tuple[Message, bool]]:
         for place, _ in calls:
@@ -131,8 +142,9 @@ class ToolEnvironment:
         try:
             if fault := self._fault(call):
                 return error_message(call, fault), True
-            running: Awaitable[Any] = self._functions[call.name](**self._arguments(call))
-            value = await asyncio.wait_for(running, self._seconds)
+            value, failed = await asyncio.wait_for(self._run(call), self._seconds)
+            if failed:
+                return error_message(call, value), True
             return result_message(call, result_text(value)), False
         except ConfigError:
             raise
@@ -140,6 +152,11 @@ class ToolEnvironment:
             return error_message(call, f"it took more than {self._seconds:g} seconds."), True
         except BaseException as error:
             return error_message(call, describe_error(error)), True
+
+    async def _run(self, call: ToolCall) -> tuple[Any, bool]:
+        if call.name in self._servers:
+            return await self._servers[call.name].call(call.name, call.arguments)
+        return await self._functions[call.name](**self._arguments(call)), False
 
     def _fault(self, call: ToolCall) -> str:
         """Return why `call` cannot be made; "" if it can."""

@@ -1,0 +1,133 @@
+"""MCP servers as tools: programs that speak the Model Context Protocol on stdin and stdout.
+
+The official SDK (`pip install mcp`, version 2) is the client. Its server is started once for each
+episode, and ends with it. Left out: servers behind a URL, since offapi works offline, and all of
+the protocol but tools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from offapi.errors import ConfigError, describe_error
+
+LISTING = 30.0  # seconds that a server has to start and say its tools
+
+
+@dataclass(frozen=True)
+class McpServer:
+    """A server's command; its tools are offered under the names that it gives them."""
+
+    command: str
+    arguments: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """Name the server in errors."""
+        return f"MCP server {' '.join([self.command, *self.arguments])!r}"
+
+    def client(self) -> Any:
+        """Return the SDK's client, not yet started; ConfigError where the SDK is missing."""
+        try:
+            from mcp import Client, StdioServerParameters
+        except ImportError:
+            step = "Install it: pip install 'offapi-kit[mcp]'."
+            what = "MCP servers need the package `mcp`, version 2 or later."
+            raise ConfigError(what, where=self.where, next_step=step) from None
+        parameters = StdioServerParameters(
+            command=self.command, args=list(self.arguments), env=dict(self.env)
+        )
+        return Client(parameters)
+
+    def schemas(self) -> tuple[Mapping[str, Any], ...]:
+        """Start the server, and return its tools in OpenAI's shape.
+
+        Raise ConfigError where it does not start or has none.
+        """
+        client = self.client()
+        try:
+            found = asyncio.run(asyncio.wait_for(_list(client), LISTING))
+        except Exception as error:
+            what = f"it does not say its tools: {describe_error(_first(error))}."
+            step = "Run the command by hand: it must speak MCP on stdin and stdout."
+            raise ConfigError(what, where=self.where, next_step=step) from None
+        if not found:
+            step = "Leave it out of `tools`, or see why it lists none."
+            raise ConfigError("it has no tools.", where=self.where, next_step=step)
+        return found
+
+
+def mcp(command: str, *arguments: str, env: Mapping[str, str] | None = None) -> McpServer:
+    """Return a server for `Task.tools`, started as `command` with `arguments`.
+
+    It gets `env` and a few safe variables of this process, such as PATH; see the SDK's
+    `get_default_environment`.
+    """
+    return McpServer(command, arguments, dict(env or {}))
+
+
+class McpSession:
+    """A running server of one episode, started at its first call. Use it in one event loop."""
+
+    def __init__(self, server: McpServer) -> None:
+        self._server = server
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._client: asyncio.Future[Any] | None = None
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> tuple[str, bool]:
+        """Return the text of the result, and whether the server calls it an error."""
+        if self._task is None or self._client is None:
+            self._client = asyncio.get_running_loop().create_future()
+            self._task = asyncio.create_task(self._run(self._client))
+        client = await asyncio.shield(self._client)
+        result = await client.call_tool(name, dict(arguments))
+        said = [getattr(each, "text", f"[{each.type}]") for each in result.content]
+        return "\n".join(said), bool(result.is_error)
+
+    async def close(self) -> None:
+        """Stop the server."""
+        self._stop.set()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _run(self, started: asyncio.Future[Any]) -> None:
+        """Hold the client open; its library wants it entered and left in one task."""
+        try:
+            async with self._server.client() as client:
+                started.set_result(client)
+                await self._stop.wait()
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(_first(error))
+
+
+async def _list(client: Any) -> tuple[Mapping[str, Any], ...]:
+    async with client:
+        page = await client.list_tools()
+        tools = list(page.tools)
+        while page.next_cursor:
+            page = await client.list_tools(cursor=page.next_cursor)
+            tools += page.tools
+    return tuple(_schema(tool) for tool in tools)
+
+
+def _schema(tool: Any) -> Mapping[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description or "",
+        "parameters": tool.input_schema,
+    }
+    return {"type": "function", "function": function}
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that a group of tasks wraps."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
