@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 
 from offapi.agent.episode import AgentEpisode
+from offapi.agent.episode_host import Closed, EpisodeHost, Opened
 from offapi.agent.unfinished import Agent, AgentAsk, Unfinished
 from offapi.backend import Backend
 from offapi.completions import Sampling
 from offapi.engine import Engine, NewToken, RowRequest, completion_of
 from offapi.tools.calls import Observation
-from offapi.agent.episode_host import Closed, EpisodeHost, Opened
 
 OPEN = 2  # episodes in progress for each row of the engine: while one waits, another decodes
 WAIT = 1.0  # seconds to wait for a reply at a time, when nothing decodes

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from offapi.agent.episode import AgentEpisode, AgentFinish, AgentLimits
+from offapi.agent.episode_host import Opened
 from offapi.chat.chat import Chat
 from offapi.chat.tool_format import ToolFormat
 from offapi.completions import Completion, Sampling
@@ -16,7 +17,6 @@ from offapi.data.documents import Document
 from offapi.episodes import Segment
 from offapi.task.task import Message
 from offapi.tools.calls import Observation, Turn
-from offapi.agent.episode_host import Opened
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
+from offapi.agent.episode_host import Closed, Opened
 from offapi.data.documents import Document
 from offapi.tools.calls import Observation, ToolCall, Turn
-from offapi.agent.episode_host import Closed, Opened
 
 Key = Hashable
 Reply = Opened | Observation | Closed
