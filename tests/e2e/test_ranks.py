@@ -7,9 +7,12 @@ what it would have been.
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,10 +57,14 @@ def launcher(backend: str) -> list[str]:
 
 
 def launch(
-    backend: str, commands: list[list[str]], folder: Path
+    backend: str,
+    commands: list[list[str]],
+    folder: Path,
+    stopped: tuple[int, str] = (KILLED_AT, "kill"),
+    meanwhile: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `commands` on two ranks, the second of which is killed in the last one."""
-    words = [rank_script.__file__, orjson.dumps(commands).decode(), str(KILLED_AT)]
+    """Run `commands` on two ranks, the second of which is `stopped` in the last one."""
+    words = [rank_script.__file__, orjson.dumps(commands).decode(), *map(str, stopped)]
     tests = ":".join(path for path in sys.path if path)
     with (folder / "said").open("w+") as said:
         process = subprocess.Popen(
@@ -66,8 +73,10 @@ def launch(
             stdin=subprocess.PIPE,  # open, as in a terminal: mlx.launch reads it
             stdout=said,
             stderr=said,
+            start_new_session=True,
         )
         try:
+            meanwhile(process)
             code = process.wait(SECONDS)
         finally:
             process.kill()
@@ -127,6 +136,30 @@ def test_two_processes_end_with_one_processs_adapter(tmp_path: Path, backend: st
     assert apart(runs / "alone" / last, runs / "two" / last) < CLOSE
     for step in range(1, 6):
         assert tokens(runs / "two", step) == tokens(runs / "alone", step)
+
+
+def test_ctrl_c_ends_a_run_that_can_be_resumed(tmp_path: Path, backend: str) -> None:
+    recipe = recipe_folder.lay_out(tmp_path / "sft", batch_size=3, checkpoint_every=1, lr=1e-3)
+    train = ["train", str(recipe), "--backend", backend, "--plain", "--set", "optimizer.eps=1e-5"]
+    alone = recipe_folder.offapi(*train, "--set", 'name="alone"')
+    assert alone.returncode == 0, alone.stderr
+    run = recipe.parent / "runs/two"
+    third = run / "checkpoints/step-000003"
+
+    def interrupt(process: subprocess.Popen[bytes]) -> None:
+        recipe_folder.until(lambda: process.poll() is not None or third.exists())
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+
+    two = [*train, "--set", 'name="two"']
+    done = launch(backend, [two], tmp_path, (4, "wait"), interrupt)
+    # mlx.launch stops writing what its ranks say
+    assert "Resume with `" in done.stderr or backend == "mlx", done.stderr
+    (attempt,) = orjson.loads((run / "manifest.json").read_bytes())["attempts"]
+    assert attempt["outcome"] == "interrupted"
+    assert not (run / "adapter").exists()
+    resumed = recipe_folder.offapi(*two, "--resume")
+    assert "Resumed at step 3 of" in resumed.stderr, done.stderr
+    assert apart(run.with_name("alone") / "adapter", run / "adapter") < CLOSE
 
 
 def test_python_m_offapi_is_the_command() -> None:

@@ -1,6 +1,7 @@
 """What each rank of a launch runs in tests: offapi's commands, one after the other.
 
-rank_script.py COMMANDS STEP, where rank 1 kills itself before optimizer step STEP of the last
+rank_script.py COMMANDS STEP WHAT, where rank 1 does WHAT before optimizer step STEP of the last:
+kill itself, or wait a little
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 import orjson
 
@@ -16,16 +18,18 @@ from offapi.launch import find_launch
 from offapi.ranks.member import Member
 from offapi.ranks.messages import Command, OptimStep
 
+LITTLE = 2.0  # seconds
 
-def die_at(step: int) -> None:
-    """Have this rank kill itself, as the kernel does for lack of memory, between two steps."""
+
+def stop_at(step: int, what: str) -> None:
+    """Have this rank kill itself, as the kernel does for lack of memory, or wait, between steps."""
     do, seen = Member.do, 0
 
     def watched(self: Member, command: Command) -> object:
         nonlocal seen
         seen += isinstance(command, OptimStep)
-        if seen == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if seen == step and isinstance(command, OptimStep):
+            time.sleep(LITTLE) if what == "wait" else os.kill(os.getpid(), signal.SIGKILL)
         return do(self, command)
 
     Member.do = watched  # type: ignore[method-assign]
@@ -38,7 +42,7 @@ def main() -> None:
     assert launch is not None
     for i, words in enumerate(commands, start=1):
         if i == len(commands) and launch.rank == 1:
-            die_at(step)
+            stop_at(step, sys.argv[3])
         code = cli.run(words)
         if code:
             os._exit(code)
