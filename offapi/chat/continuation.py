@@ -37,24 +37,34 @@ def beginning(messages: Messages) -> list[Mapping[str, Any]]:
     return list(messages[: next(ends, len(messages))])
 
 
+def with_ids(messages: Messages) -> list[Mapping[str, Any]]:
+    """Return `messages` with an id and a name for each result of a tool.
+
+    The answer to a call that could not be read has neither, which some templates refuse.
+    """
+    results = 0
+    named: list[Mapping[str, Any]] = []
+    for message in messages:
+        if message.get("role") == "tool" and not message.get("tool_call_id"):
+            results += 1  # ids of nine letters and digits, which Mistral's templates demand
+            message = {"name": "unknown", **message, "tool_call_id": f"broken{results:03d}"}
+        named.append(message)
+    return named
+
+
 def placeholder(mark: str, turn: Mapping[str, Any], following: Messages) -> dict[str, Any]:
     """Return a turn that `following` may follow: it has a call for each result among them.
 
     `mark` stands at its end. `turn` says the names of the calls.
     """
     names = {str(each.get("id")): each["function"]["name"] for each in turn.get("tool_calls") or ()}
-    results = [message for message in following if message.get("role") == "tool"]
-    calls = [
-        {
-            "id": result.get("tool_call_id"),
-            "type": "function",
-            "function": {
-                "name": names.get(str(result.get("tool_call_id"))) or result.get("name") or "call",
-                "arguments": orjson.dumps({"value": mark}).decode(),
-            },
-        }
-        for result in results
-    ]
+    arguments = orjson.dumps({"value": mark}).decode()
+    calls = []
+    for result in following:
+        if result.get("role") == "tool":
+            name = names.get(str(result["tool_call_id"])) or result.get("name") or "unknown"
+            function = {"name": name, "arguments": arguments}
+            calls.append({"id": result["tool_call_id"], "type": "function", "function": function})
     if not calls:
         return {"role": "assistant", "content": mark}
     return {"role": "assistant", "content": "", "tool_calls": calls}
@@ -67,11 +77,15 @@ def between(
 
     Raise EndlessTurn where the template ends the placeholder with no id that ends a turn.
     """
-    mark = _MARK
+    mark, following = _MARK, with_ids(following)
     while any(mark in orjson.dumps(each, default=str).decode() for each in (*asked, *following)):
         mark += "x"
     held = placeholder(mark, turn, following)
-    text = chat.render(id, [*asked, held, *following], tools, generate=True)
+    try:
+        text = chat.render(id, [*asked, held, *following], tools, generate=True)
+    except ModelError:  # some templates write one call in a turn, but any number of results
+        held = {**held, "tool_calls": held.get("tool_calls", [])[-1:]}
+        text = chat.render(id, [*asked, held, *following], tools, generate=True)
     at = text.rfind(mark)
     if at < 0:
         raise ModelError(

@@ -8,9 +8,10 @@ exists and its arguments fit, which its environment says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from offapi.chat.channels import MARKS, with_tags
 from offapi.chat.chat import Chat
 from offapi.chat.continuation import beginning, between
 from offapi.chat.found_calls import CallReader, FoundCall
@@ -21,19 +22,22 @@ from offapi.text.thinking import end_of_thinking, is_thinking_tag, with_opening
 from offapi.tools.calls import MalformedCall, ToolCall, Turn
 
 FALLBACK = "fallback"
+_ONE = "a turn can have one call only"
 
 
 @dataclass(frozen=True)
 class ToolFormat:
     """The format of `chat` for `tools`, JSON schemas of OpenAI's shape.
 
-    `rewrites_history` says whether the template writes an earlier turn otherwise once a later one
-    follows. `opening` is the tag of thinking with which prompts end.
+    `several` says whether a turn may have more than one call. `rewrites_history` says whether the
+    template writes an earlier turn otherwise once a later one follows. `opening` is the tag of
+    thinking with which prompts end.
     """
 
     chat: Chat
     tools: tuple[Mapping[str, Any], ...]
     reader: CallReader
+    several: bool
     rewrites_history: bool
     opening: str = ""
 
@@ -43,15 +47,15 @@ class ToolFormat:
 
         Raise ModelError for an unknown one.
         """
-        reader = reader_of(chat) if chat.writes_tools else TaggedCalls(FALLBACK)
-        if reader is None:
+        found = reader_of(chat) if chat.writes_tools else (TaggedCalls(FALLBACK), True)
+        if found is None:
             raise ModelError(
-                "the chat template writes calls of tools in a format that offapi does not read.",
+                "the chat template writes tools, but no call in a format that offapi reads.",
                 where=chat.template,
                 next_step="Use another model for agents.",
             )
         opening = chat.opening(chat.prompt([{"role": "user", "content": "Hello."}]))
-        return cls(chat, tuple(tools), reader, rewrites(chat), opening)
+        return cls(chat, tuple(tools), *found, rewrites(chat), opening)
 
     @property
     def name(self) -> str:
@@ -72,6 +76,8 @@ class ToolFormat:
         text = with_opening(self.chat.text_of(kept), self.opening)
         begin = end_of_thinking(text)
         found = self.reader.find(text[begin:], self.tools)
+        if not self.several:
+            found = [*found[:1], *(replace(each, why=_ONE) for each in found[1:])]
         spans = [(begin + each.begin, begin + each.end) for each in found]
         calls, malformed = _numbered(found, first_call), []
         for (start, end), each in zip(spans, found, strict=True):
@@ -105,6 +111,8 @@ class ToolFormat:
             parts.append(text[at:start])
             at = end
         rest = "".join([*parts, text[at:]])
+        if any(mark in rest for mark in MARKS):
+            return with_tags(rest, self.chat.special)
         for token in self.chat.special:
             rest = rest if is_thinking_tag(token) else rest.replace(token, "")
         return rest

@@ -10,8 +10,14 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from offapi.chat.bare_calls import BareCalls
+from offapi.chat.channel_calls import ChannelCalls
 from offapi.chat.found_calls import CallReader
+from offapi.chat.gemma_calls import FUNCTION_GEMMA, GEMMA_4
 from offapi.chat.messages import with_argument_objects
+from offapi.chat.mistral_calls import MistralCalls
+from offapi.chat.parameter_calls import ParameterCalls
+from offapi.chat.python_calls import PythonCalls
 from offapi.chat.tagged_calls import TaggedCalls
 from offapi.chat.written import unwritten_call, unwritten_tool
 from offapi.errors import OffapiError
@@ -19,7 +25,16 @@ from offapi.errors import OffapiError
 if TYPE_CHECKING:
     from offapi.chat.chat import Chat
 
-READERS: tuple[CallReader, ...] = (TaggedCalls(),)
+READERS: tuple[CallReader, ...] = (
+    TaggedCalls(),
+    ParameterCalls(),
+    MistralCalls(),
+    GEMMA_4,
+    FUNCTION_GEMMA,
+    ChannelCalls(),
+    PythonCalls(),
+    BareCalls(),
+)
 
 ASKED = {"role": "user", "content": "Where is it?"}
 _PROPERTIES = {
@@ -79,20 +94,22 @@ def writes_calls(chat: Chat) -> bool:
     return not unwritten_call(with_argument_objects("", turn), text, lambda value: value)
 
 
-def reader_of(chat: Chat) -> CallReader | None:
+def reader_of(chat: Chat) -> tuple[CallReader, bool] | None:
     """Return the reader that reads back exactly what the template writes; None: none does.
 
-    Two calls are tried, and one where the template refuses two.
+    With it comes whether the template writes two calls in one turn, which some refuse.
     """
     for count in (len(ARGUMENTS), 1):
         turn = calling(ARGUMENTS[:count])
         try:
-            before = chat.templated("", (ASKED,), TOOLS, generate=True)
-            after = chat.templated("", (ASKED, turn), TOOLS, generate=False)
+            before = chat.encode(chat.templated("", (ASKED,), TOOLS, generate=True))
+            after = chat.encode(chat.templated("", (ASKED, turn), TOOLS, generate=False))
         except OffapiError:
             continue
-        written = after[_shared(before, after) :]
-        return next((each for each in READERS if _reads(each, written, count)), None)
+        written = chat.text_of(after[_shared(before, after) : _end(chat, before, after)])
+        for reader in READERS:
+            if _reads(reader, written, count):
+                return reader, count > 1
     return None
 
 
@@ -108,22 +125,30 @@ def _rewritten(chat: Chat, turn: Mapping[str, Any], later: Sequence[Mapping[str,
     if (later[0]["role"] == "tool") != ("tool_calls" in turn):
         return False
     try:
-        before = chat.render("", (ASKED,), TOOLS, generate=True)
-        alone = chat.render("", (ASKED, turn), TOOLS, generate=False)
-        text = chat.render("", (ASKED, turn, *later), TOOLS, generate=True)
+        texts = (
+            chat.render("", (ASKED,), TOOLS, generate=True),
+            chat.render("", (ASKED, turn), TOOLS, generate=False),
+            chat.render("", (ASKED, turn, *later), TOOLS, generate=True),
+        )
     except OffapiError:
         return False
-    base = alone[: _shared(before, alone)]
-    tokens = chat.encode(alone[len(base) :])
-    end = next((n for n, token in enumerate(tokens, 1) if token in chat.stop_ids), 0)
-    return not text.startswith(base + chat.text_of(tokens[:end]))
+    before, alone, whole = map(chat.encode, texts)
+    through = alone[: _end(chat, before, alone) + 1]
+    return whole[: len(through)] != through
 
 
-def _shared(first: str, second: str) -> int:
-    """Return how many characters both texts begin with."""
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many tokens both begin with."""
     pairs = zip(first, second, strict=False)
     ends = (n for n, (one, other) in enumerate(pairs) if one != other)
     return next(ends, min(len(first), len(second)))
+
+
+def _end(chat: Chat, before: Sequence[int], after: Sequence[int]) -> int:
+    """Return where the turn ends that `after` has and its prompt, `before`, has not."""
+    begin = _shared(before, after)
+    ends = (n for n in range(begin, len(after)) if after[n] in chat.stop_ids)
+    return next(ends, len(after))
 
 
 def _reads(reader: CallReader, written: str, count: int) -> bool:

@@ -13,6 +13,7 @@ _TAGS = r"(?:seed:)?think(?:ing)?|thoughts?|reasoning"
 _TAG = re.compile(rf"</?(?:{_TAGS})>|\[/?THINK\]")
 _OPEN = re.compile(rf"\s*(?:<(?:{_TAGS})>|\[THINK\])")
 _CLOSE = re.compile(rf"</(?:{_TAGS})>|\[/THINK\]")
+_CHANNEL, _CHANNEL_END = re.compile(r"\s*<\|channel>"), re.compile(r"<channel\|>")  # Gemma 4
 _OPEN_AT_END = re.compile(rf"(<(?:{_TAGS})>|\[THINK\])\s*$")
 _EMPTY_AT_END = re.compile(
     rf"(?:<(?:{_TAGS})>\s*</(?:{_TAGS})>|\[THINK\]\s*\[/THINK\]|<\|channel>thought\s*<channel\|>)\s*$"
@@ -54,8 +55,9 @@ def inside_thinking(text: str) -> str:
 def end_of_thinking(text: str) -> int:
     """Return where the thinking before `text`'s answer ends; its length where that is cut off."""
     at = 0
-    while opening := _OPEN.match(text, at):
-        closing = _CLOSE.search(text, opening.end())
+    while opening := _OPEN.match(text, at) or _CHANNEL.match(text, at):
+        close = _CHANNEL_END if opening[0].endswith("<|channel>") else _CLOSE
+        closing = close.search(text, opening.end())
         if closing is None:
             return len(text)
         at = closing.end()

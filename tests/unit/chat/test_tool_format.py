@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_llama
+import tool_templates
+from tool_templates import FORMS
 
 from offapi.chat.chat import Chat
 from offapi.chat.tool_format import ToolFormat
@@ -17,79 +17,136 @@ from offapi.chat.tool_format import ToolFormat
 USER = {"role": "user", "content": "Who?"}
 PARAMETERS = {
     "type": "object",
-    "properties": {"q": {"type": "string"}, "n": {"type": "integer"}},
+    "properties": {
+        "q": {"type": "string"},
+        "n": {"type": "integer"},
+        "within": {"type": "object"},
+    },
     "required": ["q"],
 }
 FUNCTION = {"name": "find", "description": "Find it.", "parameters": PARAMETERS}
 TOOLS = [{"type": "function", "function": FUNCTION}]
 
-QWEN = """\
-{%- if tools %}{{ '<|turn|>system\\n' }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{{ '<|end|>\\n' }}{% endif %}
-{%- for m in messages %}
-{%- if m.role == 'tool' %}
-{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{ '<|turn|>user' }}{% endif %}
-{{- '\\n<tool_response>\\n' + m.content + '\\n</tool_response>' }}
-{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|end|>\\n' }}{% endif %}
-{%- else %}{{ '<|turn|>' + m.role + '\\n' + (m.content or '') }}
-{%- for call in m.tool_calls or [] %}
-{%- if (loop.first and m.content) or not loop.first %}{{ '\\n' }}{% endif %}
-{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' + call.function.arguments | tojson + '}\\n</tool_call>' }}
-{%- endfor %}{{ '<|end|>\\n' }}{% endif %}{% endfor %}
-{%- if add_generation_prompt %}{{ '<|turn|>assistant\\n' }}{% endif %}"""
 
-Make = Callable[..., Chat]
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Chat]:
+    """Return a chat of each family's template."""
+    return tool_templates.chats(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama.write_chat(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def make(folder: Path) -> Make:
-    """Return what makes a chat of a template."""
-    loaded = Chat.load(folder)
-
-    def made(template: str) -> Chat:
-        tokenizer = copy.copy(loaded.tokenizer)
-        tokenizer.chat_template = template
-        return replace(loaded, tokenizer=tokenizer)
-
-    return made
+def form(chats: dict[str, Chat]) -> ToolFormat:
+    return ToolFormat.of(chats["hermes"], TOOLS)
 
 
 def results(*ids: str, content: str = "ACME") -> list[dict[str, Any]]:
     return [{"role": "tool", "tool_call_id": i, "name": "find", "content": content} for i in ids]
 
 
-FORMS = {"hermes": QWEN, "fallback": tiny_llama.TEMPLATE}
+def called(*arguments: dict[str, Any], first: int = 1) -> dict[str, Any]:
+    """Return a turn that calls the tool once with each of `arguments`."""
+    calls = [
+        {
+            "id": f"call{n:05d}",
+            "type": "function",
+            "function": {"name": "find", "arguments": json.dumps(value, ensure_ascii=False)},
+        }
+        for n, value in enumerate(arguments, first)
+    ]
+    return {"role": "assistant", "content": "", "tool_calls": calls}
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_what_was_sampled_and_appended_is_what_the_template_writes(make: Make, name: str) -> None:
-    chat = make(FORMS[name])
+def sampled(chat: Chat, messages: list[Any], turn: dict[str, Any]) -> tuple[int, ...]:
+    """Return the tokens of `turn` as the template writes it after `messages`, with its end."""
+    before = chat.prompt(messages, TOOLS)
+    after = chat.encode(chat.render("", [*messages, turn], TOOLS, generate=False))
+    assert after[: len(before)] == before
+    ends = (n for n in range(len(before), len(after)) if after[n] in chat.stop_ids)
+    return after[len(before) : next(ends) + 1]
+
+
+NESTED = {"q": "Zü \"東\" {b}, 'c'\\", "n": 2, "within": {"km": [1, 2.5], "open": True}}
+WRITTEN = {  # a call as the family's template writes it
+    "hermes": '<tool_call>\n{"name": "find", "arguments": {"q": "a", "n": 2}}\n</tool_call><|end|>',
+    "qwen-xml": "<tool_call>\n<function=find>\n<parameter=q>\na\n</parameter>\n<parameter=n>\n2\n"
+    "</parameter>\n</function>\n</tool_call><|end|>",
+    "llama": '{"name": "find", "parameters": {"q": "a", "n": 2}}<|end|>',
+    "mistral": '[TOOL_CALLS] [{"name": "find", "arguments": {"q": "a", "n": 2}, "id": "call00001"}]<|end|>',
+    "mistral, names": '[TOOL_CALLS]find[ARGS]{"q": "a", "n": 2}<|end|>',
+    "gemma": '<|tool_call>call:find{n:2,q:<|"|>a<|"|>}<tool_call|><|tool_response>',
+    "functiongemma": "<start_function_call>call:find{n:2,q:<escape>a<escape>}<end_function_call>"
+    "<start_function_response>",
+    "gpt-oss": ' to=functions.find<|channel|>commentary json<|message|>{"q": "a", "n": 2}<|call|>',
+    "lfm": "<|tool_call_start|>[find(q='a', n=2)]<|tool_call_end|><|end|>",
+    "fallback": '<tool_call>{"name": "find", "arguments": {"q": "a", "n": 2}}</tool_call><|end|>',
+}
+
+
+@pytest.mark.parametrize("family", FORMS)
+def test_what_was_sampled_and_appended_is_what_the_template_writes(
+    chats: dict[str, Chat], family: str
+) -> None:
+    chat = chats[family]
     form = ToolFormat.of(chat, TOOLS)
-    assert form.name == name
+    assert form.name == family.partition(",")[0]
+    assert form.several == (form.name not in ("llama", "gpt-oss"))
+    assert form.rewrites_history == (family == "hermes, Qwen 3")
     messages: list[Any] = [{"role": "system", "content": "Be brief."}, USER]
     tokens, calls = form.prompt(messages), 0
-    said = [
-        'Let me look.\n<tool_call>\n{"name": "find", "arguments": {"q": "Züri", "n": 2}}\n</tool_call>',
-        '<tool_call>\n{"name": "find", "arguments": {"q": "a}"}}\n</tool_call>\n'
-        '<tool_call>\n{"name": "find", "arguments": {}}\n</tool_call>',
-    ]
-    if name == "fallback":
-        said = [text.replace("<tool_call>\n", "<tool_call>").replace("}\n<", "}<") for text in said]
-    for text in said:
-        sampled = chat.encode(f"{text}<|end|>")
-        turn = form.read(sampled, calls + 1)
-        assert not turn.malformed
-        calls += len(turn.calls)
-        answer = results(*(call.id for call in turn.calls), content="12 <|end|>")
-        tokens += sampled + form.continuation(messages, turn, answer)
-        messages += [turn.message(), *answer]
+    rounds = [[{"q": "a", "n": 2}], [NESTED, {"q": "b"}][: 1 + form.several]]
+    for arguments in rounds:
+        turn = called(*arguments, first=calls + 1)
+        if form.rewrites_history:  # the template alone would write no thinking in earlier turns
+            turn["reasoning_content"] = "Hm."
+        said = sampled(chat, messages, turn)
+        if not calls and family in WRITTEN:
+            assert chat.text_of(said) == WRITTEN[family]
+        read = form.read(said, calls + 1)
+        assert [dict(call.arguments) for call in read.calls] == arguments
+        assert read.message()["tool_calls"][0]["id"] == turn["tool_calls"][0]["id"]
+        assert not read.malformed
+        calls += len(read.calls)
+        answer = results(*(call.id for call in read.calls), content="12 <|end|>")
+        tokens += said + form.continuation(messages, read, answer)
+        messages += [turn, *answer]
         assert tokens == form.prompt(messages)
-    assert [call["id"] for call in messages[4]["tool_calls"]] == ["call00002", "call00003"]
-    assert tokens.count(257) == form.prompt(messages[:2]).count(257) + 4
+    assert tokens[: len(form.prompt(messages[:2]))] == form.prompt(messages[:2])
+
+
+@pytest.mark.parametrize("family", FORMS)
+def test_broken_calls_are_answered_in_every_family(chats: dict[str, Chat], family: str) -> None:
+    """The answer has no id and no name; a good call of the same turn has both."""
+    chat = chats[family]
+    form = ToolFormat.of(chat, TOOLS)
+    said = chat.text_of(sampled(chat, [USER], called({"q": "a"})))
+    cut = form.read(chat.encode(said[: len(said) // 2 + 8]))
+    assert (len(cut.malformed), cut.calls, cut.final) == (1, (), False)
+    why = {"role": "tool", "content": "Error: cut off"}
+    for turn, answers in (
+        (cut, [why]),
+        (form.read(chat.encode(said)), [*results("call00001"), why]),
+    ):
+        text = chat.text_of(form.continuation([USER], turn, answers))
+        assert text.count("Error: cut off") == 1
+        assert ("ACME" in text) == (turn is not cut)
+
+
+def test_encoding_the_decoded_chat_again_drifts_from_what_was_sampled(
+    chats: dict[str, Chat],
+) -> None:
+    """A model may spell a word with other tokens than the tokenizer; only appending keeps them."""
+    chat = replace(chats["hermes"], tokenizer=copy.deepcopy(chats["hermes"].tokenizer))
+    spelled = chat.encode(WRITTEN["hermes"])
+    chat.tokenizer.add_tokens(["find"])
+    form = ToolFormat.of(chat, TOOLS)
+    assert chat.text_of(spelled) == WRITTEN["hermes"]
+    assert len(chat.encode(WRITTEN["hermes"])) < len(spelled)
+    turn, asked = form.read(spelled), form.prompt([USER])
+    appended = asked + spelled + form.continuation([USER], turn, results("call00001"))
+    encoded = form.prompt([USER, turn.message(), *results("call00001")])
+    assert chat.text_of(appended) == chat.text_of(encoded)
+    assert appended != encoded
+    assert appended[: len(asked) + len(spelled)] == asked + spelled
 
 
 BROKEN = {
@@ -107,8 +164,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN, ids=range(len(BROKEN)))
-def test_a_broken_call_says_why_and_the_rest_is_read(make: Make, text: str) -> None:
-    form = ToolFormat.of(make(QWEN), TOOLS)
+def test_a_broken_call_says_why_and_the_rest_is_read(form: ToolFormat, text: str) -> None:
     whole = '<tool_call>{"name": "find", "arguments": {"q": "</tool_call>"}}</tool_call>'
     turn = form.read(form.chat.encode(f"So: {whole}{text}"), 7)
     assert [(call.id, call.name, call.arguments) for call in turn.calls] == [
@@ -124,8 +180,7 @@ def test_a_broken_call_says_why_and_the_rest_is_read(make: Make, text: str) -> N
     assert "ACME" in form.chat.text_of(answered)
 
 
-def test_a_turn_without_calls_is_its_text(make: Make) -> None:
-    form = ToolFormat.of(make(QWEN), TOOLS)
+def test_a_turn_without_calls_is_its_text(form: ToolFormat) -> None:
     turn = form.read(form.chat.encode('{"name": "find", "arguments": {}} <b><|end|>'))
     assert (turn.final, turn.text) == (True, '{"name": "find", "arguments": {}} <b>')
     thought = '<think>\nI could <tool_call>{"name": "find", "arguments": {}}</tool_call>'
@@ -134,8 +189,50 @@ def test_a_turn_without_calls_is_its_text(make: Make) -> None:
     assert (called.text, len(called.calls)) == (f"{thought}</think>", 1)
 
 
-def test_a_turn_that_was_cut_off_is_ended_first(make: Make) -> None:
-    form = ToolFormat.of(make(QWEN), TOOLS)
+def test_a_turn_that_was_cut_off_is_ended_first(form: ToolFormat) -> None:
     turn = form.read(form.chat.encode("<tool_call>"))
     asked = form.continuation([USER], turn, results("a"), cut_off=True)
     assert asked == (257, *form.continuation([USER], turn, results("a")))
+
+
+def test_a_model_of_one_call_a_turn_is_held_to_it(chats: dict[str, Chat]) -> None:
+    form = ToolFormat.of(chats["llama"], TOOLS)
+    one = '{"name": "find", "parameters": {"q": "a"}}'
+    turn = form.read(form.chat.encode(f"<|python_tag|>{one}; {one}<|end|>"))
+    assert [dict(call.arguments) for call in turn.calls] == [{"q": "a"}]
+    assert [broken.why for broken in turn.malformed] == ["a turn can have one call only"]
+
+
+ANSWERS = {  # of a template that writes calls as bare JSON: how many calls are read, broken ones too
+    '{"name": "ACME", "total": 4}': (0, 0),
+    '{"name": "ACME", "parameters": {}}': (1, 0),
+    '{"name": "find", "parameters": {"q": 1}} ': (1, 0),
+    '{"name": "find", "arguments": {"q": 1}}': (0, 1),
+    '{"name": "find", "para': (0, 1),
+    '{"name": "fin': (0, 0),
+    "<|python_tag|>print(1)": (0, 1),
+    'I call {"name": "find", "parameters": {}}': (0, 0),
+    "": (0, 0),
+}
+
+
+@pytest.mark.parametrize("text", ANSWERS)
+def test_an_answer_in_json_is_not_a_call(chats: dict[str, Chat], text: str) -> None:
+    form = ToolFormat.of(chats["llama"], TOOLS)
+    turn = form.read(form.chat.encode(text))
+    assert (len(turn.calls), len(turn.malformed)) == ANSWERS[text]
+
+
+@pytest.mark.parametrize("family", FORMS)
+def test_nothing_that_is_read_raises(chats: dict[str, Chat], family: str) -> None:
+    """Every beginning of a turn, and parts of it in disorder, are calls, broken ones or text."""
+    form = ToolFormat.of(chats[family], TOOLS)
+    said = sampled(form.chat, [USER], called(NESTED))
+    turns = [said[:n] for n in range(0, len(said), 3)]
+    turns += [said[:n] + said[-m:] for n in range(0, 60, 7) for m in range(1, 60, 7)]
+    text = form.chat.text_of(said)
+    turns += [form.chat.encode(text.replace("{", "{" * 3000)), form.chat.encode(text * 3)]
+    for tokens in turns:
+        read = form.read(tokens)
+        assert read.final or all(broken.why and broken.text for broken in read.malformed)
+        assert read.message()["role"] == "assistant"
