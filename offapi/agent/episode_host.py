@@ -162,6 +162,8 @@ class EpisodeHost:
             return
         if "fault" in said:
             what, where, next_step = said["fault"]
+            del self._episodes[episode.key]
+            self._end(episode, "")
             raise ConfigError(what, where=where, next_step=next_step)
         if "pid" in said:
             episode.pid = said["pid"]
