@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import orjson
 
@@ -32,7 +32,7 @@ from offapi.network.helper_log import Journal
 from offapi.task import Task, load_task
 from offapi.tools.environment import Environment
 from offapi.tools.mcp_server import McpServer
-from offapi.tools.offered import Schemas, schemas_by_source
+from offapi.tools.offered import KnownTools, Schemas, schemas_by_source
 from offapi.tools.results import cut_messages
 from offapi.tools.tool_environment import ToolEnvironment
 from offapi.workers import spawn
@@ -87,7 +87,9 @@ def serve_episodes(
     spawn.end_with(starter.pid, starter.sentinel)
     try:
         task = load_task(task_file)
-        schemas = () if task.environment else _schemas(task)
+        schemas = _schemas(task)
+        if isinstance(task.environment, KnownTools):
+            task.environment.prepare(schemas)
     except OffapiError as error:
         with suppress(OSError):
             control.send(error)
@@ -112,15 +114,21 @@ class _Home:
 
 
 def _schemas(task: Task) -> tuple[Schemas, ...]:
-    """Return the tools' schemas, made in a process of their own: they take a library of numbers.
+    """Return the tools' schemas, made in a process of their own: they take a large library.
 
-    Its threads and its memory would otherwise be in every fork.
+    Its threads and its memory would otherwise be in every fork. An environment of the user's own
+    says its tools itself.
     """
+    known = task.environment if isinstance(task.environment, KnownTools) else None
+    if task.environment is not None and known is None:
+        return ()
     reader, writer = mp.Pipe(duplex=False)
     pid = os.fork()
     if pid == 0:
+        sys.modules.setdefault("torch", cast(Any, None))  # no tensor is an argument: saves seconds
+        os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it would miss torch
         try:
-            writer.send(schemas_by_source(task.tools))
+            writer.send(known.by_source() if known else schemas_by_source(task.tools))
         except OffapiError as error:
             writer.send(error)
         finally:

@@ -1,5 +1,6 @@
 """Tools that a model may call, and the environments in which it calls them."""
 
 from offapi.tools.calls import MalformedCall, Observation, ToolCall, Turn
+from offapi.tools.trl_environment import from_trl
 
-__all__ = ["MalformedCall", "Observation", "ToolCall", "Turn"]
+__all__ = ["MalformedCall", "Observation", "ToolCall", "Turn", "from_trl"]

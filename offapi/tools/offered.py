@@ -15,6 +15,36 @@ Schemas = tuple[Mapping[str, Any], ...]
 ToolSource = Callable[..., Any] | McpServer
 
 
+class KnownTools:
+    """A maker of environments whose tools are asked for once, not in each episode's process.
+
+    Give it to `Task(environment=...)`.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[tuple[Schemas, ...]], Environment],
+        ask: Callable[[], tuple[Schemas, ...]],
+    ) -> None:
+        """Make environments by `make`, given what `ask` returns: the schemas by source."""
+        self._make, self._ask = make, ask
+        self._known: tuple[Schemas, ...] | None = None
+
+    def by_source(self) -> tuple[Schemas, ...]:
+        """Return the tools' schemas, by what offers them."""
+        if self._known is None:
+            self._known = self._ask()
+        return self._known
+
+    def prepare(self, known: tuple[Schemas, ...]) -> None:
+        """Take `known` for the tools."""
+        self._known = known
+
+    def __call__(self) -> Environment:
+        """Make one episode's environment."""
+        return self._make(self.by_source())
+
+
 def schemas_of(
     tools: Sequence[ToolSource], environment: Callable[[], Environment] | None, where: str
 ) -> Schemas:
@@ -52,6 +82,8 @@ def tool_name(schema: Mapping[str, Any], where: str) -> str:
 
 def of_environment(environment: Callable[[], Environment], where: str) -> Schemas:
     """Return the schemas of an environment; one is made for it where its class has none."""
+    if isinstance(environment, KnownTools):
+        return tuple(chain(*environment.by_source()))
     stated = getattr(environment, "tools", None)
     if isinstance(stated, list | tuple):
         return tuple(stated)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from offapi.data.documents import Document
 from offapi.errors import ConfigError, describe_error, nearest
@@ -30,6 +30,7 @@ from offapi.tools.results import (
 )
 
 Message = dict[str, Any]
+Resulting = TypeVar("Resulting")
 # (place of the call in its turn, None as it begins, and its message and whether it failed)
 OnCall = Callable[[int, tuple[Message, bool] | None], None]
 
@@ -42,7 +43,7 @@ class ToolEnvironment:
         sources: Sequence[ToolSource],
         schemas: Sequence[Schemas],
         *,
-        seconds: float,
+        seconds: float | None = None,
         base: Path = Path(),
         scratch: Path | None = None,
         on_call: OnCall = lambda place, result: None,
@@ -91,9 +92,18 @@ class ToolEnvironment:
         """Remove the episode's folder and close its connections."""
         if self._loop is not None:
             for session in set(self._servers.values()):
-                self._loop.run(session.close())
+                self.run_async(session.close())
             self._loop.close()
         self._state.close()
+
+    def run_async(self, work: Awaitable[Resulting]) -> Resulting:
+        """Run `work` in the episode's event loop, which lives between turns."""
+
+        async def run() -> Resulting:
+            return await work
+
+        self._loop = self._loop or asyncio.Runner()
+        return self._loop.run(run())
 
     def _side_by_side(self, turn: Turn) -> Iterator[list[tuple[int, ToolCall]]]:
         """Yield the calls that run together: one plain call, or all async ones up to the next."""
@@ -114,8 +124,7 @@ class ToolEnvironment:
         if not self._is_async(calls[0][1]):
             place, call = calls[0]
             return [self._report(place, self._answer(call))]
-        self._loop = self._loop or asyncio.Runner()
-        return self._loop.run(self._gather(calls))
+        return self.run_async(self._gather(calls))
 
     async def _gather(self, calls: list[tuple[int, ToolCall]]) -> list[tuple[Message, bool]]:
         async def one(place: int, call: ToolCall) -> tuple[Message, bool]:
@@ -149,7 +158,8 @@ class ToolEnvironment:
         except ConfigError:
             raise
         except TimeoutError:
-            return error_message(call, f"it took more than {self._seconds:g} seconds."), True
+            limit = f"more than {self._seconds:g} seconds" if self._seconds else "too long"
+            return error_message(call, f"it took {limit}."), True
         except BaseException as error:
             return error_message(call, describe_error(error)), True
 

@@ -120,10 +120,13 @@ def test_to_break_an_environment_does_not_pay(host: EpisodeHost) -> None:
 def test_the_environments_own_faults_are_errors(
     host: EpisodeHost, text: str, turn: str, said: str
 ) -> None:
-    host.open(f"fault {text}", Document("Atlantis", text))
-    with pytest.raises(ConfigError, match=said):
+    def live() -> None:
+        host.open(f"fault {text}", Document("Atlantis", text))
         host.wait([f"fault {text}"])
         step(host, f"fault {text}", turn)
+
+    with pytest.raises(ConfigError, match=said):
+        live()
 
 
 def test_nothing_outlives_a_trainer_that_is_killed(task_file: Path) -> None:
