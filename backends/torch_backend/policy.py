@@ -2,7 +2,7 @@
 
 Where the attention is more than softmax over keys in a window, or something else carries state from
 token to token, the library's own forward takes the place of packed rows (`library_forward`). Left
-out: sharding over devices.
+out: how a base is split over ranks (`sharded`).
 """
 
 from __future__ import annotations

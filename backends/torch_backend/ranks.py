@@ -1,7 +1,7 @@
 """The processes that `torchrun` started, as one group of `torch.distributed`: bytes and gradients.
 
 Gloo carries what is on the CPU, NCCL the gradients of ranks that have a GPU each. Left out: who
-says what to whom (`offapi.ranks`), and splitting one model over ranks.
+says what to whom (`offapi.ranks`), and splitting one model over ranks (`sharded`).
 """
 
 from __future__ import annotations
