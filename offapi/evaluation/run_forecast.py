@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from offapi.episodes import common_prefix_length
 from offapi.evaluation.predict import make_prompt
 from offapi.training import forecast
 from offapi.training.forecast import Machine, Peak, Work
@@ -40,9 +41,9 @@ def forecast_run(config: Any, inputs: Any, machine: Machine) -> Outlook:
     students = _students(config.recipe, inputs)
     works: list[Work] = []
     steps = 0
-    for rows in students:
+    for rows, shared in students:
         schedule, spec = config.schedule(len(rows)), config.spec(inputs.model)
-        works.append(forecast.training(machine, rows, schedule, spec))
+        works.append(forecast.training(machine, rows, schedule, spec, shared=shared))
         steps += schedule.steps
     scored = [len(make_prompt(chat, task, row)) for row in inputs.val]
     answer = task.max_answer_tokens
@@ -55,11 +56,11 @@ def forecast_run(config: Any, inputs: Any, machine: Machine) -> Outlook:
         memory = max(memory, peak.sampling(len(scored), max(scored) + answer))
     asked = len(inputs.rows) if prompts else 0
     return Outlook(
-        rows=len(students[0]),
+        rows=len(students[0][0]),
         students=len(students),
         asked=asked,
         scored=len(scored),
-        longest=max(map(max, students)),
+        longest=max(max(rows) for rows, _ in students),
         steps=steps,
         seconds=seconds,
         trained=sum(work.trained for work in works),
@@ -97,15 +98,17 @@ def _teacher_prompts(config: Any, inputs: Any) -> list[int]:
     return [*texts, len(chat.prompt(task.messages("", shots)))]
 
 
-def _students(recipe: str, inputs: Any) -> list[list[int]]:
-    """Return, for each student, the tokens of each row it learns from."""
+def _students(recipe: str, inputs: Any) -> list[tuple[list[int], int]]:
+    """Return, for each student, the tokens of each row it learns from, and those all begin with."""
     if recipe == "distill":
         task, chat = inputs.task, inputs.chat
-        prompts = [len(chat.prompt(task.messages(row.text))) for row in inputs.rows]
-        return [[tokens + task.max_answer_tokens for tokens in prompts]]
+        prompts = [chat.prompt(task.messages(row.text)) for row in inputs.rows]
+        shared = common_prefix_length(prompts) if len(prompts) > 1 else 0
+        return [([len(prompt) + task.max_answer_tokens for prompt in prompts], shared)]
     learned = (inputs.kept, inputs.random) if recipe == "filtered_sft" else (inputs.episodes,)
     students = []
     for episodes in learned:
         if episodes:
-            students.append([len(episode.tokens) for episode in episodes])
+            lengths = [len(episode.tokens) for episode in episodes]
+            students.append((lengths, forecast.shared_tokens(episodes)))
     return students

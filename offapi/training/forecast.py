@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from offapi.activation_memory import TRAINED, Account, FreeMemory
 from offapi.backend import Backend, resolve_dtype
-from offapi.episodes import Episode, Segment
+from offapi.episodes import Episode, Segment, common_prefix_length
 from offapi.model_spec import Limits, ModelSpec
 from offapi.training import whole_model
 from offapi.training.schedule import Schedule
@@ -55,8 +55,8 @@ def measure(backend: Backend, tokens: int = 256) -> Speed:
 class Machine:
     """A machine with a model loaded: its speed, and its used and total bytes of memory.
 
-    `free` is the memory by which the backend decides whether layers are recomputed, and `trained`
-    how many numbers it trains, unless that is every weight.
+    `free` is the memory by which the backend decides whether layers are recomputed, `trained` how
+    many numbers it trains, unless that is every weight, and `packed` whether rows share a prefix.
     """
 
     backend: str
@@ -66,6 +66,7 @@ class Machine:
     free: float
     trained: int = 0
     limits: Limits = Limits()
+    packed: bool = True
 
     @classmethod
     def of(cls, backend: Backend) -> Machine:
@@ -73,7 +74,8 @@ class Machine:
         speed, memory = measure(backend), backend.memory()
         trained = sum(array.size for array in backend.state().adapter.values())
         found = memory.used, memory.total, memory.free
-        return cls(backend.name, speed, *found, trained, backend.limits)
+        packed = backend.implementation == "packed"
+        return cls(backend.name, speed, *found, trained, backend.limits, packed)
 
 
 @dataclass(frozen=True)
@@ -135,31 +137,51 @@ class Rounds:
         return 1 + -(-steps // self.eval_every)
 
 
+def shared_tokens(episodes: Sequence[Episode]) -> int:
+    """Return how many tokens all rows begin with, before any that is learned."""
+    if len(episodes) < 2:
+        return 0
+    starts = [episode.tokens[: episode.mask.index(True)] for episode in episodes]
+    return common_prefix_length(starts)
+
+
 def reading(speed: Speed, prompts: Sequence[int], answer: int) -> float:
     """Return the seconds to answer prompts of these lengths, with `answer` tokens each at most."""
     return speed.score * sum(prompts) + speed.decode * answer * len(prompts)
 
 
 def training(
-    machine: Machine, rows: Sequence[int], schedule: Schedule, spec: ModelSpec, first: int = 0
+    machine: Machine,
+    rows: Sequence[int],
+    schedule: Schedule,
+    spec: ModelSpec,
+    first: int = 0,
+    shared: int = 0,
 ) -> Work:
-    """Return the work of the steps from `first` on, over rows of these lengths in tokens."""
+    """Return the work of the steps from `first` on, over rows of these lengths in tokens.
+
+    A micro-batch computes the first `shared` tokens, which are the same in all rows, once.
+    """
+    shared = shared if machine.packed else 0
     left = (schedule.steps - first) / schedule.per_epoch
-    longest, batch = max(rows), sum(sorted(rows)[-schedule.batch_size :])
+    longest, own = max(rows), [row - shared for row in sorted(rows)]
+    batch = shared + sum(own[-schedule.batch_size :])
     micro = min(max(machine.limits.micro_batch, longest), batch)
     peak, again = Peak.of(machine, spec).training(micro, longest)
-    tokens = round(sum(rows) * left)
-    return Work(machine.speed.train * sum(rows) * left, peak, again, tokens)
+    prefixes = schedule.per_epoch * -(-batch // micro)
+    tokens = (sum(own) + shared * prefixes) * left
+    return Work(machine.speed.train * tokens, peak, again, round(tokens))
 
 
 def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: ModelSpec) -> Work:
     """Return the most work a run can take, with every completion at its longest."""
     speed, drawn = machine.speed, rounds.group * rounds.answer
     asked = sum(rounds.prompts) / len(rounds.prompts)
+    learned = drawn + asked * (1 if machine.packed else rounds.group)
     prompt_seconds = (
-        speed.score * (2 * asked + drawn)
+        speed.score * (asked + learned)
         + speed.decode * drawn
-        + speed.train * (asked + drawn) * rounds.updates
+        + speed.train * learned * rounds.updates
     )
     looks = rounds.looks(schedule.steps)
     groups = schedule.steps * schedule.batch_size
@@ -169,7 +191,7 @@ def reinforcement(machine: Machine, rounds: Rounds, schedule: Schedule, spec: Mo
         seconds,
         peak,
         again,
-        trained=round(groups * (asked + drawn) * rounds.updates),
+        trained=round(groups * learned * rounds.updates),
         decoded=groups * drawn + looks * len(rounds.heldout) * rounds.answer,
     )
 
@@ -180,6 +202,8 @@ def _reinforcement_peak(
     """Return the bytes at the peak of a step, and whether layers are recomputed in it."""
     longest, drawn = max(rounds.prompts), rounds.group * rounds.answer
     batch = sum(sorted(rounds.prompts)[-schedule.batch_size :]) + schedule.batch_size * drawn
+    if machine.backend == "mlx" and rounds.group * (longest - rounds.shared) > longest:
+        batch = longest + drawn  # its micro-batches have one prefix each, and are padded little
     micro = min(max(machine.limits.micro_batch, longest + rounds.answer), batch)
     peak = Peak.of(machine, spec, reference=True)
     learning, again = peak.training(micro, longest + rounds.answer)

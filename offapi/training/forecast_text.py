@@ -21,7 +21,8 @@ def training(
 ) -> str:
     """Return the steps, tokens, expected time and memory of the training still to do."""
     machine, rows = Machine.of(backend), [len(episode.tokens) for episode in episodes]
-    work = forecast.training(machine, rows, schedule, spec, first)
+    shared = forecast.shared_tokens(episodes)
+    work = forecast.training(machine, rows, schedule, spec, first, shared)
     learned = sum(sum(episode.mask) for episode in episodes)
     sentence = (
         f"Training on {plural(len(rows), 'row')}, {plural(sum(rows), 'token')} ({learned:,} of"

@@ -45,8 +45,13 @@ def test_the_forecast_of_training_counts_whole_steps(
 ) -> None:
     outlook, config, inputs = expected(recipe_folder.lay_out(tmp_path, epochs=epochs))
     rows = [len(episode.tokens) for episode in inputs.episodes]
-    work = forecast.training(MACHINE, rows, config.schedule(len(rows)), config.spec(inputs.model))
-    assert work.seconds == pytest.approx(MACHINE.speed.train * sum(rows) * steps / 5)
+    shared = forecast.shared_tokens(inputs.episodes)
+    spec = config.spec(inputs.model)
+    work = forecast.training(MACHINE, rows, config.schedule(10), spec, shared=shared)
+    # Two rows are a batch, and what all share is computed once for both.
+    tokens = sum(rows) - 5 * shared
+    assert shared > 20
+    assert work.seconds == pytest.approx(MACHINE.speed.train * tokens * steps / 5)
     assert outlook.seconds == pytest.approx(work.seconds + val_seconds(inputs))
     assert (outlook.rows, outlook.memory, outlook.total) == (10, work.bytes, 1e9)
 
@@ -55,11 +60,10 @@ def test_the_forecast_of_filtered_sft_has_both_students(tmp_path: Path) -> None:
     path = recipe_folder.lay_out(tmp_path, "filtered_sft", count=12, wrong=6)
     path.write_text(path.read_text().replace('data = "train.jsonl"', 'traces = "train.jsonl"'))
     outlook, config, inputs = expected(path)
-    students = [[len(episode.tokens) for episode in each] for each in (inputs.kept, inputs.random)]
-    works = [
-        forecast.training(MACHINE, rows, config.schedule(6), config.spec(inputs.model))
-        for rows in students
-    ]
+    spec, works = config.spec(inputs.model), []
+    for each in (inputs.kept, inputs.random):
+        rows, shared = [len(episode.tokens) for episode in each], forecast.shared_tokens(each)
+        works.append(forecast.training(MACHINE, rows, config.schedule(6), spec, shared=shared))
     assert works[0].seconds != works[1].seconds
     assert outlook.seconds == pytest.approx(
         sum(work.seconds for work in works) + 2 * val_seconds(inputs)

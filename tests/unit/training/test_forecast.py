@@ -125,6 +125,20 @@ def test_a_longest_answer_beyond_the_micro_batch_sets_the_memory(tmp_path: Path)
         assert (work.bytes, work.trained) == (7 + taken(tmp_path, tokens, 30), 40)
 
 
+def test_what_all_rows_begin_with_is_computed_once_in_a_micro_batch(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
+    schedule = Schedule(rows=4, batch_size=2, epochs=1.0, lr=1e-3, warmup_steps=0, seed=0)
+    machine = forecast.Machine("torch", forecast.Speed(1.0), 0.0, 1e9, 1e9)
+    rows = [30, 20, 25, 25]
+    work = forecast.training(machine, rows, schedule, ModelSpec(tmp_path), shared=15)
+    assert (work.trained, work.bytes) == (40 + 2 * 15, taken(tmp_path, 15 + 15 + 10, 30))
+    apart = replace(machine, packed=False)
+    work = forecast.training(apart, rows, schedule, ModelSpec(tmp_path), shared=15)
+    assert (work.trained, work.bytes) == (100, taken(tmp_path, 55, 30))
+    assert forecast.shared_tokens([ROW, ROW]) == 89
+    assert forecast.shared_tokens([ROW]) == 0
+
+
 def test_a_resumed_training_takes_the_time_of_the_steps_left(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(orjson.dumps(tiny_llama.CONFIG))
     schedule = Schedule(rows=4, batch_size=2, epochs=2.0, lr=1e-3, warmup_steps=0, seed=0)
