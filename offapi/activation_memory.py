@@ -15,6 +15,7 @@ import orjson
 
 MARGIN = 0.8  # the share of the free memory that a micro-batch may take with all it keeps
 TRAINED = 12  # bytes of a trained number next to itself: its gradient, and AdamW's two moments
+BLOCK = 128  # queries whose scores are computed at a time, where they are stored
 LOGIT = SCORE = 4  # bytes: logits and attention scores are float32
 
 
@@ -69,13 +70,18 @@ class Factors:
     attention: float  # as wide as queries and keys together
     inner: float
     layer: float  # what a layer takes while it is differentiated, in what it holds
-    scores: float  # numbers for each attention score of that layer
+    again: float  # the same where it is computed again for that
+    scores: float  # numbers for each attention score of a block of queries
     head: float  # numbers for each logit of the rows that are computed at a time
 
 
 FACTORS = {
-    "torch": Factors(hidden=13.0, attention=2.4, inner=4.2, layer=0.8, scores=0.0, head=2.0),
-    "mlx": Factors(hidden=11.0, attention=1.5, inner=4.2, layer=1.0, scores=3.0, head=8.0),
+    "torch": Factors(
+        hidden=13.0, attention=2.4, inner=4.2, layer=0.8, again=0.9, scores=0.0, head=2.0
+    ),
+    "mlx": Factors(
+        hidden=4.6, attention=2.3, inner=4.6, layer=1.2, again=2.4, scores=6.0, head=5.0
+    ),
 }
 
 
@@ -114,8 +120,9 @@ class Account:
         """
         sizes, factors = self.sizes, self.factors
         held = sizes.layers * sizes.hidden * self.width if recomputed else self.token
-        scores = factors.scores * sizes.heads * longest * SCORE
-        within = tokens * (factors.layer * self.layer + scores)
+        layer = self.layer * (factors.again if recomputed else factors.layer)
+        scores = factors.scores * sizes.heads * min(longest, BLOCK) * SCORE
+        within = tokens * (layer + scores)
         return tokens * held + max(within, self.head(min(logit_rows, tokens)))
 
     def sampling(self, rows: int, own: int, shared: int) -> float:

@@ -1,7 +1,7 @@
 """Train a model of random weights in a process of its own, and print its plan and its memory.
 
-`plan_script.py BACKEND MODE FOLDER`, where MODE is `kept` or `recomputed`: JSON, by phase, with the
-bytes over the loaded model, planned and at the peak, and the tokens, planned and counted.
+`plan_script.py BACKEND MODE FOLDER`, where MODE is `kept` or `recomputed`: JSON, by phase, with the bytes over the loaded model, planned and at
+the peak, and the tokens, planned and counted.
 """
 
 from __future__ import annotations
@@ -42,21 +42,20 @@ CONFIG = {
     "hidden_act": "silu",
 }
 ROW, ROWS, LEARNED = 256, 4, 64  # tokens, rows of a batch
-PROMPT, SHARED, PROMPTS, GROUP, ANSWER = 96, 32, 2, 4, 48
+PROMPT, SHARED, PROMPTS, GROUP, ANSWER = 128, 32, 2, 4, 96
 STEPS = 2
 
 
 def main(name: str, mode: str, folder: Path) -> None:
     """Print what each phase was planned to take and took."""
     write(folder)
-    limits = Limits(train_tokens=ROW * ROWS, logit_rows=64)
-    spec = ModelSpec(
-        folder, lora=LoraSpec(), limits=limits, device="cpu", checkpointing=mode == "recomputed"
-    )
+    limits, recomputed = Limits(train_tokens=ROW * ROWS, logit_rows=64), mode == "recomputed"
+    spec = ModelSpec(folder, lora=LoraSpec(), limits=limits, device="cpu", checkpointing=recomputed)
     backend = load(name, spec)
+    machine = Machine.of(backend)
     forget_peak()
-    watch = Watch(backend, Machine.of(backend), spec)
-    phases = {"reinforcement": watch.reinforcement()} if mode == "kept" else {}
+    watch = Watch(backend, machine, spec, resident("VmRSS"))
+    phases = {} if recomputed else {"reinforcement": watch.reinforcement()}
     phases["training"] = watch.training()
     print(orjson.dumps(phases).decode())
 
@@ -75,11 +74,12 @@ def write(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Watch:
-    """A loaded model, what was measured of its machine, and what it was loaded from."""
+    """A loaded model with its machine, what it was loaded from, and what the process took then."""
 
     backend: Backend
     machine: Machine
     spec: ModelSpec
+    loaded: int  # bytes
 
     def training(self) -> dict[str, Any]:
         """Train as the supervised recipes do."""
@@ -123,10 +123,9 @@ class Watch:
 
     def compared(self, plan: Work, trained: int, decoded: int) -> dict[str, Any]:
         """Return the plan, and what was."""
-        used = self.machine.used
         return {
-            "planned": plan.bytes - used,
-            "peak": resident("VmHWM") - used,
+            "planned": plan.bytes - self.machine.used,
+            "peak": resident("VmHWM") - self.loaded,
             "recomputed": plan.recomputed,
             "planned_tokens": [plan.trained, plan.decoded],
             "tokens": [trained, decoded],

@@ -54,14 +54,19 @@ def test_sizes_are_those_of_the_text_part_of_heads_and_of_the_experts_in_use(
 
 
 def test_the_peak_is_what_is_held_and_the_head_or_a_layer() -> None:
-    factors = Factors(hidden=1.0, attention=2.0, inner=3.0, layer=0.5, scores=2.0, head=3.0)
+    factors = Factors(
+        hidden=1.0, attention=2.0, inner=3.0, layer=0.5, again=0.75, scores=2.0, head=3.0
+    )
     account = Account(SIZES, factors, width=4)
     layer = (10 + 2 * 25 + 3 * 30) * 4
     assert account.token == 2 * layer
     within = 7 * (0.5 * layer + 2 * 4 * 6 * 4)  # 2 numbers for each of 4 heads' 6 scores
     assert account.training(7, 6, logit_rows=1, recomputed=False) == 7 * 2 * layer + within
     inputs = 7 * 2 * 10 * 4
+    within = 7 * (0.75 * layer + 2 * 4 * 6 * 4)
     assert account.training(7, 6, logit_rows=1, recomputed=True) == inputs + within
+    long = 7 * (0.75 * layer + 2 * 4 * 128 * 4)
+    assert account.training(7, 900, logit_rows=1, recomputed=True) == inputs + long
     head = 7 * 100 * 4 * 3.0  # of as many rows as there are
     assert account.training(7, 6, logit_rows=256, recomputed=True) == inputs + head
     keys_and_values = 2 * 2 * 5 * 4
