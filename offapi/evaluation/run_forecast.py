@@ -55,12 +55,13 @@ def forecast_run(config: Any, inputs: Any, machine: Machine) -> Outlook:
         peak = Peak.of(machine, config.spec(inputs.model))
         memory = max(memory, peak.sampling(len(scored), max(scored) + answer))
     asked = len(inputs.rows) if prompts else 0
+    longest = max(max(rows) for rows, _ in students)
     return Outlook(
         rows=len(students[0][0]),
         students=len(students),
         asked=asked,
         scored=len(scored),
-        longest=max(max(rows) for rows, _ in students),
+        longest=longest,
         steps=steps,
         seconds=seconds,
         trained=sum(work.trained for work in works),
