@@ -1,7 +1,8 @@
 """Training every weight: which they are, and the weights as they were loaded, for the reference.
 
-A weight that two layers share is one array. Left out: weights in bfloat16 or fewer bits, whose
-steps would be lost in rounding.
+A weight that two layers share is one array. In bfloat16, where most of a small step would be lost
+in rounding, float32 masters are trained, of which the model has rounded copies. Left out: fewer
+bits.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ def weights_of(model: Any) -> Weights:
 def assign(model: Any, weights: Weights) -> None:
     """Put weights with the names of `weights_of` in place."""
     model.update(tree_unflatten(list(weights.items())))
+
+
+def rounded(weights: Weights, dtype: str) -> Weights:
+    """Return `weights` in `dtype`."""
+    return {name: array.astype(getattr(mx, dtype)) for name, array in weights.items()}
 
 
 def norm(weights: Weights) -> float:

@@ -20,7 +20,7 @@ from offapi import adapter
 from offapi.errors import ModelError
 from offapi.model_spec import ModelSpec
 
-from . import attention, checkpointing
+from . import attention, checkpointing, full
 from .injection import add_lora, first_arrays
 from .library_config import full_config, load_library, windows
 from .library_repairs import longest, repair
@@ -72,7 +72,10 @@ def load_policy(spec: ModelSpec) -> Policy:
         matrices = to_mlx(arrays)
         policy.assign(matrices)
         policy.loaded = None if saved is None else matrices
-    policy.full, policy.reload = spec.full, lambda: _load_base(spec)[0]
+    policy.full, policy.reload, policy.dtype = spec.full, lambda: _load_base(spec)[0], spec.dtype
+    if spec.full and spec.dtype != "float32":
+        policy.masters = full.weights_of(model)
+        policy.assign(policy.masters)
     model.eval()
     mx.eval(model.parameters())
     check_weights(policy, spec)
@@ -116,7 +119,7 @@ def _load_base(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
             where=str(config_path),
             next_step="Use the torch backend for this model.",
         )
-    model.set_dtype(getattr(mx, spec.dtype))
+    model.set_dtype(mx.float32 if spec.full else getattr(mx, spec.dtype))
     quantise(model, loaded, spec)
     repair(model, config)
     attention.install(model)

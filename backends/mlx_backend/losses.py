@@ -178,20 +178,23 @@ def add_gradient(
 
     All of it is computed.
     """
-    parameters = policy.parameters()
+    rounded = policy.masters is not None
+    parameters = full.weights_of(policy.model) if rounded else policy.parameters()
+    assign = partial(full.assign, policy.model) if rounded else policy.assign
     policy.model.train()  # mlx-lm's recurrent layers: by operations that have a gradient
 
     def traced(candidate: Gradients) -> tuple[mx.array, ...]:
-        policy.assign(candidate)
+        assign(candidate)
         return share()
 
     try:
         values, own = mx.value_and_grad(traced)(parameters)
+        own = full.rounded(own, "float32") if rounded else own
         gradients = {
             name: gradients[name] + own[name] if name in gradients else own[name] for name in own
         }
         mx.eval(values, gradients)
     finally:
-        policy.assign(parameters)  # tracing left its own arrays in the layers
+        assign(parameters)  # tracing left its own arrays in the layers
         policy.model.eval()
     return values, gradients

@@ -22,6 +22,7 @@ from offapi.optimizer import Arrays
 from . import full
 from .cache import Following
 from .checkpointing import Checkpointing
+from .full import Weights
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Policy:
     wrapped: set[str] = field(default_factory=set)  # paths whose layers ask `rows`
     rows: RowAdapters = field(default_factory=RowAdapters)
     full: bool = False  # whether every weight is trained
+    masters: Weights | None = None  # float32, of a model whose weights are rounded ones
+    dtype: str = "float32"
     reload: Callable[[], Any] | None = None  # reads the model from its folder once more
 
     def hidden(self, tokens_RL: mx.array, caches: list[Any] | None) -> mx.array:
@@ -122,7 +125,7 @@ class Policy:
         trained in full, they are all weights by their own names.
         """
         if self.full:
-            return full.weights_of(self.model)
+            return self.masters or full.weights_of(self.model)
         matrices = {}
         for path, layer in self.lora.items():
             matrices[adapter.parameter(path, "A")] = layer.lora_a
@@ -134,6 +137,8 @@ class Policy:
     def assign(self, parameters: dict[str, mx.array]) -> None:
         """Put matrices with the names and layout of `parameters()` in place."""
         if self.full:
+            if self.masters is not None:
+                self.masters, parameters = parameters, full.rounded(parameters, self.dtype)
             full.assign(self.model, parameters)
             return
         for path, layer in self.lora.items():

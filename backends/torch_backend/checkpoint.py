@@ -32,6 +32,7 @@ def restore(policy: Policy, saved: TrainState) -> None:
     """See `Backend.restore`."""
     adapters.check_state(saved, shapes(policy.lora))
     fill(policy.lora, saved.adapter)
+    policy.publish()
     policy.version += 1
     for parameter in policy.lora.values():
         parameter.grad = None

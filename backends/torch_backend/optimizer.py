@@ -56,6 +56,7 @@ def step(policy: Policy, lr: float, spec: AdamW) -> Metrics:
     for parameter, unchanged in zip(parameters, before, strict=False):
         parameter.data.copy_(unchanged)
     optimizer.zero_grad(set_to_none=True)
+    policy.publish()
     policy.steps += 1
     policy.version += 1
     return {"grad_norm": norm, "adapter_norm": adapter_norm(policy), "unreached": float(unreached)}

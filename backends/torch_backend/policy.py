@@ -183,10 +183,20 @@ class Policy:
         try:
             for name, parameter in self.lora.items():
                 parameter.data = matrices[name]
+            self.publish()
             yield
         finally:
             for name, parameter in self.lora.items():
                 parameter.data = current[name]
+            self.publish()
+
+    def publish(self) -> None:
+        """Round the float32 masters into the weights of a model that is trained in full."""
+        if not self.spec.full or self.spec.dtype == "float32":
+            return
+        with torch.no_grad():
+            for name, weight in full.weights_of(self.model).items():
+                weight.copy_(self.lora[name])
 
 
 def load_policy(spec: ModelSpec) -> Policy:
@@ -218,7 +228,7 @@ def _load(
     """Return the model, what is trained of it, and whether its head is a matrix alone."""
     model = load_base(spec, device)
     if spec.full:
-        lora = full.unfreeze(model, spec)
+        lora = full.unfreeze(model.to(device), spec)
     else:
         model.requires_grad_(False)
         lora = inject(model, spec)
@@ -249,7 +259,7 @@ def load_base(spec: ModelSpec, device: torch.device) -> Any:
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             spec.path,
-            dtype=getattr(torch, spec.dtype),
+            dtype=torch.float32 if spec.full else getattr(torch, spec.dtype),
             attn_implementation=None if spec.implementation == "library" else ATTENTION,
             local_files_only=True,
             trust_remote_code=False,

@@ -45,11 +45,6 @@ def check_full(spec: ModelSpec) -> None:
             "weights in few bits cannot be trained themselves.",
             next_step="Leave out `quantize`, or leave out `full` to train an adapter.",
         )
-    if spec.dtype != "float32":
-        raise BackendError(
-            f"weights are trained in float32: {spec.dtype} would lose most of a small step.",
-            next_step="Leave out `dtype`, or set it to 'float32'.",
-        )
 
 
 def draw_matrices(shapes: Shapes, seed: int) -> Arrays:

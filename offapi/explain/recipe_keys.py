@@ -29,7 +29,7 @@ KEYS = {
     "dtype": "float32 or bfloat16",
     "constrain": "what completions can be: off (anything), schema, source or register",
     "escalated": "whether answers of another model, to which a server escalated, are learned too",
-    "full": "train every weight in float32 in place of an adapter; `lora` is not used",
+    "full": "train every weight in place of an adapter; `lora` is not used",
     "labels": "a file that `offapi label` wrote, used instead of asking a teacher",
     "learn": "what of a row is learned: gold, recorded_label, or chats (whole)",
     "max_resamples": "how often prompts without a signal are replaced (DAPO's dynamic sampling)",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from offapi.activation_memory import TRAINED, Account, FreeMemory
 from offapi.backend import Backend, resolve_dtype
 from offapi.episodes import Episode, Segment, common_prefix_length
-from offapi.model_spec import Limits, ModelSpec
+from offapi.model_spec import DType, Limits, ModelSpec
 from offapi.training import whole_model
 from offapi.training.schedule import Schedule
 
@@ -101,7 +101,8 @@ class Peak:
     @classmethod
     def of(cls, machine: Machine, spec: ModelSpec, *, reference: bool = False) -> Peak:
         """Return the peaks of training `spec`, which is compared with a `reference` or not."""
-        dtype = "float32" if spec.full else resolve_dtype(spec.dtype, machine.backend, spec.device)
+        asked: DType = "float32" if spec.full and spec.dtype == "auto" else spec.dtype
+        dtype = resolve_dtype(asked, machine.backend, spec.device)
         account = Account.of(spec.path, machine.backend, dtype)
         trained = whole_model.count_weights(spec.path) if spec.full else machine.trained
         free = FreeMemory(spec.checkpointing, account.token, machine.free, trained)

@@ -113,11 +113,47 @@ def test_a_policys_step_resumes_to_the_same_bytes(load: Load, folder: Path) -> N
     )
 
 
+def test_in_bfloat16_small_steps_are_kept_in_float32(load: Load, folder: Path) -> None:
+    """Steps too small for bfloat16 add up, and the state resumes to the same bytes."""
+    made = {"path": folder, "full": True, "dtype": "bfloat16"}
+    first, exact = load(**made), load(path=folder, full=True)
+    stored = load_file(folder / "model.safetensors")
+    for name, array in first.state().adapter.items():
+        np.testing.assert_array_equal(array, stored[name])
+    before = first.score(BATCH)
+    middle = first.state()
+    gradients = []
+    for backend in (first, exact):
+        backend.forward_backward(BATCH)
+        gradients.append(backend.optim_step(1e-5, STEP)["grad_norm"])
+    assert gradients[0] == pytest.approx(gradients[1], rel=0.05)
+    moved = first.state().adapter
+    assert all(0 < np.abs(moved[name] - stored[name]).max() < 2e-5 for name in stored)
+    for _ in range(2):
+        middle = first.state()
+        first.forward_backward(BATCH)
+        first.optim_step(1e-3, STEP)
+    again = load(**made)
+    again.restore(middle)
+    np.testing.assert_array_equal(
+        again.state().adapter["model.norm.weight"], middle.adapter["model.norm.weight"]
+    )
+    again.forward_backward(BATCH)
+    again.optim_step(1e-3, STEP)
+    for kind in ("adapter", "exp_avg", "exp_avg_sq"):
+        for name, array in getattr(first.state(), kind).items():
+            assert getattr(again.state(), kind)[name].tobytes() == array.tobytes(), (kind, name)
+    after = first.score(BATCH)
+    assert np.abs(after[0] - before[0]).max() > 0.01
+    np.testing.assert_array_equal(again.score(BATCH)[0], after[0])
+    np.testing.assert_array_equal(first.score(BATCH, by="reference")[0], before[0])
+    np.testing.assert_array_equal(first.score(BATCH)[0], after[0])
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
         ({"lora": LoraSpec()}, "in full or with an adapter"),
-        ({"dtype": "bfloat16"}, "bfloat16 would lose"),
         ({"quantize": 4}, "cannot be trained themselves"),
     ],
 )
