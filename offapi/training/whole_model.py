@@ -1,8 +1,8 @@
 """A model trained in full, as files: weights by name in a checkpoint, a model folder at the end.
 
 Weights are written in float32, as they were trained, so that nothing is rounded; where `dtype` is
-bfloat16, they are the masters, which a model loaded in bfloat16 rounds as the training did. Left out: models
-whose library holds other tensors than the folder does, which could not be written back.
+bfloat16, they are the masters, which a model loaded in bfloat16 rounds as the training did. Left
+out: models whose library holds other tensors than the folder does, which could not be written back.
 """
 
 from __future__ import annotations
