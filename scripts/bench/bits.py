@@ -2,7 +2,9 @@
 
 Each case is a process of its own, with the same rows of random tokens and LoRA (r 16) on all linear
 layers. Memory is the process's, less what it held before the model was loaded; the shortest of
-the steps counts. Left out: what a quantisation costs in accuracy, which `offapi eval` measures.
+the steps counts. On a CPU torch reads weights from a mapped file, whose pages count too, although
+the system may take them back: of a small model they hide what bits save. Left out: what a
+quantisation costs in accuracy, which `offapi eval` measures.
 
     \b
     python scripts/bench/bits.py
