@@ -30,7 +30,7 @@ from offapi.model_spec import Limits, ModelSpec
 
 from . import full, quantised, sharded
 from .attention import Layout, attend
-from .checkpointing import Checkpointing, wrap
+from .checkpointing import Checkpointing, return_freed_blocks, wrap
 from .head import after_base, is_matrix, vocabulary_of
 from .injection import inject
 from .library_forward import library_hidden
@@ -256,6 +256,8 @@ def _run_one_token(policy: Policy, backward: bool) -> None:
 def load_base(spec: ModelSpec, device: torch.device) -> Any:
     """Load the model of `spec` alone. Raise what `load_policy` does."""
     few_bits = quantised.loading(spec, device)
+    if spec.quantize is not None:
+        return_freed_blocks()  # each layer's float copy, once it is packed
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             spec.path,
