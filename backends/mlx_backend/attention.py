@@ -202,9 +202,12 @@ def _forward(x: _Inputs) -> KV:
 
     The log-sums are (R, kv_heads, q of all blocks, 1).
     """
-    outputs, sums = [], []
+    outputs: list[mx.array] = []
+    sums: list[mx.array] = []
     for part in x.parts():
-        stacked, values = x.stack(x.queries, part.queries), x.values[:, :, part.near]
+        # One block after the other: MLX would hold the scores of all at once.
+        stacked = _after(x.stack(x.queries, part.queries), outputs[-1:])
+        values = x.values[:, :, part.near]
         near = _masked(x.near(stacked, part), part.near_mask)
         far = _masked(x.far(stacked, part), part.far_mask) if _sees_prefix(part) else None
         sink, top = x.sink(stacked), near.max(axis=-1, keepdims=True)
@@ -229,6 +232,11 @@ def _forward(x: _Inputs) -> KV:
     return mx.concatenate(outputs, axis=2), mx.concatenate(sums, axis=2)
 
 
+def _after(x: mx.array, others: list[mx.array]) -> mx.array:
+    """Return `x`, which is not computed on before `others` are there."""
+    return mx.depends([x], others)[0] if others else x
+
+
 def _sees_prefix(part: _Part) -> bool:
     return bool(part.far.stop > part.far.start)
 
@@ -245,7 +253,8 @@ def _backward(
         d_prefix = [mx.zeros_like(x.prefix_keys), mx.zeros_like(x.prefix_values)]
     d_sinks = None if x.sinks is None else mx.zeros(x.sinks.shape, mx.float32)
     for part in x.parts():
-        stacked, d_out = x.stack(x.queries, part.queries), x.stack(cotangent, part.queries)
+        stacked = _after(x.stack(x.queries, part.queries), [*d_queries[-1:], d_keys, d_values])
+        d_out = _after(x.stack(cotangent, part.queries), [stacked])
         log_sum = sums[:, :, done : done + stacked.shape[2]]
         done += stacked.shape[2]
         # d softmax: weights * (d weights - their mean under the weights, which is d_out . output).

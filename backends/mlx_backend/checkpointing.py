@@ -23,6 +23,7 @@ from offapi.activation_memory import FreeMemory
 from offapi.model_spec import ModelSpec
 
 from .cache import Block
+from .run_ahead import RunAhead
 
 Arrays = Sequence[mx.array]
 
@@ -32,17 +33,19 @@ class Checkpointing:
     """How the layers of one model are differentiated, if they are: as the micro-batch needs it."""
 
     memory: FreeMemory
+    ahead: RunAhead
     differentiated: bool = False
     recomputed: bool = False
     shared: bool = False  # whether a prefix comes first, whose keys and values the rows see
 
     @contextmanager
     def of(self, tokens: int, shared: bool) -> Iterator[None]:
-        """Trace a micro-batch of `tokens` tokens inside the context."""
+        """Trace and compute a micro-batch of `tokens` tokens inside the context."""
         self.differentiated, self.recomputed = True, self.memory.recomputes(tokens)
         self.shared = shared
         try:
-            yield
+            with self.ahead.held(tokens, self.recomputed):
+                yield
         finally:
             self.differentiated = self.recomputed = False
 
@@ -57,7 +60,7 @@ def wrap(model: Any, lora: Mapping[str, Any], spec: ModelSpec) -> Checkpointing:
     each: Any = tree_flatten(model.trainable_parameters())
     trained = sum(array.size for _, array in each)
     free = FreeMemory(spec.checkpointing, spec.activation_bytes, free_bytes(), trained)
-    switch = Checkpointing(free)
+    switch = Checkpointing(free, RunAhead.of(spec))
     kinds: dict[type, type] = {}
     for layer in model.layers:
         kind = type(layer)

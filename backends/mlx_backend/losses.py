@@ -130,7 +130,9 @@ def score(
     scored: list[Floats] = [np.zeros(0, dtype=np.float32) for _ in episodes]
     todo = [line for line in lines(episodes) if line.masked]
     for batch in micro_batches(todo, limits.micro_batch, policy.shares):
-        logprobs_T = masked_logprobs(policy, batch, limits, temperature)
+        with policy.checkpointing.ahead.held(batch.tokens):
+            logprobs_T = masked_logprobs(policy, batch, limits, temperature)
+            mx.eval(logprobs_T)
         for line, own_T in by_line(batch, logprobs_T):
             scored[line.index] = own_T
     return scored

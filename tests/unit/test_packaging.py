@@ -348,6 +348,7 @@ def test_a_noun_has_the_same_file_in_both_backends() -> None:
         "micro_batches",
         "prefill",
         "prepare",
+        "run_ahead",
         "text_models",
     }
     assert torch & mlx == {
