@@ -14,12 +14,14 @@ def peak() -> int:
     """Return the bytes that a chain of products takes at once."""
     matrix = mx.ones((SIDE, SIDE)) / SIDE
     mx.eval(matrix)
-    before, result = mx.get_active_memory(), matrix
+    before: int = mx.get_active_memory()
+    result = matrix
     mx.reset_peak_memory()
     for _ in range(40):
         result = mx.maximum(result @ matrix, 0.5)
     mx.eval(result)
-    return int(mx.get_peak_memory()) - before
+    most: int = mx.get_peak_memory()
+    return most - before
 
 
 @pytest.mark.skipif(mx.is_available(mx.gpu), reason="GPUs schedule by MLX's own limit")
