@@ -173,3 +173,4 @@ def test_layers_computed_again_take_less_memory_and_the_plan_says_so(tmp_path: P
     }
     assert asked[None] == asked[True]  # 200 tokens do not fit otherwise
     assert asked[False].bytes > asked[True].bytes
+    assert asked[True].seconds == pytest.approx(forecast.AGAIN * asked[False].seconds)
