@@ -26,6 +26,7 @@ from offapi.chat.messages import (
 from offapi.chat.plain_tools import in_plain_text
 from offapi.chat.template_options import (
     CLOCK,
+    HISTORY,
     Options,
     check_options,
     given_variables,
@@ -91,7 +92,7 @@ class Chat:
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         chat = cls(tokenizer, tuple(sorted(stops)), tuple(sorted(special)), _template(folder))
         if recorded:
-            known = (*settings_of(chat.reads), CLOCK)
+            known = (*settings_of(chat.reads), CLOCK, HISTORY)
             options = {**{k: v for k, v in recorded.items() if k in known}, **(options or {})}
         return chat.with_options(options) if options else chat
 
@@ -129,9 +130,25 @@ class Chat:
     def prompt(self, messages: Messages, tools: Tools = None, id: str = "") -> tuple[int, ...]:
         """Return the token ids of `messages` up to where the assistant begins to write.
 
-        `id` names them in errors.
+        `id` names them in errors. An agent's earlier turns are as they were generated, unless its
+        history is split.
         """
+        if self.appends(messages, tools):
+            with suppress(
+                DataError, ModelError
+            ):  # where a turn cannot be written as it is generated
+                if prompt := LearnedChat(self, id, messages, tools, None).prompt():
+                    return prompt
         return self.encode(self.render(id, messages, tools, generate=True))
+
+    def appends(self, messages: Messages, tools: Tools) -> bool:
+        """Return whether turns stay as they were generated when later ones follow: an agent's do.
+
+        Other chats, and an agent's with the option `history = "split"`, are as the template
+        rewrites them.
+        """
+        acts = tools or any(message.get("tool_calls") for message in messages)
+        return bool(acts) and self.options.get(HISTORY) != "split"
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the token ids of `text`; special tokens in it are recognised, none are added."""
@@ -198,8 +215,8 @@ class Chat:
 
         A turn is learned through the first id that ends it. There is one episode, unless the
         template rewrites earlier turns (most drop old thinking): each turn is then learned in the
-        context in which it is generated, in its own episode, `ID#2` and so on. `thinking` is the
-        recipe's key; without one, it is kept.
+        context in which it is generated, in its own episode, `ID#2` and so on. An agent's turns are
+        appended instead (`appends`). `thinking` is the recipe's key; without one, it is kept.
 
         Raise DataError, naming `id`, when no assistant turn has text or a tool call to learn, or
         when the template writes a turn differently from how it is generated, without its calls or

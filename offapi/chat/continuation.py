@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from offapi.chat.learned_turns import EndlessTurn
-from offapi.errors import ModelError
+from offapi.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from offapi.chat.chat import Chat
@@ -22,10 +21,15 @@ Messages = Sequence[Mapping[str, Any]]
 _MARK = "placeholder"
 
 
+class EndlessTurn(DataError):
+    """The template ends a turn with none of the ids at which generation stops."""
+
+
 @dataclass(frozen=True)
 class Between:
-    """The text that was rendered, the id that ends its placeholder, and the tokens after that."""
+    """A chat with a placeholder, its text, the id that ends it, and the tokens after that."""
 
+    messages: Messages
     text: str
     end: int
     tokens: tuple[int, ...]
@@ -99,4 +103,4 @@ def between(
         what = f"the template does not end a turn with any of the ids {chat.stop_ids}."
         step = "Add the id that ends a turn to eos_token_id in generation_config.json."
         raise EndlessTurn(what, next_step=step)
-    return Between(text, tokens[end], tokens[end + 1 :])
+    return Between([*asked, held, *following], text, tokens[end], tokens[end + 1 :])

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from offapi.chat.learned_turns import SWITCHES, EndlessTurn
+from offapi.chat.continuation import EndlessTurn
+from offapi.chat.learned_turns import SWITCHES
 from offapi.errors import OffapiError
 from offapi.text.thinking import mostly_thinking
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from offapi.chat.continuation import Between, EndlessTurn, beginning, between
 from offapi.chat.messages import with_argument_objects, without_thinking
 from offapi.chat.written import drops_thinking, thinking_of, unwritten_call
 from offapi.episodes import Episode, Segment
@@ -29,10 +30,6 @@ ANOTHER = (
 SWITCHES: tuple[tuple[str, Any], ...] = (("enable_thinking", False), ("thinking", False))
 
 
-class EndlessTurn(DataError):
-    """The template ends a turn with none of the ids at which generation stops."""
-
-
 @dataclass(frozen=True)
 class LearnedChat:
     """A row's messages and tools, and the recipe's key `thinking` (None: it has no such key)."""
@@ -49,11 +46,12 @@ class LearnedChat:
         for i, message in enumerate(self._kept()):
             if message.get("role") != "assistant" or (i == 0 and not _learns(message)):
                 continue
-            before, written = self._texts(i)
+            since = self._since(i)
+            before, written = self._texts(i, since)
             turn = self._check(i, message, written)
-            if not turns or not before.startswith(turns[-1].written):
+            if not turns or not (since or before.startswith(turns[-1].written)):
                 turns.append(_Turns(self.chat))
-            turns[-1].add(before, turn, self._first_end(i, turn), _learns(message))
+            turns[-1].add(before, turn, since, self._first_end(i, turn), learned=_learns(message))
         learned = [each.segments() for each in turns if each.learned]
         if not learned:
             what = f"row {self.id!r} has no assistant message to learn."
@@ -61,12 +59,39 @@ class LearnedChat:
         ids = [self.id if n == 1 else f"{self.id}#{n}" for n in range(1, len(learned) + 1)]
         return [Episode(*each) for each in zip(ids, learned, strict=True)]
 
+    def prompt(self) -> tuple[int, ...]:
+        """Return the tokens up to where the next turn is written, earlier ones as generated.
+
+        Raise DataError where the template writes a turn differently from how it is generated.
+        """
+        said = [i for i, each in enumerate(self.messages) if i and each["role"] == "assistant"]
+        tokens: tuple[int, ...] = ()
+        for i in said:
+            since = self._since(i)
+            before, written = self._texts(i, since)
+            turn, end = self._first_end(i, self._check(i, self.messages[i], written))
+            tokens += (since.tokens if since else self.chat.encode(before)) + turn[:end]
+        last = self._since(len(self.messages))
+        return tokens + (last.tokens if last else ())
+
+    def _since(self, i: int) -> Between | None:
+        """Return what stands between message `i`, a turn, and the turn before it.
+
+        None for the first turn, and where earlier turns are as the template rewrites them.
+        """
+        kept = self._kept()
+        before = [n for n in range(1, i) if kept[n].get("role") == "assistant"]
+        if not before or not self.chat.appends(kept, self.tools):
+            return None
+        last, asked = before[-1], beginning(kept)
+        return between(self.chat, self.id, asked, kept[last], kept[last + 1 : i], self.tools)
+
     def _kept(self) -> list[Mapping[str, Any]]:
         if self.thinking == "drop":
             return [without_thinking(message) for message in self.messages]
         return list(self.messages)
 
-    def _texts(self, i: int) -> tuple[str, str | None]:
+    def _texts(self, i: int, since: Between | None) -> tuple[str, str | None]:
         """Return the prompt of message `i`, and its turn; None where the prompt does not fit it.
 
         A prompt may end with an empty thinking that turns are written without (Gemma 4, Qwen 3):
@@ -82,9 +107,9 @@ class LearnedChat:
         if not message.get("content") and not message.get("tool_calls"):
             what = f"{row(self.id)}assistant message {i + 1} is empty."
             raise DataError(what, next_step=NOTHING)
-        chat, kept = self.chat, self._kept()
-        before = chat.render(self.id, kept[:i], self.tools, generate=True)
-        after = chat.render(self.id, kept[: i + 1], self.tools, generate=False)
+        context = since.messages if since else self._kept()[:i]
+        before = self.chat.render(self.id, context, self.tools, generate=True)
+        after = self.chat.render(self.id, [*context, message], self.tools, generate=False)
         if after.startswith(before):
             return before, after[len(before) :]
         base = without_empty_end(before)
@@ -150,7 +175,7 @@ class LearnedChat:
 
     def _fits(self, i: int) -> bool:
         try:
-            return self._texts(i)[1] is not None
+            return self._texts(i, self._since(i))[1] is not None
         except OffapiError:
             return False
 
@@ -168,21 +193,32 @@ class _Turns:
         self._chat = chat
         self._segments: list[Segment] = []
         self._after: tuple[int, ...] = ()  # what the template writes after the last turn's end
+        self._rest: tuple[int, ...] = ()  # of it, what `written` holds
 
     def add(
-        self, before: str, turn: str, tokens_end: tuple[tuple[int, ...], int], learned: bool
+        self,
+        before: str,
+        turn: str,
+        since: Between | None,
+        tokens_end: tuple[tuple[int, ...], int],
+        *,
+        learned: bool,
     ) -> None:
-        """Append `turn`, which follows `before`; its tokens are cut at its end."""
+        """Append `turn`, which follows `before`; its tokens are cut at its end.
+
+        `since` is what stands between it and the turn before, where that is known.
+        """
         tokens, cut = tokens_end
-        self._segments.append(Segment(self._chat.encode(before[len(self.written) :]), False))
+        asked = self._rest + self._chat.encode(before[len(self.written) :])
+        self._segments.append(Segment(since.tokens if since else asked, False))
         self._segments.append(Segment(tokens[:cut], sampled=learned))
         self.learned = self.learned or learned
         through = self._chat.text_of(tokens[:cut])
         if turn.startswith(through):
-            self.written, self._after = before + through, tokens[cut:]
+            self.written, self._rest = before + through, ()
         else:  # the tokenizer does not return the text that it got
-            self.written, self._after = before + turn, ()
-            self._segments.append(Segment(tokens[cut:], sampled=False))
+            self.written, self._rest = before + turn, tokens[cut:]
+        self._after = tokens[cut:]
 
     def segments(self) -> tuple[Segment, ...]:
         """Return the segments that have tokens."""

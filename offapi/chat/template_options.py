@@ -18,6 +18,9 @@ from offapi.errors import ConfigError, nearest
 Options = Mapping[str, Any]
 
 DATE = "date"  # the key by which a user sets the date that the clock shows
+HISTORY = "history"  # the key that says how an agent's earlier turns are written, see HISTORIES
+# append: as each was generated; split: as the template rewrites them, in an episode of its own each
+HISTORIES = ("append", "split")
 CLOCK = "strftime_now"  # what templates call; as a key, the day that a run has pinned
 # What offapi, transformers or jinja2 gives a template, beside the special tokens.
 GIVEN = frozenset(
@@ -57,8 +60,10 @@ def settings_of(read: frozenset[str]) -> list[str]:
 def check_options(options: Options, read: frozenset[str], where: str) -> None:
     """Raise ConfigError for a key that the template never reads, or a date that cannot be read."""
     known = settings_of(read)
+    if HISTORY in options:
+        _one_of(options[HISTORY], where)
     for name, value in options.items():
-        if name != CLOCK and name not in known:
+        if name not in (CLOCK, HISTORY) and name not in known:
             says = f"it reads {', '.join(known)}" if known else "it reads no setting at all"
             raise ConfigError(
                 f"template.{name}: the chat template never reads {name!r}; {says}.",
@@ -79,7 +84,7 @@ def given_variables(options: Options) -> dict[str, Any]:
     return {
         name: value.isoformat() if isinstance(value, date) else value
         for name, value in options.items()
-        if name != CLOCK
+        if name not in (CLOCK, HISTORY)
     }
 
 
@@ -107,6 +112,15 @@ def with_date(template: str, options: Options) -> str:
         # trim_blocks takes this line's end, so the template's own first line stays the first
         "{{ now.text }}{% endmacro %}\n" + template
     )
+
+
+def _one_of(value: object, where: str) -> None:
+    if value not in HISTORIES:
+        raise ConfigError(
+            f'template.{HISTORY} must be "append" or "split", got {value!r}.',
+            where=where,
+            next_step="Leave it out for append.",
+        )
 
 
 def _day(value: object, where: str) -> None:

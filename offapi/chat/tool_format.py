@@ -16,8 +16,9 @@ from offapi.chat.chat import Chat
 from offapi.chat.continuation import beginning, between
 from offapi.chat.found_calls import CallReader, FoundCall
 from offapi.chat.tagged_calls import TaggedCalls
+from offapi.chat.template_options import HISTORY
 from offapi.chat.tool_trials import reader_of, rewrites
-from offapi.errors import ModelError
+from offapi.errors import ConfigError, ModelError
 from offapi.text.thinking import end_of_thinking, is_thinking_tag, with_opening
 from offapi.tools.calls import MalformedCall, ToolCall, Turn
 
@@ -45,7 +46,8 @@ class ToolFormat:
     def of(cls, chat: Chat, tools: Sequence[Mapping[str, Any]]) -> ToolFormat:
         """Return the format that the template of `chat` writes.
 
-        Raise ModelError for an unknown one.
+        Raise ModelError for an unknown one, and ConfigError where the template rewrites history and
+        the chat's option says to split it: what an agent samples is appended.
         """
         found = reader_of(chat) if chat.writes_tools else (TaggedCalls(FALLBACK), True)
         if found is None:
@@ -54,8 +56,15 @@ class ToolFormat:
                 where=chat.template,
                 next_step="Use another model for agents.",
             )
+        rewritten = rewrites(chat)
+        if rewritten and chat.options.get(HISTORY) == "split":
+            raise ConfigError(
+                'an agent\'s turns are appended, but template.history is "split".',
+                where=chat.template,
+                next_step='Set template = { history = "append" }.',
+            )
         opening = chat.opening(chat.prompt([{"role": "user", "content": "Hello."}]))
-        return cls(chat, tuple(tools), *found, rewrites(chat), opening)
+        return cls(chat, tuple(tools), *found, rewritten, opening)
 
     @property
     def name(self) -> str:

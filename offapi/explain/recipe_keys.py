@@ -46,7 +46,8 @@ KEYS = {
     " a part; for a model that one GPU cannot hold",
     "shots": "worked examples in the teacher's prompt; none: all of the task's",
     "template": "settings of the chat template, such as `{ enable_thinking = false }`; `date` is"
-    " the day for one that asks the clock, by default the run's first",
+    " the day for one that asks the clock, by default the run's first; `history` is how an agent's"
+    " earlier turns are learned: append (as generated) or split (as the template rewrites them)",
     "thinking": "whether an answer's thinking is learned: keep or drop",
     "top_k": "sampling: keep only this many of the likeliest tokens; 0: off",
     "top_p": "sampling: keep only the likeliest tokens with this share of the probability; 1: off",

@@ -13,6 +13,7 @@ from tool_templates import FORMS
 
 from offapi.chat.chat import Chat
 from offapi.chat.tool_format import ToolFormat
+from offapi.errors import ConfigError
 
 USER = {"role": "user", "content": "Who?"}
 PARAMETERS = {
@@ -147,6 +148,36 @@ def test_encoding_the_decoded_chat_again_drifts_from_what_was_sampled(
     assert chat.text_of(appended) == chat.text_of(encoded)
     assert appended != encoded
     assert appended[: len(asked) + len(spelled)] == asked + spelled
+
+
+def test_an_agents_turns_stay_as_generated_unless_its_history_is_split(
+    chats: dict[str, Chat],
+) -> None:
+    """In training as in rollouts, and where a client sends the whole chat again."""
+    chat = chats["hermes, Qwen 3"]
+    form = ToolFormat.of(chat, TOOLS)
+    answer = {"role": "assistant", "content": "ACME"}
+    said: list[Any] = [USER, called({"q": "a"}), *results("call00001"), answer]
+    first = sampled(chat, [USER], said[1])
+    assert chat.text_of(first).startswith("<think>\n\n</think>\n\n<tool_call>")
+    rolled = form.prompt([USER]) + first
+    rolled += form.continuation([USER], form.read(first), results("call00001"))
+    assert form.prompt(said[:3]) == rolled
+    (episode,) = chat.episodes("a", said, TOOLS)
+    assert episode.tokens[: len(rolled)] == rolled
+    assert [chat.text_of(each.tokens) for each in episode.segments if each.sampled] == [
+        chat.text_of(first),
+        "<think>\n\n</think>\n\nACME<|end|>",
+    ]
+    split = chat.with_options({"history": "split"})
+    assert [each.id for each in split.episodes("a", said, TOOLS)] == ["a", "a#2"]
+    rewritten = split.text_of(split.prompt(said[:3], TOOLS))
+    assert rewritten == split.render("", said[:3], TOOLS, generate=True)
+    assert "<think>" not in rewritten
+    with pytest.raises(ConfigError, match="turns are appended, but"):
+        ToolFormat.of(split, TOOLS)
+    with pytest.raises(ConfigError, match=r'must be "append" or "split", got \'cut\''):
+        chat.with_options({"history": "cut"})
 
 
 BROKEN = {
