@@ -14,6 +14,7 @@ import random
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -31,7 +32,7 @@ from offapi.errors import ConfigError, OffapiError, error_sentence
 from offapi.network.helper_log import Journal
 from offapi.task import Task, load_task
 from offapi.tools.environment import Environment
-from offapi.tools.mcp_server import McpServer
+from offapi.tools.mcp_server import McpSource
 from offapi.tools.offered import KnownTools, Schemas, schemas_by_source
 from offapi.tools.results import cut_messages
 from offapi.tools.tool_environment import ToolEnvironment
@@ -135,7 +136,7 @@ def _schemas(task: Task) -> tuple[Schemas, ...]:
             os._exit(0)
     writer.close()
     for source in task.tools:
-        if isinstance(source, McpServer):
+        if isinstance(source, McpSource):
             source.client()  # imports its library before the forks
     try:
         found = reader.recv()
@@ -225,6 +226,9 @@ def _live_one_episode(home: _Home, asked: BeginEpisode, pipe: Connection) -> NoR
         os.setsid()
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        folder = home.scratch / str(os.getpid())  # also of temporary files; removed at the end
+        folder.mkdir()
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
         random.seed(0)
         _Episode(home, pipe).live(Document(asked.id, asked.text))
     finally:
@@ -259,7 +263,6 @@ class _Episode:
             schemas,
             seconds=task.tool_seconds,
             base=self._home.task_file.parent,
-            scratch=self._home.scratch / str(self._pid),
             on_call=self._on_call,
         )
 

@@ -18,16 +18,11 @@ from offapi.errors import ConfigError
 class EpisodeState:
     """One episode's own state, removed at its end."""
 
-    def __init__(
-        self, document: str, id: str = "", *, base: Path = Path(), scratch: Path | None = None
-    ) -> None:
-        """Make the state of an episode.
-
-        Relative paths start at `base`, the task file's folder. The episode's folder is `scratch`
-        (None: a temporary one), made on first use.
-        """
+    def __init__(self, document: str, id: str = "", *, base: Path = Path()) -> None:
+        """Make the state of an episode; relative paths start at `base`, the task file's folder."""
         self.document, self.id = document, id
-        self._base, self._folder, self._made = base, scratch, False
+        self._base = base
+        self._folder: Path | None = None
         self._connections: dict[tuple[Path, bool], sqlite3.Connection] = {}
 
     @property
@@ -35,8 +30,6 @@ class EpisodeState:
         """A folder for this episode's files, made on first use and removed at the end."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="offapi-episode-"))
-        self._folder.mkdir(exist_ok=True)
-        self._made = True
         return self._folder
 
     def sqlite(self, path: str | Path, writable: bool = False) -> sqlite3.Connection:
@@ -63,7 +56,7 @@ class EpisodeState:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
-        if self._made and self._folder is not None:
+        if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 

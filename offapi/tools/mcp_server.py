@@ -17,8 +17,40 @@ from offapi.errors import ConfigError, describe_error
 LISTING = 30.0  # seconds that a server has to start and say its tools
 
 
+class McpSource:
+    """What speaks MCP and offers tools; `prefix` comes before their names."""
+
+    prefix = ""
+
+    @property
+    def where(self) -> str:
+        """Name it in errors."""
+        raise NotImplementedError
+
+    def client(self) -> Any:
+        """Return the SDK's client, not yet started; ConfigError where the SDK is missing."""
+        raise NotImplementedError
+
+    def schemas(self) -> tuple[Mapping[str, Any], ...]:
+        """Start it, and return its tools in OpenAI's shape.
+
+        Raise ConfigError where it does not start or has none.
+        """
+        client = self.client()
+        try:
+            found = asyncio.run(asyncio.wait_for(_list(client, self.prefix), LISTING))
+        except Exception as error:
+            what = f"it does not say its tools: {describe_error(_first(error))}."
+            step = "Run the command by hand: it must speak MCP on stdin and stdout."
+            raise ConfigError(what, where=self.where, next_step=step) from None
+        if not found:
+            step = "Leave it out of `tools`, or see why it lists none."
+            raise ConfigError("it has no tools.", where=self.where, next_step=step)
+        return found
+
+
 @dataclass(frozen=True)
-class McpServer:
+class McpServer(McpSource):
     """A server's command; its tools are offered under the names that it gives them."""
 
     command: str
@@ -43,23 +75,6 @@ class McpServer:
         )
         return Client(parameters)
 
-    def schemas(self) -> tuple[Mapping[str, Any], ...]:
-        """Start the server, and return its tools in OpenAI's shape.
-
-        Raise ConfigError where it does not start or has none.
-        """
-        client = self.client()
-        try:
-            found = asyncio.run(asyncio.wait_for(_list(client), LISTING))
-        except Exception as error:
-            what = f"it does not say its tools: {describe_error(_first(error))}."
-            step = "Run the command by hand: it must speak MCP on stdin and stdout."
-            raise ConfigError(what, where=self.where, next_step=step) from None
-        if not found:
-            step = "Leave it out of `tools`, or see why it lists none."
-            raise ConfigError("it has no tools.", where=self.where, next_step=step)
-        return found
-
 
 def mcp(command: str, *arguments: str, env: Mapping[str, str] | None = None) -> McpServer:
     """Return a server for `Task.tools`, started as `command` with `arguments`.
@@ -73,8 +88,8 @@ def mcp(command: str, *arguments: str, env: Mapping[str, str] | None = None) -> 
 class McpSession:
     """A running server of one episode, started at its first call. Use it in one event loop."""
 
-    def __init__(self, server: McpServer) -> None:
-        self._server = server
+    def __init__(self, source: McpSource) -> None:
+        self._source = source
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._client: asyncio.Future[Any] | None = None
@@ -85,7 +100,7 @@ class McpSession:
             self._client = asyncio.get_running_loop().create_future()
             self._task = asyncio.create_task(self._run(self._client))
         client = await asyncio.shield(self._client)
-        result = await client.call_tool(name, dict(arguments))
+        result = await client.call_tool(name.removeprefix(self._source.prefix), dict(arguments))
         said = [getattr(each, "text", f"[{each.type}]") for each in result.content]
         return "\n".join(said), bool(result.is_error)
 
@@ -98,7 +113,7 @@ class McpSession:
     async def _run(self, started: asyncio.Future[Any]) -> None:
         """Hold the client open; its library wants it entered and left in one task."""
         try:
-            async with self._server.client() as client:
+            async with self._source.client() as client:
                 started.set_result(client)
                 await self._stop.wait()
         except BaseException as error:
@@ -107,19 +122,19 @@ class McpSession:
             started.set_exception(_first(error))
 
 
-async def _list(client: Any) -> tuple[Mapping[str, Any], ...]:
+async def _list(client: Any, prefix: str) -> tuple[Mapping[str, Any], ...]:
     async with client:
         page = await client.list_tools()
         tools = list(page.tools)
         while page.next_cursor:
             page = await client.list_tools(cursor=page.next_cursor)
             tools += page.tools
-    return tuple(_schema(tool) for tool in tools)
+    return tuple(_schema(tool, prefix) for tool in tools)
 
 
-def _schema(tool: Any) -> Mapping[str, Any]:
+def _schema(tool: Any, prefix: str) -> Mapping[str, Any]:
     function = {
-        "name": tool.name,
+        "name": prefix + tool.name,
         "description": tool.description or "",
         "parameters": tool.input_schema,
     }

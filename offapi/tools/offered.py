@@ -9,10 +9,10 @@ from typing import Any
 from offapi.errors import ConfigError, OffapiError, error_sentence
 from offapi.tools.environment import Environment
 from offapi.tools.function_schema import schema_of
-from offapi.tools.mcp_server import McpServer
+from offapi.tools.mcp_server import McpSource
 
 Schemas = tuple[Mapping[str, Any], ...]
-ToolSource = Callable[..., Any] | McpServer
+ToolSource = Callable[..., Any] | McpSource
 
 
 class KnownTools:
@@ -65,7 +65,7 @@ def schemas_of(
 def schemas_by_source(tools: Sequence[ToolSource]) -> tuple[Schemas, ...]:
     """Return the schemas that each of `tools` offers: a function one, a server those it lists."""
     return tuple(
-        source.schemas() if isinstance(source, McpServer) else (schema_of(source),)
+        source.schemas() if isinstance(source, McpSource) else (schema_of(source),)
         for source in tools
     )
 

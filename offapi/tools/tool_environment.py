@@ -20,7 +20,7 @@ from offapi.tools.arguments import fault_of_arguments
 from offapi.tools.calls import Observation, ToolCall, Turn
 from offapi.tools.episode_state import EpisodeState
 from offapi.tools.function_schema import state_parameters
-from offapi.tools.mcp_server import McpServer, McpSession
+from offapi.tools.mcp_server import McpSession, McpSource
 from offapi.tools.offered import Schemas, ToolSource
 from offapi.tools.results import (
     error_message,
@@ -45,12 +45,11 @@ class ToolEnvironment:
         *,
         seconds: float | None = None,
         base: Path = Path(),
-        scratch: Path | None = None,
         on_call: OnCall = lambda place, result: None,
     ) -> None:
         """Offer `sources`, each with its `schemas`; `seconds` is the limit of an async call.
 
-        `base` and `scratch` are those of `EpisodeState`. `on_call` hears of each call's begin and
+        `base` is that of `EpisodeState`. `on_call` hears of each call's begin and
         end, so that what was answered is not lost where a later call ends the process.
         """
         self.tools = tuple(chain(*schemas))
@@ -59,20 +58,18 @@ class ToolEnvironment:
         self._servers: dict[str, McpSession] = {}  # by the name of a tool
         for source, offered in zip(sources, schemas, strict=True):
             names = [each["function"]["name"] for each in offered]
-            if isinstance(source, McpServer):
+            if isinstance(source, McpSource):
                 self._servers.update(dict.fromkeys(names, McpSession(source)))
             else:
                 self._functions[names[0]] = source
-        self._seconds, self._base, self._scratch = seconds, base, scratch
+        self._seconds, self._base = seconds, base
         self._on_call = on_call
-        self._state = EpisodeState("", base=base, scratch=scratch)
+        self.state = EpisodeState("", base=base)
         self._loop: asyncio.Runner | None = None
 
     def reset(self, document: Document) -> Sequence[Mapping[str, Any]]:
         """Begin the episode; tools add no message of their own."""
-        self._state = EpisodeState(
-            document.text, document.id, base=self._base, scratch=self._scratch
-        )
+        self.state = EpisodeState(document.text, document.id, base=self._base)
         return ()
 
     def step(self, turn: Turn) -> Observation:
@@ -94,7 +91,7 @@ class ToolEnvironment:
             for session in set(self._servers.values()):
                 self.run_async(session.close())
             self._loop.close()
-        self._state.close()
+        self.state.close()
 
     def run_async(self, work: Awaitable[Resulting]) -> Resulting:
         """Run `work` in the episode's event loop, which lives between turns."""
@@ -176,5 +173,5 @@ class ToolEnvironment:
         return fault_of_arguments(schema, call.arguments)
 
     def _arguments(self, call: ToolCall) -> dict[str, Any]:
-        states = dict.fromkeys(state_parameters(self._functions[call.name]), self._state)
+        states = dict.fromkeys(state_parameters(self._functions[call.name]), self.state)
         return {**call.arguments, **states}
