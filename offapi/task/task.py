@@ -78,6 +78,7 @@ class Task:
     async, and `offapi.mcp(...)`. `environment` is for what is more than tools, and makes one
     `Environment` an episode. An episode has at most `max_turns` turns of the model, each of
     `max_answer_tokens`; a call may take `tool_seconds`, all calls together `max_tool_seconds`.
+    `opening` returns what the prompt shows of a document whose rest tools read.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Task:
     max_turns: int = 8
     tool_seconds: float = 10.0
     max_tool_seconds: float = 60.0
+    opening: Callable[[str], str] | None = None  # None: the prompt shows the whole document
 
     def __post_init__(self) -> None:
         validate_task(self)
@@ -104,7 +106,8 @@ class Task:
     def messages(self, document: str, shots: int = 0) -> list[Message]:
         """Return the chat that asks for `document`'s answer, after `shots` worked examples.
 
-        All documents share everything before their own text, so a backend prefills it once.
+        All documents share everything before their own text, so a backend prefills it once. Of
+        the document, the prompt shows what `opening` returns.
         """
         if not 0 <= shots <= len(self.examples):
             raise ConfigError(
@@ -116,7 +119,21 @@ class Task:
         for example in self.examples[:shots]:
             chat.append({"role": "user", "content": example.document})
             chat.append({"role": "assistant", "content": self.answer_text(example.answer)})
-        return [*chat, {"role": "user", "content": document}]
+        return [*chat, {"role": "user", "content": self._shown(document)}]
+
+    def _shown(self, document: str) -> str:
+        if self.opening is None:
+            return document
+        where, step = f"task {self.name!r}", "Return the text that the prompt shows."
+        try:
+            shown = self.opening(document)
+        except Exception as error:
+            what = f"opening raised {error_sentence(error)}"
+            raise ConfigError(what, where=where, next_step=step) from error
+        if not isinstance(shown, str) or not shown.strip():
+            what = f"opening must return a text that is not empty, got {shown!r}."
+            raise ConfigError(what, where=where, next_step=step)
+        return shown
 
     @property
     def free_text(self) -> bool:

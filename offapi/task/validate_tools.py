@@ -36,6 +36,9 @@ def validate_tools(task: Task) -> None:
         except ConfigError as error:
             where = f"task {task.name!r}" + (f", {error.where}" if error.where else "")
             raise ConfigError(error.what, where=where, next_step=error.next_step) from None
+    if task.opening is not None and not callable(task.opening):
+        step = "Write a function of the document's text."
+        raise _wrong(task, f"opening must be a function, got {task.opening!r}", step)
     turns = task.max_turns
     if isinstance(turns, bool) or not isinstance(turns, int) or turns < 1:
         what = f"max_turns must be a whole number above 0, got {turns!r}"

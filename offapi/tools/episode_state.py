@@ -10,17 +10,22 @@ import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from offapi.errors import ConfigError
 
 
 class EpisodeState:
-    """One episode's own state, removed at its end."""
+    """One episode's own state, removed at its end.
+
+    `values` is for what its tools remember from call to call, such as the page last read.
+    """
 
     def __init__(self, document: str, id: str = "", *, base: Path = Path()) -> None:
         """Make the state of an episode; relative paths start at `base`, the task file's folder."""
         self.document, self.id = document, id
+        self.values: dict[str, Any] = {}
         self._base = base
         self._folder: Path | None = None
         self._connections: dict[tuple[Path, bool], sqlite3.Connection] = {}

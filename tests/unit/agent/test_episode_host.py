@@ -34,12 +34,14 @@ def remember(word: str, state: offapi.EpisodeState) -> dict:
         word: The word.
     """
     SEEN.append(word)
+    kept = state.values.setdefault("words", [])
+    kept.append(word)
     (state.folder / word).write_text(word)
     register = state.sqlite("register.sqlite", writable=True)
     register.execute("INSERT INTO names VALUES (?)", (word,))
     names = [name for (name,) in register.execute("SELECT name FROM names")]
     files = sorted(path.name for path in state.folder.iterdir() if not path.suffix)
-    return {"globals": SEEN, "files": files, "names": names, "folder": str(state.folder)}
+    return {"globals": SEEN, "kept": kept, "files": files, "names": names, "folder": str(state.folder)}
 
 def look(query: str, at_most: int | None = None, state: offapi.EpisodeState = None) -> list[str]:
     """Look a name up.
@@ -238,6 +240,7 @@ def test_episodes_do_not_see_each_other(host: EpisodeHost, task_file: Path) -> N
     seen = {key: json.loads(texts(reply)[-1]) for key, reply in replies.items()}  # type: ignore[arg-type]
     assert seen["first"]["globals"] == ["one", "two"]
     assert seen["second"]["globals"] == seen["second"]["files"] == ["three"]
+    assert [seen["first"]["kept"], seen["second"]["kept"]] == [["one", "two"], ["three"]]
     assert seen["first"]["names"] == ["Anna", "Bert", "one", "two"]
     assert seen["second"]["names"] == ["Anna", "Bert", "three"]
     folders = [Path(each["folder"]) for each in seen.values()]

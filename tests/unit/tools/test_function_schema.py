@@ -168,6 +168,20 @@ def test_limits_are_numbers_above_zero(name: str, value: object) -> None:
         replace(TASK, **{name: value})  # type: ignore[arg-type]
 
 
+def test_the_prompt_shows_a_documents_opening() -> None:
+    task = replace(TASK, opening=lambda text: text[:4])
+    assert task.messages("page one, page two")[-1] == {"role": "user", "content": "page"}
+    assert TASK.messages("page one")[-1]["content"] == "page one"
+    for opening, said in (
+        (lambda text: "", "not empty, got ''"),
+        (lambda text: text[1 // 0], "raised Z"),
+    ):
+        with pytest.raises(ConfigError, match=f"task 't': opening .*{said}"):
+            replace(TASK, opening=opening).messages("x")
+    with pytest.raises(ConfigError, match="opening must be a function"):
+        replace(TASK, opening="page")  # type: ignore[arg-type]
+
+
 def test_two_tools_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="two tools are named 'search'"):
         replace(TASK, tools=(search, search)).tool_schemas  # noqa: B018
