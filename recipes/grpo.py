@@ -26,15 +26,20 @@ Deviations from the papers:
 - DAPO's dynamic sampling (`max_resamples`, with a limit) and soft length limit (`overlong`) (Yu et
   al., arXiv 2503.14476) are keys of their own, for every rule.
 - Offline (`rollouts`), graded traces of earlier policies replace sampling.
+- A task with tools is learned in episodes of several turns: the loss is on sampled tokens alone.
+  With `credit = "turn"` each turn has an advantage of its own, see docs/agents.md.
 
-Left out: agents with tools or several turns, value models, and learned reward models.
+Left out: value models, and learned reward models.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from offapi.adapter import doubt_base
+from offapi.agent.episode_host import EpisodeHost
+from offapi.agent.unfinished import Agent
 from offapi.backend import Backend
 from offapi.chat.chat import Chat
 from offapi.chat.cut_off import why_endless
@@ -43,6 +48,7 @@ from offapi.evaluation.accuracy import Report
 from offapi.models.store import Model, get
 from offapi.progress import LOADING, Progress
 from offapi.rl import gates, metrics, rollout_files
+from offapi.rl.agent_rollouts import AgentSampler
 from offapi.rl.gates import Problem
 from offapi.rl.heldout import HeldOutSet
 from offapi.rl.monitor import Figures, Monitor, Trail, find_learned
@@ -78,6 +84,7 @@ class Inputs:
     heldout: tuple[Prompt, ...]
     recorded: tuple[RolloutGroup, ...]  # offline: the groups sampled before
     constraints: Constraints | None = None
+    agent: Agent | None = None  # of a task with tools
 
 
 def prepare(config: Config, progress: Progress) -> Inputs:
@@ -91,13 +98,15 @@ def prepare(config: Config, progress: Progress) -> Inputs:
     chat = Chat.load(model.path, config.template)
     if endless := why_endless(chat):
         progress.say(f"No answer will end: {endless.what} {endless.next_step}")
+    agent = config.agent(task, chat)
+    writer = chat if agent is None else agent.format
     asked, heldout = (
-        prompts(rows, task, chat, config.max_tokens, config.on_long, progress)
+        prompts(rows, task, writer, config.max_tokens, config.on_long, progress)
         for rows in (train_rows, heldout_rows)
     )
     recorded = rollout_files.read(config.rollouts, task, chat) if config.rollouts else ()
     bound = None if config.constrain == "off" else Constraints.of(task, chat, config.constrain)
-    return Inputs(task, model, chat, asked, heldout, tuple(recorded), bound)
+    return Inputs(task, model, chat, asked, heldout, tuple(recorded), bound, agent)
 
 
 def run(job: Job[Config, Inputs]) -> Report | None:
@@ -111,7 +120,11 @@ def run(job: Job[Config, Inputs]) -> Report | None:
     backend = job.load(job.backend_name, spec)
     schedule = config.schedule(len(inputs.recorded or inputs.prompts))
     sampling = config.sampling(inputs.task, inputs.chat)
-    with Rewards(config.task, config.workers, config.reward_seconds, failed) as rewards:
+    with ExitStack() as stack:
+        pool = Rewards(config.task, config.workers, config.reward_seconds, failed)
+        rewards, agent = stack.enter_context(pool), None
+        if inputs.agent is not None:
+            agent = AgentSampler(inputs.agent, stack.enter_context(EpisodeHost(config.task)))
         sampler = Sampler(
             backend,
             inputs.chat,
@@ -120,6 +133,7 @@ def run(job: Job[Config, Inputs]) -> Report | None:
             sampling,
             config.overlong,
             inputs.constraints,
+            agent,
         )
         heldout = HeldOutSet.of(sampler, inputs.heldout)
         rounds = config.rounds(inputs.task, inputs.prompts, inputs.heldout)
@@ -190,10 +204,10 @@ def update(
     config, loss = job.config, job.config.objective(job.inputs.task)
     rough, offline = config.quantize is not None, bool(job.inputs.recorded)
     with clock.phase("reference"):
-        batch = experiences(backend, sampled.groups, loss, offline=offline)
+        batch = experiences(backend, sampled.groups, loss, offline=offline, credit=config.credit)
     measured = metrics.of_rollouts(sampled) | metrics.of_policy(batch)
     problems: list[Problem] = []
-    signal = any(experience.advantage for experience in batch)
+    signal = any(experience.signal for experience in batch)
     if not signal and not (loss.beta > 0 and gates.moved(measured, config.dtype, quantized=rough)):
         return measured, problems
     for inner in range(config.num_iterations):

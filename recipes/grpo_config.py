@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from offapi import adapter
+from offapi.agent.unfinished import Agent
 from offapi.backend import Sampling
 from offapi.chat.chat import Chat
+from offapi.chat.tool_format import ToolFormat
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
 from offapi.constrain import Level
 from offapi.episodes import common_prefix_length
@@ -18,9 +20,10 @@ from offapi.errors import ConfigError
 from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.store import Model
 from offapi.policy_loss import PolicyLoss
+from offapi.rl.agent_rollouts import limits_of
 from offapi.rl.gates import Gate
 from offapi.rl.monitor import Monitor
-from offapi.rl.rollouts import Prompt
+from offapi.rl.rollouts import Credit, Prompt
 from offapi.task import Task
 from offapi.training.forecast import Rounds
 from offapi.training.schedule import Schedule
@@ -66,6 +69,7 @@ class Config(Training):
     constrain: Level = "off"  # what completions can be: schema, source or register
     max_resamples: int = 0  # DAPO's dynamic sampling: how often prompts without signal are replaced
     overlong: int = 0  # DAPO's soft limit: this many last tokens of an answer cost reward
+    credit: Credit = "episode"  # of an agent's advantage: one for the episode, or one for each turn
     eval_every: int = 20  # steps between evaluations on the held-out documents
     workers: int = 2  # processes that compute rewards
     reward_seconds: float = 10.0  # limit of one call of a check
@@ -98,6 +102,8 @@ class Config(Training):
                 where="constrain",
                 next_step="Leave out `constrain` or `rollouts`.",
             )
+        if task.is_agent:
+            self._check_agent()
         if self.overlong >= task.max_answer_tokens:
             what = (
                 f"overlong must be below the task's max_answer_tokens ({task.max_answer_tokens}),"
@@ -105,6 +111,31 @@ class Config(Training):
             )
             step = "Lower `overlong` in the recipe, or raise the task's max_answer_tokens."
             raise ConfigError(what, where=f"{self.task}, field 'max_answer_tokens'", next_step=step)
+
+    def _check_agent(self) -> None:
+        """Raise ConfigError for keys that an agent's episodes do not have."""
+        if self.constrain != "off":
+            what, where = "`constrain` bounds a single answer, and the task has tools.", "constrain"
+        elif self.overlong:
+            what, where = "`overlong` is for single answers, and the task has tools.", "overlong"
+        elif self.credit == "turn" and self.loss.shape.ratio != "token":
+            what, where = f"{self.loss.rule} has one ratio for a whole episode.", "credit"
+        else:
+            return
+        step = f"Leave out `{where}`." if where != "credit" else "Use another rule, or no `credit`."
+        raise ConfigError(what, where=where, next_step=step)
+
+    def agent(self, task: Task, chat: Chat) -> Agent | None:
+        """Return how a task with tools is run; None for another."""
+        if not task.is_agent:
+            return None
+        limits = limits_of(task, self.max_tokens)
+        return Agent(chat, ToolFormat.of(chat, task.tool_schemas), limits)
+
+    def longest(self, task: Task) -> int:
+        """Return the tokens that one prompt's sample may draw at most."""
+        turns = task.max_turns if task.is_agent else 1
+        return min(turns * task.max_answer_tokens, self.max_tokens)
 
     def reads(self) -> dict[str, Path]:
         """Return the files that the result depends on."""
@@ -139,7 +170,7 @@ class Config(Training):
 
     def objective(self, task: Task) -> PolicyLoss:
         """Return the loss, with what follows from the sampling."""
-        return replace(self.loss, temperature=self.temperature, max_tokens=task.max_answer_tokens)
+        return replace(self.loss, temperature=self.temperature, max_tokens=self.longest(task))
 
     def monitor(self, task: Task, schedule: Schedule) -> Monitor:
         """Return the monitor of the run's steps."""
@@ -148,17 +179,20 @@ class Config(Training):
             eval_every=self.eval_every,
             checkpoint_every=self.checkpoint_every,
             max_tokens=task.max_answer_tokens,
-            checked=task.reward is None,
+            checked=task.reward is None and task.environment is None,
         )
 
     def rounds(self, task: Task, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> Rounds:
         """Return the work that the run asks of the model, for its forecast."""
         prompt_lengths = [len(prompt.tokens) for prompt in prompts]
+        answer = task.max_answer_tokens
+        if task.is_agent:  # what its tools answer is read besides, up to the limit of a row
+            answer = self.max_tokens - min(prompt_lengths)
         tokens = [prompt.tokens for prompt in (*prompts, *heldout)]
         return Rounds(
             prompt_lengths,
             [len(prompt.tokens) for prompt in heldout],
-            answer=task.max_answer_tokens,
+            answer=answer,
             group=self.num_generations,
             updates=self.num_iterations,
             eval_every=self.eval_every,

@@ -28,6 +28,8 @@ KEYS = {
     "device": "torch: auto, cpu, cuda, cuda:1; mlx: auto, cpu, gpu",
     "dtype": "float32 or bfloat16",
     "constrain": "what completions can be: off (anything), schema, source or register",
+    "credit": "what an agent's turns are compared by: episode (its reward), or turn (each turn's"
+    " reward to go)",
     "escalated": "whether answers of another model, to which a server escalated, are learned too",
     "full": "train every weight in place of an adapter; `lora` is not used",
     "labels": "a file that `offapi label` wrote, used instead of asking a teacher",

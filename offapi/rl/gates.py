@@ -148,6 +148,15 @@ def of_step(
         )
         if _thinking(groups):
             step = f"Most were still thinking. {THINK_LESS}"
+        if limits := _limits_reached(groups):
+            what = (
+                f"for {plural(streaks.cut, 'step')} most episodes ended at a limit, without an"
+                f" answer; in this one: {limits}."
+            )
+            step = (
+                "Raise that limit: max_turns, max_answer_tokens (`length`) or max_tool_seconds of"
+                " the task, or max_tokens (`tokens`) of the recipe."
+            )
         problems.append(Problem("cut", what, step))
     return problems
 
@@ -156,6 +165,18 @@ THINK_LESS = (
     "Raise the task's max_answer_tokens, or end thinking with a setting of the chat template, such"
     " as `template = { enable_thinking = false }`."
 )
+
+
+def _limits_reached(groups: Sequence[RolloutGroup]) -> str:
+    """Return how many episodes ended at each limit, in words; "" where there are no episodes."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    reached = [
+        rollout.episode.finish
+        for rollout in rollouts
+        if rollout.episode and rollout.completion.finish == "length"
+    ]
+    counts = {finish: reached.count(finish) for finish in dict.fromkeys(reached)}
+    return ", ".join(f"`{finish}` {count}" for finish, count in counts.items())
 
 
 def _thinking(groups: Sequence[RolloutGroup]) -> bool:
@@ -175,6 +196,8 @@ def _reason(groups: Sequence[RolloutGroup], *, checks: bool) -> tuple[str, str]:
         why = "most completions are cut off by the token limit"
         if _thinking(groups):
             return f"{why} while they think", THINK_LESS
+        if limits := _limits_reached(groups):
+            return f"most episodes end at a limit ({limits})", "Raise that limit."
         return why, "Raise the task's max_answer_tokens."
     if checks and rewards == {0.0}:
         return (

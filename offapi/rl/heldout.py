@@ -100,7 +100,7 @@ class HeldOutSet:
         """Return the rows whose answers get different rewards when they are scored again."""
         rewards = self.sampler.rewards
         group = self.sampler.groups(self.prompts[:1], 0)[0]
-        asked = [self.sampler.asked(group.prompt, rollout.text) for rollout in group.rollouts]
+        asked = [self.sampler.asked(group.prompt, rollout) for rollout in group.rollouts]
         return rewards.not_deterministic(asked, [rollout.judged for rollout in group.rollouts])
 
 

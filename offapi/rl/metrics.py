@@ -10,6 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
+from offapi.agent.episode import FINISHES, AgentEpisode
 from offapi.episodes import Floats
 from offapi.policy_loss import Experience, Update
 from offapi.rl.rollouts import RolloutGroup, Sampled
@@ -44,6 +45,21 @@ def of_rollouts(sampled: Sampled) -> dict[str, float]:
         "completions/min_length": float(min(lengths)),
         "completions/max_length": float(max(lengths)),
         "completions/clipped_ratio": fmean(cut),
+        **_of_episodes([each.episode for each in rollouts if each.episode is not None]),
+    }
+
+
+def _of_episodes(episodes: Sequence[AgentEpisode]) -> dict[str, float]:
+    """Return an episode's mean numbers of turns, calls and errors, and the share of each finish."""
+    if not episodes:
+        return {}
+    finishes = [episode.finish for episode in episodes]
+    return {
+        "episodes/turns": fmean(len(episode.turns) for episode in episodes),
+        "episodes/tool_calls": fmean(episode.tool_calls for episode in episodes),
+        "episodes/tool_errors": fmean(episode.tool_errors for episode in episodes),
+        "episodes/malformed_calls": fmean(episode.malformed for episode in episodes),
+        **{f"finish/{name}": finishes.count(name) / len(finishes) for name in FINISHES},
     }
 
 

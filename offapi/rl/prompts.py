@@ -10,6 +10,7 @@ from pathlib import Path
 
 from offapi.chat.chat import Chat
 from offapi.chat.fit import OnLong, fit_episodes
+from offapi.chat.tool_format import ToolFormat
 from offapi.data import documents
 from offapi.data.documents import Document
 from offapi.data.hold_out import hold_out
@@ -61,18 +62,18 @@ def read(
 def prompts(
     rows: Sequence[Document],
     task: Task,
-    chat: Chat,
+    writer: Chat | ToolFormat,
     max_tokens: int,
     on_long: OnLong,
     progress: Progress,
 ) -> tuple[Prompt, ...]:
-    """Return the prompts that ask for the documents' answers.
+    """Return the prompts that ask for the documents' answers, an agent's with its tools.
 
     Prompt and answer have at most `max_tokens`; longer ones are refused or dropped.
     """
+    messages = {row.id: tuple(task.messages(row.text)) for row in rows}
     asked = [
-        Episode(row.id, (Segment(chat.prompt(task.messages(row.text)), sampled=False),))
-        for row in rows
+        Episode(row.id, (Segment(writer.prompt(messages[row.id]), sampled=False),)) for row in rows
     ]
     fitted = fit_episodes(asked, max_tokens - task.max_answer_tokens, on_long)
     if fitted.dropped:
@@ -81,4 +82,7 @@ def prompts(
             f" {plural(max_tokens, 'token')} with their answer."
         )
     by_id = {row.id: row for row in rows}
-    return tuple(Prompt(by_id[episode.id], episode.tokens) for episode in fitted.episodes)
+    return tuple(
+        Prompt(by_id[episode.id], episode.tokens, messages[episode.id])
+        for episode in fitted.episodes
+    )

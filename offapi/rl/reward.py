@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from offapi.checks.gold import compare_fields
 from offapi.checks.verdict import Answer, Check, Context, Verdict, check_needs, plain
@@ -30,17 +31,25 @@ from offapi.workers.supervised import CallNote
 
 BATCH = -1  # in place of a completion's index: all of them
 GOLD = "gold"  # the audit of the fields of `match`
+ENVIRONMENT = "environment"  # the part that is its score
+SCORE = "Let its `score` return a number, or add a check that needs no gold to the task."
 FIX = "Fix it. Where it cannot judge, it should return None, which leaves the completion out."
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A completion, the document it answers, and that document's gold, which no reward sees."""
+    """A completion, the document it answers, and that document's gold, which no reward sees.
+
+    `messages` are an agent's whole chat, and `score` is its environment's, which stands in for the
+    task's reward and checks.
+    """
 
     row: str  # the document's id
     document: str
     text: str
     gold: KnownAnswer | None = None
+    messages: tuple[Mapping[str, Any], ...] = ()
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ def rewarded(task: Task) -> tuple[str, ...]:
     """Return the names of the checks that make the reward.
 
     None of the audit, none that needs gold, and no check at all where the task has a `reward`.
-    Raises ConfigError where nothing would be left to reward.
+    Raises ConfigError where nothing would be left to reward, and no environment scores.
     """
     if task.reward is not None:
         return ()
@@ -96,7 +105,7 @@ def rewarded(task: Task) -> tuple[str, ...]:
         for name, (check, _) in task.checks.items()
         if name not in task.audit and not check_needs(check, "gold")
     ]
-    if not names:
+    if not names and task.environment is None:
         step = "Add a check that needs no gold, or a `reward` function, to the task."
         raise ConfigError(
             f"task {task.name!r} has nothing to reward: gold never is.", next_step=step
@@ -161,12 +170,7 @@ class Rewarder:
             return Fault(error.what, error.where, error.next_step, self._index, shown)
 
     def _judge(self, asked: Sequence[Asked]) -> list[Judged]:
-        if self._task.reward is not None:
-            rewards: list[tuple[float | None, Mapping[str, float]]] = [
-                (reward, {}) for reward in self._ask(asked)
-            ]
-        else:
-            rewards = [self._grade(self._rewarding, asked, i, None) for i in range(len(asked))]
+        rewards = self._rewards(asked)
         judged = []
         for i, (one, (reward, parts)) in enumerate(zip(asked, rewards, strict=True)):
             right = self._right(one)
@@ -179,6 +183,25 @@ class Rewarder:
             judged.append(Judged(reward, {**parts, **checked}, audit, right))
         return judged
 
+    def _rewards(
+        self, asked: Sequence[Asked]
+    ) -> Sequence[tuple[float | None, Mapping[str, float]]]:
+        """Return each completion's reward, and the scores that make it."""
+        scored = [
+            None if one.score is None else (one.score, {ENVIRONMENT: one.score}) for one in asked
+        ]
+        if all(scored):
+            return [each for each in scored if each]
+        judged: list[tuple[float | None, Mapping[str, float]]]
+        if self._task.reward is not None:
+            judged = [(reward, {}) for reward in self._ask(asked)]
+        elif self._rewarding is None:
+            what = "the environment gave no score, and no check is rewarded."
+            raise ConfigError(what, where=f"task {self._task.name!r}", next_step=SCORE)
+        else:
+            judged = [self._grade(self._rewarding, asked, i, None) for i in range(len(asked))]
+        return [own or given for own, given in zip(scored, judged, strict=True)]
+
     def _grade(
         self, task: Task | None, asked: Sequence[Asked], index: int, gold: KnownAnswer | None
     ) -> tuple[float, Mapping[str, float]]:
@@ -186,7 +209,7 @@ class Rewarder:
         if task is None:
             return 0.0, {}
         self._index, one = index, asked[index]
-        grade = task.grade(one.document, one.text, gold, row=one.row)
+        grade = task.grade(one.document, one.text, gold, row=one.row, messages=one.messages)
         return float(grade.score), {
             str(name): float(part.score) for name, part in grade.parts.items()
         }

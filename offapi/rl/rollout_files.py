@@ -1,8 +1,9 @@
 """Rollouts as graded traces on disk, and graded traces as rollouts for offline training.
 
 A row of a run's own rollouts holds the token ids and behaviour logprobs in `source`, so that
-importance weights are exact. Other traces have neither: the ratio is then 1, and a group's best
-traces count as 1, the others as 0. Left out: traces with tools or several turns.
+importance weights are exact; one of an agent's episode holds its segments. Other traces have
+neither: the ratio is then 1, and a group's best traces count as 1, the others as 0. Left out:
+traces of several turns that are no run's own.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from offapi.agent.episode import AgentEpisode
 from offapi.backend import Completion, Finish
 from offapi.chat.chat import Chat
 from offapi.data import traces
 from offapi.data.documents import Document
 from offapi.data.traces import Trace
+from offapi.episodes import Segment
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.rl.reward_pool import Judged
-from offapi.rl.rollouts import Prompt, Rollout, RolloutGroup
+from offapi.rl.rollouts import Drawn, Prompt, Rollout, RolloutGroup
 from offapi.task import Task
 
 FOLDER = "rollouts"
@@ -41,8 +44,8 @@ def encode(groups: Sequence[RolloutGroup], task: Task, step: int) -> bytes:
 def read(path: Path, task: Task, chat: Chat) -> list[RolloutGroup]:
     """Return the groups of two traces or more in a file, or in a run's folder of them.
 
-    Raises DataError for a trace without a grade, or with tools or several turns, and where no group
-    is left.
+    Raises DataError for a trace without a grade, or with several turns that are no run's own, and
+    where no group is left.
     """
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     by_prompt: dict[tuple[Path, str], list[Trace]] = {}
@@ -52,8 +55,8 @@ def read(path: Path, task: Task, chat: Chat) -> list[RolloutGroup]:
                 raise DataError.at(
                     f"trace {trace.id!r} has no grade.", path=file, field="grade", next_step=GRADE
                 )
-            if not trace.single_shot:
-                step = "Use traces of one question and one answer."
+            if not (trace.single_shot or _segments(trace)):
+                step = "Use traces of one question and one answer, or a run's own rollouts."
                 raise DataError.at(
                     f"trace {trace.id!r} has several turns.", path=file, next_step=step
                 )
@@ -74,6 +77,12 @@ def read(path: Path, task: Task, chat: Chat) -> list[RolloutGroup]:
 
 
 def _trace(name: str, group: RolloutGroup, i: int, rollout: Rollout, task: Task) -> Trace:
+    checks = {name: {"score": score, "reason": ""} for name, score in rollout.judged.parts.items()}
+    grade = {"score": rollout.reward, "checks": checks}
+    if rollout.episode is not None:
+        source = {**_source(rollout.episode), "audit": dict(rollout.judged.audit)}
+        tools, messages = task.tool_schemas, rollout.episode.messages
+        return Trace(f"{name}#{i}", messages, tools, group=name, source=source, grade=grade)
     answer = {"role": "assistant", "content": rollout.text}
     source = {
         "tokens": list(rollout.completion.tokens),
@@ -83,8 +92,6 @@ def _trace(name: str, group: RolloutGroup, i: int, rollout: Rollout, task: Task)
         "finish": rollout.completion.finish,
         "audit": dict(rollout.judged.audit),
     }
-    checks = {name: {"score": score, "reason": ""} for name, score in rollout.judged.parts.items()}
-    grade = {"score": rollout.reward, "checks": checks}
     return Trace(
         f"{name}#{i}",
         (*task.messages(group.prompt.row.text), answer),
@@ -94,9 +101,55 @@ def _trace(name: str, group: RolloutGroup, i: int, rollout: Rollout, task: Task)
     )
 
 
+def _source(episode: AgentEpisode) -> dict[str, Any]:
+    """Return what an episode was, token by token; seconds would differ between equal runs."""
+    segments = [
+        {
+            "tokens": list(segment.tokens),
+            "sampled": segment.sampled,
+            # logprobs of a truncated distribution are not reusable
+            "logprobs": list(segment.logprobs)
+            if segment.logprobs and segment.sampling_mask is None
+            else None,
+        }
+        for segment in episode.segments
+    ]
+    return {
+        "segments": segments,
+        "finish": episode.finish,
+        "rewards": list(episode.rewards),
+        "tool_calls": episode.tool_calls,
+        "tool_errors": episode.tool_errors,
+        "malformed": episode.malformed,
+    }
+
+
+def _segments(trace: Trace) -> tuple[Segment, ...]:
+    """Return the segments of an agent's own rollout; none of another trace."""
+    stored = (trace.source or {}).get("segments") or ()
+    return tuple(
+        Segment(tuple(one["tokens"]), one["sampled"], one["logprobs"] and tuple(one["logprobs"]))
+        for one in stored
+    )
+
+
+def _stored_episode(trace: Trace, segments: tuple[Segment, ...]) -> AgentEpisode:
+    source: Mapping[str, Any] = trace.source or {}
+    finish = source["finish"]
+    turns = tuple(
+        Completion(each.tokens, each.logprobs or (), "length" if finish == "length" else "stop")
+        for each in segments
+        if each.sampled
+    )
+    counts = (source["tool_calls"], source["tool_errors"], source["malformed"])
+    rewards = tuple(source["rewards"])
+    return AgentEpisode(0, 0, segments, turns, trace.messages, finish, *counts, 0.0, rewards)
+
+
 def _group(members: Sequence[Trace], chat: Chat) -> RolloutGroup:
     first = members[0]
-    asked = chat.prompt(first.messages[:-1], id=first.id)
+    kept = _segments(first)
+    asked = kept[0].tokens if kept else chat.prompt(first.messages[:-1], id=first.id)
     rollouts = [_rollout(trace, chat, asked) for trace in members]
     if not all(rollout.completion.logprobs for rollout in rollouts):
         best = max(rollout.reward or 0.0 for rollout in rollouts)
@@ -109,6 +162,11 @@ def _group(members: Sequence[Trace], chat: Chat) -> RolloutGroup:
 def _rollout(trace: Trace, chat: Chat, asked: Sequence[int]) -> Rollout:
     source: Mapping[str, Any] = trace.source or {}
     grade = cast(Mapping[str, Any], trace.grade)
+    parts = {name: float(check["score"]) for name, check in (grade.get("checks") or {}).items()}
+    judged = Judged(float(grade["score"]), parts, source.get("audit") or {})
+    if segments := _segments(trace):
+        drawn = Drawn.of(_stored_episode(trace, segments))
+        return Rollout(drawn.completion, drawn.text, judged, judged.reward, drawn.episode)
     tokens_T = tuple(source.get("tokens") or ())
     logprobs_T = tuple(source.get("logprobs") or ())
     if not tokens_T or chat.answer_text(asked, tokens_T) != trace.messages[-1]["content"]:
@@ -117,7 +175,5 @@ def _rollout(trace: Trace, chat: Chat, asked: Sequence[int]) -> Rollout:
         logprobs_T = ()
     elif len(tokens_T) != len(logprobs_T):
         logprobs_T = ()
-    parts = {name: float(check["score"]) for name, check in (grade.get("checks") or {}).items()}
-    judged = Judged(float(grade["score"]), parts, source.get("audit") or {})
     finish: Finish = "length" if source.get("finish") == "length" else "stop"
     return Rollout(Completion(tokens_T, logprobs_T, finish), trace.answer, judged, judged.reward)

@@ -1,7 +1,7 @@
 """Groups of completions with their rewards: sampled by the backend, scored in parallel.
 
 A completion whose reward is None is left out of its group: no advantage, no loss. Left out:
-episodes of several turns.
+how an agent's episodes are run, see `offapi.rl.agent_rollouts`.
 
 Shape suffixes in this package: `_P` prompts, `_G` rewarded completions of a group, `_T` tokens of a
 completion, `_L` looks (evaluations) at the held-out documents, each of which is a prompt.
@@ -9,9 +9,15 @@ completion, `_L` looks (evaluations) at the held-out documents, each of which is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from offapi.agent.episode import AgentEpisode
+from offapi.agent.unfinished import AgentAsk
 from offapi.backend import Backend, Completion, Sampling
 from offapi.chat.chat import Chat
 from offapi.constrain import Constraints
@@ -21,25 +27,61 @@ from offapi.episodes import Episode, Floats, Segment
 from offapi.errors import ConfigError
 from offapi.policy_loss import Experience, PolicyLoss
 from offapi.randomness import order
+from offapi.rl.agent_rollouts import (
+    AgentSampler,
+    by_token,
+    learned_segments,
+    returns,
+    sampled_tokens,
+    turn_groups,
+)
 from offapi.rl.reward_pool import Asked, Judged, Rewards
+from offapi.task.task import Message
+
+Credit = Literal["episode", "turn"]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A document and the tokens that ask for its answer."""
+    """A document, and the messages and tokens that ask for its answer."""
 
     row: Document
     tokens: tuple[int, ...]
+    messages: tuple[Message, ...] = ()  # only an agent's are used
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion, its checks' scores, and the reward it is trained on (None: it has none)."""
+    """One completion, its checks' scores, and the reward it is trained on (None: it has none).
+
+    An agent's episode is one too: the completion is then all that was sampled in it.
+    """
 
     completion: Completion
     text: str
     judged: Judged
     reward: float | None
+    episode: AgentEpisode | None = None
+
+    @property
+    def returns_K(self) -> NDArray[np.float64]:
+        """The reward to go of each turn; of a single answer its reward."""
+        steps = self.episode.rewards if self.episode else (0.0,)
+        return returns(steps, (self.reward or 0.0) - sum(steps))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was sampled: a completion with its text, or an episode."""
+
+    completion: Completion
+    text: str
+    episode: AgentEpisode | None = None
+
+    @classmethod
+    def of(cls, episode: AgentEpisode) -> Drawn:
+        """Return an episode as what was sampled."""
+        return cls(sampled_tokens(episode), episode.text, episode)
 
 
 @dataclass(frozen=True)
@@ -76,6 +118,7 @@ class Sampler:
     sampling: Sampling
     overlong: int = 0
     constraints: Constraints | None = None  # what bounds every completion
+    agent: AgentSampler | None = None  # None: each completion is one answer
 
     def groups(self, prompts: Sequence[Prompt], step: int) -> list[RolloutGroup]:
         """Return a group for each of `prompts`, in order; `step` keys the random stream.
@@ -83,34 +126,61 @@ class Sampler:
         Raises what rewarding raises.
         """
         sampling = replace(self.sampling, step=step)
-        completions, rewards = {}, {}
+        found, rewards = {}, {}
+        for at, drawn in self._drawn(prompts, sampling):
+            asked = [self.asked(prompts[at], one) for one in drawn]
+            found[at], rewards[at] = drawn, self.rewards.submit(asked)
+        groups = []
+        for i, prompt in enumerate(prompts):
+            pairs = zip(found[i], rewards[i].result(), strict=True)
+            rollouts = tuple(self._rollout(one, judged) for one, judged in pairs)
+            groups.append(RolloutGroup(prompt, rollouts))
+        return groups
+
+    def _drawn(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, list[Drawn]]]:
+        """Yield each prompt's index with its completions or episodes, as groups finish."""
+        if self.agent is not None:
+            asks = [
+                AgentAsk(prompt.row, prompt.messages, key, self.n)
+                for key, prompt in enumerate(prompts)
+            ]
+            for at, episodes in self.agent.groups(self.backend, asks, sampling):
+                yield at, [Drawn.of(episode) for episode in episodes]
+            return
         tokens = [prompt.tokens for prompt in prompts]
         starts = self._starts(prompts)
         for group in self.backend.rollout(tokens, self.n, sampling, starts=starts):
             asked = tokens[group.prompt]
             texts = [self.chat.answer_text(asked, each.tokens) for each in group.completions]
-            rewards[group.prompt] = self.rewards.submit(
-                [self.asked(prompts[group.prompt], text) for text in texts]
+            yield (
+                group.prompt,
+                [
+                    Drawn(completion, text)
+                    for completion, text in zip(group.completions, texts, strict=True)
+                ],
             )
-            completions[group.prompt] = tuple(zip(group.completions, texts, strict=True))
-        groups = []
-        for i, prompt in enumerate(prompts):
-            pairs = zip(completions[i], rewards[i].result(), strict=True)
-            rollouts = tuple(
-                Rollout(completion, text, judged, self._shaped(completion, judged.reward))
-                for (completion, text), judged in pairs
-            )
-            groups.append(RolloutGroup(prompt, rollouts))
-        return groups
+
+    def _rollout(self, drawn: Drawn, judged: Judged) -> Rollout:
+        reward = self._shaped(drawn.completion, judged.reward)
+        if drawn.episode is not None and reward is not None:
+            reward += sum(drawn.episode.rewards)
+        if not drawn.completion.tokens:  # a prompt that left no room for a turn
+            reward = None
+        return Rollout(drawn.completion, drawn.text, judged, reward, drawn.episode)
 
     def _starts(self, prompts: Sequence[Prompt]) -> list[StartMatcher | None] | None:
         if self.constraints is None:
             return None
         return [self.constraints.start(prompt.row.text) for prompt in prompts]
 
-    def asked(self, prompt: Prompt, text: str) -> Asked:
+    def asked(self, prompt: Prompt, drawn: Drawn | Rollout) -> Asked:
         """Return what the rewarding processes get; gold is for the audit alone."""
-        return Asked(prompt.row.id, prompt.row.text, text, prompt.row.gold)
+        row, episode = prompt.row, drawn.episode
+        if episode is None:
+            return Asked(row.id, row.text, drawn.text, row.gold)
+        return Asked(row.id, row.text, drawn.text, row.gold, episode.messages, episode.score)
 
     def _shaped(self, completion: Completion, reward: float | None) -> float | None:
         """Return `reward` less the soft overlong punishment (arXiv 2503.14476, equation 13)."""
@@ -161,12 +231,18 @@ def sample(
 
 
 def experiences(
-    backend: Backend, groups: Sequence[RolloutGroup], loss: PolicyLoss, *, offline: bool = False
+    backend: Backend,
+    groups: Sequence[RolloutGroup],
+    loss: PolicyLoss,
+    *,
+    offline: bool = False,
+    credit: Credit = "episode",
 ) -> list[Experience]:
     """Return each rewarded completion with its advantage and the reference's logprobs.
 
     Group by group. `offline`: an earlier policy sampled them, whose logprobs, where known, are the
-    old ones. Raises ConfigError for a reward that the rule cannot take.
+    old ones. With `credit` "turn", each turn's tokens have an advantage of their own: see
+    docs/agents.md. Raises ConfigError for a reward that the rule cannot take.
     """
     if loss.shape.advantage == "mean":
         _refuse_negative(groups, loss)
@@ -175,20 +251,41 @@ def experiences(
         return []
     episodes = [_episode(group, i) for group in judged for i in range(len(group.rewarded))]
     references = backend.score(episodes, by="reference", temperature=loss.temperature)
-    rewards_PG = [group.rewards_G for group in judged]
-    advantages_PG = backend.advantages(rewards_PG, loss.rule)
-    advantages = [float(value) for advantages_G in advantages_PG for value in advantages_G]
+    advantages = _by_turn if credit == "turn" else _by_episode
     batch = []
-    for episode, advantage, reference_T in zip(episodes, advantages, references, strict=True):
+    pairs = zip(episodes, advantages(backend, judged, loss), references, strict=True)
+    for episode, (advantage, by_token_T), reference_T in pairs:
         old_T = episode.behaviour if offline else None
-        batch.append(Experience(episode, advantage, old=old_T, reference=reference_T))
+        batch.append(Experience(episode, advantage, old_T, reference_T, by_token_T))
     return batch
+
+
+Advantage = tuple[float, Floats | None]  # an episode's, and its tokens' own
+
+
+def _by_episode(
+    backend: Backend, groups: Sequence[RolloutGroup], loss: PolicyLoss
+) -> list[Advantage]:
+    advantages_PG = backend.advantages([group.rewards_G for group in groups], loss.rule)
+    return [(float(value), None) for advantages_G in advantages_PG for value in advantages_G]
+
+
+def _by_turn(backend: Backend, groups: Sequence[RolloutGroup], loss: PolicyLoss) -> list[Advantage]:
+    """Compare each turn's reward to go with the group's at the same turn, by the rule's formula."""
+    found: list[Advantage] = []
+    for group in groups:
+        compared = turn_groups([rollout.returns_K for rollout in group.rewarded])
+        advantages_KG = np.array(backend.advantages(compared, loss.rule))
+        for rollout, own_K in zip(group.rewarded, advantages_KG.T.tolist(), strict=True):
+            own_T = None if rollout.episode is None else by_token(own_K, rollout.episode)
+            found.append((own_K[0], own_T))
+    return found
 
 
 def _refuse_negative(groups: Sequence[RolloutGroup], loss: PolicyLoss) -> None:
     """Raise ConfigError for rewards below 0, whose mean would flip the advantages' signs."""
     for group in groups:
-        low = min(group.rewards_G, default=0.0)
+        low = min((float(one.returns_K.min()) for one in group.rewarded), default=0.0)
         if low < 0:
             what = (
                 f"{group.prompt.row.id!r} has an answer with reward {low:g}, and {loss.rule}"
@@ -212,7 +309,10 @@ def carry_old(batch: Sequence[Experience], logprobs: Sequence[Floats | None]) ->
 
 
 def _episode(group: RolloutGroup, i: int) -> Episode:
-    completion = group.rewarded[i].completion
+    rollout = group.rewarded[i]
+    if rollout.episode is not None:
+        return Episode(f"{group.prompt.row.id}#{i}", learned_segments(rollout.episode))
+    completion = rollout.completion
     logprobs, mask = completion.logprobs or None, completion.sampling_mask
     sampled = Segment(completion.tokens, True, logprobs, mask)
     return Episode(f"{group.prompt.row.id}#{i}", (Segment(group.prompt.tokens, False), sampled))

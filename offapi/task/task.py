@@ -181,14 +181,24 @@ class Task:
         return self._grade(trace.document, self.read_trace(trace), context, trace.id)
 
     def grade(
-        self, document: str, text: str, gold: KnownAnswer | None = None, *, row: str = ""
+        self,
+        document: str,
+        text: str,
+        gold: KnownAnswer | None = None,
+        *,
+        row: str = "",
+        messages: Sequence[Mapping[str, Any]] = (),
     ) -> Grade:
         """Grade the answer `text` for `document`; `row` names it in errors.
+
+        `messages` are an agent's whole chat, for checks that look at its calls.
 
         Raise ConfigError when a check raises or returns no score in [0, 1]: a faulty check never
         gives a score.
         """
-        return self._grade(document, self.read_answer(text), self._context(gold), row)
+        tools = self.tool_schemas if messages else ()
+        context = self._context(gold, messages, tools)
+        return self._grade(document, self.read_answer(text), context, row)
 
     def read_answer(self, text: str) -> Answer:
         """Read a model's words as this task's answer: see `offapi.checks.answer_reading`."""

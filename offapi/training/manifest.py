@@ -26,6 +26,7 @@ DIGITS = 12  # of a hash in a folder's name
 # Keys that version 0.1 did not have, with what it did: so its runs resume and its arms are found.
 LATER: dict[str, Any] = {
     "constrain": "off",
+    "credit": "episode",
     "checkpointing": "auto",
     "escalated": False,
     "shard": False,
