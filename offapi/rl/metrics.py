@@ -54,12 +54,17 @@ def _of_episodes(episodes: Sequence[AgentEpisode]) -> dict[str, float]:
     if not episodes:
         return {}
     finishes = [episode.finish for episode in episodes]
+    turns = [len(episode.turns) for episode in episodes]
+    calls = [episode.tool_calls for episode in episodes]
+    errors = [episode.tool_errors for episode in episodes]
+    malformed = [episode.malformed for episode in episodes]
+    shares = {f"finish/{name}": finishes.count(name) / len(finishes) for name in FINISHES}
     return {
-        "episodes/turns": fmean(len(episode.turns) for episode in episodes),
-        "episodes/tool_calls": fmean(episode.tool_calls for episode in episodes),
-        "episodes/tool_errors": fmean(episode.tool_errors for episode in episodes),
-        "episodes/malformed_calls": fmean(episode.malformed for episode in episodes),
-        **{f"finish/{name}": finishes.count(name) / len(finishes) for name in FINISHES},
+        "episodes/turns": fmean(turns),
+        "episodes/tool_calls": fmean(calls),
+        "episodes/tool_errors": fmean(errors),
+        "episodes/malformed_calls": fmean(malformed),
+        **shares,
     }
 
 

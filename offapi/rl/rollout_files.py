@@ -3,7 +3,7 @@
 A row of a run's own rollouts holds the token ids and behaviour logprobs in `source`, so that
 importance weights are exact; one of an agent's episode holds its segments. Other traces have
 neither: the ratio is then 1, and a group's best traces count as 1, the others as 0. Left out:
-traces of several turns that are no run's own.
+traces of several turns from elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from offapi.episodes import Segment
 from offapi.errors import DataError
 from offapi.files import jsonl
 from offapi.rl.reward_pool import Judged
-from offapi.rl.rollouts import Drawn, Prompt, Rollout, RolloutGroup
+from offapi.rl.rollouts import DrawnAnswer, Prompt, Rollout, RolloutGroup
 from offapi.task import Task
 
 FOLDER = "rollouts"
@@ -44,8 +44,8 @@ def encode(groups: Sequence[RolloutGroup], task: Task, step: int) -> bytes:
 def read(path: Path, task: Task, chat: Chat) -> list[RolloutGroup]:
     """Return the groups of two traces or more in a file, or in a run's folder of them.
 
-    Raises DataError for a trace without a grade, or with several turns that are no run's own, and
-    where no group is left.
+    Raises DataError for a trace without a grade, or with several turns from elsewhere, and where no
+    group is left.
     """
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     by_prompt: dict[tuple[Path, str], list[Trace]] = {}
@@ -165,7 +165,7 @@ def _rollout(trace: Trace, chat: Chat, asked: Sequence[int]) -> Rollout:
     parts = {name: float(check["score"]) for name, check in (grade.get("checks") or {}).items()}
     judged = Judged(float(grade["score"]), parts, source.get("audit") or {})
     if segments := _segments(trace):
-        drawn = Drawn.of(_stored_episode(trace, segments))
+        drawn = DrawnAnswer.of(_stored_episode(trace, segments))
         return Rollout(drawn.completion, drawn.text, judged, judged.reward, drawn.episode)
     tokens_T = tuple(source.get("tokens") or ())
     logprobs_T = tuple(source.get("logprobs") or ())

@@ -71,7 +71,7 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnAnswer:
     """What was sampled: a completion with its text, or an episode."""
 
     completion: Completion
@@ -79,7 +79,7 @@ class Drawn:
     episode: AgentEpisode | None = None
 
     @classmethod
-    def of(cls, episode: AgentEpisode) -> Drawn:
+    def of(cls, episode: AgentEpisode) -> DrawnAnswer:
         """Return an episode as what was sampled."""
         return cls(sampled_tokens(episode), episode.text, episode)
 
@@ -139,7 +139,7 @@ class Sampler:
 
     def _drawn(
         self, prompts: Sequence[Prompt], sampling: Sampling
-    ) -> Iterator[tuple[int, list[Drawn]]]:
+    ) -> Iterator[tuple[int, list[DrawnAnswer]]]:
         """Yield each prompt's index with its completions or episodes, as groups finish."""
         if self.agent is not None:
             asks = [
@@ -147,7 +147,7 @@ class Sampler:
                 for key, prompt in enumerate(prompts)
             ]
             for at, episodes in self.agent.groups(self.backend, asks, sampling):
-                yield at, [Drawn.of(episode) for episode in episodes]
+                yield at, [DrawnAnswer.of(episode) for episode in episodes]
             return
         tokens = [prompt.tokens for prompt in prompts]
         starts = self._starts(prompts)
@@ -157,12 +157,12 @@ class Sampler:
             yield (
                 group.prompt,
                 [
-                    Drawn(completion, text)
+                    DrawnAnswer(completion, text)
                     for completion, text in zip(group.completions, texts, strict=True)
                 ],
             )
 
-    def _rollout(self, drawn: Drawn, judged: Judged) -> Rollout:
+    def _rollout(self, drawn: DrawnAnswer, judged: Judged) -> Rollout:
         reward = self._shaped(drawn.completion, judged.reward)
         if drawn.episode is not None and reward is not None:
             reward += sum(drawn.episode.rewards)
@@ -175,7 +175,7 @@ class Sampler:
             return None
         return [self.constraints.start(prompt.row.text) for prompt in prompts]
 
-    def asked(self, prompt: Prompt, drawn: Drawn | Rollout) -> Asked:
+    def asked(self, prompt: Prompt, drawn: DrawnAnswer | Rollout) -> Asked:
         """Return what the rewarding processes get; gold is for the audit alone."""
         row, episode = prompt.row, drawn.episode
         if episode is None:

@@ -19,7 +19,7 @@ from offapi.rl import rollout_files
 from offapi.rl.agent_rollouts import returns, sampled_tokens, turn_groups
 from offapi.rl.metrics import of_rollouts
 from offapi.rl.reward_pool import Judged
-from offapi.rl.rollouts import Drawn, Prompt, Rollout, RolloutGroup, Sampled, experiences
+from offapi.rl.rollouts import DrawnAnswer, Prompt, Rollout, RolloutGroup, Sampled, experiences
 
 ASKED = ({"role": "system", "content": "s"}, {"role": "user", "content": "d"})
 
@@ -42,7 +42,7 @@ def group(*finals: tuple[tuple[float, ...], float]) -> RolloutGroup:
     """Return a group of episodes with these rewards of their turns, and final rewards."""
     rollouts = []
     for steps, final in finals:
-        drawn = Drawn.of(episode(steps))
+        drawn = DrawnAnswer.of(episode(steps))
         judged = Judged(final, {"right": final}, {})
         rollouts.append(
             Rollout(drawn.completion, drawn.text, judged, final + sum(steps), drawn.episode)
@@ -93,7 +93,7 @@ def test_each_turn_is_compared_with_the_groups_turns(credit: Any) -> None:
 
 def test_what_follows_the_last_sampled_token_is_not_learned() -> None:
     ended = episode((0.0, 0.0), "turns")
-    drawn = Drawn.of(ended)
+    drawn = DrawnAnswer.of(ended)
     assert drawn.completion.finish == "length"
     assert sampled_tokens(episode((0.0,), "done")).finish == "stop"
     assert drawn.text == ""
