@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SIZES: dict[Split, int] = {"train": 48, "val": 16, "test": 24}
 TRACES = 72
 RECIPES = ("distill.toml", "sft.toml", "filtered_sft.toml", "grpo.toml", "compare.toml")
-EXAMPLES = ("invoices", "vendor-agent")
+EXAMPLES = ("invoices", "vendor-agent", "long-document")
 WRONG_EVERY = 6  # one made-up trace in six has a total that is not in its document
 DOCSTRING = '''"""What to extract, how answers are checked, and a few worked examples. Make it your task.
 
@@ -71,8 +71,9 @@ Then make it yours, one piece at a time:
 @click.option(
     "--example",
     type=click.Choice(EXAMPLES),
-    help="Which example to copy: invoices, answered at once, or vendor-agent, an agent with tools and a"
-    " register.  [default: the one that FOLDER is called after, or else invoices]",
+    help="Which example to copy: invoices, answered at once; vendor-agent, an agent that searches a"
+    " register; long-document, one that reads in parts.  [default: the one that FOLDER is called after, or"
+    " else invoices]",
 )
 @click.option(
     "--from",
@@ -110,8 +111,8 @@ def command(
     from your rows: instructions from their system prompt, the answer's fields from the answers, checks
     by type, worked examples, and rows held out to validate and test on. It says what it inferred, from
     how many rows, and what is uncertain. Without --from, the folder is a copy of the demo's task with
-    generated documents; its README says what to replace, one piece at a time. The example vendor-agent
-    is a task with tools.
+    generated documents; its README says what to replace, one piece at a time. The examples
+    vendor-agent and long-document are tasks with tools.
 
     \b
     Examples:
@@ -131,19 +132,26 @@ def command(
     if source is not None:
         _from_rows(output, folder, source, text, answers)
         return
-    if (example or folder.name) == "vendor-agent":
-        from offapi.demo.vendor_agent.folder import folder_files
-
-        contents, following = folder_files(folder), f"see {folder / 'README.md'}"
-    else:
-        contents = task_folder_files(folder)
-        following = (
-            f"offapi train {folder / 'distill.toml'}   (once before it: offapi models add demo)"
-        )
+    example = example or (folder.name if folder.name in EXAMPLES else EXAMPLES[0])
+    contents, following = _example(example, folder)
     write_folder(folder, contents)
     output.say(f"Wrote {', '.join(contents)} into {folder}.")
     output.say(f"Next: {following}")
     output.result({"folder": str(folder), "files": list(contents)})
+
+
+def _example(name: str, folder: Path) -> tuple[dict[str, bytes], str]:
+    """Return the files of an example's folder, and what to do next."""
+    from offapi.demo.agent_folders import long_document_files, vendor_agent_files
+
+    if name == "invoices":
+        recipe = folder / "distill.toml"
+        return (
+            task_folder_files(folder),
+            f"offapi train {recipe}   (once before it: offapi models add demo)",
+        )
+    files = vendor_agent_files if name == "vendor-agent" else long_document_files
+    return files(folder), f"see {folder / 'README.md'}"
 
 
 def _from_rows(

@@ -37,7 +37,7 @@ def load_task(path: Path) -> Task:
             f"cannot read the task file: {error.strerror}.", where=str(path), next_step=hint
         ) from None
     module = ModuleType(f"offapi_task_{path.stem}")
-    module.__file__ = str(path)
+    module.__file__ = str(path.absolute())  # a tool may run in another folder
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
@@ -48,7 +48,8 @@ def load_task(path: Path) -> Task:
         if task is not None:
             what = f"`task` must be an offapi.Task, got a {type(task).__name__}."
         raise ConfigError(what, where=str(path), next_step="Write `task = offapi.Task(...)` in it.")
-    return replace(task, bind=located(task.bind, path.parent)) if task.bind else task
+    bind = located(task.bind, path.parent) if task.bind else task.bind
+    return replace(task, bind=bind, file=path.absolute())
 
 
 def _fault(path: Path, error: BaseException) -> OffapiError:

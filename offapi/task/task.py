@@ -10,6 +10,7 @@ import functools
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from offapi.checks.answer_reading import read_answer, read_text, read_trace

@@ -48,10 +48,11 @@ def _query(document: Document, gold: Mapping[str, Any], tried: int) -> str:
 
 def _printed(text: str, name: str) -> str:
     """Return the words of a line of `text` that are most like `name`."""
-    parts = [line.strip(" *:-") for line in text.splitlines()]
-    parts += [part.strip() for line in parts for part in line.split(" - ")]
-    parts += [line.split(":")[-1].strip() for line in parts]
-    return max(filter(None, parts), key=lambda part: fuzz.ratio(part.lower(), name.lower()))
+    parts: list[str] = []
+    for words in map(str.split, text.splitlines()):
+        for start in range(len(words)):
+            parts += [" ".join(words[start:end]) for end in range(start + 1, len(words) + 1)]
+    return max(parts, key=lambda part: fuzz.ratio(part.lower(), name.lower())).strip(" *:-")
 
 
 def _found(results: Sequence[str]) -> list[Mapping[str, Any]]:

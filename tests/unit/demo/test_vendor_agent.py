@@ -121,5 +121,6 @@ def test_the_folder_is_a_task_with_tools(tmp_path: Path) -> None:
     with closing(sqlite3.connect(folder / "register.db")) as database:
         assert database.execute("SELECT count(*) FROM vendors").fetchone() == (5000,)
     assert str(folder / "demonstrate.py") in (folder / "README.md").read_text()
-    again = CliRunner().invoke(cli, ["init", str(tmp_path / "x"), "--example", "invoices"])
-    assert (tmp_path / "x/distill.toml").exists(), again.output
+    for example, file in (("invoices", "distill.toml"), ("long-document", "demonstrate.py")):
+        done = CliRunner().invoke(cli, ["init", str(tmp_path / example[:4]), "--example", example])
+        assert (tmp_path / example[:4] / file).exists(), done.output

@@ -1,0 +1,1 @@
+"""The example `long-document`: an answer that stands in one place of many pages."""
