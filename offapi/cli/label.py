@@ -12,6 +12,7 @@ import click
 
 from offapi.cli.backend_option import backend_option
 from offapi.cli.constrain_option import constrain_option
+from offapi.cli.label_agent import label_with_agent
 from offapi.cli.output import Output, options
 from offapi.cli.template_option import template_option
 from offapi.errors import ConfigError, TeacherError
@@ -55,13 +56,15 @@ CONCURRENCY, TIMEOUT = 4, 120.0
     metavar="TEACHER",
     required=True,
     help="Model that labels: local:NAME (a local model), http://HOST:PORT/v1 or https://... (an endpoint"
-    " for chat completions), or recorded (the `recorded_label` of each document).",
+    " for chat completions), or recorded (the `recorded_label` of each document). Of a task with tools also"
+    " script:FILE, Python that writes each turn from the known answer.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Labels file (JSONL). New labels are appended, and documents in it are not asked again.",
+    help="Labels file (JSONL), or of a task with tools its traces. New ones are appended, and documents in"
+    " it are not asked again.",
 )
 @click.option(
     "--shots",
@@ -168,6 +171,20 @@ def command(
     from offapi.teachers.labelling import label_documents
     from offapi.teachers.teacher import parse_teacher
 
+    task, rows = load_task(task_file), read_documents(data)[:limit]
+    say_left_out(output, data)
+    if task.is_agent:
+        label_with_agent(
+            output,
+            task,
+            rows,
+            spec,
+            out,
+            task_file=task_file,
+            retry_failed=retry_failed,
+            settings={"shots": shots, **settings},
+        )
+        return
     unused = [name for name in FOR_ENDPOINTS if settings[name] is not None]
     if parse_teacher(spec).kind != "endpoint" and unused:
         named = ", ".join("--" + name.replace("_", "-") for name in unused)
@@ -175,10 +192,7 @@ def command(
             f"{named} needs an endpoint.",
             next_step="Leave it out, or name a URL with --teacher.",
         )
-    task = load_task(task_file)
     teacher = _teacher(spec, task, out, output, settings)
-    rows = read_documents(data)[:limit]
-    say_left_out(output, data)
     with _watch(output, teacher) as watch:
         tally = label_documents(
             task, rows, teacher, out, shots=shots, retry_failed=retry_failed, watch=watch

@@ -1,0 +1,87 @@
+"""A file of traces that only grows, and the file of failures that stands next to it.
+
+A trace is on disk before the next one is awaited, so a kill loses none. Left out: grading.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from offapi.errors import DataError
+from offapi.files.append import append_whole, remedy
+from offapi.files.lock import open_locked
+
+Key = tuple[str, str, str]  # document, teacher, question
+
+
+class AgentLog:
+    """Traces in `path`, failures in `path` with `.failed` after it, written by one process.
+
+    Raise DataError where a line is not a labelled trace, or the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.failed_path = path, path.with_name(f"{path.name}.failed")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file = open_locked(path, os.O_APPEND)
+        except OSError as error:
+            what = f"cannot open the file of traces: {error.strerror}."
+            raise DataError.at(what, path=path, next_step="Check the path.") from None
+        try:
+            self.done = self._keys(path, torn_is_cut=True)
+            self.failed = self._keys(self.failed_path, torn_is_cut=False)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if os.fstat(self._file).st_size == 0:
+            self.path.unlink(missing_ok=True)
+        os.close(self._file)
+
+    def append(self, row: Mapping[str, Any], *, failed: bool) -> None:
+        """Write one whole line and wait until it is on disk."""
+        line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+        path = self.failed_path if failed else self.path
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            append_whole(file, line, sync=True)
+        except OSError as error:
+            what = f"the trace cannot be written: {error.strerror}."
+            step = f"{remedy(error)} Then run the command again; earlier traces are kept."
+            raise DataError.at(what, path=path, next_step=step) from error
+        finally:
+            os.close(file)
+
+    def _keys(self, path: Path, *, torn_is_cut: bool) -> dict[Key, Mapping[str, Any]]:
+        """Return each line's source by its key; a last line without an end is cut off."""
+        raw = path.read_bytes() if path.exists() else b""
+        *lines, rest = raw.split(b"\n")
+        if rest and torn_is_cut:
+            os.ftruncate(self._file, len(raw) - len(rest))
+        keys = {}
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = orjson.loads(line)
+                source = row["source"]
+                keys[str(row["id"]), source["teacher"], source["question"]] = source
+            except (ValueError, KeyError, TypeError):
+                what = "the line is not a trace that `offapi label` wrote."
+                step = "Name another file with --out. Nothing was changed."
+                raise DataError.at(what, path=path, line=number, next_step=step) from None
+        return keys
