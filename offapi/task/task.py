@@ -100,6 +100,7 @@ class Task:
     tool_seconds: float = 10.0
     max_tool_seconds: float = 60.0
     opening: Callable[[str], str] | None = None  # None: the prompt shows the whole document
+    file: Path | None = field(default=None, compare=False)  # set by `load_task`
 
     def __post_init__(self) -> None:
         validate_task(self)
