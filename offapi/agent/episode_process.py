@@ -1,8 +1,7 @@
-"""The processes in which environments live: one that has loaded the task, and a fork an episode.
+"""The process that has loaded the task, and forks another for each episode.
 
-The prepared process runs the user's code while it loads the task file, and afterwards only this
-file's: it forks, ends and reaps. An episode's process leads a session of its own. Messages between
-it and the trainer are JSON, so that nothing a tool returns is executed. Left out: Windows.
+It runs the user's code while it loads the task file, and afterwards only this file's: it forks,
+ends and reaps. Left out: what a fork does (`offapi.agent.episode_life`), and Windows.
 """
 
 from __future__ import annotations
@@ -10,37 +9,27 @@ from __future__ import annotations
 import ctypes
 import multiprocessing as mp
 import os
-import random
 import shutil
 import signal
 import sys
-import tempfile
-import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
-import orjson
-
-from offapi.agent.messages import read_turn, write_observation
+from offapi.agent.episode_life import EpisodeHome, live_one_episode
 from offapi.data.documents import Document
-from offapi.errors import ConfigError, OffapiError, error_sentence
+from offapi.errors import ConfigError, OffapiError
 from offapi.network.helper_log import Journal
 from offapi.task import Task, load_task
-from offapi.tools.environment import Environment
 from offapi.tools.mcp_server import McpSource
 from offapi.tools.offered import KnownTools, Schemas, schemas_by_source
-from offapi.tools.results import cut_messages
-from offapi.tools.tool_environment import ToolEnvironment
 from offapi.workers import spawn
 from offapi.workers.supervised import leave_terminal
 
 _ADOPT = 36  # PR_SET_CHILD_SUBREAPER
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 @dataclass(frozen=True)
@@ -82,6 +71,7 @@ def serve_episodes(
     """Load the task, then open and end episodes until `control` ends."""
     journal.keep()
     leave_terminal()
+    os.environ.pop("PYTHONHASHSEED", None)  # it has done its work; programs start without it
     starter = mp.parent_process()
     assert starter is not None
     assert starter.pid is not None
@@ -98,20 +88,10 @@ def serve_episodes(
     if sys.platform == "linux":  # what leaves an episode's group is this process's to end
         ctypes.CDLL(None).prctl(_ADOPT, 1)
     limits = ToolLimits(task.tool_seconds, task.max_tool_seconds, task.environment is not None)
-    home = _Home(task, schemas, task_file, scratch)
+    home = EpisodeHome(task, schemas, task_file, scratch)
     with suppress(EOFError, OSError):
         control.send(limits)
         _Forks(control, reaper, home).serve()
-
-
-@dataclass(frozen=True)
-class _Home:
-    """What all episodes are made from."""
-
-    task: Task
-    schemas: tuple[Schemas, ...]  # by source
-    task_file: Path
-    scratch: Path
 
 
 def _schemas(task: Task) -> tuple[Schemas, ...]:
@@ -154,7 +134,7 @@ def _schemas(task: Task) -> tuple[Schemas, ...]:
 class _Forks:
     """The episodes' processes that live, by number."""
 
-    def __init__(self, control: Connection, reaper: int, home: _Home) -> None:
+    def __init__(self, control: Connection, reaper: int, home: EpisodeHome) -> None:
         self._control, self._reaper, self._home = control, reaper, home
         self._live: dict[int, int] = {}
         self._before = set(_children())
@@ -177,7 +157,7 @@ class _Forks:
         if pid == 0:
             self._control.close()
             os.close(self._reaper)
-            _live_one_episode(self._home, asked, Connection(handle))
+            live_one_episode(self._home, Document(asked.id, asked.text), Connection(handle))
         os.close(handle)
         os.write(self._reaper, b"+%d\n" % pid)
         self._live[asked.number] = pid
@@ -218,91 +198,3 @@ def _children() -> list[int]:
         listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
         return [int(pid) for pid in listed.split()]
     return []
-
-
-def _live_one_episode(home: _Home, asked: BeginEpisode, pipe: Connection) -> NoReturn:
-    """Be the episode's process."""
-    try:
-        os.setsid()
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-        folder = home.scratch / str(os.getpid())  # also of temporary files; removed at the end
-        folder.mkdir()
-        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
-        random.seed(0)
-        _Episode(home, pipe).live(Document(asked.id, asked.text))
-    finally:
-        os._exit(0)
-
-
-class _Episode:
-    """One episode in its process: what it is sent, and what it answers."""
-
-    def __init__(self, home: _Home, pipe: Connection) -> None:
-        self._home, self._pipe, self._pid = home, pipe, os.getpid()
-
-    def live(self, document: Document) -> None:
-        self._send({"pid": self._pid})
-        try:
-            environment = self._make()
-            self._send({"opened": list(environment.reset(document))})
-            while "step" in (asked := self._receive()):
-                self._send({"observation": self._step(environment, asked["step"])})
-            score = environment.score(asked["close"])
-            environment.close()
-            self._send({"closed": None if score is None else float(score)})
-        except BaseException as error:  # SystemExit too
-            self._fault(error)
-
-    def _make(self) -> Environment:
-        task, schemas = self._home.task, self._home.schemas
-        if task.environment is not None:
-            return task.environment()
-        return ToolEnvironment(
-            task.tools,
-            schemas,
-            seconds=task.tool_seconds,
-            base=self._home.task_file.parent,
-            on_call=self._on_call,
-        )
-
-    def _step(self, environment: Environment, asked: Any) -> Mapping[str, Any]:
-        turn, started = read_turn(asked), time.perf_counter()
-        try:
-            observation = environment.step(turn)
-        except ConfigError:
-            raise
-        except BaseException as error:  # SystemExit too
-            return {"raised": error_sentence(error), "seconds": time.perf_counter() - started}
-        if not observation.seconds:
-            observation = replace(observation, seconds=time.perf_counter() - started)
-        if self._home.task.environment is not None:  # plain tools' results are cut already
-            observation = replace(observation, messages=cut_messages(observation.messages))
-        return write_observation(observation)
-
-    def _on_call(self, place: int, result: tuple[Mapping[str, Any], bool] | None) -> None:
-        self._send({"call": place} if result is None else {"call": place, "result": result})
-
-    def _fault(self, error: BaseException) -> None:
-        """Say that the task is at fault: its code, not what the model made of it."""
-        if isinstance(error, OffapiError):
-            self._send({"fault": [error.what, error.where, error.next_step]})
-            return
-        step = "Fix it; what a model does must not end an episode in an error."
-        where = str(self._home.task_file)
-        self._send({"fault": [f"the environment raised {error_sentence(error)}", where, step]})
-
-    def _receive(self) -> Any:
-        try:
-            return orjson.loads(self._pipe.recv_bytes())
-        except (EOFError, OSError):
-            os._exit(0)  # the trainer has ended the episode
-
-    def _send(self, message: Mapping[str, Any]) -> None:
-        if os.getpid() != self._pid:
-            os._exit(0)  # a tool forked, and its child came back from the call
-        data = orjson.dumps(message)
-        try:
-            self._pipe.send_bytes(data)
-        except OSError:
-            os._exit(0)

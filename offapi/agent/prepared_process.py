@@ -8,7 +8,8 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,19 @@ def _inherit(duplicate: Any) -> int:
     return int(duplicate.detach())
 
 
+@contextmanager
+def _same_hashes() -> Iterator[None]:
+    """Start processes whose sets of texts have one order, so that a resumed run sees the same."""
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "0"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONHASHSEED"]
+        if before is not None:
+            os.environ["PYTHONHASHSEED"] = before
+
+
 class PreparedProcess:
     """The process, from its start on. Start it in a thread that lives as long as it is needed."""
 
@@ -46,7 +60,8 @@ class PreparedProcess:
         arguments = (theirs, _Descriptor(self._reaper.writing), self._journal, task_file, scratch)
         self._process = context.Process(target=serve_episodes, args=arguments, daemon=True)
         try:
-            spawn.start(self._process, signal.SIGINT, signal.SIGTERM)
+            with _same_hashes():
+                spawn.start(self._process, signal.SIGINT, signal.SIGTERM)
         except BaseException:
             self.end()
             raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,11 +18,12 @@ import pytest
 from offapi.agent.episode_host import Closed, EpisodeHost, Opened
 from offapi.data.documents import Document
 from offapi.errors import ConfigError
+from offapi.network import guard
 from offapi.tools import MalformedCall, Observation, ToolCall, Turn
 from offapi.tools.results import MOST_CHARACTERS
 
 TASK = '''
-import asyncio, os, subprocess, sys, time
+import asyncio, os, random, socket, subprocess, sys, time
 import offapi
 from offapi.checks import Verdict
 
@@ -58,6 +61,18 @@ def look(query: str, at_most: int | None = None, state: offapi.EpisodeState = No
 def write(state: offapi.EpisodeState) -> None:
     """Write into the register that all episodes read."""
     state.sqlite("register.sqlite").execute("DELETE FROM names")
+
+def chance() -> list:
+    """Return what is random."""
+    return [random.random(), hash("vendor"), os.environ.get("PYTHONHASHSEED")]
+
+def dial(address: str) -> str:
+    """Connect to an address.
+
+    Args:
+        address: The address.
+    """
+    socket.create_connection((address, 80), timeout=1)
 
 def hang() -> str:
     """Never return."""
@@ -121,7 +136,7 @@ async def together(episode: int, of: int) -> int:
 task = offapi.Task(
     name="t", instructions="x", schema=None,
     checks={"text": (lambda *_: Verdict(1.0, ""), 1.0)},
-    tools=(remember, look, write, hang, fail, leave, large, start, eat, together),
+    tools=(remember, look, write, hang, fail, leave, chance, dial, large, start, eat, together),
     tool_seconds=SECONDS,
 )
 '''
@@ -155,6 +170,8 @@ def host(task_file: Path) -> Iterator[EpisodeHost]:
     assert names <= {"python", "python3", "python3.11"}, names
     assert not [child for child in children if _alive(child) and "tracker" not in _line(child)]
     assert not scratch.exists()
+    refused = [each["target"] for each in guard.report()["refused"]]
+    assert any("192.0.2.1" in target for target in refused)
 
 
 def _alive(process: psutil.Process) -> bool:
@@ -328,6 +345,23 @@ def test_an_episode_is_closed_while_its_tool_runs(host: EpisodeHost) -> None:
     started = time.monotonic()
     episode.close()
     assert time.monotonic() - started < 1.0
+
+
+def test_what_is_random_is_the_same_in_each_run_and_the_network_is_refused(
+    host: EpisodeHost,
+) -> None:
+    import json
+
+    first, second = Episode(host, "chance 1"), Episode(host, "chance 2")
+    seen = [json.loads(texts(each.step(call("chance")))[0]) for each in (first, second)]
+    code = "import random; random.seed('d'); print([random.random(), hash('vendor'), None])"
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    alone = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert seen == [json.loads(alone.replace("None", "null"))] * 2
+    (refused,) = texts(first.step(call("dial", address="192.0.2.1")))
+    assert "the network guard refused 192.0.2.1" in refused
+    first.close()
+    second.close()
 
 
 def test_a_task_file_that_does_not_load_is_an_error_with_its_place(tmp_path: Path) -> None:
