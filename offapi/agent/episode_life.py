@@ -62,8 +62,8 @@ def live_one_episode(home: EpisodeHome, document: Document, pipe: Connection) ->
 
 def _start_randomness(name: str) -> None:
     random.seed(name)
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed(zlib.crc32(name.encode()))
+    if numpy_random := sys.modules.get("numpy.random"):
+        numpy_random.seed(zlib.crc32(name.encode()))
 
 
 class _Episode:
