@@ -68,7 +68,7 @@ def update(backend: Backend, sampled: Sampled, **loss: Any) -> tuple[dict[str, f
         importlib.import_module(f"offapi.recipes.{name}") for name in ("grpo", "grpo_config")
     )
     config = keys.Config(task=Path("t"), data=Path("d"), num_iterations=2, loss=PolicyLoss(**loss))
-    inputs = SimpleNamespace(task=SimpleNamespace(max_answer_tokens=8), recorded=())
+    inputs = SimpleNamespace(task=SimpleNamespace(max_answer_tokens=8, is_agent=False), recorded=())
     job = SimpleNamespace(config=config, inputs=inputs)
     found: tuple[dict[str, float], list[Any]] = recipe.update(job, backend, Clock(), sampled, 1e-2)
     return found
