@@ -118,6 +118,8 @@ class Config(Training):
             what, where = "`constrain` bounds a single answer, and the task has tools.", "constrain"
         elif self.overlong:
             what, where = "`overlong` is for single answers, and the task has tools.", "overlong"
+        elif self.shard:
+            what, where = "a task with tools is sampled on one rank, which has a part.", "shard"
         elif self.credit == "turn" and self.loss.shape.ratio != "token":
             what, where = f"{self.loss.rule} has one ratio for a whole episode.", "credit"
         else:

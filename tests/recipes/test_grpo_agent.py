@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpo_agent_signal
 import orjson
+import pytest
 import recipe_folder
 from grpo_signal import Fault, Runner, contents
 
@@ -51,3 +52,23 @@ def shows_turns(run: Path) -> None:
     first = orjson.loads(rows[0])
     assert [message["role"] for message in first["messages"][:2]] == ["system", "user"]
     assert first["tools"][0]["function"]["name"] == "look"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("constrain=schema",), "`constrain` bounds a single answer"),
+        (("overlong=4",), "`overlong` is for single answers"),
+        (("shard=true",), "sampled on one rank"),
+        (("credit=turn", "loss.rule=gspo"), "gspo has one ratio for a whole episode"),
+    ],
+)
+def test_keys_that_episodes_do_not_have_are_refused(
+    tmp_path: Path, words: tuple[str, ...], what: str
+) -> None:
+    recipe = grpo_agent_signal.lay_out(tmp_path)
+    given = [word for each in words for word in ("--set", each)]
+    done = recipe_folder.offapi("train", str(recipe), *given)
+    assert done.returncode == 2, done.stderr
+    assert what in done.stderr
+    assert not (tmp_path / "runs").exists()
