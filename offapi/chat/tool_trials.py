@@ -100,17 +100,21 @@ def reader_of(chat: Chat) -> tuple[CallReader, bool] | None:
     With it comes whether the template writes two calls in one turn, which some refuse.
     """
     for count in (len(ARGUMENTS), 1):
-        turn = calling(ARGUMENTS[:count])
         try:
-            before = chat.encode(chat.templated("", (ASKED,), TOOLS, generate=True))
-            after = chat.encode(chat.templated("", (ASKED, turn), TOOLS, generate=False))
+            written = written_turn(chat, calling(ARGUMENTS[:count]))
         except OffapiError:
             continue
-        written = chat.text_of(after[_shared(before, after) : _end(chat, before, after)])
         for reader in READERS:
             if _reads(reader, written, count):
                 return reader, count > 1
     return None
+
+
+def written_turn(chat: Chat, turn: Mapping[str, Any]) -> str:
+    """Return a turn as the template writes it, without its end. Raise what rendering raises."""
+    before = chat.encode(chat.render("", (ASKED,), TOOLS, generate=True))
+    after = chat.encode(chat.render("", (ASKED, turn), TOOLS, generate=False))
+    return chat.text_of(after[_shared(before, after) : _end(chat, before, after)])
 
 
 def rewrites(chat: Chat) -> bool:

@@ -132,8 +132,7 @@ class Constraints:
     def _build(self, document: str) -> Bounded:
         from llguidance import LLMatcher
 
-        binder = _Binder(self, document)
-        text, part = binder.grammar.whole()
+        text, part, unread = self.grammar(document)
         matcher = LLMatcher(self.vocabulary.tokenizer, text)
         if matcher.is_error():
             raise ConfigError(
@@ -141,7 +140,13 @@ class Constraints:
                 f" {matcher.get_error().splitlines()[0]}.",
                 next_step="Simplify the schema, or set constrain = 'off'.",
             )
-        return Bounded(matcher, self._room(matcher, part), tuple(binder.grammar.unread))
+        return Bounded(matcher, self._room(matcher, part), unread)
+
+    def grammar(self, document: str) -> tuple[str, Part, tuple[str, ...]]:
+        """Return the Lark grammar of a document's answers, its parts' sum, and what is unread."""
+        binder = _Binder(self, document)
+        text, part = binder.grammar.whole()
+        return text, part, tuple(binder.grammar.unread)
 
     def _room(self, matcher: LLMatcher, part: Part) -> Room:
         """Return what answers need. Raise ConfigError where none fits into max_answer_tokens."""
@@ -204,6 +209,11 @@ class DocumentStart:
     def bounded(self) -> Bounded:
         """The document's constraint, built when it is first needed."""
         return self._of.bounded(self._document)
+
+    @cached_property
+    def grammar(self) -> tuple[str, Part] | None:
+        """The grammar of the document's answers, and its parts' sum; None: they are free."""
+        return None if self._of.level == "off" else self._of.grammar(self._document)[:2]
 
     @property
     def unread(self) -> tuple[str, ...]:
