@@ -36,6 +36,8 @@ class CapturedAnswer:
     params: Mapping[str, Any] | None = None
     fields: Mapping[str, Any] | None = None
     escalated: Mapping[str, Any] | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    calls: Sequence[Mapping[str, Any]] = ()  # the answer's, in OpenAI's shape
 
     def as_row(self) -> dict[str, Any]:
         """Return the answer as a row that `offapi.data.traces` reads."""
@@ -52,9 +54,11 @@ class CapturedAnswer:
             "escalated": self.escalated,
         }
         group = {} if self.group is None else {"group": self.group}
+        calls = {"tool_calls": list(self.calls)} if self.calls else {}
         return {
             "id": self.id,
-            "messages": [*self.messages, {"role": "assistant", "content": self.answer}],
+            "messages": [*self.messages, {"role": "assistant", "content": self.answer, **calls}],
+            **({"tools": list(self.tools)} if self.tools else {}),
             **group,
             "source": {name: value for name, value in about.items() if value is not None},
         }

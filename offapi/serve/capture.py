@@ -100,6 +100,8 @@ def captured_answers(
     answer = member.get("answer") or {}
     for index, choice in enumerate(choices):
         replaced = index == 0 and finished.text is not None
+        turn = finished.turns.get(index)
+        called = {} if turn is None else turn.message()
         yield CapturedAnswer(
             id=f"{objects.id}-{index}" if index else objects.id,
             response=objects.id,
@@ -107,7 +109,7 @@ def captured_answers(
             time=now,
             model=exchange.model.name,
             messages=exchange.asked.messages,
-            answer=str(finished.text) if replaced else choice.text,
+            answer=str(finished.text) if replaced else called.get("content", choice.text),
             finish=choice.reason or "stop",
             base=member["base"],
             adapter=member.get("adapter"),
@@ -115,6 +117,8 @@ def captured_answers(
             params=settings_of(exchange.asked),
             fields=answer.get("fields"),
             escalated=member.get("escalated"),
+            tools=exchange.asked.tools,
+            calls=called.get("tool_calls", ()),
         )
 
 

@@ -24,6 +24,7 @@ from offapi.serve.errors import ApiError, failed
 from offapi.serve.exchange import Exchange, Finished
 from offapi.serve.plan import plan_exchange
 from offapi.serve.server import Server
+from offapi.serve.tool_turns import deltas
 
 LOG = logging.getLogger("offapi.serve")
 PATH = "/v1/chat/completions"
@@ -69,7 +70,7 @@ class ChatAnswer(Response):
         finished = await self._finish()
         texts[0] = self._replaced(finished, texts[0])
         await self._keep(finished)
-        body = self.objects.whole(texts[: len(self.shown)], self.shown, finished.member)
+        body = self.objects.whole(texts[: len(self.shown)], self.shown, finished)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
@@ -99,13 +100,16 @@ class ChatAnswer(Response):
             index, choice = token.row, self.choices[token.row]
             texts[index] += self._add(rows, token)
             if texts[index] and index in shown and not held:
-                new, unsent[index] = choice.tokens[unsent[index] :], len(choice.tokens)
-                await _send(send, objects.chunk(index, {"content": texts[index]}, new))
+                fresh, unsent[index] = choice.tokens[unsent[index] :], len(choice.tokens)
+                await _send(send, objects.chunk(index, {"content": texts[index]}, fresh))
                 texts[index] = ""
         finished = await self._finish()
-        text = self._replaced(finished, texts[0])
-        if held and text:
-            await _send(send, objects.chunk(0, {"content": text}, self.choices[0].tokens))
+        texts[0] = self._replaced(finished, texts[0])
+        for index in shown if held else ():
+            new: Sequence[NewToken] = self.choices[index].tokens
+            for delta in deltas(texts[index], finished.turns.get(index)):
+                await _send(send, objects.chunk(index, delta, new))
+                new = ()
         for index in shown:
             rest = [] if held else self.choices[index].tokens[unsent[index] :]
             member = finished.member if index == shown[-1] else None

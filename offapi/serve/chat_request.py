@@ -1,7 +1,7 @@
 """The body of POST /v1/chat/completions, read and checked before anything is computed.
 
 What cannot be done as asked is refused: no parameter is dropped silently but those that have no
-effect on an answer. Left out: tools.
+effect on an answer. Left out: its messages and tools (`offapi.serve.chat_messages`).
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from offapi.serve.chat_messages import Message, read_messages, read_tools
 from offapi.serve.errors import ApiError, wrong
 from offapi.serve.limits import ServerLimits
 from offapi.text.display import plural
 
-Role = Literal["system", "developer", "user", "assistant"]
-ROLES = ("system", "developer", "user", "assistant")
 # Parameters without an effect here, which clients send by default.
 IGNORED = frozenset(
     (
@@ -39,13 +38,10 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
     "functions": (None, []),
     "logit_bias": (None, {}),
     "modalities": (None, ["text"]),
-    "parallel_tool_calls": (None, True, False),
     "prediction": (None,),
     "presence_penalty": (None, 0),
     "reasoning_effort": (None, "none"),
     "repetition_penalty": (None, 1),
-    "tool_choice": (None, "none", "auto"),
-    "tools": (None, []),
     "verbosity": (None, "medium"),
     "web_search_options": (None,),
 }
@@ -87,6 +83,9 @@ class ChatBody(msgspec.Struct):
     top_logprobs: int | None = None
     response_format: ResponseFormat | None = None
     store: bool | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class ChatRequest:
     """A checked request. `max_tokens` is None where the request leaves the limit to the server."""
 
     model: str
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Message, ...]
     stream: bool = False
     include_usage: bool = False
     temperature: float = 0.0
@@ -109,6 +108,8 @@ class ChatRequest:
     top_logprobs: int = 0
     format: ResponseFormat = ResponseFormat()
     store: bool = True  # false: never kept as a trace
+    tools: tuple[Mapping[str, Any], ...] = ()  # that the model may call
+    parallel_tool_calls: bool = True  # false: a turn has one call at most
 
 
 def read_chat_request(body: bytes, limits: ServerLimits) -> ChatRequest:
@@ -124,7 +125,7 @@ def read_chat_request(body: bytes, limits: ServerLimits) -> ChatRequest:
     options = given.stream_options or StreamOptions()
     return ChatRequest(
         model=given.model,
-        messages=_messages(given.messages, limits),
+        messages=read_messages(given.messages, limits),
         stream=given.stream or False,
         include_usage=options.include_usage,
         temperature=given.temperature or 0.0,
@@ -139,6 +140,8 @@ def read_chat_request(body: bytes, limits: ServerLimits) -> ChatRequest:
         top_logprobs=given.top_logprobs or 0,
         format=given.response_format or ResponseFormat(),
         store=given.store is not False,
+        tools=read_tools(given.tools, given.tool_choice, limits),
+        parallel_tool_calls=given.parallel_tool_calls is not False,
     )
 
 
@@ -224,40 +227,3 @@ def _check_bounds(given: ChatBody, limits: ServerLimits) -> None:
             f" {plural(limits.stop_characters, 'character')}."
         )
         raise wrong("stop", message, "invalid_value")
-
-
-def _messages(given: list[dict[str, Any]], limits: ServerLimits) -> tuple[Mapping[str, str], ...]:
-    if not 0 < len(given) <= limits.messages:
-        message = f"'messages' must have from 1 to {limits.messages} entries."
-        raise wrong("messages", message, "invalid_value")
-    return tuple(_message(at, each) for at, each in enumerate(given))
-
-
-def _message(at: int, given: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return one message as role and text. Raise ApiError for anything else in it."""
-    place = f"messages[{at}]"
-    role = given.get("role")
-    if role not in ROLES:
-        raise wrong(
-            f"{place}.role",
-            f"A message's role must be one of: {', '.join(ROLES)}.",
-            "invalid_value",
-        )
-    if given.get("tool_calls") or given.get("function_call"):
-        raise wrong(f"{place}.tool_calls", "Tools are not served.", "unsupported_parameter")
-    content = given.get("content")
-    if isinstance(content, list):
-        content = _joined(f"{place}.content", content)
-    if not isinstance(content, str):
-        raise wrong(f"{place}.content", "A message's content must be text.", "invalid_type")
-    return {"role": str(role), "content": content}
-
-
-def _joined(place: str, parts: list[Any]) -> str:
-    texts = []
-    for part in parts:
-        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
-        if not isinstance(text, str):
-            raise wrong(place, "Only parts of type 'text' are served.", "unsupported_parameter")
-        texts.append(text)
-    return "".join(texts)

@@ -15,8 +15,9 @@ from offapi.completions import Completion
 from offapi.constrain.vocabulary import Vocabulary
 from offapi.engine import NewToken
 from offapi.serve.chat_request import ChatRequest
-from offapi.serve.exchange import Exchange
+from offapi.serve.exchange import Exchange, Finished
 from offapi.serve.text_stream import TextStream
+from offapi.tools import Turn
 
 DONE = b"data: [DONE]\n\n"
 
@@ -64,7 +65,7 @@ class CompletionObjects:
     without_logprobs: bool = False
 
     def whole(
-        self, texts: Sequence[str], choices: Sequence[ChoiceText], member: Mapping[str, Any]
+        self, texts: Sequence[str], choices: Sequence[ChoiceText], finished: Finished
     ) -> bytes:
         """Return the body of an answer that is not streamed."""
         each = zip(texts, choices, strict=True)
@@ -73,14 +74,14 @@ class CompletionObjects:
             "choices": [
                 {
                     "index": index,
-                    "message": {"role": "assistant", "content": text, "refusal": None},
+                    "message": {**_message(text, finished.turns.get(index)), "refusal": None},
                     "logprobs": self.logprobs(choice.tokens),
                     "finish_reason": choice.reason,
                 }
                 for index, (text, choice) in enumerate(each)
             ],
             "usage": self.usage(choices),
-            "offapi": member,
+            "offapi": finished.member,
         }
         return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -147,6 +148,14 @@ class CompletionObjects:
             "model": self.exchange.model.name,
             "system_fingerprint": self.exchange.model.fingerprint,
         }
+
+
+def _message(text: str, turn: Turn | None) -> dict[str, Any]:
+    """Return an answer's message: a text, or the calls with what was said before them."""
+    if turn is None:
+        return {"role": "assistant", "content": text}
+    message = turn.message()
+    return {**message, "content": message["content"] or None}
 
 
 def event(body: Mapping[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ from offapi.completions import Completion
 from offapi.engine import RowRequest
 from offapi.serve.chat_request import ChatRequest
 from offapi.serve.served_models import ServedModel
+from offapi.tools import Turn
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Finished:
     """What is known when all rows are done.
 
     `member` is the answer's `offapi` object. `text` replaces the text of the one choice; None
-    leaves it. `reasons` are the choices' finish reasons where they are not the rows' own.
+    leaves it. `reasons` are the choices' finish reasons where they are not the rows' own. `turns`
+    are the choices that call tools.
     """
 
     member: Mapping[str, Any]
     text: str | None = None
     reasons: Mapping[int, str] = field(default_factory=dict)
+    turns: Mapping[int, Turn] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Exchange:
     """A request, as rows of the engine.
 
     The first `n` rows are the choices, in order; others are read with them. `finish` gets the
-    completions of all rows. With `held`, `finish` may replace the text, so none is sent before.
+    completions of all rows. With `held`, `finish` may replace texts, so none is sent before.
     """
 
     model: ServedModel

@@ -13,6 +13,7 @@ class ServerLimits:
     max_tokens: int = 4096  # of a completion
     choices: int = 16  # n
     messages: int = 512
+    tools: int = 128
     stops: int = 4
     stop_characters: int = 256
     top_logprobs: int = 20

@@ -18,6 +18,7 @@ from offapi.serve.exchange import Exchange, Finished
 from offapi.serve.served_models import ServedModel
 from offapi.serve.server import Server
 from offapi.serve.task_questions import noted, plan_question, read_question
+from offapi.serve.tool_turns import read_turns
 from offapi.text.display import plural
 
 
@@ -31,7 +32,7 @@ def plan_exchange(server: Server, model: ServedModel, asked: ChatRequest) -> Exc
 
 def _chat(server: Server, model: ServedModel, asked: ChatRequest, note: str) -> Exchange:
     """Return the exchange of a chat that does not ask the model's task."""
-    prompt = prompt_of(model, asked)
+    prompt, chat = prompt_of(model, asked), model.predictor.chat_format
     sampling = Sampling(
         max_tokens=room_for(server, asked, len(prompt)),
         stop_ids=server.models.chat.stop_ids,
@@ -43,6 +44,8 @@ def _chat(server: Server, model: ServedModel, asked: ChatRequest, note: str) -> 
         top_logprobs=asked.top_logprobs,
     )
     start = server.formats.bound_by_schema(asked.format, sampling.max_tokens)
+    if asked.tools and start is not None:
+        raise wrong("response_format", "An answer with tools cannot be bound.", "invalid_value")
     key = row_key(asked)
     rows = tuple(
         RowRequest(prompt, sampling, key=key, sample=sample, adapter=model.adapter, start=start)
@@ -50,12 +53,14 @@ def _chat(server: Server, model: ServedModel, asked: ChatRequest, note: str) -> 
     )
 
     async def finish(completions: Sequence[Completion]) -> Finished:
-        if start is None:
-            return Finished(noted(model.identity, note))
-        cut = {sample: "length" for sample in range(asked.n) if start.cut(sample)}
-        return Finished(noted(model.identity, note), reasons=cut)
+        member = noted(model.identity, note)
+        if asked.tools:
+            turns = read_turns(chat, asked, completions)
+            return Finished(member, reasons=dict.fromkeys(turns, "tool_calls"), turns=turns)
+        cut = {sample: "length" for sample in range(asked.n) if start and start.cut(sample)}
+        return Finished(member, reasons=cut)
 
-    return Exchange(model, asked, rows, finish)
+    return Exchange(model, asked, rows, finish, held=bool(asked.tools))
 
 
 def row_key(asked: ChatRequest) -> int:
@@ -69,7 +74,7 @@ def row_key(asked: ChatRequest) -> int:
 def prompt_of(model: ServedModel, asked: ChatRequest) -> tuple[int, ...]:
     """Return the tokens of the messages. Raise ApiError where the template refuses them."""
     try:
-        prompt = model.predictor.chat_format.prompt(asked.messages)
+        prompt = model.predictor.chat_format.prompt(asked.messages, asked.tools or None)
     except OffapiError:
         message = (
             "The model's chat template cannot render these messages: it may not know their roles or"

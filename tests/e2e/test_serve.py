@@ -165,7 +165,7 @@ def test_models_are_listed(server: Served) -> None:
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"messages": [{"role": "SECRET"}]}, openai.BadRequestError, "messages[0].role"),
         ({"frequency_penalty": 0.5}, openai.BadRequestError, "frequency_penalty"),
-        ({"tools": [{"type": "function"}]}, openai.BadRequestError, "tools"),
+        ({"tools": [{"type": "function"}]}, openai.BadRequestError, "tools[0]"),
         ({"extra_body": {"SECRET": 1}}, openai.BadRequestError, None),
         ({"top_logprobs": 3}, openai.BadRequestError, "top_logprobs"),
     ],
