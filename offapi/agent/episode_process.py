@@ -89,9 +89,12 @@ def serve_episodes(
         ctypes.CDLL(None).prctl(_ADOPT, 1)
     limits = ToolLimits(task.tool_seconds, task.max_tool_seconds, task.environment is not None)
     home = EpisodeHome(task, schemas, task_file, scratch)
-    with suppress(EOFError, OSError):
+    with suppress(OSError):  # the starter has ended
         control.send(limits)
-        _Forks(control, reaper, home).serve()
+        try:
+            _Forks(control, reaper, home).serve()
+        except ConfigError as error:
+            control.send(error)
 
 
 def _schemas(task: Task) -> tuple[Schemas, ...]:
@@ -142,7 +145,10 @@ class _Forks:
     def serve(self) -> None:
         try:
             while True:
-                asked = self._control.recv()
+                try:
+                    asked = self._control.recv()
+                except EOFError:
+                    return
                 if isinstance(asked, BeginEpisode):
                     self._open(asked)
                 elif isinstance(asked, EndEpisode):
@@ -153,7 +159,12 @@ class _Forks:
 
     def _open(self, asked: BeginEpisode) -> None:
         handle = reduction.recv_handle(self._control)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            what = f"no process can be started for episode {len(self._live) + 1}: {error.strerror}."
+            step = "Free memory, or raise the limit on processes (`ulimit -u`)."
+            raise ConfigError(what, where=str(self._home.task_file), next_step=step) from None
         if pid == 0:
             self._control.close()
             os.close(self._reaper)

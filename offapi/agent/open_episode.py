@@ -6,7 +6,6 @@ Left out: the process's end, which is its host's.
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from offapi.task.task import Message
 from offapi.tools.calls import Observation, ToolCall, Turn
 from offapi.tools.results import error_message, malformed_messages
+from offapi.workers.supervised import ending
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,4 @@ class OpenEpisode:
 
 def how_it_ended(status: int) -> str:
     """Write the status of `os.waitpid` in words."""
-    code = os.waitstatus_to_exitcode(status)
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"ended its process ({how})"
+    return f"ended its process ({ending(os.waitstatus_to_exitcode(status))})"

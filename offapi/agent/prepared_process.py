@@ -19,6 +19,7 @@ from offapi.errors import ConfigError
 from offapi.network.helper_log import Journal
 from offapi.workers import spawn
 from offapi.workers.group_reaper import GroupReaper
+from offapi.workers.supervised import ending
 
 PATIENCE = 10.0  # seconds that it has to end its episodes
 
@@ -83,8 +84,8 @@ class PreparedProcess:
             return self.control.recv()
         except (EOFError, OSError):
             self._process.join(1.0)
-            code = self._process.exitcode
-            what = f"the process that holds the task's tools ended with code {code}."
+            how = ending(self._process.exitcode)
+            what = f"the process that holds the task's tools ended with {how}."
             step = "Run the task file in Python to see why."
             raise ConfigError(what, where=self._where, next_step=step) from None
 

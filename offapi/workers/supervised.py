@@ -140,7 +140,7 @@ class Supervised(Generic[JobT, AnswerT]):
         except (EOFError, OSError):
             self._process.join(1.0)
             self.end()
-            return Ended(self._note.read(), _ending(self._process.exitcode))
+            return Ended(self._note.read(), ending(self._process.exitcode))
         return answer
 
     def end_if_stuck(self, seconds: float | None) -> Ended | None:
@@ -194,7 +194,8 @@ class Supervised(Generic[JobT, AnswerT]):
         self._journal.close()
 
 
-def _ending(code: int | None) -> str:
+def ending(code: int | None) -> str:
+    """Write a process's exit code as "exit code 3" or "signal SIGSEGV"."""
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"

@@ -129,6 +129,16 @@ def test_the_environments_own_faults_are_errors(
         live()
 
 
+def test_the_end_of_the_process_that_forks_is_an_error(task_file: Path) -> None:
+    with EpisodeHost(task_file) as host:
+        begin(host, "a")
+        episode = host._episodes["a"].pid
+        os.kill(host._process.pid, signal.SIGKILL)
+        with pytest.raises(ConfigError, match="holds the task's tools ended with signal SIGKILL"):
+            host.poll(5.0)
+    assert not psutil.pid_exists(episode) or not _alive(psutil.Process(episode))
+
+
 def test_nothing_outlives_a_trainer_that_is_killed(task_file: Path) -> None:
     code = f"""
 import os, time
