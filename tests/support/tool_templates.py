@@ -169,11 +169,17 @@ FORMS: dict[str, Form] = {  # the format that is found, and what a family adds t
 
 def chats(folder: Path) -> dict[str, Chat]:
     """Write the tiny model into `folder` and return the chat of each form."""
-    loaded = Chat.load(tiny_llama.write_chat(folder))
-    return {name: _chat(loaded, form) for name, form in FORMS.items()}
+    tiny = loaded(folder)
+    return {name: chat_of(tiny, form) for name, form in FORMS.items()}
 
 
-def _chat(loaded: Chat, form: Form) -> Chat:
+def loaded(folder: Path) -> Chat:
+    """Write the tiny model into `folder` and return its chat."""
+    return Chat.load(tiny_llama.write_chat(folder))
+
+
+def chat_of(loaded: Chat, form: Form) -> Chat:
+    """Return the chat of a form, with the tiny model's tokenizer and the form's tokens."""
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.chat_template = form.template
     if form.special:
