@@ -12,15 +12,14 @@ from offapi import adapter
 from offapi.agent.unfinished import Agent
 from offapi.backend import Sampling
 from offapi.chat.chat import Chat
-from offapi.chat.tool_format import ToolFormat
 from offapi.config.bounds import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Bound, require
 from offapi.constrain import Level
 from offapi.episodes import common_prefix_length
 from offapi.errors import ConfigError
+from offapi.evaluation.agent_answers import agent_of
 from offapi.model_spec import LoraSpec, ModelSpec
 from offapi.models.store import Model
 from offapi.policy_loss import PolicyLoss
-from offapi.rl.agent_rollouts import limits_of
 from offapi.rl.gates import Gate
 from offapi.rl.monitor import Monitor
 from offapi.rl.rollouts import Credit, Prompt
@@ -131,8 +130,7 @@ class Config(Training):
         """Return how a task with tools is run; None for another."""
         if not task.is_agent:
             return None
-        limits = limits_of(task, self.max_tokens)
-        return Agent(chat, ToolFormat.of(chat, task.tool_schemas), limits)
+        return agent_of(task, chat, self.max_tokens)
 
     def longest(self, task: Task) -> int:
         """Return the tokens that one prompt's sample may draw at most."""

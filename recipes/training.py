@@ -23,6 +23,7 @@ from offapi.episodes import Episode
 from offapi.errors import DataError
 from offapi.evaluation import test_set
 from offapi.evaluation.accuracy import Report, score_predictions
+from offapi.evaluation.agent_answers import agent_of
 from offapi.evaluation.predict import predict
 from offapi.files.hashing import sha256_path
 from offapi.grading.similarity.contamination import near_or_same
@@ -112,6 +113,10 @@ class StudentInputs:
     model: Model
     chat: Chat
     val: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        if self.task.is_agent and self.val:
+            agent_of(self.task, self.chat)  # raises before training, not at its end
 
 
 ScoredT = TypeVar("ScoredT", bound=Row)
@@ -277,8 +282,9 @@ def score(job: StudentJob, backend: Backend) -> Report | None:
     inputs, folder, path = job.inputs, job.folder, job.config.val
     if path is None:
         return None
-    answers = predict(backend, inputs.chat, inputs.task, inputs.val, job.progress)
-    report = score_predictions(inputs.task, inputs.val, answers.outputs)
+    task, val, limit = inputs.task, inputs.val, job.config.max_tokens
+    answers = predict(backend, inputs.chat, task, val, job.progress, max_tokens=limit)
+    report = score_predictions(task, val, answers.outputs, answers.episodes)
     folder.write("predictions.jsonl", report.jsonl())
     folder.write("report.json", orjson.dumps(report.as_dict()))
     test_set.count_scoring(folder, path, len(inputs.val))

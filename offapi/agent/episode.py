@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from offapi.completions import Completion
 from offapi.episodes import Segment
+from offapi.task.task import Task
 
 # stop: the model answered; length: a turn was cut off; turns, tokens, tool_seconds: the limit of
 # the episode that was reached; done: its environment ended it
@@ -26,6 +27,11 @@ class AgentLimits:
     turn_tokens: int  # sampled in one turn
     tokens: int  # of the whole episode, prompt included
     tool_seconds: float  # in all calls together
+
+    @classmethod
+    def of(cls, task: Task, tokens: int) -> AgentLimits:
+        """Return what an episode of `task` may take, `tokens` in all."""
+        return cls(task.max_turns, task.max_answer_tokens, tokens, task.max_tool_seconds)
 
 
 @dataclass(frozen=True)

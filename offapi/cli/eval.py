@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 RECORDED = "recorded"
+EPISODES_HEAD = ("an agent's episodes", "mean, with 95% interval")
 OWN_TEMPERATURE = 1.0  # the distribution that the model learned
 FOR_MODELS = (
     "model",
@@ -220,12 +221,15 @@ def _score(
 ) -> tuple[Sequence[Prediction], dict[str, Any]]:
     """Return the model's answers, and the object that `--json` prints."""
     from offapi.evaluation import accuracy
+    from offapi.evaluation.agent_answers import EPISODE_TOKENS
     from offapi.evaluation.compare import match_answers
     from offapi.evaluation.evaluate import evaluate_model
     from offapi.files import atomic
 
     # Checked before minutes of answering: a row is about 1 KB and four bytes per answer token.
-    row = 1024 + 4 * questions.task.max_answer_tokens
+    task = questions.task
+    tokens = EPISODE_TOKENS if task.is_agent else task.max_answer_tokens
+    row = 1024 + 4 * tokens
     atomic.need_room(settings.out, settings.samples * len(questions.rows) * row)
     if rival is not None:  # a mismatch of documents must show before the model runs
         unanswered = accuracy.make_predictions(
@@ -235,6 +239,8 @@ def _score(
             match_answers(unanswered, rival.answers, common=common)
     scored = evaluate_model(settings, questions, output)
     output.table(("field", "right, with 95% interval"), scored.report.table())
+    if scored.report.episodes is not None:
+        output.table(EPISODES_HEAD, scored.report.episodes.table())
     _show_details(scored.report, output)
     for line in scored.lines():
         output.say(line)

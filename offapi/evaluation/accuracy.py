@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from offapi.agent.episode import AgentEpisode
 from offapi.checks.answer_forms import AnswerForms, count_read
 from offapi.checks.gold import compare_fields
 from offapi.checks.verdict import Answer
@@ -24,6 +25,7 @@ from offapi.data.documents import KnownAnswer, fields_of, known_answer
 from offapi.data.rows import Row, row_text
 from offapi.data.traces import Trace
 from offapi.errors import DataError
+from offapi.evaluation.episode_facts import EpisodeFacts, EpisodesReport
 from offapi.evaluation.field_details import (
     FieldDetails,
     Inside,
@@ -67,6 +69,7 @@ class Prediction:
     audit: Mapping[str, bool] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     inside: Inside = field(default_factory=dict)  # of lists and objects
+    episode: EpisodeFacts | None = None  # how an agent came to it
 
     @property
     def of_text(self) -> bool:
@@ -85,6 +88,8 @@ class Prediction:
         more: dict[str, Any] = {"group": self.group, "sample": self.sample}
         names = ("forms", "audit", "reasons", "inside")
         more |= {name: getattr(self, name) or None for name in names}
+        if self.episode is not None:
+            more |= self.episode.as_row()
         return row | {name: value for name, value in more.items() if value is not None}
 
 
@@ -112,6 +117,11 @@ class Report:
     def forms(self) -> AnswerForms:
         """How many answers had something set aside, or cannot be read."""
         return count_prediction_forms(self.predictions)
+
+    @cached_property
+    def episodes(self) -> EpisodesReport | None:
+        """What an agent's episodes took; None for answers of another kind."""
+        return report_episodes(self.predictions)
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction]) -> Report:
@@ -141,7 +151,9 @@ class Report:
             "fields": fields,
             "answers": asdict(self.forms),
             **self.details.as_dict(),
-        } | ({"audit": audit} if audit else {})
+            **({"audit": audit} if audit else {}),
+            **({"episodes": self.episodes.as_dict()} if self.episodes else {}),
+        }
 
     def jsonl(self) -> bytes:
         """Return the content of predictions.jsonl, a line a document."""
@@ -150,7 +162,8 @@ class Report:
     def table(self) -> list[tuple[str, str]]:
         """Return rows for people: each field, all fields, their mean; in percent with intervals."""
         parts = "checks" if self.predictions[0].of_text else "fields"
-        named = {**self.fields, f"all {parts}": self.all_fields}
+        whole = f"all {parts}" if self.episodes is None else f"success: all {parts}"
+        named = {**self.fields, whole: self.all_fields}
         named |= {f"{name} (audit)": interval for name, interval in self.audit.items()}
         rows = [(name, interval.percent()) for name, interval in named.items()]
         units = count([row.group for row in self.predictions])
@@ -159,30 +172,53 @@ class Report:
         return [*rows, mean, ("documents", documents)]
 
 
-def make_predictions(task: Task, rows: Sequence[Row], outputs: Sequence[str]) -> list[Prediction]:
-    """Compare each output with its row's gold, field by field.
+def make_predictions(
+    task: Task,
+    rows: Sequence[Row],
+    outputs: Sequence[str],
+    episodes: Sequence[AgentEpisode] = (),
+) -> list[Prediction]:
+    """Compare each output with its row's gold, field by field; an agent's come with `episodes`.
 
     Raises DataError for the row that has no gold, or gold that the task cannot compare, and
     ValueError when there are not as many outputs as rows.
     """
-    return [make_prediction(task, row, output) for row, output in zip(rows, outputs, strict=True)]
+    came: Sequence[AgentEpisode | None] = episodes or [None] * len(outputs)
+    return [
+        make_prediction(task, row, output, episode=episode)
+        for row, output, episode in zip(rows, outputs, came, strict=True)
+    ]
 
 
-def make_prediction(task: Task, row: Row, output: str, sample: int | None = None) -> Prediction:
+def make_prediction(
+    task: Task,
+    row: Row,
+    output: str,
+    sample: int | None = None,
+    episode: AgentEpisode | None = None,
+) -> Prediction:
     """Compare `output`, read as the task reads answers, with the gold of `row`.
+
+    Checks see the whole chat of `episode`, and the row's own text as the document.
 
     Raises DataError where the gold cannot be compared, and what the checks of a task that answers
     with text raise.
     """
-    return _compare(task, row, output, task.read_answer(output), sample)
+    facts = None if episode is None else EpisodeFacts.of(episode)
+    return _compare(task, row, output, task.read_answer(output), sample, facts)
 
 
-def score_predictions(task: Task, documents: Sequence[Row], outputs: Sequence[str]) -> Report:
+def score_predictions(
+    task: Task,
+    documents: Sequence[Row],
+    outputs: Sequence[str],
+    episodes: Sequence[AgentEpisode] = (),
+) -> Report:
     """Return the accuracy of `outputs` as answers to `documents`, in the same order.
 
     Raises as `make_predictions` and `Report.of` do.
     """
-    return Report.of(make_predictions(task, documents, outputs))
+    return Report.of(make_predictions(task, documents, outputs, episodes))
 
 
 def recorded_predictions(task: Task, rows: Sequence[Row]) -> tuple[list[Prediction], list[str]]:
@@ -203,6 +239,18 @@ def recorded_predictions(task: Task, rows: Sequence[Row]) -> tuple[list[Predicti
 def count_prediction_forms(predictions: Sequence[Prediction]) -> AnswerForms:
     """Count the forms of the answers in `predictions`."""
     return count_read((row.forms, row.value is not None) for row in predictions)
+
+
+def report_episodes(predictions: Sequence[Prediction]) -> EpisodesReport | None:
+    """Return what the episodes of `predictions` took; None where not all have one.
+
+    Samples of a document are resampled together, as are documents of a group.
+    """
+    known = [(row.episode, row) for row in predictions if row.episode is not None]
+    if not known or len(known) < len(predictions):
+        return None
+    units = [row.group if row.sample is None else row.group or row.id for _, row in known]
+    return EpisodesReport.of([episode for episode, _ in known], units)
 
 
 def list_right(predictions: Sequence[Prediction], field: str) -> list[bool]:
@@ -272,6 +320,7 @@ def _parse(row: jsonl.JsonRow) -> Prediction:
         audit,
         reasons,
         read_inside(row.optional("inside", dict) or {}),
+        EpisodeFacts.read(row),
     )
 
 
@@ -297,10 +346,15 @@ def _group(row: Row) -> str | None:
 
 
 def _compare(
-    task: Task, row: Row, output: str, answer: Answer, sample: int | None = None
+    task: Task,
+    row: Row,
+    output: str,
+    answer: Answer,
+    sample: int | None = None,
+    episode: EpisodeFacts | None = None,
 ) -> Prediction:
     if task.free_text:
-        return _check(task, row, output, answer, sample)
+        return _check(task, row, output, answer, sample, episode)
     gold = _gold(task, row)
     known = fields_of(gold)
     return Prediction(
@@ -313,12 +367,21 @@ def _compare(
         sample,
         answer.forms,
         inside=compare_inside(answer.value, known, task.match),
+        episode=episode,
     )
 
 
-def _check(task: Task, row: Row, output: str, answer: Answer, sample: int | None) -> Prediction:
+def _check(
+    task: Task,
+    row: Row,
+    output: str,
+    answer: Answer,
+    sample: int | None,
+    episode: EpisodeFacts | None,
+) -> Prediction:
     """Return the output, each check of the task passed or not, and the reasons of those not."""
-    gold, grade = _gold(task, row), task.grade(row_text(row), answer.text, row.gold, row=row.id)
+    gold, messages = _gold(task, row), () if episode is None else episode.messages
+    grade = task.grade(row_text(row), answer.text, row.gold, row=row.id, messages=messages)
     passed = {name: part.score >= 1.0 for name, part in grade.parts.items()}
     correct = {name: ok for name, ok in passed.items() if name not in task.audit}
     audit = {name: ok for name, ok in passed.items() if name in task.audit}
@@ -333,6 +396,7 @@ def _check(task: Task, row: Row, output: str, answer: Answer, sample: int | None
         answer.forms,
         audit,
         {name: grade.parts[name].reason for name, ok in passed.items() if not ok},
+        episode=episode,
     )
 
 

@@ -24,6 +24,7 @@ from offapi.constrain import Constraints, Level
 from offapi.data.rows import Row
 from offapi.evaluation import accuracy, test_set
 from offapi.evaluation.accuracy import Report, score_predictions
+from offapi.evaluation.agent_answers import EPISODE_TOKENS, agent_of, refuse_constraints
 from offapi.evaluation.predict import Predictions, predict
 from offapi.evaluation.sampled_accuracy import SampledReport, score_samples
 from offapi.evaluation.test_set import count_scoring
@@ -147,7 +148,8 @@ class AnswersFile:
 
     def write(self, questions: Questions, answers: Predictions) -> Scored:
         """Score `answers` and store them. The note is written last and marks them complete."""
-        report = score_predictions(questions.task, questions.rows, answers.outputs)
+        task, rows = questions.task, questions.rows
+        report = score_predictions(task, rows, answers.outputs, answers.episodes)
         cost = answers.cost()
         note: Mapping[str, Any] = cost
         atomic.write_file(self.path, report.jsonl())
@@ -181,6 +183,7 @@ def ask_model(
     samples: int = 1,
     temperature: float = 0.0,
     constraints: Constraints | None = None,
+    max_tokens: int = EPISODE_TOKENS,
 ) -> Predictions:
     """Load the model that `spec` names and return its answers to `questions`."""
     progress.say(LOADING)
@@ -196,6 +199,7 @@ def ask_model(
             samples=samples,
             temperature=temperature,
             constraints=constraints,
+            max_tokens=max_tokens,
         )
     finally:
         backend.close()
@@ -222,6 +226,9 @@ def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progr
     if chat.no_system:
         progress.say(IN_FRONT)
     bound = None
+    if questions.task.is_agent:  # before minutes of loading
+        agent_of(questions.task, chat)
+        refuse_constraints(settings.constrain)
     if settings.constrain != "off":
         bound = Constraints.of(questions.task, chat, settings.constrain)
     answers = ask_model(
@@ -234,6 +241,7 @@ def evaluate_model(settings: EvalSettings, questions: Questions, progress: Progr
         samples=settings.samples,
         temperature=settings.temperature,
         constraints=bound,
+        max_tokens=min(EPISODE_TOKENS, model.context or EPISODE_TOKENS),
     )
     report = _report(settings, questions, answers)
     atomic.write_file(settings.out, report.jsonl())
@@ -246,9 +254,10 @@ def _report(
     settings: EvalSettings, questions: Questions, answers: Predictions
 ) -> Report | SampledReport:
     task, rows, outputs = questions.task, questions.rows, answers.outputs
-    if settings.temperature == 0:
-        return score_predictions(task, rows, outputs)
-    return score_samples(task, rows, outputs, settings.samples, settings.temperature)
+    samples, temperature, episodes = settings.samples, settings.temperature, answers.episodes
+    if temperature == 0:
+        return score_predictions(task, rows, outputs, episodes)
+    return score_samples(task, rows, outputs, samples, temperature, episodes)
 
 
 def _check_free(run: Run) -> None:

@@ -1,7 +1,7 @@
 """A loaded model's answers to documents or to a trace's last turn, greedy or sampled.
 
-Left out: running tools (a trace's recorded turns are used as they are), and answers from anything
-but a backend.
+A task with tools is answered in episodes (`agent_answers`); for another, a trace's recorded turns
+are used as they are. Left out: answers from anything but a backend.
 """
 
 from __future__ import annotations
@@ -11,12 +11,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from offapi.agent.episode import AgentEpisode
 from offapi.backend import Backend, Sampling
 from offapi.chat.chat import Chat
 from offapi.constrain import Constraints
 from offapi.data.rows import Row
 from offapi.data.traces import Trace
 from offapi.errors import ConfigError, DataError
+from offapi.evaluation.agent_answers import (
+    EPISODE_TOKENS,
+    agent_of,
+    ask_agent,
+    refuse_constraints,
+    run_agent,
+    tokens_asked,
+)
 from offapi.progress import Progress
 from offapi.task import Task
 
@@ -33,6 +42,7 @@ class Predictions:
     samples: int = 1
     # of a constraint's bound fields, in how many documents there was nothing to read
     unread: Mapping[str, int] = field(default_factory=dict)
+    episodes: tuple[AgentEpisode, ...] = ()  # of a task with tools, one an output
 
     def totals(self) -> dict[str, float]:
         """Return seconds, prompt tokens and completion tokens of all documents."""
@@ -60,11 +70,19 @@ def predict(
     samples: int = 1,
     temperature: float = 0.0,
     constraints: Constraints | None = None,
+    max_tokens: int = EPISODE_TOKENS,
 ) -> Predictions:
     """Ask the loaded model for every row's answer, within `constraints` if there are any.
 
-    `shots` is the number of worked examples in a document's prompt.
+    `shots` is the number of worked examples in a document's prompt, `max_tokens` bounds a whole
+    episode of a task with tools. Raise ConfigError where such a task has constraints.
     """
+    if task.is_agent:
+        refuse_constraints("off" if constraints is None else constraints.level)
+        asks = [ask_agent(task, row, key, shots, samples) for key, row in enumerate(documents)]
+        agent, started = agent_of(task, chat, max_tokens), time.perf_counter()
+        episodes = run_agent(backend, agent, task, asks, progress, temperature)
+        return _of_episodes(episodes, time.perf_counter() - started, samples)
     prompts = [make_prompt(chat, task, row, shots) for row in documents]
     outputs, truncated = [""] * (len(prompts) * samples), [False] * (len(prompts) * samples)
     sampling = Sampling(task.max_answer_tokens, chat.stop_ids, temperature=temperature)
@@ -82,6 +100,18 @@ def predict(
     unread = Counter(path for start in starts or () for path in start.unread)
     return Predictions(
         tuple(outputs), tuple(truncated), prompt_tokens, completion_tokens, seconds, samples, unread
+    )
+
+
+def _of_episodes(episodes: Sequence[AgentEpisode], seconds: float, samples: int) -> Predictions:
+    return Predictions(
+        tuple(episode.text for episode in episodes),
+        tuple(episode.finish == "length" for episode in episodes),
+        sum(map(tokens_asked, episodes)),
+        sum(len(turn.tokens) for episode in episodes for turn in episode.turns),
+        seconds,
+        samples,
+        episodes=tuple(episodes),
     )
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from offapi.agent.episode import AgentEpisode
 from offapi.checks.answer_forms import AnswerForms
 from offapi.data.rows import Row
 from offapi.errors import DataError
 from offapi.evaluation import accuracy
 from offapi.evaluation.accuracy import Prediction
+from offapi.evaluation.episode_facts import EpisodesReport
 from offapi.stats import bootstrap
 from offapi.stats.interval import Interval
 from offapi.stats.pass_at_k import pass_all, pass_any, sizes
@@ -43,6 +46,11 @@ class SampledReport:
     def forms(self) -> AnswerForms:
         """How many answers had something set aside, or cannot be read."""
         return accuracy.count_prediction_forms(self.predictions)
+
+    @cached_property
+    def episodes(self) -> EpisodesReport | None:
+        """What an agent's episodes took; None for answers of another kind."""
+        return accuracy.report_episodes(self.predictions)
 
     @classmethod
     def of(
@@ -86,6 +94,7 @@ class SampledReport:
             "pass@k": _as_dicts(self.pass_any),
             "pass^k": _as_dicts(self.pass_all),
             "answers": asdict(self.forms),
+            **({"episodes": self.episodes.as_dict()} if self.episodes else {}),
         }
 
     def jsonl(self) -> bytes:
@@ -113,15 +122,21 @@ class SampledReport:
 
 
 def score_samples(
-    task: Task, rows: Sequence[Row], outputs: Sequence[str], samples: int, temperature: float
+    task: Task,
+    rows: Sequence[Row],
+    outputs: Sequence[str],
+    samples: int,
+    temperature: float,
+    episodes: Sequence[AgentEpisode] = (),
 ) -> SampledReport:
     """Return the accuracy of `samples` outputs for each row, row by row.
 
     Raises as `accuracy.make_predictions` does.
     """
+    came: Sequence[AgentEpisode | None] = episodes or [None] * len(outputs)
     predictions = [
-        accuracy.make_prediction(task, rows[at // samples], output, at % samples)
-        for at, output in enumerate(outputs)
+        accuracy.make_prediction(task, rows[at // samples], output, at % samples, episode)
+        for at, (output, episode) in enumerate(zip(outputs, came, strict=True))
     ]
     return SampledReport.of(predictions, samples, temperature)
 

@@ -90,7 +90,9 @@ class AccuracyLost:
 
 
 def read_documents(source: ExportSource, data: Path | None) -> Documents | None:
-    """Return the documents of `data`, or of the run's `val`; None for a model without a task.
+    """Return the documents of `data`, or of the run's `val`.
+
+    None for a model without a task, and for an agent.
 
     Raise ConfigError where there are none to name, and DataError for what cannot be used.
     """
@@ -98,8 +100,11 @@ def read_documents(source: ExportSource, data: Path | None) -> Documents | None:
     if named is None and source.run is not None:
         val = source.run.manifest.get("config", {}).get("val")
         named = Path(val) if isinstance(val, str) else None
-    if task is None and data is None:
+    if data is None and (task is None or task.is_agent):
         return None
+    if task is not None and task.is_agent:
+        what = "accuracy before and after cannot be measured: the other tool calls no tools."
+        raise ConfigError(what, next_step="Leave out --data.")
     if task is None or named is None:
         missing = "--data needs a run with a task" if task is None else "the run has no `val`"
         step = "Name a run." if task is None else "Name documents with gold answers: --data DOCS."

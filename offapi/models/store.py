@@ -49,6 +49,13 @@ class Model:
     text_part: str = ""  # of a multimodal folder: what was left out
     left_out: tuple[str, ...] = ()  # pickles in the folder that it was added from
 
+    @property
+    def context(self) -> int | None:
+        """The model's context length in tokens; None where its config does not say."""
+        config = orjson.loads((self.path / "config.json").read_bytes())
+        limit = config.get("max_position_embeddings")
+        return limit if isinstance(limit, int) else None
+
 
 class UnknownModel(ModelError):
     """There is no model of that name.

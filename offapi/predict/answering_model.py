@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import orjson
-
 from offapi import adapter as adapters
 from offapi.chat.template_options import Options
 from offapi.errors import ConfigError, ModelError, RunError
@@ -154,9 +152,7 @@ class AnsweringModel:
     @property
     def context(self) -> int | None:
         """The model's context length in tokens; None where its config does not say."""
-        config = orjson.loads((self.model.path / "config.json").read_bytes())
-        limit = config.get("max_position_embeddings")
-        return limit if isinstance(limit, int) else None
+        return self.model.context
 
 
 def _model(name: str | Path) -> store.Model:

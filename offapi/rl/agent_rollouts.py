@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from offapi.agent.episode import AgentEpisode, AgentLimits
+from offapi.agent.episode import AgentEpisode
 from offapi.agent.episode_host import EpisodeHost
 from offapi.agent.run_episodes import run_episodes
 from offapi.agent.unfinished import Agent, AgentAsk
 from offapi.backend import Backend, Completion, Sampling
 from offapi.episodes import Floats, SamplingMask, Segment
-from offapi.task import Task
 
 LAG = 4  # decode steps after which an episode continues: the same bits, however fast its tools are
 ENDED = ("stop", "done")  # finishes that are not a limit
@@ -40,11 +39,6 @@ class AgentSampler:
             group.append(episode)
             if len(group) == asks[episode.prompt].samples:
                 yield episode.prompt, sorted(found.pop(episode.prompt), key=lambda one: one.sample)
-
-
-def limits_of(task: Task, max_tokens: int) -> AgentLimits:
-    """Return what an episode of `task` may take, `max_tokens` in all."""
-    return AgentLimits(task.max_turns, task.max_answer_tokens, max_tokens, task.max_tool_seconds)
 
 
 def sampled_tokens(episode: AgentEpisode) -> Completion:
