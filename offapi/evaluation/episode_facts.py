@@ -82,12 +82,12 @@ class EpisodeFacts:
         if counts is None:
             return None
         messages = row.required("messages", list)
-        finish, numbers = counts.get("finish"), {name: counts.get(name) for name in COUNTS}
+        finish, score = counts.get("finish"), counts.get("score")
+        numbers: dict[str, Any] = {name: counts.get(name) for name in COUNTS}
         if finish not in FINISHES or not all(type(each) is int for each in numbers.values()):
             raise row.error("is not what an episode took.", "episode", EVAL)
         if not messages or not all(isinstance(each, dict) for each in messages):
             raise row.error("is not a chat.", "messages", EVAL)
-        score = counts.get("score")
         return cls(tuple(messages), finish, **numbers, score=score)
 
 

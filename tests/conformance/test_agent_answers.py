@@ -9,13 +9,13 @@ from typing import Any
 import bigram_llama
 import orjson
 import pytest
+from imported_row import Quiet
 from recipe_folder import write_jsonl
 
 from offapi.errors import ConfigError, DataError
 from offapi.evaluation import accuracy
 from offapi.evaluation.compare import compare_answers
 from offapi.evaluation.evaluate import EvalSettings, evaluate_model, read_questions
-from offapi.progress import Silent
 
 TASK = """
 import offapi
@@ -83,7 +83,7 @@ def test_an_agent_is_scored_by_its_episodes(tmp_path: Path, backend_name: str) -
     folder = lay_out(tmp_path)
     questions = read_questions(folder / "task.py", folder / "val.jsonl", None)
     asked = settings(folder, backend_name)
-    result = evaluate_model(asked, questions, Silent())
+    result = evaluate_model(asked, questions, Quiet())
     report = result.report
     assert report.all_fields.mean == pytest.approx(3 / 5)
     assert report.episodes is not None
@@ -118,10 +118,10 @@ def test_an_agent_is_scored_by_its_episodes(tmp_path: Path, backend_name: str) -
         accuracy.read_predictions(asked.out)
 
     with pytest.raises(ConfigError, match="single answer"):
-        evaluate_model(settings(folder, backend_name, constrain="schema"), questions, Silent())
+        evaluate_model(settings(folder, backend_name, constrain="schema"), questions, Quiet())
 
     sampled = settings(folder, backend_name, samples=3, temperature=0.01)
-    report = evaluate_model(sampled, questions, Silent()).report
+    report = evaluate_model(sampled, questions, Quiet()).report
     assert report.episodes is not None
     assert (report.episodes.n, len(report.predictions)) == (15, 15)
     assert dict(report.table())["pass^3: all of 3 all right"].startswith("60.0 [")
@@ -130,7 +130,7 @@ def test_an_agent_is_scored_by_its_episodes(tmp_path: Path, backend_name: str) -
 def test_checks_see_the_whole_chat_and_the_rows_own_text(tmp_path: Path, backend_name: str) -> None:
     folder = lay_out(tmp_path, TEXT, "AB")
     questions = read_questions(folder / "task.py", folder / "val.jsonl", None)
-    report = evaluate_model(settings(folder, backend_name), questions, Silent()).report
+    report = evaluate_model(settings(folder, backend_name), questions, Quiet()).report
     assert [row.correct for row in report.predictions] == [
         {"used": True, "document": True},
         {"used": False, "document": True},
