@@ -5,6 +5,7 @@ Left out: what the answer is worth (`offapi.evaluation.accuracy`), and tokens th
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -55,6 +56,7 @@ class EpisodeFacts:
     @classmethod
     def of(cls, episode: AgentEpisode) -> EpisodeFacts:
         """Return the facts of `episode`."""
+        lengths = [len(segment.tokens) for segment in episode.segments]
         return cls(
             tuple(episode.messages),
             episode.finish,
@@ -62,7 +64,7 @@ class EpisodeFacts:
             episode.tool_calls,
             episode.tool_errors,
             episode.malformed,
-            sum(len(segment.tokens) for segment in episode.segments),
+            sum(lengths),
             sum(len(turn.tokens) for turn in episode.turns),
             episode.score,
         )
@@ -105,7 +107,8 @@ class EpisodesReport:
         cls, episodes: Sequence[EpisodeFacts], units: Sequence[str | None] | None = None
     ) -> EpisodesReport:
         """Compute the means; episodes of one of the `units` are resampled together."""
-        columns = [[getattr(one, name) for name in COUNTS] for one in episodes]
+        took = operator.attrgetter(*COUNTS)
+        columns = [took(one) for one in episodes]
         means = bootstrap.intervals(np.array(columns, np.float64), units)
         scores = [one.score for one in episodes if one.score is not None]
         score = None

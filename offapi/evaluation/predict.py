@@ -104,11 +104,13 @@ def predict(
 
 
 def _of_episodes(episodes: Sequence[AgentEpisode], seconds: float, samples: int) -> Predictions:
+    written = [len(turn.tokens) for episode in episodes for turn in episode.turns]
+    texts = tuple(episode.text for episode in episodes)
     return Predictions(
-        tuple(episode.text for episode in episodes),
+        texts,
         tuple(episode.finish == "length" for episode in episodes),
         sum(map(tokens_asked, episodes)),
-        sum(len(turn.tokens) for episode in episodes for turn in episode.turns),
+        sum(written),
         seconds,
         samples,
         episodes=tuple(episodes),
