@@ -52,7 +52,7 @@ from offapi.rl.agent_rollouts import AgentSampler
 from offapi.rl.gates import Problem
 from offapi.rl.heldout import HeldOutSet
 from offapi.rl.monitor import Figures, Monitor, Trail, find_learned
-from offapi.rl.prompts import prompts, read
+from offapi.rl.prompts import prompts, read, require_gold
 from offapi.rl.reward_pool import Rewards, rewarded
 from offapi.rl.rollouts import (
     Prompt,
@@ -90,11 +90,14 @@ class Inputs:
 def prepare(config: Config, progress: Progress) -> Inputs:
     """Read and check the inputs."""
     task, model = load_task(config.task), get(config.model)
-    rewarded(task)  # refuses a task with nothing to reward, before anything is written
+    gold = config.gold == "reward"
+    rewarded(task, gold=gold)  # refuses a task with nothing to reward, before anything is written
     config.check(task)
     if config.adapter and (doubt := doubt_base(config.adapter, model.name, config.quantize)):
         progress.say(doubt)
     train_rows, heldout_rows = read(config.data, config.val, task, config.seed, config.adapter)
+    if gold:
+        require_gold((*train_rows, *heldout_rows))
     chat = Chat.load(model.path, config.template)
     if endless := why_endless(chat):
         progress.say(f"No answer will end: {endless.what} {endless.next_step}")
@@ -121,7 +124,8 @@ def run(job: Job[Config, Inputs]) -> Report | None:
     schedule = config.schedule(len(inputs.recorded or inputs.prompts))
     sampling = config.sampling(inputs.task, inputs.chat)
     with ExitStack() as stack:
-        pool = Rewards(config.task, config.workers, config.reward_seconds, failed)
+        gold = config.gold == "reward"
+        pool = Rewards(config.task, config.workers, config.reward_seconds, failed, gold=gold)
         rewards, agent = stack.enter_context(pool), None
         if inputs.agent is not None:
             agent = AgentSampler(inputs.agent, stack.enter_context(EpisodeHost(config.task)))

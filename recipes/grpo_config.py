@@ -54,7 +54,8 @@ class Config(Training):
     """
 
     recipe: Literal["grpo"] = "grpo"
-    data: Path  # documents; their gold, if any, is never rewarded
+    data: Path  # documents
+    gold: Literal["audit", "reward"] = "audit"  # whether checks that compare it are rewarded
     adapter: Path | None = None  # a trained student to start from; it is the reference as well
     # offline: graded traces, or a run's rollouts folder, instead of sampling
     rollouts: Path | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from offapi.checks.agent_trace import from_tools, no_repeated_calls, supported, tool_used
 from offapi.checks.custom import own
-from offapi.checks.gold import matches_gold
+from offapi.checks.gold import all_right, matches_gold
 from offapi.checks.in_source import in_source
 from offapi.checks.invoices.date_order import date_order
 from offapi.checks.invoices.seller import in_header, legal_name
@@ -34,6 +34,7 @@ __all__ = [
     "Match",
     "Verdict",
     "adds_up",
+    "all_right",
     "clean_characters",
     "date_order",
     "final_total",

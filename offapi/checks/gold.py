@@ -51,6 +51,16 @@ def matches_gold(document: str, answer: Answer, context: Context) -> Verdict:
     return Verdict(sum(scores.values()) / len(scores), reason)
 
 
+@needs("gold")
+def all_right(document: str, answer: Answer, context: Context) -> Verdict:
+    """Return 1 where `matches_gold` finds every field right, else 0: success, as agents have it.
+
+    Raise ValueError without gold.
+    """
+    verdict = matches_gold(document, answer, context)
+    return Verdict(float(verdict.score == 1.0), verdict.reason)
+
+
 def compare_fields(
     value: Mapping[str, Any] | None, gold: Mapping[str, Any], match: Mapping[str, Match]
 ) -> dict[str, bool]:

@@ -32,6 +32,8 @@ KEYS = {
     " reward to go)",
     "escalated": "whether answers of another model, to which a server escalated, are learned too",
     "full": "train every weight in place of an adapter; `lora` is not used",
+    "gold": "audit (gold is compared, never rewarded) or reward (checks that compare it are"
+    " rewarded too; every document then needs gold)",
     "labels": "a file that `offapi label` wrote, used instead of asking a teacher",
     "learn": "what of a row is learned: gold, recorded_label, or chats (whole)",
     "max_resamples": "how often prompts without a signal are replaced (DAPO's dynamic sampling)",

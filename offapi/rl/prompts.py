@@ -59,6 +59,15 @@ def read(
     return rows, held
 
 
+def require_gold(rows: Sequence[Document]) -> None:
+    """Raise DataError for a document without gold, where right answers are rewarded."""
+    without = [row.id for row in rows if row.gold is None]
+    if without:
+        count = plural(len(without), "such document")
+        what = f'document {without[0]!r} has no gold ({count}), and gold = "reward" needs it.'
+        raise DataError(what, next_step='Add its answer, leave it out, or use gold = "audit".')
+
+
 def prompts(
     rows: Sequence[Document],
     task: Task,

@@ -1,8 +1,8 @@
 """Reward one batch of completions by the task's `reward` or its checks, and audit it.
 
-Rewards come first and see no gold. Before each call of the user's code the process notes the call
-and the completion, so that another process can name a call that never returns. Left out: how long a
-call may take, see `reward_pool`.
+Rewards come first and see no gold, unless the run rewards right answers. Before each call of the
+user's code the process notes the call and the completion, so that another process can name a call
+that never returns. Left out: how long a call may take, see `reward_pool`.
 """
 
 from __future__ import annotations
@@ -92,39 +92,58 @@ def rows_at(index: int, asked: Sequence[Asked]) -> str:
     return f"rows {first.row!r} to {last.row!r}"
 
 
-def rewarded(task: Task) -> tuple[str, ...]:
+def rewarded(task: Task, *, gold: bool = False) -> tuple[str, ...]:
     """Return the names of the checks that make the reward.
 
-    None of the audit, none that needs gold, and no check at all where the task has a `reward`.
-    Raises ConfigError where nothing would be left to reward, and no environment scores.
+    None of the audit, none that needs gold without `gold`, and no check at all where the task has a
+    `reward`. Raises ConfigError where nothing would be left to reward, and no environment scores,
+    or where `gold` is to be rewarded and no check compares it.
     """
+    if gold:
+        _require_gold_checks(task)
     if task.reward is not None:
         return ()
     names = [
         name
         for name, (check, _) in task.checks.items()
-        if name not in task.audit and not check_needs(check, "gold")
+        if name not in task.audit and (gold or not check_needs(check, "gold"))
     ]
     if not names and task.environment is None:
         step = "Add a check that needs no gold, or a `reward` function, to the task."
-        raise ConfigError(
-            f"task {task.name!r} has nothing to reward: gold never is.", next_step=step
-        )
+        raise ConfigError(f"task {task.name!r} has nothing to reward: gold is not.", next_step=step)
     return tuple(names)
 
 
-def judging(task_file: Path, note: CallNote) -> Callable[[Sequence[Asked]], list[Judged] | Fault]:
-    """Return the function that judges batches by the task in `task_file`."""
-    return Rewarder(load_task(task_file), note, asyncio.Runner()).judge
+def _require_gold_checks(task: Task) -> None:
+    """Raise ConfigError where right answers could not be rewarded."""
+    compared = [name for name, (check, _) in task.checks.items() if check_needs(check, "gold")]
+    if task.reward is None and set(compared) - set(task.audit):
+        return
+    what = f"task {task.name!r} has no check that compares an answer with gold."
+    step = "Add `all_right` or `matches_gold` to its checks, or leave out `gold`."
+    if task.reward is not None:
+        what = f"task {task.name!r} has a `reward` function, which sees no gold."
+        step = "Leave out `gold`, or reward by checks."
+    raise ConfigError(what, where="gold", next_step=step)
+
+
+def judging(
+    settings: tuple[Path, bool], note: CallNote
+) -> Callable[[Sequence[Asked]], list[Judged] | Fault]:
+    """Return the function that judges batches by a task file, and whether it rewards gold."""
+    task_file, gold = settings
+    return Rewarder(load_task(task_file), note, asyncio.Runner(), gold=gold).judge
 
 
 class Rewarder:
-    """A task as GRPO asks it: rewards first, without gold, then the audit with it."""
+    """A task as GRPO asks it: rewards first, without gold unless asked for, then the audit."""
 
-    def __init__(self, task: Task, note: CallNote, loop: asyncio.Runner) -> None:
-        self._task, self._note, self._loop = task, note, loop
+    def __init__(
+        self, task: Task, note: CallNote, loop: asyncio.Runner, *, gold: bool = False
+    ) -> None:
+        self._task, self._note, self._loop, self._gold = task, note, loop, gold
         self._index, self._call = BATCH, ""  # the call in progress
-        names = rewarded(task)
+        names = rewarded(task, gold=gold)
         audit = [name for name in task.checks if name not in names]
         self._rewarding = self._part(names)
         self._auditing = self._part(audit)
@@ -199,7 +218,8 @@ class Rewarder:
             what = "the environment gave no score, and no check is rewarded."
             raise ConfigError(what, where=f"task {self._task.name!r}", next_step=SCORE)
         else:
-            judged = [self._grade(self._rewarding, asked, i, None) for i in range(len(asked))]
+            golds = [one.gold if self._gold else None for one in asked]
+            judged = [self._grade(self._rewarding, asked, i, gold) for i, gold in enumerate(golds)]
         return [own or given for own, given in zip(scored, judged, strict=True)]
 
     def _grade(

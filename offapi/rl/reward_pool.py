@@ -37,8 +37,10 @@ class Rewards:
     file for the completions that stopped the run. Enter the context in a thread that outlives it.
     """
 
-    def __init__(self, task_file: Path, workers: int, seconds: float, kept: Path) -> None:
-        self._task_file, self._workers = task_file, workers
+    def __init__(
+        self, task_file: Path, workers: int, seconds: float, kept: Path, *, gold: bool = False
+    ) -> None:
+        self._task_file, self._workers, self._gold = task_file, workers, gold
         self._seconds, self._kept = seconds, kept
         self._failure: OffapiError | None = None
         self._lock = Lock()
@@ -48,7 +50,7 @@ class Rewards:
         self._processes: list[_Process] = []
         try:
             for _ in range(self._workers):
-                self._processes.append(Supervised(judging, self._task_file))
+                self._processes.append(Supervised(judging, (self._task_file, self._gold)))
         except BaseException:
             self._end()
             raise

@@ -27,6 +27,7 @@ DIGITS = 12  # of a hash in a folder's name
 LATER: dict[str, Any] = {
     "constrain": "off",
     "credit": "episode",
+    "gold": "audit",
     "checkpointing": "auto",
     "escalated": False,
     "shard": False,

@@ -237,7 +237,7 @@ def test_a_task_that_rewards_gold_alone_is_refused(
     (tmp_path / "task.py").write_text(task[:start] + gold + task[end:])
     done = recipe_folder.offapi("train", str(recipe))
     assert done.returncode == 2
-    assert "nothing to reward: gold never is" in done.stderr
+    assert "nothing to reward: gold is not" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -21,6 +21,7 @@ import pytest
 from offapi.data.documents import Document
 from offapi.errors import ConfigError, DataError, OffapiError, RunError
 from offapi.evaluation.accuracy import make_prediction
+from offapi.rl.prompts import require_gold
 from offapi.rl.reward import BATCH as BATCH_INDEX
 from offapi.rl.reward import Fault, Rewarder
 from offapi.rl.reward_pool import Asked, Judged, Rewards, rewarded
@@ -348,7 +349,7 @@ def test_a_fault_is_reported_when_nothing_can_be_stored(tmp_path: Path) -> None:
 
 
 def test_a_task_that_cannot_reward_or_compare_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing to reward: gold never is"):
+    with pytest.raises(ConfigError, match="nothing to reward: gold is not"):
         judge(task_file(tmp_path, checks='{"gold": (matches_gold, 1.0)}'))
     with pytest.raises(ConfigError, match="line 5: NameError"):
         judge(task_file(tmp_path, "oops"))
@@ -499,3 +500,23 @@ def test_rewards_read_answers_as_evaluation_does(
     for one, text in zip(judged, texts, strict=True):
         prediction = make_prediction(task, Document("r", "document", {"a": "x", "b": 1}), text)
         assert all(prediction.correct.values()) == (one.reward == 1.0)
+
+
+def test_right_answers_are_rewarded_where_the_run_says_so(tmp_path: Path) -> None:
+    checks = '{"json": (is_json, 1.0), "right": (all_right, 3.0), "near": (matches_gold, 1.0)}'
+    path = task_file(tmp_path, "from offapi.checks import all_right", checks, 'audit=("near",),')
+    gold = {"a": "x", "b": 1}
+    asked = [Asked("r", "d", '{"a":"x","b":1}', gold), Asked("r", "d", '{"a":"x","b":2}', gold)]
+    with Rewards(path, 1, 20.0, tmp_path / "kept.json", gold=True) as pool:
+        judged = pool.submit(asked).result()
+    assert [one.reward for one in judged] == [1.0, 0.25]
+    assert [one.audit for one in judged] == [{"near": 1.0, "gold": 1.0}, {"near": 0.5, "gold": 0.5}]
+    assert rewarded(load_task(path), gold=True) == ("json", "right")
+
+
+def test_gold_that_nothing_compares_cannot_be_rewarded(tmp_path: Path) -> None:
+    path = task_file(tmp_path, "", '{"json": (is_json, 1.0)}')
+    with pytest.raises(ConfigError, match="no check that compares an answer with gold"):
+        rewarded(load_task(path), gold=True)
+    with pytest.raises(DataError, match="'b' has no gold"):
+        require_gold([Document("a", "x", {"a": 1}), Document("b", "y")])
