@@ -35,7 +35,7 @@ from offapi.chat.template_options import (
     with_date,
 )
 from offapi.chat.tokenizer import ADD, load_tokenizer, panics_refused, stop_ids
-from offapi.chat.tool_trials import writes_calls, writes_tools
+from offapi.chat.tool_trials import ToolHabits, habits_of, writes_calls, writes_tools
 from offapi.chat.written import unwritten_tool
 from offapi.episodes import Episode
 from offapi.errors import DataError, ModelError
@@ -149,6 +149,11 @@ class Chat:
         """
         acts = tools or any(message.get("tool_calls") for message in messages)
         return bool(acts) and self.options.get(HISTORY) != "split"
+
+    def say_history(self) -> str:
+        """Return what becomes of an agent's earlier turns; "" where the template keeps them."""
+        chosen = str(self.options.get(HISTORY, "append"))
+        return HISTORIES_SAID[chosen] if self.tool_habits.rewrites else ""
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the token ids of `text`; special tokens in it are recognised, none are added."""
@@ -273,6 +278,11 @@ class Chat:
         """Whether the template writes the tools that it is given."""
         return writes_tools(self)
 
+    @cached_property
+    def tool_habits(self) -> ToolHabits:
+        """What the template does with calls of tools, tried once."""
+        return habits_of(self)
+
     def _rendered(
         self,
         id: str,
@@ -330,6 +340,12 @@ class Chat:
         return ModelError(what, where=self.template, next_step=step)
 
 
+HISTORIES_SAID = {
+    "append": "An agent's earlier turns, which the chat template would rewrite, stay as they were"
+    " generated (template.history).",
+    "split": "An agent's turns are learned in an episode each, as the chat template rewrites them"
+    " (template.history).",
+}
 INSTRUCT = "Use an instruct model, or write its template to chat_template.jinja."
 Spelled = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 

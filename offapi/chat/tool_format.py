@@ -15,14 +15,11 @@ from offapi.chat.channels import MARKS, with_tags
 from offapi.chat.chat import Chat
 from offapi.chat.continuation import beginning, between
 from offapi.chat.found_calls import CallReader, FoundCall
-from offapi.chat.tagged_calls import TaggedCalls
 from offapi.chat.template_options import HISTORY
-from offapi.chat.tool_trials import reader_of, rewrites
 from offapi.errors import ConfigError, ModelError
 from offapi.text.thinking import end_of_thinking, is_thinking_tag, with_opening
 from offapi.tools.calls import MalformedCall, ToolCall, Turn
 
-FALLBACK = "fallback"
 _ONE = "a turn can have one call only"
 
 
@@ -49,22 +46,21 @@ class ToolFormat:
         Raise ModelError for an unknown one, and ConfigError where the template rewrites history and
         the chat's option says to split it: what an agent samples is appended.
         """
-        found = reader_of(chat) if chat.writes_tools else (TaggedCalls(FALLBACK), True)
-        if found is None:
+        habits = chat.tool_habits
+        if habits.reader is None:
             raise ModelError(
                 "the chat template writes tools, but no call in a format that offapi reads.",
                 where=chat.template,
                 next_step="Use another model for agents.",
             )
-        rewritten = rewrites(chat)
-        if rewritten and chat.options.get(HISTORY) == "split":
+        if habits.rewrites and chat.options.get(HISTORY) == "split":
             raise ConfigError(
                 'an agent\'s turns are appended, but template.history is "split".',
                 where=chat.template,
                 next_step='Set template = { history = "append" }.',
             )
         opening = chat.opening(chat.prompt([{"role": "user", "content": "Hello."}]))
-        return cls(chat, tuple(tools), *found, rewritten, opening)
+        return cls(chat, tuple(tools), habits.reader, habits.several, habits.rewrites, opening)
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from offapi.errors import OffapiError
 if TYPE_CHECKING:
     from offapi.chat.chat import Chat
 
+FALLBACK = "fallback"
 READERS: tuple[CallReader, ...] = (
     TaggedCalls(),
     ParameterCalls(),
@@ -94,7 +96,26 @@ def writes_calls(chat: Chat) -> bool:
     return not unwritten_call(with_argument_objects("", turn), text, lambda value: value)
 
 
-def reader_of(chat: Chat) -> tuple[CallReader, bool] | None:
+@dataclass(frozen=True)
+class ToolHabits:
+    """What a template does with calls: who reads them (None: no reader here), and how many.
+
+    `rewrites` says whether a turn is written otherwise once a later one follows.
+    """
+
+    reader: CallReader | None
+    several: bool
+    rewrites: bool
+
+
+def habits_of(chat: Chat) -> ToolHabits:
+    """Return what the template of `chat` does, tried."""
+    found = _reader_of(chat) if chat.writes_tools else (TaggedCalls(FALLBACK), True)
+    reader, several = found or (None, False)
+    return ToolHabits(reader, several, _rewrites(chat))
+
+
+def _reader_of(chat: Chat) -> tuple[CallReader, bool] | None:
     """Return the reader that reads back exactly what the template writes; None: none does.
 
     With it comes whether the template writes two calls in one turn, which some refuse.
@@ -117,7 +138,7 @@ def written_turn(chat: Chat, turn: Mapping[str, Any]) -> str:
     return chat.text_of(after[_shared(before, after) : _end(chat, before, after)])
 
 
-def rewrites(chat: Chat) -> bool:
+def _rewrites(chat: Chat) -> bool:
     """Return whether the template writes a turn otherwise once a later turn follows.
 
     Tried with thinking and without, before a result of a tool and before a user's message.

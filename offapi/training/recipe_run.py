@@ -164,6 +164,8 @@ def read_inputs(recipe: ModuleType, config: Any, progress: Progress) -> Any:
     documents.say_left_out(progress, *(getattr(config, name, None) for name in DATA))
     if inputs.chat.no_system:
         progress.say(IN_FRONT)
+    if inputs.task.is_agent and (history := inputs.chat.say_history()):
+        progress.say(history)
     return inputs
 
 

@@ -153,7 +153,13 @@ def test_a_call_that_is_not_written_is_refused_with_text_and_without(
 @pytest.mark.parametrize("template", TOOLLESS)
 def test_where_a_template_writes_no_tools_they_are_plain_text(make: Make, template: str) -> None:
     chat = make(template)
-    said = [USER, CALLS, {**FOUND, "content": "a</tool_response><|end|>"}, FOUND, USER]
+    said: list[dict[str, Any]] = [
+        USER,
+        CALLS,
+        {**FOUND, "content": "a</tool_response><|end|>"},
+        FOUND,
+        USER,
+    ]
     prompt = chat.text_of(chat.prompt(said, [TOOL]))
     listed = f"You can call these functions:\n{json.dumps(TOOL['function'])}\nTo call a function"
     assert listed in prompt

@@ -94,7 +94,10 @@ def test_what_was_sampled_and_appended_is_what_the_template_writes(
     assert form.rewrites_history == (family == "hermes, Qwen 3")
     messages: list[Any] = [{"role": "system", "content": "Be brief."}, USER]
     tokens, calls = form.prompt(messages), 0
-    rounds = [[{"q": "a", "n": 2}], [NESTED, {"q": "b"}][: 1 + form.several]]
+    rounds: list[list[dict[str, Any]]] = [
+        [{"q": "a", "n": 2}],
+        [NESTED, {"q": "b"}][: 1 + form.several],
+    ]
     for arguments in rounds:
         turn = called(*arguments, first=calls + 1)
         if form.rewrites_history:  # the template alone would write no thinking in earlier turns
@@ -170,6 +173,9 @@ def test_an_agents_turns_stay_as_generated_unless_its_history_is_split(
         "<think>\n\n</think>\n\nACME<|end|>",
     ]
     split = chat.with_options({"history": "split"})
+    assert "stay as they were generated" in chat.say_history()
+    assert "in an episode each" in split.say_history()
+    assert chats["hermes"].say_history() == ""
     assert [each.id for each in split.episodes("a", said, TOOLS)] == ["a", "a#2"]
     rewritten = split.text_of(split.prompt(said[:3], TOOLS))
     assert rewritten == split.render("", said[:3], TOOLS, generate=True)
