@@ -17,6 +17,7 @@ MARGIN = 0.8  # the share of the free memory that a micro-batch may take with al
 TRAINED = 12  # bytes of a trained number next to itself: its gradient, and AdamW's two moments
 BLOCK = 128  # queries whose scores are computed at a time, where they are stored
 LOGIT = SCORE = 4  # bytes: logits and attention scores are float32
+CHUNK, FEWEST = 1 << 24, 64  # bytes of logits at a time; fewer rows would slow their product
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,34 @@ class Factors:
     again: float  # the same where it is computed again for that
     scores: float  # numbers for each attention score of a block of queries
     head: float  # numbers for each logit of the rows that are computed at a time
+    chunked: bool  # whether fewer rows are computed at a time where the vocabulary is wide
+
+
+def head_rows(most: int, vocabulary: int) -> int:
+    """Return how many rows of the head are computed at a time, where they are `chunked`."""
+    return min(most, max(FEWEST, CHUNK // (LOGIT * vocabulary)))
 
 
 FACTORS = {
     "torch": Factors(
-        hidden=13.0, attention=2.4, inner=4.2, layer=0.8, again=0.9, scores=0.0, head=2.0
+        hidden=13.0,
+        attention=2.4,
+        inner=4.2,
+        layer=0.8,
+        again=0.9,
+        scores=0.0,
+        head=2.0,
+        chunked=False,
     ),
     "mlx": Factors(
-        hidden=4.6, attention=2.3, inner=4.6, layer=1.2, again=2.4, scores=6.0, head=5.0
+        hidden=4.6,
+        attention=2.3,
+        inner=4.6,
+        layer=1.2,
+        again=2.4,
+        scores=6.0,
+        head=5.0,
+        chunked=True,
     ),
 }
 
@@ -123,7 +144,8 @@ class Account:
         layer = self.layer * (factors.again if recomputed else factors.layer)
         scores = factors.scores * sizes.heads * min(longest, BLOCK) * SCORE
         within = tokens * (layer + scores)
-        return tokens * held + max(within, self.head(min(logit_rows, tokens)))
+        rows = head_rows(logit_rows, sizes.vocabulary) if factors.chunked else logit_rows
+        return tokens * held + max(within, self.head(min(rows, tokens)))
 
     def sampling(self, rows: int, own: int, shared: int) -> float:
         """Return the peak of decoding `rows` rows of `own` tokens after `shared` ones."""

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from offapi.activation_memory import head_rows
 from offapi.episodes import (
     Episode,
     Floats,
@@ -63,8 +64,9 @@ def masked_logprobs(
     hidden_TD = hidden_RLD.reshape(-1, hidden_RLD.shape[-1])[mx.array(places)]
     left_T = _left(batch)
     parts: list[mx.array] = []
-    for start in range(0, len(places), limits.logit_rows):
-        rows = slice(start, start + limits.logit_rows)
+    most = head_rows(limits.logit_rows, policy.vocabulary)
+    for start in range(0, len(places), most):
+        rows = slice(start, start + most)
         masks = _place_masks(left_T[rows])
         head = partial(_logprobs, policy, targets_T[rows], masks, temperature)
         # One chunk after the other: MLX would hold the logits of all at once.

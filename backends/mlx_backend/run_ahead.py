@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from offapi.activation_memory import LOGIT, SCORE, Account
+from offapi.activation_memory import LOGIT, SCORE, Account, head_rows
 from offapi.model_spec import ModelSpec
 
 from .attention import BLOCK
@@ -41,10 +41,10 @@ class RunAhead:
         """Return the bytes of a micro-batch whose layers hold `held` numbers of each token."""
         assert self.account is not None
         sizes = self.account.sizes
-        layers = tokens * (held * self.account.width + self.account.layer)
-        block = SCORES * SCORE * sizes.heads * BLOCK * tokens
-        head = LOGITS * LOGIT * sizes.vocabulary * min(self.logit_rows, tokens)
-        return layers + block + head
+        layer = tokens * (self.account.layer + SCORES * SCORE * sizes.heads * BLOCK)
+        rows = min(head_rows(self.logit_rows, sizes.vocabulary), tokens)
+        head = LOGITS * LOGIT * sizes.vocabulary * rows
+        return tokens * held * self.account.width + max(layer, head)
 
     def training(self, tokens: int, recomputed: bool) -> float:
         """Return the same for one that is differentiated."""

@@ -15,6 +15,7 @@ from offapi.activation_memory import (
     FreeMemory,
     ModelSizes,
     activation_bytes,
+    head_rows,
 )
 
 SIZES = ModelSizes(layers=2, hidden=10, inner=30, heads=4, queries=20, keys=5, vocabulary=100)
@@ -55,7 +56,14 @@ def test_sizes_are_those_of_the_text_part_of_heads_and_of_the_experts_in_use(
 
 def test_the_peak_is_what_is_held_and_the_head_or_a_layer() -> None:
     factors = Factors(
-        hidden=1.0, attention=2.0, inner=3.0, layer=0.5, again=0.75, scores=2.0, head=3.0
+        hidden=1.0,
+        attention=2.0,
+        inner=3.0,
+        layer=0.5,
+        again=0.75,
+        scores=2.0,
+        head=3.0,
+        chunked=False,
     )
     account = Account(SIZES, factors, width=4)
     layer = (10 + 2 * 25 + 3 * 30) * 4
@@ -71,6 +79,23 @@ def test_the_peak_is_what_is_held_and_the_head_or_a_layer() -> None:
     assert account.training(7, 6, logit_rows=256, recomputed=True) == inputs + head
     keys_and_values = 2 * 2 * 5 * 4
     assert account.sampling(3, 8, 2) == keys_and_values * (3 * 8 + 2) + 3 * 100 * 4 * 3.0
+
+
+def test_a_wide_vocabulary_has_fewer_rows_at_a_time() -> None:
+    assert head_rows(256, 8192) == 256
+    assert head_rows(256, 1 << 15) == 128  # 16 MiB of logits
+    assert head_rows(256, 150_000) == 64
+    assert head_rows(7, 150_000) == 7
+    wide = replace(SIZES, vocabulary=150_000)
+    heads = {
+        chunked: Account(wide, replace(FACTORS["mlx"], chunked=chunked), width=4)
+        for chunked in (False, True)
+    }
+    taken = {
+        chunked: account.training(256, 6, logit_rows=256, recomputed=True)
+        for chunked, account in heads.items()
+    }
+    assert taken[False] - taken[True] == heads[True].head(256 - 64)
 
 
 def test_layers_are_recomputed_if_asked_or_if_they_must() -> None:
