@@ -12,6 +12,7 @@ import click
 
 from offapi.cli.backend_option import backend_option
 from offapi.cli.constrain_option import constrain_option
+from offapi.cli.endpoint_teacher import CONCURRENCY, FOR_ENDPOINTS, TIMEOUT, endpoint_of
 from offapi.cli.label_agent import label_with_agent
 from offapi.cli.output import Output, options
 from offapi.cli.template_option import template_option
@@ -22,18 +23,7 @@ if TYPE_CHECKING:
     from offapi.task import Task
     from offapi.teachers.labelling import LabellingPlan, LabellingTally, LabellingWatch
     from offapi.teachers.labels_file import Label
-    from offapi.teachers.teacher import Price, Teacher
-
-FOR_ENDPOINTS = (
-    "model",
-    "concurrency",
-    "timeout",
-    "price_in",
-    "price_out",
-    "max_cost",
-    "api_key_env",
-)
-CONCURRENCY, TIMEOUT = 4, 120.0
+    from offapi.teachers.teacher import Teacher
 
 
 @click.command(short_help="Label documents with a teacher model.")
@@ -241,27 +231,9 @@ def _teacher(spec: str, task: Task, out: Path, output: Output, settings: dict[st
             constrain=bound,
             template=settings["template"],
         )
-    from offapi.network.addresses import on_this_network
-    from offapi.teachers.address import api_key_from
-    from offapi.teachers.endpoint import Endpoint
-
-    price = _price(settings["price_in"], settings["price_out"])
-    endpoint = Endpoint(
-        url=named.target,
-        max_tokens=task.max_answer_tokens,
-        schema=task.schema,
-        model=settings["model"],
-        key=api_key_from(settings["api_key_env"]),
-        concurrency=settings["concurrency"] or CONCURRENCY,
-        timeout=settings["timeout"] or TIMEOUT,
-        price=price,
-        max_cost=settings["max_cost"],
-        terms_checked=settings["terms_checked"],
-        say=output.say,
-    )
-    if not on_this_network(endpoint.host):
-        output.say(f"The documents will be sent to {endpoint.host}, outside this network.")
-    return _within_cap(endpoint, out) if price and endpoint.max_cost is not None else endpoint
+    endpoint = endpoint_of(named.target, task, output, settings, schema=task.schema)
+    capped = endpoint.price and endpoint.max_cost is not None
+    return _within_cap(endpoint, out) if capped else endpoint
 
 
 def _within_cap(endpoint: Any, out: Path) -> Teacher:
@@ -276,16 +248,6 @@ def _within_cap(endpoint: Any, out: Path) -> Teacher:
     )
     teacher: Teacher = replace(endpoint, paid=paid)
     return teacher
-
-
-def _price(prompt: float | None, completion: float | None) -> Price | None:
-    from offapi.teachers.teacher import Price
-
-    if (prompt is None) != (completion is None):
-        raise ConfigError(
-            "--price-in and --price-out go together.", next_step="Give both; a price may be 0."
-        )
-    return None if prompt is None or completion is None else Price(prompt, completion)
 
 
 @dataclass

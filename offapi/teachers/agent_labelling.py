@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from offapi.data.traces import Trace, as_row
 from offapi.progress import Progress
 from offapi.task import Task
 from offapi.teachers.agent_log import AgentLog
-from offapi.teachers.agent_teacher import AgentLabel, AgentTeacher, question_of
+from offapi.teachers.agent_teacher import STOPPED, AgentLabel, AgentTeacher, question_of
 from offapi.teachers.failures import failure_kind
 from offapi.teachers.teacher import Usage
 from offapi.text.display import plural, share
@@ -71,23 +71,28 @@ def label_agent(
     progress: Progress,
     *,
     retry_failed: bool = False,
+    plan: Callable[[Sequence[Document]], str] | None = None,
 ) -> AgentTally:
     """Have `teacher` answer `documents` into the traces file `out`, resuming an earlier call.
 
     A document that has a trace of this teacher for this very question is not asked again; a failed
-    one only with `retry_failed`. Raise what the file and the teacher raise; all traces so far are
+    one only with `retry_failed`, unless its session stopped it. `plan` writes a sentence about the
+    documents still to ask. Raise what the file and the teacher raise; all traces so far are
     then kept.
     """
     counts, started = _Counts(), time.perf_counter()
     keys = {each.id: (each.id, teacher.name, question_of(task, each)) for each in documents}
     with AgentLog(out) as log:
-        known = log.done if retry_failed else {**log.done, **log.failed}
+        whole = {key: each for key, each in log.failed.items() if each["reason"] != STOPPED}
+        known = log.done if retry_failed else {**log.done, **whole}
         todo = [each for each in documents if keys[each.id] not in known]
         before = f" ({len(documents) - len(todo)} before)" if len(todo) < len(documents) else ""
         progress.say(
             f"{teacher.name} will answer {len(todo)} of {plural(len(documents), 'document')}"
             f"{before}."
         )
+        if plan and todo:
+            progress.say(plan(todo))
         by_id, failed = {each.id: each for each in todo}, Counter[str]()
         ok = sum(keys[each.id] in log.done for each in documents)
         with progress.progress("labelling", len(todo)) as advance:
@@ -96,7 +101,7 @@ def label_agent(
             except KeyboardInterrupt:
                 what = f"All traces so far are in {out}; run the same command again to resume."
                 raise KeyboardInterrupt(what) from None
-    earlier = [log.failed[key] for key in keys.values() if key in log.failed and not retry_failed]
+    earlier = [whole[key] for key in keys.values() if key in whole and not retry_failed]
     failed.update(failure_kind(str(source["reason"])) for source in earlier)
     ok += counts.asked - sum(failed.values()) + len(earlier)
     return AgentTally(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,8 +17,25 @@ import orjson
 from offapi.errors import DataError
 from offapi.files.append import append_whole, remedy
 from offapi.files.lock import open_locked
+from offapi.teachers.teacher import Usage
 
 Key = tuple[str, str, str]  # document, teacher, question
+
+
+def usage_of(path: Path, teacher: str) -> Usage:
+    """Return what `teacher` read and wrote for the traces in `path` and the failures next to it."""
+    used = Usage()
+    for file in (path, failures_of(path)):
+        for line in file.read_bytes().splitlines() if file.exists() else ():
+            with suppress(ValueError, KeyError, TypeError):  # the log itself says what is wrong
+                source = orjson.loads(line)["source"]
+                used += Usage(**source["usage"]) if source["teacher"] == teacher else Usage()
+    return used
+
+
+def failures_of(path: Path) -> Path:
+    """Return the file of the failures that goes with the traces in `path`."""
+    return path.with_name(f"{path.name}.failed")
 
 
 class AgentLog:
@@ -27,7 +45,7 @@ class AgentLog:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.failed_path = path, path.with_name(f"{path.name}.failed")
+        self.path, self.failed_path = path, failures_of(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._file = open_locked(path, os.O_APPEND)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from offapi.agent.episode import AgentFinish, AgentLimits
 from offapi.data.documents import Document
 from offapi.task import Task
 from offapi.teachers.teacher import Price, Usage
@@ -33,6 +34,10 @@ class AgentLabel:
     tool_errors: int = 0
 
 
+# The reason of an episode that the end of its session cut off: it is asked again.
+STOPPED = "stopped"
+
+
 class AgentTeacher(Protocol):
     """Anything that answers documents with tools. `name` contains no secret."""
 
@@ -50,6 +55,19 @@ class AgentTeacher(Protocol):
         End early with an OffapiError when continuing is useless.
         """
         ...
+
+
+def reason_of(finish: AgentFinish, limits: AgentLimits) -> str:
+    """Return why an episode that ended so has no answer; empty where it has one."""
+    if finish == "length":
+        return f"length: a turn was cut off at {limits.turn_tokens} tokens"
+    if finish == "turns":
+        return f"turns: more than {limits.turns}"
+    if finish == "tokens":
+        return f"tokens: no further turn fits in {limits.tokens}"
+    if finish == "tool_seconds":
+        return f"tool_seconds: more than {limits.tool_seconds:g}"
+    return ""
 
 
 def question_of(task: Task, document: Document) -> str:

@@ -1,7 +1,7 @@
 """OpenAI's chat completions as bytes: what is sent, and what a reply means.
 
 Replies are checked, never trusted: servers differ, and proxies answer in their place. Left out:
-streaming, tools, several choices.
+streaming, several choices.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ import orjson
 from offapi.errors import TeacherError
 from offapi.teachers.teacher import Request, Usage
 from offapi.text.display import safe_line
+from offapi.tools.calls import MalformedCall, ToolCall
 
 AGAIN = {408, 425, 429, *range(500, 600)}  # HTTP statuses worth another attempt
 FORMAT = "response_format"
 MOST_TOKENS = 1 << 53  # beyond it a count is no longer exact in JSON
 YEAR = 366 * 86400.0  # seconds; nobody waits longer
+CALL_CHARACTERS = 1000  # of a call that cannot be read, which the model is shown again
 REASON_CHARACTERS = 300  # some servers echo the whole request in an error
 
 
@@ -41,6 +43,7 @@ class Reply:
     again: bool = False
     wait: float | None = None  # seconds the server asks to wait
     unsupported: str = ""  # the request's parameter that this model does not accept
+    calls: tuple[ToolCall | MalformedCall, ...] = ()  # of a request that had tools
 
     @property
     def refuses_schema(self) -> bool:
@@ -63,16 +66,19 @@ def schema_option(schema: Mapping[str, Any]) -> dict[str, Any]:
 def request_body(request: Request, model: str | None, options: Mapping[str, Any]) -> bytes:
     """Return the request as JSON. Without `model` the server's own default answers."""
     named = {"model": model} if model else {}
-    return orjson.dumps({**named, "messages": request.messages, **options})
+    tools = {"tools": request.tools} if request.tools else {}
+    return orjson.dumps({**named, "messages": request.messages, **tools, **options})
 
 
-def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-    """Return what the reply means.
+def read_reply(
+    status: int, headers: Mapping[str, str], content: bytes, *, with_tools: bool = False
+) -> Reply:
+    """Return what the reply means; calls count only where the request offered tools.
 
     Raise TeacherError when no other request could succeed either (key, quota, address).
     """
     if 200 <= status < 300:
-        return _completion(content)
+        return _completion(content, with_tools)
     error = _error(content)
     reason = f"HTTP {status}" + (f": {error['message']}" if error["message"] else "")
     if status in (401, 402) or error["code"] == "insufficient_quota":
@@ -126,7 +132,7 @@ def describe_failure(error: Exception) -> str:
     return clean(str(error)) or type(error).__name__
 
 
-def _completion(content: bytes) -> Reply:
+def _completion(content: bytes, with_tools: bool) -> Reply:
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -135,6 +141,7 @@ def _completion(content: bytes) -> Reply:
         choice = value["choices"][0]
         message = choice["message"]
         text, refusal = message.get("content"), message.get("refusal")
+        called = message.get("tool_calls") if with_tools else None
         finish = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError):
         if isinstance(value, dict) and value.get("error"):
@@ -143,10 +150,31 @@ def _completion(content: bytes) -> Reply:
     usage = _usage(value.get("usage"))
     if text is not None and not isinstance(text, str):
         return Reply(reason="content is not text", usage=usage)
-    return Reply(text or "", _fault(text, refusal, finish), usage)
+    if called is not None and not isinstance(called, list):
+        return Reply(reason="tool_calls is not a list", usage=usage)
+    calls = tuple(map(read_call, called or ()))
+    return Reply(text or "", _fault(text, refusal, finish, bool(calls)), usage, calls=calls)
 
 
-def _fault(text: str | None, refusal: object, finish: object) -> str:
+def read_call(call: object) -> ToolCall | MalformedCall:
+    """Return the call that `call` of OpenAI's shape is, or why it is none."""
+    function = call.get("function") if isinstance(call, dict) else None
+    written = orjson.dumps(call if function is None else function).decode()[:CALL_CHARACTERS]
+    if not isinstance(call, dict) or not isinstance(function, dict):
+        return MalformedCall(written, "it is not an object with a function.")
+    name, given = function.get("name"), function.get("arguments")
+    if not isinstance(name, str) or not name:
+        return MalformedCall(written, "it names no function.")
+    try:
+        arguments = orjson.loads(given or "{}") if isinstance(given, str | None) else given
+    except orjson.JSONDecodeError as error:
+        return MalformedCall(written, f"its arguments are not JSON: {clean(str(error))}.")
+    if not isinstance(arguments, dict):
+        return MalformedCall(written, "its arguments are not a JSON object.")
+    return ToolCall(str(call.get("id") or ""), name, arguments)
+
+
+def _fault(text: str | None, refusal: object, finish: object, called: bool) -> str:
     """Return why a well-formed completion is not an answer; empty when it is one."""
     if finish == "length":
         return "truncated"
@@ -154,6 +182,8 @@ def _fault(text: str | None, refusal: object, finish: object) -> str:
         return "content_filter"
     if refusal:
         return f"refused: {clean(str(refusal))}"
+    if called:
+        return ""
     if text is None:
         return "no content"
     return "" if text.strip() else "empty answer"

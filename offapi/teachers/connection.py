@@ -48,7 +48,7 @@ class Connection:
         content = chat_completions.request_body(request, self.model, options)
         try:
             async with asyncio.timeout(self.timeout):
-                return await self._exchange(content)
+                return await self._exchange(content, bool(request.tools))
         except (TimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout):
             return chat_completions.Reply(
                 reason=f"timed out: no answer in {self.timeout:g} s", again=True
@@ -69,7 +69,7 @@ class Connection:
         """Close what is open."""
         await self.client.aclose()
 
-    async def _exchange(self, content: bytes) -> chat_completions.Reply:
+    async def _exchange(self, content: bytes, with_tools: bool) -> chat_completions.Reply:
         async with self.client.stream("POST", self.url, content=content) as response:
             received = b""
             async for chunk in response.aiter_bytes():
@@ -79,7 +79,8 @@ class Connection:
         # some servers quote the key in their errors
         headers = {name: self._hide(value) for name, value in response.headers.items()}
         body = self._hide(received.decode("latin-1")).encode("latin-1")
-        return chat_completions.read_reply(response.status_code, headers, body)
+        status = response.status_code
+        return chat_completions.read_reply(status, headers, body, with_tools=with_tools)
 
     def _hide(self, text: str) -> str:
         """Return `text` without the key."""

@@ -80,6 +80,11 @@ class Endpoint:
         """Address and model, as the labels file records them."""
         return self.url.rstrip("/") + (f"#{self.model}" if self.model else "")
 
+    def connect(self) -> tuple[Connection, Budget]:
+        """Return a client, which is to be closed, and the budget for its requests."""
+        connection = Connection(self.url, self.model, self.key, self.timeout, self.concurrency)
+        return connection, Budget(self.price or Price(), self.max_cost, self.max_tokens, self.paid)
+
     def answers(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
         """Send all requests, `concurrency` at a time, and yield the answers.
 
@@ -87,8 +92,7 @@ class Endpoint:
         before `max_cost` could be exceeded; requests in progress are finished and yielded first.
         """
         with allow(self.host, self.port), asyncio.Runner() as runner:
-            connection = Connection(self.url, self.model, self.key, self.timeout, self.concurrency)
-            budget = Budget(self.price or Price(), self.max_cost, self.max_tokens, self.paid)
+            connection, budget = self.connect()
             options = schema_option(self.schema) if self.schema else {}
             session = Session(connection, budget, requests, self.concurrency, self.say, options)
             yield from session.run(runner)

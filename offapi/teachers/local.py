@@ -47,8 +47,7 @@ class Local:
     def name(self) -> str:
         """The name that the user writes on the command line, with what bounds the answers."""
         bound = f" constrain={self._constraints.key}" if self._constraints else ""
-        told = "".join(f" {name}={shown(value)}" for name, value in sorted(self.template.items()))
-        return f"local:{self.model.name}{bound}{told}"
+        return local_name(self.model, self.template, bound)
 
     @cached_property
     def _constraints(self) -> Constraints | None:
@@ -64,7 +63,7 @@ class Local:
         """
         chat = self._chat
         prompts = [_encode_prompt(chat, request) for request in requests]
-        context = self._context()
+        context = context_of(self.model)
         fitting = [
             i
             for i, prompt in enumerate(prompts)
@@ -126,11 +125,18 @@ class Local:
         self.say(LOADING)
         return load(self.backend, ModelSpec(path=self.model.path, dtype=self.dtype))
 
-    def _context(self) -> int | None:
-        """Return the model's context length in tokens; None when its config does not say."""
-        config = orjson.loads((self.model.path / "config.json").read_bytes())
-        limit = config.get("max_position_embeddings")
-        return limit if isinstance(limit, int) else None
+
+def local_name(model: Model, template: Options, bound: str = "") -> str:
+    """Return a local teacher's name: the model, `bound`, and settings of its chat template."""
+    told = "".join(f" {name}={shown(value)}" for name, value in sorted(template.items()))
+    return f"local:{model.name}{bound}{told}"
+
+
+def context_of(model: Model) -> int | None:
+    """Return the model's context length in tokens; None when its config does not say."""
+    config = orjson.loads((model.path / "config.json").read_bytes())
+    limit = config.get("max_position_embeddings")
+    return limit if isinstance(limit, int) else None
 
 
 def _encode_prompt(chat: Chat, request: Request) -> tuple[int, ...]:

@@ -109,9 +109,8 @@ class Session:
             self.budget.settle(reply.usage, bound)
             if not reply.again:
                 self._count(reply, heard=reply.status < 400)
-                return Answered(
-                    request.id, reply.output, reply.reason, reply.usage or Usage(), seconds
-                )
+                usage, calls = reply.usage or Usage(), reply.calls
+                return Answered(request.id, reply.output, reply.reason, usage, seconds, calls)
             busy = reply.wait is not None or reply.status == 429  # not a failure
             attempts += not busy or time.monotonic() > patience
             if attempts == ATTEMPTS:

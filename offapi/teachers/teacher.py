@@ -17,6 +17,7 @@ import orjson
 
 from offapi.errors import ConfigError
 from offapi.teachers.failures import teacher_step
+from offapi.tools.calls import MalformedCall, ToolCall
 
 Kind = Literal["local", "endpoint", "recorded"]
 
@@ -62,6 +63,7 @@ class Request:
 
     id: str
     messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()  # that may be called, as the server is told them
 
     @cached_property
     def prompt_sha256(self) -> str:
@@ -70,8 +72,10 @@ class Request:
 
     @property
     def prompt_bytes(self) -> int:
-        """UTF-8 bytes of the messages' contents."""
-        return sum(
+        """UTF-8 bytes of the messages' contents, and of the tools and their calls as JSON."""
+        calls = [message["tool_calls"] for message in self.messages if "tool_calls" in message]
+        as_json = sum(len(orjson.dumps(each)) for each in (*calls, *self.tools))
+        return as_json + sum(
             len(str(message.get("content", "")).encode("utf-8", "replace"))
             for message in self.messages
         )
@@ -89,6 +93,7 @@ class Answered:
     reason: str = ""  # "kind" or "kind: detail"; empty when the answer is whole
     usage: Usage = Usage()
     seconds: float = 0.0  # an endpoint's latency; in a local batch, since the previous answer
+    calls: tuple[ToolCall | MalformedCall, ...] = ()  # where the request had tools
 
 
 class Teacher(Protocol):
